@@ -1,0 +1,1 @@
+//! Application execution management: jobs, units, JSDL, choice of resources, journal.

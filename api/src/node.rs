@@ -1,0 +1,46 @@
+//! Requests between a core and its nodes; they travel on the control stream that the node opens.
+//!
+//! The stream is symmetrical: a core's request to a node and a node's report to its core are both
+//! requests, and a report's reply is its acknowledgement.
+
+pub mod units;
+
+use crate::{Done, request};
+use serde::{Deserialize, Serialize};
+use xos_base::NodeId;
+
+/// What a machine offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Processors that units may use, in thousandths of one.
+    pub cpu_milli: u32,
+    /// Memory that units may use, in bytes.
+    pub memory_bytes: u64,
+    /// The processor architecture, as JSDL names it: `x86_64`.
+    pub arch: String,
+}
+
+/// A node reports itself, first thing on each control stream and whenever its capacity changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// The node; must be the one that its certificate names.
+    pub node: NodeId,
+    /// The version of its `xosd`.
+    pub version: String,
+    /// What it offers to units.
+    pub capacity: Capacity,
+    /// Fingerprint of its key (SHA-256 over the SubjectPublicKeyInfo, hex): tickets name it.
+    pub key: String,
+}
+request!(Hello => Done, Post "/v1/node/hello");
+
+/// The core asks a node to dial back, to serve a stream that somebody opened to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DialBack {
+    /// Names the waiting stream, once; a secret of core and node.
+    pub token: String,
+}
+request!(DialBack => Done, Post "/v1/node/dial-back");

@@ -1,0 +1,199 @@
+//! Requests of vom, the service of virtual organizations (VOs).
+//!
+//! What changes a VO goes to its home site's core. What concerns one site's share goes to that
+//! site's core. All texts are bounded by the limits below and hold no control characters.
+
+mod accounts;
+mod applications;
+mod groups;
+mod log;
+mod members;
+mod serve;
+mod shares;
+
+pub use accounts::{ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, VoAccounts};
+pub use applications::{
+    Application, ApplicationPage, Apply, Approve, ListApplications, Reject, WithdrawApplication,
+};
+pub use groups::{
+    AddToGroup, CreateGroup, DeleteGroup, GroupInfo, GroupPage, ListGroups, RemoveFromGroup,
+};
+pub use log::{Actor, Change, Entry, LogItem, VoLog};
+pub use members::{
+    GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MemberState, MembershipOf,
+    MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember,
+    WithdrawRole,
+};
+pub use serve::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes};
+pub use shares::{
+    AcceptShare, EndShare, ListShares, OfferShare, RecordOffer, RecordWithdrawal, RefuseShare,
+    ShareInfo, ShareState, Terms, WithdrawShare,
+};
+
+use crate::{Done, request};
+use serde::{Deserialize, Serialize};
+use xos_base::{Millis, VoId};
+
+/// Longest title of a VO, in bytes.
+pub const TITLE_MAX: usize = 200;
+/// Longest description of a VO, in bytes.
+pub const DESCRIPTION_MAX: usize = 4000;
+/// Longest message of an application, in characters.
+pub const MESSAGE_MAX: usize = 2000;
+/// Longest reason given for a decision, in characters.
+pub const REASON_MAX: usize = 500;
+/// Longest name of a volume, in bytes: a label of a-z, 0-9 and '-'.
+pub const VOLUME_NAME_MAX: usize = 24;
+/// Most entries in one page of a list; also what is given when no limit is named.
+pub const PAGE_MAX: u32 = 500;
+/// Most groups of one member, besides `members`.
+pub const MEMBER_GROUPS_MAX: usize = 128;
+/// Most roles of one member.
+pub const MEMBER_ROLES_MAX: usize = 64;
+
+/// The group that every member is in; its number is 1.
+pub const GROUP_MEMBERS: &str = "members";
+
+/// Whether a VO works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum VoState {
+    /// Members can act in it.
+    Active,
+    /// Nobody can act in it until it is resumed.
+    Suspended {
+        /// Why.
+        reason: String,
+        /// The home site's administrator did it: only they resume it.
+        by_site: bool,
+    },
+}
+
+/// Founds a VO at this site. Its id becomes `<label>.<this site>`; the caller owns it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundVo {
+    /// The VO's label: 1 to 24 of a-z, 0-9 and '-', beginning with a letter.
+    pub label: String,
+    /// What it is called, one line, at most [`TITLE_MAX`] bytes.
+    pub title: String,
+    /// What it is for, at most [`DESCRIPTION_MAX`] bytes; may hold line breaks.
+    #[serde(default)]
+    pub description: String,
+}
+request!(FoundVo => VoInfo, Post "/v1/vos");
+
+/// Lists the VOs that this site is home of or serves, by id. Needs no proof of identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListVos {
+    /// Only VOs after this one; absent: from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<VoId>,
+    /// At most so many, not over [`PAGE_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+request!(ListVos => VoPage, Get "/v1/vos");
+
+/// What everybody may know of a VO.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoSummary {
+    /// The VO; the part after the dot is its home site.
+    pub vo: VoId,
+    /// What it is called.
+    pub title: String,
+    /// What it is for.
+    pub description: String,
+}
+
+/// A part of a list of VOs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoPage {
+    /// By id.
+    pub vos: Vec<VoSummary>,
+    /// Give this as `after` for the next part; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<VoId>,
+}
+
+/// One VO, as much of it as the caller may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetVo {
+    /// The VO.
+    pub vo: VoId,
+}
+request!(GetVo => VoInfo, Get "/v1/vos/{vo}");
+
+/// A VO as the caller may see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoInfo {
+    /// What everybody sees.
+    pub summary: VoSummary,
+    /// Whether it works.
+    pub state: VoState,
+    /// The caller's own place in it, when the caller is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub me: Option<MemberInfo>,
+    /// The caller's own pending application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<Application>,
+    /// The rest, for members and administrators of its home site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<VoDetails>,
+}
+
+/// What members see of their VO.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoDetails {
+    /// When it was founded.
+    pub founded: Millis,
+    /// How many members it has, suspended and expired ones too.
+    pub members: u64,
+    /// How many applications wait for a decision.
+    pub applications: u64,
+    /// Its groups, `members` first.
+    pub groups: Vec<GroupInfo>,
+    /// Its volumes.
+    pub volumes: Vec<String>,
+    /// The sites' shares, by site.
+    pub shares: Vec<ShareInfo>,
+    /// The number of the last entry of its log.
+    pub number: u64,
+}
+
+/// Suspends a VO: its owner, or the administrator of its home site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspendVo {
+    /// The VO.
+    pub vo: VoId,
+    /// Why, at most [`REASON_MAX`] characters.
+    pub reason: String,
+}
+request!(SuspendVo => Done, Post "/v1/vos/{vo}/suspend");
+
+/// Lets a suspended VO work again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeVo {
+    /// The VO.
+    pub vo: VoId,
+}
+request!(ResumeVo => Done, Post "/v1/vos/{vo}/resume");
+
+/// Notes that a volume was made for a VO. Recording one again changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordVolume {
+    /// The VO.
+    pub vo: VoId,
+    /// The volume: 1 to [`VOLUME_NAME_MAX`] of a-z, 0-9 and '-', beginning with a letter.
+    pub name: String,
+}
+request!(RecordVolume => Done, Post "/v1/vos/{vo}/volumes");

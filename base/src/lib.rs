@@ -1,0 +1,20 @@
+//! The vocabulary of XOS: ids, membership and its one encoding, errors, configuration, and the
+//! mapped account file.
+//!
+//! This crate is linked into every process that looks up a name, so it has no async code, no TLS
+//! and no I/O beyond the account file.
+
+pub mod accounts;
+pub mod config;
+pub mod error;
+pub mod ids;
+pub mod membership;
+pub mod when;
+
+pub use error::{Error, Kind};
+pub use ids::{
+    Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, RoleName, SiteId, UnitId,
+    UnitIndex, VoId,
+};
+pub use membership::{Group, Membership};
+pub use when::Millis;

@@ -1,0 +1,1 @@
+//! Credential distribution: sign-in, certificates, tickets, machine certificates.

@@ -1,0 +1,27 @@
+//! The one port: TLS, who may vouch for whom, [`Caller`], requests and replies, streams, and the
+//! dial-back by which nodes without inbound ports are reached.
+
+pub mod caller;
+pub mod client;
+pub mod control;
+pub mod dial;
+pub mod frames;
+pub mod grid;
+pub mod http;
+pub mod identity;
+pub mod nodes;
+pub mod path;
+pub mod port;
+pub mod router;
+pub mod sign;
+pub mod tls;
+pub mod trust;
+
+pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
+pub use client::{Client, Proof};
+pub use grid::Grid;
+pub use identity::Identity;
+pub use nodes::{NodeChange, Nodes};
+pub use router::Router;
+pub use tls::IdentityCell;
+pub use trust::Trust;

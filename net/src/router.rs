@@ -1,0 +1,227 @@
+//! From a request's method and path to the function that serves it, whatever it came by: HTTP,
+//! a control stream, or in process.
+
+use crate::caller::{Caller, Peer};
+use crate::path::{self, Template};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use serde::Serialize;
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use xos_api::{Method, Request, Subscribe};
+use xos_base::Error;
+
+/// Longest body of a request, in bytes.
+pub const BODY_MAX: usize = 2 * 1024 * 1024;
+
+type Raw = Arc<dyn Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
+type Typed<R> = Arc<
+    dyn Fn(Caller, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync,
+>;
+type TypedStream<S> =
+    Arc<dyn Fn(Caller, S) -> BoxFuture<'static, Result<ItemStream<S>, Error>> + Send + Sync>;
+
+/// The items that answer a [`Subscribe`].
+pub type ItemStream<S> = BoxStream<'static, Result<<S as Subscribe>::Item, Error>>;
+
+/// A request as it arrived: path fields, query, body.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// The fields that the path's template names, decoded.
+    pub path: Vec<(&'static str, String)>,
+    /// The query without its question mark.
+    pub query: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Who asks: proved, or only an address.
+pub enum Who {
+    /// A proof was verified.
+    Caller(Caller),
+    /// Nobody proved anything; holds why a proof that was sent failed, if one was.
+    Nobody(Peer, Option<Error>),
+}
+
+/// What goes back.
+pub enum Answer {
+    /// One JSON text.
+    Json(Bytes),
+    /// JSON texts, a line each; an error ends them.
+    Lines(BoxStream<'static, Result<Bytes, Error>>),
+}
+
+struct Route {
+    method: Method,
+    template: Template,
+    run: Raw,
+}
+
+/// The operations of a machine. Filled at start, then shared.
+#[derive(Default)]
+pub struct Router {
+    routes: Vec<Route>,
+    typed: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    streams: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+impl Router {
+    /// No operations.
+    pub fn new() -> Router {
+        Router::default()
+    }
+
+    /// Serves `R`, for proved callers only.
+    pub fn on<R, F, Fut>(&mut self, f: F)
+    where
+        R: Request,
+        F: Fn(Caller, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::Reply, Error>> + Send + 'static,
+    {
+        let typed: Typed<R> = Arc::new(move |caller, r| Box::pin(f(caller, r)));
+        self.typed.insert(TypeId::of::<R>(), Box::new(typed.clone()));
+        self.add(R::METHOD, R::PATH, move |who, parts| {
+            let typed = typed.clone();
+            Box::pin(async move {
+                let caller = proved(who)?;
+                let reply = typed(caller, path::read::<R>(R::METHOD, &parts)?).await?;
+                Ok(Answer::Json(json(&reply)?))
+            })
+        });
+    }
+
+    /// Serves `R` for anybody: signing in, and what is public.
+    pub fn public<R, F, Fut>(&mut self, f: F)
+    where
+        R: Request,
+        F: Fn(Peer, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::Reply, Error>> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let inner = f.clone();
+        let typed: Typed<R> = Arc::new(move |caller: Caller, r| {
+            Box::pin(inner(Peer { address: caller.address() }, r))
+        });
+        self.typed.insert(TypeId::of::<R>(), Box::new(typed));
+        self.add(R::METHOD, R::PATH, move |who, parts| {
+            let f = f.clone();
+            Box::pin(async move {
+                let peer = match who {
+                    Who::Caller(c) => Peer { address: c.address() },
+                    Who::Nobody(peer, _) => peer,
+                };
+                let reply = f(peer, path::read::<R>(R::METHOD, &parts)?).await?;
+                Ok(Answer::Json(json(&reply)?))
+            })
+        });
+    }
+
+    /// Serves the stream `S`, for proved callers only.
+    pub fn stream<S, F, Fut, St>(&mut self, f: F)
+    where
+        S: Subscribe,
+        F: Fn(Caller, S) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<St, Error>> + Send + 'static,
+        St: Stream<Item = Result<S::Item, Error>> + Send + 'static,
+    {
+        let typed: TypedStream<S> = Arc::new(move |caller, s| {
+            let items = f(caller, s);
+            Box::pin(async move { Ok(items.await?.boxed()) })
+        });
+        self.streams.insert(TypeId::of::<S>(), Box::new(typed.clone()));
+        self.add(S::METHOD, S::PATH, move |who, parts| {
+            let typed = typed.clone();
+            Box::pin(async move {
+                let caller = proved(who)?;
+                let items = typed(caller, path::read::<S>(S::METHOD, &parts)?).await?;
+                Ok(Answer::Lines(items.map(|i| i.and_then(|i| json(&i))).boxed()))
+            })
+        });
+    }
+
+    fn add<F>(&mut self, method: Method, path: &'static str, run: F)
+    where
+        F: Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync + 'static,
+    {
+        let template = Template::parse(path);
+        self.routes.push(Route { method, template, run: Arc::new(run) });
+    }
+
+    /// Finds what serves `method` and `path` and runs it.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::NotFound`] when nothing does; else what the operation says.
+    pub async fn dispatch(
+        &self,
+        who: Who,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: Bytes,
+    ) -> Result<Answer, Error> {
+        let mut other_method = false;
+        for route in &self.routes {
+            let Some(fields) = route.template.matches(path) else { continue };
+            if route.method.as_str() != method {
+                other_method = true;
+                continue;
+            }
+            let parts = Parts { path: fields, query: query.to_owned(), body };
+            return (route.run)(who, parts).await;
+        }
+        let what = if other_method { "is not served by that method" } else { "does not exist" };
+        Err(Error::not_found(format!("{method} {} {what} here", path::shown(path))))
+    }
+
+    /// Serves `r` in process, without encoding it.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when the service does not run on this machine.
+    pub async fn local<R: Request>(&self, caller: Caller, r: R) -> Result<R::Reply, Error> {
+        let typed = self.typed.get(&TypeId::of::<R>()).and_then(|t| t.downcast_ref::<Typed<R>>());
+        match typed {
+            Some(f) => f(caller, r).await,
+            None => Err(missing(R::METHOD, R::PATH)),
+        }
+    }
+
+    /// Serves the stream `s` in process.
+    ///
+    /// # Errors
+    /// As [`Router::local`].
+    pub async fn local_stream<S: Subscribe>(
+        &self,
+        caller: Caller,
+        s: S,
+    ) -> Result<ItemStream<S>, Error> {
+        let typed =
+            self.streams.get(&TypeId::of::<S>()).and_then(|t| t.downcast_ref::<TypedStream<S>>());
+        match typed {
+            Some(f) => f(caller, s).await,
+            None => Err(missing(S::METHOD, S::PATH)),
+        }
+    }
+}
+
+fn missing(method: Method, path: &str) -> Error {
+    Error::unavailable(format!("no service on this machine answers {} {path}", method.as_str()))
+        .hint("its section is missing in this machine's xosd.toml")
+}
+
+fn proved(who: Who) -> Result<Caller, Error> {
+    match who {
+        Who::Caller(c) => Ok(c),
+        Who::Nobody(_, Some(why)) => Err(why),
+        Who::Nobody(_, None) => Err(Error::unauthenticated("this needs a proof of who you are")
+            .hint("sign in with `xos login`")),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|e| Error::internal(format!("cannot encode an answer: {e}")))
+}

@@ -1,0 +1,154 @@
+//! Two small sites with real keys, and a core that listens on a free port.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use xos_api::site::SiteDescriptor;
+use xos_base::membership::{EXTENSION_OID, Group};
+use xos_base::when::SystemClock;
+use xos_base::{Epoch, Error, GroupNumber, MemberNumber, Membership, Millis, SiteId};
+use xos_net::http::Shared;
+use xos_net::port::{Config, Services};
+use xos_net::sign::Signer;
+use xos_net::trust::{core_name, node_name};
+use xos_net::{Grid, Identity, IdentityCell, Nodes, Router, Standing, Trust, Verifier};
+
+/// A site's keys.
+pub struct Site {
+    pub id: SiteId,
+    pub signer: Signer,
+    ca: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Site {
+    pub fn new(name: &str) -> Site {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, format!("XOS site {name}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let cert = params.self_signed(&key).unwrap();
+        let root = cert.der().clone();
+        Site {
+            id: name.parse().unwrap(),
+            signer: Signer::generate().unwrap(),
+            ca: Issuer::new(params, key),
+            root,
+        }
+    }
+
+    pub fn descriptor(&self, addresses: Vec<String>) -> SiteDescriptor {
+        SiteDescriptor {
+            site: self.id.clone(),
+            addresses,
+            root: STANDARD.encode(&self.root),
+            keys: vec![self.signer.public()],
+        }
+    }
+
+    /// A certificate with the given DNS names and membership, whatever this site may vouch for.
+    pub fn issue(&self, names: &[String], membership: Option<&Membership>) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.to_vec()).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(m) = membership {
+            let der = m.to_der().unwrap();
+            params.custom_extensions.push(CustomExtension::from_oid_content(EXTENSION_OID, der));
+        }
+        let cert = params.signed_by(&key, &self.ca).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Identity::new(vec![cert.der().clone()], &key).unwrap()
+    }
+
+    pub fn core(&self) -> Identity {
+        self.issue(&[core_name(&self.id)], None)
+    }
+
+    pub fn node(&self, label: &str) -> Identity {
+        self.issue(&[node_name(&self.id.node(label).unwrap())], None)
+    }
+}
+
+/// Alice in a VO.
+pub fn membership(vo: &str, epoch: u64) -> Membership {
+    Membership {
+        vo: vo.parse().unwrap(),
+        person: "alice@rennes".parse().unwrap(),
+        number: MemberNumber(7),
+        epoch: Epoch(epoch),
+        groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
+        roles: vec![],
+        expires: None,
+    }
+}
+
+/// Holds memberships of any VO from epoch 2 on.
+pub struct FromEpochTwo;
+
+impl Standing for FromEpochTwo {
+    fn effective(&self, m: &Membership, _: Millis) -> Result<Membership, Error> {
+        if m.epoch < Epoch(2) {
+            return Err(Error::unauthenticated("your membership changed: sign in again"));
+        }
+        Ok(m.clone())
+    }
+}
+
+/// A running core.
+pub struct Core {
+    pub trust: Trust,
+    pub nodes: Nodes,
+    pub grid: Grid,
+    pub descriptor: SiteDescriptor,
+    stop: CancellationToken,
+}
+
+impl Core {
+    /// Starts the core of `site`, which trusts itself and `others`.
+    pub async fn start(site: &Site, others: &[&SiteDescriptor], mut router: Router) -> Core {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let descriptor = site.descriptor(vec![listener.local_addr().unwrap().to_string()]);
+        let trust = Trust::new();
+        trust.add(descriptor.clone()).unwrap();
+        for other in others {
+            trust.add((*other).clone()).unwrap();
+        }
+        let identity = IdentityCell::new(site.core());
+        let verifier = Verifier::new(site.id.clone(), trust.clone(), Arc::new(SystemClock));
+        verifier.set_standing(Arc::new(FromEpochTwo));
+        let nodes = Nodes::new(site.id.clone());
+        let grid = Grid::new(site.id.clone(), trust.clone(), identity.clone());
+        router.on::<xos_api::node::Hello, _, _>(|caller, hello| async move {
+            assert_eq!(caller.node()?, &hello.node);
+            Ok(xos_api::Done {})
+        });
+        let router = Arc::new(router);
+        nodes.set_router(router.clone());
+        grid.set_router(router.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let http = Shared { router, verifier: verifier.clone(), runtime, pages: None };
+        let stop = CancellationToken::new();
+        let services = Services { http, verifier, nodes: nodes.clone(), files: None };
+        let config = Config { listen: String::new(), http_workers: 1 };
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            xos_net::port::serve(listener, &config, &identity, services, stopped).await.unwrap();
+        });
+        Core { trust, nodes, grid, descriptor, stop }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,1 @@
+//! One machine of a site: accounts, envelopes, shims, mounts.

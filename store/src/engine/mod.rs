@@ -1,0 +1,4 @@
+//! Engines that live in this process.
+
+pub(crate) mod memory;
+pub(crate) mod redb;

@@ -1,0 +1,417 @@
+//! The testbed's cgroups: `<hierarchy>/xos-testbed-<name>-<id>/<host>/{init,<program>}`.
+//!
+//! A host's own cgroup is the root of its cgroup namespace and stays empty, so that version 2 lets
+//! it hand controllers to the cgroups below; the host's processes live in `init` or, like services
+//! of an init system, each in a cgroup of its own. What the testbed runs beside the hosts lives in
+//! `_tools`. All processes of a testbed can thus be found by their cgroup alone.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Context as _;
+use crate::identity::{send, wait_killed};
+use crate::{Error, HostName, Result};
+
+/// Version 1 controllers that hosts get; version 2 is always passed on.
+const CONTROLLERS_V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
+/// Version 2 controllers handed to hosts where the machine has them.
+const CONTROLLERS_V2: [&str; 4] = ["cpu", "memory", "pids", "io"];
+/// Cgroup of the switch, forwarders and the parents of programs. No host can be called so.
+const TOOLS: &str = "_tools";
+/// Cgroup, below the host's, of its first process and of programs without one of their own.
+pub(crate) const INIT: &str = "init";
+const CGROUP_DIR: &str = "/sys/fs/cgroup";
+/// Rounds of killing what is found in the cgroups; processes may fork while they are read.
+const SWEEP_ROUNDS_MAX: usize = 1000;
+/// How long an emptied cgroup may stay busy: the kernel detaches ended processes a little later.
+const REMOVE_LIMIT: Duration = Duration::from_secs(10);
+const REMOVE_RETRY: Duration = Duration::from_millis(5);
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hierarchy {
+    /// Where the machine has it.
+    mount: PathBuf,
+    /// Mount options that name a version 1 hierarchy; `None` for version 2.
+    v1: Option<String>,
+}
+
+impl Hierarchy {
+    /// Its place below `/sys/fs/cgroup`, in a host too; empty when it is that folder itself.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        self.mount.strip_prefix(CGROUP_DIR).ok()
+    }
+
+    /// Options that name a version 1 hierarchy; `None` for version 2.
+    pub(crate) fn options(&self) -> Option<&str> {
+        self.v1.as_deref()
+    }
+
+    fn has_freezer(&self) -> bool {
+        self.v1.as_deref().is_some_and(|options| options.split(',').any(|one| one == "freezer"))
+    }
+}
+
+/// The testbed's cgroups in all hierarchies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tree {
+    /// A single path component, unique for the testbed's folder.
+    base: HostName,
+    pub(crate) hierarchies: Vec<Hierarchy>,
+}
+
+impl Tree {
+    /// The cgroups, not yet made, of the testbed called `name` in the folder `dir`.
+    pub(crate) fn plan(name: &HostName, dir: &Path) -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+            .context(|| "reading /proc/self/mountinfo".to_owned())?;
+        let hierarchies = hierarchies(&mounts);
+        if hierarchies.is_empty() {
+            return Err(Error::NoCgroups);
+        }
+        // The same folder always gets the same cgroups: a crash before the state was written
+        // leaves nothing that the next testbed in this folder does not take over.
+        let id = fnv1a(dir.as_os_str().as_encoded_bytes());
+        let short: String = name.as_str().chars().take(24).collect();
+        let base = format!("xos-testbed-{short}-{id:016x}").parse()?;
+        Ok(Tree { base, hierarchies })
+    }
+
+    /// A number of this testbed's own.
+    pub(crate) fn id(&self) -> u64 {
+        fnv1a(self.base.as_str().as_bytes())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn empty_for_tests() -> Self {
+        Tree { base: "none".parse().expect("a name"), hierarchies: Vec::new() }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
+        self.hierarchies.iter().map(|one| (one, one.mount.join(self.base.as_str())))
+    }
+
+    /// Makes the testbed's own cgroups.
+    pub(crate) fn create(&self) -> Result<()> {
+        for (hierarchy, root) in self.roots() {
+            make(&root)?;
+            if hierarchy.v1.is_none() {
+                hand_down(&hierarchy.mount)?;
+                hand_down(&root)?;
+            }
+            make(&root.join(TOOLS))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a host's cgroups anew: what an earlier life of the host left is removed.
+    pub(crate) fn create_host(&self, host: &HostName) -> Result<()> {
+        for (_, root) in self.roots() {
+            let own = root.join(host.as_str());
+            remove_tree(&own)?;
+            make(&own)?;
+            make(&own.join(INIT))?;
+        }
+        Ok(())
+    }
+
+    /// Lets version 2 controllers be used below the host's cgroup, once it holds no process itself.
+    pub(crate) fn enable_host(&self, host: &HostName) -> Result<()> {
+        let v2 = self.roots().filter(|(hierarchy, _)| hierarchy.v1.is_none());
+        for (_, root) in v2 {
+            hand_down(&root.join(host.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// Moves the calling process among the testbed's tools.
+    pub(crate) fn join_tools(&self) -> Result<()> {
+        self.roots().try_for_each(|(_, root)| join(&open_procs(&root.join(TOOLS))?))
+    }
+
+    /// Moves the calling process to the host's own cgroup, to make it a namespace's root.
+    pub(crate) fn join_host(&self, host: &HostName) -> Result<()> {
+        self.roots().try_for_each(|(_, root)| join(&open_procs(&root.join(host.as_str()))?))
+    }
+
+    /// Opens the way to a cgroup of the host, made if missing, for use after the caller has lost
+    /// sight of the hierarchies; see [`Entrance::join`].
+    pub(crate) fn entrance(&self, host: &HostName, leaf: &str) -> Result<Entrance> {
+        let mut files = Vec::new();
+        for (_, root) in self.roots() {
+            let path = root.join(host.as_str()).join(leaf);
+            make(&path)?;
+            files.push(open_procs(&path)?);
+        }
+        Ok(Entrance(files))
+    }
+
+    /// Thaws a host's version 1 cgroups: a frozen process does not die of SIGKILL there.
+    pub(crate) fn thaw_host(&self, host: &HostName) -> Result<()> {
+        self.thaw(Some(host))
+    }
+
+    fn thaw(&self, host: Option<&HostName>) -> Result<()> {
+        for (_, root) in self.roots().filter(|(hierarchy, _)| hierarchy.has_freezer()) {
+            for cgroup in subtree(&Self::top(&root, host))? {
+                write_if_there(&cgroup.join("freezer.state"), "THAWED")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every process in the testbed's cgroups and waits for their end.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            let mut killed = Vec::new();
+            for pid in self.members(None)? {
+                if let Some(pidfd) = self.open_member(pid, None)? {
+                    send(&pidfd, Signal::KILL)?;
+                    killed.push((pid, pidfd));
+                }
+            }
+            if killed.is_empty() {
+                return Ok(());
+            }
+            self.thaw(None)?;
+            for (pid, pidfd) in killed {
+                wait_killed(&pidfd, || format!("the end of process {pid} of {}", self.base))?;
+            }
+        }
+        Err(Error::TooLarge {
+            what: format!("the number of rounds to kill what runs in {}", self.base),
+            limit: SWEEP_ROUNDS_MAX as u64,
+        })
+    }
+
+    /// Removes the testbed's cgroups, which hold no process any more.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.roots().try_for_each(|(_, root)| remove_tree(&root))
+    }
+
+    fn top(root: &Path, host: Option<&HostName>) -> PathBuf {
+        host.map_or_else(|| root.to_owned(), |host| root.join(host.as_str()))
+    }
+
+    /// The pids, as seen from the machine, in the cgroups of a host or of the whole testbed.
+    pub(crate) fn members(&self, host: Option<&HostName>) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        for (_, root) in self.roots() {
+            for cgroup in subtree(&Self::top(&root, host))? {
+                let text = read_if_there(&cgroup.join("cgroup.procs"))?;
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            }
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// A descriptor of the process if it still is in one of these cgroups.
+    pub(crate) fn open_member(&self, pid: i32, host: Option<&HostName>) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error).context(|| format!("opening process {pid:?}")),
+        };
+        if crate::identity::has_ended(&pidfd)? {
+            return Ok(None);
+        }
+        let own = read_if_there(Path::new(&format!("/proc/{}/cgroup", pid.as_raw_nonzero())))?;
+        let ours = own.lines().any(|line| {
+            let mut parts = line.split('/').skip_while(|part| *part != self.base.as_str());
+            parts.next().is_some() && host.is_none_or(|host| parts.next() == Some(host.as_str()))
+        });
+        Ok(ours.then_some(pidfd))
+    }
+}
+
+/// Open `cgroup.procs` files of one cgroup in every hierarchy.
+#[derive(Debug)]
+pub(crate) struct Entrance(Vec<File>);
+
+impl Entrance {
+    /// Moves the calling process in.
+    pub(crate) fn join(&self) -> Result<()> {
+        self.0.iter().try_for_each(join)
+    }
+}
+
+fn open_procs(cgroup: &Path) -> Result<File> {
+    let path = cgroup.join("cgroup.procs");
+    File::options().write(true).open(&path).context(|| format!("opening {}", path.display()))
+}
+
+fn join(mut procs: &File) -> Result<()> {
+    procs.write_all(b"0").context(|| "joining a cgroup".to_owned())
+}
+
+fn make(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.context(|| format!("making the cgroup {}", path.display())),
+    }
+}
+
+/// Passes version 2 controllers on to the children of `cgroup`.
+fn hand_down(cgroup: &Path) -> Result<()> {
+    let offered = read_if_there(&cgroup.join("cgroup.controllers"))?;
+    let active = read_if_there(&cgroup.join("cgroup.subtree_control"))?;
+    let has = |list: &str, name: &str| list.split_ascii_whitespace().any(|one| one == name);
+    for name in CONTROLLERS_V2 {
+        if has(&offered, name) && !has(&active, name) {
+            let path = cgroup.join("cgroup.subtree_control");
+            std::fs::write(&path, format!("+{name}"))
+                .context(|| format!("handing {name} down in {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// `top` and all cgroups below it, parents first; none when it is gone.
+fn subtree(top: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![top.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if is_gone(&error) => {
+                next -= 1;
+                found.remove(next);
+                continue;
+            }
+            other => other.context(|| format!("listing {}", path.display()))?,
+        };
+        for entry in entries {
+            let entry = match entry {
+                Err(error) if is_gone(&error) => continue,
+                other => other.context(|| format!("listing {}", path.display()))?,
+            };
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn remove_tree(top: &Path) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_LIMIT;
+    for path in subtree(top)?.iter().rev() {
+        loop {
+            match std::fs::remove_dir(path) {
+                Ok(()) => break,
+                Err(error) if is_gone(&error) => break,
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(REMOVE_RETRY);
+                }
+                other => other.context(|| format!("removing the cgroup {}", path.display()))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let no_device = rustix::io::Errno::NODEV.raw_os_error();
+    let no_process = rustix::io::Errno::SRCH.raw_os_error();
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error().is_some_and(|code| code == no_device || code == no_process)
+}
+
+fn read_if_there(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if is_gone(&error) => Ok(String::new()),
+        // A cgroup that holds threads only, or a domain made invalid: it lists no processes.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(String::new()),
+        other => other.context(|| format!("reading {}", path.display())),
+    }
+}
+
+fn write_if_there(path: &Path, text: &str) -> Result<()> {
+    match File::options().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
+    {
+        Err(error) if is_gone(&error) => Ok(()),
+        other => other.context(|| format!("writing {}", path.display())),
+    }
+}
+
+/// The hierarchies of /proc/self/mountinfo (proc(5)) that hosts get, each once.
+fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((front, back)) = line.split_once(" - ") else { continue };
+        let Some(mount) = front.split(' ').nth(4) else { continue };
+        let mut back = back.split(' ');
+        let (Some(kind), Some(options)) = (back.next(), back.nth(1)) else { continue };
+        let v1 = match kind {
+            "cgroup2" => None,
+            "cgroup" => {
+                let names: Vec<&str> =
+                    options.split(',').filter(|one| CONTROLLERS_V1.contains(one)).collect();
+                if names.is_empty() {
+                    continue;
+                }
+                Some(names.join(","))
+            }
+            _ => continue,
+        };
+        let hierarchy = Hierarchy { mount: PathBuf::from(mount), v1 };
+        let known = found.iter().any(|other| other.v1 == hierarchy.v1);
+        if hierarchy.place().is_some() && !known {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
+/// The 64-bit FNV-1a hash (Fowler, Noll, Vo): short, and the same in every build.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, hosts would miss a controller, or get one twice.
+    #[test]
+    fn hierarchies_are_found_in_mountinfo() {
+        let text = "\
+30 23 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+31 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+32 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+33 30 0:30 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw,nsdelegate
+34 30 0:28 / /elsewhere rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 30 0:31 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio
+";
+        let v1 = Hierarchy {
+            mount: "/sys/fs/cgroup/cpu,cpuacct".into(),
+            v1: Some("cpu,cpuacct".to_owned()),
+        };
+        let v2 = Hierarchy { mount: "/sys/fs/cgroup/unified".into(), v1: None };
+        assert_eq!(hierarchies(text), [v1, v2]);
+        let only = "30 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        assert_eq!(hierarchies(only)[0].place(), Some(Path::new("")));
+    }
+
+    /// If it failed, two testbeds of one name would share cgroups, and one would kill the other's.
+    #[test]
+    fn folders_do_not_share_cgroups() {
+        assert_ne!(fnv1a(b"/tmp/a"), fnv1a(b"/tmp/b"));
+        assert!(TOOLS.parse::<HostName>().is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Virtual organizations: life cycle, members, groups, roles, policies, shares.

@@ -1,0 +1,1 @@
+//! The xos tool and the xosd daemon.

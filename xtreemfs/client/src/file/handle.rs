@@ -1,0 +1,184 @@
+//! An open file.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tracing::error;
+
+use super::ahead::Ahead;
+use super::inode::Inode;
+use super::report::Told;
+use super::rights::Rights;
+use crate::limits::TRANSFER_BYTES_MAX;
+use crate::{Attributes, Error, Ino, OpenMode, Result};
+
+/// The largest offset a file can have on Linux.
+const OFFSET_MAX: u64 = i64::MAX as u64;
+
+/// An open file. It acts with the right that its opener had at the open, renewed while it is open
+/// and the opener keeps a valid ticket.
+///
+/// Data written are accepted into a bounded buffer; an error that comes later is returned by the
+/// next [`File::write`] and by the next [`File::flush`], [`File::sync`] or [`File::close`].
+#[derive(Debug, Clone)]
+pub struct File(Arc<Handle>);
+
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(super) inode: Arc<Inode>,
+    pub(super) rights: Arc<Rights>,
+    pub(super) ahead: Ahead,
+    mode: OpenMode,
+    told: Mutex<Told>,
+}
+
+impl File {
+    pub(crate) fn new(inode: Arc<Inode>, rights: Rights, mode: OpenMode) -> File {
+        let told = {
+            let mut state = inode.lock();
+            state.handles += 1;
+            Mutex::new(state.errors.opened())
+        };
+        let ahead =
+            Ahead::new(rights.layout().stripe_bytes, Arc::clone(&inode.shared.read_ahead_room));
+        File(Arc::new(Handle { inode, rights: Arc::new(rights), ahead, mode, told }))
+    }
+
+    /// The file's inode.
+    pub fn ino(&self) -> Ino {
+        self.0.inode.ino
+    }
+
+    /// The size as readers on this machine see it, in bytes.
+    pub fn size(&self) -> u64 {
+        self.0.inode.lock().size
+    }
+
+    /// Reads up to `length` bytes from `offset`; fewer only at the end of the file or past
+    /// [`TRANSFER_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// `EBADF` when the file is not open for reading; else what the services say.
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
+        if !self.0.mode.read && !self.0.mode.execute {
+            return Err(Error::local(libc::EBADF, "the file is not open for reading"));
+        }
+        self.0.read_range(offset, length).await
+    }
+
+    /// Writes all of `data` at `offset`, or at the end of the file when it was opened to append;
+    /// returns where. The data may still be under way when this returns.
+    ///
+    /// # Errors
+    /// An earlier write that failed since (`ENOSPC`, `EIO`, ...); `EBADF`; `EFBIG`; `EINVAL` for
+    /// more than [`TRANSFER_BYTES_MAX`] at once.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<u64> {
+        self.0.write(offset, data).await
+    }
+
+    /// Waits until everything written is on the OSDs and the MRC knows the size: afterwards other
+    /// machines that open the file see it. What `close(2)` does for each descriptor.
+    ///
+    /// # Errors
+    /// A write that failed since the last flush or sync, or the failure to tell the MRC.
+    pub async fn flush(&self) -> Result<()> {
+        if !self.0.mode.write {
+            return Ok(());
+        }
+        self.0.flush().await
+    }
+
+    /// Like [`File::flush`], and the data are on the OSDs' disks: they outlive a power failure.
+    ///
+    /// # Errors
+    /// As [`File::flush`].
+    pub async fn sync(&self) -> Result<()> {
+        self.0.inode.settle().await;
+        let osds: Vec<usize> = {
+            let mut state = self.0.inode.lock();
+            std::mem::take(&mut state.unsynced).into_iter().collect()
+        };
+        let synced = try_join_all(osds.iter().map(|osd| self.0.rights.sync(*osd))).await;
+        if let Err(error) = synced {
+            self.0.inode.lock().unsynced.extend(osds);
+            return Err(error);
+        }
+        if self.0.mode.write { self.0.flush().await } else { self.0.take_error() }
+    }
+
+    /// Cuts the file to `size` bytes, or lengthens it with zeros.
+    ///
+    /// # Errors
+    /// `EBADF` when the file is not open for writing; else what the services say.
+    pub async fn truncate(&self, size: u64) -> Result<Attributes> {
+        if !self.0.mode.write {
+            return Err(Error::local(libc::EBADF, "the file is not open for writing"));
+        }
+        let shared = &self.0.inode.shared;
+        shared.truncate(self.0.rights.who(), self.0.inode.ino, size, Some(&self.0)).await
+    }
+
+    /// Flushes and gives the handle up. The last handle of an unlinked file lets its content go.
+    ///
+    /// # Errors
+    /// As [`File::flush`].
+    pub async fn close(&self) -> Result<()> {
+        let flushed = self.flush().await;
+        let last = {
+            let mut state = self.0.inode.lock();
+            state.handles = state.handles.saturating_sub(1);
+            if state.handles == 0
+                && let Some(lost) = state.errors.untold()
+            {
+                error!(ino = %self.0.inode.ino, error = %lost, "written data were lost; no close returned it");
+            }
+            state.handles == 0
+        };
+        let shared = &self.0.inode.shared;
+        let closed = shared.closed(&self.0.inode, &self.0.rights, last).await;
+        flushed.and(closed)
+    }
+}
+
+impl Handle {
+    async fn write(&self, offset: u64, data: Bytes) -> Result<u64> {
+        if !self.mode.write {
+            return Err(Error::local(libc::EBADF, "the file is not open for writing"));
+        }
+        if data.len() > TRANSFER_BYTES_MAX {
+            let reason = format!("more than {TRANSFER_BYTES_MAX} bytes in one write");
+            return Err(Error::local(libc::EINVAL, reason));
+        }
+        let mut tail = self.inode.order.lock().await;
+        if let Some(error) = self.inode.lock().errors.at_write(&mut self.told()) {
+            return Err(error);
+        }
+        let at = if self.mode.append { self.inode.lock().size } else { offset };
+        let length = data.len() as u64;
+        let end = at.checked_add(length).filter(|end| *end <= OFFSET_MAX);
+        let end = end.ok_or_else(|| Error::local(libc::EFBIG, "past the largest file size"))?;
+        if length > 0 {
+            self.inode.accept(&mut tail, &self.rights, at, data).await?;
+            self.inode.accepted(end);
+        }
+        Ok(at)
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inode.settle().await;
+        let committed = self.inode.commit(&self.rights).await;
+        self.take_error().and(committed)
+    }
+
+    fn take_error(&self) -> Result<()> {
+        match self.inode.lock().errors.at_sync(&mut self.told()) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Operations on open files and open directories.
+
+use bytes::Bytes;
+use fuser::{FileAttr, INodeNo};
+use xtreemfs_client::{Entry, Error, File, Ino, Kind, Member, Page};
+
+use crate::convert;
+use crate::core::Core;
+use crate::handles::OpenFile;
+
+/// Cookies of `.` and `..`; those of the volume's entries follow, shifted by this number.
+const DOTS: u64 = 2;
+
+/// One entry for the kernel: number, where to go on, kind, name.
+pub(crate) struct Listed {
+    pub(crate) ino: INodeNo,
+    pub(crate) next: u64,
+    pub(crate) kind: Kind,
+    pub(crate) name: Bytes,
+}
+
+impl Core {
+    fn keep(&self, file: File, flags: i32) -> u64 {
+        let synchronous = flags & libc::O_DSYNC != 0;
+        let ino = file.ino();
+        self.handles.add_file(OpenFile { file, ino, synchronous })
+    }
+
+    /// Opens a file: the MRC is asked each time, so what the page cache holds is only ever read
+    /// through a handle whose owner may read the file.
+    pub(crate) async fn open(&self, who: Member, ino: INodeNo, flags: i32) -> Result<u64, Error> {
+        let ino = self.numbers.to_volume(ino);
+        let (attributes, file) = self.volume.open(who, ino, convert::open_mode(flags)).await?;
+        self.freshen(&attributes);
+        Ok(self.keep(file, flags))
+    }
+
+    /// Creates and opens a file; an existing one is opened, unless the flags forbid it.
+    pub(crate) async fn create(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+    ) -> Result<(FileAttr, u64), Error> {
+        let parent = self.numbers.to_volume(parent);
+        let exclusive = flags & libc::O_EXCL != 0;
+        let open = convert::open_mode(flags);
+        let (attributes, file) =
+            self.volume.create(who, parent, name, mode & 0o7777, open, exclusive).await?;
+        Ok((self.tell(&attributes), self.keep(file, flags)))
+    }
+
+    /// Creates a regular file without opening it (`mknod`).
+    pub(crate) async fn make_file(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<FileAttr, Error> {
+        let flags = libc::O_WRONLY | libc::O_EXCL;
+        let (attributes, handle) = self.create(who, parent, name, mode, flags).await?;
+        self.release(handle).await?;
+        Ok(attributes)
+    }
+
+    pub(crate) async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes, Error> {
+        self.handles.file(handle)?.file.read(offset, size as usize).await
+    }
+
+    /// Writes. An appending handle's data go to the end of the file as it is now known, even where
+    /// the kernel aimed at an older end; the inode in the answer is then one whose content the
+    /// kernel must drop from its cache.
+    pub(crate) async fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(u32, Option<Ino>), Error> {
+        let open = self.handles.file(handle)?;
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let written_at = open.file.write(offset, data).await?;
+        if open.synchronous {
+            open.file.sync().await?;
+        }
+        Ok((length, (written_at != offset).then_some(open.ino)))
+    }
+
+    pub(crate) async fn flush(&self, handle: u64) -> Result<(), Error> {
+        self.handles.file(handle)?.file.flush().await
+    }
+
+    pub(crate) async fn sync(&self, handle: u64) -> Result<(), Error> {
+        self.handles.file(handle)?.file.sync().await
+    }
+
+    pub(crate) async fn release(&self, handle: u64) -> Result<(), Error> {
+        self.handles.remove_file(handle)?.file.close().await
+    }
+
+    /// Part of a directory from `offset` on, as its opener may see it.
+    pub(crate) async fn list(&self, handle: u64, offset: u64) -> Result<Vec<Listed>, Error> {
+        let open = self.handles.directory(handle)?;
+        let own = self.numbers.to_kernel(open.ino);
+        let mut listed = Vec::new();
+        for next in offset + 1..=DOTS {
+            let name = Bytes::from_static(if next == 1 { b"." } else { b".." });
+            listed.push(Listed { ino: own, next, kind: Kind::Directory, name });
+        }
+        let after = offset.saturating_sub(DOTS);
+        let mut kept = open.page.lock().await;
+        let known = kept.take().filter(|(start, page)| offset > 0 && goes_on(*start, page, after));
+        let (start, page) = match known {
+            Some(known) => known,
+            None => (after, self.volume.list(open.who, open.ino, after).await?),
+        };
+        listed.extend(rest(start, &page, after).map(|entry| self.listed(entry)));
+        *kept = Some((start, page));
+        Ok(listed)
+    }
+
+    fn listed(&self, entry: &Entry) -> Listed {
+        Listed {
+            ino: self.numbers.to_kernel(entry.ino),
+            next: entry.cookie.saturating_add(DOTS),
+            kind: entry.kind,
+            name: entry.name.clone(),
+        }
+    }
+}
+
+/// The entries of a page that follow the entry with cookie `after`; the page itself follows `start`.
+fn rest(start: u64, page: &Page, after: u64) -> impl Iterator<Item = &Entry> {
+    let position = page.entries.iter().position(|entry| entry.cookie == after);
+    let skip = match position {
+        _ if after == start => 0,
+        Some(position) => position + 1,
+        None => page.entries.len(),
+    };
+    page.entries.iter().skip(skip)
+}
+
+/// Whether the page still has something to say to a reader who has come to `after`.
+fn goes_on(start: u64, page: &Page, after: u64) -> bool {
+    let reached_end = page.last && page.entries.last().is_some_and(|e| e.cookie == after);
+    reached_end || rest(start, page, after).next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(cookies: &[u64], last: bool) -> Page {
+        let entry = |cookie: &u64| Entry {
+            name: Bytes::from_static(b"f"),
+            ino: Ino(9),
+            kind: Kind::File,
+            cookie: *cookie,
+        };
+        Page { entries: cookies.iter().map(entry).collect(), last }
+    }
+
+    #[test]
+    fn a_listing_goes_on_where_the_kernel_stopped() {
+        let page = page(&[5, 3, 8], false);
+        let left = |after| rest(0, &page, after).map(|e| e.cookie).collect::<Vec<_>>();
+        assert_eq!(left(0), [5, 3, 8]);
+        assert_eq!(left(5), [3, 8], "cookies need not grow");
+        assert_eq!(left(8), []);
+        assert!(!goes_on(0, &page, 8), "the next page must be asked for");
+        assert!(!goes_on(0, &page, 77), "a place that is not in the page");
+    }
+
+    #[test]
+    fn the_end_of_a_directory_is_not_asked_for_again() {
+        assert!(goes_on(0, &page(&[5], true), 5));
+    }
+}

@@ -1,0 +1,204 @@
+//! The mount's state and the operations on names and attributes. Every one acts as one person; the
+//! MRC decides, the mount only translates.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use fuser::{FileAttr, INodeNo, Notifier};
+use tracing::warn;
+use xtreemfs_client::{Attributes, Change, Error, Ino, Member, Statistics, Volume};
+
+use crate::convert::{self, Numbers};
+use crate::handles::Handles;
+use crate::uidmap::UidMap;
+
+/// How many inodes' last told attributes are remembered; when full, all are forgotten.
+const TOLD_MAX: usize = 65_536;
+
+/// Everything the requests share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) volume: Volume,
+    pub(crate) map: UidMap,
+    pub(crate) numbers: Numbers,
+    pub(crate) handles: Handles,
+    pub(crate) notifier: OnceLock<Notifier>,
+    /// Size and times that the kernel has of an inode, to notice at open that they are old.
+    told: Mutex<HashMap<Ino, (u64, u64, u64)>>,
+    /// The last statistics that some person was given, for `df` by others.
+    statistics: Mutex<Statistics>,
+    /// The root's attributes likewise.
+    root: Mutex<Attributes>,
+}
+
+impl Core {
+    pub(crate) fn new(volume: Volume, map: UidMap, root: Attributes) -> Core {
+        Core {
+            numbers: Numbers::new(root.ino),
+            volume,
+            map,
+            handles: Handles::default(),
+            notifier: OnceLock::new(),
+            told: Mutex::default(),
+            statistics: Mutex::default(),
+            root: Mutex::new(root),
+        }
+    }
+
+    /// Translates attributes for the kernel and remembers what it was told.
+    pub(crate) fn tell(&self, attributes: &Attributes) -> FileAttr {
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() >= TOLD_MAX {
+                told.clear();
+            }
+            told.insert(attributes.ino, stamp(attributes));
+        }
+        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if root.ino == attributes.ino {
+            *root = *attributes;
+        }
+        drop(root);
+        convert::attributes(attributes, self.numbers, &self.map)
+    }
+
+    /// Makes the kernel ask again for attributes that an open showed to be old, before the open
+    /// is answered: a reader then sees the size that the last close left.
+    pub(crate) fn freshen(&self, attributes: &Attributes) {
+        let same = {
+            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.get(&attributes.ino) == Some(&stamp(attributes))
+        };
+        if !same {
+            self.invalidate(attributes.ino, -1);
+        }
+    }
+
+    /// Drops what the kernel caches of an inode: attributes, and from `offset` on content
+    /// (a negative offset leaves the content).
+    pub(crate) fn invalidate(&self, ino: Ino, offset: i64) {
+        let Some(notifier) = self.notifier.get() else { return };
+        if let Err(error) = notifier.inval_inode(self.numbers.to_kernel(ino), offset, 0) {
+            warn!(%ino, %error, "the kernel did not drop its cached attributes");
+        }
+    }
+
+    /// The root as last seen, for those who have no rights here (`mount`, `df`).
+    pub(crate) fn root_for_anyone(&self, ino: INodeNo) -> Option<FileAttr> {
+        let root = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.numbers.to_volume(ino) == root.ino;
+        asked.then(|| convert::attributes(&root, self.numbers, &self.map))
+    }
+
+    pub(crate) async fn lookup(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+    ) -> Result<FileAttr, Error> {
+        let parent = self.numbers.to_volume(parent);
+        Ok(self.tell(&self.volume.lookup(who, parent, name).await?))
+    }
+
+    pub(crate) async fn attributes(&self, who: Member, ino: INodeNo) -> Result<FileAttr, Error> {
+        let ino = self.numbers.to_volume(ino);
+        Ok(self.tell(&self.volume.attributes(who, ino).await?))
+    }
+
+    /// Changes attributes; with a handle a change of size uses the right the handle was opened
+    /// with (`ftruncate`).
+    pub(crate) async fn change(
+        &self,
+        who: Member,
+        ino: INodeNo,
+        change: Change,
+        handle: Option<u64>,
+    ) -> Result<FileAttr, Error> {
+        let ino = self.numbers.to_volume(ino);
+        if let (Some(handle), Some(size)) = (handle, change.size) {
+            let attributes = self.handles.file(handle)?.file.truncate(size).await?;
+            let rest = Change { size: None, ..change };
+            if rest == Change::default() {
+                return Ok(self.tell(&attributes));
+            }
+            return Ok(self.tell(&self.volume.change(who, ino, rest).await?));
+        }
+        Ok(self.tell(&self.volume.change(who, ino, change).await?))
+    }
+
+    pub(crate) async fn read_link(&self, who: Member, ino: INodeNo) -> Result<Vec<u8>, Error> {
+        let target = self.volume.read_link(who, self.numbers.to_volume(ino)).await?;
+        Ok(target.to_vec())
+    }
+
+    pub(crate) async fn make_directory(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<FileAttr, Error> {
+        let parent = self.numbers.to_volume(parent);
+        Ok(self.tell(&self.volume.make_directory(who, parent, name, mode & 0o7777).await?))
+    }
+
+    pub(crate) async fn symlink(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<FileAttr, Error> {
+        let parent = self.numbers.to_volume(parent);
+        Ok(self.tell(&self.volume.symlink(who, parent, name, target).await?))
+    }
+
+    pub(crate) async fn unlink(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        self.volume.unlink(who, self.numbers.to_volume(parent), name).await
+    }
+
+    pub(crate) async fn remove_directory(
+        &self,
+        who: Member,
+        parent: INodeNo,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        self.volume.remove_directory(who, self.numbers.to_volume(parent), name).await
+    }
+
+    pub(crate) async fn rename(
+        &self,
+        who: Member,
+        from: (INodeNo, &[u8]),
+        to: (INodeNo, &[u8]),
+        no_replace: bool,
+    ) -> Result<(), Error> {
+        let from = (self.numbers.to_volume(from.0), from.1);
+        let to = (self.numbers.to_volume(to.0), to.1);
+        self.volume.rename(who, from, to, no_replace).await
+    }
+
+    pub(crate) async fn access(&self, who: Member, ino: INodeNo, mask: u32) -> Result<(), Error> {
+        self.volume.access(who, self.numbers.to_volume(ino), mask).await
+    }
+
+    pub(crate) async fn statistics(&self, who: Member) -> Result<Statistics, Error> {
+        let statistics = self.volume.statistics(who).await?;
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
+        Ok(statistics)
+    }
+
+    /// The statistics last given to somebody, for those who have no rights here.
+    pub(crate) fn statistics_for_anyone(&self) -> Statistics {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stamp(attributes: &Attributes) -> (u64, u64, u64) {
+    (attributes.size, attributes.modified_ns, attributes.changed_ns)
+}

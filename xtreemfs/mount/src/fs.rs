@@ -1,0 +1,472 @@
+//! The kernel's requests, one by one: translate, run, answer.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+use tracing::warn;
+use xtreemfs_client::{Change, Error, Member, Statistics};
+
+use crate::convert;
+use crate::core::Core;
+use crate::serve::{Refuse, Server};
+
+/// How long the kernel may show attributes without asking.
+pub(crate) const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
+
+/// Names are never kept by the kernel: it would let one person walk through a directory that
+/// another looked up, without asking whether this person may. Each look-up comes here and is
+/// decided for the person who makes it.
+const NAMES_TTL: Duration = Duration::ZERO;
+
+/// The largest write request, in bytes.
+const WRITE_BYTES_MAX: u32 = 1 << 20;
+
+/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O).
+const BACKGROUND_MAX: u16 = 64;
+
+/// Inode numbers are never used twice, so that one generation is enough.
+const GENERATION: Generation = Generation(0);
+
+/// The file system as the kernel sees it.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) core: Arc<Core>,
+    pub(crate) server: Server,
+}
+
+impl Mount {
+    /// Runs work that needs no person: it goes by what an open handle may.
+    fn by_handle<R, T, W, F, D>(&self, what: &'static str, bytes: u32, reply: R, work: F, done: D)
+    where
+        R: Refuse,
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        F: FnOnce(Arc<Core>) -> W,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        self.server.run(what, bytes, reply, work(Arc::clone(&self.core)), done);
+    }
+
+    /// Runs work as the person behind the calling uid; a uid without person has no rights.
+    fn by_person<R, T, W, F, D>(
+        &self,
+        what: &'static str,
+        request: &Request,
+        reply: R,
+        work: F,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        F: FnOnce(Arc<Core>, Member) -> W,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let Some(who) = self.core.map.member(request.uid()) else {
+            return reply.refuse(Errno::EACCES);
+        };
+        self.server.run(what, 0, reply, work(Arc::clone(&self.core), who), done);
+    }
+}
+
+fn entry(reply: ReplyEntry, attributes: fuser::FileAttr) {
+    reply.entry_with_ttls(&ATTRIBUTES_TTL, &NAMES_TTL, &attributes, GENERATION);
+}
+
+fn attr(reply: ReplyAttr, attributes: fuser::FileAttr) {
+    reply.attr(&ATTRIBUTES_TTL, &attributes);
+}
+
+fn done(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+fn statfs(reply: ReplyStatfs, s: Statistics) {
+    let block = s.block_bytes.max(1);
+    let files_free = u64::from(u32::MAX);
+    let files = s.files.saturating_add(files_free);
+    let free = s.blocks_free;
+    reply.statfs(s.blocks, free, free, files, files_free, block, s.name_bytes_max, block);
+}
+
+fn bytes(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+impl Filesystem for Mount {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Locks are asked of us so that they can be refused: kept by the kernel alone they would
+        // seem to work and yet not exclude another machine.
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_HANDLE_KILLPRIV,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                warn!(?flag, "this kernel's FUSE lacks a capability");
+            }
+        }
+        let limit = |nearest: u32| io::Error::other(format!("the kernel allows {nearest} at most"));
+        config.set_max_write(WRITE_BYTES_MAX).map_err(limit)?;
+        config.set_max_background(BACKGROUND_MAX).map_err(|n| limit(n.into()))?;
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = bytes(name);
+        let work = |core: Arc<Core>, who| async move { core.lookup(who, parent, &name).await };
+        self.by_person("lookup", req, reply, work, entry);
+    }
+
+    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.core.map.member(req.uid()).is_none()
+            && let Some(root) = self.core.root_for_anyone(ino)
+        {
+            return reply.attr(&ATTRIBUTES_TTL, &root);
+        }
+        let work = |core: Arc<Core>, who| async move { core.attributes(who, ino).await };
+        self.by_person("getattr", req, reply, work, attr);
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let map = &self.core.map;
+        let owner = uid.map(|uid| map.member(uid).map(|member| member.0));
+        let group = gid.map(|gid| map.group(gid));
+        if owner == Some(None) || group == Some(None) {
+            return reply.error(Errno::EINVAL);
+        }
+        let change = Change {
+            mode: mode.map(|mode| mode & 0o7777),
+            owner: owner.flatten(),
+            group: group.flatten(),
+            size,
+            accessed: atime.map(convert::set_time),
+            modified: mtime.map(convert::set_time),
+        };
+        let fh = fh.map(|fh| fh.0);
+        let work = |core: Arc<Core>, who| async move { core.change(who, ino, change, fh).await };
+        self.by_person("setattr", req, reply, work, attr);
+    }
+
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        let work = |core: Arc<Core>, who| async move { core.read_link(who, ino).await };
+        self.by_person("readlink", req, reply, work, |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if !matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let name = bytes(name);
+        let work =
+            |core: Arc<Core>, who| async move { core.make_file(who, parent, &name, mode).await };
+        self.by_person("mknod", req, reply, work, entry);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let name = bytes(name);
+        let work = |core: Arc<Core>, who| async move {
+            core.make_directory(who, parent, &name, mode).await
+        };
+        self.by_person("mkdir", req, reply, work, entry);
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = bytes(name);
+        let work = |core: Arc<Core>, who| async move { core.unlink(who, parent, &name).await };
+        self.by_person("unlink", req, reply, work, done);
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = bytes(name);
+        let work =
+            |core: Arc<Core>, who| async move { core.remove_directory(who, parent, &name).await };
+        self.by_person("rmdir", req, reply, work, done);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (name, target) = (bytes(name), bytes(target.as_os_str()));
+        let work = |core: Arc<Core>, who| async move {
+            core.symlink(who, parent, &name, &target).await
+        };
+        self.by_person("symlink", req, reply, work, entry);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let (name, new_name) = (bytes(name), bytes(new_name));
+        let work = |core: Arc<Core>, who| async move {
+            core.rename(who, (parent, &name), (new_parent, &new_name), no_replace).await
+        };
+        self.by_person("rename", req, reply, work, done);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let work = |core: Arc<Core>, who| async move { core.open(who, ino, flags.0).await };
+        self.by_person("open", req, reply, work, |reply, handle| {
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let name = bytes(name);
+        let work = |core: Arc<Core>, who| async move {
+            core.create(who, parent, &name, mode, flags).await
+        };
+        self.by_person("create", req, reply, work, |reply, (attributes, handle)| {
+            let flags = FopenFlags::empty();
+            reply.created(&NAMES_TTL, &attributes, GENERATION, FileHandle(handle), flags);
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let work = |core: Arc<Core>| async move { core.read(fh.0, offset, size).await };
+        self.by_handle("read", size, reply, work, |reply, data| reply.data(&data));
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let data = Bytes::copy_from_slice(data);
+        let core = Arc::clone(&self.core);
+        let work = |core: Arc<Core>| async move { core.write(fh.0, offset, data).await };
+        self.by_handle("write", length, reply, work, move |reply, (length, moved)| {
+            reply.written(length);
+            if let Some(ino) = moved {
+                tokio::task::spawn_blocking(move || core.invalidate(ino, 0));
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let work = |core: Arc<Core>| async move { core.flush(fh.0).await };
+        self.by_handle("flush", 0, reply, work, done);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let work = |core: Arc<Core>| async move { core.release(fh.0).await };
+        self.by_handle("release", 0, reply, work, done);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        let work = |core: Arc<Core>| async move { core.sync(fh.0).await };
+        self.by_handle("fsync", 0, reply, work, done);
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let work = |core: Arc<Core>, who| async move { core.open_directory(who, ino).await };
+        self.by_person("opendir", req, reply, work, |reply, handle| {
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let work = |core: Arc<Core>| async move { core.list(fh.0, offset).await };
+        self.by_handle("readdir", 0, reply, work, |mut reply, entries| {
+            for e in entries {
+                let name = OsStr::from_bytes(&e.name);
+                if reply.add(e.ino, e.next, convert::file_type(e.kind), name) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.core.handles.remove_directory(fh.0);
+        reply.ok();
+    }
+
+    /// The MRC answers a change of a directory when it is durable: nothing is left to do.
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, req: &Request, _: INodeNo, reply: ReplyStatfs) {
+        if self.core.map.member(req.uid()).is_none() {
+            return statfs(reply, self.core.statistics_for_anyone());
+        }
+        let work = |core: Arc<Core>, who| async move { core.statistics(who).await };
+        self.by_person("statfs", req, reply, work, statfs);
+    }
+
+    fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let mask = mask.bits().unsigned_abs();
+        let work = |core: Arc<Core>, who| async move { core.access(who, ino, mask).await };
+        self.by_person("access", req, reply, work, done);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        _sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+}

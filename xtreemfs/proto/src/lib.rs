@@ -1,0 +1,1 @@
+//! The XtreemFS wire protocol: record framing and messages.

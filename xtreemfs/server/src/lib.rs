@@ -1,0 +1,1 @@
+//! The XtreemFS servers: DIR, MRC, OSD.
