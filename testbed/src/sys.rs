@@ -19,14 +19,25 @@ pub(crate) enum Side {
     Child,
 }
 
-/// Forks. Only for the helper program, which has a single thread; refused otherwise.
-pub(crate) fn fork() -> io::Result<Side> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::other(format!("refusing to fork with {threads} threads")));
+/// Shows that the process had a single thread, as the helper program has until it forwards.
+#[derive(Debug)]
+pub(crate) struct SingleThread(());
+
+impl SingleThread {
+    /// Asks the kernel. Before the process enters a host: /proc is another one there.
+    pub(crate) fn check() -> io::Result<Self> {
+        match std::fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(SingleThread(())),
+            count => Err(io::Error::other(format!("refusing to fork with {count} threads"))),
+        }
     }
-    // SAFETY: the process has one thread (checked above), so no lock can be held by another one
-    // and the child may go on as if nothing had happened.
+}
+
+/// Forks. Only for the helper program.
+pub(crate) fn fork(_proof: &SingleThread) -> io::Result<Side> {
+    // SAFETY: the process has one thread (see the proof; the helper starts threads only in the
+    // forwarder, after its last fork), so no lock can be held by another one and the child may go
+    // on as if nothing had happened.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Side::Parent(child.as_raw())),
         ForkResult::Child => Ok(Side::Child),

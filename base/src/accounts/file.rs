@@ -3,7 +3,6 @@
 use std::{
     fs::{self, Metadata, OpenOptions},
     hint,
-    io::ErrorKind,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
@@ -143,9 +142,10 @@ fn check_trust(path: &Path, metadata: &Metadata, owner: Owner) -> Result<(), Acc
 
 fn io_error(path: &Path, source: std::io::Error) -> AccountsError {
     let path = path.to_path_buf();
-    match source.kind() {
-        ErrorKind::NotFound => AccountsError::Missing { path },
-        ErrorKind::FilesystemLoop => AccountsError::NotTrusted { path, why: "it is a link" },
+    match source.raw_os_error() {
+        Some(libc::ENOENT) => AccountsError::Missing { path },
+        // What O_NOFOLLOW answers for a link.
+        Some(libc::ELOOP) => AccountsError::NotTrusted { path, why: "it is a link" },
         _ => AccountsError::Io { path, source },
     }
 }

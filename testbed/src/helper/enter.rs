@@ -18,7 +18,7 @@ use crate::error::Context as _;
 use crate::host::open_init;
 use crate::state::State;
 use crate::status::{Message, StatusWriter};
-use crate::sys::{self, Side};
+use crate::sys::{self, Side, SingleThread};
 use crate::{Error, Exit, HostName, Result};
 
 /// A program to run in a host.
@@ -114,9 +114,10 @@ impl Gate {
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWCGROUP;
+        let proof = SingleThread::check().context(|| "starting a process".to_owned())?;
         setns(&self.init, kinds).context(|| format!("entering {}", entry.host))?;
         let (read, write) = std::io::pipe().context(|| "making a pipe".to_owned())?;
-        match sys::fork().context(|| "starting a process".to_owned())? {
+        match sys::fork(&proof).context(|| "starting a process".to_owned())? {
             Side::Parent(pid) => Ok((Pid::from_raw(pid), Outcome(File::from(OwnedFd::from(read))))),
             Side::Child => {
                 drop(read);

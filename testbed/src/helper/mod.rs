@@ -21,7 +21,7 @@ pub use init::host_init;
 use crate::error::Context as _;
 use crate::state::State;
 use crate::status::{Message, StatusWriter};
-use crate::sys::{self, Side};
+use crate::sys::{self, Side, SingleThread};
 use crate::Result;
 
 /// What every helper is told.
@@ -65,7 +65,8 @@ pub fn switch(caller: &Caller) -> Result<()> {
 
 /// Forks; tells the caller the child's pid. `true` in the child, which leads a session of its own.
 fn leave_behind(status: &mut StatusWriter) -> Result<bool> {
-    match sys::fork().context(|| "starting a process".to_owned())? {
+    let proof = SingleThread::check().context(|| "starting a process".to_owned())?;
+    match sys::fork(&proof).context(|| "starting a process".to_owned())? {
         Side::Parent(pid) => tell(status, &Message::Pid(pid)).map(|()| false),
         Side::Child => {
             setsid().context(|| "starting a session".to_owned())?;

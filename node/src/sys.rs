@@ -1,0 +1,236 @@
+//! System calls that need `unsafe`. Everything else in this crate is safe code.
+//!
+//! Callers of [`fork`] are single-threaded: the shim starts no thread, ever.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Who returned from [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The caller; the child has this pid, as the caller's pid namespace sees it.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// Makes a copy of this process. Refused where a second thread exists, because locks held by it
+/// would stay held in the child.
+///
+/// # Errors
+/// The kernel's error, `EDEADLK` when the process has threads.
+pub fn fork() -> io::Result<Forked> {
+    debug_assert!(single_threaded(), "fork with threads");
+    // SAFETY: the process has one thread (the shim never starts another), so that the child finds
+    // every lock free and memory consistent.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// Whether this process has exactly one thread.
+pub fn single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").map(|d| d.count() == 1).unwrap_or(true)
+}
+
+/// Ends this process at once, without running exit handlers of the program it was forked from.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// How a process ended and what it used; times in microseconds, memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// The raw status of wait(2).
+    pub status: i32,
+    /// User processor time.
+    pub user_us: u64,
+    /// System processor time.
+    pub system_us: u64,
+    /// Largest resident set.
+    pub max_rss_bytes: u64,
+}
+
+/// Collects one ended child, which must exist (see `waitid` with `WNOWAIT`).
+///
+/// # Errors
+/// The kernel's error, `ECHILD` when there is no such child.
+pub fn reap(pid: i32) -> io::Result<Reaped> {
+    let mut status = 0;
+    // SAFETY: all-zero is a valid rusage; wait4 writes into both places, which outlive the call.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let r = unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, &mut usage) };
+    match r {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+        _ => Ok(Reaped {
+            status,
+            user_us: micros(usage.ru_utime),
+            system_us: micros(usage.ru_stime),
+            max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        }),
+    }
+}
+
+fn micros(t: libc::timeval) -> u64 {
+    let part = |v: i64| u64::try_from(v).unwrap_or(0);
+    part(t.tv_sec).saturating_mul(1_000_000).saturating_add(part(t.tv_usec))
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Errors
+/// The kernel's error (`ENOSYS` before Linux 5.9).
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: called only where no owned descriptor from `first` on is used again: before exec,
+    // and first thing in a new process.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, u32::MAX, 0) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives every signal its default action. Signals that cannot be changed stay as they are.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code; the kernel refuses what cannot be changed (KILL, STOP,
+        // and those that the C library keeps), which is what is wanted.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Ignores the end of children: the kernel reaps them. `SIGPIPE` too.
+pub fn ignore_pipe() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Leaves the session keyring of whoever started us for a new, empty one, so that a unit does not
+/// possess keys of root. A kernel without keyrings has none to leave.
+///
+/// # Errors
+/// The kernel's error.
+pub fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    let r = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>())
+    };
+    let e = io::Error::last_os_error();
+    if r >= 0 || e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
+}
+
+/// Whether some process has the file open for writing, asked by trying to take a read lease on
+/// it, which the kernel grants only if nobody has. `None`: this file system has no leases.
+pub fn has_writers(fd: BorrowedFd<'_>) -> Option<bool> {
+    // SAFETY: F_SETLEASE passes an integer; the descriptor is borrowed, hence open.
+    let r = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    if r == 0 {
+        // SAFETY: as above. Giving up a lease that we hold cannot fail, and closing gives it up.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+        return Some(false);
+    }
+    (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)).then_some(true)
+}
+
+/// Replaces this process. Returns only when that failed.
+pub fn exec(program: &CString, argv: &[CString], env: &[CString]) -> nix::errno::Errno {
+    match nix::unistd::execve(program, argv, env) {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+/// Memory shared with forked children, in which a child that fails before exec leaves the reason.
+///
+/// The mapping does not survive exec, so that no unit's program can write here.
+pub struct Slots {
+    words: NonNull<AtomicU64>,
+    len: usize,
+}
+
+impl Slots {
+    /// Room for `len` children.
+    ///
+    /// # Errors
+    /// The kernel's error when memory is short.
+    pub fn new(len: usize) -> io::Result<Slots> {
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len.max(1) * 8,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        match NonNull::new(p.cast()) {
+            Some(words) if p != libc::MAP_FAILED => Ok(Slots { words, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn word(&self, slot: usize) -> Option<&AtomicU64> {
+        // SAFETY: in bounds by the filter; the mapping is zeroed, aligned to a page, lives as long
+        // as self, and is only touched through atomics.
+        (slot < self.len).then(|| unsafe { self.words.add(slot).as_ref() })
+    }
+
+    /// Stores a child's word.
+    pub fn set(&self, slot: usize, value: u64) {
+        if let Some(w) = self.word(slot) {
+            w.store(value, Ordering::Release);
+        }
+    }
+
+    /// Reads and clears a child's word.
+    pub fn take(&self, slot: usize) -> u64 {
+        self.word(slot).map_or(0, |w| w.swap(0, Ordering::AcqRel))
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of this length made in `new`, used by nobody after this.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), self.len.max(1) * 8) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_keep_words_apart() {
+        // wrong: one unit's start failure would be reported for another
+        let s = Slots::new(3).unwrap();
+        s.set(1, 7);
+        s.set(9, 1);
+        assert_eq!((s.take(0), s.take(1), s.take(1), s.take(9)), (0, 7, 0, 0));
+    }
+
+    #[test]
+    fn writers_are_seen() {
+        // wrong: a spool file that a left-over process still fills would be unlinked and grow unseen
+        use std::os::fd::AsFd;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let w = std::fs::File::create(&path).unwrap();
+        let r = std::fs::File::open(&path).unwrap();
+        match has_writers(r.as_fd()) {
+            None => println!("skipped: no leases on this file system"),
+            Some(busy) => {
+                assert!(busy);
+                drop(w);
+                assert_eq!(has_writers(r.as_fd()), Some(false));
+            }
+        }
+    }
+}

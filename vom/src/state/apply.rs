@@ -1,0 +1,203 @@
+//! How each change alters a VO. Total: what a change names and the VO has not is passed over.
+
+use super::{Gone, GroupRecord, Member, Vo, share::Share};
+use std::collections::BTreeSet;
+use xos_api::vom::{Application, Change, Entry, GROUP_MEMBERS, MemberState, VoState};
+use xos_base::membership::ROLE_OWNER;
+use xos_base::{
+    Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId,
+};
+
+impl Vo {
+    /// Makes the entry's change. Numbers, epochs and the order of entries are for
+    /// [`Vo::check`] and the log's chain to judge.
+    pub fn apply(&mut self, entry: &Entry) {
+        self.number = entry.number;
+        self.time = entry.time;
+        match &entry.change {
+            Change::Founded { .. } => {}
+            Change::Applied { person, message } => {
+                let a = Application {
+                    person: person.clone(),
+                    message: message.clone(),
+                    since: entry.time,
+                };
+                self.applications.insert(person.clone(), a);
+            }
+            Change::ApplicationWithdrawn { person }
+            | Change::ApplicationRejected { person, .. } => {
+                self.applications.remove(person);
+            }
+            Change::Admitted { person, number, epoch, groups, roles, expires } => {
+                self.applications.remove(person);
+                self.admit(person, *number, *epoch, groups, roles, *expires);
+            }
+            Change::MemberSuspended { person, reason } => self.change(person, true, |m| {
+                m.state = MemberState::Suspended { reason: reason.clone() };
+            }),
+            Change::MemberResumed { person } => {
+                self.change(person, false, |m| m.state = MemberState::Active);
+            }
+            Change::MemberRemoved { person, .. } => self.remove(person),
+            Change::MemberExpirySet { person, expires } => {
+                let narrower =
+                    self.members.get(person).is_some_and(|m| earlier(*expires, m.expires));
+                self.change(person, narrower, |m| m.expires = *expires);
+            }
+            Change::RoleGranted { person, role } => self.role(person, role, true),
+            Change::RoleWithdrawn { person, role } => self.role(person, role, false),
+            Change::GroupCreated { name, number } => self.create_group(name, *number),
+            Change::GroupDeleted { name } => self.delete_group(name),
+            Change::GroupMemberAdded { name, person } => self.join(name, person),
+            Change::GroupMemberRemoved { name, person } => self.leave(name, person),
+            Change::VoSuspended { reason, by_site } => {
+                self.state = VoState::Suspended { reason: reason.clone(), by_site: *by_site };
+            }
+            Change::VoResumed {} => self.state = VoState::Active,
+            Change::VolumeMade { name } => {
+                self.volumes.insert(name.clone());
+            }
+            Change::ShareOffered { site, terms } => {
+                let share = self.shares.entry(site.clone()).or_insert_with(Share::none);
+                share.offer(terms.clone());
+            }
+            Change::ShareAccepted { site, version } => self.share(site, |s| s.accept(*version)),
+            Change::ShareRefused { site, reason, .. } => self.share(site, |s| s.refuse(reason)),
+            Change::ShareWithdrawn { site, reason } => {
+                let number = self.number;
+                self.share(site, |s| s.end(reason, number));
+            }
+        }
+    }
+
+    /// The first entry's content: the group `members` and the owner.
+    pub(super) fn begin(&mut self, owner: &PersonId) {
+        if let Ok(name) = GROUP_MEMBERS.parse::<GroupName>() {
+            self.create_group(&name, GroupNumber(1));
+        }
+        let roles: Vec<RoleName> = ROLE_OWNER.parse().into_iter().collect();
+        self.admit(owner, MemberNumber(1), Epoch(1), &[], &roles, None);
+    }
+
+    fn share(&mut self, site: &SiteId, f: impl FnOnce(&mut Share)) {
+        if let Some(s) = self.shares.get_mut(site) {
+            f(s);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        person: &PersonId,
+        number: MemberNumber,
+        epoch: Epoch,
+        groups: &[GroupName],
+        roles: &[RoleName],
+        expires: Option<Millis>,
+    ) {
+        self.names.entry(person.name().to_owned()).or_insert_with(|| person.clone());
+        self.next_member = self.next_member.max(number.0.saturating_add(1));
+        let member = Member {
+            number,
+            epoch,
+            groups: BTreeSet::new(),
+            roles: roles.iter().cloned().collect(),
+            since: self.time,
+            expires,
+            state: MemberState::Active,
+            changed: self.number,
+        };
+        if roles.iter().any(|r| r.as_str() == ROLE_OWNER) {
+            self.owners.insert(person.clone());
+        }
+        self.members.insert(person.clone(), member);
+        for group in groups {
+            self.join(group, person);
+        }
+    }
+
+    /// Changes a member; `narrower` voids the credentials issued so far.
+    fn change(&mut self, person: &PersonId, narrower: bool, f: impl FnOnce(&mut Member)) {
+        if let Some(m) = self.members.get_mut(person) {
+            f(m);
+            m.changed = self.number;
+            if narrower {
+                m.epoch = Epoch(m.epoch.0.saturating_add(1));
+            }
+        }
+    }
+
+    fn remove(&mut self, person: &PersonId) {
+        let Some(m) = self.members.remove(person) else { return };
+        for name in &m.groups {
+            if let Some(g) = self.groups.get_mut(name) {
+                g.count = g.count.saturating_sub(1);
+            }
+        }
+        self.owners.remove(person);
+        self.epochs.insert(person.clone(), Epoch(m.epoch.0.saturating_add(1)));
+        let gone = Gone { person: person.clone(), changed: self.number };
+        self.gone.insert(m.number, gone);
+    }
+
+    fn role(&mut self, person: &PersonId, role: &RoleName, granted: bool) {
+        self.change(person, !granted, |m| {
+            if granted {
+                m.roles.insert(role.clone());
+            } else {
+                m.roles.remove(role);
+            }
+        });
+        if role.as_str() == ROLE_OWNER {
+            if granted && self.members.contains_key(person) {
+                self.owners.insert(person.clone());
+            } else if !granted {
+                self.owners.remove(person);
+            }
+        }
+    }
+
+    fn create_group(&mut self, name: &GroupName, number: GroupNumber) {
+        self.next_group = self.next_group.max(number.0.saturating_add(1));
+        let record = GroupRecord { number, count: 0, changed: self.number };
+        self.groups.insert(name.clone(), record);
+    }
+
+    fn delete_group(&mut self, name: &GroupName) {
+        let Some(g) = self.groups.remove(name) else { return };
+        self.groups_gone.insert(g.number, self.number);
+        let number = self.number;
+        for m in self.members.values_mut() {
+            if m.groups.remove(name) {
+                m.changed = number;
+                m.epoch = Epoch(m.epoch.0.saturating_add(1));
+            }
+        }
+    }
+
+    fn join(&mut self, name: &GroupName, person: &PersonId) {
+        let Some(g) = self.groups.get_mut(name) else { return };
+        let mut joined = false;
+        if let Some(m) = self.members.get_mut(person) {
+            joined = m.groups.insert(name.clone());
+            m.changed = self.number;
+        }
+        g.count = g.count.saturating_add(u64::from(joined));
+    }
+
+    fn leave(&mut self, name: &GroupName, person: &PersonId) {
+        let mut left = false;
+        self.change(person, true, |m| left = m.groups.remove(name));
+        if let Some(g) = self.groups.get_mut(name) {
+            g.count = g.count.saturating_sub(u64::from(left));
+        }
+    }
+}
+
+/// Whether end `a` comes before end `b`; no end comes last.
+fn earlier(a: Option<Millis>, b: Option<Millis>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a < b,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}

@@ -1,0 +1,104 @@
+//! Object storage service: a file's bytes.
+//!
+//! Requests need no slot: each carries a capability token. Refusals: `EKEYEXPIRED` (renew the
+//! capability at the MRC), `EKEYREVOKED` (the membership changed: authenticate and open anew),
+//! `EACCES` (anything else that is wrong with it).
+//!
+//! Volume, file and layout are those of the capability. `object` must be one that this OSD holds
+//! by that layout, else `EINVAL`. A range may run past the end of its object: it goes on with the
+//! next object that *this* OSD holds (`object + width`), so one call can serve all extents of a
+//! transfer that lie on one OSD.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::rpc::{Empty, procedures};
+
+procedures! { OSD;
+    /// Reads; needs `READ`. The bytes are the data tail; fewer than asked for: the OSD holds no
+    /// more (the client fills up with zeros to the file's size). Holes read as zeros.
+    Read = 110 (ReadRequest) -> ReadReply;
+    /// Writes the data tail; needs `WRITE`. `ENOSPC`: the disk is full, nothing beyond the range
+    /// was touched. Durable only after [`Fsync`].
+    Write = 111 (WriteRequest) -> WriteReply;
+    /// Cuts or sets the file's size on this OSD; needs `TRUNCATE`, and a capability made by
+    /// [`crate::mrc::Truncate`] or an open with truncation. To be sent to every OSD of the layout.
+    Truncate = 112 (TruncateRequest) -> SizeReply;
+    /// Deletes the objects on this OSD; needs `DELETE`. Success if there are none.
+    Unlink = 113 (FileRequest) -> Empty;
+    /// Size of the file as far as this OSD knows; needs `READ` or `WRITE`.
+    Size = 114 (FileRequest) -> SizeReply;
+    /// Makes all that was written before durable; needs `READ` or `WRITE`.
+    Fsync = 115 (FileRequest) -> Empty;
+}
+
+/// Request of [`Read`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReadRequest {
+    /// Token, see [`crate::capability`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub capability: Bytes,
+    /// First object.
+    #[prost(uint64, tag = "2")]
+    pub object: u64,
+    /// First byte within that object.
+    #[prost(uint32, tag = "3")]
+    pub offset: u32,
+    /// Number of bytes, at most [`crate::record::DATA_BYTES_MAX`].
+    #[prost(uint32, tag = "4")]
+    pub length: u32,
+}
+
+/// Reply of [`Read`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ReadReply {}
+
+/// Request of [`Write`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct WriteRequest {
+    /// Token, see [`crate::capability`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub capability: Bytes,
+    /// First object.
+    #[prost(uint64, tag = "2")]
+    pub object: u64,
+    /// First byte within that object.
+    #[prost(uint32, tag = "3")]
+    pub offset: u32,
+}
+
+/// Reply of [`Write`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct WriteReply {
+    /// Newest truncate epoch this OSD has seen for the file. If it is higher than the
+    /// capability's, another client truncated the file: renew the capability before committing.
+    #[prost(uint32, tag = "1")]
+    pub truncate_epoch: u32,
+}
+
+/// Request of [`Truncate`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TruncateRequest {
+    /// Token, see [`crate::capability`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub capability: Bytes,
+    /// New size of the whole file, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+
+/// Request that names nothing but the file.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FileRequest {
+    /// Token, see [`crate::capability`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub capability: Bytes,
+}
+
+/// A file's size as one OSD knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct SizeReply {
+    /// End of the last byte that this OSD holds, as an offset in the file.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+}
