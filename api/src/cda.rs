@@ -1,1 +1,75 @@
-//! Requests of cda.
+//! Requests of cda: sign-in, credentials, machine certificates, trust between sites.
+//!
+//! A person signs in at their own site (`alice@rennes`: rennes) and gets a *token*. With a token for
+//! the VO's home site they get, there, a *certificate* of their membership for a key that never
+//! leaves their machine. Credentials made from a sign-in remember when that was; narrowed
+//! certificates and member tokens do not, and nothing further is issued for them.
+
+mod credentials;
+mod machines;
+mod mandates;
+mod people;
+mod sites;
+
+pub use credentials::{
+    Certificate, IssueCertificate, IssueToken, RenewToken, SignIn, SignInOptions, SignInRules,
+    SignedIn, Token,
+};
+pub use machines::{
+    CreateJoinToken, JoinMachine, JoinToken, JoinTokenError, JoinTokenView, Joined, ListMachines,
+    Machine, RemoveNode, RenewMachine,
+};
+pub use mandates::{
+    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission, TicketClaims,
+};
+pub use people::{
+    CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
+};
+pub use sites::{
+    AcceptTrust, CompleteTrust, ForgetSite, ListSites, OfferTrust, OfferView, ReadOffer,
+    SiteStatement, TrustOffer, TrustedSite,
+};
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Shortest password, in bytes of UTF-8.
+pub const PASSWORD_MIN: usize = 10;
+/// Longest password, in bytes of UTF-8.
+pub const PASSWORD_MAX: usize = 1024;
+/// Longest certificate request, in bytes of PEM.
+pub const CSR_PEM_MAX: usize = 8 * 1024;
+/// Most entries in one page of a list; also what is given when no limit is named.
+pub const PAGE_MAX: u32 = 500;
+/// Longest life of a ticket, in seconds.
+pub const TICKET_LIFE_MAX_S: u64 = 15 * 60;
+/// How old a [`Submission`] may be when its mandate is asked for, in seconds.
+pub const SUBMISSION_AGE_MAX_S: u64 = 10 * 60;
+
+/// A password on its way to the core. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_does_not_show_in_debug_output() {
+        // Requests are logged with {:?} in places; a password there would reach disk.
+        let r = SignIn {
+            user: "alice".into(),
+            password: Password("correct horse".into()),
+            audience: None,
+            memberships: false,
+        };
+        assert!(!format!("{r:?}").contains("horse"));
+    }
+}

@@ -5,9 +5,11 @@
 
 pub mod units;
 
+use crate::site::SiteDescriptor;
+use crate::vom::VoAccounts;
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::NodeId;
+use xos_base::{NodeId, SiteId, VoId};
 
 /// What a machine offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,3 +46,52 @@ pub struct DialBack {
     pub token: String,
 }
 request!(DialBack => Done, Post "/v1/node/dial-back");
+
+/// The core tells a node which sites are trusted; replaces what the node knew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSites {
+    /// Every trusted site, the own one included.
+    pub sites: Vec<SiteDescriptor>,
+}
+request!(SetSites => Done, Post "/v1/node/sites");
+
+/// The core tells a node the accounts of a VO, in whole or what changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetVo {
+    /// The accounts.
+    pub accounts: VoAccounts,
+}
+request!(SetVo => Done, Post "/v1/node/vo");
+
+/// The core brings a ticket, or a fresh one: the node may act for that person until it expires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetTicket {
+    /// The ticket, signed by the VO's home.
+    pub ticket: String,
+}
+request!(SetTicket => Done, Post "/v1/node/ticket");
+
+/// A VO's volume as a node mounts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMount {
+    /// The VO; it is mounted at `/xtreemfs/<vo>`.
+    pub vo: VoId,
+    /// The volume's name at its DIR.
+    pub volume: String,
+    /// The site whose core runs DIR and MRC.
+    pub home: SiteId,
+}
+
+/// The core tells a node which volumes it mounts and serves objects of; replaces what the node
+/// knew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetVolumes {
+    /// Every volume.
+    pub volumes: Vec<VolumeMount>,
+}
+request!(SetVolumes => Done, Post "/v1/node/volumes");

@@ -104,7 +104,7 @@ pub fn default_signals() {
     }
 }
 
-/// Ignores the end of children: the kernel reaps them. `SIGPIPE` too.
+/// Makes a write to a closed socket an error instead of the end of this process.
 pub fn ignore_pipe() {
     // SAFETY: SIG_IGN installs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

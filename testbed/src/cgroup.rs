@@ -5,6 +5,8 @@
 //! of an init system, each in a cgroup of its own. What the testbed runs beside the hosts lives in
 //! `_tools`. All processes of a testbed can thus be found by their cgroup alone.
 
+mod hierarchy;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -14,50 +16,22 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::hierarchy::Hierarchy;
 use crate::error::Context as _;
 use crate::identity::{send, wait_killed};
 use crate::{Error, HostName, Result};
 
-/// Version 1 controllers that hosts get; version 2 is always passed on.
-const CONTROLLERS_V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
 /// Version 2 controllers handed to hosts where the machine has them.
 const CONTROLLERS_V2: [&str; 4] = ["cpu", "memory", "pids", "io"];
 /// Cgroup of the switch, forwarders and the parents of programs. No host can be called so.
 const TOOLS: &str = "_tools";
 /// Cgroup, below the host's, of its first process and of programs without one of their own.
 pub(crate) const INIT: &str = "init";
-const CGROUP_DIR: &str = "/sys/fs/cgroup";
 /// Rounds of killing what is found in the cgroups; processes may fork while they are read.
 const SWEEP_ROUNDS_MAX: usize = 1000;
 /// How long an emptied cgroup may stay busy: the kernel detaches ended processes a little later.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_RETRY: Duration = Duration::from_millis(5);
-
-/// One mounted hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Hierarchy {
-    /// Where the machine has it.
-    mount: PathBuf,
-    /// Mount options that name a version 1 hierarchy; `None` for version 2.
-    v1: Option<String>,
-}
-
-impl Hierarchy {
-    /// Its place below `/sys/fs/cgroup`, in a host too; empty when it is that folder itself.
-    pub(crate) fn place(&self) -> Option<&Path> {
-        self.mount.strip_prefix(CGROUP_DIR).ok()
-    }
-
-    /// Options that name a version 1 hierarchy; `None` for version 2.
-    pub(crate) fn options(&self) -> Option<&str> {
-        self.v1.as_deref()
-    }
-
-    fn has_freezer(&self) -> bool {
-        self.v1.as_deref().is_some_and(|options| options.split(',').any(|one| one == "freezer"))
-    }
-}
 
 /// The testbed's cgroups in all hierarchies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,7 +47,7 @@ impl Tree {
     pub(crate) fn plan(name: &HostName, dir: &Path) -> Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")
             .context(|| "reading /proc/self/mountinfo".to_owned())?;
-        let hierarchies = hierarchies(&mounts);
+        let hierarchies = hierarchy::find(&mounts);
         if hierarchies.is_empty() {
             return Err(Error::NoCgroups);
         }
@@ -340,40 +314,14 @@ fn read_if_there(path: &Path) -> Result<String> {
 }
 
 fn write_if_there(path: &Path, text: &str) -> Result<()> {
-    match File::options().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
+    match File::options()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
     {
         Err(error) if is_gone(&error) => Ok(()),
         other => other.context(|| format!("writing {}", path.display())),
     }
-}
-
-/// The hierarchies of /proc/self/mountinfo (proc(5)) that hosts get, each once.
-fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let Some(mount) = front.split(' ').nth(4) else { continue };
-        let mut back = back.split(' ');
-        let (Some(kind), Some(options)) = (back.next(), back.nth(1)) else { continue };
-        let v1 = match kind {
-            "cgroup2" => None,
-            "cgroup" => {
-                let names: Vec<&str> =
-                    options.split(',').filter(|one| CONTROLLERS_V1.contains(one)).collect();
-                if names.is_empty() {
-                    continue;
-                }
-                Some(names.join(","))
-            }
-            _ => continue,
-        };
-        let hierarchy = Hierarchy { mount: PathBuf::from(mount), v1 };
-        let known = found.iter().any(|other| other.v1 == hierarchy.v1);
-        if hierarchy.place().is_some() && !known {
-            found.push(hierarchy);
-        }
-    }
-    found
 }
 
 /// The 64-bit FNV-1a hash (Fowler, Noll, Vo): short, and the same in every build.
@@ -386,27 +334,6 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// If it failed, hosts would miss a controller, or get one twice.
-    #[test]
-    fn hierarchies_are_found_in_mountinfo() {
-        let text = "\
-30 23 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
-31 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
-32 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
-33 30 0:30 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw,nsdelegate
-34 30 0:28 / /elsewhere rw,relatime - cgroup cgroup rw,cpu,cpuacct
-35 30 0:31 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio
-";
-        let v1 = Hierarchy {
-            mount: "/sys/fs/cgroup/cpu,cpuacct".into(),
-            v1: Some("cpu,cpuacct".to_owned()),
-        };
-        let v2 = Hierarchy { mount: "/sys/fs/cgroup/unified".into(), v1: None };
-        assert_eq!(hierarchies(text), [v1, v2]);
-        let only = "30 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
-        assert_eq!(hierarchies(only)[0].place(), Some(Path::new("")));
-    }
 
     /// If it failed, two testbeds of one name would share cgroups, and one would kill the other's.
     #[test]

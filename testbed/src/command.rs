@@ -357,7 +357,10 @@ fn collect(mut file: File, line: &str) -> Result<Vec<u8>> {
     file.seek(SeekFrom::Start(0)).context(what)?;
     file.take(OUTPUT_SIZE_MAX + 1).read_to_end(&mut bytes).context(what)?;
     if bytes.len() as u64 > OUTPUT_SIZE_MAX {
-        return Err(Error::TooLarge { what: format!("the output of `{line}`"), limit: OUTPUT_SIZE_MAX });
+        return Err(Error::TooLarge {
+            what: format!("the output of `{line}`"),
+            limit: OUTPUT_SIZE_MAX,
+        });
     }
     Ok(bytes)
 }

@@ -158,7 +158,8 @@ impl Host {
         make_folders(&root, &inside).context(what)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let permissions = Mode::from_raw_mode(mode & 0o7777);
-        let fd = openat2(&root, &inside, flags, permissions, ResolveFlags::IN_ROOT).context(what)?;
+        let fd =
+            openat2(&root, &inside, flags, permissions, ResolveFlags::IN_ROOT).context(what)?;
         // An older file has other permissions, and the caller's umask may have taken some.
         rustix::fs::fchmod(&fd, permissions).context(what)?;
         File::from(fd).write_all(content).context(what)
@@ -175,7 +176,8 @@ impl Host {
         let (inside, root) = (inside(path)?, self.root()?);
         // Without NONBLOCK a FIFO in the host would hold the caller for ever.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = openat2(&root, &inside, flags, Mode::empty(), ResolveFlags::IN_ROOT).context(what)?;
+        let fd =
+            openat2(&root, &inside, flags, Mode::empty(), ResolveFlags::IN_ROOT).context(what)?;
         let mut content = Vec::new();
         File::from(fd).take(FILE_SIZE_MAX + 1).read_to_end(&mut content).context(what)?;
         if content.len() as u64 > FILE_SIZE_MAX {
@@ -258,9 +260,8 @@ fn inside(path: &Path) -> Result<PathBuf> {
 fn make_folders(root: &OwnedFd, file: &Path) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &Path| openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
-    let mut parent = root.try_clone().map_err(|error| {
-        Errno::from_io_error(&error).unwrap_or(Errno::MFILE)
-    })?;
+    let mut parent =
+        root.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
     let mut path = PathBuf::new();
     for part in file.parent().into_iter().flat_map(Path::components) {
         path.push(part);

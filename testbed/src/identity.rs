@@ -80,10 +80,8 @@ pub(crate) fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
 pub(crate) fn wait_readable(fd: impl AsFd, deadline: Option<Instant>) -> Result<bool> {
     loop {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = match left.map(Timespec::try_from).transpose() {
-            Ok(timeout) => timeout,
-            Err(_) => None,
-        };
+        // A time too long for the kernel is no limit at all.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) => return Ok(false),

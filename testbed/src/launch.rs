@@ -93,8 +93,12 @@ impl Call {
         // Its copy of the pipe's writing end: without this the end of the helper is never seen.
         drop(command);
         let answer = answer(&mut status, &what);
+        let waiting = || "waiting for the helper program".to_owned();
+        if answer.is_err() {
+            child.kill().context(waiting)?;
+        }
         // The helper leaves a process behind and ends, so this does not wait long.
-        let ended = child.wait().context(|| "waiting for the helper program".to_owned());
+        let ended = child.wait().context(waiting);
         let pid = answer?;
         ended?;
         Ok(Started { process: ProcessId::of(pid), pid, status })

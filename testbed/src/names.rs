@@ -30,8 +30,8 @@ impl FromStr for HostName {
     fn from_str(text: &str) -> Result<Self, Error> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
-        let ends = bytes.first().copied().is_some_and(plain)
-            && bytes.last().copied().is_some_and(plain);
+        let ends =
+            bytes.first().copied().is_some_and(plain) && bytes.last().copied().is_some_and(plain);
         let inner = bytes.iter().all(|&byte| plain(byte) || byte == b'.' || byte == b'-');
         if ends && inner && bytes.len() <= NAME_LENGTH_MAX && !text.contains("..") {
             Ok(HostName(text.to_owned()))
@@ -108,7 +108,8 @@ impl FromStr for Prefix {
         let (base, bits) = text.split_once('/').ok_or_else(bad)?;
         let base: Ipv4Addr = base.parse().map_err(|_| bad())?;
         let bits: u8 = bits.parse().map_err(|_| bad())?;
-        let inside = PREFIX_BITS.contains(&bits) && u32::from(base).checked_shl(bits.into()) == Some(0);
+        let inside =
+            PREFIX_BITS.contains(&bits) && u32::from(base).checked_shl(bits.into()) == Some(0);
         if inside { Ok(Prefix { base, bits }) } else { Err(bad()) }
     }
 }

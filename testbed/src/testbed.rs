@@ -175,9 +175,7 @@ impl Testbed {
     pub fn host(&self, name: &str) -> Result<Host> {
         let state = State::load(&self.dir)?;
         let found = state.hosts.iter().find(|host| host.name.as_str() == name);
-        found
-            .map(|host| self.handle(&host.name))
-            .ok_or_else(|| Error::NoSuchHost(name.to_owned()))
+        found.map(|host| self.handle(&host.name)).ok_or_else(|| Error::NoSuchHost(name.to_owned()))
     }
 
     /// All hosts, in the order in which they were added.
@@ -186,7 +184,8 @@ impl Testbed {
     /// When the testbed is gone.
     pub fn hosts(&self) -> Result<Vec<HostStatus>> {
         let describe = |host: HostState| {
-            let alive = host.init.map(|init| init.is_alive().map(|alive| alive.then_some(init.pid)));
+            let alive =
+                host.init.map(|init| init.is_alive().map(|alive| alive.then_some(init.pid)));
             let init = alive.transpose()?.flatten();
             Ok(HostStatus { name: host.name, address: host.address, init, cut: host.cut })
         };

@@ -41,8 +41,8 @@ pub struct TaskSpec {
     /// Variables set besides those of the account and of XOS (`XOS_…`, which cannot be set).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// The working directory: absolute, or relative to the unit's own directory; without it, that
-    /// directory.
+    /// The working directory: absolute, or relative to the person's home on the node; without it,
+    /// that home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Standard input is read from this file; without it, it is empty.

@@ -2,18 +2,20 @@
 //!
 //! An *envelope* is one job on one node: account, cgroup, pid namespace and shim. The node keeps
 //! an envelope's events until the envelope is ended, so that a report can be repeated from any
-//! sequence number.
+//! sequence number. When the last unit of an envelope has ended and its events are acknowledged,
+//! only files need be left of it (output, events), until it is ended.
 
 use crate::aem::{InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Millis, SiteId, VoId};
+use xos_base::{JobId, Millis, NodeId, SiteId, VoId};
 
 /// Most units in one request or events in one report.
 pub const BATCH_MAX: usize = 1024;
 
-/// One job on one node. A host that needs the job again on a node where its envelope was ended
-/// takes the next serial, so that sequence numbers never start anew under the same id.
+/// One job on one node, for units that need the same room. A host that needs the job there again,
+/// with other room or after the envelope was ended, takes the next serial: sequence numbers never
+/// start anew under the same id. As text, and as the node's own name for it: `12.rennes@1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeId {
@@ -21,6 +23,12 @@ pub struct EnvelopeId {
     pub job: JobId,
     /// From 1; given by the host core.
     pub serial: u32,
+}
+
+impl std::fmt::Display for EnvelopeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.job, self.serial)
+    }
 }
 
 /// Starts units of one task. The node makes the envelope when it does not exist. Idempotent: a
@@ -51,13 +59,45 @@ pub struct StartUnits {
 }
 request!(StartUnits => UnitsTaken, Post "/v1/node/units/start");
 
-/// What an envelope may use as a whole. The latest order counts. The envelope starts its units in
-/// the order received, as many at once as fit; the others wait in it.
+impl StartUnits {
+    /// The variables that XOS sets for a unit, whatever the task says.
+    pub fn variables(&self, unit: &UnitOrder, node: &NodeId) -> Vec<(&'static str, String)> {
+        vec![
+            ("XOS_JOB_ID", self.envelope.job.to_string()),
+            ("XOS_UNIT_INDEX", unit.index.to_string()),
+            ("XOS_UNIT_COUNT", self.task.array.len().to_string()),
+            ("XOS_TASK", self.task.name.clone()),
+            ("XOS_VO", self.vo.to_string()),
+            ("XOS_SITE", self.site.to_string()),
+            ("XOS_NODE", node.to_string()),
+        ]
+    }
+
+    /// One of the task's paths for a unit: `%j` is the job, `%i` the unit's index, `%%` a percent
+    /// sign; any other character after a percent sign stays as it is.
+    pub fn path_of(&self, unit: &UnitOrder, path: &str) -> String {
+        let mut out = String::with_capacity(path.len());
+        let mut rest = path.chars();
+        while let Some(c) = rest.next() {
+            match (c, if c == '%' { rest.next() } else { None }) {
+                ('%', Some('j')) => out.push_str(&self.envelope.job.to_string()),
+                ('%', Some('i')) => out.push_str(&unit.index.to_string()),
+                ('%', Some('%')) => out.push('%'),
+                (c, Some(other)) => out.extend([c, other]),
+                (c, None) => out.push(c),
+            }
+        }
+        out
+    }
+}
+
+/// What an envelope may use as a whole; set when it is made. It starts its units in the order
+/// received, `slots` at a time; the others wait in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Room {
-    /// Most units at once.
-    pub at_once: u32,
+    /// How many units run at a time.
+    pub slots: u32,
     /// Processors, in thousandths of one: the cgroup's limit.
     pub cpu_milli: u32,
     /// Memory in bytes: the cgroup's limit.
@@ -84,17 +124,6 @@ pub struct UnitsTaken {
     /// How many of the units were new to the node.
     pub new: u32,
 }
-
-/// Changes an envelope's room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetRoom {
-    /// The envelope.
-    pub envelope: EnvelopeId,
-    /// What it may use from now on.
-    pub room: Room,
-}
-request!(SetRoom => Done, Post "/v1/node/units/room");
 
 /// Ends units: those that wait in the envelope never start, those that run get SIGTERM and, when
 /// `grace_ms` is over, SIGKILL. Each is reported as [`UnitEnd::Cancelled`] unless it ended before.
@@ -222,4 +251,32 @@ pub enum UnitChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<InlineOutput>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_knows_its_place_and_its_paths() {
+        let start = StartUnits {
+            envelope: EnvelopeId { job: "12.rennes".parse().unwrap(), serial: 1 },
+            vo: "demo.rennes".parse().unwrap(),
+            site: "pisa".parse().unwrap(),
+            ticket: String::new(),
+            room: Room { slots: 1, cpu_milli: 1000, memory_bytes: 1 },
+            task: TaskSpec {
+                name: "scan".into(),
+                array: "5,7".parse().unwrap(),
+                ..TaskSpec::default()
+            },
+            units: vec![],
+            want_output: false,
+        };
+        let unit = UnitOrder { unit: 1, index: 7, attempt: 0 };
+        let vars = start.variables(&unit, &"n1.pisa".parse().unwrap());
+        assert!(vars.contains(&("XOS_UNIT_INDEX", "7".into())));
+        assert!(vars.contains(&("XOS_UNIT_COUNT", "2".into())));
+        assert_eq!(start.path_of(&unit, "out/%j-%i%%%x%"), "out/12.rennes-7%%x%");
+    }
 }

@@ -1,5 +1,6 @@
 //! What nodes need to know of a VO.
 
+use crate::{Done, request};
 use serde::{Deserialize, Serialize};
 use xos_base::{Group, GroupNumber, MemberNumber, Millis, PersonId, VoId};
 
@@ -51,6 +52,7 @@ pub struct VoAccounts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups_gone: Vec<GroupNumber>,
 }
+request!(VoAccounts => Done, Post "/v1/node/vo");
 
 /// One member's account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

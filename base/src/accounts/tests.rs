@@ -184,12 +184,11 @@ fn threads_look_up_while_the_file_is_replaced() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            for generation in 8..60 {
-                let mut next = sample();
-                next.generation(generation);
-                next.write_atomic(&path).unwrap();
-            }
+            let written = (8..60)
+                .try_for_each(|generation| sample().generation(generation).write_atomic(&path));
+            // Before the check, or the readers would go on for ever.
             done.store(true, Ordering::SeqCst);
+            written.unwrap();
         });
         for _ in 0..4 {
             scope.spawn(|| {

@@ -216,7 +216,14 @@ impl<'a> Iterator for Members<'a> {
             user.map(|u| u.name).ok_or(AccountsError::Corrupt("a member points nowhere"))
         }))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end.saturating_sub(self.next) as usize;
+        (left, Some(left))
+    }
 }
+
+impl ExactSizeIterator for Members<'_> {}
 
 impl Iterator for Gids<'_> {
     type Item = Result<u32, AccountsError>;

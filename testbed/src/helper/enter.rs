@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -130,7 +131,11 @@ impl Gate {
         }
     }
 
-    fn become_program(&self, entry: &Entry, terminal: Terminal) -> Result<std::convert::Infallible> {
+    fn become_program(
+        &self,
+        entry: &Entry,
+        terminal: Terminal,
+    ) -> Result<std::convert::Infallible> {
         self.entrance.join()?;
         match terminal {
             Terminal::None => {
@@ -143,6 +148,7 @@ impl Gate {
             what: first(entry),
             reason: "no program is named".to_owned(),
         })?;
+        umask(Mode::from_bits_truncate(0o022));
         let mut command = Command::new(program);
         command.args(args).current_dir(&entry.cwd);
         if terminal == Terminal::Shared {

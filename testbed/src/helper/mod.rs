@@ -18,11 +18,11 @@ pub use enter::{Entry, enter, exec};
 pub use forward::forward;
 pub use init::host_init;
 
+use crate::Result;
 use crate::error::Context as _;
 use crate::state::State;
 use crate::status::{Message, StatusWriter};
 use crate::sys::{self, Side, SingleThread};
-use crate::Result;
 
 /// What every helper is told.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
+use std::io::Read;
 use std::path::Path;
 
-use xos_testbed::{Cmd, Error, Share};
+use xos_testbed::{Cmd, Error, Share, Stdio};
 
 use crate::{Bed, config, create, sh};
 
@@ -11,7 +12,10 @@ fn etc_and_hostname_are_private() {
     let (one, two) = (bed.host("one"), bed.host("two"));
     let passwd = std::fs::read("/etc/passwd").unwrap();
     sh(&one, "echo 'x:x:7777:7777::/home/x:/bin/sh' >> /etc/passwd; touch /usr/lib/ours /var/ours");
-    assert_eq!(sh(&one, "getent passwd 7777 | cut -d: -f1; cat /etc/hostname; hostname"), "x\none\none");
+    assert_eq!(
+        sh(&one, "getent passwd 7777 | cut -d: -f1; cat /etc/hostname; hostname"),
+        "x\none\none"
+    );
     assert_eq!(sh(&two, "getent passwd 7777; hostname"), "two");
     assert_eq!(std::fs::read("/etc/passwd").unwrap(), passwd);
     for path in ["/usr/lib/ours", "/var/ours", "/xtreemfs"] {
@@ -87,10 +91,11 @@ fn links_are_followed_inside_the_host() {
 #[test]
 fn shares_are_seen_and_protected() {
     let (read, write) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    std::fs::write(read.path().join("f"), "shared").unwrap();
+    std::fs::write(read.path().join("f"), "shared\n").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path(), "shares");
-    let share = |from: &Path, to: &str, writable| Share { from: from.into(), to: to.into(), writable };
+    let share =
+        |from: &Path, to: &str, writable| Share { from: from.into(), to: to.into(), writable };
     config.shares =
         vec![share(read.path(), "/share/r", false), share(write.path(), "/home/w", true)];
     let Some(testbed) = create(config) else { return };
@@ -100,4 +105,38 @@ fn shares_are_seen_and_protected() {
     assert_eq!(std::fs::read(write.path().join("f")).unwrap(), b"back\n");
     let helper = env!("CARGO_BIN_EXE_testbed");
     assert!(sh(&host, &format!("{helper} --version")).starts_with("testbed "));
+}
+
+/// If it failed, a testbed below a folder that hosts cover with an overlay could not start.
+#[test]
+fn the_folder_may_lie_in_a_covered_one() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let Some(testbed) = create(config(folder.path(), "covered")) else { return };
+    let host = testbed.add_host(xos_testbed::HostSpec::new("one").unwrap()).unwrap();
+    sh(&host, "touch /var/mark /etc/mark");
+    assert!(!Path::new("/var/mark").exists());
+    host.write_file("/var/lib/xos/mark", b"kept", 0o600).unwrap();
+    host.restart().unwrap();
+    assert_eq!(host.read_file("/var/lib/xos/mark").unwrap(), b"kept");
+    assert_eq!(sh(&host, "ls /etc/mark"), "/etc/mark");
+}
+
+/// If it failed, FUSE could not be used in a host, or a host whose file system hangs not be ended.
+#[test]
+fn a_host_with_a_hung_fuse_mount_ends() {
+    let Some(bed) = Bed::new("fuse") else { return };
+    let host = bed.host("one");
+    // A file system whose server never answers.
+    let script = "exec 3<>/dev/fuse
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung /xtreemfs
+        echo mounted; exec sleep 1000";
+    let mut server = host.spawn(&Cmd::shell(script).stdio(Stdio::Piped)).unwrap();
+    let mut line = [0; 8];
+    server.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(sh(&host, "findmnt -n -o FSTYPE /xtreemfs"), "fuse");
+    let mut user = host.spawn(&Cmd::new("ls").arg("/xtreemfs")).unwrap();
+    assert_eq!(user.try_wait().unwrap(), None);
+    host.restart().unwrap();
+    user.wait(std::time::Duration::from_secs(30)).unwrap();
+    assert_eq!(sh(&host, "ls /xtreemfs"), "");
 }

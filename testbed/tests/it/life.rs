@@ -21,7 +21,8 @@ fn destroy_leaves_nothing() {
     testbed.destroy().unwrap();
     let after = Traces::of("nothing", folder.path());
     assert!(after.is_empty(), "{after:?}");
-    let left: Vec<_> = folder.path().read_dir().unwrap().map(|one| one.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        folder.path().read_dir().unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(left, ["logs"]);
     assert!(matches!(Testbed::open(folder.path()), Err(Error::NoTestbed(_))));
 }
@@ -66,13 +67,17 @@ fn unfit_folders_are_refused() {
 fn a_testbed_of_a_killed_creator_is_removed() {
     for detach in [true, false] {
         let folder = tempfile::tempdir().unwrap();
-        let Some(mut creator) = start_creator(folder.path(), detach) else { return };
-        assert!(Testbed::open(folder.path()).unwrap().host("one").unwrap().is_up().unwrap());
+        let Some(mut creator) = start_creator("killed", folder.path(), detach) else { return };
+        let opened = Testbed::open(folder.path()).unwrap();
+        let init = opened.hosts().unwrap()[0].init.unwrap().to_string();
         creator.kill().unwrap();
         creator.wait().unwrap();
-        let opened = Testbed::open(folder.path()).unwrap();
         if detach {
             assert_eq!(sh(&opened.host("one").unwrap(), "hostname"), "one");
+        } else {
+            // tail ends when the host's first process does, by itself.
+            let wait = ["60", "tail", "-f", "/dev/null", "--pid", &init];
+            assert!(Command::new("timeout").args(wait).status().unwrap().success());
         }
         opened.destroy().unwrap();
         let after = Traces::of("killed", folder.path());
@@ -84,25 +89,26 @@ fn a_testbed_of_a_killed_creator_is_removed() {
 #[test]
 fn create_replaces_what_a_crash_left() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut creator) = start_creator(folder.path(), true) else { return };
-    let refused = Testbed::create(config(folder.path(), "killed"));
+    let Some(mut creator) = start_creator("replaced", folder.path(), true) else { return };
+    let refused = Testbed::create(config(folder.path(), "replaced"));
     assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
     creator.kill().unwrap();
     creator.wait().unwrap();
     // Even without its state file, as after a crash in the first moment.
     std::fs::remove_file(folder.path().join("state.json")).unwrap();
     std::fs::remove_dir_all(folder.path().join("hosts")).unwrap();
-    let testbed = create(config(folder.path(), "killed")).unwrap();
+    let testbed = create(config(folder.path(), "replaced")).unwrap();
     assert_eq!(testbed.hosts().unwrap(), []);
     testbed.destroy().unwrap();
-    let after = Traces::of("killed", folder.path());
+    let after = Traces::of("replaced", folder.path());
     assert!(after.is_empty(), "{after:?}");
 }
 
 /// Another process that has made a testbed with one host.
-fn start_creator(dir: &std::path::Path, detach: bool) -> Option<Child> {
+fn start_creator(name: &str, dir: &std::path::Path, detach: bool) -> Option<Child> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "life::creator", "--ignored", "--nocapture"])
+        .env("TESTBED_NAME", name)
         .env("TESTBED_DIR", dir)
         .env("TESTBED_DETACH", detach.to_string())
         .stdin(Stdio::piped())
@@ -124,7 +130,7 @@ fn start_creator(dir: &std::path::Path, detach: bool) -> Option<Child> {
 #[ignore = "run by the tests that kill it"]
 fn creator() {
     let Ok(dir) = std::env::var("TESTBED_DIR") else { return };
-    let mut config = config(dir.as_ref(), "killed");
+    let mut config = config(dir.as_ref(), &std::env::var("TESTBED_NAME").unwrap());
     config.detach = std::env::var("TESTBED_DETACH").as_deref() == Ok("true");
     let Some(testbed) = create(config) else { return };
     let host = testbed.add_host(HostSpec::new("one").unwrap()).unwrap();

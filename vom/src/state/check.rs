@@ -63,7 +63,7 @@ pub enum Violation {
     NoShare(SiteId),
     #[error("site {0} made a later offer already")]
     OldOffer(SiteId),
-    #[error("the share is empty: it has no processor or no memory")]
+    #[error("the share is empty: it has neither processors with memory nor storage")]
     EmptyShare,
     #[error("the VO is suspended already")]
     Suspended,
@@ -326,7 +326,7 @@ impl Vo {
 
 /// Whether a share gives nothing to run on.
 fn empty(terms: &Terms) -> bool {
-    terms.cpu_milli == 0 || terms.memory_bytes == 0
+    (terms.cpu_milli == 0 || terms.memory_bytes == 0) && terms.storage_bytes == 0
 }
 
 fn volume_name(name: &str) -> bool {

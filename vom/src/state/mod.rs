@@ -11,9 +11,11 @@ mod share;
 mod standing;
 mod views;
 
+pub use accounts::Block;
 pub use check::Violation;
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
+pub use views::page_size;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

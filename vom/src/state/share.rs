@@ -18,6 +18,8 @@ pub struct Share {
     pub reason: Option<String>,
     /// The number of the entry with which the share last ended.
     pub ended: Option<u64>,
+    /// Whether it last ended, rather than was refused.
+    pub withdrawn: bool,
 }
 
 /// How much of a VO's log a site may read.
@@ -35,7 +37,7 @@ pub enum Readable {
 
 impl Share {
     pub(super) fn none() -> Share {
-        Share { accepted: None, offered: None, last: 0, reason: None, ended: None }
+        Share { accepted: None, offered: None, last: 0, reason: None, ended: None, withdrawn: false }
     }
 
     pub(super) fn offer(&mut self, terms: Terms) {
@@ -53,6 +55,7 @@ impl Share {
 
     pub(super) fn refuse(&mut self, reason: &str) {
         self.offered = None;
+        self.withdrawn = false;
         self.reason = Some(reason.to_owned());
     }
 
@@ -62,6 +65,7 @@ impl Share {
             self.ended = Some(number);
         }
         self.offered = None;
+        self.withdrawn = true;
         self.reason = Some(reason.to_owned());
     }
 
@@ -83,11 +87,11 @@ impl Share {
 
     /// The share for readers.
     pub fn info(&self, site: &SiteId) -> ShareInfo {
-        let state = match (&self.accepted, &self.offered, self.ended) {
-            (Some(_), _, _) => ShareState::Accepted,
-            (None, Some(_), _) => ShareState::Offered,
-            (None, None, Some(_)) => ShareState::Withdrawn,
-            (None, None, None) => ShareState::Refused,
+        let state = match (&self.accepted, &self.offered) {
+            (Some(_), _) => ShareState::Accepted,
+            (None, Some(_)) => ShareState::Offered,
+            (None, None) if self.withdrawn => ShareState::Withdrawn,
+            (None, None) => ShareState::Refused,
         };
         ShareInfo {
             site: site.clone(),

@@ -18,6 +18,9 @@ pub mod interface {
 /// Procedures with this id or a higher one are ours; lower ones are the original's.
 pub const FIRST_OWN_PROC: u32 = 100;
 
+/// Longest error text that is sent, in bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// One remote procedure: its place on the wire and the types that belong together.
 pub trait Procedure {
     /// Interface id, see [`interface`].
@@ -356,12 +359,13 @@ impl RpcError {
         self.kind == ErrorType::AuthFailed
     }
 
-    /// The form that travels.
+    /// The form that travels; a text longer than [`ERROR_TEXT_BYTES_MAX`] is cut.
     pub fn to_response(&self) -> ErrorResponse {
+        let text = &self.message[..self.message.floor_char_boundary(ERROR_TEXT_BYTES_MAX)];
         ErrorResponse {
             error_type: self.kind.into(),
             posix_errno: Some(self.errno.0),
-            error_message: Some(self.message.clone()),
+            error_message: Some(text.to_owned()),
             debug_info: None,
             redirect_to_server_uuid: self.redirect.clone(),
         }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::record::{DATA_BYTES_MAX, MESSAGE_BYTES_MAX, Record, RecordError, RecordReader};
-use crate::record::{HEADER_BYTES_MAX, RecordWriter};
+use crate::record::{DATA_BYTES_MAX, HEADER_BYTES_MAX, MESSAGE_BYTES_MAX, Marker};
+use crate::record::{Record, RecordError, RecordReader, RecordWriter};
 use crate::rpc::Errno;
 use crate::rpc::{ErrorType, MessageType, Procedure, RpcError, RpcHeader};
 
@@ -200,6 +200,10 @@ async fn answer<H: Handler>(
         Ok(request) => handler.handle(request).await,
         Err(error) => Err(error),
     };
+    let result = result.and_then(|out| match Marker::new(1, out.message.len(), out.data.len()) {
+        Ok(_) => Ok(out),
+        Err(error) => Err(RpcError::errno(Errno::EIO, format!("answer not sent: {error}"))),
+    });
     let (record, guard) = match result {
         Ok(out) => {
             let header = RpcHeader::answer(call_id, None);

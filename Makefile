@@ -1,0 +1,55 @@
+# XOS. `make help` says what there is.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+DEMO_DIR ?= target/demo
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+.PHONY: help deps deps-test build release demo stop test lint bench bench-grid clean
+
+help:
+	@echo "make demo     install what is missing, build, start a two-site grid, run the example"
+	@echo "make stop     end the grid and remove what it made"
+	@echo "make test     everything that CI runs"
+	@echo "make lint     formatting and lints only"
+	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
+
+# Debian packages that running and building need, and those that only tests need.
+RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
+TEST_PACKAGES := chromium nodejs
+
+deps:
+	@tools/deps $(RUN_PACKAGES)
+
+deps-test: deps
+	@tools/deps $(TEST_PACKAGES)
+	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
+
+build:
+	$(CARGO) build --workspace --bins --lib
+
+release:
+	$(CARGO) build --workspace --bins --lib --release
+
+demo: deps release
+	target/release/xos-demo start --dir $(DEMO_DIR)
+
+stop:
+	@if [ -x target/release/xos-demo ]; then target/release/xos-demo stop --dir $(DEMO_DIR); \
+	else echo "no demo was built here: nothing to stop"; fi
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+test: deps-test lint
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) nextest run --workspace
+
+bench: bench-grid
+
+bench-grid: deps release
+	target/release/xos-bench grid --out target/bench/grid.json
+
+clean:
+	$(CARGO) clean

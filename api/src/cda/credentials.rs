@@ -1,0 +1,146 @@
+//! Sign-in, tokens and certificates.
+
+use super::Password;
+use crate::request;
+use crate::vom::MembershipView;
+use serde::{Deserialize, Serialize};
+use xos_base::{GroupName, Millis, PersonId, RoleName, SiteId, VoId};
+
+/// How people come to this site. Needs no proof of identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignInOptions {}
+request!(SignInOptions => SignInRules, Get "/v1/sign-in/options");
+
+/// What a sign-in page shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignInRules {
+    /// The site.
+    pub site: SiteId,
+    /// Anybody may register with [`super::Register`].
+    pub open_registration: bool,
+}
+
+/// Signs in a person of this site. Needs no other proof.
+///
+/// Refused as Unauthenticated, with one text for a wrong name and a wrong password; as Limited,
+/// with how long to wait, after too many tries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The person's name, `alice` or `alice@rennes`.
+    pub user: String,
+    /// The password.
+    pub password: Password,
+    /// The only site that shall accept the token; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<SiteId>,
+    /// Whether to list the memberships that this site knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memberships: bool,
+}
+request!(SignIn => SignedIn, Post "/v1/sign-in");
+
+/// A person signed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedIn {
+    /// The person.
+    pub person: PersonId,
+    /// The token.
+    pub token: Token,
+    /// Until when [`RenewToken`] gives new ones.
+    pub session_until: Millis,
+    /// The person administers this site.
+    pub site_admin: bool,
+    /// The person's memberships, when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memberships: Option<Vec<MembershipView>>,
+}
+
+/// A bearer token (JWT): whoever holds it is taken for the person until it expires.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The JWT, for the header `Authorization: Bearer`.
+    pub token: String,
+    /// The only site that accepts it.
+    pub audience: SiteId,
+    /// When it expires.
+    pub expires: Millis,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token(.., for {}, until {})", self.audience, self.expires)
+    }
+}
+
+/// A new token of the person for one of this site's people, until the session ends.
+///
+/// Proof: a token of the person, or a certificate of a VO homed here (not narrowed).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewToken {
+    /// The only site that shall accept it; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<SiteId>,
+}
+request!(RenewToken => SignedIn, Post "/v1/token/renew");
+
+/// A token that speaks for a member of a VO homed here: for the console and scripts.
+///
+/// Nothing further is issued for it. Proof: as [`IssueCertificate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueToken {
+    /// The VO; its home must be this site.
+    pub vo: VoId,
+    /// The only site that shall accept it; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<SiteId>,
+    /// Only these groups (`members` always stays); absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupName>>,
+    /// Only these roles; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<RoleName>>,
+}
+request!(IssueToken => Token, Post "/v1/token");
+
+/// A certificate of the caller's membership in a VO homed here, for a key the caller made.
+///
+/// Proof: a token of the person with this site as audience, or the present certificate of the same
+/// VO (renewal). Of the request only the public key is used; a request that asks for more is
+/// refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueCertificate {
+    /// The VO.
+    pub vo: VoId,
+    /// PKCS #10 (RFC 2986) in PEM; the key is P-256 or Ed25519. Its subject is ignored.
+    pub csr_pem: String,
+    /// Only these groups (`members` always stays); absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupName>>,
+    /// Only these roles; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<RoleName>>,
+}
+request!(IssueCertificate => Certificate, Post "/v1/certificates");
+
+/// A certificate that was issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate and the authority between it and the site's root, PEM, leaf first.
+    pub chain_pem: String,
+    /// Its serial number, hexadecimal.
+    pub serial: String,
+    /// When it expires.
+    pub expires: Millis,
+    /// Until when it can be renewed without a new sign-in; absent: not at all (it is narrowed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewable_until: Option<Millis>,
+}

@@ -1,0 +1,117 @@
+//! How a site proves that a person asked it to work for them, and what a node gets for it.
+
+use crate::request;
+use serde::{Deserialize, Serialize};
+use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
+
+/// A person's word that a job is theirs: signed with their certificate's key (compact JWS, `typ`
+/// `xos-submission+jws`, certificate chain in `x5c`); see `xos_net::submission`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The VO that the person acts in; the one of the certificate.
+    pub vo: VoId,
+    /// The site that is to own the job.
+    pub owner: SiteId,
+    /// SHA-256 of the job's description as sent to the owner, 64 hexadecimal digits.
+    pub digest: String,
+    /// 16 random bytes, 32 hexadecimal digits: one submission stands for one job.
+    pub nonce: String,
+    /// When it was signed. Good for [`super::SUBMISSION_AGE_MAX_S`].
+    pub issued: Millis,
+}
+
+/// What shows that the person wants the job.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MandateProof {
+    /// A signed [`Submission`].
+    Submission(String),
+    /// The member's bearer token, issued by the VO's home with the owner as audience.
+    Token(String),
+}
+
+impl std::fmt::Debug for MandateProof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            MandateProof::Submission(_) => "Submission(..)",
+            MandateProof::Token(_) => "Token(..)",
+        })
+    }
+}
+
+/// The owner of a job asks the VO's home to countersign it. For cores; the same request again
+/// gives a mandate again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueMandate {
+    /// The job; its site is the caller's.
+    pub job: JobId,
+    /// The VO; its home is the called site.
+    pub vo: VoId,
+    /// The person's word.
+    pub proof: MandateProof,
+}
+request!(IssueMandate => String, Post "/v1/mandates");
+
+/// The content of a mandate (JWS signed by the VO's home): this member wants this job to be run,
+/// and that site to own it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mandate {
+    /// The job.
+    pub job: JobId,
+    /// The membership in force when it was issued, narrowed as the proof was. Tickets give these
+    /// groups and roles as far as the member still has them.
+    pub membership: Membership,
+    /// The site that owns the job.
+    pub owner: SiteId,
+    /// The digest of the submission, when one was the proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// When it was issued.
+    pub issued: Millis,
+    /// Until when tickets are given for it.
+    pub until: Millis,
+}
+
+/// A site asks the VO's home for its node's right to act for a person. For cores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueTicket {
+    /// The mandate, as [`IssueMandate`] gave it.
+    pub mandate: String,
+    /// The node; its site is the caller's.
+    pub node: NodeId,
+    /// Fingerprint of the node's key, 64 hexadecimal digits.
+    pub node_key: String,
+}
+request!(IssueTicket => IssuedTicket, Post "/v1/tickets");
+
+/// A ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuedTicket {
+    /// The ticket, for the node.
+    pub ticket: String,
+    /// When it lapses; to be renewed by the same request at two thirds of its life.
+    pub expires: Millis,
+}
+
+/// The content of a ticket (JWS signed by the VO's home); see `xos_net::ticket`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketClaims {
+    /// The membership that the node may act for: DER in base64.
+    pub membership: String,
+    /// The node.
+    pub node: NodeId,
+    /// Fingerprint of the node's key: only the holder of that key may use the ticket.
+    pub key: String,
+    /// The job it was given for.
+    pub job: JobId,
+    /// When it was issued.
+    pub issued: Millis,
+    /// When it lapses, at most [`super::TICKET_LIFE_MAX_S`] later.
+    pub expires: Millis,
+}

@@ -1,0 +1,37 @@
+//! The section `[node]`.
+
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// The section `[node]`: this machine runs units.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's label, unique at its site: 1 to 24 of a-z, 0-9 and '-'.
+    pub name: String,
+    /// Processors that units may use, in thousandths of one. Default: all of the machine.
+    pub cpu_milli: Option<u32>,
+    /// Memory that units may use, in bytes. Default: nine tenths of the machine's.
+    pub memory_bytes: Option<u64>,
+    /// Where homes of grid accounts are made. Default `/home/xos`.
+    #[serde(default = "default_homes")]
+    pub homes: PathBuf,
+    /// The account file that nss-xos reads. Default `/var/lib/xos/node/accounts`.
+    #[serde(default = "default_accounts")]
+    pub accounts: PathBuf,
+    /// Where volumes are mounted. Default `/xtreemfs`.
+    #[serde(default = "default_mounts")]
+    pub mounts: PathBuf,
+}
+
+fn default_homes() -> PathBuf {
+    PathBuf::from("/home/xos")
+}
+
+fn default_accounts() -> PathBuf {
+    PathBuf::from(xos_base::accounts::DEFAULT_PATH)
+}
+
+fn default_mounts() -> PathBuf {
+    PathBuf::from("/xtreemfs")
+}

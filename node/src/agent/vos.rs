@@ -1,0 +1,247 @@
+//! What the node knows of the VOs it serves: their accounts, kept in a file so that a restart
+//! without the core still knows them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use xos_api::vom::{AccountMember, AccountState, VoAccounts};
+use xos_base::accounts::{AccountsBuilder, AccountsError, User};
+use xos_base::{Group, GroupNumber, MemberNumber, VoId};
+
+/// The shell of an account.
+const SHELL: &str = "/bin/bash";
+
+/// One VO on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vo {
+    /// Number of the last log entry that this shows.
+    pub number: u64,
+    /// Local uid = base + member number, local gid = base + group number.
+    pub base: u32,
+    /// How many numbers from `base` on are the VO's.
+    pub size: u32,
+    /// Whether the VO works here.
+    pub state: AccountState,
+    /// Members by number.
+    pub members: BTreeMap<MemberNumber, AccountMember>,
+    /// Groups by number.
+    pub groups: BTreeMap<GroupNumber, Group>,
+}
+
+/// All VOs of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Vos {
+    vos: BTreeMap<VoId, Vo>,
+}
+
+/// A list of accounts that comes in parts, gathered until it is whole.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    parts: BTreeMap<VoId, VoAccounts>,
+}
+
+impl Gathering {
+    /// Takes a part; gives the whole once it is complete.
+    pub fn take(&mut self, part: VoAccounts) -> Option<VoAccounts> {
+        let more = part.more;
+        let whole = match self.parts.remove(&part.vo) {
+            // A first part begins anew, whatever was gathered before.
+            Some(mut whole) if !part.full => {
+                whole.number = part.number;
+                whole.state = part.state;
+                whole.members.extend(part.members);
+                whole.groups.extend(part.groups);
+                whole.groups_gone.extend(part.groups_gone);
+                whole
+            }
+            _ => part,
+        };
+        if more {
+            self.parts.insert(whole.vo.clone(), whole);
+            return None;
+        }
+        Some(whole)
+    }
+}
+
+impl Vos {
+    /// Takes a whole list, or what changed.
+    pub fn apply(&mut self, accounts: VoAccounts) {
+        let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
+            number: 0,
+            base: accounts.base,
+            size: accounts.size,
+            state: accounts.state,
+            members: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        });
+        if accounts.full {
+            vo.members.clear();
+            vo.groups.clear();
+        }
+        (vo.number, vo.base, vo.size, vo.state) =
+            (accounts.number, accounts.base, accounts.size, accounts.state);
+        for m in accounts.members {
+            vo.members.insert(m.number, m);
+        }
+        for g in accounts.groups {
+            vo.groups.insert(g.number, g);
+        }
+        for gone in accounts.groups_gone {
+            vo.groups.remove(&gone);
+        }
+    }
+
+    /// One VO.
+    pub fn vo(&self, vo: &VoId) -> Option<&Vo> {
+        self.vos.get(vo)
+    }
+
+    /// Every VO.
+    pub fn iter(&self) -> impl Iterator<Item = (&VoId, &Vo)> {
+        self.vos.iter()
+    }
+
+    /// The mapped account file's content.
+    ///
+    /// An account whose name a local user has (`local`) is called `u<uid>`; removed members and
+    /// VOs that ended have no account.
+    ///
+    /// # Errors
+    /// [`AccountsError`] when an entry breaks a rule of the file; the core sent nonsense.
+    pub fn accounts(
+        &self,
+        generation: u64,
+        homes: &str,
+        local: &HashSet<String>,
+    ) -> Result<AccountsBuilder, AccountsError> {
+        let mut file = AccountsBuilder::new(generation);
+        for (id, vo) in &self.vos {
+            if vo.state == AccountState::Ended {
+                continue;
+            }
+            let mut in_group: BTreeMap<GroupNumber, Vec<String>> = BTreeMap::new();
+            for m in vo.members.values().filter(|m| m.state != AccountState::Ended) {
+                let name = vo.account_name(m, local);
+                let home = format!("{homes}/{name}");
+                let gecos = format!("{} in {id}", m.person);
+                let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
+                let shell = SHELL;
+                file.user(User { name: &name, uid, gid, gecos: &gecos, home: &home, shell })?;
+                for g in &m.groups {
+                    in_group.entry(*g).or_default().push(name.clone());
+                }
+            }
+            for g in vo.groups.values() {
+                let members = in_group.remove(&g.number).unwrap_or_default();
+                let gid = vo.base + g.number.0;
+                let name = vo.group_name(id, g);
+                file.group(&name, gid, members.iter().map(String::as_str))?;
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// The number of the group `members`.
+const GROUP_MEMBERS: u32 = 1;
+
+impl Vo {
+    /// A member's local uid.
+    pub fn uid(&self, number: MemberNumber) -> u32 {
+        self.base + number.0
+    }
+
+    /// A group's local gid.
+    pub fn gid(&self, number: GroupNumber) -> u32 {
+        self.base + number.0
+    }
+
+    /// A member's local account name.
+    pub fn account_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
+        if local.contains(&m.name) { format!("u{}", self.uid(m.number)) } else { m.name.clone() }
+    }
+
+    /// A group's local name: `<group>.<vo>` when that is not too long, else `g<gid>`.
+    fn group_name(&self, vo: &VoId, g: &Group) -> String {
+        let name = format!("{}.{vo}", g.name);
+        if name.len() <= xos_api::vom::ACCOUNT_NAME_MAX {
+            name
+        } else {
+            format!("g{}", self.gid(g.number))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_base::accounts::AccountsView;
+
+    fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
+        serde_json::from_value(serde_json::json!({
+            "number": n, "person": format!("{name}@rennes"),
+            "name": format!("{name}.demo.rennes"), "state": "active",
+            "epoch": 1, "groups": groups,
+        }))
+        .unwrap()
+    }
+
+    fn accounts(full: bool, more: bool, members: Vec<AccountMember>) -> VoAccounts {
+        VoAccounts {
+            vo: "demo.rennes".parse().unwrap(),
+            number: 1,
+            full,
+            more,
+            base: 1_900_000_000,
+            size: 65_536,
+            state: AccountState::Active,
+            members,
+            groups: vec![
+                Group { name: "members".parse().unwrap(), number: GroupNumber(1) },
+                Group { name: "physics".parse().unwrap(), number: GroupNumber(2) },
+            ],
+            groups_gone: vec![],
+        }
+    }
+
+    #[test]
+    fn nobody_vanishes_between_two_parts() {
+        let mut gathering = Gathering::default();
+        let mut vos = Vos::default();
+        vos.apply(accounts(true, false, vec![member(1, "alice", &[]), member(2, "bob", &[])]));
+        assert!(gathering.take(accounts(true, true, vec![member(1, "alice", &[])])).is_none());
+        assert_eq!(vos.vo(&"demo.rennes".parse().unwrap()).unwrap().members.len(), 2);
+        let whole = gathering.take(accounts(false, false, vec![member(3, "carol", &[])])).unwrap();
+        assert!(whole.full);
+        vos.apply(whole);
+        let numbers: Vec<u32> =
+            vos.vo(&"demo.rennes".parse().unwrap()).unwrap().members.keys().map(|n| n.0).collect();
+        assert_eq!(numbers, [1, 3]);
+    }
+
+    #[test]
+    fn names_ids_and_groups_stand_in_the_file() {
+        let mut vos = Vos::default();
+        vos.apply(accounts(true, false, vec![member(1, "alice", &[2]), member(2, "bob", &[])]));
+        let local = HashSet::from(["bob.demo.rennes".to_owned()]);
+        let bytes = vos.accounts(1, "/home/xos", &local).unwrap().build().unwrap();
+        let view = AccountsView::parse(&bytes).unwrap();
+        let alice = view.user_by_name("alice.demo.rennes").unwrap().unwrap();
+        assert_eq!((alice.uid, alice.gid), (1_900_000_001, 1_900_000_001));
+        assert_eq!(alice.home, "/home/xos/alice.demo.rennes");
+        assert!(view.user_by_name("u1900000002").unwrap().is_some(), "bob clashed locally");
+        assert_eq!(view.group_by_name("physics.demo.rennes").unwrap().unwrap().gid, 1_900_000_002);
+    }
+
+    #[test]
+    fn removed_members_have_no_account() {
+        let mut vos = Vos::default();
+        let mut bob = member(2, "bob", &[]);
+        bob.state = AccountState::Ended;
+        vos.apply(accounts(true, false, vec![bob]));
+        let bytes = vos.accounts(1, "/home/xos", &HashSet::new()).unwrap().build().unwrap();
+        assert_eq!(AccountsView::parse(&bytes).unwrap().user_count(), 0);
+    }
+}

@@ -1,0 +1,228 @@
+//! One envelope's control group.
+
+use super::discover::Version;
+use super::{CgroupError, FILE_BYTES_MAX, KILL_ROUNDS_MAX, Part, io, make, read, remove, write};
+use crate::spec::Limits;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Period of the processor quota, in microseconds: the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// What an envelope has used since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvelopeUsage {
+    /// Processor time of all its processes, in microseconds; absent where nothing counts it.
+    pub cpu_us: Option<u64>,
+    /// Most memory at a time, page cache included, in bytes; absent where nothing counts it.
+    pub memory_peak_bytes: Option<u64>,
+    /// How many processes the kernel ended because the memory limit was reached.
+    pub oom_kills: u64,
+}
+
+/// The folders of one envelope, one per hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvelopeCgroup {
+    /// The folders.
+    pub parts: Vec<Part>,
+}
+
+impl EnvelopeCgroup {
+    fn with(&self, controller: &str) -> Option<&Part> {
+        self.parts.iter().find(|p| p.controllers.contains(controller))
+    }
+
+    fn v2(&self) -> Option<&Part> {
+        self.parts.iter().find(|p| p.version == Version::V2)
+    }
+
+    /// Makes the folders and sets the limits.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; a limit that this machine cannot hold is one.
+    pub fn create(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for p in &self.parts {
+            make(&p.dir)?;
+        }
+        self.limit(limits)
+    }
+
+    /// Sets or changes the limits; what `limits` leaves out becomes unlimited.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; a limit that this machine cannot hold is one.
+    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.limit_cpu(limits.cpu_millis)?;
+        self.limit_memory(limits.memory_bytes)?;
+        let pids = self.with("pids").ok_or(CgroupError::NoController("the number of processes"))?;
+        write(&pids.dir, "pids.max", &limits.pids.to_string())
+    }
+
+    fn limit_cpu(&self, millis: Option<u64>) -> Result<(), CgroupError> {
+        let quota = millis.map(|m| m.saturating_mul(CPU_PERIOD_US / 1000).to_string());
+        match (self.with("cpu"), quota) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(CgroupError::NoController("processor time")),
+            (Some(p), quota) if p.version == Version::V2 => {
+                let quota = quota.unwrap_or_else(|| "max".to_owned());
+                write(&p.dir, "cpu.max", &format!("{quota} {CPU_PERIOD_US}"))
+            }
+            (Some(p), quota) => {
+                write(&p.dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                write(&p.dir, "cpu.cfs_quota_us", &quota.unwrap_or_else(|| "-1".to_owned()))
+            }
+        }
+    }
+
+    fn limit_memory(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        let Some(p) = self.with("memory") else {
+            return bytes.map_or(Ok(()), |_| Err(CgroupError::NoController("memory")));
+        };
+        if p.version == Version::V2 {
+            let value = bytes.map_or_else(|| "max".to_owned(), |b| b.to_string());
+            write(&p.dir, "memory.max", &value)?;
+            let swap = if bytes.is_some() { "0" } else { "max" };
+            return write_if_there(&p.dir, "memory.swap.max", swap);
+        }
+        let value = bytes.map_or_else(|| "-1".to_owned(), |b| b.to_string());
+        // memory + swap may never be below memory: going down, memory first; going up, both.
+        if write(&p.dir, "memory.limit_in_bytes", &value).is_err() {
+            write_if_there(&p.dir, "memory.memsw.limit_in_bytes", &value)?;
+            write(&p.dir, "memory.limit_in_bytes", &value)?;
+        }
+        write_if_there(&p.dir, "memory.memsw.limit_in_bytes", &value)
+    }
+
+    /// Moves the calling process, which must have one thread, into the cgroup.
+    ///
+    /// # Errors
+    /// The folder that refused.
+    pub fn join(&self) -> Result<(), CgroupError> {
+        self.parts.iter().try_for_each(|p| write(&p.dir, "cgroup.procs", "0"))
+    }
+
+    /// Stops (`true`) or continues every process. The kernel completes it shortly after.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`] where the machine has neither v2 nor the freezer.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        if let Some(p) = self.v2() {
+            return write(&p.dir, "cgroup.freeze", if frozen { "1" } else { "0" });
+        }
+        let p = self.with("freezer").ok_or(CgroupError::NoController("running (freezer)"))?;
+        write(&p.dir, "freezer.state", if frozen { "FROZEN" } else { "THAWED" })
+    }
+
+    /// Ends every process at once, frozen ones too. A cgroup that is gone has none.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when the kernel refuses or processes stay.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        if let Some(p) = self.v2() {
+            if !p.dir.exists() {
+                return Ok(());
+            }
+            if p.dir.join("cgroup.kill").exists() {
+                // A frozen v2 cgroup dies without being thawed.
+                return write(&p.dir, "cgroup.kill", "1");
+            }
+        }
+        let Some(p) = self.with("freezer").or(self.v2()) else { return Ok(()) };
+        if !p.dir.exists() {
+            return Ok(());
+        }
+        for _ in 0..KILL_ROUNDS_MAX {
+            let procs = pids(&p.dir)?;
+            if procs.is_empty() {
+                return Ok(());
+            }
+            // While frozen nobody forks, and no pid in the list can end and be used again.
+            self.freeze(true)?;
+            for pid in pids(&p.dir)? {
+                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                    Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                    Err(e) => return Err(io("end a process of it", &p.dir)(e.into())),
+                }
+            }
+            self.freeze(false)?;
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Err(CgroupError::StillBusy(p.dir.clone()))
+    }
+
+    /// The processes, as our own pid namespace sees them.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when the list cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
+        let mut all = Vec::new();
+        for p in self.parts.iter().filter(|p| p.dir.exists()) {
+            all.extend(pids(&p.dir)?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// What it has used. What cannot be read is absent.
+    pub fn usage(&self) -> EnvelopeUsage {
+        let number = |p: &Part, file: &str| {
+            read(&p.dir.join(file), FILE_BYTES_MAX).ok().and_then(|t| t.trim().parse().ok())
+        };
+        let v1_cpu = |p: &Part| number(p, "cpuacct.usage").map(|ns: u64| ns / 1000);
+        // Every v2 cgroup counts processor time, with the controller or without.
+        let cpu_us = self
+            .with("cpuacct")
+            .and_then(v1_cpu)
+            .or_else(|| self.v2().and_then(|p| field(&p.dir.join("cpu.stat"), "usage_usec")));
+        let memory_peak_bytes = self.with("memory").and_then(|p| {
+            ["memory.peak", "memory.max_usage_in_bytes", "memory.current"]
+                .iter()
+                .find_map(|f| number(p, f))
+        });
+        EnvelopeUsage { cpu_us, memory_peak_bytes, oom_kills: self.oom_kills() }
+    }
+
+    /// How many processes died of the memory limit so far.
+    pub fn oom_kills(&self) -> u64 {
+        let file = |p: &Part| match p.version {
+            Version::V1 => p.dir.join("memory.oom_control"),
+            Version::V2 => p.dir.join("memory.events"),
+        };
+        self.with("memory").and_then(|p| field(&file(p), "oom_kill")).unwrap_or(0)
+    }
+
+    /// Removes the folders; no process may be left.
+    ///
+    /// # Errors
+    /// The first folder that cannot be removed; the others are removed.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        let mut first = Ok(());
+        for p in &self.parts {
+            let r = remove(&p.dir);
+            if first.is_ok() {
+                first = r;
+            }
+        }
+        first
+    }
+}
+
+fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
+    let text = read(&dir.join("cgroup.procs"), FILE_BYTES_MAX)?;
+    // 0 stands for a process that our pid namespace cannot see.
+    Ok(text.lines().filter_map(|l| l.parse().ok()).filter(|p| *p > 0).collect())
+}
+
+/// The number after `name` in a file of lines `name number`.
+fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = read(path, FILE_BYTES_MAX).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn write_if_there(dir: &Path, file: &'static str, value: &str) -> Result<(), CgroupError> {
+    if dir.join(file).exists() { write(dir, file, value) } else { Ok(()) }
+}

@@ -1,0 +1,219 @@
+//! Control groups of envelopes, on v1, v2 and mixed machines.
+//!
+//! Everything lies below the cgroup in which the daemon was started, in a folder named after the
+//! instance. Limits use whichever interface holds the controller; where any v2 hierarchy is
+//! mounted (even one without controllers) its `cgroup.kill` and `cgroup.freeze` are used.
+
+pub mod discover;
+mod envelope;
+
+pub use envelope::EnvelopeCgroup;
+
+use crate::spec::EnvelopeId;
+use discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The controllers that envelopes use, where the machine has them.
+pub const WANTED: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
+/// How often a cgroup's removal is tried; the kernel gives up a cgroup a moment after its last
+/// process.
+pub const REMOVE_TRIES_MAX: u32 = 200;
+/// How many rounds of signals a v1 cgroup gets before it counts as not killable.
+pub const KILL_ROUNDS_MAX: u32 = 64;
+/// Most bytes read of one cgroup file.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why a control group cannot be used; the node's administrator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A cgroup file or folder refused.
+    #[error("control group {path}: {doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// A limit was asked for and no hierarchy of this machine can hold it.
+    #[error(
+        "this node cannot limit {0}: no such control group controller is given to xosd here \
+         (with systemd: Delegate=yes; else start it in a cgroup of its own)"
+    )]
+    NoController(&'static str),
+    /// No hierarchy at all.
+    #[error("no control groups are mounted: mount cgroup2 at /sys/fs/cgroup")]
+    NoHierarchy,
+    /// Processes stay although they were killed.
+    #[error("control group {0} still has processes after they were killed: look for processes in state D")]
+    StillBusy(PathBuf),
+}
+
+fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CgroupError {
+    let path = path.to_owned();
+    move |source| CgroupError::Io { doing, path, source }
+}
+
+/// One folder of a cgroup with what it can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its interface.
+    pub version: Version,
+    /// Which of [`WANTED`] it holds.
+    pub controllers: BTreeSet<String>,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// The place for envelopes' cgroups on this machine.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    parts: Vec<Part>,
+    /// Why v2 controllers that exist here could not be had.
+    trouble: Option<String>,
+}
+
+impl Cgroups {
+    /// Finds the hierarchies and makes the instance's folder in each. On v2 this moves the daemon
+    /// into the leaf `<instance>.daemon`, because a cgroup with controllers for its children may
+    /// hold no process itself.
+    ///
+    /// `instance` keeps several daemons on one machine apart.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoHierarchy`], or the first folder that cannot be made.
+    pub fn prepare(instance: &EnvelopeId) -> Result<Cgroups, CgroupError> {
+        let mountinfo = read(Path::new("/proc/self/mountinfo"), MOUNTINFO_BYTES_MAX)?;
+        let own = read(Path::new("/proc/self/cgroup"), FILE_BYTES_MAX)?;
+        Cgroups::prepare_in(instance, &discover::hierarchies(&mountinfo, &own))
+    }
+
+    /// As [`Cgroups::prepare`], in the given hierarchies.
+    ///
+    /// # Errors
+    /// As [`Cgroups::prepare`].
+    pub fn prepare_in(
+        instance: &EnvelopeId,
+        hierarchies: &[Hierarchy],
+    ) -> Result<Cgroups, CgroupError> {
+        let mut made = Cgroups { parts: Vec::new(), trouble: None };
+        for h in hierarchies {
+            match h.version {
+                Version::V1 => {
+                    let controllers = wanted(h.controllers.iter().map(String::as_str));
+                    if !controllers.is_empty() {
+                        made.add(h.version, controllers, h.own.join(instance.as_str()))?;
+                    }
+                }
+                Version::V2 => made.prepare_v2(instance, &h.own)?,
+            }
+        }
+        if made.parts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(made) }
+    }
+
+    fn add(
+        &mut self,
+        version: Version,
+        controllers: BTreeSet<String>,
+        dir: PathBuf,
+    ) -> Result<(), CgroupError> {
+        make(&dir)?;
+        self.parts.push(Part { version, controllers, dir });
+        Ok(())
+    }
+
+    fn prepare_v2(&mut self, instance: &EnvelopeId, own: &Path) -> Result<(), CgroupError> {
+        let leaf = format!("{instance}.daemon");
+        // After a restart from within, we are in the leaf already.
+        let base = match own.file_name() {
+            Some(name) if *name == *leaf => own.parent().unwrap_or(own),
+            _ => own,
+        };
+        let offered = read(&base.join("cgroup.controllers"), FILE_BYTES_MAX)?;
+        let mut controllers = wanted(offered.split_whitespace());
+        let dir = base.join(instance.as_str());
+        if !controllers.is_empty() {
+            let leaf = base.join(leaf);
+            make(&leaf)?;
+            write(&leaf, "cgroup.procs", "0")?;
+            make(&dir)?;
+            let on: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
+            let on = on.join(" ");
+            let enabled = write(base, "cgroup.subtree_control", &on)
+                .and_then(|()| write(&dir, "cgroup.subtree_control", &on));
+            if let Err(e) = enabled {
+                // Other processes share our cgroup: no limits, but killing and freezing work.
+                self.trouble = Some(e.to_string());
+                controllers.clear();
+            }
+        }
+        self.add(Version::V2, controllers, dir)
+    }
+
+    /// Controllers that no hierarchy gives us, of those that limits need; and why, where known.
+    pub fn missing(&self) -> (Vec<&'static str>, Option<&str>) {
+        let has = |c: &str| self.parts.iter().any(|p| p.controllers.contains(c));
+        let missing = ["cpu", "memory", "pids"].into_iter().filter(|c| !has(c)).collect();
+        (missing, self.trouble.as_deref())
+    }
+
+    /// Where the envelope's cgroup lies or will lie. Makes nothing.
+    pub fn envelope(&self, id: &EnvelopeId) -> EnvelopeCgroup {
+        let part = |p: &Part| Part { dir: p.dir.join(id.as_str()), ..p.clone() };
+        EnvelopeCgroup { parts: self.parts.iter().map(part).collect() }
+    }
+
+    /// Removes the instance's folders, when no envelope is left. Leaves the daemon's leaf.
+    ///
+    /// # Errors
+    /// The first folder that cannot be removed.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        self.parts.iter().try_for_each(|p| remove(&p.dir))
+    }
+}
+
+fn wanted<'a>(from: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    from.filter(|c| WANTED.contains(c)).map(str::to_owned).collect()
+}
+
+fn make(dir: &Path) -> Result<(), CgroupError> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(io("make it", dir)),
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), CgroupError> {
+    for _ in 0..REMOVE_TRIES_MAX {
+        match std::fs::remove_dir(dir) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                // The kernel tells nobody when a v1 cgroup is free: ask again.
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => return other.map_err(io("remove it", dir)),
+        }
+    }
+    Err(CgroupError::StillBusy(dir.to_owned()))
+}
+
+fn read(path: &Path, max: u64) -> Result<String, CgroupError> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(io("open it", path))?;
+    file.take(max).read_to_string(&mut text).map_err(io("read it", path))?;
+    Ok(text)
+}
+
+fn write(dir: &Path, file: &'static str, value: &str) -> Result<(), CgroupError> {
+    let path = dir.join(file);
+    let opened = std::fs::OpenOptions::new().write(true).open(&path);
+    // One write call: cgroup files take the value whole.
+    opened
+        .and_then(|mut f| std::io::Write::write_all(&mut f, value.as_bytes()))
+        .map_err(io("write to it", &path))
+}

@@ -1,0 +1,144 @@
+//! What a node must hold of a VO: all of it, or what changed since some entry.
+
+use super::{Member, Vo};
+use xos_api::vom::{
+    ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
+};
+use xos_base::{Group, GroupNumber, MemberNumber, PersonId};
+
+/// A VO's numbers at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// uid = base + member number.
+    pub base: u32,
+    /// Numbers not below it have no account.
+    pub size: u32,
+}
+
+impl Vo {
+    /// The accounts, in parts in the order in which they must be sent: everything when `since` is
+    /// absent, else what changed after that entry. At least one part.
+    pub fn accounts(
+        &self,
+        block: Block,
+        state: AccountState,
+        since: Option<u64>,
+    ) -> Vec<VoAccounts> {
+        let changed = |number: u64| since.is_none_or(|s| number > s);
+        let mut members: Vec<AccountMember> = self
+            .members
+            .iter()
+            .filter(|(_, m)| changed(m.changed) && m.number.0 < block.size)
+            .map(|(person, m)| self.account(person, m, block))
+            .collect();
+        let mut gone = Vec::new();
+        if since.is_some() {
+            let left = self.gone.iter().filter(|(n, g)| changed(g.changed) && n.0 < block.size);
+            members.extend(left.map(|(n, g)| self.ended(*n, &g.person, block)));
+            let deleted = self.groups_gone.iter().filter(|(_, at)| changed(**at));
+            gone.extend(deleted.map(|(number, _)| *number));
+        }
+        let groups: Vec<Group> = self
+            .groups
+            .iter()
+            .filter(|(_, g)| changed(g.changed) && g.number.0 < block.size)
+            .map(|(name, g)| Group { name: name.clone(), number: g.number })
+            .collect();
+        self.parts(block, state, since.is_none(), members, groups, gone)
+    }
+
+    fn parts(
+        &self,
+        block: Block,
+        state: AccountState,
+        full: bool,
+        members: Vec<AccountMember>,
+        groups: Vec<Group>,
+        gone: Vec<GroupNumber>,
+    ) -> Vec<VoAccounts> {
+        let empty = |full| VoAccounts {
+            vo: self.id.clone(),
+            number: self.number,
+            full,
+            more: true,
+            base: block.base,
+            size: block.size,
+            state,
+            members: Vec::new(),
+            groups: Vec::new(),
+            groups_gone: Vec::new(),
+        };
+        let mut parts = vec![empty(full)];
+        // Groups go first: members name them.
+        for chunk in gone.chunks(ACCOUNTS_PART_MAX) {
+            parts.push(VoAccounts { groups_gone: chunk.to_vec(), ..empty(false) });
+        }
+        for chunk in groups.chunks(ACCOUNTS_PART_MAX) {
+            parts.push(VoAccounts { groups: chunk.to_vec(), ..empty(false) });
+        }
+        for chunk in members.chunks(ACCOUNTS_PART_MAX) {
+            parts.push(VoAccounts { members: chunk.to_vec(), ..empty(false) });
+        }
+        merge(&mut parts);
+        if let Some(last) = parts.last_mut() {
+            last.more = false;
+        }
+        parts
+    }
+
+    fn account(&self, person: &PersonId, m: &Member, block: Block) -> AccountMember {
+        let suspended = m.state != MemberState::Active;
+        AccountMember {
+            number: m.number,
+            person: person.clone(),
+            name: self.account_name(person, m.number, block),
+            state: if suspended { AccountState::Suspended } else { AccountState::Active },
+            expires: m.expires,
+            groups: m
+                .groups
+                .iter()
+                .filter_map(|name| self.groups.get(name).map(|g| g.number))
+                .filter(|n| n.0 < block.size)
+                .collect(),
+        }
+    }
+
+    fn ended(&self, number: MemberNumber, person: &PersonId, block: Block) -> AccountMember {
+        AccountMember {
+            number,
+            person: person.clone(),
+            name: plain(number, block),
+            state: AccountState::Ended,
+            expires: None,
+            groups: Vec::new(),
+        }
+    }
+
+    /// The person who had a name first keeps it for good, so that a name never leads to somebody
+    /// else's account later.
+    fn account_name(&self, person: &PersonId, number: MemberNumber, block: Block) -> String {
+        let name = format!("{}.{}", person.name(), self.id);
+        let first = self.names.get(person.name()) == Some(person);
+        if first && name.len() <= ACCOUNT_NAME_MAX { name } else { plain(number, block) }
+    }
+}
+
+fn plain(number: MemberNumber, block: Block) -> String {
+    format!("u{}", block.base.saturating_add(number.0))
+}
+
+/// Joins the first parts as far as they fit into one: most changes need one message.
+fn merge(parts: &mut Vec<VoAccounts>) {
+    let size = |p: &VoAccounts| p.members.len() + p.groups.len() + p.groups_gone.len();
+    if parts.iter().map(size).sum::<usize>() > ACCOUNTS_PART_MAX {
+        return;
+    }
+    let rest = parts.split_off(1);
+    if let Some(first) = parts.first_mut() {
+        for p in rest {
+            first.members.extend(p.members);
+            first.groups.extend(p.groups);
+            first.groups_gone.extend(p.groups_gone);
+        }
+    }
+}

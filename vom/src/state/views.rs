@@ -1,0 +1,123 @@
+//! A VO as readers see it.
+
+use super::{Member, Vo};
+use std::ops::Bound;
+use xos_api::vom::{
+    ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, MemberInfo, MemberPage, PAGE_MAX,
+    ServingSite, ShareInfo, VoDetails, VoSummary,
+};
+use xos_base::{GroupName, GroupNumber, Millis, PersonId};
+
+/// How many entries a page holds when `limit` was asked for.
+pub fn page_size(limit: Option<u32>) -> usize {
+    limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX) as usize
+}
+
+fn from<T>(after: Option<&T>) -> (Bound<&T>, Bound<&T>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+impl Vo {
+    /// What everybody may know.
+    pub fn summary(&self) -> VoSummary {
+        VoSummary {
+            vo: self.id.clone(),
+            title: self.title.clone(),
+            description: self.description.clone(),
+        }
+    }
+
+    /// What members see. Groups beyond the first page are left to their own list.
+    pub fn details(&self) -> VoDetails {
+        VoDetails {
+            founded: self.founded,
+            members: self.members.len() as u64,
+            applications: self.applications.len() as u64,
+            groups: self.group_page(None, None).groups,
+            volumes: self.volumes.iter().cloned().collect(),
+            shares: self.share_infos(),
+            number: self.number,
+        }
+    }
+
+    /// One member.
+    pub fn member_info(&self, person: &PersonId) -> Option<MemberInfo> {
+        self.members.get(person).map(|m| self.info(person, m))
+    }
+
+    fn info(&self, person: &PersonId, m: &Member) -> MemberInfo {
+        MemberInfo {
+            person: person.clone(),
+            number: m.number,
+            epoch: m.epoch,
+            groups: self.groups_of(m).into_iter().map(|g| g.name).collect(),
+            roles: m.roles.iter().cloned().collect(),
+            since: m.since,
+            expires: m.expires,
+            state: m.state.clone(),
+        }
+    }
+
+    /// Members after one, at most [`PAGE_MAX`].
+    pub fn member_page(&self, after: Option<&PersonId>, limit: Option<u32>) -> MemberPage {
+        let size = page_size(limit);
+        let mut rest = self.members.range(from(after));
+        let members: Vec<_> = rest.by_ref().take(size).map(|(p, m)| self.info(p, m)).collect();
+        let more = rest.next().is_some();
+        let next = members.last().filter(|_| more).map(|m| m.person.clone());
+        MemberPage { members, next }
+    }
+
+    /// Applications after one person's, at most [`PAGE_MAX`].
+    pub fn application_page(
+        &self,
+        after: Option<&PersonId>,
+        limit: Option<u32>,
+    ) -> ApplicationPage {
+        let size = page_size(limit);
+        let mut rest = self.applications.range(from(after));
+        let applications: Vec<_> = rest.by_ref().take(size).map(|(_, a)| a.clone()).collect();
+        let more = rest.next().is_some();
+        let next = applications.last().filter(|_| more).map(|a| a.person.clone());
+        ApplicationPage { applications, next }
+    }
+
+    /// One group.
+    pub fn group_info(&self, name: &GroupName) -> Option<GroupInfo> {
+        let g = self.groups.get(name)?;
+        let everybody = name.as_str() == GROUP_MEMBERS;
+        let members = if everybody { self.members.len() as u64 } else { g.count };
+        Some(GroupInfo { name: name.clone(), number: g.number, members })
+    }
+
+    /// Groups after one, by number, at most [`PAGE_MAX`].
+    pub fn group_page(&self, after: Option<GroupNumber>, limit: Option<u32>) -> GroupPage {
+        let size = page_size(limit);
+        let mut groups: Vec<GroupInfo> = self
+            .groups
+            .iter()
+            .filter(|(_, g)| after.is_none_or(|a| g.number > a))
+            .filter_map(|(name, _)| self.group_info(name))
+            .collect();
+        groups.sort_by_key(|g| g.number);
+        let more = groups.len() > size;
+        groups.truncate(size);
+        let next = groups.last().filter(|_| more).map(|g| g.number);
+        GroupPage { groups, next }
+    }
+
+    /// All shares, by site.
+    pub fn share_infos(&self) -> Vec<ShareInfo> {
+        self.shares.iter().map(|(site, s)| s.info(site)).collect()
+    }
+
+    /// The sites that serve the VO at `now`.
+    pub fn serving(&self, now: Millis) -> Vec<ServingSite> {
+        self.shares
+            .iter()
+            .filter_map(|(site, s)| {
+                Some(ServingSite { site: site.clone(), terms: s.in_force(now)?.clone() })
+            })
+            .collect()
+    }
+}
