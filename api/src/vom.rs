@@ -34,9 +34,9 @@ use crate::{Done, request};
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, VoId};
 
-/// Longest title of a VO, in bytes.
+/// Longest title of a VO, in characters.
 pub const TITLE_MAX: usize = 200;
-/// Longest description of a VO, in bytes.
+/// Longest description of a VO, in characters.
 pub const DESCRIPTION_MAX: usize = 4000;
 /// Longest message of an application, in characters.
 pub const MESSAGE_MAX: usize = 2000;
@@ -75,9 +75,9 @@ pub enum VoState {
 pub struct FoundVo {
     /// The VO's label: 1 to 24 of a-z, 0-9 and '-', beginning with a letter.
     pub label: String,
-    /// What it is called, one line, at most [`TITLE_MAX`] bytes.
+    /// What it is called, one line, at most [`TITLE_MAX`] characters.
     pub title: String,
-    /// What it is for, at most [`DESCRIPTION_MAX`] bytes; may hold line breaks.
+    /// What it is for, at most [`DESCRIPTION_MAX`] characters; may hold line breaks.
     #[serde(default)]
     pub description: String,
 }

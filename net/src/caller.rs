@@ -4,10 +4,13 @@ use crate::sign::Kind;
 use crate::trust::{Subject, Trust, Usage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use der::Decode;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use x509_parser::der_parser::oid::Oid;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use xos_base::when::Clock;
 use xos_base::{Error, Membership, Millis, NodeId, PersonId, SiteId};
 
@@ -55,7 +58,15 @@ pub struct TokenClaims {
     /// The person administers the issuing site. Counts only there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub site_admin: bool,
+    /// When the person signed in, seconds since 1970. Only in a person's own token: for whom it
+    /// is known, further credentials may be issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<u64>,
 }
+
+/// The extension that holds when a certificate's person signed in: INTEGER, seconds since 1970.
+/// Absent in a narrowed certificate, for which nothing further is issued.
+pub const SIGNED_IN_OID: &[u64] = &[1, 34, 5, 0, 14, 101];
 
 /// Longest life of a token, in seconds; an older one is refused whatever it says.
 pub const TOKEN_LIFE_MAX_S: u64 = 20 * 60;
@@ -70,6 +81,7 @@ pub struct Caller {
     address: Option<IpAddr>,
     token: Option<Arc<str>>,
     key: Option<String>,
+    signed_in: Option<Millis>,
 }
 
 impl Caller {
@@ -145,6 +157,12 @@ impl Caller {
         self.key.as_deref()
     }
 
+    /// When the person signed in, if the proof says so: only for such a caller are further
+    /// credentials issued.
+    pub fn signed_in(&self) -> Option<Millis> {
+        self.signed_in
+    }
+
     /// The caller in one phrase, for logs and messages.
     pub fn describe(&self) -> String {
         match &self.principal {
@@ -171,7 +189,14 @@ impl Caller {
     }
 
     fn plain(principal: Principal) -> Caller {
-        Caller { principal, site_admin: false, address: None, token: None, key: None }
+        Caller {
+            principal,
+            site_admin: false,
+            address: None,
+            token: None,
+            key: None,
+            signed_in: None,
+        }
     }
 }
 
@@ -233,6 +258,7 @@ impl Verifier {
         };
         caller.address = address;
         caller.key = Some(key);
+        caller.signed_in = signed_in(&chain[0])?;
         Ok(caller)
     }
 
@@ -278,6 +304,10 @@ impl Verifier {
             address,
             token: Some(token.into()),
             key: None,
+            signed_in: match claims.membership {
+                None => claims.auth_time.map(Millis::from_secs),
+                Some(_) => None,
+            },
         })
     }
 
@@ -287,6 +317,19 @@ impl Verifier {
             None => Err(Error::unavailable("this machine does not know any VO yet")
                 .hint("try again in a moment")),
         }
+    }
+}
+
+/// What [`SIGNED_IN_OID`] says in a certificate that was verified.
+fn signed_in(leaf: &CertificateDer<'_>) -> Result<Option<Millis>, Error> {
+    let refuse = || Error::unauthenticated("certificate refused: its time of sign-in is malformed");
+    let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| refuse())?;
+    let oid = Oid::from(SIGNED_IN_OID).map_err(|_| refuse())?;
+    match cert.get_extension_unique(&oid).map_err(|_| refuse())? {
+        None => Ok(None),
+        Some(ext) => <u64 as Decode>::from_der(ext.value)
+            .map(|secs| Some(Millis::from_secs(secs)))
+            .map_err(|_| refuse()),
     }
 }
 

@@ -14,6 +14,8 @@ pub mod path;
 pub mod port;
 pub mod router;
 pub mod sign;
+pub mod submission;
+pub mod ticket;
 pub mod tls;
 pub mod trust;
 

@@ -5,7 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use webpki::{EndEntityCert, KeyUsage};
@@ -64,6 +64,7 @@ struct Site {
 #[derive(Clone, Default)]
 pub struct Trust {
     sites: Arc<RwLock<BTreeMap<SiteId, Site>>>,
+    banned: Arc<RwLock<HashSet<String>>>,
 }
 
 impl Trust {
@@ -86,6 +87,28 @@ impl Trust {
     /// Trusts a site no longer.
     pub fn remove(&self, site: &SiteId) {
         self.sites.write().unwrap_or_else(PoisonError::into_inner).remove(site);
+    }
+
+    /// Refuses certificates of the key with this fingerprint ([`crate::identity::key_fingerprint`])
+    /// from now on, whoever signed them: how a removed node loses its place before its
+    /// certificate expires. Open connections are asked again at their next request.
+    pub fn ban_key(&self, fingerprint: &str) {
+        let mut banned = self.banned.write().unwrap_or_else(PoisonError::into_inner);
+        banned.insert(fingerprint.to_owned());
+    }
+
+    /// Whether a key is refused.
+    pub fn is_banned(&self, fingerprint: &str) -> bool {
+        self.banned.read().unwrap_or_else(PoisonError::into_inner).contains(fingerprint)
+    }
+
+    fn refuse_banned(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let none = self.banned.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if none || !self.is_banned(&crate::identity::key_fingerprint(leaf)?) {
+            return Ok(());
+        }
+        Err(Error::unauthenticated("certificate refused: its key was withdrawn")
+            .hint("a site administrator lets the machine join again, with a new key"))
     }
 
     /// The descriptors of all trusted sites, by id.
@@ -137,6 +160,7 @@ impl Trust {
             return Err(refuse(format!("its chain is longer than {CHAIN_MAX}")));
         }
         let subject = subject_of(leaf)?;
+        self.refuse_banned(leaf)?;
         let cert = EndEntityCert::try_from(leaf).map_err(|e| refuse(e.to_string()))?;
         let authority = subject.authority();
         let anchor = self

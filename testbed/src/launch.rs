@@ -116,14 +116,16 @@ pub(crate) struct Started {
 fn answer(status: &mut StatusReader, what: &impl Fn() -> String) -> Result<i32> {
     let failed = |reason: String| Error::Start { what: what(), reason };
     let deadline = Instant::now() + START_LIMIT;
-    let mut pid = None;
+    // Parent and child of the helper answer each for itself: in any order.
+    let (mut pid, mut ready) = (None, false);
     loop {
+        if let (Some(pid), true) = (pid, ready) {
+            return Ok(pid);
+        }
         match status.next(Some(deadline))? {
             None => return Err(Error::Deadline { what: what(), limit: START_LIMIT }),
             Some(Message::Pid(number)) => pid = Some(number),
-            Some(Message::Ready) => {
-                return pid.ok_or_else(|| failed("its pid is missing".to_owned()));
-            }
+            Some(Message::Ready) => ready = true,
             Some(Message::Error(reason)) => return Err(failed(reason)),
             Some(other) => return Err(failed(format!("unexpected answer {other:?}"))),
         }

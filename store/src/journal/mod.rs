@@ -106,8 +106,9 @@ impl Journal {
         self.push(vec![record.into()], true)
     }
 
-    /// Queues records in one piece: others never come between, and they share one sync. Resolves to
-    /// the place of the last. After a crash a first part of them may be there without the rest.
+    /// Queues records in one piece: others never come between, and they share one sync. At
+    /// most [`QUEUE_RECORDS_MAX`] records and [`QUEUE_BYTES_MAX`] bytes. Resolves to the place of the
+    /// last. After a crash a first part of them may be there without the rest.
     pub fn append_batch(&self, records: Vec<Bytes>) -> Append {
         self.push(records, true)
     }

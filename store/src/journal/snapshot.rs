@@ -43,10 +43,12 @@ pub(super) fn write(dir: &Path, state: &[u8], upto: Seq) -> Result<(), JournalEr
 /// Reads and checks a snapshot. Blocks.
 pub(super) fn read(path: &Path, upto: Seq) -> Result<Snapshot, JournalError> {
     let bytes = fs::read(path).map_err(|e| JournalError::io(path, e))?;
-    let sound = bytes.get(..8) == Some(MAGIC)
-        && u64_at(&bytes, 8) == Some(upto.0)
-        && u64_at(&bytes, 16) == (bytes.len() as u64).checked_sub(HEAD as u64)
-        && u32_at(&bytes, 24) == Some(checksum(&bytes[..24], &bytes[HEAD..]));
+    let sound = bytes.split_at_checked(HEAD).is_some_and(|(head, state)| {
+        head.starts_with(MAGIC)
+            && u64_at(head, 8) == Some(upto.0)
+            && u64_at(head, 16) == Some(state.len() as u64)
+            && u32_at(head, 24) == Some(checksum(&head[..24], state))
+    });
     if !sound {
         let detail = "the snapshot's checksum does not match".into();
         return Err(JournalError::Corrupt { segment: path.to_path_buf(), offset: 0, detail });

@@ -129,6 +129,7 @@ pub(super) fn run(
     (segments, file): (Vec<Segment>, File),
     last: Seq,
 ) {
+    let _refuse = RefuseAfter(queue);
     let segment_bytes = options.segment_bytes;
     let mut writer =
         Writer { dir, segment_bytes, segments, file, last, synced: last, halted: None };
@@ -137,6 +138,17 @@ pub(super) fn run(
     }
     if let Err(error) = writer.sync() {
         tracing::error!(%error, "journal could not sync its last lazy records");
+    }
+}
+
+/// However the writer ends, nobody may wait for it any more.
+struct RefuseAfter<'q>(&'q Queue);
+
+impl Drop for RefuseAfter<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        // Dropping a task tells its caller that the outcome is unknown.
+        drop(self.0.take_all());
     }
 }
 

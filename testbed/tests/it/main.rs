@@ -8,6 +8,7 @@ mod programs;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 use xos_testbed::{Cmd, Error, Host, HostSpec, Testbed, TestbedConfig};
@@ -38,8 +39,17 @@ fn config(dir: &Path, name: &str) -> TestbedConfig {
     config
 }
 
+/// What every testbed needs of the machine: namespaces, a bridge and veth pairs.
+const PROBE: &str = "ip link add br0 type bridge && ip link add h1 type veth peer name h2";
+
 /// Skips only for what the machine lacks; any other failure is one of the testbed.
 fn create(config: TestbedConfig) -> Option<Testbed> {
+    let probe = Command::new("unshare").args(["-mnpuiC", "--fork", "sh", "-c", PROBE]).output();
+    let probe = probe.expect("unshare of util-linux");
+    if !probe.status.success() {
+        println!("skipped: no namespaces here: {}", String::from_utf8_lossy(&probe.stderr));
+        return None;
+    }
     match Testbed::create(config) {
         Ok(testbed) => Some(testbed),
         Err(Error::NeedsRoot) => {

@@ -74,12 +74,19 @@ impl Error {
     /// The Linux error number for the application.
     pub fn errno(&self) -> i32 {
         match self {
+            // What only this client and the services understand becomes a plain refusal.
+            Error::Refused { errno: libc::EKEYEXPIRED | libc::EKEYREVOKED, .. } => libc::EACCES,
             Error::Refused { errno, .. } | Error::Local { errno, .. } => *errno,
             Error::NoTicket { .. } => libc::EACCES,
             Error::Unreachable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::Protocol { .. } => libc::EIO,
         }
+    }
+
+    /// Whether a service refused with this error number.
+    pub(crate) fn is_refusal(&self, number: i32) -> bool {
+        matches!(self, Error::Refused { errno, .. } if *errno == number)
     }
 
     /// An error of the client's own making.

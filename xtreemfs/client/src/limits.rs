@@ -3,12 +3,6 @@
 
 use std::time::Duration;
 
-/// Longest name of one directory entry, in bytes (POSIX `NAME_MAX`).
-pub const NAME_BYTES_MAX: usize = 255;
-
-/// Longest target of a symbolic link, in bytes (POSIX `PATH_MAX` without the final zero).
-pub const TARGET_BYTES_MAX: usize = 4095;
-
 /// A whole operation, all its retries included, ends within this time.
 pub const OPERATION_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -27,14 +21,20 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// An operation is tried at most so often, whatever the time allows.
 pub const ATTEMPTS_MAX: u32 = 40;
 
-/// Requests that may wait for their answer on one connection; further ones queue in the callers.
-pub const REQUESTS_PER_CONNECTION: usize = 256;
+/// People who may have a slot on one connection; for one more a new connection is opened.
+pub const SLOTS_PER_CONNECTION: usize = 1024;
 
-/// People who may have a slot on one connection; the one unused longest gives way.
-pub const SLOTS_PER_CONNECTION: usize = 4096;
+/// A call is repeated so often after "authenticate again" or "capability lapsed".
+pub const PROOFS_MAX: u32 = 3;
 
-/// Connections kept at one time; the one unused longest is closed first.
-pub const CONNECTIONS_MAX: usize = 512;
+/// A call is repeated so often when the server says that it is in trouble.
+pub const TROUBLES_MAX: u32 = 3;
+
+/// Services with a connection at one time; for one more the unused ones are closed.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// How long attributes of an open file are shown without asking the MRC.
+pub const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
 
 /// How long a looked-up directory stays known for one person.
 pub const DIRECTORY_TTL: Duration = Duration::from_secs(1);
@@ -44,9 +44,6 @@ pub const LISTED_TTL: Duration = Duration::from_secs(1);
 
 /// Entries of both kinds kept at most.
 pub const CACHED_ENTRIES_MAX: usize = 65_536;
-
-/// Entries asked for in one listing request.
-pub const LISTING_PAGE: u32 = 1024;
 
 /// Bytes accepted from a writer and not yet on an OSD, per open inode.
 pub const WRITE_BEHIND_BYTES_PER_FILE: usize = 8 << 20;
@@ -69,6 +66,9 @@ pub const COMMIT_PERIOD: Duration = Duration::from_secs(5);
 /// A capability is renewed when less than this part (1/n) of its life is left.
 pub const RENEW_FRACTION: u32 = 3;
 
+/// After a renewal failed, the next is tried no sooner.
+pub const RENEW_PAUSE: Duration = Duration::from_secs(5);
+
 /// Bytes read ahead for one sequential reader.
 pub const READ_AHEAD_BYTES_PER_FILE: u64 = 4 << 20;
 
@@ -81,5 +81,11 @@ pub const READ_AHEAD_TTL: Duration = Duration::from_secs(1);
 /// The largest single read or write a caller may ask for.
 pub const TRANSFER_BYTES_MAX: usize = 16 << 20;
 
-/// Files open at one time in one client.
+/// Handles open at one time on one volume.
 pub const OPEN_FILES_MAX: usize = 65_536;
+
+/// Files whose content is being deleted in the background; for one more unlink itself waits.
+pub const DELETIONS_MAX: usize = 64;
+
+/// Open files that are looked after at the same time (size commits, renewals).
+pub const CARE_AT_ONCE: usize = 16;

@@ -25,7 +25,7 @@ pub enum Kind {
     Symlink,
 }
 
-/// Attributes of an inode. Times are nanoseconds since 1970.
+/// Attributes of an inode. Times are nanoseconds since 1970, negative before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     /// Its number.
@@ -43,11 +43,11 @@ pub struct Attributes {
     /// Bytes.
     pub size: u64,
     /// Last access.
-    pub accessed_ns: u64,
+    pub accessed_ns: i64,
     /// Last change of the content.
-    pub modified_ns: u64,
+    pub modified_ns: i64,
     /// Last change of content or attributes.
-    pub changed_ns: u64,
+    pub changed_ns: i64,
 }
 
 /// A time to set.
@@ -56,7 +56,7 @@ pub enum SetTime {
     /// The service's present time.
     Now,
     /// Nanoseconds since 1970.
-    At(u64),
+    At(i64),
 }
 
 /// Attributes to change; `None` stays as it is.
@@ -83,7 +83,7 @@ pub struct OpenMode {
     pub read: bool,
     /// Its content will be written.
     pub write: bool,
-    /// It will be executed: needs the right to execute instead of the right to read.
+    /// It will be executed: needs the right to execute besides the right to read.
     pub execute: bool,
     /// It is cut to nothing by the open.
     pub truncate: bool,
@@ -105,8 +105,10 @@ pub struct Entry {
 }
 
 /// Part of a directory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
+    /// The directory above; the directory itself for the root.
+    pub parent: Ino,
     /// Entries in the order of their cookies.
     pub entries: Vec<Entry>,
     /// Nothing follows.
@@ -116,14 +118,10 @@ pub struct Page {
 /// Space and files of a volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Size of the blocks counted here, in bytes.
-    pub block_bytes: u32,
-    /// All blocks.
-    pub blocks: u64,
-    /// Blocks that may still be written.
-    pub blocks_free: u64,
+    /// All space, in bytes.
+    pub total_bytes: u64,
+    /// Space that may still be written, in bytes.
+    pub free_bytes: u64,
     /// Inodes in use.
     pub files: u64,
-    /// Longest name in bytes.
-    pub name_bytes_max: u32,
 }

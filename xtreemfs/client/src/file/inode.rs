@@ -3,16 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::extents::{Extents, Range};
 use super::report::Errors;
+use super::rights::Rights;
 use super::writer::Tail;
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
 use crate::volume::Shared;
+use crate::mrc::Dated;
 use crate::{Attributes, Ino};
 
 /// An inode that is open here.
@@ -23,6 +25,8 @@ pub(crate) struct Inode {
     /// The order lock: held while writes are dispatched, and by whoever must see none come.
     pub(super) order: tokio::sync::Mutex<Option<Tail>>,
     state: Mutex<State>,
+    /// Held while the MRC is told, one at a time.
+    pub(super) committing: tokio::sync::Mutex<()>,
     /// Changes whenever a write ends.
     pub(super) finished: watch::Sender<u64>,
     /// Bytes this file may still have under way.
@@ -37,7 +41,7 @@ pub(super) struct State {
     /// The size that readers here see.
     pub(super) size: u64,
     /// Which truncation the size belongs to; grows with each.
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
     /// The size the MRC knows, and the end of what has arrived at the OSDs since.
     pub(super) certain: u64,
     /// Something was written since the MRC was told.
@@ -54,13 +58,22 @@ pub(super) struct State {
     pub(super) unsynced: BTreeSet<usize>,
     /// The last attributes from the MRC and when they were asked for.
     attributes: (Attributes, Instant),
-    /// How many handles there are.
-    pub(super) handles: usize,
+    /// Its last name is gone.
+    pub(super) deleted: bool,
+    /// The rights of all handles, for renewal.
+    pub(super) rights: Vec<Weak<Rights>>,
+    /// The rights of the handle that wrote last, for the commits in between.
+    pub(super) writer: Option<Arc<Rights>>,
 }
 
 impl State {
-    /// Notes that data up to `end` are on the OSDs.
-    pub(super) fn arrived(&mut self, end: u64) {
+    /// Notes that data up to `end` are on an OSD that knows of `epoch` truncations. If that is
+    /// news, another client truncated the file: only what arrived since then counts.
+    pub(super) fn arrived(&mut self, end: u64, epoch: u32) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.certain = 0;
+        }
         self.certain = self.certain.max(end);
     }
 
@@ -71,7 +84,8 @@ impl State {
 }
 
 impl Inode {
-    pub(crate) fn new(shared: Arc<Shared>, attributes: Attributes, epoch: u64) -> Inode {
+    pub(crate) fn new(shared: Arc<Shared>, dated: &Dated) -> Inode {
+        let Dated { attributes, epoch } = *dated;
         let state = State {
             size: attributes.size,
             epoch,
@@ -84,13 +98,16 @@ impl Inode {
             errors: Errors::default(),
             unsynced: BTreeSet::new(),
             attributes: (attributes, Instant::now()),
-            handles: 0,
+            deleted: false,
+            rights: Vec::new(),
+            writer: None,
         };
         Inode {
             ino: attributes.ino,
             shared,
             order: tokio::sync::Mutex::new(None),
             state: Mutex::new(state),
+            committing: tokio::sync::Mutex::default(),
             finished: watch::Sender::new(0),
             room: Arc::new(Semaphore::new(WRITE_BEHIND_BYTES_PER_FILE)),
             content: AtomicU64::new(0),
@@ -111,58 +128,81 @@ impl Inode {
         self.content.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes that data up to `end` were accepted.
-    pub(super) fn accepted(&self, end: u64) {
+    /// Notes that data up to `end` were accepted from a handle with these rights.
+    pub(super) fn accepted(&self, end: u64, rights: &Arc<Rights>) {
         let changed = self.shared.tick();
         let mut state = self.lock();
         state.size = state.size.max(end);
         state.dirty = true;
         state.changed = changed;
+        state.writer = Some(Arc::clone(rights));
         drop(state);
         self.content_changed();
     }
 
-    /// Notes a new size that the MRC knows: after a truncation or a commit.
-    pub(super) fn settled(&self, attributes: &Attributes, epoch: u64, truncated: bool) {
+    /// Takes over what the MRC says after a commit or a truncation of ours.
+    pub(crate) fn settled(&self, dated: &Dated, truncated: bool) {
         let changed = self.shared.tick();
         let mut state = self.lock();
-        state.epoch = state.epoch.max(epoch);
+        state.epoch = state.epoch.max(dated.epoch);
         state.changed = changed;
-        if truncated || state.clean() {
-            state.size = attributes.size;
-            state.certain = attributes.size;
+        let untouched = !state.dirty && state.tail.is_none() && state.extents.idle();
+        if truncated || untouched {
+            state.size = dated.attributes.size;
+            state.certain = dated.attributes.size;
         }
-        state.attributes = (*attributes, Instant::now());
+        state.attributes = (dated.attributes, Instant::now());
         drop(state);
         if truncated {
             self.content_changed();
         }
     }
 
+    /// Takes over a truncation by another client that a commit of ours ran into.
+    pub(super) fn truncated_elsewhere(&self, dated: &Dated) {
+        let mut state = self.lock();
+        if dated.epoch > state.epoch {
+            state.epoch = dated.epoch;
+            state.certain = dated.attributes.size;
+            state.size = dated.attributes.size;
+        }
+        drop(state);
+        self.content_changed();
+    }
+
     /// Brings attributes that the MRC sent in accord with what happened here: what was written
     /// and not yet told counts, and an answer asked for before a local change (`asked` on the
     /// client's count) does not bring an old size back.
-    pub(crate) fn reconcile(&self, attributes: &mut Attributes, epoch: u64, asked: u64) {
+    pub(crate) fn reconcile(&self, dated: &mut Dated, asked: u64) {
         let mut state = self.lock();
-        if state.clean() && state.changed <= asked && epoch >= state.epoch {
-            if (state.size, state.epoch) != (attributes.size, epoch) {
+        if state.clean() && state.changed <= asked && dated.epoch >= state.epoch {
+            let (size, epoch) = (dated.attributes.size, dated.epoch);
+            if (state.size, state.epoch) != (size, epoch) {
                 self.content_changed();
             }
-            state.size = attributes.size;
-            state.certain = attributes.size;
+            state.size = size;
+            state.certain = size;
             state.epoch = epoch;
-            state.attributes = (*attributes, Instant::now());
+            state.attributes = (dated.attributes, Instant::now());
         } else {
-            attributes.size = state.size;
+            dated.attributes.size = state.size;
         }
     }
 
-    /// The attributes, if they are new enough to be shown without asking the MRC.
-    pub(crate) fn fresh_attributes(&self) -> Option<Attributes> {
+    /// Notes that the last name is gone.
+    pub(crate) fn nameless(&self) {
+        let mut state = self.lock();
+        state.deleted = true;
+        state.attributes.0.links = 0;
+    }
+
+    /// The attributes, if they are new enough to be shown without asking the MRC, or if the MRC
+    /// has none any more.
+    pub(crate) fn known_attributes(&self) -> Option<Attributes> {
         let state = self.lock();
         let (mut attributes, at) = state.attributes;
         attributes.size = state.size;
-        (at.elapsed() < ATTRIBUTES_TTL).then_some(attributes)
+        (state.deleted || at.elapsed() < ATTRIBUTES_TTL).then_some(attributes)
     }
 
     /// After lost writes, readers must not see a size that never came to be.

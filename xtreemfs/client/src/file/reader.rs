@@ -9,10 +9,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::extents::Range;
 use super::handle::Handle;
+use super::piece::{Piece, pieces};
 use super::rights::Rights;
 use crate::Result;
 use crate::limits::{PIECES_AT_ONCE, TRANSFER_BYTES_MAX};
-use crate::stripe::Piece;
 
 impl Handle {
     /// Reads up to `length` bytes; fewer only at the end of the file.
@@ -64,7 +64,7 @@ fn fetch_ahead(rights: Arc<Rights>, block: Range) -> BoxFuture<'static, Option<B
 
 /// Reads a range from the OSDs; all of it counts as inside the file.
 async fn fetch(rights: &Arc<Rights>, range: Range) -> Result<Bytes> {
-    let pieces = stream::iter(rights.layout().pieces(range));
+    let pieces = stream::iter(pieces(rights.layout(), range));
     let parts: Vec<Bytes> = pieces
         .map(|piece| async move { Ok(fill(rights.read(&piece).await?, &piece)) })
         .buffered(PIECES_AT_ONCE)

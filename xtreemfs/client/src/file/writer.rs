@@ -10,9 +10,9 @@ use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
 use super::extents::Range;
 use super::inode::Inode;
+use super::piece::{Piece, pieces};
 use super::rights::Rights;
 use crate::limits::JOINED_WRITE_BYTES;
-use crate::stripe::Piece;
 use crate::{Error, Result};
 
 /// Small sequential writes of one handle within one object, not yet sent.
@@ -56,7 +56,7 @@ impl Inode {
         at: u64,
         mut data: Bytes,
     ) -> Result<()> {
-        for piece in rights.layout().pieces(Range::new(at, data.len() as u64)) {
+        for piece in pieces(rights.layout(), Range::new(at, data.len() as u64)) {
             let part = data.split_to(piece.length.min(data.len()));
             self.accept_piece(tail, rights, piece, part).await?;
         }
@@ -129,7 +129,7 @@ impl Inode {
         tokio::spawn(async move {
             let under_way = UnderWay { inode: &inode, number, done: false };
             let result = rights.write(&piece, data).await;
-            under_way.ended(&piece, result.as_ref().err());
+            under_way.ended(&piece, &result);
             drop(held);
         });
     }
@@ -144,8 +144,8 @@ impl Inode {
         let number = self.begin(&piece, data.len()).await;
         let under_way = UnderWay { inode: self, number, done: false };
         let result = rights.write(&piece, data).await;
-        under_way.ended(&piece, result.as_ref().err());
-        result
+        under_way.ended(&piece, &result);
+        result.map(drop)
     }
 
     async fn begin(&self, piece: &Piece, length: usize) -> u64 {
@@ -175,12 +175,12 @@ struct UnderWay<'a> {
 
 impl UnderWay<'_> {
     /// Notes the outcome before anybody who waits for it is woken.
-    fn ended(mut self, piece: &Piece, error: Option<&Error>) {
+    fn ended(mut self, piece: &Piece, result: &Result<u32>) {
         self.done = true;
         let mut state = self.inode.lock();
-        match error {
-            None => state.arrived(piece.at + piece.length as u64),
-            Some(error) => state.errors.record(error.clone()),
+        match result {
+            Ok(epoch) => state.arrived(piece.at + piece.length as u64, *epoch),
+            Err(error) => state.errors.record(error.clone()),
         }
     }
 }

@@ -1,0 +1,274 @@
+//! What each record does to the table of jobs.
+
+use super::job::Job;
+use super::names::NONE;
+use super::record::JobRecord;
+use super::runs;
+use super::table::{JobTable, Touched};
+use super::unit::{Input, Phase, Place, Used};
+use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitRun, Usage};
+use xos_base::{Millis, NodeId, SiteId};
+
+impl JobTable {
+    /// Applies a record. What does not fit (a job that is forgotten, a unit that is elsewhere)
+    /// changes nothing: the same record twice is as good as once.
+    pub fn apply(&mut self, record: &JobRecord) -> Touched {
+        let mut touched = Touched::default();
+        match record {
+            JobRecord::Submitted { job, at, spec, member, proof, watched } => {
+                let mut new = Job::new(*job, *at, (**spec).clone(), (**member).clone());
+                new.proof.clone_from(proof);
+                new.watched = *watched;
+                self.insert(new, *at, &mut touched);
+            }
+            JobRecord::Mandated { job, mandate } => self.with(*job, &mut touched, |j| {
+                j.mandate = Some(mandate.as_str().into());
+                j.proof = None;
+                true
+            }),
+            JobRecord::Offered { job, site, units, attempt, .. } => {
+                let site = self.sites.number(site);
+                self.each(*job, units, Some(*attempt), &Input::Offer { site }, &mut touched);
+            }
+            JobRecord::Accepted { job, site, units, attempt } => {
+                let site = self.sites.number(site);
+                self.each(*job, units, Some(*attempt), &Input::Accept { site }, &mut touched);
+            }
+            JobRecord::Returned { job, site, units, attempt, at, refusal } => {
+                self.returned(*job, site, units, *attempt, *at, refusal, &mut touched);
+            }
+            JobRecord::Noted { job, reason } => self.with(*job, &mut touched, |j| {
+                j.note(reason.clone());
+                true
+            }),
+            JobRecord::Refused { job, units, at } => {
+                self.each(*job, units, None, &Input::NoSite { when: *at }, &mut touched);
+            }
+            JobRecord::Happened { site, seq, job, attempt, at, events } => {
+                self.happened(site, *seq, *at, &mut touched);
+                self.hosted(site, *job, *attempt, events, &mut touched);
+            }
+            JobRecord::Cancelled { job, at, units, by } => {
+                self.cancel(*job, *at, units.as_deref(), by, &mut touched);
+            }
+            JobRecord::Forgotten { job } => self.forget(*job, &mut touched),
+        }
+        let at = time_of(record);
+        self.settle(at, &mut touched);
+        touched
+    }
+
+    fn insert(&mut self, job: Job, at: Millis, touched: &mut Touched) {
+        let number = job.number;
+        if number < self.next {
+            return;
+        }
+        self.next = number + 1;
+        for before in &job.spec.after_jobs {
+            if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {
+                self.dependents.entry(before.number).or_default().insert(number);
+            }
+        }
+        self.jobs.insert(number, job);
+        touched.jobs.insert(number);
+        self.settle_job(number, at, touched);
+    }
+
+    fn with(&mut self, job: u64, touched: &mut Touched, f: impl FnOnce(&mut Job) -> bool) {
+        if let Some(j) = self.jobs.get_mut(&job)
+            && f(j)
+        {
+            j.seq += 1;
+            touched.jobs.insert(job);
+        }
+    }
+
+    /// Gives one input to units of a job; to those of `attempt` only, when given.
+    fn each(
+        &mut self,
+        job: u64,
+        units: &[UnitRun],
+        attempt: Option<u16>,
+        input: &Input,
+        touched: &mut Touched,
+    ) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let end = j.units.len() as u32;
+        let mut changed = false;
+        for unit in runs::unpack(units).take_while(|u| *u < end) {
+            changed |= step(j, unit, attempt, input);
+        }
+        if changed {
+            j.seq += 1;
+            touched.jobs.insert(job);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn returned(
+        &mut self,
+        job: u64,
+        site: &SiteId,
+        units: &[UnitRun],
+        attempt: u16,
+        at: Millis,
+        refusal: &Refusal,
+        touched: &mut Touched,
+    ) {
+        let number = self.sites.number(site);
+        let input = Input::Return { site: number, when: at };
+        self.each(job, units, Some(attempt), &input, touched);
+        self.with(job, touched, |j| {
+            j.note(reason_of(j, at, site, units, refusal));
+            true
+        });
+    }
+
+    fn happened(&mut self, site: &SiteId, seq: u64, _at: Millis, _touched: &mut Touched) {
+        let number = self.sites.number(site);
+        if number != NONE {
+            let seen = self.seen.entry(number).or_insert(0);
+            *seen = (*seen).max(seq);
+        }
+    }
+
+    /// What a host says happened to its units; units that it does not have stay untouched.
+    pub(super) fn hosted(
+        &mut self,
+        site: &SiteId,
+        job: u64,
+        attempt: u16,
+        events: &[HostedEvent],
+        touched: &mut Touched,
+    ) {
+        let number = self.sites.number(site);
+        let nodes = &mut self.nodes;
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let mut place = |node: Option<&NodeId>| Place {
+            site: number,
+            node: node.filter(|n| n.site() == *site).map_or(NONE, |n| nodes.number(n)),
+        };
+        let mut changed = false;
+        for e in events.iter().filter(|e| (e.unit as usize) < j.units.len()) {
+            changed |= match &e.what {
+                HostedRun::Started { node } => {
+                    let at = place(Some(node));
+                    step(j, e.unit, Some(attempt), &Input::Start { at, when: e.at })
+                }
+                HostedRun::Ended { node, how, usage, .. } => {
+                    let at = place(node.as_ref());
+                    let used = Used::from(*usage);
+                    let input = Input::End { at, when: e.at, how: how.clone(), used };
+                    let hit = step(j, e.unit, Some(attempt), &input);
+                    if hit {
+                        j.charge(Usage::from(used));
+                    }
+                    hit
+                }
+                HostedRun::Returned { refusal } => {
+                    let input = Input::Return { site: number, when: e.at };
+                    let hit = step(j, e.unit, Some(attempt), &input);
+                    if hit {
+                        let unit = [UnitRun { first: e.unit, count: 1 }];
+                        j.note(reason_of(j, e.at, site, &unit, refusal));
+                    }
+                    hit
+                }
+            };
+        }
+        if changed {
+            j.seq += 1;
+            touched.jobs.insert(job);
+        }
+    }
+
+    fn cancel(
+        &mut self,
+        job: u64,
+        at: Millis,
+        units: Option<&[UnitRun]>,
+        by: &str,
+        touched: &mut Touched,
+    ) {
+        let all = [UnitRun { first: 0, count: u32::MAX }];
+        self.with(job, touched, |j| {
+            if j.state.is_final() {
+                return false;
+            }
+            j.cancelled |= units.is_none();
+            let text = format!("{by} cancelled {}", if units.is_some() { "units" } else { "it" });
+            j.note(Reason { at, site: None, rule: "cancelled".into(), text, task: None });
+            true
+        });
+        self.each(job, units.unwrap_or(&all), None, &Input::Cancel { when: at }, touched);
+    }
+
+    fn forget(&mut self, job: u64, touched: &mut Touched) {
+        if let Some(j) = self.jobs.remove(&job) {
+            if let Some(at) = ended_at(&j) {
+                self.ended.remove(&(at.0, job));
+            }
+            self.ready.remove(&job);
+            self.dependents.remove(&job);
+            touched.jobs.insert(job);
+        }
+    }
+}
+
+/// When a job came to its end.
+pub(super) fn ended_at(job: &Job) -> Option<Millis> {
+    use xos_api::aem::JobState as S;
+    match &job.state {
+        S::Done { at } | S::Failed { at } | S::Cancelled { at } => Some(*at),
+        _ => None,
+    }
+}
+
+fn time_of(record: &JobRecord) -> Millis {
+    match record {
+        JobRecord::Submitted { at, .. }
+        | JobRecord::Returned { at, .. }
+        | JobRecord::Refused { at, .. }
+        | JobRecord::Happened { at, .. }
+        | JobRecord::Cancelled { at, .. } => *at,
+        _ => Millis(0),
+    }
+}
+
+fn reason_of(job: &Job, at: Millis, site: &SiteId, units: &[UnitRun], r: &Refusal) -> Reason {
+    let task = units.first().and_then(|u| job.task_spec(job.task_of(u.first)));
+    Reason {
+        at,
+        site: Some(site.clone()),
+        rule: r.rule.clone(),
+        text: r.text.clone(),
+        task: task.map(|t| t.name.clone()),
+    }
+}
+
+/// One input to one unit, with all that hangs on it.
+pub(super) fn step(job: &mut Job, unit: u32, attempt: Option<u16>, input: &Input) -> bool {
+    let task = job.task_of(unit);
+    let retry = job.spec.tasks.get(task).map_or(0, |t| t.retry);
+    let Some(u) = job.units.get_mut(unit as usize) else { return false };
+    if attempt.is_some_and(|a| a != u.attempt) {
+        return false;
+    }
+    let before = u.phase.index();
+    if !u.on(input, retry) {
+        return false;
+    }
+    let after = u.phase.index();
+    let bad = matches!(u.phase, Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. });
+    if bad && job.first_bad.is_none() {
+        job.first_bad = Some(unit);
+    }
+    job.tally.step(before, after);
+    if let Some(t) = job.tasks.get_mut(task) {
+        t.tally.step(before, after);
+        if after == Phase::Queued.index() {
+            t.cursor = t.cursor.min(unit);
+        }
+    }
+    true
+}

@@ -1,0 +1,269 @@
+//! One job, as its owner keeps it.
+
+use super::record::Proof;
+use super::unit::{PHASES, Phase, Unit};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use xos_api::aem::{Counts, JobSpec, JobState, Reason, TaskSpec, Usage};
+use xos_base::{Membership, Millis};
+
+/// Most reasons kept for one job; the oldest go first.
+pub const REASONS_MAX: usize = 64;
+
+/// How many units are in which phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally([u32; PHASES]);
+
+impl Tally {
+    pub(super) fn add(&mut self, phase: &Phase, n: u32) {
+        self.0[phase.index()] += n;
+    }
+
+    pub(super) fn step(&mut self, from: usize, to: usize) {
+        self.0[from] -= 1;
+        self.0[to] += 1;
+    }
+
+    /// All units.
+    pub fn total(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    /// Units that wait for others.
+    pub fn waiting(&self) -> u32 {
+        self.0[0]
+    }
+
+    /// Units that may be offered.
+    pub fn queued(&self) -> u32 {
+        self.0[1]
+    }
+
+    /// Units that a site may have now.
+    pub fn out(&self) -> u32 {
+        self.0[2] + self.0[3] + self.0[4]
+    }
+
+    /// Units that succeeded.
+    pub fn done(&self) -> u32 {
+        self.0[5]
+    }
+
+    /// Units that came to another end than success.
+    pub fn bad(&self) -> u32 {
+        self.0[6] + self.0[7] + self.0[8] + self.0[9]
+    }
+
+    /// Units that came to their end.
+    pub fn ended(&self) -> u32 {
+        self.done() + self.bad()
+    }
+
+    /// As people see it: an offered unit is still queued for them.
+    pub fn counts(&self) -> Counts {
+        let t = &self.0;
+        Counts {
+            waiting: t[0],
+            queued: t[1] + t[2],
+            placed: t[3],
+            running: t[4],
+            done: t[5],
+            failed: t[6],
+            lost: t[7],
+            cancelled: t[8],
+            refused: t[9],
+        }
+    }
+}
+
+/// A task of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// The number of its first unit.
+    pub first: u32,
+    /// Its units by phase.
+    pub tally: Tally,
+    /// No unit below this number is queued.
+    pub cursor: u32,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its number at this core.
+    pub number: u64,
+    /// What was asked for.
+    pub spec: Arc<JobSpec>,
+    /// Who asked.
+    pub member: Arc<Membership>,
+    /// When.
+    pub submitted: Millis,
+    /// Their word, until there is a mandate.
+    pub proof: Option<Proof>,
+    /// The VO's home's word that they authorised it.
+    pub mandate: Option<Arc<str>>,
+    /// Somebody watched from the start.
+    pub watched: bool,
+    /// Where it stands.
+    pub state: JobState,
+    /// Its tasks, in the order of the description.
+    pub tasks: Vec<Task>,
+    /// Its units.
+    pub units: Vec<Unit>,
+    /// All units by phase.
+    pub tally: Tally,
+    /// Its cancellation was asked for.
+    pub cancelled: bool,
+    /// Why things did not go on, oldest first.
+    pub reasons: Vec<Reason>,
+    /// Grows with each change.
+    pub seq: u64,
+    /// What its runs used together.
+    pub usage: Usage,
+    /// The first unit that failed, in the order of events.
+    pub first_bad: Option<u32>,
+}
+
+impl Job {
+    /// A job at its start: every unit waits.
+    pub fn new(number: u64, at: Millis, spec: JobSpec, member: Membership) -> Job {
+        let mut tasks = Vec::with_capacity(spec.tasks.len());
+        let mut first = 0;
+        let mut tally = Tally::default();
+        for t in &spec.tasks {
+            let len = t.array.len();
+            let mut own = Tally::default();
+            own.add(&Phase::Waiting, len);
+            tally.add(&Phase::Waiting, len);
+            tasks.push(Task { first, tally: own, cursor: first });
+            first += len;
+        }
+        Job {
+            number,
+            spec: Arc::new(spec),
+            member: Arc::new(member),
+            submitted: at,
+            proof: None,
+            mandate: None,
+            watched: false,
+            state: JobState::Queued,
+            tasks,
+            units: vec![Unit::new(); first as usize],
+            tally,
+            cancelled: false,
+            reasons: Vec::new(),
+            seq: 1,
+            usage: Usage::default(),
+            first_bad: None,
+        }
+    }
+
+    /// The task that a unit belongs to.
+    pub fn task_of(&self, unit: u32) -> usize {
+        self.tasks.partition_point(|t| t.first <= unit).saturating_sub(1)
+    }
+
+    /// The description of a task.
+    pub fn task_spec(&self, task: usize) -> Option<&TaskSpec> {
+        self.spec.tasks.get(task)
+    }
+
+    /// The units of a task.
+    pub fn units_of(&self, task: usize) -> std::ops::Range<u32> {
+        match (self.tasks.get(task), self.spec.tasks.get(task)) {
+            (Some(t), Some(s)) => t.first..t.first + s.array.len(),
+            _ => 0..0,
+        }
+    }
+
+    /// Records why something did not go on. The same again only moves its time.
+    pub fn note(&mut self, reason: Reason) {
+        let same = |r: &Reason| {
+            r.site == reason.site && r.rule == reason.rule && r.task == reason.task
+        };
+        self.reasons.retain(|r| !same(r));
+        if self.reasons.len() >= REASONS_MAX {
+            self.reasons.remove(0);
+        }
+        self.reasons.push(reason);
+    }
+
+    /// Adds a run's use.
+    pub(super) fn charge(&mut self, used: Usage) {
+        self.usage.wall_ms = self.usage.wall_ms.saturating_add(used.wall_ms);
+        self.usage.cpu_ms = self.usage.cpu_ms.saturating_add(used.cpu_ms);
+        self.usage.memory_bytes = self.usage.memory_bytes.max(used.memory_bytes);
+    }
+
+    /// The state that follows from the units, at `now`.
+    pub(super) fn derive(&self, now: Millis) -> JobState {
+        if self.state.is_final() {
+            return self.state.clone();
+        }
+        let t = &self.tally;
+        if t.ended() < t.total() {
+            let started = t.counts().running > 0 || t.done() > 0 || self.first_bad.is_some();
+            return match &self.state {
+                JobState::Queued if started => JobState::Running { since: now },
+                same => same.clone(),
+            };
+        }
+        let c = t.counts();
+        if self.cancelled && c.cancelled > 0 {
+            JobState::Cancelled { at: now }
+        } else if c.failed + c.lost + c.refused > 0 {
+            JobState::Failed { at: now }
+        } else if c.cancelled > 0 {
+            JobState::Cancelled { at: now }
+        } else {
+            JobState::Done { at: now }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use xos_api::aem::UnitEnd;
+
+    /// Which state a job of two units has, for every pair of phases and whether it was cancelled.
+    #[test]
+    fn job_states_are_those_of_the_golden_table() {
+        let at = super::super::unit::Place::at(0);
+        let (when, used) = (Millis(1), super::super::unit::Used::default());
+        let phases = [
+            ("queued", Phase::Queued),
+            ("running", Phase::Running { at, since: when }),
+            ("done", Phase::Done { at, when, used }),
+            ("failed", Phase::Failed { at, when, how: Box::new(UnitEnd::WallTime), used }),
+            ("lost", Phase::Lost { at, when, reason: "".into() }),
+            ("cancelled", Phase::Cancelled { when }),
+            ("refused", Phase::Refused { when }),
+        ];
+        let mut text = String::from("units                 cancel asked -> job\n");
+        for (i, (a, pa)) in phases.iter().enumerate() {
+            for (b, pb) in &phases[i..] {
+                for cancelled in [false, true] {
+                    let mut job = testing::job(1, testing::spec(&[("main", "0-1", &[])]));
+                    job.tally = Tally::default();
+                    job.tally.add(pa, 1);
+                    job.tally.add(pb, 1);
+                    job.cancelled = cancelled;
+                    let pair = format!("{a}+{b}");
+                    let asked = if cancelled { "yes" } else { "no" };
+                    text += &format!("{pair:21} {asked:12} -> {}\n", job.derive(when).word());
+                }
+            }
+        }
+        crate::golden::check("job-states.txt", &text);
+    }
+
+    #[test]
+    fn a_unit_finds_its_task() {
+        let job = testing::job(1, testing::spec(&[("a", "0-2", &[]), ("b", "5", &[]), ("c", "1,9", &[])]));
+        let tasks: Vec<_> = (0..6).map(|u| job.task_of(u)).collect();
+        assert_eq!(tasks, [0, 0, 0, 1, 2, 2]);
+        assert_eq!(job.units_of(2), 4..6);
+    }
+}

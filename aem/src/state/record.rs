@@ -1,0 +1,346 @@
+//! The records of the journal. One JSON text each, with its version; a field may be added with a
+//! default, anything else is a new version.
+
+use serde::{Deserialize, Serialize};
+use xos_api::aem::{HostedEvent, JobSpec, Reason, Refusal, TaskSpec, UnitRun};
+use xos_api::node::units::UnitEvent;
+use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
+
+/// The version that this code writes.
+pub const VERSION: u32 = 1;
+
+/// One change of this core's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// Of a job owned here.
+    Job(JobRecord),
+    /// Of units hosted here.
+    Host(HostRecord),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line<R> {
+    v: u32,
+    r: R,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+impl Record {
+    /// The bytes for the journal.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when it cannot be encoded.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(&Line { v: VERSION, r: self })
+            .map_err(|e| Error::internal(format!("cannot encode a journal record: {e}")))
+    }
+
+    /// Reads bytes of the journal.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when they are no record of a known version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Record, Error> {
+        let bad = |e: serde_json::Error| {
+            Error::internal(format!("a record in the job journal cannot be read: {e}"))
+                .hint("keep a copy of the journal's folder and restore it from a backup")
+        };
+        let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
+        if version.v != VERSION {
+            return Err(Error::internal(format!(
+                "a record in the job journal has version {}",
+                version.v
+            ))
+            .hint(format!("this xosd knows version {VERSION}: install a newer one")));
+        }
+        serde_json::from_slice::<Line<Record>>(bytes).map(|l| l.r).map_err(bad)
+    }
+}
+
+/// The person's word, until a mandate was got for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Signed with the person's certificate key.
+    Signed(String),
+    /// The bearer token that the request came with.
+    Token(String),
+}
+
+/// A change of jobs owned here. Times are this core's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobRecord {
+    /// A job was accepted.
+    Submitted {
+        /// Its number.
+        job: u64,
+        /// When.
+        at: Millis,
+        /// What was asked for.
+        spec: Box<JobSpec>,
+        /// By whom.
+        member: Box<Membership>,
+        /// Their word.
+        proof: Option<Proof>,
+        /// Whether the end should bring short output.
+        watched: bool,
+    },
+    /// The VO's home confirmed that the person authorised the job.
+    Mandated {
+        /// The job.
+        job: u64,
+        /// Its statement.
+        mandate: String,
+    },
+    /// A site is being asked to run units.
+    Offered {
+        /// The job.
+        job: u64,
+        /// The units' task.
+        task: u16,
+        /// The site.
+        site: SiteId,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// Their attempt.
+        attempt: u16,
+    },
+    /// The site took them.
+    Accepted {
+        /// The job.
+        job: u64,
+        /// The site.
+        site: SiteId,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// Their attempt.
+        attempt: u16,
+    },
+    /// The site did not take them, or gave them back.
+    Returned {
+        /// The job.
+        job: u64,
+        /// The site.
+        site: SiteId,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// Their attempt.
+        attempt: u16,
+        /// When.
+        at: Millis,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Why something does not go on.
+    Noted {
+        /// The job.
+        job: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// No site can run the units.
+    Refused {
+        /// The job.
+        job: u64,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// When that was known.
+        at: Millis,
+    },
+    /// A host reported.
+    Happened {
+        /// The host.
+        site: SiteId,
+        /// The report's number there.
+        seq: u64,
+        /// The job; of another number than any job here when it is forgotten.
+        job: u64,
+        /// The attempt that the events belong to.
+        attempt: u16,
+        /// When it arrived.
+        at: Millis,
+        /// What.
+        events: Vec<HostedEvent>,
+    },
+    /// Units or the whole job are to end.
+    Cancelled {
+        /// The job.
+        job: u64,
+        /// When.
+        at: Millis,
+        /// The units; none: all.
+        units: Option<Vec<UnitRun>>,
+        /// Who asked.
+        by: String,
+    },
+    /// The job is no longer kept.
+    Forgotten {
+        /// The job.
+        job: u64,
+    },
+}
+
+/// A change of units hosted here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRecord {
+    /// Units were accepted.
+    Took {
+        /// The job.
+        job: JobId,
+        /// When.
+        at: Millis,
+        /// Its VO.
+        vo: VoId,
+        /// Its person.
+        member: Box<Membership>,
+        /// The person's authority.
+        mandate: String,
+        /// The task's place in the job.
+        task: u16,
+        /// The number of the task's first unit.
+        task_first: u32,
+        /// The task.
+        spec: Box<TaskSpec>,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// Their attempt.
+        attempt: u16,
+        /// Whether short output is wanted.
+        want_output: bool,
+    },
+    /// An envelope is being made.
+    Opened {
+        /// The job.
+        job: JobId,
+        /// Its serial.
+        serial: u32,
+        /// The node.
+        node: NodeId,
+        /// The node's boot.
+        boot: String,
+        /// Units at a time.
+        slots: u32,
+        /// Processors of one unit, thousandths.
+        cpu_milli: u32,
+        /// Memory of one unit, bytes.
+        memory_bytes: u64,
+    },
+    /// Units are being sent to a node.
+    Sent {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+        /// The units.
+        units: Vec<UnitRun>,
+    },
+    /// The node answers for all units sent to the envelope so far.
+    Held {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+    },
+    /// The node never got the units: they wait again.
+    Unsent {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+    },
+    /// A node reported.
+    Happened {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+        /// The number before the first event.
+        after: u64,
+        /// When it arrived.
+        at: Millis,
+        /// What.
+        events: Vec<UnitEvent>,
+    },
+    /// This core decided itself what became of units.
+    Decided {
+        /// The job.
+        job: JobId,
+        /// When.
+        at: Millis,
+        /// The units.
+        units: Vec<UnitRun>,
+        /// What.
+        what: Decision,
+    },
+    /// The owner wants units ended.
+    Cancelled {
+        /// The job.
+        job: JobId,
+        /// When.
+        at: Millis,
+        /// The units; none: all.
+        units: Option<Vec<UnitRun>>,
+    },
+    /// The owner does not want anything of the job any more.
+    Forgotten {
+        /// The job.
+        job: JobId,
+    },
+    /// The node has forgotten the envelope.
+    Closed {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+    },
+    /// An owner has stored reports.
+    Acknowledged {
+        /// The owner.
+        owner: SiteId,
+        /// Up to this number.
+        seq: u64,
+    },
+}
+
+/// What a host decides about units without their node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Nobody can say what became of them.
+    Lost {
+        /// What is known.
+        reason: String,
+    },
+    /// They have not started and go back to their owner.
+    Returned {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// They could not be started: the person has no right here any more.
+    NotStarted {
+        /// Why.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_and_a_newer_one_is_refused() {
+        let r = Record::Job(JobRecord::Forgotten { job: 3 });
+        let bytes = r.to_bytes().unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"r":{"job":{"forgotten":{"job":3}}}}"#);
+        assert_eq!(Record::from_bytes(&bytes).unwrap(), r);
+        let newer = br#"{"v":2,"r":{"new":1}}"#;
+        assert!(Record::from_bytes(newer).unwrap_err().message.contains("version 2"));
+        assert!(Record::from_bytes(b"").is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! What follows from a change: tasks and jobs that waited, and the jobs' own states.
+
+use super::apply::{ended_at, step};
+use super::job::Job;
+use super::table::{JobTable, Touched};
+use super::unit::Input;
+use xos_api::aem::{JobState, Reason};
+use xos_base::Millis;
+
+/// Whether what something waits for has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Ready,
+    NotYet,
+    Never,
+}
+
+impl JobTable {
+    /// Brings every touched job, and those that wait for it, to rest.
+    pub(super) fn settle(&mut self, at: Millis, touched: &mut Touched) {
+        let mut todo: Vec<u64> = touched.jobs.iter().copied().collect();
+        while let Some(number) = todo.pop() {
+            let before = self.jobs.get(&number).map(|j| j.state.is_final());
+            self.settle_job(number, at, touched);
+            let after = self.jobs.get(&number).map(|j| j.state.is_final());
+            if before == Some(false) && after == Some(true) {
+                // Only older jobs are waited for, so this ends.
+                todo.extend(self.dependents.remove(&number).unwrap_or_default());
+            }
+        }
+    }
+
+    pub(super) fn settle_job(&mut self, number: u64, at: Millis, touched: &mut Touched) {
+        let Some(job) = self.jobs.get(&number) else { return };
+        if job.state.is_final() {
+            return;
+        }
+        let at = if at == Millis(0) { job.submitted } else { at };
+        let jobs_before = self.jobs_before(job);
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let mut changed = false;
+        if job.tally.waiting() > 0 {
+            if let (Wait::Never, Some(text)) = &jobs_before {
+                let text = text.clone();
+                job.note(Reason { at, site: None, rule: "after".into(), text, task: None });
+            }
+            changed |= release(job, jobs_before.0, at);
+        }
+        let state = job.derive(at);
+        if state != job.state {
+            job.state = state;
+            changed = true;
+        }
+        if changed {
+            job.seq += 1;
+            touched.jobs.insert(number);
+        }
+        if job.tally.queued() > 0 {
+            self.ready.insert(number);
+        } else {
+            self.ready.remove(&number);
+        }
+        if let Some(at) = ended_at(job) {
+            self.ended.insert((at.0, number));
+        }
+    }
+
+    fn jobs_before(&self, job: &Job) -> (Wait, Option<String>) {
+        let mut wait = Wait::Ready;
+        for id in &job.spec.after_jobs {
+            match self.jobs.get(&id.number).map(|j| &j.state) {
+                Some(JobState::Done { .. }) => {}
+                Some(s) if !s.is_final() => wait = Wait::NotYet,
+                Some(s) => {
+                    let text = format!("job {id}, which this one waited for, is {}", s.word());
+                    return (Wait::Never, Some(text));
+                }
+                // Forgotten: submission saw it, and nobody can know its end now.
+                None => {
+                    let text = format!("job {id}, which this one waited for, is no longer known");
+                    return (Wait::Never, Some(text));
+                }
+            }
+        }
+        (wait, None)
+    }
+}
+
+/// Lets go, or cancels, tasks that waited. Says whether anything changed.
+fn release(job: &mut Job, before: Wait, at: Millis) -> bool {
+    let mut any = false;
+    // Each round settles at least one task, or is the last.
+    for _ in 0..=job.tasks.len() {
+        let mut changed = false;
+        for task in 0..job.tasks.len() {
+            if job.tasks[task].tally.waiting() == 0 {
+                continue;
+            }
+            let wait = if before == Wait::Ready { tasks_before(job, task) } else { before };
+            let input = match wait {
+                Wait::NotYet => continue,
+                Wait::Ready => Input::Ready,
+                Wait::Never => Input::Cancel { when: at },
+            };
+            if wait == Wait::Never && before == Wait::Ready {
+                let name = job.spec.tasks[task].name.clone();
+                let text = format!("a task that {name} waited for did not succeed");
+                let rule = "after".into();
+                job.note(Reason { at, site: None, rule, text, task: Some(name) });
+            }
+            for unit in job.units_of(task) {
+                let waits = job.units[unit as usize].phase == super::unit::Phase::Waiting;
+                changed |= waits && step(job, unit, None, &input);
+            }
+        }
+        any |= changed;
+        if !changed {
+            break;
+        }
+    }
+    any
+}
+
+fn tasks_before(job: &Job, task: usize) -> Wait {
+    let mut wait = Wait::Ready;
+    for name in &job.spec.tasks[task].after {
+        let Some(i) = job.spec.tasks.iter().position(|t| t.name == *name) else {
+            return Wait::Never;
+        };
+        let t = &job.tasks[i].tally;
+        if t.bad() > 0 {
+            return Wait::Never;
+        }
+        if t.done() < t.total() {
+            wait = Wait::NotYet;
+        }
+    }
+    wait
+}

@@ -1,0 +1,143 @@
+//! All jobs that this core owns.
+
+use super::job::Job;
+use super::names::Names;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use xos_base::{JobId, NodeId, SiteId};
+
+/// What a change touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Jobs with something new to see.
+    pub jobs: BTreeSet<u64>,
+}
+
+/// The table of jobs. Changes only by [`JobTable::apply`].
+#[derive(Clone, Debug)]
+pub struct JobTable {
+    pub(super) site: SiteId,
+    pub(super) next: u64,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    pub(super) sites: Names<SiteId>,
+    pub(super) nodes: Names<NodeId>,
+    /// The last report stored, by host.
+    pub(super) seen: HashMap<u16, u64>,
+    /// Jobs with queued units.
+    pub(super) ready: BTreeSet<u64>,
+    /// Jobs that wait for the key.
+    pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
+    /// Ended jobs, by when they did.
+    pub(super) ended: BTreeSet<(u64, u64)>,
+}
+
+impl JobTable {
+    /// An empty table for the core of `site`.
+    pub fn new(site: SiteId) -> JobTable {
+        JobTable {
+            site,
+            next: 1,
+            jobs: BTreeMap::new(),
+            sites: Names::default(),
+            nodes: Names::default(),
+            seen: HashMap::new(),
+            ready: BTreeSet::new(),
+            dependents: BTreeMap::new(),
+            ended: BTreeSet::new(),
+        }
+    }
+
+    /// This core's site.
+    pub fn site(&self) -> &SiteId {
+        &self.site
+    }
+
+    /// The number that the next job gets.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many jobs are kept.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// The job with this number.
+    pub fn job(&self, number: u64) -> Option<&Job> {
+        self.jobs.get(&number)
+    }
+
+    /// The job, when it is owned here.
+    pub fn find(&self, id: &JobId) -> Option<&Job> {
+        if id.site == self.site { self.jobs.get(&id.number) } else { None }
+    }
+
+    /// All jobs, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// Jobs older than `before` (all, without it), newest first.
+    pub fn newest_first(&self, before: Option<u64>) -> impl Iterator<Item = &Job> {
+        self.jobs.range(..before.unwrap_or(u64::MAX)).rev().map(|(_, j)| j)
+    }
+
+    /// Jobs with units to place, oldest first.
+    pub fn ready(&self) -> impl Iterator<Item = &Job> {
+        self.ready.iter().filter_map(|n| self.jobs.get(n))
+    }
+
+    /// The id of a job here.
+    pub fn id(&self, number: u64) -> JobId {
+        JobId { site: self.site.clone(), number }
+    }
+
+    /// The site with this number.
+    pub fn site_name(&self, number: u16) -> Option<&SiteId> {
+        self.sites.name(number)
+    }
+
+    /// The number of a site, when it ever was asked.
+    pub fn site_number(&self, site: &SiteId) -> Option<u16> {
+        self.sites.known(site)
+    }
+
+    /// The node with this number.
+    pub fn node_name(&self, number: u16) -> Option<&NodeId> {
+        self.nodes.name(number)
+    }
+
+    /// The last report of a host that is stored here.
+    pub fn seen(&self, site: &SiteId) -> u64 {
+        self.sites.known(site).and_then(|n| self.seen.get(&n)).copied().unwrap_or(0)
+    }
+
+    /// Ended jobs, those that ended first in front: when, and the number.
+    pub fn ended(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ended.iter().copied()
+    }
+
+    /// The hosts that have or had units of a job.
+    pub fn hosts_of(&self, job: &Job) -> BTreeSet<SiteId> {
+        let mut numbers = BTreeSet::new();
+        for u in &job.units {
+            use super::unit::Phase as P;
+            match &u.phase {
+                P::Offered { at }
+                | P::Placed { at }
+                | P::Running { at, .. }
+                | P::Done { at, .. }
+                | P::Failed { at, .. }
+                | P::Lost { at, .. } => {
+                    numbers.insert(at.site);
+                }
+                _ => {}
+            }
+        }
+        numbers.into_iter().filter_map(|n| self.sites.name(n).cloned()).collect()
+    }
+}

@@ -1,0 +1,67 @@
+//! Keeps the control stream to the core.
+
+use super::Agent;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use xos_api::node::Hello;
+use xos_base::Error;
+use xos_net::Router;
+use xos_net::control::Control;
+
+/// First pause after a lost stream.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Connects to the core, again whenever the stream ends, until `stop`.
+pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
+    let mut router = Router::new();
+    agent.clone().register(&mut router);
+    let router = Arc::new(router);
+    let mut pause = PAUSE_MIN;
+    while !stop.is_cancelled() {
+        let connected = tokio::select! {
+            () = stop.cancelled() => return,
+            connected = connect(&agent, &router) => connected,
+        };
+        match connected {
+            Ok(control) => {
+                tracing::info!(node = %agent.node, "connected to the core");
+                pause = PAUSE_MIN;
+                let events = tokio::spawn(agent.clone().report_units(control.clone()));
+                tokio::select! {
+                    () = stop.cancelled() => control.close(),
+                    () = control.closed() => tracing::warn!("the core is gone: connecting again"),
+                }
+                events.abort();
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, pause_ms = pause.as_millis(), "no core");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Jitter from the clock's low bits spreads the nodes of a site after a core's restart.
+            () = tokio::time::sleep(pause + jitter(&agent, pause)) => {}
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn jitter(agent: &Agent, pause: Duration) -> Duration {
+    pause.mul_f64((agent.now().0 % 1000) as f64 / 2000.0)
+}
+
+async fn connect(agent: &Arc<Agent>, router: &Arc<Router>) -> Result<Arc<Control>, Error> {
+    let control = agent.link.connect(router.clone()).await?;
+    control
+        .call(Hello {
+            node: agent.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capacity: agent.capacity.clone(),
+            key: agent.key.clone(),
+        })
+        .await?;
+    Ok(control)
+}

@@ -1,0 +1,182 @@
+//! The node's part on the network: the control stream to its core, the accounts, tickets and
+//! volumes that the core brings, and the units that it orders.
+
+pub mod config;
+mod keep;
+mod link;
+mod machine;
+mod ops;
+pub mod tickets;
+pub mod units;
+mod volumes;
+mod vos;
+
+pub use config::Config;
+pub use link::run_link;
+pub use volumes::{MountSpec, TicketReply, TicketRequest};
+
+use crate::envelopes::Envelopes;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tickets::{Held, Tickets};
+use tokio_util::sync::CancellationToken;
+use vos::{Gathering, Vos};
+use xos_api::node::Capacity;
+use xos_api::site::SiteDescriptor;
+use xos_base::when::Clock;
+use xos_base::{Error, Millis, NodeId, SiteId, VoId};
+use xos_net::dial::{Dialer, NodeLink, StreamHandler};
+use xos_net::identity::key_fingerprint;
+use xos_net::{IdentityCell, Trust};
+
+/// What the agent is made of; `xosd` puts it together.
+pub struct Parts {
+    /// `[node]`.
+    pub config: Config,
+    /// The own site.
+    pub site: SiteId,
+    /// The state directory of `xosd`.
+    pub state: PathBuf,
+    /// The node's certificate and key.
+    pub identity: IdentityCell,
+    /// The trusted sites; the core keeps them up to date.
+    pub trust: Trust,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// What serves streams that others open to this node, by ALPN.
+    pub handlers: HashMap<Vec<u8>, StreamHandler>,
+    /// Told each VO's least valid epochs as they change.
+    pub watcher: Arc<dyn VoWatcher>,
+}
+
+/// Who wants to know what the core says about VOs: the object server.
+pub trait VoWatcher: Send + Sync {
+    /// The accounts of a VO changed.
+    fn vo_changed(&self, vo: &VoId, view: &vos::Vo);
+    /// The volumes that this node serves changed.
+    fn volumes_changed(&self, volumes: &[xos_api::node::VolumeMount]);
+}
+
+pub use vos::Vo;
+
+/// The running agent.
+pub struct Agent {
+    node: NodeId,
+    config: Config,
+    folder: PathBuf,
+    trust: Trust,
+    clock: Arc<dyn Clock>,
+    link: NodeLink,
+    key: String,
+    capacity: Capacity,
+    vos: Mutex<Vos>,
+    gathering: Mutex<Gathering>,
+    tickets: Arc<Tickets>,
+    units: units::Units,
+    volumes: volumes::Volumes,
+    watcher: Arc<dyn VoWatcher>,
+}
+
+impl Agent {
+    /// Reads the node's state, re-attaches to what runs, and writes the account file.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the state cannot be read, or envelopes not be had.
+    pub async fn start(parts: Parts) -> Result<Arc<Agent>, Error> {
+        let node = parts.site.node(&parts.config.name)?;
+        let folder = parts.state.join("node");
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| Error::internal(format!("cannot make {}: {e}", folder.display())))?;
+        let key = key_fingerprint(&parts.identity.get().chain()[0])?;
+        let capacity = machine::capacity(parts.config.cpu_milli, parts.config.memory_bytes)?;
+        let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
+        let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
+        let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
+        let envelopes = Envelopes::open(&folder).await?;
+        let tickets = Arc::new(Tickets::default());
+        let agent = Arc::new(Agent {
+            units: units::Units::new(node.clone(), envelopes),
+            volumes: volumes::Volumes::new(&folder, &parts.config.mounts, tickets.clone())?,
+            node,
+            config: parts.config,
+            folder,
+            trust: parts.trust,
+            clock: parts.clock,
+            link,
+            key,
+            capacity,
+            vos: Mutex::new(vos),
+            gathering: Mutex::default(),
+            tickets,
+            watcher: parts.watcher,
+        });
+        for site in agent.kept_sites()? {
+            agent.trust.add(site)?;
+        }
+        agent.write_accounts()?;
+        for (vo, view) in agent.lock_vos().iter() {
+            agent.watcher.vo_changed(vo, view);
+        }
+        Ok(agent)
+    }
+
+    /// The node's id.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Runs until `stop`: keeps the control stream, reports units, keeps mounts. Units and
+    /// mounts go on without it.
+    pub async fn run(self: Arc<Agent>, stop: CancellationToken) {
+        let volumes = tokio::spawn(self.clone().keep_volumes(stop.clone()));
+        run_link(self, stop).await;
+        if let Err(e) = volumes.await {
+            tracing::error!(error = %e, "the task that keeps mounts failed");
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    fn lock_vos(&self) -> MutexGuard<'_, Vos> {
+        self.vos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept_sites(&self) -> Result<Vec<SiteDescriptor>, Error> {
+        Ok(keep::read(&self.folder.join("sites.json"))?.unwrap_or_default())
+    }
+
+    /// Writes the account file that nss-xos reads.
+    fn write_accounts(&self) -> Result<(), Error> {
+        let local = machine::local_users()?;
+        let homes = self.config.homes.display().to_string();
+        let generation = self.now().0;
+        let file = self.lock_vos().accounts(generation, &homes, &local);
+        file.and_then(|f| f.write_atomic(&self.config.accounts)).map_err(|e| {
+            Error::internal(format!(
+                "cannot write the account file {}: {e}",
+                self.config.accounts.display()
+            ))
+        })
+    }
+
+    /// Verifies a ticket and holds it.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unauthenticated`] when it is forged, lapsed, or for another node.
+    fn take_ticket(&self, jws: &str) -> Result<Held, Error> {
+        let ticket = xos_net::ticket::verify(&self.trust, jws, self.now())?;
+        if ticket.claims.node != self.node || ticket.claims.key != self.key {
+            return Err(Error::unauthenticated("that ticket is for another node or key"));
+        }
+        let held = Held {
+            jws: jws.to_owned(),
+            membership: ticket.membership,
+            expires: ticket.claims.expires,
+        };
+        self.tickets.put(held.clone());
+        Ok(held)
+    }
+}

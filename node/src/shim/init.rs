@@ -1,0 +1,232 @@
+//! The envelope's init: pid 1 of its pid namespace, parent of its units.
+
+use super::launch::Plan;
+use super::procs;
+use super::spool;
+use super::{SPOOL_DIR, child};
+use crate::event::{Outcome, UnitUsage};
+use crate::frame::{self, Frames};
+use crate::proto::{FromInit, ToInit};
+use crate::spec::{Account, SLOTS_MAX, UnitSpec};
+use crate::sys::{self, Forked, Reaped, Slots};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::SystemTime;
+use xos_base::Millis;
+
+/// How many ended processes are collected before requests are looked at again.
+const REAP_ROUND_MAX: u32 = 512;
+/// Longest message for the launcher, in characters.
+const ERROR_CHARS_MAX: usize = 1000;
+
+struct Unit {
+    spec: Box<UnitSpec>,
+    slot: u32,
+    started: Millis,
+}
+
+struct Init<'a> {
+    account: &'a Account,
+    shim: UnixStream,
+    spool: OwnedFd,
+    failures: Slots,
+    /// By process id of the unit's first process.
+    units: HashMap<i32, Unit>,
+    out: Vec<u8>,
+}
+
+/// Runs in the child that the shim forked after it left its pid namespace. Ends when the shim
+/// does, or by KILL.
+pub(super) fn run(plan: &Plan, dir: &Path, mut shim: UnixStream) -> ! {
+    let ready = match prepare(plan, dir) {
+        Ok(parts) => parts,
+        Err(e) => {
+            let error = Some(e.chars().take(ERROR_CHARS_MAX).collect());
+            let mut out = Vec::new();
+            let told = frame::push(&FromInit::Ready { error }, &mut out)
+                .and_then(|()| shim.write_all(&out));
+            sys::exit_now(if told.is_ok() { 1 } else { 2 });
+        }
+    };
+    let (spool, failures, children) = ready;
+    let account = &plan.spec.account;
+    let mut init =
+        Init { account, shim, spool, failures, units: HashMap::new(), out: Vec::new() };
+    let r = init.tell(&FromInit::Ready { error: None }).and_then(|()| init.serve(&children));
+    sys::exit_now(if r.is_ok() { 0 } else { 1 })
+}
+
+fn prepare(plan: &Plan, dir: &Path) -> Result<(OwnedFd, Slots, SignalFd), String> {
+    fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
+        move |e| format!("{what}: {e}")
+    }
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(no("bind init to the shim"))?;
+    plan.cgroup.join().map_err(no("enter the control group"))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(no("make a mount namespace"))?;
+    // Mounts made on the node later appear here too; nothing mounted here appears there.
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+        .map_err(no("separate the mounts"))?;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), plain, None::<&str>)
+        .map_err(no("mount /proc for the envelope"))?;
+    sys::new_session_keyring().map_err(no("leave root's keyring"))?;
+    let spool = spool::open_dir(&dir.join(SPOOL_DIR)).map_err(no("open the spool folder"))?;
+    std::env::set_current_dir("/").map_err(no("enter /"))?;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).map_err(no("block signals"))?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(no("watch children"))?;
+    let failures = Slots::new(SLOTS_MAX as usize).map_err(no("reserve memory"))?;
+    Ok((spool, failures, children))
+}
+
+impl Init<'_> {
+    fn serve(&mut self, children: &SignalFd) -> std::io::Result<()> {
+        let mut inbox = Frames::default();
+        let mut more = false;
+        loop {
+            let mut fds = [
+                PollFd::new(&self.shim, PollFlags::IN),
+                PollFd::new(children, PollFlags::IN),
+            ];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut fds, more.then_some(&now)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let [asked, ended] = fds.map(|f| !f.revents().is_empty());
+            if asked {
+                if !inbox.fill(&mut &self.shim)? {
+                    return Ok(());
+                }
+                while let Some(message) = inbox.next()? {
+                    self.handle(message)?;
+                }
+            }
+            if ended {
+                while children.read_signal()?.is_some() {}
+            }
+            if ended || more {
+                more = self.reap()?;
+            }
+            self.flush()?;
+        }
+    }
+
+    fn handle(&mut self, message: ToInit) -> std::io::Result<()> {
+        match message {
+            ToInit::Start { slot, unit } => self.start(slot, unit),
+            ToInit::Signal { slot, kill } => {
+                let leader = self.units.iter().find(|(_, u)| u.slot == slot).map(|(pid, _)| *pid);
+                if let Some(leader) = leader {
+                    procs::signal(leader, kill);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, slot: u32, spec: Box<UnitSpec>) -> std::io::Result<()> {
+        let started = Millis::of(SystemTime::now());
+        match sys::fork() {
+            Ok(Forked::Child) => child::run(
+                &spec,
+                self.account,
+                self.spool.as_fd(),
+                &self.failures,
+                slot as usize,
+            ),
+            Ok(Forked::Parent(pid)) => {
+                self.units.insert(pid, Unit { spec, slot, started });
+                Ok(())
+            }
+            Err(e) => {
+                let errno = e.raw_os_error().unwrap_or(libc::EIO);
+                let reason = if errno == libc::EAGAIN {
+                    "cannot make a process: the envelope's limit of processes is reached".to_owned()
+                } else {
+                    format!("cannot make a process: {}", Errno::from_raw(errno).desc())
+                };
+                let outcome = Outcome::StartFailed { reason, errno };
+                self.tell(&FromInit::Ended { slot, outcome, usage: None })
+            }
+        }
+    }
+
+    /// Collects processes that ended. Whether there may be more.
+    fn reap(&mut self) -> std::io::Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        for _ in 0..REAP_ROUND_MAX {
+            let pid = match waitid(Id::All, flags) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(false),
+                Ok(status) => match status.pid() {
+                    Some(pid) => pid,
+                    None => return Ok(false),
+                },
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            if self.units.contains_key(&pid.as_raw()) {
+                // Not yet collected, so that the group's number cannot belong to anybody else.
+                match nix::sys::signal::killpg(pid, Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            let reaped = sys::reap(pid.as_raw())?;
+            if let Some(unit) = self.units.remove(&pid.as_raw()) {
+                let ended = self.ended(&unit, &reaped);
+                self.tell(&ended)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn ended(&self, unit: &Unit, r: &Reaped) -> FromInit {
+        let slot = unit.slot;
+        if let Some(failure) = child::unpack(self.failures.take(slot as usize)) {
+            let reason = child::reason(failure, &unit.spec, self.account);
+            let outcome = Outcome::StartFailed { reason, errno: failure.1 as i32 };
+            return FromInit::Ended { slot, outcome, usage: None };
+        }
+        let outcome = if libc::WIFSIGNALED(r.status) {
+            Outcome::Signaled { signal: libc::WTERMSIG(r.status) as u8, cause: None }
+        } else {
+            Outcome::Exited { code: libc::WEXITSTATUS(r.status) as u8, cause: None }
+        };
+        let usage = UnitUsage {
+            started: unit.started,
+            ended: Millis::of(SystemTime::now()),
+            user_us: r.user_us,
+            system_us: r.system_us,
+            max_rss_bytes: r.max_rss_bytes,
+            ..UnitUsage::default()
+        };
+        FromInit::Ended { slot, outcome, usage: Some(usage) }
+    }
+
+    fn tell(&mut self, message: &FromInit) -> std::io::Result<()> {
+        frame::push(message, &mut self.out)
+    }
+
+    /// The shim always reads, so this waits for it only shortly.
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.shim.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! Who may do what in a VO: a casbin model over the VO's roles, asked once at start into a table.
+//!
+//! Casbin costs microseconds to milliseconds a question, more for each rule; all VOs have the same
+//! rules in this version, so that one table of roles by actions answers everything in nanoseconds.
+//! The table is the golden file `tests/matrix.txt`.
+
+use crate::state::Vo;
+use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, MgmtApi};
+use std::collections::BTreeSet;
+use xos_api::vom::Actor;
+use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
+use xos_base::{Error, Millis, PersonId, RoleName, SiteId, VoId};
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// All, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The name in rules.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+named! {
+    /// What somebody is to a VO.
+    Role {
+        /// Any person who signed in.
+        Person = "person",
+        /// A member who can act.
+        Member = "member",
+        /// An administrator of the VO.
+        Admin = "admin",
+        /// An owner of the VO.
+        Owner = "owner",
+        /// An administrator of the VO's home site (elsewhere: of the site asked).
+        SiteAdmin = "site-admin",
+        /// The core of a trusted site.
+        Core = "core",
+        /// The core of a site that gave or offers the VO a share.
+        ShareCore = "share-core",
+        /// The core of the site asked.
+        OwnCore = "own-core",
+    }
+}
+
+named! {
+    /// What can be done in a VO.
+    Action {
+        /// See members, groups and shares.
+        See = "see",
+        /// See the shares.
+        SeeShares = "see-shares",
+        /// See who has applied.
+        SeeApplications = "see-applications",
+        /// Ask on behalf of this site's services.
+        Serve = "serve",
+        /// Read the log.
+        ReadLog = "read-log",
+        /// Apply, and take one's application back.
+        Apply = "apply",
+        /// End one's own membership.
+        Leave = "leave",
+        /// Admit or reject an applicant.
+        Admit = "admit",
+        /// Suspend, resume, remove a plain member, set the end of a membership.
+        ManageMember = "manage-member",
+        /// The same for administrators and owners; give and take those two roles.
+        ManagePrivileged = "manage-privileged",
+        /// Make and delete groups, put members into them.
+        ManageGroup = "manage-group",
+        /// Give and take other roles.
+        ManageRole = "manage-role",
+        /// Offer one's own site's share, and end it.
+        OfferShare = "offer-share",
+        /// Accept, refuse, end a site's share.
+        ManageShare = "manage-share",
+        /// Suspend and resume the VO.
+        SuspendVo = "suspend-vo",
+        /// Resume the VO after its home site suspended it.
+        OverruleSite = "overrule-site",
+        /// Note a volume.
+        MakeVolume = "make-volume",
+    }
+}
+
+/// The cheap comparison stands before `g`, which walks the role graph.
+const MODEL: &str = "
+[request_definition]
+r = sub, act
+[policy_definition]
+p = sub, act
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = r.act == p.act && g(r.sub, p.sub)
+";
+
+/// Who includes whom: an owner may do what an administrator may, and so on.
+const INCLUDES: &[(Role, Role)] = &[
+    (Role::Owner, Role::Admin),
+    (Role::Admin, Role::Member),
+    (Role::Member, Role::Person),
+    (Role::SiteAdmin, Role::Person),
+    (Role::ShareCore, Role::Core),
+    (Role::OwnCore, Role::Core),
+];
+
+const RULES: &[(Role, Action)] = &[
+    (Role::Person, Action::Apply),
+    (Role::Member, Action::See),
+    (Role::Member, Action::SeeShares),
+    (Role::Member, Action::Leave),
+    (Role::Admin, Action::SeeApplications),
+    (Role::Admin, Action::Admit),
+    (Role::Admin, Action::ManageMember),
+    (Role::Admin, Action::ManageGroup),
+    (Role::Admin, Action::ManageRole),
+    (Role::Admin, Action::ManageShare),
+    (Role::Admin, Action::MakeVolume),
+    (Role::Owner, Action::ManagePrivileged),
+    (Role::Owner, Action::SuspendVo),
+    (Role::SiteAdmin, Action::See),
+    (Role::SiteAdmin, Action::SeeShares),
+    (Role::SiteAdmin, Action::SuspendVo),
+    (Role::SiteAdmin, Action::OverruleSite),
+    (Role::Core, Action::OfferShare),
+    (Role::ShareCore, Action::SeeShares),
+    (Role::ShareCore, Action::ReadLog),
+    (Role::OwnCore, Action::See),
+    (Role::OwnCore, Action::SeeShares),
+    (Role::OwnCore, Action::Serve),
+    (Role::OwnCore, Action::ReadLog),
+    (Role::OwnCore, Action::MakeVolume),
+];
+
+/// The decisions, one bit for each role and action.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    allowed: BTreeSet<(Role, Action)>,
+}
+
+impl Policy {
+    /// Evaluates the rules.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the model does not hold together.
+    pub async fn built_in() -> Result<Policy, Error> {
+        let failed = |e: casbin::Error| Error::internal(format!("VO policy: {e}"));
+        let model = DefaultModel::from_str(MODEL).await.map_err(failed)?;
+        let mut enforcer =
+            Enforcer::new(model, MemoryAdapter::default()).await.map_err(failed)?;
+        let rules = RULES.iter().map(|(r, a)| vec![r.as_str().to_owned(), a.as_str().to_owned()]);
+        enforcer.add_policies(rules.collect()).await.map_err(failed)?;
+        let graph = INCLUDES.iter().map(|(a, b)| vec![a.as_str().to_owned(), b.as_str().to_owned()]);
+        enforcer.add_grouping_policies(graph.collect()).await.map_err(failed)?;
+        let mut allowed = BTreeSet::new();
+        for role in Role::ALL {
+            for action in Action::ALL {
+                if enforcer.enforce((role.as_str(), action.as_str())).map_err(failed)? {
+                    allowed.insert((*role, *action));
+                }
+            }
+        }
+        Ok(Policy { allowed })
+    }
+
+    /// Whether a role may do something.
+    pub fn allows(&self, role: Role, action: Action) -> bool {
+        self.allowed.contains(&(role, action))
+    }
+
+    /// Lets `subject` do `action` in a VO, or says why not.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Denied`].
+    pub fn authorise(
+        &self,
+        vo: &Vo,
+        subject: &Subject,
+        action: Action,
+        now: Millis,
+    ) -> Result<Grant, Error> {
+        let roles = subject.roles(vo, now);
+        if roles.iter().any(|r| self.allows(*r, action)) {
+            return Ok(Grant { vo: vo.id.clone(), subject: subject.clone(), action, roles });
+        }
+        let needed: Vec<&str> =
+            Role::ALL.iter().filter(|r| self.allows(**r, action)).map(|r| r.as_str()).collect();
+        Err(Error::denied(format!("{subject} may not {} in {}", action.as_str(), vo.id))
+            .hint(format!("it takes one of: {}", needed.join(", "))))
+    }
+}
+
+/// Who asks, after proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A person.
+    Person {
+        /// Who.
+        person: PersonId,
+        /// Whether they administer this site.
+        site_admin: bool,
+        /// How much of what they are in the VO their proof carries.
+        carried: Carried,
+    },
+    /// The core of another site.
+    Core(SiteId),
+    /// The core of this site.
+    OwnCore(SiteId),
+}
+
+/// How much of a person's standing in a VO a proof carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// All: the person signed in.
+    All,
+    /// Membership and at most these roles: a credential in the VO.
+    Roles(BTreeSet<RoleName>),
+    /// Nothing but who they are: a credential in another VO, which must not open this one.
+    Nothing,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::Person { person, .. } => person.fmt(f),
+            Subject::Core(site) | Subject::OwnCore(site) => write!(f, "the core of {site}"),
+        }
+    }
+}
+
+impl Subject {
+    /// What the subject is to the VO.
+    pub fn roles(&self, vo: &Vo, now: Millis) -> BTreeSet<Role> {
+        let mut roles = BTreeSet::new();
+        match self {
+            Subject::Person { person, site_admin, carried } => {
+                roles.insert(Role::Person);
+                if *site_admin {
+                    roles.insert(Role::SiteAdmin);
+                }
+                let member = vo.members.get(person).filter(|m| m.acts(now));
+                let Some(m) = member.filter(|_| *carried != Carried::Nothing) else {
+                    return roles;
+                };
+                roles.insert(Role::Member);
+                let holds = |role: &str| {
+                    let named = |r: &RoleName| r.as_str() == role;
+                    let carries = match carried {
+                        Carried::All => true,
+                        Carried::Roles(some) => some.iter().any(named),
+                        Carried::Nothing => false,
+                    };
+                    carries && m.roles.iter().any(named)
+                };
+                if holds(ROLE_ADMIN) {
+                    roles.insert(Role::Admin);
+                }
+                if holds(ROLE_OWNER) {
+                    roles.insert(Role::Owner);
+                }
+            }
+            Subject::Core(site) => {
+                roles.insert(Role::Core);
+                if vo.shares.contains_key(site) {
+                    roles.insert(Role::ShareCore);
+                }
+            }
+            Subject::OwnCore(_) => {
+                roles.insert(Role::OwnCore);
+            }
+        }
+        roles
+    }
+
+    /// The person, when it is one.
+    pub fn person(&self) -> Option<&PersonId> {
+        match self {
+            Subject::Person { person, .. } => Some(person),
+            _ => None,
+        }
+    }
+
+    /// Who stands in the log.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Subject::Person { person, .. } => Actor::Person(person.clone()),
+            Subject::Core(site) | Subject::OwnCore(site) => Actor::Site(site.clone()),
+        }
+    }
+}
+
+/// The proof that [`Policy::authorise`] was asked; nothing else makes one.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    vo: VoId,
+    subject: Subject,
+    action: Action,
+    roles: BTreeSet<Role>,
+}
+
+impl Grant {
+    /// In which VO.
+    pub fn vo(&self) -> &VoId {
+        &self.vo
+    }
+
+    /// Who.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// What.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Whether the subject has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    /// Shows a right that somebody gained or lost without meaning to.
+    #[tokio::test]
+    async fn golden_matrix() {
+        let policy = Policy::built_in().await.unwrap();
+        let mut text = format!("{:18}", "");
+        for role in Role::ALL {
+            write!(text, " {}", role.as_str()).unwrap();
+        }
+        for action in Action::ALL {
+            write!(text, "\n{:18}", action.as_str()).unwrap();
+            for role in Role::ALL {
+                let mark = if policy.allows(*role, *action) { "yes" } else { "-" };
+                write!(text, " {mark:<1$}", role.as_str().len()).unwrap();
+            }
+            text.truncate(text.trim_end().len());
+        }
+        text.push('\n');
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/matrix.txt");
+        if std::env::var_os("XOS_BLESS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(text, golden, "rights changed; if meant so: XOS_BLESS=1 cargo nextest run");
+    }
+}

@@ -1,0 +1,99 @@
+//! The command line of `xosd`.
+
+use super::config::DEFAULT_PATH;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use xos_base::SiteId;
+
+/// The daemon of XOS: a site's core, or a node.
+#[derive(Debug, Parser)]
+#[command(name = "xosd", version, about, after_help = EXAMPLES)]
+pub struct Args {
+    /// Write the log as JSON, a line each.
+    #[arg(long, global = true)]
+    pub json_log: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  xosd setup --site rennes --address core.rennes.example:7443 --admin ada
+  xosd join xos-join:n1.rennes:... --core core.rennes.example:7443
+  xosd run
+
+The log goes to standard error; XOS_LOG sets its level (`info`, `xos_net=debug`, ...).
+Exit codes: 0 clean stop, 64 bad configuration or arguments, 70 a fault, 75 try again later.";
+
+/// What `xosd` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the services that the configuration holds.
+    Run {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Read the configuration and say what is wrong with it.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Make this machine the core of a new site.
+    Setup(Setup),
+    /// Make this machine a node of a site.
+    Join(Join),
+    /// Mount a volume; started by a node's xosd.
+    #[command(hide = true)]
+    Mount {
+        /// The file that says what to mount.
+        spec: PathBuf,
+    },
+}
+
+/// `xosd setup`.
+#[derive(Debug, clap::Args)]
+pub struct Setup {
+    /// The site's id: 1 to 24 of a-z, 0-9 and '-'.
+    #[arg(long)]
+    pub site: SiteId,
+    /// Where others reach this core, `host:port`; may be given several times.
+    #[arg(long = "address", required = true)]
+    pub addresses: Vec<String>,
+    /// Further DNS names and IP addresses for the core's certificate, for browsers.
+    #[arg(long = "name")]
+    pub names: Vec<String>,
+    /// The name of the first site administrator.
+    #[arg(long)]
+    pub admin: String,
+    /// A file with the administrator's password, `-` for standard input; asked for otherwise.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
+    /// Where to keep state.
+    #[arg(long, default_value = "/var/lib/xos")]
+    pub state: PathBuf,
+    /// The configuration file to write.
+    #[arg(long, default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// `xosd join`.
+#[derive(Debug, clap::Args)]
+pub struct Join {
+    /// The one-time token that `xos node token` printed, or `-` to read it from standard input.
+    pub token: String,
+    /// Where the core listens, `host:port`.
+    #[arg(long)]
+    pub core: String,
+    /// Keep no file objects on this node.
+    #[arg(long)]
+    pub no_osd: bool,
+    /// Where to keep state.
+    #[arg(long, default_value = "/var/lib/xos")]
+    pub state: PathBuf,
+    /// The configuration file to write.
+    #[arg(long, default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+}

@@ -1,0 +1,245 @@
+//! What a handle may do at the OSDs: its capability, renewed before it lapses, and the calls that
+//! carry it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::debug;
+use xtreemfs_proto::{Capability, Layout, mrc::open_flags, osd};
+
+use super::piece::Piece;
+use crate::call::Repeat;
+use crate::limits::{PROOFS_MAX, RENEW_FRACTION, RENEW_PAUSE};
+use crate::link::Links;
+use crate::mrc::Mrc;
+use crate::{Error, Ino, Member, OpenMode, Peer, Result};
+
+/// A capability as the MRC gave it.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) token: Bytes,
+    pub(crate) layout: Arc<Layout>,
+    /// How many truncations it knows of.
+    pub(crate) epoch: u32,
+    renew_at: Instant,
+    lapses_at: Instant,
+}
+
+impl Grant {
+    /// Reads when the token lapses, by its life counted from now; `None` if it is none.
+    pub(crate) fn new(token: Bytes, layout: Arc<Layout>) -> Option<Grant> {
+        let capability = Capability::peek(&token)?;
+        let life = Duration::from_millis(capability.valid_ms());
+        let now = Instant::now();
+        let lapses_at = now.checked_add(life)?;
+        let renew_at = lapses_at.checked_sub(life / RENEW_FRACTION).unwrap_or(now);
+        let epoch = capability.truncate_epoch;
+        Some(Grant { token, layout, epoch, renew_at, lapses_at })
+    }
+}
+
+/// The OSDs of a layout, as peers.
+pub(crate) fn peers(layout: &Layout) -> Vec<Peer> {
+    layout.osds.iter().map(|id| Peer::Osd(Arc::from(id.as_str()))).collect()
+}
+
+/// A handle's rights.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    mrc: Arc<Mrc>,
+    who: Member,
+    ino: Ino,
+    mode: OpenMode,
+    layout: Arc<Layout>,
+    peers: Vec<Peer>,
+    grant: Mutex<Arc<Grant>>,
+    /// Held while renewing; when the last attempt failed.
+    renewing: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl Rights {
+    pub(crate) fn new(
+        mrc: Arc<Mrc>,
+        who: Member,
+        ino: Ino,
+        mode: OpenMode,
+        grant: Grant,
+    ) -> Rights {
+        let layout = Arc::clone(&grant.layout);
+        let peers = peers(&layout);
+        let grant = Mutex::new(Arc::new(grant));
+        Rights { mrc, who, ino, mode, layout, peers, grant, renewing: Default::default() }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn who(&self) -> Member {
+        self.who
+    }
+
+    /// The capability as it is.
+    pub(crate) fn grant(&self) -> Arc<Grant> {
+        Arc::clone(&self.grant.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The capability, renewed first when it is about to lapse.
+    pub(crate) async fn current(&self) -> Result<Arc<Grant>> {
+        let grant = self.grant();
+        if Instant::now() < grant.renew_at {
+            return Ok(grant);
+        }
+        match self.renewed(&grant).await {
+            Ok(renewed) => Ok(renewed),
+            Err(error) if Instant::now() < grant.lapses_at => {
+                debug!(ino = %self.ino, %error, "not renewed; the old capability is still good");
+                Ok(grant)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A capability that knows of at least so many truncations.
+    pub(crate) async fn at_epoch(&self, epoch: u32) -> Result<Arc<Grant>> {
+        let grant = self.current().await?;
+        if grant.epoch >= epoch { Ok(grant) } else { self.renewed(&grant).await }
+    }
+
+    /// A newer capability than `old`: another task's, or one asked for now.
+    async fn renewed(&self, old: &Arc<Grant>) -> Result<Arc<Grant>> {
+        let mut failed = self.renewing.lock().await;
+        let present = self.grant();
+        if !Arc::ptr_eq(&present, old) {
+            return Ok(present);
+        }
+        if failed.is_some_and(|at| at.elapsed() < RENEW_PAUSE) {
+            let reason = format!("the right to inode {} was not renewed a moment ago", self.ino);
+            return Err(Error::local(libc::EACCES, reason));
+        }
+        match self.ask(&present).await {
+            Ok(grant) => {
+                let grant = Arc::new(grant);
+                *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&grant);
+                *failed = None;
+                Ok(grant)
+            }
+            Err(error) => {
+                *failed = Some(Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    /// Renews; where the MRC wants a new open (lapsed long ago, or the membership changed), opens
+    /// anew with the rights the person has now.
+    async fn ask(&self, present: &Grant) -> Result<Grant> {
+        match self.mrc.renew(self.who, present).await {
+            Err(error)
+                if error.is_refusal(libc::EKEYEXPIRED) || error.is_refusal(libc::EKEYREVOKED) =>
+            {
+                let opened = self.mrc.open(self.who, self.ino, flags(self.mode)).await?;
+                if *opened.grant.layout != *self.layout {
+                    let reason = format!("inode {} lies elsewhere now: open it again", self.ino);
+                    return Err(Error::local(libc::ESTALE, reason));
+                }
+                Ok(opened.grant)
+            }
+            renewed => renewed,
+        }
+    }
+
+    /// Calls an OSD; with a new capability when it says that this one is no longer good.
+    async fn call<P, F>(&self, osd: usize, request: F, data: Bytes) -> Result<(P::Reply, Bytes)>
+    where
+        P: xtreemfs_proto::Procedure,
+        F: Fn(Bytes) -> P::Request,
+    {
+        let peer = self.peers.get(osd).ok_or_else(|| {
+            Error::local(libc::EIO, format!("inode {} has no OSD number {osd}", self.ino))
+        })?;
+        let mut grant = self.current().await?;
+        let mut proofs = 1;
+        loop {
+            let request = request(grant.token.clone());
+            let links = &self.mrc.links;
+            let result = links.call::<P>(peer, None, &request, data.clone(), Repeat::Always).await;
+            match result {
+                Err(error)
+                    if proofs < PROOFS_MAX
+                        && (error.is_refusal(libc::EKEYEXPIRED)
+                            || error.is_refusal(libc::EKEYREVOKED)) =>
+                {
+                    grant = self.renewed(&grant).await?;
+                    proofs += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Reads a piece; fewer bytes mean that the OSD holds no more.
+    pub(crate) async fn read(&self, piece: &Piece) -> Result<Bytes> {
+        let length = u32::try_from(piece.length).unwrap_or(u32::MAX);
+        let request = |capability| osd::ReadRequest {
+            capability,
+            object: piece.object,
+            offset: piece.in_object,
+            length,
+        };
+        let (_, data) = self.call::<osd::Read, _>(piece.osd, request, Bytes::new()).await?;
+        if data.len() > piece.length {
+            let detail = format!("{} bytes where {} were asked for", data.len(), piece.length);
+            let peer = self.peers.get(piece.osd).cloned().unwrap_or(self.mrc.peer.clone());
+            return Err(Error::Protocol { operation: "Read", peer, detail });
+        }
+        Ok(data)
+    }
+
+    /// Writes a piece; answers the number of truncations the OSD knows of.
+    pub(crate) async fn write(&self, piece: &Piece, data: Bytes) -> Result<u32> {
+        let request = |capability| osd::WriteRequest {
+            capability,
+            object: piece.object,
+            offset: piece.in_object,
+        };
+        let (reply, _) = self.call::<osd::Write, _>(piece.osd, request, data).await?;
+        Ok(reply.truncate_epoch)
+    }
+
+    /// Makes what one OSD was given durable.
+    pub(crate) async fn sync(&self, osd: usize) -> Result<()> {
+        let request = |capability| osd::FileRequest { capability };
+        self.call::<osd::Fsync, _>(osd, request, Bytes::new()).await?;
+        Ok(())
+    }
+}
+
+/// The MRC's flags for an open that neither creates nor truncates.
+pub(crate) fn flags(mode: OpenMode) -> u32 {
+    let read = if mode.read || mode.execute { open_flags::READ } else { 0 };
+    let write = if mode.write { open_flags::WRITE } else { 0 };
+    read | write
+}
+
+/// Tells all OSDs of a file its new size, with the capability that the truncation brought.
+pub(crate) async fn truncate_objects(links: &Links, grant: &Grant, size: u64) -> Result<()> {
+    let calls = peers(&grant.layout).into_iter().map(|peer| async move {
+        let request = osd::TruncateRequest { capability: grant.token.clone(), size };
+        let call = links.call::<osd::Truncate>(&peer, None, &request, Bytes::new(), Repeat::Always);
+        call.await.map(drop)
+    });
+    futures_util::future::try_join_all(calls).await.map(drop)
+}
+
+/// Deletes a file's objects on all its OSDs; every OSD is asked, whatever the others say.
+pub(crate) async fn delete_objects(links: &Links, grant: &Grant) -> Result<()> {
+    let calls = peers(&grant.layout).into_iter().map(|peer| async move {
+        let request = osd::FileRequest { capability: grant.token.clone() };
+        let call = links.call::<osd::Unlink>(&peer, None, &request, Bytes::new(), Repeat::Always);
+        call.await.map(drop)
+    });
+    futures_util::future::join_all(calls).await.into_iter().collect()
+}

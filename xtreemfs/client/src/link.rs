@@ -1,0 +1,191 @@
+//! Connections to services: one per service, made anew when lost, with the people on it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
+use xtreemfs_proto::{CallError, Channel};
+
+use crate::connect::{Connector, Tickets};
+use crate::limits::{ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTIONS_MAX, SLOTS_PER_CONNECTION};
+use crate::{Member, Peer};
+
+/// Why there is no connection or no slot on it. Nothing was sent yet, so that trying again is safe.
+#[derive(Debug, Clone)]
+pub(crate) enum LinkError {
+    /// Try again later.
+    Later(Arc<str>),
+    /// This peer can never be reached.
+    Never(Arc<str>),
+}
+
+/// All connections of a client.
+pub(crate) struct Links {
+    connector: Arc<dyn Connector>,
+    pub(crate) tickets: Arc<dyn Tickets>,
+    places: Mutex<HashMap<Peer, Arc<Place>>>,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}
+
+/// Where the connection to one service is kept; its lock is held while connecting, so that many
+/// who want it make one attempt together.
+type Place = tokio::sync::Mutex<Kept>;
+
+#[derive(Debug, Default)]
+struct Kept {
+    link: Option<Arc<Link>>,
+    failure: Option<(Instant, LinkError)>,
+}
+
+/// A connection and the slots that people have on it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) channel: Channel,
+    slots: Mutex<HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>>,
+}
+
+/// A person's slot, valid for one version of the ticket.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    number: u32,
+    version: u64,
+    until: Instant,
+}
+
+impl Links {
+    pub(crate) fn new(connector: Arc<dyn Connector>, tickets: Arc<dyn Tickets>) -> Links {
+        Links { connector, tickets, places: Mutex::default() }
+    }
+
+    fn place(&self, peer: &Peer) -> Arc<Place> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = places.get(peer) {
+            return Arc::clone(place);
+        }
+        if places.len() >= CONNECTIONS_MAX {
+            // In use are those that somebody holds: the place itself or its link.
+            places.retain(|_, place| Arc::strong_count(place) > 1 || in_use(place));
+        }
+        Arc::clone(places.entry(peer.clone()).or_default())
+    }
+
+    /// The connection to a service, made now if there is none.
+    pub(crate) async fn link(&self, peer: &Peer) -> Result<Arc<Link>, LinkError> {
+        let asked = Instant::now();
+        let place = self.place(peer);
+        let mut kept = place.lock().await;
+        if let Some(link) = kept.link.as_ref().filter(|link| !link.channel.is_closed()) {
+            return Ok(Arc::clone(link));
+        }
+        kept.link = None;
+        if let Some((at, error)) = &kept.failure
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        match self.connect(peer).await {
+            Ok(link) => {
+                *kept = Kept { link: Some(Arc::clone(&link)), failure: None };
+                Ok(link)
+            }
+            Err(error) => {
+                kept.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self, peer: &Peer) -> Result<Arc<Link>, LinkError> {
+        let stream = timeout(CONNECT_DEADLINE, self.connector.connect(peer))
+            .await
+            .map_err(|_| LinkError::Later("no connection in time".into()))?
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => LinkError::Never(error.to_string().into()),
+                _ => LinkError::Later(error.to_string().into()),
+            })?;
+        Ok(Arc::new(Link { channel: Channel::new(stream), slots: Mutex::default() }))
+    }
+
+    /// Takes a connection out of use, if it still is the one in use. Calls under way on it go on.
+    pub(crate) async fn discard(&self, peer: &Peer, link: &Arc<Link>) {
+        let place = self.place(peer);
+        let mut kept = place.lock().await;
+        if kept.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link)) {
+            kept.link = None;
+        }
+    }
+}
+
+fn in_use(place: &Place) -> bool {
+    match place.try_lock() {
+        Ok(kept) => kept.link.as_ref().is_some_and(|link| Arc::strong_count(link) > 1),
+        Err(_) => true,
+    }
+}
+
+/// What became of the attempt to get a slot.
+pub(crate) enum SlotError {
+    /// The service refused the ticket, or the call failed.
+    Call(CallError),
+    /// The connection serves as many people as it may.
+    Full,
+}
+
+impl Link {
+    fn slots(
+        &self,
+    ) -> MutexGuard<'_, HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The person's slot, by showing the ticket if it is new here.
+    pub(crate) async fn slot(
+        &self,
+        member: Member,
+        ticket: &crate::Ticket,
+    ) -> Result<u32, SlotError> {
+        let place = {
+            let mut slots = self.slots();
+            if slots.len() >= SLOTS_PER_CONNECTION && !slots.contains_key(&member) {
+                return Err(SlotError::Full);
+            }
+            Arc::clone(slots.entry(member).or_default())
+        };
+        let mut slot = place.lock().await;
+        let now = Instant::now();
+        if let Some(s) = slot.filter(|s| s.version == ticket.version && now < s.until) {
+            return Ok(s.number);
+        }
+        let replace = slot.map(|s| s.number);
+        let request = AuthenticateRequest { ticket: ticket.bytes.clone(), replace };
+        let (reply, _) = self
+            .channel
+            .call::<Authenticate>(None, &request, Bytes::new(), ANSWER_DEADLINE)
+            .await
+            .map_err(SlotError::Call)?;
+        let valid = std::time::Duration::from_millis(reply.valid_ms);
+        let until = now.checked_add(valid).unwrap_or(now);
+        *slot = Some(Slot { number: reply.slot, version: ticket.version, until });
+        Ok(reply.slot)
+    }
+
+    /// Forgets a slot that the service no longer accepts.
+    pub(crate) async fn forget(&self, member: Member, number: u32) {
+        let place = self.slots().get(&member).cloned();
+        if let Some(place) = place {
+            let mut slot = place.lock().await;
+            if slot.is_some_and(|s| s.number == number) {
+                *slot = None;
+            }
+        }
+    }
+}
