@@ -1,1 +1,7 @@
-//! Application execution management: jobs, units, JSDL, choice of resources, journal.
+//! Application execution management: jobs and units.
+
+#[cfg(test)]
+mod golden;
+pub mod state;
+#[cfg(test)]
+mod testing;

@@ -12,7 +12,7 @@ mod unit;
 pub use array::{Array, ArrayError, Range};
 pub use host::{
     AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, HostedEvent,
-    HostedRun, Pool, Refusal, SiteCapacity, UnitRun,
+    HostedRun, Pool, Refusal, ShareRoom, SiteCapacity, UnitRun,
 };
 pub use job::{
     CancelJob, CancelUnits, Cancelled, Counts, GetJob, InlineOutput, JobEnd, JobEvent, JobFilter,

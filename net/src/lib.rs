@@ -5,6 +5,7 @@ pub mod caller;
 pub mod client;
 pub mod control;
 pub mod dial;
+pub mod discover;
 pub mod frames;
 pub mod grid;
 pub mod http;

@@ -33,6 +33,7 @@ mod command;
 mod config;
 mod error;
 mod etc;
+pub mod grid;
 pub mod helper;
 mod host;
 mod identity;

@@ -1,10 +1,11 @@
 //! What each record does to the table of jobs.
 
+use super::host::Report;
 use super::job::Job;
 use super::names::NONE;
 use super::record::JobRecord;
 use super::runs;
-use super::table::{JobTable, Touched};
+use super::{JobTable, Touched};
 use super::unit::{Input, Phase, Place, Used};
 use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitRun, Usage};
 use xos_base::{Millis, NodeId, SiteId};
@@ -44,8 +45,12 @@ impl JobTable {
             JobRecord::Refused { job, units, at } => {
                 self.each(*job, units, None, &Input::NoSite { when: *at }, &mut touched);
             }
-            JobRecord::Happened { site, seq, job, attempt, at, events } => {
-                self.happened(site, *seq, *at, &mut touched);
+            JobRecord::Happened { site, seq, job, attempt, at: _, events } => {
+                let number = self.sites.number(site);
+                if number != NONE {
+                    let seen = self.seen.entry(number).or_insert(0);
+                    *seen = (*seen).max(*seq);
+                }
                 self.hosted(site, *job, *attempt, events, &mut touched);
             }
             JobRecord::Cancelled { job, at, units, by } => {
@@ -124,12 +129,13 @@ impl JobTable {
         });
     }
 
-    fn happened(&mut self, site: &SiteId, seq: u64, _at: Millis, _touched: &mut Touched) {
-        let number = self.sites.number(site);
-        if number != NONE {
-            let seen = self.seen.entry(number).or_insert(0);
-            *seen = (*seen).max(seq);
-        }
+    /// What this core, as host, reports to itself as owner.
+    pub(super) fn apply_own(&mut self, job: u64, report: &Report, at: Millis) -> Touched {
+        let mut touched = Touched::default();
+        let site = self.site.clone();
+        self.hosted(&site, job, report.attempt, &report.events, &mut touched);
+        self.settle(at, &mut touched);
+        touched
     }
 
     /// What a host says happened to its units; units that it does not have stay untouched.
@@ -162,15 +168,6 @@ impl JobTable {
                     let hit = step(j, e.unit, Some(attempt), &input);
                     if hit {
                         j.charge(Usage::from(used));
-                    }
-                    hit
-                }
-                HostedRun::Returned { refusal } => {
-                    let input = Input::Return { site: number, when: e.at };
-                    let hit = step(j, e.unit, Some(attempt), &input);
-                    if hit {
-                        let unit = [UnitRun { first: e.unit, count: 1 }];
-                        j.note(reason_of(j, e.at, site, &unit, refusal));
                     }
                     hit
                 }

@@ -11,19 +11,33 @@ pub const NAMES_MAX: usize = 60_000;
 pub const NONE: u16 = u16::MAX;
 
 /// A table of names.
-#[derive(Clone, Debug)]
-pub struct Names<T> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names<T: Eq + Hash> {
     list: Vec<T>,
     numbers: HashMap<T, u16>,
 }
 
-impl<T> Default for Names<T> {
+impl<T: Eq + Hash> Default for Names<T> {
     fn default() -> Self {
         Names { list: Vec::new(), numbers: HashMap::new() }
     }
 }
 
 impl<T: Clone + Eq + Hash> Names<T> {
+    /// A table with these names, in the order of their numbers.
+    pub fn of(list: Vec<T>) -> Names<T> {
+        let mut names = Names::default();
+        for name in &list {
+            names.number(name);
+        }
+        names
+    }
+
+    /// All names, in the order of their numbers.
+    pub fn all(&self) -> &[T] {
+        &self.list
+    }
+
     /// The number of `name`, given now if it has none; [`NONE`] when the table is full.
     pub fn number(&mut self, name: &T) -> u16 {
         if let Some(n) = self.numbers.get(name) {

@@ -317,11 +317,6 @@ pub enum Decision {
         /// What is known.
         reason: String,
     },
-    /// They have not started and go back to their owner.
-    Returned {
-        /// Why.
-        refusal: Refusal,
-    },
     /// They could not be started: the person has no right here any more.
     NotStarted {
         /// Why.

@@ -2,7 +2,7 @@
 
 use super::apply::{ended_at, step};
 use super::job::Job;
-use super::table::{JobTable, Touched};
+use super::{JobTable, Touched};
 use super::unit::Input;
 use xos_api::aem::{JobState, Reason};
 use xos_base::Millis;

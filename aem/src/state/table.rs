@@ -5,15 +5,8 @@ use super::names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use xos_base::{JobId, NodeId, SiteId};
 
-/// What a change touched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Jobs with something new to see.
-    pub jobs: BTreeSet<u64>,
-}
-
 /// The table of jobs. Changes only by [`JobTable::apply`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobTable {
     pub(super) site: SiteId,
     pub(super) next: u64,

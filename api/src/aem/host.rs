@@ -3,7 +3,7 @@
 use super::{InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request, subscribe};
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Membership, Millis, NodeId, UnitId, VoId};
+use xos_base::{JobId, Millis, NodeId, UnitId, VoId};
 
 /// Units that follow one another in a job's numbering and belong to one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,9 +25,8 @@ pub struct HostUnits {
     pub job: JobId,
     /// The VO.
     pub vo: VoId,
-    /// The person's membership when the job was submitted; the host uses its own newer one.
-    pub member: Membership,
-    /// The word of the VO's home CDA that the person authorised the job (`xos_api::cda`).
+    /// The word of the VO's home that the person authorised the job
+    /// ([`crate::cda::Mandate`]): who that person is stands there and nowhere else.
     pub mandate: String,
     /// The task's place in the job.
     pub task: u16,
@@ -39,6 +38,8 @@ pub struct HostUnits {
     pub units: Vec<UnitRun>,
     /// The attempt, from 0; greater when the author allowed units to run again.
     pub attempt: u16,
+    /// A host that reads this later, by its clock, refuses: the owner may have asked elsewhere.
+    pub until: Millis,
     /// Somebody watches, and the job has this one unit: short output comes with its end.
     #[serde(default)]
     pub want_output: bool,
@@ -160,11 +161,6 @@ pub enum HostedRun {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<InlineOutput>,
     },
-    /// The host gives it back unstarted: its policy changed, its nodes are gone.
-    Returned {
-        /// Why.
-        refusal: Refusal,
-    },
 }
 
 /// The room that a site has.
@@ -175,6 +171,21 @@ pub struct SiteCapacity {
     pub pools: Vec<Pool>,
     /// Units accepted and not started.
     pub waiting: u32,
+    /// What is left of the shares of VOs for which the asking site has units here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareRoom>,
+}
+
+/// What is left of a VO's share at a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareRoom {
+    /// The VO.
+    pub vo: VoId,
+    /// Processors, in thousandths of one.
+    pub cpu_milli: u64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// The nodes of one architecture at a site.

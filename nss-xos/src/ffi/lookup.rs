@@ -5,7 +5,7 @@ use std::{ffi::CStr, path::Path};
 use libc::{c_char, group, passwd};
 use xos_base::accounts::{AccountsFile, AccountsView};
 
-use super::{Cursor, buffer::Answer};
+use super::{Cursor, Place, buffer::Answer};
 use crate::status::Failure;
 
 type Done = Result<(), Failure>;
@@ -82,10 +82,10 @@ fn advance<P: AsRef<Path>>(
 ) -> Done {
     let mut place = cursor.lock()?;
     if place.is_none() {
-        *place = Some((file.current()?, 0));
+        *place = Some(Place { mapped: file.current()?, next: 0 });
     }
-    let Some((mapped, at)) = place.as_mut() else { return Err(Failure::NotFound) };
-    deliver(mapped.view(), *at)?;
-    *at = at.saturating_add(1);
+    let Some(Place { mapped, next }) = place.as_mut() else { return Err(Failure::NotFound) };
+    deliver(mapped.view(), *next)?;
+    *next = next.saturating_add(1);
     Ok(())
 }

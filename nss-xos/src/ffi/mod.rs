@@ -201,7 +201,13 @@ fn guarded(act: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
 }
 
 /// Where an enumeration stands: it goes on in the file it began with, even if that was replaced.
-struct Cursor(Mutex<Option<(Arc<Mapped>, u32)>>);
+struct Cursor(Mutex<Option<Place>>);
+
+/// The file, and the entry to give next.
+struct Place {
+    mapped: Arc<Mapped>,
+    next: u32,
+}
 
 impl Cursor {
     const fn new() -> Self {
@@ -211,7 +217,7 @@ impl Cursor {
     fn begin<P: AsRef<std::path::Path>>(&self, file: &AccountsFile<P>) -> Result<(), Failure> {
         let mut place = self.lock()?;
         *place = None;
-        *place = Some((file.current()?, 0));
+        *place = Some(Place { mapped: file.current()?, next: 0 });
         Ok(())
     }
 
@@ -221,7 +227,7 @@ impl Cursor {
     }
 
     /// Waits only a moment: after a fork the lock may be held for ever by a thread that is not here.
-    fn lock(&self) -> Result<MutexGuard<'_, Option<(Arc<Mapped>, u32)>>, Failure> {
+    fn lock(&self) -> Result<MutexGuard<'_, Option<Place>>, Failure> {
         for _ in 0..LOCK_TRIES {
             match self.0.try_lock() {
                 Ok(place) => return Ok(place),

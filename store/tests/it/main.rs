@@ -1,4 +1,5 @@
 //! The store against real files, kills and full disks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod conformance;
 mod full_disk;

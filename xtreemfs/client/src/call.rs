@@ -80,7 +80,7 @@ impl Call<'_> {
         request: &P::Request,
         data: Bytes,
         until: Instant,
-    ) -> Result<(P::Reply, Bytes), Next> {
+    ) -> std::result::Result<(P::Reply, Bytes), Next> {
         let link = self.links.link(self.peer).await.map_err(|error| match error {
             LinkError::Later(cause) => Next::Again(self.unreachable(&cause)),
             LinkError::Never(cause) => Next::GiveUp(self.unreachable(&cause)),
@@ -104,7 +104,7 @@ impl Call<'_> {
         }
     }
 
-    async fn slot(&self, link: &Arc<Link>, member: Member) -> Result<u32, Next> {
+    async fn slot(&self, link: &Arc<Link>, member: Member) -> std::result::Result<u32, Next> {
         let ticket = self.links.tickets.ticket(member).await.map_err(|reason| {
             Next::GiveUp(Error::NoTicket { member, reason: reason.to_string() })
         })?;

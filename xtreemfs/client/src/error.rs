@@ -23,7 +23,9 @@ pub enum Error {
         message: String,
     },
     /// The person has no valid ticket on this machine: the person signs in or submits again.
-    #[error("person {member} has no valid ticket here: {reason}; sign in again or resubmit the job")]
+    #[error(
+        "person {member} has no valid ticket here: {reason}; sign in again or resubmit the job"
+    )]
     NoTicket {
         /// The person.
         member: Member,
@@ -41,7 +43,9 @@ pub enum Error {
         cause: String,
     },
     /// The connection broke after a change was sent: whether it took place is not known.
-    #[error("{operation}: the connection to {peer} broke before the answer ({cause}); look at the result before trying again")]
+    #[error(
+        "{operation}: the connection to {peer} broke before the answer ({cause}); look at the result before trying again"
+    )]
     OutcomeUnknown {
         /// What was asked.
         operation: &'static str,
@@ -78,9 +82,9 @@ impl Error {
             Error::Refused { errno: libc::EKEYEXPIRED | libc::EKEYREVOKED, .. } => libc::EACCES,
             Error::Refused { errno, .. } | Error::Local { errno, .. } => *errno,
             Error::NoTicket { .. } => libc::EACCES,
-            Error::Unreachable { .. }
-            | Error::OutcomeUnknown { .. }
-            | Error::Protocol { .. } => libc::EIO,
+            Error::Unreachable { .. } | Error::OutcomeUnknown { .. } | Error::Protocol { .. } => {
+                libc::EIO
+            }
         }
     }
 

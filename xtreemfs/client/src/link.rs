@@ -141,9 +141,7 @@ pub(crate) enum SlotError {
 }
 
 impl Link {
-    fn slots(
-        &self,
-    ) -> MutexGuard<'_, HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

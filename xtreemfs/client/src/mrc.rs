@@ -281,8 +281,7 @@ impl Mrc {
         let request =
             mrc::ReaddirRequest { volume: self.volume.clone(), inode: ino.0, cookie, limit: 0 };
         let reply = self.call::<mrc::Readdir>(who, &request, Repeat::Always).await?;
-        let mut page =
-            Page { parent: Ino(reply.parent), entries: Vec::new(), last: reply.end };
+        let mut page = Page { parent: Ino(reply.parent), entries: Vec::new(), last: reply.end };
         let mut all = Vec::with_capacity(reply.entries.len());
         for entry in reply.entries {
             if !is_name(&entry.name) {

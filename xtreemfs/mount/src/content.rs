@@ -4,12 +4,15 @@ use bytes::Bytes;
 use fuser::{FileAttr, INodeNo};
 use xtreemfs_client::{Entry, Error, File, Ino, Kind, Member, Page};
 
-use crate::convert;
+use crate::convert::{self, to_kernel, to_volume};
 use crate::core::Core;
 use crate::handles::OpenFile;
 
 /// Cookies of `.` and `..`; those of the volume's entries follow, shifted by this number.
 const DOTS: u64 = 2;
+
+/// The right to list a directory.
+const LIST: u32 = 4;
 
 /// One entry for the kernel: number, where to go on, kind, name.
 pub(crate) struct Listed {
@@ -29,7 +32,7 @@ impl Core {
     /// Opens a file: the MRC is asked each time, so what the page cache holds is only ever read
     /// through a handle whose owner may read the file.
     pub(crate) async fn open(&self, who: Member, ino: INodeNo, flags: i32) -> Result<u64, Error> {
-        let ino = self.numbers.to_volume(ino);
+        let ino = to_volume(ino);
         let (attributes, file) = self.volume.open(who, ino, convert::open_mode(flags)).await?;
         self.freshen(&attributes);
         Ok(self.keep(file, flags))
@@ -44,7 +47,7 @@ impl Core {
         mode: u32,
         flags: i32,
     ) -> Result<(FileAttr, u64), Error> {
-        let parent = self.numbers.to_volume(parent);
+        let parent = to_volume(parent);
         let exclusive = flags & libc::O_EXCL != 0;
         let open = convert::open_mode(flags);
         let (attributes, file) =
@@ -103,12 +106,6 @@ impl Core {
     /// Part of a directory from `offset` on, as its opener may see it.
     pub(crate) async fn list(&self, handle: u64, offset: u64) -> Result<Vec<Listed>, Error> {
         let open = self.handles.directory(handle)?;
-        let own = self.numbers.to_kernel(open.ino);
-        let mut listed = Vec::new();
-        for next in offset + 1..=DOTS {
-            let name = Bytes::from_static(if next == 1 { b"." } else { b".." });
-            listed.push(Listed { ino: own, next, kind: Kind::Directory, name });
-        }
         let after = offset.saturating_sub(DOTS);
         let mut kept = open.page.lock().await;
         let known = kept.take().filter(|(start, page)| offset > 0 && goes_on(*start, page, after));
@@ -116,18 +113,36 @@ impl Core {
             Some(known) => known,
             None => (after, self.volume.list(open.who, open.ino, after).await?),
         };
-        listed.extend(rest(start, &page, after).map(|entry| self.listed(entry)));
+        let mut listed = Vec::with_capacity(page.entries.len() + DOTS as usize);
+        for next in offset.saturating_add(1)..=DOTS {
+            let (ino, name) = if next == 1 { (open.ino, ".") } else { (page.parent, "..") };
+            let (ino, name) = (to_kernel(ino), Bytes::from_static(name.as_bytes()));
+            listed.push(Listed { ino, next, kind: Kind::Directory, name });
+        }
+        listed.extend(rest(start, &page, after).map(entry));
         *kept = Some((start, page));
         Ok(listed)
     }
 
-    fn listed(&self, entry: &Entry) -> Listed {
-        Listed {
-            ino: self.numbers.to_kernel(entry.ino),
-            next: entry.cookie.saturating_add(DOTS),
-            kind: entry.kind,
-            name: entry.name.clone(),
-        }
+    /// Opens a directory: whether it may be listed is the MRC's to say, now.
+    pub(crate) async fn open_directory(&self, who: Member, ino: INodeNo) -> Result<u64, Error> {
+        let ino = to_volume(ino);
+        self.volume.access(who, ino, LIST).await?;
+        self.handles.add_directory(ino, who)
+    }
+
+    /// Flushes all that is open, before the end.
+    pub(crate) async fn flush_all(&self) -> Result<(), Error> {
+        self.volume.flush().await
+    }
+}
+
+fn entry(entry: &Entry) -> Listed {
+    Listed {
+        ino: to_kernel(entry.ino),
+        next: entry.cookie.saturating_add(DOTS),
+        kind: entry.kind,
+        name: entry.name.clone(),
     }
 }
 
@@ -159,7 +174,7 @@ mod tests {
             kind: Kind::File,
             cookie: *cookie,
         };
-        Page { entries: cookies.iter().map(entry).collect(), last }
+        Page { parent: Ino(1), entries: cookies.iter().map(entry).collect(), last }
     }
 
     #[test]

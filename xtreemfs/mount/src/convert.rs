@@ -16,33 +16,13 @@ const STAT_BLOCK_BYTES: u64 = 512;
 /// Set by the kernel in the flags of an open that is for `execve` (`__FMODE_EXEC`).
 const FMODE_EXEC: i32 = 0x20;
 
-/// The kernel wants the root to be number 1; where the volume's root has another number, the two
-/// are exchanged, in both directions.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Numbers {
-    root: u64,
+/// The volume's numbers are the kernel's: both call the root number 1.
+pub(crate) fn to_volume(number: INodeNo) -> Ino {
+    Ino(number.0)
 }
 
-impl Numbers {
-    pub(crate) fn new(root: Ino) -> Numbers {
-        Numbers { root: root.0 }
-    }
-
-    fn exchange(self, number: u64) -> u64 {
-        match number {
-            1 => self.root,
-            n if n == self.root => 1,
-            n => n,
-        }
-    }
-
-    pub(crate) fn to_volume(self, number: INodeNo) -> Ino {
-        Ino(self.exchange(number.0))
-    }
-
-    pub(crate) fn to_kernel(self, ino: Ino) -> INodeNo {
-        INodeNo(self.exchange(ino.0))
-    }
+pub(crate) fn to_kernel(ino: Ino) -> INodeNo {
+    INodeNo(ino.0)
 }
 
 pub(crate) fn file_type(kind: Kind) -> FileType {
@@ -53,9 +33,9 @@ pub(crate) fn file_type(kind: Kind) -> FileType {
     }
 }
 
-pub(crate) fn attributes(a: &Attributes, numbers: Numbers, map: &UidMap) -> FileAttr {
+pub(crate) fn attributes(a: &Attributes, map: &UidMap) -> FileAttr {
     FileAttr {
-        ino: numbers.to_kernel(a.ino),
+        ino: to_kernel(a.ino),
         size: a.size,
         blocks: a.size.div_ceil(STAT_BLOCK_BYTES),
         atime: time(a.accessed_ns),
@@ -73,26 +53,27 @@ pub(crate) fn attributes(a: &Attributes, numbers: Numbers, map: &UidMap) -> File
     }
 }
 
-fn time(ns: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_nanos(ns)).unwrap_or(UNIX_EPOCH)
+fn time(ns: i64) -> SystemTime {
+    let span = Duration::from_nanos(ns.unsigned_abs());
+    let time = if ns < 0 { UNIX_EPOCH.checked_sub(span) } else { UNIX_EPOCH.checked_add(span) };
+    time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Times before 1970 become 1970: the protocol has no others.
+/// Times that do not fit into the protocol become the nearest that does.
 pub(crate) fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => {
-            let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            SetTime::At(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-        }
-    }
+    let TimeOrNow::SpecificTime(at) = time else { return SetTime::Now };
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    SetTime::At(match at.duration_since(UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(before) => -nanos(before.duration()),
+    })
 }
 
 pub(crate) fn open_mode(flags: i32) -> OpenMode {
     let access = flags & libc::O_ACCMODE;
     let execute = flags & FMODE_EXEC != 0;
     OpenMode {
-        read: access != libc::O_WRONLY && !execute,
+        read: access != libc::O_WRONLY,
         write: access != libc::O_RDONLY,
         execute,
         truncate: flags & libc::O_TRUNC != 0,
@@ -109,27 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_is_number_one_and_no_number_is_lost() {
-        let numbers = Numbers::new(Ino(64));
-        for (kernel, volume) in [(1, 64), (64, 1), (7, 7)] {
-            assert_eq!(numbers.to_volume(INodeNo(kernel)), Ino(volume));
-            assert_eq!(numbers.to_kernel(Ino(volume)), INodeNo(kernel));
-        }
-    }
-
-    #[test]
     fn an_execve_asks_for_the_right_to_execute() {
         let mode = open_mode(libc::O_RDONLY | FMODE_EXEC);
-        assert!(mode.execute && !mode.read);
+        assert!(mode.execute && mode.read && !mode.write);
         let mode = open_mode(libc::O_RDWR | libc::O_TRUNC | libc::O_APPEND);
         assert!(mode.read && mode.write && mode.truncate && mode.append);
         assert!(!open_mode(libc::O_WRONLY).read);
     }
 
     #[test]
-    fn odd_times_do_not_break() {
+    fn times_before_1970_and_impossible_ones_do_not_break() {
         let before = UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(set_time(TimeOrNow::SpecificTime(before)), SetTime::At(0));
-        assert!(time(u64::MAX) > UNIX_EPOCH);
+        assert_eq!(set_time(TimeOrNow::SpecificTime(before)), SetTime::At(-5_000_000_000));
+        assert_eq!(time(-5_000_000_000), before);
+        assert!(time(i64::MAX) > UNIX_EPOCH && time(i64::MIN) < UNIX_EPOCH);
     }
 }

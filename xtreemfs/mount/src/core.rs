@@ -6,9 +6,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use fuser::{FileAttr, INodeNo, Notifier};
 use tracing::warn;
-use xtreemfs_client::{Attributes, Change, Error, Ino, Member, Statistics, Volume};
+use xtreemfs_client::{Attributes, Change, Error, Ino, Kind, Member, Statistics, Volume};
 
-use crate::convert::{self, Numbers};
+use crate::convert::{self, to_kernel, to_volume};
 use crate::handles::Handles;
 use crate::uidmap::UidMap;
 
@@ -20,11 +20,10 @@ const TOLD_MAX: usize = 65_536;
 pub(crate) struct Core {
     pub(crate) volume: Volume,
     pub(crate) map: UidMap,
-    pub(crate) numbers: Numbers,
     pub(crate) handles: Handles,
     pub(crate) notifier: OnceLock<Notifier>,
     /// Size and times that the kernel has of an inode, to notice at open that they are old.
-    told: Mutex<HashMap<Ino, (u64, u64, u64)>>,
+    told: Mutex<HashMap<Ino, (u64, i64, i64)>>,
     /// The last statistics that some person was given, for `df` by others.
     statistics: Mutex<Statistics>,
     /// The root's attributes likewise.
@@ -32,16 +31,16 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(volume: Volume, map: UidMap, root: Attributes) -> Core {
+    pub(crate) fn new(volume: Volume, map: UidMap) -> Core {
+        let root = Mutex::new(unseen_root(volume.root()));
         Core {
-            numbers: Numbers::new(root.ino),
             volume,
             map,
             handles: Handles::default(),
             notifier: OnceLock::new(),
             told: Mutex::default(),
             statistics: Mutex::default(),
-            root: Mutex::new(root),
+            root,
         }
     }
 
@@ -59,7 +58,7 @@ impl Core {
             *root = *attributes;
         }
         drop(root);
-        convert::attributes(attributes, self.numbers, &self.map)
+        convert::attributes(attributes, &self.map)
     }
 
     /// Makes the kernel ask again for attributes that an open showed to be old, before the open
@@ -78,7 +77,7 @@ impl Core {
     /// (a negative offset leaves the content).
     pub(crate) fn invalidate(&self, ino: Ino, offset: i64) {
         let Some(notifier) = self.notifier.get() else { return };
-        if let Err(error) = notifier.inval_inode(self.numbers.to_kernel(ino), offset, 0) {
+        if let Err(error) = notifier.inval_inode(to_kernel(ino), offset, 0) {
             warn!(%ino, %error, "the kernel did not drop its cached attributes");
         }
     }
@@ -86,8 +85,8 @@ impl Core {
     /// The root as last seen, for those who have no rights here (`mount`, `df`).
     pub(crate) fn root_for_anyone(&self, ino: INodeNo) -> Option<FileAttr> {
         let root = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = self.numbers.to_volume(ino) == root.ino;
-        asked.then(|| convert::attributes(&root, self.numbers, &self.map))
+        let asked = to_volume(ino) == root.ino;
+        asked.then(|| convert::attributes(&root, &self.map))
     }
 
     pub(crate) async fn lookup(
@@ -96,12 +95,12 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
     ) -> Result<FileAttr, Error> {
-        let parent = self.numbers.to_volume(parent);
+        let parent = to_volume(parent);
         Ok(self.tell(&self.volume.lookup(who, parent, name).await?))
     }
 
     pub(crate) async fn attributes(&self, who: Member, ino: INodeNo) -> Result<FileAttr, Error> {
-        let ino = self.numbers.to_volume(ino);
+        let ino = to_volume(ino);
         Ok(self.tell(&self.volume.attributes(who, ino).await?))
     }
 
@@ -114,7 +113,7 @@ impl Core {
         change: Change,
         handle: Option<u64>,
     ) -> Result<FileAttr, Error> {
-        let ino = self.numbers.to_volume(ino);
+        let ino = to_volume(ino);
         if let (Some(handle), Some(size)) = (handle, change.size) {
             let attributes = self.handles.file(handle)?.file.truncate(size).await?;
             let rest = Change { size: None, ..change };
@@ -127,7 +126,7 @@ impl Core {
     }
 
     pub(crate) async fn read_link(&self, who: Member, ino: INodeNo) -> Result<Vec<u8>, Error> {
-        let target = self.volume.read_link(who, self.numbers.to_volume(ino)).await?;
+        let target = self.volume.read_link(who, to_volume(ino)).await?;
         Ok(target.to_vec())
     }
 
@@ -138,7 +137,7 @@ impl Core {
         name: &[u8],
         mode: u32,
     ) -> Result<FileAttr, Error> {
-        let parent = self.numbers.to_volume(parent);
+        let parent = to_volume(parent);
         Ok(self.tell(&self.volume.make_directory(who, parent, name, mode & 0o7777).await?))
     }
 
@@ -149,7 +148,7 @@ impl Core {
         name: &[u8],
         target: &[u8],
     ) -> Result<FileAttr, Error> {
-        let parent = self.numbers.to_volume(parent);
+        let parent = to_volume(parent);
         Ok(self.tell(&self.volume.symlink(who, parent, name, target).await?))
     }
 
@@ -159,7 +158,7 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
     ) -> Result<(), Error> {
-        self.volume.unlink(who, self.numbers.to_volume(parent), name).await
+        self.volume.unlink(who, to_volume(parent), name).await
     }
 
     pub(crate) async fn remove_directory(
@@ -168,7 +167,7 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
     ) -> Result<(), Error> {
-        self.volume.remove_directory(who, self.numbers.to_volume(parent), name).await
+        self.volume.remove_directory(who, to_volume(parent), name).await
     }
 
     pub(crate) async fn rename(
@@ -178,13 +177,13 @@ impl Core {
         to: (INodeNo, &[u8]),
         no_replace: bool,
     ) -> Result<(), Error> {
-        let from = (self.numbers.to_volume(from.0), from.1);
-        let to = (self.numbers.to_volume(to.0), to.1);
+        let from = (to_volume(from.0), from.1);
+        let to = (to_volume(to.0), to.1);
         self.volume.rename(who, from, to, no_replace).await
     }
 
     pub(crate) async fn access(&self, who: Member, ino: INodeNo, mask: u32) -> Result<(), Error> {
-        self.volume.access(who, self.numbers.to_volume(ino), mask).await
+        self.volume.access(who, to_volume(ino), mask).await
     }
 
     pub(crate) async fn statistics(&self, who: Member) -> Result<Statistics, Error> {
@@ -199,6 +198,22 @@ impl Core {
     }
 }
 
-fn stamp(attributes: &Attributes) -> (u64, u64, u64) {
+fn stamp(attributes: &Attributes) -> (u64, i64, i64) {
     (attributes.size, attributes.modified_ns, attributes.changed_ns)
+}
+
+/// What a root looks like that no member has looked at yet.
+fn unseen_root(ino: Ino) -> Attributes {
+    Attributes {
+        ino,
+        kind: Kind::Directory,
+        mode: 0o755,
+        links: 2,
+        owner: u32::MAX,
+        group: u32::MAX,
+        size: 0,
+        accessed_ns: 0,
+        modified_ns: 0,
+        changed_ns: 0,
+    }
 }

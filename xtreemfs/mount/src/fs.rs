@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use tracing::warn;
 use xtreemfs_client::{Change, Error, Member, Statistics};
@@ -35,6 +35,15 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 /// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O).
 const BACKGROUND_MAX: u16 = 64;
+
+/// The unit in which `statfs` counts, in bytes.
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// The longest name that `statfs` tells, in bytes.
+const NAME_BYTES_MAX: u32 = 255;
+
+/// The free inodes that `statfs` tells.
+const FILES_FREE: u64 = 1 << 40;
 
 /// Inode numbers are never used twice, so that one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -94,11 +103,12 @@ fn done(reply: ReplyEmpty, (): ()) {
 }
 
 fn statfs(reply: ReplyStatfs, s: Statistics) {
-    let block = s.block_bytes.max(1);
-    let files_free = u64::from(u32::MAX);
-    let files = s.files.saturating_add(files_free);
-    let free = s.blocks_free;
-    reply.statfs(s.blocks, free, free, files, files_free, block, s.name_bytes_max, block);
+    let block = u64::from(STATFS_BLOCK_BYTES);
+    let (blocks, free) = (s.total_bytes / block, s.free_bytes / block);
+    // There is no limit on files; `df -i` shows a number that no volume reaches.
+    let files = s.files.saturating_add(FILES_FREE);
+    let (block, name) = (STATFS_BLOCK_BYTES, NAME_BYTES_MAX);
+    reply.statfs(blocks, free, free, files, FILES_FREE, block, name, block);
 }
 
 fn bytes(name: &OsStr) -> Vec<u8> {
@@ -246,9 +256,8 @@ impl Filesystem for Mount {
         reply: ReplyEntry,
     ) {
         let (name, target) = (bytes(name), bytes(target.as_os_str()));
-        let work = |core: Arc<Core>, who| async move {
-            core.symlink(who, parent, &name, &target).await
-        };
+        let work =
+            |core: Arc<Core>, who| async move { core.symlink(who, parent, &name, &target).await };
         self.by_person("symlink", req, reply, work, entry);
     }
 
@@ -394,14 +403,7 @@ impl Filesystem for Mount {
         });
     }
 
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         self.core.handles.remove_directory(fh.0);
         reply.ok();
     }

@@ -57,12 +57,6 @@ impl Handles {
         files.remove(&handle).ok_or_else(|| bad(handle))
     }
 
-    /// Every open file, to flush them all before the end.
-    pub(crate) fn files(&self) -> Vec<Arc<OpenFile>> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        files.values().cloned().collect()
-    }
-
     pub(crate) fn add_directory(&self, ino: Ino, who: Member) -> Result<u64, Error> {
         let number = self.number();
         let mut all = self.directories.write().unwrap_or_else(PoisonError::into_inner);

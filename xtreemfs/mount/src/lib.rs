@@ -92,8 +92,7 @@ pub fn mount(config: Config, volume: Volume, runtime: Handle) -> Result<Mounted,
     clear_stale(&path)?;
     let kernel = |source| MountError::Kernel { path: path.clone(), source };
     let core = Arc::new(core::Core::new(volume, config.map));
-    let filesystem =
-        fs::Mount { core: Arc::clone(&core), server: serve::Server::new(runtime) };
+    let filesystem = fs::Mount { core: Arc::clone(&core), server: serve::Server::new(runtime) };
     let session = Session::new(filesystem, &path, &options(config.source)).map_err(kernel)?;
     let session = session.spawn().map_err(kernel)?;
     if core.notifier.set(session.notifier()).is_err() {

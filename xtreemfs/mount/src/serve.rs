@@ -87,9 +87,7 @@ impl Server {
         let kib = u32::try_from(kib).ok()?;
         match Arc::clone(&self.budget).try_acquire_many_owned(kib) {
             Ok(permit) => Some(permit),
-            Err(_) => {
-                self.runtime.block_on(Arc::clone(&self.budget).acquire_many_owned(kib)).ok()
-            }
+            Err(_) => self.runtime.block_on(Arc::clone(&self.budget).acquire_many_owned(kib)).ok(),
         }
     }
 }

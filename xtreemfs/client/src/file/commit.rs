@@ -10,12 +10,21 @@ use crate::limits::PROOFS_MAX;
 use crate::{Error, Result};
 
 impl Inode {
+    /// Tells the MRC what has been written so far, before an attribute is set: a size told later
+    /// would put the time of the last write over a time that was set.
+    pub(crate) async fn commit_written(self: &Arc<Self>) -> Result<()> {
+        let writer = self.lock().writer.clone();
+        let Some(writer) = writer else { return Ok(()) };
+        self.settle().await;
+        self.commit(&writer).await
+    }
+
     /// Tells the MRC what has arrived at the OSDs, if anything has since the last time.
     pub(super) async fn commit(&self, rights: &Arc<Rights>) -> Result<()> {
         let _one = self.committing.lock().await;
         for _ in 0..PROOFS_MAX {
-            let Some((size, epoch)) = self.begin_commit() else { return Ok(()) };
-            let result = self.tell(rights, size, epoch).await;
+            let Some((size, epoch, wrote_ns)) = self.begin_commit() else { return Ok(()) };
+            let result = self.tell(rights, (size, wrote_ns), epoch).await;
             let mut state = self.lock();
             state.committing = false;
             match result {
@@ -33,22 +42,26 @@ impl Inode {
         Err(Error::local(libc::EIO, reason))
     }
 
-    fn begin_commit(&self) -> Option<(u64, u32)> {
+    fn begin_commit(&self) -> Option<(u64, u32, i64)> {
         let mut state = self.lock();
         if !state.dirty {
             return None;
         }
         state.dirty = false;
         state.committing = true;
-        Some((state.certain, state.epoch))
+        Some((state.certain, state.epoch, state.wrote_ns))
     }
 
     /// Tells the MRC once; `false` when a truncation came in between.
-    async fn tell(&self, rights: &Arc<Rights>, size: u64, epoch: u32) -> Result<bool> {
-        let shared = &self.shared;
+    async fn tell(
+        &self,
+        rights: &Arc<Rights>,
+        (size, wrote_ns): (u64, i64),
+        epoch: u32,
+    ) -> Result<bool> {
         let grant = rights.at_epoch(epoch).await?;
-        let now = (shared.now_ns)();
-        let (dated, stale) = shared.mrc.commit(rights.who(), &grant, size, now).await?;
+        let mrc = &self.shared.mrc;
+        let (dated, stale) = mrc.commit(rights.who(), &grant, size, wrote_ns).await?;
         if stale {
             self.truncated_elsewhere(&dated);
             return Ok(false);

@@ -1,5 +1,6 @@
 //! An open file.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -31,18 +32,20 @@ pub(crate) struct Handle {
     pub(super) ahead: Ahead,
     mode: OpenMode,
     told: Mutex<Told>,
+    closed: AtomicBool,
 }
 
 impl File {
     pub(crate) fn new(inode: Arc<Inode>, rights: Rights, mode: OpenMode) -> File {
+        let rights = Arc::new(rights);
         let told = {
             let mut state = inode.lock();
-            state.handles += 1;
+            state.rights.push(Arc::downgrade(&rights));
             Mutex::new(state.errors.opened())
         };
-        let ahead =
-            Ahead::new(rights.layout().stripe_bytes, Arc::clone(&inode.shared.read_ahead_room));
-        File(Arc::new(Handle { inode, rights: Arc::new(rights), ahead, mode, told }))
+        let stripe = u64::from(rights.layout().stripe_size);
+        let ahead = Ahead::new(stripe, Arc::clone(&inode.shared.room.read_ahead));
+        File(Arc::new(Handle { inode, rights, ahead, mode, told, closed: AtomicBool::new(false) }))
     }
 
     /// The file's inode.
@@ -115,29 +118,38 @@ impl File {
         if !self.0.mode.write {
             return Err(Error::local(libc::EBADF, "the file is not open for writing"));
         }
-        let shared = &self.0.inode.shared;
-        shared.truncate(self.0.rights.who(), self.0.inode.ino, size, Some(&self.0)).await
+        self.0.inode.shared.truncate(self.0.inode.ino, size, &self.0.rights).await
     }
 
-    /// Flushes and gives the handle up. The last handle of an unlinked file lets its content go.
+    /// Flushes and gives the handle up; later calls do nothing. With the last handle of an
+    /// unlinked file its content goes.
     ///
     /// # Errors
     /// As [`File::flush`].
     pub async fn close(&self) -> Result<()> {
         let flushed = self.flush().await;
-        let last = {
-            let mut state = self.0.inode.lock();
-            state.handles = state.handles.saturating_sub(1);
-            if state.handles == 0
-                && let Some(lost) = state.errors.untold()
-            {
-                error!(ino = %self.0.inode.ino, error = %lost, "written data were lost; no close returned it");
+        if !self.0.closed.swap(true, Ordering::AcqRel) {
+            self.0.inode.shared.closed(&self.0.inode).await;
+        }
+        flushed
+    }
+}
+
+impl Drop for Handle {
+    /// A handle that nobody closed is closed in the background.
+    fn drop(&mut self) {
+        if *self.closed.get_mut() {
+            return;
+        }
+        let (inode, rights) = (Arc::clone(&self.inode), Arc::clone(&self.rights));
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            inode.settle().await;
+            if let Err(error) = inode.commit(&rights).await {
+                error!(ino = %inode.ino, %error, "size not told for a file that nobody closed");
             }
-            state.handles == 0
-        };
-        let shared = &self.0.inode.shared;
-        let closed = shared.closed(&self.0.inode, &self.0.rights, last).await;
-        flushed.and(closed)
+            inode.shared.closed(&inode).await;
+        });
     }
 }
 
@@ -160,7 +172,7 @@ impl Handle {
         let end = end.ok_or_else(|| Error::local(libc::EFBIG, "past the largest file size"))?;
         if length > 0 {
             self.inode.accept(&mut tail, &self.rights, at, data).await?;
-            self.inode.accepted(end);
+            self.inode.accepted(end, &self.rights);
         }
         Ok(at)
     }

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::extents::{Extents, Range};
 use super::report::Errors;
 use super::rights::Rights;
-use super::writer::Tail;
+use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
-use crate::volume::Shared;
 use crate::mrc::Dated;
-use crate::{Attributes, Ino};
+use crate::shared::Shared;
+use crate::{Attributes, Error, Ino, Member};
 
 /// An inode that is open here.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) dirty: bool,
     /// The MRC is being told.
     pub(super) committing: bool,
+    /// When something was last written here, nanoseconds since 1970.
+    pub(super) wrote_ns: i64,
     /// When something local last changed, on the client's count of changes.
     changed: u64,
     pub(super) extents: Extents,
@@ -77,6 +79,15 @@ impl State {
         self.certain = self.certain.max(end);
     }
 
+    /// Puts what the MRC has not been told yet over what it said.
+    fn overlay(&self, attributes: &mut Attributes) {
+        attributes.size = self.size;
+        if self.dirty {
+            attributes.modified_ns = attributes.modified_ns.max(self.wrote_ns);
+            attributes.changed_ns = attributes.changed_ns.max(self.wrote_ns);
+        }
+    }
+
     /// Nothing is under way, joined or untold.
     fn clean(&self) -> bool {
         !self.dirty && !self.committing && self.tail.is_none() && self.extents.idle()
@@ -92,6 +103,7 @@ impl Inode {
             certain: attributes.size,
             dirty: false,
             committing: false,
+            wrote_ns: 0,
             changed: 0,
             extents: Extents::default(),
             tail: None,
@@ -134,6 +146,7 @@ impl Inode {
         let mut state = self.lock();
         state.size = state.size.max(end);
         state.dirty = true;
+        state.wrote_ns = (self.shared.now_ns)();
         state.changed = changed;
         state.writer = Some(Arc::clone(rights));
         drop(state);
@@ -185,7 +198,7 @@ impl Inode {
             state.epoch = epoch;
             state.attributes = (dated.attributes, Instant::now());
         } else {
-            dated.attributes.size = state.size;
+            state.overlay(&mut dated.attributes);
         }
     }
 
@@ -196,12 +209,15 @@ impl Inode {
         state.attributes.0.links = 0;
     }
 
-    /// The attributes, if they are new enough to be shown without asking the MRC, or if the MRC
-    /// has none any more.
-    pub(crate) fn known_attributes(&self) -> Option<Attributes> {
+    /// The attributes, for somebody who has the file open here: if they are new enough to be shown
+    /// without asking the MRC, or if the MRC has none any more.
+    pub(crate) fn known_attributes(&self, who: Member) -> Option<Attributes> {
         let state = self.lock();
+        if !state.rights.iter().filter_map(Weak::upgrade).any(|rights| rights.who() == who) {
+            return None;
+        }
         let (mut attributes, at) = state.attributes;
-        attributes.size = state.size;
+        state.overlay(&mut attributes);
         (state.deleted || at.elapsed() < ATTRIBUTES_TTL).then_some(attributes)
     }
 
@@ -231,6 +247,19 @@ impl Inode {
         drop(tail);
         self.until_free(Range::all(), latest).await;
         self.forget_lost();
+    }
+
+    /// Waits like [`Inode::settle`] and keeps writes from being dispatched while the answer lives.
+    pub(crate) async fn quiet(self: &Arc<Self>) -> Order<'_> {
+        let mut tail = self.order.lock().await;
+        self.send_tail(&mut tail).await;
+        self.until_free(Range::all(), u64::MAX).await;
+        tail
+    }
+
+    /// The error of a lost write that no flush, sync or close has returned.
+    pub(crate) fn untold(&self) -> Option<Error> {
+        self.lock().errors.untold().cloned()
     }
 
     /// Waits until what was accepted for `range` can be read back from the OSDs.

@@ -12,4 +12,3 @@ pub(crate) mod rights;
 mod writer;
 
 pub use handle::File;
-pub(crate) use handle::Handle;

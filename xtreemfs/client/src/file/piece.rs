@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn pieces_cover_the_range_once_and_never_cross_an_object() {
         let pieces: Vec<_> = pieces(&layout(3, 1000), Range::new(1500, 2600)).collect();
-        let seen: Vec<_> = pieces.iter().map(|p| (p.osd, p.object, p.in_object, p.length)).collect();
+        let seen: Vec<_> =
+            pieces.iter().map(|p| (p.osd, p.object, p.in_object, p.length)).collect();
         assert_eq!(seen, [(1, 1, 500, 500), (2, 2, 0, 1000), (0, 3, 0, 1000), (1, 4, 0, 100)]);
         let ends: Vec<_> = pieces.iter().map(|p| p.ends_object).collect();
         assert_eq!(ends, [true, true, true, false]);

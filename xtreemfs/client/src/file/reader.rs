@@ -100,8 +100,7 @@ mod tests {
 
     #[test]
     fn holes_read_as_zeros() {
-        let piece =
-            Piece { osd: 0, object: 0, in_object: 0, at: 0, length: 4, ends_object: false };
+        let piece = Piece { osd: 0, object: 0, in_object: 0, at: 0, length: 4, ends_object: false };
         assert_eq!(fill(Bytes::from_static(b"ab"), &piece), b"ab\0\0".as_slice());
     }
 

@@ -38,6 +38,11 @@ impl Grant {
         let epoch = capability.truncate_epoch;
         Some(Grant { token, layout, epoch, renew_at, lapses_at })
     }
+
+    /// Whether it is too young to be renewed.
+    pub(crate) fn is_fresh(&self) -> bool {
+        Instant::now() < self.renew_at
+    }
 }
 
 /// The OSDs of a layout, as peers.

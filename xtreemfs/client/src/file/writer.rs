@@ -108,7 +108,8 @@ impl Inode {
     /// but not for the client's, which may be held by tails of other files.
     async fn room(&self, bytes: usize) -> Option<Held> {
         let count = u32::try_from(bytes).ok()?;
-        let client = Arc::clone(&self.shared.write_room).try_acquire_many_owned(count).ok()?;
+        let client =
+            Arc::clone(&self.shared.room.write_behind).try_acquire_many_owned(count).ok()?;
         let file = Arc::clone(&self.room).acquire_many_owned(count).await.ok()?;
         Some(Held { file, client })
     }

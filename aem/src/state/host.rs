@@ -1,0 +1,212 @@
+//! What this core runs on its nodes, for any owner.
+
+use super::unit::Used;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use xos_api::aem::{HostedEvent, TaskSpec, UnitEnd};
+use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
+
+/// A report to an owner, kept until it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its number.
+    pub seq: u64,
+    /// The job.
+    pub job: JobId,
+    /// The attempt of all its events.
+    pub attempt: u16,
+    /// What happened.
+    pub events: Vec<HostedEvent>,
+}
+
+/// Reports to one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbox {
+    /// The number of the last report made.
+    pub last: u64,
+    /// Reports that are not acknowledged.
+    pub reports: VecDeque<Report>,
+}
+
+/// A task with units here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedTask {
+    /// The task.
+    pub spec: Arc<TaskSpec>,
+    /// The number in the job of its first unit.
+    pub first: u32,
+    /// Whether short output is wanted.
+    pub want_output: bool,
+}
+
+/// How far a hosted unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// For a node.
+    Waiting,
+    /// In an envelope; it may have started.
+    Sent {
+        /// The envelope.
+        serial: u32,
+    },
+    /// Its start was reported.
+    Running {
+        /// The envelope.
+        serial: u32,
+        /// Since when, by the node's clock.
+        since: Millis,
+    },
+    /// Its end is in a report to the owner.
+    Ended {
+        /// The envelope, when there was one: it holds the output.
+        serial: u32,
+    },
+}
+
+/// A unit of some owner's job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosted {
+    /// Its task's place in the job.
+    pub task: u16,
+    /// Its attempt.
+    pub attempt: u16,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its end was asked for.
+    pub cancel: bool,
+}
+
+/// The serial that stands for no envelope.
+pub const NO_ENVELOPE: u32 = 0;
+
+/// An envelope on a node, as the host keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Where.
+    pub node: NodeId,
+    /// The node's boot when it was made.
+    pub boot: String,
+    /// Units at a time.
+    pub slots: u32,
+    /// Processors of one unit, thousandths.
+    pub cpu_milli: u32,
+    /// Memory of one unit, bytes.
+    pub memory_bytes: u64,
+    /// The last event stored.
+    pub stored: u64,
+    /// Whether the node ever answered for units in it.
+    pub held: bool,
+    /// Units sent and not ended.
+    pub open: BTreeSet<u32>,
+    /// Units whose sending the node has not confirmed.
+    pub unconfirmed: BTreeSet<u32>,
+    /// Units ended in it.
+    pub ended: u32,
+}
+
+impl Envelope {
+    /// Units that use the node's room now.
+    pub fn busy(&self) -> u32 {
+        self.slots.min(self.open.len() as u32)
+    }
+}
+
+/// The units of one job here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The job.
+    pub job: JobId,
+    /// Its VO.
+    pub vo: VoId,
+    /// Its person, as the mandate says.
+    pub member: Arc<Membership>,
+    /// The person's authority.
+    pub mandate: Arc<str>,
+    /// When its first units came.
+    pub since: Millis,
+    /// Its tasks.
+    pub tasks: BTreeMap<u16, HostedTask>,
+    /// Its units.
+    pub units: BTreeMap<u32, Hosted>,
+    /// Units that wait, in order.
+    pub waiting: BTreeSet<u32>,
+    /// Its envelopes by serial.
+    pub envelopes: BTreeMap<u32, Envelope>,
+    /// The last serial given.
+    pub last_serial: u32,
+    /// The owner wants nothing of it any more; it goes when its envelopes are closed.
+    pub forgotten: bool,
+}
+
+impl Placement {
+    /// Units sent to nodes and not ended.
+    pub fn open(&self) -> u32 {
+        self.envelopes.values().map(|e| e.open.len() as u32).sum()
+    }
+
+    /// What the task of a unit is.
+    pub fn task(&self, unit: u32) -> Option<&HostedTask> {
+        self.tasks.get(&self.units.get(&unit)?.task)
+    }
+}
+
+/// Everything hosted here. Changes only by [`HostTable::apply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTable {
+    pub(super) site: SiteId,
+    pub(super) placements: BTreeMap<JobId, Placement>,
+    pub(super) outboxes: BTreeMap<SiteId, Outbox>,
+}
+
+/// What a change of the host's table asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Reports for the own core as owner, to be taken in at once.
+    pub own: Vec<Report>,
+    /// Owners with new reports.
+    pub owners: BTreeSet<SiteId>,
+}
+
+impl HostTable {
+    /// An empty table for the core of `site`.
+    pub fn new(site: SiteId) -> HostTable {
+        HostTable { site, placements: BTreeMap::new(), outboxes: BTreeMap::new() }
+    }
+
+    /// The units of a job here.
+    pub fn placement(&self, job: &JobId) -> Option<&Placement> {
+        self.placements.get(job)
+    }
+
+    /// All of them.
+    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
+        self.placements.values()
+    }
+
+    /// What an owner has not acknowledged, after a number.
+    pub fn reports(&self, owner: &SiteId, after: u64) -> impl Iterator<Item = &Report> {
+        let reports = self.outboxes.get(owner).into_iter().flat_map(|o| o.reports.iter());
+        reports.filter(move |r| r.seq > after)
+    }
+
+    /// The last report made for an owner.
+    pub fn last_report(&self, owner: &SiteId) -> u64 {
+        self.outboxes.get(owner).map_or(0, |o| o.last)
+    }
+
+    /// Units accepted and not ended, by VO.
+    pub fn open_units(&self, vo: &VoId) -> u32 {
+        let of_vo = self.placements.values().filter(|p| p.vo == *vo);
+        of_vo.map(|p| p.open() + p.waiting.len() as u32).sum()
+    }
+}
+
+/// What an event of a node says about how a unit ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// How.
+    pub how: UnitEnd,
+    /// What it used.
+    pub used: Used,
+}

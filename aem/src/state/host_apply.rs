@@ -1,0 +1,305 @@
+//! What each record does to the table of hosted units.
+
+use super::host::{
+    Envelope, HostTable, Hosted, HostedTask, NO_ENVELOPE, Outbox, Placement, Report, Reported,
+    Stage,
+};
+use super::record::{Decision, HostRecord};
+use super::runs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use xos_api::aem::{HostedEvent, HostedRun, UnitEnd, UnitRun, Usage};
+use xos_api::node::units::{UnitChange, UnitEvent};
+use xos_base::{JobId, Millis, SiteId};
+
+type Batches = BTreeMap<u16, Vec<HostedEvent>>;
+
+impl HostTable {
+    /// Applies a record. What does not fit changes nothing.
+    pub fn apply(&mut self, record: &HostRecord) -> Reported {
+        let mut batches = Batches::new();
+        let mut of = None;
+        match record {
+            HostRecord::Took { .. } => self.took(record),
+            HostRecord::Opened { job, serial, node, boot, slots, cpu_milli, memory_bytes } => {
+                let Some(p) = self.placements.get_mut(job) else { return Reported::default() };
+                p.last_serial = p.last_serial.max(*serial);
+                p.envelopes.entry(*serial).or_insert(Envelope {
+                    node: node.clone(),
+                    boot: boot.clone(),
+                    slots: *slots,
+                    cpu_milli: *cpu_milli,
+                    memory_bytes: *memory_bytes,
+                    stored: 0,
+                    held: false,
+                    open: BTreeSet::new(),
+                    unconfirmed: BTreeSet::new(),
+                    ended: 0,
+                });
+            }
+            HostRecord::Sent { job, serial, units } => self.sent(job, *serial, units),
+            HostRecord::Held { job, serial } => {
+                if let Some(e) = self.envelope(job, *serial) {
+                    e.held = true;
+                    e.unconfirmed.clear();
+                }
+            }
+            HostRecord::Unsent { job, serial } => self.unsent(job, *serial),
+            HostRecord::Happened { job, serial, after, at: _, events } => {
+                of = Some(job);
+                self.happened(job, *serial, *after, events, &mut batches);
+            }
+            HostRecord::Decided { job, at, units, what } => {
+                of = Some(job);
+                self.decided(job, *at, units, what, &mut batches);
+            }
+            HostRecord::Cancelled { job, at, units } => {
+                of = Some(job);
+                self.cancelled(job, *at, units.as_deref(), &mut batches);
+            }
+            HostRecord::Forgotten { job } => {
+                if let Some(p) = self.placements.get_mut(job) {
+                    p.forgotten = true;
+                }
+                self.sweep(job);
+            }
+            HostRecord::Closed { job, serial } => {
+                if let Some(p) = self.placements.get_mut(job)
+                    && p.envelopes.get(serial).is_some_and(|e| e.open.is_empty())
+                {
+                    p.envelopes.remove(serial);
+                }
+                self.sweep(job);
+            }
+            HostRecord::Acknowledged { owner, seq } => {
+                if let Some(o) = self.outboxes.get_mut(owner) {
+                    o.reports.retain(|r| r.seq > *seq);
+                }
+            }
+        }
+        match of {
+            Some(job) => self.report(job, batches),
+            None => Reported::default(),
+        }
+    }
+
+    fn envelope(&mut self, job: &JobId, serial: u32) -> Option<&mut Envelope> {
+        self.placements.get_mut(job)?.envelopes.get_mut(&serial)
+    }
+
+    /// A forgotten job goes with its last envelope.
+    fn sweep(&mut self, job: &JobId) {
+        if self.placements.get(job).is_some_and(|p| p.forgotten && p.envelopes.is_empty()) {
+            self.placements.remove(job);
+        }
+    }
+
+    fn took(&mut self, record: &HostRecord) {
+        let HostRecord::Took {
+            job, at, vo, member, mandate, task, task_first, spec, units, attempt, want_output,
+        } = record
+        else {
+            return;
+        };
+        let p = self.placements.entry(job.clone()).or_insert_with(|| Placement {
+            job: job.clone(),
+            vo: vo.clone(),
+            member: Arc::new((**member).clone()),
+            mandate: mandate.as_str().into(),
+            since: *at,
+            tasks: BTreeMap::new(),
+            units: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            envelopes: BTreeMap::new(),
+            last_serial: 0,
+            forgotten: false,
+        });
+        p.tasks.entry(*task).or_insert_with(|| HostedTask {
+            spec: Arc::new((**spec).clone()),
+            first: *task_first,
+            want_output: *want_output,
+        });
+        for unit in runs::unpack(units) {
+            let again = match p.units.get(&unit) {
+                None => true,
+                // A later attempt, and only when the one before has ended here.
+                Some(h) => h.attempt < *attempt && matches!(h.stage, Stage::Ended { .. }),
+            };
+            if again {
+                let stage = Stage::Waiting;
+                let h = Hosted { task: *task, attempt: *attempt, stage, cancel: false };
+                p.units.insert(unit, h);
+                p.waiting.insert(unit);
+            }
+        }
+    }
+
+    fn sent(&mut self, job: &JobId, serial: u32, units: &[UnitRun]) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        let Some(e) = p.envelopes.get_mut(&serial) else { return };
+        for unit in runs::unpack(units) {
+            if p.waiting.remove(&unit)
+                && let Some(h) = p.units.get_mut(&unit)
+            {
+                h.stage = Stage::Sent { serial };
+                e.open.insert(unit);
+                e.unconfirmed.insert(unit);
+            }
+        }
+    }
+
+    fn unsent(&mut self, job: &JobId, serial: u32) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        let Some(e) = p.envelopes.get_mut(&serial) else { return };
+        for unit in std::mem::take(&mut e.unconfirmed) {
+            e.open.remove(&unit);
+            if let Some(h) = p.units.get_mut(&unit)
+                && h.stage == (Stage::Sent { serial })
+            {
+                h.stage = Stage::Waiting;
+                p.waiting.insert(unit);
+            }
+        }
+    }
+
+    fn happened(
+        &mut self,
+        job: &JobId,
+        serial: u32,
+        after: u64,
+        events: &[UnitEvent],
+        batches: &mut Batches,
+    ) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        let Some(e) = p.envelopes.get_mut(&serial) else { return };
+        // Only what follows on what is stored; a gap is sent again by the node.
+        let Some(known) = e.stored.checked_sub(after) else { return };
+        for event in events.iter().skip(usize::try_from(known).unwrap_or(usize::MAX)) {
+            e.stored += 1;
+            let Some(h) = p.units.get_mut(&event.unit) else { continue };
+            let since = match h.stage {
+                Stage::Sent { serial: s } if s == serial => None,
+                Stage::Running { serial: s, since } if s == serial => Some(since),
+                _ => continue,
+            };
+            if h.attempt != event.attempt {
+                continue;
+            }
+            let node = e.node.clone();
+            let what = match &event.what {
+                UnitChange::Started if since.is_some() => continue,
+                UnitChange::Started => {
+                    h.stage = Stage::Running { serial, since: event.at };
+                    HostedRun::Started { node }
+                }
+                UnitChange::Ended { how, usage, output: _ } => {
+                    h.stage = Stage::Ended { serial };
+                    e.open.remove(&event.unit);
+                    e.ended += 1;
+                    let (how, usage) = (how.clone(), *usage);
+                    HostedRun::Ended { node: Some(node), started: since, how, usage, output: None }
+                }
+            };
+            e.unconfirmed.remove(&event.unit);
+            let event = HostedEvent { unit: event.unit, at: event.at, what };
+            batches.entry(h.attempt).or_default().push(event);
+        }
+    }
+
+    fn decided(
+        &mut self,
+        job: &JobId,
+        at: Millis,
+        units: &[UnitRun],
+        what: &Decision,
+        batches: &mut Batches,
+    ) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        for unit in runs::unpack(units) {
+            let Some(h) = p.units.get_mut(&unit) else { continue };
+            let (serial, since) = match h.stage {
+                Stage::Waiting => (NO_ENVELOPE, None),
+                Stage::Sent { serial } => (serial, None),
+                Stage::Running { serial, since } => (serial, Some(since)),
+                Stage::Ended { .. } => continue,
+            };
+            let node = p.envelopes.get(&serial).map(|e| e.node.clone());
+            let end = |how| HostedRun::Ended {
+                node,
+                started: since,
+                how,
+                usage: Usage::default(),
+                output: None,
+            };
+            let what = match what {
+                Decision::Lost { reason } => end(UnitEnd::Lost { reason: reason.clone() }),
+                Decision::NotStarted { reason } => {
+                    end(UnitEnd::NotStarted { reason: reason.clone() })
+                }
+            };
+            let attempt = h.attempt;
+            h.stage = Stage::Ended { serial };
+            p.waiting.remove(&unit);
+            if let Some(e) = p.envelopes.get_mut(&serial)
+                && e.open.remove(&unit)
+            {
+                e.unconfirmed.remove(&unit);
+                e.ended += 1;
+            }
+            batches.entry(attempt).or_default().push(HostedEvent { unit, at, what });
+        }
+    }
+
+    fn cancelled(
+        &mut self,
+        job: &JobId,
+        at: Millis,
+        units: Option<&[UnitRun]>,
+        batches: &mut Batches,
+    ) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        let chosen: Vec<u32> = match units {
+            Some(units) => {
+                let end = p.units.keys().next_back().map_or(0, |u| u + 1);
+                runs::unpack(units).take_while(|u| *u < end).collect()
+            }
+            None => p.units.keys().copied().collect(),
+        };
+        for unit in chosen {
+            let Some(h) = p.units.get_mut(&unit) else { continue };
+            match h.stage {
+                Stage::Ended { .. } => {}
+                Stage::Waiting => {
+                    h.stage = Stage::Ended { serial: NO_ENVELOPE };
+                    p.waiting.remove(&unit);
+                    let (how, usage) = (UnitEnd::Cancelled, Usage::default());
+                    let what =
+                        HostedRun::Ended { node: None, started: None, how, usage, output: None };
+                    batches.entry(h.attempt).or_default().push(HostedEvent { unit, at, what });
+                }
+                Stage::Sent { .. } | Stage::Running { .. } => h.cancel = true,
+            }
+        }
+    }
+
+    fn report(&mut self, job: &JobId, batches: Batches) -> Reported {
+        let mut reported = Reported::default();
+        if batches.is_empty() {
+            return reported;
+        }
+        let owner: &SiteId = &job.site;
+        let own = *owner == self.site;
+        let outbox = self.outboxes.entry(owner.clone()).or_insert_with(Outbox::default);
+        for (attempt, events) in batches {
+            outbox.last += 1;
+            let report = Report { seq: outbox.last, job: job.clone(), attempt, events };
+            if own {
+                reported.own.push(report);
+            } else {
+                outbox.reports.push_back(report);
+                reported.owners.insert(owner.clone());
+            }
+        }
+        reported
+    }
+}

@@ -1,0 +1,108 @@
+//! The state as bytes, so that the journal can be cut.
+
+use super::host::{Outbox, Placement};
+use super::job::Job;
+use super::names::Names;
+use super::record::VERSION;
+use super::{HostTable, JobTable, State};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use xos_base::{Error, NodeId, SiteId};
+
+#[derive(Serialize, Deserialize)]
+struct Whole<'a> {
+    v: u32,
+    site: Cow<'a, SiteId>,
+    next: u64,
+    jobs: Cow<'a, [Job]>,
+    sites: Cow<'a, [SiteId]>,
+    nodes: Cow<'a, [NodeId]>,
+    seen: Vec<(u16, u64)>,
+    placements: Cow<'a, [Placement]>,
+    outboxes: Cow<'a, BTreeMap<SiteId, Outbox>>,
+}
+
+impl State {
+    /// The state as bytes.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when it cannot be encoded.
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, Error> {
+        let jobs: Vec<Job> = self.jobs.jobs.values().cloned().collect();
+        let placements: Vec<Placement> = self.hosted.placements.values().cloned().collect();
+        let mut seen: Vec<(u16, u64)> = self.jobs.seen.iter().map(|(k, v)| (*k, *v)).collect();
+        seen.sort_unstable();
+        let whole = Whole {
+            v: VERSION,
+            site: Cow::Borrowed(&self.jobs.site),
+            next: self.jobs.next,
+            jobs: jobs.into(),
+            sites: self.jobs.sites.all().into(),
+            nodes: self.jobs.nodes.all().into(),
+            seen,
+            placements: placements.into(),
+            outboxes: Cow::Borrowed(&self.hosted.outboxes),
+        };
+        serde_json::to_vec(&whole)
+            .map_err(|e| Error::internal(format!("cannot encode the job snapshot: {e}")))
+    }
+
+    /// Reads a snapshot of the core of `site`.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when it is damaged, of another version or of another site.
+    pub fn from_snapshot(site: &SiteId, bytes: &[u8]) -> Result<State, Error> {
+        let bad = |why: String| {
+            Error::internal(format!("the job snapshot cannot be read: {why}"))
+                .hint("keep a copy of the journal's folder and restore it from a backup")
+        };
+        let whole: Whole<'static> =
+            serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        if whole.v != VERSION {
+            return Err(bad(format!("it has version {}, known is {VERSION}", whole.v)));
+        }
+        if *whole.site != *site {
+            return Err(bad(format!("it is of site {}, not of {site}", whole.site)));
+        }
+        let jobs: BTreeMap<u64, Job> =
+            whole.jobs.into_owned().into_iter().map(|j| (j.number, j)).collect();
+        let mut table = JobTable::new(site.clone());
+        table.next = whole.next;
+        table.sites = Names::of(whole.sites.into_owned());
+        table.nodes = Names::of(whole.nodes.into_owned());
+        table.seen = whole.seen.into_iter().collect::<HashMap<_, _>>();
+        table.jobs = jobs;
+        table.index();
+        let placements = whole.placements.into_owned();
+        let hosted = HostTable {
+            site: site.clone(),
+            placements: placements.into_iter().map(|p| (p.job.clone(), p)).collect(),
+            outboxes: whole.outboxes.into_owned(),
+        };
+        Ok(State { jobs: table, hosted })
+    }
+}
+
+impl JobTable {
+    /// Rebuilds what follows from the jobs.
+    fn index(&mut self) {
+        for (number, job) in &self.jobs {
+            if job.state.is_final() {
+                if let Some(at) = super::apply::ended_at(job) {
+                    self.ended.insert((at.0, *number));
+                }
+                continue;
+            }
+            if job.tally.queued() > 0 {
+                self.ready.insert(*number);
+            }
+            for before in &job.spec.after_jobs {
+                if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {
+                    let waiting = self.dependents.entry(before.number);
+                    waiting.or_insert_with(BTreeSet::new).insert(*number);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The site's keys: root, authorities, the core's own certificate, the signing key.
+//!
+//! They lie in `<state>/ca`, folder 0700, files 0600, each file a key with its certificate (PEM):
+//! `root.pem`, `people.pem`, `machines.pem`, `core.pem`, `signing.pem`. The folder is made under
+//! another name and renamed when it is whole: it is there with everything, or not at all. A folder
+//! with something missing is refused, never made anew.
+
+mod authority;
+mod files;
+
+pub(crate) use authority::{Authority, pem};
+use authority::{Role, Span};
+
+use crate::issue;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor};
+use xos_base::{Error, Millis, SiteId};
+use xos_net::identity::root_fingerprint;
+use xos_net::sign::Signer;
+use xos_net::trust::{MACHINE_SUFFIX, core_name};
+use xos_net::{Identity, IdentityCell};
+
+/// Life of the core's certificate.
+pub const CORE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+const FOLDER: &str = "ca";
+const FOLDER_NEW: &str = "ca.new";
+const CORE_FILE: &str = "core.pem";
+const SIGNING_FILE: &str = "signing.pem";
+
+/// The site's keys. Cheap to clone; clones share their content.
+#[derive(Clone)]
+pub struct SiteKeys {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    site: SiteId,
+    dir: PathBuf,
+    names: Vec<String>,
+    root: Authority,
+    signer: Signer,
+    public: Vec<String>,
+    people: RwLock<Arc<Authority>>,
+    machines: RwLock<Arc<Authority>>,
+    core: IdentityCell,
+}
+
+impl SiteKeys {
+    /// Opens the keys of `site` below `state`, or makes them when there are none. `names` are
+    /// host names and IP addresses for the core's certificate besides its `.xos.internal` name.
+    /// What is due for renewal is renewed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the folder is incomplete, damaged, readable by others or
+    /// of another site, or the disk fails; [`xos_base::Kind::Invalid`] for a bad name.
+    pub fn create_or_open(
+        state: &Path,
+        site: &SiteId,
+        names: &[String],
+        now: Millis,
+    ) -> Result<SiteKeys, Error> {
+        check_names(names)?;
+        let dir = state.join(FOLDER);
+        if !dir.exists() {
+            create(state, site, names, now)?;
+        }
+        let keys = SiteKeys { inner: Arc::new(Inner::open(dir, site, names)?) };
+        keys.renew_if_due(now)?;
+        Ok(keys)
+    }
+
+    /// What the site tells others about itself, when its core listens at `addresses`.
+    pub fn descriptor(&self, addresses: Vec<String>) -> SiteDescriptor {
+        SiteDescriptor {
+            site: self.inner.site.clone(),
+            addresses,
+            root: STANDARD.encode(&self.inner.root.der),
+            keys: self.inner.public.clone(),
+        }
+    }
+
+    /// The site.
+    pub fn site(&self) -> &SiteId {
+        &self.inner.site
+    }
+
+    /// What people compare to recognise the site's root: `sha256:` and 64 hex digits.
+    pub fn fingerprint(&self) -> String {
+        root_fingerprint(&self.inner.root.der)
+    }
+
+    /// The root certificate in PEM, for browsers.
+    pub fn root_pem(&self) -> &str {
+        &self.inner.root.pem
+    }
+
+    /// The core's identity; replaced by itself when the certificate is renewed.
+    pub fn core_identity(&self) -> IdentityCell {
+        self.inner.core.clone()
+    }
+
+    /// The site's signing key.
+    pub fn signer(&self) -> &Signer {
+        &self.inner.signer
+    }
+
+    pub(crate) fn root_der(&self) -> &CertificateDer<'static> {
+        &self.inner.root.der
+    }
+
+    pub(crate) fn people(&self) -> Arc<Authority> {
+        self.inner.people.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn machines(&self) -> Arc<Authority> {
+        self.inner.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Renews the core's certificate and the authorities of which two thirds are over, and the
+    /// core's when its names changed. Says whether anything was. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the disk fails; the present ones stay in use.
+    pub fn renew_if_due(&self, now: Millis) -> Result<bool, Error> {
+        let people = self.inner.renew_authority(Role::People, &self.inner.people, now)?;
+        let machines = self.inner.renew_authority(Role::Machines, &self.inner.machines, now)?;
+        let core = machines || self.inner.core_is_due(now)?;
+        if core {
+            self.inner.renew_core(&self.machines(), now)?;
+        }
+        Ok(people || core)
+    }
+}
+
+fn check_names(names: &[String]) -> Result<(), Error> {
+    if names.len() > DESCRIPTOR_LIST_MAX {
+        return Err(Error::invalid(format!("more than {DESCRIPTOR_LIST_MAX} names for the core")));
+    }
+    match names.iter().find(|n| n.ends_with(MACHINE_SUFFIX)) {
+        Some(bad) => Err(Error::invalid(format!(
+            "name {bad:?} for the core ends in {MACHINE_SUFFIX}, which XOS gives out itself"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn create(state: &Path, site: &SiteId, names: &[String], now: Millis) -> Result<(), Error> {
+    files::make_dir(state)?;
+    let dir = state.join(FOLDER_NEW);
+    // Nothing was ever issued from a folder that was not renamed yet.
+    files::remove_leftover(&dir)?;
+    files::make_dir(&dir)?;
+    let root_text = authority::make_root(site, now)?;
+    let root = Authority::read(&root_text)?;
+    files::replace(&dir, Role::Root.file(), root_text.as_bytes())?;
+    let people = authority::make(Role::People, site, &root, now)?;
+    files::replace(&dir, Role::People.file(), people.as_bytes())?;
+    let machines_text = authority::make(Role::Machines, site, &root, now)?;
+    files::replace(&dir, Role::Machines.file(), machines_text.as_bytes())?;
+    let core = core_file(&Authority::read(&machines_text)?, site, names, now)?;
+    files::replace(&dir, CORE_FILE, core.as_bytes())?;
+    let signing = zeroize::Zeroizing::new(pem("PRIVATE KEY", Signer::generate()?.pkcs8()));
+    files::replace(&dir, SIGNING_FILE, signing.as_bytes())?;
+    files::publish(&dir, &state.join(FOLDER))
+}
+
+/// A new key for the core with its chain: the text of its file.
+fn core_file(
+    machines: &Authority,
+    site: &SiteId,
+    names: &[String],
+    now: Millis,
+) -> Result<zeroize::Zeroizing<String>, Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|e| Error::internal(format!("cannot make the core's key: {e}")))?;
+    let until = now.plus(CORE_LIFE).min(machines.span.until);
+    let issued = issue::machine(machines, &core_name(site), names, &key, (now, until))?;
+    Ok(zeroize::Zeroizing::new(format!("{}{}", key.serialize_pem(), issued.chain_pem)))
+}
+
+impl Inner {
+    fn open(dir: PathBuf, site: &SiteId, names: &[String]) -> Result<Inner, Error> {
+        let authority = |role: Role| Authority::read(&files::read(&dir.join(role.file()))?);
+        let root = authority(Role::Root)?;
+        let core = files::read(&dir.join(CORE_FILE))?;
+        let core = Identity::from_pem(&core, &core)?;
+        let named = xos_net::trust::subject_of(&core.chain()[0])?;
+        if named != xos_net::trust::Subject::Core(site.clone()) {
+            return Err(Error::internal(format!(
+                "the keys in {} are not those of site {site}",
+                dir.display()
+            ))
+            .hint("a site's name cannot change; set it back, or use another state folder"));
+        }
+        let signing = files::read(&dir.join(SIGNING_FILE))?;
+        let (signer, public) = read_signing(&signing)?;
+        Ok(Inner {
+            site: site.clone(),
+            names: names.to_vec(),
+            people: RwLock::new(Arc::new(authority(Role::People)?)),
+            machines: RwLock::new(Arc::new(authority(Role::Machines)?)),
+            core: IdentityCell::new(core),
+            root,
+            signer,
+            public,
+            dir,
+        })
+    }
+
+    fn renew_authority(
+        &self,
+        role: Role,
+        cell: &RwLock<Arc<Authority>>,
+        now: Millis,
+    ) -> Result<bool, Error> {
+        let old = cell.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !old.span.is_due(now) || old.span.until >= self.root.span.until {
+            return Ok(false);
+        }
+        let text = authority::renew(role, &self.site, &old, &self.root, now)?;
+        let new = Arc::new(Authority::read(&text)?);
+        files::replace(&self.dir, role.file(), text.as_bytes())?;
+        *cell.write().unwrap_or_else(PoisonError::into_inner) = new;
+        tracing::info!(target: "audit", authority = role.file(), "authority renewed");
+        Ok(true)
+    }
+
+    fn core_is_due(&self, now: Millis) -> Result<bool, Error> {
+        let identity = self.core.get();
+        let leaf = &identity.chain()[0];
+        let span: Span = authority::span_of(leaf)?;
+        Ok(span.is_due(now) || has_other_names(leaf, &self.names)?)
+    }
+
+    fn renew_core(&self, machines: &Authority, now: Millis) -> Result<(), Error> {
+        let text = core_file(machines, &self.site, &self.names, now)?;
+        let identity = Identity::from_pem(&text, &text)?;
+        files::replace(&self.dir, CORE_FILE, text.as_bytes())?;
+        self.core.replace(identity);
+        tracing::info!(target: "audit", site = %self.site, "the core's certificate was renewed");
+        Ok(())
+    }
+}
+
+/// All keys in the file; the first signs, the others still count (a key rolls by being put first).
+fn read_signing(text: &str) -> Result<(Signer, Vec<String>), Error> {
+    let keys: Result<Vec<_>, _> =
+        PrivatePkcs8KeyDer::pem_slice_iter(text.as_bytes()).take(DESCRIPTOR_LIST_MAX).collect();
+    let keys = keys.map_err(|e| Error::internal(format!("{SIGNING_FILE} is damaged: {e}")))?;
+    let signers: Result<Vec<Signer>, Error> =
+        keys.iter().map(|k| Signer::from_pkcs8(k.secret_pkcs8_der())).collect();
+    let signers = signers?;
+    let public = signers.iter().map(Signer::public).collect();
+    let first = signers.into_iter().next();
+    Ok((first.ok_or_else(|| Error::internal(format!("{SIGNING_FILE} holds no key")))?, public))
+}
+
+fn has_other_names(leaf: &CertificateDer<'_>, wanted: &[String]) -> Result<bool, Error> {
+    use std::net::IpAddr;
+    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+    let damaged = || Error::internal("the core's certificate is damaged");
+    let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| damaged())?;
+    let san = cert.subject_alternative_name().map_err(|_| damaged())?.ok_or_else(damaged)?;
+    let mut present: Vec<String> = Vec::new();
+    for name in &san.value.general_names {
+        match name {
+            GeneralName::DNSName(n) if n.ends_with(MACHINE_SUFFIX) => {}
+            GeneralName::DNSName(n) => present.push((*n).to_owned()),
+            GeneralName::IPAddress(b) => present.push(match b.len() {
+                4 => <[u8; 4]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
+                _ => <[u8; 16]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
+            }
+            .map_err(|_| damaged())?),
+            _ => return Ok(true),
+        }
+    }
+    let canonical = |n: &String| n.parse::<IpAddr>().map_or(n.clone(), |ip| ip.to_string());
+    Ok(present != wanted.iter().map(canonical).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests;

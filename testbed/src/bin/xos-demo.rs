@@ -1,0 +1,269 @@
+//! `xos-demo`: a two-site grid on this machine, with an example that runs over both sites.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use clap::{Parser, Subcommand};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
+use xos_testbed::{Error, Result, Testbed};
+
+/// The VO of the demo.
+const VO: &str = "demo.rennes";
+/// Where the console is forwarded to.
+const CONSOLE: &str = "127.0.0.1:7443";
+/// Units of the example.
+const UNITS: u32 = 16;
+/// How long the example may take.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// A two-site grid on this machine.
+#[derive(Parser)]
+#[command(name = "xos-demo", version)]
+struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start the grid and run the example; what an earlier one left is removed first
+    Start {
+        /// The folder that holds everything
+        #[arg(long, default_value = "target/demo")]
+        dir: PathBuf,
+        /// Start the grid only
+        #[arg(long)]
+        no_example: bool,
+        /// Photons of each unit
+        #[arg(long, default_value_t = 5_000_000)]
+        photons: u64,
+    },
+    /// End the grid and remove what it made
+    Stop {
+        /// The folder that holds everything
+        #[arg(long, default_value = "target/demo")]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().action {
+        Action::Start { dir, no_example, photons } => start(&dir, (!no_example).then_some(photons)),
+        Action::Stop { dir } => stop(&dir),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xos-demo: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what is done, and how long it took.
+struct Steps {
+    begin: Instant,
+    last: Instant,
+}
+
+impl Steps {
+    fn new() -> Steps {
+        Steps { begin: Instant::now(), last: Instant::now() }
+    }
+
+    fn done(&mut self, what: &str) {
+        println!("  {:>6.1} s  {what}", self.last.elapsed().as_secs_f64());
+        self.last = Instant::now();
+    }
+}
+
+fn start(dir: &Path, example: Option<u64>) -> Result<()> {
+    let programs = std::env::current_exe()
+        .ok()
+        .and_then(|p| p.parent().map(Path::to_owned))
+        .unwrap_or_else(|| PathBuf::from("target/release"));
+    println!("Starting a grid of two sites in {}", dir.display());
+    let mut steps = Steps::new();
+    let grid = Grid::create(dir, &programs, true)?;
+    steps.done("a network, and a laptop to work from");
+    let rennes = grid.add_site(&SiteSpec::new("rennes"))?;
+    steps.done("site rennes: a core and two nodes");
+    let pisa = grid.add_site(&SiteSpec::new("pisa"))?;
+    steps.done("site pisa: a core and two nodes");
+    exchange_trust(&rennes, &pisa)?;
+    steps.done("rennes and pisa trust one another");
+    let (admin, member) = people(&grid, &rennes)?;
+    steps.done("vera and milo signed in at rennes");
+    found_vo(&grid, &rennes, &pisa, &admin, &member)?;
+    steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
+    let console: SocketAddr = CONSOLE.parse().map_err(|_| Error::BadPrefix(CONSOLE.into()))?;
+    grid.testbed().forward(console, "rennes-core", PORT)?;
+    let way_in = wrapper(dir, &programs)?;
+    if let Some(photons) = example {
+        run_example(&grid, &member, photons, &mut steps)?;
+    }
+    println!("Ready after {:.0} s.\n", steps.begin.elapsed().as_secs_f64());
+    farewell(&rennes, &grid, &admin, &member, &way_in);
+    Ok(())
+}
+
+fn exchange_trust(rennes: &Site, pisa: &Site) -> Result<()> {
+    let offer = rennes.admin(&["site", "offer", "pisa", "--json"])?;
+    let offer = field(&offer, "offer")?;
+    pisa.core.write_file("/root/offer", offer.as_bytes(), 0o600)?;
+    let print = rennes.fingerprint.as_str();
+    pisa.admin(&["site", "accept", "/root/offer", "--fingerprint", print, "--yes"]).map(drop)
+}
+
+fn people(grid: &Grid, rennes: &Site) -> Result<(Person, Person)> {
+    Ok((enrol(grid, rennes, "vera")?, enrol(grid, rennes, "milo")?))
+}
+
+/// The site's administrator makes a person known, who signs in on the laptop.
+fn enrol(grid: &Grid, site: &Site, name: &str) -> Result<Person> {
+    let person = grid.purse().person(name, &site.name)?;
+    let add = site.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
+    site.core.run(&add.stdin(person.password.as_bytes()))?.ok()?;
+    let core = format!("{}-core:{PORT}", site.name);
+    grid.xos(&person, &["site", "add", &core, "--fingerprint", &site.fingerprint])?;
+    sign_in(grid, &person)?;
+    Ok(person)
+}
+
+fn sign_in(grid: &Grid, person: &Person) -> Result<()> {
+    let login = person
+        .command("xos")
+        .args(["login", &person.id(), "--password-file", "-"])
+        .stdin(person.password.as_bytes());
+    grid.laptop()?.run(&login)?.ok().map(drop)
+}
+
+fn found_vo(
+    grid: &Grid,
+    rennes: &Site,
+    pisa: &Site,
+    admin: &Person,
+    member: &Person,
+) -> Result<()> {
+    grid.xos(admin, &["vo", "found", "demo", "--title", "The demonstration"])?;
+    grid.xos(member, &["vo", "apply", VO, "-m", "I make the pictures"])?;
+    sign_in(grid, admin)?;
+    grid.xos(admin, &["vo", "approve", VO, &member.id()])?;
+    for site in [rennes, pisa] {
+        let share = ["--cpus", "4", "--memory", "4G", "--storage", "8G"];
+        site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat())?;
+        grid.xos(admin, &["vo", "share", "accept", VO, &site.name])?;
+    }
+    sign_in(grid, member)
+}
+
+fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) -> Result<()> {
+    let volume = format!("/xtreemfs/{VO}/spect");
+    let phantom = format!("{volume}/body.spect");
+    let xsub = |name: &str, rest: &[&str]| {
+        let cmd = member.command("xsub").args(["--name", name]).args(rest).limit(EXAMPLE_LIMIT);
+        grid.laptop()?.run(&cmd)?.ok()
+    };
+    xsub("folder", &["--", "mkdir", "-p", &volume])?;
+    let picture = format!("{volume}/body.png");
+    xsub("phantom", &["--", "spect", "phantom", &phantom, "--png", &picture])?;
+    steps.done("the phantom is on the volume");
+    let job = grid.laptop()?.run(
+        &member
+            .command("xsub")
+            .args(["--json", "--file", "-"])
+            .stdin(serde_json::to_vec(&spect_job(&volume, photons)).unwrap_or_default())
+            .limit(EXAMPLE_LIMIT),
+    )?;
+    job.ok()?;
+    steps.done(&format!("{UNITS} units over both sites, and one that merged them"));
+    let sites = grid.xos(member, &["job", "list", "--all"])?;
+    println!("{sites}");
+    Ok(())
+}
+
+/// Simulation and merge as one job of two tasks.
+fn spect_job(volume: &str, photons: u64) -> serde_json::Value {
+    let phantom = format!("{volume}/body.spect");
+    let hist = format!("{volume}/hist/");
+    serde_json::json!({
+        "vo": VO,
+        "name": "spect",
+        "tasks": [
+            {
+                "name": "simulate",
+                "argv": ["spect", "simulate", "--phantom", phantom, "--photons",
+                    photons.to_string(), "--out", hist],
+                "array": format!("0-{}", UNITS - 1),
+            },
+            {
+                "name": "merge",
+                "argv": ["spect", "merge", "--phantom", phantom, "--out",
+                    format!("{volume}/slice.png"), "--expect", UNITS.to_string(),
+                    "--min-correlation", "0.9", hist],
+                "after": ["simulate"],
+            },
+        ],
+    })
+}
+
+/// A script through which the person at this machine works on the laptop.
+fn wrapper(dir: &Path, programs: &Path) -> Result<PathBuf> {
+    let path = dir.join("laptop");
+    let fail = |source| Error::System { what: format!("write {}", path.display()), source };
+    let dir = dir.canonicalize().map_err(fail)?;
+    let text = format!(
+        "#!/bin/sh\n# Runs a command on the demo's laptop as milo: ./laptop xps\n\
+         exec {programs}/testbed exec {dir} laptop -- env HOME=/home/milo \
+         XOS_HOME=/home/milo/.xos PATH=/usr/local/bin:/usr/bin:/bin \"$@\"\n",
+        programs = programs.display(),
+        dir = dir.display(),
+    );
+    fs::write(&path, text).map_err(fail)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    Ok(path)
+}
+
+fn farewell(rennes: &Site, grid: &Grid, admin: &Person, member: &Person, way_in: &Path) {
+    let laptop = way_in.display();
+    println!("Console   https://localhost:7443   CA {}", rennes.fingerprint);
+    println!("          milo (a member) / {}", member.password);
+    println!("          vera (administers {VO}) / {}", admin.password);
+    println!("Folder    {}\n", grid.testbed().dir().display());
+    println!("Try next:");
+    println!("  {laptop} xps --all");
+    println!("  {laptop} xsub -- hostname");
+    println!("  {laptop} xsub --array 0-7 -- sh -c 'echo unit $XOS_UNIT_INDEX on $XOS_NODE'");
+    println!("  {laptop} xsub -- ls -l /xtreemfs/{VO}/spect");
+    println!("  make stop");
+}
+
+fn stop(dir: &Path) -> Result<()> {
+    match Testbed::open(dir) {
+        Ok(testbed) => testbed.destroy()?,
+        Err(Error::NoTestbed(_)) => {}
+        Err(e) => return Err(e),
+    }
+    match fs::remove_dir_all(dir) {
+        Ok(()) => println!("The grid in {} has ended; nothing is left of it.", dir.display()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => println!("No grid runs here."),
+        Err(source) => {
+            return Err(Error::System { what: format!("remove {}", dir.display()), source });
+        }
+    }
+    Ok(())
+}
+
+/// A text field of a JSON answer.
+fn field(json: &str, name: &str) -> Result<String> {
+    let value: serde_json::Value = serde_json::from_str(json)
+        .map_err(|e| Error::Start { what: "an answer".into(), reason: e.to_string() })?;
+    value[name].as_str().map(str::to_owned).ok_or_else(|| Error::Start {
+        what: "an answer".into(),
+        reason: format!("it has no {name}: {json}"),
+    })
+}

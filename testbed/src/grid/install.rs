@@ -1,0 +1,55 @@
+//! Puts our programs where a site's administrator would.
+
+use super::BIN;
+use crate::{Cmd, Error, Host, Result};
+use std::path::{Path, PathBuf};
+
+/// What a grid needs from the build folder.
+const PROGRAMS: [&str; 6] = ["xos", "xosd", "xos-shim", "testbed", "spect", "libnss_xos.so"];
+/// The names under which `xos` is called.
+const TOOLS: [&str; 6] = ["xos", "xsub", "xps", "xwait", "xkill", "xout"];
+
+/// The folder as an absolute path, when every program is there.
+pub(super) fn check(programs: &Path) -> Result<PathBuf> {
+    let programs = programs.canonicalize().map_err(|e| missing(programs, &e.to_string()))?;
+    for name in PROGRAMS {
+        if !programs.join(name).is_file() {
+            return Err(missing(&programs, &format!("{name} is not there")));
+        }
+    }
+    Ok(programs)
+}
+
+fn missing(programs: &Path, why: &str) -> Error {
+    let reason = format!("{why}; build the whole workspace first");
+    Error::Start { what: format!("programs in {}", programs.display()), reason }
+}
+
+/// The `xos` tool under all its names.
+pub(super) fn tools(host: &Host, programs: &Path) -> Result<()> {
+    let programs = programs.display();
+    let mut script = String::from("set -e\n");
+    for name in TOOLS {
+        script += &format!("ln -sf {programs}/xos {BIN}/{name}\n");
+    }
+    script += &format!("ln -sf {programs}/spect {BIN}/spect\n");
+    host.run(&Cmd::shell(script))?.ok().map(drop)
+}
+
+/// What a core or node needs: the daemon, and on nodes names of grid accounts.
+pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
+    let from = programs.display();
+    let mut script = format!(
+        "set -e\nmkdir -p /etc/xos\nln -sf {from}/xosd {BIN}/xosd\nln -sf {from}/xos-shim \
+         {BIN}/xos-shim\n"
+    );
+    if names {
+        script += &format!(
+            "lib=$(dirname \"$(ldconfig -p | sed -n 's/.*=> //p' | grep -m1 libnss_files.so.2)\")\n\
+             [ -n \"$lib\" ] && [ -d \"$lib\" ] || lib=/usr/lib/$(uname -m)-linux-gnu\n\
+             cp {from}/libnss_xos.so \"$lib/libnss_xos.so.2\"\n\
+             sed -i -E 's/^(passwd|group):.*/\\1: files xos/' /etc/nsswitch.conf\n"
+        );
+    }
+    host.run(&Cmd::shell(script))?.ok().map(drop)
+}

@@ -1,0 +1,180 @@
+//! A site: its core and nodes.
+
+use super::{PORT, Person, Purse, install, wait_for, wait_for_port};
+use crate::{Cmd, Error, Host, HostSpec, Process, Result, Testbed};
+use std::path::Path;
+
+/// What a site is made from.
+#[derive(Clone, Debug)]
+pub struct SiteSpec {
+    /// The site's id.
+    pub name: String,
+    /// How many nodes, called `n1`, `n2`, …
+    pub nodes: usize,
+    /// Processors that each node offers, in thousandths of one.
+    pub cpu_milli: u32,
+    /// Memory that each node offers, in bytes.
+    pub memory_bytes: u64,
+    /// Lines for the core's configuration beyond what `xosd setup` writes.
+    pub core_config: String,
+}
+
+impl SiteSpec {
+    /// A site with two nodes of two processors and 2 GiB.
+    pub fn new(name: &str) -> SiteSpec {
+        SiteSpec {
+            name: name.to_owned(),
+            nodes: 2,
+            cpu_milli: 2000,
+            memory_bytes: 2 << 30,
+            core_config: String::new(),
+        }
+    }
+}
+
+/// A running site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its id.
+    pub name: String,
+    /// Its core.
+    pub core: Host,
+    /// Its nodes, `n1` first.
+    pub nodes: Vec<Host>,
+    /// Its first administrator.
+    pub admin: Person,
+    /// The fingerprint of its root.
+    pub fingerprint: String,
+}
+
+impl Site {
+    pub(super) fn create(
+        testbed: &Testbed,
+        programs: &Path,
+        purse: &Purse,
+        spec: &SiteSpec,
+    ) -> Result<Site> {
+        let name = spec.name.as_str();
+        let admin = purse.person("ada", name)?;
+        let core = testbed.add_host(HostSpec::new(&format!("{name}-core"))?)?;
+        install::daemon(&core, programs, false)?;
+        install::tools(&core, programs)?;
+        let address = format!("{name}-core:{PORT}");
+        let args = ["setup", "--site", name, "--address", &address, "--name", "localhost"];
+        let setup = Cmd::new("xosd")
+            .args(args)
+            .args(["--name", &format!("{name}-core"), "--admin", "ada", "--password-file", "-"])
+            .stdin(admin.password.as_bytes());
+        let said = core.run(&setup)?.ok()?;
+        let fingerprint = said
+            .split_whitespace()
+            .find(|w| w.starts_with("sha256:"))
+            .ok_or_else(|| Error::Start {
+                what: "xosd setup".into(),
+                reason: format!("it printed no fingerprint: {said}"),
+            })?
+            .to_owned();
+        if !spec.core_config.is_empty() {
+            let path = "/etc/xos/xosd.toml";
+            let mut config = core.read_file(path)?;
+            config.extend_from_slice(spec.core_config.as_bytes());
+            core.write_file(path, &config, 0o600)?;
+        }
+        let mut site = Site { name: name.to_owned(), core, nodes: Vec::new(), admin, fingerprint };
+        site.start_core()?;
+        site.sign_in_admin()?;
+        for i in 1..=spec.nodes {
+            let node = site.add_node(testbed, programs, &format!("n{i}"), spec)?;
+            site.nodes.push(node);
+        }
+        site.wait_for_nodes()?;
+        Ok(site)
+    }
+
+    /// Starts the core's `xosd` and waits until its port answers.
+    ///
+    /// # Errors
+    /// When it ends or does not answer in time.
+    pub fn start_core(&self) -> Result<Process> {
+        let process = start_xosd(&self.core)?;
+        wait_for_port(&self.core, PORT)?;
+        Ok(process)
+    }
+
+    /// Starts the `xosd` of a node.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_node(&self, node: &Host) -> Result<Process> {
+        start_xosd(node)
+    }
+
+    /// Runs the `xos` tool on the core as its administrator.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what it printed.
+    pub fn admin(&self, args: &[&str]) -> Result<String> {
+        self.core.run(&self.admin.command("xos").args(args))?.ok()
+    }
+
+    /// Signs the administrator in (again).
+    ///
+    /// # Errors
+    /// As [`Site::admin`].
+    pub fn sign_in_admin(&self) -> Result<()> {
+        let address = format!("{}-core:{PORT}", self.name);
+        self.admin(&["site", "add", &address, "--fingerprint", &self.fingerprint])?;
+        let login = self
+            .admin
+            .command("xos")
+            .args(["login", &self.admin.id(), "--password-file", "-"])
+            .stdin(self.admin.password.as_bytes());
+        self.core.run(&login)?.ok().map(drop)
+    }
+
+    fn add_node(
+        &self,
+        testbed: &Testbed,
+        programs: &Path,
+        label: &str,
+        spec: &SiteSpec,
+    ) -> Result<Host> {
+        let host = testbed.add_host(HostSpec::new(&format!("{}-{label}", self.name))?)?;
+        install::daemon(&host, programs, true)?;
+        let made = self.admin(&["node", "token", label])?;
+        let token = made.split_whitespace().find(|w| w.starts_with("xos-join:"));
+        let token = token.ok_or_else(|| Error::Start {
+            what: "xos node token".into(),
+            reason: format!("it printed no token: {made}"),
+        })?;
+        let core = format!("{}-core:{PORT}", self.name);
+        let join = Cmd::new("xosd").args(["join", "-", "--core", &core]).stdin(token.as_bytes());
+        host.run(&join)?.ok()?;
+        let path = "/etc/xos/xosd.toml";
+        let config = String::from_utf8_lossy(&host.read_file(path)?).into_owned();
+        let offer =
+            format!("[node]\ncpu_milli = {}\nmemory_bytes = {}", spec.cpu_milli, spec.memory_bytes);
+        host.write_file(path, config.replacen("[node]", &offer, 1).as_bytes(), 0o600)?;
+        start_xosd(&host)?;
+        Ok(host)
+    }
+
+    /// Waits until every node is connected.
+    ///
+    /// # Errors
+    /// When one is not in time.
+    pub fn wait_for_nodes(&self) -> Result<()> {
+        let wanted = self.nodes.len();
+        wait_for(&format!("the nodes of {}", self.name), || {
+            let list = self.admin(&["node", "list"])?;
+            let connected = list.lines().filter(|l| l.contains(" connected")).count();
+            Ok((connected >= wanted).then_some(()))
+        })
+    }
+}
+
+/// Starts `xosd` in a cgroup of its own, as an init system does.
+fn start_xosd(host: &Host) -> Result<Process> {
+    let log = crate::Stdio::LogAs("xosd".parse()?);
+    host.spawn(&Cmd::new("xosd").arg("run").own_cgroup("xosd".parse()?).stdio(log))
+}

@@ -1,0 +1,63 @@
+//! What vom needs of others: the cores of other sites, and this site's nodes.
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use tokio::sync::broadcast;
+use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog};
+use xos_base::{Error, NodeId, SiteId};
+use xos_net::{Grid, NodeChange, Nodes};
+
+/// The log of a VO as it comes from its home.
+pub type LogStream = BoxStream<'static, Result<LogItem, Error>>;
+
+/// The cores of the VOs' homes, spoken to as this site's core.
+#[async_trait]
+pub trait Homes: Send + Sync {
+    /// Brings an offer.
+    async fn offer(&self, home: &SiteId, r: RecordOffer) -> Result<(), Error>;
+    /// Tells that a share has ended.
+    async fn withdraw(&self, home: &SiteId, r: RecordWithdrawal) -> Result<(), Error>;
+    /// Opens a log.
+    async fn log(&self, home: &SiteId, r: VoLog) -> Result<LogStream, Error>;
+}
+
+#[async_trait]
+impl Homes for Grid {
+    async fn offer(&self, home: &SiteId, r: RecordOffer) -> Result<(), Error> {
+        self.call(home, r).await.map(|_| ())
+    }
+
+    async fn withdraw(&self, home: &SiteId, r: RecordWithdrawal) -> Result<(), Error> {
+        self.call(home, r).await.map(|_| ())
+    }
+
+    async fn log(&self, home: &SiteId, r: VoLog) -> Result<LogStream, Error> {
+        self.subscribe(home, r).await
+    }
+}
+
+/// This site's nodes.
+#[async_trait]
+pub trait NodeLink: Send + Sync {
+    /// The connected ones.
+    fn connected(&self) -> Vec<NodeId>;
+    /// Those that come and go from now on.
+    fn changes(&self) -> broadcast::Receiver<NodeChange>;
+    /// Tells a node about accounts.
+    async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error>;
+}
+
+#[async_trait]
+impl NodeLink for Nodes {
+    fn connected(&self) -> Vec<NodeId> {
+        Nodes::connected(self)
+    }
+
+    fn changes(&self) -> broadcast::Receiver<NodeChange> {
+        Nodes::changes(self)
+    }
+
+    async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error> {
+        self.call(node, accounts).await.map(|_| ())
+    }
+}

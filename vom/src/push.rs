@@ -1,0 +1,149 @@
+//! Tells every connected node which accounts there are: all when it connects, then what changes.
+
+use crate::Inner;
+use crate::replica::backoff;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::{AbortHandle, JoinSet};
+use xos_api::vom::{AccountState, VoAccounts};
+use xos_base::{Error, NodeId, VoId};
+
+/// How often it is looked whether time alone has changed what a node must know: a share's end, a
+/// lapsed lease.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// What a node has been told of one VO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    number: u64,
+    state: AccountState,
+}
+
+/// Serves nodes as they come and go.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut changes = inner.nodes.changes();
+    let mut tasks = JoinSet::new();
+    let mut nodes: HashMap<NodeId, AbortHandle> = HashMap::new();
+    for node in inner.nodes.connected() {
+        nodes.insert(node.clone(), tasks.spawn(tell(inner.clone(), node)));
+    }
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Err(e) = ended && e.is_panic() {
+                    tracing::error!(error = %e, "telling a node about accounts ended");
+                }
+                continue;
+            }
+        };
+        match change {
+            Ok(change) => {
+                // A node that connects anew may have lost what it knew.
+                if let Some(former) = nodes.remove(&change.node) {
+                    former.abort();
+                }
+                if change.connected {
+                    let task = tasks.spawn(tell(inner.clone(), change.node.clone()));
+                    nodes.insert(change.node, task);
+                }
+            }
+            Err(RecvError::Lagged(_)) => {
+                nodes.drain().for_each(|(_, task)| task.abort());
+                for node in inner.nodes.connected() {
+                    nodes.insert(node.clone(), tasks.spawn(tell(inner.clone(), node)));
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Keeps one node informed; ended from outside when the node goes.
+async fn tell(inner: Arc<Inner>, node: NodeId) {
+    let mut told: HashMap<VoId, Told> = HashMap::new();
+    let mut grown = inner.grown.subscribe();
+    let mut shares = inner.shares.changed();
+    let mut attempt = 0;
+    loop {
+        grown.mark_unchanged();
+        shares.mark_unchanged();
+        let wait = match bring_up(&inner, &node, &mut told).await {
+            Ok(()) => {
+                attempt = 0;
+                LOOK_EVERY
+            }
+            Err(error) => {
+                let pause = backoff(attempt, told.len() as u64);
+                tracing::warn!(%node, %error, ?pause, "accounts not taken by a node");
+                attempt = attempt.saturating_add(1);
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+        };
+        tokio::select! {
+            _ = grown.changed() => {}
+            _ = shares.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn bring_up(
+    inner: &Inner,
+    node: &NodeId,
+    told: &mut HashMap<VoId, Told>,
+) -> Result<(), Error> {
+    for served in inner.shares.all() {
+        let vo = served.vo.clone();
+        let Some((parts, now)) = parts(inner, &vo, told.get(&vo)) else { continue };
+        // If a part fails, the node has half a list: begin again with all.
+        told.remove(&vo);
+        for part in parts {
+            inner.nodes.accounts(node, part).await?;
+        }
+        told.insert(vo, now);
+    }
+    Ok(())
+}
+
+/// What to send about one VO, and what the node knows then; `None` when it knows it already.
+pub(crate) fn parts(
+    inner: &Inner,
+    vo: &VoId,
+    told: Option<&Told>,
+) -> Option<(Vec<VoAccounts>, Told)> {
+    let served = inner.shares.one(vo)?;
+    let live = inner.vos.one(vo)?;
+    let now = inner.clock.now();
+    let lapsed = inner.lapsed(&live, now);
+    let state = live.read();
+    let account = served.account_state(&inner.site, &state, now, lapsed);
+    let next = Told { number: state.number, state: account };
+    if told == Some(&next) {
+        return None;
+    }
+    // A VO that is not served has no accounts; its processes, if any are left, end.
+    if account == AccountState::Ended {
+        if told.is_some_and(|t| t.state == AccountState::Ended) {
+            return None;
+        }
+        let end = VoAccounts {
+            vo: vo.clone(),
+            number: state.number,
+            full: true,
+            more: false,
+            base: served.base,
+            size: served.size,
+            state: account,
+            members: Vec::new(),
+            groups: Vec::new(),
+            groups_gone: Vec::new(),
+        };
+        return Some((vec![end], next));
+    }
+    let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
+    Some((state.accounts(served.block(), account, since), next))
+}

@@ -1,0 +1,268 @@
+//! What all users of one volume share: the MRC, the cached directories and the open inodes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, warn};
+
+use crate::cache::Entries;
+use crate::file::File;
+use crate::file::inode::Inode;
+use crate::file::rights::{Grant, Rights, delete_objects, truncate_objects};
+use crate::limits::{
+    CARE_AT_ONCE, COMMIT_PERIOD, DELETIONS_MAX, OPEN_FILES_MAX, READ_AHEAD_BYTES,
+    WRITE_BEHIND_BYTES,
+};
+use crate::mrc::{Dated, Deleted, Mrc, Opened};
+use crate::{Attributes, Error, Ino, Member, OpenMode, Result};
+
+/// Room for data in memory, over all volumes of a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    pub(crate) write_behind: Arc<Semaphore>,
+    pub(crate) read_ahead: Arc<Semaphore>,
+}
+
+impl Room {
+    pub(crate) fn new() -> Room {
+        Room {
+            write_behind: Arc::new(Semaphore::new(WRITE_BEHIND_BYTES)),
+            read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
+        }
+    }
+}
+
+/// The state of one volume in this client.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) mrc: Arc<Mrc>,
+    pub(crate) now_ns: fn() -> i64,
+    pub(crate) room: Room,
+    pub(crate) entries: Entries<Member, Ino, Attributes>,
+    open: Mutex<Open>,
+    /// Counts local changes; see [`Inode::reconcile`].
+    ticks: AtomicU64,
+    deletions: Arc<Semaphore>,
+}
+
+/// The inodes that are open here.
+#[derive(Debug, Default)]
+struct Open {
+    inodes: HashMap<Ino, Kept>,
+    handles: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    inode: Arc<Inode>,
+    handles: usize,
+    /// Set when the last name went while it is open: its objects go with the last handle.
+    deleted: Option<(Member, Grant)>,
+}
+
+impl Shared {
+    pub(crate) fn new(mrc: Mrc, now_ns: fn() -> i64, room: Room) -> Shared {
+        Shared {
+            mrc: Arc::new(mrc),
+            now_ns,
+            room,
+            entries: Entries::new(),
+            open: Mutex::default(),
+            ticks: AtomicU64::new(0),
+            deletions: Arc::new(Semaphore::new(DELETIONS_MAX)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next number of the count of local changes.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The count of local changes so far; taken before a request is sent.
+    pub(crate) fn asked(&self) -> u64 {
+        self.ticks.load(Ordering::Acquire)
+    }
+
+    /// The inode, if it is open here.
+    pub(crate) fn inode(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.lock().inodes.get(&ino).map(|kept| Arc::clone(&kept.inode))
+    }
+
+    /// Brings attributes from the MRC in accord with what is open here.
+    pub(crate) fn reconciled(&self, mut dated: Dated, asked: u64) -> Attributes {
+        if let Some(inode) = self.inode(dated.attributes.ino) {
+            inode.reconcile(&mut dated, asked);
+        }
+        dated.attributes
+    }
+
+    /// Refuses another handle when there are as many as there may be.
+    pub(crate) fn has_room(&self) -> Result<()> {
+        if self.lock().handles < OPEN_FILES_MAX {
+            return Ok(());
+        }
+        let reason = format!("more than {OPEN_FILES_MAX} files are open on this volume");
+        Err(Error::local(libc::ENFILE, reason))
+    }
+
+    /// Makes a handle of what an open brought.
+    pub(crate) async fn opened(
+        self: &Arc<Self>,
+        who: Member,
+        mode: OpenMode,
+        opened: Opened,
+        asked: u64,
+    ) -> Result<(Attributes, File)> {
+        let Opened { mut dated, grant, truncated } = opened;
+        let ino = dated.attributes.ino;
+        let inode = {
+            let mut open = self.lock();
+            open.handles += 1;
+            let kept = open.inodes.entry(ino).or_insert_with(|| {
+                let inode = Arc::new(Inode::new(Arc::clone(self), &dated));
+                Kept { inode, handles: 0, deleted: None }
+            });
+            kept.handles += 1;
+            Arc::clone(&kept.inode)
+        };
+        let kept = grant.clone();
+        let rights = Rights::new(Arc::clone(&self.mrc), who, ino, mode, grant);
+        let file = File::new(Arc::clone(&inode), rights, mode);
+        if truncated {
+            truncate_objects(&self.mrc.links, &kept, 0).await?;
+            inode.settled(&dated, true);
+        }
+        inode.reconcile(&mut dated, asked);
+        Ok((dated.attributes, file))
+    }
+
+    /// Cuts or lengthens an open file with the right of one of its handles.
+    pub(crate) async fn truncate(
+        self: &Arc<Self>,
+        ino: Ino,
+        size: u64,
+        rights: &Rights,
+    ) -> Result<Attributes> {
+        let grant = rights.current().await?;
+        self.truncate_with(rights.who(), ino, size, Some(&grant)).await
+    }
+
+    /// Cuts or lengthens a file. What was written here before is on the OSDs first, and no write
+    /// from here comes in between.
+    pub(crate) async fn truncate_with(
+        self: &Arc<Self>,
+        who: Member,
+        ino: Ino,
+        size: u64,
+        grant: Option<&Grant>,
+    ) -> Result<Attributes> {
+        let inode = self.inode(ino);
+        let _order = match &inode {
+            Some(inode) => Some(inode.quiet().await),
+            None => None,
+        };
+        let opened = self.mrc.truncate(who, ino, size, grant).await?;
+        truncate_objects(&self.mrc.links, &opened.grant, size).await?;
+        if let Some(inode) = &inode {
+            inode.settled(&opened.dated, true);
+        }
+        Ok(opened.dated.attributes)
+    }
+
+    /// Gives a handle up. With the last one of an unlinked file its objects go.
+    pub(crate) async fn closed(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let gone = {
+            let mut open = self.lock();
+            open.handles = open.handles.saturating_sub(1);
+            match open.inodes.get_mut(&inode.ino) {
+                Some(kept) if kept.handles > 1 => {
+                    kept.handles -= 1;
+                    None
+                }
+                Some(_) => open.inodes.remove(&inode.ino),
+                None => None,
+            }
+        };
+        let Some(kept) = gone else { return };
+        if let Some(lost) = kept.inode.untold() {
+            error!(ino = %inode.ino, error = %lost, "written data were lost; no close returned it");
+        }
+        if let Some((who, grant)) = kept.deleted {
+            self.delete(who, inode.ino, grant).await;
+        }
+    }
+
+    /// Lets a file go that has lost its last name: now, or with its last handle.
+    pub(crate) async fn nameless(self: &Arc<Self>, who: Member, deleted: Deleted) {
+        let Deleted { ino, grant } = deleted;
+        {
+            let mut open = self.lock();
+            if let Some(kept) = open.inodes.get_mut(&ino) {
+                kept.inode.nameless();
+                kept.deleted = Some((who, grant));
+                return;
+            }
+        }
+        self.delete(who, ino, grant).await;
+    }
+
+    /// Deletes objects in the background; waits for it when there is much to delete.
+    async fn delete(self: &Arc<Self>, who: Member, ino: Ino, grant: Grant) {
+        let shared = Arc::clone(self);
+        let permit = Arc::clone(&self.deletions).try_acquire_owned();
+        let work = async move {
+            let grant = match grant.is_fresh() {
+                true => Ok(grant),
+                false => shared.mrc.renew(who, &grant).await,
+            };
+            let result = match grant {
+                Ok(grant) => delete_objects(&shared.mrc.links, &grant).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                warn!(%ino, %error, "the content of a deleted file stays on an OSD");
+            }
+        };
+        match permit {
+            Ok(permit) => {
+                tokio::spawn(async move {
+                    work.await;
+                    drop(permit);
+                });
+            }
+            Err(_) => work.await,
+        }
+    }
+
+    /// Waits until no deletion is under way.
+    pub(crate) async fn deletions_done(&self) {
+        // Fails only if the semaphore is closed, which it never is.
+        let all = u32::try_from(DELETIONS_MAX).unwrap_or(u32::MAX);
+        drop(self.deletions.acquire_many(all).await);
+    }
+
+    /// Every inode that is open here.
+    pub(crate) fn inodes(&self) -> Vec<Arc<Inode>> {
+        self.lock().inodes.values().map(|kept| Arc::clone(&kept.inode)).collect()
+    }
+}
+
+/// Looks after open files until the volume is no longer used.
+pub(crate) async fn care(shared: Weak<Shared>) {
+    let mut period = interval(COMMIT_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        let inodes = stream::iter(shared.inodes());
+        inodes.for_each_concurrent(CARE_AT_ONCE, |inode| async move { inode.care().await }).await;
+    }
+}

@@ -1,0 +1,297 @@
+//! The files of a store: one checkpoint and the logs since then, in one folder.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::mrc::index::{Change, MemIndex};
+use crate::mrc::log::{CHECKPOINT_MAGIC, LOG_MAGIC, Payload, Records, encode};
+
+/// Why a store cannot be opened or used. The administrator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process uses the folder.
+    #[error("{0} is in use by another process: stop that one first")]
+    InUse(PathBuf),
+    /// A file that was complete once is damaged: restore the folder from a backup.
+    #[error("{path} is damaged at byte {at}: restore the folder from a backup")]
+    Damaged {
+        /// Which one.
+        path: PathBuf,
+        /// Where the good part ends.
+        at: u64,
+    },
+    /// A file is missing: restore the folder from a backup.
+    #[error("{0} is missing: restore the folder from a backup")]
+    Missing(PathBuf),
+}
+
+/// Adds the path to an error.
+pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|source| StoreError::File { path: path.to_owned(), source })
+}
+
+fn log_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("log.{number:016x}"))
+}
+
+fn checkpoint_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("checkpoint.{number:016x}"))
+}
+
+/// Makes names in a folder durable.
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    at(dir, File::open(dir).and_then(|dir| dir.sync_all()))
+}
+
+/// The folder, locked against a second process.
+#[derive(Debug)]
+pub struct Folder {
+    /// Where it is.
+    pub dir: PathBuf,
+    _lock: File,
+}
+
+/// Why an append failed.
+#[derive(Debug)]
+pub enum AppendError {
+    /// Nothing of it stayed in the log; a later one may succeed (full disk).
+    Undone(io::Error),
+    /// What is on the disk is unknown: the log must not be used until it was opened anew.
+    Lost(io::Error),
+}
+
+/// A log that is being appended to.
+#[derive(Debug)]
+pub struct LogFile {
+    file: File,
+    /// Its number.
+    pub number: u64,
+    /// Bytes of good records.
+    pub length: u64,
+}
+
+impl LogFile {
+    /// Appends bytes and makes them durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        use std::os::unix::fs::FileExt;
+        if let Err(error) = self.file.write_all_at(bytes, self.length) {
+            return Err(match self.file.set_len(self.length) {
+                Ok(()) => AppendError::Undone(error),
+                Err(_) => AppendError::Lost(error),
+            });
+        }
+        // After a failed sync the kernel may have dropped the dirty pages: no second try.
+        self.file.sync_data().map_err(AppendError::Lost)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// Opens (or makes) and locks a folder.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] or [`StoreError::InUse`].
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        at(dir, fs::create_dir_all(dir))?;
+        let path = dir.join("lock");
+        let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = at(&path, options)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
+            Err(TryLockError::Error(source)) => Err(StoreError::File { path, source }),
+        }
+    }
+
+    /// Reads checkpoint and logs; gives the index and the log to go on with.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn load(&self) -> Result<(MemIndex, LogFile), StoreError> {
+        let mut index = MemIndex::default();
+        let checkpoint = self.numbers("checkpoint")?.last().copied();
+        if let Some(number) = checkpoint {
+            load_checkpoint(&checkpoint_path(&self.dir, number), &mut index)?;
+        }
+        let first = checkpoint.unwrap_or(0);
+        let logs: Vec<u64> = self.numbers("log")?.into_iter().filter(|&n| n >= first).collect();
+        let Some(&last) = logs.last() else {
+            // With a checkpoint there was a log: the checkpoint is renamed after the log is made.
+            return match checkpoint {
+                Some(number) => Err(StoreError::Missing(log_path(&self.dir, number))),
+                None => Ok((index, self.create_log(0)?)),
+            };
+        };
+        for number in first..last {
+            let path = log_path(&self.dir, number);
+            if !logs.contains(&number) {
+                return Err(StoreError::Missing(path));
+            }
+            replay(&path, &mut index, false)?;
+        }
+        let path = log_path(&self.dir, last);
+        let length = replay(&path, &mut index, true)?;
+        let file = at(&path, OpenOptions::new().write(true).open(&path))?;
+        if length < LOG_MAGIC.len() as u64 {
+            return Ok((index, self.create_log(last)?));
+        }
+        at(&path, file.set_len(length).and_then(|()| file.sync_all()))?;
+        self.remove_before(first)?;
+        Ok((index, LogFile { file, number: last, length }))
+    }
+
+    /// Starts a new, empty log.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn create_log(&self, number: u64) -> Result<LogFile, StoreError> {
+        let path = log_path(&self.dir, number);
+        let mut file = at(&path, File::create(&path))?;
+        at(&path, file.write_all(LOG_MAGIC).and_then(|()| file.sync_all()))?;
+        sync_dir(&self.dir)?;
+        Ok(LogFile { file, number, length: LOG_MAGIC.len() as u64 })
+    }
+
+    /// Removes what checkpoint `number` makes needless, and unfinished checkpoints.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn remove_before(&self, number: u64) -> Result<(), StoreError> {
+        for old in self.numbers("log")?.into_iter().filter(|&n| n < number) {
+            let path = log_path(&self.dir, old);
+            at(&path, fs::remove_file(&path))?;
+        }
+        for old in self.numbers("checkpoint")?.into_iter().filter(|&n| n < number) {
+            let path = checkpoint_path(&self.dir, old);
+            at(&path, fs::remove_file(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Numbers of the files of a kind, sorted.
+    fn numbers(&self, kind: &str) -> Result<Vec<u64>, StoreError> {
+        let mut numbers = Vec::new();
+        for entry in at(&self.dir, fs::read_dir(&self.dir))? {
+            let name = at(&self.dir, entry)?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(kind)?.strip_prefix('.'));
+            numbers.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn records(path: &Path, magic: &[u8; 8]) -> Result<Option<Records<BufReader<File>>>, StoreError> {
+    let file = at(path, File::open(path))?;
+    let length = at(path, file.metadata())?.len();
+    at(path, Records::open(BufReader::new(file), length, magic))
+}
+
+fn load_checkpoint(path: &Path, index: &mut MemIndex) -> Result<(), StoreError> {
+    let damaged = |at| StoreError::Damaged { path: path.to_owned(), at };
+    let mut records = records(path, CHECKPOINT_MAGIC)?.ok_or_else(|| damaged(0))?;
+    loop {
+        match at(path, records.next_record())? {
+            Some(Payload::Changes(changes)) => {
+                changes.into_iter().for_each(|change| drop(index.apply(change)));
+            }
+            Some(Payload::End(count)) if count == index.len() as u64 => return Ok(()),
+            _ => return Err(damaged(records.good())),
+        }
+    }
+}
+
+/// Replays a log; gives the length of its good part. Only the last log may have a torn end.
+fn replay(path: &Path, index: &mut MemIndex, last: bool) -> Result<u64, StoreError> {
+    let damaged = |at| StoreError::Damaged { path: path.to_owned(), at };
+    let Some(mut records) = records(path, LOG_MAGIC)? else {
+        // A last log that was being made: its first bytes were never acknowledged.
+        let length = at(path, fs::metadata(path))?.len();
+        return if last && length < LOG_MAGIC.len() as u64 { Ok(0) } else { Err(damaged(0)) };
+    };
+    while let Some(payload) = at(path, records.next_record())? {
+        match payload {
+            Payload::Changes(changes) => {
+                changes.into_iter().for_each(|change| drop(index.apply(change)));
+            }
+            Payload::End(_) => return Err(damaged(records.good())),
+        }
+    }
+    let (good, rest) = (records.good(), records.rest());
+    if rest > 0 {
+        if !last {
+            return Err(damaged(good));
+        }
+        tracing::warn!(path = %path.display(), good, rest, "log has a torn end: cut off");
+    }
+    Ok(good)
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub struct CheckpointFile<'a> {
+    folder: &'a Folder,
+    number: u64,
+    path: PathBuf,
+    out: BufWriter<File>,
+    count: u64,
+}
+
+impl<'a> CheckpointFile<'a> {
+    /// Starts the checkpoint that log `number` and later ones build on.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn create(folder: &'a Folder, number: u64) -> Result<Self, StoreError> {
+        let path = folder.dir.join("checkpoint-unfinished");
+        let mut out = BufWriter::new(at(&path, File::create(&path))?);
+        at(&path, out.write_all(CHECKPOINT_MAGIC))?;
+        Ok(Self { folder, number, path, out, count: 0 })
+    }
+
+    /// Adds entries.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn put(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+        let mut buf = Vec::new();
+        for (key, value) in entries {
+            self.count += 1;
+            self.record(&mut buf, &Payload::Changes(vec![Change::Put { key, value }]))?;
+        }
+        at(&self.path, self.out.write_all(&buf))
+    }
+
+    fn record(&self, buf: &mut Vec<u8>, payload: &Payload) -> Result<(), StoreError> {
+        // An entry came from a log record, so it fits into one.
+        at(&self.path, encode(payload, buf).map_err(io::Error::other))
+    }
+
+    /// Makes it the valid one and removes what it replaces.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        let mut buf = Vec::new();
+        self.record(&mut buf, &Payload::End(self.count))?;
+        at(&self.path, self.out.write_all(&buf).and_then(|()| self.out.flush()))?;
+        at(&self.path, self.out.get_ref().sync_all())?;
+        let target = checkpoint_path(&self.folder.dir, self.number);
+        at(&target, fs::rename(&self.path, &target))?;
+        sync_dir(&self.folder.dir)?;
+        self.folder.remove_before(self.number)
+    }
+}
