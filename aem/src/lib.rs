@@ -1,5 +1,6 @@
 //! Application execution management: jobs and units.
 
+pub mod check;
 #[cfg(test)]
 mod golden;
 pub mod state;

@@ -5,6 +5,7 @@ mod apply;
 pub mod host;
 mod host_apply;
 pub mod job;
+pub mod load;
 pub mod names;
 pub mod record;
 pub mod runs;

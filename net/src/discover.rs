@@ -145,22 +145,17 @@ async fn ask(address: &str) -> Result<(SiteDescriptor, Vec<CertificateDer<'stati
         .header("host", core_name(&nobody))
         .body(Empty::<Bytes>::new())
         .map_err(|e| Error::internal(format!("cannot form a request: {e}")))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| fail(e.to_string()))?;
-        if !response.status().is_success() {
-            return Err(fail(format!("it answered with HTTP status {}", response.status())));
+    tokio::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!(error = %e, "connection of a first contact ended");
         }
-        let body = Limited::new(response.into_body(), DESCRIPTOR_MAX);
-        Ok(body.collect().await.map_err(|e| fail(e.to_string()))?.to_bytes())
-    };
-    // The connection makes progress only while it is polled; it ends with this function.
-    let bytes = tokio::select! {
-        bytes = exchange => bytes?,
-        ended = connection => return Err(fail(match ended {
-            Ok(()) => "it closed the connection".to_owned(),
-            Err(e) => e.to_string(),
-        })),
-    };
+    });
+    let response = sender.send_request(request).await.map_err(|e| fail(e.to_string()))?;
+    if !response.status().is_success() {
+        return Err(fail(format!("it answered with HTTP status {}", response.status())));
+    }
+    let body = Limited::new(response.into_body(), DESCRIPTOR_MAX);
+    let bytes = body.collect().await.map_err(|e| fail(e.to_string()))?.to_bytes();
     let descriptor = serde_json::from_slice(&bytes)
         .map_err(|e| fail(format!("its answer is not that of an XOS core: {e}")))?;
     Ok((descriptor, chain))

@@ -275,6 +275,5 @@ fn offer(
     Ok(Some(Change::ShareOffered { site, terms }))
 }
 
-
 #[cfg(test)]
 mod tests;

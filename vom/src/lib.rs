@@ -1,1 +1,293 @@
 //! Virtual organizations: life cycle, members, groups, roles, policies, shares.
+//!
+//! A VO is the sum of its log: signed, numbered changes, each bound to the one before it. Its home
+//! site decides and signs them; the sites that serve it follow the log and hold the same state
+//! ([`state::Vo`]). What a credential is worth at a site is asked of that state, in memory
+//! ([`xos_net::Standing`]).
+//!
+//! A request runs like this: who asks ([`policy::Subject`]), may they ([`policy::Policy`] gives a
+//! [`policy::Grant`]), what changes ([`decide::decide`]), sign and store ([`live::Live::commit`]);
+//! other sites and nodes learn of it afterwards ([`replica`], [`push`]).
+
+pub mod decide;
+pub mod effects;
+pub mod live;
+pub mod log;
+mod ops;
+pub mod policy;
+mod push;
+pub mod registry;
+mod replica;
+pub mod served;
+mod sites;
+pub mod state;
+pub mod text;
+
+use crate::effects::{Homes, NodeLink};
+use crate::live::{Live, Vos};
+use crate::policy::Policy;
+use crate::registry::Registry;
+use crate::served::{Todo, UID_BLOCKS_MAX};
+use crate::sites::Shares;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use xos_base::when::Clock;
+use xos_base::{Error, Membership, Millis, SiteId, VoId};
+use xos_net::Trust;
+use xos_net::sign::Signer;
+use xos_store::Store;
+
+/// Most VOs that one site is home of.
+pub const VOS_MAX: usize = 10_000;
+/// Most checkpoints written at a time.
+const CHECKPOINTS_MAX: usize = 1;
+/// Shortest lease that can be set.
+const LEASE_MIN: Duration = Duration::from_secs(120);
+
+/// The section `[vom]` of `xosd.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who may found VOs at this site: `"anyone"` of this site, or `"site-admins"`.
+    /// Default: `"anyone"`.
+    pub found: Found,
+    /// How many blocks of 65,536 uids and gids each VO gets at this site, 1 to 16. Members whose
+    /// number lies beyond have no account here. Default: 1.
+    pub uid_blocks: u32,
+    /// How long a VO's home may be unheard before this site lets nobody of that VO in any more,
+    /// in seconds, at least 120. Default: 3600.
+    pub lease_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { found: Found::Anyone, uid_blocks: 1, lease_s: 3600 }
+    }
+}
+
+/// Who may found VOs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Found {
+    /// Any person of this site.
+    Anyone,
+    /// This site's administrators.
+    SiteAdmins,
+}
+
+/// What vom works with.
+pub struct Deps {
+    /// This site.
+    pub site: SiteId,
+    /// The registry.
+    pub store: Arc<dyn Store>,
+    /// This site's signing key.
+    pub signer: Arc<Signer>,
+    /// The trusted sites and their keys.
+    pub trust: Trust,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The cores of other sites: [`xos_net::Grid`].
+    pub homes: Arc<dyn Homes>,
+    /// This site's nodes: [`xos_net::Nodes`].
+    pub nodes: Arc<dyn NodeLink>,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Vom {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) site: SiteId,
+    config: Config,
+    registry: Registry,
+    signer: Arc<Signer>,
+    trust: Trust,
+    clock: Arc<dyn Clock>,
+    homes: Arc<dyn Homes>,
+    nodes: Arc<dyn NodeLink>,
+    policy: Policy,
+    vos: Vos,
+    shares: Shares,
+    /// Rises when any VO's log grows.
+    grown: watch::Sender<u64>,
+    /// What is wrong with the view of a VO.
+    troubles: Mutex<BTreeMap<VoId, String>>,
+    applications: Mutex<ops::applications::Limiter>,
+    readers: Mutex<BTreeMap<(VoId, SiteId), usize>>,
+    /// The VOs whose share is worked for.
+    working: Mutex<BTreeSet<VoId>>,
+    tasks: Mutex<JoinSet<()>>,
+    checkpoints: Arc<Semaphore>,
+}
+
+impl Vom {
+    /// Reads the registry and begins to follow the VOs served.
+    ///
+    /// # Errors
+    /// Those of the registry and of a setting out of its bounds.
+    pub async fn start(config: Config, deps: Deps) -> Result<Vom, Error> {
+        check(&config)?;
+        let registry = Registry::new(deps.store);
+        let vos = Vos::default();
+        for id in registry.known().await? {
+            let (state, chain, checkpointed) = registry.load(&id).await?;
+            let heard = registry.heard(&id).await?;
+            vos.add(Live::new(state, chain, checkpointed, heard));
+        }
+        let shares = Shares::new(registry.served().await?);
+        let inner = Arc::new(Inner {
+            site: deps.site,
+            config,
+            registry,
+            signer: deps.signer,
+            trust: deps.trust,
+            clock: deps.clock,
+            homes: deps.homes,
+            nodes: deps.nodes,
+            policy: Policy::built_in().await?,
+            vos,
+            shares,
+            grown: watch::Sender::new(0),
+            troubles: Mutex::default(),
+            applications: Mutex::default(),
+            readers: Mutex::default(),
+            working: Mutex::default(),
+            tasks: Mutex::default(),
+            checkpoints: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
+        });
+        inner.spawn(push::run(inner.clone()));
+        for served in inner.shares.all() {
+            inner.work_for(&served.vo);
+        }
+        Ok(Vom { inner })
+    }
+
+    /// Ends everything that runs in the background. What was acknowledged is stored already.
+    pub fn stop(&self) {
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.abort_all();
+    }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    if !(1..=UID_BLOCKS_MAX).contains(&config.uid_blocks) {
+        return Err(Error::invalid(format!(
+            "[vom] uid_blocks = {} is not between 1 and {UID_BLOCKS_MAX}",
+            config.uid_blocks
+        )));
+    }
+    if config.lease_s < LEASE_MIN.as_secs() {
+        return Err(Error::invalid(format!(
+            "[vom] lease_s = {} is below {}",
+            config.lease_s,
+            LEASE_MIN.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+impl Inner {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Forget those that are over, so that the set does not grow.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Starts the background work for a share, unless it runs.
+    pub(crate) fn work_for(self: &Arc<Inner>, vo: &VoId) {
+        let fresh = {
+            let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+            working.insert(vo.clone())
+        };
+        if fresh {
+            let (inner, vo) = (self.clone(), vo.clone());
+            self.spawn(async move {
+                replica::run(inner.clone(), vo.clone()).await;
+                inner.working.lock().unwrap_or_else(PoisonError::into_inner).remove(&vo);
+            });
+        }
+    }
+
+    /// What is to be done for a share.
+    pub(crate) fn todo(&self, vo: &VoId) -> Todo {
+        let live = self.vos.one(vo);
+        let state = live.as_ref().map(|l| l.read());
+        self.shares.with(vo, |s| s.todo(&self.site, state.as_deref())).unwrap_or(Todo::Rest)
+    }
+
+    /// Notes what is wrong with the view of a VO, or that nothing is.
+    pub(crate) fn set_trouble(&self, vo: &VoId, trouble: Option<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(t) => troubles.insert(vo.clone(), t),
+            None => troubles.remove(vo),
+        };
+    }
+
+    pub(crate) fn trouble(&self, vo: &VoId) -> Option<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(vo).cloned()
+    }
+
+    /// A VO's log has grown: nodes and readers learn it, and a checkpoint may be due.
+    pub(crate) fn grown(self: &Arc<Inner>, live: &Arc<Live>) {
+        self.grown.send_modify(|n| *n = n.wrapping_add(1));
+        let Ok(permit) = self.checkpoints.clone().try_acquire_owned() else { return };
+        let (inner, live) = (self.clone(), live.clone());
+        self.spawn(async move {
+            if let Err(error) = live.checkpoint(&inner.registry).await {
+                tracing::error!(vo = %live.id(), %error, "no checkpoint; the log is complete");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Whether the VO's home was not heard for longer than the lease.
+    pub(crate) fn lapsed(&self, live: &Live, now: Millis) -> bool {
+        live.id().site() != self.site
+            && now.since(live.heard()) > Duration::from_secs(self.config.lease_s)
+    }
+}
+
+impl xos_net::Standing for Vom {
+    fn effective(&self, m: &Membership, now: Millis) -> Result<Membership, Error> {
+        let inner = &self.inner;
+        let unknown = || {
+            Error::denied(format!("site {} does not serve {}", inner.site, m.vo))
+                .hint("`xos vo sites` shows the sites that do")
+        };
+        let live = inner.vos.one(&m.vo).ok_or_else(unknown)?;
+        let state = live.read();
+        if m.vo.site() != inner.site {
+            let accepted = |s: &served::Served| s.accepted(&inner.site, &state).cloned();
+            let terms = inner.shares.with(&m.vo, accepted).flatten().ok_or_else(unknown)?;
+            if terms.until.is_some_and(|end| end <= now) {
+                return Err(Error::denied(format!(
+                    "the share of site {} for {} ended at {}",
+                    inner.site,
+                    m.vo,
+                    terms.until.unwrap_or_default()
+                ))
+                .hint(state::owners_hint(&state)));
+            }
+            if inner.lapsed(&live, now) {
+                return Err(Error::denied(format!(
+                    "site {} has not heard from {}, the home of {}, since {}",
+                    inner.site,
+                    m.vo.site(),
+                    m.vo,
+                    live.heard()
+                ))
+                .hint(format!("ask the administrator of site {}", inner.site)));
+            }
+        }
+        state.effective(m, now)
+    }
+}

@@ -130,8 +130,7 @@ pub fn open(trust: &Trust, vo: &VoId, jws: &str) -> Result<Entry, LogFault> {
     if jws.len() > ENTRY_BYTES_MAX {
         return Err(LogFault::Malformed);
     }
-    let entry: Entry =
-        trust.verify(Kind::VoLog, jws, &vo.site()).map_err(LogFault::Signature)?;
+    let entry: Entry = trust.verify(Kind::VoLog, jws, &vo.site()).map_err(LogFault::Signature)?;
     if entry.vo != *vo {
         return Err(LogFault::OtherVo(entry.vo));
     }
@@ -147,4 +146,81 @@ pub fn reread(jws: &str) -> Result<Entry, LogFault> {
     let payload = jws.split('.').nth(1).ok_or(LogFault::Malformed)?;
     let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| LogFault::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| LogFault::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Vo;
+
+    const NOW: Millis = Millis(7);
+
+    fn person() -> Actor {
+        Actor::Person("alice@rennes".parse().unwrap())
+    }
+
+    /// A log of five entries.
+    fn log() -> Vec<String> {
+        let signer = Signer::generate().unwrap();
+        let vo: VoId = "demo.rennes".parse().unwrap();
+        let mut chain = Chain::start();
+        let mut all = Vec::new();
+        for i in 1..=5u32 {
+            let change = if i == 1 {
+                let owner = "alice@rennes".parse().unwrap();
+                Change::Founded { owner, title: "Demo".into(), description: String::new() }
+            } else {
+                let name = format!("g{i}").parse().unwrap();
+                Change::GroupCreated { name, number: xos_base::GroupNumber(i) }
+            };
+            let entry = chain.next(&vo, person(), change, NOW);
+            let jws = seal(&signer, &entry).unwrap();
+            chain.advance(&entry, &jws);
+            all.push(jws);
+        }
+        all
+    }
+
+    fn replay(log: &[String]) -> Result<Vo, LogFault> {
+        let mut chain = Chain::start();
+        let mut vo: Option<Vo> = None;
+        for jws in log {
+            let entry = reread(jws)?;
+            chain.follows(&entry)?;
+            match &mut vo {
+                None => vo = Vo::found(&entry).ok(),
+                Some(vo) => vo.apply(&entry),
+            }
+            chain.advance(&entry, jws);
+        }
+        vo.ok_or(LogFault::Malformed)
+    }
+
+    #[test]
+    fn a_log_that_is_not_whole_and_in_order_is_refused() {
+        let whole = log();
+        assert_eq!(replay(&whole).unwrap().groups.len(), 5);
+        for cut in 0..4 {
+            let mut l = whole.clone();
+            l.remove(cut);
+            assert!(matches!(replay(&l), Err(LogFault::Gap { .. })), "cut at {cut}");
+            let mut l = whole.clone();
+            l.swap(cut, cut + 1);
+            assert!(replay(&l).is_err(), "reordered at {cut}");
+        }
+        // An entry made anew by the true home, with the same number: a second history.
+        let other = log();
+        for i in 0..4 {
+            let mut l = whole.clone();
+            l[i] = other[i].clone();
+            assert_eq!(replay(&l), Err(LogFault::Fork(i as u64 + 2)), "replaced at {i}");
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_break_the_log() {
+        let vo: VoId = "demo.rennes".parse().unwrap();
+        let chain = Chain { number: 3, hash: "x".into(), time: Millis(9) };
+        assert_eq!(chain.next(&vo, person(), Change::VoResumed {}, NOW).time, Millis(9));
+    }
 }

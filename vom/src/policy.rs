@@ -157,11 +157,11 @@ impl Policy {
     pub async fn built_in() -> Result<Policy, Error> {
         let failed = |e: casbin::Error| Error::internal(format!("VO policy: {e}"));
         let model = DefaultModel::from_str(MODEL).await.map_err(failed)?;
-        let mut enforcer =
-            Enforcer::new(model, MemoryAdapter::default()).await.map_err(failed)?;
+        let mut enforcer = Enforcer::new(model, MemoryAdapter::default()).await.map_err(failed)?;
         let rules = RULES.iter().map(|(r, a)| vec![r.as_str().to_owned(), a.as_str().to_owned()]);
         enforcer.add_policies(rules.collect()).await.map_err(failed)?;
-        let graph = INCLUDES.iter().map(|(a, b)| vec![a.as_str().to_owned(), b.as_str().to_owned()]);
+        let graph =
+            INCLUDES.iter().map(|(a, b)| vec![a.as_str().to_owned(), b.as_str().to_owned()]);
         enforcer.add_grouping_policies(graph.collect()).await.map_err(failed)?;
         let mut allowed = BTreeSet::new();
         for role in Role::ALL {

@@ -61,8 +61,10 @@ fn key_error(e: KeyError) -> Error {
 pub fn store_error(e: StoreError) -> Error {
     tracing::error!(error = %e, "registry");
     match e {
-        StoreError::Full { .. } => Error::unavailable("the site's registry is full; nothing changed")
-            .hint("the site's administrator frees space"),
+        StoreError::Full { .. } => {
+            Error::unavailable("the site's registry is full; nothing changed")
+                .hint("the site's administrator frees space")
+        }
         StoreError::Unknown { .. } | StoreError::Closed => {
             Error::unavailable("it is not known whether the change was stored")
                 .hint("look whether it is there, then try again")
@@ -137,8 +139,7 @@ impl Registry {
     pub async fn entries(&self, vo: &VoId, after: u64) -> Result<Vec<String>, Error> {
         let below = prefix(&["vom", "vo", vo.as_str(), "log"])?;
         let from = log_key(vo, after)?;
-        let page =
-            self.store.scan(&below, Some(&from), READ_ENTRIES).await.map_err(store_error)?;
+        let page = self.store.scan(&below, Some(&from), READ_ENTRIES).await.map_err(store_error)?;
         let texts = page.entries.into_iter().map(|e| String::from_utf8(e.value.to_vec()));
         texts.collect::<Result<_, _>>().map_err(|_| damaged(vo, "an entry is no text"))
     }
@@ -227,8 +228,7 @@ impl Registry {
             self.store.put(at, Bytes::copy_from_slice(chunk)).await.map_err(store_error)?;
             parts = parts.saturating_add(1);
         }
-        let head =
-            Head { number: chain.number, hash: chain.hash.clone(), parts, sum: sum(state) };
+        let head = Head { number: chain.number, hash: chain.hash.clone(), parts, sum: sum(state) };
         let at = key(&["vom", "vo", vo.as_str(), "checkpoint"])?;
         self.store.put(at, encode(&head)?).await.map_err(store_error)?;
         if former == 0 || former == chain.number {

@@ -72,9 +72,12 @@ pub(crate) async fn run(inner: Arc<Inner>, vo: VoId) {
             }
             Todo::Follow => {
                 let before = inner.vos.one(&vo).map(|l| l.heard());
+                let other_work = async {
+                    while changed.changed().await.is_ok() && inner.todo(&vo) == Todo::Follow {}
+                };
                 let ended = tokio::select! {
                     ended = follow(&inner, &vo) => ended,
-                    _ = changed.changed() => Ok(()),
+                    () = other_work => Ok(()),
                 };
                 if inner.vos.one(&vo).map(|l| l.heard()) != before {
                     attempt = 0;
@@ -138,10 +141,7 @@ pub(crate) async fn deliver(inner: &Inner, vo: &VoId, terms: Terms) -> Result<()
 
 /// Whether a failure may pass by itself.
 fn passes(e: &Error) -> bool {
-    matches!(
-        e.kind,
-        Kind::Unavailable | Kind::Internal | Kind::Limited | Kind::Unauthenticated
-    )
+    matches!(e.kind, Kind::Unavailable | Kind::Internal | Kind::Limited | Kind::Unauthenticated)
 }
 
 /// Tells the VO's home that the share ended.

@@ -140,22 +140,14 @@ impl Served {
             return Todo::Rest;
         }
         let share = vo.and_then(|v| v.shares.get(own));
-        let over = share.is_some_and(|s| {
-            s.accepted.is_none() && s.offered.is_none() && s.last >= self.last
-        });
+        let over = share
+            .is_some_and(|s| s.accepted.is_none() && s.offered.is_none() && s.last >= self.last);
         if over { Todo::Rest } else { Todo::Follow }
     }
 
     /// What accounts of the VO are worth here at `now`; `heard` is when its home was last heard.
-    pub fn account_state(
-        &self,
-        own: &SiteId,
-        vo: &Vo,
-        now: Millis,
-        lapsed: bool,
-    ) -> AccountState {
-        let in_force =
-            self.accepted(own, vo).is_some_and(|t| t.until.is_none_or(|end| end > now));
+    pub fn account_state(&self, own: &SiteId, vo: &Vo, now: Millis, lapsed: bool) -> AccountState {
+        let in_force = self.accepted(own, vo).is_some_and(|t| t.until.is_none_or(|end| end > now));
         if !in_force {
             AccountState::Ended
         } else if lapsed || vo.state != VoState::Active {

@@ -2,11 +2,12 @@
 
 use super::host::Report;
 use super::job::Job;
+use super::load::Loads;
 use super::names::NONE;
 use super::record::JobRecord;
 use super::runs;
-use super::{JobTable, Touched};
 use super::unit::{Input, Phase, Place, Used};
+use super::{JobTable, Touched};
 use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitRun, Usage};
 use xos_base::{Millis, NodeId, SiteId};
 
@@ -97,11 +98,12 @@ impl JobTable {
         input: &Input,
         touched: &mut Touched,
     ) {
+        let load = &mut self.load;
         let Some(j) = self.jobs.get_mut(&job) else { return };
         let end = j.units.len() as u32;
         let mut changed = false;
         for unit in runs::unpack(units).take_while(|u| *u < end) {
-            changed |= step(j, unit, attempt, input);
+            changed |= step(j, unit, attempt, input, load);
         }
         if changed {
             j.seq += 1;
@@ -125,6 +127,12 @@ impl JobTable {
         self.each(job, units, Some(attempt), &input, touched);
         self.with(job, touched, |j| {
             j.note(reason_of(j, at, site, units, refusal));
+            let task = units.first().map_or(0, |u| j.task_of(u.first));
+            if !refusal.later
+                && let Some(t) = j.tasks.get_mut(task)
+            {
+                t.refused_by.insert(number);
+            }
             true
         });
     }
@@ -148,24 +156,25 @@ impl JobTable {
         touched: &mut Touched,
     ) {
         let number = self.sites.number(site);
-        let nodes = &mut self.nodes;
+        let (nodes, load) = (&mut self.nodes, &mut self.load);
         let Some(j) = self.jobs.get_mut(&job) else { return };
         let mut place = |node: Option<&NodeId>| Place {
             site: number,
             node: node.filter(|n| n.site() == *site).map_or(NONE, |n| nodes.number(n)),
         };
         let mut changed = false;
-        for e in events.iter().filter(|e| (e.unit as usize) < j.units.len()) {
+        for e in events {
             changed |= match &e.what {
                 HostedRun::Started { node } => {
                     let at = place(Some(node));
-                    step(j, e.unit, Some(attempt), &Input::Start { at, when: e.at })
+                    let input = Input::Start { at, when: e.at };
+                    step(j, e.unit, Some(attempt), &input, load)
                 }
                 HostedRun::Ended { node, how, usage, .. } => {
                     let at = place(node.as_ref());
                     let used = Used::from(*usage);
                     let input = Input::End { at, when: e.at, how: how.clone(), used };
-                    let hit = step(j, e.unit, Some(attempt), &input);
+                    let hit = step(j, e.unit, Some(attempt), &input, load);
                     if hit {
                         j.charge(Usage::from(used));
                     }
@@ -244,18 +253,25 @@ fn reason_of(job: &Job, at: Millis, site: &SiteId, units: &[UnitRun], r: &Refusa
 }
 
 /// One input to one unit, with all that hangs on it.
-pub(super) fn step(job: &mut Job, unit: u32, attempt: Option<u16>, input: &Input) -> bool {
+pub(super) fn step(
+    job: &mut Job,
+    unit: u32,
+    attempt: Option<u16>,
+    input: &Input,
+    load: &mut Loads,
+) -> bool {
     let task = job.task_of(unit);
-    let retry = job.spec.tasks.get(task).map_or(0, |t| t.retry);
+    let Some(spec) = job.spec.tasks.get(task) else { return false };
     let Some(u) = job.units.get_mut(unit as usize) else { return false };
     if attempt.is_some_and(|a| a != u.attempt) {
         return false;
     }
-    let before = u.phase.index();
-    if !u.on(input, retry) {
+    let (before, pending) = (u.phase.index(), u.phase.pending());
+    if !u.on(input, spec.retry) {
         return false;
     }
     let after = u.phase.index();
+    load.moved(pending, u.phase.pending(), &spec.resources);
     let bad = matches!(u.phase, Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. });
     if bad && job.first_bad.is_none() {
         job.first_bad = Some(unit);

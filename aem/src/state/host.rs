@@ -1,10 +1,9 @@
 //! What this core runs on its nodes, for any owner.
 
-use super::unit::Used;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use xos_api::aem::{HostedEvent, TaskSpec, UnitEnd};
+use xos_api::aem::{HostedEvent, TaskSpec};
 use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
 
 /// A report to an owner, kept until it is acknowledged.
@@ -157,6 +156,8 @@ pub struct HostTable {
     pub(super) site: SiteId,
     pub(super) placements: BTreeMap<JobId, Placement>,
     pub(super) outboxes: BTreeMap<SiteId, Outbox>,
+    /// Jobs with units that wait or are open.
+    pub(super) active: BTreeSet<JobId>,
 }
 
 /// What a change of the host's table asks for.
@@ -171,7 +172,8 @@ pub struct Reported {
 impl HostTable {
     /// An empty table for the core of `site`.
     pub fn new(site: SiteId) -> HostTable {
-        HostTable { site, placements: BTreeMap::new(), outboxes: BTreeMap::new() }
+        let outboxes = BTreeMap::new();
+        HostTable { site, placements: BTreeMap::new(), outboxes, active: BTreeSet::new() }
     }
 
     /// The units of a job here.
@@ -195,18 +197,26 @@ impl HostTable {
         self.outboxes.get(owner).map_or(0, |o| o.last)
     }
 
-    /// Units accepted and not ended, by VO.
+    /// The jobs that have units waiting or at nodes.
+    pub fn active(&self) -> impl Iterator<Item = &Placement> {
+        self.active.iter().filter_map(|j| self.placements.get(j))
+    }
+
+    /// Units accepted and not ended, of a VO.
     pub fn open_units(&self, vo: &VoId) -> u32 {
-        let of_vo = self.placements.values().filter(|p| p.vo == *vo);
+        let of_vo = self.active().filter(|p| p.vo == *vo);
         of_vo.map(|p| p.open() + p.waiting.len() as u32).sum()
     }
-}
 
-/// What an event of a node says about how a unit ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// How.
-    pub how: UnitEnd,
-    /// What it used.
-    pub used: Used,
+    /// Keeps [`HostTable::active`] true for a job that changed.
+    pub(super) fn reindex(&mut self, job: &JobId) {
+        let active = self.placements.get(job).is_some_and(|p| {
+            !p.waiting.is_empty() || p.envelopes.values().any(|e| !e.open.is_empty())
+        });
+        if active {
+            self.active.insert(job.clone());
+        } else {
+            self.active.remove(job);
+        }
+    }
 }

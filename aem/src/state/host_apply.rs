@@ -77,6 +77,9 @@ impl HostTable {
                 }
             }
         }
+        if let Some(job) = job_of(record) {
+            self.reindex(job);
+        }
         match of {
             Some(job) => self.report(job, batches),
             None => Reported::default(),
@@ -96,7 +99,17 @@ impl HostTable {
 
     fn took(&mut self, record: &HostRecord) {
         let HostRecord::Took {
-            job, at, vo, member, mandate, task, task_first, spec, units, attempt, want_output,
+            job,
+            at,
+            vo,
+            member,
+            mandate,
+            task,
+            task_first,
+            spec,
+            units,
+            attempt,
+            want_output,
         } = record
         else {
             return;
@@ -301,5 +314,21 @@ impl HostTable {
             }
         }
         reported
+    }
+}
+
+fn job_of(record: &HostRecord) -> Option<&JobId> {
+    match record {
+        HostRecord::Took { job, .. }
+        | HostRecord::Opened { job, .. }
+        | HostRecord::Sent { job, .. }
+        | HostRecord::Held { job, .. }
+        | HostRecord::Unsent { job, .. }
+        | HostRecord::Happened { job, .. }
+        | HostRecord::Decided { job, .. }
+        | HostRecord::Cancelled { job, .. }
+        | HostRecord::Forgotten { job }
+        | HostRecord::Closed { job, .. } => Some(job),
+        HostRecord::Acknowledged { .. } => None,
     }
 }

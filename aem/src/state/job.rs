@@ -3,6 +3,7 @@
 use super::record::Proof;
 use super::unit::{PHASES, Phase, Unit};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use xos_api::aem::{Counts, JobSpec, JobState, Reason, TaskSpec, Usage};
 use xos_base::{Membership, Millis};
@@ -85,6 +86,9 @@ pub struct Task {
     pub tally: Tally,
     /// No unit below this number is queued.
     pub cursor: u32,
+    /// Sites that will never run it.
+    #[serde(default)]
+    pub refused_by: BTreeSet<u16>,
 }
 
 /// A job.
@@ -135,7 +139,8 @@ impl Job {
             let mut own = Tally::default();
             own.add(&Phase::Waiting, len);
             tally.add(&Phase::Waiting, len);
-            tasks.push(Task { first, tally: own, cursor: first });
+            let refused_by = BTreeSet::new();
+            tasks.push(Task { first, tally: own, cursor: first, refused_by });
             first += len;
         }
         Job {
@@ -176,11 +181,28 @@ impl Job {
         }
     }
 
+    /// The first queued units of a task that share one attempt: at most `most`, with that attempt.
+    pub fn queued(&self, task: usize, most: u32) -> (u16, Vec<u32>) {
+        let range = self.units_of(task);
+        let from = self.tasks.get(task).map_or(range.end, |t| t.cursor).max(range.start);
+        let mut found = (0, Vec::new());
+        for unit in from..range.end {
+            if found.1.len() as u32 >= most {
+                break;
+            }
+            let Some(u) = self.units.get(unit as usize) else { break };
+            if u.phase == Phase::Queued && (found.1.is_empty() || found.0 == u.attempt) {
+                found.0 = u.attempt;
+                found.1.push(unit);
+            }
+        }
+        found
+    }
+
     /// Records why something did not go on. The same again only moves its time.
     pub fn note(&mut self, reason: Reason) {
-        let same = |r: &Reason| {
-            r.site == reason.site && r.rule == reason.rule && r.task == reason.task
-        };
+        let same =
+            |r: &Reason| r.site == reason.site && r.rule == reason.rule && r.task == reason.task;
         self.reasons.retain(|r| !same(r));
         if self.reasons.len() >= REASONS_MAX {
             self.reasons.remove(0);
@@ -261,7 +283,10 @@ mod tests {
 
     #[test]
     fn a_unit_finds_its_task() {
-        let job = testing::job(1, testing::spec(&[("a", "0-2", &[]), ("b", "5", &[]), ("c", "1,9", &[])]));
+        let job = testing::job(
+            1,
+            testing::spec(&[("a", "0-2", &[]), ("b", "5", &[]), ("c", "1,9", &[])]),
+        );
         let tasks: Vec<_> = (0..6).map(|u| job.task_of(u)).collect();
         assert_eq!(tasks, [0, 0, 0, 1, 2, 2]);
         assert_eq!(job.units_of(2), 4..6);

@@ -332,7 +332,10 @@ mod tests {
     fn a_record_is_read_back_and_a_newer_one_is_refused() {
         let r = Record::Job(JobRecord::Forgotten { job: 3 });
         let bytes = r.to_bytes().unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"r":{"job":{"forgotten":{"job":3}}}}"#);
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            r#"{"v":1,"r":{"job":{"forgotten":{"job":3}}}}"#
+        );
         assert_eq!(Record::from_bytes(&bytes).unwrap(), r);
         let newer = br#"{"v":2,"r":{"new":1}}"#;
         assert!(Record::from_bytes(newer).unwrap_err().message.contains("version 2"));

@@ -2,8 +2,9 @@
 
 use super::apply::{ended_at, step};
 use super::job::Job;
-use super::{JobTable, Touched};
+use super::load::Loads;
 use super::unit::Input;
+use super::{JobTable, Touched};
 use xos_api::aem::{JobState, Reason};
 use xos_base::Millis;
 
@@ -37,6 +38,7 @@ impl JobTable {
         }
         let at = if at == Millis(0) { job.submitted } else { at };
         let jobs_before = self.jobs_before(job);
+        let load = &mut self.load;
         let Some(job) = self.jobs.get_mut(&number) else { return };
         let mut changed = false;
         if job.tally.waiting() > 0 {
@@ -44,7 +46,7 @@ impl JobTable {
                 let text = text.clone();
                 job.note(Reason { at, site: None, rule: "after".into(), text, task: None });
             }
-            changed |= release(job, jobs_before.0, at);
+            changed |= release(job, jobs_before.0, at, load);
         }
         let state = job.derive(at);
         if state != job.state {
@@ -87,7 +89,7 @@ impl JobTable {
 }
 
 /// Lets go, or cancels, tasks that waited. Says whether anything changed.
-fn release(job: &mut Job, before: Wait, at: Millis) -> bool {
+fn release(job: &mut Job, before: Wait, at: Millis, load: &mut Loads) -> bool {
     let mut any = false;
     // Each round settles at least one task, or is the last.
     for _ in 0..=job.tasks.len() {
@@ -110,7 +112,7 @@ fn release(job: &mut Job, before: Wait, at: Millis) -> bool {
             }
             for unit in job.units_of(task) {
                 let waits = job.units[unit as usize].phase == super::unit::Phase::Waiting;
-                changed |= waits && step(job, unit, None, &input);
+                changed |= waits && step(job, unit, None, &input, load);
             }
         }
         any |= changed;

@@ -75,11 +75,13 @@ impl State {
         table.jobs = jobs;
         table.index();
         let placements = whole.placements.into_owned();
-        let hosted = HostTable {
-            site: site.clone(),
-            placements: placements.into_iter().map(|p| (p.job.clone(), p)).collect(),
-            outboxes: whole.outboxes.into_owned(),
-        };
+        let mut hosted = HostTable::new(site.clone());
+        hosted.outboxes = whole.outboxes.into_owned();
+        for p in placements {
+            let job = p.job.clone();
+            hosted.placements.insert(job.clone(), p);
+            hosted.reindex(&job);
+        }
         Ok(State { jobs: table, hosted })
     }
 }
@@ -93,6 +95,13 @@ impl JobTable {
                     self.ended.insert((at.0, *number));
                 }
                 continue;
+            }
+            for (i, unit) in job.units.iter().enumerate() {
+                if unit.phase.pending().is_some()
+                    && let Some(spec) = job.task_spec(job.task_of(i as u32))
+                {
+                    self.load.moved(None, unit.phase.pending(), &spec.resources);
+                }
             }
             if job.tally.queued() > 0 {
                 self.ready.insert(*number);

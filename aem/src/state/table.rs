@@ -1,6 +1,7 @@
 //! All jobs that this core owns.
 
 use super::job::Job;
+use super::load::{Load, Loads};
 use super::names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use xos_base::{JobId, NodeId, SiteId};
@@ -19,6 +20,8 @@ pub struct JobTable {
     pub(super) ready: BTreeSet<u64>,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
+    /// What waits at each site.
+    pub(super) load: Loads,
     /// Ended jobs, by when they did.
     pub(super) ended: BTreeSet<(u64, u64)>,
 }
@@ -35,6 +38,7 @@ impl JobTable {
             seen: HashMap::new(),
             ready: BTreeSet::new(),
             dependents: BTreeMap::new(),
+            load: Loads::default(),
             ended: BTreeSet::new(),
         }
     }
@@ -102,6 +106,11 @@ impl JobTable {
     /// The node with this number.
     pub fn node_name(&self, number: u16) -> Option<&NodeId> {
         self.nodes.name(number)
+    }
+
+    /// What this core's jobs have waiting at a site.
+    pub fn load(&self, site: &SiteId) -> Load {
+        self.sites.known(site).map_or_else(Load::default, |n| self.load.at(n))
     }
 
     /// The last report of a host that is stored here.

@@ -140,6 +140,14 @@ impl Phase {
         self.index() >= 5
     }
 
+    /// The site where it waits for a node, as far as is known.
+    pub fn pending(&self) -> Option<u16> {
+        match self {
+            Phase::Offered { at } | Phase::Placed { at } => Some(at.site),
+            _ => None,
+        }
+    }
+
     /// The site that may have it now.
     pub fn site(&self) -> Option<u16> {
         match self {
@@ -252,11 +260,10 @@ impl Unit {
             {
                 Some(if self.cancel { Phase::Cancelled { when: *when } } else { Phase::Queued })
             }
-            (Phase::Offered { at: here } | Phase::Placed { at: here }, Input::Start { at, when })
-                if here.site == at.site =>
-            {
-                Some(Phase::Running { at: *at, since: *when })
-            }
+            (
+                Phase::Offered { at: here } | Phase::Placed { at: here },
+                Input::Start { at, when },
+            ) if here.site == at.site => Some(Phase::Running { at: *at, since: *when }),
             (
                 Phase::Offered { at: here }
                 | Phase::Placed { at: here }

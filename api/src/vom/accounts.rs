@@ -2,7 +2,7 @@
 
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{Group, GroupNumber, MemberNumber, Millis, PersonId, VoId};
+use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Millis, PersonId, VoId};
 
 /// Longest local account name, in bytes.
 pub const ACCOUNT_NAME_MAX: usize = 31;
@@ -68,6 +68,8 @@ pub struct AccountMember {
     pub name: String,
     /// Whether the member may act; `Ended` when removed.
     pub state: AccountState,
+    /// What was signed for the member under a smaller epoch is void.
+    pub epoch: Epoch,
     /// When the membership ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Millis>,

@@ -7,7 +7,7 @@
 pub mod discover;
 mod envelope;
 
-pub use envelope::EnvelopeCgroup;
+pub use envelope::{EnvelopeCgroup, EnvelopeUsage};
 
 use crate::spec::EnvelopeId;
 use discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version};

@@ -99,6 +99,7 @@ impl Init<'_> {
         let mut inbox = Frames::default();
         let mut more = false;
         loop {
+            self.flush()?;
             let mut fds = [
                 PollFd::new(&self.shim, PollFlags::IN),
                 PollFd::new(children, PollFlags::IN),
@@ -123,7 +124,6 @@ impl Init<'_> {
             if ended || more {
                 more = self.reap()?;
             }
-            self.flush()?;
         }
     }
 

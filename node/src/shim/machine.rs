@@ -59,6 +59,7 @@ pub struct Machine {
     ended: u64,
     frozen_at: Option<u64>,
     ending: bool,
+    halted: bool,
 }
 
 impl Machine {
@@ -72,6 +73,7 @@ impl Machine {
             ended: 0,
             frozen_at: None,
             ending: false,
+            halted: false,
         }
     }
 
@@ -111,7 +113,7 @@ impl Machine {
 
     /// Starts waiting units while there is room. Nothing starts in a frozen envelope.
     pub fn fill(&mut self, now: u64, out: &mut Vec<Do>) {
-        if self.frozen_at.is_some() {
+        if self.frozen_at.is_some() || self.halted {
             return;
         }
         while (self.running.len() as u32) < self.slots {
@@ -286,6 +288,12 @@ impl Machine {
         self.ending = true;
     }
 
+    /// Starts nothing from now on: there is nobody left to start it.
+    pub fn halt(&mut self) {
+        self.halted = true;
+        self.ending = true;
+    }
+
     /// Changes how many units run at a time; those that run go on.
     pub fn set_slots(&mut self, slots: u32) {
         self.slots = slots.clamp(1, SLOTS_MAX);
@@ -293,7 +301,7 @@ impl Machine {
 
     /// Init is dead, and with it everything: whatever ran was killed, whatever waits never runs.
     pub fn init_died(&mut self, cause: Cause, out: &mut Vec<Do>) {
-        self.ending = true;
+        self.halt();
         for (_, r) in std::mem::take(&mut self.running) {
             let cause = Some(r.stop.map_or(cause, |s| s.cause));
             self.finish(r.key, Outcome::Signaled { signal: 9, cause }, None, out);

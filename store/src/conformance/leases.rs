@@ -112,3 +112,24 @@ pub(super) async fn an_expired_lease_takes_no_more_keys(
     ensure(matches!(late, Err(StoreError::UnknownLease { .. })), "an expired lease took a key")?;
     same(&store.get(&key(&["late"])?).await?, &None, "the refused key")
 }
+
+/// A whole site of nodes going silent at once must not leave some of them looking alive.
+pub(super) async fn many_leases_may_end_at_once(
+    store: Arc<dyn Store>,
+    clock: &ManualClock,
+) -> Checked {
+    let mut keys = Vec::new();
+    for n in 0..200 {
+        let at = key(&["node", &n.to_string()])?;
+        let lease = store.lease(TTL).await?;
+        store.txn(vec![], put(&at, lease)).await?;
+        keys.push(at);
+    }
+    clock.advance(TTL);
+    for at in keys.iter().rev() {
+        let outcome = store.txn(vec![Guard::Exists(at.clone())], vec![]).await?;
+        ensure(outcome.applied().is_none(), format_args!("{at} counts as present"))?;
+        same(&store.get(at).await?, &None, "a key after its end")?;
+    }
+    same(&store.scan(&Prefix::all(), None, 10).await?.entries.len(), &0, "entries left")
+}

@@ -88,6 +88,7 @@ pub async fn run_all(factory: &dyn Factory) -> Result<(), Failure> {
         leases::a_kept_lease_lives_on,
         leases::revoke_removes_at_once,
         leases::a_key_can_leave_its_lease,
+        leases::many_leases_may_end_at_once,
         leases::an_expired_lease_takes_no_more_keys,
         limits::the_largest_is_taken,
         limits::more_is_refused_by_name,

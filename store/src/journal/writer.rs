@@ -270,7 +270,7 @@ impl Writer {
     /// Removes the segments that hold nothing after `upto`; never the current one.
     fn forget(&mut self, upto: Seq) -> Result<(), JournalError> {
         while let [old, next, ..] = &self.segments[..]
-            && next.head.first.0 <= upto.0 + 5
+            && next.head.first.0 <= upto.0 + 1
         {
             files::remove(&old.path)?;
             self.segments.remove(0);

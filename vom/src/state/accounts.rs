@@ -4,7 +4,7 @@ use super::{Member, Vo};
 use xos_api::vom::{
     ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
 };
-use xos_base::{Group, GroupNumber, MemberNumber, PersonId};
+use xos_base::{Epoch, Group, GroupNumber, MemberNumber, PersonId};
 
 /// A VO's numbers at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +93,7 @@ impl Vo {
             person: person.clone(),
             name: self.account_name(person, m.number, block),
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
+            epoch: m.epoch,
             expires: m.expires,
             groups: m
                 .groups
@@ -109,6 +110,7 @@ impl Vo {
             person: person.clone(),
             name: plain(number, block),
             state: AccountState::Ended,
+            epoch: Epoch(u64::MAX),
             expires: None,
             groups: Vec::new(),
         }

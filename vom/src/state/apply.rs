@@ -4,9 +4,7 @@ use super::{Gone, GroupRecord, Member, Vo, share::Share};
 use std::collections::BTreeSet;
 use xos_api::vom::{Application, Change, Entry, GROUP_MEMBERS, MemberState, VoState};
 use xos_base::membership::ROLE_OWNER;
-use xos_base::{
-    Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId,
-};
+use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
 impl Vo {
     /// Makes the entry's change. Numbers, epochs and the order of entries are for

@@ -71,7 +71,9 @@ pub enum Violation {
     Active,
     #[error("the VO has that volume already")]
     Volume,
-    #[error("a volume is named by 1 to {VOLUME_NAME_MAX} of a-z, 0-9 and '-', beginning with a letter")]
+    #[error(
+        "a volume is named by 1 to {VOLUME_NAME_MAX} of a-z, 0-9 and '-', beginning with a letter"
+    )]
     VolumeName,
     #[error("the VO has reached its limit of {0} {1}")]
     Limit(u64, &'static str),

@@ -199,6 +199,3 @@ impl Vo {
         self.state == VoState::Active
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -37,7 +37,14 @@ pub enum Readable {
 
 impl Share {
     pub(super) fn none() -> Share {
-        Share { accepted: None, offered: None, last: 0, reason: None, ended: None, withdrawn: false }
+        Share {
+            accepted: None,
+            offered: None,
+            last: 0,
+            reason: None,
+            ended: None,
+            withdrawn: false,
+        }
     }
 
     pub(super) fn offer(&mut self, terms: Terms) {

@@ -35,11 +35,8 @@ impl Vo {
     pub fn effective(&self, m: &Membership, now: Millis) -> Result<Membership, Error> {
         let member = self.standing(&m.person, now)?;
         if m.number != member.number || m.epoch < member.epoch {
-            return Err(Error::unauthenticated(format!(
-                "your membership in {} changed",
-                self.id
-            ))
-            .hint("sign in again"));
+            return Err(Error::unauthenticated(format!("your membership in {} changed", self.id))
+                .hint("sign in again"));
         }
         let expires = match (m.expires, member.expires) {
             (Some(a), Some(b)) => Some(a.min(b)),

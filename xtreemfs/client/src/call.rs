@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 use xtreemfs_proto::rpc::ErrorType;
-use xtreemfs_proto::{CallError, Procedure, RpcError};
+use xtreemfs_proto::{CallError, Errno, Procedure, RpcError};
 
 use crate::limits::{ANSWER_DEADLINE, PROOFS_MAX, TROUBLES_MAX};
 use crate::link::{Link, LinkError, Links, SlotError};
@@ -113,6 +113,9 @@ impl Call<'_> {
             Err(SlotError::Full) => {
                 self.links.discard(self.peer, link).await;
                 Err(Next::Again(self.unreachable("a new connection is needed for more people")))
+            }
+            Err(SlotError::Call(CallError::Refused(error))) if error.errno == Errno::EAGAIN => {
+                Err(Next::Again(self.refused(error)))
             }
             Err(SlotError::Call(CallError::Refused(error))) => {
                 Err(Next::GiveUp(self.refused(error)))

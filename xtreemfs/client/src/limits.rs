@@ -27,8 +27,8 @@ pub const SLOTS_PER_CONNECTION: usize = 1024;
 /// A call is repeated so often after "authenticate again" or "capability lapsed".
 pub const PROOFS_MAX: u32 = 3;
 
-/// A call is repeated so often when the server says that it is in trouble.
-pub const TROUBLES_MAX: u32 = 3;
+/// A call is tried so often when the server says that it is in trouble or cannot check a ticket.
+pub const TROUBLES_MAX: u32 = 8;
 
 /// Services with a connection at one time; for one more the unused ones are closed.
 pub const CONNECTIONS_MAX: usize = 1024;

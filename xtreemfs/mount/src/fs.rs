@@ -1,119 +1,31 @@
 //! The kernel's requests, one by one: translate, run, answer.
 
 use std::ffi::OsStr;
-use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tracing::warn;
-use xtreemfs_client::{Change, Error, Member, Statistics};
+use xtreemfs_client::Change;
 
+use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
-use crate::serve::{Refuse, Server};
-
-/// How long the kernel may show attributes without asking.
-pub(crate) const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
-
-/// Names are never kept by the kernel: it would let one person walk through a directory that
-/// another looked up, without asking whether this person may. Each look-up comes here and is
-/// decided for the person who makes it.
-const NAMES_TTL: Duration = Duration::ZERO;
 
 /// The largest write request, in bytes.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 /// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O).
 const BACKGROUND_MAX: u16 = 64;
-
-/// The unit in which `statfs` counts, in bytes.
-const STATFS_BLOCK_BYTES: u32 = 4096;
-
-/// The longest name that `statfs` tells, in bytes.
-const NAME_BYTES_MAX: u32 = 255;
-
-/// The free inodes that `statfs` tells.
-const FILES_FREE: u64 = 1 << 40;
-
-/// Inode numbers are never used twice, so that one generation is enough.
-const GENERATION: Generation = Generation(0);
-
-/// The file system as the kernel sees it.
-#[derive(Debug)]
-pub(crate) struct Mount {
-    pub(crate) core: Arc<Core>,
-    pub(crate) server: Server,
-}
-
-impl Mount {
-    /// Runs work that needs no person: it goes by what an open handle may.
-    fn by_handle<R, T, W, F, D>(&self, what: &'static str, bytes: u32, reply: R, work: F, done: D)
-    where
-        R: Refuse,
-        T: Send + 'static,
-        W: Future<Output = Result<T, Error>> + Send + 'static,
-        F: FnOnce(Arc<Core>) -> W,
-        D: FnOnce(R, T) + Send + 'static,
-    {
-        self.server.run(what, bytes, reply, work(Arc::clone(&self.core)), done);
-    }
-
-    /// Runs work as the person behind the calling uid; a uid without person has no rights.
-    fn by_person<R, T, W, F, D>(
-        &self,
-        what: &'static str,
-        request: &Request,
-        reply: R,
-        work: F,
-        done: D,
-    ) where
-        R: Refuse,
-        T: Send + 'static,
-        W: Future<Output = Result<T, Error>> + Send + 'static,
-        F: FnOnce(Arc<Core>, Member) -> W,
-        D: FnOnce(R, T) + Send + 'static,
-    {
-        let Some(who) = self.core.map.member(request.uid()) else {
-            return reply.refuse(Errno::EACCES);
-        };
-        self.server.run(what, 0, reply, work(Arc::clone(&self.core), who), done);
-    }
-}
-
-fn entry(reply: ReplyEntry, attributes: fuser::FileAttr) {
-    reply.entry_with_ttls(&ATTRIBUTES_TTL, &NAMES_TTL, &attributes, GENERATION);
-}
-
-fn attr(reply: ReplyAttr, attributes: fuser::FileAttr) {
-    reply.attr(&ATTRIBUTES_TTL, &attributes);
-}
-
-fn done(reply: ReplyEmpty, (): ()) {
-    reply.ok();
-}
-
-fn statfs(reply: ReplyStatfs, s: Statistics) {
-    let block = u64::from(STATFS_BLOCK_BYTES);
-    let (blocks, free) = (s.total_bytes / block, s.free_bytes / block);
-    // There is no limit on files; `df -i` shows a number that no volume reaches.
-    let files = s.files.saturating_add(FILES_FREE);
-    let (block, name) = (STATFS_BLOCK_BYTES, NAME_BYTES_MAX);
-    reply.statfs(blocks, free, free, files, FILES_FREE, block, name, block);
-}
-
-fn bytes(name: &OsStr) -> Vec<u8> {
-    name.as_bytes().to_vec()
-}
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -151,7 +63,7 @@ impl Filesystem for Mount {
         if self.core.map.member(req.uid()).is_none()
             && let Some(root) = self.core.root_for_anyone(ino)
         {
-            return reply.attr(&ATTRIBUTES_TTL, &root);
+            return attr(reply, root);
         }
         let work = |core: Arc<Core>, who| async move { core.attributes(who, ino).await };
         self.by_person("getattr", req, reply, work, attr);
@@ -288,9 +200,7 @@ impl Filesystem for Mount {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let work = |core: Arc<Core>, who| async move { core.open(who, ino, flags.0).await };
-        self.by_person("open", req, reply, work, |reply, handle| {
-            reply.opened(FileHandle(handle), FopenFlags::empty());
-        });
+        self.by_person("open", req, reply, work, opened);
     }
 
     fn create(
@@ -307,10 +217,7 @@ impl Filesystem for Mount {
         let work = |core: Arc<Core>, who| async move {
             core.create(who, parent, &name, mode, flags).await
         };
-        self.by_person("create", req, reply, work, |reply, (attributes, handle)| {
-            let flags = FopenFlags::empty();
-            reply.created(&NAMES_TTL, &attributes, GENERATION, FileHandle(handle), flags);
-        });
+        self.by_person("create", req, reply, work, created);
     }
 
     fn read(
@@ -378,9 +285,7 @@ impl Filesystem for Mount {
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let work = |core: Arc<Core>, who| async move { core.open_directory(who, ino).await };
-        self.by_person("opendir", req, reply, work, |reply, handle| {
-            reply.opened(FileHandle(handle), FopenFlags::empty());
-        });
+        self.by_person("opendir", req, reply, work, opened);
     }
 
     fn readdir(
@@ -470,5 +375,73 @@ impl Filesystem for Mount {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::EOPNOTSUPP);
+    }
+
+    // The kernel answers these with EOPNOTSUPP, or does without, from the first ENOSYS on.
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_in: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
     }
 }

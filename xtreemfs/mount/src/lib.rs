@@ -1,11 +1,12 @@
 //! The XtreemFS mount: a volume as a directory of the local machine, by FUSE.
 //!
 //! One mount serves all people of the machine. Each request acts as the person behind the calling
-//! uid, by that person's ticket, and the metadata server decides; root is nobody special. What
-//! follows from this for the kernel's caches stands in [`fs`](self) next to the constants:
-//! names are never cached by the kernel, attributes for a second, content only behind an open
-//! that was allowed.
+//! uid, by that person's ticket, and the metadata server decides; root is nobody special. The
+//! kernel's caches must not let one person profit from another's rights: it caches no names (each
+//! look-up is decided for the person who makes it), attributes for a second, and content only
+//! behind an open that the metadata server allowed.
 
+mod answer;
 mod content;
 mod convert;
 mod core;
@@ -92,7 +93,7 @@ pub fn mount(config: Config, volume: Volume, runtime: Handle) -> Result<Mounted,
     clear_stale(&path)?;
     let kernel = |source| MountError::Kernel { path: path.clone(), source };
     let core = Arc::new(core::Core::new(volume, config.map));
-    let filesystem = fs::Mount { core: Arc::clone(&core), server: serve::Server::new(runtime) };
+    let filesystem = answer::Mount { core: Arc::clone(&core), server: serve::Server::new(runtime) };
     let session = Session::new(filesystem, &path, &options(config.source)).map_err(kernel)?;
     let session = session.spawn().map_err(kernel)?;
     if core.notifier.set(session.notifier()).is_err() {

@@ -1,0 +1,195 @@
+//! Who gets which credential: pure rules.
+
+use std::time::Duration;
+use xos_base::membership::Group;
+use xos_base::{Error, GroupName, Membership, Millis, PersonId, RoleName, SiteId, VoId};
+use xos_net::caller::CLOCK_SKEW_S;
+use xos_net::{Caller, Principal};
+
+/// The right to a credential of one person.
+#[derive(Debug)]
+pub(crate) struct PersonGrant {
+    pub(crate) person: PersonId,
+    /// When they signed in.
+    pub(crate) signed_in: Millis,
+    /// When the right ends.
+    pub(crate) until: Millis,
+}
+
+/// Who asks for further credentials: their own time of sign-in decides, for `chain` after it.
+fn chain_of(caller: &Caller, chain: Duration, now: Millis) -> Result<PersonGrant, Error> {
+    let person = caller.person()?;
+    let signed_in = caller.signed_in().ok_or_else(|| {
+        Error::denied("nothing further is issued for a narrowed certificate or a member's token")
+            .hint("sign in with `xos login`")
+    })?;
+    if signed_in > now.plus(Duration::from_secs(CLOCK_SKEW_S)) {
+        return Err(Error::unauthenticated("the proof says that you sign in only later")
+            .hint("the clock of the site that signed you in is wrong"));
+    }
+    let until = signed_in.plus(chain);
+    if until <= now {
+        return Err(Error::unauthenticated(format!("you signed in at {signed_in}: too long ago"))
+            .hint("sign in again with `xos login`"));
+    }
+    Ok(PersonGrant { person, signed_in, until })
+}
+
+/// The right to a new token of a person of `site`.
+pub(crate) fn may_renew_token(
+    caller: &Caller,
+    site: &SiteId,
+    session: Duration,
+    now: Millis,
+) -> Result<PersonGrant, Error> {
+    let grant = chain_of(caller, session, now)?;
+    if grant.person.site() != *site {
+        return Err(Error::denied(format!("{} is not of site {site}", grant.person))
+            .hint(format!("renew the token at site {}", grant.person.site())));
+    }
+    match caller.principal() {
+        Principal::Person(_) => Ok(grant),
+        // Another site could have made the certificate without its person.
+        Principal::Member(m) if m.vo.site() == *site => Ok(grant),
+        _ => Err(Error::denied("a certificate of a VO of another site is no proof here")
+            .hint("sign in with `xos login`")),
+    }
+}
+
+/// The right to a credential in `vo`.
+pub(crate) fn may_enter(
+    caller: &Caller,
+    vo: &VoId,
+    site: &SiteId,
+    renewal: Duration,
+    now: Millis,
+) -> Result<PersonGrant, Error> {
+    if vo.site() != *site {
+        return Err(Error::invalid(format!("VO {vo} has its home at site {}", vo.site()))
+            .hint("ask that site for credentials in it"));
+    }
+    let grant = chain_of(caller, renewal, now)?;
+    match caller.principal() {
+        Principal::Person(_) => Ok(grant),
+        Principal::Member(m) if m.vo == *vo => Ok(grant),
+        _ => Err(Error::denied(format!("a certificate of another VO is no proof for {vo}"))
+            .hint("sign in with `xos login`")),
+    }
+}
+
+/// `m` with only the wanted groups and roles. The primary group always stays.
+///
+/// # Errors
+/// [`xos_base::Kind::Denied`] when one is wanted that the member does not have.
+pub(crate) fn narrow(
+    mut m: Membership,
+    groups: Option<&[GroupName]>,
+    roles: Option<&[RoleName]>,
+) -> Result<Membership, Error> {
+    let lacks = |what: &str, name: &str| {
+        Error::denied(format!("{} has no {what} {name:?} in {}", m.person, m.vo))
+            .hint("ask for what you have, or leave it out for all")
+    };
+    if let Some(wanted) = groups {
+        if let Some(g) = wanted.iter().find(|w| !m.groups.iter().any(|g| g.name == **w)) {
+            return Err(lacks("group", g.as_str()));
+        }
+        let mut kept: Vec<Group> = m.groups.iter().take(1).cloned().collect();
+        kept.extend(m.groups.iter().skip(1).filter(|g| wanted.contains(&g.name)).cloned());
+        m.groups = kept;
+    }
+    if let Some(wanted) = roles {
+        if let Some(r) = wanted.iter().find(|w| !m.roles.contains(w)) {
+            return Err(lacks("role", r.as_str()));
+        }
+        m.roles.retain(|r| wanted.contains(r));
+    }
+    Ok(m)
+}
+
+/// What `credential` still gives, where `current` is the membership in force: what both say.
+///
+/// # Errors
+/// [`xos_base::Kind::Denied`] when they are not of the same member.
+pub(crate) fn still(current: Membership, credential: &Membership) -> Result<Membership, Error> {
+    let same = current.vo == credential.vo
+        && current.person == credential.person
+        && current.number == credential.number;
+    if !same {
+        return Err(Error::denied(format!(
+            "{} is no longer the member of {} that it was signed for",
+            credential.person, credential.vo
+        )));
+    }
+    let mut m = current;
+    let primary = m.groups.first().cloned();
+    m.groups.retain(|g| Some(g) == primary.as_ref() || credential.groups.contains(g));
+    m.roles.retain(|r| credential.roles.contains(r));
+    Ok(m)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use xos_base::{Epoch, GroupNumber, MemberNumber};
+
+    fn member(groups: &[&str], roles: &[&str]) -> Membership {
+        let group = |(i, name): (usize, &&str)| Group {
+            name: name.parse().unwrap(),
+            number: GroupNumber(u32::try_from(i).unwrap() + 1),
+        };
+        Membership {
+            vo: "demo.rennes".parse().unwrap(),
+            person: "alice@rennes".parse().unwrap(),
+            number: MemberNumber(1),
+            epoch: Epoch(1),
+            groups: groups.iter().enumerate().map(group).collect(),
+            roles: roles.iter().map(|r| r.parse().unwrap()).collect(),
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn narrowing_only_takes_away_and_keeps_the_primary_group() {
+        let m = member(&["members", "physics", "press"], &["admin", "owner"]);
+        let physics: GroupName = "physics".parse().unwrap();
+        let n = narrow(m.clone(), Some(&[physics]), Some(&[])).unwrap();
+        assert_eq!(n, member(&["members", "physics"], &[]));
+        assert_eq!(narrow(m.clone(), None, None).unwrap(), m);
+        let other: GroupName = "chess".parse().unwrap();
+        assert!(narrow(m.clone(), Some(&[other]), None).is_err());
+        assert!(narrow(m, None, Some(&["boss".parse().unwrap()])).is_err());
+    }
+
+    #[test]
+    fn a_member_who_left_and_came_back_is_another_member() {
+        let old = member(&["members"], &[]);
+        let mut new = old.clone();
+        new.number = MemberNumber(2);
+        assert!(still(new, &old).is_err(), "an old mandate must not serve a new membership");
+    }
+
+    proptest! {
+        /// A ticket never gives what the member does not have now, nor what was not signed for.
+        #[test]
+        fn still_is_the_intersection(now in 0u8..8, then in 0u8..8) {
+            let pick = |bits: u8| -> Vec<&'static str> {
+                ["physics", "press", "chess"].into_iter().enumerate()
+                    .filter(|(i, _)| bits & (1 << i) != 0).map(|(_, n)| n).collect()
+            };
+            let named = |bits: u8| {
+                let mut m = member(&["members"], &pick(bits));
+                for n in pick(bits) {
+                    m.groups.push(Group {
+                        name: n.parse().unwrap(),
+                        number: GroupNumber(100 + u32::from(n.as_bytes()[1])),
+                    });
+                }
+                m
+            };
+            let both = still(named(now), &named(then)).unwrap();
+            prop_assert_eq!(both, named(now & then));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! How often somebody may try a password.
+//!
+//! Three budgets: per name and address (strict), per name (generous, against many addresses), per
+//! address (against many names). Who signed in from an address before is only bound by the first,
+//! so that others who try the name cannot lock them out. A try that succeeds costs nothing.
+//!
+//! The tables have a fixed size and are indexed by a keyed hash: neither memory nor an earlier
+//! refusal can be washed out by inventing names; a collision costs an honest person a wait at most.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use xos_base::Millis;
+
+/// Slots of each table.
+pub(crate) const SLOTS: usize = 64 * 1024;
+
+/// A budget: `burst` tries at once, then one each `every`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    pub(crate) burst: u32,
+    pub(crate) every: Duration,
+}
+
+/// Per name and address.
+pub(crate) const PAIR: Rate = Rate { burst: 5, every: Duration::from_secs(30) };
+/// Per name.
+pub(crate) const NAME: Rate = Rate { burst: 100, every: Duration::from_secs(10) };
+/// Per address.
+pub(crate) const ADDRESS: Rate = Rate { burst: 50, every: Duration::from_secs(2) };
+/// Registrations per address.
+pub(crate) const REGISTER: Rate = Rate { burst: 5, every: Duration::from_secs(60) };
+
+/// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
+struct Table {
+    rate: Rate,
+    full_at_ms: Mutex<Box<[u64]>>,
+}
+
+impl Table {
+    fn new(rate: Rate) -> Table {
+        Table { rate, full_at_ms: Mutex::new(vec![0; SLOTS].into_boxed_slice()) }
+    }
+
+    fn every_ms(&self) -> u64 {
+        u64::try_from(self.rate.every.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Spends one try, or says how long to wait for one.
+    fn take(&self, slot: usize, now: Millis) -> Result<(), Duration> {
+        let mut slots = self.full_at_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let every = self.every_ms();
+        let spare = every.saturating_mul(u64::from(self.rate.burst.saturating_sub(1)));
+        let full_at = slots[slot].max(now.0);
+        let wait = full_at.saturating_sub(now.0).saturating_sub(spare);
+        if wait > 0 {
+            return Err(Duration::from_millis(wait));
+        }
+        slots[slot] = full_at.saturating_add(every);
+        Ok(())
+    }
+
+    fn give_back(&self, slot: usize) {
+        let mut slots = self.full_at_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        slots[slot] = slots[slot].saturating_sub(self.every_ms());
+    }
+}
+
+/// The budgets of all names and addresses.
+pub(crate) struct Limiter {
+    hash: RandomState,
+    pair: Table,
+    name: Table,
+    address: Table,
+    register: Table,
+    /// Hashes of pairs that signed in; a newer one takes the place of an older one.
+    known: Mutex<Box<[u64]>>,
+}
+
+/// A try that was allowed.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pair_hash: u64,
+    name: Option<usize>,
+    address: Option<usize>,
+}
+
+fn slot(hash: u64) -> usize {
+    // SLOTS is a power of two, so the cast keeps what matters.
+    (hash as usize) & (SLOTS - 1)
+}
+
+/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which one host commands.
+fn network(address: Option<IpAddr>) -> [u8; 8] {
+    let mut out = [0; 8];
+    match address.map(|a| a.to_canonical()) {
+        None => {}
+        Some(IpAddr::V4(a)) => {
+            out[0] = 4;
+            out[4..].copy_from_slice(&a.octets());
+        }
+        Some(IpAddr::V6(a)) => out.copy_from_slice(&a.octets()[..8]),
+    }
+    out
+}
+
+impl Limiter {
+    pub(crate) fn new() -> Limiter {
+        Limiter {
+            hash: RandomState::new(),
+            pair: Table::new(PAIR),
+            name: Table::new(NAME),
+            address: Table::new(ADDRESS),
+            register: Table::new(REGISTER),
+            known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
+        }
+    }
+
+    /// Allows a try of `name` from `address`, or says how long to wait.
+    pub(crate) fn attempt(
+        &self,
+        name: &str,
+        address: Option<IpAddr>,
+        now: Millis,
+    ) -> Result<Attempt, Duration> {
+        let network = network(address);
+        let pair_hash = self.hash.hash_one((name, network)) | 1;
+        let known =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner)[slot(pair_hash >> 1)]
+                == pair_hash;
+        self.pair.take(slot(pair_hash >> 1), now)?;
+        if known {
+            return Ok(Attempt { pair_hash, name: None, address: None });
+        }
+        let address = slot(self.hash.hash_one(network));
+        if let Err(wait) = self.address.take(address, now) {
+            self.pair.give_back(slot(pair_hash >> 1));
+            return Err(wait);
+        }
+        let name = slot(self.hash.hash_one(name));
+        if let Err(wait) = self.name.take(name, now) {
+            self.pair.give_back(slot(pair_hash >> 1));
+            self.address.give_back(address);
+            return Err(wait);
+        }
+        Ok(Attempt { pair_hash, name: Some(name), address: Some(address) })
+    }
+
+    /// The try succeeded: it costs nothing, and the pair is known from now on.
+    pub(crate) fn succeeded(&self, attempt: Attempt) {
+        self.undo(&attempt);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known[slot(attempt.pair_hash >> 1)] = attempt.pair_hash;
+    }
+
+    /// The try was not made after all.
+    pub(crate) fn undo(&self, attempt: &Attempt) {
+        self.pair.give_back(slot(attempt.pair_hash >> 1));
+        if let Some(name) = attempt.name {
+            self.name.give_back(name);
+        }
+        if let Some(address) = attempt.address {
+            self.address.give_back(address);
+        }
+    }
+
+    /// Allows a registration from `address`, or says how long to wait.
+    pub(crate) fn register(&self, address: Option<IpAddr>, now: Millis) -> Result<(), Duration> {
+        self.register.take(slot(self.hash.hash_one(network(address))), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn guessing_is_slowed_and_time_heals() {
+        let limiter = Limiter::new();
+        let now = Millis(1_000_000);
+        for _ in 0..PAIR.burst {
+            limiter.attempt("alice", ip(1), now).unwrap();
+        }
+        let wait = limiter.attempt("alice", ip(1), now).unwrap_err();
+        assert_eq!(wait, PAIR.every, "the next try must be one interval away");
+        limiter.attempt("bob", ip(1), now).expect("another name has its own budget");
+        limiter.attempt("alice", ip(2), now).expect("another address has its own budget");
+        limiter.attempt("alice", ip(1), now.plus(wait)).expect("waiting as told must help");
+        limiter.attempt("alice", ip(1), now.plus(wait)).unwrap_err();
+    }
+
+    #[test]
+    fn many_addresses_on_one_name_do_not_lock_out_a_known_one() {
+        // Were there a plain account lock, anybody could keep alice out.
+        let limiter = Limiter::new();
+        let now = Millis(1_000_000);
+        let attempt = limiter.attempt("alice", ip(1), now).unwrap();
+        limiter.succeeded(attempt);
+        let mut refused = 0;
+        for i in 0..=255u8 {
+            let address = Some(IpAddr::from([198, 51, 100, i]));
+            refused += u32::from(limiter.attempt("alice", address, now).is_err());
+        }
+        assert!(refused > 100, "a botnet must run into the name's budget, refused {refused}");
+        limiter.attempt("alice", ip(1), now).expect("alice's own address is known");
+    }
+
+    #[test]
+    fn many_names_from_one_address_are_slowed() {
+        let limiter = Limiter::new();
+        let now = Millis(1_000_000);
+        let tries = (0..200).filter(|i| limiter.attempt(&format!("u{i}"), ip(1), now).is_ok());
+        assert!(tries.count() <= ADDRESS.burst as usize);
+    }
+
+    #[test]
+    fn success_costs_nothing() {
+        let limiter = Limiter::new();
+        for _ in 0..1000 {
+            let attempt = limiter.attempt("alice", ip(1), Millis(1_000_000)).unwrap();
+            limiter.succeeded(attempt);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one() {
+        let a = network(Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(a, network(Some("2001:db8::2".parse().unwrap())));
+        assert_ne!(a, network(Some("2001:db8:0:1::1".parse().unwrap())));
+        let mapped = network(Some("::ffff:192.0.2.1".parse().unwrap()));
+        assert_eq!(mapped, network(ip(1)));
+    }
+}

@@ -1,0 +1,516 @@
+//! The shim's loop: init, socket, log, timers. Decisions are in [`super::machine`].
+
+use super::init;
+use super::launch::{LaunchError, Plan, io_error, note};
+use super::log::Log;
+use super::machine::{Do, Machine};
+use super::{SOCKET_FILE, SPOOL_DIR, spool};
+use crate::event::{Cause, Event, Outcome, UnitUsage};
+use crate::frame::{Frames, Outbox};
+use crate::proto::{CONNECTIONS_MAX, FromInit, GRACE_MS_MAX, OUTBOX_BYTES_MAX, Tell, ToInit};
+use crate::sys::{self, Forked};
+use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::SystemTime;
+use xos_base::Millis;
+
+mod calls;
+
+/// How often spool files are measured while something can write to them, milliseconds.
+const SPOOL_CHECK_MS: u64 = 500;
+/// How long until a failed write of the log is tried again, milliseconds.
+const LOG_RETRY_MS: u64 = 1_000;
+/// How long after the last grace an ending envelope is ended by force, milliseconds.
+const END_EXTRA_MS: u64 = 2_000;
+/// How long the last messages may take at the end, milliseconds.
+const FAREWELL_MS: u64 = 1_000;
+/// Most spool files of ended units that are still watched because something may write to them.
+const LEFT_OPEN_MAX: usize = 4096;
+
+/// Where the time comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    /// Milliseconds that never go back.
+    pub mono: fn() -> u64,
+    /// Time of day.
+    pub wall: fn() -> Millis,
+}
+
+impl Clock {
+    /// The machine's clocks.
+    pub(super) fn system() -> Clock {
+        let mono = || {
+            let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            (t.tv_sec as u64).saturating_mul(1000) + (t.tv_nsec as u64) / 1_000_000
+        };
+        Clock { mono, wall: || Millis::of(SystemTime::now()) }
+    }
+}
+
+struct InitProcess {
+    pid: Pid,
+    fd: OwnedFd,
+    /// Gone when it hung up.
+    socket: Option<UnixStream>,
+    inbox: Frames,
+    outbox: Outbox,
+}
+
+struct Connection {
+    socket: UnixStream,
+    inbox: Frames,
+    outbox: Outbox,
+    told: u64,
+    alive: bool,
+}
+
+struct Serve<'a> {
+    plan: &'a Plan,
+    clock: Clock,
+    log: Log,
+    machine: Machine,
+    spool: OwnedFd,
+    init: InitProcess,
+    connections: Vec<Connection>,
+    /// Effects that wait for the log.
+    after_flush: Vec<Do>,
+    retry_at: u64,
+    oom_seen: u64,
+    left_open: Vec<String>,
+    spool_check_at: u64,
+    /// When init is ended by force.
+    end_at: Option<u64>,
+}
+
+/// Runs the envelope to its end. `ready` is called once it takes requests.
+pub(super) fn run(
+    plan: &Plan,
+    dir: &Path,
+    log: Log,
+    clock: Clock,
+    ready: impl FnOnce() -> Result<(), LaunchError>,
+) -> Result<(), LaunchError> {
+    let r = start(plan, dir, log, clock).and_then(|(mut serve, listener)| {
+        ready()?;
+        serve.serve(&listener)
+    });
+    if r.is_err() {
+        clean(plan);
+    }
+    r
+}
+
+fn clean(plan: &Plan) {
+    let end = plan.cgroup.kill().and_then(|()| plan.cgroup.remove());
+    note(end.err().map(|e| e.to_string()));
+}
+
+fn start<'a>(
+    plan: &'a Plan,
+    dir: &Path,
+    log: Log,
+    clock: Clock,
+) -> Result<(Serve<'a>, UnixListener), LaunchError> {
+    let shim = |e: crate::cgroup::CgroupError| LaunchError::Shim(e.to_string());
+    plan.cgroup.create(&plan.spec.limits).map_err(shim)?;
+    let spool = spool::open_dir(&dir.join(SPOOL_DIR)).map_err(io_error("open the spool folder"))?;
+    let init = fork_init(plan, dir)?;
+    let listener = UnixListener::bind(SOCKET_FILE).map_err(io_error("make the socket"))?;
+    listener.set_nonblocking(true).map_err(io_error("make the socket"))?;
+    let mut serve = Serve {
+        plan,
+        clock,
+        log,
+        machine: Machine::new(plan.spec.slots),
+        spool,
+        init,
+        connections: Vec::new(),
+        after_flush: Vec::new(),
+        retry_at: 0,
+        oom_seen: 0,
+        left_open: Vec::new(),
+        spool_check_at: 0,
+        end_at: None,
+    };
+    let opened = Event::Opened { envelope: plan.spec.id.clone(), boot: plan.boot.clone() };
+    serve.log.record((clock.wall)(), opened).map_err(io_error("begin the envelope's log"))?;
+    if !serve.log.flush() {
+        return Err(LaunchError::Shim(serve.log.trouble().unwrap_or_default().to_owned()));
+    }
+    Ok((serve, listener))
+}
+
+fn fork_init(plan: &Plan, dir: &Path) -> Result<InitProcess, LaunchError> {
+    let (ours, theirs) = UnixStream::pair().map_err(io_error("make a socket pair"))?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(io_error("make a pid namespace"))?;
+    let pid = match sys::fork().map_err(io_error("fork init"))? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => {
+            // Only the socket stays; the lock and the log are the shim's.
+            let keep = rustix::io::dup(&theirs).and_then(|fd| keep_as_three(fd, theirs, ours));
+            match keep {
+                Ok(shim) => init::run(plan, dir, shim),
+                Err(_) => sys::exit_now(3),
+            }
+        }
+    };
+    drop(theirs);
+    let pid = Pid::from_raw(pid).ok_or_else(|| LaunchError::Shim("init has no pid".into()))?;
+    let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+    let mut init = InitProcess {
+        pid,
+        fd: fd.map_err(io_error("watch init"))?,
+        socket: None,
+        inbox: Frames::default(),
+        outbox: Outbox::default(),
+    };
+    let mut socket = ours;
+    let died = || LaunchError::Shim("the envelope's init died while starting".into());
+    loop {
+        if !init.inbox.fill(&mut socket).map_err(io_error("hear from init"))? {
+            return Err(died());
+        }
+        match init.inbox.next().map_err(io_error("hear from init"))? {
+            None => {}
+            Some(FromInit::Ready { error: None }) => break,
+            Some(FromInit::Ready { error: Some(e) }) => return Err(LaunchError::Shim(e)),
+            Some(FromInit::Ended { .. }) => return Err(died()),
+        }
+    }
+    socket.set_nonblocking(true).map_err(io_error("hear from init"))?;
+    init.socket = Some(socket);
+    Ok(init)
+}
+
+/// In init: closes everything but standard input, output, error and the socket.
+fn keep_as_three(
+    fd: OwnedFd,
+    theirs: UnixStream,
+    ours: UnixStream,
+) -> rustix::io::Result<UnixStream> {
+    let high = rustix::io::fcntl_dupfd_cloexec(&fd, 100)?;
+    drop((fd, theirs, ours));
+    for n in 3..100 {
+        // The owners of these numbers are the shim's values, which this process never touches.
+        match nix::unistd::close(n) {
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(e) => return Err(rustix::io::Errno::from_raw_os_error(e as i32)),
+        }
+    }
+    Ok(UnixStream::from(high))
+}
+
+impl Serve<'_> {
+    fn now(&self) -> u64 {
+        (self.clock.mono)()
+    }
+
+    fn serve(&mut self, listener: &UnixListener) -> Result<(), LaunchError> {
+        loop {
+            let init_ended = self.wait(listener)?;
+            if init_ended {
+                self.machine.halt();
+                // Ends that it reported before it died.
+                while self.init.socket.is_some() {
+                    self.hear_init()?;
+                }
+                return self.close();
+            }
+            self.hear_init()?;
+            for i in 0..self.connections.len() {
+                self.hear_connection(i);
+            }
+            let now = self.now();
+            let mut out = Vec::new();
+            self.machine.tick(now, &mut out);
+            self.check_spools(now, &mut out);
+            self.machine.fill(now, &mut out);
+            self.perform(out)?;
+            self.finish_when_due(now)?;
+            self.send();
+        }
+    }
+
+    /// Waits for something to do and takes new connections. Whether init is dead, and with it
+    /// every process of the envelope.
+    fn wait(&mut self, listener: &UnixListener) -> Result<bool, LaunchError> {
+        let timeout = self.due().map(|at| {
+            let ms = at.saturating_sub(self.now());
+            Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 }
+        });
+        let mut fds = vec![PollFd::new(&self.init.fd, PollFlags::IN)];
+        let ask = |o: &Outbox| {
+            if o.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+        };
+        if let Some(s) = &self.init.socket {
+            fds.push(PollFd::new(s, ask(&self.init.outbox)));
+        }
+        for c in &self.connections {
+            fds.push(PollFd::new(&c.socket, ask(&c.outbox)));
+        }
+        let room = self.connections.len() < CONNECTIONS_MAX;
+        if room {
+            fds.push(PollFd::new(listener, PollFlags::IN));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(io_error("wait")(e)),
+        }
+        let init_ended = !fds[0].revents().is_empty();
+        let knock = room && fds.last().is_some_and(|f| !f.revents().is_empty());
+        drop(fds);
+        if knock {
+            self.accept(listener);
+        }
+        Ok(init_ended)
+    }
+
+    fn accept(&mut self, listener: &UnixListener) {
+        let Ok((socket, _)) = listener.accept() else { return };
+        let root = rustix::net::sockopt::socket_peercred(&socket)
+            .is_ok_and(|c| c.uid == rustix::process::getuid());
+        if root && socket.set_nonblocking(true).is_ok() {
+            self.connections.push(Connection {
+                socket,
+                inbox: Frames::default(),
+                outbox: Outbox::default(),
+                told: u64::MAX,
+                alive: true,
+            });
+        }
+    }
+
+    /// When something is due without anybody asking.
+    fn due(&self) -> Option<u64> {
+        let retry = self.log.trouble().map(|_| self.retry_at);
+        let spools = (self.machine.running().next().is_some() || !self.left_open.is_empty())
+            .then_some(self.spool_check_at);
+        [self.machine.next_due(), retry, spools, self.end_at].into_iter().flatten().min()
+    }
+
+    fn hear_init(&mut self) -> Result<(), LaunchError> {
+        let Some(socket) = &mut self.init.socket else { return Ok(()) };
+        let open = self.init.inbox.fill(socket).and_then(|open| {
+            self.init.outbox.flush(socket)?;
+            Ok(open)
+        });
+        if !matches!(open, Ok(true)) {
+            // It is dying; its pidfd tells when it and all below it are gone.
+            self.init.socket = None;
+            self.kill_init()?;
+        }
+        let mut out = Vec::new();
+        while let Some(message) = self.init.inbox.next().map_err(io_error("hear from init"))? {
+            if let FromInit::Ended { slot, outcome, usage } = message {
+                self.unit_ended(slot, outcome, usage, &mut out);
+            }
+        }
+        self.machine.fill(self.now(), &mut out);
+        self.perform(out)
+    }
+
+    fn unit_ended(
+        &mut self,
+        slot: u32,
+        outcome: Outcome,
+        mut usage: Option<UnitUsage>,
+        out: &mut Vec<Do>,
+    ) {
+        let Some((key, spools)) = self.machine.at(slot) else { return };
+        for (stream, name) in spool::names(key, spools) {
+            let settled = match spool::settle(self.spool.as_fd(), &name) {
+                Ok(s) => s,
+                Err(e) => {
+                    note(Some(format!("spool file {name}: {e}")));
+                    continue;
+                }
+            };
+            if let Some(u) = &mut usage {
+                match stream {
+                    spool::Stream::Stdout => u.stdout_bytes = settled.bytes,
+                    spool::Stream::Stderr => u.stderr_bytes = settled.bytes,
+                }
+            }
+            if settled.busy && self.left_open.len() < LEFT_OPEN_MAX {
+                self.left_open.push(name);
+            }
+        }
+        let by_kill = matches!(
+            outcome,
+            Outcome::Signaled { signal: 9, .. } | Outcome::Exited { code: 137, .. }
+        );
+        let oom = by_kill && self.oom_rose();
+        self.machine.ended(slot, outcome, usage, oom, out);
+    }
+
+    fn oom_rose(&mut self) -> bool {
+        let seen = self.plan.cgroup.oom_kills();
+        std::mem::replace(&mut self.oom_seen, seen) < seen
+    }
+
+    fn check_spools(&mut self, now: u64, out: &mut Vec<Do>) {
+        if now < self.spool_check_at {
+            return;
+        }
+        self.spool_check_at = now + SPOOL_CHECK_MS;
+        let max = self.plan.spec.spool_bytes_max;
+        let dir = self.spool.as_fd();
+        let over = |name: &str| match spool::cut(dir, name, max) {
+            Ok(over) => over,
+            Err(e) => {
+                note(Some(format!("spool file {name}: {e}")));
+                false
+            }
+        };
+        let full: Vec<u32> = self
+            .machine
+            .running()
+            .filter(|(_, key, s)| spool::names(key, *s).any(|(_, name)| over(&name)))
+            .map(|(slot, ..)| slot)
+            .collect();
+        self.left_open.retain(|name| {
+            over(name);
+            spool::settle(dir, name).is_ok_and(|s| s.busy)
+        });
+        for slot in full {
+            self.machine.spool_full(slot, now, out);
+        }
+    }
+
+    /// Records first; then, once they are on file, the rest in order.
+    fn perform(&mut self, out: Vec<Do>) -> Result<(), LaunchError> {
+        for d in out {
+            match d {
+                Do::Record(event) => {
+                    let at = (self.clock.wall)();
+                    self.log.record(at, event).map_err(io_error("record an event"))?;
+                }
+                other => self.after_flush.push(other),
+            }
+        }
+        let now = self.now();
+        if self.log.trouble().is_some() && now < self.retry_at {
+            return Ok(());
+        }
+        if !self.log.flush() {
+            self.retry_at = now + LOG_RETRY_MS;
+            return Ok(());
+        }
+        for d in std::mem::take(&mut self.after_flush) {
+            let message = match d {
+                Do::Spawn(slot, unit) => ToInit::Start { slot, unit },
+                Do::Signal(slot, kill) => ToInit::Signal { slot, kill },
+                Do::Record(_) => continue,
+            };
+            self.init.outbox.push(&message).map_err(io_error("speak to init"))?;
+        }
+        if let Some(socket) = &mut self.init.socket {
+            // An error here is a dying init, which its pidfd reports.
+            if self.init.outbox.flush(socket).is_err() {
+                self.init.socket = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_init(&self) -> Result<(), LaunchError> {
+        match rustix::process::pidfd_send_signal(&self.init.fd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(io_error("end the envelope's init")(e)),
+        }
+    }
+
+    /// An ending envelope: once no unit runs, or the grace is over, init goes.
+    fn finish_when_due(&mut self, now: u64) -> Result<(), LaunchError> {
+        let Some(at) = self.end_at else { return Ok(()) };
+        if now >= at || self.machine.running().next().is_none() {
+            self.kill_init()?;
+            self.end_at = Some(now + LOG_RETRY_MS);
+        }
+        Ok(())
+    }
+
+    /// Begins the end. A frozen envelope goes at once: it is thawed only to die.
+    fn begin_end(&mut self, grace_ms: u64, out: &mut Vec<Do>) {
+        let now = self.now();
+        let (.., frozen, _) = self.machine.counts();
+        self.machine.set_ending();
+        let grace_ms = if frozen { 0 } else { grace_ms.min(GRACE_MS_MAX) };
+        self.machine.kill_all(Cause::EnvelopeEnded, grace_ms, now, out);
+        let at = if frozen { now } else { now + grace_ms + END_EXTRA_MS };
+        self.end_at = Some(self.end_at.map_or(at, |old| old.min(at)));
+        if frozen {
+            let thawed = self.plan.cgroup.kill().and_then(|()| self.plan.cgroup.freeze(false));
+            note(thawed.err().map(|e| e.to_string()));
+            self.machine.thawed(now);
+        }
+    }
+
+    /// Init is dead: nothing of the envelope runs any more.
+    fn close(&mut self) -> Result<(), LaunchError> {
+        rustix::process::waitpid(Some(self.init.pid), WaitOptions::empty())
+            .map_err(io_error("collect init"))?;
+        let cause = match (self.end_at.is_some(), self.oom_rose()) {
+            (true, _) => Cause::EnvelopeEnded,
+            (_, true) => Cause::MemoryLimit,
+            _ => Cause::InitDied,
+        };
+        // Whoever entered the cgroup from outside goes too.
+        note(self.plan.cgroup.kill().err().map(|e| e.to_string()));
+        let usage = self.plan.cgroup.usage();
+        let running: Vec<_> =
+            self.machine.running().flat_map(|(_, k, s)| spool::names(k, s)).collect();
+        for (_, name) in running {
+            let settled = spool::settle(self.spool.as_fd(), &name);
+            note(settled.err().map(|e| format!("spool file {name}: {e}")));
+        }
+        let mut out = Vec::new();
+        self.machine.init_died(cause, &mut out);
+        out.push(Do::Record(Event::Closed { usage }));
+        self.init.socket = None;
+        self.perform(out)?;
+        while self.log.trouble().is_some() {
+            // The disk is full: ends are kept here until they can be recorded.
+            let pause = Timespec { tv_sec: (LOG_RETRY_MS / 1000) as i64, tv_nsec: 0 };
+            poll(&mut [], Some(&pause)).map_err(io_error("wait for the disk"))?;
+            self.perform(Vec::new())?;
+        }
+        note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
+        self.farewell();
+        std::fs::remove_file(SOCKET_FILE).map_err(io_error("remove the socket"))
+    }
+
+    /// Sends what is left to send, for a short while.
+    fn farewell(&mut self) {
+        let until = self.now() + FAREWELL_MS;
+        self.send();
+        while self.connections.iter().any(|c| !c.outbox.is_empty()) && self.now() < until {
+            let mut fds: Vec<_> =
+                self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::OUT)).collect();
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            if poll(&mut fds, Some(&wait)).is_err() {
+                return;
+            }
+            drop(fds);
+            self.send();
+        }
+    }
+
+    /// Tells everybody how long the log is, and writes what the sockets take.
+    fn send(&mut self) {
+        let bytes = self.log.len();
+        for c in &mut self.connections {
+            if c.told != bytes && c.outbox.is_empty() {
+                c.told = bytes;
+                c.alive &= c.outbox.push(&Tell::Log { bytes }).is_ok();
+            }
+            c.alive &= c.outbox.flush(&mut c.socket).is_ok();
+            c.alive &= c.outbox.len() <= OUTBOX_BYTES_MAX;
+        }
+        self.connections.retain(|c| c.alive);
+    }
+}

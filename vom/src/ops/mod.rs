@@ -1,0 +1,173 @@
+//! The operations: for each who asks, may they, what changes, what comes back.
+
+pub(crate) mod applications;
+mod groups;
+mod log;
+mod members;
+mod serve;
+mod shares;
+mod vos;
+
+use crate::decide::{Command, decide};
+use crate::live::Live;
+use crate::policy::{Action, Carried, Grant, Subject};
+use crate::{Inner, Vom};
+use std::sync::Arc;
+use xos_api::Done;
+use xos_base::{Error, PersonId, VoId};
+use xos_net::{Caller, Principal, Router};
+
+impl Vom {
+    /// Registers all operations.
+    pub fn register(&self, router: &mut Router) {
+        macro_rules! on {
+            ($($method:ident),* $(,)?) => {$({
+                let vom = self.clone();
+                router.on(move |caller, r| {
+                    let vom = vom.clone();
+                    async move { vom.$method(caller, r).await }
+                });
+            })*};
+        }
+        on!(
+            found_vo,
+            get_vo,
+            suspend_vo,
+            resume_vo,
+            record_volume,
+            apply,
+            withdraw_application,
+            list_applications,
+            approve,
+            reject,
+            list_members,
+            get_member,
+            suspend_member,
+            resume_member,
+            remove_member,
+            set_expiry,
+            grant_role,
+            withdraw_role,
+            memberships,
+            membership_of,
+            list_groups,
+            create_group,
+            delete_group,
+            add_to_group,
+            remove_from_group,
+            offer_share,
+            withdraw_share,
+            record_offer,
+            record_withdrawal,
+            list_shares,
+            accept_share,
+            refuse_share,
+            end_share,
+            vo_view,
+            who_serves,
+            served_vos,
+        );
+        let vom = self.clone();
+        router.public(move |_peer, r| {
+            let vom = vom.clone();
+            async move { vom.list_vos(r).await }
+        });
+        let vom = self.clone();
+        router.stream(move |caller, r| {
+            let vom = vom.clone();
+            async move { vom.vo_log(caller, r).await }
+        });
+    }
+
+    /// A VO known here.
+    fn known(&self, vo: &VoId) -> Result<Arc<Live>, Error> {
+        self.inner.vos.one(vo).ok_or_else(|| {
+            Error::not_found(format!("site {} knows no VO {vo}", self.inner.site))
+                .hint("`xos vo list` shows those that it knows")
+        })
+    }
+
+    /// A VO whose home is here.
+    fn home(&self, vo: &VoId) -> Result<Arc<Live>, Error> {
+        if vo.site() == self.inner.site {
+            return self.known(vo);
+        }
+        Err(Error::not_found(format!("site {} is not the home of {vo}", self.inner.site))
+            .hint(format!("ask the core of site {}", vo.site())))
+    }
+
+    /// Whether the caller may do `action` in a VO as it is now.
+    fn authorise(&self, live: &Live, caller: &Caller, action: Action) -> Result<Grant, Error> {
+        let subject = self.inner.subject(caller, live.id())?;
+        let now = self.inner.clock.now();
+        self.inner.policy.authorise(&live.read(), &subject, action, now)
+    }
+
+    /// Makes the change that a command asks for, at the VO's home. A caller who goes away does
+    /// not undo it half-way: it runs as a task of its own.
+    async fn change(&self, caller: &Caller, vo: &VoId, command: Command) -> Result<Done, Error> {
+        let live = self.home(vo)?;
+        let subject = self.inner.subject(caller, vo)?;
+        let inner = self.inner.clone();
+        let task = tokio::spawn(async move { inner.command(&live, &subject, &command).await });
+        task.await.map_err(|e| {
+            tracing::error!(error = %e, "a change ended without a result");
+            Error::internal("the change failed").hint("look whether it was made")
+        })??;
+        Ok(Done {})
+    }
+}
+
+impl Inner {
+    /// Who the caller is to a VO.
+    ///
+    /// A site vouches for its own people and for memberships in its own VOs. A credential in a
+    /// VO of another site is no proof of who somebody is elsewhere.
+    pub(crate) fn subject(&self, caller: &Caller, vo: &VoId) -> Result<Subject, Error> {
+        let person = |person: &PersonId, carried| Subject::Person {
+            person: person.clone(),
+            site_admin: caller.site_admin(),
+            carried,
+        };
+        match caller.principal() {
+            Principal::Core(site) if *site == self.site => Ok(Subject::OwnCore(site.clone())),
+            Principal::Core(site) => Ok(Subject::Core(site.clone())),
+            Principal::Person(p) => Ok(person(p, Carried::All)),
+            Principal::Member(m) if m.vo == *vo => {
+                Ok(person(&m.person, Carried::Roles(m.roles.iter().cloned().collect())))
+            }
+            Principal::Member(m) if m.vo.site() == self.site || m.vo.site() == m.person.site() => {
+                Ok(person(&m.person, Carried::Nothing))
+            }
+            Principal::Member(m) => Err(Error::denied(format!(
+                "a credential in {} does not prove here who you are",
+                m.vo
+            ))
+            .hint(format!("sign in at {} without a VO, or to {vo}", m.person.site()))),
+            Principal::Node(node) => {
+                Err(Error::denied(format!("node {node} has no business with VOs")))
+            }
+        }
+    }
+
+    /// Authorises, decides, commits; the same for every change.
+    pub(crate) async fn command(
+        self: &Arc<Inner>,
+        live: &Arc<Live>,
+        subject: &Subject,
+        command: &Command,
+    ) -> Result<(), Error> {
+        let made = live.commit(&self.registry, &self.signer, |vo| {
+            let now = self.clock.now();
+            let action = command.action(vo, subject.person());
+            let grant = self.policy.authorise(vo, subject, action, now)?;
+            let change = decide(vo, command, &grant, now)?;
+            Ok(change.map(|c| (grant.subject().actor(), c, now)))
+        });
+        if let Some(number) = made.await? {
+            tracing::info!(vo = %live.id(), number, by = %subject, "changed");
+            self.grown(live);
+        }
+        Ok(())
+    }
+}

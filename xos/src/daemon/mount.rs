@@ -1,0 +1,215 @@
+//! `xosd mount`: one mounted volume, in a process of its own.
+
+use super::node::read_identity;
+use super::{block_on, osd, say};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::signal::unix::{SignalKind, signal};
+use xos_base::when::{Clock, SystemClock};
+use xos_base::{Error, MemberNumber, Millis, NodeId, SiteId, VoId};
+use xos_net::dial::Dialer;
+use xos_net::tls::ALPN_XTREEMFS;
+use xos_node::agent::{MountSpec, TicketReply, TicketRequest};
+use xtreemfs_client::{Client, Connector, Member, NoTicket, Peer, Stream, Ticket, Tickets};
+use xtreemfs_mount::{Block, Mapping, UidMap};
+
+/// The address of DIR and MRC of a site: its core.
+pub fn core_address(site: &SiteId) -> String {
+    format!("core/{site}")
+}
+
+/// How long the node's `xosd` may take to answer for a ticket.
+const TICKET_TIMEOUT: Duration = Duration::from_secs(5);
+/// A ticket is asked for again when so much of its life, or less, is left.
+const RENEW_BEFORE: Duration = Duration::from_secs(120);
+/// How long it is believed that a person has no ticket.
+const NONE_FOR: Duration = Duration::from_secs(1);
+/// How often to look whether the mount is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Mounts what the file `spec` says and serves it until it is unmounted or told to stop.
+///
+/// # Errors
+/// Why it cannot be mounted.
+pub fn run(spec: &Path) -> Result<(), Error> {
+    let text = std::fs::read_to_string(spec)
+        .map_err(|e| Error::invalid(format!("cannot read {}: {e}", spec.display())))?;
+    let spec: MountSpec = serde_json::from_str(&text)
+        .map_err(|e| Error::invalid(format!("{}: {e}", spec.display())))?;
+    block_on(serve(spec))
+}
+
+async fn serve(spec: MountSpec) -> Result<(), Error> {
+    let fail = |e: &dyn std::fmt::Display| {
+        Error::unavailable(format!("cannot mount the volume of {}: {e}", spec.vo))
+    };
+    let config = xtreemfs_client::Config {
+        dir: core_address(&spec.home),
+        now_ns: xtreemfs_client::system_time_ns,
+    };
+    let connector = Arc::new(GridConnector { folder: spec.folder.clone() });
+    let tickets = Arc::new(NodeTickets::new(spec.vo.clone(), spec.tickets.clone()));
+    let client = Client::new(config, connector, tickets);
+    let volume = client.volume(&spec.volume).await.map_err(|e| fail(&e))?;
+    let block = Block { base: spec.base, count: spec.size };
+    let map = UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() });
+    let source = format!("xtreemfs:{}", spec.vo);
+    let config = xtreemfs_mount::Config { mount_point: spec.at.clone(), source, map };
+    let runtime = tokio::runtime::Handle::current();
+    let mounted = tokio::task::spawn_blocking(move || {
+        xtreemfs_mount::mount(config, volume, runtime)
+    })
+    .await
+    .map_err(|e| fail(&e))?
+    .map_err(|e| fail(&e))?;
+    say("mounted");
+    let mut stop = signal(SignalKind::terminate()).map_err(|e| fail(&e))?;
+    loop {
+        tokio::select! {
+            _ = stop.recv() => break,
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                if !mounted.is_served() {
+                    tracing::info!("unmounted by somebody else");
+                    break;
+                }
+            }
+        }
+    }
+    mounted.unmount().await.map_err(|e| fail(&e))
+}
+
+/// Reaches cores by TLS and OSDs by dial-back, the own node's by its socket.
+struct GridConnector {
+    folder: PathBuf,
+}
+
+impl GridConnector {
+    async fn open(&self, address: &str) -> Result<Box<dyn Stream>, Error> {
+        // Read anew for each connection: certificate and sites change while the mount lives.
+        let (identity, trust) = read_identity(&self.folder)?;
+        let own = osd::own_socket(&self.folder);
+        let dialer = Dialer::new(trust, identity);
+        if let Some(site) = address.strip_prefix("core/") {
+            let site: SiteId = site.parse()?;
+            return Ok(Box::new(dialer.core(&site, ALPN_XTREEMFS).await?));
+        }
+        let node: NodeId = address.parse()?;
+        if osd::is_own(&self.folder, &node) {
+            let stream = UnixStream::connect(&own).await.map_err(|e| {
+                Error::unavailable(format!("the object store of this node: {e}"))
+            })?;
+            return Ok(Box::new(stream));
+        }
+        Ok(Box::new(dialer.node(&node, ALPN_XTREEMFS).await?))
+    }
+}
+
+#[async_trait]
+impl Connector for GridConnector {
+    async fn connect(&self, peer: &Peer) -> io::Result<Box<dyn Stream>> {
+        self.open(peer.address()).await.map_err(|e| {
+            let kind = match e.kind {
+                xos_base::Kind::Invalid => io::ErrorKind::InvalidInput,
+                _ => io::ErrorKind::ConnectionRefused,
+            };
+            io::Error::new(kind, e.to_string())
+        })
+    }
+}
+
+/// Asks the node's `xosd` for tickets and remembers them.
+struct NodeTickets {
+    vo: VoId,
+    socket: PathBuf,
+    known: Mutex<HashMap<Member, Known>>,
+    line: tokio::sync::Mutex<Option<Line>>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Ticket { ticket: Ticket, expires: Millis },
+    None { until: Millis },
+}
+
+struct Line {
+    reader: BufReader<tokio::net::unix::OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl NodeTickets {
+    fn new(vo: VoId, socket: PathBuf) -> NodeTickets {
+        NodeTickets { vo, socket, known: Mutex::default(), line: tokio::sync::Mutex::default() }
+    }
+
+    fn remembered(&self, member: Member, now: Millis, fresh: bool) -> Option<Known> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let margin = if fresh { RENEW_BEFORE } else { Duration::ZERO };
+        known.get(&member).cloned().filter(|k| match k {
+            Known::Ticket { expires, .. } => *expires > now.plus(margin),
+            Known::None { until } => *until > now,
+        })
+    }
+
+    async fn ask(&self, member: Member) -> io::Result<TicketReply> {
+        let mut line = self.line.lock().await;
+        // A line that broke is used no more; the next request opens a new one.
+        let mut open = match line.take() {
+            Some(open) => open,
+            None => {
+                let (reader, writer) = UnixStream::connect(&self.socket).await?.into_split();
+                Line { reader: BufReader::new(reader), writer }
+            }
+        };
+        let request = TicketRequest { vo: self.vo.clone(), member: MemberNumber(member.0) };
+        let mut text = serde_json::to_vec(&request)?;
+        text.push(b'\n');
+        open.writer.write_all(&text).await?;
+        let mut reply = String::new();
+        if open.reader.read_line(&mut reply).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        *line = Some(open);
+        Ok(serde_json::from_str(&reply)?)
+    }
+}
+
+#[async_trait]
+impl Tickets for NodeTickets {
+    async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket> {
+        let now = SystemClock.now();
+        let none = || NoTicket(format!("member {member} does not work on this node now"));
+        match self.remembered(member, now, true) {
+            Some(Known::Ticket { ticket, .. }) => return Ok(ticket),
+            Some(Known::None { .. }) => return Err(none()),
+            None => {}
+        }
+        let asked = tokio::time::timeout(TICKET_TIMEOUT, self.ask(member)).await;
+        let known = match asked {
+            Ok(Ok(TicketReply::Ticket { jws, expires })) => {
+                let ticket = Ticket { bytes: Bytes::from(jws), version: expires };
+                Known::Ticket { ticket, expires: Millis(expires) }
+            }
+            // The node's xosd restarts, or has just started and waits for its core to bring
+            // tickets again: what is known and still good serves on.
+            other => match (self.remembered(member, now, false), other) {
+                (Some(Known::Ticket { ticket, .. }), _) => return Ok(ticket),
+                (_, Ok(Ok(_))) => Known::None { until: now.plus(NONE_FOR) },
+                _ => return Err(NoTicket("this node's xosd does not answer".into())),
+            },
+        };
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(member, known.clone());
+        match known {
+            Known::Ticket { ticket, .. } => Ok(ticket),
+            Known::None { .. } => Err(none()),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the client over in-memory streams.
+
+mod content;
+mod lost;
+mod memory;
+mod toy;

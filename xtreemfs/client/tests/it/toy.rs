@@ -1,0 +1,338 @@
+//! A toy MRC and OSDs in memory, for what real servers do not do on command: full disks, lapsing
+//! capabilities, truncations at the wrong moment. It knows no permissions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use prost::Message;
+use xtreemfs_client::{Client, Config, Member, Peer, Volume};
+use xtreemfs_proto::mrc::{self, Attr, AttrReply, Kind, OpenReply, open_flags};
+use xtreemfs_proto::rpc::{Authenticate, AuthenticateReply};
+use xtreemfs_proto::{
+    Capability, Errno, Handler, Incoming, Layout, Outgoing, Procedure, RpcError, capability, osd,
+};
+
+use crate::memory::{Memory, People};
+
+pub const ALICE: Member = Member(7);
+pub const BOB: Member = Member(8);
+
+/// The toy's state and its switches.
+pub struct Toy {
+    pub inodes: Mutex<HashMap<u64, Node>>,
+    pub objects: Mutex<HashMap<(String, u64), BTreeMap<u64, Vec<u8>>>>,
+    pub layout: Layout,
+    pub valid_ms: AtomicU64,
+    pub full: AtomicBool,
+    pub lapsed: AtomicBool,
+    pub reads: AtomicU32,
+    pub writes: AtomicU32,
+    pub commits: AtomicU32,
+    pub renewals: AtomicU32,
+}
+
+#[derive(Default)]
+pub struct Node {
+    pub attr: Attr,
+    names: BTreeMap<Bytes, u64>,
+}
+
+struct Mrc(Arc<Toy>);
+struct Osd(Arc<Toy>, String);
+
+pub fn osd_peer(n: usize) -> Peer {
+    Peer::Osd(format!("osd{n}").into())
+}
+
+pub fn mrc_peer() -> Peer {
+    Peer::Mrc("mrc".into())
+}
+
+/// A toy site and a client of it.
+pub struct World {
+    pub toy: Arc<Toy>,
+    pub memory: Arc<Memory>,
+    pub volume: Volume,
+}
+
+impl World {
+    pub fn new(width: usize, stripe_size: u32) -> World {
+        let osds: Vec<String> = (0..width).map(|n| format!("osd{n}")).collect();
+        let kind = Kind::Directory.into();
+        let root = Node { attr: Attr { inode: 1, kind, ..Attr::default() }, ..Node::default() };
+        let toy = Arc::new(Toy {
+            inodes: Mutex::new(HashMap::from([(1, root)])),
+            objects: Mutex::default(),
+            layout: Layout { stripe_size, osds },
+            valid_ms: AtomicU64::new(600_000),
+            full: AtomicBool::new(false),
+            lapsed: AtomicBool::new(false),
+            reads: AtomicU32::new(0),
+            writes: AtomicU32::new(0),
+            commits: AtomicU32::new(0),
+            renewals: AtomicU32::new(0),
+        });
+        let memory = Arc::new(Memory::default());
+        let mrc = toy.clone();
+        memory.serve(mrc_peer(), move || Mrc(mrc.clone()));
+        for n in 0..width {
+            let toy = toy.clone();
+            memory.serve(osd_peer(n), move || Osd(toy.clone(), format!("osd{n}")));
+        }
+        let volume = client(&memory).volume_at("volume".into(), "mrc".into());
+        World { toy, memory, volume }
+    }
+
+    /// The same volume as another machine sees it.
+    pub fn elsewhere(&self) -> Volume {
+        client(&self.memory).volume_at("volume".into(), "mrc".into())
+    }
+}
+
+fn client(memory: &Arc<Memory>) -> Client {
+    let config = Config { dir: "dir".into(), now_ns: || 1_000_000_007 };
+    Client::new(config, memory.clone(), People::new([ALICE.0, BOB.0]))
+}
+
+impl Toy {
+    fn capability(&self, node: &Attr) -> Bytes {
+        let body = Capability {
+            inode: node.inode,
+            expires_ms: self.valid_ms.load(Ordering::Relaxed),
+            truncate_epoch: node.truncate_epoch,
+            layout: Some(self.layout.clone()),
+            ..Capability::default()
+        };
+        capability::join(&[0; capability::SIGNATURE_BYTES], &body.encode_to_vec())
+    }
+
+    fn opened(&self, attr: Attr, truncated: bool, created: bool) -> OpenReply {
+        let (layout, capability) = (Some(self.layout.clone()), self.capability(&attr));
+        OpenReply { attr: Some(attr), layout, capability, truncated, created }
+    }
+
+    fn create(&self, request: &mrc::CreateRequest) -> Result<OpenReply, RpcError> {
+        let mut inodes = self.inodes.lock().unwrap();
+        let parent = inodes.get(&request.parent).ok_or(Errno::ESTALE)?;
+        let inode = parent.names.get(&request.name).copied();
+        if inode.is_some() && request.flags & open_flags::EXCLUSIVE != 0 {
+            return Err(Errno::EEXIST.into());
+        }
+        let number = inode.unwrap_or(inodes.len() as u64 + 100);
+        if inode.is_none() {
+            let kind = Kind::File.into();
+            let attr =
+                Attr { inode: number, kind, mode: request.mode, nlink: 1, ..Attr::default() };
+            inodes.insert(number, Node { attr, ..Node::default() });
+            let parent = inodes.get_mut(&request.parent).ok_or(Errno::ESTALE)?;
+            parent.names.insert(request.name.clone(), number);
+        }
+        drop(inodes);
+        let cut = request.flags & open_flags::TRUNCATE != 0 && inode.is_some();
+        let attr = self.change(number, |attr| {
+            if cut {
+                attr.size = 0;
+                attr.truncate_epoch += 1;
+            }
+        })?;
+        Ok(self.opened(attr, cut, inode.is_none()))
+    }
+
+    fn change(&self, inode: u64, change: impl FnOnce(&mut Attr)) -> Result<Attr, RpcError> {
+        let mut inodes = self.inodes.lock().unwrap();
+        let node = inodes.get_mut(&inode).ok_or(Errno::ESTALE)?;
+        change(&mut node.attr);
+        Ok(node.attr)
+    }
+
+    fn commit(&self, request: &mrc::SizeCommitRequest) -> Result<mrc::SizeCommitReply, RpcError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let held = Capability::peek(&request.capability).ok_or(Errno::EACCES)?;
+        let mut stale_epoch = false;
+        let attr = self.change(held.inode, |attr| {
+            stale_epoch = held.truncate_epoch < attr.truncate_epoch;
+            if !stale_epoch {
+                attr.size = attr.size.max(request.size);
+                attr.mtime_ns = request.mtime_ns;
+            }
+        })?;
+        Ok(mrc::SizeCommitReply { attr: Some(attr), stale_epoch })
+    }
+
+    fn unlink(&self, request: &mrc::NameRequest) -> Result<mrc::UnlinkReply, RpcError> {
+        let mut inodes = self.inodes.lock().unwrap();
+        let parent = inodes.get_mut(&request.parent).ok_or(Errno::ESTALE)?;
+        let inode = parent.names.remove(&request.name).ok_or(Errno::ENOENT)?;
+        let node = inodes.remove(&inode).ok_or(Errno::ENOENT)?;
+        let (layout, capability) = (Some(self.layout.clone()), self.capability(&node.attr));
+        let deleted = Some(mrc::Deleted { inode, layout, capability });
+        Ok(mrc::UnlinkReply { inode, deleted })
+    }
+}
+
+fn attributes<P: Procedure<Reply = AttrReply>>(attr: Attr) -> Result<Outgoing, RpcError> {
+    Ok(Outgoing::reply::<P>(&AttrReply { attr: Some(attr) }))
+}
+
+impl Handler for Mrc {
+    async fn handle(&self, r: Incoming) -> Result<Outgoing, RpcError> {
+        let toy = &self.0;
+        if r.is::<Authenticate>() {
+            let ticket = r.request::<Authenticate>()?.ticket;
+            let slot = u32::from_le_bytes(ticket[..4].try_into().unwrap());
+            let reply = AuthenticateReply { slot, expires_ms: 0, valid_ms: 600_000 };
+            return Ok(Outgoing::reply::<Authenticate>(&reply));
+        }
+        if r.is::<mrc::Lookup>() {
+            let request = r.request::<mrc::Lookup>()?;
+            let inodes = toy.inodes.lock().unwrap();
+            let parent = inodes.get(&request.parent).ok_or(Errno::ESTALE)?;
+            let inode = parent.names.get(&request.name).ok_or(Errno::ENOENT)?;
+            return attributes::<mrc::Lookup>(inodes[inode].attr);
+        }
+        if r.is::<mrc::Getattr>() {
+            let inode = r.request::<mrc::Getattr>()?.inode;
+            return attributes::<mrc::Getattr>(toy.change(inode, |_| ())?);
+        }
+        if r.is::<mrc::Setattr>() {
+            let request = r.request::<mrc::Setattr>()?;
+            let attr = toy.change(request.inode, |attr| {
+                attr.mtime_ns = request.mtime.and_then(|t| t.ns).unwrap_or(attr.mtime_ns);
+            })?;
+            return attributes::<mrc::Setattr>(attr);
+        }
+        if r.is::<mrc::Create>() {
+            let reply = toy.create(&r.request::<mrc::Create>()?)?;
+            return Ok(Outgoing::reply::<mrc::Create>(&reply));
+        }
+        if r.is::<mrc::Open>() {
+            let request = r.request::<mrc::Open>()?;
+            let cut = request.flags & open_flags::TRUNCATE != 0;
+            let attr = toy.change(request.inode, |attr| {
+                if cut {
+                    attr.size = 0;
+                    attr.truncate_epoch += 1;
+                }
+            })?;
+            return Ok(Outgoing::reply::<mrc::Open>(&toy.opened(attr, cut, false)));
+        }
+        if r.is::<mrc::Renew>() {
+            toy.renewals.fetch_add(1, Ordering::Relaxed);
+            let old = Capability::peek(&r.request::<mrc::Renew>()?.capability).unwrap();
+            let gone = Attr { inode: old.inode, ..Attr::default() };
+            let attr = toy.change(old.inode, |_| ()).unwrap_or(gone);
+            toy.lapsed.store(false, Ordering::Relaxed);
+            let reply = mrc::CapabilityReply { capability: toy.capability(&attr) };
+            return Ok(Outgoing::reply::<mrc::Renew>(&reply));
+        }
+        if r.is::<mrc::SizeCommit>() {
+            let reply = toy.commit(&r.request::<mrc::SizeCommit>()?)?;
+            return Ok(Outgoing::reply::<mrc::SizeCommit>(&reply));
+        }
+        if r.is::<mrc::Truncate>() {
+            let request = r.request::<mrc::Truncate>()?;
+            let attr = toy.change(request.inode, |attr| {
+                attr.size = request.size;
+                attr.truncate_epoch += 1;
+            })?;
+            return Ok(Outgoing::reply::<mrc::Truncate>(&toy.opened(attr, true, false)));
+        }
+        if r.is::<mrc::Unlink>() {
+            let reply = toy.unlink(&r.request::<mrc::Unlink>()?)?;
+            return Ok(Outgoing::reply::<mrc::Unlink>(&reply));
+        }
+        Err(r.unknown(mrc::Lookup::INTERFACE))
+    }
+}
+
+impl Osd {
+    fn held(&self, token: &[u8]) -> Result<Capability, RpcError> {
+        if self.0.lapsed.load(Ordering::Relaxed) {
+            return Err(Errno::EKEYEXPIRED.into());
+        }
+        Capability::peek(token).ok_or(RpcError::from(Errno::EACCES))
+    }
+
+    fn epoch(&self, inode: u64) -> u32 {
+        self.0.change(inode, |_| ()).map_or(0, |attr| attr.truncate_epoch)
+    }
+
+    /// The bytes of this OSD's objects from `object` on, one after the other.
+    fn read(&self, r: &osd::ReadRequest) -> Result<Bytes, RpcError> {
+        let inode = self.held(&r.capability)?.inode;
+        let objects = self.0.objects.lock().unwrap();
+        let held = objects.get(&(self.1.clone(), inode));
+        let (stripe, width) = (u64::from(self.0.layout.stripe_size), self.0.layout.width());
+        let mut data = Vec::new();
+        for at in u64::from(r.offset)..u64::from(r.offset) + u64::from(r.length) {
+            let object = r.object + (at / stripe) * width;
+            let byte = held.and_then(|o| o.get(&object)?.get((at % stripe) as usize));
+            data.push(byte.copied());
+        }
+        let end = data.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        Ok(data.into_iter().take(end).map(Option::unwrap_or_default).collect())
+    }
+
+    fn write(&self, r: &osd::WriteRequest, data: &[u8]) -> Result<(), RpcError> {
+        let inode = self.held(&r.capability)?.inode;
+        if self.0.full.load(Ordering::Relaxed) {
+            return Err(Errno::ENOSPC.into());
+        }
+        let mut objects = self.0.objects.lock().unwrap();
+        let held = objects.entry((self.1.clone(), inode)).or_default();
+        let (stripe, width) = (u64::from(self.0.layout.stripe_size), self.0.layout.width());
+        for (at, byte) in (u64::from(r.offset)..).zip(data) {
+            let object = held.entry(r.object + (at / stripe) * width).or_default();
+            let at = (at % stripe) as usize;
+            object.resize(object.len().max(at + 1), 0);
+            object[at] = *byte;
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, r: &osd::TruncateRequest) -> Result<(), RpcError> {
+        let inode = self.held(&r.capability)?.inode;
+        let stripe = u64::from(self.0.layout.stripe_size);
+        let mut objects = self.0.objects.lock().unwrap();
+        let held = objects.entry((self.1.clone(), inode)).or_default();
+        held.retain(|object, data| {
+            data.truncate(r.size.saturating_sub(object * stripe) as usize);
+            !data.is_empty()
+        });
+        Ok(())
+    }
+}
+
+impl Handler for Osd {
+    async fn handle(&self, r: Incoming) -> Result<Outgoing, RpcError> {
+        if r.is::<osd::Read>() {
+            self.0.reads.fetch_add(1, Ordering::Relaxed);
+            let data = self.read(&r.request::<osd::Read>()?)?;
+            return Ok(Outgoing::with_data::<osd::Read>(&osd::ReadReply {}, data));
+        }
+        if r.is::<osd::Write>() {
+            self.0.writes.fetch_add(1, Ordering::Relaxed);
+            let request = r.request::<osd::Write>()?;
+            self.write(&request, &r.data)?;
+            let inode = self.held(&request.capability)?.inode;
+            let reply = osd::WriteReply { truncate_epoch: self.epoch(inode) };
+            return Ok(Outgoing::reply::<osd::Write>(&reply));
+        }
+        if r.is::<osd::Truncate>() {
+            self.truncate(&r.request::<osd::Truncate>()?)?;
+            return Ok(Outgoing::reply::<osd::Truncate>(&Default::default()));
+        }
+        if r.is::<osd::Fsync>() {
+            self.held(&r.request::<osd::Fsync>()?.capability)?;
+            return Ok(Outgoing::reply::<osd::Fsync>(&Default::default()));
+        }
+        if r.is::<osd::Unlink>() {
+            let inode = self.held(&r.request::<osd::Unlink>()?.capability)?.inode;
+            self.0.objects.lock().unwrap().remove(&(self.1.clone(), inode));
+            return Ok(Outgoing::reply::<osd::Unlink>(&Default::default()));
+        }
+        Err(r.unknown(osd::Read::INTERFACE))
+    }
+}

@@ -1,0 +1,118 @@
+//! Who a request is for, and how it is answered.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+};
+use xtreemfs_client::{Error, Member, Statistics};
+
+use crate::core::Core;
+use crate::serve::{Refuse, Server};
+
+/// How long the kernel may show attributes without asking.
+const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
+
+/// Names are never kept by the kernel: it would let one person walk through a directory that
+/// another looked up, without asking whether this person may. Each look-up comes here and is
+/// decided for the person who makes it.
+const NAMES_TTL: Duration = Duration::ZERO;
+
+/// The unit in which `statfs` counts, in bytes.
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// The longest name that `statfs` tells, in bytes.
+const NAME_BYTES_MAX: u32 = 255;
+
+/// The free inodes that `statfs` tells.
+const FILES_FREE: u64 = 1 << 40;
+
+/// Inode numbers are never used twice, so that one generation is enough.
+const GENERATION: Generation = Generation(0);
+
+/// The file system as the kernel sees it.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) core: Arc<Core>,
+    pub(crate) server: Server,
+}
+
+impl Mount {
+    /// Runs work that needs no person: it goes by what an open handle may.
+    pub(crate) fn by_handle<R, T, W, F, D>(
+        &self,
+        what: &'static str,
+        bytes: u32,
+        reply: R,
+        work: F,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        F: FnOnce(Arc<Core>) -> W,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        self.server.run(what, bytes, reply, work(Arc::clone(&self.core)), done);
+    }
+
+    /// Runs work as the person behind the calling uid; a uid without person has no rights.
+    pub(crate) fn by_person<R, T, W, F, D>(
+        &self,
+        what: &'static str,
+        request: &Request,
+        reply: R,
+        work: F,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        F: FnOnce(Arc<Core>, Member) -> W,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let Some(who) = self.core.map.member(request.uid()) else {
+            return reply.refuse(Errno::EACCES);
+        };
+        self.server.run(what, 0, reply, work(Arc::clone(&self.core), who), done);
+    }
+}
+
+pub(crate) fn entry(reply: ReplyEntry, attributes: FileAttr) {
+    reply.entry_with_ttls(&ATTRIBUTES_TTL, &NAMES_TTL, &attributes, GENERATION);
+}
+
+pub(crate) fn attr(reply: ReplyAttr, attributes: FileAttr) {
+    reply.attr(&ATTRIBUTES_TTL, &attributes);
+}
+
+pub(crate) fn done(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+pub(crate) fn statfs(reply: ReplyStatfs, s: Statistics) {
+    let block = u64::from(STATFS_BLOCK_BYTES);
+    let (blocks, free) = (s.total_bytes / block, s.free_bytes / block);
+    // There is no limit on files; `df -i` shows a number that no volume reaches.
+    let files = s.files.saturating_add(FILES_FREE);
+    let (block, name) = (STATFS_BLOCK_BYTES, NAME_BYTES_MAX);
+    reply.statfs(blocks, free, free, files, FILES_FREE, block, name, block);
+}
+
+pub(crate) fn bytes(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+pub(crate) fn opened(reply: ReplyOpen, handle: u64) {
+    reply.opened(FileHandle(handle), FopenFlags::empty());
+}
+
+pub(crate) fn created(reply: ReplyCreate, (attributes, handle): (FileAttr, u64)) {
+    let flags = FopenFlags::empty();
+    reply.created(&NAMES_TTL, &attributes, GENERATION, FileHandle(handle), flags);
+}
