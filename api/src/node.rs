@@ -6,7 +6,6 @@
 pub mod units;
 
 use crate::site::SiteDescriptor;
-use crate::vom::VoAccounts;
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
 use xos_base::{NodeId, SiteId, VoId};
@@ -55,15 +54,6 @@ pub struct SetSites {
     pub sites: Vec<SiteDescriptor>,
 }
 request!(SetSites => Done, Post "/v1/node/sites");
-
-/// The core tells a node the accounts of a VO, in whole or what changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetVo {
-    /// The accounts.
-    pub accounts: VoAccounts,
-}
-request!(SetVo => Done, Post "/v1/node/vo");
 
 /// The core brings a ticket, or a fresh one: the node may act for that person until it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

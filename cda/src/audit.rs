@@ -2,6 +2,9 @@
 
 use xos_base::Error;
 
+/// Most characters of a caller's text that are noted.
+const ABOUT_MAX: usize = 200;
+
 /// Notes the outcome of an operation. `about` is its object; texts of callers are escaped.
 pub(crate) fn note<T>(
     what: &'static str,
@@ -10,6 +13,7 @@ pub(crate) fn note<T>(
     result: &Result<T, Error>,
     outcome: impl FnOnce(&T) -> String,
 ) {
+    let about: String = about.chars().take(ABOUT_MAX).collect();
     match result {
         Ok(reply) => {
             let outcome = outcome(reply);

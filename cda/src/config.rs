@@ -158,12 +158,16 @@ pub fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host_ok = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-        }
+        None => is_host(host),
     };
     host_ok && text.len() <= ADDRESS_MAX && port.parse::<u16>().is_ok_and(|p| p > 0)
+}
+
+/// Whether a text can be a host name (RFC 1123, letters, digits, '-' and '.').
+pub(crate) fn is_host(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= ADDRESS_MAX
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -22,7 +21,6 @@ pub(crate) const BACKDATE: Duration = Duration::from_secs(10 * 60);
 
 /// A certificate that was issued.
 pub(crate) struct Issued {
-    pub(crate) der: CertificateDer<'static>,
     /// Leaf and authority.
     pub(crate) chain_pem: String,
     pub(crate) serial: String,
@@ -131,7 +129,6 @@ fn finish(
         .signed_by(key, &authority.issuer)
         .map_err(|e| Error::internal(format!("cannot sign a certificate: {e}")))?;
     Ok(Issued {
-        der: cert.der().clone(),
         chain_pem: format!("{}{}", cert.pem(), authority.pem),
         serial,
         until: Millis::from_secs(until.secs()),

@@ -11,12 +11,14 @@ mod files;
 pub(crate) use authority::{Authority, pem};
 use authority::{Role, Span};
 
+use crate::config::is_host;
 use crate::issue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -144,10 +146,15 @@ fn check_names(names: &[String]) -> Result<(), Error> {
     if names.len() > DESCRIPTOR_LIST_MAX {
         return Err(Error::invalid(format!("more than {DESCRIPTOR_LIST_MAX} names for the core")));
     }
-    match names.iter().find(|n| n.ends_with(MACHINE_SUFFIX)) {
-        Some(bad) => Err(Error::invalid(format!(
+    if let Some(bad) = names.iter().find(|n| n.ends_with(MACHINE_SUFFIX)) {
+        return Err(Error::invalid(format!(
             "name {bad:?} for the core ends in {MACHINE_SUFFIX}, which XOS gives out itself"
-        ))),
+        )));
+    }
+    match names.iter().find(|n| n.parse::<IpAddr>().is_err() && !is_host(n)) {
+        Some(bad) => {
+            Err(Error::invalid(format!("{bad:?} for the core is neither a host name nor an IP")))
+        }
         None => Ok(()),
     }
 }
@@ -264,7 +271,6 @@ fn read_signing(text: &str) -> Result<(Signer, Vec<String>), Error> {
 }
 
 fn has_other_names(leaf: &CertificateDer<'_>, wanted: &[String]) -> Result<bool, Error> {
-    use std::net::IpAddr;
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let damaged = || Error::internal("the core's certificate is damaged");
     let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| damaged())?;
@@ -274,11 +280,13 @@ fn has_other_names(leaf: &CertificateDer<'_>, wanted: &[String]) -> Result<bool,
         match name {
             GeneralName::DNSName(n) if n.ends_with(MACHINE_SUFFIX) => {}
             GeneralName::DNSName(n) => present.push((*n).to_owned()),
-            GeneralName::IPAddress(b) => present.push(match b.len() {
-                4 => <[u8; 4]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
-                _ => <[u8; 16]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
-            }
-            .map_err(|_| damaged())?),
+            GeneralName::IPAddress(b) => present.push(
+                match b.len() {
+                    4 => <[u8; 4]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
+                    _ => <[u8; 16]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
+                }
+                .map_err(|_| damaged())?,
+            ),
             _ => return Ok(true),
         }
     }

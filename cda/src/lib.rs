@@ -1,1 +1,173 @@
-//! Credential distribution: sign-in, certificates, tickets, machine certificates.
+//! Credential distribution: sign-in, certificates, tickets, machine certificates, trusted sites.
+//!
+//! The site's keys ([`SiteKeys`]) come first, since the port's TLS needs them; then [`Cda::start`]
+//! loads the trusted sites, and [`Cda::register`] serves the requests of `xos_api::cda`.
+
+mod audit;
+mod config;
+mod csr;
+mod effects;
+mod issue;
+mod keys;
+mod ops;
+mod passwords;
+mod policy;
+mod registry;
+mod state;
+
+pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
+pub use keys::{CORE_LIFE, SiteKeys};
+pub use ops::create_administrator;
+
+use passwords::Passwords;
+use registry::Registry;
+use state::limit::Limiter;
+use state::spent::Spent;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use xos_api::site::SiteDescriptor;
+use xos_base::when::Clock;
+use xos_base::{Error, Millis, SiteId};
+use xos_net::{Grid, Router, Trust};
+use xos_store::Store;
+
+/// What the service needs of its machine.
+pub struct Parts {
+    /// The site's keys.
+    pub keys: SiteKeys,
+    /// The registry; this service's entries lie below `cda/`.
+    pub store: Arc<dyn Store>,
+    /// Calls to the own and other cores.
+    pub grid: Grid,
+    /// The trusted sites: filled here, shared with the port.
+    pub trust: Trust,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the background work.
+    pub stop: CancellationToken,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Cda {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    site: SiteId,
+    config: Config,
+    keys: SiteKeys,
+    registry: Registry,
+    grid: Grid,
+    trust: Trust,
+    clock: Arc<dyn Clock>,
+    passwords: Passwords,
+    limiter: Limiter,
+    spent: Spent,
+    /// Held while registry and trust change together, so that a site that is being forgotten does
+    /// not come back by a refresh.
+    sites: tokio::sync::Mutex<()>,
+}
+
+impl Cda {
+    /// Loads trusted sites and withdrawn keys into `parts.trust`, the own site among them, and
+    /// starts the background work: renewal of the core's certificate, refreshing of descriptors.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] for a bad configuration; [`xos_base::Kind::Internal`] when the
+    /// registry fails or belongs to other keys than the state folder's.
+    pub async fn start(config: Config, parts: Parts) -> Result<Cda, Error> {
+        config.check()?;
+        let inner = Arc::new(Inner {
+            site: parts.keys.site().clone(),
+            passwords: Passwords::new(config.hashers)?,
+            registry: Registry::new(parts.store),
+            config,
+            keys: parts.keys,
+            grid: parts.grid,
+            trust: parts.trust,
+            clock: parts.clock,
+            limiter: Limiter::new(),
+            spent: Spent::default(),
+            sites: tokio::sync::Mutex::new(()),
+        });
+        inner.check_registry_is_ours().await?;
+        inner.load().await?;
+        effects::spawn(&inner, &parts.stop);
+        Ok(Cda { inner })
+    }
+
+    /// What this site tells others about itself.
+    pub fn descriptor(&self) -> SiteDescriptor {
+        self.inner.descriptor()
+    }
+
+    /// Renews what is due now, as the background work does: the site's own certificates. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the disk fails.
+    pub fn renew_if_due(&self) -> Result<bool, Error> {
+        self.inner.keys.renew_if_due(self.inner.now())
+    }
+
+    /// Fetches the descriptors of all trusted sites anew, as the background work does.
+    pub async fn refresh_sites(&self) {
+        effects::refresh_sites(&self.inner).await;
+    }
+
+    /// Serves the requests of `xos_api::cda` and `xos_api::site::GetSite`.
+    pub fn register(&self, router: &mut Router) {
+        ops::register(&self.inner, router);
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    fn descriptor(&self) -> SiteDescriptor {
+        self.keys.descriptor(self.config.addresses.clone())
+    }
+
+    /// A registry that was used with another root would bring people and nodes that this root
+    /// never vouched for; and a lost key folder must not be replaced unnoticed.
+    async fn check_registry_is_ours(&self) -> Result<(), Error> {
+        let key = registry::key("site-root", self.site.as_str())?;
+        let mine = self.keys.fingerprint();
+        match self.registry.read::<String>(&key).await? {
+            None => {
+                let op = registry::put(key.clone(), &mine)?;
+                let guard = xos_store::Guard::Absent(key);
+                self.registry.apply(vec![guard], vec![op], "the site's root").await
+            }
+            Some(found) if found.value == mine => Ok(()),
+            Some(found) => Err(Error::internal(format!(
+                "the registry belongs to a site whose root is {}, and the keys here have {mine}",
+                found.value
+            ))
+            .hint("restore the state folder's `ca` from the backup that fits the registry")),
+        }
+    }
+
+    async fn load(&self) -> Result<(), Error> {
+        self.trust.add(self.descriptor())?;
+        for (name, record) in self.registry.all::<registry::SiteRecord>("site").await? {
+            if record.descriptor.site == self.site || record.descriptor.site.as_str() != name {
+                return Err(Error::internal(format!("registry entry cda/site/{name} is wrong")));
+            }
+            self.trust.add(record.descriptor)?;
+        }
+        let now = self.now();
+        for (fingerprint, ban) in self.registry.all::<registry::BanRecord>("banned").await? {
+            if ban.until > now {
+                self.trust.ban_key(&fingerprint);
+            } else {
+                let op = xos_store::Op::Del(registry::key("banned", &fingerprint)?);
+                self.registry.change(Vec::new(), vec![op]).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -26,7 +26,7 @@ pub(crate) struct Passwords {
 /// Refuses a password that is too short or too long.
 pub(crate) fn check_form(password: &Password) -> Result<(), Error> {
     let len = password.0.len();
-    if len < PASSWORD_MIN || len > PASSWORD_MAX {
+    if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&len) {
         return Err(Error::invalid(format!(
             "the password has {len} bytes; it must have {PASSWORD_MIN} to {PASSWORD_MAX}"
         )));

@@ -1,6 +1,6 @@
 //! Calls from this core to any site's core, the own one included.
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Peer};
 use crate::client::{Client, Proof};
 use crate::router::Router;
 use crate::tls::IdentityCell;
@@ -84,6 +84,15 @@ impl Grid {
     /// As [`Grid::call`].
     pub async fn local<R: Request>(&self, caller: Caller, r: R) -> Result<R::Reply, Error> {
         self.router()?.local(caller, r).await
+    }
+
+    /// Calls what the own core serves for anybody, for somebody at `peer`: how the console
+    /// signs people in without losing the address that tries are counted by.
+    ///
+    /// # Errors
+    /// As [`Grid::call`]; [`xos_base::Kind::Unavailable`] also for requests that need a proof.
+    pub async fn local_public<R: Request>(&self, peer: Peer, r: R) -> Result<R::Reply, Error> {
+        self.router()?.local_public(peer, r).await
     }
 
     /// Opens a stream at the own core for a caller that was verified.

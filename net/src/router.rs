@@ -21,6 +21,9 @@ type Raw = Arc<dyn Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> +
 type Typed<R> = Arc<
     dyn Fn(Caller, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync,
 >;
+type TypedPublic<R> = Arc<
+    dyn Fn(Peer, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync,
+>;
 type TypedStream<S> =
     Arc<dyn Fn(Caller, S) -> BoxFuture<'static, Result<ItemStream<S>, Error>> + Send + Sync>;
 
@@ -65,6 +68,7 @@ struct Route {
 pub struct Router {
     routes: Vec<Route>,
     typed: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    publics: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     streams: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
@@ -100,11 +104,11 @@ impl Router {
         F: Fn(Peer, R) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R::Reply, Error>> + Send + 'static,
     {
-        let f = Arc::new(f);
+        let f: TypedPublic<R> = Arc::new(move |peer, r| Box::pin(f(peer, r)));
+        self.publics.insert(TypeId::of::<R>(), Box::new(f.clone()));
         let inner = f.clone();
-        let typed: Typed<R> = Arc::new(move |caller: Caller, r| {
-            Box::pin(inner(Peer { address: caller.address() }, r))
-        });
+        let typed: Typed<R> =
+            Arc::new(move |caller: Caller, r| inner(Peer { address: caller.address() }, r));
         self.typed.insert(TypeId::of::<R>(), Box::new(typed));
         self.add(R::METHOD, R::PATH, move |who, parts| {
             let f = f.clone();
@@ -184,6 +188,18 @@ impl Router {
         let typed = self.typed.get(&TypeId::of::<R>()).and_then(|t| t.downcast_ref::<Typed<R>>());
         match typed {
             Some(f) => f(caller, r).await,
+            None => Err(missing(R::METHOD, R::PATH)),
+        }
+    }
+
+    /// Serves `r`, which is for anybody, in process for somebody at `peer`.
+    ///
+    /// # Errors
+    /// As [`Router::local`]; also when `R` is served for proved callers only.
+    pub async fn local_public<R: Request>(&self, peer: Peer, r: R) -> Result<R::Reply, Error> {
+        let public = self.publics.get(&TypeId::of::<R>());
+        match public.and_then(|f| f.downcast_ref::<TypedPublic<R>>()) {
+            Some(f) => f(peer, r).await,
             None => Err(missing(R::METHOD, R::PATH)),
         }
     }

@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor};
@@ -65,6 +66,7 @@ struct Site {
 pub struct Trust {
     sites: Arc<RwLock<BTreeMap<SiteId, Site>>>,
     banned: Arc<RwLock<HashSet<String>>>,
+    changed: Arc<watch::Sender<u64>>,
 }
 
 impl Trust {
@@ -80,13 +82,26 @@ impl Trust {
     pub fn add(&self, descriptor: SiteDescriptor) -> Result<(), Error> {
         let site = Site::parse(descriptor)?;
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        sites.insert(site.descriptor.site.clone(), site);
+        let descriptor = site.descriptor.clone();
+        let former = sites.insert(site.descriptor.site.clone(), site);
+        drop(sites);
+        if former.is_none_or(|f| f.descriptor != descriptor) {
+            self.changed.send_modify(|n| *n += 1);
+        }
         Ok(())
+    }
+
+    /// Rises whenever a site is trusted, has a new descriptor, or is trusted no longer.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Trusts a site no longer.
     pub fn remove(&self, site: &SiteId) {
-        self.sites.write().unwrap_or_else(PoisonError::into_inner).remove(site);
+        let former = self.sites.write().unwrap_or_else(PoisonError::into_inner).remove(site);
+        if former.is_some() {
+            self.changed.send_modify(|n| *n += 1);
+        }
     }
 
     /// Refuses certificates of the key with this fingerprint ([`crate::identity::key_fingerprint`])

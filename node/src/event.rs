@@ -1,7 +1,8 @@
 //! What an envelope records about its units, and how it stands in the log file.
 //!
-//! One record is one line: a CRC-32 of what follows, a blank, a JSON object, a newline. Records
-//! are numbered from 1. A reader keeps a [`Cursor`] and asks for what comes after it.
+//! One record is one line: a CRC-32 of what follows, a blank, a JSON object, a newline. What
+//! happens to units is numbered from 1 without a gap. A reader keeps a [`Cursor`] and asks for
+//! what comes after it.
 
 use crate::cgroup::EnvelopeUsage;
 use crate::spec::{EnvelopeId, UnitKey};
@@ -10,11 +11,14 @@ use xos_base::Millis;
 
 /// Longest line, in bytes. What is longer was not written by us.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Most units in one [`Event::Taken`], so that it fits a line.
+pub const TAKEN_MAX: usize = 128;
 
-/// One numbered record.
+/// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its number in this envelope, from 1.
+    /// The number of a unit's event in this envelope, from 1; on other records that of the last
+    /// unit's event before.
     #[serde(rename = "n")]
     pub seq: u64,
     /// When it was recorded.
@@ -36,6 +40,11 @@ pub enum Event {
         /// The kernel's boot id: after another boot nothing of it runs.
         boot: String,
     },
+    /// The envelope answers for these units from now on.
+    Taken {
+        /// Which, at most [`TAKEN_MAX`].
+        units: Vec<UnitKey>,
+    },
     /// The unit is about to be started. Recorded before its process exists.
     Starting {
         /// Which.
@@ -56,6 +65,13 @@ pub enum Event {
         /// What it used in all.
         usage: EnvelopeUsage,
     },
+}
+
+impl Event {
+    /// Whether it is a unit's event, which has a number of its own.
+    pub fn is_numbered(&self) -> bool {
+        matches!(self, Event::Starting { .. } | Event::Ended { .. })
+    }
 }
 
 /// How a unit ended.
@@ -85,7 +101,7 @@ pub enum Outcome {
         /// The kernel's error number.
         errno: i32,
     },
-    /// It was taken back before it was started.
+    /// It was taken back before it was started: somebody asked for it, or for the envelope's end.
     Cancelled,
     /// It was started, and its end was seen by nobody. It does not run any more.
     Lost,
@@ -135,7 +151,7 @@ pub struct UnitUsage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// Number of the last entry read; 0: none.
+    /// Number of the last unit's event read; 0: none.
     pub seq: u64,
     /// Bytes read.
     pub offset: u64,
@@ -176,7 +192,9 @@ pub fn decode(bytes: &[u8], from: Cursor) -> Chunk {
         rest = &rest[end + 1..];
         let len = end as u64 + 1;
         chunk.cursor.offset += len;
-        match record(line).filter(|e| e.seq > chunk.cursor.seq) {
+        let seq = chunk.cursor.seq;
+        let next = |e: &Entry| if e.event.is_numbered() { e.seq > seq } else { e.seq >= seq };
+        match record(line).filter(next) {
             Some(entry) => {
                 chunk.cursor.seq = entry.seq;
                 chunk.entries.push((entry, chunk.cursor));

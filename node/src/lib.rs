@@ -1,10 +1,15 @@
 //! One machine of a site: accounts, envelopes, shims, mounts.
 
+pub mod agent;
 pub mod cgroup;
+pub mod envelopes;
 pub mod event;
 mod frame;
-mod proto;
+pub mod home;
+pub mod output;
+pub mod proto;
 pub mod shim;
 pub mod spec;
+pub mod stage;
 #[allow(unsafe_code)]
 mod sys;

@@ -9,7 +9,7 @@ use crate::spec::{Limits, UnitKey, UnitSpec};
 use serde::{Deserialize, Serialize};
 
 /// Most units that wait in one shim for a slot; more are refused, the daemon sends them later.
-pub const QUEUE_MAX: usize = 4096;
+pub const QUEUE_MAX: usize = 16_384;
 /// Most units of one envelope in its whole life.
 pub const UNITS_MAX: usize = 200_000;
 /// Most connections to one shim.

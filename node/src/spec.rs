@@ -279,6 +279,9 @@ pub struct UnitSpec {
     /// Working directory; absent: the home directory.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
+    /// Whether the working directory is made, as the user, when it is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub make_cwd: bool,
     /// Standard input; absent: nothing to read. Opened as the user.
     #[serde(default)]
     pub stdin: Option<PathBuf>,

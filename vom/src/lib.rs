@@ -119,7 +119,7 @@ pub(crate) struct Inner {
     grown: watch::Sender<u64>,
     /// What is wrong with the view of a VO.
     troubles: Mutex<BTreeMap<VoId, String>>,
-    applications: Mutex<ops::applications::Limiter>,
+    outsiders: Mutex<ops::applications::Limiter>,
     readers: Mutex<BTreeMap<(VoId, SiteId), usize>>,
     /// The VOs whose share is worked for.
     working: Mutex<BTreeSet<VoId>>,
@@ -156,7 +156,7 @@ impl Vom {
             shares,
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
-            applications: Mutex::default(),
+            outsiders: Mutex::default(),
             readers: Mutex::default(),
             working: Mutex::default(),
             tasks: Mutex::default(),

@@ -348,7 +348,7 @@ mod tests {
             write!(text, "\n{:18}", action.as_str()).unwrap();
             for role in Role::ALL {
                 let mark = if policy.allows(*role, *action) { "yes" } else { "-" };
-                write!(text, " {mark:<1$}", role.as_str().len()).unwrap();
+                write!(text, " {mark:<0$}", role.as_str().len()).unwrap();
             }
             text.truncate(text.trim_end().len());
         }

@@ -96,15 +96,26 @@ async fn bring_up(
     node: &NodeId,
     told: &mut HashMap<VoId, Told>,
 ) -> Result<(), Error> {
+    let mut failed = None;
     for served in inner.shares.all() {
-        let vo = served.vo.clone();
+        let vo = served.vo;
         let Some((parts, now)) = parts(inner, &vo, told.get(&vo)) else { continue };
         // If a part fails, the node has half a list: begin again with all.
         told.remove(&vo);
-        for part in parts {
-            inner.nodes.accounts(node, part).await?;
+        match send(inner, node, parts).await {
+            Ok(()) => {
+                told.insert(vo, now);
+            }
+            // What one VO's accounts meet must not hold up those of the others.
+            Err(e) => failed = Some(e),
         }
-        told.insert(vo, now);
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn send(inner: &Inner, node: &NodeId, parts: Vec<VoAccounts>) -> Result<(), Error> {
+    for part in parts {
+        inner.nodes.accounts(node, part).await?;
     }
     Ok(())
 }

@@ -131,10 +131,10 @@ impl Served {
             Some(w) => return Todo::Withdraw(self.last, w.reason.clone()),
             None => {}
         }
-        if self.told < self.last {
-            if let Some(terms) = self.offers.get(&self.last) {
-                return Todo::Offer(terms.clone());
-            }
+        if self.told < self.last
+            && let Some(terms) = self.offers.get(&self.last)
+        {
+            return Todo::Offer(terms.clone());
         }
         if self.vo.site() == *own || self.offers.is_empty() {
             return Todo::Rest;
@@ -145,7 +145,8 @@ impl Served {
         if over { Todo::Rest } else { Todo::Follow }
     }
 
-    /// What accounts of the VO are worth here at `now`; `heard` is when its home was last heard.
+    /// What accounts of the VO are worth here at `now`; `lapsed`: its home was not heard for
+    /// longer than the lease.
     pub fn account_state(&self, own: &SiteId, vo: &Vo, now: Millis, lapsed: bool) -> AccountState {
         let in_force = self.accepted(own, vo).is_some_and(|t| t.until.is_none_or(|end| end > now));
         if !in_force {

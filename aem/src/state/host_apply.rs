@@ -38,10 +38,12 @@ impl HostTable {
                 });
             }
             HostRecord::Sent { job, serial, units } => self.sent(job, *serial, units),
-            HostRecord::Held { job, serial } => {
+            HostRecord::Held { job, serial, units } => {
                 if let Some(e) = self.envelope(job, *serial) {
                     e.held = true;
-                    e.unconfirmed.clear();
+                    for unit in runs::unpack(units) {
+                        e.unconfirmed.remove(&unit);
+                    }
                 }
             }
             HostRecord::Unsent { job, serial } => self.unsent(job, *serial),

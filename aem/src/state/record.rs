@@ -240,12 +240,14 @@ pub enum HostRecord {
         /// The units.
         units: Vec<UnitRun>,
     },
-    /// The node answers for all units sent to the envelope so far.
+    /// The node answers for these units of the envelope.
     Held {
         /// The job.
         job: JobId,
         /// The envelope.
         serial: u32,
+        /// The units.
+        units: Vec<UnitRun>,
     },
     /// The node never got the units: they wait again.
     Unsent {

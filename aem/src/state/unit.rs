@@ -174,7 +174,7 @@ pub enum Input {
         /// The site.
         site: u16,
     },
-    /// The site refused, or gives it back unstarted.
+    /// The site refused.
     Return {
         /// The site.
         site: u16,
@@ -251,13 +251,12 @@ impl Unit {
                 Some(Phase::Cancelled { when: *when })
             }
             (Phase::Queued, Input::Offer { site }) => Some(Phase::Offered { at: Place::at(*site) }),
-            (Phase::Queued, Input::NoSite { when }) => Some(Phase::Refused { when: *when }),
+            (Phase::Waiting | Phase::Queued, Input::NoSite { when }) => Some(Phase::Refused { when: *when }),
             (Phase::Offered { at }, Input::Accept { site }) if at.site == *site => {
                 Some(Phase::Placed { at: *at })
             }
-            (Phase::Offered { at } | Phase::Placed { at }, Input::Return { site, when })
-                if at.site == *site =>
-            {
+            // What a site has accepted it cannot give back: a late answer must not free the unit.
+            (Phase::Offered { at }, Input::Return { site, when }) if at.site == *site => {
                 Some(if self.cancel { Phase::Cancelled { when: *when } } else { Phase::Queued })
             }
             (

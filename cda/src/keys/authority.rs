@@ -81,22 +81,16 @@ impl Authority {
     pub(crate) fn read(text: &str) -> Result<Authority, Error> {
         let key = KeyPair::from_pem_and_sign_algo(text, &PKCS_ECDSA_P256_SHA256)
             .map_err(|e| damaged(&e.to_string()))?;
-        let der = CertificateDer::from_pem_slice(text.as_bytes())
-            .map_err(|e| damaged(&e.to_string()))?;
+        let der =
+            CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| damaged(&e.to_string()))?;
         let (_, cert) = X509Certificate::from_der(&der).map_err(|e| damaged(&e.to_string()))?;
         if cert.public_key().subject_public_key.as_ref() != key.public_key_raw() {
             return Err(damaged("a key does not belong to its certificate"));
         }
         let span = span_of(&der)?;
-        let issuer =
-            Issuer::from_ca_cert_der(&der, key).map_err(|e| damaged(&e.to_string()))?;
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| damaged(&e.to_string()))?;
         let pem = certificate_pem(&der);
         Ok(Authority { issuer, der, pem, span })
-    }
-
-    /// Its certificate's key pair as PEM, for writing again.
-    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.issuer.key().serialize_pem())
     }
 }
 

@@ -126,9 +126,8 @@ impl Limiter {
     ) -> Result<Attempt, Duration> {
         let network = network(address);
         let pair_hash = self.hash.hash_one((name, network)) | 1;
-        let known =
-            self.known.lock().unwrap_or_else(PoisonError::into_inner)[slot(pair_hash >> 1)]
-                == pair_hash;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner)[slot(pair_hash >> 1)]
+            == pair_hash;
         self.pair.take(slot(pair_hash >> 1), now)?;
         if known {
             return Ok(Attempt { pair_hash, name: None, address: None });

@@ -15,7 +15,8 @@ pub use config::Config;
 pub use link::run_link;
 pub use volumes::{MountSpec, TicketReply, TicketRequest};
 
-use crate::envelopes::Envelopes;
+use crate::cgroup::Cgroups;
+use crate::envelopes::{Envelopes, ShimProgram};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,10 +94,11 @@ impl Agent {
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
-        let envelopes = Envelopes::open(&folder).await?;
+        let envelopes = open_envelopes(&folder)?;
+        let units = units::Units::open(node.clone(), envelopes).await?;
         let tickets = Arc::new(Tickets::default());
         let agent = Arc::new(Agent {
-            units: units::Units::new(node.clone(), envelopes),
+            units,
             volumes: volumes::Volumes::new(&folder, &parts.config.mounts, tickets.clone())?,
             node,
             config: parts.config,
@@ -167,16 +169,27 @@ impl Agent {
     /// # Errors
     /// [`xos_base::Kind::Unauthenticated`] when it is forged, lapsed, or for another node.
     fn take_ticket(&self, jws: &str) -> Result<Held, Error> {
-        let ticket = xos_net::ticket::verify(&self.trust, jws, self.now())?;
-        if ticket.claims.node != self.node || ticket.claims.key != self.key {
-            return Err(Error::unauthenticated("that ticket is for another node or key"));
-        }
-        let held = Held {
-            jws: jws.to_owned(),
-            membership: ticket.membership,
-            expires: ticket.claims.expires,
-        };
+        let own = (&self.node, self.key.as_str());
+        let (membership, claims) =
+            xos_net::ticket::verify_ticket_of(&self.trust, jws, own, self.now())?;
+        let held = Held { jws: jws.to_owned(), membership, expires: claims.expires };
         self.tickets.put(held.clone());
         Ok(held)
     }
+}
+
+/// The cgroup below which envelopes have theirs, and how shims are started.
+fn open_envelopes(folder: &std::path::Path) -> Result<Envelopes, Error> {
+    let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
+    let instance = "xos".parse().map_err(|e| fault("cgroup", &e))?;
+    let cgroups =
+        Cgroups::prepare(&instance, None).map_err(|e| fault("no cgroups for units", &e))?;
+    if let (missing, trouble) = cgroups.missing()
+        && (!missing.is_empty() || trouble.is_some())
+    {
+        tracing::warn!(?missing, trouble, "some limits of units cannot be set on this machine");
+    }
+    let shim = ShimProgram::find().map_err(|e| fault("cannot find xos-shim", &e))?;
+    Envelopes::open(folder, shim, cgroups, || xos_base::when::SystemClock.now())
+        .map_err(|e| fault("cannot use the envelopes' folder", &e))
 }

@@ -2,7 +2,8 @@
 
 use super::{Agent, keep};
 use std::sync::{Arc, PoisonError};
-use xos_api::node::{DialBack, SetSites, SetTicket, SetVo, SetVolumes};
+use xos_api::node::{DialBack, SetSites, SetTicket, SetVolumes};
+use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
 use xos_base::Error;
 use xos_net::{Caller, Router};
@@ -32,8 +33,8 @@ impl Agent {
             keep::write(&agent.folder.join("sites.json"), &r.sites)?;
             Ok(Done {})
         });
-        on(router, &agent, |agent: Arc<Agent>, r: SetVo| async move {
-            agent.set_vo(r)?;
+        on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
+            agent.take_accounts(r)?;
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: SetTicket| async move {
@@ -48,10 +49,10 @@ impl Agent {
         agent.register_units(router);
     }
 
-    fn set_vo(&self, r: SetVo) -> Result<(), Error> {
+    fn take_accounts(&self, part: VoAccounts) -> Result<(), Error> {
         let whole = {
             let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
-            gathering.take(r.accounts)
+            gathering.take(part)
         };
         let Some(accounts) = whole else { return Ok(()) };
         let vo = accounts.vo.clone();

@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    xos_node::shim::shim_main(&args)
+    xos_node::shim::shim_main(std::env::args_os().skip(1))
 }

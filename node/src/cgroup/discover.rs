@@ -27,6 +27,8 @@ pub struct Hierarchy {
     pub version: Version,
     /// v1: its controllers. v2: empty here, they stand in the folder's own files.
     pub controllers: BTreeSet<String>,
+    /// Where it is mounted.
+    pub point: PathBuf,
     /// The folder of the cgroup that we are in.
     pub own: PathBuf,
 }
@@ -47,7 +49,7 @@ pub fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
             |h: &Hierarchy| h.version == m.version && h.controllers == place.controllers;
         if !found.iter().any(known) {
             let controllers = place.controllers.clone();
-            found.push(Hierarchy { version: m.version, controllers, own });
+            found.push(Hierarchy { version: m.version, controllers, point: m.point, own });
         }
     }
     found

@@ -83,14 +83,24 @@ impl Cgroups {
     /// into the leaf `<instance>.daemon`, because a cgroup with controllers for its children may
     /// hold no process itself.
     ///
-    /// `instance` keeps several daemons on one machine apart.
+    /// `instance` keeps several daemons on one machine apart. `parent` names another place than
+    /// the daemon's own cgroup, as a path below each hierarchy's mount point: a v2 cgroup that was
+    /// given to the daemon and holds no process itself.
     ///
     /// # Errors
     /// [`CgroupError::NoHierarchy`], or the first folder that cannot be made.
-    pub fn prepare(instance: &EnvelopeId) -> Result<Cgroups, CgroupError> {
+    pub fn prepare(
+        instance: &EnvelopeId,
+        parent: Option<&Path>,
+    ) -> Result<Cgroups, CgroupError> {
         let mountinfo = read(Path::new("/proc/self/mountinfo"), MOUNTINFO_BYTES_MAX)?;
         let own = read(Path::new("/proc/self/cgroup"), FILE_BYTES_MAX)?;
-        Cgroups::prepare_in(instance, &discover::hierarchies(&mountinfo, &own))
+        let mut hierarchies = discover::hierarchies(&mountinfo, &own);
+        if let Some(parent) = parent {
+            let parent = parent.strip_prefix("/").unwrap_or(parent);
+            hierarchies.iter_mut().for_each(|h| h.own = h.point.join(parent));
+        }
+        Cgroups::prepare_in(instance, &hierarchies)
     }
 
     /// As [`Cgroups::prepare`], in the given hierarchies.
@@ -138,9 +148,12 @@ impl Cgroups {
         let mut controllers = wanted(offered.split_whitespace());
         let dir = base.join(instance.as_str());
         if !controllers.is_empty() {
-            let leaf = base.join(leaf);
-            make(&leaf)?;
-            write(&leaf, "cgroup.procs", "0")?;
+            // Only where we live is there somebody to move out of the way.
+            if read(&base.join("cgroup.procs"), FILE_BYTES_MAX)?.lines().any(is_me) {
+                let leaf = base.join(leaf);
+                make(&leaf)?;
+                write(&leaf, "cgroup.procs", "0")?;
+            }
             make(&dir)?;
             let on: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
             let on = on.join(" ");
@@ -175,6 +188,10 @@ impl Cgroups {
     pub fn remove(&self) -> Result<(), CgroupError> {
         self.parts.iter().try_for_each(|p| remove(&p.dir))
     }
+}
+
+fn is_me(pid: &str) -> bool {
+    pid.parse() == Ok(std::process::id())
 }
 
 fn wanted<'a>(from: impl Iterator<Item = &'a str>) -> BTreeSet<String> {

@@ -136,7 +136,11 @@ fn become_unit(
     drop_to(account).map_err(|e| (Stage::Identity, e))?;
 
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(unit.umask.unwrap_or(0o022)));
-    nix::unistd::chdir(unit.cwd.as_deref().unwrap_or(&account.home)).map_err(|e| (Stage::Cwd, e))?;
+    let cwd = unit.cwd.as_deref().unwrap_or(&account.home);
+    if unit.make_cwd && !cwd.is_dir() {
+        std::fs::create_dir_all(cwd).map_err(|e| (Stage::Cwd, errno(&e)))?;
+    }
+    nix::unistd::chdir(cwd).map_err(|e| (Stage::Cwd, e))?;
     stdio(unit, out, err)?;
     sys::close_from(3).map_err(|e| setup(errno(&e)))?;
     Err((Stage::Exec, exec(unit)))

@@ -29,8 +29,9 @@ impl Log {
 
     /// Numbers a record; it is on file after the next successful [`Log::flush`].
     pub(super) fn record(&mut self, at: Millis, event: Event) -> io::Result<()> {
-        encode(&Entry { seq: self.seq + 1, at, event }, &mut self.pending)?;
-        self.seq += 1;
+        let seq = self.seq + u64::from(event.is_numbered());
+        encode(&Entry { seq, at, event }, &mut self.pending)?;
+        self.seq = seq;
         Ok(())
     }
 

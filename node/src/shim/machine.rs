@@ -3,7 +3,7 @@
 //! The once-only rule lives here: a unit is asked of init only after [`Do::Record`] of its
 //! `Starting`, and a key that is known is never taken again.
 
-use crate::event::{Cause, Event, Outcome, UnitUsage};
+use crate::event::{Cause, Event, Outcome, TAKEN_MAX, UnitUsage};
 use crate::proto::{
     GRACE_MS_MAX, LIMIT_GRACE_MS, QUEUE_MAX, Refusal, StartAnswer, UNITS_MAX, UnitState,
 };
@@ -77,9 +77,22 @@ impl Machine {
         }
     }
 
-    /// Takes units, or says where those stand that it has had before.
-    pub fn start(&mut self, units: Vec<UnitSpec>) -> Vec<StartAnswer> {
-        units.into_iter().map(|u| self.take(u)).collect()
+    /// Takes units, or says where those stand that it has had before. They count as taken when
+    /// the record is on file.
+    pub fn start(&mut self, units: Vec<UnitSpec>, out: &mut Vec<Do>) -> Vec<StartAnswer> {
+        let mut taken = Vec::new();
+        let mut take = |unit: UnitSpec| {
+            let key = unit.key.clone();
+            let answer = self.take(unit);
+            if answer == StartAnswer::Taken {
+                taken.push(key);
+            }
+            answer
+        };
+        let answers = units.into_iter().map(&mut take).collect();
+        let records = taken.chunks(TAKEN_MAX).map(|units| Event::Taken { units: units.to_vec() });
+        out.extend(records.map(Do::Record));
+        answers
     }
 
     fn take(&mut self, unit: UnitSpec) -> StartAnswer {
@@ -203,8 +216,15 @@ impl Machine {
 
     /// Ends all units, those that wait first.
     pub fn kill_all(&mut self, cause: Cause, grace_ms: u64, now: u64, out: &mut Vec<Do>) {
+        let outcome = match cause {
+            Cause::Asked | Cause::EnvelopeEnded => Outcome::Cancelled,
+            _ => {
+                let reason = "the envelope died before the unit was started".to_owned();
+                Outcome::StartFailed { reason, errno: 0 }
+            }
+        };
         for unit in std::mem::take(&mut self.queue) {
-            self.finish(unit.key, Outcome::Cancelled, None, out);
+            self.finish(unit.key, outcome.clone(), None, out);
         }
         for slot in self.running.keys().copied().collect::<Vec<_>>() {
             self.stop(slot, cause, grace_ms, now, out);

@@ -22,11 +22,12 @@ fn units_wait_for_slots_and_are_recorded_before_they_are_spawned() {
     // wrong: a crash between spawn and record would let a unit run a second time
     let mut m = Machine::new(2);
     let mut out = Vec::new();
-    m.start((0..3).map(unit).collect());
+    m.start((0..3).map(unit).collect(), &mut out);
     m.fill(0, &mut out);
     assert_eq!(spawned(&out), ["1.a:0", "1.a:1"]);
-    assert_eq!(out[0], Do::Record(Event::Starting { unit: key(0) }));
-    assert!(matches!(out[1], Do::Spawn(0, _)));
+    assert_eq!(out[0], Do::Record(Event::Taken { units: (0..3).map(key).collect() }));
+    assert_eq!(out[1], Do::Record(Event::Starting { unit: key(0) }));
+    assert!(matches!(out[2], Do::Spawn(0, _)));
     out.clear();
     m.ended(0, Outcome::Exited { code: 0, cause: None }, None, false, &mut out);
     m.fill(0, &mut out);
@@ -38,15 +39,15 @@ fn a_known_unit_is_answered_and_not_taken() {
     // wrong: a repeated request would run a unit twice
     let mut m = Machine::new(1);
     let mut out = Vec::new();
-    assert_eq!(m.start(vec![unit(0), unit(0)]), [
+    assert_eq!(m.start(vec![unit(0), unit(0)], &mut out), [
         StartAnswer::Taken,
         StartAnswer::Known(UnitState::Waiting)
     ]);
     m.fill(0, &mut out);
-    assert_eq!(m.start(vec![unit(0)]), [StartAnswer::Known(UnitState::Running)]);
+    assert_eq!(m.start(vec![unit(0)], &mut out), [StartAnswer::Known(UnitState::Running)]);
     let end = Outcome::Exited { code: 3, cause: None };
     m.ended(0, end.clone(), None, false, &mut out);
-    assert_eq!(m.start(vec![unit(0)]), [StartAnswer::Known(UnitState::Ended(end))]);
+    assert_eq!(m.start(vec![unit(0)], &mut out), [StartAnswer::Known(UnitState::Ended(end))]);
     out.clear();
     m.fill(0, &mut out);
     assert_eq!(out, []);
@@ -57,7 +58,7 @@ fn term_then_kill_after_the_grace() {
     // wrong: a unit that ignores TERM would stay, or one that heeds it would be shot too early
     let mut m = Machine::new(1);
     let mut out = Vec::new();
-    m.start(vec![unit(0)]);
+    m.start(vec![unit(0)], &mut out);
     m.fill(0, &mut out);
     out.clear();
     m.kill(&key(0), 100, 10, &mut out).unwrap();
@@ -80,7 +81,7 @@ fn frozen_time_does_not_count() {
     // wrong: work frozen while the node was cut off would be ended the moment it goes on
     let mut m = Machine::new(1);
     let mut out = Vec::new();
-    m.start(vec![UnitSpec { wall_ms: Some(100), ..unit(0) }]);
+    m.start(vec![UnitSpec { wall_ms: Some(100), ..unit(0) }], &mut out);
     m.fill(0, &mut out);
     m.frozen(50);
     out.clear();
@@ -98,7 +99,7 @@ fn causes_are_told_apart() {
     let end = |oom, outcome| {
         let mut m = Machine::new(1);
         let mut out = Vec::new();
-        m.start(vec![unit(0)]);
+        m.start(vec![unit(0)], &mut out);
         m.fill(0, &mut out);
         m.ended(0, outcome, None, oom, &mut out);
         match out.pop() {
@@ -119,11 +120,12 @@ fn the_queue_is_bounded() {
     // wrong: one job could fill the node's memory
     let mut m = Machine::new(1);
     let n = QUEUE_MAX as u32;
-    let answers = m.start((0..=n).map(unit).collect());
+    let mut out = Vec::new();
+    let answers = m.start((0..=n).map(unit).collect(), &mut out);
     assert_eq!(answers[QUEUE_MAX - 1], StartAnswer::Taken);
     assert_eq!(answers[QUEUE_MAX], StartAnswer::Refused(Refusal::Full(QUEUE_MAX as u64)));
     m.set_ending();
-    assert_eq!(m.start(vec![unit(n + 9)]), [StartAnswer::Refused(Refusal::Ending)]);
+    assert_eq!(m.start(vec![unit(n + 9)], &mut out), [StartAnswer::Refused(Refusal::Ending)]);
 }
 
 #[derive(Clone, Debug)]
@@ -163,7 +165,7 @@ proptest! {
         for (now, s) in (0u64..).step_by(7).zip(steps) {
             match s {
                 Step::Start(n) => {
-                    let a = m.start(vec![unit(n)]);
+                    let a = m.start(vec![unit(n)], &mut out);
                     taken += usize::from(a[0] == StartAnswer::Taken);
                 }
                 Step::End(s) => {

@@ -13,13 +13,16 @@
 
 mod child;
 mod init;
-pub mod launch;
+pub(crate) mod launch;
 mod log;
 mod machine;
 mod procs;
 mod serve;
 mod spool;
 
+pub use spool::Stream;
+
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -43,12 +46,13 @@ pub const NOTES_FILE: &str = "shim.notes";
 ///
 /// Returns in the launcher, when the shim is ready (0) or could not start (1, reason on standard
 /// error), and in the shim when the envelope is over.
-pub fn shim_main(args: &[String]) -> ExitCode {
-    let [dir] = args else {
+pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args = args.into_iter();
+    let (Some(dir), None) = (args.next(), args.next()) else {
         complain("usage: xos-shim <folder of an envelope>; started by xosd, not by hand");
         return ExitCode::from(2);
     };
-    match launch::run(Path::new(dir)) {
+    match launch::run(Path::new(&dir)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain(&e.to_string());

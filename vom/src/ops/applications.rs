@@ -9,35 +9,38 @@ use xos_api::Done;
 use xos_api::vom::{
     ApplicationPage, Apply, Approve, ListApplications, MemberInfo, Reject, WithdrawApplication,
 };
-use xos_base::{Error, Millis, PersonId};
+use xos_base::{Error, Millis};
 use xos_net::Caller;
 
 /// Most applications of one person in an hour: each one stays in a log for good.
 pub const APPLICATIONS_PER_HOUR: u32 = 20;
-/// Most persons counted in one hour; beyond it nobody new can apply until it is over.
+/// Most offers that one other site's core brings in an hour.
+pub const OFFERS_PER_HOUR: u32 = 60;
+/// Most persons and sites counted in one hour; beyond it nobody new can apply until it is over.
 const COUNTED_MAX: usize = 100_000;
 
-/// Counts applications by person and hour.
+/// Counts what outsiders add to logs, by who it is and hour.
 #[derive(Default)]
 pub(crate) struct Limiter {
     hour: u64,
-    counts: HashMap<PersonId, u32>,
+    counts: HashMap<String, u32>,
 }
 
 impl Limiter {
-    /// Counts one.
-    fn count(&mut self, person: &PersonId, now: Millis) -> Result<(), Error> {
+    /// Counts one of at most `max`.
+    pub(super) fn count(&mut self, who: &str, max: u32, now: Millis) -> Result<(), Error> {
         let hour = now.secs() / 3600;
         if hour != self.hour {
             self.hour = hour;
             self.counts.clear();
         }
-        let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(person);
-        let count = if full { u32::MAX } else { self.counts.get(person).copied().unwrap_or(0) };
-        if count >= APPLICATIONS_PER_HOUR {
-            return Err(Error::limited("too many applications").hint("try again in an hour"));
+        let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(who);
+        let count = if full { u32::MAX } else { self.counts.get(who).copied().unwrap_or(0) };
+        if count >= max {
+            return Err(Error::limited(format!("{who} asks too often; {max} an hour are taken"))
+                .hint("try again in an hour"));
         }
-        self.counts.insert(person.clone(), count + 1);
+        self.counts.insert(who.to_owned(), count + 1);
         Ok(())
     }
 }
@@ -47,11 +50,15 @@ impl Vom {
         let subject = self.inner.subject(&caller, &r.vo)?;
         self.home(&r.vo)?;
         if let Some(person) = subject.person() {
-            let mut limiter =
-                self.inner.applications.lock().unwrap_or_else(PoisonError::into_inner);
-            limiter.count(person, self.inner.clock.now())?;
+            self.limit(person.as_str(), APPLICATIONS_PER_HOUR)?;
         }
         self.change(&caller, &r.vo, Command::Apply { message: r.message }).await
+    }
+
+    /// Counts something that an outsider adds to a log.
+    pub(super) fn limit(&self, who: &str, max: u32) -> Result<(), Error> {
+        let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.count(who, max, self.inner.clock.now())
     }
 
     pub(super) async fn withdraw_application(
@@ -97,12 +104,11 @@ mod tests {
     fn applying_without_end_is_stopped_and_only_for_that_person() {
         // Else one person fills every log of the site.
         let mut l = Limiter::default();
-        let alice: PersonId = "alice@rennes".parse().unwrap();
-        for _ in 0..APPLICATIONS_PER_HOUR {
-            l.count(&alice, Millis(5)).unwrap();
+        for _ in 0..3 {
+            l.count("alice@rennes", 3, Millis(5)).unwrap();
         }
-        assert!(l.count(&alice, Millis(6)).is_err());
-        l.count(&"bob@rennes".parse().unwrap(), Millis(6)).unwrap();
-        l.count(&alice, Millis::from_secs(3600)).unwrap();
+        assert!(l.count("alice@rennes", 3, Millis(6)).is_err());
+        l.count("bob@rennes", 3, Millis(6)).unwrap();
+        l.count("alice@rennes", 3, Millis::from_secs(3600)).unwrap();
     }
 }

@@ -132,7 +132,6 @@ impl Vom {
     ) -> Result<Membership, Error> {
         let live = self.home(&r.vo)?;
         self.authorise(&live, &caller, Action::Serve)?;
-        let membership = live.read().membership(&r.person, self.inner.clock.now());
-        membership
+        live.read().membership(&r.person, self.inner.clock.now())
     }
 }

@@ -1,6 +1,7 @@
 //! Shares: offered and ended at the site that gives, recorded and answered at the VO's home.
 
 use super::Vom;
+use super::applications::OFFERS_PER_HOUR;
 use crate::decide::Command;
 use crate::policy::{Action, Subject};
 use crate::replica;
@@ -33,11 +34,11 @@ impl Vom {
         let grant = self.authorise_site(&caller)?;
         self.offer(grant, &r).await?;
         let inner = &self.inner;
-        if let Todo::Offer(terms) = inner.todo(&r.vo) {
-            if let Err(error) = replica::deliver(inner, &r.vo, terms).await {
-                tracing::warn!(vo = %r.vo, %error, "an offer will be brought later");
-                inner.set_trouble(&r.vo, Some(error.to_string()));
-            }
+        if let Todo::Offer(terms) = inner.todo(&r.vo)
+            && let Err(error) = replica::deliver(inner, &r.vo, terms).await
+        {
+            tracing::warn!(vo = %r.vo, %error, "an offer will be brought later");
+            inner.set_trouble(&r.vo, Some(error.to_string()));
         }
         inner.work_for(&r.vo);
         self.served_now(&r.vo)
@@ -125,7 +126,8 @@ impl Vom {
 
     fn speaking_site(&self, caller: &Caller, vo: &VoId) -> Result<SiteId, Error> {
         match self.inner.subject(caller, vo)? {
-            Subject::Core(site) | Subject::OwnCore(site) => Ok(site),
+            Subject::OwnCore(site) => Ok(site),
+            Subject::Core(site) => self.limit(site.as_str(), OFFERS_PER_HOUR).map(|()| site),
             Subject::Person { person, .. } => {
                 Err(Error::denied(format!("{person} is not a site's core"))
                     .hint("offer the share at the giving site: `xos share offer`"))

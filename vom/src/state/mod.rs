@@ -39,7 +39,7 @@ pub const SHARES_MAX: usize = 1_000;
 /// Most volumes of one VO.
 pub const VOLUMES_MAX: usize = 16;
 /// Most entries in one VO's log.
-pub const LOG_ENTRIES_MAX: u64 = 100_000_000;
+pub const LOG_ENTRIES_MAX: u64 = 10_000_000;
 
 /// A VO after some number of log entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,13 +41,6 @@ pub struct Site {
     /// Where `xosd` keeps its state; only root may read it. Default `/var/lib/xos`.
     #[serde(default = "default_state")]
     pub state: PathBuf,
-    /// Where others reach the core: `host:port`, tried in order. On a core.
-    #[serde(default)]
-    pub addresses: Vec<String>,
-    /// DNS names and IP addresses that the core's certificate holds besides its own name, for
-    /// browsers. On a core.
-    #[serde(default)]
-    pub names: Vec<String>,
 }
 
 fn default_state() -> PathBuf {

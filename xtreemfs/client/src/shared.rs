@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{error, warn};
 
 use crate::cache::Entries;
@@ -257,7 +257,7 @@ impl Shared {
 
 /// Looks after open files until the volume is no longer used.
 pub(crate) async fn care(shared: Weak<Shared>) {
-    let mut period = interval(COMMIT_PERIOD);
+    let mut period = interval_at(Instant::now() + COMMIT_PERIOD, COMMIT_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         period.tick().await;

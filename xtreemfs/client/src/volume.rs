@@ -183,21 +183,18 @@ impl Volume {
     /// # Errors
     /// `EACCES`, `ENOTDIR`; see [`Volume`].
     pub async fn list(&self, who: Member, ino: Ino, after: u64) -> Result<Page> {
-        let (mrc, entries) = (&self.shared.mrc, &self.shared.entries);
-        let before = entries.before();
-        let searching = mrc.access(who, ino, SEARCH);
-        let (listed, may_search) = tokio::join!(mrc.list(who, ino, after), searching);
-        let (page, all) = listed?;
-        if may_search.is_ok() {
-            self.keep_listed(before, who, ino, &page, &all);
-        }
+        let before = self.shared.entries.before();
+        let (page, all) = self.shared.mrc.list(who, ino, after).await?;
+        self.keep_listed(before, who, ino, &page, &all);
         Ok(page)
     }
 
-    /// What a listing told serves the look-ups of `ls -l`; only for those who may look up there.
+    /// What a listing told serves the look-ups of `ls -l`. To those who may list but not look up
+    /// the MRC tells numbers and kinds only, known by their count of names.
     fn keep_listed(&self, before: Before, who: Member, ino: Ino, page: &Page, all: &[Dated]) {
         let now = Instant::now();
-        for (entry, dated) in page.entries.iter().zip(all) {
+        let listed = page.entries.iter().zip(all).filter(|(_, dated)| dated.attributes.links > 0);
+        for (entry, dated) in listed {
             let attributes = dated.attributes;
             self.shared.entries.keep_listed(before, who, ino, &entry.name, attributes, now);
         }

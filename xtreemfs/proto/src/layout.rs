@@ -40,11 +40,13 @@ pub struct Extent {
 }
 
 impl Layout {
-    /// Whether stripe size, width and ids are within their limits.
+    /// Whether stripe size, width and ids are within their limits, and no OSD comes twice.
     pub fn is_valid(&self) -> bool {
         (STRIPE_BYTES_MIN..=STRIPE_BYTES_MAX).contains(&self.stripe_size)
             && (1..=WIDTH_MAX).contains(&self.osds.len())
             && self.osds.iter().all(|id| !id.is_empty() && id.len() <= OSD_ID_BYTES_MAX)
+            // An OSD that came twice would keep two objects in one place.
+            && (1..self.osds.len()).all(|n| !self.osds[..n].contains(&self.osds[n]))
     }
 
     /// Number of OSDs; 1 for a layout that is not valid.
@@ -98,5 +100,62 @@ impl Layout {
         let stripe = u64::from(self.stripe_size.max(1));
         let object = (last / stripe) * self.width() + osd as u64;
         object.saturating_mul(stripe).saturating_add(last % stripe + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout(stripe_size: u32, width: usize) -> Layout {
+        Layout { stripe_size, osds: (0..width).map(|n| n.to_string()).collect() }
+    }
+
+    #[test]
+    fn validity() {
+        assert!(layout(4096, 1).is_valid());
+        assert!(!layout(4095, 1).is_valid());
+        assert!(!layout(4096, 0).is_valid());
+        assert!(!layout(4096, 33).is_valid());
+        let twice = Layout { stripe_size: 4096, osds: vec!["a".into(), "a".into()] };
+        assert!(!twice.is_valid(), "two objects would lie in one place");
+    }
+
+    proptest! {
+        /// If extents left out a byte or two of them met in one place, files would be corrupted.
+        #[test]
+        fn extents_cover_a_range_once(
+            stripe in 1u32..50, width in 1usize..5, offset in 0u64..500, length in 0u64..500,
+        ) {
+            let layout = layout(stripe, width);
+            let mut at = offset;
+            let mut ends = vec![None; width];
+            for extent in layout.extents(offset, length) {
+                prop_assert_eq!(extent.file_offset, at);
+                prop_assert_eq!(extent.object * u64::from(stripe) + u64::from(extent.offset), at);
+                prop_assert!(extent.length > 0 && extent.offset + extent.length <= stripe);
+                let local = layout.local_offset(extent.object, extent.offset.into()).unwrap();
+                if let Some(end) = ends[extent.osd] {
+                    prop_assert_eq!(local, end, "extents of one OSD follow each other there");
+                }
+                ends[extent.osd] = Some(local + u64::from(extent.length));
+                at += u64::from(extent.length);
+            }
+            prop_assert_eq!(at, offset + length);
+        }
+
+        /// A wrong length would cut off data at a truncation, or give a wrong size.
+        #[test]
+        fn lengths_on_the_osds_belong_to_the_size(
+            stripe in 1u32..50, width in 1usize..5, size in 0u64..2000,
+        ) {
+            let layout = layout(stripe, width);
+            let lengths: Vec<u64> = (0..width).map(|osd| layout.local_length(osd, size)).collect();
+            prop_assert_eq!(lengths.iter().sum::<u64>(), size);
+            let known = (0..width).map(|osd| layout.file_size(osd, lengths[osd])).max();
+            prop_assert_eq!(known, Some(size));
+        }
     }
 }

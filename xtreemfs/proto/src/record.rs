@@ -225,11 +225,11 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         if self.buf.len() >= length {
             return Ok(self.buf.split_to(length).freeze());
         }
-        let mut data = BytesMut::with_capacity(length.min(DATA_START_BYTES));
+        let mut data = BytesMut::with_capacity(room(0, length));
         data.extend_from_slice(&self.buf.split());
         while data.len() < length {
             if data.len() == data.capacity() {
-                data.reserve(data.len().min(length - data.len()));
+                data.reserve(room(data.len(), length) - data.len());
             }
             let rest = length - data.len();
             if self.inner.read_buf(&mut (&mut data).limit(rest)).await? == 0 {
@@ -238,6 +238,12 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         }
         Ok(data.freeze())
     }
+}
+
+/// How much memory a data tail of `claimed` bytes gets when `have` have arrived: at most twice
+/// that, beyond a start.
+fn room(have: usize, claimed: usize) -> usize {
+    claimed.min((2 * have).max(DATA_START_BYTES))
 }
 
 /// Writes records to a stream, several in one write where they are small.
@@ -287,5 +293,38 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
     pub async fn shutdown(&mut self) -> Result<(), RecordError> {
         self.flush().await?;
         Ok(self.inner.shutdown().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that claims eight megabytes and sends none must not get eight megabytes of memory.
+    #[test]
+    fn memory_follows_what_arrived() {
+        assert_eq!(room(0, DATA_BYTES_MAX), DATA_START_BYTES);
+        assert_eq!(room(DATA_START_BYTES, DATA_BYTES_MAX), 2 * DATA_START_BYTES);
+        assert_eq!(room(0, 10), 10);
+        let mut have = 0;
+        while have < DATA_BYTES_MAX {
+            assert!(room(have, DATA_BYTES_MAX) > have, "reading would not go on");
+            have = room(have, DATA_BYTES_MAX);
+        }
+    }
+
+    /// Each length has its own limit, and the whole stays below the original's 32 MiB.
+    #[test]
+    fn lengths_are_limited() {
+        let most = Marker::new(HEADER_BYTES_MAX, MESSAGE_BYTES_MAX, DATA_BYTES_MAX).unwrap();
+        assert!(MARKER_BYTES + most.header + most.message + most.data < 32 << 20);
+        for (header, message, data) in [
+            (HEADER_BYTES_MAX + 1, 0, 0),
+            (1, MESSAGE_BYTES_MAX + 1, 0),
+            (1, 0, DATA_BYTES_MAX + 1),
+            (0, 0, 0),
+        ] {
+            assert!(Marker::new(header, message, data).is_err(), "{header} {message} {data}");
+        }
     }
 }

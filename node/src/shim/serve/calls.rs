@@ -38,8 +38,12 @@ impl Serve<'_> {
         let mut out = Vec::new();
         let value = match ask {
             Ask::Start { units } => {
-                let answers = self.machine.start(units);
+                self.log_works()?;
+                let answers = self.machine.start(units, &mut out);
                 self.machine.fill(now, &mut out);
+                self.effects(std::mem::take(&mut out))?;
+                // What is not on file is not acknowledged; asked again, the units are known.
+                self.log_works()?;
                 json(&answers)
             }
             Ask::Kill { unit, grace_ms } => {
@@ -69,6 +73,10 @@ impl Serve<'_> {
         };
         self.effects(out)?;
         value
+    }
+
+    fn log_works(&self) -> Result<(), Refusal> {
+        self.log.trouble().map_or(Ok(()), |t| Err(Refusal::System(t.to_owned())))
     }
 
     fn effects(&mut self, out: Vec<Do>) -> Result<(), Refusal> {

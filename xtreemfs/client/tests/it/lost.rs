@@ -120,7 +120,7 @@ fn start() -> (Arc<Script>, Arc<Memory>, Volume, Arc<People>) {
     let memory = Arc::new(Memory::default());
     *script.memory.lock().unwrap() = Some(memory.clone());
     let scripted = script.clone();
-    memory.serve(mrc_peer(), move || Connection(scripted.clone()));
+    memory.serve(mrc_peer(), move || Arc::new(Connection(scripted.clone())));
     let people = People::new([ALICE.0]);
     let config = Config { dir: "dir".into(), now_ns: || 0 };
     let client = Client::new(config, memory.clone(), people.clone());

@@ -3,4 +3,6 @@
 mod content;
 mod lost;
 mod memory;
+mod real;
+mod site;
 mod toy;

@@ -27,9 +27,13 @@ pub struct Memory {
 
 impl Memory {
     /// Serves a peer: every connection gets a handler of its own.
-    pub fn serve<H: Handler>(&self, peer: Peer, handler: impl Fn() -> H + Send + Sync + 'static) {
+    pub fn serve<H: Handler>(
+        &self,
+        peer: Peer,
+        handler: impl Fn() -> Arc<H> + Send + Sync + 'static,
+    ) {
         let accept = move |stream: DuplexStream| {
-            let handler = Arc::new(handler());
+            let handler = handler();
             tokio::spawn(async move { drop(serve::serve(stream, handler).await) }).abort_handle()
         };
         self.servers.lock().unwrap().insert(peer, Box::new(accept));

@@ -31,6 +31,11 @@ pub struct Toy {
     pub writes: AtomicU32,
     pub commits: AtomicU32,
     pub renewals: AtomicU32,
+    /// Every so manieth request of a server cuts all connections to it: in turn before it is
+    /// carried out and after.
+    pub cut_every: AtomicU32,
+    requests: AtomicU32,
+    memory: Arc<Memory>,
 }
 
 #[derive(Default)]
@@ -62,6 +67,7 @@ impl World {
         let osds: Vec<String> = (0..width).map(|n| format!("osd{n}")).collect();
         let kind = Kind::Directory.into();
         let root = Node { attr: Attr { inode: 1, kind, ..Attr::default() }, ..Node::default() };
+        let memory = Arc::new(Memory::default());
         let toy = Arc::new(Toy {
             inodes: Mutex::new(HashMap::from([(1, root)])),
             objects: Mutex::default(),
@@ -73,13 +79,15 @@ impl World {
             writes: AtomicU32::new(0),
             commits: AtomicU32::new(0),
             renewals: AtomicU32::new(0),
+            cut_every: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            memory: memory.clone(),
         });
-        let memory = Arc::new(Memory::default());
         let mrc = toy.clone();
-        memory.serve(mrc_peer(), move || Mrc(mrc.clone()));
+        memory.serve(mrc_peer(), move || Arc::new(Mrc(mrc.clone())));
         for n in 0..width {
             let toy = toy.clone();
-            memory.serve(osd_peer(n), move || Osd(toy.clone(), format!("osd{n}")));
+            memory.serve(osd_peer(n), move || Arc::new(Osd(toy.clone(), format!("osd{n}"))));
         }
         let volume = client(&memory).volume_at("volume".into(), "mrc".into());
         World { toy, memory, volume }
@@ -97,6 +105,25 @@ fn client(memory: &Arc<Memory>) -> Client {
 }
 
 impl Toy {
+    /// Carries a request out, unless its connection is to be cut.
+    async fn or_cut(
+        &self,
+        peer: Peer,
+        work: impl Future<Output = Result<Outgoing, RpcError>>,
+    ) -> Result<Outgoing, RpcError> {
+        let every = self.cut_every.load(Ordering::Relaxed);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        if every == 0 || number % every != 0 {
+            return work.await;
+        }
+        if number % (2 * every) == 0 {
+            drop(work.await);
+        }
+        self.memory.cut(&peer);
+        // The task that runs this is part of what was cut.
+        std::future::pending().await
+    }
+
     fn capability(&self, node: &Attr) -> Bytes {
         let body = Capability {
             inode: node.inode,
@@ -178,6 +205,12 @@ fn attributes<P: Procedure<Reply = AttrReply>>(attr: Attr) -> Result<Outgoing, R
 
 impl Handler for Mrc {
     async fn handle(&self, r: Incoming) -> Result<Outgoing, RpcError> {
+        self.0.or_cut(mrc_peer(), self.answer(r)).await
+    }
+}
+
+impl Mrc {
+    async fn answer(&self, r: Incoming) -> Result<Outgoing, RpcError> {
         let toy = &self.0;
         if r.is::<Authenticate>() {
             let ticket = r.request::<Authenticate>()?.ticket;
@@ -307,6 +340,13 @@ impl Osd {
 
 impl Handler for Osd {
     async fn handle(&self, r: Incoming) -> Result<Outgoing, RpcError> {
+        let peer = Peer::Osd(self.1.as_str().into());
+        self.0.or_cut(peer, self.answer(r)).await
+    }
+}
+
+impl Osd {
+    async fn answer(&self, r: Incoming) -> Result<Outgoing, RpcError> {
         if r.is::<osd::Read>() {
             self.0.reads.fetch_add(1, Ordering::Relaxed);
             let data = self.read(&r.request::<osd::Read>()?)?;

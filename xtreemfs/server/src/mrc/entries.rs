@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
-use xtreemfs_proto::mrc::{
-    Attr, Entry, Kind, READDIR_ENTRIES_MAX, ReaddirReply, open_flags,
-};
+use xtreemfs_proto::mrc::{Attr, Entry, Kind, READDIR_ENTRIES_MAX, ReaddirReply, open_flags};
 use xtreemfs_proto::{Access, Errno, Layout, RpcError};
 
 use crate::mrc::choose::{OsdStatus, choose};
@@ -323,8 +321,7 @@ pub(crate) fn need_file(record: &InodeRecord) -> Result<(), RpcError> {
 
 fn check_flags(flags: u32) -> Result<(), RpcError> {
     let uses = flags & (open_flags::READ | open_flags::WRITE) != 0;
-    let cut_without_write =
-        flags & open_flags::TRUNCATE != 0 && flags & open_flags::WRITE == 0;
+    let cut_without_write = flags & open_flags::TRUNCATE != 0 && flags & open_flags::WRITE == 0;
     if flags & !open_flags::ALL != 0 || !uses || cut_without_write {
         return Err(RpcError::errno(Errno::EINVAL, format!("open flags {flags:#x} refused")));
     }

@@ -1,7 +1,8 @@
 //! The files of a store: one checkpoint and the logs since then, in one folder.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::mrc::index::{Change, MemIndex};
@@ -105,7 +106,7 @@ impl Folder {
     /// # Errors
     /// [`StoreError::File`] or [`StoreError::InUse`].
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        at(dir, fs::create_dir_all(dir))?;
+        at(dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
         let path = dir.join("lock");
         let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = at(&path, options)?;

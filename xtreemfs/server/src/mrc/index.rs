@@ -164,7 +164,8 @@ mod tests {
         for key in [&b"a"[..], b"b1", b"b2", b"b3", b"c"] {
             index.apply(put(key));
         }
-        let keys = |after: &[u8]| index.after(b"b", after).map(|(k, _)| k.to_vec()).collect::<Vec<_>>();
+        let keys =
+            |after: &[u8]| index.after(b"b", after).map(|(k, _)| k.to_vec()).collect::<Vec<_>>();
         assert_eq!(keys(b""), [b"b1", b"b2", b"b3"]);
         assert_eq!(keys(b"b1"), [b"b2", b"b3"]);
         assert!(keys(b"b3").is_empty());

@@ -93,18 +93,11 @@ impl Space<'_> {
         if record.is_symlink() {
             return Err(RpcError::errno(Errno::ENOTSUP, "a symbolic link has no mode of its own"));
         }
-        let mode = mode & MODE_BITS;
-        record.mode =
-            if record.is_dir() { mode } else { limit_setgid(self.who, mode, record.group) };
+        record.mode = limit_setgid(self.who, mode & MODE_BITS, record.group);
         Ok(())
     }
 
-    fn time(
-        &self,
-        record: &InodeRecord,
-        set: Option<SetTime>,
-        old: i64,
-    ) -> Result<i64, RpcError> {
+    fn time(&self, record: &InodeRecord, set: Option<SetTime>, old: i64) -> Result<i64, RpcError> {
         let Some(set) = set else { return Ok(old) };
         if owns(self.who, record) {
             return Ok(set.ns.unwrap_or(self.now_ns));
@@ -170,5 +163,4 @@ impl Space<'_> {
         }
         Ok(Committed { attr: record.attr(inode), stale_epoch })
     }
-
 }

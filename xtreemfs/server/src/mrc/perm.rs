@@ -66,11 +66,7 @@ pub fn owns(who: &Identity, inode: &InodeRecord) -> bool {
 ///
 /// # Errors
 /// `EPERM`.
-pub fn need_sticky(
-    who: &Identity,
-    dir: &InodeRecord,
-    inode: &InodeRecord,
-) -> Result<(), RpcError> {
+pub fn need_sticky(who: &Identity, dir: &InodeRecord, inode: &InodeRecord) -> Result<(), RpcError> {
     if dir.mode & STICKY == 0 || owns(who, dir) || who.member == inode.owner {
         return Ok(());
     }

@@ -11,8 +11,7 @@ use crate::mrc::index::{Change, Index};
 use crate::mrc::name::Name;
 use crate::mrc::perm::{X, need};
 use crate::mrc::record::{
-    Counters, InodeRecord, VolumeRecord, counters_key, entry_key, inode_at_end, inode_key,
-    name_key,
+    Counters, InodeRecord, VolumeRecord, counters_key, entry_key, inode_at_end, inode_key, name_key,
 };
 
 /// Deepest directory that is looked into.
@@ -48,7 +47,8 @@ impl<'a> Space<'a> {
         now_ns: i64,
     ) -> Result<Self, RpcError> {
         if *volume.vo != *who.vo {
-            let text = format!("volume {} belongs to VO {}, not {}", volume.name, volume.vo, who.vo);
+            let text =
+                format!("volume {} belongs to VO {}, not {}", volume.name, volume.vo, who.vo);
             return Err(RpcError::errno(Errno::EACCES, text));
         }
         Ok(Self { index, volume, who, now_ns, changes: BTreeMap::new() })

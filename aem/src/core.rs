@@ -1,0 +1,178 @@
+//! The running service: what its operations and effects share.
+
+use crate::config::Config;
+use crate::ledger::{Due, Ledger, Txn};
+use crate::outputs::Outputs;
+use crate::plan;
+use crate::policy::Policy;
+use crate::views::Views;
+use crate::watchers::Watchers;
+use crate::work::{Bench, Work};
+use crate::world::World;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use xos_api::cda::IssuedTicket;
+use xos_base::when::Clock;
+use xos_base::{Error, Millis, NodeId, PersonId, SiteId, VoId};
+use xos_net::Standing;
+
+/// Whose ticket for which node.
+pub(crate) type TicketKey = (VoId, PersonId, NodeId);
+
+/// Everything that the service's parts share.
+pub(crate) struct Core {
+    pub(crate) site: SiteId,
+    pub(crate) config: Config,
+    pub(crate) ledger: Ledger,
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) standing: Arc<dyn Standing>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: Policy,
+    pub(crate) views: Views,
+    pub(crate) owner: Mutex<plan::owner::Facts>,
+    pub(crate) host: Mutex<plan::host::Facts>,
+    /// Since when nodes and sites with units of ours are silent.
+    pub(crate) silent_nodes: Mutex<HashMap<NodeId, Millis>>,
+    pub(crate) silent_sites: Mutex<HashMap<SiteId, Millis>>,
+    pub(crate) tickets: Mutex<HashMap<TicketKey, IssuedTicket>>,
+    /// Offers that may have arrived although no answer came, by job and site, until when.
+    pub(crate) doubts: Mutex<HashMap<(u64, SiteId), Millis>>,
+    pub(crate) outputs: Mutex<Outputs>,
+    pub(crate) watchers: Watchers,
+    pub(crate) bench: Bench,
+    /// Something may be placed.
+    pub(crate) wake: Notify,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A lock that a panic elsewhere does not take away.
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// Applies a change and waits until it is on the disk; then tells watchers and starts what is
+    /// due. Goes on to its end even when the caller is gone.
+    pub(crate) async fn commit<T: Send + 'static>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (value, append, due) = self.ledger.transact(f).inspect_err(|_| self.mend())?;
+        let Some(append) = append else { return Ok(value) };
+        let core = Arc::clone(self);
+        let stored = self.tasks.spawn(async move {
+            match append.await {
+                Ok(_) => {
+                    core.told(due);
+                    Ok(())
+                }
+                Err(e) => {
+                    let e = core.ledger.failed(&e);
+                    core.mend();
+                    Err(e)
+                }
+            }
+        });
+        stored.await.map_err(|e| Error::internal(format!("a change was not followed up: {e}")))??;
+        Ok(value)
+    }
+
+    /// What a stored change sets off.
+    pub(crate) fn told(self: &Arc<Self>, due: Due) {
+        for job in due.touched.jobs {
+            self.watchers.job(job);
+        }
+        for owner in due.touched.owners {
+            self.watchers.owner(&owner);
+        }
+        for job in due.mandates {
+            self.start_work(Work::Mandate(job));
+        }
+        for (job, site) in due.offers {
+            self.start_work(Work::Offer(job, site));
+        }
+        for (job, serial) in due.sends {
+            self.start_work(Work::Send(job, serial));
+        }
+        for job in due.cancels {
+            self.cancel_elsewhere(job);
+        }
+        for job in due.hosted {
+            self.start_work(Work::Tend(job));
+        }
+    }
+
+    /// Loads the state anew when the journal failed.
+    fn mend(self: &Arc<Self>) {
+        if self.ledger.is_broken() {
+            self.start_work(Work::Mend);
+        }
+    }
+
+    /// Chooses sites and nodes for what waits, inside a change.
+    pub(crate) fn place(&self, txn: &mut Txn<'_>) {
+        let now = self.now();
+        self.place_owned(txn, now);
+        self.place_hosted(txn, now);
+    }
+
+    fn place_hosted(&self, txn: &mut Txn<'_>, now: Millis) {
+        let records = plan::host::plan(&txn.state().hosted, &lock(&self.host), now);
+        for r in records {
+            txn.put(r);
+        }
+    }
+
+    fn place_owned(&self, txn: &mut Txn<'_>, now: Millis) {
+        if txn.state().jobs.ready().next().is_none() {
+            return;
+        }
+        let vos: Vec<VoId> = {
+            let mut vos: Vec<VoId> =
+                txn.state().jobs.ready().take(64).map(|j| j.spec.vo.clone()).collect();
+            vos.sort();
+            vos.dedup();
+            vos
+        };
+        let own = plan::host::capacity(&txn.state().hosted, &lock(&self.host), &vos);
+        let records = {
+            let mut facts = lock(&self.owner);
+            facts.sites.entry(self.site.clone()).or_default().connected = true;
+            facts.sites.entry(self.site.clone()).or_default().capacity = own;
+            for vo in &vos {
+                match self.views.known(vo) {
+                    Some(v) => {
+                        let sites = v.sites.iter().map(|s| s.site.clone()).collect();
+                        facts.serving.insert(vo.clone(), sites);
+                    }
+                    None => {
+                        facts.serving.remove(vo);
+                    }
+                }
+            }
+            plan::owner::plan(&txn.state().jobs, &facts, now)
+        };
+        for r in records {
+            let own = match &r {
+                crate::state::JobRecord::Offered { job, task, site, units, attempt }
+                    if *site == self.site =>
+                {
+                    Some((*job, *task, units.clone(), *attempt))
+                }
+                _ => None,
+            };
+            txn.put(r);
+            if let Some((job, task, units, attempt)) = own {
+                self.accept_own(txn, job, task, units, attempt, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The owner's part: mandates, offers to sites, what they report, cancelling, keeping.
+
+use crate::core::{Core, lock};
+use crate::ledger::Txn;
+use crate::plan;
+use crate::state::record::Proof;
+use crate::state::unit::Phase;
+use crate::state::{HostRecord, JobRecord, runs};
+use crate::work::{Next, Work};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use xos_api::aem::{
+    CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, Reason, Refusal, TaskSpec, UnitRun,
+};
+use xos_api::cda::MandateProof;
+use xos_base::{JobId, Kind, Millis, SiteId};
+
+/// How long a host may take to read an offer, by its own clock.
+const OFFER_LIFE: Duration = Duration::from_secs(30);
+/// How far clocks of sites may differ.
+const SKEW: Duration = Duration::from_secs(60);
+/// How long a site that said "later" is not asked again for that task.
+const HOLD: Duration = Duration::from_secs(2);
+/// Most ended jobs forgotten in one pass.
+const FORGET_MAX: usize = 200;
+
+/// What a site is being asked.
+struct Offer {
+    task: u16,
+    attempt: u16,
+    units: Vec<UnitRun>,
+    spec: TaskSpec,
+    task_first: u32,
+    mandate: String,
+    want_output: bool,
+}
+
+impl Core {
+    pub(crate) async fn do_mandate(self: &Arc<Self>, number: u64) -> Next {
+        let wanted = self.ledger.read(|s| {
+            let j = s.jobs.job(number).filter(|j| !j.state.is_final() && j.mandate.is_none())?;
+            let proof = match j.proof.clone() {
+                Some(Proof::Signed(jws)) => Some(MandateProof::Submission(jws)),
+                Some(Proof::Token(token)) => Some(MandateProof::Token(token)),
+                None => None,
+            };
+            Some((s.jobs.id(number), j.spec.vo.clone(), proof))
+        });
+        let Some((job, vo, proof)) = wanted else { return Next::Rest };
+        let Some(proof) = proof else { return self.no_mandate(number, "nobody vouched").await };
+        // So that the plan that follows knows who serves the VO.
+        if let Err(error) = self.views.view(&*self.world, &vo, self.now()).await {
+            tracing::debug!(%error, %vo, "the VO is not known yet");
+            return Next::Later;
+        }
+        match self.world.mandate(job, vo, proof).await {
+            Ok(mandate) => {
+                let stored = self
+                    .commit(|txn| {
+                        txn.put(JobRecord::Mandated { job: number, mandate });
+                        self.place(txn);
+                        Ok(())
+                    })
+                    .await;
+                if stored.is_ok() { Next::Rest } else { Next::Later }
+            }
+            Err(e) if may_pass(e.kind) => {
+                tracing::info!(error = %e, job = number, "no mandate yet");
+                Next::Later
+            }
+            Err(e) => self.no_mandate(number, &e.to_string()).await,
+        }
+    }
+
+    async fn no_mandate(self: &Arc<Self>, number: u64, why: &str) -> Next {
+        let at = self.now();
+        let text = format!("the VO's home did not confirm the submission: {why}");
+        let reason = Reason { at, site: None, rule: "mandate".into(), text, task: None };
+        let stored = self
+            .commit(|txn| {
+                let Some(j) = txn.state().jobs.job(number) else { return Ok(()) };
+                let units = vec![UnitRun { first: 0, count: j.units.len() as u32 }];
+                txn.put(JobRecord::Noted { job: number, reason });
+                txn.put(JobRecord::Refused { job: number, units, at });
+                Ok(())
+            })
+            .await;
+        if stored.is_ok() { Next::Rest } else { Next::Later }
+    }
+
+    /// This core offers to itself: decided and journalled in the same change.
+    pub(crate) fn accept_own(
+        &self,
+        txn: &mut Txn<'_>,
+        number: u64,
+        task: u16,
+        units: Vec<UnitRun>,
+        attempt: u16,
+        now: Millis,
+    ) {
+        let offer = txn.state().jobs.job(number).and_then(|j| {
+            let spec = j.task_spec(task.into())?.clone();
+            Some(HostUnits {
+                job: txn.state().jobs.id(number),
+                vo: j.spec.vo.clone(),
+                mandate: j.mandate.as_deref().unwrap_or_default().to_owned(),
+                task,
+                task_first: j.tasks.get(usize::from(task))?.first,
+                spec,
+                units: units.clone(),
+                attempt,
+                until: now.plus(OFFER_LIFE),
+                want_output: j.watched && j.units.len() == 1,
+            })
+        });
+        let Some(offer) = offer else { return };
+        let site = self.site.clone();
+        match self.judge_offer(&txn.state().hosted, &offer, now) {
+            Ok(member) => {
+                let accepted = self.take(txn, &offer, member, now);
+                txn.put(JobRecord::Accepted { job: number, site, units: accepted, attempt });
+            }
+            Err(refusal) => {
+                self.hold(number, task, &site, &refusal, now);
+                let (job, at) = (number, now);
+                txn.put(JobRecord::Returned { job, site, units, attempt, at, refusal });
+            }
+        }
+    }
+
+    fn hold(&self, job: u64, task: u16, site: &SiteId, refusal: &Refusal, now: Millis) {
+        if refusal.later {
+            let key = (job, usize::from(task), site.clone());
+            lock(&self.owner).holds.insert(key, now.plus(HOLD));
+        }
+    }
+
+    fn next_offer(&self, number: u64, site: &SiteId) -> Option<Offer> {
+        self.ledger.read(|s| {
+            let j = s.jobs.job(number)?;
+            let at = s.jobs.site_number(site)?;
+            let offered = |u: &u32| {
+                j.units.get(*u as usize).is_some_and(
+                    |u| matches!(&u.phase, Phase::Offered { at: place } if place.site == at),
+                )
+            };
+            let first = (0..j.units.len() as u32).find(offered)?;
+            let task = j.task_of(first);
+            let attempt = j.units.get(first as usize)?.attempt;
+            let like = |u: &u32| {
+                offered(u) && j.units.get(*u as usize).is_some_and(|x| x.attempt == attempt)
+            };
+            let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
+            let mut units = runs::pack(units);
+            units.truncate(runs::RUNS_MAX);
+            Some(Offer {
+                task: task as u16,
+                attempt,
+                units,
+                spec: j.task_spec(task)?.clone(),
+                task_first: j.tasks.get(task)?.first,
+                mandate: j.mandate.as_deref()?.to_owned(),
+                want_output: j.watched && j.units.len() == 1,
+            })
+        })
+    }
+
+    pub(crate) async fn do_offer(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
+        while let Some(o) = self.next_offer(number, site) {
+            let now = self.now();
+            let (job, vo) = match self.ledger.read(|s| {
+                s.jobs.job(number).map(|j| (s.jobs.id(number), j.spec.vo.clone()))
+            }) {
+                Some(found) => found,
+                None => return Next::Rest,
+            };
+            let request = HostUnits {
+                job,
+                vo,
+                mandate: o.mandate.clone(),
+                task: o.task,
+                task_first: o.task_first,
+                spec: o.spec.clone(),
+                units: o.units.clone(),
+                attempt: o.attempt,
+                until: now.plus(OFFER_LIFE),
+                want_output: o.want_output,
+            };
+            let key = (number, site.clone());
+            let reply = match self.world.host_units(site, request).await {
+                Ok(reply) => reply,
+                Err(e) if e.kind == Kind::Unavailable || e.kind == Kind::Internal => {
+                    // It may have arrived: only the site itself can say now.
+                    lock(&self.doubts).insert(key, self.now().plus(OFFER_LIFE).plus(SKEW));
+                    tracing::info!(error = %e, %site, job = number, "an offer got no answer");
+                    return Next::Later;
+                }
+                Err(e) => HostReply {
+                    accepted: Vec::new(),
+                    refusal: Some(Refusal {
+                        rule: "site".into(),
+                        text: e.to_string(),
+                        later: may_pass(e.kind),
+                    }),
+                },
+            };
+            let doubt = lock(&self.doubts).get(&key).copied();
+            if reply.refusal.is_some() && doubt.is_some_and(|t| t > self.now()) {
+                // An earlier try, still on its way, may yet be accepted.
+                return Next::Later;
+            }
+            lock(&self.doubts).remove(&key);
+            if self.answered(number, site, &o, reply).await.is_err() {
+                return Next::Later;
+            }
+        }
+        Next::Rest
+    }
+
+    async fn answered(
+        self: &Arc<Self>,
+        number: u64,
+        site: &SiteId,
+        o: &Offer,
+        reply: HostReply,
+    ) -> Result<(), xos_base::Error> {
+        let asked: std::collections::BTreeSet<u32> = runs::unpack(&o.units).collect();
+        let taken: std::collections::BTreeSet<u32> = match runs::total(&reply.accepted, u32::MAX) {
+            Some(_) => runs::unpack(&reply.accepted)
+                .take(HOST_BATCH_MAX as usize)
+                .filter(|u| asked.contains(u))
+                .collect(),
+            None => Default::default(),
+        };
+        let rest = runs::pack(asked.difference(&taken).copied());
+        let refusal = reply.refusal.unwrap_or_else(|| Refusal {
+            rule: "site".into(),
+            text: "it did not take all units".into(),
+            later: true,
+        });
+        let refusal = Refusal { rule: cut(&refusal.rule, 64), text: cut(&refusal.text, 512), ..refusal };
+        let at = self.now();
+        if !rest.is_empty() {
+            self.hold(number, o.task, site, &refusal, at);
+        }
+        let (job, attempt) = (number, o.attempt);
+        self.commit(|txn| {
+            if !taken.is_empty() {
+                let units = runs::pack(taken.iter().copied());
+                txn.put(JobRecord::Accepted { job, site: site.clone(), units, attempt });
+            }
+            if !rest.is_empty() {
+                let (site, units) = (site.clone(), rest);
+                txn.put(JobRecord::Returned { job, site, units, attempt, at, refusal });
+            }
+            self.place(txn);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Begins to cancel at every site that has units of the job.
+    pub(crate) fn cancel_elsewhere(self: &Arc<Self>, number: u64) {
+        let sites = self.ledger.read(|s| {
+            s.jobs.job(number).map_or_else(Default::default, |j| cancelled_at(&s.jobs, j))
+        });
+        for site in sites.into_keys() {
+            self.start_work(Work::Cancel(number, site));
+        }
+    }
+
+    pub(crate) async fn do_cancel(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
+        let units = self.ledger.read(|s| {
+            let j = s.jobs.job(number)?;
+            cancelled_at(&s.jobs, j).remove(site)
+        });
+        let Some(mut units) = units else { return Next::Rest };
+        let job = JobId { site: self.site.clone(), number };
+        if *site == self.site {
+            let at = self.now();
+            let stored = self
+                .commit(|txn| {
+                    txn.put(HostRecord::Cancelled { job, at, units: Some(units) });
+                    Ok(())
+                })
+                .await;
+            return if stored.is_ok() { Next::Rest } else { Next::Later };
+        }
+        let more = units.len() > runs::RUNS_MAX;
+        units.truncate(runs::RUNS_MAX);
+        match self.world.cancel_hosted(site, CancelHosted { job, units }).await {
+            // The rest, and what is confirmed, come with the next round.
+            Ok(_) if more => Next::Later,
+            Ok(_) => Next::Rest,
+            Err(e) if may_pass(e.kind) => Next::Later,
+            Err(error) => {
+                tracing::warn!(%error, %site, job = number, "a site does not cancel units");
+                Next::Rest
+            }
+        }
+    }
+
+    pub(crate) async fn do_forget(self: &Arc<Self>, job: &JobId, site: &SiteId) -> Next {
+        if *site == self.site {
+            let job = job.clone();
+            let stored = self.commit(|txn| Ok(txn.put(HostRecord::Forgotten { job }))).await;
+            return if stored.is_ok() { Next::Rest } else { Next::Later };
+        }
+        let request = CancelHosted { job: job.clone(), units: Vec::new() };
+        match self.world.cancel_hosted(site, request).await {
+            Err(e) if may_pass(e.kind) => {
+                // The host forgets by itself after a while; no need to insist for ever.
+                tracing::debug!(error = %e, %site, %job, "a site keeps a forgotten job for now");
+                Next::Rest
+            }
+            _ => Next::Rest,
+        }
+    }
+
+    /// Forgets ended jobs that were kept long enough, or are too many.
+    pub(crate) async fn forget_old(self: &Arc<Self>) {
+        let (now, keep) = (self.now(), self.config.keep_ended());
+        let old: Vec<(JobId, Vec<SiteId>)> = self.ledger.read(|s| {
+            let ended: Vec<(u64, u64)> = s.jobs.ended().collect();
+            let too_many = ended.len().saturating_sub(self.config.keep_ended_jobs);
+            let old = ended.iter().enumerate().filter(|(i, (at, _))| {
+                *i < too_many || now.since(Millis(*at)) > keep
+            });
+            old.take(FORGET_MAX)
+                .filter_map(|(_, (_, n))| {
+                    let hosts = s.jobs.hosts_of(s.jobs.job(*n)?).into_iter().collect();
+                    Some((s.jobs.id(*n), hosts))
+                })
+                .collect()
+        });
+        if old.is_empty() {
+            return;
+        }
+        let stored = self
+            .commit(|txn| {
+                for (job, _) in &old {
+                    txn.put(JobRecord::Forgotten { job: job.number });
+                }
+                Ok(())
+            })
+            .await;
+        if let Err(error) = stored {
+            tracing::warn!(%error, "old jobs are kept");
+            return;
+        }
+        for (job, sites) in old {
+            for site in sites {
+                self.start_work(Work::Forget(job.clone(), site));
+            }
+        }
+    }
+
+    /// Counts ends for the pace of a task at a site.
+    pub(crate) fn paced(&self, job: u64, site: &SiteId, units: impl Iterator<Item = u32>) {
+        let mut by_task: BTreeMap<usize, u32> = BTreeMap::new();
+        self.ledger.read(|s| {
+            if let Some(j) = s.jobs.job(job) {
+                for u in units {
+                    *by_task.entry(j.task_of(u)).or_default() += 1;
+                }
+            }
+        });
+        let (now, mut facts) = (self.now(), lock(&self.owner));
+        for (task, n) in by_task {
+            let key: plan::owner::At = (job, task, site.clone());
+            facts.pace.ended(key, n, now);
+        }
+    }
+}
+
+/// The units of a job that are cancelled and not ended, by site.
+fn cancelled_at(
+    table: &crate::state::JobTable,
+    job: &crate::state::Job,
+) -> BTreeMap<SiteId, Vec<UnitRun>> {
+    let mut by_site: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+    for (i, u) in job.units.iter().enumerate() {
+        if let (true, Some(site)) = (u.cancel, u.phase.site()) {
+            by_site.entry(site).or_default().push(i as u32);
+        }
+    }
+    let name = |(n, units)| Some((table.site_name(n)?.clone(), runs::pack::<Vec<u32>>(units)));
+    by_site.into_iter().filter_map(name).collect()
+}
+
+/// Whether the same may go well later.
+pub(crate) fn may_pass(kind: Kind) -> bool {
+    matches!(kind, Kind::Unavailable | Kind::Limited | Kind::Internal | Kind::Conflict)
+}
+
+/// At most `max` bytes of a text of somebody else, without control characters.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() + c.len_utf8() > max {
+            break;
+        }
+        out.push(if c.is_control() { ' ' } else { c });
+    }
+    out
+}

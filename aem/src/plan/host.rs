@@ -1,0 +1,258 @@
+//! Which nodes run the units that this host accepted.
+
+use super::pace::Pace;
+use crate::state::HostTable;
+use crate::state::host::Placement;
+use crate::state::record::HostRecord;
+use crate::state::runs;
+use std::collections::{BTreeMap, HashMap};
+use xos_api::aem::{Pool, Resources, ShareRoom, SiteCapacity};
+use xos_api::node::Capacity;
+use xos_api::node::units::BATCH_MAX;
+use xos_base::{JobId, Millis, NodeId, VoId};
+
+/// Most envelopes with open units that one job has on one node.
+pub const ENVELOPES_MAX: usize = 8;
+/// Most units that one envelope runs at a time.
+pub const SLOTS_MAX: u32 = 1024;
+
+/// A connected node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// What it offers.
+    pub capacity: Capacity,
+    /// Its key's fingerprint.
+    pub key: String,
+    /// Its boot, once its envelopes were listed; until then it gets nothing.
+    pub boot: Option<String>,
+}
+
+/// Everything that the choice looks at besides the units.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The connected nodes.
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// How fast units end, by job, envelope.
+    pub pace: Pace<(JobId, u32)>,
+    /// The whole shares of the VOs served here, as far as known.
+    pub shares: HashMap<VoId, ShareRoom>,
+    /// Envelopes to which nothing more is sent: their node refused.
+    pub broken: HashMap<(JobId, NodeId), Millis>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    cpu_milli: u64,
+    memory_bytes: u64,
+}
+
+/// Free room of each node and VO, counted from the table.
+struct Rooms {
+    nodes: BTreeMap<NodeId, Use>,
+    vos: HashMap<VoId, Use>,
+}
+
+impl Rooms {
+    fn count(table: &HostTable) -> Rooms {
+        let mut rooms = Rooms { nodes: BTreeMap::new(), vos: HashMap::new() };
+        for p in table.active() {
+            for e in p.envelopes.values() {
+                rooms.take(&e.node, &p.vo, e.busy(), e.cpu_milli, e.memory_bytes);
+            }
+        }
+        rooms
+    }
+
+    fn take(&mut self, node: &NodeId, vo: &VoId, n: u32, cpu: u32, memory: u64) {
+        let add = |u: &mut Use| {
+            u.cpu_milli += u64::from(cpu) * u64::from(n);
+            u.memory_bytes = u.memory_bytes.saturating_add(memory.saturating_mul(n.into()));
+        };
+        add(self.nodes.entry(node.clone()).or_default());
+        add(self.vos.entry(vo.clone()).or_default());
+    }
+
+    fn free(&self, node: &NodeId, c: &Capacity) -> Use {
+        let used = self.nodes.get(node).copied().unwrap_or_default();
+        Use {
+            cpu_milli: u64::from(c.cpu_milli).saturating_sub(used.cpu_milli),
+            memory_bytes: c.memory_bytes.saturating_sub(used.memory_bytes),
+        }
+    }
+
+    fn left(&self, share: &ShareRoom) -> Use {
+        let used = self.vos.get(&share.vo).copied().unwrap_or_default();
+        Use {
+            cpu_milli: share.cpu_milli.saturating_sub(used.cpu_milli),
+            memory_bytes: share.memory_bytes.saturating_sub(used.memory_bytes),
+        }
+    }
+}
+
+fn fit(free: Use, r: &Resources) -> u32 {
+    let by_cpu = free.cpu_milli / u64::from(r.cpu_milli.max(1));
+    let by_memory = free.memory_bytes / r.memory_bytes.max(1);
+    u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
+}
+
+/// The room of this site, for an owner with units of the given VOs here.
+pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity {
+    let rooms = Rooms::count(table);
+    let mut pools: BTreeMap<&str, Pool> = BTreeMap::new();
+    for (id, node) in facts.nodes.iter().filter(|(_, n)| n.boot.is_some()) {
+        let c = &node.capacity;
+        let p = pools.entry(c.arch.as_str()).or_default();
+        let free = rooms.free(id, c);
+        p.arch.clone_from(&c.arch);
+        p.nodes += 1;
+        p.cpu_milli += u64::from(c.cpu_milli);
+        p.cpu_free_milli += free.cpu_milli;
+        p.memory_bytes = p.memory_bytes.saturating_add(c.memory_bytes);
+        p.memory_free_bytes = p.memory_free_bytes.saturating_add(free.memory_bytes);
+        p.node_cpu_milli = p.node_cpu_milli.max(c.cpu_milli);
+        p.node_memory_bytes = p.node_memory_bytes.max(c.memory_bytes);
+    }
+    let shares = vos.iter().filter_map(|vo| facts.shares.get(vo)).map(|s| {
+        let left = rooms.left(s);
+        ShareRoom { vo: s.vo.clone(), cpu_milli: left.cpu_milli, memory_bytes: left.memory_bytes }
+    });
+    SiteCapacity {
+        pools: pools.into_values().collect(),
+        waiting: table.active().map(|p| p.waiting.len() as u32).sum(),
+        shares: shares.collect(),
+    }
+}
+
+/// Chooses nodes for what waits. Records to be journalled before anything is sent.
+pub fn plan(table: &HostTable, facts: &Facts, now: Millis) -> Vec<HostRecord> {
+    let mut pass = Pass { facts, now, rooms: Rooms::count(table), out: Vec::new() };
+    let mut placements: Vec<&Placement> =
+        table.active().filter(|p| !p.waiting.is_empty() && !p.forgotten).collect();
+    placements.sort_by_key(|p| (p.open(), p.since));
+    for p in placements {
+        pass.placement(p);
+    }
+    pass.out
+}
+
+struct Pass<'a> {
+    facts: &'a Facts,
+    now: Millis,
+    rooms: Rooms,
+    out: Vec<HostRecord>,
+}
+
+impl Pass<'_> {
+    fn placement(&mut self, p: &Placement) {
+        let mut waiting = p.waiting.iter().copied().peekable();
+        let mut last_serial = p.last_serial;
+        let mut used: BTreeMap<u32, u32> = BTreeMap::new();
+        while let Some(first) = waiting.peek().copied() {
+            let Some(task) = p.units.get(&first).map(|h| h.task) else { break };
+            let Some(r) = p.tasks.get(&task).map(|t| &t.spec.resources) else { break };
+            // A batch is of one task and one attempt, as a request to a node is.
+            let attempt = p.units.get(&first).map_or(0, |h| h.attempt);
+            let like = |u: &u32| {
+                p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt)
+            };
+            let (serial, room) = match self.known(p, r, &used) {
+                Some(found) => found,
+                None => match self.open(p, r, last_serial, p.waiting.len() as u32) {
+                    Some(found) => {
+                        last_serial += 1;
+                        found
+                    }
+                    None => break,
+                },
+            };
+            let room = room.min(BATCH_MAX as u32);
+            let mut batch = Vec::new();
+            while (batch.len() as u32) < room
+                && let Some(unit) = waiting.next_if(like)
+            {
+                batch.push(unit);
+            }
+            *used.entry(serial).or_default() += batch.len() as u32;
+            if let Some(e) = p.envelopes.get(&serial) {
+                let now = e.slots.min(e.open.len() as u32 + used.get(&serial).copied().unwrap_or(0));
+                let more = now.saturating_sub(e.busy()).min(batch.len() as u32);
+                self.rooms.take(&e.node, &p.vo, more, e.cpu_milli, e.memory_bytes);
+            }
+            let units = runs::pack(batch);
+            self.out.push(HostRecord::Sent { job: p.job.clone(), serial, units });
+        }
+    }
+
+    /// An envelope that takes units now, and how many.
+    fn known(&self, p: &Placement, r: &Resources, used: &BTreeMap<u32, u32>) -> Option<(u32, u32)> {
+        for (serial, e) in &p.envelopes {
+            let Some(node) = self.facts.nodes.get(&e.node) else { continue };
+            let fits = node.boot.as_deref() == Some(e.boot.as_str())
+                && e.cpu_milli == r.cpu_milli
+                && e.memory_bytes == r.memory_bytes
+                && !self.is_broken(&p.job, &e.node);
+            if !fits {
+                continue;
+            }
+            let mine = used.get(serial).copied().unwrap_or(0);
+            let open = e.open.len() as u32 + mine;
+            let slots = e.slots.saturating_sub(open);
+            if slots > 0 {
+                let free = fit(self.rooms.free(&e.node, &node.capacity), r).min(self.share(p, r));
+                if free.min(slots) > 0 {
+                    return Some((*serial, free.min(slots)));
+                }
+                continue;
+            }
+            let ahead = self.facts.pace.ahead(&(p.job.clone(), *serial), self.now);
+            let beyond = (e.slots + ahead).saturating_sub(open);
+            if beyond > 0 {
+                return Some((*serial, beyond));
+            }
+        }
+        None
+    }
+
+    /// A new envelope on the node with most room.
+    fn open(&mut self, p: &Placement, r: &Resources, last: u32, wanted: u32) -> Option<(u32, u32)> {
+        let share = self.share(p, r);
+        let best = self
+            .facts
+            .nodes
+            .iter()
+            .filter(|(_, n)| r.arch.as_ref().is_none_or(|a| *a == n.capacity.arch))
+            .filter(|(id, _)| !self.is_broken(&p.job, id))
+            .filter(|(id, _)| {
+                let open = |e: &&crate::state::host::Envelope| e.node == **id && !e.open.is_empty();
+                p.envelopes.values().filter(open).count() < ENVELOPES_MAX
+            })
+            .filter_map(|(id, n)| {
+                let boot = n.boot.as_ref()?;
+                let free = fit(self.rooms.free(id, &n.capacity), r).min(share);
+                (free > 0).then_some((free, id, boot))
+            })
+            // Of equals the first by name.
+            .max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
+        let (free, node, boot) = (best.0, best.1.clone(), best.2.clone());
+        let slots = free.min(wanted.max(1)).min(SLOTS_MAX);
+        let serial = last + 1;
+        self.rooms.take(&node, &p.vo, slots, r.cpu_milli, r.memory_bytes);
+        let job = p.job.clone();
+        let (cpu_milli, memory_bytes) = (r.cpu_milli, r.memory_bytes);
+        self.out.push(HostRecord::Opened {
+            job, serial, node, boot, slots, cpu_milli, memory_bytes,
+        });
+        Some((serial, slots))
+    }
+
+    fn share(&self, p: &Placement, r: &Resources) -> u32 {
+        self.facts.shares.get(&p.vo).map_or(0, |s| fit(self.rooms.left(s), r))
+    }
+
+    fn is_broken(&self, job: &JobId, node: &NodeId) -> bool {
+        self.facts.broken.get(&(job.clone(), node.clone())).is_some_and(|t| *t > self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

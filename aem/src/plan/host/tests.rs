@@ -1,0 +1,127 @@
+use super::*;
+use crate::testing;
+use xos_api::aem::{TaskSpec, UnitRun};
+use xos_base::SiteId;
+
+const GIB: u64 = 1 << 30;
+
+fn facts(nodes: &[(&str, u32)]) -> Facts {
+    let mut f = Facts::default();
+    for (name, cpu_milli) in nodes {
+        let capacity = Capacity {
+            cpu_milli: *cpu_milli,
+            memory_bytes: 64 * GIB,
+            arch: "x86_64".into(),
+        };
+        let view = NodeView { capacity, key: String::new(), boot: Some("b".into()) };
+        f.nodes.insert(name.parse().unwrap(), view);
+    }
+    let vo: VoId = "demo.rennes".parse().unwrap();
+    let share = ShareRoom { vo: vo.clone(), cpu_milli: 1_000_000, memory_bytes: 1000 * GIB };
+    f.shares.insert(vo, share);
+    f
+}
+
+fn took(table: &mut HostTable, job: &str, count: u32, cpu_milli: u32) {
+    let mut spec = TaskSpec { name: "main".into(), ..testing::spec(&[("m", "0", &[])]).tasks[0].clone() };
+    spec.resources.cpu_milli = cpu_milli;
+    table.apply(&HostRecord::Took {
+        job: job.parse().unwrap(),
+        at: Millis(0),
+        vo: "demo.rennes".parse().unwrap(),
+        member: Box::new(testing::alice()),
+        mandate: "m".into(),
+        task: 0,
+        task_first: 0,
+        spec: Box::new(spec),
+        units: vec![UnitRun { first: 0, count }],
+        attempt: 0,
+        want_output: false,
+    });
+}
+
+fn table() -> HostTable {
+    HostTable::new("rennes".parse::<SiteId>().unwrap())
+}
+
+/// Each envelope opened (node, slots) and each batch sent (serial, units).
+fn shown(records: &[HostRecord]) -> Vec<String> {
+    records
+        .iter()
+        .map(|r| match r {
+            HostRecord::Opened { serial, node, slots, .. } => format!("open {serial} {node} {slots}"),
+            HostRecord::Sent { serial, units, .. } => {
+                format!("send {serial} {}", units.iter().map(|u| u.count).sum::<u32>())
+            }
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+fn run(t: &mut HostTable, f: &Facts, now: u64) -> Vec<String> {
+    let records = plan(t, f, Millis(now));
+    for r in &records {
+        t.apply(r);
+    }
+    shown(&records)
+}
+
+#[test]
+fn units_fill_nodes_and_no_more() {
+    let f = facts(&[("n1.rennes", 2000), ("n2.rennes", 4000)]);
+    let mut t = table();
+    took(&mut t, "1.rennes", 10, 1000);
+    assert_eq!(
+        run(&mut t, &f, 1),
+        ["open 1 n2.rennes 4", "send 1 4", "open 2 n1.rennes 2", "send 2 2"]
+    );
+    assert_eq!(run(&mut t, &f, 2), [""; 0], "a full node got more");
+    let c = capacity(&t, &f, &[]);
+    assert_eq!((c.pools[0].cpu_free_milli, c.waiting), (0, 4));
+}
+
+#[test]
+fn what_ends_fast_is_sent_ahead_in_batches() {
+    let mut f = facts(&[("n1.rennes", 2000)]);
+    let mut t = table();
+    took(&mut t, "1.rennes", 1000, 1000);
+    assert_eq!(run(&mut t, &f, 1), ["open 1 n1.rennes 2", "send 1 2"]);
+    f.pace.ended(("1.rennes".parse().unwrap(), 1), 300, Millis(10));
+    assert_eq!(run(&mut t, &f, 11), ["send 1 300"]);
+    let c = capacity(&t, &f, &[]);
+    assert_eq!(c.pools[0].cpu_free_milli, 0, "units ahead count only as far as they run");
+}
+
+#[test]
+fn a_vo_stays_in_its_share() {
+    let mut f = facts(&[("n1.rennes", 8000)]);
+    f.shares.values_mut().for_each(|s| s.cpu_milli = 3000);
+    let mut t = table();
+    took(&mut t, "1.rennes", 10, 1000);
+    assert_eq!(run(&mut t, &f, 1), ["open 1 n1.rennes 3", "send 1 3"]);
+    f.shares.clear();
+    took(&mut t, "2.rennes", 1, 1000);
+    assert_eq!(run(&mut t, &f, 2), [""; 0], "a VO without a share ran");
+}
+
+#[test]
+fn whoever_has_least_running_comes_first() {
+    let f = facts(&[("n1.rennes", 2000)]);
+    let mut t = table();
+    took(&mut t, "1.rennes", 1, 1000);
+    run(&mut t, &f, 1);
+    took(&mut t, "1.rennes", 9, 1000);
+    took(&mut t, "2.rennes", 1, 1000);
+    assert_eq!(plan(&t, &f, Millis(2)).len(), 2);
+    let first = &plan(&t, &f, Millis(2))[0];
+    assert!(matches!(first, HostRecord::Opened { job, .. } if job.number == 2), "{first:?}");
+}
+
+#[test]
+fn a_node_that_was_not_listed_yet_gets_nothing() {
+    let mut f = facts(&[("n1.rennes", 2000)]);
+    f.nodes.values_mut().for_each(|n| n.boot = None);
+    let mut t = table();
+    took(&mut t, "1.rennes", 1, 1000);
+    assert_eq!(run(&mut t, &f, 1), [""; 0]);
+}

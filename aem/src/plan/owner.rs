@@ -1,0 +1,238 @@
+//! Which sites are asked to run an owner's queued units.
+
+use super::pace::Pace;
+use super::room::{self, Room};
+use crate::state::job::Job;
+use crate::state::record::JobRecord;
+use crate::state::runs;
+use crate::state::JobTable;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
+use xos_base::{Millis, SiteId, VoId};
+
+/// Most jobs looked at in one pass, oldest first.
+pub const JOBS_PER_PASS: usize = 1000;
+/// A job is not given up for lack of room before it is this old: nodes may still be connecting.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of a site.
+#[derive(Clone, Debug, Default)]
+pub struct SiteView {
+    /// Its events stream is open, so that it can be asked.
+    pub connected: bool,
+    /// The room that it last told of.
+    pub capacity: SiteCapacity,
+}
+
+/// Where units of which task were, for [`Pace`] and holds.
+pub type At = (u64, usize, SiteId);
+
+/// Everything that the choice looks at besides the jobs.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The sites.
+    pub sites: BTreeMap<SiteId, SiteView>,
+    /// The sites that serve each VO; a VO that is not in it is not known yet.
+    pub serving: HashMap<VoId, Vec<SiteId>>,
+    /// How fast units end.
+    pub pace: Pace<At>,
+    /// Sites that said "later", until when they are not asked again.
+    pub holds: HashMap<At, Millis>,
+    /// When this core began to hear of nodes and sites.
+    pub since: Millis,
+}
+
+/// Chooses sites for what is queued. Records to be journalled before anybody is asked.
+pub fn plan(table: &JobTable, facts: &Facts, now: Millis) -> Vec<JobRecord> {
+    let mut jobs: Vec<&Job> =
+        table.ready().filter(|j| j.mandate.is_some()).take(JOBS_PER_PASS).collect();
+    // Whoever has least running comes first.
+    jobs.sort_by_key(|j| (j.tally.out(), j.number));
+    let mut pass = Pass { table, facts, now, out: Vec::new(), given: BTreeMap::new() };
+    for job in jobs {
+        let Some(serving) = facts.serving.get(&job.spec.vo) else { continue };
+        for task in 0..job.tasks.len() {
+            if job.tasks[task].tally.queued() > 0 {
+                pass.task(job, task, serving);
+            }
+        }
+    }
+    pass.out
+}
+
+struct Pass<'a> {
+    table: &'a JobTable,
+    facts: &'a Facts,
+    now: Millis,
+    out: Vec<JobRecord>,
+    /// What this pass has given to sites already.
+    given: BTreeMap<SiteId, crate::state::load::Load>,
+}
+
+impl Pass<'_> {
+    fn task(&mut self, job: &Job, task: usize, serving: &[SiteId]) {
+        let Some(spec) = job.task_spec(task) else { return };
+        let mut allowed: Vec<(SiteId, u32)> = Vec::new();
+        let mut refusals: Vec<(Option<SiteId>, Refusal)> = Vec::new();
+        for site in candidates(job, serving) {
+            match self.judge(job, task, spec, site) {
+                Ok(room) => {
+                    let key = (job.number, task, site.clone());
+                    let pending = self.pending(site).units;
+                    let ahead = self.facts.pace.ahead(&key, self.now).saturating_sub(pending);
+                    allowed.push((site.clone(), room.now.max(ahead)));
+                }
+                Err(r) => refusals.push((Some(site.clone()), r)),
+            }
+        }
+        if allowed.is_empty() {
+            if refusals.is_empty() {
+                refusals.push((None, nobody(job)));
+            }
+            return self.refuse(job, task, refusals);
+        }
+        self.offer(job, task, spec, allowed);
+    }
+
+    fn pending(&self, site: &SiteId) -> crate::state::load::Load {
+        let mut load = self.table.load(site);
+        if let Some(given) = self.given.get(site) {
+            load.units += given.units;
+            load.cpu_milli += given.cpu_milli;
+            load.memory_bytes += given.memory_bytes;
+        }
+        load
+    }
+
+    fn judge(
+        &self,
+        job: &Job,
+        task: usize,
+        spec: &TaskSpec,
+        site: &SiteId,
+    ) -> Result<Room, Refusal> {
+        let said = |r: &&Reason| {
+            r.site.as_ref() == Some(site) && r.task.as_deref() == Some(spec.name.as_str())
+        };
+        let refused = self.table.site_number(site).is_some_and(|n| {
+            job.tasks.get(task).is_some_and(|t| t.refused_by.contains(&n))
+        });
+        if refused {
+            let last = job.reasons.iter().rev().find(said);
+            return Err(Refusal {
+                rule: last.map_or_else(|| "site-policy".to_owned(), |r| r.rule.clone()),
+                text: last.map_or_else(|| "it refused".to_owned(), |r| r.text.clone()),
+                later: false,
+            });
+        }
+        if self.facts.holds.get(&(job.number, task, site.clone())).is_some_and(|t| *t > self.now) {
+            let last = job.reasons.iter().rev().find(said);
+            return Err(Refusal {
+                rule: last.map_or_else(|| "busy".to_owned(), |r| r.rule.clone()),
+                text: last.map_or_else(|| "it said later".to_owned(), |r| r.text.clone()),
+                later: true,
+            });
+        }
+        let view = self.facts.sites.get(site).filter(|v| v.connected).ok_or_else(|| Refusal {
+            rule: "unreachable".to_owned(),
+            text: "its core does not answer now".to_owned(),
+            later: true,
+        })?;
+        let share = view.capacity.shares.iter().find(|s| s.vo == job.spec.vo);
+        room::judge(&view.capacity, share, &spec.resources, self.pending(site))
+    }
+
+    fn offer(&mut self, job: &Job, task: usize, spec: &TaskSpec, mut allowed: Vec<(SiteId, u32)>) {
+        let tally = job.tasks[task].tally;
+        let at_once = spec.array.at_once().map_or(u32::MAX, |n| n.saturating_sub(tally.out()));
+        let mut left = tally.queued().min(at_once);
+        let mut sum: u64 = allowed.iter().map(|(_, n)| u64::from(*n)).sum();
+        if sum == 0 {
+            if tally.out() == 0 && left > 0 {
+                let text = "all processors that it may use are in use".to_owned();
+                let busy = Refusal { rule: "busy".to_owned(), text, later: true };
+                self.note(job, task, None, &busy);
+            }
+            return;
+        }
+        // The site with most room first; each in proportion to its room.
+        allowed.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let (attempt, units) = job.queued(task, left.min(HOST_BATCH_MAX * 4));
+        let mut units = units.into_iter();
+        left = left.min(units.len() as u32);
+        for (site, room) in allowed {
+            if left == 0 || room == 0 {
+                break;
+            }
+            let part = (u64::from(left) * u64::from(room)).div_ceil(sum.max(1));
+            let part = u32::try_from(part).unwrap_or(left).min(room).min(left).min(HOST_BATCH_MAX);
+            let batch: Vec<u32> = units.by_ref().take(part as usize).collect();
+            left -= batch.len() as u32;
+            sum -= u64::from(room);
+            let given = self.given.entry(site.clone()).or_default();
+            given.units += batch.len() as u32;
+            given.cpu_milli += u64::from(spec.resources.cpu_milli) * batch.len() as u64;
+            given.memory_bytes += spec.resources.memory_bytes * batch.len() as u64;
+            let units = runs::pack(batch);
+            let (job, task) = (job.number, task as u16);
+            self.out.push(JobRecord::Offered { job, task, site, units, attempt });
+        }
+    }
+
+    /// Nobody can now: says why, and gives up when nobody ever can.
+    fn refuse(&mut self, job: &Job, task: usize, refusals: Vec<(Option<SiteId>, Refusal)>) {
+        let old_enough = self.now.since(job.submitted) >= PATIENCE
+            && self.now.since(self.facts.since) >= PATIENCE;
+        let by_sites = job.tasks[task].refused_by.len();
+        let never = refusals.iter().all(|(_, r)| !r.later);
+        for (site, r) in &refusals {
+            self.note(job, task, site.as_ref(), r);
+        }
+        if never && (old_enough || by_sites == refusals.len()) {
+            let (_, units) = job.queued(task, u32::MAX);
+            self.out.push(JobRecord::Refused {
+                job: job.number,
+                units: runs::pack(units),
+                at: self.now,
+            });
+        }
+    }
+
+    /// Records a reason, unless it is known already.
+    fn note(&mut self, job: &Job, task: usize, site: Option<&SiteId>, r: &Refusal) {
+        let name = job.task_spec(task).map(|t| t.name.clone());
+        let known = job.reasons.iter().any(|k| {
+            k.site.as_ref() == site && k.rule == r.rule && k.task == name && k.text == r.text
+        });
+        if !known {
+            self.out.push(JobRecord::Noted {
+                job: job.number,
+                reason: Reason {
+                    at: self.now,
+                    site: site.cloned(),
+                    rule: r.rule.clone(),
+                    text: r.text.clone(),
+                    task: name,
+                },
+            });
+        }
+    }
+}
+
+fn candidates<'a>(job: &'a Job, serving: &'a [SiteId]) -> impl Iterator<Item = &'a SiteId> {
+    serving.iter().filter(|s| job.spec.sites.is_empty() || job.spec.sites.contains(s))
+}
+
+fn nobody(job: &Job) -> Refusal {
+    let text = if job.spec.sites.is_empty() {
+        format!("no site serves {} now", job.spec.vo)
+    } else {
+        let names: Vec<&str> = job.spec.sites.iter().map(SiteId::as_str).collect();
+        format!("none of the sites asked for ({}) serves {}", names.join(", "), job.spec.vo)
+    };
+    Refusal { rule: "no-share".to_owned(), text, later: false }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use super::*;
+use crate::testing;
+use xos_api::aem::{Pool, UnitRun};
+
+const GIB: u64 = 1 << 30;
+
+fn site(name: &str) -> SiteId {
+    name.parse().unwrap()
+}
+
+fn view(nodes: u32, cpu: u32, free: u64) -> SiteView {
+    let pool = Pool {
+        arch: "x86_64".into(),
+        nodes,
+        cpu_milli: u64::from(cpu) * u64::from(nodes),
+        cpu_free_milli: free,
+        memory_bytes: 64 * GIB,
+        memory_free_bytes: 64 * GIB,
+        node_cpu_milli: cpu,
+        node_memory_bytes: 64 * GIB,
+    };
+    let capacity = SiteCapacity { pools: vec![pool], ..Default::default() };
+    SiteView { connected: true, capacity }
+}
+
+fn facts(sites: &[(&str, SiteView)]) -> Facts {
+    let mut f = Facts::default();
+    for (name, v) in sites {
+        f.sites.insert(site(name), v.clone());
+    }
+    let names = sites.iter().map(|(n, _)| site(n)).collect();
+    f.serving.insert("demo.rennes".parse().unwrap(), names);
+    f
+}
+
+fn table(array: &str, change: impl FnOnce(&mut xos_api::aem::JobSpec)) -> JobTable {
+    let mut spec = testing::spec(&[("main", array, &[])]);
+    change(&mut spec);
+    let mut t = JobTable::new(site("rennes"));
+    t.apply(&JobRecord::Submitted {
+        job: 1,
+        at: Millis(0),
+        spec: Box::new(spec),
+        member: Box::new(testing::alice()),
+        proof: None,
+        watched: false,
+    });
+    t.apply(&JobRecord::Mandated { job: 1, mandate: "m".into() });
+    t
+}
+
+fn offers(records: &[JobRecord]) -> Vec<(String, u32)> {
+    records
+        .iter()
+        .filter_map(|r| match r {
+            JobRecord::Offered { site, units, .. } => {
+                Some((site.to_string(), units.iter().map(|u| u.count).sum()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn units_are_spread_by_free_room() {
+    let f = facts(&[("rennes", view(2, 4000, 2000)), ("pisa", view(2, 4000, 6000))]);
+    let t = table("0-99", |_| {});
+    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 6), ("rennes".into(), 2)]);
+    let t = table("0-3", |_| {});
+    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 3), ("rennes".into(), 1)]);
+}
+
+#[test]
+fn what_waits_at_a_site_is_not_offered_its_room_again() {
+    let f = facts(&[("rennes", view(1, 4000, 4000))]);
+    let mut t = table("0-99", |_| {});
+    for r in plan(&t, &f, Millis(1)) {
+        t.apply(&r);
+    }
+    assert_eq!(plan(&t, &f, Millis(2)), [], "the same room was given twice");
+}
+
+#[test]
+fn short_units_go_ahead_and_arrays_keep_their_limit() {
+    let mut f = facts(&[("rennes", view(1, 4000, 0))]);
+    f.pace.ended((1, 0, site("rennes")), 50, Millis(1000));
+    let t = table("0-99", |_| {});
+    assert_eq!(offers(&plan(&t, &f, Millis(1001))), [("rennes".into(), 50)]);
+    let t = table("0-99%3", |_| {});
+    assert_eq!(offers(&plan(&t, &f, Millis(1001))), [("rennes".into(), 3)]);
+}
+
+#[test]
+fn only_allowed_and_serving_sites_are_asked() {
+    let f = facts(&[("rennes", view(1, 4000, 4000)), ("pisa", view(1, 4000, 4000))]);
+    let t = table("0", |s| s.sites = vec![site("pisa")]);
+    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 1)]);
+    let t = table("0", |s| s.sites = vec![site("nowhere")]);
+    let later = Millis(PATIENCE.as_millis() as u64 + 1);
+    let out = plan(&t, &f, later);
+    assert!(matches!(&out[0], JobRecord::Noted { reason, .. } if reason.rule == "no-share"));
+    assert!(matches!(&out[1], JobRecord::Refused { .. }));
+}
+
+#[test]
+fn an_impossible_request_is_refused_with_every_sites_reason() {
+    let f = facts(&[("rennes", view(1, 2000, 2000)), ("pisa", view(1, 4000, 4000))]);
+    let mut t = table("0-1", |s| s.tasks[0].resources.cpu_milli = 8000);
+    let early = plan(&t, &f, Millis(1));
+    assert!(!early.iter().any(|r| matches!(r, JobRecord::Refused { .. })), "nodes may yet come");
+    for r in plan(&t, &f, Millis(PATIENCE.as_millis() as u64)) {
+        t.apply(&r);
+    }
+    let job = t.job(1).unwrap();
+    assert_eq!(job.state.word(), "failed");
+    let why: Vec<String> = job
+        .reasons
+        .iter()
+        .map(|r| format!("{} {}", r.site.as_ref().unwrap(), r.text))
+        .collect();
+    assert_eq!(
+        why,
+        [
+            "rennes 8 processors are asked for, its largest node has 2",
+            "pisa 8 processors are asked for, its largest node has 4"
+        ]
+    );
+}
+
+#[test]
+fn a_site_that_refused_for_good_is_not_asked_again() {
+    let f = facts(&[("rennes", view(1, 4000, 4000)), ("pisa", view(1, 8000, 8000))]);
+    let mut t = table("0", |_| {});
+    for r in plan(&t, &f, Millis(1)) {
+        t.apply(&r);
+    }
+    t.apply(&JobRecord::Returned {
+        job: 1,
+        site: site("pisa"),
+        units: vec![UnitRun { first: 0, count: 1 }],
+        attempt: 0,
+        at: Millis(2),
+        refusal: Refusal { rule: "site-policy".into(), text: "no alice".into(), later: false },
+    });
+    assert_eq!(offers(&plan(&t, &f, Millis(3))), [("rennes".into(), 1)]);
+}
+
+#[test]
+fn a_site_that_does_not_answer_is_a_reason_and_not_asked() {
+    let mut f = facts(&[("pisa", view(1, 4000, 4000))]);
+    f.sites.get_mut(&site("pisa")).unwrap().connected = false;
+    let mut t = table("0", |_| {});
+    for r in plan(&t, &f, Millis(60_000)) {
+        t.apply(&r);
+    }
+    let job = t.job(1).unwrap();
+    assert_eq!((job.state.word(), job.reasons[0].rule.as_str()), ("queued", "unreachable"));
+    assert_eq!(plan(&t, &f, Millis(61_000)), [], "the same reason is journalled over and over");
+}

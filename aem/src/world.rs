@@ -1,0 +1,177 @@
+//! What the job service asks of others: the VO service, the VO's home, other cores, its nodes.
+//! One trait, so that tests put machines of their own in their place.
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use tokio::sync::broadcast;
+use xos_api::Done;
+use xos_api::aem::{
+    AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, OutputPart,
+};
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::node::SetTicket;
+use xos_api::node::units::{
+    EndEnvelope, Envelopes, KillUnits, ListEnvelopes, StartUnits, UnitOutput, UnitsTaken,
+};
+use xos_api::vom::{ServedVo, ServedVos, VoSnapshot, VoView};
+use xos_base::{Error, JobId, Millis, NodeId, SiteId, VoId};
+use xos_net::{Grid, NodeChange, Nodes, submission, ticket};
+
+/// The rest of the world, for the job service.
+#[async_trait]
+pub trait World: Send + Sync + 'static {
+    /// The VOs served here.
+    async fn served(&self) -> Result<Vec<ServedVo>, Error>;
+    /// A VO as known here.
+    async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error>;
+    /// Checks a signed submission to this site; gives the digest of its job's description.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error>;
+    /// The mandate for a job, from the VO's home.
+    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error>;
+    /// Checks a mandate.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error>;
+    /// A ticket for a node, from the VO's home.
+    async fn ticket(&self, home: &SiteId, request: IssueTicket) -> Result<IssuedTicket, Error>;
+    /// Asks another core to run units.
+    async fn host_units(&self, site: &SiteId, request: HostUnits) -> Result<HostReply, Error>;
+    /// Asks another core to end units.
+    async fn cancel_hosted(&self, site: &SiteId, request: CancelHosted) -> Result<Done, Error>;
+    /// Reads output kept at another core's nodes.
+    async fn host_output(&self, site: &SiteId, request: HostOutput) -> Result<OutputPart, Error>;
+    /// Listens to another core.
+    async fn host_events(
+        &self,
+        site: &SiteId,
+        request: HostEvents,
+    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error>;
+    /// Tells another core what is stored here.
+    async fn ack_hosted(&self, site: &SiteId, request: AckHosted) -> Result<Done, Error>;
+    /// Nodes that come and go.
+    fn node_changes(&self) -> broadcast::Receiver<NodeChange>;
+    /// The nodes that are connected.
+    fn connected(&self) -> Vec<NodeId>;
+    /// What a node has.
+    async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error>;
+    /// Sends units to a node.
+    async fn start_units(&self, node: &NodeId, request: StartUnits) -> Result<UnitsTaken, Error>;
+    /// Ends units on a node.
+    async fn kill_units(&self, node: &NodeId, request: KillUnits) -> Result<Done, Error>;
+    /// Ends an envelope.
+    async fn end_envelope(&self, node: &NodeId, request: EndEnvelope) -> Result<Done, Error>;
+    /// Reads output on a node.
+    async fn unit_output(&self, node: &NodeId, request: UnitOutput) -> Result<OutputPart, Error>;
+    /// Renews a node's ticket.
+    async fn set_ticket(&self, node: &NodeId, request: SetTicket) -> Result<Done, Error>;
+}
+
+/// The real world: this core's [`Grid`] and [`Nodes`].
+#[derive(Clone)]
+pub struct GridWorld {
+    grid: Grid,
+    nodes: Nodes,
+}
+
+impl GridWorld {
+    /// Over the core's own connections.
+    pub fn new(grid: Grid, nodes: Nodes) -> GridWorld {
+        GridWorld { grid, nodes }
+    }
+}
+
+#[async_trait]
+impl World for GridWorld {
+    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
+        self.grid.call(self.grid.site(), ServedVos {}).await
+    }
+
+    async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
+        self.grid.call(self.grid.site(), VoView { vo: vo.clone() }).await
+    }
+
+    fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error> {
+        let (member, s) = submission::verify(self.grid.trust(), jws, now)?;
+        if s.owner != *self.grid.site() || s.vo != *vo || member.vo != *vo {
+            return Err(Error::unauthenticated(format!(
+                "the signed submission is for {} at {}, not for {vo} at {}",
+                s.vo,
+                s.owner,
+                self.grid.site()
+            )));
+        }
+        Ok(s.digest)
+    }
+
+    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error> {
+        self.grid.call(&vo.site(), IssueMandate { job, vo: vo.clone(), proof }).await
+    }
+
+    fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error> {
+        ticket::verify_mandate(self.grid.trust(), jws, now)
+    }
+
+    async fn ticket(&self, home: &SiteId, request: IssueTicket) -> Result<IssuedTicket, Error> {
+        self.grid.call(home, request).await
+    }
+
+    async fn host_units(&self, site: &SiteId, request: HostUnits) -> Result<HostReply, Error> {
+        self.grid.call(site, request).await
+    }
+
+    async fn cancel_hosted(&self, site: &SiteId, request: CancelHosted) -> Result<Done, Error> {
+        self.grid.call(site, request).await
+    }
+
+    async fn host_output(&self, site: &SiteId, request: HostOutput) -> Result<OutputPart, Error> {
+        self.grid.call(site, request).await
+    }
+
+    async fn host_events(
+        &self,
+        site: &SiteId,
+        request: HostEvents,
+    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
+        self.grid.subscribe(site, request).await
+    }
+
+    async fn ack_hosted(&self, site: &SiteId, request: AckHosted) -> Result<Done, Error> {
+        self.grid.call(site, request).await
+    }
+
+    fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
+        self.nodes.changes()
+    }
+
+    fn connected(&self) -> Vec<NodeId> {
+        self.nodes.connected()
+    }
+
+    async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {
+        self.nodes.call(node, ListEnvelopes {}).await
+    }
+
+    async fn start_units(&self, node: &NodeId, request: StartUnits) -> Result<UnitsTaken, Error> {
+        self.nodes.call(node, request).await
+    }
+
+    async fn kill_units(&self, node: &NodeId, request: KillUnits) -> Result<Done, Error> {
+        self.nodes.call(node, request).await
+    }
+
+    async fn end_envelope(&self, node: &NodeId, request: EndEnvelope) -> Result<Done, Error> {
+        self.nodes.call(node, request).await
+    }
+
+    async fn unit_output(&self, node: &NodeId, request: UnitOutput) -> Result<OutputPart, Error> {
+        self.nodes.call(node, request).await
+    }
+
+    async fn set_ticket(&self, node: &NodeId, request: SetTicket) -> Result<Done, Error> {
+        self.nodes.call(node, request).await
+    }
+}

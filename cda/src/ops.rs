@@ -1,0 +1,107 @@
+//! The operations, and which requests they serve.
+
+mod certificates;
+mod machines;
+mod mandates;
+mod people;
+mod sign_in;
+mod sites;
+
+pub use people::create_administrator;
+pub(crate) use sites::{check_descriptor, update_site};
+
+use crate::{Inner, audit};
+use std::net::IpAddr;
+use std::sync::Arc;
+use xos_api::cda::{
+    AcceptTrust, CompleteTrust, CreateJoinToken, CreatePerson, ForgetSite, IssueCertificate,
+    IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines, ListPeople, ListSites,
+    OfferTrust, ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson,
+    SignIn, SignInOptions, WhoAmI,
+};
+use xos_api::site::GetSite;
+use xos_net::{Caller, Peer, Router};
+
+/// Who asks, for the audit.
+trait Asker {
+    fn phrase(&self) -> String;
+}
+
+fn at(address: Option<IpAddr>) -> String {
+    address.map_or_else(String::new, |a| format!(" at {a}"))
+}
+
+impl Asker for Caller {
+    fn phrase(&self) -> String {
+        format!("{}{}", self.describe(), at(self.address()))
+    }
+}
+
+impl Asker for Peer {
+    fn phrase(&self) -> String {
+        format!("somebody{}", at(self.address))
+    }
+}
+
+/// `audited on|public Request => method, |request| object, |reply| outcome;` and `plain ...`.
+macro_rules! serve {
+    ($inner:ident, $router:ident;) => {};
+    ($inner:ident, $router:ident; plain $how:ident $request:ty => $f:ident; $($rest:tt)*) => {
+        let inner = $inner.clone();
+        $router.$how::<$request, _, _>(move |who, r| {
+            let inner = inner.clone();
+            async move { inner.$f(who, r).await }
+        });
+        serve!($inner, $router; $($rest)*);
+    };
+    ($inner:ident, $router:ident; audited $how:ident $request:ty => $f:ident, $about:expr,
+     $outcome:expr; $($rest:tt)*) => {
+        let inner = $inner.clone();
+        $router.$how::<$request, _, _>(move |who, r| {
+            let inner = inner.clone();
+            async move {
+                let about: fn(&$request) -> String = $about;
+                let (phrase, about) = (who.phrase(), about(&r));
+                let result = inner.$f(who, r).await;
+                audit::note(stringify!($f), &phrase, &about, &result, $outcome);
+                result
+            }
+        });
+        serve!($inner, $router; $($rest)*);
+    };
+}
+
+fn nothing<T>(_: &T) -> String {
+    String::new()
+}
+
+pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
+    serve!(inner, router;
+        plain public GetSite => site_descriptor;
+        plain public SignInOptions => sign_in_options;
+        plain on WhoAmI => who_am_i;
+        plain on ListPeople => list_people;
+        plain on ListMachines => list_machines;
+        plain on ListSites => list_sites;
+        plain on ReadOffer => read_offer;
+        audited public SignIn => sign_in, |r| r.user.clone(), |s| s.person.to_string();
+        audited public Register => register, |r| r.name.clone(), nothing;
+        audited on RenewToken => renew_token, nothing, |s| s.person.to_string();
+        audited on IssueToken => issue_token, |r| r.vo.to_string(), |t| t.audience.to_string();
+        audited on IssueCertificate => issue_certificate, |r| r.vo.to_string(),
+            |c| c.serial.clone();
+        audited on CreatePerson => create_person, |r| r.name.clone(), nothing;
+        audited on SetPerson => set_person, |r| format!("{r:?}"), nothing;
+        audited on SetPassword => set_password, |r| r.person.to_string(), nothing;
+        audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
+        audited on IssueTicket => issue_ticket, |r| r.node.to_string(), nothing;
+        audited on CreateJoinToken => create_join_token, |r| r.label.clone(), nothing;
+        audited public JoinMachine => join_machine, |r| r.token.node.to_string(), nothing;
+        audited on RenewMachine => renew_machine, nothing, |j| j.node.to_string();
+        audited on RemoveNode => remove_node, |r| r.node.to_string(), nothing;
+        audited on OfferTrust => offer_trust, |r| r.site.to_string(), nothing;
+        audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();
+        audited public CompleteTrust => complete_trust, |r| r.site.to_string(), nothing;
+        audited on ForgetSite => forget_site, |r| r.site.to_string(), nothing;
+    );
+}

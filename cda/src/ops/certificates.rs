@@ -1,0 +1,52 @@
+//! Certificates of members.
+
+use crate::{Inner, csr, issue, policy};
+use std::time::Duration;
+use xos_api::cda::{Certificate, IssueCertificate};
+use xos_api::vom::MembershipOf;
+use xos_base::{Error, Membership, Millis, PersonId, VoId};
+use xos_net::Caller;
+
+impl Inner {
+    /// What a credential for `person` in `vo` says now.
+    pub(crate) async fn membership(
+        &self,
+        vo: &VoId,
+        person: &PersonId,
+    ) -> Result<Membership, Error> {
+        let ask = MembershipOf { vo: vo.clone(), person: person.clone() };
+        let m = self.grid.call(&self.site, ask).await?;
+        if m.expires.is_some_and(|e| e <= self.now()) {
+            return Err(Error::denied(format!("the membership of {person} in {vo} has expired"))
+                .hint("ask an administrator of the VO"));
+        }
+        Ok(m)
+    }
+
+    pub(crate) async fn issue_certificate(
+        &self,
+        caller: Caller,
+        r: IssueCertificate,
+    ) -> Result<Certificate, Error> {
+        let now = self.now();
+        let renewal = self.config.renewal();
+        let grant = policy::may_enter(&caller, &r.vo, &self.site, renewal, now)?;
+        let key = csr::read(&r.csr_pem)?;
+        self.enabled(&grant).await?;
+        let m = self.membership(&r.vo, &grant.person).await?;
+        let narrowed = r.groups.is_some() || r.roles.is_some();
+        let m = policy::narrow(m, r.groups.as_deref(), r.roles.as_deref())?;
+        let life = Duration::from_secs(self.config.certificate_s);
+        let authority = self.keys.people();
+        let limits = [grant.until, m.expires.unwrap_or(grant.until), authority.span.until];
+        let until = limits.into_iter().fold(now.plus(life), Millis::min);
+        let signed_in = (!narrowed).then_some(grant.signed_in);
+        let issued = issue::member(&authority, &m, &key, signed_in, (now, until))?;
+        Ok(Certificate {
+            chain_pem: issued.chain_pem,
+            serial: issued.serial,
+            expires: issued.until,
+            renewable_until: signed_in.map(|_| grant.until),
+        })
+    }
+}

@@ -1,0 +1,152 @@
+//! Mandates: this member wants this job. Tickets: this node may act for this member.
+
+use crate::{Inner, policy};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+use xos_api::cda::{
+    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission, TICKET_LIFE_MAX_S,
+    TicketClaims,
+};
+use xos_api::vom::WhoServes;
+use xos_base::{Error, Membership, Millis, SiteId, VoId};
+use xos_net::Caller;
+use xos_net::caller::TokenClaims;
+use xos_net::sign::Kind;
+use xos_net::submission;
+use xos_net::ticket::verify_mandate;
+
+/// What a proof shows: the membership as it was signed, and the submission if that was the proof.
+struct Proved {
+    credential: Membership,
+    submission: Option<Submission>,
+}
+
+impl Inner {
+    pub(crate) async fn issue_mandate(
+        &self,
+        caller: Caller,
+        r: IssueMandate,
+    ) -> Result<String, Error> {
+        let owner = caller.core()?.clone();
+        if r.job.site != owner {
+            return Err(Error::denied(format!("job {} is not owned by site {owner}", r.job)));
+        }
+        self.is_home(&r.vo)?;
+        let now = self.now();
+        let proved = self.proved(&r.proof, &owner, now)?;
+        if proved.credential.vo != r.vo {
+            return Err(Error::denied(format!("the proof is not one for VO {}", r.vo)));
+        }
+        let current = self.membership(&r.vo, &proved.credential.person).await?;
+        if proved.credential.epoch < current.epoch {
+            return Err(Error::unauthenticated("the membership was narrowed after the sign-in")
+                .hint("sign in again and submit the job again"));
+        }
+        let membership = policy::still(current, &proved.credential)?;
+        if let Some(s) = &proved.submission {
+            self.spent.spend(&s.nonce, &membership.person, &r.job, now)?;
+        }
+        let until = now.plus(Duration::from_secs(self.config.mandate_s));
+        let mandate = Mandate {
+            job: r.job,
+            until: until.min(membership.expires.unwrap_or(until)),
+            membership,
+            owner,
+            digest: proved.submission.map(|s| s.digest),
+            issued: now,
+        };
+        self.keys.signer().sign(Kind::Mandate, &mandate)
+    }
+
+    fn is_home(&self, vo: &VoId) -> Result<(), Error> {
+        if vo.site() == self.site {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("VO {vo} has its home at site {}", vo.site()))
+            .hint("ask that site"))
+    }
+
+    fn proved(&self, proof: &MandateProof, owner: &SiteId, now: Millis) -> Result<Proved, Error> {
+        match proof {
+            MandateProof::Submission(jws) => {
+                let (credential, s) = submission::verify(&self.trust, jws, now)?;
+                if s.owner != *owner {
+                    return Err(Error::denied(format!(
+                        "the job was submitted to site {}, not {owner}",
+                        s.owner
+                    )));
+                }
+                Ok(Proved { credential, submission: Some(s) })
+            }
+            MandateProof::Token(token) => {
+                let credential = self.proved_by_token(token, owner, now)?;
+                Ok(Proved { credential, submission: None })
+            }
+        }
+    }
+
+    /// A member's token that this site issued for the owner: whoever gave it to the owner wanted
+    /// the owner to act.
+    fn proved_by_token(
+        &self,
+        token: &str,
+        owner: &SiteId,
+        now: Millis,
+    ) -> Result<Membership, Error> {
+        let refuse = |why: &str| Error::unauthenticated(format!("the token is no proof: {why}"));
+        let claims: TokenClaims = self.trust.verify(Kind::Token, token, &self.site)?;
+        if claims.iss != self.site || claims.aud != *owner {
+            return Err(refuse("it was issued for another site"));
+        }
+        if claims.exp <= now.secs() {
+            return Err(refuse("it has expired"));
+        }
+        let text = claims.membership.ok_or_else(|| refuse("it speaks for no member of a VO"))?;
+        let der = STANDARD.decode(text).map_err(|_| refuse("it is malformed"))?;
+        let m = Membership::from_der(&der).map_err(|e| refuse(&e.to_string()))?;
+        if m.person != claims.sub {
+            return Err(refuse("it does not fit together"));
+        }
+        Ok(m)
+    }
+
+    pub(crate) async fn issue_ticket(
+        &self,
+        caller: Caller,
+        r: IssueTicket,
+    ) -> Result<IssuedTicket, Error> {
+        let site = caller.core()?.clone();
+        if r.node.site() != site {
+            return Err(Error::denied(format!("node {} is not of site {site}", r.node)));
+        }
+        if r.node_key.len() != 64 || !r.node_key.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::invalid("node_key is not 64 hexadecimal digits"));
+        }
+        let now = self.now();
+        let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
+        let vo = mandate.membership.vo.clone();
+        self.is_home(&vo)?;
+        let serving = self.grid.call(&self.site, WhoServes { vo: vo.clone() }).await?;
+        if !serving.iter().any(|s| s.site == site) {
+            return Err(Error::denied(format!("site {site} does not serve VO {vo}"))
+                .hint("the site offers a share and the VO accepts it"));
+        }
+        let current = self.membership(&vo, &mandate.membership.person).await?;
+        let m = policy::still(current, &mandate.membership)?;
+        let expires = now
+            .plus(Duration::from_secs(TICKET_LIFE_MAX_S))
+            .min(mandate.until)
+            .min(m.expires.unwrap_or(mandate.until));
+        let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;
+        let claims = TicketClaims {
+            membership: STANDARD.encode(der),
+            node: r.node,
+            key: r.node_key.to_ascii_lowercase(),
+            job: mandate.job,
+            issued: now,
+            expires,
+        };
+        Ok(IssuedTicket { ticket: self.keys.signer().sign(Kind::Ticket, &claims)?, expires })
+    }
+}

@@ -1,0 +1,206 @@
+//! Signing in, and the tokens of a session.
+
+use crate::Inner;
+use crate::config::Registration;
+use crate::policy;
+use crate::registry::PersonRecord;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::net::IpAddr;
+use std::time::Duration;
+use xos_api::cda::{
+    IssueToken, PASSWORD_MAX, Password, RenewToken, SignIn, SignInOptions, SignInRules, SignedIn,
+    Token,
+};
+use xos_api::vom::Memberships;
+use xos_base::{Error, Membership, Millis, PersonId, SiteId};
+use xos_net::caller::TokenClaims;
+use xos_net::identity::hex;
+use xos_net::sign::Kind;
+use xos_net::{Caller, Peer};
+
+/// Longest name that is looked at, in bytes.
+const USER_MAX: usize = 128;
+
+/// The answer when somebody tried too often.
+pub(crate) fn limited(what: &str, wait: Duration) -> Error {
+    let seconds = wait.as_millis().div_ceil(1000);
+    Error::limited(format!("too many {what} in a short time"))
+        .hint(format!("wait {seconds} seconds, then try again"))
+}
+
+/// One answer for a wrong name and a wrong password.
+fn wrong() -> Error {
+    Error::unauthenticated("wrong name or password").hint("try again, or ask a site administrator")
+}
+
+impl Inner {
+    pub(crate) async fn sign_in_options(
+        &self,
+        _: Peer,
+        _: SignInOptions,
+    ) -> Result<SignInRules, Error> {
+        let open_registration = self.config.registration == Registration::Open;
+        Ok(SignInRules { site: self.site.clone(), open_registration })
+    }
+
+    pub(crate) async fn sign_in(&self, peer: Peer, r: SignIn) -> Result<SignedIn, Error> {
+        if r.user.len() > USER_MAX || r.password.0.len() > PASSWORD_MAX {
+            return Err(Error::invalid(format!(
+                "a name has at most {USER_MAX} bytes, a password {PASSWORD_MAX}"
+            )));
+        }
+        let audience = self.audience(r.audience)?;
+        let name = match r.user.split_once('@') {
+            None => r.user.as_str(),
+            Some((name, site)) if site == self.site.as_str() => name,
+            Some(_) => {
+                return Err(Error::invalid(format!("{:?} is not of site {}", r.user, self.site))
+                    .hint("people sign in at their own site"));
+            }
+        };
+        let attempt = self.attempt(name, peer.address)?;
+        // A malformed name is nobody's, and answered like one.
+        let person = self.site.person(name).ok();
+        let record = match &person {
+            Some(p) => self.person(p).await?.map(|f| f.value),
+            None => None,
+        };
+        let phc = record.as_ref().map(|r| r.password.clone());
+        let right = self.passwords.verify(r.password, phc).await;
+        if right.is_err() {
+            self.limiter.undo(&attempt);
+        }
+        let (Some(person), Some(record), true) = (person, record, right?) else {
+            return Err(wrong());
+        };
+        self.limiter.succeeded(attempt);
+        if record.disabled {
+            return Err(Error::denied(format!("{person} may not sign in here"))
+                .hint("ask a site administrator"));
+        }
+        // Tokens and certificates know it in whole seconds.
+        let at = Millis::from_secs(self.now().secs());
+        let mut signed_in = self.session(person, &record, audience, at)?;
+        if r.memberships {
+            let ask = Memberships { person: signed_in.person.clone() };
+            signed_in.memberships = Some(self.grid.call(&self.site, ask).await?);
+        }
+        Ok(signed_in)
+    }
+
+    fn attempt(
+        &self,
+        name: &str,
+        address: Option<IpAddr>,
+    ) -> Result<crate::state::limit::Attempt, Error> {
+        self.limiter
+            .attempt(name, address, self.now())
+            .map_err(|wait| limited("attempts to sign in", wait))
+    }
+
+    /// Checks a person's present password, within the same budgets as signing in.
+    pub(crate) async fn prove(
+        &self,
+        person: &PersonId,
+        address: Option<IpAddr>,
+        password: Password,
+        record: &PersonRecord,
+    ) -> Result<(), Error> {
+        if password.0.len() > PASSWORD_MAX {
+            return Err(wrong());
+        }
+        let attempt = self.attempt(person.name(), address)?;
+        let right = self.passwords.verify(password, Some(record.password.clone())).await;
+        if right.is_err() {
+            self.limiter.undo(&attempt);
+        }
+        if !right? {
+            return Err(Error::unauthenticated("the present password is wrong"));
+        }
+        self.limiter.succeeded(attempt);
+        Ok(())
+    }
+
+    /// A token is for this site, or for one that is trusted here.
+    fn audience(&self, wanted: Option<SiteId>) -> Result<SiteId, Error> {
+        match wanted {
+            None => Ok(self.site.clone()),
+            Some(site) => self.trust.descriptor(&site).map(|d| d.site),
+        }
+    }
+
+    pub(crate) async fn renew_token(
+        &self,
+        caller: Caller,
+        r: RenewToken,
+    ) -> Result<SignedIn, Error> {
+        let audience = self.audience(r.audience)?;
+        let session = self.config.session();
+        let grant = policy::may_renew_token(&caller, &self.site, session, self.now())?;
+        let record = self.enabled(&grant).await?.ok_or_else(wrong)?;
+        self.session(grant.person, &record, audience, grant.signed_in)
+    }
+
+    fn session(
+        &self,
+        person: PersonId,
+        record: &PersonRecord,
+        audience: SiteId,
+        signed_in: Millis,
+    ) -> Result<SignedIn, Error> {
+        let session_until = signed_in.plus(self.config.session());
+        let site_admin = record.site_admin;
+        let claims = TokenClaims {
+            site_admin: site_admin && audience == self.site,
+            auth_time: Some(signed_in.secs()),
+            ..self.claims(&person, &audience, session_until)?
+        };
+        let token = self.token(claims)?;
+        Ok(SignedIn { person, token, session_until, site_admin, memberships: None })
+    }
+
+    /// A token's content, for at most the configured life and not beyond `limit`.
+    fn claims(
+        &self,
+        person: &PersonId,
+        audience: &SiteId,
+        limit: Millis,
+    ) -> Result<TokenClaims, Error> {
+        let now = self.now();
+        let exp = now.plus(Duration::from_secs(self.config.token_s)).min(limit);
+        Ok(TokenClaims {
+            iss: self.site.clone(),
+            sub: person.clone(),
+            aud: audience.clone(),
+            iat: now.secs(),
+            exp: exp.secs(),
+            jti: hex(&crate::issue::random::<16>()?),
+            membership: None,
+            site_admin: false,
+            auth_time: None,
+        })
+    }
+
+    fn token(&self, claims: TokenClaims) -> Result<Token, Error> {
+        let token = self.keys.signer().sign(Kind::Token, &claims)?;
+        Ok(Token { token, audience: claims.aud, expires: Millis::from_secs(claims.exp) })
+    }
+
+    pub(crate) async fn issue_token(&self, caller: Caller, r: IssueToken) -> Result<Token, Error> {
+        let audience = self.audience(r.audience)?;
+        let now = self.now();
+        let renewal = self.config.renewal();
+        let grant = policy::may_enter(&caller, &r.vo, &self.site, renewal, now)?;
+        self.enabled(&grant).await?;
+        let m: Membership = self.membership(&r.vo, &grant.person).await?;
+        let m = policy::narrow(m, r.groups.as_deref(), r.roles.as_deref())?;
+        let limit = m.expires.unwrap_or(grant.until).min(grant.until);
+        let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;
+        let claims = TokenClaims {
+            membership: Some(STANDARD.encode(der)),
+            ..self.claims(&grant.person, &audience, limit)?
+        };
+        self.token(claims)
+    }
+}

@@ -1,0 +1,98 @@
+//! The fields of a form or a query.
+
+use std::str::FromStr;
+use xos_base::Error;
+use xos_base::ids::IdError;
+
+/// Largest form, in bytes.
+pub(crate) const FORM_MAX: usize = 256 * 1024;
+/// Most fields of one form.
+const FIELDS_MAX: usize = 1024;
+
+/// Names and values, decoded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Reads `application/x-www-form-urlencoded`.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Fields, Error> {
+        if bytes.len() > FORM_MAX {
+            return Err(Error::too_large(format!("a form may have {FORM_MAX} bytes"))
+                .hint("put large data on the VO's volume and name its path"));
+        }
+        let mut fields: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes)
+            .map_err(|e| Error::invalid(format!("the form is malformed: {e}")))?;
+        if fields.len() > FIELDS_MAX {
+            return Err(Error::too_large(format!("a form may have {FIELDS_MAX} fields")));
+        }
+        // Browsers send line breaks as CR LF (HTML, form submission).
+        for (_, value) in &mut fields {
+            if value.contains('\r') {
+                *value = value.replace("\r\n", "\n");
+            }
+        }
+        Ok(Fields(fields))
+    }
+
+    /// A field's text without blanks around it; empty when it is missing.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.raw(name).trim()
+    }
+
+    /// A field's text exactly; empty when it is missing.
+    pub(crate) fn raw(&self, name: &str) -> &str {
+        self.0.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v)
+    }
+
+    /// A field as an id.
+    pub(crate) fn id<T: FromStr<Err = IdError>>(&self, name: &str) -> Result<T, Error> {
+        Ok(self.text(name).parse::<T>()?)
+    }
+
+    /// A field as an id, if it is there.
+    pub(crate) fn id_if<T: FromStr<Err = IdError>>(&self, name: &str) -> Result<Option<T>, Error> {
+        if self.text(name).is_empty() { Ok(None) } else { self.id(name).map(Some) }
+    }
+
+    /// Ids from all fields of that name; each may hold several, parted by commas or blanks.
+    pub(crate) fn ids<T: FromStr<Err = IdError>>(&self, name: &str) -> Result<Vec<T>, Error> {
+        let values = self.0.iter().filter(|(k, _)| k == name);
+        values
+            .flat_map(|(_, v)| v.split([',', ' ', '\n', '\t']))
+            .filter(|v| !v.is_empty())
+            .map(|v| Ok(v.parse::<T>()?))
+            .collect()
+    }
+
+    /// A field as a number, if it is there.
+    pub(crate) fn number<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Error> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let shown: String = text.chars().take(40).collect();
+        text.parse()
+            .map(Some)
+            .map_err(|_| Error::invalid(format!("{what}: {shown:?} is no fitting number")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_base::GroupName;
+
+    #[test]
+    fn fields_are_decoded_and_bounded() {
+        let f = Fields::parse(b"a=1+2%0D%0A3&g=x,y&g=z&bad=A").unwrap();
+        assert_eq!(f.text("a"), "1 2\n3");
+        let groups: Vec<GroupName> = f.ids("g").unwrap();
+        assert_eq!(groups.len(), 3);
+        assert!(f.ids::<GroupName>("bad").is_err());
+        assert_eq!(f.text("missing"), "");
+        assert_eq!(f.number::<u8>("missing", "x").unwrap(), None);
+        assert!(f.number::<u8>("a", "x").is_err());
+        assert!(Fields::parse(&vec![b'a'; FORM_MAX + 1]).is_err());
+        assert!(Fields::parse("a&".repeat(2000).as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! Which path shows which page. The API keeps `/v1/`.
+
+use crate::pages::{applications, groups, home, job, jobs, member, members, output};
+use crate::pages::{shares, sign_in, submit, trouble, vo};
+use crate::respond::{Page, serve};
+use crate::{Console, guard};
+use actix_web::guard::{GuardContext, fn_guard};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+
+/// The console's own files: name, type, content.
+const FILES: &[(&str, &str, &str)] = &[
+    ("console.css", "text/css; charset=utf-8", include_str!("../static/console.css")),
+    ("console.js", "text/javascript; charset=utf-8", include_str!("../static/console.js")),
+    ("logo.svg", "image/svg+xml", include_str!("../static/logo.svg")),
+];
+
+/// A number that changes with the files, so that browsers may keep them for ever.
+pub(crate) const FILES_VERSION: u64 = {
+    // FNV-1a, 64 bits.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut i = 0;
+    while i < FILES.len() {
+        let bytes = FILES[i].2.as_bytes();
+        let mut j = 0;
+        while j < bytes.len() {
+            hash = (hash ^ bytes[j] as u64).wrapping_mul(0x0100_0000_01b3);
+            j += 1;
+        }
+        i += 1;
+    }
+    hash
+};
+
+macro_rules! routes {
+    ($console:ident, $config:ident: $($method:ident $path:literal $who:ident $page:path;)*) => {$({
+        let console = $console.clone();
+        $config.route($path, web::$method().to(move |request: HttpRequest, body: web::Payload| {
+            serve(console.clone(), request, body, Page::$who(|v| Box::pin($page(v))))
+        }));
+    })*};
+}
+
+/// Adds the pages to a worker.
+pub(crate) fn configure(console: &Console, config: &mut ServiceConfig) {
+    config.route("/static/{file}", web::get().to(file));
+    routes! { console, config:
+        get "/" Visit home::show;
+        get "/sign-in" Guest sign_in::show;
+        post "/sign-in" Guest sign_in::sign_in;
+        get "/register" Guest sign_in::show_register;
+        post "/register" Guest sign_in::register;
+        post "/sign-out" Visit sign_in::sign_out;
+        get "/vos" Visit home::directory;
+        get "/jobs" Visit jobs::show;
+        get "/submit" Visit submit::show;
+        post "/submit" Visit submit::submit;
+        get "/vo/{vo}" Visit vo::show;
+        post "/vo/{vo}/apply" Visit vo::apply;
+        post "/vo/{vo}/withdraw" Visit vo::withdraw;
+        get "/vo/{vo}/members" Visit members::show;
+        get "/vo/{vo}/member/{person}" Visit member::show;
+        post "/vo/{vo}/member/{person}/suspend" Visit member::suspend;
+        post "/vo/{vo}/member/{person}/resume" Visit member::resume;
+        get "/vo/{vo}/member/{person}/remove" Visit member::confirm_remove;
+        post "/vo/{vo}/member/{person}/remove" Visit member::remove;
+        post "/vo/{vo}/member/{person}/grant" Visit member::grant;
+        post "/vo/{vo}/member/{person}/withdraw" Visit member::withdraw;
+        post "/vo/{vo}/member/{person}/add" Visit member::add;
+        post "/vo/{vo}/member/{person}/drop" Visit member::drop_group;
+        get "/vo/{vo}/applications" Visit applications::show;
+        post "/vo/{vo}/application/{person}/approve" Visit applications::approve;
+        post "/vo/{vo}/application/{person}/reject" Visit applications::reject;
+        get "/vo/{vo}/groups" Visit groups::show;
+        post "/vo/{vo}/groups" Visit groups::create;
+        get "/vo/{vo}/group/{group}/delete" Visit groups::confirm_delete;
+        post "/vo/{vo}/group/{group}/delete" Visit groups::delete;
+        get "/vo/{vo}/shares" Visit shares::show;
+        post "/vo/{vo}/share/{site}/accept" Visit shares::accept;
+        post "/vo/{vo}/share/{site}/refuse" Visit shares::refuse;
+        get "/vo/{vo}/job/{job}" Visit job::show;
+        get "/vo/{vo}/job/{job}/events" Visit job::events;
+        get "/vo/{vo}/job/{job}/cancel" Visit job::confirm_cancel;
+        post "/vo/{vo}/job/{job}/cancel" Visit job::cancel;
+        get "/vo/{vo}/unit/{unit}" Visit output::show;
+        get "/vo/{vo}/unit/{unit}/{stream}.txt" Visit output::download;
+    }
+    // Whatever else a browser opens; programs get the API's own answer.
+    let console = console.clone();
+    let anything = move |request: HttpRequest, body: web::Payload| {
+        let page = Page::Guest(|_| Box::pin(async { trouble::no_such_page() }));
+        serve(console.clone(), request, body, page)
+    };
+    config.service(
+        web::resource("/{path:.*}").guard(fn_guard(by_browser)).route(web::to(anything)),
+    );
+}
+
+fn by_browser(context: &GuardContext<'_>) -> bool {
+    let head = context.head();
+    let accepts = head.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let path = head.uri.path();
+    accepts.contains("text/html") && path != "/v1" && !path.starts_with("/v1/")
+}
+
+async fn file(request: HttpRequest) -> HttpResponse {
+    let name = request.match_info().get("file").unwrap_or_default();
+    let mut response = match FILES.iter().find(|(n, ..)| *n == name) {
+        Some((_, mime, text)) => HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, *mime))
+            .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
+            .body(*text),
+        None => HttpResponse::NotFound().body("no such file"),
+    };
+    guard::protect(response.headers_mut(), guard::host(&request));
+    response
+}

@@ -1,0 +1,160 @@
+//! From what the core orders to what the shim is told: accounts, limits, environment.
+
+use super::super::Vo;
+use super::names;
+use crate::spec::{Account, Limits, PIDS_DEFAULT, Rlimit, RlimitKind, UnitSpec};
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use xos_api::aem::TaskSpec;
+use xos_api::node::units::{Room, StartUnits, UnitOrder};
+use xos_base::{Error, Membership, NodeId};
+
+/// The PATH of a unit's program unless its author sets one.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The local account of a member, from the ticket's membership and the VO's base here.
+///
+/// # Errors
+/// [`xos_base::Kind::Unavailable`] when this node does not know the VO or the member yet,
+/// [`xos_base::Kind::Denied`] when their number has no account at this site.
+pub(super) fn account(
+    vo: Option<&Vo>,
+    m: &Membership,
+    homes: &Path,
+    local: &HashSet<String>,
+) -> Result<Account, Error> {
+    let unknown = || {
+        Error::unavailable(format!("this node does not know the accounts of {} yet", m.vo))
+            .hint("they come from the core within seconds")
+    };
+    let vo = vo.ok_or_else(unknown)?;
+    let member = vo.members.get(&m.number).ok_or_else(unknown)?;
+    if member.person != m.person {
+        return Err(Error::internal(format!("member {} of {} is two people", m.number, m.vo)));
+    }
+    if m.number.0 >= vo.size || m.groups.iter().any(|g| g.number.0 >= vo.size) {
+        return Err(Error::denied(format!(
+            "this site gives {} {} accounts, and the number of {} is beyond them",
+            m.vo, vo.size, m.person
+        )));
+    }
+    let mut gids = m.groups.iter().map(|g| vo.gid(g.number));
+    let gid = gids.next().ok_or_else(|| Error::invalid("a membership has no group"))?;
+    let name = vo.account_name(member, local);
+    Ok(Account {
+        uid: vo.uid(m.number),
+        gid,
+        groups: gids.collect(),
+        home: homes.join(&name),
+        name,
+    })
+}
+
+/// What the envelope may use as a whole.
+pub(super) fn limits(room: &Room, task: &TaskSpec) -> Limits {
+    let asked = task.limits.processes.and_then(|n| u32::try_from(n).ok());
+    let pids = asked.unwrap_or(PIDS_DEFAULT);
+    Limits {
+        cpu_millis: Some(room.cpu_milli.into()),
+        memory_bytes: Some(room.memory_bytes),
+        pids: pids.clamp(crate::spec::PIDS_MIN, PIDS_DEFAULT),
+    }
+}
+
+/// One unit for the shim.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] when a path cannot be had.
+pub(super) fn unit(
+    order: &StartUnits,
+    at: &UnitOrder,
+    account: &Account,
+    node: &NodeId,
+    stager: &Path,
+) -> Result<UnitSpec, Error> {
+    let task = &order.task;
+    let stage = !task.stage_in.is_empty() || !task.stage_out.is_empty();
+    let cwd = match &task.cwd {
+        Some(cwd) => account.home.join(order.path_of(at, cwd)),
+        None if stage => {
+            let jobs = account.home.join("jobs").join(order.envelope.job.to_string());
+            jobs.join(at.unit.to_string())
+        },
+        None => account.home.clone(),
+    };
+    let place = |path: &Option<String>| path.as_ref().map(|p| cwd.join(order.path_of(at, p)));
+    let argv = if stage { staged(order, stager, &cwd)? } else { task.argv.clone() };
+    Ok(UnitSpec {
+        key: names::unit(&order.envelope, at.unit, at.attempt)?,
+        argv,
+        env: environment(order, at, account, node),
+        stdin: place(&task.stdin),
+        stdout: place(&task.stdout),
+        stderr: place(&task.stderr),
+        umask: None,
+        rlimits: rlimits(task),
+        wall_ms: task.resources.wall_time_s.map(|s| s.saturating_mul(1000)),
+        make_cwd: cwd != account.home,
+        cwd: Some(cwd),
+    })
+}
+
+fn environment(
+    order: &StartUnits,
+    at: &UnitOrder,
+    account: &Account,
+    node: &NodeId,
+) -> Vec<(String, String)> {
+    let home = account.home.display().to_string();
+    let mut env = BTreeMap::from([
+        ("HOME", home),
+        ("USER", account.name.clone()),
+        ("LOGNAME", account.name.clone()),
+        ("SHELL", "/bin/bash".to_owned()),
+        ("PATH", PATH.to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+    ])
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v))
+    .collect::<BTreeMap<_, _>>();
+    env.extend(order.task.env.clone());
+    env.extend(order.variables(at, node).into_iter().map(|(k, v)| (k.to_owned(), v)));
+    env.into_iter().collect()
+}
+
+fn rlimits(task: &TaskSpec) -> Vec<Rlimit> {
+    let l = &task.limits;
+    [
+        (RlimitKind::FileSize, l.file_size),
+        (RlimitKind::Core, l.core_size),
+        (RlimitKind::Data, l.data),
+        (RlimitKind::Locked, l.locked_memory),
+        (RlimitKind::OpenFiles, l.open_files),
+        (RlimitKind::Stack, l.stack),
+        (RlimitKind::CpuSeconds, l.cpu_time_s),
+        (RlimitKind::AddressSpace, l.virtual_memory),
+    ]
+    .into_iter()
+    .filter_map(|(kind, value)| value.map(|v| Rlimit { kind, value: Some(v) }))
+    .collect()
+}
+
+/// The unit's program below the stager, which copies files as the person, before and after.
+fn staged(order: &StartUnits, stager: &Path, cwd: &Path) -> Result<Vec<String>, Error> {
+    let plan = crate::stage::Plan {
+        volume: PathBuf::from("/xtreemfs").join(order.vo.as_str()),
+        folder: cwd.to_owned(),
+        stage_in: order.task.stage_in.clone(),
+        stage_out: order.task.stage_out.clone(),
+    };
+    let plan = serde_json::to_string(&plan)
+        .map_err(|e| Error::internal(format!("cannot encode a staging plan: {e}")))?;
+    let stager = stager
+        .to_str()
+        .ok_or_else(|| Error::internal("the path of xosd is not UTF-8"))?
+        .to_owned();
+    let mut argv = vec![stager, crate::stage::STAGE_ARG.to_owned(), plan, "--".to_owned()];
+    argv.extend(order.task.argv.clone());
+    Ok(argv)
+}

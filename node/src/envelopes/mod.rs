@@ -1,0 +1,444 @@
+//! Envelopes as the daemon sees them: start, re-attach, ask, follow, forget.
+//!
+//! ```text
+//! <state>/envelopes/<id>/plan.json   what it is to be
+//!                        shim.lock   held by its shim
+//!                        shim.sock   the shim's socket, root's
+//!                        units.log   the record of its units, see `event`
+//!                        shim.notes  for the administrator
+//!                        spool/      output of its units
+//! ```
+
+mod client;
+mod envelope;
+mod events;
+mod recover;
+
+pub use client::CallError;
+pub use envelope::Envelope;
+pub use events::Events;
+pub use recover::LOG_BYTES_MAX;
+
+use crate::cgroup::{CgroupError, Cgroups};
+use crate::event::Cursor;
+use crate::proto::Refusal;
+use crate::shim::launch::{LaunchError, Plan, lock};
+use crate::shim::{LOG_FILE, PLAN_FILE, SHIM_ARG, SPOOL_DIR};
+use crate::spec::{EnvelopeId, EnvelopeSpec, SpecError};
+use client::ShimClient;
+use events::blocking;
+use recover::{Found, recover};
+use std::fs::{DirBuilder, File};
+use std::future::Future;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use xos_base::Millis;
+
+/// How long a shim may take to stand.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// How often a shim that holds its lock and has no socket yet (or no more) is looked for.
+const CONNECT_TRIES_MAX: u32 = 100;
+/// How long between two looks.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Most bytes of a failed launcher's message that are kept.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Why something with an envelope failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// What was asked for is impossible; the caller changes it.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The id was used; the caller attaches to it, or forgets it first.
+    #[error("envelope {0} exists on this node")]
+    Exists(EnvelopeId),
+    /// There is none.
+    #[error("no envelope {0} on this node")]
+    NotFound(EnvelopeId),
+    /// It is not over; the caller ends it first.
+    #[error("envelope {0} is not over: end it first")]
+    Alive(EnvelopeId),
+    /// No shim came up.
+    #[error("cannot start an envelope on this node: {0}")]
+    Start(String),
+    /// Its plan is not readable.
+    #[error(transparent)]
+    Plan(#[from] LaunchError),
+    /// The control group refused.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The shim refused or is gone.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A file or folder refused.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A record could not be encoded.
+    #[error("cannot encode a record: {0}")]
+    Encode(serde_json::Error),
+    /// A worker of this process died.
+    #[error("a task of xosd ended early: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+impl From<EnvelopeError> for xos_base::Error {
+    fn from(e: EnvelopeError) -> xos_base::Error {
+        use xos_base::Kind;
+        let kind = match &e {
+            EnvelopeError::Spec(_) => Kind::Invalid,
+            EnvelopeError::Exists(_) | EnvelopeError::Alive(_) => Kind::Conflict,
+            EnvelopeError::NotFound(_) => Kind::NotFound,
+            EnvelopeError::Cgroup(CgroupError::NoController(_)) => Kind::Unsatisfiable,
+            EnvelopeError::Call(CallError::Refused(Refusal::Invalid(_))) => Kind::Invalid,
+            EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_))) => Kind::NotFound,
+            EnvelopeError::Call(CallError::Refused(Refusal::Full(_))) => Kind::Limited,
+            EnvelopeError::Call(CallError::Refused(Refusal::Ending)) => Kind::Conflict,
+            EnvelopeError::Call(_) => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        xos_base::Error::new(kind, e.to_string())
+    }
+}
+
+impl EnvelopeError {
+    fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EnvelopeError + use<> {
+        let path = path.to_owned();
+        move |source| EnvelopeError::Io { doing, path, source }
+    }
+}
+
+/// How a shim is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimProgram {
+    path: PathBuf,
+    /// Whether the program is `xosd` itself, which needs [`SHIM_ARG`].
+    own: bool,
+}
+
+impl ShimProgram {
+    /// The program `xos-shim` at that path.
+    pub fn at(path: &Path) -> ShimProgram {
+        ShimProgram { path: path.to_owned(), own: false }
+    }
+
+    /// `xos-shim` beside the running program, which starts faster; else the running program,
+    /// whose `main` must know [`SHIM_ARG`].
+    ///
+    /// # Errors
+    /// When the running program's path cannot be read.
+    pub fn find() -> io::Result<ShimProgram> {
+        let own = std::env::current_exe()?;
+        let beside = own.with_file_name("xos-shim");
+        if beside.is_file() {
+            return Ok(ShimProgram::at(&beside));
+        }
+        Ok(ShimProgram { path: own, own: true })
+    }
+}
+
+/// The envelopes of this node.
+#[derive(Clone, Debug)]
+pub struct Envelopes {
+    dir: PathBuf,
+    shim: ShimProgram,
+    cgroups: Cgroups,
+    boot: String,
+    now: fn() -> Millis,
+}
+
+/// An envelope found when the daemon came up again.
+pub enum Attached {
+    /// Its shim lives.
+    Alive(Box<Envelope>),
+    /// It is over: its log is complete. To be read with [`Envelopes::events`], then forgotten.
+    Over {
+        /// Which.
+        id: EnvelopeId,
+        /// Units that were lost with the shim.
+        lost: u64,
+    },
+    /// It cannot be made out; the administrator looks.
+    Unclear {
+        /// Which.
+        id: EnvelopeId,
+        /// Why.
+        error: EnvelopeError,
+    },
+}
+
+impl Envelopes {
+    /// Uses `<state>/envelopes`, making it if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the kernel's boot id cannot be read.
+    pub fn open(
+        state: &Path,
+        shim: ShimProgram,
+        cgroups: Cgroups,
+        now: fn() -> Millis,
+    ) -> Result<Envelopes, EnvelopeError> {
+        let dir = state.join("envelopes");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(EnvelopeError::at("make", &dir))?;
+        let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot =
+            std::fs::read_to_string(boot_id).map_err(EnvelopeError::at("read", boot_id))?;
+        Ok(Envelopes { dir, shim, cgroups, boot: boot.trim().to_owned(), now })
+    }
+
+    fn folder(&self, id: &EnvelopeId) -> PathBuf {
+        self.dir.join(id.as_str())
+    }
+
+    /// Starts an envelope; it stands, without units, when this returns.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Exists`] for an id that was not forgotten; what else the machine refuses.
+    /// Nothing is left behind then.
+    pub async fn start(&self, spec: EnvelopeSpec) -> Result<Envelope, EnvelopeError> {
+        spec.check()?;
+        let dir = self.folder(&spec.id);
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(EnvelopeError::Exists(spec.id));
+            }
+            other => other.map_err(EnvelopeError::at("make", &dir))?,
+        }
+        let cgroup = self.cgroups.envelope(&spec.id);
+        let plan = Plan { spec, cgroup, boot: self.boot.clone() };
+        let started = async {
+            write_plan(&dir, &plan)?;
+            self.launch(&dir).await?;
+            ShimClient::connect(&dir).await.map_err(EnvelopeError::at("connect to the shim of", &dir))
+        };
+        match started.await {
+            Ok(client) => Ok(Envelope::new(self.clone(), dir, plan, client)),
+            Err(e) => {
+                let (dir, plan) = (dir.clone(), plan);
+                blocking(move || discard(&dir, &plan)).await?;
+                Err(e)
+            }
+        }
+    }
+
+    async fn launch(&self, dir: &Path) -> Result<(), EnvelopeError> {
+        let mut command = Command::new(&self.shim.path);
+        if self.shim.own {
+            command.arg(SHIM_ARG);
+        }
+        command.arg(dir).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        command.kill_on_drop(true);
+        let ran = tokio::time::timeout(START_WAIT, command.output());
+        let out = match ran.await {
+            Ok(out) => out.map_err(EnvelopeError::at("run", &self.shim.path))?,
+            Err(_) => return Err(EnvelopeError::Start("the shim was not ready in 30 s".into())),
+        };
+        if out.status.success() {
+            return Ok(());
+        }
+        let said = &out.stderr[..out.stderr.len().min(MESSAGE_BYTES_MAX)];
+        let said = String::from_utf8_lossy(said).trim().to_owned();
+        Err(EnvelopeError::Start(if said.is_empty() { out.status.to_string() } else { said }))
+    }
+
+    /// Connects to one envelope, or finds it over.
+    pub async fn attach(&self, id: &EnvelopeId) -> Attached {
+        let unclear = |error| Attached::Unclear { id: id.clone(), error };
+        let dir = self.folder(id);
+        if !dir.is_dir() {
+            return unclear(EnvelopeError::NotFound(id.clone()));
+        }
+        let plan = match Plan::read(&dir) {
+            Ok(plan) => plan,
+            Err(e) => return unclear(e.into()),
+        };
+        let client = match patiently(&dir, || ShimClient::connect(&dir)).await {
+            Ok(client) => client,
+            Err(e) => return unclear(EnvelopeError::at("connect to the shim of", &dir)(e)),
+        };
+        if let Some(client) = client {
+            return Attached::Alive(Box::new(Envelope::new(self.clone(), dir, plan, client)));
+        }
+        let now = (self.now)();
+        match blocking(move || recover(&dir, &plan, now)).await {
+            Ok(Found::Over { lost }) => Attached::Over { id: id.clone(), lost },
+            Ok(Found::Alive) => unclear(EnvelopeError::Alive(id.clone())),
+            Err(e) => unclear(e),
+        }
+    }
+
+    /// All envelopes on this node, after a start of the daemon. What an earlier daemon only began
+    /// to start, and never used, is cleared away.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub async fn attach_all(&self) -> Result<Vec<Attached>, EnvelopeError> {
+        let mut found = Vec::new();
+        let list = std::fs::read_dir(&self.dir).map_err(EnvelopeError::at("list", &self.dir))?;
+        for entry in list {
+            let entry = entry.map_err(EnvelopeError::at("list", &self.dir))?;
+            let name = entry.file_name();
+            let Some(Ok(id)) = name.to_str().map(str::parse::<EnvelopeId>) else {
+                tracing::warn!(?name, "not an envelope's folder");
+                continue;
+            };
+            if self.clear_unused(&id).await? {
+                continue;
+            }
+            found.push(self.attach(&id).await);
+        }
+        Ok(found)
+    }
+
+    /// Removes a folder in which no shim ever began. Whether it did.
+    async fn clear_unused(&self, id: &EnvelopeId) -> Result<bool, EnvelopeError> {
+        let dir = self.folder(id);
+        if dir.join(LOG_FILE).exists() {
+            return Ok(false);
+        }
+        let cgroup = self.cgroups.envelope(id);
+        blocking(move || {
+            // A launcher on its way finds the lock taken, or the folder gone.
+            let Some(_lock) = lock(&dir).map_err(EnvelopeError::at("lock", &dir))? else {
+                return Ok(false);
+            };
+            if dir.join(LOG_FILE).exists() {
+                return Ok(false);
+            }
+            cgroup.remove()?;
+            std::fs::remove_dir_all(&dir).map_err(EnvelopeError::at("remove", &dir))?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// The records after `cursor` of an envelope, over or not.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::NotFound`], or an unreadable plan.
+    pub fn events(&self, id: &EnvelopeId, cursor: Cursor) -> Result<Events, EnvelopeError> {
+        let dir = self.folder(id);
+        if !dir.is_dir() {
+            return Err(EnvelopeError::NotFound(id.clone()));
+        }
+        let plan = Plan::read(&dir)?;
+        Ok(Events::new(self, dir, plan, cursor, None))
+    }
+
+    /// The cursor behind a unit's event of that number, for whoever stored only the number; in a
+    /// log that does not go so far (the machine lost power), behind its last one.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::NotFound`], or an unreadable log.
+    pub async fn cursor_after(&self, id: &EnvelopeId, seq: u64) -> Result<Cursor, EnvelopeError> {
+        let path = self.folder(id).join(LOG_FILE);
+        let id = id.clone();
+        blocking(move || {
+            let (mut at, mut found) = (Cursor::default(), Cursor::default());
+            loop {
+                let chunk = match events::read_after(&path, at) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        return Err(EnvelopeError::NotFound(id));
+                    }
+                    other => other.map_err(EnvelopeError::at("read", &path))?,
+                };
+                // What is not numbered and comes behind the event is yet to be read.
+                for (entry, cursor) in chunk.entries.iter().filter(|(e, _)| e.event.is_numbered()) {
+                    if entry.seq > seq {
+                        return Ok(found);
+                    }
+                    found = *cursor;
+                }
+                if chunk.cursor == at {
+                    return Ok(found);
+                }
+                at = chunk.cursor;
+            }
+        })
+        .await
+    }
+
+    /// The machine's boot id, as this program found it.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// The folder with the units' output, for [`crate::output`].
+    pub fn spool(&self, id: &EnvelopeId) -> PathBuf {
+        self.folder(id).join(SPOOL_DIR)
+    }
+
+    /// Removes what is kept of an envelope that is over: log and output.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Alive`] when it is not over; when files cannot be removed.
+    pub async fn forget(&self, id: &EnvelopeId) -> Result<(), EnvelopeError> {
+        let dir = self.folder(id);
+        if !dir.is_dir() {
+            return Ok(());
+        }
+        let plan = Plan::read(&dir)?;
+        let (id, now) = (id.clone(), (self.now)());
+        blocking(move || match recover(&dir, &plan, now)? {
+            Found::Alive => Err(EnvelopeError::Alive(id)),
+            Found::Over { .. } => {
+                std::fs::remove_dir_all(&dir).map_err(EnvelopeError::at("remove", &dir))
+            }
+        })
+        .await
+    }
+}
+
+fn write_plan(dir: &Path, plan: &Plan) -> Result<(), EnvelopeError> {
+    let spool = dir.join(SPOOL_DIR);
+    DirBuilder::new().mode(0o700).create(&spool).map_err(EnvelopeError::at("make", &spool))?;
+    let path = dir.join(PLAN_FILE);
+    let text = serde_json::to_vec(plan).map_err(EnvelopeError::Encode)?;
+    let mut how = File::options();
+    how.write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut f| f.write_all(&text))
+        .map_err(EnvelopeError::at("write", &path))
+}
+
+/// After a failed start: no process, cgroup or folder stays.
+fn discard(dir: &Path, plan: &Plan) -> Result<(), EnvelopeError> {
+    plan.cgroup.kill()?;
+    plan.cgroup.remove()?;
+    std::fs::remove_dir_all(dir).map_err(EnvelopeError::at("remove", dir))
+}
+
+/// Connects, waiting for a shim that is about to listen. `None`: no shim lives.
+async fn patiently<F: Future<Output = io::Result<ShimClient>>>(
+    dir: &Path,
+    connect: impl Fn() -> F,
+) -> io::Result<Option<ShimClient>> {
+    let mut last = None;
+    for _ in 0..CONNECT_TRIES_MAX {
+        match connect().await {
+            Ok(client) => return Ok(Some(client)),
+            Err(e) => last = Some(e),
+        }
+        if lock(dir)?.is_some() {
+            return Ok(None);
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,170 @@
+//! After a shim's death: make sure that nothing of the envelope runs, then close its log.
+
+use crate::event::{Cursor, Entry, Event, Outcome, decode, encode};
+use crate::shim::launch::{Plan, lock};
+use crate::shim::{LOG_FILE, SOCKET_FILE};
+use crate::spec::UnitKey;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use xos_base::Millis;
+
+use super::EnvelopeError;
+
+/// Most bytes of one envelope's log: the records of all its units, with room.
+pub const LOG_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// How much of a log is read at a time.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A shim lives; nothing was touched.
+    Alive,
+    /// The shim is gone and the log is closed; these many units were lost.
+    Over {
+        /// Units that were started and whose end nobody saw.
+        lost: u64,
+    },
+}
+
+/// What a whole log says.
+#[derive(Default)]
+struct Summary {
+    /// Units without an end, and whether they were started.
+    open: BTreeMap<UnitKey, bool>,
+    cursor: Cursor,
+    closed: bool,
+    damaged_bytes: u64,
+}
+
+/// Ends what is left of an envelope whose shim is dead, and records the units that were lost, so
+/// that readers of the log see it like any other end. Harmless when done before.
+pub(super) fn recover(dir: &Path, plan: &Plan, now: Millis) -> Result<Found, EnvelopeError> {
+    // Held to the end: no shim and no other recovery works on this folder meanwhile.
+    let Some(_lock) = lock(dir).map_err(EnvelopeError::at("lock", dir))? else {
+        return Ok(Found::Alive);
+    };
+    plan.cgroup.kill()?;
+    let usage = plan.cgroup.usage();
+    // The kernel lets a cgroup go only when its last process is dead: after this nothing runs.
+    plan.cgroup.remove()?;
+    let path = dir.join(LOG_FILE);
+    let at = |doing| EnvelopeError::at(doing, &path);
+    let mut file = File::options().read(true).write(true).open(&path).map_err(at("open"))?;
+    let summary = summarise(&mut file).map_err(at("read"))?;
+    if summary.damaged_bytes > 0 {
+        tracing::error!(log = %path.display(), bytes = summary.damaged_bytes, "damaged records");
+    }
+    let lost = summary.open.values().filter(|started| **started).count() as u64;
+    if !summary.closed {
+        let mut lines = Vec::new();
+        let mut seq = summary.cursor.seq;
+        let ends = summary.open.into_iter().map(|(unit, started)| {
+            let outcome = if started { Outcome::Lost } else { never_started() };
+            Event::Ended { unit, outcome, usage: None }
+        });
+        for event in ends.chain([Event::Closed { usage }]) {
+            seq += u64::from(event.is_numbered());
+            encode(&Entry { seq, at: now, event }, &mut lines).map_err(EnvelopeError::Encode)?;
+        }
+        // Half a line may stand at the end.
+        let end = summary.cursor.offset;
+        file.set_len(end).map_err(at("cut"))?;
+        file.seek(SeekFrom::Start(end)).map_err(at("write"))?;
+        file.write_all(&lines).map_err(at("write"))?;
+        file.sync_data().map_err(at("sync"))?;
+    }
+    match std::fs::remove_file(dir.join(SOCKET_FILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(EnvelopeError::at("remove the socket of", dir)(e));
+        }
+        _ => Ok(Found::Over { lost }),
+    }
+}
+
+fn never_started() -> Outcome {
+    let reason = "the envelope's shim died before the unit was started".to_owned();
+    Outcome::StartFailed { reason, errno: 0 }
+}
+
+fn summarise(file: &mut File) -> io::Result<Summary> {
+    let mut s = Summary::default();
+    let mut buf = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let n = file.read(&mut piece)?;
+        if n == 0 || s.cursor.offset > LOG_BYTES_MAX {
+            return Ok(s);
+        }
+        buf.extend_from_slice(&piece[..n]);
+        let chunk = decode(&buf, s.cursor);
+        buf.drain(..(chunk.cursor.offset - s.cursor.offset) as usize);
+        s.cursor = chunk.cursor;
+        s.damaged_bytes += chunk.damaged_bytes;
+        for (entry, _) in chunk.entries {
+            match entry.event {
+                Event::Taken { units } => s.open.extend(units.into_iter().map(|u| (u, false))),
+                Event::Starting { unit } => drop(s.open.insert(unit, true)),
+                Event::Ended { unit, .. } => drop(s.open.remove(&unit)),
+                Event::Closed { .. } => s.closed = true,
+                Event::Opened { .. } => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::EnvelopeCgroup;
+
+    fn plan() -> Plan {
+        let spec = serde_json::from_value(serde_json::json!({
+            "id": "1.a", "slots": 1,
+            "account": {"uid": 70000, "gid": 70000, "groups": [], "name": "a", "home": "/"},
+        }))
+        .unwrap();
+        Plan { spec, cgroup: EnvelopeCgroup { parts: vec![] }, boot: "b".into() }
+    }
+
+    #[test]
+    fn open_units_are_lost_once() {
+        // wrong: a unit whose shim died would stay "running" for ever, or be lost twice
+        let dir = tempfile::tempdir().unwrap();
+        let unit = |n: u32| format!("1.a:{n}").parse::<UnitKey>().unwrap();
+        let ended = Event::Ended { unit: unit(1), outcome: Outcome::Cancelled, usage: None };
+        let events = [
+            Event::Taken { units: (0..4).map(unit).collect() },
+            Event::Starting { unit: unit(0) },
+            Event::Starting { unit: unit(1) },
+            ended,
+            Event::Starting { unit: unit(2) },
+        ];
+        let mut lines = Vec::new();
+        for (seq, event) in (0..).zip(events) {
+            encode(&Entry { seq, at: Millis(1), event }, &mut lines).unwrap();
+        }
+        lines.extend_from_slice(b"0123 {half a li");
+        let log = dir.path().join(LOG_FILE);
+        std::fs::write(&log, &lines).unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert_eq!(recover(dir.path(), &plan(), Millis(9)).unwrap(), Found::Alive);
+        drop(held);
+        assert_eq!(recover(dir.path(), &plan(), Millis(9)).unwrap(), Found::Over { lost: 2 });
+        let after = std::fs::read(&log).unwrap();
+        assert_eq!(recover(dir.path(), &plan(), Millis(10)).unwrap(), Found::Over { lost: 0 });
+        assert_eq!(std::fs::read(&log).unwrap(), after);
+        let chunk = decode(&after, Cursor::default());
+        assert_eq!(chunk.damaged_bytes, 0);
+        let tail: Vec<_> = chunk.entries.iter().skip(5).map(|(e, _)| (e.seq, &e.event)).collect();
+        assert_eq!(tail.len(), 4);
+        let lost = |n| Event::Ended { unit: unit(n), outcome: Outcome::Lost, usage: None };
+        assert_eq!(tail[0], (5, &lost(0)));
+        assert_eq!(tail[1], (6, &lost(2)));
+        let end = Event::Ended { unit: unit(3), outcome: never_started(), usage: None };
+        assert_eq!(tail[2], (7, &end));
+        assert!(matches!(tail[3], (7, Event::Closed { .. })));
+    }
+}

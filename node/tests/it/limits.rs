@@ -1,0 +1,196 @@
+use crate::support::*;
+use std::time::Duration;
+use xos_node::event::{Cause, Cursor, Event, Outcome};
+use xos_node::proto::StartAnswer;
+use xos_node::spec::Limits;
+
+fn nine(cause: Cause) -> Outcome {
+    Outcome::Signaled { signal: 9, cause: Some(cause) }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_in_its_envelope_and_dies() {
+    // wrong: one unit would make the node unusable for everybody
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.limits.pids = 50).await;
+    let mut events = e.events(Cursor::default());
+    let bomb = "echo on; f() { f | f & }; while :; do f; sleep 0.01; done";
+    e.start_units(vec![shell(0, bomb)]).await.unwrap();
+    wait_output(&e, 0).await;
+    patient(async {
+        // until the limit bites, so that the kill meets a full envelope
+        while !text(&e, 0, xos_node::shim::Stream::Stderr).contains("ork") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let status = e.status().await.unwrap();
+    assert_eq!(status.running, [key(0)]);
+    e.kill(key(0), Duration::from_millis(100)).await.unwrap();
+    let ended = ends(&mut events, 1).await;
+    assert!(matches!(ended[&key(0)].0, Outcome::Signaled { .. } | Outcome::Exited { .. }), "{ended:?}");
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn a_memory_hog_is_ended_and_told_so() {
+    // wrong: the node would swap or fall over; or the person would read only "signal 9"
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.limits.memory_bytes = Some(48 << 20)).await;
+    let ended = run(&e, vec![unit(0, &["tail", "/dev/zero"])]).await;
+    assert_eq!(ended[&key(0)].0, nine(Cause::MemoryLimit));
+    assert!(ended[&key(0)].1.unwrap().max_rss_bytes <= 96 << 20);
+    // the envelope goes on
+    let units = vec![unit(1, &["true"]), shell(2, "tail /dev/zero; exit $?")];
+    let mut events = e.events(events_end(&e).await);
+    e.start_units(units).await.unwrap();
+    let ended = ends(&mut events, 2).await;
+    assert_eq!(ended[&key(1)].0, exited(0));
+    assert_eq!(ended[&key(2)].0, Outcome::Exited { code: 137, cause: Some(Cause::MemoryLimit) });
+    let usage = e.status().await.unwrap().usage;
+    assert_eq!(usage.oom_kills, 2);
+    assert!(usage.memory_peak_bytes.unwrap() >= 40 << 20, "{usage:?}");
+    assert!(usage.cpu_us.unwrap() > 0);
+    node.finish(e).await;
+}
+
+async fn events_end(e: &xos_node::envelopes::Envelope) -> Cursor {
+    let mut events = e.events(Cursor::default());
+    loop {
+        for (entry, cursor) in patient(events.next()).await.unwrap().unwrap() {
+            if matches!(entry.event, Event::Ended { .. }) {
+                return cursor;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_are_set_and_changed() {
+    // wrong: a share would be a word only
+    let Some(node) = Node::new() else { return };
+    let limits = Limits { cpu_millis: Some(250), memory_bytes: Some(64 << 20), pids: 77 };
+    let e = node.start("1.rennes", |s| s.limits = limits).await;
+    let cgroup = node.cgroups.envelope(&e.spec().id);
+    let file = |name: &str| {
+        cgroup.parts.iter().find_map(|p| std::fs::read_to_string(p.dir.join(name)).ok())
+    };
+    let cpu = || match file("cpu.max") {
+        Some(v2) => v2.trim().to_owned(),
+        None => format!(
+            "{} {}",
+            file("cpu.cfs_quota_us").unwrap().trim(),
+            file("cpu.cfs_period_us").unwrap().trim()
+        ),
+    };
+    let memory = || file("memory.max").or(file("memory.limit_in_bytes")).unwrap();
+    assert_eq!(cpu(), "25000 100000");
+    assert_eq!(memory().trim(), (64 << 20).to_string());
+    assert_eq!(file("pids.max").unwrap().trim(), "77");
+    let more = Limits { cpu_millis: Some(500), memory_bytes: Some(128 << 20), pids: 99 };
+    e.set_limits(more).await.unwrap();
+    assert_eq!((cpu(), memory().trim().to_owned()), ("50000 100000".into(), (128 << 20).to_string()));
+    e.set_limits(Limits { pids: 99, memory_bytes: Some(32 << 20), cpu_millis: None }).await.unwrap();
+    assert_eq!(memory().trim(), (32 << 20).to_string());
+    assert!(e.set_limits(Limits { pids: 0, ..more }).await.is_err());
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn wall_clock_limits_and_unwilling_units() {
+    // wrong: a unit that hangs, or ignores TERM, would hold its slot for ever
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |_| {}).await;
+    let mut timed = unit(0, &["sleep", "1000"]);
+    timed.wall_ms = Some(50);
+    let stubborn = "trap '' TERM; echo on; while :; do sleep 1000; done";
+    let family = "(setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000) & echo on; wait";
+    let mut events = e.events(Cursor::default());
+    e.start_units(vec![timed, shell(1, stubborn), shell(2, family)]).await.unwrap();
+    wait_output(&e, 1).await;
+    wait_output(&e, 2).await;
+    for n in [1, 2] {
+        e.kill(key(n), Duration::from_millis(50)).await.unwrap();
+    }
+    let ended = ends(&mut events, 3).await;
+    let term = Outcome::Signaled { signal: 15, cause: Some(Cause::WallLimit) };
+    assert_eq!(ended[&key(0)].0, term);
+    assert_eq!(ended[&key(1)].0, nine(Cause::Asked));
+    assert!(matches!(ended[&key(2)].0, Outcome::Signaled { .. }), "{ended:?}");
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn a_waiting_unit_can_be_taken_back() {
+    // wrong: cancelled work would still run
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.slots = 1).await;
+    let mut events = e.events(Cursor::default());
+    e.start_units(vec![unit(0, &["sleep", "1000"]), unit(1, &["true"])]).await.unwrap();
+    e.kill(key(1), Duration::ZERO).await.unwrap();
+    e.kill(key(0), Duration::ZERO).await.unwrap();
+    let ended = ends(&mut events, 2).await;
+    assert_eq!(ended[&key(1)].0, Outcome::Cancelled);
+    assert_eq!(ended[&key(0)].0, nine(Cause::Asked));
+    assert!(e.kill(key(5), Duration::ZERO).await.is_err());
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn output_beyond_the_limit_ends_the_unit() {
+    // wrong: one unit would fill the node's disk
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.spool_bytes_max = 10_000).await;
+    let ended = run(&e, vec![shell(0, "while :; do echo 0123456789; done")]).await;
+    let by = Outcome::Signaled { signal: 15, cause: Some(Cause::SpoolLimit) };
+    assert_eq!(ended[&key(0)].0, by);
+    // and what a process that was left behind writes is cut too
+    let left = "(setsid sh -c 'sleep 1; while :; do head -c 2000 /dev/zero; sleep 0.01; done' &) ; echo on";
+    let answers = e.start_units(vec![shell(1, left)]).await.unwrap();
+    assert_eq!(answers, [StartAnswer::Taken]);
+    patient(async {
+        let size = || std::fs::metadata(e.spool().join("1.rennes:1.out")).map_or(0, |m| m.len());
+        let mut most = 0;
+        while most <= size() {
+            most = size().max(most);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(most > 10_000);
+    })
+    .await;
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn frozen_work_stands_still_and_goes_on() {
+    // wrong: a node that lost its core would go on working for people who may be gone
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |_| {}).await;
+    let mut events = e.events(Cursor::default());
+    let tick = "while [ ! -e stop ]; do echo x; sleep 0.01; done";
+    e.start_units(vec![shell(0, tick)]).await.unwrap();
+    wait_output(&e, 0).await;
+    e.freeze(true).await.unwrap();
+    assert!(e.status().await.unwrap().frozen);
+    let size = || output(&e, 0).len();
+    // the kernel freezes a moment later: wait until two looks agree
+    patient(async {
+        let mut last = 0;
+        while last != size() {
+            last = size();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    let frozen_at = size();
+    e.start_units(vec![unit(1, &["true"])]).await.unwrap();
+    std::fs::write(node.home().join("stop"), "").unwrap();
+    assert_eq!(e.status().await.unwrap().waiting, 1);
+    assert_eq!(size(), frozen_at);
+    e.freeze(false).await.unwrap();
+    let ended = ends(&mut events, 2).await;
+    assert!(ended.values().all(|(o, _)| *o == exited(0)), "{ended:?}");
+    // a frozen envelope can be ended
+    e.freeze(true).await.unwrap();
+    node.finish(e).await;
+}

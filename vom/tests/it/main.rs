@@ -1,0 +1,37 @@
+//! Vom with real callers, a registry in memory and a real port.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests end by panicking.
+
+mod hostile;
+mod one_site;
+mod two_sites;
+mod world;
+
+use xos_api::vom::{Apply, Approve, FoundVo};
+use xos_net::Caller;
+
+fn id<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().unwrap()
+}
+
+/// Founds `demo.<site>` in alice's name.
+async fn found(site: &world::Site) {
+    let r = FoundVo { label: "demo".into(), title: "Demo".into(), description: String::new() };
+    site.ask(&site.own("alice"), r).await.unwrap();
+}
+
+/// Lets a caller apply to a VO of `site` and alice approve.
+async fn join(site: &world::Site, caller: &Caller, vo: &str) {
+    site.ask(caller, Apply { vo: id(vo), message: "hello".into() }).await.unwrap();
+    let r = Approve {
+        vo: id(vo),
+        person: caller.person().unwrap(),
+        groups: vec![],
+        roles: vec![],
+        expires: None,
+    };
+    site.ask(&site.own("alice"), r).await.unwrap();
+}

@@ -1,0 +1,158 @@
+use crate::world::{Site, until};
+use crate::{found, id, join};
+use futures_util::StreamExt;
+use std::time::Duration;
+use xos_api::vom::*;
+use xos_base::{Kind, Membership};
+use xos_net::Standing;
+use xos_vom::Vom;
+
+async fn grid() -> (Site, Vom, Site, Vom) {
+    let (rennes, pisa) = (Site::new("rennes").await, Site::new("pisa").await);
+    rennes.trusts(&pisa);
+    pisa.trusts(&rennes);
+    let (home, replica) = (rennes.start().await, pisa.start().await);
+    found(&rennes).await;
+    (rennes, home, pisa, replica)
+}
+
+fn offer() -> OfferShare {
+    OfferShare {
+        vo: id("demo.rennes"),
+        cpu_milli: 4000,
+        memory_bytes: 1 << 30,
+        storage_bytes: 0,
+        until: None,
+        base: Some(2_000_000_000),
+    }
+}
+
+async fn accept(rennes: &Site, version: u32) {
+    let r = AcceptShare { vo: id("demo.rennes"), site: id("pisa"), version };
+    rennes.ask(&rennes.own("alice"), r).await.unwrap();
+}
+
+/// Waits until bob's credential is worth something at the replica, or not.
+async fn worth(replica: &Vom, m: &Membership, kind: Option<Kind>) {
+    until(&format!("standing {kind:?}"), || {
+        let now = xos_base::when::Clock::now(&xos_base::when::SystemClock);
+        let got = replica.effective(m, now).err().map(|e| e.kind);
+        (got == kind).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_at_home_counts_elsewhere_within_moments() {
+    let (rennes, _home, pisa, replica) = grid().await;
+    let bob = rennes.caller(&pisa, "bob@pisa", None, false);
+    join(&rennes, &bob, "demo.rennes").await;
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa") };
+    let m = rennes.serve_ask(of.clone()).await.unwrap();
+    worth(&replica, &m, Some(Kind::Denied)).await;
+
+    let served = pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    assert_eq!((served.base, served.serving), (2_000_000_000, false));
+    worth(&replica, &m, Some(Kind::Denied)).await;
+    accept(&rennes, 1).await;
+    worth(&replica, &m, None).await;
+    let served = pisa.serve_ask(ServedVos {}).await.unwrap();
+    assert!(served[0].serving, "{served:?}");
+    until("the node knows bob", || {
+        let heard = pisa.ear.heard.lock().unwrap();
+        heard.iter().any(|a| a.members.iter().any(|m| m.number.0 == 2)).then_some(())
+    })
+    .await;
+
+    // A role, then its withdrawal: the old credential is void at pisa too.
+    let role =
+        |role: &str| GrantRole { vo: id("demo.rennes"), person: id("bob@pisa"), role: id(role) };
+    rennes.ask(&rennes.own("alice"), role("pilot")).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap();
+    until("the role is there", || {
+        let now = xos_base::when::Clock::now(&xos_base::when::SystemClock);
+        replica.effective(&m, now).ok().filter(|m| m.has_role("pilot"))
+    })
+    .await;
+    let r = WithdrawRole { vo: id("demo.rennes"), person: id("bob@pisa"), role: id("pilot") };
+    rennes.ask(&rennes.own("alice"), r).await.unwrap();
+    worth(&replica, &m, Some(Kind::Unauthenticated)).await;
+
+    let r = RemoveMember { vo: id("demo.rennes"), person: id("bob@pisa"), reason: "left".into() };
+    rennes.ask(&rennes.own("alice"), r).await.unwrap();
+    worth(&replica, &m, Some(Kind::Denied)).await;
+    until("the node ends bob's processes", || {
+        let heard = pisa.ear.heard.lock().unwrap();
+        let ended = |m: &AccountMember| m.number.0 == 2 && m.state == AccountState::Ended;
+        heard.iter().any(|a| !a.full && a.members.iter().any(ended)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_ends_its_share_whatever_the_home_says() {
+    let (rennes, home, pisa, replica) = grid().await;
+    let alice =
+        rennes.serve_ask(MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") });
+    let m = alice.await.unwrap();
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    worth(&replica, &m, None).await;
+    let r = WithdrawShare { vo: id("demo.rennes"), reason: "power cut".into() };
+    assert_eq!(pisa.ask(&pisa.own("eve"), r.clone()).await.unwrap_err().kind, Kind::Denied);
+    pisa.ask(&pisa.admin(), r).await.unwrap();
+    // At once here, without waiting for the home.
+    let now = xos_base::when::Clock::now(&xos_base::when::SystemClock);
+    assert_eq!(replica.effective(&m, now).unwrap_err().kind, Kind::Denied);
+    home.effective(&m, now).unwrap();
+    let mut state = ShareState::Accepted;
+    for _ in 0..500 {
+        let r = ListShares { vo: id("demo.rennes") };
+        state = rennes.ask(&rennes.own("alice"), r).await.unwrap()[0].state;
+        if state == ShareState::Withdrawn {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(state, ShareState::Withdrawn);
+    // The same numbers when it comes back.
+    let served = pisa.ask(&pisa.admin(), OfferShare { base: None, ..offer() }).await.unwrap();
+    assert_eq!(served.base, 2_000_000_000);
+    accept(&rennes, 2).await;
+    worth(&replica, &m, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_offers_reads_nothing() {
+    let (rennes, _home, pisa, _replica) = grid().await;
+    let core = rennes.core_of(&pisa);
+    let log = || VoLog { vo: id("demo.rennes"), after: 0 };
+    let e = rennes.grid.local_stream(core.clone(), log()).await.err().unwrap();
+    assert_eq!(e.kind, Kind::Denied);
+    let terms = Terms { cpu_milli: 1, memory_bytes: 1, storage_bytes: 0, until: None, version: 1 };
+    rennes.ask(&core, RecordOffer { vo: id("demo.rennes"), terms }).await.unwrap();
+    let mut items = rennes.grid.local_stream(core, log()).await.unwrap();
+    assert_eq!(items.next().await.unwrap().unwrap(), LogItem::Beat { number: 0 });
+    accept(&rennes, 1).await;
+    let LogItem::Entry { jws } = items.next().await.unwrap().unwrap() else {
+        panic!("the log opens with acceptance")
+    };
+    assert!(xos_vom::log::open(&pisa.trust, &id("demo.rennes"), &jws).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
+    let (rennes, _home, pisa, replica) = grid().await;
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") };
+    let m = rennes.serve_ask(of).await.unwrap();
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    worth(&replica, &m, None).await;
+    replica.stop();
+    pisa.clock.advance(Duration::from_secs(3601));
+    let now = xos_base::when::Clock::now(&*pisa.clock);
+    let e = replica.effective(&m, now).unwrap_err();
+    assert_eq!(e.kind, Kind::Denied);
+    assert!(e.message.contains("has not heard from rennes"), "{e}");
+    assert!(!pisa.serve_ask(ServedVos {}).await.unwrap()[0].serving);
+}

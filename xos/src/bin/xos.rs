@@ -1,0 +1,4 @@
+//! The `xos` tool.
+fn main() -> std::process::ExitCode {
+    xos::cli::main()
+}

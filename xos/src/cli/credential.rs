@@ -1,0 +1,153 @@
+//! A person's key and certificate for one VO, kept under `vo/<vo>/credential.json`.
+
+use super::home::Home;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+use xos_api::cda::{Certificate, IssueCertificate, Submission};
+use xos_base::{Error, Membership, Millis, VoId};
+use xos_net::trust::{Subject, subject_of};
+use xos_net::{Client, Identity, submission};
+
+/// Key and certificate, in one file so that they always belong together.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Credential {
+    /// The VO.
+    pub vo: VoId,
+    /// The private key, PKCS #8 in PEM; made here, never sent.
+    pub key_pem: String,
+    /// The certificate and the authority above it, PEM.
+    pub chain_pem: String,
+    /// When it was issued, by this computer's clock.
+    pub issued: Millis,
+    /// When it expires.
+    pub expires: Millis,
+    /// Until when it can be renewed without a new sign-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewable_until: Option<Millis>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({}, until {})", self.vo, self.expires)
+    }
+}
+
+fn file(vo: &VoId) -> String {
+    format!("vo/{vo}/credential.json")
+}
+
+impl Credential {
+    /// The kept credential for `vo`; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Home::read`].
+    pub fn read(home: &Home, vo: &VoId) -> Result<Option<Credential>, Error> {
+        home.read(&file(vo))
+    }
+
+    /// Removes the kept credential; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Home::remove`].
+    pub fn remove(home: &Home, vo: &VoId) -> Result<bool, Error> {
+        home.remove(&file(vo))
+    }
+
+    /// Makes a key, has it certified by the VO's home, for which `client` is, and keeps both.
+    ///
+    /// # Errors
+    /// What the core says; [`xos_base::Kind::Unauthenticated`] when its answer is not for this
+    /// VO and key.
+    pub async fn issue(
+        home: &Home,
+        client: &Client,
+        vo: &VoId,
+        now: Millis,
+    ) -> Result<Credential, Error> {
+        let fail = |e: rcgen::Error| Error::internal(format!("cannot make a key: {e}"));
+        let key = KeyPair::generate().map_err(fail)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
+        let ask =
+            IssueCertificate { vo: vo.clone(), csr_pem: request, groups: None, roles: None };
+        let Certificate { chain_pem, expires, renewable_until, .. } = client.call(ask).await?;
+        let credential = Credential {
+            vo: vo.clone(),
+            key_pem: key.serialize_pem(),
+            chain_pem,
+            issued: now,
+            expires,
+            renewable_until,
+        };
+        // Refuses a certificate for another key or VO.
+        credential.membership()?;
+        home.write(&file(vo), &credential)?;
+        Ok(credential)
+    }
+
+    /// Whether it still works.
+    pub fn is_valid(&self, now: Millis) -> bool {
+        now < self.expires
+    }
+
+    /// Whether two thirds of its life are over, so that it is renewed when the chance comes.
+    pub fn is_old(&self, now: Millis) -> bool {
+        past_two_thirds(self.issued, self.expires, now)
+    }
+
+    /// For TLS.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] when the file was changed by hand.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        Identity::from_pem(&self.chain_pem, &self.key_pem)
+    }
+
+    /// What the certificate says about the person.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unauthenticated`] when it is not for a member of this VO.
+    pub fn membership(&self) -> Result<Membership, Error> {
+        let identity = self.identity()?;
+        match identity.chain().first().map(subject_of).transpose()? {
+            Some(Subject::Member(m)) if m.vo == self.vo => Ok(m),
+            _ => Err(Error::unauthenticated(format!(
+                "the certificate is not for a member of {}",
+                self.vo
+            ))
+            .hint("sign in again with `xos login`")),
+        }
+    }
+
+    /// Signs the person's word that a job is theirs.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] when the file was changed by hand.
+    pub fn sign(&self, word: &Submission) -> Result<String, Error> {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|e| Error::invalid(format!("the key for {} is damaged: {e}", self.vo)))?;
+        submission::sign(word, self.identity()?.chain(), &key)
+    }
+}
+
+/// Whether two thirds of the time from `issued` to `expires` are over.
+pub fn past_two_thirds(issued: Millis, expires: Millis, now: Millis) -> bool {
+    now.since(issued) >= expires.since(issued) * 2 / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_due_at_two_thirds() {
+        // Too late, and people are signed out at night; too early, and each command renews.
+        let (issued, expires) = (Millis(1000), Millis(4000));
+        assert!(!past_two_thirds(issued, expires, Millis(2999)));
+        assert!(past_two_thirds(issued, expires, Millis(3000)));
+        assert!(past_two_thirds(issued, Millis(0), Millis(1000)));
+    }
+}

@@ -1,0 +1,292 @@
+//! `xos`: the tool for people, also called as `xsub`, `xps`, `xwait`, `xkill` and `xout`.
+//!
+//! A thin client: each command makes typed requests to a core and shows the replies. Each file
+//! holds a command's arguments beside what it does.
+
+pub mod ask;
+pub mod credential;
+pub mod home;
+pub mod job;
+pub mod login;
+pub mod node;
+pub mod output;
+pub mod person;
+pub mod session;
+pub mod site;
+pub mod sites;
+pub mod values;
+pub mod vo;
+
+use clap::{Parser, Subcommand};
+use home::Home;
+use output::{CLOSED_STATUS, Failure, Out, Outcome};
+use session::Session;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use xos_base::when::SystemClock;
+use xos_base::{Error, Kind, SiteId, VoId};
+
+const EXAMPLES: &str = "\
+Examples:
+  xos site add core.rennes.example       get to know your site's core
+  xos login alice@rennes                 sign in; certificates of your VOs are fetched
+  xos job submit -- ./simulate 42        run a program, wait, show its output
+  xos job list                           what became of your jobs
+
+Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait,
+xkill = xos job cancel, xout = xos job output.
+
+Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, 69 no site can do it,
+70 a fault of XOS, 73 changed meanwhile or exists already, 75 not reachable or busy: try again later,
+76 not supported, 77 not allowed, 78 sign in (again), 130 interrupted. Commands that wait for a job
+exit with the job's own status.
+
+Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), NO_COLOR.";
+
+/// Use a grid: sign in, run programs at your sites, look after virtual organizations (VOs).
+#[derive(Debug, Parser)]
+#[command(name = "xos", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Print JSON, for programs.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    json: bool,
+    /// Keep keys and sign-ins in this folder [default: ~/.xos].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    home: Option<PathBuf>,
+    /// Ask this site's core [default: the VO's home, else your site].
+    #[arg(long, global = true, value_name = "SITE", help_heading = "Everywhere")]
+    site: Option<SiteId>,
+    /// Act in this VO [default: the only one you are in].
+    #[arg(long, global = true, value_name = "VO", help_heading = "Everywhere")]
+    vo: Vec<VoId>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sign in, and get certificates for your VOs.
+    Login(login::LoginArgs),
+    /// Forget the sign-in and all certificates on this computer.
+    #[command(after_help = "Example:\n  xos logout")]
+    Logout,
+    /// Show who you are, in which VOs, until when.
+    #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
+    Id,
+    /// Submit jobs, watch them, read their output.
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Virtual organizations: join one, run one.
+    #[command(subcommand)]
+    Vo(vo::Command),
+    /// Sites: get to know them, exchange trust between them.
+    #[command(subcommand)]
+    Site(site::Command),
+    /// People of a site, and your password.
+    #[command(subcommand)]
+    Person(person::Command),
+    /// Machines of a site.
+    #[command(subcommand)]
+    Node(node::Command),
+}
+
+/// What the surroundings say.
+struct Environment {
+    xos_home: Option<OsString>,
+    home: Option<OsString>,
+    xos_vo: Option<String>,
+    no_color: bool,
+}
+
+impl Environment {
+    fn of_process() -> Environment {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+        Environment {
+            xos_home: var("XOS_HOME"),
+            home: var("HOME"),
+            xos_vo: std::env::var("XOS_VO").ok().filter(|v| !v.is_empty()),
+            no_color: var("NO_COLOR").is_some(),
+        }
+    }
+}
+
+/// The program: what `main` calls.
+pub fn main() -> ExitCode {
+    log_on_demand();
+    let cli = match Cli::try_parse_from(arguments(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let environment = Environment::of_process();
+    let out = Out::new(cli.global.json, environment.no_color);
+    let outcome = session(&cli, &environment, out).and_then(|s| start(&s, cli));
+    let ended = outcome.or_else(|failure| match failure {
+        Failure::Closed => Ok(CLOSED_STATUS),
+        Failure::Error(e) => out.fail(&e).map(|()| e.kind.exit_code()),
+    });
+    // Standard error is closed too: nobody is there to be told.
+    ExitCode::from(ended.unwrap_or(CLOSED_STATUS))
+}
+
+/// The names under which the tool is called, and what they stand for.
+const NAMES: [(&str, &str); 5] = [
+    ("xsub", "submit"),
+    ("xps", "list"),
+    ("xwait", "wait"),
+    ("xkill", "cancel"),
+    ("xout", "output"),
+];
+
+/// The command line with a short name written out: `xsub X` is `xos job submit X`.
+fn arguments(raw: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut raw: Vec<OsString> = raw.collect();
+    let called = raw.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str());
+    if let Some((_, command)) = NAMES.iter().find(|(name, _)| called == Some(name)) {
+        raw.splice(0..1, ["xos", "job", command].map(OsString::from));
+    }
+    raw
+}
+
+fn usage(e: &clap::Error) -> ExitCode {
+    let printed = e.print().is_ok();
+    match e.use_stderr() {
+        true => ExitCode::from(Kind::Invalid.exit_code()),
+        false if printed => ExitCode::SUCCESS,
+        false => ExitCode::from(CLOSED_STATUS),
+    }
+}
+
+/// XOS_LOG shows what the network code does, for finding faults.
+fn log_on_demand() {
+    use tracing_subscriber::EnvFilter;
+    if let Ok(filter) = EnvFilter::try_from_env("XOS_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}
+
+fn session(cli: &Cli, environment: &Environment, out: Out) -> Result<Session, Failure> {
+    let folder = match (&cli.global.home, &environment.xos_home, &environment.home) {
+        (Some(folder), _, _) => folder.clone(),
+        (_, Some(folder), _) => folder.into(),
+        (_, _, Some(home)) => Path::new(home).join(".xos"),
+        _ => {
+            return Err(Error::invalid("it is not clear where your keys are: HOME is not set")
+                .hint("name the folder with --home")
+                .into());
+        }
+    };
+    let vo = match (cli.global.vo.as_slice(), &environment.xos_vo) {
+        ([vo], _) => Some(vo.clone()),
+        ([], Some(text)) => Some(text.parse::<VoId>().map_err(|e| {
+            Error::invalid(format!("XOS_VO is set wrongly: {e}"))
+        })?),
+        ([], None) => None,
+        // Sign-in takes several.
+        _ if matches!(cli.command, Command::Login(_)) => None,
+        _ => return Err(Error::invalid("name one VO only").into()),
+    };
+    let site = cli.global.site.clone();
+    Ok(Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock)))
+}
+
+fn start(session: &Session, cli: Cli) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(run(session, cli));
+    // A question that nobody answered must not keep the program.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(s: &Session, cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Login(args) => login::login(s, args, cli.global.vo).await,
+        Command::Logout => login::logout(s),
+        Command::Id => login::id(s),
+        Command::Job(command) => job::run(s, command).await,
+        Command::Vo(command) => vo::run(s, command).await,
+        Command::Site(command) => site::run(s, command).await,
+        Command::Person(command) => person::run(s, command).await,
+        Command::Node(command) => node::run(s, command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_names_stand_for_commands() {
+        let args = |s: &str| -> Vec<OsString> {
+            arguments(s.split(' ').map(OsString::from))
+        };
+        let words = |s: &str| s.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(args("/usr/bin/xsub -n a -- ls -l"), words("xos job submit -n a -- ls -l"));
+        assert_eq!(args("xos id"), words("xos id"));
+        for (name, _) in NAMES {
+            let mut args = arguments([OsString::from(name), "--help".into()].into_iter());
+            let e = Cli::try_parse_from(args.drain(..)).unwrap_err();
+            assert_eq!(e.kind(), clap::error::ErrorKind::DisplayHelp, "{name}");
+        }
+    }
+
+    /// Every command says what it is for and shows how it is called.
+    #[test]
+    fn every_command_has_help_with_examples() {
+        fn walk(command: &clap::Command, path: &str, help: &mut String) {
+            let path = format!("{path} {}", command.get_name()).trim().to_owned();
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            if command.get_subcommands().next().is_none() {
+                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(after.contains("Example"), "{path} shows no example");
+                for line in after.lines().filter(|l| l.starts_with("  xos ")) {
+                    let line = line.split("   ").next().unwrap_or(line);
+                    let words = shell_words(line);
+                    if let Err(e) = Cli::try_parse_from(&words) {
+                        panic!("the example of {path} does not parse: {words:?}: {e}");
+                    }
+                }
+            }
+            help.push_str(&format!("{path}: {}\n", command.get_about().unwrap_or_default()));
+            for sub in command.get_subcommands() {
+                walk(sub, &path, help);
+            }
+        }
+        let mut help = String::new();
+        walk(&Cli::command(), "", &mut help);
+        output::golden::check("commands.txt", &help);
+    }
+
+    /// Words with '...' and "..." kept together, up to a pipe or redirection.
+    fn shell_words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for c in line.trim().chars() {
+            match (c, quote) {
+                ('|' | '<' | '>', None) => break,
+                (c, Some(q)) if c == q => quote = None,
+                ('\'' | '"', None) => quote = Some(c),
+                (' ', None) => words.push(String::new()),
+                (c, _) => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.retain(|w| !w.is_empty());
+        words
+    }
+}

@@ -1,0 +1,162 @@
+//! `xos person`: the people of a site.
+
+use super::ask;
+use super::output::{Outcome, Style, Table, when};
+use super::session::Session;
+use super::values::PersonArg;
+use std::path::PathBuf;
+use xos_api::cda::{CreatePerson, ListPeople, Person, SetPassword, SetPerson};
+use xos_base::PersonId;
+
+/// `xos person …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a person known to the site (site administrators).
+    Add(Add),
+    /// Show the people of the site (site administrators).
+    #[command(after_help = "Examples:\n  xos person list\n  xos person list --json")]
+    List,
+    /// Change your password, or as administrator another person's.
+    Passwd(Passwd),
+    /// Let a person sign in no longer (site administrators).
+    #[command(after_help = "Example:\n  xos person disable mallory")]
+    Disable {
+        /// The person, as mallory or mallory@rennes.
+        person: PersonArg,
+    },
+    /// Let a disabled person sign in again (site administrators).
+    #[command(after_help = "Example:\n  xos person enable mallory")]
+    Enable {
+        /// The person, as mallory or mallory@rennes.
+        person: PersonArg,
+    },
+}
+
+/// `xos person add`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos person add alice
+  xos person add ada --site-admin
+  xos person add bob --password-file bob.txt
+
+Tell the person their first password; they change it by `xos person passwd`.")]
+pub struct Add {
+    /// The name: a-z, 0-9, '-' and '_', beginning with a letter.
+    name: PersonArg,
+    /// They shall administer the site.
+    #[arg(long)]
+    site_admin: bool,
+    /// Read the first password from this file (`-`: standard input) instead of asking.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+/// `xos person passwd`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos person passwd
+  xos person passwd bob --password-file new.txt    as administrator")]
+pub struct Passwd {
+    /// The person; without one, you.
+    person: Option<PersonArg>,
+    /// Read the new password from this file (`-`: standard input) instead of asking.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Read your present password from this file instead of asking.
+    #[arg(long, value_name = "FILE")]
+    present_file: Option<PathBuf>,
+}
+
+/// Runs a command of this group.
+///
+/// # Errors
+/// What the core says.
+pub async fn run(s: &Session, command: Command) -> Outcome {
+    match command {
+        Command::Add(args) => add(s, args).await,
+        Command::List => list(s).await,
+        Command::Passwd(args) => passwd(s, args).await,
+        Command::Disable { person } => set(s, &person, true).await,
+        Command::Enable { person } => set(s, &person, false).await,
+    }
+}
+
+async fn add(s: &Session, args: Add) -> Outcome {
+    let site = args.name.site().cloned().map_or_else(|| s.site(), Ok)?;
+    let person = args.name.at(&site)?;
+    let client = s.person(&site).await?;
+    let prompt = format!("First password of {person}: ");
+    let password = ask::new_password(&prompt, args.password_file.as_deref())?;
+    let name = person.name().to_owned();
+    let made = client.call(CreatePerson { name, password, site_admin: args.site_admin }).await?;
+    s.out.show(&made, || format!("{} can sign in: xos login {0}", made.person))?;
+    Ok(0)
+}
+
+async fn list(s: &Session) -> Outcome {
+    let client = s.person(&s.site()?).await?;
+    let mut people: Vec<Person> = Vec::new();
+    let mut after: Option<PersonId> = None;
+    loop {
+        let page = client.call(ListPeople { after: after.take(), limit: None }).await?;
+        people.extend(page.people);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let now = s.now();
+    s.out.show(&people, || {
+        let mut table = Table::new(&["PERSON", "RIGHTS", "STATE", "SINCE"]);
+        for p in &people {
+            let state = match p.disabled {
+                true => Style::Bad.mark("disabled"),
+                false => Style::Good.mark("active"),
+            };
+            let rights = if p.site_admin { "site admin" } else { "" };
+            table.row([p.person.to_string(), rights.into(), state, when(p.created, now)]);
+        }
+        table.text("Nobody is known here.")
+    })?;
+    Ok(0)
+}
+
+async fn passwd(s: &Session, args: Passwd) -> Outcome {
+    let me = s.signed_in()?.person;
+    let person = match &args.person {
+        Some(person) => person.at(&me.site())?,
+        None => me.clone(),
+    };
+    let client = s.person(&person.site()).await?;
+    let own = person == me;
+    let present = match own {
+        true => Some(ask::password("Your present password: ", args.present_file.as_deref())?),
+        false => None,
+    };
+    let prompt = format!("New password of {person}: ");
+    let password = ask::new_password(&prompt, args.password_file.as_deref())?;
+    let done = client.call(SetPassword { person: person.clone(), present, password }).await?;
+    if own {
+        // The sign-in that it was done with has ended.
+        s.forget_login()?;
+    }
+    s.out.show(&done, || {
+        let next = if own { format!(" Sign in with it: xos login {person}") } else { String::new() };
+        format!("The password of {person} is changed.{next}")
+    })?;
+    Ok(0)
+}
+
+async fn set(s: &Session, person: &PersonArg, disabled: bool) -> Outcome {
+    let site = person.site().cloned().map_or_else(|| s.site(), Ok)?;
+    let person = person.at(&site)?;
+    let request = SetPerson { person, disabled: Some(disabled), site_admin: None };
+    let now = s.person(&site).await?.call(request).await?;
+    s.out.show(&now, || match now.disabled {
+        true => format!("{} cannot sign in any more.", now.person),
+        false => format!("{} can sign in.", now.person),
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,520 @@
+//! Which site, which proof: from what the person keeps at home to a client of a core.
+
+use super::credential::{Credential, past_two_thirds};
+use super::home::Home;
+use super::output::Out;
+use super::sites::SiteBook;
+use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+use xos_api::cda::{RenewToken, SignedIn, Token};
+use xos_api::vom::{MemberState, Memberships, MembershipView, VoState};
+use xos_base::when::Clock;
+use xos_base::{Error, Kind, Millis, PersonId, SiteId, VoId};
+use xos_net::{Client, IdentityCell, Proof, Trust};
+
+const LOGIN: &str = "login.json";
+/// A token that ends so soon is not used any more: the request would outlive it.
+const TOKEN_REST: Duration = Duration::from_secs(10);
+/// Most tokens that are kept: one for each site that was asked lately.
+const TOKENS_MAX: usize = 64;
+
+/// What a sign-in left behind: `login.json`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Login {
+    /// Who signed in.
+    pub person: PersonId,
+    /// They administer their site.
+    pub site_admin: bool,
+    /// Until when tokens are renewed.
+    pub session_until: Millis,
+    /// Tokens, each for one site.
+    #[serde(default)]
+    pub tokens: Vec<KeptToken>,
+}
+
+/// A token and when it came.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeptToken {
+    /// The token.
+    pub token: Token,
+    /// When it came, by this computer's clock.
+    pub issued: Millis,
+}
+
+impl Login {
+    /// The state after a sign-in or renewal at `now`.
+    pub fn of(signed_in: SignedIn, now: Millis) -> Login {
+        Login {
+            person: signed_in.person,
+            site_admin: signed_in.site_admin,
+            session_until: signed_in.session_until,
+            tokens: vec![KeptToken { token: signed_in.token, issued: now }],
+        }
+    }
+
+    fn token(&self, audience: &SiteId, now: Millis) -> Option<&KeptToken> {
+        let good = |t: &&KeptToken| {
+            t.token.audience == *audience && now.plus(TOKEN_REST) < t.token.expires
+        };
+        self.tokens.iter().find(good)
+    }
+
+    fn keep(&mut self, token: Token, now: Millis) {
+        self.tokens.retain(|t| t.token.audience != token.audience && now < t.token.expires);
+        self.tokens.truncate(TOKENS_MAX - 1);
+        self.tokens.push(KeptToken { token, issued: now });
+    }
+}
+
+/// The person's side of every command.
+pub struct Session {
+    /// Where files are kept.
+    pub home: Home,
+    /// Where output goes.
+    pub out: Out,
+    site: Option<SiteId>,
+    vo: Option<VoId>,
+    clock: Arc<dyn Clock>,
+    trust: OnceCell<Trust>,
+}
+
+/// A client that acts as a member, with the credential behind it.
+pub struct Member {
+    /// The VO's credential.
+    pub credential: Credential,
+    /// The site asked.
+    pub site: SiteId,
+    /// The client of its core.
+    pub client: Client,
+}
+
+impl Session {
+    /// A session with the site and VO that the command line names, if it does.
+    pub fn new(
+        home: Home,
+        out: Out,
+        site: Option<SiteId>,
+        vo: Option<VoId>,
+        clock: Arc<dyn Clock>,
+    ) -> Session {
+        Session { home, out, site, vo, clock, trust: OnceCell::new() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// The sites that TLS trusts.
+    ///
+    /// # Errors
+    /// As [`SiteBook::read`].
+    pub fn trust(&self) -> Result<&Trust, Error> {
+        if let Some(trust) = self.trust.get() {
+            return Ok(trust);
+        }
+        let trust = SiteBook::read(&self.home)?.trust()?;
+        Ok(self.trust.get_or_init(|| trust))
+    }
+
+    /// The sign-in, if there is one that has not ended.
+    ///
+    /// # Errors
+    /// As [`Home::read`].
+    pub fn login(&self) -> Result<Option<Login>, Error> {
+        Ok(self.home.read::<Login>(LOGIN)?.filter(|l| self.now() < l.session_until))
+    }
+
+    /// Who signed in last, whether or not that has ended.
+    ///
+    /// # Errors
+    /// As [`Home::read`].
+    pub fn last_person(&self) -> Result<Option<PersonId>, Error> {
+        Ok(self.home.read::<Login>(LOGIN)?.map(|l| l.person))
+    }
+
+    /// Keeps a sign-in.
+    ///
+    /// # Errors
+    /// As [`Home::write`].
+    pub fn keep_login(&self, login: &Login) -> Result<(), Error> {
+        self.home.write(LOGIN, login)
+    }
+
+    /// Forgets the sign-in; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Home::remove`].
+    pub fn forget_login(&self) -> Result<bool, Error> {
+        self.home.remove(LOGIN)
+    }
+
+    /// The sign-in.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when there is none, or it has ended.
+    pub fn signed_in(&self) -> Result<Login, Error> {
+        match self.home.read::<Login>(LOGIN)? {
+            None => Err(Error::unauthenticated("you are not signed in")
+                .hint("sign in: xos login NAME@SITE")),
+            Some(l) if l.session_until <= self.now() => Err(Error::unauthenticated(format!(
+                "your sign-in as {} ended at {}",
+                l.person, l.session_until
+            ))
+            .hint(format!("sign in again: xos login {}", l.person))),
+            Some(l) => Ok(l),
+        }
+    }
+
+    /// The site named on the command line.
+    pub fn named_site(&self) -> Option<&SiteId> {
+        self.site.as_ref()
+    }
+
+    /// The site named on the command line, else that of the last sign-in.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when no site is known.
+    pub fn site(&self) -> Result<SiteId, Error> {
+        if let Some(site) = &self.site {
+            return Ok(site.clone());
+        }
+        SiteBook::read(&self.home)?.last.ok_or_else(|| {
+            Error::not_found("this computer knows no site yet")
+                .hint("add yours: xos site add ADDRESS (its administrator knows the address)")
+        })
+    }
+
+    /// The site named on the command line, else the VO's home.
+    pub fn site_of(&self, vo: &VoId) -> SiteId {
+        self.site.clone().unwrap_or_else(|| vo.site())
+    }
+
+    fn client(&self, site: &SiteId, proof: &Proof) -> Result<Client, Error> {
+        let trust = self.trust()?;
+        if trust.descriptor(site).is_err() {
+            return Err(Error::not_found(format!("this computer does not know the site {site}"))
+                .hint("add it: xos site add ADDRESS (its administrator knows the address)"));
+        }
+        Client::new(site.clone(), trust, proof)
+    }
+
+    /// A client of `site` that says nobody's name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the site is not known.
+    pub fn anonymous(&self, site: &SiteId) -> Result<Client, Error> {
+        self.client(site, &Proof::None)
+    }
+
+    /// A client of `site` that acts as the person who signed in.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when nobody is signed in.
+    pub async fn person(&self, site: &SiteId) -> Result<Client, Error> {
+        let token = self.token(site).await?;
+        self.client(site, &Proof::Token(token))
+    }
+
+    /// A token for `audience`, renewed past two thirds of its life.
+    async fn token(&self, audience: &SiteId) -> Result<Arc<str>, Error> {
+        let now = self.now();
+        let mut login = self.signed_in()?;
+        let kept = login.token(audience, now).cloned();
+        if let Some(t) = &kept
+            && !past_two_thirds(t.issued, t.token.expires, now)
+        {
+            return Ok(t.token.token.as_str().into());
+        }
+        let own = login.person.site();
+        let renewed = match self.own_proof(&login, now) {
+            Ok(proof) => {
+                let ask = RenewToken { audience: (*audience != own).then(|| audience.clone()) };
+                self.client(&own, &proof)?.call(ask).await
+            }
+            Err(e) => Err(e),
+        };
+        match (renewed, kept) {
+            (Ok(signed_in), _) => {
+                let token: Arc<str> = signed_in.token.token.as_str().into();
+                login.session_until = signed_in.session_until;
+                login.site_admin = signed_in.site_admin;
+                login.keep(signed_in.token, now);
+                self.keep_login(&login)?;
+                Ok(token)
+            }
+            // Still good for a few minutes; the next command tries again.
+            (Err(e), Some(t)) => {
+                tracing::debug!(error = %e, "token not renewed");
+                Ok(t.token.token.as_str().into())
+            }
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    /// What shows the person's own site that they signed in: a token, or the certificate of a VO
+    /// that has its home there.
+    fn own_proof(&self, login: &Login, now: Millis) -> Result<Proof, Error> {
+        let own = login.person.site();
+        if let Some(t) = login.token(&own, now) {
+            return Ok(Proof::Token(t.token.token.as_str().into()));
+        }
+        for vo in self.home.vos()? {
+            if vo.site() == own
+                && let Some(c) = Credential::read(&self.home, &vo)?
+                && c.is_valid(now)
+            {
+                return Ok(Proof::Certificate(IdentityCell::new(c.identity()?)));
+            }
+        }
+        Err(Error::unauthenticated(format!("your sign-in as {} was left alone too long", login.person))
+            .hint(format!("sign in again: xos login {}", login.person)))
+    }
+
+    /// A client for looking after a VO, at its home unless the command line names a site: as the
+    /// person who signed in, whose word carries all that they are; else by the VO's certificate.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when there is neither.
+    pub async fn vo_client(&self, vo: &VoId) -> Result<Client, Error> {
+        let site = self.site_of(vo);
+        match self.person(&site).await {
+            Err(e) if e.kind == Kind::Unauthenticated => {
+                match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(self.now())) {
+                    Some(c) => {
+                        let identity = IdentityCell::new(c.identity()?);
+                        self.client(&site, &Proof::Certificate(identity))
+                    }
+                    None => Err(e),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Acts as a member of `vo` at `site`, with a certificate that is renewed past two thirds of
+    /// its life, or got now when there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn member(&self, vo: &VoId, site: &SiteId) -> Result<Member, Error> {
+        let now = self.now();
+        let credential = match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
+            Some(c) if !c.is_old(now) => c,
+            Some(c) => match self.issue(vo).await {
+                Ok(new) => new,
+                Err(e) => {
+                    tracing::debug!(error = %e, "certificate not renewed");
+                    c
+                }
+            },
+            None => self.issue(vo).await?,
+        };
+        self.member_by(credential, site)
+    }
+
+    /// Acts by this credential.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when its file was changed by hand.
+    pub fn member_by(&self, credential: Credential, site: &SiteId) -> Result<Member, Error> {
+        let identity = IdentityCell::new(credential.identity()?);
+        let client = self.client(site, &Proof::Certificate(identity))?;
+        Ok(Member { credential, site: site.clone(), client })
+    }
+
+    /// Gets a new certificate for `vo`, by the sign-in or by the present certificate.
+    ///
+    /// # Errors
+    /// What the VO's home says; [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn issue(&self, vo: &VoId) -> Result<Credential, Error> {
+        let now = self.now();
+        let home = vo.site();
+        let client = match self.person(&home).await {
+            Ok(client) => client,
+            Err(e) => match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
+                Some(c) => {
+                    let identity = IdentityCell::new(c.identity()?);
+                    self.client(&home, &Proof::Certificate(identity))?
+                }
+                None => return Err(e),
+            },
+        };
+        Credential::issue(&self.home, &client, vo, now).await
+    }
+
+    /// A new certificate, when the credential behind a refused request may be the reason: the
+    /// membership has changed since it was issued.
+    ///
+    /// # Errors
+    /// `refused`, when a new one would say the same or cannot be had.
+    pub async fn changed(&self, old: &Credential, refused: Error) -> Result<Credential, Error> {
+        if !matches!(refused.kind, Kind::Unauthenticated | Kind::Denied) {
+            return Err(refused);
+        }
+        match self.issue(&old.vo).await {
+            Ok(new) if new.membership()? != old.membership()? => Ok(new),
+            Ok(_) => Err(refused),
+            Err(e) => {
+                tracing::debug!(error = %e, "no newer certificate");
+                Err(refused)
+            }
+        }
+    }
+
+    /// The VOs that this computer holds a credential for.
+    ///
+    /// # Errors
+    /// As [`Home::vos`].
+    pub fn vos(&self) -> Result<Vec<VoId>, Error> {
+        let mut vos = Vec::new();
+        for vo in self.home.vos()? {
+            if Credential::read(&self.home, &vo)?.is_some() {
+                vos.push(vo);
+            }
+        }
+        Ok(vos)
+    }
+
+    /// The VO that the command line or XOS_VO names.
+    pub fn named_vo(&self) -> Option<&VoId> {
+        self.vo.as_ref()
+    }
+
+    /// The VO to act in: the named one, else the only one.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when it is not clear, [`Kind::Unauthenticated`] when there is none.
+    pub async fn the_vo(&self) -> Result<VoId, Error> {
+        if let Some(vo) = &self.vo {
+            return Ok(vo.clone());
+        }
+        // Folders are made only for credentials; the one that is chosen is read afterwards.
+        let mut vos = self.home.vos()?;
+        if vos.len() != 1 {
+            vos = self.vos()?;
+        }
+        if vos.is_empty() {
+            let views = self.memberships().await?;
+            vos = views.iter().filter(|v| idle(v).is_none()).map(|v| v.vo.clone()).collect();
+        }
+        let mut vos = vos.into_iter();
+        match (vos.next(), vos.next()) {
+            (Some(vo), None) => Ok(vo),
+            (None, _) => Err(Error::denied("you are in no VO yet")
+                .hint("see `xos vo list`, then ask to join one: xos vo apply VO")),
+            (Some(a), Some(b)) => Err(Error::invalid("you are in several VOs: say which one")
+                .hint(format!("add for example --vo {a} or --vo {b}, or set XOS_VO"))),
+        }
+    }
+
+    /// The memberships that the person's own site knows.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when nobody is signed in.
+    pub async fn memberships(&self) -> Result<Vec<MembershipView>, Error> {
+        let person = self.signed_in()?.person;
+        self.person(&person.site()).await?.call(Memberships { person }).await
+    }
+
+    /// A client for one's jobs at `site`: by the certificate of the named or only VO, else as the
+    /// person who signed in.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when there is neither.
+    pub async fn job_client(&self, site: &SiteId) -> Result<Client, Error> {
+        let vos = match &self.vo {
+            Some(vo) => vec![vo.clone()],
+            None => self.vos()?,
+        };
+        match vos.as_slice() {
+            [vo] => Ok(self.member(vo, site).await?.client),
+            _ => self.person(site).await,
+        }
+    }
+}
+
+/// Why nobody can act by this membership now; `None` when they can.
+pub fn idle(view: &MembershipView) -> Option<String> {
+    match (&view.vo_state, &view.member.state) {
+        (VoState::Suspended { reason, .. }, _) => Some(format!("the VO is suspended: {reason}")),
+        (_, MemberState::Suspended { reason }) => Some(format!("suspended: {reason}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct At(Millis);
+    impl Clock for At {
+        fn now(&self) -> Millis {
+            self.0
+        }
+    }
+
+    fn token(audience: &str, expires: u64) -> Token {
+        Token { token: "t".into(), audience: audience.parse().unwrap(), expires: Millis(expires) }
+    }
+
+    fn login() -> Login {
+        Login {
+            person: "alice@rennes".parse().unwrap(),
+            site_admin: false,
+            session_until: Millis(1_000_000),
+            tokens: vec![],
+        }
+    }
+
+    fn session(dir: &std::path::Path, now: u64) -> Session {
+        let out = Out::new(false, true);
+        Session::new(Home::new(&dir.join("xos")), out, None, None, Arc::new(At(Millis(now))))
+    }
+
+    #[test]
+    fn tokens_are_kept_one_for_each_site() {
+        // A token for one site shown to another would let that one act as the person.
+        let mut l = login();
+        l.keep(token("rennes", 100_000), Millis(0));
+        l.keep(token("pisa", 100_000), Millis(0));
+        l.keep(token("pisa", 200_000), Millis(0));
+        assert_eq!(l.tokens.len(), 2);
+        let pisa = "pisa".parse().unwrap();
+        assert_eq!(l.token(&pisa, Millis(0)).unwrap().token.expires, Millis(200_000));
+        assert!(l.token(&pisa, Millis(195_000)).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_must_sign_in_is_told_how() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = session(dir.path(), 5);
+        let e = s.signed_in().err().unwrap();
+        assert_eq!(e.kind, Kind::Unauthenticated);
+        s.keep_login(&login()).unwrap();
+        assert!(s.signed_in().is_ok());
+        let e = session(dir.path(), 1_000_000).signed_in().err().unwrap();
+        assert!(e.to_string().contains("xos login alice@rennes"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn an_unclear_vo_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = session(dir.path(), 5);
+        let credential = |vo: &str| Credential {
+            vo: vo.parse().unwrap(),
+            key_pem: String::new(),
+            chain_pem: String::new(),
+            issued: Millis(0),
+            expires: Millis(9),
+            renewable_until: None,
+        };
+        s.home.write("vo/demo.rennes/credential.json", &credential("demo.rennes")).unwrap();
+        assert_eq!(s.the_vo().await.unwrap().as_str(), "demo.rennes");
+        s.home.write("vo/other.pisa/credential.json", &credential("other.pisa")).unwrap();
+        let e = s.the_vo().await.unwrap_err();
+        assert!(e.to_string().contains("--vo demo.rennes"), "{e}");
+    }
+}

@@ -1,0 +1,265 @@
+//! `xos vo`: virtual organizations.
+
+mod groups;
+mod members;
+mod shares;
+
+use super::output::{Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, when};
+use super::session::Session;
+use xos_api::vom::{
+    Apply, FoundVo, GetVo, ListVos, ResumeVo, SuspendVo, Terms, VoInfo, VoState, VoSummary,
+    WithdrawApplication,
+};
+use xos_base::{Millis, VoId};
+
+/// `xos vo …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show the VOs that a site knows.
+    #[command(after_help = "Examples:\n  xos vo list\n  xos vo list --site pisa")]
+    List,
+    /// Show one VO.
+    #[command(after_help = "Example:\n  xos vo show demo.rennes")]
+    Show(OfVo),
+    /// Found a VO at your site; you own it.
+    Found(Found),
+    /// Ask to become a member.
+    Apply(ApplyArgs),
+    /// Take your application back.
+    #[command(after_help = "Example:\n  xos vo withdraw demo.rennes")]
+    Withdraw(OfVo),
+    /// Show who asks to become a member (VO administrators).
+    #[command(after_help = "Example:\n  xos vo applications demo.rennes")]
+    Applications(OfVo),
+    /// Admit an applicant (VO administrators).
+    Approve(members::Approve),
+    /// Turn an applicant down (VO administrators).
+    #[command(after_help = "Example:\n  xos vo reject demo.rennes mallory@pisa -m 'not in the project'")]
+    Reject(members::WithReason),
+    /// Show the members.
+    #[command(after_help = "Examples:\n  xos vo members demo.rennes\n  xos vo members demo.rennes --json")]
+    Members(OfVo),
+    /// Suspend a member: no new work, running work is held (VO administrators).
+    #[command(after_help = "Example:\n  xos vo suspend demo.rennes bob@pisa -m 'laptop stolen'")]
+    Suspend(members::WithReason),
+    /// Let a suspended member act again (VO administrators).
+    #[command(after_help = "Example:\n  xos vo resume demo.rennes bob@pisa")]
+    Resume(members::OfMember),
+    /// End a membership and all its running work (VO administrators; or your own).
+    #[command(after_help = "Example:\n  xos vo remove demo.rennes bob@pisa -m 'left the project'")]
+    Remove(members::RemoveArgs),
+    /// Set when a membership ends by itself (VO administrators).
+    #[command(after_help = "\
+Examples:
+  xos vo expiry demo.rennes bob@pisa 2027-01-31
+  xos vo expiry demo.rennes bob@pisa never")]
+    Expiry(members::Expiry),
+    /// Groups of a VO.
+    #[command(subcommand)]
+    Group(groups::Command),
+    /// Roles of members.
+    #[command(subcommand)]
+    Role(members::RoleCommand),
+    /// What sites give to a VO.
+    #[command(subcommand)]
+    Share(shares::Command),
+    /// Suspend a whole VO (its owner, or the administrator of its home site).
+    SuspendVo(SuspendArgs),
+    /// Let a suspended VO work again.
+    #[command(after_help = "Example:\n  xos vo resume-vo demo.rennes")]
+    ResumeVo(OfVo),
+}
+
+/// A command that takes a VO.
+#[derive(Debug, clap::Args)]
+pub struct OfVo {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    pub of: VoId,
+}
+
+/// `xos vo found`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos vo found demo --title 'Demonstration'
+  xos vo found spect --title 'Tomography' --description 'Simulated pictures.' --site rennes")]
+pub struct Found {
+    /// The VO's short name: a-z, 0-9 and '-'. With your site it becomes for example demo.rennes.
+    label: String,
+    /// What it is called.
+    #[arg(long)]
+    title: String,
+    /// What it is for.
+    #[arg(long, default_value = "")]
+    description: String,
+}
+
+/// `xos vo apply`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  xos vo apply demo.rennes -m 'Bob, working with Alice on the phantom'")]
+pub struct ApplyArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// What its administrators should know about you.
+    #[arg(short, long, default_value = "")]
+    message: String,
+}
+
+/// `xos vo suspend-vo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
+pub struct SuspendArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// Why; members see it.
+    #[arg(short = 'm', long = "reason", value_name = "REASON")]
+    reason: String,
+}
+
+/// Runs a command of this group.
+///
+/// # Errors
+/// What the core says.
+pub async fn run(s: &Session, command: Command) -> Outcome {
+    match command {
+        Command::List => list_vos(s).await,
+        Command::Show(args) => show(s, args.of).await,
+        Command::Found(args) => found(s, args).await,
+        Command::Apply(args) => apply(s, args).await,
+        Command::Withdraw(args) => {
+            let vo = args.of;
+            let done = s.vo_client(&vo).await?.call(WithdrawApplication { vo: vo.clone() }).await?;
+            s.out.show(&done, || format!("Your application to {vo} is taken back."))?;
+            Ok(0)
+        }
+        Command::Applications(args) => members::applications(s, args.of).await,
+        Command::Approve(args) => members::approve(s, args).await,
+        Command::Reject(args) => members::reject(s, args).await,
+        Command::Members(args) => members::list_members(s, args.of).await,
+        Command::Suspend(args) => members::suspend(s, args).await,
+        Command::Resume(args) => members::resume(s, args).await,
+        Command::Remove(args) => members::remove(s, args).await,
+        Command::Expiry(args) => members::expiry(s, args).await,
+        Command::Group(command) => groups::run(s, command).await,
+        Command::Role(command) => members::role(s, command).await,
+        Command::Share(command) => shares::run(s, command).await,
+        Command::SuspendVo(args) => {
+            let (vo, reason) = (args.of, args.reason);
+            let done =
+                s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
+            s.out.show(&done, || format!("{vo} is suspended."))?;
+            Ok(0)
+        }
+        Command::ResumeVo(args) => {
+            let vo = args.of;
+            let done = s.vo_client(&vo).await?.call(ResumeVo { vo: vo.clone() }).await?;
+            s.out.show(&done, || format!("{vo} works again."))?;
+            Ok(0)
+        }
+    }
+}
+
+async fn list_vos(s: &Session) -> Outcome {
+    let client = s.anonymous(&s.site()?)?;
+    let mut vos: Vec<VoSummary> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = client.call(ListVos { after: after.take(), limit: None }).await?;
+        vos.extend(page.vos);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    s.out.show(&vos, || {
+        let mut table = Table::new(&["VO", "TITLE"]);
+        for v in &vos {
+            table.row([v.vo.to_string(), clean(&v.title)]);
+        }
+        table.text("The site knows no VO yet; found one: xos vo found LABEL --title TITLE")
+    })?;
+    Ok(0)
+}
+
+async fn show(s: &Session, vo: VoId) -> Outcome {
+    let info = s.vo_client(&vo).await?.call(GetVo { vo }).await?;
+    let now = s.now();
+    s.out.show(&info, || describe(&info, now))?;
+    Ok(0)
+}
+
+fn describe(info: &VoInfo, now: Millis) -> String {
+    let state = match &info.state {
+        VoState::Active => Style::Good.mark("active"),
+        VoState::Suspended { reason, by_site } => {
+            let by = if *by_site { " by its home site" } else { "" };
+            Style::Bad.mark(&format!("suspended{by}: {}", clean(reason)))
+        }
+    };
+    let me = info.me.as_ref().map(|m| {
+        let roles = if m.roles.is_empty() { String::new() } else { format!("; roles: {}", list(&m.roles)) };
+        format!("member, groups: {}{roles}", list(&m.groups))
+    });
+    let applied = info.application.as_ref().map(|a| format!("applied {}", when(a.since, now)));
+    let mut pairs = vec![
+        ("VO", Style::Head.mark(info.summary.vo.as_str())),
+        ("title", clean(&info.summary.title)),
+        ("description", clean_lines(&info.summary.description)),
+        ("state", state),
+        ("you", me.or(applied).unwrap_or_else(|| "not a member".to_owned())),
+    ];
+    let Some(d) = &info.details else { return fields(&pairs) };
+    let waiting = if d.applications > 0 { d.applications.to_string() } else { String::new() };
+    pairs.extend([
+        ("founded", when(d.founded, now)),
+        ("members", d.members.to_string()),
+        ("applications", waiting),
+        ("groups", list(d.groups.iter().map(|g| format!("{} ({})", g.name, g.members)))),
+        ("volumes", clean(&list(&d.volumes))),
+    ]);
+    fields(&pairs) + "\n\n" + &shares::table(&d.shares, now)
+}
+
+/// What a site gives, in one cell.
+fn terms(t: Option<&Terms>, now: Millis) -> String {
+    let Some(t) = t else { return String::new() };
+    let until = t.until.map(|u| format!(", until {}", when(u, now))).unwrap_or_default();
+    format!(
+        "{} cpus, {} memory, {} storage{until}",
+        cpus(t.cpu_milli),
+        size(t.memory_bytes),
+        size(t.storage_bytes)
+    )
+}
+
+async fn found(s: &Session, args: Found) -> Outcome {
+    let site = s.site()?;
+    let request =
+        FoundVo { label: args.label, title: args.title, description: args.description };
+    let info = s.person(&site).await?.call(request).await?;
+    let vo = info.summary.vo.clone();
+    // So that the founder can work in it at once; without it the next command tries again.
+    if let Err(e) = s.issue(&vo).await {
+        s.out.warn(&e)?;
+    }
+    s.out.show(&info, || {
+        format!(
+            "{vo} is founded; you own it.\nNext: a site administrator gives it a share (xos vo \
+             share offer {vo} --cpus 4 --memory 8G);\nothers ask to join it (xos vo apply {vo})."
+        )
+    })?;
+    Ok(0)
+}
+
+async fn apply(s: &Session, args: ApplyArgs) -> Outcome {
+    let vo = args.of;
+    let request = Apply { vo: vo.clone(), message: args.message };
+    let done = s.person(&s.site_of(&vo)).await?.call(request).await?;
+    s.out.show(&done, || {
+        format!("You have applied to {vo}. Once its administrators admit you, just use it.")
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,199 @@
+//! A core's `xosd`.
+
+use super::config::Config;
+use super::{files, notify};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use xos_aem::Aem;
+use xos_api::Done;
+use xos_api::node::{Hello, SetSites};
+use xos_base::when::{Clock, SystemClock};
+use xos_base::{Error, NodeId, SiteId};
+use xos_cda::{Cda, SiteKeys};
+use xos_console::Console;
+use xos_net::http::Shared;
+use xos_net::port::{self, Services};
+use xos_net::{Grid, NodeChange, Nodes, Router, Trust, Verifier};
+use xos_store::{RedbStore, Store};
+use xos_vom::Vom;
+
+/// The registry's file, below the state folder.
+pub const REGISTRY: &str = "registry.redb";
+
+/// Makes the state folder, which only root may enter files of.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] naming the folder.
+pub fn state_folder(path: &Path) -> Result<(), Error> {
+    let fail = |e| Error::internal(format!("cannot make {}: {e}", path.display()));
+    std::fs::create_dir_all(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(fail)
+}
+
+/// Opens the registry.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] when it is damaged, or another `xosd` has it open.
+pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
+    let path = state.join(REGISTRY);
+    let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(e)) => Err(Error::internal(format!("cannot open the registry: {e}"))
+            .hint("is another xosd running on the same state folder?")),
+        Err(e) => Err(Error::internal(format!("cannot open the registry: {e}"))),
+    }
+}
+
+/// Runs the core until `stop`.
+///
+/// # Errors
+/// Why it cannot start.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let missing = |name: &str| Error::invalid(format!("section [{name}] is missing on a core"));
+    let port_config = config.port.ok_or_else(|| missing("port"))?;
+    let cda_config = config.cda.ok_or_else(|| missing("cda"))?;
+    let site = config.site.name.clone();
+    let state = config.site.state.clone();
+    state_folder(&state)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let keys = SiteKeys::create_or_open(&state, &site, &cda_config.names, clock.now())?;
+    let identity = keys.core_identity();
+    let store = open_registry(&state).await?;
+    let trust = Trust::new();
+    let grid = Grid::new(site.clone(), trust.clone(), identity.clone());
+    let nodes = Nodes::new(site.clone());
+    let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
+    let mut router = Router::new();
+
+    let cda = Cda::start(
+        cda_config,
+        xos_cda::Parts {
+            keys: keys.clone(),
+            store: store.clone(),
+            grid: grid.clone(),
+            trust: trust.clone(),
+            clock: clock.clone(),
+            stop: stop.clone(),
+        },
+    )
+    .await?;
+    cda.register(&mut router);
+
+    let vom = Vom::start(
+        config.vom.unwrap_or_default(),
+        xos_vom::Deps {
+            site: site.clone(),
+            store: store.clone(),
+            signer: Arc::new(xos_net::sign::Signer::from_pkcs8(keys.signer().pkcs8())?),
+            trust: trust.clone(),
+            clock: clock.clone(),
+            homes: Arc::new(grid.clone()),
+            nodes: Arc::new(nodes.clone()),
+        },
+    )
+    .await?;
+    vom.register(&mut router);
+    verifier.set_standing(Arc::new(vom.clone()));
+
+    let aem = match config.aem {
+        Some(aem_config) => {
+            let parts = xos_aem::Parts {
+                site: site.clone(),
+                state: state.join("aem"),
+                grid: grid.clone(),
+                nodes: nodes.clone(),
+                trust: trust.clone(),
+                clock: clock.clone(),
+                stop: stop.clone(),
+            };
+            let aem = Aem::start(aem_config, parts).await?;
+            aem.register(&mut router);
+            Some(aem)
+        }
+        None => None,
+    };
+
+    let handler = match config.files {
+        Some(files_config) => {
+            let parts = files::Parts {
+                site: site.clone(),
+                state: state.join("files"),
+                grid: grid.clone(),
+                nodes: nodes.clone(),
+                trust: trust.clone(),
+                vom: vom.clone(),
+                clock: clock.clone(),
+                stop: stop.clone(),
+            };
+            let files = files::Files::start(files_config, parts).await?;
+            Some(files.handler())
+        }
+        None => None,
+    };
+    router.on::<Hello, _, _>(|caller, hello| async move {
+        if *caller.node()? != hello.node {
+            return Err(Error::denied("a node reports for itself only"));
+        }
+        tracing::info!(node = %hello.node, version = hello.version, "node reports");
+        Ok(Done {})
+    });
+
+    let pages = config.console.map(|console_config| {
+        Console::new(console_config, grid.clone(), verifier.clone(), Handle::current()).pages()
+    });
+    let router = Arc::new(router);
+    nodes.set_router(router.clone());
+    grid.set_router(router.clone());
+    let telling = tokio::spawn(tell_nodes(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
+
+    let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
+        Error::invalid(format!("cannot listen at {}: {e}", port_config.listen))
+            .hint("[port] listen names the address; is another xosd running?")
+    })?;
+    notify::ready(&format!("core of {site}, root {}", keys.fingerprint()));
+    let http =
+        Shared { router, verifier: verifier.clone(), runtime: Handle::current(), pages };
+    let services = Services { http, verifier, nodes, files: handler };
+    port::serve(listener, &port_config, &identity, services, stop).await?;
+    vom.stop();
+    if let Some(aem) = aem {
+        aem.stop().await;
+    }
+    if let Err(e) = telling.await {
+        tracing::error!(error = %e, "the task that tells nodes about sites failed");
+    }
+    Ok(())
+}
+
+/// Tells each node which sites are trusted: when it connects, and when that changes.
+async fn tell_nodes(site: SiteId, nodes: Nodes, trust: Trust, stop: CancellationToken) {
+    let mut coming = nodes.changes();
+    let mut changed = trust.changes();
+    loop {
+        let told: Vec<NodeId> = tokio::select! {
+            () = stop.cancelled() => return,
+            change = coming.recv() => match change {
+                Ok(NodeChange { node, connected: true }) => vec![node],
+                Ok(_) => continue,
+                // Some changes were missed: tell everybody.
+                Err(_) => nodes.connected(),
+            },
+            Ok(()) = changed.changed() => nodes.connected(),
+        };
+        let mut sites = trust.descriptors();
+        sites.sort_by_key(|s| s.site != site);
+        for node in told {
+            let (nodes, sites) = (nodes.clone(), sites.clone());
+            tokio::spawn(async move {
+                if let Err(e) = nodes.call(&node, SetSites { sites }).await {
+                    tracing::warn!(%node, error = %e, "a node was not told the trusted sites");
+                }
+            });
+        }
+    }
+}

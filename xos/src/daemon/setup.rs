@@ -1,0 +1,71 @@
+//! `xosd setup`: this machine becomes the core of a new site.
+
+use super::args::Setup;
+use super::core::{open_registry, state_folder};
+use super::say;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use xos_base::Error;
+use xos_base::when::{Clock, SystemClock};
+use xos_cda::{SiteKeys, create_administrator};
+
+/// Makes keys, registry, first administrator and configuration.
+///
+/// # Errors
+/// What is in the way; nothing that exists is replaced.
+pub async fn run(args: Setup) -> Result<(), Error> {
+    if args.config.exists() {
+        return Err(Error::conflict(format!("{} exists already", args.config.display()))
+            .hint("this machine is set up; `xosd run` starts it"));
+    }
+    let prompt = format!("Password of {}: ", args.admin);
+    let password = crate::cli::ask::new_password(&prompt, args.password_file.as_deref())?;
+    state_folder(&args.state)?;
+    let now = SystemClock.now();
+    let mut names: Vec<String> =
+        ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into_iter().collect();
+    for name in &args.names {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, now)?;
+    let store = open_registry(&args.state).await?;
+    let person = create_administrator(store, &args.site, &args.admin, &password, now).await?;
+    write_new(&args.config, &configuration(&args, &names))?;
+    say(&format!("Site {} is set up.", args.site));
+    say(&format!("  root           {}", keys.fingerprint()));
+    say(&format!("  administrator  {person}"));
+    say(&format!("  configuration  {}", args.config.display()));
+    say("Start it with `xosd run`; tell people the root's fingerprint.");
+    Ok(())
+}
+
+fn configuration(args: &Setup, names: &[String]) -> String {
+    let list = |items: &[String]| {
+        items.iter().map(|i| toml::Value::from(i.as_str()).to_string()).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "# XOS core of site {site}. docs/config.md lists every section and key.\n\n\
+         [site]\nname = \"{site}\"\nstate = {state}\n\n\
+         [port]\nlisten = \"0.0.0.0:7443\"\n\n\
+         [cda]\naddresses = [{addresses}]\nnames = [{names}]\n\n\
+         [vom]\n\n[aem]\n\n[files]\n\n[console]\n",
+        site = args.site,
+        state = toml::Value::from(args.state.display().to_string()),
+        addresses = list(&args.addresses),
+        names = list(names),
+    )
+}
+
+/// Writes a file that must not exist yet, for root's eyes.
+pub fn write_new(path: &Path, text: &str) -> Result<(), Error> {
+    let fail = |e: std::io::Error| Error::internal(format!("cannot write {}: {e}", path.display()));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)?;
+    file.sync_all().map_err(fail)
+}

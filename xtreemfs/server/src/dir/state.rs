@@ -1,0 +1,209 @@
+//! What the directory knows, without I/O.
+
+use std::collections::BTreeMap;
+
+use xtreemfs_proto::dir::{Osd, Volume};
+use xtreemfs_proto::layout::OSD_ID_BYTES_MAX;
+use xtreemfs_proto::{Errno, RpcError};
+
+use crate::dir::SILENCE_MAX;
+use crate::ids::VolumeId;
+
+/// Most OSDs listed.
+pub const OSDS_MAX: usize = 100_000;
+/// Most volumes listed.
+pub const VOLUMES_MAX: usize = 100_000;
+/// Longest name or address, in bytes.
+const TEXT_BYTES_MAX: usize = 255;
+/// Most VOs that an OSD serves.
+const OSD_VOS_MAX: usize = 256;
+/// Most bytes of OSDs or volumes in one answer: fits into a record's message.
+const LIST_BYTES_MAX: usize = 768 << 10;
+
+/// Something registered: by which peer, and when last.
+#[derive(Debug, Clone)]
+struct Entry<T> {
+    value: T,
+    peer: String,
+    seen_ms: u64,
+}
+
+/// All registrations; volumes by name, OSDs by id.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    volumes: BTreeMap<String, Entry<Volume>>,
+    osds: BTreeMap<String, Entry<Osd>>,
+}
+
+impl<T> Entry<T> {
+    fn alive(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.seen_ms) <= SILENCE_MAX.as_millis() as u64
+    }
+}
+
+fn refused(what: &str) -> RpcError {
+    RpcError::errno(Errno::EINVAL, format!("registration refused: {what}"))
+}
+
+fn fits(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len())
+}
+
+impl State {
+    pub(super) fn volume(&self, name: &str, now_ms: u64) -> Result<Volume, RpcError> {
+        let entry = self.volumes.get(name).filter(|entry| entry.alive(now_ms));
+        let missing = || RpcError::errno(Errno::ENOENT, format!("no volume named {name} is known"));
+        entry.map(|entry| entry.value.clone()).ok_or_else(missing)
+    }
+
+    pub(super) fn volumes(&self, vo: &str, now_ms: u64) -> Vec<Volume> {
+        let wanted = |volume: &Volume| vo.is_empty() || volume.vo == vo;
+        list(self.volumes.values(), now_ms, wanted)
+    }
+
+    pub(super) fn osds(&self, vo: &str, now_ms: u64) -> Vec<Osd> {
+        let wanted = |osd: &Osd| vo.is_empty() || osd.vos.iter().any(|served| served == vo);
+        list(self.osds.values(), now_ms, wanted)
+    }
+
+    pub(super) fn register_volume(
+        &mut self,
+        volume: Volume,
+        peer: &str,
+        now_ms: u64,
+    ) -> Result<(), RpcError> {
+        if VolumeId::parse(&volume.id).is_none() || volume.mrc_key.len() != 32 {
+            return Err(refused("volume id or key is not valid"));
+        }
+        if ![&volume.name, &volume.vo, &volume.mrc_address].iter().all(|text| fits(text)) {
+            return Err(refused("name, VO and address have 1 to 255 bytes"));
+        }
+        self.volumes.retain(|_, entry| entry.alive(now_ms));
+        let clash = |entry: &&Entry<Volume>| {
+            let same = entry.value.name == volume.name || entry.value.id == volume.id;
+            same && (entry.peer != peer || entry.value.id != volume.id)
+        };
+        if self.volumes.values().any(|entry| clash(&entry)) {
+            let text = format!("volume name {} or its id is taken", volume.name);
+            return Err(RpcError::errno(Errno::EEXIST, text));
+        }
+        self.volumes.retain(|_, entry| entry.value.id != volume.id);
+        if self.volumes.len() >= VOLUMES_MAX {
+            return Err(RpcError::errno(Errno::ENOSPC, format!("{VOLUMES_MAX} volumes listed")));
+        }
+        let entry = Entry { peer: peer.to_owned(), seen_ms: now_ms, value: volume };
+        self.volumes.insert(entry.value.name.clone(), entry);
+        Ok(())
+    }
+
+    pub(super) fn unregister_volume(&mut self, id: &str, peer: &str) -> Result<(), RpcError> {
+        let found = self.volumes.values().find(|entry| entry.value.id == id);
+        match found.map(|entry| (entry.peer == peer, entry.value.name.clone())) {
+            None => Err(RpcError::errno(Errno::ENOENT, "no such volume is registered")),
+            Some((false, _)) => {
+                Err(RpcError::errno(Errno::EPERM, "another peer registered this volume"))
+            }
+            Some((true, name)) => {
+                self.volumes.remove(&name);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn register_osd(
+        &mut self,
+        mut osd: Osd,
+        peer: &str,
+        now_ms: u64,
+    ) -> Result<(), RpcError> {
+        if !(1..=OSD_ID_BYTES_MAX).contains(&osd.id.len()) || !fits(&osd.address) {
+            return Err(refused("OSD id and address have 1 to 255 bytes"));
+        }
+        if osd.vos.len() > OSD_VOS_MAX || !osd.vos.iter().all(|vo| fits(vo)) {
+            return Err(refused("an OSD serves at most 256 VOs, of 1 to 255 bytes"));
+        }
+        let held = self.osds.get(&osd.id).filter(|entry| entry.alive(now_ms));
+        if held.is_some_and(|entry| entry.peer != peer) {
+            let text = format!("OSD id {} is taken by another peer", osd.id);
+            return Err(RpcError::errno(Errno::EEXIST, text));
+        }
+        if held.is_none() && self.osds.len() >= OSDS_MAX {
+            self.osds.retain(|_, entry| entry.alive(now_ms));
+            if self.osds.len() >= OSDS_MAX {
+                return Err(RpcError::errno(Errno::ENOSPC, format!("{OSDS_MAX} OSDs listed")));
+            }
+        }
+        osd.seen_ms = now_ms;
+        let entry = Entry { peer: peer.to_owned(), seen_ms: now_ms, value: osd };
+        self.osds.insert(entry.value.id.clone(), entry);
+        Ok(())
+    }
+}
+
+/// The live entries that are wanted, as many as fit into one answer.
+fn list<'a, T: prost::Message + Clone + 'a>(
+    entries: impl Iterator<Item = &'a Entry<T>>,
+    now_ms: u64,
+    wanted: impl Fn(&T) -> bool,
+) -> Vec<T> {
+    let mut bytes = 0;
+    let live = entries.filter(|entry| entry.alive(now_ms) && wanted(&entry.value));
+    let fitting = live.take_while(|entry| {
+        bytes += entry.value.encoded_len() + 8;
+        bytes <= LIST_BYTES_MAX
+    });
+    fitting.map(|entry| entry.value.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(id: &str, name: &str) -> Volume {
+        let (id, name, vo) = (id.into(), name.into(), "demo".into());
+        Volume { id, name, vo, mrc_address: "a/b".into(), mrc_key: vec![1; 32].into() }
+    }
+
+    fn errno<T: std::fmt::Debug>(result: Result<T, RpcError>) -> Errno {
+        result.unwrap_err().errno
+    }
+
+    /// A second MRC must not take over a volume's name or id: clients would go there, and OSDs
+    /// would believe its capabilities.
+    #[test]
+    fn names_and_ids_are_not_taken_over() {
+        let mut state = State::default();
+        state.register_volume(volume("1", "home"), "mrc-a", 0).unwrap();
+        state.register_volume(volume("1", "home"), "mrc-a", 1000).unwrap();
+        assert_eq!(errno(state.register_volume(volume("1", "other"), "mrc-b", 0)), Errno::EEXIST);
+        assert_eq!(errno(state.register_volume(volume("2", "home"), "mrc-b", 0)), Errno::EEXIST);
+        assert_eq!(errno(state.register_volume(volume("2", "home"), "mrc-a", 0)), Errno::EEXIST);
+        assert_eq!(errno(state.register_volume(volume("../x", "y"), "mrc-a", 0)), Errno::EINVAL);
+        assert_eq!(errno(state.unregister_volume("1", "mrc-b")), Errno::EPERM);
+        state.register_volume(volume("1", "renamed"), "mrc-a", 0).unwrap();
+        assert_eq!(errno(state.volume("home", 0)), Errno::ENOENT);
+        assert_eq!(state.volume("renamed", 0).unwrap().id, "1");
+        state.unregister_volume("1", "mrc-a").unwrap();
+        assert!(state.volumes("", 0).is_empty());
+    }
+
+    /// An OSD that fell silent must not be offered for new files, and comes back by itself.
+    #[test]
+    fn silent_osds_are_not_listed() {
+        let mut state = State::default();
+        let osd = |id: &str, vos: &[&str]| Osd {
+            id: id.into(),
+            address: "site/host".into(),
+            vos: vos.iter().map(|vo| (*vo).to_owned()).collect(),
+            ..Default::default()
+        };
+        state.register_osd(osd("a", &["demo"]), "node-a", 0).unwrap();
+        state.register_osd(osd("b", &["other"]), "node-b", 50_000).unwrap();
+        assert_eq!(state.osds("demo", 60_000).len(), 1);
+        assert_eq!(state.osds("", 60_000).len(), 2);
+        assert_eq!(state.osds("", 60_001)[0].id, "b");
+        assert_eq!(errno(state.register_osd(osd("b", &[]), "node-c", 60_000)), Errno::EEXIST);
+        state.register_osd(osd("a", &["demo"]), "node-a", 70_000).unwrap();
+        assert_eq!(state.osds("demo", 70_000)[0].seen_ms, 70_000);
+    }
+}

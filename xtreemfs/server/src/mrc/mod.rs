@@ -1,0 +1,167 @@
+//! Metadata service: volumes, their namespaces, and the rights of people in them.
+//!
+//! Requests are decided by pure functions over an index ([`space`], [`entries`], [`rename`],
+//! [`inodes`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
+//! connection. Rights depend on the slot's [`Identity`] alone, never on what the node says.
+
+pub mod caps;
+pub mod choose;
+pub mod entries;
+pub mod files;
+pub mod index;
+pub mod inodes;
+pub mod log;
+pub mod name;
+pub mod perm;
+pub mod record;
+pub mod rename;
+pub mod service;
+pub mod space;
+pub mod store;
+pub mod volumes;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use xtreemfs_proto::{Errno, RpcError};
+
+use crate::identity::{Authenticator, Epochs, Identity, Peer, Role};
+use crate::slots::Slots;
+use crate::time::Clock;
+use crate::token::{PublicKey, Signer};
+
+pub use choose::OsdStatus;
+pub use files::StoreError;
+use index::MemIndex;
+use record::VolumeRecord;
+pub use service::MrcConnection;
+use space::Space;
+use store::Store;
+
+/// Knows the OSDs that serve a volume.
+pub trait OsdChoice: Send + Sync + 'static {
+    /// The OSDs that are up and may store objects of this volume. Asked at each creation of a
+    /// file: must answer from memory.
+    fn osds(&self, volume: &str, vo: &str) -> Vec<OsdStatus>;
+}
+
+/// Knows which peers manage the volumes of a VO.
+pub trait VolumePolicy: Send + Sync + 'static {
+    /// Whether `peer`, which is a service, may create and delete volumes of `vo`.
+    fn may_manage(&self, peer: &Peer, vo: &str) -> bool;
+}
+
+/// What an MRC needs from its surroundings.
+pub struct MrcParts {
+    /// Signs the capabilities of all its volumes.
+    pub signer: Signer,
+    /// Checks tickets.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Least valid epochs.
+    pub epochs: Arc<dyn Epochs>,
+    /// OSDs for new files.
+    pub osds: Arc<dyn OsdChoice>,
+    /// Who manages volumes.
+    pub policy: Arc<dyn VolumePolicy>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// 16 random bytes, for volume ids.
+    pub random: Box<dyn Fn() -> [u8; 16] + Send + Sync>,
+}
+
+/// A metadata server.
+pub struct Mrc {
+    store: Store,
+    parts: MrcParts,
+}
+
+impl fmt::Debug for Mrc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mrc").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Mrc {
+    /// Opens the MRC whose state lies in `dir`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
+        Ok(Arc::new(Self { store: Store::open(dir)?, parts }))
+    }
+
+    /// The key that OSDs verify this MRC's capabilities with.
+    pub fn public_key(&self) -> PublicKey {
+        self.parts.signer.public_key()
+    }
+
+    /// The handler for one connection from `peer`, to be given to [`xtreemfs_proto::serve`].
+    pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<MrcConnection> {
+        Arc::new(MrcConnection { mrc: self.clone(), peer, slots: Slots::default() })
+    }
+
+    /// Looks at a volume for a person.
+    fn read<T>(
+        &self,
+        volume: &str,
+        who: &Identity,
+        look: impl FnOnce(&Space<'_>) -> Result<T, RpcError>,
+    ) -> Result<(VolumeRecord, T), RpcError> {
+        self.read_mut(volume, who, |space| look(space))
+    }
+
+    /// Like [`Mrc::read`], for operations that could change something but, as called, do not:
+    /// changes are dropped.
+    fn read_mut<T>(
+        &self,
+        volume: &str,
+        who: &Identity,
+        look: impl FnOnce(&mut Space<'_>) -> Result<T, RpcError>,
+    ) -> Result<(VolumeRecord, T), RpcError> {
+        let now_ns = self.parts.clock.now_ns();
+        self.store.read(|index| {
+            let volume = find(index, volume)?;
+            let value = look(&mut Space::new(index, &volume, who, now_ns)?)?;
+            Ok((volume, value))
+        })
+    }
+
+    /// Changes a volume for a person; durable on return.
+    async fn write<T>(
+        &self,
+        volume: &str,
+        who: &Identity,
+        change: impl FnOnce(&mut Space<'_>) -> Result<T, RpcError>,
+    ) -> Result<(VolumeRecord, T), RpcError> {
+        let now_ns = self.parts.clock.now_ns();
+        let decide = |index: &MemIndex| {
+            let volume = find(index, volume)?;
+            let mut space = Space::new(index, &volume, who, now_ns)?;
+            let value = change(&mut space)?;
+            let changes = space.into_changes();
+            Ok((changes, (volume, value)))
+        };
+        self.store.commit(decide).await
+    }
+}
+
+/// The record of a volume.
+fn find(index: &MemIndex, id: &str) -> Result<VolumeRecord, RpcError> {
+    use index::Index;
+    use prost::Message;
+    let Some(value) = index.value(&record::volume_key(id)) else {
+        let text = "no such volume here: look it up in the directory again";
+        return Err(RpcError::errno(Errno::ENOENT, text));
+    };
+    VolumeRecord::decode(value).map_err(|_| space::damaged("volume"))
+}
+
+/// Refuses peers that may not manage volumes of `vo`.
+fn need_manager(policy: &dyn VolumePolicy, peer: &Peer, vo: &str) -> Result<(), RpcError> {
+    if peer.role == Role::Service && policy.may_manage(peer, vo) {
+        return Ok(());
+    }
+    let text = format!("peer {} may not manage volumes of VO {vo}", peer.id);
+    Err(RpcError::errno(Errno::EPERM, text))
+}

@@ -1,0 +1,274 @@
+//! The MRC on a connection: one arm per procedure.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xtreemfs_proto::mrc::*;
+use xtreemfs_proto::rpc::{Authenticate, Empty, interface};
+use xtreemfs_proto::{
+    Access as CapabilityAccess, Errno, Handler, Incoming, Outgoing, Procedure, RpcError,
+};
+
+use crate::identity::{Identity, Peer};
+use crate::mrc::caps::Holder;
+use crate::mrc::name::Name;
+use crate::mrc::rename::Place;
+use crate::mrc::{Mrc, find, need_manager};
+use crate::slots::Slots;
+
+/// One connection to an MRC.
+#[derive(Debug)]
+pub struct MrcConnection {
+    pub(super) mrc: Arc<Mrc>,
+    pub(super) peer: Peer,
+    pub(super) slots: Slots,
+}
+
+type Answer<P> = Result<<P as Procedure>::Reply, RpcError>;
+
+/// Decodes the request, calls the operation, encodes the reply.
+macro_rules! dispatch {
+    ($self:ident, $incoming:ident, $who:ident, { $($proc:ident => $method:ident,)* }) => {
+        match $incoming.proc {
+            $($proc::PROC => {
+                let request = $incoming.request::<$proc>()?;
+                $self.$method(&$who, request).await.map(|reply| Outgoing::reply::<$proc>(&reply))
+            })*
+            _ => Err($incoming.unknown(interface::MRC)),
+        }
+    };
+}
+
+impl Handler for MrcConnection {
+    async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
+        if incoming.interface != interface::MRC {
+            return Err(incoming.unknown(interface::MRC));
+        }
+        match incoming.proc {
+            Authenticate::PROC => return self.authenticate(&incoming).await,
+            VolumeCreate::PROC => return self.volume_create(&incoming).await,
+            VolumeDelete::PROC => return self.volume_delete(&incoming).await,
+            _ => {}
+        }
+        let now_ms = self.mrc.parts.clock.now_ms();
+        let who = self.slots.identity(incoming.slot, &*self.mrc.parts.epochs, now_ms)?;
+        dispatch!(self, incoming, who, {
+            Statfs => statfs,
+            Lookup => lookup,
+            Getattr => getattr,
+            Setattr => setattr,
+            Access => access,
+            Create => create,
+            Open => open,
+            Renew => renew,
+            SizeCommit => size_commit,
+            Truncate => truncate,
+            Mkdir => mkdir,
+            Rmdir => rmdir,
+            Unlink => unlink,
+            Symlink => symlink,
+            Readlink => readlink,
+            Rename => rename,
+            Link => link,
+            Readdir => readdir,
+        })
+    }
+}
+
+impl MrcConnection {
+    async fn authenticate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Authenticate>()?;
+        let parts = &self.mrc.parts;
+        let now_ms = parts.clock.now_ms();
+        let reply =
+            self.slots.authenticate(&request, &*parts.authenticator, &self.peer, now_ms).await?;
+        Ok(Outgoing::reply::<Authenticate>(&reply))
+    }
+
+    async fn volume_create(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<VolumeCreate>()?;
+        need_manager(&*self.mrc.parts.policy, &self.peer, &request.vo)?;
+        let volume = self.mrc.create_volume(&request).await?;
+        let key = Bytes::copy_from_slice(&self.mrc.public_key().0);
+        Ok(Outgoing::reply::<VolumeCreate>(&VolumeCreateReply { id: volume.id, key }))
+    }
+
+    async fn volume_delete(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<VolumeDelete>()?;
+        let volume = self.mrc.store.read(|index| find(index, &request.volume))?;
+        need_manager(&*self.mrc.parts.policy, &self.peer, &volume.vo)?;
+        self.mrc.delete_volume(&request.volume).await?;
+        Ok(Outgoing::reply::<VolumeDelete>(&Empty {}))
+    }
+
+    fn holder<'a>(&'a self, who: &'a Identity) -> Holder<'a> {
+        Holder { who, peer: &self.peer }
+    }
+
+    async fn statfs(&self, who: &Identity, request: VolumeRequest) -> Answer<Statfs> {
+        let (volume, counters) = self.mrc.read(&request.volume, who, |space| space.counters())?;
+        let mut osds = self.mrc.parts.osds.osds(&volume.id, &volume.vo);
+        osds.retain(|osd| volume.osds.is_empty() || volume.osds.contains(&osd.id));
+        let sum = |bytes: fn(&super::OsdStatus) -> u64| {
+            osds.iter().fold(0u64, |sum, osd| sum.saturating_add(bytes(osd)))
+        };
+        Ok(StatfsReply {
+            total_bytes: sum(|osd| osd.total_bytes),
+            free_bytes: sum(|osd| osd.free_bytes),
+            inodes: counters.inodes,
+            stripe_size: volume.stripe_size,
+        })
+    }
+
+    async fn lookup(&self, who: &Identity, request: NameRequest) -> Answer<Lookup> {
+        let name = Name::parse(&request.name)?;
+        let look = |space: &super::Space<'_>| space.lookup(request.parent, name);
+        let (_, attr) = self.mrc.read(&request.volume, who, look)?;
+        Ok(AttrReply { attr: Some(attr) })
+    }
+
+    async fn getattr(&self, who: &Identity, request: InodeRequest) -> Answer<Getattr> {
+        let (_, attr) =
+            self.mrc.read(&request.volume, who, |space| space.getattr(request.inode))?;
+        Ok(AttrReply { attr: Some(attr) })
+    }
+
+    async fn setattr(&self, who: &Identity, request: SetattrRequest) -> Answer<Setattr> {
+        let (_, attr) =
+            self.mrc.write(&request.volume, who, |space| space.setattr(&request)).await?;
+        Ok(AttrReply { attr: Some(attr) })
+    }
+
+    async fn access(&self, who: &Identity, request: AccessRequest) -> Answer<Access> {
+        let look = |space: &super::Space<'_>| space.access(request.inode, request.mask);
+        self.mrc.read(&request.volume, who, look)?;
+        Ok(Empty {})
+    }
+
+    async fn create(&self, who: &Identity, request: CreateRequest) -> Answer<Create> {
+        let CreateRequest { volume, parent, name, mode, flags } = request;
+        let name = Name::parse(&name)?;
+        let record = self.mrc.store.read(|index| find(index, &volume))?;
+        let osds = self.mrc.parts.osds.osds(&record.id, &record.vo);
+        let change = |space: &mut super::Space<'_>| space.create(parent, name, mode, flags, &osds);
+        let (volume, opened) = self.mrc.write(&volume, who, change).await?;
+        self.mrc.opened(&volume, self.holder(who), opened)
+    }
+
+    async fn open(&self, who: &Identity, request: OpenRequest) -> Answer<Open> {
+        let OpenRequest { volume, inode, flags } = request;
+        let opened = if flags & open_flags::TRUNCATE == 0 {
+            // Nothing changes: no need for the writers' lock.
+            self.mrc.read_mut(&volume, who, |space| space.open(inode, flags))?
+        } else {
+            self.mrc.write(&volume, who, |space| space.open(inode, flags)).await?
+        };
+        self.mrc.opened(&opened.0, self.holder(who), opened.1)
+    }
+
+    async fn renew(&self, who: &Identity, request: CapabilityRequest) -> Answer<Renew> {
+        let holder = self.holder(who);
+        let old = self.mrc.accept(&request.capability, holder)?;
+        let access = CapabilityAccess(old.access);
+        let deleting = access == CapabilityAccess::DELETE;
+        let (volume, place) = self.mrc.read(&old.volume, who, |space| {
+            if deleting {
+                return Ok((old.layout, old.truncate_epoch));
+            }
+            let record = space.inode(old.inode)?;
+            Ok((record.layout, record.truncate_epoch))
+        })?;
+        let capability = self.mrc.issue(&volume, holder, old.inode, access, place)?;
+        Ok(CapabilityReply { capability })
+    }
+
+    async fn size_commit(&self, who: &Identity, request: SizeCommitRequest) -> Answer<SizeCommit> {
+        let capability = self.mrc.accept_writer(&request.capability, self.holder(who))?;
+        let SizeCommitRequest { size, mtime_ns, .. } = request;
+        let (inode, epoch) = (capability.inode, capability.truncate_epoch);
+        let change = |space: &mut super::Space<'_>| space.commit_size(inode, size, mtime_ns, epoch);
+        let (_, committed) = self.mrc.write(&capability.volume, who, change).await?;
+        let stale_epoch = committed.stale_epoch;
+        Ok(SizeCommitReply { attr: Some(committed.attr), stale_epoch })
+    }
+
+    async fn truncate(&self, who: &Identity, request: TruncateRequest) -> Answer<Truncate> {
+        let TruncateRequest { volume, inode, size, capability } = request;
+        let opened = if capability.is_empty() {
+            None
+        } else {
+            let capability = self.mrc.accept_writer(&capability, self.holder(who))?;
+            if (&capability.volume, capability.inode) != (&volume, inode) {
+                let text = "capability belongs to another file";
+                return Err(RpcError::errno(Errno::EACCES, text));
+            }
+            Some(CapabilityAccess(capability.access))
+        };
+        let change = |space: &mut super::Space<'_>| space.truncate(inode, size, opened);
+        let (volume, opened) = self.mrc.write(&volume, who, change).await?;
+        self.mrc.opened(&volume, self.holder(who), opened)
+    }
+
+    async fn mkdir(&self, who: &Identity, request: MkdirRequest) -> Answer<Mkdir> {
+        let MkdirRequest { volume, parent, name, mode } = request;
+        let name = Name::parse(&name)?;
+        let (_, attr) =
+            self.mrc.write(&volume, who, |space| space.mkdir(parent, name, mode)).await?;
+        Ok(AttrReply { attr: Some(attr) })
+    }
+
+    async fn rmdir(&self, who: &Identity, request: NameRequest) -> Answer<Rmdir> {
+        let name = Name::parse(&request.name)?;
+        let change = |space: &mut super::Space<'_>| space.rmdir(request.parent, name);
+        self.mrc.write(&request.volume, who, change).await?;
+        Ok(Empty {})
+    }
+
+    async fn unlink(&self, who: &Identity, request: NameRequest) -> Answer<Unlink> {
+        let name = Name::parse(&request.name)?;
+        let change = |space: &mut super::Space<'_>| space.unlink(request.parent, name);
+        let (volume, removed) = self.mrc.write(&request.volume, who, change).await?;
+        let inode = removed.inode;
+        let deleted = self.mrc.deleted(&volume, self.holder(who), removed)?;
+        Ok(UnlinkReply { inode, deleted })
+    }
+
+    async fn symlink(&self, who: &Identity, request: SymlinkRequest) -> Answer<Symlink> {
+        let SymlinkRequest { volume, parent, name, target } = request;
+        let name = Name::parse(&name)?;
+        let change = |space: &mut super::Space<'_>| space.symlink(parent, name, &target);
+        let (_, attr) = self.mrc.write(&volume, who, change).await?;
+        Ok(AttrReply { attr: Some(attr) })
+    }
+
+    async fn readlink(&self, who: &Identity, request: InodeRequest) -> Answer<Readlink> {
+        let (_, target) =
+            self.mrc.read(&request.volume, who, |space| space.readlink(request.inode))?;
+        Ok(ReadlinkReply { target })
+    }
+
+    async fn rename(&self, who: &Identity, request: RenameRequest) -> Answer<Rename> {
+        let from = Place { dir: request.parent, name: Name::parse(&request.name)? };
+        let to = Place { dir: request.new_parent, name: Name::parse(&request.new_name)? };
+        let change = |space: &mut super::Space<'_>| space.rename(from, to, request.flags);
+        let (volume, renamed) = self.mrc.write(&request.volume, who, change).await?;
+        let attr = Some(renamed.attr);
+        let Some(removed) = renamed.overwritten else {
+            return Ok(RenameReply { attr, overwritten: 0, deleted: None });
+        };
+        let overwritten = removed.inode;
+        let deleted = self.mrc.deleted(&volume, self.holder(who), removed)?;
+        Ok(RenameReply { attr, overwritten, deleted })
+    }
+
+    async fn link(&self, _who: &Identity, _request: LinkRequest) -> Answer<Link> {
+        Err(RpcError::errno(Errno::ENOTSUP, "hard links are not supported: use a symbolic link"))
+    }
+
+    async fn readdir(&self, who: &Identity, request: ReaddirRequest) -> Answer<Readdir> {
+        let ReaddirRequest { volume, inode, cookie, limit } = request;
+        let (_, reply) =
+            self.mrc.read(&volume, who, |space| space.readdir(inode, cookie, limit))?;
+        Ok(reply)
+    }
+}

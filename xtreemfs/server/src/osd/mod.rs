@@ -1,0 +1,247 @@
+//! Object storage service: the bytes of files, for whoever shows a capability.
+
+mod objects;
+mod verify;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use xtreemfs_proto::layout::FILE_BYTES_MAX;
+use xtreemfs_proto::osd::{
+    FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
+};
+use xtreemfs_proto::record::DATA_BYTES_MAX;
+use xtreemfs_proto::rpc::{Empty, interface};
+use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
+
+use crate::cache::Cache;
+use crate::identity::{Epochs, Peer};
+use crate::ids::VolumeId;
+use crate::time::Clock;
+use crate::token::PublicKey;
+
+pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
+use verify::Verified;
+pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
+
+/// Most bytes of answers to reads that are held at once, over all connections.
+pub const READ_BYTES_MAX: usize = 256 << 20;
+/// Unit in which they are counted.
+const BYTES_UNIT: usize = 1024;
+
+/// What an OSD must know of a volume to believe its capabilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeKey {
+    /// VO that the volume belongs to.
+    pub vo: String,
+    /// Key of the volume's MRC.
+    pub key: PublicKey,
+}
+
+/// Knows the keys of volumes.
+#[async_trait]
+pub trait VolumeTrust: Send + Sync + 'static {
+    /// VO and key of a volume that this OSD stores objects for; `None` for any other volume.
+    /// Asked once per capability.
+    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey>;
+}
+
+/// What an OSD needs from its surroundings.
+pub struct OsdParts {
+    /// Its id, as layouts name it.
+    pub id: String,
+    /// Keys of volumes.
+    pub trust: Arc<dyn VolumeTrust>,
+    /// Least valid epochs.
+    pub epochs: Arc<dyn Epochs>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Space on the disk that is left to others, in bytes.
+    pub reserve_bytes: u64,
+}
+
+/// An object server.
+pub struct Osd {
+    objects: Arc<ObjectStore>,
+    parts: OsdParts,
+    verified: Mutex<Cache<Bytes, Arc<Verified>>>,
+    read_bytes: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Osd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Osd").field("id", &self.parts.id).finish_non_exhaustive()
+    }
+}
+
+impl Osd {
+    /// Opens the OSD whose objects lie in `dir`.
+    ///
+    /// # Errors
+    /// See [`ObjectsError`].
+    pub fn open(dir: &Path, parts: OsdParts) -> Result<Arc<Self>, ObjectsError> {
+        Ok(Arc::new(Self {
+            objects: Arc::new(ObjectStore::open(dir, parts.reserve_bytes)?),
+            parts,
+            verified: Mutex::new(Cache::new(VERIFIED_MAX)),
+            read_bytes: Arc::new(Semaphore::new(READ_BYTES_MAX / BYTES_UNIT)),
+        }))
+    }
+
+    /// The handler for one connection from `peer`.
+    pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<OsdConnection> {
+        Arc::new(OsdConnection { osd: self.clone(), peer })
+    }
+
+    /// Free and total space for objects, for the heartbeat.
+    ///
+    /// # Errors
+    /// See [`ObjectsError`].
+    pub fn space(&self) -> Result<Space, ObjectsError> {
+        self.objects.space()
+    }
+
+    /// Drops all objects of a volume that was deleted.
+    ///
+    /// # Errors
+    /// See [`ObjectsError`].
+    pub async fn drop_volume(&self, volume: &VolumeId) -> Result<(), RpcError> {
+        let volume = volume.clone();
+        self.blocking(move |objects| objects.drop_volume(&volume)).await
+    }
+
+    /// Does something with the disk on a thread that may wait for it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let objects = self.objects.clone();
+        match tokio::task::spawn_blocking(move || work(&objects)).await {
+            Ok(result) => result.map_err(|error| error.to_rpc()),
+            Err(error) => {
+                tracing::error!(%error, "object thread died");
+                Err(RpcError::errno(Errno::EIO, "the object server failed: tell the operator"))
+            }
+        }
+    }
+}
+
+/// One connection to an OSD.
+#[derive(Debug)]
+pub struct OsdConnection {
+    osd: Arc<Osd>,
+    peer: Peer,
+}
+
+impl Handler for OsdConnection {
+    async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
+        if incoming.interface != interface::OSD {
+            return Err(incoming.unknown(interface::OSD));
+        }
+        match incoming.proc {
+            Read::PROC => self.read(&incoming).await,
+            Write::PROC => self.write(incoming).await,
+            Truncate::PROC => self.truncate(&incoming).await,
+            Unlink::PROC => self.unlink(&incoming).await,
+            Size::PROC => self.size(&incoming).await,
+            Fsync::PROC => self.fsync(&incoming).await,
+            _ => Err(incoming.unknown(interface::OSD)),
+        }
+    }
+}
+
+impl OsdConnection {
+    async fn read(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Read>()?;
+        let file = self.verify(&request.capability, Access::READ).await?;
+        let length = request.length as usize;
+        if length > DATA_BYTES_MAX {
+            let text = format!("read of {length} bytes: the limit is {DATA_BYTES_MAX}");
+            return Err(RpcError::errno(Errno::EINVAL, text));
+        }
+        let at = self.place(&file, request.object, request.offset, length)?;
+        let units = (length / BYTES_UNIT + 1) as u32;
+        let permit = self.osd.read_bytes.clone().acquire_many_owned(units).await;
+        let key = file.key.clone();
+        let data = self.osd.blocking(move |objects| objects.read(&key, at, length)).await?;
+        let mut out = Outgoing::with_data::<Read>(&ReadReply {}, data);
+        out.guard = Some(Box::new(permit));
+        Ok(out)
+    }
+
+    async fn write(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Write>()?;
+        let file = self.verify(&request.capability, Access::WRITE).await?;
+        let data = incoming.data;
+        let at = self.place(&file, request.object, request.offset, data.len())?;
+        let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
+        let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
+        let truncate_epoch = self.osd.blocking(work).await?;
+        Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
+    }
+
+    async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Truncate>()?;
+        let file = self.verify(&request.capability, Access::TRUNCATE).await?;
+        if request.size > FILE_BYTES_MAX {
+            return Err(Errno::EFBIG.into());
+        }
+        let length = file.layout.local_length(file.index, request.size);
+        let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
+        let held = self.osd.blocking(move |objects| objects.truncate(&key, length, epoch)).await?;
+        let size = file.layout.file_size(file.index, held);
+        Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
+    }
+
+    async fn unlink(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let FileRequest { capability } = incoming.request::<Unlink>()?;
+        let file = self.verify(&capability, Access::DELETE).await?;
+        let key = file.key.clone();
+        self.osd.blocking(move |objects| objects.unlink(&key)).await?;
+        Ok(Outgoing::reply::<Unlink>(&Empty {}))
+    }
+
+    async fn size(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let FileRequest { capability } = incoming.request::<Size>()?;
+        let file = self.verify_user(&capability).await?;
+        let key = file.key.clone();
+        let held = self.osd.blocking(move |objects| objects.length(&key)).await?;
+        let size = file.layout.file_size(file.index, held);
+        Ok(Outgoing::reply::<Size>(&SizeReply { size }))
+    }
+
+    async fn fsync(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let FileRequest { capability } = incoming.request::<Fsync>()?;
+        let file = self.verify_user(&capability).await?;
+        let key = file.key.clone();
+        self.osd.blocking(move |objects| objects.sync(&key)).await?;
+        Ok(Outgoing::reply::<Fsync>(&Empty {}))
+    }
+
+    /// Where a range lies in this OSD's backing file.
+    fn place(
+        &self,
+        file: &Verified,
+        object: u64,
+        offset: u32,
+        length: usize,
+    ) -> Result<u64, RpcError> {
+        let layout = &file.layout;
+        if object % layout.width() != file.index as u64 || offset >= layout.stripe_size {
+            let text = format!("byte {offset} of object {object} does not lie on this OSD");
+            return Err(RpcError::errno(Errno::EINVAL, text));
+        }
+        let start = layout.local_offset(object, u64::from(offset));
+        let end = start.and_then(|start| start.checked_add(length as u64));
+        match (start, end) {
+            (Some(start), Some(end)) if layout.file_size(file.index, end) <= FILE_BYTES_MAX => {
+                Ok(start)
+            }
+            _ => Err(Errno::EFBIG.into()),
+        }
+    }
+}

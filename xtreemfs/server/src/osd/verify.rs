@@ -1,0 +1,116 @@
+//! Checking capabilities.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use xtreemfs_proto::capability::VALID_MS_MAX;
+use xtreemfs_proto::{Access, Capability, Errno, Layout, RpcError};
+
+use crate::ids::VolumeId;
+use crate::osd::OsdConnection;
+use crate::osd::objects::FileKey;
+use crate::token::Unverified;
+
+/// Most capabilities whose signature is remembered as good.
+pub const VERIFIED_MAX: usize = 8192;
+/// A capability made this far in the future is still believed, in milliseconds.
+pub const CLOCK_SKEW_MS_MAX: u64 = 60_000;
+
+/// A capability whose signature is good, for this OSD.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) capability: Capability,
+    pub(super) key: FileKey,
+    pub(super) layout: Layout,
+    /// This OSD's place in the layout.
+    pub(super) index: usize,
+}
+
+fn refused(text: &str) -> RpcError {
+    RpcError::errno(Errno::EACCES, format!("capability refused: {text}"))
+}
+
+impl OsdConnection {
+    /// The file that a token gives `need` on.
+    pub(super) async fn verify(
+        &self,
+        token: &Bytes,
+        need: Access,
+    ) -> Result<Arc<Verified>, RpcError> {
+        let file = self.verify_any(token).await?;
+        if !Access(file.capability.access).has(need) {
+            return Err(refused("it does not allow this operation"));
+        }
+        Ok(file)
+    }
+
+    /// The file that a token lets its holder read or write.
+    pub(super) async fn verify_user(&self, token: &Bytes) -> Result<Arc<Verified>, RpcError> {
+        let file = self.verify_any(token).await?;
+        let use_bits = Access::READ.0 | Access::WRITE.0 | Access::TRUNCATE.0;
+        if file.capability.access & use_bits == 0 {
+            return Err(refused("it does not allow this operation"));
+        }
+        Ok(file)
+    }
+
+    /// Checks all but the rights. The signature is checked once, the rest each time.
+    async fn verify_any(&self, token: &Bytes) -> Result<Arc<Verified>, RpcError> {
+        let known = self.osd.verified.lock().unwrap_or_else(PoisonError::into_inner).find(token);
+        let (file, new) = match known {
+            Some(file) => (file, false),
+            None => (Arc::new(self.verify_signature(token).await?), true),
+        };
+        self.check_now(&file.capability)?;
+        if new {
+            // A copy: the token as it came in keeps its whole receive buffer alive.
+            let token = Bytes::copy_from_slice(token);
+            let mut cache = self.osd.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.insert(token, file.clone());
+        }
+        Ok(file)
+    }
+
+    fn check_now(&self, capability: &Capability) -> Result<(), RpcError> {
+        let parts = &self.osd.parts;
+        let now_ms = parts.clock.now_ms();
+        if capability.peer != self.peer.id {
+            return Err(refused("it was made for another machine"));
+        }
+        if capability.expires_ms <= now_ms {
+            let text = "capability has lapsed: renew it at the MRC";
+            return Err(RpcError::errno(Errno::EKEYEXPIRED, text));
+        }
+        let issued_ms = capability.issued_ms;
+        let too_long = capability.expires_ms.saturating_sub(issued_ms) > VALID_MS_MAX;
+        if too_long || issued_ms > now_ms.saturating_add(CLOCK_SKEW_MS_MAX) {
+            return Err(refused("it is valid for too long, or the clocks differ"));
+        }
+        if !parts.epochs.is_valid(&capability.vo, capability.member, capability.epoch) {
+            let text = "the membership changed: authenticate and open the file anew";
+            return Err(RpcError::errno(Errno::EKEYREVOKED, text));
+        }
+        Ok(())
+    }
+
+    async fn verify_signature(&self, token: &Bytes) -> Result<Verified, RpcError> {
+        let parts = &self.osd.parts;
+        let parsed = Unverified::parse(token).ok_or_else(|| refused("it cannot be read"))?;
+        let volume = VolumeId::parse(parsed.claimed_volume());
+        let volume = volume.ok_or_else(|| refused("its volume id is not valid"))?;
+        let trust = parts.trust.volume_key(&volume).await;
+        let trust = trust.ok_or_else(|| refused("this OSD does not serve its volume"))?;
+        let verified = parsed.verify(&trust.key);
+        let mut capability = verified.ok_or_else(|| refused("its signature is not good"))?;
+        if capability.vo != trust.vo {
+            // Else an MRC could name a VO in which an old epoch still counts.
+            return Err(refused("its volume belongs to another VO"));
+        }
+        let layout = capability.layout.take().filter(Layout::is_valid);
+        let layout = layout.ok_or_else(|| refused("its layout is not valid"))?;
+        let index = layout.osds.iter().position(|id| *id == parts.id);
+        let index = index.ok_or_else(|| refused("this OSD is not in its layout"))?;
+        let key = FileKey { volume, inode: capability.inode };
+        Ok(Verified { capability, key, layout, index })
+    }
+}
