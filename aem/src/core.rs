@@ -1,6 +1,7 @@
 //! The running service: what its operations and effects share.
 
 use crate::config::Config;
+use crate::follow::Followed;
 use crate::ledger::{Due, Ledger, Txn};
 use crate::outputs::Outputs;
 use crate::plan;
@@ -16,11 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xos_api::cda::IssuedTicket;
 use xos_base::when::Clock;
-use xos_base::{Error, Millis, NodeId, PersonId, SiteId, VoId};
+use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::Standing;
 
-/// Whose ticket for which node.
-pub(crate) type TicketKey = (VoId, PersonId, NodeId);
+/// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TicketKey {
+    pub(crate) member: Arc<Membership>,
+    pub(crate) node: NodeId,
+}
 
 /// Everything that the service's parts share.
 pub(crate) struct Core {
@@ -37,6 +42,7 @@ pub(crate) struct Core {
     /// Since when nodes and sites with units of ours are silent.
     pub(crate) silent_nodes: Mutex<HashMap<NodeId, Millis>>,
     pub(crate) silent_sites: Mutex<HashMap<SiteId, Millis>>,
+    pub(crate) followed: Followed,
     pub(crate) tickets: Mutex<HashMap<TicketKey, IssuedTicket>>,
     /// Offers that may have arrived although no answer came, by job and site, until when.
     pub(crate) doubts: Mutex<HashMap<(u64, SiteId), Millis>>,
@@ -55,6 +61,40 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
+    pub(crate) fn new(
+        config: Config,
+        site: SiteId,
+        ledger: Ledger,
+        world: Arc<dyn World>,
+        standing: Arc<dyn Standing>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+    ) -> Core {
+        Core {
+            site,
+            config,
+            ledger,
+            world,
+            standing,
+            clock,
+            policy,
+            views: Views::default(),
+            owner: Mutex::default(),
+            host: Mutex::default(),
+            silent_nodes: Mutex::default(),
+            silent_sites: Mutex::default(),
+            followed: Mutex::default(),
+            tickets: Mutex::default(),
+            doubts: Mutex::default(),
+            outputs: Mutex::default(),
+            watchers: Watchers::default(),
+            bench: Bench::default(),
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
     }

@@ -1,13 +1,46 @@
 //! Application execution management: jobs and units.
+//!
+//! A core *owns* the jobs submitted to it and *hosts* units for any owner, itself included. Both
+//! parts are pure machines ([`state`]) behind one journal ([`ledger`]); choosing sites and nodes
+//! is pure as well ([`plan`]); what follows from a change is done afterwards, and again until it
+//! is done.
 
 pub mod check;
 pub mod config;
+mod core;
+mod follow;
 #[cfg(test)]
 mod golden;
+mod host;
 pub mod ledger;
+mod nodes;
+mod ops;
+mod outputs;
+mod owner;
 pub mod plan;
 pub mod policy;
+mod service;
 pub mod state;
 #[cfg(test)]
 mod testing;
+mod views;
+mod watchers;
+mod work;
 pub mod world;
+
+pub use config::Config;
+pub use service::Aem;
+
+use xos_api::aem::JobSpec;
+use xos_base::Error;
+
+/// The digest of a job's description that a signed submission names: SHA-256 over its JSON
+/// without white space, 64 hexadecimal digits.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] when it cannot be encoded.
+pub fn digest(spec: &JobSpec) -> Result<String, Error> {
+    let json = serde_json::to_vec(spec)
+        .map_err(|e| Error::internal(format!("cannot encode the job: {e}")))?;
+    Ok(xos_net::identity::hex(&xos_net::identity::sha256(&json)))
+}

@@ -385,7 +385,7 @@ fn cancelled_at(
             by_site.entry(site).or_default().push(i as u32);
         }
     }
-    let name = |(n, units)| Some((table.site_name(n)?.clone(), runs::pack::<Vec<u32>>(units)));
+    let name = |(n, units): (u16, Vec<u32>)| Some((table.site_name(n)?.clone(), runs::pack(units)));
     by_site.into_iter().filter_map(name).collect()
 }
 

@@ -74,6 +74,8 @@ pub struct VolumeMount {
     pub volume: String,
     /// The site whose core runs DIR and MRC.
     pub home: SiteId,
+    /// Whether this site gives the VO storage: then the node keeps objects of the volume.
+    pub store: bool,
 }
 
 /// The core tells a node which volumes it mounts and serves objects of; replaces what the node

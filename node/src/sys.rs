@@ -97,10 +97,21 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
 
 /// Gives every signal its default action. Signals that cannot be changed stay as they are.
 pub fn default_signals() {
+    // Past the C library, which would leave alone the two signals that it keeps for itself. The
+    // kernel's struct is four words, all zero for the default action without flags or mask.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code; the kernel refuses what cannot be changed (KILL, STOP,
-        // and those that the C library keeps), which is what is wanted.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: installs no code; the struct outlives the call and no old one is asked for. The
+        // kernel refuses KILL and STOP, which is what is wanted.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
 }
 

@@ -97,6 +97,17 @@ pub struct Deps {
     pub nodes: Arc<dyn NodeLink>,
 }
 
+/// A VO that is at home here, as the file services need to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Homed {
+    /// The VO.
+    pub vo: VoId,
+    /// An owner of it.
+    pub owner: xos_base::MemberNumber,
+    /// The volumes recorded for it.
+    pub volumes: Vec<String>,
+}
+
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct Vom {
@@ -167,6 +178,28 @@ impl Vom {
             inner.work_for(&served.vo);
         }
         Ok(Vom { inner })
+    }
+
+    /// Rises when any VO known here changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.grown.subscribe()
+    }
+
+    /// The VOs that are at home here.
+    pub fn homed(&self) -> Vec<Homed> {
+        let all = self.inner.vos.after(None, usize::MAX);
+        all.iter()
+            .filter(|live| live.id().site() == self.inner.site)
+            .map(|live| {
+                let state = live.read();
+                let owner = state.owners.first().and_then(|p| state.members.get(p));
+                Homed {
+                    vo: live.id().clone(),
+                    owner: owner.map_or(xos_base::MemberNumber(1), |m| m.number),
+                    volumes: state.volumes.iter().cloned().collect(),
+                }
+            })
+            .collect()
     }
 
     /// Ends everything that runs in the background. What was acknowledged is stored already.

@@ -1,1 +1,4 @@
-//! The xos tool and the xosd daemon.
+//! The tool `xos` and the daemon `xosd`.
+
+pub mod cli;
+pub mod daemon;

@@ -76,6 +76,7 @@ impl JobTable {
             }
         }
         self.jobs.insert(number, job);
+        self.count_open(number, true);
         touched.jobs.insert(number);
         self.settle_job(number, at, touched);
     }
@@ -210,6 +211,9 @@ impl JobTable {
     }
 
     fn forget(&mut self, job: u64, touched: &mut Touched) {
+        if self.jobs.get(&job).is_some_and(|j| !j.state.is_final()) {
+            return;
+        }
         if let Some(j) = self.jobs.remove(&job) {
             if let Some(at) = ended_at(&j) {
                 self.ended.remove(&(at.0, job));

@@ -64,6 +64,7 @@ impl JobTable {
         }
         if let Some(at) = ended_at(job) {
             self.ended.insert((at.0, number));
+            self.count_open(number, false);
         }
     }
 

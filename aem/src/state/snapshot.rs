@@ -89,6 +89,11 @@ impl State {
 impl JobTable {
     /// Rebuilds what follows from the jobs.
     fn index(&mut self) {
+        let open: Vec<u64> =
+            self.jobs.values().filter(|j| !j.state.is_final()).map(|j| j.number).collect();
+        for number in open {
+            self.count_open(number, true);
+        }
         for (number, job) in &self.jobs {
             if job.state.is_final() {
                 if let Some(at) = super::apply::ended_at(job) {

@@ -4,7 +4,7 @@ use super::job::Job;
 use super::load::{Load, Loads};
 use super::names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use xos_base::{JobId, NodeId, SiteId};
+use xos_base::{JobId, Membership, NodeId, PersonId, SiteId, VoId};
 
 /// The table of jobs. Changes only by [`JobTable::apply`].
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct JobTable {
     pub(super) ready: BTreeSet<u64>,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
+    /// How many jobs of each member have not ended.
+    pub(super) open: HashMap<(VoId, PersonId), usize>,
     /// What waits at each site.
     pub(super) load: Loads,
     /// Ended jobs, by when they did.
@@ -38,6 +40,7 @@ impl JobTable {
             seen: HashMap::new(),
             ready: BTreeSet::new(),
             dependents: BTreeMap::new(),
+            open: HashMap::new(),
             load: Loads::default(),
             ended: BTreeSet::new(),
         }
@@ -93,6 +96,16 @@ impl JobTable {
         JobId { site: self.site.clone(), number }
     }
 
+    pub(super) fn count_open(&mut self, job: u64, up: bool) {
+        let Some(j) = self.jobs.get(&job) else { return };
+        let key = (j.spec.vo.clone(), j.member.person.clone());
+        let n = self.open.entry(key.clone()).or_insert(0);
+        *n = if up { *n + 1 } else { n.saturating_sub(1) };
+        if *n == 0 {
+            self.open.remove(&key);
+        }
+    }
+
     /// The site with this number.
     pub fn site_name(&self, number: u16) -> Option<&SiteId> {
         self.sites.name(number)
@@ -111,6 +124,12 @@ impl JobTable {
     /// What this core's jobs have waiting at a site.
     pub fn load(&self, site: &SiteId) -> Load {
         self.sites.known(site).map_or_else(Load::default, |n| self.load.at(n))
+    }
+
+    /// How many jobs of a member have not ended.
+    pub fn open_of(&self, member: &Membership) -> usize {
+        let key = (member.vo.clone(), member.person.clone());
+        self.open.get(&key).copied().unwrap_or(0)
     }
 
     /// The last report of a host that is stored here.

@@ -95,11 +95,11 @@ impl Agent {
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
         let envelopes = open_envelopes(&folder)?;
-        let units = units::Units::open(node.clone(), envelopes).await?;
+        let units = units::Units::open(envelopes).await?;
         let tickets = Arc::new(Tickets::default());
         let agent = Arc::new(Agent {
             units,
-            volumes: volumes::Volumes::new(&folder, &parts.config.mounts, tickets.clone())?,
+            volumes: volumes::Volumes::new(&folder)?,
             node,
             config: parts.config,
             folder,

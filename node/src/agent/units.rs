@@ -27,7 +27,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, EnvelopeStatus, KillUnits, ListEnvelopes,
     StartUnits, UnitOutput, UnitsTaken,
 };
-use xos_base::{Error, NodeId};
+use xos_base::Error;
 use xos_net::Router;
 
 /// Between SIGTERM and SIGKILL when an envelope is ended.
@@ -35,7 +35,6 @@ const END_GRACE: Duration = Duration::from_secs(2);
 
 /// The node's envelopes.
 pub struct Units {
-    node: NodeId,
     envelopes: Envelopes,
     stager: PathBuf,
     known: Mutex<HashMap<EnvelopeId, Known>>,
@@ -60,7 +59,7 @@ impl Units {
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when they cannot be listed.
-    pub async fn open(node: NodeId, envelopes: Envelopes) -> Result<Units, Error> {
+    pub async fn open(envelopes: Envelopes) -> Result<Units, Error> {
         let mut known = HashMap::new();
         for attached in envelopes.attach_all().await.map_err(fault)? {
             let (id, live) = match attached {
@@ -85,7 +84,6 @@ impl Units {
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         Ok(Units {
-            node,
             envelopes,
             stager,
             known: Mutex::new(known),

@@ -3,7 +3,6 @@
 
 use super::Agent;
 use super::keep;
-use super::tickets::Tickets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -77,8 +76,6 @@ pub enum TicketReply {
 /// The node's volumes.
 pub(super) struct Volumes {
     folder: PathBuf,
-    mounts: PathBuf,
-    tickets: Arc<Tickets>,
     wanted: Mutex<Vec<VolumeMount>>,
     changed: Notify,
 }
@@ -94,11 +91,7 @@ struct Running {
 }
 
 impl Volumes {
-    pub(super) fn new(
-        folder: &Path,
-        mounts: &Path,
-        tickets: Arc<Tickets>,
-    ) -> Result<Volumes, Error> {
+    pub(super) fn new(folder: &Path) -> Result<Volumes, Error> {
         let folder = folder.join("volumes");
         std::fs::create_dir_all(&folder)
             .and_then(|()| {
@@ -107,7 +100,7 @@ impl Volumes {
             .map_err(|e| Error::internal(format!("cannot make {}: {e}", folder.display())))?;
         let wanted = keep::read(&folder.join("wanted.json"))?.unwrap_or_default();
         let (wanted, changed) = (Mutex::new(wanted), Notify::new());
-        Ok(Volumes { folder, mounts: mounts.to_owned(), tickets, wanted, changed })
+        Ok(Volumes { folder, wanted, changed })
     }
 
     pub(super) fn set(&self, volumes: Vec<VolumeMount>) -> Result<(), Error> {

@@ -234,3 +234,75 @@ fn write(dir: &Path, file: &'static str, value: &str) -> Result<(), CgroupError>
         .and_then(|mut f| std::io::Write::write_all(&mut f, value.as_bytes()))
         .map_err(io("write to it", &path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Limits;
+
+    /// A folder that stands for a v2 hierarchy; its files take whatever is written.
+    fn v2(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    fn text(dir: &tempfile::TempDir, name: &str) -> String {
+        std::fs::read_to_string(dir.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn v2_delegates_and_takes_its_own_process_out_of_the_way() {
+        // wrong: on a machine with systemd no envelope could be limited
+        let me = std::process::id();
+        let dir = v2(&[
+            ("cgroup.controllers", "cpuset cpu io memory pids\n"),
+            ("cgroup.procs", &format!("1\n{me}\n")),
+            ("cgroup.subtree_control", ""),
+            ("xos.daemon/cgroup.procs", ""),
+            ("xos/cgroup.subtree_control", ""),
+            ("xos/1.a/cpu.max", ""),
+            ("xos/1.a/memory.max", ""),
+            ("xos/1.a/memory.swap.max", ""),
+            ("xos/1.a/pids.max", ""),
+        ]);
+        let point = dir.path().to_owned();
+        let at = |own: PathBuf| {
+            let controllers = BTreeSet::new();
+            Hierarchy { version: Version::V2, controllers, point: point.clone(), own }
+        };
+        // first start, and a restart from within the leaf
+        for own in [point.clone(), point.join("xos.daemon")] {
+            let made = Cgroups::prepare_in(&"xos".parse().unwrap(), &[at(own)]).unwrap();
+            assert_eq!(made.missing(), (vec![], None));
+            assert_eq!(text(&dir, "xos.daemon/cgroup.procs"), "0");
+            assert_eq!(text(&dir, "cgroup.subtree_control"), "+cpu +memory +pids");
+            assert_eq!(text(&dir, "xos/cgroup.subtree_control"), "+cpu +memory +pids");
+            let e = made.envelope(&"1.a".parse().unwrap());
+            let limits = Limits { cpu_millis: Some(1500), memory_bytes: Some(9 << 20), pids: 7 };
+            e.create(&limits).unwrap();
+            assert_eq!(text(&dir, "xos/1.a/cpu.max"), "150000 100000");
+            assert_eq!(text(&dir, "xos/1.a/memory.max"), "9437184");
+            assert_eq!(text(&dir, "xos/1.a/memory.swap.max"), "0");
+            assert_eq!(text(&dir, "xos/1.a/pids.max"), "7");
+        }
+    }
+
+    #[test]
+    fn a_limit_without_a_controller_is_refused() {
+        // wrong: a fork bomb would run in an envelope that only looks limited
+        let dir = v2(&[("cgroup.controllers", "\n")]);
+        let own = dir.path().to_owned();
+        let (point, controllers) = (own.clone(), BTreeSet::new());
+        let bare = [Hierarchy { version: Version::V2, controllers, point, own }];
+        let made = Cgroups::prepare_in(&"xos".parse().unwrap(), &bare).unwrap();
+        assert_eq!(made.missing().0, ["cpu", "memory", "pids"]);
+        let e = made.envelope(&"1.a".parse().unwrap());
+        assert!(matches!(e.create(&Limits::default()), Err(CgroupError::NoController(_))));
+        assert!(Cgroups::prepare_in(&"xos".parse().unwrap(), &[]).is_err());
+    }
+}

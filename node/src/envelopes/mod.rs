@@ -392,6 +392,10 @@ impl Envelopes {
             return Ok(());
         }
         let plan = Plan::read(&dir)?;
+        let connected = patiently(&dir, || ShimClient::connect(&dir)).await;
+        if connected.map_err(EnvelopeError::at("connect to the shim of", &dir))?.is_some() {
+            return Err(EnvelopeError::Alive(id.clone()));
+        }
         let (id, now) = (id.clone(), (self.now)());
         blocking(move || match recover(&dir, &plan, now)? {
             Found::Alive => Err(EnvelopeError::Alive(id)),

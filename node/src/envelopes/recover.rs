@@ -78,7 +78,7 @@ pub(super) fn recover(dir: &Path, plan: &Plan, now: Millis) -> Result<Found, Env
     }
     match std::fs::remove_file(dir.join(SOCKET_FILE)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(EnvelopeError::at("remove the socket of", dir)(e));
+            Err(EnvelopeError::at("remove the socket of", dir)(e))
         }
         _ => Ok(Found::Over { lost }),
     }

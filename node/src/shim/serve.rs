@@ -454,6 +454,8 @@ impl Serve<'_> {
     fn close(&mut self) -> Result<(), LaunchError> {
         rustix::process::waitpid(Some(self.init.pid), WaitOptions::empty())
             .map_err(io_error("collect init"))?;
+        // Whoever finds no socket waits for the lock, and then finds the log closed.
+        std::fs::remove_file(SOCKET_FILE).map_err(io_error("remove the socket"))?;
         let cause = match (self.end_at.is_some(), self.oom_rose()) {
             (true, _) => Cause::EnvelopeEnded,
             (_, true) => Cause::MemoryLimit,
@@ -468,6 +470,7 @@ impl Serve<'_> {
             let settled = spool::settle(self.spool.as_fd(), &name);
             note(settled.err().map(|e| format!("spool file {name}: {e}")));
         }
+        note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
         let mut out = Vec::new();
         self.machine.init_died(cause, &mut out);
         out.push(Do::Record(Event::Closed { usage }));
@@ -479,9 +482,8 @@ impl Serve<'_> {
             poll(&mut [], Some(&pause)).map_err(io_error("wait for the disk"))?;
             self.perform(Vec::new())?;
         }
-        note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
         self.farewell();
-        std::fs::remove_file(SOCKET_FILE).map_err(io_error("remove the socket"))
+        Ok(())
     }
 
     /// Sends what is left to send, for a short while.

@@ -145,7 +145,7 @@ async fn output_beyond_the_limit_ends_the_unit() {
     let by = Outcome::Signaled { signal: 15, cause: Some(Cause::SpoolLimit) };
     assert_eq!(ended[&key(0)].0, by);
     // and what a process that was left behind writes is cut too
-    let left = "(setsid sh -c 'sleep 1; while :; do head -c 2000 /dev/zero; sleep 0.01; done' &) ; echo on";
+    let left = "(setsid sh -c 'touch up; while :; do head -c 2000 /dev/zero; sleep 0.01; done' &) ; while [ ! -e up ]; do sleep 0.01; done";
     let answers = e.start_units(vec![shell(1, left)]).await.unwrap();
     assert_eq!(answers, [StartAnswer::Taken]);
     patient(async {

@@ -16,9 +16,9 @@ use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 const LOGIN_EXAMPLES: &str = "\
 Examples:
   xos login alice@rennes
-  xos login                                 as the person who signed in last
-  xos login alice@rennes --vo demo.rennes   only this VO
-  xos login alice@rennes --password-file -  the password comes from standard input
+  xos login                                  as the person who signed in last
+  xos login alice@rennes --vo demo.rennes    only this VO
+  xos login alice@rennes --password-file -   the password comes from standard input
 
 The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours and is
 renewed while you work; `xos logout` removes it.";

@@ -261,7 +261,7 @@ impl Table {
             return none.to_owned();
         }
         let mut layout = Layout::new();
-        layout.load_preset(presets::NOTHING);
+        layout.load_style(presets::NOTHING);
         layout.set_header(self.head.iter().map(|h| Style::Head.mark(h)));
         for row in &self.rows {
             layout.add_row(row);
@@ -280,7 +280,8 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
     let indent = format!("\n{:1$}", "", width + 3);
     let line = |(k, v): &&(&str, String)| {
-        format!("{}:{:2$}  {1}", k, v.replace('\n', &indent), width - k.chars().count())
+        let gap = " ".repeat(width - k.chars().count());
+        format!("{k}:{gap}  {}", v.replace('\n', &indent))
     };
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }

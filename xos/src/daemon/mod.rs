@@ -21,10 +21,16 @@ use xos_base::Error;
 
 /// The program: what `main` calls.
 pub fn main() -> ExitCode {
-    // Before anything else: a shim must stay small and single-threaded.
-    let mut raw = std::env::args_os();
-    if raw.nth(1).is_some_and(|a| a == "shim") {
-        return xos_node::shim::shim_main(raw);
+    // Before anything else: shims and stagers stay small and have no threads.
+    let mut raw = std::env::args_os().skip(1);
+    match raw.next() {
+        Some(first) if first == xos_node::shim::SHIM_ARG => return xos_node::shim::shim_main(raw),
+        Some(first) if first == xos_node::stage::STAGE_ARG => {
+            // What comes here was text in the job's description.
+            let rest: Vec<String> = raw.map(|a| a.to_string_lossy().into_owned()).collect();
+            return xos_node::stage::stage_main(&rest);
+        }
+        _ => {}
     }
     let args = Args::parse();
     log_to_stderr(args.json_log);

@@ -51,10 +51,7 @@ async fn serve(spec: MountSpec) -> Result<(), Error> {
     let fail = |e: &dyn std::fmt::Display| {
         Error::unavailable(format!("cannot mount the volume of {}: {e}", spec.vo))
     };
-    let config = xtreemfs_client::Config {
-        dir: core_address(&spec.home),
-        now_ns: xtreemfs_client::system_time_ns,
-    };
+    let config = xtreemfs_client::Config::new(core_address(&spec.home));
     let connector = Arc::new(GridConnector { folder: spec.folder.clone() });
     let tickets = Arc::new(NodeTickets::new(spec.vo.clone(), spec.tickets.clone()));
     let client = Client::new(config, connector, tickets);

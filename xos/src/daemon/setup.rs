@@ -59,13 +59,24 @@ fn configuration(args: &Setup, names: &[String]) -> String {
 }
 
 /// Writes a file that must not exist yet, for root's eyes.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] naming the file.
 pub fn write_new(path: &Path, text: &str) -> Result<(), Error> {
+    write_new_bytes(path, text.as_bytes())
+}
+
+/// As [`write_new`], for bytes.
+///
+/// # Errors
+/// As [`write_new`].
+pub fn write_new_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fail = |e: std::io::Error| Error::internal(format!("cannot write {}: {e}", path.display()));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(fail)?;
     }
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)?;
+    std::io::Write::write_all(&mut file, bytes).map_err(fail)?;
     file.sync_all().map_err(fail)
 }

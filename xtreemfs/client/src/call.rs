@@ -51,12 +51,20 @@ impl Links {
         repeat: Repeat,
     ) -> Result<(P::Reply, Bytes)> {
         let call = Call { links: self, operation: P::NAME, peer, who, repeat };
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(self.deadline);
         let (mut proofs, mut troubles) = (0, 0);
         loop {
             match call.attempt::<P>(request, data.clone(), patience.until()).await {
-                Ok(answer) => return Ok(answer),
-                Err(Next::GiveUp(error)) => return Err(error),
+                Ok(answer) => {
+                    self.answered(peer);
+                    return Ok(answer);
+                }
+                Err(Next::GiveUp(error)) => {
+                    if matches!(error, Error::Refused { .. }) {
+                        self.answered(peer);
+                    }
+                    return Err(error);
+                }
                 Err(Next::Prove(error)) => {
                     proofs += 1;
                     if proofs >= PROOFS_MAX {
@@ -64,8 +72,11 @@ impl Links {
                     }
                 }
                 Err(Next::Again(error)) => {
-                    troubles += u32::from(matches!(error, Error::Refused { .. }));
-                    if troubles >= TROUBLES_MAX || !patience.again().await {
+                    let refused = matches!(error, Error::Refused { .. });
+                    troubles += u32::from(refused);
+                    let hopeless =
+                        if refused { troubles >= TROUBLES_MAX } else { self.is_dead(peer) };
+                    if hopeless || !patience.again().await {
                         return Err(error);
                     }
                 }

@@ -1,13 +1,14 @@
 //! The entry to everything: finds volumes.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use xtreemfs_proto::dir;
 
 use crate::call::Repeat;
 use crate::connect::{Connector, Tickets};
+use crate::limits::OPERATION_DEADLINE;
 use crate::link::Links;
 use crate::mrc::Mrc;
 use crate::shared::{Room, Shared, care};
@@ -20,6 +21,15 @@ pub struct Config {
     pub dir: String,
     /// The present time in nanoseconds since 1970, for the times of written files.
     pub now_ns: fn() -> i64,
+    /// How long an operation may take, with all its retries.
+    pub deadline: Duration,
+}
+
+impl Config {
+    /// The usual settings: the system's clock, [`OPERATION_DEADLINE`].
+    pub fn new(dir: impl Into<String>) -> Config {
+        Config { dir: dir.into(), now_ns: system_time_ns, deadline: OPERATION_DEADLINE }
+    }
 }
 
 /// The system's clock, for [`Config::now_ns`].
@@ -39,7 +49,8 @@ pub struct Client {
 impl Client {
     /// A client that reaches services and finds tickets in these ways.
     pub fn new(config: Config, connector: Arc<dyn Connector>, tickets: Arc<dyn Tickets>) -> Client {
-        Client { links: Arc::new(Links::new(connector, tickets)), room: Room::new(), config }
+        let links = Arc::new(Links::new(connector, tickets, config.deadline));
+        Client { links, room: Room::new(), config }
     }
 
     /// Finds a volume by name. Must be called within a tokio runtime, which looks after the

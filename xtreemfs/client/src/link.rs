@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -27,7 +29,24 @@ pub(crate) enum LinkError {
 pub(crate) struct Links {
     connector: Arc<dyn Connector>,
     pub(crate) tickets: Arc<dyn Tickets>,
+    /// How long an operation may take.
+    pub(crate) deadline: Duration,
     places: Mutex<HashMap<Peer, Arc<Place>>>,
+    silent: Silent,
+}
+
+/// Services that have not answered lately, and since when.
+#[derive(Debug, Default)]
+struct Silent {
+    since: Mutex<HashMap<Peer, Instant>>,
+    /// How many there are; spares the lock while all is well.
+    count: AtomicUsize,
+}
+
+impl Silent {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Peer, Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Links {
@@ -62,8 +81,35 @@ struct Slot {
 }
 
 impl Links {
-    pub(crate) fn new(connector: Arc<dyn Connector>, tickets: Arc<dyn Tickets>) -> Links {
-        Links { connector, tickets, places: Mutex::default() }
+    pub(crate) fn new(
+        connector: Arc<dyn Connector>,
+        tickets: Arc<dyn Tickets>,
+        deadline: Duration,
+    ) -> Links {
+        let (places, silent) = (Mutex::default(), Silent::default());
+        Links { connector, tickets, deadline, places, silent }
+    }
+
+    /// Notes that a service answered.
+    pub(crate) fn answered(&self, peer: &Peer) {
+        if self.silent.count.load(Ordering::Acquire) > 0 {
+            let mut since = self.silent.lock();
+            since.remove(peer);
+            self.silent.count.store(since.len(), Ordering::Release);
+        }
+    }
+
+    /// Notes that a service did not answer. True when it has been silent for as long as an
+    /// operation may take: then further operations try once and do not wait, so that a dead OSD
+    /// costs its users one deadline and not one for each request.
+    pub(crate) fn is_dead(&self, peer: &Peer) -> bool {
+        let mut since = self.silent.lock();
+        if since.len() >= CONNECTIONS_MAX {
+            since.clear();
+        }
+        let first = *since.entry(peer.clone()).or_insert_with(Instant::now);
+        self.silent.count.store(since.len(), Ordering::Release);
+        first.elapsed() >= self.deadline
     }
 
     fn place(&self, peer: &Peer) -> Arc<Place> {
@@ -170,7 +216,7 @@ impl Link {
             .call::<Authenticate>(None, &request, Bytes::new(), ANSWER_DEADLINE)
             .await
             .map_err(SlotError::Call)?;
-        let valid = std::time::Duration::from_millis(reply.valid_ms);
+        let valid = Duration::from_millis(reply.valid_ms);
         let until = now.checked_add(valid).unwrap_or(now);
         *slot = Some(Slot { number: reply.slot, version: ticket.version, until });
         Ok(reply.slot)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limits::{ATTEMPTS_MAX, OPERATION_DEADLINE, RETRY_PAUSE, RETRY_PAUSE_MAX};
+use crate::limits::{ATTEMPTS_MAX, RETRY_PAUSE, RETRY_PAUSE_MAX};
 
 /// The time and the attempts one operation has left.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// A whole operation's patience, from now on.
-    pub(crate) fn new() -> Patience {
-        let until = Instant::now() + OPERATION_DEADLINE;
+    pub(crate) fn new(deadline: Duration) -> Patience {
+        let until = Instant::now() + deadline;
         Patience { until, pause: RETRY_PAUSE, attempts: ATTEMPTS_MAX }
     }
 
@@ -44,10 +44,11 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::OPERATION_DEADLINE;
 
     #[test]
     fn pauses_grow_to_a_limit_and_end_at_the_deadline() {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(OPERATION_DEADLINE);
         let start = Instant::now();
         assert_eq!(patience.next_pause(start), Some(RETRY_PAUSE));
         assert_eq!(patience.next_pause(start), Some(RETRY_PAUSE * 2));
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_also_when_time_stands_still() {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(OPERATION_DEADLINE);
         let now = Instant::now();
         let tries = std::iter::from_fn(|| patience.next_pause(now)).count();
         assert_eq!(tries, ATTEMPTS_MAX as usize);

@@ -21,7 +21,7 @@ const SEARCH: u32 = 1;
 /// # Errors
 /// Of all operations: what the services refuse (with their errno); `EACCES` when the person has
 /// no ticket; `EIO` when a service was not reached within the deadline
-/// ([`crate::limits::OPERATION_DEADLINE`]).
+/// ([`crate::Config::deadline`]).
 ///
 /// When a connection breaks after a change was sent, it is not known whether the change took
 /// place. Changes that may happen twice are sent again. For the others the client looks at the

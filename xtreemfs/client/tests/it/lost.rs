@@ -122,7 +122,7 @@ fn start() -> (Arc<Script>, Arc<Memory>, Volume, Arc<People>) {
     let scripted = script.clone();
     memory.serve(mrc_peer(), move || Arc::new(Connection(scripted.clone())));
     let people = People::new([ALICE.0]);
-    let config = Config { dir: "dir".into(), now_ns: || 0 };
+    let config = Config::new("dir");
     let client = Client::new(config, memory.clone(), people.clone());
     let volume = client.volume_at("volume".into(), "mrc".into());
     (script, memory, volume, people)
@@ -189,7 +189,10 @@ async fn a_service_that_is_gone_ends_the_operation_at_its_deadline() {
     let error = volume.lookup(ALICE, volume.root(), b"a").await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(begin.elapsed() <= xtreemfs_client::limits::OPERATION_DEADLINE);
-    assert!(memory.connects.load(Ordering::Relaxed) > 3, "it must have been tried again");
+    let tried = memory.connects.load(Ordering::Relaxed);
+    assert!(tried > 3, "it must have been tried again");
+    volume.lookup(ALICE, volume.root(), b"a").await.unwrap_err();
+    assert_eq!(memory.connects.load(Ordering::Relaxed), tried + 1, "the next tries once");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ fn errno<T: std::fmt::Debug>(result: xtreemfs_client::Result<T>) -> i32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_file_is_striped_and_read_on_another_machine() {
-    let site = Site::start(Shape { width: 3, stripe_size: 64 << 10, full: false }).await;
+    let site = Site::start(Shape { width: 3, stripe_size: 64 << 10, ..Shape::default() }).await;
     let data = pattern((9 << 20) + 12_345, 1);
     let ino = write(&site.volume().await, ALICE, b"f", 0o644, &data).await;
     assert!(read(&site.volume().await, ALICE, ino).await == data);
@@ -57,7 +57,7 @@ async fn a_large_file_is_striped_and_read_on_another_machine() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_cut_off_in_mid_stream_lose_nothing() {
-    let site = Site::start(Shape { width: 2, stripe_size: 16 << 10, full: false }).await;
+    let site = Site::start(Shape { width: 2, stripe_size: 16 << 10, ..Shape::default() }).await;
     let (volume, data) = (site.volume().await, pattern(6 << 20, 2));
     let file = create(&volume, ALICE, b"f", 0o644).await;
     for (n, start) in (0..data.len()).step_by(100_000).enumerate() {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use xtreemfs_client::{Client, Config, Member, Volume, system_time_ns};
+use xtreemfs_client::{Client, Config, Member, Volume};
 use xtreemfs_proto::dir::{Osd as OsdEntry, Volume as VolumeEntry};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_server::dir::{Dir, DirPolicy};
@@ -98,6 +99,8 @@ pub struct Site {
     pub memory: Arc<Memory>,
     pub people: Arc<People>,
     pub surroundings: Arc<Surroundings>,
+    /// How long the clients' operations may take.
+    pub deadline: Duration,
     folder: tempfile::TempDir,
 }
 
@@ -108,11 +111,13 @@ pub struct Shape {
     pub stripe_size: u32,
     /// The OSDs' disks are full.
     pub full: bool,
+    pub deadline: Duration,
 }
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape { width: 2, stripe_size: 128 << 10, full: false }
+        let deadline = xtreemfs_client::limits::OPERATION_DEADLINE;
+        Shape { width: 2, stripe_size: 128 << 10, full: false, deadline }
     }
 }
 
@@ -134,6 +139,7 @@ impl Site {
             memory: Arc::default(),
             people: People::new([ALICE.0, BOB.0]),
             surroundings: Arc::default(),
+            deadline: shape.deadline,
             folder: tempfile::tempdir().unwrap(),
         };
         for n in 0..shape.width {
@@ -169,6 +175,7 @@ impl Site {
             osds: around.clone(),
             policy: around.clone(),
             clock: Arc::new(SystemClock),
+            checkpoint_bytes: xtreemfs_server::mrc::store::LOG_BYTES_CHECKPOINT,
             random: Box::new(move || {
                 u128::from(random.random.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
             }),
@@ -226,7 +233,7 @@ impl Site {
                 None,
                 &request,
                 Default::default(),
-                std::time::Duration::from_secs(5),
+                Duration::from_secs(5),
             )
             .await
             .unwrap();
@@ -243,7 +250,7 @@ impl Site {
 
     /// The volume as one machine sees it; another call is another machine.
     pub async fn volume(&self) -> Volume {
-        let config = Config { dir: "dir".into(), now_ns: system_time_ns };
+        let config = Config { deadline: self.deadline, ..Config::new("dir") };
         let client = Client::new(config, self.memory.clone(), self.people.clone());
         client.volume(VOLUME).await.unwrap()
     }

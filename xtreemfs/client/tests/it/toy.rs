@@ -100,7 +100,7 @@ impl World {
 }
 
 fn client(memory: &Arc<Memory>) -> Client {
-    let config = Config { dir: "dir".into(), now_ns: || 1_000_000_007 };
+    let config = Config { now_ns: || 1_000_000_007, ..Config::new("dir") };
     Client::new(config, memory.clone(), People::new([ALICE.0, BOB.0]))
 }
 

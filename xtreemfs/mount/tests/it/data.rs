@@ -199,13 +199,15 @@ fn a_full_disk_is_told_to_the_writer() {
 #[test]
 fn synchronous_writes_reach_the_osds_before_they_return() {
     let Some(world) = World::start(Shape::default()) else { return };
-    acting_as(ALICE, || {
+    let file = acting_as(ALICE, || {
         let mut options = OpenOptions::new();
         options.write(true).create(true).custom_flags(libc::O_DSYNC);
         let mut file = options.open(world.join("f")).unwrap();
         file.write_all(&pattern(100_000, 1)).unwrap();
-        let held: u64 = [0, 1].map(|n| bytes_under(&world.site.osd_folder(n))).iter().sum();
-        assert!(held >= 100_000, "{held} bytes at the OSDs");
         assert_eq!(file.metadata().unwrap().size(), 100_000);
+        file
     });
+    let held: u64 = [0, 1].map(|n| bytes_under(&world.site.osd_folder(n))).iter().sum();
+    assert!(held >= 100_000, "{held} bytes at the OSDs");
+    drop(file);
 }

@@ -134,12 +134,24 @@ fn attributes_are_kept() {
 #[test]
 fn a_large_directory_is_listed_whole() {
     let Some(world) = World::start(Shape::default()) else { return };
+    let dir = world.join("d");
+    acting_as(ALICE, || {
+        fs::create_dir(&dir).unwrap();
+        std::thread::scope(|scope| {
+            for part in 0..8 {
+                let dir = &dir;
+                let make = move || {
+                    (0..200).for_each(|n| symlink("x", dir.join(format!("l{part}.{n}"))).unwrap())
+                };
+                scope.spawn(move || acting_as(ALICE, make));
+            }
+        });
+    });
     sh(
         ALICE,
-        &world.path,
-        "mkdir d && cd d && seq 1 3000 | while read n; do ln -s x l$n; done
-         test $(ls | wc -l) = 3000 && test $(ls -l | grep -c -- '-> x') = 3000
-         test $(find . -type l | sort -u | wc -l) = 3000
+        &dir,
+        "test $(ls | wc -l) = 1600 && test $(ls -l | grep -c -- '-> x') = 1600
+         test $(find . -type l | sort -u | wc -l) = 1600
          rm -r ../d && test ! -e ../d",
     );
 }

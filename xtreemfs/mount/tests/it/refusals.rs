@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -83,7 +84,8 @@ fn unmounting_flushes_and_leaves_nothing() {
 
 #[test]
 fn a_server_that_is_gone_does_not_hang_the_machine() {
-    let Some(world) = World::start(Shape::default()) else { return };
+    let shape = Shape { deadline: Duration::from_secs(2), ..Shape::default() };
+    let Some(world) = World::start(shape) else { return };
     sh(ALICE, &world.path, "echo x > f");
     for n in 0..2 {
         world.site.memory.stop(&crate::site::osd_peer(n));

@@ -68,6 +68,8 @@ pub struct MrcParts {
     pub clock: Arc<dyn Clock>,
     /// 16 random bytes, for volume ids.
     pub random: Box<dyn Fn() -> [u8; 16] + Send + Sync>,
+    /// Bytes of log after which a checkpoint is written; [`store::LOG_BYTES_CHECKPOINT`] is good.
+    pub checkpoint_bytes: u64,
 }
 
 /// A metadata server.
@@ -88,7 +90,8 @@ impl Mrc {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
-        Ok(Arc::new(Self { store: Store::open(dir)?, parts }))
+        let store = Store::open(dir, parts.checkpoint_bytes)?;
+        Ok(Arc::new(Self { store, parts }))
     }
 
     /// The key that OSDs verify this MRC's capabilities with.

@@ -67,19 +67,12 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in a folder, which is made if needed.
+    /// Opens the store in a folder, which is made if needed; a checkpoint is written each time
+    /// the log has `checkpoint_bytes`.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_with(dir, LOG_BYTES_CHECKPOINT)
-    }
-
-    /// Like [`Store::open`], with a checkpoint each time the log has `checkpoint_bytes`.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn open_with(dir: &Path, checkpoint_bytes: u64) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, checkpoint_bytes: u64) -> Result<Self, StoreError> {
         let folder = Folder::open(dir)?;
         let (index, log) = folder.load()?;
         let shared = Arc::new(Shared {

@@ -1,0 +1,61 @@
+//! Cancelling.
+
+use super::{Grant, Want};
+use crate::core::Core;
+use crate::state::{JobRecord, runs};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use xos_api::aem::{CancelJob, CancelUnits, Cancelled};
+use xos_base::Error;
+use xos_net::Caller;
+
+impl Core {
+    pub(crate) async fn cancel_job(
+        self: Arc<Self>,
+        caller: Caller,
+        r: CancelJob,
+    ) -> Result<Cancelled, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
+        self.cancel(grant, None).await
+    }
+
+    pub(crate) async fn cancel_units(
+        self: Arc<Self>,
+        caller: Caller,
+        r: CancelUnits,
+    ) -> Result<Cancelled, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
+        let units: BTreeSet<u32> = r.units.iter().collect();
+        let count = self.with_job(&grant, |_, job| job.units.len() as u32)?;
+        if units.iter().any(|u| *u >= count) {
+            let text = format!("job {} has units 0 to {}", r.job, count.saturating_sub(1));
+            return Err(Error::invalid(text));
+        }
+        self.cancel(grant, Some(units)).await
+    }
+
+    async fn cancel(
+        self: &Arc<Self>,
+        grant: Grant,
+        units: Option<BTreeSet<u32>>,
+    ) -> Result<Cancelled, Error> {
+        let at = self.now();
+        self.commit(|txn| {
+            let Some(job) = txn.state().jobs.find(&grant.job) else {
+                return Err(Error::not_found(format!("job {} is no longer kept", grant.job)));
+            };
+            let open = job.units.iter().enumerate().filter(|(i, u)| {
+                !u.phase.is_final() && units.as_ref().is_none_or(|set| set.contains(&(*i as u32)))
+            });
+            let count = open.count() as u32;
+            if count > 0 {
+                let units = units.map(runs::pack);
+                let (job, by) = (grant.job.number, grant.by);
+                txn.put(JobRecord::Cancelled { job, at, units, by });
+                self.place(txn);
+            }
+            Ok(Cancelled { units: count })
+        })
+        .await
+    }
+}

@@ -1,0 +1,176 @@
+//! What other cores ask of this one as a host.
+
+use crate::core::{Core, lock};
+use crate::plan;
+use crate::state::{HostRecord, runs};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use xos_api::Done;
+use xos_api::aem::{
+    CancelHosted, HostEvents, HostItem, HostReply, HostUnits, HostedRun, SiteCapacity, UNITS_MAX,
+};
+use xos_base::{Error, JobId, SiteId};
+use xos_net::Caller;
+
+/// A sign of life at least this often.
+const ALIVE: Duration = Duration::from_secs(10);
+/// Room is told at most this often.
+const ROOM_EVERY: Duration = Duration::from_millis(200);
+/// Most reports read from the state at once.
+const REPORTS_MAX: usize = 64;
+
+struct Telling {
+    core: Arc<Core>,
+    owner: SiteId,
+    after: u64,
+    room: Option<SiteCapacity>,
+    queue: VecDeque<HostItem>,
+    news: watch::Receiver<()>,
+}
+
+impl Core {
+    /// Only the owner speaks for a job.
+    fn owner_of(&self, caller: &Caller, job: &JobId) -> Result<SiteId, Error> {
+        let core = caller.core()?;
+        if *core != job.site {
+            return Err(Error::denied(format!("job {job} is not owned by {core}")));
+        }
+        Ok(core.clone())
+    }
+
+    pub(crate) async fn host_units(
+        self: Arc<Self>,
+        caller: Caller,
+        r: HostUnits,
+    ) -> Result<HostReply, Error> {
+        self.owner_of(&caller, &r.job)?;
+        let now = self.now();
+        // A VO that is not known here is the reason for a refusal, not a failure.
+        if let Err(error) = self.views.view(&*self.world, &r.vo, now).await {
+            tracing::info!(%error, vo = %r.vo, "an offer for a VO that is not known here");
+        }
+        self.commit(|txn| {
+            Ok(match self.judge_offer(&txn.state().hosted, &r, now) {
+                Ok(member) => {
+                    let accepted = self.take(txn, &r, member, now);
+                    self.place(txn);
+                    HostReply { accepted, refusal: None }
+                }
+                Err(refusal) => HostReply { accepted: Vec::new(), refusal: Some(refusal) },
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn cancel_hosted(
+        self: Arc<Self>,
+        caller: Caller,
+        r: CancelHosted,
+    ) -> Result<Done, Error> {
+        self.owner_of(&caller, &r.job)?;
+        if !r.units.is_empty() && runs::total(&r.units, UNITS_MAX).is_none() {
+            return Err(Error::invalid("the units are malformed"));
+        }
+        let (job, at) = (r.job, self.now());
+        self.commit(|txn| {
+            if txn.state().hosted.placement(&job).is_none() {
+                return Ok(Done {});
+            }
+            let all = r.units.is_empty();
+            let units = (!all).then_some(r.units);
+            txn.put(HostRecord::Cancelled { job: job.clone(), at, units });
+            if all {
+                txn.put(HostRecord::Forgotten { job });
+            }
+            Ok(Done {})
+        })
+        .await
+    }
+
+    pub(crate) async fn host_events(
+        self: Arc<Self>,
+        caller: Caller,
+        r: HostEvents,
+    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
+        let owner = caller.core()?.clone();
+        let news = self.watchers.watch_owner(owner.clone());
+        let state =
+            Telling { core: self, owner, after: r.after, room: None, queue: VecDeque::new(), news };
+        Ok(stream::unfold(state, |mut t| async move {
+            let item = t.next().await?;
+            Some((item, t))
+        })
+        .boxed())
+    }
+}
+
+impl Telling {
+    async fn next(&mut self) -> Option<Result<HostItem, Error>> {
+        if self.core.stop.is_cancelled() {
+            return None;
+        }
+        if let Some(item) = self.queue.pop_front() {
+            return Some(Ok(item));
+        }
+        if self.room.is_none() {
+            return Some(Ok(self.tell_room()));
+        }
+        let alive = tokio::time::Instant::now() + ALIVE;
+        loop {
+            self.news.borrow_and_update();
+            if self.fill() {
+                return self.queue.pop_front().map(Ok);
+            }
+            let room_due = tokio::time::Instant::now() + ROOM_EVERY;
+            tokio::select! {
+                changed = self.news.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(room_due.min(alive)) => {
+                    let now = self.room();
+                    if self.room.as_ref() != Some(&now) || tokio::time::Instant::now() >= alive {
+                        return Some(Ok(self.tell_room()));
+                    }
+                }
+                () = self.core.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn room(&self) -> SiteCapacity {
+        let vos = self.core.vos_of(&self.owner);
+        self.core.ledger.read(|s| {
+            plan::host::capacity(&s.hosted, &lock(&self.core.host), &vos)
+        })
+    }
+
+    fn tell_room(&mut self) -> HostItem {
+        let capacity = self.room();
+        self.room = Some(capacity.clone());
+        HostItem::Capacity { capacity }
+    }
+
+    /// Reads further reports; says whether there are any.
+    fn fill(&mut self) -> bool {
+        let reports: Vec<_> = self.core.ledger.read(|s| {
+            s.hosted.reports(&self.owner, self.after).take(REPORTS_MAX).cloned().collect()
+        });
+        let outputs = lock(&self.core.outputs);
+        for mut r in reports {
+            self.after = r.seq;
+            for e in &mut r.events {
+                if let HostedRun::Ended { output, .. } = &mut e.what {
+                    *output = outputs.of(&r.job.unit(e.unit)).cloned();
+                }
+            }
+            let (seq, job, attempt, events) = (r.seq, r.job, r.attempt, r.events);
+            self.queue.push_back(HostItem::Units { seq, job, attempt, events });
+        }
+        !self.queue.is_empty()
+    }
+}

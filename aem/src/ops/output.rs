@@ -1,0 +1,112 @@
+//! Reading what units wrote.
+
+use super::Want;
+use crate::core::{Core, lock};
+use crate::state::host::Stage;
+use crate::state::unit::Phase;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+use xos_api::aem::{HostOutput, OUTPUT_PART_MAX, OutputPart, OutputStream, ReadOutput};
+use xos_api::node::units::{EnvelopeId, UnitOutput};
+use xos_base::{Error, SiteId, UnitId};
+use xos_net::Caller;
+
+/// Where a unit's output is.
+enum Where {
+    /// Nowhere yet.
+    NotStarted,
+    /// Nowhere: it never ran.
+    Never,
+    /// At a site.
+    At(SiteId),
+}
+
+impl Core {
+    pub(crate) async fn read_output(
+        self: Arc<Self>,
+        caller: Caller,
+        r: ReadOutput,
+    ) -> Result<OutputPart, Error> {
+        let grant = self.authorise(&caller, &r.unit.job, Want::See)?;
+        let index = r.unit.index.0;
+        let place = self.with_job(&grant, |table, job| {
+            let unit = job.units.get(index as usize)?;
+            let site = |n: u16| table.site_name(n).cloned().map_or(Where::Never, Where::At);
+            Some(match &unit.phase {
+                Phase::Waiting | Phase::Queued | Phase::Offered { .. } => Where::NotStarted,
+                Phase::Placed { at }
+                | Phase::Running { at, .. }
+                | Phase::Done { at, .. }
+                | Phase::Failed { at, .. }
+                | Phase::Lost { at, .. } => site(at.site),
+                Phase::Cancelled { .. } | Phase::Refused { .. } => Where::Never,
+            })
+        })?;
+        let place =
+            place.ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
+        if let Some(part) = self.short(&r.unit, r.stream, r.offset) {
+            return Ok(part);
+        }
+        let limit = r.limit.unwrap_or(OUTPUT_PART_MAX).clamp(1, OUTPUT_PART_MAX);
+        let request =
+            HostOutput { unit: r.unit, stream: r.stream, offset: r.offset, limit };
+        match place {
+            Where::NotStarted => Ok(OutputPart { data: String::new(), eof: false }),
+            Where::Never => Ok(OutputPart { data: String::new(), eof: true }),
+            Where::At(site) if site == self.site => self.output_here(request).await,
+            Where::At(site) => self.world.host_output(&site, request).await,
+        }
+    }
+
+    /// From the short outputs that are still in memory.
+    fn short(&self, unit: &UnitId, stream: OutputStream, offset: u64) -> Option<OutputPart> {
+        let outputs = lock(&self.outputs);
+        let output = outputs.of(unit)?;
+        let text = match stream {
+            OutputStream::Stdout => &output.stdout,
+            OutputStream::Stderr => &output.stderr,
+        };
+        let bytes = STANDARD.decode(text).ok()?;
+        let rest = bytes.get(usize::try_from(offset).ok()?..).unwrap_or_default();
+        Some(OutputPart { data: STANDARD.encode(rest), eof: true })
+    }
+
+    pub(crate) async fn host_output(
+        self: Arc<Self>,
+        caller: Caller,
+        r: HostOutput,
+    ) -> Result<OutputPart, Error> {
+        let owner = caller.core()?;
+        if *owner != r.unit.job.site {
+            return Err(Error::denied(format!("job {} is not owned by {owner}", r.unit.job)));
+        }
+        self.output_here(r).await
+    }
+
+    async fn output_here(self: &Arc<Self>, r: HostOutput) -> Result<OutputPart, Error> {
+        let unit = r.unit.index.0;
+        let found = self.ledger.read(|s| {
+            let p = s.hosted.placement(&r.unit.job)?;
+            let h = p.units.get(&unit)?;
+            let serial = match h.stage {
+                Stage::Waiting => return Some(None),
+                Stage::Sent { serial } | Stage::Running { serial, .. } | Stage::Ended { serial } => {
+                    serial
+                }
+            };
+            let envelope = p.envelopes.get(&serial);
+            Some(envelope.map(|e| (e.node.clone(), serial, h.attempt)))
+        });
+        let (node, serial, attempt) = match found {
+            None => return Err(Error::not_found(format!("no output of {} is kept", r.unit))),
+            Some(None) => return Ok(OutputPart { data: String::new(), eof: true }),
+            Some(Some(found)) => found,
+        };
+        let envelope = EnvelopeId { job: r.unit.job.clone(), serial };
+        let limit = r.limit.clamp(1, OUTPUT_PART_MAX);
+        let (stream, offset) = (r.stream, r.offset);
+        let request = UnitOutput { envelope, unit, attempt, stream, offset, limit };
+        self.world.unit_output(&node, request).await
+    }
+}

@@ -1,0 +1,245 @@
+//! Looking at jobs and units.
+
+use super::Want;
+use crate::core::Core;
+use crate::policy::Action;
+use crate::state::unit::{Phase, Place};
+use crate::state::{Job, JobTable};
+use std::sync::Arc;
+use xos_api::aem::{
+    GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
+    Reasons, TaskSummary, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
+};
+use xos_base::{Error, NodeId, SiteId};
+use xos_net::Caller;
+
+/// Items in a page when nobody says how many.
+const PAGE_DEFAULT: u32 = 100;
+/// Most jobs looked at for one page: a person's few among everybody's many.
+const SCAN_MAX: usize = 200_000;
+
+fn page(limit: Option<u32>) -> usize {
+    limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX) as usize
+}
+
+impl Core {
+    pub(crate) async fn show_job(
+        self: Arc<Self>,
+        caller: Caller,
+        r: GetJob,
+    ) -> Result<JobView, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::See)?;
+        self.with_job(&grant, |table, job| JobView {
+            summary: summary(table, job),
+            spec: (*job.spec).clone(),
+            tasks: job
+                .tasks
+                .iter()
+                .zip(&job.spec.tasks)
+                .map(|(t, s)| TaskSummary {
+                    name: s.name.clone(),
+                    first: t.first,
+                    counts: t.tally.counts(),
+                })
+                .collect(),
+            end: end(table, job),
+        })
+    }
+
+    pub(crate) async fn list_jobs(
+        self: Arc<Self>,
+        caller: Caller,
+        r: ListJobs,
+    ) -> Result<JobPage, Error> {
+        let person = caller.person()?;
+        let member = caller.member().ok();
+        if r.everyone && !caller.site_admin() {
+            let m = caller.member()?;
+            if r.vo.as_ref().is_some_and(|vo| *vo != m.vo) {
+                return Err(Error::denied(format!("you signed in to {}", m.vo)));
+            }
+            self.policy
+                .judge(m, Action::See)
+                .map_err(|refusal| Error::denied(refusal.text))?;
+        }
+        if r.before.as_ref().is_some_and(|b| b.site != self.site) {
+            return Err(Error::invalid("`before` names a job of another site"));
+        }
+        let vo = match (&r.vo, caller.site_admin() && r.everyone, member) {
+            (Some(vo), _, _) => Some(vo.clone()),
+            (None, true, _) => None,
+            (None, false, member) => member.map(|m| m.vo.clone()),
+        };
+        let wanted = |job: &&Job| {
+            let mine = r.everyone || job.member.person == person;
+            let vo = vo.as_ref().is_none_or(|vo| job.spec.vo == *vo);
+            let state = match r.filter {
+                JobFilter::All => true,
+                JobFilter::Open => !job.state.is_final(),
+                JobFilter::Ended => job.state.is_final(),
+            };
+            mine && vo && state
+        };
+        let most = page(r.limit);
+        Ok(self.ledger.read(|s| {
+            let newest = s.jobs.newest_first(r.before.as_ref().map(|b| b.number));
+            let mut found: Vec<JobSummary> = newest
+                .take(SCAN_MAX)
+                .filter(wanted)
+                .take(most + 1)
+                .map(|job| summary(&s.jobs, job))
+                .collect();
+            let more = found.len() > most;
+            found.truncate(most);
+            let next = found.last().filter(|_| more).map(|j| j.job.clone());
+            JobPage { jobs: found, next }
+        }))
+    }
+
+    pub(crate) async fn list_units(
+        self: Arc<Self>,
+        caller: Caller,
+        r: ListUnits,
+    ) -> Result<UnitPage, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::See)?;
+        let most = page(r.limit);
+        self.with_job(&grant, |table, job| {
+            let wanted = |i: &u32| {
+                job.units.get(*i as usize).is_some_and(|u| match r.filter {
+                    UnitFilter::All => true,
+                    UnitFilter::Open => !u.phase.is_final(),
+                    UnitFilter::Running => matches!(u.phase, Phase::Running { .. }),
+                    UnitFilter::Failed => matches!(
+                        u.phase,
+                        Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. }
+                    ),
+                })
+            };
+            let from = r.from.unwrap_or(0);
+            let mut numbers: Vec<u32> =
+                (from..job.units.len() as u32).filter(wanted).take(most + 1).collect();
+            let next = if numbers.len() > most { numbers.pop() } else { None };
+            let units = numbers.into_iter().filter_map(|i| unit_view(table, job, i)).collect();
+            UnitPage { units, next }
+        })
+    }
+
+    pub(crate) async fn why_job(
+        self: Arc<Self>,
+        caller: Caller,
+        r: WhyJob,
+    ) -> Result<Reasons, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::See)?;
+        self.with_job(&grant, |_, job| Reasons {
+            reasons: job.reasons.iter().rev().cloned().collect(),
+        })
+    }
+}
+
+/// One line of a list.
+pub(super) fn summary(table: &JobTable, job: &Job) -> JobSummary {
+    JobSummary {
+        job: table.id(job.number),
+        name: job.spec.name.clone(),
+        vo: job.spec.vo.clone(),
+        person: job.member.person.clone(),
+        submitted: job.submitted,
+        state: job.state.clone(),
+        counts: job.tally.counts(),
+        seq: job.seq,
+        usage: job.usage,
+    }
+}
+
+/// The result of a job that has one, without output.
+pub(super) fn end(table: &JobTable, job: &Job) -> Option<JobEnd> {
+    use xos_api::aem::JobState;
+    let ok = match &job.state {
+        JobState::Done { .. } => true,
+        JobState::Failed { .. } | JobState::Cancelled { .. } => false,
+        _ => return None,
+    };
+    if ok {
+        return Some(JobEnd { exit_status: 0, unit: None, how: None, output: None });
+    }
+    let how = |i: u32| job.units.get(i as usize).and_then(|u| ending(&u.phase));
+    let bad = match (&job.state, job.first_bad) {
+        (JobState::Failed { .. }, Some(i)) => Some(i),
+        _ => None,
+    };
+    let (unit, how) = match bad.and_then(|i| Some((i, how(i)?))) {
+        Some((i, how)) => (Some(table.id(job.number).unit(i)), how),
+        None => (None, UnitEnd::Cancelled),
+    };
+    Some(JobEnd { exit_status: how.exit_status().max(1), unit, how: Some(how), output: None })
+}
+
+fn ending(phase: &Phase) -> Option<UnitEnd> {
+    match phase {
+        Phase::Failed { how, .. } => Some((**how).clone()),
+        Phase::Lost { reason, .. } => Some(UnitEnd::Lost { reason: reason.to_string() }),
+        Phase::Refused { .. } => {
+            Some(UnitEnd::NotStarted { reason: "no site can run it".to_owned() })
+        }
+        _ => None,
+    }
+}
+
+fn unit_view(table: &JobTable, job: &Job, i: u32) -> Option<UnitView> {
+    let unit = job.units.get(i as usize)?;
+    let task = job.task_of(i);
+    let spec = job.task_spec(task)?;
+    let first = job.tasks.get(task)?.first;
+    let reasons: Vec<Reason> = match unit.phase {
+        Phase::Refused { .. } => {
+            let of_task = |r: &&Reason| r.task.as_ref().is_none_or(|t| *t == spec.name);
+            job.reasons.iter().filter(of_task).cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    Some(UnitView {
+        unit: table.id(job.number).unit(i),
+        task: spec.name.clone(),
+        index: spec.array.index(i - first)?,
+        state: unit_state(table, &unit.phase, reasons),
+        retries: unit.attempt,
+    })
+}
+
+/// A unit's state with names for numbers.
+fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitState {
+    let site = |p: &Place| -> SiteId {
+        table.site_name(p.site).cloned().unwrap_or_else(|| table.site().clone())
+    };
+    let node = |p: &Place| -> Option<NodeId> { table.node_name(p.node).cloned() };
+    match phase {
+        Phase::Waiting => UnitState::Waiting,
+        Phase::Queued | Phase::Offered { .. } => UnitState::Queued,
+        Phase::Placed { at } => UnitState::Placed { site: site(at) },
+        Phase::Running { at, since } => match node(at) {
+            Some(node) => UnitState::Running { site: site(at), node, since: *since },
+            None => UnitState::Placed { site: site(at) },
+        },
+        Phase::Done { at, when, used } => UnitState::Done {
+            site: site(at),
+            node: node(at),
+            at: *when,
+            usage: (*used).into(),
+        },
+        Phase::Failed { at, when, how, used } => UnitState::Failed {
+            site: site(at),
+            node: node(at),
+            at: *when,
+            end: (**how).clone(),
+            usage: (*used).into(),
+        },
+        Phase::Lost { at, when, reason } => UnitState::Lost {
+            site: site(at),
+            node: node(at),
+            at: *when,
+            reason: reason.to_string(),
+        },
+        Phase::Cancelled { when } => UnitState::Cancelled { at: *when },
+        Phase::Refused { when } => UnitState::Refused { at: *when, reasons },
+    }
+}

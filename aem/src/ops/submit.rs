@@ -1,0 +1,109 @@
+//! Submitting a job.
+
+use super::Grant;
+use crate::check;
+use crate::core::Core;
+use crate::policy::Action;
+use crate::state::JobRecord;
+use crate::state::record::Proof;
+use std::sync::Arc;
+use xos_api::aem::{JobSpec, SubmitJob, Submitted};
+use xos_api::vom::VoState;
+use xos_base::{Error, JobId, Membership};
+use xos_net::Caller;
+
+impl Core {
+    pub(crate) async fn submit_job(
+        self: Arc<Self>,
+        caller: Caller,
+        r: SubmitJob,
+    ) -> Result<Submitted, Error> {
+        let grant = self.submit(&caller, r.spec, r.proof, false).await?;
+        Ok(Submitted { job: grant.job })
+    }
+
+    /// Checks, authorises, journals. The answer means: acknowledged.
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        spec: JobSpec,
+        proof: Option<String>,
+        watched: bool,
+    ) -> Result<Grant, Error> {
+        check::job(&spec)?;
+        let member = caller.member()?.clone();
+        if member.vo != spec.vo {
+            return Err(Error::denied(format!(
+                "the job is for {}, and you signed in to {}",
+                spec.vo, member.vo
+            ))
+            .hint(format!("`xos login --vo {}`", spec.vo)));
+        }
+        self.policy
+            .judge(&member, Action::Submit)
+            .map_err(|r| Error::denied(r.text).hint("ask the VO's or the site's administrator"))?;
+        self.check_vo(&member).await?;
+        let proof = self.proof(caller, &spec, proof)?;
+        let (at, limit) = (self.now(), self.config.jobs_per_member);
+        let by = caller.describe();
+        let site = self.site.clone();
+        self.commit(move |txn| {
+            let jobs = &txn.state().jobs;
+            for id in &spec.after_jobs {
+                let known = jobs.find(id).filter(|j| j.spec.vo == spec.vo);
+                if known.is_none() {
+                    return Err(Error::invalid(format!(
+                        "job {id}, to be waited for, is not known here in {}",
+                        spec.vo
+                    )));
+                }
+            }
+            if jobs.open_of(&member) >= limit {
+                return Err(Error::new(
+                    xos_base::Kind::Limited,
+                    format!("you have {limit} jobs that have not ended, the most"),
+                )
+                .hint("wait until some have ended, or make one job with an array of units"));
+            }
+            let number = jobs.next();
+            txn.put(JobRecord::Submitted {
+                job: number,
+                at,
+                spec: Box::new(spec),
+                member: Box::new(member),
+                proof: Some(proof),
+                watched,
+            });
+            Ok(Grant { job: JobId { site, number }, by })
+        })
+        .await
+    }
+
+    async fn check_vo(&self, member: &Membership) -> Result<(), Error> {
+        let view = self.views.view(&*self.world, &member.vo, self.now()).await?;
+        if let VoState::Suspended { reason, .. } = &view.state {
+            let text = format!("{} is suspended: {reason}", member.vo);
+            return Err(Error::denied(text).hint("ask the VO's administrator"));
+        }
+        Ok(())
+    }
+
+    /// The person's word that will get the mandate.
+    fn proof(&self, caller: &Caller, spec: &JobSpec, given: Option<String>) -> Result<Proof, Error> {
+        if let Some(jws) = given {
+            let digest = self.world.check_submission(&jws, &spec.vo, self.now())?;
+            if digest != crate::digest(spec)? {
+                return Err(Error::unauthenticated(
+                    "the signed submission is for another job description",
+                )
+                .hint("submit the job again"));
+            }
+            return Ok(Proof::Signed(jws));
+        }
+        match caller.token() {
+            Some(token) => Ok(Proof::Token(token.to_owned())),
+            None => Err(Error::invalid("the job comes without its signed submission")
+                .hint("submit with xsub, or with a bearer token")),
+        }
+    }
+}

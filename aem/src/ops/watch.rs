@@ -1,0 +1,131 @@
+//! Watching a job.
+
+use super::{Grant, Want, show};
+use crate::core::{Core, lock};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use xos_api::aem::{JobEvent, SubmitAndWatch, WatchJob};
+use xos_base::Error;
+use xos_net::Caller;
+
+/// Changes that follow within this time come as one event. The end is never held back.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+type Events = BoxStream<'static, Result<JobEvent, Error>>;
+
+struct Watching {
+    core: Arc<Core>,
+    grant: Grant,
+    after: Option<u64>,
+    news: watch::Receiver<()>,
+    over: bool,
+}
+
+impl Core {
+    pub(crate) async fn submit_and_watch(
+        self: Arc<Self>,
+        caller: Caller,
+        r: SubmitAndWatch,
+    ) -> Result<Events, Error> {
+        let grant = self.submit(&caller, r.spec, r.proof, true).await?;
+        Ok(self.watch(grant, None))
+    }
+
+    pub(crate) async fn watch_job(
+        self: Arc<Self>,
+        caller: Caller,
+        r: WatchJob,
+    ) -> Result<Events, Error> {
+        let grant = self.authorise(&caller, &r.job, Want::See)?;
+        Ok(self.watch(grant, r.after))
+    }
+
+    fn watch(self: Arc<Self>, grant: Grant, after: Option<u64>) -> Events {
+        let news = self.watchers.watch_job(grant.job.number);
+        let state = Watching { core: self, grant, after, news, over: false };
+        stream::unfold(state, |mut w| async move {
+            let item = w.next().await?;
+            w.over = match &item {
+                Ok(e) => e.end.is_some(),
+                Err(_) => true,
+            };
+            Some((item, w))
+        })
+        .boxed()
+    }
+
+    fn event(&self, grant: &Grant, after: Option<u64>) -> Result<Option<JobEvent>, Error> {
+        let event = self.with_job(grant, |table, job| {
+            let end = show::end(table, job);
+            if after.is_some_and(|a| job.seq <= a) && end.is_none() {
+                return None;
+            }
+            let waits = job.tally.counts().queued + job.tally.waiting() > 0;
+            Some(JobEvent {
+                job: grant.job.clone(),
+                seq: job.seq,
+                state: job.state.clone(),
+                counts: job.tally.counts(),
+                why: job.reasons.last().filter(|_| waits || end.is_some()).cloned(),
+                end,
+            })
+        })?;
+        Ok(event.map(|mut e| {
+            if let Some(end) = &mut e.end
+                && e.counts.total() == 1
+            {
+                end.output = lock(&self.outputs).of(&grant.job.unit(0)).cloned();
+            }
+            e
+        }))
+    }
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<JobEvent, Error>> {
+        if self.over {
+            return None;
+        }
+        loop {
+            self.news.borrow_and_update();
+            match self.core.event(&self.grant, self.after) {
+                Ok(Some(e)) => {
+                    if e.end.is_none() && self.after.is_some() && self.soon().await {
+                        continue;
+                    }
+                    self.after = Some(e.seq);
+                    return Some(Ok(e));
+                }
+                Ok(None) => {}
+                Err(e) => return Some(Err(e)),
+            }
+            tokio::select! {
+                changed = self.news.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                () = self.core.stop.cancelled() => {
+                    let e = Error::unavailable("this core is stopping")
+                        .hint("the job goes on; watch it again in a moment");
+                    return Some(Err(e));
+                }
+            }
+        }
+    }
+
+    /// Waits a little for the job's end; says whether it came in between.
+    async fn soon(&mut self) -> bool {
+        let deadline = tokio::time::Instant::now() + TOGETHER;
+        while let Ok(Ok(())) = tokio::time::timeout_at(deadline, self.news.changed()).await {
+            let ended =
+                self.core.with_job(&self.grant, |_, job| job.state.is_final()).unwrap_or(true);
+            if ended {
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,63 @@
+//! The members of a VO.
+
+use super::vo::{self, Head};
+use crate::view::{Badge, Frame, When, list_text, page};
+use crate::visit::{Shown, Visit};
+use askama::Template;
+use xos_api::vom::{ListMembers, MemberInfo, MemberState};
+
+/// Members in one part of the list.
+const LIST_MAX: u32 = 100;
+
+#[derive(Template)]
+#[template(path = "members.html")]
+struct View {
+    frame: Frame,
+    head: Head,
+    members: Vec<Row>,
+    next: Option<String>,
+}
+
+struct Row {
+    person: String,
+    state: Badge,
+    groups: String,
+    roles: String,
+    since: When,
+    expires: Option<When>,
+}
+
+/// A member's state as a badge.
+pub(crate) fn badge(state: &MemberState) -> Badge {
+    match state {
+        MemberState::Active => Badge { word: "active", sign: "✓", class: "good" },
+        MemberState::Suspended { .. } => Badge { word: "suspended", sign: "‖", class: "bad" },
+    }
+}
+
+fn row(m: MemberInfo) -> Row {
+    Row {
+        person: m.person.to_string(),
+        state: badge(&m.state),
+        groups: list_text(&m.groups),
+        roles: list_text(&m.roles),
+        since: m.since.into(),
+        expires: m.expires.map(When::from),
+    }
+}
+
+/// The list of members.
+pub(crate) async fn show(visit: Visit) -> Shown {
+    let info = vo::info_at_home(&visit).await?;
+    let vo = visit.vo()?;
+    let after = visit.query.id_if("after")?;
+    let r = ListMembers { vo: vo.clone(), after, limit: Some(LIST_MAX) };
+    let part = visit.ask_home(&vo, r).await?;
+    let frame = Frame::of(&visit, &format!("Members of {vo}"), "vos").await;
+    page(&View {
+        frame,
+        head: Head::new(&info, "members"),
+        members: part.members.into_iter().map(row).collect(),
+        next: part.next.map(|p| p.to_string()),
+    })
+}

@@ -1,0 +1,15 @@
+//! One module a page, with its template, its reading and its actions.
+
+pub(crate) mod applications;
+pub(crate) mod groups;
+pub(crate) mod home;
+pub(crate) mod job;
+pub(crate) mod jobs;
+pub(crate) mod member;
+pub(crate) mod members;
+pub(crate) mod output;
+pub(crate) mod shares;
+pub(crate) mod sign_in;
+pub(crate) mod submit;
+pub(crate) mod trouble;
+pub(crate) mod vo;

@@ -1,0 +1,115 @@
+//! Jobs described in files: TOML, JSON, or JSDL.
+
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use xos_api::aem::{JobSpec, TaskSpec};
+use xos_base::{Error, JobId, SiteId, VoId};
+
+/// Longest job file, in bytes.
+pub const JOB_FILE_MAX: u64 = 8 * 1024 * 1024;
+
+/// A job as a file describes it: as it is submitted, but VO and name may come from elsewhere.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFile {
+    /// The VO; absent: that of the command line.
+    #[serde(default)]
+    pub vo: Option<VoId>,
+    /// What lists show; absent: the file's name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Jobs that must have succeeded before.
+    #[serde(default)]
+    pub after_jobs: Vec<JobId>,
+    /// The sites that may run it.
+    #[serde(default)]
+    pub sites: Vec<SiteId>,
+    /// What to run.
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// Reads the job file at `path`; what kind it is, its name says.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] with `path:line:column` and what is wrong there.
+pub fn read(path: &Path) -> Result<JobFile, Error> {
+    let shown = path.display().to_string();
+    let mut text = String::new();
+    let read = File::open(path).and_then(|f| f.take(JOB_FILE_MAX + 1).read_to_string(&mut text));
+    read.map_err(|e| Error::invalid(format!("cannot read the job file {shown}: {e}")))?;
+    if text.len() as u64 > JOB_FILE_MAX {
+        return Err(Error::too_large(format!("{shown} is over {JOB_FILE_MAX} bytes")));
+    }
+    let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let mut job = parse(&kind.to_ascii_lowercase(), &shown, &text)?;
+    if job.name.is_none() {
+        job.name = path.file_stem().map(|n| n.to_string_lossy().into_owned());
+    }
+    Ok(job)
+}
+
+fn parse(kind: &str, path: &str, text: &str) -> Result<JobFile, Error> {
+    match kind {
+        "toml" => xos_base::config::parse(path, text)
+            .map_err(|e| Error::invalid(e.message).hint("docs/user.md shows job files")),
+        "json" => serde_json::from_str(text).map_err(|e| {
+            let message = e.to_string();
+            let what = message.split(" at line ").next().unwrap_or_default();
+            Error::invalid(format!("{path}:{}:{}: {what}", e.line(), e.column()))
+                .hint("docs/user.md shows job files")
+        }),
+        _ => Err(Error::invalid(format!("{path} is no job file: its name tells no known kind"))
+            .hint("name it .toml, .json, or .jsdl for a JSDL document")),
+    }
+}
+
+impl JobFile {
+    /// The job as it is submitted.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] when no VO is known.
+    pub fn into_spec(self, vo: VoId) -> JobSpec {
+        JobSpec {
+            vo,
+            name: self.name.unwrap_or_else(|| "job".to_owned()),
+            tasks: self.tasks,
+            after_jobs: self.after_jobs,
+            sites: self.sites,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_line_and_column() {
+        // Without the place, a person searches a long file for one letter.
+        let e = parse("toml", "a.toml", "name = \"x\"\n[[tasks]]\nnam = \"t\"\n").unwrap_err();
+        assert!(e.message.starts_with("a.toml:3:1: unknown field `nam`"), "{e}");
+        let e = parse("json", "a.json", "{\n \"tasks\": [{\"name\": 3}]\n}").unwrap_err();
+        assert!(e.message.starts_with("a.json:2:"), "{e}");
+        assert!(!e.message.contains("at line"), "{e}");
+        let e = parse("toml", "a.toml", "tasks = [\n").unwrap_err();
+        assert!(e.message.starts_with("a.toml:"), "{e}");
+        assert!(parse("txt", "a.txt", "").is_err());
+        let e = parse("toml", "a.toml", "[[tasks]]\nname=\"t\"\nargv=[\"x\"]\narray=\"3-1\"\n");
+        assert!(e.unwrap_err().message.starts_with("a.toml:"));
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_is_written() {
+        let text = "[[tasks]]\nname = \"make\"\nargv = [\"/bin/echo\", \"hi\"]\narray = \"0-3\"\n\
+                    [[tasks]]\nname = \"merge\"\nargv = [\"merge\"]\nafter = [\"make\"]\n";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spect.toml");
+        std::fs::write(&path, text).unwrap();
+        let spec = read(&path).unwrap().into_spec("demo.rennes".parse().unwrap());
+        assert_eq!((spec.name.as_str(), spec.tasks.len()), ("spect", 2));
+        assert_eq!(spec.tasks[0].array.len(), 4);
+        assert!(read(&dir.path().join("missing.toml")).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! `xos job list`, `xps`.
+
+use super::state;
+use crate::cli::output::{Outcome, Table, clean, when};
+use crate::cli::session::Session;
+use std::collections::BTreeSet;
+use xos_api::aem::{Counts, JobFilter, JobSummary, ListJobs, PAGE_MAX};
+use xos_base::{Millis, SiteId};
+
+/// How many jobs are shown when none of the options says so.
+const SHOWN: usize = 20;
+/// Most jobs with --all.
+const ALL_MAX: usize = 10_000;
+
+/// `xos job list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos job list
+  xos job list --open
+  xos job list --everyone --vo demo.rennes    the jobs of all members (VO administrators)")]
+pub struct List {
+    /// Show all jobs that are still known, not only the newest.
+    #[arg(short, long)]
+    all: bool,
+    /// Only jobs that have not ended.
+    #[arg(short, long)]
+    open: bool,
+    /// The jobs of every member (VO administrators).
+    #[arg(long)]
+    everyone: bool,
+}
+
+/// Runs `xos job list`.
+pub async fn run(s: &Session, args: &List) -> Outcome {
+    let mut jobs: Vec<JobSummary> = Vec::new();
+    for site in sites(s).await? {
+        jobs.extend(at(s, args, &site).await?);
+    }
+    jobs.sort_by(|a, b| b.submitted.cmp(&a.submitted).then_with(|| b.job.cmp(&a.job)));
+    let limit = if args.all { ALL_MAX } else { SHOWN };
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    s.out.show(&jobs, || table(&jobs, s.now(), args.everyone))?;
+    if more && !args.all {
+        s.out.note("There are more: xos job list --all")?;
+    }
+    Ok(0)
+}
+
+/// Where one's jobs may be: at the named site, else at the homes of the VOs one is in.
+async fn sites(s: &Session) -> Result<Vec<SiteId>, xos_base::Error> {
+    if let Some(site) = s.named_site() {
+        return Ok(vec![site.clone()]);
+    }
+    if let Some(vo) = s.named_vo() {
+        return Ok(vec![vo.site()]);
+    }
+    let homes: BTreeSet<SiteId> = s.vos()?.iter().map(xos_base::VoId::site).collect();
+    if homes.is_empty() {
+        return Ok(vec![s.the_vo().await?.site()]);
+    }
+    Ok(homes.into_iter().collect())
+}
+
+async fn at(s: &Session, args: &List, site: &SiteId) -> Result<Vec<JobSummary>, xos_base::Error> {
+    let client = s.job_client(site).await?;
+    let vo = match (s.named_vo(), args.everyone) {
+        (Some(vo), _) => Some(vo.clone()),
+        (None, true) => Some(s.the_vo().await?),
+        (None, false) => None,
+    };
+    let limit = if args.all { PAGE_MAX } else { SHOWN as u32 + 1 };
+    let filter = if args.open { JobFilter::Open } else { JobFilter::All };
+    let mut jobs = Vec::new();
+    let mut before = None;
+    loop {
+        let ask = ListJobs {
+            vo: vo.clone(),
+            everyone: args.everyone,
+            filter,
+            before: before.take(),
+            limit: Some(limit),
+        };
+        let page = client.call(ask).await?;
+        jobs.extend(page.jobs);
+        match page.next {
+            Some(next) if args.all && jobs.len() < ALL_MAX => before = Some(next),
+            _ => return Ok(jobs),
+        }
+    }
+}
+
+fn table(jobs: &[JobSummary], now: Millis, people: bool) -> String {
+    let mut table = if people {
+        Table::new(&["JOB", "PERSON", "NAME", "VO", "STATE", "UNITS", "SUBMITTED"])
+    } else {
+        Table::new(&["JOB", "NAME", "VO", "STATE", "UNITS", "SUBMITTED"])
+    };
+    for j in jobs {
+        let name: String = clean(&j.name).chars().take(30).collect();
+        let (job, vo, submitted) = (j.job.to_string(), j.vo.to_string(), when(j.submitted, now));
+        if people {
+            let person = j.person.to_string();
+            table.row([job, person, name, vo, state(&j.state), units(&j.counts), submitted]);
+        } else {
+            table.row([job, name, vo, state(&j.state), units(&j.counts), submitted]);
+        }
+    }
+    table.text("No jobs. Submit one: xsub -- PROGRAM")
+}
+
+/// `3/16 done, 2 running`.
+pub fn units(c: &Counts) -> String {
+    let mut text = format!("{}/{} done", c.done, c.total());
+    for (n, word) in [(c.running, "running"), (c.failed + c.lost + c.refused, "failed")] {
+        if n > 0 {
+            text.push_str(&format!(", {n} {word}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::golden;
+    use xos_api::aem::{JobState, Usage};
+
+    #[test]
+    fn the_list_of_jobs() {
+        let job = |n: u64, name: &str, state, counts| JobSummary {
+            job: format!("{n}.rennes").parse().unwrap(),
+            name: name.into(),
+            vo: "demo.rennes".parse().unwrap(),
+            person: "alice@rennes".parse().unwrap(),
+            submitted: Millis(n * 1000),
+            state,
+            counts,
+            seq: 1,
+            usage: Usage::default(),
+        };
+        let jobs = [
+            job(12, "a\x1b[31m very long name that goes on and on", JobState::Queued,
+                Counts { queued: 4, ..Counts::default() }),
+            job(7, "spect", JobState::Running { since: Millis(9000) },
+                Counts { done: 3, running: 2, waiting: 11, ..Counts::default() }),
+            job(3, "true", JobState::Failed { at: Millis(9000) },
+                Counts { failed: 1, ..Counts::default() }),
+        ];
+        let strip = |t: String| -> String {
+            t.chars().filter(|c| !('\u{2060}'..='\u{2064}').contains(c)).collect()
+        };
+        let text = strip(table(&jobs, Millis(60_000), false)) + "\n\n"
+            + &strip(table(&jobs, Millis(60_000), true)) + "\n";
+        golden::check("jobs.txt", &text);
+    }
+}

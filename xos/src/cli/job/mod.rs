@@ -1,0 +1,126 @@
+//! `xos job`: submit, look, wait, cancel, read output.
+
+mod cancel;
+mod file;
+mod list;
+mod output;
+mod show;
+mod submit;
+mod wait;
+mod watch;
+mod why;
+
+use super::output::{Outcome, Style};
+use super::session::Session;
+use std::str::FromStr;
+use xos_api::aem::{JobState, UnitEnd};
+use xos_base::{JobId, UnitId};
+
+/// `xos job …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run a program at a site of your VO (also: xsub).
+    Submit(Box<submit::Submit>),
+    /// Show your jobs, newest first (also: xps).
+    List(list::List),
+    /// Show one job with its tasks and units.
+    Show(show::Show),
+    /// Wait until jobs have ended; exits with their status (also: xwait).
+    Wait(wait::Wait),
+    /// Cancel jobs, or some of their units (also: xkill).
+    Cancel(cancel::Cancel),
+    /// Print what a job wrote (also: xout).
+    Output(output::OutputArgs),
+    /// Say why a job waits, was refused or failed.
+    Why(why::Why),
+}
+
+/// Runs a command of this group.
+///
+/// # Errors
+/// What the core says.
+pub async fn run(s: &Session, command: Command) -> Outcome {
+    match command {
+        Command::Submit(args) => submit::run(s, *args).await,
+        Command::List(args) => list::run(s, &args).await,
+        Command::Show(args) => show::run(s, args).await,
+        Command::Wait(args) => wait::run(s, args).await,
+        Command::Cancel(args) => cancel::run(s, args).await,
+        Command::Output(args) => output::run(s, args).await,
+        Command::Why(args) => why::run(s, args).await,
+    }
+}
+
+/// A job or one of its units on the command line: `12.rennes` or `12.rennes:7`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobArg {
+    job: JobId,
+    unit: Option<UnitId>,
+}
+
+impl FromStr for JobArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<JobArg, String> {
+        if text.contains(':') {
+            let unit: UnitId = text.parse().map_err(|e| format!("{e}"))?;
+            return Ok(JobArg { job: unit.job.clone(), unit: Some(unit) });
+        }
+        Ok(JobArg { job: text.parse().map_err(|e| format!("{e}"))?, unit: None })
+    }
+}
+
+/// A job's state, coloured.
+fn state(state: &JobState) -> String {
+    match state {
+        JobState::Queued => state.word().to_owned(),
+        JobState::Running { .. } => Style::Busy.mark(state.word()),
+        JobState::Done { .. } => Style::Good.mark(state.word()),
+        JobState::Failed { .. } | JobState::Cancelled { .. } => Style::Bad.mark(state.word()),
+    }
+}
+
+/// How a unit ended, as a sentence goes on: "… failed with exit status 3".
+fn ending(end: &UnitEnd) -> String {
+    use super::output::clean;
+    match end {
+        UnitEnd::Exit { code: 0 } => "ended well".to_owned(),
+        UnitEnd::Exit { code } => format!("failed with exit status {code}"),
+        UnitEnd::Signal { signal } => format!("was ended by signal {}", signal_name(*signal)),
+        UnitEnd::OutOfMemory => {
+            "used more memory than it asked for (ask for more with --memory)".to_owned()
+        }
+        UnitEnd::WallTime => "ran longer than its time (ask for more with --time)".to_owned(),
+        UnitEnd::NotStarted { reason } => format!("could not be started: {}", clean(reason)),
+        UnitEnd::StageOut { reason } => {
+            format!("ended well, but a file could not be put on the volume: {}", clean(reason))
+        }
+        UnitEnd::Cancelled => "was cancelled".to_owned(),
+        UnitEnd::Lost { reason } => format!("is lost: {}", clean(reason)),
+    }
+}
+
+fn signal_name(signal: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(signal))
+        .map_or_else(|_| signal.to_string(), |s| format!("{signal} ({})", s.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_and_units_are_told_apart() {
+        let arg: JobArg = "12.rennes:7".parse().unwrap();
+        assert_eq!(arg.unit.unwrap().to_string(), "12.rennes:7");
+        assert_eq!("12.rennes".parse::<JobArg>().unwrap().unit, None);
+        for bad in ["", "12", "rennes", "12.rennes:", "12.rennes:x", "12.rennes\n"] {
+            assert!(bad.parse::<JobArg>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn endings_read_as_sentences() {
+        assert_eq!(ending(&UnitEnd::Signal { signal: 9 }), "was ended by signal 9 (SIGKILL)");
+        assert_eq!(ending(&UnitEnd::Exit { code: 3 }), "failed with exit status 3");
+    }
+}

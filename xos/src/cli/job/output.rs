@@ -1,0 +1,120 @@
+//! `xos job output`, `xout`.
+
+use super::JobArg;
+use crate::cli::output::{Failure, Outcome};
+use crate::cli::session::Session;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use std::time::Duration;
+use xos_api::aem::{GetJob, OutputPart, OutputStream, ReadOutput};
+use xos_base::{Error, UnitId};
+use xos_net::Client;
+
+/// How long to wait before a running unit is asked again for more.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+/// Most units whose output is printed one after another.
+const UNITS_SHOWN_MAX: u32 = 1000;
+
+/// `xos job output`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos job output 12.rennes
+  xos job output 12.rennes:7 --stderr
+  xos job output 12.rennes:7 -f")]
+pub struct OutputArgs {
+    /// The job, or one of its units as 12.rennes:7.
+    job: JobArg,
+    /// Print what was written to standard error.
+    #[arg(long)]
+    stderr: bool,
+    /// Go on printing until the unit has ended.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+#[derive(Serialize)]
+struct UnitOutput {
+    unit: UnitId,
+    /// Base64, since a program may write any bytes.
+    data: String,
+}
+
+/// Runs `xos job output`.
+pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
+    let client = s.job_client(s.named_site().unwrap_or(&args.job.job.site)).await?;
+    let units = match &args.job.unit {
+        Some(unit) => vec![unit.clone()],
+        None => {
+            let view = client.call(GetJob { job: args.job.job.clone() }).await?;
+            let total = view.summary.counts.total();
+            if total > UNITS_SHOWN_MAX || (args.follow && total > 1) {
+                return Err(Error::invalid(format!("{} has {total} units", args.job.job))
+                    .hint(format!("name one, as {}", args.job.job.unit(0)))
+                    .into());
+            }
+            (0..total).map(|i| args.job.job.unit(i)).collect()
+        }
+    };
+    let stream = if args.stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+    let mut all = Vec::new();
+    for (i, unit) in units.iter().enumerate() {
+        if units.len() > 1 {
+            s.out.note(&format!("{}==> {unit} <==", if i == 0 { "" } else { "\n" }))?;
+        }
+        let mut bytes = Vec::new();
+        read(&client, unit, stream, args.follow, |part| {
+            if s.out.json {
+                bytes.extend_from_slice(part);
+                return Ok(());
+            }
+            s.out.bytes(part)
+        })
+        .await?;
+        if s.out.json {
+            all.push(UnitOutput { unit: unit.clone(), data: STANDARD.encode(&bytes) });
+        }
+    }
+    if s.out.json {
+        s.out.value(&all)?;
+    }
+    Ok(0)
+}
+
+/// Prints what a unit that has ended wrote, both streams.
+pub async fn print_unit(s: &Session, client: &Client, unit: &UnitId) -> Result<(), Failure> {
+    read(client, unit, OutputStream::Stdout, false, |part| s.out.bytes(part)).await?;
+    read(client, unit, OutputStream::Stderr, false, |part| s.out.error_bytes(part)).await
+}
+
+/// Reads a unit's output part by part: as much as there is, or with `follow` until its end.
+async fn read(
+    client: &Client,
+    unit: &UnitId,
+    stream: OutputStream,
+    follow: bool,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut offset = 0;
+    loop {
+        let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
+        let OutputPart { data, eof } = client.call(ask).await?;
+        let bytes = decode(&data)?;
+        take(&bytes)?;
+        offset += bytes.len() as u64;
+        match (eof, bytes.is_empty()) {
+            (true, _) => return Ok(()),
+            (false, true) if follow => tokio::time::sleep(FOLLOW_PAUSE).await,
+            (false, true) => return Ok(()),
+            (false, false) => {}
+        }
+    }
+}
+
+/// Bytes from base64.
+pub fn decode(text: &str) -> Result<Vec<u8>, Error> {
+    STANDARD
+        .decode(text)
+        .map_err(|_| Error::unavailable("the core's answer is not understood: no base64"))
+}

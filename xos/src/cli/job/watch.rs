@@ -1,0 +1,291 @@
+//! Following a job until its end, with a progress bar, over breaks of the connection.
+
+use crate::cli::ask::is_yes;
+use crate::cli::output::{Failure, Out, clean};
+use crate::cli::session::Session;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+use tokio::io::AsyncBufReadExt;
+use xos_api::aem::{CancelJob, Counts, JobEvent, WatchJob};
+use xos_base::{Error, JobId, Kind};
+use xos_net::Client;
+
+/// How often a broken connection is made anew before giving up; with the pauses below, a core
+/// may be away for ten minutes.
+const RECONNECT_MAX: u32 = 65;
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Exit status after Ctrl-C, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
+/// What a core sends about a job.
+pub type Events = BoxStream<'static, Result<JobEvent, Error>>;
+
+/// A job's end: its last event.
+pub struct Ended {
+    /// The job.
+    pub job: JobId,
+    /// The event, with [`JobEvent::end`] set.
+    pub end: JobEvent,
+}
+
+/// What became of watching.
+pub enum Watched {
+    /// The job ended.
+    Ended(Box<Ended>),
+    /// The person stopped watching; the exit status.
+    Left(u8),
+}
+
+/// A progress bar on the terminal, over one job or several; drawn once there is something to wait
+/// for.
+pub struct Bar {
+    out: Out,
+    bar: RefCell<Option<ProgressBar>>,
+    jobs: RefCell<BTreeMap<JobId, Counts>>,
+    job: RefCell<Option<JobId>>,
+    announced: Cell<bool>,
+}
+
+impl Bar {
+    /// No bar yet.
+    pub fn new(out: Out) -> Bar {
+        Bar {
+            out,
+            bar: RefCell::new(None),
+            jobs: RefCell::new(BTreeMap::new()),
+            job: RefCell::new(None),
+            announced: Cell::new(false),
+        }
+    }
+
+    /// The job that was acknowledged, for questions.
+    fn job(&self) -> Option<JobId> {
+        self.job.borrow().clone()
+    }
+
+    /// Shows a change.
+    pub fn update(&self, event: &JobEvent) {
+        self.job.replace(Some(event.job.clone()));
+        if !self.out.progress() {
+            return;
+        }
+        let mut jobs = self.jobs.borrow_mut();
+        jobs.insert(event.job.clone(), event.counts);
+        if event.end.is_some() && jobs.len() == 1 {
+            return;
+        }
+        let total: u64 = jobs.values().map(|c| u64::from(c.total())).sum();
+        let ended: u64 = jobs.values().map(|c| u64::from(c.ended())).sum();
+        let mut bar = self.bar.borrow_mut();
+        let bar = bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = "{prefix} [{bar:30}] {pos}/{len} {msg}";
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style.progress_chars("## "));
+            }
+            bar
+        });
+        let prefix = match jobs.len() {
+            1 => event.job.to_string(),
+            n => format!("{n} jobs"),
+        };
+        bar.set_prefix(prefix);
+        bar.set_length(total);
+        bar.set_position(ended);
+        bar.set_message(message(jobs.values(), event));
+    }
+
+    /// Says something above the bar.
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        self.hide();
+        self.out.note(text)
+    }
+
+    /// Takes the bar off the screen; the next change draws it again.
+    pub fn hide(&self) {
+        if let Some(bar) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Takes the bar off the screen for good.
+    pub fn clear(&self) {
+        self.hide();
+        self.announced.set(true);
+    }
+}
+
+fn message<'a>(jobs: impl Iterator<Item = &'a Counts>, event: &JobEvent) -> String {
+    let mut sum = Counts::default();
+    for c in jobs {
+        sum.running += c.running;
+        sum.placed += c.placed;
+        sum.queued += c.queued;
+        sum.waiting += c.waiting;
+        sum.failed += c.failed + c.lost + c.refused;
+        sum.cancelled += c.cancelled;
+    }
+    let parts = [
+        (sum.running, "running"),
+        (sum.placed + sum.queued, "queued"),
+        (sum.waiting, "waiting"),
+        (sum.failed, "failed"),
+        (sum.cancelled, "cancelled"),
+    ];
+    let mut text: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if sum.running == 0
+        && let Some(why) = &event.why
+    {
+        text.push(clean(&why.text).chars().take(60).collect());
+    }
+    text.join(", ")
+}
+
+/// Follows a job to its end.
+///
+/// # Errors
+/// What the core says about the job; [`Kind::Unavailable`] when it stays away.
+pub async fn follow(
+    client: &Client,
+    job: Option<JobId>,
+    first: Option<Events>,
+    bar: &Bar,
+) -> Result<Ended, Failure> {
+    let (mut job, mut events, mut after, mut tries) = (job, first, None, 0_u32);
+    loop {
+        let broken = match next(client, job.as_ref(), &mut events, after).await {
+            Ok(event) => {
+                tries = 0;
+                after = Some(event.seq);
+                job = Some(event.job.clone());
+                bar.update(&event);
+                if event.end.is_some() {
+                    return Ok(Ended { job: event.job.clone(), end: event });
+                }
+                continue;
+            }
+            Err(e) => e,
+        };
+        events = None;
+        tries += 1;
+        let again = matches!(broken.kind, Kind::Unavailable | Kind::Limited);
+        if job.is_none() || !again || tries > RECONNECT_MAX {
+            return Err(broken.into());
+        }
+        if tries == 2 {
+            bar.say(&format!("{}; trying again …", clean(&broken.message)))?;
+        }
+        let pause = Duration::from_millis(100 << tries.min(7)).min(PAUSE_MAX);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn next(
+    client: &Client,
+    job: Option<&JobId>,
+    events: &mut Option<Events>,
+    after: Option<u64>,
+) -> Result<JobEvent, Error> {
+    let stream = match (events, job) {
+        (Some(stream), _) => stream,
+        (none, Some(job)) => {
+            none.insert(client.subscribe(WatchJob { job: job.clone(), after }).await?)
+        }
+        (None, None) => return Err(Error::unavailable("the core said nothing about the job")),
+    };
+    match stream.next().await {
+        Some(event) => event,
+        None => Err(Error::unavailable("the core ended the connection")),
+    }
+}
+
+/// Follows a job that was just submitted; Ctrl-C asks whether to cancel it, a second one leaves.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn with_interrupt(
+    s: &Session,
+    client: &Client,
+    bar: &Bar,
+    events: Events,
+) -> Result<Watched, Failure> {
+    let mut following = std::pin::pin!(follow(client, None, Some(events), bar));
+    loop {
+        tokio::select! {
+            end = &mut following => return Ok(Watched::Ended(Box::new(end?))),
+            stop = tokio::signal::ctrl_c() => stop.map_err(no_signals)?,
+        }
+        bar.hide();
+        let Some(job) = bar.job() else {
+            let unknown = "stopped before the job was acknowledged; see `xos job list`";
+            s.out.note(unknown)?;
+            return Ok(Watched::Left(INTERRUPTED));
+        };
+        if s.out.json || !std::io::stdin().is_terminal() {
+            return leave(s, &job);
+        }
+        s.out.note(&format!("\nCancel {job}? [y/N]  (Ctrl-C again: leave it running)"))?;
+        let mut answer = String::new();
+        let mut input = tokio::io::BufReader::new(tokio::io::stdin());
+        tokio::select! {
+            end = &mut following => return Ok(Watched::Ended(Box::new(end?))),
+            stop = tokio::signal::ctrl_c() => {
+                stop.map_err(no_signals)?;
+                return leave(s, &job);
+            }
+            read = input.read_line(&mut answer) => {
+                read.map_err(|e| Error::unavailable(format!("the terminal failed: {e}")))?;
+            }
+        }
+        if is_yes(&answer) {
+            client.call(CancelJob { job: job.clone() }).await?;
+            s.out.note(&format!("Cancelling {job} …"))?;
+        }
+    }
+}
+
+fn no_signals(e: std::io::Error) -> Failure {
+    Error::internal(format!("cannot listen for Ctrl-C: {e}")).into()
+}
+
+fn leave(s: &Session, job: &JobId) -> Result<Watched, Failure> {
+    s.out.note(&format!(
+        "{job} goes on.\nWait for it: xwait {job}; its output: xout {job}; cancel it: xkill {job}"
+    ))?;
+    Ok(Watched::Left(INTERRUPTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_api::aem::{JobState, Reason};
+    use xos_base::Millis;
+
+    #[test]
+    fn the_bar_says_what_waits_and_why() {
+        let counts = Counts { queued: 3, done: 1, failed: 1, ..Counts::default() };
+        let event = JobEvent {
+            job: "1.rennes".parse().unwrap(),
+            seq: 1,
+            state: JobState::Queued,
+            counts,
+            why: Some(Reason {
+                at: Millis(0),
+                site: None,
+                rule: "memory".into(),
+                text: "no node has\n40G free".into(),
+                task: None,
+            }),
+            end: None,
+        };
+        let text = message([counts].iter(), &event);
+        assert_eq!(text, "3 queued, 1 failed, no node has?40G free");
+    }
+}

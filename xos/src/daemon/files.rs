@@ -1,0 +1,402 @@
+//! The section `[files]`: DIR and MRC for the volumes of VOs that are at home here, and what the
+//! site's nodes are told about volumes.
+
+use super::mount::core_address;
+use futures_util::future::BoxFuture;
+use prost::Message;
+use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio_util::sync::CancellationToken;
+use xos_api::node::{SetVolumes, VolumeMount};
+use xos_api::vom::{RecordVolume, ServedVos, VoView};
+use xos_base::when::Clock;
+use xos_base::{Error, Membership, NodeId, SiteId, VoId};
+use xos_net::dial::StreamHandler;
+use xos_net::nodes::Io;
+use xos_net::ticket::verify_ticket;
+use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Standing, Trust};
+use xos_vom::{Homed, Vom};
+use xtreemfs_proto::dir::{Osd, Volume, VolumeRegister, VolumeRegisterRequest};
+use xtreemfs_proto::mrc::VolumeCreateRequest;
+use xtreemfs_proto::rpc::interface;
+use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, RpcError};
+use xtreemfs_server::dir::{Dir, DirConnection, DirPolicy, REPEAT_INTERVAL};
+use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
+use xtreemfs_server::{AuthError, Authenticator, Epochs, Identity, Peer, Role, Signer};
+
+/// The label of the volume that every VO has.
+const MAIN: &str = "main";
+/// The group `members` of every VO.
+const MEMBERS: u32 = 1;
+/// Rights of a volume's root folder: every member makes folders, and removes only their own.
+const ROOT_MODE: u32 = 0o1770;
+/// Most memberships that are remembered for the check of epochs.
+const REMEMBERED_MAX: usize = 200_000;
+
+/// `[files]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Bytes of one object in new volumes. Default 524288.
+    #[serde(default = "default_stripe")]
+    pub stripe_bytes: u32,
+    /// Most object servers that a file of a new volume is striped over. Default 4.
+    #[serde(default = "default_width")]
+    pub stripe_width: u32,
+}
+
+fn default_stripe() -> u32 {
+    512 * 1024
+}
+
+fn default_width() -> u32 {
+    4
+}
+
+/// What the file services work with.
+pub struct Parts {
+    /// This site.
+    pub site: SiteId,
+    /// Where the MRC keeps its state.
+    pub state: PathBuf,
+    /// Calls to the own core.
+    pub grid: Grid,
+    /// The site's nodes.
+    pub nodes: Nodes,
+    /// The trusted sites.
+    pub trust: Trust,
+    /// The VOs.
+    pub vom: Vom,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the background work.
+    pub stop: CancellationToken,
+}
+
+/// The file services of a core.
+pub struct Files {
+    config: Config,
+    parts: Parts,
+    dir: Arc<Dir>,
+    mrc: Arc<Mrc>,
+    knowledge: Arc<Knowledge>,
+}
+
+impl Files {
+    /// Opens DIR and MRC and begins to keep volumes and nodes up to date.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when the MRC's state is damaged.
+    pub async fn start(config: Config, parts: Parts) -> Result<Arc<Files>, Error> {
+        let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
+        std::fs::create_dir_all(&parts.state).map_err(|e| fault("file services", &e))?;
+        let knowledge = Arc::new(Knowledge {
+            site: parts.site.clone(),
+            trust: parts.trust.clone(),
+            vom: parts.vom.clone(),
+            clock: parts.clock.clone(),
+            shown: Mutex::default(),
+            stores: RwLock::default(),
+        });
+        let clock: Arc<dyn xtreemfs_server::Clock> = Arc::new(xtreemfs_server::SystemClock);
+        let dir = Dir::new(knowledge.clone(), clock.clone());
+        let seed = signing_seed(&parts.state.join("capability.key"))?;
+        let signer = Signer::from_seed(&seed).map_err(|e| fault("capability key", &e))?;
+        let mrc_parts = MrcParts {
+            signer,
+            authenticator: knowledge.clone(),
+            epochs: knowledge.clone(),
+            osds: Arc::new(KnownOsds(dir.clone())),
+            policy: knowledge.clone(),
+            clock,
+            random: Box::new(random_16),
+            checkpoint_bytes: xtreemfs_server::mrc::store::LOG_BYTES_CHECKPOINT,
+        };
+        let folder = parts.state.join("mrc");
+        let mrc = tokio::task::spawn_blocking(move || Mrc::open(&folder, mrc_parts))
+            .await
+            .map_err(|e| fault("opening the MRC", &e))?
+            .map_err(|e| fault("cannot open the MRC", &e))?;
+        let files = Arc::new(Files { config, parts, dir, mrc, knowledge });
+        tokio::spawn(files.clone().keep());
+        Ok(files)
+    }
+
+    /// Serves `xtreemfs/1` streams of nodes.
+    pub fn handler(self: &Arc<Files>) -> StreamHandler {
+        let files = self.clone();
+        Arc::new(move |caller, stream| files.clone().serve(caller, stream))
+    }
+
+    fn serve(self: Arc<Files>, caller: Caller, stream: Box<dyn Io>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Principal::Node(node) = caller.principal() else {
+                tracing::info!(caller = caller.describe(), "only nodes speak xtreemfs/1 to a core");
+                return;
+            };
+            let id = node.to_string();
+            let both = Both {
+                dir: self.dir.connection(Peer { id: id.clone(), role: Role::Service }),
+                mrc: self.mrc.connection(Peer { id, role: Role::Client }),
+            };
+            if let Err(e) = xtreemfs_proto::serve::serve(stream, Arc::new(both)).await {
+                tracing::info!(%node, error = %e, "file stream ended");
+            }
+        })
+    }
+
+    /// Makes missing volumes, registers them, and tells nodes what to mount: after each change,
+    /// and now and then.
+    async fn keep(self: Arc<Files>) {
+        let mut changes = self.parts.vom.changes();
+        let mut coming = self.parts.nodes.changes();
+        loop {
+            if let Err(e) = self.settle().await {
+                tracing::warn!(error = %e, "volumes are not all in order yet");
+            }
+            tokio::select! {
+                () = self.parts.stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                change = coming.recv() => if let Ok(NodeChange { connected: false, .. }) = change {
+                    continue;
+                },
+                () = tokio::time::sleep(REPEAT_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        for homed in self.parts.vom.homed() {
+            self.make_volume(&homed).await?;
+        }
+        self.register_volumes().await?;
+        let mounts = self.mounts().await?;
+        let told = self.parts.nodes.connected().into_iter().map(|node| {
+            let volumes = mounts.clone();
+            async move {
+                if let Err(e) = self.parts.nodes.call(&node, SetVolumes { volumes }).await {
+                    tracing::warn!(%node, error = %e, "a node was not told its volumes");
+                }
+            }
+        });
+        futures_util::future::join_all(told).await;
+        Ok(())
+    }
+
+    async fn make_volume(&self, homed: &Homed) -> Result<(), Error> {
+        if homed.volumes.iter().any(|v| v == MAIN) {
+            return Ok(());
+        }
+        let request = VolumeCreateRequest {
+            name: homed.vo.to_string(),
+            vo: homed.vo.to_string(),
+            owner: homed.owner.0,
+            group: MEMBERS,
+            mode: ROOT_MODE,
+            stripe_size: self.config.stripe_bytes,
+            width: self.config.stripe_width,
+            osds: Vec::new(),
+        };
+        match self.mrc.create_volume(&request).await {
+            Ok(volume) => tracing::info!(vo = %homed.vo, id = volume.id, "volume made"),
+            // Made before a crash, and not recorded yet.
+            Err(e) if e.errno == xtreemfs_proto::Errno::EEXIST => {}
+            Err(e) => return Err(Error::internal(format!("no volume for {}: {e}", homed.vo))),
+        }
+        let record = RecordVolume { vo: homed.vo.clone(), name: MAIN.to_owned() };
+        self.parts.grid.call(&self.parts.site, record).await.map(drop)
+    }
+
+    async fn register_volumes(&self) -> Result<(), Error> {
+        let fault = |e: RpcError| Error::internal(format!("volumes: {e}"));
+        let own = core_address(&self.parts.site);
+        let me = self.dir.connection(Peer { id: own.clone(), role: Role::Service });
+        for volume in self.mrc.volumes().map_err(fault)? {
+            let volume = Volume {
+                id: volume.id,
+                name: volume.name,
+                vo: volume.vo,
+                mrc_address: own.clone(),
+                mrc_key: bytes::Bytes::copy_from_slice(&self.mrc.public_key().0),
+            };
+            let request = VolumeRegisterRequest { volume: Some(volume) };
+            me.handle(Incoming {
+                interface: interface::DIR,
+                proc: VolumeRegister::PROC,
+                slot: None,
+                message: request.encode_to_vec().into(),
+                data: bytes::Bytes::new(),
+            })
+            .await
+            .map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// The volumes of every VO that this site serves.
+    async fn mounts(&self) -> Result<Vec<VolumeMount>, Error> {
+        let site = &self.parts.site;
+        let mut mounts = Vec::new();
+        let mut stores: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
+        for served in self.parts.grid.call(site, ServedVos {}).await? {
+            let view = match self.parts.grid.call(site, VoView { vo: served.vo.clone() }).await {
+                Ok(view) => view,
+                Err(e) => {
+                    tracing::debug!(vo = %served.vo, error = %e, "no view of a VO yet");
+                    continue;
+                }
+            };
+            if !served.serving || !view.volumes.iter().any(|v| v == MAIN) {
+                continue;
+            }
+            mounts.push(VolumeMount {
+                volume: view.vo.to_string(),
+                home: view.vo.site(),
+                store: served.accepted.as_ref().is_some_and(|t| t.storage_bytes > 0),
+                vo: view.vo,
+            });
+        }
+        for homed in self.parts.vom.homed() {
+            let view = self.parts.grid.call(site, VoView { vo: homed.vo.clone() }).await?;
+            let giving = view.sites.iter().filter(|s| s.terms.storage_bytes > 0);
+            stores.insert(homed.vo, giving.map(|s| s.site.clone()).collect());
+        }
+        *self.knowledge.stores.write().unwrap_or_else(PoisonError::into_inner) = stores;
+        Ok(mounts)
+    }
+}
+
+/// DIR and MRC on one stream, told apart by the interface.
+struct Both {
+    dir: Arc<DirConnection>,
+    mrc: Arc<MrcConnection>,
+}
+
+impl Handler for Both {
+    async fn handle(&self, request: Incoming) -> Result<Outgoing, RpcError> {
+        if request.interface == interface::DIR {
+            self.dir.handle(request).await
+        } else {
+            self.mrc.handle(request).await
+        }
+    }
+}
+
+/// What DIR and MRC are told by XOS: who a ticket speaks for, which epochs count, who stores.
+struct Knowledge {
+    site: SiteId,
+    trust: Trust,
+    vom: Vom,
+    clock: Arc<dyn Clock>,
+    /// Memberships whose tickets were shown, by VO and number.
+    shown: Mutex<HashMap<(String, u32), Membership>>,
+    /// The sites that give storage to the VOs at home here.
+    stores: RwLock<HashMap<VoId, HashSet<SiteId>>>,
+}
+
+#[async_trait::async_trait]
+impl Authenticator for Knowledge {
+    async fn authenticate(&self, ticket: &[u8], peer: &Peer) -> Result<Identity, AuthError> {
+        let refuse = |e: Error| AuthError::Refused(e.to_string());
+        let jws = std::str::from_utf8(ticket)
+            .map_err(|_| AuthError::Refused("it is no text".into()))?;
+        let now = self.clock.now();
+        let (claimed, ticket) = verify_ticket(&self.trust, jws, now).map_err(refuse)?;
+        // The node proved by TLS to be this one; its site alone could make another key for it.
+        if ticket.node.as_str() != peer.id {
+            return Err(AuthError::Refused("it was given to another node".into()));
+        }
+        let m = self.vom.effective(&claimed, now).map_err(refuse)?;
+        let identity = Identity {
+            vo: m.vo.as_str().into(),
+            member: m.number.0,
+            groups: m.groups.iter().map(|g| g.number.0).collect(),
+            // Administering a VO gives no right to its members' files.
+            admin: false,
+            epoch: m.epoch.0,
+            expires_ms: ticket.expires.0,
+        };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.len() >= REMEMBERED_MAX {
+            // Whoever still works shows a ticket again.
+            shown.clear();
+        }
+        shown.insert((m.vo.to_string(), m.number.0), m);
+        Ok(identity)
+    }
+}
+
+impl Epochs for Knowledge {
+    fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
+        let m = {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.get(&(vo.to_owned(), member)).cloned()?
+        };
+        self.vom.effective(&m, self.clock.now()).ok().map(|m| m.epoch.0)
+    }
+}
+
+impl VolumePolicy for Knowledge {
+    fn may_manage(&self, _: &Peer, _: &str) -> bool {
+        // Volumes are made with their VO, in process.
+        false
+    }
+}
+
+impl DirPolicy for Knowledge {
+    fn may_register_volume(&self, peer: &Peer, volume: &Volume) -> bool {
+        let own = core_address(&self.site);
+        peer.id == own && volume.mrc_address == own
+    }
+
+    fn may_register_osd(&self, peer: &Peer, osd: &Osd) -> bool {
+        let Ok(node) = peer.id.parse::<NodeId>() else { return false };
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let gives = |vo: &String| {
+            let vo = vo.parse::<VoId>().ok();
+            vo.and_then(|vo| stores.get(&vo)).is_some_and(|sites| sites.contains(&node.site()))
+        };
+        osd.id == peer.id && osd.address == peer.id && osd.vos.iter().all(gives)
+    }
+}
+
+/// The OSDs that registered, as the MRC chooses among them.
+struct KnownOsds(Arc<Dir>);
+
+impl OsdChoice for KnownOsds {
+    fn osds(&self, _: &str, vo: &str) -> Vec<OsdStatus> {
+        let status = |o: Osd| OsdStatus {
+            id: o.id,
+            free_bytes: o.free_bytes,
+            total_bytes: o.total_bytes,
+        };
+        self.0.osds(vo).into_iter().map(status).collect()
+    }
+}
+
+fn random_16() -> [u8; 16] {
+    let mut out = [0; 16];
+    if aws_lc_rs::rand::fill(&mut out).is_err() {
+        tracing::error!("the system gives no randomness");
+    }
+    out
+}
+
+/// 32 random bytes in a file of their own, made once.
+fn signing_seed(path: &Path) -> Result<[u8; 32], Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => bytes
+            .try_into()
+            .map_err(|_| Error::internal(format!("{} is damaged", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mut seed = [0; 32];
+            aws_lc_rs::rand::fill(&mut seed)
+                .map_err(|_| Error::internal("the system gives no randomness"))?;
+            super::setup::write_new_bytes(path, &seed)?;
+            Ok(seed)
+        }
+        Err(e) => Err(Error::internal(format!("cannot read {}: {e}", path.display()))),
+    }
+}

@@ -1,0 +1,356 @@
+//! The section `[osd]`: this node keeps file objects.
+
+use super::mount::core_address;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use xos_api::node::VolumeMount;
+use xos_api::vom::AccountState;
+use xos_base::{Error, NodeId, SiteId, VoId};
+use xos_net::dial::{Dialer, StreamHandler};
+use xos_net::nodes::Io;
+use xos_net::tls::ALPN_XTREEMFS;
+use xos_net::{Caller, Principal, Trust};
+use xos_node::agent::{Vo, VoWatcher};
+use xtreemfs_proto::Channel;
+use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest, VolumeList};
+use xtreemfs_proto::dir::VolumeListRequest;
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
+use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VolumeId};
+
+/// How often the directories hear of this node when they do not say otherwise.
+const BEAT: Duration = Duration::from_secs(15);
+/// Pause after a directory did not answer.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How long a call to a directory may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// `[osd]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where objects are kept. Default: `objects` in the state folder.
+    pub path: Option<PathBuf>,
+    /// Space on the disk that is left to others, in bytes. Default 1 GiB.
+    #[serde(default = "default_reserve")]
+    pub reserve_bytes: u64,
+}
+
+fn default_reserve() -> u64 {
+    1 << 30
+}
+
+/// Where the object server of this machine listens for its own mounts.
+pub fn own_socket(folder: &Path) -> PathBuf {
+    folder.join("osd.sock")
+}
+
+/// Whether `node` is the one whose state lies in `folder`, and has an object server.
+pub fn is_own(folder: &Path, node: &NodeId) -> bool {
+    match std::fs::read_to_string(folder.join("osd.id")) {
+        Ok(id) => id.trim() == node.as_str(),
+        Err(e) => {
+            if e.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(error = %e, "cannot read this node's object server id");
+            }
+            false
+        }
+    }
+}
+
+/// The node's object server, and what it knows of VOs. Without `[osd]` it only knows.
+pub struct Objects {
+    node: NodeId,
+    folder: PathBuf,
+    dialer: Dialer,
+    osd: Option<Arc<Osd>>,
+    known: Arc<Known>,
+}
+
+/// What the core told the node.
+struct Known {
+    dialer: Dialer,
+    epochs: RwLock<HashMap<String, HashMap<u32, u64>>>,
+    volumes: RwLock<Vec<VolumeMount>>,
+    keys: Mutex<HashMap<VolumeId, VolumeKey>>,
+    changed: tokio::sync::Notify,
+}
+
+impl Objects {
+    /// Opens the object store.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when it cannot be opened.
+    pub async fn start(
+        config: Option<Config>,
+        node: &NodeId,
+        state: &Path,
+        dialer: Dialer,
+        _trust: &Trust,
+    ) -> Result<Arc<Objects>, Error> {
+        let folder = state.join("node");
+        let known = Arc::new(Known {
+            dialer: dialer.clone(),
+            epochs: RwLock::default(),
+            volumes: RwLock::default(),
+            keys: Mutex::default(),
+            changed: tokio::sync::Notify::new(),
+        });
+        let osd = match config {
+            None => None,
+            Some(config) => {
+                let path = config.path.unwrap_or_else(|| state.join("objects"));
+                let parts = OsdParts {
+                    id: node.to_string(),
+                    trust: known.clone(),
+                    epochs: known.clone(),
+                    clock: Arc::new(xtreemfs_server::SystemClock),
+                    reserve_bytes: config.reserve_bytes,
+                };
+                let open = move || {
+                    std::fs::create_dir_all(&path).map_err(|e| e.to_string())?;
+                    Osd::open(&path, parts).map_err(|e| e.to_string())
+                };
+                let opened = tokio::task::spawn_blocking(open)
+                    .await
+                    .map_err(|e| Error::internal(format!("opening the object store: {e}")))?;
+                Some(opened.map_err(|e| Error::internal(format!("no object store: {e}")))?)
+            }
+        };
+        Ok(Arc::new(Objects { node: node.clone(), folder, dialer, osd, known }))
+    }
+
+    /// Serves streams that others open to this node.
+    pub fn handler(self: &Arc<Objects>) -> StreamHandler {
+        let objects = self.clone();
+        Arc::new(move |caller: Caller, stream| {
+            let objects = objects.clone();
+            Box::pin(async move {
+                match caller.principal() {
+                    Principal::Node(node) => objects.serve(node.to_string(), stream).await,
+                    _ => tracing::info!(caller = caller.describe(), "only nodes read objects"),
+                }
+            }) as BoxFuture<'static, ()>
+        })
+    }
+
+    async fn serve(&self, peer: String, stream: Box<dyn Io>) {
+        let Some(osd) = &self.osd else { return };
+        let handler = osd.connection(Peer { id: peer.clone(), role: Role::Client });
+        if let Err(e) = xtreemfs_proto::serve::serve(stream, handler).await {
+            tracing::info!(peer, error = %e, "object stream ended");
+        }
+    }
+
+    /// Serves the own mounts' socket and keeps the directories informed, until `stop`.
+    pub async fn run(self: Arc<Objects>, stop: CancellationToken) {
+        if self.osd.is_none() {
+            return;
+        }
+        let local = tokio::spawn(self.clone().serve_own(stop.clone()));
+        let mut beats: BTreeMap<SiteId, tokio::task::JoinHandle<()>> = BTreeMap::new();
+        while !stop.is_cancelled() {
+            let homes = self.known.homes();
+            beats.retain(|home, task| {
+                let keep = homes.contains_key(home) && !task.is_finished();
+                if !keep {
+                    task.abort();
+                }
+                keep
+            });
+            for home in homes.keys() {
+                beats.entry(home.clone()).or_insert_with(|| {
+                    tokio::spawn(self.clone().beat(home.clone()))
+                });
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.known.changed.notified() => {}
+            }
+        }
+        for task in beats.values() {
+            task.abort();
+        }
+        local.abort();
+    }
+
+    async fn serve_own(self: Arc<Objects>, stop: CancellationToken) {
+        let path = own_socket(&self.folder);
+        let made = std::fs::write(self.folder.join("osd.id"), self.node.as_str())
+            .and_then(|()| match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            })
+            .and_then(|()| UnixListener::bind(&path))
+            .and_then(|l| {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+                Ok(l)
+            });
+        let listener = match made {
+            Ok(listener) => listener,
+            Err(e) => {
+                tracing::error!(error = %e, "no socket for this node's own mounts");
+                return;
+            }
+        };
+        loop {
+            let stream = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(e) => {
+                        tracing::warn!(error = %e, "socket for own mounts");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            // Only root's own processes come this way.
+            match stream.peer_cred() {
+                Ok(cred) if cred.uid() == 0 => {}
+                _ => continue,
+            }
+            let objects = self.clone();
+            tokio::spawn(async move {
+                objects.serve(objects.node.to_string(), Box::new(stream)).await;
+            });
+        }
+    }
+
+    /// Registers at the directory of `home`, again and again.
+    async fn beat(self: Arc<Objects>, home: SiteId) {
+        loop {
+            let pause = match self.register(&home).await {
+                Ok(pause) => pause,
+                Err(e) => {
+                    tracing::warn!(%home, error = %e, "a directory does not know this node yet");
+                    PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn register(&self, home: &SiteId) -> Result<Duration, Error> {
+        let Some(osd) = &self.osd else { return Ok(BEAT) };
+        let vos: Vec<String> = match self.known.homes().get(home) {
+            Some(vos) => vos.iter().map(VoId::to_string).collect(),
+            None => return Ok(BEAT),
+        };
+        let space = osd.space().map_err(|e| Error::internal(format!("free space: {e}")))?;
+        let info = OsdInfo {
+            id: self.node.to_string(),
+            address: self.node.to_string(),
+            free_bytes: space.free_bytes,
+            total_bytes: space.total_bytes,
+            vos,
+            seen_ms: 0,
+        };
+        let request = OsdRegisterRequest { osd: Some(info) };
+        let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
+        let (reply, _) = channel
+            .call::<OsdRegister>(None, &request, bytes::Bytes::new(), CALL_LIMIT)
+            .await
+            .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+        Ok(Duration::from_millis(reply.repeat_ms).clamp(PAUSE, BEAT))
+    }
+}
+
+impl Known {
+    /// The VOs whose objects are kept here, by home.
+    fn homes(&self) -> BTreeMap<SiteId, Vec<VoId>> {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut homes: BTreeMap<SiteId, Vec<VoId>> = BTreeMap::new();
+        for v in volumes.iter().filter(|v| v.store) {
+            homes.entry(v.home.clone()).or_default().push(v.vo.clone());
+        }
+        homes
+    }
+
+    /// Asks the directories which volumes there are.
+    async fn fetch_keys(&self) {
+        for (home, vos) in self.homes() {
+            for vo in vos {
+                match self.volumes_of(&home, &vo).await {
+                    Ok(found) => {
+                        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+                        keys.extend(found);
+                    }
+                    Err(e) => tracing::warn!(%vo, error = %e, "a VO's volumes are not known"),
+                }
+            }
+        }
+    }
+
+    async fn volumes_of(
+        &self,
+        home: &SiteId,
+        vo: &VoId,
+    ) -> Result<Vec<(VolumeId, VolumeKey)>, Error> {
+        let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
+        let request = VolumeListRequest { vo: vo.to_string() };
+        let (reply, _) = channel
+            .call::<VolumeList>(None, &request, bytes::Bytes::new(), CALL_LIMIT)
+            .await
+            .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+        // The home speaks for its own VOs only, whatever else it lists.
+        Ok(reply
+            .volumes
+            .into_iter()
+            .filter(|v| v.vo == vo.as_str())
+            .filter_map(|v| {
+                let key = PublicKey(v.mrc_key.as_ref().try_into().ok()?);
+                Some((VolumeId::parse(&v.id)?, VolumeKey { vo: v.vo, key }))
+            })
+            .collect())
+    }
+}
+
+#[async_trait::async_trait]
+impl VolumeTrust for Known {
+    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey> {
+        let find = || {
+            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.get(volume).cloned()
+        };
+        if let Some(key) = find() {
+            return Some(key);
+        }
+        self.fetch_keys().await;
+        find()
+    }
+}
+
+impl Epochs for Known {
+    fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
+        let epochs = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
+        epochs.get(vo)?.get(&member).copied()
+    }
+}
+
+impl VoWatcher for Objects {
+    fn vo_changed(&self, vo: &VoId, view: &Vo) {
+        let members = match view.state {
+            AccountState::Active => view
+                .members
+                .values()
+                .filter(|m| m.state == AccountState::Active)
+                .map(|m| (m.number.0, m.epoch.0))
+                .collect(),
+            AccountState::Suspended | AccountState::Ended => HashMap::new(),
+        };
+        let mut epochs = self.known.epochs.write().unwrap_or_else(PoisonError::into_inner);
+        epochs.insert(vo.to_string(), members);
+    }
+
+    fn volumes_changed(&self, volumes: &[VolumeMount]) {
+        *self.known.volumes.write().unwrap_or_else(PoisonError::into_inner) = volumes.to_vec();
+        self.known.changed.notify_one();
+    }
+}
