@@ -12,6 +12,7 @@ mod follow;
 #[cfg(test)]
 mod golden;
 mod host;
+pub mod jsdl;
 pub mod ledger;
 mod nodes;
 mod ops;

@@ -1,6 +1,6 @@
 //! How pages reach the API: as the person, or as a member of a VO; here, or at the VO's home.
 
-use crate::Console;
+use crate::Inner;
 use crate::session::Session;
 use crate::tokens::{RENEW_AHEAD, Tokens};
 use crate::visit::{Stop, Visit};
@@ -11,7 +11,7 @@ use xos_api::{Request, Subscribe};
 use xos_base::{Error, Kind, SiteId, VoId};
 use xos_net::{Caller, Client, Proof};
 
-impl Console {
+impl Inner {
     /// Renews a session's token before it expires; ends the session when its person may not go on.
     pub(crate) async fn renew(&self, session: &Session) {
         // Whoever holds the lock is renewing it already.
@@ -28,9 +28,8 @@ impl Console {
         tokens: &mut Tokens,
         address: Option<IpAddr>,
     ) -> Result<Caller, Stop> {
-        let verify = |token: &str| {
-            self.verifier.token(token, address).map_err(|e| self.over(session, &e))
-        };
+        let verify =
+            |token: &str| self.verifier.token(token, address).map_err(|e| self.over(session, &e));
         let caller = verify(&tokens.person.token)?;
         let ends = tokens.person.expires;
         // A token that lasts as long as the session is its last one.

@@ -103,8 +103,23 @@ mod tests {
     #[test]
     fn what_needs_a_shell_or_is_not_closed_is_refused() {
         for line in [
-            "", "  ", "''", "a | b", "a > f", "a; b", "a && b", "a $HOME", "a \"$HOME\"", "a `b`",
-            "a $(b)", "a *.txt", "ls ~/x", "a 'b", "a \"b", "a \\", "a \"b\\",
+            "",
+            "  ",
+            "''",
+            "a | b",
+            "a > f",
+            "a; b",
+            "a && b",
+            "a $HOME",
+            "a \"$HOME\"",
+            "a `b`",
+            "a $(b)",
+            "a *.txt",
+            "ls ~/x",
+            "a 'b",
+            "a \"b",
+            "a \\",
+            "a \"b\\",
         ] {
             assert!(words(line).is_err(), "{line:?} was taken");
         }

@@ -85,8 +85,7 @@ pub(crate) fn same_origin(request: &HttpRequest) -> Result<(), Error> {
 /// Refuses a form without the token that stands in this browser's forms.
 pub(crate) fn form_token(expected: Option<&str>, sent: &str) -> Result<(), Error> {
     let expected = expected.filter(|t| is_secret(t));
-    let same =
-        |e: &str| verify_slices_are_equal(e.as_bytes(), sent.as_bytes()).is_ok();
+    let same = |e: &str| verify_slices_are_equal(e.as_bytes(), sent.as_bytes()).is_ok();
     if expected.is_some_and(same) {
         return Ok(());
     }
@@ -155,10 +154,20 @@ mod tests {
 
     #[test]
     fn after_signing_in_one_stays_here() {
-        assert_eq!(own_path("/vo/demo.rennes/job/1.rennes?a=b"), "/vo/demo.rennes/job/1.rennes?a=b");
+        assert_eq!(
+            own_path("/vo/demo.rennes/job/1.rennes?a=b"),
+            "/vo/demo.rennes/job/1.rennes?a=b"
+        );
         for bad in [
-            "", "x", "//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nb", "/a b",
-            "/\u{2f}\tx", "javascript:alert(1)",
+            "",
+            "x",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nb",
+            "/a b",
+            "/\u{2f}\tx",
+            "javascript:alert(1)",
         ] {
             assert_eq!(own_path(bad), "/", "{bad:?}");
         }

@@ -82,13 +82,6 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
 }
 
-impl std::ops::Deref for Console {
-    type Target = Inner;
-    fn deref(&self) -> &Inner {
-        &self.inner
-    }
-}
-
 impl Console {
     /// A console with no sessions, which keeps their tokens fresh until it is dropped.
     ///
@@ -120,13 +113,19 @@ impl Console {
 
     /// The pages, for the HTTP workers.
     pub fn pages(&self) -> Pages {
-        let console = self.clone();
-        Arc::new(move |config| routes::configure(&console, config))
+        let inner = self.inner.clone();
+        Arc::new(move |config| routes::configure(&inner, config))
     }
 
     /// Drops sessions that ended and renews the tokens of the others before they expire. Called
     /// every [`KEEP_INTERVAL`] by itself.
     pub async fn keep(&self) {
+        self.inner.keep().await;
+    }
+}
+
+impl Inner {
+    async fn keep(&self) {
         self.sessions.sweep();
         for session in self.sessions.all() {
             self.renew(&session).await;
@@ -140,7 +139,7 @@ async fn keep_always(console: Weak<Inner>) {
     loop {
         ticks.tick().await;
         match console.upgrade() {
-            Some(inner) => Console { inner }.keep().await,
+            Some(inner) => inner.keep().await,
             None => return,
         }
     }

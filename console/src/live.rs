@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 use xos_base::Error;
 use xos_base::when::Clock;
 

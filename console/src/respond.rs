@@ -1,9 +1,10 @@
 //! From a browser's HTTP request to a page's function, and from its reply to HTTP.
 
-use crate::Console;
+use crate::Inner;
 use crate::fields::{FORM_MAX, Fields};
 use crate::guard::{self, FORM_COOKIE, FORM_FIELD, SESSION_COOKIE};
 use crate::pages::trouble;
+use crate::session::Session;
 use crate::visit::{Guest, Reply, Shown, Stop, Visit};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -13,6 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 use xos_base::Error;
 use xos_net::Peer;
@@ -39,14 +41,14 @@ pub(crate) enum Page {
 
 /// Serves one request of a browser.
 pub(crate) async fn serve(
-    console: Console,
+    console: Arc<Inner>,
     request: HttpRequest,
     body: web::Payload,
     page: Page,
 ) -> HttpResponse {
     let host = guard::host(&request).to_owned();
     let reply = match guest(&console, &request, body, page).await {
-        Ok(guest) => run(guest, page, request.headers().contains_key(LIVE_HEADER)).await,
+        Ok(guest) => run(guest, page).await,
         Err((session, stop)) => trouble::reply(&console, session.as_deref(), &stop),
     };
     let mut response = response(reply);
@@ -54,11 +56,11 @@ pub(crate) async fn serve(
     response
 }
 
-type Refused = (Option<std::sync::Arc<crate::session::Session>>, Stop);
+type Refused = (Option<Arc<Session>>, Stop);
 
 /// Reads the request; a form is refused unless this browser got it from us.
 async fn guest(
-    console: &Console,
+    console: &Arc<Inner>,
     request: &HttpRequest,
     body: web::Payload,
     page: Page,
@@ -93,6 +95,7 @@ async fn guest(
         query,
         form,
         session,
+        live,
         form_cookie,
     })
 }
@@ -117,7 +120,8 @@ async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
 }
 
 /// Runs the page on the main runtime.
-async fn run(guest: Guest, page: Page, live: bool) -> Reply {
+async fn run(guest: Guest, page: Page) -> Reply {
+    let live = guest.live;
     let console = guest.console.clone();
     let (session, path) = (guest.session.clone(), guest.path.clone());
     let shown = match (page, session.clone()) {
@@ -182,9 +186,7 @@ fn response(reply: Reply) -> HttpResponse {
 
 fn page(status: u16, html: String) -> HttpResponse {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status)
-        .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
-        .body(html)
+    HttpResponse::build(status).insert_header((CONTENT_TYPE, "text/html; charset=utf-8")).body(html)
 }
 
 fn redirect(to: &str) -> HttpResponse {

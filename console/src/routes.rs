@@ -3,11 +3,12 @@
 use crate::pages::{applications, groups, home, job, jobs, member, members, output};
 use crate::pages::{shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
-use crate::{Console, guard};
+use crate::{Inner, guard};
 use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
+use std::sync::Arc;
 
 /// The console's own files: name, type, content.
 const FILES: &[(&str, &str, &str)] = &[
@@ -43,7 +44,7 @@ macro_rules! routes {
 }
 
 /// Adds the pages to a worker.
-pub(crate) fn configure(console: &Console, config: &mut ServiceConfig) {
+pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
     config.route("/static/{file}", web::get().to(file));
     routes! { console, config:
         get "/" Visit home::show;
@@ -92,9 +93,8 @@ pub(crate) fn configure(console: &Console, config: &mut ServiceConfig) {
         let page = Page::Guest(|_| Box::pin(async { trouble::no_such_page() }));
         serve(console.clone(), request, body, page)
     };
-    config.service(
-        web::resource("/{path:.*}").guard(fn_guard(by_browser)).route(web::to(anything)),
-    );
+    config
+        .service(web::resource("/{path:.*}").guard(fn_guard(by_browser)).route(web::to(anything)));
 }
 
 fn by_browser(context: &GuardContext<'_>) -> bool {

@@ -59,7 +59,7 @@ impl Frame {
         Frame {
             person: Some(visit.session.person.to_string()),
             vos: memberships.iter().take(MENU_MAX).map(link).collect(),
-            notice: visit.session.take_notice(),
+            notice: if visit.live { None } else { visit.session.take_notice() },
             token: visit.session.form_token.clone(),
             ..Frame::bare(&visit.console, title, section)
         }
@@ -71,7 +71,7 @@ impl Frame {
     }
 
     /// With nothing but the site.
-    pub(crate) fn bare(console: &crate::Console, title: &str, section: &'static str) -> Frame {
+    pub(crate) fn bare(console: &crate::Inner, title: &str, section: &'static str) -> Frame {
         Frame {
             title: title.to_owned(),
             site: console.title.clone(),
@@ -112,8 +112,9 @@ pub(crate) struct When {
 
 impl From<Millis> for When {
     fn from(t: Millis) -> When {
-        let format =
-            format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute] UTC");
+        let format = format_description!(
+            "[day padding:none] [month repr:short] [year], [hour]:[minute] UTC"
+        );
         let text = i64::try_from(t.secs())
             .ok()
             .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())

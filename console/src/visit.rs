@@ -1,7 +1,7 @@
 //! One request of a browser, and what a page answers. Neither holds anything of actix-web, so
 //! that pages run on the main runtime.
 
-use crate::Console;
+use crate::Inner;
 use crate::fields::Fields;
 use crate::session::Session;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use xos_net::Peer;
 
 /// A request of anybody.
 pub(crate) struct Guest {
-    pub(crate) console: Console,
+    pub(crate) console: Arc<Inner>,
     /// Where it came from.
     pub(crate) peer: Peer,
     /// The path without the query.
@@ -26,6 +26,8 @@ pub(crate) struct Guest {
     pub(crate) form: Fields,
     /// The session, when the browser has one.
     pub(crate) session: Option<Arc<Session>>,
+    /// The page's own script asks, not the person.
+    pub(crate) live: bool,
     /// What ties sign-in forms to this browser ([`crate::guard::FORM_COOKIE`]).
     pub(crate) form_cookie: Option<String>,
 }

@@ -220,11 +220,12 @@ fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitStat
             Some(node) => UnitState::Running { site: site(at), node, since: *since },
             None => UnitState::Placed { site: site(at) },
         },
-        Phase::Done { at, when, used } => UnitState::Done {
-            site: site(at),
-            node: node(at),
-            at: *when,
-            usage: (*used).into(),
+        // A host that names no node of its own, or too many, still ran it somewhere.
+        Phase::Done { at, when, used } => match node(at).or_else(|| site(at).node("unknown").ok()) {
+            Some(node) => {
+                UnitState::Done { site: site(at), node, at: *when, usage: (*used).into() }
+            }
+            None => UnitState::Placed { site: site(at) },
         },
         Phase::Failed { at, when, how, used } => UnitState::Failed {
             site: site(at),

@@ -4,9 +4,7 @@ use crate::view::{Badge, Frame, When, administers, list_text, memberships, page}
 use crate::visit::{Shown, Stop, Visit};
 use askama::Template;
 use std::collections::HashSet;
-use xos_api::vom::{
-    GetVo, ListVos, MemberState, MembershipView, VoPage, VoState, VoSummary,
-};
+use xos_api::vom::{GetVo, ListVos, MemberState, MembershipView, VoPage, VoState, VoSummary};
 use xos_base::VoId;
 
 /// VOs in one part of the list of VOs.

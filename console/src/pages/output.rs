@@ -171,8 +171,7 @@ pub(crate) async fn download(visit: Visit) -> Shown {
         _ => return Err(Stop::NoSuchPage),
     };
     let caller = visit.member(&vo).await?;
-    let source =
-        Source { grid: visit.console.grid.clone(), caller, unit: unit.clone(), stream };
+    let source = Source { grid: visit.console.grid.clone(), caller, unit: unit.clone(), stream };
     // The first answer decides whether there is a file or a page that says why not.
     source.read(0, 1).await?;
     let place = live::place(&visit)?;

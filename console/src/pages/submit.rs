@@ -153,7 +153,10 @@ mod tests {
         let task = &spec.tasks[0];
         assert_eq!(task.argv, ["/bin/echo", "a b"]);
         assert_eq!((task.array.len(), task.resources.cpu_milli), (4, 500));
-        assert_eq!((task.resources.memory_bytes, task.resources.wall_time_s), (64 * MIB, Some(120)));
+        assert_eq!(
+            (task.resources.memory_bytes, task.resources.wall_time_s),
+            (64 * MIB, Some(120))
+        );
     }
 
     #[test]

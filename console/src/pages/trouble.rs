@@ -1,6 +1,6 @@
 //! What is shown when something did not work: what happened, and what to do next.
 
-use crate::Console;
+use crate::Inner;
 use crate::session::Session;
 use crate::view::{Frame, page_with, sentence};
 use crate::visit::{Reply, Shown, Stop};
@@ -22,7 +22,7 @@ pub(crate) fn no_such_page() -> Shown {
 }
 
 /// The page for what stopped another.
-pub(crate) fn reply(console: &Console, session: Option<&Session>, stop: &Stop) -> Reply {
+pub(crate) fn reply(console: &Inner, session: Option<&Session>, stop: &Stop) -> Reply {
     let error = match stop {
         Stop::SignedOut => return Reply::Elsewhere("/sign-in?ended=1".into()),
         Stop::NoSuchPage => Error::not_found("there is no such page here")

@@ -84,11 +84,8 @@ impl Home {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(e) => return Err(fail(e)),
         }
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let fd = openat(&dir, temporary.as_str(), flags, mode).map_err(fail)?;
         let written = fchmod(&fd, mode).map_err(std::io::Error::from).and_then(|()| {
@@ -96,9 +93,9 @@ impl Home {
             file.write_all(&text)?;
             file.sync_data()
         });
-        let done = written.map_err(|e| self.failed("write", name, e)).and_then(|()| {
-            renameat(&dir, temporary.as_str(), &dir, file).map_err(fail)
-        });
+        let done = written
+            .map_err(|e| self.failed("write", name, e))
+            .and_then(|()| renameat(&dir, temporary.as_str(), &dir, file).map_err(fail));
         if done.is_err()
             && let Err(e) = unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)
         {

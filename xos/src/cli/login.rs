@@ -2,8 +2,9 @@
 
 use super::ask;
 use super::credential::Credential;
+use super::kept::Login;
 use super::output::{Failure, Outcome, Style, Table, clean, fields, list, when};
-use super::session::{Login, Session, idle};
+use super::session::{Session, idle};
 use super::sites::SiteBook;
 use super::values::PersonArg;
 use serde::Serialize;
@@ -199,7 +200,7 @@ fn shown(s: &Session, login: &Login, results: &[VoResult]) -> String {
         };
         table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
     }
-    text + &table.text("")
+    format!("{text}{}", table.text(""))
 }
 
 /// Forgets the sign-in and all certificates.
@@ -211,7 +212,11 @@ pub fn logout(s: &Session) -> Outcome {
     for vo in s.home.vos()? {
         any |= Credential::remove(&s.home, &vo)?;
     }
-    let text = if any { "Signed out: keys and certificates are removed." } else { "Nobody was signed in." };
+    let text = if any {
+        "Signed out: keys and certificates are removed."
+    } else {
+        "Nobody was signed in."
+    };
     s.out.show(&serde_json::json!({ "was_signed_in": any }), || text.to_owned())?;
     Ok(0)
 }
@@ -278,7 +283,7 @@ pub fn id(s: &Session) -> Outcome {
             };
             table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
         }
-        head + "\n\n" + &table.text("No certificate of a VO is here.")
+        format!("{head}\n\n{}", table.text("No certificate of a VO is here."))
     })?;
     Ok(0)
 }

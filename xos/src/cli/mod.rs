@@ -7,7 +7,9 @@ pub mod ask;
 pub mod credential;
 pub mod home;
 pub mod job;
+pub mod kept;
 pub mod login;
+pub mod member;
 pub mod node;
 pub mod output;
 pub mod person;
@@ -185,9 +187,10 @@ fn session(cli: &Cli, environment: &Environment, out: Out) -> Result<Session, Fa
     };
     let vo = match (cli.global.vo.as_slice(), &environment.xos_vo) {
         ([vo], _) => Some(vo.clone()),
-        ([], Some(text)) => Some(text.parse::<VoId>().map_err(|e| {
-            Error::invalid(format!("XOS_VO is set wrongly: {e}"))
-        })?),
+        ([], Some(text)) => Some(
+            text.parse::<VoId>()
+                .map_err(|e| Error::invalid(format!("XOS_VO is set wrongly: {e}")))?,
+        ),
         ([], None) => None,
         // Sign-in takes several.
         _ if matches!(cli.command, Command::Login(_)) => None,
@@ -233,9 +236,7 @@ mod tests {
 
     #[test]
     fn short_names_stand_for_commands() {
-        let args = |s: &str| -> Vec<OsString> {
-            arguments(s.split(' ').map(OsString::from))
-        };
+        let args = |s: &str| -> Vec<OsString> { arguments(s.split(' ').map(OsString::from)) };
         let words = |s: &str| s.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(args("/usr/bin/xsub -n a -- ls -l"), words("xos job submit -n a -- ls -l"));
         assert_eq!(args("xos id"), words("xos id"));
@@ -273,13 +274,13 @@ mod tests {
         output::golden::check("commands.txt", &help);
     }
 
-    /// Words with '...' and "..." kept together, up to a pipe or redirection.
+    /// Words with '...' and "..." kept together, up to a pipe, redirection or another command.
     fn shell_words(line: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         let mut quote = None;
         for c in line.trim().chars() {
             match (c, quote) {
-                ('|' | '<' | '>', None) => break,
+                ('|' | '<' | '>' | '&', None) => break,
                 (c, Some(q)) if c == q => quote = None,
                 ('\'' | '"', None) => quote = Some(c),
                 (' ', None) => words.push(String::new()),

@@ -143,7 +143,8 @@ async fn passwd(s: &Session, args: Passwd) -> Outcome {
         s.forget_login()?;
     }
     s.out.show(&done, || {
-        let next = if own { format!(" Sign in with it: xos login {person}") } else { String::new() };
+        let next =
+            if own { format!(" Sign in with it: xos login {person}") } else { String::new() };
         format!("The password of {person} is changed.{next}")
     })?;
     Ok(0)

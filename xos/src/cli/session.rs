@@ -2,71 +2,18 @@
 
 use super::credential::{Credential, past_two_thirds};
 use super::home::Home;
+use super::kept::Login;
 use super::output::Out;
 use super::sites::SiteBook;
-use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Duration;
-use xos_api::cda::{RenewToken, SignedIn, Token};
-use xos_api::vom::{MemberState, Memberships, MembershipView, VoState};
+use xos_api::cda::RenewToken;
+use xos_api::vom::{MemberState, MembershipView, Memberships, VoState};
 use xos_base::when::Clock;
 use xos_base::{Error, Kind, Millis, PersonId, SiteId, VoId};
 use xos_net::{Client, IdentityCell, Proof, Trust};
 
 const LOGIN: &str = "login.json";
-/// A token that ends so soon is not used any more: the request would outlive it.
-const TOKEN_REST: Duration = Duration::from_secs(10);
-/// Most tokens that are kept: one for each site that was asked lately.
-const TOKENS_MAX: usize = 64;
-
-/// What a sign-in left behind: `login.json`.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Login {
-    /// Who signed in.
-    pub person: PersonId,
-    /// They administer their site.
-    pub site_admin: bool,
-    /// Until when tokens are renewed.
-    pub session_until: Millis,
-    /// Tokens, each for one site.
-    #[serde(default)]
-    pub tokens: Vec<KeptToken>,
-}
-
-/// A token and when it came.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct KeptToken {
-    /// The token.
-    pub token: Token,
-    /// When it came, by this computer's clock.
-    pub issued: Millis,
-}
-
-impl Login {
-    /// The state after a sign-in or renewal at `now`.
-    pub fn of(signed_in: SignedIn, now: Millis) -> Login {
-        Login {
-            person: signed_in.person,
-            site_admin: signed_in.site_admin,
-            session_until: signed_in.session_until,
-            tokens: vec![KeptToken { token: signed_in.token, issued: now }],
-        }
-    }
-
-    fn token(&self, audience: &SiteId, now: Millis) -> Option<&KeptToken> {
-        let good = |t: &&KeptToken| {
-            t.token.audience == *audience && now.plus(TOKEN_REST) < t.token.expires
-        };
-        self.tokens.iter().find(good)
-    }
-
-    fn keep(&mut self, token: Token, now: Millis) {
-        self.tokens.retain(|t| t.token.audience != token.audience && now < t.token.expires);
-        self.tokens.truncate(TOKENS_MAX - 1);
-        self.tokens.push(KeptToken { token, issued: now });
-    }
-}
 
 /// The person's side of every command.
 pub struct Session {
@@ -78,16 +25,6 @@ pub struct Session {
     vo: Option<VoId>,
     clock: Arc<dyn Clock>,
     trust: OnceCell<Trust>,
-}
-
-/// A client that acts as a member, with the credential behind it.
-pub struct Member {
-    /// The VO's credential.
-    pub credential: Credential,
-    /// The site asked.
-    pub site: SiteId,
-    /// The client of its core.
-    pub client: Client,
 }
 
 impl Session {
@@ -192,7 +129,11 @@ impl Session {
         self.site.clone().unwrap_or_else(|| vo.site())
     }
 
-    fn client(&self, site: &SiteId, proof: &Proof) -> Result<Client, Error> {
+    /// A client of `site`.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the site is not known.
+    pub fn client(&self, site: &SiteId, proof: &Proof) -> Result<Client, Error> {
         let trust = self.trust()?;
         if trust.descriptor(site).is_err() {
             return Err(Error::not_found(format!("this computer does not know the site {site}"))
@@ -269,8 +210,11 @@ impl Session {
                 return Ok(Proof::Certificate(IdentityCell::new(c.identity()?)));
             }
         }
-        Err(Error::unauthenticated(format!("your sign-in as {} was left alone too long", login.person))
-            .hint(format!("sign in again: xos login {}", login.person)))
+        Err(Error::unauthenticated(format!(
+            "your sign-in as {} was left alone too long",
+            login.person
+        ))
+        .hint(format!("sign in again: xos login {}", login.person)))
     }
 
     /// A client for looking after a VO, at its home unless the command line names a site: as the
@@ -291,76 +235,6 @@ impl Session {
                 }
             }
             other => other,
-        }
-    }
-
-    /// Acts as a member of `vo` at `site`, with a certificate that is renewed past two thirds of
-    /// its life, or got now when there is none.
-    ///
-    /// # Errors
-    /// [`Kind::Unauthenticated`] when the person must sign in.
-    pub async fn member(&self, vo: &VoId, site: &SiteId) -> Result<Member, Error> {
-        let now = self.now();
-        let credential = match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
-            Some(c) if !c.is_old(now) => c,
-            Some(c) => match self.issue(vo).await {
-                Ok(new) => new,
-                Err(e) => {
-                    tracing::debug!(error = %e, "certificate not renewed");
-                    c
-                }
-            },
-            None => self.issue(vo).await?,
-        };
-        self.member_by(credential, site)
-    }
-
-    /// Acts by this credential.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`] when its file was changed by hand.
-    pub fn member_by(&self, credential: Credential, site: &SiteId) -> Result<Member, Error> {
-        let identity = IdentityCell::new(credential.identity()?);
-        let client = self.client(site, &Proof::Certificate(identity))?;
-        Ok(Member { credential, site: site.clone(), client })
-    }
-
-    /// Gets a new certificate for `vo`, by the sign-in or by the present certificate.
-    ///
-    /// # Errors
-    /// What the VO's home says; [`Kind::Unauthenticated`] when the person must sign in.
-    pub async fn issue(&self, vo: &VoId) -> Result<Credential, Error> {
-        let now = self.now();
-        let home = vo.site();
-        let client = match self.person(&home).await {
-            Ok(client) => client,
-            Err(e) => match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
-                Some(c) => {
-                    let identity = IdentityCell::new(c.identity()?);
-                    self.client(&home, &Proof::Certificate(identity))?
-                }
-                None => return Err(e),
-            },
-        };
-        Credential::issue(&self.home, &client, vo, now).await
-    }
-
-    /// A new certificate, when the credential behind a refused request may be the reason: the
-    /// membership has changed since it was issued.
-    ///
-    /// # Errors
-    /// `refused`, when a new one would say the same or cannot be had.
-    pub async fn changed(&self, old: &Credential, refused: Error) -> Result<Credential, Error> {
-        if !matches!(refused.kind, Kind::Unauthenticated | Kind::Denied) {
-            return Err(refused);
-        }
-        match self.issue(&old.vo).await {
-            Ok(new) if new.membership()? != old.membership()? => Ok(new),
-            Ok(_) => Err(refused),
-            Err(e) => {
-                tracing::debug!(error = %e, "no newer certificate");
-                Err(refused)
-            }
         }
     }
 
@@ -418,22 +292,6 @@ impl Session {
         let person = self.signed_in()?.person;
         self.person(&person.site()).await?.call(Memberships { person }).await
     }
-
-    /// A client for one's jobs at `site`: by the certificate of the named or only VO, else as the
-    /// person who signed in.
-    ///
-    /// # Errors
-    /// [`Kind::Unauthenticated`] when there is neither.
-    pub async fn job_client(&self, site: &SiteId) -> Result<Client, Error> {
-        let vos = match &self.vo {
-            Some(vo) => vec![vo.clone()],
-            None => self.vos()?,
-        };
-        match vos.as_slice() {
-            [vo] => Ok(self.member(vo, site).await?.client),
-            _ => self.person(site).await,
-        }
-    }
 }
 
 /// Why nobody can act by this membership now; `None` when they can.
@@ -456,10 +314,6 @@ mod tests {
         }
     }
 
-    fn token(audience: &str, expires: u64) -> Token {
-        Token { token: "t".into(), audience: audience.parse().unwrap(), expires: Millis(expires) }
-    }
-
     fn login() -> Login {
         Login {
             person: "alice@rennes".parse().unwrap(),
@@ -472,19 +326,6 @@ mod tests {
     fn session(dir: &std::path::Path, now: u64) -> Session {
         let out = Out::new(false, true);
         Session::new(Home::new(&dir.join("xos")), out, None, None, Arc::new(At(Millis(now))))
-    }
-
-    #[test]
-    fn tokens_are_kept_one_for_each_site() {
-        // A token for one site shown to another would let that one act as the person.
-        let mut l = login();
-        l.keep(token("rennes", 100_000), Millis(0));
-        l.keep(token("pisa", 100_000), Millis(0));
-        l.keep(token("pisa", 200_000), Millis(0));
-        assert_eq!(l.tokens.len(), 2);
-        let pisa = "pisa".parse().unwrap();
-        assert_eq!(l.token(&pisa, Millis(0)).unwrap().token.expires, Millis(200_000));
-        assert!(l.token(&pisa, Millis(195_000)).is_none());
     }
 
     #[tokio::test]

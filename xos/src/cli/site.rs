@@ -158,7 +158,10 @@ async fn add(s: &Session, args: Add) -> Outcome {
                 ("fingerprint", fingerprint.clone()),
             ]))?;
             let question = "Is this the fingerprint that the site's administrator told you?";
-            let instead = format!("compare it and run: xos site add {} --fingerprint {fingerprint}", args.address);
+            let instead = format!(
+                "compare it and run: xos site add {} --fingerprint {fingerprint}",
+                args.address
+            );
             if !ask::confirm(question, &instead)? {
                 return Err(Error::invalid("nothing was kept").into());
             }
@@ -173,9 +176,7 @@ async fn add(s: &Session, args: Add) -> Outcome {
     let mut book = SiteBook::read(&s.home)?;
     book.learn(known.clone())?;
     book.write(&s.home)?;
-    s.out.show(&known, || {
-        format!("Site {site} is known now. Sign in: xos login NAME@{site}")
-    })?;
+    s.out.show(&known, || format!("Site {site} is known now. Sign in: xos login NAME@{site}"))?;
     Ok(0)
 }
 

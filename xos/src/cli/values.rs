@@ -188,9 +188,9 @@ impl std::str::FromStr for PersonArg {
             None => (text, None),
         };
         // Only to check the name: the site does not matter.
-        format!("{name}@x").parse::<PersonId>().map_err(|_| {
-            "a person is written as alice@rennes, or alice for one of your own site"
-        })?;
+        format!("{name}@x").parse::<PersonId>().map_err(
+            |_| "a person is written as alice@rennes, or alice for one of your own site",
+        )?;
         Ok(PersonArg { name: name.to_owned(), site })
     }
 }
@@ -206,7 +206,8 @@ mod tests {
         assert_eq!(size("1.5g"), Ok(3 << 29));
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("10b"), Ok(10));
-        for bad in ["", "2", "G", "-1G", "0G", "2X", "1.G", ".5G", "1e3M", "99999999T", "2 G", "é"] {
+        for bad in ["", "2", "G", "-1G", "0G", "2X", "1.G", ".5G", "1e3M", "99999999T", "2 G", "é"]
+        {
             assert!(size(bad).is_err(), "{bad:?} was taken");
         }
     }

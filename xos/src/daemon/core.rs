@@ -101,21 +101,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     verifier.set_standing(Arc::new(vom.clone()));
 
     let aem = match config.aem {
-        Some(aem_config) => {
-            let parts = xos_aem::Parts {
-                site: site.clone(),
-                state: state.join("aem"),
-                grid: grid.clone(),
-                nodes: nodes.clone(),
-                trust: trust.clone(),
-                clock: clock.clone(),
-                stop: stop.clone(),
-            };
-            let aem = Aem::start(aem_config, parts).await?;
+        Some(mut aem_config) => {
+            if aem_config.dir == xos_aem::Config::default().dir {
+                aem_config.dir = state.join("aem");
+            }
+            let world = Arc::new(xos_aem::world::GridWorld::new(grid.clone(), nodes.clone()));
+            let standing = Arc::new(vom.clone());
+            let aem =
+                Aem::start(aem_config, site.clone(), world, standing, clock.clone()).await?;
             aem.register(&mut router);
             Some(aem)
         }
-        None => None,
+        None => {
+            router.on::<Hello, _, _>(|caller, hello| async move {
+                if *caller.node()? != hello.node {
+                    return Err(Error::denied("a node reports for itself only"));
+                }
+                Ok(Done {})
+            });
+            None
+        }
     };
 
     let handler = match config.files {
@@ -135,17 +140,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         }
         None => None,
     };
-    router.on::<Hello, _, _>(|caller, hello| async move {
-        if *caller.node()? != hello.node {
-            return Err(Error::denied("a node reports for itself only"));
+    let console = match config.console {
+        Some(console_config) => {
+            let deps = xos_console::Deps {
+                grid: grid.clone(),
+                verifier: verifier.clone(),
+                runtime: Handle::current(),
+                clock: clock.clone(),
+                random: xos_console::system_random(),
+            };
+            Some(Console::start(console_config, deps)?)
         }
-        tracing::info!(node = %hello.node, version = hello.version, "node reports");
-        Ok(Done {})
-    });
-
-    let pages = config.console.map(|console_config| {
-        Console::new(console_config, grid.clone(), verifier.clone(), Handle::current()).pages()
-    });
+        None => None,
+    };
+    let pages = console.as_ref().map(Console::pages);
     let router = Arc::new(router);
     nodes.set_router(router.clone());
     grid.set_router(router.clone());

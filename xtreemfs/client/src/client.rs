@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use xtreemfs_proto::dir;
 
+use crate::cache::Entries;
 use crate::call::Repeat;
 use crate::connect::{Connector, Tickets};
 use crate::limits::OPERATION_DEADLINE;
@@ -75,7 +76,8 @@ impl Client {
     /// A volume whose id and MRC are known already. Must be called within a tokio runtime.
     pub fn volume_at(&self, id: String, mrc: String) -> Volume {
         let peer = Peer::Mrc(Arc::from(mrc));
-        let mrc = Mrc { links: Arc::clone(&self.links), peer, volume: id };
+        let (links, entries) = (Arc::clone(&self.links), Entries::new());
+        let mrc = Mrc { links, peer, volume: id, entries };
         let shared = Arc::new(Shared::new(mrc, self.config.now_ns, self.room.clone()));
         tokio::spawn(care(Arc::downgrade(&shared)));
         Volume { shared }

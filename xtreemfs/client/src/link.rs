@@ -13,7 +13,9 @@ use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
 use xtreemfs_proto::{CallError, Channel};
 
 use crate::connect::{Connector, Tickets};
-use crate::limits::{ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTIONS_MAX, SLOTS_PER_CONNECTION};
+use crate::limits::{
+    ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTIONS_MAX, RETRY_PAUSE_MAX, SLOTS_PER_CONNECTION,
+};
 use crate::{Member, Peer};
 
 /// Why there is no connection or no slot on it. Nothing was sent yet, so that trying again is safe.
@@ -99,7 +101,7 @@ impl Links {
         }
     }
 
-    /// Notes that a service did not answer. True when it has been silent for as long as an
+    /// Notes that a service did not answer. True when it has been silent for about as long as an
     /// operation may take: then further operations try once and do not wait, so that a dead OSD
     /// costs its users one deadline and not one for each request.
     pub(crate) fn is_dead(&self, peer: &Peer) -> bool {
@@ -109,7 +111,7 @@ impl Links {
         }
         let first = *since.entry(peer.clone()).or_insert_with(Instant::now);
         self.silent.count.store(since.len(), Ordering::Release);
-        first.elapsed() >= self.deadline
+        first.elapsed() >= self.deadline.saturating_sub(RETRY_PAUSE_MAX)
     }
 
     fn place(&self, peer: &Peer) -> Arc<Place> {
@@ -134,7 +136,7 @@ impl Links {
         }
         kept.link = None;
         if let Some((at, error)) = &kept.failure
-            && *at >= asked
+            && *at > asked
         {
             return Err(error.clone());
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use xtreemfs_proto::mrc::{self, OpenReply};
 use xtreemfs_proto::{Layout, Procedure};
 
+use crate::cache::Entries;
 use crate::call::Repeat;
 use crate::file::rights::Grant;
 use crate::link::Links;
@@ -17,6 +18,8 @@ pub(crate) struct Mrc {
     pub(crate) links: Arc<Links>,
     pub(crate) peer: Peer,
     pub(crate) volume: String,
+    /// What is remembered of directories.
+    pub(crate) entries: Entries<Member, Ino, Attributes>,
 }
 
 /// Attributes with the number of truncations they belong to.
@@ -50,7 +53,16 @@ impl Mrc {
         repeat: Repeat,
     ) -> Result<P::Reply> {
         let call = self.links.call::<P>(&self.peer, Some(who), request, Bytes::new(), repeat);
-        Ok(call.await?.0)
+        match call.await {
+            Ok((reply, _)) => Ok(reply),
+            Err(error) => {
+                if error.is_refusal(libc::ESTALE) {
+                    // What led to this inode is out of date: the next look-up must ask anew.
+                    self.entries.forget_all();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn invalid<P: Procedure>(&self, detail: &str) -> Error {

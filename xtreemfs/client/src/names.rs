@@ -57,7 +57,7 @@ impl Volume {
         check_name(name)?;
         let remove = || self.shared.mrc.unlink(who, parent, name);
         let deleted = self.settle_present(who, (parent, name), remove).await;
-        self.shared.entries.forget(parent);
+        self.shared.mrc.entries.forget(parent);
         if let Some(deleted) = deleted?.flatten() {
             self.shared.nameless(who, deleted).await;
         }
@@ -72,7 +72,7 @@ impl Volume {
         check_name(name)?;
         let remove = || self.shared.mrc.remove_directory(who, parent, name);
         let removed = self.settle_present(who, (parent, name), remove).await;
-        self.shared.entries.forget(parent);
+        self.shared.mrc.entries.forget(parent);
         removed.map(drop)
     }
 
@@ -94,10 +94,10 @@ impl Volume {
         // A directory that moved took along the rights on everything below it.
         match &renamed {
             Ok(Some((dated, _))) if dated.attributes.kind != Kind::Directory => {
-                self.shared.entries.forget(from.0);
-                self.shared.entries.forget(to.0);
+                self.shared.mrc.entries.forget(from.0);
+                self.shared.mrc.entries.forget(to.0);
             }
-            _ => self.shared.entries.forget_all(),
+            _ => self.shared.mrc.entries.forget_all(),
         }
         if let Some((_, Some(deleted))) = renamed? {
             self.shared.nameless(who, deleted).await;

@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{error, warn};
 
-use crate::cache::Entries;
 use crate::file::File;
 use crate::file::inode::Inode;
 use crate::file::rights::{Grant, Rights, delete_objects, truncate_objects};
@@ -42,7 +41,6 @@ pub(crate) struct Shared {
     pub(crate) mrc: Arc<Mrc>,
     pub(crate) now_ns: fn() -> i64,
     pub(crate) room: Room,
-    pub(crate) entries: Entries<Member, Ino, Attributes>,
     open: Mutex<Open>,
     /// Counts local changes; see [`Inode::reconcile`].
     ticks: AtomicU64,
@@ -70,7 +68,6 @@ impl Shared {
             mrc: Arc::new(mrc),
             now_ns,
             room,
-            entries: Entries::new(),
             open: Mutex::default(),
             ticks: AtomicU64::new(0),
             deletions: Arc::new(Semaphore::new(DELETIONS_MAX)),
@@ -134,7 +131,8 @@ impl Shared {
             Arc::clone(&kept.inode)
         };
         let kept = grant.clone();
-        let rights = Rights::new(Arc::clone(&self.mrc), who, ino, mode, grant);
+        let (mrc, nameless) = (Arc::clone(&self.mrc), Arc::clone(&inode.nameless));
+        let rights = Rights::new(mrc, who, ino, mode, grant, nameless);
         let file = File::new(Arc::clone(&inode), rights, mode);
         if truncated {
             truncate_objects(&self.mrc.links, &kept, 0).await?;
@@ -206,7 +204,7 @@ impl Shared {
         {
             let mut open = self.lock();
             if let Some(kept) = open.inodes.get_mut(&ino) {
-                kept.inode.nameless();
+                kept.inode.lost_name();
                 kept.deleted = Some((who, grant));
                 return;
             }

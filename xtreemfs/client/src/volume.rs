@@ -54,7 +54,7 @@ impl Volume {
     pub async fn lookup(&self, who: Member, parent: Ino, name: &[u8]) -> Result<Attributes> {
         check_name(name)?;
         self.has_ticket(who).await?;
-        let entries = &self.shared.entries;
+        let entries = &self.shared.mrc.entries;
         if let Some(known) = entries.find(who, parent, name, Instant::now()) {
             return Ok(self.overlaid(who, known));
         }
@@ -105,7 +105,7 @@ impl Volume {
         let asked = self.shared.asked();
         let dated = self.shared.mrc.change(who, ino, rest).await?;
         if dated.attributes.kind == Kind::Directory {
-            self.shared.entries.forget_all();
+            self.shared.mrc.entries.forget_all();
         }
         Ok(self.shared.reconciled(dated, asked))
     }
@@ -143,12 +143,8 @@ impl Volume {
         };
         let truncate = if mode.truncate { open_flags::TRUNCATE } else { 0 };
         let asked = self.shared.asked();
-        let opened = self.shared.mrc.open(who, ino, flags(mode) | truncate).await;
-        if opened.as_ref().is_err_and(|error| error.is_refusal(libc::ESTALE)) {
-            // What led here is out of date.
-            self.shared.entries.forget_all();
-        }
-        self.shared.opened(who, mode, opened?, asked).await
+        let opened = self.shared.mrc.open(who, ino, flags(mode) | truncate).await?;
+        self.shared.opened(who, mode, opened, asked).await
     }
 
     /// Creates and opens a file, or opens what is there unless `exclusive`.
@@ -183,7 +179,7 @@ impl Volume {
     /// # Errors
     /// `EACCES`, `ENOTDIR`; see [`Volume`].
     pub async fn list(&self, who: Member, ino: Ino, after: u64) -> Result<Page> {
-        let before = self.shared.entries.before();
+        let before = self.shared.mrc.entries.before();
         let (page, all) = self.shared.mrc.list(who, ino, after).await?;
         self.keep_listed(before, who, ino, &page, &all);
         Ok(page)
@@ -196,7 +192,7 @@ impl Volume {
         let listed = page.entries.iter().zip(all).filter(|(_, dated)| dated.attributes.links > 0);
         for (entry, dated) in listed {
             let attributes = dated.attributes;
-            self.shared.entries.keep_listed(before, who, ino, &entry.name, attributes, now);
+            self.shared.mrc.entries.keep_listed(before, who, ino, &entry.name, attributes, now);
         }
     }
 

@@ -83,10 +83,10 @@ fn said(job: &JobId, c: Cancelled) -> String {
 }
 
 async fn one(s: &Session, target: Target) -> Result<Cancelled, Error> {
-    let client = s.job_client(s.named_site().unwrap_or(&target.job.site)).await?;
+    let mut member = s.member_for(&target.job).await?;
     match target.units {
-        Some(units) => client.call(CancelUnits { job: target.job, units }).await,
-        None => client.call(CancelJob { job: target.job }).await,
+        Some(units) => member.call(s, CancelUnits { job: target.job, units }).await,
+        None => member.call(s, CancelJob { job: target.job }).await,
     }
 }
 

@@ -3,9 +3,8 @@
 use super::state;
 use crate::cli::output::{Outcome, Table, clean, when};
 use crate::cli::session::Session;
-use std::collections::BTreeSet;
 use xos_api::aem::{Counts, JobFilter, JobSummary, ListJobs, PAGE_MAX};
-use xos_base::{Millis, SiteId};
+use xos_base::{Error, Millis, VoId};
 
 /// How many jobs are shown when none of the options says so.
 const SHOWN: usize = 20;
@@ -34,8 +33,8 @@ pub struct List {
 /// Runs `xos job list`.
 pub async fn run(s: &Session, args: &List) -> Outcome {
     let mut jobs: Vec<JobSummary> = Vec::new();
-    for site in sites(s).await? {
-        jobs.extend(at(s, args, &site).await?);
+    for vo in vos(s, args).await? {
+        jobs.extend(of(s, args, vo).await?);
     }
     jobs.sort_by(|a, b| b.submitted.cmp(&a.submitted).then_with(|| b.job.cmp(&a.job)));
     let limit = if args.all { ALL_MAX } else { SHOWN };
@@ -48,41 +47,27 @@ pub async fn run(s: &Session, args: &List) -> Outcome {
     Ok(0)
 }
 
-/// Where one's jobs may be: at the named site, else at the homes of the VOs one is in.
-async fn sites(s: &Session) -> Result<Vec<SiteId>, xos_base::Error> {
-    if let Some(site) = s.named_site() {
-        return Ok(vec![site.clone()]);
-    }
-    if let Some(vo) = s.named_vo() {
-        return Ok(vec![vo.site()]);
-    }
-    let homes: BTreeSet<SiteId> = s.vos()?.iter().map(xos_base::VoId::site).collect();
-    if homes.is_empty() {
-        return Ok(vec![s.the_vo().await?.site()]);
-    }
-    Ok(homes.into_iter().collect())
+/// The VOs whose jobs are shown: the named one, else all that one is in.
+async fn vos(s: &Session, args: &List) -> Result<Vec<VoId>, Error> {
+    let vos = if s.named_vo().is_some() || args.everyone { Vec::new() } else { s.vos()? };
+    if vos.is_empty() { Ok(vec![s.the_vo().await?]) } else { Ok(vos) }
 }
 
-async fn at(s: &Session, args: &List, site: &SiteId) -> Result<Vec<JobSummary>, xos_base::Error> {
-    let client = s.job_client(site).await?;
-    let vo = match (s.named_vo(), args.everyone) {
-        (Some(vo), _) => Some(vo.clone()),
-        (None, true) => Some(s.the_vo().await?),
-        (None, false) => None,
-    };
+async fn of(s: &Session, args: &List, vo: VoId) -> Result<Vec<JobSummary>, Error> {
+    let mut member = s.member(&vo, &s.site_of(&vo)).await?;
     let limit = if args.all { PAGE_MAX } else { SHOWN as u32 + 1 };
     let filter = if args.open { JobFilter::Open } else { JobFilter::All };
     let mut jobs = Vec::new();
     let mut before = None;
     loop {
         let ask = ListJobs {
-            vo: vo.clone(),
+            vo: Some(vo.clone()),
             everyone: args.everyone,
             filter,
             before: before.take(),
             limit: Some(limit),
         };
-        let page = client.call(ask).await?;
+        let page = member.call(s, ask).await?;
         jobs.extend(page.jobs);
         match page.next {
             Some(next) if args.all && jobs.len() < ALL_MAX => before = Some(next),
@@ -141,18 +126,32 @@ mod tests {
             usage: Usage::default(),
         };
         let jobs = [
-            job(12, "a\x1b[31m very long name that goes on and on", JobState::Queued,
-                Counts { queued: 4, ..Counts::default() }),
-            job(7, "spect", JobState::Running { since: Millis(9000) },
-                Counts { done: 3, running: 2, waiting: 11, ..Counts::default() }),
-            job(3, "true", JobState::Failed { at: Millis(9000) },
-                Counts { failed: 1, ..Counts::default() }),
+            job(
+                12,
+                "a\x1b[31m very long name that goes on and on",
+                JobState::Queued,
+                Counts { queued: 4, ..Counts::default() },
+            ),
+            job(
+                7,
+                "spect",
+                JobState::Running { since: Millis(9000) },
+                Counts { done: 3, running: 2, waiting: 11, ..Counts::default() },
+            ),
+            job(
+                3,
+                "true",
+                JobState::Failed { at: Millis(9000) },
+                Counts { failed: 1, ..Counts::default() },
+            ),
         ];
         let strip = |t: String| -> String {
             t.chars().filter(|c| !('\u{2060}'..='\u{2064}').contains(c)).collect()
         };
-        let text = strip(table(&jobs, Millis(60_000), false)) + "\n\n"
-            + &strip(table(&jobs, Millis(60_000), true)) + "\n";
+        let text = strip(table(&jobs, Millis(60_000), false))
+            + "\n\n"
+            + &strip(table(&jobs, Millis(60_000), true))
+            + "\n";
         golden::check("jobs.txt", &text);
     }
 }

@@ -4,6 +4,7 @@ mod cancel;
 mod file;
 mod list;
 mod output;
+mod send;
 mod show;
 mod submit;
 mod wait;

@@ -43,11 +43,11 @@ struct UnitOutput {
 
 /// Runs `xos job output`.
 pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
-    let client = s.job_client(s.named_site().unwrap_or(&args.job.job.site)).await?;
+    let mut member = s.member_for(&args.job.job).await?;
     let units = match &args.job.unit {
         Some(unit) => vec![unit.clone()],
         None => {
-            let view = client.call(GetJob { job: args.job.job.clone() }).await?;
+            let view = member.call(s, GetJob { job: args.job.job.clone() }).await?;
             let total = view.summary.counts.total();
             if total > UNITS_SHOWN_MAX || (args.follow && total > 1) {
                 return Err(Error::invalid(format!("{} has {total} units", args.job.job))
@@ -64,7 +64,7 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
             s.out.note(&format!("{}==> {unit} <==", if i == 0 { "" } else { "\n" }))?;
         }
         let mut bytes = Vec::new();
-        read(&client, unit, stream, args.follow, |part| {
+        read(&member.client, unit, stream, args.follow, |part| {
             if s.out.json {
                 bytes.extend_from_slice(part);
                 return Ok(());

@@ -30,9 +30,8 @@ struct Whole {
 
 /// Runs `xos job show`.
 pub async fn run(s: &Session, args: Show) -> Outcome {
-    let site = s.named_site().unwrap_or(&args.job.job.site);
-    let client = s.job_client(site).await?;
-    let job = client.call(GetJob { job: args.job.job.clone() }).await?;
+    let mut member = s.member_for(&args.job.job).await?;
+    let job = member.call(s, GetJob { job: args.job.job.clone() }).await?;
     let mut units = Vec::new();
     let mut from = args.job.unit.as_ref().map(|u| u.index.0);
     loop {
@@ -47,7 +46,7 @@ pub async fn run(s: &Session, args: Show) -> Outcome {
             from,
             limit: Some(limit),
         };
-        let page = client.call(ask).await?;
+        let page = member.call(s, ask).await?;
         units.extend(page.units);
         match page.next {
             Some(next) if args.units && args.job.unit.is_none() => from = Some(next),
@@ -103,12 +102,12 @@ fn describe(whole: &Whole, now: Millis) -> String {
             program,
         ]);
     }
-    text = text + "\n\n" + &tasks.text("No tasks.");
+    text = format!("{text}\n\n{}", tasks.text("No tasks."));
     let mut units = Table::new(&["UNIT", "TASK", "INDEX", "STATE", "WHERE", "TIME", "REMARK"]);
     for u in &whole.units {
         units.row(unit_row(u, now));
     }
-    text + "\n\n" + &units.text("No units.")
+    format!("{text}\n\n{}", units.text("No units."))
 }
 
 fn unit_row(u: &UnitView, now: Millis) -> [String; 7] {

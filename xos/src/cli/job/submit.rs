@@ -3,18 +3,16 @@
 use super::file::{self, JobFile};
 use super::output::print_unit;
 use super::watch::{self, Bar};
-use super::{ending, watch::Watched};
+use super::{ending, send, watch::Watched};
+use crate::cli::member::Member;
 use crate::cli::output::{Failure, Outcome, clean};
-use crate::cli::session::{Member, Session};
+use crate::cli::session::Session;
 use crate::cli::values;
 use std::path::PathBuf;
 use xos_api::aem::{
-    Array, InlineOutput, JobEnd, JobEvent, JobSpec, ProcessLimits, Resources, Stage, SubmitAndWatch,
-    SubmitJob, TaskSpec,
+    Array, InlineOutput, JobEnd, JobEvent, ProcessLimits, Resources, Stage, TaskSpec,
 };
-use xos_api::cda::Submission;
 use xos_base::{Error, JobId, SiteId};
-use xos_net::identity::{hex, sha256};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -153,8 +151,10 @@ impl Submit {
             (!self.env.is_empty(), "--env"),
         ];
         match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(Error::invalid(format!("{option} and --file exclude each other"))
-                .hint("write it into the file")),
+            Some((_, option)) => {
+                Err(Error::invalid(format!("{option} and --file exclude each other"))
+                    .hint("write it into the file"))
+            }
             None => Ok(()),
         }
     }
@@ -164,11 +164,8 @@ impl Submit {
             Error::invalid("what shall run?")
                 .hint("name a program after --, for example: xsub -- /bin/echo hello")
         })?;
-        let resources = Resources {
-            arch: self.arch.clone(),
-            wall_time_s: self.time,
-            ..Resources::default()
-        };
+        let resources =
+            Resources { arch: self.arch.clone(), wall_time_s: self.time, ..Resources::default() };
         let task = TaskSpec {
             name: "main".into(),
             argv: self.command.clone(),
@@ -211,10 +208,10 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
     let spec = job.into_spec(vo);
     let member = s.member(&spec.vo, &site).await?;
     if args.detach {
-        return detached(s, member, spec).await;
+        return send::detached(s, member, spec).await;
     }
     let units: u64 = spec.tasks.iter().map(|t| u64::from(t.array.len())).sum();
-    let (member, events) = submit_watched(s, member, spec).await?;
+    let (member, events) = send::watched(s, member, spec).await?;
     let bar = Bar::new(s.out);
     let job_client = member.client.clone();
     let end = match watch::with_interrupt(s, &job_client, &bar, events).await? {
@@ -225,73 +222,6 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
     finish(s, &member, &end.job, end.end, units, args.no_output).await
 }
 
-/// The person's word that they submit `spec` to `site`.
-fn proof(s: &Session, member: &Member, spec: &JobSpec) -> Result<String, Error> {
-    let text = serde_json::to_vec(spec)
-        .map_err(|e| Error::internal(format!("cannot encode the job: {e}")))?;
-    let word = Submission {
-        vo: spec.vo.clone(),
-        owner: member.site.clone(),
-        digest: hex(&sha256(&text)),
-        nonce: nonce()?,
-        issued: s.now(),
-    };
-    member.credential.sign(&word)
-}
-
-fn nonce() -> Result<String, Error> {
-    let mut bytes = [0_u8; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut f| std::io::Read::read_exact(&mut f, &mut bytes))
-        .map_err(|e| Error::internal(format!("no random numbers: {e}")))?;
-    Ok(hex(&bytes))
-}
-
-/// Nobody knows whether a submission arrived when its answer did not.
-fn perhaps(e: Error) -> Error {
-    match e.kind {
-        xos_base::Kind::Unavailable => {
-            e.hint("look with `xos job list` whether it was accepted before you submit again")
-        }
-        _ => e,
-    }
-}
-
-async fn detached(s: &Session, member: Member, spec: JobSpec) -> Outcome {
-    let request = SubmitJob { proof: Some(proof(s, &member, &spec)?), spec };
-    let submitted = match member.client.call(request.clone()).await {
-        Ok(submitted) => submitted,
-        Err(e) => {
-            let credential = s.changed(&member.credential, perhaps(e)).await?;
-            let member = s.member_by(credential, &member.site)?;
-            let proof = Some(proof(s, &member, &request.spec)?);
-            let request = SubmitJob { proof, spec: request.spec };
-            member.client.call(request).await.map_err(perhaps)?
-        }
-    };
-    s.out.show(&submitted, || submitted.job.to_string())?;
-    Ok(0)
-}
-
-async fn submit_watched(
-    s: &Session,
-    member: Member,
-    spec: JobSpec,
-) -> Result<(Member, watch::Events), Error> {
-    let request = SubmitAndWatch { proof: Some(proof(s, &member, &spec)?), spec };
-    match member.client.subscribe(request.clone()).await {
-        Ok(events) => Ok((member, events)),
-        Err(e) => {
-            let credential = s.changed(&member.credential, perhaps(e)).await?;
-            let member = s.member_by(credential, &member.site)?;
-            let proof = Some(proof(s, &member, &request.spec)?);
-            let request = SubmitAndWatch { proof, spec: request.spec };
-            let events = member.client.subscribe(request).await.map_err(perhaps)?;
-            Ok((member, events))
-        }
-    }
-}
-
 async fn finish(
     s: &Session,
     member: &Member,
@@ -300,12 +230,8 @@ async fn finish(
     units: u64,
     no_output: bool,
 ) -> Outcome {
-    let end = event.end.clone().unwrap_or(JobEnd {
-        exit_status: 0,
-        unit: None,
-        how: None,
-        output: None,
-    });
+    let end =
+        event.end.clone().unwrap_or(JobEnd { exit_status: 0, unit: None, how: None, output: None });
     if s.out.json {
         s.out.value(&event)?;
         return Ok(end.exit_status);
@@ -336,7 +262,8 @@ pub fn report(s: &Session, job: &JobId, event: &JobEvent, end: &JobEnd) -> Resul
         _ => format!("{job} was not carried out: it is {}", event.state.word()),
     };
     let others = event.counts.total() - event.counts.done;
-    let more = if others > 1 { format!(" ({others} units did not end well)") } else { String::new() };
+    let more =
+        if others > 1 { format!(" ({others} units did not end well)") } else { String::new() };
     let mut error = Error::invalid(format!("{what}{more}"));
     error = match &event.why {
         Some(why) if end.how.is_none() => error.hint(clean(&why.text)),
@@ -365,10 +292,36 @@ mod tests {
     #[test]
     fn options_become_a_job() {
         let job = submit(&[
-            "-n", "sim", "-a", "0-15%4", "-c", "1.5", "-m", "2G", "-t", "1:30:00", "--retry", "2",
-            "--on", "rennes,pisa", "--after", "3.rennes", "--stage-in", "data/in.bin",
-            "--stage-out", "out.png=results/out.png", "-o", "out.%i", "-E", "A=b=c", "-D", "work",
-            "--", "./sim", "--json", "-n",
+            "-n",
+            "sim",
+            "-a",
+            "0-15%4",
+            "-c",
+            "1.5",
+            "-m",
+            "2G",
+            "-t",
+            "1:30:00",
+            "--retry",
+            "2",
+            "--on",
+            "rennes,pisa",
+            "--after",
+            "3.rennes",
+            "--stage-in",
+            "data/in.bin",
+            "--stage-out",
+            "out.png=results/out.png",
+            "-o",
+            "out.%i",
+            "-E",
+            "A=b=c",
+            "-D",
+            "work",
+            "--",
+            "./sim",
+            "--json",
+            "-n",
         ])
         .unwrap();
         let task = &job.tasks[0];

@@ -1,8 +1,8 @@
 //! `xos job wait`, `xwait`.
 
+use super::state;
 use super::submit::report;
 use super::watch::{Bar, Ended, INTERRUPTED, follow};
-use super::state;
 use crate::cli::output::{Failure, Outcome};
 use crate::cli::session::Session;
 use futures_util::{StreamExt, TryStreamExt};
@@ -65,6 +65,13 @@ pub async fn run(s: &Session, args: Wait) -> Outcome {
 }
 
 async fn one(s: &Session, job: &JobId, bar: &Bar) -> Result<Ended, Failure> {
-    let client = s.job_client(s.named_site().unwrap_or(&job.site)).await?;
-    follow(&client, Some(job.clone()), None, bar).await
+    let member = s.member_for(job).await?;
+    match follow(&member.client, Some(job.clone()), None, bar).await {
+        Err(Failure::Error(e)) => {
+            let credential = s.changed(&member.credential, e).await?;
+            let client = s.member_by(credential, &member.site)?.client;
+            follow(&client, Some(job.clone()), None, bar).await
+        }
+        ended => ended,
+    }
 }

@@ -26,20 +26,22 @@ struct Answer {
 /// Runs `xos job why`.
 pub async fn run(s: &Session, args: Why) -> Outcome {
     let JobArg { job, unit } = args.job;
-    let client = s.job_client(s.named_site().unwrap_or(&job.site)).await?;
-    let Reasons { mut reasons } = client.call(WhyJob { job: job.clone() }).await?;
+    let mut member = s.member_for(&job).await?;
+    let Reasons { mut reasons } = member.call(s, WhyJob { job: job.clone() }).await?;
     let (filter, from, limit) = match &unit {
         Some(unit) => (UnitFilter::All, Some(unit.index.0), 1),
         None => (UnitFilter::Failed, None, FAILED_SHOWN),
     };
     let ask = ListUnits { job: job.clone(), filter, from, limit: Some(limit) };
-    let units = client.call(ask).await?.units;
+    let units = member.call(s, ask).await?.units;
     if unit.is_some() {
         let task = units.first().map(|u| u.task.clone());
         reasons.retain(|r| r.task.is_none() || r.task == task);
         for u in &units {
             if let UnitState::Refused { reasons: own, .. } = &u.state {
-                reasons.extend(own.iter().filter(|r| !reasons.contains(r)).cloned().collect::<Vec<_>>());
+                reasons.extend(
+                    own.iter().filter(|r| !reasons.contains(r)).cloned().collect::<Vec<_>>(),
+                );
             }
         }
     }
@@ -62,7 +64,7 @@ pub async fn run(s: &Session, args: Why) -> Outcome {
             ]);
         }
         let none = if text.is_empty() { "Nothing stands in the way of this job." } else { "" };
-        text + &table.text(none)
+        format!("{text}{}", table.text(none))
     })?;
     Ok(0)
 }
@@ -71,7 +73,7 @@ fn told(u: &UnitView) -> Option<String> {
     match &u.state {
         UnitState::Failed { end, node, .. } => {
             let at = node.as_ref().map(|n| format!(" (on {n})")).unwrap_or_default();
-            Some(ending(end) + &at)
+            Some(format!("{}{at}", ending(end)))
         }
         UnitState::Lost { reason, .. } => Some(format!("is lost: {}", clean(reason))),
         UnitState::Refused { .. } => Some("was refused by every site".to_owned()),

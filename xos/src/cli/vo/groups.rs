@@ -3,9 +3,7 @@
 use super::OfVo;
 use crate::cli::output::{Outcome, Table};
 use crate::cli::session::Session;
-use xos_api::vom::{
-    AddToGroup, CreateGroup, DeleteGroup, GroupInfo, ListGroups, RemoveFromGroup,
-};
+use xos_api::vom::{AddToGroup, CreateGroup, DeleteGroup, GroupInfo, ListGroups, RemoveFromGroup};
 use xos_base::{GroupName, PersonId, VoId};
 
 /// `xos vo group …`.

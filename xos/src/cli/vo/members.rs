@@ -292,7 +292,8 @@ mod tests {
             member("eve@pisa", MemberState::Active, Some(Millis(7_000_000))),
         ];
         let text = members_table(&members, Millis(8_000_000));
-        let plain: String = text.chars().filter(|c| !('\u{2060}'..='\u{2064}').contains(c)).collect();
+        let plain: String =
+            text.chars().filter(|c| !('\u{2060}'..='\u{2064}').contains(c)).collect();
         golden::check("members.txt", &(plain + "\n"));
     }
 }

@@ -34,10 +34,14 @@ pub enum Command {
     /// Admit an applicant (VO administrators).
     Approve(members::Approve),
     /// Turn an applicant down (VO administrators).
-    #[command(after_help = "Example:\n  xos vo reject demo.rennes mallory@pisa -m 'not in the project'")]
+    #[command(
+        after_help = "Example:\n  xos vo reject demo.rennes mallory@pisa -m 'not in the project'"
+    )]
     Reject(members::WithReason),
     /// Show the members.
-    #[command(after_help = "Examples:\n  xos vo members demo.rennes\n  xos vo members demo.rennes --json")]
+    #[command(
+        after_help = "Examples:\n  xos vo members demo.rennes\n  xos vo members demo.rennes --json"
+    )]
     Members(OfVo),
     /// Suspend a member: no new work, running work is held (VO administrators).
     #[command(after_help = "Example:\n  xos vo suspend demo.rennes bob@pisa -m 'laptop stolen'")]
@@ -97,7 +101,9 @@ pub struct Found {
 
 /// `xos vo apply`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  xos vo apply demo.rennes -m 'Bob, working with Alice on the phantom'")]
+#[command(
+    after_help = "Example:\n  xos vo apply demo.rennes -m 'Bob, working with Alice on the phantom'"
+)]
 pub struct ApplyArgs {
     /// The VO, as demo.rennes.
     #[arg(value_name = "VO")]
@@ -148,8 +154,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Share(command) => shares::run(s, command).await,
         Command::SuspendVo(args) => {
             let (vo, reason) = (args.of, args.reason);
-            let done =
-                s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
+            let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
             s.out.show(&done, || format!("{vo} is suspended."))?;
             Ok(0)
         }
@@ -200,7 +205,8 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         }
     };
     let me = info.me.as_ref().map(|m| {
-        let roles = if m.roles.is_empty() { String::new() } else { format!("; roles: {}", list(&m.roles)) };
+        let roles =
+            if m.roles.is_empty() { String::new() } else { format!("; roles: {}", list(&m.roles)) };
         format!("member, groups: {}{roles}", list(&m.groups))
     });
     let applied = info.application.as_ref().map(|a| format!("applied {}", when(a.since, now)));
@@ -220,7 +226,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         ("groups", list(d.groups.iter().map(|g| format!("{} ({})", g.name, g.members)))),
         ("volumes", clean(&list(&d.volumes))),
     ]);
-    fields(&pairs) + "\n\n" + &shares::table(&d.shares, now)
+    format!("{}\n\n{}", fields(&pairs), shares::table(&d.shares, now))
 }
 
 /// What a site gives, in one cell.
@@ -237,8 +243,7 @@ fn terms(t: Option<&Terms>, now: Millis) -> String {
 
 async fn found(s: &Session, args: Found) -> Outcome {
     let site = s.site()?;
-    let request =
-        FoundVo { label: args.label, title: args.title, description: args.description };
+    let request = FoundVo { label: args.label, title: args.title, description: args.description };
     let info = s.person(&site).await?.call(request).await?;
     let vo = info.summary.vo.clone();
     // So that the founder can work in it at once; without it the next command tries again.

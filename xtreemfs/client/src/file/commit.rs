@@ -31,7 +31,7 @@ impl Inode {
                 Ok(true) => return Ok(()),
                 Ok(false) => state.dirty = true,
                 // The last name is gone: there is no size to tell, the content lives with us.
-                Err(error) if state.deleted && error.is_refusal(libc::ESTALE) => return Ok(()),
+                Err(error) if self.is_nameless() && error.is_refusal(libc::ESTALE) => return Ok(()),
                 Err(error) => {
                     state.dirty = true;
                     return Err(error);

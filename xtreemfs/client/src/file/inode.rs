@@ -2,7 +2,7 @@
 //! local readers see, what is under way, and what the MRC still has to be told.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, watch};
@@ -33,6 +33,8 @@ pub(crate) struct Inode {
     pub(super) room: Arc<Semaphore>,
     /// Changes with each local change of the content.
     content: AtomicU64,
+    /// Its last name was removed here.
+    pub(crate) nameless: Arc<AtomicBool>,
 }
 
 /// The part behind the plain lock; never held across a wait.
@@ -60,8 +62,6 @@ pub(super) struct State {
     pub(super) unsynced: BTreeSet<usize>,
     /// The last attributes from the MRC and when they were asked for.
     attributes: (Attributes, Instant),
-    /// Its last name is gone.
-    pub(super) deleted: bool,
     /// The rights of all handles, for renewal.
     pub(super) rights: Vec<Weak<Rights>>,
     /// The rights of the handle that wrote last, for the commits in between.
@@ -110,7 +110,6 @@ impl Inode {
             errors: Errors::default(),
             unsynced: BTreeSet::new(),
             attributes: (attributes, Instant::now()),
-            deleted: false,
             rights: Vec::new(),
             writer: None,
         };
@@ -123,6 +122,7 @@ impl Inode {
             finished: watch::Sender::new(0),
             room: Arc::new(Semaphore::new(WRITE_BEHIND_BYTES_PER_FILE)),
             content: AtomicU64::new(0),
+            nameless: Arc::default(),
         }
     }
 
@@ -203,10 +203,14 @@ impl Inode {
     }
 
     /// Notes that the last name is gone.
-    pub(crate) fn nameless(&self) {
-        let mut state = self.lock();
-        state.deleted = true;
-        state.attributes.0.links = 0;
+    pub(crate) fn lost_name(&self) {
+        self.nameless.store(true, Ordering::Release);
+        self.lock().attributes.0.links = 0;
+    }
+
+    /// Whether its last name was removed here.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.nameless.load(Ordering::Acquire)
     }
 
     /// The attributes, for somebody who has the file open here: if they are new enough to be shown
@@ -218,7 +222,7 @@ impl Inode {
         }
         let (mut attributes, at) = state.attributes;
         state.overlay(&mut attributes);
-        (state.deleted || at.elapsed() < ATTRIBUTES_TTL).then_some(attributes)
+        (self.is_nameless() || at.elapsed() < ATTRIBUTES_TTL).then_some(attributes)
     }
 
     /// After lost writes, readers must not see a size that never came to be.

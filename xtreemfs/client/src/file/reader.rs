@@ -63,17 +63,23 @@ fn fetch_ahead(rights: Arc<Rights>, block: Range) -> BoxFuture<'static, Option<B
 }
 
 /// Reads a range from the OSDs; all of it counts as inside the file.
+///
+/// What an OSD does not hold is a hole and reads as zeros. But a file that was deleted on another
+/// machine has nothing left either, and its readers must not be given zeros: the MRC knows.
 async fn fetch(rights: &Arc<Rights>, range: Range) -> Result<Bytes> {
     let pieces = stream::iter(pieces(rights.layout(), range));
-    let parts: Vec<Bytes> = pieces
-        .map(|piece| async move { Ok(fill(rights.read(&piece).await?, &piece)) })
+    let parts: Vec<(Bytes, Piece)> = pieces
+        .map(|piece| async move { Ok((rights.read(&piece).await?, piece)) })
         .buffered(PIECES_AT_ONCE)
         .try_collect()
         .await?;
-    Ok(join(parts))
+    if parts.iter().any(|(data, piece)| data.len() < piece.length) {
+        rights.exists().await?;
+    }
+    Ok(join(parts.into_iter().map(|(data, piece)| fill(data, &piece)).collect()))
 }
 
-/// What an OSD does not hold of a piece inside the file is a hole: zeros.
+/// Fills a piece up with zeros.
 fn fill(data: Bytes, piece: &Piece) -> Bytes {
     if data.len() >= piece.length {
         return data;

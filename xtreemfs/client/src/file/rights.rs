@@ -1,6 +1,7 @@
 //! What a handle may do at the OSDs: its capability, renewed before it lapses, and the calls that
 //! carry it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(crate) struct Rights {
     layout: Arc<Layout>,
     peers: Vec<Peer>,
     grant: Mutex<Arc<Grant>>,
+    /// Its last name was removed here.
+    nameless: Arc<AtomicBool>,
     /// Held while renewing; when the last attempt failed.
     renewing: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -71,11 +74,13 @@ impl Rights {
         ino: Ino,
         mode: OpenMode,
         grant: Grant,
+        nameless: Arc<AtomicBool>,
     ) -> Rights {
         let layout = Arc::clone(&grant.layout);
         let peers = peers(&layout);
         let grant = Mutex::new(Arc::new(grant));
-        Rights { mrc, who, ino, mode, layout, peers, grant, renewing: Default::default() }
+        let renewing = tokio::sync::Mutex::default();
+        Rights { mrc, who, ino, mode, layout, peers, grant, nameless, renewing }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -201,6 +206,19 @@ impl Rights {
             return Err(Error::Protocol { operation: "Read", peer, detail });
         }
         Ok(data)
+    }
+
+    /// Refuses with `ESTALE` when the file is gone, unless it lost its name here: then its content
+    /// stays until the last handle is closed.
+    pub(crate) async fn exists(&self) -> Result<()> {
+        if self.nameless.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.mrc.attributes(self.who, self.ino).await {
+            // The way to it may be closed to the person by now; the open file is not.
+            Err(error) if error.is_refusal(libc::EACCES) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Writes a piece; answers the number of truncations the OSD knows of.

@@ -1,6 +1,7 @@
 //! Reading and writing: striping, joining, sizes, lost writes, truncations, capabilities.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use xtreemfs_client::{Change, File, OpenMode, SetTime, Volume};
@@ -265,4 +266,34 @@ async fn many_files_share_the_room_without_waiting_for_each_other() {
     }
     let all = read_all(&world.elsewhere(), b"f399").await;
     assert!(all.len() == 103_000 && all[..63_000] == pattern(63_000, 143)[..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_file_is_looked_after() {
+    let world = World::new(1, 4096);
+    world.toy.valid_ms.store(30_000, Ordering::Relaxed);
+    let file = create(&world.volume, b"f").await;
+    file.write(0, pattern(100, 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let there = world.elsewhere();
+    let size = there.lookup(ALICE, there.root(), b"f").await.unwrap().size;
+    assert_eq!(size, 100, "others see a file grow while it is open");
+    assert_eq!(world.toy.commits.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.toy.renewals.load(Ordering::Relaxed) >= 1, "renewed without being used");
+    assert_eq!(world.toy.commits.load(Ordering::Relaxed), 1, "nothing new, nothing told");
+    file.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn readers_of_a_file_deleted_elsewhere_are_told_and_not_given_zeros() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume, b"f").await;
+    file.write(0, pattern(20_000, 1)).await.unwrap();
+    file.close().await.unwrap();
+    let reader = open(&world.volume, b"f", READ).await;
+    let there = world.elsewhere();
+    there.unlink(ALICE, there.root(), b"f").await.unwrap();
+    there.flush().await.unwrap();
+    assert_eq!(reader.read(0, 100).await.unwrap_err().errno(), libc::ESTALE);
 }

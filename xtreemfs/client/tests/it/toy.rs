@@ -19,10 +19,13 @@ use crate::memory::{Memory, People};
 pub const ALICE: Member = Member(7);
 pub const BOB: Member = Member(8);
 
+/// One OSD's objects of one file.
+pub type Objects = BTreeMap<u64, Vec<u8>>;
+
 /// The toy's state and its switches.
 pub struct Toy {
     pub inodes: Mutex<HashMap<u64, Node>>,
-    pub objects: Mutex<HashMap<(String, u64), BTreeMap<u64, Vec<u8>>>>,
+    pub objects: Mutex<HashMap<(String, u64), Objects>>,
     pub layout: Layout,
     pub valid_ms: AtomicU64,
     pub full: AtomicBool,
@@ -113,10 +116,10 @@ impl Toy {
     ) -> Result<Outgoing, RpcError> {
         let every = self.cut_every.load(Ordering::Relaxed);
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        if every == 0 || number % every != 0 {
+        if every == 0 || !number.is_multiple_of(every) {
             return work.await;
         }
-        if number % (2 * every) == 0 {
+        if number.is_multiple_of(2 * every) {
             drop(work.await);
         }
         self.memory.cut(&peer);

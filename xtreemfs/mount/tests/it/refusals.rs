@@ -94,3 +94,15 @@ fn a_server_that_is_gone_does_not_hang_the_machine() {
     assert!(code == Some(1) && text.contains("Input/output error"), "{text}");
     sh(ALICE, &world.path, "ls");
 }
+
+#[test]
+fn a_panic_in_one_request_ends_only_that_request() {
+    let Some(world) = World::start(Shape::default()) else { return };
+    let path = world.join("f");
+    acting_as(ALICE, || fs::write(&path, "x").unwrap());
+    let bob = crate::site::BOB;
+    world.site.people.0.lock().unwrap().insert(bob, crate::memory::PANIC);
+    let refused = acting_as(crate::world::BOB, || errno(fs::metadata(&path)));
+    assert_eq!(refused, Some(libc::EIO), "it must be answered");
+    acting_as(ALICE, || assert_eq!(fs::read(&path).unwrap(), b"x"));
+}

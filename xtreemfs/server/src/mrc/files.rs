@@ -136,9 +136,9 @@ impl Folder {
                 None => Ok((index, self.create_log(0)?)),
             };
         };
-        for number in first..last {
+        for (number, &found) in (first..last).zip(&logs) {
             let path = log_path(&self.dir, number);
-            if !logs.contains(&number) {
+            if number != found {
                 return Err(StoreError::Missing(path));
             }
             replay(&path, &mut index, false)?;

@@ -1,0 +1,150 @@
+//! Acting as a member of a VO, by a certificate that is got and renewed as needed.
+
+use super::credential::Credential;
+use super::session::Session;
+use xos_api::Request;
+use xos_api::aem::{ListUnits, UnitFilter};
+use xos_base::{Error, JobId, Kind, SiteId, VoId};
+use xos_net::{Client, IdentityCell, Proof};
+
+/// A client that acts as a member, with the credential behind it.
+pub struct Member {
+    /// The VO's credential.
+    pub credential: Credential,
+    /// The site asked.
+    pub site: SiteId,
+    /// The client of its core.
+    pub client: Client,
+}
+
+impl Session {
+    /// Acts as a member of `vo` at `site`, with a certificate that is renewed past two thirds of
+    /// its life, or got now when there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn member(&self, vo: &VoId, site: &SiteId) -> Result<Member, Error> {
+        let now = self.now();
+        let credential = match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
+            Some(c) if !c.is_old(now) => c,
+            Some(c) => match self.issue(vo).await {
+                Ok(new) => new,
+                Err(e) => {
+                    tracing::debug!(error = %e, "certificate not renewed");
+                    c
+                }
+            },
+            None => self.issue(vo).await?,
+        };
+        self.member_by(credential, site)
+    }
+
+    /// Acts by this credential.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when its file was changed by hand.
+    pub fn member_by(&self, credential: Credential, site: &SiteId) -> Result<Member, Error> {
+        let identity = IdentityCell::new(credential.identity()?);
+        let client = self.client(site, &Proof::Certificate(identity))?;
+        Ok(Member { credential, site: site.clone(), client })
+    }
+
+    /// Gets a new certificate for `vo`, by the sign-in or by the present certificate.
+    ///
+    /// # Errors
+    /// What the VO's home says; [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn issue(&self, vo: &VoId) -> Result<Credential, Error> {
+        let now = self.now();
+        let home = vo.site();
+        let client = match self.person(&home).await {
+            Ok(client) => client,
+            Err(e) => match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
+                Some(c) => {
+                    let identity = IdentityCell::new(c.identity()?);
+                    self.client(&home, &Proof::Certificate(identity))?
+                }
+                None => return Err(e),
+            },
+        };
+        Credential::issue(&self.home, &client, vo, now).await
+    }
+
+    /// A new certificate, when the credential behind a refused request may be the reason: the
+    /// membership has changed since it was issued.
+    ///
+    /// # Errors
+    /// `refused`, when a new one would say the same or cannot be had.
+    pub async fn changed(&self, old: &Credential, refused: Error) -> Result<Credential, Error> {
+        if !matches!(refused.kind, Kind::Unauthenticated | Kind::Denied) {
+            return Err(refused);
+        }
+        match self.issue(&old.vo).await {
+            Ok(new) if new.membership()? != old.membership()? => Ok(new),
+            Ok(_) => Err(refused),
+            Err(e) => {
+                tracing::debug!(error = %e, "no newer certificate");
+                Err(refused)
+            }
+        }
+    }
+
+    /// Acts as a member of the VO that a job is in: the named or only one, else the one whose
+    /// credential opens the job.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when none does, [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn member_for(&self, job: &JobId) -> Result<Member, Error> {
+        let site = self.named_site().unwrap_or(&job.site);
+        let mut vos = match self.named_vo() {
+            Some(vo) => vec![vo.clone()],
+            None => self.vos()?,
+        };
+        if vos.len() <= 1 {
+            let vo = match vos.pop() {
+                Some(vo) => vo,
+                None => self.the_vo().await?,
+            };
+            return self.member(&vo, site).await;
+        }
+        vos.sort_by_key(|vo| vo.site() != job.site);
+        let unknown = Error::not_found(format!("none of your VOs has a job {job}"));
+        let mut last = unknown.hint("`xos job list` shows your jobs");
+        for vo in vos {
+            // The cheapest question about a job.
+            let ask = ListUnits {
+                job: job.clone(),
+                filter: UnitFilter::Open,
+                from: None,
+                limit: Some(1),
+            };
+            let found = async {
+                let mut member = self.member(&vo, site).await?;
+                member.call(self, ask).await?;
+                Ok::<Member, Error>(member)
+            };
+            match found.await {
+                Ok(member) => return Ok(member),
+                Err(e) if e.kind == Kind::NotFound => {}
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Member {
+    /// Sends `r`; once more with a new certificate when the membership has changed meanwhile.
+    ///
+    /// # Errors
+    /// What the core says.
+    pub async fn call<R: Request + Clone>(&mut self, s: &Session, r: R) -> Result<R::Reply, Error> {
+        match self.client.call(r.clone()).await {
+            Err(e) => {
+                let credential = s.changed(&self.credential, e).await?;
+                *self = s.member_by(credential, &self.site)?;
+                self.client.call(r).await
+            }
+            reply => reply,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The directory over a stream.
+
+use std::sync::Arc;
+
+use xtreemfs_proto::dir::*;
+use xtreemfs_proto::rpc::{ErrorType, interface};
+use xtreemfs_proto::{Errno, RpcError, mrc};
+use xtreemfs_server::dir::{Dir, DirPolicy};
+use xtreemfs_server::{Peer, Role};
+
+use crate::world::*;
+
+/// An OSD's id is its peer's; a volume's MRC address is.
+struct Policy;
+
+impl DirPolicy for Policy {
+    fn may_register_volume(&self, peer: &Peer, volume: &Volume) -> bool {
+        volume.mrc_address == peer.id
+    }
+
+    fn may_register_osd(&self, peer: &Peer, osd: &Osd) -> bool {
+        osd.id == peer.id
+    }
+}
+
+fn errno(error: RpcError) -> Errno {
+    error.errno
+}
+
+/// A client, or a service that speaks for somebody else, must not be able to lead others astray.
+#[tokio::test]
+async fn only_entitled_services_register() {
+    let around = Surroundings::new();
+    let dir = Dir::new(Arc::new(Policy), around.clone());
+    let connect_as = |id: &str, role| connect(dir.connection(peer(id, role)));
+    let core = connect_as("core", Role::Service);
+    let other = connect_as("other", Role::Service);
+    let client = connect_as("core", Role::Client);
+
+    let volume = Volume {
+        id: "1".into(),
+        name: "home".into(),
+        vo: "demo".into(),
+        mrc_address: "core".into(),
+        mrc_key: vec![1; 32].into(),
+    };
+    let register = VolumeRegisterRequest { volume: Some(volume.clone()) };
+    for wrong in [&client, &other] {
+        let refused = call::<VolumeRegister>(wrong, None, register.clone()).await.map_err(errno);
+        assert_eq!(refused, Err(Errno::EPERM));
+    }
+    call::<VolumeRegister>(&core, None, register).await.unwrap();
+    let lookup = || VolumeLookupRequest { name: "home".into() };
+    assert_eq!(call::<VolumeLookup>(&client, None, lookup()).await.unwrap(), volume);
+    let all = call::<VolumeList>(&client, None, Default::default()).await.unwrap();
+    assert_eq!(all.volumes, [volume]);
+
+    let osd = |id: &str| Osd {
+        id: id.into(),
+        address: "site/host".into(),
+        vos: vec!["demo".into()],
+        ..Default::default()
+    };
+    let register = |id: &str| OsdRegisterRequest { osd: Some(osd(id)) };
+    let refused = call::<OsdRegister>(&other, None, register("core")).await.map_err(errno);
+    assert_eq!(refused, Err(Errno::EPERM));
+    assert!(call::<OsdRegister>(&other, None, register("other")).await.unwrap().repeat_ms > 0);
+    assert_eq!(dir.osds("demo").len(), 1);
+    around.clock.forward(61_000);
+    let list = call::<OsdList>(&client, None, Default::default()).await.unwrap();
+    assert!(list.osds.is_empty(), "a silent OSD is still listed");
+    let gone = call::<VolumeLookup>(&client, None, lookup()).await.map_err(errno);
+    assert_eq!(gone, Err(Errno::ENOENT));
+
+    let unregister = VolumeUnregisterRequest { id: "1".into() };
+    let refused = call::<VolumeUnregister>(&client, None, unregister).await.map_err(errno);
+    assert_eq!(refused.unwrap_err(), Errno::EPERM);
+    let wrong = call::<mrc::Getattr>(&client, None, Default::default()).await.unwrap_err();
+    assert_eq!(wrong.kind, ErrorType::InvalidInterfaceId, "{}", interface::DIR);
+}
