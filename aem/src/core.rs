@@ -121,7 +121,9 @@ impl Core {
                 }
             }
         });
-        stored.await.map_err(|e| Error::internal(format!("a change was not followed up: {e}")))??;
+        stored
+            .await
+            .map_err(|e| Error::internal(format!("a change was not followed up: {e}")))??;
         Ok(value)
     }
 

@@ -52,7 +52,10 @@ impl Core {
     ) -> Result<Membership, Refusal> {
         let wrong = |text: String| never("malformed", text);
         if now > offer.until {
-            return Err(later("late", "the offer arrived too late; check the sites' clocks".into()));
+            return Err(later(
+                "late",
+                "the offer arrived too late; check the sites' clocks".into(),
+            ));
         }
         crate::check::task(&offer.spec).map_err(|e| wrong(e.to_string()))?;
         let end = offer
@@ -69,7 +72,8 @@ impl Core {
             .views
             .known(&offer.vo)
             .ok_or_else(|| later("vo", format!("{} is not known here yet", offer.vo)))?;
-        let share = view.own.as_ref().filter(|own| own.serving).and_then(|own| own.accepted.as_ref());
+        let share =
+            view.own.as_ref().filter(|own| own.serving).and_then(|own| own.accepted.as_ref());
         let Some(share) = share else {
             let trouble = view.own.as_ref().and_then(|own| own.trouble.clone());
             let why = trouble.unwrap_or_else(|| "no share is agreed".into());
@@ -80,14 +84,16 @@ impl Core {
         if u64::from(r.cpu_milli) > share.cpu_milli || r.memory_bytes > share.memory_bytes {
             let cpus = room::cpus(u32::try_from(share.cpu_milli).unwrap_or(u32::MAX));
             let memory = room::mib(share.memory_bytes);
-            let text = format!("one unit asks for more than the VO's share: {cpus} processors, {memory}");
+            let text =
+                format!("one unit asks for more than the VO's share: {cpus} processors, {memory}");
             return Err(never("share", text));
         }
         let vos = [offer.vo.clone()];
         let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
         room::judge(&capacity, None, r, Load::default())?;
         if table.open_units(&offer.vo).saturating_add(count) > self.config.units_per_vo {
-            let text = format!("{} has {} units here, the most", offer.vo, self.config.units_per_vo);
+            let text =
+                format!("{} has {} units here, the most", offer.vo, self.config.units_per_vo);
             return Err(later("units", text));
         }
         Ok(member)
@@ -157,9 +163,8 @@ impl Core {
             });
         }
         let p = txn.state().hosted.placement(&offer.job);
-        let here = |u: &u32| {
-            p.and_then(|p| p.units.get(u)).is_some_and(|h| h.attempt == offer.attempt)
-        };
+        let here =
+            |u: &u32| p.and_then(|p| p.units.get(u)).is_some_and(|h| h.attempt == offer.attempt);
         runs::pack(runs::unpack(&offer.units).filter(here))
     }
 
@@ -263,8 +268,8 @@ impl Core {
             return Ok(t.clone());
         }
         let node_key = lock(&self.host).nodes.get(node).map(|n| n.key.clone());
-        let node_key = node_key
-            .ok_or_else(|| Error::unavailable(format!("node {node} is not connected")))?;
+        let node_key =
+            node_key.ok_or_else(|| Error::unavailable(format!("node {node} is not connected")))?;
         let request = IssueTicket { mandate: mandate.to_owned(), node: node.clone(), node_key };
         let ticket = self.world.ticket(&vo.site(), request).await?;
         let mut tickets = lock(&self.tickets);

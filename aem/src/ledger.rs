@@ -126,12 +126,8 @@ impl Ledger {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(journal) = inner.journal.clone() else { return Err(out_of_order()) };
-        let mut txn = Txn {
-            state: &mut inner.state,
-            records: Vec::new(),
-            due: Due::default(),
-            fault: None,
-        };
+        let mut txn =
+            Txn { state: &mut inner.state, records: Vec::new(), due: Due::default(), fault: None };
         let result = f(&mut txn);
         let Txn { records, due, fault, .. } = txn;
         if records.is_empty() && fault.is_none() {

@@ -97,8 +97,7 @@ impl Core {
             let mut facts = lock(&self.host);
             let old = facts.nodes.get(&node).filter(|n| n.key == hello.key);
             let boot = old.and_then(|n| n.boot.clone());
-            let view =
-                NodeView { capacity: hello.capacity, key: hello.key, boot: boot.clone() };
+            let view = NodeView { capacity: hello.capacity, key: hello.key, boot: boot.clone() };
             facts.nodes.insert(node.clone(), view);
             boot
         };
@@ -178,11 +177,8 @@ impl Core {
         let EnvelopeId { job, serial } = report.envelope.clone();
         let now = self.now();
         let mut outputs = Vec::new();
-        let events: Vec<UnitEvent> = report
-            .events
-            .into_iter()
-            .map(|e| tidy(e, &job, now, &mut outputs))
-            .collect();
+        let events: Vec<UnitEvent> =
+            report.events.into_iter().map(|e| tidy(e, &job, now, &mut outputs)).collect();
         let ended: Vec<u32> = events
             .iter()
             .filter(|e| matches!(e.what, UnitChange::Ended { .. }))

@@ -12,13 +12,13 @@ use crate::policy::Action;
 use crate::state::Job;
 use crate::state::job::Job as OwnedJob;
 use std::sync::Arc;
+use xos_api::Done;
 use xos_api::aem::{
     AckHosted, CancelHosted, CancelJob, CancelUnits, GetJob, HostEvents, HostOutput, HostUnits,
     ListJobs, ListUnits, ReadOutput, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
 };
 use xos_api::node::Hello;
 use xos_api::node::units::UnitEvents;
-use xos_api::Done;
 use xos_base::{Error, JobId, Membership};
 use xos_net::{Caller, Router};
 
@@ -174,5 +174,4 @@ impl Core {
         })
         .await
     }
-
 }

@@ -169,9 +169,10 @@ impl Core {
     pub(crate) async fn do_offer(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
         while let Some(o) = self.next_offer(number, site) {
             let now = self.now();
-            let (job, vo) = match self.ledger.read(|s| {
-                s.jobs.job(number).map(|j| (s.jobs.id(number), j.spec.vo.clone()))
-            }) {
+            let (job, vo) = match self
+                .ledger
+                .read(|s| s.jobs.job(number).map(|j| (s.jobs.id(number), j.spec.vo.clone())))
+            {
                 Some(found) => found,
                 None => return Next::Rest,
             };
@@ -239,7 +240,8 @@ impl Core {
             text: "it did not take all units".into(),
             later: true,
         });
-        let refusal = Refusal { rule: cut(&refusal.rule, 64), text: cut(&refusal.text, 512), ..refusal };
+        let refusal =
+            Refusal { rule: cut(&refusal.rule, 64), text: cut(&refusal.text, 512), ..refusal };
         let at = self.now();
         if !rest.is_empty() {
             self.hold(number, o.task, site, &refusal, at);
@@ -324,9 +326,10 @@ impl Core {
         let old: Vec<(JobId, Vec<SiteId>)> = self.ledger.read(|s| {
             let ended: Vec<(u64, u64)> = s.jobs.ended().collect();
             let too_many = ended.len().saturating_sub(self.config.keep_ended_jobs);
-            let old = ended.iter().enumerate().filter(|(i, (at, _))| {
-                *i < too_many || now.since(Millis(*at)) > keep
-            });
+            let old = ended
+                .iter()
+                .enumerate()
+                .filter(|(i, (at, _))| *i < too_many || now.since(Millis(*at)) > keep);
             old.take(FORGET_MAX)
                 .filter_map(|(_, (_, n))| {
                     let hosts = s.jobs.hosts_of(s.jobs.job(*n)?).into_iter().collect();

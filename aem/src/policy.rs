@@ -1,7 +1,9 @@
 //! Who may do what with jobs: rules of the VO and rules of the site, judged by casbin. Both must
 //! allow; the site's denial wins over everything.
 
-use casbin::{CoreApi, DefaultModel, Enforcer, MgmtApi, NullAdapter, function_map::OperatorFunction};
+use casbin::{
+    CoreApi, DefaultModel, Enforcer, MgmtApi, NullAdapter, function_map::OperatorFunction,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use xos_api::aem::Refusal;

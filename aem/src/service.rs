@@ -238,4 +238,3 @@ impl Core {
         lock(&self.doubts).retain(|_, until| *until > now);
     }
 }
-

@@ -2,7 +2,7 @@
 
 use crate::request;
 use serde::{Deserialize, Serialize};
-use xos_base::SiteId;
+use xos_base::{NodeId, SiteId};
 
 /// Most addresses or keys in one descriptor.
 pub const DESCRIPTOR_LIST_MAX: usize = 16;
@@ -30,3 +30,9 @@ pub struct SiteDescriptor {
 #[serde(deny_unknown_fields)]
 pub struct GetSite {}
 request!(GetSite => SiteDescriptor, Get "/v1/site");
+
+/// The site's nodes that are connected to this core now. For the site's administrators.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectedNodes {}
+request!(ConnectedNodes => Vec<NodeId>, Get "/v1/nodes/connected");

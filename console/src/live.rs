@@ -59,6 +59,7 @@ impl Feed {
         loop {
             let next = tokio::select! {
                 () = self.sender.closed() => return,
+                () = self.session.ended() => return,
                 item = items.next() => match item {
                     Some(item) => item,
                     None => return,

@@ -3,10 +3,10 @@
 use crate::Random;
 use crate::tokens::Tokens;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use xos_api::cda::SignedIn;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, PersonId};
@@ -41,7 +41,7 @@ pub(crate) struct Session {
     /// Held by each stream.
     pub(crate) streams: Arc<Semaphore>,
     used: AtomicU64,
-    ended: AtomicBool,
+    ended: watch::Sender<bool>,
     notice: Mutex<Option<String>>,
 }
 
@@ -49,7 +49,15 @@ impl Session {
     /// Whether it can still be used at `now`.
     pub(crate) fn lives(&self, now: Millis) -> bool {
         let idle = now.since(Millis(self.used.load(Ordering::Relaxed)));
-        !self.ended.load(Ordering::Relaxed) && now < self.until && idle < IDLE_MAX
+        !*self.ended.borrow() && now < self.until && idle < IDLE_MAX
+    }
+
+    /// Waits until somebody ends it.
+    pub(crate) async fn ended(&self) {
+        // It cannot fail while the sender, which is in `self`, lives.
+        if self.ended.subscribe().wait_for(|ended| *ended).await.is_err() {
+            tracing::debug!("a session went away");
+        }
     }
 
     /// Leaves a sentence for the next page.
@@ -87,7 +95,7 @@ impl Sessions {
             tokens: tokio::sync::Mutex::new(Tokens::new(signed_in.token)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             used: AtomicU64::new(now.0),
-            ended: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
             notice: Mutex::default(),
         });
         let mut table = lock(&self.table);
@@ -123,7 +131,7 @@ impl Sessions {
 
     /// Ends a session; streams that it has open end too.
     pub(crate) fn end(&self, session: &Session) {
-        session.ended.store(true, Ordering::Relaxed);
+        session.ended.send_replace(true);
         lock(&self.table).remove(&session.key);
     }
 
@@ -165,7 +173,7 @@ fn end_idlest(table: &mut HashMap<Key, Arc<Session>>, among: impl Fn(&Session) -
         .min_by_key(|s| s.used.load(Ordering::Relaxed))
         .map(|s| s.key);
     if let Some(session) = idlest.and_then(|k| table.remove(&k)) {
-        session.ended.store(true, Ordering::Relaxed);
+        session.ended.send_replace(true);
     }
 }
 

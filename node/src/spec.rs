@@ -34,7 +34,9 @@ pub const GROUPS_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// A name that becomes part of a path has a character or length that it may not have.
-    #[error("{0:?} is not an id: 1 to 96 of a-z, A-Z, 0-9, '.', ':', '@', '_', '-', first a letter or digit")]
+    #[error(
+        "{0:?} is not an id: 1 to 96 of a-z, A-Z, 0-9, '.', ':', '@', '_', '-', first a letter or digit"
+    )]
     Key(String),
     /// A unit without a program.
     #[error("the unit has no program to run: give at least one argument")]
@@ -392,8 +394,7 @@ mod tests {
     #[test]
     fn unit_limits_hold() {
         // wrong: execve or the frame limit would fail late, without a reason for the person
-        let unit: UnitSpec =
-            serde_json::from_str(r#"{"key":"1.a:0","argv":["true"]}"#).unwrap();
+        let unit: UnitSpec = serde_json::from_str(r#"{"key":"1.a:0","argv":["true"]}"#).unwrap();
         assert_eq!(unit.check(), Ok(()));
         let with = |f: fn(&mut UnitSpec)| {
             let mut u = unit.clone();

@@ -19,7 +19,10 @@ pub enum Problem {
     #[error("a document type or entity declaration is not allowed")]
     Dtd,
     /// The author uses JSDL's namespace and root.
-    #[error("it is no JSDL 1.0 document: the root must be JobDefinition in the namespace {}", super::JSDL)]
+    #[error(
+        "it is no JSDL 1.0 document: the root must be JobDefinition in the namespace {}",
+        super::JSDL
+    )]
     NotJsdl,
     /// The author leaves the element out, or corrects its name.
     #[error("this element is not supported here")]

@@ -47,7 +47,9 @@ fn job(description: &Element, vo: Option<&VoId>) -> Result<JobSpec, JsdlError> {
         let number = job.tasks.len() + 1;
         let (task, sites) = self::task(e, &mut inner, &job.vo, &format!("task-{number}"))?;
         if !sites.is_empty() && sites != job.sites {
-            return Err(e.cannot("sites are chosen for the whole job: name them for the first task"));
+            return Err(
+                e.cannot("sites are chosen for the whole job: name them for the first task")
+            );
         }
         inner.finish()?;
         job.tasks.push(task);
@@ -112,10 +114,8 @@ fn task(
         staging::read(e, &mut task, vo)?;
     }
     if let Some(e) = fields.maybe(Ns::Xos, "Array")? {
-        task.array = e
-            .text()?
-            .parse()
-            .map_err(|e2: xos_api::aem::ArrayError| e.value(e2.to_string()))?;
+        task.array =
+            e.text()?.parse().map_err(|e2: xos_api::aem::ArrayError| e.value(e2.to_string()))?;
     }
     for e in fields.many(Ns::Xos, "After") {
         task.after.push(e.text()?.to_owned());

@@ -90,7 +90,9 @@ fn same(
         (Some(each), Some(all)) => {
             let (a, b) = (lower(each, default)?, lower(all, default)?);
             if (a - b).abs() > f64::EPSILON {
-                return Err(all.cannot("a unit runs on one machine: the total is the individual value"));
+                return Err(
+                    all.cannot("a unit runs on one machine: the total is the individual value")
+                );
             }
             Ok(Some(a))
         }
@@ -98,7 +100,8 @@ fn same(
 }
 
 fn milli(cpus: f64) -> Option<u32> {
-    let milli = (cpus * 1000.0).ceil();
+    // Decimal thousandths have no exact double: 16.277 is a little more than that.
+    let milli = (cpus * 1000.0 - 1e-6).ceil();
     (milli >= 0.0 && milli <= f64::from(u32::MAX)).then_some(milli as u32)
 }
 

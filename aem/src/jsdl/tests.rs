@@ -58,8 +58,13 @@ fn refusals_are_those_of_the_golden_file() {
         ("two roots", format!("{0}{0}", doc(APP))),
         ("mismatched tags", "<a><b></a></b>".to_owned()),
         ("doctype", format!("<!DOCTYPE x SYSTEM \"file:///etc/passwd\">{}", doc(APP))),
-        ("billion laughs", format!(
-            "<!DOCTYPE l [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]>{}", doc("<x:VO>&b;</x:VO>"))),
+        (
+            "billion laughs",
+            format!(
+                "<!DOCTYPE l [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]>{}",
+                doc("<x:VO>&b;</x:VO>")
+            ),
+        ),
         ("undefined entity", doc("<x:VO>&b;</x:VO>")),
         ("no application", doc("")),
         ("no executable", doc("<Application><p:POSIXApplication/></Application>")),
@@ -72,25 +77,70 @@ fn refusals_are_those_of_the_golden_file() {
         ("file system", app("<p:Argument filesystemName=\"HOME\">x</p:Argument>")),
         ("negative limit", app("<p:WallTimeLimit>-1</p:WallTimeLimit>")),
         ("variable without name", app("<p:Environment>x</p:Environment>")),
-        ("variable twice", app(
-            "<p:Environment name=\"A\">x</p:Environment><p:Environment name=\"A\">y</p:Environment>")),
-        ("application name", doc("<Application><ApplicationName>a</ApplicationName></Application>")),
-        ("windows", res("<OperatingSystem><OperatingSystemType><OperatingSystemName>WINNT</OperatingSystemName></OperatingSystemType></OperatingSystem>")),
+        (
+            "variable twice",
+            app(
+                "<p:Environment name=\"A\">x</p:Environment><p:Environment name=\"A\">y</p:Environment>",
+            ),
+        ),
+        (
+            "application name",
+            doc("<Application><ApplicationName>a</ApplicationName></Application>"),
+        ),
+        (
+            "windows",
+            res(
+                "<OperatingSystem><OperatingSystemType><OperatingSystemName>WINNT</OperatingSystemName></OperatingSystemType></OperatingSystem>",
+            ),
+        ),
         ("host name", res("<CandidateHosts><HostName>n1.rennes</HostName></CandidateHosts>")),
         ("two machines", res("<TotalResourceCount><Exact>2</Exact></TotalResourceCount>")),
-        ("total differs", res("<IndividualCPUCount><Exact>1</Exact></IndividualCPUCount><TotalCPUCount><Exact>8</Exact></TotalCPUCount>")),
+        (
+            "total differs",
+            res(
+                "<IndividualCPUCount><Exact>1</Exact></IndividualCPUCount><TotalCPUCount><Exact>8</Exact></TotalCPUCount>",
+            ),
+        ),
         ("no number", res("<IndividualCPUCount><Exact>many</Exact></IndividualCPUCount>")),
         ("not a number", res("<IndividualCPUCount><Exact>NaN</Exact></IndividualCPUCount>")),
         ("empty range", res("<IndividualCPUCount/>")),
-        ("upside-down range", res("<IndividualCPUCount><Range><LowerBound>3</LowerBound><UpperBound>2</UpperBound></Range></IndividualCPUCount>")),
+        (
+            "upside-down range",
+            res(
+                "<IndividualCPUCount><Range><LowerBound>3</LowerBound><UpperBound>2</UpperBound></Range></IndividualCPUCount>",
+            ),
+        ),
         ("exclusive", res("<ExclusiveExecution>true</ExclusiveExecution>")),
-        ("staging without end", stage("<FileName>a</FileName><CreationFlag>overwrite</CreationFlag>")),
-        ("staging by http", stage("<FileName>a</FileName><CreationFlag>overwrite</CreationFlag><Source><URI>http://x/y</URI></Source>")),
-        ("staging of another VO", stage("<FileName>a</FileName><CreationFlag>overwrite</CreationFlag><Source><URI>xtreemfs://other.pisa/y</URI></Source>")),
-        ("staging flag", stage("<FileName>a</FileName><CreationFlag>maybe</CreationFlag><Source><URI>y</URI></Source>")),
+        (
+            "staging without end",
+            stage("<FileName>a</FileName><CreationFlag>overwrite</CreationFlag>"),
+        ),
+        (
+            "staging by http",
+            stage(
+                "<FileName>a</FileName><CreationFlag>overwrite</CreationFlag><Source><URI>http://x/y</URI></Source>",
+            ),
+        ),
+        (
+            "staging of another VO",
+            stage(
+                "<FileName>a</FileName><CreationFlag>overwrite</CreationFlag><Source><URI>xtreemfs://other.pisa/y</URI></Source>",
+            ),
+        ),
+        (
+            "staging flag",
+            stage(
+                "<FileName>a</FileName><CreationFlag>maybe</CreationFlag><Source><URI>y</URI></Source>",
+            ),
+        ),
         ("bad array", doc(&format!("{APP}<x:Array>5-1</x:Array>"))),
         ("bad VO", doc(&format!("{APP}<x:VO>demo</x:VO>"))),
-        ("name twice", doc(&format!("<JobIdentification><JobName>a</JobName><JobName>b</JobName></JobIdentification>{APP}"))),
+        (
+            "name twice",
+            doc(&format!(
+                "<JobIdentification><JobName>a</JobName><JobName>b</JobName></JobIdentification>{APP}"
+            )),
+        ),
         ("text between", doc(&format!("{APP} hello"))),
         ("attribute", doc(&format!("<JobIdentification colour=\"red\"/>{APP}"))),
     ];

@@ -146,17 +146,30 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Where byte `at` of `text` is.
-fn place(text: &str, at: usize) -> (u32, u32) {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
+/// Where in the text the reader is. Goes forward only, so that a whole document costs one pass.
+#[derive(Clone, Copy)]
+struct Spot {
+    at: usize,
+    line: u32,
+    column: u32,
+}
+
+impl Spot {
+    fn forward(&mut self, text: &str, to: usize) {
+        let bytes = text.as_bytes();
+        for b in bytes.get(self.at..to.min(bytes.len())).unwrap_or_default() {
+            match b {
+                b'\n' => {
+                    self.line = self.line.saturating_add(1);
+                    self.column = 1;
+                }
+                // The later bytes of a character count nothing.
+                0x80..=0xbf => {}
+                _ => self.column = self.column.saturating_add(1),
+            }
+        }
+        self.at = self.at.max(to);
     }
-    let before = &text[..at];
-    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-    let start = before.rfind('\n').map_or(0, |p| p + 1);
-    let column = before[start..].chars().count() + 1;
-    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
 struct Builder<'a> {
@@ -164,14 +177,16 @@ struct Builder<'a> {
     open: Vec<Element>,
     root: Option<Element>,
     count: usize,
+    spot: Spot,
 }
 
 impl Builder<'_> {
     fn error(&self, at: usize, problem: Problem) -> JsdlError {
-        let (line, column) = place(self.text, at);
-        let element = self.open.last().map_or_else(String::new, |e| {
-            e.name.chars().take(SHOWN_MAX).collect()
-        });
+        let mut spot = self.spot;
+        spot.forward(self.text, at);
+        let (line, column) = (spot.line, spot.column);
+        let element =
+            self.open.last().map_or_else(String::new, |e| e.name.chars().take(SHOWN_MAX).collect());
         JsdlError { line, column, element, problem }
     }
 
@@ -195,7 +210,8 @@ impl Builder<'_> {
                 .map_err(|e| self.error(at, Problem::Xml(e.to_string())))?;
             attributes.push((key.to_owned(), value.into_owned()));
         }
-        let (line, column) = place(self.text, at);
+        self.spot.forward(self.text, at);
+        let (line, column) = (self.spot.line, self.spot.column);
         let local: &str = tag.local_name().into_inner();
         let name = local.to_owned();
         let (children, text) = (Vec::new(), String::new());
@@ -225,7 +241,8 @@ impl Builder<'_> {
 
 /// Reads a document.
 pub(super) fn read(text: &str) -> Result<Element, JsdlError> {
-    let mut b = Builder { text, open: Vec::new(), root: None, count: 0 };
+    let spot = Spot { at: 0, line: 1, column: 1 };
+    let mut b = Builder { text, open: Vec::new(), root: None, count: 0, spot };
     if text.len() > BYTES_MAX {
         return Err(b.error(0, Problem::TooLarge));
     }

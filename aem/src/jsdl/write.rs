@@ -41,7 +41,8 @@ impl Doc {
     /// An element whose text is read without white space around it.
     fn text(&mut self, name: &str, text: &str) {
         if text.trim() != text {
-            let text = format!("{text:?} begins or ends with white space, which JSDL does not keep");
+            let text =
+                format!("{text:?} begins or ends with white space, which JSDL does not keep");
             self.fault = Some(Error::invalid(text));
         }
         self.verbatim(name, None, text);
@@ -66,9 +67,7 @@ impl Doc {
     }
 
     fn escaped(&mut self, text: &str) -> String {
-        let allowed = |c: char| {
-            matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
-        };
+        let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
         if !text.chars().all(allowed) {
             let text = format!("{text:?} holds a character that XML cannot hold");
             self.fault = Some(Error::invalid(text));
@@ -194,11 +193,14 @@ fn resources(d: &mut Doc, r: &Resources, job: &JobSpec) {
 fn staging(d: &mut Doc, s: &Stage, end: &str, job: &JobSpec) {
     d.open("jsdl:DataStaging");
     d.text("jsdl:FileName", &s.name);
-    d.text("jsdl:CreationFlag", match s.mode {
-        StageMode::Overwrite => "overwrite",
-        StageMode::Append => "append",
-        StageMode::DontOverwrite => "dontOverwrite",
-    });
+    d.text(
+        "jsdl:CreationFlag",
+        match s.mode {
+            StageMode::Overwrite => "overwrite",
+            StageMode::Append => "append",
+            StageMode::DontOverwrite => "dontOverwrite",
+        },
+    );
     d.text("jsdl:DeleteOnTermination", if s.delete { "true" } else { "false" });
     d.open(end);
     d.text("jsdl:URI", &format!("xtreemfs://{}/{}", job.vo, s.volume.trim_start_matches('/')));

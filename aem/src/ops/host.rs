@@ -144,9 +144,7 @@ impl Telling {
 
     fn room(&self) -> SiteCapacity {
         let vos = self.core.vos_of(&self.owner);
-        self.core.ledger.read(|s| {
-            plan::host::capacity(&s.hosted, &lock(&self.core.host), &vos)
-        })
+        self.core.ledger.read(|s| plan::host::capacity(&s.hosted, &lock(&self.core.host), &vos))
     }
 
     fn tell_room(&mut self) -> HostItem {

@@ -43,14 +43,13 @@ impl Core {
                 Phase::Cancelled { .. } | Phase::Refused { .. } => Where::Never,
             })
         })?;
-        let place =
-            place.ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
+        let place = place
+            .ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
         if let Some(part) = self.short(&r.unit, r.stream, r.offset) {
             return Ok(part);
         }
         let limit = r.limit.unwrap_or(OUTPUT_PART_MAX).clamp(1, OUTPUT_PART_MAX);
-        let request =
-            HostOutput { unit: r.unit, stream: r.stream, offset: r.offset, limit };
+        let request = HostOutput { unit: r.unit, stream: r.stream, offset: r.offset, limit };
         match place {
             Where::NotStarted => Ok(OutputPart { data: String::new(), eof: false }),
             Where::Never => Ok(OutputPart { data: String::new(), eof: true }),
@@ -91,9 +90,9 @@ impl Core {
             let h = p.units.get(&unit)?;
             let serial = match h.stage {
                 Stage::Waiting => return Some(None),
-                Stage::Sent { serial } | Stage::Running { serial, .. } | Stage::Ended { serial } => {
-                    serial
-                }
+                Stage::Sent { serial }
+                | Stage::Running { serial, .. }
+                | Stage::Ended { serial } => serial,
             };
             let envelope = p.envelopes.get(&serial);
             Some(envelope.map(|e| (e.node.clone(), serial, h.attempt)))

@@ -58,9 +58,7 @@ impl Core {
             if r.vo.as_ref().is_some_and(|vo| *vo != m.vo) {
                 return Err(Error::denied(format!("you signed in to {}", m.vo)));
             }
-            self.policy
-                .judge(m, Action::See)
-                .map_err(|refusal| Error::denied(refusal.text))?;
+            self.policy.judge(m, Action::See).map_err(|refusal| Error::denied(refusal.text))?;
         }
         if r.before.as_ref().is_some_and(|b| b.site != self.site) {
             return Err(Error::invalid("`before` names a job of another site"));
@@ -221,12 +219,14 @@ fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitStat
             None => UnitState::Placed { site: site(at) },
         },
         // A host that names no node of its own, or too many, still ran it somewhere.
-        Phase::Done { at, when, used } => match node(at).or_else(|| site(at).node("unknown").ok()) {
-            Some(node) => {
-                UnitState::Done { site: site(at), node, at: *when, usage: (*used).into() }
+        Phase::Done { at, when, used } => {
+            match node(at).or_else(|| site(at).node("unknown").ok()) {
+                Some(node) => {
+                    UnitState::Done { site: site(at), node, at: *when, usage: (*used).into() }
+                }
+                None => UnitState::Placed { site: site(at) },
             }
-            None => UnitState::Placed { site: site(at) },
-        },
+        }
         Phase::Failed { at, when, how, used } => UnitState::Failed {
             site: site(at),
             node: node(at),

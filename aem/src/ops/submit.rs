@@ -89,7 +89,12 @@ impl Core {
     }
 
     /// The person's word that will get the mandate.
-    fn proof(&self, caller: &Caller, spec: &JobSpec, given: Option<String>) -> Result<Proof, Error> {
+    fn proof(
+        &self,
+        caller: &Caller,
+        spec: &JobSpec,
+        given: Option<String>,
+    ) -> Result<Proof, Error> {
         if let Some(jws) = given {
             let digest = self.world.check_submission(&jws, &spec.vo, self.now())?;
             if digest != crate::digest(spec)? {

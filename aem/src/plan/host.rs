@@ -152,9 +152,8 @@ impl Pass<'_> {
             let Some(r) = p.tasks.get(&task).map(|t| &t.spec.resources) else { break };
             // A batch is of one task and one attempt, as a request to a node is.
             let attempt = p.units.get(&first).map_or(0, |h| h.attempt);
-            let like = |u: &u32| {
-                p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt)
-            };
+            let like =
+                |u: &u32| p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt);
             let (serial, room) = match self.known(p, r, &used) {
                 Some(found) => found,
                 None => match self.open(p, r, last_serial, p.waiting.len() as u32) {
@@ -174,7 +173,8 @@ impl Pass<'_> {
             }
             *used.entry(serial).or_default() += batch.len() as u32;
             if let Some(e) = p.envelopes.get(&serial) {
-                let now = e.slots.min(e.open.len() as u32 + used.get(&serial).copied().unwrap_or(0));
+                let now =
+                    e.slots.min(e.open.len() as u32 + used.get(&serial).copied().unwrap_or(0));
                 let more = now.saturating_sub(e.busy()).min(batch.len() as u32);
                 self.rooms.take(&e.node, &p.vo, more, e.cpu_milli, e.memory_bytes);
             }
@@ -240,7 +240,13 @@ impl Pass<'_> {
         let job = p.job.clone();
         let (cpu_milli, memory_bytes) = (r.cpu_milli, r.memory_bytes);
         self.out.push(HostRecord::Opened {
-            job, serial, node, boot, slots, cpu_milli, memory_bytes,
+            job,
+            serial,
+            node,
+            boot,
+            slots,
+            cpu_milli,
+            memory_bytes,
         });
         Some((serial, slots))
     }

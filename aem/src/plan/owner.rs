@@ -2,10 +2,10 @@
 
 use super::pace::Pace;
 use super::room::{self, Room};
+use crate::state::JobTable;
 use crate::state::job::Job;
 use crate::state::record::JobRecord;
 use crate::state::runs;
-use crate::state::JobTable;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
@@ -115,9 +115,10 @@ impl Pass<'_> {
         let said = |r: &&Reason| {
             r.site.as_ref() == Some(site) && r.task.as_deref() == Some(spec.name.as_str())
         };
-        let refused = self.table.site_number(site).is_some_and(|n| {
-            job.tasks.get(task).is_some_and(|t| t.refused_by.contains(&n))
-        });
+        let refused = self
+            .table
+            .site_number(site)
+            .is_some_and(|n| job.tasks.get(task).is_some_and(|t| t.refused_by.contains(&n)));
         if refused {
             let last = job.reasons.iter().rev().find(said);
             return Err(Refusal {

@@ -55,9 +55,8 @@ pub fn judge(
         let by_memory = memory / want.memory_bytes.max(1);
         u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
     };
-    let sum = |f: fn(&xos_api::aem::Pool) -> u64| {
-        pools.iter().fold(0u64, |s, p| s.saturating_add(f(p)))
-    };
+    let sum =
+        |f: fn(&xos_api::aem::Pool) -> u64| pools.iter().fold(0u64, |s, p| s.saturating_add(f(p)));
     let mut now = fit(
         sum(|p| p.cpu_free_milli).saturating_sub(load.cpu_milli),
         sum(|p| p.memory_free_bytes).saturating_sub(load.memory_bytes),
@@ -146,7 +145,10 @@ mod tests {
             ("two nodes, 9 GiB", judge(&two, None, &want(1000, 9, None), none)),
             ("two nodes, arm", judge(&two, None, &want(1000, 1, Some("arm")), none)),
             ("mixed, arm", judge(&mixed, None, &want(1000, 1, Some("arm")), none)),
-            ("mixed, x86_64 with 4 cpus", judge(&mixed, None, &want(4000, 1, Some("x86_64")), none)),
+            (
+                "mixed, x86_64 with 4 cpus",
+                judge(&mixed, None, &want(4000, 1, Some("x86_64")), none),
+            ),
             ("no node", judge(&empty, None, &want(1000, 1, None), none)),
             ("nothing known", judge(&SiteCapacity::default(), None, &want(1000, 1, None), none)),
         ];

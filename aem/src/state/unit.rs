@@ -251,7 +251,9 @@ impl Unit {
                 Some(Phase::Cancelled { when: *when })
             }
             (Phase::Queued, Input::Offer { site }) => Some(Phase::Offered { at: Place::at(*site) }),
-            (Phase::Waiting | Phase::Queued, Input::NoSite { when }) => Some(Phase::Refused { when: *when }),
+            (Phase::Waiting | Phase::Queued, Input::NoSite { when }) => {
+                Some(Phase::Refused { when: *when })
+            }
             (Phase::Offered { at }, Input::Accept { site }) if at.site == *site => {
                 Some(Phase::Placed { at: *at })
             }

@@ -11,8 +11,6 @@ const LINKS: &[&str] = &["href", "src", "action", "data-follow", "formaction", "
 pub struct Element {
     pub name: String,
     pub attributes: Vec<(String, String)>,
-    /// Names of the elements around it.
-    pub inside: Vec<String>,
 }
 
 impl Element {
@@ -37,7 +35,7 @@ pub fn elements(html: &str) -> Vec<Element> {
             continue;
         }
         let closed = tag.ends_with('/');
-        let element = parse(tag.trim_end_matches('/'), &open);
+        let element = parse(tag.trim_end_matches('/'));
         if !closed && !VOID.contains(&element.name.as_str()) {
             open.push(element.name.clone());
         }
@@ -61,7 +59,7 @@ fn cut_tag(text: &str) -> (&str, &str) {
     panic!("a tag without end: {text:.80}")
 }
 
-fn parse(tag: &str, inside: &[String]) -> Element {
+fn parse(tag: &str) -> Element {
     let (name, mut rest) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
     assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric()), "tag {tag:?}");
     let mut attributes: Vec<(String, String)> = Vec::new();
@@ -84,7 +82,7 @@ fn parse(tag: &str, inside: &[String]) -> Element {
         }
         attributes.push((key, value));
     }
-    Element { name: name.to_owned(), attributes, inside: inside.to_vec() }
+    Element { name: name.to_owned(), attributes }
 }
 
 /// Panics when a page breaks a rule.

@@ -77,7 +77,6 @@ fn escaped(name: &str, page: &Answer) {
     check(&page.body);
     assert!(!page.body.contains("<script>") && !page.body.contains("<img"), "{name}");
     assert!(!page.body.contains("alert(1)</"), "{name}");
-    assert!(page.body.contains("{{7*7}}") || !page.body.contains("alert"), "{name}");
 }
 
 #[actix_web::test]

@@ -45,8 +45,7 @@ pub fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
         });
         let Some(place) = place else { continue };
         let Some(own) = below(&m.root, &m.point, &place.path) else { continue };
-        let known =
-            |h: &Hierarchy| h.version == m.version && h.controllers == place.controllers;
+        let known = |h: &Hierarchy| h.version == m.version && h.controllers == place.controllers;
         if !found.iter().any(known) {
             let controllers = place.controllers.clone();
             found.push(Hierarchy { version: m.version, controllers, point: m.point, own });

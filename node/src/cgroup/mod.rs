@@ -49,7 +49,9 @@ pub enum CgroupError {
     #[error("no control groups are mounted: mount cgroup2 at /sys/fs/cgroup")]
     NoHierarchy,
     /// Processes stay although they were killed.
-    #[error("control group {0} still has processes after they were killed: look for processes in state D")]
+    #[error(
+        "control group {0} still has processes after they were killed: look for processes in state D"
+    )]
     StillBusy(PathBuf),
 }
 
@@ -89,10 +91,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// [`CgroupError::NoHierarchy`], or the first folder that cannot be made.
-    pub fn prepare(
-        instance: &EnvelopeId,
-        parent: Option<&Path>,
-    ) -> Result<Cgroups, CgroupError> {
+    pub fn prepare(instance: &EnvelopeId, parent: Option<&Path>) -> Result<Cgroups, CgroupError> {
         let mountinfo = read(Path::new("/proc/self/mountinfo"), MOUNTINFO_BYTES_MAX)?;
         let own = read(Path::new("/proc/self/cgroup"), FILE_BYTES_MAX)?;
         let mut hierarchies = discover::hierarchies(&mountinfo, &own);

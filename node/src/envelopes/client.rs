@@ -110,9 +110,7 @@ impl ShimClient {
     }
 }
 
-fn lock(
-    w: &Waiting,
-) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
+fn lock(w: &Waiting) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
     w.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

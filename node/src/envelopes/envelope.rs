@@ -159,8 +159,7 @@ mod tests {
     fn the_largest_unit_fits_a_message() {
         // wrong: a unit that the checks accept could never be sent
         let long = "\u{1}".repeat(crate::spec::ARG_BYTES_MAX);
-        let mut unit: UnitSpec =
-            serde_json::from_str(r#"{"key":"1.a:0","argv":["a"]}"#).unwrap();
+        let mut unit: UnitSpec = serde_json::from_str(r#"{"key":"1.a:0","argv":["a"]}"#).unwrap();
         while unit.check().is_ok() {
             unit.argv.push(long.clone());
         }

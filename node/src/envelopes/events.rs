@@ -124,7 +124,9 @@ impl Events {
                 // Ending, or only the connection broke.
                 match patiently(&self.dir, || ShimClient::connect(&self.dir)).await {
                     Ok(client) => self.client = client,
-                    Err(e) => return Err(EnvelopeError::at("connect to the shim of", &self.dir)(e)),
+                    Err(e) => {
+                        return Err(EnvelopeError::at("connect to the shim of", &self.dir)(e));
+                    }
                 }
             }
         }

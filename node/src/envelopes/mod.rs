@@ -11,20 +11,21 @@
 
 mod client;
 mod envelope;
+mod error;
 mod events;
 mod recover;
 
 pub use client::CallError;
 pub use envelope::Envelope;
+pub use error::EnvelopeError;
 pub use events::Events;
 pub use recover::LOG_BYTES_MAX;
 
-use crate::cgroup::{CgroupError, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::event::Cursor;
-use crate::proto::Refusal;
-use crate::shim::launch::{LaunchError, Plan, lock};
+use crate::shim::launch::{Plan, lock};
 use crate::shim::{LOG_FILE, PLAN_FILE, SHIM_ARG, SPOOL_DIR};
-use crate::spec::{EnvelopeId, EnvelopeSpec, SpecError};
+use crate::spec::{EnvelopeId, EnvelopeSpec};
 use client::ShimClient;
 use events::blocking;
 use recover::{Found, recover};
@@ -46,77 +47,6 @@ const CONNECT_TRIES_MAX: u32 = 100;
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Most bytes of a failed launcher's message that are kept.
 const MESSAGE_BYTES_MAX: usize = 4096;
-
-/// Why something with an envelope failed.
-#[derive(Debug, thiserror::Error)]
-pub enum EnvelopeError {
-    /// What was asked for is impossible; the caller changes it.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The id was used; the caller attaches to it, or forgets it first.
-    #[error("envelope {0} exists on this node")]
-    Exists(EnvelopeId),
-    /// There is none.
-    #[error("no envelope {0} on this node")]
-    NotFound(EnvelopeId),
-    /// It is not over; the caller ends it first.
-    #[error("envelope {0} is not over: end it first")]
-    Alive(EnvelopeId),
-    /// No shim came up.
-    #[error("cannot start an envelope on this node: {0}")]
-    Start(String),
-    /// Its plan is not readable.
-    #[error(transparent)]
-    Plan(#[from] LaunchError),
-    /// The control group refused.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// The shim refused or is gone.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// A file or folder refused.
-    #[error("cannot {doing} {path}: {source}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A record could not be encoded.
-    #[error("cannot encode a record: {0}")]
-    Encode(serde_json::Error),
-    /// A worker of this process died.
-    #[error("a task of xosd ended early: {0}")]
-    Task(tokio::task::JoinError),
-}
-
-impl From<EnvelopeError> for xos_base::Error {
-    fn from(e: EnvelopeError) -> xos_base::Error {
-        use xos_base::Kind;
-        let kind = match &e {
-            EnvelopeError::Spec(_) => Kind::Invalid,
-            EnvelopeError::Exists(_) | EnvelopeError::Alive(_) => Kind::Conflict,
-            EnvelopeError::NotFound(_) => Kind::NotFound,
-            EnvelopeError::Cgroup(CgroupError::NoController(_)) => Kind::Unsatisfiable,
-            EnvelopeError::Call(CallError::Refused(Refusal::Invalid(_))) => Kind::Invalid,
-            EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_))) => Kind::NotFound,
-            EnvelopeError::Call(CallError::Refused(Refusal::Full(_))) => Kind::Limited,
-            EnvelopeError::Call(CallError::Refused(Refusal::Ending)) => Kind::Conflict,
-            EnvelopeError::Call(_) => Kind::Unavailable,
-            _ => Kind::Internal,
-        };
-        xos_base::Error::new(kind, e.to_string())
-    }
-}
-
-impl EnvelopeError {
-    fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EnvelopeError + use<> {
-        let path = path.to_owned();
-        move |source| EnvelopeError::Io { doing, path, source }
-    }
-}
 
 /// How a shim is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,8 +125,7 @@ impl Envelopes {
             .create(&dir)
             .map_err(EnvelopeError::at("make", &dir))?;
         let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot =
-            std::fs::read_to_string(boot_id).map_err(EnvelopeError::at("read", boot_id))?;
+        let boot = std::fs::read_to_string(boot_id).map_err(EnvelopeError::at("read", boot_id))?;
         Ok(Envelopes { dir, shim, cgroups, boot: boot.trim().to_owned(), now })
     }
 
@@ -223,7 +152,9 @@ impl Envelopes {
         let started = async {
             write_plan(&dir, &plan)?;
             self.launch(&dir).await?;
-            ShimClient::connect(&dir).await.map_err(EnvelopeError::at("connect to the shim of", &dir))
+            ShimClient::connect(&dir)
+                .await
+                .map_err(EnvelopeError::at("connect to the shim of", &dir))
         };
         match started.await {
             Ok(client) => Ok(Envelope::new(self.clone(), dir, plan, client)),

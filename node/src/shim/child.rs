@@ -71,7 +71,8 @@ pub(super) fn unpack(word: u64) -> Option<(Stage, Errno)> {
 pub(super) fn reason((stage, errno): Failure, unit: &UnitSpec, account: &Account) -> String {
     let why = errno.desc();
     let short = |s: &str| s.chars().take(NAME_CHARS_MAX).collect::<String>();
-    let path = |p: Option<&Path>| format!("{:?}", short(&p.unwrap_or(&account.home).to_string_lossy()));
+    let path =
+        |p: Option<&Path>| format!("{:?}", short(&p.unwrap_or(&account.home).to_string_lossy()));
     let program = short(unit.argv.first().map_or("", String::as_str));
     let as_user = format!("as {}", account.name);
     match stage {
@@ -81,16 +82,27 @@ pub(super) fn reason((stage, errno): Failure, unit: &UnitSpec, account: &Account
         Stage::Identity => format!("cannot become {}: {why}", account.name),
         Stage::Cwd => format!("cannot enter folder {} {as_user}: {why}", path(unit.cwd.as_deref())),
         Stage::Stdin => {
-            format!("cannot read standard input from {} {as_user}: {why}", path(unit.stdin.as_deref()))
+            format!(
+                "cannot read standard input from {} {as_user}: {why}",
+                path(unit.stdin.as_deref())
+            )
         }
         Stage::Stdout => {
-            format!("cannot write standard output to {} {as_user}: {why}", path(unit.stdout.as_deref()))
+            format!(
+                "cannot write standard output to {} {as_user}: {why}",
+                path(unit.stdout.as_deref())
+            )
         }
         Stage::Stderr => {
-            format!("cannot write standard error to {} {as_user}: {why}", path(unit.stderr.as_deref()))
+            format!(
+                "cannot write standard error to {} {as_user}: {why}",
+                path(unit.stderr.as_deref())
+            )
         }
         Stage::Exec if errno == Errno::ENOEXEC => {
-            format!("cannot run {program:?}: not a program for this machine, nor a script that begins with #!")
+            format!(
+                "cannot run {program:?}: not a program for this machine, nor a script that begins with #!"
+            )
         }
         Stage::Exec if errno == Errno::ENOENT && !program.contains('/') => {
             format!("cannot run {program:?}: not found in PATH={:?}", short(search_path(unit)))

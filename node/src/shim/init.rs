@@ -61,8 +61,7 @@ pub(super) fn run(plan: &Plan, dir: &Path, mut shim: UnixStream) -> ! {
     };
     let (spool, failures, children) = ready;
     let account = &plan.spec.account;
-    let mut init =
-        Init { account, shim, spool, failures, units: HashMap::new(), out: Vec::new() };
+    let mut init = Init { account, shim, spool, failures, units: HashMap::new(), out: Vec::new() };
     let r = init.tell(&FromInit::Ready { error: None }).and_then(|()| init.serve(&children));
     sys::exit_now(if r.is_ok() { 0 } else { 1 })
 }
@@ -100,10 +99,8 @@ impl Init<'_> {
         let mut more = false;
         loop {
             self.flush()?;
-            let mut fds = [
-                PollFd::new(&self.shim, PollFlags::IN),
-                PollFd::new(children, PollFlags::IN),
-            ];
+            let mut fds =
+                [PollFd::new(&self.shim, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
             let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
             match poll(&mut fds, more.then_some(&now)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -143,13 +140,9 @@ impl Init<'_> {
     fn start(&mut self, slot: u32, spec: Box<UnitSpec>) -> std::io::Result<()> {
         let started = Millis::of(SystemTime::now());
         match sys::fork() {
-            Ok(Forked::Child) => child::run(
-                &spec,
-                self.account,
-                self.spool.as_fd(),
-                &self.failures,
-                slot as usize,
-            ),
+            Ok(Forked::Child) => {
+                child::run(&spec, self.account, self.spool.as_fd(), &self.failures, slot as usize)
+            }
             Ok(Forked::Parent(pid)) => {
                 self.units.insert(pid, Unit { spec, slot, started });
                 Ok(())

@@ -39,10 +39,10 @@ fn a_known_unit_is_answered_and_not_taken() {
     // wrong: a repeated request would run a unit twice
     let mut m = Machine::new(1);
     let mut out = Vec::new();
-    assert_eq!(m.start(vec![unit(0), unit(0)], &mut out), [
-        StartAnswer::Taken,
-        StartAnswer::Known(UnitState::Waiting)
-    ]);
+    assert_eq!(
+        m.start(vec![unit(0), unit(0)], &mut out),
+        [StartAnswer::Taken, StartAnswer::Known(UnitState::Waiting)]
+    );
     m.fill(0, &mut out);
     assert_eq!(m.start(vec![unit(0)], &mut out), [StartAnswer::Known(UnitState::Running)]);
     let end = Outcome::Exited { code: 3, cause: None };

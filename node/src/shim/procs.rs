@@ -59,8 +59,7 @@ fn members(all: &[Process], leader: i32) -> BTreeSet<i32> {
     loop {
         let before = found.len();
         for p in all {
-            let ours =
-                p.session == leader || p.group == leader || found.contains(&p.parent);
+            let ours = p.session == leader || p.group == leader || found.contains(&p.parent);
             if ours && p.pid > 1 {
                 found.insert(p.pid);
             }

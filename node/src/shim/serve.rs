@@ -1,17 +1,14 @@
 //! The shim's loop: init, socket, log, timers. Decisions are in [`super::machine`].
 
-use super::init;
 use super::launch::{LaunchError, Plan, io_error, note};
 use super::log::Log;
 use super::machine::{Do, Machine};
 use super::{SOCKET_FILE, SPOOL_DIR, spool};
-use crate::event::{Cause, Event, Outcome, UnitUsage};
+use crate::event::{Event, Outcome, UnitUsage};
 use crate::frame::{Frames, Outbox};
-use crate::proto::{CONNECTIONS_MAX, FromInit, GRACE_MS_MAX, OUTBOX_BYTES_MAX, Tell, ToInit};
-use crate::sys::{self, Forked};
-use nix::sched::{CloneFlags, unshare};
+use crate::proto::{CONNECTIONS_MAX, FromInit, OUTBOX_BYTES_MAX, Tell, ToInit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::Signal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -19,15 +16,15 @@ use std::time::SystemTime;
 use xos_base::Millis;
 
 mod calls;
+mod ending;
+mod init_process;
+
+use init_process::InitProcess;
 
 /// How often spool files are measured while something can write to them, milliseconds.
 const SPOOL_CHECK_MS: u64 = 500;
 /// How long until a failed write of the log is tried again, milliseconds.
 const LOG_RETRY_MS: u64 = 1_000;
-/// How long after the last grace an ending envelope is ended by force, milliseconds.
-const END_EXTRA_MS: u64 = 2_000;
-/// How long the last messages may take at the end, milliseconds.
-const FAREWELL_MS: u64 = 1_000;
 /// Most spool files of ended units that are still watched because something may write to them.
 const LEFT_OPEN_MAX: usize = 4096;
 
@@ -49,15 +46,6 @@ impl Clock {
         };
         Clock { mono, wall: || Millis::of(SystemTime::now()) }
     }
-}
-
-struct InitProcess {
-    pid: Pid,
-    fd: OwnedFd,
-    /// Gone when it hung up.
-    socket: Option<UnixStream>,
-    inbox: Frames,
-    outbox: Outbox,
 }
 
 struct Connection {
@@ -118,7 +106,7 @@ fn start<'a>(
     let shim = |e: crate::cgroup::CgroupError| LaunchError::Shim(e.to_string());
     plan.cgroup.create(&plan.spec.limits).map_err(shim)?;
     let spool = spool::open_dir(&dir.join(SPOOL_DIR)).map_err(io_error("open the spool folder"))?;
-    let init = fork_init(plan, dir)?;
+    let init = InitProcess::fork(plan, dir)?;
     let listener = UnixListener::bind(SOCKET_FILE).map_err(io_error("make the socket"))?;
     listener.set_nonblocking(true).map_err(io_error("make the socket"))?;
     let mut serve = Serve {
@@ -142,66 +130,6 @@ fn start<'a>(
         return Err(LaunchError::Shim(serve.log.trouble().unwrap_or_default().to_owned()));
     }
     Ok((serve, listener))
-}
-
-fn fork_init(plan: &Plan, dir: &Path) -> Result<InitProcess, LaunchError> {
-    let (ours, theirs) = UnixStream::pair().map_err(io_error("make a socket pair"))?;
-    unshare(CloneFlags::CLONE_NEWPID).map_err(io_error("make a pid namespace"))?;
-    let pid = match sys::fork().map_err(io_error("fork init"))? {
-        Forked::Parent(pid) => pid,
-        Forked::Child => {
-            // Only the socket stays; the lock and the log are the shim's.
-            let keep = rustix::io::dup(&theirs).and_then(|fd| keep_as_three(fd, theirs, ours));
-            match keep {
-                Ok(shim) => init::run(plan, dir, shim),
-                Err(_) => sys::exit_now(3),
-            }
-        }
-    };
-    drop(theirs);
-    let pid = Pid::from_raw(pid).ok_or_else(|| LaunchError::Shim("init has no pid".into()))?;
-    let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-    let mut init = InitProcess {
-        pid,
-        fd: fd.map_err(io_error("watch init"))?,
-        socket: None,
-        inbox: Frames::default(),
-        outbox: Outbox::default(),
-    };
-    let mut socket = ours;
-    let died = || LaunchError::Shim("the envelope's init died while starting".into());
-    loop {
-        if !init.inbox.fill(&mut socket).map_err(io_error("hear from init"))? {
-            return Err(died());
-        }
-        match init.inbox.next().map_err(io_error("hear from init"))? {
-            None => {}
-            Some(FromInit::Ready { error: None }) => break,
-            Some(FromInit::Ready { error: Some(e) }) => return Err(LaunchError::Shim(e)),
-            Some(FromInit::Ended { .. }) => return Err(died()),
-        }
-    }
-    socket.set_nonblocking(true).map_err(io_error("hear from init"))?;
-    init.socket = Some(socket);
-    Ok(init)
-}
-
-/// In init: closes everything but standard input, output, error and the socket.
-fn keep_as_three(
-    fd: OwnedFd,
-    theirs: UnixStream,
-    ours: UnixStream,
-) -> rustix::io::Result<UnixStream> {
-    let high = rustix::io::fcntl_dupfd_cloexec(&fd, 100)?;
-    drop((fd, theirs, ours));
-    for n in 3..100 {
-        // The owners of these numbers are the shim's values, which this process never touches.
-        match nix::unistd::close(n) {
-            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
-            Err(e) => return Err(rustix::io::Errno::from_raw_os_error(e as i32)),
-        }
-    }
-    Ok(UnixStream::from(high))
 }
 
 impl Serve<'_> {
@@ -421,84 +349,6 @@ impl Serve<'_> {
         match rustix::process::pidfd_send_signal(&self.init.fd, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(e) => Err(io_error("end the envelope's init")(e)),
-        }
-    }
-
-    /// An ending envelope: once no unit runs, or the grace is over, init goes.
-    fn finish_when_due(&mut self, now: u64) -> Result<(), LaunchError> {
-        let Some(at) = self.end_at else { return Ok(()) };
-        if now >= at || self.machine.running().next().is_none() {
-            self.kill_init()?;
-            self.end_at = Some(now + LOG_RETRY_MS);
-        }
-        Ok(())
-    }
-
-    /// Begins the end. A frozen envelope goes at once: it is thawed only to die.
-    fn begin_end(&mut self, grace_ms: u64, out: &mut Vec<Do>) {
-        let now = self.now();
-        let (.., frozen, _) = self.machine.counts();
-        self.machine.set_ending();
-        let grace_ms = if frozen { 0 } else { grace_ms.min(GRACE_MS_MAX) };
-        self.machine.kill_all(Cause::EnvelopeEnded, grace_ms, now, out);
-        let at = if frozen { now } else { now + grace_ms + END_EXTRA_MS };
-        self.end_at = Some(self.end_at.map_or(at, |old| old.min(at)));
-        if frozen {
-            let thawed = self.plan.cgroup.kill().and_then(|()| self.plan.cgroup.freeze(false));
-            note(thawed.err().map(|e| e.to_string()));
-            self.machine.thawed(now);
-        }
-    }
-
-    /// Init is dead: nothing of the envelope runs any more.
-    fn close(&mut self) -> Result<(), LaunchError> {
-        rustix::process::waitpid(Some(self.init.pid), WaitOptions::empty())
-            .map_err(io_error("collect init"))?;
-        // Whoever finds no socket waits for the lock, and then finds the log closed.
-        std::fs::remove_file(SOCKET_FILE).map_err(io_error("remove the socket"))?;
-        let cause = match (self.end_at.is_some(), self.oom_rose()) {
-            (true, _) => Cause::EnvelopeEnded,
-            (_, true) => Cause::MemoryLimit,
-            _ => Cause::InitDied,
-        };
-        // Whoever entered the cgroup from outside goes too.
-        note(self.plan.cgroup.kill().err().map(|e| e.to_string()));
-        let usage = self.plan.cgroup.usage();
-        let running: Vec<_> =
-            self.machine.running().flat_map(|(_, k, s)| spool::names(k, s)).collect();
-        for (_, name) in running {
-            let settled = spool::settle(self.spool.as_fd(), &name);
-            note(settled.err().map(|e| format!("spool file {name}: {e}")));
-        }
-        note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
-        let mut out = Vec::new();
-        self.machine.init_died(cause, &mut out);
-        out.push(Do::Record(Event::Closed { usage }));
-        self.init.socket = None;
-        self.perform(out)?;
-        while self.log.trouble().is_some() {
-            // The disk is full: ends are kept here until they can be recorded.
-            let pause = Timespec { tv_sec: (LOG_RETRY_MS / 1000) as i64, tv_nsec: 0 };
-            poll(&mut [], Some(&pause)).map_err(io_error("wait for the disk"))?;
-            self.perform(Vec::new())?;
-        }
-        self.farewell();
-        Ok(())
-    }
-
-    /// Sends what is left to send, for a short while.
-    fn farewell(&mut self) {
-        let until = self.now() + FAREWELL_MS;
-        self.send();
-        while self.connections.iter().any(|c| !c.outbox.is_empty()) && self.now() < until {
-            let mut fds: Vec<_> =
-                self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::OUT)).collect();
-            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            if poll(&mut fds, Some(&wait)).is_err() {
-                return;
-            }
-            drop(fds);
-            self.send();
         }
     }
 

@@ -48,8 +48,16 @@ async fn ends_are_told_as_they_were() {
             shell(2, "echo out; echo err >&2"),
             unit(3, &["no-such-program"]),
             unit(4, &["/etc/passwd"]),
-            { let mut u = shell(5, "pwd"); u.cwd = Some("/root".into()); u },
-            { let mut u = shell(6, "pwd"); u.cwd = Some("/usr/../etc".into()); u },
+            {
+                let mut u = shell(5, "pwd");
+                u.cwd = Some("/root".into());
+                u
+            },
+            {
+                let mut u = shell(6, "pwd");
+                u.cwd = Some("/usr/../etc".into());
+                u
+            },
             shell(7, "head -c 5000000 /dev/zero | wc -c; ulimit -c; umask"),
         ],
     )
@@ -158,7 +166,10 @@ async fn files_are_opened_as_the_person() {
     match &ended[&key(0)].0 {
         Outcome::StartFailed { reason, errno } => {
             assert_eq!(*errno, libc_eacces());
-            assert!(reason.contains("standard output") && reason.contains("Permission"), "{reason}");
+            assert!(
+                reason.contains("standard output") && reason.contains("Permission"),
+                "{reason}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -212,11 +223,20 @@ async fn envelopes_do_not_see_one_another() {
     let b = node.envelopes.start(node.spec("2.rennes")).await.unwrap();
     let mut events = a.events(Cursor::default());
     a.start_units(vec![unit(7, &["sleep", "7777"])]).await.unwrap();
-    while !patient(events.next()).await.unwrap().unwrap().iter().any(|(e, _)| e.event.is_numbered()) {}
-    run(&b, vec![shell(0, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; echo $PPID; kill -0 -1 && echo others")]).await;
+    while !patient(events.next()).await.unwrap().unwrap().iter().any(|(e, _)| e.event.is_numbered())
+    {
+    }
+    run(
+        &b,
+        vec![shell(
+            0,
+            "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; echo $PPID; kill -0 -1 && echo others",
+        )],
+    )
+    .await;
     let seen = output(&b, 0);
     assert!(!seen.contains("7777") && !seen.contains("cargo") && seen.contains("cat"), "{seen}");
-    assert!(seen.contains("\n1\n") , "init is the parent: {seen}");
+    assert!(seen.contains("\n1\n"), "init is the parent: {seen}");
     b.end(std::time::Duration::ZERO).await.unwrap();
     let mut rest = b.events(Cursor::default());
     while patient(rest.next()).await.unwrap().is_some() {}

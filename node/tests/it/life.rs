@@ -87,9 +87,14 @@ async fn a_killed_shim_takes_its_units_along_and_they_are_lost() {
     let Some(node) = Node::new() else { return };
     let e = node.start("1.rennes", |s| s.slots = 2).await;
     let escaped = "setsid sh -c 'sleep 1000' & echo $$; sleep 1000";
-    e.start_units(vec![shell(0, "exit 0"), shell(1, escaped), shell(2, escaped), shell(3, "exit 0")])
-        .await
-        .unwrap();
+    e.start_units(vec![
+        shell(0, "exit 0"),
+        shell(1, escaped),
+        shell(2, escaped),
+        shell(3, "exit 0"),
+    ])
+    .await
+    .unwrap();
     wait_output(&e, 1).await;
     wait_output(&e, 2).await;
     let status = e.status().await.unwrap();
@@ -161,7 +166,7 @@ async fn an_ended_envelope_keeps_its_records_until_forgotten() {
     assert!(*end == signaled || *end == never, "{end:?}");
     let mut closed = None;
     while let Some(batch) = patient(events.next()).await.unwrap() {
-        closed = batch.into_iter().map(|(e, _)| e.event).last();
+        closed = batch.into_iter().map(|(e, _)| e.event).next_back();
     }
     match closed {
         Some(Event::Closed { usage }) => assert!(usage.cpu_us.unwrap() > 0),
@@ -171,7 +176,10 @@ async fn an_ended_envelope_keeps_its_records_until_forgotten() {
     assert!(matches!(node.envelopes.attach(&id).await, Attached::Over { lost: 0, .. }));
     node.envelopes.forget(&id).await.unwrap();
     node.envelopes.forget(&id).await.unwrap();
-    assert!(matches!(node.envelopes.events(&id, Cursor::default()), Err(EnvelopeError::NotFound(_))));
+    assert!(matches!(
+        node.envelopes.events(&id, Cursor::default()),
+        Err(EnvelopeError::NotFound(_))
+    ));
     node.nothing_left(&[]).await;
 }
 
@@ -206,7 +214,9 @@ async fn machines_without_v2_work_too() {
     let cgroups = Cgroups::prepare_in(&instance, &all).unwrap();
     let node = node.with(cgroups);
     let e = node.start("1.rennes", |_| {}).await;
-    e.start_units(vec![shell(0, "sleep 1000"), shell(1, "setsid sleep 1000 & sleep 1000")]).await.unwrap();
+    e.start_units(vec![shell(0, "sleep 1000"), shell(1, "setsid sleep 1000 & sleep 1000")])
+        .await
+        .unwrap();
     numbered(&e, 2).await;
     e.freeze(true).await.unwrap();
     node.finish(e).await;

@@ -28,7 +28,10 @@ async fn a_fork_bomb_stays_in_its_envelope_and_dies() {
     assert_eq!(status.running, [key(0)]);
     e.kill(key(0), Duration::from_millis(100)).await.unwrap();
     let ended = ends(&mut events, 1).await;
-    assert!(matches!(ended[&key(0)].0, Outcome::Signaled { .. } | Outcome::Exited { .. }), "{ended:?}");
+    assert!(
+        matches!(ended[&key(0)].0, Outcome::Signaled { .. } | Outcome::Exited { .. }),
+        "{ended:?}"
+    );
     node.finish(e).await;
 }
 
@@ -89,8 +92,13 @@ async fn limits_are_set_and_changed() {
     assert_eq!(file("pids.max").unwrap().trim(), "77");
     let more = Limits { cpu_millis: Some(500), memory_bytes: Some(128 << 20), pids: 99 };
     e.set_limits(more).await.unwrap();
-    assert_eq!((cpu(), memory().trim().to_owned()), ("50000 100000".into(), (128 << 20).to_string()));
-    e.set_limits(Limits { pids: 99, memory_bytes: Some(32 << 20), cpu_millis: None }).await.unwrap();
+    assert_eq!(
+        (cpu(), memory().trim().to_owned()),
+        ("50000 100000".into(), (128 << 20).to_string())
+    );
+    e.set_limits(Limits { pids: 99, memory_bytes: Some(32 << 20), cpu_millis: None })
+        .await
+        .unwrap();
     assert_eq!(memory().trim(), (32 << 20).to_string());
     assert!(e.set_limits(Limits { pids: 0, ..more }).await.is_err());
     node.finish(e).await;

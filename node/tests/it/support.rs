@@ -238,8 +238,7 @@ pub fn output(envelope: &Envelope, n: u32) -> String {
 }
 
 pub fn text(envelope: &Envelope, n: u32, stream: xos_node::shim::Stream) -> String {
-    let piece =
-        xos_node::output::read(&envelope.spool(), &key(n), stream, 0, 1 << 20).unwrap();
+    let piece = xos_node::output::read(&envelope.spool(), &key(n), stream, 0, 1 << 20).unwrap();
     String::from_utf8(piece.bytes).unwrap()
 }
 

@@ -164,51 +164,23 @@ fn found_vo(
 fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) -> Result<()> {
     let volume = format!("/xtreemfs/{VO}/spect");
     let phantom = format!("{volume}/body.spect");
-    let xsub = |name: &str, rest: &[&str]| {
-        let cmd = member.command("xsub").args(["--name", name]).args(rest).limit(EXAMPLE_LIMIT);
+    let xsub = |rest: &[&str]| {
+        let cmd = member.command("xsub").args(rest).limit(EXAMPLE_LIMIT);
         grid.laptop()?.run(&cmd)?.ok()
     };
-    xsub("folder", &["--", "mkdir", "-p", &volume])?;
+    xsub(&["--", "mkdir", "-p", &volume])?;
     let picture = format!("{volume}/body.png");
-    xsub("phantom", &["--", "spect", "phantom", &phantom, "--png", &picture])?;
+    xsub(&["--", "spect", "phantom", &phantom, "--png", &picture])?;
     steps.done("the phantom is on the volume");
-    let job = grid.laptop()?.run(
-        &member
-            .command("xsub")
-            .args(["--json", "--file", "-"])
-            .stdin(serde_json::to_vec(&spect_job(&volume, photons)).unwrap_or_default())
-            .limit(EXAMPLE_LIMIT),
-    )?;
-    job.ok()?;
+    let job = include_str!("../../../examples/spect/job.toml");
+    let counted = format!("\"simulate\", \"--photons\", \"{photons}\"");
+    let job = job.replacen("\"simulate\", ", &format!("{counted}, "), 1);
+    grid.laptop()?.write_file("/home/milo/job.toml", job.as_bytes(), 0o644)?;
+    xsub(&["--file", "/home/milo/job.toml"])?;
     steps.done(&format!("{UNITS} units over both sites, and one that merged them"));
     let sites = grid.xos(member, &["job", "list", "--all"])?;
     println!("{sites}");
     Ok(())
-}
-
-/// Simulation and merge as one job of two tasks.
-fn spect_job(volume: &str, photons: u64) -> serde_json::Value {
-    let phantom = format!("{volume}/body.spect");
-    let hist = format!("{volume}/hist/");
-    serde_json::json!({
-        "vo": VO,
-        "name": "spect",
-        "tasks": [
-            {
-                "name": "simulate",
-                "argv": ["spect", "simulate", "--phantom", phantom, "--photons",
-                    photons.to_string(), "--out", hist],
-                "array": format!("0-{}", UNITS - 1),
-            },
-            {
-                "name": "merge",
-                "argv": ["spect", "merge", "--phantom", phantom, "--out",
-                    format!("{volume}/slice.png"), "--expect", UNITS.to_string(),
-                    "--min-correlation", "0.9", hist],
-                "after": ["simulate"],
-            },
-        ],
-    })
 }
 
 /// A script through which the person at this machine works on the laptop.

@@ -18,10 +18,11 @@ pub struct Person {
 }
 
 impl Person {
-    /// `program` as this person starts it.
+    /// `program` as this person starts it, in a home that is made when it is not there.
     pub fn command(&self, program: &str) -> Cmd {
         let home = format!("/home/{}", self.name);
-        Cmd::new(program)
+        Cmd::new("sh")
+            .args(["-c", "mkdir -p \"$HOME\" && exec \"$0\" \"$@\"", program])
             .env("HOME", &home)
             .env("XOS_HOME", format!("{home}/.xos"))
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

@@ -4,7 +4,9 @@ use super::ask;
 use super::output::{Outcome, Table, clean, when};
 use super::session::Session;
 use super::sites::SiteBook;
-use xos_api::cda::{CreateJoinToken, ListMachines, RemoveNode};
+use serde::Serialize;
+use xos_api::cda::{CreateJoinToken, ListMachines, Machine, RemoveNode};
+use xos_api::site::ConnectedNodes;
 use xos_base::{Error, NodeId, SiteId};
 
 /// `xos node …`.
@@ -63,15 +65,30 @@ async fn token(s: &Session, label: String) -> Outcome {
     Ok(0)
 }
 
+/// A machine, and whether its core hears it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    machine: Machine,
+    connected: bool,
+}
+
 async fn list(s: &Session) -> Outcome {
-    let machines = s.person(&s.site()?).await?.call(ListMachines {}).await?;
+    let core = s.person(&s.site()?).await?;
+    let machines = core.call(ListMachines {}).await?;
+    let connected = core.call(ConnectedNodes {}).await?;
     let now = s.now();
+    let machines: Vec<Listed> = machines
+        .into_iter()
+        .map(|machine| Listed { connected: connected.contains(&machine.node), machine })
+        .collect();
     s.out.show(&machines, || {
-        let mut table = Table::new(&["NODE", "JOINED", "CERTIFICATE ENDS", "KEY"]);
-        for m in &machines {
+        let mut table = Table::new(&["NODE", "STATE", "JOINED", "CERTIFICATE ENDS", "KEY"]);
+        for Listed { machine: m, connected } in &machines {
+            let state = if *connected { "connected" } else { "away" };
             let key: String = clean(&m.key).chars().take(16).collect();
             let (joined, ends) = (when(m.joined, now), when(m.certificate_until, now));
-            table.row([m.node.to_string(), joined, ends, key]);
+            table.row([m.node.to_string(), state.to_owned(), joined, ends, key]);
         }
         table.text("No machine has joined yet; make a token: xos node token LABEL")
     })?;

@@ -257,6 +257,16 @@ impl Session {
         self.vo.as_ref()
     }
 
+    /// The VO of the only credential here. Folders are made only for credentials, so that none is
+    /// read.
+    ///
+    /// # Errors
+    /// As [`Home::vos`].
+    pub fn only_vo(&self) -> Result<Option<VoId>, Error> {
+        let mut vos = self.home.vos()?;
+        Ok(if vos.len() == 1 { vos.pop() } else { None })
+    }
+
     /// The VO to act in: the named one, else the only one.
     ///
     /// # Errors
@@ -265,11 +275,10 @@ impl Session {
         if let Some(vo) = &self.vo {
             return Ok(vo.clone());
         }
-        // Folders are made only for credentials; the one that is chosen is read afterwards.
-        let mut vos = self.home.vos()?;
-        if vos.len() != 1 {
-            vos = self.vos()?;
-        }
+        let mut vos = match self.only_vo()? {
+            Some(vo) => vec![vo],
+            None => self.vos()?,
+        };
         if vos.is_empty() {
             let views = self.memberships().await?;
             vos = views.iter().filter(|v| idle(v).is_none()).map(|v| v.vo.clone()).collect();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use xos_aem::Aem;
 use xos_api::Done;
 use xos_api::node::{Hello, SetSites};
+use xos_api::site::ConnectedNodes;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, NodeId, SiteId};
 use xos_cda::{Cda, SiteKeys};
@@ -140,6 +141,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         }
         None => None,
     };
+    let connected = nodes.clone();
+    router.on::<ConnectedNodes, _, _>(move |caller, _| {
+        let connected = connected.clone();
+        async move {
+            if caller.site_admin() {
+                Ok(connected.connected())
+            } else {
+                Err(Error::denied(format!("{} does not administer this site", caller.describe())))
+            }
+        }
+    });
     let console = match config.console {
         Some(console_config) => {
             let deps = xos_console::Deps {

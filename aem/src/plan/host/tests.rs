@@ -8,11 +8,8 @@ const GIB: u64 = 1 << 30;
 fn facts(nodes: &[(&str, u32)]) -> Facts {
     let mut f = Facts::default();
     for (name, cpu_milli) in nodes {
-        let capacity = Capacity {
-            cpu_milli: *cpu_milli,
-            memory_bytes: 64 * GIB,
-            arch: "x86_64".into(),
-        };
+        let capacity =
+            Capacity { cpu_milli: *cpu_milli, memory_bytes: 64 * GIB, arch: "x86_64".into() };
         let view = NodeView { capacity, key: String::new(), boot: Some("b".into()) };
         f.nodes.insert(name.parse().unwrap(), view);
     }
@@ -23,7 +20,8 @@ fn facts(nodes: &[(&str, u32)]) -> Facts {
 }
 
 fn took(table: &mut HostTable, job: &str, count: u32, cpu_milli: u32) {
-    let mut spec = TaskSpec { name: "main".into(), ..testing::spec(&[("m", "0", &[])]).tasks[0].clone() };
+    let mut spec =
+        TaskSpec { name: "main".into(), ..testing::spec(&[("m", "0", &[])]).tasks[0].clone() };
     spec.resources.cpu_milli = cpu_milli;
     table.apply(&HostRecord::Took {
         job: job.parse().unwrap(),
@@ -49,7 +47,9 @@ fn shown(records: &[HostRecord]) -> Vec<String> {
     records
         .iter()
         .map(|r| match r {
-            HostRecord::Opened { serial, node, slots, .. } => format!("open {serial} {node} {slots}"),
+            HostRecord::Opened { serial, node, slots, .. } => {
+                format!("open {serial} {node} {slots}")
+            }
             HostRecord::Sent { serial, units, .. } => {
                 format!("send {serial} {}", units.iter().map(|u| u.count).sum::<u32>())
             }

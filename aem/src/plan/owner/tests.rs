@@ -113,11 +113,8 @@ fn an_impossible_request_is_refused_with_every_sites_reason() {
     }
     let job = t.job(1).unwrap();
     assert_eq!(job.state.word(), "failed");
-    let why: Vec<String> = job
-        .reasons
-        .iter()
-        .map(|r| format!("{} {}", r.site.as_ref().unwrap(), r.text))
-        .collect();
+    let why: Vec<String> =
+        job.reasons.iter().map(|r| format!("{} {}", r.site.as_ref().unwrap(), r.text)).collect();
     assert_eq!(
         why,
         [

@@ -30,11 +30,12 @@ pub struct JobFile {
     pub tasks: Vec<TaskSpec>,
 }
 
-/// Reads the job file at `path`; what kind it is, its name says.
+/// Reads the job file at `path`; what kind it is, its name says. A file that names no VO is for
+/// `vo`, when that is known already.
 ///
 /// # Errors
 /// [`xos_base::Kind::Invalid`] with `path:line:column` and what is wrong there.
-pub fn read(path: &Path) -> Result<JobFile, Error> {
+pub fn read(path: &Path, vo: Option<&VoId>) -> Result<JobFile, Error> {
     let shown = path.display().to_string();
     let mut text = String::new();
     let read = File::open(path).and_then(|f| f.take(JOB_FILE_MAX + 1).read_to_string(&mut text));
@@ -43,14 +44,14 @@ pub fn read(path: &Path) -> Result<JobFile, Error> {
         return Err(Error::too_large(format!("{shown} is over {JOB_FILE_MAX} bytes")));
     }
     let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    let mut job = parse(&kind.to_ascii_lowercase(), &shown, &text)?;
+    let mut job = parse(&kind.to_ascii_lowercase(), &shown, &text, vo)?;
     if job.name.is_none() {
         job.name = path.file_stem().map(|n| n.to_string_lossy().into_owned());
     }
     Ok(job)
 }
 
-fn parse(kind: &str, path: &str, text: &str) -> Result<JobFile, Error> {
+fn parse(kind: &str, path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
     match kind {
         "toml" => xos_base::config::parse(path, text)
             .map_err(|e| Error::invalid(e.message).hint("docs/user.md shows job files")),
@@ -60,16 +61,30 @@ fn parse(kind: &str, path: &str, text: &str) -> Result<JobFile, Error> {
             Error::invalid(format!("{path}:{}:{}: {what}", e.line(), e.column()))
                 .hint("docs/user.md shows job files")
         }),
+        "jsdl" | "xml" => jsdl(path, text, vo),
         _ => Err(Error::invalid(format!("{path} is no job file: its name tells no known kind"))
             .hint("name it .toml, .json, or .jsdl for a JSDL document")),
     }
 }
 
+/// A JSDL document names its VO in an element of ours, which others' documents lack.
+fn jsdl(path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
+    let spec = xos_aem::jsdl::parse(text, vo).map_err(|e| {
+        let hint = match e.problem {
+            xos_aem::jsdl::Problem::Missing("VO") => "say in which VO it shall run, by --vo VO",
+            _ => "docs/user.md lists what of JSDL is understood",
+        };
+        let (line, column) = (e.line, e.column);
+        let kind = Error::from(e.clone()).kind;
+        let what = format!("{path}:{line}:{column}: <{}>: {}", e.element, e.problem);
+        Error::new(kind, what).hint(hint)
+    })?;
+    let JobSpec { vo, name, tasks, after_jobs, sites } = spec;
+    Ok(JobFile { vo: Some(vo), name: Some(name), tasks, after_jobs, sites })
+}
+
 impl JobFile {
     /// The job as it is submitted.
-    ///
-    /// # Errors
-    /// [`xos_base::Kind::Invalid`] when no VO is known.
     pub fn into_spec(self, vo: VoId) -> JobSpec {
         JobSpec {
             vo,
@@ -88,16 +103,33 @@ mod tests {
     #[test]
     fn errors_name_line_and_column() {
         // Without the place, a person searches a long file for one letter.
-        let e = parse("toml", "a.toml", "name = \"x\"\n[[tasks]]\nnam = \"t\"\n").unwrap_err();
+        let e = parse("toml", "a.toml", "name = \"x\"\n[[tasks]]\nnam = \"t\"\n", None).unwrap_err();
         assert!(e.message.starts_with("a.toml:3:1: unknown field `nam`"), "{e}");
-        let e = parse("json", "a.json", "{\n \"tasks\": [{\"name\": 3}]\n}").unwrap_err();
+        let e = parse("json", "a.json", "{\n \"tasks\": [{\"name\": 3}]\n}", None).unwrap_err();
         assert!(e.message.starts_with("a.json:2:"), "{e}");
         assert!(!e.message.contains("at line"), "{e}");
-        let e = parse("toml", "a.toml", "tasks = [\n").unwrap_err();
+        let e = parse("toml", "a.toml", "tasks = [\n", None).unwrap_err();
         assert!(e.message.starts_with("a.toml:"), "{e}");
-        assert!(parse("txt", "a.txt", "").is_err());
-        let e = parse("toml", "a.toml", "[[tasks]]\nname=\"t\"\nargv=[\"x\"]\narray=\"3-1\"\n");
+        assert!(parse("txt", "a.txt", "", None).is_err());
+        let e = parse("toml", "a.toml", "[[tasks]]\nname=\"t\"\nargv=[\"x\"]\narray=\"3-1\"\n", None);
         assert!(e.unwrap_err().message.starts_with("a.toml:"));
+        let e = parse("jsdl", "a.jsdl", "<a>\n<b></a>", None).unwrap_err();
+        assert!(e.message.starts_with("a.jsdl:2:"), "{e}");
+    }
+
+    #[test]
+    fn a_jsdl_document_needs_a_vo_from_somewhere() {
+        let text = r#"<JobDefinition xmlns="http://schemas.ggf.org/jsdl/2005/11/jsdl">
+            <JobDescription><Application>
+              <POSIXApplication xmlns="http://schemas.ggf.org/jsdl/2005/11/jsdl-posix">
+                <Executable>/bin/true</Executable>
+              </POSIXApplication>
+            </Application></JobDescription></JobDefinition>"#;
+        let e = parse("jsdl", "a.jsdl", text, None).unwrap_err();
+        assert!(e.to_string().contains("--vo"), "{e}");
+        let vo = "demo.rennes".parse().unwrap();
+        let job = parse("xml", "a.xml", text, Some(&vo)).unwrap();
+        assert_eq!(job.tasks[0].argv, ["/bin/true"]);
     }
 
     #[test]
@@ -107,9 +139,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spect.toml");
         std::fs::write(&path, text).unwrap();
-        let spec = read(&path).unwrap().into_spec("demo.rennes".parse().unwrap());
+        let spec = read(&path, None).unwrap().into_spec("demo.rennes".parse().unwrap());
         assert_eq!((spec.name.as_str(), spec.tasks.len()), ("spect", 2));
         assert_eq!(spec.tasks[0].array.len(), 4);
-        assert!(read(&dir.path().join("missing.toml")).is_err());
+        assert!(read(&dir.path().join("missing.toml"), None).is_err());
     }
 }

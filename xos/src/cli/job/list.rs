@@ -148,10 +148,9 @@ mod tests {
         let strip = |t: String| -> String {
             t.chars().filter(|c| !('\u{2060}'..='\u{2064}').contains(c)).collect()
         };
-        let text = strip(table(&jobs, Millis(60_000), false))
-            + "\n\n"
-            + &strip(table(&jobs, Millis(60_000), true))
-            + "\n";
+        let own = strip(table(&jobs, Millis(60_000), false));
+        let everyone = strip(table(&jobs, Millis(60_000), true));
+        let text = format!("{own}\n\n{everyone}\n");
         golden::check("jobs.txt", &text);
     }
 }

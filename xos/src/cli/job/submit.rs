@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use xos_api::aem::{
     Array, InlineOutput, JobEnd, JobEvent, ProcessLimits, Resources, Stage, TaskSpec,
 };
-use xos_base::{Error, JobId, SiteId};
+use xos_base::{Error, JobId, SiteId, VoId};
 
 const EXAMPLES: &str = "\
 Examples:
   xos job submit -- /bin/echo hello
   xos job submit -n phantom -c 2 -m 4G -t 1:30:00 -- ./simulate 42
-  xos job submit -a 0-15%4 -o 'out.%i' -- sh -c 'echo $XOS_ARRAY_INDEX'
+  xos job submit -a 0-15%4 -o 'out.%i' -- sh -c 'echo $XOS_UNIT_INDEX'
   xos job submit -d --on rennes,pisa --stage-in data/in.bin --stage-out result.png -- ./reconstruct
   xos job submit -f spect.toml
 
@@ -36,7 +36,7 @@ pub struct Submit {
     #[arg(short, long)]
     name: Option<String>,
     /// Run once for each index: 0-15, 1,3,7 or 0-99%4 (four at a time). The program finds its index
-    /// in XOS_ARRAY_INDEX.
+    /// in XOS_UNIT_INDEX.
     #[arg(short, long, value_name = "INDICES")]
     array: Option<Array>,
     /// Processors for each run [default: 1].
@@ -114,12 +114,12 @@ fn stage(name: &str, volume: &str) -> Result<Stage, String> {
 }
 
 impl Submit {
-    /// The job as a file would describe it.
-    fn described(&self) -> Result<JobFile, Error> {
+    /// The job as a file would describe it. `vo` is for files that name none.
+    fn described(&self, vo: Option<&VoId>) -> Result<JobFile, Error> {
         let mut job = match &self.file {
             Some(path) => {
                 self.refuse_with_file()?;
-                file::read(path)?
+                file::read(path, vo)?
             }
             None => self.one_task()?,
         };
@@ -199,7 +199,10 @@ impl Submit {
 
 /// Runs `xos job submit`.
 pub async fn run(s: &Session, args: Submit) -> Outcome {
-    let mut job = args.described()?;
+    // Which VO one is in without naming it, the files at home say; a core is asked only if they
+    // do not.
+    let known = s.named_vo().cloned().or(s.only_vo()?);
+    let mut job = args.described(known.as_ref())?;
     let vo = match (s.named_vo(), job.vo.take()) {
         (None, Some(vo)) => vo,
         _ => s.the_vo().await?,
@@ -213,8 +216,7 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
     let units: u64 = spec.tasks.iter().map(|t| u64::from(t.array.len())).sum();
     let (member, events) = send::watched(s, member, spec).await?;
     let bar = Bar::new(s.out);
-    let job_client = member.client.clone();
-    let end = match watch::with_interrupt(s, &job_client, &bar, events).await? {
+    let end = match watch::with_interrupt(s, &member.client, &bar, events).await? {
         Watched::Ended(end) => end,
         Watched::Left(status) => return Ok(status),
     };
@@ -283,7 +285,7 @@ mod tests {
         let cli = Cli::try_parse_from(words).map_err(|e| e.to_string())?;
         match cli.command {
             crate::cli::Command::Job(super::super::Command::Submit(args)) => {
-                args.described().map_err(|e| e.to_string())
+                args.described(None).map_err(|e| e.to_string())
             }
             other => Err(format!("{other:?}")),
         }
