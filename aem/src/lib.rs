@@ -21,6 +21,8 @@ mod owner;
 pub mod plan;
 pub mod policy;
 mod service;
+#[cfg(test)]
+mod sim;
 pub mod state;
 #[cfg(test)]
 mod testing;

@@ -2,8 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +12,7 @@ use xos_api::{Done, Request};
 use xos_base::membership::Group;
 use xos_base::when::Clock;
 use xos_base::{
-    Epoch, Error, GroupName, GroupNumber, JobId, MemberNumber, Membership, Millis, PersonId, SiteId,
+    Epoch, Error, GroupName, GroupNumber, MemberNumber, Membership, Millis, PersonId, SiteId,
 };
 use xos_net::caller::TokenClaims;
 use xos_net::sign::{Kind, Signer};

@@ -7,4 +7,5 @@ mod fake_jobs;
 mod html;
 mod pages;
 mod security;
+mod preview;
 mod world;

@@ -124,7 +124,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         }
     };
 
-    let handler = match config.files {
+    let files = match config.files {
         Some(files_config) => {
             let parts = files::Parts {
                 site: site.clone(),
@@ -136,8 +136,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
                 clock: clock.clone(),
                 stop: stop.clone(),
             };
-            let files = files::Files::start(files_config, parts).await?;
-            Some(files.handler())
+            Some(files::Files::start(files_config, parts).await?)
         }
         None => None,
     };
@@ -169,6 +168,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let router = Arc::new(router);
     nodes.set_router(router.clone());
     grid.set_router(router.clone());
+    if let Some(files) = &files {
+        tokio::spawn(files.clone().keep());
+    }
     let telling = tokio::spawn(tell_nodes(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
@@ -178,7 +180,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     notify::ready(&format!("core of {site}, root {}", keys.fingerprint()));
     let http =
         Shared { router, verifier: verifier.clone(), runtime: Handle::current(), pages };
-    let services = Services { http, verifier, nodes, files: handler };
+    let services = Services { http, verifier, nodes, files: files.as_ref().map(files::Files::handler) };
     port::serve(listener, &port_config, &identity, services, stop).await?;
     vom.stop();
     if let Some(aem) = aem {

@@ -85,7 +85,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens DIR and MRC and begins to keep volumes and nodes up to date.
+    /// Opens DIR and MRC.
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when the MRC's state is damaged.
@@ -119,9 +119,7 @@ impl Files {
             .await
             .map_err(|e| fault("opening the MRC", &e))?
             .map_err(|e| fault("cannot open the MRC", &e))?;
-        let files = Arc::new(Files { config, parts, dir, mrc, knowledge });
-        tokio::spawn(files.clone().keep());
-        Ok(files)
+        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge }))
     }
 
     /// Serves `xtreemfs/1` streams of nodes.
@@ -148,8 +146,8 @@ impl Files {
     }
 
     /// Makes missing volumes, registers them, and tells nodes what to mount: after each change,
-    /// and now and then.
-    async fn keep(self: Arc<Files>) {
+    /// and now and then. Runs until the core stops.
+    pub async fn keep(self: Arc<Files>) {
         let mut changes = self.parts.vom.changes();
         let mut coming = self.parts.nodes.changes();
         loop {

@@ -1,5 +1,6 @@
 //! One call with everything that may go wrong on its way: connecting, showing the ticket, a lost
-//! connection. What may be repeated is repeated within a deadline; what may not is never sent twice.
+//! connection. What may be repeated is repeated within a deadline; what may not is never sent
+//! twice.
 
 use std::sync::Arc;
 

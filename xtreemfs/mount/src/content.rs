@@ -146,7 +146,8 @@ fn entry(entry: &Entry) -> Listed {
     }
 }
 
-/// The entries of a page that follow the entry with cookie `after`; the page itself follows `start`.
+/// The entries of a page that follow the entry with cookie `after`; the page itself follows
+/// `start`.
 fn rest(start: u64, page: &Page, after: u64) -> impl Iterator<Item = &Entry> {
     let position = page.entries.iter().position(|entry| entry.cookie == after);
     let skip = match position {

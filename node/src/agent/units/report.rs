@@ -21,6 +21,9 @@ use xos_net::control::Control;
 /// Pause after a report that the core did not take.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// "File size limit exceeded" (signal(7)).
+const SIGXFSZ: u8 = 25;
+
 /// A place in an envelope's log. The core numbers only the events about units, from 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
@@ -191,11 +194,8 @@ fn ended(outcome: &Outcome) -> UnitEnd {
                 Cause::Asked | Cause::EnvelopeEnded => UnitEnd::Cancelled,
                 Cause::WallLimit => UnitEnd::WallTime,
                 Cause::MemoryLimit => UnitEnd::OutOfMemory,
-                Cause::SpoolLimit => UnitEnd::NotStarted {
-                    reason: "it wrote more output than the node keeps: send it to a file on the \
-                             volume with --output"
-                        .into(),
-                },
+                // As the kernel ends a program that writes beyond RLIMIT_FSIZE.
+                Cause::SpoolLimit => UnitEnd::Signal { signal: SIGXFSZ },
                 Cause::InitDied => UnitEnd::Lost { reason: "its envelope died".into() },
             }
         }

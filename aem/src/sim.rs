@@ -1,0 +1,48 @@
+//! A seeded simulation of owners, hosts and nodes as pure machines, with lost, late and doubled
+//! messages, kills of cores, restarts of nodes: whatever happens, every acknowledged job comes to
+//! its end, and no attempt of a unit ever runs twice.
+//!
+//! `XOS_SIM_SEED=n` repeats one run, `XOS_SIM_RUNS=n` makes more than the default.
+
+mod node;
+mod run;
+mod site;
+
+use std::collections::BTreeMap;
+
+/// A small generator (splitmix64): the same seed, the same story.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// How often each attempt of a unit was started, over all nodes: `(job, unit, attempt)`.
+pub(super) type Runs = BTreeMap<(String, u32, u16), u32>;
+
+#[test]
+fn no_unit_runs_twice_and_no_job_is_lost() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
+    let seeds = match number("XOS_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..number("XOS_SIM_RUNS").unwrap_or(200) + 1,
+    };
+    for seed in seeds {
+        let mut world = run::World::new(Dice(seed));
+        let story = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.play()));
+        if let Err(cause) = story {
+            println!("failed with XOS_SIM_SEED={seed}");
+            std::panic::resume_unwind(cause);
+        }
+    }
+}

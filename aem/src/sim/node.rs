@@ -1,0 +1,125 @@
+//! A node: envelopes on a disk, units that run.
+
+use super::{Dice, Runs};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use xos_api::aem::{UnitEnd, Usage};
+use xos_api::node::units::{
+    EnvelopeId, EnvelopeStatus, Envelopes, EventsAck, StartUnits, UnitChange, UnitEvent,
+    UnitEvents, UnitOrder,
+};
+use xos_base::{Millis, NodeId};
+
+#[derive(Default)]
+pub(super) struct Envelope {
+    slots: u32,
+    seen: BTreeSet<(u32, u16)>,
+    waiting: VecDeque<UnitOrder>,
+    running: Vec<UnitOrder>,
+    events: Vec<UnitEvent>,
+    pub(super) acked: u64,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) boot: u32,
+    pub(super) envelopes: BTreeMap<EnvelopeId, Envelope>,
+}
+
+impl Envelope {
+    fn happened(&mut self, unit: UnitOrder, now: Millis, what: UnitChange) {
+        self.events.push(UnitEvent { unit: unit.unit, attempt: unit.attempt, at: now, what });
+    }
+
+    fn ended(&mut self, unit: UnitOrder, now: Millis, how: UnitEnd) {
+        let usage = Usage { wall_ms: 5, cpu_ms: 3, memory_bytes: 4096 };
+        self.happened(unit, now, UnitChange::Ended { how, usage, output: None });
+    }
+}
+
+impl Node {
+    pub(super) fn list(&self) -> Envelopes {
+        let status = |(id, e): (&EnvelopeId, &Envelope)| EnvelopeStatus {
+            envelope: id.clone(),
+            last: e.events.len() as u64,
+        };
+        let envelopes = self.envelopes.iter().map(status).collect();
+        Envelopes { boot: self.boot.to_string(), envelopes }
+    }
+
+    pub(super) fn start(&mut self, r: &StartUnits) {
+        let e = self.envelopes.entry(r.envelope.clone()).or_default();
+        e.slots = r.room.slots;
+        for u in &r.units {
+            if e.seen.insert((u.unit, u.attempt)) {
+                e.waiting.push_back(*u);
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: &EnvelopeId, units: Option<&[u32]>, now: Millis) {
+        let Some(e) = self.envelopes.get_mut(id) else { return };
+        let hit = |u: &UnitOrder| units.is_none_or(|list| list.contains(&u.unit));
+        let waiting: Vec<_> = e.waiting.iter().copied().filter(hit).collect();
+        let running: Vec<_> = e.running.iter().copied().filter(hit).collect();
+        e.waiting.retain(|u| !hit(u));
+        e.running.retain(|u| !hit(u));
+        for u in waiting.into_iter().chain(running) {
+            e.ended(u, now, UnitEnd::Cancelled);
+        }
+    }
+
+    /// Something happens by itself: a unit starts, or ends.
+    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs) {
+        for (id, e) in &mut self.envelopes {
+            if (e.running.len() as u32) < e.slots
+                && let Some(u) = e.waiting.pop_front()
+            {
+                e.running.push(u);
+                e.happened(u, now, UnitChange::Started);
+                *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
+            } else if !e.running.is_empty() && dice.chance(60) {
+                let u = e.running.remove(dice.below(e.running.len() as u64) as usize);
+                let code = u8::from(dice.chance(5));
+                e.ended(u, now, UnitEnd::Exit { code });
+            }
+        }
+    }
+
+    /// The machine stops: what ran has no witness. Sometimes the disk is gone too.
+    pub(super) fn reboot(&mut self, dice: &mut Dice, now: Millis) {
+        self.boot += 1;
+        if dice.chance(30) {
+            self.envelopes.clear();
+            return;
+        }
+        for e in self.envelopes.values_mut() {
+            let units: Vec<_> = e.running.drain(..).chain(e.waiting.drain(..)).collect();
+            for u in units {
+                e.ended(u, now, UnitEnd::Lost { reason: "the machine stopped".into() });
+            }
+        }
+    }
+
+    /// The next report of an envelope with news.
+    pub(super) fn report(&self, dice: &mut Dice) -> Option<UnitEvents> {
+        let (id, e) = self.envelopes.iter().find(|(_, e)| (e.events.len() as u64) > e.acked)?;
+        // Sometimes from further back than needed.
+        let after = if dice.chance(20) { dice.below(e.acked + 1) } else { e.acked };
+        let events = e.events[after as usize..].iter().take(7).cloned().collect();
+        Some(UnitEvents { envelope: id.clone(), after, events })
+    }
+
+    pub(super) fn acknowledged(&mut self, id: &EnvelopeId, ack: EventsAck) {
+        if ack.unknown {
+            self.envelopes.remove(id);
+        } else if let Some(e) = self.envelopes.get_mut(id) {
+            e.acked = ack.stored;
+        }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.envelopes.values().all(|e| {
+            e.waiting.is_empty() && e.running.is_empty() && e.acked == e.events.len() as u64
+        })
+    }
+}

@@ -1,0 +1,337 @@
+//! One story.
+
+use super::node::Node;
+use super::site::{OFFER_LIFE, Site};
+use super::{Dice, Runs};
+use crate::nodes;
+use crate::plan::host::NodeView;
+use crate::state::host::Stage;
+use crate::state::unit::Phase;
+use crate::state::{HostRecord, JobRecord, runs};
+use std::collections::BTreeMap;
+use xos_api::node::Capacity;
+use xos_api::node::units::EnvelopeId;
+use xos_base::{JobId, Millis, NodeId};
+
+const STEPS: u64 = 400;
+/// Enough for everything to come to rest when nothing is lost any more.
+const REST: u64 = 20_000;
+
+pub(super) struct World {
+    dice: Dice,
+    now: Millis,
+    sites: Vec<Site>,
+    nodes: BTreeMap<NodeId, Node>,
+    runs: Runs,
+    acknowledged: Vec<JobId>,
+    /// Offers that were sent, answer lost, and will arrive yet.
+    late: Vec<(usize, xos_api::aem::HostUnits)>,
+    /// Whether messages get lost and machines die.
+    rough: bool,
+}
+
+impl World {
+    pub(super) fn new(dice: Dice) -> World {
+        let names = ["rennes", "pisa"];
+        let mut sites = Vec::new();
+        let mut nodes = BTreeMap::new();
+        for name in names {
+            let mut site = Site::new(name.parse().unwrap());
+            site.share();
+            let vo = "demo.rennes".parse().unwrap();
+            let all = names.iter().map(|n| n.parse().unwrap()).collect();
+            site.owner.serving.insert(vo, all);
+            for label in ["n1", "n2"] {
+                let id = site.id.node(label).unwrap();
+                let node = Node { id: id.clone(), boot: 1, envelopes: BTreeMap::new() };
+                nodes.insert(id, node);
+            }
+            sites.push(site);
+        }
+        let (runs, acknowledged, late) = (Runs::new(), Vec::new(), Vec::new());
+        let now = Millis(100_000);
+        World { dice, now, sites, nodes, runs, acknowledged, late, rough: true }
+    }
+
+    pub(super) fn play(&mut self) {
+        for _ in 0..STEPS {
+            self.step();
+        }
+        self.rough = false;
+        for _ in 0..REST {
+            self.step();
+            if self.is_over() {
+                break;
+            }
+        }
+        self.check();
+    }
+
+    fn lost(&mut self) -> bool {
+        self.rough && self.dice.chance(15)
+    }
+
+    fn step(&mut self) {
+        self.now = Millis(self.now.0 + self.dice.below(5));
+        let s = self.dice.below(self.sites.len() as u64) as usize;
+        match self.dice.below(14) {
+            0 if self.rough => self.submit(s),
+            1 if self.rough && self.dice.chance(30) => self.cancel(s),
+            2 if self.rough && self.dice.chance(40) => {
+                let len = self.dice.below(50) as usize;
+                let cut = self.dice.chance(50).then_some(len);
+                self.sites[s].crash(cut, self.now);
+            }
+            3 if self.rough && self.dice.chance(30) => self.node_dies(),
+            4 => self.greet(s),
+            5 => self.offer(s),
+            6 => self.send(s),
+            7 | 8 => self.live(),
+            9 => self.report(),
+            10 => self.tell(s),
+            11 => self.cancelling(s),
+            12 => self.arrive(),
+            _ => self.sites[s].place(self.now),
+        }
+    }
+
+    fn submit(&mut self, s: usize) {
+        let retry = self.dice.below(3) as u16;
+        let (a, b) = (format!("0-{}", self.dice.below(9)), "0-1".to_owned());
+        let mut spec = crate::testing::spec(&[("first", &a, &[]), ("second", &b, &["first"])]);
+        spec.tasks[0].retry = retry;
+        spec.tasks[1].retry = retry;
+        let site = &mut self.sites[s];
+        let number = site.state.jobs.next();
+        if number > 1 && self.dice.chance(20) {
+            spec.after_jobs = vec![site.state.jobs.id(number - 1)];
+        }
+        site.put(JobRecord::Submitted {
+            job: number,
+            at: self.now,
+            spec: Box::new(spec),
+            member: Box::new(crate::testing::alice()),
+            proof: None,
+            watched: false,
+        });
+        site.put(JobRecord::Mandated { job: number, mandate: "m".into() });
+        self.acknowledged.push(site.state.jobs.id(number));
+    }
+
+    fn cancel(&mut self, s: usize) {
+        let site = &mut self.sites[s];
+        let open: Vec<u64> =
+            site.state.jobs.iter().filter(|j| !j.state.is_final()).map(|j| j.number).collect();
+        if !open.is_empty() {
+            let job = open[self.dice.below(open.len() as u64) as usize];
+            let units = None;
+            site.put(JobRecord::Cancelled { job, at: self.now, units, by: "alice".into() });
+        }
+    }
+
+    fn node_dies(&mut self) {
+        let n = self.dice.below(self.nodes.len() as u64) as usize;
+        let id = self.nodes.keys().nth(n).unwrap().clone();
+        let site = self.sites.iter_mut().find(|s| s.id == id.site()).unwrap();
+        site.host.nodes.remove(&id);
+        match self.dice.below(3) {
+            0 => self.nodes.get_mut(&id).unwrap().reboot(&mut self.dice, self.now),
+            1 => site.give_up(&id, self.now),
+            // Only its xosd was restarted, or the network was away.
+            _ => {}
+        }
+    }
+
+    /// Nodes that are not known say hello.
+    fn greet(&mut self, s: usize) {
+        let site = &mut self.sites[s];
+        let own = site.id.clone();
+        for (id, node) in self.nodes.iter_mut().filter(|(id, _)| id.site() == own) {
+            if site.host.nodes.contains_key(id) {
+                continue;
+            }
+            let has = node.list();
+            let g = nodes::greet(&site.state.hosted, id, &has, self.now);
+            for r in g.records {
+                site.put(r);
+            }
+            for e in g.end {
+                node.envelopes.remove(&e);
+            }
+            for e in g.still {
+                node.kill(&e, None, self.now);
+            }
+            let capacity =
+                Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() };
+            let view = NodeView { capacity, key: String::new(), boot: Some(has.boot) };
+            site.host.nodes.insert(id.clone(), view);
+        }
+    }
+
+    fn offer(&mut self, s: usize) {
+        let Some((to, request)) = self.sites[s].next_offer(self.now) else { return };
+        let key = (request.job.number, to.clone());
+        let other = self.sites.iter().position(|x| x.id == to).unwrap();
+        if self.lost() {
+            // The answer is lost, or the whole request is late.
+            let until = Millis(self.now.0 + OFFER_LIFE + 1);
+            self.sites[s].doubts.insert(key, until);
+            if self.dice.chance(50) {
+                self.sites[other].hosts(&request, self.now);
+            } else {
+                self.late.push((other, request));
+            }
+            return;
+        }
+        let reply = self.sites[other].hosts(&request, self.now);
+        let doubt = self.sites[s].doubts.get(&key).is_some_and(|t| *t > self.now);
+        if reply.refusal.is_some() && doubt {
+            return;
+        }
+        self.sites[s].doubts.remove(&key);
+        self.sites[s].answered(&request, &to, reply, self.now);
+    }
+
+    fn arrive(&mut self) {
+        if !self.late.is_empty() {
+            let n = self.dice.below(self.late.len() as u64) as usize;
+            let (site, request) = self.late.remove(n);
+            self.sites[site].hosts(&request, self.now);
+        }
+    }
+
+    fn send(&mut self, s: usize) {
+        for (node, request) in self.sites[s].sends() {
+            if self.lost() {
+                continue;
+            }
+            self.nodes.get_mut(&node).unwrap().start(&request);
+            if self.lost() {
+                continue;
+            }
+            let EnvelopeId { job, serial } = request.envelope;
+            let units = runs::pack(request.units.iter().map(|u| u.unit));
+            self.sites[s].put(HostRecord::Held { job, serial, units });
+        }
+    }
+
+    fn live(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.live(&mut self.dice, self.now, &mut self.runs);
+        }
+    }
+
+    fn report(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        for id in ids {
+            let site = self.sites.iter_mut().find(|s| s.id == id.site()).unwrap();
+            if !site.host.nodes.contains_key(&id) {
+                continue;
+            }
+            let Some(r) = self.nodes[&id].report(&mut self.dice) else { continue };
+            let ack = site.reported(&id, &r, self.now);
+            if !self.lost() {
+                self.nodes.get_mut(&id).unwrap().acknowledged(&r.envelope, ack);
+            }
+        }
+    }
+
+    /// A host tells an owner.
+    fn tell(&mut self, owner: usize) {
+        for host in 0..self.sites.len() {
+            if host == owner {
+                continue;
+            }
+            let (from, to) = (self.sites[host].id.clone(), self.sites[owner].id.clone());
+            let room = crate::plan::host::capacity(
+                &self.sites[host].state.hosted,
+                &self.sites[host].host,
+                &[],
+            );
+            let view = self.sites[owner].owner.sites.entry(from.clone()).or_default();
+            view.capacity = room;
+            view.connected = true;
+            let after = self.sites[owner].state.jobs.seen(&from);
+            let reports: Vec<_> =
+                self.sites[host].state.hosted.reports(&to, after).take(3).cloned().collect();
+            for r in reports {
+                if self.lost() {
+                    continue;
+                }
+                let report = (r.seq, r.job, r.attempt, r.events);
+                self.sites[owner].heard(&from, report, self.now);
+            }
+            let seq = self.sites[owner].state.jobs.seen(&from);
+            if !self.lost() {
+                self.sites[host].put(HostRecord::Acknowledged { owner: to, seq });
+            }
+        }
+    }
+
+    /// What is cancelled reaches hosts, and their nodes.
+    fn cancelling(&mut self, s: usize) {
+        let mut wanted: BTreeMap<(JobId, u16), Vec<u32>> = BTreeMap::new();
+        for j in self.sites[s].state.jobs.iter() {
+            for (i, u) in j.units.iter().enumerate() {
+                if let (true, Some(site)) = (u.cancel, u.phase.site()) {
+                    let job = self.sites[s].state.jobs.id(j.number);
+                    wanted.entry((job, site)).or_default().push(i as u32);
+                }
+            }
+        }
+        for ((job, site), units) in wanted {
+            let name = self.sites[s].state.jobs.site_name(site).unwrap().clone();
+            let host = self.sites.iter().position(|x| x.id == name).unwrap();
+            if !self.lost() {
+                let units = Some(runs::pack(units));
+                self.sites[host].put(HostRecord::Cancelled { job, at: self.now, units });
+            }
+        }
+        let mut kills = Vec::new();
+        for p in self.sites[s].state.hosted.active() {
+            for (unit, h) in &p.units {
+                if let (true, Stage::Sent { serial } | Stage::Running { serial, .. }) =
+                    (h.cancel, h.stage)
+                {
+                    let id = EnvelopeId { job: p.job.clone(), serial };
+                    kills.push((p.envelopes[&serial].node.clone(), id, *unit));
+                }
+            }
+        }
+        for (node, id, unit) in kills {
+            if self.sites[s].host.nodes.contains_key(&node) && !self.lost() {
+                self.nodes.get_mut(&node).unwrap().kill(&id, Some(&[unit]), self.now);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.late.is_empty()
+            && self.nodes.values().all(Node::is_quiet)
+            && self.sites.iter().all(|s| s.state.jobs.iter().all(|j| j.state.is_final()))
+    }
+
+    fn check(&self) {
+        for id in &self.acknowledged {
+            let site = self.sites.iter().find(|s| s.id == id.site).unwrap();
+            let job = site.state.jobs.find(id).unwrap_or_else(|| panic!("{id} is gone"));
+            assert!(job.state.is_final(), "{id} hangs: {:?} {:?}", job.tally, job.reasons);
+            let counts = job.tally.counts();
+            assert_eq!(counts.total(), job.units.len() as u32, "{id}: counts do not add up");
+            for (i, u) in job.units.iter().enumerate() {
+                let retry = job.spec.tasks[job.task_of(i as u32)].retry;
+                assert!(u.attempt <= retry, "{id}:{i} ran again without leave");
+                let key = (id.to_string(), i as u32, u.attempt);
+                let ran = self.runs.get(&key).copied().unwrap_or(0);
+                match &u.phase {
+                    Phase::Done { .. } => assert_eq!(ran, 1, "{id}:{i} is done"),
+                    Phase::Refused { .. } => panic!("{id}:{i} was refused"),
+                    _ => {}
+                }
+            }
+        }
+        for ((job, unit, attempt), n) in &self.runs {
+            assert_eq!(*n, 1, "{job}:{unit} attempt {attempt} ran {n} times");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A core: the state as its journal gives it, and what it forgets when it is killed.
+
+use crate::plan;
+use crate::state::record::{Decision, HostRecord, JobRecord, Record};
+use crate::state::unit::Phase;
+use crate::state::{State, runs};
+use std::collections::BTreeMap;
+use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom, TaskSpec};
+use xos_api::node::units::{EnvelopeId, EventsAck, Room, StartUnits, UnitEvents, UnitOrder};
+use xos_base::{JobId, Millis, NodeId, SiteId};
+
+pub(super) struct Site {
+    pub(super) id: SiteId,
+    log: Vec<Vec<u8>>,
+    pub(super) state: State,
+    pub(super) owner: plan::owner::Facts,
+    pub(super) host: plan::host::Facts,
+    /// Offers that may have arrived without an answer, until when.
+    pub(super) doubts: BTreeMap<(u64, SiteId), Millis>,
+}
+
+pub(super) const OFFER_LIFE: u64 = 30;
+
+impl Site {
+    pub(super) fn new(id: SiteId) -> Site {
+        let state = State::new(id.clone());
+        let (owner, host) = Default::default();
+        Site { id, log: Vec::new(), state, owner, host, doubts: BTreeMap::new() }
+    }
+
+    pub(super) fn put(&mut self, r: impl Into<Record>) {
+        let r = r.into();
+        self.log.push(r.to_bytes().unwrap());
+        self.state.apply(&r);
+    }
+
+    /// Killed, started again: only the journal is left. Now and then over a snapshot.
+    pub(super) fn crash(&mut self, cut: Option<usize>, now: Millis) {
+        let mut state = State::new(self.id.clone());
+        for (i, bytes) in self.log.iter().enumerate() {
+            if cut == Some(i) {
+                let bytes = state.to_snapshot().unwrap();
+                state = State::from_snapshot(&self.id, &bytes).unwrap();
+            }
+            state.apply(&Record::from_bytes(bytes).unwrap());
+        }
+        assert_eq!(state, self.state, "the journal gives another state");
+        self.state = state;
+        self.host.nodes.clear();
+        for v in self.owner.sites.values_mut() {
+            v.connected = false;
+        }
+        self.doubts.clear();
+        for job in self.state.jobs.iter() {
+            for u in &job.units {
+                if let Phase::Offered { at } = &u.phase {
+                    let site = self.state.jobs.site_name(at.site).unwrap().clone();
+                    let until = Millis(now.0 + OFFER_LIFE + 1);
+                    self.doubts.insert((job.number, site), until);
+                }
+            }
+        }
+    }
+
+    /// Chooses, as the service does after each change.
+    pub(super) fn place(&mut self, now: Millis) {
+        let own = plan::host::capacity(&self.state.hosted, &self.host, &[]);
+        let view = self.owner.sites.entry(self.id.clone()).or_default();
+        view.connected = true;
+        view.capacity = own;
+        for r in plan::owner::plan(&self.state.jobs, &self.owner, now) {
+            let own = match &r {
+                JobRecord::Offered { job, task, site, units, attempt } if *site == self.id => {
+                    Some((*job, *task, units.clone(), *attempt))
+                }
+                _ => None,
+            };
+            self.put(r);
+            if let Some((job, task, units, attempt)) = own {
+                let offer = self.offer_of(job, task, units, attempt, now);
+                let reply = self.hosts(&offer, now);
+                self.answered(&offer, &self.id.clone(), reply, now);
+            }
+        }
+        for r in plan::host::plan(&self.state.hosted, &self.host, now) {
+            self.put(r);
+        }
+    }
+
+    fn offer_of(
+        &self,
+        job: u64,
+        task: u16,
+        units: Vec<xos_api::aem::UnitRun>,
+        attempt: u16,
+        now: Millis,
+    ) -> HostUnits {
+        let j = self.state.jobs.job(job).unwrap();
+        HostUnits {
+            job: self.state.jobs.id(job),
+            vo: j.spec.vo.clone(),
+            mandate: "m".into(),
+            task,
+            task_first: j.tasks[usize::from(task)].first,
+            spec: j.spec.tasks[usize::from(task)].clone(),
+            units,
+            attempt,
+            until: Millis(now.0 + OFFER_LIFE),
+            want_output: false,
+        }
+    }
+
+    /// What some other site is being asked.
+    pub(super) fn next_offer(&self, now: Millis) -> Option<(SiteId, HostUnits)> {
+        for j in self.state.jobs.iter() {
+            for (i, u) in j.units.iter().enumerate() {
+                let Phase::Offered { at } = &u.phase else { continue };
+                let task = j.task_of(i as u32);
+                let like = |n: &u32| {
+                    let x = &j.units[*n as usize];
+                    x.attempt == u.attempt
+                        && matches!(&x.phase, Phase::Offered { at: p } if p.site == at.site)
+                };
+                let units = runs::pack(j.units_of(task).filter(like));
+                let site = self.state.jobs.site_name(at.site).unwrap().clone();
+                return Some((site, self.offer_of(j.number, task as u16, units, u.attempt, now)));
+            }
+        }
+        None
+    }
+
+    /// This site is asked.
+    pub(super) fn hosts(&mut self, r: &HostUnits, now: Millis) -> HostReply {
+        if now > r.until {
+            let refusal = Refusal { rule: "late".into(), text: String::new(), later: true };
+            return HostReply { accepted: vec![], refusal: Some(refusal) };
+        }
+        let known = |s: &State, u: u32, least: u16| {
+            let p = s.hosted.placement(&r.job);
+            p.and_then(|p| p.units.get(&u)).is_some_and(|h| h.attempt >= least)
+        };
+        if !runs::unpack(&r.units).all(|u| known(&self.state, u, r.attempt)) {
+            self.put(HostRecord::Took {
+                job: r.job.clone(),
+                at: now,
+                vo: r.vo.clone(),
+                member: Box::new(crate::testing::alice()),
+                mandate: "m".into(),
+                task: r.task,
+                task_first: r.task_first,
+                spec: Box::new(r.spec.clone()),
+                units: r.units.clone(),
+                attempt: r.attempt,
+                want_output: false,
+            });
+        }
+        let p = self.state.hosted.placement(&r.job).unwrap();
+        let here = |u: &u32| p.units.get(u).is_some_and(|h| h.attempt == r.attempt);
+        let accepted = runs::pack(runs::unpack(&r.units).filter(here));
+        HostReply { accepted, refusal: None }
+    }
+
+    pub(super) fn answered(&mut self, o: &HostUnits, site: &SiteId, r: HostReply, now: Millis) {
+        let taken: Vec<u32> = runs::unpack(&r.accepted).collect();
+        let rest = runs::pack(runs::unpack(&o.units).filter(|u| !taken.contains(u)));
+        let (job, attempt) = (o.job.number, o.attempt);
+        if !taken.is_empty() {
+            let (site, units) = (site.clone(), runs::pack(taken));
+            self.put(JobRecord::Accepted { job, site, units, attempt });
+        }
+        if !rest.is_empty() {
+            let refusal = r.refusal.unwrap_or_else(|| Refusal {
+                rule: "site".into(),
+                text: String::new(),
+                later: true,
+            });
+            let (site, units, at) = (site.clone(), rest, now);
+            self.put(JobRecord::Returned { job, site, units, attempt, at, refusal });
+        }
+    }
+
+    /// Everything that is to be sent to nodes that are ready.
+    pub(super) fn sends(&self) -> Vec<(NodeId, StartUnits)> {
+        let mut out = Vec::new();
+        for p in self.state.hosted.active() {
+            for (serial, e) in p.envelopes.iter().filter(|(_, e)| !e.unconfirmed.is_empty()) {
+                let order = |u: &u32| UnitOrder { unit: *u, index: 0, attempt: p.units[u].attempt };
+                let request = StartUnits {
+                    envelope: EnvelopeId { job: p.job.clone(), serial: *serial },
+                    vo: p.vo.clone(),
+                    site: self.id.clone(),
+                    ticket: String::new(),
+                    room: Room { slots: e.slots, cpu_milli: 0, memory_bytes: 0 },
+                    task: TaskSpec::default(),
+                    units: e.unconfirmed.iter().map(order).collect(),
+                    want_output: false,
+                };
+                if self.host.nodes.get(&e.node).is_some_and(|n| n.boot.is_some()) {
+                    out.push((e.node.clone(), request));
+                }
+            }
+        }
+        out
+    }
+
+    pub(super) fn reported(&mut self, node: &NodeId, r: &UnitEvents, now: Millis) -> EventsAck {
+        let EnvelopeId { job, serial } = &r.envelope;
+        let stored = |s: &State| {
+            let e = s.hosted.placement(job)?.envelopes.get(serial)?;
+            (e.node == *node).then_some(e.stored)
+        };
+        if stored(&self.state).is_none() {
+            return EventsAck { stored: 0, unknown: true };
+        }
+        let (after, events) = (r.after, r.events.clone());
+        self.put(HostRecord::Happened {
+            job: job.clone(),
+            serial: *serial,
+            after,
+            at: now,
+            events,
+        });
+        EventsAck { stored: stored(&self.state).unwrap(), unknown: false }
+    }
+
+    pub(super) fn heard(
+        &mut self,
+        from: &SiteId,
+        (seq, job, attempt, events): (u64, JobId, u16, Vec<HostedEvent>),
+        now: Millis,
+    ) {
+        if seq == self.state.jobs.seen(from) + 1 {
+            let (site, job, at) = (from.clone(), job.number, now);
+            self.put(JobRecord::Happened { site, seq, job, attempt, at, events });
+        }
+    }
+
+    pub(super) fn share(&mut self) {
+        let vo: xos_base::VoId = "demo.rennes".parse().unwrap();
+        let room = ShareRoom { vo: vo.clone(), cpu_milli: 100_000, memory_bytes: u64::MAX / 2 };
+        self.host.shares.insert(vo, room);
+    }
+
+    /// Units of a node that stays away are given up.
+    pub(super) fn give_up(&mut self, node: &NodeId, now: Millis) {
+        let mut lost = Vec::new();
+        for p in self.state.hosted.active() {
+            for e in p.envelopes.values().filter(|e| e.node == *node && !e.open.is_empty()) {
+                lost.push((p.job.clone(), runs::pack(e.open.iter().copied())));
+            }
+        }
+        for (job, units) in lost {
+            let what = Decision::Lost { reason: "silent".into() };
+            self.put(HostRecord::Decided { job, at: now, units, what });
+        }
+    }
+}
