@@ -103,7 +103,10 @@ fn crates_use_what_the_table_allows() {
         for used in &member.uses {
             let folder = &members[used].folder;
             if !may.contains(folder) {
-                wrong.push(format!("{} uses {folder}, which the table does not allow", member.folder));
+                wrong.push(format!(
+                    "{} uses {folder}, which the table does not allow",
+                    member.folder
+                ));
             }
         }
     }
@@ -174,7 +177,10 @@ fn tests_named_in_the_documents_are_there() {
             let Some((file, test)) = quoted.split_once(".rs::") else { continue };
             named += 1;
             let file = format!("{file}.rs");
-            assert!(read(&file).contains(&format!("fn {test}(")), "{page}: no test {test} in {file}");
+            assert!(
+                read(&file).contains(&format!("fn {test}(")),
+                "{page}: no test {test} in {file}"
+            );
         }
     }
     assert!(named > 0, "docs/security.md names no test");
@@ -183,8 +189,13 @@ fn tests_named_in_the_documents_are_there() {
 /// The pages whose commands people copy.
 const PAGES: [&str; 3] = ["README.md", "docs/user.md", "docs/site-admin.md"];
 /// Short names of the tool, and what they stand for.
-const SHORT: [(&str, &str); 5] =
-    [("xsub", "submit"), ("xps", "list"), ("xwait", "wait"), ("xkill", "cancel"), ("xout", "output")];
+const SHORT: [(&str, &str); 5] = [
+    ("xsub", "submit"),
+    ("xps", "list"),
+    ("xwait", "wait"),
+    ("xkill", "cancel"),
+    ("xout", "output"),
+];
 
 /// The words of a line as a shell makes them, up to a comment, pipe, redirection or further command.
 fn words(line: &str) -> Vec<String> {

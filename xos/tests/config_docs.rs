@@ -80,12 +80,12 @@ fn root() -> PathBuf {
 fn keys(file: &str, name: &str) -> Vec<Key> {
     let text = std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
     let head = format!("\npub struct {name} {{\n");
-    let (before, body) = text.split_once(&head).unwrap_or_else(|| panic!("{file}: no struct {name}"));
+    let (before, body) =
+        text.split_once(&head).unwrap_or_else(|| panic!("{file}: no struct {name}"));
     let body = body.split("\n}").next().unwrap();
     // Attributes and comments directly above the struct.
     let above = before.rsplit("\n\n").next().unwrap();
-    let all_default =
-        above.lines().any(|l| l.starts_with("#[serde(") && l.contains("default"));
+    let all_default = above.lines().any(|l| l.starts_with("#[serde(") && l.contains("default"));
     let (mut doc, mut optional, mut found) = (String::new(), all_default, Vec::new());
     for line in body.lines().map(str::trim) {
         if let Some(comment) = line.strip_prefix("///") {
@@ -189,7 +189,10 @@ fn the_reference_is_that_of_the_sources() {
         std::fs::write(&path, &want).unwrap();
     }
     let is = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(is, want, "docs/config.md is old; if the change is meant: XOS_BLESS=1 cargo nextest run");
+    assert_eq!(
+        is, want,
+        "docs/config.md is old; if the change is meant: XOS_BLESS=1 cargo nextest run"
+    );
 }
 
 /// An example that is refused is worse than none.

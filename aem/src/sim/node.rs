@@ -7,7 +7,7 @@ use xos_api::node::units::{
     EnvelopeId, EnvelopeStatus, Envelopes, EventsAck, StartUnits, UnitChange, UnitEvent,
     UnitEvents, UnitOrder,
 };
-use xos_base::{Millis, NodeId};
+use xos_base::Millis;
 
 #[derive(Default)]
 pub(super) struct Envelope {
@@ -20,7 +20,6 @@ pub(super) struct Envelope {
 }
 
 pub(super) struct Node {
-    pub(super) id: NodeId,
     pub(super) boot: u32,
     pub(super) envelopes: BTreeMap<EnvelopeId, Envelope>,
 }

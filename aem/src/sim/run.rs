@@ -43,7 +43,7 @@ impl World {
             site.owner.serving.insert(vo, all);
             for label in ["n1", "n2"] {
                 let id = site.id.node(label).unwrap();
-                let node = Node { id: id.clone(), boot: 1, envelopes: BTreeMap::new() };
+                let node = Node { boot: 1, envelopes: BTreeMap::new() };
                 nodes.insert(id, node);
             }
             sites.push(site);

@@ -25,8 +25,22 @@ impl JobTable {
             self.settle_job(number, at, touched);
             let after = self.jobs.get(&number).map(|j| j.state.is_final());
             if before == Some(false) && after == Some(true) {
+                self.unlink(number);
                 // Only older jobs are waited for, so this ends.
                 todo.extend(self.dependents.remove(&number).unwrap_or_default());
+            }
+        }
+    }
+
+    /// An ended job waits for nothing any more.
+    fn unlink(&mut self, number: u64) {
+        let Some(job) = self.jobs.get(&number) else { return };
+        for before in &job.spec.after_jobs {
+            if let Some(set) = self.dependents.get_mut(&before.number) {
+                set.remove(&number);
+                if set.is_empty() {
+                    self.dependents.remove(&before.number);
+                }
             }
         }
     }

@@ -36,8 +36,8 @@ fn preview() {
         let console = Console::start(Config { title: Some("Université de Rennes".into()) }, deps).unwrap();
         let http = Shared { router, verifier: verifier.clone(), runtime: tokio::runtime::Handle::current(), pages: Some(console.pages()) };
         let services = Services { http, verifier, nodes: Nodes::new(site), files: None };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:17443").await.unwrap();
-        let stop = tokio_util_stop();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        std::fs::write("/tmp/pw/port", listener.local_addr().unwrap().port().to_string()).unwrap(); let stop = tokio_util_stop();
         let grow = fake.clone();
         tokio::spawn(async move { loop { tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             grow.output.lock().unwrap().extend_from_slice(b"\nmore output"); } });
