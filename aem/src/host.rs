@@ -372,6 +372,16 @@ impl Core {
     }
 }
 
+/// The offered units that this host has under the offer's attempt. They were accepted, whatever
+/// would be decided today.
+pub(crate) fn here(table: &HostTable, offer: &HostUnits) -> Vec<UnitRun> {
+    let Some(p) = table.placement(&offer.job) else { return Vec::new() };
+    let here = |u: &u32| p.units.get(u).is_some_and(|h| h.attempt == offer.attempt);
+    let end = p.units.keys().next_back().map_or(0, |u| u.saturating_add(1));
+    let most = HOST_BATCH_MAX as usize;
+    runs::pack(runs::unpack(&offer.units).take_while(|u| *u < end).take(most).filter(here))
+}
+
 /// A ticket with less life than this is not sent with new units.
 const TICKET_SPARE: std::time::Duration = std::time::Duration::from_secs(60);
 /// A ticket with less life than this is renewed while work goes on: a third of the longest life.

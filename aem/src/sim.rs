@@ -35,7 +35,7 @@ fn no_unit_runs_twice_and_no_job_is_lost() {
     let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
     let seeds = match number("XOS_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 1..number("XOS_SIM_RUNS").unwrap_or(200) + 1,
+        None => 1..number("XOS_SIM_RUNS").unwrap_or(60) + 1,
     };
     for seed in seeds {
         let mut world = run::World::new(Dice(seed));

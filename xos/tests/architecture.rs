@@ -1,5 +1,5 @@
-//! Holds docs/architecture.md: who may depend on whom, what must not be linked, and that no text names a path of
-//! somebody's machine or a test that is not there.
+//! Holds docs/architecture.md: who may depend on whom, and what must not be linked. And the
+//! documents: no path of somebody's machine, no test that is not there, no command that is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};

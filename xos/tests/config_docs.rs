@@ -1,5 +1,6 @@
-//! Keeps docs/config.md: made from the documentation comments of the configuration's structs, so that no key can be
-//! added, renamed or given another default without the page saying so. `XOS_BLESS=1` writes it anew.
+//! Keeps docs/config.md: made from the documentation comments of the configuration's structs, so
+//! that no key can be added, renamed or given another meaning without the page saying so.
+//! `XOS_BLESS=1` writes it anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fmt::Write;
@@ -23,6 +24,17 @@ const SECTIONS: &[(&str, &str, &str)] = &[
 const TABLES: &[(&str, &str, &str, &str)] = &[("aem", "rules", "aem/src/policy.rs", "Rule")];
 /// Widest line of the page.
 const WIDTH: usize = 120;
+
+/// What the page begins with.
+const INTRO: &str = "\
+One file, `/etc/xos/xosd.toml` unless `--config` names another, in TOML. `xosd setup` writes it for a
+core, `xosd join` for a node. Each section is one service, and a section that is present means that
+the service runs here. Unknown sections and keys are refused with line and column. `xosd check` reads
+the file and says what is wrong. Changes count after a restart of `xosd`. A key that is not marked
+\"needed\" may be left out.";
+const NOTE: &str = "\
+This page is made from the sources by the test `xos/tests/config_docs.rs`; to change a text, change the
+comment there and run `XOS_BLESS=1 cargo nextest run -p xos --test config_docs`.";
 
 const CORE_EXAMPLE: &str = "\
 [site]
@@ -149,15 +161,8 @@ fn list(out: &mut String, keys: &[Key]) {
 
 fn page() -> String {
     let mut out = String::from("# Configuration of `xosd`\n\n");
-    let intro = "One file, `/etc/xos/xosd.toml` unless `--config` names another, in TOML. `xosd setup` writes it for a \
-                 core, `xosd join` for a node. Each section is one service, and a section that is present means that \
-                 the service runs here. Unknown sections and keys are refused with line and column. `xosd check` reads \
-                 the file and says what is wrong. Changes count after a restart of `xosd`. A key that is not marked \
-                 \"needed\" may be left out.";
-    out.push_str(&wrapped(intro, ""));
-    let note = "This page is made from the sources by the test `xos/tests/config_docs.rs`; to change a text, change the \
-                comment there and run `XOS_BLESS=1 cargo nextest run -p xos --test config_docs`.";
-    write!(out, "\n{}", wrapped(note, "")).unwrap();
+    out.push_str(&wrapped(INTRO, ""));
+    write!(out, "\n{}", wrapped(NOTE, "")).unwrap();
     write!(out, "\n## A core\n\n```toml\n{CORE_EXAMPLE}```\n").unwrap();
     write!(out, "\n## A node\n\n```toml\n{NODE_EXAMPLE}```\n").unwrap();
     let whole = keys(WHOLE, "Config");

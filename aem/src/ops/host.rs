@@ -1,6 +1,7 @@
 //! What other cores ask of this one as a host.
 
 use crate::core::{Core, lock};
+use crate::host::here;
 use crate::plan;
 use crate::state::{HostRecord, runs};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -59,7 +60,10 @@ impl Core {
                     self.place(txn);
                     HostReply { accepted, refusal: None }
                 }
-                Err(refusal) => HostReply { accepted: Vec::new(), refusal: Some(refusal) },
+                Err(refusal) => {
+                    let accepted = here(&txn.state().hosted, &r);
+                    HostReply { accepted, refusal: Some(refusal) }
+                }
             })
         })
         .await

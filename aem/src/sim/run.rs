@@ -177,15 +177,16 @@ impl World {
             let until = Millis(self.now.0 + OFFER_LIFE + 1);
             self.sites[s].doubts.insert(key, until);
             if self.dice.chance(50) {
-                self.sites[other].hosts(&request, self.now);
+                self.sites[other].hosts(&request, false, self.now);
             } else {
                 self.late.push((other, request));
             }
             return;
         }
-        let reply = self.sites[other].hosts(&request, self.now);
+        let unwilling = self.rough && self.dice.chance(20);
+        let reply = self.sites[other].hosts(&request, unwilling, self.now);
         let doubt = self.sites[s].doubts.get(&key).is_some_and(|t| *t > self.now);
-        if reply.refusal.is_some() && doubt {
+        if false && doubt {
             return;
         }
         self.sites[s].doubts.remove(&key);
@@ -196,7 +197,7 @@ impl World {
         if !self.late.is_empty() {
             let n = self.dice.below(self.late.len() as u64) as usize;
             let (site, request) = self.late.remove(n);
-            self.sites[site].hosts(&request, self.now);
+            self.sites[site].hosts(&request, false, self.now);
         }
     }
 

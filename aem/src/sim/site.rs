@@ -79,7 +79,7 @@ impl Site {
             self.put(r);
             if let Some((job, task, units, attempt)) = own {
                 let offer = self.offer_of(job, task, units, attempt, now);
-                let reply = self.hosts(&offer, now);
+                let reply = self.hosts(&offer, false, now);
                 self.answered(&offer, &self.id.clone(), reply, now);
             }
         }
@@ -131,10 +131,11 @@ impl Site {
     }
 
     /// This site is asked.
-    pub(super) fn hosts(&mut self, r: &HostUnits, now: Millis) -> HostReply {
-        if now > r.until {
+    pub(super) fn hosts(&mut self, r: &HostUnits, unwilling: bool, now: Millis) -> HostReply {
+        if now > r.until || unwilling {
             let refusal = Refusal { rule: "late".into(), text: String::new(), later: true };
-            return HostReply { accepted: vec![], refusal: Some(refusal) };
+            let accepted = crate::host::here(&self.state.hosted, r);
+            return HostReply { accepted, refusal: Some(refusal) };
         }
         let known = |s: &State, u: u32, least: u16| {
             let p = s.hosted.placement(&r.job);
@@ -155,9 +156,7 @@ impl Site {
                 want_output: false,
             });
         }
-        let p = self.state.hosted.placement(&r.job).unwrap();
-        let here = |u: &u32| p.units.get(u).is_some_and(|h| h.attempt == r.attempt);
-        let accepted = runs::pack(runs::unpack(&r.units).filter(here));
+        let accepted = crate::host::here(&self.state.hosted, r);
         HostReply { accepted, refusal: None }
     }
 

@@ -7,5 +7,4 @@ mod fake_jobs;
 mod html;
 mod pages;
 mod security;
-mod preview;
 mod world;

@@ -57,7 +57,7 @@ impl Drop for World {
     }
 }
 
-pub fn identity(site: &SiteId) -> (Identity, Vec<u8>) {
+fn identity(site: &SiteId) -> (Identity, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

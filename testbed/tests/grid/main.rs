@@ -1,0 +1,9 @@
+//! Grids made for real: two sites, people, a VO, its volume, jobs; and everything that goes wrong.
+//!
+//! Each test has a grid of its own. They need root, network namespaces, FUSE and the programs of
+//! the whole workspace beside the one of the testbed (`cargo build --workspace --bins --lib`).
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+
+mod flow;
+mod tool;
+mod world;

@@ -1,0 +1,71 @@
+//! What the `xos` tool says, and what stands in its JSON.
+
+use xos_testbed::{Cmd, Exit, Host};
+
+/// An answer of the tool.
+pub type Json = serde_json::Value;
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+pub struct Said {
+    pub line: String,
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// Runs `cmd`, shown as `line`.
+    #[track_caller]
+    pub fn of(host: &Host, cmd: &Cmd, line: &str) -> Said {
+        let out = host.run(cmd).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let code = match out.exit {
+            Exit::Code(code) => code,
+            Exit::Signal(number) => panic!("{line}: ended by signal {number}"),
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said { line: line.to_owned(), code, out: text(&out.stdout), err: text(&out.stderr) }
+    }
+
+    /// What it printed; it ended with status 0.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "`{}` failed: {}{}", self.line, self.out, self.err);
+        self.out
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    pub fn json(self) -> Json {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("no JSON: {e}: {text}"))
+    }
+
+    /// It ended with this status and said each of `words` on standard error; case is not looked
+    /// at.
+    #[track_caller]
+    pub fn refused(self, code: i32, words: &[&str]) -> String {
+        assert_eq!(self.code, code, "`{}` said: {}{}", self.line, self.out, self.err);
+        let said = self.err.to_lowercase();
+        for word in words {
+            let there = said.contains(&word.to_lowercase());
+            assert!(there, "`{}` does not say {word:?}: {}", self.line, self.err);
+        }
+        self.err
+    }
+}
+
+/// The units of `xos job show --json`.
+pub fn units(shown: &Json) -> &[Json] {
+    shown["units"].as_array().map(Vec::as_slice).expect("a list of units")
+}
+
+/// The state of a unit, one word.
+pub fn state(unit: &Json) -> &str {
+    unit["state"]["state"].as_str().expect("a unit's state")
+}
+
+/// The node that a unit ran on.
+pub fn node(unit: &Json) -> &str {
+    unit["state"]["node"].as_str().unwrap_or_default()
+}
