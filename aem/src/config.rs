@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The folder of the job journal. Default `/var/lib/xos/aem`.
+    /// The folder of the job journal. Default: `aem` in the state folder.
     pub dir: PathBuf,
     /// How long an ended job is kept with its output, in seconds. Default 604800 (a week).
     pub keep_ended_s: u64,

@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
-use xos_base::Error;
+use xos_base::{Error, Millis};
 
 /// A certificate chain with its private key, ready for TLS.
 #[derive(Clone)]
@@ -57,6 +57,18 @@ impl Identity {
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
         self.key.clone()
     }
+}
+
+/// From when and until when a certificate is valid.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] when the bytes are no certificate.
+pub fn validity(cert: &CertificateDer<'_>) -> Result<(Millis, Millis), Error> {
+    let (_, cert) =
+        X509Certificate::from_der(cert).map_err(|_| Error::invalid("not an X.509 certificate"))?;
+    let at = |t: i64| Millis::from_secs(u64::try_from(t).unwrap_or(0));
+    let validity = cert.validity();
+    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }
 
 /// SHA-256 over a certificate's SubjectPublicKeyInfo, lower-case hex: what tickets name a node's

@@ -21,9 +21,8 @@ type Raw = Arc<dyn Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> +
 type Typed<R> = Arc<
     dyn Fn(Caller, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync,
 >;
-type TypedPublic<R> = Arc<
-    dyn Fn(Peer, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync,
->;
+type TypedPublic<R> =
+    Arc<dyn Fn(Peer, R) -> BoxFuture<'static, Result<<R as Request>::Reply, Error>> + Send + Sync>;
 type TypedStream<S> =
     Arc<dyn Fn(Caller, S) -> BoxFuture<'static, Result<ItemStream<S>, Error>> + Send + Sync>;
 

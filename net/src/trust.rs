@@ -91,7 +91,8 @@ impl Trust {
         Ok(())
     }
 
-    /// Rises whenever a site is trusted, has a new descriptor, or is trusted no longer.
+    /// Rises whenever a site is trusted, has a new descriptor, or is trusted no longer, and when a
+    /// key is refused.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -106,10 +107,13 @@ impl Trust {
 
     /// Refuses certificates of the key with this fingerprint ([`crate::identity::key_fingerprint`])
     /// from now on, whoever signed them: how a removed node loses its place before its
-    /// certificate expires. Open connections are asked again at their next request.
+    /// certificate expires. Open HTTP connections are asked again at their next request; control
+    /// streams are cut by [`crate::Nodes::drop_banned`].
     pub fn ban_key(&self, fingerprint: &str) {
         let mut banned = self.banned.write().unwrap_or_else(PoisonError::into_inner);
-        banned.insert(fingerprint.to_owned());
+        if banned.insert(fingerprint.to_owned()) {
+            self.changed.send_modify(|n| *n += 1);
+        }
     }
 
     /// Whether a key is refused.

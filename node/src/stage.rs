@@ -144,9 +144,7 @@ fn copy(from: &Path, to: &Path, mode: StageMode) -> Result<(), StageError> {
     };
     let mut target = match options.open(to) {
         Ok(f) => f,
-        Err(e)
-            if e.kind() == io::ErrorKind::AlreadyExists && mode == StageMode::DontOverwrite =>
-        {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && mode == StageMode::DontOverwrite => {
             return Ok(());
         }
         Err(e) => return Err(fail(e)),

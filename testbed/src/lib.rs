@@ -28,6 +28,7 @@
 //! then remove cgroups and files. Hosts are for our own tests: root in a host is not kept from
 //! harming the machine.
 
+pub mod bench;
 mod cgroup;
 mod command;
 mod config;

@@ -294,7 +294,7 @@ impl xos_net::Standing for Vom {
         let inner = &self.inner;
         let unknown = || {
             Error::denied(format!("site {} does not serve {}", inner.site, m.vo))
-                .hint("`xos vo sites` shows the sites that do")
+                .hint("`xos vo share list` shows the sites that do")
         };
         let live = inner.vos.one(&m.vo).ok_or_else(unknown)?;
         let state = live.read();

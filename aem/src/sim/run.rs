@@ -172,7 +172,7 @@ impl World {
         let Some((to, request)) = self.sites[s].next_offer(self.now) else { return };
         let key = (request.job.number, to.clone());
         let other = self.sites.iter().position(|x| x.id == to).unwrap();
-        if self.lost() {
+        if self.rough && self.dice.chance(40) {
             // The answer is lost, or the whole request is late.
             let until = Millis(self.now.0 + OFFER_LIFE + 1);
             self.sites[s].doubts.insert(key, until);
@@ -183,10 +183,10 @@ impl World {
             }
             return;
         }
-        let unwilling = self.rough && self.dice.chance(20);
+        let unwilling = self.rough && self.dice.chance(40);
         let reply = self.sites[other].hosts(&request, unwilling, self.now);
         let doubt = self.sites[s].doubts.get(&key).is_some_and(|t| *t > self.now);
-        if false && doubt {
+        if reply.refusal.is_some() && doubt {
             return;
         }
         self.sites[s].doubts.remove(&key);

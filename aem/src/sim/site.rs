@@ -19,7 +19,7 @@ pub(super) struct Site {
     pub(super) doubts: BTreeMap<(u64, SiteId), Millis>,
 }
 
-pub(super) const OFFER_LIFE: u64 = 30;
+pub(super) const OFFER_LIFE: u64 = 300;
 
 impl Site {
     pub(super) fn new(id: SiteId) -> Site {

@@ -21,7 +21,7 @@ const KEYS_MAX: usize = 8;
 
 fn join_refused() -> Error {
     Error::unauthenticated("the join token is not valid, was used, or has expired")
-        .hint("a site administrator makes a new one: `xos node add <name>`")
+        .hint("a site administrator makes a new one: `xos node token <name>`")
 }
 
 fn join_key(secret: &str) -> Result<xos_store::Key, Error> {

@@ -317,3 +317,23 @@ async fn a_foreign_node_gets_no_control_stream() {
     assert_eq!(e.kind, Kind::Denied, "{e}");
     assert!(core.nodes.connected().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_key_is_refused_is_cut_off_and_stays_out() {
+    let rennes = Site::new("rennes");
+    let core = Core::start(&rennes, &[], router()).await;
+    let identity = rennes.node("n1");
+    let key = xos_net::identity::key_fingerprint(&identity.chain()[0]).unwrap();
+    let clock = Arc::new(SystemClock);
+    let n1: xos_base::NodeId = "n1.rennes".parse().unwrap();
+    let dialer = Dialer::new(core.descriptor_trust(), IdentityCell::new(identity));
+    let link = NodeLink::new(n1.clone(), dialer, HashMap::new(), clock).unwrap();
+    let mut changes = core.nodes.changes();
+    let _control = link.connect(Arc::new(Router::new())).await.unwrap();
+    assert!(changes.recv().await.unwrap().connected);
+    core.trust.ban_key(&key);
+    core.nodes.drop_banned(&core.trust);
+    assert!(!changes.recv().await.unwrap().connected);
+    assert!(link.connect(Arc::new(Router::new())).await.is_err());
+    assert!(core.nodes.connected().is_empty());
+}

@@ -147,6 +147,15 @@ impl Core {
     }
 }
 
+impl Core {
+    /// What a machine that knows only this core trusts.
+    pub fn descriptor_trust(&self) -> Trust {
+        let trust = Trust::new();
+        trust.add(self.descriptor.clone()).unwrap();
+        trust
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         self.stop.cancel();

@@ -16,22 +16,8 @@ pub struct Config {
     /// Where homes of grid accounts are made. Default `/home/xos`.
     #[serde(default = "default_homes")]
     pub homes: PathBuf,
-    /// The account file that nss-xos reads. Default `/var/lib/xos/node/accounts`.
-    #[serde(default = "default_accounts")]
-    pub accounts: PathBuf,
-    /// Where volumes are mounted. Default `/xtreemfs`.
-    #[serde(default = "default_mounts")]
-    pub mounts: PathBuf,
 }
 
 fn default_homes() -> PathBuf {
     PathBuf::from("/home/xos")
-}
-
-fn default_accounts() -> PathBuf {
-    PathBuf::from(xos_base::accounts::DEFAULT_PATH)
-}
-
-fn default_mounts() -> PathBuf {
-    PathBuf::from("/xtreemfs")
 }

@@ -156,12 +156,9 @@ impl Agent {
         let homes = self.config.homes.display().to_string();
         let generation = self.now().0;
         let file = self.lock_vos().accounts(generation, &homes, &local);
-        file.and_then(|f| f.write_atomic(&self.config.accounts)).map_err(|e| {
-            Error::internal(format!(
-                "cannot write the account file {}: {e}",
-                self.config.accounts.display()
-            ))
-        })
+        let path = xos_base::accounts::DEFAULT_PATH;
+        file.and_then(|f| f.write_atomic(std::path::Path::new(path)))
+            .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))
     }
 
     /// Verifies a ticket and holds it.

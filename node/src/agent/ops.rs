@@ -34,7 +34,9 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
-            agent.take_accounts(r)?;
+            if agent.take_accounts(r)? {
+                agent.enforce().await;
+            }
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: SetTicket| async move {
@@ -49,12 +51,13 @@ impl Agent {
         agent.register_units(router);
     }
 
-    fn take_accounts(&self, part: VoAccounts) -> Result<(), Error> {
+    /// Whether a list was complete, and is in force now.
+    fn take_accounts(&self, part: VoAccounts) -> Result<bool, Error> {
         let whole = {
             let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
             gathering.take(part)
         };
-        let Some(accounts) = whole else { return Ok(()) };
+        let Some(accounts) = whole else { return Ok(false) };
         let vo = accounts.vo.clone();
         {
             let mut vos = self.lock_vos();
@@ -64,7 +67,14 @@ impl Agent {
                 self.watcher.vo_changed(&vo, view);
             }
         }
-        self.write_accounts()
+        self.write_accounts()?;
+        Ok(true)
+    }
+
+    /// Work goes on only for members who may act.
+    async fn enforce(&self) {
+        let vos = self.lock_vos().clone();
+        self.units.enforce(|uid| vos.state_of(uid)).await;
     }
 }
 

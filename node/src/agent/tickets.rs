@@ -37,8 +37,7 @@ impl Tickets {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let newer = held.get(&key).is_none_or(|old| {
             ticket.membership.epoch > old.membership.epoch
-                || (ticket.membership.epoch == old.membership.epoch
-                    && ticket.expires > old.expires)
+                || (ticket.membership.epoch == old.membership.epoch && ticket.expires > old.expires)
         });
         if newer {
             held.insert(key, ticket);

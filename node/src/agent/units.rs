@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use xos_api::Done;
 use xos_api::aem::{OUTPUT_PART_MAX, OutputPart, OutputStream};
 use xos_api::node::units::{
-    BATCH_MAX, EndEnvelope, EnvelopeId, EnvelopeStatus, KillUnits, ListEnvelopes,
-    StartUnits, UnitOutput, UnitsTaken,
+    BATCH_MAX, EndEnvelope, EnvelopeId, EnvelopeStatus, KillUnits, ListEnvelopes, StartUnits,
+    UnitOutput, UnitsTaken,
 };
+use xos_api::vom::AccountState;
 use xos_base::Error;
 use xos_net::Router;
 
@@ -106,6 +107,31 @@ impl Units {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// Holds the work of members who are suspended, ends that of members who are no more, and lets
+    /// the others' go on. `state` says of a uid where its member stands; uids it does not know
+    /// are no members'.
+    pub(super) async fn enforce(&self, state: impl Fn(u32) -> AccountState) {
+        let live: Vec<Envelope> = self.lock().values().filter_map(|k| k.live.clone()).collect();
+        for envelope in live {
+            let (id, account) = (&envelope.spec().id, &envelope.spec().account);
+            let done = match state(account.uid) {
+                AccountState::Active => envelope.freeze(false).await,
+                AccountState::Suspended => envelope.freeze(true).await,
+                AccountState::Ended => {
+                    tracing::info!(%id, name = account.name, "ended: its member is no more");
+                    match envelope.freeze(false).await {
+                        Ok(()) => envelope.kill_all(Duration::ZERO).await,
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            match done {
+                Ok(()) | Err(EnvelopeError::Call(CallError::Gone)) => {}
+                Err(error) => tracing::error!(%id, %error, "an envelope does not obey"),
+            }
+        }
+    }
+
     /// Ends what runs in an envelope and removes its records. Unknown ones are no error.
     async fn forget(&self, id: &EnvelopeId) -> Result<(), Error> {
         let Some(known) = self.get(id) else { return Ok(()) };
@@ -139,9 +165,11 @@ fn fault(e: EnvelopeError) -> Error {
 impl Agent {
     pub(super) fn register_units(self: Arc<Agent>, router: &mut Router) {
         let agent = self;
-        on(router, &agent, |agent: Arc<Agent>, r: StartUnits| async move {
-            agent.start_units(r).await
-        });
+        on(
+            router,
+            &agent,
+            |agent: Arc<Agent>, r: StartUnits| async move { agent.start_units(r).await },
+        );
         on(router, &agent, |agent: Arc<Agent>, r: KillUnits| async move {
             agent.kill_units(r).await?;
             Ok(Done {})
@@ -153,9 +181,11 @@ impl Agent {
         on(router, &agent, |agent: Arc<Agent>, _: ListEnvelopes| async move {
             agent.list_envelopes().await
         });
-        on(router, &agent, |agent: Arc<Agent>, r: UnitOutput| async move {
-            agent.unit_output(r).await
-        });
+        on(
+            router,
+            &agent,
+            |agent: Arc<Agent>, r: UnitOutput| async move { agent.unit_output(r).await },
+        );
     }
 
     async fn start_units(&self, order: StartUnits) -> Result<UnitsTaken, Error> {
@@ -234,7 +264,9 @@ impl Agent {
             for attempt in 0..=xos_api::aem::RETRY_MAX {
                 match live.kill(names::unit(&r.envelope, unit, attempt)?, grace).await {
                     Ok(_) => seen = true,
-                    Err(EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_)))) if seen => {
+                    Err(EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_))))
+                        if seen =>
+                    {
                         break;
                     }
                     Err(EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_)))) => {}

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use xos_api::node::VolumeMount;
 use xos_base::{Error, MemberNumber, SiteId, VoId};
 
+/// Where volumes are mounted, on every node of every site.
+pub const MOUNTS: &str = "/xtreemfs";
 /// How often mounts are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Longest line on the ticket socket, in bytes.
@@ -211,7 +213,7 @@ impl Agent {
     fn mount_spec(&self, v: VolumeMount) -> Option<MountSpec> {
         let (base, size) = self.lock_vos().vo(&v.vo).map(|vo| (vo.base, vo.size))?;
         Some(MountSpec {
-            at: self.config.mounts.join(v.vo.as_str()),
+            at: Path::new(MOUNTS).join(v.vo.as_str()),
             site: self.node.site(),
             folder: self.folder.clone(),
             tickets: self.volumes.socket(),
@@ -384,9 +386,8 @@ async fn unmount(at: &Path) -> Result<(), Error> {
     let task = tokio::task::spawn_blocking(move || {
         while mounted(&at) {
             let flags = nix::mount::MntFlags::MNT_DETACH;
-            nix::mount::umount2(&at, flags).map_err(|e| {
-                Error::internal(format!("cannot unmount {}: {e}", at.display()))
-            })?;
+            nix::mount::umount2(&at, flags)
+                .map_err(|e| Error::internal(format!("cannot unmount {}: {e}", at.display())))?;
         }
         Ok(())
     });

@@ -98,6 +98,22 @@ impl Vos {
         self.vos.get(vo)
     }
 
+    /// Where the member with the local uid stands now; `Ended` for a uid that is nobody's.
+    pub fn state_of(&self, uid: u32) -> AccountState {
+        let found = self.vos.values().find_map(|vo| {
+            let number = uid.checked_sub(vo.base).filter(|n| *n < vo.size)?;
+            let member = vo.members.get(&MemberNumber(number))?;
+            Some(match (vo.state, member.state) {
+                (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
+                (AccountState::Suspended, _) | (_, AccountState::Suspended) => {
+                    AccountState::Suspended
+                }
+                _ => AccountState::Active,
+            })
+        });
+        found.unwrap_or(AccountState::Ended)
+    }
+
     /// Every VO.
     pub fn iter(&self) -> impl Iterator<Item = (&VoId, &Vo)> {
         self.vos.iter()
@@ -233,6 +249,22 @@ mod tests {
         assert_eq!(alice.home, "/home/xos/alice.demo.rennes");
         assert!(view.user_by_name("u1900000002").unwrap().is_some(), "bob clashed locally");
         assert_eq!(view.group_by_name("physics.demo.rennes").unwrap().unwrap().gid, 1_900_000_002);
+    }
+
+    #[test]
+    fn a_uid_stands_where_its_member_and_vo_stand() {
+        let mut vos = Vos::default();
+        let mut bob = member(2, "bob", &[]);
+        bob.state = AccountState::Suspended;
+        vos.apply(accounts(true, false, vec![member(1, "alice", &[]), bob]));
+        let uid = |n: u32| 1_900_000_000 + n;
+        assert_eq!(vos.state_of(uid(1)), AccountState::Active);
+        assert_eq!(vos.state_of(uid(2)), AccountState::Suspended);
+        assert_eq!(vos.state_of(uid(3)), AccountState::Ended, "nobody's work must not go on");
+        let mut all = accounts(false, false, vec![]);
+        all.state = AccountState::Suspended;
+        vos.apply(all);
+        assert_eq!(vos.state_of(uid(1)), AccountState::Suspended);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the whole workspace beside the one of the testbed (`cargo build --workspace --bins --lib`).
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+mod data;
 mod flow;
 mod tool;
 mod world;

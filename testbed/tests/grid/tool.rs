@@ -69,3 +69,17 @@ pub fn state(unit: &Json) -> &str {
 pub fn node(unit: &Json) -> &str {
     unit["state"]["node"].as_str().unwrap_or_default()
 }
+
+/// How many units of a shown job are in a state.
+pub fn count(shown: &Json, state: &str) -> u64 {
+    shown["job"]["summary"]["counts"][state].as_u64().expect("a count of units")
+}
+
+/// The first job that a text names.
+#[track_caller]
+pub fn job_of(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c == ':');
+    let number = |w: &str| w.split_once('.').is_some_and(|(n, _)| n.parse::<u64>().is_ok());
+    let found = words.filter(|w| number(w)).next();
+    found.unwrap_or_else(|| panic!("no job is named: {text}")).to_owned()
+}

@@ -110,6 +110,14 @@ impl World {
         self.xos(&self.vera, &["vo", "approve", VO, &person.id()]).ok();
     }
 
+    /// A part of a test; its name and duration are printed.
+    pub fn step(&self, name: &str, part: impl FnOnce(&World)) {
+        let start = Instant::now();
+        println!("{name} ...");
+        part(self);
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+
     /// Waits until the volume is mounted on every node.
     pub fn wait_for_volume(&self) {
         for node in self.nodes() {

@@ -38,7 +38,8 @@ pub struct Config {
 pub struct Site {
     /// The site's id.
     pub name: SiteId,
-    /// Where `xosd` keeps its state; only root may read it. Default `/var/lib/xos`.
+    /// Where `xosd` keeps its state. Others may look names up in it; keys and records are root's
+    /// alone. Default `/var/lib/xos`.
     #[serde(default = "default_state")]
     pub state: PathBuf,
 }
@@ -90,9 +91,7 @@ impl Config {
                 "the sections [port] and [node] are both present: a machine is a core or a node",
             )
             .hint("run a second xosd with its own configuration and state for the other")),
-            (None, None, _) => {
-                Err(Error::invalid("neither [port] (a core) nor [node] is present"))
-            }
+            (None, None, _) => Err(Error::invalid("neither [port] (a core) nor [node] is present")),
             (None, Some(_), Some(name)) => {
                 Err(Error::invalid(format!("section [{name}] belongs to a core, not to a node")))
             }

@@ -108,8 +108,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
             }
             let world = Arc::new(xos_aem::world::GridWorld::new(grid.clone(), nodes.clone()));
             let standing = Arc::new(vom.clone());
-            let aem =
-                Aem::start(aem_config, site.clone(), world, standing, clock.clone()).await?;
+            let aem = Aem::start(aem_config, site.clone(), world, standing, clock.clone()).await?;
             aem.register(&mut router);
             Some(aem)
         }
@@ -171,16 +170,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
-    let telling = tokio::spawn(tell_nodes(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
+    let telling =
+        tokio::spawn(tell_nodes(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
         Error::invalid(format!("cannot listen at {}: {e}", port_config.listen))
             .hint("[port] listen names the address; is another xosd running?")
     })?;
     notify::ready(&format!("core of {site}, root {}", keys.fingerprint()));
-    let http =
-        Shared { router, verifier: verifier.clone(), runtime: Handle::current(), pages };
-    let services = Services { http, verifier, nodes, files: files.as_ref().map(files::Files::handler) };
+    let http = Shared { router, verifier: verifier.clone(), runtime: Handle::current(), pages };
+    let services =
+        Services { http, verifier, nodes, files: files.as_ref().map(files::Files::handler) };
     port::serve(listener, &port_config, &identity, services, stop).await?;
     vom.stop();
     if let Some(aem) = aem {
@@ -205,7 +205,10 @@ async fn tell_nodes(site: SiteId, nodes: Nodes, trust: Trust, stop: Cancellation
                 // Some changes were missed: tell everybody.
                 Err(_) => nodes.connected(),
             },
-            Ok(()) = changed.changed() => nodes.connected(),
+            Ok(()) = changed.changed() => {
+                nodes.drop_banned(&trust);
+                nodes.connected()
+            }
         };
         let mut sites = trust.descriptors();
         sites.sort_by_key(|s| s.site != site);

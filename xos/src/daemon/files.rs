@@ -298,8 +298,8 @@ struct Knowledge {
 impl Authenticator for Knowledge {
     async fn authenticate(&self, ticket: &[u8], peer: &Peer) -> Result<Identity, AuthError> {
         let refuse = |e: Error| AuthError::Refused(e.to_string());
-        let jws = std::str::from_utf8(ticket)
-            .map_err(|_| AuthError::Refused("it is no text".into()))?;
+        let jws =
+            std::str::from_utf8(ticket).map_err(|_| AuthError::Refused("it is no text".into()))?;
         let now = self.clock.now();
         let (claimed, ticket) = verify_ticket(&self.trust, jws, now).map_err(refuse)?;
         // The node proved by TLS to be this one; its site alone could make another key for it.
@@ -365,11 +365,8 @@ struct KnownOsds(Arc<Dir>);
 
 impl OsdChoice for KnownOsds {
     fn osds(&self, _: &str, vo: &str) -> Vec<OsdStatus> {
-        let status = |o: Osd| OsdStatus {
-            id: o.id,
-            free_bytes: o.free_bytes,
-            total_bytes: o.total_bytes,
-        };
+        let status =
+            |o: Osd| OsdStatus { id: o.id, free_bytes: o.free_bytes, total_bytes: o.total_bytes };
         self.0.osds(vo).into_iter().map(status).collect()
     }
 }
@@ -385,9 +382,9 @@ fn random_16() -> [u8; 16] {
 /// 32 random bytes in a file of their own, made once.
 fn signing_seed(path: &Path) -> Result<[u8; 32], Error> {
     match std::fs::read(path) {
-        Ok(bytes) => bytes
-            .try_into()
-            .map_err(|_| Error::internal(format!("{} is damaged", path.display()))),
+        Ok(bytes) => {
+            bytes.try_into().map_err(|_| Error::internal(format!("{} is damaged", path.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut seed = [0; 32];
             aws_lc_rs::rand::fill(&mut seed)

@@ -42,7 +42,8 @@ pub async fn run(args: Join) -> Result<(), Error> {
     let trust = Trust::new();
     let site = descriptor.site.clone();
     trust.add(descriptor)?;
-    let key = KeyPair::generate().map_err(|e| Error::internal(format!("cannot make a key: {e}")))?;
+    let key =
+        KeyPair::generate().map_err(|e| Error::internal(format!("cannot make a key: {e}")))?;
     let csr_pem = CertificateParams::default()
         .serialize_request(&key)
         .and_then(|csr| csr.pem())

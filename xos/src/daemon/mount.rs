@@ -61,12 +61,11 @@ async fn serve(spec: MountSpec) -> Result<(), Error> {
     let source = format!("xtreemfs:{}", spec.vo);
     let config = xtreemfs_mount::Config { mount_point: spec.at.clone(), source, map };
     let runtime = tokio::runtime::Handle::current();
-    let mounted = tokio::task::spawn_blocking(move || {
-        xtreemfs_mount::mount(config, volume, runtime)
-    })
-    .await
-    .map_err(|e| fail(&e))?
-    .map_err(|e| fail(&e))?;
+    let mounted =
+        tokio::task::spawn_blocking(move || xtreemfs_mount::mount(config, volume, runtime))
+            .await
+            .map_err(|e| fail(&e))?
+            .map_err(|e| fail(&e))?;
     say("mounted");
     let mut stop = signal(SignalKind::terminate()).map_err(|e| fail(&e))?;
     loop {
@@ -100,9 +99,9 @@ impl GridConnector {
         }
         let node: NodeId = address.parse()?;
         if osd::is_own(&self.folder, &node) {
-            let stream = UnixStream::connect(&own).await.map_err(|e| {
-                Error::unavailable(format!("the object store of this node: {e}"))
-            })?;
+            let stream = UnixStream::connect(&own)
+                .await
+                .map_err(|e| Error::unavailable(format!("the object store of this node: {e}")))?;
             return Ok(Box::new(stream));
         }
         Ok(Box::new(dialer.node(&node, ALPN_XTREEMFS).await?))

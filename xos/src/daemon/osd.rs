@@ -18,8 +18,8 @@ use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
 use xos_node::agent::{Vo, VoWatcher};
 use xtreemfs_proto::Channel;
-use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest, VolumeList};
 use xtreemfs_proto::dir::VolumeListRequest;
+use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest, VolumeList};
 use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
 use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VolumeId};
 
@@ -164,9 +164,9 @@ impl Objects {
                 keep
             });
             for home in homes.keys() {
-                beats.entry(home.clone()).or_insert_with(|| {
-                    tokio::spawn(self.clone().beat(home.clone()))
-                });
+                beats
+                    .entry(home.clone())
+                    .or_insert_with(|| tokio::spawn(self.clone().beat(home.clone())));
             }
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -43,7 +43,11 @@ pub async fn run(args: Setup) -> Result<(), Error> {
 
 fn configuration(args: &Setup, names: &[String]) -> String {
     let list = |items: &[String]| {
-        items.iter().map(|i| toml::Value::from(i.as_str()).to_string()).collect::<Vec<_>>().join(", ")
+        items
+            .iter()
+            .map(|i| toml::Value::from(i.as_str()).to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     format!(
         "# XOS core of site {site}. docs/config.md lists every section and key.\n\n\

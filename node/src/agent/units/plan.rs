@@ -80,7 +80,7 @@ pub(super) fn unit(
         None if stage => {
             let jobs = account.home.join("jobs").join(order.envelope.job.to_string());
             jobs.join(at.unit.to_string())
-        },
+        }
         None => account.home.clone(),
     };
     let place = |path: &Option<String>| path.as_ref().map(|p| cwd.join(order.path_of(at, p)));
@@ -143,17 +143,15 @@ fn rlimits(task: &TaskSpec) -> Vec<Rlimit> {
 /// The unit's program below the stager, which copies files as the person, before and after.
 fn staged(order: &StartUnits, stager: &Path, cwd: &Path) -> Result<Vec<String>, Error> {
     let plan = crate::stage::Plan {
-        volume: PathBuf::from("/xtreemfs").join(order.vo.as_str()),
+        volume: PathBuf::from(super::super::volumes::MOUNTS).join(order.vo.as_str()),
         folder: cwd.to_owned(),
         stage_in: order.task.stage_in.clone(),
         stage_out: order.task.stage_out.clone(),
     };
     let plan = serde_json::to_string(&plan)
         .map_err(|e| Error::internal(format!("cannot encode a staging plan: {e}")))?;
-    let stager = stager
-        .to_str()
-        .ok_or_else(|| Error::internal("the path of xosd is not UTF-8"))?
-        .to_owned();
+    let stager =
+        stager.to_str().ok_or_else(|| Error::internal("the path of xosd is not UTF-8"))?.to_owned();
     let mut argv = vec![stager, crate::stage::STAGE_ARG.to_owned(), plan, "--".to_owned()];
     argv.extend(order.task.argv.clone());
     Ok(argv)

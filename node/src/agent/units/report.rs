@@ -81,8 +81,7 @@ impl Agent {
     /// All records that are there now.
     async fn records(&self, id: &EnvelopeId) -> Result<Vec<Entry>, Error> {
         let name = names::envelope(id)?;
-        let mut events =
-            self.units.envelopes.events(&name, Cursor::default()).map_err(fault)?;
+        let mut events = self.units.envelopes.events(&name, Cursor::default()).map_err(fault)?;
         let mut all = Vec::new();
         while let Some(entries) = events.ready().await.map_err(fault)? {
             all.extend(entries.into_iter().map(|(e, _)| e));

@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn errors_name_line_and_column() {
         // Without the place, a person searches a long file for one letter.
-        let e = parse("toml", "a.toml", "name = \"x\"\n[[tasks]]\nnam = \"t\"\n", None).unwrap_err();
+        let e =
+            parse("toml", "a.toml", "name = \"x\"\n[[tasks]]\nnam = \"t\"\n", None).unwrap_err();
         assert!(e.message.starts_with("a.toml:3:1: unknown field `nam`"), "{e}");
         let e = parse("json", "a.json", "{\n \"tasks\": [{\"name\": 3}]\n}", None).unwrap_err();
         assert!(e.message.starts_with("a.json:2:"), "{e}");
@@ -111,7 +112,8 @@ mod tests {
         let e = parse("toml", "a.toml", "tasks = [\n", None).unwrap_err();
         assert!(e.message.starts_with("a.toml:"), "{e}");
         assert!(parse("txt", "a.txt", "", None).is_err());
-        let e = parse("toml", "a.toml", "[[tasks]]\nname=\"t\"\nargv=[\"x\"]\narray=\"3-1\"\n", None);
+        let e =
+            parse("toml", "a.toml", "[[tasks]]\nname=\"t\"\nargv=[\"x\"]\narray=\"3-1\"\n", None);
         assert!(e.unwrap_err().message.starts_with("a.toml:"));
         let e = parse("jsdl", "a.jsdl", "<a>\n<b></a>", None).unwrap_err();
         assert!(e.message.starts_with("a.jsdl:2:"), "{e}");

@@ -220,7 +220,7 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
         Watched::Ended(end) => end,
         Watched::Left(status) => return Ok(status),
     };
-    bar.clear();
+    bar.hide();
     finish(s, &member, &end.job, end.end, units, args.no_output).await
 }
 

@@ -37,12 +37,12 @@ pub async fn run(s: &Session, args: Wait) -> Outcome {
         ended = all => ended,
         stop = tokio::signal::ctrl_c() => {
             stop.map_err(|e| Error::internal(format!("cannot listen for Ctrl-C: {e}")))?;
-            bar.clear();
+            bar.hide();
             s.out.note("The jobs go on.")?;
             return Ok(INTERRUPTED);
         }
     };
-    bar.clear();
+    bar.hide();
     let ended = ended?;
     if s.out.json {
         let events: Vec<&JobEvent> = ended.iter().map(|e| &e.end).collect();

@@ -6,7 +6,7 @@ use crate::cli::session::Session;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -48,8 +48,7 @@ pub struct Bar {
     out: Out,
     bar: RefCell<Option<ProgressBar>>,
     jobs: RefCell<BTreeMap<JobId, Counts>>,
-    job: RefCell<Option<JobId>>,
-    announced: Cell<bool>,
+    last: RefCell<Option<JobEvent>>,
 }
 
 impl Bar {
@@ -59,19 +58,29 @@ impl Bar {
             out,
             bar: RefCell::new(None),
             jobs: RefCell::new(BTreeMap::new()),
-            job: RefCell::new(None),
-            announced: Cell::new(false),
+            last: RefCell::new(None),
         }
     }
 
     /// The job that was acknowledged, for questions.
     fn job(&self) -> Option<JobId> {
-        self.job.borrow().clone()
+        self.last.borrow().as_ref().map(|event| event.job.clone())
     }
 
     /// Shows a change.
     pub fn update(&self, event: &JobEvent) {
-        self.job.replace(Some(event.job.clone()));
+        self.draw(event);
+        self.last.replace(Some(event.clone()));
+    }
+
+    /// Shows the bar again after [`Bar::hide`].
+    fn redraw(&self) {
+        if let Some(event) = &*self.last.borrow() {
+            self.draw(event);
+        }
+    }
+
+    fn draw(&self, event: &JobEvent) {
         if !self.out.progress() {
             return;
         }
@@ -104,7 +113,9 @@ impl Bar {
     /// Says something above the bar.
     fn say(&self, text: &str) -> Result<(), Failure> {
         self.hide();
-        self.out.note(text)
+        self.out.note(text)?;
+        self.redraw();
+        Ok(())
     }
 
     /// Takes the bar off the screen; the next change draws it again.
@@ -112,12 +123,6 @@ impl Bar {
         if let Some(bar) = self.bar.borrow_mut().take() {
             bar.finish_and_clear();
         }
-    }
-
-    /// Takes the bar off the screen for good.
-    pub fn clear(&self) {
-        self.hide();
-        self.announced.set(true);
     }
 }
 
@@ -248,6 +253,7 @@ pub async fn with_interrupt(
             client.call(CancelJob { job: job.clone() }).await?;
             s.out.note(&format!("Cancelling {job} …"))?;
         }
+        bar.redraw();
     }
 }
 

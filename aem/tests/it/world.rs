@@ -1,0 +1,536 @@
+//! Sites with real keys and ports, and nodes that run units at once.
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use xos_aem::world::{GridWorld, World};
+use xos_aem::{Aem, Config};
+use xos_api::aem::*;
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::node::units::*;
+use xos_api::node::{Capacity, Hello, SetTicket};
+use xos_api::site::SiteDescriptor;
+use xos_api::vom::{ServedVo, ServedVos, ServingSite, Terms, VoSnapshot, VoState, VoView};
+use xos_api::{Done, Request, Subscribe};
+use xos_base::when::{Clock, SystemClock};
+use xos_base::{
+    Epoch, Error, Group, GroupNumber, JobId, MemberNumber, Membership, Millis, NodeId, SiteId, VoId,
+};
+use xos_net::http::Shared;
+use xos_net::port::{Config as Port, Services};
+use xos_net::sign::{Kind, Signer};
+use xos_net::trust::{core_name, node_name};
+use xos_net::{
+    Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust, Verifier,
+};
+
+/// Where a fake node keeps an envelope.
+#[derive(Default)]
+struct Envelope {
+    seen: BTreeSet<(u32, u16)>,
+    events: Vec<UnitEvent>,
+    held: Vec<UnitOrder>,
+}
+
+/// A node that runs units at once: `/bin/true` and `/bin/false` end as they do, `hold` never ends.
+pub struct Node {
+    pub id: NodeId,
+    chain: Vec<CertificateDer<'static>>,
+    envelopes: Mutex<BTreeMap<EnvelopeId, Envelope>>,
+    /// How often each unit was started.
+    pub runs: Mutex<BTreeMap<(String, u32), u32>>,
+}
+
+/// The real world, with nodes in process.
+struct TestWorld {
+    grid: GridWorld,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    changes: broadcast::Sender<NodeChange>,
+    site: std::sync::Weak<Inner>,
+}
+
+/// Every member stands as their credential says, but eve.
+struct Everybody;
+
+impl Standing for Everybody {
+    fn effective(&self, m: &Membership, _: Millis) -> Result<Membership, Error> {
+        if m.person.name() == "eve" {
+            return Err(Error::denied("eve was removed from the VO"));
+        }
+        Ok(m.clone())
+    }
+}
+
+pub struct Inner {
+    pub id: SiteId,
+    signer: Arc<Signer>,
+    trust: Trust,
+    verifier: Verifier,
+    grid: Grid,
+    descriptor: SiteDescriptor,
+    identity: IdentityCell,
+    listener: Mutex<Option<TcpListener>>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    serving: Mutex<Vec<SiteId>>,
+    changes: broadcast::Sender<NodeChange>,
+    stop: CancellationToken,
+    pub dir: tempfile::TempDir,
+}
+
+/// A site.
+pub struct Site(pub Arc<Inner>);
+
+impl std::ops::Deref for Site {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn issue(ca: &Issuer<'static, KeyPair>, name: String) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name]).unwrap();
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    let cert = params.signed_by(&key, ca).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Identity::new(vec![cert.der().clone()], &key).unwrap()
+}
+
+pub fn member(person: &str) -> Membership {
+    Membership {
+        vo: "demo.rennes".parse().unwrap(),
+        person: person.parse().unwrap(),
+        number: MemberNumber(2),
+        epoch: Epoch(1),
+        groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
+        roles: vec![],
+        expires: None,
+    }
+}
+
+fn terms() -> Terms {
+    Terms { cpu_milli: 64_000, memory_bytes: 1 << 42, storage_bytes: 0, until: None, version: 1 }
+}
+
+impl Site {
+    /// A site with nodes of two processors each.
+    pub async fn new(name: &str, nodes: &[&str]) -> Site {
+        let id: SiteId = name.parse().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, format!("XOS site {name}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root: CertificateDer<'static> = params.self_signed(&key).unwrap().der().clone();
+        let ca = Issuer::new(params, key);
+        let signer = Arc::new(Signer::generate().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let descriptor = SiteDescriptor {
+            site: id.clone(),
+            addresses: vec![listener.local_addr().unwrap().to_string()],
+            root: STANDARD.encode(&root),
+            keys: vec![signer.public()],
+        };
+        let trust = Trust::new();
+        trust.add(descriptor.clone()).unwrap();
+        let identity = IdentityCell::new(issue(&ca, core_name(&id)));
+        let nodes = nodes.iter().map(|label| {
+            let node = id.node(label).unwrap();
+            let chain = issue(&ca, node_name(&node)).chain().to_vec();
+            let (envelopes, runs) = Default::default();
+            (node.clone(), Arc::new(Node { id: node, chain, envelopes, runs }))
+        });
+        Site(Arc::new(Inner {
+            verifier: Verifier::new(id.clone(), trust.clone(), Arc::new(SystemClock)),
+            grid: Grid::new(id.clone(), trust.clone(), identity.clone()),
+            nodes: nodes.collect(),
+            listener: Mutex::new(Some(listener)),
+            serving: Mutex::new(vec![id.clone()]),
+            changes: broadcast::channel(64).0,
+            stop: CancellationToken::new(),
+            dir: tempfile::tempdir().unwrap(),
+            id,
+            signer,
+            trust,
+            descriptor,
+            identity,
+        }))
+    }
+
+    pub fn trusts(&self, other: &Site) {
+        self.trust.add(other.descriptor.clone()).unwrap();
+    }
+
+    /// Which sites serve `demo.rennes`, as this site knows.
+    pub fn serving(&self, sites: &[&Site]) {
+        *self.serving.lock().unwrap() = sites.iter().map(|s| s.id.clone()).collect();
+    }
+
+    /// The job service, and on the first call the port.
+    pub async fn start(&self, change: impl FnOnce(&mut Config)) -> Aem {
+        let mut config = Config { dir: self.dir.path().join("aem"), ..Config::default() };
+        change(&mut config);
+        let world = TestWorld {
+            grid: GridWorld::new(self.grid.clone(), Nodes::new(self.id.clone())),
+            nodes: self.nodes.clone(),
+            changes: self.changes.clone(),
+            site: Arc::downgrade(&self.0),
+        };
+        let clock = Arc::new(SystemClock);
+        let aem = Aem::start(config, self.id.clone(), Arc::new(world), Arc::new(Everybody), clock)
+            .await
+            .unwrap();
+        let mut router = Router::new();
+        aem.register(&mut router);
+        self.fakes(&mut router);
+        let router = Arc::new(router);
+        self.grid.set_router(router.clone());
+        self.verifier.set_standing(Arc::new(Everybody));
+        if let Some(listener) = self.listener.lock().unwrap().take() {
+            let verifier = self.verifier.clone();
+            let runtime = tokio::runtime::Handle::current();
+            let http = Shared { router, verifier: verifier.clone(), runtime, pages: None };
+            let nodes = Nodes::new(self.id.clone());
+            let services = Services { http, verifier, nodes, files: None };
+            let port = Port { listen: String::new(), http_workers: 1 };
+            let (identity, stop) = (self.identity.clone(), self.stop.clone());
+            tokio::spawn(async move {
+                xos_net::port::serve(listener, &port, &identity, services, stop).await.unwrap();
+            });
+        }
+        for node in self.nodes.values() {
+            self.connect(node).await;
+        }
+        aem
+    }
+
+    /// What the VO service and the VO's home would answer.
+    fn fakes(&self, router: &mut Router) {
+        let me = self.0.clone();
+        router.on::<VoView, _, _>(move |_, r| {
+            let me = me.clone();
+            async move { Ok(me.view(r.vo)) }
+        });
+        let me = self.0.clone();
+        router.on::<ServedVos, _, _>(move |_, _| {
+            let me = me.clone();
+            async move { Ok(vec![me.served()]) }
+        });
+        let me = self.0.clone();
+        router.on::<IssueMandate, _, _>(move |caller, r| {
+            let me = me.clone();
+            async move {
+                let owner = caller.core()?.clone();
+                let MandateProof::Token(token) = r.proof else {
+                    return Err(Error::invalid("a token is expected"));
+                };
+                // The audience is the owner; only the person in it matters here.
+                let body = token.split('.').nth(1).unwrap();
+                let body = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(body).unwrap();
+                let claims: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let person = claims["sub"].as_str().unwrap().to_owned();
+                if person.starts_with("mallory") {
+                    return Err(Error::denied("mallory never signed in"));
+                }
+                let now = SystemClock.now();
+                let mandate = Mandate {
+                    job: r.job,
+                    membership: member(&person),
+                    owner,
+                    digest: None,
+                    issued: now,
+                    until: now.plus(Duration::from_secs(3600)),
+                };
+                me.signer.sign(Kind::Mandate, &mandate)
+            }
+        });
+        router.on::<IssueTicket, _, _>(|caller, r| async move {
+            caller.core()?;
+            let expires = SystemClock.now().plus(Duration::from_secs(900));
+            Ok(IssuedTicket { ticket: format!("ticket for {}", r.node), expires })
+        });
+    }
+
+    pub async fn connect(&self, node: &Node) {
+        let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() };
+        let hello =
+            Hello { node: node.id.clone(), version: "0".into(), capacity, key: "0".repeat(64) };
+        self.change(&node.id, true);
+        let caller = self.verifier.certificate(&node.chain, None).unwrap();
+        self.grid.local(caller, hello).await.unwrap();
+    }
+
+    pub fn change(&self, node: &NodeId, connected: bool) {
+        // Nobody listens before the service started.
+        let _listeners = self.changes.send(NodeChange { node: node.clone(), connected });
+    }
+
+    pub fn node(&self, label: &str) -> Arc<Node> {
+        self.nodes[&self.id.node(label).unwrap()].clone()
+    }
+
+    /// A member's caller at this site.
+    pub fn caller(&self, home: &Site, person: &str, roles: &[&str]) -> Caller {
+        let now = SystemClock.now().secs();
+        let mut m = member(person);
+        m.roles = roles.iter().map(|r| r.parse().unwrap()).collect();
+        let claims = serde_json::json!({
+            "iss": home.id, "sub": person, "aud": self.id, "iat": now, "exp": now + 600,
+            "jti": "1", "membership": STANDARD.encode(m.to_der().unwrap()),
+        });
+        let token = home.signer.sign(Kind::Token, &claims).unwrap();
+        self.verifier.token(&token, None).unwrap()
+    }
+
+    /// The core of another site, as seen here.
+    pub fn core_of(&self, other: &Site) -> Caller {
+        self.verifier.certificate(other.identity.get().chain(), None).unwrap()
+    }
+
+    pub async fn ask<R: Request>(&self, caller: &Caller, r: R) -> Result<R::Reply, Error> {
+        self.grid.local(caller.clone(), r).await
+    }
+
+    pub async fn listen<S: Subscribe>(
+        &self,
+        caller: &Caller,
+        s: S,
+    ) -> Result<BoxStream<'static, Result<S::Item, Error>>, Error> {
+        self.grid.local_stream(caller.clone(), s).await
+    }
+
+    /// Watches a job to its end.
+    pub async fn end_of(&self, caller: &Caller, job: &JobId) -> JobEvent {
+        let watch = WatchJob { job: job.clone(), after: None };
+        last(self.listen(caller, watch).await.unwrap()).await
+    }
+}
+
+/// The last event of a stream; a minute at most.
+pub async fn last(events: BoxStream<'static, Result<JobEvent, Error>>) -> JobEvent {
+    let all = events.map(Result::unwrap).collect::<Vec<_>>();
+    let all = tokio::time::timeout(Duration::from_secs(60), all).await.expect("the job hangs");
+    let last = all.last().unwrap().clone();
+    assert!(last.end.is_some());
+    last
+}
+
+/// Looks again and again; a minute at most.
+pub async fn until<T>(what: &str, mut f: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..3000 {
+        if let Some(t) = f().await {
+            return t;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it did not come to this within a minute: {what}");
+}
+
+impl Inner {
+    fn served(&self) -> ServedVo {
+        let serving = self.serving.lock().unwrap().contains(&self.id);
+        ServedVo {
+            vo: "demo.rennes".parse().unwrap(),
+            base: 1_879_048_192,
+            size: 65_536,
+            accepted: serving.then(terms),
+            offered: None,
+            serving,
+            trouble: None,
+        }
+    }
+
+    fn view(&self, vo: VoId) -> VoSnapshot {
+        let serving = self.serving.lock().unwrap().clone();
+        VoSnapshot {
+            vo,
+            number: 1,
+            heard: SystemClock.now(),
+            state: VoState::Active,
+            volumes: vec![],
+            sites: serving.into_iter().map(|site| ServingSite { site, terms: terms() }).collect(),
+            own: Some(self.served()),
+        }
+    }
+
+    async fn report(self: Arc<Self>, node: Arc<Node>, envelope: EnvelopeId) {
+        let events = node.envelopes.lock().unwrap().get(&envelope).map(|e| e.events.clone());
+        let Some(events) = events else { return };
+        let caller = self.verifier.certificate(&node.chain, None).unwrap();
+        for (i, part) in events.chunks(BATCH_MAX).enumerate() {
+            let after = (i * BATCH_MAX) as u64;
+            let r = UnitEvents { envelope: envelope.clone(), after, events: part.to_vec() };
+            // A core that stops does not answer; the node would try again.
+            let _answer = self.grid.local(caller.clone(), r).await;
+        }
+    }
+}
+
+impl Node {
+    /// Runs what it was sent; gives whether there is something to report.
+    fn run(&self, r: &StartUnits) -> UnitsTaken {
+        let mut envelopes = self.envelopes.lock().unwrap();
+        let e = envelopes.entry(r.envelope.clone()).or_default();
+        let mut new = 0;
+        for u in &r.units {
+            if !e.seen.insert((u.unit, u.attempt)) {
+                continue;
+            }
+            new += 1;
+            let job = r.envelope.job.to_string();
+            *self.runs.lock().unwrap().entry((job, u.unit)).or_default() += 1;
+            let event =
+                |what| UnitEvent { unit: u.unit, attempt: u.attempt, at: SystemClock.now(), what };
+            e.events.push(event(UnitChange::Started));
+            let code = match r.task.argv[0].as_str() {
+                "hold" => {
+                    e.held.push(*u);
+                    continue;
+                }
+                "/bin/false" => 1,
+                "once-bad" if u.attempt == 0 => 7,
+                _ => 0,
+            };
+            let how = UnitEnd::Exit { code };
+            let text = format!("{} on {}\n", r.task.name, self.id);
+            let output = r
+                .want_output
+                .then(|| InlineOutput { stdout: STANDARD.encode(text), stderr: String::new() });
+            e.events.push(event(UnitChange::Ended { how, usage: Usage::default(), output }));
+        }
+        UnitsTaken { new }
+    }
+
+    fn kill(&self, r: &KillUnits) {
+        let mut envelopes = self.envelopes.lock().unwrap();
+        let Some(e) = envelopes.get_mut(&r.envelope) else { return };
+        let hit = |u: &UnitOrder| r.units.as_ref().is_none_or(|list| list.contains(&u.unit));
+        for u in e.held.extract_if(.., |u| hit(u)) {
+            let (unit, attempt, at) = (u.unit, u.attempt, SystemClock.now());
+            let how = UnitEnd::Cancelled;
+            let what = UnitChange::Ended { how, usage: Usage::default(), output: None };
+            e.events.push(UnitEvent { unit, attempt, at, what });
+        }
+    }
+
+    pub fn envelopes(&self) -> usize {
+        self.envelopes.lock().unwrap().len()
+    }
+}
+
+impl TestWorld {
+    fn node(&self, node: &NodeId) -> Result<Arc<Node>, Error> {
+        self.nodes.get(node).cloned().ok_or_else(|| Error::unavailable("no such node"))
+    }
+
+    fn report(&self, node: Arc<Node>, envelope: EnvelopeId) {
+        if let Some(site) = self.site.upgrade() {
+            tokio::spawn(site.report(node, envelope));
+        }
+    }
+}
+
+#[async_trait]
+impl World for TestWorld {
+    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
+        self.grid.served().await
+    }
+    async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
+        self.grid.view(vo).await
+    }
+    fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error> {
+        self.grid.check_submission(jws, vo, now)
+    }
+    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error> {
+        self.grid.mandate(job, vo, proof).await
+    }
+    fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error> {
+        self.grid.check_mandate(jws, now)
+    }
+    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
+        self.grid.ticket(home, r).await
+    }
+    async fn host_units(&self, site: &SiteId, r: HostUnits) -> Result<HostReply, Error> {
+        self.grid.host_units(site, r).await
+    }
+    async fn cancel_hosted(&self, site: &SiteId, r: CancelHosted) -> Result<Done, Error> {
+        self.grid.cancel_hosted(site, r).await
+    }
+    async fn host_output(&self, site: &SiteId, r: HostOutput) -> Result<OutputPart, Error> {
+        self.grid.host_output(site, r).await
+    }
+    async fn host_events(
+        &self,
+        site: &SiteId,
+        r: HostEvents,
+    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
+        self.grid.host_events(site, r).await
+    }
+    async fn ack_hosted(&self, site: &SiteId, r: AckHosted) -> Result<Done, Error> {
+        self.grid.ack_hosted(site, r).await
+    }
+    fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
+        self.changes.subscribe()
+    }
+    fn connected(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+    async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {
+        let node = self.node(node)?;
+        let envelopes = node.envelopes.lock().unwrap();
+        let status = |(id, e): (&EnvelopeId, &Envelope)| EnvelopeStatus {
+            envelope: id.clone(),
+            last: e.events.len() as u64,
+        };
+        let all: Vec<EnvelopeStatus> = envelopes.iter().map(status).collect();
+        drop(envelopes);
+        for s in &all {
+            self.report(node.clone(), s.envelope.clone());
+        }
+        Ok(Envelopes { boot: "1".into(), envelopes: all })
+    }
+    async fn start_units(&self, node: &NodeId, r: StartUnits) -> Result<UnitsTaken, Error> {
+        assert_eq!(r.ticket, format!("ticket for {node}"));
+        let node = self.node(node)?;
+        let taken = node.run(&r);
+        self.report(node, r.envelope);
+        Ok(taken)
+    }
+    async fn kill_units(&self, node: &NodeId, r: KillUnits) -> Result<Done, Error> {
+        let node = self.node(node)?;
+        node.kill(&r);
+        self.report(node, r.envelope);
+        Ok(Done {})
+    }
+    async fn end_envelope(&self, node: &NodeId, r: EndEnvelope) -> Result<Done, Error> {
+        self.node(node)?.envelopes.lock().unwrap().remove(&r.envelope);
+        Ok(Done {})
+    }
+    async fn unit_output(&self, node: &NodeId, r: UnitOutput) -> Result<OutputPart, Error> {
+        let data = STANDARD.encode(format!("unit {} on {node}\n", r.unit));
+        Ok(OutputPart { data, eof: true })
+    }
+    async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
+        Ok(Done {})
+    }
+}

@@ -1,0 +1,195 @@
+//! The suite `grid`: jobs, credentials and memory, over one site with one node.
+
+use super::Progress;
+use super::figure::{Figure, Reach, number};
+use super::memory::{Watch, daemon_peak};
+use super::peers::{openssl, slurm};
+use super::samples::Samples;
+use super::within::Timing;
+use super::world::World;
+use crate::Result;
+use std::path::PathBuf;
+
+/// Runs of one job that are timed, each from `xsub`'s start to its end.
+const LATENCY_RUNS: usize = 100;
+/// Runs before those.
+const WARM_UP_RUNS: usize = 10;
+/// Clients at once.
+const CLIENTS: usize = 16;
+/// Requests of all clients in one repetition: below the limit of open jobs of a member.
+const REQUESTS: usize = 3200;
+/// Runs of `xsub --detach`, and of `sbatch`, in one repetition.
+const DETACHED_RUNS: usize = 320;
+/// Bytes in a megabyte.
+const MB: f64 = 1e6;
+
+/// What is measured, and how often.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder in which a folder for the run is made: its disk holds all state.
+    pub dir: PathBuf,
+    /// This program; the others of the workspace are beside it.
+    pub program: PathBuf,
+    /// Repetitions of what takes long.
+    pub repetitions: usize,
+    /// Units of the large job.
+    pub units: usize,
+    /// Units of a peer's large job, which may be slower.
+    pub peer_units: usize,
+    /// Whether peers that are installed run too.
+    pub peers: bool,
+}
+
+/// Runs the suite. What happens meanwhile goes to `say`, each measurement's extremes too.
+///
+/// # Errors
+/// The first step that failed; the grid has ended then too.
+pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
+    let slurm = if options.peers { slurm::measure(options, say)? } else { None };
+    let openssl = if options.peers { openssl::measure(options, REQUESTS, say)? } else { None };
+    let mut suite = Suite { options, say, figures: Vec::new() };
+    let scratch = super::scratch(&options.dir)?;
+    let world = World::start(&scratch.path().join("grid"), &options.program, suite.say)?;
+    suite.latency(&world, slurm.as_ref())?;
+    suite.units(&world, slurm.as_ref())?;
+    suite.submissions(&world, slurm.as_ref())?;
+    suite.credentials(&world, openssl.as_ref())?;
+    Ok(suite.figures)
+}
+
+struct Suite<'a, 'b> {
+    options: &'a Options,
+    say: Progress<'b>,
+    figures: Vec<Figure>,
+}
+
+impl Suite<'_, '_> {
+    fn add(&mut self, figure: Figure, samples: &Samples) {
+        (self.say)(&format!("{}, {}: {samples}", figure.name, figure.unit));
+        self.figures.push(figure);
+    }
+
+    fn repeat(&self, mut once: impl FnMut() -> Result<f64>) -> Result<Samples> {
+        let values = (0..self.options.repetitions).map(|_| once());
+        Ok(Samples::new(values.collect::<Result<_>>()?))
+    }
+
+    fn latency(&mut self, world: &World, slurm: Option<&slurm::Figures>) -> Result<()> {
+        let runs = (LATENCY_RUNS, WARM_UP_RUNS, 1);
+        let ours = millis(&world.spawn(runs, &["xsub", "--", "/bin/true"])?);
+        let figure = Figure::new("one job of /bin/true, xsub's start to exit", &ours, "ms");
+        let figure = figure.reach(Reach::AtMost(15.0));
+        self.add(figure.beside("srun /bin/true", slurm.map(|s| &s.srun_ms)), &ours);
+        let idle = millis(&world.spawn(runs, &["xsub", "--version"])?);
+        self.add(Figure::new("  of it: xsub's start and nothing else", &idle, "ms"), &idle);
+        let floor = millis(&world.spawn((1000, 100, 1), &["/bin/true"])?);
+        self.add(Figure::new("  floor: fork, exec and wait of /bin/true", &floor, "ms"), &floor);
+        Ok(())
+    }
+
+    fn units(&mut self, world: &World, slurm: Option<&slurm::Figures>) -> Result<()> {
+        let units = self.options.units;
+        let array = format!("0-{}", units.saturating_sub(1));
+        let argv = ["xsub", "--array", &array, "--", "/bin/true"];
+        let once = || Ok(world.spawn((1, 0, 1), &argv)?.total_ns);
+        // The memory belongs to the first such job: the next ones are kept beside it.
+        let watch = Watch::start(world.site.nodes[0].clone());
+        let first = once();
+        let others = watch.end()?;
+        let mut took = vec![seconds(first?)];
+        let core = daemon_peak(&world.site.core, "xosd")?;
+        let node = daemon_peak(&world.site.nodes[0], "xosd")?;
+        for _ in 1..self.options.repetitions {
+            took.push(seconds(once()?));
+        }
+        let took = Samples::new(took);
+        let count = |n: usize| u32::try_from(n).map_or(f64::INFINITY, f64::from);
+        let rate = took.map(|s| count(units) / s);
+        let name = format!("one job of {units} units of /bin/true on one node");
+        let figure = Figure::new(name, &rate, "units/s").reach(Reach::AtLeast(1000.0));
+        let peer = format!("sbatch --array, {} tasks", self.options.peer_units);
+        self.add(figure.beside(&peer, slurm.map(|s| &s.array_per_s)), &rate);
+        let each = took.map(|s| s * 1e3 / count(units));
+        self.add(Figure::new("  time per unit", &each, "ms"), &each);
+        self.memory((core, node, others), slurm);
+        Ok(())
+    }
+
+    fn memory(&mut self, bytes: (u64, u64, u64), slurm: Option<&slurm::Figures>) {
+        let (core, daemon, others) = bytes;
+        let mb = |bytes: u64| bytes_mb(bytes);
+        (self.say)(&format!(
+            "memory: core {}, node's xosd {}, its shims and mounts at most {} MB",
+            number(mb(core)),
+            number(mb(daemon)),
+            number(mb(others))
+        ));
+        let units = self.options.units;
+        let (core, node) = (one(mb(core)), one(mb(daemon + others)));
+        let figure = Figure::new(format!("memory of the core, {units} units ended"), &core, "MB");
+        let figure = figure.reach(Reach::AtMost(150.0));
+        self.add(figure.beside("slurmctld", slurm.map(|s| &s.controller_mb)), &core);
+        let name = format!("memory of the node with its shims, {units} units ended");
+        let figure = Figure::new(name, &node, "MB").reach(Reach::AtMost(60.0));
+        self.add(figure.beside("slurmd", slurm.map(|s| &s.daemon_mb)), &node);
+    }
+
+    fn submissions(&mut self, world: &World, slurm: Option<&slurm::Figures>) -> Result<()> {
+        let ours = self.repeat(|| {
+            let held = world.hold()?;
+            let timing = world.load("submit", (CLIENTS, REQUESTS), &["--after", &held])?;
+            world.release(&held)?;
+            Ok(per_second(&timing))
+        })?;
+        let peer = format!("sbatch, {CLIENTS} at once");
+        let peer_value = slurm.map(|s| &s.submissions_per_s);
+        let name = format!("acknowledged submissions, {CLIENTS} API clients");
+        let figure = Figure::new(name, &ours, "/s").reach(Reach::AtLeast(1000.0));
+        self.add(figure.beside(&peer, peer_value), &ours);
+        let tool = self.repeat(|| {
+            let held = world.hold()?;
+            let argv = ["xsub", "--detach", "--after", &held, "--", "/bin/true"];
+            let timing = world.spawn((DETACHED_RUNS, 0, CLIENTS), &argv)?;
+            world.release(&held)?;
+            Ok(per_second(&timing))
+        })?;
+        let name = format!("  the same by xsub --detach, {CLIENTS} at once");
+        self.add(Figure::new(name, &tool, "/s").beside(&peer, peer_value), &tool);
+        Ok(())
+    }
+
+    fn credentials(&mut self, world: &World, openssl: Option<&Samples>) -> Result<()> {
+        let ours =
+            self.repeat(|| Ok(per_second(&world.load("issue", (CLIENTS, REQUESTS), &[])?)))?;
+        let name = format!("certificates renewed, {CLIENTS} API clients");
+        let figure = Figure::new(name, &ours, "/s").reach(Reach::AtLeast(1000.0));
+        self.add(figure.beside("openssl ca, one batch of files", openssl), &ours);
+        Ok(())
+    }
+}
+
+/// One value.
+fn one(value: f64) -> Samples {
+    Samples::new(vec![value])
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn bytes_mb(bytes: u64) -> f64 {
+    bytes as f64 / MB
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// How long each run took.
+pub(super) fn millis(timing: &Timing) -> Samples {
+    Samples::new(timing.each_ns.iter().map(|&ns| seconds(ns) * 1e3).collect())
+}
+
+/// How many runs ended in a second.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn per_second(timing: &Timing) -> f64 {
+    timing.each_ns.len() as f64 / seconds(timing.total_ns)
+}

@@ -1,0 +1,123 @@
+//! The grid that is measured: one site with one node, a VO, and a person on the laptop.
+
+use super::machine::processors;
+use super::within::Timing;
+use super::{Progress, failed};
+use crate::Result;
+use crate::grid::{Grid, PORT, Person, Site, SiteSpec, wait_for};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The site.
+const SITE: &str = "rennes";
+/// The VO.
+const VO: &str = "bench.rennes";
+/// Longest that one measurement may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// A running grid.
+pub(super) struct World {
+    pub(super) grid: Grid,
+    pub(super) site: Site,
+    person: Person,
+    /// The program that is running: it is also the part within hosts.
+    program: PathBuf,
+}
+
+impl World {
+    /// Starts the grid in `dir`; it ends with this value. The node offers the machine's processors.
+    pub(super) fn start(dir: &Path, program: &Path, say: Progress) -> Result<World> {
+        let programs = program.parent().unwrap_or(Path::new("."));
+        let grid = Grid::create(dir, programs, false)?;
+        let cpu_milli = u32::try_from(processors() * 1000).unwrap_or(u32::MAX);
+        let spec = SiteSpec { nodes: 1, cpu_milli, ..SiteSpec::new(SITE) };
+        let site = grid.add_site(&spec)?;
+        let person = grid.purse().person("milo", SITE)?;
+        let world = World { grid, site, person, program: program.to_owned() };
+        world.enrol()?;
+        say("a site with one node runs, and a person is signed in");
+        Ok(world)
+    }
+
+    fn enrol(&self) -> Result<()> {
+        let name = self.person.name.as_str();
+        let add = self.site.admin.command("xos").args(["person", "add", name]);
+        let add = add.args(["--password-file", "-"]).stdin(self.person.password.as_bytes());
+        self.site.core.run(&add)?.ok()?;
+        let core = format!("{SITE}-core:{PORT}");
+        self.xos(&["site", "add", &core, "--fingerprint", &self.site.fingerprint])?;
+        self.sign_in()?;
+        let (label, _) = VO.split_once('.').unwrap_or((VO, SITE));
+        self.xos(&["vo", "found", label, "--title", "Benchmark"])?;
+        let share = ["--cpus", "1024", "--memory", "64G", "--storage", "8G"];
+        self.site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat())?;
+        self.sign_in()?;
+        self.xos(&["vo", "share", "accept", VO, SITE])?;
+        self.sign_in()?;
+        // The first job also waits until the node has the VO's accounts and volume.
+        self.xos(&["job", "submit", "--", "/bin/true"]).map(drop)
+    }
+
+    fn sign_in(&self) -> Result<()> {
+        let login = self.person.command("xos").args(["login", &self.person.id()]);
+        let login = login.args(["--password-file", "-"]).stdin(self.person.password.as_bytes());
+        self.grid.laptop()?.run(&login)?.ok().map(drop)
+    }
+
+    /// Runs the tool on the laptop.
+    pub(super) fn xos(&self, args: &[&str]) -> Result<String> {
+        self.grid.xos(&self.person, args)
+    }
+
+    /// Starts `argv` as the person on the laptop, as [`super::spawn`] does.
+    pub(super) fn spawn(
+        &self,
+        (count, warm_up, at_once): (usize, usize, usize),
+        argv: &[&str],
+    ) -> Result<Timing> {
+        let numbers = [count, warm_up, at_once].map(|n| n.to_string());
+        let options = ["--count", &numbers[0], "--warm-up", &numbers[1], "--at-once", &numbers[2]];
+        self.within("spawn", &[&options, ["--"].as_slice(), argv].concat())
+    }
+
+    /// Runs this program's part within the laptop.
+    pub(super) fn within(&self, what: &str, args: &[&str]) -> Result<Timing> {
+        let program = self.program.display().to_string();
+        let cmd = self.person.command(&program).args(["within", what]).args(args).limit(LIMIT);
+        timing(&self.grid.laptop()?.run(&cmd)?.ok()?)
+    }
+
+    /// Puts load on the core's API, as `what` says.
+    pub(super) fn load(
+        &self,
+        what: &str,
+        (clients, count): (usize, usize),
+        more: &[&str],
+    ) -> Result<Timing> {
+        let home = format!("/home/{}/.xos", self.person.name);
+        let (clients, count) = (clients.to_string(), count.to_string());
+        let args = ["--home", &home, "--vo", VO, "--clients", &clients, "--count", &count];
+        self.within(what, &[args.as_slice(), more].concat())
+    }
+
+    /// Submits a job that runs until it is cancelled; its id.
+    pub(super) fn hold(&self) -> Result<String> {
+        let id = self.xos(&["job", "submit", "--detach", "--", "sleep", "3600"])?;
+        let id = id.split_whitespace().find(|w| w.ends_with(&format!(".{SITE}")));
+        id.map(str::to_owned).ok_or_else(|| failed("xos job submit --detach", "it printed no id"))
+    }
+
+    /// Cancels that job, with all that wait for it, and waits until no job is open.
+    pub(super) fn release(&self, job: &str) -> Result<()> {
+        self.xos(&["job", "cancel", job])?;
+        wait_for("the end of all jobs", || {
+            let open = self.xos(&["job", "list", "--open"])?;
+            Ok((!open.contains(&format!(".{SITE}"))).then_some(()))
+        })
+    }
+}
+
+/// What the part within a host answered.
+pub(super) fn timing(json: &str) -> Result<Timing> {
+    serde_json::from_str(json).map_err(|e| failed("xos-bench within a host", e))
+}

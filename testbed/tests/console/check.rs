@@ -1,0 +1,165 @@
+//! What holds on every page that the test sees, and the pictures.
+
+use crate::browser::{DESKTOP, PHONE, Page, Size};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The narrowest phone that pages are made for.
+const NARROW: Size = (360, 800);
+/// Largest picture that goes into the project's history, in bytes.
+const PICTURE_MAX: usize = 200_000;
+
+/// One `h1`, a title, ids that are unique, a label for every field.
+const SOUND: &str = "(() => {
+    const bad = [];
+    const all = (s) => [...document.querySelectorAll(s)];
+    if (all('h1').length !== 1) bad.push(all('h1').length + ' h1');
+    if (document.title.length < 3) bad.push('no title');
+    if (!document.documentElement.lang) bad.push('no language');
+    const ids = all('[id]').map((e) => e.id);
+    bad.push(...ids.filter((id, i) => ids.indexOf(id) !== i).map((id) => 'two of #' + id));
+    for (const field of all('input:not([type=hidden]), select, textarea')) {
+        if (!field.labels.length) bad.push('no label: ' + field.outerHTML);
+    }
+    return bad;
+})()";
+
+/// The page's width, and what stands out of the window without a scroller of its own.
+const WIDTH: &str = "(() => {
+    const out = [...document.querySelectorAll('body *')].filter((e) =>
+        e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 0.5
+        && !e.parentElement.closest('.scroll, pre, .unseen'));
+    const name = (e) => e.tagName + (e.id && '#' + e.id) + ' ' + e.textContent.slice(0, 60);
+    return { width: document.documentElement.scrollWidth, out: out.slice(0, 5).map(name) };
+})()";
+
+impl Page {
+    /// Opens a path of the console and checks the page.
+    pub fn visit(&self, path: &str) {
+        self.open(&format!("{}{path}", self.origin)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        self.check(200);
+    }
+
+    /// Presses a link or a button and checks the page that it leads to.
+    pub fn go(&self, selector: &str) {
+        self.go_refused(selector, 200);
+    }
+
+    /// The same for a page that says with `status` what is wrong.
+    pub fn go_refused(&self, selector: &str, status: u64) {
+        self.load(|| self.click(selector));
+        self.check(status);
+    }
+
+    /// Checks everything that holds on every page.
+    pub fn check(&self, status: u64) {
+        let path = self.path();
+        self.trace(|t| {
+            let document = t.document.as_ref().expect("a document");
+            assert_eq!(document.status, status, "status of {}", document.url);
+            let policy = document.header("content-security-policy").unwrap_or_default();
+            for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+                assert!(policy.contains(part), "{path}: content policy {policy:?}");
+            }
+            assert!(t.bare_redirects.is_empty(), "no content policy on {:?}", t.bare_redirects);
+            let own = format!("{}/", self.origin);
+            let away = t.requests.iter().find(|r| !r.starts_with(&own) && *r != "about:blank");
+            assert_eq!(away, None, "{path}: a request left for another host");
+            // The browser writes the status that the test waits for on its console.
+            let expected = format!("responded with a status of {status} ");
+            t.faults.retain(|f| status == 200 || !f.contains(&expected));
+            assert!(t.faults.is_empty(), "{path}: errors on the console: {:#?}", t.faults);
+        });
+        assert_eq!(self.eval(SOUND), json!([]), "{path}: not sound");
+        self.check_width();
+        // The menu of VOs, when it is there, fits too.
+        if self.has("#vo-switch") {
+            self.eval("document.querySelector('#vo-switch').open = true");
+            self.check_width();
+            self.eval("document.querySelector('#vo-switch').open = false");
+        }
+    }
+
+    fn check_width(&self) {
+        self.resize(NARROW);
+        let seen = self.eval(WIDTH);
+        self.resize(DESKTOP);
+        let fits = seen["width"].as_u64() == Some(u64::from(NARROW.0)) && seen["out"] == json!([]);
+        assert!(fits, "{}: wider than {} pixels: {seen}", self.path(), NARROW.0);
+    }
+
+    /// Signs in by the form on the present page.
+    pub fn sign_in(&self, name: &str, password: &str) {
+        self.fill("#user", name);
+        self.fill("#password", password);
+        self.go("#sign-in");
+        assert_eq!(self.path(), "/", "signing in leads to the first page");
+        assert!(self.text("#person").starts_with(name), "{name} is not named as who signed in");
+    }
+}
+
+/// The folder of this run's pictures.
+pub struct Album(PathBuf);
+
+impl Album {
+    /// `target/console`, emptied.
+    pub fn new() -> Album {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+        let folder = target.join("console");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).expect("the old pictures go");
+        }
+        fs::create_dir_all(&folder).expect("a folder");
+        Album(folder)
+    }
+
+    /// Keeps the page as it looks on a desk and on a phone, by day and on a desk by night.
+    pub fn keep(&self, page: &Page, name: &str) {
+        let scheme = |value: &str| {
+            let feature = json!([{ "name": "prefers-color-scheme", "value": value }]);
+            page.call("Emulation.setEmulatedMedia", json!({ "features": feature }));
+        };
+        page.eval("scrollTo(0, 0)");
+        // What the last click left focused or open is not part of the picture.
+        page.eval("document.activeElement?.blur()");
+        for (suffix, size, colours) in
+            [("", DESKTOP, "light"), ("-phone", PHONE, "light"), ("-dark", DESKTOP, "dark")]
+        {
+            page.resize(size);
+            scheme(colours);
+            let png = STANDARD.decode(page.picture()).expect("base64 of Chromium");
+            assert_eq!(dimensions(&png), Some(size), "the picture's size");
+            fs::write(self.0.join(format!("{name}{suffix}.png")), png).expect("a picture");
+        }
+        scheme("");
+        page.resize(DESKTOP);
+    }
+
+    /// With `XOS_BLESS=1` the picture `name` becomes the one in the project's README.
+    pub fn bless(&self, name: &str) {
+        if std::env::var_os("XOS_BLESS").is_none_or(|v| v != "1") {
+            return;
+        }
+        let png = fs::read(self.0.join(format!("{name}.png"))).expect("the picture");
+        assert!(png.len() <= PICTURE_MAX, "the picture has {} bytes", png.len());
+        let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images/console.png");
+        fs::write(&to, png).expect("the README's picture");
+        println!("blessed {}", to.display());
+    }
+}
+
+/// Width and height of a PNG (ISO/IEC 15948, 11.2.2).
+fn dimensions(png: &[u8]) -> Option<Size> {
+    let number = |at: usize| Some(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?));
+    Some((number(16)?, number(20)?))
+}
+
+/// Takes a cookie of the page's site as Chromium keeps it.
+pub fn cookie(page: &Page, name: &str) -> Value {
+    let all = page.call("Network.getCookies", json!({ "urls": [page.origin] }));
+    let all = all["cookies"].as_array().expect("cookies");
+    all.iter().find(|c| c["name"] == name).cloned().unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! The console in a real browser, against a real grid: needs root, namespaces and Chromium.
+//!
+//! Pictures of its pages are in `target/console` afterwards; `XOS_BLESS=1` puts the README's into
+//! `docs/images`.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+
+mod browser;
+mod check;
+mod walk;
+mod wire;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use browser::{Browser, CERTUTIL, CHROMIUM};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
+
+/// The VO of the test.
+const VO: &str = "demo.rennes";
+
+/// A site with a VO, its administrator, and somebody who is not in it yet.
+struct World {
+    // Dropped before the folder.
+    _grid: Grid,
+    rennes: Site,
+    vera: Person,
+    milo: Person,
+    /// `https://localhost:<port>`.
+    origin: String,
+    /// The file with the site's root certificate.
+    root: PathBuf,
+    _folder: TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let programs = Path::new(env!("CARGO_BIN_EXE_testbed")).parent().expect("a folder");
+        let grid = Grid::create(&folder.path().join("grid"), programs, false).expect("a grid");
+        let rennes = grid.add_site(&SiteSpec { nodes: 1, ..SiteSpec::new("rennes") });
+        let rennes = rennes.expect("a site");
+        let (vera, milo) = (person(&grid, &rennes, "vera"), person(&grid, &rennes, "milo"));
+        found(&grid, &rennes, &vera);
+        let root = folder.path().join("root.der");
+        std::fs::write(&root, site_root(&grid, &vera)).expect("a file");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let forward = grid.testbed().forward(any, "rennes-core", PORT).expect("a way in");
+        let origin = format!("https://localhost:{}", forward.port());
+        World { _grid: grid, rennes, vera, milo, origin, root, _folder: folder }
+    }
+}
+
+/// The site's administrator makes a person known.
+fn person(grid: &Grid, site: &Site, name: &str) -> Person {
+    let person = grid.purse().person(name, &site.name).expect("a person");
+    let add = site.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
+    let added = site.core.run(&add.stdin(person.password.as_bytes()));
+    added.and_then(xos_testbed::Output::ok).expect("person add");
+    person
+}
+
+/// `vera` founds the VO on the command line; the site gives it a share.
+fn found(grid: &Grid, site: &Site, vera: &Person) {
+    let xos = |args: &[&str]| grid.xos(vera, args).expect("xos");
+    let core = format!("{}-core:{PORT}", site.name);
+    xos(&["site", "add", &core, "--fingerprint", &site.fingerprint]);
+    let login = vera.command("xos").args(["login", &vera.id(), "--password-file", "-"]);
+    let login = login.stdin(vera.password.as_bytes());
+    let laptop = grid.laptop().expect("the laptop");
+    laptop.run(&login).and_then(xos_testbed::Output::ok).expect("login");
+    xos(&["vo", "found", "demo", "--title", "The demonstration"]);
+    let share = ["--cpus", "2", "--memory", "2G", "--storage", "1G"];
+    site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat()).expect("an offer");
+    xos(&["vo", "share", "accept", VO, &site.name]);
+}
+
+/// The root that `xos` pinned by its fingerprint, in DER.
+fn site_root(grid: &Grid, person: &Person) -> Vec<u8> {
+    let path = format!("/home/{}/.xos/sites.json", person.name);
+    let sites = grid.laptop().and_then(|l| l.read_file(path)).expect("the sites that xos knows");
+    let sites: serde_json::Value = serde_json::from_slice(&sites).expect("JSON");
+    let root = sites["sites"][0]["descriptor"]["root"].as_str().expect("a root");
+    STANDARD.decode(root).expect("base64")
+}
+
+/// Why the test cannot run here.
+fn obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".into());
+    }
+    for (program, package) in [(CHROMIUM, "chromium"), (CERTUTIL, "libnss3-tools")] {
+        if !Path::new(program).exists() {
+            return Some(format!("needs {program} of the Debian package {package}"));
+        }
+    }
+    let probe = "ip link add br0 type bridge && ip link add h1 type veth peer name h2";
+    let probe = Command::new("unshare").args(["-mnpuiC", "--fork", "sh", "-c", probe]).output();
+    let probe = probe.expect("unshare of util-linux");
+    let said = String::from_utf8_lossy(&probe.stderr).into_owned();
+    (!probe.status.success()).then(|| format!("no namespaces here: {said}"))
+}
+
+/// A person applies, is admitted, works and is suspended, all of it by the console. Wrong when it
+/// fails: a page, or a right behind it, in the way of what people do every day; or a page that
+/// lets something out of or into the browser that it must not.
+#[test]
+fn people_use_the_console() {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return;
+    }
+    let world = World::new();
+    let stranger = Browser::start(None);
+    walk::an_unknown_root_is_refused(&world, &stranger);
+    drop(stranger);
+    let browser = Browser::start(Some(&world.root));
+    walk::all(&world, &browser);
+}
