@@ -3,6 +3,7 @@
 use crate::wire::{PATIENCE, Wire};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -36,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Browser {
     child: Child,
     wire: Rc<RefCell<Wire>>,
+    /// What is wrong with the pages seen so far.
+    pub flaws: Rc<RefCell<BTreeSet<String>>>,
     // Removed after Chromium has ended.
     _home: TempDir,
 }
@@ -66,7 +69,7 @@ impl Browser {
             .spawn()
             .expect("Chromium starts");
         let wire = Rc::new(RefCell::new(Wire::new(to, from)));
-        Browser { child, wire, _home: home }
+        Browser { child, wire, flaws: Rc::default(), _home: home }
     }
 
     /// A page in a profile of its own: no cookie is shared with another one. `scripts`: whether
@@ -85,6 +88,7 @@ impl Browser {
         let session = call("Target.attachToTarget", attach)["sessionId"].clone();
         let page = Page {
             wire: self.wire.clone(),
+            flaws: self.flaws.clone(),
             session: session.as_str().expect("a session").to_owned(),
             origin: origin.to_owned(),
         };
@@ -141,6 +145,8 @@ pub const PHONE: Size = (390, 844);
 pub struct Page {
     wire: Rc<RefCell<Wire>>,
     session: String,
+    /// What is wrong with the pages seen so far.
+    pub flaws: Rc<RefCell<BTreeSet<String>>>,
     /// `https://host:port` of the console.
     pub origin: String,
 }

@@ -42,6 +42,7 @@ pub fn all(world: &World, browser: &Browser) {
     for page in [&vera, &milo, &plain] {
         page.check(200);
     }
+    assert!(browser.flaws.borrow().is_empty(), "{:#?}", browser.flaws.borrow());
     album.bless("job");
 }
 
