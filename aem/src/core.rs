@@ -5,6 +5,7 @@ use crate::follow::Followed;
 use crate::ledger::{Due, Ledger, Txn};
 use crate::outputs::Outputs;
 use crate::plan;
+use crate::plan::owner::Reach;
 use crate::policy::Policy;
 use crate::views::Views;
 use crate::watchers::Watchers;
@@ -160,9 +161,9 @@ impl Core {
     }
 
     /// Chooses sites and nodes for what waits, inside a change.
-    pub(crate) fn place(&self, txn: &mut Txn<'_>) {
+    pub(crate) fn place(&self, txn: &mut Txn<'_>, reach: Reach) {
         let now = self.now();
-        self.place_owned(txn, now);
+        self.place_owned(txn, reach, now);
         self.place_hosted(txn, now);
     }
 
@@ -173,17 +174,22 @@ impl Core {
         }
     }
 
-    fn place_owned(&self, txn: &mut Txn<'_>, now: Millis) {
-        if txn.state().jobs.ready().next().is_none() {
+    fn place_owned(&self, txn: &mut Txn<'_>, reach: Reach, now: Millis) {
+        let jobs = &txn.state().jobs;
+        let mut vos: Vec<VoId> = match reach {
+            Reach::Job(number) => jobs.job(number).map(|j| j.spec.vo.clone()).into_iter().collect(),
+            _ => jobs
+                .idle()
+                .take(64)
+                .chain(jobs.busy().take(64))
+                .map(|j| j.spec.vo.clone())
+                .collect(),
+        };
+        if vos.is_empty() {
             return;
         }
-        let vos: Vec<VoId> = {
-            let mut vos: Vec<VoId> =
-                txn.state().jobs.ready().take(64).map(|j| j.spec.vo.clone()).collect();
-            vos.sort();
-            vos.dedup();
-            vos
-        };
+        vos.sort();
+        vos.dedup();
         let own = plan::host::capacity(&txn.state().hosted, &lock(&self.host), &vos);
         let records = {
             let mut facts = lock(&self.owner);
@@ -200,7 +206,7 @@ impl Core {
                     }
                 }
             }
-            plan::owner::plan(&txn.state().jobs, &facts, now)
+            plan::owner::plan(&txn.state().jobs, &facts, reach, now)
         };
         for r in records {
             let own = match &r {

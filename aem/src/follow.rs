@@ -2,6 +2,7 @@
 
 use crate::core::{Core, lock};
 use crate::nodes::trim;
+use crate::plan::owner::Reach;
 use crate::state::JobRecord;
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashSet};
@@ -152,7 +153,7 @@ impl Core {
             for r in records {
                 txn.put(r);
             }
-            self.place(txn);
+            self.place(txn, Reach::Quick);
             Ok(())
         })
         .await?;
@@ -221,7 +222,7 @@ impl Core {
                         let (site, at) = (site.clone(), now);
                         txn.put(JobRecord::Happened { site, seq, job, attempt, at, events });
                     }
-                    self.place(txn);
+                    self.place(txn, Reach::Quick);
                     Ok(())
                 })
                 .await;

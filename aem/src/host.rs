@@ -3,6 +3,7 @@
 use crate::core::{Core, TicketKey, lock};
 use crate::ledger::Txn;
 use crate::owner::{cut, may_pass};
+use crate::plan::owner::Reach;
 use crate::plan::room;
 use crate::policy::Action;
 use crate::state::host::{HostedTask, Stage};
@@ -238,7 +239,7 @@ impl Core {
             let stored = self
                 .commit(|txn| {
                     txn.put(record);
-                    self.place(txn);
+                    self.place(txn, Reach::Quick);
                     Ok(())
                 })
                 .await;

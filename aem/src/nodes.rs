@@ -4,6 +4,7 @@ use crate::core::{Core, lock};
 use crate::host::REASON_MAX;
 use crate::owner::cut;
 use crate::plan::host::NodeView;
+use crate::plan::owner::Reach;
 use crate::state::host::Stage;
 use crate::state::record::Decision;
 use crate::state::{HostRecord, HostTable, runs};
@@ -67,6 +68,9 @@ pub(crate) fn greet(table: &HostTable, node: &NodeId, has: &Envelopes, now: Mill
                 continue;
             }
             let job = p.job.clone();
+            if (e.held || e.stored > 0) && !e.gone {
+                g.records.push(HostRecord::Gone { job: job.clone(), serial: *serial });
+            }
             if e.open.is_empty() {
                 if p.forgotten {
                     g.records.push(HostRecord::Closed { job, serial: *serial });
@@ -210,7 +214,7 @@ impl Core {
             if news {
                 let (job, at) = (job.clone(), now);
                 txn.put(HostRecord::Happened { job, serial, after, at, events });
-                self.place(txn);
+                self.place(txn, Reach::Quick);
             }
             Ok(EventsAck { stored: stored(txn).unwrap_or(before), unknown: false })
         })
@@ -254,7 +258,7 @@ impl Core {
                         let units = runs::pack(units);
                         txn.put(HostRecord::Decided { job, at: now, units, what });
                     }
-                    self.place(txn);
+                    self.place(txn, Reach::Quick);
                     Ok(())
                 })
                 .await;

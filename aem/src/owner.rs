@@ -3,6 +3,7 @@
 use crate::core::{Core, lock};
 use crate::ledger::Txn;
 use crate::plan;
+use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::unit::Phase;
 use crate::state::{HostRecord, JobRecord, runs};
@@ -59,7 +60,7 @@ impl Core {
                 let stored = self
                     .commit(|txn| {
                         txn.put(JobRecord::Mandated { job: number, mandate });
-                        self.place(txn);
+                        self.place(txn, Reach::Job(number));
                         Ok(())
                     })
                     .await;
@@ -256,7 +257,7 @@ impl Core {
                 let (site, units) = (site.clone(), rest);
                 txn.put(JobRecord::Returned { job, site, units, attempt, at, refusal });
             }
-            self.place(txn);
+            self.place(txn, Reach::Quick);
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::core::{Core, lock};
 use crate::ledger::Ledger;
 use crate::ops;
+use crate::plan::owner::Reach;
 use crate::policy::Policy;
 use crate::state::unit::Phase;
 use crate::work::Work;
@@ -126,7 +127,7 @@ impl Core {
                     () = tokio::time::sleep(PLACE_EVERY) => {}
                     () = self.stop.cancelled() => return,
                 }
-                if let Err(error) = self.commit(|txn| Ok(self.place(txn))).await {
+                if let Err(error) = self.commit(|txn| Ok(self.place(txn, Reach::Whole))).await {
                     tracing::debug!(%error, "nothing can be placed now");
                 }
                 self.watchers.all_owners();
@@ -195,7 +196,9 @@ impl Core {
             }
         }
         self.ledger.read(|s| {
-            vos.extend(s.jobs.ready().take(64).map(|j| j.spec.vo.clone()));
+            vos.extend(
+                s.jobs.idle().take(64).chain(s.jobs.busy().take(64)).map(|j| j.spec.vo.clone()),
+            );
             vos.extend(s.hosted.active().map(|p| p.vo.clone()));
         });
         for vo in vos {

@@ -2,6 +2,7 @@
 
 use super::{Grant, Want};
 use crate::core::Core;
+use crate::plan::owner::Reach;
 use crate::state::{JobRecord, runs};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Core {
                 let units = units.map(runs::pack);
                 let (job, by) = (grant.job.number, grant.by);
                 txn.put(JobRecord::Cancelled { job, at, units, by });
-                self.place(txn);
+                self.place(txn, Reach::Quick);
             }
             Ok(Cancelled { units: count })
         })

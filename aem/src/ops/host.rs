@@ -3,6 +3,7 @@
 use crate::core::{Core, lock};
 use crate::host::here;
 use crate::plan;
+use crate::plan::owner::Reach;
 use crate::state::{HostRecord, runs};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -57,7 +58,7 @@ impl Core {
             Ok(match self.judge_offer(&txn.state().hosted, &r, now) {
                 Ok(member) => {
                     let accepted = self.take(txn, &r, member, now);
-                    self.place(txn);
+                    self.place(txn, Reach::Quick);
                     HostReply { accepted, refusal: None }
                 }
                 Err(refusal) => {

@@ -187,7 +187,8 @@ impl Pass<'_> {
     fn known(&self, p: &Placement, r: &Resources, used: &BTreeMap<u32, u32>) -> Option<(u32, u32)> {
         for (serial, e) in &p.envelopes {
             let Some(node) = self.facts.nodes.get(&e.node) else { continue };
-            let fits = node.boot.as_deref() == Some(e.boot.as_str())
+            let fits = !e.gone
+                && node.boot.as_deref() == Some(e.boot.as_str())
                 && e.cpu_milli == r.cpu_milli
                 && e.memory_bytes == r.memory_bytes
                 && !self.is_broken(&p.job, &e.node);

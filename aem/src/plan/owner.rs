@@ -11,8 +11,12 @@ use std::time::Duration;
 use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
 use xos_base::{Millis, SiteId, VoId};
 
-/// Most jobs looked at in one pass, oldest first.
+/// Most jobs of a kind (none at a site yet, some at sites) looked at in one pass, oldest first.
 pub const JOBS_PER_PASS: usize = 1000;
+/// So many waiting jobs in a row that got nothing end a quick pass.
+pub const MISSES_MAX: u32 = 16;
+/// A job that found all processors in use is told so after this long.
+pub const BUSY_AFTER: Duration = Duration::from_secs(1);
 /// A job is not given up for lack of room before it is this old: nodes may still be connecting.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,20 +47,38 @@ pub struct Facts {
     pub since: Millis,
 }
 
+/// How much is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One job that just came: what others could not use before is free for it.
+    Job(u64),
+    /// What is likely to find room: after each change.
+    Quick,
+    /// All of it: now and then, so that small jobs pass large ones that wait.
+    Whole,
+}
+
 /// Chooses sites for what is queued. Records to be journalled before anybody is asked.
-pub fn plan(table: &JobTable, facts: &Facts, now: Millis) -> Vec<JobRecord> {
-    let mut jobs: Vec<&Job> =
-        table.ready().filter(|j| j.mandate.is_some()).take(JOBS_PER_PASS).collect();
-    // Whoever has least running comes first.
-    jobs.sort_by_key(|j| (j.tally.out(), j.number));
+pub fn plan(table: &JobTable, facts: &Facts, reach: Reach, now: Millis) -> Vec<JobRecord> {
     let mut pass = Pass { table, facts, now, out: Vec::new(), given: BTreeMap::new() };
-    for job in jobs {
-        let Some(serving) = facts.serving.get(&job.spec.vo) else { continue };
-        for task in 0..job.tasks.len() {
-            if job.tasks[task].tally.queued() > 0 {
-                pass.task(job, task, serving);
-            }
+    if let Reach::Job(number) = reach {
+        if let Some(job) = table.job(number) {
+            pass.job(job);
         }
+        return pass.out;
+    }
+    // Whoever has least running comes first.
+    let mut misses = 0;
+    for job in table.idle().take(JOBS_PER_PASS) {
+        misses = if pass.job(job) { 0 } else { misses + 1 };
+        if reach == Reach::Quick && misses >= MISSES_MAX {
+            break;
+        }
+    }
+    let mut busy: Vec<&Job> = table.busy().take(JOBS_PER_PASS).collect();
+    busy.sort_by_key(|j| (j.tally.out(), j.number));
+    for job in busy {
+        pass.job(job);
     }
     pass.out
 }
@@ -71,6 +93,19 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Says whether units of the job were offered to somebody.
+    fn job(&mut self, job: &Job) -> bool {
+        let before = self.given.values().map(|g| g.units).sum::<u32>();
+        if let (Some(_), Some(serving)) = (&job.mandate, self.facts.serving.get(&job.spec.vo)) {
+            for task in 0..job.tasks.len() {
+                if job.tasks[task].tally.queued() > 0 {
+                    self.task(job, task, serving);
+                }
+            }
+        }
+        self.given.values().map(|g| g.units).sum::<u32>() > before
+    }
+
     fn task(&mut self, job: &Job, task: usize, serving: &[SiteId]) {
         let Some(spec) = job.task_spec(task) else { return };
         let mut allowed: Vec<(SiteId, u32)> = Vec::new();
@@ -150,7 +185,8 @@ impl Pass<'_> {
         let mut left = tally.queued().min(at_once);
         let mut sum: u64 = allowed.iter().map(|(_, n)| u64::from(*n)).sum();
         if sum == 0 {
-            if tally.out() == 0 && left > 0 {
+            let waits = self.now.since(job.submitted) >= BUSY_AFTER;
+            if tally.out() == 0 && left > 0 && waits {
                 let text = "all processors that it may use are in use".to_owned();
                 let busy = Refusal { rule: "busy".to_owned(), text, later: true };
                 self.note(job, task, None, &busy);

@@ -86,8 +86,9 @@ impl Node {
 
     /// The machine stops: what ran has no witness. Sometimes the disk is gone too.
     pub(super) fn reboot(&mut self, dice: &mut Dice, now: Millis) {
-        self.boot += 1;
-        if dice.chance(30) {
+        let lost = dice.chance(30);
+        self.boot += u32::from(!lost || dice.chance(50));
+        if lost {
             self.envelopes.clear();
             return;
         }

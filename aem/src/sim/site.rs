@@ -69,7 +69,7 @@ impl Site {
         let view = self.owner.sites.entry(self.id.clone()).or_default();
         view.connected = true;
         view.capacity = own;
-        for r in plan::owner::plan(&self.state.jobs, &self.owner, now) {
+        for r in plan::owner::plan(&self.state.jobs, &self.owner, plan::owner::Reach::Quick, now) {
             let own = match &r {
                 JobRecord::Offered { job, task, site, units, attempt } if *site == self.id => {
                     Some((*job, *task, units.clone(), *attempt))

@@ -218,7 +218,7 @@ impl JobTable {
             if let Some(at) = ended_at(&j) {
                 self.ended.remove(&(at.0, job));
             }
-            self.ready.remove(&job);
+            self.rank(job);
             self.dependents.remove(&job);
             touched.jobs.insert(job);
         }

@@ -96,6 +96,9 @@ pub struct Envelope {
     pub stored: u64,
     /// Whether the node ever answered for units in it.
     pub held: bool,
+    /// The node lost it. A new one under its name would count its events from the start.
+    #[serde(default)]
+    pub gone: bool,
     /// Units sent and not ended.
     pub open: BTreeSet<u32>,
     /// Units whose sending the node has not confirmed.

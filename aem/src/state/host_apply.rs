@@ -32,6 +32,7 @@ impl HostTable {
                     memory_bytes: *memory_bytes,
                     stored: 0,
                     held: false,
+                    gone: false,
                     open: BTreeSet::new(),
                     unconfirmed: BTreeSet::new(),
                     ended: 0,
@@ -44,6 +45,11 @@ impl HostTable {
                     for unit in runs::unpack(units) {
                         e.unconfirmed.remove(&unit);
                     }
+                }
+            }
+            HostRecord::Gone { job, serial } => {
+                if let Some(e) = self.envelope(job, *serial) {
+                    e.gone = true;
                 }
             }
             HostRecord::Unsent { job, serial } => self.unsent(job, *serial),
@@ -326,6 +332,7 @@ fn job_of(record: &HostRecord) -> Option<&JobId> {
         | HostRecord::Sent { job, .. }
         | HostRecord::Held { job, .. }
         | HostRecord::Unsent { job, .. }
+        | HostRecord::Gone { job, .. }
         | HostRecord::Happened { job, .. }
         | HostRecord::Decided { job, .. }
         | HostRecord::Cancelled { job, .. }

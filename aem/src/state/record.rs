@@ -294,6 +294,13 @@ pub enum HostRecord {
         /// The job.
         job: JobId,
     },
+    /// The node has no record of the envelope, although it had one: its serial is not used again.
+    Gone {
+        /// The job.
+        job: JobId,
+        /// The envelope.
+        serial: u32,
+    },
     /// The node has forgotten the envelope.
     Closed {
         /// The job.

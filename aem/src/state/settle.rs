@@ -71,12 +71,9 @@ impl JobTable {
             job.seq += 1;
             touched.jobs.insert(number);
         }
-        if job.tally.queued() > 0 {
-            self.ready.insert(number);
-        } else {
-            self.ready.remove(&number);
-        }
-        if let Some(at) = ended_at(job) {
+        let ended = ended_at(job);
+        self.rank(number);
+        if let Some(at) = ended {
             self.ended.insert((at.0, number));
             self.count_open(number, false);
         }

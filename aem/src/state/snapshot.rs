@@ -93,6 +93,7 @@ impl JobTable {
             self.jobs.values().filter(|j| !j.state.is_final()).map(|j| j.number).collect();
         for number in open {
             self.count_open(number, true);
+            self.rank(number);
         }
         for (number, job) in &self.jobs {
             if job.state.is_final() {
@@ -107,9 +108,6 @@ impl JobTable {
                 {
                     self.load.moved(None, unit.phase.pending(), &spec.resources);
                 }
-            }
-            if job.tally.queued() > 0 {
-                self.ready.insert(*number);
             }
             for before in &job.spec.after_jobs {
                 if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {

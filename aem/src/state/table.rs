@@ -16,8 +16,10 @@ pub struct JobTable {
     pub(super) nodes: Names<NodeId>,
     /// The last report stored, by host.
     pub(super) seen: HashMap<u16, u64>,
-    /// Jobs with queued units.
-    pub(super) ready: BTreeSet<u64>,
+    /// Jobs with queued units, of which none is at a site.
+    pub(super) idle: BTreeSet<u64>,
+    /// Jobs with queued units, and others at sites.
+    pub(super) busy: BTreeSet<u64>,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
     /// How many jobs of each member have not ended.
@@ -38,7 +40,8 @@ impl JobTable {
             sites: Names::default(),
             nodes: Names::default(),
             seen: HashMap::new(),
-            ready: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            busy: BTreeSet::new(),
             dependents: BTreeMap::new(),
             open: HashMap::new(),
             load: Loads::default(),
@@ -86,9 +89,26 @@ impl JobTable {
         self.jobs.range(..before.unwrap_or(u64::MAX)).rev().map(|(_, j)| j)
     }
 
-    /// Jobs with units to place, oldest first.
-    pub fn ready(&self) -> impl Iterator<Item = &Job> {
-        self.ready.iter().filter_map(|n| self.jobs.get(n))
+    /// Jobs with units to place of which none is at a site yet, oldest first.
+    pub fn idle(&self) -> impl Iterator<Item = &Job> {
+        self.idle.iter().filter_map(|n| self.jobs.get(n))
+    }
+
+    /// Jobs with units to place and others at sites, oldest first.
+    pub fn busy(&self) -> impl Iterator<Item = &Job> {
+        self.busy.iter().filter_map(|n| self.jobs.get(n))
+    }
+
+    /// Keeps [`JobTable::idle`] and [`JobTable::busy`] true for a job that changed.
+    pub(super) fn rank(&mut self, number: u64) {
+        let tally = self.jobs.get(&number).map(|j| (j.tally.queued() > 0, j.tally.out() > 0));
+        self.idle.remove(&number);
+        self.busy.remove(&number);
+        match tally {
+            Some((true, false)) => self.idle.insert(number),
+            Some((true, true)) => self.busy.insert(number),
+            _ => false,
+        };
     }
 
     /// The id of a job here.

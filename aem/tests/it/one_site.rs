@@ -73,46 +73,64 @@ async fn an_array_runs_every_unit_once_and_what_waits_comes_after() {
     aem.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn work_goes_on_after_a_restart_and_nothing_runs_twice() {
+/// A job of four units that hold, two of them running; the core is killed then.
+async fn interrupted(wiped: bool) -> (Site, xos_base::JobId) {
     let site = Site::new("rennes", &["n1"]).await;
-    let dir = site.dir.path().to_owned();
-    let alice = site.caller(&site, "alice@rennes", &[]);
     let aem = site.start(|_| {}).await;
+    let alice = site.caller(&site, "alice@rennes", &[]);
     let job = site.ask(&alice, submit(spec("hold", "0-3"))).await.unwrap().job;
     until("two units run", async || {
         let j = site.ask(&alice, GetJob { job: job.clone() }).await.unwrap();
         (j.summary.counts.running == 2).then_some(())
     })
     .await;
+    // The journal is copied from under the running service, as a kill would leave it.
+    let again = site.again(wiped);
     aem.stop().await;
-    drop(aem);
-    // The same journal under a new service; the old site's router stays bound to the old one.
-    let again = Site::new("rennes", &["n1"]).await;
-    copy(&dir.join("aem"), &again.dir.path().join("aem"));
-    let aem = again.start(|_| {}).await;
-    let alice = again.caller(&again, "alice@rennes", &[]);
-    // The new node knows nothing of the envelope: what ran is lost, what waited runs now.
-    let j = until("the lost units are known", async || {
-        let j = again.ask(&alice, GetJob { job: job.clone() }).await.unwrap();
-        (j.summary.counts.lost == 2 && j.summary.counts.running == 2).then_some(j)
+    (again, job)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn units_outlive_a_kill_of_the_core() {
+    let (site, job) = interrupted(false).await;
+    let aem = site.start(|_| {}).await;
+    let alice = site.caller(&site, "alice@rennes", &[]);
+    let j = site.ask(&alice, GetJob { job: job.clone() }).await.unwrap();
+    assert_eq!((j.summary.counts.running, j.summary.counts.queued), (2, 2));
+    until("the core can reach its node again", async || {
+        let cancel = CancelUnits { job: job.clone(), units: "0".parse().unwrap() };
+        site.ask(&alice, cancel).await.unwrap();
+        let j = site.ask(&alice, GetJob { job: job.clone() }).await.unwrap();
+        println!(
+            "{:?} {:?}",
+            j.summary.counts,
+            site.ask(&alice, WhyJob { job: job.clone() }).await
+        );
+        (j.summary.counts.cancelled == 1 && j.summary.counts.running == 2).then_some(())
     })
     .await;
-    assert_eq!(j.summary.counts.total(), 4);
-    let cancelled = again.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
-    assert_eq!(cancelled.units, 2);
-    let e = again.end_of(&alice, &job).await;
-    assert_eq!((e.state.word(), e.counts.cancelled), ("cancelled", 2));
-    assert_eq!(again.node("n1").runs.lock().unwrap().len(), 2);
+    site.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
+    let e = site.end_of(&alice, &job).await;
+    assert_eq!((e.state.word(), e.counts.cancelled), ("cancelled", 4));
+    assert!(site.node("n1").runs.lock().unwrap().values().all(|n| *n == 1));
     aem.stop().await;
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for e in std::fs::read_dir(from).unwrap() {
-        let e = e.unwrap();
-        std::fs::copy(e.path(), to.join(e.file_name())).unwrap();
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_lost_is_lost_and_does_not_run_again() {
+    let (site, job) = interrupted(true).await;
+    let aem = site.start(|_| {}).await;
+    let alice = site.caller(&site, "alice@rennes", &[]);
+    until("the lost units are known, and the others run", async || {
+        let j = site.ask(&alice, GetJob { job: job.clone() }).await.unwrap();
+        (j.summary.counts.lost == 2 && j.summary.counts.running == 2).then_some(())
+    })
+    .await;
+    site.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
+    let e = site.end_of(&alice, &job).await;
+    assert_eq!((e.counts.cancelled, e.counts.lost), (2, 2));
+    assert_eq!(site.node("n1").runs.lock().unwrap().len(), 2);
+    aem.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

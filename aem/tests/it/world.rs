@@ -177,6 +177,39 @@ impl Site {
         }))
     }
 
+    /// The same site after its core was killed: same keys, journal and nodes. `wiped`: the nodes
+    /// lost what they had.
+    pub fn again(&self, wiped: bool) -> Site {
+        let fresh = |n: &Arc<Node>| {
+            let (envelopes, runs) = Default::default();
+            Arc::new(Node { id: n.id.clone(), chain: n.chain.clone(), envelopes, runs })
+        };
+        let node =
+            |(id, n): (&NodeId, &Arc<Node>)| (id.clone(), if wiped { fresh(n) } else { n.clone() });
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("aem");
+        std::fs::create_dir(&to).unwrap();
+        for e in std::fs::read_dir(self.dir.path().join("aem")).unwrap() {
+            let e = e.unwrap();
+            std::fs::copy(e.path(), to.join(e.file_name())).unwrap();
+        }
+        Site(Arc::new(Inner {
+            verifier: Verifier::new(self.id.clone(), self.trust.clone(), Arc::new(SystemClock)),
+            grid: Grid::new(self.id.clone(), self.trust.clone(), self.identity.clone()),
+            nodes: self.nodes.iter().map(node).collect(),
+            listener: Mutex::new(None),
+            serving: Mutex::new(self.serving.lock().unwrap().clone()),
+            changes: broadcast::channel(64).0,
+            stop: CancellationToken::new(),
+            dir,
+            id: self.id.clone(),
+            signer: self.signer.clone(),
+            trust: self.trust.clone(),
+            descriptor: self.descriptor.clone(),
+            identity: self.identity.clone(),
+        }))
+    }
+
     pub fn trusts(&self, other: &Site) {
         self.trust.add(other.descriptor.clone()).unwrap();
     }

@@ -251,15 +251,19 @@ impl Page {
         assert_eq!(typed, text, "{selector} did not take what was typed");
     }
 
-    /// Chooses in a list.
-    pub fn choose(&self, selector: &str, value: &str) {
+    /// Chooses in the field of this name inside `form`: a list, or one of several boxes.
+    pub fn choose(&self, form: &str, name: &str, value: &str) {
         let done = self.eval(&format!(
-            "(() => {{ const o = [...document.querySelector({}).options]
-             .find((o) => o.value === {}); if (o) o.selected = true; return !!o; }})()",
-            json!(selector),
+            "(() => {{ for (const e of document.querySelector({}).elements) {{
+                 if (e.name !== {}) continue;
+                 const o = [...(e.options ?? [e])].find((o) => o.value === {});
+                 if (o) return (o.selected = o.checked = true);
+             }} return false; }})()",
+            json!(form),
+            json!(name),
             json!(value)
         ));
-        assert_eq!(done, true, "{selector} does not offer {value}");
+        assert_eq!(done, true, "{name} of {form} does not offer {value}");
     }
 
     /// What a person reads in an element; empty when it is not there.

@@ -29,9 +29,11 @@ const SOUND: &str = "(() => {
 
 /// The page's width, and what stands out of the window without a scroller of its own.
 const WIDTH: &str = "(() => {
+    const scrolls = (e) => e && e !== document.body
+        && (getComputedStyle(e).overflowX !== 'visible' || scrolls(e.parentElement));
     const out = [...document.querySelectorAll('body *')].filter((e) =>
         e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 0.5
-        && !e.parentElement.closest('.scroll, pre, .unseen'));
+        && !scrolls(e.parentElement));
     const name = (e) => e.tagName + (e.id && '#' + e.id) + ' ' + e.textContent.slice(0, 60);
     return { width: document.documentElement.scrollWidth, out: out.slice(0, 5).map(name) };
 })()";
@@ -112,14 +114,19 @@ impl Page {
     }
 }
 
+/// `target/console`: what this run leaves for people to look at.
+pub fn album() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    target.join("console")
+}
+
 /// The folder of this run's pictures.
 pub struct Album(PathBuf);
 
 impl Album {
-    /// `target/console`, emptied.
+    /// A new, empty one.
     pub fn new() -> Album {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-        let folder = target.join("console");
+        let folder = album();
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the old pictures go");
         }

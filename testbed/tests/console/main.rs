@@ -24,7 +24,7 @@ const VO: &str = "demo.rennes";
 /// A site with a VO, its administrator, and somebody who is not in it yet.
 struct World {
     // Dropped before the folder.
-    _grid: Grid,
+    grid: Grid,
     rennes: Site,
     vera: Person,
     milo: Person,
@@ -49,7 +49,21 @@ impl World {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let forward = grid.testbed().forward(any, "rennes-core", PORT).expect("a way in");
         let origin = format!("https://localhost:{}", forward.port());
-        World { _grid: grid, rennes, vera, milo, origin, root, _folder: folder }
+        World { grid, rennes, vera, milo, origin, root, _folder: folder }
+    }
+}
+
+impl Drop for World {
+    /// A failed test leaves what the grid's programs wrote beside the pictures.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let (from, to) = (self.grid.testbed().dir().join("logs"), check::album());
+        match Command::new("cp").arg("-r").arg(from).arg(&to).status() {
+            Ok(status) if status.success() => println!("logs: {}", to.join("logs").display()),
+            other => println!("the logs are lost: {other:?}"),
+        }
     }
 }
 
@@ -115,6 +129,7 @@ fn people_use_the_console() {
     let world = World::new();
     let stranger = Browser::start(None);
     walk::an_unknown_root_is_refused(&world, &stranger);
+    walk::a_bad_page_is_noticed(&stranger);
     drop(stranger);
     let browser = Browser::start(Some(&world.root));
     walk::all(&world, &browser);

@@ -13,6 +13,11 @@ const JOB: &str = "sh -c 'echo line 1; until [ -e /var/tmp/go-on ]; do sleep 0.1
     echo line 2; echo line 3'";
 /// The file that lets it.
 const GO_ON: &str = "/var/tmp/go-on";
+/// Units of a series, of which the first five end and the others wait.
+const SERIES: &str = "sh -c 'echo projection $XOS_UNIT_INDEX; [ $XOS_UNIT_INDEX -lt 5 ] \
+    || until [ -e /var/tmp/the-rest ]; do sleep 0.1; done'";
+/// The file for which the others wait.
+const THE_REST: &str = "/var/tmp/the-rest";
 /// How often a page is opened again, without scripts, until the job has ended.
 const RELOADS_MAX: usize = 60;
 
@@ -21,6 +26,19 @@ const RELOADS_MAX: usize = 60;
 pub fn an_unknown_root_is_refused(world: &World, stranger: &Browser) {
     let refused = stranger.page(&world.origin, true).open(&world.origin);
     assert_eq!(refused, Err("net::ERR_CERT_AUTHORITY_INVALID".into()));
+}
+
+/// A page with everything that must not be: what the other pages are checked for is seen.
+pub fn a_bad_page_is_noticed(stranger: &Browser) {
+    const BAD: &str = "data:text/html,<title>bad page</title><img src=http://127.0.0.1:9/>\
+        <script>console.error('wrong')</script><input><p style='width:2000px'>wide</p>";
+    let page = stranger.page("https://localhost:1", true);
+    page.open(BAD).expect("a page without a network");
+    page.check(200);
+    let flaws = format!("{:?}", stranger.flaws.borrow());
+    for part in ["policy \\\"", "127.0.0.1:9", "wrong", "no label", "over 360 pixels"] {
+        assert!(flaws.contains(part), "{part} was not noticed: {flaws}");
+    }
 }
 
 /// All chapters.
@@ -32,10 +50,11 @@ pub fn all(world: &World, browser: &Browser) {
     milo_applies(world, &milo);
     vera_approves(&vera, &album);
     milo_works(world, &milo, &album);
-    milo_cancels(&milo);
+    milo_runs_a_series(world, &milo, &album);
+    milo_cancels(&milo, &album);
     vera_administers(&vera, &album);
     milo_is_suspended(&milo, &album);
-    vera_resumes(&vera);
+    vera_resumes(&vera, &album);
     let plain = page(false);
     without_scripts(world, &plain);
     a_session_ends(&milo);
@@ -43,7 +62,7 @@ pub fn all(world: &World, browser: &Browser) {
         page.check(200);
     }
     assert!(browser.flaws.borrow().is_empty(), "{:#?}", browser.flaws.borrow());
-    album.bless("job");
+    album.bless("series");
 }
 
 fn vera_signs_in(world: &World, vera: &Page, album: &Album) {
@@ -94,7 +113,7 @@ fn vera_approves(vera: &Page, album: &Album) {
     assert!(!vera.has(".said *"), "the message became elements of the page");
     assert_ne!(vera.eval("document.title"), "taken", "the message ran");
     album.keep(vera, "applications");
-    vera.choose("#groups-1", "pictures");
+    vera.choose("#approve-form-1", "groups", "pictures");
     vera.go("#approve-1");
     assert!(!vera.has("#application-1"), "the application still waits");
     vera.go("#tab-members");
@@ -140,8 +159,38 @@ fn milo_works(world: &World, milo: &Page, album: &Album) {
     assert!(milo.text("#jobs").contains("done"));
 }
 
-fn milo_cancels(milo: &Page) {
+fn milo_runs_a_series(world: &World, milo: &Page, album: &Album) {
     milo.go("#to-submit");
+    for (field, text) in [
+        ("#command", SERIES),
+        ("#name", "Projections of the phantom"),
+        ("#array", "0-7"),
+        ("#cpus", "0.2"),
+        ("#memory", "32"),
+    ] {
+        milo.fill(field, text);
+    }
+    milo.go("#submit");
+    let in_state = |word: &str, n: usize| {
+        format!(
+            "[...document.querySelectorAll('#units .badge')]
+             .filter((b) => b.textContent.includes({})).length === {n}",
+            json!(word)
+        )
+    };
+    milo.until("five units have ended", &in_state("done", 5));
+    milo.until("three units run", &in_state("running", 3));
+    album.keep(milo, "series");
+    world.rennes.nodes[0].write_file(THE_REST, b"", 0o644).expect("the series goes on");
+    milo.until("all units have ended", &state_is("done"));
+    milo.until("the table says so", &in_state("done", 8));
+    milo.go("#units tr[data-unit$=':3'] a");
+    assert_eq!(milo.text("#output-stdout"), "projection 3", "another unit's output");
+    milo.go(".crumb a");
+}
+
+fn milo_cancels(milo: &Page, album: &Album) {
+    milo.go("#nav-submit");
     milo.fill("#command", "sleep 600");
     milo.fill("#name", "too long");
     milo.go("#submit");
@@ -153,7 +202,8 @@ fn milo_cancels(milo: &Page) {
     assert_eq!(milo.path(), path, "cancelling leads back to the job");
     milo.until("the job is cancelled", &state_is("cancelled"));
     milo.go("#nav-jobs");
-    milo.check(200);
+    assert!(milo.text("#jobs").contains("cancelled"));
+    album.keep(milo, "jobs");
 }
 
 fn vera_administers(vera: &Page, album: &Album) {
@@ -165,7 +215,7 @@ fn vera_administers(vera: &Page, album: &Album) {
     vera.go("#create-group");
     vera.go("#tab-members");
     vera.go("#members [data-person='milo@rennes'] a");
-    vera.choose("#group", "reviewers");
+    vera.choose("#add-form", "group", "reviewers");
     vera.go("#add");
     assert!(vera.text("#notice").contains("is in the group reviewers now"));
     assert!(vera.text("#groups").contains("Take out"));
@@ -190,11 +240,12 @@ fn milo_is_suspended(milo: &Page, album: &Album) {
     album.keep(milo, "suspended");
 }
 
-fn vera_resumes(vera: &Page) {
+fn vera_resumes(vera: &Page, album: &Album) {
     vera.go("#resume");
     assert!(vera.text("#notice").contains("may act again"));
     vera.go("#nav-vos");
     vera.go("#vos a");
+    album.keep(vera, "vo");
     vera.go("#tab-shares");
     vera.go("#tab-applications");
 }

@@ -6,5 +6,9 @@
 
 mod data;
 mod flow;
+mod forge;
+mod refuse;
+mod sandbox;
 mod tool;
+mod wire;
 mod world;

@@ -21,8 +21,8 @@ Examples:
   xos login alice@rennes --vo demo.rennes    only this VO
   xos login alice@rennes --password-file -   the password comes from standard input
 
-The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours and is
-renewed while you work; `xos logout` removes it.";
+The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours \
+and is renewed while you work; `xos logout` removes it.";
 
 /// `xos login`.
 #[derive(Debug, clap::Args)]

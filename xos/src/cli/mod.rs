@@ -5,6 +5,8 @@
 
 pub mod ask;
 pub mod credential;
+#[cfg(test)]
+mod golden;
 pub mod home;
 pub mod job;
 pub mod kept;
@@ -37,19 +39,19 @@ Examples:
   xos job submit -- ./simulate 42        run a program, wait, show its output
   xos job list                           what became of your jobs
 
-Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait,
+Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
 
-Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, 69 no site can do it,
-70 a fault of XOS, 73 changed meanwhile or exists already, 75 not reachable or busy: try again later,
-76 not supported, 77 not allowed, 78 sign in (again), 130 interrupted. Commands that wait for a job
-exit with the job's own status.
+Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, \
+69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or exists already, \
+75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
+78 sign in (again), 130 interrupted. Commands that wait for a job exit with the job's own status.
 
 Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), NO_COLOR.";
 
 /// Use a grid: sign in, run programs at your sites, look after virtual organizations (VOs).
 #[derive(Debug, Parser)]
-#[command(name = "xos", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "xos", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -271,7 +273,7 @@ mod tests {
         }
         let mut help = String::new();
         walk(&Cli::command(), "", &mut help);
-        output::golden::check("commands.txt", &help);
+        golden::check("commands.txt", &help);
     }
 
     /// Words with '...' and "..." kept together, up to a pipe, redirection or another command.

@@ -38,8 +38,8 @@ Examples:
   xos site add core.rennes.example
   xos site add 10.0.0.1:7443 --fingerprint sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-The fingerprint says which site it really is. Get it from the site's administrator by another way
-(their web page, a call) and compare.")]
+The fingerprint says which site it really is. Get it from the site's administrator by another \
+way (their web page, a call) and compare.")]
 pub struct Add {
     /// Where the site's core listens: a name or address, with :PORT when it is not 7443.
     address: String,
@@ -67,8 +67,8 @@ Examples:
   xos site offer pisa --out to-pisa.offer
   xos site offer pisa --site rennes > to-pisa.offer
 
-Send the invitation to the other site's administrator by a way that others do not read, and tell them
-the fingerprint by another. They run `xos site accept`.")]
+Send the invitation to the other site's administrator by a way that others do not read, and \
+tell them the fingerprint by another. They run `xos site accept`.")]
 pub struct Offer {
     /// The invited site.
     invited: SiteId,
@@ -87,8 +87,8 @@ Examples:
   xos site accept to-pisa.offer --fingerprint sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
   xos site accept - --yes --fingerprint sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-Afterwards both sites accept each other's machines, and people of VOs at home there, as far as your
-site gives those VOs a share.")]
+Afterwards both sites accept each other's machines, and people of VOs at home there, as far as \
+your site gives those VOs a share.")]
 pub struct Accept {
     /// The file that the other administrator sent (`-`: standard input).
     file: PathBuf,

@@ -65,19 +65,25 @@ fn offers(records: &[JobRecord]) -> Vec<(String, u32)> {
 fn units_are_spread_by_free_room() {
     let f = facts(&[("rennes", view(2, 4000, 2000)), ("pisa", view(2, 4000, 6000))]);
     let t = table("0-99", |_| {});
-    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 6), ("rennes".into(), 2)]);
+    assert_eq!(
+        offers(&plan(&t, &f, Reach::Quick, Millis(1))),
+        [("pisa".into(), 6), ("rennes".into(), 2)]
+    );
     let t = table("0-3", |_| {});
-    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 3), ("rennes".into(), 1)]);
+    assert_eq!(
+        offers(&plan(&t, &f, Reach::Quick, Millis(1))),
+        [("pisa".into(), 3), ("rennes".into(), 1)]
+    );
 }
 
 #[test]
 fn what_waits_at_a_site_is_not_offered_its_room_again() {
     let f = facts(&[("rennes", view(1, 4000, 4000))]);
     let mut t = table("0-99", |_| {});
-    for r in plan(&t, &f, Millis(1)) {
+    for r in plan(&t, &f, Reach::Quick, Millis(1)) {
         t.apply(&r);
     }
-    assert_eq!(plan(&t, &f, Millis(2)), [], "the same room was given twice");
+    assert_eq!(plan(&t, &f, Reach::Quick, Millis(2)), [], "the same room was given twice");
 }
 
 #[test]
@@ -85,19 +91,19 @@ fn short_units_go_ahead_and_arrays_keep_their_limit() {
     let mut f = facts(&[("rennes", view(1, 4000, 0))]);
     f.pace.ended((1, 0, site("rennes")), 50, Millis(1000));
     let t = table("0-99", |_| {});
-    assert_eq!(offers(&plan(&t, &f, Millis(1001))), [("rennes".into(), 50)]);
+    assert_eq!(offers(&plan(&t, &f, Reach::Quick, Millis(1001))), [("rennes".into(), 50)]);
     let t = table("0-99%3", |_| {});
-    assert_eq!(offers(&plan(&t, &f, Millis(1001))), [("rennes".into(), 3)]);
+    assert_eq!(offers(&plan(&t, &f, Reach::Quick, Millis(1001))), [("rennes".into(), 3)]);
 }
 
 #[test]
 fn only_allowed_and_serving_sites_are_asked() {
     let f = facts(&[("rennes", view(1, 4000, 4000)), ("pisa", view(1, 4000, 4000))]);
     let t = table("0", |s| s.sites = vec![site("pisa")]);
-    assert_eq!(offers(&plan(&t, &f, Millis(1))), [("pisa".into(), 1)]);
+    assert_eq!(offers(&plan(&t, &f, Reach::Quick, Millis(1))), [("pisa".into(), 1)]);
     let t = table("0", |s| s.sites = vec![site("nowhere")]);
     let later = Millis(PATIENCE.as_millis() as u64 + 1);
-    let out = plan(&t, &f, later);
+    let out = plan(&t, &f, Reach::Quick, later);
     assert!(matches!(&out[0], JobRecord::Noted { reason, .. } if reason.rule == "no-share"));
     assert!(matches!(&out[1], JobRecord::Refused { .. }));
 }
@@ -106,9 +112,9 @@ fn only_allowed_and_serving_sites_are_asked() {
 fn an_impossible_request_is_refused_with_every_sites_reason() {
     let f = facts(&[("rennes", view(1, 2000, 2000)), ("pisa", view(1, 4000, 4000))]);
     let mut t = table("0-1", |s| s.tasks[0].resources.cpu_milli = 8000);
-    let early = plan(&t, &f, Millis(1));
+    let early = plan(&t, &f, Reach::Quick, Millis(1));
     assert!(!early.iter().any(|r| matches!(r, JobRecord::Refused { .. })), "nodes may yet come");
-    for r in plan(&t, &f, Millis(PATIENCE.as_millis() as u64)) {
+    for r in plan(&t, &f, Reach::Quick, Millis(PATIENCE.as_millis() as u64)) {
         t.apply(&r);
     }
     let job = t.job(1).unwrap();
@@ -128,7 +134,7 @@ fn an_impossible_request_is_refused_with_every_sites_reason() {
 fn a_site_that_refused_for_good_is_not_asked_again() {
     let f = facts(&[("rennes", view(1, 4000, 4000)), ("pisa", view(1, 8000, 8000))]);
     let mut t = table("0", |_| {});
-    for r in plan(&t, &f, Millis(1)) {
+    for r in plan(&t, &f, Reach::Quick, Millis(1)) {
         t.apply(&r);
     }
     t.apply(&JobRecord::Returned {
@@ -139,7 +145,7 @@ fn a_site_that_refused_for_good_is_not_asked_again() {
         at: Millis(2),
         refusal: Refusal { rule: "site-policy".into(), text: "no alice".into(), later: false },
     });
-    assert_eq!(offers(&plan(&t, &f, Millis(3))), [("rennes".into(), 1)]);
+    assert_eq!(offers(&plan(&t, &f, Reach::Quick, Millis(3))), [("rennes".into(), 1)]);
 }
 
 #[test]
@@ -147,10 +153,39 @@ fn a_site_that_does_not_answer_is_a_reason_and_not_asked() {
     let mut f = facts(&[("pisa", view(1, 4000, 4000))]);
     f.sites.get_mut(&site("pisa")).unwrap().connected = false;
     let mut t = table("0", |_| {});
-    for r in plan(&t, &f, Millis(60_000)) {
+    for r in plan(&t, &f, Reach::Quick, Millis(60_000)) {
         t.apply(&r);
     }
     let job = t.job(1).unwrap();
     assert_eq!((job.state.word(), job.reasons[0].rule.as_str()), ("queued", "unreachable"));
-    assert_eq!(plan(&t, &f, Millis(61_000)), [], "the same reason is journalled over and over");
+    assert_eq!(
+        plan(&t, &f, Reach::Quick, Millis(61_000)),
+        [],
+        "the same reason is journalled over and over"
+    );
+}
+
+#[test]
+fn a_small_job_passes_large_ones_that_wait() {
+    let f = facts(&[("rennes", view(1, 4000, 2000))]);
+    let mut t = table("0", |s| s.tasks[0].resources.cpu_milli = 4000);
+    for number in 2..=u64::from(MISSES_MAX) + 2 {
+        let mut spec = testing::spec(&[("main", "0", &[])]);
+        let last = number == u64::from(MISSES_MAX) + 2;
+        spec.tasks[0].resources.cpu_milli = if last { 1000 } else { 4000 };
+        t.apply(&JobRecord::Submitted {
+            job: number,
+            at: Millis(0),
+            spec: Box::new(spec),
+            member: Box::new(testing::alice()),
+            proof: None,
+            watched: false,
+        });
+        t.apply(&JobRecord::Mandated { job: number, mandate: "m".into() });
+    }
+    assert_eq!(offers(&plan(&t, &f, Reach::Quick, Millis(1))), [], "a quick pass looks at all");
+    let all = plan(&t, &f, Reach::Whole, Millis(1));
+    assert_eq!(offers(&all), [("rennes".into(), 1)]);
+    let one = plan(&t, &f, Reach::Job(u64::from(MISSES_MAX) + 2), Millis(1));
+    assert_eq!(offers(&one), [("rennes".into(), 1)]);
 }

@@ -2,14 +2,13 @@
 
 use super::missing;
 use crate::bench::grid::{Options, bytes_mb, millis, per_second, seconds};
-use crate::bench::machine::processors;
 use crate::bench::memory::daemon_peak;
 use crate::bench::samples::Samples;
 use crate::bench::within::Timing;
 use crate::bench::world::timing;
 use crate::bench::{Progress, failed, scratch};
 use crate::grid::wait_for;
-use crate::{Cmd, Host, HostSpec, Result, Stdio, Testbed, TestbedConfig};
+use crate::{Cmd, Error, Host, HostSpec, Result, Stdio, Testbed, TestbedConfig};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ pub(in crate::bench) fn measure(options: &Options, say: Progress) -> Result<Opti
     let testbed = Testbed::create(TestbedConfig::new(folder.path().join("slurm"), "peer")?)?;
     let peer =
         Peer { host: testbed.add_host(HostSpec::new("peer")?)?, program: options.program.clone() };
-    peer.start()?;
+    peer.start().map_err(|e| peer.explain(&e))?;
     say("Slurm runs");
     let figures = peer.figures(options, say)?;
     testbed.destroy()?;
@@ -74,8 +73,10 @@ impl Peer {
              printf '#!/bin/sh\\nexec sleep 3600\\n' > {DIR}/held.sh\n"
         );
         self.shell(&setup)?;
-        let conf = config(&self.host.address()?.to_string(), processors());
-        self.host.write_file(format!("{DIR}/slurm.conf"), conf.as_bytes(), 0o644)?;
+        self.configure("")?;
+        // No plugin that we use needs cgroups; looking for them by itself, slurmd wants systemd's.
+        let cgroup = b"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n";
+        self.host.write_file(format!("{DIR}/cgroup.conf"), cgroup, 0o644)?;
         let munge = ["key-file", "socket", "pid-file", "log-file", "seed-file"]
             .map(|o| format!("--{o}={DIR}/munge/{}", o.trim_end_matches("-file")));
         self.daemon(Cmd::new("munged").args(["--foreground", "--force"]).args(munge))?;
@@ -92,36 +93,38 @@ impl Peer {
         })
     }
 
+    fn configure(&self, more: &str) -> Result<()> {
+        let conf = config(&self.host.address()?.to_string(), more);
+        self.host.write_file(format!("{DIR}/slurm.conf"), conf.as_bytes(), 0o644)
+    }
+
     fn figures(&self, options: &Options, say: Progress) -> Result<Figures> {
         let srun_ms = millis(&self.spawn((SRUN_RUNS, 3, 1), &["srun", "-Q", "-n1", "/bin/true"])?);
         say(&format!("srun /bin/true, ms: {srun_ms}"));
+        let rates = (0..options.repetitions).map(|_| self.submissions());
+        let submissions_per_s = Samples::new(rates.collect::<Result<_>>()?);
+        say(&format!("sbatch, {} at once, /s: {submissions_per_s}", SBATCH_RUNS.1));
+        self.configure(SCHEDULER)?;
+        self.shell("scontrol reconfigure")?;
         let tasks = u32::try_from(options.peer_units).unwrap_or(u32::MAX);
-        let array = format!(
-            "sbatch -Q --parsable -n1 -o /dev/null --array=1-{tasks} {DIR}/job.sh >/dev/null || exit 1\n{DRAIN}"
-        );
-        let mut rates = Vec::new();
-        let mut memory = (Vec::new(), Vec::new());
+        let sbatch = "sbatch -Q --parsable -n1 -o /dev/null";
+        let array = format!("{sbatch} --array=1-{tasks} {DIR}/job.sh || exit 1\n{DRAIN}");
+        let (mut rates, mut controller, mut daemon) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.repetitions {
             let took = self.spawn((1, 0, 1), &["bash", "-c", &array])?.total_ns;
             rates.push(f64::from(tasks) / seconds(took));
-            memory.0.push(bytes_mb(daemon_peak(&self.host, "slurmctld")?));
-            memory.1.push(bytes_mb(daemon_peak(&self.host, "slurmd")?));
+            controller.push(bytes_mb(daemon_peak(&self.host, "slurmctld")?));
+            daemon.push(bytes_mb(daemon_peak(&self.host, "slurmd")?));
         }
         let array_per_s = Samples::new(rates);
         say(&format!("sbatch --array of {tasks} tasks, tasks/s: {array_per_s}"));
-        let mut rates = Vec::new();
-        for _ in 0..options.repetitions {
-            rates.push(self.submissions()?);
-        }
-        let submissions_per_s = Samples::new(rates);
-        say(&format!("sbatch, {} at once, /s: {submissions_per_s}", SBATCH_RUNS.1));
-        let (controller_mb, daemon_mb) = (Samples::new(memory.0), Samples::new(memory.1));
+        let (controller_mb, daemon_mb) = (Samples::new(controller), Samples::new(daemon));
         Ok(Figures { srun_ms, array_per_s, submissions_per_s, controller_mb, daemon_mb })
     }
 
     /// Submissions per second of jobs that wait for one that runs on.
     fn submissions(&self) -> Result<f64> {
-        let held = self.shell(&format!("sbatch -Q --parsable -n1 -o /dev/null {DIR}/held.sh"))?;
+        let held = self.shell(&format!("sbatch --parsable -n1 -o /dev/null {DIR}/held.sh"))?;
         let after = format!("--dependency=afterok:{}", held.trim());
         let job = format!("{DIR}/job.sh");
         let argv = ["sbatch", "-Q", "--parsable", "-n1", "-o", "/dev/null", &after, &job];
@@ -145,6 +148,14 @@ impl Peer {
         self.host.run(&configured(Cmd::shell(script)))?.ok()
     }
 
+    /// The error with what the daemons said last.
+    fn explain(&self, error: &Error) -> Error {
+        let logs = self.shell(&format!(
+            "tail -n 5 {DIR}/*.log {DIR}/munge/log 2>&1; scontrol show node 2>&1; true"
+        ));
+        failed("Slurm", format!("{error}; {}", logs.unwrap_or_else(|e| e.to_string())))
+    }
+
     /// Starts a daemon, which ends with the host.
     fn daemon(&self, cmd: Cmd) -> Result<()> {
         let mut process = self.host.spawn(&configured(cmd).stdio(Stdio::Log))?;
@@ -162,8 +173,14 @@ fn configured(cmd: Cmd) -> Cmd {
     cmd.env("SLURM_CONF", format!("{DIR}/slurm.conf")).cwd("/tmp").limit(LIMIT)
 }
 
+/// Slots: with more than there are processors Slurm ends more tasks in a second.
+const SLOTS: usize = 64;
+/// With these Slurm ends more tasks of an array in a second, and takes fewer submissions.
+const SCHEDULER: &str = "SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,\
+                         default_queue_depth=10000\n";
+
 /// Defaults, but for what a machine without accounting, cgroups and other hosts needs.
-fn config(address: &str, processors: usize) -> String {
+fn config(address: &str, more: &str) -> String {
     format!(
         "ClusterName=bench\nSlurmctldHost=peer({address})\nSlurmUser=root\nSlurmdUser=root\n\
          AuthType=auth/munge\nAuthInfo=socket={DIR}/munge/socket\nCredType=cred/munge\n\
@@ -176,7 +193,8 @@ fn config(address: &str, processors: usize) -> String {
          AccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/none\n\
          ReturnToService=2\nMaxJobCount=50000\nMaxArraySize=20001\n\
          SlurmctldDebug=error\nSlurmdDebug=error\n\
-         NodeName=peer NodeAddr={address} CPUs={processors} RealMemory=2000 State=UNKNOWN\n\
-         PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO\n"
+         NodeName=peer NodeAddr={address} CPUs={SLOTS} RealMemory=2000 State=UNKNOWN\n\
+         PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO\n\
+         {more}"
     )
 }

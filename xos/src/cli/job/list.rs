@@ -109,7 +109,7 @@ pub fn units(c: &Counts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::golden;
+    use crate::cli::golden;
     use xos_api::aem::{JobState, Usage};
 
     #[test]

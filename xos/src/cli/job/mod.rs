@@ -2,6 +2,7 @@
 
 mod cancel;
 mod file;
+mod finish;
 mod list;
 mod output;
 mod send;

@@ -59,19 +59,27 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
     };
     let stream = if args.stderr { OutputStream::Stderr } else { OutputStream::Stdout };
     let mut all = Vec::new();
+    let mut failed = None;
     for (i, unit) in units.iter().enumerate() {
         if units.len() > 1 {
             s.out.note(&format!("{}==> {unit} <==", if i == 0 { "" } else { "\n" }))?;
         }
         let mut bytes = Vec::new();
-        read(&member.client, unit, stream, args.follow, |part| {
+        let done = read(&member.client, unit, stream, args.follow, |part| {
             if s.out.json {
                 bytes.extend_from_slice(part);
                 return Ok(());
             }
             s.out.bytes(part)
-        })
-        .await?;
+        });
+        match done.await {
+            // One unit's loss hides no other's output.
+            Err(Failure::Error(e)) if units.len() > 1 => {
+                s.out.warn(&e)?;
+                failed.get_or_insert(e.kind.exit_code());
+            }
+            other => other?,
+        }
         if s.out.json {
             all.push(UnitOutput { unit: unit.clone(), data: STANDARD.encode(&bytes) });
         }
@@ -79,13 +87,21 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
     if s.out.json {
         s.out.value(&all)?;
     }
-    Ok(0)
+    Ok(failed.unwrap_or(0))
 }
 
-/// Prints what a unit that has ended wrote, both streams.
-pub async fn print_unit(s: &Session, client: &Client, unit: &UnitId) -> Result<(), Failure> {
-    read(client, unit, OutputStream::Stdout, false, |part| s.out.bytes(part)).await?;
-    read(client, unit, OutputStream::Stderr, false, |part| s.out.error_bytes(part)).await
+/// Prints what a unit that has ended wrote to one stream.
+pub async fn print_stream(
+    s: &Session,
+    client: &Client,
+    unit: &UnitId,
+    stream: OutputStream,
+) -> Result<(), Failure> {
+    let print = |part: &[u8]| match stream {
+        OutputStream::Stdout => s.out.bytes(part),
+        OutputStream::Stderr => s.out.error_bytes(part),
+    };
+    read(client, unit, stream, false, print).await
 }
 
 /// Reads a unit's output part by part: as much as there is, or with `follow` until its end.

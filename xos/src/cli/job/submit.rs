@@ -1,17 +1,14 @@
 //! `xos job submit`, `xsub`.
 
 use super::file::{self, JobFile};
-use super::output::print_unit;
+use super::finish::{Show, finish};
 use super::watch::{self, Bar};
-use super::{ending, send, watch::Watched};
-use crate::cli::member::Member;
-use crate::cli::output::{Failure, Outcome, clean};
+use super::{send, watch::Watched};
+use crate::cli::output::{Outcome, clean};
 use crate::cli::session::Session;
 use crate::cli::values;
 use std::path::PathBuf;
-use xos_api::aem::{
-    Array, InlineOutput, JobEnd, JobEvent, ProcessLimits, Resources, Stage, TaskSpec,
-};
+use xos_api::aem::{Array, ProcessLimits, Resources, Stage, TaskSpec};
 use xos_base::{Error, JobId, SiteId, VoId};
 
 const EXAMPLES: &str = "\
@@ -22,8 +19,8 @@ Examples:
   xos job submit -d --on rennes,pisa --stage-in data/in.bin --stage-out result.png -- ./reconstruct
   xos job submit -f spect.toml
 
-Without -d it waits, prints the output of a single unit, and exits with the job's status. Ctrl-C asks
-whether to cancel; a second Ctrl-C leaves the job running.";
+Without -d it waits, prints the output of a single unit, and exits with the job's status. \
+Ctrl-C asks whether to cancel; a second Ctrl-C leaves the job running.";
 
 /// `xos job submit`.
 #[derive(Debug, clap::Args)]
@@ -213,7 +210,7 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
     if args.detach {
         return send::detached(s, member, spec).await;
     }
-    let units: u64 = spec.tasks.iter().map(|t| u64::from(t.array.len())).sum();
+    let show = Show::of(&spec, args.no_output);
     let (member, events) = send::watched(s, member, spec).await?;
     let bar = Bar::new(s.out);
     let end = match watch::with_interrupt(s, &member.client, &bar, events).await? {
@@ -221,57 +218,7 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
         Watched::Left(status) => return Ok(status),
     };
     bar.hide();
-    finish(s, &member, &end.job, end.end, units, args.no_output).await
-}
-
-async fn finish(
-    s: &Session,
-    member: &Member,
-    job: &JobId,
-    event: JobEvent,
-    units: u64,
-    no_output: bool,
-) -> Outcome {
-    let end =
-        event.end.clone().unwrap_or(JobEnd { exit_status: 0, unit: None, how: None, output: None });
-    if s.out.json {
-        s.out.value(&event)?;
-        return Ok(end.exit_status);
-    }
-    if units == 1 && !no_output {
-        match &end.output {
-            Some(inline) => print_inline(s, inline)?,
-            None => print_unit(s, &member.client, &job.unit(0)).await?,
-        }
-    }
-    report(s, job, &event, &end)?;
-    Ok(end.exit_status)
-}
-
-fn print_inline(s: &Session, inline: &InlineOutput) -> Result<(), Failure> {
-    use super::output::decode;
-    s.out.bytes(&decode(&inline.stdout)?)?;
-    s.out.error_bytes(&decode(&inline.stderr)?)
-}
-
-/// Says aside what became of a job that did not end well.
-pub fn report(s: &Session, job: &JobId, event: &JobEvent, end: &JobEnd) -> Result<(), Failure> {
-    if end.exit_status == 0 {
-        return Ok(());
-    }
-    let what = match (&end.unit, &end.how) {
-        (Some(unit), Some(how)) => format!("{unit} {}", ending(how)),
-        _ => format!("{job} was not carried out: it is {}", event.state.word()),
-    };
-    let others = event.counts.total() - event.counts.done;
-    let more =
-        if others > 1 { format!(" ({others} units did not end well)") } else { String::new() };
-    let mut error = Error::invalid(format!("{what}{more}"));
-    error = match &event.why {
-        Some(why) if end.how.is_none() => error.hint(clean(&why.text)),
-        _ => error.hint(format!("more: xos job why {job}")),
-    };
-    s.out.fail(&error)
+    finish(s, &member, &end.job, end.end, show).await
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `xos job wait`, `xwait`.
 
+use super::finish::report;
 use super::state;
-use super::submit::report;
 use super::watch::{Bar, Ended, INTERRUPTED, follow};
 use crate::cli::output::{Failure, Outcome};
 use crate::cli::session::Session;

@@ -270,7 +270,7 @@ pub async fn role(s: &Session, command: RoleCommand) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::golden;
+    use crate::cli::golden;
     use xos_base::{Epoch, MemberNumber};
 
     #[test]

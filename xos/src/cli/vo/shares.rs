@@ -42,8 +42,8 @@ Examples:
   xos vo share offer demo.rennes --cpus 8 --memory 16G --storage 100G
   xos vo share offer demo.rennes --cpus 8 --memory 16G --until 2027-01-31 --site pisa
 
-The VO's administrator accepts it by `xos vo share accept`. A new offer replaces the one in force once
-it is accepted.")]
+The VO's administrator accepts it by `xos vo share accept`. A new offer replaces the one in \
+force once it is accepted.")]
 pub struct Offer {
     /// The VO, as demo.rennes.
     #[arg(value_name = "VO")]

@@ -1,0 +1,104 @@
+//! The end of a job that somebody waited for.
+
+use super::ending;
+use super::output::{decode, print_stream};
+use crate::cli::member::Member;
+use crate::cli::output::{Failure, Outcome, clean};
+use crate::cli::session::Session;
+use xos_api::aem::{InlineOutput, JobEnd, JobEvent, JobSpec, OutputStream, UnitEnd};
+use xos_base::{Error, JobId, UnitId};
+use xos_net::Client;
+
+/// Prints what a job wrote and what became of it; its status is the exit status.
+pub async fn finish(
+    s: &Session,
+    member: &Member,
+    job: &JobId,
+    event: JobEvent,
+    show: Show,
+) -> Outcome {
+    let end =
+        event.end.clone().unwrap_or(JobEnd { exit_status: 0, unit: None, how: None, output: None });
+    if s.out.json {
+        s.out.value(&event)?;
+        return Ok(end.exit_status);
+    }
+    match &end.output {
+        Some(inline) if show.stdout || show.stderr => print_inline(s, inline)?,
+        None if end.how.as_ref().is_none_or(has_run)
+            && event.counts.done + event.counts.failed > 0 =>
+        {
+            fetch_output(s, &member.client, &job.unit(0), show).await?;
+        }
+        _ => {}
+    }
+    report(s, job, &event, &end)?;
+    Ok(end.exit_status)
+}
+
+/// Which streams are printed at the end: those of a single unit that no file takes.
+#[derive(Clone, Copy)]
+pub struct Show {
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Show {
+    /// What is printed of a job.
+    pub fn of(spec: &JobSpec, no_output: bool) -> Show {
+        match spec.tasks.as_slice() {
+            [task] if task.array.len() == 1 && !no_output => {
+                Show { stdout: task.stdout.is_none(), stderr: task.stderr.is_none() }
+            }
+            _ => Show { stdout: false, stderr: false },
+        }
+    }
+}
+
+/// Whether a unit that ended so can have written something.
+fn has_run(how: &UnitEnd) -> bool {
+    !matches!(how, UnitEnd::NotStarted { .. } | UnitEnd::Lost { .. })
+}
+
+/// Prints output that was too long to come with the end. The job's status counts, even when its
+/// output cannot be had.
+async fn fetch_output(
+    s: &Session,
+    client: &Client,
+    unit: &UnitId,
+    show: Show,
+) -> Result<(), Failure> {
+    let streams = [(show.stdout, OutputStream::Stdout), (show.stderr, OutputStream::Stderr)];
+    for (_, stream) in streams.into_iter().filter(|(show, _)| *show) {
+        match print_stream(s, client, unit, stream).await {
+            Err(Failure::Error(e)) => s.out.warn(&e)?,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn print_inline(s: &Session, inline: &InlineOutput) -> Result<(), Failure> {
+    s.out.bytes(&decode(&inline.stdout)?)?;
+    s.out.error_bytes(&decode(&inline.stderr)?)
+}
+
+/// Says aside what became of a job that did not end well.
+pub fn report(s: &Session, job: &JobId, event: &JobEvent, end: &JobEnd) -> Result<(), Failure> {
+    if end.exit_status == 0 {
+        return Ok(());
+    }
+    let what = match (&end.unit, &end.how) {
+        (Some(unit), Some(how)) => format!("{unit} {}", ending(how)),
+        _ => format!("{job} was not carried out: it is {}", event.state.word()),
+    };
+    let others = event.counts.total() - event.counts.done;
+    let more =
+        if others > 1 { format!(" ({others} units did not end well)") } else { String::new() };
+    let mut error = Error::invalid(format!("{what}{more}"));
+    error = match &event.why {
+        Some(why) if end.how.is_none() => error.hint(clean(&why.text)),
+        _ => error.hint(format!("more: xos job why {job}")),
+    };
+    s.out.fail(&error)
+}

@@ -1,0 +1,167 @@
+//! A real core on loopback, and people with a home folder each.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The core of site `rennes`, administered by ada.
+pub struct Core {
+    dir: TempDir,
+    child: Child,
+    pub address: String,
+}
+
+impl Core {
+    /// Sets a site up and starts its core.
+    pub fn start() -> Core {
+        let dir = tempfile::tempdir().unwrap();
+        // Free a moment ago; whoever takes it meanwhile makes the start fail, loudly.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free.to_string();
+        std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
+        let config = dir.path().join("xosd.toml");
+        let out = xosd(dir.path())
+            .args(["setup", "--site", "rennes", "--admin", "ada", "--address", &address])
+            .args(["--password-file", "password", "--state", "state", "--config", "xosd.toml"])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("0.0.0.0:7443", &address)).unwrap();
+        let child = run(dir.path());
+        Core { dir, child, address }
+    }
+
+    /// Ends the core as power loss of its process would, and starts it again.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = run(self.dir.path());
+    }
+
+    /// A person with an empty home folder.
+    pub fn person(&self) -> Person {
+        Person { home: tempfile::tempdir().unwrap(), password: self.dir.path().join("password") }
+    }
+
+    /// A person of this site who is signed in.
+    pub fn signed_in(&self, name: &str) -> Person {
+        let person = self.person();
+        person.well(&["site", "add", &self.address, "--yes"]);
+        person.login(name);
+        person
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn xosd(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xosd"));
+    command.current_dir(dir).env_remove("XOS_LOG");
+    command
+}
+
+/// Starts the core and waits until it says that it is ready.
+fn run(dir: &Path) -> Child {
+    let mut child =
+        xosd(dir).args(["run", "--config", "xosd.toml"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut log = String::new();
+    loop {
+        let Some(Ok(line)) = lines.next() else { panic!("the core did not start:\n{log}") };
+        if line.contains("ready") {
+            break;
+        }
+        log.push_str(&line);
+        log.push('\n');
+    }
+    // Else the core would block once the pipe is full.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}
+
+/// A person at a computer.
+pub struct Person {
+    home: TempDir,
+    password: PathBuf,
+}
+
+impl Person {
+    /// Where keys are kept.
+    pub fn folder(&self) -> PathBuf {
+        self.home.path().join("xos")
+    }
+
+    /// The command `xos` with this person's home, and no terminal.
+    pub fn xos(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xos"));
+        command.args(args).env("XOS_HOME", self.folder()).stdin(Stdio::null());
+        for name in ["XOS_VO", "XOS_LOG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs a command that is to succeed, and gives what it printed.
+    pub fn well(&self, args: &[&str]) -> String {
+        let out = self.xos(args).output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "xos {}: {}\n{err}", args.join(" "), out.status);
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// As [`Person::well`], with JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = vec!["--json"];
+        all.extend(args);
+        serde_json::from_str(&self.well(&all)).unwrap()
+    }
+
+    /// Runs a command that is to fail with `status`, and gives what it said.
+    pub fn fails(&self, status: i32, args: &[&str]) -> String {
+        let out = self.xos(args).output().unwrap();
+        said(status, args, &out)
+    }
+
+    /// Signs in.
+    pub fn login(&self, name: &str) -> String {
+        let file = self.password.to_str().unwrap();
+        self.well(&["login", &format!("{name}@rennes"), "--password-file", file])
+    }
+
+    /// Makes `name` known to the site, as its administrator.
+    pub fn add_person(&self, name: &str) {
+        let file = self.password.to_str().unwrap();
+        self.well(&["person", "add", name, "--password-file", file]);
+    }
+
+    /// Runs a command with text on standard input.
+    pub fn with_input(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.xos(args);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+}
+
+/// Checks how a command ended, and gives what it said on standard error.
+pub fn said(status: i32, args: &[&str], out: &Output) -> String {
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(status), "xos {}: {err}", args.join(" "));
+    err
+}
