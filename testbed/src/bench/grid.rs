@@ -80,8 +80,8 @@ impl Suite<'_, '_> {
         let figure = Figure::new("one job of /bin/true, xsub's start to exit", &ours, "ms");
         let figure = figure.reach(Reach::AtMost(15.0));
         self.add(figure.beside("srun /bin/true", slurm.map(|s| &s.srun_ms)), &ours);
-        let idle = millis(&world.spawn(runs, &["xsub", "--version"])?);
-        self.add(Figure::new("  of it: xsub's start and nothing else", &idle, "ms"), &idle);
+        let idle = millis(&world.spawn(runs, &["xos", "--version"])?);
+        self.add(Figure::new("  of it: starting xos and nothing else", &idle, "ms"), &idle);
         let floor = millis(&world.spawn((1000, 100, 1), &["/bin/true"])?);
         self.add(Figure::new("  floor: fork, exec and wait of /bin/true", &floor, "ms"), &floor);
         Ok(())
