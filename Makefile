@@ -16,7 +16,7 @@ help:
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
-TEST_PACKAGES := chromium nodejs
+TEST_PACKAGES := chromium libnss3-tools
 
 deps:
 	@tools/deps $(RUN_PACKAGES)

@@ -18,6 +18,7 @@ use xos_api::node::SetTicket;
 use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitOrder,
 };
+use xos_api::vom::VoState;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 
 /// Most bytes of a reason that somebody else gave.
@@ -350,7 +351,13 @@ impl Core {
             let ended = self.world.end_envelope(&node, EndEnvelope { envelope }).await;
             let job = job.clone();
             let ended = match ended {
-                Ok(_) => self.commit(|txn| Ok(txn.put(HostRecord::Closed { job, serial }))).await,
+                Ok(_) => {
+                    self.commit(|txn| {
+                        txn.put(HostRecord::Closed { job, serial });
+                        Ok(())
+                    })
+                    .await
+                }
                 Err(e) => Err(e),
             };
             if let Err(error) = ended {

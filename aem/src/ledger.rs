@@ -277,7 +277,12 @@ mod tests {
         let site: SiteId = "rennes".parse().unwrap();
         let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
         for n in 1..=3 {
-            let (_, append, due) = ledger.transact(|t| Ok(t.put(submitted(n)))).unwrap();
+            let (_, append, due) = ledger
+                .transact(|t| {
+                    t.put(submitted(n));
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(due.mandates, BTreeSet::from([n]));
             append.unwrap().await.unwrap();
         }
@@ -293,12 +298,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let site: SiteId = "rennes".parse().unwrap();
         let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
-        let (_, append, _) = ledger.transact(|t| Ok(t.put(submitted(1)))).unwrap();
+        let (_, append, _) = ledger
+            .transact(|t| {
+                t.put(submitted(1));
+                Ok(())
+            })
+            .unwrap();
         append.unwrap().await.unwrap();
         ledger.lock().since_snapshot = SNAPSHOT_AFTER_BYTES;
         ledger.snapshot_if_due().await.unwrap();
         assert!(ledger.lock().snapshot_bytes > 0);
-        let (_, append, _) = ledger.transact(|t| Ok(t.put(submitted(2)))).unwrap();
+        let (_, append, _) = ledger
+            .transact(|t| {
+                t.put(submitted(2));
+                Ok(())
+            })
+            .unwrap();
         append.unwrap().await.unwrap();
         let before = ledger.read(State::clone);
         drop(ledger);

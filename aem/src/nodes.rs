@@ -282,7 +282,13 @@ impl Core {
         });
         for job in old {
             let record = HostRecord::Forgotten { job };
-            if let Err(error) = self.commit(|txn| Ok(txn.put(record))).await {
+            if let Err(error) = self
+                .commit(|txn| {
+                    txn.put(record);
+                    Ok(())
+                })
+                .await
+            {
                 tracing::warn!(%error, "an old hosted job is kept");
             }
         }

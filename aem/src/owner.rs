@@ -307,7 +307,12 @@ impl Core {
     pub(crate) async fn do_forget(self: &Arc<Self>, job: &JobId, site: &SiteId) -> Next {
         if *site == self.site {
             let job = job.clone();
-            let stored = self.commit(|txn| Ok(txn.put(HostRecord::Forgotten { job }))).await;
+            let stored = self
+                .commit(|txn| {
+                    txn.put(HostRecord::Forgotten { job });
+                    Ok(())
+                })
+                .await;
             return if stored.is_ok() { Next::Rest } else { Next::Later };
         }
         let request = CancelHosted { job: job.clone(), units: Vec::new() };

@@ -292,7 +292,7 @@ mod tests {
             rule("*", "*", "fly", Effect::Deny),
             rule("role:a|role:b", "*", "*", Effect::Deny),
         ] {
-            assert!(Policy::new(&[r.clone()]).await.is_err(), "{r:?} was taken");
+            assert!(Policy::new(std::slice::from_ref(&r)).await.is_err(), "{r:?} was taken");
         }
     }
 }

@@ -127,7 +127,13 @@ impl Core {
                     () = tokio::time::sleep(PLACE_EVERY) => {}
                     () = self.stop.cancelled() => return,
                 }
-                if let Err(error) = self.commit(|txn| Ok(self.place(txn, Reach::Whole))).await {
+                if let Err(error) = self
+                    .commit(|txn| {
+                        self.place(txn, Reach::Whole);
+                        Ok(())
+                    })
+                    .await
+                {
                     tracing::debug!(%error, "nothing can be placed now");
                 }
                 self.watchers.all_owners();
@@ -168,9 +174,9 @@ impl Core {
                     _ = tick.tick() => {}
                     () = self.stop.cancelled() => return,
                 }
-                self.refresh_vos(n % SLOW_TICKS == 0).await;
+                self.refresh_vos(n.is_multiple_of(SLOW_TICKS)).await;
                 self.follow_sites();
-                if n % SLOW_TICKS == 0 {
+                if n.is_multiple_of(SLOW_TICKS) {
                     self.tidy();
                     self.renew_tickets().await;
                     self.give_up_nodes().await;

@@ -252,10 +252,16 @@ pub(crate) fn list_text<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// A message as a sentence: a capital letter at its beginning, a full stop at its end.
+/// A message as a sentence: a capital letter at its beginning unless it begins with an id, a full
+/// stop at its end.
 pub(crate) fn sentence(text: &str) -> String {
+    let begins_with_id = text.split(' ').next().is_some_and(|w| w.contains(['@', '.', '/']));
     let mut chars = text.chars();
-    let mut out: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let mut out: String = match chars.next() {
+        Some(c) if begins_with_id => c.to_string(),
+        Some(c) => c.to_uppercase().collect(),
+        None => String::new(),
+    };
     out.push_str(chars.as_str());
     if !out.is_empty() && !out.ends_with(['.', '!', '?', ':', '…']) {
         out.push('.');

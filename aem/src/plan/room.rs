@@ -73,7 +73,7 @@ pub fn judge(
 
 /// Processors for people: `2`, `0.5`.
 pub fn cpus(milli: u32) -> String {
-    if milli % 1000 == 0 {
+    if milli.is_multiple_of(1000) {
         (milli / 1000).to_string()
     } else {
         format!("{}.{:03}", milli / 1000, milli % 1000).trim_end_matches('0').to_owned()
@@ -83,7 +83,7 @@ pub fn cpus(milli: u32) -> String {
 /// Memory for people, in MiB or GiB.
 pub fn mib(bytes: u64) -> String {
     const MIB: u64 = 1024 * 1024;
-    if bytes >= 1024 * MIB && bytes % (1024 * MIB) == 0 {
+    if bytes >= 1024 * MIB && bytes.is_multiple_of(1024 * MIB) {
         format!("{} GiB", bytes / (1024 * MIB))
     } else {
         format!("{} MiB", bytes / MIB)

@@ -1,8 +1,7 @@
 //! What each record does to the table of hosted units.
 
 use super::host::{
-    Envelope, HostTable, Hosted, HostedTask, NO_ENVELOPE, Outbox, Placement, Report, Reported,
-    Stage,
+    Envelope, HostTable, Hosted, HostedTask, NO_ENVELOPE, Placement, Report, Reported, Stage,
 };
 use super::record::{Decision, HostRecord};
 use super::runs;
@@ -310,7 +309,7 @@ impl HostTable {
         }
         let owner: &SiteId = &job.site;
         let own = *owner == self.site;
-        let outbox = self.outboxes.entry(owner.clone()).or_insert_with(Outbox::default);
+        let outbox = self.outboxes.entry(owner.clone()).or_default();
         for (attempt, events) in batches {
             outbox.last += 1;
             let report = Report { seq: outbox.last, job: job.clone(), attempt, events };

@@ -7,7 +7,7 @@ use super::record::VERSION;
 use super::{HostTable, JobTable, State};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use xos_base::{Error, NodeId, SiteId};
 
 #[derive(Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl JobTable {
             for before in &job.spec.after_jobs {
                 if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {
                     let waiting = self.dependents.entry(before.number);
-                    waiting.or_insert_with(BTreeSet::new).insert(*number);
+                    waiting.or_default().insert(*number);
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The service over real TLS between two sites; nodes, VO service and credential service are the
 //! test's own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod one_site;
 mod two_sites;
 mod world;

@@ -51,8 +51,7 @@ struct View {
 
 struct ReasonRow {
     at: When,
-    site: String,
-    rule: String,
+    by: Option<String>,
     text: String,
 }
 
@@ -161,8 +160,7 @@ fn result_text(view: &JobView) -> Option<String> {
 fn reason_row(r: Reason) -> ReasonRow {
     ReasonRow {
         at: r.at.into(),
-        site: r.site.map_or_else(|| "the job itself".into(), |s| s.to_string()),
-        rule: r.rule,
+        by: r.site.map(|s| format!("{s}, rule {}", r.rule)),
         text: sentence(&r.text),
     }
 }

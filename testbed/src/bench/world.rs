@@ -3,10 +3,10 @@
 use super::machine::processors;
 use super::within::Timing;
 use super::{Progress, failed};
-use crate::Result;
-use crate::grid::{Grid, PORT, Person, Site, SiteSpec, wait_for};
+use crate::grid::{Grid, PORT, Person, Site, SiteSpec};
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The site.
 const SITE: &str = "rennes";
@@ -14,6 +14,8 @@ const SITE: &str = "rennes";
 const VO: &str = "bench.rennes";
 /// Longest that one measurement may take.
 const LIMIT: Duration = Duration::from_secs(600);
+/// How often to look whether jobs have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A running grid.
 pub(super) struct World {
@@ -110,10 +112,15 @@ impl World {
     /// Cancels that job, with all that wait for it, and waits until no job is open.
     pub(super) fn release(&self, job: &str) -> Result<()> {
         self.xos(&["job", "cancel", job])?;
-        wait_for("the end of all jobs", || {
-            let open = self.xos(&["job", "list", "--open"])?;
-            Ok((!open.contains(&format!(".{SITE}"))).then_some(()))
-        })
+        let begin = Instant::now();
+        while self.xos(&["job", "list", "--open"])?.contains(&format!(".{SITE}")) {
+            if begin.elapsed() > LIMIT {
+                let what = "the end of all jobs".to_owned();
+                return Err(Error::Deadline { what, limit: LIMIT });
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 }
 

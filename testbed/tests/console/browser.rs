@@ -61,6 +61,7 @@ impl Browser {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", home.path())
+            .env("TMPDIR", home.path())
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(reads)))

@@ -7,6 +7,7 @@
 mod data;
 mod flow;
 mod forge;
+mod proofs;
 mod refuse;
 mod sandbox;
 mod tool;

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use xos_testbed::grid::PORT;
 use xos_testbed::Cmd;
+use xos_testbed::grid::PORT;
 
 use crate::flow::processes;
 use crate::tool::{Said, state, units};
@@ -49,7 +49,8 @@ impl World {
 /// If it failed, people would search a long file for one wrong letter.
 fn job_files_with_mistakes(w: &World) {
     let task = "[[tasks]]\nname = \"a\"\nargv = [\"true\"]\n";
-    w.file("toml", &format!("{task}colour = 3\n")).refused(64, &[":4:1:", "colour", "docs/user.md"]);
+    w.file("toml", &format!("{task}colour = 3\n"))
+        .refused(64, &[":4:1:", "colour", "docs/user.md"]);
     w.file("toml", "[[tasks]]\nname = \n").refused(64, &[".toml:2:"]);
     w.file("toml", &format!("{task}array = \"5-1\"\n")).refused(64, &[".toml:4:", "5-1"]);
     w.file("toml", &format!("{task}retry = 70000\n")).refused(64, &[".toml:4:"]);
@@ -76,18 +77,22 @@ fn job_files_with_mistakes(w: &World) {
     let circle = "[[tasks]]\nname = \"a\"\nargv = [\"x\"]\nafter = [\"b\"]\n[[tasks]]\nname = \
                   \"b\"\nargv = [\"x\"]\nafter = [\"a\"]\n";
     w.file("toml", circle).refused(64, &["waits, over other tasks, for itself"]);
-    w.file("toml", &format!("vo = \"{VO}\"\n[[tasks]]\nname = \"a\"\nargv = []\n")).refused(64, &[]);
+    w.file("toml", &format!("vo = \"{VO}\"\n[[tasks]]\nname = \"a\"\nargv = []\n"))
+        .refused(64, &[]);
     w.serves();
 }
 
 /// If it failed, a job that can never run would wait for ever, or nobody would know why.
 fn impossible_requests_name_each_site(w: &World) {
-    for (option, value, why) in [
+    let impossible = [
         ("--cpus", "100", "100 processors are asked for, its largest node has 2"),
         ("--memory", "100G", "100 GiB of memory is asked for, its largest node has 2 GiB"),
         ("--arch", "sparc", "sparc is asked for"),
-    ] {
-        let job = w.start(&w.milo, &[option, value, "--", "true"]);
+    ];
+    let start = |(option, value, why)| {
+        (w.start(&w.milo, &[option, value, "--", "true"]), format!("{option} {value}"), why)
+    };
+    for (job, asked, why) in impossible.map(start) {
         let said = w.run(&w.milo, "xwait", &[&job]);
         assert_ne!(said.code, 0, "{said:?}");
         let said = said.err;
@@ -95,7 +100,7 @@ fn impossible_requests_name_each_site(w: &World) {
         let told = w.xos(&w.milo, &["job", "why", &job]).ok();
         for site in ["rennes", "pisa"] {
             let line = told.lines().find(|l| l.contains(site) && l.contains(why));
-            assert!(line.is_some(), "{site} does not say why {option} {value} is refused: {told}");
+            assert!(line.is_some(), "{site} does not say why {asked} is refused: {told}");
         }
         let shown = w.json(&w.milo, &["job", "show", &job]);
         assert_eq!(state(&units(&shown)[0]), "refused");
@@ -127,7 +132,8 @@ fn names_that_are_none(w: &World) {
     w.xos(&w.vera, &["vo", "found", "okay", "--title", "two\nlines"]).refused(64, &["title"]);
     w.xos(&w.vera, &["vo", "found", "okay", "--title", &long]).refused(64, &["200 characters"]);
     let file = w.write(&w.milo, "\n", "x");
-    w.xsub(&w.milo, &["--file", &file]).refused(64, &["\\n"]);
+    let said = w.xsub(&w.milo, &["--file", &file]).refused(64, &["/home/milo/? is no job file"]);
+    assert_eq!(said.lines().count(), 2, "a file's name broke the message: {said}");
     // A program may have any name that a file can have.
     w.xsub(&w.milo, &["--", "two\nlines"]).refused(126, &["two\\nlines", "not found in PATH"]);
     w.serves();
@@ -150,7 +156,9 @@ fn paths_outside_the_volume(w: &World) {
     let said = w.xsub(&w.milo, &["--stage-in", "/etc/passwd", "--", "cat", "passwd"]);
     assert!(!said.out.contains("root:"), "a file of the node was staged in: {}", said.out);
     said.refused(74, &[&format!("{VOLUME}/etc/passwd")]);
-    let link = format!("mkdir {VOLUME}/out; ln -s /etc/shadow {VOLUME}/out/link; ln -s /etc {VOLUME}/out/dir");
+    let link = format!(
+        "mkdir {VOLUME}/out; ln -s /etc/shadow {VOLUME}/out/link; ln -s /etc {VOLUME}/out/dir"
+    );
     w.xsub(&w.milo, &["--", "sh", "-c", &link]).ok();
     for path in ["out/link=x", "out/dir/shadow=x"] {
         let said = w.xsub(&w.milo, &["--stage-in", path, "--", "cat", "x"]);
@@ -229,7 +237,8 @@ fn wrong_passwords_are_slowed(w: &World) {
     here(&w.milo.password).refused(75, &["too many attempts"]);
     // Elsewhere milo signs in, and who is signed in works on.
     let there = &w.pisa.core;
-    let add = ["site", "add", &format!("rennes-core:{PORT}"), "--fingerprint", &w.rennes.fingerprint];
+    let add =
+        ["site", "add", &format!("rennes-core:{PORT}"), "--fingerprint", &w.rennes.fingerprint];
     Said::of(there, &w.milo.command("xos").args(add), "xos site add").ok();
     Said::of(there, &login(&w.milo.password), "xos login elsewhere").ok();
     w.xsub(&w.milo, &["--", "true"]).ok();

@@ -34,6 +34,13 @@ impl Answer {
         }
     }
 
+    /// The core took its maker for nobody, and said one of `words`: by HTTP, or TLS did.
+    #[track_caller]
+    pub fn unproved(self, words: &[&str]) {
+        assert!(!self.is_known(), "{}", self.text);
+        assert!(words.iter().any(|word| self.text.contains(word)), "{}", self.text);
+    }
+
     /// Whether the core took the maker of the request for somebody.
     pub fn is_known(&self) -> bool {
         self.status != 0 && self.status != 401
