@@ -1,36 +1,22 @@
-//! The host's part: what is accepted, and what goes to nodes.
+//! The host's part: what goes to nodes.
 
 use crate::core::{Core, TicketKey, lock};
-use crate::ledger::Txn;
 use crate::owner::{cut, may_pass};
 use crate::plan::owner::Reach;
-use crate::plan::room;
-use crate::policy::Action;
 use crate::state::host::{HostedTask, Stage};
-use crate::state::load::Load;
 use crate::state::record::Decision;
-use crate::state::{HostRecord, HostTable, runs};
+use crate::state::{HostRecord, runs};
 use crate::work::Next;
 use std::sync::Arc;
-use xos_api::aem::{HOST_BATCH_MAX, HostUnits, Refusal, UnitRun};
 use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::SetTicket;
 use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitOrder,
 };
-use xos_api::vom::VoState;
-use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
+use xos_base::{Error, JobId, Membership, NodeId, SiteId, VoId};
 
 /// Most bytes of a reason that somebody else gave.
 pub(crate) const REASON_MAX: usize = 512;
-
-fn never(rule: &str, text: String) -> Refusal {
-    Refusal { rule: rule.to_owned(), text, later: false }
-}
-
-fn later(rule: &str, text: String) -> Refusal {
-    Refusal { rule: rule.to_owned(), text, later: true }
-}
 
 /// What is to be sent to one envelope.
 struct Batch {
@@ -44,132 +30,6 @@ struct Batch {
 }
 
 impl Core {
-    /// Whether this site runs what an owner offers; gives the person. Uses what is known of the
-    /// VO: [`crate::views::Views::view`] comes before.
-    pub(crate) fn judge_offer(
-        &self,
-        table: &HostTable,
-        offer: &HostUnits,
-        now: Millis,
-    ) -> Result<Membership, Refusal> {
-        let wrong = |text: String| never("malformed", text);
-        if now > offer.until {
-            return Err(later(
-                "late",
-                "the offer arrived too late; check the sites' clocks".into(),
-            ));
-        }
-        crate::check::task(&offer.spec).map_err(|e| wrong(e.to_string()))?;
-        let end = offer
-            .task_first
-            .checked_add(offer.spec.array.len())
-            .filter(|end| *end <= xos_api::aem::UNITS_MAX)
-            .ok_or_else(|| wrong("the task has too many units".into()))?;
-        let count = runs::total(&offer.units, end)
-            .filter(|n| *n <= HOST_BATCH_MAX && offer.units.len() <= runs::RUNS_MAX)
-            .filter(|_| offer.units.iter().all(|u| u.first >= offer.task_first))
-            .ok_or_else(|| wrong("the units are malformed, or too many for one request".into()))?;
-        let member = self.person_of(table, offer, now)?;
-        let view = self
-            .views
-            .known(&offer.vo)
-            .ok_or_else(|| later("vo", format!("{} is not known here yet", offer.vo)))?;
-        let share =
-            view.own.as_ref().filter(|own| own.serving).and_then(|own| own.accepted.as_ref());
-        let Some(share) = share else {
-            let trouble = view.own.as_ref().and_then(|own| own.trouble.clone());
-            let why = trouble.unwrap_or_else(|| "no share is agreed".into());
-            return Err(never("no-share", format!("this site does not serve {}: {why}", offer.vo)));
-        };
-        self.policy.judge(&member, Action::Run)?;
-        let r = &offer.spec.resources;
-        if u64::from(r.cpu_milli) > share.cpu_milli || r.memory_bytes > share.memory_bytes {
-            let cpus = room::cpus(u32::try_from(share.cpu_milli).unwrap_or(u32::MAX));
-            let memory = room::mib(share.memory_bytes);
-            let text =
-                format!("one unit asks for more than the VO's share: {cpus} processors, {memory}");
-            return Err(never("share", text));
-        }
-        let vos = [offer.vo.clone()];
-        let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
-        room::judge(&capacity, None, r, Load::default())?;
-        if table.open_units(&offer.vo).saturating_add(count) > self.config.units_per_vo {
-            let text =
-                format!("{} has {} units here, the most", offer.vo, self.config.units_per_vo);
-            return Err(later("units", text));
-        }
-        Ok(member)
-    }
-
-    /// The mandate's person, with the right that is left of it here and now.
-    fn person_of(
-        &self,
-        table: &HostTable,
-        offer: &HostUnits,
-        now: Millis,
-    ) -> Result<Membership, Refusal> {
-        let refuse = |e: Error| Refusal {
-            rule: "mandate".into(),
-            later: may_pass(e.kind),
-            text: e.to_string(),
-        };
-        let known = table.placement(&offer.job).filter(|p| *p.mandate == *offer.mandate);
-        let membership = match known {
-            Some(p) => (*p.member).clone(),
-            None => {
-                let m = self.world.check_mandate(&offer.mandate, now).map_err(refuse)?;
-                if m.job != offer.job || m.owner != offer.job.site || m.membership.vo != offer.vo {
-                    return Err(never("mandate", "the mandate is for another job".into()));
-                }
-                m.membership
-            }
-        };
-        let other = table.placement(&offer.job).is_some_and(|p| {
-            p.forgotten || p.vo != offer.vo || p.member.person != membership.person
-        });
-        if other {
-            return Err(never("mandate", "the job is known here as another one".into()));
-        }
-        self.standing.effective(&membership, now).map_err(|e| Refusal {
-            rule: "member".into(),
-            later: may_pass(e.kind),
-            text: e.to_string(),
-        })
-    }
-
-    /// Accepts units; gives those that are here under this attempt now.
-    pub(crate) fn take(
-        &self,
-        txn: &mut Txn<'_>,
-        offer: &HostUnits,
-        member: Membership,
-        now: Millis,
-    ) -> Vec<UnitRun> {
-        let known = |txn: &Txn<'_>, u: u32| {
-            let p = txn.state().hosted.placement(&offer.job);
-            p.and_then(|p| p.units.get(&u)).is_some_and(|h| h.attempt >= offer.attempt)
-        };
-        if !runs::unpack(&offer.units).all(|u| known(txn, u)) {
-            txn.put(HostRecord::Took {
-                job: offer.job.clone(),
-                at: now,
-                vo: offer.vo.clone(),
-                member: Box::new(member),
-                mandate: offer.mandate.clone(),
-                task: offer.task,
-                task_first: offer.task_first,
-                spec: Box::new(offer.spec.clone()),
-                units: offer.units.clone(),
-                attempt: offer.attempt,
-                want_output: offer.want_output,
-            });
-        }
-        let p = txn.state().hosted.placement(&offer.job);
-        let here =
-            |u: &u32| p.and_then(|p| p.units.get(u)).is_some_and(|h| h.attempt == offer.attempt);
-        runs::pack(runs::unpack(&offer.units).filter(here))
-    }
-
     fn next_batch(&self, job: &JobId, serial: u32) -> Option<Batch> {
         self.ledger.read(|s| {
             let p = s.hosted.placement(job)?;
@@ -378,16 +238,6 @@ impl Core {
             vos
         })
     }
-}
-
-/// The offered units that this host has under the offer's attempt. They were accepted, whatever
-/// would be decided today.
-pub(crate) fn here(table: &HostTable, offer: &HostUnits) -> Vec<UnitRun> {
-    let Some(p) = table.placement(&offer.job) else { return Vec::new() };
-    let here = |u: &u32| p.units.get(u).is_some_and(|h| h.attempt == offer.attempt);
-    let end = p.units.keys().next_back().map_or(0, |u| u.saturating_add(1));
-    let most = HOST_BATCH_MAX as usize;
-    runs::pack(runs::unpack(&offer.units).take_while(|u| *u < end).take(most).filter(here))
 }
 
 /// A ticket with less life than this is not sent with new units.

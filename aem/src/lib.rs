@@ -5,6 +5,7 @@
 //! is pure as well ([`plan`]); what follows from a change is done afterwards, and again until it
 //! is done.
 
+mod accept;
 pub mod check;
 pub mod config;
 mod core;
@@ -13,6 +14,7 @@ mod follow;
 mod golden;
 mod host;
 pub mod jsdl;
+mod keep;
 pub mod ledger;
 mod nodes;
 mod ops;

@@ -112,6 +112,14 @@ impl Core {
         }
     }
 
+    /// A node's connection is a new one: what it has is looked at again.
+    pub(crate) fn regreet(self: &Arc<Self>, node: &NodeId) {
+        if let Some(view) = lock(&self.host).nodes.get_mut(node) {
+            view.boot = None;
+            self.start_work(Work::Greet(node.clone()));
+        }
+    }
+
     /// A node's connection broke.
     pub(crate) fn gone(&self, node: &NodeId) {
         lock(&self.host).nodes.remove(node);

@@ -112,9 +112,6 @@ impl Core {
         for w in work {
             self.start_work(w);
         }
-        for node in self.world.connected() {
-            tracing::debug!(%node, "a node was connected before; it will say hello");
-        }
         self.wake.notify_one();
     }
 
@@ -151,12 +148,18 @@ impl Core {
                 };
                 match change {
                     Ok(c) if c.connected => {}
+                    // It may be back already: its hello came before this news.
+                    Ok(c) if self.world.connected().contains(&c.node) => self.regreet(&c.node),
                     Ok(c) => self.gone(&c.node),
                     Err(RecvError::Lagged(_)) => {
                         let connected = self.world.connected();
                         let known: Vec<_> = lock(&self.host).nodes.keys().cloned().collect();
-                        for node in known.iter().filter(|n| !connected.contains(n)) {
-                            self.gone(node);
+                        for node in known {
+                            if connected.contains(&node) {
+                                self.regreet(&node);
+                            } else {
+                                self.gone(&node);
+                            }
                         }
                     }
                     Err(RecvError::Closed) => return,

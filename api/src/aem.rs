@@ -6,6 +6,7 @@
 mod array;
 mod host;
 mod job;
+mod look;
 mod spec;
 mod unit;
 
@@ -15,10 +16,12 @@ pub use host::{
     HostedRun, Pool, Refusal, ShareRoom, SiteCapacity, UnitRun,
 };
 pub use job::{
-    CancelJob, CancelUnits, Cancelled, Counts, GetJob, InlineOutput, JobEnd, JobEvent, JobFilter,
-    JobPage, JobState, JobSummary, JobView, ListJobs, ListUnits, OutputPart, OutputStream,
-    ReadOutput, Reason, Reasons, SubmitAndWatch, SubmitJob, Submitted, TaskSummary, UnitFilter,
-    UnitPage, UnitView, WatchJob, WhyJob,
+    CancelJob, CancelUnits, Cancelled, Counts, InlineOutput, JobEnd, JobEvent, JobState,
+    OutputPart, OutputStream, ReadOutput, Reason, SubmitAndWatch, SubmitJob, Submitted, WatchJob,
+};
+pub use look::{
+    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TaskSummary,
+    UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use spec::{
     DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, ProcessLimits, Resources, Stage, StageMode,

@@ -5,7 +5,7 @@
 
 use crate::cgroup::EnvelopeUsage;
 use crate::event::{Outcome, UnitUsage};
-use crate::spec::{Limits, UnitKey, UnitSpec};
+use crate::spec::{Account, Limits, UnitKey, UnitSpec};
 use serde::{Deserialize, Serialize};
 
 /// Most units that wait in one shim for a slot; more are refused, the daemon sends them later.
@@ -67,6 +67,9 @@ pub enum Ask {
         /// The number.
         slots: u32,
     },
+    /// To a shell that was started ahead: become the envelope whose plan now lies in the folder.
+    /// Reply: `()`, when its log is begun.
+    Adopt,
     /// Reply: [`Status`].
     Status,
     /// End the units, then the envelope. Reply: `()`, when it has begun; the log's `Closed` says
@@ -180,6 +183,11 @@ pub struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToInit {
+    /// Take this person's units from now on. Answered by [`FromInit::Ready`].
+    Adopt {
+        /// The person.
+        account: Box<Account>,
+    },
     /// Start a unit.
     Start {
         /// Its place, below the number of slots that init has.

@@ -1,7 +1,7 @@
 //! What other cores ask of this one as a host.
 
+use crate::accept::here;
 use crate::core::{Core, lock};
-use crate::host::here;
 use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::{HostRecord, runs};

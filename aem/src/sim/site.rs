@@ -134,7 +134,7 @@ impl Site {
     pub(super) fn hosts(&mut self, r: &HostUnits, unwilling: bool, now: Millis) -> HostReply {
         if now > r.until || unwilling {
             let refusal = Refusal { rule: "late".into(), text: String::new(), later: true };
-            let accepted = crate::host::here(&self.state.hosted, r);
+            let accepted = crate::accept::here(&self.state.hosted, r);
             return HostReply { accepted, refusal: Some(refusal) };
         }
         let known = |s: &State, u: u32, least: u16| {
@@ -142,21 +142,10 @@ impl Site {
             p.and_then(|p| p.units.get(&u)).is_some_and(|h| h.attempt >= least)
         };
         if !runs::unpack(&r.units).all(|u| known(&self.state, u, r.attempt)) {
-            self.put(HostRecord::Took {
-                job: r.job.clone(),
-                at: now,
-                vo: r.vo.clone(),
-                member: Box::new(crate::testing::alice()),
-                mandate: "m".into(),
-                task: r.task,
-                task_first: r.task_first,
-                spec: Box::new(r.spec.clone()),
-                units: r.units.clone(),
-                attempt: r.attempt,
-                want_output: false,
-            });
+            let alice = crate::testing::alice();
+            self.put(crate::accept::took(&self.state.hosted, r, alice, now));
         }
-        let accepted = crate::host::here(&self.state.hosted, r);
+        let accepted = crate::accept::here(&self.state.hosted, r);
         HostReply { accepted, refusal: None }
     }
 

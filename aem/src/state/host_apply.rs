@@ -1,8 +1,6 @@
 //! What each record does to the table of hosted units.
 
-use super::host::{
-    Envelope, HostTable, Hosted, HostedTask, NO_ENVELOPE, Placement, Report, Reported, Stage,
-};
+use super::host::{Envelope, HostTable, Hosted, NO_ENVELOPE, Placement, Report, Reported, Stage};
 use super::record::{Decision, HostRecord};
 use super::runs;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,40 +103,30 @@ impl HostTable {
     }
 
     fn took(&mut self, record: &HostRecord) {
-        let HostRecord::Took {
-            job,
-            at,
-            vo,
-            member,
-            mandate,
-            task,
-            task_first,
-            spec,
-            units,
-            attempt,
-            want_output,
-        } = record
-        else {
+        let HostRecord::Took { job, at, who, task, what, units, attempt } = record else { return };
+        if let (Some(who), false) = (who, self.placements.contains_key(job)) {
+            let placement = Placement {
+                job: job.clone(),
+                vo: who.vo.clone(),
+                member: Arc::new(who.member.clone()),
+                mandate: who.mandate.as_str().into(),
+                since: *at,
+                tasks: BTreeMap::new(),
+                units: BTreeMap::new(),
+                waiting: BTreeSet::new(),
+                envelopes: BTreeMap::new(),
+                last_serial: 0,
+                forgotten: false,
+            };
+            self.placements.insert(job.clone(), placement);
+        }
+        let Some(p) = self.placements.get_mut(job) else { return };
+        if let Some(what) = what {
+            p.tasks.entry(*task).or_insert_with(|| (**what).clone());
+        }
+        if !p.tasks.contains_key(task) {
             return;
-        };
-        let p = self.placements.entry(job.clone()).or_insert_with(|| Placement {
-            job: job.clone(),
-            vo: vo.clone(),
-            member: Arc::new((**member).clone()),
-            mandate: mandate.as_str().into(),
-            since: *at,
-            tasks: BTreeMap::new(),
-            units: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            envelopes: BTreeMap::new(),
-            last_serial: 0,
-            forgotten: false,
-        });
-        p.tasks.entry(*task).or_insert_with(|| HostedTask {
-            spec: Arc::new((**spec).clone()),
-            first: *task_first,
-            want_output: *want_output,
-        });
+        }
         for unit in runs::unpack(units) {
             let again = match p.units.get(&unit) {
                 None => true,

@@ -1,8 +1,9 @@
 //! The records of the journal. One JSON text each, with its version; a field may be added with a
 //! default, anything else is a new version.
 
+use super::host::HostedTask;
 use serde::{Deserialize, Serialize};
-use xos_api::aem::{HostedEvent, JobSpec, Reason, Refusal, TaskSpec, UnitRun};
+use xos_api::aem::{HostedEvent, JobSpec, Reason, Refusal, UnitRun};
 use xos_api::node::units::UnitEvent;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 
@@ -195,24 +196,16 @@ pub enum HostRecord {
         job: JobId,
         /// When.
         at: Millis,
-        /// Its VO.
-        vo: VoId,
-        /// Its person.
-        member: Box<Membership>,
-        /// The person's authority.
-        mandate: String,
+        /// Whose it is; only with its first units.
+        who: Option<Box<Who>>,
         /// The task's place in the job.
         task: u16,
-        /// The number of the task's first unit.
-        task_first: u32,
-        /// The task.
-        spec: Box<TaskSpec>,
+        /// The task; only with its first units.
+        what: Option<Box<HostedTask>>,
         /// The units.
         units: Vec<UnitRun>,
         /// Their attempt.
         attempt: u16,
-        /// Whether short output is wanted.
-        want_output: bool,
     },
     /// An envelope is being made.
     Opened {
@@ -315,6 +308,17 @@ pub enum HostRecord {
         /// Up to this number.
         seq: u64,
     },
+}
+
+/// Whose a hosted job is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// Its VO.
+    pub vo: VoId,
+    /// Its person.
+    pub member: Membership,
+    /// The person's authority.
+    pub mandate: String,
 }
 
 /// What a host decides about units without their node.

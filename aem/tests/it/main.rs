@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod effects;
+mod node;
 mod one_site;
 mod two_sites;
 mod world;

@@ -207,7 +207,7 @@ async fn ended_jobs_are_forgotten_with_their_envelopes() {
     }
     until("only the newest is kept", async || {
         let old = site.ask(&alice, GetJob { job: jobs[1].clone() }).await;
-        (old.is_err() && site.node("n1").envelopes() == 1).then_some(())
+        (old.is_err() && site.node("n1").kept() == 1).then_some(())
     })
     .await;
     assert!(site.ask(&alice, GetJob { job: jobs[2].clone() }).await.is_ok());

@@ -1,6 +1,7 @@
 //! Sites with real keys and ports, and nodes that run units at once.
 
-use async_trait::async_trait;
+use crate::effects::TestWorld;
+use crate::node::Node;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
@@ -10,21 +11,21 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use xos_aem::world::{GridWorld, World};
+use xos_aem::world::GridWorld;
 use xos_aem::{Aem, Config};
-use xos_api::aem::*;
+use xos_api::aem::{JobEvent, WatchJob};
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof};
-use xos_api::node::units::*;
-use xos_api::node::{Capacity, Hello, SetTicket};
+use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitEvents};
+use xos_api::node::{Capacity, Hello};
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::{ServedVo, ServedVos, ServingSite, Terms, VoSnapshot, VoState, VoView};
-use xos_api::{Done, Request, Subscribe};
+use xos_api::{Request, Subscribe};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{
     Epoch, Error, Group, GroupNumber, JobId, MemberNumber, Membership, Millis, NodeId, SiteId, VoId,
@@ -36,31 +37,6 @@ use xos_net::trust::{core_name, node_name};
 use xos_net::{
     Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust, Verifier,
 };
-
-/// Where a fake node keeps an envelope.
-#[derive(Default)]
-struct Envelope {
-    seen: BTreeSet<(u32, u16)>,
-    events: Vec<UnitEvent>,
-    held: Vec<UnitOrder>,
-}
-
-/// A node that runs units at once: `/bin/true` and `/bin/false` end as they do, `hold` never ends.
-pub struct Node {
-    pub id: NodeId,
-    chain: Vec<CertificateDer<'static>>,
-    envelopes: Mutex<BTreeMap<EnvelopeId, Envelope>>,
-    /// How often each unit was started.
-    pub runs: Mutex<BTreeMap<(String, u32), u32>>,
-}
-
-/// The real world, with nodes in process.
-struct TestWorld {
-    grid: GridWorld,
-    nodes: BTreeMap<NodeId, Arc<Node>>,
-    changes: broadcast::Sender<NodeChange>,
-    site: std::sync::Weak<Inner>,
-}
 
 /// Every member stands as their credential says, but eve.
 struct Everybody;
@@ -406,7 +382,7 @@ impl Inner {
         }
     }
 
-    async fn report(self: Arc<Self>, node: Arc<Node>, envelope: EnvelopeId) {
+    pub async fn report(self: Arc<Self>, node: Arc<Node>, envelope: EnvelopeId) {
         let events = node.envelopes.lock().unwrap().get(&envelope).map(|e| e.events.clone());
         let Some(events) = events else { return };
         let caller = self.verifier.certificate(&node.chain, None).unwrap();
@@ -416,154 +392,5 @@ impl Inner {
             // A core that stops does not answer; the node would try again.
             let _answer = self.grid.local(caller.clone(), r).await;
         }
-    }
-}
-
-impl Node {
-    /// Runs what it was sent; gives whether there is something to report.
-    fn run(&self, r: &StartUnits) -> UnitsTaken {
-        let mut envelopes = self.envelopes.lock().unwrap();
-        let e = envelopes.entry(r.envelope.clone()).or_default();
-        let mut new = 0;
-        for u in &r.units {
-            if !e.seen.insert((u.unit, u.attempt)) {
-                continue;
-            }
-            new += 1;
-            let job = r.envelope.job.to_string();
-            *self.runs.lock().unwrap().entry((job, u.unit)).or_default() += 1;
-            let event =
-                |what| UnitEvent { unit: u.unit, attempt: u.attempt, at: SystemClock.now(), what };
-            e.events.push(event(UnitChange::Started));
-            let code = match r.task.argv[0].as_str() {
-                "hold" => {
-                    e.held.push(*u);
-                    continue;
-                }
-                "/bin/false" => 1,
-                "once-bad" if u.attempt == 0 => 7,
-                _ => 0,
-            };
-            let how = UnitEnd::Exit { code };
-            let text = format!("{} on {}\n", r.task.name, self.id);
-            let output = r
-                .want_output
-                .then(|| InlineOutput { stdout: STANDARD.encode(text), stderr: String::new() });
-            e.events.push(event(UnitChange::Ended { how, usage: Usage::default(), output }));
-        }
-        UnitsTaken { new }
-    }
-
-    fn kill(&self, r: &KillUnits) {
-        let mut envelopes = self.envelopes.lock().unwrap();
-        let Some(e) = envelopes.get_mut(&r.envelope) else { return };
-        let hit = |u: &UnitOrder| r.units.as_ref().is_none_or(|list| list.contains(&u.unit));
-        for u in e.held.extract_if(.., |u| hit(u)) {
-            let (unit, attempt, at) = (u.unit, u.attempt, SystemClock.now());
-            let how = UnitEnd::Cancelled;
-            let what = UnitChange::Ended { how, usage: Usage::default(), output: None };
-            e.events.push(UnitEvent { unit, attempt, at, what });
-        }
-    }
-
-    pub fn envelopes(&self) -> usize {
-        self.envelopes.lock().unwrap().len()
-    }
-}
-
-impl TestWorld {
-    fn node(&self, node: &NodeId) -> Result<Arc<Node>, Error> {
-        self.nodes.get(node).cloned().ok_or_else(|| Error::unavailable("no such node"))
-    }
-
-    fn report(&self, node: Arc<Node>, envelope: EnvelopeId) {
-        if let Some(site) = self.site.upgrade() {
-            tokio::spawn(site.report(node, envelope));
-        }
-    }
-}
-
-#[async_trait]
-impl World for TestWorld {
-    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
-        self.grid.served().await
-    }
-    async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
-        self.grid.view(vo).await
-    }
-    fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error> {
-        self.grid.check_submission(jws, vo, now)
-    }
-    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error> {
-        self.grid.mandate(job, vo, proof).await
-    }
-    fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error> {
-        self.grid.check_mandate(jws, now)
-    }
-    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
-        self.grid.ticket(home, r).await
-    }
-    async fn host_units(&self, site: &SiteId, r: HostUnits) -> Result<HostReply, Error> {
-        self.grid.host_units(site, r).await
-    }
-    async fn cancel_hosted(&self, site: &SiteId, r: CancelHosted) -> Result<Done, Error> {
-        self.grid.cancel_hosted(site, r).await
-    }
-    async fn host_output(&self, site: &SiteId, r: HostOutput) -> Result<OutputPart, Error> {
-        self.grid.host_output(site, r).await
-    }
-    async fn host_events(
-        &self,
-        site: &SiteId,
-        r: HostEvents,
-    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
-        self.grid.host_events(site, r).await
-    }
-    async fn ack_hosted(&self, site: &SiteId, r: AckHosted) -> Result<Done, Error> {
-        self.grid.ack_hosted(site, r).await
-    }
-    fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
-        self.changes.subscribe()
-    }
-    fn connected(&self) -> Vec<NodeId> {
-        Vec::new()
-    }
-    async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {
-        let node = self.node(node)?;
-        let envelopes = node.envelopes.lock().unwrap();
-        let status = |(id, e): (&EnvelopeId, &Envelope)| EnvelopeStatus {
-            envelope: id.clone(),
-            last: e.events.len() as u64,
-        };
-        let all: Vec<EnvelopeStatus> = envelopes.iter().map(status).collect();
-        drop(envelopes);
-        for s in &all {
-            self.report(node.clone(), s.envelope.clone());
-        }
-        Ok(Envelopes { boot: "1".into(), envelopes: all })
-    }
-    async fn start_units(&self, node: &NodeId, r: StartUnits) -> Result<UnitsTaken, Error> {
-        assert_eq!(r.ticket, format!("ticket for {node}"));
-        let node = self.node(node)?;
-        let taken = node.run(&r);
-        self.report(node, r.envelope);
-        Ok(taken)
-    }
-    async fn kill_units(&self, node: &NodeId, r: KillUnits) -> Result<Done, Error> {
-        let node = self.node(node)?;
-        node.kill(&r);
-        self.report(node, r.envelope);
-        Ok(Done {})
-    }
-    async fn end_envelope(&self, node: &NodeId, r: EndEnvelope) -> Result<Done, Error> {
-        self.node(node)?.envelopes.lock().unwrap().remove(&r.envelope);
-        Ok(Done {})
-    }
-    async fn unit_output(&self, node: &NodeId, r: UnitOutput) -> Result<OutputPart, Error> {
-        let data = STANDARD.encode(format!("unit {} on {node}\n", r.unit));
-        Ok(OutputPart { data, eof: true })
-    }
-    async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
-        Ok(Done {})
     }
 }

@@ -16,7 +16,7 @@ pub use link::run_link;
 pub use volumes::{MountSpec, TicketReply, TicketRequest};
 
 use crate::cgroup::Cgroups;
-use crate::envelopes::{Envelopes, ShimProgram};
+use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -188,5 +188,6 @@ fn open_envelopes(folder: &std::path::Path) -> Result<Envelopes, Error> {
     }
     let shim = ShimProgram::find().map_err(|e| fault("cannot find xos-shim", &e))?;
     Envelopes::open(folder, shim, cgroups, || xos_base::when::SystemClock.now())
+        .map(|envelopes| envelopes.warm(WARM_SHELLS))
         .map_err(|e| fault("cannot use the envelopes' folder", &e))
 }

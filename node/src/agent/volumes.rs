@@ -294,10 +294,10 @@ impl Agent {
     async fn serve_tickets(self: Arc<Agent>, stop: CancellationToken) {
         let path = self.volumes.socket();
         // Another xosd on the same state is kept out by the envelopes' lock.
-        if let Err(e) = std::fs::remove_file(&path) {
-            if e.kind() != std::io::ErrorKind::NotFound {
-                tracing::error!(error = %e, "cannot replace the ticket socket");
-            }
+        if let Err(e) = std::fs::remove_file(&path)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(error = %e, "cannot replace the ticket socket");
         }
         let listener = match UnixListener::bind(&path) {
             Ok(l) => l,

@@ -62,7 +62,12 @@ impl ShimClient {
         // A socket's name may have 107 bytes; the folder's may be longer.
         let folder = File::open(dir)?;
         let short = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), crate::shim::SOCKET_FILE);
-        let (read, write) = UnixStream::connect(short).await?.into_split();
+        Ok(ShimClient::over(UnixStream::connect(short).await?))
+    }
+
+    /// Speaks to the shim at the other end of a connection.
+    pub(super) fn over(connection: UnixStream) -> ShimClient {
+        let (read, write) = connection.into_split();
         let (calls, outgoing) = mpsc::channel(CALLS_MAX);
         let (grown, log_bytes) = watch::channel(0);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -75,7 +80,7 @@ impl ShimClient {
             // Whoever waits learns that nothing will come.
             drop(lock(&theirs).take());
         });
-        Ok(ShimClient { calls, waiting, next_id: Arc::new(AtomicU64::new(1)), log_bytes })
+        ShimClient { calls, waiting, next_id: Arc::new(AtomicU64::new(1)), log_bytes }
     }
 
     /// Asks and waits for the answer.

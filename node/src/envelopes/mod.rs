@@ -7,6 +7,7 @@
 //!                        units.log   the record of its units, see `event`
 //!                        shim.notes  for the administrator
 //!                        spool/      output of its units
+//! <state>/envelopes/warm-<...>       a shell that is nobody's yet, see `warm`
 //! ```
 
 mod client;
@@ -14,27 +15,30 @@ mod envelope;
 mod error;
 mod events;
 mod recover;
+mod warm;
 
 pub use client::CallError;
 pub use envelope::Envelope;
 pub use error::EnvelopeError;
 pub use events::Events;
 pub use recover::LOG_BYTES_MAX;
+pub use warm::WARM_SHELLS;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, EnvelopeCgroup};
 use crate::event::Cursor;
 use crate::shim::launch::{Plan, lock};
 use crate::shim::{LOG_FILE, PLAN_FILE, SHIM_ARG, SPOOL_DIR};
 use crate::spec::{EnvelopeId, EnvelopeSpec};
 use client::ShimClient;
 use events::blocking;
-use recover::{Found, recover};
+use recover::{Found, clear_once, recover};
 use std::fs::{DirBuilder, File};
 use std::future::Future;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
 use xos_base::Millis;
@@ -85,6 +89,7 @@ pub struct Envelopes {
     cgroups: Cgroups,
     boot: String,
     now: fn() -> Millis,
+    pool: Arc<warm::Pool>,
 }
 
 /// An envelope found when the daemon came up again.
@@ -126,7 +131,8 @@ impl Envelopes {
             .map_err(EnvelopeError::at("make", &dir))?;
         let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = std::fs::read_to_string(boot_id).map_err(EnvelopeError::at("read", boot_id))?;
-        Ok(Envelopes { dir, shim, cgroups, boot: boot.trim().to_owned(), now })
+        let (boot, pool) = (boot.trim().to_owned(), Arc::default());
+        Ok(Envelopes { dir, shim, cgroups, boot, now, pool })
     }
 
     fn folder(&self, id: &EnvelopeId) -> PathBuf {
@@ -140,18 +146,20 @@ impl Envelopes {
     /// Nothing is left behind then.
     pub async fn start(&self, spec: EnvelopeSpec) -> Result<Envelope, EnvelopeError> {
         spec.check()?;
-        let dir = self.folder(&spec.id);
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(EnvelopeError::Exists(spec.id));
-            }
-            other => other.map_err(EnvelopeError::at("make", &dir))?,
+        if warm::is_shell(&spec.id) {
+            let text = format!("{} is a name that this node keeps for itself", spec.id);
+            return Err(EnvelopeError::Start(text));
         }
+        if let Some(envelope) = self.adopt(&spec).await? {
+            return Ok(envelope);
+        }
+        let dir = self.folder(&spec.id);
+        make_folder(&dir, || EnvelopeError::Exists(spec.id.clone()))?;
         let cgroup = self.cgroups.envelope(&spec.id);
         let plan = Plan { spec, cgroup, boot: self.boot.clone() };
         let started = async {
-            write_plan(&dir, &plan)?;
-            self.launch(&dir).await?;
+            write_json(&dir.join(PLAN_FILE), &plan)?;
+            self.launch(&dir, Stdio::null()).await?;
             ShimClient::connect(&dir)
                 .await
                 .map_err(EnvelopeError::at("connect to the shim of", &dir))
@@ -159,19 +167,18 @@ impl Envelopes {
         match started.await {
             Ok(client) => Ok(Envelope::new(self.clone(), dir, plan, client)),
             Err(e) => {
-                let (dir, plan) = (dir.clone(), plan);
-                blocking(move || discard(&dir, &plan)).await?;
+                blocking(move || discard(&dir, &plan.cgroup)).await?;
                 Err(e)
             }
         }
     }
 
-    async fn launch(&self, dir: &Path) -> Result<(), EnvelopeError> {
+    async fn launch(&self, dir: &Path, stdin: Stdio) -> Result<(), EnvelopeError> {
         let mut command = Command::new(&self.shim.path);
         if self.shim.own {
             command.arg(SHIM_ARG);
         }
-        command.arg(dir).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(dir).env_clear().stdin(stdin).stdout(Stdio::null());
         command.kill_on_drop(true);
         let ran = tokio::time::timeout(START_WAIT, command.output());
         let out = match ran.await {
@@ -227,34 +234,29 @@ impl Envelopes {
                 tracing::warn!(?name, "not an envelope's folder");
                 continue;
             };
-            if self.clear_unused(&id).await? {
-                continue;
+            match self.clear_unused(&id).await {
+                Ok(true) => {}
+                Ok(false) => found.push(self.attach(&id).await),
+                Err(error) => found.push(Attached::Unclear { id, error }),
             }
-            found.push(self.attach(&id).await);
         }
+        self.refill(Duration::ZERO);
         Ok(found)
     }
 
-    /// Removes a folder in which no shim ever began. Whether it did.
+    /// Removes a folder in which no shim ever began, or a shell that is nobody's. Whether it did.
     async fn clear_unused(&self, id: &EnvelopeId) -> Result<bool, EnvelopeError> {
-        let dir = self.folder(id);
-        if dir.join(LOG_FILE).exists() {
-            return Ok(false);
-        }
-        let cgroup = self.cgroups.envelope(id);
-        blocking(move || {
-            // A launcher on its way finds the lock taken, or the folder gone.
-            let Some(_lock) = lock(&dir).map_err(EnvelopeError::at("lock", &dir))? else {
-                return Ok(false);
-            };
-            if dir.join(LOG_FILE).exists() {
-                return Ok(false);
+        for _ in 0..CONNECT_TRIES_MAX {
+            let (dir, shell) = (self.folder(id), warm::is_shell(id));
+            let by_name = self.cgroups.envelope(id);
+            let cleared = blocking(move || clear_once(&dir, shell, by_name)).await?;
+            if let Some(cleared) = cleared {
+                return Ok(cleared);
             }
-            cgroup.remove()?;
-            std::fs::remove_dir_all(&dir).map_err(EnvelopeError::at("remove", &dir))?;
-            Ok(true)
-        })
-        .await
+            // Its shim is about to begin the log or to end, since the daemon that asked is gone.
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+        Ok(false)
     }
 
     /// The records after `cursor` of an envelope, over or not.
@@ -338,24 +340,31 @@ impl Envelopes {
     }
 }
 
-fn write_plan(dir: &Path, plan: &Plan) -> Result<(), EnvelopeError> {
+/// Makes the folder of an envelope or a shell.
+fn make_folder(dir: &Path, exists: impl FnOnce() -> EnvelopeError) -> Result<(), EnvelopeError> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists()),
+        other => other.map_err(EnvelopeError::at("make", dir))?,
+    }
     let spool = dir.join(SPOOL_DIR);
-    DirBuilder::new().mode(0o700).create(&spool).map_err(EnvelopeError::at("make", &spool))?;
-    let path = dir.join(PLAN_FILE);
-    let text = serde_json::to_vec(plan).map_err(EnvelopeError::Encode)?;
+    DirBuilder::new().mode(0o700).create(&spool).map_err(EnvelopeError::at("make", &spool))
+}
+
+fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), EnvelopeError> {
+    let text = serde_json::to_vec(value).map_err(EnvelopeError::Encode)?;
     let mut how = File::options();
     how.write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .and_then(|mut f| f.write_all(&text))
-        .map_err(EnvelopeError::at("write", &path))
+        .map_err(EnvelopeError::at("write", path))
 }
 
 /// After a failed start: no process, cgroup or folder stays.
-fn discard(dir: &Path, plan: &Plan) -> Result<(), EnvelopeError> {
-    plan.cgroup.kill()?;
-    plan.cgroup.remove()?;
+fn discard(dir: &Path, cgroup: &EnvelopeCgroup) -> Result<(), EnvelopeError> {
+    cgroup.kill()?;
+    cgroup.remove()?;
     std::fs::remove_dir_all(dir).map_err(EnvelopeError::at("remove", dir))
 }
 

@@ -1,7 +1,8 @@
 //! After a shim's death: make sure that nothing of the envelope runs, then close its log.
 
+use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Cursor, Entry, Event, Outcome, decode, encode};
-use crate::shim::launch::{Plan, lock};
+use crate::shim::launch::{Plan, Shell, lock};
 use crate::shim::{LOG_FILE, SOCKET_FILE};
 use crate::spec::UnitKey;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use xos_base::Millis;
 
-use super::EnvelopeError;
+use super::{EnvelopeError, discard};
 
 /// Most bytes of one envelope's log: the records of all its units, with room.
 pub const LOG_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -37,6 +38,35 @@ struct Summary {
     cursor: Cursor,
     closed: bool,
     damaged_bytes: u64,
+}
+
+/// One look of [`Envelopes::attach_all`] at a folder that may be unused. `None`: a shim without a
+/// log holds it.
+pub(super) fn clear_once(
+    dir: &Path,
+    shell: bool,
+    by_name: EnvelopeCgroup,
+) -> Result<Option<bool>, EnvelopeError> {
+    let begun = || !shell && dir.join(LOG_FILE).exists();
+    if begun() {
+        return Ok(Some(false));
+    }
+    // Half a file was never acted on, and a folder without either has no cgroup but by its name.
+    let planned = || Plan::read(dir).map(|p| p.cgroup).ok();
+    let ahead = || Shell::read(dir).map(|s| s.cgroup).ok();
+    let cgroup = planned().or_else(ahead).unwrap_or(by_name);
+    if shell {
+        // Init goes, and the shim with it.
+        cgroup.kill()?;
+    }
+    // A launcher on its way finds the lock taken, or the folder gone.
+    let Some(_lock) = lock(dir).map_err(EnvelopeError::at("lock", dir))? else {
+        return Ok(None);
+    };
+    if begun() {
+        return Ok(Some(false));
+    }
+    discard(dir, &cgroup).map(|()| Some(true))
 }
 
 /// Ends what is left of an envelope whose shim is dead, and records the units that were lost, so
@@ -118,7 +148,6 @@ fn summarise(file: &mut File) -> io::Result<Summary> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::EnvelopeCgroup;
 
     fn plan() -> Plan {
         let spec = serde_json::from_value(serde_json::json!({

@@ -1,9 +1,9 @@
 //! The envelope's init: pid 1 of its pid namespace, parent of its units.
 
-use super::launch::Plan;
 use super::procs;
 use super::spool;
 use super::{SPOOL_DIR, child};
+use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Outcome, UnitUsage};
 use crate::frame::{self, Frames};
 use crate::proto::{FromInit, ToInit};
@@ -36,8 +36,9 @@ struct Unit {
     started: Millis,
 }
 
-struct Init<'a> {
-    account: &'a Account,
+struct Init {
+    /// Absent in a shell that is nobody's yet.
+    account: Option<Account>,
     shim: UnixStream,
     spool: OwnedFd,
     failures: Slots,
@@ -48,31 +49,36 @@ struct Init<'a> {
 
 /// Runs in the child that the shim forked after it left its pid namespace. Ends when the shim
 /// does, or by KILL.
-pub(super) fn run(plan: &Plan, dir: &Path, mut shim: UnixStream) -> ! {
-    let ready = match prepare(plan, dir) {
+pub(super) fn run(cgroup: &EnvelopeCgroup, account: Option<&Account>, mut shim: UnixStream) -> ! {
+    let parts = prepare(cgroup).and_then(|parts| match account {
+        Some(_) => own_mounts().map(|()| parts),
+        None => Ok(parts),
+    });
+    let (spool, failures, children) = match parts {
         Ok(parts) => parts,
         Err(e) => {
-            let error = Some(e.chars().take(ERROR_CHARS_MAX).collect());
             let mut out = Vec::new();
-            let told = frame::push(&FromInit::Ready { error }, &mut out)
-                .and_then(|()| shim.write_all(&out));
+            let told = frame::push(&not_ready(&e), &mut out).and_then(|()| shim.write_all(&out));
             sys::exit_now(if told.is_ok() { 1 } else { 2 });
         }
     };
-    let (spool, failures, children) = ready;
-    let account = &plan.spec.account;
+    let account = account.cloned();
     let mut init = Init { account, shim, spool, failures, units: HashMap::new(), out: Vec::new() };
     let r = init.tell(&FromInit::Ready { error: None }).and_then(|()| init.serve(&children));
     sys::exit_now(if r.is_ok() { 0 } else { 1 })
 }
 
-fn prepare(plan: &Plan, dir: &Path) -> Result<(OwnedFd, Slots, SignalFd), String> {
-    fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
-        move |e| format!("{what}: {e}")
-    }
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(no("bind init to the shim"))?;
-    plan.cgroup.join().map_err(no("enter the control group"))?;
+fn not_ready(why: &str) -> FromInit {
+    FromInit::Ready { error: Some(why.chars().take(ERROR_CHARS_MAX).collect()) }
+}
+
+fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
+    move |e| format!("{what}: {e}")
+}
+
+/// A mount namespace as the node's is now, with a `/proc` of the envelope's own. In a shell this
+/// waits for the adoption: where mounts do not propagate, what was mounted since would be missing.
+fn own_mounts() -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(no("make a mount namespace"))?;
     // Mounts made on the node later appear here too; nothing mounted here appears there.
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
@@ -80,9 +86,15 @@ fn prepare(plan: &Plan, dir: &Path) -> Result<(OwnedFd, Slots, SignalFd), String
         .map_err(no("separate the mounts"))?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, None::<&str>)
-        .map_err(no("mount /proc for the envelope"))?;
+        .map_err(no("mount /proc for the envelope"))
+}
+
+fn prepare(cgroup: &EnvelopeCgroup) -> Result<(OwnedFd, Slots, SignalFd), String> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(no("bind init to the shim"))?;
+    cgroup.join().map_err(no("enter the control group"))?;
     sys::new_session_keyring().map_err(no("leave root's keyring"))?;
-    let spool = spool::open_dir(&dir.join(SPOOL_DIR)).map_err(no("open the spool folder"))?;
+    let spool = spool::open_dir(Path::new(SPOOL_DIR)).map_err(no("open the spool folder"))?;
     std::env::set_current_dir("/").map_err(no("enter /"))?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -93,7 +105,7 @@ fn prepare(plan: &Plan, dir: &Path) -> Result<(OwnedFd, Slots, SignalFd), String
     Ok((spool, failures, children))
 }
 
-impl Init<'_> {
+impl Init {
     fn serve(&mut self, children: &SignalFd) -> std::io::Result<()> {
         let mut inbox = Frames::default();
         let mut more = false;
@@ -126,6 +138,16 @@ impl Init<'_> {
 
     fn handle(&mut self, message: ToInit) -> std::io::Result<()> {
         match message {
+            ToInit::Adopt { account } => {
+                if self.account.is_some() {
+                    return Err(std::io::Error::other("adopted twice"));
+                }
+                let ready = own_mounts();
+                self.account = Some(*account);
+                self.tell(
+                    &ready.map_or_else(|e| not_ready(&e), |()| FromInit::Ready { error: None }),
+                )
+            }
             ToInit::Start { slot, unit } => self.start(slot, unit),
             ToInit::Signal { slot, kill } => {
                 let leader = self.units.iter().find(|(_, u)| u.slot == slot).map(|(pid, _)| *pid);
@@ -138,10 +160,13 @@ impl Init<'_> {
     }
 
     fn start(&mut self, slot: u32, spec: Box<UnitSpec>) -> std::io::Result<()> {
+        let Some(account) = &self.account else {
+            return Err(std::io::Error::other("a unit before its account"));
+        };
         let started = Millis::of(SystemTime::now());
         match sys::fork() {
             Ok(Forked::Child) => {
-                child::run(&spec, self.account, self.spool.as_fd(), &self.failures, slot as usize)
+                child::run(&spec, account, self.spool.as_fd(), &self.failures, slot as usize)
             }
             Ok(Forked::Parent(pid)) => {
                 self.units.insert(pid, Unit { spec, slot, started });
@@ -191,8 +216,9 @@ impl Init<'_> {
 
     fn ended(&self, unit: &Unit, r: &Reaped) -> FromInit {
         let slot = unit.slot;
-        if let Some(failure) = child::unpack(self.failures.take(slot as usize)) {
-            let reason = child::reason(failure, &unit.spec, self.account);
+        let failed = child::unpack(self.failures.take(slot as usize));
+        if let (Some(failure), Some(account)) = (failed, &self.account) {
+            let reason = child::reason(failure, &unit.spec, account);
             let outcome = Outcome::StartFailed { reason, errno: failure.1 as i32 };
             return FromInit::Ended { slot, outcome, usage: None };
         }

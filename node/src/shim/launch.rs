@@ -1,15 +1,17 @@
 //! From the daemon's request to a shim that stands alone.
 
 use super::serve::{self, Clock};
-use super::{LOCK_FILE, LOG_FILE, NOTES_FILE, PLAN_FILE};
+use super::{LOCK_FILE, LOG_FILE, NOTES_FILE, PLAN_FILE, SHELL_FILE};
 use crate::cgroup::EnvelopeCgroup;
 use crate::shim::log::Log;
 use crate::spec::{EnvelopeSpec, SpecError};
 use crate::sys::{self, Forked};
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
@@ -40,13 +42,51 @@ impl Plan {
     /// # Errors
     /// [`LaunchError`].
     pub fn read(dir: &Path) -> Result<Plan, LaunchError> {
-        let mut text = String::new();
-        File::open(dir.join(PLAN_FILE))
-            .and_then(|f| f.take(PLAN_BYTES_MAX).read_to_string(&mut text))
-            .map_err(io_error("read the plan"))?;
-        let plan: Plan = serde_json::from_str(&text).map_err(LaunchError::Plan)?;
+        let plan: Plan = read_json(&dir.join(PLAN_FILE))?;
         plan.spec.check()?;
         Ok(plan)
+    }
+}
+
+/// What a shim without a plan makes ahead; written by the daemon before it starts one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shell {
+    /// Its cgroup, to be made by the shim; an envelope that it becomes keeps it.
+    pub cgroup: EnvelopeCgroup,
+}
+
+impl Shell {
+    /// Reads what is in a shell's folder.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub fn read(dir: &Path) -> Result<Shell, LaunchError> {
+        read_json(&dir.join(SHELL_FILE))
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LaunchError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|f| f.take(PLAN_BYTES_MAX).read_to_string(&mut text))
+        .map_err(io_error("read the plan"))?;
+    serde_json::from_str(&text).map_err(LaunchError::Plan)
+}
+
+/// What is in the folder that a shim was started for.
+enum Order {
+    Envelope(Box<Plan>),
+    Shell(Shell),
+}
+
+impl Order {
+    fn read() -> Result<Order, LaunchError> {
+        let here = Path::new(".");
+        if here.join(PLAN_FILE).exists() {
+            return Ok(Order::Envelope(Box::new(Plan::read(here)?)));
+        }
+        Ok(Order::Shell(Shell::read(here)?))
     }
 }
 
@@ -103,11 +143,11 @@ pub fn lock(dir: &Path) -> io::Result<Option<File>> {
 pub(super) fn run(dir: &Path) -> Result<(), LaunchError> {
     sys::close_from(3).map_err(io_error("close what was inherited"))?;
     sys::ignore_pipe();
-    // Relative names from here on: the socket's must be short.
+    // Relative names from here on: the socket's must be short, and a shell's folder is renamed.
     std::env::set_current_dir(dir).map_err(io_error("enter the envelope's folder"))?;
-    let dir = std::env::current_dir().map_err(io_error("find the envelope's folder"))?;
-    let plan = Plan::read(&dir)?;
-    let lock = lock(&dir).map_err(io_error("lock the envelope"))?.ok_or(LaunchError::Running)?;
+    let order = Order::read()?;
+    let lock =
+        lock(Path::new(".")).map_err(io_error("lock the envelope"))?.ok_or(LaunchError::Running)?;
     let (mut from_shim, to_launcher) = io::pipe().map_err(io_error("make a pipe"))?;
     match sys::fork().map_err(io_error("fork"))? {
         Forked::Parent(_) => {
@@ -123,7 +163,7 @@ pub(super) fn run(dir: &Path) -> Result<(), LaunchError> {
         Forked::Child => {
             drop(from_shim);
             let mut launcher = Some(to_launcher);
-            let r = stand_alone(&plan, &dir, &mut launcher);
+            let r = stand_alone(&order, &mut launcher);
             if let (Err(e), Some(mut to)) = (&r, launcher) {
                 // The launcher repeats it to the daemon; without a launcher nobody asks.
                 let told = to.write_all(e.to_string().as_bytes());
@@ -137,15 +177,14 @@ pub(super) fn run(dir: &Path) -> Result<(), LaunchError> {
     }
 }
 
-fn stand_alone(
-    plan: &Plan,
-    dir: &Path,
-    launcher: &mut Option<io::PipeWriter>,
-) -> Result<(), LaunchError> {
+fn stand_alone(order: &Order, launcher: &mut Option<io::PipeWriter>) -> Result<(), LaunchError> {
     nix::unistd::setsid().map_err(io_error("leave the session"))?;
     sys::default_signals();
     sys::ignore_pipe();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // A shell is held by the daemon at the other end of its standard input.
+    let held = io::stdin().as_fd().try_clone_to_owned();
+    let held = held.map_err(io_error("keep the connection to xosd"))?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(io_error("open /dev/null"))?;
     nix::unistd::dup2_stdin(&null).map_err(io_error("let go of standard input"))?;
@@ -156,13 +195,23 @@ fn stand_alone(
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         note(Some(format!("not protected when memory is short (needs CAP_SYS_RESOURCE): {e}")));
     }
-    let log = Log::create(&dir.join(LOG_FILE)).map_err(io_error("begin the envelope's log"))?;
-    serve::run(plan, dir, log, Clock::system(), || {
+    let ready = || {
         if let Some(mut to) = launcher.take() {
             to.write_all(READY.as_bytes()).map_err(io_error("tell the launcher"))?;
         }
         Ok(())
-    })
+    };
+    match order {
+        Order::Envelope(plan) => {
+            drop(held);
+            serve::run(plan, begin_log()?, Clock::system(), ready)
+        }
+        Order::Shell(shell) => serve::run_shell(shell, held.into(), Clock::system(), ready),
+    }
+}
+
+pub(super) fn begin_log() -> Result<Log, LaunchError> {
+    Log::create(Path::new(LOG_FILE)).map_err(io_error("begin the envelope's log"))
 }
 
 /// Leaves a line for the administrator. What fails here has nowhere left to be said.

@@ -8,6 +8,9 @@
 //!                                                +-- units, as the person
 //! ```
 //!
+//! A shell is a shim that was started ahead, without a plan: init is in its cgroup and waits. It
+//! ends by itself when the daemon that holds it does, or becomes an envelope when told to.
+//!
 //! When the shim dies the kernel kills init (parent death signal), and with init everything in
 //! its pid namespace. No process of an envelope survives it.
 
@@ -30,6 +33,8 @@ use std::process::ExitCode;
 pub const SHIM_ARG: &str = "shim";
 /// In an envelope's folder: what it is to be, for the shim.
 pub const PLAN_FILE: &str = "plan.json";
+/// In the folder of a shell that was started ahead and is nobody's yet: what is made already.
+pub const SHELL_FILE: &str = "shell.json";
 /// In an envelope's folder: the record of its units.
 pub const LOG_FILE: &str = "units.log";
 /// In an envelope's folder: locked by the shim while it lives.

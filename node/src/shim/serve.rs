@@ -1,24 +1,27 @@
 //! The shim's loop: init, socket, log, timers. Decisions are in [`super::machine`].
 
-use super::launch::{LaunchError, Plan, io_error, note};
+use super::launch::{LaunchError, Plan, Shell, begin_log, io_error, note};
 use super::log::Log;
 use super::machine::{Do, Machine};
-use super::{SOCKET_FILE, SPOOL_DIR, spool};
+use super::spool;
+use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Event, Outcome, UnitUsage};
 use crate::frame::{Frames, Outbox};
 use crate::proto::{CONNECTIONS_MAX, FromInit, OUTBOX_BYTES_MAX, Tell, ToInit};
+use crate::spec::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::time::SystemTime;
 use xos_base::Millis;
 
+mod body;
 mod calls;
 mod ending;
 mod init_process;
 
+use body::Body;
 use init_process::InitProcess;
 
 /// How often spool files are measured while something can write to them, milliseconds.
@@ -74,41 +77,68 @@ struct Serve<'a> {
     end_at: Option<u64>,
 }
 
+impl Connection {
+    fn new(socket: UnixStream) -> Connection {
+        let (inbox, outbox) = (Frames::default(), Outbox::default());
+        Connection { socket, inbox, outbox, told: u64::MAX, alive: true }
+    }
+}
+
 /// Runs the envelope to its end. `ready` is called once it takes requests.
 pub(super) fn run(
     plan: &Plan,
-    dir: &Path,
     log: Log,
     clock: Clock,
     ready: impl FnOnce() -> Result<(), LaunchError>,
 ) -> Result<(), LaunchError> {
-    let r = start(plan, dir, log, clock).and_then(|(mut serve, listener)| {
-        ready()?;
-        serve.serve(&listener)
-    });
+    let r = Body::make(&plan.cgroup, &plan.spec.limits, Some(&plan.spec.account))
+        .and_then(|body| start(plan, body, log, clock))
+        .and_then(|(mut serve, listener)| {
+            ready()?;
+            serve.serve(&listener)
+        });
     if r.is_err() {
-        clean(plan);
+        clean(&plan.cgroup);
     }
     r
 }
 
-fn clean(plan: &Plan) {
-    let end = plan.cgroup.kill().and_then(|()| plan.cgroup.remove());
+/// Makes everything that needs no plan, then waits to be adopted and runs that envelope to its
+/// end; or ends when the daemon at the other end of `held` does.
+pub(super) fn run_shell(
+    shell: &Shell,
+    held: UnixStream,
+    clock: Clock,
+    ready: impl FnOnce() -> Result<(), LaunchError>,
+) -> Result<(), LaunchError> {
+    let r = Body::make(&shell.cgroup, &Limits::default(), None).and_then(|mut body| {
+        ready()?;
+        let Some(adopted) = body.wait(shell, held)? else {
+            clean(&shell.cgroup);
+            return Ok(());
+        };
+        let (mut serve, listener) = start(&adopted.plan, body, begin_log()?, clock)?;
+        serve.connections.push(adopted.by);
+        serve.serve(&listener)
+    });
+    if r.is_err() {
+        clean(&shell.cgroup);
+    }
+    r
+}
+
+fn clean(cgroup: &EnvelopeCgroup) {
+    let end = cgroup.kill().and_then(|()| cgroup.remove());
     note(end.err().map(|e| e.to_string()));
 }
 
-fn start<'a>(
-    plan: &'a Plan,
-    dir: &Path,
+fn start(
+    plan: &Plan,
+    body: Body,
     log: Log,
     clock: Clock,
-) -> Result<(Serve<'a>, UnixListener), LaunchError> {
-    let shim = |e: crate::cgroup::CgroupError| LaunchError::Shim(e.to_string());
-    plan.cgroup.create(&plan.spec.limits).map_err(shim)?;
-    let spool = spool::open_dir(&dir.join(SPOOL_DIR)).map_err(io_error("open the spool folder"))?;
-    let init = InitProcess::fork(plan, dir)?;
-    let listener = UnixListener::bind(SOCKET_FILE).map_err(io_error("make the socket"))?;
-    listener.set_nonblocking(true).map_err(io_error("make the socket"))?;
+) -> Result<(Serve<'_>, UnixListener), LaunchError> {
+    let Body { spool, init, listener } = body;
     let mut serve = Serve {
         plan,
         clock,
@@ -202,13 +232,7 @@ impl Serve<'_> {
         let root = rustix::net::sockopt::socket_peercred(&socket)
             .is_ok_and(|c| c.uid == rustix::process::getuid());
         if root && socket.set_nonblocking(true).is_ok() {
-            self.connections.push(Connection {
-                socket,
-                inbox: Frames::default(),
-                outbox: Outbox::default(),
-                told: u64::MAX,
-                alive: true,
-            });
+            self.connections.push(Connection::new(socket));
         }
     }
 

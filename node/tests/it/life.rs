@@ -11,7 +11,7 @@ use xos_node::event::{Cause, Cursor, Event, Outcome};
 
 const DAEMON: &str = "XOS_NODE_TEST_DAEMON";
 
-fn kill_9(pid: i32) {
+pub fn kill_9(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 

@@ -7,3 +7,4 @@ mod life;
 mod limits;
 mod speed;
 mod support;
+mod warm;

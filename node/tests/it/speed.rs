@@ -1,5 +1,7 @@
 use crate::support::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use xos_node::envelopes::Envelope;
+use xos_node::event::Cursor;
 
 /// Prints; asserts nothing about time.
 #[tokio::test]
@@ -33,4 +35,43 @@ async fn how_fast_units_run_through_one_shim() {
     let rate = f64::from(n) / took.as_secs_f64();
     println!("envelope ready in {ready:?}; {n} x /bin/true in {took:?}: {rate:.0}/s; shim {rss}");
     node.finish(e).await;
+}
+
+/// From the request to the record of the first unit's end, in milliseconds.
+async fn first_end(node: &Node, n: u32) -> (f64, Envelope) {
+    let began = Instant::now();
+    let e = node.start(&format!("{n}.rennes"), |_| {}).await;
+    let mut events = e.events(Cursor::default());
+    e.start_units(vec![unit(0, &["/bin/true"])]).await.unwrap();
+    ends(&mut events, 1).await;
+    (began.elapsed().as_secs_f64() * 1000.0, e)
+}
+
+/// Prints; asserts nothing about time.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn how_fast_an_envelope_runs_its_first_unit() {
+    const ROUNDS: u32 = 20;
+    // What the kernel waits for is not there again at once.
+    const IDLE: Duration = Duration::from_millis(400);
+    let Some(mut node) = Node::new() else { return };
+    for (name, shells) in [("cold", 0), ("warm", 1)] {
+        node.envelopes = node.envelopes.clone().warm(shells);
+        let mut times = Vec::new();
+        for n in 0..ROUNDS {
+            node.envelopes.fill_warm().await.unwrap();
+            tokio::time::sleep(IDLE).await;
+            let (ms, e) = first_end(&node, n).await;
+            times.push(ms);
+            let mut events = e.events(Cursor::default());
+            e.end(Duration::ZERO).await.unwrap();
+            while patient(events.next()).await.unwrap().is_some() {}
+            node.envelopes.forget(&e.spec().id).await.unwrap();
+        }
+        times.sort_by(f64::total_cmp);
+        let at = |p: usize| times[times.len() * p / 100];
+        println!("{name}: least {:.1}, median {:.1}, 90 % {:.1} ms", times[0], at(50), at(90));
+    }
+    node.envelopes.end_warm().await.unwrap();
+    node.nothing_left(&[]).await;
 }

@@ -22,11 +22,26 @@ pub struct Guard {
     cgroups: Cgroups,
 }
 
+impl Guard {
+    /// The names of the cgroups that there are.
+    fn groups(&self) -> Vec<String> {
+        let some = self.cgroups.envelope(&"some".parse().unwrap());
+        let above = some.parts.iter().filter_map(|p| p.dir.parent());
+        above
+            .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten())
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| e.file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
-        for entry in std::fs::read_dir(self.state.join("envelopes")).into_iter().flatten() {
-            let name = entry.unwrap().file_name();
-            let cgroup = self.cgroups.envelope(&name.to_str().unwrap().parse().unwrap());
+        let named = std::fs::read_dir(self.state.join("envelopes")).into_iter().flatten();
+        let names = named.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let names: std::collections::BTreeSet<String> = names.chain(self.groups()).collect();
+        for name in names {
+            let cgroup = self.cgroups.envelope(&name.parse().unwrap());
             if let Err(e) = cgroup.kill().and_then(|()| cgroup.remove()) {
                 println!("left behind: {e}");
             }

@@ -4,12 +4,15 @@
 //! the whole workspace beside the one of the testbed (`cargo build --workspace --bins --lib`).
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+mod attacker;
 mod data;
 mod flow;
 mod forge;
 mod proofs;
 mod refuse;
+mod rooted;
 mod sandbox;
+mod standing;
 mod tool;
 mod wire;
 mod world;

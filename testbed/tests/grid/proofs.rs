@@ -96,9 +96,10 @@ fn a_changed_certificate_is_void(w: &World) {
         let mut changed = leaf.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         let said = w.me(&format!("{key}{}{rest}", pem(&changed)));
-        // Status 0: no TLS client can send it, or TLS itself refused.
         assert!(!said.is_known(), "bit {bit} was changed: {}", said.text);
-        came += usize::from(said.status == 401);
+        // Others are so broken that this machine's own TLS does not send them.
+        let came_there = said.status == 401 || said.text.contains("SSL alert number");
+        came += usize::from(came_there);
     }
     println!("{came} of {FLIPS} changed certificates came as far as the core");
     assert!(came > 0, "none came as far as the core, so nothing was shown");
@@ -217,7 +218,8 @@ fn all_refused(w: &World, who: &str, pem: &str, site: &str, requests: &[(String,
         let said = ask(&w.laptop(), site, Proof::Certificate(pem), line, body.as_bytes());
         let refused = (400..500).contains(&said.status);
         // A body that is not understood would show nothing.
-        assert!(refused && said.status != 400, "{who}, {line} at {site}: {}", said.text);
+        let understood = !said.text.contains("is not what this request takes");
+        assert!(refused && understood, "{who}, {line} at {site}: {}", said.text);
     }
 }
 
@@ -234,7 +236,7 @@ fn a_node_is_no_person(w: &World) {
     let tickets = "{\"mandate\":\"x\",\"node\":\"n1.pisa\",\"node_key\":\"00\"}";
     let own = [
         ("POST /v1/tickets".to_owned(), tickets.to_owned()),
-        ("POST /v1/hosted/ack".to_owned(), "{\"upto\":1}".to_owned()),
+        ("POST /v1/hosted/ack".to_owned(), "{\"seq\":1}".to_owned()),
         ("POST /v1/hosted/1.rennes/cancel".to_owned(), "{}".to_owned()),
     ];
     let all = [requests_of_others().as_slice(), &own].concat();

@@ -181,12 +181,12 @@ fn what_is_not_there(w: &World) {
     w.xsub(&w.milo, &["--vo", "none", "--", "true"]).refused(64, &["none", "<vo>.<site>"]);
     w.xos(&w.milo, &["job", "show", "99.rennes"]).refused(66, &["99.rennes", "xps"]);
     w.xos(&w.milo, &["job", "show", "99.mars"]).refused(66, &["mars"]);
-    w.xos(&w.milo, &["job", "show", "1.rennes:77"]).refused(66, &["77"]);
+    w.run(&w.milo, "xout", &["1.rennes:77"]).refused(66, &["77"]);
     w.xsub(&w.milo, &["--after", "99.rennes", "--", "true"]).refused(64, &["99.rennes"]);
     w.xsub(&w.milo, &[]).refused(64, &["xsub -- /bin/echo hello"]);
-    w.xos(&w.milo, &["--site", "mars", "site", "list"]).refused(66, &["xos site add"]);
+    w.xos(&w.milo, &["--site", "mars", "site", "list"]).refused(66, &["mars", "xos site"]);
     let nobody = w.grid.purse().person("nobody", "rennes").unwrap();
-    w.xos(&nobody, &["job", "list"]).refused(66, &["xos site add"]);
+    w.xos(&nobody, &["job", "list"]).refused(78, &["xos login"]);
 }
 
 /// If it failed, anybody's own program could stop a core or confuse it.

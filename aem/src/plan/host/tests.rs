@@ -23,19 +23,20 @@ fn took(table: &mut HostTable, job: &str, count: u32, cpu_milli: u32) {
     let mut spec =
         TaskSpec { name: "main".into(), ..testing::spec(&[("m", "0", &[])]).tasks[0].clone() };
     spec.resources.cpu_milli = cpu_milli;
-    table.apply(&HostRecord::Took {
+    let offer = xos_api::aem::HostUnits {
         job: job.parse().unwrap(),
-        at: Millis(0),
         vo: "demo.rennes".parse().unwrap(),
-        member: Box::new(testing::alice()),
         mandate: "m".into(),
         task: 0,
         task_first: 0,
-        spec: Box::new(spec),
+        spec,
         units: vec![UnitRun { first: 0, count }],
         attempt: 0,
+        until: Millis(9),
         want_output: false,
-    });
+    };
+    let record = crate::accept::took(table, &offer, testing::alice(), Millis(0));
+    table.apply(&record);
 }
 
 fn table() -> HostTable {

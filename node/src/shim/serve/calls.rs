@@ -65,6 +65,7 @@ impl Serve<'_> {
                 Ok(Value::Null)
             }
             Ask::Slots { .. } => Err(Refusal::Invalid(format!("slots are 1 to {SLOTS_MAX}"))),
+            Ask::Adopt => Err(Refusal::Invalid("it is an envelope already".into())),
             Ask::Status => json(&self.status()),
             Ask::End { grace_ms } => {
                 self.begin_end(grace_ms, &mut out);

@@ -1,15 +1,16 @@
 //! The shim's side of the envelope's init.
 
 use super::super::init;
-use super::super::launch::{LaunchError, Plan, io_error};
+use super::super::launch::{LaunchError, io_error};
+use crate::cgroup::EnvelopeCgroup;
 use crate::frame::{Frames, Outbox};
-use crate::proto::FromInit;
+use crate::proto::{FromInit, ToInit};
+use crate::spec::Account;
 use crate::sys::{self, Forked};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, PidfdFlags};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 /// The envelope's init as its shim sees it.
 pub(super) struct InitProcess {
@@ -23,8 +24,11 @@ pub(super) struct InitProcess {
 }
 
 impl InitProcess {
-    /// Forks init and waits until it is ready.
-    pub(super) fn fork(plan: &Plan, dir: &Path) -> Result<InitProcess, LaunchError> {
+    /// Forks init and waits until it is ready; without an account, to be adopted.
+    pub(super) fn fork(
+        cgroup: &EnvelopeCgroup,
+        account: Option<&Account>,
+    ) -> Result<InitProcess, LaunchError> {
         let (ours, theirs) = UnixStream::pair().map_err(io_error("make a socket pair"))?;
         unshare(CloneFlags::CLONE_NEWPID).map_err(io_error("make a pid namespace"))?;
         let pid = match sys::fork().map_err(io_error("fork init"))? {
@@ -33,7 +37,7 @@ impl InitProcess {
                 // Only the socket stays; the lock and the log are the shim's.
                 let keep = rustix::io::dup(&theirs).and_then(|fd| keep_only(fd, theirs, ours));
                 match keep {
-                    Ok(shim) => init::run(plan, dir, shim),
+                    Ok(shim) => init::run(cgroup, account, shim),
                     Err(_) => sys::exit_now(3),
                 }
             }
@@ -44,26 +48,39 @@ impl InitProcess {
         let mut init = InitProcess {
             pid,
             fd: fd.map_err(io_error("watch init"))?,
-            socket: None,
+            socket: Some(ours),
             inbox: Frames::default(),
             outbox: Outbox::default(),
         };
-        let mut socket = ours;
+        init.await_ready()?;
+        Ok(init)
+    }
+
+    /// Gives the units of an init without an account to that person.
+    pub(super) fn adopt(&mut self, account: &Account) -> Result<(), LaunchError> {
+        let message = ToInit::Adopt { account: Box::new(account.clone()) };
+        self.outbox.push(&message).map_err(io_error("speak to init"))?;
+        self.await_ready()
+    }
+
+    /// Sends what is to be sent, and waits until init says that it is ready.
+    fn await_ready(&mut self) -> Result<(), LaunchError> {
         let died = || LaunchError::Shim("the envelope's init died while starting".into());
+        let Some(socket) = &mut self.socket else { return Err(died()) };
+        socket.set_nonblocking(false).map_err(io_error("hear from init"))?;
+        self.outbox.flush(socket).map_err(io_error("speak to init"))?;
         loop {
-            if !init.inbox.fill(&mut socket).map_err(io_error("hear from init"))? {
+            if !self.inbox.fill(socket).map_err(io_error("hear from init"))? {
                 return Err(died());
             }
-            match init.inbox.next().map_err(io_error("hear from init"))? {
+            match self.inbox.next().map_err(io_error("hear from init"))? {
                 None => {}
                 Some(FromInit::Ready { error: None }) => break,
                 Some(FromInit::Ready { error: Some(e) }) => return Err(LaunchError::Shim(e)),
                 Some(FromInit::Ended { .. }) => return Err(died()),
             }
         }
-        socket.set_nonblocking(true).map_err(io_error("hear from init"))?;
-        init.socket = Some(socket);
-        Ok(init)
+        socket.set_nonblocking(true).map_err(io_error("hear from init"))
     }
 }
 

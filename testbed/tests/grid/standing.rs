@@ -1,0 +1,118 @@
+//! What a membership is worth now: narrowed, suspended, or kept out by a site's own rule.
+
+use xos_testbed::grid::SiteSpec;
+
+use crate::tool::{state, units};
+use crate::wire::{Proof, ask};
+use crate::world::{VO, VOLUME, World, soon};
+
+/// If it failed, people would keep what was taken from them: see each step.
+#[test]
+fn rights_that_are_taken_end_at_once() {
+    let mut pisa = SiteSpec::new("pisa");
+    pisa.core_config = "\n[[aem.rules]]\nwho = \"person:nora@rennes\"\nvo = \"*\"\nwhat = \"run\"\n\
+                        effect = \"deny\"\n"
+        .to_owned();
+    let Some(w) = World::with(&SiteSpec::new("rennes"), &pisa) else { return };
+    w.step("a_withdrawn_role_voids_older_certificates", a_withdrawn_role_voids_older_certificates);
+    w.step("a_sites_own_rule_wins", a_sites_own_rule_wins);
+    w.step("a_suspended_member_gets_nothing", a_suspended_member_gets_nothing);
+    w.step("a_suspended_vo_stands_still", a_suspended_vo_stands_still);
+    w.serves();
+}
+
+/// If it failed, who was an administrator once could act as one with an old certificate.
+fn a_withdrawn_role_voids_older_certificates(w: &World) {
+    let role = |action: &str| w.xos(&w.vera, &["vo", "role", action, VO, &w.milo.id(), "admin"]);
+    let early = w.credential(&w.milo, VO);
+    w.xos(&w.milo, &["vo", "applications", VO]).refused(77, &["admin"]);
+    role("grant").ok();
+    // Widening does not void, and what is new counts after signing in.
+    assert_eq!(w.cert(&early.pem(), "rennes"), 200);
+    w.sign_in(&w.milo);
+    w.xos(&w.milo, &["vo", "applications", VO]).ok();
+    let powerful = w.credential(&w.milo, VO);
+    assert!(powerful.membership().is_admin());
+    role("withdraw").ok();
+    for site in ["rennes", "pisa"] {
+        soon("the withdrawal is known", || (w.cert(&powerful.pem(), site) == 401).then_some(()));
+    }
+    let said = ask(&w.laptop(), "rennes", Proof::Certificate(&powerful.pem()), "GET /v1/me", b"");
+    said.refused(401, &["changed", "sign in again"]);
+    w.sign_in(&w.milo);
+    w.xsub(&w.milo, &["--on", "pisa", "--", "true"]).ok();
+    w.xos(&w.milo, &["vo", "applications", VO]).refused(77, &["admin"]);
+}
+
+impl World {
+    /// The status with which a site answers the holder of a key and chain.
+    fn cert(&self, pem: &str, site: &str) -> u16 {
+        ask(&self.laptop(), site, Proof::Certificate(pem), "GET /v1/me", b"").status
+    }
+}
+
+/// If it failed, a site could not keep somebody off its machines, or nobody would learn why.
+fn a_sites_own_rule_wins(w: &World) {
+    let nora = w.enrol(&w.rennes, "nora");
+    w.admit(&nora);
+    w.sign_in(&nora);
+    let array = ["--array", "0-7", "--", "sh", "-c", "echo $XOS_SITE; sleep 0.2"];
+    let job = w.start(&nora, &array);
+    let barred = w.start(&nora, &["--on", "pisa", "--", "true"]);
+    w.run(&nora, "xwait", &[&job]).ok();
+    let out = w.run(&nora, "xout", &[&job]).ok();
+    assert!(out.contains("rennes") && !out.contains("pisa"), "pisa ran it: {out}");
+    assert_ne!(w.run(&nora, "xwait", &[&barred]).code, 0);
+    let why = w.xos(&nora, &["job", "why", &barred]).ok();
+    assert!(why.contains("pisa") && why.contains("site-policy"), "it is not said why: {why}");
+}
+
+/// If it failed, a stolen laptop would stay useful, or a suspended member keep the files.
+fn a_suspended_member_gets_nothing(w: &World) {
+    let file = format!("{VOLUME}/petra-works");
+    let script = format!("while echo x >> {file}; do sleep 0.05; done; echo shut out");
+    let job = w.start(&w.petra, &["--on", "rennes", "--", "sh", "-c", &script]);
+    soon("petra works", || {
+        let shown = w.json(&w.vera, &["job", "show", &job]);
+        (state(&units(&shown)[0]) == "running").then_some(())
+    });
+    let old = w.credential(&w.petra, VO);
+    let reason = ["-m", "laptop stolen"];
+    w.xos(&w.vera, &[["vo", "suspend", VO, &w.petra.id()].as_slice(), &reason].concat()).ok();
+    let said = w.xsub(&w.petra, &["--", "true"]);
+    said.refused(77, &["suspended", "laptop stolen"]);
+    for site in ["rennes", "pisa"] {
+        soon("the suspension is known", || {
+            let status = w.cert(&old.pem(), site);
+            [401, 403].contains(&status).then_some(())
+        });
+    }
+    // The running unit is told by the file server; where it ran, nobody asks it.
+    soon("the volume shuts her out", || {
+        let shown = w.json(&w.vera, &["job", "show", &job]);
+        (state(&units(&shown)[0]) == "done").then_some(())
+    });
+    assert_eq!(w.run(&w.vera, "xout", &[&job]).ok(), "shut out\n");
+    w.xos(&w.vera, &["vo", "resume", VO, &w.petra.id()]).ok();
+    for site in ["rennes", "pisa"] {
+        let status = w.cert(&old.pem(), site);
+        assert_eq!(status, 401, "a certificate from before the suspension counts at {site}");
+    }
+    w.sign_in(&w.petra);
+    w.xsub(&w.petra, &["--on", "pisa", "--", "true"]).ok();
+}
+
+/// If it failed, a VO that was stopped would go on, or could not be woken again.
+fn a_suspended_vo_stands_still(w: &World) {
+    w.xos(&w.vera, &["vo", "suspend-vo", VO, "-m", "under review"]).ok();
+    for (person, site) in [(&w.milo, "rennes"), (&w.milo, "pisa"), (&w.petra, "pisa")] {
+        let said = w.xsub(person, &["--on", site, "--", "true"]);
+        said.refused(77, &[VO, "suspended", "under review"]);
+    }
+    let pem = w.credential(&w.milo, VO).pem();
+    soon("pisa knows", || (w.cert(&pem, "pisa") == 403).then_some(()));
+    w.xos(&w.vera, &["vo", "resume-vo", VO]).ok();
+    soon("the VO works again", || {
+        (w.xsub(&w.milo, &["--on", "pisa", "--", "true"]).code == 0).then_some(())
+    });
+}
