@@ -11,9 +11,10 @@ use std::time::Duration;
 pub struct Config {
     /// The folder of the job journal. Default: `aem` in the state folder.
     pub dir: PathBuf,
-    /// How long an ended job is kept with its output, in seconds. Default 604800 (a week).
+    /// How long an ended job is kept with its output, in seconds. Default 86400 (a day).
     pub keep_ended_s: u64,
-    /// Most ended jobs kept; the oldest go first. Default 20000.
+    /// Most ended jobs kept; the oldest go first: each keeps two small
+    /// processes on its nodes. Default 200.
     pub keep_ended_jobs: usize,
     /// How long a node may be silent before the units on it count as lost, in seconds. Default 600.
     pub node_lost_s: u64,
@@ -34,8 +35,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             dir: "/var/lib/xos/aem".into(),
-            keep_ended_s: 7 * 24 * 3600,
-            keep_ended_jobs: 20_000,
+            keep_ended_s: 24 * 3600,
+            keep_ended_jobs: 200,
             node_lost_s: 600,
             site_lost_s: 24 * 3600,
             units_per_vo: 200_000,

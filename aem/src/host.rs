@@ -190,7 +190,9 @@ impl Core {
             (kill, end.map(|(serial, e)| (*serial, e.node.clone())).collect::<Vec<_>>())
         });
         let kill: Vec<(u32, NodeId, Vec<u32>)> = kill;
-        let mut next = Next::Rest;
+        // Until each is reported ended: a node that gets the units after the order to kill them
+        // knows nothing of that order.
+        let mut next = if kill.is_empty() { Next::Rest } else { Next::Later };
         for (serial, node, units) in kill {
             let envelope = EnvelopeId { job: job.clone(), serial };
             let grace_ms = self.config.kill_grace_ms;
@@ -199,7 +201,6 @@ impl Core {
                 && let Err(error) = self.world.kill_units(&node, request).await
             {
                 tracing::info!(%error, %job, %node, "units are not killed yet");
-                next = Next::Later;
             }
         }
         for (serial, node) in end {

@@ -81,7 +81,9 @@ async fn a_shell_becomes_an_envelope_like_any_other() {
     let other = open(&node.dir.path().join("state"), &node.cgroups);
     let found = other.attach_all().await.unwrap();
     let [Attached::Alive(found)] = &found[..] else { panic!("{} found", found.len()) };
-    assert_eq!(run(found, vec![shell(1, "exit 4")]).await[&key(1)].0, exited(4));
+    found.start_units(vec![shell(0, "exit 5"), shell(1, "exit 4")]).await.unwrap();
+    let ended = ends(&mut found.events(Cursor::default()), 2).await;
+    assert_eq!((&ended[&key(0)].0, &ended[&key(1)].0), (&exited(0), &exited(4)));
     assert_eq!(names(&node), ["1.rennes"]);
     // whose shell is gone
     drop(e);

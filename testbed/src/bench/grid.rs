@@ -23,6 +23,19 @@ const DETACHED_RUNS: usize = 320;
 /// Bytes in a megabyte.
 const MB: f64 = 1e6;
 
+/// A part of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// One job of one unit.
+    Latency,
+    /// One job of many units, and memory after it.
+    Units,
+    /// Submissions by many clients.
+    Submissions,
+    /// Certificates for many clients.
+    Credentials,
+}
+
 /// What is measured, and how often.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,6 +51,8 @@ pub struct Options {
     pub peer_units: usize,
     /// Whether peers that are installed run too.
     pub peers: bool,
+    /// The parts to be measured; none: all.
+    pub parts: Vec<Part>,
 }
 
 /// Runs the suite. What happens meanwhile goes to `say`, each measurement's extremes too.
@@ -45,15 +60,26 @@ pub struct Options {
 /// # Errors
 /// The first step that failed; the grid has ended then too.
 pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
-    let slurm = if options.peers { slurm::measure(options, say)? } else { None };
-    let openssl = if options.peers { openssl::measure(options, REQUESTS, say)? } else { None };
+    let wants = |part: Part| options.parts.is_empty() || options.parts.contains(&part);
+    let slurm_too = [Part::Latency, Part::Units, Part::Submissions].map(wants).contains(&true);
+    let slurm = if options.peers && slurm_too { slurm::measure(options, say)? } else { None };
+    let openssl_too = options.peers && wants(Part::Credentials);
+    let openssl = if openssl_too { openssl::measure(options, REQUESTS, say)? } else { None };
     let mut suite = Suite { options, say, figures: Vec::new() };
     let scratch = super::scratch(&options.dir)?;
     let world = World::start(&scratch.path().join("grid"), &options.program, suite.say)?;
-    suite.latency(&world, slurm.as_ref())?;
-    suite.units(&world, slurm.as_ref())?;
-    suite.submissions(&world, slurm.as_ref())?;
-    suite.credentials(&world, openssl.as_ref())?;
+    if wants(Part::Latency) {
+        suite.latency(&world, slurm.as_ref())?;
+    }
+    if wants(Part::Units) {
+        suite.units(&world, slurm.as_ref())?;
+    }
+    if wants(Part::Submissions) {
+        suite.submissions(&world, slurm.as_ref())?;
+    }
+    if wants(Part::Credentials) {
+        suite.credentials(&world, openssl.as_ref())?;
+    }
     Ok(suite.figures)
 }
 
@@ -92,17 +118,15 @@ impl Suite<'_, '_> {
         let array = format!("0-{}", units.saturating_sub(1));
         let argv = ["xsub", "--array", &array, "--", "/bin/true"];
         let once = || Ok(world.spawn((1, 0, 1), &argv)?.total_ns);
-        // The memory belongs to the first such job: the next ones are kept beside it.
+        // The memory belongs to the first such job: the next ones are kept beside it. Watching
+        // costs time, so that this one is not timed.
         let watch = Watch::start(world.site.nodes[0].clone());
         let first = once();
         let others = watch.end()?;
-        let mut took = vec![seconds(first?)];
+        first?;
         let core = daemon_peak(&world.site.core, "xosd")?;
         let node = daemon_peak(&world.site.nodes[0], "xosd")?;
-        for _ in 1..self.options.repetitions {
-            took.push(seconds(once()?));
-        }
-        let took = Samples::new(took);
+        let took = self.repeat(|| Ok(seconds(once()?)))?;
         let count = |n: usize| u32::try_from(n).map_or(f64::INFINITY, f64::from);
         let rate = took.map(|s| count(units) / s);
         let name = format!("one job of {units} units of /bin/true on one node");

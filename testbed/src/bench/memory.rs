@@ -9,7 +9,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 /// How often the memory of short-lived processes is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Our programs, as the kernel names their processes.
 const OURS: [&str; 2] = ["xosd", "xos-shim"];
 

@@ -14,7 +14,7 @@ mod within;
 mod world;
 
 pub use figure::{Figure, Reach, table};
-pub use grid::{Options, run as grid};
+pub use grid::{Options, Part, run as grid};
 pub use load::{LoadArgs, issue, submit};
 pub use machine::Machine;
 pub use within::{Timing, spawn};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use xos_base::{JobId, VoId};
-use xos_testbed::bench::{self, LoadArgs, Machine, Options, Timing};
+use xos_testbed::bench::{self, LoadArgs, Machine, Options, Part, Timing};
 
 /// Benchmarks of XOS. They print figures; a figure that misses its reach is no failure.
 #[derive(Parser)]
@@ -42,6 +42,9 @@ struct GridArgs {
     /// Units of a peer's large job
     #[arg(long, value_name = "N", default_value_t = 1000)]
     peer_units: usize,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<Part>,
     /// Leave peers out
     #[arg(long)]
     no_peers: bool,
@@ -118,6 +121,7 @@ fn grid(args: GridArgs) -> Outcome {
         units: args.units.max(1),
         peer_units: args.peer_units.max(1),
         peers: !args.no_peers,
+        parts: args.only,
     };
     std::fs::create_dir_all(&options.dir)?;
     eprintln!("{}\n", Machine::look(&options.dir)?);

@@ -12,7 +12,7 @@ use xos_api::site::SiteDescriptor;
 use xos_net::dial::Dialer;
 use xos_net::tls::{ALPN_XTREEMFS, IdentityCell};
 use xos_net::{Identity, Trust};
-use xtreemfs_proto::mrc::{self, InodeRequest, NameRequest, OpenRequest, SetattrRequest};
+use xtreemfs_proto::mrc::{self, NameRequest, OpenRequest, SetattrRequest};
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
 use xtreemfs_proto::{Channel, Procedure, dir, osd};
 
@@ -22,6 +22,8 @@ use crate::world::VO;
 pub const ORDERS: &str = "XOS_GRID_ATTACK";
 /// What stands before the report in the output.
 pub const REPORT: &str = "report: ";
+/// Inodes below this are tried by number.
+const INODES_TRIED: u64 = 24;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the attacker has in hand.
@@ -124,7 +126,7 @@ impl Attack {
             volume: volume.clone(),
             inode,
             mode: Some(0o777),
-            owner: Some(2),
+            owner: Some(1),
             ..SetattrRequest::default()
         };
         self.call::<mrc::Setattr>("setattr", slot, change).await;
@@ -139,12 +141,14 @@ impl Attack {
     }
 
     async fn guess(&mut self, volume: &str, slot: Option<u32>) {
-        for inode in 1..64 {
-            let volume = volume.to_owned();
-            let request = InodeRequest { volume: volume.clone(), inode };
-            self.call::<mrc::Getattr>(&format!("getattr {inode}"), slot, request).await;
-            let request = OpenRequest { volume, inode, flags: mrc::open_flags::READ };
-            self.call::<mrc::Open>(&format!("open {inode}"), slot, request).await;
+        for inode in 1..INODES_TRIED {
+            let step = format!("open {inode}");
+            let request =
+                OpenRequest { volume: volume.to_owned(), inode, flags: mrc::open_flags::READ };
+            let opened = self.call::<mrc::Open>(&step, slot, request).await;
+            if let Some(attr) = opened.and_then(|reply| reply.attr) {
+                self.report.insert(step, format!("opened a file of member {}", attr.owner));
+            }
         }
     }
 
@@ -163,10 +167,12 @@ impl Attack {
         let write = osd::WriteRequest { capability: capability.clone(), object: 0, offset: 0 };
         let data = Bytes::from_static(b"changed");
         let said = channel.call::<osd::Write>(None, &write, data, LIMIT).await;
-        self.report.insert("write".to_owned(), said.map_or_else(|e| e.to_string(), |_| "ok".into()));
+        self.report
+            .insert("write".to_owned(), said.map_or_else(|e| e.to_string(), |_| "ok".into()));
         let unlink = osd::FileRequest { capability: capability.clone() };
         let said = channel.call::<osd::Unlink>(None, &unlink, Bytes::new(), LIMIT).await;
-        self.report.insert("unlink".to_owned(), said.map_or_else(|e| e.to_string(), |_| "ok".into()));
+        self.report
+            .insert("unlink".to_owned(), said.map_or_else(|e| e.to_string(), |_| "ok".into()));
     }
 
     /// Appears as the core or another node at the directory, and manages volumes.
@@ -187,7 +193,8 @@ impl Attack {
             let request = mrc::VolumeRequest { volume: real.id };
             self.call::<mrc::VolumeDelete>("delete a volume", None, request).await;
         }
-        let request = mrc::VolumeCreateRequest { name: "x".into(), vo: VO.into(), ..Default::default() };
+        let request =
+            mrc::VolumeCreateRequest { name: "x".into(), vo: VO.into(), ..Default::default() };
         self.call::<mrc::VolumeCreate>("make a volume", None, request).await;
         let other = dir::Osd {
             id: "n1.rennes".into(),
@@ -199,7 +206,8 @@ impl Attack {
         };
         let request = dir::OsdRegisterRequest { osd: Some(other) };
         self.call::<dir::OsdRegister>("register another's store", None, request).await;
-        let mut own = dir::Osd { id: "n1.pisa".into(), address: "n1.pisa".into(), ..Default::default() };
+        let mut own =
+            dir::Osd { id: "n1.pisa".into(), address: "n1.pisa".into(), ..Default::default() };
         own.vos = vec!["other.pisa".into()];
         let request = dir::OsdRegisterRequest { osd: Some(own) };
         self.call::<dir::OsdRegister>("register for another VO", None, request).await;

@@ -20,7 +20,10 @@ fn only_true_proofs_count() {
     let Some(w) = World::new() else { return };
     w.step("forged_certificates", forged_certificates);
     w.step("a_changed_certificate_is_void", a_changed_certificate_is_void);
-    w.step("tokens_hold_unchanged_and_where_they_are_for", tokens_hold_unchanged_and_where_they_are_for);
+    w.step(
+        "tokens_hold_unchanged_and_where_they_are_for",
+        tokens_hold_unchanged_and_where_they_are_for,
+    );
     w.step("a_member_of_another_vo_is_a_stranger", a_member_of_another_vo_is_a_stranger);
     w.step("a_node_is_no_person", a_node_is_no_person);
     w.step("a_core_speaks_for_itself_only", a_core_speaks_for_itself_only);
@@ -59,7 +62,8 @@ fn forged_certificates(w: &World) {
     raised.roles = vec!["owner".parse().unwrap()];
     let raised = people.sign(&Forged::of(raised));
     let line = format!("POST /v1/vos/{VO}/suspend");
-    let raised = ask(&w.laptop(), "rennes", Proof::Certificate(&raised), &line, b"{\"reason\":\"x\"}");
+    let raised =
+        ask(&w.laptop(), "rennes", Proof::Certificate(&raised), &line, b"{\"reason\":\"x\"}");
     assert!((400..500).contains(&raised.status), "a made-up role counts: {}", raised.text);
     let mut other = milo.clone();
     other.number = w.credential(&w.vera, VO).membership().number;
@@ -107,7 +111,8 @@ fn a_changed_certificate_is_void(w: &World) {
 
 fn pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -121,9 +126,8 @@ fn tokens_hold_unchanged_and_where_they_are_for(w: &World) {
         of.next().map(|t| t["token"]["token"].as_str().unwrap().to_owned())
     };
     let token = token("rennes").expect("a token for milo's own site");
-    let at = |site: &str, token: &str| {
-        ask(&w.laptop(), site, Proof::Token(token), "GET /v1/me", b"")
-    };
+    let at =
+        |site: &str, token: &str| ask(&w.laptop(), site, Proof::Token(token), "GET /v1/me", b"");
     let me = at("rennes", &token);
     assert_eq!((me.status, &me.body["person"]), (200, &Json::from(w.milo.id())));
     at("pisa", &token).refused(401, &[]);
@@ -207,7 +211,10 @@ fn requests_of_others() -> Vec<(String, String)> {
         ("DELETE /v1/sites/pisa", ""),
         ("POST /v1/certificates", "{\"vo\":\"VO\",\"csr_pem\":\"x\"}"),
         ("POST /v1/token", "{\"vo\":\"VO\",\"audience\":\"rennes\"}"),
-        ("POST /v1/mandates", "{\"job\":\"1.rennes\",\"vo\":\"VO\",\"proof\":{\"submission\":\"x\"}}"),
+        (
+            "POST /v1/mandates",
+            "{\"job\":\"1.rennes\",\"vo\":\"VO\",\"proof\":{\"submission\":\"x\"}}",
+        ),
     ];
     bodies.map(|(line, body)| (line.replace("VO", VO), body.replace("VO", VO))).to_vec()
 }
@@ -258,7 +265,8 @@ fn a_core_speaks_for_itself_only(w: &World) {
         ask(&w.laptop(), "rennes", Proof::Certificate(&pem), line, body.as_bytes())
     };
     for job in ["1.pisa", "1.rennes"] {
-        let mandate = format!("{{\"job\":\"{job}\",\"vo\":\"{VO}\",\"proof\":{{\"submission\":\"a.b.c\"}}}}");
+        let mandate =
+            format!("{{\"job\":\"{job}\",\"vo\":\"{VO}\",\"proof\":{{\"submission\":\"a.b.c\"}}}}");
         let said = ask("POST /v1/mandates", &mandate);
         assert!((400..500).contains(&said.status), "a mandate for nothing: {}", said.text);
     }

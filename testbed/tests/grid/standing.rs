@@ -2,6 +2,7 @@
 
 use xos_testbed::grid::SiteSpec;
 
+use crate::flow::processes;
 use crate::tool::{state, units};
 use crate::wire::{Proof, ask};
 use crate::world::{VO, VOLUME, World, soon};
@@ -10,14 +11,16 @@ use crate::world::{VO, VOLUME, World, soon};
 #[test]
 fn rights_that_are_taken_end_at_once() {
     let mut pisa = SiteSpec::new("pisa");
-    pisa.core_config = "\n[[aem.rules]]\nwho = \"person:nora@rennes\"\nvo = \"*\"\nwhat = \"run\"\n\
+    pisa.core_config =
+        "\n[[aem.rules]]\nwho = \"person:nora@rennes\"\nvo = \"*\"\nwhat = \"run\"\n\
                         effect = \"deny\"\n"
-        .to_owned();
+            .to_owned();
     let Some(w) = World::with(&SiteSpec::new("rennes"), &pisa) else { return };
     w.step("a_withdrawn_role_voids_older_certificates", a_withdrawn_role_voids_older_certificates);
     w.step("a_sites_own_rule_wins", a_sites_own_rule_wins);
     w.step("a_suspended_member_gets_nothing", a_suspended_member_gets_nothing);
     w.step("a_suspended_vo_stands_still", a_suspended_vo_stands_still);
+    w.step("a_removed_member_is_gone", a_removed_member_is_gone);
     w.serves();
 }
 
@@ -70,7 +73,7 @@ fn a_sites_own_rule_wins(w: &World) {
 /// If it failed, a stolen laptop would stay useful, or a suspended member keep the files.
 fn a_suspended_member_gets_nothing(w: &World) {
     let file = format!("{VOLUME}/petra-works");
-    let script = format!("while echo x >> {file}; do sleep 0.05; done; echo shut out");
+    let script = format!("while :; do echo x >> {file}; sleep 0.05; done 2> /dev/null # hold-me");
     let job = w.start(&w.petra, &["--on", "rennes", "--", "sh", "-c", &script]);
     soon("petra works", || {
         let shown = w.json(&w.vera, &["job", "show", &job]);
@@ -87,12 +90,13 @@ fn a_suspended_member_gets_nothing(w: &World) {
             [401, 403].contains(&status).then_some(())
         });
     }
-    // The running unit is told by the file server; where it ran, nobody asks it.
-    soon("the volume shuts her out", || {
-        let shown = w.json(&w.vera, &["job", "show", &job]);
-        (state(&units(&shown)[0]) == "done").then_some(())
+    // What runs is held: a unit that writes twenty lines a second writes no more.
+    let size = || w.xsub(&w.milo, &["--", "stat", "-c", "%s", &file]).ok();
+    soon("petra's work is held", || {
+        let first = size();
+        (0..5).all(|_| size() == first).then_some(())
     });
-    assert_eq!(w.run(&w.vera, "xout", &[&job]).ok(), "shut out\n");
+    assert_eq!(processes(w, "hold-me"), 1, "it is held, not ended");
     w.xos(&w.vera, &["vo", "resume", VO, &w.petra.id()]).ok();
     for site in ["rennes", "pisa"] {
         let status = w.cert(&old.pem(), site);
@@ -100,6 +104,33 @@ fn a_suspended_member_gets_nothing(w: &World) {
     }
     w.sign_in(&w.petra);
     w.xsub(&w.petra, &["--on", "pisa", "--", "true"]).ok();
+    w.run(&w.petra, "xkill", &[&job]).ok();
+    w.run(&w.petra, "xwait", &[&job]);
+}
+
+/// If it failed, somebody's work would outlive their membership, or a newcomer inherit its files.
+fn a_removed_member_is_gone(w: &World) {
+    let start = |site| {
+        w.start(&w.petra, &["--on", site, "--", "sh", "-c", "while :; do sleep 0.1; done # gone"])
+    };
+    let jobs = [start("rennes"), start("pisa")];
+    soon("petra works at both sites", || (processes(w, "# gone") == 2).then_some(()));
+    let old = w.credential(&w.petra, VO);
+    w.xos(&w.vera, &["vo", "remove", VO, &w.petra.id(), "-m", "left"]).ok();
+    soon("petra's processes end", || (processes(w, "# gone") == 0).then_some(()));
+    for site in ["rennes", "pisa"] {
+        soon("the removal is known", || (w.cert(&old.pem(), site) != 200).then_some(()));
+    }
+    let said = w.xsub(&w.petra, &["--", "true"]);
+    assert!([66, 77, 78].contains(&said.code), "{said:?}");
+    w.admit(&w.petra);
+    w.sign_in(&w.petra);
+    let (was, is) = (old.membership(), w.credential(&w.petra, VO).membership());
+    assert!(is.number > was.number, "a member's number was given again: {was:?}, {is:?}");
+    w.xsub(&w.petra, &["--on", "pisa", "--", "id", "-un"]).ok();
+    for job in jobs {
+        assert_ne!(w.run(&w.vera, "xwait", &[&job]).code, 0, "what was ended counts as done");
+    }
 }
 
 /// If it failed, a VO that was stopped would go on, or could not be woken again.
