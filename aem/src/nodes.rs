@@ -200,6 +200,13 @@ impl Core {
             let p = txn.state().hosted.placement(&job)?;
             p.envelopes.get(&serial).filter(|e| e.node == *node).map(|e| e.stored)
         };
+        let theirs = self.ledger.read(|s| {
+            let envelope = s.hosted.placement(&job).and_then(|p| p.envelopes.get(&serial));
+            envelope.is_some_and(|e| e.node == *node)
+        });
+        if !theirs {
+            return Ok(EventsAck { stored: 0, unknown: true });
+        }
         {
             let mut kept = lock(&self.outputs);
             for (unit, output) in outputs {

@@ -156,6 +156,9 @@ impl Core {
         r: UnitEvents,
     ) -> Result<xos_api::node::units::EventsAck, Error> {
         let node = caller.node()?.clone();
+        if node.site() != self.site {
+            return Err(Error::denied(format!("{node} is not a node of {}", self.site)));
+        }
         if r.events.len() > xos_api::node::units::BATCH_MAX {
             return Err(Error::too_large("too many events in one report"));
         }

@@ -99,15 +99,17 @@ impl Control {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         let forget = Forget { pending: &self.pending, id };
         // The reader clears the table when it ends; look after inserting, so that none is missed.
-        if *self.closed.borrow() || self.outgoing.send(frame).await.is_err() {
-            return Err(ended());
-        }
-        let reply = tokio::time::timeout(CALL_TIMEOUT, receiver).await;
+        let exchange = async {
+            if *self.closed.borrow() || self.outgoing.send(frame).await.is_err() {
+                return Err(ended());
+            }
+            receiver.await.map_err(|_| ended())?
+        };
+        let reply = tokio::time::timeout(CALL_TIMEOUT, exchange).await;
         drop(forget);
         match reply {
-            Ok(Ok(reply)) => serde_json::from_str(reply?.get())
+            Ok(reply) => serde_json::from_str(reply?.get())
                 .map_err(|e| Error::unavailable(format!("an answer is not understood: {e}"))),
-            Ok(Err(_)) => Err(ended()),
             Err(_) => Err(Error::unavailable("no answer came on the control stream in time")),
         }
     }
@@ -160,7 +162,12 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receive
                 Err(_) => break,
             }
         }
-        if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+        let written = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        };
+        // A peer that reads nothing is as good as gone.
+        if !matches!(tokio::time::timeout(SILENCE_MAX, written).await, Ok(Ok(()))) {
             return;
         }
     }

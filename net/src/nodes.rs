@@ -149,6 +149,9 @@ impl Nodes {
                 }
                 Err(e) => Err(e),
             },
+            Opening::Dial { .. } if caller.core().is_err() && caller.node().is_err() => {
+                Err(Error::denied(format!("{} opens no stream to a node", caller.describe())))
+            }
             Opening::Dial { node } => match self.dial_back(&node).await {
                 Ok(mut back) => {
                     frames::write(&mut stream, &Opened::Ok {}).await?;

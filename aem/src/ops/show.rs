@@ -53,11 +53,15 @@ impl Core {
     ) -> Result<JobPage, Error> {
         let person = caller.person()?;
         let member = caller.member().ok();
+        // A credential of one VO shows nothing of another, also not one's own: the home of a VO
+        // vouches for people in that VO only.
+        if let Some(m) = member
+            && r.vo.as_ref().is_some_and(|vo| *vo != m.vo)
+        {
+            return Err(Error::denied(format!("you signed in to {}", m.vo)));
+        }
         if r.everyone && !caller.site_admin() {
             let m = caller.member()?;
-            if r.vo.as_ref().is_some_and(|vo| *vo != m.vo) {
-                return Err(Error::denied(format!("you signed in to {}", m.vo)));
-            }
             self.policy.judge(m, Action::See).map_err(|refusal| Error::denied(refusal.text))?;
         }
         if r.before.as_ref().is_some_and(|b| b.site != self.site) {

@@ -313,7 +313,8 @@ impl Agent {
                     Ok((stream, _)) => stream,
                     Err(e) => {
                         tracing::warn!(error = %e, "ticket socket");
-                        return;
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        continue;
                     }
                 },
             };

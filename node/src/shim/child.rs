@@ -193,8 +193,13 @@ fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
         // Within the node's hard limit only the soft one moves down with the hard one; a core
         // limit of 0 stays changeable for the person.
         let hard = rustix::process::getrlimit(resource).maximum;
-        let maximum = if *r == none { hard } else { r.value };
-        let pair = Pair { current: r.value, maximum };
+        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let current = least(r.value, hard);
+        let maximum = if *r == none { hard } else { current };
+        let pair = Pair { current, maximum };
         rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
     }
     Ok(())

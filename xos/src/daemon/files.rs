@@ -18,7 +18,9 @@ use xos_net::nodes::Io;
 use xos_net::ticket::verify_ticket;
 use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Standing, Trust};
 use xos_vom::{Homed, Vom};
-use xtreemfs_proto::dir::{Osd, Volume, VolumeRegister, VolumeRegisterRequest};
+use xtreemfs_proto::dir::{
+    Osd, OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
+};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_proto::rpc::interface;
 use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, RpcError};
@@ -99,6 +101,7 @@ impl Files {
             clock: parts.clock.clone(),
             shown: Mutex::default(),
             stores: RwLock::default(),
+            serving: RwLock::default(),
         });
         let clock: Arc<dyn xtreemfs_server::Clock> = Arc::new(xtreemfs_server::SystemClock);
         let dir = Dir::new(knowledge.clone(), clock.clone());
@@ -138,6 +141,8 @@ impl Files {
             let both = Both {
                 dir: self.dir.connection(Peer { id: id.clone(), role: Role::Service }),
                 mrc: self.mrc.connection(Peer { id, role: Role::Client }),
+                node: node.clone(),
+                knowledge: self.knowledge.clone(),
             };
             if let Err(e) = xtreemfs_proto::serve::serve(stream, Arc::new(both)).await {
                 tracing::info!(%node, error = %e, "file stream ended");
@@ -238,6 +243,7 @@ impl Files {
         let site = &self.parts.site;
         let mut mounts = Vec::new();
         let mut stores: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
+        let mut serving: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
         for served in self.parts.grid.call(site, ServedVos {}).await? {
             let view = match self.parts.grid.call(site, VoView { vo: served.vo.clone() }).await {
                 Ok(view) => view,
@@ -259,8 +265,10 @@ impl Files {
         for homed in self.parts.vom.homed() {
             let view = self.parts.grid.call(site, VoView { vo: homed.vo.clone() }).await?;
             let giving = view.sites.iter().filter(|s| s.terms.storage_bytes > 0);
-            stores.insert(homed.vo, giving.map(|s| s.site.clone()).collect());
+            stores.insert(homed.vo.clone(), giving.map(|s| s.site.clone()).collect());
+            serving.insert(homed.vo, view.sites.into_iter().map(|s| s.site).collect());
         }
+        *self.knowledge.serving.write().unwrap_or_else(PoisonError::into_inner) = serving;
         *self.knowledge.stores.write().unwrap_or_else(PoisonError::into_inner) = stores;
         Ok(mounts)
     }
@@ -270,11 +278,34 @@ impl Files {
 struct Both {
     dir: Arc<DirConnection>,
     mrc: Arc<MrcConnection>,
+    node: NodeId,
+    knowledge: Arc<Knowledge>,
+}
+
+impl Both {
+    /// A node hears only of VOs that its site serves.
+    fn may_look(&self, request: &Incoming) -> Result<(), RpcError> {
+        let vo = if request.is::<VolumeLookup>() {
+            request.request::<VolumeLookup>()?.name
+        } else if request.is::<VolumeList>() {
+            request.request::<VolumeList>()?.vo
+        } else if request.is::<OsdList>() {
+            request.request::<OsdList>()?.vo
+        } else {
+            return Ok(());
+        };
+        if vo.parse().is_ok_and(|vo| self.knowledge.serves(&vo, &self.node.site())) {
+            return Ok(());
+        }
+        let text = format!("site {} does not serve that VO", self.node.site());
+        Err(RpcError::errno(xtreemfs_proto::Errno::ENOENT, text))
+    }
 }
 
 impl Handler for Both {
     async fn handle(&self, request: Incoming) -> Result<Outgoing, RpcError> {
         if request.interface == interface::DIR {
+            self.may_look(&request)?;
             self.dir.handle(request).await
         } else {
             self.mrc.handle(request).await
@@ -292,6 +323,15 @@ struct Knowledge {
     shown: Mutex<HashMap<(String, u32), Membership>>,
     /// The sites that give storage to the VOs at home here.
     stores: RwLock<HashMap<VoId, HashSet<SiteId>>>,
+    /// The sites that serve the VOs at home here.
+    serving: RwLock<HashMap<VoId, HashSet<SiteId>>>,
+}
+
+impl Knowledge {
+    fn serves(&self, vo: &VoId, site: &SiteId) -> bool {
+        let serving = self.serving.read().unwrap_or_else(PoisonError::into_inner);
+        serving.get(vo).is_some_and(|sites| sites.contains(site))
+    }
 }
 
 #[async_trait::async_trait]
@@ -371,10 +411,13 @@ impl OsdChoice for KnownOsds {
     }
 }
 
+/// Random bytes for a volume's id; two volumes with one id would share their objects, so without
+/// randomness nothing goes on.
 fn random_16() -> [u8; 16] {
     let mut out = [0; 16];
     if aws_lc_rs::rand::fill(&mut out).is_err() {
         tracing::error!("the system gives no randomness");
+        std::process::abort();
     }
     out
 }

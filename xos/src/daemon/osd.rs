@@ -113,7 +113,9 @@ impl Objects {
                     reserve_bytes: config.reserve_bytes,
                 };
                 let open = move || {
-                    std::fs::create_dir_all(&path).map_err(|e| e.to_string())?;
+                    if let Some(above) = path.parent() {
+                        std::fs::create_dir_all(above).map_err(|e| e.to_string())?;
+                    }
                     Osd::open(&path, parts).map_err(|e| e.to_string())
                 };
                 let opened = tokio::task::spawn_blocking(open)
@@ -278,11 +280,25 @@ impl Known {
         for (home, vos) in self.homes() {
             for vo in vos {
                 match self.volumes_of(&home, &vo).await {
-                    Ok(found) => {
-                        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-                        keys.extend(found);
-                    }
+                    Ok(found) => self.learn(found),
                     Err(e) => tracing::warn!(%vo, error = %e, "a VO's volumes are not known"),
+                }
+            }
+        }
+    }
+
+    /// An id stays with the VO that had it first: else a hostile home could name another VO's
+    /// volume as its own, and open its objects.
+    fn learn(&self, found: Vec<(VolumeId, VolumeKey)>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, key) in found {
+            match keys.get(&id) {
+                Some(known) if known.vo != key.vo => {
+                    tracing::error!(%id, vo = key.vo, owner = known.vo,
+                        "a VO's home names a volume that is another VO's: ignored");
+                }
+                _ => {
+                    keys.insert(id, key);
                 }
             }
         }

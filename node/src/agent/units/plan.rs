@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use xos_api::aem::TaskSpec;
 use xos_api::node::units::{Room, StartUnits, UnitOrder};
+use xos_api::vom::AccountState;
 use xos_base::{Error, Membership, NodeId};
 
 /// The PATH of a unit's program unless its author sets one.
@@ -30,6 +31,13 @@ pub(super) fn account(
     };
     let vo = vo.ok_or_else(unknown)?;
     let member = vo.members.get(&m.number).ok_or_else(unknown)?;
+    let active = vo.state == AccountState::Active && member.state == AccountState::Active;
+    if !active || m.epoch < member.epoch {
+        return Err(Error::denied(format!(
+            "{} may not start work in {} now: the membership was suspended, ended or changed",
+            m.person, m.vo
+        )));
+    }
     if member.person != m.person {
         return Err(Error::internal(format!("member {} of {} is two people", m.number, m.vo)));
     }
