@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_rustls::server::TlsStream;
 use xos_base::Error;
 
@@ -33,6 +33,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 const WAITING_MAX: usize = 1024;
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an idle connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
@@ -53,7 +55,7 @@ pub struct Shared {
 }
 
 /// A connection for a worker.
-type Accepted = (TlsStream<TcpStream>, actix_http::Protocol, SocketAddr);
+type Accepted = (TlsStream<TcpStream>, SocketAddr, OwnedSemaphorePermit);
 
 /// The workers. Dropping it lets them finish.
 pub struct Workers {
@@ -81,11 +83,14 @@ impl Workers {
     }
 
     /// Hands a connection over; when every worker is far behind, it is closed.
-    pub fn serve(&self, stream: TlsStream<TcpStream>, http2: bool, peer: SocketAddr) {
-        let protocol =
-            if http2 { actix_http::Protocol::Http2 } else { actix_http::Protocol::Http1 };
+    pub fn serve(
+        &self,
+        stream: TlsStream<TcpStream>,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
         let i = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        if self.queues[i].try_send((stream, protocol, peer)).is_err() {
+        if self.queues[i].try_send((stream, peer, permit)).is_err() {
             tracing::warn!(%peer, limit = WAITING_MAX, "HTTP workers are behind: closed");
         }
     }
@@ -118,9 +123,10 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared) {
                 return;
             }
         };
-        while let Some((stream, protocol, peer)) = queue.recv().await {
-            let served = service.call((stream, protocol, Some(peer)));
+        while let Some((stream, peer, permit)) = queue.recv().await {
+            let served = service.call((stream, actix_http::Protocol::Http1, Some(peer)));
             actix_rt::spawn(async move {
+                let _permit = permit;
                 if let Err(e) = served.await {
                     tracing::debug!(%peer, error = %e, "connection ended");
                 }
@@ -166,9 +172,10 @@ async fn api(request: HttpRequest, payload: web::Payload, shared: Data<Shared>) 
     if target.len() > path::PATH_MAX {
         return failure(&Error::too_large(format!("a path may have {} bytes", path::PATH_MAX)));
     }
-    let body = match read_body(payload).await {
-        Ok(body) => body,
-        Err(e) => return failure(&e),
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(payload)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(e)) => return failure(&e),
+        Err(_) => return failure(&Error::unavailable("the body of the request came too slowly")),
     };
     let who = who(&shared, &request);
     let (router, method) = (shared.router.clone(), request.method().as_str().to_owned());

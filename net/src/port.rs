@@ -5,14 +5,14 @@ use crate::caller::Verifier;
 use crate::dial::StreamHandler;
 use crate::http::{Shared, Workers};
 use crate::nodes::Nodes;
-use crate::tls::{self, ALPN_H2, ALPN_HTTP, ALPN_NODE, ALPN_XTREEMFS, IdentityCell};
+use crate::tls::{self, ALPN_HTTP, ALPN_NODE, ALPN_XTREEMFS, IdentityCell};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,8 @@ pub async fn serve(
     services: Services,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let mut alpn: Vec<&[u8]> = vec![ALPN_H2, ALPN_HTTP, ALPN_NODE];
+    // Not HTTP/2: one connection could hold any number of requests, and so of bodies.
+    let mut alpn: Vec<&[u8]> = vec![ALPN_HTTP, ALPN_NODE];
     if services.files.is_some() {
         alpn.push(ALPN_XTREEMFS);
     }
@@ -102,17 +103,22 @@ pub async fn serve(
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                result = port.connection(tcp, peer) => if let Err(e) = result {
+                result = port.connection(tcp, peer, permit) => if let Err(e) = result {
                     tracing::debug!(%peer, error = %e, "connection refused");
                 },
             }
-            drop(permit);
         });
     }
 }
 
 impl Port {
-    async fn connection(&self, tcp: TcpStream, peer: SocketAddr) -> Result<(), Error> {
+    /// Serves one connection; its `permit` lives as long as it does, also at a worker.
+    async fn connection(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), Error> {
         let broke = |e: std::io::Error| Error::unavailable(e.to_string());
         tcp.set_nodelay(true).map_err(broke)?;
         let accept = TlsAcceptor::from(self.tls.clone()).accept(tcp);
@@ -123,9 +129,7 @@ impl Port {
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match alpn.as_deref() {
             // A client that names no protocol speaks HTTP/1.1 (RFC 9112).
-            None => self.workers.serve(stream, false, peer),
-            Some(ALPN_HTTP) => self.workers.serve(stream, false, peer),
-            Some(ALPN_H2) => self.workers.serve(stream, true, peer),
+            None | Some(ALPN_HTTP) => self.workers.serve(stream, peer, permit),
             Some(ALPN_NODE) => {
                 let caller = self.caller(&stream, peer)?;
                 self.services.nodes.serve(Box::new(stream), caller).await?;

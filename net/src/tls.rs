@@ -19,9 +19,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use xos_base::{Error, Millis};
 
-/// ALPN of HTTP/2 (RFC 7540) and HTTP/1.1 (RFC 7301).
-pub const ALPN_H2: &[u8] = b"h2";
-/// See [`ALPN_H2`].
+/// ALPN of HTTP/1.1 (RFC 7301).
 pub const ALPN_HTTP: &[u8] = b"http/1.1";
 /// ALPN of the control and dial-back protocol.
 pub const ALPN_NODE: &[u8] = b"xos-node/1";

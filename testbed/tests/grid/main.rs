@@ -6,12 +6,13 @@
 
 mod attacker;
 mod data;
+mod faults;
 mod flow;
 mod forge;
+mod load;
 mod proofs;
 mod refuse;
 mod rooted;
-mod sandbox;
 mod standing;
 mod tool;
 mod wire;

@@ -1,0 +1,167 @@
+//! Machines and programs that die, and networks that break, during load.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use xos_testbed::Host;
+use xos_testbed::grid::Site;
+
+use crate::load::Ledger;
+use crate::world::{VOLUME, World, soon};
+
+/// How many kills, without XOS_KILLS.
+const KILLS: usize = 12;
+/// Longest pause before a kill, in milliseconds.
+const PAUSE_MS_MAX: u64 = 1500;
+
+/// Numbers that follow from the seed alone (xorshift64*, Vigna 2016).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+    }
+
+    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// If it failed, a crash would lose what people were told is safe, or do their work twice.
+///
+/// `XOS_KILLS` says how many, `XOS_SEED` repeats a run's order.
+#[test]
+fn nothing_acknowledged_is_lost_by_kills() {
+    let Some(w) = World::new() else { return };
+    let kills = number("XOS_KILLS").map_or(KILLS, |n| usize::try_from(n).unwrap());
+    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    let seed = number("XOS_SEED").unwrap_or(u64::try_from(clock & 0xffff_ffff).unwrap()).max(1);
+    println!("{kills} kills, XOS_SEED={seed}");
+    let (mut dice, ledger) = (Dice(seed), Ledger::new(&w));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&ledger);
+        let (ledger, w) = (&ledger, &w);
+        let workers = [Ledger::jobs, Ledger::files, Ledger::members];
+        let workers = workers.map(|work| scope.spawn(move || work(ledger, w)));
+        for n in 1..=kills {
+            let start = Instant::now();
+            std::thread::sleep(Duration::from_millis(dice.below(PAUSE_MS_MAX)));
+            let what = kill(w, &mut dice);
+            ledger.compare(w);
+            let took = start.elapsed().as_secs_f64();
+            println!("{n:>3}: {what} ({took:.1} s); {}", ledger.summary());
+        }
+        ledger.stop();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+    ledger.compare(&w);
+    ledger.settle(&w);
+    w.serves();
+}
+
+/// Tells the workers to stop, also when something failed.
+struct Stop<'a>(&'a Ledger);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Kills something, lets it come back as an init system would, and says what it was.
+fn kill(w: &World, dice: &mut Dice) -> String {
+    let site = *dice.one(&[&w.rennes, &w.pisa]);
+    let node = dice.one(&site.nodes);
+    match dice.below(12) {
+        0..=2 => {
+            kill_all(&site.core, "xosd", Some("run"));
+            site.start_core().unwrap();
+            back(site);
+            format!("core of {}", site.name)
+        }
+        3..=5 => {
+            kill_all(node, "xosd", Some("run"));
+            site.start_node(node).unwrap();
+            back(site);
+            format!("xosd of {}", node.name())
+        }
+        6..=7 => {
+            kill_all(node, "xosd", Some("mount"));
+            mounted(node);
+            format!("mount of {}", node.name())
+        }
+        8..=10 => {
+            let shims = find(node, "xos-shim", None);
+            if shims.is_empty() {
+                return format!("no shim of {}", node.name());
+            }
+            node.kill(*dice.one(&shims), Signal::KILL).unwrap();
+            format!("shim of {}", node.name())
+        }
+        _ => {
+            let core = dice.below(3) == 0;
+            let host = if core { &site.core } else { node };
+            host.crash().unwrap();
+            host.restart().unwrap();
+            if core {
+                site.start_core().unwrap();
+            } else {
+                site.start_node(node).unwrap();
+                mounted(node);
+            }
+            back(site);
+            format!("host {}", host.name())
+        }
+    }
+}
+
+/// Waits until a site's nodes are connected.
+fn back(site: &Site) {
+    site.wait_for_nodes().unwrap_or_else(|e| panic!("{} is not back: {e}", site.name));
+}
+
+/// Waits until a node has a mount process and a mount.
+fn mounted(node: &Host) {
+    soon(&format!("the mount of {}", node.name()), || {
+        let mounts = crate::world::sh(node, "cat /proc/mounts");
+        let served = !find(node, "xosd", Some("mount")).is_empty();
+        (served && mounts.contains(&format!(" {VOLUME} "))).then_some(())
+    });
+}
+
+/// The pids on the machine of a host's processes of this program and first argument.
+fn find(host: &Host, program: &str, argument: Option<&str>) -> Vec<i32> {
+    let fits = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let name = words[0].rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        name == program.as_bytes() && argument.is_none_or(|a| words.get(1) == Some(&a.as_bytes()))
+    };
+    let mut pids = host.pids().unwrap();
+    pids.retain(fits);
+    pids.sort_unstable();
+    pids
+}
+
+/// Kills those processes and waits until they are gone.
+fn kill_all(host: &Host, program: &str, argument: Option<&str>) {
+    let pids = find(host, program, argument);
+    assert!(!pids.is_empty(), "{program} {argument:?} does not run on {}", host.name());
+    for pid in &pids {
+        host.kill(*pid, Signal::KILL).unwrap();
+    }
+    soon("the killed process is gone", || {
+        let left = find(host, program, argument);
+        pids.iter().all(|pid| !left.contains(pid)).then_some(())
+    });
+}

@@ -1,0 +1,253 @@
+//! Work that goes on while things break, and a list of all that was acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use xos_testbed::Cmd;
+use xos_testbed::grid::Person;
+
+use crate::tool::{Json, state};
+use crate::wire::{Proof, ask};
+use crate::world::{VO, VOLUME, World, sh};
+
+/// Where units note on their node that they ran; survives a crash of the host.
+const RAN: &str = "/srv/ran";
+/// Units of each job.
+const UNITS: usize = 4;
+/// Most jobs that wait or run at a time, so that the load does not run away.
+const OPEN_MAX: usize = 12;
+/// Bytes of each file.
+const FILE_BYTES: usize = 200_000;
+/// How long what was submitted may take to come to its end after the last fault.
+const END_MAX: Duration = Duration::from_secs(120);
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// All that was acknowledged.
+#[derive(Default)]
+pub struct Ledger {
+    /// Each job, with how often its units may run again.
+    jobs: Mutex<BTreeMap<String, u32>>,
+    /// Each file of the volume, with its checksum.
+    files: Mutex<BTreeMap<String, String>>,
+    /// Each member, with their number.
+    members: Mutex<BTreeMap<String, u64>>,
+    /// Each certificate with its key.
+    certificates: Mutex<Vec<(String, String)>>,
+    stop: AtomicBool,
+    /// Requests that were not acknowledged.
+    refused: AtomicUsize,
+}
+
+impl Ledger {
+    /// Prepares the nodes.
+    pub fn new(w: &World) -> Ledger {
+        for node in w.nodes() {
+            sh(node, &format!("touch {RAN}; chmod 666 {RAN}"));
+        }
+        w.xsub(&w.petra, &["--", "mkdir", &format!("{VOLUME}/files")]).ok();
+        Ledger::default()
+    }
+
+    /// Lets the workers finish what they are at.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::SeqCst)
+    }
+
+    /// How much there is, for people.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} jobs, {} files, {} members, {} certificates; {} requests not acknowledged",
+            self.jobs.lock().unwrap().len(),
+            self.files.lock().unwrap().len(),
+            self.members.lock().unwrap().len(),
+            self.certificates.lock().unwrap().len(),
+            self.refused.load(Ordering::SeqCst),
+        )
+    }
+
+    /// Submits jobs until told to stop.
+    pub fn jobs(&self, w: &World) {
+        for number in 0_u32.. {
+            let retry = number % 2;
+            let array = format!("0-{}", UNITS - 1);
+            let script = format!("echo $XOS_JOB_ID:$XOS_UNIT_INDEX >> {RAN}; sleep 0.2");
+            let options = ["--detach", "--retry", &retry.to_string(), "--array", &array];
+            let command = ["--cpus", "0.5", "--memory", "32M", "--", "sh", "-c", &script];
+            let said = w.xsub(&w.milo, &[options.as_slice(), &command].concat());
+            match said.code {
+                0 => drop(self.jobs.lock().unwrap().insert(said.out.trim().to_owned(), retry)),
+                _ => self.not_acknowledged(said.code),
+            }
+            while self.goes_on() && open_jobs(w) > OPEN_MAX {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            if !self.goes_on() {
+                return;
+            }
+        }
+    }
+
+    /// Writes files until told to stop; acknowledged is what the job says it synced.
+    pub fn files(&self, w: &World) {
+        for number in 0.. {
+            let file = format!("{VOLUME}/files/{number}");
+            let script = format!(
+                "head -c {FILE_BYTES} /dev/urandom > f && md5sum < f && dd if=f of={file} bs=64k \
+                 conv=fsync status=none && rm f"
+            );
+            let said = w.xsub(&w.petra, &["--cpus", "0.5", "--", "sh", "-ec", &script]);
+            match said.code {
+                0 => drop(self.files.lock().unwrap().insert(file, said.out.trim().to_owned())),
+                code => self.not_acknowledged(code),
+            }
+            if !self.goes_on() {
+                return;
+            }
+        }
+    }
+
+    /// Makes people members, who get certificates, until told to stop.
+    pub fn members(&self, w: &World) {
+        for number in 0.. {
+            if let Err(code) = self.member(w, &format!("p{number}")) {
+                self.not_acknowledged(code);
+            }
+            if !self.goes_on() {
+                return;
+            }
+        }
+    }
+
+    fn member(&self, w: &World, name: &str) -> Result<(), i32> {
+        let person = w.grid.purse().person(name, "rennes").unwrap();
+        let password = |cmd: Cmd| cmd.stdin(person.password.as_bytes());
+        let add = w.rennes.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
+        match w.rennes.core.run(&password(add)) {
+            Ok(out) if out.exit.is_success() => {}
+            // The host may be down.
+            _ => return Err(0),
+        }
+        let core = format!("rennes-core:{}", xos_testbed::grid::PORT);
+        let known = ["site", "add", &core, "--fingerprint", &w.rennes.fingerprint];
+        attempt(w, &person, &known)?;
+        let login = person.command("xos").args(["login", &person.id(), "--password-file", "-"]);
+        let login = password(login);
+        w.laptop().run(&login).unwrap().ok().map_err(|_| 0)?;
+        attempt(w, &person, &["vo", "apply", VO])?;
+        let made = attempt(w, &w.vera, &["vo", "approve", VO, &person.id(), "--json"])?;
+        let made: Json = serde_json::from_str(&made).expect("a member");
+        let member = made["number"].as_u64().expect("a member's number");
+        self.members.lock().unwrap().insert(person.id(), member);
+        w.laptop().run(&login).unwrap().ok().map_err(|_| 0)?;
+        let pem = w.credential(&person, VO).pem();
+        self.certificates.lock().unwrap().push((person.id(), pem));
+        Ok(())
+    }
+
+    fn not_acknowledged(&self, _code: i32) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Compares what was acknowledged until now with what is there.
+    pub fn compare(&self, w: &World) {
+        let jobs: Vec<String> = self.jobs.lock().unwrap().keys().cloned().collect();
+        let there = w.json(&w.milo, &["job", "list", "--all"]).to_string();
+        for job in jobs {
+            assert!(there.contains(&format!("\"{job}\"")), "job {job} was acknowledged and is lost");
+        }
+        let members = self.members.lock().unwrap().clone();
+        let there = w.json(&w.vera, &["vo", "members", VO]);
+        let there = there.as_array().unwrap();
+        for (id, number) in members {
+            let found = there.iter().find(|m| m["person"] == *id);
+            let found = found.unwrap_or_else(|| panic!("member {id} was acknowledged and is lost"));
+            assert_eq!(found["number"], number, "{id} has another number now");
+        }
+        let certificates = self.certificates.lock().unwrap().clone();
+        if let Some((id, pem)) = certificates.last() {
+            let said = ask(&w.laptop(), "rennes", Proof::Certificate(pem), "GET /v1/me", b"");
+            assert_eq!(said.body["person"], **id, "a certificate counts no more: {}", said.text);
+        }
+        self.compare_files(w);
+    }
+
+    /// Reads every file at a site chosen by the scheduler.
+    fn compare_files(&self, w: &World) {
+        let files = self.files.lock().unwrap().clone();
+        if files.is_empty() {
+            return;
+        }
+        let script = format!("cd {VOLUME}/files; for f in *; do echo $f $(md5sum < $f); done");
+        let out = w.xsub(&w.petra, &["--cpus", "0.5", "--retry", "3", "--", "sh", "-c", &script]);
+        let out = out.ok();
+        for (file, sum) in files {
+            let name = file.rsplit('/').next().unwrap();
+            let want = format!("{name} {sum}");
+            let line = out.lines().find(|l| l.split(' ').next() == Some(name));
+            assert_eq!(line, Some(want.as_str()), "{file} was acknowledged; it differs: {out}");
+        }
+    }
+
+    /// Waits until every job has come to its end, and compares what ran with what was promised.
+    pub fn settle(&self, w: &World) {
+        let start = Instant::now();
+        while open_jobs(w) > 0 {
+            let open = || w.xos(&w.milo, &["job", "list", "--open"]).out;
+            assert!(start.elapsed() < END_MAX, "jobs do not come to their end:\n{}", open());
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+        for node in w.nodes() {
+            for line in sh(node, &format!("cat {RAN}")).lines() {
+                *runs.entry(line.to_owned()).or_default() += 1;
+            }
+        }
+        let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+        for (job, retry) in self.jobs.lock().unwrap().iter() {
+            let shown = w.json(&w.milo, &["job", "show", job, "--units"]);
+            let units = shown["units"].as_array().unwrap();
+            assert_eq!(units.len(), UNITS, "{shown}");
+            for unit in units {
+                let ran = runs.get(unit["unit"].as_str().unwrap()).copied().unwrap_or(0);
+                judge(unit, *retry, ran);
+                *ends.entry(state(unit).to_owned()).or_default() += 1;
+            }
+        }
+        println!("units: {ends:?}");
+        assert!(ends.get("done").is_some_and(|n| *n > 0), "nothing was done at all");
+    }
+}
+
+/// Whether a unit's end and the number of its runs go together.
+fn judge(unit: &Json, retry: u32, ran: usize) {
+    let may = usize::try_from(retry).unwrap() + 1;
+    assert!(ran <= may, "it ran {ran} times, {may} were allowed: {unit}");
+    match state(unit) {
+        "done" => assert!(ran >= 1, "it is done and never ran: {unit}"),
+        "lost" => {
+            let reason = unit["state"]["reason"].as_str().unwrap_or_default();
+            assert!(!reason.is_empty(), "it is lost without a reason: {unit}");
+        }
+        "failed" => assert!(unit["state"]["end"].is_object(), "nobody says how it failed: {unit}"),
+        other => panic!("a unit ended as {other}: {unit}"),
+    }
+}
+
+fn attempt(w: &World, person: &Person, args: &[&str]) -> Result<String, i32> {
+    let said = w.xos(person, args);
+    if said.code == 0 { Ok(said.out) } else { Err(said.code) }
+}
+
+/// How many of milo's jobs have not ended; many when the core cannot be asked.
+fn open_jobs(w: &World) -> usize {
+    let said = w.xos(&w.milo, &["job", "list", "--all", "--open", "--json"]);
+    let list: Option<Vec<Json>> = serde_json::from_str(&said.out).ok();
+    list.map_or(usize::MAX, |jobs| jobs.len())
+}
