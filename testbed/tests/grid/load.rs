@@ -128,7 +128,8 @@ impl Ledger {
     fn member(&self, w: &World, name: &str) -> Result<(), i32> {
         let person = w.grid.purse().person(name, "rennes").unwrap();
         let password = |cmd: Cmd| cmd.stdin(person.password.as_bytes());
-        let add = w.rennes.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
+        let add =
+            w.rennes.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
         match w.rennes.core.run(&password(add)) {
             Ok(out) if out.exit.is_success() => {}
             // The host may be down.
@@ -160,7 +161,10 @@ impl Ledger {
         let jobs: Vec<String> = self.jobs.lock().unwrap().keys().cloned().collect();
         let there = w.json(&w.milo, &["job", "list", "--all"]).to_string();
         for job in jobs {
-            assert!(there.contains(&format!("\"{job}\"")), "job {job} was acknowledged and is lost");
+            assert!(
+                there.contains(&format!("\"{job}\"")),
+                "job {job} was acknowledged and is lost"
+            );
         }
         let members = self.members.lock().unwrap().clone();
         let there = w.json(&w.vera, &["vo", "members", VO]);

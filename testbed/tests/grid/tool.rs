@@ -78,8 +78,8 @@ pub fn count(shown: &Json, state: &str) -> u64 {
 /// The first job that a text names.
 #[track_caller]
 pub fn job_of(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c == ':');
+    let mut words = text.split(|c: char| c.is_whitespace() || c == ':');
     let number = |w: &str| w.split_once('.').is_some_and(|(n, _)| n.parse::<u64>().is_ok());
-    let found = words.filter(|w| number(w)).next();
+    let found = words.find(|w| number(w));
     found.unwrap_or_else(|| panic!("no job is named: {text}")).to_owned()
 }
