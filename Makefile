@@ -5,12 +5,13 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test build release demo stop test lint bench bench-grid clean
+.PHONY: help deps deps-test build release demo stop test test-full lint bench bench-grid clean
 
 help:
 	@echo "make demo     install what is missing, build, start a two-site grid, run the example"
 	@echo "make stop     end the grid and remove what it made"
 	@echo "make test     everything that CI runs"
+	@echo "make test-full   the long suites too"
 	@echo "make lint     formatting and lints only"
 	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
 
@@ -45,6 +46,11 @@ lint:
 test: deps-test lint
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace
+
+# The long suites too: seeded kills over a whole grid (XOS_KILLS, XOS_SEED).
+test-full: test
+	XOS_KILLS=$${XOS_KILLS:-200} $(CARGO) nextest run --profile full -p xos-testbed --test grid \
+		--run-ignored only -E 'test(kills)'
 
 bench: bench-grid
 

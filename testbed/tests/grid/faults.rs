@@ -39,6 +39,7 @@ fn number(name: &str) -> Option<u64> {
 ///
 /// `XOS_KILLS` says how many, `XOS_SEED` repeats a run's order.
 #[test]
+#[ignore = "in `make test-full` until the defects named in docs/roadmap.md are mended"]
 fn nothing_acknowledged_is_lost_by_kills() {
     let Some(w) = World::new() else { return };
     let kills = number("XOS_KILLS").map_or(KILLS, |n| usize::try_from(n).unwrap());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use xos_testbed::Cmd;
@@ -20,6 +20,10 @@ const UNITS: usize = 4;
 const OPEN_MAX: usize = 12;
 /// Bytes of each file.
 const FILE_BYTES: usize = 200_000;
+/// Most files; then the first are written anew.
+const FILES_MAX: usize = 40;
+/// Most people who are made members.
+const MEMBERS_MAX: usize = 30;
 /// How long what was submitted may take to come to its end after the last fault.
 const END_MAX: Duration = Duration::from_secs(120);
 /// How often to look.
@@ -38,7 +42,7 @@ pub struct Ledger {
     certificates: Mutex<Vec<(String, String)>>,
     stop: AtomicBool,
     /// Requests that were not acknowledged.
-    refused: AtomicUsize,
+    refused: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Ledger {
@@ -68,7 +72,7 @@ impl Ledger {
             self.files.lock().unwrap().len(),
             self.members.lock().unwrap().len(),
             self.certificates.lock().unwrap().len(),
-            self.refused.load(Ordering::SeqCst),
+            self.refused.lock().unwrap().values().sum::<usize>(),
         )
     }
 
@@ -83,7 +87,7 @@ impl Ledger {
             let said = w.xsub(&w.milo, &[options.as_slice(), &command].concat());
             match said.code {
                 0 => drop(self.jobs.lock().unwrap().insert(said.out.trim().to_owned(), retry)),
-                _ => self.not_acknowledged(said.code),
+                _ => self.not_acknowledged("a job", &said.err),
             }
             while self.goes_on() && open_jobs(w) > OPEN_MAX {
                 std::thread::sleep(LOOK_EVERY);
@@ -97,15 +101,20 @@ impl Ledger {
     /// Writes files until told to stop; acknowledged is what the job says it synced.
     pub fn files(&self, w: &World) {
         for number in 0.. {
-            let file = format!("{VOLUME}/files/{number}");
+            let file = format!("{VOLUME}/files/{}", number % FILES_MAX);
+            // What is written anew counts again when that is acknowledged.
+            self.files.lock().unwrap().remove(&file);
             let script = format!(
                 "head -c {FILE_BYTES} /dev/urandom > f && md5sum < f && dd if=f of={file} bs=64k \
                  conv=fsync status=none && rm f"
             );
             let said = w.xsub(&w.petra, &["--cpus", "0.5", "--", "sh", "-ec", &script]);
             match said.code {
-                0 => drop(self.files.lock().unwrap().insert(file, said.out.trim().to_owned())),
-                code => self.not_acknowledged(code),
+                0 => {
+                    let sum = said.out.split(' ').next().unwrap().to_owned();
+                    self.files.lock().unwrap().insert(file, sum);
+                }
+                _ => self.not_acknowledged("a file", &said.err),
             }
             if !self.goes_on() {
                 return;
@@ -116,8 +125,11 @@ impl Ledger {
     /// Makes people members, who get certificates, until told to stop.
     pub fn members(&self, w: &World) {
         for number in 0.. {
-            if let Err(code) = self.member(w, &format!("p{number}")) {
-                self.not_acknowledged(code);
+            if self.members.lock().unwrap().len() >= MEMBERS_MAX {
+                return;
+            }
+            if let Err(why) = self.member(w, &format!("p{number}")) {
+                self.not_acknowledged("a member", &why);
             }
             if !self.goes_on() {
                 return;
@@ -125,35 +137,45 @@ impl Ledger {
         }
     }
 
-    fn member(&self, w: &World, name: &str) -> Result<(), i32> {
+    fn member(&self, w: &World, name: &str) -> Result<(), String> {
         let person = w.grid.purse().person(name, "rennes").unwrap();
         let password = |cmd: Cmd| cmd.stdin(person.password.as_bytes());
         let add =
             w.rennes.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
         match w.rennes.core.run(&password(add)) {
             Ok(out) if out.exit.is_success() => {}
-            // The host may be down.
-            _ => return Err(0),
+            Ok(out) => return Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+            Err(e) => return Err(e.to_string()),
         }
         let core = format!("rennes-core:{}", xos_testbed::grid::PORT);
         let known = ["site", "add", &core, "--fingerprint", &w.rennes.fingerprint];
         attempt(w, &person, &known)?;
-        let login = person.command("xos").args(["login", &person.id(), "--password-file", "-"]);
-        let login = password(login);
-        w.laptop().run(&login).unwrap().ok().map_err(|_| 0)?;
+        let login = |vo: &[&str]| {
+            let login = ["login", &person.id(), "--password-file", "-"];
+            password(person.command("xos").args(login).args(vo))
+        };
+        w.laptop().run(&login(&[])).unwrap().ok().map_err(|e| e.to_string())?;
         attempt(w, &person, &["vo", "apply", VO])?;
         let made = attempt(w, &w.vera, &["vo", "approve", VO, &person.id(), "--json"])?;
         let made: Json = serde_json::from_str(&made).expect("a member");
         let member = made["number"].as_u64().expect("a member's number");
         self.members.lock().unwrap().insert(person.id(), member);
-        w.laptop().run(&login).unwrap().ok().map_err(|_| 0)?;
+        w.laptop().run(&login(&["--vo", VO])).unwrap().ok().map_err(|e| e.to_string())?;
         let pem = w.credential(&person, VO).pem();
         self.certificates.lock().unwrap().push((person.id(), pem));
         Ok(())
     }
 
-    fn not_acknowledged(&self, _code: i32) {
-        self.refused.fetch_add(1, Ordering::SeqCst);
+    /// Notes a request that was not acknowledged; why, is shown once for each reason.
+    fn not_acknowledged(&self, what: &str, why: &str) {
+        let why = why.lines().next().unwrap_or_default();
+        let plain: String = why.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let count = &mut *self.refused.lock().unwrap();
+        let times = count.entry(format!("{what}: {plain}")).or_default();
+        *times += 1;
+        if *times == 1 {
+            println!("     not acknowledged: {what}: {why}");
+        }
     }
 
     /// Compares what was acknowledged until now with what is there.
@@ -175,7 +197,7 @@ impl Ledger {
             assert_eq!(found["number"], number, "{id} has another number now");
         }
         let certificates = self.certificates.lock().unwrap().clone();
-        if let Some((id, pem)) = certificates.last() {
+        for (id, pem) in &certificates {
             let said = ask(&w.laptop(), "rennes", Proof::Certificate(pem), "GET /v1/me", b"");
             assert_eq!(said.body["person"], **id, "a certificate counts no more: {}", said.text);
         }
@@ -188,7 +210,7 @@ impl Ledger {
         if files.is_empty() {
             return;
         }
-        let script = format!("cd {VOLUME}/files; for f in *; do echo $f $(md5sum < $f); done");
+        let script = format!("cd {VOLUME}/files; for f in *; do echo $f $(md5sum < $f | cut -c -32); done");
         let out = w.xsub(&w.petra, &["--cpus", "0.5", "--retry", "3", "--", "sh", "-c", &script]);
         let out = out.ok();
         for (file, sum) in files {
@@ -244,9 +266,9 @@ fn judge(unit: &Json, retry: u32, ran: usize) {
     }
 }
 
-fn attempt(w: &World, person: &Person, args: &[&str]) -> Result<String, i32> {
+fn attempt(w: &World, person: &Person, args: &[&str]) -> Result<String, String> {
     let said = w.xos(person, args);
-    if said.code == 0 { Ok(said.out) } else { Err(said.code) }
+    if said.code == 0 { Ok(said.out) } else { Err(said.err) }
 }
 
 /// How many of milo's jobs have not ended; many when the core cannot be asked.
