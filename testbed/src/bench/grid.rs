@@ -2,6 +2,7 @@
 
 use super::Progress;
 use super::figure::{Figure, Reach, number};
+use super::machine::load;
 use super::memory::{Watch, daemon_peak};
 use super::peers::{openssl, slurm};
 use super::samples::Samples;
@@ -80,6 +81,7 @@ pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
     if wants(Part::Credentials) {
         suite.credentials(&world, openssl.as_ref())?;
     }
+    (suite.say)(&format!("load at the end {}", load()?));
     Ok(suite.figures)
 }
 

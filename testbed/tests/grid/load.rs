@@ -20,7 +20,7 @@ const UNITS: usize = 4;
 const OPEN_MAX: usize = 12;
 /// Bytes of each file.
 const FILE_BYTES: usize = 200_000;
-/// Most files; then the first are written anew.
+/// Most files; then the oldest are removed.
 const FILES_MAX: usize = 40;
 /// Most people who are made members.
 const MEMBERS_MAX: usize = 30;
@@ -100,14 +100,18 @@ impl Ledger {
 
     /// Writes files until told to stop; acknowledged is what the job says it synced.
     pub fn files(&self, w: &World) {
-        for number in 0.. {
-            let file = format!("{VOLUME}/files/{}", number % FILES_MAX);
-            // What is written anew counts again when that is acknowledged.
-            self.files.lock().unwrap().remove(&file);
-            let script = format!(
-                "head -c {FILE_BYTES} /dev/urandom > f && md5sum < f && dd if=f of={file} bs=64k \
-                 conv=fsync status=none && rm f"
+        for number in 0_usize.. {
+            let file = format!("{VOLUME}/files/{number}");
+            // A job that was accepted unheard may run later: no two use the same names.
+            let mut script = format!(
+                "f=f.$XOS_JOB_ID; head -c {FILE_BYTES} /dev/urandom > $f; md5sum < $f; \
+                 dd if=$f of={file} bs=64k conv=fsync status=none; rm $f"
             );
+            if let Some(old) = number.checked_sub(FILES_MAX) {
+                let old = format!("{VOLUME}/files/{old}");
+                self.files.lock().unwrap().remove(&old);
+                script += &format!("; rm -f {old}");
+            }
             let said = w.xsub(&w.petra, &["--cpus", "0.5", "--", "sh", "-ec", &script]);
             match said.code {
                 0 => {
@@ -183,10 +187,8 @@ impl Ledger {
         let jobs: Vec<String> = self.jobs.lock().unwrap().keys().cloned().collect();
         let there = w.json(&w.milo, &["job", "list", "--all"]).to_string();
         for job in jobs {
-            assert!(
-                there.contains(&format!("\"{job}\"")),
-                "job {job} was acknowledged and is lost"
-            );
+            let found = there.contains(&format!("\"{job}\""));
+            assert!(found, "job {job} was acknowledged and is lost: {there}");
         }
         let members = self.members.lock().unwrap().clone();
         let there = w.json(&w.vera, &["vo", "members", VO]);
@@ -210,10 +212,13 @@ impl Ledger {
         if files.is_empty() {
             return;
         }
-        let script = format!("cd {VOLUME}/files; for f in *; do echo $f $(md5sum < $f | cut -c -32); done");
+        let script =
+            format!("cd {VOLUME}/files; for f in *; do echo $f $(md5sum < $f | cut -c -32); done");
         let out = w.xsub(&w.petra, &["--cpus", "0.5", "--retry", "3", "--", "sh", "-c", &script]);
         let out = out.ok();
-        for (file, sum) in files {
+        // What left the list meanwhile may have been removed before it was read.
+        let still = self.files.lock().unwrap().clone();
+        for (file, sum) in files.into_iter().filter(|(file, _)| still.contains_key(file)) {
             let name = file.rsplit('/').next().unwrap();
             let want = format!("{name} {sum}");
             let line = out.lines().find(|l| l.split(' ').next() == Some(name));
