@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use xos_testbed::Cmd;
@@ -16,6 +16,8 @@ use crate::world::{VO, VOLUME, World, sh};
 const RAN: &str = "/srv/ran";
 /// Units of each job.
 const UNITS: usize = 4;
+/// Jobs between one fault and the next: all that ended stay known, and are looked at each time.
+const JOBS_AT_A_TIME: usize = 8;
 /// Most jobs that wait or run at a time, so that the load does not run away.
 const OPEN_MAX: usize = 12;
 /// Bytes of each file.
@@ -40,6 +42,8 @@ pub struct Ledger {
     members: Mutex<BTreeMap<String, u64>>,
     /// Each certificate with its key.
     certificates: Mutex<Vec<(String, String)>>,
+    /// How many jobs there may be now.
+    allowed: AtomicUsize,
     stop: AtomicBool,
     /// Requests that were not acknowledged.
     refused: Mutex<BTreeMap<String, usize>>,
@@ -58,6 +62,15 @@ impl Ledger {
     /// Lets the workers finish what they are at.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets some more jobs come.
+    pub fn allow_jobs(&self) {
+        self.allowed.fetch_add(JOBS_AT_A_TIME, Ordering::SeqCst);
+    }
+
+    fn enough_jobs(&self) -> bool {
+        self.jobs.lock().unwrap().len() >= self.allowed.load(Ordering::SeqCst)
     }
 
     fn goes_on(&self) -> bool {
@@ -89,7 +102,7 @@ impl Ledger {
                 0 => drop(self.jobs.lock().unwrap().insert(said.out.trim().to_owned(), retry)),
                 _ => self.not_acknowledged("a job", &said.err),
             }
-            while self.goes_on() && open_jobs(w) > OPEN_MAX {
+            while self.goes_on() && (self.enough_jobs() || open_jobs(w) > OPEN_MAX) {
                 std::thread::sleep(LOOK_EVERY);
             }
             if !self.goes_on() {
