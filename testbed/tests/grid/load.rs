@@ -13,7 +13,7 @@ use crate::wire::{Proof, ask};
 use crate::world::{VO, VOLUME, World, sh};
 
 /// Where units note on their node that they ran; survives a crash of the host.
-const RAN: &str = "/srv/ran";
+pub const RAN: &str = "/srv/ran";
 /// Units of each job.
 const UNITS: usize = 4;
 /// Jobs between one fault and the next: all that ended stay known, and are looked at each time.

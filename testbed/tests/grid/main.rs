@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod attacker;
+mod cuts;
 mod data;
 mod faults;
 mod flow;
