@@ -142,12 +142,12 @@ fn kill(w: &World, dice: &mut Dice) -> String {
 }
 
 /// Waits until a site's nodes are connected.
-fn back(site: &Site) {
+pub fn back(site: &Site) {
     site.wait_for_nodes().unwrap_or_else(|e| panic!("{} is not back: {e}", site.name));
 }
 
 /// Waits until a node has a mount process and a mount.
-fn mounted(node: &Host) {
+pub fn mounted(node: &Host) {
     soon(&format!("the mount of {}", node.name()), || {
         let mounts = crate::world::sh(node, "cat /proc/mounts");
         let served = !find(node, "xosd", Some("mount")).is_empty();
@@ -170,7 +170,7 @@ fn find(host: &Host, program: &str, argument: Option<&str>) -> Vec<i32> {
 }
 
 /// Kills those processes and waits until they are gone.
-fn kill_all(host: &Host, program: &str, argument: Option<&str>) {
+pub fn kill_all(host: &Host, program: &str, argument: Option<&str>) {
     let pids = find(host, program, argument);
     assert!(!pids.is_empty(), "{program} {argument:?} does not run on {}", host.name());
     for pid in &pids {

@@ -10,6 +10,7 @@ mod data;
 mod faults;
 mod flow;
 mod forge;
+mod full;
 mod load;
 mod proofs;
 mod refuse;

@@ -409,6 +409,10 @@ impl OsdChoice for KnownOsds {
             |o: Osd| OsdStatus { id: o.id, free_bytes: o.free_bytes, total_bytes: o.total_bytes };
         self.0.osds(vo).into_iter().map(status).collect()
     }
+
+    fn settled(&self) -> bool {
+        self.0.is_settled()
+    }
 }
 
 /// Random bytes for a volume's id; two volumes with one id would share their objects, so without

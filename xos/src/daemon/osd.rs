@@ -79,6 +79,8 @@ struct Known {
     volumes: RwLock<Vec<VolumeMount>>,
     keys: Mutex<HashMap<VolumeId, VolumeKey>>,
     changed: tokio::sync::Notify,
+    /// Wakes those who register: whoever told of volumes may have started anew.
+    told: tokio::sync::Notify,
 }
 
 impl Objects {
@@ -100,6 +102,7 @@ impl Objects {
             volumes: RwLock::default(),
             keys: Mutex::default(),
             changed: tokio::sync::Notify::new(),
+            told: tokio::sync::Notify::new(),
         });
         let osd = match config {
             None => None,
@@ -235,7 +238,10 @@ impl Objects {
                     PAUSE
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.known.told.notified() => {}
+            }
         }
     }
 
@@ -368,5 +374,6 @@ impl VoWatcher for Objects {
     fn volumes_changed(&self, volumes: &[VolumeMount]) {
         *self.known.volumes.write().unwrap_or_else(PoisonError::into_inner) = volumes.to_vec();
         self.known.changed.notify_one();
+        self.known.told.notify_waiters();
     }
 }

@@ -73,10 +73,15 @@ impl Links {
                     }
                 }
                 Err(Next::Again(error)) => {
-                    let refused = matches!(error, Error::Refused { .. });
-                    troubles += u32::from(refused);
-                    let hopeless =
-                        if refused { troubles >= TROUBLES_MAX } else { self.is_dead(peer) };
+                    let hopeless = match &error {
+                        // The service itself says that it will pass.
+                        Error::Refused { errno, .. } if *errno == Errno::EAGAIN.0 => false,
+                        Error::Refused { .. } => {
+                            troubles += 1;
+                            troubles >= TROUBLES_MAX
+                        }
+                        _ => self.is_dead(peer),
+                    };
                     if hopeless || !patience.again().await {
                         return Err(error);
                     }
@@ -145,6 +150,10 @@ impl Call<'_> {
                     Repeat::Always => Next::Again(self.refused(error)),
                     Repeat::Never => Next::GiveUp(self.refused(error)),
                 }
+            }
+            // Said before anything was done.
+            CallError::Refused(error) if error.errno == Errno::EAGAIN => {
+                Next::Again(self.refused(error))
             }
             CallError::Refused(error) => Next::GiveUp(self.refused(error)),
             CallError::Closed(_) | CallError::Deadline(_) => {

@@ -1,6 +1,7 @@
 //! The client against the real servers.
 
 use bytes::Bytes;
+use std::sync::atomic::Ordering;
 use xtreemfs_client::{Change, File, Ino, Kind, Member, OpenMode, Volume};
 
 use crate::site::{ALICE, ARTISTS, BOB, MEMBERS, Shape, Site, bytes_under, mrc_peer, osd_peer};
@@ -205,6 +206,29 @@ async fn deleted_content_leaves_the_disks() {
     volume.flush().await.unwrap();
     let left: u64 = (0..2).map(|n| bytes_under(&site.osd_folder(n))).sum();
     assert!(left < 100_000, "{left} bytes stay behind");
+}
+
+/// If it failed, programs would be told that disks are full whenever a core is restarted.
+#[tokio::test]
+async fn a_directory_that_starts_is_waited_for() {
+    let site = Site::start(Shape::default()).await;
+    let volume = site.volume().await;
+    let around = &site.surroundings;
+    let osds = std::mem::take(&mut *around.osds.lock().unwrap());
+    around.starting.store(true, Ordering::SeqCst);
+    let make = |name| volume.create(ALICE, volume.root(), name, 0o644, WRITE, true);
+    let register = async {
+        // Asked again, the client is waiting.
+        while around.asked.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        *around.osds.lock().unwrap() = osds;
+    };
+    let (made, ()) = tokio::join!(make(b"f"), register);
+    made.unwrap();
+    around.osds.lock().unwrap().clear();
+    around.starting.store(false, Ordering::SeqCst);
+    assert_eq!(errno(make(b"g").await), libc::ENOSPC, "no OSD at all is told");
 }
 
 #[tokio::test]

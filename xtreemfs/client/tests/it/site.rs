@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,7 +37,12 @@ const SPACE: u64 = 1 << 40;
 pub struct Surroundings {
     /// Least valid epoch by member; 1 where absent.
     pub epochs: Mutex<HashMap<u32, u64>>,
-    osds: Mutex<Vec<String>>,
+    /// OSDs that registered.
+    pub osds: Mutex<Vec<String>>,
+    /// How often somebody asked for them.
+    pub asked: AtomicU64,
+    /// Whether more of them may register yet.
+    pub starting: AtomicBool,
     key: Mutex<Option<PublicKey>>,
     random: AtomicU64,
 }
@@ -63,10 +68,15 @@ impl Authenticator for Surroundings {
 
 impl OsdChoice for Surroundings {
     fn osds(&self, _: &str, _: &str) -> Vec<OsdStatus> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let osds = self.osds.lock().unwrap();
         let status =
             |id: &String| OsdStatus { id: id.clone(), free_bytes: SPACE, total_bytes: SPACE };
         osds.iter().map(status).collect()
+    }
+
+    fn settled(&self) -> bool {
+        !self.starting.load(Ordering::SeqCst)
     }
 }
 

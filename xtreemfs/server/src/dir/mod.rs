@@ -23,6 +23,9 @@ pub use state::{OSDS_MAX, VOLUMES_MAX};
 
 /// How often services repeat their registration.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// A directory that has run for this long knows who is there: an interval, and what a registration
+/// may take. Shorter than clients wait for a file to be created.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// An OSD or volume not heard of for this long is no longer listed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -40,6 +43,7 @@ pub struct Dir {
     state: Mutex<State>,
     policy: Arc<dyn DirPolicy>,
     clock: Arc<dyn Clock>,
+    since_ms: u64,
 }
 
 impl std::fmt::Debug for Dir {
@@ -51,7 +55,14 @@ impl std::fmt::Debug for Dir {
 impl Dir {
     /// An empty directory.
     pub fn new(policy: Arc<dyn DirPolicy>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), policy, clock })
+        let since_ms = clock.now_ms();
+        Arc::new(Self { state: Mutex::default(), policy, clock, since_ms })
+    }
+
+    /// Whether everybody had the time to register since the start.
+    pub fn is_settled(&self) -> bool {
+        let age_ms = self.clock.now_ms().saturating_sub(self.since_ms);
+        u128::from(age_ms) >= SETTLED_AFTER.as_millis()
     }
 
     /// The handler for one connection from `peer`.

@@ -44,6 +44,10 @@ pub trait OsdChoice: Send + Sync + 'static {
     /// The OSDs that are up and may store objects of this volume. Asked at each creation of a
     /// file: must answer from memory.
     fn osds(&self, volume: &str, vo: &str) -> Vec<OsdStatus>;
+
+    /// Whether each OSD that is up has had the time to say so. Before, no OSD means "try again",
+    /// not "no room".
+    fn settled(&self) -> bool;
 }
 
 /// Knows which peers manage the volumes of a VO.

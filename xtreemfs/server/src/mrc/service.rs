@@ -150,6 +150,10 @@ impl MrcConnection {
         let name = Name::parse(&name)?;
         let record = self.mrc.store.read(|index| find(index, &volume))?;
         let osds = self.mrc.parts.osds.osds(&record.id, &record.vo);
+        if osds.is_empty() && !self.mrc.parts.osds.settled() {
+            let text = format!("OSDs of volume {} are still registering", record.name);
+            return Err(RpcError::errno(Errno::EAGAIN, text));
+        }
         let change = |space: &mut super::Space<'_>| space.create(parent, name, mode, flags, &osds);
         let (volume, opened) = self.mrc.write(&volume, who, change).await?;
         self.mrc.opened(&volume, self.holder(who), opened)

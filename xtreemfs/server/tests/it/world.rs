@@ -93,6 +93,10 @@ impl OsdChoice for Surroundings {
         let osd = |id: &str| OsdStatus { id: id.into(), free_bytes: 1 << 40, total_bytes: 1 << 41 };
         vec![osd("osd-a"), osd("osd-b")]
     }
+
+    fn settled(&self) -> bool {
+        true
+    }
 }
 
 impl VolumePolicy for Surroundings {
