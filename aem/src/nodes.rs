@@ -132,6 +132,8 @@ impl Core {
         if !lock(&self.host).nodes.contains_key(node) {
             return Next::Rest;
         }
+        let gate = self.gate(node);
+        let asking = gate.write().await;
         let has = match self.world.list_envelopes(node).await {
             Ok(has) => has,
             Err(error) => {
@@ -150,6 +152,7 @@ impl Core {
                 Ok(g)
             })
             .await;
+        drop(asking);
         let Ok(g) = greeting else { return Next::Later };
         for envelope in g.end {
             if let Err(error) = self.world.end_envelope(node, EndEnvelope { envelope }).await {
@@ -205,7 +208,7 @@ impl Core {
             envelope.is_some_and(|e| e.node == *node)
         });
         if !theirs {
-            return Ok(EventsAck { stored: 0, unknown: true });
+            return self.ledger.read_stored(|_| EventsAck { stored: 0, unknown: true }).await;
         }
         {
             let mut kept = lock(&self.outputs);

@@ -1,5 +1,9 @@
 //! Small makers for this crate's tests.
 
+mod world;
+
+pub(crate) use world::core;
+
 use crate::state::Job;
 use xos_api::aem::{JobSpec, TaskSpec};
 use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Membership, Millis};
