@@ -6,7 +6,7 @@ use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::unit::Phase;
-use crate::state::{HostRecord, JobRecord, State, runs};
+use crate::state::{HostRecord, JobRecord, JobTable, State, runs};
 use crate::work::{Next, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -254,15 +254,19 @@ impl Core {
     }
 
     /// Counts ends for the pace of a task at a site.
-    pub(crate) fn paced(&self, job: u64, site: &SiteId, units: impl Iterator<Item = u32>) {
+    pub(crate) fn paced(
+        &self,
+        table: &JobTable,
+        job: u64,
+        site: &SiteId,
+        units: impl IntoIterator<Item = u32>,
+    ) {
         let mut by_task: BTreeMap<usize, u32> = BTreeMap::new();
-        self.ledger.read(|s| {
-            if let Some(j) = s.jobs.job(job) {
-                for u in units {
-                    *by_task.entry(j.task_of(u)).or_default() += 1;
-                }
+        if let Some(j) = table.job(job) {
+            for u in units {
+                *by_task.entry(j.task_of(u)).or_default() += 1;
             }
-        });
+        }
         let (now, mut facts) = (self.now(), lock(&self.owner));
         for (task, n) in by_task {
             let key: plan::owner::At = (job, task, site.clone());
@@ -310,10 +314,7 @@ fn unstored(job: u64, error: &Error) -> Next {
 }
 
 /// The units of a job that are cancelled and not ended, by site.
-fn cancelled_at(
-    table: &crate::state::JobTable,
-    job: &crate::state::Job,
-) -> BTreeMap<SiteId, Vec<UnitRun>> {
+fn cancelled_at(table: &JobTable, job: &crate::state::Job) -> BTreeMap<SiteId, Vec<UnitRun>> {
     let mut by_site: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for (i, u) in job.units.iter().enumerate() {
         if let (true, Some(site)) = (u.cancel, u.phase.site()) {

@@ -215,23 +215,11 @@ impl Site {
     }
 
     pub(super) fn reported(&mut self, node: &NodeId, r: &UnitEvents, now: Millis) -> EventsAck {
-        let EnvelopeId { job, serial } = &r.envelope;
-        let stored = |s: &State| {
-            let e = s.hosted.placement(job)?.envelopes.get(serial)?;
-            (e.node == *node).then_some(e.stored)
-        };
-        if stored(&self.state).is_none() {
-            return EventsAck { stored: 0, unknown: true };
+        let news = crate::nodes::news(&self.state.hosted, node, r.clone(), now);
+        if let Some(record) = news.record {
+            self.put(record);
         }
-        let (after, events) = (r.after, r.events.clone());
-        self.put(HostRecord::Happened {
-            job: job.clone(),
-            serial: *serial,
-            after,
-            at: now,
-            events,
-        });
-        EventsAck { stored: stored(&self.state).unwrap(), unknown: false }
+        news.ack
     }
 
     pub(super) fn heard(

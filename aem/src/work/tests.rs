@@ -3,10 +3,9 @@
 use crate::core::{Core, lock};
 use crate::ledger::Txn;
 use crate::ops::Grant;
-use crate::state::host::HostedTask;
-use crate::state::record::{Proof, Who};
+use crate::state::record::Proof;
 use crate::state::{HostRecord, JobRecord};
-use crate::testing;
+use crate::testing::{self, UNIT, n1, opened, sent, took};
 use crate::work::Next;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, poll};
@@ -14,42 +13,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use xos_api::aem::*;
 use xos_api::node::units::{EnvelopeId, EnvelopeStatus, UnitChange, UnitEvent, UnitEvents};
-use xos_base::{JobId, Millis, NodeId};
-
-fn n1() -> NodeId {
-    "n1.rennes".parse().unwrap()
-}
+use xos_base::{JobId, Millis};
 
 /// A job of pisa.
 fn job() -> JobId {
     "7.pisa".parse().unwrap()
-}
-
-const UNIT: UnitRun = UnitRun { first: 0, count: 1 };
-
-fn took(job: &JobId) -> HostRecord {
-    let spec = testing::spec(&[("main", "0-3", &[])]);
-    let (vo, member, mandate) = (spec.vo.clone(), testing::alice(), "m".into());
-    let task = HostedTask { spec: Arc::new(spec.tasks[0].clone()), first: 0, want_output: false };
-    HostRecord::Took {
-        job: job.clone(),
-        at: Millis(1000),
-        who: Some(Box::new(Who { vo, member, mandate })),
-        task: 0,
-        what: Some(Box::new(task)),
-        units: vec![UnitRun { first: 0, count: 4 }],
-        attempt: 0,
-    }
-}
-
-fn opened(job: &JobId) -> HostRecord {
-    let (job, boot) = (job.clone(), "1".into());
-    let (slots, cpu_milli, memory_bytes) = (4, 1000, 1 << 20);
-    HostRecord::Opened { job, serial: 1, node: n1(), boot, slots, cpu_milli, memory_bytes }
-}
-
-fn sent(job: &JobId) -> HostRecord {
-    HostRecord::Sent { job: job.clone(), serial: 1, units: vec![UNIT] }
 }
 
 fn started(job: &JobId) -> UnitEvents {
@@ -60,7 +28,8 @@ fn started(job: &JobId) -> UnitEvents {
 
 fn happened(job: &JobId) -> HostRecord {
     let (after, events) = (0, started(job).events);
-    HostRecord::Happened { job: job.clone(), serial: 1, after, at: Millis(6), events }
+    let (serial, at, skipped) = (1, Millis(6), 0);
+    HostRecord::Happened { job: job.clone(), serial, after, at, events, skipped }
 }
 
 fn submitted() -> JobRecord {
