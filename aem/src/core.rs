@@ -13,7 +13,7 @@ use crate::work::{Bench, Work};
 use crate::world::World;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xos_api::cda::IssuedTicket;
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) silent_sites: Mutex<HashMap<SiteId, Millis>>,
     pub(crate) followed: Followed,
     pub(crate) tickets: Mutex<HashMap<TicketKey, IssuedTicket>>,
+    /// Held for reading while units are sent to a node, for writing while it is asked what it has.
+    gates: Mutex<HashMap<NodeId, Arc<RwLock<()>>>>,
     /// Offers that may have arrived although no answer came, by job and site, until when.
     pub(crate) doubts: Mutex<HashMap<(u64, SiteId), Millis>>,
     pub(crate) outputs: Mutex<Outputs>,
@@ -86,6 +88,7 @@ impl Core {
             silent_sites: Mutex::default(),
             followed: Mutex::default(),
             tickets: Mutex::default(),
+            gates: Mutex::default(),
             doubts: Mutex::default(),
             outputs: Mutex::default(),
             watchers: Watchers::default(),
@@ -96,31 +99,32 @@ impl Core {
         }
     }
 
+    /// Keeps orders to a node and questions about what it has apart: a list without an envelope
+    /// must mean that nobody is making it.
+    pub(crate) fn gate(&self, node: &NodeId) -> Arc<RwLock<()>> {
+        lock(&self.gates).entry(node.clone()).or_default().clone()
+    }
+
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
     }
 
-    /// Applies a change and waits until it is on the disk; then tells watchers and starts what is
-    /// due. Goes on to its end even when the caller is gone.
+    /// Applies a change and waits until it, and all that it was decided from, is on the disk; then
+    /// tells watchers and starts what is due. Goes on to its end even when the caller is gone.
     pub(crate) async fn commit<T: Send + 'static>(
         self: &Arc<Self>,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let (value, append, due) = self.ledger.transact(f).inspect_err(|_| self.mend())?;
-        let Some(append) = append else { return Ok(value) };
+        let (value, queued, due) = self.ledger.transact(f).inspect_err(|_| self.mend())?;
+        if queued.is_empty() {
+            self.ledger.stored(queued).await?;
+            return Ok(value);
+        }
         let core = Arc::clone(self);
         let stored = self.tasks.spawn(async move {
-            match append.await {
-                Ok(_) => {
-                    core.told(due);
-                    Ok(())
-                }
-                Err(e) => {
-                    let e = core.ledger.failed(&e);
-                    core.mend();
-                    Err(e)
-                }
-            }
+            core.ledger.stored(queued).await.inspect_err(|_| core.mend())?;
+            core.told(due);
+            Ok::<(), Error>(())
         });
         stored
             .await

@@ -3,13 +3,16 @@
 use crate::core::{Core, lock};
 use crate::nodes::trim;
 use crate::plan::owner::Reach;
-use crate::state::JobRecord;
+use crate::state::unit::{Phase, Unit};
+use crate::state::{JobRecord, JobTable};
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{AckHosted, HostEvents, HostItem, HostedEvent, HostedRun, Pool, SiteCapacity};
-use xos_base::{Error, JobId, Kind, Millis, SiteId};
+use xos_api::aem::{
+    AckHosted, HostEvents, HostItem, HostedEvent, HostedRun, InlineOutput, Pool, SiteCapacity,
+};
+use xos_base::{Error, JobId, Kind, Millis, SiteId, UnitId};
 
 /// The first wait before a stream is opened again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -93,7 +96,7 @@ impl Core {
                 match item? {
                     HostItem::Capacity { capacity } => self.heard(site, capacity),
                     HostItem::Units { seq, job, attempt, events } => {
-                        reports.push((seq, job, attempt, events));
+                        reports.push(HostReport { seq, job, attempt, events });
                     }
                 }
             }
@@ -122,55 +125,57 @@ impl Core {
         self.wake.notify_one();
     }
 
-    /// Takes in reports in order; what was seen before is left out, a gap ends the stream.
-    async fn take_in(
+    /// Takes in reports in order; what was seen before is left out, a gap ends the stream. Of a
+    /// report counts what is of units that the site holds: the rest is as if it never came.
+    pub(crate) async fn take_in(
         self: &Arc<Self>,
         site: &SiteId,
-        reports: Vec<(u64, JobId, u16, Vec<HostedEvent>)>,
+        reports: Vec<HostReport>,
     ) -> Result<u64, Error> {
         let now = self.now();
-        let mut records = Vec::new();
-        let mut last = self.ledger.read(|s| s.jobs.seen(site));
-        for (seq, job, attempt, events) in reports {
-            if seq <= last {
-                continue;
-            }
-            if seq != last + 1 || job.site != self.site {
-                return Err(Error::new(
-                    Kind::Internal,
-                    format!("{site} sent report {seq} of job {job} after report {last}"),
-                ));
-            }
-            last = seq;
-            let events: Vec<HostedEvent> =
-                events.into_iter().map(|e| self.tidy_hosted(e, &job, now)).collect();
-            let ended = events.iter().filter(|e| matches!(e.what, HostedRun::Ended { .. }));
-            self.paced(job.number, site, ended.map(|e| e.unit));
-            let (site, job, at) = (site.clone(), job.number, now);
-            records.push(JobRecord::Happened { site, seq, job, attempt, at, events });
-        }
         self.commit(|txn| {
-            for r in records {
-                txn.put(r);
+            let mut last = txn.state().jobs.seen(site);
+            let mut fresh = Vec::new();
+            for r in reports {
+                if r.seq <= last {
+                    continue;
+                }
+                if r.seq != last + 1 || r.job.site != self.site {
+                    let text = format!(
+                        "{site} sent report {} of job {} after report {last}",
+                        r.seq, r.job
+                    );
+                    return Err(Error::new(Kind::Internal, text));
+                }
+                last = r.seq;
+                fresh.push(r);
+            }
+            // Of reports without anything that counts only the last number is kept.
+            let mut quiet = None;
+            for r in fresh {
+                let (seq, job, attempt, at) = (r.seq, r.job.number, r.attempt, now);
+                let (events, outputs) = matched(&txn.state().jobs, site, r, now);
+                let ended = events.iter().filter(|e| matches!(e.what, HostedRun::Ended { .. }));
+                self.paced(&txn.state().jobs, job, site, ended.map(|e| e.unit));
+                for (unit, output) in outputs {
+                    lock(&self.outputs).put(unit, output);
+                }
+                let (site, none) = (site.clone(), events.is_empty());
+                let record = JobRecord::Happened { site, seq, job, attempt, at, events };
+                if none {
+                    quiet = Some(record);
+                } else {
+                    quiet = None;
+                    txn.put(record);
+                }
+            }
+            if let Some(record) = quiet {
+                txn.put(record);
             }
             self.place(txn, Reach::Quick);
-            Ok(())
+            Ok(last)
         })
-        .await?;
-        Ok(last)
-    }
-
-    fn tidy_hosted(&self, mut e: HostedEvent, job: &JobId, now: Millis) -> HostedEvent {
-        if e.at > now.plus(SKEW) {
-            e.at = now;
-        }
-        if let HostedRun::Ended { how, output, .. } = &mut e.what {
-            trim(how);
-            if let Some(output) = output.take() {
-                lock(&self.outputs).put(job.unit(e.unit), output);
-            }
-        }
-        e
+        .await
     }
 
     /// Units at sites that are silent for too long are lost.
@@ -232,3 +237,54 @@ impl Core {
         }
     }
 }
+
+/// A host's word on units of one job.
+pub(crate) struct HostReport {
+    pub(crate) seq: u64,
+    pub(crate) job: JobId,
+    pub(crate) attempt: u16,
+    pub(crate) events: Vec<HostedEvent>,
+}
+
+/// What of a report is of units that the site holds under that attempt, with times and texts as
+/// they may be stored, and the output that somebody waits for.
+fn matched(
+    jobs: &JobTable,
+    site: &SiteId,
+    report: HostReport,
+    now: Millis,
+) -> (Vec<HostedEvent>, Vec<(UnitId, InlineOutput)>) {
+    let mut outputs = Vec::new();
+    let mut events = Vec::new();
+    let (Some(job), Some(number)) = (jobs.job(report.job.number), jobs.site_number(site)) else {
+        return (events, outputs);
+    };
+    let (mut started, mut ended) = (HashSet::new(), HashSet::new());
+    for mut e in report.events {
+        let held = |u: &&Unit| u.attempt == report.attempt && u.phase.site() == Some(number);
+        let Some(unit) = job.units.get(e.unit as usize).filter(held) else { continue };
+        if e.at > now.plus(SKEW) {
+            e.at = now;
+        }
+        let new = !ended.contains(&e.unit)
+            && match &mut e.what {
+                HostedRun::Started { .. } => {
+                    !matches!(unit.phase, Phase::Running { .. }) && started.insert(e.unit)
+                }
+                HostedRun::Ended { how, output, .. } => {
+                    trim(how);
+                    let wanted = job.watched && job.units.len() == 1;
+                    let output = output.take().filter(|_| wanted);
+                    outputs.extend(output.map(|o| (report.job.unit(e.unit), o)));
+                    ended.insert(e.unit)
+                }
+            };
+        if new {
+            events.push(e);
+        }
+    }
+    (events, outputs)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::owner::{cut, may_pass};
 use crate::plan::owner::Reach;
 use crate::state::host::{HostedTask, Stage};
 use crate::state::record::Decision;
-use crate::state::{HostRecord, runs};
+use crate::state::{HostRecord, State, runs};
 use crate::work::Next;
 use std::sync::Arc;
 use xos_api::cda::{IssueTicket, IssuedTicket};
@@ -20,59 +20,66 @@ pub(crate) const REASON_MAX: usize = 512;
 
 /// What is to be sent to one envelope.
 struct Batch {
-    node: NodeId,
-    vo: VoId,
-    mandate: String,
-    member: Arc<Membership>,
     room: Room,
     task: HostedTask,
     units: Vec<UnitOrder>,
 }
 
-impl Core {
-    fn next_batch(&self, job: &JobId, serial: u32) -> Option<Batch> {
-        self.ledger.read(|s| {
-            let p = s.hosted.placement(job)?;
-            let e = p.envelopes.get(&serial)?;
-            let first = e.unconfirmed.first()?;
-            let h = p.units.get(first)?;
-            let task = p.tasks.get(&h.task)?.clone();
-            let like = |u: &&u32| {
-                p.units.get(u).is_some_and(|x| x.task == h.task && x.attempt == h.attempt)
-            };
-            let order = |u: &u32| {
-                let index = task.spec.array.index(u.checked_sub(task.first)?)?;
-                Some(UnitOrder { unit: *u, index, attempt: h.attempt })
-            };
-            let units = e.unconfirmed.iter().filter(like).filter_map(order);
-            Some(Batch {
-                node: e.node.clone(),
-                vo: p.vo.clone(),
-                mandate: p.mandate.to_string(),
-                member: p.member.clone(),
-                room: Room {
-                    slots: e.slots,
-                    cpu_milli: e.cpu_milli.saturating_mul(e.slots),
-                    memory_bytes: e.memory_bytes.saturating_mul(e.slots.into()),
-                },
-                units: units.take(BATCH_MAX).collect(),
-                task,
-            })
-        })
-    }
+fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
+    let p = s.hosted.placement(job)?;
+    let e = p.envelopes.get(&serial)?;
+    let first = e.unconfirmed.first()?;
+    let h = p.units.get(first)?;
+    let task = p.tasks.get(&h.task)?.clone();
+    let like =
+        |u: &&u32| p.units.get(u).is_some_and(|x| x.task == h.task && x.attempt == h.attempt);
+    let order = |u: &u32| {
+        let index = task.spec.array.index(u.checked_sub(task.first)?)?;
+        Some(UnitOrder { unit: *u, index, attempt: h.attempt })
+    };
+    let units = e.unconfirmed.iter().filter(like).filter_map(order);
+    Some(Batch {
+        room: Room {
+            slots: e.slots,
+            cpu_milli: e.cpu_milli.saturating_mul(e.slots),
+            memory_bytes: e.memory_bytes.saturating_mul(e.slots.into()),
+        },
+        units: units.take(BATCH_MAX).collect(),
+        task,
+    })
+}
 
+impl Core {
     pub(crate) async fn do_send(self: &Arc<Self>, job: &JobId, serial: u32) -> Next {
-        while let Some(b) = self.next_batch(job, serial) {
-            if !self.is_ready(&b.node) {
+        let recipient = self.ledger.read(|s| {
+            let p = s.hosted.placement(job)?;
+            let node = p.envelopes.get(&serial)?.node.clone();
+            Some((node, p.vo.clone(), p.member.clone(), p.mandate.to_string()))
+        });
+        let Some((node, vo, member, mandate)) = recipient else { return Next::Rest };
+        loop {
+            if !self.is_ready(&node) {
                 // Sent when the node is back.
                 return Next::Rest;
             }
+            let ticket = self.ticket_for(&vo, &member, &node, &mandate).await;
+            let gate = self.gate(&node);
+            let _sending = gate.read().await;
+            let batch = self.ledger.read_stored(|s| next_batch(s, job, serial)).await;
+            let b = match batch {
+                Ok(Some(b)) if self.is_ready(&node) => b,
+                Ok(_) => return Next::Rest,
+                Err(error) => {
+                    tracing::info!(%error, %job, %node, "an order is not stored yet");
+                    return Next::Later;
+                }
+            };
             let units = runs::pack(b.units.iter().map(|u| u.unit));
-            let sent = match self.ticket_for(&b.vo, &b.member, &b.node, &b.mandate).await {
+            let sent = match ticket {
                 Ok(ticket) => {
                     let request = StartUnits {
                         envelope: EnvelopeId { job: job.clone(), serial },
-                        vo: b.vo.clone(),
+                        vo: vo.clone(),
                         site: self.site.clone(),
                         ticket: ticket.ticket,
                         room: b.room,
@@ -80,18 +87,18 @@ impl Core {
                         units: b.units,
                         want_output: b.task.want_output,
                     };
-                    self.world.start_units(&b.node, request).await.map(|_| ())
+                    self.world.start_units(&node, request).await.map(|_| ())
                 }
                 Err(e) => Err(e),
             };
             let record = match sent {
                 Ok(()) => HostRecord::Held { job: job.clone(), serial, units },
                 Err(e) if may_pass(e.kind) => {
-                    tracing::info!(error = %e, %job, node = %b.node, "units wait for their node");
+                    tracing::info!(error = %e, %job, %node, "units wait for their node");
                     return Next::Later;
                 }
                 Err(e) => {
-                    tracing::warn!(error = %e, %job, node = %b.node, "units cannot be started");
+                    tracing::warn!(error = %e, %job, %node, "units cannot be started");
                     let reason = cut(&e.to_string(), REASON_MAX);
                     let what = Decision::NotStarted { reason };
                     HostRecord::Decided { job: job.clone(), at: self.now(), units, what }
@@ -108,7 +115,6 @@ impl Core {
                 return Next::Later;
             }
         }
-        Next::Rest
     }
 
     fn is_ready(&self, node: &NodeId) -> bool {
@@ -144,8 +150,8 @@ impl Core {
     /// Renews tickets of work that goes on.
     pub(crate) async fn renew_tickets(self: &Arc<Self>) {
         let now = self.now();
-        let busy: Vec<(VoId, Arc<Membership>, NodeId, String)> = self.ledger.read(|s| {
-            let mut list = Vec::new();
+        let busy = self.ledger.read_stored(|s| {
+            let mut list: Vec<(VoId, Arc<Membership>, NodeId, String)> = Vec::new();
             for p in s.hosted.active() {
                 for e in p.envelopes.values().filter(|e| !e.open.is_empty()) {
                     let mandate = p.mandate.to_string();
@@ -154,6 +160,10 @@ impl Core {
             }
             list
         });
+        let busy = match busy.await {
+            Ok(busy) => busy,
+            Err(error) => return tracing::info!(%error, "tickets are renewed later"),
+        };
         let mut seen = std::collections::HashSet::new();
         for (vo, member, node, mandate) in busy {
             let key = TicketKey { member: member.clone(), node: node.clone() };
@@ -174,7 +184,7 @@ impl Core {
 
     /// Kills what is cancelled, ends envelopes that are forgotten.
     pub(crate) async fn do_tend(self: &Arc<Self>, job: &JobId) -> Next {
-        let (kill, end) = self.ledger.read(|s| {
+        let due = self.ledger.read_stored(|s| {
             let Some(p) = s.hosted.placement(job) else { return (Vec::new(), Vec::new()) };
             let mut kill: std::collections::BTreeMap<u32, Vec<u32>> = Default::default();
             for (unit, h) in &p.units {
@@ -189,7 +199,13 @@ impl Core {
             let end = p.envelopes.iter().filter(|(_, e)| p.forgotten && e.open.is_empty());
             (kill, end.map(|(serial, e)| (*serial, e.node.clone())).collect::<Vec<_>>())
         });
-        let kill: Vec<(u32, NodeId, Vec<u32>)> = kill;
+        let (kill, end): (Vec<(u32, NodeId, Vec<u32>)>, _) = match due.await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::info!(%error, %job, "the end of units is not stored yet");
+                return Next::Later;
+            }
+        };
         // Until each is reported ended: a node that gets the units after the order to kill them
         // knows nothing of that order.
         let mut next = if kill.is_empty() { Next::Rest } else { Next::Later };

@@ -1,9 +1,15 @@
 //! State and journal together: a change is applied, journalled, and only then told to anybody.
+//!
+//! The state in memory runs ahead of the disk: a record is applied when it is queued, so that the
+//! next decision builds on it. What leaves this core (an order, an answer, a report) therefore
+//! waits until everything that it was read from is stored: [`Ledger::read_stored`] for what reads,
+//! [`Ledger::stored`] for what changes. When nothing is queued this costs nothing.
 
 use crate::state::{Record, State, Touched};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 use xos_base::{Error, JobId, SiteId};
 use xos_store::journal::{Append, Journal, JournalError, Options, Seq};
 
@@ -91,11 +97,41 @@ struct Inner {
     snapshotting: bool,
 }
 
+/// A place in the journal, of one loading of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    /// Grows when the journal fails and when the state is loaded anew: what was in memory before
+    /// may never be stored.
+    era: u64,
+    /// The place of a record.
+    place: u64,
+}
+
+/// A change that was applied; [`Ledger::stored`] waits for it.
+#[must_use = "a change is only certain once it is stored"]
+pub struct Queued {
+    /// None when the change had no records: what it was decided from still has to be stored.
+    append: Option<Append>,
+    mark: Mark,
+}
+
+impl Queued {
+    /// Whether nothing was changed.
+    pub fn is_empty(&self) -> bool {
+        self.append.is_none()
+    }
+}
+
 /// The journalled state.
 pub struct Ledger {
     site: SiteId,
     dir: PathBuf,
     inner: Mutex<Inner>,
+    /// The last record that is certainly on the disk. Its era changes under the lock of `inner`.
+    durable: watch::Sender<Mark>,
+    /// Taken for writing by tests: nothing is known to be stored as long as they hold it.
+    #[cfg(test)]
+    pub(crate) disk: tokio::sync::RwLock<()>,
 }
 
 impl Ledger {
@@ -105,16 +141,42 @@ impl Ledger {
     /// Why the journal cannot be used.
     pub fn open(site: SiteId, dir: &Path) -> Result<Ledger, Error> {
         let inner = load(&site, dir)?;
-        Ok(Ledger { site, dir: dir.to_owned(), inner: Mutex::new(inner) })
+        let durable = watch::Sender::new(Mark { era: 0, place: inner.last });
+        Ok(Ledger {
+            site,
+            dir: dir.to_owned(),
+            inner: Mutex::new(inner),
+            durable,
+            #[cfg(test)]
+            disk: tokio::sync::RwLock::new(()),
+        })
     }
 
-    /// Looks at the state.
+    /// Looks at the state, of which the newest may not be stored yet: for what stays inside this
+    /// core. What leaves it is read with [`Ledger::read_stored`].
     pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
         f(&self.lock().state)
     }
 
+    /// Looks at the state, and waits until everything that was seen is stored.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when it will not be stored, or nobody knows: nothing may
+    /// follow from what was seen.
+    pub async fn read_stored<T>(&self, f: impl FnOnce(&State) -> T) -> Result<T, Error> {
+        let (value, mark) = {
+            let inner = self.lock();
+            if inner.journal.is_none() {
+                return Err(out_of_order());
+            }
+            (f(&inner.state), self.mark(&inner))
+        };
+        self.reach(mark).await?;
+        Ok(value)
+    }
+
     /// Decides and applies a change, and queues it for the journal. Nothing of it may be told or
-    /// done before the [`Append`] has resolved well; when it fails, [`Ledger::reload`] brings back
+    /// done before [`Ledger::stored`] has said so; when that fails, [`Ledger::reload`] brings back
     /// what the journal holds.
     ///
     /// # Errors
@@ -122,7 +184,7 @@ impl Ledger {
     pub fn transact<T>(
         &self,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
-    ) -> Result<(T, Option<Append>, Due), Error> {
+    ) -> Result<(T, Queued, Due), Error> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(journal) = inner.journal.clone() else { return Err(out_of_order()) };
@@ -131,18 +193,20 @@ impl Ledger {
         let result = f(&mut txn);
         let Txn { records, due, fault, .. } = txn;
         if records.is_empty() && fault.is_none() {
-            return result.map(|value| (value, None, due));
+            let mark = self.mark(inner);
+            return result.map(|value| (value, Queued { append: None, mark }, due));
         }
         match (result, fault) {
             (Ok(value), None) => {
                 inner.last += records.len() as u64;
                 inner.since_snapshot += records.iter().map(Vec::len).sum::<usize>();
                 let records = records.into_iter().map(Into::into).collect();
-                Ok((value, Some(journal.append_batch(records)), due))
+                let append = Some(journal.append_batch(records));
+                Ok((value, Queued { append, mark: self.mark(inner) }, due))
             }
             (result, fault) => {
                 // The state has changes that the journal will not hold.
-                inner.journal = None;
+                self.halt(inner);
                 Err(result.err().or(fault).unwrap_or_else(out_of_order))
             }
         }
@@ -153,9 +217,64 @@ impl Ledger {
         self.lock().journal.is_none()
     }
 
+    /// Waits until a change, and all that it was decided from, is on the disk.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when it is not, or nobody knows; then the state has to be
+    /// loaded anew.
+    pub async fn stored(&self, queued: Queued) -> Result<(), Error> {
+        let Queued { append: Some(append), mark } = queued else {
+            return self.reach(queued.mark).await;
+        };
+        #[cfg(test)]
+        let _disk = self.disk.read().await;
+        match append.await {
+            Ok(place) if place.0 == mark.place => {
+                self.durable.send_if_modified(|d| {
+                    let further = d.era == mark.era && d.place < mark.place;
+                    if further {
+                        d.place = mark.place;
+                    }
+                    further
+                });
+                Ok(())
+            }
+            // Another place than expected: what was queued before it was not stored.
+            Ok(_) => {
+                let cause = "a change before it was lost".to_owned();
+                Err(self.failed(mark, &JournalError::Unknown { cause }))
+            }
+            Err(e) => Err(self.failed(mark, &e)),
+        }
+    }
+
+    fn mark(&self, inner: &Inner) -> Mark {
+        Mark { era: self.durable.borrow().era, place: inner.last }
+    }
+
+    async fn reach(&self, mark: Mark) -> Result<(), Error> {
+        let there = |d: &Mark| d.era != mark.era || d.place >= mark.place;
+        let mut durable = self.durable.subscribe();
+        let era = durable.wait_for(there).await.map_err(|_| out_of_order())?.era;
+        if era == mark.era { Ok(()) } else { Err(out_of_order()) }
+    }
+
+    /// The state in memory is not what the journal holds.
+    fn halt(&self, inner: &mut Inner) -> Option<Arc<Journal>> {
+        self.durable.send_modify(|d| d.era += 1);
+        inner.journal.take()
+    }
+
     /// An append failed: what was applied is not in the journal, or nobody knows.
-    pub fn failed(&self, error: &JournalError) -> Error {
-        self.lock().journal = None;
+    fn failed(&self, mark: Mark, error: &JournalError) -> Error {
+        let old = {
+            let mut inner = self.lock();
+            // A state that was loaded since then has nothing to do with it.
+            let same = self.durable.borrow().era == mark.era;
+            if same { self.halt(&mut inner) } else { None }
+        };
+        // Outside of the lock: the journal is closed when all that is queued has its answer.
+        drop(old);
         match error {
             JournalError::Full { .. } | JournalError::Busy => {
                 Error::unavailable("the job was not stored: this core's disk is full or too slow")
@@ -170,8 +289,10 @@ impl Ledger {
     /// # Errors
     /// Why it cannot be used (still).
     pub fn reload(&self) -> Result<(), Error> {
-        let inner = load(&self.site, &self.dir)?;
-        *self.lock() = inner;
+        let new = load(&self.site, &self.dir)?;
+        let mut inner = self.lock();
+        self.durable.send_modify(|d| *d = Mark { era: d.era + 1, place: new.last });
+        *inner = new;
         Ok(())
     }
 
@@ -180,7 +301,7 @@ impl Ledger {
     /// # Errors
     /// Why it failed; the journal stays as it was.
     pub async fn snapshot_if_due(&self) -> Result<(), Error> {
-        let (state, journal, upto) = {
+        let (state, journal, mark) = {
             let mut inner = self.lock();
             let due = inner.since_snapshot >= SNAPSHOT_AFTER_BYTES
                 && inner.since_snapshot >= inner.snapshot_bytes * SNAPSHOT_AFTER_FACTOR;
@@ -189,9 +310,14 @@ impl Ledger {
             }
             let Some(journal) = inner.journal.clone() else { return Ok(()) };
             inner.snapshotting = true;
-            (inner.state.clone(), journal, Seq(inner.last))
+            let mark = self.mark(&inner);
+            (inner.state.clone(), journal, mark)
         };
-        let made = store(state, &journal, upto).await;
+        // A record that failed must not come back by way of a snapshot.
+        let made = match self.reach(mark).await {
+            Ok(()) => store(state, &journal, Seq(mark.place)).await,
+            Err(e) => Err(e),
+        };
         let mut inner = self.lock();
         inner.snapshotting = false;
         inner.since_snapshot = 0;
@@ -254,69 +380,4 @@ impl From<crate::state::HostRecord> for Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::JobRecord;
-    use crate::testing;
-    use xos_base::Millis;
-
-    fn submitted(job: u64) -> JobRecord {
-        JobRecord::Submitted {
-            job,
-            at: Millis(5),
-            spec: Box::new(testing::spec(&[("main", "0-3", &[])])),
-            member: Box::new(testing::alice()),
-            proof: None,
-            watched: false,
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_appended_is_there_after_opening_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let site: SiteId = "rennes".parse().unwrap();
-        let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
-        for n in 1..=3 {
-            let (_, append, due) = ledger
-                .transact(|t| {
-                    t.put(submitted(n));
-                    Ok(())
-                })
-                .unwrap();
-            assert_eq!(due.mandates, BTreeSet::from([n]));
-            append.unwrap().await.unwrap();
-        }
-        let before = ledger.read(State::clone);
-        drop(ledger);
-        let ledger = Ledger::open(site, dir.path()).unwrap();
-        assert_eq!(ledger.read(State::clone), before);
-        assert_eq!(before.jobs.next(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_snapshot_holds_the_whole_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let site: SiteId = "rennes".parse().unwrap();
-        let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
-        let (_, append, _) = ledger
-            .transact(|t| {
-                t.put(submitted(1));
-                Ok(())
-            })
-            .unwrap();
-        append.unwrap().await.unwrap();
-        ledger.lock().since_snapshot = SNAPSHOT_AFTER_BYTES;
-        ledger.snapshot_if_due().await.unwrap();
-        assert!(ledger.lock().snapshot_bytes > 0);
-        let (_, append, _) = ledger
-            .transact(|t| {
-                t.put(submitted(2));
-                Ok(())
-            })
-            .unwrap();
-        append.unwrap().await.unwrap();
-        let before = ledger.read(State::clone);
-        drop(ledger);
-        assert_eq!(Ledger::open(site, dir.path()).unwrap().read(State::clone), before);
-    }
-}
+mod tests;

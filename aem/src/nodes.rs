@@ -12,12 +12,12 @@ use crate::work::{Next, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::UnitEnd;
+use xos_api::aem::{InlineOutput, UnitEnd};
 use xos_api::node::Hello;
 use xos_api::node::units::{
-    EndEnvelope, EnvelopeId, Envelopes, EventsAck, KillUnits, UnitChange, UnitEvent, UnitEvents,
+    EndEnvelope, EnvelopeId, Envelopes, EventsAck, KillUnits, UnitChange, UnitEvents,
 };
-use xos_base::{Error, JobId, Millis, NodeId};
+use xos_base::{Error, JobId, Millis, NodeId, UnitId};
 
 /// How far a node's clock may be ahead; later times are brought back to now.
 const SKEW: Duration = Duration::from_secs(60);
@@ -132,6 +132,8 @@ impl Core {
         if !lock(&self.host).nodes.contains_key(node) {
             return Next::Rest;
         }
+        let gate = self.gate(node);
+        let asking = gate.write().await;
         let has = match self.world.list_envelopes(node).await {
             Ok(has) => has,
             Err(error) => {
@@ -150,6 +152,7 @@ impl Core {
                 Ok(g)
             })
             .await;
+        drop(asking);
         let Ok(g) = greeting else { return Next::Later };
         for envelope in g.end {
             if let Err(error) = self.world.end_envelope(node, EndEnvelope { envelope }).await {
@@ -186,52 +189,27 @@ impl Core {
         node: &NodeId,
         report: UnitEvents,
     ) -> Result<EventsAck, Error> {
-        let EnvelopeId { job, serial } = report.envelope.clone();
-        let now = self.now();
-        let mut outputs = Vec::new();
-        let events: Vec<UnitEvent> =
-            report.events.into_iter().map(|e| tidy(e, &job, now, &mut outputs)).collect();
-        let ended: Vec<u32> = events
-            .iter()
-            .filter(|e| matches!(e.what, UnitChange::Ended { .. }))
-            .map(|e| e.unit)
-            .collect();
-        let stored = |txn: &crate::ledger::Txn<'_>| {
-            let p = txn.state().hosted.placement(&job)?;
-            p.envelopes.get(&serial).filter(|e| e.node == *node).map(|e| e.stored)
-        };
-        let theirs = self.ledger.read(|s| {
-            let envelope = s.hosted.placement(&job).and_then(|p| p.envelopes.get(&serial));
-            envelope.is_some_and(|e| e.node == *node)
-        });
-        if !theirs {
-            return Ok(EventsAck { stored: 0, unknown: true });
-        }
-        {
-            let mut kept = lock(&self.outputs);
-            for (unit, output) in outputs {
-                kept.put(unit, output);
-            }
-        }
-        if !ended.is_empty() {
-            let key = (job.clone(), serial);
-            lock(&self.host).pace.ended(key, ended.len() as u32, now);
-            if job.site == self.site {
-                self.paced(job.number, &self.site, ended.iter().copied());
-            }
-        }
-        let after = report.after;
+        let (node, now) = (node.clone(), self.now());
         self.commit(|txn| {
-            let Some(before) = stored(txn) else {
-                return Ok(EventsAck { stored: 0, unknown: true });
-            };
-            let news = after <= before && before - after < events.len() as u64;
-            if news {
-                let (job, at) = (job.clone(), now);
-                txn.put(HostRecord::Happened { job, serial, after, at, events });
+            let news = news(&txn.state().hosted, &node, report, now);
+            if let Some((job, serial)) = news.ended_in {
+                let n = news.ended.len() as u32;
+                lock(&self.host).pace.ended((job.clone(), serial), n, now);
+                if job.site == self.site {
+                    self.paced(&txn.state().jobs, job.number, &self.site, news.ended);
+                }
+            }
+            {
+                let mut kept = lock(&self.outputs);
+                for (unit, output) in news.outputs {
+                    kept.put(unit, output);
+                }
+            }
+            if let Some(record) = news.record {
+                txn.put(record);
                 self.place(txn, Reach::Quick);
             }
-            Ok(EventsAck { stored: stored(txn).unwrap_or(before), unknown: false })
+            Ok(news.ack)
         })
         .await
     }
@@ -310,24 +288,71 @@ impl Core {
     }
 }
 
-/// A node's event as it may be stored: times not from the future, texts of bounded length, output
-/// taken out.
-fn tidy(
-    mut e: UnitEvent,
-    job: &JobId,
-    now: Millis,
-    outputs: &mut Vec<(xos_base::UnitId, xos_api::aem::InlineOutput)>,
-) -> UnitEvent {
-    if e.at > now.plus(SKEW) {
-        e.at = now;
-    }
-    if let UnitChange::Ended { how, output, .. } = &mut e.what {
-        trim(how);
-        if let Some(output) = output.take() {
-            outputs.push((job.unit(e.unit), output));
+/// What follows from a node's report.
+pub(crate) struct News {
+    /// The answer.
+    pub(crate) ack: EventsAck,
+    /// What is recorded.
+    pub(crate) record: Option<HostRecord>,
+    /// Output that somebody waits for.
+    outputs: Vec<(UnitId, InlineOutput)>,
+    /// Units that ended, and the envelope.
+    ended: Vec<u32>,
+    ended_in: Option<(JobId, u32)>,
+}
+
+/// Matches a node's report with what the node has: only what is new, and of units that are in that
+/// envelope now. The rest is counted, since the node numbers its events, and otherwise left out.
+pub(crate) fn news(table: &HostTable, node: &NodeId, report: UnitEvents, now: Millis) -> News {
+    let EnvelopeId { job, serial } = report.envelope;
+    let ack = |stored, unknown| EventsAck { stored, unknown };
+    let nothing =
+        |ack| News { ack, record: None, outputs: Vec::new(), ended: Vec::new(), ended_in: None };
+    let ours = table.placement(&job).and_then(|p| Some((p, p.envelopes.get(&serial)?)));
+    let Some((p, e)) = ours.filter(|(_, e)| e.node == *node) else {
+        return nothing(ack(0, true));
+    };
+    let known = e.stored.checked_sub(report.after).and_then(|n| usize::try_from(n).ok());
+    let Some(known) = known.filter(|n| *n < report.events.len()) else {
+        return nothing(ack(e.stored, false));
+    };
+    let new = report.events.len() - known;
+    let mut stages: BTreeMap<u32, Stage> = BTreeMap::new();
+    let mut news = nothing(ack(e.stored + new as u64, false));
+    let mut events = Vec::new();
+    for mut event in report.events.into_iter().skip(known) {
+        let Some(h) = p.units.get(&event.unit).filter(|h| h.attempt == event.attempt) else {
+            continue;
+        };
+        let stage = stages.get(&event.unit).copied().unwrap_or(h.stage);
+        if event.at > now.plus(SKEW) {
+            event.at = now;
         }
+        let after = match (stage, &mut event.what) {
+            (Stage::Sent { serial: s }, UnitChange::Started) if s == serial => {
+                Stage::Running { serial, since: event.at }
+            }
+            (
+                Stage::Sent { serial: s } | Stage::Running { serial: s, .. },
+                UnitChange::Ended { how, output, .. },
+            ) if s == serial => {
+                trim(how);
+                let wanted = p.tasks.get(&h.task).is_some_and(|t| t.want_output);
+                news.outputs
+                    .extend(output.take().filter(|_| wanted).map(|o| (job.unit(event.unit), o)));
+                news.ended.push(event.unit);
+                Stage::Ended { serial }
+            }
+            _ => continue,
+        };
+        stages.insert(event.unit, after);
+        events.push(event);
     }
-    e
+    news.ended_in = (!news.ended.is_empty()).then(|| (job.clone(), serial));
+    let skipped = (new - events.len()) as u32;
+    let after = e.stored;
+    news.record = Some(HostRecord::Happened { job, serial, after, at: now, events, skipped });
+    news
 }
 
 /// Bounds the texts in somebody else's word on how a unit ended.
@@ -339,3 +364,6 @@ pub(crate) fn trim(how: &mut UnitEnd) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

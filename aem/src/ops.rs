@@ -80,14 +80,15 @@ impl Core {
         Ok(grant)
     }
 
-    /// Reads the job that a grant is for.
-    pub(crate) fn with_job<T>(
+    /// Reads the job that a grant is for; what is told of it is stored.
+    pub(crate) async fn with_job<T>(
         &self,
         grant: &Grant,
         f: impl FnOnce(&crate::state::JobTable, &Job) -> T,
     ) -> Result<T, Error> {
         self.ledger
-            .read(|s| s.jobs.find(&grant.job).map(|j| f(&s.jobs, j)))
+            .read_stored(|s| s.jobs.find(&grant.job).map(|j| f(&s.jobs, j)))
+            .await?
             .ok_or_else(|| Error::not_found(format!("job {} is no longer kept", grant.job)))
     }
 }

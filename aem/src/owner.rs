@@ -6,16 +6,14 @@ use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::unit::Phase;
-use crate::state::{HostRecord, JobRecord, runs};
+use crate::state::{HostRecord, JobRecord, JobTable, State, runs};
 use crate::work::{Next, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{
-    CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, Reason, Refusal, TaskSpec, UnitRun,
-};
+use xos_api::aem::{CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, Reason, Refusal, UnitRun};
 use xos_api::cda::MandateProof;
-use xos_base::{JobId, Kind, Millis, SiteId};
+use xos_base::{Error, JobId, Kind, Millis, SiteId};
 
 /// How long a host may take to read an offer, by its own clock.
 const OFFER_LIFE: Duration = Duration::from_secs(30);
@@ -24,20 +22,9 @@ const SKEW: Duration = Duration::from_secs(60);
 /// How long a site that said "later" is not asked again for that task.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// What a site is being asked.
-struct Offer {
-    task: u16,
-    attempt: u16,
-    units: Vec<UnitRun>,
-    spec: TaskSpec,
-    task_first: u32,
-    mandate: String,
-    want_output: bool,
-}
-
 impl Core {
     pub(crate) async fn do_mandate(self: &Arc<Self>, number: u64) -> Next {
-        let wanted = self.ledger.read(|s| {
+        let wanted = self.ledger.read_stored(|s| {
             let j = s.jobs.job(number).filter(|j| !j.state.is_final() && j.mandate.is_none())?;
             let proof = match j.proof.clone() {
                 Some(Proof::Signed(jws)) => Some(MandateProof::Submission(jws)),
@@ -46,7 +33,11 @@ impl Core {
             };
             Some((s.jobs.id(number), j.spec.vo.clone(), proof))
         });
-        let Some((job, vo, proof)) = wanted else { return Next::Rest };
+        let (job, vo, proof) = match wanted.await {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => return Next::Rest,
+            Err(error) => return unstored(number, &error),
+        };
         let Some(proof) = proof else { return self.no_mandate(number, "nobody vouched").await };
         // So that the plan that follows knows who serves the VO.
         if let Err(error) = self.views.view(&*self.world, &vo, self.now()).await {
@@ -135,60 +126,17 @@ impl Core {
         }
     }
 
-    fn next_offer(&self, number: u64, site: &SiteId) -> Option<Offer> {
-        self.ledger.read(|s| {
-            let j = s.jobs.job(number)?;
-            let at = s.jobs.site_number(site)?;
-            let offered = |u: &u32| {
-                j.units.get(*u as usize).is_some_and(
-                    |u| matches!(&u.phase, Phase::Offered { at: place } if place.site == at),
-                )
-            };
-            let first = (0..j.units.len() as u32).find(offered)?;
-            let task = j.task_of(first);
-            let attempt = j.units.get(first as usize)?.attempt;
-            let like = |u: &u32| {
-                offered(u) && j.units.get(*u as usize).is_some_and(|x| x.attempt == attempt)
-            };
-            let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
-            let mut units = runs::pack(units);
-            units.truncate(runs::RUNS_MAX);
-            Some(Offer {
-                task: task as u16,
-                attempt,
-                units,
-                spec: j.task_spec(task)?.clone(),
-                task_first: j.tasks.get(task)?.first,
-                mandate: j.mandate.as_deref()?.to_owned(),
-                want_output: j.watched && j.units.len() == 1,
-            })
-        })
-    }
-
     pub(crate) async fn do_offer(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
-        while let Some(o) = self.next_offer(number, site) {
-            let now = self.now();
-            let (job, vo) = match self
-                .ledger
-                .read(|s| s.jobs.job(number).map(|j| (s.jobs.id(number), j.spec.vo.clone())))
-            {
-                Some(found) => found,
-                None => return Next::Rest,
-            };
-            let request = HostUnits {
-                job,
-                vo,
-                mandate: o.mandate.clone(),
-                task: o.task,
-                task_first: o.task_first,
-                spec: o.spec.clone(),
-                units: o.units.clone(),
-                attempt: o.attempt,
-                until: now.plus(OFFER_LIFE),
-                want_output: o.want_output,
+        loop {
+            let until = self.now().plus(OFFER_LIFE);
+            let offer = self.ledger.read_stored(|s| next_offer(s, number, site, until));
+            let request = match offer.await {
+                Ok(Some(request)) => request,
+                Ok(None) => return Next::Rest,
+                Err(error) => return unstored(number, &error),
             };
             let key = (number, site.clone());
-            let reply = match self.world.host_units(site, request).await {
+            let reply = match self.world.host_units(site, request.clone()).await {
                 Ok(reply) => reply,
                 Err(e) if e.kind == Kind::Unavailable || e.kind == Kind::Internal => {
                     // It may have arrived: only the site itself can say now.
@@ -211,20 +159,19 @@ impl Core {
                 return Next::Later;
             }
             lock(&self.doubts).remove(&key);
-            if self.answered(number, site, &o, reply).await.is_err() {
+            if self.answered(number, site, &request, reply).await.is_err() {
                 return Next::Later;
             }
         }
-        Next::Rest
     }
 
     async fn answered(
         self: &Arc<Self>,
         number: u64,
         site: &SiteId,
-        o: &Offer,
+        o: &HostUnits,
         reply: HostReply,
-    ) -> Result<(), xos_base::Error> {
+    ) -> Result<(), Error> {
         let asked: std::collections::BTreeSet<u32> = runs::unpack(&o.units).collect();
         let taken: std::collections::BTreeSet<u32> = match runs::total(&reply.accepted, u32::MAX) {
             Some(_) => runs::unpack(&reply.accepted)
@@ -272,11 +219,15 @@ impl Core {
     }
 
     pub(crate) async fn do_cancel(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
-        let units = self.ledger.read(|s| {
+        let units = self.ledger.read_stored(|s| {
             let j = s.jobs.job(number)?;
             cancelled_at(&s.jobs, j).remove(site)
         });
-        let Some(mut units) = units else { return Next::Rest };
+        let mut units = match units.await {
+            Ok(Some(units)) => units,
+            Ok(None) => return Next::Rest,
+            Err(error) => return unstored(number, &error),
+        };
         let job = JobId { site: self.site.clone(), number };
         if *site == self.site {
             let at = self.now();
@@ -303,15 +254,19 @@ impl Core {
     }
 
     /// Counts ends for the pace of a task at a site.
-    pub(crate) fn paced(&self, job: u64, site: &SiteId, units: impl Iterator<Item = u32>) {
+    pub(crate) fn paced(
+        &self,
+        table: &JobTable,
+        job: u64,
+        site: &SiteId,
+        units: impl IntoIterator<Item = u32>,
+    ) {
         let mut by_task: BTreeMap<usize, u32> = BTreeMap::new();
-        self.ledger.read(|s| {
-            if let Some(j) = s.jobs.job(job) {
-                for u in units {
-                    *by_task.entry(j.task_of(u)).or_default() += 1;
-                }
+        if let Some(j) = table.job(job) {
+            for u in units {
+                *by_task.entry(j.task_of(u)).or_default() += 1;
             }
-        });
+        }
         let (now, mut facts) = (self.now(), lock(&self.owner));
         for (task, n) in by_task {
             let key: plan::owner::At = (job, task, site.clone());
@@ -320,11 +275,46 @@ impl Core {
     }
 }
 
+/// What a site is to be asked next about a job: units of one task and one attempt that are
+/// offered to it.
+fn next_offer(s: &State, number: u64, site: &SiteId, until: Millis) -> Option<HostUnits> {
+    let j = s.jobs.job(number)?;
+    let at = s.jobs.site_number(site)?;
+    let offered = |u: &u32| {
+        j.units
+            .get(*u as usize)
+            .is_some_and(|u| matches!(&u.phase, Phase::Offered { at: place } if place.site == at))
+    };
+    let first = (0..j.units.len() as u32).find(offered)?;
+    let task = j.task_of(first);
+    let attempt = j.units.get(first as usize)?.attempt;
+    let like =
+        |u: &u32| offered(u) && j.units.get(*u as usize).is_some_and(|x| x.attempt == attempt);
+    let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
+    let mut units = runs::pack(units);
+    units.truncate(runs::RUNS_MAX);
+    Some(HostUnits {
+        job: s.jobs.id(number),
+        vo: j.spec.vo.clone(),
+        mandate: j.mandate.as_deref()?.to_owned(),
+        task: task as u16,
+        task_first: j.tasks.get(task)?.first,
+        spec: j.task_spec(task)?.clone(),
+        units,
+        attempt,
+        until,
+        want_output: j.watched && j.units.len() == 1,
+    })
+}
+
+/// What follows from it is done when it is stored.
+fn unstored(job: u64, error: &Error) -> Next {
+    tracing::info!(%error, job, "what is to be done for a job is not stored yet");
+    Next::Later
+}
+
 /// The units of a job that are cancelled and not ended, by site.
-fn cancelled_at(
-    table: &crate::state::JobTable,
-    job: &crate::state::Job,
-) -> BTreeMap<SiteId, Vec<UnitRun>> {
+fn cancelled_at(table: &JobTable, job: &crate::state::Job) -> BTreeMap<SiteId, Vec<UnitRun>> {
     let mut by_site: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for (i, u) in job.units.iter().enumerate() {
         if let (true, Some(site)) = (u.cancel, u.phase.site()) {

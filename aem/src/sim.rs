@@ -1,6 +1,7 @@
 //! A seeded simulation of owners, hosts and nodes as pure machines, with lost, late and doubled
-//! messages, kills of cores, restarts of nodes: whatever happens, every acknowledged job comes to
-//! its end, and no attempt of a unit ever runs twice.
+//! messages, kills of cores that lose what was queued and not yet on their disks, restarts of
+//! nodes: whatever happens, every acknowledged job comes to its end, and no attempt of a unit ever
+//! runs twice.
 //!
 //! `XOS_SIM_SEED=n` repeats one run, `XOS_SIM_RUNS=n` makes more than the default.
 
@@ -30,6 +31,17 @@ impl Dice {
 /// How often each attempt of a unit was started, over all nodes: `(job, unit, attempt)`.
 pub(super) type Runs = BTreeMap<(String, u32, u16), u32>;
 
+/// If it failed, the simulation would be blind for orders that leave a core before their records
+/// are on its disk.
+#[test]
+fn effects_ahead_of_their_records_are_seen() {
+    let fails = |seed| {
+        let mut world = run::World::new(Dice(seed), false);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.play())).is_err()
+    };
+    assert!((1..=20).any(fails), "no story without the barrier went wrong");
+}
+
 #[test]
 fn no_unit_runs_twice_and_no_job_is_lost() {
     let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
@@ -38,7 +50,7 @@ fn no_unit_runs_twice_and_no_job_is_lost() {
         None => 1..number("XOS_SIM_RUNS").unwrap_or(60) + 1,
     };
     for seed in seeds {
-        let mut world = run::World::new(Dice(seed));
+        let mut world = run::World::new(Dice(seed), true);
         let story = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.play()));
         if let Err(cause) = story {
             println!("failed with XOS_SIM_SEED={seed}");

@@ -1,8 +1,15 @@
 //! Small makers for this crate's tests.
 
-use crate::state::Job;
-use xos_api::aem::{JobSpec, TaskSpec};
-use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Membership, Millis};
+mod world;
+
+pub(crate) use world::core;
+
+use crate::state::host::HostedTask;
+use crate::state::record::Who;
+use crate::state::{HostRecord, Job};
+use std::sync::Arc;
+use xos_api::aem::{JobSpec, TaskSpec, UnitRun};
+use xos_base::{Epoch, Group, GroupNumber, JobId, MemberNumber, Membership, Millis, NodeId};
 
 /// Alice, a plain member of `demo.rennes`.
 pub(crate) fn alice() -> Membership {
@@ -38,4 +45,40 @@ pub(crate) fn spec(tasks: &[(&str, &str, &[&str])]) -> JobSpec {
 /// A job of alice.
 pub(crate) fn job(number: u64, spec: JobSpec) -> Job {
     Job::new(number, Millis(1000), spec, alice())
+}
+
+/// The node of [`core`].
+pub(crate) fn n1() -> NodeId {
+    "n1.rennes".parse().unwrap()
+}
+
+/// The first unit of a job.
+pub(crate) const UNIT: UnitRun = UnitRun { first: 0, count: 1 };
+
+/// Four units of a job of alice are accepted.
+pub(crate) fn took(job: &JobId) -> HostRecord {
+    let spec = spec(&[("main", "0-3", &[])]);
+    let (vo, member, mandate) = (spec.vo.clone(), alice(), "m".into());
+    let task = HostedTask { spec: Arc::new(spec.tasks[0].clone()), first: 0, want_output: false };
+    HostRecord::Took {
+        job: job.clone(),
+        at: Millis(1000),
+        who: Some(Box::new(Who { vo, member, mandate })),
+        task: 0,
+        what: Some(Box::new(task)),
+        units: vec![UnitRun { first: 0, count: 4 }],
+        attempt: 0,
+    }
+}
+
+/// The job's first envelope is made on [`n1`].
+pub(crate) fn opened(job: &JobId) -> HostRecord {
+    let (job, boot) = (job.clone(), "1".into());
+    let (slots, cpu_milli, memory_bytes) = (4, 1000, 1 << 20);
+    HostRecord::Opened { job, serial: 1, node: n1(), boot, slots, cpu_milli, memory_bytes }
+}
+
+/// The job's first unit goes to its first envelope.
+pub(crate) fn sent(job: &JobId) -> HostRecord {
+    HostRecord::Sent { job: job.clone(), serial: 1, units: vec![UNIT] }
 }

@@ -115,6 +115,11 @@ impl Core {
             Ok(Ok(())) => {
                 tracing::warn!("the job journal was opened anew");
                 self.start_all_work();
+                // What nodes were sent, or are to be, may be recorded otherwise now.
+                let nodes: Vec<NodeId> = lock(&self.host).nodes.keys().cloned().collect();
+                for node in nodes {
+                    self.regreet(&node);
+                }
                 Next::Rest
             }
             Ok(Err(error)) => {
@@ -128,3 +133,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

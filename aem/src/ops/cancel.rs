@@ -27,7 +27,7 @@ impl Core {
     ) -> Result<Cancelled, Error> {
         let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
         let units: BTreeSet<u32> = r.units.iter().collect();
-        let count = self.with_job(&grant, |_, job| job.units.len() as u32)?;
+        let count = self.with_job(&grant, |_, job| job.units.len() as u32).await?;
         if units.iter().any(|u| *u >= count) {
             let text = format!("job {} has units 0 to {}", r.job, count.saturating_sub(1));
             return Err(Error::invalid(text));

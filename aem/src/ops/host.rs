@@ -24,6 +24,8 @@ const ROOM_EVERY: Duration = Duration::from_millis(200);
 /// Most reports read from the state at once.
 const REPORTS_MAX: usize = 64;
 
+pub(crate) type Items = BoxStream<'static, Result<HostItem, Error>>;
+
 struct Telling {
     core: Arc<Core>,
     owner: SiteId,
@@ -49,6 +51,11 @@ impl Core {
         r: HostUnits,
     ) -> Result<HostReply, Error> {
         self.owner_of(&caller, &r.job)?;
+        self.offered(r).await
+    }
+
+    /// Takes what an owner offers, or says why not. What is answered for is stored.
+    pub(crate) async fn offered(self: &Arc<Self>, r: HostUnits) -> Result<HostReply, Error> {
         let now = self.now();
         // A VO that is not known here is the reason for a refusal, not a failure.
         if let Err(error) = self.views.view(&*self.world, &r.vo, now).await {
@@ -99,16 +106,20 @@ impl Core {
         self: Arc<Self>,
         caller: Caller,
         r: HostEvents,
-    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
+    ) -> Result<Items, Error> {
         let owner = caller.core()?.clone();
+        Ok(self.reports_to(owner, r.after))
+    }
+
+    /// What is told to an owner, from a report on.
+    pub(crate) fn reports_to(self: Arc<Self>, owner: SiteId, after: u64) -> Items {
         let news = self.watchers.watch_owner(owner.clone());
-        let state =
-            Telling { core: self, owner, after: r.after, room: None, queue: VecDeque::new(), news };
-        Ok(stream::unfold(state, |mut t| async move {
+        let state = Telling { core: self, owner, after, room: None, queue: VecDeque::new(), news };
+        stream::unfold(state, |mut t| async move {
             let item = t.next().await?;
             Some((item, t))
         })
-        .boxed())
+        .boxed()
     }
 }
 
@@ -126,7 +137,7 @@ impl Telling {
         let alive = tokio::time::Instant::now() + ALIVE;
         loop {
             self.news.borrow_and_update();
-            if self.fill() {
+            if self.fill().await {
                 return self.queue.pop_front().map(Ok);
             }
             let room_due = tokio::time::Instant::now() + ROOM_EVERY;
@@ -158,11 +169,20 @@ impl Telling {
         HostItem::Capacity { capacity }
     }
 
-    /// Reads further reports; says whether there are any.
-    fn fill(&mut self) -> bool {
-        let reports: Vec<_> = self.core.ledger.read(|s| {
-            s.hosted.reports(&self.owner, self.after).take(REPORTS_MAX).cloned().collect()
+    /// Reads further reports; says whether there are any. Only what is stored is told: the owner
+    /// counts, and a report that came again with another content would be left out.
+    async fn fill(&mut self) -> bool {
+        let reports = self.core.ledger.read_stored(|s| {
+            let new = s.hosted.reports(&self.owner, self.after);
+            new.take(REPORTS_MAX).cloned().collect::<Vec<_>>()
         });
+        let reports = match reports.await {
+            Ok(reports) => reports,
+            Err(error) => {
+                tracing::info!(%error, owner = %self.owner, "reports are not stored yet");
+                return false;
+            }
+        };
         let outputs = lock(&self.core.outputs);
         for mut r in reports {
             self.after = r.seq;

@@ -42,8 +42,9 @@ impl Core {
                 | Phase::Lost { at, .. } => site(at.site),
                 Phase::Cancelled { .. } | Phase::Refused { .. } => Where::Never,
             })
-        })?;
+        });
         let place = place
+            .await?
             .ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
         if let Some(part) = self.short(&r.unit, r.stream, r.offset) {
             return Ok(part);

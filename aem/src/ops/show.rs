@@ -44,6 +44,7 @@ impl Core {
                 .collect(),
             end: end(table, job),
         })
+        .await
     }
 
     pub(crate) async fn list_jobs(
@@ -83,7 +84,7 @@ impl Core {
             mine && vo && state
         };
         let most = page(r.limit);
-        Ok(self.ledger.read(|s| {
+        let list = self.ledger.read_stored(|s| {
             let newest = s.jobs.newest_first(r.before.as_ref().map(|b| b.number));
             let mut found: Vec<JobSummary> = newest
                 .take(SCAN_MAX)
@@ -95,7 +96,8 @@ impl Core {
             found.truncate(most);
             let next = found.last().filter(|_| more).map(|j| j.job.clone());
             JobPage { jobs: found, next }
-        }))
+        });
+        list.await
     }
 
     pub(crate) async fn list_units(
@@ -124,6 +126,7 @@ impl Core {
             let units = numbers.into_iter().filter_map(|i| unit_view(table, job, i)).collect();
             UnitPage { units, next }
         })
+        .await
     }
 
     pub(crate) async fn why_job(
@@ -135,6 +138,7 @@ impl Core {
         self.with_job(&grant, |_, job| Reasons {
             reasons: job.reasons.iter().rev().cloned().collect(),
         })
+        .await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Grant, Want, show};
 use crate::core::{Core, lock};
+use crate::state::{Job, JobTable};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use xos_net::Caller;
 /// Changes that follow within this time come as one event. The end is never held back.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-type Events = BoxStream<'static, Result<JobEvent, Error>>;
+pub(crate) type Events = BoxStream<'static, Result<JobEvent, Error>>;
 
 struct Watching {
     core: Arc<Core>,
@@ -42,7 +43,7 @@ impl Core {
         Ok(self.watch(grant, r.after))
     }
 
-    fn watch(self: Arc<Self>, grant: Grant, after: Option<u64>) -> Events {
+    pub(crate) fn watch(self: Arc<Self>, grant: Grant, after: Option<u64>) -> Events {
         let news = self.watchers.watch_job(grant.job.number);
         let state = Watching { core: self, grant, after, news, over: false };
         stream::unfold(state, |mut w| async move {
@@ -56,7 +57,7 @@ impl Core {
         .boxed()
     }
 
-    fn event(&self, grant: &Grant, after: Option<u64>) -> Result<Option<JobEvent>, Error> {
+    async fn event(&self, grant: &Grant, after: Option<u64>) -> Result<Option<JobEvent>, Error> {
         let event = self.with_job(grant, |table, job| {
             let end = show::end(table, job);
             if after.is_some_and(|a| job.seq <= a) && end.is_none() {
@@ -71,8 +72,8 @@ impl Core {
                 why: job.reasons.last().filter(|_| waits || end.is_some()).cloned(),
                 end,
             })
-        })?;
-        Ok(event.map(|mut e| {
+        });
+        Ok(event.await?.map(|mut e| {
             if let Some(end) = &mut e.end
                 && e.counts.total() == 1
             {
@@ -90,7 +91,7 @@ impl Watching {
         }
         loop {
             self.news.borrow_and_update();
-            match self.core.event(&self.grant, self.after) {
+            match self.core.event(&self.grant, self.after).await {
                 Ok(Some(e)) => {
                     if e.end.is_none() && self.after.is_some() && self.soon().await {
                         continue;
@@ -120,9 +121,8 @@ impl Watching {
     async fn soon(&mut self) -> bool {
         let deadline = tokio::time::Instant::now() + TOGETHER;
         while let Ok(Ok(())) = tokio::time::timeout_at(deadline, self.news.changed()).await {
-            let ended =
-                self.core.with_job(&self.grant, |_, job| job.state.is_final()).unwrap_or(true);
-            if ended {
+            let state = |_: &JobTable, job: &Job| job.state.is_final();
+            if self.core.with_job(&self.grant, state).await.unwrap_or(true) {
                 return true;
             }
         }

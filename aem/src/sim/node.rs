@@ -84,10 +84,12 @@ impl Node {
         }
     }
 
-    /// The machine stops: what ran has no witness. Sometimes the disk is gone too.
-    pub(super) fn reboot(&mut self, dice: &mut Dice, now: Millis) {
+    /// The machine stops: what ran has no witness. Sometimes the disk is gone too; or only the
+    /// disk, when the core knows that it was `answered` for: that the answer is lost, and the disk
+    /// too, and the machine goes on, are too many faults at once.
+    pub(super) fn reboot(&mut self, dice: &mut Dice, answered: bool, now: Millis) {
         let lost = dice.chance(30);
-        self.boot += u32::from(!lost || dice.chance(50));
+        self.boot += u32::from(!lost || !answered || dice.chance(50));
         if lost {
             self.envelopes.clear();
             return;

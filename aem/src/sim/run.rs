@@ -31,12 +31,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(dice: Dice) -> World {
+    pub(super) fn new(dice: Dice, barrier: bool) -> World {
         let names = ["rennes", "pisa"];
         let mut sites = Vec::new();
         let mut nodes = BTreeMap::new();
         for name in names {
-            let mut site = Site::new(name.parse().unwrap());
+            let mut site = Site::new(name.parse().unwrap(), barrier);
             site.share();
             let vo = "demo.rennes".parse().unwrap();
             let all = names.iter().map(|n| n.parse().unwrap()).collect();
@@ -74,13 +74,13 @@ impl World {
     fn step(&mut self) {
         self.now = Millis(self.now.0 + self.dice.below(5));
         let s = self.dice.below(self.sites.len() as u64) as usize;
-        match self.dice.below(14) {
+        match self.dice.below(15) {
             0 if self.rough => self.submit(s),
             1 if self.rough && self.dice.chance(30) => self.cancel(s),
             2 if self.rough && self.dice.chance(40) => {
                 let len = self.dice.below(50) as usize;
                 let cut = self.dice.chance(50).then_some(len);
-                self.sites[s].crash(cut, self.now);
+                self.sites[s].crash(cut, &mut self.dice, self.now);
             }
             3 if self.rough && self.dice.chance(30) => self.node_dies(),
             4 => self.greet(s),
@@ -91,6 +91,7 @@ impl World {
             10 => self.tell(s),
             11 => self.cancelling(s),
             12 => self.arrive(),
+            13 => self.sites[s].sync(),
             _ => self.sites[s].place(self.now),
         }
     }
@@ -115,6 +116,7 @@ impl World {
             watched: false,
         });
         site.put(JobRecord::Mandated { job: number, mandate: "m".into() });
+        site.settle();
         self.acknowledged.push(site.state.jobs.id(number));
     }
 
@@ -135,7 +137,13 @@ impl World {
         let site = self.sites.iter_mut().find(|s| s.id == id.site()).unwrap();
         site.host.nodes.remove(&id);
         match self.dice.below(3) {
-            0 => self.nodes.get_mut(&id).unwrap().reboot(&mut self.dice, self.now),
+            0 => {
+                site.sync();
+                let mut envelopes =
+                    site.state.hosted.placements().flat_map(|p| p.envelopes.values());
+                let answered = envelopes.all(|e| e.node != id || e.held);
+                self.nodes.get_mut(&id).unwrap().reboot(&mut self.dice, answered, self.now);
+            }
             1 => site.give_up(&id, self.now),
             // Only its xosd was restarted, or the network was away.
             _ => {}
@@ -155,6 +163,7 @@ impl World {
             for r in g.records {
                 site.put(r);
             }
+            site.settle();
             for e in g.end {
                 node.envelopes.remove(&e);
             }
@@ -170,6 +179,7 @@ impl World {
 
     fn offer(&mut self, s: usize) {
         let Some((to, request)) = self.sites[s].next_offer(self.now) else { return };
+        self.sites[s].settle();
         let key = (request.job.number, to.clone());
         let other = self.sites.iter().position(|x| x.id == to).unwrap();
         if self.rough && self.dice.chance(40) {
@@ -185,6 +195,7 @@ impl World {
         }
         let unwilling = self.rough && self.dice.chance(40);
         let reply = self.sites[other].hosts(&request, unwilling, self.now);
+        self.sites[other].settle();
         let doubt = self.sites[s].doubts.get(&key).is_some_and(|t| *t > self.now);
         if reply.refusal.is_some() && doubt {
             return;
@@ -202,7 +213,9 @@ impl World {
     }
 
     fn send(&mut self, s: usize) {
-        for (node, request) in self.sites[s].sends() {
+        let sends = self.sites[s].sends();
+        self.sites[s].settle();
+        for (node, request) in sends {
             if self.lost() {
                 continue;
             }
@@ -231,6 +244,7 @@ impl World {
             }
             let Some(r) = self.nodes[&id].report(&mut self.dice) else { continue };
             let ack = site.reported(&id, &r, self.now);
+            site.settle();
             if !self.lost() {
                 self.nodes.get_mut(&id).unwrap().acknowledged(&r.envelope, ack);
             }
@@ -253,6 +267,7 @@ impl World {
             view.capacity = room;
             view.connected = true;
             let after = self.sites[owner].state.jobs.seen(&from);
+            self.sites[host].settle();
             let reports: Vec<_> =
                 self.sites[host].state.hosted.reports(&to, after).take(3).cloned().collect();
             for r in reports {
@@ -262,6 +277,7 @@ impl World {
                 let report = (r.seq, r.job, r.attempt, r.events);
                 self.sites[owner].heard(&from, report, self.now);
             }
+            self.sites[owner].settle();
             let seq = self.sites[owner].state.jobs.seen(&from);
             if !self.lost() {
                 self.sites[host].put(HostRecord::Acknowledged { owner: to, seq });
@@ -280,6 +296,7 @@ impl World {
                 }
             }
         }
+        self.sites[s].settle();
         for ((job, site), units) in wanted {
             let name = self.sites[s].state.jobs.site_name(site).unwrap().clone();
             let host = self.sites.iter().position(|x| x.id == name).unwrap();
@@ -299,6 +316,7 @@ impl World {
                 }
             }
         }
+        self.sites[s].settle();
         for (node, id, unit) in kills {
             if self.sites[s].host.nodes.contains_key(&node) && !self.lost() {
                 self.nodes.get_mut(&node).unwrap().kill(&id, Some(&[unit]), self.now);

@@ -1,5 +1,6 @@
 //! A core: the state as its journal gives it, and what it forgets when it is killed.
 
+use super::Dice;
 use crate::plan;
 use crate::state::record::{Decision, HostRecord, JobRecord, Record};
 use crate::state::unit::Phase;
@@ -12,6 +13,10 @@ use xos_base::{JobId, Millis, NodeId, SiteId};
 pub(super) struct Site {
     pub(super) id: SiteId,
     log: Vec<Vec<u8>>,
+    /// How much of the log is on the disk.
+    stored: usize,
+    /// Whether what leaves the core waits for the disk.
+    barrier: bool,
     pub(super) state: State,
     pub(super) owner: plan::owner::Facts,
     pub(super) host: plan::host::Facts,
@@ -22,10 +27,10 @@ pub(super) struct Site {
 pub(super) const OFFER_LIFE: u64 = 300;
 
 impl Site {
-    pub(super) fn new(id: SiteId) -> Site {
+    pub(super) fn new(id: SiteId, barrier: bool) -> Site {
         let state = State::new(id.clone());
-        let (owner, host) = Default::default();
-        Site { id, log: Vec::new(), state, owner, host, doubts: BTreeMap::new() }
+        let (owner, host, log, doubts) = Default::default();
+        Site { id, log, stored: 0, barrier, state, owner, host, doubts }
     }
 
     pub(super) fn put(&mut self, r: impl Into<Record>) {
@@ -34,8 +39,25 @@ impl Site {
         self.state.apply(&r);
     }
 
-    /// Killed, started again: only the journal is left. Now and then over a snapshot.
-    pub(super) fn crash(&mut self, cut: Option<usize>, now: Millis) {
+    /// The disk has everything.
+    pub(super) fn sync(&mut self) {
+        self.stored = self.log.len();
+    }
+
+    /// Waits for the disk, before something leaves the core.
+    pub(super) fn settle(&mut self) {
+        if self.barrier {
+            self.sync();
+        }
+    }
+
+    /// Killed, started again: only the journal is left, of which the end may never have come to
+    /// the disk. Now and then over a snapshot.
+    pub(super) fn crash(&mut self, cut: Option<usize>, dice: &mut Dice, now: Millis) {
+        let queued = self.log.len() - self.stored;
+        let lost = dice.below(queued as u64 + 1) as usize;
+        self.log.truncate(self.log.len() - lost);
+        self.sync();
         let mut state = State::new(self.id.clone());
         for (i, bytes) in self.log.iter().enumerate() {
             if cut == Some(i) {
@@ -45,7 +67,7 @@ impl Site {
             state.apply(&Record::from_bytes(bytes).unwrap());
         }
         // The states are too long to be shown.
-        assert!(state == self.state, "the journal gives another state");
+        assert!(lost > 0 || state == self.state, "the journal gives another state");
         self.state = state;
         self.host.nodes.clear();
         for v in self.owner.sites.values_mut() {
@@ -193,23 +215,11 @@ impl Site {
     }
 
     pub(super) fn reported(&mut self, node: &NodeId, r: &UnitEvents, now: Millis) -> EventsAck {
-        let EnvelopeId { job, serial } = &r.envelope;
-        let stored = |s: &State| {
-            let e = s.hosted.placement(job)?.envelopes.get(serial)?;
-            (e.node == *node).then_some(e.stored)
-        };
-        if stored(&self.state).is_none() {
-            return EventsAck { stored: 0, unknown: true };
+        let news = crate::nodes::news(&self.state.hosted, node, r.clone(), now);
+        if let Some(record) = news.record {
+            self.put(record);
         }
-        let (after, events) = (r.after, r.events.clone());
-        self.put(HostRecord::Happened {
-            job: job.clone(),
-            serial: *serial,
-            after,
-            at: now,
-            events,
-        });
-        EventsAck { stored: stored(&self.state).unwrap(), unknown: false }
+        news.ack
     }
 
     pub(super) fn heard(

@@ -6,7 +6,7 @@ use super::load::Loads;
 use super::names::NONE;
 use super::record::JobRecord;
 use super::runs;
-use super::unit::{Input, Phase, Place, Used};
+use super::unit::{Input, Phase, Place, Unit, Used};
 use super::{JobTable, Touched};
 use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitRun, Usage};
 use xos_base::{Millis, NodeId, SiteId};
@@ -164,7 +164,15 @@ impl JobTable {
             node: node.filter(|n| n.site() == *site).map_or(NONE, |n| nodes.number(n)),
         };
         let mut changed = false;
+        let here = |j: &Job, unit: u32| {
+            let held = |u: &Unit| u.attempt == attempt && u.phase.site() == Some(number);
+            j.units.get(unit as usize).is_some_and(held)
+        };
         for e in events {
+            // Before its node gets a number: a site names no nodes for units that it has not.
+            if !here(j, e.unit) {
+                continue;
+            }
             changed |= match &e.what {
                 HostedRun::Started { node } => {
                     let at = place(Some(node));

@@ -50,9 +50,10 @@ impl HostTable {
                 }
             }
             HostRecord::Unsent { job, serial } => self.unsent(job, *serial),
-            HostRecord::Happened { job, serial, after, at: _, events } => {
+            HostRecord::Happened { job, serial, after, at: _, events, skipped } => {
                 of = Some(job);
-                self.happened(job, *serial, *after, events, &mut batches);
+                let all = after + events.len() as u64 + u64::from(*skipped);
+                self.happened(job, *serial, *after..all, events, &mut batches);
             }
             HostRecord::Decided { job, at, units, what } => {
                 of = Some(job);
@@ -174,16 +175,16 @@ impl HostTable {
         &mut self,
         job: &JobId,
         serial: u32,
-        after: u64,
+        count: std::ops::Range<u64>,
         events: &[UnitEvent],
         batches: &mut Batches,
     ) {
         let Some(p) = self.placements.get_mut(job) else { return };
         let Some(e) = p.envelopes.get_mut(&serial) else { return };
         // Only what follows on what is stored; a gap is sent again by the node.
-        let Some(known) = e.stored.checked_sub(after) else { return };
+        let Some(known) = e.stored.checked_sub(count.start) else { return };
+        e.stored = e.stored.max(count.end);
         for event in events.iter().skip(usize::try_from(known).unwrap_or(usize::MAX)) {
-            e.stored += 1;
             let Some(h) = p.units.get_mut(&event.unit) else { continue };
             let since = match h.stage {
                 Stage::Sent { serial: s } if s == serial => None,

@@ -186,6 +186,12 @@ pub enum JobRecord {
     },
 }
 
+// serde wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 /// A change of units hosted here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -259,8 +265,11 @@ pub enum HostRecord {
         after: u64,
         /// When it arrived.
         at: Millis,
-        /// What.
+        /// What, of units that are in the envelope.
         events: Vec<UnitEvent>,
+        /// How many events besides, of no such unit.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        skipped: u32,
     },
     /// This core decided itself what became of units.
     Decided {

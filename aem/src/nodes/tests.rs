@@ -1,0 +1,92 @@
+use super::*;
+use crate::state::State;
+use crate::testing::{n1, opened, sent, took};
+use xos_api::aem::{UnitRun, Usage};
+use xos_api::node::units::UnitEvent;
+
+fn job() -> JobId {
+    "7.pisa".parse().unwrap()
+}
+
+/// Unit 0 is in envelope 1 on n1, unit 1 in envelope 2 on n2, units 2 and 3 wait.
+fn state() -> State {
+    let mut s = State::new("rennes".parse().unwrap());
+    let HostRecord::Opened { boot, slots, cpu_milli, memory_bytes, .. } = opened(&job()) else {
+        unreachable!()
+    };
+    let (job, node) = (job(), "n2.rennes".parse().unwrap());
+    let units = vec![UnitRun { first: 1, count: 1 }];
+    let second = HostRecord::Opened {
+        job: job.clone(),
+        serial: 2,
+        node,
+        boot,
+        slots,
+        cpu_milli,
+        memory_bytes,
+    };
+    let to_second = HostRecord::Sent { job: job.clone(), serial: 2, units };
+    for r in [took(&job), opened(&job), sent(&job), second, to_second] {
+        s.apply(&r.into());
+    }
+    s
+}
+
+fn started(unit: u32, attempt: u16) -> UnitEvent {
+    UnitEvent { unit, attempt, at: Millis(5), what: UnitChange::Started }
+}
+
+fn ended(unit: u32, attempt: u16) -> UnitEvent {
+    let output = Some(InlineOutput { stdout: "AAAA".into(), stderr: String::new() });
+    let how = UnitEnd::Exit { code: 0 };
+    let what = UnitChange::Ended { how, usage: Usage::default(), output };
+    UnitEvent { unit, attempt, at: Millis(6), what }
+}
+
+fn report(after: u64, events: Vec<UnitEvent>) -> UnitEvents {
+    UnitEvents { envelope: EnvelopeId { job: job(), serial: 1 }, after, events }
+}
+
+/// If it failed, a rooted node could end units of other nodes, plant their output, or fill the
+/// journal.
+#[test]
+fn a_node_speaks_only_for_units_of_its_own_envelope() {
+    let mut s = state();
+    let lies = vec![
+        started(1, 0),
+        ended(1, 0),
+        ended(2, 0),
+        ended(99, 0),
+        ended(0, 1),
+        started(0, 0),
+        started(0, 0),
+        ended(0, 0),
+        ended(0, 0),
+    ];
+    let n = news(&s.hosted, &n1(), report(0, lies.clone()), Millis(9));
+    assert_eq!(n.ack, EventsAck { stored: 9, unknown: false }, "the node counts all");
+    assert_eq!(n.ended, [0]);
+    assert!(n.outputs.is_empty(), "nobody waits for any output");
+    let record = n.record.unwrap();
+    let HostRecord::Happened { events, skipped, .. } = &record else { unreachable!() };
+    assert_eq!((events.len(), *skipped), (2, 7));
+    s.apply(&record.clone().into());
+    s.apply(&record.into());
+    let p = s.hosted.placement(&job()).unwrap();
+    assert_eq!(p.envelopes[&1].stored, 9);
+    let stage = |u: u32| p.units[&u].stage;
+    assert_eq!(stage(0), Stage::Ended { serial: 1 });
+    assert_eq!((stage(1), stage(2)), (Stage::Sent { serial: 2 }, Stage::Waiting));
+    // The same again, and the envelope of another node.
+    let again = news(&s.hosted, &n1(), report(0, lies.clone()), Millis(9));
+    assert!(again.record.is_none() && again.ack.stored == 9);
+    let other = news(&s.hosted, &"n2.rennes".parse().unwrap(), report(9, lies), Millis(9));
+    assert!(other.record.is_none() && other.ack.unknown);
+}
+
+#[test]
+fn a_gap_in_a_report_is_asked_for_again() {
+    let s = state();
+    let n = news(&s.hosted, &n1(), report(3, vec![started(0, 0)]), Millis(9));
+    assert!(n.record.is_none() && n.ack == EventsAck { stored: 0, unknown: false });
+}

@@ -1,0 +1,183 @@
+//! A core on a journal of its own, in a world that only notes what it is asked.
+
+use crate::config::Config;
+use crate::core::{Core, lock};
+use crate::ledger::Ledger;
+use crate::plan::host::NodeView;
+use crate::policy::Policy;
+use crate::world::World;
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{RwLock, broadcast};
+use xos_api::Done;
+use xos_api::aem::*;
+use xos_api::cda::{IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::node::units::*;
+use xos_api::node::{Capacity, SetTicket};
+use xos_api::vom::{ServedVo, ServingSite, Terms, VoSnapshot, VoState};
+use xos_base::when::{Clock, SystemClock};
+use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
+use xos_net::{NodeChange, Standing};
+
+/// The world: says yes to everything at once, and notes what left the core.
+pub(crate) struct Asked {
+    calls: Mutex<Vec<&'static str>>,
+    /// What nodes say they have.
+    pub(crate) has: Mutex<Envelopes>,
+    /// The units that nodes were sent.
+    pub(crate) started: Mutex<Vec<StartUnits>>,
+    /// Taken for writing by tests: no ticket comes as long as they hold it.
+    pub(crate) home: RwLock<()>,
+    changes: broadcast::Sender<NodeChange>,
+}
+
+impl Asked {
+    fn note(&self, call: &'static str) {
+        lock(&self.calls).push(call);
+    }
+
+    /// What it was asked since the last time.
+    pub(crate) fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut lock(&self.calls))
+    }
+}
+
+struct Everybody;
+
+impl Standing for Everybody {
+    fn effective(&self, m: &Membership, _: Millis) -> Result<Membership, Error> {
+        Ok(m.clone())
+    }
+}
+
+/// A core of `rennes` with the node `n1.rennes`, four processors of it for `demo.rennes`, which
+/// `pisa` serves too. Nothing runs by itself. The folder is to be kept as long as the core.
+pub(crate) async fn core(
+    change: impl FnOnce(&mut Config),
+) -> (Arc<Core>, Arc<Asked>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let site: SiteId = "rennes".parse().unwrap();
+    let mut config = Config::default();
+    change(&mut config);
+    let world = Arc::new(Asked {
+        calls: Mutex::default(),
+        has: Mutex::new(Envelopes { boot: "1".into(), envelopes: vec![] }),
+        started: Mutex::default(),
+        home: RwLock::new(()),
+        changes: broadcast::channel(1).0,
+    });
+    let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
+    let policy = Policy::new(&[]).await.unwrap();
+    let (w, all, clock) = (world.clone(), Arc::new(Everybody), Arc::new(SystemClock));
+    let core = Arc::new(Core::new(config, site, ledger, w, all, clock, policy));
+    let vo: VoId = "demo.rennes".parse().unwrap();
+    core.views.view(&*core.world, &vo, core.now()).await.unwrap();
+    let capacity = Capacity { cpu_milli: 4000, memory_bytes: 1 << 40, arch: "x86_64".into() };
+    let view = NodeView { capacity, key: "0".repeat(64), boot: Some("1".into()) };
+    let mut host = lock(&core.host);
+    host.nodes.insert("n1.rennes".parse().unwrap(), view);
+    let share = ShareRoom { vo: vo.clone(), cpu_milli: 4000, memory_bytes: 1 << 40 };
+    host.shares.insert(vo, share);
+    drop(host);
+    (core, world, dir)
+}
+
+fn terms() -> Terms {
+    Terms { cpu_milli: 4000, memory_bytes: 1 << 40, storage_bytes: 0, until: None, version: 1 }
+}
+
+#[async_trait]
+impl World for Asked {
+    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
+        Ok(Vec::new())
+    }
+    async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
+        let site = |s: &str| ServingSite { site: s.parse().unwrap(), terms: terms() };
+        let own = ServedVo {
+            vo: vo.clone(),
+            base: 1_879_048_192,
+            size: 65_536,
+            accepted: Some(terms()),
+            offered: None,
+            serving: true,
+            trouble: None,
+        };
+        Ok(VoSnapshot {
+            vo: vo.clone(),
+            number: 1,
+            heard: SystemClock.now(),
+            state: VoState::Active,
+            volumes: vec![],
+            sites: vec![site("rennes"), site("pisa")],
+            own: Some(own),
+        })
+    }
+    fn check_submission(&self, _: &str, _: &VoId, _: Millis) -> Result<String, Error> {
+        Err(Error::unsupported("no submissions here"))
+    }
+    async fn mandate(&self, _: JobId, _: VoId, _: MandateProof) -> Result<String, Error> {
+        self.note("mandate");
+        Ok("m".into())
+    }
+    fn check_mandate(&self, _: &str, _: Millis) -> Result<Mandate, Error> {
+        Err(Error::unauthenticated("no mandates here"))
+    }
+    async fn ticket(&self, _: &SiteId, _: IssueTicket) -> Result<IssuedTicket, Error> {
+        let _home = self.home.read().await;
+        let expires = SystemClock.now().plus(Duration::from_secs(900));
+        Ok(IssuedTicket { ticket: "t".into(), expires })
+    }
+    async fn host_units(&self, _: &SiteId, r: HostUnits) -> Result<HostReply, Error> {
+        self.note("host_units");
+        Ok(HostReply { accepted: r.units, refusal: None })
+    }
+    async fn cancel_hosted(&self, _: &SiteId, _: CancelHosted) -> Result<Done, Error> {
+        self.note("cancel_hosted");
+        Ok(Done {})
+    }
+    async fn host_output(&self, _: &SiteId, _: HostOutput) -> Result<OutputPart, Error> {
+        Err(Error::unsupported("no output here"))
+    }
+    async fn host_events(
+        &self,
+        _: &SiteId,
+        _: HostEvents,
+    ) -> Result<BoxStream<'static, Result<HostItem, Error>>, Error> {
+        Ok(stream::empty().boxed())
+    }
+    async fn ack_hosted(&self, _: &SiteId, _: AckHosted) -> Result<Done, Error> {
+        self.note("ack_hosted");
+        Ok(Done {})
+    }
+    fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
+        self.changes.subscribe()
+    }
+    fn connected(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+    async fn list_envelopes(&self, _: &NodeId) -> Result<Envelopes, Error> {
+        Ok(lock(&self.has).clone())
+    }
+    async fn start_units(&self, _: &NodeId, r: StartUnits) -> Result<UnitsTaken, Error> {
+        self.note("start_units");
+        lock(&self.started).push(r);
+        Ok(UnitsTaken { new: 1 })
+    }
+    async fn kill_units(&self, _: &NodeId, _: KillUnits) -> Result<Done, Error> {
+        self.note("kill_units");
+        Ok(Done {})
+    }
+    async fn end_envelope(&self, _: &NodeId, _: EndEnvelope) -> Result<Done, Error> {
+        self.note("end_envelope");
+        Ok(Done {})
+    }
+    async fn unit_output(&self, _: &NodeId, _: UnitOutput) -> Result<OutputPart, Error> {
+        Err(Error::unsupported("no output here"))
+    }
+    async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
+        self.note("set_ticket");
+        Ok(Done {})
+    }
+}
