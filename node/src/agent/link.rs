@@ -16,25 +16,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Connects to the core, again whenever the stream ends, until `stop`.
 pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
-    let mut router = Router::new();
-    agent.clone().register(&mut router);
-    let router = Arc::new(router);
     let mut pause = PAUSE_MIN;
     while !stop.is_cancelled() {
         let connected = tokio::select! {
             () = stop.cancelled() => return,
-            connected = connect(&agent, &router) => connected,
+            connected = connect(&agent) => connected,
         };
         match connected {
             Ok(control) => {
                 tracing::info!(node = %agent.node, "connected to the core");
                 pause = PAUSE_MIN;
-                let events = tokio::spawn(agent.clone().report_units(control.clone()));
+                let mut events = tokio::spawn(agent.units.clone().report(control.clone()));
                 tokio::select! {
                     () = stop.cancelled() => control.close(),
                     () = control.closed() => tracing::warn!("the core is gone: connecting again"),
                 }
                 events.abort();
+                // It must not take news that the next one is to report.
+                if let Err(e) = (&mut events).await
+                    && !e.is_cancelled()
+                {
+                    tracing::error!(error = %e, "reporting to the core failed");
+                }
             }
             Err(e) => {
                 tracing::warn!(error = %e, pause_ms = pause.as_millis(), "no core");
@@ -53,8 +56,10 @@ fn jitter(agent: &Agent, pause: Duration) -> Duration {
     pause.mul_f64((agent.now().0 % 1000) as f64 / 2000.0)
 }
 
-async fn connect(agent: &Arc<Agent>, router: &Arc<Router>) -> Result<Arc<Control>, Error> {
-    let control = agent.link.connect(router.clone()).await?;
+async fn connect(agent: &Arc<Agent>) -> Result<Arc<Control>, Error> {
+    let mut router = Router::new();
+    agent.clone().register(&mut router, agent.units.stream());
+    let control = agent.link.connect(Arc::new(router)).await?;
     control
         .call(Hello {
             node: agent.node.clone(),

@@ -74,7 +74,9 @@ pub struct Agent {
     vos: Mutex<Vos>,
     gathering: Mutex<Gathering>,
     tickets: Arc<Tickets>,
-    units: units::Units,
+    units: Arc<units::Units>,
+    /// This program, which also copies files for units.
+    stager: PathBuf,
     volumes: volumes::Volumes,
     watcher: Arc<dyn VoWatcher>,
 }
@@ -95,10 +97,13 @@ impl Agent {
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
         let envelopes = open_envelopes(&folder)?;
-        let units = units::Units::open(envelopes).await?;
+        let units = Arc::new(units::Units::open(envelopes).await?);
+        let stager = std::env::current_exe()
+            .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         let tickets = Arc::new(Tickets::default());
         let agent = Arc::new(Agent {
             units,
+            stager,
             volumes: volumes::Volumes::new(&folder)?,
             node,
             config: parts.config,

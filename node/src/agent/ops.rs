@@ -1,6 +1,6 @@
 //! What the core may ask of the node.
 
-use super::{Agent, keep};
+use super::{Agent, keep, units};
 use std::sync::{Arc, PoisonError};
 use xos_api::node::{DialBack, SetSites, SetTicket, SetVolumes};
 use xos_api::vom::VoAccounts;
@@ -9,8 +9,8 @@ use xos_base::Error;
 use xos_net::{Caller, Router};
 
 impl Agent {
-    /// Registers the operations, for the own core only.
-    pub(super) fn register(self: Arc<Agent>, router: &mut Router) {
+    /// Registers the operations for one control stream, for the own core only.
+    pub(super) fn register(self: Arc<Agent>, router: &mut Router, stream: units::Stream) {
         let agent = self;
         on(router, &agent, |agent: Arc<Agent>, r: DialBack| async move {
             tokio::spawn(async move {
@@ -48,7 +48,7 @@ impl Agent {
             agent.watcher.volumes_changed(&r.volumes);
             Ok(Done {})
         });
-        agent.register_units(router);
+        agent.register_units(router, stream);
     }
 
     /// Whether a list was complete, and is in force now.

@@ -5,6 +5,7 @@
 mod basics;
 mod life;
 mod limits;
+mod orders;
 mod speed;
 mod support;
 mod warm;

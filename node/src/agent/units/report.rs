@@ -1,18 +1,18 @@
 //! Reports envelopes' events to the core, each until it is acknowledged.
 
-use super::super::Agent;
-use super::{fault, names};
+use super::{Units, fault, names};
 use crate::event::{Cause, Cursor, Entry, Event, Outcome, UnitUsage};
 use crate::output;
 use crate::shim::Stream;
 use crate::spec::UnitKey;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
+use tokio::task::{self, JoinSet};
 use xos_api::aem::{INLINE_OUTPUT_MAX, InlineOutput, UnitEnd, Usage};
 use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitChange, UnitEvent, UnitEvents};
 use xos_base::Error;
@@ -20,6 +20,9 @@ use xos_net::control::Control;
 
 /// Pause after a report that the core did not take.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many envelopes without a shim are looked at at a time.
+const QUIET_AT_ONCE: usize = 32;
 
 /// "File size limit exceeded" (signal(7)).
 const SIGXFSZ: u8 = 25;
@@ -33,24 +36,109 @@ pub(super) struct Place {
     number: u64,
 }
 
-impl Agent {
-    /// Reports every envelope's events on `control` until this future is dropped.
-    pub(in super::super) async fn report_units(self: Arc<Agent>, control: Arc<Control>) {
-        let mut changed = self.units.changed.subscribe();
-        let mut running: HashMap<EnvelopeId, Task> = HashMap::new();
+/// Envelopes that have, or may have, what the core has not heard of. At most one entry for each
+/// envelope.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    ids: Mutex<HashSet<EnvelopeId>>,
+    came: Notify,
+}
+
+impl Fresh {
+    pub(super) fn put(&self, id: &EnvelopeId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        self.came.notify_one();
+    }
+
+    /// Waits for some. Dropping the future loses none.
+    async fn take(&self) -> HashSet<EnvelopeId> {
         loop {
-            let ids: Vec<EnvelopeId> = self.units.lock().keys().cloned().collect();
-            running.retain(|id, task| ids.contains(id) && !task.0.is_finished());
-            for id in ids {
-                running.entry(id.clone()).or_insert_with(|| {
-                    let (agent, control) = (self.clone(), control.clone());
-                    Task(tokio::spawn(async move { agent.report_one(&control, id).await }))
-                });
+            let ids = std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner));
+            if !ids.is_empty() {
+                return ids;
             }
-            if changed.changed().await.is_err() {
-                return;
+            self.came.notified().await;
+        }
+    }
+}
+
+/// The tasks of one control stream, one for each envelope that is looked at.
+#[derive(Default)]
+struct Followers {
+    tasks: JoinSet<()>,
+    /// What each task follows, and whether it had no shim when it began.
+    of: HashMap<task::Id, (EnvelopeId, bool)>,
+    busy: HashSet<EnvelopeId>,
+    /// Came anew while their task ran.
+    again: HashSet<EnvelopeId>,
+    /// Without a shim: they wait, since there may be very many.
+    waiting: VecDeque<EnvelopeId>,
+    quiet: usize,
+}
+
+impl Units {
+    /// Reports every envelope's events on `control` until this future is dropped.
+    pub async fn report(self: Arc<Units>, control: Arc<Control>) {
+        let mut followers = Followers::default();
+        let all: Vec<EnvelopeId> = self.lock().keys().cloned().collect();
+        for id in all {
+            self.look_at(&mut followers, &control, id);
+        }
+        loop {
+            while followers.quiet < QUIET_AT_ONCE
+                && let Some(id) = followers.waiting.pop_front()
+            {
+                followers.quiet += 1;
+                self.spawn(&mut followers, &control, id, true);
+            }
+            tokio::select! {
+                ids = self.fresh.take() => {
+                    for id in ids {
+                        self.look_at(&mut followers, &control, id);
+                    }
+                }
+                Some(ended) = followers.tasks.join_next_with_id() => {
+                    let (task, failed) = match ended {
+                        Ok((task, ())) => (task, None),
+                        Err(e) => (e.id(), Some(e)),
+                    };
+                    let Some((id, quiet)) = followers.of.remove(&task) else { continue };
+                    if let Some(error) = failed {
+                        tracing::error!(%id, %error, "reporting an envelope failed");
+                    }
+                    followers.quiet -= usize::from(quiet);
+                    followers.busy.remove(&id);
+                    if followers.again.remove(&id) {
+                        self.look_at(&mut followers, &control, id);
+                    }
+                }
             }
         }
+    }
+
+    fn look_at(self: &Arc<Units>, all: &mut Followers, control: &Arc<Control>, id: EnvelopeId) {
+        if all.busy.contains(&id) {
+            all.again.insert(id);
+            return;
+        }
+        all.busy.insert(id.clone());
+        if self.get(&id).is_some_and(|k| k.live.is_some()) {
+            self.spawn(all, control, id, false);
+        } else {
+            all.waiting.push_back(id);
+        }
+    }
+
+    fn spawn(
+        self: &Arc<Units>,
+        all: &mut Followers,
+        control: &Arc<Control>,
+        id: EnvelopeId,
+        quiet: bool,
+    ) {
+        let (units, control, envelope) = (self.clone(), control.clone(), id.clone());
+        let task = all.tasks.spawn(async move { units.report_one(&control, envelope).await });
+        all.of.insert(task.id(), (id, quiet));
     }
 
     async fn report_one(&self, control: &Control, id: EnvelopeId) {
@@ -81,33 +169,31 @@ impl Agent {
     /// All records that are there now.
     async fn records(&self, id: &EnvelopeId) -> Result<Vec<Entry>, Error> {
         let name = names::envelope(id)?;
-        let mut events = self.units.envelopes.events(&name, Cursor::default()).map_err(fault)?;
+        let mut events = self.envelopes.events(&name, Cursor::default()).map_err(fault)?;
         let mut all = Vec::new();
         while let Some(entries) = events.ready().await.map_err(fault)? {
             all.extend(entries.into_iter().map(|(e, _)| e));
         }
         Ok(all)
     }
-}
 
-impl Agent {
     /// Reports one envelope from where the core has it, until it is over and all is stored.
     async fn follow(&self, control: &Control, id: &EnvelopeId) -> Result<(), Error> {
-        let Some(known) = self.units.get(id) else { return Ok(()) };
+        let Some(known) = self.get(id) else { return Ok(()) };
         let name = names::envelope(id)?;
         // An empty report asks the core up to where it has the events.
         let after = known.stored.number;
         let ack =
             control.call(UnitEvents { envelope: id.clone(), after, events: Vec::new() }).await?;
         if ack.unknown {
-            return self.units.forget(id).await;
+            return self.forget(id).await;
         }
         let mut place = if ack.stored < after { Place::default() } else { known.stored };
         let mut events = match &known.live {
             Some(live) => live.events(place.cursor),
-            None => self.units.envelopes.events(&name, place.cursor).map_err(fault)?,
+            None => self.envelopes.events(&name, place.cursor).map_err(fault)?,
         };
-        let spool = self.units.envelopes.spool(&name);
+        let spool = self.envelopes.spool(&name);
         let spool = known.want_output.then_some(spool.as_path());
         while let Some(entries) = events.next().await.map_err(fault)? {
             for chunk in entries.chunks(BATCH_MAX) {
@@ -126,7 +212,7 @@ impl Agent {
                     let report = UnitEvents { envelope: id.clone(), after, events: fresh };
                     let ack = control.call(report).await?;
                     if ack.unknown {
-                        return self.units.forget(id).await;
+                        return self.forget(id).await;
                     }
                     if ack.stored < end {
                         return Err(Error::unavailable("the core has stored less than was sent"));
@@ -136,25 +222,16 @@ impl Agent {
                     cursor: chunk.last().map(|(_, c)| *c).unwrap_or(place.cursor),
                     number: end,
                 };
-                if let Some(known) = self.units.lock().get_mut(id) {
+                if let Some(known) = self.lock().get_mut(id) {
                     known.stored = place;
                 }
             }
         }
         // Over: its records stay until the core ends it; nothing can be started in it any more.
-        if let Some(known) = self.units.lock().get_mut(id) {
+        if let Some(known) = self.lock().get_mut(id) {
             known.live = None;
         }
         Ok(())
-    }
-}
-
-/// Ends with its holder.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

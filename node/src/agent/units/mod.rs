@@ -1,0 +1,295 @@
+//! The units that the core orders: starts them in envelopes, and reports what became of them.
+
+mod fence;
+mod names;
+mod orders;
+mod plan;
+mod report;
+
+pub use fence::Stream;
+
+use crate::envelopes::{Attached, CallError, Envelope, EnvelopeError, Envelopes};
+use crate::event::Cursor;
+use crate::proto::{Refusal, StartAnswer};
+use crate::spec::{EnvelopeSpec, UnitSpec};
+use fence::Fence;
+use report::{Fresh, Place};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use xos_api::node::units::{EnvelopeId, EnvelopeStatus, KillUnits, UnitsTaken};
+use xos_api::vom::AccountState;
+use xos_base::Error;
+
+/// Between SIGTERM and SIGKILL when an envelope is ended.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+/// The node's envelopes.
+pub struct Units {
+    envelopes: Envelopes,
+    known: Mutex<HashMap<EnvelopeId, Known>>,
+    fence: Fence,
+    fresh: Fresh,
+    gates: Mutex<HashMap<EnvelopeId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// An envelope on this node.
+#[derive(Clone)]
+struct Known {
+    /// Its shim, while it lives.
+    live: Option<Envelope>,
+    /// Whether short output comes with a unit's end.
+    want_output: bool,
+    /// Up to where the core has stored its events.
+    stored: Place,
+}
+
+/// An order to start units.
+pub struct Work {
+    /// The core's name of the envelope; it is made when it is not there.
+    pub envelope: EnvelopeId,
+    /// What the envelope is to be.
+    pub spec: EnvelopeSpec,
+    /// Whether short output comes with a unit's end.
+    pub want_output: bool,
+    /// The units.
+    pub units: Vec<UnitSpec>,
+}
+
+/// The right to make or remove one envelope; two orders make one.
+struct Gate<'a> {
+    units: &'a Units,
+    id: EnvelopeId,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        self.held = None;
+        let mut gates = self.units.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who waits for it holds it too.
+        if gates.get(&self.id).is_some_and(|g| Arc::strong_count(g) == 1) {
+            gates.remove(&self.id);
+        }
+    }
+}
+
+impl Units {
+    /// Re-attaches to the envelopes that an earlier `xosd` left.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when they cannot be listed.
+    pub async fn open(envelopes: Envelopes) -> Result<Units, Error> {
+        let mut known = HashMap::new();
+        for attached in envelopes.attach_all().await.map_err(fault)? {
+            let (id, live) = match attached {
+                Attached::Alive(envelope) => (envelope.spec().id.clone(), Some(*envelope)),
+                Attached::Over { id, lost } => {
+                    tracing::warn!(%id, lost, "an envelope ended without xosd");
+                    (id, None)
+                }
+                Attached::Unclear { id, error } => {
+                    tracing::error!(%id, %error, "an envelope cannot be made out");
+                    continue;
+                }
+            };
+            match names::read_envelope(&id) {
+                Some(api) => {
+                    let stored = Place::default();
+                    known.insert(api, Known { live, want_output: false, stored });
+                }
+                None => tracing::warn!(%id, "an envelope that no core ordered"),
+            }
+        }
+        let known = Mutex::new(known);
+        let (fence, fresh, gates) = Default::default();
+        Ok(Units { envelopes, known, fence, fresh, gates })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<EnvelopeId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &EnvelopeId) -> Option<Known> {
+        self.lock().get(id).cloned()
+    }
+
+    async fn gate(&self, id: &EnvelopeId) -> Gate<'_> {
+        let gate = {
+            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            gates.entry(id.clone()).or_default().clone()
+        };
+        Gate { units: self, id: id.clone(), held: Some(gate.lock_owned().await) }
+    }
+
+    /// A control stream to the core begins: orders of those before are refused from now on.
+    pub fn stream(&self) -> Stream {
+        self.fence.begin()
+    }
+
+    /// What there is, once no order of an earlier stream can add to it.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest; an unreadable log.
+    pub async fn list(&self, stream: Stream) -> Result<Vec<EnvelopeStatus>, Error> {
+        self.fence.settle(stream).await?;
+        let ids: Vec<EnvelopeId> = self.lock().keys().cloned().collect();
+        let mut envelopes = Vec::new();
+        for envelope in ids {
+            let last = self.last_event(&envelope).await?;
+            envelopes.push(EnvelopeStatus { envelope, last });
+        }
+        Ok(envelopes)
+    }
+
+    /// Starts units, in an envelope that is made if need be. `still` is asked once the envelope
+    /// is seen by [`Units::enforce`]: whether the person may still work.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest; what `still` says; why
+    /// there is no envelope, or why it refuses units. Sending the same again is safe.
+    pub async fn start(
+        &self,
+        stream: Stream,
+        work: Work,
+        still: impl Fn() -> Result<(), Error>,
+    ) -> Result<UnitsTaken, Error> {
+        // All or none: some of them would run while the core hears that none does.
+        for unit in &work.units {
+            unit.check().map_err(|e| Error::invalid(e.to_string()))?;
+        }
+        let _under_way = self.fence.enter(stream).await?;
+        let envelope = self.living(&work).await?;
+        still()?;
+        taken(envelope.start_units(work.units).await.map_err(fault)?)
+    }
+
+    /// The envelope of an order.
+    async fn living(&self, work: &Work) -> Result<Envelope, Error> {
+        let _gate = self.gate(&work.envelope).await;
+        if let Some(known) = self.get(&work.envelope) {
+            return known.live.ok_or_else(|| {
+                Error::conflict("that envelope is over").hint("take the next serial")
+            });
+        }
+        let envelope = self.envelopes.start(work.spec.clone()).await.map_err(fault)?;
+        let (live, stored) = (Some(envelope.clone()), Place::default());
+        let known = Known { live, want_output: work.want_output, stored };
+        self.lock().insert(work.envelope.clone(), known);
+        self.fresh.put(&work.envelope);
+        Ok(envelope)
+    }
+
+    /// Ends units; see [`KillUnits`].
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest, or the shim does not
+    /// answer.
+    pub async fn kill(&self, stream: Stream, r: KillUnits) -> Result<(), Error> {
+        // An old order would end what a newer stream has started.
+        let _under_way = self.fence.enter(stream).await?;
+        let Some(live) = self.get(&r.envelope).and_then(|k| k.live) else { return Ok(()) };
+        let grace = Duration::from_millis(r.grace_ms);
+        let Some(units) = r.units else {
+            return live.kill_all(grace).await.map_err(fault);
+        };
+        for unit in units {
+            // The core names units, the shim knows attempts. Nearly always it is the first; an
+            // envelope sees a unit under one attempt after the other.
+            let mut seen = false;
+            for attempt in 0..=xos_api::aem::RETRY_MAX {
+                match live.kill(names::unit(&r.envelope, unit, attempt)?, grace).await {
+                    Ok(_) => seen = true,
+                    Err(EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_))))
+                        if seen =>
+                    {
+                        break;
+                    }
+                    Err(EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_)))) => {}
+                    Err(e) => return Err(fault(e)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what runs in an envelope and removes its records. Unknown ones are no error.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest; what cannot be ended or
+    /// removed.
+    pub async fn end(&self, stream: Stream, id: &EnvelopeId) -> Result<(), Error> {
+        // Not held: it may take long, and no envelope comes of it.
+        drop(self.fence.enter(stream).await?);
+        self.forget(id).await
+    }
+
+    async fn forget(&self, id: &EnvelopeId) -> Result<(), Error> {
+        let _gate = self.gate(id).await;
+        let Some(known) = self.get(id) else { return Ok(()) };
+        let name = names::envelope(id)?;
+        if let Some(live) = known.live {
+            let mut events = live.events(Cursor::default());
+            match live.end(END_GRACE).await {
+                Ok(()) => while events.next().await.map_err(fault)?.is_some() {},
+                Err(EnvelopeError::Call(e)) => {
+                    tracing::info!(%name, error = %e, "the shim is gone already");
+                    while events.next().await.map_err(fault)?.is_some() {}
+                }
+                Err(e) => return Err(fault(e)),
+            }
+        }
+        self.envelopes.forget(&name).await.map_err(fault)?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    /// Holds the work of members who are suspended, ends that of members who are no more, and lets
+    /// the others' go on. `state` says of a uid where its member stands; uids it does not know
+    /// are no members'.
+    pub(super) async fn enforce(&self, state: impl Fn(u32) -> AccountState) {
+        let live: Vec<Envelope> = self.lock().values().filter_map(|k| k.live.clone()).collect();
+        for envelope in live {
+            let (id, account) = (&envelope.spec().id, &envelope.spec().account);
+            let done = match state(account.uid) {
+                AccountState::Active => envelope.freeze(false).await,
+                AccountState::Suspended => envelope.freeze(true).await,
+                AccountState::Ended => {
+                    tracing::info!(%id, name = account.name, "ended: its member is no more");
+                    match envelope.freeze(false).await {
+                        Ok(()) => envelope.kill_all(Duration::ZERO).await,
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            match done {
+                Ok(()) | Err(EnvelopeError::Call(CallError::Gone)) => {}
+                Err(error) => tracing::error!(%id, %error, "an envelope does not obey"),
+            }
+        }
+    }
+}
+
+fn taken(answers: Vec<StartAnswer>) -> Result<UnitsTaken, Error> {
+    let mut taken = UnitsTaken::default();
+    for answer in answers {
+        match answer {
+            StartAnswer::Taken => taken.new += 1,
+            StartAnswer::Known(_) => {}
+            // Sending the same again is safe: what was taken is known then.
+            StartAnswer::Refused(Refusal::Full(n)) => {
+                return Err(Error::limited(format!("an envelope holds {n} units at a time")));
+            }
+            StartAnswer::Refused(other) => return Err(Error::unavailable(other.to_string())),
+        }
+    }
+    Ok(taken)
+}
+
+fn fault(e: EnvelopeError) -> Error {
+    match e {
+        EnvelopeError::Spec(e) => Error::invalid(e.to_string()),
+        EnvelopeError::Call(e) => Error::unavailable(e.to_string()),
+        other => Error::internal(other.to_string()),
+    }
+}

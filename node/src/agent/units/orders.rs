@@ -1,0 +1,108 @@
+//! What the core orders of units, as requests.
+
+use super::{Stream, Work, names, plan};
+use crate::agent::ops::on;
+use crate::agent::{Agent, machine};
+use crate::output;
+use crate::spec::{EnvelopeSpec, SLOTS_MAX, SPOOL_BYTES_DEFAULT};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+use xos_api::Done;
+use xos_api::aem::{OUTPUT_PART_MAX, OutputPart, OutputStream};
+use xos_api::node::units::{
+    BATCH_MAX, EndEnvelope, Envelopes, KillUnits, ListEnvelopes, StartUnits, UnitOutput, UnitsTaken,
+};
+use xos_base::{Error, Membership};
+use xos_net::Router;
+
+impl Agent {
+    /// Registers the operations for one control stream.
+    pub(in crate::agent) fn register_units(self: Arc<Agent>, router: &mut Router, stream: Stream) {
+        let agent = self;
+        on(router, &agent, move |agent: Arc<Agent>, r: StartUnits| async move {
+            agent.start_units(stream, r).await
+        });
+        on(router, &agent, move |agent: Arc<Agent>, r: KillUnits| async move {
+            agent.units.kill(stream, r).await?;
+            Ok(Done {})
+        });
+        on(router, &agent, move |agent: Arc<Agent>, r: EndEnvelope| async move {
+            agent.units.end(stream, &r.envelope).await?;
+            Ok(Done {})
+        });
+        on(router, &agent, move |agent: Arc<Agent>, _: ListEnvelopes| async move {
+            let envelopes = agent.units.list(stream).await?;
+            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .map_err(|e| Error::internal(format!("cannot read the boot id: {e}")))?;
+            Ok(Envelopes { boot: boot.trim().to_owned(), envelopes })
+        });
+        on(
+            router,
+            &agent,
+            |agent: Arc<Agent>, r: UnitOutput| async move { agent.unit_output(r).await },
+        );
+    }
+
+    async fn start_units(&self, stream: Stream, order: StartUnits) -> Result<UnitsTaken, Error> {
+        if order.units.len() > BATCH_MAX {
+            return Err(Error::too_large(format!("at most {BATCH_MAX} units at a time")));
+        }
+        let held = self.take_ticket(&order.ticket)?;
+        if held.membership.vo != order.vo {
+            return Err(Error::invalid("the ticket is for another VO than the units"));
+        }
+        let account = self.account_of(&held.membership)?;
+        let units: Result<Vec<_>, Error> = order
+            .units
+            .iter()
+            .map(|u| plan::unit(&order, u, &account, &self.node, &self.stager))
+            .collect();
+        let units = units?;
+        let (homes, owner) = (self.config.homes.clone(), account.clone());
+        tokio::task::spawn_blocking(move || crate::home::ensure(&homes, &owner))
+            .await
+            .map_err(|e| Error::internal(format!("making a home failed: {e}")))??;
+        let spec = EnvelopeSpec {
+            id: names::envelope(&order.envelope)?,
+            account,
+            limits: plan::limits(&order.room, &order.task),
+            slots: order.room.slots.clamp(1, SLOTS_MAX),
+            spool_bytes_max: SPOOL_BYTES_DEFAULT,
+        };
+        let (envelope, want_output) = (order.envelope, order.want_output);
+        let work = Work { envelope, spec, want_output, units };
+        // A suspension that came meanwhile did not see the envelope.
+        let still = || self.account_of(&held.membership).map(drop);
+        self.units.start(stream, work, still).await
+    }
+
+    fn account_of(&self, membership: &Membership) -> Result<crate::spec::Account, Error> {
+        let local = machine::local_users()?;
+        let vos = self.lock_vos();
+        plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local)
+    }
+
+    async fn unit_output(&self, r: UnitOutput) -> Result<OutputPart, Error> {
+        let name = names::envelope(&r.envelope)?;
+        let key = names::unit(&r.envelope, r.unit, r.attempt)?;
+        if self.units.get(&r.envelope).is_none() {
+            return Err(Error::not_found(format!("no envelope of job {} here", r.envelope.job)));
+        }
+        let stream = match r.stream {
+            OutputStream::Stdout => crate::shim::Stream::Stdout,
+            OutputStream::Stderr => crate::shim::Stream::Stderr,
+        };
+        let spool = self.units.envelopes.spool(&name);
+        let over = self.units.is_over(&r.envelope, &key).await?;
+        let limit = r.limit.min(OUTPUT_PART_MAX) as usize;
+        let piece = tokio::task::spawn_blocking(move || {
+            output::read(&spool, &key, stream, r.offset, limit)
+        })
+        .await
+        .map_err(|e| Error::internal(format!("reading output failed: {e}")))?
+        .map_err(|e| Error::unavailable(e.to_string()))?;
+        let end = r.offset.saturating_add(piece.bytes.len() as u64);
+        Ok(OutputPart { data: STANDARD.encode(&piece.bytes), eof: over && end >= piece.total })
+    }
+}
