@@ -5,25 +5,36 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test build release demo stop test test-full lint bench bench-grid clean
+.PHONY: help deps deps-test deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
+	clean
 
 help:
 	@echo "make demo     install what is missing, build, start a two-site grid, run the example"
 	@echo "make stop     end the grid and remove what it made"
 	@echo "make test     everything that CI runs"
 	@echo "make test-full   the long suites too"
+	@echo "make test-vm  tests that need systemd and control groups v2, in a virtual machine with Debian 13;"
+	@echo "              VM_RELEASE=bookworm: with Debian 12"
 	@echo "make lint     formatting and lints only"
 	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools
+VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
+# The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
+VM_RELEASE ?= trixie
+VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal $(RUN_PACKAGES)
 
 deps:
 	@tools/deps $(RUN_PACKAGES)
 
 deps-test: deps
 	@tools/deps $(TEST_PACKAGES)
+	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
+
+deps-vm: deps
+	@tools/deps $(VM_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 
 build:
@@ -51,6 +62,10 @@ test: deps-test lint
 test-full: test
 	XOS_KILLS=$${XOS_KILLS:-200} $(CARGO) nextest run --profile full -p xos-testbed --test grid \
 		--run-ignored only -E 'test(kills)'
+
+# Where this machine cannot run XOS, a virtual one can: see tools/vm/test.
+test-vm: deps-vm
+	tools/vm/test $(VM_RELEASE) $(VM_GUEST_PACKAGES)
 
 bench: bench-grid
 
