@@ -95,13 +95,29 @@ impl Core {
             later: may_pass(e.kind),
             text: e.to_string(),
         };
-        let known = table.placement(&offer.job).filter(|p| *p.mandate == *offer.mandate);
+        // What its own core offers was checked when it was submitted.
+        let own = offer.job.site == self.site;
+        if offer.attempt > offer.spec.retry {
+            let most = offer.spec.retry;
+            let text = format!("the person lets a unit run again {most} times at most");
+            return Err(never("mandate", text));
+        }
+        let placed = table.placement(&offer.job);
+        let task = placed.and_then(|p| p.tasks.get(&offer.task));
+        if task.is_some_and(|t| *t.spec != offer.spec || t.first != offer.task_first) {
+            return Err(never("mandate", "the task is known here as another one".into()));
+        }
+        let known = placed.filter(|p| *p.mandate == *offer.mandate && (own || task.is_some()));
         let membership = match known {
             Some(p) => (*p.member).clone(),
             None => {
                 let m = self.world.check_mandate(&offer.mandate, now).map_err(refuse)?;
                 if m.job != offer.job || m.owner != offer.job.site || m.membership.vo != offer.vo {
                     return Err(never("mandate", "the mandate is for another job".into()));
+                }
+                if !own {
+                    crate::outline::check(offer, &m.digest, &self.site)
+                        .map_err(|why| never("mandate", format!("it is refused: {why}")))?;
                 }
                 m.membership
             }

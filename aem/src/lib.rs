@@ -18,6 +18,7 @@ mod keep;
 pub mod ledger;
 mod nodes;
 mod ops;
+mod outline;
 mod outputs;
 mod owner;
 pub mod plan;
@@ -34,18 +35,5 @@ mod work;
 pub mod world;
 
 pub use config::Config;
+pub use outline::{digest, outline};
 pub use service::Aem;
-
-use xos_api::aem::JobSpec;
-use xos_base::Error;
-
-/// The digest of a job's description that a signed submission names: SHA-256 over its JSON
-/// without white space, 64 hexadecimal digits.
-///
-/// # Errors
-/// [`xos_base::Kind::Internal`] when it cannot be encoded.
-pub fn digest(spec: &JobSpec) -> Result<String, Error> {
-    let json = serde_json::to_vec(spec)
-        .map_err(|e| Error::internal(format!("cannot encode the job: {e}")))?;
-    Ok(xos_net::identity::hex(&xos_net::identity::sha256(&json)))
-}

@@ -11,8 +11,10 @@ use crate::work::{Next, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, Reason, Refusal, UnitRun};
-use xos_api::cda::MandateProof;
+use xos_api::aem::{
+    CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, JobSpec, Outline, Reason, Refusal, UnitRun,
+};
+use xos_api::cda::{IssueMandate, MandateProof};
 use xos_base::{Error, JobId, Kind, Millis, SiteId};
 
 /// How long a host may take to read an offer, by its own clock.
@@ -31,20 +33,24 @@ impl Core {
                 Some(Proof::Token(token)) => Some(MandateProof::Token(token)),
                 None => None,
             };
-            Some((s.jobs.id(number), j.spec.vo.clone(), proof))
+            Some((s.jobs.id(number), j.spec.clone(), proof))
         });
-        let (job, vo, proof) = match wanted.await {
+        let (job, spec, proof) = match wanted.await {
             Ok(Some(wanted)) => wanted,
             Ok(None) => return Next::Rest,
             Err(error) => return unstored(number, &error),
         };
         let Some(proof) = proof else { return self.no_mandate(number, "nobody vouched").await };
+        let (vo, digest) = match crate::digest(&spec) {
+            Ok(digest) => (spec.vo.clone(), digest),
+            Err(e) => return self.no_mandate(number, &e.to_string()).await,
+        };
         // So that the plan that follows knows who serves the VO.
         if let Err(error) = self.views.view(&*self.world, &vo, self.now()).await {
             tracing::debug!(%error, %vo, "the VO is not known yet");
             return Next::Later;
         }
-        match self.world.mandate(job, vo, proof).await {
+        match self.world.mandate(IssueMandate { job, vo, digest, proof }).await {
             Ok(mandate) => {
                 let stored = self
                     .commit(|txn| {
@@ -98,6 +104,8 @@ impl Core {
                 task,
                 task_first: j.tasks.get(usize::from(task))?.first,
                 spec,
+                // Nobody looks at it: what is owned here was checked when it was submitted.
+                outline: unsigned(&j.spec),
                 units: units.clone(),
                 attempt,
                 until: now.plus(OFFER_LIFE),
@@ -129,11 +137,20 @@ impl Core {
     pub(crate) async fn do_offer(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
         loop {
             let until = self.now().plus(OFFER_LIFE);
-            let offer = self.ledger.read_stored(|s| next_offer(s, number, site, until));
-            let request = match offer.await {
-                Ok(Some(request)) => request,
+            let offer = self.ledger.read_stored(|s| {
+                Some((next_offer(s, number, site, until)?, s.jobs.job(number)?.spec.clone()))
+            });
+            let (mut request, spec) = match offer.await {
+                Ok(Some(offer)) => offer,
                 Ok(None) => return Next::Rest,
                 Err(error) => return unstored(number, &error),
+            };
+            request.outline = match crate::outline(&spec) {
+                Ok(outline) => outline,
+                Err(error) => {
+                    tracing::error!(%error, job = number, "a job cannot be offered");
+                    return Next::Later;
+                }
             };
             let key = (number, site.clone());
             let reply = match self.world.host_units(site, request.clone()).await {
@@ -300,11 +317,18 @@ fn next_offer(s: &State, number: u64, site: &SiteId, until: Millis) -> Option<Ho
         task: task as u16,
         task_first: j.tasks.get(task)?.first,
         spec: j.task_spec(task)?.clone(),
+        outline: unsigned(&j.spec),
         units,
         attempt,
         until,
         want_output: j.watched && j.units.len() == 1,
     })
+}
+
+/// An outline without its tasks, whose digests take a while.
+fn unsigned(spec: &JobSpec) -> Outline {
+    let (vo, name) = (spec.vo.clone(), String::new());
+    Outline { vo, name, tasks: Vec::new(), after_jobs: Vec::new(), sites: Vec::new() }
 }
 
 /// What follows from it is done when it is stored.

@@ -8,13 +8,13 @@ use xos_api::Done;
 use xos_api::aem::{
     AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, OutputPart,
 };
-use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
 use xos_api::node::units::{
     EndEnvelope, Envelopes, KillUnits, ListEnvelopes, StartUnits, UnitOutput, UnitsTaken,
 };
 use xos_api::vom::{ServedVo, ServedVos, VoSnapshot, VoView};
-use xos_base::{Error, JobId, Millis, NodeId, SiteId, VoId};
+use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::{Grid, NodeChange, Nodes, submission, ticket};
 
 /// The rest of the world, for the job service.
@@ -30,7 +30,7 @@ pub trait World: Send + Sync + 'static {
     /// What is wrong with it.
     fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error>;
     /// The mandate for a job, from the VO's home.
-    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error>;
+    async fn mandate(&self, request: IssueMandate) -> Result<String, Error>;
     /// Checks a mandate.
     ///
     /// # Errors
@@ -107,8 +107,8 @@ impl World for GridWorld {
         Ok(s.digest)
     }
 
-    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error> {
-        self.grid.call(&vo.site(), IssueMandate { job, vo: vo.clone(), proof }).await
+    async fn mandate(&self, request: IssueMandate) -> Result<String, Error> {
+        self.grid.call(&request.vo.site(), request).await
     }
 
     fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error> {

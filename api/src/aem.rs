@@ -7,6 +7,7 @@ mod array;
 mod host;
 mod job;
 mod look;
+mod outline;
 mod spec;
 mod unit;
 
@@ -23,6 +24,7 @@ pub use look::{
     GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TaskSummary,
     UnitFilter, UnitPage, UnitView, WhyJob,
 };
+pub use outline::{Outline, TaskDigest};
 pub use spec::{
     DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, ProcessLimits, Resources, Stage, StageMode,
     TaskSpec,

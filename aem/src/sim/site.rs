@@ -126,6 +126,7 @@ impl Site {
             task,
             task_first: j.tasks[usize::from(task)].first,
             spec: j.spec.tasks[usize::from(task)].clone(),
+            outline: crate::outline(&j.spec).unwrap(),
             units,
             attempt,
             until: Millis(now.0 + OFFER_LIFE),

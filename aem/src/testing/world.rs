@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
 use xos_api::Done;
 use xos_api::aem::*;
-use xos_api::cda::{IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::units::*;
 use xos_api::node::{Capacity, SetTicket};
 use xos_api::vom::{ServedVo, ServingSite, Terms, VoSnapshot, VoState};
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
+use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::{NodeChange, Standing};
 
 /// The world: says yes to everything at once, and notes what left the core.
@@ -117,7 +117,7 @@ impl World for Asked {
     fn check_submission(&self, _: &str, _: &VoId, _: Millis) -> Result<String, Error> {
         Err(Error::unsupported("no submissions here"))
     }
-    async fn mandate(&self, _: JobId, _: VoId, _: MandateProof) -> Result<String, Error> {
+    async fn mandate(&self, _: IssueMandate) -> Result<String, Error> {
         self.note("mandate");
         Ok("m".into())
     }

@@ -139,14 +139,15 @@ fn ways_out() -> Vec<(&'static str, Put, Put, Leave, &'static [&'static str])> {
             },
             |c| {
                 async move {
-                    let spec = testing::spec(&[("main", "0-3", &[])]).tasks.remove(0);
+                    let mut spec = testing::spec(&[("main", "0-3", &[])]);
                     let offer = HostUnits {
                         job: job(),
                         vo: "demo.rennes".parse().unwrap(),
                         mandate: "m".into(),
                         task: 0,
                         task_first: 0,
-                        spec,
+                        outline: crate::outline(&spec).unwrap(),
+                        spec: spec.tasks.remove(0),
                         units: vec![UNIT],
                         attempt: 0,
                         until: Millis(u64::MAX),

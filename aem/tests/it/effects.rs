@@ -12,11 +12,11 @@ use tokio::sync::broadcast;
 use xos_aem::world::{GridWorld, World};
 use xos_api::Done;
 use xos_api::aem::*;
-use xos_api::cda::{IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
 use xos_api::node::units::*;
 use xos_api::vom::{ServedVo, VoSnapshot};
-use xos_base::{Error, JobId, Millis, NodeId, SiteId, VoId};
+use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::NodeChange;
 
 /// The real world, with nodes in process.
@@ -50,8 +50,8 @@ impl World for TestWorld {
     fn check_submission(&self, jws: &str, vo: &VoId, now: Millis) -> Result<String, Error> {
         self.grid.check_submission(jws, vo, now)
     }
-    async fn mandate(&self, job: JobId, vo: VoId, proof: MandateProof) -> Result<String, Error> {
-        self.grid.mandate(job, vo, proof).await
+    async fn mandate(&self, r: IssueMandate) -> Result<String, Error> {
+        self.grid.mandate(r).await
     }
     fn check_mandate(&self, jws: &str, now: Millis) -> Result<Mandate, Error> {
         self.grid.check_mandate(jws, now)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod effects;
+mod hostile;
 mod node;
 mod one_site;
 mod two_sites;

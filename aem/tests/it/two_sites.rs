@@ -91,6 +91,7 @@ async fn only_the_owner_speaks_for_a_job() {
         task: 0,
         task_first: 0,
         spec: spec("/bin/true", "0").tasks.remove(0),
+        outline: xos_aem::outline(&spec("/bin/true", "0")).unwrap(),
         units: vec![UnitRun { first: 0, count: 1 }],
         attempt: 0,
         until: Millis(u64::MAX),

@@ -250,7 +250,7 @@ impl Site {
             let me = me.clone();
             async move {
                 let owner = caller.core()?.clone();
-                let MandateProof::Token(token) = r.proof else {
+                let MandateProof::Token(token) = &r.proof else {
                     return Err(Error::invalid("a token is expected"));
                 };
                 // The audience is the owner; only the person in it matters here.
@@ -266,7 +266,7 @@ impl Site {
                     job: r.job,
                     membership: member(&person),
                     owner,
-                    digest: None,
+                    digest: r.digest,
                     issued: now,
                     until: now.plus(Duration::from_secs(3600)),
                 };
@@ -309,6 +309,21 @@ impl Site {
         });
         let token = home.signer.sign(Kind::Token, &claims).unwrap();
         self.verifier.token(&token, None).unwrap()
+    }
+
+    /// A mandate of this site, as the home of `demo.rennes`, for a job of alice.
+    pub fn mandate(&self, job: &str, digest: String) -> String {
+        let job: JobId = job.parse().unwrap();
+        let now = SystemClock.now();
+        let mandate = Mandate {
+            owner: job.site.clone(),
+            job,
+            membership: member("alice@rennes"),
+            digest,
+            issued: now,
+            until: now.plus(Duration::from_secs(3600)),
+        };
+        self.signer.sign(Kind::Mandate, &mandate).unwrap()
     }
 
     /// The core of another site, as seen here.

@@ -1,6 +1,6 @@
 //! Between cores: the owner of a job has units run by a host.
 
-use super::{InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
+use super::{InlineOutput, Outline, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request, subscribe};
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, NodeId, UnitId, VoId};
@@ -34,9 +34,11 @@ pub struct HostUnits {
     pub task_first: u32,
     /// The task.
     pub spec: TaskSpec,
+    /// The job that the person signed: its digest stands in the mandate, and the task's in it.
+    pub outline: Outline,
     /// The units, at most [`super::HOST_BATCH_MAX`] of them.
     pub units: Vec<UnitRun>,
-    /// The attempt, from 0; greater when the author allowed units to run again.
+    /// The attempt, from 0; at most [`TaskSpec::retry`].
     pub attempt: u16,
     /// A host that reads this later, by its clock, refuses: the owner may have asked elsewhere.
     pub until: Millis,

@@ -13,7 +13,8 @@ pub struct Submission {
     pub vo: VoId,
     /// The site that is to own the job.
     pub owner: SiteId,
-    /// SHA-256 of the job's description as sent to the owner, 64 hexadecimal digits.
+    /// The digest of the job's description as sent to the owner ([`crate::aem::Outline`]), 64
+    /// hexadecimal digits.
     pub digest: String,
     /// 16 random bytes, 32 hexadecimal digits: one submission stands for one job.
     pub nonce: String,
@@ -49,6 +50,9 @@ pub struct IssueMandate {
     pub job: JobId,
     /// The VO; its home is the called site.
     pub vo: VoId,
+    /// The digest of the job's description; that of the submission, when one is the proof. With a
+    /// token, what the owner says: it is bound from then on.
+    pub digest: String,
     /// The person's word.
     pub proof: MandateProof,
 }
@@ -66,9 +70,8 @@ pub struct Mandate {
     pub membership: Membership,
     /// The site that owns the job.
     pub owner: SiteId,
-    /// The digest of the submission, when one was the proof.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
+    /// The digest of the job's description: sites run nothing else under this mandate.
+    pub digest: String,
     /// When it was issued.
     pub issued: Millis,
     /// Until when tickets are given for it.

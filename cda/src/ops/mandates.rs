@@ -33,6 +33,10 @@ impl Inner {
             return Err(Error::denied(format!("job {} is not owned by site {owner}", r.job)));
         }
         self.is_home(&r.vo)?;
+        let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if r.digest.len() != 64 || !r.digest.bytes().all(hex) {
+            return Err(Error::invalid("digest is not 64 hexadecimal digits"));
+        }
         let now = self.now();
         let proved = self.proved(&r.proof, &owner, now)?;
         if proved.credential.vo != r.vo {
@@ -45,6 +49,9 @@ impl Inner {
         }
         let membership = policy::still(current, &proved.credential)?;
         if let Some(s) = &proved.submission {
+            if s.digest != r.digest {
+                return Err(Error::denied("the person signed another job description"));
+            }
             self.spent.spend(&s.nonce, &membership.person, &r.job, now)?;
         }
         let until = now.plus(Duration::from_secs(self.config.mandate_s));
@@ -53,7 +60,7 @@ impl Inner {
             until: until.min(membership.expires.unwrap_or(until)),
             membership,
             owner,
-            digest: proved.submission.map(|s| s.digest),
+            digest: r.digest,
             issued: now,
         };
         self.keys.signer().sign(Kind::Mandate, &mandate)

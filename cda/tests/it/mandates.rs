@@ -48,7 +48,8 @@ impl Alice {
 }
 
 fn ask(job: &str, proof: MandateProof) -> IssueMandate {
-    IssueMandate { job: job.parse().unwrap(), vo: VO.parse().unwrap(), proof }
+    let digest = "ab".repeat(32);
+    IssueMandate { job: job.parse().unwrap(), vo: VO.parse().unwrap(), digest, proof }
 }
 
 fn ticket(mandate: &str, node: &str) -> IssueTicket {
@@ -164,6 +165,23 @@ async fn a_member_token_for_the_owner_is_a_proof_and_others_are_not() {
     rennes.clock.advance(16 * MINUTE);
     let owner = rennes.core_of(&pisa);
     assert!(rennes.call(&owner, request).await.unwrap_err().message.contains("expired"));
+}
+
+/// If it failed, the site that owns a job could have another one run as that person.
+#[tokio::test]
+async fn a_mandate_is_for_the_description_that_was_signed() {
+    let (rennes, pisa, alice) = grid().await;
+    let owner = rennes.core_of(&pisa);
+    let jws = alice.sign(&submission("pisa", 1, rennes.clock.now()));
+    let signed = ask("1.pisa", MandateProof::Submission(jws));
+    for digest in ["cd".repeat(32), "AB".repeat(32), String::new(), "ab".repeat(33)] {
+        let other = IssueMandate { digest, ..signed.clone() };
+        let e = rennes.call(&owner, other).await.unwrap_err();
+        assert!(matches!(e.kind, Kind::Denied | Kind::Invalid), "{e}");
+    }
+    let mandate = rennes.call(&owner, signed).await.unwrap();
+    let m = verify_mandate(&rennes.trust, &mandate, rennes.clock.now()).unwrap();
+    assert_eq!(m.digest, "ab".repeat(32));
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
         IssueToken IssueToken { vo: vo(), audience: None, groups: None, roles: None };
         IssueCertificate certificate_request("demo.rennes", &csr_pem);
         IssueMandate IssueMandate { job: "1.pisa".parse().unwrap(), vo: vo(),
-            proof: MandateProof::Token("x".into()) };
+            digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
         RenewMachine RenewMachine { csr_pem: csr_pem.clone() };

@@ -30,6 +30,7 @@ fn took(table: &mut HostTable, job: &str, count: u32, cpu_milli: u32) {
         task: 0,
         task_first: 0,
         spec,
+        outline: crate::outline(&testing::spec(&[("m", "0", &[])])).unwrap(),
         units: vec![UnitRun { first: 0, count }],
         attempt: 0,
         until: Millis(9),
