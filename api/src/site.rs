@@ -1,16 +1,20 @@
 //! Sites: who they are, and how one comes to trust another.
 
-use crate::request;
+use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{NodeId, SiteId};
+use xos_base::{Millis, NodeId, SiteId};
 
 /// Most addresses or keys in one descriptor.
 pub const DESCRIPTOR_LIST_MAX: usize = 16;
+/// Most withdrawn keys that one descriptor tells of.
+pub const WITHDRAWN_MAX: usize = 1000;
 
 /// What a site tells others about itself; public.
 ///
-/// Trust in it comes from how it was received: pinned by fingerprint, or exchanged by two
-/// administrators (`xos site offer` and `accept`), afterwards over TLS that the pinned root proves.
+/// Trust in the root comes from how it was received: pinned by fingerprint, or exchanged by two
+/// administrators (`xos site offer` and `accept`). The keys hold because the root signed them, and
+/// what was withdrawn because such a key signed it; the addresses, because whoever answers there
+/// must prove to be the site's core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteDescriptor {
@@ -20,9 +24,47 @@ pub struct SiteDescriptor {
     pub addresses: Vec<String>,
     /// The site's root certificate, DER in base64.
     pub root: String,
-    /// The public Ed25519 keys of the site's services, 32 bytes in base64, newest first. They
-    /// sign VO logs, tokens, tickets and mandates.
+    /// [`SiteKeys`], JWS `xos-site-keys+jws` (ES256) by the root's key.
+    pub keys: String,
+    /// [`WithdrawnKeys`], JWS `xos-withdrawn+jws` by the first of the keys; absent where it does
+    /// not matter, or when nothing was ever withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<String>,
+}
+
+/// The keys by which a site's services sign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteKeys {
+    /// The site.
+    pub site: SiteId,
+    /// The public Ed25519 keys, 32 bytes in base64, newest first. They sign VO logs, tokens,
+    /// tickets and mandates.
     pub keys: Vec<String>,
+    /// When this was said; a later word counts instead of an earlier one.
+    pub issued: Millis,
+}
+
+/// The keys of a site's nodes that were withdrawn before their certificates expired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawnKeys {
+    /// The site. It withdraws keys of its own nodes only.
+    pub site: SiteId,
+    /// The keys, at most [`WITHDRAWN_MAX`].
+    pub keys: Vec<WithdrawnKey>,
+    /// When this was said; a later word counts instead of an earlier one.
+    pub issued: Millis,
+}
+
+/// A withdrawn key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawnKey {
+    /// Its fingerprint: SHA-256 over the SubjectPublicKeyInfo, hex.
+    pub key: String,
+    /// When the last certificate for it expires.
+    pub until: Millis,
 }
 
 /// Asks a core who its site is. Needs no proof of identity.
@@ -30,6 +72,12 @@ pub struct SiteDescriptor {
 #[serde(deny_unknown_fields)]
 pub struct GetSite {}
 request!(GetSite => SiteDescriptor, Get "/v1/site");
+
+/// A core tells another that its descriptor has changed: the called core fetches it soon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteChanged {}
+request!(SiteChanged => Done, Post "/v1/sites/changed");
 
 /// The site's nodes that are connected to this core now. For the site's administrators.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,15 +2,51 @@
 
 use crate::Inner;
 use crate::ops::{check_descriptor, update_site};
-use std::sync::Arc;
+use futures_util::{StreamExt, stream};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use xos_api::site::{GetSite, SiteDescriptor};
+use xos_api::site::{GetSite, SiteChanged, SiteDescriptor};
 use xos_base::{Error, SiteId};
 
 /// How often to look whether a certificate of the site is due.
 pub const RENEW_EVERY: Duration = Duration::from_secs(600);
+
+/// How often a site is asked or told something before it is left to the next refresh.
+const TRIES: u32 = 5;
+/// The pause after each round of asking or telling: so often at most, however often it is wanted.
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+/// How many sites are asked or told at the same time.
+const AT_ONCE: usize = 32;
+
+/// Sites with which something is to be done soon, each with the tries that are left.
+#[derive(Default)]
+pub(crate) struct Round {
+    sites: Mutex<BTreeMap<SiteId, u32>>,
+    wanted: Notify,
+}
+
+impl Round {
+    /// Soon, with `site`.
+    pub(crate) fn ask(&self, site: SiteId) {
+        self.put(site, TRIES);
+    }
+
+    fn put(&self, site: SiteId, tries: u32) {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = sites.entry(site).or_default();
+        *left = tries.max(*left);
+        drop(sites);
+        self.wanted.notify_one();
+    }
+
+    fn take(&self) -> BTreeMap<SiteId, u32> {
+        std::mem::take(&mut self.sites.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 pub(crate) fn spawn(inner: &Arc<Inner>, stop: &CancellationToken) {
     let renewing = inner.clone();
@@ -31,6 +67,58 @@ pub(crate) fn spawn(inner: &Arc<Inner>, stop: &CancellationToken) {
         let inner = refreshing.clone();
         async move { refresh_sites(&inner).await }
     });
+    rounds(inner, stop, |inner| &inner.asked, fetch);
+    rounds(inner, stop, |inner| &inner.telling, tell);
+}
+
+/// Does `work` with the sites of one [`Round`], as they come.
+fn rounds<F, Fut>(inner: &Arc<Inner>, stop: &CancellationToken, of: fn(&Inner) -> &Round, work: F)
+where
+    F: Fn(Arc<Inner>, SiteId) -> Fut + Send + Sync + Copy + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send,
+{
+    let (inner, stop) = (inner.clone(), stop.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = of(&inner).wanted.notified() => {}
+            }
+            let round =
+                stream::iter(of(&inner).take()).for_each_concurrent(AT_ONCE, |(site, tries)| {
+                    let inner = inner.clone();
+                    async move {
+                        let Err(e) = work(inner.clone(), site.clone()).await else { return };
+                        tracing::info!(%site, error = %e, tries, "a site was not reached");
+                        if tries > 1 {
+                            of(&inner).put(site, tries - 1);
+                        }
+                    }
+                });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = round => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(ROUND_PAUSE) => {}
+            }
+        }
+    });
+}
+
+/// Fetches the descriptor of a site that is trusted.
+async fn fetch(inner: Arc<Inner>, site: SiteId) -> Result<(), Error> {
+    match inner.trust.descriptor(&site) {
+        Ok(known) if site != inner.site => refresh(&inner, &known).await,
+        // Forgotten meanwhile.
+        _ => Ok(()),
+    }
+}
+
+/// Tells a site that this one's descriptor has changed.
+async fn tell(inner: Arc<Inner>, site: SiteId) -> Result<(), Error> {
+    inner.grid.call(&site, SiteChanged {}).await.map(drop)
 }
 
 fn repeat<F, Fut>(stop: &CancellationToken, every: Duration, mut work: F)
@@ -57,8 +145,8 @@ where
     });
 }
 
-/// Asks each trusted site who it is now. The answer counts because the connection is proved by the
-/// root that is already trusted; a root never changes this way.
+/// Asks each trusted site who it is now. The connection is proved by the root that is already
+/// trusted, and so is what the answer says of keys; a root never changes this way.
 pub(crate) async fn refresh_sites(inner: &Inner) {
     for known in inner.trust.descriptors() {
         if known.site == inner.site {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor};
 use xos_base::{Error, Millis, SiteId};
 use xos_net::identity::root_fingerprint;
-use xos_net::sign::Signer;
+use xos_net::sign::{Signer, vouch};
 use xos_net::trust::{MACHINE_SUFFIX, core_name};
 use xos_net::{Identity, IdentityCell};
 
@@ -49,7 +49,8 @@ struct Inner {
     names: Vec<String>,
     root: Authority,
     signer: Signer,
-    public: Vec<String>,
+    /// The root's word on the signing keys.
+    vouched: String,
     people: RwLock<Arc<Authority>>,
     machines: RwLock<Arc<Authority>>,
     core: IdentityCell,
@@ -74,18 +75,20 @@ impl SiteKeys {
         if !dir.exists() {
             create(state, site, names, now)?;
         }
-        let keys = SiteKeys { inner: Arc::new(Inner::open(dir, site, names)?) };
+        let keys = SiteKeys { inner: Arc::new(Inner::open(dir, site, names, now)?) };
         keys.renew_if_due(now)?;
         Ok(keys)
     }
 
-    /// What the site tells others about itself, when its core listens at `addresses`.
+    /// What the site tells others about itself, when its core listens at `addresses`; without the
+    /// keys that it withdrew.
     pub fn descriptor(&self, addresses: Vec<String>) -> SiteDescriptor {
         SiteDescriptor {
             site: self.inner.site.clone(),
             addresses,
             root: STANDARD.encode(&self.inner.root.der),
-            keys: self.inner.public.clone(),
+            keys: self.inner.vouched.clone(),
+            withdrawn: None,
         }
     }
 
@@ -194,7 +197,7 @@ fn core_file(
 }
 
 impl Inner {
-    fn open(dir: PathBuf, site: &SiteId, names: &[String]) -> Result<Inner, Error> {
+    fn open(dir: PathBuf, site: &SiteId, names: &[String], now: Millis) -> Result<Inner, Error> {
         let authority = |role: Role| Authority::read(&files::read(&dir.join(role.file()))?);
         let root = authority(Role::Root)?;
         let core = files::read(&dir.join(CORE_FILE))?;
@@ -208,7 +211,11 @@ impl Inner {
             .hint("a site's name cannot change; set it back, or use another state folder"));
         }
         let signing = files::read(&dir.join(SIGNING_FILE))?;
-        let (signer, public) = read_signing(&signing)?;
+        let (signer, keys) = read_signing(&signing)?;
+        // Said anew at each start: then it counts instead of what was said before a key was
+        // taken out of the file, or before a backup was restored.
+        let root_key = zeroize::Zeroizing::new(root.issuer.key().serialize_der());
+        let vouched = vouch(&root_key, site, keys, now)?;
         Ok(Inner {
             site: site.clone(),
             names: names.to_vec(),
@@ -217,7 +224,7 @@ impl Inner {
             core: IdentityCell::new(core),
             root,
             signer,
-            public,
+            vouched,
             dir,
         })
     }

@@ -9,22 +9,27 @@ mod csr;
 mod effects;
 mod issue;
 mod keys;
+#[cfg(test)]
+mod mutated;
 mod ops;
 mod passwords;
 mod policy;
 mod registry;
 mod state;
+mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use keys::{CORE_LIFE, SiteKeys};
 pub use ops::create_administrator;
 
+use effects::Round;
 use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
 use state::spent::Spent;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use withdrawn::Withdrawn;
 use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, SiteId};
@@ -64,6 +69,11 @@ pub(crate) struct Inner {
     passwords: Passwords,
     limiter: Limiter,
     spent: Spent,
+    withdrawn: Withdrawn,
+    /// Sites whose descriptors are to be fetched.
+    asked: Round,
+    /// Sites that are to be told that this one's descriptor has changed.
+    telling: Round,
     /// Held while registry and trust change together, so that a site that is being forgotten does
     /// not come back by a refresh.
     sites: tokio::sync::Mutex<()>,
@@ -89,6 +99,9 @@ impl Cda {
             clock: parts.clock,
             limiter: Limiter::new(),
             spent: Spent::default(),
+            withdrawn: Withdrawn::default(),
+            asked: Round::default(),
+            telling: Round::default(),
             sites: tokio::sync::Mutex::new(()),
         });
         inner.check_registry_is_ours().await?;
@@ -128,7 +141,22 @@ impl Inner {
     }
 
     fn descriptor(&self) -> SiteDescriptor {
+        SiteDescriptor { withdrawn: self.withdrawn.said(), ..self.introduction() }
+    }
+
+    /// The descriptor without what was withdrawn, for who comes to know this site.
+    fn introduction(&self) -> SiteDescriptor {
         self.keys.descriptor(self.config.addresses.clone())
+    }
+
+    /// Refuses these keys of this site's nodes from now on, and lets others know.
+    fn withdraw(&self, keys: impl IntoIterator<Item = (String, Millis)>) -> Result<(), Error> {
+        let keys: Vec<_> = keys.into_iter().collect();
+        for (key, _) in &keys {
+            self.trust.ban_key(&self.site, key);
+        }
+        self.withdrawn.add(keys, (&self.site, self.keys.signer()), self.now())?;
+        self.trust.add(self.descriptor())
     }
 
     /// A registry that was used with another root would bring people and nodes that this root
@@ -160,14 +188,15 @@ impl Inner {
             self.trust.add(record.descriptor)?;
         }
         let now = self.now();
+        let mut banned = Vec::new();
         for (fingerprint, ban) in self.registry.all::<registry::BanRecord>("banned").await? {
             if ban.until > now {
-                self.trust.ban_key(&fingerprint);
+                banned.push((fingerprint, ban.until));
             } else {
                 let op = xos_store::Op::Del(registry::key("banned", &fingerprint)?);
                 self.registry.change(Vec::new(), vec![op]).await?;
             }
         }
-        Ok(())
+        self.withdraw(banned)
     }
 }

@@ -8,6 +8,8 @@ mod sign_in;
 mod sites;
 
 pub use people::create_administrator;
+#[cfg(test)]
+pub(crate) use sites::read_statement;
 pub(crate) use sites::{check_descriptor, update_site};
 
 use crate::{Inner, audit};
@@ -19,7 +21,7 @@ use xos_api::cda::{
     OfferTrust, ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson,
     SignIn, SignInOptions, WhoAmI,
 };
-use xos_api::site::GetSite;
+use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
 
 /// Who asks, for the audit.
@@ -84,6 +86,7 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain on ListMachines => list_machines;
         plain on ListSites => list_sites;
         plain on ReadOffer => read_offer;
+        plain on SiteChanged => site_changed;
         audited public SignIn => sign_in, |r| r.user.clone(), |s| s.person.to_string();
         audited public Register => register, |r| r.name.clone(), nothing;
         audited on RenewToken => renew_token, nothing, |s| s.person.to_string();

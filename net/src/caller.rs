@@ -173,19 +173,26 @@ impl Caller {
         }
     }
 
-    /// The own core, calling itself in process.
+    /// The own core, calling itself in process, or as a node sees it on the control stream that
+    /// it opened and verified.
     pub(crate) fn own_core(site: SiteId) -> Caller {
         Caller::plain(Principal::Core(site))
     }
 
-    /// The own core as a node sees it on the control stream it opened and verified, or a node as
-    /// its core sees it there.
-    pub(crate) fn of_subject(subject: Subject) -> Caller {
-        Caller::plain(match subject {
+    /// A machine that opened a stream to this one, with the fingerprint of the key that it
+    /// proved to hold.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Denied`] for a person: they come by ssh, which proves them itself.
+    pub(crate) fn machine(subject: Subject, key: String) -> Result<Caller, Error> {
+        let principal = match subject {
             Subject::Core(site) => Principal::Core(site),
             Subject::Node(node) => Principal::Node(node),
-            Subject::Member(m) => Principal::Member(m),
-        })
+            Subject::Member(_) => {
+                return Err(Error::denied("a person's certificate opens no stream to a node"));
+            }
+        };
+        Ok(Caller { key: Some(key), ..Caller::plain(principal) })
     }
 
     fn plain(principal: Principal) -> Caller {
@@ -253,11 +260,13 @@ impl Verifier {
         let subject = self.trust.verify_chain(chain, Usage::Client, now)?;
         let key = crate::identity::key_fingerprint(&chain[0])?;
         let mut caller = match subject {
-            Subject::Member(m) => Caller::plain(Principal::Member(self.effective(&m, now)?)),
-            machine => Caller::of_subject(machine),
+            Subject::Member(m) => {
+                let plain = Caller::plain(Principal::Member(self.effective(&m, now)?));
+                Caller { key: Some(key), ..plain }
+            }
+            machine => Caller::machine(machine, key)?,
         };
         caller.address = address;
-        caller.key = Some(key);
         caller.signed_in = signed_in(&chain[0])?;
         Ok(caller)
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use xos_api::Request;
 use xos_base::Error;
 
@@ -25,6 +25,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTGOING_MAX: usize = 256;
 /// Most calls of the peer that are served at the same time.
 const SERVED_MAX: usize = 256;
+/// Most bytes of such calls that are held at the same time; more are not read yet.
+const SERVED_BYTES_MAX: usize = 2 * FRAME_MAX;
+/// Unit in which they are counted.
+const BYTES_UNIT: usize = 1024;
 /// Most bytes that are gathered for one write.
 const GATHER_MAX: usize = 256 * 1024;
 
@@ -175,7 +179,8 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receive
 
 async fn read_all(reader: impl AsyncRead + Unpin, served: &Served) -> Result<(), Error> {
     let mut reader = tokio::io::BufReader::with_capacity(64 * 1024, reader);
-    let permits = Arc::new(tokio::sync::Semaphore::new(SERVED_MAX));
+    let permits = Arc::new(Semaphore::new(SERVED_MAX));
+    let bytes = Arc::new(Semaphore::new(SERVED_BYTES_MAX / BYTES_UNIT));
     loop {
         let frame = tokio::time::timeout(SILENCE_MAX, frames::read(&mut reader, FRAME_MAX))
             .await
@@ -186,11 +191,8 @@ async fn read_all(reader: impl AsyncRead + Unpin, served: &Served) -> Result<(),
             Some(Frame::Reply { id, body }) => served.settle(id, Ok(body)),
             Some(Frame::Failed { id, error }) => served.settle(id, Err(error)),
             Some(Frame::Call { id, method, target, body }) => {
-                let permit = permits
-                    .clone()
-                    .acquire_owned()
-                    .await
-                    .map_err(|_| Error::internal("the control stream's limit is closed"))?;
+                let size = body.as_ref().map_or(0, |b| b.get().len()) / BYTES_UNIT + 1;
+                let permit = (acquire(&permits, 1).await?, acquire(&bytes, size).await?);
                 let (router, caller) = (served.router.clone(), served.caller.clone());
                 let outgoing = served.outgoing.clone();
                 tokio::spawn(async move {
@@ -201,6 +203,12 @@ async fn read_all(reader: impl AsyncRead + Unpin, served: &Served) -> Result<(),
             }
         }
     }
+}
+
+async fn acquire(limit: &Arc<Semaphore>, n: usize) -> Result<OwnedSemaphorePermit, Error> {
+    let n = u32::try_from(n).unwrap_or(u32::MAX);
+    let closed = |_| Error::internal("the control stream's limit is closed");
+    limit.clone().acquire_many_owned(n).await.map_err(closed)
 }
 
 impl Served {
@@ -222,7 +230,7 @@ async fn serve(
 ) -> Result<Box<RawValue>, Error> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let body = body.map(|b| Bytes::from(b.get().to_owned())).unwrap_or_default();
-    match router.dispatch(Who::Caller(caller), method, path, query, body).await? {
+    match router.find(method, path)?.run(Who::Caller(caller), query, body).await? {
         Answer::Json(json) => raw(json.to_vec()),
         Answer::Lines(_) => Err(Error::invalid("a control stream carries no streams")),
     }

@@ -4,10 +4,12 @@ use crate::caller::Caller;
 use crate::client::dial_core;
 use crate::control::Control;
 use crate::frames::{self, OPENING_MAX, Opened, Opening};
+use crate::guard::{Guarded, Proved};
+use crate::identity::key_fingerprint;
 use crate::nodes::Io;
 use crate::router::Router;
 use crate::tls::{self, ALPN_NODE, IdentityCell};
-use crate::trust::{Subject, Trust, Usage, node_name};
+use crate::trust::{Trust, Usage, node_name};
 use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -61,7 +63,10 @@ impl Dialer {
             let inner = TlsConnector::from(tls).connect(name, outer).await.map_err(|e| {
                 Error::unavailable(format!("node {node} does not prove to be itself: {e}"))
             })?;
-            Ok(Box::new(inner) as Box<dyn Io>)
+            let chain = inner.get_ref().1.peer_certificates().unwrap_or_default();
+            let key = chain.first().map(key_fingerprint).transpose()?.unwrap_or_default();
+            let proved = Proved { site: node.site(), node: Some((node.clone(), key)) };
+            Ok(Box::new(Guarded::new(inner, self.trust.guard(proved))) as Box<dyn Io>)
         };
         tokio::time::timeout(OPEN_TIMEOUT, open)
             .await
@@ -112,7 +117,7 @@ impl NodeLink {
         let site = self.node.site();
         let mut stream = self.dialer.core(&site, ALPN_NODE).await?;
         open(&mut stream, &Opening::Control {}).await?;
-        Ok(Control::start(stream, router, Caller::of_subject(Subject::Core(site))))
+        Ok(Control::start(stream, router, Caller::own_core(site)))
     }
 
     /// Dials back for the waiting stream `token` and serves it until it ends.
@@ -138,11 +143,10 @@ impl NodeLink {
         let handler = self.handlers.get(&alpn).cloned().ok_or_else(|| {
             Error::unsupported("a peer speaks a protocol that this node does not serve")
         })?;
-        // Only machines open streams to nodes; a person comes by ssh, which proves them itself.
-        if matches!(subject, Subject::Member(_)) {
-            return Err(Error::denied("a person's certificate opens no stream to a node"));
-        }
-        handler(Caller::of_subject(subject), Box::new(stream)).await;
+        let leaf = chain.first().ok_or_else(|| Error::unauthenticated("no certificate"))?;
+        let caller = Caller::machine(subject, key_fingerprint(leaf)?)?;
+        let guard = self.dialer.trust.guard(Proved::of(&caller));
+        handler(caller, Box::new(Guarded::new(stream, guard))).await;
         Ok(())
     }
 }

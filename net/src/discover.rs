@@ -30,7 +30,7 @@ pub const DEFAULT_PORT: u16 = 7443;
 /// How long first contact may take in all.
 pub const DISCOVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest descriptor, in bytes of JSON.
-pub const DESCRIPTOR_MAX: usize = 64 * 1024;
+pub const DESCRIPTOR_MAX: usize = 256 * 1024;
 /// Longest address, in bytes.
 pub const ADDRESS_MAX: usize = 300;
 

@@ -3,27 +3,34 @@
 //! Each worker is a thread with actix's single-threaded system; operations themselves run on the
 //! main runtime, so that a slow one holds no worker.
 
+use crate::bodies::{Bodies, Holder, Taken};
 use crate::caller::{Caller, Peer, Verifier};
+use crate::guard::Proved;
 use crate::path;
-use crate::router::{Answer, BODY_MAX, Router, Who};
+use crate::places::Place;
+use crate::router::{Answer, Found, Router, Who};
 use actix_http::HttpService;
 use actix_service::{Service, ServiceFactory, map_config};
-use actix_web::body::BodyStream;
-use actix_web::dev::AppConfig;
+use actix_web::body::{BodySize, BodyStream, MessageBody};
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 use xos_base::Error;
 
@@ -33,8 +40,16 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 const WAITING_MAX: usize = 1024;
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send a request's body.
+/// How long a proved caller may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long somebody who proved nothing may.
+const STRANGERS_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest body of a request to a page, in bytes.
+const PAGE_BODY_MAX: usize = 256 * 1024;
+/// How long what a refused client still sends is thrown away, so that it reads why.
+const LINGER: Duration = Duration::from_secs(2);
+/// After how many seconds who was refused for lack of room may try again.
+const RETRY_AFTER_S: u32 = 1;
 /// How long an idle connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
@@ -55,7 +70,7 @@ pub struct Shared {
 }
 
 /// A connection for a worker.
-type Accepted = (TlsStream<TcpStream>, SocketAddr, OwnedSemaphorePermit);
+type Accepted = (TlsStream<TcpStream>, SocketAddr, Place);
 
 /// The workers. Dropping it lets them finish.
 pub struct Workers {
@@ -70,12 +85,13 @@ impl Workers {
     /// [`xos_base::Kind::Internal`] when a thread cannot be made.
     pub fn start(count: usize, shared: &Shared) -> Result<Workers, Error> {
         let mut queues = Vec::new();
+        let bodies = Bodies::new();
         for i in 0..count.max(1) {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            let shared = shared.clone();
+            let (shared, bodies) = (shared.clone(), bodies.clone());
             std::thread::Builder::new()
                 .name(format!("http-{i}"))
-                .spawn(move || work(receiver, &shared))
+                .spawn(move || work(receiver, &shared, &bodies))
                 .map_err(|e| Error::internal(format!("cannot start an HTTP worker: {e}")))?;
             queues.push(sender);
         }
@@ -83,35 +99,49 @@ impl Workers {
     }
 
     /// Hands a connection over; when every worker is far behind, it is closed.
-    pub fn serve(
-        &self,
-        stream: TlsStream<TcpStream>,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
+    pub fn serve(&self, stream: TlsStream<TcpStream>, peer: SocketAddr, place: Place) {
         let i = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        if self.queues[i].try_send((stream, peer, permit)).is_err() {
+        if self.queues[i].try_send((stream, peer, place)).is_err() {
             tracing::warn!(%peer, limit = WAITING_MAX, "HTTP workers are behind: closed");
         }
     }
 }
 
-fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared) {
+fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
     let system = actix_rt::System::new();
     system.block_on(async move {
         let pages = shared.pages.clone();
-        let data = Data::new(shared.clone());
+        let (shared, of_pages) = (Data::new(shared.clone()), bodies.clone());
         let app = App::new()
-            .app_data(data)
+            .app_data(shared)
+            .app_data(Data::new(bodies.clone()))
             .configure(|config| {
                 if let Some(pages) = &pages {
                     pages(config);
                 }
             })
-            .default_service(web::to(api));
+            .default_service(web::to(api))
+            .wrap_fn(move |request, pages| {
+                let room = room_for_page(&of_pages, &request);
+                let served = match room {
+                    Ok(room) => Ok((room, pages.call(request))),
+                    Err(e) => Err((request, e)),
+                };
+                async move {
+                    match served {
+                        Ok((_room, served)) => Ok(served.await?.map_into_left_body()),
+                        Err((request, e)) => {
+                            let (request, payload) = request.into_parts();
+                            let refused = refusal(&e, payload);
+                            Ok(ServiceResponse::new(request, refused).map_into_right_body())
+                        }
+                    }
+                }
+            });
         let factory = HttpService::build()
             .keep_alive(IDLE_MAX)
             .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(LINGER)
             .on_connect_ext(|stream: &TlsStream<TcpStream>, ext| {
                 ext.insert(Chain(certificates(stream)));
             })
@@ -123,10 +153,10 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared) {
                 return;
             }
         };
-        while let Some((stream, peer, permit)) = queue.recv().await {
+        while let Some((stream, peer, place)) = queue.recv().await {
             let served = service.call((stream, actix_http::Protocol::Http1, Some(peer)));
             actix_rt::spawn(async move {
-                let _permit = permit;
+                let _place = place;
                 if let Err(e) = served.await {
                     tracing::debug!(%peer, error = %e, "connection ended");
                 }
@@ -166,29 +196,46 @@ fn who(shared: &Shared, request: &HttpRequest) -> Who {
     }
 }
 
-/// Every request that no page takes.
-async fn api(request: HttpRequest, payload: web::Payload, shared: Data<Shared>) -> HttpResponse {
-    let target = request.uri().path_and_query().map_or("", |t| t.as_str());
-    if target.len() > path::PATH_MAX {
-        return failure(&Error::too_large(format!("a path may have {} bytes", path::PATH_MAX)));
-    }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(payload)).await {
+/// Every request that no page takes. What can be refused is refused before its body is read.
+async fn api(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    bodies: Data<Bodies>,
+) -> HttpResponse {
+    let who = who(&shared, &request);
+    let (found, length, room) = match admit(&shared, &bodies, &request, &who) {
+        Ok(admitted) => admitted,
+        Err(e) => return refusal(&e, payload),
+    };
+    let (time, guard) = match &who {
+        Who::Caller(c) => (BODY_TIMEOUT, Some(shared.verifier.trust().guard(Proved::of(c)))),
+        Who::Nobody(..) => (STRANGERS_BODY_TIMEOUT, None),
+    };
+    let body = match tokio::time::timeout(time, read_body(payload, length)).await {
         Ok(Ok(body)) => body,
         Ok(Err(e)) => return failure(&e),
         Err(_) => return failure(&Error::unavailable("the body of the request came too slowly")),
     };
-    let who = who(&shared, &request);
-    let (router, method) = (shared.router.clone(), request.method().as_str().to_owned());
-    let (path, query) = (request.path().to_owned(), request.query_string().to_owned());
-    let task = shared
-        .runtime
-        .spawn(async move { router.dispatch(who, &method, &path, &query, body).await });
+    let query = request.query_string().to_owned();
+    let task = shared.runtime.spawn(async move {
+        let answer = found.run(who, &query, body).await;
+        drop(room);
+        answer
+    });
     match task.await {
         Ok(Ok(Answer::Json(body))) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "application/json"))
             .insert_header((CACHE_CONTROL, "no-store"))
             .body(body),
-        Ok(Ok(Answer::Lines(items))) => lines(items),
+        Ok(Ok(Answer::Lines(items))) => lines(match guard {
+            // A stream lives long: who is refused meanwhile hears no more of it.
+            Some(guard) => {
+                let cut = guard.cut().clone().cancelled_owned();
+                items.take_until(cut.map(move |()| drop(guard))).boxed()
+            }
+            None => items,
+        }),
         Ok(Err(e)) => failure(&e),
         Err(e) => {
             tracing::error!(error = %e, "an operation failed");
@@ -197,24 +244,107 @@ async fn api(request: HttpRequest, payload: web::Payload, shared: Data<Shared>) 
     }
 }
 
-async fn read_body(mut payload: web::Payload) -> Result<Bytes, Error> {
+/// What serves the request, how long its body is, and the room for that.
+fn admit(
+    shared: &Shared,
+    bodies: &Bodies,
+    request: &HttpRequest,
+    who: &Who,
+) -> Result<(Found, usize, Option<Taken>), Error> {
+    let target = request.uri().path_and_query().map_or("", |t| t.as_str());
+    if target.len() > path::PATH_MAX {
+        return Err(Error::too_large(format!("a path may have {} bytes", path::PATH_MAX)));
+    }
+    let found = shared.router.find(request.method().as_str(), request.path())?;
+    found.admit(who)?;
+    let length = body_length(request.headers(), found.body_max())?;
+    let holder = match who {
+        Who::Caller(caller) => Holder::of(caller),
+        Who::Nobody(peer, _) => Holder::at(peer.address),
+    };
+    let room = (length > 0).then(|| bodies.take(holder, length)).transpose()?;
+    Ok((found, length, room))
+}
+
+/// How long a body will be. Without a length nobody knows what it will need.
+fn body_length(headers: &HeaderMap, max: usize) -> Result<usize, Error> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Error::invalid("the length of the body is not said")
+            .hint("send it with Content-Length, not in chunks"));
+    }
+    let Some(text) = headers.get(CONTENT_LENGTH) else { return Ok(0) };
+    let length = text.to_str().ok().and_then(|t| t.trim().parse::<u64>().ok());
+    let length = length.ok_or_else(|| Error::invalid("the length of the body is malformed"))?;
+    match usize::try_from(length) {
+        Ok(length) if length <= max => Ok(length),
+        _ if max == 0 => Err(Error::too_large("this request takes no body")),
+        _ => Err(Error::too_large(format!("the body of this request may have {max} bytes"))
+            .hint("put large data on the VO's volume and name its path")),
+    }
+}
+
+/// Room for what a browser sends to a page, counted by its address.
+fn room_for_page(bodies: &Bodies, request: &ServiceRequest) -> Result<Option<Taken>, Error> {
+    if request.path().starts_with(path::API) {
+        return Ok(None);
+    }
+    let length = body_length(request.headers(), PAGE_BODY_MAX)?;
+    let holder = Holder::at(request.peer_addr().map(|a| a.ip()));
+    (length > 0).then(|| bodies.take(holder, length)).transpose()
+}
+
+async fn read_body(mut payload: web::Payload, length: usize) -> Result<Bytes, Error> {
+    // Grows with what arrives, not with what the length claims.
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|e| Error::invalid(format!("the body broke off: {e}")))?;
-        if body.len() + chunk.len() > BODY_MAX {
-            return Err(Error::too_large(format!("a request may have {BODY_MAX} bytes"))
-                .hint("put large data on the VO's volume and name its path"));
+        if body.len() + chunk.len() > length {
+            return Err(Error::invalid("the body is longer than was said"));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
 }
 
+/// An error to a request whose body stays unread.
+fn refusal(error: &Error, unread: impl Unpin + 'static) -> HttpResponse {
+    let text = serde_json::to_vec(error).map(Bytes::from).unwrap_or_default();
+    let text = Some(text);
+    failure(error).set_body(Refusal { text, _unread: unread }).map_into_boxed_body()
+}
+
+/// A text, with the body of the request that it answers: as long as that is there unread, the
+/// connection is closed after the answer instead of being read to its end.
+struct Refusal<P> {
+    text: Option<Bytes>,
+    _unread: P,
+}
+
+impl<P: Unpin> MessageBody for Refusal<P> {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.text.as_ref().map_or(0, |t| t.len() as u64))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(self.text.take().map(Ok))
+    }
+}
+
 /// An error as HTTP response.
 pub fn failure(error: &Error) -> HttpResponse {
     let status =
         StatusCode::from_u16(error.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(error)
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if error.kind == xos_base::Kind::Unavailable {
+        response.insert_header((RETRY_AFTER, RETRY_AFTER_S));
+    }
+    response.json(error)
 }
 
 fn lines(items: futures_util::stream::BoxStream<'static, Result<Bytes, Error>>) -> HttpResponse {

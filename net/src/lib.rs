@@ -1,6 +1,7 @@
 //! The one port: TLS, who may vouch for whom, [`Caller`], requests and replies, streams, and the
 //! dial-back by which nodes without inbound ports are reached.
 
+pub mod bodies;
 pub mod caller;
 pub mod client;
 pub mod control;
@@ -8,10 +9,13 @@ pub mod dial;
 pub mod discover;
 pub mod frames;
 pub mod grid;
+pub mod guard;
 pub mod http;
 pub mod identity;
+mod known;
 pub mod nodes;
 pub mod path;
+pub mod places;
 pub mod port;
 pub mod router;
 pub mod sign;

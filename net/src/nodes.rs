@@ -5,7 +5,6 @@ use crate::control::Control;
 use crate::frames::{self, OPENING_MAX, Opened, Opening};
 use crate::identity::hex;
 use crate::router::Router;
-use crate::trust::Trust;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -47,15 +46,9 @@ pub struct Nodes {
 struct Inner {
     site: SiteId,
     router: OnceLock<Arc<Router>>,
-    controls: Mutex<HashMap<NodeId, Connected>>,
+    controls: Mutex<HashMap<NodeId, Arc<Control>>>,
     waiting: Mutex<HashMap<String, Waiting>>,
     changes: broadcast::Sender<NodeChange>,
-}
-
-struct Connected {
-    control: Arc<Control>,
-    /// Fingerprint of the key that the node proved to hold.
-    key: Option<String>,
 }
 
 struct Waiting {
@@ -98,17 +91,6 @@ impl Nodes {
         self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// Cuts the control streams of nodes whose key is refused by now.
-    pub fn drop_banned(&self, trust: &Trust) {
-        let controls = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
-        for (node, connected) in controls.iter() {
-            if connected.key.as_ref().is_some_and(|key| trust.is_banned(key)) {
-                tracing::warn!(%node, "its key is refused: the control stream is cut");
-                connected.control.close();
-            }
-        }
-    }
-
     /// Nodes that come and go from now on.
     pub fn changes(&self) -> broadcast::Receiver<NodeChange> {
         self.inner.changes.subscribe()
@@ -116,7 +98,7 @@ impl Nodes {
 
     fn control(&self, node: &NodeId) -> Result<Arc<Control>, Error> {
         let controls = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
-        controls.get(node).map(|c| c.control.clone()).ok_or_else(|| {
+        controls.get(node).cloned().ok_or_else(|| {
             Error::unavailable(format!("node {node} is not connected to its core"))
                 .hint("check that xosd runs there and reaches the core")
         })
@@ -189,21 +171,20 @@ impl Nodes {
         let router = self.inner.router.get().cloned().ok_or_else(|| {
             Error::unavailable("this core is starting").hint("try again in a moment")
         })?;
-        let key = caller.key().map(str::to_owned);
         let control = Control::start(stream, router, caller);
         let former = {
             let mut all = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
-            all.insert(node.clone(), Connected { control: control.clone(), key })
+            all.insert(node.clone(), control.clone())
         };
         if let Some(former) = former {
-            former.control.close();
+            former.close();
         }
         self.announce(&node, true);
         control.closed().await;
         let gone = {
             let mut all = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
             // A newer stream of the same node may stand there already.
-            let mine = all.get(&node).is_some_and(|c| Arc::ptr_eq(&c.control, &control));
+            let mine = all.get(&node).is_some_and(|c| Arc::ptr_eq(c, &control));
             if mine {
                 all.remove(&node);
             }

@@ -9,6 +9,8 @@ use xos_base::Error;
 
 /// Longest path with query, in bytes.
 pub const PATH_MAX: usize = 4096;
+/// How the paths of requests begin; others are pages'.
+pub const API: &str = "/v1/";
 
 /// A path with fields in braces.
 #[derive(Debug)]

@@ -1,27 +1,31 @@
 //! The one port: accepts TLS on our runtime, reads what the peer wants to speak, and hands the
 //! connection on.
 
-use crate::caller::Verifier;
+use crate::caller::{Caller, Verifier};
 use crate::dial::StreamHandler;
+use crate::guard::{Guarded, Proved};
 use crate::http::{Shared, Workers};
-use crate::nodes::Nodes;
+use crate::nodes::{Io, Nodes};
+use crate::places::{Most, Place, Places};
 use crate::tls::{self, ALPN_HTTP, ALPN_NODE, ALPN_XTREEMFS, IdentityCell};
+use crate::trust::{Subject, subject_of};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use xos_base::Error;
+use xos_base::{Error, SiteId};
 
-/// Most connections at the same time.
-pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Fewest connections at a time that can be set.
+const CONNECTIONS_LEAST: usize = 16;
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how long a peer that takes nothing of what it is sent, or is gone, loses its connection.
+const UNSENT_MAX: Duration = Duration::from_secs(60);
 /// How long to wait when the system has no file descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,6 +39,37 @@ pub struct Config {
     /// Threads that serve HTTP. Default 2.
     #[serde(default = "default_workers")]
     pub http_workers: usize,
+    /// Most connections at a time. At most half of them are people's and strangers', a quarter
+    /// one other site's machines', an eighth TLS handshakes. Default 16384, at least 16.
+    #[serde(default = "default_connections")]
+    pub connections: usize,
+    /// Most connections at a time of people and strangers from one address (of IPv6: one /64).
+    /// Raise it where many come from behind one address. Default 512, at least 2.
+    #[serde(default = "default_per_address")]
+    pub connections_per_address: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: default_listen(),
+            http_workers: default_workers(),
+            connections: default_connections(),
+            connections_per_address: default_per_address(),
+        }
+    }
+}
+
+impl Config {
+    fn most(&self) -> Result<Most, Error> {
+        if self.connections < CONNECTIONS_LEAST || self.connections_per_address < 2 {
+            return Err(Error::invalid(format!(
+                "[port] connections must be at least {CONNECTIONS_LEAST}, and \
+                 connections_per_address at least 2"
+            )));
+        }
+        Ok(Most { all: self.connections, address: self.connections_per_address })
+    }
 }
 
 fn default_listen() -> String {
@@ -43,6 +78,14 @@ fn default_listen() -> String {
 
 fn default_workers() -> usize {
     2
+}
+
+fn default_connections() -> usize {
+    16 * 1024
+}
+
+fn default_per_address() -> usize {
+    512
 }
 
 /// What the port hands connections to.
@@ -66,7 +109,8 @@ struct Port {
 /// Serves the port until `stop` is cancelled.
 ///
 /// # Errors
-/// [`xos_base::Kind::Internal`] when HTTP or TLS cannot be set up.
+/// [`xos_base::Kind::Internal`] when HTTP or TLS cannot be set up, [`xos_base::Kind::Invalid`] for
+/// a bad configuration.
 pub async fn serve(
     listener: TcpListener,
     config: &Config,
@@ -81,8 +125,8 @@ pub async fn serve(
     }
     let tls = tls::server_config(identity, services.verifier.trust(), &alpn)?;
     let workers = Workers::start(config.http_workers, &services.http)?;
+    let places = Places::new(services.verifier.site().clone(), config.most()?);
     let port = Arc::new(Port { tls, workers, services });
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let (tcp, peer) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -95,15 +139,18 @@ pub async fn serve(
                 }
             },
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections: closed");
-            continue;
+        let place = match places.enter(peer.ip()) {
+            Ok(place) => place,
+            Err(e) => {
+                tracing::debug!(%peer, error = %e, "a connection is closed at once");
+                continue;
+            }
         };
         let (port, stop) = (port.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                result = port.connection(tcp, peer, permit) => if let Err(e) = result {
+                result = port.connection(tcp, peer, place) => if let Err(e) = result {
                     tracing::debug!(%peer, error = %e, "connection refused");
                 },
             }
@@ -112,32 +159,34 @@ pub async fn serve(
 }
 
 impl Port {
-    /// Serves one connection; its `permit` lives as long as it does, also at a worker.
+    /// Serves one connection; its `place` is held as long as it lives, also at a worker.
     async fn connection(
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        mut place: Place,
     ) -> Result<(), Error> {
         let broke = |e: std::io::Error| Error::unavailable(e.to_string());
         tcp.set_nodelay(true).map_err(broke)?;
+        limit_unsent(&tcp).map_err(broke)?;
         let accept = TlsAcceptor::from(self.tls.clone()).accept(tcp);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept)
             .await
             .map_err(|_| Error::unavailable("the TLS handshake took too long"))?
             .map_err(broke)?;
+        place.shaken(machine(&stream)?.as_ref())?;
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match alpn.as_deref() {
             // A client that names no protocol speaks HTTP/1.1 (RFC 9112).
-            None | Some(ALPN_HTTP) => self.workers.serve(stream, peer, permit),
+            None | Some(ALPN_HTTP) => self.workers.serve(stream, peer, place),
             Some(ALPN_NODE) => {
-                let caller = self.caller(&stream, peer)?;
-                self.services.nodes.serve(Box::new(stream), caller).await?;
+                let (caller, stream) = self.guarded(stream, peer)?;
+                self.services.nodes.serve(stream, caller).await?;
             }
             Some(ALPN_XTREEMFS) => {
-                let caller = self.caller(&stream, peer)?;
+                let (caller, stream) = self.guarded(stream, peer)?;
                 if let Some(files) = &self.services.files {
-                    files(caller, Box::new(stream)).await;
+                    files(caller, stream).await;
                 }
             }
             Some(_) => return Err(Error::unsupported("a protocol that is not offered")),
@@ -145,12 +194,35 @@ impl Port {
         Ok(())
     }
 
-    fn caller(
+    /// The caller, and the stream that is cut when the caller is refused later.
+    fn guarded(
         &self,
-        stream: &TlsStream<TcpStream>,
+        stream: TlsStream<TcpStream>,
         peer: SocketAddr,
-    ) -> Result<crate::Caller, Error> {
+    ) -> Result<(Caller, Box<dyn Io>), Error> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        self.services.verifier.certificate(chain, Some(peer.ip()))
+        let caller = self.services.verifier.certificate(chain, Some(peer.ip()))?;
+        let guard = self.services.verifier.trust().guard(Proved::of(&caller));
+        Ok((caller, Box::new(Guarded::new(stream, guard))))
     }
+}
+
+/// The site of the machine whose certificate the handshake verified, if one came.
+fn machine(stream: &TlsStream<TcpStream>) -> Result<Option<SiteId>, Error> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    Ok(match subject_of(leaf)? {
+        Subject::Core(site) => Some(site),
+        Subject::Node(node) => Some(node.site()),
+        Subject::Member(_) => None,
+    })
+}
+
+/// Without this, who reads nothing of a long answer would hold its connection for ever.
+fn limit_unsent(tcp: &TcpStream) -> std::io::Result<()> {
+    let millis = u32::try_from(UNSENT_MAX.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(tcp, millis)?;
+    rustix::net::sockopt::set_socket_keepalive(tcp, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(tcp, UNSENT_MAX)?;
+    Ok(())
 }

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use xos_api::{Method, Request, Subscribe};
 use xos_base::Error;
 
-/// Longest body of a request, in bytes.
+/// Longest body of a request by a proved caller, in bytes.
 pub const BODY_MAX: usize = 2 * 1024 * 1024;
+/// Longest body of a request that anybody may make, in bytes.
+pub const PUBLIC_BODY_MAX: usize = 64 * 1024;
 
 type Raw = Arc<dyn Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
 type Typed<R> = Arc<
@@ -59,7 +61,43 @@ pub enum Answer {
 struct Route {
     method: Method,
     template: Template,
+    public: bool,
     run: Raw,
+}
+
+/// What serves a request, known before its body is read.
+pub struct Found {
+    fields: Vec<(&'static str, String)>,
+    public: bool,
+    body_max: usize,
+    run: Raw,
+}
+
+impl Found {
+    /// Refuses who may not call it at all.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unauthenticated`] when it needs a proof and none holds.
+    pub fn admit(&self, who: &Who) -> Result<(), Error> {
+        match who {
+            Who::Nobody(_, why) if !self.public => Err(unproved(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Longest body that it takes over HTTP, in bytes; 0: none.
+    pub fn body_max(&self) -> usize {
+        self.body_max
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What the operation says.
+    pub async fn run(self, who: Who, query: &str, body: Bytes) -> Result<Answer, Error> {
+        let parts = Parts { path: self.fields, query: query.to_owned(), body };
+        (self.run)(who, parts).await
+    }
 }
 
 /// The operations of a machine. Filled at start, then shared.
@@ -86,7 +124,7 @@ impl Router {
     {
         let typed: Typed<R> = Arc::new(move |caller, r| Box::pin(f(caller, r)));
         self.typed.insert(TypeId::of::<R>(), Box::new(typed.clone()));
-        self.add(R::METHOD, R::PATH, move |who, parts| {
+        self.add((R::METHOD, R::PATH, false), move |who, parts| {
             let typed = typed.clone();
             Box::pin(async move {
                 let caller = proved(who)?;
@@ -109,7 +147,7 @@ impl Router {
         let typed: Typed<R> =
             Arc::new(move |caller: Caller, r| inner(Peer { address: caller.address() }, r));
         self.typed.insert(TypeId::of::<R>(), Box::new(typed));
-        self.add(R::METHOD, R::PATH, move |who, parts| {
+        self.add((R::METHOD, R::PATH, true), move |who, parts| {
             let f = f.clone();
             Box::pin(async move {
                 let peer = match who {
@@ -135,7 +173,7 @@ impl Router {
             Box::pin(async move { Ok(items.await?.boxed()) })
         });
         self.streams.insert(TypeId::of::<S>(), Box::new(typed.clone()));
-        self.add(S::METHOD, S::PATH, move |who, parts| {
+        self.add((S::METHOD, S::PATH, false), move |who, parts| {
             let typed = typed.clone();
             Box::pin(async move {
                 let caller = proved(who)?;
@@ -145,26 +183,19 @@ impl Router {
         });
     }
 
-    fn add<F>(&mut self, method: Method, path: &'static str, run: F)
+    fn add<F>(&mut self, (method, path, public): (Method, &'static str, bool), run: F)
     where
         F: Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync + 'static,
     {
         let template = Template::parse(path);
-        self.routes.push(Route { method, template, run: Arc::new(run) });
+        self.routes.push(Route { method, template, public, run: Arc::new(run) });
     }
 
-    /// Finds what serves `method` and `path` and runs it.
+    /// Finds what serves `method` and `path`.
     ///
     /// # Errors
-    /// [`xos_base::Kind::NotFound`] when nothing does; else what the operation says.
-    pub async fn dispatch(
-        &self,
-        who: Who,
-        method: &str,
-        path: &str,
-        query: &str,
-        body: Bytes,
-    ) -> Result<Answer, Error> {
+    /// [`xos_base::Kind::NotFound`] when nothing does.
+    pub fn find(&self, method: &str, path: &str) -> Result<Found, Error> {
         let mut other_method = false;
         for route in &self.routes {
             let Some(fields) = route.template.matches(path) else { continue };
@@ -172,8 +203,12 @@ impl Router {
                 other_method = true;
                 continue;
             }
-            let parts = Parts { path: fields, query: query.to_owned(), body };
-            return (route.run)(who, parts).await;
+            let body_max = match (route.method.has_body(), route.public) {
+                (false, _) => 0,
+                (true, true) => PUBLIC_BODY_MAX,
+                (true, false) => BODY_MAX,
+            };
+            return Ok(Found { fields, public: route.public, body_max, run: route.run.clone() });
         }
         let what = if other_method { "is not served by that method" } else { "does not exist" };
         Err(Error::not_found(format!("{method} {} {what} here", path::shown(path))))
@@ -229,10 +264,15 @@ fn missing(method: Method, path: &str) -> Error {
 fn proved(who: Who) -> Result<Caller, Error> {
     match who {
         Who::Caller(c) => Ok(c),
-        Who::Nobody(_, Some(why)) => Err(why),
-        Who::Nobody(_, None) => Err(Error::unauthenticated("this needs a proof of who you are")
-            .hint("sign in with `xos login`")),
+        Who::Nobody(_, why) => Err(unproved(why)),
     }
+}
+
+/// The refusal of somebody whose proof failed for that reason, or who sent none.
+fn unproved(why: Option<Error>) -> Error {
+    why.unwrap_or_else(|| {
+        Error::unauthenticated("this needs a proof of who you are").hint("sign in with `xos login`")
+    })
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Bytes, Error> {

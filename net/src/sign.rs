@@ -1,5 +1,5 @@
-//! Signed statements: compact JWS (RFC 7515) with Ed25519 (RFC 8037), one `typ` a kind, so that
-//! a statement of one kind never passes for another.
+//! Signed statements: compact JWS (RFC 7515) with Ed25519 (RFC 8037), a root's with ES256
+//! (RFC 7518), one `typ` a kind, so that a statement of one kind never passes for another.
 
 use crate::trust::Trust;
 use aws_lc_rs::rand::SystemRandom;
@@ -7,10 +7,13 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
-use xos_base::{Error, SiteId};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use xos_api::site::SiteKeys;
+use xos_base::{Error, Millis, SiteId};
 
 /// Longest statement that is looked at, in bytes.
 pub const JWS_MAX: usize = 256 * 1024;
@@ -28,6 +31,10 @@ pub enum Kind {
     Mandate,
     /// A site's invitation to another site.
     SiteOffer,
+    /// A root's word on the keys by which its site signs.
+    SiteKeys,
+    /// A site's word on the keys of its nodes that hold no more.
+    Withdrawn,
 }
 
 impl Kind {
@@ -38,6 +45,8 @@ impl Kind {
             Kind::Ticket => "xos-ticket+jws",
             Kind::Mandate => "xos-mandate+jws",
             Kind::SiteOffer => "xos-site-offer+jws",
+            Kind::SiteKeys => "xos-site-keys+jws",
+            Kind::Withdrawn => "xos-withdrawn+jws",
         }
     }
 }
@@ -91,11 +100,35 @@ impl Signer {
     /// # Errors
     /// [`xos_base::Kind::Internal`] when the body cannot be encoded.
     pub fn sign<T: Serialize>(&self, kind: Kind, body: &T) -> Result<String, Error> {
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(kind.typ().to_owned());
-        jsonwebtoken::encode(&header, body, &self.key)
-            .map_err(|e| Error::internal(format!("cannot sign: {e}")))
+        encode(kind, Algorithm::EdDSA, body, &self.key)
     }
+}
+
+/// A root's word, said at `issued`, on the signing keys of its site (as [`Signer::public`] gives
+/// them). `root_pkcs8` is the root's private key, P-256 in PKCS #8 DER.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] when it is no such key.
+pub fn vouch(
+    root_pkcs8: &[u8],
+    site: &SiteId,
+    keys: Vec<String>,
+    issued: Millis,
+) -> Result<String, Error> {
+    let said = SiteKeys { site: site.clone(), keys, issued };
+    encode(Kind::SiteKeys, Algorithm::ES256, &said, &EncodingKey::from_ec_der(root_pkcs8))
+}
+
+fn encode<T: Serialize>(
+    kind: Kind,
+    algorithm: Algorithm,
+    body: &T,
+    key: &EncodingKey,
+) -> Result<String, Error> {
+    let mut header = Header::new(algorithm);
+    header.typ = Some(kind.typ().to_owned());
+    jsonwebtoken::encode(&header, body, key)
+        .map_err(|e| Error::internal(format!("cannot sign: {e}")))
 }
 
 /// Verifies a statement under one public key.
@@ -107,19 +140,48 @@ pub fn verify_with<T: DeserializeOwned>(
     jws: &str,
     public: &[u8; 32],
 ) -> Result<T, Error> {
+    decode(kind, Algorithm::EdDSA, jws, &DecodingKey::from_ed_der(public))
+}
+
+/// Verifies a root's word on the keys of its site.
+///
+/// # Errors
+/// [`xos_base::Kind::Unauthenticated`] when kind, form or signature is wrong, or the root's key is
+/// not P-256.
+pub fn verify_vouched(jws: &str, root: &CertificateDer<'_>) -> Result<SiteKeys, Error> {
+    const EC: &str = "1.2.840.10045.2.1";
+    const P256: &str = "1.2.840.10045.3.1.7";
+    let bad = || Error::unauthenticated("a site's root has no P-256 key");
+    let (_, cert) = X509Certificate::from_der(root).map_err(|_| bad())?;
+    let spki = cert.public_key();
+    let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+    let is_p256 = curve.is_some_and(|c| c.to_id_string() == P256);
+    if spki.algorithm.algorithm.to_id_string() != EC || !is_p256 {
+        return Err(bad());
+    }
+    let key = DecodingKey::from_ec_der(&spki.subject_public_key.data);
+    decode(Kind::SiteKeys, Algorithm::ES256, jws, &key)
+}
+
+fn decode<T: DeserializeOwned>(
+    kind: Kind,
+    algorithm: Algorithm,
+    jws: &str,
+    key: &DecodingKey,
+) -> Result<T, Error> {
     if jws.len() > JWS_MAX {
         return Err(Error::too_large(format!("a signed statement is over {JWS_MAX} bytes")));
     }
     let bad = |why: &str| Error::unauthenticated(format!("a signed statement is refused: {why}"));
     let header = jsonwebtoken::decode_header(jws).map_err(|_| bad("it is malformed"))?;
-    if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(kind.typ()) {
+    if header.alg != algorithm || header.typ.as_deref() != Some(kind.typ()) {
         return Err(bad("it is of another kind"));
     }
-    let mut rules = Validation::new(Algorithm::EdDSA);
+    let mut rules = Validation::new(algorithm);
     rules.validate_exp = false;
     rules.validate_aud = false;
     rules.required_spec_claims = HashSet::new();
-    jsonwebtoken::decode::<T>(jws, &DecodingKey::from_ed_der(public), &rules)
+    jsonwebtoken::decode::<T>(jws, key, &rules)
         .map(|data| data.claims)
         .map_err(|_| bad("its signature or its content does not hold"))
 }

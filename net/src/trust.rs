@@ -2,16 +2,16 @@
 //!
 //! A site's root vouches only for that site's machines and for memberships in VOs homed there.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use crate::guard::{Guard, Guards, Proved};
+use crate::known::Site;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor};
+use xos_api::site::SiteDescriptor;
 use xos_base::membership::EXTENSION_OID;
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
 
@@ -53,20 +53,13 @@ impl Subject {
     }
 }
 
-#[derive(Clone)]
-struct Site {
-    descriptor: SiteDescriptor,
-    root: CertificateDer<'static>,
-    anchor: TrustAnchor<'static>,
-    keys: Arc<Vec<[u8; 32]>>,
-}
-
 /// The trusted sites. Cheap to clone; clones share their content.
 #[derive(Clone, Default)]
 pub struct Trust {
     sites: Arc<RwLock<BTreeMap<SiteId, Site>>>,
-    banned: Arc<RwLock<HashSet<String>>>,
+    banned: Arc<RwLock<HashSet<(SiteId, String)>>>,
     changed: Arc<watch::Sender<u64>>,
+    guards: Guards,
 }
 
 impl Trust {
@@ -75,20 +68,52 @@ impl Trust {
         Trust::default()
     }
 
-    /// Trusts a site from now on, or takes its new descriptor.
+    /// Trusts a site from now on, or takes its new descriptor; of what is signed in it, the later
+    /// word counts. Streams of machines that it withdraws are cut.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Invalid`] when the descriptor is malformed.
+    /// [`xos_base::Kind::Invalid`] when the descriptor is malformed, or its root does not vouch for
+    /// it.
     pub fn add(&self, descriptor: SiteDescriptor) -> Result<(), Error> {
         let site = Site::parse(descriptor)?;
+        let id = site.descriptor.site.clone();
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        let descriptor = site.descriptor.clone();
-        let former = sites.insert(site.descriptor.site.clone(), site);
+        let (site, changed) = match sites.get(&id) {
+            None => (site, true),
+            Some(former) => {
+                let site = site.after(former)?;
+                let changed = site.descriptor != former.descriptor;
+                (site, changed)
+            }
+        };
+        sites.insert(id, site);
         drop(sites);
-        if former.is_none_or(|f| f.descriptor != descriptor) {
-            self.changed.send_modify(|n| *n += 1);
+        if changed {
+            self.tell();
         }
         Ok(())
+    }
+
+    /// What [`Trust::add`] would make of `descriptor`: the same, with the later of what is signed.
+    ///
+    /// # Errors
+    /// As [`Trust::add`]; [`xos_base::Kind::Invalid`] also when it was signed after `latest`.
+    pub fn newest(
+        &self,
+        descriptor: SiteDescriptor,
+        latest: Millis,
+    ) -> Result<SiteDescriptor, Error> {
+        let mut site = Site::parse(descriptor)?;
+        let former = self.read(|s| s.get(&site.descriptor.site).cloned());
+        if let Some(former) = former {
+            site = site.after(&former)?;
+        }
+        if site.said() > latest {
+            let id = &site.descriptor.site;
+            return Err(Error::invalid(format!("site {id} signed its descriptor in the future"))
+                .hint("the clock of one of the two sites is wrong"));
+        }
+        Ok(site.descriptor)
     }
 
     /// Rises whenever a site is trusted, has a new descriptor, or is trusted no longer, and when a
@@ -97,33 +122,62 @@ impl Trust {
         self.changed.subscribe()
     }
 
-    /// Trusts a site no longer.
+    /// Trusts a site no longer; streams of its machines are cut.
     pub fn remove(&self, site: &SiteId) {
         let former = self.sites.write().unwrap_or_else(PoisonError::into_inner).remove(site);
         if former.is_some() {
-            self.changed.send_modify(|n| *n += 1);
+            self.tell();
         }
     }
 
-    /// Refuses certificates of the key with this fingerprint ([`crate::identity::key_fingerprint`])
-    /// from now on, whoever signed them: how a removed node loses its place before its
-    /// certificate expires. Open HTTP connections are asked again at their next request; control
-    /// streams are cut by [`crate::Nodes::drop_banned`].
-    pub fn ban_key(&self, fingerprint: &str) {
+    /// Refuses certificates of nodes of `site` for the key with this fingerprint
+    /// ([`crate::identity::key_fingerprint`]) from now on: how a removed node loses its place
+    /// before its certificate expires. Open HTTP connections are asked again at their next
+    /// request; its streams are cut.
+    pub fn ban_key(&self, site: &SiteId, fingerprint: &str) {
         let mut banned = self.banned.write().unwrap_or_else(PoisonError::into_inner);
-        if banned.insert(fingerprint.to_owned()) {
-            self.changed.send_modify(|n| *n += 1);
+        let new = banned.insert((site.clone(), fingerprint.to_owned()));
+        drop(banned);
+        if new {
+            self.tell();
         }
     }
 
-    /// Whether a key is refused.
-    pub fn is_banned(&self, fingerprint: &str) -> bool {
-        self.banned.read().unwrap_or_else(PoisonError::into_inner).contains(fingerprint)
+    /// Whether a key of a node of `site` is refused: because [`Trust::ban_key`] said so, or the
+    /// site's descriptor.
+    pub fn is_banned(&self, site: &SiteId, fingerprint: &str) -> bool {
+        self.read(|s| s.get(site).is_some_and(|s| s.withdrew(fingerprint)))
+            || self
+                .banned
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&(site.clone(), fingerprint.to_owned()))
     }
 
-    fn refuse_banned(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let none = self.banned.read().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if none || !self.is_banned(&crate::identity::key_fingerprint(leaf)?) {
+    /// Watches over a stream of somebody who was verified: it is cut when they are refused.
+    pub fn guard(&self, proved: Proved) -> Guard {
+        let guard = self.guards.add(proved.clone());
+        // Looked at after adding, so that no change in between is missed.
+        if !self.takes(&proved) {
+            guard.cut().cancel();
+        }
+        guard
+    }
+
+    /// Whether a machine or person that was verified before is still not refused.
+    pub(crate) fn takes(&self, proved: &Proved) -> bool {
+        let known = self.read(|s| s.contains_key(&proved.site));
+        known && proved.node.as_ref().is_none_or(|(_, key)| !self.is_banned(&proved.site, key))
+    }
+
+    fn tell(&self) {
+        self.guards.sweep(self);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    fn refuse_banned(&self, subject: &Subject, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let Subject::Node(node) = subject else { return Ok(()) };
+        if !self.is_banned(&node.site(), &crate::identity::key_fingerprint(leaf)?) {
             return Ok(());
         }
         Err(Error::unauthenticated("certificate refused: its key was withdrawn")
@@ -179,7 +233,7 @@ impl Trust {
             return Err(refuse(format!("its chain is longer than {CHAIN_MAX}")));
         }
         let subject = subject_of(leaf)?;
-        self.refuse_banned(leaf)?;
+        self.refuse_banned(&subject, leaf)?;
         let cert = EndEntityCert::try_from(leaf).map_err(|e| refuse(e.to_string()))?;
         let authority = subject.authority();
         let anchor = self
@@ -219,31 +273,6 @@ pub enum Usage {
     Client,
     /// Accepts connections.
     Server,
-}
-
-impl Site {
-    fn parse(descriptor: SiteDescriptor) -> Result<Site, Error> {
-        let bad = |what: &str| Error::invalid(format!("site descriptor: {what}"));
-        if descriptor.addresses.len() > DESCRIPTOR_LIST_MAX
-            || descriptor.keys.len() > DESCRIPTOR_LIST_MAX
-        {
-            return Err(bad("too many addresses or keys"));
-        }
-        let root = STANDARD.decode(&descriptor.root).map_err(|_| bad("the root is no base64"))?;
-        let root = CertificateDer::from(root);
-        let anchor = webpki::anchor_from_trusted_cert(&root)
-            .map_err(|e| bad(&format!("the root is no certificate: {e}")))?
-            .to_owned();
-        let keys: Result<Vec<[u8; 32]>, Error> = descriptor
-            .keys
-            .iter()
-            .map(|k| {
-                let raw = STANDARD.decode(k).map_err(|_| bad("a key is no base64"))?;
-                raw.try_into().map_err(|_| bad("a key is not 32 bytes long"))
-            })
-            .collect();
-        Ok(Site { keys: Arc::new(keys?), descriptor, root, anchor })
-    }
 }
 
 /// Whom a certificate claims to name; nothing is verified.

@@ -32,7 +32,7 @@ use xos_base::{
 };
 use xos_net::http::Shared;
 use xos_net::port::{Config as Port, Services};
-use xos_net::sign::{Kind, Signer};
+use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{
     Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust, Verifier,
@@ -118,6 +118,7 @@ impl Site {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root: CertificateDer<'static> = params.self_signed(&key).unwrap().der().clone();
+        let root_key = key.serialize_der();
         let ca = Issuer::new(params, key);
         let signer = Arc::new(Signer::generate().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -125,7 +126,8 @@ impl Site {
             site: id.clone(),
             addresses: vec![listener.local_addr().unwrap().to_string()],
             root: STANDARD.encode(&root),
-            keys: vec![signer.public()],
+            keys: vouch(&root_key, &id, vec![signer.public()], Millis(1)).unwrap(),
+            withdrawn: None,
         };
         let trust = Trust::new();
         trust.add(descriptor.clone()).unwrap();
@@ -221,7 +223,7 @@ impl Site {
             let http = Shared { router, verifier: verifier.clone(), runtime, pages: None };
             let nodes = Nodes::new(self.id.clone());
             let services = Services { http, verifier, nodes, files: None };
-            let port = Port { listen: String::new(), http_workers: 1 };
+            let port = Port { http_workers: 1, ..Port::default() };
             let (identity, stop) = (self.identity.clone(), self.stop.clone());
             tokio::spawn(async move {
                 xos_net::port::serve(listener, &port, &identity, services, stop).await.unwrap();

@@ -78,7 +78,7 @@ impl Inner {
         ops.extend(self.bans(&node, &bans)?);
         let joined = self.joined(&node, &key, (now, until))?;
         self.registry.apply(vec![join.guard(), guard], ops, node.as_str()).await?;
-        self.ban(&bans);
+        self.ban(&bans)?;
         Ok(joined)
     }
 
@@ -96,7 +96,7 @@ impl Inner {
         key: &csr::PublicKey,
         span: (Millis, Millis),
     ) -> Result<Joined, Error> {
-        if self.trust.is_banned(&key.fingerprint) {
+        if self.trust.is_banned(&self.site, &key.fingerprint) {
             return Err(
                 Error::denied("this key was withdrawn").hint("make a new key and try again")
             );
@@ -179,7 +179,7 @@ impl Inner {
         ops.extend(self.bans(&r.node, &found.value.keys)?);
         let guards = vec![grant.guard, found.guard()];
         self.registry.apply(guards, ops, r.node.as_str()).await?;
-        self.ban(&found.value.keys);
+        self.ban(&found.value.keys)?;
         Ok(Done {})
     }
 
@@ -191,9 +191,17 @@ impl Inner {
         keys.iter().map(op).collect()
     }
 
-    fn ban(&self, keys: &[NodeKey]) {
-        for k in keys {
-            self.trust.ban_key(&k.fingerprint);
+    /// The registry holds the bans already, so that a restart makes up for what fails here.
+    fn ban(&self, keys: &[NodeKey]) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
         }
+        self.withdraw(keys.iter().map(|k| (k.fingerprint.clone(), k.until)))?;
+        for known in self.trust.descriptors() {
+            if known.site != self.site {
+                self.telling.ask(known.site);
+            }
+        }
+        Ok(())
     }
 }

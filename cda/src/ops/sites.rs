@@ -5,17 +5,18 @@ use crate::config::is_host_port;
 use crate::registry::{self, OfferRecord, SiteRecord};
 use aws_lc_rs::hmac;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::time::Duration;
 use xos_api::Done;
 use xos_api::cda::{
     AcceptTrust, CompleteTrust, ForgetSite, ListSites, OfferTrust, OfferView, ReadOffer,
     SiteStatement, TrustOffer, TrustedSite,
 };
-use xos_api::site::{GetSite, SiteDescriptor};
+use xos_api::site::{GetSite, SiteChanged, SiteDescriptor};
 use xos_base::{Error, Millis, SiteId};
+use xos_net::caller::CLOCK_SKEW_S;
 use xos_net::identity::{descriptor_fingerprint, hex};
-use xos_net::sign::{Kind, verify_with};
+use xos_net::sign::Kind;
 use xos_net::{Caller, Client, Peer, Proof, Trust};
 use xos_store::{Guard, Op};
 
@@ -30,11 +31,13 @@ pub(crate) fn check_descriptor(d: &SiteDescriptor) -> Result<(), Error> {
     if d.addresses.is_empty() || !d.addresses.iter().all(|a| is_host_port(a)) {
         return Err(bad("an address is not host:port, or there is none"));
     }
-    if d.keys.is_empty() {
-        return Err(bad("it has no key"));
-    }
     // Parses and bounds the rest.
     Trust::new().add(d.clone())
+}
+
+/// A descriptor as it will count here: with the later word where one was said before.
+fn newest(inner: &Inner, d: SiteDescriptor) -> Result<SiteDescriptor, Error> {
+    inner.trust.newest(d, inner.now().plus(Duration::from_secs(CLOCK_SKEW_S)))
 }
 
 /// Keeps a site's descriptor, and uses it from now on. Its root must be the known one, if any.
@@ -53,9 +56,13 @@ pub(crate) async fn remember_site(inner: &Inner, d: SiteDescriptor) -> Result<Mi
                 .hint(format!("if it was set up anew: `xos site forget {}`, then again", d.site)));
         }
     };
+    let d = newest(inner, d)?;
     let op = registry::put(key, &SiteRecord { descriptor: d.clone(), since })?;
     inner.registry.apply(vec![guard], vec![op], d.site.as_str()).await?;
+    let site = d.site.clone();
     inner.trust.add(d)?;
+    // Statements between administrators leave out what the site withdrew.
+    inner.asked.ask(site);
     Ok(since)
 }
 
@@ -64,6 +71,7 @@ pub(crate) async fn update_site(inner: &Inner, d: SiteDescriptor) -> Result<(), 
     let _alone = inner.sites.lock().await;
     let key = registry::site_key(&d.site)?;
     let Some(known) = inner.registry.read::<SiteRecord>(&key).await? else { return Ok(()) };
+    let d = newest(inner, d)?;
     let record = SiteRecord { descriptor: d.clone(), since: known.value.since };
     let op = registry::put(key, &record)?;
     inner.registry.apply(vec![known.guard()], vec![op], d.site.as_str()).await?;
@@ -72,7 +80,7 @@ pub(crate) async fn update_site(inner: &Inner, d: SiteDescriptor) -> Result<(), 
 
 /// Reads a statement signed by the site that it is about. Whether that site is who it says is for
 /// the fingerprint, or the secret, to show.
-fn read_statement(jws: &str, to: &SiteId, now: Millis) -> Result<SiteStatement, Error> {
+pub(crate) fn read_statement(jws: &str, to: &SiteId, now: Millis) -> Result<SiteStatement, Error> {
     let bad = |why: &str| Error::invalid(format!("the invitation is refused: {why}"));
     if jws.len() > STATEMENT_MAX {
         return Err(Error::too_large(format!("an invitation is over {STATEMENT_MAX} bytes")));
@@ -84,11 +92,11 @@ fn read_statement(jws: &str, to: &SiteId, now: Millis) -> Result<SiteStatement, 
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| bad("it is incomplete or not an invitation"))?;
     check_descriptor(&claimed.from)?;
-    let signed = claimed.from.keys.iter().find_map(|key| {
-        let key: [u8; 32] = STANDARD.decode(key).ok()?.try_into().ok()?;
-        verify_with::<SiteStatement>(Kind::SiteOffer, jws.trim(), &key).ok()
-    });
-    let statement = signed.ok_or_else(|| bad("it was changed on the way"))?;
+    let only = Trust::new();
+    only.add(claimed.from.clone())?;
+    let statement: SiteStatement = only
+        .verify(Kind::SiteOffer, jws.trim(), &claimed.from.site)
+        .map_err(|_| bad("it was changed on the way"))?;
     if statement.to != *to {
         return Err(bad(&format!("it is for site {}", statement.to)));
     }
@@ -140,7 +148,7 @@ impl Inner {
         let op = self.registry.put_for(key, &record, OFFER_LIFE).await?;
         self.registry.apply(vec![grant.guard], vec![op], "your right as administrator").await?;
         let statement =
-            SiteStatement { from: self.descriptor(), to: r.site, secret: Some(secret), expires };
+            SiteStatement { from: self.introduction(), to: r.site, secret: Some(secret), expires };
         let offer = self.keys.signer().sign(Kind::SiteOffer, &statement)?;
         Ok(TrustOffer { offer, fingerprint: self.keys.fingerprint(), expires })
     }
@@ -192,7 +200,7 @@ impl Inner {
     /// Tells the inviting core, over TLS that its offered root proves.
     async fn complete(&self, inviting: &SiteDescriptor, secret: &str) -> Result<(), Error> {
         let statement = SiteStatement {
-            from: self.descriptor(),
+            from: self.introduction(),
             to: inviting.site.clone(),
             secret: None,
             expires: self.now().plus(Duration::from_secs(600)),
@@ -256,10 +264,17 @@ impl Inner {
             Ok(TrustedSite {
                 fingerprint: descriptor_fingerprint(&d.root)?,
                 since: since.get(d.site.as_str()).copied(),
-                descriptor: d,
+                // Who reads this speaks with cores; nodes are told the rest by their own.
+                descriptor: SiteDescriptor { withdrawn: None, ..d },
             })
         };
         self.trust.descriptors().into_iter().map(view).collect()
+    }
+
+    /// A site says that its descriptor has changed.
+    pub(crate) async fn site_changed(&self, caller: Caller, _: SiteChanged) -> Result<Done, Error> {
+        self.asked.ask(caller.core()?.clone());
+        Ok(Done {})
     }
 
     pub(crate) async fn forget_site(&self, caller: Caller, r: ForgetSite) -> Result<Done, Error> {

@@ -12,12 +12,12 @@ use xos_net::{Client, Identity};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn invite(w: &World, label: &str) -> JoinToken {
+pub async fn invite(w: &World, label: &str) -> JoinToken {
     let root = w.root().await;
     w.call(&root, CreateJoinToken { label: label.into() }).await.unwrap().token
 }
 
-async fn join(w: &World, token: &JoinToken, k: &Keyed) -> Result<Joined, Error> {
+pub async fn join(w: &World, token: &JoinToken, k: &Keyed) -> Result<Joined, Error> {
     w.public(JoinMachine { token: token.clone(), csr_pem: k.csr_pem.clone() }).await
 }
 

@@ -11,4 +11,5 @@ mod matrix;
 mod people;
 mod sites;
 mod speed;
+mod withdrawn;
 mod world;

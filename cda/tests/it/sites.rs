@@ -11,12 +11,12 @@ use xos_base::{Error, Kind};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-async fn offer(from: &World, to: &str, fingerprint: Option<String>) -> TrustOffer {
+pub async fn offer(from: &World, to: &str, fingerprint: Option<String>) -> TrustOffer {
     let root = from.root().await;
     from.call(&root, OfferTrust { site: to.parse().unwrap(), fingerprint }).await.unwrap()
 }
 
-async fn accept(at: &World, o: &TrustOffer) -> Result<(), Error> {
+pub async fn accept(at: &World, o: &TrustOffer) -> Result<(), Error> {
     let root = at.root().await;
     let r = AcceptTrust { offer: o.offer.clone(), fingerprint: o.fingerprint.clone() };
     at.call(&root, r).await.map(drop)

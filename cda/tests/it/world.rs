@@ -179,7 +179,7 @@ impl World {
         let services = Services { http, verifier: verifier.clone(), nodes, files: None };
         let (identity, stopped) = (keys.core_identity(), stop.clone());
         tokio::spawn(async move {
-            let config = port::Config { listen: String::new(), http_workers: 1 };
+            let config = port::Config { http_workers: 1, ..port::Config::default() };
             port::serve(listener, &config, &identity, services, stopped).await.unwrap();
         });
         Ok(World { site, clock, keys, trust, verifier, grid, router, vos, cda, store, dir, stop })

@@ -20,7 +20,7 @@ use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Millis, SiteId};
 use xos_console::{Config, Console, Deps};
-use xos_net::sign::Signer;
+use xos_net::sign::{Signer, vouch};
 use xos_net::trust::core_name;
 use xos_net::{Grid, Identity, IdentityCell, Router, Trust, Verifier};
 
@@ -57,18 +57,19 @@ impl Drop for World {
     }
 }
 
-fn identity(site: &SiteId) -> (Identity, Vec<u8>) {
+fn identity(site: &SiteId) -> (Identity, Vec<u8>, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let root = params.self_signed(&key).unwrap().der().to_vec();
+    let root_key = key.serialize_der();
     let ca = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec![core_name(site)]).unwrap();
     let cert = params.signed_by(&key, &ca).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    (Identity::new(vec![cert.der().clone()], &key).unwrap(), root)
+    (Identity::new(vec![cert.der().clone()], &key).unwrap(), root, root_key)
 }
 
 impl World {
@@ -77,13 +78,14 @@ impl World {
         let site: SiteId = "rennes".parse().unwrap();
         let clock = Arc::new(At(AtomicU64::new(1_795_000_000_000)));
         let signer = Arc::new(Signer::generate().unwrap());
-        let (identity, root) = identity(&site);
+        let (identity, root, root_key) = identity(&site);
         let trust = Trust::new();
         let descriptor = SiteDescriptor {
             site: site.clone(),
             addresses: vec![],
             root: STANDARD.encode(root),
-            keys: vec![signer.public()],
+            keys: vouch(&root_key, &site, vec![signer.public()], Millis(1)).unwrap(),
+            withdrawn: None,
         };
         trust.add(descriptor).unwrap();
         let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());

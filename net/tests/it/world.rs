@@ -7,16 +7,19 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use xos_api::site::SiteDescriptor;
+use xos_api::site::{SiteDescriptor, WithdrawnKey, WithdrawnKeys};
 use xos_base::membership::{EXTENSION_OID, Group};
 use xos_base::when::SystemClock;
 use xos_base::{Epoch, Error, GroupNumber, MemberNumber, Membership, Millis, SiteId};
+use xos_net::dial::StreamHandler;
 use xos_net::http::Shared;
 use xos_net::port::{Config, Services};
-use xos_net::sign::Signer;
+use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{Grid, Identity, IdentityCell, Nodes, Router, Standing, Trust, Verifier};
 
@@ -25,6 +28,7 @@ pub struct Site {
     pub id: SiteId,
     pub signer: Signer,
     ca: Issuer<'static, KeyPair>,
+    root_key: Vec<u8>,
     root: CertificateDer<'static>,
 }
 
@@ -38,6 +42,7 @@ impl Site {
         let cert = params.self_signed(&key).unwrap();
         let root = cert.der().clone();
         Site {
+            root_key: key.serialize_der(),
             id: name.parse().unwrap(),
             signer: Signer::generate().unwrap(),
             ca: Issuer::new(params, key),
@@ -50,12 +55,36 @@ impl Site {
             site: self.id.clone(),
             addresses,
             root: STANDARD.encode(&self.root),
-            keys: vec![self.signer.public()],
+            keys: self.vouch(&[&self.signer], Millis(1)),
+            withdrawn: None,
         }
+    }
+
+    /// The root's word, said at `issued`, that these are the site's keys.
+    pub fn vouch(&self, signers: &[&Signer], issued: Millis) -> String {
+        let keys = signers.iter().map(|s| s.public()).collect();
+        vouch(&self.root_key, &self.id, keys, issued).unwrap()
+    }
+
+    /// This site's word, said at `issued`, that these keys of its nodes hold no more.
+    pub fn withdraw(&self, keys: &[&str], issued: Millis) -> String {
+        let key = |k: &&str| WithdrawnKey { key: (*k).to_owned(), until: Millis(u64::MAX) };
+        let keys = keys.iter().map(key).collect();
+        let said = WithdrawnKeys { site: self.id.clone(), keys, issued };
+        self.signer.sign(Kind::Withdrawn, &said).unwrap()
     }
 
     /// A certificate with the given DNS names and membership, whatever this site may vouch for.
     pub fn issue(&self, names: &[String], membership: Option<&Membership>) -> Identity {
+        self.issue_with_key(names, membership).0
+    }
+
+    /// The same, with the private key.
+    pub fn issue_with_key(
+        &self,
+        names: &[String],
+        membership: Option<&Membership>,
+    ) -> (Identity, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names.to_vec()).unwrap();
         params.extended_key_usages =
@@ -66,7 +95,7 @@ impl Site {
         }
         let cert = params.signed_by(&key, &self.ca).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Identity::new(vec![cert.der().clone()], &key).unwrap()
+        (Identity::new(vec![cert.der().clone()], &key).unwrap(), key)
     }
 
     pub fn core(&self) -> Identity {
@@ -109,14 +138,26 @@ pub struct Core {
     pub nodes: Nodes,
     pub grid: Grid,
     pub descriptor: SiteDescriptor,
+    pub address: SocketAddr,
     stop: CancellationToken,
 }
 
 impl Core {
     /// Starts the core of `site`, which trusts itself and `others`.
-    pub async fn start(site: &Site, others: &[&SiteDescriptor], mut router: Router) -> Core {
+    pub async fn start(site: &Site, others: &[&SiteDescriptor], router: Router) -> Core {
+        Core::with(site, others, router, Config { http_workers: 1, ..Config::default() }).await
+    }
+
+    /// The same with a port as `config` says, wherever it listens.
+    pub async fn with(
+        site: &Site,
+        others: &[&SiteDescriptor],
+        mut router: Router,
+        config: Config,
+    ) -> Core {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let descriptor = site.descriptor(vec![listener.local_addr().unwrap().to_string()]);
+        let address = listener.local_addr().unwrap();
+        let descriptor = site.descriptor(vec![address.to_string()]);
         let trust = Trust::new();
         trust.add(descriptor.clone()).unwrap();
         for other in others {
@@ -137,13 +178,12 @@ impl Core {
         let runtime = tokio::runtime::Handle::current();
         let http = Shared { router, verifier: verifier.clone(), runtime, pages: None };
         let stop = CancellationToken::new();
-        let services = Services { http, verifier, nodes: nodes.clone(), files: None };
-        let config = Config { listen: String::new(), http_workers: 1 };
+        let services = Services { http, verifier, nodes: nodes.clone(), files: Some(echo()) };
         let stopped = stop.clone();
         tokio::spawn(async move {
             xos_net::port::serve(listener, &config, &identity, services, stopped).await.unwrap();
         });
-        Core { trust, nodes, grid, descriptor, stop }
+        Core { trust, nodes, grid, descriptor, address, stop }
     }
 }
 
@@ -160,4 +200,20 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Says who came, then sends back what comes.
+pub fn echo() -> StreamHandler {
+    Arc::new(|caller, mut stream| {
+        Box::pin(async move {
+            let hello = format!("{}:", caller.describe());
+            // Streams are cut in tests: then there is nobody to tell.
+            if stream.write_all(hello.as_bytes()).await.is_ok() {
+                let (mut r, mut w) = tokio::io::split(stream);
+                if tokio::io::copy(&mut r, &mut w).await.is_ok() {
+                    w.shutdown().await.unwrap();
+                }
+            }
+        })
+    })
 }

@@ -21,7 +21,7 @@ use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
 use xos_net::http::Shared;
 use xos_net::port::{Config as Port, Services};
-use xos_net::sign::{Kind, Signer};
+use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::core_name;
 use xos_net::{Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Trust, Verifier};
 use xos_store::{MemoryStore, Store};
@@ -103,6 +103,7 @@ impl Site {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root: CertificateDer<'static> = params.self_signed(&key).unwrap().der().clone();
+        let root_key = key.serialize_der();
         let ca = Issuer::new(params, key);
         let signer = Arc::new(Signer::generate().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -110,7 +111,8 @@ impl Site {
             site: id.clone(),
             addresses: vec![listener.local_addr().unwrap().to_string()],
             root: STANDARD.encode(&root),
-            keys: vec![signer.public()],
+            keys: vouch(&root_key, &id, vec![signer.public()], Millis(1)).unwrap(),
+            withdrawn: None,
         };
         let trust = Trust::new();
         trust.add(descriptor.clone()).unwrap();
@@ -172,7 +174,7 @@ impl Site {
         let verifier = self.verifier.clone();
         let http = Shared { router, verifier: verifier.clone(), runtime, pages: None };
         let services = Services { http, verifier, nodes, files: None };
-        let config = Port { listen: String::new(), http_workers: 1 };
+        let config = Port { http_workers: 1, ..Port::default() };
         let (identity, stop) = (self.identity.clone(), self.stop.clone());
         let listener = self.listener.lock().unwrap().take().unwrap();
         tokio::spawn(async move {

@@ -205,10 +205,7 @@ async fn tell_nodes(site: SiteId, nodes: Nodes, trust: Trust, stop: Cancellation
                 // Some changes were missed: tell everybody.
                 Err(_) => nodes.connected(),
             },
-            Ok(()) = changed.changed() => {
-                nodes.drop_banned(&trust);
-                nodes.connected()
-            }
+            Ok(()) = changed.changed() => nodes.connected(),
         };
         let mut sites = trust.descriptors();
         sites.sort_by_key(|s| s.site != site);

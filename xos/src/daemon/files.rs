@@ -1,8 +1,11 @@
 //! The section `[files]`: DIR and MRC for the volumes of VOs that are at home here, and what the
 //! site's nodes are told about volumes.
 
+mod knowledge;
+
 use super::mount::core_address;
 use futures_util::future::BoxFuture;
+use knowledge::Knowledge;
 use prost::Message;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -12,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 use xos_api::node::{SetVolumes, VolumeMount};
 use xos_api::vom::{RecordVolume, ServedVos, VoView};
 use xos_base::when::Clock;
-use xos_base::{Error, Membership, NodeId, SiteId, VoId};
+use xos_base::{Error, NodeId, SiteId, VoId};
 use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
-use xos_net::ticket::verify_ticket;
-use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Standing, Trust};
+use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Trust};
 use xos_vom::{Homed, Vom};
 use xtreemfs_proto::dir::{
     Osd, OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
@@ -24,9 +26,9 @@ use xtreemfs_proto::dir::{
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_proto::rpc::interface;
 use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, RpcError};
-use xtreemfs_server::dir::{Dir, DirConnection, DirPolicy, REPEAT_INTERVAL};
-use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::{AuthError, Authenticator, Epochs, Identity, Peer, Role, Signer};
+use xtreemfs_server::dir::{Dir, DirConnection, REPEAT_INTERVAL};
+use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts, OsdChoice, OsdStatus};
+use xtreemfs_server::{Peer, Role, Signer};
 
 /// The label of the volume that every VO has.
 const MAIN: &str = "main";
@@ -34,8 +36,6 @@ const MAIN: &str = "main";
 const MEMBERS: u32 = 1;
 /// Rights of a volume's root folder: every member makes folders, and removes only their own.
 const ROOT_MODE: u32 = 0o1770;
-/// Most memberships that are remembered for the check of epochs.
-const REMEMBERED_MAX: usize = 200_000;
 
 /// `[files]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -137,10 +137,14 @@ impl Files {
                 tracing::info!(caller = caller.describe(), "only nodes speak xtreemfs/1 to a core");
                 return;
             };
-            let id = node.to_string();
+            let peer = |role| Peer {
+                id: node.to_string(),
+                key: caller.key().unwrap_or_default().to_owned(),
+                role,
+            };
             let both = Both {
-                dir: self.dir.connection(Peer { id: id.clone(), role: Role::Service }),
-                mrc: self.mrc.connection(Peer { id, role: Role::Client }),
+                dir: self.dir.connection(peer(Role::Service)),
+                mrc: self.mrc.connection(peer(Role::Client)),
                 node: node.clone(),
                 knowledge: self.knowledge.clone(),
             };
@@ -215,7 +219,8 @@ impl Files {
     async fn register_volumes(&self) -> Result<(), Error> {
         let fault = |e: RpcError| Error::internal(format!("volumes: {e}"));
         let own = core_address(&self.parts.site);
-        let me = self.dir.connection(Peer { id: own.clone(), role: Role::Service });
+        let me =
+            self.dir.connection(Peer { id: own.clone(), key: String::new(), role: Role::Service });
         for volume in self.mrc.volumes().map_err(fault)? {
             let volume = Volume {
                 id: volume.id,
@@ -310,93 +315,6 @@ impl Handler for Both {
         } else {
             self.mrc.handle(request).await
         }
-    }
-}
-
-/// What DIR and MRC are told by XOS: who a ticket speaks for, which epochs count, who stores.
-struct Knowledge {
-    site: SiteId,
-    trust: Trust,
-    vom: Vom,
-    clock: Arc<dyn Clock>,
-    /// Memberships whose tickets were shown, by VO and number.
-    shown: Mutex<HashMap<(String, u32), Membership>>,
-    /// The sites that give storage to the VOs at home here.
-    stores: RwLock<HashMap<VoId, HashSet<SiteId>>>,
-    /// The sites that serve the VOs at home here.
-    serving: RwLock<HashMap<VoId, HashSet<SiteId>>>,
-}
-
-impl Knowledge {
-    fn serves(&self, vo: &VoId, site: &SiteId) -> bool {
-        let serving = self.serving.read().unwrap_or_else(PoisonError::into_inner);
-        serving.get(vo).is_some_and(|sites| sites.contains(site))
-    }
-}
-
-#[async_trait::async_trait]
-impl Authenticator for Knowledge {
-    async fn authenticate(&self, ticket: &[u8], peer: &Peer) -> Result<Identity, AuthError> {
-        let refuse = |e: Error| AuthError::Refused(e.to_string());
-        let jws =
-            std::str::from_utf8(ticket).map_err(|_| AuthError::Refused("it is no text".into()))?;
-        let now = self.clock.now();
-        let (claimed, ticket) = verify_ticket(&self.trust, jws, now).map_err(refuse)?;
-        // The node proved by TLS to be this one; its site alone could make another key for it.
-        if ticket.node.as_str() != peer.id {
-            return Err(AuthError::Refused("it was given to another node".into()));
-        }
-        let m = self.vom.effective(&claimed, now).map_err(refuse)?;
-        let identity = Identity {
-            vo: m.vo.as_str().into(),
-            member: m.number.0,
-            groups: m.groups.iter().map(|g| g.number.0).collect(),
-            // Administering a VO gives no right to its members' files.
-            admin: false,
-            epoch: m.epoch.0,
-            expires_ms: ticket.expires.0,
-        };
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.len() >= REMEMBERED_MAX {
-            // Whoever still works shows a ticket again.
-            shown.clear();
-        }
-        shown.insert((m.vo.to_string(), m.number.0), m);
-        Ok(identity)
-    }
-}
-
-impl Epochs for Knowledge {
-    fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
-        let m = {
-            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.get(&(vo.to_owned(), member)).cloned()?
-        };
-        self.vom.effective(&m, self.clock.now()).ok().map(|m| m.epoch.0)
-    }
-}
-
-impl VolumePolicy for Knowledge {
-    fn may_manage(&self, _: &Peer, _: &str) -> bool {
-        // Volumes are made with their VO, in process.
-        false
-    }
-}
-
-impl DirPolicy for Knowledge {
-    fn may_register_volume(&self, peer: &Peer, volume: &Volume) -> bool {
-        let own = core_address(&self.site);
-        peer.id == own && volume.mrc_address == own
-    }
-
-    fn may_register_osd(&self, peer: &Peer, osd: &Osd) -> bool {
-        let Ok(node) = peer.id.parse::<NodeId>() else { return false };
-        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        let gives = |vo: &String| {
-            let vo = vo.parse::<VoId>().ok();
-            vo.and_then(|vo| stores.get(&vo)).is_some_and(|sites| sites.contains(&node.site()))
-        };
-        osd.id == peer.id && osd.address == peer.id && osd.vos.iter().all(gives)
     }
 }
 

@@ -137,16 +137,20 @@ impl Objects {
             let objects = objects.clone();
             Box::pin(async move {
                 match caller.principal() {
-                    Principal::Node(node) => objects.serve(node.to_string(), stream).await,
+                    Principal::Node(node) => {
+                        let key = caller.key().unwrap_or_default();
+                        objects.serve((node.as_str(), key), stream).await;
+                    }
                     _ => tracing::info!(caller = caller.describe(), "only nodes read objects"),
                 }
             }) as BoxFuture<'static, ()>
         })
     }
 
-    async fn serve(&self, peer: String, stream: Box<dyn Io>) {
+    async fn serve(&self, (peer, key): (&str, &str), stream: Box<dyn Io>) {
         let Some(osd) = &self.osd else { return };
-        let handler = osd.connection(Peer { id: peer.clone(), role: Role::Client });
+        let peer_of = Peer { id: peer.to_owned(), key: key.to_owned(), role: Role::Client };
+        let handler = osd.connection(peer_of);
         if let Err(e) = xtreemfs_proto::serve::serve(stream, handler).await {
             tracing::info!(peer, error = %e, "object stream ended");
         }
@@ -223,7 +227,8 @@ impl Objects {
             }
             let objects = self.clone();
             tokio::spawn(async move {
-                objects.serve(objects.node.to_string(), Box::new(stream)).await;
+                // By the socket's owner, not by a key.
+                objects.serve((objects.node.as_str(), ""), Box::new(stream)).await;
             });
         }
     }

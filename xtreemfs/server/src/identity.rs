@@ -18,6 +18,8 @@ pub enum Role {
 pub struct Peer {
     /// Its id, the same at MRC and OSD: capabilities are bound to it.
     pub id: String,
+    /// What it proved to hold: names the key that tickets are bound to.
+    pub key: String,
     /// What it may be.
     pub role: Role,
 }
@@ -69,7 +71,7 @@ pub enum AuthError {
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
     /// Checks a ticket that `peer` presents: its signature, expiry, that it was made for this
-    /// peer, and its epoch.
+    /// peer and its key, and its epoch.
     async fn authenticate(&self, ticket: &[u8], peer: &Peer) -> Result<Identity, AuthError>;
 }
 

@@ -132,7 +132,7 @@ impl Default for Shape {
 }
 
 fn node() -> Peer {
-    Peer { id: "n1.rennes".into(), role: Role::Client }
+    Peer { id: "n1.rennes".into(), key: String::new(), role: Role::Client }
 }
 
 pub fn mrc_peer() -> xtreemfs_client::Peer {
@@ -226,7 +226,7 @@ impl Site {
     async fn serve_dir(&self, volume: &str) {
         let dir = Dir::new(self.surroundings.clone(), Arc::new(SystemClock));
         let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let service = Peer { id: MRC.into(), role: Role::Service };
+        let service = Peer { id: MRC.into(), key: String::new(), role: Role::Service };
         let connection = dir.connection(service);
         let serving = tokio::spawn(xtreemfs_proto::serve::serve(theirs, connection));
         let entry = VolumeEntry {

@@ -113,7 +113,7 @@ impl VolumeTrust for Surroundings {
 }
 
 pub fn peer(id: &str, role: Role) -> Peer {
-    Peer { id: id.into(), role }
+    Peer { id: id.into(), key: String::new(), role }
 }
 
 pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -> Arc<Mrc> {

@@ -1,0 +1,284 @@
+//! Places for connections: how many there may be, in all and for each who comes, so that a flood
+//! from one address, or by one site, does not keep others out.
+//!
+//! Whoever has not proved to be a machine counts by address: IPv4 whole, IPv6 by its first 64
+//! bits, since whoever has one such address has them all. A machine counts by its site.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xos_base::{Error, SiteId};
+
+/// How many connections there may be at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// In all.
+    pub all: usize,
+    /// Of people and strangers, from one address.
+    pub address: usize,
+}
+
+impl Most {
+    /// Of people and strangers together: the rest is for machines.
+    fn strangers(self) -> usize {
+        self.all.div_ceil(2)
+    }
+
+    /// Of the machines of one site that is not this one.
+    fn site(self) -> usize {
+        self.all.div_ceil(4)
+    }
+
+    /// Whose TLS handshake is not finished.
+    fn handshakes(self) -> usize {
+        self.all.div_ceil(8)
+    }
+
+    /// Whose TLS handshake is not finished, from one address.
+    fn address_handshakes(self) -> usize {
+        self.address.div_ceil(2)
+    }
+}
+
+/// What an address counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Block(IpAddr);
+
+impl Block {
+    /// The block of `address`.
+    pub fn of(address: IpAddr) -> Block {
+        Block(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 => v4,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    strangers: usize,
+    handshakes: usize,
+    addresses: HashMap<Block, Address>,
+    sites: HashMap<SiteId, usize>,
+}
+
+#[derive(Default)]
+struct Address {
+    open: usize,
+    handshakes: usize,
+}
+
+/// The places of one port. Cheap to clone.
+#[derive(Clone)]
+pub struct Places {
+    own: SiteId,
+    most: Most,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl Places {
+    /// None is taken yet. Machines of `own` are bounded only by the sum.
+    pub fn new(own: SiteId, most: Most) -> Places {
+        Places { own, most, counts: Arc::default() }
+    }
+
+    /// A place for a connection that has just come, whose TLS handshake is to follow.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Limited`] naming the limit that is reached.
+    pub fn enter(&self, address: IpAddr) -> Result<Place, Error> {
+        let block = Block::of(address);
+        let most = self.most;
+        let mut counts = self.lock();
+        below(counts.all, most.all, "connections")?;
+        below(counts.strangers, most.strangers(), "connections of people and strangers")?;
+        below(counts.handshakes, most.handshakes(), "TLS handshakes")?;
+        if let Some(from) = counts.addresses.get(&block) {
+            below(from.open, most.address, "connections from one address")?;
+            below(from.handshakes, most.address_handshakes(), "TLS handshakes of one address")?;
+        }
+        counts.all += 1;
+        counts.strangers += 1;
+        counts.handshakes += 1;
+        let from = counts.addresses.entry(block).or_default();
+        from.open += 1;
+        from.handshakes += 1;
+        drop(counts);
+        Ok(Place { places: self.clone(), held: Held::Handshake(block) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn below(count: usize, most: usize, what: &str) -> Result<(), Error> {
+    match count < most {
+        true => Ok(()),
+        false => Err(Error::limited(format!("{most} {what} are open already"))),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    Handshake(Block),
+    Stranger(Block),
+    Machine(SiteId),
+}
+
+/// The place of one connection; free again when dropped.
+pub struct Place {
+    places: Places,
+    held: Held,
+}
+
+impl Place {
+    /// The TLS handshake is finished; `machine` is the site of the machine that was proved.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Limited`] when that site has too many connections.
+    pub fn shaken(&mut self, machine: Option<&SiteId>) -> Result<(), Error> {
+        let Held::Handshake(block) = self.held else { return Ok(()) };
+        let mut counts = self.places.lock();
+        let next = match machine {
+            None => Held::Stranger(block),
+            Some(site) => {
+                let open = counts.sites.get(site).copied().unwrap_or(0);
+                if *site != self.places.own {
+                    below(open, self.places.most.site(), "connections of one site's machines")?;
+                }
+                *counts.sites.entry(site.clone()).or_default() += 1;
+                counts.leave(block);
+                Held::Machine(site.clone())
+            }
+        };
+        counts.finish(block);
+        drop(counts);
+        self.held = next;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.places.lock();
+        counts.all = counts.all.saturating_sub(1);
+        match &self.held {
+            Held::Handshake(block) => {
+                counts.leave(*block);
+                counts.finish(*block);
+            }
+            Held::Stranger(block) => {
+                counts.leave(*block);
+                counts.tidy(*block);
+            }
+            Held::Machine(site) => lower(&mut counts.sites, site),
+        }
+    }
+}
+
+impl Counts {
+    /// One stranger less from `block`.
+    fn leave(&mut self, block: Block) {
+        self.strangers = self.strangers.saturating_sub(1);
+        if let Some(from) = self.addresses.get_mut(&block) {
+            from.open = from.open.saturating_sub(1);
+        }
+    }
+
+    /// One handshake less from `block`.
+    fn finish(&mut self, block: Block) {
+        self.handshakes = self.handshakes.saturating_sub(1);
+        if let Some(from) = self.addresses.get_mut(&block) {
+            from.handshakes = from.handshakes.saturating_sub(1);
+        }
+        self.tidy(block);
+    }
+
+    fn tidy(&mut self, block: Block) {
+        if self.addresses.get(&block).is_some_and(|a| a.open == 0 && a.handshakes == 0) {
+            self.addresses.remove(&block);
+        }
+    }
+}
+
+fn lower<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(all: usize, address: usize) -> Places {
+        Places::new("rennes".parse().unwrap(), Most { all, address })
+    }
+
+    fn shaken(places: &Places, address: &str, machine: Option<&str>) -> Result<Place, Error> {
+        let mut place = places.enter(address.parse().unwrap())?;
+        let site: Option<SiteId> = machine.map(|m| m.parse().unwrap());
+        place.shaken(site.as_ref())?;
+        Ok(place)
+    }
+
+    fn fill(places: &Places, address: &str, machine: Option<&str>) -> Vec<Place> {
+        let mut held = Vec::new();
+        while let Ok(place) = shaken(places, address, machine) {
+            held.push(place);
+            assert!(held.len() <= 1000, "no limit holds");
+        }
+        held
+    }
+
+    #[test]
+    fn a_block_is_an_ipv4_address_or_64_bits_of_ipv6() {
+        let block = |a: &str| Block::of(a.parse().unwrap());
+        assert_ne!(block("10.0.0.1"), block("10.0.0.2"));
+        assert_eq!(block("::ffff:10.0.0.1"), block("10.0.0.1"));
+        assert_eq!(block("2001:db8::1"), block("2001:db8::ffff:1:2"));
+        assert_ne!(block("2001:db8::1"), block("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn one_address_leaves_room_for_others_and_strangers_for_machines() {
+        let p = places(64, 8);
+        let flood = fill(&p, "10.0.0.1", None);
+        assert_eq!(flood.len(), 8);
+        shaken(&p, "10.0.0.2", None).expect("another address is kept out");
+        let e = p.enter("10.0.0.1".parse().unwrap()).err().unwrap();
+        assert_eq!(e.kind, xos_base::Kind::Limited);
+        let all: Vec<_> = (2..100).flat_map(|i| fill(&p, &format!("10.0.0.{i}"), None)).collect();
+        assert_eq!(flood.len() + all.len(), 32, "strangers take what is for machines");
+        drop(all);
+        let pisa = fill(&p, "10.0.1.1", Some("pisa"));
+        assert_eq!(pisa.len(), 16);
+        let own = fill(&p, "10.0.1.2", Some("rennes"));
+        assert_eq!(own.len(), 64 - 16 - 8);
+    }
+
+    #[test]
+    fn handshakes_are_bounded_and_what_is_dropped_is_free_again() {
+        let p = places(64, 8);
+        let enter = |a: &str| p.enter(a.parse().unwrap());
+        let begun: Vec<_> = (0..4).map(|_| enter("10.0.0.1").unwrap()).collect();
+        assert!(enter("10.0.0.1").is_err(), "one address has half its places in handshakes");
+        let more: Vec<_> = (0..4).map(|_| enter("10.0.0.2").unwrap()).collect();
+        assert!(enter("10.0.0.3").is_err(), "handshakes are not bounded together");
+        drop((begun, more));
+        drop(fill(&p, "10.0.0.1", None));
+        drop(fill(&p, "10.0.0.1", Some("pisa")));
+        let counts = p.lock();
+        assert_eq!((counts.all, counts.strangers, counts.handshakes), (0, 0, 0));
+        assert!(counts.addresses.is_empty() && counts.sites.is_empty(), "it grows for ever");
+    }
+}
