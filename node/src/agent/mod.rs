@@ -18,7 +18,7 @@ pub use volumes::{MountSpec, TicketReply, TicketRequest};
 use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,9 @@ use xos_net::{IdentityCell, Trust};
 pub struct Parts {
     /// `[node]`.
     pub config: Config,
+    /// Where units' control groups are made, as a path below each mount of control groups; else
+    /// below that of `xosd`.
+    pub cgroup: Option<PathBuf>,
     /// The own site.
     pub site: SiteId,
     /// The state directory of `xosd`.
@@ -96,7 +99,7 @@ impl Agent {
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
-        let envelopes = open_envelopes(&folder)?;
+        let envelopes = open_envelopes(&folder, parts.cgroup.as_deref())?;
         let units = Arc::new(units::Units::open(envelopes).await?);
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
@@ -181,11 +184,11 @@ impl Agent {
 }
 
 /// The cgroup below which envelopes have theirs, and how shims are started.
-fn open_envelopes(folder: &std::path::Path) -> Result<Envelopes, Error> {
+fn open_envelopes(folder: &Path, cgroup: Option<&Path>) -> Result<Envelopes, Error> {
     let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
     let instance = "xos".parse().map_err(|e| fault("cgroup", &e))?;
     let cgroups =
-        Cgroups::prepare(&instance, None).map_err(|e| fault("no cgroups for units", &e))?;
+        Cgroups::prepare(&instance, cgroup).map_err(|e| fault("no cgroups for units", &e))?;
     if let (missing, trouble) = cgroups.missing()
         && (!missing.is_empty() || trouble.is_some())
     {

@@ -97,7 +97,13 @@ impl Cgroups {
         let mut hierarchies = discover::hierarchies(&mountinfo, &own);
         if let Some(parent) = parent {
             let parent = parent.strip_prefix("/").unwrap_or(parent);
-            hierarchies.iter_mut().for_each(|h| h.own = h.point.join(parent));
+            for h in &mut hierarchies {
+                h.own = h.point.join(parent);
+                // An init system keeps such a group in v2 only.
+                if h.version == Version::V1 {
+                    std::fs::create_dir_all(&h.own).map_err(io("make it", &h.own))?;
+                }
+            }
         }
         Cgroups::prepare_in(instance, &hierarchies)
     }

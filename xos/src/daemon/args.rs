@@ -34,6 +34,10 @@ pub enum Command {
         /// The configuration file.
         #[arg(long, default_value = DEFAULT_PATH)]
         config: PathBuf,
+        /// Where a node makes the control groups of units: a path below each mount of control
+        /// groups, as `/system.slice/xos-units.service`. Default: below the daemon's own.
+        #[arg(long, value_name = "PATH")]
+        cgroup: Option<PathBuf>,
     },
     /// Read the configuration and say what is wrong with it.
     Check {

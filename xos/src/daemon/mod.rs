@@ -35,7 +35,9 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     log_to_stderr(args.json_log);
     let result = match args.command {
-        Command::Run { config } => Config::read(&config).and_then(|c| block_on(run(c))),
+        Command::Run { config, cgroup } => {
+            Config::read(&config).and_then(|c| block_on(run(c, cgroup)))
+        }
         Command::Check { config } => check(&config),
         Command::Setup(setup) => block_on(setup::run(setup)),
         Command::Join(join) => block_on(join::run(join)),
@@ -89,12 +91,12 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
 }
 
 /// Runs the services until SIGTERM or SIGINT.
-async fn run(config: Config) -> Result<(), Error> {
+async fn run(config: Config, cgroup: Option<PathBuf>) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
     let result = match config.role()? {
         Role::Core => core::run(config, stop).await,
-        Role::Node => node::run(config, stop).await,
+        Role::Node => node::run(config, cgroup, stop).await,
     };
     signals.abort();
     notify::stopping();

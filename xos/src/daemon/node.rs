@@ -51,11 +51,15 @@ pub fn read_identity(folder: &Path) -> Result<(IdentityCell, Trust), Error> {
     Ok((IdentityCell::new(identity), trust))
 }
 
-/// Runs the node until `stop`.
+/// Runs the node until `stop`; `cgroup` as [`Parts::cgroup`].
 ///
 /// # Errors
 /// Why it cannot start.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    cgroup: Option<PathBuf>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let Some(node) = config.node else {
         return Err(Error::invalid("section [node] is missing"));
     };
@@ -68,6 +72,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let handlers = HashMap::from([(ALPN_XTREEMFS.to_vec(), objects.handler())]);
     let agent = Agent::start(Parts {
         config: node,
+        cgroup,
         site: config.site.name,
         state: config.site.state,
         identity: identity.clone(),
