@@ -14,6 +14,7 @@ mod setup;
 use args::{Args, Command};
 use clap::Parser;
 use config::{Config, Role};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
