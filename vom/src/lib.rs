@@ -256,13 +256,14 @@ impl Inner {
         self.shares.with(vo, |s| s.todo(&self.site, state.as_deref())).unwrap_or(Todo::Rest)
     }
 
-    /// Notes what is wrong with the view of a VO, or that nothing is.
-    pub(crate) fn set_trouble(&self, vo: &VoId, trouble: Option<String>) {
+    /// Notes what is wrong with the view of a VO, or that nothing is; whether that is new.
+    pub(crate) fn set_trouble(&self, vo: &VoId, trouble: Option<String>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        match trouble {
-            Some(t) => troubles.insert(vo.clone(), t),
+        let former = match &trouble {
+            Some(t) => troubles.insert(vo.clone(), t.clone()),
             None => troubles.remove(vo),
         };
+        former != trouble
     }
 
     pub(crate) fn trouble(&self, vo: &VoId) -> Option<String> {

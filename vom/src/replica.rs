@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, Terms, VoLog};
-use xos_base::{Error, Kind, VoId};
+use xos_base::{Error, Kind, Millis, VoId};
 
 /// The first pause after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ enum Ended {
     Again(Error),
     /// Try again at once.
     Now,
-    /// Never again: the log cannot be believed.
+    /// The log cannot be believed. Nothing of it was taken; what the home says later may hold.
     Fault(LogFault),
 }
 
@@ -55,9 +55,11 @@ pub fn backoff(attempt: u32, seed: u64) -> Duration {
 pub(crate) async fn run(inner: Arc<Inner>, vo: VoId) {
     let seed = seed(&inner, &vo);
     let mut changed = inner.shares.changed();
+    let mut trusted = inner.trust.changes();
     let mut attempt = 0;
     loop {
         changed.mark_unchanged();
+        trusted.mark_unchanged();
         let done = match inner.todo(&vo) {
             Todo::Rest => {
                 if changed.changed().await.is_err() {
@@ -71,7 +73,7 @@ pub(crate) async fn run(inner: Arc<Inner>, vo: VoId) {
                 tell(&inner, &vo, version, reason).await.map_err(Ended::from)
             }
             Todo::Follow => {
-                let before = inner.vos.one(&vo).map(|l| l.heard());
+                let before = progress(&inner, &vo);
                 let other_work = async {
                     while changed.changed().await.is_ok() && inner.todo(&vo) == Todo::Follow {}
                 };
@@ -79,33 +81,54 @@ pub(crate) async fn run(inner: Arc<Inner>, vo: VoId) {
                     ended = follow(&inner, &vo) => ended,
                     () = other_work => Ok(()),
                 };
-                if inner.vos.one(&vo).map(|l| l.heard()) != before {
+                let now = progress(&inner, &vo);
+                // Who says a beat before each bad entry is not asked the faster for it.
+                let better = match ended {
+                    Err(Ended::Fault(_)) => now.0 > before.0,
+                    _ => now != before,
+                };
+                if better {
                     attempt = 0;
                 }
                 ended
             }
         };
-        let error = match done {
+        let pause = backoff(attempt, seed);
+        match done {
             Ok(()) | Err(Ended::Now) => {
                 attempt = 0;
                 continue;
             }
-            Err(Ended::Again(e)) => e,
-            Err(Ended::Fault(fault)) => {
-                tracing::error!(%vo, %fault, "the VO's log cannot be believed: it is followed no \
-                    more; nothing was changed; ask the administrator of its home site");
-                inner.set_trouble(&vo, Some(format!("its log cannot be believed: {fault}")));
-                return;
+            Err(Ended::Again(error)) => {
+                tracing::warn!(%vo, %error, ?pause, "work for a share will be tried again");
+                inner.set_trouble(&vo, Some(error.to_string()));
             }
-        };
-        let pause = backoff(attempt, seed);
-        tracing::warn!(%vo, %error, ?pause, "work for a share will be tried again");
-        inner.set_trouble(&vo, Some(error.to_string()));
+            Err(Ended::Fault(fault)) => disbelieve(&inner, &vo, &fault, pause),
+        }
         attempt = attempt.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = changed.changed() => {}
+            // The home may have signed by a key that is known only now.
+            _ = trusted.changed() => {}
         }
+    }
+}
+
+/// How far a VO's log is known here, and when its home was last heard.
+fn progress(inner: &Inner, vo: &VoId) -> (u64, Option<Millis>) {
+    let live = inner.vos.one(vo);
+    (live.as_ref().map_or(0, |l| l.read().number), live.map(|l| l.heard()))
+}
+
+/// Notes a log that cannot be believed; told loudly once, not at every try.
+fn disbelieve(inner: &Inner, vo: &VoId, fault: &LogFault, pause: Duration) {
+    let text = format!("its log cannot be believed: {fault}");
+    if inner.set_trouble(vo, Some(text)) {
+        tracing::error!(%vo, %fault, ?pause, "the VO's log cannot be believed: nothing of it was \
+            taken, it is asked for again; ask the administrator of its home site");
+    } else {
+        tracing::debug!(%vo, %fault, ?pause, "the VO's log still cannot be believed");
     }
 }
 

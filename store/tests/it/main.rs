@@ -5,6 +5,7 @@ mod conformance;
 mod full_disk;
 mod journal_kill;
 mod kill;
+mod mutated;
 mod redb;
 
 use std::{path::Path, sync::Arc};

@@ -2,15 +2,23 @@ use crate::world::{Site, until};
 use crate::{found, id, join};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
+use std::future::ready;
 use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 use xos_api::vom::*;
 use xos_base::{Error, Kind, SiteId, VoId};
 use xos_net::Standing;
 use xos_vom::effects::{Homes, LogStream};
 use xos_vom::log::{Chain, seal};
 
-/// A home that sends what a test gives it, then stays silent.
-struct Sends(Mutex<Vec<String>>);
+/// A home that sends what a test gives it, then stays silent until told to end the stream.
+struct Sends(Mutex<Vec<String>>, watch::Sender<()>);
+
+impl Sends {
+    fn new(log: Vec<String>) -> Arc<Sends> {
+        Arc::new(Sends(Mutex::new(log), watch::Sender::new(())))
+    }
+}
 
 #[async_trait]
 impl Homes for Sends {
@@ -26,12 +34,14 @@ impl Homes for Sends {
         let all = self.0.lock().unwrap().clone();
         let after = usize::try_from(r.after).unwrap().min(all.len());
         let items = all.into_iter().skip(after).map(|jws| Ok(LogItem::Entry { jws }));
-        Ok(stream::iter(items.collect::<Vec<_>>()).chain(stream::pending()).boxed())
+        let mut end = self.1.subscribe();
+        let silence = stream::once(async move { end.changed().await }).filter_map(|_| ready(None));
+        Ok(stream::iter(items.collect::<Vec<_>>()).chain(silence).boxed())
     }
 }
 
 /// A log of `demo.rennes` signed by `signer`: founded, share of pisa, then `rest`.
-fn log(signer: &Site, vo: &str, rest: Vec<Change>) -> Vec<String> {
+pub fn log(signer: &Site, vo: &str, rest: Vec<Change>) -> Vec<String> {
     let vo: VoId = id(vo);
     let terms =
         Terms { cpu_milli: 4000, memory_bytes: 1 << 30, storage_bytes: 0, until: None, version: 1 };
@@ -58,7 +68,7 @@ fn log(signer: &Site, vo: &str, rest: Vec<Change>) -> Vec<String> {
         .collect()
 }
 
-fn admitted(person: &str, number: u32) -> Change {
+pub fn admitted(person: &str, number: u32) -> Change {
     Change::Admitted {
         person: id(person),
         number: xos_base::MemberNumber(number),
@@ -71,7 +81,13 @@ fn admitted(person: &str, number: u32) -> Change {
 
 /// Lets pisa follow `log`; returns what it says is wrong and how far it came.
 async fn followed(pisa: &Site, log: Vec<String>) -> (String, u64) {
-    let vom = pisa.vom_through(Arc::new(Sends(Mutex::new(log)))).await;
+    follow(pisa, Sends::new(log)).await;
+    disbelieved(pisa).await
+}
+
+/// Lets pisa follow what `home` sends.
+async fn follow(pisa: &Site, home: Arc<Sends>) {
+    let vom = pisa.vom_through(home).await;
     pisa.serve(&vom);
     let offer = OfferShare {
         vo: id("demo.rennes"),
@@ -82,6 +98,10 @@ async fn followed(pisa: &Site, log: Vec<String>) -> (String, u64) {
         base: None,
     };
     pisa.ask(&pisa.admin(), offer).await.unwrap();
+}
+
+/// Waits until pisa believes the log no more; returns why, and how far it came.
+async fn disbelieved(pisa: &Site) -> (String, u64) {
     for _ in 0..3000 {
         let served = pisa.serve_ask(ServedVos {}).await.unwrap();
         let trouble = served[0].trouble.clone().unwrap_or_default();
@@ -132,6 +152,44 @@ async fn a_bad_entry_stops_the_replica_and_changes_nothing() {
     assert!(number == 0 && why.contains("other.rennes"), "{why}");
 }
 
+/// Waits until pisa has the log up to `number` and finds nothing wrong with it.
+async fn believed(pisa: &Site, number: u64) {
+    for _ in 0..3000 {
+        let served = pisa.serve_ask(ServedVos {}).await.unwrap();
+        let view = pisa.serve_ask(VoView { vo: id("demo.rennes") }).await;
+        if served[0].trouble.is_none() && view.is_ok_and(|v| v.number == number) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("a good log is not taken up again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_met_a_bad_entry_goes_on_by_itself_but_takes_no_other_history() {
+    let (rennes, pisa) = pair().await;
+    let (bob, carol, dave) =
+        (admitted("bob@pisa", 2), admitted("carol@pisa", 3), admitted("dave@pisa", 4));
+    let good = log(&rennes, "demo.rennes", vec![bob.clone(), carol, dave]);
+    let mut tampered = good.clone();
+    tampered[4].insert(100, 'A');
+    let home = Sends::new(tampered);
+    follow(&pisa, home.clone()).await;
+    assert_eq!(disbelieved(&pisa).await.1, 4);
+    *home.0.lock().unwrap() = good[..5].to_vec();
+    believed(&pisa, 5).await;
+
+    // The home forgets carol, and goes on without her: well signed, but another history.
+    let eve = vec![bob, admitted("eve@pisa", 3), admitted("dave@pisa", 4)];
+    let other = log(&rennes, "demo.rennes", eve);
+    *home.0.lock().unwrap() = other;
+    home.1.send_replace(());
+    let (why, number) = disbelieved(&pisa).await;
+    assert!(number == 5 && why.contains("does not follow"), "{why}");
+    *home.0.lock().unwrap() = good;
+    believed(&pisa, 6).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_home_cannot_put_two_people_under_one_uid() {
     let (rennes, pisa) = pair().await;
@@ -155,7 +213,7 @@ async fn a_hostile_home_gets_no_share_that_was_not_offered() {
         Change::ShareOffered { site: id("pisa"), terms },
         Change::ShareAccepted { site: id("pisa"), version: 7 },
     ];
-    let sends = Arc::new(Sends(Mutex::new(log(&rennes, "demo.rennes", more))));
+    let sends = Sends::new(log(&rennes, "demo.rennes", more));
     let vom = pisa.vom_through(sends).await;
     pisa.serve(&vom);
     let offer = OfferShare {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests end by panicking.
 
 mod hostile;
+mod mutated;
 mod one_site;
 mod two_sites;
 mod world;

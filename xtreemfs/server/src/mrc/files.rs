@@ -35,6 +35,9 @@ pub enum StoreError {
     Missing(PathBuf),
 }
 
+/// Name of a checkpoint that is being written.
+const UNFINISHED: &str = "checkpoint-unfinished";
+
 /// Adds the path to an error.
 pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
     result.map_err(|source| StoreError::File { path: path.to_owned(), source })
@@ -160,10 +163,24 @@ impl Folder {
     /// [`StoreError::File`].
     pub fn create_log(&self, number: u64) -> Result<LogFile, StoreError> {
         let path = log_path(&self.dir, number);
-        let mut file = at(&path, File::create(&path))?;
-        at(&path, file.write_all(LOG_MAGIC).and_then(|()| file.sync_all()))?;
-        sync_dir(&self.dir)?;
-        Ok(LogFile { file, number, length: LOG_MAGIC.len() as u64 })
+        let made = at(&path, File::create(&path)).and_then(|mut file| {
+            at(&path, file.write_all(LOG_MAGIC).and_then(|()| file.sync_all()))?;
+            sync_dir(&self.dir)?;
+            Ok(LogFile { file, number, length: LOG_MAGIC.len() as u64 })
+        });
+        if made.is_err() {
+            // Behind it, a torn end of the log that goes on would be taken for damage.
+            remove_if_there(&path)?;
+        }
+        made
+    }
+
+    /// Removes a checkpoint that was given up.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn remove_unfinished(&self) -> Result<(), StoreError> {
+        remove_if_there(&self.dir.join(UNFINISHED))
     }
 
     /// Removes what checkpoint `number` makes needless, and unfinished checkpoints.
@@ -179,7 +196,7 @@ impl Folder {
             let path = checkpoint_path(&self.dir, old);
             at(&path, fs::remove_file(&path))?;
         }
-        Ok(())
+        self.remove_unfinished()
     }
 
     /// Numbers of the files of a kind, sorted.
@@ -192,6 +209,13 @@ impl Folder {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => at(path, result),
     }
 }
 
@@ -257,7 +281,7 @@ impl<'a> CheckpointFile<'a> {
     /// # Errors
     /// [`StoreError::File`].
     pub fn create(folder: &'a Folder, number: u64) -> Result<Self, StoreError> {
-        let path = folder.dir.join("checkpoint-unfinished");
+        let path = folder.dir.join(UNFINISHED);
         let mut out = BufWriter::new(at(&path, File::create(&path))?);
         at(&path, out.write_all(CHECKPOINT_MAGIC))?;
         Ok(Self { folder, number, path, out, count: 0 })

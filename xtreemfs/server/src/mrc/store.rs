@@ -249,6 +249,15 @@ impl Shared {
 
     /// Writes a checkpoint; `false` if it was given up.
     fn checkpoint(&self, number: u64) -> Result<bool, StoreError> {
+        let written = self.write_checkpoint(number);
+        if !matches!(written, Ok(true)) {
+            // On a full disk its space is needed for the log.
+            self.folder.remove_unfinished()?;
+        }
+        written
+    }
+
+    fn write_checkpoint(&self, number: u64) -> Result<bool, StoreError> {
         let rollbacks = self.rollbacks.load(Ordering::SeqCst);
         let mut file = CheckpointFile::create(&self.folder, number)?;
         let mut after: Option<Vec<u8>> = None;

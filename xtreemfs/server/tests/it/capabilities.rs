@@ -8,7 +8,7 @@ use xtreemfs_server::{Role, Signer};
 
 use crate::world::*;
 
-fn good(world: &World) -> Capability {
+pub fn good(world: &World) -> Capability {
     Capability {
         volume: world.volume.clone(),
         inode: 5,
@@ -29,11 +29,11 @@ fn layout() -> Layout {
     Layout { stripe_size: STRIPE, osds: vec!["osd-a".into(), "osd-b".into()] }
 }
 
-fn token(capability: &Capability) -> Bytes {
+pub fn token(capability: &Capability) -> Bytes {
     Signer::from_seed(&SEED).unwrap().sign(capability).unwrap()
 }
 
-async fn read(
+pub async fn read(
     channel: &Channel,
     capability: Bytes,
     object: u64,
@@ -47,7 +47,7 @@ async fn read(
     }
 }
 
-async fn write(
+pub async fn write(
     channel: &Channel,
     capability: Bytes,
     object: u64,

@@ -23,7 +23,7 @@ const WORKERS: u32 = 8;
 /// So small that several checkpoints happen while the child lives.
 const CHECKPOINT_BYTES: u64 = 16 << 10;
 
-async fn person(mrc: &Arc<Mrc>, member: u32) -> Person {
+pub async fn person(mrc: &Arc<Mrc>, member: u32) -> Person {
     let channel = connect(mrc.connection(peer("node-1", Role::Client)));
     let slot = sign_in(&channel, &ticket("demo", member, "100", false)).await.unwrap();
     let volume = mrc.volumes().unwrap()[0].id.clone();
@@ -257,7 +257,7 @@ fn try_open(dir: &Path) -> Result<Arc<Mrc>, StoreError> {
 }
 
 /// Opens a store that the test has just let go of: its threads end with the last connection.
-async fn reopen(dir: &Path) -> Result<Arc<Mrc>, StoreError> {
+pub async fn reopen(dir: &Path) -> Result<Arc<Mrc>, StoreError> {
     loop {
         match try_open(dir) {
             Err(StoreError::InUse(_)) => tokio::task::yield_now().await,

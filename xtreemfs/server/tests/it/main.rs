@@ -1,12 +1,13 @@
 //! The servers over in-memory streams, with a clock and tickets that the tests control.
 
 // Clippy lets tests unwrap, but not their helpers.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod capabilities;
 mod crash;
 mod denials;
 mod directory;
+mod full_disk;
 mod names;
 mod rename;
 mod stripes;
