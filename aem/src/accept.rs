@@ -5,6 +5,7 @@ use crate::ledger::Txn;
 use crate::owner::may_pass;
 use crate::plan::room;
 use crate::policy::Action;
+use crate::state::held::{Held, task_bytes};
 use crate::state::host::HostedTask;
 use crate::state::load::Load;
 use crate::state::record::Who;
@@ -72,9 +73,17 @@ impl Core {
                 format!("one unit asks for more than the VO's share: {cpus} processors, {memory}");
             return Err(never("share", text));
         }
-        let vos = [offer.vo.clone()];
-        let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
-        room::judge(&capacity, None, r, Load::default())?;
+        // What its own core offers was chosen by the room that there is, in the same change.
+        if offer.job.site != self.site {
+            let vos = [offer.vo.clone()];
+            let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
+            room::judge(&capacity, None, r, Load::default())?;
+            let task =
+                table.placement(&offer.job).is_some_and(|p| p.tasks.contains_key(&offer.task));
+            let bytes = if task { 0 } else { task_bytes(&offer.spec) };
+            let new = Held { jobs: 0, units: count.into(), bytes };
+            crate::limits::host(table, &self.config, &offer.job.site, new)?;
+        }
         if table.open_units(&offer.vo).saturating_add(count) > self.config.units_per_vo {
             let text =
                 format!("{} has {} units here, the most", offer.vo, self.config.units_per_vo);

@@ -1,28 +1,21 @@
 //! How long ended jobs are kept.
 
 use crate::core::Core;
+use crate::ledger::Txn;
 use crate::owner::may_pass;
+use crate::state::host::Placement;
 use crate::state::{HostRecord, JobRecord};
 use crate::work::{Next, Work};
 use std::sync::Arc;
 use xos_api::aem::CancelHosted;
 use xos_base::{JobId, Millis, SiteId};
 
-/// Most ended jobs forgotten in one pass.
+/// Most ended jobs forgotten in one change.
 const FORGET_MAX: usize = 200;
 
 impl Core {
+    /// Lets another site forget a job.
     pub(crate) async fn do_forget(self: &Arc<Self>, job: &JobId, site: &SiteId) -> Next {
-        if *site == self.site {
-            let job = job.clone();
-            let stored = self
-                .commit(|txn| {
-                    txn.put(HostRecord::Forgotten { job });
-                    Ok(())
-                })
-                .await;
-            return if stored.is_ok() { Next::Rest } else { Next::Later };
-        }
         let request = CancelHosted { job: job.clone(), units: Vec::new() };
         match self.world.cancel_hosted(site, request).await {
             Err(e) if may_pass(e.kind) => {
@@ -34,41 +27,92 @@ impl Core {
         }
     }
 
+    /// Forgets ended jobs; gives the other sites that have something of them.
+    pub(crate) fn forget(
+        &self,
+        txn: &mut Txn<'_>,
+        jobs: impl IntoIterator<Item = u64>,
+    ) -> Vec<(JobId, SiteId)> {
+        let mut elsewhere = Vec::new();
+        for number in jobs {
+            let table = &txn.state().jobs;
+            let Some(job) = table.job(number) else { continue };
+            let (id, hosts) = (table.id(number), table.hosts_of(job));
+            txn.put(JobRecord::Forgotten { job: number });
+            for site in hosts {
+                if site == self.site {
+                    txn.put(HostRecord::Forgotten { job: id.clone() });
+                } else {
+                    elsewhere.push((id.clone(), site));
+                }
+            }
+        }
+        elsewhere
+    }
+
+    /// Tells other sites what was forgotten.
+    pub(crate) fn tell_forgotten(self: &Arc<Self>, elsewhere: Vec<(JobId, SiteId)>) {
+        for (job, site) in elsewhere {
+            self.start_work(Work::Forget(job, site));
+        }
+    }
+
     /// Forgets ended jobs that were kept long enough, or are too many.
     pub(crate) async fn forget_old(self: &Arc<Self>) {
-        let (now, keep) = (self.now(), self.config.keep_ended());
-        let old: Vec<(JobId, Vec<SiteId>)> = self.ledger.read(|s| {
-            let ended: Vec<(u64, u64)> = s.jobs.ended().collect();
-            let too_many = ended.len().saturating_sub(self.config.keep_ended_jobs);
-            let old = ended
-                .iter()
-                .enumerate()
-                .filter(|(i, (at, _))| *i < too_many || now.since(Millis(*at)) > keep);
-            old.take(FORGET_MAX)
-                .filter_map(|(_, (_, n))| {
-                    let hosts = s.jobs.hosts_of(s.jobs.job(*n)?).into_iter().collect();
-                    Some((s.jobs.id(*n), hosts))
-                })
-                .collect()
-        });
-        if old.is_empty() {
-            return;
+        let keep = self.config.keep_ended();
+        loop {
+            let now = self.now();
+            let forgotten = self.commit(|txn| {
+                let table = &txn.state().jobs;
+                let too_many = table.ended_len().saturating_sub(self.config.keep_ended_jobs);
+                let over = |(i, at): (usize, u64)| i < too_many || now.since(Millis(at)) > keep;
+                let ended = table.ended().enumerate().take(FORGET_MAX);
+                let old: Vec<u64> =
+                    ended.take_while(|(i, (at, _))| over((*i, *at))).map(|(_, (_, n))| n).collect();
+                let all = old.len() == FORGET_MAX;
+                Ok((self.forget(txn, old), all))
+            });
+            match forgotten.await {
+                Ok((elsewhere, more)) => {
+                    self.tell_forgotten(elsewhere);
+                    if !more {
+                        return;
+                    }
+                }
+                Err(error) => return tracing::warn!(%error, "old jobs are kept"),
+            }
         }
-        let stored = self
-            .commit(|txn| {
-                for (job, _) in &old {
-                    txn.put(JobRecord::Forgotten { job: job.number });
+    }
+
+    /// Forgets ended jobs of other sites whose owners never said so: after twice the time that this
+    /// core keeps its own, or, when they take more than half of the room, the oldest of them.
+    pub(crate) async fn forget_hosted(self: &Arc<Self>) {
+        let (now, keep) = (self.now(), self.config.keep_ended() * 2);
+        let old: Vec<JobId> = self.ledger.read(|s| {
+            let mut held = s.hosted.held_for_others();
+            let idle = |p: &&Placement| !p.forgotten && !s.hosted.is_active(&p.job);
+            let mut ended: Vec<&Placement> = s.hosted.placements().filter(idle).collect();
+            ended.sort_by_key(|p| p.since);
+            let goes = |p: &&&Placement| {
+                let other = p.job.site != self.site;
+                let full = held.units > self.config.units_max / 2
+                    || held.bytes > self.config.job_bytes_max / 2;
+                if other && full {
+                    held.sub(p.held());
+                }
+                now.since(p.since) > keep || (other && full)
+            };
+            ended.iter().filter(goes).map(|p| p.job.clone()).collect()
+        });
+        for some in old.chunks(FORGET_MAX) {
+            let stored = self.commit(|txn| {
+                for job in some {
+                    txn.put(HostRecord::Forgotten { job: job.clone() });
                 }
                 Ok(())
-            })
-            .await;
-        if let Err(error) = stored {
-            tracing::warn!(%error, "old jobs are kept");
-            return;
-        }
-        for (job, sites) in old {
-            for site in sites {
-                self.start_work(Work::Forget(job.clone(), site));
+            });
+            if let Err(error) = stored.await {
+                return tracing::warn!(%error, "old hosted jobs are kept");
             }
         }
     }

@@ -16,6 +16,7 @@ mod host;
 pub mod jsdl;
 mod keep;
 pub mod ledger;
+mod limits;
 mod nodes;
 mod ops;
 mod outline;

@@ -260,32 +260,6 @@ impl Core {
             }
         }
     }
-
-    /// Hosted jobs that ended long ago and whose owner never said so are forgotten.
-    pub(crate) async fn forget_hosted(self: &Arc<Self>) {
-        let keep = self.config.keep_ended() * 2;
-        let now = self.now();
-        let old: Vec<JobId> = self.ledger.read(|s| {
-            let over = |p: &&crate::state::host::Placement| {
-                !p.forgotten
-                    && now.since(p.since) > keep
-                    && p.units.values().all(|h| matches!(h.stage, Stage::Ended { .. }))
-            };
-            s.hosted.placements().filter(over).map(|p| p.job.clone()).collect()
-        });
-        for job in old {
-            let record = HostRecord::Forgotten { job };
-            if let Err(error) = self
-                .commit(|txn| {
-                    txn.put(record);
-                    Ok(())
-                })
-                .await
-            {
-                tracing::warn!(%error, "an old hosted job is kept");
-            }
-        }
-    }
 }
 
 /// What follows from a node's report.

@@ -1,11 +1,14 @@
 //! Who may do what with jobs: rules of the VO and rules of the site, judged by casbin. Both must
 //! allow; the site's denial wins over everything.
 
+use crate::core::lock;
 use casbin::{
     CoreApi, DefaultModel, Enforcer, MgmtApi, NullAdapter, function_map::OperatorFunction,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Mutex;
 use xos_api::aem::Refusal;
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Error, Membership, PersonId};
@@ -85,10 +88,21 @@ m = (p.what == \"*\" || p.what == r.what) && (p.vo == \"*\" || p.vo == r.vo) && 
 (p.who == \"*\" || holds(r.who, p.who))
 ";
 
+/// Most judgements remembered; the rules do not change while the service runs.
+const KNOWN_MAX: usize = 10_000;
+
 /// The rules of VOs and of this site.
 pub struct Policy {
     vo: Enforcer,
     site: Enforcer,
+    known: Mutex<HashMap<(String, Action), Verdict>>,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Allowed,
+    BySite,
+    ByVo,
 }
 
 impl Policy {
@@ -120,7 +134,8 @@ impl Policy {
         site.iter().try_for_each(check)?;
         let mut with_default = site.to_vec();
         with_default.push(Rule { who: any(), vo: any(), what: any(), effect: Effect::Allow });
-        Ok(Policy { vo: enforcer(&vo).await?, site: enforcer(&with_default).await? })
+        let (vo, site) = (enforcer(&vo).await?, enforcer(&with_default).await?);
+        Ok(Policy { vo, site, known: Mutex::default() })
     }
 
     /// Judges.
@@ -128,27 +143,43 @@ impl Policy {
     /// # Errors
     /// Which side refused.
     pub fn judge(&self, member: &Membership, action: Action) -> Result<(), Refusal> {
-        let who = subject(member);
-        let (vo, what) = (member.vo.as_str(), action.as_str());
-        let allows = |e: &Enforcer| match e.enforce((who.as_str(), vo, what)) {
+        let (who, vo, what) = (subject(member), &member.vo, action.as_str());
+        let refuse = |rule: &str, side: &str| Refusal {
+            rule: rule.to_owned(),
+            text: format!("{side} do not let {} {what} jobs of {vo}", member.person),
+            later: false,
+        };
+        let key = (format!("{who}{vo}"), action);
+        let known = lock(&self.known).get(&key).copied();
+        let verdict = known.unwrap_or_else(|| {
+            let verdict = self.decide(&who, vo.as_str(), what);
+            let mut known = lock(&self.known);
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(key, verdict);
+            verdict
+        });
+        match verdict {
+            Verdict::Allowed => Ok(()),
+            Verdict::BySite => Err(refuse("site-policy", "this site's rules")),
+            Verdict::ByVo => Err(refuse("vo-policy", "the VO's rules")),
+        }
+    }
+
+    fn decide(&self, who: &str, vo: &str, what: &str) -> Verdict {
+        let allows = |e: &Enforcer| match e.enforce((who, vo, what)) {
             Ok(yes) => yes,
             Err(error) => {
                 tracing::error!(%error, "the policy cannot be judged; it denies");
                 false
             }
         };
-        let refuse = |rule: &str, side: &str| Refusal {
-            rule: rule.to_owned(),
-            text: format!("{side} do not let {} {what} jobs of {vo}", member.person),
-            later: false,
-        };
-        if !allows(&self.site) {
-            return Err(refuse("site-policy", "this site's rules"));
+        match (allows(&self.site), allows(&self.vo)) {
+            (false, _) => Verdict::BySite,
+            (true, false) => Verdict::ByVo,
+            (true, true) => Verdict::Allowed,
         }
-        if !allows(&self.vo) {
-            return Err(refuse("vo-policy", "the VO's rules"));
-        }
-        Ok(())
     }
 }
 

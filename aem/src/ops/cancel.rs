@@ -28,9 +28,10 @@ impl Core {
         let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
         let units: BTreeSet<u32> = r.units.iter().collect();
         let count = self.with_job(&grant, |_, job| job.units.len() as u32).await?;
-        if units.iter().any(|u| *u >= count) {
-            let text = format!("job {} has units 0 to {}", r.job, count.saturating_sub(1));
-            return Err(Error::invalid(text));
+        if let Some(unit) = units.iter().find(|u| **u >= count) {
+            let last = count.saturating_sub(1);
+            return Err(Error::not_found(format!("job {} has no unit {unit}", r.job))
+                .hint(format!("its units are 0 to {last}")));
         }
         self.cancel(grant, Some(units)).await
     }

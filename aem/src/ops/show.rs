@@ -10,7 +10,7 @@ use xos_api::aem::{
     GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
     Reasons, TaskSummary, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
 };
-use xos_base::{Error, NodeId, SiteId};
+use xos_base::{Error, Kind, NodeId, SiteId};
 use xos_net::Caller;
 
 /// Items in a page when nobody says how many.
@@ -173,11 +173,19 @@ pub(super) fn end(table: &JobTable, job: &Job) -> Option<JobEnd> {
         (JobState::Failed { .. }, Some(i)) => Some(i),
         _ => None,
     };
+    let refused = |i: u32| {
+        job.units.get(i as usize).is_some_and(|u| matches!(u.phase, Phase::Refused { .. }))
+    };
     let (unit, how) = match bad.and_then(|i| Some((i, how(i)?))) {
         Some((i, how)) => (Some(table.id(job.number).unit(i)), how),
         None => (None, UnitEnd::Cancelled),
     };
-    Some(JobEnd { exit_status: how.exit_status().max(1), unit, how: Some(how), output: None })
+    // It was not the program that could not be started: nobody can run it at all.
+    let exit_status = match bad {
+        Some(i) if refused(i) => Kind::Unsatisfiable.exit_code(),
+        _ => how.exit_status().max(1),
+    };
+    Some(JobEnd { exit_status, unit, how: Some(how), output: None })
 }
 
 fn ending(phase: &Phase) -> Option<UnitEnd> {

@@ -3,6 +3,7 @@
 use super::Grant;
 use crate::check;
 use crate::core::Core;
+use crate::limits;
 use crate::policy::Action;
 use crate::state::JobRecord;
 use crate::state::record::Proof;
@@ -44,10 +45,11 @@ impl Core {
             .map_err(|r| Error::denied(r.text).hint("ask the VO's or the site's administrator"))?;
         self.check_vo(&member).await?;
         let proof = self.proof(caller, &spec, proof)?;
-        let (at, limit) = (self.now(), self.config.jobs_per_member);
+        let at = self.now();
         let by = caller.describe();
         let site = self.site.clone();
-        self.commit(move |txn| {
+        let waited: Vec<u64> = spec.after_jobs.iter().map(|id| id.number).collect();
+        let change = self.commit(|txn| {
             let jobs = &txn.state().jobs;
             for id in &spec.after_jobs {
                 let known = jobs.find(id).filter(|j| j.spec.vo == spec.vo);
@@ -58,14 +60,9 @@ impl Core {
                     )));
                 }
             }
-            if jobs.open_of(&member) >= limit {
-                return Err(Error::new(
-                    xos_base::Kind::Limited,
-                    format!("you have {limit} jobs that have not ended, the most"),
-                )
-                .hint("wait until some have ended, or make one job with an array of units"));
-            }
+            let way = limits::admit(jobs, &self.config, &member, &spec)?;
             let number = jobs.next();
+            let gone = self.forget(txn, way.into_iter().filter(|n| !waited.contains(n)));
             txn.put(JobRecord::Submitted {
                 job: number,
                 at,
@@ -74,9 +71,11 @@ impl Core {
                 proof: Some(proof),
                 watched,
             });
-            Ok(Grant { job: JobId { site, number }, by })
-        })
-        .await
+            Ok((Grant { job: JobId { site, number }, by }, gone))
+        });
+        let (grant, gone) = change.await?;
+        self.tell_forgotten(gone);
+        Ok(grant)
     }
 
     async fn check_vo(&self, member: &Membership) -> Result<(), Error> {

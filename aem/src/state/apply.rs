@@ -1,5 +1,6 @@
 //! What each record does to the table of jobs.
 
+use super::held::Held;
 use super::host::Report;
 use super::job::Job;
 use super::load::Loads;
@@ -64,10 +65,15 @@ impl JobTable {
         touched
     }
 
-    fn insert(&mut self, job: Job, at: Millis, touched: &mut Touched) {
+    fn insert(&mut self, mut job: Job, at: Millis, touched: &mut Touched) {
         let number = job.number;
         if number < self.next {
             return;
+        }
+        // A person's jobs follow one another: their membership is kept once.
+        let like = self.jobs.values().next_back().filter(|j| j.member == job.member);
+        if let Some(like) = like {
+            job.member = like.member.clone();
         }
         self.next = number + 1;
         for before in &job.spec.after_jobs {
@@ -75,6 +81,7 @@ impl JobTable {
                 self.dependents.entry(before.number).or_default().insert(number);
             }
         }
+        self.held.add(Held::of(&job.spec));
         self.jobs.insert(number, job);
         self.count_open(number, true);
         touched.jobs.insert(number);
@@ -223,6 +230,7 @@ impl JobTable {
             return;
         }
         if let Some(j) = self.jobs.remove(&job) {
+            self.held.sub(Held::of(&j.spec));
             if let Some(at) = ended_at(&j) {
                 self.ended.remove(&(at.0, job));
             }

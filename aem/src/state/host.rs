@@ -1,5 +1,6 @@
 //! What this core runs on its nodes, for any owner.
 
+use super::held::{Held, JOB_BYTES, task_bytes};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -134,7 +135,7 @@ pub struct Placement {
     /// Units that wait, in order.
     pub waiting: BTreeSet<u32>,
     /// Its envelopes by serial.
-    pub envelopes: BTreeMap<u32, Envelope>,
+    pub envelopes: BTreeMap<u32, Box<Envelope>>,
     /// The last serial given.
     pub last_serial: u32,
     /// The owner wants nothing of it any more; it goes when its envelopes are closed.
@@ -145,6 +146,13 @@ impl Placement {
     /// Units sent to nodes and not ended.
     pub fn open(&self) -> u32 {
         self.envelopes.values().map(|e| e.open.len() as u32).sum()
+    }
+
+    /// What it takes of this core's memory.
+    pub fn held(&self) -> Held {
+        let tasks: u64 = self.tasks.values().map(|t| task_bytes(&t.spec)).sum();
+        let bytes = tasks + self.mandate.len() as u64 + JOB_BYTES;
+        Held { jobs: 1, units: self.units.len() as u64, bytes }
     }
 
     /// What the task of a unit is.
@@ -161,6 +169,8 @@ pub struct HostTable {
     pub(super) outboxes: BTreeMap<SiteId, Outbox>,
     /// Jobs with units that wait or are open.
     pub(super) active: BTreeSet<JobId>,
+    /// What other sites' jobs take here.
+    pub(super) held: Held,
 }
 
 /// What a change of the host's table asks for.
@@ -176,7 +186,8 @@ impl HostTable {
     /// An empty table for the core of `site`.
     pub fn new(site: SiteId) -> HostTable {
         let outboxes = BTreeMap::new();
-        HostTable { site, placements: BTreeMap::new(), outboxes, active: BTreeSet::new() }
+        let (placements, active, held) = Default::default();
+        HostTable { site, placements, outboxes, active, held }
     }
 
     /// The units of a job here.
@@ -209,6 +220,28 @@ impl HostTable {
     pub fn open_units(&self, vo: &VoId) -> u32 {
         let of_vo = self.active().filter(|p| p.vo == *vo);
         of_vo.map(|p| p.open() + p.waiting.len() as u32).sum()
+    }
+
+    /// Whether units of a job wait or are at nodes.
+    pub fn is_active(&self, job: &JobId) -> bool {
+        self.active.contains(job)
+    }
+
+    /// What jobs of other sites take here, ended or not.
+    pub fn held_for_others(&self) -> Held {
+        self.held
+    }
+
+    /// How many events an owner has not acknowledged.
+    pub fn unheard(&self, owner: &SiteId) -> usize {
+        self.outboxes.get(owner).map_or(0, |o| o.reports.iter().map(|r| r.events.len()).sum())
+    }
+
+    /// Counts a placement that comes, with what it has.
+    pub(super) fn hold(&mut self, p: &Placement) {
+        if p.job.site != self.site {
+            self.held.add(p.held());
+        }
     }
 
     /// Keeps [`HostTable::active`] true for a job that changed.

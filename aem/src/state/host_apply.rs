@@ -1,5 +1,6 @@
 //! What each record does to the table of hosted units.
 
+use super::held::{Held, task_bytes};
 use super::host::{Envelope, HostTable, Hosted, NO_ENVELOPE, Placement, Report, Reported, Stage};
 use super::record::{Decision, HostRecord};
 use super::runs;
@@ -21,18 +22,20 @@ impl HostTable {
             HostRecord::Opened { job, serial, node, boot, slots, cpu_milli, memory_bytes } => {
                 let Some(p) = self.placements.get_mut(job) else { return Reported::default() };
                 p.last_serial = p.last_serial.max(*serial);
-                p.envelopes.entry(*serial).or_insert(Envelope {
-                    node: node.clone(),
-                    boot: boot.clone(),
-                    slots: *slots,
-                    cpu_milli: *cpu_milli,
-                    memory_bytes: *memory_bytes,
-                    stored: 0,
-                    held: false,
-                    gone: false,
-                    open: BTreeSet::new(),
-                    unconfirmed: BTreeSet::new(),
-                    ended: 0,
+                p.envelopes.entry(*serial).or_insert_with(|| {
+                    Box::new(Envelope {
+                        node: node.clone(),
+                        boot: boot.clone(),
+                        slots: *slots,
+                        cpu_milli: *cpu_milli,
+                        memory_bytes: *memory_bytes,
+                        stored: 0,
+                        held: false,
+                        gone: false,
+                        open: BTreeSet::new(),
+                        unconfirmed: BTreeSet::new(),
+                        ended: 0,
+                    })
                 });
             }
             HostRecord::Sent { job, serial, units } => self.sent(job, *serial, units),
@@ -79,7 +82,9 @@ impl HostTable {
             }
             HostRecord::Acknowledged { owner, seq } => {
                 if let Some(o) = self.outboxes.get_mut(owner) {
-                    o.reports.retain(|r| r.seq > *seq);
+                    while o.reports.front().is_some_and(|r| r.seq <= *seq) {
+                        o.reports.pop_front();
+                    }
                 }
             }
         }
@@ -93,23 +98,30 @@ impl HostTable {
     }
 
     fn envelope(&mut self, job: &JobId, serial: u32) -> Option<&mut Envelope> {
-        self.placements.get_mut(job)?.envelopes.get_mut(&serial)
+        self.placements.get_mut(job)?.envelopes.get_mut(&serial).map(|e| &mut **e)
     }
 
     /// A forgotten job goes with its last envelope.
     fn sweep(&mut self, job: &JobId) {
         if self.placements.get(job).is_some_and(|p| p.forgotten && p.envelopes.is_empty()) {
-            self.placements.remove(job);
+            let gone = self.placements.remove(job);
+            if let Some(p) = gone.filter(|p| p.job.site != self.site) {
+                self.held.sub(p.held());
+            }
         }
     }
 
     fn took(&mut self, record: &HostRecord) {
         let HostRecord::Took { job, at, who, task, what, units, attempt } = record else { return };
         if let (Some(who), false) = (who, self.placements.contains_key(job)) {
+            // A person's jobs follow one another: their membership is kept once.
+            let like = self.placements.range(..job.clone()).next_back();
+            let member = like.map(|(_, p)| &p.member).filter(|m| ***m == who.member);
+            let member = member.map_or_else(|| Arc::new(who.member.clone()), Arc::clone);
             let placement = Placement {
                 job: job.clone(),
                 vo: who.vo.clone(),
-                member: Arc::new(who.member.clone()),
+                member,
                 mandate: who.mandate.as_str().into(),
                 since: *at,
                 tasks: BTreeMap::new(),
@@ -119,18 +131,25 @@ impl HostTable {
                 last_serial: 0,
                 forgotten: false,
             };
+            self.hold(&placement);
             self.placements.insert(job.clone(), placement);
         }
+        let other = job.site != self.site;
+        let mut more = Held::default();
         let Some(p) = self.placements.get_mut(job) else { return };
-        if let Some(what) = what {
-            p.tasks.entry(*task).or_insert_with(|| (**what).clone());
+        if let (Some(what), false) = (what, p.tasks.contains_key(task)) {
+            more.bytes += task_bytes(&what.spec);
+            p.tasks.insert(*task, (**what).clone());
         }
         if !p.tasks.contains_key(task) {
             return;
         }
         for unit in runs::unpack(units) {
             let again = match p.units.get(&unit) {
-                None => true,
+                None => {
+                    more.units += 1;
+                    true
+                }
                 // A later attempt, and only when the one before has ended here.
                 Some(h) => h.attempt < *attempt && matches!(h.stage, Stage::Ended { .. }),
             };
@@ -140,6 +159,9 @@ impl HostTable {
                 p.units.insert(unit, h);
                 p.waiting.insert(unit);
             }
+        }
+        if other {
+            self.held.add(more);
         }
     }
 

@@ -67,6 +67,11 @@ impl JobTable {
             job.state = state;
             changed = true;
         }
+        if job.state.is_final() {
+            // Nobody is asked for anything any more.
+            (job.proof, job.mandate) = (None, None);
+            job.reasons.shrink_to_fit();
+        }
         if changed {
             job.seq += 1;
             touched.jobs.insert(number);

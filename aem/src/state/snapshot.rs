@@ -1,5 +1,6 @@
 //! The state as bytes, so that the journal can be cut.
 
+use super::held::Held;
 use super::host::{Outbox, Placement};
 use super::job::Job;
 use super::names::Names;
@@ -7,8 +8,9 @@ use super::record::VERSION;
 use super::{HostTable, JobTable, State};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use xos_base::{Error, NodeId, SiteId};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use xos_base::{Error, Membership, NodeId, SiteId};
 
 #[derive(Serialize, Deserialize)]
 struct Whole<'a> {
@@ -65,8 +67,17 @@ impl State {
         if *whole.site != *site {
             return Err(bad(format!("it is of site {}, not of {site}", whole.site)));
         }
-        let jobs: BTreeMap<u64, Job> =
-            whole.jobs.into_owned().into_iter().map(|j| (j.number, j)).collect();
+        // Each membership once, however many jobs have it.
+        let mut people: HashSet<Arc<Membership>> = HashSet::new();
+        let mut once = |m: &mut Arc<Membership>| match people.get(m) {
+            Some(known) => *m = known.clone(),
+            None => drop(people.insert(m.clone())),
+        };
+        let mut jobs = BTreeMap::new();
+        for mut job in whole.jobs.into_owned() {
+            once(&mut job.member);
+            jobs.insert(job.number, job);
+        }
         let mut table = JobTable::new(site.clone());
         table.next = whole.next;
         table.sites = Names::of(whole.sites.into_owned());
@@ -77,8 +88,10 @@ impl State {
         let placements = whole.placements.into_owned();
         let mut hosted = HostTable::new(site.clone());
         hosted.outboxes = whole.outboxes.into_owned();
-        for p in placements {
+        for mut p in placements {
+            once(&mut p.member);
             let job = p.job.clone();
+            hosted.hold(&p);
             hosted.placements.insert(job.clone(), p);
             hosted.reindex(&job);
         }
@@ -96,6 +109,7 @@ impl JobTable {
             self.rank(number);
         }
         for (number, job) in &self.jobs {
+            self.held.add(Held::of(&job.spec));
             if job.state.is_final() {
                 if let Some(at) = super::apply::ended_at(job) {
                     self.ended.insert((at.0, *number));

@@ -1,5 +1,6 @@
 //! All jobs that this core owns.
 
+use super::held::Held;
 use super::job::Job;
 use super::load::{Load, Loads};
 use super::names::Names;
@@ -22,8 +23,12 @@ pub struct JobTable {
     pub(super) busy: BTreeSet<u64>,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
-    /// How many jobs of each member have not ended.
-    pub(super) open: HashMap<(VoId, PersonId), usize>,
+    /// What jobs of each member that have not ended take.
+    pub(super) open: HashMap<(VoId, PersonId), Held>,
+    /// The same of all members.
+    pub(super) open_of_all: Held,
+    /// What all jobs take that are kept.
+    pub(super) held: Held,
     /// What waits at each site.
     pub(super) load: Loads,
     /// Ended jobs, by when they did.
@@ -44,6 +49,8 @@ impl JobTable {
             busy: BTreeSet::new(),
             dependents: BTreeMap::new(),
             open: HashMap::new(),
+            open_of_all: Held::default(),
+            held: Held::default(),
             load: Loads::default(),
             ended: BTreeSet::new(),
         }
@@ -119,9 +126,16 @@ impl JobTable {
     pub(super) fn count_open(&mut self, job: u64, up: bool) {
         let Some(j) = self.jobs.get(&job) else { return };
         let key = (j.spec.vo.clone(), j.member.person.clone());
-        let n = self.open.entry(key.clone()).or_insert(0);
-        *n = if up { *n + 1 } else { n.saturating_sub(1) };
-        if *n == 0 {
+        let what = Held::of(&j.spec);
+        let mine = self.open.entry(key.clone()).or_default();
+        if up {
+            mine.add(what);
+            self.open_of_all.add(what);
+        } else {
+            mine.sub(what);
+            self.open_of_all.sub(what);
+        }
+        if mine.jobs == 0 {
             self.open.remove(&key);
         }
     }
@@ -146,10 +160,25 @@ impl JobTable {
         self.sites.known(site).map_or_else(Load::default, |n| self.load.at(n))
     }
 
-    /// How many jobs of a member have not ended.
-    pub fn open_of(&self, member: &Membership) -> usize {
+    /// What a member's jobs take that have not ended.
+    pub fn open_of(&self, member: &Membership) -> Held {
         let key = (member.vo.clone(), member.person.clone());
-        self.open.get(&key).copied().unwrap_or(0)
+        self.open.get(&key).copied().unwrap_or_default()
+    }
+
+    /// What all members' jobs take that have not ended.
+    pub fn open_of_all(&self) -> Held {
+        self.open_of_all
+    }
+
+    /// What all jobs take that are kept, ended or not.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// How many ended jobs are kept.
+    pub fn ended_len(&self) -> usize {
+        self.ended.len()
     }
 
     /// The last report of a host that is stored here.
@@ -164,7 +193,8 @@ impl JobTable {
 
     /// The hosts that have or had units of a job.
     pub fn hosts_of(&self, job: &Job) -> BTreeSet<SiteId> {
-        let mut numbers = BTreeSet::new();
+        // Looked at for all jobs every second: many units, few sites.
+        let mut has = vec![false; self.sites.all().len()];
         for u in &job.units {
             use super::unit::Phase as P;
             match &u.phase {
@@ -174,11 +204,14 @@ impl JobTable {
                 | P::Done { at, .. }
                 | P::Failed { at, .. }
                 | P::Lost { at, .. } => {
-                    numbers.insert(at.site);
+                    if let Some(has) = has.get_mut(usize::from(at.site)) {
+                        *has = true;
+                    }
                 }
                 _ => {}
             }
         }
-        numbers.into_iter().filter_map(|n| self.sites.name(n).cloned()).collect()
+        let names = self.sites.all().iter().zip(has);
+        names.filter(|(_, has)| *has).map(|(name, _)| name.clone()).collect()
     }
 }

@@ -112,6 +112,7 @@ async fn a_hostile_owner_runs_nothing_that_the_person_did_not_sign() {
     elsewhere.sites = vec!["rennes".parse().unwrap()];
     let mut o = offer(&rennes, &elsewhere, 0);
     o.mandate = rennes.mandate("1.rennes", xos_aem::digest(&elsewhere).unwrap());
+    o.units = run(1);
     lies.push(("a site that was not named".into(), o));
 
     let refused = async |lies: &[(String, HostUnits)]| {

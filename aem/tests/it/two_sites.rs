@@ -67,6 +67,7 @@ async fn a_sites_own_rules_win_and_the_reason_is_kept() {
     let job = rennes.ask(&alice, submit(s)).await.unwrap().job;
     let e = rennes.end_of(&alice, &job).await;
     assert_eq!((e.state.word(), e.counts.refused), ("failed", 1));
+    assert_eq!(e.end.unwrap().exit_status, 69, "as if the program could not be started");
     let why = rennes.ask(&alice, WhyJob { job }).await.unwrap().reasons;
     let reason = why.iter().find(|r| r.rule == "site-policy").expect("the site's reason");
     assert_eq!(reason.site.as_ref().unwrap().as_str(), "pisa");

@@ -83,6 +83,11 @@ impl Array {
         None
     }
 
+    /// The memory that it takes besides its own size, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.ranges.len() * size_of::<Range>()
+    }
+
     /// How many units may run at once, when limited.
     pub fn at_once(&self) -> Option<u32> {
         self.at_once

@@ -77,7 +77,8 @@ pub struct JobEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobEnd {
-    /// The exit status for `xsub` and `xwait`: 0, or that of the first unit that failed.
+    /// The exit status for `xsub` and `xwait`: 0, or that of the first unit that failed; 69
+    /// (EX_UNAVAILABLE) when no site can run it.
     pub exit_status: u8,
     /// The unit that the exit status comes from, when it is not 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -94,7 +94,7 @@ fn impossible_requests_name_each_site(w: &World) {
     };
     for (job, asked, why) in impossible.map(start) {
         let said = w.run(&w.milo, "xwait", &[&job]);
-        assert_ne!(said.code, 0, "{said:?}");
+        assert_eq!(said.code, 69, "{said:?}");
         let said = said.err;
         assert!(said.contains("no site can run it") && said.contains("xos job why"), "{said}");
         let told = w.xos(&w.milo, &["job", "why", &job]).ok();

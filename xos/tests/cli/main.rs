@@ -115,6 +115,11 @@ fn from_application_to_job() {
     assert!(bob.well(&["job", "cancel", job]).contains("4 units"));
     bob.fails(130, &["job", "wait", job]);
     bob.fails(66, &["job", "show", "999.rennes"]);
+    for what in ["show", "why", "cancel", "output"] {
+        let unit = format!("{job}:99");
+        let said = bob.fails(66, &["job", what, &unit]);
+        assert!(said.contains("has no unit 99"), "xos job {what}: {said}");
+    }
     let bad = bob.fails(64, &["job", "submit", "-f", "/nonexistent.toml"]);
     assert!(bad.contains("/nonexistent.toml"), "{bad}");
 

@@ -15,8 +15,8 @@ mod why;
 use super::output::{Outcome, Style};
 use super::session::Session;
 use std::str::FromStr;
-use xos_api::aem::{JobState, UnitEnd};
-use xos_base::{JobId, UnitId};
+use xos_api::aem::{JobState, UnitEnd, UnitView};
+use xos_base::{Error, JobId, UnitId};
 
 /// `xos job …`.
 #[derive(Debug, clap::Subcommand)]
@@ -69,6 +69,15 @@ impl FromStr for JobArg {
         }
         Ok(JobArg { job: text.parse().map_err(|e| format!("{e}"))?, unit: None })
     }
+}
+
+/// Whether a page of units that was to begin with `unit` does.
+fn must_be(unit: &UnitId, page: &[UnitView]) -> Result<(), Error> {
+    if page.first().is_some_and(|u| u.unit == *unit) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("job {} has no unit {}", unit.job, unit.index.0))
+        .hint(format!("`xos job show {}` tells how many it has", unit.job)))
 }
 
 /// A job's state, coloured.

@@ -1,7 +1,7 @@
 //! `xos job show`.
 
 use super::list::units as unit_counts;
-use super::{JobArg, ending, state};
+use super::{JobArg, ending, must_be, state};
 use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, list, size, span, when};
 use crate::cli::session::Session;
 use serde::Serialize;
@@ -52,6 +52,9 @@ pub async fn run(s: &Session, args: Show) -> Outcome {
             Some(next) if args.units && args.job.unit.is_none() => from = Some(next),
             _ => break,
         }
+    }
+    if let Some(unit) = &args.job.unit {
+        must_be(unit, &units)?;
     }
     let whole = Whole { job, units };
     s.out.show(&whole, || describe(&whole, s.now()))?;

@@ -1,6 +1,6 @@
 //! `xos job why`.
 
-use super::{JobArg, ending};
+use super::{JobArg, ending, must_be};
 use crate::cli::output::{Outcome, Table, clean, when};
 use crate::cli::session::Session;
 use serde::Serialize;
@@ -34,7 +34,8 @@ pub async fn run(s: &Session, args: Why) -> Outcome {
     };
     let ask = ListUnits { job: job.clone(), filter, from, limit: Some(limit) };
     let units = member.call(s, ask).await?.units;
-    if unit.is_some() {
+    if let Some(unit) = &unit {
+        must_be(unit, &units)?;
         let task = units.first().map(|u| u.task.clone());
         reasons.retain(|r| r.task.is_none() || r.task == task);
         for u in &units {

@@ -1,0 +1,111 @@
+use super::*;
+use crate::state::{HostRecord, JobRecord, Record, State};
+use crate::testing::{self, took};
+use xos_api::aem::UnitRun;
+use xos_base::{Kind, Millis};
+
+fn submitted(number: u64, member: Membership, spec: JobSpec) -> Record {
+    let (at, spec, member) = (Millis(number), Box::new(spec), Box::new(member));
+    JobRecord::Submitted { job: number, at, spec, member, proof: None, watched: false }.into()
+}
+
+fn array(units: &str) -> JobSpec {
+    testing::spec(&[("main", units, &[])])
+}
+
+fn bob() -> Membership {
+    Membership { person: "bob@rennes".parse().unwrap(), ..testing::alice() }
+}
+
+fn config() -> Config {
+    Config {
+        jobs_per_member: 3,
+        units_per_member: 100,
+        units_max: 150,
+        job_bytes_per_member: 100_000,
+        job_bytes_max: 150_000,
+        ..Config::default()
+    }
+}
+
+fn limited(r: Result<Vec<u64>, Error>) -> String {
+    let e = r.unwrap_err();
+    assert_eq!(e.kind, Kind::Limited);
+    assert!(e.hint.is_some(), "{e}");
+    e.to_string()
+}
+
+/// If it failed, one member could fill the core's memory.
+#[test]
+fn a_member_has_so_many_units_and_bytes_open() {
+    let (c, alice) = (config(), testing::alice());
+    let mut s = State::new("rennes".parse().unwrap());
+    s.apply(&submitted(1, alice.clone(), array("0-79")));
+    assert_eq!(admit(&s.jobs, &c, &alice, &array("0-19")), Ok(vec![]));
+    let said = limited(admit(&s.jobs, &c, &alice, &array("0-20")));
+    for part in ["21 units", "have 80", "100 together", "xkill"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let mut long = array("0");
+    long.tasks[0].argv = vec!["x".repeat(50_000); 2];
+    assert!(limited(admit(&s.jobs, &c, &alice, &long)).contains("description"));
+    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-49")), Ok(vec![]), "limits of another");
+    // Ended units are not counted.
+    s.apply(
+        &JobRecord::Cancelled { job: 1, at: Millis(9), units: None, by: "alice".into() }.into(),
+    );
+    assert_eq!(s.jobs.open_of(&alice), Held::default());
+    for n in 2..=4 {
+        assert!(admit(&s.jobs, &c, &alice, &array("0")).is_ok());
+        s.apply(&submitted(n, alice.clone(), array("0")));
+    }
+    assert!(limited(admit(&s.jobs, &c, &alice, &array("0"))).contains("3 jobs"));
+}
+
+/// If it failed, many members together could fill the core's memory, with open jobs or by
+/// cancelling them at once.
+#[test]
+fn all_members_together_have_so_much() {
+    let (c, alice) = (config(), testing::alice());
+    let mut s = State::new("rennes".parse().unwrap());
+    s.apply(&submitted(1, alice.clone(), array("0-99")));
+    assert!(limited(admit(&s.jobs, &c, &bob(), &array("0-50"))).contains("100 units of all"));
+    // What has ended makes way.
+    s.apply(
+        &JobRecord::Cancelled { job: 1, at: Millis(9), units: None, by: "alice".into() }.into(),
+    );
+    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-49")), Ok(vec![]));
+    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-50")), Ok(vec![1]));
+    assert_eq!(s.jobs.held().units, 100);
+    let again = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
+    assert!(again == s, "a restart forgets what is held");
+    s.apply(&JobRecord::Forgotten { job: 1 }.into());
+    assert_eq!(s.jobs.held(), Held::default());
+}
+
+/// If it failed, another site could fill this core's memory with units that end at once.
+#[test]
+fn other_sites_take_so_much() {
+    let c = config();
+    let pisa: SiteId = "pisa".parse().unwrap();
+    let mut s = State::new("rennes".parse().unwrap());
+    for n in 1..=30 {
+        s.apply(&took(&format!("{n}.pisa").parse().unwrap()).into());
+    }
+    s.apply(&took(&"1.rennes".parse().unwrap()).into());
+    let held = s.hosted.held_for_others();
+    assert_eq!((held.jobs, held.units), (30, 120), "own jobs are counted elsewhere");
+    let more = |units| host(&s.hosted, &c, &pisa, Held { jobs: 1, units, bytes: 1 });
+    assert_eq!(more(30), Ok(()));
+    assert_eq!(more(31).unwrap_err().rule, "room");
+    let again = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
+    assert_eq!(again.hosted.held_for_others(), held);
+    for n in 1..=30u64 {
+        let job: xos_base::JobId = format!("{n}.pisa").parse().unwrap();
+        let units = Some(vec![UnitRun { first: 0, count: 4 }]);
+        s.apply(&HostRecord::Cancelled { job: job.clone(), at: Millis(9), units }.into());
+        s.apply(&HostRecord::Forgotten { job }.into());
+    }
+    assert_eq!(s.hosted.held_for_others(), Held::default());
+    assert_eq!(s.hosted.unheard(&pisa), 120);
+}
