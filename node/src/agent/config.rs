@@ -13,6 +13,11 @@ pub struct Config {
     pub cpu_milli: Option<u32>,
     /// Memory that units may use, in bytes. Default: nine tenths of the machine's.
     pub memory_bytes: Option<u64>,
+    /// A control group (v2) that was given to `xosd` for the units, as a path below the mount point,
+    /// such as `/system.slice/xos-units.service`; it must hold no process. Without it they are made
+    /// below the control group in which `xosd` was started; systemd can then not start `xosd` again
+    /// while units run.
+    pub cgroup: Option<PathBuf>,
     /// Where homes of grid accounts are made. Default `/home/xos`.
     #[serde(default = "default_homes")]
     pub homes: PathBuf,
