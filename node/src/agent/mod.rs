@@ -6,6 +6,7 @@ mod keep;
 mod link;
 mod machine;
 mod ops;
+mod renew;
 pub mod tickets;
 pub mod units;
 mod volumes;
@@ -18,7 +19,7 @@ pub use volumes::{MountSpec, TicketReply, TicketRequest};
 use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,8 @@ pub struct Agent {
     capacity: Capacity,
     vos: Mutex<Vos>,
     gathering: Mutex<Gathering>,
+    /// Counts the changes of `vos`.
+    accounts_changed: tokio::sync::watch::Sender<u64>,
     tickets: Arc<Tickets>,
     units: Arc<units::Units>,
     /// This program, which also copies files for units.
@@ -96,7 +99,7 @@ impl Agent {
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
-        let envelopes = open_envelopes(&folder)?;
+        let envelopes = open_envelopes(&folder, parts.config.cgroup.as_deref())?;
         let units = Arc::new(units::Units::open(envelopes).await?);
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
@@ -115,6 +118,7 @@ impl Agent {
             capacity,
             vos: Mutex::new(vos),
             gathering: Mutex::default(),
+            accounts_changed: tokio::sync::watch::channel(0).0,
             tickets,
             watcher: parts.watcher,
         });
@@ -162,7 +166,7 @@ impl Agent {
         let generation = self.now().0;
         let file = self.lock_vos().accounts(generation, &homes, &local);
         let path = xos_base::accounts::DEFAULT_PATH;
-        file.and_then(|f| f.write_atomic(std::path::Path::new(path)))
+        file.and_then(|f| f.write_atomic(Path::new(path)))
             .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))
     }
 
@@ -181,11 +185,11 @@ impl Agent {
 }
 
 /// The cgroup below which envelopes have theirs, and how shims are started.
-fn open_envelopes(folder: &std::path::Path) -> Result<Envelopes, Error> {
+fn open_envelopes(folder: &Path, parent: Option<&Path>) -> Result<Envelopes, Error> {
     let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
     let instance = "xos".parse().map_err(|e| fault("cgroup", &e))?;
     let cgroups =
-        Cgroups::prepare(&instance, None).map_err(|e| fault("no cgroups for units", &e))?;
+        Cgroups::prepare(&instance, parent).map_err(|e| fault("no cgroups for units", &e))?;
     if let (missing, trouble) = cgroups.missing()
         && (!missing.is_empty() || trouble.is_some())
     {
