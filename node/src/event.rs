@@ -33,7 +33,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The envelope began.
+    /// The envelope began, or was opened again.
     Opened {
         /// Which.
         envelope: EnvelopeId,
@@ -60,10 +60,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<UnitUsage>,
     },
-    /// The envelope is over; nothing follows.
+    /// Nothing of the envelope runs, and nothing is written, until it is opened again.
     Closed {
-        /// What it used in all.
+        /// What it used since it was opened.
         usage: EnvelopeUsage,
+        /// Records may be missing: the machine stopped under it. It cannot be opened again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        torn: bool,
     },
 }
 
@@ -207,6 +210,14 @@ pub fn decode(bytes: &[u8], from: Cursor) -> Chunk {
         chunk.damaged_bytes += rest.len() as u64;
     }
     chunk
+}
+
+/// The last record of a log, from the bytes at its end; `None` when they do not end in a whole
+/// record.
+pub fn last(tail: &[u8]) -> Option<Entry> {
+    let line = tail.strip_suffix(b"\n")?;
+    let start = line.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    record(&line[start..])
 }
 
 fn record(line: &[u8]) -> Option<Entry> {

@@ -1,12 +1,22 @@
 //! Home folders, made when an account first works here.
+//!
+//! A person who was removed from a VO and admitted again has the same account name and another
+//! uid: member numbers are never given twice. What lies in the old home was written under the
+//! old membership and stays that uid's; it is moved aside to `<name>+<old uid>`, and the person
+//! begins with an empty home. Nothing is ever given to somebody because a name is the same. The
+//! node's administrator can hand the old files over (docs/site-admin.md).
 
 use crate::spec::Account;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Uid, renameat_with};
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+/// How folders are opened.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Why a home cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +31,8 @@ pub enum HomeError {
         path: PathBuf,
         /// Whose it should be.
         uid: u32,
+        /// Whose folder it is, if it is one.
+        owner: Option<u32>,
     },
     /// The home does not lie in the folder of homes.
     #[error("{0} is not directly inside the folder of homes")]
@@ -54,48 +66,86 @@ fn at<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) ->
 /// # Errors
 /// [`HomeError`]: a thing prepared by somebody else is refused, never taken over.
 pub fn ensure(base: &Path, account: &Account) -> Result<bool, HomeError> {
-    let name = match (account.home.parent(), account.home.file_name()) {
-        (Some(parent), Some(name)) if parent == base => name,
-        _ => return Err(HomeError::Outside(account.home.clone())),
-    };
+    let name = name_in(base, account)?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(base)
         .map_err(at("make", base))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let base_fd = rustix::fs::open(base, flags, Mode::empty()).map_err(at("open", base))?;
-    let stat = rustix::fs::fstat(&base_fd).map_err(at("look at", base))?;
+    let base_fd = open_base(base)?;
     let me = rustix::process::getuid().as_raw();
-    if stat.st_uid != me || stat.st_mode & 0o022 != 0 {
-        return Err(HomeError::OpenBase(base.to_owned()));
-    }
     let made = match rustix::fs::mkdirat(&base_fd, name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(e) => return Err(at("make", &account.home)(e)),
     };
-    let taken = || HomeError::Taken { path: account.home.clone(), uid: account.uid };
-    let fd = match rustix::fs::openat(&base_fd, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::LOOP | Errno::NOTDIR) => return Err(taken()),
-        Err(e) => return Err(at("open", &account.home)(e)),
-    };
-    let stat = rustix::fs::fstat(&fd).map_err(at("look at", &account.home))?;
-    if owned_by(&stat, account.uid) {
+    let (fd, owner) = open_home(&base_fd, name, account)?;
+    if owner == account.uid {
         return Ok(false);
     }
     // An earlier start may have died between making it and giving it away.
-    let ours = owned_by(&stat, me) && (made || is_empty(fd.as_fd(), &account.home)?);
+    let ours = owner == me && (made || is_empty(fd.as_fd(), &account.home)?);
     if !ours {
-        return Err(taken());
+        return Err(taken(account, Some(owner)));
     }
     give(&fd, account).map_err(at("give away", &account.home))?;
     Ok(true)
 }
 
-fn owned_by(stat: &Stat, uid: u32) -> bool {
-    stat.st_uid == uid && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+/// Moves the folder of uid `old`, which has the place of the account's home, to `<home>+<old>` as
+/// it is. The caller knows that `old` was a member's number of the same VO and is nobody's now.
+///
+/// # Errors
+/// [`HomeError::Taken`] when the folder is another's, or something has the new name.
+pub fn set_aside(base: &Path, account: &Account, old: u32) -> Result<PathBuf, HomeError> {
+    let name = name_in(base, account)?;
+    // Nobody but root changes this folder: what was looked at is what is moved.
+    let base_fd = open_base(base)?;
+    let (_, owner) = open_home(&base_fd, name, account)?;
+    if owner != old || owner == account.uid || owner == rustix::process::getuid().as_raw() {
+        return Err(taken(account, Some(owner)));
+    }
+    // No account's name has a plus sign.
+    let mut aside = name.to_owned();
+    aside.push(format!("+{old}"));
+    let path = base.join(&aside);
+    match renameat_with(&base_fd, name, &base_fd, &aside, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(path),
+        Err(Errno::EXIST) => Err(HomeError::Taken { path, uid: old, owner: None }),
+        Err(e) => Err(at("move aside", &account.home)(e)),
+    }
+}
+
+fn name_in<'a>(base: &Path, account: &'a Account) -> Result<&'a OsStr, HomeError> {
+    match (account.home.parent(), account.home.file_name()) {
+        (Some(parent), Some(name)) if parent == base => Ok(name),
+        _ => Err(HomeError::Outside(account.home.clone())),
+    }
+}
+
+fn taken(account: &Account, owner: Option<u32>) -> HomeError {
+    HomeError::Taken { path: account.home.clone(), uid: account.uid, owner }
+}
+
+/// The folder of homes, if it is root's alone.
+fn open_base(base: &Path) -> Result<OwnedFd, HomeError> {
+    let fd = rustix::fs::open(base, FOLDER, Mode::empty()).map_err(at("open", base))?;
+    let stat = rustix::fs::fstat(&fd).map_err(at("look at", base))?;
+    if stat.st_uid != rustix::process::getuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err(HomeError::OpenBase(base.to_owned()));
+    }
+    Ok(fd)
+}
+
+/// The folder at the home's place and its owner.
+fn open_home(base: &OwnedFd, name: &OsStr, account: &Account) -> Result<(OwnedFd, u32), HomeError> {
+    let fd = match rustix::fs::openat(base, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::LOOP | Errno::NOTDIR) => return Err(taken(account, None)),
+        Err(e) => return Err(at("open", &account.home)(e)),
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(at("look at", &account.home))?;
+    Ok((fd, stat.st_uid))
 }
 
 fn give(fd: &OwnedFd, account: &Account) -> rustix::io::Result<()> {
@@ -181,5 +231,54 @@ mod tests {
         assert!(matches!(ensure(&base, &a), Err(HomeError::OpenBase(_))));
         let outside = Account { home: "/etc".into(), ..a };
         assert!(matches!(ensure(&base, &outside), Err(HomeError::Outside(_))));
+    }
+    #[test]
+    fn an_old_home_is_set_aside_as_it_is_and_nothing_else_is() {
+        // wrong: a person who comes back could not work, would get the files of an ended
+        // membership, or could have somebody else's folder moved
+        if !root() {
+            return;
+        }
+        const OLD: u32 = 70001;
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("homes");
+        let old = account(&base, OLD);
+        ensure(&base, &old).unwrap();
+        std::fs::write(old.home.join("secret"), "x").unwrap();
+        let new = account(&base, 70009);
+        let Err(HomeError::Taken { owner: Some(OLD), .. }) = ensure(&base, &new) else {
+            panic!("whose it is must be told")
+        };
+        let aside = base.join(format!("ann.demo+{OLD}"));
+        // the owner is not the one that was meant: another VO's uid, a local user's, root's
+        for other in [70002, 1000, 0] {
+            assert!(matches!(set_aside(&base, &new, other), Err(HomeError::Taken { .. })));
+        }
+        // something lies where it would go
+        std::fs::create_dir(&aside).unwrap();
+        assert!(matches!(set_aside(&base, &new, OLD), Err(HomeError::Taken { .. })));
+        std::fs::remove_dir(&aside).unwrap();
+        // a link that the old owner's folder was replaced by
+        let victim = dir.path().join("victim");
+        std::fs::create_dir(&victim).unwrap();
+        std::os::unix::fs::chown(&victim, Some(OLD), Some(OLD)).unwrap();
+        let link = Account { home: base.join("link"), ..new.clone() };
+        symlink(&victim, &link.home).unwrap();
+        assert!(matches!(set_aside(&base, &link, OLD), Err(HomeError::Taken { .. })));
+        assert!(victim.exists() && link.home.is_symlink());
+        // others could change the folder of homes
+        std::fs::set_permissions(&base, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(set_aside(&base, &new, OLD), Err(HomeError::OpenBase(_))));
+        std::fs::set_permissions(&base, PermissionsExt::from_mode(0o755)).unwrap();
+
+        assert_eq!(set_aside(&base, &new, OLD).unwrap(), aside);
+        assert!(ensure(&base, &new).unwrap());
+        assert_eq!(std::fs::read_dir(&new.home).unwrap().count(), 0);
+        let m = std::fs::metadata(aside.join("secret")).unwrap();
+        assert_eq!(m.uid(), 0, "written by this test as root, and given to nobody");
+        let m = std::fs::metadata(&aside).unwrap();
+        assert_eq!((m.uid(), m.mode() & 0o7777), (OLD, 0o700));
+        // never one's own
+        assert!(set_aside(&base, &new, new.uid).is_err());
     }
 }

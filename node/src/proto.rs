@@ -70,6 +70,11 @@ pub enum Ask {
     /// To a shell that was started ahead: become the envelope whose plan now lies in the folder.
     /// Reply: `()`, when its log is begun.
     Adopt,
+    /// Reply: `Option<UnitState>`; `None` for a unit that was never sent.
+    Unit {
+        /// Which.
+        unit: UnitKey,
+    },
     /// Reply: [`Status`].
     Status,
     /// End the units, then the envelope. Reply: `()`, when it has begun; the log's `Closed` says
@@ -213,6 +218,8 @@ pub enum FromInit {
         /// Why not.
         error: Option<String>,
     },
+    /// [`ToInit::Signal`] was carried out.
+    Signalled {},
     /// A unit is over.
     Ended {
         /// Its place.

@@ -27,6 +27,10 @@ pub const SLOTS_MAX: u32 = 1024;
 pub const RLIMITS_MAX: usize = 16;
 /// Largest spool file of a unit when nothing else is asked for.
 pub const SPOOL_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+/// How long an envelope without work keeps its processes, when nothing else is asked for,
+/// milliseconds: long enough for the next task of its job to come, short enough for ended jobs to
+/// cost nothing.
+pub const REST_AFTER_MS_DEFAULT: u64 = 3_000;
 /// Most supplementary groups of an account.
 pub const GROUPS_MAX: usize = 1024;
 
@@ -216,6 +220,14 @@ pub struct EnvelopeSpec {
     /// Largest spool file of one unit, in bytes. See [`crate::output`] for how it is kept.
     #[serde(default = "spool_default")]
     pub spool_bytes_max: u64,
+    /// How long it may be without units that run or wait before its shim ends, in milliseconds.
+    /// It can be opened again; processes that units left behind end then.
+    #[serde(default = "rest_default")]
+    pub rest_after_ms: u64,
+}
+
+fn rest_default() -> u64 {
+    REST_AFTER_MS_DEFAULT
 }
 
 fn spool_default() -> u64 {

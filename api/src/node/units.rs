@@ -151,6 +151,25 @@ pub struct EndEnvelope {
 }
 request!(EndEnvelope => Done, Post "/v1/node/units/end");
 
+/// The node asks for a fresh ticket for the person of an envelope in which work goes on: it has
+/// none (its `xosd` was restarted), or one of an epoch that is over (the person's rights changed,
+/// or the work was held and goes on). Until it has one, that work has no right to the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewTicket {
+    /// The envelope.
+    pub envelope: EnvelopeId,
+}
+request!(RenewTicket => RenewedTicket, Post "/v1/node/units/ticket");
+
+/// A ticket of the person's present epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewedTicket {
+    /// The ticket, signed by the VO's home.
+    pub ticket: String,
+}
+
 /// Reads output that the envelope keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

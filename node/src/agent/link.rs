@@ -27,10 +27,12 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                 tracing::info!(node = %agent.node, "connected to the core");
                 pause = PAUSE_MIN;
                 let mut events = tokio::spawn(agent.units.clone().report(control.clone()));
+                let tickets = tokio::spawn(agent.clone().renew_tickets(control.clone()));
                 tokio::select! {
                     () = stop.cancelled() => control.close(),
                     () = control.closed() => tracing::warn!("the core is gone: connecting again"),
                 }
+                tickets.abort();
                 events.abort();
                 // It must not take news that the next one is to report.
                 if let Err(e) = (&mut events).await

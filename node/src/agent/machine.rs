@@ -46,6 +46,17 @@ pub fn local_users() -> Result<HashSet<String>, Error> {
     Ok(text.lines().filter_map(|l| l.split(':').next()).map(str::to_owned).collect())
 }
 
+/// Whether a uid is one of the machine's own users'.
+///
+/// # Errors
+/// As [`local_users`].
+pub fn is_local(uid: u32) -> Result<bool, Error> {
+    let bytes = fs::read("/etc/passwd")
+        .map_err(|e| Error::internal(format!("cannot read /etc/passwd: {e}")))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().any(|l| l.split(':').nth(2).is_some_and(|n| n.parse() == Ok(uid))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +73,6 @@ mod tests {
         let c = capacity(None, None).unwrap();
         assert!(c.cpu_milli >= 1000 && c.memory_bytes > 0 && !c.arch.is_empty());
         assert!(local_users().unwrap().contains("root"));
+        assert!(is_local(0).unwrap() && !is_local(1_900_000_001).unwrap());
     }
 }

@@ -6,6 +6,7 @@ mod keep;
 mod link;
 mod machine;
 mod ops;
+mod renew;
 pub mod tickets;
 pub mod units;
 mod volumes;
@@ -35,8 +36,8 @@ use xos_net::{IdentityCell, Trust};
 pub struct Parts {
     /// `[node]`.
     pub config: Config,
-    /// Where units' control groups are made, as a path below each mount of control groups; else
-    /// below that of `xosd`.
+    /// The control group (v2) in which those of units are made, as a path below its mount point; it
+    /// must hold no process. Else they are made below the one in which `xosd` was started.
     pub cgroup: Option<PathBuf>,
     /// The own site.
     pub site: SiteId,
@@ -76,6 +77,8 @@ pub struct Agent {
     capacity: Capacity,
     vos: Mutex<Vos>,
     gathering: Mutex<Gathering>,
+    /// Counts the changes of `vos`.
+    accounts_changed: tokio::sync::watch::Sender<u64>,
     tickets: Arc<Tickets>,
     units: Arc<units::Units>,
     /// This program, which also copies files for units.
@@ -118,6 +121,7 @@ impl Agent {
             capacity,
             vos: Mutex::new(vos),
             gathering: Mutex::default(),
+            accounts_changed: tokio::sync::watch::channel(0).0,
             tickets,
             watcher: parts.watcher,
         });
@@ -165,7 +169,7 @@ impl Agent {
         let generation = self.now().0;
         let file = self.lock_vos().accounts(generation, &homes, &local);
         let path = xos_base::accounts::DEFAULT_PATH;
-        file.and_then(|f| f.write_atomic(std::path::Path::new(path)))
+        file.and_then(|f| f.write_atomic(Path::new(path)))
             .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))
     }
 

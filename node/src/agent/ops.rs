@@ -36,6 +36,8 @@ impl Agent {
         on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
             if agent.take_accounts(r)? {
                 agent.enforce().await;
+                // What was held and goes on needs a ticket of the new epoch.
+                agent.accounts_changed.send_modify(|n| *n += 1);
             }
             Ok(Done {})
         });

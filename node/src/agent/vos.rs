@@ -98,20 +98,37 @@ impl Vos {
         self.vos.get(vo)
     }
 
+    fn found(&self, uid: u32) -> Option<(&VoId, &Vo, &AccountMember)> {
+        self.vos.iter().find_map(|(id, vo)| {
+            let number = uid.checked_sub(vo.base).filter(|n| *n < vo.size)?;
+            Some((id, vo, vo.members.get(&MemberNumber(number))?))
+        })
+    }
+
+    /// The member with the local uid, and of which VO.
+    pub fn member_of(&self, uid: u32) -> Option<(&VoId, &AccountMember)> {
+        self.found(uid).map(|(id, _, member)| (id, member))
+    }
+
     /// Where the member with the local uid stands now; `Ended` for a uid that is nobody's.
     pub fn state_of(&self, uid: u32) -> AccountState {
-        let found = self.vos.values().find_map(|vo| {
-            let number = uid.checked_sub(vo.base).filter(|n| *n < vo.size)?;
-            let member = vo.members.get(&MemberNumber(number))?;
-            Some(match (vo.state, member.state) {
-                (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
-                (AccountState::Suspended, _) | (_, AccountState::Suspended) => {
-                    AccountState::Suspended
-                }
-                _ => AccountState::Active,
-            })
+        let state = self.found(uid).map(|(_, vo, member)| match (vo.state, member.state) {
+            (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
+            (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
+            _ => AccountState::Active,
         });
-        found.unwrap_or(AccountState::Ended)
+        state.unwrap_or(AccountState::Ended)
+    }
+
+    /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was
+    /// admitted as `admitted`. Numbers are given in order and never twice, so a lower one that no
+    /// member has belongs to somebody who left.
+    pub fn is_former(&self, vo: &VoId, uid: u32, admitted: MemberNumber) -> bool {
+        let number = |v: &Vo| uid.checked_sub(v.base).filter(|n| *n < v.size).map(MemberNumber);
+        let mut of = self.vos.iter().filter_map(|(id, v)| Some((id, v, number(v)?)));
+        let (Some((id, v, n)), None) = (of.next(), of.next()) else { return false };
+        let left = || v.members.get(&n).is_none_or(|m| m.state == AccountState::Ended);
+        id == vo && n.0 >= 1 && n < admitted && left()
     }
 
     /// Every VO.
@@ -275,5 +292,28 @@ mod tests {
         vos.apply(accounts(true, false, vec![bob]));
         let bytes = vos.accounts(1, "/home/xos", &HashSet::new()).unwrap().build().unwrap();
         assert_eq!(AccountsView::parse(&bytes).unwrap().user_count(), 0);
+    }
+    #[test]
+    fn former_is_only_who_left_this_vo() {
+        // wrong: a living member's folder, or that of another VO's, could be moved away
+        let mut vos = Vos::default();
+        let mut gone = member(2, "bob", &[]);
+        gone.state = AccountState::Ended;
+        let mut held = member(3, "carol", &[]);
+        held.state = AccountState::Suspended;
+        let all = vec![member(1, "alice", &[]), gone, held, member(5, "bob", &[])];
+        vos.apply(accounts(true, false, all));
+        let mut other = accounts(true, false, vec![]);
+        other.vo = "other.pisa".parse().unwrap();
+        other.base = 1_900_065_536;
+        vos.apply(other);
+        let vo = "demo.rennes".parse().unwrap();
+        let former = |uid: u32| vos.is_former(&vo, uid, MemberNumber(5));
+        let base = 1_900_000_000;
+        assert!(former(base + 2), "removed");
+        assert!(former(base + 4), "removed before this node heard of the VO");
+        for uid in [0, 1000, base, base + 1, base + 3, base + 5, base + 6, base + 65_536 + 2] {
+            assert!(!former(uid), "{uid}");
+        }
     }
 }

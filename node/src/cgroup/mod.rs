@@ -86,8 +86,10 @@ impl Cgroups {
     /// hold no process itself.
     ///
     /// `instance` keeps several daemons on one machine apart. `parent` names another place than
-    /// the daemon's own cgroup, as a path below each hierarchy's mount point: a v2 cgroup that was
-    /// given to the daemon and holds no process itself.
+    /// the daemon's own cgroup, as a path below the mount point of v2: a cgroup that was given to
+    /// the daemon and holds no process itself. With envelopes below its own cgroup a daemon cannot
+    /// be started again by systemd, which would have to put it beside them ("no internal
+    /// processes" in the kernel's cgroup-v2.rst). v1 has no such rule.
     ///
     /// # Errors
     /// [`CgroupError::NoHierarchy`], or the first folder that cannot be made.
@@ -97,13 +99,8 @@ impl Cgroups {
         let mut hierarchies = discover::hierarchies(&mountinfo, &own);
         if let Some(parent) = parent {
             let parent = parent.strip_prefix("/").unwrap_or(parent);
-            for h in &mut hierarchies {
-                h.own = h.point.join(parent);
-                // An init system keeps such a group in v2 only.
-                if h.version == Version::V1 {
-                    std::fs::create_dir_all(&h.own).map_err(io("make it", &h.own))?;
-                }
-            }
+            let v2 = hierarchies.iter_mut().filter(|h| h.version == Version::V2);
+            v2.for_each(|h| h.own = h.point.join(parent));
         }
         Cgroups::prepare_in(instance, &hierarchies)
     }
@@ -160,14 +157,17 @@ impl Cgroups {
                 write(&leaf, "cgroup.procs", "0")?;
             }
             make(&dir)?;
-            let on: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
-            let on = on.join(" ");
-            let enabled = write(base, "cgroup.subtree_control", &on)
-                .and_then(|()| write(&dir, "cgroup.subtree_control", &on));
-            if let Err(e) = enabled {
-                // Other processes share our cgroup: no limits, but killing and freezing work.
+            let enable = |on: &str| {
+                write(base, "cgroup.subtree_control", on)
+                    .and_then(|()| write(&dir, "cgroup.subtree_control", on))
+            };
+            let all: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
+            if let Err(e) = enable(&all.join(" ")) {
+                // Most often other processes share our cgroup: then none can be had, and only
+                // killing and freezing work. One alone may be refused too: "cpu" with real-time
+                // processes about.
                 self.trouble = Some(e.to_string());
-                controllers.clear();
+                controllers.retain(|c| enable(&format!("+{c}")).is_ok());
             }
         }
         self.add(Version::V2, controllers, dir)
@@ -295,6 +295,24 @@ mod tests {
             assert_eq!(text(&dir, "xos/1.a/memory.swap.max"), "0");
             assert_eq!(text(&dir, "xos/1.a/pids.max"), "7");
         }
+    }
+
+    #[test]
+    fn v2_below_another_cgroup_leaves_the_daemon_where_it_is() {
+        // wrong: systemd could not start the daemon again while envelopes are there
+        let dir = v2(&[
+            ("given/cgroup.controllers", "cpu memory pids\n"),
+            ("given/cgroup.procs", ""),
+            ("given/cgroup.subtree_control", ""),
+            ("given/xos/cgroup.subtree_control", ""),
+        ]);
+        let (point, own) = (dir.path().to_owned(), dir.path().join("given"));
+        let given = Hierarchy { version: Version::V2, controllers: BTreeSet::new(), point, own };
+        let made = Cgroups::prepare_in(&"xos".parse().unwrap(), &[given]).unwrap();
+        assert_eq!(made.missing(), (vec![], None));
+        assert_eq!(text(&dir, "given/cgroup.subtree_control"), "+cpu +memory +pids");
+        assert!(!dir.path().join("given/xos.daemon").exists());
+        assert_eq!(text(&dir, "given/cgroup.procs"), "");
     }
 
     #[test]

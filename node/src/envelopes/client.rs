@@ -79,6 +79,7 @@ impl ShimClient {
             }
             // Whoever waits learns that nothing will come.
             drop(lock(&theirs).take());
+            drop(grown);
         });
         ShimClient { calls, waiting, next_id: Arc::new(AtomicU64::new(1)), log_bytes }
     }
@@ -107,6 +108,18 @@ impl ShimClient {
             }
         };
         Ok(serde_json::from_value(answer?)?)
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_gone(&self) -> bool {
+        lock(&self.waiting).is_none()
+    }
+
+    /// Waits until the connection is gone.
+    pub(super) async fn gone(&self) {
+        let mut log_bytes = self.log_bytes.clone();
+        // Ends when the reading task, which has the sender, does.
+        while log_bytes.changed().await.is_ok() {}
     }
 
     /// Waits until the log is said to be longer than `bytes`. `false`: the connection is gone.

@@ -1,12 +1,13 @@
 //! One living envelope.
 
 use super::client::ShimClient;
+use super::events::blocking;
 use super::{EnvelopeError, Envelopes, Events};
 use crate::event::Cursor;
 use crate::frame::FRAME_BYTES_MAX;
 use crate::proto::{Ask, StartAnswer, Status, UnitState};
-use crate::shim::SPOOL_DIR;
 use crate::shim::launch::Plan;
+use crate::shim::{LOG_FILE, SPOOL_DIR};
 use crate::spec::{EnvelopeSpec, Limits, UnitKey, UnitSpec};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -121,6 +122,38 @@ impl Envelope {
     /// [`EnvelopeError::Call`].
     pub async fn status(&self) -> Result<Status, EnvelopeError> {
         Ok(self.client.call(Ask::Status).await?)
+    }
+
+    /// Where a unit stands; `None` when it was never sent here.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Call`].
+    pub async fn unit(&self, unit: UnitKey) -> Result<Option<UnitState>, EnvelopeError> {
+        Ok(self.client.call(Ask::Unit { unit }).await?)
+    }
+
+    /// Whether its shim is gone. It may have taken units before that.
+    pub fn is_gone(&self) -> bool {
+        self.client.is_gone()
+    }
+
+    /// Waits until its shim is gone.
+    pub async fn gone(&self) {
+        self.client.gone().await;
+    }
+
+    /// Brings the records that are on file to the disk. Without it they outlive the shim and the
+    /// daemon, but not the machine.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Io`].
+    pub async fn sync(&self) -> Result<(), EnvelopeError> {
+        let path = self.dir.join(LOG_FILE);
+        blocking(move || {
+            let file = std::fs::File::open(&path).map_err(EnvelopeError::at("open", &path))?;
+            file.sync_data().map_err(EnvelopeError::at("sync", &path))
+        })
+        .await
     }
 
     /// Begins its end; the record `Closed` among its events says that it is done.

@@ -20,6 +20,12 @@ pub enum EnvelopeError {
     /// There is none.
     #[error("no envelope {0} on this node")]
     NotFound(EnvelopeId),
+    /// The machine stopped under it: what was started in it is not known for certain.
+    #[error(
+        "envelope {0} ran when this node stopped without order: it cannot be opened again, since \
+         records of what was started may be missing"
+    )]
+    Torn(EnvelopeId),
     /// It is not over; the caller ends it first.
     #[error("envelope {0} is not over: end it first")]
     Alive(EnvelopeId),
@@ -60,6 +66,7 @@ impl From<EnvelopeError> for xos_base::Error {
             EnvelopeError::Spec(_) => Kind::Invalid,
             EnvelopeError::Exists(_) | EnvelopeError::Alive(_) => Kind::Conflict,
             EnvelopeError::NotFound(_) => Kind::NotFound,
+            EnvelopeError::Torn(_) => Kind::Unsatisfiable,
             EnvelopeError::Cgroup(CgroupError::NoController(_)) => Kind::Unsatisfiable,
             EnvelopeError::Call(CallError::Refused(Refusal::Invalid(_))) => Kind::Invalid,
             EnvelopeError::Call(CallError::Refused(Refusal::NoSuchUnit(_))) => Kind::NotFound,

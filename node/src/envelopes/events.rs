@@ -6,7 +6,9 @@ use super::{EnvelopeError, Envelopes, patiently};
 use crate::event::{Chunk, Cursor, Entry, Event, decode};
 use crate::shim::LOG_FILE;
 use crate::shim::launch::Plan;
+use crate::spec::EnvelopeId;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -20,9 +22,11 @@ pub struct Events {
     plan: Plan,
     cursor: Cursor,
     client: Option<ShimClient>,
+    /// The last record said that nothing is written any more.
     closed: bool,
-    /// Nothing is written any more: no shim lives, the log is closed.
+    /// No shim lives, the log is closed.
     over: bool,
+    boot: String,
     now: fn() -> xos_base::Millis,
 }
 
@@ -34,7 +38,8 @@ impl Events {
         cursor: Cursor,
         client: Option<ShimClient>,
     ) -> Events {
-        Events { dir, plan, cursor, client, closed: false, over: false, now: home.now }
+        let boot = home.boot.clone();
+        Events { dir, plan, cursor, client, closed: false, over: false, boot, now: home.now }
     }
 
     /// Where the next call goes on. To be stored with what was made of the records before.
@@ -43,7 +48,8 @@ impl Events {
     }
 
     /// The next records, at least one; each with the cursor behind it. Waits for them. `None`:
-    /// the envelope is over and everything was read. Dropping the future loses nothing.
+    /// everything was read, and nothing is written until the envelope is opened again. Dropping
+    /// the future loses nothing.
     ///
     /// When the shim is found dead this closes the log first, so that lost units come as records
     /// too.
@@ -53,9 +59,6 @@ impl Events {
     /// again is allowed.
     pub async fn next(&mut self) -> Result<Option<Vec<(Entry, Cursor)>>, EnvelopeError> {
         loop {
-            if self.closed {
-                return Ok(None);
-            }
             let chunk = self.read().await?;
             let before = std::mem::replace(&mut self.cursor, chunk.cursor);
             if chunk.damaged_bytes > 0 {
@@ -63,14 +66,14 @@ impl Events {
                 tracing::error!(%dir, at, bytes = chunk.damaged_bytes, "damaged records");
             }
             if !chunk.entries.is_empty() {
-                let last = |(e, _): &(Entry, Cursor)| matches!(e.event, Event::Closed { .. });
-                self.closed = chunk.entries.iter().any(last);
+                let closed = |(e, _): &(Entry, Cursor)| matches!(e.event, Event::Closed { .. });
+                self.closed = chunk.entries.last().is_some_and(closed);
+                self.over = false;
                 return Ok(Some(chunk.entries));
             }
             if self.cursor == before {
-                if self.over {
-                    self.closed = true;
-                    continue;
+                if self.closed || self.over {
+                    return Ok(None);
                 }
                 self.wait().await?;
             }
@@ -113,7 +116,8 @@ impl Events {
             return Ok(());
         }
         let (dir, plan, now) = (self.dir.clone(), self.plan.clone(), (self.now)());
-        match blocking(move || recover(&dir, &plan, now)).await? {
+        let boot = self.boot.clone();
+        match blocking(move || recover(&dir, &plan, &boot, now)).await? {
             Found::Over { lost } => {
                 self.over = true;
                 if lost > 0 {
@@ -134,8 +138,43 @@ impl Events {
     }
 }
 
+impl Envelopes {
+    /// The cursor behind a unit's event of that number, for whoever stored only the number; in a
+    /// log that does not go so far (the machine lost power), behind its last one.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::NotFound`], or an unreadable log.
+    pub async fn cursor_after(&self, id: &EnvelopeId, seq: u64) -> Result<Cursor, EnvelopeError> {
+        let path = self.folder(id).join(LOG_FILE);
+        let id = id.clone();
+        blocking(move || {
+            let (mut at, mut found) = (Cursor::default(), Cursor::default());
+            loop {
+                let chunk = match read_after(&path, at) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        return Err(EnvelopeError::NotFound(id));
+                    }
+                    other => other.map_err(EnvelopeError::at("read", &path))?,
+                };
+                // What is not numbered and comes behind the event is yet to be read.
+                for (entry, cursor) in chunk.entries.iter().filter(|(e, _)| e.event.is_numbered()) {
+                    if entry.seq > seq {
+                        return Ok(found);
+                    }
+                    found = *cursor;
+                }
+                if chunk.cursor == at {
+                    return Ok(found);
+                }
+                at = chunk.cursor;
+            }
+        })
+        .await
+    }
+}
+
 /// The whole records after a cursor, as many as one read holds.
-pub(super) fn read_after(path: &Path, cursor: Cursor) -> std::io::Result<Chunk> {
+fn read_after(path: &Path, cursor: Cursor) -> std::io::Result<Chunk> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
     if cursor.offset > len {

@@ -1,4 +1,4 @@
-//! Envelopes as the daemon sees them: start, re-attach, ask, follow, forget.
+//! Envelopes as the daemon sees them: start, re-attach, ask, follow, open again, forget.
 //!
 //! ```text
 //! <state>/envelopes/<id>/plan.json   what it is to be
@@ -9,12 +9,32 @@
 //!                        spool/      output of its units
 //! <state>/envelopes/warm-<...>       a shell that is nobody's yet, see `warm`
 //! ```
+//!
+//! An envelope in which nothing ran or waited for a while *rests*: its shim writes `Closed` and
+//! ends, and with it its pid namespace and cgroup; the files stay. It is opened again by a new
+//! shim, which reads the log, knows every unit that was ever taken, and continues the numbers.
+//! That is sound however shims and daemons die, since all of it rests on two things: a unit is
+//! asked of init only when its `Starting` is on file, and whoever writes to the log holds the
+//! folder's lock, after everything of the shim before was killed:
+//!
+//! - *a shim is killed*: the kernel ends its init and everything below it. Whoever comes next,
+//!   a reader or a new shim, takes the lock, ends what is left in the cgroup, and records each unit
+//!   without an end as lost, or as never started; none of them is ever started again.
+//! - *the daemon is killed* on the way: the shim stands and waits for nobody, or a launcher still
+//!   starts it. It has no units then, is found by the next daemon, or rests by itself.
+//! - *both*: the two above, in either order.
+//! - *units are sent to a shim that goes to rest*: refused, or not read. The sender opens the
+//!   envelope again and sends the same; what the old shim took all the same is known.
+//! - *the machine stops*: records since the last sync may be missing. The log is brought to the
+//!   disk when an envelope rests, and before the core hears that units were taken. An envelope
+//!   that was open when the machine stopped is not opened again, and all its units are lost.
 
 mod client;
 mod envelope;
 mod error;
 mod events;
-mod recover;
+pub(crate) mod recover;
+mod rest;
 mod warm;
 
 pub use client::CallError;
@@ -27,7 +47,7 @@ pub use warm::WARM_SHELLS;
 use crate::cgroup::{Cgroups, EnvelopeCgroup};
 use crate::event::Cursor;
 use crate::shim::launch::{Plan, lock};
-use crate::shim::{LOG_FILE, PLAN_FILE, SHIM_ARG, SPOOL_DIR};
+use crate::shim::{PLAN_FILE, SHIM_ARG, SPOOL_DIR};
 use crate::spec::{EnvelopeId, EnvelopeSpec};
 use client::ShimClient;
 use events::blocking;
@@ -96,7 +116,8 @@ pub struct Envelopes {
 pub enum Attached {
     /// Its shim lives.
     Alive(Box<Envelope>),
-    /// It is over: its log is complete. To be read with [`Envelopes::events`], then forgotten.
+    /// Nothing of it runs, its log is complete. To be read with [`Envelopes::events`], opened
+    /// again, or forgotten.
     Over {
         /// Which.
         id: EnvelopeId,
@@ -211,8 +232,8 @@ impl Envelopes {
         if let Some(client) = client {
             return Attached::Alive(Box::new(Envelope::new(self.clone(), dir, plan, client)));
         }
-        let now = (self.now)();
-        match blocking(move || recover(&dir, &plan, now)).await {
+        let (boot, now) = (self.boot.clone(), (self.now)());
+        match blocking(move || recover(&dir, &plan, &boot, now)).await {
             Ok(Found::Over { lost }) => Attached::Over { id: id.clone(), lost },
             Ok(Found::Alive) => unclear(EnvelopeError::Alive(id.clone())),
             Err(e) => unclear(e),
@@ -225,15 +246,8 @@ impl Envelopes {
     /// # Errors
     /// When the folder cannot be listed.
     pub async fn attach_all(&self) -> Result<Vec<Attached>, EnvelopeError> {
-        let mut found = Vec::new();
-        let list = std::fs::read_dir(&self.dir).map_err(EnvelopeError::at("list", &self.dir))?;
-        for entry in list {
-            let entry = entry.map_err(EnvelopeError::at("list", &self.dir))?;
-            let name = entry.file_name();
-            let Some(Ok(id)) = name.to_str().map(str::parse::<EnvelopeId>) else {
-                tracing::warn!(?name, "not an envelope's folder");
-                continue;
-            };
+        let (mut found, others) = self.resting().await?;
+        for id in others {
             match self.clear_unused(&id).await {
                 Ok(true) => {}
                 Ok(false) => found.push(self.attach(&id).await),
@@ -272,39 +286,6 @@ impl Envelopes {
         Ok(Events::new(self, dir, plan, cursor, None))
     }
 
-    /// The cursor behind a unit's event of that number, for whoever stored only the number; in a
-    /// log that does not go so far (the machine lost power), behind its last one.
-    ///
-    /// # Errors
-    /// [`EnvelopeError::NotFound`], or an unreadable log.
-    pub async fn cursor_after(&self, id: &EnvelopeId, seq: u64) -> Result<Cursor, EnvelopeError> {
-        let path = self.folder(id).join(LOG_FILE);
-        let id = id.clone();
-        blocking(move || {
-            let (mut at, mut found) = (Cursor::default(), Cursor::default());
-            loop {
-                let chunk = match events::read_after(&path, at) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        return Err(EnvelopeError::NotFound(id));
-                    }
-                    other => other.map_err(EnvelopeError::at("read", &path))?,
-                };
-                // What is not numbered and comes behind the event is yet to be read.
-                for (entry, cursor) in chunk.entries.iter().filter(|(e, _)| e.event.is_numbered()) {
-                    if entry.seq > seq {
-                        return Ok(found);
-                    }
-                    found = *cursor;
-                }
-                if chunk.cursor == at {
-                    return Ok(found);
-                }
-                at = chunk.cursor;
-            }
-        })
-        .await
-    }
-
     /// The machine's boot id, as this program found it.
     pub fn boot(&self) -> &str {
         &self.boot
@@ -329,8 +310,8 @@ impl Envelopes {
         if connected.map_err(EnvelopeError::at("connect to the shim of", &dir))?.is_some() {
             return Err(EnvelopeError::Alive(id.clone()));
         }
-        let (id, now) = (id.clone(), (self.now)());
-        blocking(move || match recover(&dir, &plan, now)? {
+        let (id, boot, now) = (id.clone(), self.boot.clone(), (self.now)());
+        blocking(move || match recover(&dir, &plan, &boot, now)? {
             Found::Alive => Err(EnvelopeError::Alive(id)),
             Found::Over { .. } => {
                 std::fs::remove_dir_all(&dir).map_err(EnvelopeError::at("remove", &dir))

@@ -8,6 +8,7 @@ use crate::spec::UnitKey;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use xos_base::Millis;
 
@@ -17,6 +18,9 @@ use super::{EnvelopeError, discard};
 pub const LOG_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// How much of a log is read at a time.
 const PIECE_BYTES: usize = 1024 * 1024;
+
+/// How much of a log's end is read to find its last record.
+const TAIL_BYTES: u64 = crate::event::LINE_BYTES_MAX as u64 + 1;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +36,18 @@ pub(super) enum Found {
 
 /// What a whole log says.
 #[derive(Default)]
-struct Summary {
+pub(crate) struct Summary {
     /// Units without an end, and whether they were started.
     open: BTreeMap<UnitKey, bool>,
-    cursor: Cursor,
+    /// How the others ended.
+    pub ended: Vec<(UnitKey, Outcome)>,
+    /// Where the log goes on.
+    pub cursor: Cursor,
+    /// The kernel's boot in which it was opened last.
+    boot: String,
     closed: bool,
+    /// As [`Event::Closed`] has it.
+    pub torn: bool,
     damaged_bytes: u64,
 }
 
@@ -69,13 +80,55 @@ pub(super) fn clear_once(
     discard(dir, &cgroup).map(|()| Some(true))
 }
 
+/// The last record of an envelope's log; `None` when it does not end in a whole one.
+pub(crate) fn last_record(dir: &Path) -> io::Result<Option<Entry>> {
+    let file = File::open(dir.join(LOG_FILE))?;
+    let len = file.metadata()?.len();
+    let mut tail = vec![0; len.min(TAIL_BYTES) as usize];
+    let start = len - tail.len() as u64;
+    file.read_exact_at(&mut tail, start)?;
+    Ok(crate::event::last(&tail))
+}
+
+/// Whether an envelope has no shim and its log is closed. Cheap; `false` is no proof.
+pub(super) fn rests(dir: &Path) -> bool {
+    let closed = || match last_record(dir) {
+        Ok(Some(last)) => matches!(last.event, Event::Closed { .. }),
+        _ => false,
+    };
+    !dir.join(SOCKET_FILE).exists() && closed()
+}
+
 /// Ends what is left of an envelope whose shim is dead, and records the units that were lost, so
-/// that readers of the log see it like any other end. Harmless when done before.
-pub(super) fn recover(dir: &Path, plan: &Plan, now: Millis) -> Result<Found, EnvelopeError> {
+/// that readers of the log see it like any other end. Harmless when done before. `boot` is the
+/// kernel's present boot id.
+pub(super) fn recover(
+    dir: &Path,
+    plan: &Plan,
+    boot: &str,
+    now: Millis,
+) -> Result<Found, EnvelopeError> {
     // Held to the end: no shim and no other recovery works on this folder meanwhile.
     let Some(_lock) = lock(dir).map_err(EnvelopeError::at("lock", dir))? else {
         return Ok(Found::Alive);
     };
+    let lost = recover_held(dir, plan, boot, now)?.1;
+    match std::fs::remove_file(dir.join(SOCKET_FILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(EnvelopeError::at("remove the socket of", dir)(e))
+        }
+        _ => Ok(Found::Over { lost }),
+    }
+}
+
+/// As [`recover`], by the holder of the lock. What the log says, and how many units were lost
+/// just now.
+pub(crate) fn recover_held(
+    dir: &Path,
+    plan: &Plan,
+    boot: &str,
+    now: Millis,
+) -> Result<(Summary, u64), EnvelopeError> {
     plan.cgroup.kill()?;
     let usage = plan.cgroup.usage();
     // The kernel lets a cgroup go only when its last process is dead: after this nothing runs.
@@ -83,35 +136,40 @@ pub(super) fn recover(dir: &Path, plan: &Plan, now: Millis) -> Result<Found, Env
     let path = dir.join(LOG_FILE);
     let at = |doing| EnvelopeError::at(doing, &path);
     let mut file = File::options().read(true).write(true).open(&path).map_err(at("open"))?;
-    let summary = summarise(&mut file).map_err(at("read"))?;
-    if summary.damaged_bytes > 0 {
-        tracing::error!(log = %path.display(), bytes = summary.damaged_bytes, "damaged records");
+    let mut s = summarise(&mut file).map_err(at("read"))?;
+    if s.damaged_bytes > 0 {
+        tracing::error!(log = %path.display(), bytes = s.damaged_bytes, "damaged records");
     }
-    let lost = summary.open.values().filter(|started| **started).count() as u64;
-    if !summary.closed {
-        let mut lines = Vec::new();
-        let mut seq = summary.cursor.seq;
-        let ends = summary.open.into_iter().map(|(unit, started)| {
-            let outcome = if started { Outcome::Lost } else { never_started() };
-            Event::Ended { unit, outcome, usage: None }
-        });
-        for event in ends.chain([Event::Closed { usage }]) {
-            seq += u64::from(event.is_numbered());
-            encode(&Entry { seq, at: now, event }, &mut lines).map_err(EnvelopeError::Encode)?;
+    let mut lost = 0;
+    let mut lines = Vec::new();
+    if !s.closed {
+        // The end of a log is on the disk only when it was closed. Without it, it is not known
+        // what was started before the machine stopped.
+        let stopped = !s.boot.is_empty() && s.boot != boot;
+        s.torn |= stopped || s.damaged_bytes > 0;
+        let mut ends = Vec::new();
+        for (unit, started) in std::mem::take(&mut s.open) {
+            let outcome = if started || stopped { Outcome::Lost } else { never_started() };
+            lost += u64::from(outcome == Outcome::Lost);
+            s.ended.push((unit.clone(), outcome.clone()));
+            ends.push(Event::Ended { unit, outcome, usage: None });
         }
-        // Half a line may stand at the end.
-        let end = summary.cursor.offset;
+        for event in ends.into_iter().chain([Event::Closed { usage, torn: s.torn }]) {
+            s.cursor.seq += u64::from(event.is_numbered());
+            let entry = Entry { seq: s.cursor.seq, at: now, event };
+            encode(&entry, &mut lines).map_err(EnvelopeError::Encode)?;
+        }
+    }
+    // Half a line may stand at the end.
+    let end = s.cursor.offset;
+    if !lines.is_empty() || file.metadata().map_err(at("look at"))?.len() > end {
         file.set_len(end).map_err(at("cut"))?;
         file.seek(SeekFrom::Start(end)).map_err(at("write"))?;
         file.write_all(&lines).map_err(at("write"))?;
         file.sync_data().map_err(at("sync"))?;
+        s.cursor.offset += lines.len() as u64;
     }
-    match std::fs::remove_file(dir.join(SOCKET_FILE)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(EnvelopeError::at("remove the socket of", dir)(e))
-        }
-        _ => Ok(Found::Over { lost }),
-    }
+    Ok((s, lost))
 }
 
 fn never_started() -> Outcome {
@@ -134,12 +192,19 @@ fn summarise(file: &mut File) -> io::Result<Summary> {
         s.cursor = chunk.cursor;
         s.damaged_bytes += chunk.damaged_bytes;
         for (entry, _) in chunk.entries {
+            s.closed = false;
             match entry.event {
                 Event::Taken { units } => s.open.extend(units.into_iter().map(|u| (u, false))),
                 Event::Starting { unit } => drop(s.open.insert(unit, true)),
-                Event::Ended { unit, .. } => drop(s.open.remove(&unit)),
-                Event::Closed { .. } => s.closed = true,
-                Event::Opened { .. } => {}
+                Event::Ended { unit, outcome, .. } => {
+                    s.open.remove(&unit);
+                    s.ended.push((unit, outcome));
+                }
+                Event::Opened { boot, .. } => s.boot = boot,
+                Event::Closed { torn, .. } => {
+                    s.closed = true;
+                    s.torn |= torn;
+                }
             }
         }
     }
@@ -179,11 +244,11 @@ mod tests {
         let log = dir.path().join(LOG_FILE);
         std::fs::write(&log, &lines).unwrap();
         let held = lock(dir.path()).unwrap();
-        assert_eq!(recover(dir.path(), &plan(), Millis(9)).unwrap(), Found::Alive);
+        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Alive);
         drop(held);
-        assert_eq!(recover(dir.path(), &plan(), Millis(9)).unwrap(), Found::Over { lost: 2 });
+        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 2 });
         let after = std::fs::read(&log).unwrap();
-        assert_eq!(recover(dir.path(), &plan(), Millis(10)).unwrap(), Found::Over { lost: 0 });
+        assert_eq!(recover(dir.path(), &plan(), "b", Millis(10)).unwrap(), Found::Over { lost: 0 });
         assert_eq!(std::fs::read(&log).unwrap(), after);
         let chunk = decode(&after, Cursor::default());
         assert_eq!(chunk.damaged_bytes, 0);
@@ -195,5 +260,37 @@ mod tests {
         let end = Event::Ended { unit: unit(3), outcome: never_started(), usage: None };
         assert_eq!(tail[2], (7, &end));
         assert!(matches!(tail[3], (7, Event::Closed { .. })));
+    }
+    #[test]
+    fn after_another_boot_nothing_is_said_to_have_never_run() {
+        // wrong: the record of a start that the power cut took would let the unit run again
+        let dir = tempfile::tempdir().unwrap();
+        let unit = |n: u32| format!("1.a:{n}").parse::<UnitKey>().unwrap();
+        let opened =
+            |boot: &str| Event::Opened { envelope: "1.a".parse().unwrap(), boot: boot.to_owned() };
+        let log = dir.path().join(LOG_FILE);
+        let write = |events: &[Event]| {
+            let mut lines = Vec::new();
+            for event in events {
+                let entry = Entry { seq: 0, at: Millis(1), event: event.clone() };
+                encode(&entry, &mut lines).unwrap();
+            }
+            std::fs::write(&log, &lines).unwrap();
+        };
+        let taken = Event::Taken { units: vec![unit(0)] };
+        write(&[opened("a"), taken.clone()]);
+        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 1 });
+        let last = |dir: &Path| last_record(dir).unwrap().unwrap().event;
+        assert!(matches!(last(dir.path()), Event::Closed { torn: true, .. }));
+        assert!(rests(dir.path()));
+        // in the same boot the log is whole
+        write(&[opened("b"), taken]);
+        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 0 });
+        assert!(matches!(last(dir.path()), Event::Closed { torn: false, .. }));
+        // and one that was closed before the machine stopped stays good
+        let closed = Event::Closed { usage: Default::default(), torn: false };
+        write(&[opened("a"), closed]);
+        let (summary, lost) = recover_held(dir.path(), &plan(), "b", Millis(9)).unwrap();
+        assert_eq!((summary.torn, lost), (false, 0));
     }
 }

@@ -1,14 +1,15 @@
 //! The envelope's init: pid 1 of its pid namespace, parent of its units.
 
+use super::SPOOL_DIR;
+use super::child::{self, Ready};
 use super::procs;
 use super::spool;
-use super::{SPOOL_DIR, child};
 use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Outcome, UnitUsage};
 use crate::frame::{self, Frames};
 use crate::proto::{FromInit, ToInit};
 use crate::spec::{Account, SLOTS_MAX, UnitSpec};
-use crate::sys::{self, Forked, Reaped, Slots};
+use crate::sys::{self, Forked, Reaped, Slots, Stack};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -16,10 +17,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::DumpableBehavior;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
@@ -42,6 +44,7 @@ struct Init {
     shim: UnixStream,
     spool: OwnedFd,
     failures: Slots,
+    stack: Stack,
     /// By process id of the unit's first process.
     units: HashMap<i32, Unit>,
     out: Vec<u8>,
@@ -54,7 +57,7 @@ pub(super) fn run(cgroup: &EnvelopeCgroup, account: Option<&Account>, mut shim: 
         Some(_) => own_mounts().map(|()| parts),
         None => Ok(parts),
     });
-    let (spool, failures, children) = match parts {
+    let Parts { spool, failures, stack, children } = match parts {
         Ok(parts) => parts,
         Err(e) => {
             let mut out = Vec::new();
@@ -63,7 +66,8 @@ pub(super) fn run(cgroup: &EnvelopeCgroup, account: Option<&Account>, mut shim: 
         }
     };
     let account = account.cloned();
-    let mut init = Init { account, shim, spool, failures, units: HashMap::new(), out: Vec::new() };
+    let (units, out) = Default::default();
+    let mut init = Init { account, shim, spool, failures, stack, units, out };
     let r = init.tell(&FromInit::Ready { error: None }).and_then(|()| init.serve(&children));
     sys::exit_now(if r.is_ok() { 0 } else { 1 })
 }
@@ -89,7 +93,17 @@ fn own_mounts() -> Result<(), String> {
         .map_err(no("mount /proc for the envelope"))
 }
 
-fn prepare(cgroup: &EnvelopeCgroup) -> Result<(OwnedFd, Slots, SignalFd), String> {
+struct Parts {
+    spool: OwnedFd,
+    failures: Slots,
+    stack: Stack,
+    children: SignalFd,
+}
+
+fn prepare(cgroup: &EnvelopeCgroup) -> Result<Parts, String> {
+    // A unit's process has this memory for a moment, and the person's uid.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(no("keep memory to itself"))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(no("bind init to the shim"))?;
     cgroup.join().map_err(no("enter the control group"))?;
@@ -102,7 +116,8 @@ fn prepare(cgroup: &EnvelopeCgroup) -> Result<(OwnedFd, Slots, SignalFd), String
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(no("watch children"))?;
     let failures = Slots::new(SLOTS_MAX as usize).map_err(no("reserve memory"))?;
-    Ok((spool, failures, children))
+    let stack = Stack::new().map_err(no("reserve memory"))?;
+    Ok(Parts { spool, failures, stack, children })
 }
 
 impl Init {
@@ -154,7 +169,7 @@ impl Init {
                 if let Some(leader) = leader {
                     procs::signal(leader, kill);
                 }
-                Ok(())
+                self.tell(&FromInit::Signalled {})
             }
         }
     }
@@ -164,11 +179,8 @@ impl Init {
             return Err(std::io::Error::other("a unit before its account"));
         };
         let started = Millis::of(SystemTime::now());
-        match sys::fork() {
-            Ok(Forked::Child) => {
-                child::run(&spec, account, self.spool.as_fd(), &self.failures, slot as usize)
-            }
-            Ok(Forked::Parent(pid)) => {
+        match begin(&spec, account, self.spool.as_fd(), &self.failures, slot, &mut self.stack) {
+            Ok(pid) => {
                 self.units.insert(pid, Unit { spec, slot, started });
                 Ok(())
             }
@@ -247,5 +259,28 @@ impl Init {
         self.shim.write_all(&self.out)?;
         self.out.clear();
         Ok(())
+    }
+}
+
+/// Makes a unit's process. What fails in it is found under its slot.
+fn begin(
+    spec: &UnitSpec,
+    account: &Account,
+    spool: BorrowedFd<'_>,
+    failures: &Slots,
+    slot: u32,
+    stack: &mut Stack,
+) -> std::io::Result<i32> {
+    let unit = Ready::new(spec, account)?;
+    let mut become_unit = || {
+        failures.set(slot as usize, child::pack(unit.run(spool)));
+        child::FAILED_CODE
+    };
+    if unit.is_quick() {
+        return sys::vfork(stack, &mut become_unit);
+    }
+    match sys::fork()? {
+        Forked::Parent(pid) => Ok(pid),
+        Forked::Child => sys::exit_now(become_unit()),
     }
 }

@@ -1,10 +1,12 @@
 //! From the daemon's request to a shim that stands alone.
 
 use super::serve::{self, Clock};
-use super::{LOCK_FILE, LOG_FILE, NOTES_FILE, PLAN_FILE, SHELL_FILE};
+use super::{LOCK_FILE, LOG_FILE, NOTES_FILE, PLAN_FILE, SHELL_FILE, SOCKET_FILE};
 use crate::cgroup::EnvelopeCgroup;
+use crate::envelopes::recover::recover_held;
+use crate::event::Outcome;
 use crate::shim::log::Log;
-use crate::spec::{EnvelopeSpec, SpecError};
+use crate::spec::{EnvelopeSpec, SpecError, UnitKey};
 use crate::sys::{self, Forked};
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -204,7 +206,7 @@ fn stand_alone(order: &Order, launcher: &mut Option<io::PipeWriter>) -> Result<(
     match order {
         Order::Envelope(plan) => {
             drop(held);
-            serve::run(plan, begin_log()?, Clock::system(), ready)
+            serve::run(plan, continue_log(plan)?, Clock::system(), ready)
         }
         Order::Shell(shell) => serve::run_shell(shell, held.into(), Clock::system(), ready),
     }
@@ -212,6 +214,36 @@ fn stand_alone(order: &Order, launcher: &mut Option<io::PipeWriter>) -> Result<(
 
 pub(super) fn begin_log() -> Result<Log, LaunchError> {
     Log::create(Path::new(LOG_FILE)).map_err(io_error("begin the envelope's log"))
+}
+
+/// A log, and how the units in it ended that were taken before.
+pub(super) struct History {
+    pub log: Log,
+    pub ended: Vec<(UnitKey, Outcome)>,
+}
+
+/// The log of an envelope; one that rested goes on. The caller holds the lock.
+fn continue_log(plan: &Plan) -> Result<History, LaunchError> {
+    if !Path::new(LOG_FILE).exists() {
+        return Ok(History { log: begin_log()?, ended: Vec::new() });
+    }
+    let now = Millis::of(SystemTime::now());
+    let (before, _) = recover_held(Path::new("."), plan, &plan.boot, now)
+        .map_err(|e| LaunchError::Shim(e.to_string()))?;
+    if before.torn {
+        let text = "records of what it started may be missing: it cannot be opened again";
+        return Err(LaunchError::Shim(text.to_owned()));
+    }
+    match std::fs::remove_file(SOCKET_FILE) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove an old socket")(e));
+        }
+        _ => {}
+    }
+    let at = before.cursor;
+    let log = Log::resume(Path::new(LOG_FILE), at.offset, at.seq);
+    let log = log.map_err(io_error("go on with the envelope's log"))?;
+    Ok(History { log, ended: before.ended })
 }
 
 /// Leaves a line for the administrator. What fails here has nowhere left to be said.

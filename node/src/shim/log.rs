@@ -27,6 +27,20 @@ impl Log {
         Ok(Log { file, len: 0, seq: 0, pending: Vec::new(), trouble: None })
     }
 
+    /// Goes on with a log of `len` bytes, whose last numbered record has `seq`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn resume(path: &Path, len: u64, seq: u64) -> io::Result<Log> {
+        let file = File::options().append(true).open(path)?;
+        Ok(Log { file, len, seq, pending: Vec::new(), trouble: None })
+    }
+
+    /// Brings what is on file to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Numbers a record; it is on file after the next successful [`Log::flush`].
     pub(super) fn record(&mut self, at: Millis, event: Event) -> io::Result<()> {
         let seq = self.seq + u64::from(event.is_numbered());

@@ -77,6 +77,18 @@ impl Machine {
         }
     }
 
+    /// Knows units of before, which ended like that; to be called before any unit is taken.
+    pub fn resume(&mut self, ended: impl IntoIterator<Item = (UnitKey, Outcome)>) {
+        let ended = ended.into_iter().map(|(key, outcome)| (key, Known::Ended(Box::new(outcome))));
+        self.known.extend(ended);
+        self.ended = self.known.len() as u64;
+    }
+
+    /// Whether no unit runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty()
+    }
+
     /// Takes units, or says where those stand that it has had before. They count as taken when
     /// the record is on file.
     pub fn start(&mut self, units: Vec<UnitSpec>, out: &mut Vec<Do>) -> Vec<StartAnswer> {

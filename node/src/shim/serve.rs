@@ -1,17 +1,16 @@
 //! The shim's loop: init, socket, log, timers. Decisions are in [`super::machine`].
 
-use super::launch::{LaunchError, Plan, Shell, begin_log, io_error, note};
+use super::launch::{History, LaunchError, Plan, Shell, begin_log, io_error, note};
 use super::log::Log;
 use super::machine::{Do, Machine};
-use super::spool;
 use crate::cgroup::EnvelopeCgroup;
-use crate::event::{Event, Outcome, UnitUsage};
+use crate::event::Event;
 use crate::frame::{Frames, Outbox};
 use crate::proto::{CONNECTIONS_MAX, FromInit, OUTBOX_BYTES_MAX, Tell, ToInit};
 use crate::spec::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::SystemTime;
 use xos_base::Millis;
@@ -20,16 +19,16 @@ mod body;
 mod calls;
 mod ending;
 mod init_process;
+mod outputs;
 
 use body::Body;
 use init_process::InitProcess;
 
-/// How often spool files are measured while something can write to them, milliseconds.
-const SPOOL_CHECK_MS: u64 = 500;
 /// How long until a failed write of the log is tried again, milliseconds.
 const LOG_RETRY_MS: u64 = 1_000;
-/// Most spool files of ended units that are still watched because something may write to them.
-const LEFT_OPEN_MAX: usize = 4096;
+/// How long init may take to carry out a kill, milliseconds. It waits for nothing but a process
+/// that it is just making, which others of the same person can stop.
+const INIT_ANSWER_MS: u64 = 10_000;
 
 /// Where the time comes from.
 #[derive(Clone, Copy)]
@@ -75,6 +74,10 @@ struct Serve<'a> {
     spool_check_at: u64,
     /// When init is ended by force.
     end_at: Option<u64>,
+    /// When init must have carried out a kill.
+    answer_by: Option<u64>,
+    /// When it goes to rest, while it has no work.
+    rest_at: Option<u64>,
 }
 
 impl Connection {
@@ -87,12 +90,12 @@ impl Connection {
 /// Runs the envelope to its end. `ready` is called once it takes requests.
 pub(super) fn run(
     plan: &Plan,
-    log: Log,
+    before: History,
     clock: Clock,
     ready: impl FnOnce() -> Result<(), LaunchError>,
 ) -> Result<(), LaunchError> {
     let r = Body::make(&plan.cgroup, &plan.spec.limits, Some(&plan.spec.account))
-        .and_then(|body| start(plan, body, log, clock))
+        .and_then(|body| start(plan, body, before, clock))
         .and_then(|(mut serve, listener)| {
             ready()?;
             serve.serve(&listener)
@@ -117,7 +120,8 @@ pub(super) fn run_shell(
             clean(&shell.cgroup);
             return Ok(());
         };
-        let (mut serve, listener) = start(&adopted.plan, body, begin_log()?, clock)?;
+        let before = History { log: begin_log()?, ended: Vec::new() };
+        let (mut serve, listener) = start(&adopted.plan, body, before, clock)?;
         serve.connections.push(adopted.by);
         serve.serve(&listener)
     });
@@ -135,15 +139,17 @@ fn clean(cgroup: &EnvelopeCgroup) {
 fn start(
     plan: &Plan,
     body: Body,
-    log: Log,
+    before: History,
     clock: Clock,
 ) -> Result<(Serve<'_>, UnixListener), LaunchError> {
     let Body { spool, init, listener } = body;
+    let mut machine = Machine::new(plan.spec.slots);
+    machine.resume(before.ended);
     let mut serve = Serve {
         plan,
         clock,
-        log,
-        machine: Machine::new(plan.spec.slots),
+        log: before.log,
+        machine,
         spool,
         init,
         connections: Vec::new(),
@@ -153,6 +159,8 @@ fn start(
         left_open: Vec::new(),
         spool_check_at: 0,
         end_at: None,
+        answer_by: None,
+        rest_at: None,
     };
     let opened = Event::Opened { envelope: plan.spec.id.clone(), boot: plan.boot.clone() };
     serve.log.record((clock.wall)(), opened).map_err(io_error("begin the envelope's log"))?;
@@ -187,6 +195,8 @@ impl Serve<'_> {
             self.machine.tick(now, &mut out);
             self.check_spools(now, &mut out);
             self.machine.fill(now, &mut out);
+            self.doubt_init(now)?;
+            self.rest_when_due(now, &mut out);
             self.perform(out)?;
             self.finish_when_due(now)?;
             self.send();
@@ -241,7 +251,9 @@ impl Serve<'_> {
         let retry = self.log.trouble().map(|_| self.retry_at);
         let spools = (self.machine.running().next().is_some() || !self.left_open.is_empty())
             .then_some(self.spool_check_at);
-        [self.machine.next_due(), retry, spools, self.end_at].into_iter().flatten().min()
+        let all =
+            [self.machine.next_due(), retry, spools, self.end_at, self.answer_by, self.rest_at];
+        all.into_iter().flatten().min()
     }
 
     fn hear_init(&mut self) -> Result<(), LaunchError> {
@@ -257,80 +269,16 @@ impl Serve<'_> {
         }
         let mut out = Vec::new();
         while let Some(message) = self.init.inbox.next().map_err(io_error("hear from init"))? {
-            if let FromInit::Ended { slot, outcome, usage } = message {
-                self.unit_ended(slot, outcome, usage, &mut out);
+            match message {
+                FromInit::Ended { slot, outcome, usage } => {
+                    self.unit_ended(slot, outcome, usage, &mut out);
+                }
+                FromInit::Signalled {} => self.answer_by = None,
+                FromInit::Ready { .. } => {}
             }
         }
         self.machine.fill(self.now(), &mut out);
         self.perform(out)
-    }
-
-    fn unit_ended(
-        &mut self,
-        slot: u32,
-        outcome: Outcome,
-        mut usage: Option<UnitUsage>,
-        out: &mut Vec<Do>,
-    ) {
-        let Some((key, spools)) = self.machine.at(slot) else { return };
-        for (stream, name) in spool::names(key, spools) {
-            let settled = match spool::settle(self.spool.as_fd(), &name) {
-                Ok(s) => s,
-                Err(e) => {
-                    note(Some(format!("spool file {name}: {e}")));
-                    continue;
-                }
-            };
-            if let Some(u) = &mut usage {
-                match stream {
-                    spool::Stream::Stdout => u.stdout_bytes = settled.bytes,
-                    spool::Stream::Stderr => u.stderr_bytes = settled.bytes,
-                }
-            }
-            if settled.busy && self.left_open.len() < LEFT_OPEN_MAX {
-                self.left_open.push(name);
-            }
-        }
-        let by_kill = matches!(
-            outcome,
-            Outcome::Signaled { signal: 9, .. } | Outcome::Exited { code: 137, .. }
-        );
-        let oom = by_kill && self.oom_rose();
-        self.machine.ended(slot, outcome, usage, oom, out);
-    }
-
-    fn oom_rose(&mut self) -> bool {
-        let seen = self.plan.cgroup.oom_kills();
-        std::mem::replace(&mut self.oom_seen, seen) < seen
-    }
-
-    fn check_spools(&mut self, now: u64, out: &mut Vec<Do>) {
-        if now < self.spool_check_at {
-            return;
-        }
-        self.spool_check_at = now + SPOOL_CHECK_MS;
-        let max = self.plan.spec.spool_bytes_max;
-        let dir = self.spool.as_fd();
-        let over = |name: &str| match spool::cut(dir, name, max) {
-            Ok(over) => over,
-            Err(e) => {
-                note(Some(format!("spool file {name}: {e}")));
-                false
-            }
-        };
-        let full: Vec<u32> = self
-            .machine
-            .running()
-            .filter(|(_, key, s)| spool::names(key, *s).any(|(_, name)| over(&name)))
-            .map(|(slot, ..)| slot)
-            .collect();
-        self.left_open.retain(|name| {
-            over(name);
-            spool::settle(dir, name).is_ok_and(|s| s.busy)
-        });
-        for slot in full {
-            self.machine.spool_full(slot, now, out);
-        }
     }
 
     /// Records first; then, once they are on file, the rest in order.
@@ -355,7 +303,12 @@ impl Serve<'_> {
         for d in std::mem::take(&mut self.after_flush) {
             let message = match d {
                 Do::Spawn(slot, unit) => ToInit::Start { slot, unit },
-                Do::Signal(slot, kill) => ToInit::Signal { slot, kill },
+                Do::Signal(slot, kill) => {
+                    if kill {
+                        self.answer_by.get_or_insert(now + INIT_ANSWER_MS);
+                    }
+                    ToInit::Signal { slot, kill }
+                }
                 Do::Record(_) => continue,
             };
             self.init.outbox.push(&message).map_err(io_error("speak to init"))?;

@@ -165,11 +165,12 @@ async fn an_ended_envelope_keeps_its_records_until_forgotten() {
     let end = &ended[&key(1)].0;
     assert!(*end == signaled || *end == never, "{end:?}");
     let mut closed = None;
+    let mut events = e.events(Cursor::default());
     while let Some(batch) = patient(events.next()).await.unwrap() {
         closed = batch.into_iter().map(|(e, _)| e.event).next_back();
     }
     match closed {
-        Some(Event::Closed { usage }) => assert!(usage.cpu_us.unwrap() > 0),
+        Some(Event::Closed { usage, torn }) => assert!(usage.cpu_us.unwrap() > 0 && !torn),
         other => panic!("{other:?}"),
     }
     assert_eq!(output(&e, 0), "kept\n");

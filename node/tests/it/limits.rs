@@ -129,6 +129,34 @@ async fn wall_clock_limits_and_unwilling_units() {
 }
 
 #[tokio::test]
+async fn who_stops_units_that_are_being_made_keeps_nothing_from_ending() {
+    // wrong: a program could hold its job's init, and with it cancellation and time limits
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.slots = 8).await;
+    let mut events = e.events(Cursor::default());
+    let stopper = "echo on; while :; do kill -STOP -1; done 2>/dev/null";
+    e.start_units(vec![shell(0, stopper)]).await.unwrap();
+    wait_output(&e, 0).await;
+    let units = (1..200).map(|n| unit(n, &["/bin/true"])).collect();
+    e.start_units(units).await.unwrap();
+    patient(async {
+        // until all slots are held by stopped ones, or all have ended
+        let mut last = u64::MAX;
+        while last != e.status().await.unwrap().ended {
+            last = e.status().await.unwrap().ended;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    e.kill_all(Duration::ZERO).await.unwrap();
+    let ended = ends(&mut events, 200).await;
+    assert!(!matches!(ended[&key(0)].0, Outcome::Exited { .. }), "{ended:?}");
+    if !e.is_gone() {
+        node.finish(e).await;
+    }
+}
+
+#[tokio::test]
 async fn a_waiting_unit_can_be_taken_back() {
     // wrong: cancelled work would still run
     let Some(node) = Node::new() else { return };

@@ -6,6 +6,7 @@ mod basics;
 mod life;
 mod limits;
 mod orders;
+mod rest;
 mod speed;
 mod support;
 mod warm;

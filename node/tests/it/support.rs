@@ -112,6 +112,12 @@ impl Node {
         Node { guard, dir: self.dir, cgroups, envelopes }
     }
 
+    /// The same folders with new cgroups: those of before may be removed.
+    pub fn again(self) -> Node {
+        let cgroups = Cgroups::prepare(&instance().parse().unwrap(), None).unwrap();
+        self.with(cgroups)
+    }
+
     pub fn home(&self) -> PathBuf {
         self.dir.path().join("home")
     }
@@ -179,6 +185,8 @@ pub fn spec(id: &str, home: &Path) -> EnvelopeSpec {
         limits: Limits { pids: 256, ..Limits::default() },
         slots: 4,
         spool_bytes_max: 1 << 20,
+        // Tests end what they start; those about rest say when.
+        rest_after_ms: 600_000,
     }
 }
 

@@ -34,8 +34,8 @@ pub enum Command {
         /// The configuration file.
         #[arg(long, default_value = DEFAULT_PATH)]
         config: PathBuf,
-        /// Where a node makes the control groups of units: a path below each mount of control
-        /// groups, as `/system.slice/xos-units.service`. Default: below the daemon's own.
+        /// On a node: the control group (v2) in which those of units are made, as a path below its
+        /// mount point. Default: the daemon's own, and systemd cannot start it again under units.
         #[arg(long, value_name = "PATH")]
         cgroup: Option<PathBuf>,
     },

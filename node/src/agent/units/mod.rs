@@ -7,6 +7,7 @@ mod plan;
 mod report;
 
 pub use fence::Stream;
+pub use report::Core;
 
 use crate::envelopes::{Attached, CallError, Envelope, EnvelopeError, Envelopes};
 use crate::event::Cursor;
@@ -23,6 +24,12 @@ use xos_base::Error;
 
 /// Between SIGTERM and SIGKILL when an envelope is ended.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// How often an envelope is opened for one order; more than once where its shim ends meanwhile.
+const OPEN_TRIES_MAX: u32 = 4;
+/// How long after an order its record is brought to the disk: the first units go first.
+const SYNC_PAUSE: Duration = Duration::from_millis(10);
+/// How long a shim that takes no more units may take to end.
+const GONE_WAIT: Duration = Duration::from_secs(20);
 
 /// The node's envelopes.
 pub struct Units {
@@ -42,6 +49,8 @@ struct Known {
     want_output: bool,
     /// Up to where the core has stored its events.
     stored: Place,
+    /// Whether this daemon made it: no core had its events before.
+    made_here: bool,
 }
 
 /// An order to start units.
@@ -96,7 +105,8 @@ impl Units {
             match names::read_envelope(&id) {
                 Some(api) => {
                     let stored = Place::default();
-                    known.insert(api, Known { live, want_output: false, stored });
+                    let found = Known { live, want_output: false, stored, made_here: false };
+                    known.insert(api, found);
                 }
                 None => tracing::warn!(%id, "an envelope that no core ordered"),
             }
@@ -130,16 +140,21 @@ impl Units {
     /// What there is, once no order of an earlier stream can add to it.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest; an unreadable log.
+    /// [`xos_base::Kind::Unavailable`] when the stream is not the newest.
     pub async fn list(&self, stream: Stream) -> Result<Vec<EnvelopeStatus>, Error> {
         self.fence.settle(stream).await?;
         let ids: Vec<EnvelopeId> = self.lock().keys().cloned().collect();
-        let mut envelopes = Vec::new();
-        for envelope in ids {
-            let last = self.last_event(&envelope).await?;
-            envelopes.push(EnvelopeStatus { envelope, last });
-        }
-        Ok(envelopes)
+        let names: Result<Vec<_>, Error> = ids.iter().map(names::envelope).collect();
+        let last = self.envelopes.last_seqs(names?).await.map_err(fault)?;
+        let known = |(envelope, last): (EnvelopeId, Result<u64, EnvelopeError>)| {
+            // It is there all the same, and must be in the list.
+            let last = last.unwrap_or_else(|error| {
+                tracing::error!(%error, "an envelope's events cannot be counted");
+                0
+            });
+            EnvelopeStatus { envelope, last }
+        };
+        Ok(ids.into_iter().zip(last).map(known).collect())
     }
 
     /// Starts units, in an envelope that is made if need be. `still` is asked once the envelope
@@ -159,25 +174,60 @@ impl Units {
             unit.check().map_err(|e| Error::invalid(e.to_string()))?;
         }
         let _under_way = self.fence.enter(stream).await?;
-        let envelope = self.living(&work).await?;
-        still()?;
-        taken(envelope.start_units(work.units).await.map_err(fault)?)
+        for _ in 0..OPEN_TRIES_MAX {
+            let envelope = self.living(&work).await?;
+            still()?;
+            match envelope.start_units(work.units.clone()).await {
+                Ok(answers) if !answers.contains(&StartAnswer::Refused(Refusal::Ending)) => {
+                    let taken = taken(answers)?;
+                    // From the answer on the core counts on the record of them.
+                    tokio::time::sleep(SYNC_PAUSE).await;
+                    envelope.sync().await.map_err(fault)?;
+                    return Ok(taken);
+                }
+                // It rests, or died: what it took all the same is known when it is opened again.
+                Ok(_) | Err(EnvelopeError::Call(CallError::Gone)) => {}
+                Err(e) => return Err(fault(e)),
+            }
+            if tokio::time::timeout(GONE_WAIT, envelope.gone()).await.is_err() {
+                break;
+            }
+        }
+        Err(Error::unavailable("the envelope's shim ends again and again, or does not end"))
     }
 
-    /// The envelope of an order.
+    /// The envelope of an order: as it is, opened again, or new.
     async fn living(&self, work: &Work) -> Result<Envelope, Error> {
         let _gate = self.gate(&work.envelope).await;
-        if let Some(known) = self.get(&work.envelope) {
-            return known.live.ok_or_else(|| {
-                Error::conflict("that envelope is over").hint("take the next serial")
-            });
+        let known = self.get(&work.envelope);
+        if let Some(live) = known.as_ref().and_then(|k| k.live.clone())
+            && !live.is_gone()
+        {
+            if live.spec().account.uid != work.spec.account.uid {
+                return Err(Error::conflict("that envelope is another person's"));
+            }
+            return Ok(live);
         }
-        let envelope = self.envelopes.start(work.spec.clone()).await.map_err(fault)?;
-        let (live, stored) = (Some(envelope.clone()), Place::default());
-        let known = Known { live, want_output: work.want_output, stored };
+        let spec = work.spec.clone();
+        let (envelope, stored, made_here) = match known {
+            Some(known) => (self.envelopes.reopen(spec).await, known.stored, known.made_here),
+            None => (self.envelopes.start(spec).await, Place::default(), true),
+        };
+        let envelope = envelope.map_err(fault)?;
+        let (live, want_output) = (Some(envelope.clone()), work.want_output);
+        let known = Known { live, want_output, stored, made_here };
         self.lock().insert(work.envelope.clone(), known);
         self.fresh.put(&work.envelope);
         Ok(envelope)
+    }
+
+    /// A shim was seen to end: its envelope rests, unless it was opened again.
+    fn rested(&self, id: &EnvelopeId) {
+        if let Some(known) = self.lock().get_mut(id)
+            && known.live.as_ref().is_some_and(Envelope::is_gone)
+        {
+            known.live = None;
+        }
     }
 
     /// Ends units; see [`KillUnits`].
@@ -189,6 +239,10 @@ impl Units {
         // An old order would end what a newer stream has started.
         let _under_way = self.fence.enter(stream).await?;
         let Some(live) = self.get(&r.envelope).and_then(|k| k.live) else { return Ok(()) };
+        if live.is_gone() {
+            // Nothing of it runs.
+            return Ok(());
+        }
         let grace = Duration::from_millis(r.grace_ms);
         let Some(units) = r.units else {
             return live.kill_all(grace).await.map_err(fault);
@@ -244,6 +298,15 @@ impl Units {
         Ok(())
     }
 
+    /// The envelopes that have a shim, and the uids they run as.
+    pub(super) fn live(&self) -> Vec<(EnvelopeId, u32)> {
+        let all = self.lock();
+        let live = |(id, k): (&EnvelopeId, &Known)| {
+            k.live.as_ref().map(|e| (id.clone(), e.spec().account.uid))
+        };
+        all.iter().filter_map(live).collect()
+    }
+
     /// Holds the work of members who are suspended, ends that of members who are no more, and lets
     /// the others' go on. `state` says of a uid where its member stands; uids it does not know
     /// are no members'.
@@ -263,7 +326,10 @@ impl Units {
                 }
             };
             match done {
-                Ok(()) | Err(EnvelopeError::Call(CallError::Gone)) => {}
+                // Nothing of it runs, or will: whoever opens it again asks for the person's state.
+                Ok(())
+                | Err(EnvelopeError::Call(CallError::Gone | CallError::Refused(Refusal::Ending))) =>
+                    {}
                 Err(error) => tracing::error!(%id, %error, "an envelope does not obey"),
             }
         }
@@ -290,6 +356,7 @@ fn fault(e: EnvelopeError) -> Error {
     match e {
         EnvelopeError::Spec(e) => Error::invalid(e.to_string()),
         EnvelopeError::Call(e) => Error::unavailable(e.to_string()),
+        EnvelopeError::Torn(_) => Error::unsatisfiable(e.to_string()),
         other => Error::internal(other.to_string()),
     }
 }

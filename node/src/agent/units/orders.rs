@@ -3,8 +3,9 @@
 use super::{Stream, Work, names, plan};
 use crate::agent::ops::on;
 use crate::agent::{Agent, machine};
+use crate::home::{self, HomeError};
 use crate::output;
-use crate::spec::{EnvelopeSpec, SLOTS_MAX, SPOOL_BYTES_DEFAULT};
+use crate::spec::{Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
@@ -59,16 +60,14 @@ impl Agent {
             .map(|u| plan::unit(&order, u, &account, &self.node, &self.stager))
             .collect();
         let units = units?;
-        let (homes, owner) = (self.config.homes.clone(), account.clone());
-        tokio::task::spawn_blocking(move || crate::home::ensure(&homes, &owner))
-            .await
-            .map_err(|e| Error::internal(format!("making a home failed: {e}")))??;
+        self.make_home(&held.membership, &account).await?;
         let spec = EnvelopeSpec {
             id: names::envelope(&order.envelope)?,
             account,
             limits: plan::limits(&order.room, &order.task),
             slots: order.room.slots.clamp(1, SLOTS_MAX),
             spool_bytes_max: SPOOL_BYTES_DEFAULT,
+            rest_after_ms: REST_AFTER_MS_DEFAULT,
         };
         let (envelope, want_output) = (order.envelope, order.want_output);
         let work = Work { envelope, spec, want_output, units };
@@ -77,7 +76,30 @@ impl Agent {
         self.units.start(stream, work, still).await
     }
 
-    fn account_of(&self, membership: &Membership) -> Result<crate::spec::Account, Error> {
+    async fn make_home(&self, m: &Membership, account: &Account) -> Result<(), Error> {
+        let (homes, owner) = (self.config.homes.clone(), account.clone());
+        let made = in_background(move || home::ensure(&homes, &owner)).await?;
+        let old = match made {
+            Err(HomeError::Taken { owner: Some(old), .. })
+                if self.lock_vos().is_former(&m.vo, old, m.number) && !machine::is_local(old)? =>
+            {
+                old
+            }
+            made => return Ok(made.map(drop)?),
+        };
+        // The same person, or one of the same name, under an earlier membership.
+        let (homes, owner) = (self.config.homes.clone(), account.clone());
+        let moved = in_background(move || {
+            let aside = home::set_aside(&homes, &owner, old)?;
+            home::ensure(&homes, &owner)?;
+            Ok::<_, HomeError>(aside)
+        });
+        let aside = moved.await??;
+        tracing::info!(person = %m.person, aside = %aside.display(), "an old home was moved aside");
+        Ok(())
+    }
+
+    fn account_of(&self, membership: &Membership) -> Result<Account, Error> {
         let local = machine::local_users()?;
         let vos = self.lock_vos();
         plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local)
@@ -86,23 +108,26 @@ impl Agent {
     async fn unit_output(&self, r: UnitOutput) -> Result<OutputPart, Error> {
         let name = names::envelope(&r.envelope)?;
         let key = names::unit(&r.envelope, r.unit, r.attempt)?;
-        if self.units.get(&r.envelope).is_none() {
+        let Some(over) = self.units.is_over(&r.envelope, &key).await? else {
             return Err(Error::not_found(format!("no envelope of job {} here", r.envelope.job)));
-        }
+        };
         let stream = match r.stream {
             OutputStream::Stdout => crate::shim::Stream::Stdout,
             OutputStream::Stderr => crate::shim::Stream::Stderr,
         };
         let spool = self.units.envelopes.spool(&name);
-        let over = self.units.is_over(&r.envelope, &key).await?;
         let limit = r.limit.min(OUTPUT_PART_MAX) as usize;
-        let piece = tokio::task::spawn_blocking(move || {
-            output::read(&spool, &key, stream, r.offset, limit)
-        })
-        .await
-        .map_err(|e| Error::internal(format!("reading output failed: {e}")))?
-        .map_err(|e| Error::unavailable(e.to_string()))?;
+        let piece = in_background(move || output::read(&spool, &key, stream, r.offset, limit));
+        let piece = piece.await?.map_err(|e| Error::unavailable(e.to_string()))?;
         let end = r.offset.saturating_add(piece.bytes.len() as u64);
         Ok(OutputPart { data: STANDARD.encode(&piece.bytes), eof: over && end >= piece.total })
     }
+}
+
+/// Runs what may wait for a disk.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::internal(format!("a task of xosd ended early: {e}")))
 }

@@ -18,7 +18,8 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 ///
 /// # Errors
 /// [`xos_base::Kind::Unavailable`] when this node does not know the VO or the member yet,
-/// [`xos_base::Kind::Denied`] when their number has no account at this site.
+/// [`xos_base::Kind::Conflict`] when the ticket is of an older epoch,
+/// [`xos_base::Kind::Denied`] when they may not work, or have no account at this site.
 pub(super) fn account(
     vo: Option<&Vo>,
     m: &Membership,
@@ -32,11 +33,19 @@ pub(super) fn account(
     let vo = vo.ok_or_else(unknown)?;
     let member = vo.members.get(&m.number).ok_or_else(unknown)?;
     let active = vo.state == AccountState::Active && member.state == AccountState::Active;
-    if !active || m.epoch < member.epoch {
+    if !active {
         return Err(Error::denied(format!(
-            "{} may not start work in {} now: the membership was suspended, ended or changed",
+            "{} may not start work in {} now: the membership was suspended or ended",
             m.person, m.vo
         )));
+    }
+    if m.epoch < member.epoch {
+        // Not for good: with a ticket of the new epoch the same order is carried out.
+        return Err(Error::conflict(format!(
+            "the ticket of {} in {} is of before the membership was changed",
+            m.person, m.vo
+        ))
+        .hint("ask for a new ticket"));
     }
     if member.person != m.person {
         return Err(Error::internal(format!("member {} of {} is two people", m.number, m.vo)));

@@ -1,8 +1,10 @@
 //! Reports envelopes' events to the core, each until it is acknowledged.
 
 use super::{Units, fault, names};
+use crate::envelopes::{CallError, EnvelopeError, Events};
 use crate::event::{Cause, Cursor, Entry, Event, Outcome, UnitUsage};
 use crate::output;
+use crate::proto::UnitState;
 use crate::shim::Stream;
 use crate::spec::UnitKey;
 use base64::Engine;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{self, JoinSet};
 use xos_api::aem::{INLINE_OUTPUT_MAX, InlineOutput, UnitEnd, Usage};
-use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitChange, UnitEvent, UnitEvents};
+use xos_api::node::units::{BATCH_MAX, EnvelopeId, EventsAck, UnitChange, UnitEvent, UnitEvents};
 use xos_base::Error;
 use xos_net::control::Control;
 
@@ -23,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many envelopes without a shim are looked at at a time.
 const QUIET_AT_ONCE: usize = 32;
+
+/// How long the start of a unit is kept back for its end.
+const GATHER: Duration = Duration::from_millis(4);
 
 /// "File size limit exceeded" (signal(7)).
 const SIGXFSZ: u8 = 25;
@@ -34,6 +39,24 @@ pub(super) struct Place {
     cursor: Cursor,
     /// The core's number of the last event before it.
     number: u64,
+}
+
+/// The core, as reports see it.
+pub trait Core: Send + Sync + 'static {
+    /// Brings events; the answer says up to where they are stored.
+    fn events(&self, events: UnitEvents) -> impl Future<Output = Result<EventsAck, Error>> + Send;
+    /// Returns when it can be reached no more this way.
+    fn closed(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Core for Control {
+    async fn events(&self, events: UnitEvents) -> Result<EventsAck, Error> {
+        self.call(events).await
+    }
+
+    async fn closed(&self) {
+        Control::closed(self).await;
+    }
 }
 
 /// Envelopes that have, or may have, what the core has not heard of. At most one entry for each
@@ -77,24 +100,24 @@ struct Followers {
 }
 
 impl Units {
-    /// Reports every envelope's events on `control` until this future is dropped.
-    pub async fn report(self: Arc<Units>, control: Arc<Control>) {
+    /// Reports every envelope's events to `core` until this future is dropped.
+    pub async fn report<C: Core>(self: Arc<Units>, core: Arc<C>) {
         let mut followers = Followers::default();
         let all: Vec<EnvelopeId> = self.lock().keys().cloned().collect();
         for id in all {
-            self.look_at(&mut followers, &control, id);
+            self.look_at(&mut followers, &core, id);
         }
         loop {
             while followers.quiet < QUIET_AT_ONCE
                 && let Some(id) = followers.waiting.pop_front()
             {
                 followers.quiet += 1;
-                self.spawn(&mut followers, &control, id, true);
+                self.spawn(&mut followers, &core, id, true);
             }
             tokio::select! {
                 ids = self.fresh.take() => {
                     for id in ids {
-                        self.look_at(&mut followers, &control, id);
+                        self.look_at(&mut followers, &core, id);
                     }
                 }
                 Some(ended) = followers.tasks.join_next_with_id() => {
@@ -109,84 +132,90 @@ impl Units {
                     followers.quiet -= usize::from(quiet);
                     followers.busy.remove(&id);
                     if followers.again.remove(&id) {
-                        self.look_at(&mut followers, &control, id);
+                        self.look_at(&mut followers, &core, id);
                     }
                 }
             }
         }
     }
 
-    fn look_at(self: &Arc<Units>, all: &mut Followers, control: &Arc<Control>, id: EnvelopeId) {
+    fn look_at<C: Core>(self: &Arc<Units>, all: &mut Followers, core: &Arc<C>, id: EnvelopeId) {
         if all.busy.contains(&id) {
             all.again.insert(id);
             return;
         }
         all.busy.insert(id.clone());
         if self.get(&id).is_some_and(|k| k.live.is_some()) {
-            self.spawn(all, control, id, false);
+            self.spawn(all, core, id, false);
         } else {
             all.waiting.push_back(id);
         }
     }
 
-    fn spawn(
+    fn spawn<C: Core>(
         self: &Arc<Units>,
         all: &mut Followers,
-        control: &Arc<Control>,
+        core: &Arc<C>,
         id: EnvelopeId,
         quiet: bool,
     ) {
-        let (units, control, envelope) = (self.clone(), control.clone(), id.clone());
-        let task = all.tasks.spawn(async move { units.report_one(&control, envelope).await });
+        let (units, core, envelope) = (self.clone(), core.clone(), id.clone());
+        let task = all.tasks.spawn(async move { units.report_one(&*core, envelope).await });
         all.of.insert(task.id(), (id, quiet));
     }
 
-    async fn report_one(&self, control: &Control, id: EnvelopeId) {
+    async fn report_one(&self, core: &impl Core, id: EnvelopeId) {
         loop {
-            match self.follow(control, &id).await {
+            match self.follow(core, &id).await {
                 Ok(()) => return,
                 Err(e) => tracing::warn!(job = %id.job, error = %e, "events not reported yet"),
             }
             tokio::select! {
-                () = control.closed() => return,
+                () = core.closed() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 
-    /// The number of an envelope's last event about a unit.
-    pub(super) async fn last_event(&self, id: &EnvelopeId) -> Result<u64, Error> {
-        let events = self.records(id).await?.iter().filter(|e| is_unit(e)).count();
-        Ok(events as u64)
-    }
-
-    /// Whether a run of a unit is over.
-    pub(super) async fn is_over(&self, id: &EnvelopeId, key: &UnitKey) -> Result<bool, Error> {
-        let over = |e: &Entry| matches!(&e.event, Event::Ended { unit, .. } if unit == key);
-        Ok(self.records(id).await?.iter().any(over))
-    }
-
-    /// All records that are there now.
-    async fn records(&self, id: &EnvelopeId) -> Result<Vec<Entry>, Error> {
-        let name = names::envelope(id)?;
-        let mut events = self.envelopes.events(&name, Cursor::default()).map_err(fault)?;
-        let mut all = Vec::new();
-        while let Some(entries) = events.ready().await.map_err(fault)? {
-            all.extend(entries.into_iter().map(|(e, _)| e));
+    /// Whether a run of a unit is over; `None` when there is no such envelope.
+    pub(super) async fn is_over(
+        &self,
+        id: &EnvelopeId,
+        key: &UnitKey,
+    ) -> Result<Option<bool>, Error> {
+        let Some(known) = self.get(id) else { return Ok(None) };
+        let state = match known.live {
+            Some(live) if !live.is_gone() => live.unit(key.clone()).await,
+            // Without a shim nothing runs.
+            _ => return Ok(Some(true)),
+        };
+        match state {
+            Ok(state) => Ok(Some(matches!(state, Some(UnitState::Ended(_))))),
+            Err(EnvelopeError::Call(CallError::Gone)) => Ok(Some(true)),
+            Err(e) => Err(fault(e)),
         }
-        Ok(all)
     }
 
-    /// Reports one envelope from where the core has it, until it is over and all is stored.
-    async fn follow(&self, control: &Control, id: &EnvelopeId) -> Result<(), Error> {
+    /// Reports one envelope from where the core has it, until it rests and all is stored.
+    async fn follow(&self, core: &impl Core, id: &EnvelopeId) -> Result<(), Error> {
         let Some(known) = self.get(id) else { return Ok(()) };
         let name = names::envelope(id)?;
-        // An empty report asks the core up to where it has the events.
         let after = known.stored.number;
-        let ack =
-            control.call(UnitEvents { envelope: id.clone(), after, events: Vec::new() }).await?;
-        if ack.unknown {
-            return self.forget(id).await;
+        let mut ack = EventsAck::default();
+        if after > 0 || !known.made_here {
+            // An empty report asks the core up to where it has the events.
+            let ask = UnitEvents { envelope: id.clone(), after, events: Vec::new() };
+            ack = core.events(ask).await?;
+            if ack.unknown {
+                return self.forget(id).await;
+            }
+        }
+        if known.live.is_none() {
+            // Most often all of it was reported, and need not be read again.
+            let mut last = self.envelopes.last_seqs(vec![name.clone()]).await.map_err(fault)?;
+            if ack.stored >= last.remove(0).map_err(fault)? {
+                return Ok(());
+            }
         }
         let mut place = if ack.stored < after { Place::default() } else { known.stored };
         let mut events = match &known.live {
@@ -195,7 +224,7 @@ impl Units {
         };
         let spool = self.envelopes.spool(&name);
         let spool = known.want_output.then_some(spool.as_path());
-        while let Some(entries) = events.next().await.map_err(fault)? {
+        while let Some(entries) = gathered(&mut events).await.map_err(fault)? {
             for chunk in entries.chunks(BATCH_MAX) {
                 // What the core has already, it is not sent again.
                 let behind = ack.stored.saturating_sub(place.number);
@@ -210,7 +239,7 @@ impl Units {
                 if !fresh.is_empty() {
                     let after = end - fresh.len() as u64;
                     let report = UnitEvents { envelope: id.clone(), after, events: fresh };
-                    let ack = control.call(report).await?;
+                    let ack = core.events(report).await?;
                     if ack.unknown {
                         return self.forget(id).await;
                     }
@@ -227,12 +256,27 @@ impl Units {
                 }
             }
         }
-        // Over: its records stay until the core ends it; nothing can be started in it any more.
-        if let Some(known) = self.lock().get_mut(id) {
-            known.live = None;
+        // Its records stay until the core ends it. The shim lives on for a moment.
+        if let Some(live) = known.live {
+            live.gone().await;
+            self.rested(id);
         }
         Ok(())
     }
+}
+
+/// The next records. A start alone waits a moment for its end: short units then cost the core one
+/// report and not two, the second of which would wait for the first.
+async fn gathered(events: &mut Events) -> Result<Option<Vec<(Entry, Cursor)>>, EnvelopeError> {
+    let Some(mut entries) = events.next().await? else { return Ok(None) };
+    let ended = |(e, _): &(Entry, Cursor)| matches!(e.event, Event::Ended { .. });
+    if entries.iter().any(|(e, _)| is_unit(e)) && !entries.iter().any(ended) {
+        // Nothing is lost when the time is over first.
+        if let Ok(more) = tokio::time::timeout(GATHER, events.next()).await {
+            entries.extend(more?.into_iter().flatten());
+        }
+    }
+    Ok(Some(entries))
 }
 
 /// Whether the core hears of a record. Those with names that no core gave count too, so that

@@ -66,6 +66,7 @@ impl Serve<'_> {
             }
             Ask::Slots { .. } => Err(Refusal::Invalid(format!("slots are 1 to {SLOTS_MAX}"))),
             Ask::Adopt => Err(Refusal::Invalid("it is an envelope already".into())),
+            Ask::Unit { unit } => json(&self.machine.state(&unit)),
             Ask::Status => json(&self.status()),
             Ask::End { grace_ms } => {
                 self.begin_end(grace_ms, &mut out);

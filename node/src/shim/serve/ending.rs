@@ -3,7 +3,7 @@
 use super::super::launch::{LaunchError, io_error, note};
 use super::super::machine::Do;
 use super::super::{SOCKET_FILE, spool};
-use super::{LOG_RETRY_MS, Serve};
+use super::{INIT_ANSWER_MS, LOG_RETRY_MS, Serve};
 use crate::event::{Cause, Event};
 use crate::proto::GRACE_MS_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +24,34 @@ impl Serve<'_> {
             self.end_at = Some(now + LOG_RETRY_MS);
         }
         Ok(())
+    }
+
+    /// An init that does not carry out a kill is ended, and everything in the envelope with it.
+    pub(super) fn doubt_init(&mut self, now: u64) -> Result<(), LaunchError> {
+        let Some(by) = self.answer_by.filter(|by| *by <= now) else { return Ok(()) };
+        let (.., frozen, _) = self.machine.counts();
+        if frozen {
+            self.answer_by = Some(by.max(now) + INIT_ANSWER_MS);
+            return Ok(());
+        }
+        self.answer_by = None;
+        note(Some("the envelope's init did not carry out a kill and was ended".to_owned()));
+        self.kill_init()
+    }
+
+    /// Without work for a while an envelope ends as if it were asked to; its files stay, and a new
+    /// shim can go on with them.
+    pub(super) fn rest_when_due(&mut self, now: u64, out: &mut Vec<Do>) {
+        let works = !self.machine.is_idle() || self.log.trouble().is_some();
+        if works || self.end_at.is_some() {
+            self.rest_at = None;
+            return;
+        }
+        let rest_at = now.saturating_add(self.plan.spec.rest_after_ms);
+        if *self.rest_at.get_or_insert(rest_at) <= now {
+            self.rest_at = None;
+            self.begin_end(0, out);
+        }
     }
 
     /// Begins the end. A frozen envelope goes at once: it is thawed only to die.
@@ -65,7 +93,7 @@ impl Serve<'_> {
         note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
         let mut out = Vec::new();
         self.machine.init_died(cause, &mut out);
-        out.push(Do::Record(Event::Closed { usage }));
+        out.push(Do::Record(Event::Closed { usage, torn: false }));
         self.init.socket = None;
         self.perform(out)?;
         note(self.log.trouble().map(str::to_owned));
@@ -75,6 +103,8 @@ impl Serve<'_> {
             poll(&mut [], Some(&pause)).map_err(io_error("wait for the disk"))?;
             self.perform(Vec::new())?;
         }
+        // From now on the records count as complete, also when the machine stops.
+        self.log.sync().map_err(io_error("bring the envelope's log to the disk"))?;
         self.farewell();
         Ok(())
     }

@@ -77,7 +77,7 @@ impl InitProcess {
                 None => {}
                 Some(FromInit::Ready { error: None }) => break,
                 Some(FromInit::Ready { error: Some(e) }) => return Err(LaunchError::Shim(e)),
-                Some(FromInit::Ended { .. }) => return Err(died()),
+                Some(FromInit::Ended { .. } | FromInit::Signalled {}) => return Err(died()),
             }
         }
         socket.set_nonblocking(true).map_err(io_error("hear from init"))
