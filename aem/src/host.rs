@@ -11,9 +11,11 @@ use std::sync::Arc;
 use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::SetTicket;
 use xos_api::node::units::{
-    BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitOrder,
+    BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, RenewTicket, RenewedTicket, Room, StartUnits,
+    UnitOrder,
 };
 use xos_base::{Error, JobId, Membership, NodeId, SiteId, VoId};
+use xos_net::Caller;
 
 /// Most bytes of a reason that somebody else gave.
 pub(crate) const REASON_MAX: usize = 512;
@@ -182,6 +184,30 @@ impl Core {
         }
     }
 
+    /// A node asks for a ticket of the present epoch, for somebody whose work goes on there.
+    pub(crate) async fn renew_ticket(
+        self: Arc<Self>,
+        caller: Caller,
+        r: RenewTicket,
+    ) -> Result<RenewedTicket, Error> {
+        let node = caller.node()?.clone();
+        let EnvelopeId { job, serial } = &r.envelope;
+        let found = self.ledger.read_stored(|s| {
+            let p = s.hosted.placement(job)?;
+            let e = p.envelopes.get(serial)?;
+            let works = e.node == node && !e.open.is_empty();
+            works.then(|| (p.vo.clone(), p.member.clone(), p.mandate.to_string()))
+        });
+        let none = || Error::not_found(format!("no work of job {job} goes on at node {node}"));
+        let (vo, member, mandate) = found.await?.ok_or_else(none)?;
+        let key = TicketKey { member: member.clone(), node: node.clone() };
+        let now = self.now();
+        // However often a node asks, the VO's home is asked now and then.
+        lock(&self.tickets).retain(|k, t| *k != key || t.expires.since(now) > FRESH_AT);
+        let ticket = self.ticket_for(&vo, &member, &node, &mandate).await?;
+        Ok(RenewedTicket { ticket: ticket.ticket })
+    }
+
     /// Kills what is cancelled, ends envelopes that are forgotten.
     pub(crate) async fn do_tend(self: &Arc<Self>, job: &JobId) -> Next {
         let due = self.ledger.read_stored(|s| {
@@ -259,6 +285,9 @@ impl Core {
 
 /// A ticket with less life than this is not sent with new units.
 const TICKET_SPARE: std::time::Duration = std::time::Duration::from_secs(60);
+/// A ticket with more life than this was given a few seconds ago: there is no newer one.
+const FRESH_AT: std::time::Duration =
+    std::time::Duration::from_secs(xos_api::cda::TICKET_LIFE_MAX_S - 5);
 /// A ticket with less life than this is renewed while work goes on: a third of the longest life.
 const RENEW_AT: std::time::Duration =
     std::time::Duration::from_secs(xos_api::cda::TICKET_LIFE_MAX_S / 3);

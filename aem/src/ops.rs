@@ -18,7 +18,7 @@ use xos_api::aem::{
     ListJobs, ListUnits, ReadOutput, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
 };
 use xos_api::node::Hello;
-use xos_api::node::units::UnitEvents;
+use xos_api::node::units::{RenewTicket, UnitEvents};
 use xos_base::{Error, JobId, Membership};
 use xos_net::{Caller, Router};
 
@@ -130,6 +130,7 @@ pub(crate) fn register(core: &Arc<Core>, router: &mut Router) {
         HostOutput => host_output,
         Hello => node_hello,
         UnitEvents => node_events,
+        RenewTicket => renew_ticket,
     );
     stream!(router, core,
         SubmitAndWatch => submit_and_watch,

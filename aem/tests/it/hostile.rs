@@ -1,9 +1,11 @@
 //! A site that owns a job turns bad: what it can have another site run.
 
-use crate::one_site::spec;
+use crate::node::Node;
+use crate::one_site::{spec, submit};
 use crate::world::{Site, until};
 use xos_api::aem::*;
-use xos_base::Millis;
+use xos_api::node::units::RenewTicket;
+use xos_base::{Kind, Millis};
 
 /// A job of two tasks of which alice signed every part.
 fn signed() -> JobSpec {
@@ -137,5 +139,35 @@ async fn a_hostile_owner_runs_nothing_that_the_person_did_not_sign() {
         let reply = pisa.ask(&core, o).await.unwrap();
         assert_eq!(reply.refusal, None, "an honest offer of task {task} was refused");
     }
+    aem.stop().await;
+}
+
+/// If it failed, work that was held and goes on would have no files, or a rooted node would get
+/// tickets of people who work elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_a_fresh_ticket_for_work_of_its_own() {
+    let site = Site::new("rennes", &["n1", "n2"]).await;
+    let aem = site.start(|_| {}).await;
+    let alice = site.caller(&site, "alice@rennes", &[]);
+    let job = site.ask(&alice, submit(spec("hold", "0"))).await.unwrap().job;
+    let [here, there] = ["n1", "n2"].map(|label| site.node(label));
+    let works = async || {
+        let of = |n: &std::sync::Arc<Node>| n.envelopes.lock().unwrap().keys().next().cloned();
+        let found = of(&here).map(|e| (&here, &there, e));
+        found.or_else(|| of(&there).map(|e| (&there, &here, e)))
+    };
+    let (worker, other, envelope) = until("the unit is there", works).await;
+    let ask = async |node: &Node| {
+        let caller = site.verifier.certificate(&node.chain, None).unwrap();
+        site.ask(&caller, RenewTicket { envelope: envelope.clone() }).await
+    };
+    let ticket = ask(worker).await.unwrap().ticket;
+    assert_eq!(ticket, format!("ticket for {}", worker.id));
+    assert_eq!(ask(other).await.unwrap_err().kind, Kind::NotFound);
+    let person = site.ask(&alice, RenewTicket { envelope: envelope.clone() }).await;
+    assert!(person.is_err(), "a person got a node's ticket");
+    site.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
+    site.end_of(&alice, &job).await;
+    assert_eq!(ask(worker).await.unwrap_err().kind, Kind::NotFound, "its work is over");
     aem.stop().await;
 }

@@ -54,7 +54,7 @@ pub struct Inner {
     pub id: SiteId,
     signer: Arc<Signer>,
     trust: Trust,
-    verifier: Verifier,
+    pub verifier: Verifier,
     grid: Grid,
     descriptor: SiteDescriptor,
     identity: IdentityCell,

@@ -213,10 +213,11 @@ fn requests_of_others() -> Vec<(String, String)> {
         ("POST /v1/token", "{\"vo\":\"VO\",\"audience\":\"rennes\"}"),
         (
             "POST /v1/mandates",
-            "{\"job\":\"1.rennes\",\"vo\":\"VO\",\"proof\":{\"submission\":\"x\"}}",
+            "{\"job\":\"1.rennes\",\"vo\":\"VO\",\"digest\":\"DIGEST\",\"proof\":{\"submission\":\"x\"}}",
         ),
     ];
-    bodies.map(|(line, body)| (line.replace("VO", VO), body.replace("VO", VO))).to_vec()
+    let filled = |body: &str| body.replace("VO", VO).replace("DIGEST", &"0".repeat(64));
+    bodies.map(|(line, body)| (line.replace("VO", VO), filled(body))).to_vec()
 }
 
 /// None of `requests` is granted to the holder of `pem` at the core of `site`.

@@ -98,7 +98,11 @@ fn a_suspended_member_gets_nothing(w: &World) {
         (0..5).all(|_| size() == first).then_some(())
     });
     assert_eq!(processes(w, "hold-me"), 1, "it is held, not ended");
+    let held_at = size();
     w.xos(&w.vera, &["vo", "resume", VO, &w.petra.id()]).ok();
+    soon("petra's work goes on and has its right to the volume", || {
+        (size() != held_at).then_some(())
+    });
     for site in ["rennes", "pisa"] {
         let status = w.cert(&old.pem(), site);
         assert_eq!(status, 401, "a certificate from before the suspension counts at {site}");
