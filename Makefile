@@ -24,7 +24,8 @@ TEST_PACKAGES := chromium libnss3-tools
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
-VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal $(RUN_PACKAGES)
+VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal binutils \
+	$(RUN_PACKAGES)
 
 deps:
 	@tools/deps $(RUN_PACKAGES)
