@@ -30,7 +30,7 @@ pub struct Config {
     /// is their descriptions. Default 67108864 (64 MiB).
     pub job_bytes_per_member: u64,
     /// Most units that this core keeps, of all jobs that it owns, and as many again that it keeps
-    /// for other sites; about 150 bytes each. Ended jobs make way for new ones. Default 1000000.
+    /// for other sites; about 180 bytes each. Ended jobs make way for new ones. Default 1000000.
     pub units_max: u64,
     /// Most memory for all jobs that this core owns, besides their units, and as much again for
     /// those of other sites, in bytes. Default 536870912 (512 MiB).
