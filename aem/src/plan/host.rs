@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use crate::state::HostTable;
-use crate::state::host::{Envelope, Placement};
+use crate::state::host::Placement;
 use crate::state::record::HostRecord;
 use crate::state::runs;
 use std::collections::{BTreeMap, HashMap};
@@ -224,8 +224,8 @@ impl Pass<'_> {
             .filter(|(_, n)| r.arch.as_ref().is_none_or(|a| *a == n.capacity.arch))
             .filter(|(id, _)| !self.is_broken(&p.job, id))
             .filter(|(id, _)| {
-                let open = |e: &&Box<Envelope>| e.node == **id && !e.open.is_empty();
-                p.envelopes.values().filter(open).count() < ENVELOPES_MAX
+                let open = p.envelopes.values().filter(|e| e.node == **id && !e.open.is_empty());
+                open.count() < ENVELOPES_MAX
             })
             .filter_map(|(id, n)| {
                 let boot = n.boot.as_ref()?;
