@@ -61,8 +61,8 @@ test: deps-test lint
 
 # The long suites too: seeded kills over a whole grid (XOS_KILLS, XOS_SEED).
 test-full: test
-	XOS_KILLS=$${XOS_KILLS:-200} $(CARGO) nextest run --profile full -p xos-testbed --test grid \
-		--run-ignored only -E 'test(kills)'
+	XOS_KILLS=$${XOS_KILLS:-200} $(CARGO) nextest run --profile full --workspace \
+		-E 'binary(grid) & test(kills)'
 
 # Where this machine cannot run XOS, a virtual one can: see tools/vm/test.
 test-vm: deps-vm

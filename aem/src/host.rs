@@ -14,7 +14,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, RenewTicket, RenewedTicket, Room, StartUnits,
     UnitOrder,
 };
-use xos_base::{Error, JobId, Membership, NodeId, SiteId, VoId};
+use xos_base::{Error, JobId, Kind, Membership, NodeId, SiteId, VoId};
 use xos_net::Caller;
 
 /// Most bytes of a reason that somebody else gave.
@@ -96,6 +96,10 @@ impl Core {
             let record = match sent {
                 Ok(()) => HostRecord::Held { job: job.clone(), serial, units },
                 Err(e) if may_pass(e.kind) => {
+                    if e.kind == Kind::Conflict {
+                        // The ticket is of an epoch that is over.
+                        self.give_up_ticket(&b.member, &b.node);
+                    }
                     tracing::info!(error = %e, %job, %node, "units wait for their node");
                     return Next::Later;
                 }
@@ -184,6 +188,14 @@ impl Core {
         }
     }
 
+    /// The next ticket is a new one, unless the last was given a moment ago: however often a node
+    /// asks or refuses, the VO's home is asked now and then.
+    fn give_up_ticket(&self, member: &Arc<Membership>, node: &NodeId) {
+        let key = TicketKey { member: member.clone(), node: node.clone() };
+        let now = self.now();
+        lock(&self.tickets).retain(|k, t| *k != key || t.expires.since(now) > FRESH_AT);
+    }
+
     /// A node asks for a ticket of the present epoch, for somebody whose work goes on there.
     pub(crate) async fn renew_ticket(
         self: Arc<Self>,
@@ -200,10 +212,7 @@ impl Core {
         });
         let none = || Error::not_found(format!("no work of job {job} goes on at node {node}"));
         let (vo, member, mandate) = found.await?.ok_or_else(none)?;
-        let key = TicketKey { member: member.clone(), node: node.clone() };
-        let now = self.now();
-        // However often a node asks, the VO's home is asked now and then.
-        lock(&self.tickets).retain(|k, t| *k != key || t.expires.since(now) > FRESH_AT);
+        self.give_up_ticket(&member, &node);
         let ticket = self.ticket_for(&vo, &member, &node, &mandate).await?;
         Ok(RenewedTicket { ticket: ticket.ticket })
     }
