@@ -98,7 +98,7 @@ impl Core {
                 Err(e) if may_pass(e.kind) => {
                     if e.kind == Kind::Conflict {
                         // The ticket is of an epoch that is over.
-                        self.give_up_ticket(&b.member, &b.node);
+                        self.give_up_ticket(&member, &node);
                     }
                     tracing::info!(error = %e, %job, %node, "units wait for their node");
                     return Next::Later;
