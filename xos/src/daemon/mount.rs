@@ -4,7 +4,7 @@ use super::node::read_identity;
 use super::{block_on, osd, say};
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,6 +126,8 @@ struct NodeTickets {
     vo: VoId,
     socket: PathBuf,
     known: Mutex<HashMap<Member, Known>>,
+    /// Those whose ticket was not taken: `xosd` is asked before it is shown again.
+    refused: Mutex<HashSet<Member>>,
     line: tokio::sync::Mutex<Option<Line>>,
 }
 
@@ -142,7 +144,13 @@ struct Line {
 
 impl NodeTickets {
     fn new(vo: VoId, socket: PathBuf) -> NodeTickets {
-        NodeTickets { vo, socket, known: Mutex::default(), line: tokio::sync::Mutex::default() }
+        NodeTickets {
+            vo,
+            socket,
+            known: Mutex::default(),
+            refused: Mutex::default(),
+            line: tokio::sync::Mutex::default(),
+        }
     }
 
     fn remembered(&self, member: Member, now: Millis, fresh: bool) -> Option<Known> {
@@ -182,7 +190,8 @@ impl Tickets for NodeTickets {
     async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket> {
         let now = SystemClock.now();
         let none = || NoTicket(format!("member {member} does not work on this node now"));
-        match self.remembered(member, now, true) {
+        let doubted = self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&member);
+        match self.remembered(member, now, true).filter(|_| !doubted) {
             Some(Known::Ticket { ticket, .. }) => return Ok(ticket),
             Some(Known::None { .. }) => return Err(none()),
             None => {}
@@ -207,5 +216,9 @@ impl Tickets for NodeTickets {
             Known::Ticket { ticket, .. } => Ok(ticket),
             Known::None { .. } => Err(none()),
         }
+    }
+
+    fn refused(&self, member: Member) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(member);
     }
 }

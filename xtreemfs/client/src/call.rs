@@ -115,6 +115,7 @@ impl Call<'_> {
                     return Err(Next::GiveUp(refused));
                 };
                 link.forget(member, slot).await;
+                self.links.tickets.refused(member);
                 Err(Next::Prove(refused))
             }
             Err(error) => Err(self.failed(&link, error, self.repeat).await),
@@ -135,6 +136,7 @@ impl Call<'_> {
                 Err(Next::Again(self.refused(error)))
             }
             Err(SlotError::Call(CallError::Refused(error))) => {
+                self.links.tickets.refused(member);
                 Err(Next::GiveUp(self.refused(error)))
             }
             // The request itself was not sent, so that it may be tried again in any case.

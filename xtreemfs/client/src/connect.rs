@@ -85,6 +85,10 @@ pub trait Tickets: Send + Sync + 'static {
     /// # Errors
     /// The reason why the person has none; the operation then fails with `EACCES`.
     async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket>;
+
+    /// A service did not take the person's ticket, or forgot it: there may be a newer one, as after
+    /// a change of their membership. Those that remember no tickets have nothing to do.
+    fn refused(&self, _member: Member) {}
 }
 
 /// The person has no ticket here.
