@@ -18,7 +18,7 @@ use xos_api::cda::{IssueCertificate, Submission};
 use xos_api::site::{GetSite, SiteDescriptor};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, JobId, VoId};
-use xos_net::identity::{hex, sha256};
+use xos_net::identity::hex;
 use xos_net::{Client, Identity, Trust, submission};
 
 /// How load is made.
@@ -157,11 +157,10 @@ impl Person {
         File::open("/dev/urandom")
             .and_then(|mut file| file.read_exact(&mut nonce))
             .map_err(|e| fail(&e.to_string()))?;
-        let content = serde_json::to_vec(spec).map_err(|e| fail(&e.to_string()))?;
         let word = Submission {
             vo: self.vo.clone(),
             owner: self.vo.site(),
-            digest: hex(&sha256(&content)),
+            digest: xos_aem::digest(spec)?,
             nonce: hex(&nonce),
             issued: SystemClock.now(),
         };
