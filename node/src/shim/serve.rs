@@ -20,9 +20,11 @@ mod calls;
 mod ending;
 mod init_process;
 mod outputs;
+mod telling;
 
 use body::Body;
 use init_process::InitProcess;
+use telling::Telling;
 
 /// How long until a failed write of the log is tried again, milliseconds.
 const LOG_RETRY_MS: u64 = 1_000;
@@ -68,6 +70,9 @@ struct Serve<'a> {
     connections: Vec<Connection>,
     /// Effects that wait for the log.
     after_flush: Vec<Do>,
+    telling: Telling,
+    /// How long the log was when that was told last.
+    told: u64,
     retry_at: u64,
     oom_seen: u64,
     left_open: Vec<String>,
@@ -154,6 +159,8 @@ fn start(
         init,
         connections: Vec::new(),
         after_flush: Vec::new(),
+        telling: Telling::default(),
+        told: 0,
         retry_at: 0,
         oom_seen: 0,
         left_open: Vec::new(),
@@ -251,8 +258,16 @@ impl Serve<'_> {
         let retry = self.log.trouble().map(|_| self.retry_at);
         let spools = (self.machine.running().next().is_some() || !self.left_open.is_empty())
             .then_some(self.spool_check_at);
-        let all =
-            [self.machine.next_due(), retry, spools, self.end_at, self.answer_by, self.rest_at];
+        let tell = self.telling.due().filter(|_| self.log.trouble().is_none());
+        let all = [
+            self.machine.next_due(),
+            retry,
+            spools,
+            self.end_at,
+            self.answer_by,
+            self.rest_at,
+            tell,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -287,6 +302,7 @@ impl Serve<'_> {
             match d {
                 Do::Record(event) => {
                     let at = (self.clock.wall)();
+                    self.telling.grown(self.now(), matches!(event, Event::Ended { .. }));
                     self.log.record(at, event).map_err(io_error("record an event"))?;
                 }
                 other => self.after_flush.push(other),
@@ -329,9 +345,12 @@ impl Serve<'_> {
         }
     }
 
-    /// Tells everybody how long the log is, and writes what the sockets take.
+    /// Tells everybody how long the log is, when that is due, and writes what the sockets take.
     fn send(&mut self) {
-        let bytes = self.log.len();
+        if self.log.trouble().is_none() && self.telling.is_due(self.now()) {
+            self.told = self.log.len();
+        }
+        let bytes = self.told;
         for c in &mut self.connections {
             if c.told != bytes && c.outbox.is_empty() {
                 c.told = bytes;

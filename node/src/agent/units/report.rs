@@ -1,7 +1,7 @@
 //! Reports envelopes' events to the core, each until it is acknowledged.
 
 use super::{Units, fault, names};
-use crate::envelopes::{CallError, EnvelopeError, Events};
+use crate::envelopes::{CallError, EnvelopeError};
 use crate::event::{Cause, Cursor, Entry, Event, Outcome, UnitUsage};
 use crate::output;
 use crate::proto::UnitState;
@@ -25,9 +25,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many envelopes without a shim are looked at at a time.
 const QUIET_AT_ONCE: usize = 32;
-
-/// How long the start of a unit is kept back for its end.
-const GATHER: Duration = Duration::from_millis(4);
 
 /// "File size limit exceeded" (signal(7)).
 const SIGXFSZ: u8 = 25;
@@ -224,7 +221,7 @@ impl Units {
         };
         let spool = self.envelopes.spool(&name);
         let spool = known.want_output.then_some(spool.as_path());
-        while let Some(entries) = gathered(&mut events).await.map_err(fault)? {
+        while let Some(entries) = events.next().await.map_err(fault)? {
             for chunk in entries.chunks(BATCH_MAX) {
                 // What the core has already, it is not sent again.
                 let behind = ack.stored.saturating_sub(place.number);
@@ -263,20 +260,6 @@ impl Units {
         }
         Ok(())
     }
-}
-
-/// The next records. A start alone waits a moment for its end: short units then cost the core one
-/// report and not two, the second of which would wait for the first.
-async fn gathered(events: &mut Events) -> Result<Option<Vec<(Entry, Cursor)>>, EnvelopeError> {
-    let Some(mut entries) = events.next().await? else { return Ok(None) };
-    let ended = |(e, _): &(Entry, Cursor)| matches!(e.event, Event::Ended { .. });
-    if entries.iter().any(|(e, _)| is_unit(e)) && !entries.iter().any(ended) {
-        // Nothing is lost when the time is over first.
-        if let Ok(more) = tokio::time::timeout(GATHER, events.next()).await {
-            entries.extend(more?.into_iter().flatten());
-        }
-    }
-    Ok(Some(entries))
 }
 
 /// Whether the core hears of a record. Those with names that no core gave count too, so that
