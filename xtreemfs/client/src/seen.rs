@@ -7,12 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::Ino;
 use crate::limits::SEEN_NAMES_MAX;
 
+/// Inodes by directory and name.
+type Names = HashMap<(Ino, Box<[u8]>), Ino>;
+
 /// Names and their inodes; never a reason to believe that a name is still there.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Mutex<HashMap<(Ino, Box<[u8]>), Ino>>);
+pub(crate) struct Seen(Mutex<Names>);
 
 impl Seen {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Ino, Box<[u8]>), Ino>> {
+    fn lock(&self) -> MutexGuard<'_, Names> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

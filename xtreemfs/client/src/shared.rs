@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::file::File;
 use crate::file::inode::Inode;
@@ -138,8 +138,7 @@ impl Shared {
         let rights = Rights::new(mrc, who, ino, mode, grant, nameless);
         let file = File::new(Arc::clone(&inode), rights, mode);
         if truncated {
-            truncate_objects(&self.mrc.links, &kept, 0).await?;
-            inode.settled(&dated, true);
+            self.cut(Some(&inode), &dated, &kept).await?;
         }
         inode.reconcile(&mut dated, asked);
         Ok((dated.attributes, file))
@@ -172,14 +171,26 @@ impl Shared {
                 Some(inode) => Some(inode.quiet().await),
                 None => None,
             };
-            let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
-            truncate_objects(&shared.mrc.links, &opened.grant, size).await?;
             if let Some(inode) = &inode {
-                inode.settled(&opened.dated, true);
+                inode.can_grow_to(size)?;
             }
+            let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
+            shared.cut(inode.as_deref(), &opened.dated, &opened.grant).await?;
             Ok(opened.dated.attributes)
         })
         .await
+    }
+
+    /// Tells the OSDs of a truncation that the MRC has made.
+    async fn cut(&self, inode: Option<&Inode>, dated: &Dated, grant: &Grant) -> Result<()> {
+        if let Some(inode) = inode {
+            inode.cut_begun(dated);
+        }
+        truncate_objects(&self.mrc.links, grant, dated.attributes.size).await?;
+        if let Some(inode) = inode {
+            inode.cut_done();
+        }
+        Ok(())
     }
 
     /// Gives a handle up. With the last one of an unlinked file its objects go.
@@ -265,7 +276,7 @@ impl Shared {
                         kept.deleted = Some((who, grant));
                     }
                 }
-                Err(error) => warn!(
+                Err(error) => debug!(
                     %ino, %error,
                     "the right to delete an unlinked file's content was not renewed; \
                      will be tried again"

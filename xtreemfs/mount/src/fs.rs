@@ -20,13 +20,14 @@ use xtreemfs_client::Change;
 use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
-use crate::serve::Needs;
+use crate::serve::{Needs, REQUESTS_MAX};
 
 /// The largest write request, in bytes.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 
-/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O).
-const BACKGROUND_MAX: u16 = 64;
+/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O), for all
+/// people together: more than one person may have, or hers would keep it from reading for others.
+const BACKGROUND_MAX: u16 = 4 * REQUESTS_MAX as u16;
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {

@@ -25,7 +25,7 @@ const BUDGET_KIB: usize = 512 << 10;
 const SHARE_KIB: usize = BUDGET_KIB / 4;
 
 /// Requests that one person may have under way; they cost a few KiB each.
-const REQUESTS_MAX: usize = 4096;
+pub(crate) const REQUESTS_MAX: usize = 4096;
 
 /// Shares that are remembered though they are not in use.
 const SHARES_MAX: usize = 1024;

@@ -14,7 +14,7 @@ use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
 use crate::mrc::Dated;
 use crate::shared::Shared;
-use crate::{Attributes, Error, Ino, Member};
+use crate::{Attributes, Error, Ino, Member, Result};
 
 /// An inode that is open here.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) untold_end: u64,
     /// The MRC is being told.
     pub(super) committing: bool,
+    /// Set while the MRC has cut the file to so many bytes and not every OSD has done so.
+    cut_owed: Option<u64>,
     /// When something was last written here, nanoseconds since 1970.
     pub(super) wrote_ns: i64,
     /// When something local last changed, on the client's count of changes.
@@ -101,6 +103,7 @@ impl Inode {
             dirty: false,
             untold_end: 0,
             committing: false,
+            cut_owed: None,
             wrote_ns: 0,
             changed: 0,
             extents: Extents::default(),
@@ -168,6 +171,39 @@ impl Inode {
         drop(state);
         if truncated {
             self.content_changed();
+        }
+    }
+
+    /// Takes over a truncation of ours that the MRC has made and the OSDs have yet to make.
+    pub(crate) fn cut_begun(&self, dated: &Dated) {
+        self.settled(dated, true);
+        let mut state = self.lock();
+        let size = dated.attributes.size;
+        state.cut_owed = Some(state.cut_owed.map_or(size, |owed| owed.min(size)));
+    }
+
+    /// Notes that every OSD has made it.
+    pub(crate) fn cut_done(&self) {
+        self.lock().cut_owed = None;
+        self.content_changed();
+    }
+
+    /// Refuses to let the file grow to `end` without data where it could show old bytes: an OSD
+    /// may still hold them. A cut to less than what is owed puts that right.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub(crate) fn can_grow_to(&self, end: u64) -> Result<()> {
+        let state = self.lock();
+        match state.cut_owed {
+            Some(owed) if end > owed && end > state.size => {
+                let reason = format!(
+                    "inode {} was cut to {owed} bytes, but not on every OSD: truncate it again",
+                    self.ino
+                );
+                Err(Error::local(libc::EIO, reason))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -218,3 +218,25 @@ async fn a_truncation_given_up_reaches_the_osds() {
     let all = content(&world.elsewhere()).await;
     assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
 }
+
+/// If it failed, bytes from before a truncation that an OSD did not make would come back.
+#[tokio::test]
+async fn a_file_that_an_osd_has_not_cut_does_not_grow_over_its_old_bytes() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(20_000, 1)).await.unwrap();
+    file.flush().await.unwrap();
+    world.toy.broken.store(true, Ordering::Relaxed);
+    assert_eq!(file.truncate(10).await.unwrap_err().errno(), libc::EIO);
+    world.toy.broken.store(false, Ordering::Relaxed);
+    assert_eq!(file.size(), 10, "the MRC has cut it");
+    let error = file.truncate(20_000).await.unwrap_err();
+    assert!(error.to_string().contains("truncate it again"), "{error}");
+    file.write(15_000, pattern(10, 2)).await.unwrap_err();
+    file.write(10, pattern(10, 2)).await.unwrap();
+    file.truncate(10).await.unwrap();
+    file.truncate(20_000).await.unwrap();
+    file.close().await.unwrap();
+    let all = content(&world.elsewhere()).await;
+    assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
+}

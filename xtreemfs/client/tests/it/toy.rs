@@ -38,7 +38,7 @@ pub struct Toy {
     pub renewals: AtomicU32,
     /// Who was asked to make a file durable.
     pub syncs: Mutex<Vec<String>>,
-    /// The disks of the OSDs fail.
+    /// The OSDs' disks fail at a sync, and that of `osd1` when a file is cut.
     pub broken: AtomicBool,
     /// How many truncations the OSDs say that they know of; the truth where absent.
     pub told_epoch: Mutex<Option<u32>>,
@@ -425,6 +425,9 @@ impl Osd {
             return Ok(Outgoing::reply::<osd::Write>(&reply));
         }
         if r.is::<osd::Truncate>() {
+            if self.0.broken.load(Ordering::Relaxed) && self.1 == "osd1" {
+                return Err(Errno::EIO.into());
+            }
             self.truncate(&r.request::<osd::Truncate>()?)?;
             return Ok(Outgoing::reply::<osd::Truncate>(&Default::default()));
         }
