@@ -173,6 +173,9 @@ impl Shared {
             };
             if let Some(inode) = &inode {
                 inode.can_grow_to(size)?;
+                if let Some(attributes) = inode.grow_nameless(size) {
+                    return Ok(attributes);
+                }
             }
             let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
             shared.cut(inode.as_deref(), &opened.dated, &opened.grant).await?;

@@ -185,9 +185,9 @@ impl Server {
     }
 }
 
+/// Never more than a share, for which it would wait in vain; the kernel moves 1 MiB at most.
 fn kib(bytes: u32) -> u32 {
-    // A request carries a few MiB at most, a share more.
-    bytes.div_ceil(1024)
+    bytes.div_ceil(1024).min(SHARE_KIB as u32)
 }
 
 /// Waits for room for an answer of so many bytes.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use xtreemfs_proto::layout::FILE_BYTES_MAX;
 
 use super::extents::{Extents, Range};
 use super::report::Errors;
@@ -205,6 +206,22 @@ impl Inode {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lengthens a file that has lost its last name, of which the MRC knows nothing any more: its
+    /// size lives here alone. `None` for any other file, and for a cut.
+    pub(crate) fn grow_nameless(&self, size: u64) -> Option<Attributes> {
+        let mut state = self.lock();
+        if !self.is_nameless() || size < state.size || size > FILE_BYTES_MAX {
+            return None;
+        }
+        state.size = size;
+        state.certain = size;
+        let mut attributes = state.attributes.0;
+        state.overlay(&mut attributes);
+        drop(state);
+        self.content_changed();
+        Some(attributes)
     }
 
     /// Takes over a truncation by another client that a commit of ours ran into; what was written

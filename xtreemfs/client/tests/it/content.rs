@@ -265,6 +265,8 @@ async fn an_unlinked_file_lives_on_for_its_handle_and_then_goes() {
     assert_eq!(file.read(8999, 100).await.unwrap().len(), 11);
     let attributes = world.volume.attributes(ALICE, file.ino()).await.unwrap();
     assert_eq!((attributes.links, attributes.size), (0, 9010));
+    assert_eq!(file.truncate(12_000).await.unwrap().size, 12_000, "as temporary files are made");
+    assert!(file.read(9010, 5000).await.unwrap() == vec![0; 2990]);
     assert!(!world.toy.objects.lock().unwrap().is_empty(), "its content must still be there");
     file.close().await.unwrap();
     world.volume.flush().await.unwrap();
