@@ -15,6 +15,7 @@ mod link;
 mod mrc;
 mod names;
 mod retry;
+mod seen;
 mod shared;
 mod types;
 mod volume;

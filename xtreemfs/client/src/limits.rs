@@ -45,6 +45,9 @@ pub const LISTED_TTL: Duration = Duration::from_secs(1);
 /// Entries of both kinds kept at most.
 pub const CACHED_ENTRIES_MAX: usize = 65_536;
 
+/// Names whose inode is remembered, to settle changes of names whose answer was lost.
+pub const SEEN_NAMES_MAX: usize = 16_384;
+
 /// Bytes accepted from a writer and not yet on an OSD, per open inode.
 pub const WRITE_BEHIND_BYTES_PER_FILE: usize = 8 << 20;
 

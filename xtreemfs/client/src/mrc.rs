@@ -177,8 +177,8 @@ impl Mrc {
         grant.ok_or_else(|| self.invalid::<mrc::Renew>("no capability"))
     }
 
-    /// Tells size and time of the last write; `None`: the file was truncated meanwhile, so that
-    /// the size did not count, and a renewed capability is needed.
+    /// Tells size and time of the last write. `true` with the attributes: the file was truncated
+    /// meanwhile, so that neither counted, and a renewed capability is needed.
     pub(crate) async fn commit(
         &self,
         who: Member,
@@ -187,7 +187,7 @@ impl Mrc {
         mtime_ns: i64,
     ) -> Result<(Dated, bool)> {
         let capability = grant.token.clone();
-        let request = mrc::SizeCommitRequest { capability, size, mtime_ns, close: true };
+        let request = mrc::SizeCommitRequest { capability, size, mtime_ns };
         let reply = self.call::<mrc::SizeCommit>(who, &request, Repeat::Always).await?;
         Ok((self.dated::<mrc::SizeCommit>(reply.attr)?, reply.stale_epoch))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::file::File;
 use crate::file::inode::Inode;
@@ -17,6 +17,7 @@ use crate::limits::{
     WRITE_BEHIND_BYTES,
 };
 use crate::mrc::{Dated, Deleted, Mrc, Opened};
+use crate::seen::Seen;
 use crate::{Attributes, Error, Ino, Member, OpenMode, Result};
 
 /// Room for data in memory, over all volumes of a client.
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) mrc: Arc<Mrc>,
     pub(crate) now_ns: fn() -> i64,
     pub(crate) room: Room,
+    pub(crate) seen: Seen,
     open: Mutex<Open>,
     /// Counts local changes; see [`Inode::reconcile`].
     ticks: AtomicU64,
@@ -68,6 +70,7 @@ impl Shared {
             mrc: Arc::new(mrc),
             now_ns,
             room,
+            seen: Seen::default(),
             open: Mutex::default(),
             ticks: AtomicU64::new(0),
             deletions: Arc::new(Semaphore::new(DELETIONS_MAX)),
@@ -135,8 +138,7 @@ impl Shared {
         let rights = Rights::new(mrc, who, ino, mode, grant, nameless);
         let file = File::new(Arc::clone(&inode), rights, mode);
         if truncated {
-            truncate_objects(&self.mrc.links, &kept, 0).await?;
-            inode.settled(&dated, true);
+            self.cut(Some(&inode), &dated, &kept).await?;
         }
         inode.reconcile(&mut dated, asked);
         Ok((dated.attributes, file))
@@ -150,29 +152,48 @@ impl Shared {
         rights: &Rights,
     ) -> Result<Attributes> {
         let grant = rights.current().await?;
-        self.truncate_with(rights.who(), ino, size, Some(&grant)).await
+        self.truncate_with(rights.who(), ino, size, Some(grant)).await
     }
 
     /// Cuts or lengthens a file. What was written here before is on the OSDs first, and no write
-    /// from here comes in between.
+    /// from here comes in between. The MRC cuts first: the OSDs are told also when nobody waits
+    /// for it any more, else old bytes would come back when the file grows again.
     pub(crate) async fn truncate_with(
         self: &Arc<Self>,
         who: Member,
         ino: Ino,
         size: u64,
-        grant: Option<&Grant>,
+        grant: Option<Arc<Grant>>,
     ) -> Result<Attributes> {
-        let inode = self.inode(ino);
-        let _order = match &inode {
-            Some(inode) => Some(inode.quiet().await),
-            None => None,
-        };
-        let opened = self.mrc.truncate(who, ino, size, grant).await?;
-        truncate_objects(&self.mrc.links, &opened.grant, size).await?;
-        if let Some(inode) = &inode {
-            inode.settled(&opened.dated, true);
+        let (shared, inode) = (Arc::clone(self), self.inode(ino));
+        to_its_end(async move {
+            let _order = match &inode {
+                Some(inode) => Some(inode.quiet().await),
+                None => None,
+            };
+            if let Some(inode) = &inode {
+                inode.can_grow_to(size)?;
+                if let Some(attributes) = inode.grow_nameless(size) {
+                    return Ok(attributes);
+                }
+            }
+            let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
+            shared.cut(inode.as_deref(), &opened.dated, &opened.grant).await?;
+            Ok(opened.dated.attributes)
+        })
+        .await
+    }
+
+    /// Tells the OSDs of a truncation that the MRC has made.
+    async fn cut(&self, inode: Option<&Inode>, dated: &Dated, grant: &Grant) -> Result<()> {
+        if let Some(inode) = inode {
+            inode.cut_begun(dated);
         }
-        Ok(opened.dated.attributes)
+        truncate_objects(&self.mrc.links, grant, dated.attributes.size).await?;
+        if let Some(inode) = inode {
+            inode.cut_done();
+        }
+        Ok(())
     }
 
     /// Gives a handle up. With the last one of an unlinked file its objects go.
@@ -215,8 +236,14 @@ impl Shared {
     /// Deletes objects in the background; waits for it when there is much to delete.
     async fn delete(self: &Arc<Self>, who: Member, ino: Ino, grant: Grant) {
         let shared = Arc::clone(self);
-        let permit = Arc::clone(&self.deletions).try_acquire_owned();
-        let work = async move {
+        let permit = Arc::clone(&self.deletions).try_acquire_owned().ok();
+        let crowded = permit.is_none();
+        let work = tokio::spawn(async move {
+            // Fails only if the semaphore is closed, which it never is.
+            let _permit = match permit {
+                Some(permit) => Ok(permit),
+                None => Arc::clone(&shared.deletions).acquire_owned().await,
+            };
             let grant = match grant.is_fresh() {
                 true => Ok(grant),
                 false => shared.mrc.renew(who, &grant).await,
@@ -228,16 +255,38 @@ impl Shared {
             if let Err(error) = result {
                 warn!(%ino, %error, "the content of a deleted file stays on an OSD");
             }
-        };
-        match permit {
-            Ok(permit) => {
-                tokio::spawn(async move {
-                    work.await;
-                    drop(permit);
-                });
-            }
-            Err(_) => work.await,
+        });
+        if crowded && let Err(error) = work.await {
+            warn!(%ino, %error, "the content of a deleted file stays on an OSD");
         }
+    }
+
+    /// Renews the rights to delete the content of unlinked files that are still open: once they
+    /// have lapsed nobody gets them again, and the content would stay for ever.
+    async fn keep_deletions(&self) {
+        let due: Vec<(Ino, Member, Grant)> = {
+            let open = self.lock();
+            let deleted = open.inodes.iter().filter_map(|(ino, kept)| {
+                let (who, grant) = kept.deleted.as_ref()?;
+                Some((*ino, *who, grant.clone()))
+            });
+            deleted.filter(|(_, _, grant)| !grant.is_fresh()).collect()
+        };
+        let renew = |(ino, who, grant): (Ino, Member, Grant)| async move {
+            match self.mrc.renew(who, &grant).await {
+                Ok(grant) => {
+                    if let Some(kept) = self.lock().inodes.get_mut(&ino) {
+                        kept.deleted = Some((who, grant));
+                    }
+                }
+                Err(error) => debug!(
+                    %ino, %error,
+                    "the right to delete an unlinked file's content was not renewed; \
+                     will be tried again"
+                ),
+            }
+        };
+        stream::iter(due).for_each_concurrent(CARE_AT_ONCE, renew).await;
     }
 
     /// Waits until no deletion is under way.
@@ -262,5 +311,16 @@ pub(crate) async fn care(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         let inodes = stream::iter(shared.inodes());
         inodes.for_each_concurrent(CARE_AT_ONCE, |inode| async move { inode.care().await }).await;
+        shared.keep_deletions().await;
+    }
+}
+
+/// Does work to its end, also when whoever waits for it gives up.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::local(libc::EIO, format!("an operation was broken off: {error}"))),
     }
 }

@@ -10,7 +10,7 @@ use crate::cache::Before;
 use crate::file::File;
 use crate::file::rights::flags;
 use crate::mrc::{Dated, is_name};
-use crate::shared::Shared;
+use crate::shared::{Shared, to_its_end};
 use crate::{Attributes, Change, Error, Ino, Kind, Member, OpenMode, Page, Result, Statistics};
 
 /// Bit of [`Volume::access`]: may it be executed, or the directory searched.
@@ -26,9 +26,10 @@ const SEARCH: u32 = 1;
 /// When a connection breaks after a change was sent, it is not known whether the change took
 /// place. Changes that may happen twice are sent again. For the others the client looks at the
 /// result and answers accordingly: a name to be removed that is gone counts as removed, a name to
-/// be made that is absent is made again, a rename whose source is gone and whose target is there
-/// counts as done. Where the result could also be somebody else's work (a name to be made is
-/// there), the operation fails with [`Error::OutcomeUnknown`] (`EIO`).
+/// be made that is absent is made again, a rename whose source is gone and whose target is the
+/// inode that was to be moved counts as done; what still has its inode is removed or moved again.
+/// Where the result could also be somebody else's work (a name to be made is there, or a name to
+/// be removed is another inode's now), the operation fails with [`Error::OutcomeUnknown`] (`EIO`).
 #[derive(Debug, Clone)]
 pub struct Volume {
     pub(crate) shared: Arc<Shared>,
@@ -56,10 +57,12 @@ impl Volume {
         self.has_ticket(who).await?;
         let entries = &self.shared.mrc.entries;
         if let Some(known) = entries.find(who, parent, name, Instant::now()) {
+            self.shared.seen.note((parent, name), known.ino);
             return Ok(self.overlaid(who, known));
         }
         let (before, asked) = (entries.before(), self.shared.asked());
         let dated = self.shared.mrc.lookup(who, parent, name).await?;
+        self.shared.seen.note((parent, name), dated.attributes.ino);
         if dated.attributes.kind == Kind::Directory {
             entries.keep(before, who, parent, name, dated.attributes, Instant::now());
         }
@@ -136,15 +139,23 @@ impl Volume {
         if mode.execute {
             self.shared.mrc.access(who, ino, SEARCH).await?;
         }
-        let present = self.shared.inode(ino).filter(|_| mode.truncate);
-        let _order = match &present {
-            Some(inode) => Some(inode.quiet().await),
-            None => None,
-        };
-        let truncate = if mode.truncate { open_flags::TRUNCATE } else { 0 };
-        let asked = self.shared.asked();
-        let opened = self.shared.mrc.open(who, ino, flags(mode) | truncate).await?;
-        self.shared.opened(who, mode, opened, asked).await
+        if !mode.truncate {
+            let asked = self.shared.asked();
+            let opened = self.shared.mrc.open(who, ino, flags(mode)).await?;
+            return self.shared.opened(who, mode, opened, asked).await;
+        }
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move {
+            let present = shared.inode(ino);
+            let _order = match &present {
+                Some(inode) => Some(inode.quiet().await),
+                None => None,
+            };
+            let asked = shared.asked();
+            let opened = shared.mrc.open(who, ino, flags(mode) | open_flags::TRUNCATE).await?;
+            shared.opened(who, mode, opened, asked).await
+        })
+        .await
     }
 
     /// Creates and opens a file, or opens what is there unless `exclusive`.
@@ -165,12 +176,17 @@ impl Volume {
         let truncate = if mode.truncate { open_flags::TRUNCATE } else { 0 };
         let only_new = if exclusive { open_flags::EXCLUSIVE } else { 0 };
         let flags = flags(mode) | truncate | only_new;
-        let asked = self.shared.asked();
-        let entry = (parent, name);
-        let opened = self
-            .settle_absent(who, entry, || self.shared.mrc.create(who, entry, permissions, flags))
-            .await?;
-        self.shared.opened(who, mode, opened, asked).await
+        let (volume, name) = (self.clone(), Bytes::copy_from_slice(name));
+        // An existing file may be cut by it.
+        to_its_end(async move {
+            let asked = volume.shared.asked();
+            let entry = (parent, &*name);
+            let make = || volume.shared.mrc.create(who, entry, permissions, flags);
+            let opened = volume.settle_absent(who, entry, make).await?;
+            volume.shared.seen.note(entry, opened.dated.attributes.ino);
+            volume.shared.opened(who, mode, opened, asked).await
+        })
+        .await
     }
 
     /// Lists a directory after the entry with cookie `after`, or from its start for 0. `.` and

@@ -12,8 +12,9 @@ use fuser::{
 };
 use xtreemfs_client::{Error, Member, Statistics};
 
+use crate::convert;
 use crate::core::Core;
-use crate::serve::{Refuse, Server};
+use crate::serve::{Needs, Refuse, Server};
 
 /// How long the kernel may show attributes without asking.
 const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
@@ -43,11 +44,11 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Runs work that needs no person: it goes by what an open handle may.
+    /// Runs work that goes by what an open handle may, at the expense of the person who opened it.
     pub(crate) fn by_handle<R, T, W, F, D>(
         &self,
         what: &'static str,
-        bytes: u32,
+        (opener, needs): (Result<Member, Error>, Needs),
         reply: R,
         work: F,
         done: D,
@@ -58,7 +59,12 @@ impl Mount {
         F: FnOnce(Arc<Core>) -> W,
         D: FnOnce(R, T) + Send + 'static,
     {
-        self.server.run(what, bytes, reply, work(Arc::clone(&self.core)), done);
+        match opener {
+            Ok(who) => {
+                self.server.run(what, (who, needs), reply, work(Arc::clone(&self.core)), done)
+            }
+            Err(error) => reply.refuse(convert::errno(&error)),
+        }
     }
 
     /// Runs work as the person behind the calling uid; a uid without person has no rights.
@@ -79,7 +85,8 @@ impl Mount {
         let Some(who) = self.core.map.member(request.uid()) else {
             return reply.refuse(Errno::EACCES);
         };
-        self.server.run(what, 0, reply, work(Arc::clone(&self.core), who), done);
+        let work = work(Arc::clone(&self.core), who);
+        self.server.run(what, (who, Needs::Nothing), reply, work, done);
     }
 }
 

@@ -6,7 +6,7 @@ use xtreemfs_client::{Entry, Error, File, Ino, Kind, Member, Page};
 
 use crate::convert::{self, to_kernel, to_volume};
 use crate::core::Core;
-use crate::handles::OpenFile;
+use crate::handles::{OpenDirectory, OpenFile};
 
 /// Cookies of `.` and `..`; those of the volume's entries follow, shifted by this number.
 const DOTS: u64 = 2;
@@ -23,19 +23,19 @@ pub(crate) struct Listed {
 }
 
 impl Core {
-    fn keep(&self, file: File, flags: i32) -> u64 {
-        let synchronous = flags & libc::O_DSYNC != 0;
-        let ino = file.ino();
-        self.handles.add_file(OpenFile { file, ino, synchronous })
-    }
-
     /// Opens a file: the MRC is asked each time, so what the page cache holds is only ever read
-    /// through a handle whose owner may read the file.
-    pub(crate) async fn open(&self, who: Member, ino: INodeNo, flags: i32) -> Result<u64, Error> {
+    /// through a handle whose owner may read the file. It gets its number when the kernel is
+    /// answered; an answer that nobody waits for any more closes it.
+    pub(crate) async fn open(
+        &self,
+        who: Member,
+        ino: INodeNo,
+        flags: i32,
+    ) -> Result<OpenFile, Error> {
         let ino = to_volume(ino);
         let (attributes, file) = self.volume.open(who, ino, convert::open_mode(flags)).await?;
         self.freshen(&attributes);
-        Ok(self.keep(file, flags))
+        Ok(open_file(who, file, flags))
     }
 
     /// Creates and opens a file; an existing one is opened, unless the flags forbid it.
@@ -46,13 +46,13 @@ impl Core {
         name: &[u8],
         mode: u32,
         flags: i32,
-    ) -> Result<(FileAttr, u64), Error> {
+    ) -> Result<(FileAttr, OpenFile), Error> {
         let parent = to_volume(parent);
         let exclusive = flags & libc::O_EXCL != 0;
         let open = convert::open_mode(flags);
         let (attributes, file) =
             self.volume.create(who, parent, name, mode & 0o7777, open, exclusive).await?;
-        Ok((self.tell(&attributes), self.keep(file, flags)))
+        Ok((self.tell(&attributes), open_file(who, file, flags)))
     }
 
     /// Creates a regular file without opening it (`mknod`).
@@ -64,8 +64,8 @@ impl Core {
         mode: u32,
     ) -> Result<FileAttr, Error> {
         let flags = libc::O_WRONLY | libc::O_EXCL;
-        let (attributes, handle) = self.create(who, parent, name, mode, flags).await?;
-        self.release(handle).await?;
+        let (attributes, open) = self.create(who, parent, name, mode, flags).await?;
+        open.file.close().await?;
         Ok(attributes)
     }
 
@@ -75,15 +75,21 @@ impl Core {
 
     /// Writes. An appending handle's data go to the end of the file as it is now known, even where
     /// the kernel aimed at an older end; the inode in the answer is then one whose content the
-    /// kernel must drop from its cache.
+    /// kernel must drop from its cache. A page of a mapped file goes where it belongs, through
+    /// whatever handle the kernel sends it.
     pub(crate) async fn write(
         &self,
         handle: u64,
         offset: u64,
         data: Bytes,
+        mapped: bool,
     ) -> Result<(u32, Option<Ino>), Error> {
         let open = self.handles.file(handle)?;
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        if mapped {
+            open.file.write_back(offset, data).await?;
+            return Ok((length, None));
+        }
         let written_at = open.file.write(offset, data).await?;
         if open.synchronous {
             open.file.sync().await?;
@@ -125,16 +131,25 @@ impl Core {
     }
 
     /// Opens a directory: whether it may be listed is the MRC's to say, now.
-    pub(crate) async fn open_directory(&self, who: Member, ino: INodeNo) -> Result<u64, Error> {
+    pub(crate) async fn open_directory(
+        &self,
+        who: Member,
+        ino: INodeNo,
+    ) -> Result<OpenDirectory, Error> {
         let ino = to_volume(ino);
         self.volume.access(who, ino, LIST).await?;
-        self.handles.add_directory(ino, who)
+        Ok(OpenDirectory { ino, who, page: Default::default() })
     }
 
     /// Flushes all that is open, before the end.
     pub(crate) async fn flush_all(&self) -> Result<(), Error> {
         self.volume.flush().await
     }
+}
+
+fn open_file(who: Member, file: File, flags: i32) -> OpenFile {
+    let (ino, synchronous) = (file.ino(), flags & libc::O_DSYNC != 0);
+    OpenFile { file, ino, who, synchronous }
 }
 
 fn entry(entry: &Entry) -> Listed {

@@ -20,12 +20,14 @@ use xtreemfs_client::Change;
 use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
+use crate::serve::{Needs, REQUESTS_MAX};
 
 /// The largest write request, in bytes.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 
-/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O).
-const BACKGROUND_MAX: u16 = 64;
+/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O), for all
+/// people together: more than one person may have, or hers would keep it from reading for others.
+const BACKGROUND_MAX: u16 = 4 * REQUESTS_MAX as u16;
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -184,7 +186,7 @@ impl Filesystem for Mount {
         reply: ReplyEmpty,
     ) {
         if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
-            return reply.error(Errno::EINVAL);
+            return reply.error(Errno::EOPNOTSUPP);
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (name, new_name) = (bytes(name), bytes(new_name));
@@ -200,7 +202,10 @@ impl Filesystem for Mount {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let work = |core: Arc<Core>, who| async move { core.open(who, ino, flags.0).await };
-        self.by_person("open", req, reply, work, opened);
+        let core = Arc::clone(&self.core);
+        self.by_person("open", req, reply, work, move |reply, file| {
+            opened(reply, core.handles.add_file(file));
+        });
     }
 
     fn create(
@@ -217,7 +222,10 @@ impl Filesystem for Mount {
         let work = |core: Arc<Core>, who| async move {
             core.create(who, parent, &name, mode, flags).await
         };
-        self.by_person("create", req, reply, work, created);
+        let core = Arc::clone(&self.core);
+        self.by_person("create", req, reply, work, move |reply, (attributes, file)| {
+            created(reply, (attributes, core.handles.add_file(file)));
+        });
     }
 
     fn read(
@@ -232,7 +240,8 @@ impl Filesystem for Mount {
         reply: ReplyData,
     ) {
         let work = |core: Arc<Core>| async move { core.read(fh.0, offset, size).await };
-        self.by_handle("read", size, reply, work, |reply, data| reply.data(&data));
+        let by = (self.core.handles.file_opener(fh.0), Needs::Answer(size));
+        self.by_handle("read", by, reply, work, |reply, data| reply.data(&data));
     }
 
     fn write(
@@ -242,7 +251,7 @@ impl Filesystem for Mount {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
@@ -250,8 +259,10 @@ impl Filesystem for Mount {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let data = Bytes::copy_from_slice(data);
         let core = Arc::clone(&self.core);
-        let work = |core: Arc<Core>| async move { core.write(fh.0, offset, data).await };
-        self.by_handle("write", length, reply, work, move |reply, (length, moved)| {
+        let mapped = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let work = |core: Arc<Core>| async move { core.write(fh.0, offset, data, mapped).await };
+        let by = (self.core.handles.file_opener(fh.0), Needs::Brought(length));
+        self.by_handle("write", by, reply, work, move |reply, (length, moved)| {
             reply.written(length);
             if let Some(ino) = moved {
                 tokio::task::spawn_blocking(move || core.invalidate(ino, 0));
@@ -261,7 +272,8 @@ impl Filesystem for Mount {
 
     fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let work = |core: Arc<Core>| async move { core.flush(fh.0).await };
-        self.by_handle("flush", 0, reply, work, done);
+        let by = (self.core.handles.file_opener(fh.0), Needs::Nothing);
+        self.by_handle("flush", by, reply, work, done);
     }
 
     fn release(
@@ -275,17 +287,25 @@ impl Filesystem for Mount {
         reply: ReplyEmpty,
     ) {
         let work = |core: Arc<Core>| async move { core.release(fh.0).await };
-        self.by_handle("release", 0, reply, work, done);
+        let by = (self.core.handles.file_opener(fh.0), Needs::Release);
+        self.by_handle("release", by, reply, work, done);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _data: bool, reply: ReplyEmpty) {
         let work = |core: Arc<Core>| async move { core.sync(fh.0).await };
-        self.by_handle("fsync", 0, reply, work, done);
+        let by = (self.core.handles.file_opener(fh.0), Needs::Nothing);
+        self.by_handle("fsync", by, reply, work, done);
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let work = |core: Arc<Core>, who| async move { core.open_directory(who, ino).await };
-        self.by_person("opendir", req, reply, work, opened);
+        let core = Arc::clone(&self.core);
+        self.by_person("opendir", req, reply, work, move |reply, directory| {
+            match core.handles.add_directory(directory) {
+                Ok(handle) => opened(reply, handle),
+                Err(error) => reply.error(convert::errno(&error)),
+            }
+        });
     }
 
     fn readdir(
@@ -297,7 +317,8 @@ impl Filesystem for Mount {
         reply: ReplyDirectory,
     ) {
         let work = |core: Arc<Core>| async move { core.list(fh.0, offset).await };
-        self.by_handle("readdir", 0, reply, work, |mut reply, entries| {
+        let by = (self.core.handles.directory_opener(fh.0), Needs::Nothing);
+        self.by_handle("readdir", by, reply, work, |mut reply, entries| {
             for e in entries {
                 let name = OsStr::from_bytes(&e.name);
                 if reply.add(e.ino, e.next, convert::file_type(e.kind), name) {

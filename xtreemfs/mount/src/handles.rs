@@ -14,6 +14,8 @@ const DIRECTORIES_MAX: usize = 65_536;
 pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) ino: Ino,
+    /// Who opened it.
+    pub(crate) who: Member,
     /// Opened with `O_SYNC` or `O_DSYNC`: a write is answered when it is on the disks.
     pub(crate) synchronous: bool,
 }
@@ -52,25 +54,35 @@ impl Handles {
         files.get(&handle).cloned().ok_or_else(|| bad(handle))
     }
 
+    /// Who opened a file.
+    pub(crate) fn file_opener(&self, handle: u64) -> Result<Member, Error> {
+        self.file(handle).map(|open| open.who)
+    }
+
     pub(crate) fn remove_file(&self, handle: u64) -> Result<Arc<OpenFile>, Error> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         files.remove(&handle).ok_or_else(|| bad(handle))
     }
 
-    pub(crate) fn add_directory(&self, ino: Ino, who: Member) -> Result<u64, Error> {
+    pub(crate) fn add_directory(&self, directory: OpenDirectory) -> Result<u64, Error> {
         let number = self.number();
         let mut all = self.directories.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= DIRECTORIES_MAX {
             let reason = format!("more than {DIRECTORIES_MAX} directories are open in this mount");
             return Err(Error::Local { errno: libc::ENFILE, reason });
         }
-        all.insert(number, Arc::new(OpenDirectory { ino, who, page: Default::default() }));
+        all.insert(number, Arc::new(directory));
         Ok(number)
     }
 
     pub(crate) fn directory(&self, handle: u64) -> Result<Arc<OpenDirectory>, Error> {
         let all = self.directories.read().unwrap_or_else(PoisonError::into_inner);
         all.get(&handle).cloned().ok_or_else(|| bad(handle))
+    }
+
+    /// Who opened a directory.
+    pub(crate) fn directory_opener(&self, handle: u64) -> Result<Member, Error> {
+        self.directory(handle).map(|open| open.who)
     }
 
     pub(crate) fn remove_directory(&self, handle: u64) {

@@ -23,51 +23,21 @@ impl Inode {
     pub(super) async fn commit(&self, rights: &Arc<Rights>) -> Result<()> {
         let _one = self.committing.lock().await;
         for _ in 0..PROOFS_MAX {
-            let Some((size, epoch, wrote_ns)) = self.begin_commit() else { return Ok(()) };
-            let result = self.tell(rights, (size, wrote_ns), epoch).await;
-            let mut state = self.lock();
-            state.committing = false;
-            match result {
-                Ok(true) => return Ok(()),
-                Ok(false) => state.dirty = true,
+            let Some(mut telling) = Telling::begin(self) else { return Ok(()) };
+            match telling.tell(rights).await {
+                Ok(told) => telling.told = told,
                 // The last name is gone: there is no size to tell, the content lives with us.
-                Err(error) if self.is_nameless() && error.is_refusal(libc::ESTALE) => return Ok(()),
-                Err(error) => {
-                    state.dirty = true;
-                    return Err(error);
+                Err(error) if self.is_nameless() && error.is_refusal(libc::ESTALE) => {
+                    telling.told = true;
                 }
+                Err(error) => return Err(error),
+            }
+            if telling.told {
+                return Ok(());
             }
         }
         let reason = format!("inode {} is being truncated again and again", self.ino);
         Err(Error::local(libc::EIO, reason))
-    }
-
-    fn begin_commit(&self) -> Option<(u64, u32, i64)> {
-        let mut state = self.lock();
-        if !state.dirty {
-            return None;
-        }
-        state.dirty = false;
-        state.committing = true;
-        Some((state.certain, state.epoch, state.wrote_ns))
-    }
-
-    /// Tells the MRC once; `false` when a truncation came in between.
-    async fn tell(
-        &self,
-        rights: &Arc<Rights>,
-        (size, wrote_ns): (u64, i64),
-        epoch: u32,
-    ) -> Result<bool> {
-        let grant = rights.at_epoch(epoch).await?;
-        let mrc = &self.shared.mrc;
-        let (dated, stale) = mrc.commit(rights.who(), &grant, size, wrote_ns).await?;
-        if stale {
-            self.truncated_elsewhere(&dated);
-            return Ok(false);
-        }
-        self.settled(&dated, false);
-        Ok(true)
     }
 
     /// What an open file needs from time to time: joined data sent, the size told, capabilities
@@ -89,6 +59,63 @@ impl Inode {
             if let Err(error) = rights.current().await {
                 debug!(ino = %self.ino, %error, "an open file's capability was not renewed");
             }
+        }
+    }
+}
+
+/// The MRC is being told. What it has not taken when this goes, for whatever reason, stays to be
+/// told: also when nobody waits for the answer any more.
+struct Telling<'a> {
+    inode: &'a Inode,
+    size: u64,
+    /// Where what was never told ends.
+    end: u64,
+    epoch: u32,
+    wrote_ns: i64,
+    told: bool,
+}
+
+impl<'a> Telling<'a> {
+    fn begin(inode: &'a Inode) -> Option<Telling<'a>> {
+        let mut state = inode.lock();
+        if !state.dirty {
+            return None;
+        }
+        state.dirty = false;
+        state.committing = true;
+        let (size, epoch, wrote_ns) = (state.certain, state.epoch, state.wrote_ns);
+        let end = std::mem::take(&mut state.untold_end);
+        Some(Telling { inode, size, end, epoch, wrote_ns, told: false })
+    }
+
+    /// Tells the MRC once; `false` when another client truncated the file since the size was
+    /// known, which is then put right.
+    async fn tell(&mut self, rights: &Arc<Rights>) -> Result<bool> {
+        let grant = rights.at_epoch(self.epoch).await?;
+        // The size says nothing under a capability that knows of a later truncation.
+        let size = if grant.epoch > self.epoch { 0 } else { self.size };
+        let mrc = &self.inode.shared.mrc;
+        let (dated, stale) = mrc.commit(rights.who(), &grant, size, self.wrote_ns).await?;
+        if !stale && dated.epoch <= self.epoch {
+            self.inode.settled(&dated, false);
+            return Ok(true);
+        }
+        if dated.epoch > self.epoch {
+            self.end = self.end.max(std::mem::take(&mut self.inode.lock().untold_end));
+            self.end = rights.size().await?.min(self.end);
+            self.inode.truncated_elsewhere(&dated, self.end);
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inode.lock();
+        state.committing = false;
+        if !self.told {
+            state.dirty = true;
+            state.untold_end = state.untold_end.max(self.end);
         }
     }
 }

@@ -55,6 +55,11 @@ impl Extents {
         self.under_way.iter().any(|(n, r)| *n <= up_to && r.overlaps(range))
     }
 
+    /// Where what is under way ends; 0 when nothing is.
+    pub(crate) fn end_of_all(&self) -> u64 {
+        self.under_way.iter().map(|(_, range)| range.end).max().unwrap_or(0)
+    }
+
     /// Whether nothing is under way.
     pub(crate) fn idle(&self) -> bool {
         self.under_way.is_empty()

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use tracing::error;
 
 use super::ahead::Ahead;
@@ -77,7 +76,17 @@ impl File {
     /// An earlier write that failed since (`ENOSPC`, `EIO`, ...); `EBADF`; `EFBIG`; `EINVAL` for
     /// more than [`TRANSFER_BYTES_MAX`] at once.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<u64> {
-        self.0.write(offset, data).await
+        let aim = if self.0.mode.append { Aim::End } else { Aim::At(offset) };
+        self.0.write(aim, data).await
+    }
+
+    /// Writes what a page of a mapped file holds: at `offset`, also when the file was opened to
+    /// append.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn write_back(&self, offset: u64, data: Bytes) -> Result<()> {
+        self.0.write(Aim::At(offset), data).await.map(drop)
     }
 
     /// Waits until everything written is on the OSDs and the MRC knows the size: afterwards other
@@ -92,22 +101,27 @@ impl File {
         self.0.flush().await
     }
 
-    /// Like [`File::flush`], and the data are on the OSDs' disks: they outlive a power failure.
+    /// Like [`File::flush`], and what anybody wrote to the file and closed is on the OSDs' disks:
+    /// it outlives a power failure. Every OSD of the file is asked each time, since only it knows
+    /// what is not on its disk yet.
     ///
     /// # Errors
-    /// As [`File::flush`].
+    /// As [`File::flush`]. That an OSD could not do it is told to every handle, as the loss of a
+    /// write is: whose data it has lost is not known.
     pub async fn sync(&self) -> Result<()> {
         self.0.inode.settle().await;
-        let osds: Vec<usize> = {
-            let mut state = self.0.inode.lock();
-            std::mem::take(&mut state.unsynced).into_iter().collect()
-        };
-        let synced = try_join_all(osds.iter().map(|osd| self.0.rights.sync(*osd))).await;
-        if let Err(error) = synced {
-            self.0.inode.lock().unsynced.extend(osds);
-            return Err(error);
+        if let Err(error) = self.0.rights.sync().await {
+            if error.errno() == libc::EACCES {
+                // Only this person's right has ended; no data are lost.
+                return Err(error);
+            }
+            self.0.inode.lock().errors.record(error);
         }
-        if self.0.mode.write { self.0.flush().await } else { self.0.take_error() }
+        let told = match self.0.mode.write {
+            true => self.0.inode.commit(&self.0.rights).await,
+            false => self.0.inode.commit_written().await,
+        };
+        self.0.take_error().and(told)
     }
 
     /// Cuts the file to `size` bytes, or lengthens it with zeros.
@@ -153,8 +167,16 @@ impl Drop for Handle {
     }
 }
 
+/// Where a write goes.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    At(u64),
+    /// To the end as it is known here when the write's turn comes.
+    End,
+}
+
 impl Handle {
-    async fn write(&self, offset: u64, data: Bytes) -> Result<u64> {
+    async fn write(&self, aim: Aim, data: Bytes) -> Result<u64> {
         if !self.mode.write {
             return Err(Error::local(libc::EBADF, "the file is not open for writing"));
         }
@@ -166,13 +188,17 @@ impl Handle {
         if let Some(error) = self.inode.lock().errors.at_write(&mut self.told()) {
             return Err(error);
         }
-        let at = if self.mode.append { self.inode.lock().size } else { offset };
+        let at = match aim {
+            Aim::At(offset) => offset,
+            Aim::End => self.inode.lock().size,
+        };
         let length = data.len() as u64;
-        let end = at.checked_add(length).filter(|end| *end <= OFFSET_MAX);
-        let end = end.ok_or_else(|| Error::local(libc::EFBIG, "past the largest file size"))?;
+        if at.checked_add(length).is_none_or(|end| end > OFFSET_MAX) {
+            return Err(Error::local(libc::EFBIG, "past the largest file size"));
+        }
         if length > 0 {
+            self.inode.can_grow_to(at)?;
             self.inode.accept(&mut tail, &self.rights, at, data).await?;
-            self.inode.accepted(end, &self.rights);
         }
         Ok(at)
     }

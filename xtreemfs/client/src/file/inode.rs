@@ -1,12 +1,12 @@
 //! What the client knows of an inode that is open here, shared by all its handles: the size that
 //! local readers see, what is under way, and what the MRC still has to be told.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use xtreemfs_proto::layout::FILE_BYTES_MAX;
 
 use super::extents::{Extents, Range};
 use super::report::Errors;
@@ -15,7 +15,7 @@ use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
 use crate::mrc::Dated;
 use crate::shared::Shared;
-use crate::{Attributes, Error, Ino, Member};
+use crate::{Attributes, Error, Ino, Member, Result};
 
 /// An inode that is open here.
 #[derive(Debug)]
@@ -46,10 +46,14 @@ pub(super) struct State {
     pub(super) epoch: u32,
     /// The size the MRC knows, and the end of what has arrived at the OSDs since.
     pub(super) certain: u64,
-    /// Something was written since the MRC was told.
+    /// Something was accepted or arrived since the MRC was told.
     pub(super) dirty: bool,
+    /// The end of what arrived at the OSDs since the MRC was told; 0 when nothing did.
+    pub(super) untold_end: u64,
     /// The MRC is being told.
     pub(super) committing: bool,
+    /// Set while the MRC has cut the file to so many bytes and not every OSD has done so.
+    cut_owed: Option<u64>,
     /// When something was last written here, nanoseconds since 1970.
     pub(super) wrote_ns: i64,
     /// When something local last changed, on the client's count of changes.
@@ -58,8 +62,6 @@ pub(super) struct State {
     /// The range of the tail, for readers.
     pub(super) tail: Option<Range>,
     pub(super) errors: Errors,
-    /// OSDs written to since the last fsync, by index in the layout.
-    pub(super) unsynced: BTreeSet<usize>,
     /// The last attributes from the MRC and when they were asked for.
     attributes: (Attributes, Instant),
     /// The rights of all handles, for renewal.
@@ -69,14 +71,12 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Notes that data up to `end` are on an OSD that knows of `epoch` truncations. If that is
-    /// news, another client truncated the file: only what arrived since then counts.
-    pub(super) fn arrived(&mut self, end: u64, epoch: u32) {
-        if epoch > self.epoch {
-            self.epoch = epoch;
-            self.certain = 0;
-        }
+    /// Notes that data up to `end` are on an OSD. They may have been accepted before the MRC was
+    /// last told, and arrived after.
+    pub(super) fn arrived(&mut self, end: u64) {
+        self.dirty = true;
         self.certain = self.certain.max(end);
+        self.untold_end = self.untold_end.max(end);
     }
 
     /// Puts what the MRC has not been told yet over what it said.
@@ -102,13 +102,14 @@ impl Inode {
             epoch,
             certain: attributes.size,
             dirty: false,
+            untold_end: 0,
             committing: false,
+            cut_owed: None,
             wrote_ns: 0,
             changed: 0,
             extents: Extents::default(),
             tail: None,
             errors: Errors::default(),
-            unsynced: BTreeSet::new(),
             attributes: (attributes, Instant::now()),
             rights: Vec::new(),
             writer: None,
@@ -164,6 +165,9 @@ impl Inode {
             state.size = dated.attributes.size;
             state.certain = dated.attributes.size;
         }
+        if truncated {
+            state.untold_end = 0;
+        }
         state.attributes = (dated.attributes, Instant::now());
         drop(state);
         if truncated {
@@ -171,14 +175,66 @@ impl Inode {
         }
     }
 
-    /// Takes over a truncation by another client that a commit of ours ran into.
-    pub(super) fn truncated_elsewhere(&self, dated: &Dated) {
+    /// Takes over a truncation of ours that the MRC has made and the OSDs have yet to make.
+    pub(crate) fn cut_begun(&self, dated: &Dated) {
+        self.settled(dated, true);
         let mut state = self.lock();
-        if dated.epoch > state.epoch {
-            state.epoch = dated.epoch;
-            state.certain = dated.attributes.size;
-            state.size = dated.attributes.size;
+        let size = dated.attributes.size;
+        state.cut_owed = Some(state.cut_owed.map_or(size, |owed| owed.min(size)));
+    }
+
+    /// Notes that every OSD has made it.
+    pub(crate) fn cut_done(&self) {
+        self.lock().cut_owed = None;
+        self.content_changed();
+    }
+
+    /// Refuses to let the file grow to `end` without data where it could show old bytes: an OSD
+    /// may still hold them. A cut to less than what is owed puts that right.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub(crate) fn can_grow_to(&self, end: u64) -> Result<()> {
+        let state = self.lock();
+        match state.cut_owed {
+            Some(owed) if end > owed && end > state.size => {
+                let reason = format!(
+                    "inode {} was cut to {owed} bytes, but not on every OSD: truncate it again",
+                    self.ino
+                );
+                Err(Error::local(libc::EIO, reason))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Lengthens a file that has lost its last name, of which the MRC knows nothing any more: its
+    /// size lives here alone. `None` for any other file, and for a cut.
+    pub(crate) fn grow_nameless(&self, size: u64) -> Option<Attributes> {
+        let mut state = self.lock();
+        if !self.is_nameless() || size < state.size || size > FILE_BYTES_MAX {
+            return None;
+        }
+        state.size = size;
+        state.certain = size;
+        let mut attributes = state.attributes.0;
+        state.overlay(&mut attributes);
+        drop(state);
+        self.content_changed();
+        Some(attributes)
+    }
+
+    /// Takes over a truncation by another client that a commit of ours ran into; what was written
+    /// here before may have been cut, so that of it only what ends at `left` counts.
+    pub(super) fn truncated_elsewhere(&self, dated: &Dated, left: u64) {
+        let mut state = self.lock();
+        if dated.epoch <= state.epoch {
+            return;
+        }
+        state.epoch = dated.epoch;
+        state.certain = dated.attributes.size.max(left).max(state.untold_end);
+        let joined = state.tail.map_or(0, |tail| tail.end);
+        state.size = state.certain.max(joined).max(state.extents.end_of_all());
         drop(state);
         self.content_changed();
     }
@@ -195,6 +251,7 @@ impl Inode {
             }
             state.size = size;
             state.certain = size;
+            state.untold_end = 0;
             state.epoch = epoch;
             state.attributes = (dated.attributes, Instant::now());
         } else {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 use tracing::debug;
 use xtreemfs_proto::{Capability, Layout, mrc::open_flags, osd};
@@ -221,22 +222,32 @@ impl Rights {
         }
     }
 
-    /// Writes a piece; answers the number of truncations the OSD knows of.
-    pub(crate) async fn write(&self, piece: &Piece, data: Bytes) -> Result<u32> {
+    /// Writes a piece. What the OSD says of truncations is not believed: the MRC is asked for the
+    /// size anyway, and a lying OSD could take it away from the others.
+    pub(crate) async fn write(&self, piece: &Piece, data: Bytes) -> Result<()> {
         let request = |capability| osd::WriteRequest {
             capability,
             object: piece.object,
             offset: piece.in_object,
         };
-        let (reply, _) = self.call::<osd::Write, _>(piece.osd, request, data).await?;
-        Ok(reply.truncate_epoch)
+        self.call::<osd::Write, _>(piece.osd, request, data).await.map(drop)
     }
 
-    /// Makes what one OSD was given durable.
-    pub(crate) async fn sync(&self, osd: usize) -> Result<()> {
+    /// Makes durable what any client gave the OSDs; each is asked, whatever the others say.
+    pub(crate) async fn sync(&self) -> Result<()> {
         let request = |capability| osd::FileRequest { capability };
-        self.call::<osd::Fsync, _>(osd, request, Bytes::new()).await?;
-        Ok(())
+        let calls = (0..self.peers.len())
+            .map(|osd| async move { self.call::<osd::Fsync, _>(osd, request, Bytes::new()).await });
+        join_all(calls).await.into_iter().try_for_each(|synced| synced.map(drop))
+    }
+
+    /// Where the file ends as far as its OSDs know.
+    pub(crate) async fn size(&self) -> Result<u64> {
+        let request = |capability| osd::FileRequest { capability };
+        let calls = (0..self.peers.len())
+            .map(|osd| async move { self.call::<osd::Size, _>(osd, request, Bytes::new()).await });
+        let known = try_join_all(calls).await?;
+        Ok(known.into_iter().map(|(reply, _)| reply.size).max().unwrap_or(0))
     }
 }
 
@@ -247,14 +258,15 @@ pub(crate) fn flags(mode: OpenMode) -> u32 {
     read | write
 }
 
-/// Tells all OSDs of a file its new size, with the capability that the truncation brought.
+/// Tells all OSDs of a file its new size, with the capability that the truncation brought; every
+/// OSD is asked, whatever the others say.
 pub(crate) async fn truncate_objects(links: &Links, grant: &Grant, size: u64) -> Result<()> {
     let calls = peers(&grant.layout).into_iter().map(|peer| async move {
         let request = osd::TruncateRequest { capability: grant.token.clone(), size };
         let call = links.call::<osd::Truncate>(&peer, None, &request, Bytes::new(), Repeat::Always);
         call.await.map(drop)
     });
-    futures_util::future::try_join_all(calls).await.map(drop)
+    join_all(calls).await.into_iter().collect()
 }
 
 /// Deletes a file's objects on all its OSDs; every OSD is asked, whatever the others say.
@@ -264,5 +276,5 @@ pub(crate) async fn delete_objects(links: &Links, grant: &Grant) -> Result<()> {
         let call = links.call::<osd::Unlink>(&peer, None, &request, Bytes::new(), Repeat::Always);
         call.await.map(drop)
     });
-    futures_util::future::join_all(calls).await.into_iter().collect()
+    join_all(calls).await.into_iter().collect()
 }

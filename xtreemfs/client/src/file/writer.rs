@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
+use tokio::task::JoinHandle;
 
 use super::extents::Range;
 use super::inode::Inode;
@@ -77,7 +78,7 @@ impl Inode {
             self.send_tail(tail).await;
             return self.send_now(rights, piece, data).await;
         };
-        let ends_object = piece.ends_object;
+        let (end, ends_object) = (piece.at + data.len() as u64, piece.ends_object);
         match tail.as_mut() {
             Some(t) => {
                 t.data.extend_from_slice(&data);
@@ -86,7 +87,7 @@ impl Inode {
                 t.piece.length = t.data.len();
             }
             None if ends_object || data.len() >= JOINED_WRITE_BYTES => {
-                self.send(rights, piece, data, held).await;
+                self.send(rights, piece, data, Some(held)).await;
                 return Ok(());
             }
             None => {
@@ -95,11 +96,11 @@ impl Inode {
                 **tail = Some(Tail { rights, piece, data, held });
             }
         }
+        self.lock().tail = tail.as_ref().map(Tail::range);
+        self.accepted(end, rights);
         let full = tail.as_ref().is_some_and(|t| t.data.len() >= JOINED_WRITE_BYTES);
         if ends_object || full {
             self.send_tail(tail).await;
-        } else {
-            self.lock().tail = tail.as_ref().map(Tail::range);
         }
         Ok(())
     }
@@ -114,25 +115,29 @@ impl Inode {
         Some(Held { file, client })
     }
 
-    /// Sends what was joined so far.
+    /// Sends what was joined so far. It stays where it is until it can travel, so that whoever is
+    /// dropped while waiting leaves it to the next who comes.
     pub(super) async fn send_tail(self: &Arc<Self>, tail: &mut Order<'_>) {
-        if let Some(t) = tail.take() {
-            let Tail { rights, piece, data, held } = t;
-            self.send(&rights, piece, data.freeze(), held).await;
+        let Some(range) = tail.as_ref().map(Tail::range) else { return };
+        self.until_free(range, u64::MAX).await;
+        if let Some(Tail { rights, piece, data, held }) = tail.take() {
+            self.dispatch(&rights, piece, data.freeze(), Some(held));
             self.lock().tail = None;
         }
     }
 
     /// Puts a piece under way as soon as no overlapping one is.
-    async fn send(self: &Arc<Self>, rights: &Arc<Rights>, piece: Piece, data: Bytes, held: Held) {
-        let number = self.begin(&piece, data.len()).await;
-        let (inode, rights) = (Arc::clone(self), Arc::clone(rights));
-        tokio::spawn(async move {
-            let under_way = UnderWay { inode: &inode, number, done: false };
-            let result = rights.write(&piece, data).await;
-            under_way.ended(&piece, &result);
-            drop(held);
-        });
+    async fn send(
+        self: &Arc<Self>,
+        rights: &Arc<Rights>,
+        piece: Piece,
+        data: Bytes,
+        held: Option<Held>,
+    ) -> JoinHandle<Result<()>> {
+        let range = Range::new(piece.at, data.len() as u64);
+        self.until_free(range, u64::MAX).await;
+        self.accepted(range.end, rights);
+        self.dispatch(rights, piece, data, held)
     }
 
     /// Writes a piece and waits for it: the client holds as much as it may.
@@ -142,20 +147,33 @@ impl Inode {
         piece: Piece,
         data: Bytes,
     ) -> Result<()> {
-        let number = self.begin(&piece, data.len()).await;
-        let under_way = UnderWay { inode: self, number, done: false };
-        let result = rights.write(&piece, data).await;
-        under_way.ended(&piece, &result);
-        result.map(drop)
+        let written = self.send(rights, piece, data, None).await;
+        written.await.unwrap_or_else(|_| Err(given_up()))
     }
 
-    async fn begin(&self, piece: &Piece, length: usize) -> u64 {
-        let range = Range::new(piece.at, length as u64);
-        self.until_free(range, u64::MAX).await;
-        let mut state = self.lock();
-        state.unsynced.insert(piece.osd);
-        state.extents.begin(range)
+    /// Writes a piece in a task of its own, which goes on when nobody waits for it: what is sent
+    /// again later must not overtake it.
+    fn dispatch(
+        self: &Arc<Self>,
+        rights: &Arc<Rights>,
+        piece: Piece,
+        data: Bytes,
+        held: Option<Held>,
+    ) -> JoinHandle<Result<()>> {
+        let number = self.lock().extents.begin(Range::new(piece.at, data.len() as u64));
+        let under_way = UnderWay { inode: Arc::clone(self), number, done: false };
+        let rights = Arc::clone(rights);
+        tokio::spawn(async move {
+            let result = rights.write(&piece, data).await;
+            under_way.ended(&piece, &result);
+            drop(held);
+            result
+        })
     }
+}
+
+fn given_up() -> Error {
+    Error::local(libc::EIO, "a write was given up before the OSD answered")
 }
 
 /// Whether a piece continues the tail: same handle, same object, right behind it.
@@ -168,31 +186,30 @@ fn joins(tail: &Tail, rights: &Arc<Rights>, piece: &Piece) -> bool {
 
 /// A piece under way; also when its task is dropped or panics it is taken off the table, and then
 /// counts as lost.
-struct UnderWay<'a> {
-    inode: &'a Arc<Inode>,
+struct UnderWay {
+    inode: Arc<Inode>,
     number: u64,
     done: bool,
 }
 
-impl UnderWay<'_> {
+impl UnderWay {
     /// Notes the outcome before anybody who waits for it is woken.
-    fn ended(mut self, piece: &Piece, result: &Result<u32>) {
+    fn ended(mut self, piece: &Piece, result: &Result<()>) {
         self.done = true;
         let mut state = self.inode.lock();
         match result {
-            Ok(epoch) => state.arrived(piece.at + piece.length as u64, *epoch),
+            Ok(()) => state.arrived(piece.at + piece.length as u64),
             Err(error) => state.errors.record(error.clone()),
         }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut state = self.inode.lock();
         state.extents.end(self.number);
         if !self.done {
-            let reason = "a write was given up before the OSD answered";
-            state.errors.record(Error::local(libc::EIO, reason));
+            state.errors.record(given_up());
         }
         drop(state);
         self.inode.finished.send_modify(|n| *n += 1);

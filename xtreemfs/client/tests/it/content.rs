@@ -144,6 +144,19 @@ async fn an_append_goes_to_the_end_wherever_it_is_aimed() {
     assert_eq!(read_all(&world.elsewhere(), b"f").await, "one two three");
 }
 
+/// If it failed, a mapped file that was opened to append would grow by its own pages.
+#[tokio::test]
+async fn a_mapped_page_is_not_appended() {
+    let world = World::new(2, 4096);
+    let append = OpenMode { append: true, ..WRITE };
+    let created = world.volume.create(ALICE, world.volume.root(), b"f", 0o644, append, false);
+    let file = created.await.unwrap().1;
+    file.write(0, Bytes::from_static(b"one two")).await.unwrap();
+    file.write_back(0, Bytes::from_static(b"ONE")).await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(read_all(&world.elsewhere(), b"f").await, "ONE two");
+}
+
 #[tokio::test]
 async fn truncation_cuts_and_what_follows_reads_as_zeros() {
     let world = World::new(2, 4096);
@@ -175,6 +188,47 @@ async fn a_truncation_on_another_machine_is_not_undone_by_an_older_size() {
     file.write(0, Bytes::from_static(b"x")).await.unwrap();
     file.close().await.unwrap();
     assert_eq!(read_all(&world.elsewhere(), b"f").await.len(), 100, "9000 would be the old size");
+}
+
+/// If it failed, a renewed capability would bring back the size from before the truncation.
+#[tokio::test]
+async fn a_renewed_capability_does_not_undo_a_truncation_elsewhere() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume, b"f").await;
+    file.write(0, pattern(9000, 7)).await.unwrap();
+    file.sync().await.unwrap();
+    let there = world.elsewhere();
+    open(&there, b"f", WRITE).await.truncate(100).await.unwrap();
+    // As OSDs do that were started since.
+    *world.toy.told_epoch.lock().unwrap() = Some(0);
+    world.toy.lapsed.store(true, Ordering::Relaxed);
+    file.write(120, Bytes::from_static(b"x")).await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(world.toy.renewals.load(Ordering::Relaxed), 1);
+    let all = read_all(&world.elsewhere(), b"f").await;
+    assert_eq!(all.len(), 121, "9000 would be the old size");
+    assert!(all[..100] == pattern(9000, 7)[..100] && all.ends_with(b"x"));
+}
+
+/// If it failed, one rooted node with an OSD could make every client forget sizes, and blind it
+/// for truncations on other machines.
+#[tokio::test]
+async fn an_osd_that_lies_about_truncations_is_not_believed() {
+    let world = World::new(2, 4096);
+    *world.toy.told_epoch.lock().unwrap() = Some(u32::MAX);
+    let file = create(&world.volume, b"f").await;
+    file.write(0, pattern(20_000, 7)).await.unwrap();
+    file.flush().await.unwrap();
+    file.write(0, pattern(10, 8)).await.unwrap();
+    file.flush().await.unwrap();
+    let there = world.elsewhere();
+    assert_eq!(there.lookup(ALICE, there.root(), b"f").await.unwrap().size, 20_000);
+    open(&there, b"f", WRITE).await.truncate(50).await.unwrap();
+    let seen = world.volume.lookup(ALICE, world.volume.root(), b"f").await.unwrap();
+    assert_eq!(seen.size, 50, "the MRC's word counts");
+    file.write(60, pattern(10, 8)).await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(read_all(&world.elsewhere(), b"f").await.len(), 70);
 }
 
 #[tokio::test]
@@ -211,7 +265,26 @@ async fn an_unlinked_file_lives_on_for_its_handle_and_then_goes() {
     assert_eq!(file.read(8999, 100).await.unwrap().len(), 11);
     let attributes = world.volume.attributes(ALICE, file.ino()).await.unwrap();
     assert_eq!((attributes.links, attributes.size), (0, 9010));
+    assert_eq!(file.truncate(12_000).await.unwrap().size, 12_000, "as temporary files are made");
+    assert!(file.read(9010, 5000).await.unwrap() == vec![0; 2990]);
     assert!(!world.toy.objects.lock().unwrap().is_empty(), "its content must still be there");
+    file.close().await.unwrap();
+    world.volume.flush().await.unwrap();
+    assert!(world.toy.objects.lock().unwrap().is_empty(), "nothing may be left behind");
+}
+
+/// If it failed, a file that a program holds open after removing it would die under it, or its
+/// content would stay on the OSDs for ever.
+#[tokio::test(start_paused = true)]
+async fn an_unlinked_file_outlives_its_capabilities() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume, b"f").await;
+    file.write(0, pattern(9000, 10)).await.unwrap();
+    file.sync().await.unwrap();
+    world.volume.unlink(ALICE, world.volume.root(), b"f").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(file.read(0, 9000).await.unwrap(), pattern(9000, 10));
+    file.write(9000, pattern(10, 11)).await.unwrap();
     file.close().await.unwrap();
     world.volume.flush().await.unwrap();
     assert!(world.toy.objects.lock().unwrap().is_empty(), "nothing may be left behind");

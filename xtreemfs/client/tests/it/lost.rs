@@ -21,6 +21,8 @@ struct Script {
     names: Mutex<HashMap<Bytes, u64>>,
     /// The next change is carried out, but its answer never arrives.
     lose_answer: AtomicBool,
+    /// After a change whose answer is lost somebody makes this name.
+    made_anew: Mutex<Option<&'static [u8]>>,
     /// The next change never reaches the server.
     lose_request: AtomicBool,
     changes: AtomicU32,
@@ -59,6 +61,9 @@ impl Script {
         self.changes.fetch_add(1, Ordering::Relaxed);
         let result = work(&mut self.names.lock().unwrap());
         if self.lose_answer.swap(false, Ordering::Relaxed) {
+            if let Some(name) = self.made_anew.lock().unwrap().take() {
+                self.names.lock().unwrap().insert(name.into(), 77);
+            }
             self.cut().await;
         }
         result
@@ -146,6 +151,7 @@ async fn a_change_whose_answer_was_lost_is_not_sent_again() {
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "EEXIST would be a lie: {error}");
     assert_eq!(script.changes.load(Ordering::Relaxed), 1);
 
+    volume.lookup(ALICE, root, b"a").await.unwrap();
     script.lose_answer.store(true, Ordering::Relaxed);
     volume.rename(ALICE, (root, b"a"), (root, b"b"), false).await.unwrap();
     assert_eq!(script.changes.load(Ordering::Relaxed), 2, "the second would say ENOENT");
@@ -153,6 +159,44 @@ async fn a_change_whose_answer_was_lost_is_not_sent_again() {
     script.lose_answer.store(true, Ordering::Relaxed);
     volume.remove_directory(ALICE, root, b"b").await.unwrap();
     assert_eq!(script.changes.load(Ordering::Relaxed), 3, "the second would say ENOENT");
+}
+
+#[tokio::test]
+async fn a_removal_or_rename_whose_request_was_lost_is_made_once() {
+    let (script, _, volume, _) = start();
+    let root = volume.root();
+    volume.make_directory(ALICE, root, b"a", 0o755).await.unwrap();
+    script.lose_request.store(true, Ordering::Relaxed);
+    volume.rename(ALICE, (root, b"a"), (root, b"b"), false).await.unwrap();
+    script.lose_request.store(true, Ordering::Relaxed);
+    volume.remove_directory(ALICE, root, b"b").await.unwrap();
+    assert_eq!(script.changes.load(Ordering::Relaxed), 3, "each must arrive once");
+}
+
+/// If it failed, what somebody made under the old name meanwhile would be removed, or moved over
+/// what was just renamed.
+#[tokio::test]
+async fn what_was_made_anew_after_a_lost_answer_is_left_alone() {
+    let (script, _, volume, _) = start();
+    let root = volume.root();
+    volume.make_directory(ALICE, root, b"a", 0o755).await.unwrap();
+    for source in [b"a".as_slice(), b"b"] {
+        script.lose_answer.store(true, Ordering::Relaxed);
+        *script.made_anew.lock().unwrap() = Some(if source == b"a" { b"a" } else { b"b" });
+        let changed = match source {
+            b"a" => volume.rename(ALICE, (root, b"a"), (root, b"b"), false).await,
+            _ => volume.remove_directory(ALICE, root, b"b").await,
+        };
+        let error = changed.unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+        let left = script.names.lock().unwrap().clone();
+        assert_eq!(left.get(source), Some(&77));
+        if source == b"a" {
+            assert_eq!(left.get(b"b".as_slice()), Some(&5), "it was renamed and must stay");
+            volume.lookup(ALICE, root, b"b").await.unwrap();
+        }
+    }
+    assert_eq!(script.changes.load(Ordering::Relaxed), 3, "none may be sent twice");
 }
 
 #[tokio::test]

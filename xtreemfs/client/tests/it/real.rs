@@ -124,6 +124,20 @@ async fn the_mrc_decides_by_the_person() {
     assert_eq!(errno(found), libc::EACCES, "a change here counts at once");
 }
 
+/// If it failed, a writer would be told that all is well while its bytes are nowhere: OSDs forget
+/// truncations of files that they hold nothing of.
+#[tokio::test]
+async fn what_is_written_after_a_truncation_elsewhere_counts() {
+    let site = Site::start(Shape { stripe_size: 4096, ..Shape::default() }).await;
+    let (here, there) = (site.volume().await, site.volume().await);
+    let file = create(&here, ALICE, b"f", 0o644).await;
+    let cut = OpenMode { truncate: true, ..WRITE };
+    there.open(ALICE, file.ino(), cut).await.unwrap().1.close().await.unwrap();
+    file.write(0, pattern(5000, 1)).await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(read(&site.volume().await, ALICE, file.ino()).await, pattern(5000, 1));
+}
+
 #[tokio::test]
 async fn a_removed_member_loses_open_files_too() {
     let site = Site::start(Shape::default()).await;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use prost::Message;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use xtreemfs_client::{Client, Config, Member, Peer, Volume};
 use xtreemfs_proto::mrc::{self, Attr, AttrReply, Kind, OpenReply, open_flags};
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateReply};
@@ -34,12 +36,35 @@ pub struct Toy {
     pub writes: AtomicU32,
     pub commits: AtomicU32,
     pub renewals: AtomicU32,
+    /// Who was asked to make a file durable.
+    pub syncs: Mutex<Vec<String>>,
+    /// The OSDs' disks fail at a sync, and that of `osd1` when a file is cut.
+    pub broken: AtomicBool,
+    /// How many truncations the OSDs say that they know of; the truth where absent.
+    pub told_epoch: Mutex<Option<u32>>,
+    /// Held up while true.
+    pub hold: Hold,
     /// Every so manieth request of a server cuts all connections to it: in turn before it is
     /// carried out and after.
     pub cut_every: AtomicU32,
     requests: AtomicU32,
     memory: Arc<Memory>,
+    start: Instant,
 }
+
+/// Answers that do not come, by kind of request.
+pub struct Hold {
+    pub writes: watch::Sender<bool>,
+    pub commits: watch::Sender<bool>,
+    pub syncs: watch::Sender<bool>,
+}
+
+async fn pass(gate: &watch::Sender<bool>) {
+    gate.subscribe().wait_for(|held| !held).await.unwrap();
+}
+
+/// A lapsed capability is renewed for so long.
+const LAPSED_MS_MAX: u64 = 3_600_000;
 
 #[derive(Default)]
 pub struct Node {
@@ -82,9 +107,18 @@ impl World {
             writes: AtomicU32::new(0),
             commits: AtomicU32::new(0),
             renewals: AtomicU32::new(0),
+            syncs: Mutex::default(),
+            broken: AtomicBool::new(false),
+            told_epoch: Mutex::default(),
+            hold: Hold {
+                writes: watch::Sender::new(false),
+                commits: watch::Sender::new(false),
+                syncs: watch::Sender::new(false),
+            },
             cut_every: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             memory: memory.clone(),
+            start: Instant::now(),
         });
         let mrc = toy.clone();
         memory.serve(mrc_peer(), move || Arc::new(Mrc(mrc.clone())));
@@ -127,10 +161,16 @@ impl Toy {
         std::future::pending().await
     }
 
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
     fn capability(&self, node: &Attr) -> Bytes {
+        let issued_ms = self.now_ms();
         let body = Capability {
             inode: node.inode,
-            expires_ms: self.valid_ms.load(Ordering::Relaxed),
+            issued_ms,
+            expires_ms: issued_ms + self.valid_ms.load(Ordering::Relaxed),
             truncate_epoch: node.truncate_epoch,
             layout: Some(self.layout.clone()),
             ..Capability::default()
@@ -178,7 +218,6 @@ impl Toy {
     }
 
     fn commit(&self, request: &mrc::SizeCommitRequest) -> Result<mrc::SizeCommitReply, RpcError> {
-        self.commits.fetch_add(1, Ordering::Relaxed);
         let held = Capability::peek(&request.capability).ok_or(Errno::EACCES)?;
         let mut stale_epoch = false;
         let attr = self.change(held.inode, |attr| {
@@ -257,6 +296,9 @@ impl Mrc {
         if r.is::<mrc::Renew>() {
             toy.renewals.fetch_add(1, Ordering::Relaxed);
             let old = Capability::peek(&r.request::<mrc::Renew>()?.capability).unwrap();
+            if old.expires_ms + LAPSED_MS_MAX <= toy.now_ms() {
+                return Err(Errno::EKEYEXPIRED.into());
+            }
             let gone = Attr { inode: old.inode, ..Attr::default() };
             let attr = toy.change(old.inode, |_| ()).unwrap_or(gone);
             toy.lapsed.store(false, Ordering::Relaxed);
@@ -264,7 +306,10 @@ impl Mrc {
             return Ok(Outgoing::reply::<mrc::Renew>(&reply));
         }
         if r.is::<mrc::SizeCommit>() {
-            let reply = toy.commit(&r.request::<mrc::SizeCommit>()?)?;
+            let request = r.request::<mrc::SizeCommit>()?;
+            toy.commits.fetch_add(1, Ordering::Relaxed);
+            pass(&toy.hold.commits).await;
+            let reply = toy.commit(&request)?;
             return Ok(Outgoing::reply::<mrc::SizeCommit>(&reply));
         }
         if r.is::<mrc::Truncate>() {
@@ -288,11 +333,26 @@ impl Osd {
         if self.0.lapsed.load(Ordering::Relaxed) {
             return Err(Errno::EKEYEXPIRED.into());
         }
-        Capability::peek(token).ok_or(RpcError::from(Errno::EACCES))
+        let held = Capability::peek(token).ok_or(RpcError::from(Errno::EACCES))?;
+        if held.expires_ms <= self.0.now_ms() {
+            return Err(Errno::EKEYEXPIRED.into());
+        }
+        Ok(held)
     }
 
     fn epoch(&self, inode: u64) -> u32 {
-        self.0.change(inode, |_| ()).map_or(0, |attr| attr.truncate_epoch)
+        let told = *self.0.told_epoch.lock().unwrap();
+        let known = || self.0.change(inode, |_| ()).map_or(0, |attr| attr.truncate_epoch);
+        told.unwrap_or_else(known)
+    }
+
+    /// The end of the last byte that this OSD holds of a file.
+    fn size(&self, inode: u64) -> u64 {
+        let objects = self.0.objects.lock().unwrap();
+        let held = objects.get(&(self.1.clone(), inode));
+        let stripe = u64::from(self.0.layout.stripe_size);
+        let ends = held.into_iter().flatten().map(|(o, data)| o * stripe + data.len() as u64);
+        ends.max().unwrap_or(0)
     }
 
     /// The bytes of this OSD's objects from `object` on, one after the other.
@@ -358,18 +418,31 @@ impl Osd {
         if r.is::<osd::Write>() {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
             let request = r.request::<osd::Write>()?;
+            pass(&self.0.hold.writes).await;
             self.write(&request, &r.data)?;
             let inode = self.held(&request.capability)?.inode;
             let reply = osd::WriteReply { truncate_epoch: self.epoch(inode) };
             return Ok(Outgoing::reply::<osd::Write>(&reply));
         }
         if r.is::<osd::Truncate>() {
+            if self.0.broken.load(Ordering::Relaxed) && self.1 == "osd1" {
+                return Err(Errno::EIO.into());
+            }
             self.truncate(&r.request::<osd::Truncate>()?)?;
             return Ok(Outgoing::reply::<osd::Truncate>(&Default::default()));
         }
         if r.is::<osd::Fsync>() {
             self.held(&r.request::<osd::Fsync>()?.capability)?;
+            self.0.syncs.lock().unwrap().push(self.1.clone());
+            pass(&self.0.hold.syncs).await;
+            if self.0.broken.load(Ordering::Relaxed) {
+                return Err(Errno::EIO.into());
+            }
             return Ok(Outgoing::reply::<osd::Fsync>(&Default::default()));
+        }
+        if r.is::<osd::Size>() {
+            let size = self.size(self.held(&r.request::<osd::Size>()?.capability)?.inode);
+            return Ok(Outgoing::reply::<osd::Size>(&osd::SizeReply { size }));
         }
         if r.is::<osd::Unlink>() {
             let inode = self.held(&r.request::<osd::Unlink>()?.capability)?.inode;

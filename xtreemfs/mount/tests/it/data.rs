@@ -158,6 +158,33 @@ assert open(\"m\", \"rb\").read()[-10:] == b\"0123456789\"
     sh(ALICE, &world.path, "test \"$(tail -c 10 m)\" = 0123456789");
 }
 
+/// If it failed, a database that appends and maps its file would be corrupted by its own pages.
+#[test]
+fn a_file_opened_to_append_is_written_back_in_place() {
+    let Some(world) = World::start(Shape::default()) else { return };
+    let Some(python) = ["/usr/bin/python3"].into_iter().find(|p| std::path::Path::new(p).exists())
+    else {
+        eprintln!("skipped: no python3 to map a file with");
+        return;
+    };
+    let script = format!(
+        "{python} -c '
+import mmap, os
+f = os.open(\"m\", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+os.write(f, b\"0123456789\" * 1000)
+m = mmap.mmap(f, 10000)
+m[0:4] = b\"HEAD\"; m.flush(); m.close(); os.write(f, b\"tail\"); os.close(f)
+'"
+    );
+    sh(ALICE, &world.path, &script);
+    sh(
+        ALICE,
+        &world.path,
+        "test $(stat -c %s m) = 10004 &&
+         test $(head -c 8 m) = HEAD4567 && test $(tail -c 5 m) = 9tail",
+    );
+}
+
 #[test]
 fn connections_cut_in_mid_stream_are_made_anew() {
     let Some(world) = World::start(Shape { stripe_size: 32 << 10, ..Shape::default() }) else {

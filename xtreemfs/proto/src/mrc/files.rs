@@ -104,9 +104,6 @@ pub struct SizeCommitRequest {
     /// Time of the last write.
     #[prost(sfixed64, tag = "3")]
     pub mtime_ns: i64,
-    /// The file is being closed.
-    #[prost(bool, tag = "4")]
-    pub close: bool,
 }
 
 /// Reply of [`SizeCommit`].

@@ -53,7 +53,6 @@ procedures! { MRC;
     /// epoch. The old one must be of the same person and peer and not lapsed for more than an hour.
     Renew = 122 (CapabilityRequest) -> CapabilityReply;
     /// Tells size and time of the last change after writing; needs a capability with `WRITE`.
-    /// `close` says that the file is being closed.
     SizeCommit = 123 (SizeCommitRequest) -> SizeCommitReply;
     /// Sets the size and raises the truncate epoch; needs write permission or a capability with
     /// `WRITE`. The client then sends [`crate::osd::Truncate`] with the new capability to all OSDs.

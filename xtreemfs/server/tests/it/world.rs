@@ -335,7 +335,7 @@ impl Person {
     }
 
     pub async fn commit(&self, capability: Bytes, size: u64) -> Result<SizeCommitReply, Errno> {
-        let request = SizeCommitRequest { capability, size, mtime_ns: 1, close: true };
+        let request = SizeCommitRequest { capability, size, mtime_ns: 1 };
         self.call::<SizeCommit>(request).await
     }
 }
