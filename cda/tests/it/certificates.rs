@@ -119,21 +119,39 @@ async fn a_certificate_renews_itself_for_a_week_and_in_its_vo_only() {
     let other = certificate_request("other.rennes", &k.csr_pem);
     let e = w.call(&caller, other).await.unwrap_err();
     assert!(e.message.contains("another VO"), "{e}");
-    let token = w.call(&caller, RenewToken::default()).await.unwrap();
-    assert_eq!(token.person.as_str(), "alice@rennes");
-    let mut caller = caller;
     while got_now(&w).plus(8 * HOUR) < end {
         w.clock.advance(8 * HOUR);
-        caller = w.by_certificate(&got.chain_pem).unwrap();
+        let caller = w.by_certificate(&got.chain_pem).unwrap();
         got = w.call(&caller, certificate_request(VO, &keyed().csr_pem)).await.unwrap();
         assert_eq!(got.renewable_until, Some(end), "a renewal must not lengthen the chain");
         assert!(got.expires <= end);
     }
-    let e = w.call(&caller, RenewToken::default()).await.unwrap_err();
-    assert_eq!(e.kind, Kind::Unauthenticated, "the session is shorter than the renewals: {e}");
+    let caller = w.by_certificate(&got.chain_pem).unwrap();
     w.clock.advance(8 * HOUR);
     let e = w.call(&caller, certificate_request(VO, &k.csr_pem)).await.unwrap_err();
     assert!(e.message.contains("too long ago"), "{e}");
+}
+
+/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and as
+/// administrator of the site.
+#[tokio::test]
+async fn a_certificate_of_a_vo_gives_no_token_of_its_person() {
+    let w = World::new("rennes").await;
+    let root = w.root().await;
+    w.vos.set(member(VO, "root@rennes"));
+    let got = w.call(&root, certificate_request(VO, &keyed().csr_pem)).await.unwrap();
+    let caller = w.by_certificate(&got.chain_pem).unwrap();
+    assert!(caller.signed_in().is_some() && !caller.site_admin());
+    for audience in [None, Some("rennes".parse().unwrap())] {
+        let e = w.call(&caller, RenewToken { audience }).await.unwrap_err();
+        assert!(e.kind == Kind::Denied && e.message.contains("no token"), "{e}");
+    }
+    let vo = VO.parse().unwrap();
+    let token = IssueToken { vo, audience: None, groups: None, roles: None };
+    let token = w.call(&caller, token).await.unwrap();
+    let member = w.by_token(&token.token);
+    assert!(!member.site_admin() && member.signed_in().is_none());
+    assert_eq!(member.member().unwrap().vo.as_str(), VO);
 }
 
 #[tokio::test]
