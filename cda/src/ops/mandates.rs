@@ -8,7 +8,7 @@ use std::time::Duration;
 use xos_api::cda::{
     IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S, TicketClaims,
 };
-use xos_api::vom::WhoServes;
+use xos_api::vom::{MembershipOf, WhoServes};
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
 use xos_net::Caller;
 use xos_net::caller::TokenClaims;
@@ -134,8 +134,10 @@ impl Inner {
             return Err(Error::denied(format!("site {site} does not serve VO {vo}"))
                 .hint("the site offers a share and the VO accepts it"));
         }
-        let current = self.membership(&vo, &mandate.membership.person).await?;
-        let m = policy::still(current, &mandate.membership)?;
+        let signed = &mandate.membership;
+        let (person, since) = (signed.person.clone(), Some(signed.epoch));
+        let current = self.member_now(MembershipOf { vo, person, since }).await?;
+        let m = policy::still(current, signed)?;
         let expires = now
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))
             .min(mandate.until)

@@ -249,6 +249,23 @@ async fn tickets_are_for_own_nodes_of_serving_sites_and_for_living_memberships()
     assert_eq!(e.kind, Kind::Denied, "{e}");
 }
 
+/// If it failed, a thief's jobs would get tickets for a month, whatever the administrator did.
+#[tokio::test]
+async fn a_suspension_ends_the_mandates_from_before_it() {
+    let (rennes, pisa, alice) = grid().await;
+    let owner = rennes.core_of(&pisa);
+    let jws = alice.sign(&submission("pisa", 1, rennes.clock.now()));
+    let mandate = rennes.call(&owner, ask("1.pisa", MandateProof::Submission(jws))).await.unwrap();
+    rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap();
+    // Suspended and resumed: a member as before, of a higher epoch.
+    let mut m = member(VO, "alice@rennes");
+    m.epoch = Epoch(5);
+    rennes.vos.set(m);
+    rennes.vos.suspended.lock().unwrap().insert("alice@rennes".parse().unwrap(), Epoch(4));
+    let e = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap_err();
+    assert!(e.kind == Kind::Denied && e.message.contains("suspended"), "{e}");
+}
+
 #[tokio::test]
 async fn a_narrowed_membership_voids_the_proof_and_a_mandate_ends() {
     let (rennes, pisa, alice) = grid().await;

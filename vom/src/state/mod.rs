@@ -98,6 +98,9 @@ pub struct Member {
     /// Roles.
     pub roles: BTreeSet<RoleName>,
     /// Since when.
+    /// The epoch that its last suspension made; before the first one, that of its admission.
+    /// Mandates of an earlier epoch are void.
+    pub mandates: Epoch,
     pub since: Millis,
     /// When it ends by itself.
     pub expires: Option<Millis>,

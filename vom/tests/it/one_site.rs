@@ -29,7 +29,7 @@ async fn from_founding_to_a_credential() {
     let asked = ListApplications { vo: id("demo.rennes"), after: None, limit: None };
     assert_eq!(rennes.ask(&bob, asked).await.unwrap_err().kind, Kind::Denied);
 
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
     assert_eq!(rennes.ask(&bob, of.clone()).await.unwrap_err().kind, Kind::Denied);
     let m = rennes.serve_ask(of.clone()).await.unwrap();
     assert_eq!((m.number.0, m.epoch.0), (2, 1));
@@ -87,7 +87,7 @@ async fn a_restart_knows_all_that_was_acknowledged() {
     }
     join(&rennes, &rennes.own("bob"), "demo.rennes").await;
     let before = rennes.ask(&alice, GetVo { vo: id("demo.rennes") }).await.unwrap();
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
     let m = rennes.serve_ask(of).await.unwrap();
     vom.stop();
 

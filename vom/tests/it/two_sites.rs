@@ -47,7 +47,7 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
     let (rennes, _home, pisa, replica) = grid().await;
     let bob = rennes.caller(&pisa, "bob@pisa", None, false);
     join(&rennes, &bob, "demo.rennes").await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa"), since: None };
     let m = rennes.serve_ask(of.clone()).await.unwrap();
     worth(&replica, &m, Some(Kind::Denied)).await;
 
@@ -92,8 +92,11 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_ends_its_share_whatever_the_home_says() {
     let (rennes, home, pisa, replica) = grid().await;
-    let alice =
-        rennes.serve_ask(MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") });
+    let alice = rennes.serve_ask(MembershipOf {
+        vo: id("demo.rennes"),
+        person: id("alice@rennes"),
+        since: None,
+    });
     let m = alice.await.unwrap();
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
@@ -143,7 +146,7 @@ async fn who_only_offers_reads_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     let (rennes, _home, pisa, replica) = grid().await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
     let m = rennes.serve_ask(of).await.unwrap();
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
