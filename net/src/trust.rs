@@ -69,7 +69,8 @@ impl Trust {
     }
 
     /// Trusts a site from now on, or takes its new descriptor; of what is signed in it, the later
-    /// word counts. Streams of machines that it withdraws are cut.
+    /// word counts. Streams of machines that it withdraws are cut; all of the site's, when it has
+    /// another root.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when the descriptor is malformed, or its root does not vouch for
@@ -78,16 +79,20 @@ impl Trust {
         let site = Site::parse(descriptor)?;
         let id = site.descriptor.site.clone();
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        let (site, changed) = match sites.get(&id) {
-            None => (site, true),
+        let (site, changed, other_root) = match sites.get(&id) {
+            None => (site, true, false),
             Some(former) => {
+                let other_root = former.root != site.root;
                 let site = site.after(former)?;
                 let changed = site.descriptor != former.descriptor;
-                (site, changed)
+                (site, changed, other_root)
             }
         };
-        sites.insert(id, site);
+        sites.insert(id.clone(), site);
         drop(sites);
+        if other_root {
+            self.guards.cut(&id);
+        }
         if changed {
             self.tell();
         }
