@@ -271,6 +271,47 @@ fn a_share_needs_both_sides() {
     assert!(!h.run(&pisa, offer(1)).unwrap(), "the same again is no new entry");
     assert!(h.vo.serving(NOW).is_empty());
     assert!(h.run(&pisa, offer(2)).unwrap());
+    // An owner who suspends the VO first does not keep the site from doing it.
+    h.ok("alice@rennes", suspend());
+    assert_eq!(h.kind("alice@rennes", suspend()), Kind::Conflict);
+    assert!(h.run(&admin, suspend()).unwrap());
+    assert_eq!(h.run(&admin, suspend()).unwrap_err().kind, Kind::Conflict);
+    assert_eq!(h.kind("alice@rennes", suspend()), Kind::Conflict, "the site's would be undone");
+    assert_eq!(h.kind("alice@rennes", Command::ResumeVo), Kind::Denied);
+}
+
+#[test]
+fn a_full_log_still_takes_suspension_and_removal() {
+    // Else whoever fills a VO's log keeps all its members in it for good.
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    h.vo.number = crate::state::LOG_RESERVED_FROM - 1;
+    let person = || id::<PersonId>("bob@pisa");
+    let next = |h: &Home, change: Change| {
+        let chain = Chain { number: h.vo.number, hash: String::new(), time: h.vo.time };
+        let entry = chain.next(&h.vo.id, Actor::Person(person()), change, NOW);
+        h.vo.check(&entry).map(|()| entry)
+    };
+    for change in [
+        Change::Applied { person: id("eve@pisa"), message: String::new() },
+        Change::RoleGranted { person: person(), role: id("other") },
+        Change::GroupCreated { name: id("x"), number: GroupNumber(2) },
+    ] {
+        let violation = next(&h, change).unwrap_err();
+        assert_eq!(violation, crate::state::Violation::NearlyFull);
+    }
+    for change in [
+        Change::RoleWithdrawn { person: person(), role: id("pilot") },
+        Change::MemberSuspended { person: person(), reason: String::new() },
+        Change::MemberRemoved { person: person(), reason: String::new() },
+        Change::VoSuspended { reason: String::new(), by_site: true },
+        Change::VoResumed {},
+    ] {
+        let entry = next(&h, change).unwrap();
+        h.vo.apply(&entry);
+    }
+    h.vo.number = crate::state::LOG_ENTRIES_MAX;
+    assert!(next(&h, Change::VoSuspended { reason: String::new(), by_site: true }).is_err());
     assert_eq!(h.kind("alice@rennes", accept(1)), Kind::NotFound, "not what was looked at");
     h.ok("alice@rennes", accept(2));
     assert_eq!(h.vo.serving(NOW)[0].terms.version, 2);

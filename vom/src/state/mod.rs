@@ -40,6 +40,9 @@ pub const SHARES_MAX: usize = 1_000;
 pub const VOLUMES_MAX: usize = 16;
 /// Most entries in one VO's log.
 pub const LOG_ENTRIES_MAX: u64 = 10_000_000;
+/// From this number on the log takes only what ends something, so that whoever fills it does not
+/// keep members from being suspended and removed.
+pub const LOG_RESERVED_FROM: u64 = LOG_ENTRIES_MAX / 10 * 9;
 
 /// A VO after some number of log entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
