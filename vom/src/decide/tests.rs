@@ -171,6 +171,21 @@ fn administrators_do_not_touch_those_above_them() {
     h.ok("bob@pisa", approve(vec![id("pilot")]));
     h.ok("bob@pisa", grant("dave@pisa", "pilot"));
     h.ok("bob@pisa", remove("dave@pisa"));
+    // What takes a group or role of an owner voids the owner's credentials.
+    let alice = || id::<PersonId>("alice@rennes");
+    h.ok("alice@rennes", Command::CreateGroup { name: id("physics") });
+    for p in ["alice@rennes", "bob@pisa"] {
+        h.ok("alice@rennes", Command::AddToGroup { name: id("physics"), person: id(p) });
+        h.ok("alice@rennes", grant(p, "pilot"));
+    }
+    let out = |p: &str| Command::RemoveFromGroup { name: id("physics"), person: id(p) };
+    let withdraw = |p: &str| Command::WithdrawRole { person: id(p), role: id("pilot") };
+    let epoch = h.epoch("alice@rennes");
+    assert_eq!(h.kind("bob@pisa", out("alice@rennes")), Kind::Denied);
+    assert_eq!(h.kind("bob@pisa", withdraw("alice@rennes")), Kind::Denied);
+    assert_eq!(h.vo.members[&alice()].epoch, epoch);
+    h.ok("bob@pisa", out("bob@pisa"));
+    h.ok("bob@pisa", withdraw("bob@pisa"));
     h.ok("carol@pisa", remove("carol@pisa"));
     assert_eq!(h.kind("dave@pisa", Command::CreateGroup { name: id("x") }), Kind::Denied);
 }
@@ -256,21 +271,6 @@ fn a_suspended_vo_changes_only_back_or_down() {
     assert!(h.run(&admin, Command::ResumeVo).unwrap());
     h.ok("alice@rennes", suspend());
     h.ok("alice@rennes", Command::ResumeVo);
-}
-
-#[test]
-fn a_share_needs_both_sides() {
-    let mut h = Home::new(&policy());
-    let pisa = Subject::Core(id("pisa"));
-    let site = || id::<SiteId>("pisa");
-    let offer = |v| Command::OfferShare { site: site(), terms: terms(v) };
-    let accept = |v| Command::AcceptShare { site: site(), version: v };
-    assert_eq!(h.run(&Subject::Core(id("lucca")), offer(1)).unwrap_err().kind, Kind::Denied);
-    assert_eq!(h.kind("alice@rennes", offer(1)), Kind::Denied);
-    assert!(h.run(&pisa, offer(1)).unwrap());
-    assert!(!h.run(&pisa, offer(1)).unwrap(), "the same again is no new entry");
-    assert!(h.vo.serving(NOW).is_empty());
-    assert!(h.run(&pisa, offer(2)).unwrap());
     // An owner who suspends the VO first does not keep the site from doing it.
     h.ok("alice@rennes", suspend());
     assert_eq!(h.kind("alice@rennes", suspend()), Kind::Conflict);
@@ -312,6 +312,21 @@ fn a_full_log_still_takes_suspension_and_removal() {
     }
     h.vo.number = crate::state::LOG_ENTRIES_MAX;
     assert!(next(&h, Change::VoSuspended { reason: String::new(), by_site: true }).is_err());
+}
+
+#[test]
+fn a_share_needs_both_sides() {
+    let mut h = Home::new(&policy());
+    let pisa = Subject::Core(id("pisa"));
+    let site = || id::<SiteId>("pisa");
+    let offer = |v| Command::OfferShare { site: site(), terms: terms(v) };
+    let accept = |v| Command::AcceptShare { site: site(), version: v };
+    assert_eq!(h.run(&Subject::Core(id("lucca")), offer(1)).unwrap_err().kind, Kind::Denied);
+    assert_eq!(h.kind("alice@rennes", offer(1)), Kind::Denied);
+    assert!(h.run(&pisa, offer(1)).unwrap());
+    assert!(!h.run(&pisa, offer(1)).unwrap(), "the same again is no new entry");
+    assert!(h.vo.serving(NOW).is_empty());
+    assert!(h.run(&pisa, offer(2)).unwrap());
     assert_eq!(h.kind("alice@rennes", accept(1)), Kind::NotFound, "not what was looked at");
     h.ok("alice@rennes", accept(2));
     assert_eq!(h.vo.serving(NOW)[0].terms.version, 2);

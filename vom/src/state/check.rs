@@ -8,7 +8,7 @@ use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
 use xos_api::vom::{
     Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, MEMBER_GROUPS_MAX, MEMBER_ROLES_MAX,
-    MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX,
+    MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
 };
 use xos_base::membership::ROLE_OWNER;
 use xos_base::{Error, GroupName, Kind, Millis, PersonId, RoleName, SiteId};
@@ -195,8 +195,11 @@ impl Vo {
             | Change::ShareAccepted { .. }
             | Change::ShareRefused { .. }
             | Change::ShareWithdrawn { .. } => self.check_share(change),
-            Change::VoSuspended { reason: r, .. } => {
-                reason(r).and_then(|()| ensure(self.active(), || Violation::Suspended))
+            Change::VoSuspended { reason: r, by_site } => {
+                reason(r)?;
+                // An owner's own suspension, which the owner may end, does not stop the site's.
+                let stronger = matches!(self.state, VoState::Suspended { by_site: false, .. });
+                ensure(self.active() || (*by_site && stronger), || Violation::Suspended)
             }
             Change::VoResumed {} => ensure(!self.active(), || Violation::Active),
             Change::VolumeMade { name } => {
@@ -330,9 +333,6 @@ impl Vo {
     }
 }
 
-/// Whether a share gives nothing to run on.
-fn empty(terms: &Terms) -> bool {
-    (terms.cpu_milli == 0 || terms.memory_bytes == 0) && terms.storage_bytes == 0
 /// Whether a change only takes: such can come a bounded number of times without others between,
 /// but for what owners and the site do to the VO as a whole.
 fn ends(change: &Change) -> bool {
@@ -351,6 +351,9 @@ fn ends(change: &Change) -> bool {
     )
 }
 
+/// Whether a share gives nothing to run on.
+fn empty(terms: &Terms) -> bool {
+    (terms.cpu_milli == 0 || terms.memory_bytes == 0) && terms.storage_bytes == 0
 }
 
 fn volume_name(name: &str) -> bool {
