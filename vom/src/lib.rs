@@ -131,6 +131,8 @@ pub(crate) struct Inner {
     /// What is wrong with the view of a VO.
     troubles: Mutex<BTreeMap<VoId, String>>,
     outsiders: Mutex<ops::applications::Limiter>,
+    /// Held while a VO is founded.
+    founding: tokio::sync::Mutex<()>,
     readers: Mutex<BTreeMap<(VoId, SiteId), usize>>,
     /// The VOs whose share is worked for.
     working: Mutex<BTreeSet<VoId>>,
@@ -168,6 +170,7 @@ impl Vom {
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
             outsiders: Mutex::default(),
+            founding: tokio::sync::Mutex::default(),
             readers: Mutex::default(),
             working: Mutex::default(),
             tasks: Mutex::default(),

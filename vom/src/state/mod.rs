@@ -60,6 +60,8 @@ pub struct Vo {
     pub description: String,
     /// When it was founded.
     pub founded: Millis,
+    /// Who founded it.
+    pub founder: PersonId,
     /// Whether it works.
     pub state: VoState,
     /// Its members.
@@ -96,14 +98,14 @@ pub struct Member {
     pub number: MemberNumber,
     /// How often the membership was narrowed.
     pub epoch: Epoch,
+    /// The epoch that its last suspension made; before the first one, that of its admission.
+    /// Mandates of an earlier epoch are void.
+    pub mandates: Epoch,
     /// Groups besides `members`.
     pub groups: BTreeSet<GroupName>,
     /// Roles.
     pub roles: BTreeSet<RoleName>,
     /// Since when.
-    /// The epoch that its last suspension made; before the first one, that of its admission.
-    /// Mandates of an earlier epoch are void.
-    pub mandates: Epoch,
     pub since: Millis,
     /// When it ends by itself.
     pub expires: Option<Millis>,
@@ -172,6 +174,7 @@ impl Vo {
             title: title.clone(),
             description: description.clone(),
             founded: entry.time,
+            founder: owner.clone(),
             state: VoState::Active,
             members: BTreeMap::new(),
             gone: BTreeMap::new(),
