@@ -267,7 +267,26 @@ impl Trust {
             }
             other => refuse(other.to_string()),
         })?;
+        if matches!(subject, Subject::Member(_)) {
+            for issuer in between {
+                signs_for_people_only(issuer)?;
+            }
+        }
         Ok(subject)
+    }
+}
+
+/// The authority for machines must not make members: what signs for members signs for no server.
+fn signs_for_people_only(issuer: &CertificateDer<'_>) -> Result<(), Error> {
+    let refuse = |why: &str| Error::unauthenticated(format!("certificate refused: {why}"));
+    let (_, cert) = X509Certificate::from_der(issuer)
+        .map_err(|_| refuse("its authority is no X.509 certificate"))?;
+    let usage = cert
+        .extended_key_usage()
+        .map_err(|_| refuse("what its authority may sign for is malformed"))?;
+    match usage {
+        Some(usage) if !usage.value.any && !usage.value.server_auth => Ok(()),
+        _ => Err(refuse("its authority is one for machines, which makes no members")),
     }
 }
 

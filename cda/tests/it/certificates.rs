@@ -197,7 +197,7 @@ async fn a_person_of_another_site_comes_with_its_token_and_a_hostile_site_gains_
     rennes.vos.set(member("trap.pisa", "alice@rennes"));
     pisa.vos.set(member("trap.pisa", "alice@rennes"));
     rennes.person("alice").await;
-    let forged = pisa_forges(&pisa, "trap.pisa", "alice@rennes").await;
+    let forged = forges(&pisa, "people", "trap.pisa", "alice@rennes");
     let fake = rennes.by_certificate(&forged).unwrap();
     let e = rennes.call(&fake, RenewToken::default()).await.unwrap_err();
     assert_eq!(e.kind, Kind::Denied, "pisa got a token of alice: {e}");
@@ -206,15 +206,26 @@ async fn a_person_of_another_site_comes_with_its_token_and_a_hostile_site_gains_
     assert_eq!(e.kind, Kind::Denied, "pisa got a certificate of alice: {e}");
 
     // And a certificate for a VO of rennes, signed by pisa, is none.
-    let outside = pisa_forges(&pisa, VO, "alice@rennes").await;
+    let outside = forges(&pisa, "people", VO, "alice@rennes");
     let e = rennes.by_certificate(&outside).unwrap_err();
     assert!(e.message.contains("which alone may sign it"), "{e}");
 }
 
-/// What a site can make with its own keys, whatever the service would allow: its `people.pem`.
-async fn pisa_forges(pisa: &World, vo: &str, person: &str) -> String {
+/// If it failed, who has the key for machines could be any member too.
+#[tokio::test]
+async fn the_machines_authority_makes_no_members() {
+    let w = World::new("rennes").await;
+    w.vos.set(member(VO, "alice@rennes"));
+    w.by_certificate(&forges(&w, "people", VO, "alice@rennes")).expect("the test forges wrongly");
+    let e = w.by_certificate(&forges(&w, "machines", VO, "alice@rennes")).unwrap_err();
+    assert!(e.message.contains("one for machines"), "{e}");
+}
+
+/// What a site can make with its own keys, whatever the service would allow.
+fn forges(site: &World, authority: &str, vo: &str, person: &str) -> String {
     use xos_base::membership::EXTENSION_OID;
-    let text = std::fs::read_to_string(pisa.dir.path().join("ca/people.pem")).unwrap();
+    let file = site.dir.path().join(format!("ca/{authority}.pem"));
+    let text = std::fs::read_to_string(file).unwrap();
     let key = rcgen::KeyPair::from_pem(&text).unwrap();
     let authority = chain(&text).remove(0);
     let issuer = rcgen::Issuer::from_ca_cert_der(&authority, key).unwrap();
