@@ -6,7 +6,7 @@
 use crate::bodies::{Bodies, Holder, Taken};
 use crate::caller::{Caller, Peer, Verifier};
 use crate::guard::Proved;
-use crate::pace::{Pace, Paced, Serving};
+use crate::pace::{Pace, Paced, Sent};
 use crate::path;
 use crate::places::Place;
 use crate::router::{Answer, Found, Router, Who};
@@ -138,7 +138,7 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
                             ServiceResponse::new(request, refused).map_into_right_body()
                         }
                     };
-                    Ok(answer.map_body(|_, body| Sent { body, _serving: serving }))
+                    Ok(answer.map_body(|_, body| Sent::new(body, serving)))
                 }
             });
         let factory = HttpService::build()
@@ -310,27 +310,6 @@ async fn read_body(mut payload: web::Payload, length: usize) -> Result<Bytes, Er
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-/// An answer's body; as long as it is there, its request is served.
-struct Sent<B> {
-    body: B,
-    _serving: Option<Serving>,
-}
-
-impl<B: MessageBody + Unpin> MessageBody for Sent<B> {
-    type Error = B::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(cx)
-    }
 }
 
 /// An error to a request whose body stays unread.

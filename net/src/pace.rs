@@ -1,5 +1,7 @@
 //! A limit of time for every head of a request on a connection: actix has one for the first only.
 
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
@@ -36,6 +38,33 @@ pub(crate) struct Serving(Pace);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.0.serving.set(false);
+    }
+}
+
+/// An answer's body; as long as it is there, its request is served.
+pub(crate) struct Sent<B> {
+    body: B,
+    _serving: Option<Serving>,
+}
+
+impl<B> Sent<B> {
+    pub(crate) fn new(body: B, serving: Option<Serving>) -> Sent<B> {
+        Sent { body, _serving: serving }
+    }
+}
+
+impl<B: MessageBody + Unpin> MessageBody for Sent<B> {
+    type Error = B::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
     }
 }
 
