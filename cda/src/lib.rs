@@ -89,6 +89,7 @@ impl Cda {
     pub async fn start(config: Config, parts: Parts) -> Result<Cda, Error> {
         config.check()?;
         let inner = Arc::new(Inner {
+            spent: Spent::new(parts.keys.site().clone()),
             site: parts.keys.site().clone(),
             passwords: Passwords::new(config.hashers)?,
             registry: Registry::new(parts.store),
@@ -98,7 +99,6 @@ impl Cda {
             trust: parts.trust,
             clock: parts.clock,
             limiter: Limiter::new(),
-            spent: Spent::default(),
             withdrawn: Withdrawn::default(),
             asked: Round::default(),
             telling: Round::default(),

@@ -35,7 +35,8 @@ fn chain_of(caller: &Caller, chain: Duration, now: Millis) -> Result<PersonGrant
     Ok(PersonGrant { person, signed_in, until })
 }
 
-/// The right to a new token of a person of `site`.
+/// The right to a new token of a person of `site`. Only the person's own token is a proof for it:
+/// a certificate is the person in one VO, and a token of the person all that they are.
 pub(crate) fn may_renew_token(
     caller: &Caller,
     site: &SiteId,
@@ -43,17 +44,15 @@ pub(crate) fn may_renew_token(
     now: Millis,
 ) -> Result<PersonGrant, Error> {
     let grant = chain_of(caller, session, now)?;
+    if !matches!(caller.principal(), Principal::Person(_)) {
+        return Err(Error::denied("a certificate of a VO gives no token of its person")
+            .hint("sign in with `xos login`"));
+    }
     if grant.person.site() != *site {
         return Err(Error::denied(format!("{} is not of site {site}", grant.person))
             .hint(format!("renew the token at site {}", grant.person.site())));
     }
-    match caller.principal() {
-        Principal::Person(_) => Ok(grant),
-        // Another site could have made the certificate without its person.
-        Principal::Member(m) if m.vo.site() == *site => Ok(grant),
-        _ => Err(Error::denied("a certificate of a VO of another site is no proof here")
-            .hint("sign in with `xos login`")),
-    }
+    Ok(grant)
 }
 
 /// The right to a credential in `vo`.

@@ -6,7 +6,8 @@ use crate::tokens::{RENEW_AHEAD, Tokens};
 use crate::visit::{Stop, Visit};
 use futures_util::stream::BoxStream;
 use std::net::IpAddr;
-use xos_api::cda::{IssueToken, RenewToken};
+use xos_api::aem::{JobSpec, SubmitJob, Submitted};
+use xos_api::cda::{IssueToken, RenewToken, Token};
 use xos_api::{Request, Subscribe};
 use xos_base::{Error, Kind, SiteId, VoId};
 use xos_net::{Caller, Client, Proof};
@@ -131,12 +132,24 @@ impl Visit {
                 None => {}
             }
         }
-        let own = self.console.grid.site().clone();
-        let ask = IssueToken { vo: vo.clone(), audience: Some(own), groups: None, roles: None };
-        let token = self.ask_home(vo, ask).await?;
+        let token = self.member_token(vo).await?;
         let caller = verify(&token.token)?;
         self.session.tokens.lock().await.vos.put(vo.clone(), token, now);
         Ok(caller)
+    }
+
+    /// A new token of the visitor as a member of a VO.
+    async fn member_token(&self, vo: &VoId) -> Result<Token, Stop> {
+        let own = self.console.grid.site().clone();
+        let ask = IssueToken { vo: vo.clone(), audience: Some(own), groups: None, roles: None };
+        self.ask_home(vo, ask).await
+    }
+
+    /// Submits a job to this core, by a token of its own: one token proves one job.
+    pub(crate) async fn submit(&self, spec: JobSpec) -> Result<Submitted, Stop> {
+        let token = self.member_token(&spec.vo).await?;
+        let caller = self.console.verifier.token(&token.token, self.peer.address)?;
+        Ok(self.console.grid.local(caller, SubmitJob { spec, proof: None }).await?)
     }
 
     /// Calls this core as a member of a VO.

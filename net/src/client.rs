@@ -1,5 +1,6 @@
 //! The client side of HTTP: typed requests over TLS connections that are kept and used again.
 
+use crate::guard::{Guarded, Proved};
 use crate::identity::Identity;
 use crate::path::{self, Outgoing};
 use crate::tls::{self, ALPN_HTTP, IdentityCell};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use xos_api::{Method, Request, Subscribe};
 use xos_base::{Error, SiteId};
 
@@ -198,7 +200,8 @@ impl Client {
     }
 }
 
-/// Opens a TLS connection to the core of `site`, trying its addresses in order.
+/// Opens a TLS connection to the core of `site`, trying its addresses in order. It is cut when the
+/// site is trusted no more.
 ///
 /// # Errors
 /// [`xos_base::Kind::Unavailable`] when none answers, [`xos_base::Kind::NotFound`] when the site
@@ -207,7 +210,7 @@ pub async fn dial_core(
     site: &SiteId,
     trust: &Trust,
     tls: &Arc<ClientConfig>,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+) -> Result<Guarded<TlsStream<TcpStream>>, Error> {
     let descriptor = trust.descriptor(site)?;
     let name = ServerName::try_from(core_name(site))
         .map_err(|e| Error::internal(format!("core name: {e}")))?;
@@ -219,7 +222,10 @@ pub async fn dial_core(
             TlsConnector::from(tls.clone()).connect(name.clone(), tcp).await
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, open).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                let proved = Proved { site: site.clone(), node: None };
+                return Ok(Guarded::new(stream, trust.guard(proved)));
+            }
             Ok(Err(e)) => why = format!("{address}: {e}"),
             Err(_) => why = format!("{address}: no answer"),
         }

@@ -59,6 +59,15 @@ impl Guards {
         Guard { guards: self.clone(), id, cut }
     }
 
+    /// Cuts all that `site` vouched for: another root stands for its name now.
+    pub(crate) fn cut(&self, site: &SiteId) {
+        for (proved, cut) in self.lock().all.values() {
+            if proved.site == *site {
+                cut.cancel();
+            }
+        }
+    }
+
     /// Cuts what `trust` refuses by now.
     pub(crate) fn sweep(&self, trust: &Trust) {
         let all: Vec<_> = self.lock().all.values().cloned().collect();

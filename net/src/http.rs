@@ -6,6 +6,7 @@
 use crate::bodies::{Bodies, Holder, Taken};
 use crate::caller::{Caller, Peer, Verifier};
 use crate::guard::Proved;
+use crate::pace::{Pace, Paced, Sent};
 use crate::path;
 use crate::places::Place;
 use crate::router::{Answer, Found, Router, Who};
@@ -38,7 +39,7 @@ use xos_base::Error;
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Most connections that wait for a worker.
 const WAITING_MAX: usize = 1024;
-/// How long a client may take to send a request's head.
+/// How long a client may take to send a request's head, also the second on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a proved caller may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -122,28 +123,31 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
             })
             .default_service(web::to(api))
             .wrap_fn(move |request, pages| {
+                let serving = request.conn_data::<Pace>().map(Pace::serve);
                 let room = room_for_page(&of_pages, &request);
                 let served = match room {
                     Ok(room) => Ok((room, pages.call(request))),
                     Err(e) => Err((request, e)),
                 };
                 async move {
-                    match served {
-                        Ok((_room, served)) => Ok(served.await?.map_into_left_body()),
+                    let answer = match served {
+                        Ok((_room, served)) => served.await?.map_into_left_body(),
                         Err((request, e)) => {
                             let (request, payload) = request.into_parts();
                             let refused = refusal(&e, payload);
-                            Ok(ServiceResponse::new(request, refused).map_into_right_body())
+                            ServiceResponse::new(request, refused).map_into_right_body()
                         }
-                    }
+                    };
+                    Ok(answer.map_body(|_, body| Sent::new(body, serving)))
                 }
             });
         let factory = HttpService::build()
             .keep_alive(IDLE_MAX)
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(LINGER)
-            .on_connect_ext(|stream: &TlsStream<TcpStream>, ext| {
-                ext.insert(Chain(certificates(stream)));
+            .on_connect_ext(|stream: &Paced<TlsStream<TcpStream>>, ext| {
+                ext.insert(Chain(certificates(stream.inner())));
+                ext.insert(stream.pace());
             })
             .finish(map_config(app, |()| AppConfig::default()));
         let service = match factory.new_service(()).await {
@@ -154,6 +158,8 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
             }
         };
         while let Some((stream, peer, place)) = queue.recv().await {
+            // Its own limit of idleness comes after actix's, which closes the connection in order.
+            let stream = Paced::new(stream, HEAD_TIMEOUT, IDLE_MAX + LINGER);
             let served = service.call((stream, actix_http::Protocol::Http1, Some(peer)));
             actix_rt::spawn(async move {
                 let _place = place;
@@ -259,7 +265,7 @@ fn admit(
     found.admit(who)?;
     let length = body_length(request.headers(), found.body_max())?;
     let holder = match who {
-        Who::Caller(caller) => Holder::of(caller),
+        Who::Caller(caller) => Holder::of(caller, shared.verifier.site()),
         Who::Nobody(peer, _) => Holder::at(peer.address),
     };
     let room = (length > 0).then(|| bodies.take(holder, length)).transpose()?;

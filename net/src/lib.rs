@@ -14,6 +14,7 @@ pub mod http;
 pub mod identity;
 mod known;
 pub mod nodes;
+mod pace;
 pub mod path;
 pub mod places;
 pub mod port;

@@ -3,6 +3,7 @@
 use crate::caller::Caller;
 use crate::control::Control;
 use crate::frames::{self, OPENING_MAX, Opened, Opening};
+use crate::guard::Proved;
 use crate::identity::hex;
 use crate::router::Router;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -21,6 +22,9 @@ pub const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most streams that wait for a node to dial back.
 const WAITING_MAX: usize = 1024;
+/// Of these, those that wait for one node, and those that one machine of this site, or all of
+/// another site, want.
+const WAITING_SHARE: usize = WAITING_MAX / 8;
 /// How many changes a slow listener may miss before it has to look at all nodes again.
 const CHANGES_MAX: usize = 1024;
 
@@ -53,7 +57,22 @@ struct Inner {
 
 struct Waiting {
     node: NodeId,
+    /// Who wants it: a machine of this site, or another site.
+    by: Wanting,
     stream: oneshot::Sender<Box<dyn Io>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Wanting {
+    Machine(String),
+    Site(SiteId),
+}
+
+impl Wanting {
+    fn of(caller: &Caller, own: &SiteId) -> Wanting {
+        let site = Proved::of(caller).site;
+        if site == *own { Wanting::Machine(caller.describe()) } else { Wanting::Site(site) }
+    }
 }
 
 impl Nodes {
@@ -134,7 +153,7 @@ impl Nodes {
             Opening::Dial { .. } if caller.core().is_err() && caller.node().is_err() => {
                 Err(Error::denied(format!("{} opens no stream to a node", caller.describe())))
             }
-            Opening::Dial { node } => match self.dial_back(&node).await {
+            Opening::Dial { node } => match self.dial_back(&caller, &node).await {
                 Ok(mut back) => {
                     frames::write(&mut stream, &Opened::Ok {}).await?;
                     if let Err(e) = tokio::io::copy_bidirectional(&mut stream, &mut back).await {
@@ -217,22 +236,34 @@ impl Nodes {
         }
     }
 
-    /// Asks a connected node for a stream. What runs inside is end to end: the node proves
-    /// itself again to whoever wanted the stream.
+    /// A place among the streams that wait, under a new token.
+    fn wait(
+        &self,
+        caller: &Caller,
+        node: &NodeId,
+    ) -> Result<(String, oneshot::Receiver<Box<dyn Io>>), Error> {
+        let token = random_token()?;
+        let (stream, receiver) = oneshot::channel();
+        let by = Wanting::of(caller, &self.inner.site);
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_node = waiting.values().filter(|w| w.node == *node).count();
+        let of_caller = waiting.values().filter(|w| w.by == by).count();
+        if waiting.len() >= WAITING_MAX || of_node.max(of_caller) >= WAITING_SHARE {
+            return Err(Error::limited("too many streams wait for nodes").hint("try again"));
+        }
+        waiting.insert(token.clone(), Waiting { node: node.clone(), by, stream });
+        Ok((token, receiver))
+    }
+
+    /// Asks a connected node for a stream that `caller` wants. What runs inside is end to end: the
+    /// node proves itself again to whoever wanted the stream.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Unavailable`] when the node is not connected or does not dial back.
-    pub async fn dial_back(&self, node: &NodeId) -> Result<Box<dyn Io>, Error> {
+    /// [`xos_base::Kind::Unavailable`] when the node is not connected or does not dial back,
+    /// [`xos_base::Kind::Limited`] when too many streams wait.
+    async fn dial_back(&self, caller: &Caller, node: &NodeId) -> Result<Box<dyn Io>, Error> {
         let control = self.control(node)?;
-        let token = random_token()?;
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.len() >= WAITING_MAX {
-                return Err(Error::limited("too many streams wait for nodes").hint("try again"));
-            }
-            waiting.insert(token.clone(), Waiting { node: node.clone(), stream: sender });
-        }
+        let (token, receiver) = self.wait(caller, node)?;
         let back = async {
             control.call(DialBack { token: token.clone() }).await?;
             receiver.await.map_err(|_| Error::unavailable("the node's stream was dropped"))
@@ -255,4 +286,28 @@ pub fn random_token() -> Result<String, Error> {
         .fill(&mut bytes)
         .map_err(|_| Error::internal("the system gives no randomness"))?;
     Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_all_places_of_streams_that_wait() {
+        // Else one site, or one node that never dials back, ends files for everybody.
+        let nodes = Nodes::new("rennes".parse().unwrap());
+        let core = |site: &str| Caller::own_core(site.parse().unwrap());
+        let fill = |site: &str, node: &dyn Fn(usize) -> String| {
+            let mut held = Vec::new();
+            while let Ok(place) = nodes.wait(&core(site), &node(held.len()).parse().unwrap()) {
+                held.push(place);
+                assert!(held.len() <= WAITING_MAX, "no limit holds");
+            }
+            held.len()
+        };
+        assert_eq!(fill("pisa", &|i| format!("n{i}.rennes")), WAITING_SHARE, "of one site");
+        assert_eq!(fill("lyon", &|_| "dead.rennes".into()), WAITING_SHARE, "for one node");
+        assert!(nodes.wait(&core("rennes"), &"dead.rennes".parse().unwrap()).is_err());
+        nodes.wait(&core("rennes"), &"n1.rennes".parse().unwrap()).expect("others wait too");
+    }
 }

@@ -65,8 +65,10 @@ fn decode(part: &str) -> Option<String> {
     let mut bytes = part.bytes();
     while let Some(b) = bytes.next() {
         if b == b'%' {
-            let hex = [bytes.next()?, bytes.next()?];
-            out.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
+            // By digit: the parser of numbers would take a sign.
+            let mut digit = || (bytes.next()? as char).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            out.push(u8::try_from(high << 4 | low).ok()?);
         } else {
             out.push(b);
         }
@@ -214,6 +216,15 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
+
+    #[test]
+    fn only_two_hexadecimal_digits_are_a_byte() {
+        // Else one thing has two paths, and what looks at paths sees another than what serves them.
+        assert_eq!(decode("a%2fB%C3%A9").as_deref(), Some("a/Bé"));
+        for bad in ["%+f", "%-f", "% f", "%f", "%", "%g0", "%0x", "%é1"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
     use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

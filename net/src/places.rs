@@ -2,13 +2,15 @@
 //! from one address, or by one site, does not keep others out.
 //!
 //! Whoever has not proved to be a machine counts by address: IPv4 whole, IPv6 by its first 64
-//! bits, since whoever has one such address has them all. A machine counts by its site.
+//! bits, since whoever has one such address has them all. A machine counts by its site, a node by
+//! itself too. Who comes is known only after the TLS handshake: before it, only handshakes count,
+//! so that strangers do not keep out machines.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use xos_base::{Error, SiteId};
+use xos_base::{Error, NodeId, SiteId};
 
 /// How many connections there may be at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +32,36 @@ impl Most {
         self.all.div_ceil(4)
     }
 
+    /// Of one node.
+    fn node(self) -> usize {
+        self.all.div_ceil(16)
+    }
+
     /// Whose TLS handshake is not finished.
     fn handshakes(self) -> usize {
         self.all.div_ceil(8)
     }
+}
 
-    /// Whose TLS handshake is not finished, from one address.
-    fn address_handshakes(self) -> usize {
-        self.address.div_ceil(2)
+/// An address may have as many unfinished handshakes as may still come, divided by this, and one in
+/// any case: it takes hundreds of addresses to have them all.
+const HANDSHAKES_DIVISOR: usize = 64;
+
+/// A machine that a handshake proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// A site's core.
+    Core(SiteId),
+    /// A node.
+    Node(NodeId),
+}
+
+impl Machine {
+    fn site(&self) -> SiteId {
+        match self {
+            Machine::Core(site) => site.clone(),
+            Machine::Node(node) => node.site(),
+        }
     }
 }
 
@@ -65,6 +89,7 @@ struct Counts {
     handshakes: usize,
     addresses: HashMap<Block, Address>,
     sites: HashMap<SiteId, usize>,
+    nodes: HashMap<NodeId, usize>,
 }
 
 #[derive(Default)]
@@ -82,7 +107,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// None is taken yet. Machines of `own` are bounded only by the sum.
+    /// None is taken yet. The core of `own` is bounded only by the sum.
     pub fn new(own: SiteId, most: Most) -> Places {
         Places { own, most, counts: Arc::default() }
     }
@@ -96,18 +121,13 @@ impl Places {
         let most = self.most;
         let mut counts = self.lock();
         below(counts.all, most.all, "connections")?;
-        below(counts.strangers, most.strangers(), "connections of people and strangers")?;
         below(counts.handshakes, most.handshakes(), "TLS handshakes")?;
-        if let Some(from) = counts.addresses.get(&block) {
-            below(from.open, most.address, "connections from one address")?;
-            below(from.handshakes, most.address_handshakes(), "TLS handshakes of one address")?;
-        }
+        let share = (most.handshakes() - counts.handshakes).div_ceil(HANDSHAKES_DIVISOR);
+        let has = counts.addresses.get(&block).map_or(0, |from| from.handshakes);
+        below(has, share, "TLS handshakes of one address")?;
         counts.all += 1;
-        counts.strangers += 1;
         counts.handshakes += 1;
-        let from = counts.addresses.entry(block).or_default();
-        from.open += 1;
-        from.handshakes += 1;
+        counts.addresses.entry(block).or_default().handshakes += 1;
         drop(counts);
         Ok(Place { places: self.clone(), held: Held::Handshake(block) })
     }
@@ -128,7 +148,7 @@ fn below(count: usize, most: usize, what: &str) -> Result<(), Error> {
 enum Held {
     Handshake(Block),
     Stranger(Block),
-    Machine(SiteId),
+    Machine(Machine),
 }
 
 /// The place of one connection; free again when dropped.
@@ -138,23 +158,36 @@ pub struct Place {
 }
 
 impl Place {
-    /// The TLS handshake is finished; `machine` is the site of the machine that was proved.
+    /// The TLS handshake is finished and proved `machine`, or nothing.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Limited`] when that site has too many connections.
-    pub fn shaken(&mut self, machine: Option<&SiteId>) -> Result<(), Error> {
+    /// [`xos_base::Kind::Limited`] when there are too many such connections.
+    pub fn shaken(&mut self, machine: Option<Machine>) -> Result<(), Error> {
         let Held::Handshake(block) = self.held else { return Ok(()) };
-        let mut counts = self.places.lock();
+        let Places { own, most, counts } = &self.places;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match machine {
-            None => Held::Stranger(block),
-            Some(site) => {
-                let open = counts.sites.get(site).copied().unwrap_or(0);
-                if *site != self.places.own {
-                    below(open, self.places.most.site(), "connections of one site's machines")?;
+            None => {
+                let from = counts.addresses.get(&block).map_or(0, |a| a.open);
+                below(counts.strangers, most.strangers(), "connections of people and strangers")?;
+                below(from, most.address, "connections from one address")?;
+                counts.strangers += 1;
+                counts.addresses.entry(block).or_default().open += 1;
+                Held::Stranger(block)
+            }
+            Some(machine) => {
+                let site = machine.site();
+                if site != *own {
+                    let open = counts.sites.get(&site).copied().unwrap_or(0);
+                    below(open, most.site(), "connections of one site's machines")?;
                 }
-                *counts.sites.entry(site.clone()).or_default() += 1;
-                counts.leave(block);
-                Held::Machine(site.clone())
+                if let Machine::Node(node) = &machine {
+                    let open = counts.nodes.get(node).copied().unwrap_or(0);
+                    below(open, most.node(), "connections of one node")?;
+                    *counts.nodes.entry(node.clone()).or_default() += 1;
+                }
+                *counts.sites.entry(site).or_default() += 1;
+                Held::Machine(machine)
             }
         };
         counts.finish(block);
@@ -169,15 +202,14 @@ impl Drop for Place {
         let mut counts = self.places.lock();
         counts.all = counts.all.saturating_sub(1);
         match &self.held {
-            Held::Handshake(block) => {
-                counts.leave(*block);
-                counts.finish(*block);
+            Held::Handshake(block) => counts.finish(*block),
+            Held::Stranger(block) => counts.leave(*block),
+            Held::Machine(machine) => {
+                lower(&mut counts.sites, &machine.site());
+                if let Machine::Node(node) = machine {
+                    lower(&mut counts.nodes, node);
+                }
             }
-            Held::Stranger(block) => {
-                counts.leave(*block);
-                counts.tidy(*block);
-            }
-            Held::Machine(site) => lower(&mut counts.sites, site),
         }
     }
 }
@@ -189,6 +221,7 @@ impl Counts {
         if let Some(from) = self.addresses.get_mut(&block) {
             from.open = from.open.saturating_sub(1);
         }
+        self.tidy(block);
     }
 
     /// One handshake less from `block`.
@@ -224,10 +257,13 @@ mod tests {
         Places::new("rennes".parse().unwrap(), Most { all, address })
     }
 
+    /// `machine` is a site's core, or a node when its name has a dot.
     fn shaken(places: &Places, address: &str, machine: Option<&str>) -> Result<Place, Error> {
         let mut place = places.enter(address.parse().unwrap())?;
-        let site: Option<SiteId> = machine.map(|m| m.parse().unwrap());
-        place.shaken(site.as_ref())?;
+        place.shaken(machine.map(|m| match m.contains('.') {
+            true => Machine::Node(m.parse().unwrap()),
+            false => Machine::Core(m.parse().unwrap()),
+        }))?;
         Ok(place)
     }
 
@@ -255,30 +291,52 @@ mod tests {
         let flood = fill(&p, "10.0.0.1", None);
         assert_eq!(flood.len(), 8);
         shaken(&p, "10.0.0.2", None).expect("another address is kept out");
-        let e = p.enter("10.0.0.1".parse().unwrap()).err().unwrap();
+        let e = shaken(&p, "10.0.0.1", None).err().unwrap();
         assert_eq!(e.kind, xos_base::Kind::Limited);
         let all: Vec<_> = (2..100).flat_map(|i| fill(&p, &format!("10.0.0.{i}"), None)).collect();
         assert_eq!(flood.len() + all.len(), 32, "strangers take what is for machines");
-        drop(all);
+        assert!(shaken(&p, "10.0.1.1", None).is_err());
+        // All strangers' places are taken: machines come in, also from a stranger's address.
+        let node = shaken(&p, "10.0.0.1", Some("n1.rennes")).expect("a flood keeps machines out");
         let pisa = fill(&p, "10.0.1.1", Some("pisa"));
         assert_eq!(pisa.len(), 16);
         let own = fill(&p, "10.0.1.2", Some("rennes"));
-        assert_eq!(own.len(), 64 - 16 - 8);
+        assert_eq!(own.len(), 64 - 16 - 32 - 1);
+        drop((all, node, own));
+        let rooted = fill(&p, "10.0.1.2", Some("n1.rennes"));
+        assert_eq!(rooted.len(), 4, "one node takes the places of others");
+        shaken(&p, "10.0.1.2", Some("n2.rennes")).expect("another node is kept out");
     }
 
     #[test]
     fn handshakes_are_bounded_and_what_is_dropped_is_free_again() {
         let p = places(64, 8);
         let enter = |a: &str| p.enter(a.parse().unwrap());
-        let begun: Vec<_> = (0..4).map(|_| enter("10.0.0.1").unwrap()).collect();
-        assert!(enter("10.0.0.1").is_err(), "one address has half its places in handshakes");
-        let more: Vec<_> = (0..4).map(|_| enter("10.0.0.2").unwrap()).collect();
-        assert!(enter("10.0.0.3").is_err(), "handshakes are not bounded together");
+        let begun = enter("10.0.0.1").unwrap();
+        assert!(enter("10.0.0.1").is_err(), "one address takes what is for others' handshakes");
+        let more: Vec<_> = (2..9).map(|i| enter(&format!("10.0.0.{i}")).unwrap()).collect();
+        assert!(enter("10.0.0.9").is_err(), "handshakes are not bounded together");
         drop((begun, more));
+        let large = places(8192, 512);
+        let one = |a: &str| {
+            let mut held = Vec::new();
+            while let Ok(place) = large.enter(a.parse().unwrap()) {
+                held.push(place);
+                assert!(held.len() <= 1024, "no limit holds");
+            }
+            held
+        };
+        let first = one("10.0.0.1");
+        assert!(first.len() >= 8, "one address alone has too few: {}", first.len());
+        let many: Vec<_> = (2..100).flat_map(|i| one(&format!("10.0.0.{i}"))).collect();
+        large.enter("10.0.1.1".parse().unwrap()).expect("some addresses keep others out");
+        drop((first, many));
         drop(fill(&p, "10.0.0.1", None));
         drop(fill(&p, "10.0.0.1", Some("pisa")));
+        drop(fill(&p, "10.0.0.1", Some("n1.pisa")));
         let counts = p.lock();
         assert_eq!((counts.all, counts.strangers, counts.handshakes), (0, 0, 0));
-        assert!(counts.addresses.is_empty() && counts.sites.is_empty(), "it grows for ever");
+        let left = (counts.addresses.len(), counts.sites.len(), counts.nodes.len());
+        assert_eq!(left, (0, 0, 0), "it grows for ever");
     }
 }

@@ -6,7 +6,7 @@ use crate::dial::StreamHandler;
 use crate::guard::{Guarded, Proved};
 use crate::http::{Shared, Workers};
 use crate::nodes::{Io, Nodes};
-use crate::places::{Most, Place, Places};
+use crate::places::{Machine, Most, Place, Places};
 use crate::tls::{self, ALPN_HTTP, ALPN_NODE, ALPN_XTREEMFS, IdentityCell};
 use crate::trust::{Subject, subject_of};
 use rustls::ServerConfig;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use xos_base::{Error, SiteId};
+use xos_base::Error;
 
 /// Fewest connections at a time that can be set.
 const CONNECTIONS_LEAST: usize = 16;
@@ -40,7 +40,8 @@ pub struct Config {
     #[serde(default = "default_workers")]
     pub http_workers: usize,
     /// Most connections at a time. At most half of them are people's and strangers', a quarter
-    /// one other site's machines', an eighth TLS handshakes. Default 16384, at least 16.
+    /// one other site's machines', an eighth TLS handshakes, a sixteenth one node's. Default
+    /// 16384, at least 16.
     #[serde(default = "default_connections")]
     pub connections: usize,
     /// Most connections at a time of people and strangers from one address (of IPv6: one /64).
@@ -174,7 +175,7 @@ impl Port {
             .await
             .map_err(|_| Error::unavailable("the TLS handshake took too long"))?
             .map_err(broke)?;
-        place.shaken(machine(&stream)?.as_ref())?;
+        place.shaken(machine(&stream)?)?;
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match alpn.as_deref() {
             // A client that names no protocol speaks HTTP/1.1 (RFC 9112).
@@ -207,13 +208,13 @@ impl Port {
     }
 }
 
-/// The site of the machine whose certificate the handshake verified, if one came.
-fn machine(stream: &TlsStream<TcpStream>) -> Result<Option<SiteId>, Error> {
+/// The machine whose certificate the handshake verified, if one came.
+fn machine(stream: &TlsStream<TcpStream>) -> Result<Option<Machine>, Error> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let Some(leaf) = chain.first() else { return Ok(None) };
     Ok(match subject_of(leaf)? {
-        Subject::Core(site) => Some(site),
-        Subject::Node(node) => Some(node.site()),
+        Subject::Core(site) => Some(Machine::Core(site)),
+        Subject::Node(node) => Some(Machine::Node(node)),
         Subject::Member(_) => None,
     })
 }

@@ -69,7 +69,8 @@ impl Trust {
     }
 
     /// Trusts a site from now on, or takes its new descriptor; of what is signed in it, the later
-    /// word counts. Streams of machines that it withdraws are cut.
+    /// word counts. Streams of machines that it withdraws are cut; all of the site's, when it has
+    /// another root.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when the descriptor is malformed, or its root does not vouch for
@@ -78,16 +79,20 @@ impl Trust {
         let site = Site::parse(descriptor)?;
         let id = site.descriptor.site.clone();
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        let (site, changed) = match sites.get(&id) {
-            None => (site, true),
+        let (site, changed, other_root) = match sites.get(&id) {
+            None => (site, true, false),
             Some(former) => {
+                let other_root = former.root != site.root;
                 let site = site.after(former)?;
                 let changed = site.descriptor != former.descriptor;
-                (site, changed)
+                (site, changed, other_root)
             }
         };
-        sites.insert(id, site);
+        sites.insert(id.clone(), site);
         drop(sites);
+        if other_root {
+            self.guards.cut(&id);
+        }
         if changed {
             self.tell();
         }
@@ -262,7 +267,26 @@ impl Trust {
             }
             other => refuse(other.to_string()),
         })?;
+        if matches!(subject, Subject::Member(_)) {
+            for issuer in between {
+                signs_for_people_only(issuer)?;
+            }
+        }
         Ok(subject)
+    }
+}
+
+/// The authority for machines must not make members: what signs for members signs for no server.
+fn signs_for_people_only(issuer: &CertificateDer<'_>) -> Result<(), Error> {
+    let refuse = |why: &str| Error::unauthenticated(format!("certificate refused: {why}"));
+    let (_, cert) = X509Certificate::from_der(issuer)
+        .map_err(|_| refuse("its authority is no X.509 certificate"))?;
+    let usage = cert
+        .extended_key_usage()
+        .map_err(|_| refuse("what its authority may sign for is malformed"))?;
+    match usage {
+        Some(usage) if !usage.value.any && !usage.value.server_auth => Ok(()),
+        _ => Err(refuse("its authority is one for machines, which makes no members")),
     }
 }
 

@@ -83,7 +83,14 @@ impl Command {
             {
                 Action::ManagePrivileged
             }
-            Command::GrantRole { .. } | Command::WithdrawRole { .. } => Action::ManageRole,
+            Command::GrantRole { .. } => Action::ManageRole,
+            Command::WithdrawRole { person, .. } if asker != Some(person) => {
+                of(person, Action::ManageRole)
+            }
+            Command::WithdrawRole { .. } => Action::ManageRole,
+            Command::RemoveFromGroup { person, .. } if asker != Some(person) => {
+                of(person, Action::ManageGroup)
+            }
             Command::CreateGroup { .. }
             | Command::DeleteGroup { .. }
             | Command::AddToGroup { .. }

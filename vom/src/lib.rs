@@ -27,7 +27,7 @@ use crate::effects::{Homes, NodeLink};
 use crate::live::{Live, Vos};
 use crate::policy::Policy;
 use crate::registry::Registry;
-use crate::served::{Todo, UID_BLOCKS_MAX};
+use crate::served::{Home, Todo, UID_BLOCKS_MAX};
 use crate::sites::Shares;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +131,8 @@ pub(crate) struct Inner {
     /// What is wrong with the view of a VO.
     troubles: Mutex<BTreeMap<VoId, String>>,
     outsiders: Mutex<ops::applications::Limiter>,
+    /// Held while a VO is founded.
+    founding: tokio::sync::Mutex<()>,
     readers: Mutex<BTreeMap<(VoId, SiteId), usize>>,
     /// The VOs whose share is worked for.
     working: Mutex<BTreeSet<VoId>>,
@@ -168,6 +170,7 @@ impl Vom {
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
             outsiders: Mutex::default(),
+            founding: tokio::sync::Mutex::default(),
             readers: Mutex::default(),
             working: Mutex::default(),
             tasks: Mutex::default(),
@@ -283,10 +286,18 @@ impl Inner {
         });
     }
 
-    /// Whether the VO's home was not heard for longer than the lease.
-    pub(crate) fn lapsed(&self, live: &Live, now: Millis) -> bool {
-        live.id().site() != self.site
-            && now.since(live.heard()) > Duration::from_secs(self.config.lease_s)
+    /// What the VO's home is to this site now.
+    pub(crate) fn home_of(&self, live: &Live, now: Millis) -> Home {
+        let home = live.id().site();
+        if home == self.site {
+            Home::Heard
+        } else if self.trust.descriptor(&home).is_err() {
+            Home::Forgotten
+        } else if now.since(live.heard()) > Duration::from_secs(self.config.lease_s) {
+            Home::Lapsed
+        } else {
+            Home::Heard
+        }
     }
 }
 
@@ -311,15 +322,21 @@ impl xos_net::Standing for Vom {
                 ))
                 .hint(state::owners_hint(&state)));
             }
-            if inner.lapsed(&live, now) {
-                return Err(Error::denied(format!(
-                    "site {} has not heard from {}, the home of {}, since {}",
-                    inner.site,
-                    m.vo.site(),
+            let (here, home) = (&inner.site, m.vo.site());
+            let why = match inner.home_of(&live, now) {
+                Home::Heard => None,
+                Home::Lapsed => Some(format!(
+                    "site {here} has not heard from {home}, the home of {}, since {}",
                     m.vo,
                     live.heard()
-                ))
-                .hint(format!("ask the administrator of site {}", inner.site)));
+                )),
+                Home::Forgotten => {
+                    Some(format!("site {here} trusts {home}, the home of {}, no more", m.vo))
+                }
+            };
+            if let Some(why) = why {
+                let hint = format!("ask the administrator of site {here}");
+                return Err(Error::denied(why).hint(hint));
             }
         }
         state.effective(m, now)

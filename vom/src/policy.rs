@@ -291,6 +291,11 @@ impl Subject {
         }
     }
 
+    /// Whether the proof shows who somebody is, and nothing of what they are in the VO.
+    pub fn carries_nothing(&self) -> bool {
+        matches!(self, Subject::Person { carried: Carried::Nothing, .. })
+    }
+
     /// Who stands in the log.
     pub fn actor(&self) -> Actor {
         match self {

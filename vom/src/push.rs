@@ -66,10 +66,12 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
     let mut told: HashMap<VoId, Told> = HashMap::new();
     let mut grown = inner.grown.subscribe();
     let mut shares = inner.shares.changed();
+    let mut trusted = inner.trust.changes();
     let mut attempt = 0;
     loop {
         grown.mark_unchanged();
         shares.mark_unchanged();
+        trusted.mark_unchanged();
         let wait = match bring_up(&inner, &node, &mut told).await {
             Ok(()) => {
                 attempt = 0;
@@ -86,6 +88,7 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
         tokio::select! {
             _ = grown.changed() => {}
             _ = shares.changed() => {}
+            _ = trusted.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -129,9 +132,9 @@ pub(crate) fn parts(
     let served = inner.shares.one(vo)?;
     let live = inner.vos.one(vo)?;
     let now = inner.clock.now();
-    let lapsed = inner.lapsed(&live, now);
+    let home = inner.home_of(&live, now);
     let state = live.read();
-    let account = served.account_state(&inner.site, &state, now, lapsed);
+    let account = served.account_state(&inner.site, &state, now, home);
     let next = Told { number: state.number, state: account };
     if told == Some(&next) {
         return None;

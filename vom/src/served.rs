@@ -65,6 +65,17 @@ pub enum Todo {
     Rest,
 }
 
+/// What a VO's home is to this site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// It was heard lately, or is this site.
+    Heard,
+    /// It was not heard for longer than the lease.
+    Lapsed,
+    /// It is trusted no more: nothing of its VOs goes on here.
+    Forgotten,
+}
+
 impl Served {
     /// A site's side before its first offer.
     pub fn new(vo: VoId, block: Block) -> Served {
@@ -145,13 +156,12 @@ impl Served {
         if over { Todo::Rest } else { Todo::Follow }
     }
 
-    /// What accounts of the VO are worth here at `now`; `lapsed`: its home was not heard for
-    /// longer than the lease.
-    pub fn account_state(&self, own: &SiteId, vo: &Vo, now: Millis, lapsed: bool) -> AccountState {
+    /// What accounts of the VO are worth here at `now`.
+    pub fn account_state(&self, own: &SiteId, vo: &Vo, now: Millis, home: Home) -> AccountState {
         let in_force = self.accepted(own, vo).is_some_and(|t| t.until.is_none_or(|end| end > now));
-        if !in_force {
+        if !in_force || home == Home::Forgotten {
             AccountState::Ended
-        } else if lapsed || vo.state != VoState::Active {
+        } else if home == Home::Lapsed || vo.state != VoState::Active {
             AccountState::Suspended
         } else {
             AccountState::Active
@@ -164,11 +174,11 @@ impl Served {
         own: &SiteId,
         vo: Option<&Vo>,
         now: Millis,
-        lapsed: bool,
+        home: Home,
         trouble: Option<String>,
     ) -> ServedVo {
         let accepted = vo.and_then(|v| self.accepted(own, v)).cloned();
-        let state = vo.map_or(AccountState::Ended, |v| self.account_state(own, v, now, lapsed));
+        let state = vo.map_or(AccountState::Ended, |v| self.account_state(own, v, now, home));
         let serving = state == AccountState::Active;
         let in_force = accepted.as_ref().map_or(0, |t| t.version);
         let offered = self.offers.get(&self.last).filter(|t| t.version > in_force).cloned();
@@ -185,10 +195,13 @@ impl Served {
             if self.told < self.last {
                 return Some(format!("site {} has not got the offer yet", self.vo.site()));
             }
+            if home == Home::Forgotten {
+                return Some(format!("site {} is trusted here no more", self.vo.site()));
+            }
             if let Some(v) = vo.filter(|v| !v.active()) {
                 return Some(format!("{} is suspended", v.id));
             }
-            if lapsed && vo.is_some() {
+            if home == Home::Lapsed && vo.is_some() {
                 return Some(format!("site {} has not been heard for too long", self.vo.site()));
             }
             if offered.is_some() {

@@ -188,5 +188,9 @@ pub struct MembershipOf {
     pub vo: VoId,
     /// The person.
     pub person: PersonId,
+    /// The epoch of something long-lived that was signed for the membership, as a mandate: refused
+    /// as Denied also when the member was suspended after it, resumed or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Epoch>,
 }
 request!(MembershipOf => Membership, Get "/v1/vos/{vo}/members/{person}/membership");

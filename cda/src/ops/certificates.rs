@@ -14,7 +14,12 @@ impl Inner {
         vo: &VoId,
         person: &PersonId,
     ) -> Result<Membership, Error> {
-        let ask = MembershipOf { vo: vo.clone(), person: person.clone() };
+        self.member_now(MembershipOf { vo: vo.clone(), person: person.clone(), since: None }).await
+    }
+
+    /// The membership in force, asked for by `ask`.
+    pub(crate) async fn member_now(&self, ask: MembershipOf) -> Result<Membership, Error> {
+        let (vo, person) = (ask.vo.clone(), ask.person.clone());
         let m = self.grid.call(&self.site, ask).await?;
         if m.expires.is_some_and(|e| e <= self.now()) {
             return Err(Error::denied(format!("the membership of {person} in {vo} has expired"))

@@ -1,14 +1,14 @@
 //! Mandates: this member wants this job. Tickets: this node may act for this member.
 
+use crate::state::spent::{Once, Spending};
 use crate::{Inner, policy};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 use xos_api::cda::{
-    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission, TICKET_LIFE_MAX_S,
-    TicketClaims,
+    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S, TicketClaims,
 };
-use xos_api::vom::WhoServes;
+use xos_api::vom::{MembershipOf, WhoServes};
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
 use xos_net::Caller;
 use xos_net::caller::TokenClaims;
@@ -16,10 +16,14 @@ use xos_net::sign::Kind;
 use xos_net::submission;
 use xos_net::ticket::verify_mandate;
 
-/// What a proof shows: the membership as it was signed, and the submission if that was the proof.
+/// What a proof shows.
 struct Proved {
+    /// The membership as it was signed.
     credential: Membership,
-    submission: Option<Submission>,
+    /// What is spent: the submission's nonce, the token's id.
+    once: Once,
+    /// The digest that the person signed, if they signed one.
+    digest: Option<String>,
 }
 
 impl Inner {
@@ -48,12 +52,11 @@ impl Inner {
                 .hint("sign in again and submit the job again"));
         }
         let membership = policy::still(current, &proved.credential)?;
-        if let Some(s) = &proved.submission {
-            if s.digest != r.digest {
-                return Err(Error::denied("the person signed another job description"));
-            }
-            self.spent.spend(&s.nonce, &membership.person, &r.job, now)?;
+        if proved.digest.is_some_and(|signed| signed != r.digest) {
+            return Err(Error::denied("the person signed another job description"));
         }
+        let spending = Spending { once: &proved.once, person: &membership.person, owner: &owner };
+        self.spent.spend(spending, &r.job, &r.digest, now)?;
         let until = now.plus(Duration::from_secs(self.config.mandate_s));
         let mandate = Mandate {
             job: r.job,
@@ -84,23 +87,15 @@ impl Inner {
                         s.owner
                     )));
                 }
-                Ok(Proved { credential, submission: Some(s) })
+                Ok(Proved { credential, once: Once::Nonce(s.nonce), digest: Some(s.digest) })
             }
-            MandateProof::Token(token) => {
-                let credential = self.proved_by_token(token, owner, now)?;
-                Ok(Proved { credential, submission: None })
-            }
+            MandateProof::Token(token) => self.proved_by_token(token, owner, now),
         }
     }
 
     /// A member's token that this site issued for the owner: whoever gave it to the owner wanted
-    /// the owner to act.
-    fn proved_by_token(
-        &self,
-        token: &str,
-        owner: &SiteId,
-        now: Millis,
-    ) -> Result<Membership, Error> {
+    /// the owner to act, for one job.
+    fn proved_by_token(&self, token: &str, owner: &SiteId, now: Millis) -> Result<Proved, Error> {
         let refuse = |why: &str| Error::unauthenticated(format!("the token is no proof: {why}"));
         let claims: TokenClaims = self.trust.verify(Kind::Token, token, &self.site)?;
         if claims.iss != self.site || claims.aud != *owner {
@@ -115,7 +110,7 @@ impl Inner {
         if m.person != claims.sub {
             return Err(refuse("it does not fit together"));
         }
-        Ok(m)
+        Ok(Proved { credential: m, once: Once::Token(claims.jti), digest: None })
     }
 
     pub(crate) async fn issue_ticket(
@@ -139,8 +134,10 @@ impl Inner {
             return Err(Error::denied(format!("site {site} does not serve VO {vo}"))
                 .hint("the site offers a share and the VO accepts it"));
         }
-        let current = self.membership(&vo, &mandate.membership.person).await?;
-        let m = policy::still(current, &mandate.membership)?;
+        let signed = &mandate.membership;
+        let (person, since) = (signed.person.clone(), Some(signed.epoch));
+        let current = self.member_now(MembershipOf { vo, person, since }).await?;
+        let m = policy::still(current, signed)?;
         let expires = now
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))
             .min(mandate.until)

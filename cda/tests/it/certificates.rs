@@ -119,21 +119,39 @@ async fn a_certificate_renews_itself_for_a_week_and_in_its_vo_only() {
     let other = certificate_request("other.rennes", &k.csr_pem);
     let e = w.call(&caller, other).await.unwrap_err();
     assert!(e.message.contains("another VO"), "{e}");
-    let token = w.call(&caller, RenewToken::default()).await.unwrap();
-    assert_eq!(token.person.as_str(), "alice@rennes");
-    let mut caller = caller;
     while got_now(&w).plus(8 * HOUR) < end {
         w.clock.advance(8 * HOUR);
-        caller = w.by_certificate(&got.chain_pem).unwrap();
+        let caller = w.by_certificate(&got.chain_pem).unwrap();
         got = w.call(&caller, certificate_request(VO, &keyed().csr_pem)).await.unwrap();
         assert_eq!(got.renewable_until, Some(end), "a renewal must not lengthen the chain");
         assert!(got.expires <= end);
     }
-    let e = w.call(&caller, RenewToken::default()).await.unwrap_err();
-    assert_eq!(e.kind, Kind::Unauthenticated, "the session is shorter than the renewals: {e}");
+    let caller = w.by_certificate(&got.chain_pem).unwrap();
     w.clock.advance(8 * HOUR);
     let e = w.call(&caller, certificate_request(VO, &k.csr_pem)).await.unwrap_err();
     assert!(e.message.contains("too long ago"), "{e}");
+}
+
+/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and as
+/// administrator of the site.
+#[tokio::test]
+async fn a_certificate_of_a_vo_gives_no_token_of_its_person() {
+    let w = World::new("rennes").await;
+    let root = w.root().await;
+    w.vos.set(member(VO, "root@rennes"));
+    let got = w.call(&root, certificate_request(VO, &keyed().csr_pem)).await.unwrap();
+    let caller = w.by_certificate(&got.chain_pem).unwrap();
+    assert!(caller.signed_in().is_some() && !caller.site_admin());
+    for audience in [None, Some("rennes".parse().unwrap())] {
+        let e = w.call(&caller, RenewToken { audience }).await.unwrap_err();
+        assert!(e.kind == Kind::Denied && e.message.contains("no token"), "{e}");
+    }
+    let vo = VO.parse().unwrap();
+    let token = IssueToken { vo, audience: None, groups: None, roles: None };
+    let token = w.call(&caller, token).await.unwrap();
+    let member = w.by_token(&token.token);
+    assert!(!member.site_admin() && member.signed_in().is_none());
+    assert_eq!(member.member().unwrap().vo.as_str(), VO);
 }
 
 #[tokio::test]
@@ -179,7 +197,7 @@ async fn a_person_of_another_site_comes_with_its_token_and_a_hostile_site_gains_
     rennes.vos.set(member("trap.pisa", "alice@rennes"));
     pisa.vos.set(member("trap.pisa", "alice@rennes"));
     rennes.person("alice").await;
-    let forged = pisa_forges(&pisa, "trap.pisa", "alice@rennes").await;
+    let forged = forges(&pisa, "people", "trap.pisa", "alice@rennes");
     let fake = rennes.by_certificate(&forged).unwrap();
     let e = rennes.call(&fake, RenewToken::default()).await.unwrap_err();
     assert_eq!(e.kind, Kind::Denied, "pisa got a token of alice: {e}");
@@ -188,15 +206,26 @@ async fn a_person_of_another_site_comes_with_its_token_and_a_hostile_site_gains_
     assert_eq!(e.kind, Kind::Denied, "pisa got a certificate of alice: {e}");
 
     // And a certificate for a VO of rennes, signed by pisa, is none.
-    let outside = pisa_forges(&pisa, VO, "alice@rennes").await;
+    let outside = forges(&pisa, "people", VO, "alice@rennes");
     let e = rennes.by_certificate(&outside).unwrap_err();
     assert!(e.message.contains("which alone may sign it"), "{e}");
 }
 
-/// What a site can make with its own keys, whatever the service would allow: its `people.pem`.
-async fn pisa_forges(pisa: &World, vo: &str, person: &str) -> String {
+/// If it failed, who has the key for machines could be any member too.
+#[tokio::test]
+async fn the_machines_authority_makes_no_members() {
+    let w = World::new("rennes").await;
+    w.vos.set(member(VO, "alice@rennes"));
+    w.by_certificate(&forges(&w, "people", VO, "alice@rennes")).expect("the test forges wrongly");
+    let e = w.by_certificate(&forges(&w, "machines", VO, "alice@rennes")).unwrap_err();
+    assert!(e.message.contains("one for machines"), "{e}");
+}
+
+/// What a site can make with its own keys, whatever the service would allow.
+fn forges(site: &World, authority: &str, vo: &str, person: &str) -> String {
     use xos_base::membership::EXTENSION_OID;
-    let text = std::fs::read_to_string(pisa.dir.path().join("ca/people.pem")).unwrap();
+    let file = site.dir.path().join(format!("ca/{authority}.pem"));
+    let text = std::fs::read_to_string(file).unwrap();
     let key = rcgen::KeyPair::from_pem(&text).unwrap();
     let authority = chain(&text).remove(0);
     let issuer = rcgen::Issuer::from_ca_cert_der(&authority, key).unwrap();

@@ -157,6 +157,7 @@ async fn a_member_token_for_the_owner_is_a_proof_and_others_are_not() {
     let mandate = rennes.call(&owner, request.clone()).await.unwrap();
     let m = verify_mandate(&rennes.trust, &mandate, rennes.clock.now()).unwrap();
     assert!(m.membership.roles.is_empty(), "a narrowed token gives a narrowed mandate");
+    rennes.call(&owner, request.clone()).await.expect("a lost answer may be asked for again");
     let own = rennes.call(&person, token("rennes")).await.unwrap().token;
     let e = rennes.call(&owner, ask("1.pisa", MandateProof::Token(own))).await.unwrap_err();
     assert!(e.message.contains("another site"), "{e}");
@@ -165,6 +166,32 @@ async fn a_member_token_for_the_owner_is_a_proof_and_others_are_not() {
     rennes.clock.advance(16 * MINUTE);
     let owner = rennes.core_of(&pisa);
     assert!(rennes.call(&owner, request).await.unwrap_err().message.contains("expired"));
+}
+
+/// If it failed, the site to which one job was submitted with a token could make itself any number
+/// of mandates for a month, each for a program of its own.
+#[tokio::test]
+async fn one_token_proves_one_job() {
+    let (rennes, pisa, alice) = grid().await;
+    let owner = rennes.core_of(&pisa);
+    let person = rennes.by_certificate(&alice.chain_pem).unwrap();
+    let token = || IssueToken {
+        vo: VO.parse().unwrap(),
+        audience: Some("pisa".parse().unwrap()),
+        groups: None,
+        roles: None,
+    };
+    let first = MandateProof::Token(rennes.call(&person, token()).await.unwrap().token);
+    rennes.call(&owner, ask("1.pisa", first.clone())).await.unwrap();
+    let other_program = IssueMandate { digest: "cd".repeat(32), ..ask("1.pisa", first.clone()) };
+    rennes.clock.advance(14 * MINUTE);
+    let owner = rennes.core_of(&pisa);
+    for again in [ask("2.pisa", first.clone()), other_program] {
+        let e = rennes.call(&owner, again).await.unwrap_err();
+        assert!(e.kind == Kind::Denied && e.message.contains("another job"), "{e}");
+    }
+    let second = MandateProof::Token(rennes.call(&person, token()).await.unwrap().token);
+    rennes.call(&owner, ask("2.pisa", second)).await.expect("another token, another job");
 }
 
 /// If it failed, the site that owns a job could have another one run as that person.
@@ -220,6 +247,23 @@ async fn tickets_are_for_own_nodes_of_serving_sites_and_for_living_memberships()
     rennes.vos.members.lock().unwrap().clear();
     let e = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap_err();
     assert_eq!(e.kind, Kind::Denied, "{e}");
+}
+
+/// If it failed, a thief's jobs would get tickets for a month, whatever the administrator did.
+#[tokio::test]
+async fn a_suspension_ends_the_mandates_from_before_it() {
+    let (rennes, pisa, alice) = grid().await;
+    let owner = rennes.core_of(&pisa);
+    let jws = alice.sign(&submission("pisa", 1, rennes.clock.now()));
+    let mandate = rennes.call(&owner, ask("1.pisa", MandateProof::Submission(jws))).await.unwrap();
+    rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap();
+    // Suspended and resumed: a member as before, of a higher epoch.
+    let mut m = member(VO, "alice@rennes");
+    m.epoch = Epoch(5);
+    rennes.vos.set(m);
+    rennes.vos.suspended.lock().unwrap().insert("alice@rennes".parse().unwrap(), Epoch(4));
+    let e = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap_err();
+    assert!(e.kind == Kind::Denied && e.message.contains("suspended"), "{e}");
 }
 
 #[tokio::test]

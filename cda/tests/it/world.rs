@@ -51,6 +51,8 @@ impl Clock for TestClock {
 #[derive(Default)]
 pub struct Vos {
     pub members: Mutex<BTreeMap<(VoId, PersonId), Membership>>,
+    /// The epochs that suspensions made: mandates from before are void.
+    pub suspended: Mutex<BTreeMap<PersonId, Epoch>>,
     pub serving: Mutex<BTreeSet<SiteId>>,
 }
 
@@ -79,8 +81,12 @@ impl Vos {
         router.on::<MembershipOf, _, _>(move |caller, r| {
             let members = vos.members.lock().unwrap();
             let found = members.get(&(r.vo.clone(), r.person.clone())).cloned();
+            let suspended = vos.suspended.lock().unwrap().get(&r.person).copied();
             async move {
                 caller.core()?;
+                if suspended.zip(r.since).is_some_and(|(then, since)| since < then) {
+                    return Err(Error::denied(format!("{} was suspended after it", r.person)));
+                }
                 found.ok_or_else(|| Error::denied(format!("{} is no member of {}", r.person, r.vo)))
             }
         });

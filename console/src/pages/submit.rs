@@ -7,8 +7,7 @@ use crate::view::{Frame, page_with};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
 use xos_api::aem::{
-    Array, DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, NAME_MAX, Resources, SubmitJob,
-    TaskSpec,
+    Array, DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, NAME_MAX, Resources, TaskSpec,
 };
 use xos_base::{Error, VoId};
 
@@ -52,7 +51,7 @@ pub(crate) async fn submit(visit: Visit) -> Shown {
     let submitted = match read(&visit.form) {
         Ok(spec) => {
             let vo = spec.vo.clone();
-            let answer = visit.ask_member(&vo, SubmitJob { spec, proof: None }).await;
+            let answer = visit.submit(spec).await;
             answer.map(|s| (vo, s.job))
         }
         Err(e) => Err(Stop::Failed(e)),

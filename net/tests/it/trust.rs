@@ -1,7 +1,7 @@
 //! What a site's signed words do: its keys, and the keys that it withdrew.
 
 use crate::world::{Core, Site, membership};
-use crate::{CountTo, client, node_as, router, who};
+use crate::{CountTo, Who, client, node_as, router, who};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use xos_net::identity::key_fingerprint;
 use xos_net::nodes::Io;
 use xos_net::sign::{self, Signer};
 use xos_net::tls::ALPN_XTREEMFS;
-use xos_net::{Identity, IdentityCell, Router, Trust};
+use xos_net::{Client, Identity, IdentityCell, Router, Trust};
 
 fn key(identity: &Identity) -> String {
     key_fingerprint(&identity.chain()[0]).unwrap()
@@ -145,12 +145,7 @@ subscribe!(Endless => u32, Get "/v1/endless");
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_answers_ends_when_its_reader_is_refused() {
     let (rennes, pisa) = (Site::new("rennes"), Site::new("pisa"));
-    let mut router: Router = router();
-    router.stream::<Endless, _, _, _>(|_, _| async move {
-        let first = futures_util::stream::once(async { Ok(1) });
-        Ok(first.chain(futures_util::stream::pending()))
-    });
-    let core = Core::start(&rennes, &[&pisa.descriptor(vec![])], router).await;
+    let core = Core::start(&rennes, &[&pisa.descriptor(vec![])], endless()).await;
     let mut items = client(&core, pisa.core()).subscribe(Endless {}).await.unwrap();
     assert_eq!(items.next().await.unwrap().unwrap(), 1);
     core.trust.remove(&pisa.id);
@@ -159,6 +154,44 @@ async fn a_stream_of_answers_ends_when_its_reader_is_refused() {
     assert!(last.is_none_or(|l| l.is_err()));
     let counted = client(&core, rennes.core()).subscribe(CountTo { to: 1 }).await.unwrap();
     assert_eq!(counted.count().await, 2, "others are served");
+}
+
+fn endless() -> Router {
+    let mut router: Router = router();
+    router.stream::<Endless, _, _, _>(|_, _| async move {
+        let first = futures_util::stream::once(async { Ok(1) });
+        Ok(first.chain(futures_util::stream::pending()))
+    });
+    router
+}
+
+/// If it failed, a site that is forgotten, or whose name has another root now, would be spoken to
+/// and believed on over what was opened before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_opened_to_a_forgotten_site_ends() {
+    let (rennes, pisa) = (Site::new("rennes"), Site::new("pisa"));
+    let core = Core::start(&rennes, &[&pisa.descriptor(vec![])], endless()).await;
+    let other_root = Site::new("rennes").descriptor(core.descriptor.addresses.clone());
+    for instead in [None, Some(other_root)] {
+        let trust = core.descriptor_trust();
+        let client = Client::with_identity(rennes.id.clone(), &trust, pisa.core()).unwrap();
+        let mut items = client.subscribe(Endless {}).await.unwrap();
+        assert_eq!(items.next().await.unwrap().unwrap(), 1);
+        // Leaves a connection for the next call.
+        client.call(Who { text: "hi".into() }).await.unwrap();
+        let dialer = Dialer::new(trust.clone(), IdentityCell::new(pisa.node("n1")));
+        let mut stream = dialer.core(&rennes.id, ALPN_XTREEMFS).await.unwrap();
+        echoes(&mut stream).await;
+        match instead {
+            None => trust.remove(&rennes.id),
+            Some(other) => trust.add(other).unwrap(),
+        }
+        client.call(Who { text: "hi".into() }).await.unwrap_err();
+        let limit = std::time::Duration::from_secs(60);
+        let last = tokio::time::timeout(limit, items.next()).await.expect("it goes on");
+        assert!(last.is_none_or(|l| l.is_err()));
+        ends(&mut stream).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,6 +171,21 @@ fn administrators_do_not_touch_those_above_them() {
     h.ok("bob@pisa", approve(vec![id("pilot")]));
     h.ok("bob@pisa", grant("dave@pisa", "pilot"));
     h.ok("bob@pisa", remove("dave@pisa"));
+    // What takes a group or role of an owner voids the owner's credentials.
+    let alice = || id::<PersonId>("alice@rennes");
+    h.ok("alice@rennes", Command::CreateGroup { name: id("physics") });
+    for p in ["alice@rennes", "bob@pisa"] {
+        h.ok("alice@rennes", Command::AddToGroup { name: id("physics"), person: id(p) });
+        h.ok("alice@rennes", grant(p, "pilot"));
+    }
+    let out = |p: &str| Command::RemoveFromGroup { name: id("physics"), person: id(p) };
+    let withdraw = |p: &str| Command::WithdrawRole { person: id(p), role: id("pilot") };
+    let epoch = h.epoch("alice@rennes");
+    assert_eq!(h.kind("bob@pisa", out("alice@rennes")), Kind::Denied);
+    assert_eq!(h.kind("bob@pisa", withdraw("alice@rennes")), Kind::Denied);
+    assert_eq!(h.vo.members[&alice()].epoch, epoch);
+    h.ok("bob@pisa", out("bob@pisa"));
+    h.ok("bob@pisa", withdraw("bob@pisa"));
     h.ok("carol@pisa", remove("carol@pisa"));
     assert_eq!(h.kind("dave@pisa", Command::CreateGroup { name: id("x") }), Kind::Denied);
 }
@@ -256,6 +271,47 @@ fn a_suspended_vo_changes_only_back_or_down() {
     assert!(h.run(&admin, Command::ResumeVo).unwrap());
     h.ok("alice@rennes", suspend());
     h.ok("alice@rennes", Command::ResumeVo);
+    // An owner who suspends the VO first does not keep the site from doing it.
+    h.ok("alice@rennes", suspend());
+    assert_eq!(h.kind("alice@rennes", suspend()), Kind::Conflict);
+    assert!(h.run(&admin, suspend()).unwrap());
+    assert_eq!(h.run(&admin, suspend()).unwrap_err().kind, Kind::Conflict);
+    assert_eq!(h.kind("alice@rennes", suspend()), Kind::Conflict, "the site's would be undone");
+    assert_eq!(h.kind("alice@rennes", Command::ResumeVo), Kind::Denied);
+}
+
+#[test]
+fn a_full_log_still_takes_suspension_and_removal() {
+    // Else whoever fills a VO's log keeps all its members in it for good.
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    h.vo.number = crate::state::LOG_RESERVED_FROM - 1;
+    let person = || id::<PersonId>("bob@pisa");
+    let next = |h: &Home, change: Change| {
+        let chain = Chain { number: h.vo.number, hash: String::new(), time: h.vo.time };
+        let entry = chain.next(&h.vo.id, Actor::Person(person()), change, NOW);
+        h.vo.check(&entry).map(|()| entry)
+    };
+    for change in [
+        Change::Applied { person: id("eve@pisa"), message: String::new() },
+        Change::RoleGranted { person: person(), role: id("other") },
+        Change::GroupCreated { name: id("x"), number: GroupNumber(2) },
+    ] {
+        let violation = next(&h, change).unwrap_err();
+        assert_eq!(violation, crate::state::Violation::NearlyFull);
+    }
+    for change in [
+        Change::RoleWithdrawn { person: person(), role: id("pilot") },
+        Change::MemberSuspended { person: person(), reason: String::new() },
+        Change::MemberRemoved { person: person(), reason: String::new() },
+        Change::VoSuspended { reason: String::new(), by_site: true },
+        Change::VoResumed {},
+    ] {
+        let entry = next(&h, change).unwrap();
+        h.vo.apply(&entry);
+    }
+    h.vo.number = crate::state::LOG_ENTRIES_MAX;
+    assert!(next(&h, Change::VoSuspended { reason: String::new(), by_site: true }).is_err());
 }
 
 #[test]
@@ -465,4 +521,21 @@ proptest! {
             prop_assert_eq!(numbers.len(), follower.members.len());
         }
     }
+}
+
+#[test]
+fn a_suspension_ends_mandates_and_other_changes_do_not() {
+    // Else what a thief submitted gets tickets after suspend and resume; or a change of groups
+    // stops all work that a member has running.
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    let bob = || id::<PersonId>("bob@pisa");
+    let first = h.epoch("bob@pisa");
+    h.ok("alice@rennes", Command::WithdrawRole { person: bob(), role: id("pilot") });
+    assert!(h.epoch("bob@pisa") > first);
+    h.vo.mandated(&bob(), first).expect("a narrowed member's work goes on");
+    h.ok("alice@rennes", Command::SuspendMember { person: bob(), reason: "stolen".into() });
+    h.ok("alice@rennes", Command::ResumeMember { person: bob() });
+    assert_eq!(h.vo.mandated(&bob(), first).unwrap_err().kind, Kind::Denied);
+    h.vo.mandated(&bob(), h.epoch("bob@pisa")).expect("what is submitted now");
 }

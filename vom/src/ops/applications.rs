@@ -9,17 +9,22 @@ use xos_api::Done;
 use xos_api::vom::{
     ApplicationPage, Apply, Approve, ListApplications, MemberInfo, Reject, WithdrawApplication,
 };
-use xos_base::{Error, Millis};
+use xos_base::{Error, Millis, VoId};
 use xos_net::Caller;
 
-/// Most applications of one person in an hour: each one stays in a log for good.
+/// Most applications of one person in an hour, and withdrawals of them: each one stays in a log for
+/// good.
 pub const APPLICATIONS_PER_HOUR: u32 = 20;
+/// The same of all people of one other site, which can invent as many as it likes.
+pub const APPLICATIONS_PER_SITE_AND_HOUR: u32 = 100;
+/// Most changes of one person in one VO in an hour: who administers a VO could fill its log.
+pub const CHANGES_PER_HOUR: u32 = 10_000;
 /// Most offers that one other site's core brings in an hour.
 pub const OFFERS_PER_HOUR: u32 = 60;
 /// Most persons and sites counted in one hour; beyond it nobody new can apply until it is over.
 const COUNTED_MAX: usize = 100_000;
 
-/// Counts what outsiders add to logs, by who it is and hour.
+/// Counts what people and sites add to logs, by who it is and hour.
 #[derive(Default)]
 pub(crate) struct Limiter {
     hour: u64,
@@ -27,38 +32,51 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Counts one of at most `max`.
-    pub(super) fn count(&mut self, who: &str, max: u32, now: Millis) -> Result<(), Error> {
+    /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
+    pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
         let hour = now.secs() / 3600;
         if hour != self.hour {
             self.hour = hour;
             self.counts.clear();
         }
-        let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(who);
-        let count = if full { u32::MAX } else { self.counts.get(who).copied().unwrap_or(0) };
-        if count >= max {
-            return Err(Error::limited(format!("{who} asks too often; {max} an hour are taken"))
-                .hint("try again in an hour"));
+        for (who, max) in whom {
+            let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
+            let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
+            if count >= *max {
+                let text = format!("{who} asks too often; {max} an hour are taken");
+                return Err(Error::limited(text).hint("try again in an hour"));
+            }
         }
-        self.counts.insert(who.to_owned(), count + 1);
+        for (who, _) in whom {
+            *self.counts.entry((*who).to_owned()).or_default() += 1;
+        }
         Ok(())
     }
 }
 
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
-        let subject = self.inner.subject(&caller, &r.vo)?;
-        self.home(&r.vo)?;
-        if let Some(person) = subject.person() {
-            self.limit(person.as_str(), APPLICATIONS_PER_HOUR)?;
-        }
+        self.limit_applicant(&caller, &r.vo)?;
         self.change(&caller, &r.vo, Command::Apply { message: r.message }).await
     }
 
-    /// Counts something that an outsider adds to a log.
-    pub(super) fn limit(&self, who: &str, max: u32) -> Result<(), Error> {
+    /// Counts an application, or its withdrawal: of the person, and of a person's other site.
+    fn limit_applicant(&self, caller: &Caller, vo: &VoId) -> Result<(), Error> {
+        let subject = self.inner.subject(caller, vo)?;
+        self.home(vo)?;
+        let Some(person) = subject.person() else { return Ok(()) };
+        let site = person.site();
+        let mut whom = vec![(person.as_str(), APPLICATIONS_PER_HOUR)];
+        if site != self.inner.site {
+            whom.push((site.as_str(), APPLICATIONS_PER_SITE_AND_HOUR));
+        }
+        self.limit(&whom)
+    }
+
+    /// Counts something that people or sites add to a log.
+    pub(super) fn limit(&self, whom: &[(&str, u32)]) -> Result<(), Error> {
         let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
-        limiter.count(who, max, self.inner.clock.now())
+        limiter.count(whom, self.inner.clock.now())
     }
 
     pub(super) async fn withdraw_application(
@@ -66,6 +84,7 @@ impl Vom {
         caller: Caller,
         r: WithdrawApplication,
     ) -> Result<Done, Error> {
+        self.limit_applicant(&caller, &r.vo)?;
         self.change(&caller, &r.vo, Command::WithdrawApplication).await
     }
 
@@ -105,10 +124,23 @@ mod tests {
         // Else one person fills every log of the site.
         let mut l = Limiter::default();
         for _ in 0..3 {
-            l.count("alice@rennes", 3, Millis(5)).unwrap();
+            l.count(&[("alice@rennes", 3)], Millis(5)).unwrap();
         }
-        assert!(l.count("alice@rennes", 3, Millis(6)).is_err());
-        l.count("bob@rennes", 3, Millis(6)).unwrap();
-        l.count("alice@rennes", 3, Millis::from_secs(3600)).unwrap();
+        assert!(l.count(&[("alice@rennes", 3)], Millis(6)).is_err());
+        l.count(&[("bob@rennes", 3)], Millis(6)).unwrap();
+        l.count(&[("alice@rennes", 3)], Millis::from_secs(3600)).unwrap();
+    }
+
+    #[test]
+    fn people_that_a_site_invents_count_as_that_site() {
+        // Else a hostile site fills the log of any VO, which is frozen then.
+        let mut l = Limiter::default();
+        let mut ask = |person: &str, site| l.count(&[(person, 3), (site, 5)], Millis(5));
+        let taken = (0..50).filter(|i| ask(&format!("p{i}@pisa"), "pisa").is_ok()).count();
+        assert_eq!(taken, 5);
+        for _ in 0..9 {
+            ask("alice@lyon", "lyon").ok();
+        }
+        ask("bob@lyon", "lyon").expect("what one was refused counts for nobody else");
     }
 }

@@ -132,6 +132,9 @@ impl Vom {
     ) -> Result<Membership, Error> {
         let live = self.home(&r.vo)?;
         self.authorise(&live, &caller, Action::Serve)?;
-        live.read().membership(&r.person, self.inner.clock.now())
+        let vo = live.read();
+        let membership = vo.membership(&r.person, self.inner.clock.now())?;
+        r.since.map_or(Ok(()), |since| vo.mandated(&r.person, since))?;
+        Ok(membership)
     }
 }

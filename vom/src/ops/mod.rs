@@ -12,6 +12,7 @@ use crate::decide::{Command, decide};
 use crate::live::Live;
 use crate::policy::{Action, Carried, Grant, Subject};
 use crate::{Inner, Vom};
+use applications::CHANGES_PER_HOUR;
 use std::sync::Arc;
 use xos_api::Done;
 use xos_base::{Error, PersonId, VoId};
@@ -108,6 +109,9 @@ impl Vom {
     async fn change(&self, caller: &Caller, vo: &VoId, command: Command) -> Result<Done, Error> {
         let live = self.home(vo)?;
         let subject = self.inner.subject(caller, vo)?;
+        if let Some(person) = subject.person() {
+            self.limit(&[(&format!("{person} in {vo}"), CHANGES_PER_HOUR)])?;
+        }
         let inner = self.inner.clone();
         let task = tokio::spawn(async move { inner.command(&live, &subject, &command).await });
         task.await.map_err(|e| {

@@ -2,6 +2,7 @@
 
 use super::Vom;
 use crate::policy::Action;
+use crate::served::Home;
 use xos_api::vom::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes};
 use xos_base::{Error, VoId};
 use xos_net::{Caller, Principal};
@@ -53,12 +54,12 @@ impl Vom {
         let inner = &self.inner;
         let now = inner.clock.now();
         let live = inner.vos.one(vo);
-        let lapsed = live.as_ref().is_some_and(|l| inner.lapsed(l, now));
+        let home = live.as_ref().map_or(Home::Heard, |l| inner.home_of(l, now));
         let state = live.as_ref().map(|l| l.read());
         let trouble = inner.trouble(vo);
         inner
             .shares
-            .with(vo, |s| s.info(&inner.site, state.as_deref(), now, lapsed, trouble))
+            .with(vo, |s| s.info(&inner.site, state.as_deref(), now, home, trouble))
             .ok_or_else(|| {
                 Error::not_found(format!("site {} has offered {vo} no share", inner.site))
             })

@@ -127,7 +127,7 @@ impl Vom {
     fn speaking_site(&self, caller: &Caller, vo: &VoId) -> Result<SiteId, Error> {
         match self.inner.subject(caller, vo)? {
             Subject::OwnCore(site) => Ok(site),
-            Subject::Core(site) => self.limit(site.as_str(), OFFERS_PER_HOUR).map(|()| site),
+            Subject::Core(site) => self.limit(&[(site.as_str(), OFFERS_PER_HOUR)]).map(|()| site),
             Subject::Person { person, .. } => {
                 Err(Error::denied(format!("{person} is not a site's core"))
                     .hint("offer the share at the giving site: `xos share offer`"))

@@ -15,11 +15,16 @@ use xos_api::vom::{
 use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
 
-/// Most VOs at one home that one person who is no site administrator may own.
+/// Most VOs at one home that one person who is no site administrator may found. A VO given to
+/// somebody else still counts: none ever goes.
 pub const FOUNDED_MAX: usize = 20;
 
 /// The right to found a VO.
-struct FoundGrant(PersonId);
+struct FoundGrant {
+    person: PersonId,
+    /// How many VOs the person may have founded before.
+    before_max: usize,
+}
 
 impl Vom {
     pub(super) async fn found_vo(&self, caller: Caller, r: FoundVo) -> Result<VoInfo, Error> {
@@ -48,36 +53,40 @@ impl Vom {
                 .hint(format!("found it at your own site, {}", person.site())));
         }
         if caller.site_admin() {
-            return Ok(FoundGrant(person));
+            return Ok(FoundGrant { person, before_max: VOS_MAX });
         }
         if self.inner.config.found == Found::SiteAdmins {
             return Err(Error::denied(format!("only administrators of {site} found VOs here"))
                 .hint("ask one of them"));
         }
-        let all = self.inner.vos.after(None, usize::MAX);
-        let own = all.iter().filter(|l| l.id().site() == *site);
-        if own.filter(|l| l.read().owners.contains(&person)).count() >= FOUNDED_MAX {
-            return Err(Error::limited(format!("{person} owns {FOUNDED_MAX} VOs already"))
-                .hint("ask an administrator of the site"));
-        }
-        Ok(FoundGrant(person))
+        Ok(FoundGrant { person, before_max: FOUNDED_MAX - 1 })
     }
 
     async fn found(&self, grant: FoundGrant, vo: VoId, r: FoundVo) -> Result<VoId, Error> {
         let inner = &self.inner;
+        let FoundGrant { person, before_max } = grant;
+        // One at a time: else many at once would all count the same VOs.
+        let _alone = inner.founding.lock().await;
         let exists =
             || Error::conflict(format!("there is a VO {vo} already")).hint("choose another label");
         if inner.vos.one(&vo).is_some() {
             return Err(exists());
         }
-        if inner.vos.after(None, VOS_MAX).len() >= VOS_MAX {
+        let all = inner.vos.after(None, VOS_MAX);
+        if all.len() >= VOS_MAX {
             return Err(Error::too_large(format!("this site knows {VOS_MAX} VOs already"))
                 .hint("ask an administrator of the site"));
         }
+        let own = all.iter().filter(|l| l.id().site() == inner.site);
+        let founded = own.filter(|l| l.read().founder == person).count();
+        if founded > before_max {
+            return Err(Error::limited(format!("{person} founded {founded} VOs here already"))
+                .hint("ask an administrator of the site"));
+        }
         let change =
-            Change::Founded { owner: grant.0.clone(), title: r.title, description: r.description };
+            Change::Founded { owner: person.clone(), title: r.title, description: r.description };
         let mut chain = Chain::start();
-        let entry = chain.next(&vo, Actor::Person(grant.0), change, inner.clock.now());
+        let entry = chain.next(&vo, Actor::Person(person), change, inner.clock.now());
         let state = Vo::found(&entry)?;
         let jws = log::seal(&inner.signer, &entry)?;
         if inner.registry.append(&vo, 1, &jws).await? == Appended::Taken {
@@ -110,7 +119,8 @@ impl Vom {
         let subject = self.inner.subject(&caller, &r.vo)?;
         let vo = live.read();
         let sees = self.inner.policy.authorise(&vo, &subject, Action::See, now).is_ok();
-        let person = subject.person();
+        // A credential in another VO shows who somebody is, and opens nothing of this one.
+        let person = subject.person().filter(|_| !subject.carries_nothing());
         Ok(VoInfo {
             summary: vo.summary(),
             state: vo.state.clone(),

@@ -30,9 +30,14 @@ impl Vo {
                 self.applications.remove(person);
                 self.admit(person, *number, *epoch, groups, roles, *expires);
             }
-            Change::MemberSuspended { person, reason } => self.change(person, true, |m| {
-                m.state = MemberState::Suspended { reason: reason.clone() };
-            }),
+            Change::MemberSuspended { person, reason } => {
+                self.change(person, true, |m| {
+                    m.state = MemberState::Suspended { reason: reason.clone() };
+                });
+                if let Some(m) = self.members.get_mut(person) {
+                    m.mandates = m.epoch;
+                }
+            }
             Change::MemberResumed { person } => {
                 self.change(person, false, |m| m.state = MemberState::Active);
             }
@@ -97,6 +102,7 @@ impl Vo {
         let member = Member {
             number,
             epoch,
+            mandates: epoch,
             groups: BTreeSet::new(),
             roles: roles.iter().cloned().collect(),
             since: self.time,

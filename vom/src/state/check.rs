@@ -1,14 +1,14 @@
 //! Which changes may follow.
 
 use super::{
-    APPLICATIONS_MAX, GROUP_NUMBER_MAX, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBER_NUMBER_MAX,
-    MEMBERS_MAX, Member, SHARES_MAX, VOLUMES_MAX, Vo,
+    APPLICATIONS_MAX, GROUP_NUMBER_MAX, GROUPS_MAX, LOG_ENTRIES_MAX, LOG_RESERVED_FROM,
+    MEMBER_NUMBER_MAX, MEMBERS_MAX, Member, SHARES_MAX, VOLUMES_MAX, Vo,
 };
 use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
 use xos_api::vom::{
     Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, MEMBER_GROUPS_MAX, MEMBER_ROLES_MAX,
-    MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX,
+    MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
 };
 use xos_base::membership::ROLE_OWNER;
 use xos_base::{Error, GroupName, Kind, Millis, PersonId, RoleName, SiteId};
@@ -77,6 +77,8 @@ pub enum Violation {
     VolumeName,
     #[error("the VO has reached its limit of {0} {1}")]
     Limit(u64, &'static str),
+    #[error("the VO's log is nearly full: it only takes what ends or suspends something")]
+    NearlyFull,
     #[error("the {0} {1}")]
     Text(&'static str, TextFault),
 }
@@ -93,7 +95,7 @@ impl From<Violation> for Error {
             | Violation::VolumeName
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,
-            Violation::Limit(..) => Kind::TooLarge,
+            Violation::Limit(..) | Violation::NearlyFull => Kind::TooLarge,
             Violation::NotFounded | Violation::Number | Violation::Time | Violation::Epoch => {
                 Kind::Internal
             }
@@ -103,6 +105,7 @@ impl From<Violation> for Error {
         match v {
             Violation::LastOwner(_) => e.hint("make somebody else an owner first"),
             Violation::OwnerExpires => e.hint("give the role of owner without an end"),
+            Violation::NearlyFull => e.hint("found a new VO for further work"),
             Violation::NoOffer(_) => e.hint("look at the shares again and name the version shown"),
             _ => e,
         }
@@ -138,6 +141,7 @@ impl Vo {
         ensure(entry.vo == self.id, || Violation::Number)?;
         ensure(entry.number == self.number.saturating_add(1), || Violation::Number)?;
         limit(entry.number > LOG_ENTRIES_MAX, LOG_ENTRIES_MAX, "changes")?;
+        ensure(entry.number < LOG_RESERVED_FROM || ends(&entry.change), || Violation::NearlyFull)?;
         ensure(entry.time >= self.time, || Violation::Time)?;
         self.check_change(&entry.change)
     }
@@ -191,8 +195,11 @@ impl Vo {
             | Change::ShareAccepted { .. }
             | Change::ShareRefused { .. }
             | Change::ShareWithdrawn { .. } => self.check_share(change),
-            Change::VoSuspended { reason: r, .. } => {
-                reason(r).and_then(|()| ensure(self.active(), || Violation::Suspended))
+            Change::VoSuspended { reason: r, by_site } => {
+                reason(r)?;
+                // An owner's own suspension, which the owner may end, does not stop the site's.
+                let stronger = matches!(self.state, VoState::Suspended { by_site: false, .. });
+                ensure(self.active() || (*by_site && stronger), || Violation::Suspended)
             }
             Change::VoResumed {} => ensure(!self.active(), || Violation::Active),
             Change::VolumeMade { name } => {
@@ -324,6 +331,24 @@ impl Vo {
         let waits = offered.is_some_and(|t| t.version == version);
         ensure(waits, || Violation::NoOffer(site.clone()))
     }
+}
+
+/// Whether a change only takes: such can come a bounded number of times without others between,
+/// but for what owners and the site do to the VO as a whole.
+fn ends(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::MemberSuspended { .. }
+            | Change::MemberRemoved { .. }
+            | Change::RoleWithdrawn { .. }
+            | Change::GroupMemberRemoved { .. }
+            | Change::GroupDeleted { .. }
+            | Change::ApplicationRejected { .. }
+            | Change::ShareRefused { .. }
+            | Change::ShareWithdrawn { .. }
+            | Change::VoSuspended { .. }
+            | Change::VoResumed {}
+    )
 }
 
 /// Whether a share gives nothing to run on.

@@ -40,6 +40,9 @@ pub const SHARES_MAX: usize = 1_000;
 pub const VOLUMES_MAX: usize = 16;
 /// Most entries in one VO's log.
 pub const LOG_ENTRIES_MAX: u64 = 10_000_000;
+/// From this number on the log takes only what ends something, so that whoever fills it does not
+/// keep members from being suspended and removed.
+pub const LOG_RESERVED_FROM: u64 = LOG_ENTRIES_MAX / 10 * 9;
 
 /// A VO after some number of log entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ pub struct Vo {
     pub description: String,
     /// When it was founded.
     pub founded: Millis,
+    /// Who founded it.
+    pub founder: PersonId,
     /// Whether it works.
     pub state: VoState,
     /// Its members.
@@ -93,6 +98,9 @@ pub struct Member {
     pub number: MemberNumber,
     /// How often the membership was narrowed.
     pub epoch: Epoch,
+    /// The epoch that its last suspension made; before the first one, that of its admission.
+    /// Mandates of an earlier epoch are void.
+    pub mandates: Epoch,
     /// Groups besides `members`.
     pub groups: BTreeSet<GroupName>,
     /// Roles.
@@ -166,6 +174,7 @@ impl Vo {
             title: title.clone(),
             description: description.clone(),
             founded: entry.time,
+            founder: owner.clone(),
             state: VoState::Active,
             members: BTreeMap::new(),
             gone: BTreeMap::new(),

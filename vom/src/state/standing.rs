@@ -2,7 +2,7 @@
 
 use super::{Member, Vo};
 use xos_api::vom::{GROUP_MEMBERS, MemberState, VoState};
-use xos_base::{Error, Group, GroupNumber, Membership, Millis, PersonId, RoleName};
+use xos_base::{Epoch, Error, Group, GroupNumber, Membership, Millis, PersonId, RoleName};
 
 /// Most owners named in a hint.
 const OWNERS_SHOWN: usize = 3;
@@ -23,6 +23,23 @@ impl Vo {
             roles: member.roles.iter().cloned().collect(),
             expires: member.expires,
         })
+    }
+
+    /// Whether a mandate that was given under `since` still holds: a suspension ends those made
+    /// before it, since whoever made them may not have been the person. Other changes only narrow
+    /// what tickets give, and running work goes on.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Denied`] with what to do.
+    pub fn mandated(&self, person: &PersonId, since: Epoch) -> Result<(), Error> {
+        match self.members.get(person) {
+            Some(m) if since < m.mandates => Err(Error::denied(format!(
+                "{person} was suspended in {} after the job was submitted",
+                self.id
+            ))
+            .hint("submit the job again")),
+            _ => Ok(()),
+        }
     }
 
     /// The right that a credential and this VO give together.

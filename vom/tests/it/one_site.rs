@@ -29,7 +29,7 @@ async fn from_founding_to_a_credential() {
     let asked = ListApplications { vo: id("demo.rennes"), after: None, limit: None };
     assert_eq!(rennes.ask(&bob, asked).await.unwrap_err().kind, Kind::Denied);
 
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
     assert_eq!(rennes.ask(&bob, of.clone()).await.unwrap_err().kind, Kind::Denied);
     let m = rennes.serve_ask(of.clone()).await.unwrap();
     assert_eq!((m.number.0, m.epoch.0), (2, 1));
@@ -87,7 +87,7 @@ async fn a_restart_knows_all_that_was_acknowledged() {
     }
     join(&rennes, &rennes.own("bob"), "demo.rennes").await;
     let before = rennes.ask(&alice, GetVo { vo: id("demo.rennes") }).await.unwrap();
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
     let m = rennes.serve_ask(of).await.unwrap();
     vom.stop();
 
@@ -157,4 +157,60 @@ async fn the_own_site_serves_its_vo_after_offer_and_acceptance() {
         (last.members[0].name == "alice.demo.rennes" && !last.more).then_some(())
     })
     .await;
+}
+
+/// If it failed, one person could fill the site's list of VOs: by giving each away, or by founding
+/// many at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_founds_so_many_vos_given_away_or_at_once() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let (alice, bob) = (rennes.own("alice"), rennes.own("bob"));
+    join(&rennes, &bob, "demo.rennes").await;
+    let (vo, person) = (id("demo.rennes"), id("bob@rennes"));
+    rennes.ask(&alice, GrantRole { vo, person, role: id("owner") }).await.unwrap();
+    let r =
+        RemoveMember { vo: id("demo.rennes"), person: id("alice@rennes"), reason: String::new() };
+    rennes.ask(&bob, r).await.unwrap();
+    let more = (0..30).map(|i| FoundVo {
+        label: format!("v{i}"),
+        title: "t".into(),
+        description: String::new(),
+    });
+    let asked = more.map(|r| rennes.ask(&alice, r));
+    let answers = futures_util::future::join_all(asked).await;
+    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 19, "20 with the one given away");
+    let e = answers.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(e.kind, Kind::Limited, "{e}");
+    let r = FoundVo { label: "bobs".into(), title: "t".into(), description: String::new() };
+    rennes.ask(&bob, r).await.expect("owning is not founding");
+}
+
+/// If it failed, a credential in one VO would tell its holder's place in others, and a person could
+/// fill a log by applying and withdrawing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_of_another_vo_sees_nothing_and_withdrawals_count() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let alice = rennes.own("alice");
+    let r = FoundVo { label: "other".into(), title: "t".into(), description: String::new() };
+    rennes.ask(&alice, r).await.unwrap();
+    let of = MembershipOf { vo: id("other.rennes"), person: id("alice@rennes"), since: None };
+    let m = rennes.serve_ask(of).await.unwrap();
+    let other = rennes.caller(&rennes, "alice@rennes", Some(&m), false);
+    let info = rennes.ask(&other, GetVo { vo: id("demo.rennes") }).await.unwrap();
+    assert!(info.me.is_none() && info.application.is_none() && info.details.is_none(), "{info:?}");
+    let info = rennes.ask(&other, GetVo { vo: id("other.rennes") }).await.unwrap();
+    assert!(info.me.is_some());
+
+    let bob = rennes.own("bob");
+    let vo = || id("demo.rennes");
+    for _ in 0..10 {
+        rennes.ask(&bob, Apply { vo: vo(), message: String::new() }).await.unwrap();
+        rennes.ask(&bob, WithdrawApplication { vo: vo() }).await.unwrap();
+    }
+    let e = rennes.ask(&bob, Apply { vo: vo(), message: String::new() }).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Limited, "{e}");
 }

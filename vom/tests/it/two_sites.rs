@@ -47,7 +47,7 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
     let (rennes, _home, pisa, replica) = grid().await;
     let bob = rennes.caller(&pisa, "bob@pisa", None, false);
     join(&rennes, &bob, "demo.rennes").await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa"), since: None };
     let m = rennes.serve_ask(of.clone()).await.unwrap();
     worth(&replica, &m, Some(Kind::Denied)).await;
 
@@ -92,8 +92,11 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_ends_its_share_whatever_the_home_says() {
     let (rennes, home, pisa, replica) = grid().await;
-    let alice =
-        rennes.serve_ask(MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") });
+    let alice = rennes.serve_ask(MembershipOf {
+        vo: id("demo.rennes"),
+        person: id("alice@rennes"),
+        since: None,
+    });
     let m = alice.await.unwrap();
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
@@ -143,7 +146,7 @@ async fn who_only_offers_reads_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     let (rennes, _home, pisa, replica) = grid().await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes") };
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
     let m = rennes.serve_ask(of).await.unwrap();
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
@@ -155,4 +158,39 @@ async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     assert_eq!(e.kind, Kind::Denied);
     assert!(e.message.contains("has not heard from rennes"), "{e}");
     assert!(!pisa.serve_ask(ServedVos {}).await.unwrap()[0].serving);
+}
+
+/// If it failed, forgetting a site would leave its VOs at work here, kept alive by a stream that
+/// was opened before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_home_is_heard_no_more_and_its_accounts_end() {
+    let (rennes, _home, pisa, replica) = grid().await;
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
+    let m = rennes.serve_ask(of).await.unwrap();
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    worth(&replica, &m, None).await;
+    let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.state);
+    until("the node has accounts", || (last() == Some(AccountState::Active)).then_some(())).await;
+
+    pisa.trust.remove(&rennes.id);
+    let now = xos_base::when::Clock::now(&*pisa.clock);
+    let e = replica.effective(&m, now).unwrap_err();
+    assert!(e.kind == Kind::Denied && e.message.contains("no more"), "{e}");
+    until("accounts end", || (last() == Some(AccountState::Ended)).then_some(())).await;
+    // The stream of the log ended, and none is opened again.
+    let mut trouble = None;
+    for _ in 0..3000 {
+        let served = pisa.serve_ask(ServedVos {}).await.unwrap();
+        assert!(!served[0].serving, "{served:?}");
+        trouble = served[0].trouble.clone().filter(|t| t.contains("is not trusted here"));
+        if trouble.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(trouble.is_some(), "the stream of the log lives on");
+    pisa.trusts(&rennes);
+    worth(&replica, &m, None).await;
+    until("accounts are back", || (last() == Some(AccountState::Active)).then_some(())).await;
 }

@@ -170,7 +170,7 @@ impl Session {
             return Ok(t.token.token.as_str().into());
         }
         let own = login.person.site();
-        let renewed = match self.own_proof(&login, now) {
+        let renewed = match Session::own_proof(&login, now) {
             Ok(proof) => {
                 let ask = RenewToken { audience: (*audience != own).then(|| audience.clone()) };
                 self.client(&own, &proof)?.call(ask).await
@@ -195,26 +195,16 @@ impl Session {
         }
     }
 
-    /// What shows the person's own site that they signed in: a token, or the certificate of a VO
-    /// that has its home there.
-    fn own_proof(&self, login: &Login, now: Millis) -> Result<Proof, Error> {
-        let own = login.person.site();
-        if let Some(t) = login.token(&own, now) {
-            return Ok(Proof::Token(t.token.token.as_str().into()));
+    /// What shows the person's own site that they signed in: a token that has not expired.
+    fn own_proof(login: &Login, now: Millis) -> Result<Proof, Error> {
+        match login.token(&login.person.site(), now) {
+            Some(t) => Ok(Proof::Token(t.token.token.as_str().into())),
+            None => Err(Error::unauthenticated(format!(
+                "your sign-in as {} was left alone too long",
+                login.person
+            ))
+            .hint(format!("sign in again: xos login {}", login.person))),
         }
-        for vo in self.home.vos()? {
-            if vo.site() == own
-                && let Some(c) = Credential::read(&self.home, &vo)?
-                && c.is_valid(now)
-            {
-                return Ok(Proof::Certificate(IdentityCell::new(c.identity()?)));
-            }
-        }
-        Err(Error::unauthenticated(format!(
-            "your sign-in as {} was left alone too long",
-            login.person
-        ))
-        .hint(format!("sign in again: xos login {}", login.person)))
     }
 
     /// A client for looking after a VO, at its home unless the command line names a site: as the
