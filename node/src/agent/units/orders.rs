@@ -106,7 +106,7 @@ impl Agent {
     fn account_of(&self, membership: &Membership) -> Result<Account, Error> {
         let local = machine::local_users()?;
         let vos = self.lock_vos();
-        plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local)
+        plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local, self.now())
     }
 
     async fn unit_output(&self, r: UnitOutput) -> Result<OutputPart, Error> {
