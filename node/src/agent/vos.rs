@@ -7,8 +7,9 @@ use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
 use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
 
-/// The shell of an account.
-const SHELL: &str = "/bin/bash";
+/// The shell of an account: none. Nobody signs in with it, and a unit that got the machine's sshd
+/// to let it in would be outside its envelope. Units have a `SHELL` of their own.
+const SHELL: &str = "/usr/sbin/nologin";
 
 /// One VO on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
