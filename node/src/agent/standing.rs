@@ -54,6 +54,13 @@ impl Agent {
         self.unruly.store(!obeyed, Ordering::SeqCst);
     }
 
+    async fn stand(&self) {
+        self.enforce().await;
+        if self.units.look_again().await {
+            self.enforce().await;
+        }
+    }
+
     /// Tells again what did not obey, and ends what memberships leave behind that end by
     /// themselves, until `stop`.
     pub(super) async fn keep_standing(self: Arc<Agent>, stop: CancellationToken) {
@@ -65,8 +72,11 @@ impl Agent {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(due) => {
                     looked = self.now();
-                    self.units.look_again().await;
-                    self.enforce().await;
+                    // A shim that hangs must not hold up the end of this daemon.
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.stand() => {}
+                    }
                 }
                 told = changed.changed() => if told.is_err() { return },
             }

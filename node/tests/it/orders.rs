@@ -179,7 +179,7 @@ async fn an_unclear_envelope_is_enforced_once_it_is_made_out() {
     let held = |uid| (uid == UID).then_some(AccountState::Suspended);
     assert!(!units.enforce(held).await, "it is said to be done");
     std::fs::rename(&aside, &socket).unwrap();
-    units.look_again().await;
+    assert!(units.look_again().await);
     assert!(units.enforce(held).await);
     assert!(e.status().await.unwrap().frozen);
     // Of whom nothing is known yet, nothing is changed.

@@ -211,22 +211,8 @@ impl Units {
                 return self.forget(id).await;
             }
         }
-        if known.live.is_none() {
-            // Most often all of it was reported, and need not be read again.
-            let mut last = self.envelopes.last_seqs(vec![name.clone()]).await.map_err(fault)?;
-            let last = last.remove(0).map_err(fault)?;
-            if after > last && ack.stored >= after {
-                // It was torn, and all was told.
-                return Ok(());
-            }
-            let lost = self.envelopes.ends_by_a_stop(&name).await.map_err(fault)?;
-            if ack.stored > last.saturating_sub(lost.len() as u64) {
-                // The core has what the stop took from the log, under the numbers of these ends.
-                return self.report_lost(core, id, ack.stored, &lost).await;
-            }
-            if ack.stored >= last {
-                return Ok(());
-            }
+        if known.live.is_none() && self.all_told(core, id, after, ack.stored).await? {
+            return Ok(());
         }
         let mut place = if ack.stored < after { Place::default() } else { known.stored };
         let mut events = match &known.live {
@@ -273,6 +259,31 @@ impl Units {
             self.rested(id);
         }
         Ok(())
+    }
+
+    /// Whether the core has all of an envelope without a shim. `after` is what it had before, and
+    /// `stored` what it says that it has.
+    async fn all_told(
+        &self,
+        core: &impl Core,
+        id: &EnvelopeId,
+        after: u64,
+        stored: u64,
+    ) -> Result<bool, Error> {
+        let name = names::envelope(id)?;
+        // Most often all of it was reported, and need not be read again.
+        let mut last = self.envelopes.last_seqs(vec![name.clone()]).await.map_err(fault)?;
+        let last = last.remove(0).map_err(fault)?;
+        if after > last && stored >= after {
+            // It was torn, and all was told.
+            return Ok(true);
+        }
+        let lost = self.envelopes.ends_by_a_stop(&name).await.map_err(fault)?;
+        if stored > last.saturating_sub(lost.len() as u64) {
+            // The core has what the stop took from the log, under the numbers of these ends.
+            return self.report_lost(core, id, stored, &lost).await.map(|()| true);
+        }
+        Ok(stored >= last)
     }
 
     /// Reports the ends of a torn log behind everything that the core has; of units that it knows

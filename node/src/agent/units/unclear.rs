@@ -46,16 +46,19 @@ impl Units {
         Ok(Some(known))
     }
 
-    /// Looks again at all unclear envelopes.
-    pub async fn look_again(&self) {
+    /// Looks again at all unclear envelopes. Whether one is clear now.
+    pub async fn look_again(&self) -> bool {
         let unclear: Vec<EnvelopeId> = {
             let all = self.lock();
             all.iter().filter(|(_, k)| k.unclear).map(|(id, _)| id.clone()).collect()
         };
+        let mut any = false;
         for id in unclear {
-            if let Err(error) = self.found(&id).await {
-                tracing::warn!(%error, "an envelope is still unclear");
+            match self.found(&id).await {
+                Ok(_) => any = true,
+                Err(error) => tracing::warn!(%error, "an envelope is still unclear"),
             }
         }
+        any
     }
 }
