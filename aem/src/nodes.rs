@@ -52,8 +52,16 @@ pub(crate) fn greet(table: &HostTable, node: &NodeId, has: &Envelopes, now: Mill
                 } else if e.open.is_empty() {
                     g.still.push(status.envelope.clone());
                 } else {
-                    if !e.unconfirmed.is_empty() {
+                    if !e.unconfirmed.is_empty() && e.boot == has.boot {
                         g.send.push((job.clone(), *serial));
+                    } else if !e.unconfirmed.is_empty() {
+                        // The machine stopped before it answered, and may have started them
+                        // without any trace on its disk: sent again, they could run again.
+                        let reason = format!("node {node} was restarted before it confirmed them");
+                        let units = runs::pack(e.unconfirmed.iter().copied());
+                        let what = Decision::Lost { reason };
+                        let job = job.clone();
+                        g.records.push(HostRecord::Decided { job, at: now, units, what });
                     }
                     g.tend.insert(job.clone());
                 }

@@ -1,9 +1,12 @@
 //! Reading what units wrote to their spool files.
 //!
-//! A spool file may grow to the envelope's `spool_bytes_max`. It is measured twice a second: a
-//! longer one is cut back and its unit ended ([`crate::event::Cause::SpoolLimit`]). So the disk
-//! must have room for what a unit writes in half a second beyond the limit. `RLIMIT_FSIZE` is not
-//! used, since it would hold for the unit's own files too. A unit without output has no file.
+//! A spool file may grow to the envelope's `spool_bytes_max`, and all of an envelope, those of
+//! ended units too, to its `spool_total_bytes_max`. They are measured twice a second: a longer one,
+//! or the largest that are too much together, are cut back and their units ended
+//! ([`crate::event::Cause::SpoolLimit`]). So the disk must have room for what units write in half
+//! a second beyond the limit. While it has less than a reserve free (a gigabyte, or a twentieth of
+//! a small disk), no unit is started, and one with more than a megabyte of output is ended; it
+//! keeps what it has. `RLIMIT_FSIZE` is not used, since it would hold for the unit's own files too. A unit without output has no file.
 
 use crate::shim::Stream;
 use crate::spec::UnitKey;

@@ -27,6 +27,8 @@ pub const SLOTS_MAX: u32 = 1024;
 pub const RLIMITS_MAX: usize = 16;
 /// Largest spool file of a unit when nothing else is asked for.
 pub const SPOOL_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+/// Most bytes of all spool files of one envelope when nothing else is asked for.
+pub const SPOOL_TOTAL_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 /// How long an envelope without work keeps its processes, when nothing else is asked for,
 /// milliseconds: long enough for the next task of its job to come, short enough for ended jobs to
 /// cost nothing.
@@ -220,6 +222,9 @@ pub struct EnvelopeSpec {
     /// Largest spool file of one unit, in bytes. See [`crate::output`] for how it is kept.
     #[serde(default = "spool_default")]
     pub spool_bytes_max: u64,
+    /// Most bytes of all spool files together, of units that ended too.
+    #[serde(default = "spool_total_default")]
+    pub spool_total_bytes_max: u64,
     /// How long it may be without units that run or wait before its shim ends, in milliseconds.
     /// It can be opened again; processes that units left behind end then.
     #[serde(default = "rest_default")]
@@ -232,6 +237,10 @@ fn rest_default() -> u64 {
 
 fn spool_default() -> u64 {
     SPOOL_BYTES_DEFAULT
+}
+
+fn spool_total_default() -> u64 {
+    SPOOL_TOTAL_BYTES_DEFAULT
 }
 
 impl EnvelopeSpec {

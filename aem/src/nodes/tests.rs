@@ -2,7 +2,7 @@ use super::*;
 use crate::state::State;
 use crate::testing::{n1, opened, sent, took};
 use xos_api::aem::{UnitRun, Usage};
-use xos_api::node::units::UnitEvent;
+use xos_api::node::units::{EnvelopeStatus, UnitEvent};
 
 fn job() -> JobId {
     "7.pisa".parse().unwrap()
@@ -89,4 +89,32 @@ fn a_gap_in_a_report_is_asked_for_again() {
     let s = state();
     let n = news(&s.hosted, &n1(), report(3, vec![started(0, 0)]), Millis(9));
     assert!(n.record.is_none() && n.ack == EventsAck { stored: 0, unknown: false });
+}
+
+/// If it failed, a unit that ran before a power loss, and whose record the loss took, would be
+/// sent again and run twice.
+#[test]
+fn what_a_restarted_node_did_not_confirm_is_lost_though_its_envelope_is_there() {
+    let mut s = state();
+    // Unit 2 is confirmed in the same envelope: of it the node has a record, and reports.
+    let units = vec![UnitRun { first: 2, count: 1 }];
+    s.apply(&HostRecord::Sent { job: job(), serial: 1, units: units.clone() }.into());
+    s.apply(&HostRecord::Held { job: job(), serial: 1, units }.into());
+    let status = EnvelopeStatus { envelope: EnvelopeId { job: job(), serial: 1 }, last: 0 };
+    let has = |boot: &str| Envelopes { boot: boot.into(), envelopes: vec![status.clone()] };
+    // In the same boot the node knows what it has seen.
+    let same = greet(&s.hosted, &n1(), &has("1"), Millis(9));
+    assert_eq!((same.send, same.records), (vec![(job(), 1)], vec![]));
+    let after = greet(&s.hosted, &n1(), &has("2"), Millis(9));
+    assert_eq!(after.send, []);
+    for record in after.records {
+        s.apply(&record.into());
+    }
+    let p = s.hosted.placement(&job()).unwrap();
+    assert_eq!(p.units[&0].stage, Stage::Ended { serial: 1 });
+    assert_eq!(p.units[&2].stage, Stage::Sent { serial: 1 });
+    assert_eq!(p.envelopes[&1].open, BTreeSet::from([2]));
+    // Told once, and nothing is sent afterwards either.
+    let again = greet(&s.hosted, &n1(), &has("2"), Millis(10));
+    assert_eq!((again.send, again.records), (vec![], vec![]));
 }

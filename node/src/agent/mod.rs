@@ -7,6 +7,8 @@ mod link;
 mod machine;
 mod ops;
 mod renew;
+mod sole;
+mod standing;
 pub mod tickets;
 pub mod units;
 mod volumes;
@@ -20,6 +22,7 @@ use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
@@ -79,12 +82,18 @@ pub struct Agent {
     gathering: Mutex<Gathering>,
     /// Counts the changes of `vos`.
     accounts_changed: tokio::sync::watch::Sender<u64>,
+    /// Whether the core has told of accounts since this daemon runs.
+    told: AtomicBool,
+    /// Whether some work did not obey when it was told last where its member stands.
+    unruly: AtomicBool,
     tickets: Arc<Tickets>,
     units: Arc<units::Units>,
     /// This program, which also copies files for units.
     stager: PathBuf,
     volumes: volumes::Volumes,
     watcher: Arc<dyn VoWatcher>,
+    /// Keeps another daemon out of the folder.
+    _sole: std::fs::File,
 }
 
 impl Agent {
@@ -97,6 +106,7 @@ impl Agent {
         let folder = parts.state.join("node");
         std::fs::create_dir_all(&folder)
             .map_err(|e| Error::internal(format!("cannot make {}: {e}", folder.display())))?;
+        let sole = sole::hold(&folder)?;
         let key = key_fingerprint(&parts.identity.get().chain()[0])?;
         let capacity = machine::capacity(parts.config.cpu_milli, parts.config.memory_bytes)?;
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
@@ -122,13 +132,19 @@ impl Agent {
             vos: Mutex::new(vos),
             gathering: Mutex::default(),
             accounts_changed: tokio::sync::watch::channel(0).0,
+            told: AtomicBool::new(false),
+            unruly: AtomicBool::new(false),
             tickets,
             watcher: parts.watcher,
+            _sole: sole,
         });
         for site in agent.kept_sites()? {
             agent.trust.add(site)?;
         }
-        agent.write_accounts()?;
+        if let Err(error) = agent.write_accounts() {
+            // What is left of before serves until the core tells of accounts again.
+            tracing::error!(%error, "names of grid accounts may be old");
+        }
         for (vo, view) in agent.lock_vos().iter() {
             agent.watcher.vo_changed(vo, view);
         }
@@ -144,7 +160,11 @@ impl Agent {
     /// mounts go on without it.
     pub async fn run(self: Arc<Agent>, stop: CancellationToken) {
         let volumes = tokio::spawn(self.clone().keep_volumes(stop.clone()));
+        let standing = tokio::spawn(self.clone().keep_standing(stop.clone()));
         run_link(self, stop).await;
+        if let Err(e) = standing.await {
+            tracing::error!(error = %e, "the task that holds and ends members' work failed");
+        }
         if let Err(e) = volumes.await {
             tracing::error!(error = %e, "the task that keeps mounts failed");
         }

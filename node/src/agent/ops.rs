@@ -1,7 +1,7 @@
 //! What the core may ask of the node.
 
 use super::{Agent, keep, units};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use xos_api::node::{DialBack, SetSites, SetTicket, SetVolumes};
 use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
@@ -34,11 +34,7 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
-            if agent.take_accounts(r)? {
-                agent.enforce().await;
-                // What was held and goes on needs a ticket of the new epoch.
-                agent.accounts_changed.send_modify(|n| *n += 1);
-            }
+            agent.take_accounts(r).await?;
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: SetTicket| async move {
@@ -51,32 +47,6 @@ impl Agent {
             Ok(Done {})
         });
         agent.register_units(router, stream);
-    }
-
-    /// Whether a list was complete, and is in force now.
-    fn take_accounts(&self, part: VoAccounts) -> Result<bool, Error> {
-        let whole = {
-            let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
-            gathering.take(part)
-        };
-        let Some(accounts) = whole else { return Ok(false) };
-        let vo = accounts.vo.clone();
-        {
-            let mut vos = self.lock_vos();
-            vos.apply(accounts);
-            keep::write(&self.folder.join("vos.json"), &*vos)?;
-            if let Some(view) = vos.vo(&vo) {
-                self.watcher.vo_changed(&vo, view);
-            }
-        }
-        self.write_accounts()?;
-        Ok(true)
-    }
-
-    /// Work goes on only for members who may act.
-    async fn enforce(&self) {
-        let vos = self.lock_vos().clone();
-        self.units.enforce(|uid| vos.state_of(uid)).await;
     }
 }
 

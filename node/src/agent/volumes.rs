@@ -1,18 +1,23 @@
 //! The volumes that this node mounts. Each mount is a process of its own, so that neither a
 //! restart of `xosd` nor a crash of another mount takes open files away.
 
+mod mounts;
+mod process;
+
 use super::Agent;
 use super::keep;
+use mounts::{Change, Mounts};
+use process::Running;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::VolumeMount;
 use xos_base::{Error, MemberNumber, SiteId, VoId};
@@ -82,16 +87,6 @@ pub(super) struct Volumes {
     changed: Notify,
 }
 
-/// A mount process that was started; kept in a file, so that a new `xosd` finds it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Running {
-    pid: u32,
-    /// Field 22 of `/proc/<pid>/stat`: no other process has both.
-    started: u64,
-    spec: MountSpec,
-}
-
 impl Volumes {
     pub(super) fn new(folder: &Path) -> Result<Volumes, Error> {
         let folder = folder.join("volumes");
@@ -135,15 +130,19 @@ impl Agent {
     /// Serves tickets to the mount processes and keeps the mounts that the core wants.
     pub(super) async fn keep_volumes(self: Arc<Agent>, stop: CancellationToken) {
         let server = tokio::spawn(self.clone().serve_tickets(stop.clone()));
-        let mut running: BTreeMap<VoId, Running> = self.find_running();
-        while !stop.is_cancelled() {
-            self.settle(&mut running).await;
-            self.tickets.sweep(self.now());
+        let mut mounts = Mounts::new(self.find_running());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.cancelled() => break,
+                // What failed waits for the next look.
+                () = mounts.changed() => continue,
                 () = self.volumes.changed.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = look.tick() => {}
             }
+            self.settle(&mut mounts);
+            self.tickets.sweep(self.now());
         }
         server.abort();
     }
@@ -172,39 +171,37 @@ impl Agent {
         found
     }
 
-    /// One look at all mounts: ends what is not wanted, starts what is missing.
-    async fn settle(&self, running: &mut BTreeMap<VoId, Running>) {
+    /// One look at all mounts: ends what is not wanted, starts what is missing, beside everything
+    /// else.
+    fn settle(self: &Arc<Agent>, mounts: &mut Mounts) {
         let wanted: BTreeMap<VoId, MountSpec> = self
             .volumes
             .wanted()
             .into_iter()
             .filter_map(|v| Some((v.vo.clone(), self.mount_spec(v)?)))
             .collect();
-        let gone: Vec<VoId> = running
-            .iter()
-            .filter(|(vo, r)| {
-                wanted.get(*vo) != Some(&r.spec) || !alive(r.pid, r.started) || !mounted(&r.spec.at)
-            })
-            .map(|(vo, _)| vo.clone())
-            .collect();
-        for vo in gone {
-            if let Some(r) = running.remove(&vo) {
-                tracing::info!(%vo, pid = r.pid, "ending a mount");
-                if let Err(e) = self.end(&r).await {
-                    tracing::error!(%vo, error = %e, "a mount cannot be ended");
-                }
+        for change in mounts.due(wanted, process::stands) {
+            let agent = self.clone();
+            mounts.spawn(change.vo.clone(), async move { agent.change(change).await });
+        }
+    }
+
+    async fn change(&self, change: Change) -> Option<Running> {
+        let vo = &change.vo;
+        if let Some(old) = change.end {
+            tracing::info!(%vo, pid = old.pid, "ending a mount");
+            if let Err(e) = self.end(&old).await {
+                tracing::error!(%vo, error = %e, "a mount cannot be ended");
             }
         }
-        for (vo, spec) in wanted {
-            if running.contains_key(&vo) {
-                continue;
+        match self.begin(change.begin?).await {
+            Ok(r) => {
+                tracing::info!(%vo, pid = r.pid, "mounted");
+                Some(r)
             }
-            match self.begin(spec).await {
-                Ok(r) => {
-                    tracing::info!(%vo, pid = r.pid, "mounted");
-                    running.insert(vo, r);
-                }
-                Err(e) => tracing::warn!(%vo, error = %e, "a volume cannot be mounted yet"),
+            Err(e) => {
+                tracing::warn!(%vo, error = %e, "a volume cannot be mounted yet");
+                None
             }
         }
     }
@@ -225,75 +222,9 @@ impl Agent {
         })
     }
 
-    async fn begin(&self, spec: MountSpec) -> Result<Running, Error> {
-        let fail = |what: &str, e: std::io::Error| {
-            Error::internal(format!("cannot {what} for the mount of {}: {e}", spec.vo))
-        };
-        // What a crashed mount left behind answers every call with ENOTCONN.
-        unmount(&spec.at).await?;
-        std::fs::create_dir_all(&spec.at).map_err(|e| fail("make a folder", e))?;
-        let file = self.volumes.folder.join(format!("{}.json", spec.vo));
-        keep::write(&file, &spec)?;
-        let log = self.volumes.folder.join(format!("{}.log", spec.vo));
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .map_err(|e| fail("open a log", e))?;
-        let program = std::env::current_exe().map_err(|e| fail("find xosd", e))?;
-        let mut child = tokio::process::Command::new(program)
-            .arg("mount")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|e| fail("start a process", e))?;
-        let pid = child.id().unwrap_or_default();
-        let started = start_time(pid).unwrap_or_default();
-        let running = Running { pid, started, spec: spec.clone() };
-        keep::write(&self.volumes.record(&spec.vo), &running)?;
-        // The process says "mounted" once, or ends.
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            let mut out = BufReader::new(out);
-            out.read_line(&mut line).await.map_err(|e| fail("hear from the process", e))?;
-        }
-        let said = line.trim().to_owned();
-        tokio::spawn(async move {
-            match child.wait().await {
-                Ok(status) => tracing::info!(pid, %status, "a mount process ended"),
-                Err(e) => tracing::warn!(pid, error = %e, "a mount process was lost"),
-            }
-        });
-        if said == "mounted" {
-            Ok(running)
-        } else {
-            Err(Error::unavailable(format!("its process ended: see {}.log", spec.vo)))
-        }
-    }
-
-    async fn end(&self, r: &Running) -> Result<(), Error> {
-        unmount(&r.spec.at).await?;
-        if alive(r.pid, r.started) {
-            // Unmounting ends the process by itself; one that hangs is killed.
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(r.pid).unwrap_or(i32::MAX));
-            match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(e) => tracing::warn!(pid = r.pid, error = %e, "cannot end a mount process"),
-            }
-        }
-        match std::fs::remove_file(self.volumes.record(&r.spec.vo)) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::internal(format!("cannot forget a mount: {e}"))),
-        }
-    }
-
     async fn serve_tickets(self: Arc<Agent>, stop: CancellationToken) {
         let path = self.volumes.socket();
-        // Another xosd on the same state is kept out by the envelopes' lock.
+        // No other xosd uses it: the node's folder is locked.
         if let Err(e) = std::fs::remove_file(&path)
             && e.kind() != std::io::ErrorKind::NotFound
         {
@@ -352,45 +283,4 @@ impl Agent {
             writer.write_all(&text).await?;
         }
     }
-}
-
-/// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot (proc(5)).
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is in parentheses and may hold anything.
-    let rest = stat.rsplit_once(')')?.1;
-    rest.split_whitespace().nth(19)?.parse().ok()
-}
-
-fn alive(pid: u32, started: u64) -> bool {
-    start_time(pid) == Some(started)
-}
-
-/// Whether a file system is mounted at `at`. Read from the mount table: asking the file system
-/// itself could wait for a server.
-fn mounted(at: &Path) -> bool {
-    match std::fs::read_to_string("/proc/self/mountinfo") {
-        Ok(text) => {
-            let wanted = at.to_string_lossy();
-            text.lines().any(|l| l.split(' ').nth(4) == Some(wanted.as_ref()))
-        }
-        Err(e) => {
-            tracing::error!(error = %e, "cannot read the mount table");
-            false
-        }
-    }
-}
-
-/// Takes away whatever is mounted at `at`, also while files there are open.
-async fn unmount(at: &Path) -> Result<(), Error> {
-    let at = at.to_owned();
-    let task = tokio::task::spawn_blocking(move || {
-        while mounted(&at) {
-            let flags = nix::mount::MntFlags::MNT_DETACH;
-            nix::mount::umount2(&at, flags)
-                .map_err(|e| Error::internal(format!("cannot unmount {}: {e}", at.display())))?;
-        }
-        Ok(())
-    });
-    task.await.unwrap_or_else(|e| Err(Error::internal(format!("unmounting failed: {e}"))))
 }

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
-use xos_base::{Group, GroupNumber, MemberNumber, VoId};
+use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
 
-/// The shell of an account.
-const SHELL: &str = "/bin/bash";
+/// The shell of an account: none. Nobody signs in with it, and a unit that got the machine's sshd
+/// to let it in would be outside its envelope. Units have a `SHELL` of their own.
+const SHELL: &str = "/usr/sbin/nologin";
 
 /// One VO on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,14 +111,20 @@ impl Vos {
         self.found(uid).map(|(id, _, member)| (id, member))
     }
 
-    /// Where the member with the local uid stands now; `Ended` for a uid that is nobody's.
-    pub fn state_of(&self, uid: u32) -> AccountState {
-        let state = self.found(uid).map(|(_, vo, member)| match (vo.state, member.state) {
+    /// Where the member with the local uid stands at `now`; `None` for a uid that is nobody's.
+    pub fn state_of(&self, uid: u32, now: Millis) -> Option<AccountState> {
+        self.found(uid).map(|(_, vo, member)| match (vo.state, member.state) {
             (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
+            _ if has_expired(member, now) => AccountState::Ended,
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
             _ => AccountState::Active,
-        });
-        state.unwrap_or(AccountState::Ended)
+        })
+    }
+
+    /// When the next membership ends by itself after `now`.
+    pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
+        let members = self.vos.values().flat_map(|vo| vo.members.values());
+        members.filter_map(|m| m.expires).filter(|at| *at > now).min()
     }
 
     /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was
@@ -175,6 +182,11 @@ impl Vos {
         }
         Ok(file)
     }
+}
+
+/// Whether the membership has ended by itself.
+pub(super) fn has_expired(member: &AccountMember, now: Millis) -> bool {
+    member.expires.is_some_and(|at| at <= now)
 }
 
 /// The number of the group `members`.
@@ -264,6 +276,7 @@ mod tests {
         let alice = view.user_by_name("alice.demo.rennes").unwrap().unwrap();
         assert_eq!((alice.uid, alice.gid), (1_900_000_001, 1_900_000_001));
         assert_eq!(alice.home, "/home/xos/alice.demo.rennes");
+        assert_eq!(alice.shell, "/usr/sbin/nologin", "sshd would let a unit out of its envelope");
         assert!(view.user_by_name("u1900000002").unwrap().is_some(), "bob clashed locally");
         assert_eq!(view.group_by_name("physics.demo.rennes").unwrap().unwrap().gid, 1_900_000_002);
     }
@@ -274,14 +287,33 @@ mod tests {
         let mut bob = member(2, "bob", &[]);
         bob.state = AccountState::Suspended;
         vos.apply(accounts(true, false, vec![member(1, "alice", &[]), bob]));
-        let uid = |n: u32| 1_900_000_000 + n;
-        assert_eq!(vos.state_of(uid(1)), AccountState::Active);
-        assert_eq!(vos.state_of(uid(2)), AccountState::Suspended);
-        assert_eq!(vos.state_of(uid(3)), AccountState::Ended, "nobody's work must not go on");
+        let state = |vos: &Vos, n: u32| vos.state_of(1_900_000_000 + n, Millis(9));
+        assert_eq!(state(&vos, 1), Some(AccountState::Active));
+        assert_eq!(state(&vos, 2), Some(AccountState::Suspended));
+        assert_eq!(state(&vos, 3), None);
         let mut all = accounts(false, false, vec![]);
         all.state = AccountState::Suspended;
         vos.apply(all);
-        assert_eq!(vos.state_of(uid(1)), AccountState::Suspended);
+        assert_eq!(state(&vos, 1), Some(AccountState::Suspended));
+    }
+
+    #[test]
+    fn a_membership_ends_by_itself() {
+        // wrong: work would go on for people whose time in the VO is over
+        let mut vos = Vos::default();
+        let until = |n: u32, at: u64| AccountMember {
+            expires: Some(Millis(at)),
+            ..member(n, "alice", &[])
+        };
+        let mut held = until(3, 40);
+        held.state = AccountState::Suspended;
+        vos.apply(accounts(true, false, vec![until(1, 50), member(2, "bob", &[]), held]));
+        let state = |n: u32, now: u64| vos.state_of(1_900_000_000 + n, Millis(now)).unwrap();
+        assert_eq!((state(1, 49), state(1, 50)), (AccountState::Active, AccountState::Ended));
+        assert_eq!((state(3, 39), state(3, 40)), (AccountState::Suspended, AccountState::Ended));
+        assert_eq!(state(2, 99), AccountState::Active);
+        let next = |now: u64| vos.next_expiry(Millis(now)).map(|at| at.0);
+        assert_eq!((next(0), next(40), next(50)), (Some(40), Some(50), None));
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Envelope {
     /// The records after `cursor`, as they come.
     pub fn events(&self, cursor: Cursor) -> Events {
         let client = Some(self.client.clone());
-        Events::new(&self.home, self.dir.clone(), self.plan.clone(), cursor, client)
+        Events::new(&self.home, self.dir.clone(), self.plan.cgroup.clone(), cursor, client)
     }
 }
 

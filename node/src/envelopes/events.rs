@@ -3,9 +3,9 @@
 use super::client::ShimClient;
 use super::recover::{Found, recover};
 use super::{EnvelopeError, Envelopes, patiently};
+use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Chunk, Cursor, Entry, Event, decode};
 use crate::shim::LOG_FILE;
-use crate::shim::launch::Plan;
 use crate::spec::EnvelopeId;
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ const READ_BYTES: u64 = 256 * 1024;
 /// the same with a living shim, a dead one, and none.
 pub struct Events {
     dir: PathBuf,
-    plan: Plan,
+    cgroup: EnvelopeCgroup,
     cursor: Cursor,
     client: Option<ShimClient>,
     /// The last record said that nothing is written any more.
@@ -34,12 +34,12 @@ impl Events {
     pub(super) fn new(
         home: &Envelopes,
         dir: PathBuf,
-        plan: Plan,
+        cgroup: EnvelopeCgroup,
         cursor: Cursor,
         client: Option<ShimClient>,
     ) -> Events {
         let boot = home.boot.clone();
-        Events { dir, plan, cursor, client, closed: false, over: false, boot, now: home.now }
+        Events { dir, cgroup, cursor, client, closed: false, over: false, boot, now: home.now }
     }
 
     /// Where the next call goes on. To be stored with what was made of the records before.
@@ -115,9 +115,9 @@ impl Events {
             // It may have written between our last look and its end.
             return Ok(());
         }
-        let (dir, plan, now) = (self.dir.clone(), self.plan.clone(), (self.now)());
+        let (dir, cgroup, now) = (self.dir.clone(), self.cgroup.clone(), (self.now)());
         let boot = self.boot.clone();
-        match blocking(move || recover(&dir, &plan, &boot, now)).await? {
+        match blocking(move || recover(&dir, &cgroup, &boot, now)).await? {
             Found::Over { lost } => {
                 self.over = true;
                 if lost > 0 {

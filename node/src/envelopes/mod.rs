@@ -61,6 +61,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use xos_base::Millis;
 
 /// How long a shim may take to stand.
@@ -69,6 +70,8 @@ const START_WAIT: Duration = Duration::from_secs(30);
 const CONNECT_TRIES_MAX: u32 = 100;
 /// How long between two looks.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How many envelopes are looked at at a time after a start: one can take seconds.
+const LOOKS_MAX: usize = 32;
 /// Most bytes of a failed launcher's message that are kept.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
@@ -124,7 +127,8 @@ pub enum Attached {
         /// Units that were lost with the shim.
         lost: u64,
     },
-    /// It cannot be made out; the administrator looks.
+    /// It cannot be made out now: its shim does not listen and is not dead, processes of it stay,
+    /// or a file cannot be read. Something of it may run.
     Unclear {
         /// Which.
         id: EnvelopeId,
@@ -221,19 +225,21 @@ impl Envelopes {
         if !dir.is_dir() {
             return unclear(EnvelopeError::NotFound(id.clone()));
         }
-        let plan = match Plan::read(&dir) {
-            Ok(plan) => plan,
-            Err(e) => return unclear(e.into()),
-        };
         let client = match patiently(&dir, || ShimClient::connect(&dir)).await {
             Ok(client) => client,
             Err(e) => return unclear(EnvelopeError::at("connect to the shim of", &dir)(e)),
         };
         if let Some(client) = client {
-            return Attached::Alive(Box::new(Envelope::new(self.clone(), dir, plan, client)));
+            return match Plan::read(&dir) {
+                Ok(plan) => {
+                    let envelope = Envelope::new(self.clone(), dir, plan, client);
+                    Attached::Alive(Box::new(envelope))
+                }
+                Err(e) => unclear(e.into()),
+            };
         }
-        let (boot, now) = (self.boot.clone(), (self.now)());
-        match blocking(move || recover(&dir, &plan, &boot, now)).await {
+        let (boot, now, cgroup) = (self.boot.clone(), (self.now)(), self.cgroups.envelope(id));
+        match blocking(move || recover(&dir, &cgroup, &boot, now)).await {
             Ok(Found::Over { lost }) => Attached::Over { id: id.clone(), lost },
             Ok(Found::Alive) => unclear(EnvelopeError::Alive(id.clone())),
             Err(e) => unclear(e),
@@ -246,16 +252,34 @@ impl Envelopes {
     /// # Errors
     /// When the folder cannot be listed.
     pub async fn attach_all(&self) -> Result<Vec<Attached>, EnvelopeError> {
-        let (mut found, others) = self.resting().await?;
-        for id in others {
-            match self.clear_unused(&id).await {
-                Ok(true) => {}
-                Ok(false) => found.push(self.attach(&id).await),
-                Err(error) => found.push(Attached::Unclear { id, error }),
+        let (mut found, mut others) = self.resting().await?;
+        let mut looks = JoinSet::new();
+        while !(looks.is_empty() && others.is_empty()) {
+            while looks.len() < LOOKS_MAX
+                && let Some(id) = others.pop()
+            {
+                let home = self.clone();
+                looks.spawn(async move { home.look(&id).await });
+            }
+            if let Some(looked) = looks.join_next().await {
+                found.extend(looked.map_err(EnvelopeError::Task)?);
             }
         }
         self.refill(Duration::ZERO);
         Ok(found)
+    }
+
+    /// One envelope, as [`Envelopes::attach_all`] finds it. `None`: there is none. Nobody may be
+    /// about to start it.
+    pub async fn look(&self, id: &EnvelopeId) -> Option<Attached> {
+        if !self.folder(id).is_dir() {
+            return None;
+        }
+        match self.clear_unused(id).await {
+            Ok(true) => None,
+            Ok(false) => Some(self.attach(id).await),
+            Err(error) => Some(Attached::Unclear { id: id.clone(), error }),
+        }
     }
 
     /// Removes a folder in which no shim ever began, or a shell that is nobody's. Whether it did.
@@ -276,14 +300,13 @@ impl Envelopes {
     /// The records after `cursor` of an envelope, over or not.
     ///
     /// # Errors
-    /// [`EnvelopeError::NotFound`], or an unreadable plan.
+    /// [`EnvelopeError::NotFound`].
     pub fn events(&self, id: &EnvelopeId, cursor: Cursor) -> Result<Events, EnvelopeError> {
         let dir = self.folder(id);
         if !dir.is_dir() {
             return Err(EnvelopeError::NotFound(id.clone()));
         }
-        let plan = Plan::read(&dir)?;
-        Ok(Events::new(self, dir, plan, cursor, None))
+        Ok(Events::new(self, dir, self.cgroups.envelope(id), cursor, None))
     }
 
     /// The machine's boot id, as this program found it.
@@ -305,13 +328,13 @@ impl Envelopes {
         if !dir.is_dir() {
             return Ok(());
         }
-        let plan = Plan::read(&dir)?;
         let connected = patiently(&dir, || ShimClient::connect(&dir)).await;
         if connected.map_err(EnvelopeError::at("connect to the shim of", &dir))?.is_some() {
             return Err(EnvelopeError::Alive(id.clone()));
         }
-        let (id, boot, now) = (id.clone(), self.boot.clone(), (self.now)());
-        blocking(move || match recover(&dir, &plan, &boot, now)? {
+        let (boot, now, cgroup) = (self.boot.clone(), (self.now)(), self.cgroups.envelope(id));
+        let id = id.clone();
+        blocking(move || match recover(&dir, &cgroup, &boot, now)? {
             Found::Alive => Err(EnvelopeError::Alive(id)),
             Found::Over { .. } => {
                 std::fs::remove_dir_all(&dir).map_err(EnvelopeError::at("remove", &dir))

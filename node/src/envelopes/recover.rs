@@ -101,10 +101,11 @@ pub(super) fn rests(dir: &Path) -> bool {
 
 /// Ends what is left of an envelope whose shim is dead, and records the units that were lost, so
 /// that readers of the log see it like any other end. Harmless when done before. `boot` is the
-/// kernel's present boot id.
+/// kernel's present boot id; `by_name` the cgroup that an envelope of that name has when neither
+/// its plan nor its shell tells, as after a power loss.
 pub(super) fn recover(
     dir: &Path,
-    plan: &Plan,
+    by_name: &EnvelopeCgroup,
     boot: &str,
     now: Millis,
 ) -> Result<Found, EnvelopeError> {
@@ -112,7 +113,15 @@ pub(super) fn recover(
     let Some(_lock) = lock(dir).map_err(EnvelopeError::at("lock", dir))? else {
         return Ok(Found::Alive);
     };
-    let lost = recover_held(dir, plan, boot, now)?.1;
+    let (cgroup, made_in) = match Plan::read(dir) {
+        Ok(plan) => (plan.cgroup, plan.boot),
+        Err(error) => {
+            tracing::error!(dir = %dir.display(), %error, "an envelope is closed without its plan");
+            let shell = Shell::read(dir).map(|s| s.cgroup);
+            (shell.unwrap_or_else(|_| by_name.clone()), String::new())
+        }
+    };
+    let lost = recover_held(dir, &cgroup, &made_in, boot, now)?.1;
     match std::fs::remove_file(dir.join(SOCKET_FILE)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(EnvelopeError::at("remove the socket of", dir)(e))
@@ -121,18 +130,19 @@ pub(super) fn recover(
     }
 }
 
-/// As [`recover`], by the holder of the lock. What the log says, and how many units were lost
-/// just now.
+/// As [`recover`], by the holder of the lock. `made_in` is the boot of the envelope's plan. What
+/// the log says, and how many units were lost just now.
 pub(crate) fn recover_held(
     dir: &Path,
-    plan: &Plan,
+    cgroup: &EnvelopeCgroup,
+    made_in: &str,
     boot: &str,
     now: Millis,
 ) -> Result<(Summary, u64), EnvelopeError> {
-    plan.cgroup.kill()?;
-    let usage = plan.cgroup.usage();
+    cgroup.kill()?;
+    let usage = cgroup.usage();
     // The kernel lets a cgroup go only when its last process is dead: after this nothing runs.
-    plan.cgroup.remove()?;
+    cgroup.remove()?;
     let path = dir.join(LOG_FILE);
     let at = |doing| EnvelopeError::at(doing, &path);
     let mut file = File::options().read(true).write(true).open(&path).map_err(at("open"))?;
@@ -144,8 +154,9 @@ pub(crate) fn recover_held(
     let mut lines = Vec::new();
     if !s.closed {
         // The end of a log is on the disk only when it was closed. Without it, it is not known
-        // what was started before the machine stopped.
-        let stopped = !s.boot.is_empty() && s.boot != boot;
+        // what was started before the machine stopped. One that does not even say when it was
+        // opened is as old as its plan: nothing was started only if that is of this boot.
+        let stopped = boot != if s.boot.is_empty() { made_in } else { s.boot.as_str() };
         s.torn |= stopped || s.damaged_bytes > 0;
         let mut ends = Vec::new();
         for (unit, started) in std::mem::take(&mut s.open) {
@@ -213,20 +224,35 @@ fn summarise(file: &mut File) -> io::Result<Summary> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shim::PLAN_FILE;
 
-    fn plan() -> Plan {
+    const NO_CGROUP: EnvelopeCgroup = EnvelopeCgroup { parts: Vec::new() };
+
+    /// An envelope's folder with a plan that was made in that boot.
+    fn folder(boot: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
         let spec = serde_json::from_value(serde_json::json!({
             "id": "1.a", "slots": 1,
             "account": {"uid": 70000, "gid": 70000, "groups": [], "name": "a", "home": "/"},
         }))
         .unwrap();
-        Plan { spec, cgroup: EnvelopeCgroup { parts: vec![] }, boot: "b".into() }
+        let plan = Plan { spec, cgroup: NO_CGROUP, boot: boot.into() };
+        std::fs::write(dir.path().join(PLAN_FILE), serde_json::to_vec(&plan).unwrap()).unwrap();
+        dir
+    }
+
+    fn at(dir: &Path, now: u64) -> Found {
+        recover(dir, &NO_CGROUP, "b", Millis(now)).unwrap()
+    }
+
+    fn last(dir: &Path) -> Event {
+        last_record(dir).unwrap().unwrap().event
     }
 
     #[test]
     fn open_units_are_lost_once() {
         // wrong: a unit whose shim died would stay "running" for ever, or be lost twice
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder("b");
         let unit = |n: u32| format!("1.a:{n}").parse::<UnitKey>().unwrap();
         let ended = Event::Ended { unit: unit(1), outcome: Outcome::Cancelled, usage: None };
         let events = [
@@ -244,11 +270,11 @@ mod tests {
         let log = dir.path().join(LOG_FILE);
         std::fs::write(&log, &lines).unwrap();
         let held = lock(dir.path()).unwrap();
-        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Alive);
+        assert_eq!(at(dir.path(), 9), Found::Alive);
         drop(held);
-        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 2 });
+        assert_eq!(at(dir.path(), 9), Found::Over { lost: 2 });
         let after = std::fs::read(&log).unwrap();
-        assert_eq!(recover(dir.path(), &plan(), "b", Millis(10)).unwrap(), Found::Over { lost: 0 });
+        assert_eq!(at(dir.path(), 10), Found::Over { lost: 0 });
         assert_eq!(std::fs::read(&log).unwrap(), after);
         let chunk = decode(&after, Cursor::default());
         assert_eq!(chunk.damaged_bytes, 0);
@@ -261,10 +287,11 @@ mod tests {
         assert_eq!(tail[2], (7, &end));
         assert!(matches!(tail[3], (7, Event::Closed { .. })));
     }
+
     #[test]
     fn after_another_boot_nothing_is_said_to_have_never_run() {
         // wrong: the record of a start that the power cut took would let the unit run again
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder("b");
         let unit = |n: u32| format!("1.a:{n}").parse::<UnitKey>().unwrap();
         let opened =
             |boot: &str| Event::Opened { envelope: "1.a".parse().unwrap(), boot: boot.to_owned() };
@@ -279,18 +306,40 @@ mod tests {
         };
         let taken = Event::Taken { units: vec![unit(0)] };
         write(&[opened("a"), taken.clone()]);
-        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 1 });
-        let last = |dir: &Path| last_record(dir).unwrap().unwrap().event;
+        assert_eq!(at(dir.path(), 9), Found::Over { lost: 1 });
         assert!(matches!(last(dir.path()), Event::Closed { torn: true, .. }));
         assert!(rests(dir.path()));
         // in the same boot the log is whole
         write(&[opened("b"), taken]);
-        assert_eq!(recover(dir.path(), &plan(), "b", Millis(9)).unwrap(), Found::Over { lost: 0 });
+        assert_eq!(at(dir.path(), 9), Found::Over { lost: 0 });
         assert!(matches!(last(dir.path()), Event::Closed { torn: false, .. }));
         // and one that was closed before the machine stopped stays good
         let closed = Event::Closed { usage: Default::default(), torn: false };
         write(&[opened("a"), closed]);
-        let (summary, lost) = recover_held(dir.path(), &plan(), "b", Millis(9)).unwrap();
+        let (summary, lost) = recover_held(dir.path(), &NO_CGROUP, "b", "b", Millis(9)).unwrap();
         assert_eq!((summary.torn, lost), (false, 0));
+    }
+
+    #[test]
+    fn a_log_that_does_not_say_when_it_was_opened_is_as_old_as_its_plan() {
+        // wrong: an envelope whose whole record the power cut took would count as unused, and
+        // units that had run in it be started again
+        let empty = |dir: &Path| std::fs::write(dir.join(LOG_FILE), b"").unwrap();
+        let torn = |dir: &Path| matches!(last(dir), Event::Closed { torn: true, .. });
+        let before = folder("a");
+        empty(before.path());
+        assert_eq!(at(before.path(), 9), Found::Over { lost: 0 });
+        assert!(torn(before.path()));
+        // the cut took the plan too
+        let bare = tempfile::tempdir().unwrap();
+        std::fs::write(bare.path().join(PLAN_FILE), b"").unwrap();
+        empty(bare.path());
+        assert_eq!(at(bare.path(), 9), Found::Over { lost: 0 });
+        assert!(torn(bare.path()));
+        // in the same boot its shim was killed before it began
+        let now = folder("b");
+        empty(now.path());
+        assert_eq!(at(now.path(), 9), Found::Over { lost: 0 });
+        assert!(!torn(now.path()));
     }
 }

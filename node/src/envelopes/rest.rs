@@ -4,7 +4,7 @@ use super::client::ShimClient;
 use super::events::blocking;
 use super::recover::{last_record, rests};
 use super::{Attached, CONNECT_PAUSE, CONNECT_TRIES_MAX, Envelope, EnvelopeError, Envelopes, warm};
-use crate::event::Event;
+use crate::event::{Cursor, Entry, Event, Outcome};
 use crate::shim::PLAN_FILE;
 use crate::shim::launch::Plan;
 use crate::spec::{EnvelopeId, EnvelopeSpec};
@@ -92,6 +92,36 @@ impl Envelopes {
             Ok(last.map_or(0, |e| e.seq))
         };
         blocking(move || Ok(ids.iter().map(last).collect())).await
+    }
+}
+
+impl Envelopes {
+    /// The ends that were recorded at the end of an envelope's log because the machine had stopped
+    /// under it; none for one that was closed in order.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Io`] when the log cannot be read.
+    pub async fn ends_by_a_stop(&self, id: &EnvelopeId) -> Result<Vec<Entry>, EnvelopeError> {
+        let dir = self.folder(id);
+        let read = {
+            let dir = dir.clone();
+            blocking(move || last_record(&dir).map_err(EnvelopeError::at("read the log of", &dir)))
+        };
+        if !read.await?.is_some_and(|e| matches!(e.event, Event::Closed { torn: true, .. })) {
+            return Ok(Vec::new());
+        }
+        let mut ends = Vec::new();
+        let mut events = self.events(id, Cursor::default())?;
+        while let Some(entries) = events.ready().await? {
+            for (entry, _) in entries {
+                match entry.event {
+                    Event::Ended { outcome: Outcome::Lost, .. } => ends.push(entry),
+                    Event::Closed { .. } => {}
+                    _ => ends.clear(),
+                }
+            }
+        }
+        Ok(ends)
     }
 }
 

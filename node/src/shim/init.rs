@@ -29,6 +29,8 @@ use xos_base::Millis;
 
 /// How many ended processes are collected before requests are looked at again.
 const REAP_ROUND_MAX: u32 = 512;
+/// Where POSIX shared memory lies (shm_overview(7)).
+const SHARED_MEMORY: &str = "/dev/shm";
 /// Longest message for the launcher, in characters.
 const ERROR_CHARS_MAX: usize = 1000;
 
@@ -80,8 +82,9 @@ fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
     move |e| format!("{what}: {e}")
 }
 
-/// A mount namespace as the node's is now, with a `/proc` of the envelope's own. In a shell this
-/// waits for the adoption: where mounts do not propagate, what was mounted since would be missing.
+/// A mount namespace as the node's is now, with a `/proc` and shared memory of the envelope's own.
+/// In a shell this waits for the adoption: where mounts do not propagate, what was mounted since
+/// would be missing.
 fn own_mounts() -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(no("make a mount namespace"))?;
     // Mounts made on the node later appear here too; nothing mounted here appears there.
@@ -90,7 +93,14 @@ fn own_mounts() -> Result<(), String> {
         .map_err(no("separate the mounts"))?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, None::<&str>)
-        .map_err(no("mount /proc for the envelope"))
+        .map_err(no("mount /proc for the envelope"))?;
+    if !Path::new(SHARED_MEMORY).is_dir() {
+        return Ok(());
+    }
+    // What lies there counts as memory of the envelope, whose limit bounds it, and ends with it.
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), SHARED_MEMORY, Some("tmpfs"), plain, Some("mode=1777"))
+        .map_err(no("mount shared memory for the envelope"))
 }
 
 struct Parts {
@@ -108,6 +118,8 @@ fn prepare(cgroup: &EnvelopeCgroup) -> Result<Parts, String> {
         .map_err(no("bind init to the shim"))?;
     cgroup.join().map_err(no("enter the control group"))?;
     sys::new_session_keyring().map_err(no("leave root's keyring"))?;
+    // System V segments outlive the processes that made them, but not their namespace.
+    unshare(CloneFlags::CLONE_NEWIPC).map_err(no("make an IPC namespace"))?;
     let spool = spool::open_dir(Path::new(SPOOL_DIR)).map_err(no("open the spool folder"))?;
     std::env::set_current_dir("/").map_err(no("enter /"))?;
     let mut mask = SigSet::empty();

@@ -228,7 +228,7 @@ fn continue_log(plan: &Plan) -> Result<History, LaunchError> {
         return Ok(History { log: begin_log()?, ended: Vec::new() });
     }
     let now = Millis::of(SystemTime::now());
-    let (before, _) = recover_held(Path::new("."), plan, &plan.boot, now)
+    let (before, _) = recover_held(Path::new("."), &plan.cgroup, &plan.boot, &plan.boot, now)
         .map_err(|e| LaunchError::Shim(e.to_string()))?;
     if before.torn {
         let text = "records of what it started may be missing: it cannot be opened again";

@@ -60,6 +60,8 @@ pub struct Machine {
     frozen_at: Option<u64>,
     ending: bool,
     halted: bool,
+    /// The disk has little room.
+    short: bool,
 }
 
 impl Machine {
@@ -74,6 +76,7 @@ impl Machine {
             frozen_at: None,
             ending: false,
             halted: false,
+            short: false,
         }
     }
 
@@ -136,9 +139,10 @@ impl Machine {
         })
     }
 
-    /// Starts waiting units while there is room. Nothing starts in a frozen envelope.
+    /// Starts waiting units while there is room. Nothing starts in a frozen envelope, or while the
+    /// disk has little room.
     pub fn fill(&mut self, now: u64, out: &mut Vec<Do>) {
-        if self.frozen_at.is_some() || self.halted {
+        if self.frozen_at.is_some() || self.halted || self.short {
             return;
         }
         while (self.running.len() as u32) < self.slots {
@@ -324,6 +328,16 @@ impl Machine {
     pub fn halt(&mut self) {
         self.halted = true;
         self.ending = true;
+    }
+
+    /// Whether the disk has little room now: then no unit is started.
+    pub fn set_short(&mut self, short: bool) {
+        self.short = short;
+    }
+
+    /// Whether units wait for room on the disk.
+    pub fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Changes how many units run at a time; those that run go on.

@@ -4,7 +4,8 @@
 //! daemon --spawns--> launcher --forks--> shim (own session, outlives both)
 //!                                          |  socket, log, queue, timers; outside the cgroup
 //!                                          +-- init: pid 1 of the envelope's pid namespace,
-//!                                                |   in its cgroup, with its own /proc
+//!                                                |   in its cgroup, with its own /proc, shared
+//!                                                |   memory and IPC namespace
 //!                                                +-- units, as the person
 //! ```
 //!

@@ -3,6 +3,7 @@
 use super::launch::{History, LaunchError, Plan, Shell, begin_log, io_error, note};
 use super::log::Log;
 use super::machine::{Do, Machine};
+use super::{SPOOL_DIR, spool};
 use crate::cgroup::EnvelopeCgroup;
 use crate::event::Event;
 use crate::frame::{Frames, Outbox};
@@ -12,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::SystemTime;
 use xos_base::Millis;
 
@@ -24,6 +26,7 @@ mod telling;
 
 use body::Body;
 use init_process::InitProcess;
+use outputs::Outputs;
 use telling::Telling;
 
 /// How long until a failed write of the log is tried again, milliseconds.
@@ -75,8 +78,7 @@ struct Serve<'a> {
     told: u64,
     retry_at: u64,
     oom_seen: u64,
-    left_open: Vec<String>,
-    spool_check_at: u64,
+    outputs: Outputs,
     /// When init is ended by force.
     end_at: Option<u64>,
     /// When init must have carried out a kill.
@@ -149,6 +151,10 @@ fn start(
 ) -> Result<(Serve<'_>, UnixListener), LaunchError> {
     let Body { spool, init, listener } = body;
     let mut machine = Machine::new(plan.spec.slots);
+    let kept_bytes = match before.ended.is_empty() {
+        true => 0,
+        false => spool::total(Path::new(SPOOL_DIR)).map_err(io_error("measure its output"))?,
+    };
     machine.resume(before.ended);
     let mut serve = Serve {
         plan,
@@ -163,8 +169,7 @@ fn start(
         told: 0,
         retry_at: 0,
         oom_seen: 0,
-        left_open: Vec::new(),
-        spool_check_at: 0,
+        outputs: Outputs::new(kept_bytes),
         end_at: None,
         answer_by: None,
         rest_at: None,
@@ -256,8 +261,10 @@ impl Serve<'_> {
     /// When something is due without anybody asking.
     fn due(&self) -> Option<u64> {
         let retry = self.log.trouble().map(|_| self.retry_at);
-        let spools = (self.machine.running().next().is_some() || !self.left_open.is_empty())
-            .then_some(self.spool_check_at);
+        let watched = self.machine.running().next().is_some()
+            || !self.outputs.left_open.is_empty()
+            || (self.machine.is_short() && !self.machine.is_idle());
+        let spools = watched.then_some(self.outputs.check_at);
         let tell = self.telling.due().filter(|_| self.log.trouble().is_none());
         let all = [
             self.machine.next_due(),

@@ -243,3 +243,34 @@ async fn envelopes_do_not_see_one_another() {
     node.envelopes.forget(&b.spec().id).await.unwrap();
     node.finish(a).await;
 }
+
+#[tokio::test]
+async fn shared_memory_is_the_envelopes_and_ends_with_it() {
+    // wrong: memory that a job leaves would stay on the node, beyond every limit; or the units of
+    // one job could not share any
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |_| {}).await;
+    let name = format!("/dev/shm/xos-test-{}", std::process::id());
+    let make = format!("ipcmk -M 4096 >/dev/null && echo shared > {name}");
+    assert_eq!(run(&e, vec![shell(0, &make)]).await[&key(0)].0, exited(0));
+    let mut events = e.events(Cursor::default());
+    let look = format!("cat {name}; tail -n +2 /proc/sysvipc/shm | wc -l; stat -c %a /dev/shm");
+    e.start_units(vec![shell(1, &look)]).await.unwrap();
+    ends(&mut events, 2).await;
+    assert_eq!(output(&e, 1), "shared\n1\n1777\n");
+    let outside = || {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let ours = segments.lines().any(|l| l.split_whitespace().any(|w| w == UID.to_string()));
+        ours || std::path::Path::new(&name).exists()
+    };
+    assert!(!outside(), "the envelope's memory is the node's");
+    let other = node.start("2.rennes", |_| {}).await;
+    run(&other, vec![shell(0, &look)]).await;
+    assert_eq!(output(&other, 0), "0\n1777\n", "another job sees it");
+    let mut events = other.events(Cursor::default());
+    other.end(std::time::Duration::ZERO).await.unwrap();
+    while patient(events.next()).await.unwrap().is_some() {}
+    node.envelopes.forget(&other.spec().id).await.unwrap();
+    node.finish(e).await;
+    assert!(!outside());
+}

@@ -1,11 +1,13 @@
 //! The core's orders, as the agent carries them out.
 
+use crate::life::kill_9;
 use crate::support::*;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::node::units::{EnvelopeId, EnvelopeStatus};
+use xos_api::node::units::{EnvelopeId, EnvelopeStatus, KillUnits};
+use xos_api::vom::AccountState;
 use xos_base::Kind;
 use xos_node::agent::units::{Units, Work};
 use xos_node::envelopes::{Envelopes, ShimProgram};
@@ -120,4 +122,72 @@ async fn one_bad_unit_keeps_the_others_of_its_order_from_starting() {
     assert_eq!(records.len(), 1, "only that it was opened: {records:?}");
     units.end(stream, &envelope(1)).await.unwrap();
     node.nothing_left(&[]).await;
+}
+
+/// The folder of the first envelope of the job.
+fn folder(node: &Node) -> std::path::PathBuf {
+    node.dir.path().join("state/envelopes/1.rennes@1")
+}
+
+fn kill_all() -> KillUnits {
+    KillUnits { envelope: envelope(1), units: None, grace_ms: 0 }
+}
+
+#[tokio::test]
+async fn an_envelope_that_cannot_be_made_out_is_listed_and_its_orders_wait() {
+    // wrong: the core would not find it, place its units elsewhere, and they would run twice
+    let Some(node) = Node::new() else { return };
+    let seen = node.home().join("seen");
+    let once = |n: u32| shell(n, &format!("echo {n} >> {}", seen.display()));
+    let e = node.start("1.rennes@1", |_| {}).await;
+    run(&e, vec![once(0)]).await;
+    let pids = e.status().await.unwrap();
+    kill_9(pids.shim_pid);
+    patient(e.gone()).await;
+    // As a shim that holds its envelope and listens no more: it waits for its disk.
+    let held = std::fs::File::open(folder(&node).join("shim.lock")).unwrap();
+    held.lock().unwrap();
+    let units = Units::open(node.envelopes.clone()).await.unwrap();
+    let stream = units.stream();
+    assert!(has(&units.list(stream).await.unwrap(), &envelope(1)));
+    let order = || work(&node, vec![once(0), once(1)]);
+    let unavailable = |r: Result<(), xos_base::Error>| r.unwrap_err().kind == Kind::Unavailable;
+    assert!(unavailable(units.start(stream, order(), || Ok(())).await.map(drop)));
+    assert!(unavailable(units.kill(stream, kill_all()).await));
+    assert!(unavailable(units.end(stream, &envelope(1)).await));
+    assert!(has(&units.list(stream).await.unwrap(), &envelope(1)));
+    drop(held);
+    // What was taken is known, the other is new.
+    assert_eq!(units.start(stream, order(), || Ok(())).await.unwrap().new, 1);
+    let name = "1.rennes@1".parse().unwrap();
+    let mut events = node.envelopes.events(&name, Default::default()).unwrap();
+    ends(&mut events, 2).await;
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "0\n1\n");
+    units.end(stream, &envelope(1)).await.unwrap();
+    node.nothing_left(&[pids.shim_pid, pids.init_pid]).await;
+}
+
+#[tokio::test]
+async fn an_unclear_envelope_is_enforced_once_it_is_made_out() {
+    // wrong: a suspended member's units would run on in an envelope that was unclear for a moment
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes@1", |_| {}).await;
+    e.start_units(vec![unit(0, &["sleep", "1000"])]).await.unwrap();
+    let (socket, aside) = (folder(&node).join("shim.sock"), folder(&node).join("aside"));
+    std::fs::rename(&socket, &aside).unwrap();
+    let units = Units::open(node.envelopes.clone()).await.unwrap();
+    let held = |uid| (uid == UID).then_some(AccountState::Suspended);
+    assert!(!units.enforce(held).await, "it is said to be done");
+    std::fs::rename(&aside, &socket).unwrap();
+    assert!(units.look_again().await);
+    assert!(units.enforce(held).await);
+    assert!(e.status().await.unwrap().frozen);
+    // Of whom nothing is known yet, nothing is changed.
+    assert!(units.enforce(|_| None).await);
+    let status = e.status().await.unwrap();
+    assert!(status.frozen && status.running.len() == 1);
+    assert!(units.enforce(|_| Some(AccountState::Ended)).await);
+    let mut events = e.events(Default::default());
+    ends(&mut events, 1).await;
+    node.finish(e).await;
 }

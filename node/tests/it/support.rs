@@ -185,6 +185,7 @@ pub fn spec(id: &str, home: &Path) -> EnvelopeSpec {
         limits: Limits { pids: 256, ..Limits::default() },
         slots: 4,
         spool_bytes_max: 1 << 20,
+        spool_total_bytes_max: 1 << 30,
         // Tests end what they start; those about rest say when.
         rest_after_ms: 600_000,
     }

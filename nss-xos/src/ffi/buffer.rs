@@ -11,8 +11,9 @@ use crate::status::Failure;
 /// name. Whether somebody is in it is not decided here but by `initgroups`, which is exact.
 pub(super) const MEMBERS_LISTED_MAX: usize = 4096;
 
-/// No password opens these accounts, and `pam_unix` looks for no shadow entry (as it would for "x").
-const NO_PASSWORD: &str = "*";
+/// No password opens these accounts, `pam_unix` looks for no shadow entry (as it would for "x"), and
+/// an sshd without PAM takes the account for locked by the "!" and refuses keys too.
+const NO_PASSWORD: &str = "!*";
 
 /// Where an answer goes.
 pub(super) struct Answer<T> {

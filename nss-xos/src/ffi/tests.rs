@@ -107,7 +107,7 @@ fn groups_of(file: &AccountsFile, user: &str, limit: c_long) -> Result<Vec<gid_t
 #[test]
 fn a_user_is_answered_in_full() {
     let node = node();
-    let line = |name, uid| format!("{name}:*:{uid}:{BASE}:Some Öne:/home/xos/someone:/bin/bash");
+    let line = |name, uid| format!("{name}:!*:{uid}:{BASE}:Some Öne:/home/xos/someone:/bin/bash");
     let found = user_with(1024, |a| lookup::user_by_name(&node.file, "alice.demo", a));
     assert_eq!(found, Ok(line("alice.demo", BASE + 10)));
     let found = user_with(1024, |a| lookup::user_by_uid(&node.file, BASE + 11, a));
@@ -126,7 +126,7 @@ fn every_small_buffer_is_refused_and_never_overrun() {
     for length in 0..enough {
         assert_eq!(needs(length), Err((-2, libc::ERANGE)), "{length}");
     }
-    assert_eq!(enough, "alice.demo0*0Some Öne0/home/xos/someone0/bin/bash0".len());
+    assert_eq!(enough, "alice.demo0!*0Some Öne0/home/xos/someone0/bin/bash0".len());
     let needs = |length| group_with(length, |a| lookup::group_by_name(&node.file, "demo", a));
     let enough = (0..512).find(|length| needs(*length).is_ok()).unwrap();
     for length in 0..enough {

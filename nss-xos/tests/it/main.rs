@@ -103,17 +103,17 @@ fn getent_and_id_know_the_members() {
     in_own_namespace(|machine| {
         sample().write_atomic(accounts()).unwrap();
         let alice =
-            format!("alice.demo:*:{}:{BASE}:A Person:/home/xos/alice.demo:/bin/sh", BASE + 10);
+            format!("alice.demo:!*:{}:{BASE}:A Person:/home/xos/alice.demo:/bin/sh", BASE + 10);
         assert_eq!(machine.ask("getent", &["passwd", "alice.demo"]).unwrap(), alice);
         let uid = (BASE + 10).to_string();
         assert_eq!(machine.ask("getent", &["passwd", &uid]).unwrap(), alice);
-        let writers = format!("writers.demo:*:{}:alice.demo,bob.demo", BASE + 1);
+        let writers = format!("writers.demo:!*:{}:alice.demo,bob.demo", BASE + 1);
         assert_eq!(machine.ask("getent", &["group", "writers.demo"]).unwrap(), writers);
         let gid = (BASE + 1).to_string();
         assert_eq!(machine.ask("getent", &["group", &gid]).unwrap(), writers);
         let everybody = machine.ask("getent", &["passwd"]).unwrap();
         assert!(everybody.lines().any(|l| l.starts_with("root:")) && everybody.contains(&alice));
-        assert_eq!(machine.ask("getent", &["group"]).unwrap().matches(".demo:*:").count(), 29);
+        assert_eq!(machine.ask("getent", &["group"]).unwrap().matches(".demo:!*:").count(), 29);
         let groups = machine.ask("getent", &["initgroups", "alice.demo"]).unwrap();
         assert_eq!(groups.split_whitespace().count(), 1 + 29, "{groups}");
         let id = machine.ask("id", &["alice.demo"]).unwrap();

@@ -1,10 +1,12 @@
 //! The units that the core orders: starts them in envelopes, and reports what became of them.
 
+mod enforce;
 mod fence;
 mod names;
 mod orders;
 mod plan;
 mod report;
+mod unclear;
 
 pub use fence::Stream;
 pub use report::Core;
@@ -19,7 +21,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use xos_api::node::units::{EnvelopeId, EnvelopeStatus, KillUnits, UnitsTaken};
-use xos_api::vom::AccountState;
 use xos_base::Error;
 
 /// Between SIGTERM and SIGKILL when an envelope is ended.
@@ -38,6 +39,8 @@ pub struct Units {
     fence: Fence,
     fresh: Fresh,
     gates: Mutex<HashMap<EnvelopeId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while members' states are put in force: a later state must not come first.
+    enforcing: tokio::sync::Mutex<()>,
 }
 
 /// An envelope on this node.
@@ -45,6 +48,8 @@ pub struct Units {
 struct Known {
     /// Its shim, while it lives.
     live: Option<Envelope>,
+    /// Whether it could not be made out: something of it may run. See [`unclear`].
+    unclear: bool,
     /// Whether short output comes with a unit's end.
     want_output: bool,
     /// Up to where the core has stored its events.
@@ -91,29 +96,29 @@ impl Units {
     pub async fn open(envelopes: Envelopes) -> Result<Units, Error> {
         let mut known = HashMap::new();
         for attached in envelopes.attach_all().await.map_err(fault)? {
-            let (id, live) = match attached {
-                Attached::Alive(envelope) => (envelope.spec().id.clone(), Some(*envelope)),
+            let (id, live, unclear) = match attached {
+                Attached::Alive(envelope) => (envelope.spec().id.clone(), Some(*envelope), false),
                 Attached::Over { id, lost } => {
                     tracing::warn!(%id, lost, "an envelope ended without xosd");
-                    (id, None)
+                    (id, None, false)
                 }
                 Attached::Unclear { id, error } => {
-                    tracing::error!(%id, %error, "an envelope cannot be made out");
-                    continue;
+                    tracing::error!(%id, %error, "an envelope cannot be made out yet");
+                    (id, None, true)
                 }
             };
             match names::read_envelope(&id) {
                 Some(api) => {
                     let stored = Place::default();
-                    let found = Known { live, want_output: false, stored, made_here: false };
-                    known.insert(api, found);
+                    let (want_output, made_here) = (false, false);
+                    known.insert(api, Known { live, unclear, want_output, stored, made_here });
                 }
                 None => tracing::warn!(%id, "an envelope that no core ordered"),
             }
         }
         let known = Mutex::new(known);
-        let (fence, fresh, gates) = Default::default();
-        Ok(Units { envelopes, known, fence, fresh, gates })
+        let (fence, fresh, gates, enforcing) = Default::default();
+        Ok(Units { envelopes, known, fence, fresh, gates, enforcing })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EnvelopeId, Known>> {
@@ -198,8 +203,8 @@ impl Units {
 
     /// The envelope of an order: as it is, opened again, or new.
     async fn living(&self, work: &Work) -> Result<Envelope, Error> {
-        let _gate = self.gate(&work.envelope).await;
-        let known = self.get(&work.envelope);
+        let gate = self.gate(&work.envelope).await;
+        let known = self.made_out(&gate).await?;
         if let Some(live) = known.as_ref().and_then(|k| k.live.clone())
             && !live.is_gone()
         {
@@ -215,7 +220,7 @@ impl Units {
         };
         let envelope = envelope.map_err(fault)?;
         let (live, want_output) = (Some(envelope.clone()), work.want_output);
-        let known = Known { live, want_output, stored, made_here };
+        let known = Known { live, unclear: false, want_output, stored, made_here };
         self.lock().insert(work.envelope.clone(), known);
         self.fresh.put(&work.envelope);
         Ok(envelope)
@@ -238,7 +243,9 @@ impl Units {
     pub async fn kill(&self, stream: Stream, r: KillUnits) -> Result<(), Error> {
         // An old order would end what a newer stream has started.
         let _under_way = self.fence.enter(stream).await?;
-        let Some(live) = self.get(&r.envelope).and_then(|k| k.live) else { return Ok(()) };
+        let Some(live) = self.found(&r.envelope).await?.and_then(|k| k.live) else {
+            return Ok(());
+        };
         if live.is_gone() {
             // Nothing of it runs.
             return Ok(());
@@ -279,8 +286,8 @@ impl Units {
     }
 
     async fn forget(&self, id: &EnvelopeId) -> Result<(), Error> {
-        let _gate = self.gate(id).await;
-        let Some(known) = self.get(id) else { return Ok(()) };
+        let gate = self.gate(id).await;
+        let Some(known) = self.made_out(&gate).await? else { return Ok(()) };
         let name = names::envelope(id)?;
         if let Some(live) = known.live {
             let mut events = live.events(Cursor::default());
@@ -296,43 +303,6 @@ impl Units {
         self.envelopes.forget(&name).await.map_err(fault)?;
         self.lock().remove(id);
         Ok(())
-    }
-
-    /// The envelopes that have a shim, and the uids they run as.
-    pub(super) fn live(&self) -> Vec<(EnvelopeId, u32)> {
-        let all = self.lock();
-        let live = |(id, k): (&EnvelopeId, &Known)| {
-            k.live.as_ref().map(|e| (id.clone(), e.spec().account.uid))
-        };
-        all.iter().filter_map(live).collect()
-    }
-
-    /// Holds the work of members who are suspended, ends that of members who are no more, and lets
-    /// the others' go on. `state` says of a uid where its member stands; uids it does not know
-    /// are no members'.
-    pub(super) async fn enforce(&self, state: impl Fn(u32) -> AccountState) {
-        let live: Vec<Envelope> = self.lock().values().filter_map(|k| k.live.clone()).collect();
-        for envelope in live {
-            let (id, account) = (&envelope.spec().id, &envelope.spec().account);
-            let done = match state(account.uid) {
-                AccountState::Active => envelope.freeze(false).await,
-                AccountState::Suspended => envelope.freeze(true).await,
-                AccountState::Ended => {
-                    tracing::info!(%id, name = account.name, "ended: its member is no more");
-                    match envelope.freeze(false).await {
-                        Ok(()) => envelope.kill_all(Duration::ZERO).await,
-                        Err(e) => Err(e),
-                    }
-                }
-            };
-            match done {
-                // Nothing of it runs, or will: whoever opens it again asks for the person's state.
-                Ok(())
-                | Err(EnvelopeError::Call(CallError::Gone | CallError::Refused(Refusal::Ending))) =>
-                    {}
-                Err(error) => tracing::error!(%id, %error, "an envelope does not obey"),
-            }
-        }
     }
 }
 

@@ -5,7 +5,10 @@ use crate::agent::ops::on;
 use crate::agent::{Agent, machine};
 use crate::home::{self, HomeError};
 use crate::output;
-use crate::spec::{Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT};
+use crate::spec::{
+    Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT,
+    SPOOL_TOTAL_BYTES_DEFAULT,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
@@ -67,6 +70,7 @@ impl Agent {
             limits: plan::limits(&order.room, &order.task),
             slots: order.room.slots.clamp(1, SLOTS_MAX),
             spool_bytes_max: SPOOL_BYTES_DEFAULT,
+            spool_total_bytes_max: SPOOL_TOTAL_BYTES_DEFAULT,
             rest_after_ms: REST_AFTER_MS_DEFAULT,
         };
         let (envelope, want_output) = (order.envelope, order.want_output);
@@ -102,7 +106,7 @@ impl Agent {
     fn account_of(&self, membership: &Membership) -> Result<Account, Error> {
         let local = machine::local_users()?;
         let vos = self.lock_vos();
-        plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local)
+        plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local, self.now())
     }
 
     async fn unit_output(&self, r: UnitOutput) -> Result<OutputPart, Error> {

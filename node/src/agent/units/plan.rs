@@ -1,6 +1,6 @@
 //! From what the core orders to what the shim is told: accounts, limits, environment.
 
-use super::super::Vo;
+use super::super::vos::{Vo, has_expired};
 use super::names;
 use crate::spec::{Account, Limits, PIDS_DEFAULT, Rlimit, RlimitKind, UnitSpec};
 use std::collections::BTreeMap;
@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use xos_api::aem::TaskSpec;
 use xos_api::node::units::{Room, StartUnits, UnitOrder};
 use xos_api::vom::AccountState;
-use xos_base::{Error, Membership, NodeId};
+use xos_base::{Error, Membership, Millis, NodeId};
 
 /// The PATH of a unit's program unless its author sets one.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The SHELL of a unit's program unless its author sets one; the account itself has none.
+const SHELL: &str = "/bin/bash";
 
 /// The local account of a member, from the ticket's membership and the VO's base here.
 ///
@@ -25,6 +28,7 @@ pub(super) fn account(
     m: &Membership,
     homes: &Path,
     local: &HashSet<String>,
+    now: Millis,
 ) -> Result<Account, Error> {
     let unknown = || {
         Error::unavailable(format!("this node does not know the accounts of {} yet", m.vo))
@@ -33,9 +37,9 @@ pub(super) fn account(
     let vo = vo.ok_or_else(unknown)?;
     let member = vo.members.get(&m.number).ok_or_else(unknown)?;
     let active = vo.state == AccountState::Active && member.state == AccountState::Active;
-    if !active {
+    if !active || has_expired(member, now) {
         return Err(Error::denied(format!(
-            "{} may not start work in {} now: the membership was suspended or ended",
+            "{} may not start work in {} now: the membership was suspended, or is over",
             m.person, m.vo
         )));
     }
@@ -128,7 +132,7 @@ fn environment(
         ("HOME", home),
         ("USER", account.name.clone()),
         ("LOGNAME", account.name.clone()),
-        ("SHELL", "/bin/bash".to_owned()),
+        ("SHELL", SHELL.to_owned()),
         ("PATH", PATH.to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
     ])

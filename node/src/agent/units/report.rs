@@ -181,6 +181,9 @@ impl Units {
         key: &UnitKey,
     ) -> Result<Option<bool>, Error> {
         let Some(known) = self.get(id) else { return Ok(None) };
+        if known.unclear {
+            return Ok(Some(false));
+        }
         let state = match known.live {
             Some(live) if !live.is_gone() => live.unit(key.clone()).await,
             // Without a shim nothing runs.
@@ -195,7 +198,8 @@ impl Units {
 
     /// Reports one envelope from where the core has it, until it rests and all is stored.
     async fn follow(&self, core: &impl Core, id: &EnvelopeId) -> Result<(), Error> {
-        let Some(known) = self.get(id) else { return Ok(()) };
+        // An unclear one comes anew once it is made out.
+        let Some(known) = self.get(id).filter(|k| !k.unclear) else { return Ok(()) };
         let name = names::envelope(id)?;
         let after = known.stored.number;
         let mut ack = EventsAck::default();
@@ -207,12 +211,8 @@ impl Units {
                 return self.forget(id).await;
             }
         }
-        if known.live.is_none() {
-            // Most often all of it was reported, and need not be read again.
-            let mut last = self.envelopes.last_seqs(vec![name.clone()]).await.map_err(fault)?;
-            if ack.stored >= last.remove(0).map_err(fault)? {
-                return Ok(());
-            }
+        if known.live.is_none() && self.all_told(core, id, after, ack.stored).await? {
+            return Ok(());
         }
         let mut place = if ack.stored < after { Place::default() } else { known.stored };
         let mut events = match &known.live {
@@ -257,6 +257,55 @@ impl Units {
         if let Some(live) = known.live {
             live.gone().await;
             self.rested(id);
+        }
+        Ok(())
+    }
+
+    /// Whether the core has all of an envelope without a shim. `after` is what it had before, and
+    /// `stored` what it says that it has.
+    async fn all_told(
+        &self,
+        core: &impl Core,
+        id: &EnvelopeId,
+        after: u64,
+        stored: u64,
+    ) -> Result<bool, Error> {
+        let name = names::envelope(id)?;
+        // Most often all of it was reported, and need not be read again.
+        let mut last = self.envelopes.last_seqs(vec![name.clone()]).await.map_err(fault)?;
+        let last = last.remove(0).map_err(fault)?;
+        if after > last && stored >= after {
+            // It was torn, and all was told.
+            return Ok(true);
+        }
+        let lost = self.envelopes.ends_by_a_stop(&name).await.map_err(fault)?;
+        if stored > last.saturating_sub(lost.len() as u64) {
+            // The core has what the stop took from the log, under the numbers of these ends.
+            return self.report_lost(core, id, stored, &lost).await.map(|()| true);
+        }
+        Ok(stored >= last)
+    }
+
+    /// Reports the ends of a torn log behind everything that the core has; of units that it knows
+    /// to have ended it takes none.
+    async fn report_lost(
+        &self,
+        core: &impl Core,
+        id: &EnvelopeId,
+        mut after: u64,
+        lost: &[Entry],
+    ) -> Result<(), Error> {
+        for chunk in lost.chunks(BATCH_MAX) {
+            let events: Vec<UnitEvent> = chunk.iter().filter_map(|e| unit_event(e, None)).collect();
+            let report = UnitEvents { envelope: id.clone(), after, events };
+            let ack = core.events(report).await?;
+            if ack.unknown {
+                return self.forget(id).await;
+            }
+            after = ack.stored;
+        }
+        if let Some(known) = self.lock().get_mut(id) {
+            known.stored.number = after;
         }
         Ok(())
     }

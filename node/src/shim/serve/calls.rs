@@ -40,6 +40,7 @@ impl Serve<'_> {
             Ask::Start { units } => {
                 self.log_works()?;
                 let answers = self.machine.start(units, &mut out);
+                self.look_at_disk();
                 self.machine.fill(now, &mut out);
                 self.effects(std::mem::take(&mut out))?;
                 // What is not on file is not acknowledged; asked again, the units are known.

@@ -1,16 +1,57 @@
 //! The units' output, while they run and when they end.
+//!
+//! All envelopes of a node share its disk, which also holds their logs. So a unit's file has a
+//! limit, an envelope's files have one together, and while the disk has less free than a reserve
+//! no unit is started, and one with more than a little output is ended.
 
 use super::super::launch::note;
 use super::super::machine::Do;
 use super::super::spool;
 use super::Serve;
 use crate::event::{Outcome, UnitUsage};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 /// How often spool files are measured while something can write to them, milliseconds.
 const SPOOL_CHECK_MS: u64 = 500;
-/// Most spool files of ended units that are still watched because something may write to them.
-const LEFT_OPEN_MAX: usize = 4096;
+/// Most spool files of ended units to which something may still write. An envelope that leaves
+/// more is ended, and with it whatever has them open.
+const LEFT_OPEN_MAX: usize = 1024;
+/// What stays free on the spool's disk for the records of all envelopes, at most.
+const RESERVE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// The same on a small disk, as a part of it.
+const RESERVE_PART: u64 = 20;
+/// Largest output of a unit that goes on while the disk has less than the reserve free.
+const SHORT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What is known of the spool folder.
+#[derive(Default)]
+pub(super) struct Outputs {
+    /// Files of ended units that are still watched.
+    pub left_open: Vec<String>,
+    /// What the files of ended units hold that are not.
+    kept_bytes: u64,
+    /// Files that may not grow beyond a length below the limit.
+    held: BTreeMap<String, u64>,
+    /// When it is looked at next.
+    pub check_at: u64,
+    /// What was last wrong with it.
+    trouble: Option<String>,
+}
+
+impl Outputs {
+    /// In a folder whose files hold that much.
+    pub(super) fn new(kept_bytes: u64) -> Outputs {
+        Outputs { kept_bytes, ..Outputs::default() }
+    }
+
+    fn note(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            note(Some(trouble.clone()));
+            self.trouble = Some(trouble);
+        }
+    }
+}
 
 impl Serve<'_> {
     /// Init saw a unit's end.
@@ -23,21 +64,21 @@ impl Serve<'_> {
     ) {
         let Some((key, spools)) = self.machine.at(slot) else { return };
         for (stream, name) in spool::names(key, spools) {
-            let settled = match spool::settle(self.spool.as_fd(), &name) {
-                Ok(s) => s,
-                Err(e) => {
-                    note(Some(format!("spool file {name}: {e}")));
-                    continue;
-                }
-            };
+            let settled = spool::settle(self.spool.as_fd(), &name).unwrap_or_else(|e| {
+                self.outputs.note(format!("spool file {name}: {e}"));
+                spool::Settled { bytes: 0, busy: true }
+            });
             if let Some(u) = &mut usage {
                 match stream {
                     spool::Stream::Stdout => u.stdout_bytes = settled.bytes,
                     spool::Stream::Stderr => u.stderr_bytes = settled.bytes,
                 }
             }
-            if settled.busy && self.left_open.len() < LEFT_OPEN_MAX {
-                self.left_open.push(name);
+            if settled.busy {
+                self.outputs.left_open.push(name);
+            } else {
+                self.outputs.held.remove(&name);
+                self.outputs.kept_bytes += settled.bytes;
             }
         }
         let by_kill = matches!(
@@ -46,6 +87,12 @@ impl Serve<'_> {
         );
         let oom = by_kill && self.oom_rose();
         self.machine.ended(slot, outcome, usage, oom, out);
+        if self.outputs.left_open.len() > LEFT_OPEN_MAX && self.end_at.is_none() {
+            note(Some(format!(
+                "ended: processes that its units left have more than {LEFT_OPEN_MAX} outputs open"
+            )));
+            self.begin_end(0, out);
+        }
     }
 
     pub(super) fn oom_rose(&mut self) -> bool {
@@ -53,33 +100,110 @@ impl Serve<'_> {
         std::mem::replace(&mut self.oom_seen, seen) < seen
     }
 
-    /// Keeps spool files within their limit.
-    pub(super) fn check_spools(&mut self, now: u64, out: &mut Vec<Do>) {
-        if now < self.spool_check_at {
-            return;
-        }
-        self.spool_check_at = now + SPOOL_CHECK_MS;
-        let max = self.plan.spec.spool_bytes_max;
-        let dir = self.spool.as_fd();
-        let over = |name: &str| match spool::cut(dir, name, max) {
-            Ok(over) => over,
+    /// Sees whether the disk has little room. If that cannot be seen, it has.
+    pub(super) fn look_at_disk(&mut self) -> bool {
+        let short = match rustix::fs::fstatvfs(&self.spool) {
+            Ok(fs) => {
+                let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
+                let reserve = (bytes(fs.f_blocks) / RESERVE_PART).min(RESERVE_BYTES_MAX);
+                bytes(fs.f_bavail) < reserve
+            }
             Err(e) => {
-                note(Some(format!("spool file {name}: {e}")));
-                false
+                self.outputs.note(format!("cannot see how full the disk is: {e}"));
+                true
             }
         };
-        let full: Vec<u32> = self
+        self.machine.set_short(short);
+        short
+    }
+
+    /// Keeps spool files within their limits.
+    pub(super) fn check_spools(&mut self, now: u64, out: &mut Vec<Do>) {
+        if now < self.outputs.check_at {
+            return;
+        }
+        self.outputs.check_at = now + SPOOL_CHECK_MS;
+        let short = self.look_at_disk();
+        let left = self.check_left_open(short);
+        let running: Vec<(u32, Vec<String>)> = self
             .machine
             .running()
-            .filter(|(_, key, s)| spool::names(key, *s).any(|(_, name)| over(&name)))
-            .map(|(slot, ..)| slot)
+            .map(|(slot, key, s)| (slot, spool::names(key, s).map(|(_, name)| name).collect()))
             .collect();
-        self.left_open.retain(|name| {
-            over(name);
-            spool::settle(dir, name).is_ok_and(|s| s.busy)
-        });
+        let (mut sizes, mut full) = (Vec::new(), Vec::new());
+        for (slot, names) in &running {
+            let mut bytes = 0;
+            for name in names {
+                let (length, over) = self.cut_back(name);
+                bytes += length;
+                if over {
+                    full.push(*slot);
+                }
+            }
+            sizes.push((bytes, *slot, names));
+        }
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let all = self.outputs.kept_bytes + left + sizes.iter().map(|s| s.0).sum::<u64>();
+        let mut excess = all.saturating_sub(self.plan.spec.spool_total_bytes_max);
+        for (bytes, slot, names) in sizes {
+            let beyond_short = short && bytes > SHORT_BYTES_MAX;
+            if bytes == 0 || (excess == 0 && !beyond_short) {
+                break;
+            }
+            for name in names {
+                let (length, _) = self.cut_back(name);
+                let less = excess.min(length);
+                excess -= less;
+                self.outputs.held.insert(name.clone(), length - less);
+                self.cut_back(name);
+            }
+            full.push(slot);
+        }
         for slot in full {
             self.machine.spool_full(slot, now, out);
+        }
+    }
+
+    /// Files to which left-over processes may write. How much those hold.
+    fn check_left_open(&mut self, short: bool) -> u64 {
+        let mut all = 0;
+        for name in std::mem::take(&mut self.outputs.left_open) {
+            let (length, _) = self.cut_back(&name);
+            if short {
+                self.outputs.held.entry(name.clone()).or_insert(length);
+            }
+            match spool::settle(self.spool.as_fd(), &name) {
+                Ok(settled) if !settled.busy => {
+                    self.outputs.held.remove(&name);
+                    self.outputs.kept_bytes += settled.bytes;
+                }
+                settled => {
+                    if let Err(e) = settled {
+                        self.outputs.note(format!("spool file {name}: {e}"));
+                    }
+                    all += length;
+                    self.outputs.left_open.push(name);
+                }
+            }
+        }
+        all
+    }
+
+    /// Cuts a file back to what it may have. How long it is then, and whether it was longer.
+    fn cut_back(&mut self, name: &str) -> (u64, bool) {
+        let dir = self.spool.as_fd();
+        let most = self.plan.spec.spool_bytes_max;
+        let max = self.outputs.held.get(name).map_or(most, |held| most.min(*held));
+        let seen = spool::length(dir, name).and_then(|length| {
+            spool::cut(dir, name, max)?;
+            Ok(length)
+        });
+        match seen {
+            Ok(length) => (length.min(max), length > max),
+            Err(e) => {
+                self.outputs.note(format!("spool file {name}: {e}"));
+                (0, false)
+            }
         }
     }
 }
