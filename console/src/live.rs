@@ -14,7 +14,7 @@ use xos_base::Error;
 use xos_base::when::Clock;
 
 /// A stream lives no longer; the browser opens the next one, with a fresh proof.
-pub(crate) const STREAM_LIFE_MAX: Duration = Duration::from_secs(10 * 60);
+const STREAM_LIFE_MAX: Duration = Duration::from_secs(10 * 60);
 /// How often an empty line goes out, and the session is looked at, when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Most parts of a stream that wait for the browser.
@@ -71,6 +71,27 @@ impl Feed {
             }
         }
     }
+}
+
+/// A part of what must come whole.
+pub(crate) enum Part {
+    /// Some of it.
+    Bytes(Bytes),
+    /// That was all.
+    End,
+}
+
+/// What a channel receives, as a stream that fails when it ends without [`Part::End`].
+pub(crate) fn whole(receiver: mpsc::Receiver<Part>) -> BoxStream<'static, Result<Bytes, Error>> {
+    unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Part::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
+            Some(Part::End) => None,
+            None => Some((Err(Error::unavailable("this broke off")), None)),
+        }
+    })
+    .boxed()
 }
 
 /// What a channel receives, as a stream.

@@ -55,6 +55,18 @@ pub enum Error {
     /// Forwarding is only offered on loopback addresses: choose one.
     #[error("{0} is not a loopback address; a testbed is not opened to other machines")]
     NotLoopback(SocketAddr),
+    /// Another program listens where the console shall be: end it.
+    #[error(
+        "{address} cannot be listened on: {source}; \
+         `ss -ltnp 'sport = :{port}'` shows what does: end it and start again",
+        port = .address.port()
+    )]
+    PortTaken {
+        /// Where the console shall be.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A host of that name exists already: choose another name.
     #[error("the testbed has a host `{0}` already")]
     HostExists(HostLabel),

@@ -1,13 +1,15 @@
 //! What a unit wrote: the end of it on a page, all of it as a file.
 
 use super::sign_in::kindly;
-use crate::live;
+use crate::live::{self, Part};
 use crate::view::{Frame, bytes_text, page};
 use crate::visit::{Reply, Shown, Stop, Visit};
 use askama::Template;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use xos_api::aem::{OUTPUT_PART_MAX, OutputStream, ReadOutput};
 use xos_base::{Error, UnitId, VoId};
@@ -21,6 +23,8 @@ const LENGTH_MAX: u64 = 1 << 40;
 const NEAR: u64 = 4 * 1024;
 /// Most bytes of one download.
 const DOWNLOAD_MAX: u64 = 16 << 30;
+/// How long a download may take. Each part is asked for anew, as the member who one is then.
+const DOWNLOAD_LIFE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Most parts of a download that wait for the browser.
 const WAITING_MAX: usize = 2;
 
@@ -134,25 +138,75 @@ impl Source {
     async fn reaches(&self, offset: u64) -> Result<bool, Error> {
         Ok(!self.read(offset, 1).await?.0.is_empty())
     }
+}
 
-    /// Sends all of it, as far as there is any yet.
-    async fn pour(self, sender: mpsc::Sender<Result<Bytes, Error>>) {
-        let mut offset = 0;
-        while offset < DOWNLOAD_MAX {
-            let (item, last) = match self.read(offset, OUTPUT_PART_MAX).await {
-                Ok((bytes, _)) if bytes.is_empty() => return,
-                Ok((bytes, eof)) => {
-                    offset += bytes.len() as u64;
-                    (Ok(Bytes::from(bytes)), eof)
-                }
-                // The browser sees a download that broke off.
-                Err(e) => (Err(e), true),
-            };
-            if sender.send(item).await.is_err() || last {
-                return;
+/// Sends all that `read` gives from an offset on, as far as there is any yet, and that it was all;
+/// at most `limit` bytes.
+async fn pour<F>(
+    sender: &mpsc::Sender<Part>,
+    limit: u64,
+    mut read: impl FnMut(u64) -> F,
+) -> Result<(), Error>
+where
+    F: Future<Output = Result<(Vec<u8>, bool), Error>>,
+{
+    let gone = |_| Error::unavailable("the browser went away");
+    let mut offset = 0;
+    loop {
+        let (bytes, eof) = read(offset).await?;
+        let empty = bytes.is_empty();
+        if !empty {
+            offset += bytes.len() as u64;
+            if offset > limit {
+                return Err(Error::too_large(format!("more than {limit} bytes"))
+                    .hint("`xout` prints all of it"));
             }
+            sender.send(Part::Bytes(Bytes::from(bytes))).await.map_err(gone)?;
+        }
+        if eof || empty {
+            return sender.send(Part::End).await.map_err(gone);
         }
     }
+}
+
+/// Feeds a download until it, the session or its time is over. What ends without
+/// [`Part::End`] is seen by the browser as broken off, never as a complete file.
+async fn feed(
+    visit: Arc<Visit>,
+    vo: VoId,
+    unit: UnitId,
+    stream: OutputStream,
+    to: mpsc::Sender<Part>,
+) {
+    let read = |offset| {
+        let (visit, vo, unit) = (visit.clone(), vo.clone(), unit.clone());
+        async move {
+            if !visit.session.lives(visit.console.clock.now()) {
+                return Err(over());
+            }
+            let caller = visit.member(&vo).await.map_err(|stop| match stop {
+                Stop::Failed(e) => e,
+                Stop::SignedOut | Stop::NoSuchPage => over(),
+            })?;
+            let source = Source { grid: visit.console.grid.clone(), caller, unit, stream };
+            source.read(offset, OUTPUT_PART_MAX).await
+        }
+    };
+    let ended = tokio::select! {
+        ended = pour(&to, DOWNLOAD_MAX, read) => ended,
+        () = visit.session.ended() => Err(over()),
+        () = to.closed() => return,
+        () = tokio::time::sleep(DOWNLOAD_LIFE_MAX) => {
+            Err(Error::limited(format!("it took longer than {DOWNLOAD_LIFE_MAX:?}")))
+        }
+    };
+    if let Err(e) = ended {
+        tracing::info!(person = %visit.session.person, %unit, error = %e, "a download broke off");
+    }
+}
+
+fn over() -> Error {
+    Error::unauthenticated("the session is over")
 }
 
 /// Output as text: what is no UTF-8, and what would move a terminal, becomes a replacement sign.
@@ -176,19 +230,60 @@ pub(crate) async fn download(visit: Visit) -> Shown {
     source.read(0, 1).await?;
     let place = live::place(&visit)?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    visit.console.runtime.spawn(async move {
-        if tokio::time::timeout(live::STREAM_LIFE_MAX, source.pour(sender)).await.is_err() {
-            tracing::debug!("a download took too long");
-        }
+    let file = format!("{}-{}.{name}.txt", unit.job, unit.index);
+    let visit = Arc::new(visit);
+    visit.clone().console.runtime.spawn(async move {
+        feed(visit, vo, unit, stream, sender).await;
         drop(place);
     });
-    let file = format!("{}-{}.{name}.txt", unit.job, unit.index);
-    Ok(Reply::File { name: file, body: live::received(receiver) })
+    Ok(Reply::File { name: file, body: live::whole(receiver) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt;
+
+    /// What a browser gets of a download of `output` in parts of `part` bytes, of which at most
+    /// `limit` are sent: the bytes, and whether it takes them for all.
+    async fn downloaded(output: &[u8], part: usize, limit: u64) -> (Vec<u8>, bool) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let read = |offset: u64| {
+            let from = usize::try_from(offset).unwrap();
+            let to = (from + part).min(output.len());
+            let answer = match output[from..to].to_vec() {
+                lost if lost.contains(&b'!') => Err(Error::unavailable("the node went away")),
+                bytes => Ok((bytes, to == output.len())),
+            };
+            std::future::ready(answer)
+        };
+        let sending = async {
+            let sent = pour(&sender, limit, read).await;
+            drop(sender);
+            sent
+        };
+        let taking = live::whole(receiver).collect::<Vec<_>>();
+        let (sent, items) = tokio::join!(sending, taking);
+        let complete = items.iter().all(Result::is_ok);
+        assert_eq!(sent.is_ok(), complete, "{sent:?}");
+        assert!(items.iter().rev().skip(1).all(Result::is_ok), "something follows the failure");
+        (items.into_iter().flatten().flatten().collect(), complete)
+    }
+
+    /// If it failed, a browser would keep a part of an output as if it were all of it.
+    #[tokio::test]
+    async fn a_download_that_is_cut_is_seen_to_be_broken() {
+        assert_eq!(downloaded(b"", 2, 10).await, (vec![], true));
+        assert_eq!(downloaded(b"abcdef", 2, 6).await, (b"abcdef".to_vec(), true));
+        assert_eq!(downloaded(b"abcdef", 2, 5).await, (b"abcd".to_vec(), false));
+        assert_eq!(downloaded(b"abcd!f", 2, 10).await, (b"abcd".to_vec(), false));
+        // As when the task that feeds it ends for any reason.
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        sender.send(Part::Bytes(Bytes::from_static(b"ab"))).await.unwrap();
+        drop(sender);
+        let items: Vec<_> = live::whole(receiver).collect().await;
+        assert!(items[0].is_ok() && items[1].is_err() && items.len() == 2, "{items:?}");
+    }
 
     #[test]
     fn output_becomes_harmless_text() {

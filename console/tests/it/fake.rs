@@ -36,6 +36,8 @@ pub struct Fake {
     pub limited: AtomicBool,
     /// Answers renewals with Denied.
     pub disabled: AtomicBool,
+    /// Issues no tokens of members.
+    pub suspended: AtomicBool,
     pub epoch: AtomicU64,
     pub issued: AtomicU32,
     pub renewed: AtomicU32,
@@ -68,6 +70,7 @@ impl Fake {
             open_registration: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
             epoch: AtomicU64::new(1),
             issued: AtomicU32::new(0),
             renewed: AtomicU32::new(0),
@@ -368,6 +371,9 @@ impl Fake {
     fn issue(&self, caller: &Caller, r: &IssueToken) -> Result<Token, Error> {
         assert_eq!(r.audience.as_ref(), Some(&self.site), "a token for another core");
         let person = caller.person()?;
+        if self.suspended.load(Ordering::SeqCst) {
+            return Err(Error::denied(format!("{person} is suspended")));
+        }
         let member = self.member(&person).filter(|_| r.vo.as_str() == "demo.rennes");
         let info = member.ok_or_else(|| Error::denied(format!("{person} is no member")))?;
         self.issued.fetch_add(1, Ordering::SeqCst);

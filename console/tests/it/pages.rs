@@ -3,6 +3,7 @@
 use crate::html::{check, elements};
 use crate::world::{Answer, Browser, World};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// Breaks out of texts and attributes wherever one is not escaped.
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{7*7}}";
@@ -297,6 +298,39 @@ async fn output_is_shown_from_its_end_and_kept_as_plain_text() {
     let none = milo.get("/vo/demo.rennes/unit/1.rennes:0/stderr.txt").await;
     assert_eq!(none.status, 404, "what cannot be read is a page that says so");
     check(&none.body);
+}
+
+/// If it failed, what somebody may no longer see would still come to their browser, or a file that
+/// was cut off would be kept as if it were whole.
+#[actix_web::test]
+async fn a_download_breaks_off_with_the_session_or_the_membership() {
+    const ALL: usize = 8 << 20;
+    const PATH: &str = "/vo/demo.rennes/unit/1.rennes:0/stdout.txt";
+    let world = World::new("text");
+    *world.fake.output.lock().unwrap() = vec![b'x'; ALL];
+    let milo = world.signed_in("milo").await;
+    let mut file = milo.download(PATH).await;
+    let first = file.part().await.unwrap().unwrap();
+    // A membership that changed is looked up anew, and goes on.
+    world.fake.epoch.store(2, Ordering::SeqCst);
+    let issued = world.fake.issued.load(Ordering::SeqCst);
+    assert_eq!(file.rest().await, (ALL - first, true));
+    assert!(world.fake.issued.load(Ordering::SeqCst) > issued, "an old token went on");
+
+    let mut file = milo.download(PATH).await;
+    let first = file.part().await.unwrap().unwrap();
+    world.fake.suspended.store(true, Ordering::SeqCst);
+    world.fake.epoch.store(3, Ordering::SeqCst);
+    let (more, complete) = file.rest().await;
+    assert!(!complete && first + more < ALL, "{more} bytes more for a suspended member");
+    world.fake.suspended.store(false, Ordering::SeqCst);
+
+    let mut file = milo.download(PATH).await;
+    let first = file.part().await.unwrap().unwrap();
+    milo.get("/").await;
+    assert_eq!(milo.post("/sign-out", &[]).await.status, 303);
+    let (more, complete) = file.rest().await;
+    assert!(!complete && first + more < ALL, "{more} bytes more after signing out");
 }
 
 #[actix_web::test]

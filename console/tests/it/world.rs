@@ -1,7 +1,7 @@
 //! A console before a real router with stand-in operations, and a browser before the console.
 
 use crate::fake::Fake;
-use actix_web::body::BoxBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::test::{self, TestRequest};
 use actix_web::{App, HttpResponse, web};
@@ -12,6 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,6 +161,31 @@ impl Answer {
     }
 }
 
+/// A file on its way.
+pub struct Download {
+    body: BoxBody,
+}
+
+impl Download {
+    /// The length of the next part; `None` after the last, an error when it broke off.
+    pub async fn part(&mut self) -> Option<Result<usize, String>> {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_next(cx)).await;
+        next.map(|part| part.map(|bytes| bytes.len()).map_err(|e| e.to_string()))
+    }
+
+    /// How many bytes still come, and whether the browser takes the file for complete.
+    pub async fn rest(mut self) -> (usize, bool) {
+        let mut sum = 0;
+        while let Some(part) = self.part().await {
+            match part {
+                Ok(length) => sum += length,
+                Err(_) => return (sum, false),
+            }
+        }
+        (sum, true)
+    }
+}
+
 impl Browser {
     /// Opens a page.
     pub async fn get(&self, path: &str) -> Answer {
@@ -191,8 +217,14 @@ impl Browser {
         self.send(request).await
     }
 
-    /// Sends a request with this browser's cookies, and keeps those that come back.
-    pub async fn send(&self, request: TestRequest) -> Answer {
+    /// Begins to download a file.
+    pub async fn download(&self, path: &str) -> Download {
+        let response = self.answer(TestRequest::get().uri(path)).await;
+        assert_eq!(response.status().as_u16(), 200);
+        Download { body: response.into_body() }
+    }
+
+    async fn answer(&self, request: TestRequest) -> ServiceResponse<BoxBody> {
         let cookies: Vec<String> =
             self.cookies.borrow().iter().map(|(k, v)| format!("{k}={v}")).collect();
         let request = request
@@ -200,7 +232,12 @@ impl Browser {
             .insert_header(("accept", "text/html"))
             .insert_header(("cookie", cookies.join("; ")))
             .peer_addr("192.0.2.7:50000".parse().unwrap());
-        let response = (self.call)(request).await;
+        (self.call)(request).await
+    }
+
+    /// Sends a request with this browser's cookies, and keeps those that come back.
+    pub async fn send(&self, request: TestRequest) -> Answer {
+        let response = self.answer(request).await;
         let status = response.status().as_u16();
         let text = |v: &actix_web::http::header::HeaderValue| v.to_str().unwrap().to_owned();
         let headers: Vec<(String, String)> =

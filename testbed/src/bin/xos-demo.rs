@@ -3,7 +3,7 @@
 
 use clap::{Parser, Subcommand};
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,12 +13,12 @@ use xos_testbed::{Error, Result, Testbed};
 
 /// The VO of the demo.
 const VO: &str = "demo.rennes";
-/// Where the console is forwarded to.
-const CONSOLE: &str = "127.0.0.1:7443";
 /// Units of the example.
 const UNITS: u32 = 16;
 /// How long the example may take.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(300);
+/// How long all of it should take; when it was longer, that is said.
+const READY_GOAL: Duration = Duration::from_secs(120);
 
 /// A two-site grid on this machine.
 #[derive(Parser)]
@@ -41,6 +41,9 @@ enum Action {
         /// Photons of each unit
         #[arg(long, default_value_t = 5_000_000)]
         photons: u64,
+        /// Where this machine reaches the web console
+        #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
+        console: SocketAddr,
     },
     /// End the grid and remove what it made
     Stop {
@@ -52,7 +55,9 @@ enum Action {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().action {
-        Action::Start { dir, no_example, photons } => start(&dir, (!no_example).then_some(photons)),
+        Action::Start { dir, no_example, photons, console } => {
+            start(&dir, (!no_example).then_some(photons), console)
+        }
         Action::Stop { dir } => stop(&dir),
     };
     match result {
@@ -79,9 +84,20 @@ impl Steps {
         println!("  {:>6.1} s  {what}", self.last.elapsed().as_secs_f64());
         self.last = Instant::now();
     }
+
+    /// Says how long everything took, and when that was longer than it should be.
+    fn all(&self) {
+        let took = self.begin.elapsed();
+        println!("Ready after {:.0} s.", took.as_secs_f64());
+        if took > READY_GOAL {
+            let goal = READY_GOAL.as_secs();
+            println!("It should take {goal} s at most: this machine is slow, or busy with more.");
+        }
+        println!();
+    }
 }
 
-fn start(dir: &Path, example: Option<u64>) -> Result<()> {
+fn start(dir: &Path, example: Option<u64>, console: SocketAddr) -> Result<()> {
     let programs = std::env::current_exe()
         .ok()
         .and_then(|p| p.parent().map(Path::to_owned))
@@ -89,6 +105,28 @@ fn start(dir: &Path, example: Option<u64>) -> Result<()> {
     println!("Starting a grid of two sites in {}", dir.display());
     let mut steps = Steps::new();
     let grid = Grid::create(dir, &programs, true)?;
+    let filled = fill(&grid, dir, &programs, example, console, &mut steps);
+    if filled.is_err() {
+        // Nobody could use half a grid; its logs stay.
+        match Testbed::open(dir).and_then(Testbed::destroy) {
+            Ok(()) => eprintln!("xos-demo: ended; logs: {}", dir.join("logs").display()),
+            Err(e) => eprintln!("xos-demo: part of the grid still runs (`make stop` ends it): {e}"),
+        }
+    }
+    filled
+}
+
+/// Makes sites, people, VO and example in an empty grid, and says how to go on.
+fn fill(
+    grid: &Grid,
+    dir: &Path,
+    programs: &Path,
+    example: Option<u64>,
+    console: SocketAddr,
+    steps: &mut Steps,
+) -> Result<()> {
+    // An earlier demo's console has ended by now. Looked at before minutes of work, not after.
+    TcpListener::bind(console).map_err(|source| Error::PortTaken { address: console, source })?;
     steps.done("a network, and a laptop to work from");
     let rennes = grid.add_site(&SiteSpec::new("rennes"))?;
     steps.done("site rennes: a core and two nodes");
@@ -96,18 +134,18 @@ fn start(dir: &Path, example: Option<u64>) -> Result<()> {
     steps.done("site pisa: a core and two nodes");
     exchange_trust(&rennes, &pisa)?;
     steps.done("rennes and pisa trust one another");
-    let (admin, member) = people(&grid, &rennes)?;
+    let (admin, member) = people(grid, &rennes)?;
     steps.done("vera and milo signed in at rennes");
-    found_vo(&grid, &rennes, &pisa, &admin, &member)?;
+    found_vo(grid, &rennes, &pisa, &admin, &member)?;
     steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
-    let console: SocketAddr = CONSOLE.parse().map_err(|_| Error::BadPrefix(CONSOLE.into()))?;
     grid.testbed().forward(console, "rennes-core", PORT)?;
-    let way_in = wrapper(dir, &programs)?;
+    let way_in = wrapper(dir, programs)?;
     if let Some(photons) = example {
-        run_example(&grid, &member, photons, &mut steps)?;
+        run_example(grid, &member, photons, steps)?;
     }
-    println!("Ready after {:.0} s.\n", steps.begin.elapsed().as_secs_f64());
-    farewell(&rennes, &grid, &admin, &member, &way_in);
+    steps.all();
+    println!("Console   https://localhost:{}   CA {}", console.port(), rennes.fingerprint);
+    farewell(grid, &admin, &member, &way_in);
     Ok(())
 }
 
@@ -200,9 +238,8 @@ fn wrapper(dir: &Path, programs: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn farewell(rennes: &Site, grid: &Grid, admin: &Person, member: &Person, way_in: &Path) {
+fn farewell(grid: &Grid, admin: &Person, member: &Person, way_in: &Path) {
     let laptop = way_in.display();
-    println!("Console   https://localhost:7443   CA {}", rennes.fingerprint);
     println!("          milo (a member) / {}", member.password);
     println!("          vera (administers {VO}) / {}", admin.password);
     println!("Folder    {}\n", grid.testbed().dir().display());

@@ -76,7 +76,8 @@ impl Authority {
 
     /// Signs what `forged` asks for; key and chain in PEM.
     pub fn sign(&self, forged: &Forged) -> String {
-        let key = KeyPair::generate().unwrap();
+        let key = forged.key.as_ref().map_or_else(KeyPair::generate, |pem| KeyPair::from_pem(pem));
+        let key = key.unwrap();
         let mut p = CertificateParams::default();
         p.distinguished_name = DistinguishedName::new();
         p.distinguished_name.push(DnType::CommonName, "forged");
@@ -91,6 +92,7 @@ impl Authority {
         }
         if let Some(machine) = &forged.machine {
             p.subject_alt_names.push(SanType::DnsName(machine.as_str().try_into().unwrap()));
+            p.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         let leaf = p.signed_by(&key, &self.issuer).unwrap().pem();
         format!("{}{leaf}{}", key.serialize_pem(), self.pem)
@@ -103,6 +105,8 @@ pub struct Forged {
     pub membership: Option<Membership>,
     pub machine: Option<String>,
     pub span: (OffsetDateTime, OffsetDateTime),
+    /// The key in PEM; without one, a new one.
+    pub key: Option<String>,
 }
 
 impl Forged {
@@ -110,7 +114,8 @@ impl Forged {
     pub fn of(membership: Membership) -> Forged {
         let now = OffsetDateTime::now_utc();
         let hour = Duration::hours(1);
-        Forged { membership: Some(membership), machine: None, span: (now - hour, now + hour) }
+        let span = (now - hour, now + hour);
+        Forged { membership: Some(membership), machine: None, span, key: None }
     }
 
     /// The same, valid from and until so many minutes from now.
@@ -124,5 +129,13 @@ impl Forged {
     pub fn machine(mut self, name: &str) -> Forged {
         self.machine = Some(name.to_owned());
         self
+    }
+
+    /// A machine's certificate for the next hour, for the key that it has.
+    pub fn of_machine(name: &str, key: String) -> Forged {
+        let now = OffsetDateTime::now_utc();
+        let hour = Duration::hours(1);
+        let span = (now - hour, now + hour);
+        Forged { membership: None, machine: Some(name.to_owned()), span, key: Some(key) }
     }
 }

@@ -24,8 +24,10 @@ const OPEN_MAX: usize = 12;
 const FILE_BYTES: usize = 200_000;
 /// Most files; then the oldest are removed.
 const FILES_MAX: usize = 40;
-/// Most people who are made members.
+/// Most people who are made members; then their certificates are renewed, again and again.
 const MEMBERS_MAX: usize = 30;
+/// Pause between two renewals, which take turns with everything else.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(500);
 /// How long what was submitted may take to come to its end after the last fault.
 const END_MAX: Duration = Duration::from_secs(120);
 /// How often to look.
@@ -40,8 +42,10 @@ pub struct Ledger {
     files: Mutex<BTreeMap<String, String>>,
     /// Each member, with their number.
     members: Mutex<BTreeMap<String, u64>>,
-    /// Each certificate with its key.
-    certificates: Mutex<Vec<(String, String)>>,
+    /// Each member's newest certificate, with its key.
+    certificates: Mutex<BTreeMap<String, String>>,
+    /// How many certificates were renewed by the one before.
+    renewed: AtomicUsize,
     /// How many jobs there may be now.
     allowed: AtomicUsize,
     stop: AtomicBool,
@@ -80,11 +84,13 @@ impl Ledger {
     /// How much there is, for people.
     pub fn summary(&self) -> String {
         format!(
-            "{} jobs, {} files, {} members, {} certificates; {} requests not acknowledged",
+            "{} jobs, {} files, {} members, {} certificates, renewed {} times; \
+             {} requests not acknowledged",
             self.jobs.lock().unwrap().len(),
             self.files.lock().unwrap().len(),
             self.members.lock().unwrap().len(),
             self.certificates.lock().unwrap().len(),
+            self.renewed.load(Ordering::SeqCst),
             self.refused.lock().unwrap().values().sum::<usize>(),
         )
     }
@@ -139,19 +145,41 @@ impl Ledger {
         }
     }
 
-    /// Makes people members, who get certificates, until told to stop.
+    /// Makes people members, who get certificates, and renews those, until told to stop.
     pub fn members(&self, w: &World) {
         for number in 0.. {
-            if self.members.lock().unwrap().len() >= MEMBERS_MAX {
-                return;
-            }
-            if let Err(why) = self.member(w, &format!("p{number}")) {
-                self.not_acknowledged("a member", &why);
+            if self.members.lock().unwrap().len() < MEMBERS_MAX {
+                if let Err(why) = self.member(w, &format!("p{number}")) {
+                    self.not_acknowledged("a member", &why);
+                }
+            } else {
+                if let Err(why) = self.renew(w, number) {
+                    self.not_acknowledged("a renewal", &why);
+                }
+                std::thread::sleep(RENEWAL_PAUSE);
             }
             if !self.goes_on() {
                 return;
             }
         }
+    }
+
+    /// Gets a certificate for a new key by one of those that there are; `number` chooses.
+    fn renew(&self, w: &World, number: usize) -> Result<(), String> {
+        let all = self.certificates.lock().unwrap().clone();
+        let Some((id, present)) = all.iter().nth(number % all.len().max(1)) else { return Ok(()) };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        let body = serde_json::json!({ "vo": VO, "csr_pem": csr.pem().unwrap() }).to_string();
+        let proof = Proof::Certificate(present);
+        let said = ask(&w.laptop(), "rennes", proof, "POST /v1/certificates", body.as_bytes());
+        let Some(chain) = said.body["chain_pem"].as_str() else {
+            return Err(format!("{id}: status {}: {}", said.status, said.body));
+        };
+        let renewed = format!("{}{chain}", key.serialize_pem());
+        self.certificates.lock().unwrap().insert(id.clone(), renewed);
+        self.renewed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     fn member(&self, w: &World, name: &str) -> Result<(), String> {
@@ -179,7 +207,7 @@ impl Ledger {
         self.members.lock().unwrap().insert(person.id(), member);
         w.laptop().run(&login(&["--vo", VO])).unwrap().ok().map_err(|e| e.to_string())?;
         let pem = w.credential(&person, VO).pem();
-        self.certificates.lock().unwrap().push((person.id(), pem));
+        self.certificates.lock().unwrap().insert(person.id(), pem);
         Ok(())
     }
 
@@ -216,6 +244,8 @@ impl Ledger {
             let said = ask(&w.laptop(), "rennes", Proof::Certificate(pem), "GET /v1/me", b"");
             assert_eq!(said.body["person"], **id, "a certificate counts no more: {}", said.text);
         }
+        let turn = self.renewed.load(Ordering::SeqCst);
+        self.renew(w, turn).unwrap_or_else(|e| panic!("a certificate cannot be renewed: {e}"));
         self.compare_files(w);
     }
 

@@ -7,6 +7,7 @@
 mod attacker;
 mod cuts;
 mod data;
+mod demo;
 mod faults;
 mod flow;
 mod forge;

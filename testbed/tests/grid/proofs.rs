@@ -4,12 +4,15 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use xos_base::Epoch;
 use xos_net::Identity;
+use xos_net::identity::validity;
+use xos_net::trust::node_name;
 use xos_testbed::grid::Site;
 
+use crate::faults::{back, kill_all};
 use crate::forge::{Authority, Credential, Forged};
 use crate::tool::Json;
 use crate::wire::{Answer, Proof, ask};
-use crate::world::{VO, World};
+use crate::world::{VO, World, soon};
 
 /// How many single bits of a certificate are changed, one at a time.
 const FLIPS: usize = 48;
@@ -27,6 +30,7 @@ fn only_true_proofs_count() {
     w.step("a_member_of_another_vo_is_a_stranger", a_member_of_another_vo_is_a_stranger);
     w.step("a_node_is_no_person", a_node_is_no_person);
     w.step("a_core_speaks_for_itself_only", a_core_speaks_for_itself_only);
+    w.step("a_node_renews_its_certificate", a_node_renews_its_certificate);
     w.serves();
 }
 
@@ -252,6 +256,29 @@ fn a_node_is_no_person(w: &World) {
         let pem = machine_pem(of, 0);
         all_refused(w, &format!("n1.{}", of.name), &pem, at, &all);
     }
+}
+
+/// If it failed, a node would leave the grid a month after it joined, whatever it runs.
+fn a_node_renews_its_certificate(w: &World) {
+    let (site, node) = (&w.rennes, &w.rennes.nodes[1]);
+    let file = |name: &str| format!("/var/lib/xos/node/{name}.pem");
+    let read = |name: &str| String::from_utf8(node.read_file(file(name)).unwrap()).unwrap();
+    let key = read("key");
+    let name = node_name(&"n2.rennes".parse().unwrap());
+    let aged = Forged::of_machine(&name, key.clone()).between(-100, 20);
+    let aged = Authority::of(&site.core, "machines").sign(&aged);
+    let chain = &aged[aged.find("-----BEGIN CERTIFICATE").unwrap()..];
+    kill_all(node, "xosd", Some("run"));
+    node.write_file(file("chain"), chain.as_bytes(), 0o600).unwrap();
+    site.start_node(node).unwrap();
+    soon("the node has a new certificate", || (read("chain") != chain).then_some(()));
+    back(site);
+    let ends = |chain: &str| {
+        let identity = Identity::from_pem(chain, &key).expect("a certificate of the same key");
+        validity(&identity.chain()[0]).unwrap().1
+    };
+    let day = std::time::Duration::from_secs(24 * 3600);
+    assert!(ends(&read("chain")) > ends(chain).plus(day), "it ends as soon as the old one");
 }
 
 /// If it failed, one site could act for another, or for people who submitted nothing to it.

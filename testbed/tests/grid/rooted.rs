@@ -34,7 +34,7 @@ fn the_attackers_program() {
             let report = attacker::run(&orders);
             println!("\n{REPORT}{}", serde_json::to_string(&report).unwrap());
         }
-        Err(_) => println!("skipped: another test starts this inside a host"),
+        Err(_) => println!("nothing to do: another test starts this inside a host"),
     }
 }
 

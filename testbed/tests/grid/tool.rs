@@ -55,6 +55,13 @@ impl Said {
     }
 }
 
+/// Says that a test is skipped, and why; with `XOS_NO_SKIP=1` that is a failure.
+#[track_caller]
+pub fn skipped(why: &str) {
+    assert!(std::env::var_os("XOS_NO_SKIP").is_none_or(|v| v != "1"), "not to be skipped: {why}");
+    println!("skipped: {why}");
+}
+
 /// The units of `xos job show --json`.
 pub fn units(shown: &Json) -> &[Json] {
     shown["units"].as_array().map(Vec::as_slice).expect("a list of units")

@@ -1,5 +1,7 @@
 //! Requests as a stranger's own program would make them: with any certificate, token and body.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use xos_testbed::grid::PORT;
 use xos_testbed::{Cmd, Host};
 
@@ -51,18 +53,22 @@ impl Answer {
 #[track_caller]
 pub fn ask(host: &Host, site: &str, proof: Proof, line: &str, body: &[u8]) -> Answer {
     let mut head = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-    let mut certificate = "";
+    let (mut certificate, mut file) = (String::new(), String::new());
     match proof {
         Proof::Nothing => {}
         Proof::Token(token) => head += &format!("Authorization: Bearer {token}\r\n"),
         Proof::Certificate(pem) => {
-            host.write_file("/root/proof.pem", pem.as_bytes(), 0o600).unwrap();
-            certificate = "-cert /root/proof.pem -key /root/proof.pem -cert_chain /root/proof.pem";
+            // Several threads may ask from one host.
+            static ASKED: AtomicUsize = AtomicUsize::new(0);
+            file = format!("/root/proof.{}.pem", ASKED.fetch_add(1, Ordering::Relaxed));
+            host.write_file(&file, pem.as_bytes(), 0o600).unwrap();
+            certificate = format!("-cert {file} -key {file} -cert_chain {file}");
         }
     }
     head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
     let script = format!(
-        "openssl s_client -quiet -connect {site}-core:{PORT} -alpn http/1.1 {certificate}; exit 0"
+        "openssl s_client -quiet -connect {site}-core:{PORT} -alpn http/1.1 {certificate}; \
+         rm -f {file}"
     );
     let input = [head.as_bytes(), body].concat();
     let out = host.run(&Cmd::shell(script).stdin(input)).expect("openssl");

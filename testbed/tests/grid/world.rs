@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
 use xos_testbed::{Cmd, Host};
 
-use crate::tool::{Json, Said};
+use crate::tool::{Json, Said, skipped};
 
 /// The VO of every test.
 pub const VO: &str = "demo.rennes";
@@ -47,19 +47,24 @@ pub struct World {
 const PROBE: &str = "ip link add br0 type bridge && ip link add h1 type veth peer name h2 && \
                      exec 3<>/dev/fuse && openssl version";
 
-/// Whether the machine can carry a grid; the reason is printed when not.
+/// Whether the machine can carry a grid; the reason is told when not ([`skipped`]).
 fn able() -> bool {
     let probe = Command::new("unshare").args(["-mnpuiC", "--fork", "sh", "-c", PROBE]).output();
     let probe = probe.expect("unshare of util-linux");
     if !probe.status.success() {
         let said = String::from_utf8_lossy(&probe.stderr);
-        println!("skipped: needs root, namespaces, /dev/fuse and openssl: {}", said.trim());
+        skipped(&format!("needs root, namespaces, /dev/fuse and openssl: {}", said.trim()));
     }
     probe.status.success()
 }
 
+/// The machine for a grid of one's own; `None`, with the reason told, where it cannot carry one.
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    able().then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// The folder with the programs of the workspace.
-fn programs() -> &'static Path {
+pub fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_testbed")).parent().expect("a folder of programs")
 }
 
@@ -72,10 +77,7 @@ impl World {
 
     /// The same with sites as described.
     pub fn with(rennes: &SiteSpec, pisa: &SiteSpec) -> Option<World> {
-        if !able() {
-            return None;
-        }
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone()?;
         let folder = tempfile::tempdir().unwrap();
         let grid = Grid::create(folder.path(), programs(), false).unwrap();
         let rennes = grid.add_site(rennes).unwrap();

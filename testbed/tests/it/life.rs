@@ -54,7 +54,7 @@ fn unfit_folders_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis"), "").unwrap();
     match Testbed::create(config(folder.path(), "unfit")) {
-        Err(Error::NeedsRoot) => println!("skipped: needs root"),
+        Err(Error::NeedsRoot) => crate::skipped("needs root"),
         Err(Error::Folder { .. }) => {}
         other => panic!("{other:?}"),
     }
@@ -120,7 +120,7 @@ fn start_creator(name: &str, dir: &std::path::Path, detach: bool) -> Option<Chil
     if answer.expect("an answer").contains("created") {
         return Some(child);
     }
-    println!("skipped: the other process was, too");
+    crate::skipped("the other process was, too");
     child.wait().unwrap();
     None
 }

@@ -42,22 +42,29 @@ fn config(dir: &Path, name: &str) -> TestbedConfig {
 /// What every testbed needs of the machine: namespaces, a bridge and veth pairs.
 const PROBE: &str = "ip link add br0 type bridge && ip link add h1 type veth peer name h2";
 
+/// Says that a test is skipped, and why; with `XOS_NO_SKIP=1` that is a failure.
+#[track_caller]
+fn skipped(why: &str) {
+    assert!(std::env::var_os("XOS_NO_SKIP").is_none_or(|v| v != "1"), "not to be skipped: {why}");
+    println!("skipped: {why}");
+}
+
 /// Skips only for what the machine lacks; any other failure is one of the testbed.
 fn create(config: TestbedConfig) -> Option<Testbed> {
     let probe = Command::new("unshare").args(["-mnpuiC", "--fork", "sh", "-c", PROBE]).output();
     let probe = probe.expect("unshare of util-linux");
     if !probe.status.success() {
-        println!("skipped: no namespaces here: {}", String::from_utf8_lossy(&probe.stderr));
+        skipped(&format!("no namespaces here: {}", String::from_utf8_lossy(&probe.stderr).trim()));
         return None;
     }
     match Testbed::create(config) {
         Ok(testbed) => Some(testbed),
         Err(Error::NeedsRoot) => {
-            println!("skipped: needs root");
+            skipped("needs root");
             None
         }
         Err(Error::NoCgroups) => {
-            println!("skipped: needs a cgroup hierarchy");
+            skipped("needs a cgroup hierarchy");
             None
         }
         Err(error) => panic!("{error}"),

@@ -45,7 +45,7 @@ xkill = xos job cancel, xout = xos job output.
 Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, \
 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or exists already, \
 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
-78 sign in (again), 130 interrupted. Commands that wait for a job exit with the job's own status.
+78 sign in (again), 130 interrupted, 141 whoever read the output has gone. Commands that wait for a job exit with the job's own status.
 
 Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), NO_COLOR.";
 
@@ -159,7 +159,8 @@ fn arguments(raw: impl Iterator<Item = OsString>) -> Vec<OsString> {
     raw
 }
 
-fn usage(e: &clap::Error) -> ExitCode {
+/// Prints what clap has to say, help or what is wrong with the arguments; the exit status.
+pub fn usage(e: &clap::Error) -> ExitCode {
     let printed = e.print().is_ok();
     match e.use_stderr() {
         true => ExitCode::from(Kind::Invalid.exit_code()),

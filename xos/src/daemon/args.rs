@@ -24,7 +24,9 @@ Examples:
   xosd run
 
 The log goes to standard error; XOS_LOG sets its level (`info`, `xos_net=debug`, ...).
-Exit codes: 0 clean stop, 64 bad configuration or arguments, 70 a fault, 75 try again later.";
+Exit codes: 0 clean stop, 64 bad configuration or arguments, 70 a fault, 73 something exists \
+already, 75 not reachable or busy: try again later, 77 not allowed, 78 a token or a core is not \
+what it should be.";
 
 /// What `xosd` does.
 #[derive(Debug, Subcommand)]

@@ -354,7 +354,7 @@ fn signing_seed(path: &Path) -> Result<[u8; 32], Error> {
             let mut seed = [0; 32];
             aws_lc_rs::rand::fill(&mut seed)
                 .map_err(|_| Error::internal("the system gives no randomness"))?;
-            super::setup::write_new_bytes(path, &seed)?;
+            super::durable::write_new(path, seed)?;
             Ok(seed)
         }
         Err(e) => Err(Error::internal(format!("cannot read {}: {e}", path.display()))),

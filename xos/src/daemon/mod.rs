@@ -3,6 +3,7 @@
 mod args;
 pub mod config;
 mod core;
+mod durable;
 mod files;
 mod join;
 mod mount;
@@ -33,7 +34,10 @@ pub fn main() -> ExitCode {
         }
         _ => {}
     }
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => return crate::cli::usage(&e),
+    };
     log_to_stderr(args.json_log);
     let result = match args.command {
         Command::Run { config, cgroup } => {

@@ -1,7 +1,7 @@
 //! A node's `xosd`.
 
 use super::config::Config;
-use super::setup::write_new;
+use super::durable::replace;
 use super::{notify, osd};
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::HashMap;
@@ -24,8 +24,9 @@ use xos_node::agent::{Agent, Parts};
 pub const CHAIN: &str = "chain.pem";
 /// The node's private key, PEM, mode 0600.
 pub const KEY: &str = "key.pem";
-/// How often to look whether the certificate is to be renewed.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// How often to look whether the certificate is to be renewed: often enough for the shortest life
+/// that `machine_s` may be, an hour, of which a third is left.
+const RENEWAL_LOOK: Duration = Duration::from_secs(600);
 /// The trusted sites, JSON; the own one comes first.
 pub const SITES: &str = "sites.json";
 
@@ -140,14 +141,7 @@ async fn renew_if_due(
     let client = Client::new(node.site(), trust, &Proof::Certificate(identity.clone()))?;
     let joined = client.call(RenewMachine { csr_pem }).await?;
     let renewed = Identity::from_pem(&joined.chain_pem, &key_pem)?;
-    let new = folder.join("chain.new");
-    // A file of an earlier try that was cut short.
-    match std::fs::remove_file(&new) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fault(&e)),
-        _ => {}
-    }
-    write_new(&new, &joined.chain_pem)?;
-    std::fs::rename(&new, folder.join(CHAIN)).map_err(|e| fault(&e))?;
+    replace(&folder.join(CHAIN), &joined.chain_pem)?;
     identity.replace(renewed);
     Ok(true)
 }

@@ -2,22 +2,23 @@
 
 use super::args::Setup;
 use super::core::{open_registry, state_folder};
+use super::durable::{check_place, write_new};
 use super::say;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use xos_base::Error;
 use xos_base::when::{Clock, SystemClock};
+use xos_base::{Error, Kind};
 use xos_cda::{SiteKeys, create_administrator};
 
 /// Makes keys, registry, first administrator and configuration.
 ///
 /// # Errors
-/// What is in the way; nothing that exists is replaced.
+/// What is in the way; nothing that exists is replaced. The configuration is written last: until
+/// then it can be repeated, and goes on with the keys and the administrator that there are.
 pub async fn run(args: Setup) -> Result<(), Error> {
     if args.config.exists() {
         return Err(Error::conflict(format!("{} exists already", args.config.display()))
             .hint("this machine is set up; `xosd run` starts it"));
     }
+    check_place(&args.config)?;
     let prompt = format!("Password of {}: ", args.admin);
     let password = crate::cli::ask::new_password(&prompt, args.password_file.as_deref())?;
     state_folder(&args.state)?;
@@ -31,11 +32,18 @@ pub async fn run(args: Setup) -> Result<(), Error> {
     }
     let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, now)?;
     let store = open_registry(&args.state).await?;
-    let person = create_administrator(store, &args.site, &args.admin, &password, now).await?;
-    write_new(&args.config, &configuration(&args, &names))?;
+    let made = create_administrator(store, &args.site, &args.admin, &password, now).await;
+    let administrator = match made {
+        Ok(person) => person.to_string(),
+        Err(e) if e.kind == Kind::Conflict => {
+            format!("{}, from before, with the password given then", args.site.person(&args.admin)?)
+        }
+        Err(e) => return Err(e),
+    };
+    write_new(&args.config, configuration(&args, &names))?;
     say(&format!("Site {} is set up.", args.site));
     say(&format!("  root           {}", keys.fingerprint()));
-    say(&format!("  administrator  {person}"));
+    say(&format!("  administrator  {administrator}"));
     say(&format!("  configuration  {}", args.config.display()));
     say("Start it with `xosd run`; tell people the root's fingerprint.");
     Ok(())
@@ -60,27 +68,4 @@ fn configuration(args: &Setup, names: &[String]) -> String {
         addresses = list(&args.addresses),
         names = list(names),
     )
-}
-
-/// Writes a file that must not exist yet, for root's eyes.
-///
-/// # Errors
-/// [`xos_base::Kind::Internal`] naming the file.
-pub fn write_new(path: &Path, text: &str) -> Result<(), Error> {
-    write_new_bytes(path, text.as_bytes())
-}
-
-/// As [`write_new`], for bytes.
-///
-/// # Errors
-/// As [`write_new`].
-pub fn write_new_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let fail = |e: std::io::Error| Error::internal(format!("cannot write {}: {e}", path.display()));
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(fail)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
-    std::io::Write::write_all(&mut file, bytes).map_err(fail)?;
-    file.sync_all().map_err(fail)
 }

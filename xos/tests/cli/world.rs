@@ -44,6 +44,11 @@ impl Core {
         self.child = run(self.dir.path());
     }
 
+    /// A folder for what else a test needs, which goes with the core.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A person with an empty home folder.
     pub fn person(&self) -> Person {
         Person { home: tempfile::tempdir().unwrap(), password: self.dir.path().join("password") }
@@ -65,7 +70,8 @@ impl Drop for Core {
     }
 }
 
-fn xosd(dir: &Path) -> Command {
+/// The daemon, started in a folder.
+pub fn xosd(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xosd"));
     command.current_dir(dir).env_remove("XOS_LOG");
     command

@@ -5,7 +5,7 @@ use super::output::{decode, print_stream};
 use crate::cli::member::Member;
 use crate::cli::output::{Failure, Outcome, clean};
 use crate::cli::session::Session;
-use xos_api::aem::{InlineOutput, JobEnd, JobEvent, JobSpec, OutputStream, UnitEnd};
+use xos_api::aem::{Counts, InlineOutput, JobEnd, JobEvent, JobSpec, OutputStream, UnitEnd};
 use xos_base::{Error, JobId, UnitId};
 use xos_net::Client;
 
@@ -32,6 +32,9 @@ pub async fn finish(
         }
         _ => {}
     }
+    if let Some(kept) = show.note.filter(|_| event.counts.done > 0) {
+        s.out.note(&elsewhere(job, &event.counts, kept))?;
+    }
     report(s, job, &event, &end)?;
     Ok(end.exit_status)
 }
@@ -41,18 +44,36 @@ pub async fn finish(
 pub struct Show {
     stdout: bool,
     stderr: bool,
+    /// Several units: that they are done is said instead, and with `true` where their output is.
+    note: Option<bool>,
 }
 
 impl Show {
     /// What is printed of a job.
     pub fn of(spec: &JobSpec, no_output: bool) -> Show {
         match spec.tasks.as_slice() {
-            [task] if task.array.len() == 1 && !no_output => {
-                Show { stdout: task.stdout.is_none(), stderr: task.stderr.is_none() }
+            _ if no_output => Show { stdout: false, stderr: false, note: None },
+            [task] if task.array.len() == 1 => {
+                Show { stdout: task.stdout.is_none(), stderr: task.stderr.is_none(), note: None }
             }
-            _ => Show { stdout: false, stderr: false },
+            tasks => {
+                let kept = tasks.iter().any(|t| t.stdout.is_none());
+                Show { stdout: false, stderr: false, note: Some(kept) }
+            }
         }
     }
+}
+
+/// What is said in place of the output of several units.
+fn elsewhere(job: &JobId, counts: &Counts, kept: bool) -> String {
+    let (done, all) = (counts.done, counts.total());
+    let units = match (done, all) {
+        (1, 1) => "1 unit".to_owned(),
+        _ if done == all => format!("{all} units"),
+        _ => format!("{done} of {all} units"),
+    };
+    let output = if kept { format!("; output: xout {job}") } else { String::new() };
+    format!("{job}: {units} done{output}")
 }
 
 /// Whether a unit that ended so can have written something.
@@ -101,4 +122,22 @@ pub fn report(s: &Session, job: &JobId, event: &JobEvent, end: &JobEnd) -> Resul
         _ => error.hint(format!("more: xos job why {job}")),
     };
     s.out.fail(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, an array would end without a word, or with a command that shows something
+    /// else.
+    #[test]
+    fn several_units_say_where_their_output_is() {
+        let job: JobId = "5.rennes".parse().unwrap();
+        let counts = |done, failed| Counts { done, failed, ..Counts::default() };
+        let of = |done, failed| elsewhere(&job, &counts(done, failed), true);
+        assert_eq!(of(8, 0), "5.rennes: 8 units done; output: xout 5.rennes");
+        assert_eq!(of(5, 3), "5.rennes: 5 of 8 units done; output: xout 5.rennes");
+        assert_eq!(of(1, 0), "5.rennes: 1 unit done; output: xout 5.rennes");
+        assert_eq!(elsewhere(&job, &counts(8, 0), false), "5.rennes: 8 units done");
+    }
 }

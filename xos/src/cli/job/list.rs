@@ -37,14 +37,25 @@ pub async fn run(s: &Session, args: &List) -> Outcome {
         jobs.extend(of(s, args, vo).await?);
     }
     jobs.sort_by(|a, b| b.submitted.cmp(&a.submitted).then_with(|| b.job.cmp(&a.job)));
-    let limit = if args.all { ALL_MAX } else { SHOWN };
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
+    let more = cut(&mut jobs, if args.all { ALL_MAX } else { SHOWN });
     s.out.show(&jobs, || table(&jobs, s.now(), args.everyone))?;
-    if more && !args.all {
-        s.out.note("There are more: xos job list --all")?;
+    match more {
+        // Who asked for all, be it a program, must not take these for all.
+        Some(more) if args.all => s.out.warn(&more)?,
+        Some(_) => s.out.note("There are more: xos job list --all")?,
+        None => {}
     }
     Ok(0)
+}
+
+/// Leaves the newest `limit` jobs; the warning when there are more.
+fn cut(jobs: &mut Vec<JobSummary>, limit: usize) -> Option<Error> {
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    more.then(|| {
+        Error::limited(format!("there are more jobs than the newest {limit}, which are shown"))
+            .hint("ask for one VO by --vo, or for --open ones only")
+    })
 }
 
 /// The VOs whose jobs are shown: the named one, else all that one is in.
@@ -70,7 +81,8 @@ async fn of(s: &Session, args: &List, vo: VoId) -> Result<Vec<JobSummary>, Error
         let page = member.call(s, ask).await?;
         jobs.extend(page.jobs);
         match page.next {
-            Some(next) if args.all && jobs.len() < ALL_MAX => before = Some(next),
+            // One page more than are shown tells that there are more.
+            Some(next) if args.all && jobs.len() <= ALL_MAX => before = Some(next),
             _ => return Ok(jobs),
         }
     }
@@ -112,9 +124,8 @@ mod tests {
     use crate::cli::golden;
     use xos_api::aem::{JobState, Usage};
 
-    #[test]
-    fn the_list_of_jobs() {
-        let job = |n: u64, name: &str, state, counts| JobSummary {
+    fn job(n: u64, name: &str, state: JobState, counts: Counts) -> JobSummary {
+        JobSummary {
             job: format!("{n}.rennes").parse().unwrap(),
             name: name.into(),
             vo: "demo.rennes".parse().unwrap(),
@@ -124,7 +135,23 @@ mod tests {
             counts,
             seq: 1,
             usage: Usage::default(),
-        };
+        }
+    }
+
+    /// If it failed, a list that was cut off would be taken for all jobs.
+    #[test]
+    fn a_list_that_is_cut_says_so() {
+        let of = |n| (0..n).map(|n| job(n, "x", JobState::Queued, Counts::default())).collect();
+        let mut jobs: Vec<JobSummary> = of(ALL_MAX as u64);
+        assert!(cut(&mut jobs, ALL_MAX).is_none(), "nothing was cut");
+        jobs.extend(of(1));
+        let why = cut(&mut jobs, ALL_MAX).expect("one is left out");
+        assert!(why.message.contains("10000"), "{why}");
+        assert_eq!(jobs.len(), ALL_MAX);
+    }
+
+    #[test]
+    fn the_list_of_jobs() {
         let jobs = [
             job(
                 12,

@@ -19,7 +19,8 @@ Examples:
   xos job submit -d --on rennes,pisa --stage-in data/in.bin --stage-out result.png -- ./reconstruct
   xos job submit -f spect.toml
 
-Without -d it waits, prints the output of a single unit, and exits with the job's status. \
+Without -d it waits, prints the output of a single unit (of several it says how to get it), and \
+exits with the job's status. \
 Ctrl-C asks whether to cancel; a second Ctrl-C leaves the job running.";
 
 /// `xos job submit`.

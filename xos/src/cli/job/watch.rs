@@ -89,25 +89,9 @@ impl Bar {
         if event.end.is_some() && jobs.len() == 1 {
             return;
         }
-        let total: u64 = jobs.values().map(|c| u64::from(c.total())).sum();
-        let ended: u64 = jobs.values().map(|c| u64::from(c.ended())).sum();
         let mut bar = self.bar.borrow_mut();
-        let bar = bar.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = "{prefix} [{bar:30}] {pos}/{len} {msg}";
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                bar.set_style(style.progress_chars("## "));
-            }
-            bar
-        });
-        let prefix = match jobs.len() {
-            1 => event.job.to_string(),
-            n => format!("{n} jobs"),
-        };
-        bar.set_prefix(prefix);
-        bar.set_length(total);
-        bar.set_position(ended);
-        bar.set_message(message(jobs.values(), event));
+        let bar = bar.get_or_insert_with(|| styled(ProgressDrawTarget::stderr()));
+        show(bar, &jobs, event);
     }
 
     /// Says something above the bar.
@@ -124,6 +108,26 @@ impl Bar {
             bar.finish_and_clear();
         }
     }
+}
+
+fn styled(target: ProgressDrawTarget) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg}") {
+        bar.set_style(style.progress_chars("## "));
+    }
+    bar
+}
+
+/// Brings the bar to where the jobs are; `event` is the newest.
+fn show(bar: &ProgressBar, jobs: &BTreeMap<JobId, Counts>, event: &JobEvent) {
+    let prefix = match jobs.len() {
+        1 => event.job.to_string(),
+        n => format!("{n} jobs"),
+    };
+    bar.set_prefix(prefix);
+    bar.set_length(jobs.values().map(|c| u64::from(c.total())).sum());
+    bar.set_position(jobs.values().map(|c| u64::from(c.ended())).sum());
+    bar.set_message(message(jobs.values(), event));
 }
 
 fn message<'a>(jobs: impl Iterator<Item = &'a Counts>, event: &JobEvent) -> String {
@@ -271,14 +275,14 @@ fn leave(s: &Session, job: &JobId) -> Result<Watched, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use indicatif::TermLike;
+    use std::sync::{Arc, Mutex, PoisonError};
     use xos_api::aem::{JobState, Reason};
     use xos_base::Millis;
 
-    #[test]
-    fn the_bar_says_what_waits_and_why() {
-        let counts = Counts { queued: 3, done: 1, failed: 1, ..Counts::default() };
-        let event = JobEvent {
-            job: "1.rennes".parse().unwrap(),
+    fn event(job: &str, counts: Counts) -> JobEvent {
+        JobEvent {
+            job: job.parse().unwrap(),
             seq: 1,
             state: JobState::Queued,
             counts,
@@ -290,8 +294,73 @@ mod tests {
                 task: None,
             }),
             end: None,
-        };
-        let text = message([counts].iter(), &event);
+        }
+    }
+
+    /// Keeps the last line that was drawn.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl Screen {
+        fn line(&self) -> String {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).trim_end().to_owned()
+        }
+    }
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// If it failed, a person who waits would see a wrong share of the work, or nothing.
+    #[test]
+    fn the_bar_draws_how_far_all_jobs_are() {
+        let screen = Screen::default();
+        let bar = styled(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let first = event("1.rennes", Counts { running: 3, done: 1, ..Counts::default() });
+        let mut jobs = BTreeMap::from([(first.job.clone(), first.counts)]);
+        show(&bar, &jobs, &first);
+        bar.force_draw();
+        let drawn = format!("1.rennes [{:30}] 1/4 3 running", "########");
+        assert_eq!(screen.line(), drawn);
+        let second = event("2.rennes", Counts { done: 2, ..Counts::default() });
+        jobs.insert(second.job.clone(), second.counts);
+        show(&bar, &jobs, &second);
+        bar.force_draw();
+        assert_eq!(screen.line(), format!("2 jobs [{:30}] 3/6 3 running", "#".repeat(16)));
+    }
+
+    #[test]
+    fn the_bar_says_what_waits_and_why() {
+        let counts = Counts { queued: 3, done: 1, failed: 1, ..Counts::default() };
+        let text = message([counts].iter(), &event("1.rennes", counts));
         assert_eq!(text, "3 queued, 1 failed, no node has?40G free");
     }
 }

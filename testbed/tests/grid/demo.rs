@@ -1,0 +1,110 @@
+//! `xos-demo`: what `make demo` and `make stop` run once the programs are built.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use xos_testbed::{Error, Testbed};
+
+use crate::tool::{Json, job_of};
+use crate::world::{alone, programs};
+
+/// Photons of each unit: just enough for the merged picture to be like the phantom.
+const PHOTONS: &str = "300000";
+
+/// A folder for a demo, which is stopped at last whatever happens.
+struct Demo {
+    folder: TempDir,
+}
+
+impl Demo {
+    fn dir(&self) -> PathBuf {
+        self.folder.path().join("demo")
+    }
+
+    /// Runs `xos-demo` for this folder.
+    fn run(&self, action: &str, options: &[&str]) -> Output {
+        let mut command = Command::new(programs().join("xos-demo"));
+        command.arg(action).arg("--dir").arg(self.dir()).args(options);
+        command.output().expect("xos-demo")
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let stopped = self.run("stop", &[]);
+        println!("{}", text(&stopped.stdout));
+        if !stopped.status.success() {
+            println!("the demo was not stopped: {}", text(&stopped.stderr));
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a line as the person who reads it would paste it.
+fn paste(line: &str) -> Output {
+    let out = Command::new("sh").args(["-c", line]).output().expect("sh");
+    assert!(out.status.success(), "{line}: {}{}", text(&out.stdout), text(&out.stderr));
+    out
+}
+
+/// If it failed, the first thing that anybody sees of XOS would end in commands that do not work,
+/// or in a fingerprint that is not the console's.
+#[test]
+fn the_demo_ends_with_commands_that_work() {
+    let Some(_alone) = alone() else { return };
+    let demo = Demo { folder: tempfile::tempdir().unwrap() };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let console = free.to_string();
+    let out = demo.run("start", &["--photons", PHOTONS, "--console", &console]);
+    let said = text(&out.stdout);
+    println!("{said}");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(said.contains("Ready after "), "it does not say how long it took");
+
+    let laptop = demo.dir().join("laptop").display().to_string();
+    let sites = paste(&format!("{laptop} xos site list --local --json"));
+    let sites: Json = serde_json::from_slice(&sites.stdout).unwrap();
+    let mut sites = sites["sites"].as_array().unwrap().iter();
+    let rennes = sites.find(|s| s["descriptor"]["site"] == "rennes").expect("rennes is known");
+    let root = rennes["fingerprint"].as_str().unwrap();
+    let line = format!("Console   https://localhost:{}   CA {root}", free.port());
+    assert!(said.contains(&line), "not the console's address and root: {line}");
+
+    let (_, next) = said.split_once("Try next:\n").expect("what to try next");
+    let lines: Vec<&str> = next.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert_eq!(lines[4], "make stop");
+    let outputs: Vec<Output> = lines[..4].iter().map(|line| paste(line)).collect();
+    assert!(text(&outputs[0].stdout).contains("spect"), "xps does not list the example");
+    assert!(!outputs[1].stdout.is_empty(), "hostname printed nothing");
+    let note = text(&outputs[2].stderr);
+    assert!(note.contains("8 units done; output: xout "), "an array ends in silence: {note}");
+    let array = paste(&format!("{laptop} xout {}", job_of(&note)));
+    assert_eq!(text(&array.stdout).matches("unit ").count(), 8, "{array:?}");
+    assert!(text(&outputs[3].stdout).contains("slice.png"), "the picture is not on the volume");
+
+    assert!(demo.run("stop", &[]).status.success());
+    assert!(!demo.dir().exists(), "the demo's folder is still there");
+}
+
+/// If it failed, the person would wait for two sites to be made, be told of a taken port then, and
+/// be left with a grid that nobody can reach.
+#[test]
+fn a_taken_port_is_said_first_and_leaves_nothing() {
+    let Some(_alone) = alone() else { return };
+    let demo = Demo { folder: tempfile::tempdir().unwrap() };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let console = taken.local_addr().unwrap().to_string();
+    let out = demo.run("start", &["--no-example", "--console", &console]);
+    let (said, why) = (text(&out.stdout), text(&out.stderr));
+    assert!(!out.status.success(), "{said}");
+    assert!(why.contains(&console) && why.contains("ss -ltnp"), "no advice: {why}");
+    assert!(!said.contains("site rennes"), "a site was made before the port was looked at");
+    let left = Testbed::open(demo.dir());
+    assert!(matches!(left, Err(Error::NoTestbed(_))), "a grid was left: {left:?}");
+}
