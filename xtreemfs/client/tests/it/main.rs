@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod content;
+mod late;
 mod lost;
 mod memory;
 mod random;

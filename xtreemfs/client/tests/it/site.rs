@@ -28,7 +28,7 @@ pub const MEMBERS: u32 = 1;
 pub const ARTISTS: u32 = 2;
 
 const VO: &str = "demo.rennes";
-const VOLUME: &str = "demo.rennes";
+pub const VOLUME: &str = "demo.rennes";
 const MRC: &str = "rennes";
 const SPACE: u64 = 1 << 40;
 

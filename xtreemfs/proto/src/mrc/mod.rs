@@ -1,7 +1,7 @@
 //! Metadata service: the namespace, by inode.
 //!
-//! Every request but [`VolumeCreate`] and [`VolumeDelete`] needs a slot
-//! ([`crate::rpc::Authenticate`]) whose identity is a member of the volume's VO. Besides the rights
+//! Every request but [`Connect`], [`VolumeCreate`] and [`VolumeDelete`] needs an opened connection
+//! ([`Connect`]) and a slot ([`crate::rpc::Authenticate`]) whose identity is a member of the volume's VO. Besides the rights
 //! named at each procedure, the caller must have search permission on every directory above the
 //! inode: an inode number alone opens nothing.
 //!
@@ -16,7 +16,7 @@ mod files;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::rpc::{Empty, procedures};
+use crate::rpc::{ConnectRequest, Empty, procedures};
 
 pub use entries::*;
 pub use files::*;
@@ -37,6 +37,8 @@ procedures! { MRC;
     VolumeDelete = 102 (VolumeRequest) -> Empty;
     /// Space and number of files.
     Statfs = 103 (VolumeRequest) -> StatfsReply;
+    /// Opens the connection; see [`ConnectRequest`].
+    Connect = 104 (ConnectRequest) -> Empty;
     /// Finds a name in a directory; needs search permission. `ENOENT`.
     Lookup = 110 (NameRequest) -> AttrReply;
     /// Attributes of an inode.

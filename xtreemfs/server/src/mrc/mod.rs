@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use xtreemfs_proto::{Errno, RpcError};
 
+use crate::fence::{Entrance, Fence};
 use crate::identity::{Authenticator, Epochs, Identity, Peer, Role};
 use crate::slots::Slots;
 use crate::time::Clock;
@@ -79,6 +80,7 @@ pub struct MrcParts {
 /// A metadata server.
 pub struct Mrc {
     store: Store,
+    fence: Fence,
     parts: MrcParts,
 }
 
@@ -95,7 +97,7 @@ impl Mrc {
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
         let store = Store::open(dir, parts.checkpoint_bytes)?;
-        Ok(Arc::new(Self { store, parts }))
+        Ok(Arc::new(Self { store, fence: Fence::default(), parts }))
     }
 
     /// The key that OSDs verify this MRC's capabilities with.
@@ -105,7 +107,8 @@ impl Mrc {
 
     /// The handler for one connection from `peer`, to be given to [`xtreemfs_proto::serve`].
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<MrcConnection> {
-        Arc::new(MrcConnection { mrc: self.clone(), peer, slots: Slots::default() })
+        let (entrance, slots) = (Entrance::default(), Slots::default());
+        Arc::new(MrcConnection { mrc: self.clone(), peer, entrance, slots })
     }
 
     /// Looks at a volume for a person.

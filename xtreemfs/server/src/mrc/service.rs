@@ -9,6 +9,7 @@ use xtreemfs_proto::{
     Access as CapabilityAccess, Errno, Handler, Incoming, Outgoing, Procedure, RpcError,
 };
 
+use crate::fence::Entrance;
 use crate::identity::{Identity, Peer};
 use crate::mrc::caps::Holder;
 use crate::mrc::name::Name;
@@ -21,6 +22,7 @@ use crate::slots::Slots;
 pub struct MrcConnection {
     pub(super) mrc: Arc<Mrc>,
     pub(super) peer: Peer,
+    pub(super) entrance: Entrance,
     pub(super) slots: Slots,
 }
 
@@ -45,11 +47,13 @@ impl Handler for MrcConnection {
             return Err(incoming.unknown(interface::MRC));
         }
         match incoming.proc {
+            Connect::PROC => return self.connect(&incoming).await,
             Authenticate::PROC => return self.authenticate(&incoming).await,
             VolumeCreate::PROC => return self.volume_create(&incoming).await,
             VolumeDelete::PROC => return self.volume_delete(&incoming).await,
             _ => {}
         }
+        let _entered = self.entrance.enter().await?;
         let now_ms = self.mrc.parts.clock.now_ms();
         let who = self.slots.identity(incoming.slot, &*self.mrc.parts.epochs, now_ms)?;
         dispatch!(self, incoming, who, {
@@ -76,6 +80,12 @@ impl Handler for MrcConnection {
 }
 
 impl MrcConnection {
+    async fn connect(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Connect>()?;
+        self.entrance.connect(&self.mrc.fence, &self.peer, &request).await?;
+        Ok(Outgoing::reply::<Connect>(&Empty {}))
+    }
+
     async fn authenticate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Authenticate>()?;
         let parts = &self.mrc.parts;

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
-    FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
+    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
 use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
 
 use crate::cache::Cache;
+use crate::fence::{Entered, Entrance, Fence};
 use crate::identity::{Epochs, Peer};
 use crate::ids::VolumeId;
 use crate::time::Clock;
@@ -68,6 +69,7 @@ pub struct OsdParts {
 pub struct Osd {
     objects: Arc<ObjectStore>,
     parts: OsdParts,
+    fence: Fence,
     verified: Mutex<Cache<Bytes, Arc<Verified>>>,
     read_bytes: Arc<Semaphore>,
 }
@@ -87,6 +89,7 @@ impl Osd {
         Ok(Arc::new(Self {
             objects: Arc::new(ObjectStore::open(dir, parts.reserve_bytes)?),
             parts,
+            fence: Fence::default(),
             verified: Mutex::new(Cache::new(VERIFIED_MAX)),
             read_bytes: Arc::new(Semaphore::new(READ_BYTES_MAX / BYTES_UNIT)),
         }))
@@ -94,7 +97,7 @@ impl Osd {
 
     /// The handler for one connection from `peer`.
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<OsdConnection> {
-        Arc::new(OsdConnection { osd: self.clone(), peer })
+        Arc::new(OsdConnection { osd: self.clone(), peer, entrance: Entrance::default() })
     }
 
     /// Free and total space for objects, for the heartbeat.
@@ -112,6 +115,21 @@ impl Osd {
     pub async fn drop_volume(&self, volume: &VolumeId) -> Result<(), RpcError> {
         let volume = volume.clone();
         self.blocking(move |objects| objects.drop_volume(&volume)).await
+    }
+
+    /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer
+    /// one must wait for it.
+    async fn change<T: Send + 'static>(
+        &self,
+        entered: Entered,
+        work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        self.blocking(move |objects| {
+            let done = work(objects);
+            drop(entered);
+            done
+        })
+        .await
     }
 
     /// Does something with the disk on a thread that may wait for it.
@@ -135,6 +153,7 @@ impl Osd {
 pub struct OsdConnection {
     osd: Arc<Osd>,
     peer: Peer,
+    entrance: Entrance,
 }
 
 impl Handler for OsdConnection {
@@ -143,10 +162,11 @@ impl Handler for OsdConnection {
             return Err(incoming.unknown(interface::OSD));
         }
         match incoming.proc {
+            Connect::PROC => self.connect(&incoming).await,
             Read::PROC => self.read(&incoming).await,
-            Write::PROC => self.write(incoming).await,
-            Truncate::PROC => self.truncate(&incoming).await,
-            Unlink::PROC => self.unlink(&incoming).await,
+            Write::PROC => self.write(incoming, self.entrance.enter().await?).await,
+            Truncate::PROC => self.truncate(&incoming, self.entrance.enter().await?).await,
+            Unlink::PROC => self.unlink(&incoming, self.entrance.enter().await?).await,
             Size::PROC => self.size(&incoming).await,
             Fsync::PROC => self.fsync(&incoming).await,
             _ => Err(incoming.unknown(interface::OSD)),
@@ -155,6 +175,12 @@ impl Handler for OsdConnection {
 }
 
 impl OsdConnection {
+    async fn connect(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Connect>()?;
+        self.entrance.connect(&self.osd.fence, &self.peer, &request).await?;
+        Ok(Outgoing::reply::<Connect>(&Empty {}))
+    }
+
     async fn read(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Read>()?;
         let file = self.verify(&request.capability, Access::READ).await?;
@@ -173,18 +199,18 @@ impl OsdConnection {
         Ok(out)
     }
 
-    async fn write(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
+    async fn write(&self, incoming: Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Write>()?;
         let file = self.verify(&request.capability, Access::WRITE).await?;
         let data = incoming.data;
         let at = self.place(&file, request.object, request.offset, data.len())?;
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
-        let truncate_epoch = self.osd.blocking(work).await?;
+        let truncate_epoch = self.osd.change(entered, work).await?;
         Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
     }
 
-    async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+    async fn truncate(&self, incoming: &Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Truncate>()?;
         let file = self.verify(&request.capability, Access::TRUNCATE).await?;
         if request.size > FILE_BYTES_MAX {
@@ -192,16 +218,17 @@ impl OsdConnection {
         }
         let length = file.layout.local_length(file.index, request.size);
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
-        let held = self.osd.blocking(move |objects| objects.truncate(&key, length, epoch)).await?;
+        let work = move |objects: &ObjectStore| objects.truncate(&key, length, epoch);
+        let held = self.osd.change(entered, work).await?;
         let size = file.layout.file_size(file.index, held);
         Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
     }
 
-    async fn unlink(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+    async fn unlink(&self, incoming: &Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
         let FileRequest { capability } = incoming.request::<Unlink>()?;
         let file = self.verify(&capability, Access::DELETE).await?;
         let key = file.key.clone();
-        self.osd.blocking(move |objects| objects.unlink(&key)).await?;
+        self.osd.change(entered, move |objects| objects.unlink(&key)).await?;
         Ok(Outgoing::reply::<Unlink>(&Empty {}))
     }
 

@@ -131,7 +131,7 @@ async fn an_osd_refuses_keeps_what_it_has_and_goes_on() {
     let Some(disk) = SmallDisk::new(1 << 20) else { return };
     let world = World::new().await;
     let osd = open_osd(disk.path(), &world.around, "osd-a", 0);
-    let channel = connect(osd.connection(peer("node-1", Role::Client)));
+    let channel = connect_osd(&osd, "node-1").await;
     let token = token(&good(&world));
     let sync = || call::<Fsync>(&channel, None, FileRequest { capability: token.clone() });
     write(&channel, token.clone(), 0, 0, &[7; 1000]).await.unwrap();
