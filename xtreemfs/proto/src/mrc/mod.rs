@@ -33,7 +33,7 @@ pub const READDIR_ENTRIES_MAX: u32 = 1024;
 procedures! { MRC;
     /// Makes a volume (services only).
     VolumeCreate = 101 (VolumeCreateRequest) -> VolumeCreateReply;
-    /// Deletes a volume and its namespace (services only). Objects stay until the OSDs drop them.
+    /// Deletes a volume and its namespace (services only). Its objects stay on the OSDs.
     VolumeDelete = 102 (VolumeRequest) -> Empty;
     /// Space and number of files.
     Statfs = 103 (VolumeRequest) -> StatfsReply;

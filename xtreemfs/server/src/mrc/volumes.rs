@@ -44,8 +44,7 @@ impl Mrc {
         self.store.commit(|index| create(index, request, &id, now_ns)).await
     }
 
-    /// Deletes a volume with its namespace; durable on return. The objects are dropped by
-    /// [`crate::osd::Osd::drop_volume`].
+    /// Deletes a volume with its namespace; durable on return. Its objects stay on the OSDs.
     ///
     /// # Errors
     /// `ENOENT`, `ENOSPC`.

@@ -1,5 +1,8 @@
 //! Object storage service: the bytes of files, for whoever shows a capability.
 
+mod backing;
+mod failures;
+mod marker;
 mod objects;
 mod verify;
 
@@ -61,6 +64,8 @@ pub struct OsdParts {
     pub epochs: Arc<dyn Epochs>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Whether it had objects before: then their folder must be there.
+    pub had_objects: bool,
     /// Space on the disk that is left to others, in bytes.
     pub reserve_bytes: u64,
 }
@@ -86,8 +91,9 @@ impl Osd {
     /// # Errors
     /// See [`ObjectsError`].
     pub fn open(dir: &Path, parts: OsdParts) -> Result<Arc<Self>, ObjectsError> {
+        let OsdParts { ref id, had_objects, reserve_bytes, .. } = parts;
         Ok(Arc::new(Self {
-            objects: Arc::new(ObjectStore::open(dir, parts.reserve_bytes)?),
+            objects: Arc::new(ObjectStore::open(dir, id, had_objects, reserve_bytes)?),
             parts,
             fence: Fence::default(),
             verified: Mutex::new(Cache::new(VERIFIED_MAX)),
@@ -106,15 +112,6 @@ impl Osd {
     /// See [`ObjectsError`].
     pub fn space(&self) -> Result<Space, ObjectsError> {
         self.objects.space()
-    }
-
-    /// Drops all objects of a volume that was deleted.
-    ///
-    /// # Errors
-    /// See [`ObjectsError`].
-    pub async fn drop_volume(&self, volume: &VolumeId) -> Result<(), RpcError> {
-        let volume = volume.clone();
-        self.blocking(move |objects| objects.drop_volume(&volume)).await
     }
 
     /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer

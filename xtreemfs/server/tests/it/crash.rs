@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use xtreemfs_proto::Errno;
 use xtreemfs_proto::mrc::ROOT_INODE;
-use xtreemfs_server::Role;
 use xtreemfs_server::mrc::{Mrc, MrcParts, StoreError};
 
 use crate::world::*;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use xtreemfs_proto::Errno;
 use xtreemfs_proto::mrc::ROOT_INODE;
 use xtreemfs_proto::osd::{FileRequest, Fsync};
-use xtreemfs_server::Role;
 
 /// So small that a checkpoint is due again and again.
 const CHECKPOINT_BYTES: u64 = 16 << 10;
@@ -130,7 +129,7 @@ async fn mrc_on_a_full_disk(checkpoint_bytes: u64) {
 async fn an_osd_refuses_keeps_what_it_has_and_goes_on() {
     let Some(disk) = SmallDisk::new(1 << 20) else { return };
     let world = World::new().await;
-    let osd = open_osd(disk.path(), &world.around, "osd-a", 0);
+    let osd = open_osd(&disk.path().join("osd"), &world.around, "osd-a", 0);
     let channel = connect_osd(&osd, "node-1").await;
     let token = token(&good(&world));
     let sync = || call::<Fsync>(&channel, None, FileRequest { capability: token.clone() });

@@ -116,9 +116,12 @@ async fn striped_file_from_open_to_unlink() {
     }
 }
 
+/// Files of objects; hidden ones are none.
 fn files_below(dir: &std::path::Path) -> usize {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let paths = shown.map(|entry| entry.path());
+    paths.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
 }
 
 /// One call may take all of a transfer's extents on an OSD, since they follow each other there:

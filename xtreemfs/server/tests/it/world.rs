@@ -136,6 +136,7 @@ pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes:
         trust: around.clone(),
         epochs: around.clone(),
         clock: around.clone(),
+        had_objects: dir.exists(),
         reserve_bytes,
     };
     Osd::open(dir, parts).unwrap()
