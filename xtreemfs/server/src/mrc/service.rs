@@ -173,7 +173,7 @@ impl MrcConnection {
         let OpenRequest { volume, inode, flags } = request;
         let opened = if flags & open_flags::TRUNCATE == 0 {
             // Nothing changes: no need for the writers' lock.
-            self.mrc.read_mut(&volume, who, |space| space.open(inode, flags))?
+            self.mrc.read_stored(&volume, who, |space| space.open(inode, flags)).await?
         } else {
             self.mrc.write(&volume, who, |space| space.open(inode, flags)).await?
         };
@@ -184,14 +184,14 @@ impl MrcConnection {
         let holder = self.holder(who);
         let old = self.mrc.accept(&request.capability, holder)?;
         let access = CapabilityAccess(old.access);
-        let deleting = access == CapabilityAccess::DELETE;
-        let (volume, place) = self.mrc.read(&old.volume, who, |space| {
-            if deleting {
-                return Ok((old.layout, old.truncate_epoch));
-            }
-            let record = space.inode(old.inode)?;
-            Ok((record.layout, record.truncate_epoch))
-        })?;
+        let look = |space: &mut super::Space<'_>| match space.inode(old.inode) {
+            Ok(record) => Ok((record.layout, record.truncate_epoch)),
+            // It lost its name and is still open, or is being deleted. No other file ever has its
+            // number, so the old capability says all there is to know.
+            Err(error) if error.errno == Errno::ESTALE => Ok((old.layout, old.truncate_epoch)),
+            Err(error) => Err(error),
+        };
+        let (volume, place) = self.mrc.read_stored(&old.volume, who, look).await?;
         let capability = self.mrc.issue(&volume, holder, old.inode, access, place)?;
         Ok(CapabilityReply { capability })
     }

@@ -126,7 +126,7 @@ fn create(
         parent: ROOT_INODE,
         ..Default::default()
     };
-    let counters = Counters { last_inode: ROOT_INODE, inodes: 1 };
+    let counters = Counters { inodes: 1 };
     let put = |key: Vec<u8>, value: Vec<u8>| Change::Put { key, value };
     let changes = vec![
         put(LAST_VOLUME.to_vec(), number.to_be_bytes().to_vec()),
