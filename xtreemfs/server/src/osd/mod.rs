@@ -1,6 +1,7 @@
 //! Object storage service: the bytes of files, for whoever shows a capability.
 
 mod backing;
+mod budget;
 mod failures;
 mod marker;
 mod objects;
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
     Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
@@ -28,14 +28,11 @@ use crate::ids::VolumeId;
 use crate::time::Clock;
 use crate::token::PublicKey;
 
+use budget::{ReadBudget, Share};
+pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
 pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
-
-/// Most bytes of answers to reads that are held at once, over all connections.
-pub const READ_BYTES_MAX: usize = 256 << 20;
-/// Unit in which they are counted.
-const BYTES_UNIT: usize = 1024;
 
 /// What an OSD must know of a volume to believe its capabilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +73,7 @@ pub struct Osd {
     parts: OsdParts,
     fence: Fence,
     verified: Mutex<Cache<Bytes, Arc<Verified>>>,
-    read_bytes: Arc<Semaphore>,
+    read_budget: ReadBudget,
 }
 
 impl fmt::Debug for Osd {
@@ -97,13 +94,14 @@ impl Osd {
             parts,
             fence: Fence::default(),
             verified: Mutex::new(Cache::new(VERIFIED_MAX)),
-            read_bytes: Arc::new(Semaphore::new(READ_BYTES_MAX / BYTES_UNIT)),
+            read_budget: ReadBudget::new(),
         }))
     }
 
     /// The handler for one connection from `peer`.
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<OsdConnection> {
-        Arc::new(OsdConnection { osd: self.clone(), peer, entrance: Entrance::default() })
+        let (entrance, share) = (Entrance::default(), self.read_budget.share(&peer.id));
+        Arc::new(OsdConnection { osd: self.clone(), peer, entrance, share })
     }
 
     /// Free and total space for objects, for the heartbeat.
@@ -151,6 +149,7 @@ pub struct OsdConnection {
     osd: Arc<Osd>,
     peer: Peer,
     entrance: Entrance,
+    share: Share,
 }
 
 impl Handler for OsdConnection {
@@ -187,12 +186,11 @@ impl OsdConnection {
             return Err(RpcError::errno(Errno::EINVAL, text));
         }
         let at = self.place(&file, request.object, request.offset, length)?;
-        let units = (length / BYTES_UNIT + 1) as u32;
-        let permit = self.osd.read_bytes.clone().acquire_many_owned(units).await;
+        let held = self.osd.read_budget.take(&self.share, length).await;
         let key = file.key.clone();
         let data = self.osd.blocking(move |objects| objects.read(&key, at, length)).await?;
         let mut out = Outgoing::with_data::<Read>(&ReadReply {}, data);
-        out.guard = Some(Box::new(permit));
+        out.guard = Some(Box::new(held));
         Ok(out)
     }
 
