@@ -15,21 +15,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
-    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
+    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write,
+    WriteReply,
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
 use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
 
 use crate::cache::Cache;
-use crate::fence::{Entered, Entrance, Fence};
+use crate::fence::{Entrance, Fence};
 use crate::identity::{Epochs, Peer};
 use crate::ids::VolumeId;
 use crate::time::Clock;
 use crate::token::PublicKey;
 
-use budget::{ReadBudget, Share};
 pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
+use budget::{ReadBudget, Share};
 pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
@@ -112,21 +113,6 @@ impl Osd {
         self.objects.space()
     }
 
-    /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer
-    /// one must wait for it.
-    async fn change<T: Send + 'static>(
-        &self,
-        entered: Entered,
-        work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
-    ) -> Result<T, RpcError> {
-        self.blocking(move |objects| {
-            let done = work(objects);
-            drop(entered);
-            done
-        })
-        .await
-    }
-
     /// Does something with the disk on a thread that may wait for it.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -160,9 +146,9 @@ impl Handler for OsdConnection {
         match incoming.proc {
             Connect::PROC => self.connect(&incoming).await,
             Read::PROC => self.read(&incoming).await,
-            Write::PROC => self.write(incoming, self.entrance.enter().await?).await,
-            Truncate::PROC => self.truncate(&incoming, self.entrance.enter().await?).await,
-            Unlink::PROC => self.unlink(&incoming, self.entrance.enter().await?).await,
+            Write::PROC => self.write(incoming).await,
+            Truncate::PROC => self.truncate(&incoming).await,
+            Unlink::PROC => self.unlink(&incoming).await,
             Size::PROC => self.size(&incoming).await,
             Fsync::PROC => self.fsync(&incoming).await,
             _ => Err(incoming.unknown(interface::OSD)),
@@ -194,18 +180,18 @@ impl OsdConnection {
         Ok(out)
     }
 
-    async fn write(&self, incoming: Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
+    async fn write(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Write>()?;
         let file = self.verify(&request.capability, Access::WRITE).await?;
         let data = incoming.data;
         let at = self.place(&file, request.object, request.offset, data.len())?;
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
-        let truncate_epoch = self.osd.change(entered, work).await?;
+        let truncate_epoch = self.change(work).await?;
         Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
     }
 
-    async fn truncate(&self, incoming: &Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
+    async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Truncate>()?;
         let file = self.verify(&request.capability, Access::TRUNCATE).await?;
         if request.size > FILE_BYTES_MAX {
@@ -214,16 +200,16 @@ impl OsdConnection {
         let length = file.layout.local_length(file.index, request.size);
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.truncate(&key, length, epoch);
-        let held = self.osd.change(entered, work).await?;
+        let held = self.change(work).await?;
         let size = file.layout.file_size(file.index, held);
         Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
     }
 
-    async fn unlink(&self, incoming: &Incoming, entered: Entered) -> Result<Outgoing, RpcError> {
+    async fn unlink(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let FileRequest { capability } = incoming.request::<Unlink>()?;
         let file = self.verify(&capability, Access::DELETE).await?;
         let key = file.key.clone();
-        self.osd.change(entered, move |objects| objects.unlink(&key)).await?;
+        self.change(move |objects| objects.unlink(&key)).await?;
         Ok(Outgoing::reply::<Unlink>(&Empty {}))
     }
 
@@ -242,6 +228,21 @@ impl OsdConnection {
         let key = file.key.clone();
         self.osd.blocking(move |objects| objects.sync(&key)).await?;
         Ok(Outgoing::reply::<Fsync>(&Empty {}))
+    }
+
+    /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer
+    /// one must wait for it.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let entered = self.entrance.enter().await?;
+        let work = move |objects: &ObjectStore| {
+            let done = work(objects);
+            drop(entered);
+            done
+        };
+        self.osd.blocking(work).await
     }
 
     /// Where a range lies in this OSD's backing file.
