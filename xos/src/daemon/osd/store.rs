@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xos_base::{Error, NodeId};
-use xtreemfs_server::osd::{Osd, OsdParts};
+use xos_base::NodeId;
+use xtreemfs_server::osd::{ObjectsError, Osd, OsdParts};
 
 /// Says that the node had an object server, and which.
 fn id_file(folder: &Path) -> PathBuf {
     folder.join("osd.id")
 }
 
-fn has_objects(folder: &Path, node: &NodeId) -> std::io::Result<bool> {
+fn has_objects(folder: &Path, node: &str) -> std::io::Result<bool> {
     match std::fs::read_to_string(id_file(folder)) {
-        Ok(id) => Ok(id.trim() == node.as_str()),
+        Ok(id) => Ok(id.trim() == node),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
@@ -20,7 +20,7 @@ fn has_objects(folder: &Path, node: &NodeId) -> std::io::Result<bool> {
 
 /// Whether `node` is the one whose state lies in `folder`, and has an object server.
 pub fn is_own(folder: &Path, node: &NodeId) -> bool {
-    has_objects(folder, node).unwrap_or_else(|e| {
+    has_objects(folder, node.as_str()).unwrap_or_else(|e| {
         tracing::warn!(error = %e, "cannot read this node's object server id");
         false
     })
@@ -29,16 +29,17 @@ pub fn is_own(folder: &Path, node: &NodeId) -> bool {
 /// Opens the object store in `path`. A node that had one before takes no other folder for it: with
 /// its disk not mounted it would serve zeros for every file.
 pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>, String> {
-    let node: NodeId = parts.id.parse().map_err(|e: Error| e.to_string())?;
+    let node = parts.id.clone();
     let known = id_file(folder);
     let told = |e: std::io::Error| format!("{}: {e}", known.display());
     parts.had_objects = has_objects(folder, &node).map_err(told)?;
     if parts.had_objects {
-        return Osd::open(path, parts).map_err(|e| {
-            format!(
-                "{e}. To begin anew there, without the objects kept before, remove {} first",
+        return Osd::open(path, parts).map_err(|e| match e {
+            ObjectsError::Missing { .. } => format!(
+                "{e} To begin anew there, without the objects kept before, remove {} first",
                 known.display()
-            )
+            ),
+            e => e.to_string(),
         });
     }
     if let Some(above) = path.parent() {
@@ -47,7 +48,7 @@ pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>,
     let osd = Osd::open(path, parts).map_err(|e| e.to_string())?;
     // Only now, so that a crash in between does not leave a node that looks for objects in vain.
     let mut file = std::fs::File::create(&known).map_err(told)?;
-    std::io::Write::write_all(&mut file, node.as_str().as_bytes())
+    std::io::Write::write_all(&mut file, node.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(told)?;
     Ok(osd)
