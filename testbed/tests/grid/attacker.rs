@@ -13,7 +13,7 @@ use xos_net::dial::Dialer;
 use xos_net::tls::{ALPN_XTREEMFS, IdentityCell};
 use xos_net::{Identity, Trust};
 use xtreemfs_proto::mrc::{self, NameRequest, OpenRequest, SetattrRequest};
-use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
+use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest, INSTANCE_BYTES};
 use xtreemfs_proto::{Channel, Procedure, dir, osd};
 
 use crate::world::VO;
@@ -50,6 +50,7 @@ pub fn run(orders: &str) -> Report {
         let dialer = dialer(Path::new("/var/lib/xos/node"));
         let core = dialer.core(&"rennes".parse().unwrap(), ALPN_XTREEMFS).await.expect("the core");
         let mut attack = Attack { core: Channel::new(core), dialer, report: Report::new() };
+        attack.call::<mrc::Connect>("connect", None, opening()).await;
         if orders.usurp {
             attack.usurp().await;
         }
@@ -62,6 +63,10 @@ pub fn run(orders: &str) -> Report {
         }
         attack.report
     })
+}
+
+fn opening() -> ConnectRequest {
+    ConnectRequest { instance: Bytes::from_static(&[7; INSTANCE_BYTES]), number: 1 }
 }
 
 fn dialer(folder: &Path) -> Dialer {
@@ -157,6 +162,8 @@ impl Attack {
         let node = store.parse().unwrap();
         let stream = self.dialer.node(&node, ALPN_XTREEMFS).await.expect("the object store");
         let channel = Channel::new(stream);
+        let opened = channel.call::<osd::Connect>(None, &opening(), Bytes::new(), LIMIT).await;
+        opened.expect("an open connection");
         let read =
             osd::ReadRequest { capability: capability.clone(), object: 0, offset: 0, length: 64 };
         let said = match channel.call::<osd::Read>(None, &read, Bytes::new(), LIMIT).await {

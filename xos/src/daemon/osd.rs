@@ -1,5 +1,7 @@
 //! The section `[osd]`: this node keeps file objects.
 
+mod store;
+
 use super::mount::core_address;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -22,6 +24,8 @@ use xtreemfs_proto::dir::VolumeListRequest;
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest, VolumeList};
 use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
 use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VolumeId};
+
+pub use store::is_own;
 
 /// How often the directories hear of this node when they do not say otherwise.
 const BEAT: Duration = Duration::from_secs(15);
@@ -48,19 +52,6 @@ fn default_reserve() -> u64 {
 /// Where the object server of this machine listens for its own mounts.
 pub fn own_socket(folder: &Path) -> PathBuf {
     folder.join("osd.sock")
-}
-
-/// Whether `node` is the one whose state lies in `folder`, and has an object server.
-pub fn is_own(folder: &Path, node: &NodeId) -> bool {
-    match std::fs::read_to_string(folder.join("osd.id")) {
-        Ok(id) => id.trim() == node.as_str(),
-        Err(e) => {
-            if e.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(error = %e, "cannot read this node's object server id");
-            }
-            false
-        }
-    }
 }
 
 /// The node's object server, and what it knows of VOs. Without `[osd]` it only knows.
@@ -113,17 +104,14 @@ impl Objects {
                     trust: known.clone(),
                     epochs: known.clone(),
                     clock: Arc::new(xtreemfs_server::SystemClock),
+                    had_objects: false,
                     reserve_bytes: config.reserve_bytes,
                 };
-                let open = move || {
-                    if let Some(above) = path.parent() {
-                        std::fs::create_dir_all(above).map_err(|e| e.to_string())?;
-                    }
-                    Osd::open(&path, parts).map_err(|e| e.to_string())
-                };
-                let opened = tokio::task::spawn_blocking(open)
-                    .await
-                    .map_err(|e| Error::internal(format!("opening the object store: {e}")))?;
+                let folder = folder.clone();
+                let opened =
+                    tokio::task::spawn_blocking(move || store::open(&path, &folder, parts))
+                        .await
+                        .map_err(|e| Error::internal(format!("opening the object store: {e}")))?;
                 Some(opened.map_err(|e| Error::internal(format!("no object store: {e}")))?)
             }
         };
@@ -190,17 +178,15 @@ impl Objects {
 
     async fn serve_own(self: Arc<Objects>, stop: CancellationToken) {
         let path = own_socket(&self.folder);
-        let made = std::fs::write(self.folder.join("osd.id"), self.node.as_str())
-            .and_then(|()| match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
-            })
-            .and_then(|()| UnixListener::bind(&path))
-            .and_then(|l| {
-                use std::os::unix::fs::PermissionsExt;
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-                Ok(l)
-            });
+        let removed = match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+        let made = removed.and_then(|()| UnixListener::bind(&path)).and_then(|l| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(l)
+        });
         let listener = match made {
             Ok(listener) => listener,
             Err(e) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 use xtreemfs_proto::rpc::ErrorType;
-use xtreemfs_proto::{CallError, Errno, Procedure, RpcError};
+use xtreemfs_proto::{CallError, Errno, Procedure, RpcError, osd};
 
 use crate::limits::{ANSWER_DEADLINE, PROOFS_MAX, TROUBLES_MAX};
 use crate::link::{Link, LinkError, Links, SlotError};
@@ -30,6 +30,12 @@ enum Next {
     Again(Error),
     /// At once, with a new proof of identity.
     Prove(Error),
+}
+
+/// Whether it matters when a call is carried out. It does not for reading, of which callers give up
+/// much.
+fn changes<P: Procedure>() -> bool {
+    (P::INTERFACE, P::PROC) != (osd::Read::INTERFACE, osd::Read::PROC)
 }
 
 /// Everything that stays the same over the attempts of one call.
@@ -107,7 +113,12 @@ impl Call<'_> {
             None => None,
         };
         let left = until.saturating_duration_since(Instant::now()).min(ANSWER_DEADLINE);
-        match link.channel.call::<P>(slot, request, data, left).await {
+        let waiting = changes::<P>().then(|| link.waiting());
+        let called = link.channel.call::<P>(slot, request, data, left).await;
+        if let Some(waiting) = waiting {
+            waiting.ended();
+        }
+        match called {
             Ok(answer) => Ok(answer),
             Err(CallError::Refused(error)) if error.wants_authentication() => {
                 let refused = self.refused(error);

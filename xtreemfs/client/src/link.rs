@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
-use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
-use xtreemfs_proto::{CallError, Channel};
+use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest, INSTANCE_BYTES};
+use xtreemfs_proto::{CallError, Channel, mrc, osd};
 
 use crate::connect::{Connector, Tickets};
 use crate::limits::{
@@ -35,6 +36,10 @@ pub(crate) struct Links {
     pub(crate) deadline: Duration,
     places: Mutex<HashMap<Peer, Arc<Place>>>,
     silent: Silent,
+    /// Names this client to the services.
+    instance: Bytes,
+    /// Number of the last connection.
+    last: AtomicU64,
 }
 
 /// Services that have not answered lately, and since when.
@@ -72,6 +77,26 @@ struct Kept {
 pub(crate) struct Link {
     pub(crate) channel: Channel,
     slots: Mutex<HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>>,
+    /// Whether somebody stopped waiting for a call's answer.
+    given_up: AtomicBool,
+}
+
+/// While it lives a call waits for its answer.
+pub(crate) struct Waiting<'a>(Option<&'a Link>);
+
+impl Waiting<'_> {
+    /// The call came to its end.
+    pub(crate) fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.0 {
+            link.given_up.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// A person's slot, valid for one version of the ticket.
@@ -89,7 +114,8 @@ impl Links {
         deadline: Duration,
     ) -> Links {
         let (places, silent) = (Mutex::default(), Silent::default());
-        Links { connector, tickets, deadline, places, silent }
+        let (instance, last) = (new_instance(), AtomicU64::new(0));
+        Links { connector, tickets, deadline, places, silent, instance, last }
     }
 
     /// Notes that a service answered.
@@ -131,7 +157,7 @@ impl Links {
         let asked = Instant::now();
         let place = self.place(peer);
         let mut kept = place.lock().await;
-        if let Some(link) = kept.link.as_ref().filter(|link| !link.channel.is_closed()) {
+        if let Some(link) = kept.link.as_ref().filter(|link| link.is_usable()) {
             return Ok(Arc::clone(link));
         }
         kept.link = None;
@@ -153,14 +179,41 @@ impl Links {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Arc<Link>, LinkError> {
-        let stream = timeout(CONNECT_DEADLINE, self.connector.connect(peer))
-            .await
-            .map_err(|_| LinkError::Later("no connection in time".into()))?
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidInput => LinkError::Never(error.to_string().into()),
-                _ => LinkError::Later(error.to_string().into()),
-            })?;
-        Ok(Arc::new(Link { channel: Channel::new(stream), slots: Mutex::default() }))
+        let connecting = async {
+            let stream =
+                self.connector.connect(peer).await.map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidInput => LinkError::Never(error.to_string().into()),
+                    _ => LinkError::Later(error.to_string().into()),
+                })?;
+            let channel = Channel::new(stream);
+            let opened = self.open(peer, &channel).await;
+            opened.map_err(|error| LinkError::Later(error.to_string().into()))?;
+            Ok(Arc::new(Link {
+                channel,
+                slots: Mutex::default(),
+                given_up: AtomicBool::new(false),
+            }))
+        };
+        let late = |_| LinkError::Later("no connection in time".into());
+        timeout(CONNECT_DEADLINE, connecting).await.map_err(late)?
+    }
+
+    /// Makes the service refuse what older connections still bring: calls that were given up must
+    /// not be carried out after newer ones.
+    async fn open(&self, peer: &Peer, channel: &Channel) -> Result<(), CallError> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let request = ConnectRequest { instance: self.instance.clone(), number };
+        let (none, limit) = (Bytes::new(), CONNECT_DEADLINE);
+        match peer {
+            // Clients change nothing there.
+            Peer::Dir(_) => Ok(()),
+            Peer::Mrc(_) => {
+                channel.call::<mrc::Connect>(None, &request, none, limit).await.map(drop)
+            }
+            Peer::Osd(_) => {
+                channel.call::<osd::Connect>(None, &request, none, limit).await.map(drop)
+            }
+        }
     }
 
     /// Takes a connection out of use, if it still is the one in use. Calls under way on it go on.
@@ -171,6 +224,14 @@ impl Links {
             kept.link = None;
         }
     }
+}
+
+/// Random bytes; each hasher has keys of its own.
+fn new_instance() -> Bytes {
+    let halves =
+        [RandomState::new(), RandomState::new()].map(|keys| keys.hash_one(0).to_le_bytes());
+    const { assert!(INSTANCE_BYTES == 2 * size_of::<u64>()) };
+    Bytes::copy_from_slice(halves.as_flattened())
 }
 
 fn in_use(place: &Place) -> bool {
@@ -189,6 +250,16 @@ pub(crate) enum SlotError {
 }
 
 impl Link {
+    fn is_usable(&self) -> bool {
+        !self.channel.is_closed() && !self.given_up.load(Ordering::Acquire)
+    }
+
+    /// To be held while a call that changes something waits for its answer. When nobody waits any
+    /// more, the connection serves no further calls: they might overtake that one.
+    pub(crate) fn waiting(&self) -> Waiting<'_> {
+        Waiting(Some(self))
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<Member, Arc<tokio::sync::Mutex<Option<Slot>>>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

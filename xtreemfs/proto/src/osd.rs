@@ -12,9 +12,12 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::rpc::{Empty, procedures};
+use crate::rpc::{ConnectRequest, Empty, procedures};
 
 procedures! { OSD;
+    /// Opens the connection for requests that change something ([`Write`], [`Truncate`],
+    /// [`Unlink`]); see [`ConnectRequest`].
+    Connect = 104 (ConnectRequest) -> Empty;
     /// Reads; needs `READ`. The bytes are the data tail; fewer than asked for: the OSD holds no
     /// more (the client fills up with zeros to the file's size). Holes read as zeros.
     Read = 110 (ReadRequest) -> ReadReply;
@@ -23,6 +26,7 @@ procedures! { OSD;
     Write = 111 (WriteRequest) -> WriteReply;
     /// Cuts or sets the file's size on this OSD; needs `TRUNCATE`, and a capability made by
     /// [`crate::mrc::Truncate`] or an open with truncation. To be sent to every OSD of the layout.
+    /// Durable when the reply arrives: else what was cut off could come back.
     Truncate = 112 (TruncateRequest) -> SizeReply;
     /// Deletes the objects on this OSD; needs `DELETE`. Success if there are none.
     Unlink = 113 (FileRequest) -> Empty;

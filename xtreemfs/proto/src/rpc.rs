@@ -94,6 +94,25 @@ pub struct AuthenticateReply {
     pub valid_ms: u64,
 }
 
+/// Bytes of a client's instance in [`ConnectRequest`].
+pub const INSTANCE_BYTES: usize = 16;
+
+/// Request of `Connect`, the first one on each connection to an MRC or OSD. A connection may bring
+/// requests long after its client gave it up, since what lies between keeps bytes: so a server
+/// carries nothing out for a connection once it answered `Connect` for one with a higher number of
+/// the same machine and instance (`EAGAIN`, before anything is done), and answers `Connect` when
+/// what it had begun for older ones is done. A client waits for the answer before it sends more.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ConnectRequest {
+    /// [`INSTANCE_BYTES`] that no other client of this machine has. Counts together with the
+    /// machine only: nobody stops another machine's client.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub instance: Bytes,
+    /// Higher than that of each earlier connection of this client to this server.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+
 /// A reply or request without content.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Empty {}

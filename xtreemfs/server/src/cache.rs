@@ -43,12 +43,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         let old = self.old.remove(key);
         young.or(old)
     }
-
-    /// Removes the entries that `keep` does not want.
-    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
-        self.young.retain(|key, _| keep(key));
-        self.old.retain(|key, _| keep(key));
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 pub mod cache;
 pub mod dir;
+pub mod fence;
 pub mod identity;
 pub mod ids;
 pub mod mrc;

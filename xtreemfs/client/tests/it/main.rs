@@ -4,6 +4,7 @@
 
 mod content;
 mod durable;
+mod late;
 mod lost;
 mod memory;
 mod random;

@@ -28,7 +28,7 @@ pub const MEMBERS: u32 = 1;
 pub const ARTISTS: u32 = 2;
 
 const VO: &str = "demo.rennes";
-const VOLUME: &str = "demo.rennes";
+pub const VOLUME: &str = "demo.rennes";
 const MRC: &str = "rennes";
 const SPACE: u64 = 1 << 40;
 
@@ -217,6 +217,7 @@ impl Site {
             trust: around.clone(),
             epochs: around,
             clock: Arc::new(SystemClock),
+            had_objects: false,
             reserve_bytes,
         };
         let osd = Osd::open(&self.osd_folder(n), parts).unwrap();
@@ -266,11 +267,14 @@ impl Site {
     }
 }
 
-/// How many bytes of objects lie under a folder.
+/// How many bytes of objects lie under a folder; hidden files are none.
 pub fn bytes_under(folder: &Path) -> u64 {
     let mut sum = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         let metadata = entry.metadata().unwrap();
         sum += if metadata.is_dir() { bytes_under(&entry.path()) } else { metadata.len() };
     }

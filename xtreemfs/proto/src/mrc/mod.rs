@@ -1,7 +1,7 @@
 //! Metadata service: the namespace, by inode.
 //!
-//! Every request but [`VolumeCreate`] and [`VolumeDelete`] needs a slot
-//! ([`crate::rpc::Authenticate`]) whose identity is a member of the volume's VO. Besides the rights
+//! Every request but [`Connect`], [`VolumeCreate`] and [`VolumeDelete`] needs an opened connection
+//! ([`Connect`]) and a slot ([`crate::rpc::Authenticate`]) whose identity is a member of the volume's VO. Besides the rights
 //! named at each procedure, the caller must have search permission on every directory above the
 //! inode: an inode number alone opens nothing.
 //!
@@ -16,7 +16,7 @@ mod files;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::rpc::{Empty, procedures};
+use crate::rpc::{ConnectRequest, Empty, procedures};
 
 pub use entries::*;
 pub use files::*;
@@ -33,10 +33,12 @@ pub const READDIR_ENTRIES_MAX: u32 = 1024;
 procedures! { MRC;
     /// Makes a volume (services only).
     VolumeCreate = 101 (VolumeCreateRequest) -> VolumeCreateReply;
-    /// Deletes a volume and its namespace (services only). Objects stay until the OSDs drop them.
+    /// Deletes a volume and its namespace (services only). Its objects stay on the OSDs.
     VolumeDelete = 102 (VolumeRequest) -> Empty;
     /// Space and number of files.
     Statfs = 103 (VolumeRequest) -> StatfsReply;
+    /// Opens the connection; see [`ConnectRequest`].
+    Connect = 104 (ConnectRequest) -> Empty;
     /// Finds a name in a directory; needs search permission. `ENOENT`.
     Lookup = 110 (NameRequest) -> AttrReply;
     /// Attributes of an inode.

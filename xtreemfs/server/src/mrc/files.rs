@@ -1,12 +1,14 @@
 //! The files of a store: one checkpoint and the logs since then, in one folder.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::mrc::index::{Change, MemIndex};
-use crate::mrc::log::{CHECKPOINT_MAGIC, LOG_MAGIC, Payload, Records, encode};
+use crate::mrc::log::{
+    CHECKPOINT_MAGIC, HEAD_BYTES, LOG_MAGIC, Payload, Records, Salt, encode, proves_synced,
+};
 
 /// Why a store cannot be opened or used. The administrator must act.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum StoreError {
     /// A file is missing: restore the folder from a backup.
     #[error("{0} is missing: restore the folder from a backup")]
     Missing(PathBuf),
+    /// The store was opened so often that it has no inode numbers left.
+    #[error("{0} was opened too often: no inode numbers are left")]
+    Worn(PathBuf),
 }
 
 /// Name of a checkpoint that is being written.
@@ -77,6 +82,7 @@ pub enum AppendError {
 #[derive(Debug)]
 pub struct LogFile {
     file: File,
+    salt: Salt,
     /// Its number.
     pub number: u64,
     /// Bytes of good records.
@@ -84,13 +90,21 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Appends bytes and makes them durable.
+    /// Appends records with these payloads and makes them durable.
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+    pub fn append<'a>(
+        &mut self,
+        payloads: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), AppendError> {
         use std::os::unix::fs::FileExt;
-        if let Err(error) = self.file.write_all_at(bytes, self.length) {
+        let mut bytes = Vec::new();
+        payloads.into_iter().for_each(|part| self.salt.frame(&mut bytes, self.length, part));
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all_at(&bytes, self.length) {
             return Err(match self.file.set_len(self.length) {
                 Ok(()) => AppendError::Undone(error),
                 Err(_) => AppendError::Lost(error),
@@ -147,14 +161,13 @@ impl Folder {
             replay(&path, &mut index, false)?;
         }
         let path = log_path(&self.dir, last);
-        let length = replay(&path, &mut index, true)?;
-        let file = at(&path, OpenOptions::new().write(true).open(&path))?;
-        if length < LOG_MAGIC.len() as u64 {
+        let Some((salt, length)) = replay(&path, &mut index, true)? else {
             return Ok((index, self.create_log(last)?));
-        }
+        };
+        let file = at(&path, OpenOptions::new().write(true).open(&path))?;
         at(&path, file.set_len(length).and_then(|()| file.sync_all()))?;
         self.remove_before(first)?;
-        Ok((index, LogFile { file, number: last, length }))
+        Ok((index, LogFile { file, salt, number: last, length }))
     }
 
     /// Starts a new, empty log.
@@ -162,11 +175,12 @@ impl Folder {
     /// # Errors
     /// [`StoreError::File`].
     pub fn create_log(&self, number: u64) -> Result<LogFile, StoreError> {
-        let path = log_path(&self.dir, number);
+        let (path, salt) = (log_path(&self.dir, number), Salt::random());
         let made = at(&path, File::create(&path)).and_then(|mut file| {
-            at(&path, file.write_all(LOG_MAGIC).and_then(|()| file.sync_all()))?;
+            let head = salt.head(LOG_MAGIC);
+            at(&path, file.write_all(&head).and_then(|()| file.sync_all()))?;
             sync_dir(&self.dir)?;
-            Ok(LogFile { file, number, length: LOG_MAGIC.len() as u64 })
+            Ok(LogFile { file, salt, number, length: HEAD_BYTES as u64 })
         });
         if made.is_err() {
             // Behind it, a torn end of the log that goes on would be taken for damage.
@@ -239,13 +253,18 @@ fn load_checkpoint(path: &Path, index: &mut MemIndex) -> Result<(), StoreError> 
     }
 }
 
-/// Replays a log; gives the length of its good part. Only the last log may have a torn end.
-fn replay(path: &Path, index: &mut MemIndex, last: bool) -> Result<u64, StoreError> {
+/// Replays a log; gives its salt and the length of its good part, `None` if it was only being made.
+/// Only the last log may have a torn end.
+fn replay(
+    path: &Path,
+    index: &mut MemIndex,
+    last: bool,
+) -> Result<Option<(Salt, u64)>, StoreError> {
     let damaged = |at| StoreError::Damaged { path: path.to_owned(), at };
     let Some(mut records) = records(path, LOG_MAGIC)? else {
         // A last log that was being made: its first bytes were never acknowledged.
         let length = at(path, fs::metadata(path))?.len();
-        return if last && length < LOG_MAGIC.len() as u64 { Ok(0) } else { Err(damaged(0)) };
+        return if last && length < HEAD_BYTES as u64 { Ok(None) } else { Err(damaged(0)) };
     };
     while let Some(payload) = at(path, records.next_record())? {
         match payload {
@@ -255,14 +274,23 @@ fn replay(path: &Path, index: &mut MemIndex, last: bool) -> Result<u64, StoreErr
             Payload::End(_) => return Err(damaged(records.good())),
         }
     }
-    let (good, rest) = (records.good(), records.rest());
+    let (salt, good, rest) = (records.salt(), records.good(), records.rest());
     if rest > 0 {
-        if !last {
+        if !last || proves_synced(&at(path, tail(path, good))?, salt, good) {
             return Err(damaged(good));
         }
         tracing::warn!(path = %path.display(), good, rest, "log has a torn end: cut off");
     }
-    Ok(good)
+    Ok(Some((salt, good)))
+}
+
+/// The bytes of a file from `start` on.
+fn tail(path: &Path, start: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A checkpoint that is being written.
@@ -272,6 +300,8 @@ pub struct CheckpointFile<'a> {
     number: u64,
     path: PathBuf,
     out: BufWriter<File>,
+    salt: Salt,
+    length: u64,
     count: u64,
 }
 
@@ -283,8 +313,9 @@ impl<'a> CheckpointFile<'a> {
     pub fn create(folder: &'a Folder, number: u64) -> Result<Self, StoreError> {
         let path = folder.dir.join(UNFINISHED);
         let mut out = BufWriter::new(at(&path, File::create(&path))?);
-        at(&path, out.write_all(CHECKPOINT_MAGIC))?;
-        Ok(Self { folder, number, path, out, count: 0 })
+        let salt = Salt::random();
+        at(&path, out.write_all(&salt.head(CHECKPOINT_MAGIC)))?;
+        Ok(Self { folder, number, path, out, salt, length: HEAD_BYTES as u64, count: 0 })
     }
 
     /// Adds entries.
@@ -292,17 +323,20 @@ impl<'a> CheckpointFile<'a> {
     /// # Errors
     /// [`StoreError::File`].
     pub fn put(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut buf = Vec::new();
         for (key, value) in entries {
             self.count += 1;
-            self.record(&mut buf, &Payload::Changes(vec![Change::Put { key, value }]))?;
+            self.record(&Payload::Changes(vec![Change::Put { key, value }]))?;
         }
-        at(&self.path, self.out.write_all(&buf))
+        Ok(())
     }
 
-    fn record(&self, buf: &mut Vec<u8>, payload: &Payload) -> Result<(), StoreError> {
+    fn record(&mut self, payload: &Payload) -> Result<(), StoreError> {
         // An entry came from a log record, so it fits into one.
-        at(&self.path, encode(payload, buf).map_err(io::Error::other))
+        let payload = at(&self.path, encode(payload).map_err(io::Error::other))?;
+        let mut record = Vec::new();
+        self.salt.frame(&mut record, self.length, &payload);
+        self.length += record.len() as u64;
+        at(&self.path, self.out.write_all(&record))
     }
 
     /// Makes it the valid one and removes what it replaces.
@@ -310,9 +344,8 @@ impl<'a> CheckpointFile<'a> {
     /// # Errors
     /// [`StoreError::File`].
     pub fn finish(mut self) -> Result<(), StoreError> {
-        let mut buf = Vec::new();
-        self.record(&mut buf, &Payload::End(self.count))?;
-        at(&self.path, self.out.write_all(&buf).and_then(|()| self.out.flush()))?;
+        self.record(&Payload::End(self.count))?;
+        at(&self.path, self.out.flush())?;
         at(&self.path, self.out.get_ref().sync_all())?;
         let target = checkpoint_path(&self.folder.dir, self.number);
         at(&target, fs::rename(&self.path, &target))?;

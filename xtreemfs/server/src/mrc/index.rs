@@ -2,11 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xtreemfs_proto::mrc::ROOT_INODE;
+
+/// Inode numbers of one start of the server, as a power of two.
+const NUMBERS_BITS: u32 = 42;
+/// Most starts of a server: a number fits into 63 bits.
+pub const STARTS_MAX: u64 = 1 << (63 - NUMBERS_BITS);
 
 /// Sorted entries with byte keys, as the namespace reads them.
 pub trait Index {
     /// The value of a key.
     fn value(&self, key: &[u8]) -> Option<&[u8]>;
+
+    /// An inode number that nobody was given before, also if what it was given for is taken back or
+    /// lost: people may have seen it by then. `None` if there are none left.
+    fn new_inode(&self) -> Option<u64>;
 
     /// Entries whose key starts with `prefix` and is larger than `after`, in order.
     fn after<'a>(
@@ -53,14 +65,26 @@ pub enum Undo {
 }
 
 /// The index in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemIndex {
     map: BTreeMap<Vec<u8>, Vec<u8>>,
+    last_inode: AtomicU64,
+}
+
+impl Default for MemIndex {
+    fn default() -> Self {
+        Self { map: BTreeMap::new(), last_inode: AtomicU64::new(ROOT_INODE) }
+    }
 }
 
 impl Index for MemIndex {
     fn value(&self, key: &[u8]) -> Option<&[u8]> {
         self.map.get(key).map(Vec::as_slice)
+    }
+
+    fn new_inode(&self) -> Option<u64> {
+        let inode = self.last_inode.fetch_add(1, Ordering::Relaxed) + 1;
+        (!inode.is_multiple_of(1 << NUMBERS_BITS)).then_some(inode)
     }
 
     fn after<'a>(
@@ -76,6 +100,12 @@ impl Index for MemIndex {
 }
 
 impl MemIndex {
+    /// Gives the inode numbers of the server's start with this number, counted from 0; fewer than
+    /// [`STARTS_MAX`].
+    pub fn number_from(&mut self, start: u64) {
+        self.last_inode = AtomicU64::new((start << NUMBERS_BITS).max(ROOT_INODE));
+    }
+
     /// Carries a change out.
     pub fn apply(&mut self, change: Change) -> Undo {
         match change {

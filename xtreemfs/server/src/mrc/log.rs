@@ -1,21 +1,27 @@
 //! The log's bytes: records of changes, each with a CRC.
 //!
-//! A file starts with eight bytes of magic. A record is `u32` length of the payload, `u32` CRC-32
-//! over that length and the payload, and the payload: the changes of one transaction. Numbers are
-//! little endian. Checkpoints consist of the same records, with an end mark.
+//! A file starts with eight bytes of magic, eight of salt, and the CRC-32 of both. A record is `u32` length of the
+//! payload, `u32` CRC-32 over salt, length, place, synced and payload, `u64` place (of the record in
+//! the file), `u64` synced, and the payload: the changes of one transaction. `synced` is how much of
+//! the file was on the disk when the record was written. The salt keeps names that people give from
+//! containing what would pass for a record. Numbers are little endian. Checkpoints consist of the
+//! same records, with an end mark.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 
 use crate::mrc::index::Change;
 
 /// First bytes of a log file.
-pub const LOG_MAGIC: &[u8; 8] = b"XMRCLOG1";
+pub const LOG_MAGIC: &[u8; 8] = b"XMRCLOG2";
 /// First bytes of a checkpoint file.
-pub const CHECKPOINT_MAGIC: &[u8; 8] = b"XMRCCKP1";
+pub const CHECKPOINT_MAGIC: &[u8; 8] = b"XMRCCKP2";
 /// Longest payload of a record, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Bytes in front of the records.
+pub const HEAD_BYTES: usize = 20;
 /// Bytes in front of a payload.
-const HEAD_BYTES: usize = 8;
+const RECORD_HEAD_BYTES: usize = 24;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -36,37 +42,115 @@ pub enum Payload {
 #[error("transaction of {0} bytes is too large for the log")]
 pub struct TooLong(usize);
 
-/// Appends a record to `buf`.
+/// The payload of a record.
 ///
 /// # Errors
-/// [`TooLong`]; `buf` is unchanged then.
-pub fn encode(payload: &Payload, buf: &mut Vec<u8>) -> Result<(), TooLong> {
-    let start = buf.len();
-    buf.extend_from_slice(&[0; HEAD_BYTES]);
+/// [`TooLong`].
+pub fn encode(payload: &Payload) -> Result<Vec<u8>, TooLong> {
+    let mut buf = Vec::new();
     match payload {
-        Payload::Changes(changes) => changes.iter().for_each(|change| put_change(buf, change)),
+        Payload::Changes(changes) => {
+            changes.iter().for_each(|change| put_change(&mut buf, change));
+        }
         Payload::End(count) => {
             buf.push(END);
             buf.extend_from_slice(&count.to_le_bytes());
         }
     }
-    let length = buf.len() - start - HEAD_BYTES;
-    if length > PAYLOAD_BYTES_MAX {
-        buf.truncate(start);
-        return Err(TooLong(length));
-    }
-    let head = (length as u32).to_le_bytes();
-    let crc = checksum(head, &buf[start + HEAD_BYTES..]);
-    buf[start..start + 4].copy_from_slice(&head);
-    buf[start + 4..start + HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
-    Ok(())
+    if buf.len() > PAYLOAD_BYTES_MAX { Err(TooLong(buf.len())) } else { Ok(buf) }
 }
 
-fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&length);
-    hasher.update(payload);
-    hasher.finalize()
+/// The salt of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Salt([u8; 8]);
+
+impl Salt {
+    /// A random one.
+    pub fn random() -> Self {
+        Self(RandomState::new().build_hasher().finish().to_le_bytes())
+    }
+
+    /// The first bytes of a file.
+    pub fn head(self, magic: &[u8; 8]) -> [u8; HEAD_BYTES] {
+        let mut head = [0; HEAD_BYTES];
+        head[..8].copy_from_slice(magic);
+        head[8..16].copy_from_slice(&self.0);
+        let crc = crc32fast::hash(&head[..16]);
+        head[16..].copy_from_slice(&crc.to_le_bytes());
+        head
+    }
+
+    /// Appends a record to `buf`, which begins at `start` of the file and is written when all
+    /// before `start` is on the disk.
+    pub fn frame(self, buf: &mut Vec<u8>, start: u64, payload: &[u8]) {
+        // `encode` makes no longer ones.
+        let length = (payload.len() as u32).to_le_bytes();
+        let place = (start + buf.len() as u64).to_le_bytes();
+        let synced = start.to_le_bytes();
+        buf.extend_from_slice(&length);
+        buf.extend_from_slice(&self.checksum(length, place, synced, payload).to_le_bytes());
+        buf.extend_from_slice(&place);
+        buf.extend_from_slice(&synced);
+        buf.extend_from_slice(payload);
+    }
+
+    fn checksum(self, length: [u8; 4], place: [u8; 8], synced: [u8; 8], payload: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(&length);
+        hasher.update(&place);
+        hasher.update(&synced);
+        hasher.update(payload);
+        hasher.finalize()
+    }
+}
+
+/// The head of a record.
+#[derive(Debug, Clone, Copy)]
+struct RecordHead {
+    length: [u8; 4],
+    crc: [u8; 4],
+    place: [u8; 8],
+    synced: [u8; 8],
+}
+
+impl RecordHead {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (length, bytes) = bytes.split_first_chunk()?;
+        let (crc, bytes) = bytes.split_first_chunk()?;
+        let (place, bytes) = bytes.split_first_chunk()?;
+        let (synced, _) = bytes.split_first_chunk()?;
+        Some(Self { length: *length, crc: *crc, place: *place, synced: *synced })
+    }
+
+    /// Length of the payload, if this can be the record at `place`.
+    fn length(&self, place: u64) -> Option<usize> {
+        let length = u32::from_le_bytes(self.length) as usize;
+        let fits = (1..=PAYLOAD_BYTES_MAX).contains(&length);
+        (fits && u64::from_le_bytes(self.place) == place).then_some(length)
+    }
+
+    fn is_of(&self, salt: Salt, payload: &[u8]) -> bool {
+        let crc = salt.checksum(self.length, self.place, self.synced, payload);
+        crc == u32::from_le_bytes(self.crc)
+    }
+}
+
+/// Looks in `tail`, which begins with a bad record at `start` of the file, for proof that this was
+/// on the disk once: a later record that was written after it was synced. Without proof it is the
+/// torn end of what was being written.
+pub fn proves_synced(tail: &[u8], salt: Salt, start: u64) -> bool {
+    (1..tail.len()).any(|skipped| {
+        let here = &tail[skipped..];
+        // The cheap tests first: this runs at every byte of the tail.
+        RecordHead::parse(here).is_some_and(|head| {
+            u64::from_le_bytes(head.synced) > start
+                && head
+                    .length(start + skipped as u64)
+                    .and_then(|length| here.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + length))
+                    .is_some_and(|payload| head.is_of(salt, payload))
+        })
+    })
 }
 
 fn put_change(buf: &mut Vec<u8>, change: &Change) {
@@ -117,22 +201,29 @@ fn decode(mut rest: &[u8]) -> Option<Payload> {
 #[derive(Debug)]
 pub struct Records<R> {
     inner: R,
+    salt: Salt,
     left: u64,
     good: u64,
 }
 
 impl<R: Read> Records<R> {
-    /// A reader over a file of `length` bytes; `None` if it does not start with `magic`.
+    /// A reader over a file of `length` bytes; `None` if it does not start with a good head.
     ///
     /// # Errors
     /// Those of reading.
     pub fn open(mut inner: R, length: u64, magic: &[u8; 8]) -> io::Result<Option<Self>> {
-        let mut found = [0; 8];
-        if length < 8 {
-            return Ok(None);
-        }
+        let Some(left) = length.checked_sub(HEAD_BYTES as u64) else { return Ok(None) };
+        let mut found = [0; HEAD_BYTES];
         inner.read_exact(&mut found)?;
-        Ok((found == *magic).then_some(Self { inner, left: length - 8, good: 8 }))
+        let [_, _, _, _, _, _, _, _, salt @ .., _, _, _, _] = found;
+        let salt = Salt(salt);
+        let good = HEAD_BYTES as u64;
+        Ok((found == salt.head(magic)).then_some(Self { inner, salt, left, good }))
+    }
+
+    /// The file's salt.
+    pub fn salt(&self) -> Salt {
+        self.salt
     }
 
     /// End of the last good record, in bytes from the start of the file.
@@ -150,20 +241,23 @@ impl<R: Read> Records<R> {
     /// # Errors
     /// Those of reading.
     pub fn next_record(&mut self) -> io::Result<Option<Payload>> {
-        if self.left < HEAD_BYTES as u64 {
+        if self.left < RECORD_HEAD_BYTES as u64 {
             return Ok(None);
         }
-        let mut head = [0; HEAD_BYTES];
+        let mut head = [0; RECORD_HEAD_BYTES];
         self.inner.read_exact(&mut head)?;
-        let [l0, l1, l2, l3, crc @ ..] = head;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        let whole = (HEAD_BYTES + length) as u64;
-        if length == 0 || length > PAYLOAD_BYTES_MAX || whole > self.left {
+        let head = RecordHead::parse(&head);
+        let Some((head, length)) = head.and_then(|head| Some((head, head.length(self.good)?)))
+        else {
+            return Ok(None);
+        };
+        let whole = (RECORD_HEAD_BYTES + length) as u64;
+        if whole > self.left {
             return Ok(None);
         }
         let mut payload = vec![0; length];
         self.inner.read_exact(&mut payload)?;
-        if checksum([l0, l1, l2, l3], &payload) != u32::from_le_bytes(crc) {
+        if !head.is_of(self.salt, &payload) {
             return Ok(None);
         }
         let Some(payload) = decode(&payload) else { return Ok(None) };
@@ -197,14 +291,16 @@ mod tests {
             place in any::<prop::sample::Index>(),
             cut in any::<bool>(),
         ) {
-            let mut file = LOG_MAGIC.to_vec();
+            let salt = Salt([9; 8]);
+            let mut file = salt.head(LOG_MAGIC).to_vec();
             for changes in &transactions {
-                encode(&Payload::Changes(changes.clone()), &mut file).unwrap();
+                let payload = encode(&Payload::Changes(changes.clone())).unwrap();
+                salt.frame(&mut file, 0, &payload);
             }
             let place = place.index(file.len());
             if cut { file.truncate(place) } else { file[place] ^= 0x40 }
             let Some(mut records) = Records::open(&file[..], file.len() as u64, LOG_MAGIC).unwrap()
-            else { prop_assert!(place < 8); return Ok(()) };
+            else { prop_assert!(place < HEAD_BYTES); return Ok(()) };
             let mut read = 0;
             while let Some(payload) = records.next_record().unwrap() {
                 prop_assert_eq!(payload, Payload::Changes(transactions[read].clone()));
@@ -212,5 +308,27 @@ mod tests {
             }
             prop_assert!(records.good() as usize <= place);
         }
+    }
+
+    /// A bad record with a later one behind it was on the disk once: cutting there would lose what
+    /// was acknowledged. Of records that were being written together the first may be torn alone.
+    #[test]
+    fn only_what_was_written_after_a_sync_proves_damage() {
+        let salt = Salt([9; 8]);
+        let payload = |byte: u8| {
+            let change = Change::Delete { key: vec![byte; 20] };
+            encode(&Payload::Changes(vec![change])).unwrap()
+        };
+        let start = HEAD_BYTES as u64;
+        let mut together = Vec::new();
+        (1..4).for_each(|byte| salt.frame(&mut together, start, &payload(byte)));
+        together[RECORD_HEAD_BYTES] ^= 1;
+        assert!(!proves_synced(&together, salt, start), "one append, torn");
+        let mut later = Vec::new();
+        salt.frame(&mut later, start + together.len() as u64, &payload(4));
+        let tail = [together, later].concat();
+        assert!(proves_synced(&tail, salt, start));
+        assert!(!proves_synced(&tail, Salt([8; 8]), start), "another file's records");
+        assert!(!proves_synced(&tail[..tail.len() - 1], salt, start), "torn as well");
     }
 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use xtreemfs_proto::{Errno, RpcError};
 
+use crate::fence::{Entrance, Fence};
 use crate::identity::{Authenticator, Epochs, Identity, Peer, Role};
 use crate::slots::Slots;
 use crate::time::Clock;
@@ -79,6 +80,7 @@ pub struct MrcParts {
 /// A metadata server.
 pub struct Mrc {
     store: Store,
+    fence: Fence,
     parts: MrcParts,
 }
 
@@ -95,7 +97,7 @@ impl Mrc {
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
         let store = Store::open(dir, parts.checkpoint_bytes)?;
-        Ok(Arc::new(Self { store, parts }))
+        Ok(Arc::new(Self { store, fence: Fence::default(), parts }))
     }
 
     /// The key that OSDs verify this MRC's capabilities with.
@@ -105,33 +107,41 @@ impl Mrc {
 
     /// The handler for one connection from `peer`, to be given to [`xtreemfs_proto::serve`].
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<MrcConnection> {
-        Arc::new(MrcConnection { mrc: self.clone(), peer, slots: Slots::default() })
+        let (entrance, slots) = (Entrance::default(), Slots::default());
+        Arc::new(MrcConnection { mrc: self.clone(), peer, entrance, slots })
     }
 
-    /// Looks at a volume for a person.
+    /// Looks at a volume for a person. What is seen may not be on disk yet.
     fn read<T>(
         &self,
         volume: &str,
         who: &Identity,
         look: impl FnOnce(&Space<'_>) -> Result<T, RpcError>,
     ) -> Result<(VolumeRecord, T), RpcError> {
-        self.read_mut(volume, who, |space| look(space))
+        let now_ns = self.parts.clock.now_ns();
+        self.store.read(|index| {
+            let volume = find(index, volume)?;
+            let value = look(&Space::new(index, &volume, who, now_ns)?)?;
+            Ok((volume, value))
+        })
     }
 
-    /// Like [`Mrc::read`], for operations that could change something but, as called, do not:
-    /// changes are dropped.
-    fn read_mut<T>(
+    /// Like [`Mrc::read`], but all that was seen is on disk on return: for what is signed and then
+    /// counts elsewhere, whatever happens to this server. The operation may be one that could
+    /// change something but, as called, does not: changes are dropped.
+    async fn read_stored<T>(
         &self,
         volume: &str,
         who: &Identity,
         look: impl FnOnce(&mut Space<'_>) -> Result<T, RpcError>,
     ) -> Result<(VolumeRecord, T), RpcError> {
         let now_ns = self.parts.clock.now_ns();
-        self.store.read(|index| {
+        let look = |index: &MemIndex| {
             let volume = find(index, volume)?;
             let value = look(&mut Space::new(index, &volume, who, now_ns)?)?;
             Ok((volume, value))
-        })
+        };
+        self.store.read_stored(look).await
     }
 
     /// Changes a volume for a person; durable on return.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `0 0 0 0 'V'` volume id | [`VolumeRecord`] |
 //! | `0 0 0 0 '#'` | last volume number (`u32`) |
+//! | `0 0 0 0 'S'` | how often the server was started (`u64`) |
 //! | volume `'#'` | [`Counters`] |
 //! | volume `'I'` inode | [`InodeRecord`] |
 //! | volume `'N'` directory, name | inode |
@@ -46,11 +47,8 @@ pub struct VolumeRecord {
 /// What a volume counts.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Counters {
-    /// Last inode number given.
-    #[prost(uint64, tag = "1")]
-    pub last_inode: u64,
     /// Inodes in use.
-    #[prost(uint64, tag = "2")]
+    #[prost(uint64, tag = "1")]
     pub inodes: u64,
 }
 
@@ -139,6 +137,8 @@ pub fn volume_key(id: &str) -> Vec<u8> {
 pub const VOLUMES: &[u8] = b"\0\0\0\0V";
 /// Key of the last volume number.
 pub const LAST_VOLUME: &[u8] = b"\0\0\0\0#";
+/// Key of the number of starts.
+pub const STARTS: &[u8] = b"\0\0\0\0S";
 
 /// Start of all keys of a volume.
 pub fn volume_prefix(volume: u32) -> Vec<u8> {

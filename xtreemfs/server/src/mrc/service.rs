@@ -9,6 +9,7 @@ use xtreemfs_proto::{
     Access as CapabilityAccess, Errno, Handler, Incoming, Outgoing, Procedure, RpcError,
 };
 
+use crate::fence::Entrance;
 use crate::identity::{Identity, Peer};
 use crate::mrc::caps::Holder;
 use crate::mrc::name::Name;
@@ -21,6 +22,7 @@ use crate::slots::Slots;
 pub struct MrcConnection {
     pub(super) mrc: Arc<Mrc>,
     pub(super) peer: Peer,
+    pub(super) entrance: Entrance,
     pub(super) slots: Slots,
 }
 
@@ -45,11 +47,13 @@ impl Handler for MrcConnection {
             return Err(incoming.unknown(interface::MRC));
         }
         match incoming.proc {
+            Connect::PROC => return self.connect(&incoming).await,
             Authenticate::PROC => return self.authenticate(&incoming).await,
             VolumeCreate::PROC => return self.volume_create(&incoming).await,
             VolumeDelete::PROC => return self.volume_delete(&incoming).await,
             _ => {}
         }
+        let _entered = self.entrance.enter().await?;
         let now_ms = self.mrc.parts.clock.now_ms();
         let who = self.slots.identity(incoming.slot, &*self.mrc.parts.epochs, now_ms)?;
         dispatch!(self, incoming, who, {
@@ -76,6 +80,12 @@ impl Handler for MrcConnection {
 }
 
 impl MrcConnection {
+    async fn connect(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Connect>()?;
+        self.entrance.connect(&self.mrc.fence, &self.peer, &request).await?;
+        Ok(Outgoing::reply::<Connect>(&Empty {}))
+    }
+
     async fn authenticate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Authenticate>()?;
         let parts = &self.mrc.parts;
@@ -163,7 +173,7 @@ impl MrcConnection {
         let OpenRequest { volume, inode, flags } = request;
         let opened = if flags & open_flags::TRUNCATE == 0 {
             // Nothing changes: no need for the writers' lock.
-            self.mrc.read_mut(&volume, who, |space| space.open(inode, flags))?
+            self.mrc.read_stored(&volume, who, |space| space.open(inode, flags)).await?
         } else {
             self.mrc.write(&volume, who, |space| space.open(inode, flags)).await?
         };
@@ -174,14 +184,14 @@ impl MrcConnection {
         let holder = self.holder(who);
         let old = self.mrc.accept(&request.capability, holder)?;
         let access = CapabilityAccess(old.access);
-        let deleting = access == CapabilityAccess::DELETE;
-        let (volume, place) = self.mrc.read(&old.volume, who, |space| {
-            if deleting {
-                return Ok((old.layout, old.truncate_epoch));
-            }
-            let record = space.inode(old.inode)?;
-            Ok((record.layout, record.truncate_epoch))
-        })?;
+        let look = |space: &mut super::Space<'_>| match space.inode(old.inode) {
+            Ok(record) => Ok((record.layout, record.truncate_epoch)),
+            // It lost its name and is still open, or is being deleted. No other file ever has its
+            // number, so the old capability says all there is to know.
+            Err(error) if error.errno == Errno::ESTALE => Ok((old.layout, old.truncate_epoch)),
+            Err(error) => Err(error),
+        };
+        let (volume, place) = self.mrc.read_stored(&old.volume, who, look).await?;
         let capability = self.mrc.issue(&volume, holder, old.inode, access, place)?;
         Ok(CapabilityReply { capability })
     }

@@ -183,17 +183,18 @@ impl<'a> Space<'a> {
 
     /// A new inode number.
     pub(crate) fn new_inode(&mut self) -> Result<u64, RpcError> {
-        self.count(|counters| {
-            counters.last_inode += 1;
-            counters.inodes += 1;
-        })
-        .map(|counters| counters.last_inode)
+        let Some(inode) = self.index.new_inode() else {
+            let text = "no inode numbers are left: restart the metadata server";
+            return Err(RpcError::errno(Errno::ENOSPC, text));
+        };
+        self.count(|counters| counters.inodes += 1)?;
+        Ok(inode)
     }
 
     /// Removes an inode.
     pub(crate) fn drop_inode(&mut self, inode: u64) -> Result<(), RpcError> {
         self.delete(inode_key(self.volume.number, inode));
-        self.count(|counters| counters.inodes = counters.inodes.saturating_sub(1)).map(drop)
+        self.count(|counters| counters.inodes = counters.inodes.saturating_sub(1))
     }
 
     /// The volume's counters.
@@ -203,10 +204,10 @@ impl<'a> Space<'a> {
         Counters::decode(value).map_err(|_| damaged("counters"))
     }
 
-    fn count(&mut self, change: impl FnOnce(&mut Counters)) -> Result<Counters, RpcError> {
+    fn count(&mut self, change: impl FnOnce(&mut Counters)) -> Result<(), RpcError> {
         let mut counters = self.counters()?;
         change(&mut counters);
         self.put(counters_key(self.volume.number), counters.encode_to_vec());
-        Ok(counters)
+        Ok(())
     }
 }

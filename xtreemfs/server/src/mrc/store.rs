@@ -2,11 +2,12 @@
 //!
 //! A transaction is decided and carried out in the index under one lock, and queued for the log in
 //! the same order. One thread appends all that is queued and syncs once; only then are the waiting
-//! requests told. If the disk is full, everything not yet synced is taken back in reverse order.
+//! requests told; so are those who only looked, if what they answer must last. If the disk is full, everything not yet synced is taken back in reverse order.
 //! When the log has grown, a new one is begun and a checkpoint is written beside normal work: it is
 //! read in small portions, and what changed meanwhile is in the new log, whose replay over the
 //! checkpoint gives the true state because every change is absolute.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,8 +17,9 @@ use tokio::sync::oneshot;
 use xtreemfs_proto::{Errno, RpcError};
 
 use crate::mrc::files::{AppendError, CheckpointFile, Folder, LogFile, StoreError, at};
-use crate::mrc::index::{Change, MemIndex, Undo};
+use crate::mrc::index::{Change, Index, MemIndex, STARTS_MAX, Undo};
 use crate::mrc::log::{Payload, encode};
+use crate::mrc::record::STARTS;
 
 /// A log that has grown to this many bytes is closed by a checkpoint.
 pub const LOG_BYTES_CHECKPOINT: u64 = 64 << 20;
@@ -28,9 +30,12 @@ const CHUNK_ENTRIES: usize = 1024;
 
 type Done = oneshot::Sender<Result<(), RpcError>>;
 
-/// A transaction on its way to the disk.
+/// Tells that something is on the disk, or was taken back.
+type Durable = oneshot::Receiver<Result<(), RpcError>>;
+
+/// A transaction on its way to the disk. Without payload: somebody who waits for those before.
 struct Pending {
-    record: Vec<u8>,
+    payload: Vec<u8>,
     undo: Vec<Undo>,
     done: Done,
 }
@@ -38,6 +43,8 @@ struct Pending {
 #[derive(Default)]
 struct Queue {
     pending: Vec<Pending>,
+    /// Whether the thread has taken transactions and not told of them yet.
+    writing: bool,
     /// Why no transaction is taken any more.
     broken: Option<String>,
     stop: bool,
@@ -74,7 +81,8 @@ impl Store {
     /// See [`StoreError`].
     pub fn open(dir: &Path, checkpoint_bytes: u64) -> Result<Self, StoreError> {
         let folder = Folder::open(dir)?;
-        let (index, log) = folder.load()?;
+        let (mut index, mut log) = folder.load()?;
+        count_start(dir, &mut index, &mut log)?;
         let shared = Arc::new(Shared {
             folder,
             index: RwLock::new(index),
@@ -96,8 +104,22 @@ impl Store {
         look(&self.shared.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Decides on a transaction, carries it out, and waits until it is durable. Nothing to change
-    /// means nothing to wait for.
+    /// Looks at the index, and waits until all that was seen is on disk.
+    ///
+    /// # Errors
+    /// What `look` says; as [`Store::commit`] when something of it was taken back.
+    pub async fn read_stored<T>(
+        &self,
+        look: impl FnOnce(&MemIndex) -> Result<T, RpcError>,
+    ) -> Result<T, RpcError> {
+        let (value, durable) = self.shared.look(look)?;
+        wait(durable).await?;
+        Ok(value)
+    }
+
+    /// Decides on a transaction, carries it out, and waits until it is durable; with nothing to
+    /// change, until that is what the decision saw: it may be what the same request, sent once
+    /// before, has changed.
     ///
     /// # Errors
     /// What `decide` says; `ENOSPC`, `EIO` or `EAGAIN` if it could not be made durable, in which
@@ -107,10 +129,7 @@ impl Store {
         decide: impl FnOnce(&MemIndex) -> Result<(Vec<Change>, T), RpcError>,
     ) -> Result<T, RpcError> {
         let (value, durable) = self.shared.begin(decide)?;
-        if let Some(durable) = durable {
-            let ended = || RpcError::errno(Errno::EIO, "the metadata store is shutting down");
-            durable.await.map_err(|_| ended())??;
-        }
+        wait(durable).await?;
         Ok(value)
     }
 }
@@ -128,7 +147,38 @@ impl Drop for Store {
     }
 }
 
-type Begun<T> = (T, Option<oneshot::Receiver<Result<(), RpcError>>>);
+/// Numbers this start, on disk before anything else: the inode numbers that it gives are its own.
+fn count_start(dir: &Path, index: &mut MemIndex, log: &mut LogFile) -> Result<(), StoreError> {
+    let starts = match index.value(STARTS) {
+        None => 0,
+        Some(value) => u64::from_be_bytes(
+            value.try_into().map_err(|_| StoreError::Damaged { path: dir.to_owned(), at: 0 })?,
+        ),
+    };
+    if starts >= STARTS_MAX {
+        return Err(StoreError::Worn(dir.to_owned()));
+    }
+    let (key, value) = (STARTS.to_vec(), (starts + 1).to_be_bytes().to_vec());
+    let changes = vec![Change::Put { key, value }];
+    let payload = at(dir, encode(&Payload::Changes(changes.clone())).map_err(io::Error::other))?;
+    at(
+        dir,
+        log.append([&payload[..]]).map_err(|error| match error {
+            AppendError::Undone(error) | AppendError::Lost(error) => error,
+        }),
+    )?;
+    changes.into_iter().for_each(|change| drop(index.apply(change)));
+    index.number_from(starts);
+    Ok(())
+}
+
+async fn wait(durable: Option<Durable>) -> Result<(), RpcError> {
+    let Some(durable) = durable else { return Ok(()) };
+    let ended = |_| RpcError::errno(Errno::EIO, "the metadata store is shutting down");
+    durable.await.map_err(ended)?
+}
+
+type Begun<T> = (T, Option<Durable>);
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -142,35 +192,41 @@ impl Shared {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let (changes, value) = decide(&index)?;
         if changes.is_empty() {
-            return Ok((value, None));
+            return Ok((value, self.queue().seen()?));
         }
-        let mut record = Vec::new();
-        let payload = Payload::Changes(changes);
-        encode(&payload, &mut record)
+        let payload = encode(&Payload::Changes(changes.clone()))
             .map_err(|error| RpcError::errno(Errno::EINVAL, error.to_string()))?;
         let mut queue = self.queue();
         queue.accepts()?;
-        let Payload::Changes(changes) = payload else { return Ok((value, None)) };
         let undo = changes.into_iter().map(|change| index.apply(change)).collect();
-        let (done, durable) = oneshot::channel();
-        queue.pending.push(Pending { record, undo, done });
+        let durable = queue.push(payload, undo);
         drop((queue, index));
         self.wake.notify_one();
         Ok((value, Some(durable)))
     }
 
+    fn look<T>(
+        &self,
+        look: impl FnOnce(&MemIndex) -> Result<T, RpcError>,
+    ) -> Result<Begun<T>, RpcError> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let value = look(&index)?;
+        // Still locked, so that nothing that was seen is taken back before we wait.
+        let durable = self.queue().seen()?;
+        drop(index);
+        Ok((value, durable))
+    }
+
     /// The log's thread.
     fn write(self: Arc<Self>, mut log: LogFile) {
         let mut checkpoint: Option<JoinHandle<()>> = None;
-        let mut bytes = Vec::new();
         loop {
             let batch = self.next_batch();
             if batch.is_empty() {
                 break;
             }
-            bytes.clear();
-            batch.iter().for_each(|pending| bytes.extend_from_slice(&pending.record));
-            match if bytes.is_empty() { Ok(()) } else { log.append(&bytes) } {
+            let payloads = batch.iter().map(|pending| &pending.payload[..]);
+            match log.append(payloads.filter(|payload| !payload.is_empty())) {
                 Ok(()) => batch.into_iter().for_each(|pending| tell(pending.done, Ok(()))),
                 Err(error) => self.fail(batch, error),
             }
@@ -189,9 +245,11 @@ impl Shared {
     /// Waits for transactions; none when the store is being closed.
     fn next_batch(&self) -> Vec<Pending> {
         let mut queue = self.queue();
+        queue.writing = false;
         while queue.pending.is_empty() && !queue.stop {
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        queue.writing = !queue.pending.is_empty();
         std::mem::take(&mut queue.pending)
     }
 
@@ -282,12 +340,11 @@ impl Shared {
 
     /// Waits until everything queued so far is on disk.
     fn barrier(&self) -> bool {
-        let (done, durable) = oneshot::channel();
         let mut queue = self.queue();
         if queue.stop || queue.broken.is_some() {
             return false;
         }
-        queue.pending.push(Pending { record: Vec::new(), undo: Vec::new(), done });
+        let durable = queue.push(Vec::new(), Vec::new());
         drop(queue);
         self.wake.notify_one();
         matches!(durable.blocking_recv(), Ok(Ok(())))
@@ -295,6 +352,22 @@ impl Shared {
 }
 
 impl Queue {
+    fn push(&mut self, payload: Vec<u8>, undo: Vec<Undo>) -> Durable {
+        let (done, durable) = oneshot::channel();
+        self.pending.push(Pending { payload, undo, done });
+        durable
+    }
+
+    /// To wait for until what is seen in the index now is on disk; `None` if it is. The thread is
+    /// awake: it has something to write.
+    fn seen(&mut self) -> Result<Option<Durable>, RpcError> {
+        if self.pending.is_empty() && !self.writing {
+            return Ok(None);
+        }
+        self.accepts()?;
+        Ok(Some(self.push(Vec::new(), Vec::new())))
+    }
+
     fn accepts(&self) -> Result<(), RpcError> {
         if let Some(text) = &self.broken {
             return Err(RpcError::errno(Errno::EIO, text.clone()));
@@ -309,10 +382,10 @@ impl Queue {
     }
 }
 
-fn refusal(error: &std::io::Error) -> RpcError {
+fn refusal(error: &io::Error) -> RpcError {
     let errno = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::FileTooLarge => Errno::ENOSPC,
-        std::io::ErrorKind::QuotaExceeded => Errno::EDQUOT,
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => Errno::ENOSPC,
+        io::ErrorKind::QuotaExceeded => Errno::EDQUOT,
         _ => Errno::EIO,
     };
     RpcError::errno(errno, format!("metadata not written: {error}"))
@@ -322,3 +395,6 @@ fn tell(done: Done, result: Result<(), RpcError>) {
     // A requester that has gone needs no answer.
     drop(done.send(result));
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,7 @@ impl Mrc {
         self.store.commit(|index| create(index, request, &id, now_ns)).await
     }
 
-    /// Deletes a volume with its namespace; durable on return. The objects are dropped by
-    /// [`crate::osd::Osd::drop_volume`].
+    /// Deletes a volume with its namespace; durable on return. Its objects stay on the OSDs.
     ///
     /// # Errors
     /// `ENOENT`, `ENOSPC`.
@@ -127,7 +126,7 @@ fn create(
         parent: ROOT_INODE,
         ..Default::default()
     };
-    let counters = Counters { last_inode: ROOT_INODE, inodes: 1 };
+    let counters = Counters { inodes: 1 };
     let put = |key: Vec<u8>, value: Vec<u8>| Change::Put { key, value };
     let changes = vec![
         put(LAST_VOLUME.to_vec(), number.to_be_bytes().to_vec()),

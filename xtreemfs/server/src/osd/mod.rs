@@ -1,5 +1,9 @@
 //! Object storage service: the bytes of files, for whoever shows a capability.
 
+mod backing;
+mod budget;
+mod failures;
+mod marker;
 mod objects;
 mod verify;
 
@@ -9,29 +13,27 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
-    FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write, WriteReply,
+    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write,
+    WriteReply,
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
 use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
 
 use crate::cache::Cache;
+use crate::fence::{Entrance, Fence};
 use crate::identity::{Epochs, Peer};
 use crate::ids::VolumeId;
 use crate::time::Clock;
 use crate::token::PublicKey;
 
+pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
+use budget::{ReadBudget, Share};
 pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
-
-/// Most bytes of answers to reads that are held at once, over all connections.
-pub const READ_BYTES_MAX: usize = 256 << 20;
-/// Unit in which they are counted.
-const BYTES_UNIT: usize = 1024;
 
 /// What an OSD must know of a volume to believe its capabilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct OsdParts {
     pub epochs: Arc<dyn Epochs>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Whether it had objects before: then their folder must be there.
+    pub had_objects: bool,
     /// Space on the disk that is left to others, in bytes.
     pub reserve_bytes: u64,
 }
@@ -68,8 +72,9 @@ pub struct OsdParts {
 pub struct Osd {
     objects: Arc<ObjectStore>,
     parts: OsdParts,
+    fence: Fence,
     verified: Mutex<Cache<Bytes, Arc<Verified>>>,
-    read_bytes: Arc<Semaphore>,
+    read_budget: ReadBudget,
 }
 
 impl fmt::Debug for Osd {
@@ -84,17 +89,20 @@ impl Osd {
     /// # Errors
     /// See [`ObjectsError`].
     pub fn open(dir: &Path, parts: OsdParts) -> Result<Arc<Self>, ObjectsError> {
+        let OsdParts { ref id, had_objects, reserve_bytes, .. } = parts;
         Ok(Arc::new(Self {
-            objects: Arc::new(ObjectStore::open(dir, parts.reserve_bytes)?),
+            objects: Arc::new(ObjectStore::open(dir, id, had_objects, reserve_bytes)?),
             parts,
+            fence: Fence::default(),
             verified: Mutex::new(Cache::new(VERIFIED_MAX)),
-            read_bytes: Arc::new(Semaphore::new(READ_BYTES_MAX / BYTES_UNIT)),
+            read_budget: ReadBudget::new(),
         }))
     }
 
     /// The handler for one connection from `peer`.
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<OsdConnection> {
-        Arc::new(OsdConnection { osd: self.clone(), peer })
+        let (entrance, share) = (Entrance::default(), self.read_budget.share(&peer.id));
+        Arc::new(OsdConnection { osd: self.clone(), peer, entrance, share })
     }
 
     /// Free and total space for objects, for the heartbeat.
@@ -103,15 +111,6 @@ impl Osd {
     /// See [`ObjectsError`].
     pub fn space(&self) -> Result<Space, ObjectsError> {
         self.objects.space()
-    }
-
-    /// Drops all objects of a volume that was deleted.
-    ///
-    /// # Errors
-    /// See [`ObjectsError`].
-    pub async fn drop_volume(&self, volume: &VolumeId) -> Result<(), RpcError> {
-        let volume = volume.clone();
-        self.blocking(move |objects| objects.drop_volume(&volume)).await
     }
 
     /// Does something with the disk on a thread that may wait for it.
@@ -135,6 +134,8 @@ impl Osd {
 pub struct OsdConnection {
     osd: Arc<Osd>,
     peer: Peer,
+    entrance: Entrance,
+    share: Share,
 }
 
 impl Handler for OsdConnection {
@@ -143,6 +144,7 @@ impl Handler for OsdConnection {
             return Err(incoming.unknown(interface::OSD));
         }
         match incoming.proc {
+            Connect::PROC => self.connect(&incoming).await,
             Read::PROC => self.read(&incoming).await,
             Write::PROC => self.write(incoming).await,
             Truncate::PROC => self.truncate(&incoming).await,
@@ -155,6 +157,12 @@ impl Handler for OsdConnection {
 }
 
 impl OsdConnection {
+    async fn connect(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
+        let request = incoming.request::<Connect>()?;
+        self.entrance.connect(&self.osd.fence, &self.peer, &request).await?;
+        Ok(Outgoing::reply::<Connect>(&Empty {}))
+    }
+
     async fn read(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Read>()?;
         let file = self.verify(&request.capability, Access::READ).await?;
@@ -164,12 +172,11 @@ impl OsdConnection {
             return Err(RpcError::errno(Errno::EINVAL, text));
         }
         let at = self.place(&file, request.object, request.offset, length)?;
-        let units = (length / BYTES_UNIT + 1) as u32;
-        let permit = self.osd.read_bytes.clone().acquire_many_owned(units).await;
+        let held = self.osd.read_budget.take(&self.share, length).await;
         let key = file.key.clone();
         let data = self.osd.blocking(move |objects| objects.read(&key, at, length)).await?;
         let mut out = Outgoing::with_data::<Read>(&ReadReply {}, data);
-        out.guard = Some(Box::new(permit));
+        out.guard = Some(Box::new(held));
         Ok(out)
     }
 
@@ -180,7 +187,7 @@ impl OsdConnection {
         let at = self.place(&file, request.object, request.offset, data.len())?;
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
-        let truncate_epoch = self.osd.blocking(work).await?;
+        let truncate_epoch = self.change(work).await?;
         Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
     }
 
@@ -192,7 +199,8 @@ impl OsdConnection {
         }
         let length = file.layout.local_length(file.index, request.size);
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
-        let held = self.osd.blocking(move |objects| objects.truncate(&key, length, epoch)).await?;
+        let work = move |objects: &ObjectStore| objects.truncate(&key, length, epoch);
+        let held = self.change(work).await?;
         let size = file.layout.file_size(file.index, held);
         Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
     }
@@ -201,7 +209,7 @@ impl OsdConnection {
         let FileRequest { capability } = incoming.request::<Unlink>()?;
         let file = self.verify(&capability, Access::DELETE).await?;
         let key = file.key.clone();
-        self.osd.blocking(move |objects| objects.unlink(&key)).await?;
+        self.change(move |objects| objects.unlink(&key)).await?;
         Ok(Outgoing::reply::<Unlink>(&Empty {}))
     }
 
@@ -220,6 +228,21 @@ impl OsdConnection {
         let key = file.key.clone();
         self.osd.blocking(move |objects| objects.sync(&key)).await?;
         Ok(Outgoing::reply::<Fsync>(&Empty {}))
+    }
+
+    /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer
+    /// one must wait for it.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let entered = self.entrance.enter().await?;
+        let work = move |objects: &ObjectStore| {
+            let done = work(objects);
+            drop(entered);
+            done
+        };
+        self.osd.blocking(work).await
     }
 
     /// Where a range lies in this OSD's backing file.

@@ -1,28 +1,28 @@
 //! Objects on disk: one backing file per file and OSD, object after object.
 //!
 //! `<volume>/<xx>/<yy>/<inode, 16 hex digits>`, where `xx` and `yy` are the inode's lowest bytes.
-//! A path consists of a checked volume id and digits only.
+//! A path consists of a checked volume id and digits only. A file of its own says whose objects
+//! these are ([`marker`]).
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::OFlags;
 use xtreemfs_proto::{Errno, RpcError};
 
 use crate::cache::Cache;
 use crate::ids::VolumeId;
+use crate::osd::backing::Backing;
+use crate::osd::failures::Failures;
+use crate::osd::marker;
 
 /// Most backing files kept open.
 pub const HANDLES_MAX: usize = 1024;
 /// Bytes that may be written before the disk's free space is looked at again.
 const CHECK_SPACE_BYTES: i64 = 64 << 20;
-/// Folder within the root that dropped volumes are moved to.
-const TRASH: &str = ".trash";
 
 /// Why the disk did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,33 @@ pub enum ObjectsError {
     /// The disk is full, up to the reserve.
     #[error("no space left for objects in {0}")]
     Full(PathBuf),
+    /// What was written may be lost, and no later sync can tell.
+    #[error(
+        "{0}: syncing failed, so what was written since the last good sync may be lost: look at \
+         the disk and the kernel's log, then restart the object server"
+    )]
+    NotSynced(PathBuf),
+    /// The folder is empty or another one than it was.
+    #[error(
+        "{root} is not the folder in which {id} kept objects before (it has no .osd-id): is its \
+         disk mounted, is the path right?"
+    )]
+    Missing {
+        /// The folder.
+        root: PathBuf,
+        /// Id of this OSD.
+        id: String,
+    },
+    /// The folder is another OSD's.
+    #[error("{root} holds the objects of {found:?}, not of {id}: is the right disk mounted there?")]
+    Foreign {
+        /// The folder.
+        root: PathBuf,
+        /// Id of this OSD.
+        id: String,
+        /// Id of the OSD that it belongs to.
+        found: String,
+    },
 }
 
 impl ObjectsError {
@@ -46,6 +73,7 @@ impl ObjectsError {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         let errno = match self {
             Self::Full(_) => Errno::ENOSPC,
+            Self::NotSynced(_) | Self::Missing { .. } | Self::Foreign { .. } => Errno::EIO,
             Self::File { source, .. } => match source.kind() {
                 StorageFull => Errno::ENOSPC,
                 QuotaExceeded => Errno::EDQUOT,
@@ -56,12 +84,16 @@ impl ObjectsError {
         if errno == Errno::EIO {
             tracing::error!(error = %self, "objects");
         }
-        RpcError::errno(errno, format!("object server: {}", errno.text()))
+        let text = match self {
+            Self::NotSynced(_) => "what was written may be lost: write it anew to another file",
+            _ => errno.text(),
+        };
+        RpcError::errno(errno, format!("object server: {text}"))
     }
 }
 
 /// Adds the path to an error.
-fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ObjectsError> {
+pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ObjectsError> {
     result.map_err(|source| ObjectsError::File { path: path.to_owned(), source })
 }
 
@@ -81,44 +113,44 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
-/// An open backing file.
-#[derive(Debug)]
-struct Handle {
-    file: File,
-    /// Newest truncate epoch seen; forgotten when the file is closed.
-    epoch: AtomicU32,
-    /// Whether its name is known to be on disk.
-    name_synced: AtomicBool,
-}
-
 /// All backing files of an OSD.
 #[derive(Debug)]
 pub struct ObjectStore {
     root: PathBuf,
-    handles: Mutex<Cache<FileKey, Arc<Handle>>>,
+    handles: Mutex<Cache<FileKey, Arc<Backing>>>,
     reserve_bytes: u64,
     /// Bytes that may be written before the free space is looked at.
     unchecked: AtomicI64,
+    failures: Failures,
+    /// Makes a file's content durable.
+    sync_data: fn(&File) -> io::Result<()>,
+    _marker: File,
 }
 
 impl ObjectStore {
-    /// Opens the store in a folder, which is made if needed.
+    /// Opens the store of OSD `id` in a folder. If it `had_objects` before, that must be there and
+    /// its own; else it is made if needed.
     ///
     /// # Errors
     /// See [`ObjectsError`].
-    pub fn open(root: &Path, reserve_bytes: u64) -> Result<Self, ObjectsError> {
-        at(root, DirBuilder::new().recursive(true).mode(0o700).create(root))?;
-        let store = Self {
+    pub fn open(
+        root: &Path,
+        id: &str,
+        had_objects: bool,
+        reserve_bytes: u64,
+    ) -> Result<Self, ObjectsError> {
+        Ok(Self {
+            _marker: marker::claim(root, id, had_objects)?,
             root: root.to_owned(),
             handles: Mutex::new(Cache::new(HANDLES_MAX)),
             reserve_bytes,
             unchecked: AtomicI64::new(0),
-        };
-        store.empty_trash()?;
-        Ok(store)
+            failures: Failures::default(),
+            sync_data: File::sync_data,
+        })
     }
 
-    fn handles(&self) -> MutexGuard<'_, Cache<FileKey, Arc<Handle>>> {
+    fn handles(&self) -> MutexGuard<'_, Cache<FileKey, Arc<Backing>>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,22 +161,18 @@ impl ObjectStore {
     }
 
     /// The open backing file; `None` if there is none and `create` does not ask for one.
-    fn handle(&self, key: &FileKey, create: bool) -> Result<Option<Arc<Handle>>, ObjectsError> {
+    fn handle(&self, key: &FileKey, create: bool) -> Result<Option<Arc<Backing>>, ObjectsError> {
         if let Some(handle) = self.handles().find(key) {
             return Ok(Some(handle));
         }
         let path = self.path(key);
-        let Some(file) = open(&path, create)? else { return Ok(None) };
+        let Some(backing) = at(&path, Backing::open(&path, create))? else { return Ok(None) };
         let mut handles = self.handles();
         // Another thread may have been faster; there must be one handle per file.
         if let Some(handle) = handles.find(key) {
             return Ok(Some(handle));
         }
-        let handle = Arc::new(Handle {
-            file,
-            epoch: AtomicU32::new(0),
-            name_synced: AtomicBool::new(false),
-        });
+        let handle = Arc::new(backing);
         handles.insert(key.clone(), handle.clone());
         Ok(Some(handle))
     }
@@ -157,21 +185,12 @@ impl ObjectStore {
         length: usize,
     ) -> Result<Bytes, ObjectsError> {
         let Some(handle) = self.handle(key, false)? else { return Ok(Bytes::new()) };
-        let path = || self.path(key);
-        let held = handle.file.metadata().map_err(|e| failed(path(), e))?.len();
-        let length = held.saturating_sub(offset).min(length as u64) as usize;
-        let mut data = vec![0; length];
-        let mut done = 0;
-        while done < length {
-            match handle.file.read_at(&mut data[done..], offset + done as u64) {
-                // Cut by somebody else meanwhile.
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(path(), error)),
-            }
-        }
-        data.truncate(done);
+        let path = self.path(key);
+        let held = at(&path, handle.len())?;
+        let mut data = vec![0; held.saturating_sub(offset).min(length as u64) as usize];
+        // Fewer, if it was cut by somebody else meanwhile.
+        let read = at(&path, handle.read(&mut data, offset))?;
+        data.truncate(read);
         Ok(data.into())
     }
 
@@ -189,28 +208,25 @@ impl ObjectStore {
         let Some(handle) = self.handle(key, true)? else {
             return Err(failed(self.path(key), io::ErrorKind::NotFound.into()));
         };
-        let seen = handle.epoch.fetch_max(epoch, Ordering::Relaxed).max(epoch);
-        handle.file.write_all_at(data, offset).map_err(|e| failed(self.path(key), e))?;
-        Ok(seen)
+        handle.write(data, offset, epoch).map_err(|e| failed(self.path(key), e))
     }
 
-    /// Cuts the backing file to `length` unless a newer truncation was seen; gives its length.
-    /// It is never made longer: what lies behind its end reads as zeros anyway.
+    /// Cuts the objects to `length` unless a newer truncation was seen; gives their length. They
+    /// are never made longer: what lies behind their end reads as zeros anyway. Durable on return,
+    /// else what was cut off could come back behind what is written later; and remembered where
+    /// there are no objects yet, for writes and truncations that come late.
     pub(super) fn truncate(
         &self,
         key: &FileKey,
         length: u64,
         epoch: u32,
     ) -> Result<u64, ObjectsError> {
-        let Some(handle) = self.handle(key, false)? else { return Ok(0) };
-        let seen = handle.epoch.fetch_max(epoch, Ordering::Relaxed);
-        let path = || self.path(key);
-        let held = handle.file.metadata().map_err(|e| failed(path(), e))?.len();
-        if seen > epoch || held <= length {
-            return Ok(held);
+        let Some(handle) = self.handle(key, epoch > 0)? else { return Ok(0) };
+        let (held, changed) = at(&self.path(key), handle.cut(length, epoch))?;
+        if changed {
+            self.sync(key)?;
         }
-        handle.file.set_len(length).map_err(|e| failed(path(), e))?;
-        Ok(length)
+        Ok(held)
     }
 
     /// Deletes the backing file, if there is one.
@@ -219,30 +235,50 @@ impl ObjectStore {
         self.handles().remove(key);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, error)),
-            _ => Ok(()),
+            _ => {
+                self.failures.forget(key);
+                Ok(())
+            }
         }
     }
 
-    /// Length of the backing file, in bytes.
+    /// Length of the objects, in bytes.
     pub(super) fn length(&self, key: &FileKey) -> Result<u64, ObjectsError> {
         let Some(handle) = self.handle(key, false)? else { return Ok(0) };
-        let metadata = handle.file.metadata().map_err(|e| failed(self.path(key), e))?;
-        Ok(metadata.len())
+        at(&self.path(key), handle.len())
     }
 
-    /// Makes the backing file and its name durable.
+    /// Makes the backing file and its name durable. Once this has failed for a file, it fails until
+    /// the server is started anew: what was lost then would be taken for stored.
     pub(super) fn sync(&self, key: &FileKey) -> Result<(), ObjectsError> {
         let Some(handle) = self.handle(key, false)? else { return Ok(()) };
         let path = self.path(key);
-        at(&path, handle.file.sync_data())?;
-        if handle.name_synced.load(Ordering::Acquire) {
-            return Ok(());
+        let _one = handle.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let name_synced = handle.name_synced.load(Ordering::Acquire);
+        if self.failures.has(key, name_synced) {
+            return Err(ObjectsError::NotSynced(path));
         }
+        if let Err(error) = (self.sync_data)(handle.file()) {
+            tracing::error!(path = %path.display(), %error, "objects not synced");
+            self.failures.note(key);
+            return Err(ObjectsError::NotSynced(path));
+        }
+        if !name_synced {
+            self.sync_names(&path)?;
+            handle.name_synced.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self, path: &Path) -> Result<(), ObjectsError> {
         let folders = path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root));
         for dir in folders {
-            at(dir, File::open(dir).and_then(|dir| dir.sync_all()))?;
+            if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+                tracing::error!(path = %dir.display(), %error, "names of objects not synced");
+                self.failures.note_names();
+                return Err(ObjectsError::NotSynced(dir.to_owned()));
+            }
         }
-        handle.name_synced.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -278,47 +314,86 @@ impl ObjectStore {
         }
         Err(ObjectsError::Full(self.root.clone()))
     }
-
-    /// Drops all objects of a volume.
-    pub(super) fn drop_volume(&self, volume: &VolumeId) -> Result<(), ObjectsError> {
-        let path = self.root.join(volume.as_str());
-        let trash = self.root.join(TRASH);
-        at(&trash, fs::create_dir_all(&trash))?;
-        // A volume id is never used twice, so the name is free.
-        match fs::rename(&path, trash.join(volume.as_str())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => at(&path, result)?,
-        }
-        self.handles().retain(|key| key.volume != *volume);
-        self.empty_trash()
-    }
-
-    fn empty_trash(&self) -> Result<(), ObjectsError> {
-        let trash = self.root.join(TRASH);
-        match fs::remove_dir_all(&trash) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(trash, error)),
-            _ => Ok(()),
-        }
-    }
 }
 
 fn failed(path: PathBuf, source: io::Error) -> ObjectsError {
     ObjectsError::File { path, source }
 }
 
-fn open(path: &Path, create: bool) -> Result<Option<File>, ObjectsError> {
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create).truncate(false).mode(0o600);
-    options.custom_flags(nofollow);
-    match options.open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path.into(), error)),
-        Err(_) if !create => Ok(None),
-        Err(_) => {
-            let dir = path.parent().unwrap_or(path);
-            at(dir, fs::create_dir_all(dir))?;
-            at(path, options.open(path)).map(Some)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(inode: u64) -> FileKey {
+        FileKey { volume: VolumeId::parse("home").unwrap(), inode }
+    }
+
+    fn store(root: &Path, had_objects: bool) -> Result<ObjectStore, ObjectsError> {
+        ObjectStore::open(root, "osd-a", had_objects, 0)
+    }
+
+    /// The kernel tells of a failed sync once. If the store did as well, the next client that syncs
+    /// would hear that its bytes are stored, though they are lost.
+    #[test]
+    fn a_failed_sync_is_told_to_everybody_until_the_server_is_started_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = store(dir.path(), false).unwrap();
+        for inode in [5, 6] {
+            store.write(&key(inode), 0, b"data", 0).unwrap();
+        }
+        store.sync_data = |_| Err(io::Error::other("the disk is broken"));
+        assert!(matches!(store.sync(&key(5)), Err(ObjectsError::NotSynced(_))));
+        store.sync_data = File::sync_data;
+        for _ in 0..2 {
+            let told = store.sync(&key(5)).unwrap_err();
+            assert!(matches!(told, ObjectsError::NotSynced(_)), "{told}");
+        }
+        // Also when its file was closed meanwhile, and whatever is written to it.
+        *store.handles() = Cache::new(HANDLES_MAX);
+        store.write(&key(5), 0, b"more", 0).unwrap();
+        assert!(store.sync(&key(5)).is_err(), "forgotten with the open file");
+        assert!(store.truncate(&key(5), 0, 1).is_err(), "a truncation is durable on return");
+        store.sync(&key(6)).unwrap();
+        store.unlink(&key(5)).unwrap();
+        store.sync(&key(5)).unwrap();
+    }
+
+    /// Else a truncation that comes late cuts what was written after a newer one, and a writer is
+    /// not told that the file was cut meanwhile.
+    #[test]
+    fn a_truncation_is_remembered_without_objects_and_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = store(dir.path(), false).unwrap();
+        assert_eq!(first.truncate(&key(5), 0, 7).unwrap(), 0);
+        for _ in 0..2 {
+            let again = store(dir.path(), true).unwrap();
+            assert_eq!(again.write(&key(5), 0, b"kept", 6).unwrap(), 7);
+            assert_eq!(again.truncate(&key(5), 0, 6).unwrap(), 4, "an older one came late");
+            assert_eq!(again.read(&key(5), 0, 9).unwrap(), b"kept"[..]);
+        }
+        let last = store(dir.path(), true).unwrap();
+        assert_eq!(last.truncate(&key(5), 2, 8).unwrap(), 2);
+        assert_eq!(last.read(&key(5), 0, 9).unwrap(), b"ke"[..]);
+        assert_eq!(last.write(&key(5), 1, b"", 0).unwrap(), 8);
+    }
+
+    /// An object server whose disk is not mounted finds an empty folder, and would serve zeros for
+    /// every file; one with another's disk would serve and overwrite that one's objects.
+    #[test]
+    fn a_folder_that_is_not_its_own_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, absent) = (dir.path().join("own"), dir.path().join("absent"));
+        drop(store(&own, false).unwrap());
+        drop(store(&own, true).unwrap());
+        let refused = store(&absent, true).unwrap_err();
+        assert!(matches!(refused, ObjectsError::Missing { .. }), "{refused}");
+        assert!(!absent.exists(), "it made the folder");
+        fs::create_dir(&absent).unwrap();
+        let refused = store(&absent, true).unwrap_err();
+        assert!(matches!(refused, ObjectsError::Missing { .. }), "{refused}");
+        for had_objects in [false, true] {
+            let refused = ObjectStore::open(&own, "osd-b", had_objects, 0).unwrap_err();
+            assert!(matches!(refused, ObjectsError::Foreign { .. }), "{refused}");
         }
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use xtreemfs_proto::Errno;
 use xtreemfs_proto::mrc::ROOT_INODE;
-use xtreemfs_server::Role;
 use xtreemfs_server::mrc::{Mrc, MrcParts, StoreError};
 
 use crate::world::*;
@@ -24,7 +23,7 @@ const WORKERS: u32 = 8;
 const CHECKPOINT_BYTES: u64 = 16 << 10;
 
 pub async fn person(mrc: &Arc<Mrc>, member: u32) -> Person {
-    let channel = connect(mrc.connection(peer("node-1", Role::Client)));
+    let channel = connect_mrc(mrc, "node-1").await;
     let slot = sign_in(&channel, &ticket("demo", member, "100", false)).await.unwrap();
     let volume = mrc.volumes().unwrap()[0].id.clone();
     Person { channel, slot, volume }

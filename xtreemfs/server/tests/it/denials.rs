@@ -14,7 +14,7 @@ const RW: u32 = open_flags::READ | open_flags::WRITE;
 #[tokio::test]
 async fn slots() {
     let world = World::new().await;
-    let channel = world.mrc_channel("node-1");
+    let channel = world.mrc_channel("node-1").await;
     let getattr = |slot| {
         let request = InodeRequest { volume: world.volume.clone(), inode: ROOT_INODE };
         call::<Getattr>(&channel, slot, request)
@@ -63,7 +63,7 @@ async fn renewing_a_slot() {
 #[tokio::test]
 async fn another_vo() {
     let world = World::new().await;
-    let channel = world.mrc_channel("node-1");
+    let channel = world.mrc_channel("node-1").await;
     let slot = sign_in(&channel, &ticket("other", 1, "100", true)).await.unwrap();
     let stranger = Person { channel, slot, volume: world.volume.clone() };
     assert_eq!(stranger.getattr(ROOT_INODE).await, Err(Errno::EACCES));
@@ -168,7 +168,7 @@ async fn capabilities_of_others() {
     let renew = |token: &Bytes| CapabilityRequest { capability: token.clone() };
     assert_eq!(bob.call::<Renew>(renew(&token)).await, Err(Errno::EACCES));
     assert_eq!(bob.commit(token.clone(), 9).await, Err(Errno::EACCES));
-    let channel = world.mrc_channel("node-2");
+    let channel = world.mrc_channel("node-2").await;
     let slot = sign_in(&channel, &ticket("demo", 10, "100", false)).await.unwrap();
     let elsewhere = Person { channel, slot, volume: world.volume.clone() };
     assert_eq!(elsewhere.call::<Renew>(renew(&token)).await, Err(Errno::EACCES));
@@ -191,7 +191,7 @@ async fn capabilities_of_others() {
 #[tokio::test]
 async fn volumes() {
     let world = World::new().await;
-    let client = world.mrc_channel("node-1");
+    let client = world.mrc_channel("node-1").await;
     let service = connect(world.mrc.connection(peer("core", Role::Service)));
     let create =
         |name: &str, vo: &str| VolumeCreateRequest { vo: vo.into(), ..volume_request(name) };

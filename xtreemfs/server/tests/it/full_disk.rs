@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use xtreemfs_proto::Errno;
 use xtreemfs_proto::mrc::ROOT_INODE;
 use xtreemfs_proto::osd::{FileRequest, Fsync};
-use xtreemfs_server::Role;
 
 /// So small that a checkpoint is due again and again.
 const CHECKPOINT_BYTES: u64 = 16 << 10;
@@ -130,8 +129,8 @@ async fn mrc_on_a_full_disk(checkpoint_bytes: u64) {
 async fn an_osd_refuses_keeps_what_it_has_and_goes_on() {
     let Some(disk) = SmallDisk::new(1 << 20) else { return };
     let world = World::new().await;
-    let osd = open_osd(disk.path(), &world.around, "osd-a", 0);
-    let channel = connect(osd.connection(peer("node-1", Role::Client)));
+    let osd = open_osd(&disk.path().join("osd"), &world.around, "osd-a", 0);
+    let channel = connect_osd(&osd, "node-1").await;
     let token = token(&good(&world));
     let sync = || call::<Fsync>(&channel, None, FileRequest { capability: token.clone() });
     write(&channel, token.clone(), 0, 0, &[7; 1000]).await.unwrap();

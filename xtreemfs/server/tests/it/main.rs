@@ -8,6 +8,7 @@ mod crash;
 mod denials;
 mod directory;
 mod full_disk;
+mod lasting;
 mod names;
 mod rename;
 mod stripes;

@@ -17,10 +17,13 @@ struct Client {
 }
 
 impl Client {
-    fn new(world: &World, opened: &OpenReply) -> Self {
+    async fn new(world: &World, opened: &OpenReply) -> Self {
         let layout = opened.layout.clone().unwrap();
         let index = |id: &String| usize::from(id == "osd-b");
-        let osds = layout.osds.iter().map(|id| world.osd_channel(index(id), "node-1")).collect();
+        let mut osds = Vec::new();
+        for id in &layout.osds {
+            osds.push(world.osd_channel(index(id), "node-1").await);
+        }
         Self { osds, layout, capability: opened.capability.clone() }
     }
 
@@ -80,7 +83,7 @@ async fn striped_file_from_open_to_unlink() {
     let ann = world.person(10, "100", false).await;
     let opened = ann.create(ROOT_INODE, "f", 0o644, RW).await.unwrap();
     let inode = opened.attr.unwrap().inode;
-    let client = Client::new(&world, &opened);
+    let client = Client::new(&world, &opened).await;
     let stripe = u64::from(STRIPE);
 
     let data = pattern(5 * STRIPE as usize + 123);
@@ -98,7 +101,7 @@ async fn striped_file_from_open_to_unlink() {
     assert_eq!(commit.attr.unwrap().size, size);
 
     let cut = ann.truncate(inode, 2 * stripe + 10, opened.capability).await.unwrap();
-    let client = Client::new(&world, &cut);
+    let client = Client::new(&world, &cut).await;
     let capability = client.capability.clone();
     client.on_all::<Truncate>(TruncateRequest { capability, size: 2 * stripe + 10 }).await;
     let expected: Vec<u8> = [&[0; 1000][..], &data].concat()[..2 * STRIPE as usize + 10].to_vec();
@@ -113,9 +116,12 @@ async fn striped_file_from_open_to_unlink() {
     }
 }
 
+/// Files of objects; hidden ones are none.
 fn files_below(dir: &std::path::Path) -> usize {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let paths = shown.map(|entry| entry.path());
+    paths.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
 }
 
 /// One call may take all of a transfer's extents on an OSD, since they follow each other there:
@@ -125,7 +131,7 @@ async fn one_call_for_several_objects() {
     let world = World::new().await;
     let ann = world.person(10, "100", false).await;
     let opened = ann.create(ROOT_INODE, "f", 0o644, RW).await.unwrap();
-    let client = Client::new(&world, &opened);
+    let client = Client::new(&world, &opened).await;
     let stripe = STRIPE as usize;
     let data = pattern(6 * stripe);
     client.write(0, &data).await;

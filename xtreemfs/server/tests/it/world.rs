@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
 use xtreemfs_proto::mrc::*;
-use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest};
+use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
@@ -136,6 +136,7 @@ pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes:
         trust: around.clone(),
         epochs: around.clone(),
         clock: around.clone(),
+        had_objects: dir.exists(),
         reserve_bytes,
     };
     Osd::open(dir, parts).unwrap()
@@ -146,6 +147,29 @@ pub fn connect<H: xtreemfs_proto::Handler>(handler: Arc<H>) -> Channel {
     let (near, far) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move { serve(far, handler).await.unwrap() });
     Channel::new(near)
+}
+
+/// A stream to a server that its client has opened; each is a client of its own.
+async fn opened<H, P>(handler: Arc<H>) -> Channel
+where
+    H: xtreemfs_proto::Handler,
+    P: Procedure<Request = ConnectRequest>,
+{
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let instance = u128::from(LAST.fetch_add(1, Ordering::SeqCst)).to_le_bytes();
+    let channel = connect(handler);
+    let request = ConnectRequest { instance: Bytes::copy_from_slice(&instance), number: 1 };
+    call::<P>(&channel, None, request).await.unwrap();
+    channel
+}
+
+pub async fn connect_mrc(mrc: &Arc<Mrc>, peer_id: &str) -> Channel {
+    opened::<_, Connect>(mrc.connection(peer(peer_id, Role::Client))).await
+}
+
+pub async fn connect_osd(osd: &Arc<Osd>, peer_id: &str) -> Channel {
+    let handler = osd.connection(peer(peer_id, Role::Client));
+    opened::<_, xtreemfs_proto::osd::Connect>(handler).await
 }
 
 /// One call; the server's refusal if it refuses.
@@ -182,17 +206,17 @@ impl World {
         Self { around, mrc, osds, dir, volume }
     }
 
-    pub fn mrc_channel(&self, peer_id: &str) -> Channel {
-        connect(self.mrc.connection(peer(peer_id, Role::Client)))
+    pub async fn mrc_channel(&self, peer_id: &str) -> Channel {
+        connect_mrc(&self.mrc, peer_id).await
     }
 
-    pub fn osd_channel(&self, index: usize, peer_id: &str) -> Channel {
-        connect(self.osds[index].connection(peer(peer_id, Role::Client)))
+    pub async fn osd_channel(&self, index: usize, peer_id: &str) -> Channel {
+        connect_osd(&self.osds[index], peer_id).await
     }
 
     /// A person on machine `node-1`.
     pub async fn person(&self, member: u32, groups: &str, admin: bool) -> Person {
-        let channel = self.mrc_channel("node-1");
+        let channel = self.mrc_channel("node-1").await;
         let slot = sign_in(&channel, &ticket("demo", member, groups, admin)).await.unwrap();
         Person { channel, slot, volume: self.volume.clone() }
     }
