@@ -12,6 +12,8 @@ use xos_base::Millis;
 #[derive(Default)]
 pub(super) struct Envelope {
     slots: u32,
+    /// Its units run until they are killed.
+    hold: bool,
     seen: BTreeSet<(u32, u16)>,
     waiting: VecDeque<UnitOrder>,
     running: Vec<UnitOrder>,
@@ -48,6 +50,7 @@ impl Node {
     pub(super) fn start(&mut self, r: &StartUnits) {
         let e = self.envelopes.entry(r.envelope.clone()).or_default();
         e.slots = r.room.slots;
+        e.hold = r.task.argv == ["hold"];
         for u in &r.units {
             if e.seen.insert((u.unit, u.attempt)) {
                 e.waiting.push_back(*u);
@@ -76,7 +79,7 @@ impl Node {
                 e.running.push(u);
                 e.happened(u, now, UnitChange::Started);
                 *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
-            } else if !e.running.is_empty() && dice.chance(60) {
+            } else if !e.running.is_empty() && !e.hold && dice.chance(60) {
                 let u = e.running.remove(dice.below(e.running.len() as u64) as usize);
                 let code = u8::from(dice.chance(5));
                 e.ended(u, now, UnitEnd::Exit { code });

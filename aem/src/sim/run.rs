@@ -8,10 +8,10 @@ use crate::plan::host::NodeView;
 use crate::state::host::Stage;
 use crate::state::unit::Phase;
 use crate::state::{HostRecord, JobRecord, runs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xos_api::node::Capacity;
 use xos_api::node::units::EnvelopeId;
-use xos_base::{JobId, Millis, NodeId};
+use xos_base::{JobId, Millis, NodeId, SiteId};
 
 const STEPS: u64 = 400;
 /// Enough for everything to come to rest when nothing is lost any more.
@@ -26,6 +26,8 @@ pub(super) struct World {
     acknowledged: Vec<JobId>,
     /// Offers that were sent, answer lost, and will arrive yet.
     late: Vec<(usize, xos_api::aem::HostUnits)>,
+    /// What the cores are at to have ended: core, job, the site that is asked.
+    cancels: BTreeSet<(usize, u64, SiteId)>,
     /// Whether messages get lost and machines die.
     rough: bool,
 }
@@ -48,9 +50,9 @@ impl World {
             }
             sites.push(site);
         }
-        let (runs, acknowledged, late) = (Runs::new(), Vec::new(), Vec::new());
+        let (runs, acknowledged, late, cancels) = Default::default();
         let now = Millis(100_000);
-        World { dice, now, sites, nodes, runs, acknowledged, late, rough: true }
+        World { dice, now, sites, nodes, runs, acknowledged, late, cancels, rough: true }
     }
 
     pub(super) fn play(&mut self) {
@@ -58,6 +60,7 @@ impl World {
             self.step();
         }
         self.rough = false;
+        self.cancel_holding();
         for _ in 0..REST {
             self.step();
             if self.is_over() {
@@ -81,6 +84,9 @@ impl World {
                 let len = self.dice.below(50) as usize;
                 let cut = self.dice.chance(50).then_some(len);
                 self.sites[s].crash(cut, &mut self.dice, self.now);
+                self.cancels.retain(|(core, ..)| *core != s);
+                let open: Vec<u64> = self.sites[s].open_jobs();
+                open.into_iter().for_each(|job| self.begin_cancel(s, job));
             }
             3 if self.rough && self.dice.chance(30) => self.node_dies(),
             4 => self.greet(s),
@@ -102,6 +108,11 @@ impl World {
         let mut spec = crate::testing::spec(&[("first", &a, &[]), ("second", &b, &["first"])]);
         spec.tasks[0].retry = retry;
         spec.tasks[1].retry = retry;
+        if self.dice.chance(10) {
+            spec.tasks.truncate(1);
+            spec.tasks[0].array = "0-1".parse().unwrap();
+            spec.tasks[0].argv = vec!["hold".into()];
+        }
         let site = &mut self.sites[s];
         let number = site.state.jobs.next();
         if number > 1 && self.dice.chance(20) {
@@ -121,13 +132,34 @@ impl World {
     }
 
     fn cancel(&mut self, s: usize) {
-        let site = &mut self.sites[s];
-        let open: Vec<u64> =
-            site.state.jobs.iter().filter(|j| !j.state.is_final()).map(|j| j.number).collect();
+        let open = self.sites[s].open_jobs();
         if !open.is_empty() {
             let job = open[self.dice.below(open.len() as u64) as usize];
-            let units = None;
-            site.put(JobRecord::Cancelled { job, at: self.now, units, by: "alice".into() });
+            self.cancel_job(s, job);
+        }
+    }
+
+    /// Somebody asks for it once; the core remembers.
+    fn cancel_job(&mut self, s: usize, job: u64) {
+        let (at, units, by) = (self.now, None, "alice".into());
+        self.sites[s].put(JobRecord::Cancelled { job, at, units, by });
+        self.begin_cancel(s, job);
+    }
+
+    fn begin_cancel(&mut self, s: usize, job: u64) {
+        let sites = self.sites[s].cancels_of(job);
+        self.cancels.extend(sites.into_iter().map(|site| (s, job, site)));
+    }
+
+    /// What never ends by itself.
+    fn cancel_holding(&mut self) {
+        for s in 0..self.sites.len() {
+            let holds = |job: &u64| {
+                let job = self.sites[s].state.jobs.job(*job).unwrap();
+                job.spec.tasks[0].argv == ["hold"]
+            };
+            let jobs: Vec<u64> = self.sites[s].open_jobs().into_iter().filter(holds).collect();
+            jobs.into_iter().for_each(|job| self.cancel_job(s, job));
         }
     }
 
@@ -287,21 +319,20 @@ impl World {
 
     /// What is cancelled reaches hosts, and their nodes.
     fn cancelling(&mut self, s: usize) {
-        let mut wanted: BTreeMap<(JobId, u16), Vec<u32>> = BTreeMap::new();
-        for j in self.sites[s].state.jobs.iter() {
-            for (i, u) in j.units.iter().enumerate() {
-                if let (true, Some(site)) = (u.cancel, u.phase.site()) {
-                    let job = self.sites[s].state.jobs.id(j.number);
-                    wanted.entry((job, site)).or_default().push(i as u32);
-                }
-            }
-        }
         self.sites[s].settle();
-        for ((job, site), units) in wanted {
-            let name = self.sites[s].state.jobs.site_name(site).unwrap().clone();
-            let host = self.sites.iter().position(|x| x.id == name).unwrap();
-            if !self.lost() {
-                let units = Some(runs::pack(units));
+        let works: Vec<_> = self.cancels.iter().filter(|(core, ..)| *core == s).cloned().collect();
+        for work in works {
+            let jobs = &self.sites[s].state.jobs;
+            let of = |j| crate::cancel::cancelled_at(jobs, j).remove(&work.2);
+            let Some(units) = jobs.job(work.1).and_then(of) else {
+                self.cancels.remove(&work);
+                continue;
+            };
+            let job = jobs.id(work.1);
+            let host = self.sites.iter().position(|x| x.id == work.2).unwrap();
+            let known = self.sites[host].state.hosted.placement(&job);
+            if known.is_some_and(|p| p.is_to_cancel(Some(&units))) && !self.lost() {
+                let units = Some(units);
                 self.sites[host].put(HostRecord::Cancelled { job, at: self.now, units });
             }
         }

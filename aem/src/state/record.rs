@@ -10,6 +10,24 @@ use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
 
+/// Most events in one record, or in one report to an owner: with the longest texts they are less
+/// than half of the journal's largest record.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Events as they go into records or reports: in order, at most [`EVENTS_MAX`] each; of none one
+/// without any.
+pub fn cut(mut events: Vec<HostedEvent>) -> Vec<Vec<HostedEvent>> {
+    let mut parts = Vec::new();
+    loop {
+        let rest = events.split_off(events.len().min(EVENTS_MAX));
+        parts.push(events);
+        if rest.is_empty() {
+            return parts;
+        }
+        events = rest;
+    }
+}
+
 /// One change of this core's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
