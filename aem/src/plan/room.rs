@@ -39,7 +39,9 @@ pub fn judge(
             p.node_cpu_milli >= want.cpu_milli && p.node_memory_bytes >= want.memory_bytes
         });
         match returns {
-            true => refusal("node-away", true, format!("{}; one that would do is away", never.text)),
+            true => {
+                refusal("node-away", true, format!("{}; one that would do is away", never.text))
+            }
             false => never,
         }
     })?;

@@ -1,6 +1,6 @@
 //! A node: envelopes on a disk, units that run.
 
-use super::{Dice, Runs};
+use super::{Dice, Hold, Runs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xos_api::aem::{UnitEnd, Usage};
 use xos_api::node::units::{
@@ -12,8 +12,6 @@ use xos_base::Millis;
 #[derive(Default)]
 pub(super) struct Envelope {
     slots: u32,
-    /// Its units run until they are killed.
-    hold: bool,
     seen: BTreeSet<(u32, u16)>,
     waiting: VecDeque<UnitOrder>,
     running: Vec<UnitOrder>,
@@ -50,7 +48,6 @@ impl Node {
     pub(super) fn start(&mut self, r: &StartUnits) {
         let e = self.envelopes.entry(r.envelope.clone()).or_default();
         e.slots = r.room.slots;
-        e.hold = r.task.argv == ["hold"];
         for u in &r.units {
             if e.seen.insert((u.unit, u.attempt)) {
                 e.waiting.push_back(*u);
@@ -70,8 +67,9 @@ impl Node {
         }
     }
 
-    /// Something happens by itself: a unit starts, or ends.
-    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs) {
+    /// Something happens by itself: a unit starts, or ends. Those in `hold` run until they are
+    /// killed.
+    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs, hold: &Hold) {
         for (id, e) in &mut self.envelopes {
             if (e.running.len() as u32) < e.slots
                 && let Some(u) = e.waiting.pop_front()
@@ -79,8 +77,12 @@ impl Node {
                 e.running.push(u);
                 e.happened(u, now, UnitChange::Started);
                 *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
-            } else if !e.running.is_empty() && !e.hold && dice.chance(60) {
-                let u = e.running.remove(dice.below(e.running.len() as u64) as usize);
+            } else if !e.running.is_empty() && dice.chance(60) {
+                let n = dice.below(e.running.len() as u64) as usize;
+                if hold.contains(&(id.job.clone(), e.running[n].unit)) {
+                    continue;
+                }
+                let u = e.running.remove(n);
                 let code = u8::from(dice.chance(5));
                 e.ended(u, now, UnitEnd::Exit { code });
             }

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::site::{OFFER_LIFE, Site};
-use super::{Dice, Runs};
+use super::{Dice, Hold, Runs};
 use crate::nodes;
 use crate::plan::host::NodeView;
 use crate::state::host::Stage;
@@ -60,7 +60,6 @@ impl World {
             self.step();
         }
         self.rough = false;
-        self.cancel_holding();
         for _ in 0..REST {
             self.step();
             if self.is_over() {
@@ -108,11 +107,6 @@ impl World {
         let mut spec = crate::testing::spec(&[("first", &a, &[]), ("second", &b, &["first"])]);
         spec.tasks[0].retry = retry;
         spec.tasks[1].retry = retry;
-        if self.dice.chance(10) {
-            spec.tasks.truncate(1);
-            spec.tasks[0].array = "0-1".parse().unwrap();
-            spec.tasks[0].argv = vec!["hold".into()];
-        }
         let site = &mut self.sites[s];
         let number = site.state.jobs.next();
         if number > 1 && self.dice.chance(20) {
@@ -132,7 +126,9 @@ impl World {
     }
 
     fn cancel(&mut self, s: usize) {
-        let open = self.sites[s].open_jobs();
+        let jobs = &self.sites[s].state.jobs;
+        let fresh = |job: &u64| jobs.job(*job).is_some_and(|j| !j.cancelled);
+        let open: Vec<u64> = self.sites[s].open_jobs().into_iter().filter(fresh).collect();
         if !open.is_empty() {
             let job = open[self.dice.below(open.len() as u64) as usize];
             self.cancel_job(s, job);
@@ -149,18 +145,6 @@ impl World {
     fn begin_cancel(&mut self, s: usize, job: u64) {
         let sites = self.sites[s].cancels_of(job);
         self.cancels.extend(sites.into_iter().map(|site| (s, job, site)));
-    }
-
-    /// What never ends by itself.
-    fn cancel_holding(&mut self) {
-        for s in 0..self.sites.len() {
-            let holds = |job: &u64| {
-                let job = self.sites[s].state.jobs.job(*job).unwrap();
-                job.spec.tasks[0].argv == ["hold"]
-            };
-            let jobs: Vec<u64> = self.sites[s].open_jobs().into_iter().filter(holds).collect();
-            jobs.into_iter().for_each(|job| self.cancel_job(s, job));
-        }
     }
 
     fn node_dies(&mut self) {
@@ -261,9 +245,18 @@ impl World {
         }
     }
 
+    /// What is cancelled does not end by itself: it shows whether it is killed.
     fn live(&mut self) {
+        let mut hold = Hold::new();
+        for site in &self.sites {
+            for j in site.state.jobs.iter() {
+                let cancelled = j.units.iter().enumerate().filter(|(_, u)| u.cancel);
+                let id = site.state.jobs.id(j.number);
+                hold.extend(cancelled.map(|(i, _)| (id.clone(), i as u32)));
+            }
+        }
         for node in self.nodes.values_mut() {
-            node.live(&mut self.dice, self.now, &mut self.runs);
+            node.live(&mut self.dice, self.now, &mut self.runs, &hold);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::state::record::{Decision, HostRecord, JobRecord, Record};
 use crate::state::unit::{Phase, Unit};
 use crate::state::{State, runs};
 use std::collections::BTreeMap;
-use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom};
+use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom, TaskSpec};
 use xos_api::node::units::{EnvelopeId, EventsAck, Room, StartUnits, UnitEvents, UnitOrder};
 use xos_base::{JobId, Millis, NodeId, SiteId};
 
@@ -202,14 +202,13 @@ impl Site {
         for p in self.state.hosted.active() {
             for (serial, e) in p.envelopes.iter().filter(|(_, e)| !e.unconfirmed.is_empty()) {
                 let order = |u: &u32| UnitOrder { unit: *u, index: 0, attempt: p.units[u].attempt };
-                let task = e.unconfirmed.first().and_then(|u| p.task(*u)).unwrap();
                 let request = StartUnits {
                     envelope: EnvelopeId { job: p.job.clone(), serial: *serial },
                     vo: p.vo.clone(),
                     site: self.id.clone(),
                     ticket: String::new(),
                     room: Room { slots: e.slots, cpu_milli: 0, memory_bytes: 0 },
-                    task: (*task.spec).clone(),
+                    task: TaskSpec::default(),
                     units: e.unconfirmed.iter().map(order).collect(),
                     want_output: false,
                 };
