@@ -16,16 +16,13 @@ pub const EVENTS_MAX: usize = 1024;
 
 /// Events as they go into records or reports: in order, at most [`EVENTS_MAX`] each; of none one
 /// without any.
-pub fn cut(mut events: Vec<HostedEvent>) -> Vec<Vec<HostedEvent>> {
-    let mut parts = Vec::new();
-    loop {
-        let rest = events.split_off(events.len().min(EVENTS_MAX));
-        parts.push(events);
-        if rest.is_empty() {
-            return parts;
-        }
-        events = rest;
+pub fn cut(events: Vec<HostedEvent>) -> Vec<Vec<HostedEvent>> {
+    if events.len() <= EVENTS_MAX {
+        return vec![events];
     }
+    // Each part with memory of its own: together they take what the whole did.
+    let (count, mut rest) = (events.len().div_ceil(EVENTS_MAX), events.into_iter());
+    (0..count).map(|_| rest.by_ref().take(EVENTS_MAX).collect()).collect()
 }
 
 /// One change of this core's state.
