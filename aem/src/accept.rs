@@ -3,6 +3,7 @@
 use crate::core::{Core, lock};
 use crate::ledger::Txn;
 use crate::owner::may_pass;
+use crate::plan::owner::PATIENCE;
 use crate::plan::room;
 use crate::policy::Action;
 use crate::state::held::{Held, task_bytes};
@@ -77,7 +78,10 @@ impl Core {
         if offer.job.site != self.site {
             let vos = [offer.vo.clone()];
             let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
-            room::judge(&capacity, None, r, Load::default())?;
+            // After a start nodes come one by one.
+            let young = now.since(lock(&self.owner).since) < PATIENCE;
+            room::judge(&capacity, None, r, Load::default())
+                .map_err(|r| Refusal { later: r.later || young, ..r })?;
             let task =
                 table.placement(&offer.job).is_some_and(|p| p.tasks.contains_key(&offer.task));
             let bytes = if task { 0 } else { task_bytes(&offer.spec) };

@@ -18,6 +18,9 @@ pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
 pub const MEMORY_BYTES_MAX: u64 = 1 << 50;
 /// Longest wall time, seconds: ten years.
 pub const WALL_TIME_S_MAX: u64 = 10 * 366 * 24 * 3600;
+/// Longest description of a job as JSON, bytes: with what is added to it it is one record of the
+/// journal.
+const DESCRIPTION_MAX: usize = 3 * 1024 * 1024;
 /// Longest name of an architecture, bytes.
 const ARCH_MAX: usize = 32;
 
@@ -48,6 +51,13 @@ pub fn job(spec: &JobSpec) -> Result<(), Error> {
             "the job has {units} units, the most is {UNITS_MAX}"
         ))
         .hint("submit it in parts"));
+    }
+    let whole = serde_json::to_vec(spec)
+        .map_err(|e| Error::internal(format!("cannot encode the job's description: {e}")))?;
+    if whole.len() > DESCRIPTION_MAX {
+        let bytes = whole.len();
+        let text = format!("the description takes {bytes} bytes, the most is {DESCRIPTION_MAX}");
+        return Err(Error::too_large(text).hint("submit it in parts, or pass less in arguments"));
     }
     order(spec)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Config {
     /// The folder of the job journal. Default: `aem` in the state folder.
     pub dir: PathBuf,
-    /// How long an ended job is kept with its output, in seconds. Default 86400 (a day).
+    /// How long an ended job is kept with its output, in seconds. Default 604800 (a week).
     pub keep_ended_s: u64,
     /// Most ended jobs kept; the oldest go first. Default 10000.
     pub keep_ended_jobs: usize,
@@ -30,10 +30,12 @@ pub struct Config {
     /// is their descriptions. Default 67108864 (64 MiB).
     pub job_bytes_per_member: u64,
     /// Most units that this core keeps, of all jobs that it owns, and as many again that it keeps
-    /// for other sites; about 180 bytes each. Ended jobs make way for new ones. Default 1000000.
+    /// for other sites; about 180 bytes each. Ended jobs make way for new ones; one member's others
+    /// take at most a third of what other members' leave. Default 1000000.
     pub units_max: u64,
     /// Most memory for all jobs that this core owns, besides their units, and as much again for
-    /// those of other sites, in bytes. Default 536870912 (512 MiB).
+    /// those of other sites, in bytes; a member's part is as of the units. Default 536870912 (512
+    /// MiB).
     pub job_bytes_max: u64,
     /// Time between SIGTERM and SIGKILL when units are cancelled, in milliseconds. Default 2000.
     pub kill_grace_ms: u64,
@@ -45,7 +47,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             dir: "/var/lib/xos/aem".into(),
-            keep_ended_s: 24 * 3600,
+            keep_ended_s: 7 * 24 * 3600,
             keep_ended_jobs: 10_000,
             node_lost_s: 600,
             site_lost_s: 24 * 3600,

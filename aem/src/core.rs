@@ -11,14 +11,14 @@ use crate::views::Views;
 use crate::watchers::Watchers;
 use crate::work::{Bench, Work};
 use crate::world::World;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xos_api::cda::IssuedTicket;
 use xos_base::when::Clock;
-use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
+use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::Standing;
 
 /// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its own.
@@ -49,6 +49,10 @@ pub(crate) struct Core {
     gates: Mutex<HashMap<NodeId, Arc<RwLock<()>>>>,
     /// Offers that may have arrived although no answer came, by job and site, until when.
     pub(crate) doubts: Mutex<HashMap<(u64, SiteId), Millis>>,
+    /// Since when sites have not confirmed that they ended what is cancelled of a job.
+    pub(crate) unconfirmed: Mutex<HashMap<(u64, SiteId), Millis>>,
+    /// Envelopes that may have got an order although no answer came.
+    pub(crate) unanswered: Mutex<HashSet<(JobId, u32)>>,
     pub(crate) outputs: Mutex<Outputs>,
     pub(crate) watchers: Watchers,
     pub(crate) bench: Bench,
@@ -90,6 +94,8 @@ impl Core {
             tickets: Mutex::default(),
             gates: Mutex::default(),
             doubts: Mutex::default(),
+            unconfirmed: Mutex::default(),
+            unanswered: Mutex::default(),
             outputs: Mutex::default(),
             watchers: Watchers::default(),
             bench: Bench::default(),
@@ -109,13 +115,14 @@ impl Core {
         self.clock.now()
     }
 
-    /// Applies a change and waits until it, and all that it was decided from, is on the disk; then
-    /// tells watchers and starts what is due. Goes on to its end even when the caller is gone.
+    /// Applies a change, not before the disk is near enough, and waits until it, and all that it was
+    /// decided from, is on the disk; then tells watchers and starts what is due. Once applied, goes
+    /// on to its end even when the caller is gone.
     pub(crate) async fn commit<T: Send + 'static>(
         self: &Arc<Self>,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let (value, queued, due) = self.ledger.transact(f).inspect_err(|_| self.mend())?;
+        let (value, queued, due) = self.ledger.change(f).await.inspect_err(|_| self.mend())?;
         if queued.is_empty() {
             self.ledger.stored(queued).await?;
             return Ok(value);
@@ -174,26 +181,30 @@ impl Core {
     fn place_hosted(&self, txn: &mut Txn<'_>, now: Millis) {
         let records = plan::host::plan(&txn.state().hosted, &lock(&self.host), now);
         for r in records {
+            if self.is_full(txn) {
+                return;
+            }
             txn.put(r);
         }
     }
 
+    /// Whether a change takes no more; what is left to be placed is then placed by the next one.
+    fn is_full(&self, txn: &Txn<'_>) -> bool {
+        if txn.is_full() {
+            self.wake.notify_one();
+        }
+        txn.is_full()
+    }
+
     fn place_owned(&self, txn: &mut Txn<'_>, reach: Reach, now: Millis) {
         let jobs = &txn.state().jobs;
-        let mut vos: Vec<VoId> = match reach {
+        let vos: Vec<VoId> = match reach {
             Reach::Job(number) => jobs.job(number).map(|j| j.spec.vo.clone()).into_iter().collect(),
-            _ => jobs
-                .idle()
-                .take(64)
-                .chain(jobs.busy().take(64))
-                .map(|j| j.spec.vo.clone())
-                .collect(),
+            _ => jobs.placing_vos().into_iter().collect(),
         };
         if vos.is_empty() {
             return;
         }
-        vos.sort();
-        vos.dedup();
         let own = plan::host::capacity(&txn.state().hosted, &lock(&self.host), &vos);
         let records = {
             let mut facts = lock(&self.owner);
@@ -213,6 +224,9 @@ impl Core {
             plan::owner::plan(&txn.state().jobs, &facts, reach, now)
         };
         for r in records {
+            if self.is_full(txn) {
+                return;
+            }
             let own = match &r {
                 crate::state::JobRecord::Offered { job, task, site, units, attempt }
                     if *site == self.site =>

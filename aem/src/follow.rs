@@ -2,17 +2,20 @@
 
 use crate::core::{Core, lock};
 use crate::nodes::trim;
+use crate::outputs::Run;
 use crate::plan::owner::Reach;
+use crate::state::record::{self, EVENTS_MAX};
 use crate::state::unit::{Phase, Unit};
 use crate::state::{JobRecord, JobTable};
 use futures_util::StreamExt;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::aem::{
     AckHosted, HostEvents, HostItem, HostedEvent, HostedRun, InlineOutput, Pool, SiteCapacity,
+    UNITS_MAX,
 };
-use xos_base::{Error, JobId, Kind, Millis, SiteId, UnitId};
+use xos_base::{Error, JobId, Kind, Millis, SiteId};
 
 /// The first wait before a stream is opened again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -22,6 +25,10 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Most items taken in at once.
 const ITEMS_MAX: usize = 64;
+/// Most events in one report: a unit starts once and ends once under an attempt.
+const REPORT_EVENTS_MAX: usize = 2 * UNITS_MAX as usize;
+/// Most events taken in by one change, unless one part of a report has more.
+const CHANGE_EVENTS_MAX: usize = 8 * EVENTS_MAX;
 /// Most pools in a host's word of its room.
 const POOLS_MAX: usize = 64;
 /// How far a host's clock may be ahead; later times are brought back to now.
@@ -118,6 +125,9 @@ impl Core {
         {
             let mut facts = lock(&self.owner);
             let view = facts.sites.entry(site.clone()).or_default();
+            if !view.connected {
+                view.since = self.now();
+            }
             view.connected = true;
             view.capacity = capacity;
         }
@@ -126,47 +136,68 @@ impl Core {
     }
 
     /// Takes in reports in order; what was seen before is left out, a gap ends the stream. Of a
-    /// report counts what is of units that the site holds: the rest is as if it never came.
+    /// report counts what is of units that the site holds: the rest is as if it never came. However
+    /// long a report is, its records fit into the journal; it counts as seen with the last of them.
     pub(crate) async fn take_in(
         self: &Arc<Self>,
         site: &SiteId,
         reports: Vec<HostReport>,
     ) -> Result<u64, Error> {
+        let mut parts = VecDeque::new();
+        for r in reports {
+            parts.extend(r.cut(site)?);
+        }
+        let mut last = 0;
+        while !parts.is_empty() {
+            let mut events = 0;
+            let fits = |p: &&Part| {
+                events += p.events.len();
+                events <= CHANGE_EVENTS_MAX
+            };
+            let n = parts.iter().take_while(fits).count().max(1);
+            last = self.take_parts(site, parts.drain(..n).collect()).await?;
+        }
+        Ok(last)
+    }
+
+    async fn take_parts(self: &Arc<Self>, site: &SiteId, parts: Vec<Part>) -> Result<u64, Error> {
         let now = self.now();
         self.commit(|txn| {
             let mut last = txn.state().jobs.seen(site);
             let mut fresh = Vec::new();
-            for r in reports {
-                if r.seq <= last {
+            for p in parts {
+                if p.seq <= last {
                     continue;
                 }
-                if r.seq != last + 1 || r.job.site != self.site {
+                if p.seq != last + 1 || p.job.site != self.site {
                     let text = format!(
                         "{site} sent report {} of job {} after report {last}",
-                        r.seq, r.job
+                        p.seq, p.job
                     );
                     return Err(Error::new(Kind::Internal, text));
                 }
-                last = r.seq;
-                fresh.push(r);
+                if p.whole {
+                    last = p.seq;
+                }
+                fresh.push((last, p));
             }
             // Of reports without anything that counts only the last number is kept.
             let mut quiet = None;
-            for r in fresh {
-                let (seq, job, attempt, at) = (r.seq, r.job.number, r.attempt, now);
-                let (events, outputs) = matched(&txn.state().jobs, site, r, now);
+            for (seq, p) in fresh {
+                let (job, attempt, at, whole) = (p.job.number, p.attempt, now, p.whole);
+                let (events, outputs) = matched(&txn.state().jobs, site, p, now);
                 let ended = events.iter().filter(|e| matches!(e.what, HostedRun::Ended { .. }));
                 self.paced(&txn.state().jobs, job, site, ended.map(|e| e.unit));
-                for (unit, output) in outputs {
-                    lock(&self.outputs).put(unit, output);
+                for (run, output) in outputs {
+                    lock(&self.outputs).put(run, output);
                 }
                 let (site, none) = (site.clone(), events.is_empty());
                 let record = JobRecord::Happened { site, seq, job, attempt, at, events };
-                if none {
-                    quiet = Some(record);
-                } else {
+                if !none {
                     quiet = None;
                     txn.put(record);
+                } else if whole {
+                    quiet = Some(record);
                 }
             }
             if let Some(record) = quiet {
@@ -176,65 +207,6 @@ impl Core {
             Ok(last)
         })
         .await
-    }
-
-    /// Units at sites that are silent for too long are lost.
-    pub(crate) async fn give_up_sites(self: &Arc<Self>) {
-        use crate::state::runs;
-        use xos_api::aem::UnitEnd;
-        let (now, limit) = (self.now(), self.config.site_lost());
-        let silent: Vec<(SiteId, Millis)> = {
-            let silent = lock(&self.silent_sites);
-            let over = silent.iter().filter(|(_, since)| now.since(**since) >= limit);
-            over.map(|(s, t)| (s.clone(), *t)).collect()
-        };
-        for (site, since) in silent {
-            let held: Vec<(u64, u16, Vec<u32>)> = self.ledger.read(|s| {
-                let Some(n) = s.jobs.site_number(&site) else { return Vec::new() };
-                let mut list = Vec::new();
-                for j in s.jobs.iter().filter(|j| !j.state.is_final()) {
-                    let mut by_attempt: std::collections::BTreeMap<u16, Vec<u32>> =
-                        Default::default();
-                    for (i, u) in j.units.iter().enumerate() {
-                        if u.phase.site() == Some(n) {
-                            by_attempt.entry(u.attempt).or_default().push(i as u32);
-                        }
-                    }
-                    list.extend(by_attempt.into_iter().map(|(a, u)| (j.number, a, u)));
-                }
-                list
-            });
-            if held.is_empty() {
-                continue;
-            }
-            let seq = self.ledger.read(|s| s.jobs.seen(&site));
-            let reason = format!("site {site} is silent since {since}");
-            let lost = |unit| HostedEvent {
-                unit,
-                at: now,
-                what: HostedRun::Ended {
-                    node: None,
-                    started: None,
-                    how: UnitEnd::Lost { reason: reason.clone() },
-                    usage: Default::default(),
-                    output: None,
-                },
-            };
-            let stored = self
-                .commit(|txn| {
-                    for (job, attempt, units) in held {
-                        let events = runs::unpack(&runs::pack(units)).map(lost).collect();
-                        let (site, at) = (site.clone(), now);
-                        txn.put(JobRecord::Happened { site, seq, job, attempt, at, events });
-                    }
-                    self.place(txn, Reach::Quick);
-                    Ok(())
-                })
-                .await;
-            if let Err(error) = stored {
-                tracing::warn!(%error, "units of a silent site are not given up yet");
-            }
-        }
     }
 }
 
@@ -246,14 +218,38 @@ pub(crate) struct HostReport {
     pub(crate) events: Vec<HostedEvent>,
 }
 
+/// As much of a report as goes into one record.
+struct Part {
+    seq: u64,
+    job: JobId,
+    attempt: u16,
+    events: Vec<HostedEvent>,
+    /// Whether the report is seen with it.
+    whole: bool,
+}
+
+impl HostReport {
+    fn cut(self, site: &SiteId) -> Result<Vec<Part>, Error> {
+        let HostReport { seq, job, attempt, events } = self;
+        if events.len() > REPORT_EVENTS_MAX {
+            let text = format!("{site} sent {} events in one report", events.len());
+            return Err(Error::new(Kind::TooLarge, text));
+        }
+        let part = |events| Part { seq, job: job.clone(), attempt, events, whole: false };
+        let mut parts: Vec<Part> = record::cut(events).into_iter().map(part).collect();
+        parts.iter_mut().next_back().into_iter().for_each(|last| last.whole = true);
+        Ok(parts)
+    }
+}
+
 /// What of a report is of units that the site holds under that attempt, with times and texts as
 /// they may be stored, and the output that somebody waits for.
 fn matched(
     jobs: &JobTable,
     site: &SiteId,
-    report: HostReport,
+    report: Part,
     now: Millis,
-) -> (Vec<HostedEvent>, Vec<(UnitId, InlineOutput)>) {
+) -> (Vec<HostedEvent>, Vec<(Run, InlineOutput)>) {
     let mut outputs = Vec::new();
     let mut events = Vec::new();
     let (Some(job), Some(number)) = (jobs.job(report.job.number), jobs.site_number(site)) else {
@@ -275,7 +271,8 @@ fn matched(
                     trim(how);
                     let wanted = job.watched && job.units.len() == 1;
                     let output = output.take().filter(|_| wanted);
-                    outputs.extend(output.map(|o| (report.job.unit(e.unit), o)));
+                    let run = (report.job.unit(e.unit), report.attempt);
+                    outputs.extend(output.map(|o| (run, o)));
                     ended.insert(e.unit)
                 }
             };
@@ -287,4 +284,4 @@ fn matched(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

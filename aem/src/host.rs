@@ -6,8 +6,11 @@ use crate::plan::owner::Reach;
 use crate::state::host::{HostedTask, Stage};
 use crate::state::record::Decision;
 use crate::state::{HostRecord, State, runs};
-use crate::work::Next;
+use crate::work::{Next, Work};
+use futures_util::stream::{self, StreamExt};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use xos_api::aem::UnitRun;
 use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::SetTicket;
 use xos_api::node::units::{
@@ -59,6 +62,7 @@ impl Core {
             Some((node, p.vo.clone(), p.member.clone(), p.mandate.to_string()))
         });
         let Some((node, vo, member, mandate)) = recipient else { return Next::Rest };
+        let envelope = (job.clone(), serial);
         loop {
             if !self.is_ready(&node) {
                 // Sent when the node is back.
@@ -70,13 +74,18 @@ impl Core {
             let batch = self.ledger.read_stored(|s| next_batch(s, job, serial)).await;
             let b = match batch {
                 Ok(Some(b)) if self.is_ready(&node) => b,
-                Ok(_) => return Next::Rest,
+                Ok(Some(_)) => return Next::Rest,
+                Ok(None) => {
+                    lock(&self.unanswered).remove(&envelope);
+                    return Next::Rest;
+                }
                 Err(error) => {
                     tracing::info!(%error, %job, %node, "an order is not stored yet");
                     return Next::Later;
                 }
             };
             let units = runs::pack(b.units.iter().map(|u| u.unit));
+            let called = ticket.is_ok();
             let sent = match ticket {
                 Ok(ticket) => {
                     let request = StartUnits {
@@ -96,6 +105,9 @@ impl Core {
             let record = match sent {
                 Ok(()) => HostRecord::Held { job: job.clone(), serial, units },
                 Err(e) if may_pass(e.kind) => {
+                    if called {
+                        lock(&self.unanswered).insert(envelope);
+                    }
                     if e.kind == Kind::Conflict {
                         // The ticket is of an epoch that is over.
                         self.give_up_ticket(&member, &node);
@@ -105,9 +117,10 @@ impl Core {
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, %job, %node, "units cannot be started");
-                    let reason = cut(&e.to_string(), REASON_MAX);
-                    let what = Decision::NotStarted { reason };
-                    HostRecord::Decided { job: job.clone(), at: self.now(), units, what }
+                    if self.refused(job, serial, &node, units, &e).await.is_err() {
+                        return Next::Later;
+                    }
+                    continue;
                 }
             };
             let stored = self
@@ -121,6 +134,43 @@ impl Core {
                 return Next::Later;
             }
         }
+    }
+
+    /// Units will not be sent any more. After an order without an answer they may run all the same:
+    /// then they are lost, and killed.
+    async fn refused(
+        self: &Arc<Self>,
+        job: &JobId,
+        serial: u32,
+        node: &NodeId,
+        units: Vec<UnitRun>,
+        why: &Error,
+    ) -> Result<(), Error> {
+        let may_run = lock(&self.unanswered).contains(&(job.clone(), serial));
+        let what = if may_run {
+            let text = format!("node {node} did not answer for it, and may not run it now: {why}");
+            Decision::Lost { reason: cut(&text, REASON_MAX) }
+        } else {
+            Decision::NotStarted { reason: cut(&why.to_string(), REASON_MAX) }
+        };
+        let list: Vec<u32> = runs::unpack(&units).collect();
+        let (at, of) = (self.now(), job.clone());
+        self.commit(|txn| {
+            txn.put(HostRecord::Decided { job: of, at, units, what });
+            self.place(txn, Reach::Quick);
+            Ok(())
+        })
+        .await?;
+        if may_run {
+            let envelope = EnvelopeId { job: job.clone(), serial };
+            let grace_ms = self.config.kill_grace_ms;
+            let request = KillUnits { envelope, units: Some(list), grace_ms };
+            // A node whose connection broke is greeted anew, and what is stray there is killed.
+            if let Err(error) = self.world.kill_units(node, request).await {
+                tracing::warn!(%error, %job, %node, "units that may run are not killed");
+            }
+        }
+        Ok(())
     }
 
     fn is_ready(&self, node: &NodeId) -> bool {
@@ -141,10 +191,20 @@ impl Core {
         {
             return Ok(t.clone());
         }
-        let node_key = lock(&self.host).nodes.get(node).map(|n| n.key.clone());
+        self.new_ticket(vo, key, mandate).await
+    }
+
+    async fn new_ticket(
+        &self,
+        vo: &VoId,
+        key: TicketKey,
+        mandate: &str,
+    ) -> Result<IssuedTicket, Error> {
+        let node = key.node.clone();
+        let node_key = lock(&self.host).nodes.get(&node).map(|n| n.key.clone());
         let node_key =
             node_key.ok_or_else(|| Error::unavailable(format!("node {node} is not connected")))?;
-        let request = IssueTicket { mandate: mandate.to_owned(), node: node.clone(), node_key };
+        let request = IssueTicket { mandate: mandate.to_owned(), node, node_key };
         let ticket = self.world.ticket(&vo.site(), request).await?;
         let mut tickets = lock(&self.tickets);
         tickets.insert(key, ticket.clone());
@@ -153,39 +213,51 @@ impl Core {
         Ok(ticket)
     }
 
-    /// Renews tickets of work that goes on.
-    pub(crate) async fn renew_tickets(self: &Arc<Self>) {
+    /// Renews tickets of work that goes on: those of each home by themselves, since one that does
+    /// not answer keeps nobody waiting but its own people.
+    pub(crate) fn renew_tickets(self: &Arc<Self>) {
+        let homes: BTreeSet<SiteId> =
+            self.ledger.read(|s| s.hosted.active().map(|p| p.vo.site()).collect());
+        for home in homes {
+            self.start_work(Work::Renew(home));
+        }
+    }
+
+    pub(crate) async fn do_renew(self: &Arc<Self>, home: &SiteId) -> Next {
         let now = self.now();
         let busy = self.ledger.read_stored(|s| {
-            let mut list: Vec<(VoId, Arc<Membership>, NodeId, String)> = Vec::new();
-            for p in s.hosted.active() {
+            let mut due: HashMap<TicketKey, (VoId, Arc<str>)> = HashMap::new();
+            for p in s.hosted.active().filter(|p| p.vo.site() == *home) {
                 for e in p.envelopes.values().filter(|e| !e.open.is_empty()) {
-                    let mandate = p.mandate.to_string();
-                    list.push((p.vo.clone(), p.member.clone(), e.node.clone(), mandate));
+                    let key = TicketKey { member: p.member.clone(), node: e.node.clone() };
+                    due.entry(key).or_insert_with(|| (p.vo.clone(), p.mandate.clone()));
                 }
             }
-            list
+            due
         });
-        let busy = match busy.await {
-            Ok(busy) => busy,
-            Err(error) => return tracing::info!(%error, "tickets are renewed later"),
-        };
-        let mut seen = std::collections::HashSet::new();
-        for (vo, member, node, mandate) in busy {
-            let key = TicketKey { member: member.clone(), node: node.clone() };
-            let old = lock(&self.tickets).get(&key).is_none_or(|t| t.expires.since(now) < RENEW_AT);
-            if !old || !seen.insert(key.clone()) || !self.is_ready(&node) {
-                continue;
+        let mut due = match busy.await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::info!(%error, "tickets are renewed later");
+                return Next::Rest;
             }
-            lock(&self.tickets).remove(&key);
-            let renewed = match self.ticket_for(&vo, &member, &node, &mandate).await {
+        };
+        due.retain(|key, _| {
+            let old = lock(&self.tickets).get(key).is_none_or(|t| t.expires.since(now) < RENEW_AT);
+            old && self.is_ready(&key.node)
+        });
+        let renew = |(key, (vo, mandate)): (TicketKey, (VoId, Arc<str>))| async move {
+            let (node, person) = (key.node.clone(), key.member.person.clone());
+            let renewed = match self.new_ticket(&vo, key, &mandate).await {
                 Ok(t) => self.world.set_ticket(&node, SetTicket { ticket: t.ticket }).await,
                 Err(e) => Err(e),
             };
             if let Err(error) = renewed {
-                tracing::warn!(%error, person = %member.person, %node, "a ticket was not renewed");
+                tracing::warn!(%error, %person, %node, "a ticket was not renewed");
             }
-        }
+        };
+        stream::iter(due).for_each_concurrent(RENEW_AT_ONCE, renew).await;
+        Next::Rest
     }
 
     /// The next ticket is a new one, unless the last was given a moment ago: however often a node
@@ -297,6 +369,11 @@ const TICKET_SPARE: std::time::Duration = std::time::Duration::from_secs(60);
 /// A ticket with more life than this was given a few seconds ago: there is no newer one.
 const FRESH_AT: std::time::Duration =
     std::time::Duration::from_secs(xos_api::cda::TICKET_LIFE_MAX_S - 5);
+/// Most tickets of one home that are renewed at a time.
+const RENEW_AT_ONCE: usize = 8;
 /// A ticket with less life than this is renewed while work goes on: a third of the longest life.
 const RENEW_AT: std::time::Duration =
     std::time::Duration::from_secs(xos_api::cda::TICKET_LIFE_MAX_S / 3);
+
+#[cfg(test)]
+mod tests;

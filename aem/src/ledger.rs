@@ -5,86 +5,28 @@
 //! waits until everything that it was read from is stored: [`Ledger::read_stored`] for what reads,
 //! [`Ledger::stored`] for what changes. When nothing is queued this costs nothing.
 
-use crate::state::{Record, State, Touched};
-use std::collections::BTreeSet;
+mod txn;
+
+pub use txn::{Due, Txn};
+
+use crate::state::{Record, State};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-use xos_base::{Error, JobId, SiteId};
-use xos_store::journal::{Append, Journal, JournalError, Options, Seq};
+use txn::Weight;
+use xos_base::{Error, SiteId};
+use xos_store::journal::{
+    Append, Journal, JournalError, Options, QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX, RECORD_BYTES_MAX,
+    Seq,
+};
 
 /// A snapshot is made when this much was journalled since the last one, in bytes…
 const SNAPSHOT_AFTER_BYTES: usize = 64 * 1024 * 1024;
 /// …and at least this many times what the last one took.
 const SNAPSHOT_AFTER_FACTOR: usize = 2;
-
-/// What has to be done in the world once a change is journalled.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Due {
-    /// What changed for those who look on.
-    pub touched: Touched,
-    /// Jobs that need a mandate.
-    pub mandates: BTreeSet<u64>,
-    /// Sites to be asked to run units of a job.
-    pub offers: BTreeSet<(u64, SiteId)>,
-    /// Envelopes to which units are to be sent.
-    pub sends: BTreeSet<(JobId, u32)>,
-    /// Jobs owned here of which units are to be cancelled elsewhere.
-    pub cancels: BTreeSet<u64>,
-    /// Hosted jobs of which units are to be killed, or envelopes to be ended.
-    pub hosted: BTreeSet<JobId>,
-}
-
-/// A change in the making.
-pub struct Txn<'a> {
-    state: &'a mut State,
-    records: Vec<Vec<u8>>,
-    due: Due,
-    fault: Option<Error>,
-}
-
-impl Txn<'_> {
-    /// The state with what was put so far.
-    pub fn state(&self) -> &State {
-        self.state
-    }
-
-    /// Applies a record and keeps it for the journal. After the first one the transaction cannot
-    /// be given up any more: whatever can fail comes before.
-    pub fn put(&mut self, record: impl Into<Record>) {
-        let record = record.into();
-        match record.to_bytes() {
-            Ok(bytes) => self.records.push(bytes),
-            Err(e) => self.fault = Some(e),
-        }
-        self.due.note(&record, self.state.jobs.site());
-        self.due.touched.merge(self.state.apply(&record));
-    }
-}
-
-impl Due {
-    fn note(&mut self, record: &Record, own: &SiteId) {
-        use crate::state::{HostRecord as H, JobRecord as J};
-        match record {
-            Record::Job(J::Submitted { job, .. }) => {
-                self.mandates.insert(*job);
-            }
-            Record::Job(J::Offered { job, site, .. }) if site != own => {
-                self.offers.insert((*job, site.clone()));
-            }
-            Record::Job(J::Cancelled { job, .. }) => {
-                self.cancels.insert(*job);
-            }
-            Record::Host(H::Sent { job, serial, .. }) => {
-                self.sends.insert((job.clone(), *serial));
-            }
-            Record::Host(H::Cancelled { job, .. } | H::Forgotten { job }) => {
-                self.hosted.insert(job.clone());
-            }
-            _ => {}
-        }
-    }
-}
+/// No change begins while more than this waits for the disk: half of what the journal queues. The
+/// other half is for the change itself.
+const BACKLOG_MAX: Weight = Weight { records: QUEUE_RECORDS_MAX / 2, bytes: QUEUE_BYTES_MAX / 2 };
 
 struct Inner {
     state: State,
@@ -111,8 +53,33 @@ struct Mark {
 #[must_use = "a change is only certain once it is stored"]
 pub struct Queued {
     /// None when the change had no records: what it was decided from still has to be stored.
-    append: Option<Append>,
+    append: Option<(Append, Load)>,
     mark: Mark,
+}
+
+/// What a change adds to that which waits for the disk, until it has its answer.
+struct Load {
+    backlog: watch::Sender<Weight>,
+    weight: Weight,
+}
+
+impl Load {
+    fn new(backlog: watch::Sender<Weight>, weight: Weight) -> Load {
+        backlog.send_modify(|b| {
+            b.records += weight.records;
+            b.bytes += weight.bytes;
+        });
+        Load { backlog, weight }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.backlog.send_modify(|b| {
+            b.records = b.records.saturating_sub(self.weight.records);
+            b.bytes = b.bytes.saturating_sub(self.weight.bytes);
+        });
+    }
 }
 
 impl Queued {
@@ -129,6 +96,8 @@ pub struct Ledger {
     inner: Mutex<Inner>,
     /// The last record that is certainly on the disk. Its era changes under the lock of `inner`.
     durable: watch::Sender<Mark>,
+    /// What waits for the disk.
+    backlog: watch::Sender<Weight>,
     /// Taken for writing by tests: nothing is known to be stored as long as they hold it.
     #[cfg(test)]
     pub(crate) disk: tokio::sync::RwLock<()>,
@@ -147,6 +116,7 @@ impl Ledger {
             dir: dir.to_owned(),
             inner: Mutex::new(inner),
             durable,
+            backlog: watch::Sender::default(),
             #[cfg(test)]
             disk: tokio::sync::RwLock::new(()),
         })
@@ -175,38 +145,69 @@ impl Ledger {
         Ok(value)
     }
 
+    /// [`Ledger::transact`] as soon as the disk has come near enough: the journal refuses what it
+    /// cannot queue, and the state in memory would be ahead of it for ever.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::transact`].
+    pub async fn change<T>(
+        &self,
+        f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
+    ) -> Result<(T, Queued, Due), Error> {
+        let mut backlog = self.backlog.subscribe();
+        loop {
+            {
+                let mut inner = self.lock();
+                // Nobody adds to it but under this lock.
+                if !self.backlog.borrow().is_over(BACKLOG_MAX) {
+                    return self.apply(&mut inner, f);
+                }
+            }
+            let near = |b: &Weight| !b.is_over(BACKLOG_MAX);
+            backlog.wait_for(near).await.map_err(|_| out_of_order())?;
+        }
+    }
+
     /// Decides and applies a change, and queues it for the journal. Nothing of it may be told or
     /// done before [`Ledger::stored`] has said so; when that fails, [`Ledger::reload`] brings back
     /// what the journal holds.
     ///
     /// # Errors
-    /// What `f` says, or why the journal is out of order.
+    /// What `f` says, or why the journal is out of order; [`xos_base::Kind::TooLarge`] when the
+    /// first record is larger than the journal takes: then nothing was changed.
     pub fn transact<T>(
         &self,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
     ) -> Result<(T, Queued, Due), Error> {
-        let mut guard = self.lock();
-        let inner = &mut *guard;
+        self.apply(&mut self.lock(), f)
+    }
+
+    fn apply<T>(
+        &self,
+        inner: &mut Inner,
+        f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
+    ) -> Result<(T, Queued, Due), Error> {
         let Some(journal) = inner.journal.clone() else { return Err(out_of_order()) };
-        let mut txn =
-            Txn { state: &mut inner.state, records: Vec::new(), due: Due::default(), fault: None };
+        let mut txn = Txn::new(&mut inner.state);
         let result = f(&mut txn);
-        let Txn { records, due, fault, .. } = txn;
-        if records.is_empty() && fault.is_none() {
-            let mark = self.mark(inner);
-            return result.map(|value| (value, Queued { append: None, mark }, due));
-        }
+        let Txn { records, weight, due, fault, .. } = txn;
         match (result, fault) {
+            (Ok(value), None) if records.is_empty() => {
+                Ok((value, Queued { append: None, mark: self.mark(inner) }, due))
+            }
             (Ok(value), None) => {
                 inner.last += records.len() as u64;
-                inner.since_snapshot += records.iter().map(Vec::len).sum::<usize>();
+                inner.since_snapshot += weight.bytes;
+                let load = Load::new(self.backlog.clone(), weight);
                 let records = records.into_iter().map(Into::into).collect();
-                let append = Some(journal.append_batch(records));
+                let append = Some((journal.append_batch(records), load));
                 Ok((value, Queued { append, mark: self.mark(inner) }, due))
             }
             (result, fault) => {
-                // The state has changes that the journal will not hold.
-                self.halt(inner);
+                if !records.is_empty() {
+                    // The state has changes that the journal will not hold.
+                    self.halt(inner);
+                }
                 Err(result.err().or(fault).unwrap_or_else(out_of_order))
             }
         }
@@ -223,7 +224,7 @@ impl Ledger {
     /// [`xos_base::Kind::Unavailable`] when it is not, or nobody knows; then the state has to be
     /// loaded anew.
     pub async fn stored(&self, queued: Queued) -> Result<(), Error> {
-        let Queued { append: Some(append), mark } = queued else {
+        let Queued { append: Some((append, _load)), mark } = queued else {
             return self.reach(queued.mark).await;
         };
         #[cfg(test)]
@@ -360,6 +361,14 @@ fn load(site: &SiteId, dir: &Path) -> Result<Inner, Error> {
     let last = journal.last().0;
     let journal = Some(Arc::new(journal));
     Ok(Inner { state, journal, last, since_snapshot, snapshot_bytes, snapshotting: false })
+}
+
+fn too_large(bytes: usize) -> Error {
+    Error::too_large(format!(
+        "the change takes {bytes} bytes in this core's job journal, which holds at most \
+         {RECORD_BYTES_MAX} of one"
+    ))
+    .hint("nothing was changed; ask for less at a time")
 }
 
 fn out_of_order() -> Error {

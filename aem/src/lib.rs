@@ -6,6 +6,7 @@
 //! is done.
 
 mod accept;
+mod cancel;
 pub mod check;
 pub mod config;
 mod core;
@@ -17,6 +18,7 @@ pub mod jsdl;
 mod keep;
 pub mod ledger;
 mod limits;
+mod lost;
 mod nodes;
 mod ops;
 mod outline;

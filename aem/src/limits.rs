@@ -8,6 +8,9 @@ use xos_base::{Error, Membership, SiteId};
 
 /// Most ended jobs forgotten to make way for one that comes.
 const MAKE_WAY_MAX: usize = 64;
+/// Of what other members leave of a core's memory one member's open jobs take one part in so many:
+/// however many fill their part, something is left for the next.
+const MEMBER_PART: u64 = 3;
 /// Most events for one owner that it has not acknowledged; beyond it, it gets nothing more run.
 const UNHEARD_MAX: usize = 400_000;
 
@@ -52,14 +55,16 @@ pub(crate) fn admit(
         return Err(Error::limited(text).hint(hint));
     }
     let open = table.open_of_all();
-    if open.units + new.units > config.units_max || open.bytes + new.bytes > config.job_bytes_max {
+    let left_units = config.units_max.saturating_sub(open.units.saturating_sub(mine.units));
+    let left_bytes = config.job_bytes_max.saturating_sub(open.bytes.saturating_sub(mine.bytes));
+    let (units, bytes) = (left_units / MEMBER_PART, left_bytes / MEMBER_PART);
+    if mine.units + new.units > units || mine.bytes + new.bytes > bytes {
         let text = format!(
             "this core holds {} units of all members' jobs that have not ended, and {} of \
-             descriptions; it holds {} and {} at most",
+             descriptions; of what is left one member's may be {units} units and {}",
             open.units,
             mib(open.bytes),
-            config.units_max,
-            mib(config.job_bytes_max)
+            mib(bytes)
         );
         let hint = "try again when jobs have ended, or submit to another site that serves the VO";
         return Err(Error::limited(text).hint(hint));

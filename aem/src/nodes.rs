@@ -2,8 +2,9 @@
 
 use crate::core::{Core, lock};
 use crate::host::REASON_MAX;
+use crate::outputs::Run;
 use crate::owner::cut;
-use crate::plan::host::NodeView;
+use crate::plan::host::{Away, NodeView};
 use crate::plan::owner::Reach;
 use crate::state::host::Stage;
 use crate::state::record::Decision;
@@ -12,12 +13,12 @@ use crate::work::{Next, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{InlineOutput, UnitEnd};
+use xos_api::aem::{InlineOutput, UnitEnd, UnitRun};
 use xos_api::node::Hello;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, EventsAck, KillUnits, UnitChange, UnitEvents,
 };
-use xos_base::{Error, JobId, Millis, NodeId, UnitId};
+use xos_base::{Error, JobId, Millis, NodeId};
 
 /// How far a node's clock may be ahead; later times are brought back to now.
 const SKEW: Duration = Duration::from_secs(60);
@@ -111,6 +112,7 @@ impl Core {
             let boot = old.and_then(|n| n.boot.clone());
             let view = NodeView { capacity: hello.capacity, key: hello.key, boot: boot.clone() };
             facts.nodes.insert(node.clone(), view);
+            facts.away.remove(&node);
             boot
         };
         if boot.is_none() {
@@ -130,7 +132,13 @@ impl Core {
 
     /// A node's connection broke.
     pub(crate) fn gone(&self, node: &NodeId) {
-        lock(&self.host).nodes.remove(node);
+        {
+            let mut facts = lock(&self.host);
+            if let Some(view) = facts.nodes.remove(node) {
+                let away = Away { capacity: view.capacity, since: self.now() };
+                facts.away.insert(node.clone(), away);
+            }
+        }
         lock(&self.tickets).retain(|k, _| k.node != *node);
         lock(&self.silent_nodes).entry(node.clone()).or_insert_with(|| self.now());
         self.watchers.all_owners();
@@ -209,8 +217,8 @@ impl Core {
             }
             {
                 let mut kept = lock(&self.outputs);
-                for (unit, output) in news.outputs {
-                    kept.put(unit, output);
+                for (run, output) in news.outputs {
+                    kept.put(run, output);
                 }
             }
             if let Some(record) = news.record {
@@ -222,18 +230,22 @@ impl Core {
         .await
     }
 
-    /// Units on nodes that are silent for too long are lost.
+    /// Units on nodes that are silent for too long are lost, and what is left of forgotten jobs there
+    /// is closed: were such a node to come back, it would be told to end what nobody knows here.
     pub(crate) async fn give_up_nodes(self: &Arc<Self>) {
         let now = self.now();
         let limit = self.config.node_lost();
         let known: BTreeSet<NodeId> = lock(&self.host).nodes.keys().cloned().collect();
-        let with_units: BTreeMap<NodeId, Vec<(JobId, Vec<u32>)>> = self.ledger.read(|s| {
-            let mut map: BTreeMap<NodeId, Vec<(JobId, Vec<u32>)>> = BTreeMap::new();
-            for p in s.hosted.active() {
-                for e in p.envelopes.values().filter(|e| !e.open.is_empty()) {
-                    if !known.contains(&e.node) {
-                        let units = e.open.iter().copied().collect();
-                        map.entry(e.node.clone()).or_default().push((p.job.clone(), units));
+        let absent: BTreeMap<NodeId, Absent> = self.ledger.read(|s| {
+            let mut map: BTreeMap<NodeId, Absent> = BTreeMap::new();
+            for p in s.hosted.placements() {
+                for (serial, e) in p.envelopes.iter().filter(|(_, e)| !known.contains(&e.node)) {
+                    if !e.open.is_empty() {
+                        let units = (p.job.clone(), runs::pack(e.open.iter().copied()));
+                        map.entry(e.node.clone()).or_default().units.push(units);
+                    } else if p.forgotten {
+                        let over = (p.job.clone(), *serial);
+                        map.entry(e.node.clone()).or_default().over.push(over);
                     }
                 }
             }
@@ -242,22 +254,24 @@ impl Core {
         let mut lost = Vec::new();
         {
             let mut silent = lock(&self.silent_nodes);
-            silent.retain(|node, _| with_units.contains_key(node));
-            for (node, jobs) in with_units {
+            silent.retain(|node, _| absent.contains_key(node));
+            for (node, has) in absent {
                 let since = *silent.entry(node.clone()).or_insert(now);
                 if now.since(since) >= limit {
-                    lost.push((node, since, jobs));
+                    lost.push((node, since, has));
                 }
             }
         }
-        for (node, since, jobs) in lost {
+        for (node, since, has) in lost {
             let stored = self
                 .commit(|txn| {
-                    for (job, units) in jobs {
+                    for (job, units) in has.units {
                         let reason = format!("node {node} is silent since {since}");
                         let what = Decision::Lost { reason };
-                        let units = runs::pack(units);
                         txn.put(HostRecord::Decided { job, at: now, units, what });
+                    }
+                    for (job, serial) in has.over {
+                        txn.put(HostRecord::Closed { job, serial });
                     }
                     self.place(txn, Reach::Quick);
                     Ok(())
@@ -270,6 +284,15 @@ impl Core {
     }
 }
 
+/// What a node that is away has of this core's work.
+#[derive(Default)]
+struct Absent {
+    /// Units that may run there, by job.
+    units: Vec<(JobId, Vec<UnitRun>)>,
+    /// Envelopes of forgotten jobs in which nothing runs.
+    over: Vec<(JobId, u32)>,
+}
+
 /// What follows from a node's report.
 pub(crate) struct News {
     /// The answer.
@@ -277,7 +300,7 @@ pub(crate) struct News {
     /// What is recorded.
     pub(crate) record: Option<HostRecord>,
     /// Output that somebody waits for.
-    outputs: Vec<(UnitId, InlineOutput)>,
+    outputs: Vec<(Run, InlineOutput)>,
     /// Units that ended, and the envelope.
     ended: Vec<u32>,
     ended_in: Option<(JobId, u32)>,
@@ -320,8 +343,8 @@ pub(crate) fn news(table: &HostTable, node: &NodeId, report: UnitEvents, now: Mi
             ) if s == serial => {
                 trim(how);
                 let wanted = p.tasks.get(&h.task).is_some_and(|t| t.want_output);
-                news.outputs
-                    .extend(output.take().filter(|_| wanted).map(|o| (job.unit(event.unit), o)));
+                let run = (job.unit(event.unit), event.attempt);
+                news.outputs.extend(output.take().filter(|_| wanted).map(|o| (run, o)));
                 news.ended.push(event.unit);
                 Stage::Ended { serial }
             }

@@ -19,7 +19,7 @@ use xos_api::aem::{
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
-use xos_base::{Error, JobId, Membership};
+use xos_base::{Error, JobId, Membership, PersonId, VoId};
 use xos_net::{Caller, Router};
 
 /// The right to do one thing with one job: exists only after the policy allowed it.
@@ -45,39 +45,43 @@ impl Core {
         job: &JobId,
         want: Want,
     ) -> Result<Grant, Error> {
-        let unknown = || {
-            Error::not_found(format!("no job {job} of yours is known at {}", self.site))
-                .hint("`xps` lists your jobs")
-        };
         if job.site != self.site {
             return Err(Error::not_found(format!("job {job} is not owned by {}", self.site))
                 .hint(format!("ask the core of {}", job.site)));
         }
-        let (vo, owner) = self
-            .ledger
-            .read(|s| {
-                s.jobs.find(job).map(|j: &OwnedJob| (j.spec.vo.clone(), j.member.person.clone()))
-            })
-            .ok_or_else(unknown)?;
-        let grant = Grant { job: job.clone(), by: caller.describe() };
-        if caller.site_admin() {
-            return Ok(grant);
+        self.whose(job)?;
+        if !caller.site_admin() {
+            self.may(caller.member()?, job, want)?;
         }
-        let person = caller.person()?;
-        if person == owner && caller.member().is_ok_and(|m| m.vo == vo) {
-            return Ok(grant);
-        }
-        let member: &Membership = caller.member()?;
+        Ok(Grant { job: job.clone(), by: caller.describe() })
+    }
+
+    /// Whether a member may do something with a job owned here.
+    pub(crate) fn may(&self, member: &Membership, job: &JobId, want: Want) -> Result<(), Error> {
+        let (vo, owner) = self.whose(job)?;
         if member.vo != vo {
-            return Err(unknown());
+            return Err(self.unknown(job));
         }
-        self.policy.judge(member, Action::See).map_err(|_| unknown())?;
+        if member.person == owner {
+            return Ok(());
+        }
+        self.policy.judge(member, Action::See).map_err(|_| self.unknown(job))?;
         if want == Want::Cancel {
             self.policy
                 .judge(member, Action::Cancel)
                 .map_err(|r| Error::denied(format!("job {job} is not cancelled: {}", r.text)))?;
         }
-        Ok(grant)
+        Ok(())
+    }
+
+    fn whose(&self, job: &JobId) -> Result<(VoId, PersonId), Error> {
+        let of = |j: &OwnedJob| (j.spec.vo.clone(), j.member.person.clone());
+        self.ledger.read(|s| s.jobs.find(job).map(of)).ok_or_else(|| self.unknown(job))
+    }
+
+    fn unknown(&self, job: &JobId) -> Error {
+        Error::not_found(format!("no job {job} of yours is known at {}", self.site))
+            .hint("`xps` lists your jobs")
     }
 
     /// Reads the job that a grant is for; what is told of it is stored.

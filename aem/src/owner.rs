@@ -1,21 +1,22 @@
-//! The owner's part: mandates, offers to sites, what they report, cancelling, keeping.
+//! The owner's part: mandates, offers to sites, their answers.
 
 use crate::core::{Core, lock};
+use crate::host::REASON_MAX;
 use crate::ledger::Txn;
 use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::unit::Phase;
-use crate::state::{HostRecord, JobRecord, JobTable, State, runs};
-use crate::work::{Next, Work};
+use crate::state::{JobRecord, JobTable, State, runs};
+use crate::work::Next;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::aem::{
-    CancelHosted, HOST_BATCH_MAX, HostReply, HostUnits, JobSpec, Outline, Reason, Refusal, UnitRun,
+    HOST_BATCH_MAX, HostReply, HostUnits, JobSpec, Outline, Reason, Refusal, UnitRun,
 };
 use xos_api::cda::{IssueMandate, MandateProof};
-use xos_base::{Error, JobId, Kind, Millis, SiteId};
+use xos_base::{Error, Kind, Millis, SiteId};
 
 /// How long a host may take to read an offer, by its own clock.
 const OFFER_LIFE: Duration = Duration::from_secs(30);
@@ -23,6 +24,11 @@ const OFFER_LIFE: Duration = Duration::from_secs(30);
 const SKEW: Duration = Duration::from_secs(60);
 /// How long a site that said "later" is not asked again for that task.
 const HOLD: Duration = Duration::from_secs(2);
+/// The end of an offer that is over before it is sent: the site takes nothing, and says which of
+/// the units it took from an earlier one.
+const OVER: Millis = Millis(0);
+/// Longest mandate, bytes.
+const MANDATE_MAX: usize = 64 * 1024;
 
 impl Core {
     pub(crate) async fn do_mandate(self: &Arc<Self>, number: u64) -> Next {
@@ -51,6 +57,9 @@ impl Core {
             return Next::Later;
         }
         match self.world.mandate(IssueMandate { job, vo, digest, proof }).await {
+            Ok(mandate) if mandate.len() > MANDATE_MAX => {
+                self.no_mandate(number, "its mandate is too long").await
+            }
             Ok(mandate) => {
                 let stored = self
                     .commit(|txn| {
@@ -71,6 +80,7 @@ impl Core {
 
     async fn no_mandate(self: &Arc<Self>, number: u64, why: &str) -> Next {
         let at = self.now();
+        let why = cut(why, REASON_MAX);
         let text = format!("the VO's home did not confirm the submission: {why}");
         let reason = Reason { at, site: None, rule: "mandate".into(), text, task: None };
         let stored = self
@@ -203,10 +213,15 @@ impl Core {
             text: "it did not take all units".into(),
             later: true,
         });
-        let refusal =
-            Refusal { rule: cut(&refusal.rule, 64), text: cut(&refusal.text, 512), ..refusal };
+        let refusal = if o.until == OVER {
+            let text = "it was cancelled before the site took it".into();
+            Refusal { rule: "cancelled".into(), text, later: true }
+        } else {
+            let (rule, text) = (cut(&refusal.rule, 64), cut(&refusal.text, REASON_MAX));
+            Refusal { rule, text, ..refusal }
+        };
         let at = self.now();
-        if !rest.is_empty() {
+        if !rest.is_empty() && o.until != OVER {
             self.hold(number, o.task, site, &refusal, at);
         }
         let (job, attempt) = (number, o.attempt);
@@ -223,51 +238,6 @@ impl Core {
             Ok(())
         })
         .await
-    }
-
-    /// Begins to cancel at every site that has units of the job.
-    pub(crate) fn cancel_elsewhere(self: &Arc<Self>, number: u64) {
-        let sites = self.ledger.read(|s| {
-            s.jobs.job(number).map_or_else(Default::default, |j| cancelled_at(&s.jobs, j))
-        });
-        for site in sites.into_keys() {
-            self.start_work(Work::Cancel(number, site));
-        }
-    }
-
-    pub(crate) async fn do_cancel(self: &Arc<Self>, number: u64, site: &SiteId) -> Next {
-        let units = self.ledger.read_stored(|s| {
-            let j = s.jobs.job(number)?;
-            cancelled_at(&s.jobs, j).remove(site)
-        });
-        let mut units = match units.await {
-            Ok(Some(units)) => units,
-            Ok(None) => return Next::Rest,
-            Err(error) => return unstored(number, &error),
-        };
-        let job = JobId { site: self.site.clone(), number };
-        if *site == self.site {
-            let at = self.now();
-            let stored = self
-                .commit(|txn| {
-                    txn.put(HostRecord::Cancelled { job, at, units: Some(units) });
-                    Ok(())
-                })
-                .await;
-            return if stored.is_ok() { Next::Rest } else { Next::Later };
-        }
-        let more = units.len() > runs::RUNS_MAX;
-        units.truncate(runs::RUNS_MAX);
-        match self.world.cancel_hosted(site, CancelHosted { job, units }).await {
-            // The rest, and what is confirmed, come with the next round.
-            Ok(_) if more => Next::Later,
-            Ok(_) => Next::Rest,
-            Err(e) if may_pass(e.kind) => Next::Later,
-            Err(error) => {
-                tracing::warn!(%error, %site, job = number, "a site does not cancel units");
-                Next::Rest
-            }
-        }
     }
 
     /// Counts ends for the pace of a task at a site.
@@ -293,20 +263,25 @@ impl Core {
 }
 
 /// What a site is to be asked next about a job: units of one task and one attempt that are
-/// offered to it.
-fn next_offer(s: &State, number: u64, site: &SiteId, until: Millis) -> Option<HostUnits> {
+/// offered to it. Of cancelled ones only whether it has them.
+pub(crate) fn next_offer(
+    s: &State,
+    number: u64,
+    site: &SiteId,
+    until: Millis,
+) -> Option<HostUnits> {
     let j = s.jobs.job(number)?;
     let at = s.jobs.site_number(site)?;
     let offered = |u: &u32| {
         j.units
             .get(*u as usize)
-            .is_some_and(|u| matches!(&u.phase, Phase::Offered { at: place } if place.site == at))
+            .filter(|u| matches!(&u.phase, Phase::Offered { at: place } if place.site == at))
     };
-    let first = (0..j.units.len() as u32).find(offered)?;
+    let first = (0..j.units.len() as u32).find(|u| offered(u).is_some())?;
     let task = j.task_of(first);
-    let attempt = j.units.get(first as usize)?.attempt;
-    let like =
-        |u: &u32| offered(u) && j.units.get(*u as usize).is_some_and(|x| x.attempt == attempt);
+    let (attempt, cancel) = offered(&first).map(|u| (u.attempt, u.cancel))?;
+    let like = |u: &u32| offered(u).is_some_and(|u| (u.attempt, u.cancel) == (attempt, cancel));
+    let until = if cancel { OVER } else { until };
     let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
     let mut units = runs::pack(units);
     units.truncate(runs::RUNS_MAX);
@@ -332,21 +307,9 @@ fn unsigned(spec: &JobSpec) -> Outline {
 }
 
 /// What follows from it is done when it is stored.
-fn unstored(job: u64, error: &Error) -> Next {
+pub(crate) fn unstored(job: u64, error: &Error) -> Next {
     tracing::info!(%error, job, "what is to be done for a job is not stored yet");
     Next::Later
-}
-
-/// The units of a job that are cancelled and not ended, by site.
-fn cancelled_at(table: &JobTable, job: &crate::state::Job) -> BTreeMap<SiteId, Vec<UnitRun>> {
-    let mut by_site: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
-    for (i, u) in job.units.iter().enumerate() {
-        if let (true, Some(site)) = (u.cancel, u.phase.site()) {
-            by_site.entry(site).or_default().push(i as u32);
-        }
-    }
-    let name = |(n, units): (u16, Vec<u32>)| Some((table.site_name(n)?.clone(), runs::pack(units)));
-    by_site.into_iter().filter_map(name).collect()
 }
 
 /// Whether the same may go well later.

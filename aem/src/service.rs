@@ -82,6 +82,7 @@ impl Core {
     /// Everything that the state says is under way.
     pub(crate) fn start_all_work(self: &Arc<Self>) {
         let mut work = Vec::new();
+        let mut unanswered = Vec::new();
         let until = self.now().plus(DOUBT);
         self.ledger.read(|s| {
             for job in s.jobs.iter().filter(|j| !j.state.is_final()) {
@@ -107,8 +108,13 @@ impl Core {
                     work.push(Work::Cancel(job.number, site));
                 }
             }
-            // What goes to nodes waits for their greeting.
+            // What goes to nodes waits for their greeting; some of it may have been sent before.
+            for p in s.hosted.active() {
+                let sent = p.envelopes.iter().filter(|(_, e)| !e.unconfirmed.is_empty());
+                unanswered.extend(sent.map(|(serial, _)| (p.job.clone(), *serial)));
+            }
         });
+        lock(&self.unanswered).extend(unanswered);
         for w in work {
             self.start_work(w);
         }
@@ -181,7 +187,7 @@ impl Core {
                 self.follow_sites();
                 if n.is_multiple_of(SLOW_TICKS) {
                     self.tidy();
-                    self.renew_tickets().await;
+                    self.renew_tickets();
                     self.give_up_nodes().await;
                     self.give_up_sites().await;
                     self.forget_old().await;
@@ -205,9 +211,7 @@ impl Core {
             }
         }
         self.ledger.read(|s| {
-            vos.extend(
-                s.jobs.idle().take(64).chain(s.jobs.busy().take(64)).map(|j| j.spec.vo.clone()),
-            );
+            vos.extend(s.jobs.placing_vos());
             vos.extend(s.hosted.active().map(|p| p.vo.clone()));
         });
         for vo in vos {
@@ -246,7 +250,13 @@ impl Core {
         let mut host = lock(&self.host);
         host.pace.tidy(now);
         host.broken.retain(|_, until| *until > now);
+        host.away.retain(|_, away| now.since(away.since) < self.config.node_lost());
         drop(host);
+        self.ledger.read(|s| {
+            lock(&self.unanswered).retain(|(job, serial)| {
+                s.hosted.placement(job).is_some_and(|p| p.envelopes.contains_key(serial))
+            });
+        });
         lock(&self.doubts).retain(|_, until| *until > now);
     }
 }

@@ -9,7 +9,7 @@ mod node;
 mod run;
 mod site;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A small generator (splitmix64): the same seed, the same story.
 pub(super) struct Dice(u64);
@@ -30,6 +30,9 @@ impl Dice {
 
 /// How often each attempt of a unit was started, over all nodes: `(job, unit, attempt)`.
 pub(super) type Runs = BTreeMap<(String, u32, u16), u32>;
+
+/// Units that do not end by themselves.
+pub(super) type Hold = BTreeSet<(xos_base::JobId, u32)>;
 
 /// If it failed, the simulation would be blind for orders that leave a core before their records
 /// are on its disk.

@@ -6,6 +6,7 @@ pub mod held;
 pub mod host;
 mod host_apply;
 pub mod job;
+pub mod lanes;
 pub mod load;
 pub mod names;
 pub mod record;

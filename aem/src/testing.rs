@@ -2,7 +2,7 @@
 
 mod world;
 
-pub(crate) use world::core;
+pub(crate) use world::{Asked, core};
 
 use crate::state::host::HostedTask;
 use crate::state::record::Who;

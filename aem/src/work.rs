@@ -31,6 +31,8 @@ pub(crate) enum Work {
     Tend(JobId),
     /// Learn what a node has, and let it work.
     Greet(NodeId),
+    /// Renew the tickets that come from a VO's home.
+    Renew(SiteId),
 }
 
 /// How an attempt went.
@@ -103,6 +105,7 @@ impl Core {
             Work::Send(job, serial) => self.do_send(job, *serial).await,
             Work::Tend(job) => self.do_tend(job).await,
             Work::Greet(node) => self.do_greet(node).await,
+            Work::Renew(home) => self.do_renew(home).await,
         }
     }
 

@@ -21,9 +21,9 @@ fn config() -> Config {
     Config {
         jobs_per_member: 3,
         units_per_member: 100,
-        units_max: 150,
+        units_max: 300,
         job_bytes_per_member: 100_000,
-        job_bytes_max: 150_000,
+        job_bytes_max: 300_000,
         ..Config::default()
     }
 }
@@ -62,31 +62,62 @@ fn a_member_has_so_many_units_and_bytes_open() {
     assert!(limited(admit(&s.jobs, &c, &alice, &array("0"))).contains("3 jobs"));
 }
 
-/// If it failed, many members together could fill the core's memory, with open jobs or by
-/// cancelling them at once.
+fn member(n: usize) -> Membership {
+    Membership { person: format!("p{n}@rennes").parse().unwrap(), ..testing::alice() }
+}
+
+/// If it failed, a few members could take all room for open jobs, and nobody else could submit.
+#[test]
+fn a_member_takes_a_part_of_what_the_others_leave() {
+    let c = Config { units_per_member: 1000, ..config() };
+    let mut s = State::new("rennes".parse().unwrap());
+    let mut parts = Vec::new();
+    for n in 1..=6 {
+        let most = (1..=300).rev().find(|units| {
+            admit(&s.jobs, &c, &member(n), &array(&format!("0-{}", units - 1))).is_ok()
+        });
+        let units = most.unwrap();
+        parts.push(units);
+        s.apply(&submitted(n as u64, member(n), array(&format!("0-{}", units - 1))));
+        let said = limited(admit(&s.jobs, &c, &member(n), &array("0")));
+        assert!(said.contains("units of all"), "{said}");
+    }
+    assert_eq!(parts, [100, 66, 44, 30, 20, 13]);
+    // Descriptions have the same rule.
+    let c = Config { job_bytes_max: 150_000, ..config() };
+    let mut long = array("0");
+    long.tasks[0].argv = vec!["x".repeat(60_000)];
+    let none = State::new("rennes".parse().unwrap());
+    assert!(limited(admit(&none.jobs, &c, &member(1), &long)).contains("of what is left"));
+}
+
+/// If it failed, many members together could fill the core's memory by jobs that they cancel at
+/// once.
 #[test]
 fn all_members_together_have_so_much() {
-    let (c, alice) = (config(), testing::alice());
+    let c = Config { units_max: 150, ..config() };
     let mut s = State::new("rennes".parse().unwrap());
-    s.apply(&submitted(1, alice.clone(), array("0-99")));
-    assert!(limited(admit(&s.jobs, &c, &bob(), &array("0-50"))).contains("100 units of all"));
+    for (n, units) in [(1, "0-99"), (2, "0-19")] {
+        s.apply(&submitted(n, testing::alice(), array(units)));
+        let (at, by) = (Millis(9), "alice".into());
+        s.apply(&JobRecord::Cancelled { job: n, at, units: None, by }.into());
+    }
     // What has ended makes way.
-    s.apply(
-        &JobRecord::Cancelled { job: 1, at: Millis(9), units: None, by: "alice".into() }.into(),
-    );
-    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-49")), Ok(vec![]));
-    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-50")), Ok(vec![1]));
-    assert_eq!(s.jobs.held().units, 100);
+    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-29")), Ok(vec![]));
+    assert_eq!(admit(&s.jobs, &c, &bob(), &array("0-30")), Ok(vec![1]));
+    assert_eq!(s.jobs.held().units, 120);
     let again = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
     assert!(again == s, "a restart forgets what is held");
-    s.apply(&JobRecord::Forgotten { job: 1 }.into());
+    for n in [1, 2] {
+        s.apply(&JobRecord::Forgotten { job: n }.into());
+    }
     assert_eq!(s.jobs.held(), Held::default());
 }
 
 /// If it failed, another site could fill this core's memory with units that end at once.
 #[test]
 fn other_sites_take_so_much() {
-    let c = config();
+    let c = Config { units_max: 150, ..config() };
     let pisa: SiteId = "pisa".parse().unwrap();
     let mut s = State::new("rennes".parse().unwrap());
     for n in 1..=30 {

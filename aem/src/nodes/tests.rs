@@ -118,3 +118,51 @@ fn what_a_restarted_node_did_not_confirm_is_lost_though_its_envelope_is_there() 
     let again = greet(&s.hosted, &n1(), &has("2"), Millis(10));
     assert_eq!((again.send, again.records), (vec![], vec![]));
 }
+
+/// If it failed, units that the large node could run would be refused for good while its connection
+/// is broken for a moment.
+#[tokio::test]
+async fn a_node_that_went_away_is_expected_back() {
+    let (core, _, _dir) = crate::testing::core(|_| {}).await;
+    let pools = |core: &Core| {
+        let s = core.ledger.read(State::clone);
+        crate::plan::host::capacity(&s.hosted, &lock(&core.host), &[]).pools
+    };
+    core.gone(&n1());
+    let away = pools(&core);
+    assert_eq!((away.len(), away[0].nodes, away[0].node_cpu_milli), (1, 0, 4000));
+    let capacity = away_capacity();
+    core.hello(Hello { node: n1(), version: "0".into(), capacity, key: "0".repeat(64) });
+    let not_yet = pools(&core);
+    assert_eq!((not_yet.len(), not_yet[0].nodes, not_yet[0].node_cpu_milli), (1, 0, 2000));
+}
+
+fn away_capacity() -> xos_api::node::Capacity {
+    xos_api::node::Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() }
+}
+
+/// If it failed, what other sites' jobs left on a node that was taken away would count against
+/// those sites for ever.
+#[tokio::test]
+async fn a_node_that_stays_away_keeps_no_forgotten_job() {
+    let (core, _, _dir) = crate::testing::core(|_| {}).await;
+    core.commit(|t| {
+        for r in [took(&job()), opened(&job()), sent(&job())] {
+            t.put(r);
+        }
+        t.put(HostRecord::Cancelled { job: job(), at: Millis(9), units: None });
+        t.put(HostRecord::Forgotten { job: job() });
+        Ok(())
+    })
+    .await
+    .unwrap();
+    core.gone(&n1());
+    let kept = |core: &Core| core.ledger.read(|s| s.hosted.held_for_others().jobs);
+    core.give_up_nodes().await;
+    assert_eq!(kept(&core), 1, "a moment is enough");
+    lock(&core.silent_nodes).insert(n1(), Millis(0));
+    core.give_up_nodes().await;
+    // First its unit is lost, then the envelope is over.
+    core.give_up_nodes().await;
+    assert_eq!(kept(&core), 0);
+}

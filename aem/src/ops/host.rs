@@ -88,13 +88,15 @@ impl Core {
         }
         let (job, at) = (r.job, self.now());
         self.commit(|txn| {
-            if txn.state().hosted.placement(&job).is_none() {
-                return Ok(Done {});
-            }
+            let Some(p) = txn.state().hosted.placement(&job) else { return Ok(Done {}) };
             let all = r.units.is_empty();
             let units = (!all).then_some(r.units);
-            txn.put(HostRecord::Cancelled { job: job.clone(), at, units });
-            if all {
+            // An owner asks again until it hears of the end.
+            let forget = all && !p.forgotten;
+            if p.is_to_cancel(units.as_deref()) {
+                txn.put(HostRecord::Cancelled { job: job.clone(), at, units });
+            }
+            if forget {
                 txn.put(HostRecord::Forgotten { job });
             }
             Ok(Done {})
@@ -188,7 +190,7 @@ impl Telling {
             self.after = r.seq;
             for e in &mut r.events {
                 if let HostedRun::Ended { output, .. } = &mut e.what {
-                    *output = outputs.of(&r.job.unit(e.unit)).cloned();
+                    *output = outputs.of(r.job.unit(e.unit), r.attempt).cloned();
                 }
             }
             let (seq, job, attempt, events) = (r.seq, r.job, r.attempt, r.events);

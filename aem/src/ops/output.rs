@@ -2,6 +2,7 @@
 
 use super::Want;
 use crate::core::{Core, lock};
+use crate::outputs::Run;
 use crate::state::host::Stage;
 use crate::state::unit::Phase;
 use base64::Engine;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 use xos_api::aem::{HostOutput, OUTPUT_PART_MAX, OutputPart, OutputStream, ReadOutput};
 use xos_api::node::units::{EnvelopeId, UnitOutput};
-use xos_base::{Error, SiteId, UnitId};
+use xos_base::{Error, SiteId};
 use xos_net::Caller;
 
 /// Where a unit's output is.
@@ -33,7 +34,7 @@ impl Core {
         let place = self.with_job(&grant, |table, job| {
             let unit = job.units.get(index as usize)?;
             let site = |n: u16| table.site_name(n).cloned().map_or(Where::Never, Where::At);
-            Some(match &unit.phase {
+            let place = match &unit.phase {
                 Phase::Waiting | Phase::Queued | Phase::Offered { .. } => Where::NotStarted,
                 Phase::Placed { at }
                 | Phase::Running { at, .. }
@@ -41,12 +42,13 @@ impl Core {
                 | Phase::Failed { at, .. }
                 | Phase::Lost { at, .. } => site(at.site),
                 Phase::Cancelled { .. } | Phase::Refused { .. } => Where::Never,
-            })
+            };
+            Some((place, unit.attempt))
         });
-        let place = place
+        let (place, attempt) = place
             .await?
             .ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
-        if let Some(part) = self.short(&r.unit, r.stream, r.offset) {
+        if let Some(part) = self.short((r.unit.clone(), attempt), r.stream, r.offset) {
             return Ok(part);
         }
         let limit = r.limit.unwrap_or(OUTPUT_PART_MAX).clamp(1, OUTPUT_PART_MAX);
@@ -60,9 +62,9 @@ impl Core {
     }
 
     /// From the short outputs that are still in memory.
-    fn short(&self, unit: &UnitId, stream: OutputStream, offset: u64) -> Option<OutputPart> {
+    fn short(&self, run: Run, stream: OutputStream, offset: u64) -> Option<OutputPart> {
         let outputs = lock(&self.outputs);
-        let output = outputs.of(unit)?;
+        let output = outputs.of(run.0, run.1)?;
         let text = match stream {
             OutputStream::Stdout => &output.stdout,
             OutputStream::Stderr => &output.stderr,

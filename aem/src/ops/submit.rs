@@ -62,7 +62,6 @@ impl Core {
             }
             let way = limits::admit(jobs, &self.config, &member, &spec)?;
             let number = jobs.next();
-            let gone = self.forget(txn, way.into_iter().filter(|n| !waited.contains(n)));
             txn.put(JobRecord::Submitted {
                 job: number,
                 at,
@@ -71,6 +70,7 @@ impl Core {
                 proof: Some(proof),
                 watched,
             });
+            let gone = self.forget(txn, way.into_iter().filter(|n| !waited.contains(n)));
             Ok((Grant { job: JobId { site, number }, by }, gone))
         });
         let (grant, gone) = change.await?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use xos_api::aem::{JobEvent, SubmitAndWatch, WatchJob};
-use xos_base::Error;
+use xos_base::{Error, Membership};
 use xos_net::Caller;
 
 /// Changes that follow within this time come as one event. The end is never held back.
@@ -19,6 +19,8 @@ pub(crate) type Events = BoxStream<'static, Result<JobEvent, Error>>;
 struct Watching {
     core: Arc<Core>,
     grant: Grant,
+    /// Who watches, when it is a member: asked for with each item whether they still may.
+    member: Option<Membership>,
     after: Option<u64>,
     news: watch::Receiver<()>,
     over: bool,
@@ -31,7 +33,7 @@ impl Core {
         r: SubmitAndWatch,
     ) -> Result<Events, Error> {
         let grant = self.submit(&caller, r.spec, r.proof, true).await?;
-        Ok(self.watch(grant, None))
+        Ok(self.watch(grant, caller.member().ok().cloned(), None))
     }
 
     pub(crate) async fn watch_job(
@@ -40,12 +42,18 @@ impl Core {
         r: WatchJob,
     ) -> Result<Events, Error> {
         let grant = self.authorise(&caller, &r.job, Want::See)?;
-        Ok(self.watch(grant, r.after))
+        let member = caller.member().ok().filter(|_| !caller.site_admin());
+        Ok(self.watch(grant, member.cloned(), r.after))
     }
 
-    pub(crate) fn watch(self: Arc<Self>, grant: Grant, after: Option<u64>) -> Events {
+    pub(crate) fn watch(
+        self: Arc<Self>,
+        grant: Grant,
+        member: Option<Membership>,
+        after: Option<u64>,
+    ) -> Events {
         let news = self.watchers.watch_job(grant.job.number);
-        let state = Watching { core: self, grant, after, news, over: false };
+        let state = Watching { core: self, grant, member, after, news, over: false };
         stream::unfold(state, |mut w| async move {
             let item = w.next().await?;
             w.over = match &item {
@@ -64,20 +72,22 @@ impl Core {
                 return None;
             }
             let waits = job.tally.counts().queued + job.tally.waiting() > 0;
-            Some(JobEvent {
+            let attempt = job.units.first().map_or(0, |u| u.attempt);
+            let event = JobEvent {
                 job: grant.job.clone(),
                 seq: job.seq,
                 state: job.state.clone(),
                 counts: job.tally.counts(),
                 why: job.reasons.last().filter(|_| waits || end.is_some()).cloned(),
                 end,
-            })
+            };
+            Some((event, attempt))
         });
-        Ok(event.await?.map(|mut e| {
+        Ok(event.await?.map(|(mut e, attempt)| {
             if let Some(end) = &mut e.end
                 && e.counts.total() == 1
             {
-                end.output = lock(&self.outputs).of(&grant.job.unit(0)).cloned();
+                end.output = lock(&self.outputs).of(grant.job.unit(0), attempt).cloned();
             }
             e
         }))
@@ -95,6 +105,9 @@ impl Watching {
                 Ok(Some(e)) => {
                     if e.end.is_none() && self.after.is_some() && self.soon().await {
                         continue;
+                    }
+                    if let Err(e) = self.may_still() {
+                        return Some(Err(e));
                     }
                     self.after = Some(e.seq);
                     return Some(Ok(e));
@@ -115,6 +128,13 @@ impl Watching {
                 }
             }
         }
+    }
+
+    /// Whether who watches has the right to what they are told now.
+    fn may_still(&self) -> Result<(), Error> {
+        let Some(member) = &self.member else { return Ok(()) };
+        let member = self.core.standing.effective(member, self.core.now())?;
+        self.core.may(&member, &self.grant.job, Want::See)
     }
 
     /// Waits a little for the job's end; says whether it came in between.

@@ -16,6 +16,19 @@ pub const ENVELOPES_MAX: usize = 8;
 /// Most units that one envelope runs at a time.
 pub const SLOTS_MAX: u32 = 1024;
 
+/// Most units, each attempt by itself, that one envelope gets in its life. A node refuses more than
+/// 200,000 for good: far from there the next serial is opened.
+pub const ENVELOPE_UNITS_MAX: u32 = 100_000;
+
+/// A node that was connected a while ago and may come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// What it offered.
+    pub capacity: Capacity,
+    /// Since when it is gone.
+    pub since: Millis,
+}
+
 /// A connected node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
@@ -32,6 +45,8 @@ pub struct NodeView {
 pub struct Facts {
     /// The connected nodes.
     pub nodes: BTreeMap<NodeId, NodeView>,
+    /// Nodes that may come back.
+    pub away: BTreeMap<NodeId, Away>,
     /// How fast units end, by job, envelope.
     pub pace: Pace<(JobId, u32)>,
     /// The whole shares of the VOs served here, as far as known.
@@ -95,7 +110,8 @@ fn fit(free: Use, r: &Resources) -> u32 {
     u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
 }
 
-/// The room of this site, for an owner with units of the given VOs here.
+/// The room of this site, for an owner with units of the given VOs here. Nodes that may come back
+/// are in pools of their own, without any node.
 pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity {
     let rooms = Rooms::count(table);
     let mut pools: BTreeMap<&str, Pool> = BTreeMap::new();
@@ -112,12 +128,20 @@ pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity 
         p.node_cpu_milli = p.node_cpu_milli.max(c.cpu_milli);
         p.node_memory_bytes = p.node_memory_bytes.max(c.memory_bytes);
     }
+    let not_yet = facts.nodes.values().filter(|n| n.boot.is_none()).map(|n| &n.capacity);
+    let mut away: BTreeMap<&str, Pool> = BTreeMap::new();
+    for c in facts.away.values().map(|a| &a.capacity).chain(not_yet) {
+        let p = away.entry(c.arch.as_str()).or_default();
+        p.arch.clone_from(&c.arch);
+        p.node_cpu_milli = p.node_cpu_milli.max(c.cpu_milli);
+        p.node_memory_bytes = p.node_memory_bytes.max(c.memory_bytes);
+    }
     let shares = vos.iter().filter_map(|vo| facts.shares.get(vo)).map(|s| {
         let left = rooms.left(s);
         ShareRoom { vo: s.vo.clone(), cpu_milli: left.cpu_milli, memory_bytes: left.memory_bytes }
     });
     SiteCapacity {
-        pools: pools.into_values().collect(),
+        pools: pools.into_values().chain(away.into_values()).collect(),
         waiting: table.active().map(|p| p.waiting.len() as u32).sum(),
         shares: shares.collect(),
     }
@@ -127,7 +151,7 @@ pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity 
 pub fn plan(table: &HostTable, facts: &Facts, now: Millis) -> Vec<HostRecord> {
     let mut pass = Pass { facts, now, rooms: Rooms::count(table), out: Vec::new() };
     let mut placements: Vec<&Placement> =
-        table.active().filter(|p| !p.waiting.is_empty() && !p.forgotten).collect();
+        table.active().filter(|p| !p.waiting.is_empty()).collect();
     placements.sort_by_key(|p| (p.open(), p.since));
     for p in placements {
         pass.placement(p);
@@ -144,16 +168,24 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn placement(&mut self, p: &Placement) {
+        // What came back from a node that never got it may be cancelled by now.
+        let wanted = |u: &u32| !p.forgotten && p.units.get(u).is_some_and(|h| !h.cancel);
+        let mut over = Vec::new();
         let mut waiting = p.waiting.iter().copied().peekable();
         let mut last_serial = p.last_serial;
         let mut used: BTreeMap<u32, u32> = BTreeMap::new();
         while let Some(first) = waiting.peek().copied() {
+            if !wanted(&first) {
+                over.extend(waiting.next());
+                continue;
+            }
             let Some(task) = p.units.get(&first).map(|h| h.task) else { break };
             let Some(r) = p.tasks.get(&task).map(|t| &t.spec.resources) else { break };
             // A batch is of one task and one attempt, as a request to a node is.
             let attempt = p.units.get(&first).map_or(0, |h| h.attempt);
-            let like =
+            let same =
                 |u: &u32| p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt);
+            let like = |u: &u32| wanted(u) && same(u);
             let (serial, room) = match self.known(p, r, &used) {
                 Some(found) => found,
                 None => match self.open(p, r, last_serial, p.waiting.len() as u32) {
@@ -181,13 +213,20 @@ impl Pass<'_> {
             let units = runs::pack(batch);
             self.out.push(HostRecord::Sent { job: p.job.clone(), serial, units });
         }
+        if !over.is_empty() {
+            let (job, at, units) = (p.job.clone(), self.now, Some(runs::pack(over)));
+            self.out.push(HostRecord::Cancelled { job, at, units });
+        }
     }
 
     /// An envelope that takes units now, and how many.
     fn known(&self, p: &Placement, r: &Resources, used: &BTreeMap<u32, u32>) -> Option<(u32, u32)> {
         for (serial, e) in &p.envelopes {
             let Some(node) = self.facts.nodes.get(&e.node) else { continue };
+            let mine = used.get(serial).copied().unwrap_or(0);
+            let open = e.open.len() as u32 + mine;
             let fits = !e.gone
+                && e.ended.saturating_add(open) < ENVELOPE_UNITS_MAX
                 && node.boot.as_deref() == Some(e.boot.as_str())
                 && e.cpu_milli == r.cpu_milli
                 && e.memory_bytes == r.memory_bytes
@@ -195,8 +234,6 @@ impl Pass<'_> {
             if !fits {
                 continue;
             }
-            let mine = used.get(serial).copied().unwrap_or(0);
-            let open = e.open.len() as u32 + mine;
             let slots = e.slots.saturating_sub(open);
             if slots > 0 {
                 let free = fit(self.rooms.free(&e.node, &node.capacity), r).min(self.share(p, r));

@@ -11,13 +11,14 @@ use std::time::Duration;
 use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
 use xos_base::{Millis, SiteId, VoId};
 
-/// Most jobs of a kind (none at a site yet, some at sites) looked at in one pass, oldest first.
+/// Most jobs of a kind (none at a site yet, some at sites) looked at in one pass, members in turn.
 pub const JOBS_PER_PASS: usize = 1000;
 /// So many waiting jobs in a row that got nothing end a quick pass.
 pub const MISSES_MAX: u32 = 16;
 /// A job that found all processors in use is told so after this long.
 pub const BUSY_AFTER: Duration = Duration::from_secs(1);
-/// A job is not given up for lack of room before it is this old: nodes may still be connecting.
+/// A job is not given up for lack of room before it is this old, nor because of a site that was not
+/// heard of for so long: nodes may still be connecting.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of a site.
@@ -25,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SiteView {
     /// Its events stream is open, so that it can be asked.
     pub connected: bool,
+    /// Since when: after its start its nodes come one by one.
+    pub since: Millis,
     /// The room that it last told of.
     pub capacity: SiteCapacity,
 }
@@ -176,7 +179,9 @@ impl Pass<'_> {
             later: true,
         })?;
         let share = view.capacity.shares.iter().find(|s| s.vo == job.spec.vo);
+        let young = self.now.since(view.since) < PATIENCE;
         room::judge(&view.capacity, share, &spec.resources, self.pending(site))
+            .map_err(|r| Refusal { later: r.later || young, ..r })
     }
 
     fn offer(&mut self, job: &Job, task: usize, spec: &TaskSpec, mut allowed: Vec<(SiteId, u32)>) {

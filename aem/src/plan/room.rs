@@ -1,7 +1,7 @@
 //! Whether a site can run units of a task, and how many now; if not, why.
 
 use crate::state::load::Load;
-use xos_api::aem::{Refusal, Resources, ShareRoom, SiteCapacity};
+use xos_api::aem::{Pool, Refusal, Resources, ShareRoom, SiteCapacity};
 
 /// What a site could do for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ fn refusal(rule: &str, later: bool, text: String) -> Refusal {
 /// already.
 ///
 /// # Errors
-/// The reason, and whether it may pass.
+/// The reason, and whether it may pass: while a node that is large enough may come back, it may.
 pub fn judge(
     site: &SiteCapacity,
     share: Option<&ShareRoom>,
@@ -31,25 +31,20 @@ pub fn judge(
         return Err(refusal("no-nodes", true, "no node is connected there now".to_owned()));
     }
     let arch = want.arch.as_deref();
-    let pools: Vec<_> =
-        site.pools.iter().filter(|p| p.nodes > 0 && arch.is_none_or(|a| a == p.arch)).collect();
-    if pools.is_empty() {
-        let has: Vec<&str> = site.pools.iter().map(|p| p.arch.as_str()).collect();
-        let text = format!("{} is asked for, its nodes are {}", arch.unwrap_or(""), has.join(", "));
-        return Err(refusal("arch", false, text));
-    }
-    let most_cpu = pools.iter().map(|p| p.node_cpu_milli).max().unwrap_or(0);
-    if most_cpu < want.cpu_milli {
-        let (asked, has) = (cpus(want.cpu_milli), cpus(most_cpu));
-        let text = format!("{asked} processors are asked for, its largest node has {has}");
-        return Err(refusal("cpu", false, text));
-    }
-    let most_memory = pools.iter().map(|p| p.node_memory_bytes).max().unwrap_or(0);
-    if most_memory < want.memory_bytes {
-        let (asked, has) = (mib(want.memory_bytes), mib(most_memory));
-        let text = format!("{asked} of memory is asked for, its largest node has {has}");
-        return Err(refusal("memory", false, text));
-    }
+    let of_arch = |p: &&Pool| arch.is_none_or(|a| a == p.arch);
+    let pools: Vec<&Pool> = site.pools.iter().filter(of_arch).filter(|p| p.nodes > 0).collect();
+    suits(site, &pools, want).map_err(|never| {
+        let mut away = site.pools.iter().filter(of_arch).filter(|p| p.nodes == 0);
+        let returns = away.any(|p| {
+            p.node_cpu_milli >= want.cpu_milli && p.node_memory_bytes >= want.memory_bytes
+        });
+        match returns {
+            true => {
+                refusal("node-away", true, format!("{}; one that would do is away", never.text))
+            }
+            false => never,
+        }
+    })?;
     let fit = |cpu: u64, memory: u64| {
         let by_cpu = cpu / u64::from(want.cpu_milli.max(1));
         let by_memory = memory / want.memory_bytes.max(1);
@@ -69,6 +64,30 @@ pub fn judge(
         ));
     }
     Ok(Room { now, whole })
+}
+
+/// Whether any of the connected nodes could run such a unit, were it free.
+fn suits(site: &SiteCapacity, pools: &[&Pool], want: &Resources) -> Result<(), Refusal> {
+    if pools.is_empty() {
+        let here = site.pools.iter().filter(|p| p.nodes > 0);
+        let has: Vec<&str> = here.map(|p| p.arch.as_str()).collect();
+        let arch = want.arch.as_deref().unwrap_or("");
+        let text = format!("{arch} is asked for, its nodes are {}", has.join(", "));
+        return Err(refusal("arch", false, text));
+    }
+    let most_cpu = pools.iter().map(|p| p.node_cpu_milli).max().unwrap_or(0);
+    if most_cpu < want.cpu_milli {
+        let (asked, has) = (cpus(want.cpu_milli), cpus(most_cpu));
+        let text = format!("{asked} processors are asked for, its largest node has {has}");
+        return Err(refusal("cpu", false, text));
+    }
+    let most_memory = pools.iter().map(|p| p.node_memory_bytes).max().unwrap_or(0);
+    if most_memory < want.memory_bytes {
+        let (asked, has) = (mib(want.memory_bytes), mib(most_memory));
+        let text = format!("{asked} of memory is asked for, its largest node has {has}");
+        return Err(refusal("memory", false, text));
+    }
+    Ok(())
 }
 
 /// Processors for people: `2`, `0.5`.
@@ -93,7 +112,6 @@ pub fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xos_api::aem::Pool;
 
     const GIB: u64 = 1 << 30;
 
@@ -128,6 +146,8 @@ mod tests {
             ..Default::default()
         };
         let empty = SiteCapacity { pools: vec![pool("x86_64", 0, 0, 0)], ..Default::default() };
+        let away = Pool { nodes: 0, cpu_milli: 0, ..pool("arm", 1, 64_000, 0) };
+        let blinks = SiteCapacity { pools: vec![two.pools[0].clone(), away], ..Default::default() };
         let share = ShareRoom {
             vo: "demo.rennes".parse().unwrap(),
             cpu_milli: 1500,
@@ -149,6 +169,10 @@ mod tests {
                 "mixed, x86_64 with 4 cpus",
                 judge(&mixed, None, &want(4000, 1, Some("x86_64")), none),
             ),
+            ("large one away, 5 cpus", judge(&blinks, None, &want(5000, 1, None), none)),
+            ("large one away, arm", judge(&blinks, None, &want(1000, 1, Some("arm")), none)),
+            ("large one away, 65 cpus", judge(&blinks, None, &want(65_000, 1, None), none)),
+            ("large one away, 1 cpu", judge(&blinks, None, &want(1000, 1, None), none)),
             ("no node", judge(&empty, None, &want(1000, 1, None), none)),
             ("nothing known", judge(&SiteCapacity::default(), None, &want(1000, 1, None), none)),
         ];

@@ -1,6 +1,6 @@
 //! A node: envelopes on a disk, units that run.
 
-use super::{Dice, Runs};
+use super::{Dice, Hold, Runs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xos_api::aem::{UnitEnd, Usage};
 use xos_api::node::units::{
@@ -67,8 +67,9 @@ impl Node {
         }
     }
 
-    /// Something happens by itself: a unit starts, or ends.
-    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs) {
+    /// Something happens by itself: a unit starts, or ends. Those in `hold` run until they are
+    /// killed.
+    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs, hold: &Hold) {
         for (id, e) in &mut self.envelopes {
             if (e.running.len() as u32) < e.slots
                 && let Some(u) = e.waiting.pop_front()
@@ -77,7 +78,11 @@ impl Node {
                 e.happened(u, now, UnitChange::Started);
                 *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
             } else if !e.running.is_empty() && dice.chance(60) {
-                let u = e.running.remove(dice.below(e.running.len() as u64) as usize);
+                let n = dice.below(e.running.len() as u64) as usize;
+                if hold.contains(&(id.job.clone(), e.running[n].unit)) {
+                    continue;
+                }
+                let u = e.running.remove(n);
                 let code = u8::from(dice.chance(5));
                 e.ended(u, now, UnitEnd::Exit { code });
             }

@@ -2,16 +2,16 @@
 
 use super::node::Node;
 use super::site::{OFFER_LIFE, Site};
-use super::{Dice, Runs};
+use super::{Dice, Hold, Runs};
 use crate::nodes;
 use crate::plan::host::NodeView;
 use crate::state::host::Stage;
 use crate::state::unit::Phase;
 use crate::state::{HostRecord, JobRecord, runs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xos_api::node::Capacity;
 use xos_api::node::units::EnvelopeId;
-use xos_base::{JobId, Millis, NodeId};
+use xos_base::{JobId, Millis, NodeId, SiteId};
 
 const STEPS: u64 = 400;
 /// Enough for everything to come to rest when nothing is lost any more.
@@ -26,6 +26,8 @@ pub(super) struct World {
     acknowledged: Vec<JobId>,
     /// Offers that were sent, answer lost, and will arrive yet.
     late: Vec<(usize, xos_api::aem::HostUnits)>,
+    /// What the cores are at to have ended: core, job, the site that is asked.
+    cancels: BTreeSet<(usize, u64, SiteId)>,
     /// Whether messages get lost and machines die.
     rough: bool,
 }
@@ -48,9 +50,9 @@ impl World {
             }
             sites.push(site);
         }
-        let (runs, acknowledged, late) = (Runs::new(), Vec::new(), Vec::new());
+        let (runs, acknowledged, late, cancels) = Default::default();
         let now = Millis(100_000);
-        World { dice, now, sites, nodes, runs, acknowledged, late, rough: true }
+        World { dice, now, sites, nodes, runs, acknowledged, late, cancels, rough: true }
     }
 
     pub(super) fn play(&mut self) {
@@ -81,6 +83,9 @@ impl World {
                 let len = self.dice.below(50) as usize;
                 let cut = self.dice.chance(50).then_some(len);
                 self.sites[s].crash(cut, &mut self.dice, self.now);
+                self.cancels.retain(|(core, ..)| *core != s);
+                let open: Vec<u64> = self.sites[s].open_jobs();
+                open.into_iter().for_each(|job| self.begin_cancel(s, job));
             }
             3 if self.rough && self.dice.chance(30) => self.node_dies(),
             4 => self.greet(s),
@@ -121,14 +126,25 @@ impl World {
     }
 
     fn cancel(&mut self, s: usize) {
-        let site = &mut self.sites[s];
-        let open: Vec<u64> =
-            site.state.jobs.iter().filter(|j| !j.state.is_final()).map(|j| j.number).collect();
+        let jobs = &self.sites[s].state.jobs;
+        let fresh = |job: &u64| jobs.job(*job).is_some_and(|j| !j.cancelled);
+        let open: Vec<u64> = self.sites[s].open_jobs().into_iter().filter(fresh).collect();
         if !open.is_empty() {
             let job = open[self.dice.below(open.len() as u64) as usize];
-            let units = None;
-            site.put(JobRecord::Cancelled { job, at: self.now, units, by: "alice".into() });
+            self.cancel_job(s, job);
         }
+    }
+
+    /// Somebody asks for it once; the core remembers.
+    fn cancel_job(&mut self, s: usize, job: u64) {
+        let (at, units, by) = (self.now, None, "alice".into());
+        self.sites[s].put(JobRecord::Cancelled { job, at, units, by });
+        self.begin_cancel(s, job);
+    }
+
+    fn begin_cancel(&mut self, s: usize, job: u64) {
+        let sites = self.sites[s].cancels_of(job);
+        self.cancels.extend(sites.into_iter().map(|site| (s, job, site)));
     }
 
     fn node_dies(&mut self) {
@@ -229,9 +245,18 @@ impl World {
         }
     }
 
+    /// What is cancelled does not end by itself: it shows whether it is killed.
     fn live(&mut self) {
+        let mut hold = Hold::new();
+        for site in &self.sites {
+            for j in site.state.jobs.iter() {
+                let cancelled = j.units.iter().enumerate().filter(|(_, u)| u.cancel);
+                let id = site.state.jobs.id(j.number);
+                hold.extend(cancelled.map(|(i, _)| (id.clone(), i as u32)));
+            }
+        }
         for node in self.nodes.values_mut() {
-            node.live(&mut self.dice, self.now, &mut self.runs);
+            node.live(&mut self.dice, self.now, &mut self.runs, &hold);
         }
     }
 
@@ -287,21 +312,20 @@ impl World {
 
     /// What is cancelled reaches hosts, and their nodes.
     fn cancelling(&mut self, s: usize) {
-        let mut wanted: BTreeMap<(JobId, u16), Vec<u32>> = BTreeMap::new();
-        for j in self.sites[s].state.jobs.iter() {
-            for (i, u) in j.units.iter().enumerate() {
-                if let (true, Some(site)) = (u.cancel, u.phase.site()) {
-                    let job = self.sites[s].state.jobs.id(j.number);
-                    wanted.entry((job, site)).or_default().push(i as u32);
-                }
-            }
-        }
         self.sites[s].settle();
-        for ((job, site), units) in wanted {
-            let name = self.sites[s].state.jobs.site_name(site).unwrap().clone();
-            let host = self.sites.iter().position(|x| x.id == name).unwrap();
-            if !self.lost() {
-                let units = Some(runs::pack(units));
+        let works: Vec<_> = self.cancels.iter().filter(|(core, ..)| *core == s).cloned().collect();
+        for work in works {
+            let jobs = &self.sites[s].state.jobs;
+            let of = |j| crate::cancel::cancelled_at(jobs, j).remove(&work.2);
+            let Some(units) = jobs.job(work.1).and_then(of) else {
+                self.cancels.remove(&work);
+                continue;
+            };
+            let job = jobs.id(work.1);
+            let host = self.sites.iter().position(|x| x.id == work.2).unwrap();
+            let known = self.sites[host].state.hosted.placement(&job);
+            if known.is_some_and(|p| p.is_to_cancel(Some(&units))) && !self.lost() {
+                let units = Some(units);
                 self.sites[host].put(HostRecord::Cancelled { job, at: self.now, units });
             }
         }

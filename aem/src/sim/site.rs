@@ -3,7 +3,7 @@
 use super::Dice;
 use crate::plan;
 use crate::state::record::{Decision, HostRecord, JobRecord, Record};
-use crate::state::unit::Phase;
+use crate::state::unit::{Phase, Unit};
 use crate::state::{State, runs};
 use std::collections::BTreeMap;
 use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom, TaskSpec};
@@ -136,21 +136,26 @@ impl Site {
 
     /// What some other site is being asked.
     pub(super) fn next_offer(&self, now: Millis) -> Option<(SiteId, HostUnits)> {
-        for j in self.state.jobs.iter() {
-            for (i, u) in j.units.iter().enumerate() {
-                let Phase::Offered { at } = &u.phase else { continue };
-                let task = j.task_of(i as u32);
-                let like = |n: &u32| {
-                    let x = &j.units[*n as usize];
-                    x.attempt == u.attempt
-                        && matches!(&x.phase, Phase::Offered { at: p } if p.site == at.site)
-                };
-                let units = runs::pack(j.units_of(task).filter(like));
-                let site = self.state.jobs.site_name(at.site).unwrap().clone();
-                return Some((site, self.offer_of(j.number, task as u16, units, u.attempt, now)));
-            }
-        }
-        None
+        let until = Millis(now.0 + OFFER_LIFE);
+        let offered = |u: &Unit| matches!(u.phase, Phase::Offered { .. });
+        let (job, unit) = self.state.jobs.iter().find_map(|j| {
+            let unit = j.units.iter().find(|u| offered(u))?;
+            Some((j.number, unit))
+        })?;
+        let site = self.state.jobs.site_name(unit.phase.site()?)?.clone();
+        let offer = crate::owner::next_offer(&self.state, job, &site, until)?;
+        Some((site, offer))
+    }
+
+    /// The jobs that have not ended.
+    pub(super) fn open_jobs(&self) -> Vec<u64> {
+        self.state.jobs.iter().filter(|j| !j.state.is_final()).map(|j| j.number).collect()
+    }
+
+    /// The sites that are to be asked to end units of a job.
+    pub(super) fn cancels_of(&self, job: u64) -> Vec<SiteId> {
+        let of = |j| crate::cancel::cancelled_at(&self.state.jobs, j).into_keys().collect();
+        self.state.jobs.job(job).map(of).unwrap_or_default()
     }
 
     /// This site is asked.

@@ -76,9 +76,9 @@ impl JobTable {
             job.member = like.member.clone();
         }
         self.next = number + 1;
-        for before in &job.spec.after_jobs {
-            if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {
-                self.dependents.entry(before.number).or_default().insert(number);
+        for before in &job.waits_for {
+            if self.jobs.get(before).is_some_and(|b| !b.state.is_final()) {
+                self.dependents.entry(*before).or_default().insert(number);
             }
         }
         self.held.add(Held::of(&job.spec));
@@ -234,7 +234,6 @@ impl JobTable {
             if let Some(at) = ended_at(&j) {
                 self.ended.remove(&(at.0, job));
             }
-            self.rank(job);
             self.dependents.remove(&job);
             touched.jobs.insert(job);
         }

@@ -4,7 +4,7 @@ use super::held::{Held, JOB_BYTES, task_bytes};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use xos_api::aem::{HostedEvent, TaskSpec};
+use xos_api::aem::{HostedEvent, TaskSpec, UnitRun};
 use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
 
 /// A report to an owner, kept until it is acknowledged.
@@ -146,6 +146,22 @@ impl Placement {
     /// Units sent to nodes and not ended.
     pub fn open(&self) -> u32 {
         self.envelopes.values().map(|e| e.open.len() as u32).sum()
+    }
+
+    /// Whether to cancel these units (none: all) would change anything.
+    pub fn is_to_cancel(&self, units: Option<&[UnitRun]>) -> bool {
+        let open = |h: &Hosted| match h.stage {
+            Stage::Ended { .. } => false,
+            Stage::Waiting => true,
+            Stage::Sent { .. } | Stage::Running { .. } => !h.cancel,
+        };
+        match units {
+            Some(runs) => runs.iter().any(|r| {
+                let mut known = self.units.range(r.first..r.first.saturating_add(r.count));
+                known.any(|(_, h)| open(h))
+            }),
+            None => self.units.values().any(open),
+        }
     }
 
     /// What it takes of this core's memory.

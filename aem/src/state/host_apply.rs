@@ -2,7 +2,7 @@
 
 use super::held::{Held, task_bytes};
 use super::host::{Envelope, HostTable, Hosted, NO_ENVELOPE, Placement, Report, Reported, Stage};
-use super::record::{Decision, HostRecord};
+use super::record::{self, Decision, HostRecord};
 use super::runs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -321,7 +321,8 @@ impl HostTable {
         let owner: &SiteId = &job.site;
         let own = *owner == self.site;
         let outbox = self.outboxes.entry(owner.clone()).or_default();
-        for (attempt, events) in batches {
+        let parts = |(attempt, events)| record::cut(events).into_iter().map(move |e| (attempt, e));
+        for (attempt, events) in batches.into_iter().flat_map(parts) {
             outbox.last += 1;
             let report = Report { seq: outbox.last, job: job.clone(), attempt, events };
             if own {

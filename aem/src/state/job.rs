@@ -106,6 +106,9 @@ pub struct Job {
     pub proof: Option<Proof>,
     /// The VO's home's word that they authorised it.
     pub mandate: Option<Arc<str>>,
+    /// Jobs of this core that have to succeed first and have not yet. One that has is struck at
+    /// that moment: it may be forgotten long before the others end.
+    pub waits_for: Vec<u64>,
     /// Somebody watched from the start.
     pub watched: bool,
     /// Where it stands.
@@ -145,6 +148,7 @@ impl Job {
         }
         Job {
             number,
+            waits_for: spec.after_jobs.iter().map(|id| id.number).collect(),
             spec: Arc::new(spec),
             member: Arc::new(member),
             submitted: at,

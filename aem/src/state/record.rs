@@ -10,6 +10,21 @@ use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
 
+/// Most events in one record, or in one report to an owner: with the longest texts they are less
+/// than half of the journal's largest record.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Events as they go into records or reports: in order, at most [`EVENTS_MAX`] each; of none one
+/// without any.
+pub fn cut(events: Vec<HostedEvent>) -> Vec<Vec<HostedEvent>> {
+    if events.len() <= EVENTS_MAX {
+        return vec![events];
+    }
+    // Each part with memory of its own: together they take what the whole did.
+    let (count, mut rest) = (events.len().div_ceil(EVENTS_MAX), events.into_iter());
+    (0..count).map(|_| rest.by_ref().take(EVENTS_MAX).collect()).collect()
+}
+
 /// One change of this core's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -34,12 +34,12 @@ impl JobTable {
 
     /// An ended job waits for nothing any more.
     fn unlink(&mut self, number: u64) {
-        let Some(job) = self.jobs.get(&number) else { return };
-        for before in &job.spec.after_jobs {
-            if let Some(set) = self.dependents.get_mut(&before.number) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        for before in std::mem::take(&mut job.waits_for) {
+            if let Some(set) = self.dependents.get_mut(&before) {
                 set.remove(&number);
                 if set.is_empty() {
-                    self.dependents.remove(&before.number);
+                    self.dependents.remove(&before);
                 }
             }
         }
@@ -51,9 +51,12 @@ impl JobTable {
             return;
         }
         let at = if at == Millis(0) { job.submitted } else { at };
+        let done: Vec<u64> =
+            job.waits_for.iter().copied().filter(|before| self.is_done(*before)).collect();
         let jobs_before = self.jobs_before(job);
         let load = &mut self.load;
         let Some(job) = self.jobs.get_mut(&number) else { return };
+        job.waits_for.retain(|before| !done.contains(before));
         let mut changed = false;
         if job.tally.waiting() > 0 {
             if let (Wait::Never, Some(text)) = &jobs_before {
@@ -84,17 +87,22 @@ impl JobTable {
         }
     }
 
+    fn is_done(&self, number: u64) -> bool {
+        self.jobs.get(&number).is_some_and(|j| matches!(j.state, JobState::Done { .. }))
+    }
+
     fn jobs_before(&self, job: &Job) -> (Wait, Option<String>) {
         let mut wait = Wait::Ready;
-        for id in &job.spec.after_jobs {
-            match self.jobs.get(&id.number).map(|j| &j.state) {
+        for number in &job.waits_for {
+            let id = self.id(*number);
+            match self.jobs.get(number).map(|j| &j.state) {
                 Some(JobState::Done { .. }) => {}
                 Some(s) if !s.is_final() => wait = Wait::NotYet,
                 Some(s) => {
                     let text = format!("job {id}, which this one waited for, is {}", s.word());
                     return (Wait::Never, Some(text));
                 }
-                // Forgotten: submission saw it, and nobody can know its end now.
+                // Submission saw it, and it is forgotten only when it has ended.
                 None => {
                     let text = format!("job {id}, which this one waited for, is no longer known");
                     return (Wait::Never, Some(text));
@@ -155,4 +163,53 @@ fn tasks_before(job: &Job, task: usize) -> Wait {
         }
     }
     wait
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::state::{JobRecord, Record, State};
+    use crate::testing;
+    use xos_api::aem::{HostedEvent, HostedRun, UnitEnd};
+    use xos_base::Millis;
+
+    fn submitted(job: u64, after: &[&str]) -> Record {
+        let mut spec = testing::spec(&[("main", "0", &[])]);
+        spec.after_jobs = after.iter().map(|id| id.parse().unwrap()).collect();
+        let (at, spec, member) = (Millis(job), Box::new(spec), Box::new(testing::alice()));
+        JobRecord::Submitted { job, at, spec, member, proof: None, watched: false }.into()
+    }
+
+    /// The job's one unit succeeds.
+    fn succeeds(s: &mut State, job: u64) {
+        let site: xos_base::SiteId = "pisa".parse().unwrap();
+        let (units, attempt) = (vec![testing::UNIT], 0);
+        let how = UnitEnd::Exit { code: 0 };
+        let (node, started, usage, output) = Default::default();
+        let what = HostedRun::Ended { node, started, how, usage, output };
+        let at = Millis(50);
+        let events = vec![HostedEvent { unit: 0, at, what }];
+        let offered = JobRecord::Offered { job, task: 0, site: site.clone(), units, attempt };
+        s.apply(&offered.into());
+        s.apply(&JobRecord::Happened { site, seq: job, job, attempt, at, events }.into());
+        assert_eq!(s.jobs.job(job).unwrap().state.word(), "done");
+    }
+
+    /// If it failed, a job would be cancelled although all that it waited for succeeded, because one
+    /// of them is no longer kept.
+    #[test]
+    fn a_forgotten_job_that_succeeded_holds_nobody_up() {
+        let mut s = State::new("rennes".parse().unwrap());
+        s.apply(&submitted(1, &[]));
+        s.apply(&submitted(2, &[]));
+        s.apply(&submitted(3, &["1.rennes", "2.rennes"]));
+        succeeds(&mut s, 1);
+        s.apply(&submitted(4, &["1.rennes", "2.rennes"]));
+        s.apply(&JobRecord::Forgotten { job: 1 }.into());
+        let mut s = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
+        succeeds(&mut s, 2);
+        for waited in [3, 4] {
+            let job = s.jobs.job(waited).unwrap();
+            assert_eq!((job.tally.queued(), job.tally.bad()), (1, 0), "{:?}", job.reasons);
+        }
+    }
 }

@@ -123,10 +123,9 @@ impl JobTable {
                     self.load.moved(None, unit.phase.pending(), &spec.resources);
                 }
             }
-            for before in &job.spec.after_jobs {
-                if self.jobs.get(&before.number).is_some_and(|b| !b.state.is_final()) {
-                    let waiting = self.dependents.entry(before.number);
-                    waiting.or_default().insert(*number);
+            for before in &job.waits_for {
+                if self.jobs.get(before).is_some_and(|b| !b.state.is_final()) {
+                    self.dependents.entry(*before).or_default().insert(*number);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::held::Held;
 use super::job::Job;
+use super::lanes::Lanes;
 use super::load::{Load, Loads};
 use super::names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,10 +18,10 @@ pub struct JobTable {
     pub(super) nodes: Names<NodeId>,
     /// The last report stored, by host.
     pub(super) seen: HashMap<u16, u64>,
-    /// Jobs with queued units, of which none is at a site.
-    pub(super) idle: BTreeSet<u64>,
+    /// Jobs with queued units and a mandate, of which none is at a site.
+    pub(super) idle: Lanes,
     /// Jobs with queued units, and others at sites.
-    pub(super) busy: BTreeSet<u64>,
+    pub(super) busy: Lanes,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
     /// What jobs of each member that have not ended take.
@@ -45,8 +46,8 @@ impl JobTable {
             sites: Names::default(),
             nodes: Names::default(),
             seen: HashMap::new(),
-            idle: BTreeSet::new(),
-            busy: BTreeSet::new(),
+            idle: Lanes::default(),
+            busy: Lanes::default(),
             dependents: BTreeMap::new(),
             open: HashMap::new(),
             open_of_all: Held::default(),
@@ -96,26 +97,30 @@ impl JobTable {
         self.jobs.range(..before.unwrap_or(u64::MAX)).rev().map(|(_, j)| j)
     }
 
-    /// Jobs with units to place of which none is at a site yet, oldest first.
+    /// Jobs with units to place of which none is at a site yet: the oldest of each member of each
+    /// VO in turn, then the next of each. Whoever has many does not keep the others waiting.
     pub fn idle(&self) -> impl Iterator<Item = &Job> {
-        self.idle.iter().filter_map(|n| self.jobs.get(n))
+        self.idle.in_turn().filter_map(|n| self.jobs.get(&n))
     }
 
-    /// Jobs with units to place and others at sites, oldest first.
+    /// Jobs with units to place and others at sites, in the same order.
     pub fn busy(&self) -> impl Iterator<Item = &Job> {
-        self.busy.iter().filter_map(|n| self.jobs.get(n))
+        self.busy.in_turn().filter_map(|n| self.jobs.get(&n))
+    }
+
+    /// The VOs of jobs with units to place.
+    pub fn placing_vos(&self) -> BTreeSet<VoId> {
+        self.idle.vos().chain(self.busy.vos()).cloned().collect()
     }
 
     /// Keeps [`JobTable::idle`] and [`JobTable::busy`] true for a job that changed.
     pub(super) fn rank(&mut self, number: u64) {
-        let tally = self.jobs.get(&number).map(|j| (j.tally.queued() > 0, j.tally.out() > 0));
-        self.idle.remove(&number);
-        self.busy.remove(&number);
-        match tally {
-            Some((true, false)) => self.idle.insert(number),
-            Some((true, true)) => self.busy.insert(number),
-            _ => false,
-        };
+        let Some(j) = self.jobs.get(&number) else { return };
+        let (vo, person) = (&j.spec.vo, &j.member.person);
+        // Without its mandate nobody takes it.
+        let places = j.tally.queued() > 0 && j.mandate.is_some();
+        self.idle.set(vo, person, number, places && j.tally.out() == 0);
+        self.busy.set(vo, person, number, places && j.tally.out() > 0);
     }
 
     /// The id of a job here.

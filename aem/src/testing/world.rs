@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::world::World;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
@@ -28,7 +29,13 @@ pub(crate) struct Asked {
     pub(crate) has: Mutex<Envelopes>,
     /// The units that nodes were sent.
     pub(crate) started: Mutex<Vec<StartUnits>>,
-    /// Taken for writing by tests: no ticket comes as long as they hold it.
+    /// What nodes answer to the next orders, instead of yes.
+    pub(crate) refusals: Mutex<VecDeque<Error>>,
+    /// What other sites were asked to run.
+    pub(crate) offers: Mutex<Vec<HostUnits>>,
+    /// Whether the members that somebody asks about are suspended.
+    pub(crate) suspended: Mutex<bool>,
+    /// Taken for writing by tests: no ticket comes from rennes as long as they hold it.
     pub(crate) home: RwLock<()>,
     changes: broadcast::Sender<NodeChange>,
 }
@@ -44,11 +51,12 @@ impl Asked {
     }
 }
 
-struct Everybody;
-
-impl Standing for Everybody {
+impl Standing for Asked {
     fn effective(&self, m: &Membership, _: Millis) -> Result<Membership, Error> {
-        Ok(m.clone())
+        match *lock(&self.suspended) {
+            true => Err(Error::denied(format!("{} is suspended", m.person))),
+            false => Ok(m.clone()),
+        }
     }
 }
 
@@ -65,12 +73,15 @@ pub(crate) async fn core(
         calls: Mutex::default(),
         has: Mutex::new(Envelopes { boot: "1".into(), envelopes: vec![] }),
         started: Mutex::default(),
+        refusals: Mutex::default(),
+        offers: Mutex::default(),
+        suspended: Mutex::default(),
         home: RwLock::new(()),
         changes: broadcast::channel(1).0,
     });
     let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
     let policy = Policy::new(&[]).await.unwrap();
-    let (w, all, clock) = (world.clone(), Arc::new(Everybody), Arc::new(SystemClock));
+    let (w, all, clock) = (world.clone(), world.clone(), Arc::new(SystemClock));
     let core = Arc::new(Core::new(config, site, ledger, w, all, clock, policy));
     let vo: VoId = "demo.rennes".parse().unwrap();
     core.views.view(&*core.world, &vo, core.now()).await.unwrap();
@@ -124,13 +135,21 @@ impl World for Asked {
     fn check_mandate(&self, _: &str, _: Millis) -> Result<Mandate, Error> {
         Err(Error::unauthenticated("no mandates here"))
     }
-    async fn ticket(&self, _: &SiteId, _: IssueTicket) -> Result<IssuedTicket, Error> {
-        let _home = self.home.read().await;
+    async fn ticket(&self, home: &SiteId, _: IssueTicket) -> Result<IssuedTicket, Error> {
+        let _home = match home.as_str() {
+            "rennes" => Some(self.home.read().await),
+            _ => None,
+        };
         let expires = SystemClock.now().plus(Duration::from_secs(900));
         Ok(IssuedTicket { ticket: "t".into(), expires })
     }
     async fn host_units(&self, _: &SiteId, r: HostUnits) -> Result<HostReply, Error> {
         self.note("host_units");
+        lock(&self.offers).push(r.clone());
+        if r.until < SystemClock.now() {
+            let refusal = Refusal { rule: "late".into(), text: "too late".into(), later: true };
+            return Ok(HostReply { accepted: vec![], refusal: Some(refusal) });
+        }
         Ok(HostReply { accepted: r.units, refusal: None })
     }
     async fn cancel_hosted(&self, _: &SiteId, _: CancelHosted) -> Result<Done, Error> {
@@ -163,6 +182,9 @@ impl World for Asked {
     async fn start_units(&self, _: &NodeId, r: StartUnits) -> Result<UnitsTaken, Error> {
         self.note("start_units");
         lock(&self.started).push(r);
+        if let Some(refusal) = lock(&self.refusals).pop_front() {
+            return Err(refusal);
+        }
         Ok(UnitsTaken { new: 1 })
     }
     async fn kill_units(&self, _: &NodeId, _: KillUnits) -> Result<Done, Error> {

@@ -3,6 +3,7 @@
 use crate::core::{Core, lock};
 use crate::ledger::Txn;
 use crate::ops::Grant;
+use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::{HostRecord, JobRecord};
 use crate::testing::{self, UNIT, n1, opened, sent, took};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use xos_api::aem::*;
 use xos_api::node::units::{EnvelopeId, EnvelopeStatus, UnitChange, UnitEvent, UnitEvents};
-use xos_base::{JobId, Millis};
+use xos_base::{JobId, Kind, Millis};
 
 /// A job of pisa.
 fn job() -> JobId {
@@ -192,7 +193,7 @@ fn ways_out() -> Vec<(&'static str, Put, Put, Leave, &'static [&'static str])> {
             |c| {
                 async move {
                     let job = "1.rennes".parse().unwrap();
-                    let mut events = c.watch(Grant { job, by: String::new() }, None);
+                    let mut events = c.watch(Grant { job, by: String::new() }, None, None);
                     assert!(events.next().await.unwrap().unwrap().end.is_some());
                 }
                 .boxed()
@@ -241,10 +242,12 @@ async fn what_is_never_stored_never_leaves() {
         .await
         .unwrap();
     let disk = core.ledger.disk.write().await;
-    // Larger than any record may be: the journal refuses it.
+    // More at once than the journal queues: it refuses it.
     let change = core.ledger.transact(|t| {
         t.put(sent(&job()));
-        t.put(JobRecord::Mandated { job: 9, mandate: "x".repeat(5 << 20) });
+        for _ in 0..17 {
+            t.put(JobRecord::Mandated { job: 9, mandate: "x".repeat(4_100_000) });
+        }
         Ok(())
     });
     let ((), first, _) = change.unwrap();
@@ -261,7 +264,7 @@ async fn what_is_never_stored_never_leaves() {
     });
     drop(disk);
     core.ledger.stored(second).await.expect_err("it was decided from what is lost");
-    core.ledger.stored(first).await.expect_err("the journal took a record that is too large");
+    core.ledger.stored(first).await.expect_err("the journal took more than it queues");
     assert_eq!(send.await.unwrap(), Next::Later);
     core.ledger.reload().unwrap();
     assert_eq!(core.do_send(&job(), 1).await, Next::Rest);
@@ -292,4 +295,51 @@ async fn an_order_that_was_given_up_meanwhile_is_not_sent() {
     drop(home);
     assert_eq!(send.await, Next::Rest);
     assert!(lock(&world.started).is_empty(), "the unit was sent although it waits again");
+}
+
+/// If it failed, a member who was suspended or removed would go on to see what their jobs do and
+/// write for as long as they keep the connection.
+#[tokio::test]
+async fn whoever_loses_their_right_sees_nothing_further() {
+    let (core, world, _dir) = testing::core(|_| {}).await;
+    queue(&core, |t| t.put(submitted())).await.unwrap();
+    let grant = Grant { job: "1.rennes".parse().unwrap(), by: String::new() };
+    let mut events = core.clone().watch(grant, Some(testing::alice()), None);
+    assert!(events.next().await.unwrap().is_ok());
+    *lock(&world.suspended) = true;
+    core.commit(|t| {
+        t.put(cancelled());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap_err().kind, Kind::Denied);
+    assert!(events.next().await.is_none());
+}
+
+/// If it failed, a job of a VO beyond the first few that have jobs would never be placed.
+#[tokio::test]
+async fn every_vo_with_jobs_is_served() {
+    let (core, _, _dir) = testing::core(|_| {}).await;
+    core.commit(|t| {
+        for job in 1..=100 {
+            let mut spec = testing::spec(&[("main", "0", &[])]);
+            let mut member = testing::alice();
+            if job < 100 {
+                spec.vo = format!("v{job}.rennes").parse().unwrap();
+                member.vo = spec.vo.clone();
+            }
+            let (spec, member) = (Box::new(spec), Box::new(member));
+            let (at, proof, watched) = (Millis(5), None, false);
+            t.put(JobRecord::Submitted { job, at, spec, member, proof, watched });
+            t.put(JobRecord::Mandated { job, mandate: "m".into() });
+        }
+        core.place(t, Reach::Whole);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // Both sites that serve it are asked; this one has no mandate of the test's.
+    let asked = core.ledger.read(|s| s.jobs.job(100).unwrap().reasons.len());
+    assert!(asked > 0, "nobody was asked");
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::state::host::Stage;
+use crate::state::record::Decision;
 use crate::testing;
 use xos_api::aem::{TaskSpec, UnitRun};
 use xos_base::SiteId;
@@ -126,4 +128,46 @@ fn a_node_that_was_not_listed_yet_gets_nothing() {
     let mut t = table();
     took(&mut t, "1.rennes", 1, 1000);
     assert_eq!(run(&mut t, &f, 1), [""; 0]);
+}
+
+/// If it failed, a unit that was cancelled while its node was away would be started when it came
+/// back from there.
+#[test]
+fn a_cancelled_unit_is_ended_and_not_sent() {
+    let f = facts(&[("n1.rennes", 2000)]);
+    let mut t = table();
+    took(&mut t, "1.pisa", 2, 1000);
+    run(&mut t, &f, 1);
+    let job: JobId = "1.pisa".parse().unwrap();
+    let units = Some(vec![UnitRun { first: 0, count: 1 }]);
+    t.apply(&HostRecord::Cancelled { job: job.clone(), at: Millis(2), units });
+    t.apply(&HostRecord::Unsent { job: job.clone(), serial: 1 });
+    let records = plan(&t, &f, Millis(3));
+    for r in &records {
+        t.apply(r);
+    }
+    let sent = records.iter().filter(|r| matches!(r, HostRecord::Sent { .. }));
+    assert_eq!(shown(&sent.cloned().collect::<Vec<_>>()), ["send 1 1"]);
+    let p = t.placement(&job).unwrap();
+    assert!(p.waiting.is_empty() && matches!(p.units[&0].stage, Stage::Ended { .. }));
+    assert_eq!(t.unheard(&"pisa".parse().unwrap()), 1, "the owner is not told");
+}
+
+/// If it failed, a node would refuse further units of a long job, with many attempts, for ever.
+#[test]
+fn an_envelope_that_had_many_units_gets_no_more() {
+    let f = facts(&[("n1.rennes", 2000)]);
+    let mut t = table();
+    took(&mut t, "1.pisa", ENVELOPE_UNITS_MAX, 1000);
+    assert_eq!(run(&mut t, &f, 1), ["open 1 n1.rennes 2", "send 1 2"]);
+    let job: JobId = "1.pisa".parse().unwrap();
+    let units = vec![UnitRun { first: 2, count: ENVELOPE_UNITS_MAX - 3 }];
+    t.apply(&HostRecord::Sent { job: job.clone(), serial: 1, units });
+    let units = vec![UnitRun { first: 0, count: ENVELOPE_UNITS_MAX - 1 }];
+    let what = Decision::Lost { reason: String::new() };
+    t.apply(&HostRecord::Decided { job: job.clone(), at: Millis(2), units, what });
+    assert_eq!(run(&mut t, &f, 3), ["send 1 1"]);
+    let (at, units) = (Millis(4), vec![UnitRun { first: 0, count: 1 }]);
+    t.apply(&HostRecord::Took { job, at, who: None, task: 0, what: None, units, attempt: 1 });
+    assert_eq!(run(&mut t, &f, 5), ["open 2 n1.rennes 1", "send 2 1"]);
 }

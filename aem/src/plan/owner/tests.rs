@@ -20,7 +20,7 @@ fn view(nodes: u32, cpu: u32, free: u64) -> SiteView {
         node_memory_bytes: 64 * GIB,
     };
     let capacity = SiteCapacity { pools: vec![pool], ..Default::default() };
-    SiteView { connected: true, capacity }
+    SiteView { connected: true, since: Millis(0), capacity }
 }
 
 fn facts(sites: &[(&str, SiteView)]) -> Facts {
@@ -188,4 +188,55 @@ fn a_small_job_passes_large_ones_that_wait() {
     assert_eq!(offers(&all), [("rennes".into(), 1)]);
     let one = plan(&t, &f, Reach::Job(u64::from(MISSES_MAX) + 2), Millis(1));
     assert_eq!(offers(&one), [("rennes".into(), 1)]);
+}
+
+/// If it failed, a job that waits for the one large node would be refused for good when that node's
+/// connection breaks for a moment, or when another site's core was just started.
+#[test]
+fn a_job_waits_for_a_large_node_that_may_come_back() {
+    let late = Millis(10 * PATIENCE.as_millis() as u64);
+    let large = |s: &mut xos_api::aem::JobSpec| s.tasks[0].resources.cpu_milli = 32_000;
+    let refused = |f: &Facts| {
+        let out = plan(&table("0", large), f, Reach::Whole, late);
+        out.iter().any(|r| matches!(r, JobRecord::Refused { .. }))
+    };
+    let small = facts(&[("rennes", view(2, 4000, 4000))]);
+    assert!(refused(&small), "nothing is shown");
+    let mut blinks = small.clone();
+    let pools = &mut blinks.sites.get_mut(&site("rennes")).unwrap().capacity.pools;
+    pools.push(Pool { nodes: 0, cpu_milli: 0, node_cpu_milli: 64_000, ..pools[0].clone() });
+    assert!(!refused(&blinks));
+    let mut young = small;
+    young.sites.get_mut(&site("rennes")).unwrap().since = Millis(late.0 - 1);
+    assert!(!refused(&young));
+}
+
+/// If it failed, one member's jobs, or jobs that nobody may run yet, would keep another's from ever
+/// being looked at.
+#[test]
+fn another_members_job_passes_many_that_cannot_run() {
+    let f = facts(&[("rennes", view(1, 4000, 4000))]);
+    let mut t = table("0", |s| s.tasks[0].resources.cpu_milli = 8000);
+    let last = JOBS_PER_PASS as u64 + 2;
+    for number in 2..=last {
+        let mut spec = testing::spec(&[("main", "0", &[])]);
+        let mut member = testing::alice();
+        if number == last {
+            member.person = "bob@rennes".parse().unwrap();
+        } else {
+            spec.tasks[0].resources.cpu_milli = 8000;
+        }
+        let (job, at, spec, member) = (number, Millis(0), Box::new(spec), Box::new(member));
+        t.apply(&JobRecord::Submitted { job, at, spec, member, proof: None, watched: false });
+        t.apply(&JobRecord::Mandated { job, mandate: "m".into() });
+    }
+    for reach in [Reach::Quick, Reach::Whole] {
+        assert_eq!(offers(&plan(&t, &f, reach, Millis(1))), [("rennes".into(), 1)], "{reach:?}");
+    }
+    // Without its mandate a job is not in the way, whoever has it.
+    let mut spec = testing::spec(&[("main", "0", &[])]);
+    spec.vo = "other.rennes".parse().unwrap();
+    let (job, at, spec, member) = (last + 1, Millis(0), Box::new(spec), Box::new(testing::alice()));
+    t.apply(&JobRecord::Submitted { job, at, spec, member, proof: None, watched: false });
+    assert!(t.idle().all(|j| j.number != job));
 }
