@@ -48,6 +48,9 @@ async fn units_outlive_the_daemon() {
     // wrong: an update of xosd would end everybody's work, or run it again
     let Some(node) = Node::new() else { return };
     let instance = format!("xos-test-d-{}", std::process::id());
+    // Before the daemon is started, so that it begins in a leaf, where v2 wants processes.
+    let cgroups = Cgroups::prepare(&instance.parse().unwrap(), None).unwrap();
+    let mut node = node.with(cgroups);
     let mut daemon = Command::new(std::env::current_exe().unwrap())
         .args(["life::daemon_to_be_killed", "--exact", "--nocapture"])
         .env(DAEMON, format!("{instance} {}", node.dir.path().display()))
@@ -59,8 +62,7 @@ async fn units_outlive_the_daemon() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 
-    let cgroups = Cgroups::prepare(&instance.parse().unwrap(), None).unwrap();
-    let node = node.with(cgroups);
+    node.envelopes = open(&node.dir.path().join("state"), &node.cgroups);
     let mut found = node.envelopes.attach_all().await.unwrap();
     let Some(Attached::Alive(e)) = found.pop() else { panic!("not alive") };
     assert!(matches!(node.envelopes.start(e.spec().clone()).await, Err(EnvelopeError::Exists(_))));
