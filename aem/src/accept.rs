@@ -77,7 +77,9 @@ impl Core {
         // What its own core offers was chosen by the room that there is, in the same change.
         if offer.job.site != self.site {
             let vos = [offer.vo.clone()];
-            let capacity = crate::plan::host::capacity(table, &lock(&self.host), &vos);
+            let facts = lock(&self.host);
+            let capacity = crate::plan::host::capacity(table, &facts, &offer.job.site, &vos);
+            drop(facts);
             // After a start nodes come one by one.
             let young = now.since(lock(&self.owner).since) < PATIENCE;
             room::judge(&capacity, None, r, Load::default())

@@ -205,7 +205,8 @@ impl Core {
         if vos.is_empty() {
             return;
         }
-        let own = plan::host::capacity(&txn.state().hosted, &lock(&self.host), &vos);
+        let hosted = &txn.state().hosted;
+        let own = plan::host::capacity(hosted, &lock(&self.host), &self.site, &vos);
         let records = {
             let mut facts = lock(&self.owner);
             facts.sites.entry(self.site.clone()).or_default().connected = true;

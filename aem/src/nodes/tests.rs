@@ -126,7 +126,7 @@ async fn a_node_that_went_away_is_expected_back() {
     let (core, _, _dir) = crate::testing::core(|_| {}).await;
     let pools = |core: &Core| {
         let s = core.ledger.read(State::clone);
-        crate::plan::host::capacity(&s.hosted, &lock(&core.host), &[]).pools
+        crate::plan::host::capacity(&s.hosted, &lock(&core.host), &core.site, &[]).pools
     };
     core.gone(&n1());
     let away = pools(&core);

@@ -140,6 +140,10 @@ impl Telling {
         loop {
             self.news.borrow_and_update();
             if self.fill().await {
+                // First the room: an owner that heard of a start alone would count the unit nowhere.
+                if self.room.as_ref() != Some(&self.room()) {
+                    return Some(Ok(self.tell_room()));
+                }
                 return self.queue.pop_front().map(Ok);
             }
             let room_due = tokio::time::Instant::now() + ROOM_EVERY;
@@ -162,7 +166,8 @@ impl Telling {
 
     fn room(&self) -> SiteCapacity {
         let vos = self.core.vos_of(&self.owner);
-        self.core.ledger.read(|s| plan::host::capacity(&s.hosted, &lock(&self.core.host), &vos))
+        let facts = lock(&self.core.host);
+        self.core.ledger.read(|s| plan::host::capacity(&s.hosted, &facts, &self.owner, &vos))
     }
 
     fn tell_room(&mut self) -> HostItem {

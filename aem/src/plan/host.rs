@@ -2,14 +2,14 @@
 
 use super::pace::Pace;
 use crate::state::HostTable;
-use crate::state::host::Placement;
+use crate::state::host::{Envelope, Placement};
 use crate::state::record::HostRecord;
 use crate::state::runs;
 use std::collections::{BTreeMap, HashMap};
 use xos_api::aem::{Pool, Resources, ShareRoom, SiteCapacity};
 use xos_api::node::Capacity;
 use xos_api::node::units::BATCH_MAX;
-use xos_base::{JobId, Millis, NodeId, VoId};
+use xos_base::{JobId, Millis, NodeId, SiteId, VoId};
 
 /// Most envelopes with open units that one job has on one node.
 pub const ENVELOPES_MAX: usize = 8;
@@ -68,11 +68,11 @@ struct Rooms {
 }
 
 impl Rooms {
-    fn count(table: &HostTable) -> Rooms {
+    fn count(table: &HostTable, units: impl Fn(&Placement, &Envelope) -> u32) -> Rooms {
         let mut rooms = Rooms { nodes: BTreeMap::new(), vos: HashMap::new() };
         for p in table.active() {
             for e in p.envelopes.values() {
-                rooms.take(&e.node, &p.vo, e.busy(), e.cpu_milli, e.memory_bytes);
+                rooms.take(&e.node, &p.vo, units(p, e), e.cpu_milli, e.memory_bytes);
             }
         }
         rooms
@@ -110,10 +110,14 @@ fn fit(free: Use, r: &Resources) -> u32 {
     u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
 }
 
-/// The room of this site, for an owner with units of the given VOs here. Nodes that may come back
-/// are in pools of their own, without any node.
-pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity {
-    let rooms = Rooms::count(table);
+/// The room of this site, for an owner with units of the given VOs here. Of its own units only those
+/// take room whose start was reported: the others it counts as waiting here. Nodes that may come
+/// back are in pools of their own, without any node.
+pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) -> SiteCapacity {
+    let rooms = Rooms::count(table, |p, e| match p.job.site == *owner {
+        true => e.slots.min(e.running),
+        false => e.busy(),
+    });
     let mut pools: BTreeMap<&str, Pool> = BTreeMap::new();
     for (id, node) in facts.nodes.iter().filter(|(_, n)| n.boot.is_some()) {
         let c = &node.capacity;
@@ -149,7 +153,8 @@ pub fn capacity(table: &HostTable, facts: &Facts, vos: &[VoId]) -> SiteCapacity 
 
 /// Chooses nodes for what waits. Records to be journalled before anything is sent.
 pub fn plan(table: &HostTable, facts: &Facts, now: Millis) -> Vec<HostRecord> {
-    let mut pass = Pass { facts, now, rooms: Rooms::count(table), out: Vec::new() };
+    let rooms = Rooms::count(table, |_, e| e.busy());
+    let mut pass = Pass { facts, now, rooms, out: Vec::new() };
     let mut placements: Vec<&Placement> =
         table.active().filter(|p| !p.waiting.is_empty()).collect();
     placements.sort_by_key(|p| (p.open(), p.since));

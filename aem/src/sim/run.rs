@@ -286,6 +286,7 @@ impl World {
             let room = crate::plan::host::capacity(
                 &self.sites[host].state.hosted,
                 &self.sites[host].host,
+                &to,
                 &[],
             );
             let view = self.sites[owner].owner.sites.entry(from.clone()).or_default();

@@ -87,7 +87,7 @@ impl Site {
 
     /// Chooses, as the service does after each change.
     pub(super) fn place(&mut self, now: Millis) {
-        let own = plan::host::capacity(&self.state.hosted, &self.host, &[]);
+        let own = plan::host::capacity(&self.state.hosted, &self.host, &self.id, &[]);
         let view = self.owner.sites.entry(self.id.clone()).or_default();
         view.connected = true;
         view.capacity = own;

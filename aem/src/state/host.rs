@@ -104,6 +104,9 @@ pub struct Envelope {
     pub open: BTreeSet<u32>,
     /// Units whose sending the node has not confirmed.
     pub unconfirmed: BTreeSet<u32>,
+    /// Units whose start was reported and that have not ended.
+    #[serde(default)]
+    pub running: u32,
     /// Units ended in it.
     pub ended: u32,
 }

@@ -34,6 +34,7 @@ impl HostTable {
                         gone: false,
                         open: BTreeSet::new(),
                         unconfirmed: BTreeSet::new(),
+                        running: 0,
                         ended: 0,
                     })
                 });
@@ -221,11 +222,13 @@ impl HostTable {
                 UnitChange::Started if since.is_some() => continue,
                 UnitChange::Started => {
                     h.stage = Stage::Running { serial, since: event.at };
+                    e.running += 1;
                     HostedRun::Started { node }
                 }
                 UnitChange::Ended { how, usage, output: _ } => {
                     h.stage = Stage::Ended { serial };
                     e.open.remove(&event.unit);
+                    e.running -= u32::from(since.is_some());
                     e.ended += 1;
                     let (how, usage) = (how.clone(), *usage);
                     HostedRun::Ended { node: Some(node), started: since, how, usage, output: None }
@@ -275,6 +278,7 @@ impl HostTable {
                 && e.open.remove(&unit)
             {
                 e.unconfirmed.remove(&unit);
+                e.running -= u32::from(since.is_some());
                 e.ended += 1;
             }
             batches.entry(attempt).or_default().push(HostedEvent { unit, at, what });

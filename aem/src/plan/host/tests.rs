@@ -2,7 +2,8 @@ use super::*;
 use crate::state::host::Stage;
 use crate::state::record::Decision;
 use crate::testing;
-use xos_api::aem::{TaskSpec, UnitRun};
+use xos_api::aem::{TaskSpec, UnitEnd, UnitRun, Usage};
+use xos_api::node::units::{UnitChange, UnitEvent};
 use xos_base::SiteId;
 
 const GIB: u64 = 1 << 30;
@@ -80,8 +81,36 @@ fn units_fill_nodes_and_no_more() {
         ["open 1 n2.rennes 4", "send 1 4", "open 2 n1.rennes 2", "send 2 2"]
     );
     assert_eq!(run(&mut t, &f, 2), [""; 0], "a full node got more");
-    let c = capacity(&t, &f, &[]);
+    let c = capacity(&t, &f, &"pisa".parse().unwrap(), &[]);
     assert_eq!((c.pools[0].cpu_free_milli, c.waiting), (0, 4));
+}
+
+/// If it failed, a unit that its node holds back would take the place of two for its owner, and
+/// others of its job would wait although a node is free.
+#[test]
+fn an_owners_units_take_room_here_once_they_run() {
+    let f = facts(&[("n1.rennes", 2000)]);
+    let mut t = table();
+    took(&mut t, "1.rennes", 2, 1000);
+    run(&mut t, &f, 1);
+    let free = |t: &HostTable, owner: &str| {
+        capacity(t, &f, &owner.parse().unwrap(), &[]).pools[0].cpu_free_milli
+    };
+    assert_eq!((free(&t, "rennes"), free(&t, "pisa")), (2000, 0));
+    let mut after = 0;
+    let mut happened = |t: &mut HostTable, what| {
+        let event = UnitEvent { unit: 0, attempt: 0, at: Millis(2), what };
+        let job = "1.rennes".parse().unwrap();
+        let events = vec![event];
+        let at = Millis(3);
+        t.apply(&HostRecord::Happened { job, serial: 1, after, at, events, skipped: 0 });
+        after += 1;
+    };
+    happened(&mut t, UnitChange::Started);
+    assert_eq!((free(&t, "rennes"), free(&t, "pisa")), (1000, 0));
+    let (how, usage) = (UnitEnd::Exit { code: 0 }, Usage::default());
+    happened(&mut t, UnitChange::Ended { how, usage, output: None });
+    assert_eq!((free(&t, "rennes"), free(&t, "pisa")), (2000, 1000));
 }
 
 #[test]
@@ -92,7 +121,7 @@ fn what_ends_fast_is_sent_ahead_in_batches() {
     assert_eq!(run(&mut t, &f, 1), ["open 1 n1.rennes 2", "send 1 2"]);
     f.pace.ended(("1.rennes".parse().unwrap(), 1), 300, Millis(10));
     assert_eq!(run(&mut t, &f, 11), ["send 1 300"]);
-    let c = capacity(&t, &f, &[]);
+    let c = capacity(&t, &f, &"pisa".parse().unwrap(), &[]);
     assert_eq!(c.pools[0].cpu_free_milli, 0, "units ahead count only as far as they run");
 }
 
