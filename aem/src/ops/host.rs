@@ -166,8 +166,10 @@ impl Telling {
 
     fn room(&self) -> SiteCapacity {
         let vos = self.core.vos_of(&self.owner);
-        let facts = lock(&self.core.host);
-        self.core.ledger.read(|s| plan::host::capacity(&s.hosted, &facts, &self.owner, &vos))
+        // The ledger first, as everywhere.
+        self.core
+            .ledger
+            .read(|s| plan::host::capacity(&s.hosted, &lock(&self.core.host), &self.owner, &vos))
     }
 
     fn tell_room(&mut self) -> HostItem {

@@ -149,7 +149,7 @@ impl Files {
                 knowledge: self.knowledge.clone(),
             };
             if let Err(e) = xtreemfs_proto::serve::serve(stream, Arc::new(both)).await {
-                tracing::info!(%node, error = %e, "file stream ended");
+                tracing::debug!(%node, error = %e, "file stream ended");
             }
         })
     }
