@@ -126,10 +126,13 @@ impl Ledger {
                 "f=f.$XOS_JOB_ID; head -c {FILE_BYTES} /dev/urandom > $f; md5sum < $f; \
                  dd if=$f of={file} bs=64k conv=fsync status=none; rm $f"
             );
-            if let Some(old) = number.checked_sub(FILES_MAX) {
-                let old = format!("{VOLUME}/files/{old}");
+            if let Some(gone) = number.checked_sub(FILES_MAX) {
+                let old = format!("{VOLUME}/files/{gone}");
                 self.files.lock().unwrap().remove(&old);
-                script += &format!("; rm -f {old}");
+                // What an earlier job did not get to remove, too.
+                script += &format!(
+                    "; for g in {VOLUME}/files/*; do [ ${{g##*/}} -gt {gone} ] || rm -f $g; done"
+                );
             }
             let said = w.xsub(&w.petra, &["--cpus", "0.5", "--", "sh", "-ec", &script]);
             match said.code {
