@@ -48,8 +48,10 @@ impl Agent {
             .process_group(0)
             .spawn()
             .map_err(|e| fail("start a process", e))?;
-        let pid = child.id().unwrap_or_default();
-        let started = start_time(pid).unwrap_or_default();
+        // Nobody has waited for it yet, so that it has a number and a place in /proc.
+        let known = child.id().and_then(|pid| Some((pid, start_time(pid)?)));
+        let (pid, started) =
+            known.ok_or_else(|| fail("find the process", std::io::ErrorKind::NotFound.into()))?;
         let running = Running { pid, started, spec: spec.clone() };
         keep::write(&self.volumes.record(&spec.vo), &running)?;
         // The process says "mounted" once, or ends.

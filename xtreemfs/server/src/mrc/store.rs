@@ -83,16 +83,7 @@ impl Store {
         let folder = Folder::open(dir)?;
         let (mut index, mut log) = folder.load()?;
         count_start(dir, &mut index, &mut log)?;
-        let shared = Arc::new(Shared {
-            folder,
-            index: RwLock::new(index),
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            rollbacks: AtomicU64::new(0),
-            checkpointing: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            checkpoint_bytes,
-        });
+        let shared = Arc::new(Shared::new(folder, index, checkpoint_bytes));
         let for_writer = shared.clone();
         let builder = std::thread::Builder::new().name("mrc-log".into());
         let writer = at(dir, builder.spawn(move || for_writer.write(log)))?;
@@ -181,6 +172,12 @@ async fn wait(durable: Option<Durable>) -> Result<(), RpcError> {
 type Begun<T> = (T, Option<Durable>);
 
 impl Shared {
+    fn new(folder: Folder, index: MemIndex, checkpoint_bytes: u64) -> Shared {
+        let index = RwLock::new(index);
+        let (queue, wake, rollbacks, checkpointing, stopping) = Default::default();
+        Shared { folder, index, queue, wake, rollbacks, checkpointing, stopping, checkpoint_bytes }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,17 +5,7 @@ fn still() -> (tempfile::TempDir, Shared) {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::open(dir.path()).unwrap();
     let (index, _) = folder.load().unwrap();
-    let shared = Shared {
-        folder,
-        index: RwLock::new(index),
-        queue: Mutex::default(),
-        wake: Condvar::new(),
-        rollbacks: AtomicU64::new(0),
-        checkpointing: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        checkpoint_bytes: LOG_BYTES_CHECKPOINT,
-    };
-    (dir, shared)
+    (dir, Shared::new(folder, index, LOG_BYTES_CHECKPOINT))
 }
 
 fn put(shared: &Shared, value: u8) -> Durable {
