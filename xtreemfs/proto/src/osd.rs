@@ -74,8 +74,8 @@ pub struct WriteRequest {
 /// Reply of [`Write`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct WriteReply {
-    /// Newest truncate epoch this OSD has seen for the file. If it is higher than the
-    /// capability's, another client truncated the file: renew the capability before committing.
+    /// Newest truncate epoch this OSD has seen for the file. A hint only: an OSD may lie, and what
+    /// a client does about a truncation elsewhere follows from the MRC's answers.
     #[prost(uint32, tag = "1")]
     pub truncate_epoch: u32,
 }
