@@ -66,7 +66,7 @@ lint:
 
 test: deps-test lint
 	$(CARGO) build --workspace --all-targets
-	XOS_NO_SKIP=$(XOS_NO_SKIP) tools/reported default $(CARGO) nextest run --workspace
+	XOS_NO_SKIP=$(XOS_NO_SKIP) tools/reported default $(CARGO) nextest run --workspace --no-fail-fast
 
 # The long suites too: seeded kills over a whole grid (XOS_KILLS, XOS_SEED).
 test-full: test
