@@ -6,7 +6,8 @@
 //! ([`crate::event::Cause::SpoolLimit`]). So the disk must have room for what units write in half
 //! a second beyond the limit. While it has less than a reserve free (a gigabyte, or a twentieth of
 //! a small disk), no unit is started, and one with more than a megabyte of output is ended; it
-//! keeps what it has. `RLIMIT_FSIZE` is not used, since it would hold for the unit's own files too. A unit without output has no file.
+//! keeps what it has. `RLIMIT_FSIZE` is not used, since it would hold for the unit's own files too.
+//! The empty file of a unit that ended without output may serve another one.
 
 use crate::shim::Stream;
 use crate::spec::UnitKey;
@@ -85,7 +86,12 @@ pub fn read(
     }
     // It may have been cut meanwhile.
     bytes.truncate(at);
-    Ok(Piece { bytes, total })
+    // Or handed on to another unit, whose output this is then.
+    match rustix::fs::lstat(&path) {
+        Ok(now) if now.st_ino == stat.st_ino => Ok(Piece { bytes, total }),
+        Ok(_) | Err(Errno::NOENT) => Ok(Piece::default()),
+        Err(e) => Err(fail(e.into())),
+    }
 }
 
 #[cfg(test)]

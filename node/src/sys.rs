@@ -155,6 +155,18 @@ pub fn has_writers(fd: BorrowedFd<'_>) -> Option<bool> {
     (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)).then_some(true)
 }
 
+/// Takes a read lease that lasts as long as the file is open, and ignores the signal by which it is
+/// broken. Whether the file system has leases.
+#[cfg(test)]
+pub fn hold_lease(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: the signal is ignored, no handler is installed; F_SETLEASE passes an integer, and
+    // the descriptor is borrowed, hence open.
+    unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0
+    }
+}
+
 /// Texts as execve(2) takes them.
 pub struct Texts {
     pointers: Vec<*const libc::c_char>,

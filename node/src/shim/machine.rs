@@ -44,6 +44,13 @@ pub struct Spools {
     pub stderr: bool,
 }
 
+impl Spools {
+    /// Those that are no files of the unit's own.
+    pub fn of(unit: &UnitSpec) -> Spools {
+        Spools { stdout: unit.stdout.is_none(), stderr: unit.stderr.is_none() }
+    }
+}
+
 enum Known {
     Waiting,
     Running(u32),
@@ -153,7 +160,7 @@ impl Machine {
             };
             let running = Running {
                 key: unit.key.clone(),
-                spools: Spools { stdout: unit.stdout.is_none(), stderr: unit.stderr.is_none() },
+                spools: Spools::of(&unit),
                 wall_at: unit.wall_ms.map(|ms| now.saturating_add(ms)),
                 stop: None,
             };

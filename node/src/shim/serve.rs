@@ -265,7 +265,8 @@ impl Serve<'_> {
             || !self.outputs.left_open.is_empty()
             || (self.machine.is_short() && !self.machine.is_idle());
         let spools = watched.then_some(self.outputs.check_at);
-        let tell = self.telling.due().filter(|_| self.log.trouble().is_none());
+        let tell =
+            self.telling.due(self.machine.is_idle()).filter(|_| self.log.trouble().is_none());
         let all = [
             self.machine.next_due(),
             retry,
@@ -325,7 +326,10 @@ impl Serve<'_> {
         }
         for d in std::mem::take(&mut self.after_flush) {
             let message = match d {
-                Do::Spawn(slot, unit) => ToInit::Start { slot, unit },
+                Do::Spawn(slot, unit) => {
+                    self.hand_on(&unit);
+                    ToInit::Start { slot, unit }
+                }
                 Do::Signal(slot, kill) => {
                     if kill {
                         self.answer_by.get_or_insert(now + INIT_ANSWER_MS);
@@ -354,7 +358,8 @@ impl Serve<'_> {
 
     /// Tells everybody how long the log is, when that is due, and writes what the sockets take.
     fn send(&mut self) {
-        if self.log.trouble().is_none() && self.telling.is_due(self.now()) {
+        let (now, idle) = (self.now(), self.machine.is_idle());
+        if self.log.trouble().is_none() && self.telling.is_due(now, idle) {
             self.told = self.log.len();
         }
         let bytes = self.told;

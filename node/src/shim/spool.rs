@@ -7,11 +7,16 @@
 //! When the unit ends the file becomes root's, and nobody else may open it: a process that the
 //! unit left behind with a descriptor for reading cannot make one for writing of it, through
 //! `/proc`, once nobody looks at the file any more. Nor can it take another lease.
+//!
+//! A file that stayed empty and to which nobody can write serves the envelope's next unit, under
+//! that unit's name: to find a new inode costs some file systems more than all else that a short
+//! unit needs of them (ext4 passes over those that were freed in the last seconds). A process of
+//! the first unit that still reads it sees what another unit of the same person writes.
 
 use super::machine::Spools;
 use crate::spec::UnitKey;
 use crate::sys;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -39,8 +44,8 @@ impl Stream {
 pub(super) struct Settled {
     /// Its size.
     pub bytes: u64,
-    /// Whether some process may still write to it.
-    pub busy: bool,
+    /// Whether some process may still write to it; `None` where nobody can tell.
+    pub busy: Option<bool>,
 }
 
 /// Opens the spool folder.
@@ -49,7 +54,7 @@ pub(super) fn open_dir(path: &std::path::Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// Makes a unit's spool file and gives it to the person.
+/// Gives the person a unit's spool file, which is made unless one was handed on.
 pub(super) fn create(
     dir: BorrowedFd<'_>,
     name: &str,
@@ -58,27 +63,52 @@ pub(super) fn create(
 ) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY
         | OFlags::CREATE
-        | OFlags::EXCL
         | OFlags::APPEND
         | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
         | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let fd = match rustix::fs::openat(dir, name, flags, mode) {
+        // Who read the file of an earlier unit holds a lease on it: they may keep it.
+        Err(Errno::WOULDBLOCK) => {
+            remove(dir, name)?;
+            rustix::fs::openat(dir, name, flags | OFlags::EXCL, mode)?
+        }
+        opened => opened?,
+    };
+    let stat = rustix::fs::fstat(&fd)?;
+    if size(&stat) != 0 || stat.st_nlink != 1 {
+        return Err(Errno::EXIST);
+    }
+    rustix::fs::fcntl_setfl(&fd, OFlags::APPEND)?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
     rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
+    if Mode::from_raw_mode(stat.st_mode) != mode {
+        rustix::fs::fchmod(&fd, mode)?;
+    }
     Ok(fd)
 }
 
-/// The end of a unit: nobody opens the file any more, and an empty one to which nobody can write
-/// is removed.
-pub(super) fn settle(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Settled> {
+/// Hands an empty file that nobody can write to on to another unit.
+pub(super) fn hand_on(dir: BorrowedFd<'_>, from: &str, to: &str) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)
+}
+
+/// Removes an empty file.
+pub(super) fn remove(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty())
+}
+
+/// The end of a unit: nobody opens the file any more. `None`: there is none.
+pub(super) fn settle(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Option<Settled>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(Settled { bytes: 0, busy: false }),
+        Err(Errno::NOENT) => return Ok(None),
         // Somebody holds a lease: a process of the unit is left.
         Err(Errno::WOULDBLOCK) => {
             take(dir, name)?;
-            return Ok(Settled { bytes: 0, busy: true });
+            return Ok(Some(Settled { bytes: 0, busy: Some(true) }));
         }
         Err(e) => return Err(e),
     };
@@ -86,12 +116,8 @@ pub(super) fn settle(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Sett
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
     rustix::fs::fchmod(&fd, Mode::RUSR)?;
-    let busy = sys::has_writers(fd.as_fd()).unwrap_or(false);
-    let bytes = size(&rustix::fs::fstat(&fd)?);
-    if bytes == 0 && !busy {
-        rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-    }
-    Ok(Settled { bytes, busy })
+    let busy = sys::has_writers(fd.as_fd());
+    Ok(Some(Settled { bytes: size(&rustix::fs::fstat(&fd)?), busy }))
 }
 
 /// Makes root the owner of a file that cannot be opened now, so that its lease is the last one.
@@ -154,27 +180,62 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn empty_files_go_and_full_ones_stay() {
-        // wrong: 10,000 silent units would leave 20,000 files, or output would vanish
+    fn files_are_settled_cut_and_handed_on() {
+        // wrong: output would vanish, or come to a unit that did not write it
         let dir = tempfile::tempdir().unwrap();
         let fd = open_dir(dir.path()).unwrap();
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let make = |name: &str, text: &[u8]| {
-            let f = create(fd.as_fd(), name, uid, gid).unwrap();
+            let f = create(fd.as_fd(), name, uid, gid)?;
             std::fs::File::from(f).write_all(text).unwrap();
+            rustix::io::Result::Ok(())
         };
-        make("a.out", b"");
-        make("b.out", b"hello");
-        assert_eq!(settle(fd.as_fd(), "a.out"), Ok(Settled { bytes: 0, busy: false }));
-        assert_eq!(settle(fd.as_fd(), "b.out"), Ok(Settled { bytes: 5, busy: false }));
-        assert!(!dir.path().join("a.out").exists());
-        assert_eq!(settle(fd.as_fd(), "none"), Ok(Settled { bytes: 0, busy: false }));
+        make("a.out", b"").unwrap();
+        make("b.out", b"hello").unwrap();
+        let free = |bytes| Ok(Some(Settled { bytes, busy: Some(false) }));
+        let mode = |name: &str| {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777
+        };
+        assert_eq!(settle(fd.as_fd(), "a.out"), free(0));
+        assert_eq!(settle(fd.as_fd(), "b.out"), free(5));
+        assert_eq!((mode("a.out"), mode("b.out")), (0o400, 0o400));
+        assert_eq!(settle(fd.as_fd(), "none"), Ok(None));
         assert_eq!(total(dir.path()).unwrap(), 5);
+
+        assert_eq!(hand_on(fd.as_fd(), "a.out", "b.out"), Err(Errno::EXIST));
+        assert_eq!(hand_on(fd.as_fd(), "a.out", "c.out"), Ok(()));
+        make("c.out", b"new").unwrap();
+        assert_eq!((mode("c.out"), settle(fd.as_fd(), "c.out")), (0o600, free(3)));
+        assert_eq!(make("b.out", b"twice"), Err(Errno::EXIST), "a file that holds something");
+        std::fs::hard_link(dir.path().join("c.out"), dir.path().join("d.out")).unwrap();
+        cut(fd.as_fd(), "c.out", 0).unwrap();
+        assert_eq!(make("c.out", b"linked"), Err(Errno::EXIST), "a file with two names");
+
         assert_eq!(cut(fd.as_fd(), "b.out", 5), Ok(()));
         assert_eq!(length(fd.as_fd(), "b.out"), Ok(5));
         assert_eq!(cut(fd.as_fd(), "b.out", 2), Ok(()));
         assert_eq!(length(fd.as_fd(), "b.out"), Ok(2));
         assert_eq!(std::fs::read(dir.path().join("b.out")).unwrap(), b"he");
+    }
+
+    #[test]
+    fn a_lease_on_an_earlier_units_file_holds_up_nobody() {
+        // wrong: a process that a unit left could stop the next ones, or its init
+        let dir = tempfile::tempdir().unwrap();
+        let fd = open_dir(dir.path()).unwrap();
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        drop(create(fd.as_fd(), "a.out", uid, gid).unwrap());
+        let reader = std::fs::File::open(dir.path().join("a.out")).unwrap();
+        if !sys::hold_lease(reader.as_fd()) {
+            println!("skipped: no leases on this file system");
+            return;
+        }
+        hand_on(fd.as_fd(), "a.out", "b.out").unwrap();
+        let next = create(fd.as_fd(), "b.out", uid, gid).unwrap();
+        std::fs::File::from(next).write_all(b"next").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("b.out")).unwrap(), b"next");
+        assert_eq!(reader.metadata().unwrap().len(), 0);
     }
 
     #[test]

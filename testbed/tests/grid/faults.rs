@@ -62,6 +62,7 @@ fn nothing_acknowledged_is_lost_by_kills() {
             let what = (0..THROWS_MAX).find_map(|_| kill(w, &mut dice));
             let what = what.expect("something to kill");
             ledger.compare(w);
+            assert!(!workers.iter().any(|w| w.is_finished()), "a worker failed: see above");
             let took = start.elapsed().as_secs_f64();
             println!("{n:>3}: {what} ({took:.1} s); {}", ledger.summary());
         }

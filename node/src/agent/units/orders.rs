@@ -123,6 +123,10 @@ impl Agent {
         let limit = r.limit.min(OUTPUT_PART_MAX) as usize;
         let piece = in_background(move || output::read(&spool, &key, stream, r.offset, limit));
         let piece = piece.await?.map_err(|e| Error::unavailable(e.to_string()))?;
+        if r.offset > piece.total {
+            let text = format!("output of {} is not kept any more", r.envelope.job);
+            return Err(Error::not_found(text));
+        }
         let end = r.offset.saturating_add(piece.bytes.len() as u64);
         Ok(OutputPart { data: STANDARD.encode(&piece.bytes), eof: over && end >= piece.total })
     }

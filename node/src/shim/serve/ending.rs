@@ -8,7 +8,6 @@ use crate::event::{Cause, Event};
 use crate::proto::GRACE_MS_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
-use std::os::fd::AsFd;
 
 /// How long after the last grace an ending envelope is ended by force, milliseconds.
 const END_EXTRA_MS: u64 = 2_000;
@@ -87,9 +86,9 @@ impl Serve<'_> {
         let running: Vec<_> =
             self.machine.running().flat_map(|(_, k, s)| spool::names(k, s)).collect();
         for (_, name) in running {
-            let settled = spool::settle(self.spool.as_fd(), &name);
-            note(settled.err().map(|e| format!("spool file {name}: {e}")));
+            self.settle(name);
         }
+        self.remove_spare();
         note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
         let mut out = Vec::new();
         self.machine.init_died(cause, &mut out);

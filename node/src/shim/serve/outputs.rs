@@ -5,10 +5,11 @@
 //! no unit is started, and one with more than a little output is ended.
 
 use super::super::launch::note;
-use super::super::machine::Do;
+use super::super::machine::{Do, Spools};
 use super::super::spool;
 use super::Serve;
 use crate::event::{Outcome, UnitUsage};
+use crate::spec::UnitSpec;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
@@ -23,6 +24,8 @@ const RESERVE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const RESERVE_PART: u64 = 20;
 /// Largest output of a unit that goes on while the disk has less than the reserve free.
 const SHORT_BYTES_MAX: u64 = 1024 * 1024;
+/// Most empty files that wait for a unit.
+const SPARE_MAX: usize = 64;
 
 /// What is known of the spool folder.
 #[derive(Default)]
@@ -33,6 +36,8 @@ pub(super) struct Outputs {
     kept_bytes: u64,
     /// Files that may not grow beyond a length below the limit.
     held: BTreeMap<String, u64>,
+    /// Empty files of ended units to which nobody can write, for the next ones.
+    spare: Vec<String>,
     /// When it is looked at next.
     pub check_at: u64,
     /// What was last wrong with it.
@@ -63,22 +68,14 @@ impl Serve<'_> {
         out: &mut Vec<Do>,
     ) {
         let Some((key, spools)) = self.machine.at(slot) else { return };
-        for (stream, name) in spool::names(key, spools) {
-            let settled = spool::settle(self.spool.as_fd(), &name).unwrap_or_else(|e| {
-                self.outputs.note(format!("spool file {name}: {e}"));
-                spool::Settled { bytes: 0, busy: true }
-            });
+        let names: Vec<_> = spool::names(key, spools).collect();
+        for (stream, name) in names {
+            let bytes = self.settle(name);
             if let Some(u) = &mut usage {
                 match stream {
-                    spool::Stream::Stdout => u.stdout_bytes = settled.bytes,
-                    spool::Stream::Stderr => u.stderr_bytes = settled.bytes,
+                    spool::Stream::Stdout => u.stdout_bytes = bytes,
+                    spool::Stream::Stderr => u.stderr_bytes = bytes,
                 }
-            }
-            if settled.busy {
-                self.outputs.left_open.push(name);
-            } else {
-                self.outputs.held.remove(&name);
-                self.outputs.kept_bytes += settled.bytes;
             }
         }
         let by_kill = matches!(
@@ -92,6 +89,59 @@ impl Serve<'_> {
                 "ended: processes that its units left have more than {LEFT_OPEN_MAX} outputs open"
             )));
             self.begin_end(0, out);
+        }
+    }
+
+    /// Settles the file of a unit that ended. How long it is.
+    pub(super) fn settle(&mut self, name: String) -> u64 {
+        let settled = match spool::settle(self.spool.as_fd(), &name) {
+            Ok(Some(settled)) => settled,
+            Ok(None) => {
+                self.outputs.held.remove(&name);
+                return 0;
+            }
+            Err(e) => {
+                self.outputs.note(format!("spool file {name}: {e}"));
+                self.outputs.left_open.push(name);
+                return 0;
+            }
+        };
+        if settled.busy == Some(true) {
+            self.outputs.left_open.push(name);
+            return settled.bytes;
+        }
+        self.outputs.held.remove(&name);
+        self.outputs.kept_bytes += settled.bytes;
+        let room = self.outputs.spare.len() < SPARE_MAX;
+        match (settled.bytes, settled.busy) {
+            (0, Some(false)) if room => self.outputs.spare.push(name),
+            (0, _) => self.remove_empty(&name),
+            _ => {}
+        }
+        settled.bytes
+    }
+
+    fn remove_empty(&mut self, name: &str) {
+        if let Err(e) = spool::remove(self.spool.as_fd(), name) {
+            self.outputs.note(format!("spool file {name}: {e}"));
+        }
+    }
+
+    /// Gives a unit that is about to start the files of ones that ended. It makes what is missing.
+    pub(super) fn hand_on(&mut self, unit: &UnitSpec) {
+        for (_, name) in spool::names(&unit.key, Spools::of(unit)) {
+            let Some(spare) = self.outputs.spare.pop() else { return };
+            if let Err(e) = spool::hand_on(self.spool.as_fd(), &spare, &name) {
+                self.outputs.note(format!("spool files cannot be handed on: {e}"));
+                self.remove_empty(&spare);
+            }
+        }
+    }
+
+    /// Removes the files that wait for a unit.
+    pub(super) fn remove_spare(&mut self) {
+        for name in std::mem::take(&mut self.outputs.spare) {
+            self.remove_empty(&name);
         }
     }
 
@@ -172,18 +222,10 @@ impl Serve<'_> {
             if short {
                 self.outputs.held.entry(name.clone()).or_insert(length);
             }
-            match spool::settle(self.spool.as_fd(), &name) {
-                Ok(settled) if !settled.busy => {
-                    self.outputs.held.remove(&name);
-                    self.outputs.kept_bytes += settled.bytes;
-                }
-                settled => {
-                    if let Err(e) = settled {
-                        self.outputs.note(format!("spool file {name}: {e}"));
-                    }
-                    all += length;
-                    self.outputs.left_open.push(name);
-                }
+            let before = self.outputs.left_open.len();
+            self.settle(name);
+            if self.outputs.left_open.len() > before {
+                all += length;
             }
         }
         all

@@ -6,13 +6,17 @@ use crate::cli::session::Session;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xos_api::aem::{GetJob, OutputPart, OutputStream, ReadOutput};
-use xos_base::{Error, UnitId};
+use xos_base::{Error, Kind, UnitId};
 use xos_net::Client;
 
 /// How long to wait before a running unit is asked again for more.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+/// How long a node or core that is away may take to come back.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before it is asked again.
+const AWAY_PAUSE: Duration = Duration::from_millis(200);
 /// Most units whose output is printed one after another.
 const UNITS_SHOWN_MAX: u32 = 1000;
 
@@ -65,7 +69,8 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
             s.out.note(&format!("{}==> {unit} <==", if i == 0 { "" } else { "\n" }))?;
         }
         let mut bytes = Vec::new();
-        let done = read(&member.client, unit, stream, args.follow, |part| {
+        let until = if args.follow { Until::End } else { Until::Now };
+        let done = read(&member.client, unit, stream, until, |part| {
             if s.out.json {
                 bytes.extend_from_slice(part);
                 return Ok(());
@@ -101,29 +106,58 @@ pub async fn print_stream(
         OutputStream::Stdout => s.out.bytes(part),
         OutputStream::Stderr => s.out.error_bytes(part),
     };
-    read(client, unit, stream, false, print).await
+    read(client, unit, stream, Until::Whole, print).await
 }
 
-/// Reads a unit's output part by part: as much as there is, or with `follow` until its end.
+/// How much of an output is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// As much as there is.
+    Now,
+    /// All of it, as it is written.
+    End,
+    /// All of it, of a unit that is known to have ended.
+    Whole,
+}
+
+/// Reads a unit's output part by part. Where all of it is wanted, a node or core that is away may
+/// come back meanwhile.
 async fn read(
     client: &Client,
     unit: &UnitId,
     stream: OutputStream,
-    follow: bool,
+    until: Until,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut offset = 0;
+    let mut heard = Instant::now();
     loop {
         let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
-        let OutputPart { data, eof } = client.call(ask).await?;
+        let OutputPart { data, eof } = match client.call(ask).await {
+            Ok(part) => part,
+            Err(e) => {
+                let waits = until != Until::Now && e.kind == Kind::Unavailable;
+                if !waits || heard.elapsed() > PATIENCE {
+                    return Err(e.into());
+                }
+                tokio::time::sleep(AWAY_PAUSE).await;
+                continue;
+            }
+        };
         let bytes = decode(&data)?;
         take(&bytes)?;
         offset += bytes.len() as u64;
-        match (eof, bytes.is_empty()) {
-            (true, _) => return Ok(()),
-            (false, true) if follow => tokio::time::sleep(FOLLOW_PAUSE).await,
-            (false, true) => return Ok(()),
-            (false, false) => {}
+        if eof || (bytes.is_empty() && until == Until::Now) {
+            return Ok(());
+        }
+        if !bytes.is_empty() || until == Until::End {
+            heard = Instant::now();
+        } else if heard.elapsed() > PATIENCE {
+            let text = format!("the end of the output of {unit} has not come from its node");
+            return Err(Error::unavailable(text).hint("try again later: xout").into());
+        }
+        if bytes.is_empty() {
+            tokio::time::sleep(FOLLOW_PAUSE).await;
         }
     }
 }
