@@ -73,6 +73,11 @@ impl Tree {
         self.hierarchies.iter().map(|one| (one, one.mount.join(self.base.as_str())))
     }
 
+    /// Whether any of them is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.roots().any(|(_, root)| root.exists())
+    }
+
     /// Makes the testbed's own cgroups.
     pub(crate) fn create(&self) -> Result<()> {
         for (hierarchy, root) in self.roots() {

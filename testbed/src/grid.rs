@@ -6,13 +6,15 @@ mod install;
 mod people;
 mod site;
 
-pub use people::{Person, Purse};
+pub use people::{PASSWORDS_DIR, Person, Purse};
 pub use site::{Site, SiteSpec};
 
 use crate::{Cmd, Error, Exit, Host, HostSpec, Output, Result, Share, Testbed, TestbedConfig};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// What every grid's testbed is called.
+const NAME: &str = "xos";
 /// Where a grid's programs are in every host.
 const BIN: &str = "/usr/local/bin";
 /// The port of every core.
@@ -37,7 +39,7 @@ impl Grid {
     /// As [`Testbed::create`], and when a program is missing.
     pub fn create(dir: &Path, programs: &Path, detach: bool) -> Result<Grid> {
         let programs = install::check(programs)?;
-        let mut config = TestbedConfig::new(dir, "xos")?;
+        let mut config = TestbedConfig::new(dir, NAME)?;
         config.helper = Some(programs.join("testbed"));
         config.detach = detach;
         config.shares =
@@ -48,6 +50,14 @@ impl Grid {
         let laptop = grid.testbed.add_host(HostSpec::new("laptop")?)?;
         install::tools(&laptop, &grid.programs)?;
         Ok(grid)
+    }
+
+    /// Ends what runs of a grid whose folder was removed under it. Whether there was anything.
+    ///
+    /// # Errors
+    /// As [`Testbed::end_lost`].
+    pub fn end_lost(dir: &Path) -> Result<bool> {
+        Testbed::end_lost(&NAME.parse()?, dir)
     }
 
     /// The testbed below.

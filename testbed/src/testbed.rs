@@ -20,6 +20,9 @@ const HOSTS_MAX: usize = 1000;
 pub(crate) const HOSTS_DIR: &str = "hosts";
 /// Folder, in the testbed's, of logs; it stays when the testbed is destroyed.
 pub(crate) const LOGS_DIR: &str = "logs";
+/// In it, says what the folder is.
+const LOGS_NOTE_FILE: &str = "README";
+const LOGS_NOTE: &str = "What the programs on the hosts of a testbed wrote, by host.\n";
 
 /// Many hosts on one machine. See the crate's description.
 ///
@@ -68,6 +71,7 @@ impl Testbed {
             drop(lock);
             lock = Lock::take(&dir)?;
         }
+        note_logs(&dir.join(LOGS_DIR))?;
         let cgroups = Tree::plan(&config.name, &dir)?;
         let mut state = State::new(config.name, config.prefix, helper, config.shares, cgroups)?;
         // From here on a crash of this process leaves a testbed that can be opened and destroyed.
@@ -121,6 +125,43 @@ impl Testbed {
         };
         State::load(&dir)?;
         Ok(Testbed { dir, owned: false, lifeline: None })
+    }
+
+    /// Ends what runs of a testbed called `name` whose folder was removed under it, state and all.
+    /// Whether there was anything.
+    ///
+    /// # Errors
+    /// When something does not end or go.
+    pub fn end_lost(name: &HostName, dir: impl AsRef<Path>) -> Result<bool> {
+        let dir = dir.as_ref();
+        let whole = || format!("finding {}", dir.display());
+        let dir = match dir.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::path::absolute(dir).context(whole)?
+            }
+            other => other.context(whole)?,
+        };
+        let cgroups = Tree::plan(name, &dir)?;
+        if !cgroups.is_there() {
+            return Ok(false);
+        }
+        cgroups.sweep()?;
+        cgroups.remove()?;
+        Ok(true)
+    }
+
+    /// Removes the logs that a testbed left in its folder. Whether there were any.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn remove_logs(dir: impl AsRef<Path>) -> Result<bool> {
+        let logs = dir.as_ref().join(LOGS_DIR);
+        // No other folder of this name is taken for one of ours.
+        if !logs.join(LOGS_NOTE_FILE).exists() {
+            return Ok(false);
+        }
+        remove_folder(&logs)?;
+        Ok(true)
     }
 
     /// The testbed's folder.
@@ -293,15 +334,24 @@ fn prepare_folder(path: &Path) -> Result<PathBuf> {
     if meta.uid() != geteuid().as_raw() || meta.mode() & 0o022 != 0 {
         return unfit("others may write to it; make it root's own with mode 0700");
     }
-    let known = ["state.json", "state.json.new", "lock", LOGS_DIR];
+    let known = ["state.json", "state.json.new", "lock"];
     let has_state = path.join(known[0]).exists();
+    let logs = path.join(LOGS_DIR).join(LOGS_NOTE_FILE).exists();
     for entry in path.read_dir().context(what)? {
         let name = entry.context(what)?.file_name();
-        if !has_state && !known.iter().any(|&one| name == one) {
+        let known = known.iter().any(|&one| name == one) || (logs && name == LOGS_DIR);
+        if !has_state && !known {
             return unfit("it holds other files; name an empty or a new one");
         }
     }
     Ok(path)
+}
+
+/// Makes the folder for logs, known as a testbed's.
+fn note_logs(logs: &Path) -> Result<()> {
+    let what = || format!("making the folder {}", logs.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(logs).context(what)?;
+    std::fs::write(logs.join(LOGS_NOTE_FILE), LOGS_NOTE).context(what)
 }
 
 /// The host that `spec` asks for, if the testbed can take it.

@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Period of the processor quota, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
+/// Most memory that an envelope's end gives back to the kernel, in bytes.
+const RECLAIM_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What an envelope has used since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,11 +197,31 @@ impl EnvelopeCgroup {
         self.with("memory").and_then(|p| field(&file(p), "oom_kill")).unwrap_or(0)
     }
 
+    /// Gives back the few pages of files that are left. They would keep the kernel's part of the
+    /// cgroup until memory is short, and each of those that stay makes all accounting of memory
+    /// slower. Where there are many pages, the next job may want the files: they stay.
+    fn let_go_of_memory(&self) {
+        let Some(p) = self.with("memory") else { return };
+        let (used, file, all) = match p.version {
+            Version::V1 => ("memory.usage_in_bytes", "memory.force_empty", "0".to_owned()),
+            Version::V2 => ("memory.current", "memory.reclaim", RECLAIM_BYTES_MAX.to_string()),
+        };
+        let used = read(&p.dir.join(used), FILE_BYTES_MAX).ok();
+        let used: Option<u64> = used.and_then(|text| text.trim().parse().ok());
+        if used.is_some_and(|bytes| bytes > 0 && bytes <= RECLAIM_BYTES_MAX)
+            && let Err(error) = write_if_there(&p.dir, file, &all)
+        {
+            // What is written back just now, or was never there, cannot be given back.
+            tracing::debug!(%error, "pages of files stay");
+        }
+    }
+
     /// Removes the folders; no process may be left.
     ///
     /// # Errors
     /// The first folder that cannot be removed; the others are removed.
     pub fn remove(&self) -> Result<(), CgroupError> {
+        self.let_go_of_memory();
         let mut first = Ok(());
         for p in &self.parts {
             let r = remove(&p.dir);

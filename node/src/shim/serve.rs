@@ -263,6 +263,7 @@ impl Serve<'_> {
         let retry = self.log.trouble().map(|_| self.retry_at);
         let watched = self.machine.running().next().is_some()
             || !self.outputs.left_open.is_empty()
+            || !self.outputs.spare.is_empty()
             || (self.machine.is_short() && !self.machine.is_idle());
         let spools = watched.then_some(self.outputs.check_at);
         let tell =

@@ -10,8 +10,9 @@
 //!
 //! A file that stayed empty and to which nobody can write serves the envelope's next unit, under
 //! that unit's name: to find a new inode costs some file systems more than all else that a short
-//! unit needs of them (ext4 passes over those that were freed in the last seconds). A process of
-//! the first unit that still reads it sees what another unit of the same person writes.
+//! unit needs of them (ext4 passes over those that were freed in the last seconds). Until then it
+//! stays the person's, and is measured. A process of the first unit that still has it open sees, or
+//! hinders, another unit of the same person.
 
 use super::machine::Spools;
 use crate::spec::UnitKey;
@@ -68,28 +69,36 @@ pub(super) fn create(
         | OFlags::NONBLOCK
         | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let fd = match rustix::fs::openat(dir, name, flags, mode) {
-        // Who read the file of an earlier unit holds a lease on it: they may keep it.
-        Err(Errno::WOULDBLOCK) => {
-            remove(dir, name)?;
-            rustix::fs::openat(dir, name, flags | OFlags::EXCL, mode)?
-        }
-        opened => opened?,
-    };
+    let fd = rustix::fs::openat(dir, name, flags, mode)?;
     let stat = rustix::fs::fstat(&fd)?;
     if size(&stat) != 0 || stat.st_nlink != 1 {
         return Err(Errno::EXIST);
     }
     rustix::fs::fcntl_setfl(&fd, OFlags::APPEND)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-    rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
+    if (stat.st_uid, stat.st_gid) != (uid, gid) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
+    }
     if Mode::from_raw_mode(stat.st_mode) != mode {
         rustix::fs::fchmod(&fd, mode)?;
     }
     Ok(fd)
 }
 
-/// Hands an empty file that nobody can write to on to another unit.
+/// Whether a file is empty and nobody can write to it.
+pub(super) fn is_unused(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => {
+            let empty = size(&rustix::fs::fstat(&fd)?) == 0;
+            Ok(empty && sys::has_writers(fd.as_fd()) == Some(false))
+        }
+        Err(Errno::NOENT | Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Hands a file on to another unit.
 pub(super) fn hand_on(dir: BorrowedFd<'_>, from: &str, to: &str) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)
 }
@@ -197,6 +206,12 @@ mod tests {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777
         };
+        assert_eq!(is_unused(fd.as_fd(), "a.out"), Ok(true));
+        assert_eq!(is_unused(fd.as_fd(), "b.out"), Ok(false));
+        assert_eq!(is_unused(fd.as_fd(), "none"), Ok(false));
+        let writer = std::fs::File::options().append(true).open(dir.path().join("a.out")).unwrap();
+        assert_eq!(is_unused(fd.as_fd(), "a.out"), Ok(false));
+        drop(writer);
         assert_eq!(settle(fd.as_fd(), "a.out"), free(0));
         assert_eq!(settle(fd.as_fd(), "b.out"), free(5));
         assert_eq!((mode("a.out"), mode("b.out")), (0o400, 0o400));
@@ -220,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_on_an_earlier_units_file_holds_up_nobody() {
-        // wrong: a process that a unit left could stop the next ones, or its init
+    fn a_lease_holds_up_nobody() {
+        // wrong: a process that a unit left could stop the envelope's init for a minute
         let dir = tempfile::tempdir().unwrap();
         let fd = open_dir(dir.path()).unwrap();
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -231,11 +246,10 @@ mod tests {
             println!("skipped: no leases on this file system");
             return;
         }
+        assert_eq!(is_unused(fd.as_fd(), "a.out"), Ok(true));
         hand_on(fd.as_fd(), "a.out", "b.out").unwrap();
-        let next = create(fd.as_fd(), "b.out", uid, gid).unwrap();
-        std::fs::File::from(next).write_all(b"next").unwrap();
-        assert_eq!(std::fs::read(dir.path().join("b.out")).unwrap(), b"next");
-        assert_eq!(reader.metadata().unwrap().len(), 0);
+        let refused = create(fd.as_fd(), "b.out", uid, gid).map(drop);
+        assert_eq!(refused, Err(Errno::WOULDBLOCK), "the person's other unit is not held up");
     }
 
     #[test]

@@ -3,16 +3,19 @@
 
 use clap::{Parser, Subcommand};
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
+use xos_testbed::grid::{Grid, PASSWORDS_DIR, PORT, Person, Site, SiteSpec};
 use xos_testbed::{Error, Result, Testbed};
 
 /// The VO of the demo.
 const VO: &str = "demo.rennes";
+/// In the demo's folder: runs commands on the laptop.
+const WAY_IN_FILE: &str = "laptop";
 /// Units of the example.
 const UNITS: u32 = 16;
 /// How long the example may take.
@@ -104,12 +107,13 @@ fn start(dir: &Path, example: Option<u64>, console: SocketAddr) -> Result<()> {
         .unwrap_or_else(|| PathBuf::from("target/release"));
     println!("Starting a grid of two sites in {}", dir.display());
     let mut steps = Steps::new();
-    let grid = Grid::create(dir, &programs, true)?;
-    let filled = fill(&grid, dir, &programs, example, console, &mut steps);
+    let filled = Grid::create(dir, &programs, true)
+        .and_then(|grid| fill(&grid, dir, &programs, example, console, &mut steps));
     if filled.is_err() {
         // Nobody could use half a grid; its logs stay.
-        match Testbed::open(dir).and_then(Testbed::destroy) {
+        match Testbed::open(dir).and_then(Testbed::destroy).and_then(|()| remove_own(dir)) {
             Ok(()) => eprintln!("xos-demo: ended; logs: {}", dir.join("logs").display()),
+            Err(Error::NoTestbed(_)) => {}
             Err(e) => eprintln!("xos-demo: part of the grid still runs (`make stop` ends it): {e}"),
         }
     }
@@ -223,7 +227,7 @@ fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) ->
 
 /// A script through which the person at this machine works on the laptop.
 fn wrapper(dir: &Path, programs: &Path) -> Result<PathBuf> {
-    let path = dir.join("laptop");
+    let path = dir.join(WAY_IN_FILE);
     let fail = |source| Error::System { what: format!("write {}", path.display()), source };
     let dir = dir.canonicalize().map_err(fail)?;
     let text = format!(
@@ -252,19 +256,43 @@ fn farewell(grid: &Grid, admin: &Person, member: &Person, way_in: &Path) {
 }
 
 fn stop(dir: &Path) -> Result<()> {
-    match Testbed::open(dir) {
-        Ok(testbed) => testbed.destroy()?,
-        Err(Error::NoTestbed(_)) => {}
+    let ended = match Testbed::open(dir) {
+        Ok(testbed) => testbed.destroy().map(|()| true)?,
+        Err(Error::NoTestbed(_)) => Grid::end_lost(dir)?,
         Err(e) => return Err(e),
+    };
+    // After a start that failed, only logs are left.
+    if !(Testbed::remove_logs(dir)? || ended) {
+        println!("No grid runs here.");
+        return Ok(());
     }
-    match fs::remove_dir_all(dir) {
-        Ok(()) => println!("The grid in {} has ended; nothing is left of it.", dir.display()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => println!("No grid runs here."),
-        Err(source) => {
-            return Err(Error::System { what: format!("remove {}", dir.display()), source });
+    remove_own(dir)?;
+    let dir_text = dir.display();
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
+            println!("The grid in {dir_text} has ended. Other files are there, which stay.");
         }
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(Error::System { what: format!("remove {dir_text}"), source: e });
+        }
+        _ => println!("The grid in {dir_text} has ended; nothing is left of it."),
     }
     Ok(())
+}
+
+/// Removes what a demo itself puts beside the testbed.
+fn remove_own(dir: &Path) -> Result<()> {
+    let gone = |path: PathBuf, removed: std::io::Result<()>| match removed {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(Error::System { what: format!("remove {}", path.display()), source })
+        }
+        _ => Ok(()),
+    };
+    let (passwords, way_in) = (dir.join(PASSWORDS_DIR), dir.join(WAY_IN_FILE));
+    let removed = fs::remove_dir_all(&passwords);
+    gone(passwords, removed)?;
+    let removed = fs::remove_file(&way_in);
+    gone(way_in, removed)
 }
 
 /// A text field of a JSON answer.

@@ -34,6 +34,9 @@ impl Person {
     }
 }
 
+/// In the folder of a grid: what people sign in with.
+pub const PASSWORDS_DIR: &str = "passwords";
+
 /// Passwords, kept in a file that only root reads.
 #[derive(Debug)]
 pub struct Purse {
@@ -43,7 +46,7 @@ pub struct Purse {
 impl Purse {
     /// The purse in the folder of a testbed.
     pub(super) fn new(dir: &Path) -> Result<Purse> {
-        let folder = dir.join("passwords");
+        let folder = dir.join(PASSWORDS_DIR);
         let fail =
             |source| Error::System { what: format!("passwords in {}", folder.display()), source };
         fs::create_dir_all(&folder).map_err(fail)?;

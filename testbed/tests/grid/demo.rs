@@ -1,9 +1,10 @@
 //! `xos-demo`: what `make demo` and `make stop` run once the programs are built.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use xos_testbed::{Error, Testbed};
 
@@ -45,6 +46,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// An address that nobody listens at.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 /// Runs a line as the person who reads it would paste it.
 fn paste(line: &str) -> Output {
     let out = Command::new("sh").args(["-c", line]).output().expect("sh");
@@ -58,7 +64,7 @@ fn paste(line: &str) -> Output {
 fn the_demo_ends_with_commands_that_work() {
     let Some(_alone) = alone() else { return };
     let demo = Demo { folder: tempfile::tempdir().unwrap() };
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free();
     let console = free.to_string();
     let out = demo.run("start", &["--photons", PHOTONS, "--console", &console]);
     let said = text(&out.stdout);
@@ -93,9 +99,9 @@ fn the_demo_ends_with_commands_that_work() {
 }
 
 /// If it failed, the person would wait for two sites to be made, be told of a taken port then, and
-/// be left with a grid that nobody can reach.
+/// be left with a grid that nobody can reach, or with a folder in which no demo starts any more.
 #[test]
-fn a_taken_port_is_said_first_and_leaves_nothing() {
+fn a_taken_port_a_crash_and_a_cleaned_folder_hinder_nobody() {
     let Some(_alone) = alone() else { return };
     let demo = Demo { folder: tempfile::tempdir().unwrap() };
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -107,4 +113,62 @@ fn a_taken_port_is_said_first_and_leaves_nothing() {
     assert!(!said.contains("site rennes"), "a site was made before the port was looked at");
     let left = Testbed::open(demo.dir());
     assert!(matches!(left, Err(Error::NoTestbed(_))), "a grid was left: {left:?}");
+
+    // Once the port is free, the same command works.
+    let console = free().to_string();
+    let out = demo.run("start", &["--no-example", "--console", &console]);
+    assert!(out.status.success(), "not after a failure: {}", text(&out.stderr));
+
+    // Over one that runs, and over one that was killed, as well.
+    let group = control_group(&demo);
+    for pid in processes(&group) {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    let out = demo.run("start", &["--no-example", "--console", &console]);
+    assert!(out.status.success(), "not after a crash: {}", text(&out.stderr));
+    assert!(!processes(&group).is_empty());
+
+    // Somebody cleans the build folder, and with it the demo's.
+    std::fs::remove_dir_all(demo.dir()).unwrap();
+    assert!(demo.run("stop", &[]).status.success());
+    assert_eq!(processes(&group), [], "what ran goes on");
+    assert!(!demo.dir().exists());
+}
+
+/// If it failed, `make stop` with a mistyped folder would delete it.
+#[test]
+fn what_is_not_the_demos_stays() {
+    let demo = Demo { folder: tempfile::tempdir().unwrap() };
+    let other = demo.dir().join("logs/mine");
+    std::fs::create_dir_all(demo.dir().join("logs")).unwrap();
+    std::fs::write(&other, "irreplaceable").unwrap();
+    let out = demo.run("stop", &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("No grid runs here"), "{}", text(&out.stdout));
+    assert!(!demo.run("start", &["--no-example"]).status.success(), "it took a folder in use");
+    assert!(!demo.run("stop", &[]).stdout.is_empty());
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "irreplaceable");
+}
+
+/// The name of the control groups of a running demo.
+fn control_group(demo: &Demo) -> String {
+    let hosts = Testbed::open(demo.dir()).unwrap().hosts().unwrap();
+    let init = hosts.iter().find_map(|host| host.init).expect("a host that runs");
+    let groups = std::fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
+    let mut parts = groups.split(['/', '\n']);
+    parts.find(|part| part.starts_with("xos-testbed-")).expect("its own groups").to_owned()
+}
+
+/// The processes in control groups of this name that have not ended.
+fn processes(group: &str) -> Vec<Pid> {
+    let in_group = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        if status.contains("\nState:\tZ") {
+            return None;
+        }
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+        if groups.split(['/', '\n']).any(|part| part == group) { Pid::from_raw(pid) } else { None }
+    };
+    std::fs::read_dir("/proc").unwrap().filter_map(|entry| in_group(entry.unwrap())).collect()
 }

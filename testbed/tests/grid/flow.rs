@@ -21,6 +21,7 @@ fn from_a_command_to_its_result_on_two_sites() {
     w.step("an_array_runs_on_both_sites", an_array_runs_on_both_sites);
     w.step("what_follows_waits", what_follows_waits);
     w.step("what_is_cancelled_ends", what_is_cancelled_ends);
+    w.step("a_terminal_shows_it_run_and_asks", a_terminal_shows_it_run_and_asks);
     w.step("only_what_may_run_again_does", only_what_may_run_again_does);
     w.step("limits_end_units", limits_end_units);
     w.step("jobs_come_from_files", jobs_come_from_files);
@@ -143,6 +144,35 @@ fn what_is_cancelled_ends(w: &World) {
     assert_eq!(count(&shown, "cancelled"), 6, "{shown}");
     let again = w.run(&w.milo, "xkill", &[&job]).ok();
     assert!(again.contains("nothing was left to cancel"), "{again}");
+}
+
+/// If it failed, people would stare at an empty line while they wait, or lose a job, or keep one,
+/// against their word when they press Ctrl-C.
+fn a_terminal_shows_it_run_and_asks(w: &World) {
+    // script(1) is the terminal; what it shows and what the person types go through files.
+    let session = |types: &str| {
+        let text = format!(
+            "cd $HOME; rm -f keys shown; mkfifo keys; : > shown
+            TERM=xterm script -qefc 'xsub -- sleep 600' shown < keys > /dev/null & exec 3> keys
+            seen() {{ until grep -q \"$1\" shown; do sleep 0.05; done; }}
+            seen '0/1 1 running'; printf '\\003' >&3; seen 'Ctrl-C again'; {types}
+            wait $!; echo status $?; cat shown"
+        );
+        let out = w.laptop().run(&w.milo.command("bash").args(["-c", &text])).unwrap();
+        let shown = out.ok().unwrap();
+        let job = shown.split_once("Cancel ").expect("no question").1;
+        (job.split('?').next().unwrap().to_owned(), shown)
+    };
+    let (job, shown) = session("printf 'y\\n' >&3");
+    assert!(shown.contains(&format!("Cancelling {job}")), "{shown}");
+    assert!(!shown.starts_with("status 0"), "a cancelled job counts as done: {shown}");
+    let ended = w.json(&w.milo, &["job", "show", &job]);
+    assert_eq!(count(&ended, "cancelled"), 1, "{ended}");
+    let (job, shown) = session("printf '\\003' >&3");
+    assert!(shown.starts_with("status 130"), "{shown}");
+    assert!(shown.contains(&format!("{job} goes on")), "{shown}");
+    assert!(!w.xos(&w.milo, &["job", "cancel", &job]).err.contains("xos:"), "it did not go on");
+    w.run(&w.milo, "xwait", &[&job]);
 }
 
 /// How many processes of all nodes have `mark` in their command line.

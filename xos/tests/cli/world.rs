@@ -12,13 +12,21 @@ pub const PASSWORD: &str = "correct horse battery";
 /// The core of site `rennes`, administered by ada.
 pub struct Core {
     dir: TempDir,
-    child: Child,
+    /// Absent when it was only set up.
+    child: Option<Child>,
     pub address: String,
 }
 
 impl Core {
     /// Sets a site up and starts its core.
     pub fn start() -> Core {
+        let mut core = Core::set_up();
+        core.child = Some(run(core.dir()));
+        core
+    }
+
+    /// Sets a site up.
+    pub fn set_up() -> Core {
         let dir = tempfile::tempdir().unwrap();
         // Free a moment ago; whoever takes it meanwhile makes the start fail, loudly.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -33,15 +41,20 @@ impl Core {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("0.0.0.0:7443", &address)).unwrap();
-        let child = run(dir.path());
-        Core { dir, child, address }
+        Core { dir, child: None, address }
     }
 
     /// Ends the core as power loss of its process would, and starts it again.
     pub fn kill_and_restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = run(self.dir.path());
+        self.kill();
+        self.child = Some(run(self.dir.path()));
+    }
+
+    fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     /// A folder for what else a test needs, which goes with the core.
@@ -65,8 +78,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.kill();
     }
 }
 

@@ -88,7 +88,7 @@ impl Serve<'_> {
         for (_, name) in running {
             self.settle(name);
         }
-        self.remove_spare();
+        self.settle_spare(true);
         note(self.plan.cgroup.remove().err().map(|e| e.to_string()));
         let mut out = Vec::new();
         self.machine.init_died(cause, &mut out);

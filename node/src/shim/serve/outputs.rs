@@ -36,8 +36,8 @@ pub(super) struct Outputs {
     kept_bytes: u64,
     /// Files that may not grow beyond a length below the limit.
     held: BTreeMap<String, u64>,
-    /// Empty files of ended units to which nobody can write, for the next ones.
-    spare: Vec<String>,
+    /// Empty files of ended units, for the next ones; while there are any they are measured.
+    pub spare: Vec<String>,
     /// When it is looked at next.
     pub check_at: u64,
     /// What was last wrong with it.
@@ -70,7 +70,7 @@ impl Serve<'_> {
         let Some((key, spools)) = self.machine.at(slot) else { return };
         let names: Vec<_> = spool::names(key, spools).collect();
         for (stream, name) in names {
-            let bytes = self.settle(name);
+            let bytes = self.end_output(name);
             if let Some(u) = &mut usage {
                 match stream {
                     spool::Stream::Stdout => u.stdout_bytes = bytes,
@@ -90,6 +90,17 @@ impl Serve<'_> {
             )));
             self.begin_end(0, out);
         }
+    }
+
+    /// Keeps the file of a unit that ended for another one, or settles it. How long it is.
+    fn end_output(&mut self, name: String) -> u64 {
+        let room = self.outputs.spare.len() < SPARE_MAX;
+        if room && spool::is_unused(self.spool.as_fd(), &name) == Ok(true) {
+            self.outputs.held.remove(&name);
+            self.outputs.spare.push(name);
+            return 0;
+        }
+        self.settle(name)
     }
 
     /// Settles the file of a unit that ended. How long it is.
@@ -112,19 +123,12 @@ impl Serve<'_> {
         }
         self.outputs.held.remove(&name);
         self.outputs.kept_bytes += settled.bytes;
-        let room = self.outputs.spare.len() < SPARE_MAX;
-        match (settled.bytes, settled.busy) {
-            (0, Some(false)) if room => self.outputs.spare.push(name),
-            (0, _) => self.remove_empty(&name),
-            _ => {}
-        }
-        settled.bytes
-    }
-
-    fn remove_empty(&mut self, name: &str) {
-        if let Err(e) = spool::remove(self.spool.as_fd(), name) {
+        if settled.bytes == 0
+            && let Err(e) = spool::remove(self.spool.as_fd(), &name)
+        {
             self.outputs.note(format!("spool file {name}: {e}"));
         }
+        settled.bytes
     }
 
     /// Gives a unit that is about to start the files of ones that ended. It makes what is missing.
@@ -133,15 +137,18 @@ impl Serve<'_> {
             let Some(spare) = self.outputs.spare.pop() else { return };
             if let Err(e) = spool::hand_on(self.spool.as_fd(), &spare, &name) {
                 self.outputs.note(format!("spool files cannot be handed on: {e}"));
-                self.remove_empty(&spare);
+                self.settle(spare);
             }
         }
     }
 
-    /// Removes the files that wait for a unit.
-    pub(super) fn remove_spare(&mut self) {
+    /// Settles the files that wait for a unit: all of them, or those to which something was written.
+    pub(super) fn settle_spare(&mut self, all: bool) {
         for name in std::mem::take(&mut self.outputs.spare) {
-            self.remove_empty(&name);
+            match spool::length(self.spool.as_fd(), &name) {
+                Ok(0) if !all => self.outputs.spare.push(name),
+                _ => drop(self.settle(name)),
+            }
         }
     }
 
@@ -174,6 +181,7 @@ impl Serve<'_> {
         }
         self.outputs.check_at = now + SPOOL_CHECK_MS;
         let short = self.look_at_disk();
+        self.settle_spare(self.machine.is_idle());
         let left = self.check_left_open(short);
         let running: Vec<(u32, Vec<String>)> = self
             .machine
