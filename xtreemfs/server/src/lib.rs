@@ -19,6 +19,6 @@ pub mod time;
 pub mod token;
 
 pub use identity::{AuthError, Authenticator, Epochs, Identity, Peer, Role};
-pub use ids::VolumeId;
+pub use ids::{VoName, VolumeId};
 pub use time::{Clock, SystemClock};
 pub use token::{PublicKey, Signer};

@@ -12,10 +12,10 @@ use xtreemfs_proto::dir::{Osd as OsdEntry, Volume as VolumeEntry};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_server::dir::{Dir, DirPolicy};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, SystemClock,
-    VolumeId,
+    VoName, VolumeId,
 };
 
 use crate::memory::{Memory, People};
@@ -98,9 +98,9 @@ impl DirPolicy for Surroundings {
 
 #[async_trait]
 impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, _: &VolumeId) -> Option<VolumeKey> {
-        let key = (*self.key.lock().unwrap())?;
-        Some(VolumeKey { vo: VO.into(), key })
+    async fn volume_key(&self, vo: &VoName, _: &VolumeId) -> Option<PublicKey> {
+        let key = *self.key.lock().unwrap();
+        key.filter(|_| vo.as_str() == VO)
     }
 }
 

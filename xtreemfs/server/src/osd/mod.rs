@@ -25,7 +25,7 @@ use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcE
 use crate::cache::Cache;
 use crate::fence::{Entrance, Fence};
 use crate::identity::{Epochs, Peer};
-use crate::ids::VolumeId;
+use crate::ids::{VoName, VolumeId};
 use crate::time::Clock;
 use crate::token::PublicKey;
 
@@ -35,21 +35,14 @@ pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
 
-/// What an OSD must know of a volume to believe its capabilities.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeKey {
-    /// VO that the volume belongs to.
-    pub vo: String,
-    /// Key of the volume's MRC.
-    pub key: PublicKey,
-}
-
 /// Knows the keys of volumes.
 #[async_trait]
 pub trait VolumeTrust: Send + Sync + 'static {
-    /// VO and key of a volume that this OSD stores objects for; `None` for any other volume.
-    /// Asked once per capability.
-    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey>;
+    /// Key of the MRC that keeps `volume` for `vo`; `None` if this OSD stores nothing for that VO
+    /// or does not know of the volume. Only those who speak for a VO say which volumes it has, and
+    /// with which keys: two VOs may well name the same id. Asked once per capability, before its
+    /// signature is checked.
+    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey>;
 }
 
 /// What an OSD needs from its surroundings.
