@@ -24,7 +24,7 @@ use xos_node::agent::{Vo, VoWatcher};
 use xtreemfs_proto::Channel;
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
 use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VoName, VolumeId};
 
 pub use store::is_own;
@@ -108,6 +108,9 @@ impl Objects {
                     clock: Arc::new(xtreemfs_server::SystemClock),
                     had_objects: false,
                     reserve_bytes: config.reserve_bytes,
+                    verifier: WriteVerifier::of_this_boot().map_err(|e| {
+                        Error::internal(format!("no object store: the kernel's boot id: {e}"))
+                    })?,
                 };
                 let folder = folder.clone();
                 let opened =

@@ -82,7 +82,8 @@ mod tests {
     /// for the file that says whose objects these are, must not parse.
     #[test]
     fn only_plain_names_are_vo_names() {
-        for bad in ["", ".", "..", ".osd-id", "a/b", "A", "-a", "_a", "a\0", "ä", &"a".repeat(129)] {
+        for bad in ["", ".", "..", ".osd-id", "a/b", "A", "-a", "_a", "a\0", "ä", &"a".repeat(129)]
+        {
             assert_eq!(VoName::parse(bad), None, "{bad:?}");
         }
         assert_eq!(VoName::parse("demo.rennes").unwrap().as_str(), "demo.rennes");

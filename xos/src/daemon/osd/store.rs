@@ -57,7 +57,7 @@ pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xtreemfs_server::osd::VolumeTrust;
+    use xtreemfs_server::osd::{VolumeTrust, WriteVerifier};
     use xtreemfs_server::{Epochs, PublicKey, VoName, VolumeId};
 
     struct Nobody;
@@ -90,6 +90,7 @@ mod tests {
                 clock: Arc::new(xtreemfs_server::SystemClock),
                 had_objects: false,
                 reserve_bytes: 0,
+                verifier: WriteVerifier(1),
             };
             super::open(&disk, &state, parts).map(drop)
         };

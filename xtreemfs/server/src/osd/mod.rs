@@ -5,6 +5,7 @@ mod budget;
 mod failures;
 mod marker;
 mod objects;
+mod verifier;
 mod verify;
 
 use std::fmt;
@@ -15,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
-    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write,
-    WriteReply,
+    Connect, FileRequest, Fsync, FsyncReply, Read, ReadReply, Size, SizeReply, Truncate, Unlink,
+    Write, WriteReply,
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
@@ -32,6 +33,7 @@ use crate::token::PublicKey;
 pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
 use budget::{ReadBudget, Share};
 pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
+pub use verifier::WriteVerifier;
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
 
@@ -59,6 +61,8 @@ pub struct OsdParts {
     pub had_objects: bool,
     /// Space on the disk that is left to others, in bytes.
     pub reserve_bytes: u64,
+    /// Changes from one opening to the next when what was not synced may be lost.
+    pub verifier: WriteVerifier,
 }
 
 /// An object server.
@@ -181,7 +185,8 @@ impl OsdConnection {
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
         let truncate_epoch = self.change(work).await?;
-        Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
+        let WriteVerifier(verifier) = self.osd.parts.verifier;
+        Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch, verifier }))
     }
 
     async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
@@ -220,7 +225,8 @@ impl OsdConnection {
         let file = self.verify_user(&capability).await?;
         let key = file.key.clone();
         self.osd.blocking(move |objects| objects.sync(&key)).await?;
-        Ok(Outgoing::reply::<Fsync>(&Empty {}))
+        let WriteVerifier(verifier) = self.osd.parts.verifier;
+        Ok(Outgoing::reply::<Fsync>(&FsyncReply { verifier }))
     }
 
     /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer

@@ -251,8 +251,10 @@ impl ObjectStore {
         at(&self.path(key), handle.len())
     }
 
-    /// Makes the backing file and its name durable. Once this has failed for a file, it fails until
-    /// the server is started anew: what was lost then would be taken for stored.
+    /// Makes the backing file and its name durable. None there is no error: nothing was written to
+    /// it here, or the machine lost it, which the verifier tells the writer. Once this has failed
+    /// for a file, it fails until the server is started anew: what was lost then would be taken for
+    /// stored.
     pub(super) fn sync(&self, key: &FileKey) -> Result<(), ObjectsError> {
         let Some(handle) = self.handle(key, false)? else { return Ok(()) };
         let path = self.path(key);

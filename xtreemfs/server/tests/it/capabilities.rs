@@ -282,6 +282,23 @@ async fn truncate_epochs() {
     assert_eq!(truncate(3, 1 << 30).await.unwrap().size, 50, "made longer");
 }
 
+/// A writer learns by the verifier alone that its unsynced data are lost with the machine's memory;
+/// and a restart of the OSD, which loses nothing, must not look like that.
+#[tokio::test]
+async fn writes_and_syncs_tell_of_a_new_boot_only() {
+    let world = World::new().await;
+    let capability = token(&good(&world));
+    for boot in [1, 1, 2] {
+        let dir = world.dir.path().join("osd-a");
+        let osd = open_osd_in_boot(&dir, &world.around, "osd-a", 0, boot);
+        let channel = connect_osd(&osd, "node-1").await;
+        let file = FileRequest { capability: capability.clone() };
+        let synced = call::<Fsync>(&channel, None, file).await.unwrap();
+        let written = write(&channel, capability.clone(), 0, 0, b"x").await.unwrap();
+        assert_eq!((synced.verifier, written.verifier), (boot, boot));
+    }
+}
+
 /// Deleting must leave nothing readable and harm nobody else.
 #[tokio::test]
 async fn deletion() {

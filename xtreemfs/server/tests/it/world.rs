@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VoName,
     VolumeId,
@@ -125,6 +125,7 @@ pub fn peer(id: &str, role: Role) -> Peer {
 }
 
 pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -> Arc<Mrc> {
+    let random = AtomicU8::new(9);
     let parts = MrcParts {
         signer: Signer::from_seed(&SEED).unwrap(),
         authenticator: around.clone(),
@@ -132,13 +133,24 @@ pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -
         osds: around.clone(),
         policy: around.clone(),
         clock: around.clone(),
-        random: Box::new(|| [9; 16]),
+        random: Box::new(move || [random.fetch_add(1, Ordering::SeqCst); 16]),
         checkpoint_bytes,
     };
     Mrc::open(dir, parts).unwrap()
 }
 
 pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes: u64) -> Arc<Osd> {
+    open_osd_in_boot(dir, around, id, reserve_bytes, 1)
+}
+
+/// The same on a machine that was started for the `boot`th time.
+pub fn open_osd_in_boot(
+    dir: &Path,
+    around: &Arc<Surroundings>,
+    id: &str,
+    reserve_bytes: u64,
+    boot: u64,
+) -> Arc<Osd> {
     let parts = OsdParts {
         id: id.into(),
         trust: around.clone(),
@@ -146,6 +158,7 @@ pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes:
         clock: around.clone(),
         had_objects: dir.exists(),
         reserve_bytes,
+        verifier: WriteVerifier(boot),
     };
     Osd::open(dir, parts).unwrap()
 }
