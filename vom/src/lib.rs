@@ -102,8 +102,6 @@ pub struct Deps {
 pub struct Homed {
     /// The VO.
     pub vo: VoId,
-    /// An owner of it.
-    pub owner: xos_base::MemberNumber,
     /// The volumes recorded for it.
     pub volumes: Vec<String>,
 }
@@ -195,12 +193,7 @@ impl Vom {
             .filter(|live| live.id().site() == self.inner.site)
             .map(|live| {
                 let state = live.read();
-                let owner = state.owners.first().and_then(|p| state.members.get(p));
-                Homed {
-                    vo: live.id().clone(),
-                    owner: owner.map_or(xos_base::MemberNumber(1), |m| m.number),
-                    volumes: state.volumes.iter().cloned().collect(),
-                }
+                Homed { vo: live.id().clone(), volumes: state.volumes.iter().cloned().collect() }
             })
             .collect()
     }

@@ -89,16 +89,20 @@ fn the_volume_is_a_file_system(w: &World) {
     assert!(said.contains("not supported"), "a hard link: {said}");
 }
 
-/// If it failed, a member could read, change or remove what is not theirs.
+/// If it failed, a member, or the VO's founder, could read, change or remove what is not theirs.
 fn rights_hold_between_members(w: &World) {
     let dir = format!("{VOLUME}/petra");
     let prepare = format!(
         "mkdir -m 711 {dir}; echo secret > {dir}/private; chmod 600 {dir}/private; \
-         echo open > {dir}/open; mkdir -m 700 {dir}/closed; echo x > {dir}/closed/x"
+         echo open > {dir}/open; mkdir -m 700 {dir}/closed; echo x > {dir}/closed/x; \
+         mkdir {dir}-empty; echo x > {dir}-file"
     );
     w.xsub(&w.petra, &["--on", "pisa", "--", "sh", "-ec", &prepare]).ok();
-    for site in ["pisa", "rennes"] {
-        assert_eq!(w.at(site, &format!("cat {dir}/open")), "open");
+    let people = [("milo", &w.milo), ("vera, the founder,", &w.vera)];
+    for (site, (name, person)) in
+        ["pisa", "rennes"].into_iter().flat_map(|s| people.map(|p| (s, p)))
+    {
+        assert_eq!(w.at(site, &format!("cat {dir}/open; stat -c %U {VOLUME}")), "open\nnobody");
         for attempt in [
             format!("cat {dir}/private"),
             format!("cat {dir}/closed/x"),
@@ -109,9 +113,13 @@ fn rights_hold_between_members(w: &World) {
             format!("chown $(id -u) {dir}/open"),
             format!("mv {dir} {VOLUME}/mine"),
             format!("ln -s /etc/passwd {dir}/link"),
+            format!("rmdir {dir}-empty"),
+            format!("rm -f {dir}-file"),
+            format!("mv {dir}-file {VOLUME}/mine"),
+            format!("chmod 777 {VOLUME}"),
         ] {
-            let said = w.xsub(&w.milo, &["--on", site, "--", "sh", "-c", &attempt]);
-            assert_ne!(said.code, 0, "milo may {attempt} at {site}: {}", said.out);
+            let said = w.xsub(person, &["--on", site, "--", "sh", "-c", &attempt]);
+            assert_ne!(said.code, 0, "{name} may {attempt} at {site}: {}", said.out);
             let told = said.err.contains("ermission denied") || said.err.contains("not permitted");
             assert!(told, "{attempt}: {}", said.err);
         }

@@ -199,7 +199,8 @@ impl Files {
         let request = VolumeCreateRequest {
             name: homed.vo.to_string(),
             vo: homed.vo.to_string(),
-            owner: homed.owner.0,
+            // Whoever owned it could remove what others have in it, sticky or not.
+            owner: xtreemfs_server::NO_MEMBER,
             group: MEMBERS,
             mode: ROOT_MODE,
             stripe_size: self.config.stripe_bytes,

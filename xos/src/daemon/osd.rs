@@ -1,13 +1,15 @@
 //! The section `[osd]`: this node keeps file objects.
 
+mod keys;
 mod store;
 
 use super::mount::core_address;
 use futures_util::future::BoxFuture;
+use keys::Keys;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +22,10 @@ use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
 use xos_node::agent::{Vo, VoWatcher};
 use xtreemfs_proto::Channel;
-use xtreemfs_proto::dir::VolumeListRequest;
-use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest, VolumeList};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
-use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VolumeId};
+use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
+use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
+use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VoName, VolumeId};
 
 pub use store::is_own;
 
@@ -68,7 +70,7 @@ struct Known {
     dialer: Dialer,
     epochs: RwLock<HashMap<String, HashMap<u32, u64>>>,
     volumes: RwLock<Vec<VolumeMount>>,
-    keys: Mutex<HashMap<VolumeId, VolumeKey>>,
+    keys: Keys,
     changed: tokio::sync::Notify,
     /// Wakes those who register: whoever told of volumes may have started anew.
     told: tokio::sync::Notify,
@@ -91,7 +93,7 @@ impl Objects {
             dialer: dialer.clone(),
             epochs: RwLock::default(),
             volumes: RwLock::default(),
-            keys: Mutex::default(),
+            keys: Keys::default(),
             changed: tokio::sync::Notify::new(),
             told: tokio::sync::Notify::new(),
         });
@@ -106,6 +108,9 @@ impl Objects {
                     clock: Arc::new(xtreemfs_server::SystemClock),
                     had_objects: false,
                     reserve_bytes: config.reserve_bytes,
+                    verifier: WriteVerifier::of_this_boot().map_err(|e| {
+                        Error::internal(format!("no object store: the kernel's boot id: {e}"))
+                    })?,
                 };
                 let folder = folder.clone();
                 let opened =
@@ -272,71 +277,39 @@ impl Known {
         homes
     }
 
-    /// Asks the directories which volumes there are.
-    async fn fetch_keys(&self) {
-        for (home, vos) in self.homes() {
-            for vo in vos {
-                match self.volumes_of(&home, &vo).await {
-                    Ok(found) => self.learn(found),
-                    Err(e) => tracing::warn!(%vo, error = %e, "a VO's volumes are not known"),
-                }
-            }
+    /// Asks the home of `vo` which volumes it has, and nobody else: another home has no say in it,
+    /// and cannot delay it.
+    async fn fetch_keys(&self, vo: &VoName) {
+        let stored = {
+            let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+            volumes.iter().find(|v| v.store && v.vo.as_str() == vo.as_str()).map(|v| v.home.clone())
+        };
+        let Some(home) = stored else { return };
+        match self.volumes_of(&home, vo).await {
+            Ok(listed) => self.keys.learn(vo, listed),
+            Err(e) => tracing::warn!(%vo, error = %e, "a VO's volumes are not known"),
         }
     }
 
-    /// An id stays with the VO that had it first: else a hostile home could name another VO's
-    /// volume as its own, and open its objects.
-    fn learn(&self, found: Vec<(VolumeId, VolumeKey)>) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, key) in found {
-            match keys.get(&id) {
-                Some(known) if known.vo != key.vo => {
-                    tracing::error!(%id, vo = key.vo, owner = known.vo,
-                        "a VO's home names a volume that is another VO's: ignored");
-                }
-                _ => {
-                    keys.insert(id, key);
-                }
-            }
-        }
-    }
-
-    async fn volumes_of(
-        &self,
-        home: &SiteId,
-        vo: &VoId,
-    ) -> Result<Vec<(VolumeId, VolumeKey)>, Error> {
+    async fn volumes_of(&self, home: &SiteId, vo: &VoName) -> Result<Vec<Volume>, Error> {
         let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
         let request = VolumeListRequest { vo: vo.to_string() };
         let (reply, _) = channel
             .call::<VolumeList>(None, &request, bytes::Bytes::new(), CALL_LIMIT)
             .await
             .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
-        // The home speaks for its own VOs only, whatever else it lists.
-        Ok(reply
-            .volumes
-            .into_iter()
-            .filter(|v| v.vo == vo.as_str())
-            .filter_map(|v| {
-                let key = PublicKey(v.mrc_key.as_ref().try_into().ok()?);
-                Some((VolumeId::parse(&v.id)?, VolumeKey { vo: v.vo, key }))
-            })
-            .collect())
+        Ok(reply.volumes)
     }
 }
 
 #[async_trait::async_trait]
 impl VolumeTrust for Known {
-    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey> {
-        let find = || {
-            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.get(volume).cloned()
-        };
-        if let Some(key) = find() {
+    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey> {
+        if let Some(key) = self.keys.find(vo, volume) {
             return Some(key);
         }
-        self.fetch_keys().await;
-        find()
+        self.fetch_keys(vo).await;
+        self.keys.find(vo, volume)
     }
 }
 

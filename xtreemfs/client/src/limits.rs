@@ -87,6 +87,13 @@ pub const TRANSFER_BYTES_MAX: usize = 16 << 20;
 /// Handles open at one time on one volume.
 pub const OPEN_FILES_MAX: usize = 65_536;
 
+/// Files that were closed and may not be on the OSDs' disks yet are remembered for so long: many
+/// times what a kernel takes to bring what was written to the disk by itself (half a minute).
+pub const CLOSED_UNSYNCED_TTL: Duration = Duration::from_secs(600);
+
+/// How many of them at most; past it the one that was closed first is forgotten.
+pub const CLOSED_UNSYNCED_MAX: usize = 16_384;
+
 /// Files whose content is being deleted in the background; for one more unlink itself waits.
 pub const DELETIONS_MAX: usize = 64;
 

@@ -12,6 +12,7 @@ use tracing::{debug, error, warn};
 use crate::file::File;
 use crate::file::inode::Inode;
 use crate::file::rights::{Grant, Rights, delete_objects, truncate_objects};
+use crate::file::unsynced::Closed;
 use crate::limits::{
     CARE_AT_ONCE, COMMIT_PERIOD, DELETIONS_MAX, OPEN_FILES_MAX, READ_AHEAD_BYTES,
     WRITE_BEHIND_BYTES,
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
 struct Open {
     inodes: HashMap<Ino, Kept>,
     handles: usize,
+    closed: Closed,
 }
 
 #[derive(Debug)]
@@ -126,8 +128,10 @@ impl Shared {
         let inode = {
             let mut open = self.lock();
             open.handles += 1;
-            let kept = open.inodes.entry(ino).or_insert_with(|| {
-                let inode = Arc::new(Inode::new(Arc::clone(self), &dated));
+            let Open { inodes, closed, .. } = &mut *open;
+            let kept = inodes.entry(ino).or_insert_with(|| {
+                let unsynced = closed.take(ino);
+                let inode = Arc::new(Inode::new(Arc::clone(self), &dated, unsynced));
                 Kept { inode, handles: 0, deleted: None }
             });
             kept.handles += 1;
@@ -186,12 +190,13 @@ impl Shared {
 
     /// Tells the OSDs of a truncation that the MRC has made.
     async fn cut(&self, inode: Option<&Inode>, dated: &Dated, grant: &Grant) -> Result<()> {
-        if let Some(inode) = inode {
-            inode.cut_begun(dated);
-        }
-        truncate_objects(&self.mrc.links, grant, dated.attributes.size).await?;
-        if let Some(inode) = inode {
-            inode.cut_done();
+        let size = dated.attributes.size;
+        let begun = inode.map(|inode| inode.cut_begun(dated));
+        truncate_objects(&self.mrc.links, grant, size).await?;
+        match (inode, begun) {
+            (Some(inode), Some(begun)) => inode.cut_done(begun, size),
+            _ if size == 0 => drop(self.lock().closed.take(dated.attributes.ino)),
+            _ => {}
         }
         Ok(())
     }
@@ -206,7 +211,13 @@ impl Shared {
                     kept.handles -= 1;
                     None
                 }
-                Some(_) => open.inodes.remove(&inode.ino),
+                Some(_) => {
+                    let kept = open.inodes.remove(&inode.ino);
+                    if let Some(Kept { inode, deleted: None, .. }) = &kept {
+                        open.closed.keep(inode.ino, inode.take_unsynced());
+                    }
+                    kept
+                }
                 None => None,
             }
         };

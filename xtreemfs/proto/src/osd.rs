@@ -8,6 +8,11 @@
 //! by that layout, else `EINVAL`. A range may run past the end of its object: it goes on with the
 //! next object that *this* OSD holds (`object + width`), so one call can serve all extents of a
 //! transfer that lie on one OSD.
+//!
+//! What is written lies in the memory of the OSD's machine until [`Fsync`], and is lost when that
+//! loses power. [`Write`] and [`Fsync`] answer a *verifier* that changes whenever this may have
+//! happened, as in NFSv3 (RFC 1813, 3.3.7 and 3.3.21): a client that sees another one than its
+//! writes since the last good sync were answered with knows that some of them may be lost.
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,8 +37,9 @@ procedures! { OSD;
     Unlink = 113 (FileRequest) -> Empty;
     /// Size of the file as far as this OSD knows; needs `READ` or `WRITE`.
     Size = 114 (FileRequest) -> SizeReply;
-    /// Makes all that was written before durable; needs `READ` or `WRITE`.
-    Fsync = 115 (FileRequest) -> Empty;
+    /// Makes all that was written before durable, if the verifier is still the same; needs `READ`
+    /// or `WRITE`.
+    Fsync = 115 (FileRequest) -> FsyncReply;
 }
 
 /// Request of [`Read`].
@@ -78,6 +84,17 @@ pub struct WriteReply {
     /// a client does about a truncation elsewhere follows from the MRC's answers.
     #[prost(uint32, tag = "1")]
     pub truncate_epoch: u32,
+    /// Under which verifier it was taken.
+    #[prost(fixed64, tag = "2")]
+    pub verifier: u64,
+}
+
+/// Reply of [`Fsync`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct FsyncReply {
+    /// Under which verifier all is durable that was taken under the same one.
+    #[prost(fixed64, tag = "1")]
+    pub verifier: u64,
 }
 
 /// Request of [`Truncate`].

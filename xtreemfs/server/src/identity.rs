@@ -41,6 +41,9 @@ pub struct Identity {
     pub expires_ms: u64,
 }
 
+/// Owner of what belongs to nobody: no person ever has this member number.
+pub const NO_MEMBER: u32 = u32::MAX;
+
 /// Group of new files of a person without any group.
 pub const NO_GROUP: u32 = u32::MAX;
 

@@ -35,6 +35,35 @@ impl fmt::Display for VolumeId {
     }
 }
 
+/// Longest name of a VO, in bytes.
+pub const VO_NAME_BYTES_MAX: usize = 128;
+
+/// Name of a VO: 1 to 128 of `a-z`, `0-9`, `.`, `_` and `-`, the first a letter or digit. Safe as a
+/// file name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VoName(Arc<str>);
+
+impl VoName {
+    /// Checks a name; `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let fits = text.len() <= VO_NAME_BYTES_MAX && text.bytes().next().is_some_and(plain);
+        let rest = |b: u8| plain(b) || matches!(b, b'.' | b'_' | b'-');
+        (fits && text.bytes().all(rest)).then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VoName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +76,16 @@ mod tests {
         }
         let id = VolumeId::from_random([7; 16]);
         assert_eq!(VolumeId::parse(id.as_str()), Some(id));
+    }
+
+    /// A VO's name names the directory of all its objects: one that climbs out of it, or is taken
+    /// for the file that says whose objects these are, must not parse.
+    #[test]
+    fn only_plain_names_are_vo_names() {
+        for bad in ["", ".", "..", ".osd-id", "a/b", "A", "-a", "_a", "a\0", "ä", &"a".repeat(129)]
+        {
+            assert_eq!(VoName::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(VoName::parse("demo.rennes").unwrap().as_str(), "demo.rennes");
     }
 }

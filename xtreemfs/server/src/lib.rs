@@ -18,7 +18,7 @@ pub mod slots;
 pub mod time;
 pub mod token;
 
-pub use identity::{AuthError, Authenticator, Epochs, Identity, Peer, Role};
-pub use ids::VolumeId;
+pub use identity::{AuthError, Authenticator, Epochs, Identity, NO_MEMBER, Peer, Role};
+pub use ids::{VoName, VolumeId};
 pub use time::{Clock, SystemClock};
 pub use token::{PublicKey, Signer};

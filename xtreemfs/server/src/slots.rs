@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xtreemfs_proto::rpc::{AuthenticateReply, AuthenticateRequest};
 use xtreemfs_proto::{Errno, RpcError};
 
-use crate::identity::{AuthError, Authenticator, Epochs, Identity, Peer};
+use crate::identity::{AuthError, Authenticator, Epochs, Identity, NO_MEMBER, Peer};
 
 /// Most identities of one connection.
 pub const SLOTS_MAX: usize = 4096;
@@ -47,6 +47,10 @@ impl Slots {
             AuthError::Refused(_) => RpcError::authenticate(Errno::EACCES, error.to_string()),
             AuthError::Unavailable(_) => RpcError::errno(Errno::EAGAIN, error.to_string()),
         })?;
+        if identity.member == NO_MEMBER {
+            let text = "ticket refused: its member number is nobody's";
+            return Err(RpcError::authenticate(Errno::EACCES, text));
+        }
         if identity.expires_ms <= now_ms {
             return Err(expired());
         }

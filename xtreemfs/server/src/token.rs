@@ -85,9 +85,9 @@ impl<'a> Unverified<'a> {
         Some(Self { capability, signature, body })
     }
 
-    /// Volume that the token claims to be for: to find the key with.
-    pub fn claimed_volume(&self) -> &str {
-        &self.capability.volume
+    /// VO and volume that the token claims to be for: to find the key with.
+    pub fn claimed_place(&self) -> (&str, &str) {
+        (&self.capability.vo, &self.capability.volume)
     }
 
     /// Checks the signature; `None` if it is not by `key`.

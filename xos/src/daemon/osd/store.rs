@@ -57,14 +57,14 @@ pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xtreemfs_server::osd::{VolumeKey, VolumeTrust};
-    use xtreemfs_server::{Epochs, VolumeId};
+    use xtreemfs_server::osd::{VolumeTrust, WriteVerifier};
+    use xtreemfs_server::{Epochs, PublicKey, VoName, VolumeId};
 
     struct Nobody;
 
     #[async_trait::async_trait]
     impl VolumeTrust for Nobody {
-        async fn volume_key(&self, _: &VolumeId) -> Option<VolumeKey> {
+        async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Option<PublicKey> {
             None
         }
     }
@@ -90,6 +90,7 @@ mod tests {
                 clock: Arc::new(xtreemfs_server::SystemClock),
                 had_objects: false,
                 reserve_bytes: 0,
+                verifier: WriteVerifier(1),
             };
             super::open(&disk, &state, parts).map(drop)
         };

@@ -106,17 +106,14 @@ impl File {
     /// what is not on its disk yet.
     ///
     /// # Errors
-    /// As [`File::flush`]. That an OSD could not do it is told to every handle, as the loss of a
-    /// write is: whose data it has lost is not known.
+    /// As [`File::flush`]. That an OSD could not do it, or that its machine was started anew before
+    /// it had synced what was written here (`EIO`), is told to every handle, as the loss of a write
+    /// is: whose data it has lost is not known.
     pub async fn sync(&self) -> Result<()> {
         self.0.inode.settle().await;
-        if let Err(error) = self.0.rights.sync().await {
-            if error.errno() == libc::EACCES {
-                // Only this person's right has ended; no data are lost.
-                return Err(error);
-            }
-            self.0.inode.lock().errors.record(error);
-        }
+        let mark = self.0.inode.lock().unsynced.mark();
+        let answers = self.0.rights.sync().await;
+        self.0.inode.synced(&self.0.rights, mark, answers)?;
         let told = match self.0.mode.write {
             true => self.0.inode.commit(&self.0.rights).await,
             false => self.0.inode.commit_written().await,

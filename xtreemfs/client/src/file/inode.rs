@@ -11,6 +11,7 @@ use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use super::extents::{Extents, Range};
 use super::report::Errors;
 use super::rights::Rights;
+use super::unsynced::{Mark, Unsynced};
 use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
 use crate::mrc::Dated;
@@ -62,6 +63,7 @@ pub(super) struct State {
     /// The range of the tail, for readers.
     pub(super) tail: Option<Range>,
     pub(super) errors: Errors,
+    pub(super) unsynced: Unsynced,
     /// The last attributes from the MRC and when they were asked for.
     attributes: (Attributes, Instant),
     /// The rights of all handles, for renewal.
@@ -95,7 +97,8 @@ impl State {
 }
 
 impl Inode {
-    pub(crate) fn new(shared: Arc<Shared>, dated: &Dated) -> Inode {
+    /// An inode of which so much was not synced when it was open here before.
+    pub(crate) fn new(shared: Arc<Shared>, dated: &Dated, unsynced: Unsynced) -> Inode {
         let Dated { attributes, epoch } = *dated;
         let state = State {
             size: attributes.size,
@@ -110,6 +113,7 @@ impl Inode {
             extents: Extents::default(),
             tail: None,
             errors: Errors::default(),
+            unsynced,
             attributes: (attributes, Instant::now()),
             rights: Vec::new(),
             writer: None,
@@ -176,17 +180,28 @@ impl Inode {
     }
 
     /// Takes over a truncation of ours that the MRC has made and the OSDs have yet to make.
-    pub(crate) fn cut_begun(&self, dated: &Dated) {
+    pub(crate) fn cut_begun(&self, dated: &Dated) -> Mark {
         self.settled(dated, true);
         let mut state = self.lock();
         let size = dated.attributes.size;
         state.cut_owed = Some(state.cut_owed.map_or(size, |owed| owed.min(size)));
+        state.unsynced.mark()
     }
 
-    /// Notes that every OSD has made it.
-    pub(crate) fn cut_done(&self) {
-        self.lock().cut_owed = None;
+    /// Notes that every OSD has made it, to `size` bytes.
+    pub(crate) fn cut_done(&self, begun: Mark, size: u64) {
+        let mut state = self.lock();
+        state.cut_owed = None;
+        if size == 0 {
+            state.unsynced.cut_away(begun);
+        }
+        drop(state);
         self.content_changed();
+    }
+
+    /// What was not synced, to be kept when the last handle is closed.
+    pub(crate) fn take_unsynced(&self) -> Unsynced {
+        std::mem::take(&mut self.lock().unsynced)
     }
 
     /// Refuses to let the file grow to `end` without data where it could show old bytes: an OSD

@@ -9,6 +9,7 @@ mod piece;
 mod reader;
 mod report;
 pub(crate) mod rights;
+pub(crate) mod unsynced;
 mod writer;
 
 pub use handle::File;

@@ -223,22 +223,26 @@ impl Rights {
     }
 
     /// Writes a piece. What the OSD says of truncations is not believed: the MRC is asked for the
-    /// size anyway, and a lying OSD could take it away from the others.
-    pub(crate) async fn write(&self, piece: &Piece, data: Bytes) -> Result<()> {
+    /// size anyway, and a lying OSD could take it away from the others. Gives the OSD's verifier.
+    pub(crate) async fn write(&self, piece: &Piece, data: Bytes) -> Result<u64> {
         let request = |capability| osd::WriteRequest {
             capability,
             object: piece.object,
             offset: piece.in_object,
         };
-        self.call::<osd::Write, _>(piece.osd, request, data).await.map(drop)
+        let (reply, _) = self.call::<osd::Write, _>(piece.osd, request, data).await?;
+        Ok(reply.verifier)
     }
 
-    /// Makes durable what any client gave the OSDs; each is asked, whatever the others say.
-    pub(crate) async fn sync(&self) -> Result<()> {
+    /// Makes durable what any client gave the OSDs; each is asked, whatever the others say. Gives
+    /// the answer of each: its verifier.
+    pub(crate) async fn sync(&self) -> Vec<Result<u64>> {
         let request = |capability| osd::FileRequest { capability };
-        let calls = (0..self.peers.len())
-            .map(|osd| async move { self.call::<osd::Fsync, _>(osd, request, Bytes::new()).await });
-        join_all(calls).await.into_iter().try_for_each(|synced| synced.map(drop))
+        let calls = (0..self.peers.len()).map(|osd| async move {
+            let (reply, _) = self.call::<osd::Fsync, _>(osd, request, Bytes::new()).await?;
+            Ok(reply.verifier)
+        });
+        join_all(calls).await
     }
 
     /// Where the file ends as far as its OSDs know.

@@ -165,9 +165,9 @@ impl Inode {
         let rights = Arc::clone(rights);
         tokio::spawn(async move {
             let result = rights.write(&piece, data).await;
-            under_way.ended(&piece, &result);
+            under_way.ended(&rights, &piece, &result);
             drop(held);
-            result
+            result.map(drop)
         })
     }
 }
@@ -194,11 +194,16 @@ struct UnderWay {
 
 impl UnderWay {
     /// Notes the outcome before anybody who waits for it is woken.
-    fn ended(mut self, piece: &Piece, result: &Result<()>) {
+    fn ended(mut self, rights: &Rights, piece: &Piece, result: &Result<u64>) {
         self.done = true;
         let mut state = self.inode.lock();
         match result {
-            Ok(()) => state.arrived(piece.at + piece.length as u64),
+            Ok(verifier) => {
+                state.arrived(piece.at + piece.length as u64);
+                if state.unsynced.wrote(piece.osd, *verifier) {
+                    state.errors.record(self.inode.lost_by(rights, piece.osd));
+                }
+            }
             Err(error) => state.errors.record(error.clone()),
         }
     }

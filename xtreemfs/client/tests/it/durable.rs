@@ -240,3 +240,81 @@ async fn a_file_that_an_osd_has_not_cut_does_not_grow_over_its_old_bytes() {
     let all = content(&world.elsewhere()).await;
     assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
 }
+
+/// If it failed, a program would take data for safe that an OSD lost with its machine's memory.
+#[tokio::test]
+async fn data_lost_with_an_osds_power_are_told_to_every_handle() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume).await;
+    let other = open(&world.volume, WRITE).await;
+    file.write(0, pattern(9000, 1)).await.unwrap();
+    file.flush().await.unwrap();
+    world.toy.lose_power("osd1");
+    let error = file.sync().await.unwrap_err();
+    assert_eq!(error.errno(), libc::EIO);
+    assert!(error.to_string().contains("osd1"), "{error}");
+    assert_eq!(other.close().await.unwrap_err().errno(), libc::EIO, "whose data they were");
+    file.sync().await.unwrap();
+    // What was synced outlives it: no false alarm.
+    file.write(0, pattern(9000, 2)).await.unwrap();
+    file.sync().await.unwrap();
+    world.toy.lose_power("osd0");
+    file.sync().await.unwrap();
+    file.write(0, pattern(9000, 3)).await.unwrap();
+    file.close().await.unwrap();
+}
+
+/// If it failed, a program that goes on writing over the loss would be told of it by nothing.
+#[tokio::test]
+async fn a_write_after_the_power_came_back_tells_of_the_loss() {
+    let world = World::new(1, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(4096, 1)).await.unwrap();
+    file.flush().await.unwrap();
+    world.toy.lose_power("osd0");
+    file.write(4096, pattern(4096, 2)).await.unwrap();
+    assert_eq!(file.close().await.unwrap_err().errno(), libc::EIO);
+}
+
+/// If it failed, `sync FILE` after the writer closed the file would say that lost data are safe.
+#[tokio::test]
+async fn a_loss_between_close_and_sync_is_told_to_whoever_syncs() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(9000, 1)).await.unwrap();
+    file.close().await.unwrap();
+    world.toy.lose_power("osd0");
+    let again = open(&world.volume, READ).await;
+    assert_eq!(again.sync().await.unwrap_err().errno(), libc::EIO);
+    again.sync().await.unwrap();
+    again.close().await.unwrap();
+    // Not of what was cut away since: the next write is all that there is.
+    let file = open(&world.volume, WRITE).await;
+    file.write(0, pattern(9000, 2)).await.unwrap();
+    file.close().await.unwrap();
+    world.toy.lose_power("osd0");
+    let file = open(&world.volume, OpenMode { truncate: true, ..WRITE }).await;
+    file.write(0, pattern(9000, 3)).await.unwrap();
+    file.sync().await.unwrap();
+    file.close().await.unwrap();
+}
+
+/// If it failed, what was written while a sync was under way would count as synced by it.
+#[tokio::test]
+async fn what_is_written_during_a_sync_is_not_covered_by_it() {
+    let world = World::new(1, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(4096, 1)).await.unwrap();
+    world.toy.hold.syncs.send_replace(true);
+    let sync = tokio::spawn({
+        let file = file.clone();
+        async move { file.sync().await }
+    });
+    until(|| world.toy.syncs.lock().unwrap().len() == 1).await;
+    file.write(4096, pattern(4096, 2)).await.unwrap();
+    file.flush().await.unwrap();
+    world.toy.hold.syncs.send_replace(false);
+    sync.await.unwrap().unwrap();
+    world.toy.lose_power("osd0");
+    assert_eq!(file.sync().await.unwrap_err().errno(), libc::EIO);
+}

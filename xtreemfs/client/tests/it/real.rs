@@ -94,6 +94,31 @@ async fn an_mrc_that_starts_again_is_found_again() {
     assert_eq!(read(&site.volume().await, ALICE, file.ino()).await, pattern(100_000, 3));
 }
 
+/// If it failed, `fsync` would succeed over a power loss in which an OSD lost the file; or each
+/// restart of an OSD would be told as such a loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_osd_that_lost_power_is_told_from_one_that_was_restarted() {
+    let site = Site::start(Shape::default()).await;
+    let volume = site.volume().await;
+    let file = create(&volume, ALICE, b"f", 0o644).await;
+    file.write(0, pattern(1 << 20, 3)).await.unwrap();
+    file.flush().await.unwrap();
+    site.memory.stop(&osd_peer(1));
+    site.serve_osd(1, 0, 1);
+    file.sync().await.unwrap();
+    file.write(0, pattern(1 << 20, 4)).await.unwrap();
+    file.flush().await.unwrap();
+    site.memory.stop(&osd_peer(1));
+    // Not even the names reached the disk.
+    std::fs::remove_dir_all(site.osd_folder(1)).unwrap();
+    site.serve_osd(1, 0, 2);
+    assert_eq!(errno(file.sync().await), libc::EIO);
+    file.write(0, pattern(1 << 20, 4)).await.unwrap();
+    file.sync().await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(read(&site.volume().await, ALICE, file.ino()).await, pattern(1 << 20, 4));
+}
+
 #[tokio::test]
 async fn the_mrc_decides_by_the_person() {
     let site = Site::start(Shape::default()).await;

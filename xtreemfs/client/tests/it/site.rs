@@ -12,10 +12,10 @@ use xtreemfs_proto::dir::{Osd as OsdEntry, Volume as VolumeEntry};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_server::dir::{Dir, DirPolicy};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, SystemClock,
-    VolumeId,
+    VoName, VolumeId,
 };
 
 use crate::memory::{Memory, People};
@@ -98,9 +98,9 @@ impl DirPolicy for Surroundings {
 
 #[async_trait]
 impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, _: &VolumeId) -> Option<VolumeKey> {
-        let key = (*self.key.lock().unwrap())?;
-        Some(VolumeKey { vo: VO.into(), key })
+    async fn volume_key(&self, vo: &VoName, _: &VolumeId) -> Option<PublicKey> {
+        let key = *self.key.lock().unwrap();
+        key.filter(|_| vo.as_str() == VO)
     }
 }
 
@@ -153,7 +153,8 @@ impl Site {
             folder: tempfile::tempdir().unwrap(),
         };
         for n in 0..shape.width {
-            site.serve_osd(n, if shape.full { u64::MAX / 2 } else { 0 });
+            site.surroundings.osds.lock().unwrap().push(format!("osd{n}"));
+            site.serve_osd(n, if shape.full { u64::MAX / 2 } else { 0 }, 1);
         }
         let mrc = site.serve_mrc();
         let volume = mrc
@@ -208,10 +209,10 @@ impl Site {
         self.serve_mrc();
     }
 
-    fn serve_osd(&self, n: usize, reserve_bytes: u64) {
+    /// Starts an OSD, or starts it again from its disk, in the `boot`th boot of its machine.
+    pub fn serve_osd(&self, n: usize, reserve_bytes: u64, boot: u64) {
         let id = format!("osd{n}");
         let around = self.surroundings.clone();
-        around.osds.lock().unwrap().push(id.clone());
         let parts = OsdParts {
             id: id.clone(),
             trust: around.clone(),
@@ -219,6 +220,7 @@ impl Site {
             clock: Arc::new(SystemClock),
             had_objects: false,
             reserve_bytes,
+            verifier: WriteVerifier(boot),
         };
         let osd = Osd::open(&self.osd_folder(n), parts).unwrap();
         self.memory.serve(osd_peer(n), move || osd.connection(node()));

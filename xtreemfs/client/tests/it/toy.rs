@@ -38,6 +38,8 @@ pub struct Toy {
     pub renewals: AtomicU32,
     /// Who was asked to make a file durable.
     pub syncs: Mutex<Vec<String>>,
+    /// The OSDs' verifiers; 1 where absent.
+    verifiers: Mutex<HashMap<String, u64>>,
     /// The OSDs' disks fail at a sync, and that of `osd1` when a file is cut.
     pub broken: AtomicBool,
     /// How many truncations the OSDs say that they know of; the truth where absent.
@@ -108,6 +110,7 @@ impl World {
             commits: AtomicU32::new(0),
             renewals: AtomicU32::new(0),
             syncs: Mutex::default(),
+            verifiers: Mutex::default(),
             broken: AtomicBool::new(false),
             told_epoch: Mutex::default(),
             hold: Hold {
@@ -142,6 +145,15 @@ fn client(memory: &Arc<Memory>) -> Client {
 }
 
 impl Toy {
+    fn verifier(&self, osd: &str) -> u64 {
+        self.verifiers.lock().unwrap().get(osd).copied().unwrap_or(1)
+    }
+
+    /// The machine of an OSD loses power, and comes back.
+    pub fn lose_power(&self, osd: &str) {
+        *self.verifiers.lock().unwrap().entry(osd.to_owned()).or_insert(1) += 1;
+    }
+
     /// Carries a request out, unless its connection is to be cut.
     async fn or_cut(
         &self,
@@ -427,7 +439,8 @@ impl Osd {
             pass(&self.0.hold.writes).await;
             self.write(&request, &r.data)?;
             let inode = self.held(&request.capability)?.inode;
-            let reply = osd::WriteReply { truncate_epoch: self.epoch(inode) };
+            let (truncate_epoch, verifier) = (self.epoch(inode), self.0.verifier(&self.1));
+            let reply = osd::WriteReply { truncate_epoch, verifier };
             return Ok(Outgoing::reply::<osd::Write>(&reply));
         }
         if r.is::<osd::Truncate>() {
@@ -444,7 +457,8 @@ impl Osd {
             if self.0.broken.load(Ordering::Relaxed) {
                 return Err(Errno::EIO.into());
             }
-            return Ok(Outgoing::reply::<osd::Fsync>(&Default::default()));
+            let verifier = self.0.verifier(&self.1);
+            return Ok(Outgoing::reply::<osd::Fsync>(&osd::FsyncReply { verifier }));
         }
         if r.is::<osd::Size>() {
             let size = self.size(self.held(&r.request::<osd::Size>()?.capability)?.inode);

@@ -138,7 +138,8 @@ pub struct VolumeCreateRequest {
     /// VO that it belongs to.
     #[prost(string, tag = "2")]
     pub vo: String,
-    /// Member number that owns the root directory.
+    /// Member number that owns the root directory, or one that is nobody's: whoever owns it may
+    /// remove what others have in it, also when it is sticky.
     #[prost(uint32, tag = "3")]
     pub owner: u32,
     /// Group number of the root directory.

@@ -128,7 +128,7 @@ fn messages() {
             mrc::SizeCommitRequest, mrc::SizeCommitReply, mrc::UnlinkReply,
             mrc::VolumeCreateRequest,
             osd::ReadRequest, osd::WriteRequest, osd::TruncateRequest, osd::FileRequest,
-            osd::SizeReply, osd::WriteReply);
+            osd::SizeReply, osd::WriteReply, osd::FsyncReply);
     });
 }
 

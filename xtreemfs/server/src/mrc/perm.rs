@@ -103,6 +103,7 @@ mod tests {
     use xtreemfs_proto::mrc::Kind;
 
     use super::*;
+    use crate::identity::NO_MEMBER;
 
     fn who(member: u32, groups: &[u32], admin: bool) -> Identity {
         let groups = groups.to_vec();
@@ -153,6 +154,13 @@ mod tests {
         assert!(need_sticky(&who(1, &[], false), &dir, &file).is_ok(), "owner of the directory");
         assert!(need_sticky(&who(5, &[], true), &dir, &file).is_ok(), "administrator");
         assert_eq!(need_sticky(&other, &dir, &file).unwrap_err().errno, Errno::EPERM);
+
+        dir.owner = NO_MEMBER;
+        for member in [0, 1, 12] {
+            let refused = need_sticky(&who(member, &[20], false), &dir, &file);
+            assert_eq!(refused.unwrap_err().errno, Errno::EPERM, "the directory is nobody's");
+        }
+        assert!(need_sticky(&owner, &dir, &file).is_ok());
 
         dir.mode = 0o2777;
         assert_eq!(inherit(&other, &dir, 0o2755, false), (0o755, 20), "setgid of a foreign group");

@@ -5,7 +5,7 @@ use xtreemfs_proto::layout::{OSD_ID_BYTES_MAX, STRIPE_BYTES_MAX, STRIPE_BYTES_MI
 use xtreemfs_proto::mrc::{Kind, ROOT_INODE, VolumeCreateRequest};
 use xtreemfs_proto::{Errno, RpcError};
 
-use crate::ids::VolumeId;
+use crate::ids::{VoName, VolumeId};
 use crate::mrc::index::{Change, Index, MemIndex};
 use crate::mrc::perm::MODE_BITS;
 use crate::mrc::record::{
@@ -14,7 +14,7 @@ use crate::mrc::record::{
 };
 use crate::mrc::{Mrc, find, space};
 
-/// Longest volume name and longest VO name, in bytes.
+/// Longest volume name, in bytes.
 pub const VOLUME_NAME_BYTES_MAX: usize = 128;
 /// Most OSDs that a volume can be limited to.
 pub const VOLUME_OSDS_MAX: usize = 1024;
@@ -74,7 +74,10 @@ fn check(request: &VolumeCreateRequest) -> Result<(), RpcError> {
         && request.osds.iter().all(|id| (1..=OSD_ID_BYTES_MAX).contains(&id.len()));
     let rules = [
         (named(&request.name), "name: 1 to 128 of letters, digits, `.`, `_`, `-`"),
-        (named(&request.vo), "VO: 1 to 128 of letters, digits, `.`, `_`, `-`"),
+        (
+            VoName::parse(&request.vo).is_some(),
+            "VO: 1 to 128 of a-z, 0-9, `.`, `_`, `-`, a letter or digit first",
+        ),
         (request.mode <= MODE_BITS, "mode: at most 07777"),
         (
             (STRIPE_BYTES_MIN..=STRIPE_BYTES_MAX).contains(&request.stripe_size),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::osd::objects::{ObjectsError, at};
 
-/// Its name; no volume's id has a dot.
+/// Its name; no VO's begins with a dot.
 const MARKER: &str = ".osd-id";
 /// Its name while it is being made.
 const UNFINISHED: &str = ".osd-id-unfinished";

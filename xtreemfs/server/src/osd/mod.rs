@@ -5,6 +5,7 @@ mod budget;
 mod failures;
 mod marker;
 mod objects;
+mod verifier;
 mod verify;
 
 use std::fmt;
@@ -15,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
-    Connect, FileRequest, Fsync, Read, ReadReply, Size, SizeReply, Truncate, Unlink, Write,
-    WriteReply,
+    Connect, FileRequest, Fsync, FsyncReply, Read, ReadReply, Size, SizeReply, Truncate, Unlink,
+    Write, WriteReply,
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
@@ -25,31 +26,25 @@ use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcE
 use crate::cache::Cache;
 use crate::fence::{Entrance, Fence};
 use crate::identity::{Epochs, Peer};
-use crate::ids::VolumeId;
+use crate::ids::{VoName, VolumeId};
 use crate::time::Clock;
 use crate::token::PublicKey;
 
 pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
 use budget::{ReadBudget, Share};
 pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
+pub use verifier::WriteVerifier;
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
-
-/// What an OSD must know of a volume to believe its capabilities.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeKey {
-    /// VO that the volume belongs to.
-    pub vo: String,
-    /// Key of the volume's MRC.
-    pub key: PublicKey,
-}
 
 /// Knows the keys of volumes.
 #[async_trait]
 pub trait VolumeTrust: Send + Sync + 'static {
-    /// VO and key of a volume that this OSD stores objects for; `None` for any other volume.
-    /// Asked once per capability.
-    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey>;
+    /// Key of the MRC that keeps `volume` for `vo`; `None` if this OSD stores nothing for that VO
+    /// or does not know of the volume. Only those who speak for a VO say which volumes it has, and
+    /// with which keys: two VOs may well name the same id. Asked once per capability, before its
+    /// signature is checked.
+    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey>;
 }
 
 /// What an OSD needs from its surroundings.
@@ -66,6 +61,8 @@ pub struct OsdParts {
     pub had_objects: bool,
     /// Space on the disk that is left to others, in bytes.
     pub reserve_bytes: u64,
+    /// Changes from one opening to the next when what was not synced may be lost.
+    pub verifier: WriteVerifier,
 }
 
 /// An object server.
@@ -188,7 +185,8 @@ impl OsdConnection {
         let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
         let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
         let truncate_epoch = self.change(work).await?;
-        Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch }))
+        let WriteVerifier(verifier) = self.osd.parts.verifier;
+        Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch, verifier }))
     }
 
     async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
@@ -227,7 +225,8 @@ impl OsdConnection {
         let file = self.verify_user(&capability).await?;
         let key = file.key.clone();
         self.osd.blocking(move |objects| objects.sync(&key)).await?;
-        Ok(Outgoing::reply::<Fsync>(&Empty {}))
+        let WriteVerifier(verifier) = self.osd.parts.verifier;
+        Ok(Outgoing::reply::<Fsync>(&FsyncReply { verifier }))
     }
 
     /// Changes something on the disk. That goes on when the connection ends meanwhile, so the newer

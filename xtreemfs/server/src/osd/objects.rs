@@ -1,7 +1,9 @@
 //! Objects on disk: one backing file per file and OSD, object after object.
 //!
-//! `<volume>/<xx>/<yy>/<inode, 16 hex digits>`, where `xx` and `yy` are the inode's lowest bytes.
-//! A path consists of a checked volume id and digits only. A file of its own says whose objects
+//! `<VO>/<volume>/<xx>/<yy>/<inode, 16 hex digits>`, where `xx` and `yy` are the inode's lowest
+//! bytes. The VO stands first, since a volume's id is only what the VO's own services say: a
+//! capability that is good for one VO reaches nothing of another, whatever id it names. A path
+//! consists of a checked name, a checked id and digits only. A file of its own says whose objects
 //! these are ([`marker`]).
 
 use std::fs::{self, File};
@@ -14,7 +16,7 @@ use bytes::Bytes;
 use xtreemfs_proto::{Errno, RpcError};
 
 use crate::cache::Cache;
-use crate::ids::VolumeId;
+use crate::ids::{VoName, VolumeId};
 use crate::osd::backing::Backing;
 use crate::osd::failures::Failures;
 use crate::osd::marker;
@@ -100,6 +102,7 @@ pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ObjectsErro
 /// Names a backing file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
+    pub(super) vo: VoName,
     pub(super) volume: VolumeId,
     pub(super) inode: u64,
 }
@@ -157,7 +160,7 @@ impl ObjectStore {
     fn path(&self, key: &FileKey) -> PathBuf {
         let inode = key.inode;
         let name = format!("{:02x}/{:02x}/{inode:016x}", inode & 0xff, inode >> 8 & 0xff);
-        self.root.join(key.volume.as_str()).join(name)
+        self.root.join(key.vo.as_str()).join(key.volume.as_str()).join(name)
     }
 
     /// The open backing file; `None` if there is none and `create` does not ask for one.
@@ -248,8 +251,10 @@ impl ObjectStore {
         at(&self.path(key), handle.len())
     }
 
-    /// Makes the backing file and its name durable. Once this has failed for a file, it fails until
-    /// the server is started anew: what was lost then would be taken for stored.
+    /// Makes the backing file and its name durable. None there is no error: nothing was written to
+    /// it here, or the machine lost it, which the verifier tells the writer. Once this has failed
+    /// for a file, it fails until the server is started anew: what was lost then would be taken for
+    /// stored.
     pub(super) fn sync(&self, key: &FileKey) -> Result<(), ObjectsError> {
         let Some(handle) = self.handle(key, false)? else { return Ok(()) };
         let path = self.path(key);
@@ -325,7 +330,8 @@ mod tests {
     use super::*;
 
     fn key(inode: u64) -> FileKey {
-        FileKey { volume: VolumeId::parse("home").unwrap(), inode }
+        let vo = VoName::parse("demo.rennes").unwrap();
+        FileKey { vo, volume: VolumeId::parse("home").unwrap(), inode }
     }
 
     fn store(root: &Path, had_objects: bool) -> Result<ObjectStore, ObjectsError> {

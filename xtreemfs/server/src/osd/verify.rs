@@ -6,7 +6,7 @@ use bytes::Bytes;
 use xtreemfs_proto::capability::VALID_MS_MAX;
 use xtreemfs_proto::{Access, Capability, Errno, Layout, RpcError};
 
-use crate::ids::VolumeId;
+use crate::ids::{VoName, VolumeId};
 use crate::osd::OsdConnection;
 use crate::osd::objects::FileKey;
 use crate::token::Unverified;
@@ -96,21 +96,21 @@ impl OsdConnection {
     async fn verify_signature(&self, token: &Bytes) -> Result<Verified, RpcError> {
         let parts = &self.osd.parts;
         let parsed = Unverified::parse(token).ok_or_else(|| refused("it cannot be read"))?;
-        let volume = VolumeId::parse(parsed.claimed_volume());
+        let (vo, volume) = parsed.claimed_place();
+        let (vo, volume) = (VoName::parse(vo), VolumeId::parse(volume));
+        let vo = vo.ok_or_else(|| refused("the name of its VO is not valid"))?;
         let volume = volume.ok_or_else(|| refused("its volume id is not valid"))?;
-        let trust = parts.trust.volume_key(&volume).await;
-        let trust = trust.ok_or_else(|| refused("this OSD does not serve its volume"))?;
-        let verified = parsed.verify(&trust.key);
+        // The key is one for this VO, so whoever signs with it reaches what is below the VO's name,
+        // and is bound to the VO's own epochs.
+        let key = parts.trust.volume_key(&vo, &volume).await;
+        let key = key.ok_or_else(|| refused("this OSD does not serve its volume"))?;
+        let verified = parsed.verify(&key);
         let mut capability = verified.ok_or_else(|| refused("its signature is not good"))?;
-        if capability.vo != trust.vo {
-            // Else an MRC could name a VO in which an old epoch still counts.
-            return Err(refused("its volume belongs to another VO"));
-        }
         let layout = capability.layout.take().filter(Layout::is_valid);
         let layout = layout.ok_or_else(|| refused("its layout is not valid"))?;
         let index = layout.osds.iter().position(|id| *id == parts.id);
         let index = index.ok_or_else(|| refused("this OSD is not in its layout"))?;
-        let key = FileKey { volume, inode: capability.inode };
+        let key = FileKey { vo, volume, inode: capability.inode };
         Ok(Verified { capability, key, layout, index })
     }
 }

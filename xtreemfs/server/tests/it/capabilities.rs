@@ -4,7 +4,6 @@ use bytes::Bytes;
 use xtreemfs_proto::osd::*;
 use xtreemfs_proto::{Access, Capability, Channel, Errno, Layout, RpcError};
 use xtreemfs_server::Signer;
-use xtreemfs_server::osd::VolumeKey;
 
 use crate::world::*;
 
@@ -71,8 +70,7 @@ async fn wrong_capabilities() {
     write(&channel, token(&good), 0, 0, b"secret").await.unwrap();
 
     let foreign_volume = "0123".to_owned();
-    let trust = VolumeKey { vo: "demo".into(), key: foreign_key() };
-    world.around.volume_keys.lock().unwrap().insert(foreign_volume.clone(), trust);
+    world.around.learn("demo", &foreign_volume, foreign_signer().public_key());
     let twice = vec!["osd-a".to_owned(), "osd-a".to_owned()];
     let with = |change: &dyn Fn(&mut Capability)| {
         let mut capability = good.clone();
@@ -84,6 +82,7 @@ async fn wrong_capabilities() {
         ("old epoch", Errno::EKEYREVOKED, with(&|c| c.epoch = 0)),
         ("unknown VO", Errno::EACCES, with(&|c| c.vo = "nowhere".into())),
         ("other VO than the volume's", Errno::EACCES, with(&|c| c.vo = "other".into())),
+        ("VO outside", Errno::EACCES, with(&|c| c.vo = "..".into())),
         ("wrong mode", Errno::EACCES, with(&|c| c.access = Access::WRITE.0)),
         ("no mode", Errno::EACCES, with(&|c| c.access = 0)),
         ("wrong peer", Errno::EACCES, with(&|c| c.peer = "node-2".into())),
@@ -126,6 +125,37 @@ async fn wrong_capabilities() {
     assert_eq!(read(&elsewhere, token(&good), 0, 0, 10).await.unwrap_err().errno, Errno::EACCES);
     write(&channel, token(&good), 0, 0, b"secret").await.unwrap();
     assert_eq!(read(&channel, token(&good), 0, 0, 10).await.unwrap(), b"secret"[..]);
+}
+
+/// The home of another VO may list a volume with the id of this one's, with its own key, and sign
+/// what it likes for it: nothing of this VO's may be read, changed, cut or deleted by that, nor may
+/// this VO's own services be shut out.
+#[tokio::test]
+async fn a_volume_that_another_vo_claims_stays_out_of_its_reach() {
+    let world = World::new().await;
+    let channel = world.osd_channel(0, "node-1").await;
+    let good = good(&world);
+    write(&channel, token(&good), 0, 0, b"secret").await.unwrap();
+    world.around.learn("other", &world.volume, foreign_signer().public_key());
+
+    let sign = |capability: &Capability| foreign_signer().sign(capability).unwrap();
+    let posing = sign(&good);
+    assert_eq!(read(&channel, posing, 0, 0, 9).await.unwrap_err().errno, Errno::EACCES);
+    let claim = sign(&Capability { vo: "other".into(), truncate_epoch: 9, ..good.clone() });
+    assert_eq!(read(&channel, claim.clone(), 0, 0, 9).await.unwrap(), b""[..], "read");
+    write(&channel, claim.clone(), 0, 0, b"planted").await.unwrap();
+    let file = FileRequest { capability: claim.clone() };
+    assert_eq!(call::<Size>(&channel, None, file.clone()).await.unwrap().size, 7, "its own");
+    let request = TruncateRequest { capability: claim, size: 0 };
+    call::<Truncate>(&channel, None, request).await.unwrap();
+    call::<Unlink>(&channel, None, file).await.unwrap();
+
+    assert_eq!(read(&channel, token(&good), 0, 0, 9).await.unwrap(), b"secret"[..]);
+    assert_eq!(write(&channel, token(&good), 0, 0, b"mine").await.unwrap().truncate_epoch, 0);
+    // The same after a restart, whoever is heard of first.
+    let again = open_osd(&world.dir.path().join("osd-a"), &world.around, "osd-a", 0);
+    let channel = connect_osd(&again, "node-1").await;
+    assert_eq!(read(&channel, token(&good), 0, 0, 9).await.unwrap(), b"mineet"[..]);
 }
 
 /// A token with any bit changed must be refused: every field is covered by the signature.
@@ -250,6 +280,23 @@ async fn truncate_epochs() {
     assert_eq!(truncate(1, 0).await.unwrap().size, 50, "an older truncation came late");
     assert_eq!(write(&channel, epoch(0), 0, 0, b"x").await.unwrap().truncate_epoch, 2);
     assert_eq!(truncate(3, 1 << 30).await.unwrap().size, 50, "made longer");
+}
+
+/// A writer learns by the verifier alone that its unsynced data are lost with the machine's memory;
+/// and a restart of the OSD, which loses nothing, must not look like that.
+#[tokio::test]
+async fn writes_and_syncs_tell_of_a_new_boot_only() {
+    let world = World::new().await;
+    let capability = token(&good(&world));
+    for boot in [1, 1, 2] {
+        let dir = world.dir.path().join("osd-a");
+        let osd = open_osd_in_boot(&dir, &world.around, "osd-a", 0, boot);
+        let channel = connect_osd(&osd, "node-1").await;
+        let file = FileRequest { capability: capability.clone() };
+        let synced = call::<Fsync>(&channel, None, file).await.unwrap();
+        let written = write(&channel, capability.clone(), 0, 0, b"x").await.unwrap();
+        assert_eq!((synced.verifier, written.verifier), (boot, boot));
+    }
 }
 
 /// Deleting must leave nothing readable and harm nobody else.

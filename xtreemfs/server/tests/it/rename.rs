@@ -1,7 +1,8 @@
 //! Corner cases of rename(2).
 
 use xtreemfs_proto::Errno;
-use xtreemfs_proto::mrc::{ROOT_INODE, rename_flags};
+use xtreemfs_proto::mrc::{ROOT_INODE, VolumeCreateRequest, rename_flags};
+use xtreemfs_server::NO_MEMBER;
 
 use crate::world::*;
 
@@ -98,4 +99,37 @@ async fn rights() {
     assert_eq!(bob.rename((ROOT_INODE, "dir"), (shared, "dir"), 0).await, denied);
     bob.rename((ROOT_INODE, "dir"), (ROOT_INODE, "dir2"), 0).await.unwrap();
     assert_eq!(ann.lookup(ROOT_INODE, "dir2").await.unwrap().inode, dir);
+}
+
+/// Nobody may be above the others at the top of a volume that all share: not its founder, nor
+/// whoever comes with the number that stands for nobody.
+#[tokio::test]
+async fn a_root_that_is_nobodys_binds_everybody() {
+    let world = World::new().await;
+    let request =
+        VolumeCreateRequest { owner: NO_MEMBER, mode: 0o1770, ..volume_request("shared") };
+    let volume = world.mrc.create_volume(&request).await.unwrap().id;
+    let person = |member| {
+        let (world, volume) = (&world, volume.clone());
+        async move { Person { volume, ..world.person(member, "100", false).await } }
+    };
+    let (founder, bob) = (person(1).await, person(11).await);
+    bob.mkdir(ROOT_INODE, "bob", 0o700).await.unwrap();
+    bob.file(ROOT_INODE, "file", 0o666).await.unwrap();
+    let denied = Some(Errno::EPERM);
+    assert_eq!(founder.rmdir(ROOT_INODE, "bob").await.err(), denied);
+    assert_eq!(founder.unlink(ROOT_INODE, "file").await.err(), denied);
+    for name in ["bob", "file"] {
+        let taken = founder.rename((ROOT_INODE, name), (ROOT_INODE, "mine"), 0).await;
+        assert_eq!(taken.err(), denied, "{name}");
+    }
+    assert_eq!(founder.chmod(ROOT_INODE, 0o777).await.err(), denied);
+    assert_eq!(founder.chown(ROOT_INODE, Some(1), None).await.err(), denied);
+    let channel = world.mrc_channel("node-1").await;
+    let error = sign_in(&channel, &ticket("demo", NO_MEMBER, "100", false)).await.unwrap_err();
+    assert_eq!(error.errno, Errno::EACCES);
+    bob.rename((ROOT_INODE, "bob"), (ROOT_INODE, "bob2"), 0).await.unwrap();
+    bob.unlink(ROOT_INODE, "file").await.unwrap();
+    founder.mkdir(ROOT_INODE, "own", 0o700).await.unwrap();
+    founder.rmdir(ROOT_INODE, "own").await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeKey, VolumeTrust};
+use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
-    AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VolumeId,
+    AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VoName,
+    VolumeId,
 };
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -45,10 +46,17 @@ impl Clock for TestClock {
 pub struct Surroundings {
     pub clock: TestClock,
     pub least_epochs: Mutex<HashMap<u32, u64>>,
-    pub volume_keys: Mutex<HashMap<String, VolumeKey>>,
+    /// By VO and volume.
+    pub volume_keys: Mutex<HashMap<(VoName, VolumeId), PublicKey>>,
 }
 
 impl Surroundings {
+    /// What a VO's own services say: that it has a volume, and with which key.
+    pub fn learn(&self, vo: &str, volume: &str, key: PublicKey) {
+        let place = (VoName::parse(vo).unwrap(), VolumeId::parse(volume).unwrap());
+        self.volume_keys.lock().unwrap().insert(place, key);
+    }
+
     pub fn new() -> Arc<Self> {
         let clock = TestClock(AtomicU64::new(START_MS));
         Arc::new(Self { clock, least_epochs: Mutex::default(), volume_keys: Mutex::default() })
@@ -107,8 +115,8 @@ impl VolumePolicy for Surroundings {
 
 #[async_trait]
 impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, volume: &VolumeId) -> Option<VolumeKey> {
-        self.volume_keys.lock().unwrap().get(volume.as_str()).cloned()
+    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey> {
+        self.volume_keys.lock().unwrap().get(&(vo.clone(), volume.clone())).copied()
     }
 }
 
@@ -117,6 +125,7 @@ pub fn peer(id: &str, role: Role) -> Peer {
 }
 
 pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -> Arc<Mrc> {
+    let random = AtomicU8::new(9);
     let parts = MrcParts {
         signer: Signer::from_seed(&SEED).unwrap(),
         authenticator: around.clone(),
@@ -124,13 +133,24 @@ pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -
         osds: around.clone(),
         policy: around.clone(),
         clock: around.clone(),
-        random: Box::new(|| [9; 16]),
+        random: Box::new(move || [random.fetch_add(1, Ordering::SeqCst); 16]),
         checkpoint_bytes,
     };
     Mrc::open(dir, parts).unwrap()
 }
 
 pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes: u64) -> Arc<Osd> {
+    open_osd_in_boot(dir, around, id, reserve_bytes, 1)
+}
+
+/// The same on a machine that was started for the `boot`th time.
+pub fn open_osd_in_boot(
+    dir: &Path,
+    around: &Arc<Surroundings>,
+    id: &str,
+    reserve_bytes: u64,
+    boot: u64,
+) -> Arc<Osd> {
     let parts = OsdParts {
         id: id.into(),
         trust: around.clone(),
@@ -138,6 +158,7 @@ pub fn open_osd(dir: &Path, around: &Arc<Surroundings>, id: &str, reserve_bytes:
         clock: around.clone(),
         had_objects: dir.exists(),
         reserve_bytes,
+        verifier: WriteVerifier(boot),
     };
     Osd::open(dir, parts).unwrap()
 }
@@ -201,8 +222,7 @@ impl World {
         let osd = |id: &str| open_osd(&dir.path().join(id), &around, id, 0);
         let osds = vec![osd("osd-a"), osd("osd-b")];
         let volume = mrc.create_volume(&volume_request("home")).await.unwrap().id;
-        let trust = VolumeKey { vo: "demo".into(), key: mrc.public_key() };
-        around.volume_keys.lock().unwrap().insert(volume.clone(), trust);
+        around.learn("demo", &volume, mrc.public_key());
         Self { around, mrc, osds, dir, volume }
     }
 
@@ -364,7 +384,7 @@ impl Person {
     }
 }
 
-/// The key of some other MRC.
-pub fn foreign_key() -> PublicKey {
-    Signer::from_seed(&[8; 32]).unwrap().public_key()
+/// Some other MRC.
+pub fn foreign_signer() -> Signer {
+    Signer::from_seed(&[8; 32]).unwrap()
 }
