@@ -1,6 +1,7 @@
 use crate::world::{Site, until};
 use crate::{found, id, join};
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use xos_api::vom::*;
 use xos_base::{Kind, Membership};
@@ -193,4 +194,29 @@ async fn a_forgotten_home_is_heard_no_more_and_its_accounts_end() {
     pisa.trusts(&rennes);
     worth(&replica, &m, None).await;
     until("accounts are back", || (last() == Some(AccountState::Active)).then_some(())).await;
+}
+
+/// If it failed, whoever fills a node's disk would stay at work there for up to a minute after the
+/// suspension.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_keeps_nothing_hears_of_a_suspension_at_once() {
+    let (rennes, _home, pisa, _replica) = grid().await;
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    let heard = || pisa.ear.heard.lock().unwrap().iter().map(|a| a.state).collect::<Vec<_>>();
+    until("the node has accounts", || heard().contains(&AccountState::Active).then_some(())).await;
+    pisa.ear.full.store(true, Ordering::SeqCst);
+    bob_joins(&rennes, &pisa).await;
+    // After so many attempts the pause is of more than two seconds.
+    let before = heard().len();
+    until("it was told again and again", || (heard().len() >= before + 4).then_some(())).await;
+    let r = SuspendVo { vo: id("demo.rennes"), reason: "misuse".into() };
+    rennes.ask(&rennes.own("alice"), r).await.unwrap();
+    let at_once = until("it hears", || heard().contains(&AccountState::Suspended).then_some(()));
+    tokio::time::timeout(Duration::from_millis(1500), at_once).await.expect("the pause was slept");
+}
+
+async fn bob_joins(rennes: &Site, pisa: &Site) {
+    let bob = rennes.caller(pisa, "bob@pisa", None, false);
+    join(rennes, &bob, "demo.rennes").await;
 }
