@@ -220,3 +220,39 @@ async fn bob_joins(rennes: &Site, pisa: &Site) {
     let bob = rennes.caller(pisa, "bob@pisa", None, false);
     join(rennes, &bob, "demo.rennes").await;
 }
+
+/// If it failed, people whom a site invents, or one of its own people, would keep it from offering
+/// a share, or from taking back what it gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sites_people_do_not_use_up_what_its_core_may_bring() {
+    let (rennes, _home, pisa, _replica) = grid().await;
+    let vo = || id("demo.rennes");
+    let mut taken = 0;
+    let e = loop {
+        let person = rennes.caller(&pisa, &format!("p{taken}@pisa"), None, false);
+        let apply = Apply { vo: vo(), message: String::new() };
+        if let Err(e) = rennes.ask(&person, apply).await {
+            break e;
+        }
+        taken += 1;
+    };
+    assert_eq!((e.kind, taken), (Kind::Limited, 100));
+    let core = rennes.core_of(&pisa);
+    let terms =
+        |version| Terms { cpu_milli: 1, memory_bytes: 1, storage_bytes: 0, until: None, version };
+    let offer = |version| rennes.ask(&core, RecordOffer { vo: vo(), terms: terms(version) });
+    offer(1).await.unwrap();
+    accept(&rennes, 1).await;
+    let mut version = 1;
+    let e = loop {
+        version += 1;
+        if let Err(e) = offer(version).await {
+            break e;
+        }
+    };
+    assert_eq!((e.kind, version), (Kind::Limited, 61));
+    let withdrawal = RecordWithdrawal { vo: vo(), version: 60, reason: "power cut".into() };
+    rennes.ask(&core, withdrawal).await.unwrap();
+    let shares = rennes.ask(&rennes.own("alice"), ListShares { vo: vo() }).await.unwrap();
+    assert_eq!(shares[0].state, ShareState::Withdrawn);
+}
