@@ -6,7 +6,7 @@ use std::time::Duration;
 use xos_api::vom::*;
 use xos_base::{Kind, Membership};
 use xos_net::Standing;
-use xos_vom::Vom;
+use xos_vom::{Kept, Vom};
 
 async fn grid() -> (Site, Vom, Site, Vom) {
     let (rennes, pisa) = (Site::new("rennes").await, Site::new("pisa").await);
@@ -255,4 +255,40 @@ async fn a_sites_people_do_not_use_up_what_its_core_may_bring() {
     rennes.ask(&core, withdrawal).await.unwrap();
     let shares = rennes.ask(&rennes.own("alice"), ListShares { vo: vo() }).await.unwrap();
     assert_eq!(shares[0].state, ShareState::Withdrawn);
+}
+
+/// If it failed, work that is held would find its open files gone when it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_keeps_its_volume_and_what_ended_does_not() {
+    let (rennes, home, pisa, replica) = grid().await;
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    assert_eq!(replica.kept(), []);
+    accept(&rennes, 1).await;
+    let volume = RecordVolume { vo: id("demo.rennes"), name: "main".into() };
+    rennes.serve_ask(volume).await.unwrap();
+    let kept = |volumes: &[&str]| {
+        let volumes = volumes.iter().map(|v| (*v).to_owned()).collect();
+        vec![Kept { vo: id("demo.rennes"), volumes, store: false }]
+    };
+    until("pisa knows", || (replica.kept() == kept(&["main"])).then_some(())).await;
+    let suspend = SuspendVo { vo: id("demo.rennes"), reason: "misuse".into() };
+    rennes.ask(&rennes.own("alice"), suspend).await.unwrap();
+    until("pisa's node holds its work", || {
+        let heard = pisa.ear.heard.lock().unwrap();
+        heard.iter().any(|a| a.state == AccountState::Suspended).then_some(())
+    })
+    .await;
+    assert_eq!(replica.kept(), kept(&["main"]), "suspended");
+    let homed = home.homed().remove(0);
+    assert!(!homed.active && homed.sites[0].site == pisa.id, "{homed:?}");
+    replica.stop();
+    pisa.clock.advance(Duration::from_secs(3601));
+    assert_eq!(replica.kept(), kept(&["main"]), "its home is unheard");
+    pisa.trust.remove(&rennes.id);
+    assert_eq!(replica.kept(), [], "its home is forgotten");
+    pisa.trusts(&rennes);
+    assert_eq!(replica.kept(), kept(&["main"]));
+    let withdraw = WithdrawShare { vo: id("demo.rennes"), reason: "power cut".into() };
+    pisa.ask(&pisa.admin(), withdraw).await.unwrap();
+    assert_eq!(replica.kept(), [], "the share ended");
 }
