@@ -138,8 +138,12 @@ pub fn decide(
         return Err(Error::internal("a grant was used for something else"));
     }
     if !vo.active() && !command.allowed_suspended() {
+        let who = match vo.state {
+            VoState::Suspended { by_site: true, .. } => "an administrator of its home site",
+            _ => "its owner",
+        };
         return Err(Error::denied(format!("{} is suspended: nothing can change in it", vo.id))
-            .hint("its owner resumes it with `xos vo resume`"));
+            .hint(format!("{who} resumes it with `xos vo resume-vo {}`", vo.id)));
     }
     let Some(change) = propose(vo, command, grant, now)? else { return Ok(None) };
     vo.check_change(&change)?;

@@ -11,6 +11,7 @@
 
 pub mod decide;
 pub mod effects;
+mod kept;
 pub mod live;
 pub mod log;
 mod ops;
@@ -22,6 +23,8 @@ pub mod served;
 mod sites;
 pub mod state;
 pub mod text;
+
+pub use kept::Kept;
 
 use crate::effects::{Homes, NodeLink};
 use crate::live::{Live, Vos};
@@ -35,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use xos_api::vom::ServingSite;
 use xos_base::when::Clock;
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
 use xos_net::Trust;
@@ -104,6 +108,10 @@ pub struct Homed {
     pub vo: VoId,
     /// The volumes recorded for it.
     pub volumes: Vec<String>,
+    /// Whether it is not suspended.
+    pub active: bool,
+    /// The sites that serve it, also while it is suspended.
+    pub sites: Vec<ServingSite>,
 }
 
 /// The service. Cheap to clone.
@@ -188,12 +196,18 @@ impl Vom {
 
     /// The VOs that are at home here.
     pub fn homed(&self) -> Vec<Homed> {
+        let now = self.inner.clock.now();
         let all = self.inner.vos.after(None, usize::MAX);
         all.iter()
             .filter(|live| live.id().site() == self.inner.site)
             .map(|live| {
                 let state = live.read();
-                Homed { vo: live.id().clone(), volumes: state.volumes.iter().cloned().collect() }
+                Homed {
+                    vo: live.id().clone(),
+                    volumes: state.volumes.iter().cloned().collect(),
+                    active: state.active(),
+                    sites: state.serving(now),
+                }
             })
             .collect()
     }

@@ -81,10 +81,11 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
                 let pause = backoff(attempt, told.len() as u64);
                 tracing::warn!(%node, %error, ?pause, "accounts not taken by a node");
                 attempt = attempt.saturating_add(1);
-                tokio::time::sleep(pause).await;
-                continue;
+                pause
             }
         };
+        // The pause keeps off a node that cannot keep what it knows already: what is new, which may
+        // be a suspension, does not wait for its end.
         tokio::select! {
             _ = grown.changed() => {}
             _ = shares.changed() => {}

@@ -3,10 +3,11 @@
 use super::{Agent, keep, units};
 use std::sync::Arc;
 use xos_api::node::{DialBack, SetSites, SetTicket, SetVolumes};
+use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
-use xos_base::Error;
-use xos_net::{Caller, Router};
+use xos_base::{Error, SiteId};
+use xos_net::{Caller, Router, Trust};
 
 impl Agent {
     /// Registers the operations for one control stream, for the own core only.
@@ -21,17 +22,12 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: SetSites| async move {
-            for site in &r.sites {
-                agent.trust.add(site.clone())?;
-            }
-            for known in agent.trust.descriptors() {
-                if known.site != agent.node.site() && !r.sites.iter().any(|s| s.site == known.site)
-                {
-                    agent.trust.remove(&known.site);
-                }
-            }
-            keep::write(&agent.folder.join("sites.json"), &r.sites)?;
-            Ok(Done {})
+            let own = agent.node.site();
+            let taken = take_sites(&agent.trust, &own, r.sites);
+            let mut sites = agent.trust.descriptors();
+            sites.sort_by_key(|s| s.site != own);
+            keep::write(&agent.folder.join("sites.json"), &sites)?;
+            taken.map(|()| Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
             agent.take_accounts(r).await?;
@@ -48,6 +44,25 @@ impl Agent {
         });
         agent.register_units(router, stream);
     }
+}
+
+/// Trusts `sites`, and no other but the own one. Those that are forgotten go first, and what is
+/// wrong with one keeps only that one from being taken; the first such error is told at the end.
+fn take_sites(trust: &Trust, own: &SiteId, sites: Vec<SiteDescriptor>) -> Result<(), Error> {
+    for known in trust.descriptors() {
+        if known.site != *own && !sites.iter().any(|s| s.site == known.site) {
+            trust.remove(&known.site);
+        }
+    }
+    let mut taken = Ok(());
+    for site in sites {
+        let id = site.site.clone();
+        if let Err(error) = trust.add(site) {
+            tracing::error!(site = %id, %error, "what the core says of a site cannot be taken");
+            taken = taken.and(Err(error));
+        }
+    }
+    taken
 }
 
 /// Registers `R` for the own core.
@@ -69,4 +84,43 @@ where
             f(agent, r).await
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+    use xos_base::Millis;
+    use xos_net::sign::{Signer, vouch};
+
+    fn site(name: &str) -> SiteDescriptor {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key).unwrap();
+        let (signer, site) = (Signer::generate().unwrap(), name.parse().unwrap());
+        let keys = vouch(&key.serialize_der(), &site, vec![signer.public()], Millis(1)).unwrap();
+        let root = STANDARD.encode(root.der());
+        SiteDescriptor { site, addresses: vec![], root, keys, withdrawn: None }
+    }
+
+    #[test]
+    fn a_forgotten_site_goes_whatever_is_wrong_with_another() {
+        // wrong: a site that is trusted no more would stay so on a node as long as another one's
+        // descriptor is bad, and those after the bad one would not be known
+        let trust = Trust::new();
+        let (rennes, pisa, lyon) = (site("rennes"), site("pisa"), site("lyon"));
+        for known in [&rennes, &pisa] {
+            trust.add(known.clone()).unwrap();
+        }
+        let bad = SiteDescriptor { root: "no certificate".into(), ..site("bad") };
+        let own = rennes.site.clone();
+        let e = take_sites(&trust, &own, vec![bad, lyon]).unwrap_err();
+        assert_eq!(e.kind, xos_base::Kind::Invalid);
+        let known: Vec<_> = trust.descriptors().into_iter().map(|s| s.site).collect();
+        assert_eq!(known, ["lyon", "rennes"].map(|s| s.parse().unwrap()));
+    }
 }

@@ -5,6 +5,7 @@ use super::{Agent, keep};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xos_api::vom::{AccountState, VoAccounts};
 use xos_base::Error;
@@ -65,30 +66,68 @@ impl Agent {
     /// themselves, until `stop`.
     pub(super) async fn keep_standing(self: Arc<Agent>, stop: CancellationToken) {
         let mut changed = self.accounts_changed.subscribe();
-        let mut pause = AGAIN_MIN;
-        let (mut due, mut looked) = (Duration::ZERO, self.now());
+        let (mut due, mut looked) = (Due::new(Instant::now()), self.now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(due) => {
+                () = tokio::time::sleep_until(due.at) => {
                     looked = self.now();
                     // A shim that hangs must not hold up the end of this daemon.
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = self.stand() => {}
                     }
+                    due.looked(Instant::now(), self.unruly.load(Ordering::SeqCst));
                 }
-                told = changed.changed() => if told.is_err() { return },
+                told = changed.changed() => {
+                    if told.is_err() {
+                        return;
+                    }
+                    if self.unruly.load(Ordering::SeqCst) {
+                        due.disobeyed(Instant::now());
+                    }
+                }
             }
-            due = if self.unruly.load(Ordering::SeqCst) {
-                let longer = (pause * 2).min(AGAIN_MAX);
-                std::mem::replace(&mut pause, longer)
-            } else {
-                pause = AGAIN_MIN;
-                let next = self.lock_vos().next_expiry(looked);
-                next.map_or(LOOK_EVERY, |at| at.since(self.now()).min(LOOK_EVERY))
-            };
+            if let Some(at) = self.lock_vos().next_expiry(looked) {
+                due.within(Instant::now(), at.since(self.now()));
+            }
         }
+    }
+}
+
+/// When all work is looked at next. What happens meanwhile brings that nearer and never puts it
+/// off: where accounts change all the time it would not be looked at again at all.
+struct Due {
+    at: Instant,
+    /// Whether that is because some work did not obey.
+    again: bool,
+    /// The pause before the next look, if some work does not obey.
+    pause: Duration,
+}
+
+impl Due {
+    fn new(now: Instant) -> Due {
+        Due { at: now, again: false, pause: AGAIN_MIN }
+    }
+
+    /// All work was looked at.
+    fn looked(&mut self, now: Instant, unruly: bool) {
+        self.at = now + if unruly { self.pause } else { LOOK_EVERY };
+        self.pause = if unruly { (self.pause * 2).min(AGAIN_MAX) } else { AGAIN_MIN };
+        self.again = unruly;
+    }
+
+    /// Some work did not obey when accounts changed.
+    fn disobeyed(&mut self, now: Instant) {
+        if !self.again {
+            self.again = true;
+            self.within(now, self.pause);
+        }
+    }
+
+    /// It is to be looked at within `wait`.
+    fn within(&mut self, now: Instant, wait: Duration) {
+        self.at = self.at.min(now + wait.min(LOOK_EVERY));
     }
 }
 
@@ -109,6 +148,33 @@ async fn first_in_force(
 mod tests {
     use super::*;
     use std::sync::Mutex;
+
+    #[test]
+    fn a_busy_grid_does_not_put_off_the_next_look() {
+        // wrong: a shim that did not obey once would not be told again, and units whose state is
+        // not clear would stay so, while accounts change all the time
+        let start = Instant::now();
+        let after = |s| start + Duration::from_secs(s);
+        let mut due = Due::new(start);
+        assert_eq!(due.at, start);
+        for (look, wait) in [(0, 1), (1, 2), (3, 4), (7, 8), (15, 16), (31, 30)] {
+            due.looked(after(look), true);
+            assert_eq!(due.at, after(look + wait), "it does not obey");
+            for change in 1..=wait {
+                due.disobeyed(after(look + change));
+                due.within(after(look + change), Duration::from_secs(600));
+            }
+            assert_eq!(due.at, after(look + wait), "changes put it off");
+        }
+        due.looked(after(61), false);
+        assert_eq!(due.at, after(661));
+        due.within(after(70), Duration::from_secs(500));
+        assert_eq!(due.at, after(570), "a membership ends");
+        due.disobeyed(after(80));
+        assert_eq!(due.at, after(81), "the pause begins anew");
+        due.disobeyed(after(81));
+        assert_eq!(due.at, after(81));
+    }
 
     #[tokio::test]
     async fn what_cannot_be_kept_is_in_force_all_the_same() {

@@ -1,11 +1,13 @@
 //! What a membership is worth now: narrowed, suspended, or kept out by a site's own rule.
 
+use std::time::Duration;
+
 use xos_testbed::grid::SiteSpec;
 
 use crate::flow::processes;
 use crate::tool::{state, units};
 use crate::wire::{Proof, ask};
-use crate::world::{VO, VOLUME, World, soon};
+use crate::world::{VO, VOLUME, World, sh, soon};
 
 /// If it failed, people would keep what was taken from them: see each step.
 #[test]
@@ -74,7 +76,9 @@ fn a_sites_own_rule_wins(w: &World) {
 /// If it failed, a stolen laptop would stay useful, or a suspended member keep the files.
 fn a_suspended_member_gets_nothing(w: &World) {
     let file = format!("{VOLUME}/petra-works");
-    let script = format!("while :; do echo x >> {file}; sleep 0.05; done 2> /dev/null # hold-me");
+    let script = format!(
+        "while :; do echo x >> {file}; echo alive; sleep 0.05; done 2> /dev/null # hold-me"
+    );
     let job = w.start(&w.petra, &["--on", "rennes", "--", "sh", "-c", &script]);
     soon("petra works", || {
         let shown = w.json(&w.vera, &["job", "show", &job]);
@@ -100,15 +104,18 @@ fn a_suspended_member_gets_nothing(w: &World) {
     assert_eq!(processes(w, "hold-me"), 1, "it is held, not ended");
     let held_at = size();
     w.xos(&w.vera, &["vo", "resume", VO, &w.petra.id()]).ok();
-    soon("petra's work goes on and has its right to the volume", || {
-        (size() != held_at).then_some(())
-    });
     for site in ["rennes", "pisa"] {
         let status = w.cert(&old.pem(), site);
         assert_eq!(status, 401, "a certificate from before the suspension counts at {site}");
     }
     w.sign_in(&w.petra);
-    w.xsub(&w.petra, &["--on", "pisa", "--", "true"]).ok();
+    let said = || w.run(&w.petra, "xout", &[&job]).ok().len();
+    let first = said();
+    soon("petra's work goes on", || (said() > first).then_some(()));
+    // It may be a thief's, who submitted it before the suspension.
+    assert_eq!(size(), held_at, "what was submitted before the suspension has got a ticket");
+    w.xsub(&w.petra, &["--on", "pisa", "--", "sh", "-c", &format!("echo y >> {file}")]).ok();
+    assert_ne!(size(), held_at, "what petra submits now has no right to the volume");
     w.run(&w.petra, "xkill", &[&job]).ok();
     w.run(&w.petra, "xwait", &[&job]);
 }
@@ -137,8 +144,21 @@ fn a_removed_member_is_gone(w: &World) {
     }
 }
 
-/// If it failed, a VO that was stopped would go on, or could not be woken again.
+/// If it failed, a VO that was stopped would go on, or could not be woken again; or its work, when it
+/// goes on, would find the files gone that it has open.
 fn a_suspended_vo_stands_still(w: &World) {
+    let (read, written) = (format!("{VOLUME}/open-read"), format!("{VOLUME}/open-written"));
+    w.xsub(&w.milo, &["--", "sh", "-c", &format!("echo kept > {read}")]).ok();
+    let script = format!(
+        "exec 3> {written} 4< {read} || exit 7; echo before >&3 || exit 8; \
+         until [ -e /tmp/go-on ]; do sleep 0.1; done; \
+         cat <&4 || exit 9; echo after >&3 || exit 10; cat {written} # hold-open"
+    );
+    let job = w.start(&w.milo, &["--on", "pisa", "--", "sh", "-c", &script]);
+    soon("the unit has its files open", || {
+        let said = w.xsub(&w.milo, &["--", "cat", &written]);
+        (said.code == 0 && said.ok() == "before\n").then_some(())
+    });
     w.xos(&w.vera, &["vo", "suspend-vo", VO, "-m", "under review"]).ok();
     for (person, site) in [(&w.milo, "rennes"), (&w.milo, "pisa"), (&w.petra, "pisa")] {
         let said = w.xsub(person, &["--on", site, "--", "true"]);
@@ -146,8 +166,20 @@ fn a_suspended_vo_stands_still(w: &World) {
     }
     let pem = w.credential(&w.milo, VO).pem();
     soon("pisa knows", || (w.cert(&pem, "pisa") == 403).then_some(()));
+    // Longer than a node lets pass between two looks at its mounts.
+    std::thread::sleep(Duration::from_secs(4));
+    for node in w.nodes() {
+        let mounts = sh(node, "cat /proc/mounts");
+        assert!(mounts.contains(VOLUME), "{} has lost the volume: {mounts}", node.name());
+    }
+    assert_eq!(processes(w, "hold-open"), 1, "it is held, not ended");
     w.xos(&w.vera, &["vo", "resume-vo", VO]).ok();
     soon("the VO works again", || {
         (w.xsub(&w.milo, &["--on", "pisa", "--", "true"]).code == 0).then_some(())
     });
+    for node in w.nodes() {
+        sh(node, "touch /tmp/go-on");
+    }
+    assert_eq!(w.run(&w.milo, "xwait", &[&job]).code, 0, "it goes on with the files it had open");
+    assert_eq!(w.run(&w.milo, "xout", &[&job]).ok(), "kept\nbefore\nafter\n");
 }

@@ -264,12 +264,19 @@ fn a_suspended_vo_changes_only_back_or_down() {
     assert_eq!(h.kind("bob@pisa", suspend()), Kind::Denied);
     assert!(h.run(&admin, suspend()).unwrap());
     assert!(h.vo.membership(&id("bob@pisa"), NOW).unwrap_err().message.contains("misuse"));
-    assert_eq!(h.kind("alice@rennes", Command::CreateGroup { name: id("x") }), Kind::Denied);
+    let refused = |h: &mut Home| {
+        let group = Command::CreateGroup { name: id("x") };
+        let e = h.run(&person("alice@rennes"), group).unwrap_err();
+        (e.kind, e.hint.unwrap())
+    };
+    let by = |who: &str| format!("{who} resumes it with `xos vo resume-vo demo.rennes`");
+    assert_eq!(refused(&mut h), (Kind::Denied, by("an administrator of its home site")));
     assert_eq!(h.kind("eve@pisa", Command::Apply { message: String::new() }), Kind::Denied);
     h.ok("alice@rennes", Command::RemoveMember { person: id("bob@pisa"), reason: "".into() });
     assert_eq!(h.kind("alice@rennes", Command::ResumeVo), Kind::Denied, "the site did it");
     assert!(h.run(&admin, Command::ResumeVo).unwrap());
     h.ok("alice@rennes", suspend());
+    assert_eq!(refused(&mut h), (Kind::Denied, by("its owner")));
     h.ok("alice@rennes", Command::ResumeVo);
     // An owner who suspends the VO first does not keep the site from doing it.
     h.ok("alice@rennes", suspend());

@@ -43,7 +43,7 @@ impl Limiter {
             let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
             let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
             if count >= *max {
-                let text = format!("{who} asks too often; {max} an hour are taken");
+                let text = format!("too much comes from {who}: {max} an hour are taken");
                 return Err(Error::limited(text).hint("try again in an hour"));
             }
         }
@@ -65,10 +65,11 @@ impl Vom {
         let subject = self.inner.subject(caller, vo)?;
         self.home(vo)?;
         let Some(person) = subject.person() else { return Ok(()) };
-        let site = person.site();
+        // Not the key of the site's core: people must not use up what it may bring.
+        let people = format!("people of {}", person.site());
         let mut whom = vec![(person.as_str(), APPLICATIONS_PER_HOUR)];
-        if site != self.inner.site {
-            whom.push((site.as_str(), APPLICATIONS_PER_SITE_AND_HOUR));
+        if person.site() != self.inner.site {
+            whom.push((people.as_str(), APPLICATIONS_PER_SITE_AND_HOUR));
         }
         self.limit(&whom)
     }

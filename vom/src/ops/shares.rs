@@ -109,11 +109,15 @@ impl Vom {
     /// At the home: a site's core brings its offer.
     pub(super) async fn record_offer(&self, caller: Caller, r: RecordOffer) -> Result<Done, Error> {
         let site = self.speaking_site(&caller, &r.vo)?;
+        if site != self.inner.site {
+            self.limit(&[(&format!("the core of {site}"), OFFERS_PER_HOUR)])?;
+        }
         let command = Command::OfferShare { site, terms: r.terms };
         self.change(&caller, &r.vo, command).await
     }
 
-    /// At the home: a site's core tells that its share has ended.
+    /// At the home: a site's core tells that its share has ended. Not limited: it adds nothing to
+    /// the log but after an offer, and no site is to be kept from taking back what it gave.
     pub(super) async fn record_withdrawal(
         &self,
         caller: Caller,
@@ -126,8 +130,7 @@ impl Vom {
 
     fn speaking_site(&self, caller: &Caller, vo: &VoId) -> Result<SiteId, Error> {
         match self.inner.subject(caller, vo)? {
-            Subject::OwnCore(site) => Ok(site),
-            Subject::Core(site) => self.limit(&[(site.as_str(), OFFERS_PER_HOUR)]).map(|()| site),
+            Subject::OwnCore(site) | Subject::Core(site) => Ok(site),
             Subject::Person { person, .. } => {
                 Err(Error::denied(format!("{person} is not a site's core"))
                     .hint("offer the share at the giving site: `xos share offer`"))

@@ -1,11 +1,12 @@
 use crate::world::{Site, until};
 use crate::{found, id, join};
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use xos_api::vom::*;
 use xos_base::{Kind, Membership};
 use xos_net::Standing;
-use xos_vom::Vom;
+use xos_vom::{Kept, Vom};
 
 async fn grid() -> (Site, Vom, Site, Vom) {
     let (rennes, pisa) = (Site::new("rennes").await, Site::new("pisa").await);
@@ -193,4 +194,101 @@ async fn a_forgotten_home_is_heard_no_more_and_its_accounts_end() {
     pisa.trusts(&rennes);
     worth(&replica, &m, None).await;
     until("accounts are back", || (last() == Some(AccountState::Active)).then_some(())).await;
+}
+
+/// If it failed, whoever fills a node's disk would stay at work there for up to a minute after the
+/// suspension.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_keeps_nothing_hears_of_a_suspension_at_once() {
+    let (rennes, _home, pisa, _replica) = grid().await;
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    let heard = || pisa.ear.heard.lock().unwrap().iter().map(|a| a.state).collect::<Vec<_>>();
+    until("the node has accounts", || heard().contains(&AccountState::Active).then_some(())).await;
+    pisa.ear.full.store(true, Ordering::SeqCst);
+    bob_joins(&rennes, &pisa).await;
+    // After so many attempts the pause is of more than two seconds.
+    let before = heard().len();
+    until("it was told again and again", || (heard().len() >= before + 4).then_some(())).await;
+    let r = SuspendVo { vo: id("demo.rennes"), reason: "misuse".into() };
+    rennes.ask(&rennes.own("alice"), r).await.unwrap();
+    let at_once = until("it hears", || heard().contains(&AccountState::Suspended).then_some(()));
+    tokio::time::timeout(Duration::from_secs(2), at_once).await.expect("the pause was slept");
+}
+
+async fn bob_joins(rennes: &Site, pisa: &Site) {
+    let bob = rennes.caller(pisa, "bob@pisa", None, false);
+    join(rennes, &bob, "demo.rennes").await;
+}
+
+/// If it failed, people whom a site invents, or one of its own people, would keep it from offering
+/// a share, or from taking back what it gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sites_people_do_not_use_up_what_its_core_may_bring() {
+    let (rennes, _home, pisa, _replica) = grid().await;
+    let vo = || id("demo.rennes");
+    let mut taken = 0;
+    let e = loop {
+        let person = rennes.caller(&pisa, &format!("p{taken}@pisa"), None, false);
+        let apply = Apply { vo: vo(), message: String::new() };
+        if let Err(e) = rennes.ask(&person, apply).await {
+            break e;
+        }
+        taken += 1;
+    };
+    assert_eq!((e.kind, taken), (Kind::Limited, 100));
+    let core = rennes.core_of(&pisa);
+    let terms =
+        |version| Terms { cpu_milli: 1, memory_bytes: 1, storage_bytes: 0, until: None, version };
+    let offer = |version| rennes.ask(&core, RecordOffer { vo: vo(), terms: terms(version) });
+    offer(1).await.unwrap();
+    accept(&rennes, 1).await;
+    let mut version = 1;
+    let e = loop {
+        version += 1;
+        if let Err(e) = offer(version).await {
+            break e;
+        }
+    };
+    assert_eq!((e.kind, version), (Kind::Limited, 61));
+    let withdrawal = RecordWithdrawal { vo: vo(), version: 60, reason: "power cut".into() };
+    rennes.ask(&core, withdrawal).await.unwrap();
+    let shares = rennes.ask(&rennes.own("alice"), ListShares { vo: vo() }).await.unwrap();
+    assert_eq!(shares[0].state, ShareState::Withdrawn);
+}
+
+/// If it failed, work that is held would find its open files gone when it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_keeps_its_volume_and_what_ended_does_not() {
+    let (rennes, home, pisa, replica) = grid().await;
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    assert_eq!(replica.kept(), []);
+    accept(&rennes, 1).await;
+    let volume = RecordVolume { vo: id("demo.rennes"), name: "main".into() };
+    rennes.serve_ask(volume).await.unwrap();
+    let kept = |volumes: &[&str]| {
+        let volumes = volumes.iter().map(|v| (*v).to_owned()).collect();
+        vec![Kept { vo: id("demo.rennes"), volumes, store: false }]
+    };
+    until("pisa knows", || (replica.kept() == kept(&["main"])).then_some(())).await;
+    let suspend = SuspendVo { vo: id("demo.rennes"), reason: "misuse".into() };
+    rennes.ask(&rennes.own("alice"), suspend).await.unwrap();
+    until("pisa's node holds its work", || {
+        let heard = pisa.ear.heard.lock().unwrap();
+        heard.iter().any(|a| a.state == AccountState::Suspended).then_some(())
+    })
+    .await;
+    assert_eq!(replica.kept(), kept(&["main"]), "suspended");
+    let homed = home.homed().remove(0);
+    assert!(!homed.active && homed.sites[0].site == pisa.id, "{homed:?}");
+    replica.stop();
+    pisa.clock.advance(Duration::from_secs(3601));
+    assert_eq!(replica.kept(), kept(&["main"]), "its home is unheard");
+    pisa.trust.remove(&rennes.id);
+    assert_eq!(replica.kept(), [], "its home is forgotten");
+    pisa.trusts(&rennes);
+    assert_eq!(replica.kept(), kept(&["main"]));
+    let withdraw = WithdrawShare { vo: id("demo.rennes"), reason: "power cut".into() };
+    pisa.ask(&pisa.admin(), withdraw).await.unwrap();
+    assert_eq!(replica.kept(), [], "the share ended");
 }

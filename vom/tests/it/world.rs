@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -48,6 +48,8 @@ impl Clock for Moved {
 pub struct Ear {
     node: NodeId,
     pub heard: Mutex<Vec<VoAccounts>>,
+    /// Its disk is full: it says of everything that it could not be kept.
+    pub full: AtomicBool,
     changes: broadcast::Sender<NodeChange>,
 }
 
@@ -64,6 +66,9 @@ impl NodeLink for Ear {
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error> {
         assert_eq!(*node, self.node);
         self.heard.lock().unwrap().push(accounts);
+        if self.full.load(Ordering::SeqCst) {
+            return Err(Error::internal("no space left"));
+        }
         Ok(())
     }
 }
@@ -120,6 +125,7 @@ impl Site {
         let ear = Ear {
             node: id.node("n1").unwrap(),
             heard: Mutex::default(),
+            full: AtomicBool::new(false),
             changes: broadcast::channel(8).0,
         };
         Site {

@@ -1,7 +1,7 @@
 //! A core's `xosd`.
 
 use super::config::Config;
-use super::{files, notify};
+use super::{files, notify, trusted};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use xos_aem::Aem;
 use xos_api::Done;
-use xos_api::node::{Hello, SetSites};
+use xos_api::node::Hello;
 use xos_api::site::ConnectedNodes;
+use xos_base::Error;
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{Error, NodeId, SiteId};
 use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
-use xos_net::{Grid, NodeChange, Nodes, Router, Trust, Verifier};
+use xos_net::{Grid, Nodes, Router, Trust, Verifier};
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
 
@@ -171,7 +171,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         tokio::spawn(files.clone().keep());
     }
     let telling =
-        tokio::spawn(tell_nodes(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
+        tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
         Error::invalid(format!("cannot listen at {}: {e}", port_config.listen))
@@ -190,32 +190,4 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         tracing::error!(error = %e, "the task that tells nodes about sites failed");
     }
     Ok(())
-}
-
-/// Tells each node which sites are trusted: when it connects, and when that changes.
-async fn tell_nodes(site: SiteId, nodes: Nodes, trust: Trust, stop: CancellationToken) {
-    let mut coming = nodes.changes();
-    let mut changed = trust.changes();
-    loop {
-        let told: Vec<NodeId> = tokio::select! {
-            () = stop.cancelled() => return,
-            change = coming.recv() => match change {
-                Ok(NodeChange { node, connected: true }) => vec![node],
-                Ok(_) => continue,
-                // Some changes were missed: tell everybody.
-                Err(_) => nodes.connected(),
-            },
-            Ok(()) = changed.changed() => nodes.connected(),
-        };
-        let mut sites = trust.descriptors();
-        sites.sort_by_key(|s| s.site != site);
-        for node in told {
-            let (nodes, sites) = (nodes.clone(), sites.clone());
-            tokio::spawn(async move {
-                if let Err(e) = nodes.call(&node, SetSites { sites }).await {
-                    tracing::warn!(%node, error = %e, "a node was not told the trusted sites");
-                }
-            });
-        }
-    }
 }

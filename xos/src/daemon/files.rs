@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
 use xos_api::node::{SetVolumes, VolumeMount};
-use xos_api::vom::{RecordVolume, ServedVos, VoView};
+use xos_api::vom::RecordVolume;
 use xos_base::when::Clock;
 use xos_base::{Error, NodeId, SiteId, VoId};
 use xos_net::dial::StreamHandler;
@@ -160,9 +160,7 @@ impl Files {
         let mut changes = self.parts.vom.changes();
         let mut coming = self.parts.nodes.changes();
         loop {
-            if let Err(e) = self.settle().await {
-                tracing::warn!(error = %e, "volumes are not all in order yet");
-            }
+            self.settle().await;
             tokio::select! {
                 () = self.parts.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
@@ -174,12 +172,17 @@ impl Files {
         }
     }
 
-    async fn settle(&self) -> Result<(), Error> {
+    /// What is wrong with one volume must not hold up the others; it is tried again the next time.
+    async fn settle(&self) {
         for homed in self.parts.vom.homed() {
-            self.make_volume(&homed).await?;
+            if let Err(e) = self.make_volume(&homed).await {
+                tracing::warn!(vo = %homed.vo, error = %e, "a VO has no volume yet");
+            }
         }
-        self.register_volumes().await?;
-        let mounts = self.mounts().await?;
+        if let Err(e) = self.register_volumes().await {
+            tracing::warn!(error = %e, "volumes are not all registered yet");
+        }
+        let mounts = self.mounts();
         let told = self.parts.nodes.connected().into_iter().map(|node| {
             let volumes = mounts.clone();
             async move {
@@ -189,11 +192,11 @@ impl Files {
             }
         });
         futures_util::future::join_all(told).await;
-        Ok(())
     }
 
+    /// A VO that is suspended gets its volume when it is resumed: nothing can be recorded for it.
     async fn make_volume(&self, homed: &Homed) -> Result<(), Error> {
-        if homed.volumes.iter().any(|v| v == MAIN) {
+        if !homed.active || homed.volumes.iter().any(|v| v == MAIN) {
             return Ok(());
         }
         let request = VolumeCreateRequest {
@@ -222,6 +225,7 @@ impl Files {
         let own = core_address(&self.parts.site);
         let me =
             self.dir.connection(Peer { id: own.clone(), key: String::new(), role: Role::Service });
+        let mut registered = Ok(());
         for volume in self.mrc.volumes().map_err(fault)? {
             let volume = Volume {
                 id: volume.id,
@@ -231,52 +235,39 @@ impl Files {
                 mrc_key: bytes::Bytes::copy_from_slice(&self.mrc.public_key().0),
             };
             let request = VolumeRegisterRequest { volume: Some(volume) };
-            me.handle(Incoming {
+            let answer = me.handle(Incoming {
                 interface: interface::DIR,
                 proc: VolumeRegister::PROC,
                 slot: None,
                 message: request.encode_to_vec().into(),
                 data: bytes::Bytes::new(),
-            })
-            .await
-            .map_err(fault)?;
+            });
+            registered = registered.and(answer.await.map(drop).map_err(fault));
         }
-        Ok(())
+        registered
     }
 
-    /// The volumes of every VO that this site serves.
-    async fn mounts(&self) -> Result<Vec<VolumeMount>, Error> {
-        let site = &self.parts.site;
-        let mut mounts = Vec::new();
+    /// The volumes of every VO that has accounts at this site; notes who serves and stores the VOs
+    /// that are at home here.
+    fn mounts(&self) -> Vec<VolumeMount> {
         let mut stores: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
         let mut serving: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
-        for served in self.parts.grid.call(site, ServedVos {}).await? {
-            let view = match self.parts.grid.call(site, VoView { vo: served.vo.clone() }).await {
-                Ok(view) => view,
-                Err(e) => {
-                    tracing::debug!(vo = %served.vo, error = %e, "no view of a VO yet");
-                    continue;
-                }
-            };
-            if !served.serving || !view.volumes.iter().any(|v| v == MAIN) {
-                continue;
-            }
-            mounts.push(VolumeMount {
-                volume: view.vo.to_string(),
-                home: view.vo.site(),
-                store: served.accepted.as_ref().is_some_and(|t| t.storage_bytes > 0),
-                vo: view.vo,
-            });
-        }
         for homed in self.parts.vom.homed() {
-            let view = self.parts.grid.call(site, VoView { vo: homed.vo.clone() }).await?;
-            let giving = view.sites.iter().filter(|s| s.terms.storage_bytes > 0);
+            let giving = homed.sites.iter().filter(|s| s.terms.storage_bytes > 0);
             stores.insert(homed.vo.clone(), giving.map(|s| s.site.clone()).collect());
-            serving.insert(homed.vo, view.sites.into_iter().map(|s| s.site).collect());
+            serving.insert(homed.vo, homed.sites.into_iter().map(|s| s.site).collect());
         }
         *self.knowledge.serving.write().unwrap_or_else(PoisonError::into_inner) = serving;
         *self.knowledge.stores.write().unwrap_or_else(PoisonError::into_inner) = stores;
-        Ok(mounts)
+        let kept = self.parts.vom.kept().into_iter();
+        kept.filter(|k| k.volumes.iter().any(|v| v == MAIN))
+            .map(|k| VolumeMount {
+                volume: k.vo.to_string(),
+                home: k.vo.site(),
+                store: k.store,
+                vo: k.vo,
+            })
+            .collect()
     }
 }
 
@@ -361,3 +352,6 @@ fn signing_seed(path: &Path) -> Result<[u8; 32], Error> {
         Err(e) => Err(Error::internal(format!("cannot read {}: {e}", path.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod node;
 mod notify;
 mod osd;
 mod setup;
+mod trusted;
 
 use args::{Args, Command};
 use clap::Parser;

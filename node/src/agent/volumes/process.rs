@@ -2,6 +2,7 @@
 
 use super::MountSpec;
 use crate::agent::{Agent, keep};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Stdio;
@@ -11,6 +12,11 @@ use xos_base::Error;
 
 /// How long a process may take to mount: its VO's home must answer.
 const MOUNT_WAIT: Duration = Duration::from_secs(60);
+/// How long a process that is ended may take to write back what its people wrote: its own limit
+/// for that (`FLUSH_DEADLINE` in `xtreemfs/mount`, 30 s) and a little.
+const END_WAIT: Duration = Duration::from_secs(35);
+/// How often it is looked whether it has ended.
+const END_LOOK: Duration = Duration::from_millis(50);
 
 /// A mount process that was started; kept in a file, so that a new `xosd` finds it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,19 +95,37 @@ impl Agent {
 
     pub(super) async fn end(&self, r: &Running) -> Result<(), Error> {
         unmount(&r.spec.at).await?;
-        if alive(r.pid, r.started) {
-            // Unmounting ends the process by itself; one that hangs is killed.
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(r.pid).unwrap_or(i32::MAX));
-            match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(e) => tracing::warn!(pid = r.pid, error = %e, "cannot end a mount process"),
-            }
-        }
+        finish(r.pid, r.started, END_WAIT).await;
         match std::fs::remove_file(self.volumes.record(&r.spec.vo)) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Error::internal(format!("cannot forget a mount: {e}"))),
         }
+    }
+}
+
+/// Ends a mount process. What its people wrote last may still be with it alone: it is told to end,
+/// and killed only when it has not done so within `wait`.
+async fn finish(pid: u32, started: u64, wait: Duration) {
+    let deadline = tokio::time::Instant::now() + wait;
+    signal(pid, started, Signal::SIGTERM);
+    while alive(pid, started) {
+        if tokio::time::Instant::now() >= deadline {
+            tracing::warn!(pid, ?wait, "a mount process does not end, and is killed");
+            return signal(pid, started, Signal::SIGKILL);
+        }
+        tokio::time::sleep(END_LOOK).await;
+    }
+}
+
+fn signal(pid: u32, started: u64, signal: Signal) {
+    let Ok(raw) = i32::try_from(pid) else { return };
+    if !alive(pid, started) {
+        return;
+    }
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Err(e) => tracing::warn!(pid, %signal, error = %e, "cannot end a mount process"),
     }
 }
 
@@ -149,4 +173,42 @@ async fn unmount(at: &Path) -> Result<(), Error> {
         Ok(())
     });
     task.await.unwrap_or_else(|e| Err(Error::internal(format!("unmounting failed: {e}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// A process that says when it is ready, and what it does when it is told to end.
+    async fn process(folder: &Path, on_end: &str) -> (u32, u64, tokio::task::JoinHandle<()>) {
+        let script = format!("trap '{on_end}' TERM; echo ready; while :; do sleep 0.02; done");
+        let mut child = tokio::process::Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).await.unwrap();
+        let wait = tokio::spawn(async move { drop(child.wait().await) });
+        (pid, start_time(pid).unwrap(), wait)
+    }
+
+    #[tokio::test]
+    async fn a_mount_process_writes_back_before_it_ends_and_one_that_hangs_is_killed() {
+        // wrong: what people wrote last, and were told was written, would be lost
+        let folder = tempfile::tempdir().unwrap();
+        let path: PathBuf = folder.path().join("flushed");
+        let (pid, started, _wait) =
+            process(folder.path(), "sleep 0.5; echo all > flushed; exit").await;
+        finish(pid, started, END_WAIT).await;
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "all\n");
+        assert!(!alive(pid, started));
+        let (pid, started, wait) = process(folder.path(), "").await;
+        finish(pid, started, Duration::from_millis(300)).await;
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it is killed").unwrap();
+    }
 }
