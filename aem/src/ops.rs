@@ -152,7 +152,7 @@ impl Core {
         if !key(&r.key) || r.capacity.arch.len() > 32 {
             return Err(Error::invalid("the key's fingerprint or the architecture is malformed"));
         }
-        self.hello(r);
+        self.hello(r)?;
         Ok(Done {})
     }
 
