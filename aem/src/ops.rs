@@ -7,6 +7,9 @@ mod show;
 mod submit;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use watch::Right;
+
 use crate::core::Core;
 use crate::policy::Action;
 use crate::state::Job;
