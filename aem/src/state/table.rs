@@ -106,6 +106,11 @@ impl JobTable {
         self.busy.in_turn().filter_map(|n| self.jobs.get(&n))
     }
 
+    /// How many jobs [`JobTable::idle`] and [`JobTable::busy`] give.
+    pub fn placing(&self) -> (usize, usize) {
+        (self.idle.len(), self.busy.len())
+    }
+
     /// The VOs of jobs with units to place.
     pub fn placing_vos(&self) -> BTreeSet<VoId> {
         self.idle.vos().chain(self.busy.vos()).cloned().collect()
