@@ -118,6 +118,10 @@ impl Core {
             return Err(never("mandate", text));
         }
         let placed = table.placement(&offer.job);
+        if placed.is_some_and(|p| p.forgotten) {
+            // When its envelopes are closed, the job is a new one here.
+            return Err(later("forgotten", "what was here of the job is being removed".into()));
+        }
         let task = placed.and_then(|p| p.tasks.get(&offer.task));
         if task.is_some_and(|t| *t.spec != offer.spec || t.first != offer.task_first) {
             return Err(never("mandate", "the task is known here as another one".into()));
@@ -137,9 +141,9 @@ impl Core {
                 m.membership
             }
         };
-        let other = table.placement(&offer.job).is_some_and(|p| {
-            p.forgotten || p.vo != offer.vo || p.member.person != membership.person
-        });
+        let other = table
+            .placement(&offer.job)
+            .is_some_and(|p| p.vo != offer.vo || p.member.person != membership.person);
         if other {
             return Err(never("mandate", "the job is known here as another one".into()));
         }

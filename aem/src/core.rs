@@ -222,7 +222,12 @@ impl Core {
                     }
                 }
             }
-            plan::owner::plan(&txn.state().jobs, &facts, reach, now)
+            let jobs = &txn.state().jobs;
+            let records = plan::owner::plan(jobs, &facts, reach, now);
+            if reach == Reach::Whole {
+                facts.turn = facts.turn.next(jobs);
+            }
+            records
         };
         for r in records {
             if self.is_full(txn) {

@@ -84,23 +84,26 @@ impl Core {
         }
     }
 
-    /// Forgets ended jobs of other sites whose owners never said so: after twice the time that this
-    /// core keeps its own, or, when they take more than half of the room, the oldest of them.
+    /// Forgets jobs here that nothing is heard of any more: of other sites, whose owners never said
+    /// so, twice the time that this core keeps its own after the last end, or, when they take more
+    /// than half of the room, those that ended first; its own, as soon as it has forgotten the job.
     pub(crate) async fn forget_hosted(self: &Arc<Self>) {
         let (now, keep) = (self.now(), self.config.keep_ended() * 2);
         let old: Vec<JobId> = self.ledger.read(|s| {
             let mut held = s.hosted.held_for_others();
             let idle = |p: &&Placement| !p.forgotten && !s.hosted.is_active(&p.job);
             let mut ended: Vec<&Placement> = s.hosted.placements().filter(idle).collect();
-            ended.sort_by_key(|p| p.since);
+            ended.sort_by_key(|p| p.last_news());
             let goes = |p: &&&Placement| {
-                let other = p.job.site != self.site;
+                if p.job.site == self.site {
+                    return s.jobs.find(&p.job).is_none();
+                }
                 let full = held.units > self.config.units_max / 2
                     || held.bytes > self.config.job_bytes_max / 2;
-                if other && full {
+                if full {
                     held.sub(p.held());
                 }
-                now.since(p.since) > keep || (other && full)
+                full || now.since(p.last_news()) > keep
             };
             ended.iter().filter(goes).map(|p| p.job.clone()).collect()
         });
@@ -117,3 +120,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

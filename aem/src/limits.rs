@@ -1,4 +1,4 @@
-//! How much of a core's memory jobs may take: of one member, of all, of other sites.
+//! How much of a core's memory jobs may take: of one member, of one VO, of all, of other sites.
 
 use crate::config::Config;
 use crate::state::held::Held;
@@ -11,6 +11,12 @@ const MAKE_WAY_MAX: usize = 64;
 /// Of what other members leave of a core's memory one member's open jobs take one part in so many:
 /// however many fill their part, something is left for the next.
 const MEMBER_PART: u64 = 3;
+/// The same for one VO: whoever administers it can invent members.
+const VO_PART: u64 = 2;
+/// The VOs of all other homes together have one part in so many: a home can invent VOs.
+const FOREIGN_PART: u64 = 2;
+/// Of that part, and of what other homes leave of it, the VOs of one home have one part in so many.
+const HOME_PART: u64 = 2;
 /// Most events for one owner that it has not acknowledged; beyond it, it gets nothing more run.
 const UNHEARD_MAX: usize = 400_000;
 
@@ -25,7 +31,7 @@ pub(crate) fn admit(
     spec: &JobSpec,
 ) -> Result<Vec<u64>, Error> {
     let new = Held::of(spec);
-    let mine = table.open_of(member);
+    let mine = table.open().of(member);
     let wait = "wait until some have ended, or cancel some with `xkill`";
     if mine.jobs >= config.jobs_per_member {
         let text = format!(
@@ -54,22 +60,51 @@ pub(crate) fn admit(
         let hint = format!("{wait}; or keep long arguments in files on the VO's volume");
         return Err(Error::limited(text).hint(hint));
     }
-    let open = table.open_of_all();
-    let left_units = config.units_max.saturating_sub(open.units.saturating_sub(mine.units));
-    let left_bytes = config.job_bytes_max.saturating_sub(open.bytes.saturating_sub(mine.bytes));
-    let (units, bytes) = (left_units / MEMBER_PART, left_bytes / MEMBER_PART);
-    if mine.units + new.units > units || mine.bytes + new.bytes > bytes {
-        let text = format!(
-            "this core holds {} units of all members' jobs that have not ended, and {} of \
-             descriptions; of what is left one member's may be {units} units and {}",
-            open.units,
-            mib(open.bytes),
-            mib(bytes)
-        );
-        let hint = "try again when jobs have ended, or submit to another site that serves the VO";
-        return Err(Error::limited(text).hint(hint));
-    }
+    share(table, config, member, new)?;
     make_way(table, config, new)
+}
+
+/// Units and bytes.
+type Room = (u64, u64);
+
+/// One part in `part` of what others leave of `most`; all have `all`, of which `has` are not theirs.
+fn part_of(most: Room, all: Held, has: Held, part: u64) -> Room {
+    let left = |most: u64, all: u64, has: u64| most.saturating_sub(all.saturating_sub(has)) / part;
+    (left(most.0, all.units, has.units), left(most.1, all.bytes, has.bytes))
+}
+
+/// Whether a member, their VO and its home have room for a job beside all the others.
+fn share(table: &JobTable, config: &Config, member: &Membership, new: Held) -> Result<(), Error> {
+    let (open, home) = (table.open(), member.vo.site());
+    let (all, most) = (open.all(), (config.units_max, config.job_bytes_max));
+    let (mine, of_vo) = (open.of(member), open.of_vo(&member.vo));
+    let mut shares = vec![
+        ("one member's", mine, part_of(most, all, mine, MEMBER_PART)),
+        ("one VO's", of_vo, part_of(most, all, of_vo, VO_PART)),
+    ];
+    if home != *table.site() {
+        let mut foreign = all;
+        foreign.sub(open.of_home(table.site()));
+        let most = (most.0 / FOREIGN_PART, most.1 / FOREIGN_PART);
+        let of_home = open.of_home(&home);
+        let room = part_of(most, foreign, of_home, HOME_PART);
+        shares.push(("those of VOs of one other site", of_home, room));
+    }
+    for (whose, has, (units, bytes)) in shares {
+        if has.units + new.units > units || has.bytes + new.bytes > bytes {
+            let text = format!(
+                "this core holds {} units of all members' jobs that have not ended, and {} of \
+                 descriptions; of what is left {whose} may be {units} units and {}",
+                all.units,
+                mib(all.bytes),
+                mib(bytes)
+            );
+            let hint =
+                "try again when jobs have ended, or submit to another site that serves the VO";
+            return Err(Error::limited(text).hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// The ended jobs that have to go, oldest first.

@@ -103,11 +103,19 @@ pub(crate) fn greet(table: &HostTable, node: &NodeId, has: &Envelopes, now: Mill
 }
 
 impl Core {
-    /// A node says what it offers.
-    pub(crate) fn hello(self: &Arc<Self>, hello: Hello) {
+    /// A node says what it offers. Without its control stream it can be asked nothing, and nobody
+    /// would notice when it goes.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when it is not connected.
+    pub(crate) fn hello(self: &Arc<Self>, hello: Hello) -> Result<(), Error> {
         let node = hello.node.clone();
         let boot = {
             let mut facts = lock(&self.host);
+            if !self.world.is_connected(&node) {
+                let text = format!("node {node} says hello without a control stream");
+                return Err(Error::unavailable(text).hint("say it on the control stream"));
+            }
             let old = facts.nodes.get(&node).filter(|n| n.key == hello.key);
             let boot = old.and_then(|n| n.boot.clone());
             let view = NodeView { capacity: hello.capacity, key: hello.key, boot: boot.clone() };
@@ -120,6 +128,14 @@ impl Core {
         } else {
             self.wake.notify_one();
         }
+        Ok(())
+    }
+
+    /// A node's connection broke. It may be back already: its hello came before this news.
+    pub(crate) fn left(self: &Arc<Self>, node: &NodeId) {
+        if !self.gone(node) {
+            self.regreet(node);
+        }
     }
 
     /// A node's connection is a new one: what it has is looked at again.
@@ -130,10 +146,14 @@ impl Core {
         }
     }
 
-    /// A node's connection broke.
-    pub(crate) fn gone(&self, node: &NodeId) {
+    /// Counts a node as away, unless it is connected; says whether it is away.
+    pub(crate) fn gone(&self, node: &NodeId) -> bool {
         {
+            // Looked at under the lock: what a hello that comes now puts in must stay.
             let mut facts = lock(&self.host);
+            if self.world.is_connected(node) {
+                return false;
+            }
             if let Some(view) = facts.nodes.remove(node) {
                 let away = Away { capacity: view.capacity, since: self.now() };
                 facts.away.insert(node.clone(), away);
@@ -142,10 +162,12 @@ impl Core {
         lock(&self.tickets).retain(|k, _| k.node != *node);
         lock(&self.silent_nodes).entry(node.clone()).or_insert_with(|| self.now());
         self.watchers.all_owners();
+        true
     }
 
     pub(crate) async fn do_greet(self: &Arc<Self>, node: &NodeId) -> Next {
-        if !lock(&self.host).nodes.contains_key(node) {
+        // Its stream may have ended before its hello was looked at, and the news of it come first.
+        if !lock(&self.host).nodes.contains_key(node) || self.gone(node) {
             return Next::Rest;
         }
         let gate = self.gate(node);

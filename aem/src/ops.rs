@@ -7,6 +7,9 @@ mod show;
 mod submit;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use watch::Right;
+
 use crate::core::Core;
 use crate::policy::Action;
 use crate::state::Job;
@@ -152,7 +155,7 @@ impl Core {
         if !key(&r.key) || r.capacity.arch.len() > 32 {
             return Err(Error::invalid("the key's fingerprint or the architecture is malformed"));
         }
-        self.hello(r);
+        self.hello(r)?;
         Ok(Done {})
     }
 

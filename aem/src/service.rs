@@ -154,19 +154,10 @@ impl Core {
                 };
                 match change {
                     Ok(c) if c.connected => {}
-                    // It may be back already: its hello came before this news.
-                    Ok(c) if self.world.connected().contains(&c.node) => self.regreet(&c.node),
-                    Ok(c) => self.gone(&c.node),
+                    Ok(c) => self.left(&c.node),
                     Err(RecvError::Lagged(_)) => {
-                        let connected = self.world.connected();
                         let known: Vec<_> = lock(&self.host).nodes.keys().cloned().collect();
-                        for node in known {
-                            if connected.contains(&node) {
-                                self.regreet(&node);
-                            } else {
-                                self.gone(&node);
-                            }
-                        }
+                        known.iter().for_each(|node| self.left(node));
                     }
                     Err(RecvError::Closed) => return,
                 }

@@ -9,6 +9,7 @@ pub mod job;
 pub mod lanes;
 pub mod load;
 pub mod names;
+pub mod open;
 pub mod record;
 pub mod runs;
 mod settle;

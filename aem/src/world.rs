@@ -54,8 +54,8 @@ pub trait World: Send + Sync + 'static {
     async fn ack_hosted(&self, site: &SiteId, request: AckHosted) -> Result<Done, Error>;
     /// Nodes that come and go.
     fn node_changes(&self) -> broadcast::Receiver<NodeChange>;
-    /// The nodes that are connected.
-    fn connected(&self) -> Vec<NodeId>;
+    /// Whether a node is connected.
+    fn is_connected(&self, node: &NodeId) -> bool;
     /// What a node has.
     async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error>;
     /// Sends units to a node.
@@ -147,8 +147,8 @@ impl World for GridWorld {
         self.nodes.changes()
     }
 
-    fn connected(&self) -> Vec<NodeId> {
-        self.nodes.connected()
+    fn is_connected(&self, node: &NodeId) -> bool {
+        self.nodes.is_connected(node)
     }
 
     async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {

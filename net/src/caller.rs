@@ -82,6 +82,7 @@ pub struct Caller {
     token: Option<Arc<str>>,
     key: Option<String>,
     signed_in: Option<Millis>,
+    expires: Option<Millis>,
 }
 
 impl Caller {
@@ -163,6 +164,11 @@ impl Caller {
         self.signed_in
     }
 
+    /// When the bearer token ends that the caller came with.
+    pub fn expires(&self) -> Option<Millis> {
+        self.expires
+    }
+
     /// The caller in one phrase, for logs and messages.
     pub fn describe(&self) -> String {
         match &self.principal {
@@ -203,6 +209,7 @@ impl Caller {
             token: None,
             key: None,
             signed_in: None,
+            expires: None,
         }
     }
 }
@@ -289,7 +296,8 @@ impl Verifier {
             return Err(refuse("it was issued for another site"));
         }
         let now_s = now.secs();
-        if claims.exp <= now_s || claims.iat.saturating_add(TOKEN_LIFE_MAX_S) < now_s {
+        let oldest = claims.iat.saturating_add(TOKEN_LIFE_MAX_S);
+        if claims.exp <= now_s || oldest < now_s {
             return Err(refuse("it has expired"));
         }
         if claims.iat > now_s.saturating_add(CLOCK_SKEW_S) {
@@ -317,6 +325,7 @@ impl Verifier {
                 None => claims.auth_time.map(Millis::from_secs),
                 Some(_) => None,
             },
+            expires: Some(Millis::from_secs(claims.exp.min(oldest))),
         })
     }
 

@@ -110,6 +110,11 @@ impl Nodes {
         self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
+    /// Whether a node is connected.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner).contains_key(node)
+    }
+
     /// Nodes that come and go from now on.
     pub fn changes(&self) -> broadcast::Receiver<NodeChange> {
         self.inner.changes.subscribe()
@@ -190,10 +195,12 @@ impl Nodes {
         let router = self.inner.router.get().cloned().ok_or_else(|| {
             Error::unavailable("this core is starting").hint("try again in a moment")
         })?;
-        let control = Control::start(stream, router, caller);
-        let former = {
+        let (control, former) = {
             let mut all = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
-            all.insert(node.clone(), control.clone())
+            // Its first call must find the node connected.
+            let control = Control::start(stream, router, caller);
+            let former = all.insert(node.clone(), control.clone());
+            (control, former)
         };
         if let Some(former) = former {
             former.close();

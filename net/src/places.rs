@@ -27,9 +27,16 @@ impl Most {
         self.all.div_ceil(2)
     }
 
-    /// Of the machines of one site that is not this one.
-    fn site(self) -> usize {
-        self.all.div_ceil(4)
+    /// Of the machines of all other sites together: half of what strangers leave, so that the other
+    /// half is this site's.
+    fn foreign(self) -> usize {
+        (self.all - self.strangers()).div_ceil(2)
+    }
+
+    /// Of the machines of one other site, when those of the others have `others`: half of what
+    /// they leave.
+    fn site(self, others: usize) -> usize {
+        self.foreign().saturating_sub(others).div_ceil(2)
     }
 
     /// Of one node.
@@ -86,6 +93,7 @@ impl Block {
 struct Counts {
     all: usize,
     strangers: usize,
+    foreign: usize,
     handshakes: usize,
     addresses: HashMap<Block, Address>,
     sites: HashMap<SiteId, usize>,
@@ -177,15 +185,18 @@ impl Place {
             }
             Some(machine) => {
                 let site = machine.site();
-                if site != *own {
+                let foreign = site != *own;
+                if foreign {
                     let open = counts.sites.get(&site).copied().unwrap_or(0);
-                    below(open, most.site(), "connections of one site's machines")?;
+                    let others = counts.foreign.saturating_sub(open);
+                    below(open, most.site(others), "connections of another site's machines")?;
                 }
                 if let Machine::Node(node) = &machine {
                     let open = counts.nodes.get(node).copied().unwrap_or(0);
                     below(open, most.node(), "connections of one node")?;
                     *counts.nodes.entry(node.clone()).or_default() += 1;
                 }
+                counts.foreign += usize::from(foreign);
                 *counts.sites.entry(site).or_default() += 1;
                 Held::Machine(machine)
             }
@@ -205,7 +216,11 @@ impl Drop for Place {
             Held::Handshake(block) => counts.finish(*block),
             Held::Stranger(block) => counts.leave(*block),
             Held::Machine(machine) => {
-                lower(&mut counts.sites, &machine.site());
+                let site = machine.site();
+                if site != self.places.own {
+                    counts.foreign = counts.foreign.saturating_sub(1);
+                }
+                lower(&mut counts.sites, &site);
                 if let Machine::Node(node) = machine {
                     lower(&mut counts.nodes, node);
                 }
@@ -299,13 +314,34 @@ mod tests {
         // All strangers' places are taken: machines come in, also from a stranger's address.
         let node = shaken(&p, "10.0.0.1", Some("n1.rennes")).expect("a flood keeps machines out");
         let pisa = fill(&p, "10.0.1.1", Some("pisa"));
-        assert_eq!(pisa.len(), 16);
+        assert_eq!(pisa.len(), 8);
         let own = fill(&p, "10.0.1.2", Some("rennes"));
-        assert_eq!(own.len(), 64 - 16 - 32 - 1);
+        assert_eq!(own.len(), 64 - 8 - 32 - 1);
         drop((all, node, own));
         let rooted = fill(&p, "10.0.1.2", Some("n1.rennes"));
         assert_eq!(rooted.len(), 4, "one node takes the places of others");
         shaken(&p, "10.0.1.2", Some("n2.rennes")).expect("another node is kept out");
+    }
+
+    #[test]
+    fn other_sites_together_leave_half_of_what_machines_have() {
+        // Else four sites that are trusted and turn bad keep the site's own nodes out.
+        let p = places(64, 8);
+        let strangers: Vec<_> =
+            (1..100).flat_map(|i| fill(&p, &format!("10.0.0.{i}"), None)).collect();
+        let site = |i: usize| fill(&p, "10.0.1.1", Some(&format!("s{i}")));
+        let first = site(0);
+        let second = site(1);
+        assert_eq!((first.len(), second.len()), (8, 4), "one leaves something to the next");
+        let rest: Vec<_> = (2..30).flat_map(site).collect();
+        assert_eq!(first.len() + second.len() + rest.len(), 16, "they take what is the own site's");
+        let nodes: Vec<_> =
+            (0..4).flat_map(|i| fill(&p, "10.0.1.2", Some(&format!("n{i}.rennes")))).collect();
+        assert_eq!((strangers.len(), nodes.len()), (32, 16));
+        drop((first, second, rest));
+        assert_eq!(site(0).len(), 8, "what is dropped is not free again");
+        drop(nodes);
+        assert_eq!(p.lock().foreign, 0);
     }
 
     #[test]

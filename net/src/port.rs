@@ -40,8 +40,8 @@ pub struct Config {
     #[serde(default = "default_workers")]
     pub http_workers: usize,
     /// Most connections at a time. At most half of them are people's and strangers', a quarter
-    /// one other site's machines', an eighth TLS handshakes, a sixteenth one node's. Default
-    /// 16384, at least 16.
+    /// those of all other sites' machines, of which one site has at most half of what the others
+    /// leave; an eighth TLS handshakes, a sixteenth one node's. Default 16384, at least 16.
     #[serde(default = "default_connections")]
     pub connections: usize,
     /// Most connections at a time of people and strangers from one address (of IPv6: one /64).

@@ -2,11 +2,12 @@
 //!
 //! Callers of [`fork`] are single-threaded: the shim starts no thread, ever.
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Who returned from [`fork`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,28 @@ pub fn default_signals() {
             )
         };
     }
+}
+
+static TERM_CAME: AtomicBool = AtomicBool::new(false);
+
+/// From now on TERM does not end this process; [`term_came`] tells of it. Not inherited: what this
+/// process executes has the default action.
+///
+/// # Errors
+/// The kernel's error.
+pub fn note_term() -> io::Result<()> {
+    extern "C" fn note(_: libc::c_int) {
+        TERM_CAME.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler only stores to an atomic, which is safe whatever it interrupts.
+    unsafe { sigaction(Signal::SIGTERM, &action) }?;
+    Ok(())
+}
+
+/// Whether TERM came since [`note_term`].
+pub fn term_came() -> bool {
+    TERM_CAME.load(Ordering::Relaxed)
 }
 
 /// Undoes [`ignore_pipe`].

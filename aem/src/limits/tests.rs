@@ -54,7 +54,7 @@ fn a_member_has_so_many_units_and_bytes_open() {
     s.apply(
         &JobRecord::Cancelled { job: 1, at: Millis(9), units: None, by: "alice".into() }.into(),
     );
-    assert_eq!(s.jobs.open_of(&alice), Held::default());
+    assert_eq!(s.jobs.open().of(&alice), Held::default());
     for n in 2..=4 {
         assert!(admit(&s.jobs, &c, &alice, &array("0")).is_ok());
         s.apply(&submitted(n, alice.clone(), array("0")));
@@ -62,8 +62,26 @@ fn a_member_has_so_many_units_and_bytes_open() {
     assert!(limited(admit(&s.jobs, &c, &alice, &array("0"))).contains("3 jobs"));
 }
 
-fn member(n: usize) -> Membership {
-    Membership { person: format!("p{n}@rennes").parse().unwrap(), ..testing::alice() }
+fn member(n: usize, vo: &str) -> Membership {
+    let (person, vo) = (format!("p{n}@rennes").parse().unwrap(), vo.parse().unwrap());
+    Membership { person, vo, ..testing::alice() }
+}
+
+/// An array of a VO.
+fn of_vo(units: u64, vo: &str) -> JobSpec {
+    JobSpec { vo: vo.parse().unwrap(), ..array(&format!("0-{}", units - 1)) }
+}
+
+/// As many units as a member may have begin; gives how many.
+fn fill(s: &mut State, c: &Config, n: usize, vo: &str) -> u64 {
+    let who = member(n, vo);
+    let sizes: Vec<u64> = (1..=c.units_max).collect();
+    let fits = |units: &u64| admit(&s.jobs, c, &who, &of_vo(*units, vo)).is_ok();
+    let most = sizes.partition_point(fits) as u64;
+    if most > 0 {
+        s.apply(&submitted(s.jobs.next(), who, of_vo(most, vo)));
+    }
+    most
 }
 
 /// If it failed, a few members could take all room for open jobs, and nobody else could submit.
@@ -73,13 +91,9 @@ fn a_member_takes_a_part_of_what_the_others_leave() {
     let mut s = State::new("rennes".parse().unwrap());
     let mut parts = Vec::new();
     for n in 1..=6 {
-        let most = (1..=300).rev().find(|units| {
-            admit(&s.jobs, &c, &member(n), &array(&format!("0-{}", units - 1))).is_ok()
-        });
-        let units = most.unwrap();
-        parts.push(units);
-        s.apply(&submitted(n as u64, member(n), array(&format!("0-{}", units - 1))));
-        let said = limited(admit(&s.jobs, &c, &member(n), &array("0")));
+        let vo = format!("vo{n}.rennes");
+        parts.push(fill(&mut s, &c, n, &vo));
+        let said = limited(admit(&s.jobs, &c, &member(n, &vo), &of_vo(1, &vo)));
         assert!(said.contains("units of all"), "{said}");
     }
     assert_eq!(parts, [100, 66, 44, 30, 20, 13]);
@@ -88,7 +102,39 @@ fn a_member_takes_a_part_of_what_the_others_leave() {
     let mut long = array("0");
     long.tasks[0].argv = vec!["x".repeat(60_000)];
     let none = State::new("rennes".parse().unwrap());
-    assert!(limited(admit(&none.jobs, &c, &member(1), &long)).contains("of what is left"));
+    assert!(
+        limited(admit(&none.jobs, &c, &member(1, "demo.rennes"), &long))
+            .contains("of what is left")
+    );
+}
+
+/// If it failed, thirty members that one VO invents, or VOs that a hostile home invents, would keep
+/// the site's own people from submitting.
+#[test]
+fn a_home_with_many_members_leaves_the_own_site_its_room() {
+    let c = Config { units_per_member: 1000, ..config() };
+    let mut s = State::new("rennes".parse().unwrap());
+    let all = |s: &mut State, vo: &str, home: &str| -> u64 {
+        (0..30)
+            .map(|n| fill(s, &c, n, &vo.replace('N', &n.to_string()).replace("HOME", home)))
+            .sum()
+    };
+    assert_eq!(all(&mut s, "voN.HOME", "pisa"), 75, "of half of it half");
+    assert_eq!(all(&mut s, "bad.HOME", "lyon"), 37, "something is left for the next home");
+    let rest: u64 = (0..8).map(|i| all(&mut s, "bad.HOME", &format!("s{i}"))).sum();
+    assert!(75 + 37 + rest <= 150, "other homes take what is the own site's");
+    // An own VO leaves half of the rest to the others.
+    let own = all(&mut s, "bad.HOME", "rennes");
+    assert!(own >= 75 && fill(&mut s, &c, 0, "demo.rennes") >= 25, "{own}");
+    let said = limited(admit(&s.jobs, &c, &member(31, "new.pisa"), &of_vo(1, "new.pisa")));
+    assert!(said.contains("of one other site"), "{said}");
+    let again = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
+    assert!(again == s, "a restart forgets who has what");
+    for n in 1..s.jobs.next() {
+        let (at, by) = (Millis(9), "p".into());
+        s.apply(&JobRecord::Cancelled { job: n, at, units: None, by }.into());
+    }
+    assert_eq!(s.jobs.open(), State::new("rennes".parse().unwrap()).jobs.open());
 }
 
 /// If it failed, many members together could fill the core's memory by jobs that they cancel at

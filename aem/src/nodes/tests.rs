@@ -123,29 +123,60 @@ fn what_a_restarted_node_did_not_confirm_is_lost_though_its_envelope_is_there() 
 /// is broken for a moment.
 #[tokio::test]
 async fn a_node_that_went_away_is_expected_back() {
-    let (core, _, _dir) = crate::testing::core(|_| {}).await;
+    let (core, world, _dir) = crate::testing::core(|_| {}).await;
     let pools = |core: &Core| {
         let s = core.ledger.read(State::clone);
         crate::plan::host::capacity(&s.hosted, &lock(&core.host), &core.site, &[]).pools
     };
-    core.gone(&n1());
+    assert!(!core.gone(&n1()), "a node that is connected is away");
+    lock(&world.connected).clear();
+    assert!(core.gone(&n1()));
     let away = pools(&core);
     assert_eq!((away.len(), away[0].nodes, away[0].node_cpu_milli), (1, 0, 4000));
-    let capacity = away_capacity();
-    core.hello(Hello { node: n1(), version: "0".into(), capacity, key: "0".repeat(64) });
+    lock(&world.connected).insert(n1());
+    core.hello(greeting()).unwrap();
     let not_yet = pools(&core);
     assert_eq!((not_yet.len(), not_yet[0].nodes, not_yet[0].node_cpu_milli), (1, 0, 2000));
 }
 
-fn away_capacity() -> xos_api::node::Capacity {
-    xos_api::node::Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() }
+fn greeting() -> Hello {
+    let capacity =
+        xos_api::node::Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() };
+    Hello { node: n1(), version: "0".into(), capacity, key: "0".repeat(64) }
+}
+
+/// If it failed, a node that says hello without a stream on which it can be asked, over HTTPS or as
+/// its stream ends, would keep the units on it from ever being lost.
+#[tokio::test]
+async fn a_node_without_its_stream_is_given_up() {
+    let (core, world, _dir) = crate::testing::core(|_| {}).await;
+    let records = [took(&job()), opened(&job()), sent(&job())];
+    core.commit(|t| {
+        records.into_iter().for_each(|r| t.put(r));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let knows = |core: &Core| lock(&core.host).nodes.contains_key(&n1());
+    // Its stream ends after the hello, before what it has is asked for.
+    lock(&core.host).nodes.remove(&n1());
+    core.hello(greeting()).unwrap();
+    lock(&world.connected).clear();
+    assert_eq!(core.do_greet(&n1()).await, Next::Rest);
+    assert!(!knows(&core), "it is asked for ever");
+    assert_eq!(core.hello(greeting()).unwrap_err().kind, xos_base::Kind::Unavailable);
+    assert!(!knows(&core), "nobody would notice when it goes");
+    lock(&core.silent_nodes).insert(n1(), Millis(0));
+    core.give_up_nodes().await;
+    let stage = core.ledger.read(|s| s.hosted.placement(&job()).unwrap().units[&0].stage);
+    assert_eq!(stage, Stage::Ended { serial: 1 });
 }
 
 /// If it failed, what other sites' jobs left on a node that was taken away would count against
 /// those sites for ever.
 #[tokio::test]
 async fn a_node_that_stays_away_keeps_no_forgotten_job() {
-    let (core, _, _dir) = crate::testing::core(|_| {}).await;
+    let (core, world, _dir) = crate::testing::core(|_| {}).await;
     core.commit(|t| {
         for r in [took(&job()), opened(&job()), sent(&job())] {
             t.put(r);
@@ -156,6 +187,7 @@ async fn a_node_that_stays_away_keeps_no_forgotten_job() {
     })
     .await
     .unwrap();
+    lock(&world.connected).clear();
     core.gone(&n1());
     let kept = |core: &Core| core.ledger.read(|s| s.hosted.held_for_others().jobs);
     core.give_up_nodes().await;

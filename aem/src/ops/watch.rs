@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use xos_api::aem::{JobEvent, SubmitAndWatch, WatchJob};
-use xos_base::{Error, Membership};
+use xos_base::{Error, Membership, Millis};
 use xos_net::Caller;
 
 /// Changes that follow within this time come as one event. The end is never held back.
@@ -16,11 +16,22 @@ const TOGETHER: Duration = Duration::from_millis(100);
 
 pub(crate) type Events = BoxStream<'static, Result<JobEvent, Error>>;
 
+/// By what right somebody watches.
+pub(crate) enum Right {
+    /// As this member: asked for with each item whether they still may.
+    Member(Membership),
+    /// As an administrator of this site, which only a token says: as long as that is good. Who is
+    /// none any more gets no other.
+    Admin {
+        /// When the token ends.
+        until: Millis,
+    },
+}
+
 struct Watching {
     core: Arc<Core>,
     grant: Grant,
-    /// Who watches, when it is a member: asked for with each item whether they still may.
-    member: Option<Membership>,
+    right: Right,
     after: Option<u64>,
     news: watch::Receiver<()>,
     over: bool,
@@ -33,7 +44,8 @@ impl Core {
         r: SubmitAndWatch,
     ) -> Result<Events, Error> {
         let grant = self.submit(&caller, r.spec, r.proof, true).await?;
-        Ok(self.watch(grant, caller.member().ok().cloned(), None))
+        let right = Right::Member(caller.member()?.clone());
+        Ok(self.watch(grant, right, None))
     }
 
     pub(crate) async fn watch_job(
@@ -42,18 +54,16 @@ impl Core {
         r: WatchJob,
     ) -> Result<Events, Error> {
         let grant = self.authorise(&caller, &r.job, Want::See)?;
-        let member = caller.member().ok().filter(|_| !caller.site_admin());
-        Ok(self.watch(grant, member.cloned(), r.after))
+        let right = match caller.site_admin() {
+            true => Right::Admin { until: caller.expires().unwrap_or_else(|| self.now()) },
+            false => Right::Member(caller.member()?.clone()),
+        };
+        Ok(self.watch(grant, right, r.after))
     }
 
-    pub(crate) fn watch(
-        self: Arc<Self>,
-        grant: Grant,
-        member: Option<Membership>,
-        after: Option<u64>,
-    ) -> Events {
+    pub(crate) fn watch(self: Arc<Self>, grant: Grant, right: Right, after: Option<u64>) -> Events {
         let news = self.watchers.watch_job(grant.job.number);
-        let state = Watching { core: self, grant, member, after, news, over: false };
+        let state = Watching { core: self, grant, right, after, news, over: false };
         stream::unfold(state, |mut w| async move {
             let item = w.next().await?;
             w.over = match &item {
@@ -94,6 +104,22 @@ impl Core {
     }
 }
 
+impl Right {
+    /// Returns when it is over by itself.
+    fn over(&self, now: Millis) -> impl Future<Output = ()> + use<> {
+        let left = match self {
+            Right::Member(_) => None,
+            Right::Admin { until } => Some(until.since(now)),
+        };
+        async move {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 impl Watching {
     async fn next(&mut self) -> Option<Result<JobEvent, Error>> {
         if self.over {
@@ -115,12 +141,14 @@ impl Watching {
                 Ok(None) => {}
                 Err(e) => return Some(Err(e)),
             }
+            let over = self.right.over(self.core.now());
             tokio::select! {
                 changed = self.news.changed() => {
                     if changed.is_err() {
                         return None;
                     }
                 }
+                () = over => return self.may_still().err().map(Err),
                 () = self.core.stop.cancelled() => {
                     let e = Error::unavailable("this core is stopping")
                         .hint("the job goes on; watch it again in a moment");
@@ -132,9 +160,18 @@ impl Watching {
 
     /// Whether who watches has the right to what they are told now.
     fn may_still(&self) -> Result<(), Error> {
-        let Some(member) = &self.member else { return Ok(()) };
-        let member = self.core.standing.effective(member, self.core.now())?;
-        self.core.may(&member, &self.grant.job, Want::See)
+        let now = self.core.now();
+        match &self.right {
+            Right::Member(member) => {
+                let member = self.core.standing.effective(member, now)?;
+                self.core.may(&member, &self.grant.job, Want::See)
+            }
+            Right::Admin { until } if now < *until => Ok(()),
+            Right::Admin { .. } => {
+                let text = "the token under which the job was watched has ended";
+                Err(Error::unavailable(text).hint("sign in again, and watch it again"))
+            }
+        }
     }
 
     /// Waits a little for the job's end; says whether it came in between.

@@ -12,6 +12,7 @@ use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
 use xos_base::{Millis, SiteId, VoId};
 
 /// Most jobs of a kind (none at a site yet, some at sites) looked at in one pass, members in turn.
+/// The next whole pass goes on behind them.
 pub const JOBS_PER_PASS: usize = 1000;
 /// So many waiting jobs in a row that got nothing end a quick pass.
 pub const MISSES_MAX: u32 = 16;
@@ -48,6 +49,28 @@ pub struct Facts {
     pub holds: HashMap<At, Millis>,
     /// When this core began to hear of nodes and sites.
     pub since: Millis,
+    /// Where the next whole pass begins.
+    pub turn: Turn,
+}
+
+/// A place among the waiting jobs: so many idle ones, and busy ones, come before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    idle: usize,
+    busy: usize,
+}
+
+impl Turn {
+    /// Where a whole pass ends that began here: in front, when it looked at all.
+    #[must_use]
+    pub fn next(self, table: &JobTable) -> Turn {
+        let on = |at: usize, len: usize| match len <= JOBS_PER_PASS {
+            true => 0,
+            false => (at + JOBS_PER_PASS) % len,
+        };
+        let (idle, busy) = table.placing();
+        Turn { idle: on(self.idle, idle), busy: on(self.busy, busy) }
+    }
 }
 
 /// How much is looked at.
@@ -57,7 +80,8 @@ pub enum Reach {
     Job(u64),
     /// What is likely to find room: after each change.
     Quick,
-    /// All of it: now and then, so that small jobs pass large ones that wait.
+    /// All of it, [`JOBS_PER_PASS`] at a time: now and then, so that small jobs pass large ones that
+    /// wait.
     Whole,
 }
 
@@ -70,20 +94,32 @@ pub fn plan(table: &JobTable, facts: &Facts, reach: Reach, now: Millis) -> Vec<J
         }
         return pass.out;
     }
+    let turn = match reach {
+        Reach::Whole => facts.turn,
+        _ => Turn::default(),
+    };
     // Whoever has least running comes first.
     let mut misses = 0;
-    for job in table.idle().take(JOBS_PER_PASS) {
+    for job in from(|| table.idle(), turn.idle) {
         misses = if pass.job(job) { 0 } else { misses + 1 };
         if reach == Reach::Quick && misses >= MISSES_MAX {
             break;
         }
     }
-    let mut busy: Vec<&Job> = table.busy().take(JOBS_PER_PASS).collect();
+    let mut busy: Vec<&Job> = from(|| table.busy(), turn.busy).collect();
     busy.sort_by_key(|j| (j.tally.out(), j.number));
     for job in busy {
         pass.job(job);
     }
     pass.out
+}
+
+/// The jobs of a pass that begins at a place; those before it come last, if there is room.
+fn from<'a, I: Iterator<Item = &'a Job>>(
+    all: impl Fn() -> I,
+    first: usize,
+) -> impl Iterator<Item = &'a Job> {
+    all().skip(first).chain(all().take(first)).take(JOBS_PER_PASS)
 }
 
 struct Pass<'a> {

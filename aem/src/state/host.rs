@@ -131,6 +131,9 @@ pub struct Placement {
     pub mandate: Arc<str>,
     /// When its first units came.
     pub since: Millis,
+    /// When the last unit that ended did, by this core's clock.
+    #[serde(default)]
+    pub last_end: Option<Millis>,
     /// Its tasks.
     pub tasks: BTreeMap<u16, HostedTask>,
     /// Its units.
@@ -149,6 +152,11 @@ impl Placement {
     /// Units sent to nodes and not ended.
     pub fn open(&self) -> u32 {
         self.envelopes.values().map(|e| e.open.len() as u32).sum()
+    }
+
+    /// When something began or ended last.
+    pub fn last_news(&self) -> Millis {
+        self.last_end.map_or(self.since, |end| end.max(self.since))
     }
 
     /// Whether to cancel these units (none: all) would change anything.

@@ -54,17 +54,17 @@ impl HostTable {
                 }
             }
             HostRecord::Unsent { job, serial } => self.unsent(job, *serial),
-            HostRecord::Happened { job, serial, after, at: _, events, skipped } => {
-                of = Some(job);
+            HostRecord::Happened { job, serial, after, at, events, skipped } => {
+                of = Some((job, *at));
                 let all = after + events.len() as u64 + u64::from(*skipped);
                 self.happened(job, *serial, *after..all, events, &mut batches);
             }
             HostRecord::Decided { job, at, units, what } => {
-                of = Some(job);
+                of = Some((job, *at));
                 self.decided(job, *at, units, what, &mut batches);
             }
             HostRecord::Cancelled { job, at, units } => {
-                of = Some(job);
+                of = Some((job, *at));
                 self.cancelled(job, *at, units.as_deref(), &mut batches);
             }
             HostRecord::Forgotten { job } => {
@@ -93,7 +93,10 @@ impl HostTable {
             self.reindex(job);
         }
         match of {
-            Some(job) => self.report(job, batches),
+            Some((job, at)) => {
+                self.ended(job, at, &batches);
+                self.report(job, batches)
+            }
             None => Reported::default(),
         }
     }
@@ -125,6 +128,7 @@ impl HostTable {
                 member,
                 mandate: who.mandate.as_str().into(),
                 since: *at,
+                last_end: None,
                 tasks: BTreeMap::new(),
                 units: BTreeMap::new(),
                 waiting: BTreeSet::new(),
@@ -314,6 +318,16 @@ impl HostTable {
                 }
                 Stage::Sent { .. } | Stage::Running { .. } => h.cancel = true,
             }
+        }
+    }
+
+    /// Notes when units of a job ended.
+    fn ended(&mut self, job: &JobId, at: Millis, batches: &Batches) {
+        let end = |e: &HostedEvent| matches!(e.what, HostedRun::Ended { .. });
+        if let Some(p) = self.placements.get_mut(job)
+            && batches.values().flatten().any(end)
+        {
+            p.last_end = Some(at);
         }
     }
 

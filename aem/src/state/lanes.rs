@@ -31,6 +31,16 @@ impl Lanes {
         self.0.keys()
     }
 
+    /// How many jobs there are.
+    pub fn len(&self) -> usize {
+        self.0.values().flat_map(BTreeMap::values).map(BTreeSet::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All jobs: one of each VO in turn, within a VO one of each member in turn, of a member the
     /// oldest first. Of VOs and members the one with the oldest job begins.
     pub fn in_turn(&self) -> impl Iterator<Item = u64> {
@@ -80,6 +90,7 @@ mod tests {
             lanes.set(&vo, &carol, job, false);
         }
         assert_eq!(lanes.in_turn().collect::<Vec<_>>(), [1, 10, 2, 11, 3]);
+        assert_eq!(lanes.len(), 5);
         assert_eq!(lanes.vos().count(), 1, "empty lanes are kept for ever");
     }
 }

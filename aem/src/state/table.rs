@@ -5,8 +5,9 @@ use super::job::Job;
 use super::lanes::Lanes;
 use super::load::{Load, Loads};
 use super::names::Names;
+use super::open::Open;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use xos_base::{JobId, Membership, NodeId, PersonId, SiteId, VoId};
+use xos_base::{JobId, NodeId, SiteId, VoId};
 
 /// The table of jobs. Changes only by [`JobTable::apply`].
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +25,8 @@ pub struct JobTable {
     pub(super) busy: Lanes,
     /// Jobs that wait for the key.
     pub(super) dependents: BTreeMap<u64, BTreeSet<u64>>,
-    /// What jobs of each member that have not ended take.
-    pub(super) open: HashMap<(VoId, PersonId), Held>,
-    /// The same of all members.
-    pub(super) open_of_all: Held,
+    /// What jobs that have not ended take.
+    pub(super) open: Open,
     /// What all jobs take that are kept.
     pub(super) held: Held,
     /// What waits at each site.
@@ -49,8 +48,7 @@ impl JobTable {
             idle: Lanes::default(),
             busy: Lanes::default(),
             dependents: BTreeMap::new(),
-            open: HashMap::new(),
-            open_of_all: Held::default(),
+            open: Open::default(),
             held: Held::default(),
             load: Loads::default(),
             ended: BTreeSet::new(),
@@ -108,6 +106,11 @@ impl JobTable {
         self.busy.in_turn().filter_map(|n| self.jobs.get(&n))
     }
 
+    /// How many jobs [`JobTable::idle`] and [`JobTable::busy`] give.
+    pub fn placing(&self) -> (usize, usize) {
+        (self.idle.len(), self.busy.len())
+    }
+
     /// The VOs of jobs with units to place.
     pub fn placing_vos(&self) -> BTreeSet<VoId> {
         self.idle.vos().chain(self.busy.vos()).cloned().collect()
@@ -130,19 +133,7 @@ impl JobTable {
 
     pub(super) fn count_open(&mut self, job: u64, up: bool) {
         let Some(j) = self.jobs.get(&job) else { return };
-        let key = (j.spec.vo.clone(), j.member.person.clone());
-        let what = Held::of(&j.spec);
-        let mine = self.open.entry(key.clone()).or_default();
-        if up {
-            mine.add(what);
-            self.open_of_all.add(what);
-        } else {
-            mine.sub(what);
-            self.open_of_all.sub(what);
-        }
-        if mine.jobs == 0 {
-            self.open.remove(&key);
-        }
+        self.open.count(&j.spec.vo, &j.member.person, Held::of(&j.spec), up);
     }
 
     /// The site with this number.
@@ -165,15 +156,9 @@ impl JobTable {
         self.sites.known(site).map_or_else(Load::default, |n| self.load.at(n))
     }
 
-    /// What a member's jobs take that have not ended.
-    pub fn open_of(&self, member: &Membership) -> Held {
-        let key = (member.vo.clone(), member.person.clone());
-        self.open.get(&key).copied().unwrap_or_default()
-    }
-
-    /// What all members' jobs take that have not ended.
-    pub fn open_of_all(&self) -> Held {
-        self.open_of_all
+    /// What jobs take that have not ended.
+    pub fn open(&self) -> &Open {
+        &self.open
     }
 
     /// What all jobs take that are kept, ended or not.

@@ -8,7 +8,7 @@ use crate::policy::Policy;
 use crate::world::World;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
@@ -35,6 +35,8 @@ pub(crate) struct Asked {
     pub(crate) offers: Mutex<Vec<HostUnits>>,
     /// Whether the members that somebody asks about are suspended.
     pub(crate) suspended: Mutex<bool>,
+    /// The nodes that are connected.
+    pub(crate) connected: Mutex<BTreeSet<NodeId>>,
     /// Taken for writing by tests: no ticket comes from rennes as long as they hold it.
     pub(crate) home: RwLock<()>,
     changes: broadcast::Sender<NodeChange>,
@@ -76,6 +78,7 @@ pub(crate) async fn core(
         refusals: Mutex::default(),
         offers: Mutex::default(),
         suspended: Mutex::default(),
+        connected: Mutex::new(BTreeSet::from([super::n1()])),
         home: RwLock::new(()),
         changes: broadcast::channel(1).0,
     });
@@ -173,8 +176,8 @@ impl World for Asked {
     fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
         self.changes.subscribe()
     }
-    fn connected(&self) -> Vec<NodeId> {
-        Vec::new()
+    fn is_connected(&self, node: &NodeId) -> bool {
+        lock(&self.connected).contains(node)
     }
     async fn list_envelopes(&self, _: &NodeId) -> Result<Envelopes, Error> {
         Ok(lock(&self.has).clone())

@@ -2,7 +2,7 @@
 
 use crate::core::{Core, lock};
 use crate::ledger::Txn;
-use crate::ops::Grant;
+use crate::ops::{Grant, Right};
 use crate::plan::owner::Reach;
 use crate::state::record::Proof;
 use crate::state::{HostRecord, JobRecord};
@@ -11,6 +11,7 @@ use crate::work::Next;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, poll};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use xos_api::aem::*;
 use xos_api::node::units::{EnvelopeId, EnvelopeStatus, UnitChange, UnitEvent, UnitEvents};
@@ -193,7 +194,7 @@ fn ways_out() -> Vec<(&'static str, Put, Put, Leave, &'static [&'static str])> {
             |c| {
                 async move {
                     let job = "1.rennes".parse().unwrap();
-                    let mut events = c.watch(Grant { job, by: String::new() }, None, None);
+                    let mut events = c.watch(Grant { job, by: String::new() }, alice(), None);
                     assert!(events.next().await.unwrap().unwrap().end.is_some());
                 }
                 .boxed()
@@ -304,7 +305,7 @@ async fn whoever_loses_their_right_sees_nothing_further() {
     let (core, world, _dir) = testing::core(|_| {}).await;
     queue(&core, |t| t.put(submitted())).await.unwrap();
     let grant = Grant { job: "1.rennes".parse().unwrap(), by: String::new() };
-    let mut events = core.clone().watch(grant, Some(testing::alice()), None);
+    let mut events = core.clone().watch(grant, alice(), None);
     assert!(events.next().await.unwrap().is_ok());
     *lock(&world.suspended) = true;
     core.commit(|t| {
@@ -315,6 +316,28 @@ async fn whoever_loses_their_right_sees_nothing_further() {
     .unwrap();
     assert_eq!(events.next().await.unwrap().unwrap_err().kind, Kind::Denied);
     assert!(events.next().await.is_none());
+}
+
+fn alice() -> Right {
+    Right::Member(testing::alice())
+}
+
+/// If it failed, somebody who administers the site no more would go on to see every job that they
+/// watched then.
+#[tokio::test]
+async fn an_administrators_stream_ends_with_the_token() {
+    let (core, _, _dir) = testing::core(|_| {}).await;
+    queue(&core, |t| t.put(submitted())).await.unwrap();
+    let watch = |until| {
+        let grant = Grant { job: "1.rennes".parse().unwrap(), by: String::new() };
+        core.clone().watch(grant, Right::Admin { until }, None)
+    };
+    let mut events = watch(core.now().plus(Duration::from_secs(1)));
+    assert!(events.next().await.unwrap().is_ok());
+    let end = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
+    assert_eq!(end.expect("it goes on").unwrap().unwrap_err().kind, Kind::Unavailable);
+    assert!(events.next().await.is_none());
+    assert!(watch(core.now()).next().await.unwrap().is_err(), "it begins after the end");
 }
 
 /// If it failed, a job of a VO beyond the first few that have jobs would never be placed.

@@ -81,8 +81,8 @@ impl World for TestWorld {
     fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
         self.changes.subscribe()
     }
-    fn connected(&self) -> Vec<NodeId> {
-        Vec::new()
+    fn is_connected(&self, node: &NodeId) -> bool {
+        self.site.upgrade().is_some_and(|site| site.connected.lock().unwrap().contains(node))
     }
     async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {
         let node = self.node(node)?;

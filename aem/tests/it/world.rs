@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -62,6 +62,8 @@ pub struct Inner {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     serving: Mutex<Vec<SiteId>>,
     changes: broadcast::Sender<NodeChange>,
+    /// The nodes that are connected.
+    pub connected: Mutex<BTreeSet<NodeId>>,
     stop: CancellationToken,
     pub dir: tempfile::TempDir,
 }
@@ -145,6 +147,7 @@ impl Site {
             listener: Mutex::new(Some(listener)),
             serving: Mutex::new(vec![id.clone()]),
             changes: broadcast::channel(64).0,
+            connected: Mutex::default(),
             stop: CancellationToken::new(),
             dir: tempfile::tempdir().unwrap(),
             id,
@@ -178,6 +181,7 @@ impl Site {
             listener: Mutex::new(None),
             serving: Mutex::new(self.serving.lock().unwrap().clone()),
             changes: broadcast::channel(64).0,
+            connected: Mutex::default(),
             stop: CancellationToken::new(),
             dir,
             id: self.id.clone(),
@@ -292,6 +296,9 @@ impl Site {
     }
 
     pub fn change(&self, node: &NodeId, connected: bool) {
+        let mut all = self.0.connected.lock().unwrap();
+        let _was = if connected { all.insert(node.clone()) } else { all.remove(node) };
+        drop(all);
         // Nobody listens before the service started.
         let _listeners = self.changes.send(NodeChange { node: node.clone(), connected });
     }

@@ -15,12 +15,12 @@ use world::{Core, Site, membership};
 use xos_api::node::{Capacity, DialBack, Hello};
 use xos_api::{Done, request, subscribe};
 use xos_base::when::SystemClock;
-use xos_base::{Error, Kind};
+use xos_base::{Error, Kind, Millis};
 use xos_net::caller::TokenClaims;
 use xos_net::dial::{Dialer, NodeLink};
 use xos_net::sign;
 use xos_net::trust::{core_name, node_name};
-use xos_net::{Client, Identity, IdentityCell, Proof, Router, Trust};
+use xos_net::{Client, Identity, IdentityCell, Proof, Router, Trust, Verifier};
 
 /// Who am I, with a text that comes back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -172,6 +172,13 @@ async fn tokens_hold_for_their_audience_and_their_issuers_people() {
     assert_eq!(call(good.clone()).await.unwrap(), "alice@rennes hi");
     let member = sign(&rennes, &claims("rennes", "rennes", Some("demo.rennes")));
     assert_eq!(call(member).await.unwrap(), "alice@rennes of demo.rennes hi");
+    // A stream that only a token gave right to must end with it.
+    let verifier = Verifier::new(rennes.id.clone(), core.trust.clone(), Arc::new(SystemClock));
+    let mut c = claims("rennes", "rennes", None);
+    let ends = |c: &TokenClaims| verifier.token(&sign(&rennes, c), None).unwrap().expires();
+    assert_eq!(ends(&c), Some(Millis::from_secs(c.exp)));
+    c.exp = c.iat + 7200;
+    assert_eq!(ends(&c), Some(Millis::from_secs(c.iat + 1200)), "whatever it says itself");
     let mut old = claims("rennes", "rennes", None);
     old.exp = old.iat - 1;
     let mut long = claims("rennes", "rennes", None);

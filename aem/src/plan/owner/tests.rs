@@ -240,3 +240,33 @@ fn another_members_job_passes_many_that_cannot_run() {
     t.apply(&JobRecord::Submitted { job, at, spec, member, proof: None, watched: false });
     assert!(t.idle().all(|j| j.number != job));
 }
+
+/// If it failed, jobs of many people that cannot run would keep those behind them from ever being
+/// looked at.
+#[test]
+fn whole_passes_come_to_every_job() {
+    let mut f = facts(&[("rennes", view(1, 4000, 4000))]);
+    let mut t = table("0", |s| s.tasks[0].resources.cpu_milli = 8000);
+    // Each of another person; only the last one's fits.
+    let last = 2 * JOBS_PER_PASS as u64 + 500;
+    for number in 2..=last {
+        let mut spec = testing::spec(&[("main", "0", &[])]);
+        let mut member = testing::alice();
+        member.person = format!("p{number}@rennes").parse().unwrap();
+        spec.tasks[0].resources.cpu_milli = if number == last { 1000 } else { 8000 };
+        let (job, at, spec, member) = (number, Millis(0), Box::new(spec), Box::new(member));
+        t.apply(&JobRecord::Submitted { job, at, spec, member, proof: None, watched: false });
+        t.apply(&JobRecord::Mandated { job, mandate: "m".into() });
+    }
+    let mut passes = Vec::new();
+    for _ in 0..4 {
+        passes.push(offers(&plan(&t, &f, Reach::Whole, Millis(1))).len());
+        f.turn = f.turn.next(&t);
+    }
+    // The third begins with the 500 last jobs; the fourth where it ended.
+    assert_eq!((passes, f.turn), (vec![0, 0, 1, 0], Turn { idle: 1500, busy: 0 }));
+    // Jobs that went away leave no gap: all that are left are looked at.
+    let few = table("0", |_| {});
+    assert_eq!(offers(&plan(&few, &f, Reach::Whole, Millis(1))).len(), 1);
+    assert_eq!(f.turn.next(&few), Turn::default());
+}
