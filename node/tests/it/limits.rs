@@ -329,7 +329,9 @@ async fn output_of_an_ended_unit_is_opened_by_nobody_any_more() {
     // no more, or is not even seen
     let Some(node) = Node::new() else { return };
     let e = node.start("1.rennes", |_| {}).await;
+    // The empty one is kept for another unit, and watched, until there is none.
     let left = "while [ ! -e ended ]; do sleep 0.01; done; \
+        while [ $0 = 0 ] && true >> /proc/self/fd/3; do sleep 0.01; done; \
         if true >> /proc/self/fd/3; then touch wrote.$0; else touch refused.$0; fi";
     let script = format!(
         "chmod 666 /proc/self/fd/1; exec 3</proc/self/fd/1; test $0 = 0 || echo some; \
@@ -352,6 +354,40 @@ async fn output_of_an_ended_unit_is_opened_by_nobody_any_more() {
         assert!(there(&refused), "the left process of unit {n} can write");
     }
     assert_eq!(output(&e, 1), "some\n");
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_file_kept_for_another_unit_has_a_bound() {
+    // wrong: a process that a silent unit left could fill the node's disk
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| s.spool_bytes_max = 10_000).await;
+    let script = "exec 3</proc/self/fd/1; while [ ! -e other ]; do sleep 0.01; done; \
+        setsid sh -c 'touch up; while [ ! -e ended ]; do sleep 0.01; done; \
+        exec 4>> /proc/self/fd/3; while head -c 1000 /dev/zero >&4; do sleep 0.01; done' \
+        >/dev/null 2>&1 & while [ ! -e up ]; do sleep 0.01; done";
+    // While another one runs the file is kept.
+    let waits = "touch other; while [ ! -e go ]; do sleep 0.01; done";
+    let mut events = e.events(Cursor::default());
+    let units = vec![unit(0, &["sh", "-c", script]), unit(1, &["sh", "-c", waits])];
+    e.start_units(units).await.unwrap();
+    assert_eq!(ends(&mut events, 1).await[&key(0)].0, exited(0));
+    std::fs::write(node.home().join("ended"), "").unwrap();
+    let mut most = 0;
+    patient(async {
+        // It has been cut back twice.
+        let (mut cut, mut before) = (0, 0);
+        while cut < 2 {
+            let now = length(&e, 0);
+            cut += u32::from(now < before);
+            (before, most) = (now, most.max(now));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(most < 1_000_000, "it grew to {most}");
+    std::fs::write(node.home().join("go"), "").unwrap();
+    assert_eq!(ends(&mut events, 1).await[&key(1)].0, exited(0));
     node.finish(e).await;
 }
 

@@ -8,7 +8,7 @@ use super::peers::{openssl, slurm};
 use super::samples::Samples;
 use super::within::Timing;
 use super::world::World;
-use crate::Result;
+use crate::{Error, Result};
 use std::path::PathBuf;
 
 /// Runs of one job that are timed, each from `xsub`'s start to its end.
@@ -63,10 +63,13 @@ pub struct Options {
 pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
     let wants = |part: Part| options.parts.is_empty() || options.parts.contains(&part);
     let slurm_too = [Part::Latency, Part::Units, Part::Submissions].map(wants).contains(&true);
+    even_start()?;
     let slurm = if options.peers && slurm_too { slurm::measure(options, say)? } else { None };
     let openssl_too = options.peers && wants(Part::Credentials);
+    even_start()?;
     let openssl = if openssl_too { openssl::measure(options, REQUESTS, say)? } else { None };
     let mut suite = Suite { options, say, figures: Vec::new() };
+    even_start()?;
     let scratch = super::scratch(&options.dir)?;
     let world = World::start(&scratch.path().join("grid"), &options.program, suite.say)?;
     if wants(Part::Latency) {
@@ -83,6 +86,15 @@ pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
     }
     (suite.say)(&format!("load at the end {}", load()?));
     Ok(suite.figures)
+}
+
+/// Brings what ran before to the disk, and lets the kernel forget it: else who comes later pays for
+/// it. (ext4 without a journal passes over inodes that were freed lately, while it remembers them;
+/// control groups that are gone count on while pages of theirs stay.)
+fn even_start() -> Result<()> {
+    rustix::fs::sync();
+    let path = "/proc/sys/vm/drop_caches";
+    std::fs::write(path, "1").map_err(|source| Error::System { what: path.to_owned(), source })
 }
 
 struct Suite<'a, 'b> {
