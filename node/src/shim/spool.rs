@@ -45,8 +45,8 @@ impl Stream {
 pub(super) struct Settled {
     /// Its size.
     pub bytes: u64,
-    /// Whether some process may still write to it; `None` where nobody can tell.
-    pub busy: Option<bool>,
+    /// Whether some process may still write to it.
+    pub busy: bool,
 }
 
 /// Opens the spool folder.
@@ -117,7 +117,7 @@ pub(super) fn settle(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Opti
         // Somebody holds a lease: a process of the unit is left.
         Err(Errno::WOULDBLOCK) => {
             take(dir, name)?;
-            return Ok(Some(Settled { bytes: 0, busy: Some(true) }));
+            return Ok(Some(Settled { bytes: 0, busy: true }));
         }
         Err(e) => return Err(e),
     };
@@ -125,7 +125,7 @@ pub(super) fn settle(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Opti
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
     rustix::fs::fchmod(&fd, Mode::RUSR)?;
-    let busy = sys::has_writers(fd.as_fd());
+    let busy = sys::has_writers(fd.as_fd()).unwrap_or(false);
     Ok(Some(Settled { bytes: size(&rustix::fs::fstat(&fd)?), busy }))
 }
 
@@ -201,7 +201,7 @@ mod tests {
         };
         make("a.out", b"").unwrap();
         make("b.out", b"hello").unwrap();
-        let free = |bytes| Ok(Some(Settled { bytes, busy: Some(false) }));
+        let free = |bytes| Ok(Some(Settled { bytes, busy: false }));
         let mode = |name: &str| {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777

@@ -117,7 +117,7 @@ impl Serve<'_> {
                 return 0;
             }
         };
-        if settled.busy == Some(true) {
+        if settled.busy {
             self.outputs.left_open.push(name);
             return settled.bytes;
         }
