@@ -2,10 +2,13 @@
 
 use crate::core::Core;
 use crate::ledger::Txn;
+use crate::limits::OWNER_PART;
 use crate::owner::may_pass;
+use crate::state::held::Held;
 use crate::state::host::Placement;
 use crate::state::{HostRecord, JobRecord};
 use crate::work::{Next, Work};
+use std::collections::HashMap;
 use std::sync::Arc;
 use xos_api::aem::CancelHosted;
 use xos_base::{JobId, Millis, SiteId};
@@ -85,12 +88,17 @@ impl Core {
     }
 
     /// Forgets jobs here that nothing is heard of any more: of other sites, whose owners never said
-    /// so, twice the time that this core keeps its own after the last end, or, when they take more
-    /// than half of the room, those that ended first; its own, as soon as it has forgotten the job.
+    /// so, twice the time that this core keeps its own after the last end, or, when all together
+    /// or those of one site take more than half of the room that there is for them, those that
+    /// ended first; its own, as soon as it has forgotten the job.
     pub(crate) async fn forget_hosted(self: &Arc<Self>) {
         let (now, keep) = (self.now(), self.config.keep_ended() * 2);
         let old: Vec<JobId> = self.ledger.read(|s| {
             let mut held = s.hosted.held_for_others();
+            let mut of: HashMap<&SiteId, Held> = HashMap::new();
+            let most = (self.config.units_max / 2, self.config.job_bytes_max / 2);
+            let over =
+                |h: &Held, part: u64| h.units > most.0 / part || h.bytes > most.1 / part;
             let idle = |p: &&Placement| !p.forgotten && !s.hosted.is_active(&p.job);
             let mut ended: Vec<&Placement> = s.hosted.placements().filter(idle).collect();
             ended.sort_by_key(|p| p.last_news());
@@ -98,10 +106,12 @@ impl Core {
                 if p.job.site == self.site {
                     return s.jobs.find(&p.job).is_none();
                 }
-                let full = held.units > self.config.units_max / 2
-                    || held.bytes > self.config.job_bytes_max / 2;
+                let owner = &p.job.site;
+                let of_one = of.entry(owner).or_insert_with(|| s.hosted.held_for(owner));
+                let full = over(&held, 1) || over(of_one, OWNER_PART);
                 if full {
                     held.sub(p.held());
+                    of_one.sub(p.held());
                 }
                 full || now.since(p.last_news()) > keep
             };

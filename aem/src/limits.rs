@@ -17,6 +17,8 @@ const VO_PART: u64 = 2;
 const FOREIGN_PART: u64 = 2;
 /// Of that part, and of what other homes leave of it, the VOs of one home have one part in so many.
 const HOME_PART: u64 = 2;
+/// Of what other owners leave of a host's memory one owner's jobs take one part in so many.
+pub(crate) const OWNER_PART: u64 = 2;
 /// Most events for one owner that it has not acknowledged; beyond it, it gets nothing more run.
 const UNHEARD_MAX: usize = 400_000;
 
@@ -146,12 +148,16 @@ pub(crate) fn host(
     new: Held,
 ) -> Result<(), Refusal> {
     let later = |rule: &str, text: String| Refusal { rule: rule.into(), text, later: true };
-    let held = table.held_for_others();
-    if held.units + new.units > config.units_max || held.bytes + new.bytes > config.job_bytes_max {
+    let (all, has) = (table.held_for_others(), table.held_for(owner));
+    let most = (config.units_max, config.job_bytes_max);
+    let (units, bytes) = part_of(most, all, has, OWNER_PART);
+    if has.units + new.units > units || has.bytes + new.bytes > bytes {
         let text = format!(
-            "this site holds {} units and {} of descriptions for other sites, nearly the most",
-            held.units,
-            mib(held.bytes)
+            "this site holds {} units and {} of descriptions for {owner}, and so much for all \
+             other sites that it takes no more than {units} and {} of one",
+            has.units,
+            mib(has.bytes),
+            mib(bytes)
         );
         return Err(later("room", text));
     }

@@ -5,10 +5,9 @@ use crate::replica::backoff;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::task::{AbortHandle, JoinSet};
 use xos_api::vom::{AccountState, VoAccounts};
 use xos_base::{Error, NodeId, VoId};
+use xos_net::for_each_node;
 
 /// How often it is looked whether time alone has changed what a node must know: a share's end, a
 /// lapsed lease.
@@ -21,44 +20,11 @@ pub(crate) struct Told {
     state: AccountState,
 }
 
-/// Serves nodes as they come and go.
+/// Serves nodes as they come and go. A node that connects anew may have lost what it knew.
 pub(crate) async fn run(inner: Arc<Inner>) {
-    let mut changes = inner.nodes.changes();
-    let mut tasks = JoinSet::new();
-    let mut nodes: HashMap<NodeId, AbortHandle> = HashMap::new();
-    for node in inner.nodes.connected() {
-        nodes.insert(node.clone(), tasks.spawn(tell(inner.clone(), node)));
-    }
-    loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Err(e) = ended && e.is_panic() {
-                    tracing::error!(error = %e, "telling a node about accounts ended");
-                }
-                continue;
-            }
-        };
-        match change {
-            Ok(change) => {
-                // A node that connects anew may have lost what it knew.
-                if let Some(former) = nodes.remove(&change.node) {
-                    former.abort();
-                }
-                if change.connected {
-                    let task = tasks.spawn(tell(inner.clone(), change.node.clone()));
-                    nodes.insert(change.node, task);
-                }
-            }
-            Err(RecvError::Lagged(_)) => {
-                nodes.drain().for_each(|(_, task)| task.abort());
-                for node in inner.nodes.connected() {
-                    nodes.insert(node.clone(), tasks.spawn(tell(inner.clone(), node)));
-                }
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
+    let nodes = inner.nodes.clone();
+    let tell = |node| tell(inner.clone(), node);
+    for_each_node("accounts", nodes.changes(), || nodes.connected(), tell).await;
 }
 
 /// Keeps one node informed; ended from outside when the node goes.

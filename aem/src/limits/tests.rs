@@ -160,10 +160,11 @@ fn all_members_together_have_so_much() {
     assert_eq!(s.jobs.held(), Held::default());
 }
 
-/// If it failed, another site could fill this core's memory with units that end at once.
+/// If it failed, another site could fill this core's memory with units that end at once, and leave
+/// no room for the jobs of a third.
 #[test]
 fn other_sites_take_so_much() {
-    let c = Config { units_max: 150, ..config() };
+    let c = Config { units_max: 300, ..config() };
     let pisa: SiteId = "pisa".parse().unwrap();
     let mut s = State::new("rennes".parse().unwrap());
     for n in 1..=30 {
@@ -175,6 +176,11 @@ fn other_sites_take_so_much() {
     let more = |units| host(&s.hosted, &c, &pisa, Held { jobs: 1, units, bytes: 1 });
     assert_eq!(more(30), Ok(()));
     assert_eq!(more(31).unwrap_err().rule, "room");
+    // Half of what pisa leaves.
+    let brno: SiteId = "brno".parse().unwrap();
+    let others = |units| host(&s.hosted, &c, &brno, Held { jobs: 1, units, bytes: 1 });
+    assert_eq!(others(90), Ok(()));
+    assert_eq!(others(91).unwrap_err().rule, "room");
     let again = State::from_snapshot(s.jobs.site(), &s.to_snapshot().unwrap()).unwrap();
     assert_eq!(again.hosted.held_for_others(), held);
     for n in 1..=30u64 {

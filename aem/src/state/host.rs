@@ -1,8 +1,9 @@
 //! What this core runs on its nodes, for any owner.
 
 use super::held::{Held, JOB_BYTES, task_bytes};
+use super::open::count;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use xos_api::aem::{HostedEvent, TaskSpec, UnitRun};
 use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
@@ -196,8 +197,8 @@ pub struct HostTable {
     pub(super) outboxes: BTreeMap<SiteId, Outbox>,
     /// Jobs with units that wait or are open.
     pub(super) active: BTreeSet<JobId>,
-    /// What other sites' jobs take here.
-    pub(super) held: Held,
+    /// What each other site's jobs take here.
+    pub(super) held: HashMap<SiteId, Held>,
 }
 
 /// What a change of the host's table asks for.
@@ -256,7 +257,14 @@ impl HostTable {
 
     /// What jobs of other sites take here, ended or not.
     pub fn held_for_others(&self) -> Held {
-        self.held
+        let mut all = Held::default();
+        self.held.values().for_each(|of_one| all.add(*of_one));
+        all
+    }
+
+    /// What jobs of one other site take here, ended or not.
+    pub fn held_for(&self, owner: &SiteId) -> Held {
+        self.held.get(owner).copied().unwrap_or_default()
     }
 
     /// How many events an owner has not acknowledged.
@@ -264,10 +272,10 @@ impl HostTable {
         self.outboxes.get(owner).map_or(0, |o| o.reports.iter().map(|r| r.events.len()).sum())
     }
 
-    /// Counts a placement that comes, with what it has.
-    pub(super) fn hold(&mut self, p: &Placement) {
-        if p.job.site != self.site {
-            self.held.add(p.held());
+    /// Counts what comes (`up`) or goes of a site's jobs; the own ones are counted elsewhere.
+    pub(super) fn hold(&mut self, owner: &SiteId, what: Held, up: bool) {
+        if *owner != self.site {
+            count(&mut self.held, owner.clone(), what, up);
         }
     }
 

@@ -108,9 +108,8 @@ impl HostTable {
     /// A forgotten job goes with its last envelope.
     fn sweep(&mut self, job: &JobId) {
         if self.placements.get(job).is_some_and(|p| p.forgotten && p.envelopes.is_empty()) {
-            let gone = self.placements.remove(job);
-            if let Some(p) = gone.filter(|p| p.job.site != self.site) {
-                self.held.sub(p.held());
+            if let Some(p) = self.placements.remove(job) {
+                self.hold(&p.job.site, p.held(), false);
             }
         }
     }
@@ -136,10 +135,9 @@ impl HostTable {
                 last_serial: 0,
                 forgotten: false,
             };
-            self.hold(&placement);
+            self.hold(&placement.job.site, placement.held(), true);
             self.placements.insert(job.clone(), placement);
         }
-        let other = job.site != self.site;
         let mut more = Held::default();
         let Some(p) = self.placements.get_mut(job) else { return };
         if let (Some(what), false) = (what, p.tasks.contains_key(task)) {
@@ -165,9 +163,7 @@ impl HostTable {
                 p.waiting.insert(unit);
             }
         }
-        if other {
-            self.held.add(more);
-        }
+        self.hold(&job.site, more, true);
     }
 
     fn sent(&mut self, job: &JobId, serial: u32, units: &[UnitRun]) {

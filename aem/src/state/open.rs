@@ -48,7 +48,13 @@ impl Open {
     }
 }
 
-fn count<K: Hash + Eq + Clone>(map: &mut HashMap<K, Held>, key: K, what: Held, up: bool) {
+/// Adds to (`up`) or takes from one sum; one without jobs goes.
+pub(super) fn count<K: Hash + Eq + Clone>(
+    map: &mut HashMap<K, Held>,
+    key: K,
+    what: Held,
+    up: bool,
+) {
     let held = map.entry(key.clone()).or_default();
     match up {
         true => held.add(what),

@@ -91,7 +91,7 @@ impl State {
         for mut p in placements {
             once(&mut p.member);
             let job = p.job.clone();
-            hosted.hold(&p);
+            hosted.hold(&p.job.site, p.held(), true);
             hosted.placements.insert(job.clone(), p);
             hosted.reindex(&job);
         }

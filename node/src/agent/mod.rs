@@ -16,7 +16,7 @@ mod vos;
 
 pub use config::Config;
 pub use link::run_link;
-pub use volumes::{MountSpec, TicketReply, TicketRequest};
+pub use volumes::{FLUSH_WITHIN, MountSpec, TicketReply, TicketRequest};
 
 use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};

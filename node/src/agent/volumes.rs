@@ -7,6 +7,7 @@ mod process;
 use super::Agent;
 use super::keep;
 use mounts::{Change, Mounts};
+pub use process::FLUSH_WITHIN;
 use process::Running;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

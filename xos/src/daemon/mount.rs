@@ -17,7 +17,7 @@ use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, MemberNumber, Millis, NodeId, SiteId, VoId};
 use xos_net::dial::Dialer;
 use xos_net::tls::ALPN_XTREEMFS;
-use xos_node::agent::{MountSpec, TicketReply, TicketRequest};
+use xos_node::agent::{FLUSH_WITHIN, MountSpec, TicketReply, TicketRequest};
 use xtreemfs_client::{Client, Connector, Member, NoTicket, Peer, Stream, Ticket, Tickets};
 use xtreemfs_mount::{Block, Mapping, UidMap};
 
@@ -59,7 +59,12 @@ async fn serve(spec: MountSpec) -> Result<(), Error> {
     let block = Block { base: spec.base, count: spec.size };
     let map = UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() });
     let source = format!("xtreemfs:{}", spec.vo);
-    let config = xtreemfs_mount::Config { mount_point: spec.at.clone(), source, map };
+    let config = xtreemfs_mount::Config {
+        mount_point: spec.at.clone(),
+        source,
+        map,
+        flush_within: FLUSH_WITHIN,
+    };
     let runtime = tokio::runtime::Handle::current();
     let mounted =
         tokio::task::spawn_blocking(move || xtreemfs_mount::mount(config, volume, runtime))

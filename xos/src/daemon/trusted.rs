@@ -1,14 +1,11 @@
 //! Tells every connected node which sites are trusted, until it has taken that.
 
-use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use xos_api::Done;
 use xos_api::node::SetSites;
 use xos_base::{Error, NodeId, SiteId};
-use xos_net::{NodeChange, Nodes, Trust};
+use xos_net::{Nodes, Trust, for_each_node};
 
 /// First pause after a node did not take what it was told.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
@@ -17,48 +14,12 @@ const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Serves nodes as they come and go, until `stop`.
 pub async fn run(site: SiteId, nodes: Nodes, trust: Trust, stop: CancellationToken) {
-    let mut coming = nodes.changes();
-    let mut tasks = JoinSet::new();
-    let mut telling: HashMap<NodeId, AbortHandle> = HashMap::new();
-    let begin = |tasks: &mut JoinSet<()>, node: NodeId| {
+    let serve = |node: NodeId| {
         let (site, nodes, trust) = (site.clone(), nodes.clone(), trust.clone());
-        tasks.spawn(async move {
-            tell(&site, &node, &trust, |sites| nodes.call(&node, sites)).await;
-        })
+        async move { tell(&site, &node, &trust, |sites| nodes.call(&node, sites)).await }
     };
-    for node in nodes.connected() {
-        telling.insert(node.clone(), begin(&mut tasks, node));
-    }
-    loop {
-        let change = tokio::select! {
-            () = stop.cancelled() => return,
-            change = coming.recv() => change,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Err(e) = ended && e.is_panic() {
-                    tracing::error!(error = %e, "telling a node about sites ended");
-                }
-                continue;
-            }
-        };
-        match change {
-            Ok(NodeChange { node, connected }) => {
-                // Two at a time for one node could leave the older list with it.
-                if let Some(former) = telling.remove(&node) {
-                    former.abort();
-                }
-                if connected {
-                    telling.insert(node.clone(), begin(&mut tasks, node));
-                }
-            }
-            Err(RecvError::Lagged(_)) => {
-                telling.drain().for_each(|(_, task)| task.abort());
-                for node in nodes.connected() {
-                    telling.insert(node.clone(), begin(&mut tasks, node));
-                }
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
+    let all = for_each_node("trusted sites", nodes.changes(), || nodes.connected(), serve);
+    stop.run_until_cancelled(all).await;
 }
 
 /// Keeps one node informed: one call after the other, so that the newest list is the last, and

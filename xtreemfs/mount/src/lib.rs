@@ -37,9 +37,6 @@ const KERNEL_READ_AHEAD_KIB: u32 = 1024;
 /// Dead mounts of former processes that are cleared off one mount point at most.
 const STALE_MOUNTS_MAX: usize = 8;
 
-/// Flushing all open files before the unmount ends within this time.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(30);
-
 /// Where and how a volume is mounted.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -49,6 +46,8 @@ pub struct Config {
     pub source: String,
     /// Uids and gids; a clone kept by the caller changes them while mounted.
     pub map: UidMap,
+    /// How long [`Mounted::unmount`] tries to flush what is open.
+    pub flush_within: Duration,
 }
 
 /// Why a volume could not be mounted.
@@ -81,6 +80,7 @@ pub enum MountError {
 pub struct Mounted {
     path: PathBuf,
     core: Arc<core::Core>,
+    flush_within: Duration,
     session: Option<BackgroundSession>,
 }
 
@@ -101,7 +101,7 @@ pub fn mount(config: Config, volume: Volume, runtime: Handle) -> Result<Mounted,
     }
     raise_read_ahead(&path);
     info!(path = %path.display(), "volume mounted");
-    Ok(Mounted { path, core, session: Some(session) })
+    Ok(Mounted { path, core, flush_within: config.flush_within, session: Some(session) })
 }
 
 fn options(source: String) -> fuser::Config {
@@ -163,7 +163,7 @@ impl Mounted {
     /// # Errors
     /// The first error of the flush, after which it is unmounted all the same, or the kernel's.
     pub async fn unmount(mut self) -> Result<(), MountError> {
-        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.core.flush_all()).await;
+        let flushed = tokio::time::timeout(self.flush_within, self.core.flush_all()).await;
         let Some(session) = self.session.take() else { return Ok(()) };
         let path = self.path.clone();
         let ended = tokio::task::spawn_blocking(move || end(&path, session)).await;

@@ -2,21 +2,22 @@
 
 use super::MountSpec;
 use crate::agent::{Agent, keep};
-use nix::sys::signal::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use xos_base::Error;
 
 /// How long a process may take to mount: its VO's home must answer.
 const MOUNT_WAIT: Duration = Duration::from_secs(60);
-/// How long a process that is ended may take to write back what its people wrote: its own limit
-/// for that (`FLUSH_DEADLINE` in `xtreemfs/mount`, 30 s) and a little.
-const END_WAIT: Duration = Duration::from_secs(35);
-/// How often it is looked whether it has ended.
-const END_LOOK: Duration = Duration::from_millis(50);
+/// How long a mount that is ended tries to write back what its people wrote.
+pub const FLUSH_WITHIN: Duration = Duration::from_secs(30);
+/// How long its process may take to end: for that, and a little.
+const END_WAIT: Duration = FLUSH_WITHIN.saturating_add(Duration::from_secs(5));
 
 /// A mount process that was started; kept in a file, so that a new `xosd` finds it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,25 +108,35 @@ impl Agent {
 /// Ends a mount process. What its people wrote last may still be with it alone: it is told to end,
 /// and killed only when it has not done so within `wait`.
 async fn finish(pid: u32, started: u64, wait: Duration) {
-    let deadline = tokio::time::Instant::now() + wait;
-    signal(pid, started, Signal::SIGTERM);
-    while alive(pid, started) {
-        if tokio::time::Instant::now() >= deadline {
-            tracing::warn!(pid, ?wait, "a mount process does not end, and is killed");
-            return signal(pid, started, Signal::SIGKILL);
-        }
-        tokio::time::sleep(END_LOOK).await;
+    if let Err(error) = try_finish(pid, started, wait).await {
+        tracing::warn!(pid, %error, "cannot end a mount process");
     }
 }
 
-fn signal(pid: u32, started: u64, signal: Signal) {
-    let Ok(raw) = i32::try_from(pid) else { return };
+async fn try_finish(pid: u32, started: u64, wait: Duration) -> std::io::Result<()> {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let process = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    // Looked at only now, when the number can no longer become another process's.
     if !alive(pid, started) {
-        return;
+        return Ok(());
     }
-    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-        Err(e) => tracing::warn!(pid, %signal, error = %e, "cannot end a mount process"),
+    // It becomes readable when the process ends, and is kept for as long as this waits.
+    let process = AsyncFd::with_interest(process, Interest::READABLE)?;
+    let signal = |signal| match pidfd_send_signal(process.get_ref(), signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(e) => Err(std::io::Error::from(e)),
+    };
+    signal(Signal::TERM)?;
+    match tokio::time::timeout(wait, process.readable()).await {
+        Ok(ended) => ended.map(|_| ()),
+        Err(_) => {
+            tracing::warn!(pid, ?wait, "a mount process does not end, and is killed");
+            signal(Signal::KILL)
+        }
     }
 }
 
@@ -202,11 +213,14 @@ mod tests {
         // wrong: what people wrote last, and were told was written, would be lost
         let folder = tempfile::tempdir().unwrap();
         let path: PathBuf = folder.path().join("flushed");
-        let (pid, started, _wait) =
+        let (pid, started, wait) =
             process(folder.path(), "sleep 0.5; echo all > flushed; exit").await;
         finish(pid, started, END_WAIT).await;
         assert_eq!(std::fs::read_to_string(path).unwrap(), "all\n");
+        wait.await.unwrap();
         assert!(!alive(pid, started));
+        // A number that is another process's by now.
+        finish(std::process::id(), started, END_WAIT).await;
         let (pid, started, wait) = process(folder.path(), "").await;
         finish(pid, started, Duration::from_millis(300)).await;
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it is killed").unwrap();
