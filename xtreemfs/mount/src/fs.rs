@@ -1,5 +1,7 @@
 //! The kernel's requests, one by one: translate, run, answer.
 
+mod init;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,24 +12,16 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use tracing::warn;
 use xtreemfs_client::Change;
 
 use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
-use crate::serve::{Needs, REQUESTS_MAX};
-
-/// The largest write request, in bytes.
-const WRITE_BYTES_MAX: u32 = 1 << 20;
-
-/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O), for all
-/// people together: more than one person may have, or hers would keep it from reading for others.
-const BACKGROUND_MAX: u16 = 4 * REQUESTS_MAX as u16;
+use crate::serve::Needs;
 
 /// Requests that are answered with an errno and nothing else: `name(arguments) reply = errno;`.
 macro_rules! refused {
@@ -40,26 +34,7 @@ macro_rules! refused {
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Locks are asked of us so that they can be refused: kept by the kernel alone they would
-        // seem to work and yet not exclude another machine.
-        let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_HANDLE_KILLPRIV,
-            InitFlags::FUSE_POSIX_LOCKS,
-            InitFlags::FUSE_FLOCK_LOCKS,
-        ];
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                warn!(?flag, "this kernel's FUSE lacks a capability");
-            }
-        }
-        let limit = |nearest: u32| io::Error::other(format!("the kernel allows {nearest} at most"));
-        config.set_max_write(WRITE_BYTES_MAX).map_err(limit)?;
-        config.set_max_background(BACKGROUND_MAX).map_err(|n| limit(n.into()))?;
-        Ok(())
+        init::agree(config)
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
