@@ -1,24 +1,19 @@
 //! Stand-in operations: enough of a core for the console's pages.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+mod jobs;
+mod sign_in;
+mod vo;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use xos_api::aem::*;
 use xos_api::cda::*;
 use xos_api::vom::*;
 use xos_api::{Done, Request};
-use xos_base::membership::Group;
 use xos_base::when::Clock;
-use xos_base::{
-    Epoch, Error, GroupName, GroupNumber, MemberNumber, Membership, Millis, PersonId, SiteId,
-};
-use xos_net::caller::TokenClaims;
-use xos_net::sign::{Kind, Signer};
+use xos_base::{Error, Membership, Millis, PersonId, SiteId};
+use xos_net::sign::Signer;
 use xos_net::{Caller, Peer, Router, Standing};
-
-const TOKEN_S: u64 = 900;
 
 /// Knows vera (owner of `demo.rennes`), milo (its member) and nina (of nothing).
 pub struct Fake {
@@ -80,126 +75,6 @@ impl Fake {
 
     pub fn t(&self) -> String {
         self.text.clone()
-    }
-
-    fn claims(&self, person: &PersonId) -> TokenClaims {
-        let now = self.clock.now().secs();
-        let value = serde_json::json!({
-            "iss": self.site, "sub": person, "aud": self.site, "iat": now, "exp": now + TOKEN_S,
-            "jti": "1", "auth_time": now,
-        });
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn seal(&self, claims: TokenClaims) -> Token {
-        Token {
-            token: self.signer.sign(Kind::Token, &claims).unwrap(),
-            audience: claims.aud,
-            expires: Millis::from_secs(claims.exp),
-        }
-    }
-
-    fn session(&self, person: &PersonId) -> SignedIn {
-        SignedIn {
-            person: person.clone(),
-            token: self.seal(self.claims(person)),
-            session_until: self.clock.now().plus(Duration::from_secs(24 * 3600)),
-            site_admin: false,
-            memberships: None,
-        }
-    }
-
-    fn member(&self, person: &PersonId) -> Option<MemberInfo> {
-        let (number, roles) = match person.name() {
-            "vera" => (1, vec![id("owner")]),
-            "milo" => (2, vec![]),
-            "susi" => (3, vec![]),
-            _ => return None,
-        };
-        let state = match person.name() {
-            "susi" => MemberState::Suspended { reason: self.t() },
-            _ => MemberState::Active,
-        };
-        Some(MemberInfo {
-            person: person.clone(),
-            number: MemberNumber(number),
-            epoch: Epoch(1),
-            groups: vec![id("members"), id("physics")],
-            roles,
-            since: Millis(1_700_000_000_000),
-            expires: (number == 2).then_some(Millis(1_900_000_000_000)),
-            state,
-        })
-    }
-
-    fn info(&self, person: &PersonId, r: &GetVo) -> Result<VoInfo, Error> {
-        let application = Application {
-            person: person.clone(),
-            message: self.t(),
-            since: Millis(1_790_000_000_000),
-        };
-        let summary = VoSummary { vo: r.vo.clone(), title: self.t(), description: self.t() };
-        let state = VoState::Active;
-        match r.vo.as_str() {
-            "demo.rennes" => {
-                let me = self.member(person);
-                let details = me.is_some().then(|| self.details());
-                Ok(VoInfo { summary, state, me, application: None, details })
-            }
-            "open.rennes" => {
-                let applied = (person.name() == "milo").then_some(application);
-                Ok(VoInfo { summary, state, me: None, application: applied, details: None })
-            }
-            other => Err(Error::not_found(format!("no VO {other}"))),
-        }
-    }
-
-    fn details(&self) -> VoDetails {
-        VoDetails {
-            founded: Millis(1_700_000_000_000),
-            members: 3,
-            applications: 1,
-            groups: self.groups(),
-            volumes: vec!["home".into()],
-            shares: self.shares(),
-            number: 9,
-        }
-    }
-
-    fn groups(&self) -> Vec<GroupInfo> {
-        let group = |(name, number, members): (&str, u32, u64)| GroupInfo {
-            name: id(name),
-            number: GroupNumber(number),
-            members,
-        };
-        [("members", 1, 3), ("physics", 2, 2), ("press", 3, 0)].map(group).to_vec()
-    }
-
-    fn shares(&self) -> Vec<ShareInfo> {
-        let terms = Terms {
-            cpu_milli: 8000,
-            memory_bytes: 16 << 30,
-            storage_bytes: 1 << 40,
-            until: None,
-            version: 1,
-        };
-        let offered = Terms { version: 2, until: Some(Millis(1_900_000_000_000)), ..terms.clone() };
-        vec![
-            ShareInfo {
-                site: self.site.clone(),
-                state: ShareState::Accepted,
-                accepted: Some(terms),
-                offered: None,
-                reason: None,
-            },
-            ShareInfo {
-                site: id("pisa"),
-                state: ShareState::Offered,
-                accepted: None,
-                offered: Some(offered),
-                reason: Some(self.t()),
-            },
-        ]
     }
 
     /// What an administrator may do; noted.
@@ -346,83 +221,5 @@ impl Fake {
                 Ok(VoPage { vos: vec![vo("demo.rennes"), vo("open.rennes")], next: None })
             }
         });
-    }
-
-    fn sign_in(&self, peer: Peer, r: &SignIn) -> Result<SignedIn, Error> {
-        self.peers.lock().unwrap().push(peer);
-        if self.limited.load(Ordering::SeqCst) {
-            return Err(Error::limited("too many attempts to sign in").hint("try again in 30 s"));
-        }
-        if r.password.0 != "right horse" {
-            return Err(Error::unauthenticated("wrong name or password"));
-        }
-        Ok(self.session(&self.site.person(&r.user)?))
-    }
-
-    fn renew(&self, caller: &Caller) -> Result<SignedIn, Error> {
-        if self.disabled.load(Ordering::SeqCst) {
-            return Err(Error::denied("this person may not sign in"));
-        }
-        assert!(caller.signed_in().is_some(), "a member's token renews nothing");
-        self.renewed.fetch_add(1, Ordering::SeqCst);
-        Ok(self.session(&caller.person()?))
-    }
-
-    fn issue(&self, caller: &Caller, r: &IssueToken) -> Result<Token, Error> {
-        assert_eq!(r.audience.as_ref(), Some(&self.site), "a token for another core");
-        let person = caller.person()?;
-        if self.suspended.load(Ordering::SeqCst) {
-            return Err(Error::denied(format!("{person} is suspended")));
-        }
-        let member = self.member(&person).filter(|_| r.vo.as_str() == "demo.rennes");
-        let info = member.ok_or_else(|| Error::denied(format!("{person} is no member")))?;
-        self.issued.fetch_add(1, Ordering::SeqCst);
-        let group = |name: &GroupName| Group { name: name.clone(), number: GroupNumber(1) };
-        let m = Membership {
-            vo: r.vo.clone(),
-            person: person.clone(),
-            number: info.number,
-            epoch: Epoch(self.epoch.load(Ordering::SeqCst)),
-            groups: info.groups.iter().map(group).collect(),
-            roles: info.roles,
-            expires: None,
-        };
-        let membership = Some(STANDARD.encode(m.to_der().unwrap()));
-        Ok(self.seal(TokenClaims { membership, auth_time: None, ..self.claims(&person) }))
-    }
-
-    fn memberships(&self, caller: &Caller) -> Result<Vec<MembershipView>, Error> {
-        let member = self.member(&caller.person()?);
-        let view = |member| MembershipView {
-            vo: id("demo.rennes"),
-            title: self.t(),
-            vo_state: VoState::Active,
-            member,
-        };
-        Ok(member.map(view).into_iter().collect())
-    }
-
-    fn members(&self, caller: &Caller, _: &ListMembers) -> Result<MemberPage, Error> {
-        let person = caller.person()?;
-        if self.member(&person).is_none() {
-            return Err(Error::denied(format!("{person} may not see members")));
-        }
-        let all = ["milo@rennes", "susi@rennes", "vera@rennes"];
-        let members = all.iter().filter_map(|p| self.member(&id(p))).collect();
-        Ok(MemberPage { members, next: None })
-    }
-
-    fn applications(
-        &self,
-        caller: &Caller,
-        _: &ListApplications,
-    ) -> Result<ApplicationPage, Error> {
-        let person = caller.person()?;
-        if person.name() != "vera" {
-            return Err(Error::denied(format!("{person} may not see applications")));
-        }
-        let application =
-            Application { person: id("nina@rennes"), message: self.t(), since: self.clock.now() };
-        Ok(ApplicationPage { applications: vec![application], next: None })
     }
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fake;
-mod fake_jobs;
 mod html;
 mod pages;
 mod security;

@@ -8,5 +8,6 @@ mod limits;
 mod orders;
 mod rest;
 mod speed;
+mod spool;
 mod support;
 mod warm;

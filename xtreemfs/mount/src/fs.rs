@@ -1,5 +1,7 @@
 //! The kernel's requests, one by one: translate, run, answer.
 
+mod init;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,47 +12,29 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use tracing::warn;
 use xtreemfs_client::Change;
 
 use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
-use crate::serve::{Needs, REQUESTS_MAX};
+use crate::serve::Needs;
 
-/// The largest write request, in bytes.
-const WRITE_BYTES_MAX: u32 = 1 << 20;
-
-/// Requests the kernel may have under way in the background (read-ahead, asynchronous I/O), for all
-/// people together: more than one person may have, or hers would keep it from reading for others.
-const BACKGROUND_MAX: u16 = 4 * REQUESTS_MAX as u16;
+/// Requests that are answered with an errno and nothing else: `name(arguments) reply = errno;`.
+macro_rules! refused {
+    ($($name:ident($($argument:ty),*) $reply:ty = $errno:ident;)*) => {$(
+        fn $name(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(Errno::$errno);
+        }
+    )*};
+}
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Locks are asked of us so that they can be refused: kept by the kernel alone they would
-        // seem to work and yet not exclude another machine.
-        let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_HANDLE_KILLPRIV,
-            InitFlags::FUSE_POSIX_LOCKS,
-            InitFlags::FUSE_FLOCK_LOCKS,
-        ];
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                warn!(?flag, "this kernel's FUSE lacks a capability");
-            }
-        }
-        let limit = |nearest: u32| io::Error::other(format!("the kernel allows {nearest} at most"));
-        config.set_max_write(WRITE_BYTES_MAX).map_err(limit)?;
-        config.set_max_background(BACKGROUND_MAX).map_err(|n| limit(n.into()))?;
-        Ok(())
+        init::agree(config)
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -194,10 +178,6 @@ impl Filesystem for Mount {
             core.rename(who, (parent, &name), (new_parent, &new_name), no_replace).await
         };
         self.by_person("rename", req, reply, work, done);
-    }
-
-    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EOPNOTSUPP);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -353,116 +333,23 @@ impl Filesystem for Mount {
         self.by_person("access", req, reply, work, done);
     }
 
-    fn getlk(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: LockOwner,
-        _start: u64,
-        _end: u64,
-        _typ: i32,
-        _pid: u32,
-        reply: ReplyLock,
-    ) {
-        reply.error(Errno::EOPNOTSUPP);
-    }
-
-    fn setlk(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: LockOwner,
-        _start: u64,
-        _end: u64,
-        _typ: i32,
-        _pid: u32,
-        _sleep: bool,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::EOPNOTSUPP);
-    }
-
-    fn ioctl(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        reply.error(Errno::EOPNOTSUPP);
+    refused! {
+        link(INodeNo, INodeNo, &OsStr) ReplyEntry = EOPNOTSUPP;
+        getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock = EOPNOTSUPP;
+        setlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32, bool) ReplyEmpty = EOPNOTSUPP;
+        ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl = EOPNOTSUPP;
     }
 
     // The kernel answers these with EOPNOTSUPP, or does without, from the first ENOSYS on.
-
-    fn setxattr(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn listxattr(&self, _: &Request, _: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn fallocate(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn lseek(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset: i64,
-        _whence: i32,
-        reply: ReplyLseek,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn copy_file_range(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset_in: u64,
-        _: INodeNo,
-        _: FileHandle,
-        _offset_out: u64,
-        _length: u64,
-        _: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        reply.error(Errno::ENOSYS);
+    refused! {
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) ReplyEmpty = ENOSYS;
+        getxattr(INodeNo, &OsStr, u32) ReplyXattr = ENOSYS;
+        listxattr(INodeNo, u32) ReplyXattr = ENOSYS;
+        removexattr(INodeNo, &OsStr) ReplyEmpty = ENOSYS;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) ReplyEmpty = ENOSYS;
+        lseek(INodeNo, FileHandle, i64, i32) ReplyLseek = ENOSYS;
+        copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) ReplyWrite = ENOSYS;
     }
 }

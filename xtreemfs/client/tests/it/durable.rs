@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::poll;
+use tokio::task::JoinHandle;
 use xtreemfs_client::limits::WRITE_BEHIND_BYTES;
 use xtreemfs_client::{File, OpenMode, Volume};
 
@@ -37,6 +38,20 @@ async fn until(happened: impl Fn() -> bool) {
     while !happened() {
         tokio::task::yield_now().await;
     }
+}
+
+/// Begins an operation on a file beside the test.
+fn beside<F>(file: &File, operation: impl FnOnce(File) -> F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    tokio::spawn(operation(file.clone()))
+}
+
+/// Elsewhere, a file that was cut to 10 bytes and then grew to 20000 has zeros behind the 10.
+async fn nothing_came_back(world: &World) {
+    let all = content(&world.elsewhere()).await;
+    assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
 }
 
 /// The OSDs that were asked to sync since the last look.
@@ -75,10 +90,7 @@ async fn two_syncs_at_once_both_wait_for_the_disks() {
     let file = create(&world.volume).await;
     file.write(0, pattern(9000, 1)).await.unwrap();
     world.toy.hold.syncs.send_replace(true);
-    let syncs = [(); 2].map(|()| {
-        let file = file.clone();
-        tokio::spawn(async move { file.sync().await })
-    });
+    let syncs = [(); 2].map(|()| beside(&file, |file| async move { file.sync().await }));
     until(|| world.toy.syncs.lock().unwrap().len() == 4).await;
     assert!(syncs.iter().all(|sync| !sync.is_finished()));
     world.toy.hold.syncs.send_replace(false);
@@ -163,10 +175,7 @@ async fn a_size_that_was_not_told_in_time_is_told_later() {
     let file = create(&world.volume).await;
     file.write(0, pattern(100, 1)).await.unwrap();
     world.toy.hold.commits.send_replace(true);
-    let flush = tokio::spawn({
-        let file = file.clone();
-        async move { file.flush().await }
-    });
+    let flush = beside(&file, |file| async move { file.flush().await });
     until(|| world.toy.commits.load(Ordering::Relaxed) == 1).await;
     flush.abort();
     assert!(flush.await.unwrap_err().is_cancelled());
@@ -184,10 +193,7 @@ async fn what_arrives_after_the_size_was_told_is_told_too() {
     let file = create(&world.volume).await;
     file.write(0, pattern(4096, 1)).await.unwrap();
     world.toy.hold.commits.send_replace(true);
-    let first = tokio::spawn({
-        let file = file.clone();
-        async move { file.flush().await }
-    });
+    let first = beside(&file, |file| async move { file.flush().await });
     until(|| world.toy.commits.load(Ordering::Relaxed) == 1).await;
     let mut second = pin!(file.flush());
     assert!(poll!(second.as_mut()).is_pending(), "one tells at a time");
@@ -215,8 +221,7 @@ async fn a_truncation_given_up_reaches_the_osds() {
     let cut = || world.toy.objects.lock().unwrap().values().flatten().all(|(n, _)| *n == 0);
     until(cut).await;
     file.truncate(20_000).await.unwrap();
-    let all = content(&world.elsewhere()).await;
-    assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
+    nothing_came_back(&world).await;
 }
 
 /// If it failed, bytes from before a truncation that an OSD did not make would come back.
@@ -237,8 +242,7 @@ async fn a_file_that_an_osd_has_not_cut_does_not_grow_over_its_old_bytes() {
     file.truncate(10).await.unwrap();
     file.truncate(20_000).await.unwrap();
     file.close().await.unwrap();
-    let all = content(&world.elsewhere()).await;
-    assert!(all.len() == 20_000 && all[10..].iter().all(|b| *b == 0));
+    nothing_came_back(&world).await;
 }
 
 /// If it failed, a program would take data for safe that an OSD lost with its machine's memory.
@@ -306,10 +310,7 @@ async fn what_is_written_during_a_sync_is_not_covered_by_it() {
     let file = create(&world.volume).await;
     file.write(0, pattern(4096, 1)).await.unwrap();
     world.toy.hold.syncs.send_replace(true);
-    let sync = tokio::spawn({
-        let file = file.clone();
-        async move { file.sync().await }
-    });
+    let sync = beside(&file, |file| async move { file.sync().await });
     until(|| world.toy.syncs.lock().unwrap().len() == 1).await;
     file.write(4096, pattern(4096, 2)).await.unwrap();
     file.flush().await.unwrap();

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use crate::osd::objects::{ObjectsError, at};
+use crate::osd::error::{ObjectsError, at};
 
 /// Its name; no VO's begins with a dot.
 const MARKER: &str = ".osd-id";

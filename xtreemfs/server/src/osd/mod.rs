@@ -2,6 +2,7 @@
 
 mod backing;
 mod budget;
+mod error;
 mod failures;
 mod marker;
 mod objects;
@@ -32,7 +33,8 @@ use crate::token::PublicKey;
 
 pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
 use budget::{ReadBudget, Share};
-pub use objects::{HANDLES_MAX, ObjectStore, ObjectsError, Space};
+pub use error::ObjectsError;
+pub use objects::{HANDLES_MAX, ObjectStore, Space};
 pub use verifier::WriteVerifier;
 use verify::Verified;
 pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};

@@ -1,6 +1,6 @@
 //! Stand-in operations on jobs: 1 runs, 3 never changes, all others failed.
 
-use crate::fake::{Fake, id};
+use super::{Fake, id};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;

@@ -1,0 +1,163 @@
+//! What an envelope is asked to be, and whose it is.
+
+use super::{EnvelopeId, SpecError, absolute, at_least, at_most};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Most processes and threads of an envelope when nothing else is asked for. A fork bomb stops
+/// here.
+pub const PIDS_DEFAULT: u32 = 2048;
+/// Smallest processor limit: the kernel takes no quota below 1 ms in 100 ms.
+pub const CPU_MILLIS_MIN: u64 = 10;
+/// Smallest memory limit: below it not even the envelope's own init fits.
+pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// Fewest processes: the envelope's init, one unit and one child.
+pub const PIDS_MIN: u32 = 3;
+/// Most units that one envelope runs at a time.
+pub const SLOTS_MAX: u32 = 1024;
+/// Largest spool file of a unit when nothing else is asked for.
+pub const SPOOL_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+/// Most bytes of all spool files of one envelope when nothing else is asked for.
+pub const SPOOL_TOTAL_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
+/// How long an envelope without work keeps its processes, when nothing else is asked for,
+/// milliseconds: long enough for the next task of its job to come, short enough for ended jobs to
+/// cost nothing.
+pub const REST_AFTER_MS_DEFAULT: u64 = 3_000;
+/// Most supplementary groups of an account.
+pub const GROUPS_MAX: usize = 1024;
+
+/// A local account as units run under it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+    /// Local name.
+    pub name: String,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+impl Account {
+    /// Whether units may run under this account at all.
+    ///
+    /// # Errors
+    /// [`SpecError::SystemAccount`] for root and for ids below 1000 or the overflow id.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let system = |id: u32| id < 1000 || id == 65534 || id == u32::MAX;
+        let bad = self.groups.iter().copied().chain([self.gid]).find(|g| system(*g));
+        if system(self.uid) || bad.is_some() {
+            let gid = bad.unwrap_or(self.gid);
+            return Err(SpecError::SystemAccount { uid: self.uid, gid });
+        }
+        at_most("the number of groups", self.groups.len() as u64, GROUPS_MAX as u64)?;
+        absolute("the home directory", &self.home)
+    }
+}
+
+/// What an envelope may use. Absent means: no limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Processors, in thousandths of one.
+    pub cpu_millis: Option<u64>,
+    /// Memory, swap included where the kernel counts it, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at a time, the envelope's init included.
+    pub pids: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { cpu_millis: None, memory_bytes: None, pids: PIDS_DEFAULT }
+    }
+}
+
+impl Limits {
+    /// Whether the kernel can take these limits and something can run in them.
+    ///
+    /// # Errors
+    /// [`SpecError::TooSmall`].
+    pub fn check(&self) -> Result<(), SpecError> {
+        at_least("the processor limit (thousandths)", self.cpu_millis, CPU_MILLIS_MIN)?;
+        at_least("the memory limit (bytes)", self.memory_bytes, MEMORY_BYTES_MIN)?;
+        at_least("the process limit", Some(self.pids.into()), PIDS_MIN.into())
+    }
+}
+
+/// A job's part on one node: account, cgroup, pid namespace and shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvelopeSpec {
+    /// Its id; one that was used and not forgotten is refused.
+    pub id: EnvelopeId,
+    /// Who the units run as.
+    pub account: Account,
+    /// What all units together may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How many units run at the same time.
+    pub slots: u32,
+    /// Largest spool file of one unit, in bytes. See [`crate::output`] for how it is kept.
+    #[serde(default = "spool_default")]
+    pub spool_bytes_max: u64,
+    /// Most bytes of all spool files together, of units that ended too.
+    #[serde(default = "spool_total_default")]
+    pub spool_total_bytes_max: u64,
+    /// How long it may be without units that run or wait before its shim ends, in milliseconds.
+    /// It can be opened again; processes that units left behind end then.
+    #[serde(default = "rest_default")]
+    pub rest_after_ms: u64,
+}
+
+fn rest_default() -> u64 {
+    REST_AFTER_MS_DEFAULT
+}
+
+fn spool_default() -> u64 {
+    SPOOL_BYTES_DEFAULT
+}
+
+fn spool_total_default() -> u64 {
+    SPOOL_TOTAL_BYTES_DEFAULT
+}
+
+impl EnvelopeSpec {
+    /// Whether this can become an envelope.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the first thing that is wrong.
+    pub fn check(&self) -> Result<(), SpecError> {
+        self.account.check()?;
+        self.limits.check()?;
+        at_least("the number of slots", Some(self.slots.into()), 1)?;
+        at_most("the number of slots", self.slots.into(), SLOTS_MAX.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_accounts_are_refused() {
+        // wrong: a unit would run as root or in root's group
+        let ok = Account {
+            uid: 70000,
+            gid: 70000,
+            groups: vec![70001],
+            name: "a".into(),
+            home: "/home/a".into(),
+        };
+        assert_eq!(ok.check(), Ok(()));
+        for (uid, gid, group) in [(0, 70000, 70001), (70000, 0, 70001), (70000, 70000, 0)] {
+            let a = Account { uid, gid, groups: vec![group], ..ok.clone() };
+            assert!(a.check().is_err(), "{a:?}");
+        }
+        assert!(Account { uid: u32::MAX, ..ok }.check().is_err(), "-1 means unchanged to setuid");
+    }
+}

@@ -1,0 +1,129 @@
+//! Invariants that hold whatever is asked, in whatever order.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn command() -> impl Strategy<Value = (usize, Command)> {
+    let person = || prop::sample::select(vec!["alice@rennes", "bob@pisa", "carol@pisa"]);
+    let group = || prop::sample::select(vec!["physics", "x", "members"]);
+    let role = || prop::sample::select(vec!["owner", "admin", "pilot"]);
+    let text = || Just(String::new());
+    let expires = || prop::option::of(prop::sample::select(vec![Millis(1), Millis(u64::MAX)]));
+    let one = prop_oneof![
+        Just(Command::Apply { message: String::new() }),
+        Just(Command::WithdrawApplication),
+        (person(), prop::option::of(group()), prop::option::of(role()), expires()).prop_map(
+            |(p, g, r, expires)| Command::Approve {
+                person: id(p),
+                groups: g.map(id).into_iter().collect(),
+                roles: r.map(id).into_iter().collect(),
+                expires,
+            }
+        ),
+        (person(), text()).prop_map(|(p, reason)| Command::Reject { person: id(p), reason }),
+        (person(), text()).prop_map(|(p, reason)| Command::SuspendMember { person: id(p), reason }),
+        person().prop_map(|p| Command::ResumeMember { person: id(p) }),
+        (person(), text()).prop_map(|(p, reason)| Command::RemoveMember { person: id(p), reason }),
+        (person(), expires()).prop_map(|(p, e)| Command::SetExpiry { person: id(p), expires: e }),
+        (person(), role()).prop_map(|(p, r)| Command::GrantRole { person: id(p), role: id(r) }),
+        (person(), role()).prop_map(|(p, r)| Command::WithdrawRole { person: id(p), role: id(r) }),
+        group().prop_map(|g| Command::CreateGroup { name: id(g) }),
+        group().prop_map(|g| Command::DeleteGroup { name: id(g) }),
+        (group(), person()).prop_map(|(g, p)| Command::AddToGroup { name: id(g), person: id(p) }),
+        (group(), person())
+            .prop_map(|(g, p)| Command::RemoveFromGroup { name: id(g), person: id(p) }),
+        (0u32..4).prop_map(|v| Command::OfferShare { site: id("pisa"), terms: terms(v) }),
+        (0u32..4).prop_map(|version| Command::AcceptShare { site: id("pisa"), version }),
+        text().prop_map(|reason| Command::EndShare { site: id("pisa"), reason }),
+        text().prop_map(|reason| Command::SuspendVo { reason }),
+        Just(Command::ResumeVo),
+    ];
+    (0usize..5, one)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever is asked in whatever order, a log holds these: a number names one person for
+    /// good, epochs rise, an owner can act, counts are right, and replay gives the same VO.
+    #[test]
+    fn invariants_hold(commands in prop::collection::vec(command(), 1..120)) {
+        thread_local! { static POLICY: Policy = policy(); }
+        let mut h = POLICY.with(Home::new);
+        let mut numbers: BTreeMap<u32, PersonId> = BTreeMap::new();
+        let mut epochs: BTreeMap<PersonId, Epoch> = BTreeMap::new();
+        let mut groups: BTreeMap<u32, (GroupName, bool)> = BTreeMap::new();
+        let askers = [
+            person("alice@rennes"), person("bob@pisa"), person("carol@pisa"),
+            Subject::Core(id("pisa")),
+            Subject::Person { person: id("root@rennes"), site_admin: true, carried: Carried::All },
+        ];
+        for (who, command) in commands {
+            let before = h.vo.clone();
+            if h.run(&askers[who], command).is_err() {
+                prop_assert_eq!(&before, &h.vo, "a refusal changed something");
+                continue;
+            }
+            for (p, m) in &h.vo.members {
+                prop_assert_eq!(numbers.entry(m.number.0).or_insert_with(|| p.clone()), p);
+                let last = epochs.entry(p.clone()).or_insert(m.epoch);
+                prop_assert!(m.epoch >= *last);
+                *last = m.epoch;
+                for g in &m.groups {
+                    prop_assert!(h.vo.groups.contains_key(g));
+                }
+            }
+            for (name, g) in &h.vo.groups {
+                let (first, gone) = groups.entry(g.number.0).or_insert((name.clone(), false)).clone();
+                prop_assert!(first == *name && !gone, "group number given again");
+                let count = h.vo.members.values().filter(|m| m.groups.contains(name)).count();
+                prop_assert_eq!(count as u64, g.count);
+            }
+            for (number, (name, gone)) in &mut groups {
+                *gone = h.vo.groups.get(name).is_none_or(|g| g.number.0 != *number);
+            }
+            prop_assert!(h.vo.owners.iter().any(|o| h.vo.acts(o, Millis(u64::MAX))));
+            for (p, m) in &h.vo.members {
+                let owns = m.roles.iter().any(|r| r.as_str() == "owner");
+                prop_assert_eq!(owns, h.vo.owners.contains(p));
+            }
+        }
+        let mut replayed = Vo::found(&h.log[0]).unwrap();
+        for entry in &h.log[1..] {
+            replayed.check(entry).expect("a log that was made can be followed");
+            replayed.apply(entry);
+        }
+        prop_assert_eq!(&replayed, &h.vo);
+        let text = serde_json::to_vec(&h.vo).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<Vo>(&text).unwrap(), replayed);
+    }
+
+    /// Entries of a hostile home, in any order: refused or applied, never a panic, and never two
+    /// members under one number.
+    #[test]
+    fn a_hostile_log_cannot_break_a_follower(
+        commands in prop::collection::vec(command(), 1..40),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+    ) {
+        thread_local! { static POLICY: Policy = policy(); }
+        let mut h = POLICY.with(Home::new);
+        for (_, command) in commands {
+            if let Err(e) = h.run(&person("alice@rennes"), command) {
+                prop_assert!(e.kind != Kind::Internal);
+            }
+        }
+        let mut follower = Vo::found(&h.log[0]).unwrap();
+        for i in order {
+            let mut entry = i.get(&h.log).clone();
+            entry.number = follower.number + 1;
+            if follower.check(&entry).is_ok() {
+                follower.apply(&entry);
+            }
+            let mut numbers: Vec<u32> = follower.members.values().map(|m| m.number.0).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            prop_assert_eq!(numbers.len(), follower.members.len());
+        }
+    }
+}
