@@ -97,8 +97,7 @@ impl Core {
             let mut held = s.hosted.held_for_others();
             let mut of: HashMap<&SiteId, Held> = HashMap::new();
             let most = (self.config.units_max / 2, self.config.job_bytes_max / 2);
-            let over =
-                |h: &Held, part: u64| h.units > most.0 / part || h.bytes > most.1 / part;
+            let over = |h: &Held, part: u64| h.units > most.0 / part || h.bytes > most.1 / part;
             let idle = |p: &&Placement| !p.forgotten && !s.hosted.is_active(&p.job);
             let mut ended: Vec<&Placement> = s.hosted.placements().filter(idle).collect();
             ended.sort_by_key(|p| p.last_news());

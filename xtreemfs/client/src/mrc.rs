@@ -26,7 +26,7 @@ pub(crate) struct Mrc {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dated {
     pub(crate) attributes: Attributes,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
 }
 
 /// The answer of an open, a create or a truncation.
@@ -34,8 +34,6 @@ pub(crate) struct Dated {
 pub(crate) struct Opened {
     pub(crate) dated: Dated,
     pub(crate) grant: Grant,
-    /// The OSDs must be told of a new size before the file is used.
-    pub(crate) truncated: bool,
 }
 
 /// A file that lost its last name: what is needed to delete its content.
@@ -86,7 +84,7 @@ impl Mrc {
     fn opened<P: Procedure>(&self, reply: OpenReply) -> Result<Opened> {
         let dated = self.dated::<P>(reply.attr)?;
         let grant = self.grant::<P>(reply.capability, reply.layout)?;
-        Ok(Opened { dated, grant, truncated: reply.truncated })
+        Ok(Opened { dated, grant })
     }
 
     fn deleted<P: Procedure>(&self, deleted: Option<mrc::Deleted>) -> Result<Option<Deleted>> {
@@ -205,6 +203,13 @@ impl Mrc {
         let request = mrc::TruncateRequest { volume, inode: ino.0, size, capability };
         let reply = self.call::<mrc::Truncate>(who, &request, Repeat::Always).await?;
         self.opened::<mrc::Truncate>(reply)
+    }
+
+    /// Says that every OSD has made the truncation that a capability names.
+    pub(crate) async fn cut_made(&self, who: Member, grant: &Grant) -> Result<()> {
+        let request = mrc::CapabilityRequest { capability: grant.token.clone() };
+        self.call::<mrc::CutMade>(who, &request, Repeat::Always).await?;
+        Ok(())
     }
 
     pub(crate) async fn make_directory(

@@ -123,7 +123,7 @@ impl Shared {
         opened: Opened,
         asked: u64,
     ) -> Result<(Attributes, File)> {
-        let Opened { mut dated, grant, truncated } = opened;
+        let Opened { mut dated, grant } = opened;
         let ino = dated.attributes.ino;
         let inode = {
             let mut open = self.lock();
@@ -138,11 +138,13 @@ impl Shared {
             Arc::clone(&kept.inode)
         };
         let kept = grant.clone();
-        let (mrc, nameless) = (Arc::clone(&self.mrc), Arc::clone(&inode.nameless));
-        let rights = Rights::new(mrc, who, ino, mode, grant, nameless);
+        let (mrc, known) = (Arc::clone(&self.mrc), Arc::clone(&inode.known));
+        let rights = Rights::new(mrc, who, ino, mode, grant, known);
         let file = File::new(Arc::clone(&inode), rights, mode);
-        if truncated {
-            self.cut(Some(&inode), &dated, &kept).await?;
+        if mode.truncate {
+            self.cut(who, Some(&inode), &dated, &kept).await?;
+        } else if let Err(error) = self.make_cut(who, &kept).await {
+            debug!(%ino, %error, "an OSD has yet to make an earlier truncation");
         }
         inode.reconcile(&mut dated, asked);
         Ok((dated.attributes, file))
@@ -160,8 +162,8 @@ impl Shared {
     }
 
     /// Cuts or lengthens a file. What was written here before is on the OSDs first, and no write
-    /// from here comes in between. The MRC cuts first: the OSDs are told also when nobody waits
-    /// for it any more, else old bytes would come back when the file grows again.
+    /// from here comes in between. The MRC cuts first, and names the truncation in capabilities
+    /// until every OSD has made it, so that none does anything for the file before that.
     pub(crate) async fn truncate_with(
         self: &Arc<Self>,
         who: Member,
@@ -175,29 +177,48 @@ impl Shared {
                 Some(inode) => Some(inode.quiet().await),
                 None => None,
             };
-            if let Some(inode) = &inode {
-                inode.can_grow_to(size)?;
-                if let Some(attributes) = inode.grow_nameless(size) {
-                    return Ok(attributes);
-                }
+            if let Some(attributes) = inode.as_ref().and_then(|inode| inode.grow_nameless(size)) {
+                return Ok(attributes);
             }
             let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
-            shared.cut(inode.as_deref(), &opened.dated, &opened.grant).await?;
+            shared.cut(who, inode.as_deref(), &opened.dated, &opened.grant).await?;
             Ok(opened.dated.attributes)
         })
         .await
     }
 
-    /// Tells the OSDs of a truncation that the MRC has made.
-    async fn cut(&self, inode: Option<&Inode>, dated: &Dated, grant: &Grant) -> Result<()> {
+    /// Has the OSDs make a truncation of ours that the MRC has made.
+    async fn cut(
+        &self,
+        who: Member,
+        inode: Option<&Inode>,
+        dated: &Dated,
+        grant: &Grant,
+    ) -> Result<()> {
         let size = dated.attributes.size;
         let begun = inode.map(|inode| inode.cut_begun(dated));
-        truncate_objects(&self.mrc.links, grant, size).await?;
+        self.make_cut(who, grant).await?;
         match (inode, begun) {
             (Some(inode), Some(begun)) => inode.cut_done(begun, size),
             _ if size == 0 => drop(self.lock().closed.take(dated.attributes.ino)),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Has the OSDs make the truncations that a capability names, if any, and lets the MRC know,
+    /// which nobody waits for.
+    async fn make_cut(&self, who: Member, grant: &Grant) -> Result<()> {
+        if !grant.owed {
+            return Ok(());
+        }
+        truncate_objects(&self.mrc.links, grant).await?;
+        let (mrc, grant) = (Arc::clone(&self.mrc), grant.clone());
+        tokio::spawn(async move {
+            if let Err(error) = mrc.cut_made(who, &grant).await {
+                debug!(%error, "the MRC was not told that a truncation was made");
+            }
+        });
         Ok(())
     }
 

@@ -73,9 +73,9 @@ pub struct Capability {
     /// When it lapses, milliseconds since 1970.
     #[prost(uint64, tag = "8")]
     pub expires_ms: u64,
-    /// Number of truncations the file has seen.
-    #[prost(uint32, tag = "9")]
-    pub truncate_epoch: u32,
+    /// Number of the file's newest truncation; they grow, and 0 is none.
+    #[prost(uint64, tag = "9")]
+    pub truncate_epoch: u64,
     /// Id of the only peer that may use it.
     #[prost(string, tag = "10")]
     pub peer: String,
@@ -85,6 +85,21 @@ pub struct Capability {
     /// Whether the person had the volume administrator's right when it was made.
     #[prost(bool, tag = "12")]
     pub admin: bool,
+    /// Truncations that some OSD may not have made, oldest first: an OSD makes those that it has not
+    /// made, and that are not older than the newest that it has, before it does what is asked.
+    #[prost(message, repeated, tag = "13")]
+    pub owed: Vec<Cut>,
+}
+
+/// A truncation.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Cut {
+    /// Its truncate epoch.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// The file's size after it, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
 }
 
 impl Capability {

@@ -29,10 +29,10 @@ procedures! { OSD;
     /// Writes the data tail; needs `WRITE`. `ENOSPC`: the disk is full, nothing beyond the range
     /// was touched. Durable only after [`Fsync`].
     Write = 111 (WriteRequest) -> WriteReply;
-    /// Cuts or sets the file's size on this OSD; needs `TRUNCATE`, and a capability made by
-    /// [`crate::mrc::Truncate`] or an open with truncation. To be sent to every OSD of the layout.
-    /// Durable when the reply arrives: else what was cut off could come back.
-    Truncate = 112 (TruncateRequest) -> SizeReply;
+    /// Makes the truncations that the capability names ([`crate::Capability::owed`]), as every call
+    /// does; needs `TRUNCATE`. To be sent to every OSD of the layout after a truncation. Durable
+    /// when the reply arrives: else what was cut off could come back.
+    Truncate = 112 (FileRequest) -> SizeReply;
     /// Deletes the objects on this OSD; needs `DELETE`. Success if there are none.
     Unlink = 113 (FileRequest) -> Empty;
     /// Size of the file as far as this OSD knows; needs `READ` or `WRITE`.
@@ -82,8 +82,8 @@ pub struct WriteRequest {
 pub struct WriteReply {
     /// Newest truncate epoch this OSD has seen for the file. A hint only: an OSD may lie, and what
     /// a client does about a truncation elsewhere follows from the MRC's answers.
-    #[prost(uint32, tag = "1")]
-    pub truncate_epoch: u32,
+    #[prost(uint64, tag = "1")]
+    pub truncate_epoch: u64,
     /// Under which verifier it was taken.
     #[prost(fixed64, tag = "2")]
     pub verifier: u64,
@@ -95,17 +95,6 @@ pub struct FsyncReply {
     /// Under which verifier all is durable that was taken under the same one.
     #[prost(fixed64, tag = "1")]
     pub verifier: u64,
-}
-
-/// Request of [`Truncate`].
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct TruncateRequest {
-    /// Token, see [`crate::capability`].
-    #[prost(bytes = "bytes", tag = "1")]
-    pub capability: Bytes,
-    /// New size of the whole file, in bytes.
-    #[prost(uint64, tag = "2")]
-    pub size: u64,
 }
 
 /// Request that names nothing but the file.

@@ -70,7 +70,7 @@ struct Telling<'a> {
     size: u64,
     /// Where what was never told ends.
     end: u64,
-    epoch: u32,
+    epoch: u64,
     wrote_ns: i64,
     told: bool,
 }
@@ -101,6 +101,8 @@ impl<'a> Telling<'a> {
             return Ok(true);
         }
         if dated.epoch > self.epoch {
+            // An OSD that has yet to make that truncation makes it before it says where it ends.
+            self.inode.truncation_known(dated.epoch);
             self.end = self.end.max(std::mem::take(&mut self.inode.lock().untold_end));
             self.end = rights.size().await?.min(self.end);
             self.inode.truncated_elsewhere(&dated, self.end);

@@ -194,7 +194,6 @@ impl Handle {
             return Err(Error::local(libc::EFBIG, "past the largest file size"));
         }
         if length > 0 {
-            self.inode.can_grow_to(at)?;
             self.inode.accept(&mut tail, &self.rights, at, data).await?;
         }
         Ok(at)

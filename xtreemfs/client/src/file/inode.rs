@@ -10,7 +10,7 @@ use xtreemfs_proto::layout::FILE_BYTES_MAX;
 
 use super::extents::{Extents, Range};
 use super::report::Errors;
-use super::rights::Rights;
+use super::rights::{Known, Rights};
 use super::unsynced::{Mark, Unsynced};
 use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
@@ -34,8 +34,7 @@ pub(crate) struct Inode {
     pub(super) room: Arc<Semaphore>,
     /// Changes with each local change of the content.
     content: AtomicU64,
-    /// Its last name was removed here.
-    pub(crate) nameless: Arc<AtomicBool>,
+    pub(crate) known: Arc<Known>,
 }
 
 /// The part behind the plain lock; never held across a wait.
@@ -44,7 +43,7 @@ pub(super) struct State {
     /// The size that readers here see.
     pub(super) size: u64,
     /// Which truncation the size belongs to; grows with each.
-    pub(super) epoch: u32,
+    pub(super) epoch: u64,
     /// The size the MRC knows, and the end of what has arrived at the OSDs since.
     pub(super) certain: u64,
     /// Something was accepted or arrived since the MRC was told.
@@ -53,8 +52,6 @@ pub(super) struct State {
     pub(super) untold_end: u64,
     /// The MRC is being told.
     pub(super) committing: bool,
-    /// Set while the MRC has cut the file to so many bytes and not every OSD has done so.
-    cut_owed: Option<u64>,
     /// When something was last written here, nanoseconds since 1970.
     pub(super) wrote_ns: i64,
     /// When something local last changed, on the client's count of changes.
@@ -107,7 +104,6 @@ impl Inode {
             dirty: false,
             untold_end: 0,
             committing: false,
-            cut_owed: None,
             wrote_ns: 0,
             changed: 0,
             extents: Extents::default(),
@@ -127,8 +123,13 @@ impl Inode {
             finished: watch::Sender::new(0),
             room: Arc::new(Semaphore::new(WRITE_BEHIND_BYTES_PER_FILE)),
             content: AtomicU64::new(0),
-            nameless: Arc::default(),
+            known: Arc::new(Known { nameless: AtomicBool::new(false), epoch: epoch.into() }),
         }
+    }
+
+    /// Notes that there was a truncation: whatever is asked of the OSDs from now on knows of it.
+    pub(super) fn truncation_known(&self, epoch: u64) {
+        self.known.epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -161,6 +162,7 @@ impl Inode {
     /// Takes over what the MRC says after a commit or a truncation of ours.
     pub(crate) fn settled(&self, dated: &Dated, truncated: bool) {
         let changed = self.shared.tick();
+        self.truncation_known(dated.epoch);
         let mut state = self.lock();
         state.epoch = state.epoch.max(dated.epoch);
         state.changed = changed;
@@ -182,45 +184,20 @@ impl Inode {
     /// Takes over a truncation of ours that the MRC has made and the OSDs have yet to make.
     pub(crate) fn cut_begun(&self, dated: &Dated) -> Mark {
         self.settled(dated, true);
-        let mut state = self.lock();
-        let size = dated.attributes.size;
-        state.cut_owed = Some(state.cut_owed.map_or(size, |owed| owed.min(size)));
-        state.unsynced.mark()
+        self.lock().unsynced.mark()
     }
 
     /// Notes that every OSD has made it, to `size` bytes.
     pub(crate) fn cut_done(&self, begun: Mark, size: u64) {
-        let mut state = self.lock();
-        state.cut_owed = None;
         if size == 0 {
-            state.unsynced.cut_away(begun);
+            self.lock().unsynced.cut_away(begun);
         }
-        drop(state);
         self.content_changed();
     }
 
     /// What was not synced, to be kept when the last handle is closed.
     pub(crate) fn take_unsynced(&self) -> Unsynced {
         std::mem::take(&mut self.lock().unsynced)
-    }
-
-    /// Refuses to let the file grow to `end` without data where it could show old bytes: an OSD
-    /// may still hold them. A cut to less than what is owed puts that right.
-    ///
-    /// # Errors
-    /// `EIO`.
-    pub(crate) fn can_grow_to(&self, end: u64) -> Result<()> {
-        let state = self.lock();
-        match state.cut_owed {
-            Some(owed) if end > owed && end > state.size => {
-                let reason = format!(
-                    "inode {} was cut to {owed} bytes, but not on every OSD: truncate it again",
-                    self.ino
-                );
-                Err(Error::local(libc::EIO, reason))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Lengthens a file that has lost its last name, of which the MRC knows nothing any more: its
@@ -258,6 +235,7 @@ impl Inode {
     /// and not yet told counts, and an answer asked for before a local change (`asked` on the
     /// client's count) does not bring an old size back.
     pub(crate) fn reconcile(&self, dated: &mut Dated, asked: u64) {
+        self.truncation_known(dated.epoch);
         let mut state = self.lock();
         if state.clean() && state.changed <= asked && dated.epoch >= state.epoch {
             let (size, epoch) = (dated.attributes.size, dated.epoch);
@@ -276,13 +254,13 @@ impl Inode {
 
     /// Notes that the last name is gone.
     pub(crate) fn lost_name(&self) {
-        self.nameless.store(true, Ordering::Release);
+        self.known.nameless.store(true, Ordering::Release);
         self.lock().attributes.0.links = 0;
     }
 
     /// Whether its last name was removed here.
     pub(super) fn is_nameless(&self) -> bool {
-        self.nameless.load(Ordering::Acquire)
+        self.known.nameless.load(Ordering::Acquire)
     }
 
     /// The attributes, for somebody who has the file open here: if they are new enough to be shown

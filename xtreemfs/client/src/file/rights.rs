@@ -1,7 +1,7 @@
 //! What a handle may do at the OSDs: its capability, renewed before it lapses, and the calls that
 //! carry it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 use tracing::debug;
-use xtreemfs_proto::{Capability, Layout, mrc::open_flags, osd};
+use xtreemfs_proto::{Access, Capability, Layout, mrc::open_flags, osd};
 
 use super::piece::Piece;
 use crate::call::Repeat;
@@ -23,8 +23,10 @@ use crate::{Error, Ino, Member, OpenMode, Peer, Result};
 pub(crate) struct Grant {
     pub(crate) token: Bytes,
     pub(crate) layout: Arc<Layout>,
-    /// How many truncations it knows of.
-    pub(crate) epoch: u32,
+    /// The newest truncation that it knows of.
+    pub(crate) epoch: u64,
+    /// Some OSD may not have made a truncation, and this lets us have it made.
+    pub(crate) owed: bool,
     renew_at: Instant,
     lapses_at: Instant,
 }
@@ -38,7 +40,9 @@ impl Grant {
         let lapses_at = now.checked_add(life)?;
         let renew_at = lapses_at.checked_sub(life / RENEW_FRACTION).unwrap_or(now);
         let epoch = capability.truncate_epoch;
-        Some(Grant { token, layout, epoch, renew_at, lapses_at })
+        let may = Access(capability.access).has(Access::TRUNCATE);
+        let owed = may && !capability.owed.is_empty();
+        Some(Grant { token, layout, epoch, owed, renew_at, lapses_at })
     }
 
     /// Whether it is too young to be renewed.
@@ -52,6 +56,15 @@ pub(crate) fn peers(layout: &Layout) -> Vec<Peer> {
     layout.osds.iter().map(|id| Peer::Osd(Arc::from(id.as_str()))).collect()
 }
 
+/// What an inode's rights must know of it.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Its last name was removed here.
+    pub(crate) nameless: AtomicBool,
+    /// The newest truncation.
+    pub(crate) epoch: AtomicU64,
+}
+
 /// A handle's rights.
 #[derive(Debug)]
 pub(crate) struct Rights {
@@ -62,8 +75,7 @@ pub(crate) struct Rights {
     layout: Arc<Layout>,
     peers: Vec<Peer>,
     grant: Mutex<Arc<Grant>>,
-    /// Its last name was removed here.
-    nameless: Arc<AtomicBool>,
+    known: Arc<Known>,
     /// Held while renewing; when the last attempt failed.
     renewing: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -75,13 +87,13 @@ impl Rights {
         ino: Ino,
         mode: OpenMode,
         grant: Grant,
-        nameless: Arc<AtomicBool>,
+        known: Arc<Known>,
     ) -> Rights {
         let layout = Arc::clone(&grant.layout);
         let peers = peers(&layout);
         let grant = Mutex::new(Arc::new(grant));
         let renewing = tokio::sync::Mutex::default();
-        Rights { mrc, who, ino, mode, layout, peers, grant, nameless, renewing }
+        Rights { mrc, who, ino, mode, layout, peers, grant, known, renewing }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -113,8 +125,8 @@ impl Rights {
         }
     }
 
-    /// A capability that knows of at least so many truncations.
-    pub(crate) async fn at_epoch(&self, epoch: u32) -> Result<Arc<Grant>> {
+    /// A capability that knows of this truncation.
+    pub(crate) async fn at_epoch(&self, epoch: u64) -> Result<Arc<Grant>> {
         let grant = self.current().await?;
         if grant.epoch >= epoch { Ok(grant) } else { self.renewed(&grant).await }
     }
@@ -171,7 +183,12 @@ impl Rights {
         let peer = self.peers.get(osd).ok_or_else(|| {
             Error::local(libc::EIO, format!("inode {} has no OSD number {osd}", self.ino))
         })?;
-        let mut grant = self.current().await?;
+        // An OSD that has not made a truncation that is known here makes it first. Of a file
+        // without a name nothing newer is to be had.
+        let mut grant = match self.known.nameless.load(Ordering::Acquire) {
+            true => self.current().await?,
+            false => self.at_epoch(self.known.epoch.load(Ordering::Acquire)).await?,
+        };
         let mut proofs = 1;
         loop {
             let request = request(grant.token.clone());
@@ -212,7 +229,7 @@ impl Rights {
     /// Refuses with `ESTALE` when the file is gone, unless it lost its name here: then its content
     /// stays until the last handle is closed.
     pub(crate) async fn exists(&self) -> Result<()> {
-        if self.nameless.load(Ordering::Acquire) {
+        if self.known.nameless.load(Ordering::Acquire) {
             return Ok(());
         }
         match self.mrc.attributes(self.who, self.ino).await {
@@ -262,11 +279,11 @@ pub(crate) fn flags(mode: OpenMode) -> u32 {
     read | write
 }
 
-/// Tells all OSDs of a file its new size, with the capability that the truncation brought; every
-/// OSD is asked, whatever the others say.
-pub(crate) async fn truncate_objects(links: &Links, grant: &Grant, size: u64) -> Result<()> {
+/// Has all OSDs make the truncations that a capability names; every OSD is asked, whatever the
+/// others say.
+pub(crate) async fn truncate_objects(links: &Links, grant: &Grant) -> Result<()> {
     let calls = peers(&grant.layout).into_iter().map(|peer| async move {
-        let request = osd::TruncateRequest { capability: grant.token.clone(), size };
+        let request = osd::FileRequest { capability: grant.token.clone() };
         let call = links.call::<osd::Truncate>(&peer, None, &request, Bytes::new(), Repeat::Always);
         call.await.map(drop)
     });

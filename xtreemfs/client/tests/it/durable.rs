@@ -226,7 +226,7 @@ async fn a_truncation_given_up_reaches_the_osds() {
 
 /// If it failed, bytes from before a truncation that an OSD did not make would come back.
 #[tokio::test]
-async fn a_file_that_an_osd_has_not_cut_does_not_grow_over_its_old_bytes() {
+async fn a_file_that_an_osd_has_not_cut_does_not_show_its_old_bytes() {
     let world = World::new(2, 4096);
     let file = create(&world.volume).await;
     file.write(0, pattern(20_000, 1)).await.unwrap();
@@ -235,14 +235,52 @@ async fn a_file_that_an_osd_has_not_cut_does_not_grow_over_its_old_bytes() {
     assert_eq!(file.truncate(10).await.unwrap_err().errno(), libc::EIO);
     world.toy.broken.store(false, Ordering::Relaxed);
     assert_eq!(file.size(), 10, "the MRC has cut it");
-    let error = file.truncate(20_000).await.unwrap_err();
-    assert!(error.to_string().contains("truncate it again"), "{error}");
-    file.write(15_000, pattern(10, 2)).await.unwrap_err();
-    file.write(10, pattern(10, 2)).await.unwrap();
-    file.truncate(10).await.unwrap();
+    file.write(15_000, pattern(10, 2)).await.unwrap();
     file.truncate(20_000).await.unwrap();
     file.close().await.unwrap();
-    nothing_came_back(&world).await;
+    let mut expected = pattern(20_000, 1).to_vec();
+    expected[10..].fill(0);
+    expected[15_000..15_010].copy_from_slice(&pattern(10, 2));
+    assert!(content(&world.elsewhere()).await == expected);
+}
+
+/// The same when the client that cut it is gone: the next one that writes has it made, and says so
+/// to the MRC.
+#[tokio::test]
+async fn a_truncation_of_a_client_that_died_is_made_by_the_next() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(20_000, 1)).await.unwrap();
+    file.flush().await.unwrap();
+    world.toy.broken.store(true, Ordering::Relaxed);
+    file.truncate(10).await.unwrap_err();
+    world.toy.broken.store(false, Ordering::Relaxed);
+    let owed = || world.toy.inodes.lock().unwrap().values().any(|node| !node.owed.is_empty());
+    assert!(owed());
+    let elsewhere = world.elsewhere();
+    assert_eq!(content(&elsewhere).await, pattern(20_000, 1)[..10]);
+    let again = open(&elsewhere, WRITE).await;
+    until(|| !owed()).await;
+    again.write(12_000, pattern(10, 2)).await.unwrap();
+    again.close().await.unwrap();
+    let all = content(&world.elsewhere()).await;
+    assert!(all.len() == 12_010 && all[10..12_000].iter().all(|b| *b == 0));
+    assert_eq!(all[12_000..], pattern(10, 2));
+}
+
+/// A writer that tells its size while a truncation elsewhere has reached the MRC and no OSD must
+/// not bring the old size back, with zeros where its bytes were.
+#[tokio::test]
+async fn a_size_told_amid_a_truncation_elsewhere_is_the_cut_one() {
+    let world = World::new(2, 4096);
+    let file = create(&world.volume).await;
+    file.write(0, pattern(20_000, 1)).await.unwrap();
+    world.toy.broken.store(true, Ordering::Relaxed);
+    let elsewhere = open(&world.elsewhere(), WRITE).await;
+    elsewhere.truncate(10).await.unwrap_err();
+    world.toy.broken.store(false, Ordering::Relaxed);
+    file.close().await.unwrap();
+    assert_eq!(content(&world.elsewhere()).await, pattern(20_000, 1)[..10]);
 }
 
 /// If it failed, a program would take data for safe that an OSD lost with its machine's memory.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use xtreemfs_client::{Client, Config, Member, Peer, Volume};
+use xtreemfs_proto::capability::Cut;
 use xtreemfs_proto::mrc::{Attr, Kind};
 use xtreemfs_proto::{Errno, Layout, Outgoing, RpcError};
 
@@ -29,6 +30,8 @@ pub type Objects = BTreeMap<u64, Vec<u8>>;
 pub struct Toy {
     pub inodes: Mutex<HashMap<u64, Node>>,
     pub objects: Mutex<HashMap<(String, u64), Objects>>,
+    /// The newest truncation that an OSD has made of a file.
+    made: Mutex<HashMap<(String, u64), u64>>,
     pub layout: Layout,
     pub valid_ms: AtomicU64,
     pub full: AtomicBool,
@@ -44,7 +47,7 @@ pub struct Toy {
     /// The OSDs' disks fail at a sync, and that of `osd1` when a file is cut.
     pub broken: AtomicBool,
     /// How many truncations the OSDs say that they know of; the truth where absent.
-    pub told_epoch: Mutex<Option<u32>>,
+    pub told_epoch: Mutex<Option<u64>>,
     /// Held up while true.
     pub hold: Hold,
     /// Every so manieth request of a server cuts all connections to it: in turn before it is
@@ -69,6 +72,8 @@ async fn pass(gate: &watch::Sender<bool>) {
 #[derive(Default)]
 pub struct Node {
     pub attr: Attr,
+    /// Truncations that the OSDs are not known to have made.
+    pub owed: Vec<Cut>,
     names: BTreeMap<Bytes, u64>,
 }
 
@@ -96,6 +101,7 @@ impl World {
         let toy = Arc::new(Toy {
             inodes: Mutex::new(HashMap::from([(1, root)])),
             objects: Mutex::default(),
+            made: Mutex::default(),
             layout: Layout { stripe_size, osds },
             valid_ms: AtomicU64::new(600_000),
             full: AtomicBool::new(false),
@@ -170,6 +176,16 @@ impl Toy {
 
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
+    }
+
+    /// Cuts a file at the MRC.
+    fn cut(&self, inode: u64, size: u64) -> Result<Attr, RpcError> {
+        let mut inodes = self.inodes.lock().unwrap();
+        let node = inodes.get_mut(&inode).ok_or(Errno::ESTALE)?;
+        node.attr.size = size;
+        node.attr.truncate_epoch += 1;
+        node.owed.push(Cut { epoch: node.attr.truncate_epoch, size });
+        Ok(node.attr)
     }
 
     fn change(&self, inode: u64, change: impl FnOnce(&mut Attr)) -> Result<Attr, RpcError> {

@@ -68,11 +68,8 @@ pub struct OpenReply {
     /// Capability token; see [`crate::Capability::peek`] for when it lapses.
     #[prost(bytes = "bytes", tag = "3")]
     pub capability: Bytes,
-    /// The file was cut: send [`crate::osd::Truncate`] to all OSDs before using it.
-    #[prost(bool, tag = "4")]
-    pub truncated: bool,
     /// The file was made by this call.
-    #[prost(bool, tag = "5")]
+    #[prost(bool, tag = "4")]
     pub created: bool,
 }
 

@@ -57,8 +57,12 @@ procedures! { MRC;
     /// Tells size and time of the last change after writing; needs a capability with `WRITE`.
     SizeCommit = 123 (SizeCommitRequest) -> SizeCommitReply;
     /// Sets the size and raises the truncate epoch; needs write permission or a capability with
-    /// `WRITE`. The client then sends [`crate::osd::Truncate`] with the new capability to all OSDs.
+    /// `WRITE`. The client then sends [`crate::osd::Truncate`] with the new capability to all OSDs,
+    /// as after any answer whose capability has `TRUNCATE` and names truncations.
     Truncate = 124 (TruncateRequest) -> OpenReply;
+    /// Says that every OSD has made the truncations up to that of this capability; needs `WRITE`.
+    /// Until then capabilities name them.
+    CutMade = 125 (CapabilityRequest) -> Empty;
     /// Makes a directory.
     Mkdir = 130 (MkdirRequest) -> AttrReply;
     /// Removes an empty directory. `ENOTEMPTY`, `ENOTDIR`.
@@ -125,8 +129,8 @@ pub struct Attr {
     #[prost(sfixed64, tag = "10")]
     pub ctime_ns: i64,
     /// Number of truncations.
-    #[prost(uint32, tag = "11")]
-    pub truncate_epoch: u32,
+    #[prost(uint64, tag = "11")]
+    pub truncate_epoch: u64,
 }
 
 /// Request of [`VolumeCreate`].

@@ -7,7 +7,7 @@ mod mutate;
 use bytes::{Bytes, BytesMut};
 use mutate::{modest, survives};
 use prost::Message;
-use xtreemfs_proto::capability::{join, split};
+use xtreemfs_proto::capability::{Cut, join, split};
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::record::{DATA_BYTES_MAX, HEADER_BYTES_MAX, MESSAGE_BYTES_MAX};
 use xtreemfs_proto::record::{Record, RecordReader};
@@ -36,6 +36,7 @@ fn capability() -> Capability {
         peer: "n1.rennes".into(),
         layout: Some(layout()),
         admin: false,
+        owed: vec![Cut { epoch: 2, size: 4096 }, Cut { epoch: 3, size: 1 << 40 }],
     }
 }
 
@@ -127,7 +128,7 @@ fn messages() {
             mrc::RenameReply, mrc::ReaddirRequest, mrc::ReaddirReply, mrc::TruncateRequest,
             mrc::SizeCommitRequest, mrc::SizeCommitReply, mrc::UnlinkReply,
             mrc::VolumeCreateRequest,
-            osd::ReadRequest, osd::WriteRequest, osd::TruncateRequest, osd::FileRequest,
+            osd::ReadRequest, osd::WriteRequest, osd::FileRequest,
             osd::SizeReply, osd::WriteReply, osd::FsyncReply);
     });
 }

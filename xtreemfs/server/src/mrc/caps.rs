@@ -1,14 +1,14 @@
 //! Issuing and taking back capabilities at the MRC.
 
 use bytes::Bytes;
-use xtreemfs_proto::capability::VALID_MS_MAX;
+use xtreemfs_proto::capability::{Cut, VALID_MS_MAX};
 use xtreemfs_proto::mrc::{Deleted, OpenReply};
 use xtreemfs_proto::{Access, Capability, Errno, Layout, RpcError};
 
 use crate::identity::{Identity, Peer};
 use crate::mrc::Mrc;
 use crate::mrc::entries::{Opened, Removed};
-use crate::mrc::record::VolumeRecord;
+use crate::mrc::record::{InodeRecord, VolumeRecord};
 use crate::token::Unverified;
 
 /// A capability that has lapsed can still be renewed, and sizes committed with it, for this long.
@@ -23,17 +23,40 @@ pub struct Holder<'a> {
     pub peer: &'a Peer,
 }
 
+/// What a capability says of a file's content.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Where it lies.
+    pub layout: Option<Layout>,
+    /// Number of the newest truncation.
+    pub truncate_epoch: u64,
+    /// Truncations that some OSD may not have made.
+    pub owed: Vec<Cut>,
+}
+
+impl Content {
+    /// The content of a file.
+    pub fn of(record: &InodeRecord) -> Content {
+        let InodeRecord { layout, truncate_epoch, owed, .. } = record;
+        Content { layout: layout.clone(), truncate_epoch: *truncate_epoch, owed: owed.clone() }
+    }
+}
+
 impl Mrc {
-    /// Makes a capability. It lapses with the person's ticket, after ten minutes at the latest.
+    /// Makes a capability. Whoever may write may also make the OSDs cut what they owe. It lapses with the person's ticket, after ten minutes at the latest.
     pub(super) fn issue(
         &self,
         volume: &VolumeRecord,
         holder: Holder<'_>,
         inode: u64,
-        access: Access,
-        (layout, truncate_epoch): (Option<Layout>, u32),
+        mut access: Access,
+        content: Content,
     ) -> Result<Bytes, RpcError> {
         let now_ms = self.parts.clock.now_ms();
+        let Content { layout, truncate_epoch, owed } = content;
+        if !owed.is_empty() && access.has(Access::WRITE) {
+            access = access | Access::TRUNCATE;
+        }
         let capability = Capability {
             volume: volume.id.clone(),
             inode,
@@ -47,6 +70,7 @@ impl Mrc {
             peer: holder.peer.id.clone(),
             layout,
             admin: holder.who.admin,
+            owed,
         };
         let signed = self.parts.signer.sign(&capability);
         signed.map_err(|error| RpcError::errno(Errno::EIO, error.to_string()))
@@ -59,12 +83,10 @@ impl Mrc {
         holder: Holder<'_>,
         opened: Opened,
     ) -> Result<OpenReply, RpcError> {
-        let Opened { inode, record, access, truncated, created } = opened;
-        let attr = record.attr(inode);
-        let layout = record.layout;
-        let place = (layout.clone(), record.truncate_epoch);
-        let capability = self.issue(volume, holder, inode, access, place)?;
-        Ok(OpenReply { attr: Some(attr), layout, capability, truncated, created })
+        let Opened { inode, record, access, created } = opened;
+        let capability = self.issue(volume, holder, inode, access, Content::of(&record))?;
+        let (attr, layout) = (Some(record.attr(inode)), record.layout);
+        Ok(OpenReply { attr, layout, capability, created })
     }
 
     /// What a client needs to delete the objects of a removed file; `None` for other things.
@@ -78,8 +100,8 @@ impl Mrc {
         if !record.is_file() {
             return Ok(None);
         }
-        let place = (record.layout.clone(), record.truncate_epoch);
-        let capability = self.issue(volume, holder, inode, Access::DELETE, place)?;
+        let content = Content::of(&record);
+        let capability = self.issue(volume, holder, inode, Access::DELETE, content)?;
         Ok(Some(Deleted { inode, layout: record.layout, capability }))
     }
 

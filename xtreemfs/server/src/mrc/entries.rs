@@ -11,6 +11,9 @@ use crate::mrc::perm::{R, W, X, inherit, may, need, need_sticky, without_set_ids
 use crate::mrc::record::{InodeRecord, entries_prefix, entry_key, inode_at_end, target_key};
 use crate::mrc::space::{DEPTH_MAX, Space, damaged};
 
+/// Most truncations of one file that some OSD may not have made: each is in every capability.
+pub const OWED_MAX: usize = 16;
+
 /// A file that was opened (and perhaps made or cut).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Opened {
@@ -20,8 +23,6 @@ pub struct Opened {
     pub record: InodeRecord,
     /// What the person may do with its objects.
     pub access: Access,
-    /// It was cut.
-    pub truncated: bool,
     /// It was made.
     pub created: bool,
 }
@@ -76,7 +77,7 @@ impl Space<'_> {
         self.put_inode(parent, &dir);
         self.put_inode(inode, &record);
         let access = access_of(flags) | self.extra_read(&record);
-        Ok(Opened { inode, record, access, truncated: false, created: true })
+        Ok(Opened { inode, record, access, created: true })
     }
 
     fn new_layout(&self, inode: u64, osds: &[OsdStatus]) -> Result<Layout, RpcError> {
@@ -115,13 +116,11 @@ impl Space<'_> {
         let read = if flags & open_flags::READ != 0 { R } else { 0 };
         let write = if flags & open_flags::WRITE != 0 { W } else { 0 };
         need(self.who, &record, read | write)?;
-        let mut access = access_of(flags) | self.extra_read(&record);
-        let truncated = flags & open_flags::TRUNCATE != 0;
-        if truncated {
+        let access = access_of(flags) | self.extra_read(&record);
+        if flags & open_flags::TRUNCATE != 0 {
             self.cut(inode, &mut record, 0)?;
-            access = access | Access::TRUNCATE;
         }
-        Ok(Opened { inode, record, access, truncated, created: false })
+        Ok(Opened { inode, record, access, created: false })
     }
 
     /// Reading is allowed with writing where the person may read anyway: clients that cache pages
@@ -140,8 +139,17 @@ impl Space<'_> {
         if size > FILE_BYTES_MAX {
             return Err(Errno::EFBIG.into());
         }
-        let epoch = record.truncate_epoch.checked_add(1);
-        record.truncate_epoch = epoch.ok_or(Errno::EFBIG)?;
+        // Also larger than any that was given before an old copy of the metadata was restored.
+        let epoch = record.truncate_epoch.saturating_add(1).max(self.index().first_epoch());
+        // What an earlier one would have left this one cuts off as well.
+        record.owed.retain(|earlier| earlier.size < size);
+        if record.owed.len() >= OWED_MAX {
+            let text = "too many truncations of this file are not made yet: an object server that \
+                        holds part of it does not answer";
+            return Err(RpcError::errno(Errno::EIO, text));
+        }
+        record.owed.push(Cut { epoch, size });
+        record.truncate_epoch = epoch;
         record.size = size;
         record.mtime_ns = self.now_ns;
         record.ctime_ns = self.now_ns;

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xtreemfs_proto::mrc::ROOT_INODE;
 
 /// Inode numbers of one start of the server, as a power of two.
-const NUMBERS_BITS: u32 = 42;
+const NUMBERS_BITS: u32 = 36;
 /// Most starts of a server: a number fits into 63 bits.
 pub const STARTS_MAX: u64 = 1 << (63 - NUMBERS_BITS);
+/// Truncate epochs of one file in one start of the server, as a power of two.
+const EPOCHS_BITS: u32 = 32;
 
 /// Sorted entries with byte keys, as the namespace reads them.
 pub trait Index {
@@ -19,6 +21,9 @@ pub trait Index {
     /// An inode number that nobody was given before, also if what it was given for is taken back or
     /// lost: people may have seen it by then. `None` if there are none left.
     fn new_inode(&self) -> Option<u64>;
+
+    /// The least truncate epoch that this start of the server gives.
+    fn first_epoch(&self) -> u64;
 
     /// Entries whose key starts with `prefix` and is larger than `after`, in order.
     fn after<'a>(
@@ -69,11 +74,12 @@ pub enum Undo {
 pub struct MemIndex {
     map: BTreeMap<Vec<u8>, Vec<u8>>,
     last_inode: AtomicU64,
+    first_epoch: u64,
 }
 
 impl Default for MemIndex {
     fn default() -> Self {
-        Self { map: BTreeMap::new(), last_inode: AtomicU64::new(ROOT_INODE) }
+        Self { map: BTreeMap::new(), last_inode: AtomicU64::new(ROOT_INODE), first_epoch: 1 }
     }
 }
 
@@ -85,6 +91,10 @@ impl Index for MemIndex {
     fn new_inode(&self) -> Option<u64> {
         let inode = self.last_inode.fetch_add(1, Ordering::Relaxed) + 1;
         (!inode.is_multiple_of(1 << NUMBERS_BITS)).then_some(inode)
+    }
+
+    fn first_epoch(&self) -> u64 {
+        self.first_epoch
     }
 
     fn after<'a>(
@@ -100,9 +110,10 @@ impl Index for MemIndex {
 }
 
 impl MemIndex {
-    /// Gives the inode numbers of the server's start with this number, counted from 0; fewer than
-    /// [`STARTS_MAX`].
+    /// Gives the inode numbers and truncate epochs of the server's start with this number, which is
+    /// less than [`STARTS_MAX`].
     pub fn number_from(&mut self, start: u64) {
+        self.first_epoch = (start << EPOCHS_BITS).max(1);
         self.last_inode = AtomicU64::new((start << NUMBERS_BITS).max(ROOT_INODE));
     }
 

@@ -129,9 +129,23 @@ impl Space<'_> {
             need(self.who, &record, W)?;
         }
         let read = opened.unwrap_or(Access(0)).0 & Access::READ.0;
-        let access = Access::WRITE | Access::TRUNCATE | Access(read) | self.extra_read(&record);
+        let access = Access::WRITE | Access(read) | self.extra_read(&record);
         self.cut(inode, &mut record, size)?;
-        Ok(Opened { inode, record, access, truncated: true, created: false })
+        Ok(Opened { inode, record, access, created: false })
+    }
+
+    /// Notes that every OSD has made the truncations up to `epoch`.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    pub fn cut_made(&mut self, inode: u64, epoch: u64) -> Result<(), RpcError> {
+        let mut record = self.inode(inode)?;
+        let before = record.owed.len();
+        record.owed.retain(|cut| cut.epoch > epoch);
+        if record.owed.len() < before {
+            self.put_inode(inode, &record);
+        }
+        Ok(())
     }
 
     /// Takes size and time of the last change from a client that wrote under a capability of
@@ -144,7 +158,7 @@ impl Space<'_> {
         inode: u64,
         size: u64,
         mtime_ns: i64,
-        epoch: u32,
+        epoch: u64,
     ) -> Result<Committed, RpcError> {
         if size > FILE_BYTES_MAX {
             return Err(Errno::EFBIG.into());

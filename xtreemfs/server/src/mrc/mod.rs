@@ -96,7 +96,7 @@ impl Mrc {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
-        let store = Store::open(dir, parts.checkpoint_bytes)?;
+        let store = Store::open(dir, parts.checkpoint_bytes, parts.clock.now())?;
         Ok(Arc::new(Self { store, fence: Fence::default(), parts }))
     }
 

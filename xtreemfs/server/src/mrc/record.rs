@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `0 0 0 0 'V'` volume id | [`VolumeRecord`] |
 //! | `0 0 0 0 '#'` | last volume number (`u32`) |
-//! | `0 0 0 0 'S'` | how often the server was started (`u64`) |
+//! | `0 0 0 0 'S'` | number of the server's next start (`u64`) |
 //! | volume `'#'` | [`Counters`] |
 //! | volume `'I'` inode | [`InodeRecord`] |
 //! | volume `'N'` directory, name | inode |
@@ -16,6 +16,7 @@
 
 use prost::Message;
 use xtreemfs_proto::Layout;
+use xtreemfs_proto::capability::Cut;
 use xtreemfs_proto::mrc::{Attr, Kind};
 
 /// A volume.
@@ -82,15 +83,18 @@ pub struct InodeRecord {
     /// Directory above; the root's is itself.
     #[prost(uint64, tag = "9")]
     pub parent: u64,
-    /// Number of truncations.
-    #[prost(uint32, tag = "10")]
-    pub truncate_epoch: u32,
+    /// Number of the newest truncation.
+    #[prost(uint64, tag = "10")]
+    pub truncate_epoch: u64,
     /// Directories in this directory.
     #[prost(uint64, tag = "11")]
     pub subdirs: u64,
     /// Where a file's objects lie.
     #[prost(message, optional, tag = "12")]
     pub layout: Option<Layout>,
+    /// Truncations that some OSD may not have made, oldest first, each to more than those before.
+    #[prost(message, repeated, tag = "13")]
+    pub owed: Vec<Cut>,
 }
 
 impl InodeRecord {

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use xtreemfs_proto::mrc::*;
 use xtreemfs_proto::rpc::{Authenticate, Empty, interface};
 use xtreemfs_proto::{
-    Access as CapabilityAccess, Errno, Handler, Incoming, Outgoing, Procedure, RpcError,
+    Access as CapabilityAccess, Capability, Errno, Handler, Incoming, Outgoing, Procedure, RpcError,
 };
 
 use crate::fence::Entrance;
 use crate::identity::{Identity, Peer};
-use crate::mrc::caps::Holder;
+use crate::mrc::caps::{Content, Holder};
 use crate::mrc::name::Name;
 use crate::mrc::rename::Place;
 use crate::mrc::{Mrc, find, need_manager};
@@ -67,6 +67,7 @@ impl Handler for MrcConnection {
             Renew => renew,
             SizeCommit => size_commit,
             Truncate => truncate,
+            CutMade => cut_made,
             Mkdir => mkdir,
             Rmdir => rmdir,
             Unlink => unlink,
@@ -184,15 +185,19 @@ impl MrcConnection {
         let holder = self.holder(who);
         let old = self.mrc.accept(&request.capability, holder)?;
         let access = CapabilityAccess(old.access);
-        let look = |space: &mut super::Space<'_>| match space.inode(old.inode) {
-            Ok(record) => Ok((record.layout, record.truncate_epoch)),
+        let (of, inode) = (old.volume.clone(), old.inode);
+        let look = |space: &mut super::Space<'_>| match space.inode(inode) {
+            Ok(record) => Ok(Content::of(&record)),
             // It lost its name and is still open, or is being deleted. No other file ever has its
             // number, so the old capability says all there is to know.
-            Err(error) if error.errno == Errno::ESTALE => Ok((old.layout, old.truncate_epoch)),
+            Err(error) if error.errno == Errno::ESTALE => {
+                let Capability { layout, truncate_epoch, owed, .. } = old;
+                Ok(Content { layout, truncate_epoch, owed })
+            }
             Err(error) => Err(error),
         };
-        let (volume, place) = self.mrc.read_stored(&old.volume, who, look).await?;
-        let capability = self.mrc.issue(&volume, holder, old.inode, access, place)?;
+        let (volume, content) = self.mrc.read_stored(&of, who, look).await?;
+        let capability = self.mrc.issue(&volume, holder, inode, access, content)?;
         Ok(CapabilityReply { capability })
     }
 
@@ -221,6 +226,14 @@ impl MrcConnection {
         let change = |space: &mut super::Space<'_>| space.truncate(inode, size, opened);
         let (volume, opened) = self.mrc.write(&volume, who, change).await?;
         self.mrc.opened(&volume, self.holder(who), opened)
+    }
+
+    async fn cut_made(&self, who: &Identity, request: CapabilityRequest) -> Answer<CutMade> {
+        let capability = self.mrc.accept_writer(&request.capability, self.holder(who))?;
+        let (inode, epoch) = (capability.inode, capability.truncate_epoch);
+        let change = |space: &mut super::Space<'_>| space.cut_made(inode, epoch);
+        self.mrc.write(&capability.volume, who, change).await?;
+        Ok(Empty {})
     }
 
     async fn mkdir(&self, who: &Identity, request: MkdirRequest) -> Answer<Mkdir> {

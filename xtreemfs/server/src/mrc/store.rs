@@ -75,14 +75,14 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Opens the store in a folder, which is made if needed; a checkpoint is written each time
-    /// the log has `checkpoint_bytes`.
+    /// the log has `checkpoint_bytes`. `now` is the time since 1970.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn open(dir: &Path, checkpoint_bytes: u64) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, checkpoint_bytes: u64, now: Duration) -> Result<Self, StoreError> {
         let folder = Folder::open(dir)?;
         let (mut index, mut log) = folder.load()?;
-        count_start(dir, &mut index, &mut log)?;
+        count_start(dir, &mut index, &mut log, now)?;
         let shared = Arc::new(Shared::new(folder, index, checkpoint_bytes));
         let for_writer = shared.clone();
         let builder = std::thread::Builder::new().name("mrc-log".into());
@@ -138,14 +138,30 @@ impl Drop for Store {
     }
 }
 
-/// Numbers this start, on disk before anything else: the inode numbers that it gives are its own.
-fn count_start(dir: &Path, index: &mut MemIndex, log: &mut LogFile) -> Result<(), StoreError> {
-    let starts = match index.value(STARTS) {
+/// Start numbers are counted in steps of this time, in seconds, since [`START_TIME_S`]: an old copy
+/// of the folder that is restored goes on behind all starts that it does not know of.
+const START_EVERY_S: u64 = 16;
+/// 2026-01-01, in seconds since 1970.
+const START_TIME_S: u64 = 1_767_225_600;
+/// A clock that runs so far ahead must not use up the numbers.
+const START_BY_TIME_MAX: u64 = STARTS_MAX / 2;
+
+/// Numbers this start, on disk before anything else: the inode numbers and truncate epochs that it
+/// gives are its own.
+fn count_start(
+    dir: &Path,
+    index: &mut MemIndex,
+    log: &mut LogFile,
+    now: Duration,
+) -> Result<(), StoreError> {
+    let known = match index.value(STARTS) {
         None => 0,
         Some(value) => u64::from_be_bytes(
             value.try_into().map_err(|_| StoreError::Damaged { path: dir.to_owned(), at: 0 })?,
         ),
     };
+    let by_time = now.as_secs().saturating_sub(START_TIME_S) / START_EVERY_S;
+    let starts = known.max(by_time.min(START_BY_TIME_MAX));
     if starts >= STARTS_MAX {
         return Err(StoreError::Worn(dir.to_owned()));
     }

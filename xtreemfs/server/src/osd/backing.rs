@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
 
-/// Bytes in front of the objects: the epoch (`u32`, little endian) and zeros. A page, so that
+/// Bytes in front of the objects: the epoch (`u64`, little endian) and zeros. A page, so that
 /// objects stay aligned; of a file that was never truncated it is a hole.
 pub(super) const HEAD_BYTES: u64 = 4096;
 
@@ -17,9 +17,8 @@ pub(super) const HEAD_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Backing {
     file: File,
-    /// Newest truncate epoch seen, as in the head. Locked while the file is cut, so that an older
-    /// truncation cannot slip behind a newer one.
-    epoch: Mutex<u32>,
+    /// See [`Backing::epoch`]; as in the head.
+    epoch: Mutex<u64>,
     /// Locked while the file is synced: the kernel tells one of several callers of a failure.
     pub(super) syncing: Mutex<()>,
     /// Whether its name is known to be on disk.
@@ -42,10 +41,10 @@ impl Backing {
                 options.open(path)?
             }
         };
-        let mut head = [0; 4];
-        let read = read_at(&file, &mut head, 0)?;
-        // An empty file has seen no truncation; less than an epoch is never written.
-        let epoch = if read == head.len() { u32::from_le_bytes(head) } else { 0 };
+        // An empty file has seen no truncation.
+        let mut head = [0; 8];
+        read_at(&file, &mut head, 0)?;
+        let epoch = u64::from_le_bytes(head);
         Ok(Some(Self {
             file,
             epoch: Mutex::new(epoch),
@@ -58,7 +57,9 @@ impl Backing {
         &self.file
     }
 
-    fn epoch(&self) -> MutexGuard<'_, u32> {
+    /// Number of the newest truncation that was made here, or that every OSD is known to have made.
+    /// Held while the file is cut, so that an older truncation cannot slip behind a newer one.
+    pub(super) fn epoch(&self) -> MutexGuard<'_, u64> {
         self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,7 +74,7 @@ impl Backing {
     }
 
     /// Writes; gives the newest truncate epoch seen.
-    pub(super) fn write(&self, data: &[u8], offset: u64, epoch: u32) -> io::Result<u32> {
+    pub(super) fn write(&self, data: &[u8], offset: u64, epoch: u64) -> io::Result<u64> {
         let seen = {
             let mut held = self.epoch();
             self.raise(&mut held, epoch)?;
@@ -83,29 +84,18 @@ impl Backing {
         Ok(seen)
     }
 
-    /// Cuts the objects to `length` bytes, unless a newer truncation was seen. Gives their length,
-    /// and whether something changed.
-    pub(super) fn cut(&self, length: u64, epoch: u32) -> io::Result<(u64, bool)> {
-        let mut held = self.epoch();
-        let before = self.len()?;
-        if *held > epoch {
-            return Ok((before, false));
-        }
-        // First, so that a full disk has room for the head.
-        if before > length {
-            self.file.set_len(HEAD_BYTES + length)?;
-        }
-        let raised = self.raise(&mut held, epoch)?;
-        Ok((before.min(length), raised || before > length))
+    /// Cuts the objects to `length` bytes.
+    pub(super) fn cut(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(HEAD_BYTES + length)
     }
 
-    fn raise(&self, held: &mut u32, epoch: u32) -> io::Result<bool> {
-        if *held >= epoch {
-            return Ok(false);
+    /// Notes a truncation that was made, in the head too; `newest` is [`Backing::epoch`].
+    pub(super) fn raise(&self, newest: &mut u64, epoch: u64) -> io::Result<()> {
+        if *newest < epoch {
+            self.file.write_all_at(&epoch.to_le_bytes(), 0)?;
+            *newest = epoch;
         }
-        self.file.write_all_at(&epoch.to_le_bytes(), 0)?;
-        *held = epoch;
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -172,8 +172,11 @@ impl OsdConnection {
         }
         let at = self.place(&file, request.object, request.offset, length)?;
         let held = self.osd.read_budget.take(&self.share, length).await;
-        let key = file.key.clone();
-        let data = self.osd.blocking(move |objects| objects.read(&key, at, length)).await?;
+        let work = move |objects: &ObjectStore| {
+            objects.settle(&file.key, &file.owed)?;
+            objects.read(&file.key, at, length)
+        };
+        let data = self.osd.blocking(work).await?;
         let mut out = Outgoing::with_data::<Read>(&ReadReply {}, data);
         out.guard = Some(Box::new(held));
         Ok(out)
@@ -184,24 +187,21 @@ impl OsdConnection {
         let file = self.verify(&request.capability, Access::WRITE).await?;
         let data = incoming.data;
         let at = self.place(&file, request.object, request.offset, data.len())?;
-        let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
-        let work = move |objects: &ObjectStore| objects.write(&key, at, &data, epoch);
+        let work = move |objects: &ObjectStore| {
+            objects.settle(&file.key, &file.owed)?;
+            objects.write(&file.key, at, &data, file.owed.epoch)
+        };
         let truncate_epoch = self.change(work).await?;
         let WriteVerifier(verifier) = self.osd.parts.verifier;
         Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch, verifier }))
     }
 
     async fn truncate(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
-        let request = incoming.request::<Truncate>()?;
-        let file = self.verify(&request.capability, Access::TRUNCATE).await?;
-        if request.size > FILE_BYTES_MAX {
-            return Err(Errno::EFBIG.into());
-        }
-        let length = file.layout.local_length(file.index, request.size);
-        let (key, epoch) = (file.key.clone(), file.capability.truncate_epoch);
-        let work = move |objects: &ObjectStore| objects.truncate(&key, length, epoch);
-        let held = self.change(work).await?;
-        let size = file.layout.file_size(file.index, held);
+        let FileRequest { capability } = incoming.request::<Truncate>()?;
+        let file = self.verify(&capability, Access::TRUNCATE).await?;
+        let (index, layout) = (file.index, file.layout.clone());
+        let held = self.change(move |objects| objects.truncate(&file.key, &file.owed)).await?;
+        let size = layout.file_size(index, held);
         Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
     }
 
@@ -216,9 +216,13 @@ impl OsdConnection {
     async fn size(&self, incoming: &Incoming) -> Result<Outgoing, RpcError> {
         let FileRequest { capability } = incoming.request::<Size>()?;
         let file = self.verify_user(&capability).await?;
-        let key = file.key.clone();
-        let held = self.osd.blocking(move |objects| objects.length(&key)).await?;
-        let size = file.layout.file_size(file.index, held);
+        let (index, layout) = (file.index, file.layout.clone());
+        let work = move |objects: &ObjectStore| {
+            objects.settle(&file.key, &file.owed)?;
+            objects.length(&file.key)
+        };
+        let held = self.osd.blocking(work).await?;
+        let size = layout.file_size(index, held);
         Ok(Outgoing::reply::<Size>(&SizeReply { size }))
     }
 

@@ -34,6 +34,15 @@ pub(super) struct FileKey {
     pub(super) inode: u64,
 }
 
+/// What a capability says of truncations, as far as it concerns one OSD.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Owed {
+    /// Number of the newest one.
+    pub(super) epoch: u64,
+    /// Those that may not have been made: number, and what is left of the objects, in bytes.
+    pub(super) cuts: Vec<(u64, u64)>,
+}
+
 /// Space for objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -130,8 +139,8 @@ impl ObjectStore {
         key: &FileKey,
         offset: u64,
         data: &[u8],
-        epoch: u32,
-    ) -> Result<u32, ObjectsError> {
+        epoch: u64,
+    ) -> Result<u64, ObjectsError> {
         if !self.has_space(data.len()) {
             self.need_no_space(key, offset, data.len())?;
         }
@@ -141,22 +150,42 @@ impl ObjectStore {
         handle.write(data, offset, epoch).map_err(|e| failed(self.path(key), e))
     }
 
-    /// Cuts the objects to `length` unless a newer truncation was seen; gives their length. They
-    /// are never made longer: what lies behind their end reads as zeros anyway. Durable on return,
-    /// else what was cut off could come back behind what is written later; and remembered where
-    /// there are no objects yet, for writes and truncations that come late.
-    pub(super) fn truncate(
-        &self,
-        key: &FileKey,
-        length: u64,
-        epoch: u32,
-    ) -> Result<u64, ObjectsError> {
-        let Some(handle) = self.handle(key, epoch > 0)? else { return Ok(0) };
-        let (held, changed) = at(&self.path(key), handle.cut(length, epoch))?;
-        if changed {
-            self.sync(key)?;
+    /// Makes the truncations that are owed; gives the objects' length. They are never made longer:
+    /// what lies behind their end reads as zeros anyway. Durable on return, else what was cut off
+    /// could come back behind what is written later; and remembered where there are no objects yet,
+    /// for truncations that come late.
+    pub(super) fn truncate(&self, key: &FileKey, owed: &Owed) -> Result<u64, ObjectsError> {
+        let Some(handle) = self.handle(key, owed.epoch > 0)? else { return Ok(0) };
+        self.cut(key, &handle, owed)?;
+        // Also when it was made before: that one may have been broken off in front of this.
+        self.sync_open(key, &handle)?;
+        at(&self.path(key), handle.len())
+    }
+
+    /// Makes the truncations that are owed, if there are objects.
+    pub(super) fn settle(&self, key: &FileKey, owed: &Owed) -> Result<(), ObjectsError> {
+        if owed.cuts.is_empty() {
+            return Ok(());
         }
-        Ok(held)
+        match self.handle(key, false)? {
+            Some(handle) => self.cut(key, &handle, owed),
+            None => Ok(()),
+        }
+    }
+
+    fn cut(&self, key: &FileKey, handle: &Backing, owed: &Owed) -> Result<(), ObjectsError> {
+        let path = self.path(key);
+        let mut newest = handle.epoch();
+        let open = owed.cuts.iter().filter(|(epoch, _)| *epoch > *newest);
+        if let Some(length) = open.map(|(_, length)| *length).min() {
+            if at(&path, handle.len())? > length {
+                at(&path, handle.cut(length))?;
+            }
+            // The head must not say so on the disk before it is true there.
+            self.sync_open(key, handle)?;
+            at(&path, handle.raise(&mut newest, owed.epoch))?;
+        }
+        Ok(())
     }
 
     /// Deletes the backing file, if there is one.
@@ -183,7 +212,13 @@ impl ObjectStore {
     /// for a file, it fails until the server is started anew: what was lost then would be taken for
     /// stored.
     pub(super) fn sync(&self, key: &FileKey) -> Result<(), ObjectsError> {
-        let Some(handle) = self.handle(key, false)? else { return Ok(()) };
+        match self.handle(key, false)? {
+            Some(handle) => self.sync_open(key, &handle),
+            None => Ok(()),
+        }
+    }
+
+    fn sync_open(&self, key: &FileKey, handle: &Backing) -> Result<(), ObjectsError> {
         let path = self.path(key);
         let _one = handle.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let name_synced = handle.name_synced.load(Ordering::Acquire);
@@ -257,6 +292,10 @@ mod tests {
         FileKey { vo, volume: VolumeId::parse("home").unwrap(), inode }
     }
 
+    fn to(length: u64, epoch: u64) -> Owed {
+        Owed { epoch, cuts: vec![(epoch, length)] }
+    }
+
     fn store(root: &Path, had_objects: bool) -> Result<ObjectStore, ObjectsError> {
         ObjectStore::open(root, "osd-a", had_objects, 0)
     }
@@ -281,7 +320,7 @@ mod tests {
         *store.handles() = Cache::new(HANDLES_MAX);
         store.write(&key(5), 0, b"more", 0).unwrap();
         assert!(store.sync(&key(5)).is_err(), "forgotten with the open file");
-        assert!(store.truncate(&key(5), 0, 1).is_err(), "a truncation is durable on return");
+        assert!(store.truncate(&key(5), &to(0, 1)).is_err(), "a truncation is durable on return");
         store.sync(&key(6)).unwrap();
         store.unlink(&key(5)).unwrap();
         store.sync(&key(5)).unwrap();
@@ -293,17 +332,23 @@ mod tests {
     fn a_truncation_is_remembered_without_objects_and_over_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let first = store(dir.path(), false).unwrap();
-        assert_eq!(first.truncate(&key(5), 0, 7).unwrap(), 0);
+        assert_eq!(first.truncate(&key(5), &to(0, 7)).unwrap(), 0);
         for _ in 0..2 {
             let again = store(dir.path(), true).unwrap();
             assert_eq!(again.write(&key(5), 0, b"kept", 6).unwrap(), 7);
-            assert_eq!(again.truncate(&key(5), 0, 6).unwrap(), 4, "an older one came late");
+            assert_eq!(again.truncate(&key(5), &to(0, 6)).unwrap(), 4, "an older one came late");
+            assert_eq!(again.truncate(&key(5), &to(0, 7)).unwrap(), 4, "it came twice");
             assert_eq!(again.read(&key(5), 0, 9).unwrap(), b"kept"[..]);
         }
         let last = store(dir.path(), true).unwrap();
-        assert_eq!(last.truncate(&key(5), 2, 8).unwrap(), 2);
+        assert_eq!(last.truncate(&key(5), &to(2, 8)).unwrap(), 2);
         assert_eq!(last.read(&key(5), 0, 9).unwrap(), b"ke"[..]);
-        assert_eq!(last.write(&key(5), 1, b"", 0).unwrap(), 8);
+        last.settle(&key(5), &to(0, 8)).unwrap();
+        last.settle(&key(5), &Owed { epoch: 9, cuts: vec![(8, 0), (9, 1)] }).unwrap();
+        last.settle(&key(6), &to(1, 9)).unwrap();
+        assert_eq!(last.length(&key(6)).unwrap(), 0);
+        assert_eq!(last.read(&key(5), 0, 9).unwrap(), b"k"[..]);
+        assert_eq!(last.write(&key(5), 1, b"", 0).unwrap(), 9);
     }
 
     /// An object server whose disk is not mounted finds an empty folder, and would serve zeros for

@@ -3,12 +3,13 @@
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use xtreemfs_proto::capability::VALID_MS_MAX;
+use xtreemfs_proto::capability::{Cut, VALID_MS_MAX};
+use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::{Access, Capability, Errno, Layout, RpcError};
 
 use crate::ids::{VoName, VolumeId};
 use crate::osd::OsdConnection;
-use crate::osd::objects::FileKey;
+use crate::osd::objects::{FileKey, Owed};
 use crate::token::Unverified;
 
 /// Most capabilities whose signature is remembered as good.
@@ -24,6 +25,8 @@ pub(super) struct Verified {
     pub(super) layout: Layout,
     /// This OSD's place in the layout.
     pub(super) index: usize,
+    /// What is to be cut first.
+    pub(super) owed: Owed,
 }
 
 fn refused(text: &str) -> RpcError {
@@ -110,7 +113,13 @@ impl OsdConnection {
         let layout = layout.ok_or_else(|| refused("its layout is not valid"))?;
         let index = layout.osds.iter().position(|id| *id == parts.id);
         let index = index.ok_or_else(|| refused("this OSD is not in its layout"))?;
+        let epoch = capability.truncate_epoch;
+        if capability.owed.iter().any(|cut| cut.size > FILE_BYTES_MAX || cut.epoch > epoch) {
+            return Err(refused("it names an impossible truncation"));
+        }
+        let local = |cut: Cut| (cut.epoch, layout.local_length(index, cut.size));
+        let cuts = std::mem::take(&mut capability.owed).into_iter().map(local).collect();
         let key = FileKey { vo, volume, inode: capability.inode };
-        Ok(Verified { capability, key, layout, index })
+        Ok(Verified { capability, key, owed: Owed { epoch, cuts }, layout, index })
     }
 }

@@ -1,6 +1,7 @@
 //! What an OSD must refuse, and what the disk must keep.
 
 use bytes::Bytes;
+use xtreemfs_proto::capability::Cut;
 use xtreemfs_proto::osd::*;
 use xtreemfs_proto::{Access, Capability, Channel, Errno, Layout, RpcError};
 use xtreemfs_server::Signer;
@@ -21,6 +22,7 @@ pub fn good(world: &World) -> Capability {
         peer: "node-1".into(),
         layout: Some(layout()),
         admin: false,
+        owed: Vec::new(),
     }
 }
 
@@ -141,13 +143,15 @@ async fn a_volume_that_another_vo_claims_stays_out_of_its_reach() {
     let sign = |capability: &Capability| foreign_signer().sign(capability).unwrap();
     let posing = sign(&good);
     assert_eq!(read(&channel, posing, 0, 0, 9).await.unwrap_err().errno, Errno::EACCES);
-    let claim = sign(&Capability { vo: "other".into(), truncate_epoch: 9, ..good.clone() });
+    let claim = Capability { vo: "other".into(), truncate_epoch: 9, ..good.clone() };
+    let owed = vec![Cut { epoch: 10, size: 0 }];
+    let cut = sign(&Capability { truncate_epoch: 10, owed, ..claim.clone() });
+    let claim = sign(&claim);
     assert_eq!(read(&channel, claim.clone(), 0, 0, 9).await.unwrap(), b""[..], "read");
     write(&channel, claim.clone(), 0, 0, b"planted").await.unwrap();
     let file = FileRequest { capability: claim.clone() };
     assert_eq!(call::<Size>(&channel, None, file.clone()).await.unwrap().size, 7, "its own");
-    let request = TruncateRequest { capability: claim, size: 0 };
-    call::<Truncate>(&channel, None, request).await.unwrap();
+    call::<Truncate>(&channel, None, FileRequest { capability: cut }).await.unwrap();
     call::<Unlink>(&channel, None, file).await.unwrap();
 
     assert_eq!(read(&channel, token(&good), 0, 0, 9).await.unwrap(), b"secret"[..]);
@@ -209,11 +213,10 @@ async fn rights_at_the_osd() {
     ] {
         let capability = token(&Capability { access: access.0, ..base.clone() });
         let file = FileRequest { capability: capability.clone() };
-        let truncate = TruncateRequest { capability: capability.clone(), size: 0 };
         let results = [
             read(&channel, capability.clone(), 0, 0, 1).await.map(drop),
             write(&channel, capability, 0, 0, b"x").await.map(drop),
-            call::<Truncate>(&channel, None, truncate).await.map(drop),
+            call::<Truncate>(&channel, None, file.clone()).await.map(drop),
             call::<Unlink>(&channel, None, file.clone()).await.map(drop),
             call::<Fsync>(&channel, None, file).await.map(drop),
         ];
@@ -271,8 +274,12 @@ async fn truncate_epochs() {
     let channel = world.osd_channel(0, "node-1").await;
     let base = good(&world);
     let epoch = |truncate_epoch| token(&Capability { truncate_epoch, ..base.clone() });
+    let cut = |epoch, size| {
+        let owed = vec![Cut { epoch, size }];
+        token(&Capability { truncate_epoch: epoch, owed, ..base.clone() })
+    };
     let truncate = |number, size| {
-        let request = TruncateRequest { capability: epoch(number), size };
+        let request = FileRequest { capability: cut(number, size) };
         call::<Truncate>(&channel, None, request)
     };
     assert_eq!(write(&channel, epoch(0), 0, 0, &[1; 100]).await.unwrap().truncate_epoch, 0);
@@ -280,6 +287,42 @@ async fn truncate_epochs() {
     assert_eq!(truncate(1, 0).await.unwrap().size, 50, "an older truncation came late");
     assert_eq!(write(&channel, epoch(0), 0, 0, b"x").await.unwrap().truncate_epoch, 2);
     assert_eq!(truncate(3, 1 << 30).await.unwrap().size, 50, "made longer");
+    assert_eq!(truncate(3, 0).await.unwrap().size, 50, "it came twice");
+    let nothing = FileRequest { capability: epoch(3) };
+    assert_eq!(call::<Truncate>(&channel, None, nothing).await.unwrap().size, 50, "none is owed");
+    assert_eq!(truncate(4, u64::MAX).await.unwrap_err().errno, Errno::EACCES);
+    let newer = Capability { owed: vec![Cut { epoch: 5, size: 0 }], ..base.clone() };
+    let newer = FileRequest { capability: token(&newer) };
+    assert_eq!(call::<Size>(&channel, None, newer).await.unwrap_err().errno, Errno::EACCES);
+}
+
+/// A truncation that its client did not bring to this OSD is made before anything else is done
+/// under a capability that names it. If it were not, what was cut off would come back when the file
+/// grows, or a late truncation would take what was written since.
+#[tokio::test]
+async fn an_owed_truncation_is_made_first() {
+    let world = World::new().await;
+    let channel = world.osd_channel(0, "node-1").await;
+    let base = good(&world);
+    let owed = |cuts: &[(u64, u64)]| {
+        let owed: Vec<Cut> = cuts.iter().map(|&(epoch, size)| Cut { epoch, size }).collect();
+        let truncate_epoch = owed.last().map_or(0, |cut| cut.epoch);
+        token(&Capability { truncate_epoch, owed, ..base.clone() })
+    };
+    write(&channel, token(&base), 0, 0, &[1; 100]).await.unwrap();
+    assert_eq!(read(&channel, owed(&[(1, 80)]), 0, 0, 200).await.unwrap().len(), 80);
+    let size = FileRequest { capability: owed(&[(1, 80), (2, 90)]) };
+    assert_eq!(call::<Size>(&channel, None, size).await.unwrap().size, 80);
+    write(&channel, owed(&[(3, 10)]), 0, 20, b"new").await.unwrap();
+    let expected = [&[1; 10][..], &[0; 10], b"new"].concat();
+    // The third was made here, so that what was written since stays, also when it is made longer.
+    for cuts in [&[(3, 10)][..], &[(3, 10), (4, 50)], &[(3, 10)], &[(2, 0)]] {
+        assert_eq!(read(&channel, owed(cuts), 0, 0, 200).await.unwrap(), expected);
+        let late = FileRequest { capability: owed(cuts) };
+        assert_eq!(call::<Truncate>(&channel, None, late).await.unwrap().size, 23);
+    }
+    // Both at once: the lesser counts.
+    assert_eq!(read(&channel, owed(&[(5, 5), (6, 15)]), 0, 0, 200).await.unwrap().len(), 5);
 }
 
 /// A writer learns by the verifier alone that its unsynced data are lost with the machine's memory;

@@ -1,11 +1,21 @@
 //! Entries of directories: names, create, remove, list, links, attributes.
 
-use xtreemfs_proto::Errno;
 use xtreemfs_proto::mrc::*;
+use xtreemfs_proto::{Capability, Errno};
 
 use crate::world::*;
 
 const RW: u32 = open_flags::READ | open_flags::WRITE;
+
+/// The sizes of the truncations that a capability names.
+fn owed(token: &[u8]) -> Vec<u64> {
+    Capability::peek(token).unwrap().owed.iter().map(|cut| cut.size).collect()
+}
+
+fn may_cut(token: &[u8]) -> bool {
+    xtreemfs_proto::Access(Capability::peek(token).unwrap().access)
+        .has(xtreemfs_proto::Access::TRUNCATE)
+}
 
 /// A person's names must be kept byte for byte, and those that cannot be must be refused with the
 /// error that POSIX programs expect.
@@ -38,7 +48,8 @@ async fn create_and_open() {
     let ann = world.person(10, "100", false).await;
     let made = ann.create(ROOT_INODE, "f", 0o640, RW | open_flags::EXCLUSIVE).await.unwrap();
     let attr = made.attr.unwrap();
-    assert!(made.created && !made.truncated);
+    assert!(made.created);
+    assert!(owed(&made.capability).is_empty());
     assert_eq!((attr.owner, attr.group, attr.mode, attr.nlink, attr.size), (10, 100, 0o640, 1, 0));
     assert_eq!(made.layout.unwrap().osds.len(), 2);
 
@@ -50,8 +61,8 @@ async fn create_and_open() {
 
     ann.commit(again.capability, 5000).await.unwrap();
     let cut = ann.open(attr.inode, RW | open_flags::TRUNCATE).await.unwrap();
-    assert!(cut.truncated);
-    assert_eq!((cut.attr.unwrap().size, cut.attr.unwrap().truncate_epoch), (0, 1));
+    assert_eq!((cut.attr.unwrap().size, owed(&cut.capability)), (0, vec![0]));
+    assert!(cut.attr.unwrap().truncate_epoch > attr.truncate_epoch);
 
     let dir = ann.mkdir(ROOT_INODE, "d", 0o755).await.unwrap();
     assert_eq!(ann.open(dir.inode, RW).await, Err(Errno::EISDIR));
@@ -169,6 +180,41 @@ async fn links() {
     assert_eq!(ann.call::<Link>(request).await, Err(Errno::ENOTSUP));
 }
 
+/// What is owed is named by every capability until it is made, whoever asks and after a restart
+/// too: else an OSD that its client did not reach would keep what was cut off.
+#[tokio::test]
+async fn owed_truncations() {
+    let world = World::new().await;
+    let ann = world.person(10, "100", false).await;
+    let opened = ann.create(ROOT_INODE, "f", 0o644, RW).await.unwrap();
+    let (inode, old) = (opened.attr.unwrap().inode, opened.capability);
+    let first = ann.truncate(inode, 50, old.clone()).await.unwrap().capability;
+    let second = ann.truncate(inode, 900, old.clone()).await.unwrap().capability;
+    assert_eq!(owed(&second), [50, 900], "made longer, and the first not yet made");
+    let renewed = ann.call::<Renew>(CapabilityRequest { capability: old.clone() }).await.unwrap();
+    assert_eq!(owed(&renewed.capability), [50, 900]);
+    assert!(may_cut(&renewed.capability), "a writer could not make it");
+    let read = ann.open(inode, open_flags::READ).await.unwrap().capability;
+    assert_eq!((owed(&read), may_cut(&read)), (vec![50, 900], false));
+    let made = |capability| ann.call::<CutMade>(CapabilityRequest { capability });
+    assert_eq!(made(read).await, Err(Errno::EACCES));
+    made(first).await.unwrap();
+    assert_eq!(owed(&ann.open(inode, RW).await.unwrap().capability), [900], "the newer one");
+    made(second).await.unwrap();
+    let done = ann.open(inode, RW).await.unwrap().capability;
+    assert_eq!((owed(&done), may_cut(&done)), (vec![], false));
+    // What a smaller one cuts off needs no older one.
+    for size in [3, 5, 2, 2] {
+        ann.truncate(inode, size, old.clone()).await.unwrap();
+    }
+    assert_eq!(owed(&ann.open(inode, RW).await.unwrap().capability), [2]);
+    for size in 3..18 {
+        ann.truncate(inode, size, old.clone()).await.unwrap();
+    }
+    assert_eq!(ann.truncate(inode, 18, old.clone()).await, Err(Errno::EIO), "without bound");
+    ann.truncate(inode, 0, old).await.unwrap();
+}
+
 /// Sizes must follow truncations: a late commit from before a truncation would bring back bytes
 /// that are gone.
 #[tokio::test]
@@ -182,7 +228,7 @@ async fn sizes_and_truncations() {
     assert_eq!(size(ann.commit(old.clone(), 100).await.unwrap()), (9000, false));
 
     let cut = ann.truncate(inode, 50, old.clone()).await.unwrap();
-    assert_eq!((cut.attr.unwrap().size, cut.truncated), (50, true));
+    assert_eq!((cut.attr.unwrap().size, owed(&cut.capability)), (50, vec![50]));
     assert_eq!(size(ann.commit(old.clone(), 9000).await.unwrap()), (50, true));
     let renewed = ann.call::<Renew>(CapabilityRequest { capability: old }).await.unwrap();
     assert_eq!(size(ann.commit(renewed.capability, 70).await.unwrap()), (70, false));

@@ -102,8 +102,7 @@ async fn striped_file_from_open_to_unlink() {
 
     let cut = ann.truncate(inode, 2 * stripe + 10, opened.capability).await.unwrap();
     let client = Client::new(&world, &cut).await;
-    let capability = client.capability.clone();
-    client.on_all::<Truncate>(TruncateRequest { capability, size: 2 * stripe + 10 }).await;
+    client.on_all::<Truncate>(client.file()).await;
     let expected: Vec<u8> = [&[0; 1000][..], &data].concat()[..2 * STRIPE as usize + 10].to_vec();
     assert_eq!(client.read(0, 2 * stripe + 10).await, expected);
     assert_eq!(client.read(2 * stripe + 10, stripe).await, vec![0; STRIPE as usize], "cut off");

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message;
+use xtreemfs_proto::capability::Cut;
 use xtreemfs_proto::mrc::{self, Attr, AttrReply, Kind, OpenReply, open_flags};
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateReply};
 use xtreemfs_proto::{
-    Capability, Errno, Handler, Incoming, Outgoing, Procedure, RpcError, capability,
+    Access, Capability, Errno, Handler, Incoming, Outgoing, Procedure, RpcError, capability,
 };
 
 use super::{Node, Toy, mrc_peer, pass};
@@ -19,10 +20,17 @@ const LAPSED_MS_MAX: u64 = 3_600_000;
 pub(super) struct Mrc(pub(super) Arc<Toy>);
 
 impl Toy {
-    fn capability(&self, node: &Attr) -> Bytes {
+    fn owed(&self, inode: u64) -> Vec<Cut> {
+        let inodes = self.inodes.lock().unwrap();
+        inodes.get(&inode).map(|node| node.owed.clone()).unwrap_or_default()
+    }
+
+    fn capability(&self, node: &Attr, owed: Vec<Cut>) -> Bytes {
         let issued_ms = self.now_ms();
         let body = Capability {
             inode: node.inode,
+            access: (Access::READ | Access::WRITE | Access::TRUNCATE).0,
+            owed,
             issued_ms,
             expires_ms: issued_ms + self.valid_ms.load(Ordering::Relaxed),
             truncate_epoch: node.truncate_epoch,
@@ -32,9 +40,17 @@ impl Toy {
         capability::join(&[0; capability::SIGNATURE_BYTES], &body.encode_to_vec())
     }
 
-    fn opened(&self, attr: Attr, truncated: bool, created: bool) -> OpenReply {
-        let (layout, capability) = (Some(self.layout.clone()), self.capability(&attr));
-        OpenReply { attr: Some(attr), layout, capability, truncated, created }
+    fn opened(&self, attr: Attr, created: bool) -> OpenReply {
+        let capability = self.capability(&attr, self.owed(attr.inode));
+        let layout = Some(self.layout.clone());
+        OpenReply { attr: Some(attr), layout, capability, created }
+    }
+
+    /// Opens what is there, and cuts it if the flags say so.
+    fn open(&self, inode: u64, flags: u32) -> Result<OpenReply, RpcError> {
+        let cut = flags & open_flags::TRUNCATE != 0;
+        let attr = if cut { self.cut(inode, 0)? } else { self.change(inode, |_| ())? };
+        Ok(self.opened(attr, false))
     }
 
     fn create(&self, request: &mrc::CreateRequest) -> Result<OpenReply, RpcError> {
@@ -44,24 +60,17 @@ impl Toy {
         if inode.is_some() && request.flags & open_flags::EXCLUSIVE != 0 {
             return Err(Errno::EEXIST.into());
         }
-        let number = inode.unwrap_or(inodes.len() as u64 + 100);
-        if inode.is_none() {
-            let kind = Kind::File.into();
-            let attr =
-                Attr { inode: number, kind, mode: request.mode, nlink: 1, ..Attr::default() };
-            inodes.insert(number, Node { attr, ..Node::default() });
-            let parent = inodes.get_mut(&request.parent).ok_or(Errno::ESTALE)?;
-            parent.names.insert(request.name.clone(), number);
+        if let Some(inode) = inode {
+            drop(inodes);
+            return self.open(inode, request.flags);
         }
+        let (inode, kind) = (inodes.len() as u64 + 100, Kind::File.into());
+        let attr = Attr { inode, kind, mode: request.mode, nlink: 1, ..Attr::default() };
+        inodes.insert(inode, Node { attr, ..Node::default() });
+        let parent = inodes.get_mut(&request.parent).ok_or(Errno::ESTALE)?;
+        parent.names.insert(request.name.clone(), inode);
         drop(inodes);
-        let cut = request.flags & open_flags::TRUNCATE != 0 && inode.is_some();
-        let attr = self.change(number, |attr| {
-            if cut {
-                attr.size = 0;
-                attr.truncate_epoch += 1;
-            }
-        })?;
-        Ok(self.opened(attr, cut, inode.is_none()))
+        Ok(self.opened(attr, true))
     }
 
     fn commit(&self, request: &mrc::SizeCommitRequest) -> Result<mrc::SizeCommitReply, RpcError> {
@@ -82,7 +91,8 @@ impl Toy {
         let parent = inodes.get_mut(&request.parent).ok_or(Errno::ESTALE)?;
         let inode = parent.names.remove(&request.name).ok_or(Errno::ENOENT)?;
         let node = inodes.remove(&inode).ok_or(Errno::ENOENT)?;
-        let (layout, capability) = (Some(self.layout.clone()), self.capability(&node.attr));
+        let capability = self.capability(&node.attr, node.owed);
+        let layout = Some(self.layout.clone());
         let deleted = Some(mrc::Deleted { inode, layout, capability });
         Ok(mrc::UnlinkReply { inode, deleted })
     }
@@ -134,14 +144,8 @@ impl Mrc {
         }
         if r.is::<mrc::Open>() {
             let request = r.request::<mrc::Open>()?;
-            let cut = request.flags & open_flags::TRUNCATE != 0;
-            let attr = toy.change(request.inode, |attr| {
-                if cut {
-                    attr.size = 0;
-                    attr.truncate_epoch += 1;
-                }
-            })?;
-            return Ok(Outgoing::reply::<mrc::Open>(&toy.opened(attr, cut, false)));
+            let reply = toy.open(request.inode, request.flags)?;
+            return Ok(Outgoing::reply::<mrc::Open>(&reply));
         }
         if r.is::<mrc::Renew>() {
             toy.renewals.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +156,8 @@ impl Mrc {
             let gone = Attr { inode: old.inode, ..Attr::default() };
             let attr = toy.change(old.inode, |_| ()).unwrap_or(gone);
             toy.lapsed.store(false, Ordering::Relaxed);
-            let reply = mrc::CapabilityReply { capability: toy.capability(&attr) };
+            let capability = toy.capability(&attr, toy.owed(attr.inode));
+            let reply = mrc::CapabilityReply { capability };
             return Ok(Outgoing::reply::<mrc::Renew>(&reply));
         }
         if r.is::<mrc::SizeCommit>() {
@@ -164,11 +169,15 @@ impl Mrc {
         }
         if r.is::<mrc::Truncate>() {
             let request = r.request::<mrc::Truncate>()?;
-            let attr = toy.change(request.inode, |attr| {
-                attr.size = request.size;
-                attr.truncate_epoch += 1;
-            })?;
-            return Ok(Outgoing::reply::<mrc::Truncate>(&toy.opened(attr, true, false)));
+            let attr = toy.cut(request.inode, request.size)?;
+            return Ok(Outgoing::reply::<mrc::Truncate>(&toy.opened(attr, false)));
+        }
+        if r.is::<mrc::CutMade>() {
+            let held = Capability::peek(&r.request::<mrc::CutMade>()?.capability).unwrap();
+            let mut inodes = toy.inodes.lock().unwrap();
+            let node = inodes.get_mut(&held.inode).ok_or(Errno::ESTALE)?;
+            node.owed.retain(|cut| cut.epoch > held.truncate_epoch);
+            return Ok(Outgoing::reply::<mrc::CutMade>(&Default::default()));
         }
         if r.is::<mrc::Unlink>() {
             let reply = toy.unlink(&r.request::<mrc::Unlink>()?)?;

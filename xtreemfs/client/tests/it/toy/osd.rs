@@ -23,7 +23,25 @@ impl Osd {
         Ok(held)
     }
 
-    fn epoch(&self, inode: u64) -> u32 {
+    /// The file that a token is for, cut as it says.
+    fn settled(&self, token: &[u8]) -> Result<u64, RpcError> {
+        let held = self.held(token)?;
+        let key = (self.1.clone(), held.inode);
+        let (mut made, mut objects) = (self.0.made.lock().unwrap(), self.0.objects.lock().unwrap());
+        let made = made.entry(key.clone()).or_default();
+        let open = held.owed.iter().filter(|cut| cut.epoch > *made);
+        if let Some(size) = open.map(|cut| cut.size).min() {
+            *made = held.truncate_epoch;
+            let stripe = u64::from(self.0.layout.stripe_size);
+            objects.entry(key).or_default().retain(|object, data| {
+                data.truncate(size.saturating_sub(object * stripe) as usize);
+                !data.is_empty()
+            });
+        }
+        Ok(held.inode)
+    }
+
+    fn epoch(&self, inode: u64) -> u64 {
         let told = *self.0.told_epoch.lock().unwrap();
         let known = || self.0.change(inode, |_| ()).map_or(0, |attr| attr.truncate_epoch);
         told.unwrap_or_else(known)
@@ -40,7 +58,7 @@ impl Osd {
 
     /// The bytes of this OSD's objects from `object` on, one after the other.
     fn read(&self, r: &osd::ReadRequest) -> Result<Bytes, RpcError> {
-        let inode = self.held(&r.capability)?.inode;
+        let inode = self.settled(&r.capability)?;
         let objects = self.0.objects.lock().unwrap();
         let held = objects.get(&(self.1.clone(), inode));
         let (stripe, width) = (u64::from(self.0.layout.stripe_size), self.0.layout.width());
@@ -55,7 +73,7 @@ impl Osd {
     }
 
     fn write(&self, r: &osd::WriteRequest, data: &[u8]) -> Result<(), RpcError> {
-        let inode = self.held(&r.capability)?.inode;
+        let inode = self.settled(&r.capability)?;
         if self.0.full.load(Ordering::Relaxed) {
             return Err(Errno::ENOSPC.into());
         }
@@ -68,18 +86,6 @@ impl Osd {
             object.resize(object.len().max(at + 1), 0);
             object[at] = *byte;
         }
-        Ok(())
-    }
-
-    fn truncate(&self, r: &osd::TruncateRequest) -> Result<(), RpcError> {
-        let inode = self.held(&r.capability)?.inode;
-        let stripe = u64::from(self.0.layout.stripe_size);
-        let mut objects = self.0.objects.lock().unwrap();
-        let held = objects.entry((self.1.clone(), inode)).or_default();
-        held.retain(|object, data| {
-            data.truncate(r.size.saturating_sub(object * stripe) as usize);
-            !data.is_empty()
-        });
         Ok(())
     }
 }
@@ -115,7 +121,7 @@ impl Osd {
             if self.0.broken.load(Ordering::Relaxed) && self.1 == "osd1" {
                 return Err(Errno::EIO.into());
             }
-            self.truncate(&r.request::<osd::Truncate>()?)?;
+            self.settled(&r.request::<osd::Truncate>()?.capability)?;
             return Ok(Outgoing::reply::<osd::Truncate>(&Default::default()));
         }
         if r.is::<osd::Fsync>() {
@@ -129,7 +135,7 @@ impl Osd {
             return Ok(Outgoing::reply::<osd::Fsync>(&osd::FsyncReply { verifier }));
         }
         if r.is::<osd::Size>() {
-            let size = self.size(self.held(&r.request::<osd::Size>()?.capability)?.inode);
+            let size = self.size(self.settled(&r.request::<osd::Size>()?.capability)?);
             return Ok(Outgoing::reply::<osd::Size>(&osd::SizeReply { size }));
         }
         if r.is::<osd::Unlink>() {
