@@ -83,6 +83,9 @@ where
         let attributes = fresh.then(|| entry.attributes.clone());
         if once || !fresh {
             directory.remove(&key);
+            if directory.is_empty() {
+                inner.directories.remove(&parent);
+            }
             inner.count -= 1;
         }
         attributes
@@ -189,6 +192,7 @@ mod tests {
         cache.keep_listed(cache.before(), 7, 1, b"f", "file", now);
         assert_eq!(cache.find(7, 1, b"f", now), Some("file"));
         assert_eq!(cache.find(7, 1, b"f", now), None);
+        assert!(cache.lock().directories.is_empty(), "memory for every directory ever listed");
     }
 
     #[test]

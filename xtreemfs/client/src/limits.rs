@@ -42,6 +42,9 @@ pub const DIRECTORY_TTL: Duration = Duration::from_secs(1);
 /// How long an entry that came with a directory listing serves one look-up.
 pub const LISTED_TTL: Duration = Duration::from_secs(1);
 
+/// Closed files remembered before those are forgotten that no listing can be older than.
+pub const LEFT_MAX: usize = 1024;
+
 /// Entries of both kinds kept at most.
 pub const CACHED_ENTRIES_MAX: usize = 65_536;
 

@@ -14,8 +14,8 @@ use crate::file::inode::Inode;
 use crate::file::rights::{Grant, Rights, delete_objects, truncate_objects};
 use crate::file::unsynced::Closed;
 use crate::limits::{
-    CARE_AT_ONCE, COMMIT_PERIOD, DELETIONS_MAX, OPEN_FILES_MAX, READ_AHEAD_BYTES,
-    WRITE_BEHIND_BYTES,
+    CARE_AT_ONCE, COMMIT_PERIOD, DELETIONS_MAX, LEFT_MAX, LISTED_TTL, OPEN_FILES_MAX,
+    READ_AHEAD_BYTES, WRITE_BEHIND_BYTES,
 };
 use crate::mrc::{Dated, Deleted, Mrc, Opened};
 use crate::seen::Seen;
@@ -56,6 +56,8 @@ struct Open {
     inodes: HashMap<Ino, Kept>,
     handles: usize,
     closed: Closed,
+    /// Files that were written here, and when their last handle was closed.
+    left: HashMap<Ino, Instant>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,15 @@ struct Kept {
     handles: usize,
     /// Set when the last name went while it is open: its objects go with the last handle.
     deleted: Option<(Member, Grant)>,
+}
+
+impl Open {
+    fn leave(&mut self, ino: Ino) {
+        if self.left.len() >= LEFT_MAX {
+            self.left.retain(|_, at| at.elapsed() < LISTED_TTL);
+        }
+        self.left.insert(ino, Instant::now());
+    }
 }
 
 impl Shared {
@@ -96,6 +107,14 @@ impl Shared {
     /// The inode, if it is open here.
     pub(crate) fn inode(&self, ino: Ino) -> Option<Arc<Inode>> {
         self.lock().inodes.get(&ino).map(|kept| Arc::clone(&kept.inode))
+    }
+
+    /// Whether a file is open here, or was written here so shortly ago that an older listing may
+    /// still be remembered.
+    pub(crate) fn is_in_use(&self, ino: Ino) -> bool {
+        let open = self.lock();
+        open.inodes.contains_key(&ino)
+            || open.left.get(&ino).is_some_and(|at| at.elapsed() < LISTED_TTL)
     }
 
     /// Brings attributes from the MRC in accord with what is open here.
@@ -236,6 +255,9 @@ impl Shared {
                     let kept = open.inodes.remove(&inode.ino);
                     if let Some(Kept { inode, deleted: None, .. }) = &kept {
                         open.closed.keep(inode.ino, inode.take_unsynced());
+                        if inode.was_written() {
+                            open.leave(inode.ino);
+                        }
                     }
                     kept
                 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use xtreemfs_proto::mrc::{NAME_BYTES_MAX, ROOT_INODE, SYMLINK_BYTES_MAX, open_flags};
 
 use crate::cache::Before;
 use crate::file::File;
 use crate::file::rights::flags;
+use crate::limits::CARE_AT_ONCE;
 use crate::mrc::{Dated, is_name};
 use crate::shared::{Shared, to_its_end};
 use crate::{Attributes, Change, Error, Ino, Kind, Member, OpenMode, Page, Result, Statistics};
@@ -56,9 +58,12 @@ impl Volume {
         check_name(name)?;
         self.has_ticket(who).await?;
         let entries = &self.shared.mrc.entries;
-        if let Some(known) = entries.find(who, parent, name, Instant::now()) {
+        // Not of a file that is, or was just now, written here: the MRC hears of its size later, and
+        // the kernel would cut off what lies behind the one that was listed.
+        let known = entries.find(who, parent, name, Instant::now());
+        if let Some(known) = known.filter(|known| !self.shared.is_in_use(known.ino)) {
             self.shared.seen.note((parent, name), known.ino);
-            return Ok(self.overlaid(who, known));
+            return Ok(known);
         }
         let (before, asked) = (entries.before(), self.shared.asked());
         let dated = self.shared.mrc.lookup(who, parent, name).await?;
@@ -67,12 +72,6 @@ impl Volume {
             entries.keep(before, who, parent, name, dated.attributes, Instant::now());
         }
         Ok(self.shared.reconciled(dated, asked))
-    }
-
-    /// Cached attributes of a file that was opened here since must not hide what is known of it.
-    fn overlaid(&self, who: Member, known: Attributes) -> Attributes {
-        let open = self.shared.inode(known.ino);
-        open.and_then(|inode| inode.known_attributes(who)).unwrap_or(known)
     }
 
     /// Attributes of an inode.
@@ -227,12 +226,16 @@ impl Volume {
     /// # Errors
     /// The first error; the other files were flushed all the same.
     pub async fn flush(&self) -> Result<()> {
-        let mut result = Ok(());
-        for inode in self.shared.inodes() {
-            result = result.and(inode.commit_written().await);
-        }
+        // At once: one file whose OSD is away must not keep the others from being flushed in time.
+        let flushes = self
+            .shared
+            .inodes()
+            .into_iter()
+            .map(|inode| async move { inode.commit_written().await });
+        let results: Vec<Result<()>> =
+            stream::iter(flushes).buffer_unordered(CARE_AT_ONCE).collect().await;
         self.shared.deletions_done().await;
-        result
+        results.into_iter().collect()
     }
 }
 

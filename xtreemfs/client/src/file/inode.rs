@@ -252,6 +252,11 @@ impl Inode {
         }
     }
 
+    /// Whether something was written here.
+    pub(crate) fn was_written(&self) -> bool {
+        self.lock().wrote_ns != 0
+    }
+
     /// Notes that the last name is gone.
     pub(crate) fn lost_name(&self) {
         self.known.nameless.store(true, Ordering::Release);

@@ -272,10 +272,11 @@ impl Rights {
     }
 }
 
-/// The MRC's flags for an open that neither creates nor truncates.
+/// The MRC's flags for an open, but for those to create and truncate. Who truncates must have the
+/// right to write, as with open(2), also if she opens to read only.
 pub(crate) fn flags(mode: OpenMode) -> u32 {
     let read = if mode.read || mode.execute { open_flags::READ } else { 0 };
-    let write = if mode.write { open_flags::WRITE } else { 0 };
+    let write = if mode.write || mode.truncate { open_flags::WRITE } else { 0 };
     read | write
 }
 

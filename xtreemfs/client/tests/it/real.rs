@@ -213,6 +213,25 @@ async fn names_come_and_go() {
     assert_eq!(errno(volume.remove_directory(ALICE, root, &odd[1]).await), libc::ENOTDIR);
 }
 
+/// If it failed, `ls -l` by anybody would show the kernel a size from before the last writes: it
+/// would cut off its pages behind that, and a program that appends would write over its own data.
+#[tokio::test]
+async fn a_listing_does_not_hide_what_is_being_written() {
+    let site = Site::start(Shape::default()).await;
+    let (volume, root) = (site.volume().await, Ino(1));
+    let file = volume.create(ALICE, root, b"f", 0o644, WRITE, false).await.unwrap().1;
+    file.write(0, pattern(1000, 1)).await.unwrap();
+    file.flush().await.unwrap();
+    file.write(1000, pattern(9000, 2)).await.unwrap();
+    for who in [BOB, ALICE] {
+        volume.list(who, root, 0).await.unwrap();
+        assert_eq!(volume.lookup(who, root, b"f").await.unwrap().size, 10_000);
+    }
+    volume.list(BOB, root, 0).await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(volume.lookup(BOB, root, b"f").await.unwrap().size, 10_000, "listed before");
+}
+
 #[tokio::test]
 async fn a_long_directory_is_listed_whole_and_once() {
     let site = Site::start(Shape::default()).await;
