@@ -95,7 +95,7 @@ impl Core {
         let (now, keep) = (self.now(), self.config.keep_ended() * 2);
         let old: Vec<JobId> = self.ledger.read(|s| {
             let mut held = s.hosted.held_for_others();
-            let mut of: HashMap<&SiteId, Held> = HashMap::new();
+            let mut of: HashMap<SiteId, Held> = HashMap::new();
             let most = (self.config.units_max / 2, self.config.job_bytes_max / 2);
             let over = |h: &Held, part: u64| h.units > most.0 / part || h.bytes > most.1 / part;
             let idle = |p: &&Placement| !p.forgotten && !s.hosted.is_active(&p.job);
@@ -106,7 +106,7 @@ impl Core {
                     return s.jobs.find(&p.job).is_none();
                 }
                 let owner = &p.job.site;
-                let of_one = of.entry(owner).or_insert_with(|| s.hosted.held_for(owner));
+                let of_one = of.entry(owner.clone()).or_insert_with(|| s.hosted.held_for(owner));
                 let full = over(&held, 1) || over(of_one, OWNER_PART);
                 if full {
                     held.sub(p.held());

@@ -107,10 +107,9 @@ impl HostTable {
 
     /// A forgotten job goes with its last envelope.
     fn sweep(&mut self, job: &JobId) {
-        if self.placements.get(job).is_some_and(|p| p.forgotten && p.envelopes.is_empty()) {
-            if let Some(p) = self.placements.remove(job) {
-                self.hold(&p.job.site, p.held(), false);
-            }
+        let goes = self.placements.get(job).is_some_and(|p| p.forgotten && p.envelopes.is_empty());
+        if goes && let Some(p) = self.placements.remove(job) {
+            self.hold(&p.job.site, p.held(), false);
         }
     }
 

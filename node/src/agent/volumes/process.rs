@@ -2,14 +2,14 @@
 
 use super::MountSpec;
 use crate::agent::{Agent, keep};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use xos_base::Error;
 
 /// How long a process may take to mount: its VO's home must answer.
@@ -108,12 +108,14 @@ impl Agent {
 /// Ends a mount process. What its people wrote last may still be with it alone: it is told to end,
 /// and killed only when it has not done so within `wait`.
 async fn finish(pid: u32, started: u64, wait: Duration) {
-    if let Err(error) = try_finish(pid, started, wait).await {
-        tracing::warn!(pid, %error, "cannot end a mount process");
+    match tokio::task::spawn_blocking(move || try_finish(pid, started, wait)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(pid, %error, "cannot end a mount process"),
+        Err(error) => tracing::error!(pid, %error, "ending a mount process failed"),
     }
 }
 
-async fn try_finish(pid: u32, started: u64, wait: Duration) -> std::io::Result<()> {
+fn try_finish(pid: u32, started: u64, wait: Duration) -> std::io::Result<()> {
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     let process = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(process) => process,
@@ -124,18 +126,24 @@ async fn try_finish(pid: u32, started: u64, wait: Duration) -> std::io::Result<(
     if !alive(pid, started) {
         return Ok(());
     }
-    // It becomes readable when the process ends, and is kept for as long as this waits.
-    let process = AsyncFd::with_interest(process, Interest::READABLE)?;
-    let signal = |signal| match pidfd_send_signal(process.get_ref(), signal) {
+    let signal = |signal| match pidfd_send_signal(&process, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(e) => Err(std::io::Error::from(e)),
     };
     signal(Signal::TERM)?;
-    match tokio::time::timeout(wait, process.readable()).await {
-        Ok(ended) => ended.map(|_| ()),
-        Err(_) => {
-            tracing::warn!(pid, ?wait, "a mount process does not end, and is killed");
-            signal(Signal::KILL)
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(std::io::Error::other)?;
+        // It becomes readable when the process ends.
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(0) => {
+                tracing::warn!(pid, ?wait, "a mount process does not end, and is killed");
+                return signal(Signal::KILL);
+            }
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
 }

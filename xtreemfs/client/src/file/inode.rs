@@ -16,7 +16,7 @@ use super::writer::{Order, Tail};
 use crate::limits::{ATTRIBUTES_TTL, WRITE_BEHIND_BYTES_PER_FILE};
 use crate::mrc::Dated;
 use crate::shared::Shared;
-use crate::{Attributes, Error, Ino, Member, Result};
+use crate::{Attributes, Error, Ino, Member};
 
 /// An inode that is open here.
 #[derive(Debug)]

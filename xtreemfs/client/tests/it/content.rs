@@ -215,7 +215,7 @@ async fn a_renewed_capability_does_not_undo_a_truncation_elsewhere() {
 #[tokio::test]
 async fn an_osd_that_lies_about_truncations_is_not_believed() {
     let world = World::new(2, 4096);
-    *world.toy.told_epoch.lock().unwrap() = Some(u32::MAX);
+    *world.toy.told_epoch.lock().unwrap() = Some(u64::MAX);
     let file = create(&world.volume, b"f").await;
     file.write(0, pattern(20_000, 7)).await.unwrap();
     file.flush().await.unwrap();

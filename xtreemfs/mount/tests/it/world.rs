@@ -63,7 +63,7 @@ impl World {
             mount_point: path.clone(),
             source: "xtreemfs:demo.rennes".into(),
             map: map.clone(),
-            flush_within: Duration::from_secs(30),
+            flush_within: std::time::Duration::from_secs(30),
         };
         let mounted = mount(config, volume, runtime.handle().clone()).unwrap();
         Some(World { site, map, runtime, path, mounted: Some(mounted), _folder: folder })

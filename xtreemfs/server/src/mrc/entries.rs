@@ -1,6 +1,7 @@
 //! Operations on directory entries: look up, create, remove, list.
 
 use bytes::Bytes;
+use xtreemfs_proto::capability::Cut;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::mrc::{Attr, Entry, Kind, READDIR_ENTRIES_MAX, ReaddirReply, open_flags};
 use xtreemfs_proto::{Access, Errno, Layout, RpcError};

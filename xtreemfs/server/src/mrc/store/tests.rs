@@ -68,7 +68,7 @@ fn inode_numbers_are_given_once() {
     let mut given = std::collections::HashSet::new();
     for _ in 0..3 {
         // What a start gives is nowhere on the disk when the next one begins.
-        let store = Store::open(dir.path(), LOG_BYTES_CHECKPOINT).unwrap();
+        let store = Store::open(dir.path(), LOG_BYTES_CHECKPOINT, Duration::ZERO).unwrap();
         for _ in 0..10 {
             let number = store.read(|index| index.new_inode()).unwrap();
             assert!(given.insert(number), "{number} was given twice");
@@ -78,4 +78,31 @@ fn inode_numbers_are_given_once() {
     index.number_from(STARTS_MAX - 1);
     let last = index.new_inode().unwrap();
     assert!(i64::try_from(last).is_ok(), "{last} is no inode number for Linux");
+}
+
+/// The objects of files that an old copy of the metadata does not know of are still there, with the
+/// truncations they saw: their numbers must not be given again after it is restored, nor epochs
+/// that the object servers take for older ones.
+#[test]
+fn a_restored_copy_goes_on_behind_what_it_does_not_know_of() {
+    let day = |n: u64| Duration::from_secs(START_TIME_S + n * 86_400);
+    let starts = |dir: &Path, day| {
+        let store = Store::open(dir, LOG_BYTES_CHECKPOINT, day).unwrap();
+        store.read(|index| (index.new_inode().unwrap(), index.first_epoch()))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (now, copy) = (dir.path().join("now"), dir.path().join("copy"));
+    starts(&now, day(100));
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&now).unwrap().map(|file| file.unwrap()) {
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let lost = [1, 2, 3].map(|_| starts(&now, day(101))).into_iter().max().unwrap();
+    let restored = starts(&copy, day(102));
+    assert!(restored.0 > lost.0 && restored.1 > lost.1, "{restored:?} after {lost:?}");
+    // A clock that was set back, or runs far ahead, does no harm.
+    let back = starts(&copy, Duration::ZERO);
+    assert!(back.0 > restored.0 && back.1 > restored.1);
+    starts(&copy, Duration::from_secs(u64::MAX));
+    starts(&copy, Duration::from_secs(u64::MAX));
 }
