@@ -274,11 +274,16 @@ async fn a_truncation_of_a_client_that_died_is_made_by_the_next() {
 async fn a_size_told_amid_a_truncation_elsewhere_is_the_cut_one() {
     let world = World::new(2, 4096);
     let file = create(&world.volume).await;
-    file.write(0, pattern(20_000, 1)).await.unwrap();
-    world.toy.broken.store(true, Ordering::Relaxed);
     let elsewhere = open(&world.elsewhere(), WRITE).await;
+    file.write(0, pattern(20_000, 1)).await.unwrap();
+    world.toy.hold.commits.send_replace(true);
+    let flush = beside(&file, |file| async move { file.flush().await });
+    until(|| world.toy.commits.load(Ordering::Relaxed) == 1).await;
+    world.toy.broken.store(true, Ordering::Relaxed);
     elsewhere.truncate(10).await.unwrap_err();
     world.toy.broken.store(false, Ordering::Relaxed);
+    world.toy.hold.commits.send_replace(false);
+    flush.await.unwrap().unwrap();
     file.close().await.unwrap();
     assert_eq!(content(&world.elsewhere()).await, pattern(20_000, 1)[..10]);
 }
