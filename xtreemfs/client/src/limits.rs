@@ -9,6 +9,9 @@ pub const OPERATION_DEADLINE: Duration = Duration::from_secs(30);
 /// One attempt to open a stream to a service and to hand over a ticket ends within this time.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A connection serves new calls for so long; then another is made.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
+
 /// One request that was sent is answered within this time; after it the connection counts as dead.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 

@@ -15,7 +15,7 @@ use xtreemfs_proto::{CallError, Channel, mrc, osd};
 
 use crate::connect::{Connector, Tickets};
 use crate::limits::{
-    ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTIONS_MAX, RETRY_PAUSE_MAX, SLOTS_PER_CONNECTION,
+    ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTION_AGE_MAX, CONNECTIONS_MAX, RETRY_PAUSE_MAX, SLOTS_PER_CONNECTION,
 };
 use crate::{Member, Peer};
 
@@ -188,6 +188,7 @@ impl Links {
             let channel = Channel::new(stream);
             let opened = self.open(peer, &channel).await;
             opened.map_err(|error| LinkError::Later(error.to_string().into()))?;
+            channel.opened();
             Ok(Arc::new(Link {
                 channel,
                 slots: Mutex::default(),
@@ -251,7 +252,9 @@ pub(crate) enum SlotError {
 
 impl Link {
     fn is_usable(&self) -> bool {
-        !self.channel.is_closed() && !self.given_up.load(Ordering::Acquire)
+        // The longer it lasts, the farther the two clocks that count its time are apart.
+        let young = self.channel.age().is_none_or(|age| age < CONNECTION_AGE_MAX);
+        young && !self.channel.is_closed() && !self.given_up.load(Ordering::Acquire)
     }
 
     /// To be held while a call that changes something waits for its answer. When nobody waits any

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::record::{Record, RecordError, RecordReader, RecordWriter};
 use crate::rpc::{MessageType, Procedure, RequestHeader, RpcError, RpcHeader};
@@ -108,6 +109,8 @@ pub struct Channel {
     next_id: Arc<AtomicU32>,
     slots: Arc<Semaphore>,
     queue: mpsc::Sender<Record>,
+    /// When the server had answered `Connect`.
+    opened: Arc<OnceLock<Instant>>,
     _tasks: Arc<Tasks>,
 }
 
@@ -146,8 +149,20 @@ impl Channel {
             next_id: Arc::default(),
             slots: Arc::new(Semaphore::new(OUTSTANDING_MAX)),
             queue,
+            opened: Arc::default(),
             _tasks: Arc::new(Tasks(vec![reader.abort_handle(), writer.abort_handle()])),
         }
+    }
+
+    /// Notes that the server has answered `Connect`: from now on it is told how long a call counts.
+    pub fn opened(&self) {
+        // A second time changes nothing: the server counts from the first.
+        self.opened.get_or_init(Instant::now);
+    }
+
+    /// How long ago the server had answered `Connect`; `None` before.
+    pub fn age(&self) -> Option<Duration> {
+        self.opened.get().map(Instant::elapsed)
     }
 
     /// Whether the stream has ended; calls fail at once then.
@@ -165,7 +180,8 @@ impl Channel {
     /// Calls `P` for the identity in `slot` and waits for reply and data tail.
     ///
     /// # Errors
-    /// See [`CallError`]. Dropping the future gives the call up; it may still take effect.
+    /// See [`CallError`]. Dropping the future gives the call up; it may still take effect until the
+    /// deadline.
     pub async fn call<P: Procedure>(
         &self,
         slot: Option<u32>,
@@ -173,7 +189,9 @@ impl Channel {
         data: Bytes,
         deadline: Duration,
     ) -> Result<(P::Reply, Bytes), CallError> {
-        let header = RequestHeader::with_slot::<P>(slot);
+        let mut header = RequestHeader::with_slot::<P>(slot);
+        let until = self.age().map(|age| age.saturating_add(deadline).as_millis());
+        header.until_ms = until.map(|until| u64::try_from(until).unwrap_or(u64::MAX));
         let message = Bytes::from(request.encode_to_vec());
         let waiting = self.exchange(header, message, data);
         let record = tokio::time::timeout(deadline, waiting)

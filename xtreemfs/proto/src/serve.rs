@@ -39,6 +39,8 @@ pub struct Incoming {
     pub proc: u32,
     /// Slot of the identity it is for, unchecked.
     pub slot: Option<u32>,
+    /// See [`RequestHeader::until_ms`].
+    pub until_ms: Option<u64>,
     /// The encoded request.
     pub message: Bytes,
     /// Raw file data.
@@ -227,6 +229,7 @@ fn incoming(record: Record) -> Result<Incoming, RpcError> {
         interface: header.interface_id,
         proc: header.proc_id,
         slot: header.slot(),
+        until_ms: header.until_ms,
         message: record.message,
         data: record.data,
     })

@@ -1,8 +1,12 @@
-//! Keeps a call that its client gave up from being carried out later, after newer ones.
+//! Keeps a call that its client gave up from being carried out later, after newer ones: of the same
+//! client, and of others.
 //!
 //! A client that waited too long drops its connection and goes on with a new one, but the old one's
 //! bytes may still be under way: in its machine's send buffer, in a relay. So each client numbers
 //! its connections ([`ConnectRequest`]), and of one client only the newest is served.
+//!
+//! Those of other clients are newer without any order between the connections. So a request says
+//! until when it counts, in time since its connection was opened, which needs no common clock.
 //!
 //! Nothing has to be remembered for a while, only as long as a connection lives: one that may still
 //! bring requests was opened here before it was sent any (clients wait for that), and is known until
@@ -10,8 +14,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::time::Instant;
 use xtreemfs_proto::rpc::{ConnectRequest, INSTANCE_BYTES};
 use xtreemfs_proto::{Errno, RpcError};
 
@@ -49,7 +55,15 @@ impl Fence {
 
 /// The way in for one connection.
 #[derive(Debug, Default)]
-pub struct Entrance(OnceLock<(Arc<Gate>, u64)>);
+pub struct Entrance(OnceLock<Open>);
+
+#[derive(Debug)]
+struct Open {
+    gate: Arc<Gate>,
+    number: u64,
+    /// Before the client was told.
+    since: Instant,
+}
 
 /// Held while a request is carried out, also beyond the life of its connection.
 #[derive(Debug)]
@@ -78,26 +92,29 @@ impl Entrance {
             return Err(superseded());
         }
         let number = request.number;
-        self.0
-            .set((gate.clone(), number))
-            .map_err(|_| invalid("the connection is open already"))?;
+        let open = Open { gate: gate.clone(), number, since: Instant::now() };
+        self.0.set(open).map_err(|_| invalid("the connection is open already"))?;
         *served = number;
         Ok(())
     }
 
-    /// Lets a request in.
+    /// Lets a request in, which counts until `until_ms` after the connection was opened.
     ///
     /// # Errors
-    /// `EAGAIN` when the client has a newer connection: nothing was done, and it may repeat the
-    /// request there. `EINVAL` on a connection that was not opened.
-    pub async fn enter(&self) -> Result<Entered, RpcError> {
-        let Some((gate, number)) = self.0.get() else {
+    /// `EAGAIN` when the client has a newer connection, or has given the request up: nothing was
+    /// done, and it may repeat it. `EINVAL` on a connection that was not opened.
+    pub async fn enter(&self, until_ms: Option<u64>) -> Result<Entered, RpcError> {
+        let Some(Open { gate, number, since }) = self.0.get() else {
             let text = "open the connection first, with Connect";
             return Err(RpcError::errno(Errno::EINVAL, text));
         };
         let served = gate.clone().read_owned().await;
         if *served != *number {
             return Err(superseded());
+        }
+        if until_ms.is_some_and(|until| since.elapsed() > Duration::from_millis(until)) {
+            let text = "this request was under way for longer than its client waits";
+            return Err(RpcError::errno(Errno::EAGAIN, text));
         }
         Ok(Entered { _served: served })
     }
@@ -133,14 +150,26 @@ mod tests {
         let fence = Fence::default();
         let first = opened(&fence, "node-1", 1).await.unwrap();
         let other = opened(&fence, "node-2", 1).await.unwrap();
-        drop(first.enter().await.unwrap());
+        drop(first.enter(None).await.unwrap());
         let third = opened(&fence, "node-1", 3).await.unwrap();
-        assert_eq!(first.enter().await.unwrap_err().errno, Errno::EAGAIN);
+        assert_eq!(first.enter(None).await.unwrap_err().errno, Errno::EAGAIN);
         assert_eq!(opened(&fence, "node-1", 2).await.unwrap_err(), Errno::EAGAIN);
-        drop(third.enter().await.unwrap());
-        drop(other.enter().await.unwrap());
-        let unopened = Entrance::default().enter().await.unwrap_err();
+        drop(third.enter(None).await.unwrap());
+        drop(other.enter(None).await.unwrap());
+        let unopened = Entrance::default().enter(None).await.unwrap_err();
         assert_eq!(unopened.errno, Errno::EINVAL);
+    }
+
+    /// Else a request that lay in a relay while its client gave it up overwrites what another client
+    /// has written and synced since.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_counts_for_as_long_as_its_client_waits() {
+        let entrance = opened(&Fence::default(), "node-1", 1).await.unwrap();
+        tokio::time::advance(Duration::from_millis(900)).await;
+        drop(entrance.enter(Some(900)).await.unwrap());
+        let late = entrance.enter(Some(899)).await.unwrap_err();
+        assert_eq!(late.errno, Errno::EAGAIN);
+        drop(entrance.enter(None).await.unwrap());
     }
 
     /// The newer connection's requests must not run beside what the older one's have begun, even
@@ -149,7 +178,7 @@ mod tests {
     async fn a_newer_connection_waits_for_what_was_begun() {
         let fence = Fence::default();
         let first = opened(&fence, "node-1", 1).await.unwrap();
-        let running = first.enter().await.unwrap();
+        let running = first.enter(None).await.unwrap();
         drop(first);
         let mut second = Box::pin(opened(&fence, "node-1", 2));
         assert!(polled_once(&mut second).await.is_none(), "it did not wait");

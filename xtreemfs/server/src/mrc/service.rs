@@ -53,7 +53,7 @@ impl Handler for MrcConnection {
             VolumeDelete::PROC => return self.volume_delete(&incoming).await,
             _ => {}
         }
-        let _entered = self.entrance.enter().await?;
+        let _entered = self.entrance.enter(incoming.until_ms).await?;
         let now_ms = self.mrc.parts.clock.now_ms();
         let who = self.slots.identity(incoming.slot, &*self.mrc.parts.epochs, now_ms)?;
         dispatch!(self, incoming, who, {

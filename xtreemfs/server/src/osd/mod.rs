@@ -185,13 +185,13 @@ impl OsdConnection {
     async fn write(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Write>()?;
         let file = self.verify(&request.capability, Access::WRITE).await?;
-        let data = incoming.data;
+        let (data, until_ms) = (incoming.data, incoming.until_ms);
         let at = self.place(&file, request.object, request.offset, data.len())?;
         let work = move |objects: &ObjectStore| {
             objects.settle(&file.key, &file.owed)?;
             objects.write(&file.key, at, &data, file.owed.epoch)
         };
-        let truncate_epoch = self.change(work).await?;
+        let truncate_epoch = self.change(until_ms, work).await?;
         let WriteVerifier(verifier) = self.osd.parts.verifier;
         Ok(Outgoing::reply::<Write>(&WriteReply { truncate_epoch, verifier }))
     }
@@ -200,7 +200,8 @@ impl OsdConnection {
         let FileRequest { capability } = incoming.request::<Truncate>()?;
         let file = self.verify(&capability, Access::TRUNCATE).await?;
         let (index, layout) = (file.index, file.layout.clone());
-        let held = self.change(move |objects| objects.truncate(&file.key, &file.owed)).await?;
+        let work = move |objects: &ObjectStore| objects.truncate(&file.key, &file.owed);
+        let held = self.change(incoming.until_ms, work).await?;
         let size = layout.file_size(index, held);
         Ok(Outgoing::reply::<Truncate>(&SizeReply { size }))
     }
@@ -209,7 +210,7 @@ impl OsdConnection {
         let FileRequest { capability } = incoming.request::<Unlink>()?;
         let file = self.verify(&capability, Access::DELETE).await?;
         let key = file.key.clone();
-        self.change(move |objects| objects.unlink(&key)).await?;
+        self.change(incoming.until_ms, move |objects| objects.unlink(&key)).await?;
         Ok(Outgoing::reply::<Unlink>(&Empty {}))
     }
 
@@ -239,9 +240,10 @@ impl OsdConnection {
     /// one must wait for it.
     async fn change<T: Send + 'static>(
         &self,
+        until_ms: Option<u64>,
         work: impl FnOnce(&ObjectStore) -> Result<T, ObjectsError> + Send + 'static,
     ) -> Result<T, RpcError> {
-        let entered = self.entrance.enter().await?;
+        let entered = self.entrance.enter(until_ms).await?;
         let work = move |objects: &ObjectStore| {
             let done = work(objects);
             drop(entered);
