@@ -15,7 +15,8 @@ use xtreemfs_proto::{CallError, Channel, mrc, osd};
 
 use crate::connect::{Connector, Tickets};
 use crate::limits::{
-    ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTION_AGE_MAX, CONNECTIONS_MAX, RETRY_PAUSE_MAX, SLOTS_PER_CONNECTION,
+    ANSWER_DEADLINE, CONNECT_DEADLINE, CONNECTION_AGE_MAX, CONNECTIONS_MAX, RETRY_PAUSE_MAX,
+    SLOTS_PER_CONNECTION,
 };
 use crate::{Member, Peer};
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -123,9 +124,13 @@ async fn relay(
 }
 
 async fn start() -> (Site, Arc<Relayed>, Volume) {
+    start_with(Config::new("dir")).await
+}
+
+async fn start_with(config: Config) -> (Site, Arc<Relayed>, Volume) {
     let site = Site::start(Shape { width: 1, ..Shape::default() }).await;
     let relayed = Arc::new(Relayed { memory: site.memory.clone(), relays: Mutex::default() });
-    let client = Client::new(Config::new("dir"), relayed.clone(), site.people.clone());
+    let client = Client::new(config, relayed.clone(), site.people.clone());
     let volume = client.volume(VOLUME).await.unwrap();
     (site, relayed, volume)
 }
@@ -175,6 +180,26 @@ async fn a_late_write_does_not_take_the_place_of_what_was_synced_since() {
     synced.unwrap();
     file.write(0, Bytes::from_static(b"newer")).await.unwrap();
     file.sync().await.unwrap();
+    relay.release().await;
+    assert_eq!(content(&site, file.ino()).await, b"newer"[..]);
+}
+
+/// Else a write that its client gave up, and did not repeat, takes the place of what another machine
+/// has written and synced since.
+#[tokio::test]
+async fn a_late_write_does_not_take_the_place_of_what_others_synced_since() {
+    let deadline = Duration::from_millis(500);
+    let (site, relayed, volume) = start_with(Config { deadline, ..Config::new("dir") }).await;
+    let made = volume.create(ALICE, volume.root(), b"f", 0o666, WRITE, true).await.unwrap();
+    let file = made.1;
+    file.write(0, Bytes::from_static(b"first")).await.unwrap();
+    file.sync().await.unwrap();
+    let relay = relayed.keep(&osd_peer(0));
+    file.write(0, Bytes::from_static(b"older")).await.unwrap();
+    assert_eq!(file.sync().await.unwrap_err().errno(), libc::EIO, "given up");
+    let (_, others) = site.volume().await.open(ALICE, file.ino(), WRITE).await.unwrap();
+    others.write(0, Bytes::from_static(b"newer")).await.unwrap();
+    others.sync().await.unwrap();
     relay.release().await;
     assert_eq!(content(&site, file.ino()).await, b"newer"[..]);
 }
