@@ -100,6 +100,9 @@ async fn relay(
             read = from_client.read(&mut buffer) => {
                 let part = &buffer[..read.unwrap()];
                 let forward = *now.borrow() == Mode::Forward;
+                if part.is_empty() && !forward {
+                    break;
+                }
                 if part.is_empty() || forward && to_server.write_all(part).await.is_err() {
                     return;
                 }
