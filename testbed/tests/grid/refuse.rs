@@ -156,17 +156,33 @@ fn paths_outside_the_volume(w: &World) {
     let said = w.xsub(&w.milo, &["--stage-in", "/etc/passwd", "--", "cat", "passwd"]);
     assert!(!said.out.contains("root:"), "a file of the node was staged in: {}", said.out);
     said.refused(74, &[&format!("{VOLUME}/etc/passwd")]);
-    let link = format!(
-        "mkdir {VOLUME}/out; ln -s /etc/shadow {VOLUME}/out/link; ln -s /etc {VOLUME}/out/dir"
+    // Everybody may read what these lead to: only the stager can refuse it.
+    let links = format!(
+        "mkdir {VOLUME}/out; cd {VOLUME}/out; echo within > file; mkdir sub; ln -s /etc/passwd link; \
+         ln -s ../../../etc/passwd up; ln -s /etc dir; ln -s file near; ln -s {VOLUME}/out/file far"
     );
-    w.xsub(&w.milo, &["--", "sh", "-c", &link]).ok();
-    for path in ["out/link=x", "out/dir/shadow=x"] {
-        let said = w.xsub(&w.milo, &["--stage-in", path, "--", "cat", "x"]);
+    w.xsub(&w.milo, &["--", "sh", "-c", &links]).ok();
+    let why = "a link leads out of the volume";
+    for path in ["out/link", "out/up", "out/dir/passwd"] {
+        let place = format!("{path}=x");
+        let said = w.xsub(&w.milo, &["--stage-in", &place, "--", "cat", "x"]);
         assert!(!said.out.contains("root:"), "a link led out of the volume: {}", said.out);
-        assert_eq!(said.code, 74, "{said:?}");
+        said.refused(74, &[why, &format!("{VOLUME}/{path}")]);
+    }
+    for path in ["out/near=x", "out/far=x"] {
+        assert_eq!(w.xsub(&w.milo, &["--stage-in", path, "--", "cat", "x"]).ok(), "within\n");
     }
     let said = w.xsub(&w.milo, &["--stage-out", "x=out/dir/made", "--", "touch", "x"]);
-    assert_eq!(said.code, 74, "{said:?}");
+    said.refused(74, &[why]);
+    // Nor may a link turn a person's own stager against the person's files.
+    let script = format!(
+        "echo kept > kept; ln -s \"$PWD/kept\" {VOLUME}/out/home; echo new > x; echo \"$PWD\""
+    );
+    let said = w.xsub(&w.milo, &["--stage-out", "x=out/home", "--", "sh", "-c", &script]);
+    let kept = format!("{}/kept", said.out.trim());
+    said.refused(74, &[why]);
+    let kept: Vec<_> = w.nodes().filter_map(|node| node.read_file(&kept).ok()).collect();
+    assert_eq!(kept, [b"kept\n"], "a file in the home was overwritten");
     for node in w.nodes() {
         assert!(node.read_file("/etc/made").is_err(), "a file was made outside the volume");
     }

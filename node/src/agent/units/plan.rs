@@ -105,7 +105,7 @@ pub(super) fn unit(
         None => account.home.clone(),
     };
     let place = |path: &Option<String>| path.as_ref().map(|p| cwd.join(order.path_of(at, p)));
-    let argv = if stage { staged(order, stager, &cwd)? } else { task.argv.clone() };
+    let argv = if stage { staged(order, account, stager, &cwd)? } else { task.argv.clone() };
     Ok(UnitSpec {
         key: names::unit(&order.envelope, at.unit, at.attempt)?,
         argv,
@@ -162,10 +162,16 @@ fn rlimits(task: &TaskSpec) -> Vec<Rlimit> {
 }
 
 /// The unit's program below the stager, which copies files as the person, before and after.
-fn staged(order: &StartUnits, stager: &Path, cwd: &Path) -> Result<Vec<String>, Error> {
+fn staged(
+    order: &StartUnits,
+    account: &Account,
+    stager: &Path,
+    cwd: &Path,
+) -> Result<Vec<String>, Error> {
     let plan = crate::stage::Plan {
         volume: PathBuf::from(super::super::volumes::MOUNTS).join(order.vo.as_str()),
         folder: cwd.to_owned(),
+        home: Some(account.home.clone()),
         stage_in: order.task.stage_in.clone(),
         stage_out: order.task.stage_out.clone(),
     };
