@@ -177,7 +177,7 @@ fn in_folder(plan: &Plan, s: &Stage) -> Result<Place, StageError> {
         let within = around.and_then(|dir| plan.folder.strip_prefix(dir).ok());
         let within = within.filter(|w| w.components().all(|c| matches!(c, Component::Normal(_))));
         if let (Some(around), Some(within)) = (around, within) {
-            return place(around, within.join(name), what);
+            return place(around, within.join(&name), what);
         }
     }
     place(&plan.folder, name, "working directory")
