@@ -24,6 +24,7 @@ fn bad_requests_are_refused_and_the_grid_goes_on() {
     w.step("requests_of_a_strangers_program", requests_of_a_strangers_program);
     w.step("wrong_passwords_are_slowed", wrong_passwords_are_slowed);
     w.step("a_fork_bomb_hurts_itself_only", a_fork_bomb_hurts_itself_only);
+    w.step("processes_are_counted_for_each_unit", processes_are_counted_for_each_unit);
     assert_eq!(w.run(&w.milo, "xout", &[&kept]).ok(), "kept\n", "an older job was lost");
 }
 
@@ -280,5 +281,34 @@ fn a_fork_bomb_hurts_itself_only(w: &World) {
     w.run(&w.milo, "xkill", &[&job]).ok();
     w.run(&w.milo, "xwait", &[&job]).refused(130, &["cancelled"]);
     assert_eq!(processes(w, "fork-bomb"), 0, "processes outlived their unit");
+    // One that ends before anybody ends it.
+    let job = crowd(w, 100, "limits = { processes = 10 }");
+    assert_ne!(w.run(&w.milo, "xwait", &[&job]).code, 0, "100 processes were had where 10 may be");
+    let told = w.xos(&w.milo, &["job", "why", &job]).ok();
+    assert!(told.contains("reached its limit of processes"), "nobody is told why: {told}");
     w.serves();
+}
+
+/// If it failed, units beside one another would share what each of them asked for; or a wish that
+/// cannot be met be cut in silence.
+fn processes_are_counted_for_each_unit(w: &World) {
+    let four = "array = \"0-3\"\nlimits = { processes = 10 }";
+    let job = crowd(w, 8, four);
+    w.run(&w.milo, "xwait", &[&job]).ok();
+    let job = crowd(w, 8, "limits = { processes = 4000000000 }");
+    let said = w.run(&w.milo, "xwait", &[&job]);
+    said.refused(126, &["could not be started", "4000000000 processes are asked for"]);
+    w.serves();
+}
+
+/// Starts a job at pisa of which each unit has so many processes at a time beside its first one.
+fn crowd(w: &World, processes: u32, more: &str) -> String {
+    let script = format!("i=0; while [ $i -lt {processes} ]; do sleep 3 & i=$((i+1)); done; wait");
+    let job = format!(
+        "vo = \"{VO}\"\nsites = [\"pisa\"]\n[[tasks]]\nname = \"crowd\"\n\
+         argv = [\"sh\", \"-c\", \"{script}\"]\n\
+         resources = {{ cpu_milli = 500, memory_bytes = 134217728 }}\n{more}\n"
+    );
+    let file = w.write(&w.milo, "crowd.toml", &job);
+    w.start(&w.milo, &["--file", &file])
 }
