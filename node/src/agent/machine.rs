@@ -43,7 +43,8 @@ pub fn processes(configured: Option<u32>) -> Result<u32, Error> {
         Some(few) if few < PIDS_MIN => Err(Error::invalid(format!(
             "[node] processes is {few}, and no unit can run with fewer than {PIDS_MIN}"
         ))),
-        Some(most) => Ok(most),
+        // The kernel takes no larger limit.
+        Some(most) => Ok(most.min(kernel_number("pid_max")?)),
         None => {
             let most = kernel_number("pid_max")?.min(kernel_number("threads-max")?);
             Ok((most / PROCESSES_PART).max(PIDS_DEFAULT))
@@ -104,6 +105,7 @@ mod tests {
         // wrong: the administrator's word would not count, or no unit could ever start, and only
         // each person's unit would say so
         assert_eq!(processes(Some(PIDS_MIN)), Ok(PIDS_MIN));
+        assert!(processes(Some(u32::MAX)).unwrap() < u32::MAX, "the kernel would refuse the limit");
         let few = processes(Some(PIDS_MIN - 1)).unwrap_err();
         assert!(few.to_string().contains("[node] processes is 2"), "{few}");
     }

@@ -159,7 +159,7 @@ fn paths_outside_the_volume(w: &World) {
     said.refused(74, &[&format!("{VOLUME}/etc/passwd")]);
     // Everybody may read what these lead to: only the stager can refuse it.
     let links = format!(
-        "mkdir {VOLUME}/out; cd {VOLUME}/out; echo within > file; mkdir sub; ln -s /etc/passwd link; \
+        "mkdir {VOLUME}/out; cd {VOLUME}/out; echo within > file; ln -s /etc/passwd link; \
          ln -s ../../../etc/passwd up; ln -s /etc dir; ln -s file near; ln -s {VOLUME}/out/file far"
     );
     w.xsub(&w.milo, &["--", "sh", "-c", &links]).ok();
