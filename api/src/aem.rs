@@ -85,6 +85,7 @@ mod tests {
     #[test]
     fn every_enum_travels_and_refuses_unknown_fields() {
         travels(&UnitEnd::Exit { code: 3 });
+        travels(&UnitEnd::ProcessLimit { status: 2 });
         travels(&UnitEnd::Lost { reason: "x".into() });
         let node = "n1.rennes".parse().unwrap();
         let what = HostedRun::Ended {

@@ -178,6 +178,9 @@ pub(crate) fn end_text(end: &UnitEnd) -> String {
         UnitEnd::Exit { code } => format!("exit {code}"),
         UnitEnd::Signal { signal } => format!("signal {signal}"),
         UnitEnd::OutOfMemory => "used more memory than it asked for".into(),
+        UnitEnd::ProcessLimit { status } => {
+            format!("reached its limit of processes: exit {status}")
+        }
         UnitEnd::WallTime => "ran longer than its time".into(),
         UnitEnd::NotStarted { reason } => format!("not started: {reason}"),
         UnitEnd::StageOut { reason } => format!("output file not stored: {reason}"),

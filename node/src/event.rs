@@ -110,7 +110,7 @@ pub enum Outcome {
     Lost,
 }
 
-/// Why a unit ended that would have gone on.
+/// Why a unit ended that would have gone on, or gone well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -120,6 +120,9 @@ pub enum Cause {
     WallLimit,
     /// The envelope's memory limit.
     MemoryLimit,
+    /// The limit of processes was reached while the unit ran. Nothing ended the unit: it came to
+    /// grief by itself, perhaps of that.
+    ProcessLimit,
     /// The limit of a spool file.
     SpoolLimit,
     /// The envelope was ended.

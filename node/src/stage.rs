@@ -1,21 +1,24 @@
 //! Staging: files copied between the VO's volume and the unit's working directory, before and
 //! after its program. Runs as the person, inside the unit: what the person may not read or write
-//! stays out of reach.
+//! stays out of reach. Others write to the volume too, so a link there is followed only to places on
+//! the volume: else it would turn the person's own rights against their files.
 //!
 //! The stager is the unit's first process, with which the unit ends. When the unit is to end, all
 //! its processes get TERM: the stager leaves that to the program, and brings its results home within
 //! the grace that is left.
 
+mod beneath;
+
 use crate::sys;
+use beneath::{Place, Trouble};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
-use xos_api::aem::{Stage, StageMode};
+use xos_api::aem::Stage;
 
 /// The first argument that makes `xosd` a stager.
 pub const STAGE_ARG: &str = "stage";
@@ -30,6 +33,10 @@ pub struct Plan {
     pub volume: PathBuf,
     /// The working directory.
     pub folder: PathBuf,
+    /// The person's home: links in a working directory in it may lead to all of it. Absent in plans
+    /// of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<PathBuf>,
     /// From the volume to the folder, before.
     pub stage_in: Vec<Stage>,
     /// From the folder to the volume, after.
@@ -42,6 +49,27 @@ pub enum StageError {
     /// A path leaves the volume or the folder.
     #[error("{0} is not a path inside the {1}: write it without .. and a leading /")]
     Outside(String, &'static str),
+    /// A link is in the way that somebody made, by mistake or to reach another's files.
+    #[error(
+        "{path}: a link leads out of the {what}: remove the link, or copy what it leads to into the \
+         {what} and name that"
+    )]
+    Link {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What the link leaves.
+        what: &'static str,
+    },
+    /// The volume, or the folder, cannot be entered.
+    #[error("cannot open the {what} {path}: {source}")]
+    Folder {
+        /// Which it is.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file could not be copied.
     #[error("cannot copy {from} to {to}: {source}")]
     Copy {
@@ -120,157 +148,76 @@ fn complain(text: &str) {
 
 fn copy_in(plan: &Plan) -> Result<(), StageError> {
     for s in &plan.stage_in {
-        let from = inside(&plan.volume, &s.volume, "volume")?;
-        copy(&from, &inside(&plan.folder, &s.name, "working directory")?, s.mode)?;
+        copy(&on_volume(plan, s)?, &in_folder(plan, s)?, s)?;
     }
     Ok(())
 }
 
 fn copy_out(plan: &Plan) -> Result<(), StageError> {
     for s in &plan.stage_out {
-        let from = inside(&plan.folder, &s.name, "working directory")?;
-        copy(&from, &inside(&plan.volume, &s.volume, "volume")?, s.mode)?;
+        copy(&in_folder(plan, s)?, &on_volume(plan, s)?, s)?;
     }
     for s in plan.stage_in.iter().chain(&plan.stage_out).filter(|s| s.delete) {
-        let path = inside(&plan.folder, &s.name, "working directory")?;
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(StageError::Copy { from: path.clone(), to: path, source }),
-        }
+        let place = in_folder(plan, s)?;
+        place.remove().map_err(|t| trouble(t, &place, &place, &place))?;
     }
     Ok(())
 }
 
-fn inside(base: &Path, path: &str, what: &'static str) -> Result<PathBuf, StageError> {
+fn on_volume(plan: &Plan, s: &Stage) -> Result<Place, StageError> {
+    place(&plan.volume, inside(&s.volume, "volume")?, "volume")
+}
+
+/// Links may lead through all of the home, which is the person's alone, and through all of the
+/// volume; from any other working directory they may not lead at all.
+fn in_folder(plan: &Plan, s: &Stage) -> Result<Place, StageError> {
+    let name = inside(&s.name, "working directory")?;
+    let around = [(plan.home.as_deref(), "home"), (Some(plan.volume.as_path()), "volume")];
+    for (around, what) in around {
+        let within = around.and_then(|dir| plan.folder.strip_prefix(dir).ok());
+        let within = within.filter(|w| w.components().all(|c| matches!(c, Component::Normal(_))));
+        if let (Some(around), Some(within)) = (around, within) {
+            return place(around, within.join(&name), what);
+        }
+    }
+    place(&plan.folder, name, "working directory")
+}
+
+fn place(folder: &Path, path: PathBuf, what: &'static str) -> Result<Place, StageError> {
+    Place::new(folder, path, what).map_err(|source| {
+        let path = folder.to_owned();
+        StageError::Folder { what, path, source }
+    })
+}
+
+/// `path` without the slashes at its beginning.
+fn inside(path: &str, what: &'static str) -> Result<PathBuf, StageError> {
     let path = Path::new(path.trim_start_matches('/'));
     let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    if plain && path.components().next().is_some() {
-        Ok(base.join(path))
+    if plain && path.file_name().is_some() {
+        Ok(path.to_owned())
     } else {
         Err(StageError::Outside(path.display().to_string(), what))
     }
 }
 
-fn copy(from: &Path, to: &Path, mode: StageMode) -> Result<(), StageError> {
-    let fail = |source| StageError::Copy { from: from.into(), to: to.into(), source };
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(fail)?;
+/// What a trouble with `place` means for a copy.
+fn trouble(t: Trouble, place: &Place, from: &Place, to: &Place) -> StageError {
+    match t {
+        Trouble::Link => StageError::Link { path: place.shown(), what: place.what },
+        Trouble::Io(source) => StageError::Copy { from: from.shown(), to: to.shown(), source },
     }
-    let mut source = File::open(from).map_err(fail)?;
-    let mut options = OpenOptions::new();
-    options.write(true);
-    match mode {
-        StageMode::Overwrite => options.create(true).truncate(true),
-        StageMode::Append => options.create(true).append(true),
-        StageMode::DontOverwrite => options.create_new(true),
-    };
-    let mut target = match options.open(to) {
-        Ok(f) => f,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && mode == StageMode::DontOverwrite => {
-            return Ok(());
-        }
-        Err(e) => return Err(fail(e)),
-    };
-    io::copy(&mut source, &mut target).map_err(fail)?;
+}
+
+fn copy(from: &Place, to: &Place, s: &Stage) -> Result<(), StageError> {
+    let with = |place| move |t| trouble(t, place, from, to);
+    let mut source = from.read().map_err(with(from))?;
+    to.make_parent().map_err(with(to))?;
+    let Some(mut target) = to.write(s.mode).map_err(with(to))? else { return Ok(()) };
+    let copied = io::copy(&mut source, &mut target);
     // An error of a late write comes here, not at close, where nobody would see it.
-    target.sync_all().map_err(fail)
+    copied.and_then(|_| target.sync_all()).map_err(|e| with(to)(Trouble::Io(e)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(name: &str, volume: &str, mode: StageMode, delete: bool) -> Stage {
-        Stage { name: name.into(), volume: volume.into(), mode, delete }
-    }
-
-    #[test]
-    fn files_travel_both_ways() {
-        let dir = tempfile::tempdir().unwrap();
-        let (volume, folder) = (dir.path().join("v"), dir.path().join("f"));
-        fs::create_dir_all(&volume).unwrap();
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(volume.join("in"), "one").unwrap();
-        let plan = Plan {
-            volume: volume.clone(),
-            folder: folder.clone(),
-            stage_in: vec![file("sub/a", "/in", StageMode::Overwrite, true)],
-            stage_out: vec![file("sub/a", "out/b", StageMode::Append, false)],
-        };
-        copy_in(&plan).unwrap();
-        copy_out(&plan).unwrap();
-        assert_eq!(fs::read_to_string(volume.join("out/b")).unwrap(), "one");
-        assert!(!folder.join("sub/a").exists(), "it was to be removed");
-        copy_in(&plan).unwrap();
-        copy_out(&plan).unwrap();
-        assert_eq!(fs::read_to_string(volume.join("out/b")).unwrap(), "oneone");
-    }
-
-    /// What a stager is given, in a process of its own.
-    const ARGS: &str = "XOS_TEST_STAGE_ARGS";
-
-    #[test]
-    #[ignore = "is the stager of the next test"]
-    fn stager() {
-        if let Ok(args) = std::env::var(ARGS) {
-            std::process::exit(stage(&serde_json::from_str::<Vec<String>>(&args).unwrap()).into());
-        }
-    }
-
-    /// What is on the volume after a unit got TERM as a cancellation or a limit sends it, and how
-    /// its first process ended.
-    fn terminated(script: &str) -> (String, ExitStatus) {
-        let dir = tempfile::tempdir().unwrap();
-        let (volume, folder) = (dir.path().join("v"), dir.path().join("f"));
-        fs::create_dir_all(&volume).unwrap();
-        fs::create_dir_all(&folder).unwrap();
-        let plan = Plan {
-            volume: volume.clone(),
-            folder: folder.clone(),
-            stage_in: vec![],
-            stage_out: vec![file("result", "result", StageMode::Overwrite, false)],
-        };
-        let plan = serde_json::to_string(&plan).unwrap();
-        let args = [plan.as_str(), "--", "/bin/sh", "-c", script];
-        let mut unit = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "stage::tests::stager", "--ignored", "--nocapture"])
-            .env(ARGS, serde_json::to_string(&args).unwrap())
-            .current_dir(&folder)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let leader = Pid::from_raw(unit.id().cast_signed());
-        for _ in 0..1000 {
-            if folder.join("ready").exists() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        // In the test's stager the unit's processes are its group.
-        nix::sys::signal::killpg(leader, Signal::SIGTERM).unwrap();
-        let status = unit.wait().unwrap();
-        (fs::read_to_string(volume.join("result")).unwrap_or_default(), status)
-    }
-
-    /// If it failed, a program that is told to end would be killed before it has written its result,
-    /// and nothing of it would come to the volume.
-    #[test]
-    fn what_a_terminated_program_wrote_comes_home() {
-        let wait = "touch ready; while :; do sleep 0.05; done";
-        let (result, status) =
-            terminated(&format!("trap 'sleep 0.3; echo whole > result; exit 3' TERM; {wait}"));
-        assert_eq!((result.as_str(), status.code()), ("whole\n", Some(3)));
-        // Without a trap it ends by TERM, and so does the unit.
-        let (result, status) = terminated(&format!("echo part > result; {wait}"));
-        assert_eq!((result.as_str(), status.signal()), ("part\n", Some(15)));
-    }
-
-    #[test]
-    fn paths_outside_are_refused() {
-        for bad in ["../x", "a/../../x", "", "/", "..", "a/.."] {
-            assert!(inside(Path::new("/v"), bad, "volume").is_err(), "{bad:?}");
-        }
-        assert_eq!(inside(Path::new("/v"), "/a/./b", "volume").unwrap(), Path::new("/v/a/./b"));
-    }
-}
+mod tests;

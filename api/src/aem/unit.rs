@@ -20,6 +20,11 @@ pub enum UnitEnd {
     },
     /// It used more memory than it asked for.
     OutOfMemory,
+    /// It ended badly, and while it ran its job had as many processes on the node as it may have.
+    ProcessLimit {
+        /// Its exit status, or 128 + the signal that ended it.
+        status: u8,
+    },
     /// It ran longer than its wall time.
     WallTime,
     /// It could not be started: no such program, no such directory, a file to stage in missing.
@@ -55,6 +60,7 @@ impl UnitEnd {
             UnitEnd::Exit { code } => *code,
             UnitEnd::Signal { signal } => signal.saturating_add(128),
             UnitEnd::OutOfMemory => 137,
+            UnitEnd::ProcessLimit { status } => *status,
             UnitEnd::WallTime => 124,
             UnitEnd::NotStarted { .. } => 126,
             UnitEnd::StageOut { .. } => 74,

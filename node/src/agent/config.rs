@@ -13,6 +13,10 @@ pub struct Config {
     pub cpu_milli: Option<u32>,
     /// Memory that units may use, in bytes. Default: nine tenths of the machine's.
     pub memory_bytes: Option<u64>,
+    /// Processes and threads that the units of one job may have on this node at a time, all together.
+    /// Who asks for more in each unit has fewer units run at a time, or none. Default: a quarter of
+    /// what the kernel can have.
+    pub processes: Option<u32>,
     /// Where homes of grid accounts are made. Default `/home/xos`.
     #[serde(default = "default_homes")]
     pub homes: PathBuf,

@@ -1,5 +1,6 @@
 //! What the machine has: processors, memory, architecture, local accounts.
 
+use crate::spec::{PIDS_DEFAULT, PIDS_MIN};
 use std::collections::HashSet;
 use std::fs;
 use xos_api::node::Capacity;
@@ -26,6 +27,37 @@ pub fn capacity(cpu_milli: Option<u32>, memory_bytes: Option<u64>) -> Result<Cap
         u32::try_from(n).unwrap_or(u32::MAX).saturating_mul(1000)
     });
     Ok(Capacity { cpu_milli, memory_bytes, arch: std::env::consts::ARCH.to_owned() })
+}
+
+/// The part of the kernel's processes that one job may have: the rest is the machine's own, and the
+/// other jobs'.
+const PROCESSES_PART: u32 = 4;
+
+/// Most processes of one job on this machine, as configured or by what the kernel can have.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] when nothing could run with what is configured,
+/// [`xos_base::Kind::Internal`] when the kernel's limits cannot be read.
+pub fn processes(configured: Option<u32>) -> Result<u32, Error> {
+    match configured {
+        Some(few) if few < PIDS_MIN => Err(Error::invalid(format!(
+            "[node] processes is {few}, and no unit can run with fewer than {PIDS_MIN}"
+        ))),
+        // The kernel takes no larger limit.
+        Some(most) => Ok(most.min(kernel_number("pid_max")?)),
+        None => {
+            let most = kernel_number("pid_max")?.min(kernel_number("threads-max")?);
+            Ok((most / PROCESSES_PART).max(PIDS_DEFAULT))
+        }
+    }
+}
+
+fn kernel_number(name: &str) -> Result<u32, Error> {
+    let path = format!("/proc/sys/kernel/{name}");
+    let text = fs::read_to_string(&path)
+        .map_err(|e| Error::internal(format!("cannot read {path}: {e}")))?;
+    let number = text.trim().parse::<u32>();
+    number.map_err(|_| Error::internal(format!("{path} is no number: {}", text.trim())))
 }
 
 fn total_memory(meminfo: &str) -> Option<u64> {
@@ -69,10 +101,21 @@ mod tests {
     }
 
     #[test]
+    fn a_configured_number_of_processes_is_taken_or_refused() {
+        // wrong: the administrator's word would not count, or no unit could ever start, and only
+        // each person's unit would say so
+        assert_eq!(processes(Some(PIDS_MIN)), Ok(PIDS_MIN));
+        assert!(processes(Some(u32::MAX)).unwrap() < u32::MAX, "the kernel would refuse the limit");
+        let few = processes(Some(PIDS_MIN - 1)).unwrap_err();
+        assert!(few.to_string().contains("[node] processes is 2"), "{few}");
+    }
+
+    #[test]
     fn this_machine_has_something() {
         let c = capacity(None, None).unwrap();
         assert!(c.cpu_milli >= 1000 && c.memory_bytes > 0 && !c.arch.is_empty());
         assert!(local_users().unwrap().contains("root"));
+        assert!(processes(None).unwrap() >= PIDS_DEFAULT);
         assert!(is_local(0).unwrap() && !is_local(1_900_000_001).unwrap());
     }
 }

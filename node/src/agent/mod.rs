@@ -78,6 +78,8 @@ pub struct Agent {
     link: NodeLink,
     key: String,
     capacity: Capacity,
+    /// Most processes of one job here.
+    processes: u32,
     vos: Mutex<Vos>,
     gathering: Mutex<Gathering>,
     /// Counts the changes of `vos`.
@@ -109,6 +111,7 @@ impl Agent {
         let sole = sole::hold(&folder)?;
         let key = key_fingerprint(&parts.identity.get().chain()[0])?;
         let capacity = machine::capacity(parts.config.cpu_milli, parts.config.memory_bytes)?;
+        let processes = machine::processes(parts.config.processes)?;
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
@@ -129,6 +132,7 @@ impl Agent {
             link,
             key,
             capacity,
+            processes,
             vos: Mutex::new(vos),
             gathering: Mutex::default(),
             accounts_changed: tokio::sync::watch::channel(0).0,

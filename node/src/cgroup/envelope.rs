@@ -197,6 +197,12 @@ impl EnvelopeCgroup {
         self.with("memory").and_then(|p| field(&file(p), "oom_kill")).unwrap_or(0)
     }
 
+    /// How often a new process or thread was refused because of the limit so far.
+    pub fn forks_refused(&self) -> u64 {
+        let count = |p: &Part| field(&p.dir.join("pids.events"), "max");
+        self.with("pids").and_then(count).unwrap_or(0)
+    }
+
     /// Gives back the few pages of files that are left. They would keep the kernel's part of the
     /// cgroup until memory is short, and each of those that stay makes all accounting of memory
     /// slower. Where there are many pages, the next job may want the files: they stay.

@@ -51,6 +51,15 @@ impl Spools {
     }
 }
 
+/// Which limits of the envelope were reached, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Processes were ended for want of memory since the last unit ended.
+    pub memory: bool,
+    /// A new process or thread was refused since the unit started.
+    pub processes: bool,
+}
+
 enum Known {
     Waiting,
     Running(u32),
@@ -176,26 +185,29 @@ impl Machine {
         self.running.get(&slot).map(|r| (&r.key, r.spools))
     }
 
-    /// A unit is over, as init saw it. `oom`: the kernel has ended processes for want of memory
-    /// since the last unit ended.
+    /// A unit is over, as init saw it.
     pub fn ended(
         &mut self,
         slot: u32,
         mut outcome: Outcome,
         usage: Option<UnitUsage>,
-        oom: bool,
+        reached: Reached,
         out: &mut Vec<Do>,
     ) {
         let Some(r) = self.running.remove(&slot) else { return };
         let ours = r.stop.as_ref().map(|s| s.cause);
         match &mut outcome {
-            Outcome::Signaled { signal: 9, cause } if oom => {
+            Outcome::Signaled { signal: 9, cause } if reached.memory => {
                 *cause = Some(Cause::MemoryLimit);
             }
             // A shell reports its child's KILL as 137.
-            Outcome::Exited { code: 137, cause } if oom => *cause = Some(Cause::MemoryLimit),
+            Outcome::Exited { code: 137, cause } if reached.memory => {
+                *cause = Some(Cause::MemoryLimit);
+            }
+            // It managed without.
+            Outcome::Exited { code: 0, .. } if ours.is_none() => {}
             Outcome::Signaled { cause, .. } | Outcome::Exited { cause, .. } if cause.is_none() => {
-                *cause = ours;
+                *cause = ours.or(reached.processes.then_some(Cause::ProcessLimit));
             }
             _ => {}
         }

@@ -29,7 +29,7 @@ fn units_wait_for_slots_and_are_recorded_before_they_are_spawned() {
     assert_eq!(out[1], Do::Record(Event::Starting { unit: key(0) }));
     assert!(matches!(out[2], Do::Spawn(0, _)));
     out.clear();
-    m.ended(0, Outcome::Exited { code: 0, cause: None }, None, false, &mut out);
+    m.ended(0, Outcome::Exited { code: 0, cause: None }, None, Reached::default(), &mut out);
     m.fill(0, &mut out);
     assert_eq!(spawned(&out), ["1.a:2"]);
 }
@@ -46,7 +46,7 @@ fn a_known_unit_is_answered_and_not_taken() {
     m.fill(0, &mut out);
     assert_eq!(m.start(vec![unit(0)], &mut out), [StartAnswer::Known(UnitState::Running)]);
     let end = Outcome::Exited { code: 3, cause: None };
-    m.ended(0, end.clone(), None, false, &mut out);
+    m.ended(0, end.clone(), None, Reached::default(), &mut out);
     assert_eq!(m.start(vec![unit(0)], &mut out), [StartAnswer::Known(UnitState::Ended(end))]);
     out.clear();
     m.fill(0, &mut out);
@@ -71,7 +71,7 @@ fn term_then_kill_after_the_grace() {
     assert_eq!(out, [Do::Signal(0, true)]);
     assert_eq!(m.next_due(), None);
     out.clear();
-    m.ended(0, Outcome::Signaled { signal: 9, cause: None }, None, false, &mut out);
+    m.ended(0, Outcome::Signaled { signal: 9, cause: None }, None, Reached::default(), &mut out);
     let end = Outcome::Signaled { signal: 9, cause: Some(Cause::Asked) };
     assert_eq!(out, [Do::Record(Event::Ended { unit: key(0), outcome: end, usage: None })]);
 }
@@ -95,24 +95,37 @@ fn frozen_time_does_not_count() {
 
 #[test]
 fn causes_are_told_apart() {
-    // wrong: the person would not learn that it was the memory limit
-    let end = |oom, outcome| {
+    // wrong: the person would not learn which limit it was, or a unit that did its work would count
+    // as failed
+    let end_after = |stop: bool, reached, outcome| {
         let mut m = Machine::new(1);
         let mut out = Vec::new();
         m.start(vec![unit(0)], &mut out);
         m.fill(0, &mut out);
-        m.ended(0, outcome, None, oom, &mut out);
+        if stop {
+            m.kill(&key(0), 100, 10, &mut out).unwrap();
+        }
+        m.ended(0, outcome, None, reached, &mut out);
         match out.pop() {
             Some(Do::Record(Event::Ended { outcome, .. })) => outcome,
             other => panic!("{other:?}"),
         }
     };
+    let end = |memory, outcome| end_after(false, Reached { memory, processes: false }, outcome);
     let nine = |cause| Outcome::Signaled { signal: 9, cause };
     assert_eq!(end(true, nine(None)), nine(Some(Cause::MemoryLimit)));
     assert_eq!(end(false, nine(None)), nine(None));
     let code = |code, cause| Outcome::Exited { code, cause };
     assert_eq!(end(true, code(137, None)), code(137, Some(Cause::MemoryLimit)));
     assert_eq!(end(true, code(1, None)), code(1, None));
+    let full = Reached { memory: false, processes: true };
+    let by_processes = Some(Cause::ProcessLimit);
+    assert_eq!(end_after(false, full, code(2, None)), code(2, by_processes));
+    assert_eq!(end_after(false, full, nine(None)), nine(by_processes));
+    assert_eq!(end_after(false, full, code(0, None)), code(0, None));
+    assert_eq!(end_after(true, full, code(2, None)), code(2, Some(Cause::Asked)));
+    let both = Reached { memory: true, processes: true };
+    assert_eq!(end_after(false, both, nine(None)), nine(Some(Cause::MemoryLimit)));
 }
 
 #[test]
@@ -169,7 +182,7 @@ proptest! {
                     taken += usize::from(a[0] == StartAnswer::Taken);
                 }
                 Step::End(s) => {
-                    m.ended(s, Outcome::Exited { code: 0, cause: None }, None, false, &mut out);
+                    m.ended(s, Outcome::Exited { code: 0, cause: None }, None, Reached::default(), &mut out);
                 }
                 Step::Kill(n, g) => drop(m.kill(&key(n), g, now, &mut out)),
                 Step::KillAll => m.kill_all(Cause::Asked, 5, now, &mut out),

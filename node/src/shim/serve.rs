@@ -22,11 +22,13 @@ mod calls;
 mod ending;
 mod init_process;
 mod outputs;
+mod reached;
 mod telling;
 
 use body::Body;
 use init_process::InitProcess;
 use outputs::Outputs;
+use reached::Counted;
 use telling::Telling;
 
 /// How long until a failed write of the log is tried again, milliseconds.
@@ -77,7 +79,7 @@ struct Serve<'a> {
     /// How long the log was when that was told last.
     told: u64,
     retry_at: u64,
-    oom_seen: u64,
+    counted: Counted,
     outputs: Outputs,
     /// When init is ended by force.
     end_at: Option<u64>,
@@ -168,7 +170,7 @@ fn start(
         telling: Telling::default(),
         told: 0,
         retry_at: 0,
-        oom_seen: 0,
+        counted: Counted::default(),
         outputs: Outputs::new(kept_bytes),
         end_at: None,
         answer_by: None,
@@ -329,6 +331,7 @@ impl Serve<'_> {
             let message = match d {
                 Do::Spawn(slot, unit) => {
                     self.hand_on(&unit);
+                    self.count_from_here(slot);
                     ToInit::Start { slot, unit }
                 }
                 Do::Signal(slot, kill) => {

@@ -4,8 +4,7 @@ use super::{EnvelopeId, SpecError, absolute, at_least, at_most};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Most processes and threads of an envelope when nothing else is asked for. A fork bomb stops
-/// here.
+/// Most processes and threads of a unit when nothing else is asked for. A fork bomb stops here.
 pub const PIDS_DEFAULT: u32 = 2048;
 /// Smallest processor limit: the kernel takes no quota below 1 ms in 100 ms.
 pub const CPU_MILLIS_MIN: u64 = 10;

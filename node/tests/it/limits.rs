@@ -4,7 +4,7 @@ use crate::support::*;
 use std::time::Duration;
 use xos_node::envelopes::{CallError, EnvelopeError};
 use xos_node::event::{Cause, Cursor, Event, Outcome};
-use xos_node::spec::Limits;
+use xos_node::spec::{Limits, UnitSpec};
 
 fn nine(cause: Cause) -> Outcome {
     Outcome::Signaled { signal: 9, cause: Some(cause) }
@@ -58,6 +58,74 @@ async fn a_memory_hog_is_ended_and_told_so() {
     assert!(usage.memory_peak_bytes.unwrap() >= 40 << 20, "{usage:?}");
     assert!(usage.cpu_us.unwrap() > 0);
     node.finish(e).await;
+}
+
+/// Tries to have so many processes at a time; those that there are end by themselves.
+fn crowd(n: u32, processes: u32, then: &str) -> UnitSpec {
+    let script = format!(
+        "(i=0; while [ $i -lt {processes} ]; do sleep 30 & i=$((i+1)); done; exit 0) || {then}"
+    );
+    unit(n, &["sh", "-c", &script])
+}
+
+#[tokio::test]
+async fn who_reached_the_limit_of_processes_and_failed_is_told_so() {
+    // wrong: the person would read only "exit status 2"; or a unit that went on without the process
+    // that it could not have would count as failed; or one that had nothing to do with it be told so
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| (s.limits.pids, s.slots) = (20, 1)).await;
+    let ended = run(&e, vec![crowd(0, 60, "exit 3")]).await;
+    assert_eq!(ended[&key(0)].0, Outcome::Exited { code: 3, cause: Some(Cause::ProcessLimit) });
+    let before = node.cgroups.envelope(&e.spec().id).forks_refused();
+    assert!(before > 0);
+    // What the last one left counts until it has been ended.
+    let mut events = e.events(events_end(&e).await);
+    quiet(&node, &e).await;
+    e.start_units(vec![shell(1, "exit 3"), crowd(2, 60, "exit 0")]).await.unwrap();
+    let ended = ends(&mut events, 2).await;
+    assert_eq!(ended[&key(1)].0, exited(3), "it had no more than one process");
+    assert_eq!(ended[&key(2)].0, exited(0), "it did what it was asked for");
+    assert!(node.cgroups.envelope(&e.spec().id).forks_refused() > before);
+    node.finish(e).await;
+}
+
+#[tokio::test]
+async fn a_signal_after_the_limit_of_processes_is_told_and_an_order_to_end_goes_before() {
+    // wrong: a program that aborts since it has no thread would be told as one that crashed; or a
+    // fork bomb that was cancelled as one that failed
+    let Some(node) = Node::new() else { return };
+    let e = node.start("1.rennes", |s| (s.limits.pids, s.slots) = (20, 1)).await;
+    let ended = run(&e, vec![crowd(0, 60, "kill -ABRT $$")]).await;
+    let aborted = Outcome::Signaled { signal: 6, cause: Some(Cause::ProcessLimit) };
+    assert_eq!(ended[&key(0)].0, aborted);
+    let mut events = e.events(events_end(&e).await);
+    quiet(&node, &e).await;
+    let before = node.cgroups.envelope(&e.spec().id).forks_refused();
+    e.start_units(vec![crowd(1, 60, "while :; do :; done")]).await.unwrap();
+    patient(async {
+        while node.cgroups.envelope(&e.spec().id).forks_refused() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    e.kill(key(1), Duration::ZERO).await.unwrap();
+    assert_eq!(ends(&mut events, 1).await[&key(1)].0, nine(Cause::Asked));
+    node.finish(e).await;
+}
+
+/// Waits until the kernel counts nothing but the envelope's init in it.
+async fn quiet(node: &Node, e: &xos_node::envelopes::Envelope) {
+    let cgroup = node.cgroups.envelope(&e.spec().id);
+    let count = || {
+        let files = cgroup.parts.iter().map(|p| p.dir.join("pids.current"));
+        files.filter_map(|f| std::fs::read_to_string(f).ok()).collect::<String>()
+    };
+    patient(async {
+        while count().trim() != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 async fn events_end(e: &xos_node::envelopes::Envelope) -> Cursor {

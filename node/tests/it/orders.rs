@@ -102,6 +102,28 @@ async fn an_order_of_a_broken_stream_is_listed_or_starts_nothing() {
 }
 
 #[tokio::test]
+async fn a_task_that_asks_for_more_processes_has_them_in_an_envelope_of_another_task() {
+    // wrong: which of a job's tasks came first would say how many processes all of them have
+    let Some(node) = Node::new() else { return };
+    let units = Units::open(node.envelopes.clone()).await.unwrap();
+    let stream = units.stream();
+    let limit = || {
+        let cgroup = node.cgroups.envelope(&"1.rennes@1".parse().unwrap());
+        let files = cgroup.parts.iter().map(|p| p.dir.join("pids.max"));
+        let texts: Vec<_> = files.filter_map(|f| std::fs::read_to_string(f).ok()).collect();
+        texts.concat().trim().to_owned()
+    };
+    for (n, (asked, has)) in (0..).zip([(20, "20"), (50, "50"), (20, "50"), (60, "60")]) {
+        let mut work = work(&node, vec![unit(n, &["true"])]);
+        work.spec.limits.pids = asked;
+        assert_eq!(units.start(stream, work, || Ok(())).await.unwrap().new, 1);
+        assert_eq!(limit(), has, "after an order for {asked}");
+    }
+    units.end(stream, &envelope(1)).await.unwrap();
+    node.nothing_left(&[]).await;
+}
+
+#[tokio::test]
 async fn one_bad_unit_keeps_the_others_of_its_order_from_starting() {
     // wrong: the core would report all as not started while some run
     let Some(node) = Node::new() else { return };

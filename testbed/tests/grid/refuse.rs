@@ -24,6 +24,7 @@ fn bad_requests_are_refused_and_the_grid_goes_on() {
     w.step("requests_of_a_strangers_program", requests_of_a_strangers_program);
     w.step("wrong_passwords_are_slowed", wrong_passwords_are_slowed);
     w.step("a_fork_bomb_hurts_itself_only", a_fork_bomb_hurts_itself_only);
+    w.step("processes_are_counted_for_each_unit", processes_are_counted_for_each_unit);
     assert_eq!(w.run(&w.milo, "xout", &[&kept]).ok(), "kept\n", "an older job was lost");
 }
 
@@ -156,17 +157,33 @@ fn paths_outside_the_volume(w: &World) {
     let said = w.xsub(&w.milo, &["--stage-in", "/etc/passwd", "--", "cat", "passwd"]);
     assert!(!said.out.contains("root:"), "a file of the node was staged in: {}", said.out);
     said.refused(74, &[&format!("{VOLUME}/etc/passwd")]);
-    let link = format!(
-        "mkdir {VOLUME}/out; ln -s /etc/shadow {VOLUME}/out/link; ln -s /etc {VOLUME}/out/dir"
+    // Everybody may read what these lead to: only the stager can refuse it.
+    let links = format!(
+        "mkdir {VOLUME}/out; cd {VOLUME}/out; echo within > file; ln -s /etc/passwd link; \
+         ln -s ../../../etc/passwd up; ln -s /etc dir; ln -s file near; ln -s {VOLUME}/out/file far"
     );
-    w.xsub(&w.milo, &["--", "sh", "-c", &link]).ok();
-    for path in ["out/link=x", "out/dir/shadow=x"] {
-        let said = w.xsub(&w.milo, &["--stage-in", path, "--", "cat", "x"]);
+    w.xsub(&w.milo, &["--", "sh", "-c", &links]).ok();
+    let why = "a link leads out of the volume";
+    for path in ["out/link", "out/up", "out/dir/passwd"] {
+        let place = format!("{path}=x");
+        let said = w.xsub(&w.milo, &["--stage-in", &place, "--", "cat", "x"]);
         assert!(!said.out.contains("root:"), "a link led out of the volume: {}", said.out);
-        assert_eq!(said.code, 74, "{said:?}");
+        said.refused(74, &[why, &format!("{VOLUME}/{path}")]);
+    }
+    for path in ["out/near=x", "out/far=x"] {
+        assert_eq!(w.xsub(&w.milo, &["--stage-in", path, "--", "cat", "x"]).ok(), "within\n");
     }
     let said = w.xsub(&w.milo, &["--stage-out", "x=out/dir/made", "--", "touch", "x"]);
-    assert_eq!(said.code, 74, "{said:?}");
+    said.refused(74, &[why]);
+    // Nor may a link turn a person's own stager against the person's files.
+    let script = format!(
+        "echo kept > kept; ln -s \"$PWD/kept\" {VOLUME}/out/home; echo new > x; echo \"$PWD\""
+    );
+    let said = w.xsub(&w.milo, &["--stage-out", "x=out/home", "--", "sh", "-c", &script]);
+    let kept = format!("{}/kept", said.out.trim());
+    said.refused(74, &[why]);
+    let kept: Vec<_> = w.nodes().filter_map(|node| node.read_file(&kept).ok()).collect();
+    assert_eq!(kept, [b"kept\n"], "a file in the home was overwritten");
     for node in w.nodes() {
         assert!(node.read_file("/etc/made").is_err(), "a file was made outside the volume");
     }
@@ -264,5 +281,34 @@ fn a_fork_bomb_hurts_itself_only(w: &World) {
     w.run(&w.milo, "xkill", &[&job]).ok();
     w.run(&w.milo, "xwait", &[&job]).refused(130, &["cancelled"]);
     assert_eq!(processes(w, "fork-bomb"), 0, "processes outlived their unit");
+    // One that ends before anybody ends it.
+    let job = crowd(w, 100, "limits = { processes = 10 }");
+    assert_ne!(w.run(&w.milo, "xwait", &[&job]).code, 0, "100 processes were had where 10 may be");
+    let told = w.xos(&w.milo, &["job", "why", &job]).ok();
+    assert!(told.contains("reached its limit of processes"), "nobody is told why: {told}");
     w.serves();
+}
+
+/// If it failed, units beside one another would share what each of them asked for; or a wish that
+/// cannot be met be cut in silence.
+fn processes_are_counted_for_each_unit(w: &World) {
+    let four = "array = \"0-3\"\nlimits = { processes = 10 }";
+    let job = crowd(w, 8, four);
+    w.run(&w.milo, "xwait", &[&job]).ok();
+    let job = crowd(w, 8, "limits = { processes = 4000000000 }");
+    let said = w.run(&w.milo, "xwait", &[&job]);
+    said.refused(126, &["could not be started", "4000000000 processes are asked for"]);
+    w.serves();
+}
+
+/// Starts a job at pisa of which each unit has so many processes at a time beside its first one.
+fn crowd(w: &World, processes: u32, more: &str) -> String {
+    let script = format!("i=0; while [ $i -lt {processes} ]; do sleep 3 & i=$((i+1)); done; wait");
+    let job = format!(
+        "vo = \"{VO}\"\nsites = [\"pisa\"]\n[[tasks]]\nname = \"crowd\"\n\
+         argv = [\"sh\", \"-c\", \"{script}\"]\n\
+         resources = {{ cpu_milli = 500, memory_bytes = 134217728 }}\n{more}\n"
+    );
+    let file = w.write(&w.milo, "crowd.toml", &job);
+    w.start(&w.milo, &["--file", &file])
 }

@@ -14,7 +14,7 @@ pub use report::Core;
 use crate::envelopes::{Attached, CallError, Envelope, EnvelopeError, Envelopes};
 use crate::event::Cursor;
 use crate::proto::{Refusal, StartAnswer};
-use crate::spec::{EnvelopeSpec, UnitSpec};
+use crate::spec::{EnvelopeSpec, Limits, UnitSpec};
 use fence::Fence;
 use report::{Fresh, Place};
 use std::collections::HashMap;
@@ -54,6 +54,8 @@ struct Known {
     want_output: bool,
     /// Up to where the core has stored its events.
     stored: Place,
+    /// How many processes it may have, where this daemon knows it.
+    pids: Option<u32>,
     /// Whether this daemon made it: no core had its events before.
     made_here: bool,
 }
@@ -111,7 +113,9 @@ impl Units {
                 Some(api) => {
                     let stored = Place::default();
                     let (want_output, made_here) = (false, false);
-                    known.insert(api, Known { live, unclear, want_output, stored, made_here });
+                    let pids = live.as_ref().map(|e| e.spec().limits.pids);
+                    let found = Known { live, unclear, want_output, stored, pids, made_here };
+                    known.insert(api, found);
                 }
                 None => tracing::warn!(%id, "an envelope that no core ordered"),
             }
@@ -211,19 +215,39 @@ impl Units {
             if live.spec().account.uid != work.spec.account.uid {
                 return Err(Error::conflict("that envelope is another person's"));
             }
+            self.widen(&live, work).await?;
             return Ok(live);
         }
         let spec = work.spec.clone();
+        let pids = Some(spec.limits.pids);
         let (envelope, stored, made_here) = match known {
             Some(known) => (self.envelopes.reopen(spec).await, known.stored, known.made_here),
             None => (self.envelopes.start(spec).await, Place::default(), true),
         };
         let envelope = envelope.map_err(fault)?;
         let (live, want_output) = (Some(envelope.clone()), work.want_output);
-        let known = Known { live, unclear: false, want_output, stored, made_here };
+        let known = Known { live, unclear: false, want_output, stored, pids, made_here };
         self.lock().insert(work.envelope.clone(), known);
         self.fresh.put(&work.envelope);
         Ok(envelope)
+    }
+
+    /// Gives an envelope that was made for another task of its job the processes that this one asks
+    /// for. It never takes any away: units of the other one may run. To be called with the gate held.
+    async fn widen(&self, live: &Envelope, work: &Work) -> Result<(), Error> {
+        let pids = work.spec.limits.pids;
+        if self.get(&work.envelope).and_then(|k| k.pids).is_some_and(|has| has >= pids) {
+            return Ok(());
+        }
+        match live.set_limits(Limits { pids, ..live.spec().limits }).await {
+            // It is opened again, with what is asked for now.
+            Err(EnvelopeError::Call(CallError::Gone)) => return Ok(()),
+            set => set.map_err(fault)?,
+        }
+        if let Some(known) = self.lock().get_mut(&work.envelope) {
+            known.pids = Some(pids);
+        }
+        Ok(())
     }
 
     /// A shim was seen to end: its envelope rests, unless it was opened again.

@@ -6,8 +6,7 @@ use crate::agent::{Agent, machine};
 use crate::home::{self, HomeError};
 use crate::output;
 use crate::spec::{
-    Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT,
-    SPOOL_TOTAL_BYTES_DEFAULT,
+    Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SPOOL_BYTES_DEFAULT, SPOOL_TOTAL_BYTES_DEFAULT,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -57,6 +56,7 @@ impl Agent {
             return Err(Error::invalid("the ticket is for another VO than the units"));
         }
         let account = self.account_of(&held.membership)?;
+        let (limits, slots) = plan::limits(&order.room, &order.task, self.processes)?;
         let units: Result<Vec<_>, Error> = order
             .units
             .iter()
@@ -67,8 +67,8 @@ impl Agent {
         let spec = EnvelopeSpec {
             id: names::envelope(&order.envelope)?,
             account,
-            limits: plan::limits(&order.room, &order.task),
-            slots: order.room.slots.clamp(1, SLOTS_MAX),
+            limits,
+            slots,
             spool_bytes_max: SPOOL_BYTES_DEFAULT,
             spool_total_bytes_max: SPOOL_TOTAL_BYTES_DEFAULT,
             rest_after_ms: REST_AFTER_MS_DEFAULT,

@@ -2,7 +2,9 @@
 
 use super::super::vos::{Vo, has_expired};
 use super::names;
-use crate::spec::{Account, Limits, PIDS_DEFAULT, Rlimit, RlimitKind, UnitSpec};
+use crate::spec::{
+    Account, Limits, PIDS_DEFAULT, PIDS_MIN, Rlimit, RlimitKind, SLOTS_MAX, UnitSpec,
+};
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -72,15 +74,46 @@ pub(super) fn account(
     })
 }
 
-/// What the envelope may use as a whole.
-pub(super) fn limits(room: &Room, task: &TaskSpec) -> Limits {
-    let asked = task.limits.processes.and_then(|n| u32::try_from(n).ok());
-    let pids = asked.unwrap_or(PIDS_DEFAULT);
-    Limits {
+/// What an envelope has beside its units' processes: its init. The shim stands outside.
+const OWN_PROCESSES: u32 = 1;
+
+/// What the envelope may use as a whole, and how many of its units run at a time. Processors and
+/// memory are ordered for all units together; processes are asked for each, and the kernel counts
+/// those of all: so many units run as can each have what it asked for. `most` is what the node
+/// allows one job; who asks for nothing has that or [`PIDS_DEFAULT`] for each unit.
+///
+/// # Errors
+/// [`xos_base::Kind::Unsatisfiable`] when not even one unit can have what it asks for.
+pub(super) fn limits(room: &Room, task: &TaskSpec, most: u32) -> Result<(Limits, u32), Error> {
+    let room_slots = room.slots.clamp(1, SLOTS_MAX);
+    let most = most.saturating_sub(OWN_PROCESSES);
+    let (processes, slots) = match task.limits.processes {
+        None => (PIDS_DEFAULT.saturating_mul(room_slots).min(most), room_slots),
+        Some(asked) => {
+            let own = u32::from(is_staged(task));
+            let each = u32::try_from(asked).ok().and_then(|n| n.checked_add(own));
+            let Some(each) = each.filter(|n| asked > 0 && *n <= most) else {
+                let most = most.saturating_sub(own);
+                return Err(Error::unsatisfiable(format!(
+                    "{asked} processes are asked for, and a unit can have 1 to {most} on this node"
+                ))
+                .hint("change what the task asks for, or choose other sites"));
+            };
+            let slots = room_slots.min(most / each);
+            (each * slots, slots)
+        }
+    };
+    let limits = Limits {
         cpu_millis: Some(room.cpu_milli.into()),
         memory_bytes: Some(room.memory_bytes),
-        pids: pids.clamp(crate::spec::PIDS_MIN, PIDS_DEFAULT),
-    }
+        pids: processes.saturating_add(OWN_PROCESSES).max(PIDS_MIN),
+    };
+    Ok((limits, slots))
+}
+
+/// Whether files are copied for the task's units: then each has a process more, the stager.
+fn is_staged(task: &TaskSpec) -> bool {
+    !task.stage_in.is_empty() || !task.stage_out.is_empty()
 }
 
 /// One unit for the shim.
@@ -95,7 +128,7 @@ pub(super) fn unit(
     stager: &Path,
 ) -> Result<UnitSpec, Error> {
     let task = &order.task;
-    let stage = !task.stage_in.is_empty() || !task.stage_out.is_empty();
+    let stage = is_staged(task);
     let cwd = match &task.cwd {
         Some(cwd) => account.home.join(order.path_of(at, cwd)),
         None if stage => {
@@ -105,7 +138,7 @@ pub(super) fn unit(
         None => account.home.clone(),
     };
     let place = |path: &Option<String>| path.as_ref().map(|p| cwd.join(order.path_of(at, p)));
-    let argv = if stage { staged(order, stager, &cwd)? } else { task.argv.clone() };
+    let argv = if stage { staged(order, account, stager, &cwd)? } else { task.argv.clone() };
     Ok(UnitSpec {
         key: names::unit(&order.envelope, at.unit, at.attempt)?,
         argv,
@@ -162,10 +195,16 @@ fn rlimits(task: &TaskSpec) -> Vec<Rlimit> {
 }
 
 /// The unit's program below the stager, which copies files as the person, before and after.
-fn staged(order: &StartUnits, stager: &Path, cwd: &Path) -> Result<Vec<String>, Error> {
+fn staged(
+    order: &StartUnits,
+    account: &Account,
+    stager: &Path,
+    cwd: &Path,
+) -> Result<Vec<String>, Error> {
     let plan = crate::stage::Plan {
         volume: PathBuf::from(super::super::volumes::MOUNTS).join(order.vo.as_str()),
         folder: cwd.to_owned(),
+        home: Some(account.home.clone()),
         stage_in: order.task.stage_in.clone(),
         stage_out: order.task.stage_out.clone(),
     };
@@ -176,4 +215,56 @@ fn staged(order: &StartUnits, stager: &Path, cwd: &Path) -> Result<Vec<String>, 
     let mut argv = vec![stager, crate::stage::STAGE_ARG.to_owned(), plan, "--".to_owned()];
     argv.extend(order.task.argv.clone());
     Ok(argv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_api::aem::{ProcessLimits, Stage};
+    use xos_base::Kind;
+
+    fn asking(processes: Option<u64>) -> TaskSpec {
+        let limits = ProcessLimits { processes, ..ProcessLimits::default() };
+        TaskSpec { limits, ..TaskSpec::default() }
+    }
+
+    /// Processes of the envelope and slots, for an order of so many slots.
+    fn sizes(slots: u32, task: &TaskSpec, most: u32) -> Result<(u32, u32), Error> {
+        let room = Room { slots, cpu_milli: 1000 * slots, memory_bytes: 1 << 30 };
+        limits(&room, task, most).map(|(limits, slots)| (limits.pids, slots))
+    }
+
+    #[test]
+    fn each_unit_has_the_processes_that_it_asked_for() {
+        // wrong: units beside one another would share what each of them was promised
+        assert_eq!(sizes(1, &asking(Some(10)), 1000), Ok((11, 1)));
+        assert_eq!(sizes(4, &asking(Some(10)), 1000), Ok((41, 4)));
+        // The stager is not the program's.
+        let stage_in = vec![Stage::default()];
+        assert_eq!(sizes(4, &TaskSpec { stage_in, ..asking(Some(10)) }, 1000), Ok((45, 4)));
+        // Less than an envelope can live with is no reason to refuse.
+        assert_eq!(sizes(1, &asking(Some(1)), 1000), Ok((PIDS_MIN, 1)));
+    }
+
+    #[test]
+    fn without_a_wish_each_unit_has_the_default_within_what_the_node_allows() {
+        // wrong: a job of many small units could take all processes of the machine, or such a job
+        // would run one unit after the other although none needs many
+        assert_eq!(sizes(2, &asking(None), 100_000), Ok((2 * PIDS_DEFAULT + 1, 2)));
+        assert_eq!(sizes(100, &asking(None), 8000), Ok((8000, 100)));
+        assert_eq!(sizes(u32::MAX / 1000, &asking(None), u32::MAX).unwrap().1, SLOTS_MAX);
+    }
+
+    #[test]
+    fn a_wish_beyond_the_node_is_refused_and_never_cut() {
+        // wrong: a unit would fail in its middle, having less than it was taken with
+        assert_eq!(sizes(4, &asking(Some(400)), 1001), Ok((801, 2)), "fewer at a time");
+        assert_eq!(sizes(4, &asking(Some(1000)), 1001), Ok((1001, 1)));
+        for asked in [0, 1001, u64::from(u32::MAX), u64::MAX] {
+            let e = sizes(4, &asking(Some(asked)), 1001).unwrap_err();
+            assert_eq!(e.kind, Kind::Unsatisfiable);
+            let said = format!("{asked} processes are asked for, and a unit can have 1 to 1000");
+            assert!(e.to_string().contains(&said), "{e}");
+        }
+    }
 }

@@ -341,23 +341,27 @@ fn used(u: &UnitUsage) -> Usage {
 
 fn ended(outcome: &Outcome) -> UnitEnd {
     match outcome {
-        Outcome::Exited { cause: Some(c), .. } | Outcome::Signaled { cause: Some(c), .. } => {
-            match c {
-                Cause::Asked | Cause::EnvelopeEnded => UnitEnd::Cancelled,
-                Cause::WallLimit => UnitEnd::WallTime,
-                Cause::MemoryLimit => UnitEnd::OutOfMemory,
-                // As the kernel ends a program that writes beyond RLIMIT_FSIZE.
-                Cause::SpoolLimit => UnitEnd::Signal { signal: SIGXFSZ },
-                Cause::InitDied => UnitEnd::Lost { reason: "its envelope died".into() },
-            }
-        }
-        Outcome::Exited { code, cause: None } => UnitEnd::Exit { code: *code },
-        Outcome::Signaled { signal, cause: None } => UnitEnd::Signal { signal: *signal },
+        Outcome::Exited { code, cause } => caused(*cause, UnitEnd::Exit { code: *code }),
+        Outcome::Signaled { signal, cause } => caused(*cause, UnitEnd::Signal { signal: *signal }),
         Outcome::StartFailed { reason, .. } => {
             UnitEnd::NotStarted { reason: reason.chars().take(400).collect() }
         }
         Outcome::Cancelled => UnitEnd::Cancelled,
         Outcome::Lost => UnitEnd::Lost { reason: "the node stopped while it ran".into() },
+    }
+}
+
+/// What stands for an end that looks like `own` from outside.
+fn caused(cause: Option<Cause>, own: UnitEnd) -> UnitEnd {
+    match cause {
+        None => own,
+        Some(Cause::Asked | Cause::EnvelopeEnded) => UnitEnd::Cancelled,
+        Some(Cause::WallLimit) => UnitEnd::WallTime,
+        Some(Cause::MemoryLimit) => UnitEnd::OutOfMemory,
+        Some(Cause::ProcessLimit) => UnitEnd::ProcessLimit { status: own.exit_status() },
+        // As the kernel ends a program that writes beyond RLIMIT_FSIZE.
+        Some(Cause::SpoolLimit) => UnitEnd::Signal { signal: SIGXFSZ },
+        Some(Cause::InitDied) => UnitEnd::Lost { reason: "its envelope died".into() },
     }
 }
 

@@ -78,12 +78,8 @@ impl Serve<'_> {
                 }
             }
         }
-        let by_kill = matches!(
-            outcome,
-            Outcome::Signaled { signal: 9, .. } | Outcome::Exited { code: 137, .. }
-        );
-        let oom = by_kill && self.oom_rose();
-        self.machine.ended(slot, outcome, usage, oom, out);
+        let reached = self.reached(slot, &outcome);
+        self.machine.ended(slot, outcome, usage, reached, out);
         if self.outputs.left_open.len() > LEFT_OPEN_MAX && self.end_at.is_none() {
             note(Some(format!(
                 "ended: processes that its units left have more than {LEFT_OPEN_MAX} outputs open"
@@ -150,11 +146,6 @@ impl Serve<'_> {
                 _ => drop(self.settle(name)),
             }
         }
-    }
-
-    pub(super) fn oom_rose(&mut self) -> bool {
-        let seen = self.plan.cgroup.oom_kills();
-        std::mem::replace(&mut self.oom_seen, seen) < seen
     }
 
     /// Sees whether the disk has little room. If that cannot be seen, it has.

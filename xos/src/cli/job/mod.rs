@@ -100,6 +100,10 @@ fn ending(end: &UnitEnd) -> String {
         UnitEnd::OutOfMemory => {
             "used more memory than it asked for (ask for more with --memory)".to_owned()
         }
+        UnitEnd::ProcessLimit { status } => format!(
+            "reached its limit of processes and failed with exit status {status} (start fewer at a \
+             time, or ask for more with limits.processes in a job file)"
+        ),
         UnitEnd::WallTime => "ran longer than its time (ask for more with --time)".to_owned(),
         UnitEnd::NotStarted { reason } => format!("could not be started: {}", clean(reason)),
         UnitEnd::StageOut { reason } => {
@@ -133,5 +137,8 @@ mod tests {
     fn endings_read_as_sentences() {
         assert_eq!(ending(&UnitEnd::Signal { signal: 9 }), "was ended by signal 9 (SIGKILL)");
         assert_eq!(ending(&UnitEnd::Exit { code: 3 }), "failed with exit status 3");
+        let full = ending(&UnitEnd::ProcessLimit { status: 2 });
+        let begin = "reached its limit of processes and failed with exit status 2 (start fewer";
+        assert!(full.starts_with(begin), "{full}");
     }
 }
