@@ -19,6 +19,7 @@ pub mod path;
 mod per_node;
 pub mod places;
 pub mod port;
+mod refused;
 pub mod router;
 pub mod sign;
 pub mod submission;
