@@ -26,6 +26,7 @@ pub mod submission;
 pub mod ticket;
 pub mod tls;
 pub mod trust;
+mod unread;
 
 pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};

@@ -4,6 +4,7 @@
 mod daemon;
 mod every;
 mod machines;
+mod pages;
 mod world;
 
 use std::os::unix::fs::PermissionsExt;
