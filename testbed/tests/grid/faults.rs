@@ -113,7 +113,7 @@ fn a_watched_job_outlives_its_certificate() {
     // More than comes with the end of a job: it is asked for then.
     let written = 300_000;
     let script = format!("sleep 85; head -c {written} /dev/zero | tr '\\0' x; exit 3");
-    let cmd = w.milo.command("xsub").args(["--on", "pisa", "--", "sh", "-c", &script]);
+    let cmd = w.milo.command("xsub").args(["--on", "pisa", "--", "sh", "-c", script.as_str()]);
     let (cmd, laptop) = (cmd.limit(WATCHED_MAX), w.laptop());
     std::thread::scope(|scope| {
         let watched = scope.spawn(move || Said::of(&laptop, &cmd, "xsub"));
