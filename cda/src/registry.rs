@@ -126,15 +126,6 @@ fn parse<T: DeserializeOwned>(entry: Entry) -> Result<Found<T>, Error> {
     Ok(Found { key: entry.key, value, version: entry.version })
 }
 
-fn failed(e: StoreError) -> Error {
-    match e {
-        StoreError::Unknown { .. } | StoreError::Reopening { .. } | StoreError::Full { .. } => {
-            Error::unavailable(e.to_string())
-        }
-        _ => Error::internal(e.to_string()),
-    }
-}
-
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>) -> Registry {
         Registry { store }
@@ -144,12 +135,12 @@ impl Registry {
         &self,
         key: &Key,
     ) -> Result<Option<Found<T>>, Error> {
-        self.store.get(key).await.map_err(failed)?.map(parse).transpose()
+        self.store.get(key).await.map_err(StoreError::told)?.map(parse).transpose()
     }
 
     /// Whether it happened; `false` when a guard did not hold.
     pub(crate) async fn change(&self, guards: Vec<Guard>, ops: Vec<Op>) -> Result<bool, Error> {
-        match self.store.txn(guards, ops).await.map_err(failed)? {
+        match self.store.txn(guards, ops).await.map_err(StoreError::told)? {
             TxnOutcome::Applied(_) => Ok(true),
             TxnOutcome::Conflict { .. } => Ok(false),
         }
@@ -177,7 +168,7 @@ impl Registry {
         value: &T,
         life: Duration,
     ) -> Result<Op, Error> {
-        let lease = self.store.lease(life).await.map_err(failed)?;
+        let lease = self.store.lease(life).await.map_err(StoreError::told)?;
         match put(key, value)? {
             Op::Put { key, value, .. } => Ok(Op::put_leased(key, value, lease)),
             other => Ok(other),
@@ -194,7 +185,8 @@ impl Registry {
         let prefix =
             Prefix::of(["cda", kind]).map_err(|e| Error::internal(format!("registry: {e}")))?;
         let after = after.map(|a| key(kind, a)).transpose()?;
-        let page = self.store.scan(&prefix, after.as_ref(), limit).await.map_err(failed)?;
+        let page =
+            self.store.scan(&prefix, after.as_ref(), limit).await.map_err(StoreError::told)?;
         let mut out = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
             let name = entry.key.last_segment().ok().and_then(|s| String::from_utf8(s).ok());

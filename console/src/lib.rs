@@ -17,6 +17,7 @@ mod tokens;
 mod view;
 mod visit;
 
+use actix_web::HttpRequest;
 use serde::Deserialize;
 use session::Sessions;
 use std::sync::{Arc, Weak};
@@ -113,8 +114,13 @@ impl Console {
 
     /// The pages, for the HTTP workers.
     pub fn pages(&self) -> Pages {
-        let inner = self.inner.clone();
-        Arc::new(move |config| routes::configure(&inner, config))
+        let (inner, refusing) = (self.inner.clone(), self.inner.clone());
+        Pages {
+            configure: Arc::new(move |config| routes::configure(&inner, config)),
+            refused: Arc::new(move |request: &HttpRequest, error: &Error| {
+                respond::refused(&refusing, request, error)
+            }),
+        }
     }
 
     /// Drops sessions that ended and renews the tokens of the others before they expire. Called

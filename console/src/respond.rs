@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::visit::{Guest, Reply, Shown, Stop, Visit};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION, SET_COOKIE,
+    ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION, SET_COOKIE,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::BytesMut;
@@ -54,6 +54,22 @@ pub(crate) async fn serve(
     let mut response = response(reply);
     guard::protect(response.headers_mut(), &host);
     response
+}
+
+/// The page about a request that was refused before it came to one; `None` for programs, which get
+/// the API's own answer.
+pub(crate) fn refused(
+    console: &Inner,
+    request: &HttpRequest,
+    error: &Error,
+) -> Option<HttpResponse> {
+    let accepts = request.headers().get(ACCEPT).and_then(|a| a.to_str().ok());
+    if !accepts.is_some_and(|a| a.contains("text/html")) {
+        return None;
+    }
+    let mut response = response(trouble::reply(console, None, &Stop::Failed(error.clone())));
+    guard::protect(response.headers_mut(), guard::host(request));
+    Some(response)
 }
 
 type Refused = (Option<Arc<Session>>, Stop);

@@ -3,6 +3,7 @@
 use crate::guard::{Guarded, Proved};
 use crate::identity::Identity;
 use crate::path::{self, Outgoing};
+use crate::refused::{Heard, Hearing};
 use crate::tls::{self, ALPN_HTTP, IdentityCell};
 use crate::trust::{Trust, core_name};
 use bytes::{Bytes, BytesMut};
@@ -55,6 +56,7 @@ struct Inner {
     site: SiteId,
     trust: Trust,
     tls: Arc<ClientConfig>,
+    identity: Option<IdentityCell>,
     token: Option<Arc<str>>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
@@ -71,8 +73,9 @@ impl Client {
             Proof::Token(token) => (None, Some(token.clone())),
         };
         let tls = tls::client_config(identity, trust, &[ALPN_HTTP])?;
-        let idle = Mutex::new(Vec::new());
-        Ok(Client { inner: Arc::new(Inner { site, trust: trust.clone(), tls, token, idle }) })
+        let (identity, idle) = (identity.cloned(), Mutex::new(Vec::new()));
+        let trust = trust.clone();
+        Ok(Client { inner: Arc::new(Inner { site, trust, tls, identity, token, idle }) })
     }
 
     /// A client that proves itself by `identity`.
@@ -86,7 +89,8 @@ impl Client {
     /// Sends `r` and waits for its reply.
     ///
     /// # Errors
-    /// What the core answers, or [`xos_base::Kind::Unavailable`] when it does not.
+    /// What the core answers, or [`xos_base::Kind::Unavailable`] when it does not;
+    /// [`xos_base::Kind::Unauthenticated`] when it does not take a person's certificate.
     pub async fn call<R: Request>(&self, r: R) -> Result<R::Reply, Error> {
         let out = path::write(R::METHOD, R::PATH, &r)?;
         let call = async {
@@ -125,6 +129,14 @@ impl Client {
             .hint("try again in a moment")
     }
 
+    /// Why a first request on a connection failed: the core may have refused our certificate.
+    fn first_failed(&self, heard: &Heard, e: &hyper::Error) -> Error {
+        let shown = self.inner.identity.as_ref().map(IdentityCell::get);
+        heard
+            .refusal(&self.inner.site, shown.as_ref())
+            .unwrap_or_else(|| self.unreachable(&root_cause(e)))
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -145,11 +157,11 @@ impl Client {
                 }
             }
         }
-        let mut sender = self.connect().await?;
+        let (mut sender, heard) = self.connect().await?;
         let response = sender
             .send_request(self.request(method, &out)?)
             .await
-            .map_err(|e| self.unreachable(&root_cause(&e)))?;
+            .map_err(|e| self.first_failed(&heard, &e))?;
         Ok((check(response).await?, sender))
     }
 
@@ -186,8 +198,10 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Heard), Error> {
         let stream = dial_core(&self.inner.site, &self.inner.trust, &self.inner.tls).await?;
+        let heard = Heard::default();
+        let stream = Hearing::new(stream, heard.clone());
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.unreachable(&e.to_string()))?;
@@ -196,7 +210,7 @@ impl Client {
                 tracing::debug!(error = %e, "connection to a core ended");
             }
         });
-        Ok(sender)
+        Ok((sender, heard))
     }
 }
 

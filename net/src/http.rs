@@ -10,13 +10,15 @@ use crate::pace::{Pace, Paced, Sent};
 use crate::path;
 use crate::places::Place;
 use crate::router::{Answer, Found, Router, Who};
+use crate::unread::leaving;
 use actix_http::HttpService;
 use actix_service::{Service, ServiceFactory, map_config};
-use actix_web::body::{BodySize, BodyStream, MessageBody};
+use actix_web::body::BodyStream;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING,
 };
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse};
@@ -24,10 +26,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -54,8 +54,15 @@ const RETRY_AFTER_S: u32 = 1;
 /// How long an idle connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// Adds pages beside the API: the console. Called once a worker.
-pub type Pages = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
+/// Pages beside the API: the console.
+#[derive(Clone)]
+pub struct Pages {
+    /// Adds them. Called once a worker.
+    pub configure: Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>,
+    /// The page about a request that was refused before it came to one; `None` when it is no
+    /// browser that asks.
+    pub refused: Arc<dyn Fn(&HttpRequest, &Error) -> Option<HttpResponse> + Send + Sync>,
+}
 
 /// What a worker needs.
 #[derive(Clone)]
@@ -111,14 +118,14 @@ impl Workers {
 fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
     let system = actix_rt::System::new();
     system.block_on(async move {
-        let pages = shared.pages.clone();
+        let (added, refusing) = (shared.pages.clone(), shared.pages.clone());
         let (shared, of_pages) = (Data::new(shared.clone()), bodies.clone());
         let app = App::new()
             .app_data(shared)
             .app_data(Data::new(bodies.clone()))
             .configure(|config| {
-                if let Some(pages) = &pages {
-                    pages(config);
+                if let Some(pages) = &added {
+                    (pages.configure)(config);
                 }
             })
             .default_service(web::to(api))
@@ -127,16 +134,12 @@ fn work(mut queue: mpsc::Receiver<Accepted>, shared: &Shared, bodies: &Bodies) {
                 let room = room_for_page(&of_pages, &request);
                 let served = match room {
                     Ok(room) => Ok((room, pages.call(request))),
-                    Err(e) => Err((request, e)),
+                    Err(e) => Err(refused(refusing.as_ref(), request, &e)),
                 };
                 async move {
                     let answer = match served {
                         Ok((_room, served)) => served.await?.map_into_left_body(),
-                        Err((request, e)) => {
-                            let (request, payload) = request.into_parts();
-                            let refused = refusal(&e, payload);
-                            ServiceResponse::new(request, refused).map_into_right_body()
-                        }
+                        Err(refused) => refused.map_into_right_body(),
                     };
                     Ok(answer.map_body(|_, body| Sent::new(body, serving)))
                 }
@@ -212,7 +215,7 @@ async fn api(
     let who = who(&shared, &request);
     let (found, length, room) = match admit(&shared, &bodies, &request, &who) {
         Ok(admitted) => admitted,
-        Err(e) => return refusal(&e, payload),
+        Err(e) => return leaving(failure(&e), payload),
     };
     let (time, guard) = match &who {
         Who::Caller(c) => (BODY_TIMEOUT, Some(shared.verifier.trust().guard(Proved::of(c)))),
@@ -299,6 +302,19 @@ fn room_for_page(bodies: &Bodies, request: &ServiceRequest) -> Result<Option<Tak
     (length > 0).then(|| bodies.take(holder, length)).transpose()
 }
 
+/// The answer to a request for a page that has no room.
+fn refused(pages: Option<&Pages>, request: ServiceRequest, e: &Error) -> ServiceResponse {
+    let (request, payload) = request.into_parts();
+    let mut answer = match pages.and_then(|pages| (pages.refused)(&request, e)) {
+        Some(page) => page,
+        None => failure(e),
+    };
+    if e.kind == xos_base::Kind::Unavailable {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    }
+    ServiceResponse::new(request, leaving(answer, payload))
+}
+
 async fn read_body(mut payload: web::Payload, length: usize) -> Result<Bytes, Error> {
     // Grows with what arrives, not with what the length claims.
     let mut body = BytesMut::new();
@@ -310,35 +326,6 @@ async fn read_body(mut payload: web::Payload, length: usize) -> Result<Bytes, Er
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-/// An error to a request whose body stays unread.
-fn refusal(error: &Error, unread: impl Unpin + 'static) -> HttpResponse {
-    let text = serde_json::to_vec(error).map(Bytes::from).unwrap_or_default();
-    let text = Some(text);
-    failure(error).set_body(Refusal { text, _unread: unread }).map_into_boxed_body()
-}
-
-/// A text, with the body of the request that it answers: as long as that is there unread, the
-/// connection is closed after the answer instead of being read to its end.
-struct Refusal<P> {
-    text: Option<Bytes>,
-    _unread: P,
-}
-
-impl<P: Unpin> MessageBody for Refusal<P> {
-    type Error = std::convert::Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.text.as_ref().map_or(0, |t| t.len() as u64))
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(self.text.take().map(Ok))
-    }
 }
 
 /// An error as HTTP response.

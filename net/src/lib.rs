@@ -19,12 +19,14 @@ pub mod path;
 mod per_node;
 pub mod places;
 pub mod port;
+mod refused;
 pub mod router;
 pub mod sign;
 pub mod submission;
 pub mod ticket;
 pub mod tls;
 pub mod trust;
+mod unread;
 
 pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};

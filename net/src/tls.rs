@@ -122,7 +122,7 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-/// [`Trust::verify_chain`] as rustls wants it.
+/// [`Trust::verify_chain`] as rustls wants it. The log has the reason; the peer gets an alert.
 struct ChainRule {
     trust: Trust,
     provider: Arc<CryptoProvider>,
@@ -145,14 +145,10 @@ impl ChainRule {
         let mut chain = vec![leaf.clone()];
         chain.extend(between.iter().cloned());
         let now = Millis::from_secs(now.as_secs());
-        self.trust.verify_chain(&chain, usage, now).map_err(|e| {
-            tracing::info!(error = %e, "TLS peer refused");
-            let expired = e.message.contains("expired");
-            TlsError::InvalidCertificate(if expired {
-                CertificateError::Expired
-            } else {
-                CertificateError::ApplicationVerificationFailure
-            })
+        self.trust.check_chain(&chain, usage, now).map_err(|refusal| {
+            let told = refusal.told();
+            tracing::info!(error = %Error::from(refusal), "TLS peer refused");
+            TlsError::InvalidCertificate(told)
         })
     }
 

@@ -4,6 +4,7 @@
 
 use crate::guard::{Guard, Guards, Proved};
 use crate::known::Site;
+use crate::refused::Refusal;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -44,7 +45,7 @@ pub enum Subject {
 
 impl Subject {
     /// The site whose root must have signed.
-    fn authority(&self) -> SiteId {
+    pub(crate) fn authority(&self) -> SiteId {
         match self {
             Subject::Core(site) => site.clone(),
             Subject::Node(node) => node.site(),
@@ -180,13 +181,12 @@ impl Trust {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    fn refuse_banned(&self, subject: &Subject, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+    fn refuse_banned(&self, subject: &Subject, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
         let Subject::Node(node) = subject else { return Ok(()) };
-        if !self.is_banned(&node.site(), &crate::identity::key_fingerprint(leaf)?) {
-            return Ok(());
+        match self.is_banned(&node.site(), &crate::identity::key_fingerprint(leaf)?) {
+            true => Err(Refusal::Withdrawn),
+            false => Ok(()),
         }
-        Err(Error::unauthenticated("certificate refused: its key was withdrawn")
-            .hint("a site administrator lets the machine join again, with a new key"))
     }
 
     /// The descriptors of all trusted sites, by id.
@@ -232,18 +232,27 @@ impl Trust {
         usage: Usage,
         now: Millis,
     ) -> Result<Subject, Error> {
-        let refuse = |why: String| Error::unauthenticated(format!("certificate refused: {why}"));
-        let [leaf, between @ ..] = chain else { return Err(refuse("none was sent".into())) };
+        self.check_chain(chain, usage, now).map_err(Error::from)
+    }
+
+    /// As [`Trust::verify_chain`], with the reason as TLS can tell it.
+    pub(crate) fn check_chain(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: Millis,
+    ) -> Result<Subject, Refusal> {
+        let [leaf, between @ ..] = chain else { return Err(Refusal::other("none was sent")) };
         if chain.len() > CHAIN_MAX {
-            return Err(refuse(format!("its chain is longer than {CHAIN_MAX}")));
+            return Err(Refusal::other(format!("its chain is longer than {CHAIN_MAX}")));
         }
         let subject = subject_of(leaf)?;
         self.refuse_banned(&subject, leaf)?;
-        let cert = EndEntityCert::try_from(leaf).map_err(|e| refuse(e.to_string()))?;
+        let cert = EndEntityCert::try_from(leaf).map_err(Refusal::other)?;
         let authority = subject.authority();
         let anchor = self
             .read(|s| s.get(&authority).map(|s| s.anchor.clone()))
-            .ok_or_else(|| refuse(format!("site {authority} is not trusted here")))?;
+            .ok_or_else(|| Refusal::Untrusted(authority.clone()))?;
         let time = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
         let key_usage = match usage {
             Usage::Client => KeyUsage::client_auth(),
@@ -259,13 +268,12 @@ impl Trust {
             None,
         )
         .map_err(|e| match e {
-            webpki::Error::CertExpired { .. } => {
-                refuse("it has expired".into()).hint("sign in again with `xos login`")
-            }
+            webpki::Error::CertExpired { .. } => Refusal::Expired,
+            webpki::Error::CertNotValidYet { .. } => Refusal::NotYet,
             webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-                refuse(format!("site {authority}, which alone may sign it, did not sign it"))
+                Refusal::Unsigned(authority)
             }
-            other => refuse(other.to_string()),
+            other => Refusal::other(other),
         })?;
         if matches!(subject, Subject::Member(_)) {
             for issuer in between {

@@ -110,6 +110,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// As the caller of a service hears it: what to do, without paths and what the disk said.
+    /// The log has the rest.
+    pub fn told(self) -> xos_base::Error {
+        use xos_base::Error;
+        tracing::error!(error = %self, "registry");
+        match self {
+            Self::Full { .. } => Error::unavailable("the site's registry is full; nothing changed")
+                .hint("the site's administrator frees space"),
+            Self::Reopening { .. } => {
+                Error::unavailable("the site's registry is being opened anew; nothing changed")
+                    .hint("try again in a moment")
+            }
+            Self::Unknown { .. } | Self::Closed => {
+                Error::unavailable("it is not known whether the change was stored")
+                    .hint("look whether it is there, then try again")
+            }
+            _ => Error::internal("the site's registry failed")
+                .hint("the site's administrator looks into the log of xosd"),
+        }
+    }
+
     /// The same fault once more, for each of the callers it concerns.
     pub(crate) fn again(&self) -> Self {
         match self {
@@ -144,5 +165,32 @@ impl StoreError {
                 | Self::LeaseFull { .. }
                 | Self::TooManyWatchers
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_base::Kind;
+
+    /// If it failed, anybody who may ask would learn where a core keeps what, or get no advice.
+    #[test]
+    fn callers_hear_what_to_do_and_no_paths() {
+        let path = || PathBuf::from("/var/lib/xos/registry.redb");
+        let detail = || "page 7 of /dev/sda1".to_owned();
+        for (error, kind) in [
+            (StoreError::Full { path: path() }, Kind::Unavailable),
+            (StoreError::Reopening { path: path() }, Kind::Unavailable),
+            (StoreError::Unknown { cause: detail() }, Kind::Unavailable),
+            (StoreError::Closed, Kind::Unavailable),
+            (StoreError::Io { path: path(), source: io::Error::other(detail()) }, Kind::Internal),
+            (StoreError::Corrupt { path: path(), detail: detail() }, Kind::Internal),
+            (StoreError::InUse { path: path() }, Kind::Internal),
+        ] {
+            let logged = error.to_string();
+            let told = error.told();
+            assert_eq!(told.kind, kind, "{logged}");
+            assert!(!told.to_string().contains('/') && told.hint.is_some(), "{told}");
+        }
     }
 }

@@ -57,23 +57,6 @@ fn key_error(e: KeyError) -> Error {
     Error::internal(format!("registry key: {e}"))
 }
 
-/// A failure of the registry as the caller sees it. The log has the rest.
-pub fn store_error(e: StoreError) -> Error {
-    tracing::error!(error = %e, "registry");
-    match e {
-        StoreError::Full { .. } => {
-            Error::unavailable("the site's registry is full; nothing changed")
-                .hint("the site's administrator frees space")
-        }
-        StoreError::Unknown { .. } | StoreError::Closed => {
-            Error::unavailable("it is not known whether the change was stored")
-                .hint("look whether it is there, then try again")
-        }
-        _ => Error::internal("the site's registry failed")
-            .hint("the site's administrator looks into the log of xosd"),
-    }
-}
-
 fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
     serde_json::to_vec(value)
         .map(Bytes::from)
@@ -122,13 +105,13 @@ impl Registry {
             Ok(TxnOutcome::Applied(_)) => Ok(Appended::Yes),
             Ok(TxnOutcome::Conflict { .. }) => Ok(Appended::Taken),
             Err(unknown @ StoreError::Unknown { .. }) => {
-                match self.store.get(&at).await.map_err(store_error)? {
+                match self.store.get(&at).await.map_err(StoreError::told)? {
                     Some(e) if e.value == jws.as_bytes() => Ok(Appended::Yes),
                     Some(_) => Ok(Appended::Taken),
-                    None => Err(store_error(unknown)),
+                    None => Err(unknown.told()),
                 }
             }
-            Err(e) => Err(store_error(e)),
+            Err(e) => Err(e.told()),
         }
     }
 
@@ -139,7 +122,8 @@ impl Registry {
     pub async fn entries(&self, vo: &VoId, after: u64) -> Result<Vec<String>, Error> {
         let below = prefix(&["vom", "vo", vo.as_str(), "log"])?;
         let from = log_key(vo, after)?;
-        let page = self.store.scan(&below, Some(&from), READ_ENTRIES).await.map_err(store_error)?;
+        let page =
+            self.store.scan(&below, Some(&from), READ_ENTRIES).await.map_err(StoreError::told)?;
         let texts = page.entries.into_iter().map(|e| String::from_utf8(e.value.to_vec()));
         texts.collect::<Result<_, _>>().map_err(|_| damaged(vo, "an entry is no text"))
     }
@@ -190,7 +174,9 @@ impl Registry {
 
     async fn checkpoint(&self, vo: &VoId) -> Result<Option<(Vo, String)>, Error> {
         let at = key(&["vom", "vo", vo.as_str(), "checkpoint"])?;
-        let Some(entry) = self.store.get(&at).await.map_err(store_error)? else { return Ok(None) };
+        let Some(entry) = self.store.get(&at).await.map_err(StoreError::told)? else {
+            return Ok(None);
+        };
         let Ok(head) = serde_json::from_slice::<Head>(&entry.value) else {
             tracing::warn!(%vo, "the checkpoint is of another version: the whole log is read");
             return Ok(None);
@@ -198,7 +184,7 @@ impl Registry {
         let mut bytes = Vec::new();
         for index in 0..head.parts {
             let at = part_key(vo, head.number, index)?;
-            if let Some(part) = self.store.get(&at).await.map_err(store_error)? {
+            if let Some(part) = self.store.get(&at).await.map_err(StoreError::told)? {
                 bytes.extend_from_slice(&part.value);
             }
         }
@@ -225,21 +211,21 @@ impl Registry {
         let mut parts: u32 = 0;
         for chunk in state.chunks(PART_BYTES) {
             let at = part_key(vo, chain.number, parts)?;
-            self.store.put(at, Bytes::copy_from_slice(chunk)).await.map_err(store_error)?;
+            self.store.put(at, Bytes::copy_from_slice(chunk)).await.map_err(StoreError::told)?;
             parts = parts.saturating_add(1);
         }
         let head = Head { number: chain.number, hash: chain.hash.clone(), parts, sum: sum(state) };
         let at = key(&["vom", "vo", vo.as_str(), "checkpoint"])?;
-        self.store.put(at, encode(&head)?).await.map_err(store_error)?;
+        self.store.put(at, encode(&head)?).await.map_err(StoreError::told)?;
         if former == 0 || former == chain.number {
             return Ok(());
         }
         let old = prefix(&["vom", "vo", vo.as_str(), "part", &padded(former)])?;
         loop {
-            let page = self.store.scan(&old, None, 1).await.map_err(store_error)?;
+            let page = self.store.scan(&old, None, 1).await.map_err(StoreError::told)?;
             let Some(entry) = page.entries.into_iter().next() else { return Ok(()) };
             let del = vec![Op::Del(entry.key)];
-            self.store.txn(Vec::new(), del).await.map_err(store_error)?;
+            self.store.txn(Vec::new(), del).await.map_err(StoreError::told)?;
         }
     }
 
@@ -249,7 +235,7 @@ impl Registry {
     /// Those of the store.
     pub async fn heard(&self, vo: &VoId) -> Result<Millis, Error> {
         let at = key(&["vom", "heard", vo.as_str()])?;
-        let entry = self.store.get(&at).await.map_err(store_error)?;
+        let entry = self.store.get(&at).await.map_err(StoreError::told)?;
         Ok(entry.and_then(|e| serde_json::from_slice(&e.value).ok()).unwrap_or_default())
     }
 
@@ -259,7 +245,7 @@ impl Registry {
     /// Those of the store.
     pub async fn note_heard(&self, vo: &VoId, at: Millis) -> Result<(), Error> {
         let key = key(&["vom", "heard", vo.as_str()])?;
-        self.store.put(key, encode(&at)?).await.map_err(store_error).map(|_| ())
+        self.store.put(key, encode(&at)?).await.map_err(StoreError::told).map(|_| ())
     }
 
     /// This site's sides of shares.
@@ -301,7 +287,7 @@ impl Registry {
                 }
             }
         }
-        match self.store.txn(guards, ops).await.map_err(store_error)? {
+        match self.store.txn(guards, ops).await.map_err(StoreError::told)? {
             TxnOutcome::Applied(version) => Ok(version),
             TxnOutcome::Conflict { keys } => {
                 tracing::warn!(vo = %served.vo, ?keys, "share changed meanwhile");
@@ -318,8 +304,11 @@ impl Registry {
         let mut all = Vec::new();
         let mut after = None;
         loop {
-            let page =
-                self.store.scan(below, after.as_ref(), READ_ENTRIES).await.map_err(store_error)?;
+            let page = self
+                .store
+                .scan(below, after.as_ref(), READ_ENTRIES)
+                .await
+                .map_err(StoreError::told)?;
             for e in page.entries {
                 let name = e.key.last_segment().map_err(key_error)?;
                 let name = String::from_utf8(name)

@@ -118,7 +118,7 @@ impl World {
     pub async fn browser(&self) -> Browser {
         let pages = self.console.pages();
         let api = || async { HttpResponse::NotFound().body("the API") };
-        let app = App::new().configure(|c| pages(c)).default_service(web::to(api));
+        let app = App::new().configure(|c| (pages.configure)(c)).default_service(web::to(api));
         let app = Rc::new(test::init_service(app).await);
         let call = move |request: TestRequest| -> LocalBoxFuture<'static, _> {
             let app = app.clone();

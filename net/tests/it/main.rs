@@ -85,20 +85,63 @@ async fn a_site_vouches_only_for_its_own() {
     let pisa_descriptor = pisa.descriptor(vec![]);
     let core = Core::start(&rennes, &[&pisa_descriptor], router()).await;
     let of_rennes = membership("demo.rennes", 2);
+    let node = [node_name(&"n1.rennes".parse().unwrap())];
+    let both = [core_name(&pisa.id), core_name(&rennes.id)];
     // Every one of these is signed by pisa, which rennes trusts, but not for these.
-    for id in [
-        pisa.issue(&[], Some(&of_rennes)),
-        pisa.issue(&[core_name(&rennes.id)], None),
-        pisa.issue(&[node_name(&"n1.rennes".parse().unwrap())], None),
-        pisa.issue(&[core_name(&pisa.id), core_name(&rennes.id)], None),
-        pisa.issue(&[core_name(&pisa.id)], Some(&membership("demo.pisa", 2))),
-        pisa.issue(&["www.example.org".into()], None),
+    for (id, kind, word) in [
+        (pisa.issue(&[], Some(&of_rennes)), Kind::Unauthenticated, "rennes did not sign it"),
+        (pisa.issue(&[core_name(&rennes.id)], None), Kind::Unavailable, "rennes did not sign it"),
+        (pisa.issue(&node, None), Kind::Unavailable, "rennes did not sign it"),
+        (pisa.issue(&both, None), Kind::Unauthenticated, "does not hold there"),
+        (
+            pisa.issue(&[core_name(&pisa.id)], Some(&membership("demo.pisa", 2))),
+            Kind::Unauthenticated,
+            "does not hold there",
+        ),
+        (
+            pisa.issue(&["www.example.org".into()], None),
+            Kind::Unauthenticated,
+            "does not hold there",
+        ),
     ] {
         let e = who(&core, id).await.unwrap_err();
-        assert!(matches!(e.kind, Kind::Unavailable | Kind::Unauthenticated), "{e}");
+        assert_eq!(e.kind, kind, "{e}");
+        assert!(e.message.contains("site rennes refused") && e.message.contains(word), "{e}");
+        assert!(e.hint.is_some(), "nobody is told what to do: {e}");
     }
     let own = pisa.issue(&[], Some(&membership("demo.pisa", 2)));
     assert_eq!(who(&core, own).await.unwrap(), "alice@rennes of demo.pisa hi");
+}
+
+/// If it failed, who must sign in, or ask an administrator, would be told to try again later; a
+/// large body would hide the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_by_tls_is_told_why_and_what_to_do() {
+    let (rennes, pisa) = (Site::new("rennes"), Site::new("pisa"));
+    let core = Core::start(&rennes, &[&pisa.descriptor(vec![])], router()).await;
+    let alice = membership("demo.rennes", 2);
+    let of_pisa = pisa.issue(&[], Some(&membership("demo.pisa", 2)));
+    who(&core, of_pisa.clone()).await.unwrap();
+    core.trust.remove(&pisa.id);
+    let until = "from 1990-01-01T00:00:00Z to 2000-01-01T00:00:00Z";
+    for (id, words) in [
+        (rennes.between(&alice, 1990, 2000), ["it has expired", until, "xos login", "clock"]),
+        (rennes.between(&alice, 4000, 4001), ["not valid yet", "4000", "xos login", "clock"]),
+        (of_pisa, ["refused your certificate", "pisa", "is not trusted there", "administrator"]),
+    ] {
+        // What comes first, a broken pipe or the alert, is chance.
+        for size in [0, 0, 0, 0, 0, 100_000, 10 << 20] {
+            let ask = Who { text: "x".repeat(size) };
+            let e = client(&core, id.clone()).call(ask).await.unwrap_err();
+            assert_eq!(e.kind, Kind::Unauthenticated, "{size} bytes: {e}");
+            for word in words {
+                assert!(e.to_string().contains(word), "{word:?} is not said: {e}");
+            }
+            let ask = CountTo { to: 1 };
+            let e = client(&core, id.clone()).subscribe(ask).await.err().unwrap();
+            assert_eq!(e.kind, Kind::Unauthenticated, "{e}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

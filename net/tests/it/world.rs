@@ -85,14 +85,19 @@ impl Site {
         names: &[String],
         membership: Option<&Membership>,
     ) -> (Identity, PrivateKeyDer<'static>) {
+        self.sign(params(names, membership))
+    }
+
+    /// A member's certificate from the first day of one year to that of another.
+    pub fn between(&self, membership: &Membership, from: i32, until: i32) -> Identity {
+        let mut params = params(&[], Some(membership));
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        self.sign(params).0
+    }
+
+    fn sign(&self, params: CertificateParams) -> (Identity, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.to_vec()).unwrap();
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        if let Some(m) = membership {
-            let der = m.to_der().unwrap();
-            params.custom_extensions.push(CustomExtension::from_oid_content(EXTENSION_OID, der));
-        }
         let cert = params.signed_by(&key, &self.ca).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         (Identity::new(vec![cert.der().clone()], &key).unwrap(), key)
@@ -105,6 +110,18 @@ impl Site {
     pub fn node(&self, label: &str) -> Identity {
         self.issue(&[node_name(&self.id.node(label).unwrap())], None)
     }
+}
+
+/// What a certificate with these names and this membership says.
+fn params(names: &[String], membership: Option<&Membership>) -> CertificateParams {
+    let mut params = CertificateParams::new(names.to_vec()).unwrap();
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    if let Some(m) = membership {
+        let der = m.to_der().unwrap();
+        params.custom_extensions.push(CustomExtension::from_oid_content(EXTENSION_OID, der));
+    }
+    params
 }
 
 /// Alice in a VO.

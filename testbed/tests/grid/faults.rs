@@ -7,7 +7,8 @@ use xos_testbed::Host;
 use xos_testbed::grid::Site;
 
 use crate::load::Ledger;
-use crate::world::{VOLUME, World, soon};
+use crate::tool::{Json, Said};
+use crate::world::{VO, VOLUME, World, soon};
 
 /// How many kills, without XOS_KILLS: as many as a run of all tests has time for.
 const KILLS: usize = 6;
@@ -17,6 +18,10 @@ const SEED: u64 = 2006;
 const THROWS_MAX: usize = 50;
 /// Longest pause before a kill, in milliseconds.
 const PAUSE_MS_MAX: u64 = 1500;
+/// The shortest life that a site gives a certificate, in seconds.
+const CERTIFICATE_S: u64 = 60;
+/// Longest that a job may be watched which outlives it.
+const WATCHED_MAX: Duration = Duration::from_secs(300);
 
 /// Numbers that follow from the seed alone (xorshift64*, Vigna 2016).
 struct Dice(u64);
@@ -79,14 +84,47 @@ fn nothing_acknowledged_is_lost_by_kills() {
 /// Sites forget older jobs early; here all that were acknowledged are looked for.
 fn keep_all_jobs(w: &World) {
     for site in [&w.rennes, &w.pisa] {
-        let path = "/etc/xos/xosd.toml";
-        let config = String::from_utf8(site.core.read_file(path).unwrap()).unwrap();
-        let config = config.replacen("[aem]", "[aem]\nkeep_ended_jobs = 20000", 1);
-        site.core.write_file(path, config.as_bytes(), 0o600).unwrap();
-        kill_all(&site.core, "xosd", Some("run"));
-        site.start_core().unwrap();
-        back(site);
+        configure(site, "[aem]", "keep_ended_jobs = 20000");
     }
+}
+
+/// Adds a line to a section of a core's configuration and starts it anew.
+fn configure(site: &Site, section: &str, line: &str) {
+    let path = "/etc/xos/xosd.toml";
+    let config = String::from_utf8(site.core.read_file(path).unwrap()).unwrap();
+    let config = config.replacen(section, &format!("{section}\n{line}"), 1);
+    site.core.write_file(path, config.as_bytes(), 0o600).unwrap();
+    kill_all(&site.core, "xosd", Some("run"));
+    site.start_core().unwrap();
+    back(site);
+}
+
+/// If it failed, who watches a long job would lose sight of it, and of what it wrote, when the
+/// connection breaks after the certificate that it was submitted with has ended.
+#[test]
+fn a_watched_job_outlives_its_certificate() {
+    let Some(w) = World::new() else { return };
+    configure(&w.rennes, "[cda]", &format!("certificate_s = {CERTIFICATE_S}"));
+    w.sign_in(&w.milo);
+    let kept = format!("/home/milo/.xos/vo/{VO}/credential.json");
+    let kept: Json = serde_json::from_slice(&w.laptop().read_file(kept).unwrap()).unwrap();
+    let life = kept["expires"].as_u64().unwrap() - kept["issued"].as_u64().unwrap();
+    assert!(life <= CERTIFICATE_S * 1000, "a certificate of {life} ms");
+    // More than comes with the end of a job: it is asked for then.
+    let written = 300_000;
+    let script = format!("sleep 85; head -c {written} /dev/zero | tr '\\0' x; exit 3");
+    let cmd = w.milo.command("xsub").args(["--on", "pisa", "--", "sh", "-c", script.as_str()]);
+    let (cmd, laptop) = (cmd.limit(WATCHED_MAX), w.laptop());
+    std::thread::scope(|scope| {
+        let watched = scope.spawn(move || Said::of(&laptop, &cmd, "xsub"));
+        std::thread::sleep(Duration::from_secs(CERTIFICATE_S + 5));
+        assert!(!watched.is_finished(), "it ended too early to show anything");
+        kill_all(&w.rennes.core, "xosd", Some("run"));
+        w.rennes.start_core().unwrap();
+        let said = watched.join().unwrap();
+        assert_eq!(said.code, 3, "{}", said.err);
+        assert_eq!(said.out.len(), written, "its output is not whole: {}", said.err);
+    });
 }
 
 /// Tells the workers to stop, also when something failed.

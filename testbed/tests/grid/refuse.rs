@@ -72,6 +72,8 @@ fn job_files_with_mistakes(w: &World) {
     let said = w.file("jsdl", entity);
     assert!([64, 76].contains(&said.code) && !said.err.contains("root:"), "{said:?}");
     w.file("odt", "x").refused(64, &["no job file", ".toml, .json, or .jsdl"]);
+    w.file("toml", &format!("name = \"{}\"\n", "x".repeat(10 << 20)))
+        .refused(65, &["is over 8388608 bytes", "volume", "in parts"]);
     w.xsub(&w.milo, &["--file", "/no/such.toml"]).refused(64, &["/no/such.toml", "No such file"]);
     let twice = format!("{task}{task}");
     w.file("toml", &twice).refused(64, &["a"]);

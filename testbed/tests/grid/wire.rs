@@ -36,11 +36,13 @@ impl Answer {
         }
     }
 
-    /// The core took its maker for nobody, and said one of `words`: by HTTP, or TLS did.
+    /// TLS refused its maker's certificate by the alert of this number (RFC 8446, section 6).
     #[track_caller]
-    pub fn unproved(self, words: &[&str]) {
-        assert!(!self.is_known(), "{}", self.text);
-        assert!(words.iter().any(|word| self.text.contains(word)), "{}", self.text);
+    pub fn unproved(self, alert: u8) {
+        assert_eq!(self.status, 0, "{}", self.text);
+        let said = format!("SSL alert number {alert}");
+        let there = self.text.lines().any(|line| line.trim_end().ends_with(&said));
+        assert!(there, "no {said}: {}", self.text);
     }
 
     /// Whether the core took the maker of the request for somebody.

@@ -96,7 +96,11 @@ impl Vo {
             return Err(if self.epochs.contains_key(person) {
                 e.hint(owners_hint(self))
             } else {
-                e.hint("if you joined just now, try again in a minute")
+                e.hint(format!(
+                    "if you joined just now, try again in a minute; else ask to join: xos vo \
+                     apply {}",
+                    self.id
+                ))
             });
         };
         if let MemberState::Suspended { reason } = &member.state {

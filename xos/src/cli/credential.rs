@@ -5,10 +5,16 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use xos_api::cda::{Certificate, IssueCertificate, Submission};
 use xos_base::{Error, Membership, Millis, VoId};
 use xos_net::trust::{Subject, subject_of};
 use xos_net::{Client, Identity, submission};
+
+/// Shortest pause before a certificate that could not be renewed is tried again.
+const RENEWAL_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause, also after it has ended.
+const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// Key and certificate, in one file so that they always belong together.
 #[derive(Clone, Serialize, Deserialize)]
@@ -97,6 +103,19 @@ impl Credential {
         past_two_thirds(self.issued, self.expires, now)
     }
 
+    /// When a new one is to be got: past two thirds of its life; when that was tried in vain just
+    /// now, after a tenth of what is left.
+    pub fn renewal(&self, now: Millis) -> Millis {
+        if !self.is_old(now) {
+            return self.issued.plus(self.expires.since(self.issued) * 2 / 3);
+        }
+        let pause = match self.is_valid(now) {
+            true => self.expires.since(now) / 10,
+            false => RENEWAL_PAUSE_MAX,
+        };
+        now.plus(pause.clamp(RENEWAL_PAUSE_MIN, RENEWAL_PAUSE_MAX))
+    }
+
     /// For TLS.
     ///
     /// # Errors
@@ -148,5 +167,27 @@ mod tests {
         assert!(!past_two_thirds(issued, expires, Millis(2999)));
         assert!(past_two_thirds(issued, expires, Millis(3000)));
         assert!(past_two_thirds(issued, Millis(0), Millis(1000)));
+    }
+
+    /// If it failed, who waits for a long job would ask for a certificate all the time, or only
+    /// when the present one has ended and no longer helps to get another.
+    #[test]
+    fn a_renewal_that_failed_is_tried_again_before_the_end() {
+        let credential = Credential {
+            vo: "demo.rennes".parse().unwrap(),
+            key_pem: String::new(),
+            chain_pem: String::new(),
+            issued: Millis(0),
+            expires: Millis(60_000),
+            renewable_until: None,
+        };
+        let mut now = credential.renewal(Millis(5_000));
+        assert_eq!(now, Millis(40_000));
+        let mut tries = 0;
+        while credential.is_valid(now) {
+            (now, tries) = (credential.renewal(now), tries + 1);
+        }
+        assert!((5..30).contains(&tries), "{tries} tries in a third of its life");
+        assert_eq!(credential.renewal(now), now.plus(RENEWAL_PAUSE_MAX));
     }
 }

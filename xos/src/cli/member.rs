@@ -2,10 +2,14 @@
 
 use super::credential::Credential;
 use super::session::Session;
+use std::time::Duration;
 use xos_api::Request;
 use xos_api::aem::{ListUnits, UnitFilter};
-use xos_base::{Error, JobId, Kind, SiteId, VoId};
+use xos_base::{Error, JobId, Kind, Millis, SiteId, VoId};
 use xos_net::{Client, IdentityCell, Proof};
+
+/// Longest time without a look at the clock, which may jump while this computer sleeps.
+const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// A client that acts as a member, with the credential behind it.
 pub struct Member {
@@ -15,6 +19,8 @@ pub struct Member {
     pub site: SiteId,
     /// The client of its core.
     pub client: Client,
+    /// When a new certificate is to be got.
+    renewal: Millis,
 }
 
 impl Session {
@@ -46,7 +52,8 @@ impl Session {
     pub fn member_by(&self, credential: Credential, site: &SiteId) -> Result<Member, Error> {
         let identity = IdentityCell::new(credential.identity()?);
         let client = self.client(site, &Proof::Certificate(identity))?;
-        Ok(Member { credential, site: site.clone(), client })
+        let renewal = credential.renewal(self.now());
+        Ok(Member { credential, site: site.clone(), client, renewal })
     }
 
     /// Gets a new certificate for `vo`, by the sign-in or by the present certificate.
@@ -69,16 +76,18 @@ impl Session {
         Credential::issue(&self.home, &client, vo, now).await
     }
 
-    /// A new certificate, when the credential behind a refused request may be the reason: the
-    /// membership has changed since it was issued.
+    /// A new certificate, when the credential behind a refused request may be the reason: it was
+    /// not taken, or the membership has changed since it was issued.
     ///
     /// # Errors
-    /// `refused`, when a new one would say the same or cannot be had.
+    /// `refused`, when a new one would change nothing or cannot be had.
     pub async fn changed(&self, old: &Credential, refused: Error) -> Result<Credential, Error> {
         if !matches!(refused.kind, Kind::Unauthenticated | Kind::Denied) {
             return Err(refused);
         }
         match self.issue(&old.vo).await {
+            // Who asks was in doubt, not what they may: a new proof may settle that.
+            Ok(new) if refused.kind == Kind::Unauthenticated => Ok(new),
             Ok(new) if new.membership()? != old.membership()? => Ok(new),
             Ok(_) => Err(refused),
             Err(e) => {
@@ -133,6 +142,31 @@ impl Session {
 }
 
 impl Member {
+    /// How long to wait before [`Member::keep`] is due.
+    pub fn rest(&self, s: &Session) -> Duration {
+        self.renewal.since(s.now()).min(LOOK_MAX)
+    }
+
+    /// Goes on with a new certificate when it is time for one; what takes long calls this again
+    /// and again, since a certificate that has ended no longer helps to get another.
+    pub async fn keep(&mut self, s: &Session) {
+        if self.renewal <= s.now() {
+            self.renew(s).await;
+        }
+    }
+
+    /// Goes on with the newest certificate there is, or the present one when none can be had.
+    pub async fn renew(&mut self, s: &Session) {
+        match s.member(&self.credential.vo, &self.site).await {
+            Ok(new) if new.credential.chain_pem != self.credential.chain_pem => *self = new,
+            Ok(_) => self.renewal = self.credential.renewal(s.now()),
+            Err(e) => {
+                tracing::debug!(error = %e, "no certificate");
+                self.renewal = self.credential.renewal(s.now());
+            }
+        }
+    }
+
     /// Sends `r`; once more with a new certificate when the membership has changed meanwhile.
     ///
     /// # Errors

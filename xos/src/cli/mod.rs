@@ -125,8 +125,14 @@ impl Environment {
 /// The program: what `main` calls.
 pub fn main() -> ExitCode {
     log_on_demand();
-    let cli = match Cli::try_parse_from(arguments(std::env::args_os())) {
+    let arguments = arguments(std::env::args_os());
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
+        Err(e) if e.use_stderr() && wants_json(&arguments) => {
+            let error = misused(&e);
+            let told = Out::new(true, true).fail(&error);
+            return ExitCode::from(told.map_or(CLOSED_STATUS, |()| error.kind.exit_code()));
+        }
         Err(e) => return usage(&e),
     };
     let environment = Environment::of_process();
@@ -167,6 +173,25 @@ pub fn usage(e: &clap::Error) -> ExitCode {
         false if printed => ExitCode::SUCCESS,
         false => ExitCode::from(CLOSED_STATUS),
     }
+}
+
+/// Whether the caller reads JSON, as far as arguments show that could not be understood: what
+/// follows `--` is for a job's program.
+fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|a| a.as_os_str() != "--").any(|a| a.as_os_str() == "--json")
+}
+
+/// What clap finds wrong with the arguments, as any other error is told.
+fn misused(e: &clap::Error) -> Error {
+    let text = e.render().to_string();
+    let mut parts = text
+        .split("\n\n")
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|part| !part.is_empty() && !part.starts_with("For more information"));
+    let message = parts.next().unwrap_or_default();
+    let error = Error::invalid(message.strip_prefix("error: ").unwrap_or(&message));
+    let more = parts.collect::<Vec<_>>().join("; ");
+    if more.is_empty() { error } else { error.hint(more) }
 }
 
 /// XOS_LOG shows what the network code does, for finding faults.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
+mod every;
 mod machines;
+mod pages;
 mod world;
 
 use std::os::unix::fs::PermissionsExt;

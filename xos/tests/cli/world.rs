@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 pub const PASSWORD: &str = "correct horse battery";
 
-/// The core of site `rennes`, administered by ada.
+/// The core of a site, administered by ada.
 pub struct Core {
     dir: TempDir,
     /// Absent when it was only set up.
@@ -18,15 +18,24 @@ pub struct Core {
 }
 
 impl Core {
-    /// Sets a site up and starts its core.
+    /// Sets the site `rennes` up and starts its core.
     pub fn start() -> Core {
-        let mut core = Core::set_up();
+        Core::start_as("rennes")
+    }
+
+    /// The same for another site.
+    pub fn start_as(site: &str) -> Core {
+        let mut core = Core::set_up_as(site);
         core.child = Some(run(core.dir()));
         core
     }
 
-    /// Sets a site up.
+    /// Sets the site `rennes` up.
     pub fn set_up() -> Core {
+        Core::set_up_as("rennes")
+    }
+
+    fn set_up_as(site: &str) -> Core {
         let dir = tempfile::tempdir().unwrap();
         // Free a moment ago; whoever takes it meanwhile makes the start fail, loudly.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -34,7 +43,7 @@ impl Core {
         std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
         let config = dir.path().join("xosd.toml");
         let out = xosd(dir.path())
-            .args(["setup", "--site", "rennes", "--admin", "ada", "--address", &address])
+            .args(["setup", "--site", site, "--admin", "ada", "--address", &address])
             .args(["--password-file", "password", "--state", "state", "--config", "xosd.toml"])
             .output()
             .unwrap();

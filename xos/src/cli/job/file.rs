@@ -1,6 +1,7 @@
 //! Jobs described in files: TOML, JSON, or JSDL.
 
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -37,12 +38,17 @@ pub struct JobFile {
 /// [`xos_base::Kind::Invalid`] with `path:line:column` and what is wrong there.
 pub fn read(path: &Path, vo: Option<&VoId>) -> Result<JobFile, Error> {
     let shown = path.display().to_string();
-    let mut text = String::new();
-    let read = File::open(path).and_then(|f| f.take(JOB_FILE_MAX + 1).read_to_string(&mut text));
-    read.map_err(|e| Error::invalid(format!("cannot read the job file {shown}: {e}")))?;
-    if text.len() as u64 > JOB_FILE_MAX {
-        return Err(Error::too_large(format!("{shown} is over {JOB_FILE_MAX} bytes")));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(JOB_FILE_MAX + 1).read_to_end(&mut bytes));
+    let unread = |e: &dyn Display| Error::invalid(format!("cannot read the job file {shown}: {e}"));
+    read.map_err(|e| unread(&e))?;
+    // Looked at first: a text that is cut off may end within a character.
+    if bytes.len() as u64 > JOB_FILE_MAX {
+        return Err(Error::too_large(format!("{shown} is over {JOB_FILE_MAX} bytes")).hint(
+            "put data on the VO's volume and name its path, or submit the job in parts (`--after`)",
+        ));
     }
+    let text = String::from_utf8(bytes).map_err(|e| unread(&e.utf8_error()))?;
     let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let mut job = parse(&kind.to_ascii_lowercase(), &shown, &text, vo)?;
     if job.name.is_none() {
@@ -145,5 +151,20 @@ mod tests {
         assert_eq!((spec.name.as_str(), spec.tasks.len()), ("spect", 2));
         assert_eq!(spec.tasks[0].array.len(), 4);
         assert!(read(&dir.path().join("missing.toml"), None).is_err());
+    }
+
+    /// If it failed, who keeps data in a job file would be told a number and no way out; or, where
+    /// the limit falls within a character, that the file is no text.
+    #[test]
+    fn a_file_over_the_limit_says_where_data_belongs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large.toml");
+        std::fs::write(&path, format!("name = \"{}\"\n", "é".repeat(5 << 20))).unwrap();
+        let e = read(&path, None).unwrap_err();
+        assert_eq!(e.kind.exit_code(), 65, "{e}");
+        let e = e.to_string();
+        assert!(e.contains("large.toml is over 8388608 bytes") && e.contains("volume"), "{e}");
+        std::fs::write(&path, b"name = \"\xff\"\n").unwrap();
+        assert_eq!(read(&path, None).unwrap_err().kind, xos_base::Kind::Invalid);
     }
 }

@@ -7,12 +7,11 @@ use crate::cli::output::{Failure, Outcome, clean};
 use crate::cli::session::Session;
 use xos_api::aem::{Counts, InlineOutput, JobEnd, JobEvent, JobSpec, OutputStream, UnitEnd};
 use xos_base::{Error, JobId, UnitId};
-use xos_net::Client;
 
 /// Prints what a job wrote and what became of it; its status is the exit status.
 pub async fn finish(
     s: &Session,
-    member: &Member,
+    mut member: Member,
     job: &JobId,
     event: JobEvent,
     show: Show,
@@ -28,7 +27,7 @@ pub async fn finish(
         None if end.how.as_ref().is_none_or(has_run)
             && event.counts.done + event.counts.failed > 0 =>
         {
-            fetch_output(s, &member.client, &job.unit(0), show).await?;
+            fetch_output(s, &mut member, &job.unit(0), show).await?;
         }
         _ => {}
     }
@@ -85,13 +84,13 @@ fn has_run(how: &UnitEnd) -> bool {
 /// output cannot be had.
 async fn fetch_output(
     s: &Session,
-    client: &Client,
+    member: &mut Member,
     unit: &UnitId,
     show: Show,
 ) -> Result<(), Failure> {
     let streams = [(show.stdout, OutputStream::Stdout), (show.stderr, OutputStream::Stderr)];
     for (_, stream) in streams.into_iter().filter(|(show, _)| *show) {
-        match print_stream(s, client, unit, stream).await {
+        match print_stream(s, member, unit, stream).await {
             Err(Failure::Error(e)) => s.out.warn(&e)?,
             other => other?,
         }

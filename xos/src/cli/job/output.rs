@@ -1,6 +1,7 @@
 //! `xos job output`, `xout`.
 
 use super::JobArg;
+use crate::cli::member::Member;
 use crate::cli::output::{Failure, Outcome};
 use crate::cli::session::Session;
 use base64::Engine;
@@ -9,7 +10,6 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use xos_api::aem::{GetJob, OutputPart, OutputStream, ReadOutput};
 use xos_base::{Error, Kind, UnitId};
-use xos_net::Client;
 
 /// How long to wait before a running unit is asked again for more.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
         }
         let mut bytes = Vec::new();
         let until = if args.follow { Until::End } else { Until::Now };
-        let done = read(&member.client, unit, stream, until, |part| {
+        let done = read(s, &mut member, unit, stream, until, |part| {
             if s.out.json {
                 bytes.extend_from_slice(part);
                 return Ok(());
@@ -98,7 +98,7 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
 /// Prints what a unit that has ended wrote to one stream.
 pub async fn print_stream(
     s: &Session,
-    client: &Client,
+    member: &mut Member,
     unit: &UnitId,
     stream: OutputStream,
 ) -> Result<(), Failure> {
@@ -106,7 +106,7 @@ pub async fn print_stream(
         OutputStream::Stdout => s.out.bytes(part),
         OutputStream::Stderr => s.out.error_bytes(part),
     };
-    read(client, unit, stream, Until::Whole, print).await
+    read(s, member, unit, stream, Until::Whole, print).await
 }
 
 /// How much of an output is read.
@@ -123,7 +123,8 @@ enum Until {
 /// Reads a unit's output part by part. Where all of it is wanted, a node or core that is away may
 /// come back meanwhile.
 async fn read(
-    client: &Client,
+    s: &Session,
+    member: &mut Member,
     unit: &UnitId,
     stream: OutputStream,
     until: Until,
@@ -133,7 +134,8 @@ async fn read(
     let mut heard = Instant::now();
     loop {
         let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
-        let OutputPart { data, eof } = match client.call(ask).await {
+        member.keep(s).await;
+        let OutputPart { data, eof } = match member.call(s, ask).await {
             Ok(part) => part,
             Err(e) => {
                 let waits = until != Until::Now && e.kind == Kind::Unavailable;

@@ -2,8 +2,8 @@
 
 use super::file::{self, JobFile};
 use super::finish::{Show, finish};
-use super::watch::{self, Bar};
-use super::{send, watch::Watched};
+use super::send;
+use super::watch::{self, Bar, Ended, Watched};
 use crate::cli::output::{Outcome, clean};
 use crate::cli::session::Session;
 use crate::cli::values;
@@ -214,12 +214,12 @@ pub async fn run(s: &Session, args: Submit) -> Outcome {
     let show = Show::of(&spec, args.no_output);
     let (member, events) = send::watched(s, member, spec).await?;
     let bar = Bar::new(s.out);
-    let end = match watch::with_interrupt(s, &member.client, &bar, events).await? {
-        Watched::Ended(end) => end,
+    let Ended { job, end, member } = match watch::with_interrupt(s, member, &bar, events).await? {
+        Watched::Ended(ended) => *ended,
         Watched::Left(status) => return Ok(status),
     };
     bar.hide();
-    finish(s, &member, &end.job, end.end, show).await
+    finish(s, member, &job, end, show).await
 }
 
 #[cfg(test)]

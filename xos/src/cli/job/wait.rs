@@ -66,12 +66,5 @@ pub async fn run(s: &Session, args: Wait) -> Outcome {
 
 async fn one(s: &Session, job: &JobId, bar: &Bar) -> Result<Ended, Failure> {
     let member = s.member_for(job).await?;
-    match follow(&member.client, Some(job.clone()), None, bar).await {
-        Err(Failure::Error(e)) => {
-            let credential = s.changed(&member.credential, e).await?;
-            let client = s.member_by(credential, &member.site)?.client;
-            follow(&client, Some(job.clone()), None, bar).await
-        }
-        ended => ended,
-    }
+    follow(s, member, Some(job.clone()), None, bar).await
 }

@@ -1,6 +1,7 @@
 //! Following a job until its end, with a progress bar, over breaks of the connection.
 
 use crate::cli::ask::is_yes;
+use crate::cli::member::Member;
 use crate::cli::output::{Failure, Out, clean};
 use crate::cli::session::Session;
 use futures_util::StreamExt;
@@ -32,6 +33,8 @@ pub struct Ended {
     pub job: JobId,
     /// The event, with [`JobEvent::end`] set.
     pub end: JobEvent,
+    /// Who watched, with the certificate of now.
+    pub member: Member,
 }
 
 /// What became of watching.
@@ -157,26 +160,35 @@ fn message<'a>(jobs: impl Iterator<Item = &'a Counts>, event: &JobEvent) -> Stri
     text.join(", ")
 }
 
-/// Follows a job to its end.
+/// Follows a job to its end, which may come long after the certificate of now.
 ///
 /// # Errors
 /// What the core says about the job; [`Kind::Unavailable`] when it stays away.
 pub async fn follow(
-    client: &Client,
+    s: &Session,
+    mut member: Member,
     job: Option<JobId>,
     first: Option<Events>,
     bar: &Bar,
 ) -> Result<Ended, Failure> {
     let (mut job, mut events, mut after, mut tries) = (job, first, None, 0_u32);
+    let mut renewed = false;
     loop {
-        let broken = match next(client, job.as_ref(), &mut events, after).await {
+        let told = tokio::select! {
+            told = next(&member.client, job.as_ref(), &mut events, after) => told,
+            () = tokio::time::sleep(member.rest(s)) => {
+                member.keep(s).await;
+                continue;
+            }
+        };
+        let broken = match told {
             Ok(event) => {
-                tries = 0;
+                (tries, renewed) = (0, false);
                 after = Some(event.seq);
                 job = Some(event.job.clone());
                 bar.update(&event);
                 if event.end.is_some() {
-                    return Ok(Ended { job: event.job.clone(), end: event });
+                    return Ok(Ended { job: event.job.clone(), end: event, member });
                 }
                 continue;
             }
@@ -184,15 +196,24 @@ pub async fn follow(
         };
         events = None;
         tries += 1;
-        let again = matches!(broken.kind, Kind::Unavailable | Kind::Limited);
-        if job.is_none() || !again || tries > RECONNECT_MAX {
+        if job.is_none() || tries > RECONNECT_MAX {
             return Err(broken.into());
+        }
+        if !matches!(broken.kind, Kind::Unavailable | Kind::Limited) {
+            if renewed {
+                return Err(broken.into());
+            }
+            let credential = s.changed(&member.credential, broken).await?;
+            member = s.member_by(credential, &member.site)?;
+            renewed = true;
+            continue;
         }
         if tries == 2 {
             bar.say(&format!("{}; trying again …", clean(&broken.message)))?;
         }
         let pause = Duration::from_millis(100 << tries.min(7)).min(PAUSE_MAX);
         tokio::time::sleep(pause).await;
+        member.renew(s).await;
     }
 }
 
@@ -221,11 +242,12 @@ async fn next(
 /// As [`follow`].
 pub async fn with_interrupt(
     s: &Session,
-    client: &Client,
+    member: Member,
     bar: &Bar,
     events: Events,
 ) -> Result<Watched, Failure> {
-    let mut following = std::pin::pin!(follow(client, None, Some(events), bar));
+    let (vo, site) = (member.credential.vo.clone(), member.site.clone());
+    let mut following = std::pin::pin!(follow(s, member, None, Some(events), bar));
     loop {
         tokio::select! {
             end = &mut following => return Ok(Watched::Ended(Box::new(end?))),
@@ -254,7 +276,7 @@ pub async fn with_interrupt(
             }
         }
         if is_yes(&answer) {
-            client.call(CancelJob { job: job.clone() }).await?;
+            s.member(&vo, &site).await?.call(s, CancelJob { job: job.clone() }).await?;
             s.out.note(&format!("Cancelling {job} …"))?;
         }
         bar.redraw();

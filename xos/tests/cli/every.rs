@@ -1,0 +1,209 @@
+//! Every command of the tool: its help, and its JSON.
+
+use crate::world::{Core, Person};
+use clap::CommandFactory;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+use xos::cli::Cli;
+
+/// Calls in an order in which they work: who makes them, their words, the exit status. Words in
+/// capitals are filled in. Each command stands here at least once.
+const CALLS: &[(&str, &str, i32)] = &[
+    ("ada", "person add bob --password-file PASSWORD", 0),
+    ("ada", "person list", 0),
+    ("ada", "person disable bob", 0),
+    ("ada", "person enable bob", 0),
+    ("bob", "site add ADDRESS --yes", 0),
+    ("bob", "login bob@rennes --password-file PASSWORD", 0),
+    ("bob", "id", 0),
+    ("ada", "vo found demo --title Demonstration", 0),
+    ("ada", "vo list", 0),
+    ("bob", "vo show demo.rennes", 0),
+    ("bob", "vo apply demo.rennes -m please", 0),
+    ("bob", "vo withdraw demo.rennes", 0),
+    ("bob", "vo apply demo.rennes", 0),
+    ("ada", "vo applications demo.rennes", 0),
+    ("ada", "vo reject demo.rennes bob@rennes -m no", 0),
+    ("bob", "vo apply demo.rennes", 0),
+    ("ada", "vo approve demo.rennes bob@rennes", 0),
+    ("ada", "vo members demo.rennes", 0),
+    ("ada", "vo expiry demo.rennes bob@rennes 90d", 0),
+    ("ada", "vo group create demo.rennes physics", 0),
+    ("ada", "vo group add demo.rennes physics bob@rennes", 0),
+    ("ada", "vo group list demo.rennes", 0),
+    ("ada", "vo group drop demo.rennes physics bob@rennes", 0),
+    ("ada", "vo group delete demo.rennes physics", 0),
+    ("ada", "vo role grant demo.rennes bob@rennes admin", 0),
+    ("ada", "vo role withdraw demo.rennes bob@rennes admin", 0),
+    ("ada", "vo suspend demo.rennes bob@rennes -m why", 0),
+    ("ada", "vo resume demo.rennes bob@rennes", 0),
+    ("ada", "vo share offer demo.rennes --cpus 4 --memory 8G", 0),
+    ("ada", "vo share list demo.rennes", 0),
+    ("ada", "vo share refuse demo.rennes rennes -m less", 0),
+    ("ada", "vo share offer demo.rennes --cpus 2 --memory 4G", 0),
+    ("ada", "vo share accept demo.rennes rennes", 0),
+    ("ada", "vo share served", 0),
+    ("ada", "job submit -d -- /bin/true", 0),
+    ("ada", "job list", 0),
+    ("ada", "job show JOB", 0),
+    ("ada", "job why JOB", 0),
+    ("ada", "job output JOB", 0),
+    ("ada", "job cancel JOB", 0),
+    ("ada", "job wait JOB", 130),
+    ("ada", "vo share end demo.rennes rennes", 0),
+    ("ada", "vo share offer demo.rennes --cpus 1 --memory 2G", 0),
+    ("ada", "vo share accept demo.rennes rennes", 0),
+    ("ada", "vo share withdraw demo.rennes", 0),
+    ("ada", "vo suspend-vo demo.rennes -m why", 0),
+    ("ada", "vo resume-vo demo.rennes", 0),
+    ("ada", "vo remove demo.rennes bob@rennes", 0),
+    ("ada", "node token n1", 0),
+    ("ada", "node list", 0),
+    ("ada", "node remove n9 --yes", 66),
+    ("ada", "site list", 0),
+    ("ada", "site list --local", 0),
+    ("ada", "site offer pisa", 0),
+    ("ada", "site accept OFFER --fingerprint PRINT --yes", 0),
+    ("ada", "site forget pisa --yes", 0),
+    ("bob", "person passwd --present-file PASSWORD --password-file NEW", 0),
+    ("bob", "logout", 0),
+];
+
+/// The commands that do something, as they are written after `xos`.
+fn leaves() -> Vec<String> {
+    fn walk(command: &clap::Command, path: &str, all: &mut Vec<String>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name()).trim().to_owned();
+            match sub.get_subcommands().next() {
+                Some(_) => walk(sub, &path, all),
+                None => all.push(path),
+            }
+        }
+    }
+    let mut all = Vec::new();
+    walk(&Cli::command(), "", &mut all);
+    assert!(all.len() > 40, "commands are missing: {all:?}");
+    all
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn xos(args: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xos"));
+    command.args(args).env("XOS_HOME", dir.path().join("xos")).env_remove("XOS_LOG");
+    command.output().unwrap()
+}
+
+/// If it failed, people would have to guess how a command is called, or programs which one takes
+/// `--json`.
+#[test]
+fn every_command_shows_examples_and_takes_json() {
+    for leaf in leaves() {
+        let mut words: Vec<&str> = leaf.split(' ').collect();
+        words.extend(["--json", "--help"]);
+        let out = xos(&words);
+        let help = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(0), "xos {leaf}: {}", text(&out.stderr));
+        assert!(help.contains("Example") && help.contains("  xos "), "xos {leaf}: {help}");
+    }
+}
+
+/// If it failed, a program that reads the tool's JSON would find something else for some command,
+/// or a new command would have nobody who looks.
+#[test]
+fn every_command_prints_one_json_document() {
+    let (core, pisa) = (Core::start(), Core::start_as("pisa"));
+    let (ada, bob) = (core.signed_in("ada"), core.person());
+    let file = |name: &str| core.dir().join(name).to_str().unwrap().to_owned();
+    let invitation = invitation(&pisa);
+    std::fs::write(file("offer"), invitation["offer"].as_str().unwrap()).unwrap();
+    std::fs::write(file("new"), "quite another password").unwrap();
+    let mut job = String::new();
+    let (leaves, mut called) = (leaves(), BTreeSet::new());
+    for (who, line, status) in CALLS {
+        let begins = |leaf: &&String| line.strip_prefix(leaf.as_str()).is_some_and(ends_word);
+        let leaf = leaves.iter().find(begins);
+        called.insert(leaf.unwrap_or_else(|| panic!("there is no command `{line}`")).clone());
+        let words: Vec<String> = line
+            .split(' ')
+            .map(|word| match word {
+                "ADDRESS" => core.address.clone(),
+                "PASSWORD" => file("password"),
+                "NEW" => file("new"),
+                "OFFER" => file("offer"),
+                "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),
+                "JOB" => job.clone(),
+                word => word.to_owned(),
+            })
+            .collect();
+        let person: &Person = if *who == "ada" { &ada } else { &bob };
+        let words: Vec<&str> =
+            ["--json"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        let said = document(line, *status, &person.xos(&words).output().unwrap());
+        if line.starts_with("job submit") {
+            said["job"].as_str().unwrap().clone_into(&mut job);
+        }
+    }
+    let missing: Vec<&String> = leaves.iter().filter(|leaf| !called.contains(*leaf)).collect();
+    assert!(missing.is_empty(), "not called, so nobody knows what they print: {missing:?}");
+}
+
+fn ends_word(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(' ')
+}
+
+/// An invitation of pisa to rennes.
+fn invitation(pisa: &Core) -> Value {
+    let pia = pisa.person();
+    pia.well(&["site", "add", &pisa.address, "--yes"]);
+    let password = pisa.dir().join("password");
+    pia.well(&["login", "ada@pisa", "--password-file", password.to_str().unwrap()]);
+    pia.json(&["site", "offer", "rennes"])
+}
+
+/// The one JSON text that a call printed: on standard output, or on standard error why it failed.
+fn document(line: &str, status: i32, out: &Output) -> Value {
+    let (said, aside) = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(out.status.code(), Some(status), "xos {line}: {said}{aside}");
+    let parse = |text: &str| -> Value {
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("xos {line}: {e}: {text}"))
+    };
+    for line in aside.lines() {
+        let told = parse(line);
+        let key = if told["error"].is_null() { "warning" } else { "error" };
+        assert!(told[key]["message"].is_string(), "{line}");
+    }
+    if said.is_empty() {
+        assert!(status != 0 && aside.lines().count() == 1, "xos {line} printed nothing: {aside}");
+        return parse(aside);
+    }
+    parse(said)
+}
+
+/// If it failed, a program would have to understand texts for people to learn what it did wrong.
+#[test]
+fn wrong_arguments_are_told_in_json_too() {
+    for args in [
+        &["--json", "job", "list", "--colour"] as &[&str],
+        &["job", "lst", "--json"],
+        &["--json"],
+        &["vo", "--json"],
+        &["vo", "show", "--json"],
+        &["--json", "vo", "show", "x"],
+        &["--json", "job", "submit", "-m", "2", "--", "x"],
+    ] {
+        let said = document(&args.join(" "), 64, &xos(args));
+        let message = said["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(said["error"]["kind"], "invalid", "{args:?}: {said}");
+        let fits = !message.is_empty() && !message.starts_with("error") && !message.contains('\n');
+        assert!(fits, "{args:?}: {said}");
+    }
+    // What follows `--` is the program's.
+    let out = xos(&["job", "submit", "-m", "2", "--", "x", "--json"]);
+    assert_eq!(out.status.code(), Some(64));
+    assert!(text(&out.stderr).starts_with("error: "), "{}", text(&out.stderr));
+}
