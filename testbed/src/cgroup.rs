@@ -176,13 +176,10 @@ impl Tree {
     /// Removes the testbed's cgroups, which hold no process any more, and puts back what was
     /// switched on for them.
     pub(crate) fn remove(&self) -> Result<()> {
-        for (hierarchy, root) in self.roots() {
-            if hierarchy.v1.is_none() {
-                controllers::put_back(&hierarchy.mount, &root)?;
-            }
-            remove_tree(&root)?;
-        }
-        Ok(())
+        self.roots().try_for_each(|(hierarchy, root)| match hierarchy.v1 {
+            None => controllers::remove(&hierarchy.mount, &root),
+            Some(_) => remove_tree(&root),
+        })
     }
 
     fn top(root: &Path, host: Option<&HostName>) -> PathBuf {

@@ -38,15 +38,13 @@ pub(super) fn hand_down(cgroup: &Path) -> Result<()> {
     inactive(cgroup)?.into_iter().try_for_each(|name| set(cgroup, '+', name))
 }
 
-/// Switches off what the notes in `root` name, unless another testbed is there, which gets them.
-/// Removes what else there is in `root`.
-pub(super) fn put_back(mount: &Path, root: &Path) -> Result<()> {
+/// Removes `root`, which holds no process any more. What its notes name is switched off, unless
+/// another testbed is there, which gets them.
+pub(super) fn remove(mount: &Path, root: &Path) -> Result<()> {
     let _alone = alone(mount)?;
     let noted: Vec<&str> =
         CONTROLLERS.into_iter().filter(|name| note(root, name).is_dir()).collect();
-    if noted.is_empty() {
-        return Ok(());
-    }
+    // The notes go last: a failure before leaves what is to be done known.
     for path in folders(root)? {
         if !noted.iter().any(|name| path == note(root, name)) {
             remove_tree(&path)?;
@@ -64,10 +62,10 @@ pub(super) fn put_back(mount: &Path, root: &Path) -> Result<()> {
         }
         remove_tree(&note(root, name))?;
     }
-    Ok(())
+    remove_tree(root)
 }
 
-/// Keeps other testbeds from coming and going meanwhile.
+/// Keeps other testbeds from going, and from looking what is on, meanwhile.
 fn alone(mount: &Path) -> Result<File> {
     let what = || format!("locking {}", mount.display());
     let folder = File::open(mount).context(what)?;
