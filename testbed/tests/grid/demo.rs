@@ -167,12 +167,13 @@ struct Machine {
 }
 
 impl Machine {
-    /// Without mounts that other tests have in temporary folders of their own.
+    /// Without mounts that others have meanwhile in temporary folders and the build's.
     fn look(demo: &Demo) -> Machine {
-        let (own, others) = (demo.folder.path(), std::env::temp_dir());
+        let build = programs().parent().expect("the build's folder");
+        let others = [std::env::temp_dir(), build.to_owned()];
         let is_ours = |point: &str| {
             let point = Path::new(point);
-            point.starts_with(own) || !point.starts_with(&others)
+            point.starts_with(demo.folder.path()) || !others.iter().any(|o| point.starts_with(o))
         };
         let (mut mounts, mut groups) = (BTreeSet::new(), BTreeSet::new());
         let mut controllers = BTreeSet::new();
