@@ -136,8 +136,8 @@ mod tests {
         Tree { base: format!("{PREFIX}{name}").parse().unwrap(), hierarchies }
     }
 
-    /// If it failed, `make stop` would leave controllers on in the root of the machine, or take them
-    /// from a testbed that still runs.
+    /// If it failed, `make stop` would leave controllers on in the root of the machine, or take
+    /// them from a testbed that still runs.
     #[test]
     fn the_last_testbed_puts_controllers_back() {
         // Files in the place of the kernel's, which answer with nothing but what was written last.
