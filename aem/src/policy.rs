@@ -257,6 +257,9 @@ mod tests {
         let mut admin = member.clone();
         admin.person = "bob@rennes".parse().unwrap();
         admin.roles = vec![ROLE_ADMIN.parse().unwrap()];
+        let mut owner = member.clone();
+        owner.person = "dora@rennes".parse().unwrap();
+        owner.roles = vec![ROLE_OWNER.parse().unwrap()];
         let mut foreign = member.clone();
         foreign.person = "carol@pisa".parse().unwrap();
         foreign.groups.push(Group { name: "physics".parse().unwrap(), number: GroupNumber(2) });
@@ -265,6 +268,7 @@ mod tests {
         vec![
             ("alice", member),
             ("bob, admin", admin),
+            ("dora, owner", owner),
             ("carol of pisa", foreign),
             ("alice in other.pisa", other),
         ]

@@ -5,6 +5,7 @@
 //! of an init system, each in a cgroup of its own. What the testbed runs beside the hosts lives in
 //! `_tools`. All processes of a testbed can thus be found by their cgroup alone.
 
+mod controllers;
 mod hierarchy;
 
 use std::fs::File;
@@ -21,8 +22,8 @@ use crate::error::Context as _;
 use crate::identity::{send, wait_killed};
 use crate::{Error, HostName, Result};
 
-/// Version 2 controllers handed to hosts where the machine has them.
-const CONTROLLERS_V2: [&str; 4] = ["cpu", "memory", "pids", "io"];
+/// What the cgroups of every testbed are called at first.
+const PREFIX: &str = "xos-testbed-";
 /// Cgroup of the switch, forwarders and the parents of programs. No host can be called so.
 const TOOLS: &str = "_tools";
 /// Cgroup, below the host's, of its first process and of programs without one of their own.
@@ -55,7 +56,7 @@ impl Tree {
         // leaves nothing that the next testbed in this folder does not take over.
         let id = fnv1a(dir.as_os_str().as_encoded_bytes());
         let short: String = name.as_str().chars().take(24).collect();
-        let base = format!("xos-testbed-{short}-{id:016x}").parse()?;
+        let base = format!("{PREFIX}{short}-{id:016x}").parse()?;
         Ok(Tree { base, hierarchies })
     }
 
@@ -78,13 +79,14 @@ impl Tree {
         self.roots().any(|(_, root)| root.exists())
     }
 
-    /// Makes the testbed's own cgroups.
+    /// Makes the testbed's own cgroups. What is switched on for that in the root of the machine is
+    /// noted, see [`controllers`].
     pub(crate) fn create(&self) -> Result<()> {
         for (hierarchy, root) in self.roots() {
             make(&root)?;
             if hierarchy.v1.is_none() {
-                hand_down(&hierarchy.mount)?;
-                hand_down(&root)?;
+                controllers::switch_on(&hierarchy.mount, &root)?;
+                controllers::hand_down(&root)?;
             }
             make(&root.join(TOOLS))?;
         }
@@ -106,7 +108,7 @@ impl Tree {
     pub(crate) fn enable_host(&self, host: &HostName) -> Result<()> {
         let v2 = self.roots().filter(|(hierarchy, _)| hierarchy.v1.is_none());
         for (_, root) in v2 {
-            hand_down(&root.join(host.as_str()))?;
+            controllers::hand_down(&root.join(host.as_str()))?;
         }
         Ok(())
     }
@@ -171,9 +173,13 @@ impl Tree {
         })
     }
 
-    /// Removes the testbed's cgroups, which hold no process any more.
+    /// Removes the testbed's cgroups, which hold no process any more, and puts back what was
+    /// switched on for them.
     pub(crate) fn remove(&self) -> Result<()> {
-        self.roots().try_for_each(|(_, root)| remove_tree(&root))
+        self.roots().try_for_each(|(hierarchy, root)| match hierarchy.v1 {
+            None => controllers::remove(&hierarchy.mount, &root),
+            Some(_) => remove_tree(&root),
+        })
     }
 
     fn top(root: &Path, host: Option<&HostName>) -> PathBuf {
@@ -239,21 +245,6 @@ fn make(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.context(|| format!("making the cgroup {}", path.display())),
     }
-}
-
-/// Passes version 2 controllers on to the children of `cgroup`.
-fn hand_down(cgroup: &Path) -> Result<()> {
-    let offered = read_if_there(&cgroup.join("cgroup.controllers"))?;
-    let active = read_if_there(&cgroup.join("cgroup.subtree_control"))?;
-    let has = |list: &str, name: &str| list.split_ascii_whitespace().any(|one| one == name);
-    for name in CONTROLLERS_V2 {
-        if has(&offered, name) && !has(&active, name) {
-            let path = cgroup.join("cgroup.subtree_control");
-            std::fs::write(&path, format!("+{name}"))
-                .context(|| format!("handing {name} down in {}", path.display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// `top` and all cgroups below it, parents first; none when it is gone.

@@ -4,6 +4,8 @@
 //! of namespaces (mount, network, process, UTS, IPC, cgroup) on one port of that switch, with its
 //! own address, hostname and file system. The machine's own namespaces are not touched: no mount,
 //! interface or route appears in them; only [`Testbed::forward`] opens a loopback port there.
+//! Controllers of control groups v2 that the machine's root does not pass on are switched on there
+//! while there are testbeds.
 //!
 //! # A host's file system
 //!

@@ -109,6 +109,15 @@ impl Site {
         start_xosd(node)
     }
 
+    /// The same as an init system does that listens at `socket`, a path in the host, to what
+    /// services tell by sd_notify(3).
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_node_notifying(&self, node: &Host, socket: &str) -> Result<Process> {
+        node.spawn(&xosd()?.env("NOTIFY_SOCKET", socket))
+    }
+
     /// Runs the `xos` tool on the core as its administrator.
     ///
     /// # Errors
@@ -173,8 +182,13 @@ impl Site {
     }
 }
 
-/// Starts `xosd` in a cgroup of its own, as an init system does.
+/// Starts `xosd` as an init system does.
 fn start_xosd(host: &Host) -> Result<Process> {
+    host.spawn(&xosd()?)
+}
+
+/// `xosd` in a cgroup of its own, as an init system starts it.
+fn xosd() -> Result<Cmd> {
     let log = crate::Stdio::LogAs("xosd".parse()?);
-    host.spawn(&Cmd::new("xosd").arg("run").own_cgroup("xosd".parse()?).stdio(log))
+    Ok(Cmd::new("xosd").arg("run").own_cgroup("xosd".parse()?).stdio(log))
 }

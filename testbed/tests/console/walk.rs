@@ -219,6 +219,7 @@ fn vera_administers(vera: &Page, album: &Album) {
     vera.go("#add");
     assert!(vera.text("#notice").contains("is in the group reviewers now"));
     assert!(vera.text("#groups").contains("Take out"));
+    vera_shares_her_office(vera);
     vera.go("#tab-members");
     album.keep(vera, "members");
     vera.go("#members [data-person='milo@rennes'] a");
@@ -226,6 +227,25 @@ fn vera_administers(vera: &Page, album: &Album) {
     vera.go("#suspend");
     assert!(vera.text("#notice").contains("is suspended"));
     album.keep(vera, "member");
+}
+
+/// From a member's page and back to it: the member is an administrator for a while.
+fn vera_shares_her_office(vera: &Page) {
+    assert!(vera.text("#roles").contains("No roles"), "{}", vera.text("#roles"));
+    vera.fill("#role", "admin");
+    vera.go("#grant");
+    assert!(vera.text("#notice").contains("milo@rennes has the role admin now"));
+    assert!(vera.has("#withdraw-role-admin"), "the role is not listed");
+    vera.go("#tab-members");
+    let row = vera.text("#members [data-person='milo@rennes']");
+    assert!(row.contains("admin"), "milo's roles: {row}");
+    vera.go("#members [data-person='milo@rennes'] a");
+    vera.go("#withdraw-role-admin");
+    assert!(vera.text("#notice").contains("milo@rennes no longer has the role admin"));
+    assert!(!vera.has("#withdraw-role-admin"), "the role is still there");
+    vera.go("#tab-members");
+    let row = vera.text("#members [data-person='milo@rennes']");
+    assert!(!row.contains("admin"), "milo's roles: {row}");
 }
 
 fn milo_is_suspended(milo: &Page, album: &Album) {

@@ -1,11 +1,17 @@
 //! `xos-demo`: what `make demo` and `make stop` run once the programs are built.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use xos_net::identity::root_fingerprint;
 use xos_testbed::{Error, Testbed};
 
 use crate::tool::{Json, job_of};
@@ -13,6 +19,10 @@ use crate::world::{alone, programs};
 
 /// Photons of each unit: just enough for the merged picture to be like the phantom.
 const PHOTONS: &str = "300000";
+/// How often it is looked whether the machine is as before: other tests may change it meanwhile.
+const LOOKS_MAX: usize = 300;
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A folder for a demo, which is stopped at last whatever happens.
 struct Demo {
@@ -46,6 +56,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Both outputs.
+fn text_of(out: &Output) -> String {
+    text(&out.stdout) + &text(&out.stderr)
+}
+
 /// An address that nobody listens at.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -59,11 +74,13 @@ fn paste(line: &str) -> Output {
 }
 
 /// If it failed, the first thing that anybody sees of XOS would end in commands that do not work,
-/// or in a fingerprint that is not the console's.
+/// in a console that does not answer, or in a fingerprint that is not the console's; or the demo
+/// would leave the machine otherwise than it found it.
 #[test]
 fn the_demo_ends_with_commands_that_work() {
     let Some(_alone) = alone() else { return };
     let demo = Demo { folder: tempfile::tempdir().unwrap() };
+    let before = Machine::look(&demo);
     let free = free();
     let console = free.to_string();
     let out = demo.run("start", &["--photons", PHOTONS, "--console", &console]);
@@ -80,6 +97,9 @@ fn the_demo_ends_with_commands_that_work() {
     let root = rennes["fingerprint"].as_str().unwrap();
     let line = format!("Console   https://localhost:{}   CA {root}", free.port());
     assert!(said.contains(&line), "not the console's address and root: {line}");
+    let der = STANDARD.decode(rennes["descriptor"]["root"].as_str().unwrap()).unwrap();
+    assert_eq!(root_fingerprint(&der), root, "the root that milo has is not the printed one");
+    sign_in_page(&demo, free, &der);
 
     let (_, next) = said.split_once("Try next:\n").expect("what to try next");
     let lines: Vec<&str> = next.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
@@ -96,6 +116,101 @@ fn the_demo_ends_with_commands_that_work() {
 
     assert!(demo.run("stop", &[]).status.success());
     assert!(!demo.dir().exists(), "the demo's folder is still there");
+    let mut after = Machine::look(&demo);
+    for _ in 0..LOOKS_MAX {
+        if after.is_as(&before) {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+        after = Machine::look(&demo);
+    }
+    assert!(after.is_as(&before), "the machine was {before:#?} and is {after:#?}");
+}
+
+/// The console answers whoever trusts nothing but this root, under the name that the demo printed.
+fn sign_in_page(demo: &Demo, console: SocketAddr, root: &[u8]) {
+    let file = demo.folder.path().join("root.pem");
+    let text = STANDARD.encode(root);
+    let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap());
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n");
+    std::fs::write(&file, pem).unwrap();
+    let port = console.port();
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-alpn", "http/1.1", "-CAfile"])
+        .arg(&file)
+        .args(["-connect", &format!("localhost:{port}"), "-verify_hostname", "localhost"])
+        .args(["-servername", "localhost", "-no-CApath", "-no-CAstore"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl");
+    let request =
+        format!("GET /sign-in HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+    client.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    let out = client.wait_with_output().unwrap();
+    let said = text_of(&out);
+    assert!(said.starts_with("HTTP/1.1 200 "), "the console does not answer: {said}");
+    assert!(said.contains("sign-in-form"), "this is not the page for signing in: {said}");
+}
+
+/// What a demo could leave on the machine.
+#[derive(Debug)]
+struct Machine {
+    mounts: BTreeSet<String>,
+    interfaces: BTreeSet<String>,
+    /// Control groups of testbeds.
+    groups: BTreeSet<String>,
+    /// Controllers that the root of the machine passes on.
+    controllers: BTreeSet<String>,
+}
+
+impl Machine {
+    /// Without mounts that others have meanwhile in temporary folders and the build's.
+    fn look(demo: &Demo) -> Machine {
+        let build = programs().parent().expect("the build's folder");
+        let others = [std::env::temp_dir(), build.to_owned()];
+        let is_ours = |point: &str| {
+            let point = Path::new(point);
+            point.starts_with(demo.folder.path()) || !others.iter().any(|o| point.starts_with(o))
+        };
+        let (mut mounts, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        let mut controllers = BTreeSet::new();
+        for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+            let Some(point) = line.split(' ').nth(4) else { continue };
+            if is_ours(point) {
+                mounts.insert(point.to_owned());
+            }
+            if line.contains(" - cgroup") {
+                let testbeds = names(point).into_iter().filter(|n| n.starts_with("xos-testbed-"));
+                groups.extend(testbeds.map(|name| format!("{point}/{name}")));
+            }
+            if line.contains(" - cgroup2 ") {
+                let active = std::fs::read_to_string(format!("{point}/cgroup.subtree_control"));
+                let active = active.unwrap_or_default();
+                controllers.extend(active.split_whitespace().map(str::to_owned));
+            }
+        }
+        Machine { mounts, interfaces: names("/sys/class/net"), groups, controllers }
+    }
+
+    /// Whether there is no more than `before`. Testbeds of other tests may come meanwhile: what
+    /// they need, they leave.
+    fn is_as(&self, before: &Machine) -> bool {
+        let group = |name: &&String| name.contains("/xos-testbed-xos-");
+        let others = self.groups.iter().any(|name| !group(&name));
+        self.mounts.is_subset(&before.mounts)
+            && self.interfaces == before.interfaces
+            && self.groups.iter().filter(group).eq(before.groups.iter().filter(group))
+            && (others || self.controllers.is_subset(&before.controllers))
+    }
+}
+
+/// What is in a folder; nothing when it is none.
+fn names(folder: impl AsRef<Path>) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// If it failed, the person would wait for two sites to be made, be told of a taken port then, and

@@ -1,6 +1,6 @@
 //! Work that goes on while things break, and a list of all that was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +10,12 @@ use xos_testbed::grid::Person;
 
 use crate::tool::{Json, state};
 use crate::wire::{Proof, ask};
-use crate::world::{VO, VOLUME, World, sh};
+use crate::world::{VO, VOLUME, World, sh, soon};
 
 /// Where units note on their node that they ran; survives a crash of the host.
 pub const RAN: &str = "/srv/ran";
+/// The cores that own jobs, in turn.
+const OWNERS: [&str; 2] = ["rennes", "pisa"];
 /// Units of each job.
 const UNITS: usize = 4;
 /// Jobs between one fault and the next: all that ended stay known, and are looked at each time.
@@ -83,25 +85,49 @@ impl Ledger {
 
     /// How much there is, for people.
     pub fn summary(&self) -> String {
-        format!(
-            "{} jobs, {} files, {} members, {} certificates, renewed {} times; \
-             {} requests not acknowledged",
-            self.jobs.lock().unwrap().len(),
-            self.files.lock().unwrap().len(),
-            self.members.lock().unwrap().len(),
-            self.certificates.lock().unwrap().len(),
-            self.renewed.load(Ordering::SeqCst),
-            self.refused.lock().unwrap().values().sum::<usize>(),
-        )
+        let counts = self.counts().map(|(what, n)| format!("{n} {what}")).join(", ");
+        let refused = self.refused.lock().unwrap().values().sum::<usize>();
+        format!("{counts}; {refused} requests not acknowledged")
     }
 
-    /// Submits jobs until told to stop.
+    /// How much of each kind was acknowledged and is to be there.
+    fn counts(&self) -> [(&'static str, usize); 6] {
+        let jobs = self.jobs.lock().unwrap();
+        let owned = |owner: &str| jobs.keys().filter(|job| owner_of(job) == owner).count();
+        [
+            ("jobs of rennes", owned("rennes")),
+            ("jobs of pisa", owned("pisa")),
+            ("files", self.files.lock().unwrap().len()),
+            ("members", self.members.lock().unwrap().len()),
+            ("certificates", self.certificates.lock().unwrap().len()),
+            ("renewals", self.renewed.load(Ordering::SeqCst)),
+        ]
+    }
+
+    /// Waits until there is something of each kind that the first kill could lose; the first
+    /// comparison renews a certificate.
+    pub fn begun(&self) {
+        soon("something of each kind is acknowledged", || {
+            let there = |&(what, n): &(&str, usize)| n > 0 || what == "renewals";
+            self.counts().iter().all(there).then_some(())
+        });
+    }
+
+    /// There is something of each kind: what was compared was not nothing.
+    pub fn demand(&self) {
+        for (what, n) in self.counts() {
+            assert!(n > 0, "there are no {what}, so that nothing was shown of them");
+        }
+    }
+
+    /// Submits jobs, to one core and the other, until told to stop.
     pub fn jobs(&self, w: &World) {
         for number in 0_u32.. {
-            let retry = number % 2;
+            let (retry, owner) = (number % 2, OWNERS[usize::from(number / 2 % 2 == 1)]);
             let array = format!("0-{}", UNITS - 1);
             let script = format!("echo $XOS_JOB_ID:$XOS_UNIT_INDEX >> {RAN}; sleep 0.2");
-            let options = ["--detach", "--retry", &retry.to_string(), "--array", &array];
+            let options =
+                ["--detach", "--site", owner, "--retry", &retry.to_string(), "--array", &array];
             let command = ["--cpus", "0.5", "--memory", "32M", "--", "sh", "-c", &script];
             let said = w.xsub(&w.milo, &[options.as_slice(), &command].concat());
             match said.code {
@@ -171,7 +197,9 @@ impl Ledger {
     /// Gets a certificate for a new key by one of those that there are; `number` chooses.
     fn renew(&self, w: &World, number: usize) -> Result<(), String> {
         let all = self.certificates.lock().unwrap().clone();
-        let Some((id, present)) = all.iter().nth(number % all.len().max(1)) else { return Ok(()) };
+        let Some((id, present)) = all.iter().nth(number % all.len().max(1)) else {
+            return Err("there is none to renew".to_owned());
+        };
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
         let body = serde_json::json!({ "vo": VO, "csr_pem": csr.pem().unwrap() }).to_string();
@@ -230,10 +258,13 @@ impl Ledger {
     /// Compares what was acknowledged until now with what is there.
     pub fn compare(&self, w: &World) {
         let jobs: Vec<String> = self.jobs.lock().unwrap().keys().cloned().collect();
-        let there = w.json(&w.milo, &["job", "list", "--all"]).to_string();
+        let mut there = BTreeSet::new();
+        for owner in OWNERS {
+            let list = soon(&format!("{owner} lists its jobs"), || listed(w, owner, &[]));
+            there.extend(list.iter().map(|j| j["job"].as_str().expect("a job's id").to_owned()));
+        }
         for job in jobs {
-            let found = there.contains(&format!("\"{job}\""));
-            assert!(found, "job {job} was acknowledged and is lost: {there}");
+            assert!(there.contains(&job), "job {job} was acknowledged and is lost: {there:?}");
         }
         let members = self.members.lock().unwrap().clone();
         let there = w.json(&w.vera, &["vo", "members", VO]);
@@ -256,9 +287,7 @@ impl Ledger {
     /// Reads every file at a site chosen by the scheduler.
     fn compare_files(&self, w: &World) {
         let files = self.files.lock().unwrap().clone();
-        if files.is_empty() {
-            return;
-        }
+        assert!(!files.is_empty(), "there is no file to compare");
         // What cannot be read says why in place of its sum.
         let script =
             format!("cd {VOLUME}/files; for f in *; do echo $f $( (md5sum < $f) 2>&1 ); done");
@@ -282,8 +311,8 @@ impl Ledger {
     pub fn settle(&self, w: &World) {
         let start = Instant::now();
         while open_jobs(w) > 0 {
-            let open = || w.xos(&w.milo, &["job", "list", "--open"]).out;
-            assert!(start.elapsed() < END_MAX, "jobs do not come to their end:\n{}", open());
+            let open = || OWNERS.map(|owner| listed(w, owner, &["--open"]));
+            assert!(start.elapsed() < END_MAX, "jobs do not come to their end: {:?}", open());
             std::thread::sleep(LOOK_EVERY);
         }
         let mut runs: BTreeMap<String, usize> = BTreeMap::new();
@@ -328,9 +357,20 @@ fn attempt(w: &World, person: &Person, args: &[&str]) -> Result<String, String> 
     if said.code == 0 { Ok(said.out) } else { Err(said.err) }
 }
 
-/// How many of milo's jobs have not ended; many when the core cannot be asked.
+/// The site whose core owns a job.
+fn owner_of(job: &str) -> &str {
+    job.rsplit('.').next().unwrap_or_default()
+}
+
+/// Milo's jobs at the core that owns them; `None` when it cannot be asked.
+fn listed(w: &World, owner: &str, more: &[&str]) -> Option<Vec<Json>> {
+    let ask = ["job", "list", "--all", "--json", "--site", owner];
+    let said = w.xos(&w.milo, &[ask.as_slice(), more].concat());
+    serde_json::from_str(&said.out).ok()
+}
+
+/// How many of milo's jobs have not ended; many when a core cannot be asked.
 fn open_jobs(w: &World) -> usize {
-    let said = w.xos(&w.milo, &["job", "list", "--all", "--open", "--json"]);
-    let list: Option<Vec<Json>> = serde_json::from_str(&said.out).ok();
-    list.map_or(usize::MAX, |jobs| jobs.len())
+    let open = OWNERS.map(|owner| listed(w, owner, &["--open"]).map_or(usize::MAX, |l| l.len()));
+    open.into_iter().fold(0, usize::saturating_add)
 }

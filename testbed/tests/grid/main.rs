@@ -16,6 +16,7 @@ mod load;
 mod proofs;
 mod refuse;
 mod rooted;
+mod service;
 mod standing;
 mod tool;
 mod wire;
