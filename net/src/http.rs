@@ -54,6 +54,9 @@ const RETRY_AFTER_S: u32 = 1;
 /// How long an idle connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
+/// A page in place of the usual answer to a request that is refused unread, if it wants one.
+pub type RefusedPage = dyn Fn(&HttpRequest, &Error) -> Option<HttpResponse> + Send + Sync;
+
 /// Pages beside the API: the console.
 #[derive(Clone)]
 pub struct Pages {
@@ -61,7 +64,7 @@ pub struct Pages {
     pub configure: Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>,
     /// The page about a request that was refused before it came to one; `None` when it is no
     /// browser that asks.
-    pub refused: Arc<dyn Fn(&HttpRequest, &Error) -> Option<HttpResponse> + Send + Sync>,
+    pub refused: Arc<RefusedPage>,
 }
 
 /// What a worker needs.

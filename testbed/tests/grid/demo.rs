@@ -58,7 +58,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Both outputs.
 fn text_of(out: &Output) -> String {
-    text(&out.stdout) + &text(&out.stderr)
+    format!("{}{}", text(&out.stdout), text(&out.stderr))
 }
 
 /// An address that nobody listens at.
