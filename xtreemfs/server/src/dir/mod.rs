@@ -93,6 +93,10 @@ pub struct DirConnection {
 }
 
 impl Handler for DirConnection {
+    fn data_bytes_max(&self) -> usize {
+        0
+    }
+
     async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         if incoming.interface != interface::DIR {
             return Err(incoming.unknown(interface::DIR));
