@@ -55,15 +55,15 @@ pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xtreemfs_server::osd::{VolumeTrust, WriteVerifier};
+    use xtreemfs_server::osd::{NoKey, VolumeTrust, WriteVerifier};
     use xtreemfs_server::{Epochs, PublicKey, VoName, VolumeId};
 
     struct Nobody;
 
     #[async_trait::async_trait]
     impl VolumeTrust for Nobody {
-        async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Option<PublicKey> {
-            None
+        async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Result<PublicKey, NoKey> {
+            Err(NoKey::NotServed)
         }
     }
 
