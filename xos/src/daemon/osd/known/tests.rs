@@ -45,9 +45,9 @@ fn volume(id: &str, key: u8) -> Volume {
     Volume { id: id.into(), vo: VO.into(), mrc_key, ..Volume::default() }
 }
 
-fn mount(store: bool) -> VolumeMount {
+fn mount() -> VolumeMount {
     let (vo, home) = (VO.parse().unwrap(), "rennes".parse().unwrap());
-    VolumeMount { vo, volume: VO.to_owned(), home, store }
+    VolumeMount { vo, volume: VO.to_owned(), home, store: true }
 }
 
 fn vo() -> VoName {
@@ -71,7 +71,7 @@ async fn settle() {
 async fn a_home_is_asked_once_whatever_is_claimed() {
     let home = Home::new(Some(vec![volume("0f", 1)]));
     let known = Arc::new(Known::new(home.clone(), Keys::default()));
-    known.volumes_told(&[mount(true)]);
+    known.volumes_told(&[mount()]);
     let start = Instant::now();
     let asking: Vec<_> = (0..100)
         .map(|n| {
@@ -118,31 +118,31 @@ async fn a_restarted_node_serves_at_once_and_refuses_nothing_before_it_was_told(
     let before = Known::new(Home::open(Some(vec![volume("0f", 1)])), Keys::open(path.clone()));
     let now = Instant::now();
     assert_eq!(before.key_at(&vo(), &id("0f"), now).await, Err(NoKey::NotYet), "nothing is known");
-    before.volumes_told(&[mount(true)]);
+    before.volumes_told(&[mount()]);
     before.key_at(&vo(), &id("0f"), now).await.unwrap();
 
     let away = Home::open(None);
     let known = Known::new(away.clone(), Keys::open(path.clone()));
-    known.volumes_kept(&[mount(true)]);
+    known.volumes_kept(&[mount()]);
     assert_eq!(known.key_at(&vo(), &id("0f"), now).await, Ok(PublicKey([1; 32])));
     assert_eq!(away.asked(), 0);
     assert_eq!(known.key_at(&vo(), &id("0e"), now).await, Err(NoKey::NotYet), "unheard");
     let new = VoName::parse("new.rennes").unwrap();
     assert_eq!(known.key_at(&new, &id("0f"), now).await, Err(NoKey::NotYet), "may be told yet");
-    known.volumes_told(&[mount(true)]);
+    known.volumes_told(&[mount()]);
     known.volumes_kept(&[]);
     assert_eq!(known.key_at(&new, &id("0f"), now).await, Err(NoKey::NotServed));
     assert_eq!(known.homes().len(), 1, "what was kept came after what is so now");
 
     // A directory that has just started lists nothing: that is no answer.
     let starting = Known::new(Home::open(Some(Vec::new())), Keys::default());
-    starting.volumes_told(&[mount(true)]);
+    starting.volumes_told(&[mount()]);
     assert_eq!(starting.key_at(&vo(), &id("0f"), now).await, Err(NoKey::NotYet));
 
     // A key that was replaced meanwhile counts as soon as the home is heard.
     let renewed = Home::open(Some(vec![volume("0f", 2)]));
     let known = Known::new(renewed.clone(), Keys::open(path));
-    known.volumes_kept(&[mount(true)]);
+    known.volumes_kept(&[mount()]);
     for _ in 0..2 {
         known.hear(&"rennes".parse().unwrap()).await;
     }
