@@ -62,7 +62,9 @@ pub struct Parts {
 pub trait VoWatcher: Send + Sync {
     /// The accounts of a VO changed.
     fn vo_changed(&self, vo: &VoId, view: &vos::Vo);
-    /// The volumes that this node serves changed.
+    /// The volumes that this node served when it ran last; the core may tell of others.
+    fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);
+    /// The core told which volumes this node serves now.
     fn volumes_changed(&self, volumes: &[xos_api::node::VolumeMount]);
 }
 
@@ -152,6 +154,7 @@ impl Agent {
         for (vo, view) in agent.lock_vos().iter() {
             agent.watcher.vo_changed(vo, view);
         }
+        agent.watcher.volumes_kept(&agent.volumes.wanted());
         Ok(agent)
     }
 

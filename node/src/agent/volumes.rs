@@ -114,7 +114,7 @@ impl Volumes {
         Ok(())
     }
 
-    fn wanted(&self) -> Vec<VolumeMount> {
+    pub(super) fn wanted(&self) -> Vec<VolumeMount> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -1,9 +1,11 @@
 //! The section `[files]`: DIR and MRC for the volumes of VOs that are at home here, and what the
 //! site's nodes are told about volumes.
 
+mod choice;
 mod knowledge;
 
 use super::mount::core_address;
+use choice::KnownOsds;
 use futures_util::future::BoxFuture;
 use knowledge::Knowledge;
 use prost::Message;
@@ -21,19 +23,24 @@ use xos_net::nodes::Io;
 use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Trust};
 use xos_vom::{Homed, Vom};
 use xtreemfs_proto::dir::{
-    Osd, OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
+    OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
 };
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_proto::rpc::interface;
-use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, RpcError};
+use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, Room, RpcError};
 use xtreemfs_server::dir::{Dir, DirConnection, REPEAT_INTERVAL};
-use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts, OsdChoice, OsdStatus};
-use xtreemfs_server::{Peer, Role, Signer};
+use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts};
+use xtreemfs_server::{Budget, Peer, Role, Share, Signer};
 
 /// The label of the volume that every VO has.
 const MAIN: &str = "main";
 /// The group `members` of every VO.
 const MEMBERS: u32 = 1;
+/// Most bytes of requests that DIR and MRC hold at once, over all connections, those counted in that
+/// are still coming in.
+const REQUEST_BYTES_MAX: usize = 128 << 20;
+/// The same of one node.
+const REQUEST_BYTES_PER_NODE_MAX: usize = 8 << 20;
 /// Rights of a volume's root folder: every member makes folders, and removes only their own.
 const ROOT_MODE: u32 = 0o1770;
 
@@ -84,6 +91,7 @@ pub struct Files {
     dir: Arc<Dir>,
     mrc: Arc<Mrc>,
     knowledge: Arc<Knowledge>,
+    requests: Arc<Budget>,
 }
 
 impl Files {
@@ -111,7 +119,7 @@ impl Files {
             signer,
             authenticator: knowledge.clone(),
             epochs: knowledge.clone(),
-            osds: Arc::new(KnownOsds(dir.clone())),
+            osds: Arc::new(KnownOsds { dir: dir.clone(), knowledge: knowledge.clone() }),
             policy: knowledge.clone(),
             clock,
             random: Box::new(random_16),
@@ -122,7 +130,8 @@ impl Files {
             .await
             .map_err(|e| fault("opening the MRC", &e))?
             .map_err(|e| fault("cannot open the MRC", &e))?;
-        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge }))
+        let requests = Arc::new(Budget::new(REQUEST_BYTES_MAX, REQUEST_BYTES_PER_NODE_MAX));
+        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge, requests }))
     }
 
     /// Serves `xtreemfs/1` streams of nodes.
@@ -147,6 +156,8 @@ impl Files {
                 mrc: self.mrc.connection(peer(Role::Client)),
                 node: node.clone(),
                 knowledge: self.knowledge.clone(),
+                share: self.requests.share(node.as_str()),
+                requests: self.requests.clone(),
             };
             if let Err(e) = xtreemfs_proto::serve::serve(stream, Arc::new(both)).await {
                 tracing::debug!(%node, error = %e, "file stream ended");
@@ -239,8 +250,10 @@ impl Files {
                 interface: interface::DIR,
                 proc: VolumeRegister::PROC,
                 slot: None,
+                until_ms: None,
                 message: request.encode_to_vec().into(),
                 data: bytes::Bytes::new(),
+                room: Room::default(),
             });
             registered = registered.and(answer.await.map(drop).map_err(fault));
         }
@@ -250,11 +263,12 @@ impl Files {
     /// The volumes of every VO that has accounts at this site; notes who serves and stores the VOs
     /// that are at home here.
     fn mounts(&self) -> Vec<VolumeMount> {
-        let mut stores: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
+        let mut stores: HashMap<VoId, HashMap<SiteId, u64>> = HashMap::new();
         let mut serving: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
         for homed in self.parts.vom.homed() {
             let giving = homed.sites.iter().filter(|s| s.terms.storage_bytes > 0);
-            stores.insert(homed.vo.clone(), giving.map(|s| s.site.clone()).collect());
+            let giving = giving.map(|s| (s.site.clone(), s.terms.storage_bytes));
+            stores.insert(homed.vo.clone(), giving.collect());
             serving.insert(homed.vo, homed.sites.into_iter().map(|s| s.site).collect());
         }
         *self.knowledge.serving.write().unwrap_or_else(PoisonError::into_inner) = serving;
@@ -277,6 +291,8 @@ struct Both {
     mrc: Arc<MrcConnection>,
     node: NodeId,
     knowledge: Arc<Knowledge>,
+    requests: Arc<Budget>,
+    share: Share,
 }
 
 impl Both {
@@ -300,6 +316,14 @@ impl Both {
 }
 
 impl Handler for Both {
+    fn data_bytes_max(&self) -> usize {
+        0
+    }
+
+    async fn room(&self, bytes: usize) -> Room {
+        self.requests.room(&self.share, bytes).await
+    }
+
     async fn handle(&self, request: Incoming) -> Result<Outgoing, RpcError> {
         if request.interface == interface::DIR {
             self.may_look(&request)?;
@@ -307,21 +331,6 @@ impl Handler for Both {
         } else {
             self.mrc.handle(request).await
         }
-    }
-}
-
-/// The OSDs that registered, as the MRC chooses among them.
-struct KnownOsds(Arc<Dir>);
-
-impl OsdChoice for KnownOsds {
-    fn osds(&self, _: &str, vo: &str) -> Vec<OsdStatus> {
-        let status =
-            |o: Osd| OsdStatus { id: o.id, free_bytes: o.free_bytes, total_bytes: o.total_bytes };
-        self.0.osds(vo).into_iter().map(status).collect()
-    }
-
-    fn settled(&self) -> bool {
-        self.0.is_settled()
     }
 }
 

@@ -1,15 +1,18 @@
 //! The section `[osd]`: this node keeps file objects.
 
+mod asking;
 mod keys;
+mod known;
 mod store;
 
 use super::mount::core_address;
 use futures_util::future::BoxFuture;
 use keys::Keys;
+use known::{Homes, Known};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +27,13 @@ use xos_node::agent::{Vo, VoWatcher};
 use xtreemfs_proto::Channel;
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
 use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
-use xtreemfs_server::{Epochs, Peer, PublicKey, Role, VoName, VolumeId};
+use xtreemfs_server::osd::{Osd, OsdParts, WriteVerifier};
+use xtreemfs_server::{Peer, Role, VoName};
 
 pub use store::is_own;
 
+/// The keys of volumes, JSON, below the node's folder.
+const KEYS: &str = "osd-keys.json";
 /// How often the directories hear of this node when they do not say otherwise.
 const BEAT: Duration = Duration::from_secs(15);
 /// Pause after a directory did not answer.
@@ -65,17 +70,6 @@ pub struct Objects {
     known: Arc<Known>,
 }
 
-/// What the core told the node.
-struct Known {
-    dialer: Dialer,
-    epochs: RwLock<HashMap<String, HashMap<u32, u64>>>,
-    volumes: RwLock<Vec<VolumeMount>>,
-    keys: Keys,
-    changed: tokio::sync::Notify,
-    /// Wakes those who register: whoever told of volumes may have started anew.
-    told: tokio::sync::Notify,
-}
-
 impl Objects {
     /// Opens the object store.
     ///
@@ -89,14 +83,8 @@ impl Objects {
         _trust: &Trust,
     ) -> Result<Arc<Objects>, Error> {
         let folder = state.join("node");
-        let known = Arc::new(Known {
-            dialer: dialer.clone(),
-            epochs: RwLock::default(),
-            volumes: RwLock::default(),
-            keys: Keys::default(),
-            changed: tokio::sync::Notify::new(),
-            told: tokio::sync::Notify::new(),
-        });
+        let keys = Keys::open(folder.join(KEYS));
+        let known = Arc::new(Known::new(Arc::new(dialer.clone()), keys));
         let osd = match config {
             None => None,
             Some(config) => {
@@ -228,7 +216,11 @@ impl Objects {
     async fn beat(self: Arc<Objects>, home: SiteId) {
         loop {
             let pause = match self.register(&home).await {
-                Ok(pause) => pause,
+                Ok(pause) => {
+                    // It answers, so that it can be asked what it has too.
+                    self.known.hear(&home).await;
+                    pause
+                }
                 Err(e) => {
                     tracing::warn!(%home, error = %e, "a directory does not know this node yet");
                     PAUSE
@@ -266,57 +258,16 @@ impl Objects {
     }
 }
 
-impl Known {
-    /// The VOs whose objects are kept here, by home.
-    fn homes(&self) -> BTreeMap<SiteId, Vec<VoId>> {
-        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut homes: BTreeMap<SiteId, Vec<VoId>> = BTreeMap::new();
-        for v in volumes.iter().filter(|v| v.store) {
-            homes.entry(v.home.clone()).or_default().push(v.vo.clone());
-        }
-        homes
-    }
-
-    /// Asks the home of `vo` which volumes it has, and nobody else: another home has no say in it,
-    /// and cannot delay it.
-    async fn fetch_keys(&self, vo: &VoName) {
-        let stored = {
-            let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-            volumes.iter().find(|v| v.store && v.vo.as_str() == vo.as_str()).map(|v| v.home.clone())
-        };
-        let Some(home) = stored else { return };
-        match self.volumes_of(&home, vo).await {
-            Ok(listed) => self.keys.learn(vo, listed),
-            Err(e) => tracing::warn!(%vo, error = %e, "a VO's volumes are not known"),
-        }
-    }
-
+#[async_trait::async_trait]
+impl Homes for Dialer {
     async fn volumes_of(&self, home: &SiteId, vo: &VoName) -> Result<Vec<Volume>, Error> {
-        let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
+        let channel = Channel::new(self.core(home, ALPN_XTREEMFS).await?);
         let request = VolumeListRequest { vo: vo.to_string() };
         let (reply, _) = channel
             .call::<VolumeList>(None, &request, bytes::Bytes::new(), CALL_LIMIT)
             .await
             .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
         Ok(reply.volumes)
-    }
-}
-
-#[async_trait::async_trait]
-impl VolumeTrust for Known {
-    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey> {
-        if let Some(key) = self.keys.find(vo, volume) {
-            return Some(key);
-        }
-        self.fetch_keys(vo).await;
-        self.keys.find(vo, volume)
-    }
-}
-
-impl Epochs for Known {
-    fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
-        let epochs = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
-        epochs.get(vo)?.get(&member).copied()
     }
 }
 
@@ -331,13 +282,14 @@ impl VoWatcher for Objects {
                 .collect(),
             AccountState::Suspended | AccountState::Ended => HashMap::new(),
         };
-        let mut epochs = self.known.epochs.write().unwrap_or_else(PoisonError::into_inner);
-        epochs.insert(vo.to_string(), members);
+        self.known.members(vo, members);
+    }
+
+    fn volumes_kept(&self, volumes: &[VolumeMount]) {
+        self.known.volumes_kept(volumes);
     }
 
     fn volumes_changed(&self, volumes: &[VolumeMount]) {
-        *self.known.volumes.write().unwrap_or_else(PoisonError::into_inner) = volumes.to_vec();
-        self.known.changed.notify_one();
-        self.known.told.notify_waiters();
+        self.known.volumes_told(volumes);
     }
 }

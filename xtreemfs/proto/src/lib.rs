@@ -22,4 +22,4 @@ pub use capability::{Access, Capability};
 pub use channel::{CallError, Channel};
 pub use layout::Layout;
 pub use rpc::{Errno, Procedure, RpcError};
-pub use serve::{Handler, Incoming, Outgoing};
+pub use serve::{Handler, Incoming, Outgoing, Room};

@@ -4,6 +4,8 @@
 //! three parts. Every length has a limit that is checked before memory is set aside for it, and
 //! memory for the data tail grows with the bytes that arrive, not with the length that was claimed.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -94,6 +96,22 @@ impl Marker {
         Self::new(header as usize, message as usize, data as usize)
     }
 
+    /// Bytes of the three parts together.
+    pub fn bytes(self) -> usize {
+        self.header + self.message + self.data
+    }
+
+    /// Checks the data tail against what a service takes, before any of it is read.
+    ///
+    /// # Errors
+    /// [`RecordError::TooLong`].
+    pub fn check_data(self, limit: usize) -> Result<(), RecordError> {
+        if self.data > limit {
+            return Err(RecordError::TooLong { part: "data", length: self.data, limit });
+        }
+        Ok(())
+    }
+
     /// Appends the marker. The lengths fit because of their limits.
     fn put(self, buf: &mut BytesMut) {
         buf.put_u32(self.header as u32);
@@ -168,12 +186,18 @@ fn take_head(buf: &mut BytesMut, marker: Marker) -> Result<(RpcHeader, Bytes), R
 pub struct RecordReader<R> {
     inner: R,
     buf: BytesMut,
+    stall: Option<Duration>,
 }
 
 impl<R: AsyncRead + Unpin> RecordReader<R> {
     /// A reader over `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, buf: BytesMut::new() }
+        Self { inner, buf: BytesMut::new(), stall: None }
+    }
+
+    /// One that takes a peer for gone which stops for so long inside a record.
+    pub fn with_stall(self, stall: Duration) -> Self {
+        Self { stall: Some(stall), ..self }
     }
 
     /// Waits until the next record has begun; `false` if the stream ended between records.
@@ -194,6 +218,18 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
     /// # Errors
     /// See [`RecordError`].
     pub async fn read(&mut self) -> Result<Option<Record>, RecordError> {
+        match self.marker().await? {
+            Some(marker) => self.rest(marker).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The lengths of the next record, before the rest of it is waited for; `None` if the stream
+    /// ended between records. What follows it is [`RecordReader::rest`].
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub async fn marker(&mut self) -> Result<Option<Marker>, RecordError> {
         if !self.begun().await? {
             return Ok(None);
         }
@@ -202,20 +238,26 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
             return Err(RecordError::Truncated);
         };
         let marker = Marker::parse(marker)?;
-        self.fill(MARKER_BYTES + marker.header + marker.message).await?;
         self.buf.advance(MARKER_BYTES);
+        Ok(Some(marker))
+    }
+
+    /// The record that `marker`, which was read just before, begins.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub async fn rest(&mut self, marker: Marker) -> Result<Record, RecordError> {
+        self.fill(marker.header + marker.message).await?;
         let (header, message) = take_head(&mut self.buf, marker)?;
         let data = self.data(marker.data).await?;
-        Ok(Some(Record { header, message, data }))
+        Ok(Record { header, message, data })
     }
 
     /// Makes the buffer hold at least `want` bytes.
     async fn fill(&mut self, want: usize) -> Result<(), RecordError> {
         while self.buf.len() < want {
             self.buf.reserve(READ_CHUNK_BYTES);
-            if self.inner.read_buf(&mut self.buf).await? == 0 {
-                return Err(RecordError::Truncated);
-            }
+            more(&mut self.inner, &mut self.buf, self.stall).await?;
         }
         Ok(())
     }
@@ -232,12 +274,26 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
                 data.reserve(room(data.len(), length) - data.len());
             }
             let rest = length - data.len();
-            if self.inner.read_buf(&mut (&mut data).limit(rest)).await? == 0 {
-                return Err(RecordError::Truncated);
-            }
+            more(&mut self.inner, &mut (&mut data).limit(rest), self.stall).await?;
         }
         Ok(data.freeze())
     }
+}
+
+/// Reads some bytes inside a record; a peer that sends none for so long is not waited for.
+async fn more<R, B>(inner: &mut R, buf: &mut B, stall: Option<Duration>) -> Result<(), RecordError>
+where
+    R: AsyncRead + Unpin,
+    B: BufMut,
+{
+    let reading = inner.read_buf(buf);
+    let read = match stall {
+        Some(stall) => tokio::time::timeout(stall, reading)
+            .await
+            .map_err(|_| RecordError::Io(std::io::ErrorKind::TimedOut.into()))??,
+        None => reading.await?,
+    };
+    if read == 0 { Err(RecordError::Truncated) } else { Ok(()) }
 }
 
 /// How much memory a data tail of `claimed` bytes gets when `have` have arrived: at most twice

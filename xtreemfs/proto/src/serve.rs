@@ -21,14 +21,36 @@ use crate::rpc::{ErrorType, MessageType, Procedure, RpcError, RpcHeader};
 pub const OUTSTANDING_MAX: usize = 128;
 /// Most bytes of one connection's requests that are held at once.
 pub const OUTSTANDING_BYTES_MAX: usize = 64 << 20;
-/// A record that has begun must be complete within this time.
+/// The first bytes of a record and, once there is room for it, the rest must each come within this
+/// time.
 pub const RECORD_TIME_MAX: Duration = Duration::from_secs(60);
+/// A peer that sends nothing for so long inside a record has gone: what its request holds of the
+/// budgets is needed by others.
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 /// The peer must take a batch of answers within this time.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Answers taken from the queue before the stream is flushed.
 const BATCH_MAX: usize = 32;
 /// Unit in which outstanding bytes are counted.
 const BYTES_UNIT: usize = 1024;
+
+/// A request's part of a budget of memory, given back when the last clone of it goes. Whoever keeps
+/// the request's data longer than its handling takes keeps this with them.
+#[derive(Clone, Default)]
+pub struct Room(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Room {
+    /// Room that lasts as long as `held`.
+    pub fn of(held: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(held)))
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Room").field(&self.0.is_some()).finish()
+    }
+}
 
 /// One request as it came in.
 #[derive(Debug, Clone)]
@@ -45,6 +67,8 @@ pub struct Incoming {
     pub message: Bytes,
     /// Raw file data.
     pub data: Bytes,
+    /// What it holds of the server's memory.
+    pub room: Room,
 }
 
 impl Incoming {
@@ -106,6 +130,18 @@ impl Outgoing {
 
 /// What a server does with the requests of one connection.
 pub trait Handler: Send + Sync + 'static {
+    /// Longest data tail of a request, in bytes: 0 where no procedure takes any. A peer that sends
+    /// more breaks the framing, and is told so by the end of the connection before it is read.
+    fn data_bytes_max(&self) -> usize {
+        DATA_BYTES_MAX
+    }
+
+    /// Waits for room for a request of so many bytes, before more of it is read than its lengths: a
+    /// server that has many connections bounds here what they hold together.
+    fn room(&self, _bytes: usize) -> impl Future<Output = Room> + Send {
+        std::future::ready(Room::default())
+    }
+
     /// Carries one request out. Called concurrently; dropped when the connection ends.
     fn handle(&self, request: Incoming) -> impl Future<Output = Result<Outgoing, RpcError>> + Send;
 }
@@ -142,7 +178,8 @@ where
 {
     let (answers, queue) = mpsc::channel(OUTSTANDING_MAX);
     let mut sending = std::pin::pin!(send(RecordWriter::new(write), queue));
-    let mut receiving = std::pin::pin!(receive(RecordReader::new(read), handler, answers));
+    let reader = RecordReader::new(read).with_stall(STALL_TIME_MAX);
+    let mut receiving = std::pin::pin!(receive(reader, handler, answers));
     tokio::select! {
         sent = &mut sending => sent,
         received = &mut receiving => {
@@ -166,13 +203,16 @@ where
     let bytes = Arc::new(Semaphore::new(OUTSTANDING_BYTES_MAX / BYTES_UNIT));
     let mut work = JoinSet::new();
     while reader.begun().await? {
-        let record = timely(RECORD_TIME_MAX, reader.read()).await?;
-        let Some(record) = record else { break };
-        let size = (record.message.len() + record.data.len()) / BYTES_UNIT + 1;
-        let permits = [acquire(&calls, 1).await?, acquire(&bytes, size).await?];
+        let Some(marker) = timely(RECORD_TIME_MAX, reader.marker()).await? else { break };
+        marker.check_data(handler.data_bytes_max())?;
+        // The connection's own limits first: who waits for them holds nothing of the others'.
+        let units = marker.bytes() / BYTES_UNIT + 1;
+        let permits = [acquire(&calls, 1).await?, acquire(&bytes, units).await?];
+        let room = handler.room(marker.bytes()).await;
+        let record = timely(RECORD_TIME_MAX, reader.rest(marker)).await?;
         let (handler, answers) = (handler.clone(), answers.clone());
         work.spawn(async move {
-            let answer = answer(&*handler, record, permits).await;
+            let answer = answer(&*handler, record, room, permits).await;
             // Fails only when the connection is being torn down.
             drop(answers.send(answer).await);
         });
@@ -195,10 +235,11 @@ async fn acquire(
 async fn answer<H: Handler>(
     handler: &H,
     record: Record,
+    room: Room,
     permits: [OwnedSemaphorePermit; 2],
 ) -> Answer {
     let call_id = record.header.call_id;
-    let result = match incoming(record) {
+    let result = match incoming(record, room) {
         Ok(request) => handler.handle(request).await,
         Err(error) => Err(error),
     };
@@ -219,7 +260,7 @@ async fn answer<H: Handler>(
     Answer { record, _guard: guard, _permits: permits }
 }
 
-fn incoming(record: Record) -> Result<Incoming, RpcError> {
+fn incoming(record: Record, room: Room) -> Result<Incoming, RpcError> {
     let request = record.header.message_type == i32::from(MessageType::Request);
     let Some(header) = record.header.request_header.filter(|_| request) else {
         let text = "record is not a request";
@@ -232,6 +273,7 @@ fn incoming(record: Record) -> Result<Incoming, RpcError> {
         until_ms: header.until_ms,
         message: record.message,
         data: record.data,
+        room,
     })
 }
 

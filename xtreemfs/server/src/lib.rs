@@ -7,6 +7,7 @@
 //! volume ([`mrc::OsdChoice`]), which key signs a volume's capabilities ([`osd::VolumeTrust`]),
 //! what a peer may register ([`dir::DirPolicy`]), and the time ([`Clock`]).
 
+pub mod budget;
 pub mod cache;
 pub mod dir;
 pub mod fence;
@@ -18,6 +19,7 @@ pub mod slots;
 pub mod time;
 pub mod token;
 
+pub use budget::{Budget, Share};
 pub use identity::{AuthError, Authenticator, Epochs, Identity, NO_MEMBER, Peer, Role};
 pub use ids::{VoName, VolumeId};
 pub use time::{Clock, SystemClock};

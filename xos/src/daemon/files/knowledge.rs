@@ -14,8 +14,9 @@ use xtreemfs_server::dir::DirPolicy;
 use xtreemfs_server::mrc::VolumePolicy;
 use xtreemfs_server::{AuthError, Authenticator, Epochs, Identity, Peer};
 
-/// Most memberships that are remembered for the check of epochs.
-const REMEMBERED_MAX: usize = 200_000;
+/// Most memberships of one VO that are remembered for the check of epochs: as many as a site has ids
+/// for.
+const REMEMBERED_PER_VO_MAX: usize = 65_536;
 
 /// See the module's text.
 pub(super) struct Knowledge {
@@ -23,15 +24,41 @@ pub(super) struct Knowledge {
     pub(super) trust: Trust,
     pub(super) vom: Vom,
     pub(super) clock: Arc<dyn Clock>,
-    /// Memberships whose tickets were shown, by VO and number.
-    pub(super) shown: Mutex<HashMap<(String, u32), Membership>>,
-    /// The sites that give storage to the VOs at home here.
-    pub(super) stores: RwLock<HashMap<VoId, HashSet<SiteId>>>,
+    /// Memberships whose tickets were shown.
+    pub(super) shown: Mutex<Shown>,
+    /// The sites that give storage to the VOs at home here, and how many bytes.
+    pub(super) stores: RwLock<HashMap<VoId, HashMap<SiteId, u64>>>,
     /// The sites that serve the VOs at home here.
     pub(super) serving: RwLock<HashMap<VoId, HashSet<SiteId>>>,
 }
 
+/// Memberships by VO and number. Each VO has room of its own, so that none pushes out another's.
+#[derive(Default)]
+pub(super) struct Shown(HashMap<String, HashMap<u32, Membership>>);
+
+impl Shown {
+    fn insert(&mut self, m: Membership) {
+        let of_vo = self.0.entry(m.vo.to_string()).or_default();
+        if of_vo.len() >= REMEMBERED_PER_VO_MAX && !of_vo.contains_key(&m.number.0) {
+            // Whoever still works shows a ticket again.
+            of_vo.clear();
+        }
+        of_vo.insert(m.number.0, m);
+    }
+
+    fn find(&self, vo: &str, member: u32) -> Option<Membership> {
+        self.0.get(vo)?.get(&member).cloned()
+    }
+}
+
 impl Knowledge {
+    /// How many bytes each site gives `vo`.
+    pub(super) fn given(&self, vo: &str) -> HashMap<SiteId, u64> {
+        let Ok(vo) = vo.parse::<VoId>() else { return HashMap::new() };
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.get(&vo).cloned().unwrap_or_default()
+    }
+
     pub(super) fn serves(&self, vo: &VoId, site: &SiteId) -> bool {
         let serving = self.serving.read().unwrap_or_else(PoisonError::into_inner);
         serving.get(vo).is_some_and(|sites| sites.contains(site))
@@ -60,6 +87,11 @@ impl Authenticator for Knowledge {
     async fn authenticate(&self, ticket: &[u8], peer: &Peer) -> Result<Identity, AuthError> {
         let now = self.clock.now();
         let (claimed, ticket) = shown_by(&self.trust, ticket, peer, now).map_err(refused)?;
+        // The volumes here are those of VOs at home here; of others nothing is to be remembered.
+        if claimed.vo.site() != self.site {
+            let text = format!("{} is at home at {}", claimed.vo, claimed.vo.site());
+            return Err(AuthError::Refused(text));
+        }
         let m = self.vom.effective(&claimed, now).map_err(refused)?;
         let identity = Identity {
             vo: m.vo.as_str().into(),
@@ -70,12 +102,7 @@ impl Authenticator for Knowledge {
             epoch: m.epoch.0,
             expires_ms: ticket.expires.0,
         };
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.len() >= REMEMBERED_MAX {
-            // Whoever still works shows a ticket again.
-            shown.clear();
-        }
-        shown.insert((m.vo.to_string(), m.number.0), m);
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(m);
         Ok(identity)
     }
 }
@@ -84,7 +111,7 @@ impl Epochs for Knowledge {
     fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
         let m = {
             let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.get(&(vo.to_owned(), member)).cloned()?
+            shown.find(vo, member)?
         };
         self.vom.effective(&m, self.clock.now()).ok().map(|m| m.epoch.0)
     }
@@ -108,9 +135,14 @@ impl DirPolicy for Knowledge {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let gives = |vo: &String| {
             let vo = vo.parse::<VoId>().ok();
-            vo.and_then(|vo| stores.get(&vo)).is_some_and(|sites| sites.contains(&node.site()))
+            vo.and_then(|vo| stores.get(&vo)).is_some_and(|sites| sites.contains_key(&node.site()))
         };
         osd.id == peer.id && osd.address == peer.id && osd.vos.iter().all(gives)
+    }
+
+    fn site_of(&self, peer: &Peer) -> String {
+        let node = peer.id.parse::<NodeId>();
+        node.map_or_else(|_| peer.id.clone(), |node| node.site().to_string())
     }
 }
 
@@ -143,19 +175,38 @@ mod tests {
         (trust, signer)
     }
 
-    #[test]
-    fn a_ticket_serves_the_node_and_the_key_that_it_was_given_to() {
-        // Else a second key for a node's name, once made or stolen, would serve for its tickets.
-        let (trust, signer) = rennes();
-        let m = Membership {
-            vo: "demo.rennes".parse().unwrap(),
+    fn membership(vo: &str, number: u32) -> Membership {
+        Membership {
+            vo: vo.parse().unwrap(),
             person: "alice@rennes".parse().unwrap(),
-            number: MemberNumber(7),
+            number: MemberNumber(number),
             epoch: Epoch(1),
             groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
             roles: vec![],
             expires: None,
-        };
+        }
+    }
+
+    /// Else a VO with many members makes everybody of all others prove anew who they are, all the
+    /// time.
+    #[test]
+    fn a_vo_pushes_out_its_own_memberships_only() {
+        let mut shown = Shown::default();
+        shown.insert(membership("demo.rennes", 7));
+        let many = membership("many.rennes", 0);
+        for number in 0..=REMEMBERED_PER_VO_MAX as u32 {
+            shown.insert(Membership { number: MemberNumber(number), ..many.clone() });
+        }
+        assert!(shown.find("demo.rennes", 7).is_some());
+        assert!(shown.find("many.rennes", REMEMBERED_PER_VO_MAX as u32).is_some());
+        assert!(shown.0["many.rennes"].len() <= REMEMBERED_PER_VO_MAX);
+    }
+
+    #[test]
+    fn a_ticket_serves_the_node_and_the_key_that_it_was_given_to() {
+        // Else a second key for a node's name, once made or stolen, would serve for its tickets.
+        let (trust, signer) = rennes();
+        let m = membership("demo.rennes", 7);
         let ticket = serde_json::json!({
             "membership": STANDARD.encode(m.to_der().unwrap()),
             "node": "n1.pisa",

@@ -122,3 +122,39 @@ async fn a_suspended_vo_stays_mounted() {
     let (vo, own) = ("demo.rennes".parse().unwrap(), "rennes".parse().unwrap());
     assert!(core.files.knowledge.serves(&vo, &own), "its directory answers, so it can be mounted");
 }
+
+#[tokio::test]
+async fn a_sites_room_is_what_it_gives() {
+    // wrong: by what its nodes say of themselves, a site would draw all new files to itself
+    use xtreemfs_proto::dir::{Osd, OsdRegister, OsdRegisterRequest};
+    use xtreemfs_server::mrc::OsdChoice;
+    let core = Core::new().await;
+    core.found("demo").await;
+    core.mounted().await;
+    let dir = core.files.dir.clone();
+    for id in ["n1.rennes", "n2.rennes"] {
+        let osd = Osd {
+            id: id.to_owned(),
+            address: id.to_owned(),
+            free_bytes: u64::MAX,
+            total_bytes: u64::MAX,
+            vos: vec!["demo.rennes".to_owned()],
+            seen_ms: 0,
+        };
+        let node = Peer { id: id.to_owned(), key: String::new(), role: Role::Service };
+        let register = Incoming {
+            interface: interface::DIR,
+            proc: OsdRegister::PROC,
+            slot: None,
+            message: OsdRegisterRequest { osd: Some(osd) }.encode_to_vec().into(),
+            data: bytes::Bytes::new(),
+            room: Room::default(),
+        };
+        dir.connection(node).handle(register).await.unwrap();
+    }
+    let known = KnownOsds { dir, knowledge: core.files.knowledge.clone() };
+    let osds = known.osds("", "demo.rennes");
+    assert_eq!(osds.iter().map(|osd| osd.free_bytes).sum::<u64>(), 1 << 30);
+    assert_eq!(osds.len(), 2);
+    assert!(known.osds("", "other.rennes").is_empty());
+}

@@ -1,5 +1,6 @@
 //! The folder of a node's objects, which must be the same at each start.
 
+use crate::daemon::durable;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xos_base::NodeId;
@@ -47,25 +48,22 @@ pub fn open(path: &Path, folder: &Path, mut parts: OsdParts) -> Result<Arc<Osd>,
     }
     let osd = Osd::open(path, parts).map_err(|e| e.to_string())?;
     // Only now, so that a crash in between does not leave a node that looks for objects in vain.
-    let mut file = std::fs::File::create(&known).map_err(told)?;
-    std::io::Write::write_all(&mut file, node.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(told)?;
+    durable::replace(&known, node.as_bytes()).map_err(|e| e.to_string())?;
     Ok(osd)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xtreemfs_server::osd::{VolumeTrust, WriteVerifier};
+    use xtreemfs_server::osd::{NoKey, VolumeTrust, WriteVerifier};
     use xtreemfs_server::{Epochs, PublicKey, VoName, VolumeId};
 
     struct Nobody;
 
     #[async_trait::async_trait]
     impl VolumeTrust for Nobody {
-        async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Option<PublicKey> {
-            None
+        async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Result<PublicKey, NoKey> {
+            Err(NoKey::NotServed)
         }
     }
 
@@ -95,6 +93,7 @@ mod tests {
             super::open(&disk, &state, parts).map(drop)
         };
         open().unwrap();
+        assert_eq!(std::fs::read(id_file(&state)).unwrap(), b"n1.rennes");
         open().unwrap();
         // Unmounted: the mount point is there, and empty.
         std::fs::rename(&disk, dir.path().join("elsewhere")).unwrap();

@@ -12,7 +12,7 @@ use xtreemfs_proto::dir::{Osd as OsdEntry, Volume as VolumeEntry};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_server::dir::{Dir, DirPolicy};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
+use xtreemfs_server::osd::{NoKey, Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, SystemClock,
     VoName, VolumeId,
@@ -98,9 +98,9 @@ impl DirPolicy for Surroundings {
 
 #[async_trait]
 impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, vo: &VoName, _: &VolumeId) -> Option<PublicKey> {
+    async fn volume_key(&self, vo: &VoName, _: &VolumeId) -> Result<PublicKey, NoKey> {
         let key = *self.key.lock().unwrap();
-        key.filter(|_| vo.as_str() == VO)
+        key.filter(|_| vo.as_str() == VO).ok_or(NoKey::NotServed)
     }
 }
 

@@ -6,3 +6,4 @@
 mod calls;
 mod mutated;
 mod records;
+mod room;

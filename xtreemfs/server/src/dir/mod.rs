@@ -19,7 +19,7 @@ use crate::identity::{Peer, Role};
 use crate::time::Clock;
 
 use state::State;
-pub use state::{OSDS_MAX, VOLUMES_MAX};
+pub use state::{OSDS_MAX, OSDS_PER_SITE_MAX, VOLUMES_MAX};
 
 /// How often services repeat their registration.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -36,6 +36,11 @@ pub trait DirPolicy: Send + Sync + 'static {
 
     /// Whether `peer` speaks for this OSD, at this address, for these VOs.
     fn may_register_osd(&self, peer: &Peer, osd: &Osd) -> bool;
+
+    /// The site of `peer`: of the list of OSDs each has a share. Unless told, each peer is its own.
+    fn site_of(&self, peer: &Peer) -> String {
+        peer.id.clone()
+    }
 }
 
 /// A directory server.
@@ -70,9 +75,15 @@ impl Dir {
         Arc::new(DirConnection { dir: self.clone(), peer })
     }
 
-    /// The OSDs heard of lately that serve `vo` (all for an empty one), sorted by id.
+    /// The OSDs heard of lately that serve `vo` (all for an empty one), sorted by id: as many as fit
+    /// into one answer.
     pub fn osds(&self, vo: &str) -> Vec<Osd> {
         self.lock().osds(vo, self.clock.now_ms())
+    }
+
+    /// Shows each OSD heard of lately that serves `vo`, and its site; `show` must not wait.
+    pub fn each_osd(&self, vo: &str, show: impl FnMut(&str, &Osd)) {
+        self.lock().each_osd(vo, self.clock.now_ms(), show);
     }
 
     /// The volumes of `vo` (all for an empty one), sorted by name.
@@ -93,6 +104,10 @@ pub struct DirConnection {
 }
 
 impl Handler for DirConnection {
+    fn data_bytes_max(&self) -> usize {
+        0
+    }
+
     async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         if incoming.interface != interface::DIR {
             return Err(incoming.unknown(interface::DIR));
@@ -127,7 +142,12 @@ impl Handler for DirConnection {
             OsdRegister::PROC => {
                 let osd = incoming.request::<OsdRegister>()?.osd.unwrap_or_default();
                 self.need(self.dir.policy.may_register_osd(&self.peer, &osd))?;
-                self.dir.lock().register_osd(osd, &self.peer.id, now_ms)?;
+                let site = self.dir.policy.site_of(&self.peer);
+                self.dir.lock().register_osd(
+                    osd,
+                    (self.peer.id.as_str(), site.as_str()),
+                    now_ms,
+                )?;
                 Ok(Outgoing::reply::<OsdRegister>(&repeat()))
             }
             _ => Err(incoming.unknown(interface::DIR)),

@@ -1,6 +1,6 @@
 //! What the directory knows, without I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use xtreemfs_proto::dir::{Osd, Volume};
 use xtreemfs_proto::layout::OSD_ID_BYTES_MAX;
@@ -11,6 +11,8 @@ use crate::ids::VolumeId;
 
 /// Most OSDs listed.
 pub const OSDS_MAX: usize = 100_000;
+/// Most OSDs of one site: a site that invents nodes must leave room for the others'.
+pub const OSDS_PER_SITE_MAX: usize = 5_000;
 /// Most volumes listed.
 pub const VOLUMES_MAX: usize = 100_000;
 /// Longest name or address, in bytes.
@@ -20,11 +22,12 @@ const OSD_VOS_MAX: usize = 256;
 /// Most bytes of OSDs or volumes in one answer: fits into a record's message.
 const LIST_BYTES_MAX: usize = 768 << 10;
 
-/// Something registered: by which peer, and when last.
+/// Something registered: by which peer, of which site (for OSDs), and when last.
 #[derive(Debug, Clone)]
 struct Entry<T> {
     value: T,
     peer: String,
+    site: String,
     seen_ms: u64,
 }
 
@@ -33,6 +36,8 @@ struct Entry<T> {
 pub(super) struct State {
     volumes: BTreeMap<String, Entry<Volume>>,
     osds: BTreeMap<String, Entry<Osd>>,
+    /// How many OSDs there are of each site.
+    of_site: HashMap<String, usize>,
 }
 
 impl<T> Entry<T> {
@@ -66,6 +71,14 @@ impl State {
         list(self.osds.values(), now_ms, wanted)
     }
 
+    /// Shows each OSD that serves `vo`, and its site.
+    pub(super) fn each_osd(&self, vo: &str, now_ms: u64, mut show: impl FnMut(&str, &Osd)) {
+        let serves = |osd: &Osd| osd.vos.iter().any(|served| served == vo);
+        for entry in self.osds.values().filter(|e| e.alive(now_ms) && serves(&e.value)) {
+            show(&entry.site, &entry.value);
+        }
+    }
+
     pub(super) fn register_volume(
         &mut self,
         volume: Volume,
@@ -91,7 +104,8 @@ impl State {
         if self.volumes.len() >= VOLUMES_MAX {
             return Err(RpcError::errno(Errno::ENOSPC, format!("{VOLUMES_MAX} volumes listed")));
         }
-        let entry = Entry { peer: peer.to_owned(), seen_ms: now_ms, value: volume };
+        let (peer, site) = (peer.to_owned(), String::new());
+        let entry = Entry { peer, site, seen_ms: now_ms, value: volume };
         self.volumes.insert(entry.value.name.clone(), entry);
         Ok(())
     }
@@ -113,7 +127,7 @@ impl State {
     pub(super) fn register_osd(
         &mut self,
         mut osd: Osd,
-        peer: &str,
+        (peer, site): (&str, &str),
         now_ms: u64,
     ) -> Result<(), RpcError> {
         if !(1..=OSD_ID_BYTES_MAX).contains(&osd.id.len()) || !fits(&osd.address) {
@@ -127,15 +141,43 @@ impl State {
             let text = format!("OSD id {} is taken by another peer", osd.id);
             return Err(RpcError::errno(Errno::EEXIST, text));
         }
-        if held.is_none() && self.osds.len() >= OSDS_MAX {
+        if !self.osds.contains_key(&osd.id) {
+            self.room_for_osd(site, now_ms)?;
+        }
+        osd.vos.sort();
+        osd.vos.dedup();
+        osd.seen_ms = now_ms;
+        let (peer, site) = (peer.to_owned(), site.to_owned());
+        *self.of_site.entry(site.clone()).or_default() += 1;
+        let entry = Entry { peer, site, seen_ms: now_ms, value: osd };
+        if let Some(old) = self.osds.insert(entry.value.id.clone(), entry)
+            && let Some(count) = self.of_site.get_mut(&old.site)
+        {
+            *count -= 1;
+        }
+        Ok(())
+    }
+
+    fn count_of(&self, site: &str) -> usize {
+        self.of_site.get(site).copied().unwrap_or(0)
+    }
+
+    /// Refuses one more OSD of a site when there are too many, also without the silent ones.
+    fn room_for_osd(&mut self, site: &str, now_ms: u64) -> Result<(), RpcError> {
+        if self.osds.len() >= OSDS_MAX || self.count_of(site) >= OSDS_PER_SITE_MAX {
             self.osds.retain(|_, entry| entry.alive(now_ms));
-            if self.osds.len() >= OSDS_MAX {
-                return Err(RpcError::errno(Errno::ENOSPC, format!("{OSDS_MAX} OSDs listed")));
+            self.of_site.clear();
+            for entry in self.osds.values() {
+                *self.of_site.entry(entry.site.clone()).or_default() += 1;
             }
         }
-        osd.seen_ms = now_ms;
-        let entry = Entry { peer: peer.to_owned(), seen_ms: now_ms, value: osd };
-        self.osds.insert(entry.value.id.clone(), entry);
+        let full = |text: String| Err(RpcError::errno(Errno::ENOSPC, text));
+        if self.count_of(site) >= OSDS_PER_SITE_MAX {
+            return full(format!("{OSDS_PER_SITE_MAX} OSDs of site {site} listed"));
+        }
+        if self.osds.len() >= OSDS_MAX {
+            return full(format!("{OSDS_MAX} OSDs listed"));
+        }
         Ok(())
     }
 }
@@ -197,13 +239,44 @@ mod tests {
             vos: vos.iter().map(|vo| (*vo).to_owned()).collect(),
             ..Default::default()
         };
-        state.register_osd(osd("a", &["demo"]), "node-a", 0).unwrap();
-        state.register_osd(osd("b", &["other"]), "node-b", 50_000).unwrap();
+        state.register_osd(osd("a", &["demo"]), ("node-a", "s"), 0).unwrap();
+        state.register_osd(osd("b", &["other"]), ("node-b", "s"), 50_000).unwrap();
         assert_eq!(state.osds("demo", 60_000).len(), 1);
         assert_eq!(state.osds("", 60_000).len(), 2);
         assert_eq!(state.osds("", 60_001)[0].id, "b");
-        assert_eq!(errno(state.register_osd(osd("b", &[]), "node-c", 60_000)), Errno::EEXIST);
-        state.register_osd(osd("a", &["demo"]), "node-a", 70_000).unwrap();
+        assert_eq!(
+            errno(state.register_osd(osd("b", &[]), ("node-c", "s"), 60_000)),
+            Errno::EEXIST
+        );
+        state.register_osd(osd("a", &["demo"]), ("node-a", "s"), 70_000).unwrap();
         assert_eq!(state.osds("demo", 70_000)[0].seen_ms, 70_000);
+    }
+
+    /// Else a site that invents nodes keeps other sites' OSDs out of the directory; and whoever
+    /// chooses among OSDs must see all of them, also those that an answer has no room for.
+    #[test]
+    fn a_site_has_its_share_of_the_list() {
+        let mut state = State::default();
+        let osd = |n: usize| Osd {
+            id: format!("{n:0200}"),
+            address: "a/b".into(),
+            vos: vec!["demo".into(); 3],
+            ..Default::default()
+        };
+        for n in 0..OSDS_PER_SITE_MAX {
+            state.register_osd(osd(n), ("p", "greedy"), 0).unwrap();
+            state.register_osd(osd(n), ("p", "greedy"), 0).unwrap();
+        }
+        let one_more = osd(OSDS_PER_SITE_MAX);
+        let refused = state.register_osd(one_more.clone(), ("p", "greedy"), 0);
+        assert_eq!(errno(refused), Errno::ENOSPC);
+        state.register_osd(one_more, ("q", "other"), 0).unwrap();
+        let mut shown = 0;
+        state.each_osd("demo", 0, |_, osd| shown += osd.vos.len());
+        assert_eq!(shown, OSDS_PER_SITE_MAX + 1, "each once, for each VO once");
+        assert!(state.osds("demo", 0).len() < OSDS_PER_SITE_MAX, "it fits into an answer");
+        // Those that fell silent make room.
+        state.register_osd(osd(OSDS_PER_SITE_MAX + 1), ("p", "greedy"), 60_001).unwrap();
+        assert_eq!(state.osds.len(), 1);
     }
 }

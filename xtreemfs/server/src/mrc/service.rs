@@ -42,6 +42,10 @@ macro_rules! dispatch {
 }
 
 impl Handler for MrcConnection {
+    fn data_bytes_max(&self) -> usize {
+        0
+    }
+
     async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         if incoming.interface != interface::MRC {
             return Err(incoming.unknown(interface::MRC));

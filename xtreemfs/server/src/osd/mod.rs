@@ -1,11 +1,11 @@
 //! Object storage service: the bytes of files, for whoever shows a capability.
 
 mod backing;
-mod budget;
 mod error;
 mod failures;
 mod marker;
 mod objects;
+mod trust;
 mod verifier;
 mod verify;
 
@@ -13,7 +13,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::osd::{
@@ -22,32 +21,30 @@ use xtreemfs_proto::osd::{
 };
 use xtreemfs_proto::record::DATA_BYTES_MAX;
 use xtreemfs_proto::rpc::{Empty, interface};
-use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
+use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, Room, RpcError};
 
+use crate::budget::{Budget, Share};
 use crate::cache::Cache;
 use crate::fence::{Entrance, Fence};
 use crate::identity::{Epochs, Peer};
-use crate::ids::{VoName, VolumeId};
 use crate::time::Clock;
-use crate::token::PublicKey;
 
-pub use budget::{READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX};
-use budget::{ReadBudget, Share};
 pub use error::ObjectsError;
 pub use objects::{HANDLES_MAX, ObjectStore, Space};
+pub use trust::{NoKey, VolumeTrust};
 pub use verifier::WriteVerifier;
 use verify::Verified;
-pub use verify::{CLOCK_SKEW_MS_MAX, VERIFIED_MAX};
+pub use verify::{CLOCK_SKEW_MS_MAX, NEWS_MS_MAX, VERIFIED_MAX};
 
-/// Knows the keys of volumes.
-#[async_trait]
-pub trait VolumeTrust: Send + Sync + 'static {
-    /// Key of the MRC that keeps `volume` for `vo`; `None` if this OSD stores nothing for that VO
-    /// or does not know of the volume. Only those who speak for a VO say which volumes it has, and
-    /// with which keys: two VOs may well name the same id. Asked once per capability, before its
-    /// signature is checked.
-    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey>;
-}
+/// Most bytes of answers to reads that are held at once, over all connections.
+pub const READ_BYTES_MAX: usize = 256 << 20;
+/// The same over all connections of one machine.
+pub const READ_BYTES_PER_MACHINE_MAX: usize = 32 << 20;
+/// Most bytes of requests that are held at once, over all connections, those counted in that are
+/// still coming in.
+pub const REQUEST_BYTES_MAX: usize = 256 << 20;
+/// The same over all connections of one machine.
+pub const REQUEST_BYTES_PER_MACHINE_MAX: usize = 32 << 20;
 
 /// What an OSD needs from its surroundings.
 pub struct OsdParts {
@@ -73,7 +70,8 @@ pub struct Osd {
     parts: OsdParts,
     fence: Fence,
     verified: Mutex<Cache<Bytes, Arc<Verified>>>,
-    read_budget: ReadBudget,
+    read_budget: Budget,
+    request_budget: Budget,
 }
 
 impl fmt::Debug for Osd {
@@ -94,14 +92,16 @@ impl Osd {
             parts,
             fence: Fence::default(),
             verified: Mutex::new(Cache::new(VERIFIED_MAX)),
-            read_budget: ReadBudget::new(),
+            read_budget: Budget::new(READ_BYTES_MAX, READ_BYTES_PER_MACHINE_MAX),
+            request_budget: Budget::new(REQUEST_BYTES_MAX, REQUEST_BYTES_PER_MACHINE_MAX),
         }))
     }
 
     /// The handler for one connection from `peer`.
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Arc<OsdConnection> {
         let (entrance, share) = (Entrance::default(), self.read_budget.share(&peer.id));
-        Arc::new(OsdConnection { osd: self.clone(), peer, entrance, share })
+        let request_share = self.request_budget.share(&peer.id);
+        Arc::new(OsdConnection { osd: self.clone(), peer, entrance, share, request_share })
     }
 
     /// Free and total space for objects, for the heartbeat.
@@ -135,9 +135,14 @@ pub struct OsdConnection {
     peer: Peer,
     entrance: Entrance,
     share: Share,
+    request_share: Share,
 }
 
 impl Handler for OsdConnection {
+    async fn room(&self, bytes: usize) -> Room {
+        self.osd.request_budget.room(&self.request_share, bytes).await
+    }
+
     async fn handle(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         if incoming.interface != interface::OSD {
             return Err(incoming.unknown(interface::OSD));
@@ -185,11 +190,14 @@ impl OsdConnection {
     async fn write(&self, incoming: Incoming) -> Result<Outgoing, RpcError> {
         let request = incoming.request::<Write>()?;
         let file = self.verify(&request.capability, Access::WRITE).await?;
-        let (data, until_ms) = (incoming.data, incoming.until_ms);
+        let Incoming { data, room, until_ms, .. } = incoming;
         let at = self.place(&file, request.object, request.offset, data.len())?;
         let work = move |objects: &ObjectStore| {
             objects.settle(&file.key, &file.owed)?;
-            objects.write(&file.key, at, &data, file.owed.epoch)
+            let written = objects.write(&file.key, at, &data, file.owed.epoch);
+            // Also when the connection has ended meanwhile, the data were held until now.
+            drop((data, room));
+            written
         };
         let truncate_epoch = self.change(until_ms, work).await?;
         let WriteVerifier(verifier) = self.osd.parts.verifier;

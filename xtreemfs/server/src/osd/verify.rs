@@ -8,12 +8,15 @@ use xtreemfs_proto::layout::FILE_BYTES_MAX;
 use xtreemfs_proto::{Access, Capability, Errno, Layout, RpcError};
 
 use crate::ids::{VoName, VolumeId};
-use crate::osd::OsdConnection;
 use crate::osd::objects::{FileKey, Owed};
+use crate::osd::{NoKey, OsdConnection};
 use crate::token::Unverified;
 
 /// Most capabilities whose signature is remembered as good.
 pub const VERIFIED_MAX: usize = 8192;
+/// A capability that is younger than this and speaks of a membership that is not known here may
+/// only be ahead of the news, in milliseconds.
+pub const NEWS_MS_MAX: u64 = 10_000;
 /// A capability made this far in the future is still believed, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 60_000;
 
@@ -31,6 +34,10 @@ pub(super) struct Verified {
 
 fn refused(text: &str) -> RpcError {
     RpcError::errno(Errno::EACCES, format!("capability refused: {text}"))
+}
+
+fn not_yet(text: &str) -> RpcError {
+    RpcError::errno(Errno::EAGAIN, format!("capability cannot be checked now: {text}"))
 }
 
 impl OsdConnection {
@@ -89,11 +96,18 @@ impl OsdConnection {
         if too_long || issued_ms > now_ms.saturating_add(CLOCK_SKEW_MS_MAX) {
             return Err(refused("it is valid for too long, or the clocks differ"));
         }
-        if !parts.epochs.is_valid(&capability.vo, capability.member, capability.epoch) {
-            let text = "the membership changed: authenticate and open the file anew";
-            return Err(RpcError::errno(Errno::EKEYREVOKED, text));
+        match parts.epochs.least_valid(&capability.vo, capability.member) {
+            Some(least) if capability.epoch >= least => Ok(()),
+            // The VO's home counted the member in a moment ago: admitted or let in again, which has
+            // not come here yet, or removed since. A client cannot tell these by a new capability.
+            None if now_ms.saturating_sub(issued_ms) < NEWS_MS_MAX => {
+                Err(not_yet("this OSD has not heard of the membership"))
+            }
+            _ => {
+                let text = "the membership changed: authenticate and open the file anew";
+                Err(RpcError::errno(Errno::EKEYREVOKED, text))
+            }
         }
-        Ok(())
     }
 
     async fn verify_signature(&self, token: &Bytes) -> Result<Verified, RpcError> {
@@ -105,8 +119,10 @@ impl OsdConnection {
         let volume = volume.ok_or_else(|| refused("its volume id is not valid"))?;
         // The key is one for this VO, so whoever signs with it reaches what is below the VO's name,
         // and is bound to the VO's own epochs.
-        let key = parts.trust.volume_key(&vo, &volume).await;
-        let key = key.ok_or_else(|| refused("this OSD does not serve its volume"))?;
+        let key = parts.trust.volume_key(&vo, &volume).await.map_err(|none| match none {
+            NoKey::NotServed => refused(&none.to_string()),
+            NoKey::NotYet => not_yet(&none.to_string()),
+        })?;
         let verified = parsed.verify(&key);
         let mut capability = verified.ok_or_else(|| refused("its signature is not good"))?;
         let layout = capability.layout.take().filter(Layout::is_valid);

@@ -10,6 +10,8 @@ mod directory;
 mod full_disk;
 mod lasting;
 mod names;
+mod not_yet;
 mod rename;
+mod room;
 mod stripes;
 mod world;

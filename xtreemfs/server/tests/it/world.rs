@@ -14,7 +14,7 @@ use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
 use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{Osd, OsdParts, VolumeTrust, WriteVerifier};
+use xtreemfs_server::osd::{NoKey, Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VoName,
     VolumeId,
@@ -25,6 +25,8 @@ pub const STRIPE: u32 = 4096;
 /// Present time at the start of each test.
 pub const START_MS: u64 = 1_800_000_000_000;
 pub const SEED: [u8; 32] = [7; 32];
+/// A VO whose home the OSDs did not hear yet.
+pub const UNHEARD: &str = "unheard";
 
 /// A clock that stands still until the test moves it.
 #[derive(Debug)]
@@ -115,8 +117,9 @@ impl VolumePolicy for Surroundings {
 
 #[async_trait]
 impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Option<PublicKey> {
-        self.volume_keys.lock().unwrap().get(&(vo.clone(), volume.clone())).copied()
+    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Result<PublicKey, NoKey> {
+        let key = self.volume_keys.lock().unwrap().get(&(vo.clone(), volume.clone())).copied();
+        key.ok_or(if vo.as_str() == UNHEARD { NoKey::NotYet } else { NoKey::NotServed })
     }
 }
 
