@@ -146,6 +146,7 @@ async fn a_sites_room_is_what_it_gives() {
             interface: interface::DIR,
             proc: OsdRegister::PROC,
             slot: None,
+            until_ms: None,
             message: OsdRegisterRequest { osd: Some(osd) }.encode_to_vec().into(),
             data: bytes::Bytes::new(),
             room: Room::default(),
