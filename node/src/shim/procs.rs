@@ -4,8 +4,11 @@
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{getpriority_process, setpriority_process};
 use std::collections::BTreeSet;
 
+/// The priority of what goes before all others; see setpriority(2).
+const FIRST: i32 = -20;
 /// How often the processes are looked for while they are being stopped.
 const STOP_ROUNDS_MAX: u32 = 16;
 
@@ -18,14 +21,36 @@ struct Process {
     session: i32,
 }
 
+impl Process {
+    /// Whether it is in a unit's session, or in its process group.
+    fn in_session(&self, leader: i32) -> bool {
+        (self.session == leader || self.group == leader) && self.pid > 1
+    }
+}
+
 /// Signals the unit's processes: its session, its process group and every descendant.
 ///
 /// For KILL they are stopped first until no new one appears, so that none forks out of reach. A
 /// process that left the session and whose parents have ended is not found; it ends with the
 /// envelope.
+///
+/// Init shares the envelope's processors with all of them: while it looks for some thousands that
+/// run, it goes before them.
 pub(super) fn signal(leader: i32, killing: bool) {
+    let usual = getpriority_process(None);
+    // Fails only where init is not allowed to, and then it takes longer.
+    let first = usual.and_then(|_| setpriority_process(None, FIRST)).is_ok();
+    signal_all(leader, killing);
+    if let (Ok(usual), true) = (usual, first) {
+        // Lowering is always allowed.
+        let back = setpriority_process(None, usual);
+        debug_assert!(back.is_ok(), "{back:?}");
+    }
+}
+
+fn signal_all(leader: i32, killing: bool) {
     if !killing {
-        for pid in members(&scan(), leader) {
+        for pid in members(&scan(|_| {}), leader) {
             send(pid, Signal::SIGTERM);
             // A stopped process would not see the TERM.
             send(pid, Signal::SIGCONT);
@@ -35,8 +60,14 @@ pub(super) fn signal(leader: i32, killing: bool) {
     let mut found = BTreeSet::from([leader]);
     send(leader, Signal::SIGSTOP);
     for _ in 0..STOP_ROUNDS_MAX {
+        // Most are in its session, and stopped where they are seen.
+        let all = scan(|p| {
+            if p.in_session(leader) && !found.contains(&p.pid) {
+                send(p.pid, Signal::SIGSTOP);
+            }
+        });
         let new: Vec<i32> =
-            members(&scan(), leader).into_iter().filter(|p| found.insert(*p)).collect();
+            members(&all, leader).into_iter().filter(|p| found.insert(*p)).collect();
         if new.is_empty() {
             break;
         }
@@ -59,8 +90,7 @@ fn members(all: &[Process], leader: i32) -> BTreeSet<i32> {
     loop {
         let before = found.len();
         for p in all {
-            let ours = p.session == leader || p.group == leader || found.contains(&p.parent);
-            if ours && p.pid > 1 {
+            if p.in_session(leader) || found.contains(&p.parent) && p.pid > 1 {
                 found.insert(p.pid);
             }
         }
@@ -70,13 +100,14 @@ fn members(all: &[Process], leader: i32) -> BTreeSet<i32> {
     }
 }
 
-fn scan() -> Vec<Process> {
+/// All processes, each shown as it is found.
+fn scan(mut each: impl FnMut(&Process)) -> Vec<Process> {
     let Ok(dir) = std::fs::read_dir("/proc") else { return Vec::new() };
     dir.filter_map(|entry| {
         let name = entry.ok()?.file_name();
         let pid: i32 = name.to_str()?.parse().ok()?;
         let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        parse(pid, &stat)
+        parse(pid, &stat).inspect(&mut each)
     })
     .collect()
 }
