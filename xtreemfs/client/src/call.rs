@@ -164,6 +164,12 @@ impl Call<'_> {
                     Repeat::Never => Next::GiveUp(self.refused(error)),
                 }
             }
+            // By the service's clock this connection is older than by ours, as after this machine
+            // stood still: a new one begins anew for both. Nothing was done.
+            CallError::Refused(error) if error.errno == Errno::ETIMEDOUT => {
+                self.links.discard(self.peer, link).await;
+                Next::Again(self.refused(error))
+            }
             // Said before anything was done.
             CallError::Refused(error) if error.errno == Errno::EAGAIN => {
                 Next::Again(self.refused(error))

@@ -176,8 +176,13 @@ impl Shared {
         size: u64,
         rights: &Rights,
     ) -> Result<Attributes> {
-        let grant = rights.current().await?;
-        self.truncate_with(rights.who(), ino, size, Some(grant)).await
+        let present = rights.current().await?;
+        let (attributes, grant) =
+            self.truncate_with(rights.who(), ino, size, Some(present)).await?;
+        if let Some(grant) = grant {
+            rights.adopt(grant);
+        }
+        Ok(attributes)
     }
 
     /// Cuts or lengthens a file. What was written here before is on the OSDs first, and no write
@@ -189,7 +194,7 @@ impl Shared {
         ino: Ino,
         size: u64,
         grant: Option<Arc<Grant>>,
-    ) -> Result<Attributes> {
+    ) -> Result<(Attributes, Option<Grant>)> {
         let (shared, inode) = (Arc::clone(self), self.inode(ino));
         to_its_end(async move {
             let _order = match &inode {
@@ -197,11 +202,11 @@ impl Shared {
                 None => None,
             };
             if let Some(attributes) = inode.as_ref().and_then(|inode| inode.grow_nameless(size)) {
-                return Ok(attributes);
+                return Ok((attributes, None));
             }
             let opened = shared.mrc.truncate(who, ino, size, grant.as_deref()).await?;
             shared.cut(who, inode.as_deref(), &opened.dated, &opened.grant).await?;
-            Ok(opened.dated.attributes)
+            Ok((opened.dated.attributes, Some(opened.grant)))
         })
         .await
     }

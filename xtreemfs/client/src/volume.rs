@@ -95,7 +95,7 @@ impl Volume {
     pub async fn change(&self, who: Member, ino: Ino, change: Change) -> Result<Attributes> {
         let mut attributes = None;
         if let Some(size) = change.size {
-            attributes = Some(self.shared.truncate_with(who, ino, size, None).await?);
+            attributes = Some(self.shared.truncate_with(who, ino, size, None).await?.0);
         }
         let rest = Change { size: None, ..change };
         if let (Some(attributes), true) = (attributes, rest == Change::default()) {

@@ -32,7 +32,7 @@ procedures! { OSD;
     /// Makes the truncations that the capability names ([`crate::Capability::owed`]), as every call
     /// does; needs `TRUNCATE`. To be sent to every OSD of the layout after a truncation. Durable
     /// when the reply arrives: else what was cut off could come back.
-    Truncate = 112 (FileRequest) -> SizeReply;
+    Truncate = 116 (FileRequest) -> SizeReply;
     /// Deletes the objects on this OSD; needs `DELETE`. Success if there are none.
     Unlink = 113 (FileRequest) -> Empty;
     /// Size of the file as far as this OSD knows; needs `READ` or `WRITE`.

@@ -10,22 +10,55 @@ use xtreemfs_proto::Room;
 /// Unit in which bytes are counted.
 const BYTES_UNIT: usize = 1024;
 
-/// One machine's share; to be kept by each of its connections.
+/// Of a budget the machines of one site have one part in so many: a site can invent machines.
+const SITE_PART: usize = 4;
+
+/// One machine's share, and its site's; to be kept by each of its connections.
 #[derive(Debug, Clone)]
-pub struct Share(Arc<Semaphore>);
+pub struct Share {
+    machine: Arc<Semaphore>,
+    site: Arc<Semaphore>,
+}
 
 /// What is held of a budget, until it is dropped.
 #[derive(Debug)]
 pub struct Held {
-    _permits: [OwnedSemaphorePermit; 2],
+    _permits: [OwnedSemaphorePermit; 3],
 }
 
-/// So many bytes for all machines together, and for one.
+/// So many bytes for all machines together, for those of one site, and for one.
 #[derive(Debug)]
 pub struct Budget {
     all: Arc<Semaphore>,
     share_units: usize,
-    shares: Mutex<HashMap<String, Weak<Semaphore>>>,
+    site_units: usize,
+    machines: Shares,
+    sites: Shares,
+}
+
+/// Those that somebody has a connection for.
+#[derive(Debug, Default)]
+struct Shares(Mutex<HashMap<String, Weak<Semaphore>>>);
+
+impl Shares {
+    fn of(&self, name: &str, units: usize) -> Arc<Semaphore> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(name).and_then(Weak::upgrade) {
+            return share;
+        }
+        if shares.len() == shares.capacity() {
+            // So there are at most about twice as many as have connections.
+            shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let share = Arc::new(Semaphore::new(units));
+        shares.insert(name.to_owned(), Arc::downgrade(&share));
+        share
+    }
+}
+
+/// The site in a machine's name, as in `n1.rennes`; one without is its own.
+fn site_of(machine: &str) -> &str {
+    machine.split_once('.').map_or(machine, |(_, site)| site)
 }
 
 impl Budget {
@@ -33,22 +66,15 @@ impl Budget {
     pub fn new(bytes: usize, machine_bytes: usize) -> Self {
         let all = Arc::new(Semaphore::new(bytes / BYTES_UNIT));
         let share_units = machine_bytes.min(bytes) / BYTES_UNIT;
-        Self { all, share_units, shares: Mutex::default() }
+        let site_units = (bytes / SITE_PART / BYTES_UNIT).max(share_units);
+        let (machines, sites) = Default::default();
+        Self { all, share_units, site_units, machines, sites }
     }
 
     /// The share of a machine.
     pub fn share(&self, machine: &str) -> Share {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(machine).and_then(Weak::upgrade) {
-            return Share(share);
-        }
-        if shares.len() == shares.capacity() {
-            // So there are at most about twice as many as machines with connections.
-            shares.retain(|_, share| share.strong_count() > 0);
-        }
-        let share = Arc::new(Semaphore::new(self.share_units));
-        shares.insert(machine.to_owned(), Arc::downgrade(&share));
-        Share(share)
+        let site = self.sites.of(site_of(machine), self.site_units);
+        Share { machine: self.machines.of(machine, self.share_units), site }
     }
 
     /// Waits for room for `bytes`; more than a whole share counts as that. `None` never comes, as
@@ -57,9 +83,10 @@ impl Budget {
         let units = (bytes / BYTES_UNIT + 1).min(self.share_units);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         // The own share first: who waits for it holds nothing that others wait for.
-        let own = share.0.clone().acquire_many_owned(units).await.ok()?;
+        let own = share.machine.clone().acquire_many_owned(units).await.ok()?;
+        let site = share.site.clone().acquire_many_owned(units).await.ok()?;
         let all = self.all.clone().acquire_many_owned(units).await.ok()?;
-        Some(Held { _permits: [own, all] })
+        Some(Held { _permits: [own, site, all] })
     }
 
     /// The same, as a request holds it.
@@ -88,6 +115,17 @@ mod tests {
         assert!(take(&other).is_some());
         drop(held);
         assert!(take(&greedy).is_some());
+    }
+
+    /// Else one site, which can invent machines, keeps those of all others from reading and writing.
+    #[test]
+    fn the_machines_of_a_site_hold_its_share_only() {
+        let budget = Budget::new(16 * SHARE, SHARE);
+        let greedy: Vec<_> = (0..16).map(|n| budget.share(&format!("n{n}.greedy"))).collect();
+        let take = |share: &Share| polled_once(budget.take(share, SHARE));
+        let held: Vec<_> = greedy.iter().filter_map(take).collect();
+        assert_eq!(held.len(), 4);
+        assert!(take(&budget.share("n1.other")).is_some());
     }
 
     /// Else many machines together hold more than the server has.

@@ -70,6 +70,14 @@ struct Open {
 #[must_use]
 pub struct Entered {
     _served: OwnedRwLockReadGuard<u64>,
+    until: Option<Instant>,
+}
+
+impl Entered {
+    /// Whether its client has given it up by now.
+    pub fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() > until)
+    }
 }
 
 impl Entrance {
@@ -101,8 +109,10 @@ impl Entrance {
     /// Lets a request in, which counts until `until_ms` after the connection was opened.
     ///
     /// # Errors
-    /// `EAGAIN` when the client has a newer connection, or has given the request up: nothing was
-    /// done, and it may repeat it. `EINVAL` on a connection that was not opened.
+    /// Nothing was done, and the client may repeat it: `EAGAIN` when it has a newer connection,
+    /// `ETIMEDOUT` when it has given the request up. If it has not, the two count time differently
+    /// (its machine stood still), and it makes a new connection. `EINVAL` on a connection that was
+    /// not opened.
     pub async fn enter(&self, until_ms: Option<u64>) -> Result<Entered, RpcError> {
         let Some(Open { gate, number, since }) = self.0.get() else {
             let text = "open the connection first, with Connect";
@@ -112,12 +122,17 @@ impl Entrance {
         if *served != *number {
             return Err(superseded());
         }
-        if until_ms.is_some_and(|until| since.elapsed() > Duration::from_millis(until)) {
-            let text = "this request was under way for longer than its client waits";
-            return Err(RpcError::errno(Errno::EAGAIN, text));
-        }
-        Ok(Entered { _served: served })
+        // Times beyond what the clock counts are no limit at all.
+        let until = until_ms.and_then(|until| since.checked_add(Duration::from_millis(until)));
+        let entered = Entered { _served: served, until };
+        if entered.is_late() { Err(late()) } else { Ok(entered) }
     }
+}
+
+/// The refusal of a request that its client has given up.
+pub fn late() -> RpcError {
+    let text = "this request was under way for longer than its client waits";
+    RpcError::errno(Errno::ETIMEDOUT, text)
 }
 
 fn superseded() -> RpcError {
@@ -168,8 +183,10 @@ mod tests {
         tokio::time::advance(Duration::from_millis(900)).await;
         drop(entrance.enter(Some(900)).await.unwrap());
         let late = entrance.enter(Some(899)).await.unwrap_err();
-        assert_eq!(late.errno, Errno::EAGAIN);
+        assert_eq!(late.errno, Errno::ETIMEDOUT);
         drop(entrance.enter(None).await.unwrap());
+        let entered = entrance.enter(Some(u64::MAX)).await.unwrap();
+        assert!(!entered.is_late());
     }
 
     /// The newer connection's requests must not run beside what the older one's have begun, even

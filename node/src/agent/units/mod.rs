@@ -54,8 +54,8 @@ struct Known {
     want_output: bool,
     /// Up to where the core has stored its events.
     stored: Place,
-    /// How many processes it may have, where this daemon knows it.
-    pids: Option<u32>,
+    /// How many processes it may have and how many units at a time, where this daemon knows it.
+    room: Option<(u32, u32)>,
     /// Whether this daemon made it: no core had its events before.
     made_here: bool,
 }
@@ -113,8 +113,8 @@ impl Units {
                 Some(api) => {
                     let stored = Place::default();
                     let (want_output, made_here) = (false, false);
-                    let pids = live.as_ref().map(|e| e.spec().limits.pids);
-                    let found = Known { live, unclear, want_output, stored, pids, made_here };
+                    let room = live.as_ref().map(|e| (e.spec().limits.pids, e.spec().slots));
+                    let found = Known { live, unclear, want_output, stored, room, made_here };
                     known.insert(api, found);
                 }
                 None => tracing::warn!(%id, "an envelope that no core ordered"),
@@ -219,33 +219,43 @@ impl Units {
             return Ok(live);
         }
         let spec = work.spec.clone();
-        let pids = Some(spec.limits.pids);
+        let room = Some((spec.limits.pids, spec.slots));
         let (envelope, stored, made_here) = match known {
             Some(known) => (self.envelopes.reopen(spec).await, known.stored, known.made_here),
             None => (self.envelopes.start(spec).await, Place::default(), true),
         };
         let envelope = envelope.map_err(fault)?;
         let (live, want_output) = (Some(envelope.clone()), work.want_output);
-        let known = Known { live, unclear: false, want_output, stored, pids, made_here };
+        let known = Known { live, unclear: false, want_output, stored, room, made_here };
         self.lock().insert(work.envelope.clone(), known);
         self.fresh.put(&work.envelope);
         Ok(envelope)
     }
 
     /// Gives an envelope that was made for another task of its job the processes that this one asks
-    /// for. It never takes any away: units of the other one may run. To be called with the gate held.
+    /// for, and no more units at a time than can have them. It never takes any away: units of the
+    /// other one may run. To be called with the gate held.
     async fn widen(&self, live: &Envelope, work: &Work) -> Result<(), Error> {
-        let pids = work.spec.limits.pids;
-        if self.get(&work.envelope).and_then(|k| k.pids).is_some_and(|has| has >= pids) {
-            return Ok(());
-        }
-        match live.set_limits(Limits { pids, ..live.spec().limits }).await {
+        let (pids, slots) = (work.spec.limits.pids, work.spec.slots);
+        let has = self.get(&work.envelope).and_then(|k| k.room);
+        let (more, fewer) = has.map_or((true, true), |(p, s)| (pids > p, slots < s));
+        let set = async {
+            if more {
+                live.set_limits(Limits { pids, ..live.spec().limits }).await?;
+            }
+            if fewer {
+                live.set_slots(slots).await?;
+            }
+            Ok(())
+        };
+        match set.await {
             // It is opened again, with what is asked for now.
             Err(EnvelopeError::Call(CallError::Gone)) => return Ok(()),
             set => set.map_err(fault)?,
         }
         if let Some(known) = self.lock().get_mut(&work.envelope) {
-            known.pids = Some(pids);
+            let room = has.map_or((pids, slots), |(p, s)| (p.max(pids), s.min(slots)));
+            known.room = Some(room);
         }
         Ok(())
     }

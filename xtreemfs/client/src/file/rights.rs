@@ -76,6 +76,8 @@ pub(crate) struct Rights {
     peers: Vec<Peer>,
     grant: Mutex<Arc<Grant>>,
     known: Arc<Known>,
+    /// A truncation that no capability to be had knows of.
+    vain: AtomicU64,
     /// Held while renewing; when the last attempt failed.
     renewing: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -93,7 +95,8 @@ impl Rights {
         let peers = peers(&layout);
         let grant = Mutex::new(Arc::new(grant));
         let renewing = tokio::sync::Mutex::default();
-        Rights { mrc, who, ino, mode, layout, peers, grant, known, renewing }
+        let vain = AtomicU64::new(0);
+        Rights { mrc, who, ino, mode, layout, peers, grant, known, vain, renewing }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -128,7 +131,23 @@ impl Rights {
     /// A capability that knows of this truncation.
     pub(crate) async fn at_epoch(&self, epoch: u64) -> Result<Arc<Grant>> {
         let grant = self.current().await?;
-        if grant.epoch >= epoch { Ok(grant) } else { self.renewed(&grant).await }
+        if grant.epoch >= epoch || self.vain.load(Ordering::Acquire) >= epoch {
+            return Ok(grant);
+        }
+        let renewed = self.renewed(&grant).await?;
+        if renewed.epoch < epoch {
+            // The MRC has forgotten the file, or it: asking again would bring nothing else.
+            self.vain.fetch_max(epoch, Ordering::AcqRel);
+        }
+        Ok(renewed)
+    }
+
+    /// Takes over the capability that a truncation through this handle brought: it allows no less.
+    pub(crate) fn adopt(&self, grant: Grant) {
+        let mut present = self.grant.lock().unwrap_or_else(PoisonError::into_inner);
+        if grant.epoch > present.epoch && *grant.layout == *self.layout {
+            *present = Arc::new(grant);
+        }
     }
 
     /// A newer capability than `old`: another task's, or one asked for now.

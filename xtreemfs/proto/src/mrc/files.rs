@@ -69,7 +69,7 @@ pub struct OpenReply {
     #[prost(bytes = "bytes", tag = "3")]
     pub capability: Bytes,
     /// The file was made by this call.
-    #[prost(bool, tag = "4")]
+    #[prost(bool, tag = "5")]
     pub created: bool,
 }
 

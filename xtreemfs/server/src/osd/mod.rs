@@ -25,7 +25,7 @@ use xtreemfs_proto::{Access, Errno, Handler, Incoming, Outgoing, Procedure, Room
 
 use crate::budget::{Budget, Share};
 use crate::cache::Cache;
-use crate::fence::{Entrance, Fence};
+use crate::fence::{Entrance, Fence, late};
 use crate::identity::{Epochs, Peer};
 use crate::time::Clock;
 
@@ -253,11 +253,12 @@ impl OsdConnection {
     ) -> Result<T, RpcError> {
         let entered = self.entrance.enter(until_ms).await?;
         let work = move |objects: &ObjectStore| {
-            let done = work(objects);
+            // It may have waited for a thread.
+            let done = (!entered.is_late()).then(|| work(objects));
             drop(entered);
-            done
+            done.transpose()
         };
-        self.osd.blocking(work).await
+        self.osd.blocking(work).await?.ok_or_else(late)
     }
 
     /// Where a range lies in this OSD's backing file.
