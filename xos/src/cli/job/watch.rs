@@ -172,7 +172,7 @@ pub async fn follow(
     bar: &Bar,
 ) -> Result<Ended, Failure> {
     let (mut job, mut events, mut after, mut tries) = (job, first, None, 0_u32);
-    let mut renewed = false;
+    let (mut renewed, mut renewals) = (false, 0_u32);
     loop {
         let told = tokio::select! {
             told = next(&member.client, job.as_ref(), &mut events, after) => told,
@@ -203,6 +203,9 @@ pub async fn follow(
             if renewed {
                 return Err(broken.into());
             }
+            // A core that takes each proof for one event only must not wear out the VO's home.
+            tokio::time::sleep(Duration::from_secs(renewals.into()).min(PAUSE_MAX)).await;
+            renewals += 1;
             let credential = s.changed(&member.credential, broken).await?;
             member = s.member_by(credential, &member.site)?;
             renewed = true;
