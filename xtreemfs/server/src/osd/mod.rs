@@ -3,6 +3,7 @@
 mod backing;
 mod error;
 mod failures;
+mod handles;
 mod marker;
 mod objects;
 mod trust;
@@ -30,7 +31,7 @@ use crate::identity::{Epochs, Peer};
 use crate::time::Clock;
 
 pub use error::ObjectsError;
-pub use objects::{HANDLES_MAX, ObjectStore, Space};
+pub use objects::{ObjectStore, Space};
 pub use trust::{NoKey, VolumeTrust};
 pub use verifier::WriteVerifier;
 use verify::Verified;

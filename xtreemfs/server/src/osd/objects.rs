@@ -14,15 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::cache::Cache;
 use crate::ids::{VoName, VolumeId};
 use crate::osd::backing::Backing;
 use crate::osd::error::{ObjectsError, at, failed};
 use crate::osd::failures::Failures;
+use crate::osd::handles::Handles;
 use crate::osd::marker;
 
-/// Most backing files kept open.
-pub const HANDLES_MAX: usize = 1024;
 /// Bytes that may be written before the disk's free space is looked at again.
 const CHECK_SPACE_BYTES: i64 = 64 << 20;
 
@@ -56,7 +54,7 @@ pub struct Space {
 #[derive(Debug)]
 pub struct ObjectStore {
     root: PathBuf,
-    handles: Mutex<Cache<FileKey, Arc<Backing>>>,
+    handles: Mutex<Handles>,
     reserve_bytes: u64,
     /// Bytes that may be written before the free space is looked at.
     unchecked: AtomicI64,
@@ -81,7 +79,7 @@ impl ObjectStore {
         Ok(Self {
             _marker: marker::claim(root, id, had_objects)?,
             root: root.to_owned(),
-            handles: Mutex::new(Cache::new(HANDLES_MAX)),
+            handles: Mutex::new(Handles::new()),
             reserve_bytes,
             unchecked: AtomicI64::new(0),
             failures: Failures::default(),
@@ -89,7 +87,7 @@ impl ObjectStore {
         })
     }
 
-    fn handles(&self) -> MutexGuard<'_, Cache<FileKey, Arc<Backing>>> {
+    fn handles(&self) -> MutexGuard<'_, Handles> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,7 +110,7 @@ impl ObjectStore {
             return Ok(Some(handle));
         }
         let handle = Arc::new(backing);
-        handles.insert(key.clone(), handle.clone());
+        handles.insert(key.clone(), &handle);
         Ok(Some(handle))
     }
 
@@ -317,7 +315,7 @@ mod tests {
             assert!(matches!(told, ObjectsError::NotSynced(_)), "{told}");
         }
         // Also when its file was closed meanwhile, and whatever is written to it.
-        *store.handles() = Cache::new(HANDLES_MAX);
+        *store.handles() = Handles::new();
         store.write(&key(5), 0, b"more", 0).unwrap();
         assert!(store.sync(&key(5)).is_err(), "forgotten with the open file");
         assert!(store.truncate(&key(5), &to(0, 1)).is_err(), "a truncation is durable on return");
