@@ -15,7 +15,8 @@ use xos_testbed::{Error, Result, Testbed};
 /// The VO of the demo.
 const VO: &str = "demo.rennes";
 /// In the demo's folder: runs commands on the laptop.
-const WAY_IN_FILE: &str = "laptop";
+/// The scripts that act on the laptop, and as whom.
+const WAYS_IN: [(&str, &str); 2] = [("laptop", "milo"), ("vera", "vera")];
 /// Units of the example.
 const UNITS: u32 = 16;
 /// How long the example may take.
@@ -143,13 +144,13 @@ fn fill(
     found_vo(grid, &rennes, &pisa, &admin, &member)?;
     steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
     grid.testbed().forward(console, "rennes-core", PORT)?;
-    let way_in = wrapper(dir, programs)?;
+    let ways_in = [wrapper(dir, programs, WAYS_IN[0])?, wrapper(dir, programs, WAYS_IN[1])?];
     if let Some(photons) = example {
         run_example(grid, &member, photons, steps)?;
     }
     steps.all();
     println!("Console   https://localhost:{}   CA {}", console.port(), rennes.fingerprint);
-    farewell(grid, &admin, &member, &way_in);
+    farewell(grid, &admin, &member, &ways_in);
     Ok(())
 }
 
@@ -225,15 +226,17 @@ fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) ->
     Ok(())
 }
 
-/// A script through which the person at this machine works on the laptop.
-fn wrapper(dir: &Path, programs: &Path) -> Result<PathBuf> {
-    let path = dir.join(WAY_IN_FILE);
+/// A script through which somebody at this machine works on the laptop as one of its people: in the
+/// folder where they are, if the laptop sees it, else in that person's home.
+fn wrapper(dir: &Path, programs: &Path, (file, person): (&str, &str)) -> Result<PathBuf> {
+    let path = dir.join(file);
     let fail = |source| Error::System { what: format!("write {}", path.display()), source };
     let dir = dir.canonicalize().map_err(fail)?;
     let text = format!(
-        "#!/bin/sh\n# Runs a command on the demo's laptop as milo: ./laptop xps\n\
-         exec {programs}/testbed exec {dir} laptop -- env HOME=/home/milo \
-         XOS_HOME=/home/milo/.xos PATH=/usr/local/bin:/usr/bin:/bin \"$@\"\n",
+        "#!/bin/sh\n# Runs a command on the demo's laptop as {person}: ./{file} xps\n\
+         exec {programs}/testbed exec {dir} laptop -- env HOME=/home/{person} \
+         XOS_HOME=/home/{person}/.xos PATH=/usr/local/bin:/usr/bin:/bin \
+         sh -c 'cd \"$0\" 2>/dev/null || cd; exec \"$@\"' \"$PWD\" \"$@\"\n",
         programs = programs.display(),
         dir = dir.display(),
     );
@@ -242,16 +245,16 @@ fn wrapper(dir: &Path, programs: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn farewell(grid: &Grid, admin: &Person, member: &Person, way_in: &Path) {
-    let laptop = way_in.display();
+fn farewell(grid: &Grid, admin: &Person, member: &Person, [laptop, vera]: &[PathBuf; 2]) {
+    let (laptop, vera) = (laptop.display(), vera.display());
     println!("          milo (a member) / {}", member.password);
     println!("          vera (administers {VO}) / {}", admin.password);
     println!("Folder    {}\n", grid.testbed().dir().display());
     println!("Try next:");
     println!("  {laptop} xps --all");
-    println!("  {laptop} xsub -- hostname");
     println!("  {laptop} xsub --array 0-7 -- sh -c 'echo unit $XOS_UNIT_INDEX on $XOS_NODE'");
-    println!("  {laptop} xsub -- ls -l /xtreemfs/{VO}/spect");
+    println!("  {laptop} xsub -- cat /xtreemfs/{VO}/spect/slice.png >slice.png");
+    println!("  {vera} xos vo members {VO}");
     println!("  make stop");
 }
 
@@ -288,11 +291,15 @@ fn remove_own(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     };
-    let (passwords, way_in) = (dir.join(PASSWORDS_DIR), dir.join(WAY_IN_FILE));
+    let passwords = dir.join(PASSWORDS_DIR);
     let removed = fs::remove_dir_all(&passwords);
     gone(passwords, removed)?;
-    let removed = fs::remove_file(&way_in);
-    gone(way_in, removed)
+    for (file, _) in WAYS_IN {
+        let way_in = dir.join(file);
+        let removed = fs::remove_file(&way_in);
+        gone(way_in, removed)?;
+    }
+    Ok(())
 }
 
 /// A text field of a JSON answer.

@@ -105,14 +105,19 @@ fn the_demo_ends_with_commands_that_work() {
     let lines: Vec<&str> = next.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert_eq!(lines[4], "make stop");
-    let outputs: Vec<Output> = lines[..4].iter().map(|line| paste(line)).collect();
+    let picture = "slice.png";
+    assert!(lines[2].ends_with(&format!(">{picture}")), "{lines:?}");
+    let into = demo.folder.path().join(picture);
+    let shown = lines[2].replace(&format!(">{picture}"), &format!(">{}", into.display()));
+    let outputs: Vec<Output> =
+        [lines[0], lines[1], &shown, lines[3]].iter().map(|line| paste(line)).collect();
     assert!(text(&outputs[0].stdout).contains("spect"), "xps does not list the example");
-    assert!(!outputs[1].stdout.is_empty(), "hostname printed nothing");
-    let note = text(&outputs[2].stderr);
+    let note = text(&outputs[1].stderr);
     assert!(note.contains("8 units done; output: xout "), "an array ends in silence: {note}");
     let array = paste(&format!("{laptop} xout {}", job_of(&note)));
     assert_eq!(text(&array.stdout).matches("unit ").count(), 8, "{array:?}");
-    assert!(text(&outputs[3].stdout).contains("slice.png"), "the picture is not on the volume");
+    assert!(std::fs::read(&into).unwrap().starts_with(b"\x89PNG"), "the picture is none");
+    assert!(text(&outputs[3].stdout).contains("milo@rennes"), "vera does not see the members");
 
     assert!(demo.run("stop", &[]).status.success());
     assert!(!demo.dir().exists(), "the demo's folder is still there");

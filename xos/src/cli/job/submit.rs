@@ -162,6 +162,10 @@ impl Submit {
             Error::invalid("what shall run?")
                 .hint("name a program after --, for example: xsub -- /bin/echo hello")
         })?;
+        if program.starts_with('-') {
+            return Err(Error::invalid(format!("unknown option {program}"))
+                .hint("`xsub --help` lists all; they stand before the program"));
+        }
         let resources =
             Resources { arch: self.arch.clone(), wall_time_s: self.time, ..Resources::default() };
         let task = TaskSpec {
@@ -237,6 +241,14 @@ mod tests {
             }
             other => Err(format!("{other:?}")),
         }
+    }
+
+    /// If it failed, a mistyped option would be sent to a site as the program to run.
+    #[test]
+    fn an_unknown_option_is_no_program() {
+        let refused = submit(&["--aray", "0-3", "--", "true"]).unwrap_err();
+        assert!(refused.contains("unknown option --aray"), "{refused}");
+        assert!(submit(&["true", "--aray"]).is_ok(), "the program's own");
     }
 
     #[test]

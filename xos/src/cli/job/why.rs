@@ -4,7 +4,9 @@ use super::{JobArg, ending, must_be};
 use crate::cli::output::{Outcome, Table, clean, when};
 use crate::cli::session::Session;
 use serde::Serialize;
-use xos_api::aem::{ListUnits, Reason, Reasons, UnitFilter, UnitState, UnitView, WhyJob};
+use xos_api::aem::{
+    Counts, GetJob, JobView, ListUnits, Reason, Reasons, UnitFilter, UnitState, UnitView, WhyJob,
+};
 
 /// Most units that failed of which the ending is told.
 const FAILED_SHOWN: u32 = 10;
@@ -21,6 +23,7 @@ pub struct Why {
 struct Answer {
     reasons: Vec<Reason>,
     units: Vec<UnitView>,
+    counts: Counts,
 }
 
 /// Runs `xos job why`.
@@ -46,7 +49,8 @@ pub async fn run(s: &Session, args: Why) -> Outcome {
             }
         }
     }
-    let answer = Answer { reasons, units };
+    let view = member.call(s, GetJob { job: job.clone() }).await?;
+    let answer = Answer { reasons, units, counts: view.summary.counts };
     s.out.show(&answer, || {
         let mut text = String::new();
         for u in &answer.units {
@@ -64,10 +68,32 @@ pub async fn run(s: &Session, args: Why) -> Outcome {
                 clean(&r.text),
             ]);
         }
-        let none = if text.is_empty() { "Nothing stands in the way of this job." } else { "" };
-        format!("{text}{}", table.text(none))
+        let none = if text.is_empty() { standing(&view) } else { String::new() };
+        format!("{text}{}", table.text(&none))
     })?;
     Ok(0)
+}
+
+/// Where a job stands that nobody has refused.
+fn standing(view: &JobView) -> String {
+    let c = view.summary.counts;
+    let jobs: Vec<String> = view.spec.after_jobs.iter().map(ToString::to_string).collect();
+    let others = match jobs.as_slice() {
+        [] => "for other tasks".to_owned(),
+        jobs => format!("until {} has ended well, or for other tasks", jobs.join(", ")),
+    };
+    let parts = [
+        (c.running, "running".to_owned()),
+        (c.placed, "waiting for a free node".to_owned()),
+        (c.queued, "waiting for a site that takes them".to_owned()),
+        (c.waiting, format!("waiting {others}")),
+        (c.done, "done".to_owned()),
+        (c.cancelled, "cancelled".to_owned()),
+    ];
+    let told: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let begin = if c.open() == 0 { "It has ended" } else { "No site has refused it" };
+    format!("{begin}. Of {} units: {}.", c.total(), told.join(", "))
 }
 
 fn told(u: &UnitView) -> Option<String> {
