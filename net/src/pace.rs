@@ -41,19 +41,19 @@ impl Drop for Serving {
     }
 }
 
-/// An answer's body; as long as it is there, its request is served.
-pub(crate) struct Sent<B> {
+/// An answer's body, and what must be held until it is sent.
+pub(crate) struct Sent<B, H> {
     body: B,
-    _serving: Option<Serving>,
+    _held: H,
 }
 
-impl<B> Sent<B> {
-    pub(crate) fn new(body: B, serving: Option<Serving>) -> Sent<B> {
-        Sent { body, _serving: serving }
+impl<B, H> Sent<B, H> {
+    pub(crate) fn new(body: B, held: H) -> Sent<B, H> {
+        Sent { body, _held: held }
     }
 }
 
-impl<B: MessageBody + Unpin> MessageBody for Sent<B> {
+impl<B: MessageBody + Unpin, H: Unpin> MessageBody for Sent<B, H> {
     type Error = B::Error;
 
     fn size(&self) -> BodySize {
