@@ -13,6 +13,7 @@ use crate::state::record::Who;
 use crate::state::{HostRecord, HostTable, runs};
 use std::sync::Arc;
 use xos_api::aem::{HOST_BATCH_MAX, HostUnits, Refusal, UnitRun};
+use xos_api::cda;
 use xos_api::vom::VoState;
 use xos_base::{Error, Membership, Millis};
 
@@ -131,11 +132,15 @@ impl Core {
             Some(p) => (*p.member).clone(),
             None => {
                 let m = self.world.check_mandate(&offer.mandate, now).map_err(refuse)?;
-                if m.job != offer.job || m.owner != offer.job.site || m.membership.vo != offer.vo {
+                let (job, digest) = match &m.work {
+                    cda::Work::Job { job, digest, .. } => (Some(job), digest.as_str()),
+                    cda::Work::Login { .. } => (None, ""),
+                };
+                if job != Some(&offer.job) || m.membership.vo != offer.vo {
                     return Err(never("mandate", "the mandate is for another job".into()));
                 }
                 if !own {
-                    crate::outline::check(offer, &m.digest, &self.site)
+                    crate::outline::check(offer, digest, &self.site)
                         .map_err(|why| never("mandate", format!("it is refused: {why}")))?;
                 }
                 m.membership

@@ -12,15 +12,16 @@ mod people;
 mod sites;
 
 pub use credentials::{
-    Certificate, IssueCertificate, IssueToken, RenewToken, SignIn, SignInOptions, SignInRules,
-    SignedIn, Token,
+    Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
+    SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
 pub use machines::{
-    CreateJoinToken, JoinMachine, JoinToken, JoinTokenError, JoinTokenView, Joined, ListMachines,
-    Machine, RemoveNode, RenewMachine,
+    CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
+    JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
 };
 pub use mandates::{
-    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission, TicketClaims,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission,
+    TicketClaims, Work,
 };
 pub use people::{
     CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,

@@ -8,7 +8,7 @@ pub mod units;
 use crate::site::SiteDescriptor;
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{NodeId, SiteId, VoId};
+use xos_base::{Error, NodeId, SiteId, VoId};
 
 /// What a machine offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,30 @@ pub struct DialBack {
     pub token: String,
 }
 request!(DialBack => Done, Post "/v1/node/dial-back");
+
+/// What a person's client says first on a stream of `xos-ssh/1` to a node, one frame. Who they are,
+/// the certificate says under which the stream was opened; it must be a member's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshOpening {
+    /// The mandate of this login ([`crate::cda::IssueLoginMandate`]): with it the node gets a
+    /// ticket, so that the VO's volume is the person's there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
+}
+
+/// The node's answer, one frame; after [`SshOpened::Ok`] the stream is that of its sshd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SshOpened {
+    /// Go on.
+    Ok {
+        /// The person's local account there.
+        account: String,
+    },
+    /// Why not.
+    Error(Error),
+}
 
 /// The core tells a node which sites are trusted; replaces what the node knew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

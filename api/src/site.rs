@@ -41,8 +41,21 @@ pub struct SiteKeys {
     /// The public Ed25519 keys, 32 bytes in base64, newest first. They sign VO logs, tokens,
     /// tickets and mandates.
     pub keys: Vec<String>,
+    /// The public Ed25519 keys that sign SSH certificates of people, 32 bytes in base64, newest
+    /// first. Good for members of VOs homed at the site only.
+    pub ssh_people: Vec<String>,
+    /// Those that sign SSH certificates of the site's machines.
+    pub ssh_machines: Vec<String>,
     /// When this was said; a later word counts instead of an earlier one.
     pub issued: Millis,
+}
+
+impl SiteKeys {
+    /// A word on signing keys alone.
+    pub fn signing(site: &SiteId, keys: Vec<String>, issued: Millis) -> SiteKeys {
+        let (ssh_people, ssh_machines) = (Vec::new(), Vec::new());
+        SiteKeys { site: site.clone(), keys, ssh_people, ssh_machines, issued }
+    }
 }
 
 /// The keys of a site's nodes that were withdrawn before their certificates expired.

@@ -1,13 +1,14 @@
-//! The vocabulary of XOS: ids, membership and its one encoding, errors, configuration, and the
-//! mapped account file.
+//! The vocabulary of XOS: ids, membership and its one encoding, errors, configuration, the mapped
+//! account file, and the node's local socket.
 //!
 //! This crate is linked into every process that looks up a name, so it has no async code, no TLS
-//! and no I/O beyond the account file.
+//! and no I/O beyond the account file and the local socket.
 
 pub mod accounts;
 pub mod config;
 pub mod error;
 pub mod ids;
+pub mod local;
 pub mod membership;
 pub mod when;
 

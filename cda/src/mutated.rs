@@ -47,7 +47,11 @@ fn invitations_and_join_tokens() {
         site: site.clone(),
         addresses: vec!["core.example.org:7443".into()],
         root: STANDARD.encode(root.der()),
-        keys: vouch(&key.serialize_der(), &site, keys, Millis(1)).unwrap(),
+        keys: vouch(
+            &key.serialize_der(),
+            &xos_api::site::SiteKeys::signing(&site, keys, Millis(1)),
+        )
+        .unwrap(),
         withdrawn: None,
     };
     let to: SiteId = "pisa".parse().unwrap();

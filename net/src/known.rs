@@ -15,8 +15,18 @@ pub(crate) struct Site {
     pub(crate) root: CertificateDer<'static>,
     pub(crate) anchor: TrustAnchor<'static>,
     pub(crate) keys: Arc<Vec<[u8; 32]>>,
+    pub(crate) ssh: Arc<SshKeys>,
     keys_issued: Millis,
     withdrawn: Withdrawn,
+}
+
+/// The keys by which a site signs SSH certificates, each of Ed25519, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshKeys {
+    /// Of people: members of VOs homed there.
+    pub people: Vec<[u8; 32]>,
+    /// Of its machines.
+    pub machines: Vec<[u8; 32]>,
 }
 
 #[derive(Clone, Default)]
@@ -45,16 +55,19 @@ impl Site {
         if said.site != descriptor.site {
             return Err(bad("its keys are another site's"));
         }
-        if said.keys.is_empty() || said.keys.len() > DESCRIPTOR_LIST_MAX {
-            return Err(bad("no keys, or too many"));
+        if said.keys.is_empty() {
+            return Err(bad("no keys"));
         }
-        let keys: Result<Vec<[u8; 32]>, Error> = said.keys.iter().map(|k| key(k)).collect();
-        let keys = Arc::new(keys?);
+        let keys = Arc::new(read_keys(&said.keys)?);
+        let ssh = Arc::new(SshKeys {
+            people: read_keys(&said.ssh_people)?,
+            machines: read_keys(&said.ssh_machines)?,
+        });
         let withdrawn = match &descriptor.withdrawn {
             None => Withdrawn::default(),
             Some(jws) => Withdrawn::read(jws, &descriptor.site, &keys)?,
         };
-        Ok(Site { keys, keys_issued: said.issued, withdrawn, descriptor, root, anchor })
+        Ok(Site { keys, ssh, keys_issued: said.issued, withdrawn, descriptor, root, anchor })
     }
 
     /// This site in place of `former`: of what is signed, the later word counts, so that nobody
@@ -68,6 +81,7 @@ impl Site {
         if former.keys_issued > self.keys_issued {
             self.descriptor.keys = former.descriptor.keys.clone();
             self.keys = former.keys.clone();
+            self.ssh = former.ssh.clone();
             self.keys_issued = former.keys_issued;
         }
         if former.withdrawn.issued > self.withdrawn.issued {
@@ -86,6 +100,13 @@ impl Site {
     pub(crate) fn said(&self) -> Millis {
         self.keys_issued.max(self.withdrawn.issued)
     }
+}
+
+fn read_keys(texts: &[String]) -> Result<Vec<[u8; 32]>, Error> {
+    if texts.len() > DESCRIPTOR_LIST_MAX {
+        return Err(bad("too many keys"));
+    }
+    texts.iter().map(|k| key(k)).collect()
 }
 
 fn key(text: &str) -> Result<[u8; 32], Error> {

@@ -32,6 +32,7 @@ pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};
 pub use grid::Grid;
 pub use identity::Identity;
+pub use known::SshKeys;
 pub use nodes::{NodeChange, Nodes};
 pub use per_node::for_each_node;
 pub use router::Router;

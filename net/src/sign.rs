@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use xos_api::site::SiteKeys;
-use xos_base::{Error, Millis, SiteId};
+use xos_base::{Error, SiteId};
 
 /// Longest statement that is looked at, in bytes.
 pub const JWS_MAX: usize = 256 * 1024;
@@ -104,19 +104,13 @@ impl Signer {
     }
 }
 
-/// A root's word, said at `issued`, on the signing keys of its site (as [`Signer::public`] gives
-/// them). `root_pkcs8` is the root's private key, P-256 in PKCS #8 DER.
+/// A root's word on the keys of its site. `root_pkcs8` is the root's private key, P-256 in PKCS #8
+/// DER.
 ///
 /// # Errors
 /// [`xos_base::Kind::Internal`] when it is no such key.
-pub fn vouch(
-    root_pkcs8: &[u8],
-    site: &SiteId,
-    keys: Vec<String>,
-    issued: Millis,
-) -> Result<String, Error> {
-    let said = SiteKeys { site: site.clone(), keys, issued };
-    encode(Kind::SiteKeys, Algorithm::ES256, &said, &EncodingKey::from_ec_der(root_pkcs8))
+pub fn vouch(root_pkcs8: &[u8], said: &SiteKeys) -> Result<String, Error> {
+    encode(Kind::SiteKeys, Algorithm::ES256, said, &EncodingKey::from_ec_der(root_pkcs8))
 }
 
 fn encode<T: Serialize>(

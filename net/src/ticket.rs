@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use xos_api::cda::{Mandate, TICKET_LIFE_MAX_S, TicketClaims};
+use xos_api::cda::{Mandate, TICKET_LIFE_MAX_S, TicketClaims, Work};
 use xos_base::{Error, Membership, Millis, NodeId};
 
 /// Verifies a ticket: signed by its VO's home, in force now.
@@ -66,7 +66,11 @@ pub fn verify_ticket_of(
 pub fn verify_mandate(trust: &Trust, jws: &str, now: Millis) -> Result<Mandate, Error> {
     let home = unverified::<Mandate>(jws)?.membership.vo.site();
     let mandate: Mandate = trust.verify(Kind::Mandate, jws, &home)?;
-    if mandate.membership.vo.site() != home || mandate.job.site != mandate.owner {
+    let fits = match &mandate.work {
+        Work::Job { job, owner, .. } => job.site == *owner,
+        Work::Login { .. } => true,
+    };
+    if mandate.membership.vo.site() != home || !fits {
         return Err(bad("it does not fit together"));
     }
     if mandate.until <= now {

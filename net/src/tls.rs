@@ -25,6 +25,8 @@ pub const ALPN_HTTP: &[u8] = b"http/1.1";
 pub const ALPN_NODE: &[u8] = b"xos-node/1";
 /// ALPN of the file protocol.
 pub const ALPN_XTREEMFS: &[u8] = b"xtreemfs/1";
+/// A person's stream to the sshd of a node.
+pub const ALPN_SSH: &[u8] = b"xos-ssh/1";
 
 /// The crypto provider of the whole program.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -3,7 +3,7 @@
 //! A site's root vouches only for that site's machines and for memberships in VOs homed there.
 
 use crate::guard::{Guard, Guards, Proved};
-use crate::known::Site;
+use crate::known::{Site, SshKeys};
 use crate::refused::Refusal;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::{BTreeMap, HashSet};
@@ -208,6 +208,15 @@ impl Trust {
     /// The root certificate of a site, DER.
     pub fn root(&self, site: &SiteId) -> Option<CertificateDer<'static>> {
         self.read(|s| s.get(site).map(|s| s.root.clone()))
+    }
+
+    /// The keys by which a site signs SSH certificates.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unauthenticated`] when the site is not trusted here.
+    pub fn ssh_keys(&self, site: &SiteId) -> Result<Arc<SshKeys>, Error> {
+        self.read(|s| s.get(site).map(|s| s.ssh.clone()))
+            .ok_or_else(|| Error::unauthenticated(format!("site {site} is not trusted here")))
     }
 
     pub(crate) fn keys_of(&self, site: &SiteId) -> Result<Arc<Vec<[u8; 32]>>, Error> {

@@ -109,10 +109,11 @@ pub struct IssueToken {
 }
 request!(IssueToken => Token, Post "/v1/token");
 
-/// A certificate of the caller's membership in a VO homed here, for a key the caller made.
+/// A certificate of the caller's membership in a VO homed here, for a key the caller made; on wish
+/// with it an SSH certificate and a JWT that say the same.
 ///
 /// Proof: a token of the person with this site as audience, or the present certificate of the same
-/// VO (renewal). Of the request only the public key is used; a request that asks for more is
+/// VO (renewal). Of the request only the public keys are used; a request that asks for more is
 /// refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,6 +122,13 @@ pub struct IssueCertificate {
     pub vo: VoId,
     /// PKCS #10 (RFC 2986) in PEM; the key is P-256 or Ed25519. Its subject is ignored.
     pub csr_pem: String,
+    /// The public key of an SSH certificate, one line as OpenSSH writes it (`ssh-ed25519 AAAA...`);
+    /// Ed25519 or ECDSA on P-256. A comment is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_key: Option<String>,
+    /// A JWT for services outside XOS, for this audience (`aud`); see [`Certificate::jwt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt_audience: Option<String>,
     /// Only these groups (`members` always stays); absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<GroupName>>,
@@ -143,4 +151,39 @@ pub struct Certificate {
     /// Until when it can be renewed without a new sign-in; absent: not at all (it is narrowed).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewable_until: Option<Millis>,
+    /// The OpenSSH user certificate, one line; for as long as the certificate.
+    ///
+    /// Its one principal is [`ssh_principal`]; its extension [`SSH_MEMBERSHIP`] holds the
+    /// membership's encoding (DER) in base64; it permits a terminal, and forwarding of agent, ports
+    /// and X11 (sites restrict that in their sshd).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<String>,
+    /// The JWT: WLCG profile 1.x and AARC-G069, ES256, at most 20 minutes. No site of XOS takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+}
+
+/// A JWT for services outside XOS.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// The JWT, compact.
+    pub token: String,
+    /// When it expires.
+    pub expires: Millis,
+}
+
+impl std::fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Jwt(.., until {})", self.expires)
+    }
+}
+
+/// The extension of SSH certificates that holds the membership's encoding.
+pub const SSH_MEMBERSHIP: &str = "membership@xos";
+
+/// The principal of a member's SSH certificate: `alice@rennes/demo.rennes`. No local account has
+/// such a name, so that a certificate of XOS is good for nothing where sshd asks nobody.
+pub fn ssh_principal(person: &PersonId, vo: &VoId) -> String {
+    format!("{person}/{vo}")
 }

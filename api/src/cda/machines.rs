@@ -133,6 +133,31 @@ pub struct RenewMachine {
 }
 request!(RenewMachine => Joined, Post "/v1/machines/renew");
 
+/// SSH host certificates for the keys of the calling node's sshd: their principals are the node's
+/// name (`n1.rennes`) and its label below the machines' suffix. They hold as long as the node's
+/// certificate would if it were renewed now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertifyHost {
+    /// The public keys, one line each as OpenSSH writes it, at most [`HOST_KEYS_MAX`]; Ed25519,
+    /// ECDSA on P-256, or RSA of 2048 bits and more.
+    pub keys: Vec<String>,
+}
+request!(CertifyHost => HostCertificates, Post "/v1/machines/ssh");
+
+/// Most keys in one [`CertifyHost`].
+pub const HOST_KEYS_MAX: usize = 8;
+
+/// SSH host certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostCertificates {
+    /// One line for each key that was asked for, in that order.
+    pub certificates: Vec<String>,
+    /// When they expire; to be renewed at two thirds of their life.
+    pub expires: Millis,
+}
+
 /// The machines that have joined this site. For its administrators.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -58,27 +58,55 @@ pub struct IssueMandate {
 }
 request!(IssueMandate => String, Post "/v1/mandates");
 
-/// The content of a mandate (JWS signed by the VO's home): this member wants this job to be run,
-/// and that site to own it.
+/// A member asks their VO's home for the mandate of a login: one node may act for them while they
+/// are signed in there. The proof is the member's certificate itself, not a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueLoginMandate {
+    /// The VO; its home is the called site.
+    pub vo: VoId,
+    /// The node that they sign in to.
+    pub node: NodeId,
+}
+request!(IssueLoginMandate => String, Post "/v1/mandates/login");
+
+/// What a mandate is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// A job.
+    Job {
+        /// The job.
+        job: JobId,
+        /// The site that owns it.
+        owner: SiteId,
+        /// The digest of its description: sites run nothing else under this mandate.
+        digest: String,
+    },
+    /// Logins of the person to one node, and to no other.
+    Login {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// The content of a mandate (JWS signed by the VO's home): this member wants this work to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mandate {
-    /// The job.
-    pub job: JobId,
+    /// What it is for.
+    pub work: Work,
     /// The membership in force when it was issued, narrowed as the proof was. Tickets give these
     /// groups and roles as far as the member still has them.
     pub membership: Membership,
-    /// The site that owns the job.
-    pub owner: SiteId,
-    /// The digest of the job's description: sites run nothing else under this mandate.
-    pub digest: String,
     /// When it was issued.
     pub issued: Millis,
     /// Until when tickets are given for it.
     pub until: Millis,
 }
 
-/// A site asks the VO's home for its node's right to act for a person. For cores.
+/// A site asks the VO's home for its node's right to act for a person. For cores; and for a node,
+/// which asks its own core under the mandate of a login to it, for its own key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssueTicket {
@@ -111,8 +139,9 @@ pub struct TicketClaims {
     pub node: NodeId,
     /// Fingerprint of the node's key: only the holder of that key may use the ticket.
     pub key: String,
-    /// The job it was given for.
-    pub job: JobId,
+    /// The job it was given for; absent: for logins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
     /// When it was issued.
     pub issued: Millis,
     /// When it lapses, at most [`super::TICKET_LIFE_MAX_S`] later.

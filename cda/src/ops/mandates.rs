@@ -6,7 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 use xos_api::cda::{
-    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S, TicketClaims,
+    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S,
+    TicketClaims, Work,
 };
 use xos_api::vom::{MembershipOf, WhoServes};
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
@@ -59,11 +60,9 @@ impl Inner {
         self.spent.spend(spending, &r.job, &r.digest, now)?;
         let until = now.plus(Duration::from_secs(self.config.mandate_s));
         let mandate = Mandate {
-            job: r.job,
+            work: Work::Job { job: r.job, owner, digest: r.digest },
             until: until.min(membership.expires.unwrap_or(until)),
             membership,
-            owner,
-            digest: r.digest,
             issued: now,
         };
         self.keys.signer().sign(Kind::Mandate, &mandate)
@@ -142,12 +141,19 @@ impl Inner {
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))
             .min(mandate.until)
             .min(m.expires.unwrap_or(mandate.until));
+        let job = match mandate.work {
+            Work::Job { job, .. } => Some(job),
+            Work::Login { node } if node == r.node => None,
+            Work::Login { node } => {
+                return Err(Error::denied(format!("the mandate is for logins to {node}")));
+            }
+        };
         let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;
         let claims = TicketClaims {
             membership: STANDARD.encode(der),
             node: r.node,
             key: r.node_key.to_ascii_lowercase(),
-            job: mandate.job,
+            job,
             issued: now,
             expires,
         };

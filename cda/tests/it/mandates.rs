@@ -3,7 +3,7 @@
 use crate::world::{Keyed, World, certificate_request, chain, keyed, keyed_with, member};
 use rcgen::PKCS_ED25519;
 use std::time::Duration;
-use xos_api::cda::{IssueMandate, IssueTicket, IssueToken, MandateProof, Submission};
+use xos_api::cda::{IssueMandate, IssueTicket, IssueToken, MandateProof, Submission, Work};
 use xos_base::when::Clock;
 use xos_base::{Epoch, Kind, MemberNumber, Millis};
 use xos_net::submission;
@@ -65,7 +65,9 @@ async fn from_submission_to_ticket() {
     let mandate = rennes.call(&owner, request.clone()).await.unwrap();
     rennes.call(&owner, request).await.expect("a lost answer may be asked for again");
     let m = verify_mandate(&pisa.trust, &mandate, pisa.clock.now()).unwrap();
-    assert_eq!((m.owner.as_str(), m.job.to_string().as_str()), ("pisa", "12.pisa"));
+    let digest = "ab".repeat(32);
+    let (job, owner_site) = ("12.pisa".parse().unwrap(), "pisa".parse().unwrap());
+    assert_eq!(m.work, Work::Job { job, owner: owner_site, digest });
     let got = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap();
     let now = pisa.clock.now();
     let node = "n1.pisa".parse().unwrap();
@@ -208,7 +210,8 @@ async fn a_mandate_is_for_the_description_that_was_signed() {
     }
     let mandate = rennes.call(&owner, signed).await.unwrap();
     let m = verify_mandate(&rennes.trust, &mandate, rennes.clock.now()).unwrap();
-    assert_eq!(m.digest, "ab".repeat(32));
+    let Work::Job { digest, .. } = m.work else { panic!("{:?}", m.work) };
+    assert_eq!(digest, "ab".repeat(32));
 }
 
 #[tokio::test]

@@ -134,7 +134,9 @@ async fn a_stolen_core_key_brings_no_signing_keys_and_no_withdrawn_key_back() {
     let later = rennes.clock.now().plus(Duration::from_secs(1));
     let some_root = keyed().key.serialize_der();
     let keys = vec![own.public(), rennes.keys.signer().public()];
-    let by_another_root = vouch(&some_root, &rennes.site, keys.clone(), later).unwrap();
+    let by_another_root =
+        vouch(&some_root, &xos_api::site::SiteKeys::signing(&rennes.site, keys.clone(), later))
+            .unwrap();
     let said = serde_json::json!({"site": "rennes", "keys": keys, "issued": later});
     let by_itself = own.sign(Kind::SiteKeys, &said).unwrap();
     let nothing = WithdrawnKeys { site: rennes.site.clone(), keys: vec![], issued: later };

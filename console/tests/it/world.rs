@@ -85,7 +85,11 @@ impl World {
             site: site.clone(),
             addresses: vec![],
             root: STANDARD.encode(root),
-            keys: vouch(&root_key, &site, vec![signer.public()], Millis(1)).unwrap(),
+            keys: vouch(
+                &root_key,
+                &xos_api::site::SiteKeys::signing(&site, vec![signer.public()], Millis(1)),
+            )
+            .unwrap(),
             withdrawn: None,
         };
         trust.add(descriptor).unwrap();

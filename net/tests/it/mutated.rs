@@ -177,8 +177,8 @@ fn statements() {
         "issued": now(), "expires": until,
     });
     let mandate = serde_json::json!({
-        "job": "1.rennes", "membership": m, "owner": "rennes", "digest": "a1".repeat(32),
-        "issued": now(), "until": until,
+        "work": {"job": {"job": "1.rennes", "owner": "rennes", "digest": "a1".repeat(32)}},
+        "membership": m, "issued": now(), "until": until,
     });
     let token = serde_json::json!({
         "iss": "rennes", "sub": "alice@rennes", "aud": "rennes", "iat": now().secs(),

@@ -63,7 +63,7 @@ impl Site {
     /// The root's word, said at `issued`, that these are the site's keys.
     pub fn vouch(&self, signers: &[&Signer], issued: Millis) -> String {
         let keys = signers.iter().map(|s| s.public()).collect();
-        vouch(&self.root_key, &self.id, keys, issued).unwrap()
+        vouch(&self.root_key, &xos_api::site::SiteKeys::signing(&self.id, keys, issued)).unwrap()
     }
 
     /// This site's word, said at `issued`, that these keys of its nodes hold no more.

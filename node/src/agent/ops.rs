@@ -102,7 +102,11 @@ mod tests {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root = params.self_signed(&key).unwrap();
         let (signer, site) = (Signer::generate().unwrap(), name.parse().unwrap());
-        let keys = vouch(&key.serialize_der(), &site, vec![signer.public()], Millis(1)).unwrap();
+        let keys = vouch(
+            &key.serialize_der(),
+            &xos_api::site::SiteKeys::signing(&site, vec![signer.public()], Millis(1)),
+        )
+        .unwrap();
         let root = STANDARD.encode(root.der());
         SiteDescriptor { site, addresses: vec![], root, keys, withdrawn: None }
     }

@@ -116,7 +116,11 @@ impl Site {
             site: id.clone(),
             addresses: vec![listener.local_addr().unwrap().to_string()],
             root: STANDARD.encode(&root),
-            keys: vouch(&root_key, &id, vec![signer.public()], Millis(1)).unwrap(),
+            keys: vouch(
+                &root_key,
+                &xos_api::site::SiteKeys::signing(&id, vec![signer.public()], Millis(1)),
+            )
+            .unwrap(),
             withdrawn: None,
         };
         let trust = Trust::new();

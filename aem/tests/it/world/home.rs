@@ -4,7 +4,7 @@ use super::{Inner, Site};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
-use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof};
+use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Work};
 use xos_api::vom::{ServedVo, ServedVos, ServingSite, Terms, VoSnapshot, VoState, VoView};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Epoch, Error, Group, GroupNumber, JobId, MemberNumber, Membership, VoId};
@@ -58,10 +58,8 @@ impl Site {
                 }
                 let now = SystemClock.now();
                 let mandate = Mandate {
-                    job: r.job,
+                    work: Work::Job { job: r.job, owner, digest: r.digest },
                     membership: member(&person),
-                    owner,
-                    digest: r.digest,
                     issued: now,
                     until: now.plus(Duration::from_secs(3600)),
                 };
@@ -93,10 +91,8 @@ impl Site {
         let job: JobId = job.parse().unwrap();
         let now = SystemClock.now();
         let mandate = Mandate {
-            owner: job.site.clone(),
-            job,
+            work: Work::Job { owner: job.site.clone(), job, digest },
             membership: member("alice@rennes"),
-            digest,
             issued: now,
             until: now.plus(Duration::from_secs(3600)),
         };

@@ -167,7 +167,9 @@ mod tests {
         let root = params.self_signed(&key).unwrap();
         let (signer, site) = (Signer::generate().unwrap(), "rennes".parse().unwrap());
         let keys = vec![signer.public()];
-        let keys = vouch(&key.serialize_der(), &site, keys, Millis(1)).unwrap();
+        let keys =
+            vouch(&key.serialize_der(), &xos_api::site::SiteKeys::signing(&site, keys, Millis(1)))
+                .unwrap();
         let root = STANDARD.encode(root.der());
         let trust = Trust::new();
         let descriptor = SiteDescriptor { site, addresses: vec![], root, keys, withdrawn: None };

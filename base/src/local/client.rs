@@ -1,0 +1,139 @@
+//! The caller's end: blocking, with one deadline over all of a call, and no thread.
+
+use super::{Envelope, FRAME_MAX, LocalCall, Reply, SOCKET};
+use crate::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
+};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// Nobody listens: `xosd` does not run here.
+    #[error("the node's xosd does not run on this machine")]
+    Absent,
+    /// The socket belongs to somebody else than root.
+    #[error("the socket {SOCKET} is not root's")]
+    NotRoots,
+    /// No answer came in time.
+    #[error("the node's xosd does not answer in time")]
+    Late,
+    /// What came is no answer.
+    #[error("the node's xosd answers nonsense")]
+    Nonsense,
+    /// The kernel refused.
+    #[error("the node's socket: {0}")]
+    Io(#[from] std::io::Error),
+    /// The answer is no.
+    #[error("{0}")]
+    Refused(Error),
+}
+
+impl From<Errno> for LocalError {
+    fn from(e: Errno) -> LocalError {
+        match e {
+            Errno::NOENT | Errno::CONNREFUSED => LocalError::Absent,
+            // Connecting: its queue is full.
+            Errno::AGAIN => LocalError::Late,
+            e => LocalError::Io(e.into()),
+        }
+    }
+}
+
+/// Asks the node's `xosd`, for at most `limit`.
+///
+/// # Errors
+/// [`LocalError`].
+pub fn call<C: LocalCall>(with: &C, limit: Duration) -> Result<C::Answer, LocalError> {
+    call_at(Path::new(SOCKET), with, limit)
+}
+
+/// As [`call`], at another socket.
+///
+/// # Errors
+/// [`LocalError`].
+pub fn call_at<C: LocalCall>(
+    path: &Path,
+    with: &C,
+    limit: Duration,
+) -> Result<C::Answer, LocalError> {
+    let end = Instant::now().checked_add(limit).ok_or(LocalError::Late)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&fd, &SocketAddrUnix::new(path)?)?;
+    let own = rustix::process::geteuid();
+    let peer = socket_peercred(&fd)?.uid;
+    if !peer.is_root() && peer != own {
+        return Err(LocalError::NotRoots);
+    }
+    let body = serde_json::to_vec(&Envelope { call: C::NAME.to_owned(), with })
+        .map_err(|_| LocalError::Nonsense)?;
+    let length = u32::try_from(body.len()).map_err(|_| LocalError::Nonsense)?;
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    write_all(&fd, &frame, end)?;
+    let mut head = [0; 4];
+    read_exact(&fd, &mut head, end)?;
+    let length = u32::from_le_bytes(head) as usize;
+    if length > FRAME_MAX {
+        return Err(LocalError::Nonsense);
+    }
+    let mut body = vec![0; length];
+    read_exact(&fd, &mut body, end)?;
+    match serde_json::from_slice(&body).map_err(|_| LocalError::Nonsense)? {
+        Reply::Ok(answer) => Ok(answer),
+        Reply::Error(e) => Err(LocalError::Refused(e)),
+    }
+}
+
+fn wait(fd: &OwnedFd, what: PollFlags, end: Instant) -> Result<(), LocalError> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LocalError::Late);
+        }
+        let limit = Timespec::try_from(left).map_err(|_| LocalError::Late)?;
+        match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), what)], Some(&limit)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(LocalError::Io(e.into())),
+        }
+    }
+}
+
+fn write_all(fd: &OwnedFd, mut bytes: &[u8], end: Instant) -> Result<(), LocalError> {
+    while !bytes.is_empty() {
+        match send(fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(Errno::AGAIN) => wait(fd, PollFlags::OUT, end)?,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(LocalError::Io(e.into())),
+        }
+    }
+    Ok(())
+}
+
+fn read_exact(fd: &OwnedFd, bytes: &mut [u8], end: Instant) -> Result<(), LocalError> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|r| !r.is_empty()) {
+        match recv(fd, rest, RecvFlags::empty()) {
+            Ok((0, _)) => return Err(LocalError::Nonsense),
+            Ok((n, _)) => done += n,
+            Err(Errno::AGAIN) => wait(fd, PollFlags::IN, end)?,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(LocalError::Io(e.into())),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,73 @@
+use super::*;
+use crate::local::{CloseLogin, Principals};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+
+/// Answers one call with these bytes, and gives what was asked.
+fn serve(answer: Vec<u8>) -> (tempfile::TempDir, std::thread::JoinHandle<Vec<u8>>) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).unwrap();
+        let mut body = vec![0; u32::from_le_bytes(head) as usize];
+        stream.read_exact(&mut body).unwrap();
+        stream.write_all(&answer).unwrap();
+        body
+    });
+    (dir, served)
+}
+
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_le_bytes(), json.as_bytes()].concat()
+}
+
+fn ask(dir: &tempfile::TempDir) -> Result<Vec<String>, LocalError> {
+    let call = Principals { user: "ann".into(), certificate: "c".into(), authority: "a".into() };
+    call_at(&dir.path().join("s"), &call, Duration::from_secs(20))
+}
+
+/// If it failed, nobody could sign in, or the reason of a refusal would not reach the person.
+#[test]
+fn an_answer_and_a_refusal_come_through() {
+    let (dir, served) = serve(framed(r#"{"ok":["ann@x"]}"#));
+    assert_eq!(ask(&dir).unwrap(), ["ann@x"]);
+    let asked: serde_json::Value = serde_json::from_slice(&served.join().unwrap()).unwrap();
+    assert_eq!((&asked["call"], &asked["with"]["user"]), (&"principals".into(), &"ann".into()));
+
+    let (dir, served) = serve(framed(r#"{"error":{"kind":"denied","message":"no","hint":"ask"}}"#));
+    assert!(matches!(ask(&dir), Err(LocalError::Refused(e)) if e.to_string() == "no; ask"));
+    served.join().unwrap();
+}
+
+/// If it failed, what anybody sends could crash sshd or eat its memory.
+#[test]
+fn nonsense_is_refused() {
+    for bad in [
+        framed("{}"),
+        framed("[1"),
+        framed(r#"{"ok":7}"#),
+        u32::MAX.to_le_bytes().to_vec(),
+        vec![1, 0],
+        Vec::new(),
+    ] {
+        let (dir, served) = serve(bad.clone());
+        assert!(matches!(ask(&dir), Err(LocalError::Nonsense)), "{bad:?}");
+        served.join().unwrap();
+    }
+}
+
+/// If it failed, a login would hang for ever with an `xosd` that hangs.
+#[test]
+fn nobody_and_silence_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let call = CloseLogin { session: "1".into() };
+    assert!(matches!(call_at(&path, &call, Duration::from_secs(1)), Err(LocalError::Absent)));
+    let listener = UnixListener::bind(&path).unwrap();
+    let late = call_at(&path, &call, Duration::from_millis(1));
+    assert!(matches!(late, Err(LocalError::Late)), "{late:?}");
+    drop(listener);
+    assert!(matches!(call_at(&path, &call, Duration::from_secs(1)), Err(LocalError::Absent)));
+}
