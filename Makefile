@@ -28,7 +28,7 @@ help:
 	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
 
 # Debian packages that running and building need, and those that only tests need.
-RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
+RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl openssh-server openssh-client sudo
 TEST_PACKAGES := chromium libnss3-tools python3-minimal
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.

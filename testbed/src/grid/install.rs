@@ -5,7 +5,22 @@ use crate::{Cmd, Error, Host, Result};
 use std::path::{Path, PathBuf};
 
 /// What a grid needs from the build folder.
-const PROGRAMS: [&str; 6] = ["xos", "xosd", "xos-shim", "testbed", "spect", "libnss_xos.so"];
+const PROGRAMS: [&str; 8] = [
+    "xos",
+    "xosd",
+    "xos-shim",
+    "xos-principals",
+    "testbed",
+    "spect",
+    "libnss_xos.so",
+    "libpam_xos.so",
+];
+/// Where sshd takes programs from: folders that are root's alone.
+const SBIN: &str = "/usr/local/sbin";
+/// What sshd is told, as docs/site-admin.md has it.
+const SSHD_CONFIG: &str = include_str!("../../../pam-xos/sshd_config.d/xos.conf");
+/// The profile for pam-auth-update(8).
+const PAM_CONFIG: &str = include_str!("../../../pam-xos/pam-configs/xos");
 /// The names under which `xos` is called.
 const TOOLS: [&str; 6] = ["xos", "xsub", "xps", "xwait", "xkill", "xout"];
 
@@ -49,8 +64,28 @@ pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
             "lib=$(dirname \"$(ldconfig -p | sed -n 's/.*=> //p' | grep -m1 libnss_files.so.2)\")\n\
              [ -n \"$lib\" ] && [ -d \"$lib\" ] || lib=/usr/lib/$(uname -m)-linux-gnu\n\
              cp {from}/libnss_xos.so \"$lib/libnss_xos.so.2\"\n\
-             sed -i -E 's/^(passwd|group):.*/\\1: files xos/' /etc/nsswitch.conf\n"
+             sed -i -E 's/^(passwd|group|shadow):.*/\\1: files xos/' /etc/nsswitch.conf\n"
         );
     }
+    host.run(&Cmd::shell(script))?.ok().map(drop)
+}
+
+/// What a node needs so that people sign in to it: the PAM module, and how sshd is told to take
+/// certificates of the grid; as docs/site-admin.md has it.
+pub(super) fn login(host: &Host, programs: &Path) -> Result<()> {
+    let from = programs.display();
+    let script = format!(
+        "set -e\n\
+         lib=$(dirname \"$(find /usr/lib /lib -name pam_unix.so -print -quit)\")\n\
+         cp {from}/libpam_xos.so \"$lib/pam_xos.so\"\n\
+         cp {from}/xos-principals {SBIN}/xos-principals\n\
+         chown root:root \"$lib/pam_xos.so\" {SBIN}/xos-principals\n\
+         cat > /etc/ssh/sshd_config.d/xos.conf <<'END'\n{SSHD_CONFIG}END\n\
+         cat > /usr/share/pam-configs/xos <<'END'\n{PAM_CONFIG}END\n\
+         DEBIAN_FRONTEND=noninteractive pam-auth-update --package\n\
+         rm -f /etc/ssh/ssh_host_*\n\
+         ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n\
+         mkdir -p /run/sshd\n"
+    );
     host.run(&Cmd::shell(script))?.ok().map(drop)
 }

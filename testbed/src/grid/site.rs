@@ -4,6 +4,9 @@ use super::{PORT, Person, Purse, install, wait_for, wait_for_port};
 use crate::{Cmd, Error, Host, HostSpec, Process, Result, Testbed};
 use std::path::Path;
 
+/// Where sshd listens.
+const SSH_PORT: u16 = 22;
+
 /// What a site is made from.
 #[derive(Clone, Debug)]
 pub struct SiteSpec {
@@ -15,6 +18,8 @@ pub struct SiteSpec {
     pub cpu_milli: u32,
     /// Memory that each node offers, in bytes.
     pub memory_bytes: u64,
+    /// Whether people may sign in to the nodes by ssh.
+    pub login: bool,
     /// Lines for the core's configuration beyond what `xosd setup` writes.
     pub core_config: String,
 }
@@ -27,6 +32,7 @@ impl SiteSpec {
             nodes: 2,
             cpu_milli: 2000,
             memory_bytes: 2 << 30,
+            login: false,
             core_config: String::new(),
         }
     }
@@ -163,8 +169,16 @@ impl Site {
         let config = String::from_utf8_lossy(&host.read_file(path)?).into_owned();
         let offer =
             format!("[node]\ncpu_milli = {}\nmemory_bytes = {}", spec.cpu_milli, spec.memory_bytes);
-        host.write_file(path, config.replacen("[node]", &offer, 1).as_bytes(), 0o600)?;
+        let mut config = config.replacen("[node]", &offer, 1);
+        if spec.login {
+            install::login(&host, programs)?;
+            config.push_str("\n[node.login]\n");
+        }
+        host.write_file(path, config.as_bytes(), 0o600)?;
         start_xosd(&host)?;
+        if spec.login {
+            start_sshd(&host)?;
+        }
         Ok(host)
     }
 
@@ -185,6 +199,19 @@ impl Site {
 /// Starts `xosd` as an init system does.
 fn start_xosd(host: &Host) -> Result<Process> {
     host.spawn(&xosd()?)
+}
+
+/// Starts sshd as an init system does, once its host certificate is there.
+fn start_sshd(host: &Host) -> Result<()> {
+    let certificate = "/var/lib/xos/node/ssh/ssh_host_ed25519_key-cert.pub";
+    wait_for(&format!("the SSH host certificate of {}", host.name()), || {
+        let there = host.run(&Cmd::new("test").args(["-s", certificate]))?;
+        Ok(there.exit.is_success().then_some(()))
+    })?;
+    let log = crate::Stdio::LogAs("sshd".parse()?);
+    let sshd = Cmd::new("/usr/sbin/sshd").args(["-D", "-e"]).own_cgroup("sshd".parse()?).stdio(log);
+    host.spawn(&sshd)?;
+    wait_for_port(host, SSH_PORT)
 }
 
 /// `xosd` in a cgroup of its own, as an init system starts it.

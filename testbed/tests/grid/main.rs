@@ -13,6 +13,7 @@ mod flow;
 mod forge;
 mod full;
 mod load;
+mod login;
 mod proofs;
 mod refuse;
 mod rooted;
