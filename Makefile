@@ -28,13 +28,13 @@ help:
 	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
 
 # Debian packages that running and building need, and those that only tests need.
-RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl openssh-server openssh-client sudo
-TEST_PACKAGES := chromium libnss3-tools python3-minimal
+RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
+TEST_PACKAGES := chromium libnss3-tools python3-minimal openssh-client openssh-server pamtester sudo
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
 VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal binutils \
-	$(RUN_PACKAGES)
+	openssh-client openssh-server pamtester sudo $(RUN_PACKAGES)
 
 deps:
 	@tools/deps $(RUN_PACKAGES)
