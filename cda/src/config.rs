@@ -46,8 +46,8 @@ pub struct Config {
     /// How long after signing in a certificate can be renewed. Default 604800 (7 days).
     #[serde(default = "default_renewal_s")]
     pub renewal_s: u64,
-    /// How long a mandate holds: a job's; and a login's, which also ends with the person's certificate.
-    /// Default 2592000 (30 days).
+    /// How long a mandate holds: a job's; and a login's, which also ends with the person's
+    /// certificate. Default 2592000 (30 days).
     #[serde(default = "default_mandate_s")]
     pub mandate_s: u64,
     /// Life of a node's certificate. Default 2592000 (30 days).
@@ -59,13 +59,13 @@ pub struct Config {
     /// How many passwords are hashed at the same time, 19 MiB of memory each. Default 2.
     #[serde(default = "default_hashers")]
     pub hashers: usize,
-    /// The name under which this site issues JWTs to services outside XOS, which fetch its keys below
-    /// it: `https://host` or `https://host:port`, reaching this core. Default: `https://` and the first
-    /// of the addresses.
+    /// The name under which this site issues JWTs to services outside XOS, which fetch its keys
+    /// below it: `https://host` or `https://host:port`, reaching this core. Default: `https://` and
+    /// the first of the addresses.
     #[serde(default)]
     pub issuer: Option<String>,
-    /// The URN (RFC 8141) before the groups in these JWTs (AARC-G069), for a site that has one of its
-    /// own. Default: `urn:xos:` and the site's name.
+    /// The URN (RFC 8141) before the groups in these JWTs (AARC-G069), for a site that has one of
+    /// its own. Default: `urn:xos:` and the site's name.
     #[serde(default)]
     pub entitlement_namespace: Option<String>,
 }
@@ -145,8 +145,8 @@ impl Config {
         }
         if let Some(bad) = self.entitlement_namespace.as_ref().filter(|n| !is_namespace(n)) {
             return Err(Error::invalid(format!(
-                "[cda] entitlement_namespace: {bad:?} is no URN like urn:example:grid, or one with a \
-                 part `group`"
+                "[cda] entitlement_namespace: {bad:?} is no URN like urn:example:grid, or has a part \
+                 `group`"
             )));
         }
         let ranges = [

@@ -135,8 +135,8 @@ impl Outside {
         }
     }
 
-    /// `<namespace>:group:<vo>[:<group>][:role=<role>]#<authority>`, AARC-G069. Names in XOS have no
-    /// character that would need encoding there.
+    /// `<namespace>:group:<vo>[:<group>][:role=<role>]#<authority>`, AARC-G069. Names in XOS have
+    /// no character that would need encoding there.
     fn entitlements(&self, m: &Membership) -> Vec<String> {
         let of_vo = format!("{}:group:{}", self.namespace, m.vo);
         let groups = m.groups.iter().skip(1).map(|g| format!("{of_vo}:{}", g.name));

@@ -4,9 +4,10 @@
 //! They lie in `<state>/ca`, folder 0700, files 0600 (PEM). Keys with their certificates:
 //! `root.pem`, `people.pem`, `machines.pem`, `core.pem`. Keys alone, in each file one or more:
 //! `signing.pem` (statements), `ssh-people.pem` and `ssh-machines.pem` (SSH certificates), all
-//! Ed25519, and `jwt.pem` (JWTs for services outside), P-256. The folder is made under another name
-//! and renamed when it is whole: it is there with everything, or not at all. A folder with something
-//! missing is refused, never made anew.
+//! Ed25519, and `jwt.pem` (JWTs for services outside), P-256.
+//!
+//! The folder is made under another name and renamed when it is whole: it is there with everything,
+//! or not at all. A folder with something missing is refused, never made anew.
 
 mod authority;
 mod files;

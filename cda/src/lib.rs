@@ -133,8 +133,8 @@ impl Cda {
     }
 
     /// SSH host certificates for the keys of the sshd on the core's own machine, at most
-    /// [`xos_api::cda::HOST_KEYS_MAX`]: good for the core's name and the names in its certificate, as
-    /// long as a node's.
+    /// [`xos_api::cda::HOST_KEYS_MAX`]: good for the core's name and the names in its certificate,
+    /// as long as a node's.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when a key is none that is certified.

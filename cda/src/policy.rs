@@ -219,6 +219,28 @@ mod tests {
         assert!(narrow(m, None, Some(&["boss".parse().unwrap()])).is_err());
     }
 
+    /// If it failed, a node could let another machine, or a disk that it lost, act for people.
+    #[test]
+    fn a_node_has_tickets_for_itself_and_keys_that_hold() {
+        let n1: NodeId = "n1.rennes".parse().unwrap();
+        let key = |c: &str, until| NodeKey { fingerprint: c.repeat(64), until: Millis(until) };
+        let keys = [key("a", 20), key("b", 10)];
+        let asks = |node: &str, key: &str| {
+            let mandate = String::new();
+            let wanted =
+                IssueTicket { mandate, node: node.parse().unwrap(), node_key: key.repeat(64) };
+            may_have_ticket((&n1, &keys), &wanted, Millis(10)).is_ok()
+        };
+        assert!(asks("n1.rennes", "a") && asks("n1.rennes", "A"));
+        for (node, key) in [("n1.rennes", "b"), ("n1.rennes", "c"), ("n1.rennes", "")] {
+            assert!(!asks(node, key), "{node} with {key}");
+        }
+        assert!(!asks("n2.rennes", "a") && !asks("n1.pisa", "a"));
+        let login = Work::Login { node: n1.clone() };
+        assert_eq!(job_of(login.clone(), &n1).unwrap(), None);
+        assert!(job_of(login, &"n2.rennes".parse().unwrap()).is_err());
+    }
+
     #[test]
     fn a_member_who_left_and_came_back_is_another_member() {
         let old = member(&["members"], &[]);

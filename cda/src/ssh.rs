@@ -15,8 +15,8 @@ use ssh_key::{Algorithm, Signature};
 use xos_api::cda::{SSH_MEMBERSHIP, ssh_principal};
 use xos_base::{Error, Membership, Millis};
 
-/// What a member's certificate permits. Not `permit-user-rc`: what sshd runs at a login is the site's
-/// business.
+/// What a member's certificate permits. Not `permit-user-rc`: what sshd runs at a login is the
+/// site's business.
 const PERMITS: [&str; 4] =
     ["permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty"];
 
@@ -59,8 +59,8 @@ impl signature::Signer<Signature> for SshSigner {
     }
 }
 
-/// A member's certificate for `key`, one line. `serial` is that of the XOS certificate beside it, by
-/// which the logs of sshd and of the core find together.
+/// A member's certificate for `key`, one line. `serial` is that of the XOS certificate beside it,
+/// by which the logs of sshd and of the core find together.
 pub(crate) fn member(
     signer: &SshSigner,
     m: &Membership,
