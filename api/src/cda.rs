@@ -6,6 +6,7 @@
 //! certificates and member tokens do not, and nothing further is issued for them.
 
 mod credentials;
+mod issuer;
 mod machines;
 mod mandates;
 mod people;
@@ -15,6 +16,7 @@ pub use credentials::{
     Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
+pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,

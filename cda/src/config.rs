@@ -4,7 +4,7 @@ use serde::Deserialize;
 use std::time::Duration;
 use xos_api::cda::TICKET_LIFE_MAX_S;
 use xos_api::site::DESCRIPTOR_LIST_MAX;
-use xos_base::Error;
+use xos_base::{Error, SiteId};
 
 /// Longest address or name in the configuration, in bytes (RFC 1035, with a port).
 pub const ADDRESS_MAX: usize = 261;
@@ -46,7 +46,8 @@ pub struct Config {
     /// How long after signing in a certificate can be renewed. Default 604800 (7 days).
     #[serde(default = "default_renewal_s")]
     pub renewal_s: u64,
-    /// How long a job's mandate holds. Default 2592000 (30 days).
+    /// How long a mandate holds: a job's; and a login's, which also ends with the person's
+    /// certificate. Default 2592000 (30 days).
     #[serde(default = "default_mandate_s")]
     pub mandate_s: u64,
     /// Life of a node's certificate. Default 2592000 (30 days).
@@ -58,6 +59,15 @@ pub struct Config {
     /// How many passwords are hashed at the same time, 19 MiB of memory each. Default 2.
     #[serde(default = "default_hashers")]
     pub hashers: usize,
+    /// The name under which this site issues JWTs to services outside XOS, which fetch its keys
+    /// below it: `https://host` or `https://host:port`, reaching this core. Default: `https://` and
+    /// the first of the addresses.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The URN (RFC 8141) before the groups in these JWTs (AARC-G069), for a site that has one of
+    /// its own. Default: `urn:xos:` and the site's name.
+    #[serde(default)]
+    pub entitlement_namespace: Option<String>,
 }
 
 fn default_names() -> Vec<String> {
@@ -105,6 +115,8 @@ impl Config {
             machine_s: default_mandate_s(),
             refresh_s: default_refresh_s(),
             hashers: default_hashers(),
+            issuer: None,
+            entitlement_namespace: None,
         }
     }
 
@@ -126,6 +138,17 @@ impl Config {
         if let Some(bad) = self.addresses.iter().find(|a| !is_host_port(a)) {
             return Err(Error::invalid(format!("[cda] addresses: {bad:?} is not host:port")));
         }
+        if let Some(bad) = self.issuer.as_ref().filter(|i| !is_issuer(i)) {
+            return Err(Error::invalid(format!(
+                "[cda] issuer: {bad:?} is not https://host or https://host:port"
+            )));
+        }
+        if let Some(bad) = self.entitlement_namespace.as_ref().filter(|n| !is_namespace(n)) {
+            return Err(Error::invalid(format!(
+                "[cda] entitlement_namespace: {bad:?} is no URN like urn:example:grid, or has a part \
+                 `group`"
+            )));
+        }
         let ranges = [
             ("token_s", self.token_s, 30, TICKET_LIFE_MAX_S),
             ("session_s", self.session_s, 60, YEAR_S),
@@ -142,6 +165,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The `iss` of this site's JWTs.
+    pub(crate) fn issuer(&self) -> String {
+        let first = || self.addresses.first().map(String::as_str).unwrap_or_default();
+        self.issuer.clone().unwrap_or_else(|| format!("https://{}", first()))
+    }
+
+    /// What stands before the groups in them.
+    pub(crate) fn namespace(&self, site: &SiteId) -> String {
+        self.entitlement_namespace.clone().unwrap_or_else(|| format!("urn:xos:{site}"))
     }
 
     pub(crate) fn session(&self) -> Duration {
@@ -170,6 +204,31 @@ pub(crate) fn is_host(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
+/// Whether a text is `https://host` or `https://host:port`.
+fn is_issuer(text: &str) -> bool {
+    text.strip_prefix("https://").is_some_and(|rest| is_host(rest) || is_host_port(rest))
+}
+
+/// Whether a text can stand before `:group:`: a URN without part `group`, of the characters that
+/// need no encoding (RFC 8141, section 2).
+fn is_namespace(text: &str) -> bool {
+    let mut parts = text.split(':');
+    let is_urn = parts.next() == Some("urn");
+    let identifier = parts.next().unwrap_or_default();
+    let is_identifier = (2..=32).contains(&identifier.len())
+        && identifier.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !identifier.starts_with('-')
+        && !identifier.ends_with('-');
+    let rest: Vec<&str> = parts.collect();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let is_part = |p: &&str| !p.is_empty() && *p != "group" && p.bytes().all(plain);
+    is_urn
+        && is_identifier
+        && !rest.is_empty()
+        && rest.iter().all(is_part)
+        && text.len() <= ADDRESS_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +247,31 @@ mod tests {
         assert!(refused(|c| c.token_s = 1201).contains("token_s"));
         assert!(refused(|c| c.addresses.clear()).contains("addresses"));
         assert!(refused(|c| c.addresses = vec!["a".into()]).contains("host:port"));
+        assert!(refused(|c| c.issuer = Some("http://a.example".into())).contains("issuer"));
+        assert!(refused(|c| c.entitlement_namespace = Some("x".into())).contains("URN"));
         assert!(xos_base::config::parse::<Config>("x", "colour = 1").is_err());
+    }
+
+    /// If it failed, services outside would look for keys where there are none, or take one part of
+    /// an entitlement for another.
+    #[test]
+    fn issuers_and_namespaces_have_one_form() {
+        let config = Config::new(vec!["a.example:7443".into()]);
+        assert_eq!(config.issuer(), "https://a.example:7443");
+        assert!(is_issuer(&config.issuer()));
+        assert!(is_namespace(&config.namespace(&"rennes".parse().unwrap())));
+        for good in ["https://a.example", "https://[::1]:7443", "https://10.0.0.1:1"] {
+            assert!(is_issuer(good), "{good}");
+        }
+        for bad in ["", "https://", "http://a", "https://a/b", "https://a:0", "https://a@b", "a"] {
+            assert!(!is_issuer(bad), "{bad}");
+        }
+        for good in ["urn:geant:example.org:grid", "urn:x-grid:a"] {
+            assert!(is_namespace(good), "{good}");
+        }
+        for bad in ["", "urn", "urn:a:b", "urn:xos:", "urn:xos:group", "urn:xos:a#b", "urn:-a:b"] {
+            assert!(!is_namespace(bad), "{bad}");
+        }
     }
 
     #[test]

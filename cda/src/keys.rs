@@ -1,28 +1,36 @@
-//! The site's keys: root, authorities, the core's own certificate, the signing key.
+//! The site's keys: root, authorities, the core's own certificate, and the keys that sign without
+//! one.
 //!
-//! They lie in `<state>/ca`, folder 0700, files 0600, each file a key with its certificate (PEM):
-//! `root.pem`, `people.pem`, `machines.pem`, `core.pem`, `signing.pem`. The folder is made under
-//! another name and renamed when it is whole: it is there with everything, or not at all. A folder
-//! with something missing is refused, never made anew.
+//! They lie in `<state>/ca`, folder 0700, files 0600 (PEM). Keys with their certificates:
+//! `root.pem`, `people.pem`, `machines.pem`, `core.pem`. Keys alone, in each file one or more:
+//! `signing.pem` (statements), `ssh-people.pem` and `ssh-machines.pem` (SSH certificates), all
+//! Ed25519, and `jwt.pem` (JWTs for services outside), P-256.
+//!
+//! The folder is made under another name and renamed when it is whole: it is there with everything,
+//! or not at all. A folder with something missing is refused, never made anew.
 
 mod authority;
 mod files;
+mod several;
 
 pub(crate) use authority::{Authority, pem};
 use authority::{Role, Span};
 
 use crate::config::is_host;
 use crate::issue;
+use crate::jwt::{self, JwtKey};
+use crate::ssh::SshSigner;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
+use several::Several;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor};
+use xos_api::cda::Jwk;
+use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor, SiteKeys as PublicKeys};
 use xos_base::{Error, Millis, SiteId};
 use xos_net::identity::root_fingerprint;
 use xos_net::sign::{Signer, vouch};
@@ -36,6 +44,9 @@ const FOLDER: &str = "ca";
 const FOLDER_NEW: &str = "ca.new";
 const CORE_FILE: &str = "core.pem";
 const SIGNING_FILE: &str = "signing.pem";
+const SSH_PEOPLE_FILE: &str = "ssh-people.pem";
+const SSH_MACHINES_FILE: &str = "ssh-machines.pem";
+const JWT_FILE: &str = "jwt.pem";
 
 /// The site's keys. Cheap to clone; clones share their content.
 #[derive(Clone)]
@@ -48,8 +59,11 @@ struct Inner {
     dir: PathBuf,
     names: Vec<String>,
     root: Authority,
-    signer: Signer,
-    /// The root's word on the signing keys.
+    signing: Several<Signer>,
+    ssh_people: Several<SshSigner>,
+    ssh_machines: Several<SshSigner>,
+    jwt: Several<JwtKey>,
+    /// The root's word on the keys that sign statements and SSH certificates.
     vouched: String,
     people: RwLock<Arc<Authority>>,
     machines: RwLock<Arc<Authority>>,
@@ -114,7 +128,27 @@ impl SiteKeys {
 
     /// The site's signing key.
     pub fn signer(&self) -> &Signer {
-        &self.inner.signer
+        self.inner.signing.first()
+    }
+
+    /// Signs SSH certificates of members of VOs homed here.
+    pub(crate) fn ssh_people(&self) -> &SshSigner {
+        self.inner.ssh_people.first()
+    }
+
+    /// Signs SSH certificates of this site's machines.
+    pub(crate) fn ssh_machines(&self) -> &SshSigner {
+        self.inner.ssh_machines.first()
+    }
+
+    /// Signs JWTs.
+    pub(crate) fn jwt(&self) -> &JwtKey {
+        self.inner.jwt.first()
+    }
+
+    /// The public keys by which JWTs are checked.
+    pub(crate) fn jwks(&self) -> Vec<Jwk> {
+        self.inner.jwt.all().map(|k| k.public().clone()).collect()
     }
 
     pub(crate) fn root_der(&self) -> &CertificateDer<'static> {
@@ -177,8 +211,12 @@ fn create(state: &Path, site: &SiteId, names: &[String], now: Millis) -> Result<
     files::replace(&dir, Role::Machines.file(), machines_text.as_bytes())?;
     let core = core_file(&Authority::read(&machines_text)?, site, names, now)?;
     files::replace(&dir, CORE_FILE, core.as_bytes())?;
-    let signing = zeroize::Zeroizing::new(pem("PRIVATE KEY", Signer::generate()?.pkcs8()));
-    files::replace(&dir, SIGNING_FILE, signing.as_bytes())?;
+    for file in [SIGNING_FILE, SSH_PEOPLE_FILE, SSH_MACHINES_FILE] {
+        let key = zeroize::Zeroizing::new(pem("PRIVATE KEY", Signer::generate()?.pkcs8()));
+        files::replace(&dir, file, key.as_bytes())?;
+    }
+    let key = zeroize::Zeroizing::new(pem("PRIVATE KEY", &jwt::new_key()?));
+    files::replace(&dir, JWT_FILE, key.as_bytes())?;
     files::publish(&dir, &state.join(FOLDER))
 }
 
@@ -210,20 +248,32 @@ impl Inner {
             ))
             .hint("a site's name cannot change; set it back, or use another state folder"));
         }
-        let signing = files::read(&dir.join(SIGNING_FILE))?;
-        let (signer, keys) = read_signing(&signing)?;
+        let text = |file: &str| files::read(&dir.join(file));
+        let signing = Several::read(SIGNING_FILE, &text(SIGNING_FILE)?, Signer::from_pkcs8)?;
+        let ssh = |file: &str| Several::read(file, &text(file)?, SshSigner::from_pkcs8);
+        let (ssh_people, ssh_machines) = (ssh(SSH_PEOPLE_FILE)?, ssh(SSH_MACHINES_FILE)?);
+        let said = PublicKeys {
+            site: site.clone(),
+            keys: signing.all().map(Signer::public).collect(),
+            ssh_people: ssh_people.all().map(SshSigner::public).collect(),
+            ssh_machines: ssh_machines.all().map(SshSigner::public).collect(),
+            issued: now,
+        };
         // Said anew at each start: then it counts instead of what was said before a key was
         // taken out of the file, or before a backup was restored.
         let root_key = zeroize::Zeroizing::new(root.issuer.key().serialize_der());
-        let vouched = vouch(&root_key, site, keys, now)?;
+        let vouched = vouch(&root_key, &said)?;
         Ok(Inner {
             site: site.clone(),
             names: names.to_vec(),
             people: RwLock::new(Arc::new(authority(Role::People)?)),
             machines: RwLock::new(Arc::new(authority(Role::Machines)?)),
             core: IdentityCell::new(core),
+            jwt: Several::read(JWT_FILE, &text(JWT_FILE)?, JwtKey::from_pkcs8)?,
             root,
-            signer,
+            signing,
+            ssh_people,
+            ssh_machines,
             vouched,
             dir,
         })
@@ -262,19 +312,6 @@ impl Inner {
         tracing::info!(target: "audit", site = %self.site, "the core's certificate was renewed");
         Ok(())
     }
-}
-
-/// All keys in the file; the first signs, the others still count (a key rolls by being put first).
-fn read_signing(text: &str) -> Result<(Signer, Vec<String>), Error> {
-    let keys: Result<Vec<_>, _> =
-        PrivatePkcs8KeyDer::pem_slice_iter(text.as_bytes()).take(DESCRIPTOR_LIST_MAX).collect();
-    let keys = keys.map_err(|e| Error::internal(format!("{SIGNING_FILE} is damaged: {e}")))?;
-    let signers: Result<Vec<Signer>, Error> =
-        keys.iter().map(|k| Signer::from_pkcs8(k.secret_pkcs8_der())).collect();
-    let signers = signers?;
-    let public = signers.iter().map(Signer::public).collect();
-    let first = signers.into_iter().next();
-    Ok((first.ok_or_else(|| Error::internal(format!("{SIGNING_FILE} holds no key")))?, public))
 }
 
 fn has_other_names(leaf: &CertificateDer<'_>, wanted: &[String]) -> Result<bool, Error> {

@@ -8,6 +8,7 @@ mod config;
 mod csr;
 mod effects;
 mod issue;
+mod jwt;
 mod keys;
 #[cfg(test)]
 mod mutated;
@@ -15,6 +16,7 @@ mod ops;
 mod passwords;
 mod policy;
 mod registry;
+mod ssh;
 mod state;
 mod withdrawn;
 
@@ -23,6 +25,7 @@ pub use keys::{CORE_LIFE, SiteKeys};
 pub use ops::create_administrator;
 
 use effects::Round;
+use jwt::Outside;
 use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
@@ -30,9 +33,11 @@ use state::spent::Spent;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use withdrawn::Withdrawn;
+use xos_api::cda::HostCertificates;
 use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, SiteId};
+use xos_net::trust::core_name;
 use xos_net::{Grid, Router, Trust};
 use xos_store::Store;
 
@@ -70,6 +75,8 @@ pub(crate) struct Inner {
     limiter: Limiter,
     spent: Spent,
     withdrawn: Withdrawn,
+    /// In whose name services outside get JWTs.
+    outside: Outside,
     /// Sites whose descriptors are to be fetched.
     asked: Round,
     /// Sites that are to be told that this one's descriptor has changed.
@@ -93,6 +100,7 @@ impl Cda {
             site: parts.keys.site().clone(),
             passwords: Passwords::new(config.hashers)?,
             registry: Registry::new(parts.store),
+            outside: Outside::new(&config, parts.keys.site()),
             config,
             keys: parts.keys,
             grid: parts.grid,
@@ -122,6 +130,18 @@ impl Cda {
     /// [`xos_base::Kind::Internal`] when the disk fails.
     pub fn renew_if_due(&self) -> Result<bool, Error> {
         self.inner.keys.renew_if_due(self.inner.now())
+    }
+
+    /// SSH host certificates for the keys of the sshd on the core's own machine, at most
+    /// [`xos_api::cda::HOST_KEYS_MAX`]: good for the core's name and the names in its certificate,
+    /// as long as a node's.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] when a key is none that is certified.
+    pub fn certify_own_host(&self, keys: &[String]) -> Result<HostCertificates, Error> {
+        let mut principals = vec![core_name(&self.inner.site)];
+        principals.extend_from_slice(&self.inner.config.names);
+        self.inner.host_certificates(&principals, keys)
     }
 
     /// Fetches the descriptors of all trusted sites anew, as the background work does.

@@ -6,6 +6,7 @@ mod mutate;
 use crate::csr;
 use crate::keys::pem;
 use crate::ops::read_statement;
+use crate::ssh;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mutate::{modest, survives};
@@ -35,6 +36,42 @@ fn certificate_requests() {
         csr::read(&String::from_utf8_lossy(input)).ok();
         csr::read(&pem("CERTIFICATE REQUEST", input)).ok();
     });
+}
+
+#[test]
+fn ssh_keys() {
+    let field = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
+    let p256 = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let modulus = [&[0][..], &[0xff; 256]].concat();
+    let fields: [&[&[u8]]; 3] = [
+        &[b"ssh-ed25519", &[7; 32]],
+        &[b"ecdsa-sha2-nistp256", b"nistp256", p256.public_key_raw()],
+        &[b"ssh-rsa", &[1, 0, 1], &modulus],
+    ];
+    let mut samples = Vec::new();
+    for all in fields {
+        let bytes: Vec<u8> = all.iter().flat_map(|f| field(f)).collect();
+        let kind = String::from_utf8(all[0].to_vec()).unwrap();
+        let line = format!("{kind} {} a comment", STANDARD.encode(&bytes));
+        ssh::host_key(&line).unwrap();
+        samples.push(line.into_bytes());
+        samples.push(bytes);
+    }
+    let kinds = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa", "ssh-ed448@example.org"];
+    // A length that lies is believed up to 1 MiB, for each of two numbers at most.
+    survives(
+        &samples,
+        20_000,
+        |n| modest(n) + (2 << 20),
+        |input| {
+            let text = String::from_utf8_lossy(input);
+            ssh::host_key(&text).ok();
+            ssh::person_key(&text).ok();
+            for kind in kinds {
+                ssh::host_key(&format!("{kind} {}", STANDARD.encode(input))).ok();
+            }
+        },
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The operations, and which requests they serve.
 
 mod certificates;
+mod issuer;
 mod machines;
 mod mandates;
 mod people;
@@ -16,10 +17,10 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, CompleteTrust, CreateJoinToken, CreatePerson, ForgetSite, IssueCertificate,
-    IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines, ListPeople, ListSites,
-    OfferTrust, ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson,
-    SignIn, SignInOptions, WhoAmI,
+    AcceptTrust, CertifyHost, CompleteTrust, CreateJoinToken, CreatePerson, ForgetSite, GetIssuer,
+    GetJwks, IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
+    JoinMachine, ListMachines, ListPeople, ListSites, OfferTrust, ReadOffer, Register, RemoveNode,
+    RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -81,6 +82,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
     serve!(inner, router;
         plain public GetSite => site_descriptor;
         plain public SignInOptions => sign_in_options;
+        plain public GetIssuer => issuer;
+        plain public GetJwks => jwks;
         plain on WhoAmI => who_am_i;
         plain on ListPeople => list_people;
         plain on ListMachines => list_machines;
@@ -97,10 +100,13 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on SetPerson => set_person, |r| format!("{r:?}"), nothing;
         audited on SetPassword => set_password, |r| r.person.to_string(), nothing;
         audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
+        audited on IssueLoginMandate => issue_login_mandate,
+            |r| format!("{} in {}", r.node, r.vo), nothing;
         audited on IssueTicket => issue_ticket, |r| r.node.to_string(), nothing;
         audited on CreateJoinToken => create_join_token, |r| r.label.clone(), nothing;
         audited public JoinMachine => join_machine, |r| r.token.node.to_string(), nothing;
         audited on RenewMachine => renew_machine, nothing, |j| j.node.to_string();
+        audited on CertifyHost => certify_host, nothing, |c| c.certificates.len().to_string();
         audited on RemoveNode => remove_node, |r| r.node.to_string(), nothing;
         audited on OfferTrust => offer_trust, |r| r.site.to_string(), nothing;
         audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();

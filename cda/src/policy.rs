@@ -1,8 +1,12 @@
 //! Who gets which credential: pure rules.
 
+use crate::registry::NodeKey;
 use std::time::Duration;
+use xos_api::cda::{IssueTicket, Work};
 use xos_base::membership::Group;
-use xos_base::{Error, GroupName, Membership, Millis, PersonId, RoleName, SiteId, VoId};
+use xos_base::{
+    Error, GroupName, JobId, Membership, Millis, NodeId, PersonId, RoleName, SiteId, VoId,
+};
 use xos_net::caller::CLOCK_SKEW_S;
 use xos_net::{Caller, Principal};
 
@@ -73,6 +77,60 @@ pub(crate) fn may_enter(
         Principal::Member(m) if m.vo == *vo => Ok(grant),
         _ => Err(Error::denied(format!("a certificate of another VO is no proof for {vo}"))
             .hint("sign in with `xos login`")),
+    }
+}
+
+/// The right to the mandate of a login.
+#[derive(Debug)]
+pub(crate) struct LoginGrant {
+    /// The membership as the proof says it, narrowed ones too.
+    pub(crate) credential: Membership,
+    /// When the right ends.
+    pub(crate) until: Millis,
+}
+
+/// The right to a mandate for logins of a member of `vo`. Only the certificate is a proof for it: a
+/// token may lie where its person is not, in a script or with the core of another site.
+pub(crate) fn may_log_in(caller: &Caller, vo: &VoId) -> Result<LoginGrant, Error> {
+    let m = caller.member()?;
+    let end = caller.expires().filter(|_| caller.key().is_some() && caller.token().is_none());
+    let until = end.ok_or_else(|| {
+        Error::denied("a token is no proof for the mandate of a login")
+            .hint("ask with the certificate that `xos login` leaves")
+    })?;
+    if m.vo != *vo {
+        return Err(Error::denied(format!("a certificate of another VO is no proof for {vo}"))
+            .hint(format!("sign in to it: `xos login --vo {vo}`")));
+    }
+    Ok(LoginGrant { credential: m.clone(), until })
+}
+
+/// Lets a node ask its own core for a ticket: for itself, under one of its keys that hold.
+pub(crate) fn may_have_ticket(
+    (node, keys): (&NodeId, &[NodeKey]),
+    wanted: &IssueTicket,
+    now: Millis,
+) -> Result<(), Error> {
+    if wanted.node != *node {
+        return Err(Error::denied(format!("{node} gets no ticket for {}", wanted.node)));
+    }
+    let holds = |k: &NodeKey| k.until > now && k.fingerprint.eq_ignore_ascii_case(&wanted.node_key);
+    if !keys.iter().any(holds) {
+        return Err(Error::denied(format!("node_key is no key of {node}"))
+            .hint("name the key of the node's present certificate"));
+    }
+    Ok(())
+}
+
+/// The job that a mandate lets `node` work for; none when it is for logins to that node.
+pub(crate) fn job_of(work: Work, node: &NodeId) -> Result<Option<JobId>, Error> {
+    match work {
+        Work::Job { job, .. } => Ok(Some(job)),
+        Work::Login { node: to } if to == *node => Ok(None),
+        Work::Login { node: to } => {
+            Err(Error::denied(format!("the mandate is for logins to {to}"))
+                .hint("a person who signs in to another node brings a mandate for that one"))
+        }
     }
 }
 
@@ -159,6 +217,28 @@ mod tests {
         let other: GroupName = "chess".parse().unwrap();
         assert!(narrow(m.clone(), Some(&[other]), None).is_err());
         assert!(narrow(m, None, Some(&["boss".parse().unwrap()])).is_err());
+    }
+
+    /// If it failed, a node could let another machine, or a disk that it lost, act for people.
+    #[test]
+    fn a_node_has_tickets_for_itself_and_keys_that_hold() {
+        let n1: NodeId = "n1.rennes".parse().unwrap();
+        let key = |c: &str, until| NodeKey { fingerprint: c.repeat(64), until: Millis(until) };
+        let keys = [key("a", 20), key("b", 10)];
+        let asks = |node: &str, key: &str| {
+            let mandate = String::new();
+            let wanted =
+                IssueTicket { mandate, node: node.parse().unwrap(), node_key: key.repeat(64) };
+            may_have_ticket((&n1, &keys), &wanted, Millis(10)).is_ok()
+        };
+        assert!(asks("n1.rennes", "a") && asks("n1.rennes", "A"));
+        for (node, key) in [("n1.rennes", "b"), ("n1.rennes", "c"), ("n1.rennes", "")] {
+            assert!(!asks(node, key), "{node} with {key}");
+        }
+        assert!(!asks("n2.rennes", "a") && !asks("n1.pisa", "a"));
+        let login = Work::Login { node: n1.clone() };
+        assert_eq!(job_of(login.clone(), &n1).unwrap(), None);
+        assert!(job_of(login, &"n2.rennes".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Caller {
         self.signed_in
     }
 
-    /// When the bearer token ends that the caller came with.
+    /// When the proof ends: the bearer token, or the certificate. Absent for the own core.
     pub fn expires(&self) -> Option<Millis> {
         self.expires
     }
@@ -275,6 +275,7 @@ impl Verifier {
         };
         caller.address = address;
         caller.signed_in = signed_in(&chain[0])?;
+        caller.expires = Some(crate::identity::validity(&chain[0])?.1);
         Ok(caller)
     }
 

@@ -1,6 +1,7 @@
 //! The folder of keys: made once, kept, never silently replaced.
 
 use super::*;
+use rustls_pki_types::pem::PemObject;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
@@ -51,7 +52,9 @@ fn the_cores_chain_holds_under_the_root_and_names_the_core() {
 
 #[test]
 fn a_missing_readable_or_foreign_file_is_refused() {
-    for role in ["root.pem", "people.pem", "machines.pem", CORE_FILE, SIGNING_FILE] {
+    let roles = [Role::Root, Role::People, Role::Machines].map(Role::file);
+    let alone = [SIGNING_FILE, SSH_PEOPLE_FILE, SSH_MACHINES_FILE, JWT_FILE];
+    for role in roles.into_iter().chain([CORE_FILE]).chain(alone) {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path(), &[], now()).unwrap();
         let file = dir.path().join(FOLDER).join(role);
@@ -116,6 +119,45 @@ fn authorities_are_renewed_with_their_keys() {
     trust.verify_chain(chain.chain(), Usage::Server, later).unwrap();
     let again = open(dir.path(), &[], later).unwrap();
     assert_eq!(again.people().der, keys.people().der);
+}
+
+/// If it failed, replacing a key would void every SSH certificate and JWT that is in use.
+#[test]
+fn a_key_put_first_signs_and_the_others_still_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path(), &[], now()).unwrap();
+    let known = |keys: &SiteKeys| {
+        let trust = Trust::new();
+        trust.add(keys.descriptor(vec![])).unwrap();
+        trust.ssh_keys(&site()).unwrap()
+    };
+    let before = known(&first);
+    assert_eq!((before.people.len(), before.machines.len(), first.jwks().len()), (1, 1, 1));
+    assert_ne!(before.people, before.machines, "one key for two purposes");
+    let folder = dir.path().join(FOLDER);
+    let put_first = |file: &str, key: &[u8]| {
+        let old = fs::read_to_string(folder.join(file)).unwrap();
+        fs::write(folder.join(file), format!("{}{old}", pem("PRIVATE KEY", key))).unwrap();
+    };
+    for file in [SSH_PEOPLE_FILE, SSH_MACHINES_FILE] {
+        put_first(file, Signer::generate().unwrap().pkcs8());
+    }
+    put_first(JWT_FILE, &jwt::new_key().unwrap());
+    let later = open(dir.path(), &[], now()).unwrap();
+    let after = known(&later);
+    for (old, new, signs) in [
+        (&before.people, &after.people, later.ssh_people()),
+        (&before.machines, &after.machines, later.ssh_machines()),
+    ] {
+        assert_eq!(new.len(), 2);
+        assert_eq!(new[1], old[0], "the old key is forgotten");
+        assert_eq!(STANDARD.encode(new[0]), signs.public());
+    }
+    assert_eq!(later.jwks()[1..], first.jwks());
+    assert_eq!(&later.jwks()[0], later.jwt().public());
+    fs::write(folder.join(JWT_FILE), "").unwrap();
+    let e = open(dir.path(), &[], now()).err().unwrap();
+    assert!(e.message.contains(JWT_FILE), "{e}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Certificates of members.
+//! Certificates of members, and what is issued beside them.
 
-use crate::{Inner, csr, issue, policy};
+use crate::{Inner, csr, issue, jwt, policy, ssh};
 use std::time::Duration;
 use xos_api::cda::{Certificate, IssueCertificate};
 use xos_api::vom::MembershipOf;
@@ -37,6 +37,10 @@ impl Inner {
         let renewal = self.config.renewal();
         let grant = policy::may_enter(&caller, &r.vo, &self.site, renewal, now)?;
         let key = csr::read(&r.csr_pem)?;
+        let ssh_key = r.ssh_key.as_deref().map(ssh::person_key).transpose()?;
+        if let Some(audience) = &r.jwt_audience {
+            jwt::check_audience(audience)?;
+        }
         self.enabled(&grant).await?;
         let m = self.membership(&r.vo, &grant.person).await?;
         let narrowed = r.groups.is_some() || r.roles.is_some();
@@ -47,11 +51,20 @@ impl Inner {
         let until = limits.into_iter().fold(now.plus(life), Millis::min);
         let signed_in = (!narrowed).then_some(grant.signed_in);
         let issued = issue::member(&authority, &m, &key, signed_in, (now, until))?;
+        // The same membership and end in all three.
+        let span = (now, issued.until);
+        let ssh = ssh_key
+            .map(|k| ssh::member(self.keys.ssh_people(), &m, (k, &issued.serial), span))
+            .transpose()?;
+        let by = (&self.outside, self.keys.jwt());
+        let jwt = r.jwt_audience.map(|to| jwt::issue(by, &m, &to, grant.signed_in, span));
         Ok(Certificate {
             chain_pem: issued.chain_pem,
             serial: issued.serial,
             expires: issued.until,
             renewable_until: signed_in.map(|_| grant.until),
+            ssh,
+            jwt: jwt.transpose()?,
         })
     }
 }

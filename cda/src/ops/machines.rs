@@ -1,12 +1,12 @@
 //! Machines: joining, renewal, removal.
 
 use crate::registry::{self, BanRecord, Found, JoinRecord, NodeKey, NodeRecord};
-use crate::{Inner, csr, issue};
+use crate::{Inner, csr, issue, ssh};
 use std::time::Duration;
 use xos_api::Done;
 use xos_api::cda::{
-    CreateJoinToken, JoinMachine, JoinToken, JoinTokenView, Joined, ListMachines, Machine,
-    RemoveNode, RenewMachine,
+    CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
+    JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
 };
 use xos_base::{Error, Millis, NodeId};
 use xos_net::identity::{hex, sha256};
@@ -112,16 +112,16 @@ impl Inner {
         })
     }
 
-    pub(crate) async fn renew_machine(
+    /// The calling node, with its record: it is one of this site's, and its key is still its own.
+    pub(crate) async fn present_node(
         &self,
-        caller: Caller,
-        r: RenewMachine,
-    ) -> Result<Joined, Error> {
+        caller: &Caller,
+    ) -> Result<(NodeId, Found<NodeRecord>), Error> {
         let node = caller.node()?.clone();
         // A control stream may be older than the removal of its node: only the key counts.
-        let present = caller.key().ok_or_else(|| {
-            Error::denied("a node's certificate is renewed over a connection of its own")
-        })?;
+        let present = caller
+            .key()
+            .ok_or_else(|| Error::denied(format!("{node} did not prove to hold a key")))?;
         let removed = || {
             Error::denied(format!("{node} is no machine of site {}", self.site))
                 .hint("a site administrator lets it join again")
@@ -129,10 +129,45 @@ impl Inner {
         if node.site() != self.site {
             return Err(removed());
         }
-        let mut found = self.node(&node).await?.ok_or_else(removed)?;
+        let found = self.node(&node).await?.ok_or_else(removed)?;
         if !found.value.keys.iter().any(|k| k.fingerprint == present) {
             return Err(removed());
         }
+        Ok((node, found))
+    }
+
+    pub(crate) async fn certify_host(
+        &self,
+        caller: Caller,
+        r: CertifyHost,
+    ) -> Result<HostCertificates, Error> {
+        let (node, _) = self.present_node(&caller).await?;
+        self.host_certificates(&[node.to_string(), node_name(&node)], &r.keys)
+    }
+
+    /// Certifies the keys of a machine's sshd for these names.
+    pub(crate) fn host_certificates(
+        &self,
+        principals: &[String],
+        keys: &[String],
+    ) -> Result<HostCertificates, Error> {
+        if keys.is_empty() || keys.len() > HOST_KEYS_MAX {
+            return Err(Error::invalid(format!("keys: 1 to {HOST_KEYS_MAX} host keys")));
+        }
+        let keys = keys.iter().map(|k| ssh::host_key(k)).collect::<Result<Vec<_>, _>>()?;
+        let now = self.now();
+        let until = Millis::from_secs(self.machine_until(now).secs());
+        let certify = |k| ssh::machine(self.keys.ssh_machines(), principals, k, (now, until));
+        let certificates = keys.into_iter().map(certify).collect::<Result<Vec<_>, _>>()?;
+        Ok(HostCertificates { certificates, expires: until })
+    }
+
+    pub(crate) async fn renew_machine(
+        &self,
+        caller: Caller,
+        r: RenewMachine,
+    ) -> Result<Joined, Error> {
+        let (node, mut found) = self.present_node(&caller).await?;
         let key = csr::read(&r.csr_pem)?;
         let now = self.now();
         let until = self.machine_until(now);

@@ -1,4 +1,5 @@
-//! Mandates: this member wants this job. Tickets: this node may act for this member.
+//! Mandates: this member wants this job, or to sign in to this node. Tickets: this node may act for
+//! this member.
 
 use crate::state::spent::{Once, Spending};
 use crate::{Inner, policy};
@@ -6,16 +7,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 use xos_api::cda::{
-    IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S,
-    TicketClaims, Work,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof,
+    TICKET_LIFE_MAX_S, TicketClaims, Work,
 };
 use xos_api::vom::{MembershipOf, WhoServes};
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
-use xos_net::Caller;
 use xos_net::caller::TokenClaims;
 use xos_net::sign::Kind;
 use xos_net::submission;
 use xos_net::ticket::verify_mandate;
+use xos_net::{Caller, Principal};
 
 /// What a proof shows.
 struct Proved {
@@ -47,25 +48,58 @@ impl Inner {
         if proved.credential.vo != r.vo {
             return Err(Error::denied(format!("the proof is not one for VO {}", r.vo)));
         }
-        let current = self.membership(&r.vo, &proved.credential.person).await?;
-        if proved.credential.epoch < current.epoch {
-            return Err(Error::unauthenticated("the membership was narrowed after the sign-in")
-                .hint("sign in again and submit the job again"));
-        }
-        let membership = policy::still(current, &proved.credential)?;
+        let membership = self.in_force(&proved.credential).await?;
         if proved.digest.is_some_and(|signed| signed != r.digest) {
             return Err(Error::denied("the person signed another job description"));
         }
         let spending = Spending { once: &proved.once, person: &membership.person, owner: &owner };
         self.spent.spend(spending, &r.job, &r.digest, now)?;
-        let until = now.plus(Duration::from_secs(self.config.mandate_s));
-        let mandate = Mandate {
-            work: Work::Job { job: r.job, owner, digest: r.digest },
-            until: until.min(membership.expires.unwrap_or(until)),
-            membership,
-            issued: now,
-        };
-        self.keys.signer().sign(Kind::Mandate, &mandate)
+        let work = Work::Job { job: r.job, owner, digest: r.digest };
+        self.mandate(work, membership, (now, None))
+    }
+
+    pub(crate) async fn issue_login_mandate(
+        &self,
+        caller: Caller,
+        r: IssueLoginMandate,
+    ) -> Result<String, Error> {
+        let grant = policy::may_log_in(&caller, &r.vo)?;
+        self.is_home(&r.vo)?;
+        let membership = self.in_force(&grant.credential).await?;
+        self.is_served(&r.vo, &r.node.site()).await?;
+        let work = Work::Login { node: r.node };
+        self.mandate(work, membership, (self.now(), Some(grant.until)))
+    }
+
+    /// Signs a mandate; it ends with the membership, and at `limit`.
+    fn mandate(
+        &self,
+        work: Work,
+        membership: Membership,
+        (issued, limit): (Millis, Option<Millis>),
+    ) -> Result<String, Error> {
+        let life = issued.plus(Duration::from_secs(self.config.mandate_s));
+        let until = [limit, membership.expires].into_iter().flatten().fold(life, Millis::min);
+        self.keys.signer().sign(Kind::Mandate, &Mandate { work, membership, issued, until })
+    }
+
+    /// What a credential still gives now.
+    async fn in_force(&self, credential: &Membership) -> Result<Membership, Error> {
+        let current = self.membership(&credential.vo, &credential.person).await?;
+        if credential.epoch < current.epoch {
+            return Err(Error::unauthenticated("the membership was narrowed after the sign-in")
+                .hint("sign in again and ask again"));
+        }
+        policy::still(current, credential)
+    }
+
+    async fn is_served(&self, vo: &VoId, site: &SiteId) -> Result<(), Error> {
+        let serving = self.grid.call(&self.site, WhoServes { vo: vo.clone() }).await?;
+        if serving.iter().any(|s| s.site == *site) {
+            return Ok(());
+        }
+        Err(Error::denied(format!("site {site} does not serve VO {vo}"))
+            .hint("the site offers a share and the VO accepts it"))
     }
 
     fn is_home(&self, vo: &VoId) -> Result<(), Error> {
@@ -117,6 +151,9 @@ impl Inner {
         caller: Caller,
         r: IssueTicket,
     ) -> Result<IssuedTicket, Error> {
+        if matches!(caller.principal(), Principal::Node(_)) {
+            return self.ticket_for_own_node(&caller, r).await;
+        }
         let site = caller.core()?.clone();
         if r.node.site() != site {
             return Err(Error::denied(format!("node {} is not of site {site}", r.node)));
@@ -128,11 +165,8 @@ impl Inner {
         let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
         let vo = mandate.membership.vo.clone();
         self.is_home(&vo)?;
-        let serving = self.grid.call(&self.site, WhoServes { vo: vo.clone() }).await?;
-        if !serving.iter().any(|s| s.site == site) {
-            return Err(Error::denied(format!("site {site} does not serve VO {vo}"))
-                .hint("the site offers a share and the VO accepts it"));
-        }
+        self.is_served(&vo, &site).await?;
+        let job = policy::job_of(mandate.work, &r.node)?;
         let signed = &mandate.membership;
         let (person, since) = (signed.person.clone(), Some(signed.epoch));
         let current = self.member_now(MembershipOf { vo, person, since }).await?;
@@ -141,13 +175,6 @@ impl Inner {
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))
             .min(mandate.until)
             .min(m.expires.unwrap_or(mandate.until));
-        let job = match mandate.work {
-            Work::Job { job, .. } => Some(job),
-            Work::Login { node } if node == r.node => None,
-            Work::Login { node } => {
-                return Err(Error::denied(format!("the mandate is for logins to {node}")));
-            }
-        };
         let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;
         let claims = TicketClaims {
             membership: STANDARD.encode(der),
@@ -158,5 +185,23 @@ impl Inner {
             expires,
         };
         Ok(IssuedTicket { ticket: self.keys.signer().sign(Kind::Ticket, &claims)?, expires })
+    }
+
+    /// A node of this site asks for its own right to act for who signs in there. Its core asks the
+    /// VO's home for it, which looks at everything else.
+    async fn ticket_for_own_node(
+        &self,
+        caller: &Caller,
+        r: IssueTicket,
+    ) -> Result<IssuedTicket, Error> {
+        let (node, record) = self.present_node(caller).await?;
+        let now = self.now();
+        policy::may_have_ticket((&node, &record.value.keys), &r, now)?;
+        let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
+        if policy::job_of(mandate.work, &node)?.is_some() {
+            return Err(Error::denied(format!("{node} gets no ticket for a job by itself"))
+                .hint("its core asks for the tickets of jobs"));
+        }
+        self.grid.call(&mandate.membership.vo.site(), r).await
     }
 }

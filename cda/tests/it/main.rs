@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod certificates;
+mod credentials;
+mod hosts;
+mod logins;
 mod machines;
 mod mandates;
 mod matrix;

@@ -12,13 +12,13 @@ use xos_net::ticket::{verify_mandate, verify_ticket, verify_ticket_of};
 const VO: &str = "demo.rennes";
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct Alice {
+pub struct Alice {
     k: Keyed,
-    chain_pem: String,
+    pub chain_pem: String,
 }
 
 /// Rennes is the VO's home, pisa owns jobs; alice is a member with a certificate.
-async fn grid() -> (World, World, Alice) {
+pub async fn grid() -> (World, World, Alice) {
     let (rennes, pisa) = (World::new("rennes").await, World::new("pisa").await);
     rennes.trusts(&pisa);
     pisa.trusts(&rennes);
@@ -31,7 +31,7 @@ async fn grid() -> (World, World, Alice) {
     (rennes, pisa, Alice { k, chain_pem })
 }
 
-fn submission(owner: &str, nonce: u8, issued: Millis) -> Submission {
+pub fn submission(owner: &str, nonce: u8, issued: Millis) -> Submission {
     Submission {
         vo: VO.parse().unwrap(),
         owner: owner.parse().unwrap(),
@@ -42,12 +42,12 @@ fn submission(owner: &str, nonce: u8, issued: Millis) -> Submission {
 }
 
 impl Alice {
-    fn sign(&self, s: &Submission) -> String {
+    pub fn sign(&self, s: &Submission) -> String {
         submission::sign(s, &chain(&self.chain_pem), &self.k.private()).unwrap()
     }
 }
 
-fn ask(job: &str, proof: MandateProof) -> IssueMandate {
+pub fn ask(job: &str, proof: MandateProof) -> IssueMandate {
     let digest = "ab".repeat(32);
     IssueMandate { job: job.parse().unwrap(), vo: VO.parse().unwrap(), digest, proof }
 }

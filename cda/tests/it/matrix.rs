@@ -3,9 +3,10 @@
 use crate::world::{World, certificate_request, keyed, member};
 use std::fmt::Write;
 use xos_api::cda::{
-    AcceptTrust, CreateJoinToken, CreatePerson, ForgetSite, IssueMandate, IssueTicket, IssueToken,
-    JoinMachine, ListMachines, ListPeople, ListSites, MandateProof, OfferTrust, Password,
-    ReadOffer, RemoveNode, RenewMachine, RenewToken, SetPerson, WhoAmI,
+    AcceptTrust, CertifyHost, CreateJoinToken, CreatePerson, ForgetSite, IssueLoginMandate,
+    IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines, ListPeople, ListSites,
+    MandateProof, OfferTrust, Password, ReadOffer, RemoveNode, RenewMachine, RenewToken, SetPerson,
+    WhoAmI,
 };
 use xos_base::Error;
 use xos_net::Caller;
@@ -18,7 +19,7 @@ fn word<T>(result: Result<T, Error>, refusals: &[&str]) -> &'static str {
     }
 }
 
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 11] = [
     "does not administer",
     "is not a person",
     "is not a site's core",
@@ -27,6 +28,9 @@ const REFUSALS: [&str; 8] = [
     "is not of site",
     "a certificate of",
     "is no machine of",
+    "does not act in a VO",
+    "is no proof for the mandate",
+    "gets no ticket for",
 ];
 
 async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
@@ -49,9 +53,13 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
         IssueCertificate certificate_request("demo.rennes", &csr_pem);
         IssueMandate IssueMandate { job: "1.pisa".parse().unwrap(), vo: vo(),
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
+        IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
+        IssueTicketHere IssueTicket { mandate: "x".into(), node: "n1.rennes".parse().unwrap(),
+            node_key: "00".repeat(32) };
         RenewMachine RenewMachine { csr_pem: csr_pem.clone() };
+        CertifyHost CertifyHost { keys: vec![] };
         ListPeople ListPeople::default();
         CreatePerson CreatePerson { name: "zoe".into(), password: password(), site_admin: true };
         SetPerson SetPerson { person: nobody(), disabled: None, site_admin: None };

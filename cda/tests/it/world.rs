@@ -1,8 +1,12 @@
 //! Sites for tests: everything is real but the VO service and the clock.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Certificate, HashAlg, PublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,6 +26,7 @@ use xos_base::{
 use xos_cda::{Cda, Config, Parts, SiteKeys};
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
+use xos_net::sign::Signer;
 use xos_net::{Caller, Grid, Nodes, Router, Standing, Trust, Verifier};
 use xos_store::{MemoryStore, Store};
 
@@ -297,5 +302,28 @@ impl Keyed {
 
 pub fn certificate_request(vo: &str, csr_pem: &str) -> IssueCertificate {
     let csr_pem = csr_pem.to_owned();
-    IssueCertificate { vo: vo.parse().unwrap(), csr_pem, groups: None, roles: None }
+    IssueCertificate {
+        vo: vo.parse().unwrap(),
+        csr_pem,
+        ssh_key: None,
+        jwt_audience: None,
+        groups: None,
+        roles: None,
+    }
+}
+
+/// The public part of a new SSH key, as OpenSSH writes it.
+pub fn ssh_line() -> String {
+    let raw = STANDARD.decode(Signer::generate().unwrap().public()).unwrap();
+    let key = KeyData::Ed25519(Ed25519PublicKey(raw.try_into().unwrap()));
+    PublicKey::new(key, "alice@laptop").to_openssh().unwrap()
+}
+
+/// Reads an SSH certificate as sshd would at `site`, which signs with `key`.
+pub fn ssh_certificate(line: &str, key: &[u8; 32], now: xos_base::Millis) -> Certificate {
+    let authority = KeyData::Ed25519(Ed25519PublicKey(*key)).fingerprint(HashAlg::Sha256);
+    let certificate = Certificate::from_openssh(line).unwrap();
+    certificate.validate_at(now.secs(), [&authority]).unwrap();
+    assert!(certificate.critical_options().is_empty());
+    certificate
 }

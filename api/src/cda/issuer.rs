@@ -1,0 +1,62 @@
+//! What services outside XOS need to check this site's JWTs ([`super::Certificate::jwt`]).
+
+use crate::request;
+use serde::{Deserialize, Serialize};
+
+/// Who issues this site's JWTs. Needs no proof of identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetIssuer {}
+request!(GetIssuer => Issuer, Get "/.well-known/openid-configuration");
+
+/// An issuer, as OpenID Connect Discovery 1.0 (section 3) describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuer {
+    /// The `iss` of its JWTs: an https URL.
+    pub issuer: String,
+    /// Where its keys are: [`GetJwks`].
+    pub jwks_uri: String,
+    /// How a service may be answered that sends a person here to sign in.
+    pub response_types_supported: Vec<String>,
+    /// `public`: a person's `sub` is the same for every service.
+    pub subject_types_supported: Vec<String>,
+    /// The algorithms by which it signs.
+    pub id_token_signing_alg_values_supported: Vec<String>,
+    /// The values of `scope` in its JWTs.
+    pub scopes_supported: Vec<String>,
+    /// The claims that its JWTs can have.
+    pub claims_supported: Vec<String>,
+}
+
+/// The public keys by which this site's JWTs are checked. Needs no proof of identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetJwks {}
+request!(GetJwks => Jwks, Get "/jwks");
+
+/// A JWK Set (RFC 7517, section 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwks {
+    /// The keys; the first signs, the others are known still or already.
+    pub keys: Vec<Jwk>,
+}
+
+/// A public key of ECDSA on P-256 (RFC 7517; RFC 7518, section 6.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwk {
+    /// `EC`.
+    pub kty: String,
+    /// `P-256`.
+    pub crv: String,
+    /// The point's first coordinate, base64url.
+    pub x: String,
+    /// The second.
+    pub y: String,
+    /// Its name, which stands in each JWT's header: its thumbprint (RFC 7638).
+    pub kid: String,
+    /// `ES256`.
+    pub alg: String,
+    /// `sig`: it signs.
+    #[serde(rename = "use")]
+    pub purpose: String,
+}

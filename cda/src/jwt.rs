@@ -1,0 +1,263 @@
+//! JWTs (RFC 7519) for services outside XOS: WLCG Common JWT Profiles 1.1, with groups and roles
+//! after AARC-G069 too; signed with ES256 (RFC 7518). What stands in them; does no I/O.
+//!
+//! No core of XOS takes one for a token: their issuer is a URL and no site, and their algorithm
+//! another.
+
+use crate::Config;
+use crate::issue::random;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use std::time::Duration;
+use xos_api::cda::{Issuer, Jwk, Jwt};
+use xos_base::{Error, Membership, Millis, SiteId};
+use xos_net::caller::{CLOCK_SKEW_S, TOKEN_LIFE_MAX_S};
+use xos_net::identity::{hex, sha256};
+use zeroize::Zeroizing;
+
+/// Longest life of a JWT.
+const LIFE_MAX: Duration = Duration::from_secs(TOKEN_LIFE_MAX_S);
+/// Longest audience, in bytes.
+const AUDIENCE_MAX: usize = 255;
+/// What the profile calls a token that tells groups.
+const SCOPE: &str = "wlcg.groups";
+/// The version of the profile that tokens name; 1.1 kept it.
+const PROFILE: &str = "1.0";
+/// The curve of the keys.
+const CURVE: &str = "P-256";
+/// The algorithm of the signatures.
+const ALGORITHM: &str = "ES256";
+
+/// A key that signs JWTs.
+pub(crate) struct JwtKey {
+    pair: EcdsaKeyPair,
+    public: Jwk,
+    /// The header of every JWT, encoded.
+    header: String,
+}
+
+/// A new key, PKCS #8 DER.
+pub(crate) fn new_key() -> Result<Zeroizing<Vec<u8>>, Error> {
+    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+        .map(|der| Zeroizing::new(der.as_ref().to_vec()))
+        .map_err(|_| Error::internal("cannot make a P-256 key"))
+}
+
+impl JwtKey {
+    /// Reads a key in PKCS #8 DER.
+    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<JwtKey, Error> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
+            .map_err(|e| Error::internal(format!("a key for JWTs is damaged: {e}")))?;
+        // SEC 1, section 2.3.3: 4, and the coordinates of 32 bytes each.
+        let point: [u8; 65] = pair
+            .public_key()
+            .as_ref()
+            .try_into()
+            .map_err(|_| Error::internal("a key for JWTs has a wrong length"))?;
+        let (x, y) = point[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        // RFC 7638: the members that define the key, by name, without spaces.
+        let text = format!(r#"{{"crv":"{CURVE}","kty":"EC","x":"{x}","y":"{y}"}}"#);
+        let kid = URL_SAFE_NO_PAD.encode(sha256(text.as_bytes()));
+        let header = format!(r#"{{"alg":"{ALGORITHM}","kid":"{kid}","typ":"JWT"}}"#);
+        let (kty, crv) = ("EC".to_owned(), CURVE.to_owned());
+        let (alg, purpose) = (ALGORITHM.to_owned(), "sig".to_owned());
+        let public = Jwk { kty, crv, x, y, kid, alg, purpose };
+        Ok(JwtKey { pair, public, header: URL_SAFE_NO_PAD.encode(header) })
+    }
+
+    /// The public key.
+    pub(crate) fn public(&self) -> &Jwk {
+        &self.public
+    }
+
+    fn sign(&self, claims: &Claims<'_>) -> Result<String, Error> {
+        let claims = serde_json::to_vec(claims)
+            .map_err(|e| Error::internal(format!("cannot encode a JWT: {e}")))?;
+        let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
+        let signature = self
+            .pair
+            .sign(&SystemRandom::new(), signed.as_bytes())
+            .map_err(|_| Error::internal("cannot sign a JWT"))?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+/// In whose name JWTs are issued.
+pub(crate) struct Outside {
+    url: String,
+    /// What stands before the groups.
+    namespace: String,
+    /// The host in the URL: who says so, after AARC-G069.
+    authority: String,
+}
+
+impl Outside {
+    pub(crate) fn new(config: &Config, site: &SiteId) -> Outside {
+        let url = config.issuer();
+        let place = url.trim_start_matches("https://");
+        let host = match place.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => place,
+        };
+        let authority = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Outside { namespace: config.namespace(site), authority, url }
+    }
+
+    /// What services learn of it.
+    pub(crate) fn describe(&self) -> Issuer {
+        let texts = |all: &[&str]| all.iter().map(|t| (*t).to_owned()).collect();
+        Issuer {
+            issuer: self.url.clone(),
+            jwks_uri: format!("{}/jwks", self.url),
+            response_types_supported: Vec::new(),
+            subject_types_supported: texts(&["public"]),
+            id_token_signing_alg_values_supported: texts(&[ALGORITHM]),
+            scopes_supported: texts(&[SCOPE]),
+            claims_supported: texts(&[
+                "iss",
+                "sub",
+                "aud",
+                "iat",
+                "nbf",
+                "exp",
+                "jti",
+                "scope",
+                "auth_time",
+                "wlcg.ver",
+                "wlcg.groups",
+                "entitlements",
+                "eduperson_entitlement",
+            ]),
+        }
+    }
+
+    /// `<namespace>:group:<vo>[:<group>][:role=<role>]#<authority>`, AARC-G069. Names in XOS have
+    /// no character that would need encoding there.
+    fn entitlements(&self, m: &Membership) -> Vec<String> {
+        let of_vo = format!("{}:group:{}", self.namespace, m.vo);
+        let groups = m.groups.iter().skip(1).map(|g| format!("{of_vo}:{}", g.name));
+        let roles = m.roles.iter().map(|r| format!("{of_vo}:role={r}"));
+        std::iter::once(of_vo.clone())
+            .chain(groups)
+            .chain(roles)
+            .map(|text| format!("{text}#{}", self.authority))
+            .collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    jti: String,
+    auth_time: u64,
+    scope: &'static str,
+    #[serde(rename = "wlcg.ver")]
+    profile: &'static str,
+    #[serde(rename = "wlcg.groups")]
+    groups: Vec<String>,
+    entitlements: &'a [String],
+    /// The older name of the same, which services know still.
+    eduperson_entitlement: &'a [String],
+}
+
+/// Refuses what can be no audience.
+pub(crate) fn check_audience(audience: &str) -> Result<(), Error> {
+    let fits = (1..=AUDIENCE_MAX).contains(&audience.len());
+    if fits && audience.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "jwt_audience: {AUDIENCE_MAX} characters of ASCII at most, and no spaces"
+    ))
+    .hint("name the service as it names itself, often by its https URL"))
+}
+
+/// The groups as the profile writes them: the VO, which the group `members` is, and those in it.
+fn groups(m: &Membership) -> Vec<String> {
+    let of_vo = format!("/{}", m.vo);
+    let others = m.groups.iter().skip(1).map(|g| format!("{of_vo}/{}", g.name));
+    std::iter::once(of_vo.clone()).chain(others).collect()
+}
+
+/// Issues a JWT of a membership, for `audience`, not beyond `until`.
+pub(crate) fn issue(
+    (outside, key): (&Outside, &JwtKey),
+    m: &Membership,
+    audience: &str,
+    signed_in: Millis,
+    (now, until): (Millis, Millis),
+) -> Result<Jwt, Error> {
+    let exp = now.plus(LIFE_MAX).min(until).secs();
+    let entitlements = outside.entitlements(m);
+    let token = key.sign(&Claims {
+        iss: &outside.url,
+        sub: m.person.as_str(),
+        aud: audience,
+        iat: now.secs(),
+        // For services whose clocks are behind.
+        nbf: now.secs().saturating_sub(CLOCK_SKEW_S),
+        exp,
+        jti: hex(&random::<16>()?),
+        auth_time: signed_in.secs(),
+        scope: SCOPE,
+        profile: PROFILE,
+        groups: groups(m),
+        entitlements: &entitlements,
+        eduperson_entitlement: &entitlements,
+    })?;
+    Ok(Jwt { token, expires: Millis::from_secs(exp) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a service outside would look for another key than the one that signed.
+    #[test]
+    fn a_key_is_named_by_its_thumbprint_and_stays_the_same() {
+        let der = new_key().unwrap();
+        let (a, b) = (JwtKey::from_pkcs8(&der).unwrap(), JwtKey::from_pkcs8(&der).unwrap());
+        assert_eq!(a.public(), b.public());
+        assert_eq!(a.public().kid.len(), 43);
+        let header = URL_SAFE_NO_PAD.decode(&a.header).unwrap();
+        let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+        assert_eq!(header["kid"], a.public().kid.as_str());
+        assert_eq!(header["alg"], "ES256");
+        assert_eq!(header["typ"], "JWT");
+        assert!(JwtKey::from_pkcs8(b"x").is_err());
+    }
+
+    #[test]
+    fn the_authority_is_the_host_alone() {
+        let site: SiteId = "rennes".parse().unwrap();
+        for (address, host) in
+            [("a.example:7443", "a.example"), ("[::1]:7443", "::1"), ("10.0.0.1:1", "10.0.0.1")]
+        {
+            let outside = Outside::new(&Config::new(vec![address.into()]), &site);
+            assert_eq!(outside.authority, host);
+            assert_eq!(outside.describe().jwks_uri, format!("https://{address}/jwks"));
+        }
+        let mut config = Config::new(vec!["a.example:7443".into()]);
+        config.issuer = Some("https://b.example".into());
+        assert_eq!(Outside::new(&config, &site).authority, "b.example");
+    }
+
+    #[test]
+    fn audiences_that_break_a_line_or_are_endless_are_refused() {
+        for good in ["https://wlcg.cern.ch/jwt/v1/any", "s3", &"a".repeat(AUDIENCE_MAX)] {
+            check_audience(good).unwrap();
+        }
+        for bad in ["", "a b", "a\nb", "é", &"a".repeat(AUDIENCE_MAX + 1)] {
+            assert!(check_audience(bad).is_err(), "{bad:?}");
+        }
+    }
+}
