@@ -6,6 +6,8 @@
 pub mod ask;
 pub mod credential;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod golden;
 pub mod home;
 pub mod job;
@@ -286,7 +288,7 @@ mod tests {
                 assert!(after.contains("Example"), "{path} shows no example");
                 for line in after.lines().filter(|l| l.starts_with("  xos ")) {
                     let line = line.split("   ").next().unwrap_or(line);
-                    let words = shell_words(line);
+                    let words = documents::shell_words(line);
                     if let Err(e) = Cli::try_parse_from(&words) {
                         panic!("the example of {path} does not parse: {words:?}: {e}");
                     }
@@ -300,22 +302,5 @@ mod tests {
         let mut help = String::new();
         walk(&Cli::command(), "", &mut help);
         golden::check("commands.txt", &help);
-    }
-
-    /// Words with '...' and "..." kept together, up to a pipe, redirection or another command.
-    fn shell_words(line: &str) -> Vec<String> {
-        let mut words = vec![String::new()];
-        let mut quote = None;
-        for c in line.trim().chars() {
-            match (c, quote) {
-                ('|' | '<' | '>' | '&', None) => break,
-                (c, Some(q)) if c == q => quote = None,
-                ('\'' | '"', None) => quote = Some(c),
-                (' ', None) => words.push(String::new()),
-                (c, _) => words.last_mut().unwrap().push(c),
-            }
-        }
-        words.retain(|w| !w.is_empty());
-        words
     }
 }
