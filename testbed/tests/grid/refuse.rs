@@ -79,7 +79,7 @@ fn job_files_with_mistakes(w: &World) {
     w.file("toml", &twice).refused(64, &["a"]);
     let circle = "[[tasks]]\nname = \"a\"\nargv = [\"x\"]\nafter = [\"b\"]\n[[tasks]]\nname = \
                   \"b\"\nargv = [\"x\"]\nafter = [\"a\"]\n";
-    w.file("toml", circle).refused(64, &["waits, over other tasks, for itself"]);
+    w.file("toml", circle).refused(64, &[":4:10: task a waits for itself: a after b after a"]);
     w.file("toml", &format!("vo = \"{VO}\"\n[[tasks]]\nname = \"a\"\nargv = []\n"))
         .refused(64, &[]);
     w.serves();
