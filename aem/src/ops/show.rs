@@ -1,6 +1,6 @@
 //! Looking at jobs and units.
 
-use super::Want;
+use super::{Want, denied};
 use crate::core::Core;
 use crate::policy::Action;
 use crate::state::unit::{Phase, Place};
@@ -63,7 +63,7 @@ impl Core {
         }
         if r.everyone && !caller.site_admin() {
             let m = caller.member()?;
-            self.policy.judge(m, Action::See).map_err(|refusal| Error::denied(refusal.text))?;
+            self.policy.judge(m, Action::See).map_err(denied)?;
         }
         if r.before.as_ref().is_some_and(|b| b.site != self.site) {
             return Err(Error::invalid("`before` names a job of another site"));

@@ -1,6 +1,6 @@
 //! Submitting a job.
 
-use super::Grant;
+use super::{Grant, denied};
 use crate::check;
 use crate::core::Core;
 use crate::limits;
@@ -41,9 +41,7 @@ impl Core {
             ))
             .hint(format!("`xos login --vo {}`", spec.vo)));
         }
-        self.policy
-            .judge(&member, Action::Submit)
-            .map_err(|r| Error::denied(r.text).hint("ask the VO's or the site's administrator"))?;
+        self.policy.judge(&member, Action::Submit).map_err(denied)?;
         self.check_vo(&spec).await?;
         let proof = self.proof(caller, &spec, proof)?;
         let at = self.now();
