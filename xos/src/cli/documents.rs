@@ -76,7 +76,7 @@ fn the_documents_show_commands_that_are_understood() {
             }
         }
     }
-    for wrong in ["xos vo list --sites pisa", "xsub -z 1 -- a", "xosd start"] {
+    for wrong in ["xos vo list --sites pisa", "xwait --till 3 1.rennes", "xosd start"] {
         assert!(understood(&shell_words(wrong)).is_err(), "{wrong:?} is taken");
     }
 }
