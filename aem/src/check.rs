@@ -1,6 +1,7 @@
 //! Whether a job's description can be run at all. Everything that the types do not rule out.
 
-use std::collections::{HashMap, HashSet};
+use crate::order;
+use std::collections::HashSet;
 use xos_api::aem::{
     AFTER_JOBS_MAX, AFTER_MAX, ARGS_MAX, ENV_MAX, JobSpec, NAME_MAX, PATH_MAX, RETRY_MAX,
     Resources, SITES_MAX, STAGES_MAX, STRING_MAX, STRINGS_MAX, Stage, TASKS_MAX, TaskSpec,
@@ -21,6 +22,8 @@ pub const WALL_TIME_S_MAX: u64 = 10 * 366 * 24 * 3600;
 /// Longest description of a job as JSON, bytes: with what is added to it it is one record of the
 /// journal.
 const DESCRIPTION_MAX: usize = 3 * 1024 * 1024;
+/// Most names that a message lists.
+const NAMES_SHOWN: usize = 10;
 /// Longest name of an architecture, bytes.
 const ARCH_MAX: usize = 32;
 
@@ -59,7 +62,7 @@ pub fn job(spec: &JobSpec) -> Result<(), Error> {
         let text = format!("the description takes {bytes} bytes, the most is {DESCRIPTION_MAX}");
         return Err(Error::too_large(text).hint("submit it in parts, or pass less in arguments"));
     }
-    order(spec)
+    order::check(&spec.tasks).map_err(|wrong| wrong.error)
 }
 
 /// Checks one task by itself.
@@ -198,41 +201,18 @@ fn at_most(what: &str, is: usize, max: usize) -> Result<(), Error> {
 }
 
 /// A text as it may stand in a message; `{:?}` escapes what is left.
-fn shown(s: &str) -> String {
+pub(crate) fn shown(s: &str) -> String {
     s.chars().take(64).collect()
 }
 
-/// Every task that is waited for exists, and none waits for itself, however far around.
-fn order(spec: &JobSpec) -> Result<(), Error> {
-    let index: HashMap<&str, usize> =
-        spec.tasks.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-    let mut waits: Vec<HashSet<usize>> = Vec::with_capacity(spec.tasks.len());
-    for t in &spec.tasks {
-        let mut set = HashSet::new();
-        for a in &t.after {
-            let i = index.get(a.as_str()).ok_or_else(|| {
-                let (t, a) = (&t.name, shown(a));
-                Error::invalid(format!("task {t} waits for {a:?}, which is no task of the job"))
-            })?;
-            set.insert(*i);
-        }
-        waits.push(set);
-    }
-    let mut free: HashSet<usize> = HashSet::new();
-    loop {
-        let next: Vec<usize> =
-            (0..waits.len()).filter(|i| !free.contains(i) && waits[*i].is_subset(&free)).collect();
-        if next.is_empty() {
-            break;
-        }
-        free.extend(next);
-    }
-    match (0..waits.len()).find(|i| !free.contains(i)) {
-        None => Ok(()),
-        Some(i) => Err(Error::invalid(format!(
-            "task {} waits, over other tasks, for itself",
-            spec.tasks[i].name
-        ))),
+/// Names for a message: the first ones, and how many more there are.
+pub(crate) fn few<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names = names.map(shown);
+    let first: Vec<String> = names.by_ref().take(NAMES_SHOWN).collect();
+    let text = first.join(", ");
+    match names.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
 }
 

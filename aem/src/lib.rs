@@ -21,6 +21,7 @@ mod limits;
 mod lost;
 mod nodes;
 mod ops;
+pub mod order;
 mod outline;
 mod outputs;
 mod owner;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::aem::{
     AckHosted, CancelHosted, CancelJob, CancelUnits, GetJob, HostEvents, HostOutput, HostUnits,
-    ListJobs, ListUnits, ReadOutput, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
+    ListJobs, ListUnits, ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
@@ -30,6 +30,11 @@ pub(crate) struct Grant {
     pub(crate) job: JobId,
     /// Who has it, for records.
     pub(crate) by: String,
+}
+
+/// What a person reads whom the policy refuses, with who can change that.
+fn denied(refusal: Refusal) -> Error {
+    Error::denied(refusal.text).hint("ask the VO's or the site's administrator")
 }
 
 /// What is wanted of a job that exists.
@@ -70,9 +75,7 @@ impl Core {
         }
         self.policy.judge(member, Action::See).map_err(|_| self.unknown(job))?;
         if want == Want::Cancel {
-            self.policy
-                .judge(member, Action::Cancel)
-                .map_err(|r| Error::denied(format!("job {job} is not cancelled: {}", r.text)))?;
+            self.policy.judge(member, Action::Cancel).map_err(denied)?;
         }
         Ok(())
     }

@@ -43,6 +43,16 @@ impl Action {
             Action::Cancel => "cancel",
         }
     }
+
+    /// As a person reads it behind "may" or "may not".
+    pub fn plain(self) -> &'static str {
+        match self {
+            Action::Submit => "submit jobs",
+            Action::Run => "run jobs",
+            Action::See => "look at other members' jobs",
+            Action::Cancel => "cancel other members' jobs",
+        }
+    }
 }
 
 /// What a rule says.
@@ -146,7 +156,7 @@ impl Policy {
         let (who, vo, what) = (subject(member), &member.vo, action.as_str());
         let refuse = |rule: &str, side: &str| Refusal {
             rule: rule.to_owned(),
-            text: format!("{side} do not let {} {what} jobs of {vo}", member.person),
+            text: format!("{side} do not let {} {} in {vo}", member.person, action.plain()),
             later: false,
         };
         let key = (format!("{who}{vo}"), action);
@@ -316,6 +326,21 @@ mod tests {
             }
         }
         crate::golden::check("policy.txt", &text);
+    }
+
+    /// If it failed, people would read words of rules files, or not which side refused them what.
+    #[tokio::test]
+    async fn refusals_are_told_in_plain_words() {
+        for words in Action::ALL.map(Action::plain) {
+            assert!(words.contains("jobs") && !words.contains(['-', '_']), "{words:?}");
+        }
+        let policy = Policy::new(&[rule("*", "*", "run", Effect::Deny)]).await.unwrap();
+        let told = |action| policy.judge(&testing::alice(), action).unwrap_err().text;
+        let see =
+            "the VO's rules do not let alice@rennes look at other members' jobs in demo.rennes";
+        assert_eq!(told(Action::See), see);
+        let run = "this site's rules do not let alice@rennes run jobs in demo.rennes";
+        assert_eq!(told(Action::Run), run);
     }
 
     #[tokio::test]

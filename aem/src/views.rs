@@ -32,6 +32,16 @@ impl Views {
         {
             return Ok(view.clone());
         }
+        self.anew(world, vo, now).await
+    }
+
+    /// The same, asked for also when it was a moment ago: for what would be final.
+    pub(crate) async fn anew(
+        &self,
+        world: &dyn World,
+        vo: &VoId,
+        now: Millis,
+    ) -> Result<Arc<VoSnapshot>, Error> {
         match world.view(vo).await {
             Ok(view) => {
                 let view = Arc::new(view);

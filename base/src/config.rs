@@ -12,13 +12,19 @@ use serde::de::DeserializeOwned;
 /// [`crate::Kind::Invalid`] with `path:line:column` and what is wrong there.
 pub fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, Error> {
     toml::from_str(text).map_err(|e| {
-        let at = e.span().map_or(0, |s| s.start).min(text.len());
-        let before = &text.as_bytes()[..at];
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let column = at - before.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1) + 1;
+        let (line, column) = place(text, e.span().map_or(0, |s| s.start));
         Error::invalid(format!("{path}:{line}:{column}: {}", e.message().trim()))
             .hint("docs/config.md lists every section and key")
     })
+}
+
+/// Line and column of the byte `at` of a text, both from 1; a column counts bytes.
+pub fn place(text: &str, at: usize) -> (usize, usize) {
+    let at = at.min(text.len());
+    let before = &text.as_bytes()[..at];
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let column = at - before.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1) + 1;
+    (line, column)
 }
 
 #[cfg(test)]

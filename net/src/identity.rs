@@ -57,6 +57,13 @@ impl Identity {
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
         self.key.clone()
     }
+
+    /// The same with the root behind the chain.
+    pub(crate) fn certified_with(&self, root: CertificateDer<'static>) -> Arc<CertifiedKey> {
+        let mut chain = self.key.cert.clone();
+        chain.push(root);
+        Arc::new(CertifiedKey::new(chain, self.key.key.clone()))
+    }
 }
 
 /// From when and until when a certificate is valid.

@@ -3,7 +3,7 @@
 //! Sessions are never resumed: a resumed session would carry a caller past a change of trust.
 
 use crate::identity::Identity;
-use crate::trust::{Subject, Trust, Usage};
+use crate::trust::{MACHINE_SUFFIX, Subject, Trust, Usage, subject_of};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -60,12 +60,6 @@ impl fmt::Debug for IdentityCell {
     }
 }
 
-impl ResolvesServerCert for IdentityCell {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.get().certified())
-    }
-}
-
 impl ResolvesClientCert for IdentityCell {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.get().certified())
@@ -92,7 +86,7 @@ pub fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| Error::internal(format!("TLS: {e}")))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(identity.clone()));
+        .with_cert_resolver(Arc::new(Shown { identity: identity.clone(), trust: trust.clone() }));
     config.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -122,6 +116,32 @@ pub fn client_config(
     config.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// What a server shows. Machines and the tool ask for a machine by its name and have its site's
+/// root; who asks for another name or none is a browser, and sees the root too, so that a person
+/// can compare its fingerprint.
+struct Shown {
+    identity: IdentityCell,
+    trust: Trust,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let identity = self.identity.get();
+        if hello.server_name().is_some_and(|name| name.ends_with(MACHINE_SUFFIX)) {
+            return Some(identity.certified());
+        }
+        let subject = subject_of(&identity.chain()[0]).ok();
+        let root = subject.and_then(|named| self.trust.root(&named.authority()));
+        Some(root.map_or_else(|| identity.certified(), |root| identity.certified_with(root)))
+    }
 }
 
 /// [`Trust::verify_chain`] as rustls wants it. The log has the reason; the peer gets an alert.

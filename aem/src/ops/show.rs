@@ -1,6 +1,6 @@
 //! Looking at jobs and units.
 
-use super::Want;
+use super::{Want, denied};
 use crate::core::Core;
 use crate::policy::Action;
 use crate::state::unit::{Phase, Place};
@@ -63,7 +63,7 @@ impl Core {
         }
         if r.everyone && !caller.site_admin() {
             let m = caller.member()?;
-            self.policy.judge(m, Action::See).map_err(|refusal| Error::denied(refusal.text))?;
+            self.policy.judge(m, Action::See).map_err(denied)?;
         }
         if r.before.as_ref().is_some_and(|b| b.site != self.site) {
             return Err(Error::invalid("`before` names a job of another site"));
@@ -166,7 +166,13 @@ pub(super) fn end(table: &JobTable, job: &Job) -> Option<JobEnd> {
         _ => return None,
     };
     if ok {
-        return Some(JobEnd { exit_status: 0, unit: None, how: None, output: None });
+        return Some(JobEnd {
+            exit_status: 0,
+            unit: None,
+            how: None,
+            output: None,
+            reasons: Vec::new(),
+        });
     }
     let how = |i: u32| job.units.get(i as usize).and_then(|u| ending(&u.phase));
     let bad = match (&job.state, job.first_bad) {
@@ -181,11 +187,30 @@ pub(super) fn end(table: &JobTable, job: &Job) -> Option<JobEnd> {
         None => (None, UnitEnd::Cancelled),
     };
     // It was not the program that could not be started: nobody can run it at all.
-    let exit_status = match bad {
-        Some(i) if refused(i) => Kind::Unsatisfiable.exit_code(),
-        _ => how.exit_status().max(1),
+    let (exit_status, reasons) = match bad {
+        Some(i) if refused(i) => (Kind::Unsatisfiable.exit_code(), refusals(job, job.task_of(i))),
+        _ => (how.exit_status().max(1), Vec::new()),
     };
-    Some(JobEnd { exit_status, unit, how: Some(how), output: None })
+    Some(JobEnd { exit_status, unit, how: Some(how), output: None, reasons })
+}
+
+/// Why a task was given up: the latest reason of each site, or one that is no site's when that came
+/// last.
+fn refusals(job: &Job, task: usize) -> Vec<Reason> {
+    let name = job.task_spec(task).map(|t| t.name.as_str());
+    let of_task = |r: &&Reason| r.task.is_none() || r.task.as_deref() == name;
+    let mut latest: Vec<Reason> = Vec::new();
+    for r in job.reasons.iter().rev().filter(of_task) {
+        if latest.iter().all(|l| l.site != r.site) {
+            latest.push(r.clone());
+        }
+    }
+    match latest.first() {
+        Some(r) if r.site.is_none() => latest.truncate(1),
+        _ => latest.retain(|r| r.site.is_some()),
+    }
+    latest.reverse();
+    latest
 }
 
 fn ending(phase: &Phase) -> Option<UnitEnd> {

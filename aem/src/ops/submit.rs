@@ -1,16 +1,17 @@
 //! Submitting a job.
 
-use super::Grant;
+use super::{Grant, denied};
 use crate::check;
 use crate::core::Core;
 use crate::limits;
+use crate::plan::owner::nobody;
 use crate::policy::Action;
 use crate::state::JobRecord;
 use crate::state::record::Proof;
 use std::sync::Arc;
-use xos_api::aem::{JobSpec, SubmitJob, Submitted};
-use xos_api::vom::VoState;
-use xos_base::{Error, JobId, Membership};
+use xos_api::aem::{JobSpec, Refusal, SubmitJob, Submitted};
+use xos_api::vom::{VoSnapshot, VoState};
+use xos_base::{Error, JobId, SiteId};
 use xos_net::Caller;
 
 impl Core {
@@ -40,10 +41,8 @@ impl Core {
             ))
             .hint(format!("`xos login --vo {}`", spec.vo)));
         }
-        self.policy
-            .judge(&member, Action::Submit)
-            .map_err(|r| Error::denied(r.text).hint("ask the VO's or the site's administrator"))?;
-        self.check_vo(&member).await?;
+        self.policy.judge(&member, Action::Submit).map_err(denied)?;
+        self.check_vo(&spec).await?;
         let proof = self.proof(caller, &spec, proof)?;
         let at = self.now();
         let by = caller.describe();
@@ -78,13 +77,26 @@ impl Core {
         Ok(grant)
     }
 
-    async fn check_vo(&self, member: &Membership) -> Result<(), Error> {
-        let view = self.views.view(&*self.world, &member.vo, self.now()).await?;
+    /// Whether the VO works, and is served by a site that may run the job.
+    async fn check_vo(&self, spec: &JobSpec) -> Result<(), Error> {
+        let vo = &spec.vo;
+        let view = self.views.view(&*self.world, vo, self.now()).await?;
         if let VoState::Suspended { reason, .. } = &view.state {
-            let text = format!("{} is suspended: {reason}", member.vo);
+            let text = format!("{vo} is suspended: {reason}");
             return Err(Error::denied(text).hint("ask the VO's administrator"));
         }
-        Ok(())
+        // Only a VO's home is certain who serves it: other cores hear of a new share later. A job
+        // that names no site waits until one serves the VO.
+        let certain = vo.site() == self.site && !spec.sites.is_empty();
+        if !certain || none_serves(spec, &view).is_none() {
+            return Ok(());
+        }
+        let view = self.views.anew(&*self.world, vo, self.now()).await?;
+        match none_serves(spec, &view) {
+            Some(refusal) => Err(Error::unsatisfiable(refusal.text)
+                .hint("name others by --on, or none: then each site that serves the VO is asked")),
+            None => Ok(()),
+        }
     }
 
     /// The person's word that will get the mandate.
@@ -110,4 +122,9 @@ impl Core {
                 .hint("submit with xsub, or with a bearer token")),
         }
     }
+}
+
+fn none_serves(spec: &JobSpec, view: &VoSnapshot) -> Option<Refusal> {
+    let serving: Vec<SiteId> = view.sites.iter().map(|s| s.site.clone()).collect();
+    nobody(spec, &serving)
 }

@@ -2,13 +2,14 @@
 
 use super::pace::Pace;
 use super::room::{self, Room};
+use crate::check::few;
 use crate::state::JobTable;
 use crate::state::job::Job;
 use crate::state::record::JobRecord;
 use crate::state::runs;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-use xos_api::aem::{HOST_BATCH_MAX, Reason, Refusal, SiteCapacity, TaskSpec};
+use xos_api::aem::{HOST_BATCH_MAX, JobSpec, Reason, Refusal, SiteCapacity, TaskSpec};
 use xos_base::{Millis, SiteId, VoId};
 
 /// Most jobs of a kind (none at a site yet, some at sites) looked at in one pass, members in turn.
@@ -19,7 +20,10 @@ pub const MISSES_MAX: u32 = 16;
 /// A job that found all processors in use is told so after this long.
 pub const BUSY_AFTER: Duration = Duration::from_secs(1);
 /// A job is not given up for lack of room before it is this old, nor because of a site that was not
-/// heard of for so long: nodes may still be connecting.
+/// heard of for so long: nodes may still be connecting. Who waits is told the reasons meanwhile.
+///
+/// What nodes that connect cannot change is not waited for: a site that refused for good is struck
+/// at once, and a job for sites that do not serve its VO is not taken ([`nobody`]).
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of a site.
@@ -149,7 +153,7 @@ impl Pass<'_> {
         let Some(spec) = job.task_spec(task) else { return };
         let mut allowed: Vec<(SiteId, u32)> = Vec::new();
         let mut refusals: Vec<(Option<SiteId>, Refusal)> = Vec::new();
-        for site in candidates(job, serving) {
+        for site in candidates(&job.spec, serving) {
             match self.judge(job, task, spec, site) {
                 Ok(room) => {
                     let key = (job.number, task, site.clone());
@@ -161,8 +165,10 @@ impl Pass<'_> {
             }
         }
         if allowed.is_empty() {
-            if refusals.is_empty() {
-                refusals.push((None, nobody(job)));
+            // A share may have ended since the submission; or one was just agreed, of which a core
+            // that is not the VO's home hears a moment later.
+            if let Some(refusal) = nobody(&job.spec, serving) {
+                refusals.push((None, refusal));
             }
             return self.refuse(job, task, refusals);
         }
@@ -277,13 +283,11 @@ impl Pass<'_> {
         }
     }
 
-    /// Records a reason, unless it is known already.
+    /// Records a reason, unless it is the last that this site gave.
     fn note(&mut self, job: &Job, task: usize, site: Option<&SiteId>, r: &Refusal) {
         let name = job.task_spec(task).map(|t| t.name.clone());
-        let known = job.reasons.iter().any(|k| {
-            k.site.as_ref() == site && k.rule == r.rule && k.task == name && k.text == r.text
-        });
-        if !known {
+        let last = job.reasons.iter().rev().find(|k| k.site.as_ref() == site && k.task == name);
+        if last.is_none_or(|k| k.rule != r.rule || k.text != r.text) {
             self.out.push(JobRecord::Noted {
                 job: job.number,
                 reason: Reason {
@@ -298,18 +302,31 @@ impl Pass<'_> {
     }
 }
 
-fn candidates<'a>(job: &'a Job, serving: &'a [SiteId]) -> impl Iterator<Item = &'a SiteId> {
-    serving.iter().filter(|s| job.spec.sites.is_empty() || job.spec.sites.contains(s))
+fn candidates<'a>(spec: &'a JobSpec, serving: &'a [SiteId]) -> impl Iterator<Item = &'a SiteId> {
+    serving.iter().filter(|s| spec.sites.is_empty() || spec.sites.contains(s))
 }
 
-fn nobody(job: &Job) -> Refusal {
-    let text = if job.spec.sites.is_empty() {
-        format!("no site serves {} now", job.spec.vo)
-    } else {
-        let names: Vec<&str> = job.spec.sites.iter().map(SiteId::as_str).collect();
-        format!("none of the sites asked for ({}) serves {}", names.join(", "), job.spec.vo)
+/// Why no site can be asked for a job, when none of those that serve its VO may run it.
+pub fn nobody(spec: &JobSpec, serving: &[SiteId]) -> Option<Refusal> {
+    if candidates(spec, serving).next().is_some() {
+        return None;
+    }
+    let vo = &spec.vo;
+    let text = match (spec.sites.as_slice(), serving) {
+        ([], _) => format!("no site serves {vo} now"),
+        (asked, []) => {
+            let asked = few(asked.iter().map(SiteId::as_str));
+            format!("none of the sites asked for ({asked}) serves {vo}, nor does another now")
+        }
+        (asked, serving) => {
+            let asked = few(asked.iter().map(SiteId::as_str));
+            let others = few(serving.iter().map(SiteId::as_str));
+            format!(
+                "none of the sites asked for ({asked}) serves {vo}; sites that serve it: {others}"
+            )
+        }
     };
-    Refusal { rule: "no-share".to_owned(), text, later: false }
+    Some(Refusal { rule: "no-share".to_owned(), text, later: false })
 }
 
 #[cfg(test)]

@@ -99,7 +99,11 @@ impl JobTable {
                 Some(JobState::Done { .. }) => {}
                 Some(s) if !s.is_final() => wait = Wait::NotYet,
                 Some(s) => {
-                    let text = format!("job {id}, which this one waited for, is {}", s.word());
+                    let end = match s {
+                        JobState::Cancelled { .. } => "was cancelled",
+                        _ => "failed",
+                    };
+                    let text = format!("job {id}, which this one waited for, {end}");
                     return (Wait::Never, Some(text));
                 }
                 // Submission saw it, and it is forgotten only when it has ended.

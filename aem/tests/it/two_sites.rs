@@ -67,11 +67,14 @@ async fn a_sites_own_rules_win_and_the_reason_is_kept() {
     let job = rennes.ask(&alice, submit(s)).await.unwrap().job;
     let e = rennes.end_of(&alice, &job).await;
     assert_eq!((e.state.word(), e.counts.refused), ("failed", 1));
-    assert_eq!(e.end.unwrap().exit_status, 69, "as if the program could not be started");
+    let end = e.end.unwrap();
+    assert_eq!(end.exit_status, 69, "as if the program could not be started");
+    let rules: Vec<&str> = end.reasons.iter().map(|r| r.rule.as_str()).collect();
+    assert_eq!(rules, ["site-policy"], "the end does not say why");
     let why = rennes.ask(&alice, WhyJob { job }).await.unwrap().reasons;
     let reason = why.iter().find(|r| r.rule == "site-policy").expect("the site's reason");
     assert_eq!(reason.site.as_ref().unwrap().as_str(), "pisa");
-    assert_eq!(reason.text, "this site's rules do not let alice@rennes run jobs of demo.rennes");
+    assert_eq!(reason.text, "this site's rules do not let alice@rennes run jobs in demo.rennes");
     // With a choice, the other site runs it.
     let job = rennes.ask(&alice, submit(spec("/bin/true", "0-3"))).await.unwrap().job;
     assert_eq!(rennes.end_of(&alice, &job).await.counts.done, 4);
@@ -133,4 +136,24 @@ async fn a_host_that_goes_away_keeps_what_it_accepted() {
     assert_eq!(e.unwrap().state.word(), "done");
     a.stop().await;
     b.stop().await;
+}
+
+/// If it failed, who mistypes a site would wait for nothing, or who asks for a site that has just
+/// begun to serve would be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_sites_that_do_not_serve_is_refused_at_once() {
+    let (rennes, pisa) = pair().await;
+    rennes.serving(&[&rennes]);
+    let a = rennes.start(|_| {}).await;
+    let alice = rennes.caller(&rennes, "alice@rennes", &[]);
+    let mut s = spec("/bin/true", "0");
+    s.sites = vec![pisa.id.clone(), "mars".parse().unwrap()];
+    let e = rennes.ask(&alice, submit(s.clone())).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Unsatisfiable, "{e}");
+    let told = "none of the sites asked for (pisa, mars) serves demo.rennes; \
+                sites that serve it: rennes";
+    assert_eq!(e.message, told);
+    rennes.serving(&[&rennes, &pisa]);
+    rennes.ask(&alice, submit(s)).await.unwrap();
+    a.stop().await;
 }

@@ -90,6 +90,9 @@ pub struct JobEnd {
     /// [`ReadOutput`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<InlineOutput>,
+    /// Why no site can run that unit: of each site that refused it the latest reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
 }
 
 /// The whole output of a unit: both streams together at most

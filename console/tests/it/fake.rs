@@ -82,7 +82,7 @@ impl Fake {
         let person = caller.person()?;
         if person.name() != "vera" {
             return Err(Error::denied(format!("{person} may not do this in the VO"))
-                .hint("it takes one of: admin, owner"));
+                .hint("that takes an administrator of the VO or an owner of the VO"));
         }
         self.note(&person, r);
         Ok(())

@@ -109,6 +109,10 @@ pub fn check(html: &str) {
         if e.name == "th" {
             assert!(e.get("scope").is_some(), "a heading cell without scope: {e:?}");
         }
+        if e.name == "td" {
+            let label = e.get("data-label").unwrap_or_default();
+            assert!(!label.is_empty(), "a cell that a phone shows without its column: {e:?}");
+        }
         if e.name == "nav" || e.name == "progress" {
             assert!(e.get("aria-label").is_some(), "without a name: {e:?}");
         }

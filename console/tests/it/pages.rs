@@ -161,7 +161,10 @@ async fn who_does_not_administer_sees_no_forms_and_is_refused_by_the_api() {
         let page = milo.post(path, fields).await;
         assert_eq!(page.status, 403, "{path}");
         assert!(page.body.contains("You may not do this"), "{path}");
-        assert!(page.body.contains("It takes one of: admin, owner."), "{path}");
+        assert!(
+            page.body.contains("That takes an administrator of the VO or an owner of the VO."),
+            "{path}"
+        );
     }
     assert!(world.fake.done.lock().unwrap().is_empty());
 }

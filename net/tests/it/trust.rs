@@ -3,10 +3,14 @@
 use crate::world::{Core, Site, membership};
 use crate::{CountTo, Who, client, node_as, router, who};
 use futures_util::StreamExt;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use xos_api::subscribe;
 use xos_base::when::SystemClock;
 use xos_base::{Kind, Millis, NodeId};
@@ -14,7 +18,8 @@ use xos_net::dial::{Dialer, NodeLink};
 use xos_net::identity::key_fingerprint;
 use xos_net::nodes::Io;
 use xos_net::sign::{self, Signer};
-use xos_net::tls::ALPN_XTREEMFS;
+use xos_net::tls::{ALPN_XTREEMFS, provider};
+use xos_net::trust::core_name;
 use xos_net::{Client, Identity, IdentityCell, Router, Trust};
 
 fn key(identity: &Identity) -> String {
@@ -209,4 +214,39 @@ async fn a_refused_node_gets_no_control_stream() {
     let link = NodeLink::new(node, dialer, HashMap::new(), Arc::new(SystemClock)).unwrap();
     assert!(link.connect(Arc::new(Router::new())).await.is_err());
     assert!(core.nodes.connected().is_empty());
+}
+
+/// What the core shows to whoever asks for it by `name` and trusts this root only, as a browser
+/// does.
+async fn shown(
+    core: &Core,
+    root: &CertificateDer<'static>,
+    name: &str,
+) -> Vec<CertificateDer<'static>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let tcp = TcpStream::connect(core.address).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap().to_vec()
+}
+
+/// If it failed, a browser would show nothing to compare with the fingerprint of the site's root,
+/// or every machine would be sent a certificate at each connection that it has already.
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_shown_the_root_and_machines_are_not() {
+    let rennes = Site::new("rennes");
+    let core = Core::start(&rennes, &[], router()).await;
+    let root = core.trust.root(&rennes.id).unwrap();
+    for name in ["localhost", "127.0.0.1"] {
+        let chain = shown(&core, &root, name).await;
+        assert_eq!((chain.len(), chain.last()), (2, Some(&root)), "as {name}");
+    }
+    let chain = shown(&core, &root, &core_name(&rennes.id)).await;
+    assert!(!chain.contains(&root), "a machine is sent the root");
 }

@@ -103,8 +103,9 @@ impl Site {
         (Identity::new(vec![cert.der().clone()], &key).unwrap(), key)
     }
 
+    /// The core's certificate, which names its host for browsers too.
     pub fn core(&self) -> Identity {
-        self.issue(&[core_name(&self.id)], None)
+        self.issue(&[core_name(&self.id), "localhost".into(), "127.0.0.1".into()], None)
     }
 
     pub fn node(&self, label: &str) -> Identity {

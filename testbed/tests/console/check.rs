@@ -27,7 +27,8 @@ const SOUND: &str = "(() => {
     return bad;
 })()";
 
-/// The page's width, and what stands out of the window without a scroller of its own.
+/// The page's width, and what stands out of the window without a scroller of its own; tables that
+/// must be scrolled sideways, for which a phone shows no sign.
 const WIDTH: &str = "(() => {
     const scrolls = (e) => e && e !== document.body
         && (getComputedStyle(e).overflowX !== 'visible' || scrolls(e.parentElement));
@@ -35,6 +36,8 @@ const WIDTH: &str = "(() => {
         e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 0.5
         && !scrolls(e.parentElement));
     const name = (e) => e.tagName + (e.id && '#' + e.id) + ' ' + e.textContent.slice(0, 60);
+    const wide = (e) => e.scrollWidth > e.clientWidth;
+    out.push(...[...document.querySelectorAll('.scroll')].filter(wide));
     return { width: document.documentElement.scrollWidth, out: out.slice(0, 5).map(name) };
 })()";
 

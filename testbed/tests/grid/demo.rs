@@ -101,6 +101,7 @@ fn the_demo_ends_with_commands_that_work() {
     let der = STANDARD.decode(rennes["descriptor"]["root"].as_str().unwrap()).unwrap();
     assert_eq!(root_fingerprint(&der), root, "the root that milo has is not the printed one");
     sign_in_page(&demo, free, &der);
+    assert_eq!(shown_root(free), root, "a browser shows another root than the printed one");
 
     let (_, next) = said.split_once("Try next:\n").expect("what to try next");
     let lines: Vec<&str> = next.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
@@ -159,6 +160,21 @@ fn sign_in_page(demo: &Demo, console: SocketAddr, root: &[u8]) {
     let said = text_of(&out);
     assert!(said.starts_with("HTTP/1.1 200 "), "the console does not answer: {said}");
     assert!(said.contains("sign-in-form"), "this is not the page for signing in: {said}");
+}
+
+/// The fingerprint of the root that the console shows to browsers: its chain's last certificate.
+fn shown_root(console: SocketAddr) -> String {
+    let out = Command::new("openssl")
+        .args(["s_client", "-showcerts", "-alpn", "http/1.1", "-servername", "localhost"])
+        .args(["-connect", &format!("localhost:{}", console.port())])
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl");
+    let said = text(&out.stdout);
+    let (_, last) = said.rsplit_once("-----BEGIN CERTIFICATE-----").expect("no certificate");
+    let (last, _) = last.split_once("-----END CERTIFICATE-----").expect("half a certificate");
+    let der = STANDARD.decode(last.split_whitespace().collect::<String>()).unwrap();
+    root_fingerprint(&der)
 }
 
 /// What a demo could leave on the machine.

@@ -116,7 +116,10 @@ fn what_follows_waits(w: &World) {
     assert!(at(&first) < at(&second), "the second job ran before the first");
     let bad = w.start(&w.milo, &["--", "false"]);
     let after = w.start(&w.milo, &["--after", &bad, "--", "touch", "never"]);
-    w.run(&w.milo, "xwait", &[&after]).refused(130, &[&after, "cancelled"]);
+    let why = format!("job {bad}, which this one waited for, failed");
+    w.run(&w.milo, "xwait", &[&after]).refused(130, &[&after, "is cancelled", &why]);
+    let again = w.run(&w.milo, "xkill", &[&after]).ok();
+    assert!(again.contains(&why), "{again}");
     let said = w.xos(&w.milo, &["job", "why", &after]).ok();
     assert!(said.contains(&bad), "it does not say which job failed: {said}");
 }

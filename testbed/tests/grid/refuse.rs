@@ -79,7 +79,7 @@ fn job_files_with_mistakes(w: &World) {
     w.file("toml", &twice).refused(64, &["a"]);
     let circle = "[[tasks]]\nname = \"a\"\nargv = [\"x\"]\nafter = [\"b\"]\n[[tasks]]\nname = \
                   \"b\"\nargv = [\"x\"]\nafter = [\"a\"]\n";
-    w.file("toml", circle).refused(64, &["waits, over other tasks, for itself"]);
+    w.file("toml", circle).refused(64, &[":4:10: task a waits for itself: a after b after a"]);
     w.file("toml", &format!("vo = \"{VO}\"\n[[tasks]]\nname = \"a\"\nargv = []\n"))
         .refused(64, &[]);
     w.serves();
@@ -100,6 +100,9 @@ fn impossible_requests_name_each_site(w: &World) {
         assert_eq!(said.code, 69, "{said:?}");
         let said = said.err;
         assert!(said.contains("no site can run it") && said.contains("xos job why"), "{said}");
+        for site in ["rennes", "pisa"] {
+            assert!(said.contains(&format!("{site}: {why}")), "{site} gives no reason: {said}");
+        }
         let told = w.xos(&w.milo, &["job", "why", &job]).ok();
         for site in ["rennes", "pisa"] {
             let line = told.lines().find(|l| l.contains(site) && l.contains(why));
@@ -108,6 +111,9 @@ fn impossible_requests_name_each_site(w: &World) {
         let shown = w.json(&w.milo, &["job", "show", &job]);
         assert_eq!(state(&units(&shown)[0]), "refused");
     }
+    // What no node that connects could change is told at once.
+    w.xsub(&w.milo, &["--on", "mars", "--", "true"])
+        .refused(69, &["none of the sites asked for (mars) serves", "sites that serve it: "]);
     // What one site can never do, the others are still asked.
     let job = w.start(&w.milo, &["--on", "rennes,mars", "--", "true"]);
     w.run(&w.milo, "xwait", &[&job]).ok();

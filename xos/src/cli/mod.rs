@@ -6,6 +6,8 @@
 pub mod ask;
 pub mod credential;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod golden;
 pub mod home;
 pub mod job;
@@ -86,19 +88,53 @@ enum Command {
     #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
     Id,
     /// Submit jobs, watch them, read their output.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos job submit -- /bin/echo hello
+  xos job list
+  xos job why 12.rennes"
+    )]
     Job(job::Command),
     /// Virtual organizations: join one, run one.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo list
+  xos vo apply demo.rennes -m 'working with Alice on the phantom'
+  xos vo members demo.rennes"
+    )]
     Vo(vo::Command),
     /// Sites: get to know them, exchange trust between them.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos site add core.rennes.example
+  xos site list
+  xos site offer pisa --out to-pisa.offer"
+    )]
     Site(site::Command),
     /// People of a site, and your password.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos person passwd
+  xos person add alice
+  xos person list"
+    )]
     Person(person::Command),
     /// Machines of a site.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos node token n1
+  xos node list"
+    )]
     Node(node::Command),
 }
 
@@ -275,21 +311,20 @@ mod tests {
         }
     }
 
-    /// Every command says what it is for and shows how it is called.
+    /// Every command, and every group of commands, says what it is for and shows how it is called.
+    /// If it failed, people would have to guess.
     #[test]
     fn every_command_has_help_with_examples() {
         fn walk(command: &clap::Command, path: &str, help: &mut String) {
             let path = format!("{path} {}", command.get_name()).trim().to_owned();
             assert!(command.get_about().is_some(), "{path} says nothing about itself");
-            if command.get_subcommands().next().is_none() {
-                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(after.contains("Example"), "{path} shows no example");
-                for line in after.lines().filter(|l| l.starts_with("  xos ")) {
-                    let line = line.split("   ").next().unwrap_or(line);
-                    let words = shell_words(line);
-                    if let Err(e) = Cli::try_parse_from(&words) {
-                        panic!("the example of {path} does not parse: {words:?}: {e}");
-                    }
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains("Example"), "{path} shows no example");
+            for line in after.lines().filter(|l| l.starts_with("  xos ")) {
+                let line = line.split("   ").next().unwrap_or(line);
+                let words = documents::shell_words(line);
+                if let Err(e) = Cli::try_parse_from(&words) {
+                    panic!("the example of {path} does not parse: {words:?}: {e}");
                 }
             }
             help.push_str(&format!("{path}: {}\n", command.get_about().unwrap_or_default()));
@@ -300,22 +335,5 @@ mod tests {
         let mut help = String::new();
         walk(&Cli::command(), "", &mut help);
         golden::check("commands.txt", &help);
-    }
-
-    /// Words with '...' and "..." kept together, up to a pipe, redirection or another command.
-    fn shell_words(line: &str) -> Vec<String> {
-        let mut words = vec![String::new()];
-        let mut quote = None;
-        for c in line.trim().chars() {
-            match (c, quote) {
-                ('|' | '<' | '>' | '&', None) => break,
-                (c, Some(q)) if c == q => quote = None,
-                ('\'' | '"', None) => quote = Some(c),
-                (' ', None) => words.push(String::new()),
-                (c, _) => words.last_mut().unwrap().push(c),
-            }
-        }
-        words.retain(|w| !w.is_empty());
-        words
     }
 }

@@ -1,6 +1,6 @@
 //! `xosd`: starts the services that its configuration holds.
 
-mod args;
+pub(crate) mod args;
 pub mod config;
 mod core;
 mod durable;

@@ -70,21 +70,30 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("bob", "logout", 0),
 ];
 
-/// The commands that do something, as they are written after `xos`.
-fn leaves() -> Vec<String> {
-    fn walk(command: &clap::Command, path: &str, all: &mut Vec<String>) {
+/// The commands that do something, and the groups of commands, as they are written after `xos`.
+fn leaves_and_groups() -> (Vec<String>, Vec<String>) {
+    fn walk(
+        command: &clap::Command,
+        path: &str,
+        leaves: &mut Vec<String>,
+        groups: &mut Vec<String>,
+    ) {
         for sub in command.get_subcommands() {
             let path = format!("{path} {}", sub.get_name()).trim().to_owned();
             match sub.get_subcommands().next() {
-                Some(_) => walk(sub, &path, all),
-                None => all.push(path),
+                Some(_) => {
+                    walk(sub, &path, leaves, groups);
+                    groups.push(path);
+                }
+                None => leaves.push(path),
             }
         }
     }
-    let mut all = Vec::new();
-    walk(&Cli::command(), "", &mut all);
-    assert!(all.len() > 40, "commands are missing: {all:?}");
-    all
+    let (mut leaves, mut groups) = (Vec::new(), Vec::new());
+    walk(&Cli::command(), "", &mut leaves, &mut groups);
+    assert!(leaves.len() > 40, "commands are missing: {leaves:?}");
+    assert!(groups.len() > 7, "groups are missing: {groups:?}");
+    (leaves, groups)
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -102,13 +111,15 @@ fn xos(args: &[&str]) -> Output {
 /// `--json`.
 #[test]
 fn every_command_shows_examples_and_takes_json() {
-    for leaf in leaves() {
-        let mut words: Vec<&str> = leaf.split(' ').collect();
+    let (leaves, groups) = leaves_and_groups();
+    for command in leaves.iter().chain(&groups) {
+        let mut words: Vec<&str> = command.split(' ').collect();
         words.extend(["--json", "--help"]);
         let out = xos(&words);
         let help = text(&out.stdout);
-        assert_eq!(out.status.code(), Some(0), "xos {leaf}: {}", text(&out.stderr));
-        assert!(help.contains("Example") && help.contains("  xos "), "xos {leaf}: {help}");
+        assert_eq!(out.status.code(), Some(0), "xos {command}: {}", text(&out.stderr));
+        let begins = format!("  xos {command}");
+        assert!(help.contains("Example") && help.contains(&begins), "xos {command}: {help}");
     }
 }
 
@@ -123,7 +134,8 @@ fn every_command_prints_one_json_document() {
     std::fs::write(file("offer"), invitation["offer"].as_str().unwrap()).unwrap();
     std::fs::write(file("new"), "quite another password").unwrap();
     let mut job = String::new();
-    let (leaves, mut called) = (leaves(), BTreeSet::new());
+    let (leaves, _) = leaves_and_groups();
+    let mut called = BTreeSet::new();
     for (who, line, status) in CALLS {
         let begins = |leaf: &&String| line.strip_prefix(leaf.as_str()).is_some_and(ends_word);
         let leaf = leaves.iter().find(begins);

@@ -108,6 +108,42 @@ fn only_allowed_and_serving_sites_are_asked() {
     assert!(matches!(&out[1], JobRecord::Refused { .. }));
 }
 
+/// If it failed, who mistypes a site would have to find out elsewhere which ones there are.
+#[test]
+fn sites_that_serve_the_vo_are_named() {
+    let mut spec = testing::spec(&[("main", "0", &[])]);
+    let told = |spec: &JobSpec, serving: &[SiteId]| nobody(spec, serving).map(|r| r.text);
+    assert_eq!(told(&spec, &[site("pisa")]), None);
+    assert_eq!(told(&spec, &[]).unwrap(), "no site serves demo.rennes now");
+    spec.sites = vec![site("mars"), site("venus")];
+    let none = told(&spec, &[site("pisa"), site("rennes")]).unwrap();
+    assert_eq!(
+        none,
+        "none of the sites asked for (mars, venus) serves demo.rennes; \
+         sites that serve it: pisa, rennes"
+    );
+    assert!(told(&spec, &[]).unwrap().ends_with("nor does another now"));
+    spec.sites.push(site("pisa"));
+    assert_eq!(told(&spec, &[site("pisa")]), None, "what one never can, the others are asked for");
+}
+
+/// If it failed, the end of a job would tell what was in the way before, not why it was given up.
+#[test]
+fn the_latest_reason_of_a_site_is_the_one_that_holds() {
+    let small = facts(&[("rennes", view(1, 2000, 2000))]);
+    let mut away = small.clone();
+    away.sites.get_mut(&site("rennes")).unwrap().connected = false;
+    let mut t = table("0", |s| s.tasks[0].resources.cpu_milli = 8000);
+    for (f, at) in [(&small, 1), (&away, 2), (&small, 3), (&small, 4)] {
+        for r in plan(&t, f, Reach::Quick, Millis(at)) {
+            t.apply(&r);
+        }
+    }
+    let told: Vec<(&str, u64)> =
+        t.job(1).unwrap().reasons.iter().map(|r| (r.rule.as_str(), r.at.0)).collect();
+    assert_eq!(told, [("unreachable", 2), ("cpu", 3)]);
+}
+
 #[test]
 fn an_impossible_request_is_refused_with_every_sites_reason() {
     let f = facts(&[("rennes", view(1, 2000, 2000)), ("pisa", view(1, 4000, 4000))]);

@@ -57,6 +57,7 @@ impl Fake {
             unit: Some(job.unit(1)),
             how: Some(UnitEnd::NotStarted { reason: self.t() }),
             output: None,
+            reasons: self.reasons(),
         });
         let tasks = vec![TaskSummary { name: "main".into(), first: 0, counts: summary.counts }];
         let spec = JobSpec {

@@ -113,7 +113,9 @@ impl Fake {
     pub(super) fn members(&self, caller: &Caller, _: &ListMembers) -> Result<MemberPage, Error> {
         let person = caller.person()?;
         if self.member(&person).is_none() {
-            return Err(Error::denied(format!("{person} may not see members")));
+            return Err(Error::denied(format!(
+                "{person} may not look at members, groups and shares"
+            )));
         }
         let all = ["milo@rennes", "susi@rennes", "vera@rennes"];
         let members = all.iter().filter_map(|p| self.member(&id(p))).collect();
@@ -127,7 +129,7 @@ impl Fake {
     ) -> Result<ApplicationPage, Error> {
         let person = caller.person()?;
         if person.name() != "vera" {
-            return Err(Error::denied(format!("{person} may not see applications")));
+            return Err(Error::denied(format!("{person} may not look at applications")));
         }
         let application =
             Application { person: id("nina@rennes"), message: self.t(), since: self.clock.now() };

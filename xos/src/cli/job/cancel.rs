@@ -1,10 +1,12 @@
 //! `xos job cancel`, `xkill`.
 
+use super::because;
+use crate::cli::member::Member;
 use crate::cli::output::Outcome;
 use crate::cli::session::Session;
 use serde::Serialize;
 use std::str::FromStr;
-use xos_api::aem::{Array, CancelJob, CancelUnits, Cancelled};
+use xos_api::aem::{Array, CancelJob, CancelUnits, GetJob, JobState, Reason, WhyJob};
 use xos_base::{Error, JobId};
 
 /// `xos job cancel`.
@@ -53,11 +55,11 @@ pub async fn run(s: &Session, args: Cancel) -> Outcome {
     for target in args.jobs {
         let job = target.job.clone();
         match one(s, target).await {
-            Ok(c) => {
+            Ok((units, said)) => {
                 if !s.out.json {
-                    s.out.text(&said(&job, c))?;
+                    s.out.text(&said)?;
                 }
-                lines.push(Line { job, cancelled: Some(c.units), error: None });
+                lines.push(Line { job, cancelled: Some(units), error: None });
             }
             Err(e) => {
                 if !s.out.json {
@@ -74,25 +76,49 @@ pub async fn run(s: &Session, args: Cancel) -> Outcome {
     Ok(failed.map_or(0, |e| e.kind.exit_code()))
 }
 
-fn said(job: &JobId, c: Cancelled) -> String {
-    match c.units {
-        0 => format!("{job}: nothing was left to cancel"),
+/// Cancels, and says how many units of the job, or that there were none and why.
+async fn one(s: &Session, target: Target) -> Result<(u32, String), Error> {
+    let Target { job, units } = target;
+    let mut member = s.member_for(&job).await?;
+    let done = match units {
+        Some(units) => member.call(s, CancelUnits { job: job.clone(), units }).await?,
+        None => member.call(s, CancelJob { job: job.clone() }).await?,
+    };
+    let said = match done.units {
+        0 => {
+            let (state, why) = stands(s, &mut member, &job).await?;
+            format!("{job}: nothing was left to cancel: {}", over(&state, why.as_ref()))
+        }
         1 => format!("{job}: 1 unit is being ended"),
         n => format!("{job}: {n} units are being ended"),
-    }
+    };
+    Ok((done.units, said))
 }
 
-async fn one(s: &Session, target: Target) -> Result<Cancelled, Error> {
-    let mut member = s.member_for(&target.job).await?;
-    match target.units {
-        Some(units) => member.call(s, CancelUnits { job: target.job, units }).await,
-        None => member.call(s, CancelJob { job: target.job }).await,
+/// Where a job stands, and the latest reason for it.
+async fn stands(
+    s: &Session,
+    member: &mut Member,
+    job: &JobId,
+) -> Result<(JobState, Option<Reason>), Error> {
+    let state = member.call(s, GetJob { job: job.clone() }).await?.summary.state;
+    let reasons = member.call(s, WhyJob { job: job.clone() }).await?.reasons;
+    Ok((state, reasons.into_iter().next()))
+}
+
+/// Why nothing is left to cancel of a job, or of the units that were named.
+fn over(state: &JobState, why: Option<&Reason>) -> String {
+    match (state, why) {
+        (JobState::Queued | JobState::Running { .. }, _) => "it has ended already".to_owned(),
+        (JobState::Cancelled { .. }, Some(why)) => format!("it is cancelled: {}", because(why)),
+        (state, _) => format!("it is {}", state.word()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_base::Millis;
 
     #[test]
     fn targets_are_jobs_or_units() {
@@ -103,5 +129,21 @@ mod tests {
         for bad in ["12", "12.rennes:", "12.rennes:a", ":3"] {
             assert!(bad.parse::<Target>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    /// If it failed, who cancels a job and one that waits for it would not learn that the second
+    /// went with the first.
+    #[test]
+    fn what_is_over_says_why() {
+        let at = Millis(1);
+        let text = "job 11.rennes, which this one waited for, was cancelled".to_owned();
+        let (site, rule, task) = (None, "after".to_owned(), None);
+        let why = Reason { at, site, rule, text, task };
+        assert_eq!(
+            over(&JobState::Cancelled { at }, Some(&why)),
+            "it is cancelled: job 11.rennes, which this one waited for, was cancelled"
+        );
+        assert_eq!(over(&JobState::Done { at }, Some(&why)), "it is done");
+        assert_eq!(over(&JobState::Queued, None), "it has ended already");
     }
 }

@@ -1,11 +1,14 @@
 //! Jobs described in files: TOML, JSON, or JSDL.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use xos_aem::order::{self, Wrong};
 use xos_api::aem::{JobSpec, TaskSpec};
+use xos_base::config::place;
 use xos_base::{Error, JobId, SiteId, VoId};
 
 /// Longest job file, in bytes.
@@ -58,6 +61,54 @@ pub fn read(path: &Path, vo: Option<&VoId>) -> Result<JobFile, Error> {
 }
 
 fn parse(kind: &str, path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
+    let job = described(kind, path, text, vo)?;
+    // The core looks too, but does not know the file.
+    order::check(&job.tasks).map_err(|wrong| {
+        let place = match place_of(kind, text, &wrong) {
+            Some((line, column)) => format!("{path}:{line}:{column}"),
+            None => path.to_owned(),
+        };
+        Error { message: format!("{place}: {}", wrong.error.message), ..wrong.error }
+    })?;
+    Ok(job)
+}
+
+/// Where a task's `after` stands in a file: only what is needed to find a name of it.
+#[derive(Deserialize)]
+struct Places<T> {
+    tasks: Vec<After<T>>,
+}
+
+#[derive(Deserialize)]
+struct After<T> {
+    #[serde(default = "Vec::new")]
+    after: Vec<T>,
+}
+
+impl<T> Places<T> {
+    fn of(self, wrong: &Wrong) -> Option<T> {
+        self.tasks.into_iter().nth(wrong.task)?.after.into_iter().nth(wrong.after)
+    }
+}
+
+/// Line and column of a name that is wrongly waited for; JSDL is read without places of names.
+fn place_of(kind: &str, text: &str, wrong: &Wrong) -> Option<(usize, usize)> {
+    let at = match kind {
+        "toml" => {
+            let places: Places<toml::Spanned<String>> = toml::from_str(text).ok()?;
+            places.of(wrong)?.span().start
+        }
+        "json" => {
+            // It borrows from the text: where it begins says how far it stands behind the start.
+            let places: Places<&RawValue> = serde_json::from_str(text).ok()?;
+            (places.of(wrong)?.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?
+        }
+        _ => return None,
+    };
+    Some(place(text, at))
+}
+
+fn described(kind: &str, path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
     match kind {
         "toml" => xos_base::config::parse(path, text)
             .map_err(|e| Error::invalid(e.message).hint("docs/user.md shows job files")),
@@ -123,6 +174,24 @@ mod tests {
         assert!(e.unwrap_err().message.starts_with("a.toml:"));
         let e = parse("jsdl", "a.jsdl", "<a>\n<b></a>", None).unwrap_err();
         assert!(e.message.starts_with("a.jsdl:2:"), "{e}");
+    }
+
+    /// If it failed, who mistypes the name of one task among many would have to search for it.
+    #[test]
+    fn a_wrong_name_to_wait_for_has_its_place() {
+        let told = |kind, path, text: &str| parse(kind, path, text, None).unwrap_err().to_string();
+        let two = "[[tasks]]\nname = \"make\"\nargv = [\"x\"]\n\
+                   [[tasks]]\nname = \"merge\"\nargv = [\"x\"]\n";
+        let e = told("toml", "a.toml", &format!("{two}after = [\"make\",\n  \"mak\"]\n"));
+        let text = "task merge waits for \"mak\", which is no task of the job; \
+                    its tasks are: make, merge";
+        assert_eq!(e, format!("a.toml:8:3: {text}"));
+        let e = told("toml", "a.toml", &format!("{two}after = [\"merge\"]\n"));
+        assert!(e.starts_with("a.toml:7:10: task merge waits for itself"), "{e}");
+        let json = "{\"tasks\": [{\"name\": \"make\", \"argv\": [\"x\"]},\n \
+                    {\"name\": \"merge\", \"argv\": [\"x\"], \"after\": [\"make\", \"mak\"]}]}";
+        let column = json.lines().nth(1).unwrap().find("\"mak\"").unwrap() + 1;
+        assert_eq!(told("json", "a.json", json), format!("a.json:2:{column}: {text}"));
     }
 
     #[test]

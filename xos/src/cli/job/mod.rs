@@ -12,10 +12,10 @@ mod wait;
 mod watch;
 mod why;
 
-use super::output::{Outcome, Style};
+use super::output::{Outcome, Style, clean};
 use super::session::Session;
 use std::str::FromStr;
-use xos_api::aem::{JobState, UnitEnd, UnitView};
+use xos_api::aem::{JobState, Reason, UnitEnd, UnitView};
 use xos_base::{Error, JobId, UnitId};
 
 /// `xos job …`.
@@ -90,9 +90,14 @@ fn state(state: &JobState) -> String {
     }
 }
 
+/// A reason in one line: which site gives it, and what it says.
+fn because(reason: &Reason) -> String {
+    let text = clean(&reason.text);
+    reason.site.as_ref().map_or_else(|| text.clone(), |site| format!("{site}: {text}"))
+}
+
 /// How a unit ended, as a sentence goes on: "… failed with exit status 3".
 fn ending(end: &UnitEnd) -> String {
-    use super::output::clean;
     match end {
         UnitEnd::Exit { code: 0 } => "ended well".to_owned(),
         UnitEnd::Exit { code } => format!("failed with exit status {code}"),

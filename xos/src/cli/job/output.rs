@@ -64,22 +64,28 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
     let stream = if args.stderr { OutputStream::Stderr } else { OutputStream::Stdout };
     let mut all = Vec::new();
     let mut failed = None;
-    for (i, unit) in units.iter().enumerate() {
-        if units.len() > 1 {
-            s.out.note(&format!("{}==> {unit} <==", if i == 0 { "" } else { "\n" }))?;
-        }
+    let mut heads = Heads { several: units.len() > 1, any: false };
+    for unit in &units {
         let mut bytes = Vec::new();
+        let mut begun = false;
         let until = if args.follow { Until::End } else { Until::Now };
-        let done = read(s, &mut member, unit, stream, until, |part| {
+        let ended = read(s, &mut member, unit, stream, until, |part| {
             if s.out.json {
                 bytes.extend_from_slice(part);
                 return Ok(());
             }
+            if !part.is_empty() && !std::mem::replace(&mut begun, true) {
+                heads.print(s, unit)?;
+            }
             s.out.bytes(part)
-        });
-        match done.await {
+        })
+        .await;
+        match ended {
             // One unit's loss hides no other's output.
             Err(Failure::Error(e)) if units.len() > 1 => {
+                if !begun {
+                    heads.print(s, unit)?;
+                }
                 s.out.warn(&e)?;
                 failed.get_or_insert(e.kind.exit_code());
             }
@@ -92,7 +98,36 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
     if s.out.json {
         s.out.value(&all)?;
     }
+    if !heads.any {
+        s.out.note(&nothing(&args))?;
+    }
     Ok(failed.unwrap_or(0))
+}
+
+/// The lines between the outputs of several units; those that wrote nothing have none.
+struct Heads {
+    several: bool,
+    any: bool,
+}
+
+impl Heads {
+    /// Before the first that is told of a unit.
+    fn print(&mut self, s: &Session, unit: &UnitId) -> Result<(), Failure> {
+        let gap = if std::mem::replace(&mut self.any, true) { "\n" } else { "" };
+        if self.several { s.out.note(&format!("{gap}==> {unit} <==")) } else { Ok(()) }
+    }
+}
+
+/// What is said when there is no output at all.
+fn nothing(args: &OutputArgs) -> String {
+    let job = &args.job.job;
+    let who = args.job.unit.as_ref().map_or_else(|| job.to_string(), ToString::to_string);
+    match args.stderr {
+        true => format!("{who} has written nothing to standard error"),
+        false => format!(
+            "{who} has written nothing to standard output; standard error: xout {who} --stderr"
+        ),
+    }
 }
 
 /// Prints what a unit that has ended wrote to one stream.
@@ -169,4 +204,24 @@ pub fn decode(text: &str) -> Result<Vec<u8>, Error> {
     STANDARD
         .decode(text)
         .map_err(|_| Error::unavailable("the core's answer is not understood: no base64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, who reads the output of a job that wrote nothing would not know whether it was
+    /// lost, or where else to look.
+    #[test]
+    fn no_output_at_all_is_told() {
+        let told = |job: &str, stderr| {
+            nothing(&OutputArgs { job: job.parse().unwrap(), stderr, follow: false })
+        };
+        assert_eq!(
+            told("12.rennes:7", false),
+            "12.rennes:7 has written nothing to standard output; \
+             standard error: xout 12.rennes:7 --stderr"
+        );
+        assert_eq!(told("12.rennes", true), "12.rennes has written nothing to standard error");
+    }
 }

@@ -1,5 +1,6 @@
 //! Following a job until its end, with a progress bar, over breaks of the connection.
 
+use super::because;
 use crate::cli::ask::is_yes;
 use crate::cli::member::Member;
 use crate::cli::output::{Failure, Out, clean};
@@ -21,6 +22,8 @@ use xos_net::Client;
 const RECONNECT_MAX: u32 = 65;
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Most characters of a reason that the bar shows.
+const WHY_SHOWN: usize = 80;
 /// Exit status after Ctrl-C, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -155,7 +158,7 @@ fn message<'a>(jobs: impl Iterator<Item = &'a Counts>, event: &JobEvent) -> Stri
     if sum.running == 0
         && let Some(why) = &event.why
     {
-        text.push(clean(&why.text).chars().take(60).collect());
+        text.push(because(why).chars().take(WHY_SHOWN).collect());
     }
     text.join(", ")
 }
@@ -313,7 +316,7 @@ mod tests {
             counts,
             why: Some(Reason {
                 at: Millis(0),
-                site: None,
+                site: Some("pisa".parse().unwrap()),
                 rule: "memory".into(),
                 text: "no node has\n40G free".into(),
                 task: None,
@@ -386,6 +389,6 @@ mod tests {
     fn the_bar_says_what_waits_and_why() {
         let counts = Counts { queued: 3, done: 1, failed: 1, ..Counts::default() };
         let text = message([counts].iter(), &event("1.rennes", counts));
-        assert_eq!(text, "3 queued, 1 failed, no node has?40G free");
+        assert_eq!(text, "3 queued, 1 failed, pisa: no node has?40G free");
     }
 }

@@ -59,13 +59,33 @@ Examples:
   xos vo expiry demo.rennes bob@pisa never")]
     Expiry(members::Expiry),
     /// Groups of a VO.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo group list demo.rennes
+  xos vo group create demo.rennes physics
+  xos vo group add demo.rennes physics bob@pisa"
+    )]
     Group(groups::Command),
     /// Roles of members.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo role grant demo.rennes bob@pisa admin
+  xos vo role withdraw demo.rennes bob@pisa admin"
+    )]
     Role(members::RoleCommand),
     /// What sites give to a VO.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo share list demo.rennes
+  xos vo share offer demo.rennes --cpus 8 --memory 16G
+  xos vo share accept demo.rennes pisa"
+    )]
     Share(shares::Command),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
     SuspendVo(SuspendArgs),
