@@ -65,7 +65,14 @@ pub async fn issue(args: &LoadArgs) -> Result<Timing, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let csr_pem = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
-        Ok(IssueCertificate { vo: args.vo.clone(), csr_pem, groups: None, roles: None })
+        Ok(IssueCertificate {
+            vo: args.vo.clone(),
+            csr_pem,
+            ssh_key: None,
+            jwt_audience: None,
+            groups: None,
+            roles: None,
+        })
     };
     run(&person, args, ask).await
 }

@@ -77,7 +77,14 @@ impl Credential {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
-        let ask = IssueCertificate { vo: vo.clone(), csr_pem: request, groups: None, roles: None };
+        let ask = IssueCertificate {
+            vo: vo.clone(),
+            csr_pem: request,
+            ssh_key: None,
+            jwt_audience: None,
+            groups: None,
+            roles: None,
+        };
         let Certificate { chain_pem, expires, renewable_until, .. } = client.call(ask).await?;
         let credential = Credential {
             vo: vo.clone(),
