@@ -8,6 +8,7 @@ pub mod credential;
 #[cfg(test)]
 mod golden;
 pub mod home;
+pub mod id;
 pub mod job;
 pub mod kept;
 pub mod login;
@@ -15,16 +16,20 @@ pub mod member;
 pub mod node;
 pub mod output;
 pub mod person;
+pub mod place;
+pub mod renew;
 pub mod session;
 pub mod site;
 pub mod sites;
+pub mod ssh;
+pub mod token;
 pub mod values;
 pub mod vo;
 
 use clap::{Parser, Subcommand};
 use home::Home;
 use output::{CLOSED_STATUS, Failure, Out, Outcome};
-use session::Session;
+use session::{Around, Session};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,6 +43,7 @@ Examples:
   xos login alice@rennes                 sign in; certificates of your VOs are fetched
   xos job submit -- ./simulate 42        run a program, wait, show its output
   xos job list                           what became of your jobs
+  xos ssh n1.rennes                      work on a machine
 
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
@@ -82,9 +88,20 @@ enum Command {
     /// Forget the sign-in and all certificates on this computer.
     #[command(after_help = "Example:\n  xos logout")]
     Logout,
-    /// Show who you are, in which VOs, until when.
+    /// Show who you are, in which VOs, and your credentials until when.
     #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
     Id,
+    /// Print a fresh token for services outside XOS.
+    Token(token::TokenArgs),
+    /// Renew what is due of your credentials, or have that done by itself.
+    Renew(renew::RenewArgs),
+    /// Sign in to a machine.
+    Ssh(ssh::SshArgs),
+    /// Copy files from and to a machine.
+    Scp(ssh::ScpArgs),
+    /// Connect ssh with a machine (ssh runs this).
+    #[command(hide = true)]
+    SshProxy(ssh::proxy::ProxyArgs),
     /// Submit jobs, watch them, read their output.
     #[command(subcommand)]
     Job(job::Command),
@@ -108,6 +125,7 @@ struct Environment {
     home: Option<OsString>,
     xos_vo: Option<String>,
     no_color: bool,
+    agent: bool,
 }
 
 impl Environment {
@@ -118,6 +136,7 @@ impl Environment {
             home: var("HOME"),
             xos_vo: std::env::var("XOS_VO").ok().filter(|v| !v.is_empty()),
             no_color: var("NO_COLOR").is_some(),
+            agent: var("SSH_AUTH_SOCK").is_some(),
         }
     }
 }
@@ -224,8 +243,14 @@ fn session(cli: &Cli, environment: &Environment, out: Out) -> Result<Session, Fa
         _ if matches!(cli.command, Command::Login(_)) => None,
         _ => return Err(Error::invalid("name one VO only").into()),
     };
+    let around = Around {
+        user_home: environment.home.as_ref().map(PathBuf::from),
+        program: std::env::current_exe().ok(),
+        agent: environment.agent,
+    };
     let site = cli.global.site.clone();
-    Ok(Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock)))
+    let session = Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock));
+    Ok(session.within(around))
 }
 
 fn start(session: &Session, cli: Cli) -> Outcome {
@@ -242,8 +267,13 @@ fn start(session: &Session, cli: Cli) -> Outcome {
 async fn run(s: &Session, cli: Cli) -> Outcome {
     match cli.command {
         Command::Login(args) => login::login(s, args, cli.global.vo).await,
-        Command::Logout => login::logout(s),
-        Command::Id => login::id(s),
+        Command::Logout => login::logout(s).await,
+        Command::Id => id::id(s),
+        Command::Token(args) => token::token(s, args).await,
+        Command::Renew(args) => renew::run(s, args).await,
+        Command::Ssh(args) => ssh::ssh(s, args).await,
+        Command::Scp(args) => ssh::scp(s, args).await,
+        Command::SshProxy(args) => ssh::proxy::proxy(s, args).await,
         Command::Job(command) => job::run(s, command).await,
         Command::Vo(command) => vo::run(s, command).await,
         Command::Site(command) => site::run(s, command).await,
