@@ -17,8 +17,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// [`xos_base::Kind::Unavailable`] with what `ssh-add` says.
 pub async fn add(key: &Path, left: Duration) -> Result<(), Error> {
     let seconds = left.as_secs().max(1).to_string();
-    let words = ["-q", "-t", seconds.as_str()].map(OsStr::new);
-    well(&ssh_add(words.into_iter().chain([key.as_os_str()])).await?)
+    let [quiet, life, seconds] = ["-q", "-t", seconds.as_str()].map(OsStr::new);
+    well(&ssh_add(&[quiet, life, seconds, key.as_os_str()]).await?)
 }
 
 /// Takes the key out of the agent, if it has it; `public` is the public key's line.
@@ -26,16 +26,16 @@ pub async fn add(key: &Path, left: Duration) -> Result<(), Error> {
 /// # Errors
 /// As [`add`].
 pub async fn forget(key: &Path, public: &str) -> Result<(), Error> {
-    let listed = ssh_add([OsStr::new("-L")]).await?;
+    let listed = ssh_add(&[OsStr::new("-L")]).await?;
     let blob = public.split(' ').nth(1).unwrap_or(public);
     // The agent forgets keys by itself when their time is over.
     if !String::from_utf8_lossy(&listed.stdout).contains(blob) {
         return Ok(());
     }
-    well(&ssh_add([OsStr::new("-q"), OsStr::new("-d"), key.as_os_str()]).await?)
+    well(&ssh_add(&[OsStr::new("-q"), OsStr::new("-d"), key.as_os_str()]).await?)
 }
 
-async fn ssh_add(words: impl IntoIterator<Item = &OsStr>) -> Result<Output, Error> {
+async fn ssh_add(words: &[&OsStr]) -> Result<Output, Error> {
     let mut command = Command::new("ssh-add");
     command.args(words).stdin(Stdio::null()).kill_on_drop(true);
     let failed = |why: String| {

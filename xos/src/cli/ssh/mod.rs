@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use xos_base::{Error, NodeId, VoId};
+use xos_base::{Error, Kind, NodeId, VoId};
 
 /// `xos ssh`.
 #[derive(Debug, clap::Args)]
@@ -173,7 +173,13 @@ impl Session {
         {
             return Ok(vo);
         }
-        self.the_vo().await
+        self.the_vo().await.map_err(|e| match e.kind {
+            // Several.
+            Kind::Invalid => e.hint(
+                "choose one for plain ssh: xos login --vo VO; or for once: xos ssh --vo VO NODE",
+            ),
+            _ => e,
+        })
     }
 
     /// The person's home folder, when their keys lie in it as usual: then programs of theirs are
