@@ -1,13 +1,16 @@
-//! A person's key and certificate for one VO, kept under `vo/<vo>/credential.json`.
+//! What a person holds for one VO, kept under `vo/<vo>/`: key and certificate for XOS
+//! (`credential.json`), for OpenSSH ([`super::ssh::key`]), and a JWT ([`super::token`]).
 
 use super::home::Home;
+use super::ssh::key::{self, SshKey};
+use super::token::{self, KeptJwt};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use xos_api::cda::{Certificate, IssueCertificate, Submission};
-use xos_base::{Error, Membership, Millis, VoId};
+use xos_api::cda::{IssueCertificate, Submission};
+use xos_base::{Error, GroupName, Membership, Millis, RoleName, VoId};
 use xos_net::trust::{Subject, subject_of};
 use xos_net::{Client, Identity, submission};
 
@@ -15,6 +18,57 @@ use xos_net::{Client, Identity, submission};
 const RENEWAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause, also after it has ended.
 const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// The audience of the WLCG profile by which a JWT is good for any service that takes it at all.
+pub const ANY_AUDIENCE: &str = "https://wlcg.cern.ch/jwt/v1/any";
+
+/// How much of a membership its credentials show, and whom the JWT is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Only these groups; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupName>>,
+    /// Only these roles; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<RoleName>>,
+    /// The JWT's audience.
+    pub audience: String,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { groups: None, roles: None, audience: ANY_AUDIENCE.to_owned() }
+    }
+}
+
+impl Wish {
+    /// Whether the credentials show less than the membership.
+    pub fn narrows(&self) -> bool {
+        self.groups.is_some() || self.roles.is_some()
+    }
+
+    /// Asks for a certificate of `key` alone.
+    fn request(&self, vo: &VoId, key: &KeyPair) -> Result<IssueCertificate, Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let csr_pem = params
+            .serialize_request(key)
+            .and_then(|r| r.pem())
+            .map_err(|e| Error::internal(format!("cannot ask for a certificate: {e}")))?;
+        Ok(IssueCertificate {
+            vo: vo.clone(),
+            csr_pem,
+            ssh_key: None,
+            jwt_audience: Some(self.audience.clone()),
+            groups: self.groups.clone(),
+            roles: self.roles.clone(),
+        })
+    }
+}
+
+fn new_key() -> Result<KeyPair, Error> {
+    KeyPair::generate().map_err(|e| Error::internal(format!("cannot make a key: {e}")))
+}
 
 /// Key and certificate, in one file so that they always belong together.
 #[derive(Clone, Serialize, Deserialize)]
@@ -32,6 +86,9 @@ pub struct Credential {
     /// Until when it can be renewed without a new sign-in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewable_until: Option<Millis>,
+    /// What was asked for: a renewal asks for the same.
+    #[serde(default)]
+    pub wish: Wish,
 }
 
 impl std::fmt::Debug for Credential {
@@ -53,51 +110,67 @@ impl Credential {
         home.read(&file(vo))
     }
 
-    /// Removes the kept credential; whether there was one.
+    /// Removes all that is kept for `vo`; whether there was a credential.
     ///
     /// # Errors
     /// As [`Home::remove`].
     pub fn remove(home: &Home, vo: &VoId) -> Result<bool, Error> {
+        token::remove(home, vo)?;
+        key::remove(home, vo)?;
         home.remove(&file(vo))
     }
 
-    /// Makes a key, has it certified by the VO's home, for which `client` is, and keeps both.
+    /// Makes a key, has it and `ssh` certified by the VO's home, for which `client` is, and keeps
+    /// all of it with a JWT.
     ///
     /// # Errors
     /// What the core says; [`xos_base::Kind::Unauthenticated`] when its answer is not for this
-    /// VO and key.
+    /// VO and these keys.
     pub async fn issue(
         home: &Home,
         client: &Client,
         vo: &VoId,
+        wish: &Wish,
+        ssh: &SshKey,
         now: Millis,
     ) -> Result<Credential, Error> {
-        let fail = |e: rcgen::Error| Error::internal(format!("cannot make a key: {e}"));
-        let key = KeyPair::generate().map_err(fail)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
-        let ask = IssueCertificate {
-            vo: vo.clone(),
-            csr_pem: request,
-            ssh_key: None,
-            jwt_audience: None,
-            groups: None,
-            roles: None,
-        };
-        let Certificate { chain_pem, expires, renewable_until, .. } = client.call(ask).await?;
+        let key = new_key()?;
+        let mut ask = wish.request(vo, &key)?;
+        ask.ssh_key = Some(ssh.public()?);
+        let got = client.call(ask).await?;
         let credential = Credential {
             vo: vo.clone(),
             key_pem: key.serialize_pem(),
-            chain_pem,
+            chain_pem: got.chain_pem,
             issued: now,
-            expires,
-            renewable_until,
+            expires: got.expires,
+            renewable_until: got.renewable_until,
+            wish: wish.clone(),
         };
         // Refuses a certificate for another key or VO.
-        credential.membership()?;
+        let m = credential.membership()?;
+        let certificate = got.ssh.map(|line| ssh.certified(&line, &m)).transpose()?;
+        let jwt = got.jwt.map(|jwt| KeptJwt::of(jwt.token)).transpose()?;
         home.write(&file(vo), &credential)?;
+        ssh.keep(home, vo, certificate.as_ref())?;
+        match jwt {
+            Some(jwt) => token::keep(home, vo, &jwt)?,
+            None => token::remove(home, vo)?,
+        }
         Ok(credential)
+    }
+
+    /// A JWT alone. The certificate that comes with it is for a key that is not kept.
+    ///
+    /// # Errors
+    /// What the core says; [`xos_base::Kind::Unsupported`] when the VO's home gives none.
+    pub async fn jwt(client: &Client, vo: &VoId, wish: &Wish) -> Result<KeptJwt, Error> {
+        let got = client.call(wish.request(vo, &new_key()?)?).await?;
+        let jwt = got.jwt.ok_or_else(|| {
+            Error::unsupported(format!("the home site of {vo} gives no tokens of this kind"))
+                .hint("ask its administrator")
+        })?;
+        KeptJwt::of(jwt.token)
     }
 
     /// Whether it still works.
@@ -187,6 +260,7 @@ mod tests {
             issued: Millis(0),
             expires: Millis(60_000),
             renewable_until: None,
+            wish: Wish::default(),
         };
         let mut now = credential.renewal(Millis(5_000));
         assert_eq!(now, Millis(40_000));

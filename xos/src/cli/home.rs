@@ -3,14 +3,15 @@
 //! Whoever reads these files is the person, so they belong to their owner alone: the folder has
 //! mode 0700 and files 0600, symbolic links are refused, and each file is replaced whole.
 
+use super::place;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use xos_base::{Error, VoId};
@@ -39,12 +40,34 @@ impl Home {
         &self.path
     }
 
+    /// Where it is, from the root on: for programs that are started elsewhere.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when this process's folder is gone.
+    pub fn absolute(&self) -> Result<PathBuf, Error> {
+        std::path::absolute(&self.path).map_err(|e| self.failed("find", "", e))
+    }
+
     /// Reads a JSON file; `None` when there is none.
     ///
     /// # Errors
     /// [`xos_base::Kind::Denied`] when the file or a folder above is not this person's alone,
     /// [`xos_base::Kind::Invalid`] when it is not what was written.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| self.damaged(name, &e))
+    }
+
+    /// Reads a file of text; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Home::read`].
+    pub fn read_text(&self, name: &str) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|e| self.damaged(name, &e))
+    }
+
+    fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some((dir, file)) = self.folder(name, false)? else { return Ok(None) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let fd = match openat(&dir, file, flags, Mode::empty()) {
@@ -53,18 +76,20 @@ impl Home {
             Err(e) => return Err(self.failed("read", name, e)),
         };
         self.check(&fd, name, SFlag::S_IFREG)?;
-        let mut text = Vec::new();
+        let mut bytes = Vec::new();
         File::from(fd)
             .take(FILE_MAX + 1)
-            .read_to_end(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|e| self.failed("read", name, e))?;
-        if text.len() as u64 > FILE_MAX {
+        if bytes.len() as u64 > FILE_MAX {
             return Err(Error::too_large(format!("{} is too large", self.shown(name))));
         }
-        serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::invalid(format!("{} is damaged: {e}", self.shown(name)))
-                .hint("remove the file and sign in again with `xos login`")
-        })
+        Ok(Some(bytes))
+    }
+
+    fn damaged(&self, name: &str, e: &dyn std::error::Error) -> Error {
+        Error::invalid(format!("{} is damaged: {e}", self.shown(name)))
+            .hint("remove the file and sign in again with `xos login`")
     }
 
     /// Writes a JSON file, whole or not at all; makes the folders above it.
@@ -72,36 +97,25 @@ impl Home {
     /// # Errors
     /// [`xos_base::Kind::Denied`] and [`xos_base::Kind::Unavailable`] with the cause.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(value)
+        let bytes = serde_json::to_vec_pretty(value)
             .map_err(|e| Error::internal(format!("cannot encode {name}: {e}")))?;
-        let fail = |e: Errno| self.failed("write", name, e);
+        self.put(name, &bytes)
+    }
+
+    /// Writes a file of text, as [`Home::write`] does.
+    ///
+    /// # Errors
+    /// As [`Home::write`].
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), Error> {
+        self.put(name, text.as_bytes())
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let Some((dir, file)) = self.folder(name, true)? else {
-            return Err(fail(Errno::ENOENT));
+            return Err(self.failed("write", name, Errno::ENOENT));
         };
-        let temporary = format!(".{file}.{}", std::process::id());
-        // Left over by a process of the same number that was killed.
-        match unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(fail(e)),
-        }
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let fd = openat(&dir, temporary.as_str(), flags, mode).map_err(fail)?;
-        let written = fchmod(&fd, mode).map_err(std::io::Error::from).and_then(|()| {
-            let mut file = File::from(fd);
-            file.write_all(&text)?;
-            file.sync_data()
-        });
-        let done = written
-            .map_err(|e| self.failed("write", name, e))
-            .and_then(|()| renameat(&dir, temporary.as_str(), &dir, file).map_err(fail));
-        if done.is_err()
-            && let Err(e) = unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)
-        {
-            tracing::debug!(error = %e, temporary, "a temporary file stays");
-        }
-        done
+        place::replace(&dir, file, bytes, mode).map_err(|e| self.failed("write", name, e))
     }
 
     /// Removes a file, and its folder when that is empty then; whether there was one.
@@ -296,6 +310,26 @@ mod tests {
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).unwrap();
         assert!(home.read::<u8>("login.json").is_err());
+    }
+
+    /// If it failed, an SSH key or a token in plain text would be less guarded than the rest.
+    #[test]
+    fn text_is_kept_as_json_is() {
+        let (_dir, home) = home();
+        home.write_text("vo/demo.rennes/token", "a.b.c\n").unwrap();
+        assert_eq!(home.read_text("vo/demo.rennes/token").unwrap().as_deref(), Some("a.b.c\n"));
+        let file = home.path().join("vo/demo.rennes/token");
+        assert_eq!(mode(&file), 0o600);
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o604)).unwrap();
+        assert_eq!(
+            home.read_text("vo/demo.rennes/token").unwrap_err().kind,
+            xos_base::Kind::Denied
+        );
+        std::fs::remove_file(&file).unwrap();
+        symlink(home.path().join("other"), &file).unwrap();
+        assert!(home.read_text("vo/demo.rennes/token").is_err());
+        home.write_text("vo/demo.rennes/token", "d").unwrap();
+        assert!(!home.path().join("other").exists(), "a planted link was followed");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_api::cda::{SignedIn, Token};
-use xos_base::{Millis, PersonId, SiteId};
+use xos_base::{Millis, PersonId, SiteId, VoId};
 
 /// A token that ends so soon is not used any more: the request would outlive it.
 pub const TOKEN_REST: Duration = Duration::from_secs(10);
@@ -22,6 +22,9 @@ pub struct Login {
     /// Tokens, each for one site.
     #[serde(default)]
     pub tokens: Vec<KeptToken>,
+    /// The VO that was named at the last sign-in: plain `ssh` acts in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_vo: Option<VoId>,
 }
 
 /// A token and when it came.
@@ -34,13 +37,14 @@ pub struct KeptToken {
 }
 
 impl Login {
-    /// The state after a sign-in or renewal at `now`.
-    pub fn of(signed_in: SignedIn, now: Millis) -> Login {
+    /// The state after a sign-in at `now`.
+    pub fn of(signed_in: SignedIn, default_vo: Option<VoId>, now: Millis) -> Login {
         Login {
             person: signed_in.person,
             site_admin: signed_in.site_admin,
             session_until: signed_in.session_until,
             tokens: vec![KeptToken { token: signed_in.token, issued: now }],
+            default_vo,
         }
     }
 
@@ -74,6 +78,7 @@ mod tests {
             site_admin: false,
             session_until: Millis(1_000_000),
             tokens: vec![],
+            default_vo: None,
         }
     }
 

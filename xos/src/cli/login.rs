@@ -1,11 +1,14 @@
-//! `xos login`, `logout`, `id`.
+//! `xos login`, `logout`.
 
 use super::ask;
-use super::credential::Credential;
+use super::credential::{ANY_AUDIENCE, Credential, Wish};
 use super::kept::Login;
-use super::output::{Failure, Outcome, Style, Table, clean, fields, list, when};
+use super::output::{Failure, Outcome, Style, Table, clean, list, when};
+use super::renew::unit;
 use super::session::{Session, idle};
 use super::sites::SiteBook;
+use super::ssh::{self, Included, include};
+use super::token;
 use super::values::PersonArg;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -20,9 +23,16 @@ Examples:
   xos login                                  as the person who signed in last
   xos login alice@rennes --vo demo.rennes    only this VO
   xos login alice@rennes --password-file -   the password comes from standard input
+  xos login --vo demo.rennes --role editor --group physics
+                                             with less than all that you are there
 
 The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours \
-and is renewed while you work; `xos logout` removes it.";
+and is renewed while you work; `xos logout` removes it.
+
+For each VO there are three credentials that say the same: a certificate for XOS, one for ssh \
+(also given to a running ssh-agent), and a token for other services (`xos token`). With --role or \
+--group all three say only that much. A line at the top of ~/.ssh/config lets plain ssh reach \
+the machines of your sites.";
 
 /// `xos login`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +43,34 @@ pub struct LoginArgs {
     /// Read the password from this file (`-`: standard input) instead of asking.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Only this role, of those you have in the VO (may be repeated).
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<RoleName>,
+    /// Only this group, of those you are in (may be repeated); `members` always stays.
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<GroupName>,
+    /// The service that shall take the token [default: any of WLCG's].
+    #[arg(long, value_name = "NAME", value_parser = token::audience)]
+    jwt_audience: Option<String>,
+    /// Leave ~/.ssh/config alone.
+    #[arg(long)]
+    no_ssh_config: bool,
+}
+
+impl LoginArgs {
+    /// What the credentials shall show.
+    fn wish(&self, named: &[VoId]) -> Result<Wish, Error> {
+        let wish = Wish {
+            groups: (!self.group.is_empty()).then(|| self.group.clone()),
+            roles: (!self.role.is_empty()).then(|| self.role.clone()),
+            audience: self.jwt_audience.clone().unwrap_or_else(|| ANY_AUDIENCE.to_owned()),
+        };
+        if wish.narrows() && named.len() != 1 {
+            return Err(Error::invalid("groups and roles are those of one VO")
+                .hint("say in which: --vo VO"));
+        }
+        Ok(wish)
+    }
 }
 
 /// What a sign-in gave for one VO.
@@ -54,6 +92,9 @@ struct LoginResult<'a> {
     person: &'a PersonId,
     site_admin: bool,
     session_until: Millis,
+    narrowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_config: Option<Included>,
     vos: &'a [VoResult],
 }
 
@@ -62,6 +103,7 @@ struct LoginResult<'a> {
 /// # Errors
 /// What the sites say; a VO that was named and cannot be had is an error, others are shown.
 pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
+    let wish = args.wish(&named)?;
     let person = who(s, args.user.as_ref())?;
     let own = person.site();
     let client = s.anonymous(&own)?;
@@ -77,23 +119,46 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
         ))
         .into());
     }
-    forget_others(s, &person)?;
+    forget_others(s, &person).await?;
     let views = signed_in.memberships.clone().unwrap_or_default();
-    let login = Login::of(signed_in, s.now());
+    let default_vo = match named.as_slice() {
+        [vo] => Some(vo.clone()),
+        _ => s.last_login()?.filter(|l| l.person == person).and_then(|l| l.default_vo),
+    };
+    let login = Login::of(signed_in, default_vo, s.now());
     s.keep_login(&login)?;
     learn_sites(s, &login).await?;
-    let results = fetch(s, &views, &named).await?;
+    let results = fetch(s, &views, &named, &wish).await?;
     let result = LoginResult {
         person: &login.person,
         site_admin: login.site_admin,
         session_until: login.session_until,
+        narrowed: wish.narrows(),
+        ssh_config: others_learn(s, !args.no_ssh_config).await?,
         vos: &results,
     };
-    s.out.show(&result, || shown(s, &login, &results))?;
+    s.out.show(&result, || shown(s, &login, &result))?;
     let failed = results.iter().find(|r| named.contains(&r.vo) && r.trouble.is_some());
     match failed.and_then(|r| r.trouble.clone()) {
         Some(e) => Err(e.into()),
         None => Ok(0),
+    }
+}
+
+/// What other programs of the person need to know of the sign-in: ssh, and the service that renews.
+async fn others_learn(s: &Session, include: bool) -> Result<Option<Included>, Failure> {
+    if s.vos()?.is_empty() {
+        return Ok(None);
+    }
+    if let Err(e) = unit::wake(s).await {
+        s.out.warn(&e)?;
+    }
+    match ssh::set_up(s, include) {
+        Ok(included) => Ok(Some(included)),
+        Err(e) => {
+            s.out.warn(&e)?;
+            Ok(None)
+        }
     }
 }
 
@@ -103,20 +168,20 @@ fn who(s: &Session, user: Option<&PersonArg>) -> Result<PersonId, Error> {
             Some(site) => user.at(site),
             None => user.at(&s.site()?),
         },
-        None => s.last_person()?.ok_or_else(|| {
+        None => s.last_login()?.map(|l| l.person).ok_or_else(|| {
             Error::invalid("who signs in?").hint("say your name and site: xos login alice@rennes")
         }),
     }
 }
 
 /// The certificates of another person must not be used under the new one's name.
-fn forget_others(s: &Session, person: &PersonId) -> Result<(), Error> {
+async fn forget_others(s: &Session, person: &PersonId) -> Result<(), Error> {
     for vo in s.home.vos()? {
         let theirs = Credential::read(&s.home, &vo)
             .and_then(|c| c.map(|c| c.membership()).transpose())
             .is_ok_and(|m| m.is_none_or(|m| m.person == *person));
         if !theirs {
-            Credential::remove(&s.home, &vo)?;
+            ssh::forget(s, &vo).await?;
         }
     }
     Ok(())
@@ -147,6 +212,7 @@ async fn fetch(
     s: &Session,
     views: &[MembershipView],
     named: &[VoId],
+    wish: &Wish,
 ) -> Result<Vec<VoResult>, Failure> {
     let all: BTreeSet<&VoId> = match named {
         [] => views.iter().map(|v| &v.vo).collect(),
@@ -157,7 +223,7 @@ async fn fetch(
         let view = views.iter().find(|v| v.vo == *vo);
         let got = match view.and_then(idle) {
             Some(why) => Err(Error::denied(clean(&why))),
-            None => s.issue(vo).await.and_then(|c| Ok((c.membership()?, c.expires))),
+            None => s.obtain(vo, wish, None).await.and_then(|c| Ok((c.membership()?, c.expires))),
         };
         let title = view.map(|v| v.title.clone());
         results.push(match got {
@@ -182,17 +248,17 @@ async fn fetch(
     Ok(results)
 }
 
-fn shown(s: &Session, login: &Login, results: &[VoResult]) -> String {
+fn shown(s: &Session, login: &Login, result: &LoginResult<'_>) -> String {
     let now = s.now();
     let admin = if login.site_admin { ", administrator of this site" } else { "" };
     let until = when(login.session_until, now);
     let mut text = format!("Signed in as {}{admin}; ends {until}.\n", login.person);
-    if results.is_empty() {
+    if result.vos.is_empty() {
         text.push_str("You are in no VO yet. See `xos vo list`; join one: xos vo apply VO");
         return text;
     }
     let mut table = Table::new(&["VO", "GROUPS", "ROLES", "CERTIFICATE"]);
-    for r in results {
+    for r in result.vos {
         let certificate = match (&r.until, &r.trouble) {
             (Some(until), _) => Style::Good.mark(&format!("ends {}", when(*until, now))),
             (None, Some(e)) => Style::Bad.mark(&format!("none: {}", clean(&e.message))),
@@ -200,17 +266,35 @@ fn shown(s: &Session, login: &Login, results: &[VoResult]) -> String {
         };
         table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
     }
-    format!("{text}{}", table.text(""))
+    text.push_str(&table.text(""));
+    if result.narrowed {
+        text.push_str(
+            "\nNarrowed: certificate, ssh certificate and token say no more than this. They are \
+             renewed only until\nthe sign-in ends. For all that you are: xos login",
+        );
+    }
+    if result.ssh_config == Some(Included::Added) {
+        text.push_str(&format!(
+            "\nssh knows your sites' machines now, as `ssh n1.{}`: the line `{}` stands at the top \
+             of\n~/.ssh/config. `xos logout` takes it out.",
+            login.person.site(),
+            include::LINE
+        ));
+    }
+    text
 }
 
-/// Forgets the sign-in and all certificates.
+/// Forgets the sign-in and all credentials.
 ///
 /// # Errors
 /// When files cannot be removed.
-pub fn logout(s: &Session) -> Outcome {
+pub async fn logout(s: &Session) -> Outcome {
     let mut any = s.forget_login()?;
     for vo in s.home.vos()? {
-        any |= Credential::remove(&s.home, &vo)?;
+        any |= ssh::forget(s, &vo).await?;
+    }
+    if let Err(e) = ssh::take_down(s) {
+        s.out.warn(&e)?;
     }
     let text = if any {
         "Signed out: keys and certificates are removed."
@@ -221,69 +305,38 @@ pub fn logout(s: &Session) -> Outcome {
     Ok(0)
 }
 
-#[derive(Serialize)]
-struct Identity {
-    person: Option<PersonId>,
-    site_admin: bool,
-    session_until: Option<Millis>,
-    vos: Vec<VoResult>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
 
-/// Shows who is signed in, from what this computer keeps.
-///
-/// # Errors
-/// [`xos_base::Kind::Unauthenticated`] when nobody is.
-pub fn id(s: &Session) -> Outcome {
-    let login = s.login()?;
-    let now = s.now();
-    let mut vos = Vec::new();
-    let mut person = login.as_ref().map(|l| l.person.clone());
-    for vo in s.vos()? {
-        let Some(c) = Credential::read(&s.home, &vo)? else { continue };
-        let m = c.membership()?;
-        person.get_or_insert(m.person);
-        let ended = Error::unauthenticated("it has expired");
-        vos.push(VoResult {
-            vo,
-            title: None,
-            groups: m.groups.into_iter().map(|g| g.name).collect(),
-            roles: m.roles,
-            until: Some(c.expires),
-            trouble: (!c.is_valid(now)).then_some(ended),
-        });
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LoginArgs,
     }
-    let Some(person) = person else {
-        s.signed_in()?;
-        return Err(Error::unauthenticated("you are not signed in").into());
-    };
-    let identity = Identity {
-        site_admin: login.as_ref().is_some_and(|l| l.site_admin),
-        session_until: login.as_ref().map(|l| l.session_until),
-        person: Some(person.clone()),
-        vos,
-    };
-    s.out.show(&identity, || {
-        let session = match &login {
-            Some(l) => format!("ends {}", when(l.session_until, now)),
-            None => format!("over; sign in again: xos login {person}"),
-        };
-        let admin = if identity.site_admin { "administrator of the site" } else { "" };
-        let head = fields(&[
-            ("person", person.to_string()),
-            ("site", person.site().to_string()),
-            ("rights", admin.to_owned()),
-            ("sign-in", session),
-        ]);
-        let mut table = Table::new(&["VO", "GROUPS", "ROLES", "CERTIFICATE"]);
-        for r in &identity.vos {
-            let until = r.until.map(|t| when(t, now)).unwrap_or_default();
-            let certificate = match r.trouble {
-                None => Style::Good.mark(&format!("ends {until}")),
-                Some(_) => Style::Bad.mark(&format!("expired {until}")),
-            };
-            table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
+
+    fn wish(words: &[&str], named: &[&str]) -> Result<Wish, Error> {
+        let line = Line::parse_from(["login"].iter().chain(words));
+        let named: Vec<VoId> = named.iter().map(|v| v.parse().unwrap()).collect();
+        line.args.wish(&named)
+    }
+
+    /// If it failed, somebody who signs in with one role for a risky piece of work would act with
+    /// all that they are.
+    #[test]
+    fn what_is_named_is_all_that_is_asked_for() {
+        let all = wish(&["alice@rennes"], &[]).unwrap();
+        assert_eq!(all, Wish::default());
+        assert!(!all.narrows());
+        let words = ["--role", "editor", "--role", "admin", "--jwt-audience", "https://a"];
+        let less = wish(&words, &["demo.rennes"]).unwrap();
+        assert!(less.narrows() && less.groups.is_none());
+        assert_eq!(less.roles.unwrap(), ["editor".parse().unwrap(), "admin".parse().unwrap()]);
+        assert_eq!(less.audience, "https://a");
+        assert!(wish(&["--group", "physics"], &["demo.rennes"]).unwrap().narrows());
+        for named in [&[] as &[&str], &["demo.rennes", "x.pisa"]] {
+            assert!(wish(&["--role", "editor"], named).unwrap_err().hint.unwrap().contains("--vo"));
         }
-        format!("{head}\n\n{}", table.text("No certificate of a VO is here."))
-    })?;
-    Ok(0)
+    }
 }

@@ -1,7 +1,8 @@
 //! Acting as a member of a VO, by a certificate that is got and renewed as needed.
 
-use super::credential::Credential;
+use super::credential::{Credential, Wish};
 use super::session::Session;
+use super::ssh::{self, key::SshKey};
 use std::time::Duration;
 use xos_api::Request;
 use xos_api::aem::{ListUnits, UnitFilter};
@@ -56,24 +57,56 @@ impl Session {
         Ok(Member { credential, site: site.clone(), client, renewal })
     }
 
-    /// Gets a new certificate for `vo`, by the sign-in or by the present certificate.
+    /// Renews what is held for `vo`, with the same groups, roles and audience as before.
+    ///
+    /// # Errors
+    /// As [`Session::obtain`].
+    pub async fn issue(&self, vo: &VoId) -> Result<Credential, Error> {
+        let wish = Credential::read(&self.home, vo)?.map(|c| c.wish).unwrap_or_default();
+        let key = SshKey::kept(&self.home, vo)?;
+        self.obtain(vo, &wish, key).await
+    }
+
+    /// Gets new credentials for `vo`, by the sign-in or by the present certificate: for this SSH
+    /// key, or a new one. A running ssh-agent and ssh's configuration learn of them.
     ///
     /// # Errors
     /// What the VO's home says; [`Kind::Unauthenticated`] when the person must sign in.
-    pub async fn issue(&self, vo: &VoId) -> Result<Credential, Error> {
+    pub async fn obtain(
+        &self,
+        vo: &VoId,
+        wish: &Wish,
+        key: Option<SshKey>,
+    ) -> Result<Credential, Error> {
+        let client = self.issuer(vo).await?;
+        let key = match key {
+            Some(key) => key,
+            None => SshKey::make()?,
+        };
+        let new = !self.home.vos()?.contains(vo);
         let now = self.now();
-        let home = vo.site();
-        let client = match self.person(&home).await {
-            Ok(client) => client,
+        let credential = Credential::issue(&self.home, &client, vo, wish, &key, now).await?;
+        ssh::credential_came(self, vo, new).await;
+        Ok(credential)
+    }
+
+    /// A client of the VO's home that may ask for credentials: by the sign-in, else by the present
+    /// certificate.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] when the person must sign in.
+    pub async fn issuer(&self, vo: &VoId) -> Result<Client, Error> {
+        let (now, home) = (self.now(), vo.site());
+        match self.person(&home).await {
+            Ok(client) => Ok(client),
             Err(e) => match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(now)) {
                 Some(c) => {
                     let identity = IdentityCell::new(c.identity()?);
-                    self.client(&home, &Proof::Certificate(identity))?
+                    self.client(&home, &Proof::Certificate(identity))
                 }
-                None => return Err(e),
+                None => Err(e),
             },
-        };
-        Credential::issue(&self.home, &client, vo, now).await
+        }
     }
 
     /// A new certificate, when the credential behind a refused request may be the reason: it was

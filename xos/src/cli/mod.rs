@@ -10,6 +10,7 @@ mod documents;
 #[cfg(test)]
 mod golden;
 pub mod home;
+pub mod id;
 pub mod job;
 pub mod kept;
 pub mod login;
@@ -17,16 +18,20 @@ pub mod member;
 pub mod node;
 pub mod output;
 pub mod person;
+pub mod place;
+pub mod renew;
 pub mod session;
 pub mod site;
 pub mod sites;
+pub mod ssh;
+pub mod token;
 pub mod values;
 pub mod vo;
 
 use clap::{Parser, Subcommand};
 use home::Home;
 use output::{CLOSED_STATUS, Failure, Out, Outcome};
-use session::Session;
+use session::{Around, Session};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +45,7 @@ Examples:
   xos login alice@rennes                 sign in; certificates of your VOs are fetched
   xos job submit -- ./simulate 42        run a program, wait, show its output
   xos job list                           what became of your jobs
+  xos ssh n1.rennes                      work on a machine
 
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
@@ -84,9 +90,20 @@ enum Command {
     /// Forget the sign-in and all certificates on this computer.
     #[command(after_help = "Example:\n  xos logout")]
     Logout,
-    /// Show who you are, in which VOs, until when.
+    /// Show who you are, in which VOs, and your credentials until when.
     #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
     Id,
+    /// Print a fresh token for services outside XOS.
+    Token(token::TokenArgs),
+    /// Renew what is due of your credentials, or have that done by itself.
+    Renew(renew::RenewArgs),
+    /// Sign in to a machine.
+    Ssh(ssh::SshArgs),
+    /// Copy files from and to a machine.
+    Scp(ssh::ScpArgs),
+    /// Connect ssh with a machine (ssh runs this).
+    #[command(hide = true)]
+    SshProxy(ssh::proxy::ProxyArgs),
     /// Submit jobs, watch them, read their output.
     #[command(
         subcommand,
@@ -144,6 +161,7 @@ struct Environment {
     home: Option<OsString>,
     xos_vo: Option<String>,
     no_color: bool,
+    agent: bool,
 }
 
 impl Environment {
@@ -154,6 +172,7 @@ impl Environment {
             home: var("HOME"),
             xos_vo: std::env::var("XOS_VO").ok().filter(|v| !v.is_empty()),
             no_color: var("NO_COLOR").is_some(),
+            agent: var("SSH_AUTH_SOCK").is_some(),
         }
     }
 }
@@ -260,8 +279,14 @@ fn session(cli: &Cli, environment: &Environment, out: Out) -> Result<Session, Fa
         _ if matches!(cli.command, Command::Login(_)) => None,
         _ => return Err(Error::invalid("name one VO only").into()),
     };
+    let around = Around {
+        user_home: environment.home.as_ref().map(PathBuf::from),
+        program: std::env::current_exe().ok(),
+        agent: environment.agent,
+    };
     let site = cli.global.site.clone();
-    Ok(Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock)))
+    let session = Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock));
+    Ok(session.within(around))
 }
 
 fn start(session: &Session, cli: Cli) -> Outcome {
@@ -278,8 +303,13 @@ fn start(session: &Session, cli: Cli) -> Outcome {
 async fn run(s: &Session, cli: Cli) -> Outcome {
     match cli.command {
         Command::Login(args) => login::login(s, args, cli.global.vo).await,
-        Command::Logout => login::logout(s),
-        Command::Id => login::id(s),
+        Command::Logout => login::logout(s).await,
+        Command::Id => id::id(s),
+        Command::Token(args) => token::token(s, args).await,
+        Command::Renew(args) => renew::run(s, args).await,
+        Command::Ssh(args) => ssh::ssh(s, args).await,
+        Command::Scp(args) => ssh::scp(s, args).await,
+        Command::SshProxy(args) => ssh::proxy::proxy(s, args).await,
         Command::Job(command) => job::run(s, command).await,
         Command::Vo(command) => vo::run(s, command).await,
         Command::Site(command) => site::run(s, command).await,

@@ -6,14 +6,26 @@ use super::kept::Login;
 use super::output::Out;
 use super::sites::SiteBook;
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::Arc;
 use xos_api::cda::RenewToken;
 use xos_api::vom::{MemberState, MembershipView, Memberships, VoState};
 use xos_base::when::Clock;
-use xos_base::{Error, Kind, Millis, PersonId, SiteId, VoId};
+use xos_base::{Error, Kind, Millis, SiteId, VoId};
 use xos_net::{Client, IdentityCell, Proof, Trust};
 
 const LOGIN: &str = "login.json";
+
+/// What else of this process's surroundings matters: what other programs of the person use.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// The person's home folder.
+    pub user_home: Option<PathBuf>,
+    /// Where this program is.
+    pub program: Option<PathBuf>,
+    /// An ssh-agent is told to listen (SSH_AUTH_SOCK).
+    pub agent: bool,
+}
 
 /// The person's side of every command.
 pub struct Session {
@@ -21,6 +33,8 @@ pub struct Session {
     pub home: Home,
     /// Where output goes.
     pub out: Out,
+    /// The surroundings.
+    pub around: Around,
     site: Option<SiteId>,
     vo: Option<VoId>,
     clock: Arc<dyn Clock>,
@@ -36,7 +50,13 @@ impl Session {
         vo: Option<VoId>,
         clock: Arc<dyn Clock>,
     ) -> Session {
-        Session { home, out, site, vo, clock, trust: OnceCell::new() }
+        let (around, trust) = (Around::default(), OnceCell::new());
+        Session { home, out, around, site, vo, clock, trust }
+    }
+
+    /// The same in these surroundings.
+    pub fn within(self, around: Around) -> Session {
+        Session { around, ..self }
     }
 
     /// The time now.
@@ -61,15 +81,15 @@ impl Session {
     /// # Errors
     /// As [`Home::read`].
     pub fn login(&self) -> Result<Option<Login>, Error> {
-        Ok(self.home.read::<Login>(LOGIN)?.filter(|l| self.now() < l.session_until))
+        Ok(self.last_login()?.filter(|l| self.now() < l.session_until))
     }
 
-    /// Who signed in last, whether or not that has ended.
+    /// The last sign-in, whether or not it has ended.
     ///
     /// # Errors
     /// As [`Home::read`].
-    pub fn last_person(&self) -> Result<Option<PersonId>, Error> {
-        Ok(self.home.read::<Login>(LOGIN)?.map(|l| l.person))
+    pub fn last_login(&self) -> Result<Option<Login>, Error> {
+        self.home.read(LOGIN)
     }
 
     /// Keeps a sign-in.
@@ -93,7 +113,7 @@ impl Session {
     /// # Errors
     /// [`Kind::Unauthenticated`] when there is none, or it has ended.
     pub fn signed_in(&self) -> Result<Login, Error> {
-        match self.home.read::<Login>(LOGIN)? {
+        match self.last_login()? {
             None => Err(Error::unauthenticated("you are not signed in")
                 .hint("sign in: xos login NAME@SITE")),
             Some(l) if l.session_until <= self.now() => Err(Error::unauthenticated(format!(
@@ -134,12 +154,20 @@ impl Session {
     /// # Errors
     /// [`Kind::NotFound`] when the site is not known.
     pub fn client(&self, site: &SiteId, proof: &Proof) -> Result<Client, Error> {
+        Client::new(site.clone(), self.knowing(site)?, proof)
+    }
+
+    /// The sites that TLS trusts, when `site` is one of them.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not known.
+    pub fn knowing(&self, site: &SiteId) -> Result<&Trust, Error> {
         let trust = self.trust()?;
         if trust.descriptor(site).is_err() {
             return Err(Error::not_found(format!("this computer does not know the site {site}"))
                 .hint("add it: xos site add ADDRESS (its administrator knows the address)"));
         }
-        Client::new(site.clone(), trust, proof)
+        Ok(trust)
     }
 
     /// A client of `site` that says nobody's name.
@@ -305,6 +333,7 @@ pub fn idle(view: &MembershipView) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::credential::Wish;
 
     struct At(Millis);
     impl Clock for At {
@@ -319,6 +348,7 @@ mod tests {
             site_admin: false,
             session_until: Millis(1_000_000),
             tokens: vec![],
+            default_vo: None,
         }
     }
 
@@ -350,6 +380,7 @@ mod tests {
             issued: Millis(0),
             expires: Millis(9),
             renewable_until: None,
+            wish: Wish::default(),
         };
         s.home.write("vo/demo.rennes/credential.json", &credential("demo.rennes")).unwrap();
         assert_eq!(s.the_vo().await.unwrap().as_str(), "demo.rennes");

@@ -4,6 +4,7 @@ use super::ask;
 use super::output::{Outcome, Style, Table, clean, fields, list, when};
 use super::session::Session;
 use super::sites::{KnownSite, SiteBook};
+use super::ssh;
 use super::values;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -176,6 +177,7 @@ async fn add(s: &Session, args: Add) -> Outcome {
     let mut book = SiteBook::read(&s.home)?;
     book.learn(known.clone())?;
     book.write(&s.home)?;
+    ssh::sites_changed(s);
     s.out.show(&known, || format!("Site {site} is known now. Sign in: xos login NAME@{site}"))?;
     Ok(0)
 }
@@ -324,6 +326,7 @@ async fn forget(s: &Session, args: Forget) -> Outcome {
             return Err(Error::not_found(format!("this computer does not know {site}")).into());
         }
         book.write(&s.home)?;
+        ssh::sites_changed(s);
         s.out.show(&book, || format!("This computer has forgotten {site}."))?;
         return Ok(0);
     }

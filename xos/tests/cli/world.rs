@@ -133,7 +133,7 @@ impl Person {
     pub fn xos(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xos"));
         command.args(args).env("XOS_HOME", self.folder()).stdin(Stdio::null());
-        for name in ["XOS_VO", "XOS_LOG"] {
+        for name in ["XOS_VO", "XOS_LOG", "SSH_AUTH_SOCK"] {
             command.env_remove(name);
         }
         command
