@@ -96,8 +96,13 @@ impl<P: AsRef<Path>> AccountsFile<P> {
     }
 
     const fn looking(path: P, owner: Owner, look_holds_ms: u64) -> Self {
-        let (holds_until, current) = (AtomicU64::new(0), Mutex::new(None));
-        Self { path, owner, look_holds_ms, holds_until, current }
+        Self {
+            path,
+            owner,
+            look_holds_ms,
+            holds_until: AtomicU64::new(0),
+            current: Mutex::new(None),
+        }
     }
 
     /// Reads the file at `path` at once, so that a missing or damaged one is known.
