@@ -271,11 +271,13 @@ fn no_flipped_byte_harms_the_program_that_looks_up_a_name() {
         for _ in 0..=random(4) {
             bad[random(good.len())] ^= 1 << random(8);
         }
+        if bad == good {
+            continue;
+        }
         fs::write(&path, &bad).unwrap();
         let found =
             user_with(256, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a));
-        // The same bit twice is no damage.
-        assert!(bad == good || found == Err((-1, libc::EIO)), "{found:?}");
+        assert_eq!(found, Err((-1, libc::EIO)));
         poke(&node);
     }
 }
