@@ -49,7 +49,7 @@ pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
             "lib=$(dirname \"$(ldconfig -p | sed -n 's/.*=> //p' | grep -m1 libnss_files.so.2)\")\n\
              [ -n \"$lib\" ] && [ -d \"$lib\" ] || lib=/usr/lib/$(uname -m)-linux-gnu\n\
              cp {from}/libnss_xos.so \"$lib/libnss_xos.so.2\"\n\
-             sed -i -E 's/^(passwd|group):.*/\\1: files xos/' /etc/nsswitch.conf\n"
+             sed -i -E 's/^(passwd|group|shadow):.*/\\1: files xos/' /etc/nsswitch.conf\n"
         );
     }
     host.run(&Cmd::shell(script))?.ok().map(drop)
