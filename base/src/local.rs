@@ -8,8 +8,10 @@
 mod client;
 mod login;
 mod names;
+#[allow(unsafe_code)]
+mod sys;
 
-pub use client::{LocalError, call, call_at};
+pub use client::{LocalError, call, call_at, call_other_at};
 pub use login::{
     Account, AuthBegin, AuthNext, AuthStep, CloseLogin, LoginState, MayLogin, OpenLogin, Opened,
     Principals, SEEN_DIR,

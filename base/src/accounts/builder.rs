@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     AccountsError, ENTRIES_MAX, FIELD_BYTES_MAX, ID_RANGE, MEMBERS_MAX, NAME_BYTES_MAX, User,
-    layout::{HEAD_BYTES, Layout},
+    layout::{HEAD_BYTES, Layout, name_hash},
 };
 
 /// Collects users and groups; refuses what libc's tools would misread.
@@ -158,6 +158,7 @@ impl AccountsBuilder {
         let mut out = Vec::with_capacity(HEAD_BYTES);
         out.extend_from_slice(&layout.head());
         out.extend_from_slice(&users);
+        push_names(&mut out, &index);
         push_index(&mut out, &self.uids, &index);
         out.extend_from_slice(&groups);
         push_index(&mut out, &self.gids, &group_index);
@@ -249,6 +250,15 @@ fn claim(ids: &mut BTreeMap<u32, String>, id: u32, name: &str) -> Result<(), Acc
 
 fn push_words(out: &mut Vec<u8>, words: &[u32]) {
     out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+}
+
+/// The users by the hash of their names; the indices are in order of the names.
+fn push_names(out: &mut Vec<u8>, index: &HashMap<&str, u32>) {
+    let mut rows: Vec<[u32; 2]> = index.iter().map(|(name, at)| [name_hash(name), *at]).collect();
+    rows.sort_unstable();
+    for row in rows {
+        push_words(out, &row);
+    }
 }
 
 fn push_index(out: &mut Vec<u8>, ids: &BTreeMap<u32, String>, index: &HashMap<&str, u32>) {

@@ -4,18 +4,23 @@
 //! | --- | --- |
 //! | head | see [`Layout::head`] |
 //! | users, sorted by name | uid, gid, offsets of name, gecos, home, shell, first gid, gids (u32 each), lengths of name, gecos, home, shell (u16 each) |
+//! | users by hash of name | [`name_hash`], index of user; those of one hash in order of names |
 //! | users by uid | uid, index of user |
 //! | groups, sorted by name | gid, offset of name, first member, members, length of name (u32 each) |
 //! | groups by gid | gid, index of group |
 //! | gids | the groups that name a user as member, user after user |
 //! | members | indices of users, group after group |
 //! | strings | what the offsets point into |
+//!
+//! A user is found by the hash of the name: a search over names would touch a row and a text at each
+//! of its steps, which takes three times as long in a file of 100,000. Names that were chosen to
+//! have one hash cost no more than that search would.
 
 use super::AccountsError;
 
 const MAGIC: &[u8; 8] = b"XOSACCT1";
 /// The version of everything described here.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The checksum covers what follows it.
 const CRC_END: usize = 12;
 
@@ -89,8 +94,12 @@ impl Layout {
         HEAD_BYTES as u64
     }
 
-    pub(super) fn uids_at(&self) -> u64 {
+    pub(super) fn names_at(&self) -> u64 {
         self.users_at() + u64::from(self.users) * USER_BYTES as u64
+    }
+
+    pub(super) fn uids_at(&self) -> u64 {
+        self.names_at() + u64::from(self.users) * INDEX_BYTES as u64
     }
 
     pub(super) fn groups_at(&self) -> u64 {
@@ -112,6 +121,11 @@ impl Layout {
     pub(super) fn strings_at(&self) -> u64 {
         self.members_at() + u64::from(self.members) * ID_BYTES as u64
     }
+}
+
+/// What users are sorted by in their index by name.
+pub(super) fn name_hash(name: &str) -> u32 {
+    crc32fast::hash(name.as_bytes())
 }
 
 /// Compares the checksum: a pass over all bytes, done once per mapping.

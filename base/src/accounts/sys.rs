@@ -1,4 +1,4 @@
-//! A file mapped into memory.
+//! A file mapped into memory, and the clock that costs no system call.
 
 use std::{fs::File, io, os::fd::AsRawFd, ptr, slice};
 
@@ -15,10 +15,11 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps `len` > 0 bytes, which the file must have.
+    /// Maps `len` > 0 bytes, which the file must have where they are read.
     ///
-    /// The file must never be changed in place nor truncated (a read behind its end is SIGBUS):
-    /// account files are only ever replaced by rename, and only root can write to them.
+    /// The file must never be truncated (a read behind its end is SIGBUS): account files are only
+    /// ever replaced by rename, only root can write to them, and each lookup begins with a look at
+    /// the length. Changed bytes are found out by the checks at their use.
     pub(super) fn new(file: &File, len: usize) -> io::Result<Self> {
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -53,4 +54,16 @@ impl Drop for Map {
         // SAFETY: this very range was mapped in `new`, and no reference into it outlives `self`.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
+}
+
+/// Milliseconds of a clock that only goes forward, as of the kernel's last tick; `None` where there
+/// is no such clock.
+pub(super) fn clock_ms() -> Option<u64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a local that outlives the call.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) } != 0 {
+        return None;
+    }
+    let seconds = u64::try_from(now.tv_sec).ok()?;
+    seconds.checked_mul(1000)?.checked_add(u64::try_from(now.tv_nsec).ok()? / 1_000_000)
 }

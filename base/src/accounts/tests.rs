@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
@@ -157,6 +158,86 @@ fn the_file_is_replaced_under_its_readers() {
     assert!(matches!(file.current(), Err(AccountsError::Corrupt(_))));
     fs::remove_file(&path).unwrap();
     assert!(matches!(file.current(), Err(AccountsError::Missing { .. })));
+}
+
+/// If it failed, a look-up that comes often would tell for long of who is no more, or cost a system
+/// call each.
+#[test]
+fn a_look_holds_for_a_moment_and_not_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("accounts");
+    sample().write_atomic(&path).unwrap();
+    let file = AccountsFile::seldom(path.clone(), Owner::Anybody);
+    let old = file.current().unwrap();
+    sample().generation(8).write_atomic(&path).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while file.current().unwrap().view().generation() == 7 {
+        assert!(Instant::now() < end, "the new file is never seen");
+    }
+    assert_eq!(old.view().generation(), 7);
+    fs::remove_file(&path).unwrap();
+    while file.current().is_ok() {
+        assert!(Instant::now() < end, "the end of the file is never seen");
+    }
+    // A failure is not remembered.
+    assert!(file.current().is_err());
+    sample().generation(9).write_atomic(&path).unwrap();
+    assert_eq!(file.current().unwrap().view().generation(), 9);
+}
+
+/// A file so large that it is mapped.
+fn large() -> AccountsBuilder {
+    let mut builder = sample();
+    let gecos = "x".repeat(FIELD_BYTES_MAX);
+    for at in 0..2100 {
+        let name = format!("p{at}.demo");
+        let gecos = format!("{at}{}", &gecos[4..]);
+        builder.user(User { gecos: &gecos, ..user(&name, BASE + 100 + at) }).unwrap();
+    }
+    builder
+}
+
+/// If it failed, `getent passwd` or sshd would die of SIGBUS by a mistake of the administrator.
+#[test]
+fn a_file_cut_short_where_it_lies_hurts_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("accounts");
+    let cut =
+        |to: u64| fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(to).unwrap();
+    for (builder, is_copied) in [(sample(), true), (large(), false)] {
+        builder.write_atomic(&path).unwrap();
+        let file = AccountsFile::open(path.clone(), Owner::Anybody).unwrap();
+        let held = file.current().unwrap();
+        assert!(file.can_go_on(&held));
+        cut(100);
+        assert!(matches!(file.current(), Err(AccountsError::Corrupt(_))));
+        assert_eq!(file.can_go_on(&held), is_copied);
+        if is_copied {
+            assert!(held.view().user_by_name("bob.demo").unwrap().is_some());
+        }
+        // Replaced while it is held: that one is whole.
+        builder.write_atomic(&path).unwrap();
+        let held = file.current().unwrap();
+        sample().write_atomic(&path).unwrap();
+        cut(0);
+        assert!(file.can_go_on(&held));
+        assert!(held.view().user_by_name("bob.demo").unwrap().is_some());
+    }
+}
+
+/// If it failed, names that somebody chose for their hashes would lead to other people's accounts.
+#[test]
+fn names_with_one_hash_are_kept_apart() {
+    // CRC-32 is linear: these differ, and their hashes do not.
+    let [one, other] = ["plumless", "buckeroo"];
+    assert_eq!(layout::name_hash(one), layout::name_hash(other));
+    let mut builder = sample();
+    builder.user(user(one, BASE + 40)).unwrap();
+    builder.user(user(other, BASE + 41)).unwrap();
+    let bytes = builder.build().unwrap();
+    let view = AccountsView::parse(&bytes).unwrap();
+    assert_eq!(view.user_by_name(one).unwrap().unwrap().uid, BASE + 40);
+    assert_eq!(view.user_by_name(other).unwrap().unwrap().uid, BASE + 41);
 }
 
 #[test]

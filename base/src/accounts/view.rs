@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 
 use super::{
     AccountsError, User,
-    layout::{GROUP_BYTES, ID_BYTES, INDEX_BYTES, Layout, USER_BYTES, check_sum, u16_at, u32_at},
+    layout::{
+        GROUP_BYTES, ID_BYTES, INDEX_BYTES, Layout, USER_BYTES, check_sum, name_hash, u16_at,
+        u32_at,
+    },
 };
 
 /// The bytes of an account file, read as such. Nothing is copied; every answer borrows from them.
@@ -131,19 +134,29 @@ impl<'a> AccountsView<'a> {
     }
 
     fn find_user(&self, name: &str) -> Result<Option<u32>, AccountsError> {
-        search(self.layout.users, |at| {
-            Ok(self.text_bytes(self.user_row(at)?, 8, 32)?.cmp(name.as_bytes()))
-        })
+        let (section, count) = (self.layout.names_at(), self.layout.users);
+        let hash = name_hash(name);
+        let at = search(count, |at| {
+            let order = u32_at(self.row(section, at, INDEX_BYTES)?, 0)?.cmp(&hash);
+            if order != Ordering::Equal {
+                return Ok(order);
+            }
+            let row = self.user_row(self.target(section, count, at)?)?;
+            Ok(self.text_bytes(row, 8, 32)?.cmp(name.as_bytes()))
+        })?;
+        at.map(|at| self.target(section, count, at)).transpose()
     }
 
     fn find_id(&self, section: u64, count: u32, id: u32) -> Result<Option<u32>, AccountsError> {
         let at = search(count, |at| Ok(u32_at(self.row(section, at, INDEX_BYTES)?, 0)?.cmp(&id)))?;
-        let Some(at) = at else { return Ok(None) };
+        at.map(|at| self.target(section, count, at)).transpose()
+    }
+
+    /// To which of `count` rows the index at `section` leads at place `at`.
+    fn target(&self, section: u64, count: u32, at: u32) -> Result<u32, AccountsError> {
         let target = u32_at(self.row(section, at, INDEX_BYTES)?, 4)?;
-        if target >= count {
-            return Err(AccountsError::Corrupt("an index points nowhere"));
-        }
-        Ok(Some(target))
+        let target = (target < count).then_some(target);
+        target.ok_or(AccountsError::Corrupt("an index points nowhere"))
     }
 
     fn user(&self, at: u32) -> Result<User<'a>, AccountsError> {

@@ -1,10 +1,9 @@
 //! The caller's end: blocking, with one deadline over all of a call, and no thread.
 
-use super::{Envelope, FRAME_MAX, LocalCall, Reply, SOCKET};
+use super::{Envelope, FRAME_MAX, LocalCall, Reply, SOCKET, sys};
 use crate::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     send, socket_with,
@@ -64,14 +63,39 @@ pub fn call_at<C: LocalCall>(
     with: &C,
     limit: Duration,
 ) -> Result<C::Answer, LocalError> {
+    exchange(path, with, limit, None)
+}
+
+/// As [`call_at`], unless this very process listens there: `xosd` must never wait for itself. The
+/// kernel says who listens, so that nothing depends on what a process was told.
+///
+/// # Errors
+/// [`LocalError`]; [`LocalError::Absent`] also when nobody else listens.
+pub fn call_other_at<C: LocalCall>(
+    path: &Path,
+    with: &C,
+    limit: Duration,
+) -> Result<C::Answer, LocalError> {
+    exchange(path, with, limit, Some(std::process::id()))
+}
+
+fn exchange<C: LocalCall>(
+    path: &Path,
+    with: &C,
+    limit: Duration,
+    but_not: Option<u32>,
+) -> Result<C::Answer, LocalError> {
     let end = Instant::now().checked_add(limit).ok_or(LocalError::Late)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&fd, &SocketAddrUnix::new(path)?)?;
-    let own = rustix::process::geteuid();
-    let peer = socket_peercred(&fd)?.uid;
-    if !peer.is_root() && peer != own {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = sys::peer(&fd)?;
+    if peer.uid != 0 && peer.uid != own {
         return Err(LocalError::NotRoots);
+    }
+    if but_not.is_some() && but_not == u32::try_from(peer.pid).ok() {
+        return Err(LocalError::Absent);
     }
     let body = serde_json::to_vec(&Envelope { call: C::NAME.to_owned(), with })
         .map_err(|_| LocalError::Nonsense)?;

@@ -71,3 +71,14 @@ fn nobody_and_silence_end() {
     drop(listener);
     assert!(matches!(call_at(&path, &call, Duration::from_secs(1)), Err(LocalError::Absent)));
 }
+
+/// If it failed, `xosd` would wait for itself whenever one of its libraries looks up a name.
+#[test]
+fn nobody_asks_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let call = CloseLogin { session: "1".into() };
+    let refused = call_other_at(&path, &call, Duration::from_secs(20));
+    assert!(matches!(refused, Err(LocalError::Absent)), "{refused:?}");
+}

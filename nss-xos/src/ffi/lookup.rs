@@ -3,10 +3,16 @@
 use std::{ffi::CStr, path::Path};
 
 use libc::{c_char, group, passwd};
-use xos_base::accounts::{AccountsFile, AccountsView};
+use xos_base::{
+    accounts::{AccountsError, AccountsFile, AccountsView, User},
+    local::UserKey,
+};
 
 use super::{Cursor, Place, buffer::Answer};
-use crate::status::Failure;
+use crate::{
+    asking::{self, Node},
+    status::Failure,
+};
 
 type Done = Result<(), Failure>;
 
@@ -24,20 +30,42 @@ pub(super) unsafe fn text<'a>(text: *const c_char) -> Result<&'a str, Failure> {
 
 pub(super) fn user_by_name<P: AsRef<Path>>(
     file: &AccountsFile<P>,
+    node: &Node<P>,
     name: &str,
     answer: Answer<passwd>,
 ) -> Done {
-    let mapped = file.current()?;
-    answer.user(&mapped.view().user_by_name(name)?.ok_or(Failure::NotFound)?)
+    user(file, node, |view| view.user_by_name(name), || asking::by_name(name), answer)
 }
 
 pub(super) fn user_by_uid<P: AsRef<Path>>(
     file: &AccountsFile<P>,
+    node: &Node<P>,
     uid: u32,
     answer: Answer<passwd>,
 ) -> Done {
-    let mapped = file.current()?;
-    answer.user(&mapped.view().user_by_uid(uid)?.ok_or(Failure::NotFound)?)
+    user(file, node, |view| view.user_by_uid(uid), || asking::by_uid(uid), answer)
+}
+
+/// A user from the file; when the file cannot say, from the node, if it can be one of the grid's.
+fn user<P: AsRef<Path>>(
+    file: &AccountsFile<P>,
+    node: &Node<P>,
+    find: impl for<'v> FnOnce(AccountsView<'v>) -> Result<Option<User<'v>>, AccountsError>,
+    key: impl FnOnce() -> Option<UserKey>,
+    answer: Answer<passwd>,
+) -> Done {
+    let failure: Failure = match file.current() {
+        Err(error) => error.into(),
+        Ok(mapped) => match find(mapped.view()) {
+            Ok(Some(user)) => return answer.user(&user),
+            Ok(None) => Failure::NotFound,
+            Err(error) => error.into(),
+        },
+    };
+    let is_final = matches!(failure, Failure::SmallBuffer | Failure::TryAgain(_));
+    let key = if is_final { None } else { key() };
+    let found = node.find(key.ok_or(failure)?)?;
+    answer.user(&asking::row(&found))
 }
 
 pub(super) fn group_by_name<P: AsRef<Path>>(
@@ -85,6 +113,9 @@ fn advance<P: AsRef<Path>>(
         *place = Some(Place { mapped: file.current()?, next: 0 });
     }
     let Some(Place { mapped, next }) = place.as_mut() else { return Err(Failure::NotFound) };
+    if !file.can_go_on(mapped) {
+        return Err(Failure::Unavailable(libc::EIO));
+    }
     deliver(mapped.view(), *next)?;
     *next = next.saturating_add(1);
     Ok(())

@@ -4,6 +4,7 @@
 mod buffer;
 mod groups;
 mod lookup;
+mod shadow;
 
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,19 @@ use std::{
 };
 
 use libc::{c_char, c_int, c_long, gid_t, group, passwd, size_t, uid_t};
-use xos_base::accounts::{AccountsFile, DEFAULT_PATH, Mapped, Owner};
+use xos_base::{
+    accounts::{AccountsFile, DEFAULT_PATH, Mapped, Owner},
+    local::SOCKET,
+};
 
-use crate::status::{Failure, SUCCESS};
+use crate::{
+    asking::Node,
+    status::{Failure, SUCCESS},
+};
 use buffer::Answer;
 
-static FILE: AccountsFile<&'static str> = AccountsFile::new(DEFAULT_PATH, Owner::Root);
+static FILE: AccountsFile<&'static str> = AccountsFile::seldom(DEFAULT_PATH, Owner::Root);
+static NODE: Node<&'static str> = Node::new(SOCKET);
 static USERS: Cursor = Cursor::new();
 static GROUPS: Cursor = Cursor::new();
 
@@ -42,7 +50,7 @@ pub unsafe extern "C" fn _nss_xos_getpwnam_r(
     // SAFETY: passed on from the caller.
     let answer = unsafe { Answer::new(result, buffer, length) };
     // SAFETY: `name` and `errnop` are passed on from the caller.
-    unsafe { finish(errnop, || lookup::user_by_name(&FILE, lookup::text(name)?, answer)) }
+    unsafe { finish(errnop, || lookup::user_by_name(&FILE, &NODE, lookup::text(name)?, answer)) }
 }
 
 /// Looks up a user by id.
@@ -60,7 +68,7 @@ pub unsafe extern "C" fn _nss_xos_getpwuid_r(
     // SAFETY: passed on from the caller.
     let answer = unsafe { Answer::new(result, buffer, length) };
     // SAFETY: `errnop` is passed on from the caller.
-    unsafe { finish(errnop, || lookup::user_by_uid(&FILE, uid, answer)) }
+    unsafe { finish(errnop, || lookup::user_by_uid(&FILE, &NODE, uid, answer)) }
 }
 
 /// Begins an enumeration of users.

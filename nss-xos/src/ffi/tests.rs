@@ -1,6 +1,8 @@
 use std::{
     ffi::{CStr, CString},
-    fs, mem, ptr,
+    fs, mem,
+    path::PathBuf,
+    ptr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -11,9 +13,11 @@ use super::{buffer::MEMBERS_LISTED_MAX, *};
 
 const BASE: u32 = 1_879_048_192;
 
-struct Node {
+struct Machine {
     dir: tempfile::TempDir,
     file: AccountsFile,
+    /// Nobody listens there.
+    xosd: Node<PathBuf>,
 }
 
 fn sample() -> AccountsBuilder {
@@ -30,11 +34,12 @@ fn sample() -> AccountsBuilder {
     builder
 }
 
-fn node() -> Node {
+fn node() -> Machine {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("accounts");
     sample().write_atomic(&path).unwrap();
-    Node { dir, file: AccountsFile::new(path, Owner::Anybody) }
+    let xosd = Node::new(dir.path().join("socket"));
+    Machine { dir, file: AccountsFile::new(path, Owner::Anybody), xosd }
 }
 
 /// Calls `lookup` with a buffer of `length` bytes and gives what C would see of a user.
@@ -108,20 +113,25 @@ fn groups_of(file: &AccountsFile, user: &str, limit: c_long) -> Result<Vec<gid_t
 fn a_user_is_answered_in_full() {
     let node = node();
     let line = |name, uid| format!("{name}:!*:{uid}:{BASE}:Some Öne:/home/xos/someone:/bin/bash");
-    let found = user_with(1024, |a| lookup::user_by_name(&node.file, "alice.demo", a));
+    let found = user_with(1024, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a));
     assert_eq!(found, Ok(line("alice.demo", BASE + 10)));
-    let found = user_with(1024, |a| lookup::user_by_uid(&node.file, BASE + 11, a));
+    let found = user_with(1024, |a| lookup::user_by_uid(&node.file, &node.xosd, BASE + 11, a));
     assert_eq!(found, Ok(line("bob.demo", BASE + 11)));
-    let missing = user_with(1024, |a| lookup::user_by_name(&node.file, "root", a));
+    let missing = user_with(1024, |a| lookup::user_by_name(&node.file, &node.xosd, "root", a));
     assert_eq!(missing, Err((0, libc::ENOENT)));
-    assert_eq!(user_with(1024, |a| lookup::user_by_uid(&node.file, 0, a)), Err((0, libc::ENOENT)));
+    assert_eq!(
+        user_with(1024, |a| lookup::user_by_uid(&node.file, &node.xosd, 0, a)),
+        Err((0, libc::ENOENT))
+    );
 }
 
 #[test]
 fn every_small_buffer_is_refused_and_never_overrun() {
     // glibc would keep a half-filled answer, or the process would be corrupted.
     let node = node();
-    let needs = |length| user_with(length, |a| lookup::user_by_name(&node.file, "alice.demo", a));
+    let needs = |length| {
+        user_with(length, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a))
+    };
     let enough = (0..512).find(|length| needs(*length).is_ok()).unwrap();
     for length in 0..enough {
         assert_eq!(needs(length), Err((-2, libc::ERANGE)), "{length}");
@@ -189,7 +199,7 @@ fn a_missing_or_damaged_file_is_unavailable() {
     let node = node();
     let path = node.dir.path().join("accounts");
     let good = fs::read(&path).unwrap();
-    let ask = || user_with(1024, |a| lookup::user_by_name(&node.file, "alice.demo", a));
+    let ask = || user_with(1024, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a));
     for len in [0, 1, 63, 64, good.len() / 2, good.len() - 1] {
         write_atomic(&path, &good[..len]).unwrap();
         assert_eq!(ask(), Err((-1, libc::EIO)), "cut at {len}");
@@ -203,6 +213,104 @@ fn a_missing_or_damaged_file_is_unavailable() {
     assert_eq!(ask(), Err((-1, libc::ENOENT)));
     write_atomic(&path, &good).unwrap();
     assert!(ask().is_ok());
+}
+
+/// Calls everything that C can call; whatever the file holds, each call ends.
+fn poke(node: &Machine) {
+    for name in ["alice.demo", "bob.demo", "root", "demo", ""] {
+        drop(user_with(256, |a| lookup::user_by_name(&node.file, &node.xosd, name, a)));
+        drop(group_with(256, |a| lookup::group_by_name(&node.file, name, a)));
+        drop(groups_of(&node.file, name, -1));
+    }
+    for id in [0, BASE, BASE + 10, BASE + 500, u32::MAX] {
+        drop(user_with(256, |a| lookup::user_by_uid(&node.file, &node.xosd, id, a)));
+        drop(group_with(256, |a| lookup::group_by_gid(&node.file, id, a)));
+    }
+    let (users, groups) = (Cursor::new(), Cursor::new());
+    for _ in 0..64 {
+        drop(user_with(256, |a| lookup::next_user(&node.file, &users, a)));
+        drop(group_with(256, |a| lookup::next_group(&node.file, &groups, a)));
+    }
+}
+
+/// If it failed, a full disk or a careless `cp` would take sshd and every other program along.
+#[test]
+fn no_cut_harms_the_program_that_looks_up_a_name() {
+    let node = node();
+    let path = node.dir.path().join("accounts");
+    let good = fs::read(&path).unwrap();
+    let ask = |node: &Machine| {
+        user_with(256, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a))
+    };
+    for len in 0..good.len() {
+        // Where it lies, which nobody does on purpose.
+        fs::write(&path, &good[..len]).unwrap();
+        assert_eq!(ask(&node), Err((-1, libc::EIO)), "cut at {len}");
+        poke(&node);
+    }
+    fs::write(&path, &good).unwrap();
+    assert!(ask(&node).is_ok());
+}
+
+/// As above, for a bad disk.
+#[test]
+fn no_flipped_byte_harms_the_program_that_looks_up_a_name() {
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+    let node = node();
+    let path = node.dir.path().join("accounts");
+    let good = fs::read(&path).unwrap();
+    let mut state = SEED;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for _ in 0..500 {
+        let mut bad = good.clone();
+        for _ in 0..=random(4) {
+            bad[random(good.len())] ^= 1 << random(8);
+        }
+        if bad == good {
+            continue;
+        }
+        fs::write(&path, &bad).unwrap();
+        let found =
+            user_with(256, |a| lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a));
+        assert_eq!(found, Err((-1, libc::EIO)));
+        poke(&node);
+    }
+}
+
+/// If it failed, somebody whose account is a moment old could not sign in, or everybody else would
+/// wait for `xosd`.
+#[test]
+fn the_node_is_asked_for_grid_names_only() {
+    let node = node();
+    let ask = |name| user_with(256, |a| lookup::user_by_name(&node.file, &node.xosd, name, a));
+    assert_eq!(ask("nobody.demo"), Err((0, libc::ENOENT)));
+    assert_eq!(ask("nobody.demo.rennes"), Err((-1, libc::ENOENT)), "nobody answers there");
+    let ask = |uid| user_with(256, |a| lookup::user_by_uid(&node.file, &node.xosd, uid, a));
+    assert_eq!(ask(1000), Err((0, libc::ENOENT)));
+    assert_eq!(ask(BASE + 500), Err((-1, libc::ENOENT)), "nobody answers there");
+    fs::remove_file(node.dir.path().join("accounts")).unwrap();
+    assert_eq!(ask(1000), Err((-1, libc::ENOENT)));
+}
+
+/// If it failed, a password could open a grid account, or `passwd -S` would end in an error.
+#[test]
+fn the_shadow_table_is_empty() {
+    let (name, mut errno) = (CString::new("alice.demo").unwrap(), 0);
+    // SAFETY: `errno` is a local; the rest is not looked at.
+    unsafe {
+        let none = ptr::null_mut();
+        let found =
+            shadow::_nss_xos_getspnam_r(name.as_ptr(), none, ptr::null_mut(), 0, &mut errno);
+        assert_eq!((found, errno), (0, libc::ENOENT));
+        assert_eq!(shadow::_nss_xos_setspent(0), SUCCESS);
+        assert_eq!(shadow::_nss_xos_getspent_r(none, ptr::null_mut(), 0, &mut errno), 0);
+        assert_eq!(shadow::_nss_xos_endspent(), SUCCESS);
+    }
 }
 
 #[test]
@@ -239,8 +347,9 @@ fn threads_get_whole_answers_while_the_file_is_replaced() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
-                    let alice =
-                        user_with(256, |a| lookup::user_by_name(&node.file, "alice.demo", a));
+                    let alice = user_with(256, |a| {
+                        lookup::user_by_name(&node.file, &node.xosd, "alice.demo", a)
+                    });
                     assert!(alice.unwrap().contains(&(BASE + 10).to_string()));
                     assert_eq!(groups_of(&node.file, "alice.demo", -1).unwrap().len(), 40);
                 }

@@ -2,11 +2,16 @@
 //! the machine is touched.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod programs;
+
 use std::{
     env, fs,
+    io::{Read, Write},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,7 +20,10 @@ use nix::{
     unistd::geteuid,
 };
 use nss_xos as _;
-use xos_base::accounts::{AccountsBuilder, DEFAULT_PATH, User, write_atomic};
+use xos_base::{
+    accounts::{AccountsBuilder, DEFAULT_PATH, User, write_atomic},
+    local::{Envelope, FindUser, FoundUser, Reply, SOCKET, UserKey},
+};
 
 const BASE: u32 = 1_879_048_192;
 
@@ -30,10 +38,14 @@ impl Machine {
         let modules = tempfile::tempdir().unwrap();
         fs::copy(built_module(), modules.path().join("libnss_xos.so.2")).unwrap();
         let switch = modules.path().join("nsswitch.conf");
-        fs::write(&switch, "passwd: files xos\ngroup: files xos\ninitgroups: files xos\n").unwrap();
+        let lines =
+            ["passwd", "group", "initgroups", "shadow"].map(|d| format!("{d}: files xos\n"));
+        fs::write(&switch, lines.concat()).unwrap();
         let none = None::<&str>;
         mount(Some(&switch), "/etc/nsswitch.conf", none, MsFlags::MS_BIND, none).unwrap();
-        mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        for folder in ["/var/lib", "/run"] {
+            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        }
         fs::create_dir_all(accounts().parent().unwrap()).unwrap();
         Self { modules }
     }
@@ -149,9 +161,87 @@ fn a_missing_damaged_or_foreign_file_leaves_the_machine_usable() {
     });
 }
 
+/// Answers `count` calls as `xosd` would, and gives what was asked.
+fn xosd(count: usize) -> thread::JoinHandle<Vec<UserKey>> {
+    fs::create_dir_all(Path::new(SOCKET).parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(SOCKET).unwrap();
+    thread::spawn(move || {
+        let answer = |_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4];
+            stream.read_exact(&mut head).unwrap();
+            let mut body = vec![0; u32::from_le_bytes(head) as usize];
+            stream.read_exact(&mut body).unwrap();
+            let asked: Envelope<FindUser> = serde_json::from_slice(&body).unwrap();
+            let carol = FoundUser {
+                name: "carol.demo.rennes".into(),
+                uid: BASE + 77,
+                gid: BASE,
+                gecos: "Carol".into(),
+                home: "/home/xos/carol.demo.rennes".into(),
+                shell: "/bin/sh".into(),
+            };
+            let known = match &asked.with.by {
+                UserKey::Name(name) => *name == carol.name,
+                UserKey::Uid(uid) => *uid == carol.uid,
+            };
+            let body = serde_json::to_vec(&Reply::Ok(known.then_some(carol))).unwrap();
+            stream.write_all(&u32::try_from(body.len()).unwrap().to_le_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
+            asked.with.by
+        };
+        (0..count).map(answer).collect()
+    })
+}
+
+/// If it failed, somebody who was just made a member could not sign in until the file was written.
+#[test]
+fn the_node_is_asked_for_a_new_grid_user() {
+    in_own_namespace(|machine| {
+        sample().write_atomic(accounts()).unwrap();
+        let asked = xosd(3);
+        let ask = |key: &str| machine.ask("getent", &["passwd", key]);
+        let carol = format!(
+            "carol.demo.rennes:!*:{}:{BASE}:Carol:/home/xos/carol.demo.rennes:/bin/sh",
+            BASE + 77
+        );
+        assert_eq!(ask("carol.demo.rennes").unwrap(), carol);
+        assert_eq!(ask(&(BASE + 77).to_string()).unwrap(), carol);
+        // None of these is a question for the node.
+        for local in ["root", "alice.demo", "nobody.demo", "4242", "no:good.demo.rennes"] {
+            drop(ask(local));
+        }
+        assert_eq!(ask("mallory.demo.rennes"), Err(2));
+        let names = ["carol.demo.rennes", "mallory.demo.rennes"].map(|n| UserKey::Name(n.into()));
+        let [carol, mallory] = names;
+        assert_eq!(asked.join().unwrap(), [carol, UserKey::Uid(BASE + 77), mallory]);
+        // The socket is there and nobody listens any more.
+        assert_eq!(ask("carol.demo.rennes"), Err(2));
+        assert!(ask("root").is_ok());
+    });
+}
+
+/// If it failed, a stopped or hanging `xosd` would hang every program that shows an owner.
+#[test]
+fn a_node_that_hangs_costs_a_program_one_limit() {
+    in_own_namespace(|machine| {
+        sample().write_atomic(accounts()).unwrap();
+        fs::create_dir_all(Path::new(SOCKET).parent().unwrap()).unwrap();
+        let _hangs = UnixListener::bind(SOCKET).unwrap();
+        let unknown: Vec<String> = (100..600).map(|at| (BASE + at).to_string()).collect();
+        let mut args = vec!["passwd"];
+        args.extend(unknown.iter().map(String::as_str));
+        let begun = Instant::now();
+        assert_eq!(machine.ask("getent", &args), Err(2));
+        // 500 limits of 50 ms would be 25 s.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    });
+}
+
 #[test]
 fn the_module_needs_nothing_but_libc() {
-    // It is loaded into sshd and sudo: a thread, a socket or a TLS library there would be a defect.
+    // It is loaded into sshd and sudo: a thread, a look-up of hosts or a TLS library there would be
+    // a defect.
     let output = Command::new("readelf").args(["-d", "--"]).arg(built_module()).output();
     let Ok(output) = output else {
         println!("skipped: no readelf on this machine");
@@ -164,7 +254,7 @@ fn the_module_needs_nothing_but_libc() {
     }
     let symbols = Command::new("readelf").args(["-W", "--dyn-syms"]).arg(built_module()).output();
     let symbols = String::from_utf8(symbols.unwrap().stdout).unwrap();
-    for name in ["socket", "connect", "pthread_create"] {
+    for name in ["getaddrinfo", "pthread_create", "setenv"] {
         let used = symbols.lines().any(|l| {
             l.contains(" UND ") && l.split_whitespace().any(|w| w.split('@').next() == Some(name))
         });

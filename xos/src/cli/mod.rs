@@ -3,6 +3,7 @@
 //! A thin client: each command makes typed requests to a core and shows the replies. Each file
 //! holds a command's arguments beside what it does.
 
+pub mod accounts;
 pub mod ask;
 pub mod credential;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `xos node`: the machines of a site.
 
+use super::accounts;
 use super::ask;
 use super::output::{Outcome, Table, clean, when};
 use super::session::Session;
@@ -33,6 +34,9 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Names and numbers of grid accounts on this machine.
+    #[command(subcommand)]
+    Accounts(accounts::Command),
 }
 
 /// Runs a command of this group.
@@ -44,6 +48,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Token { label } => token(s, label).await,
         Command::List => list(s).await,
         Command::Remove { node, yes } => remove(s, &node, yes).await,
+        Command::Accounts(command) => accounts::run(s, command),
     }
 }
 
