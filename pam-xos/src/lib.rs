@@ -1,0 +1,21 @@
+//! The PAM module: whether a grid account may sign in here, its session, and the proof of who
+//! somebody is without a key.
+//!
+//! Loaded by sshd, login, su, sudo and cron. It decides nothing by itself: it asks the `xosd` of
+//! its machine at the local socket, one blocking call with a limit each, and translates. So no
+//! thread, no runtime and no TLS come into the host process, and no panic leaves the module.
+//! Installed as `pam_xos.so`; `pam.d.example` shows its lines.
+//!
+//! Arguments: `debug`, `timeout_ms=N`, `socket=PATH`, `seen=DIR` ([`arguments`]).
+
+mod account;
+mod arguments;
+mod auth;
+mod call;
+mod codes;
+#[allow(unsafe_code)]
+mod ffi;
+mod password;
+mod seen;
+mod session;
+mod texts;

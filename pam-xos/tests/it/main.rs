@@ -1,0 +1,10 @@
+//! The module inside libpam: real `pamtester` in a private mount namespace, so that nothing on the
+//! machine is touched, against an `xosd` that each test plays.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod account;
+mod auth;
+mod linked;
+mod machine;
+mod session;
+mod xosd;
