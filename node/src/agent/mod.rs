@@ -224,8 +224,9 @@ impl Agent {
     fn write_accounts(&self) -> Result<(), Error> {
         let local = machine::local_users()?;
         let homes = self.config.homes.display().to_string();
+        let shell = self.shell();
         let generation = self.now().0;
-        let file = self.lock_vos().accounts(generation, (&homes, &self.shell()), &local);
+        let file = self.lock_vos().accounts(generation, (homes.as_str(), shell.as_str()), &local);
         let path = xos_base::accounts::DEFAULT_PATH;
         file.and_then(|f| f.write_atomic(Path::new(path)))
             .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))

@@ -13,12 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use xos_base::local::{Envelope, FRAME_MAX, Reply};
 use xos_base::{Error, Kind};
 
 /// How long a caller may take to send its frame, and to take the answer.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many callers without a place are told so at a time; others are only hung up on.
+const REFUSED_MAX: usize = 64;
+/// How long one of them may take to hear it.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after the kernel gave no connection: it is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -71,7 +76,7 @@ fn listen(socket: &Path) -> Result<UnixListener, Error> {
 
 async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: CancellationToken) {
     let own = rustix::process::geteuid().as_raw();
-    let places = Places::default();
+    let (places, refused) = (Places::default(), Arc::new(Semaphore::new(REFUSED_MAX)));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -90,7 +95,14 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
         };
         let root = uid == 0 || uid == own;
         let Some(place) = places.take(uid, root) else {
-            refuse_at_once(&stream);
+            if let Ok(heard) = refused.clone().try_acquire_owned() {
+                tokio::spawn(async move {
+                    if let Err(error) = refuse(stream).await {
+                        tracing::debug!(uid, %error, "a caller without a place is gone");
+                    }
+                    drop(heard);
+                });
+            }
             continue;
         };
         let (answers, stop) = (answers.clone(), stop.clone());
@@ -106,15 +118,18 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
     }
 }
 
-/// Says that there is no place, without waiting for the caller.
-fn refuse_at_once(stream: &UnixStream) {
+/// Says that there is no place, and waits a moment for the caller to hear it.
+async fn refuse(mut stream: UnixStream) -> std::io::Result<()> {
     let busy = Error::new(Kind::Limited, "xosd has too many calls on this machine")
         .hint("try again in a moment");
-    match encoded(Err(busy)).map(|frame| stream.try_write(&frame)) {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a caller without a place is gone"),
-        Err(error) => tracing::error!(%error, "a refusal cannot be encoded"),
-    }
+    let frame = encoded(Err(busy)).map_err(std::io::Error::other)?;
+    let told = async {
+        stream.write_all(&frame).await?;
+        // What the caller sends meanwhile; it hangs up once it has the answer.
+        let mut sent = (&mut stream).take(FRAME_MAX as u64);
+        tokio::io::copy(&mut sent, &mut tokio::io::sink()).await.map(drop)
+    };
+    tokio::time::timeout(REFUSED_TIMEOUT, told).await.unwrap_or(Ok(()))
 }
 
 async fn serve_one<A: Answers>(

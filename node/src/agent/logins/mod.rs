@@ -238,7 +238,7 @@ impl Agent {
         let stands = |f: &super::vos::Found<'_>| {
             f.vo.state != AccountState::Ended && f.member.state != AccountState::Ended
         };
-        Ok(found.filter(stands).map(|f| f.user((&homes, &shell), &local)))
+        Ok(found.filter(stands).map(|f| f.user((homes.as_str(), shell.as_str()), &local)))
     }
 }
 

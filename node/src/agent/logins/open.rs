@@ -69,7 +69,7 @@ impl Agent {
             }
         }
         self.show_seen(self.note_seen(&who, shown.map(|s| s.until)));
-        self.told(name, &who, &membership)
+        Ok(self.describe_session(name, &who, &membership))
     }
 
     /// The account, if it may be signed in to now.
@@ -107,7 +107,7 @@ impl Agent {
     }
 
     /// What PAM is told of a session that was opened.
-    fn told(&self, session: String, who: &Who, m: &Membership) -> Result<Opened, Error> {
+    fn describe_session(&self, session: String, who: &Who, m: &Membership) -> Opened {
         let now = self.now();
         let names = |all: &[xos_base::Group]| {
             all.iter().map(|g| g.name.as_str().to_owned()).collect::<Vec<_>>()
@@ -134,7 +134,7 @@ impl Agent {
             ("XOS_NODE", self.node.to_string()),
         ];
         let environment = environment.map(|(k, v)| (k.to_owned(), v)).into();
-        Ok(Opened { session, environment, keyring: keyring.to_string(), notes })
+        Opened { session, environment, keyring: keyring.to_string(), notes }
     }
 
     /// Ends a session; one that is not open is no error.
