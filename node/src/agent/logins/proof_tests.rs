@@ -68,7 +68,7 @@ fn info(w: Wanted) -> String {
     let person = key(9);
     let subject: &PublicKey = person.public_key();
     let (after, before) = w.life;
-    let mut b = Builder::new([5; 16], subject.key_data().clone(), after, before).unwrap();
+    let mut b = Builder::new([5u8; 16], subject.key_data().clone(), after, before).unwrap();
     b.cert_type(w.kind).unwrap();
     for p in w.principals {
         b.valid_principal(p).unwrap();

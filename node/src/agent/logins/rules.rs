@@ -67,14 +67,18 @@ impl Rules {
             }
             AccountState::Suspended => {
                 let text = format!(
-                    "{person} in {vo} is suspended, or the VO is, or its home site was not heard for too long; ask an administrator of the VO"
+                    "{person} in {vo} is suspended, or the VO is, or its home site was not heard \
+                     for too long; ask an administrator of the VO"
                 );
                 return LoginState::Held { text };
             }
             AccountState::Active => {}
         }
         if lease <= now {
-            let text = "this machine has not heard of its site's core for too long; try again later, or another machine".to_owned();
+            let text =
+                "this machine has not heard of its site's core for too long; try again later, or \
+                        another machine"
+                    .to_owned();
             return LoginState::Held { text };
         }
         match self.refuses(person, vo) {
