@@ -51,10 +51,12 @@ pub struct Login {
     #[serde(default)]
     pub deny: Vec<String>,
     /// Seconds from the end of a person's last session until what still runs of their sessions is
-    /// ended; 0: at once. It counts where sessions are in control groups of `xosd`; those of systemd
-    /// end as `KillUserProcesses` says. Default: what runs goes on until the membership ends.
+    /// ended; 0: at once. It counts where sessions are in control groups of `xosd`; those of
+    /// systemd end as `KillUserProcesses` says. Default: what runs goes on until the membership
+    /// ends.
     pub linger_s: Option<u64>,
-    /// Processors for all sessions of one person together, in thousandths of one. Default: no limit.
+    /// Processors for all sessions of one person together, in thousandths of one. Default: no
+    /// limit.
     pub cpu_milli: Option<u32>,
     /// Memory for all sessions of one person together, in bytes. Default: no limit.
     pub memory_bytes: Option<u64>,

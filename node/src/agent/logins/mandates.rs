@@ -129,7 +129,7 @@ impl Agent {
                 let (agent, control) = (self.clone(), control.clone());
                 let call = calls.spawn(async move {
                     if let Err(error) = agent.ask_ticket(&control, jws).await {
-                        tracing::warn!(uid, %error, "a session goes on without a right to the volume");
+                        tracing::warn!(uid, %error, "a session has no right to the volume");
                     }
                 });
                 of.insert(call.id(), uid);

@@ -120,8 +120,8 @@ impl Agent {
         let ticket = self.tickets.find(&m.vo, m.number, now);
         if !ticket.is_some_and(|t| t.membership.epoch >= who.account.epoch) {
             notes.push(format!(
-                "The volume {MOUNTS}/{} is not yours in this session: sign in by `xos ssh`, or with \
-                 the ssh configuration that `xos login` writes.",
+                "The volume {MOUNTS}/{} is not yours in this session: sign in by `xos ssh`, or \
+                 with the ssh configuration that `xos login` writes.",
                 m.vo
             ));
         }

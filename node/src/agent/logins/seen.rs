@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use xos_base::{Error, Millis};
 
-/// A later end is not written as long as it is later by no more: a login need not wait for the disk.
+/// A later end is not written as long as it is later by no more: a login need not wait for the
+/// disk.
 const STEP: Duration = Duration::from_secs(5 * 60);
 
 /// The folder, and what is in it.
