@@ -17,6 +17,8 @@ use xos_net::ticket::verify_mandate;
 
 /// How often tickets are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How long a login waits for its first ticket: a home that does not answer keeps nobody out.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// How much of its life a ticket has left when it is renewed: a third.
 const LEFT_MIN: Duration = Duration::from_secs(TICKET_LIFE_MAX_S / 3);
 /// How many are asked for at a time: a home that does not answer holds up few others.
@@ -84,8 +86,12 @@ impl Agent {
     pub(super) async fn take_mandate(&self, account: &Account, jws: String) -> Result<(), Error> {
         let mandate = verify_mandate(&self.trust, &jws, self.now())?;
         fits(&mandate, account, &self.node)?;
+        let late = |_| Err(Error::unavailable("the VO's home does not answer in time"));
         let got = match self.core() {
-            Ok(control) => self.ask_ticket(&control, jws.clone()).await,
+            Ok(control) => {
+                let asked = self.ask_ticket(&control, jws.clone());
+                tokio::time::timeout(FIRST_WAIT, asked).await.unwrap_or_else(late)
+            }
             Err(e) => Err(e),
         };
         if let Err(error) = got {
