@@ -201,6 +201,12 @@ impl Caller {
         Ok(Caller { key: Some(key), ..Caller::plain(principal) })
     }
 
+    /// A person who opened a stream to this node's sshd. The membership is the credential's; what
+    /// the node's accounts say of it is for the handler to apply.
+    pub(crate) fn credential(membership: Membership, key: String) -> Caller {
+        Caller { key: Some(key), ..Caller::plain(Principal::Member(membership)) }
+    }
+
     fn plain(principal: Principal) -> Caller {
         Caller {
             principal,

@@ -8,8 +8,8 @@ use crate::guard::{Guarded, Proved};
 use crate::identity::key_fingerprint;
 use crate::nodes::Io;
 use crate::router::Router;
-use crate::tls::{self, ALPN_NODE, IdentityCell};
-use crate::trust::{Trust, Usage, node_name};
+use crate::tls::{self, ALPN_NODE, ALPN_SSH, IdentityCell};
+use crate::trust::{Subject, Trust, Usage, node_name};
 use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -144,7 +144,11 @@ impl NodeLink {
             Error::unsupported("a peer speaks a protocol that this node does not serve")
         })?;
         let leaf = chain.first().ok_or_else(|| Error::unauthenticated("no certificate"))?;
-        let caller = Caller::machine(subject, key_fingerprint(leaf)?)?;
+        let key = key_fingerprint(leaf)?;
+        let caller = match subject {
+            Subject::Member(m) if alpn == ALPN_SSH => Caller::credential(m, key),
+            machine => Caller::machine(machine, key)?,
+        };
         let guard = self.dialer.trust.guard(Proved::of(&caller));
         handler(caller, Box::new(Guarded::new(stream, guard))).await;
         Ok(())

@@ -155,7 +155,10 @@ impl Nodes {
                 }
                 Err(e) => Err(e),
             },
-            Opening::Dial { .. } if caller.core().is_err() && caller.node().is_err() => {
+            // A member reaches the node's sshd so, which the node sees to.
+            Opening::Dial { .. }
+                if caller.core().is_err() && caller.node().is_err() && caller.member().is_err() =>
+            {
                 Err(Error::denied(format!("{} opens no stream to a node", caller.describe())))
             }
             Opening::Dial { node } => match self.dial_back(&caller, &node).await {

@@ -7,7 +7,7 @@
 //! node's administrator can hand the old files over (docs/site-admin.md).
 
 use crate::spec::Account;
-use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Uid, renameat_with};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Uid, renameat_with, symlinkat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
@@ -113,6 +113,23 @@ pub fn set_aside(base: &Path, account: &Account, old: u32) -> Result<PathBuf, Ho
         Ok(()) => Ok(path),
         Err(Errno::EXIST) => Err(HomeError::Taken { path, uid: old, owner: None }),
         Err(e) => Err(at("move aside", &account.home)(e)),
+    }
+}
+
+/// Makes the link `vo` to `target` in the account's home, unless something has that name. It is
+/// root's, so that nothing the person puts there meanwhile is given away; they may remove it.
+///
+/// # Errors
+/// [`HomeError`]; the home must be there, and the account's.
+pub fn link_vo(base: &Path, account: &Account, target: &Path) -> Result<(), HomeError> {
+    let name = name_in(base, account)?;
+    let (home, owner) = open_home(&open_base(base)?, name, account)?;
+    if owner != account.uid {
+        return Err(taken(account, Some(owner)));
+    }
+    match symlinkat(target, &home, "vo") {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(at("make the link vo in", &account.home)(e)),
     }
 }
 
@@ -280,5 +297,37 @@ mod tests {
         assert_eq!((m.uid(), m.mode() & 0o7777), (OLD, 0o700));
         // never one's own
         assert!(set_aside(&base, &new, new.uid).is_err());
+    }
+
+    /// If it failed, a person could have root make a link in a folder that is not theirs, or lose
+    /// what they called `vo`.
+    #[test]
+    fn the_link_to_the_volume_is_made_in_the_home_and_nowhere_else() {
+        if !root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("homes");
+        let a = account(&base, 70001);
+        let volume = Path::new("/xtreemfs/demo.rennes");
+        assert!(link_vo(&base, &a, volume).is_err(), "there is no home yet");
+        ensure(&base, &a).unwrap();
+        link_vo(&base, &a, volume).unwrap();
+        link_vo(&base, &a, volume).unwrap();
+        assert_eq!(std::fs::read_link(a.home.join("vo")).unwrap(), volume);
+        // the person's own thing stays
+        std::fs::remove_file(a.home.join("vo")).unwrap();
+        std::fs::write(a.home.join("vo"), "mine").unwrap();
+        link_vo(&base, &a, volume).unwrap();
+        assert_eq!(std::fs::read_to_string(a.home.join("vo")).unwrap(), "mine");
+        // a home that is a link elsewhere, and one that is another's
+        let victim = dir.path().join("victim");
+        std::fs::create_dir(&victim).unwrap();
+        let b = Account { home: base.join("b"), ..a.clone() };
+        symlink(&victim, &b.home).unwrap();
+        assert!(matches!(link_vo(&base, &b, volume), Err(HomeError::Taken { .. })));
+        let other = Account { uid: 70002, ..a };
+        assert!(matches!(link_vo(&base, &other, volume), Err(HomeError::Taken { .. })));
+        assert!(!victim.join("vo").exists());
     }
 }

@@ -7,6 +7,7 @@ pub mod event;
 mod frame;
 pub mod home;
 pub mod output;
+pub mod principals;
 pub mod proto;
 pub mod shim;
 pub mod spec;

@@ -22,6 +22,9 @@ const SECTIONS: &[(&str, &str, &str)] = &[
 ];
 /// Lists of tables inside a section: section, key, and their struct.
 const TABLES: &[(&str, &str, &str, &str)] = &[("aem", "rules", "aem/src/policy.rs", "Rule")];
+/// Sections inside a section, present or not: section, key, and their struct.
+const PARTS: &[(&str, &str, &str, &str)] =
+    &[("node", "login", "node/src/agent/config.rs", "Login")];
 /// Widest line of the page.
 const WIDTH: usize = 120;
 
@@ -71,6 +74,9 @@ name = \"rennes\"
 name = \"n1\"
 cpu_milli = 16000
 memory_bytes = 34359738368
+
+[node.login]
+deny = [\"mallory@pisa\"]
 
 [osd]
 reserve_bytes = 10737418240
@@ -129,6 +135,7 @@ fn in_words(kind: &str) -> &'static str {
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
         "Vec<Rule>" => "list of tables",
+        "Login" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }
@@ -179,6 +186,10 @@ fn page() -> String {
         list(&mut out, &keys(file, item));
         for (_, key, file, item) in TABLES.iter().filter(|t| t.0 == *name) {
             write!(out, "\n### `[[{name}.{key}]]`\n\n").unwrap();
+            list(&mut out, &keys(file, item));
+        }
+        for (_, key, file, item) in PARTS.iter().filter(|p| p.0 == *name) {
+            write!(out, "\n### `[{name}.{key}]`\n\n").unwrap();
             list(&mut out, &keys(file, item));
         }
     }

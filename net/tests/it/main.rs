@@ -3,6 +3,7 @@
 
 mod flood;
 mod mutated;
+mod people;
 mod trust;
 mod world;
 
@@ -19,6 +20,7 @@ use xos_base::{Error, Kind, Millis};
 use xos_net::caller::TokenClaims;
 use xos_net::dial::{Dialer, NodeLink};
 use xos_net::sign;
+use xos_net::tls::ALPN_SSH;
 use xos_net::trust::{core_name, node_name};
 use xos_net::{Client, Identity, IdentityCell, Proof, Router, Trust, Verifier};
 
@@ -280,7 +282,8 @@ async fn node(rennes: &Site, core: &Core) -> Arc<xos_net::control::Control> {
 
 async fn node_as(identity: Identity, core: &Core) -> Arc<xos_net::control::Control> {
     let identity = IdentityCell::new(identity);
-    let handlers = HashMap::from([(b"echo/1".to_vec(), world::echo())]);
+    let handlers = [b"echo/1".as_slice(), ALPN_SSH].map(|alpn| (alpn.to_vec(), world::echo()));
+    let handlers = HashMap::from(handlers);
     let dialer = Dialer::new(core.trust.clone(), identity);
     let link = NodeLink::new("n1.rennes".parse().unwrap(), dialer, handlers, Arc::new(SystemClock))
         .unwrap();

@@ -20,8 +20,54 @@ pub struct Config {
     /// Where homes of grid accounts are made. Default `/home/xos`.
     #[serde(default = "default_homes")]
     pub homes: PathBuf,
+    /// Members may sign in to this machine.
+    pub login: Option<Login>,
 }
 
 fn default_homes() -> PathBuf {
     PathBuf::from("/home/xos")
+}
+
+/// The section `[node.login]`: members may sign in to this machine, through its sshd and PAM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The shell of grid accounts. Default `/bin/bash`.
+    #[serde(default = "default_shell")]
+    pub shell: PathBuf,
+    /// Where this machine's sshd listens, an address with a port: streams of `xos ssh` go there.
+    /// Default `127.0.0.1:22`.
+    #[serde(default = "default_sshd")]
+    pub sshd: String,
+    /// The public host key files that the site certifies. Default: those that are there of
+    /// `/etc/ssh/ssh_host_ed25519_key.pub`, `/etc/ssh/ssh_host_ecdsa_key.pub` and
+    /// `/etc/ssh/ssh_host_rsa_key.pub`.
+    #[serde(default)]
+    pub host_keys: Vec<String>,
+    /// Only members of these VOs may sign in. Default: of all that the site serves.
+    #[serde(default)]
+    pub vos: Vec<String>,
+    /// Who may not sign in: persons (`mallory@pisa`), and sites (`pisa`) none of whose people may.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// Seconds from the end of a person's last session until what still runs of their sessions is
+    /// ended; 0: at once. It counts where sessions are in control groups of `xosd`; those of
+    /// systemd end as `KillUserProcesses` says. Default: what runs goes on until the membership
+    /// ends.
+    pub linger_s: Option<u64>,
+    /// Processors for all sessions of one person together, in thousandths of one. Default: no
+    /// limit.
+    pub cpu_milli: Option<u32>,
+    /// Memory for all sessions of one person together, in bytes. Default: no limit.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of all sessions of one person together. Default: as of one job.
+    pub processes: Option<u32>,
+}
+
+fn default_shell() -> PathBuf {
+    PathBuf::from("/bin/bash")
+}
+
+fn default_sshd() -> String {
+    "127.0.0.1:22".to_owned()
 }

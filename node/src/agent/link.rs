@@ -1,11 +1,11 @@
 //! Keeps the control stream to the core.
 
 use super::Agent;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::Hello;
-use xos_base::Error;
+use xos_base::{Error, Millis};
 use xos_net::Router;
 use xos_net::control::Control;
 
@@ -28,11 +28,17 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                 pause = PAUSE_MIN;
                 let mut events = tokio::spawn(agent.units.clone().report(control.clone()));
                 let tickets = tokio::spawn(agent.clone().renew_tickets(control.clone()));
+                let logins = tokio::spawn(agent.clone().renew_login_tickets(control.clone()));
+                let hosts = tokio::spawn(agent.clone().keep_host_certificates(control.clone()));
+                agent.contact().control = Some(control.clone());
                 tokio::select! {
                     () = stop.cancelled() => control.close(),
                     () = control.closed() => tracing::warn!("the core is gone: connecting again"),
                 }
-                tickets.abort();
+                agent.lose_contact();
+                for task in [tickets, logins, hosts] {
+                    task.abort();
+                }
                 events.abort();
                 // It must not take news that the next one is to report.
                 if let Err(e) = (&mut events).await
@@ -51,6 +57,42 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
             () = tokio::time::sleep(pause + jitter(&agent, pause)) => {}
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The core, and when it was heard last.
+#[derive(Default)]
+pub(super) struct Contact {
+    /// The stream to it, while there is one.
+    control: Option<Arc<Control>>,
+    /// When the last stream ended.
+    heard: Option<Millis>,
+}
+
+impl Agent {
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose_contact(&self) {
+        *self.contact() = Contact { control: None, heard: Some(self.now()) };
+    }
+
+    /// When the core was heard last; `None`: never since this daemon runs.
+    pub(super) fn heard(&self, now: Millis) -> Option<Millis> {
+        let contact = self.contact();
+        if contact.control.is_some() { Some(now) } else { contact.heard }
+    }
+
+    /// The stream to the core.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when there is none.
+    pub(super) fn core(&self) -> Result<Arc<Control>, Error> {
+        let control = self.contact().control.clone();
+        control.ok_or_else(|| {
+            Error::unavailable("this node does not reach its core").hint("try again later")
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 pub mod config;
 mod keep;
 mod link;
+mod local;
+mod logins;
 mod machine;
 mod ops;
 mod renew;
@@ -23,7 +25,7 @@ use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
 use vos::{Gathering, Vos};
@@ -33,6 +35,7 @@ use xos_base::when::Clock;
 use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::dial::{Dialer, NodeLink, StreamHandler};
 use xos_net::identity::key_fingerprint;
+use xos_net::tls::ALPN_SSH;
 use xos_net::{IdentityCell, Trust};
 
 /// What the agent is made of; `xosd` puts it together.
@@ -56,6 +59,8 @@ pub struct Parts {
     pub handlers: HashMap<Vec<u8>, StreamHandler>,
     /// Told each VO's least valid epochs as they change.
     pub watcher: Arc<dyn VoWatcher>,
+    /// Where PAM, sshd and NSS ask, with `[node.login]`: [`xos_base::local::SOCKET`].
+    pub socket: PathBuf,
 }
 
 /// Who wants to know what the core says about VOs: the object server.
@@ -91,6 +96,10 @@ pub struct Agent {
     /// Whether some work did not obey when it was told last where its member stands.
     unruly: AtomicBool,
     tickets: Arc<Tickets>,
+    contact: Mutex<link::Contact>,
+    /// Where members may sign in.
+    logins: Option<Arc<logins::Logins>>,
+    socket: PathBuf,
     units: Arc<units::Units>,
     /// This program, which also copies files for units.
     stager: PathBuf,
@@ -105,7 +114,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when the state cannot be read, or envelopes not be had.
-    pub async fn start(parts: Parts) -> Result<Arc<Agent>, Error> {
+    pub async fn start(mut parts: Parts) -> Result<Arc<Agent>, Error> {
         let node = parts.site.node(&parts.config.name)?;
         let folder = parts.state.join("node");
         std::fs::create_dir_all(&folder)
@@ -114,10 +123,19 @@ impl Agent {
         let key = key_fingerprint(&parts.identity.get().chain()[0])?;
         let capacity = machine::capacity(parts.config.cpu_milli, parts.config.memory_bytes)?;
         let processes = machine::processes(parts.config.processes)?;
+        let streams = Arc::new(OnceLock::new());
+        if parts.config.login.is_some() {
+            parts.handlers.insert(ALPN_SSH.to_vec(), logins::handler(streams.clone()));
+        }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
-        let envelopes = open_envelopes(&folder, parts.cgroup.as_deref())?;
+        let cgroups = find_cgroups(parts.cgroup.as_deref())?;
+        let logins = parts.config.login.clone().map(|login| {
+            logins::Logins::open(login, &folder, cgroups.clone(), processes).map(Arc::new)
+        });
+        let logins = logins.transpose()?;
+        let envelopes = open_envelopes(&folder, cgroups)?;
         let units = Arc::new(units::Units::open(envelopes).await?);
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
@@ -141,9 +159,15 @@ impl Agent {
             told: AtomicBool::new(false),
             unruly: AtomicBool::new(false),
             tickets,
+            contact: Mutex::default(),
+            logins,
+            socket: parts.socket,
             watcher: parts.watcher,
             _sole: sole,
         });
+        if streams.set(Arc::downgrade(&agent)).is_err() {
+            return Err(Error::internal("two agents serve the same streams"));
+        }
         for site in agent.kept_sites()? {
             agent.trust.add(site)?;
         }
@@ -168,7 +192,14 @@ impl Agent {
     pub async fn run(self: Arc<Agent>, stop: CancellationToken) {
         let volumes = tokio::spawn(self.clone().keep_volumes(stop.clone()));
         let standing = tokio::spawn(self.clone().keep_standing(stop.clone()));
+        let local = tokio::spawn(self.clone().keep_local(stop.clone()));
+        let signed_in = tokio::spawn(self.clone().keep_logins(stop.clone()));
         run_link(self, stop).await;
+        for task in [local, signed_in] {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "the task that serves logins failed");
+            }
+        }
         if let Err(e) = standing.await {
             tracing::error!(error = %e, "the task that holds and ends members' work failed");
         }
@@ -193,8 +224,9 @@ impl Agent {
     fn write_accounts(&self) -> Result<(), Error> {
         let local = machine::local_users()?;
         let homes = self.config.homes.display().to_string();
+        let shell = self.shell();
         let generation = self.now().0;
-        let file = self.lock_vos().accounts(generation, &homes, &local);
+        let file = self.lock_vos().accounts(generation, (homes.as_str(), shell.as_str()), &local);
         let path = xos_base::accounts::DEFAULT_PATH;
         file.and_then(|f| f.write_atomic(Path::new(path)))
             .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))
@@ -214,9 +246,12 @@ impl Agent {
     }
 }
 
-/// The cgroup below which envelopes have theirs, and how shims are started.
-fn open_envelopes(folder: &Path, cgroup: Option<&Path>) -> Result<Envelopes, Error> {
-    let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
+fn fault(what: &str, e: &dyn std::fmt::Display) -> Error {
+    Error::internal(format!("{what}: {e}"))
+}
+
+/// The cgroup below which envelopes and sessions have theirs.
+fn find_cgroups(cgroup: Option<&Path>) -> Result<Cgroups, Error> {
     let instance = "xos".parse().map_err(|e| fault("cgroup", &e))?;
     let cgroups =
         Cgroups::prepare(&instance, cgroup).map_err(|e| fault("no cgroups for units", &e))?;
@@ -225,6 +260,11 @@ fn open_envelopes(folder: &Path, cgroup: Option<&Path>) -> Result<Envelopes, Err
     {
         tracing::warn!(?missing, trouble, "some limits of units cannot be set on this machine");
     }
+    Ok(cgroups)
+}
+
+/// The envelopes, and how shims are started.
+fn open_envelopes(folder: &Path, cgroups: Cgroups) -> Result<Envelopes, Error> {
     let shim = ShimProgram::find().map_err(|e| fault("cannot find xos-shim", &e))?;
     Envelopes::open(folder, shim, cgroups, || xos_base::when::SystemClock.now())
         .map(|envelopes| envelopes.warm(WARM_SHELLS))

@@ -51,8 +51,11 @@ impl Agent {
             let nobody = self.told.load(Ordering::SeqCst).then_some(AccountState::Ended);
             self.lock_vos().state_of(uid, self.now()).or(nobody)
         };
+        // Units first: what they leave counts as theirs.
         let obeyed = self.units.enforce(state).await;
-        self.unruly.store(!obeyed, Ordering::SeqCst);
+        let out = self.end_those_who_left().await;
+        let held = self.hold_sessions(state).await;
+        self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
     }
 
     async fn stand(&self) {

@@ -1,15 +1,19 @@
 //! What the node knows of the VOs it serves: their accounts, kept in a file so that a restart
 //! without the core still knows them.
 
+mod find;
+
+pub use find::Found;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
 use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
 
-/// The shell of an account: none. Nobody signs in with it, and a unit that got the machine's sshd
-/// to let it in would be outside its envelope. Units have a `SHELL` of their own.
-const SHELL: &str = "/usr/sbin/nologin";
+/// The shell of an account where nobody signs in: none. A unit that got the machine's sshd to let
+/// it in would be outside its envelope. Units have a `SHELL` of their own.
+pub const NO_SHELL: &str = "/usr/sbin/nologin";
 
 /// One VO on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +157,7 @@ impl Vos {
     pub fn accounts(
         &self,
         generation: u64,
-        homes: &str,
+        (homes, shell): (&str, &str),
         local: &HashSet<String>,
     ) -> Result<AccountsBuilder, AccountsError> {
         let mut file = AccountsBuilder::new(generation);
@@ -167,7 +171,6 @@ impl Vos {
                 let home = format!("{homes}/{name}");
                 let gecos = format!("{} in {id}", m.person);
                 let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
-                let shell = SHELL;
                 file.user(User { name: &name, uid, gid, gecos: &gecos, home: &home, shell })?;
                 for g in &m.groups {
                     in_group.entry(*g).or_default().push(name.clone());
@@ -271,7 +274,7 @@ mod tests {
         let mut vos = Vos::default();
         vos.apply(accounts(true, false, vec![member(1, "alice", &[2]), member(2, "bob", &[])]));
         let local = HashSet::from(["bob.demo.rennes".to_owned()]);
-        let bytes = vos.accounts(1, "/home/xos", &local).unwrap().build().unwrap();
+        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &local).unwrap().build().unwrap();
         let view = AccountsView::parse(&bytes).unwrap();
         let alice = view.user_by_name("alice.demo.rennes").unwrap().unwrap();
         assert_eq!((alice.uid, alice.gid), (1_900_000_001, 1_900_000_001));
@@ -322,7 +325,8 @@ mod tests {
         let mut bob = member(2, "bob", &[]);
         bob.state = AccountState::Ended;
         vos.apply(accounts(true, false, vec![bob]));
-        let bytes = vos.accounts(1, "/home/xos", &HashSet::new()).unwrap().build().unwrap();
+        let bytes =
+            vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).unwrap().build().unwrap();
         assert_eq!(AccountsView::parse(&bytes).unwrap().user_count(), 0);
     }
     #[test]

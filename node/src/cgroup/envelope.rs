@@ -106,6 +106,14 @@ impl EnvelopeCgroup {
         self.parts.iter().try_for_each(|p| write(&p.dir, "cgroup.procs", "0"))
     }
 
+    /// Moves another process into the cgroup, with all of its threads.
+    ///
+    /// # Errors
+    /// The folder that refused; the process may be gone.
+    pub fn take(&self, pid: u32) -> Result<(), CgroupError> {
+        self.parts.iter().try_for_each(|p| write(&p.dir, "cgroup.procs", &pid.to_string()))
+    }
+
     /// Stops (`true`) or continues every process. The kernel completes it shortly after.
     ///
     /// # Errors

@@ -186,6 +186,21 @@ impl Cgroups {
         EnvelopeCgroup { parts: self.parts.iter().map(part).collect() }
     }
 
+    /// The names of the cgroups of this instance that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The first folder that cannot be listed.
+    pub fn names(&self, prefix: &str) -> Result<BTreeSet<String>, CgroupError> {
+        let mut names = BTreeSet::new();
+        for p in &self.parts {
+            for entry in std::fs::read_dir(&p.dir).map_err(io("list it", &p.dir))? {
+                let name = entry.map_err(io("list it", &p.dir))?.file_name();
+                names.extend(name.to_str().filter(|n| n.starts_with(prefix)).map(str::to_owned));
+            }
+        }
+        Ok(names)
+    }
+
     /// Removes the instance's folders, when no envelope is left. Leaves the daemon's leaf.
     ///
     /// # Errors

@@ -81,6 +81,7 @@ pub async fn run(
         clock: clock.clone(),
         handlers,
         watcher: objects.clone(),
+        socket: xos_base::local::SOCKET.into(),
     })
     .await?;
     notify::ready(&format!("node {}", agent.node()));

@@ -9,6 +9,7 @@ mod report;
 mod unclear;
 
 pub use fence::Stream;
+pub(in crate::agent) use orders::in_background;
 pub use report::Core;
 
 use crate::envelopes::{Attached, CallError, Envelope, EnvelopeError, Envelopes};

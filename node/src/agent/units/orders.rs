@@ -80,7 +80,12 @@ impl Agent {
         self.units.start(stream, work, still).await
     }
 
-    async fn make_home(&self, m: &Membership, account: &Account) -> Result<(), Error> {
+    /// Makes a person's home if it is not there; an old one of theirs is moved aside.
+    pub(in crate::agent) async fn make_home(
+        &self,
+        m: &Membership,
+        account: &Account,
+    ) -> Result<(), Error> {
         let (homes, owner) = (self.config.homes.clone(), account.clone());
         let made = in_background(move || home::ensure(&homes, &owner)).await?;
         let old = match made {
@@ -103,7 +108,8 @@ impl Agent {
         Ok(())
     }
 
-    fn account_of(&self, membership: &Membership) -> Result<Account, Error> {
+    /// The account under which a member may work here now.
+    pub(in crate::agent) fn account_of(&self, membership: &Membership) -> Result<Account, Error> {
         let local = machine::local_users()?;
         let vos = self.lock_vos();
         plan::account(vos.vo(&membership.vo), membership, &self.config.homes, &local, self.now())
@@ -134,7 +140,7 @@ impl Agent {
 }
 
 /// Runs what may wait for a disk.
-async fn in_background<T: Send + 'static>(
+pub(in crate::agent) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;

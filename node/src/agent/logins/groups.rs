@@ -1,0 +1,249 @@
+//! Where the processes of people's sessions are: a control group for each person, or what systemd
+//! made for them.
+
+use crate::agent::keep;
+use crate::cgroup::discover::{MOUNTINFO_BYTES_MAX, Version, hierarchies};
+use crate::cgroup::{CgroupError, Cgroups, EnvelopeCgroup};
+use crate::spec::Limits;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use xos_base::Error;
+
+/// What the names of people's groups begin with; the uid follows.
+const PREFIX: &str = "login-";
+/// Most bytes read of a process's list of groups.
+const LIST_BYTES_MAX: u64 = 64 * 1024;
+
+/// The groups of people's sessions.
+pub(in crate::agent) struct Groups {
+    cgroups: Cgroups,
+    limits: Limits,
+    /// The uids whose systemd slices are held because this program said so; kept in a file.
+    held: Mutex<BTreeSet<u32>>,
+    path: PathBuf,
+}
+
+impl Groups {
+    /// Groups below `cgroups`; `path` is where it is kept whose slices are held.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when that cannot be read.
+    pub(in crate::agent) fn open(
+        cgroups: Cgroups,
+        limits: Limits,
+        path: PathBuf,
+    ) -> Result<Groups, Error> {
+        let held = keep::read(&path)?.unwrap_or_default();
+        Ok(Groups { cgroups, limits, held: Mutex::new(held), path })
+    }
+
+    fn of(&self, uid: u32) -> Result<EnvelopeCgroup, CgroupError> {
+        let name = format!("{PREFIX}{uid}").parse();
+        let name = name.map_err(|_| CgroupError::NoController("sessions"))?;
+        Ok(self.cgroups.envelope(&name))
+    }
+
+    /// Moves a process into the person's group, unless systemd has put it into a session or the
+    /// slice of a user: it stays there then. Whether it was moved.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] when it cannot be held.
+    pub(super) fn enter(&self, uid: u32, pid: u32) -> Result<bool, Error> {
+        let fault = |e: &dyn std::fmt::Display| {
+            Error::unavailable(format!("this machine cannot hold the session: {e}"))
+                .hint("tell the machine's administrator")
+        };
+        let mut list = String::new();
+        fs::File::open(format!("/proc/{pid}/cgroup"))
+            .and_then(|f| f.take(LIST_BYTES_MAX).read_to_string(&mut list))
+            .map_err(|e| fault(&e))?;
+        if is_systemds(&list) {
+            return Ok(false);
+        }
+        let group = self.of(uid).map_err(|e| fault(&e))?;
+        group.create(&self.limits).map_err(|e| fault(&e))?;
+        group.take(pid).map_err(|e| fault(&e))?;
+        Ok(true)
+    }
+
+    /// The people who have a group.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when they cannot be listed.
+    pub(super) fn uids(&self) -> Result<BTreeSet<u32>, CgroupError> {
+        let names = self.cgroups.names(PREFIX)?;
+        Ok(names.iter().filter_map(|n| n.strip_prefix(PREFIX)?.parse().ok()).collect())
+    }
+
+    /// Stops (`true`) or continues what is in a person's group.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn freeze(&self, uid: u32, frozen: bool) -> Result<(), CgroupError> {
+        self.of(uid)?.freeze(frozen)
+    }
+
+    /// Whether nothing is in a person's group.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn is_empty(&self, uid: u32) -> Result<bool, CgroupError> {
+        Ok(self.of(uid)?.processes()?.is_empty())
+    }
+
+    /// Ends what is in a person's group, and removes it.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn end(&self, uid: u32) -> Result<(), CgroupError> {
+        let group = self.of(uid)?;
+        group.kill()?;
+        group.remove()
+    }
+
+    /// Stops the systemd slices of those whom `holds` names, and continues what this program
+    /// stopped of others. Where systemd has no control groups of version 2 there is nothing to do.
+    ///
+    /// # Errors
+    /// Why one does not obey; the others are told.
+    pub(super) fn hold_slices(&self, holds: impl Fn(u32) -> bool) -> Result<(), Error> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Ok(());
+        for (uid, switch) in slices()? {
+            let hold = holds(uid);
+            if !hold && !held.contains(&uid) {
+                continue;
+            }
+            match fs::write(&switch, if hold { "1" } else { "0" }) {
+                Ok(()) if hold => held.insert(uid),
+                Ok(()) => held.remove(&uid),
+                // It went meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => held.remove(&uid),
+                Err(e) => {
+                    let path = switch.display();
+                    result = Err(Error::internal(format!("cannot write {path}: {e}")));
+                    continue;
+                }
+            };
+        }
+        let text = serde_json::to_string(&*held)
+            .map_err(|e| Error::internal(format!("cannot encode who is held: {e}")))?;
+        keep::write_text(&self.path, &text, 0o600)?;
+        result
+    }
+}
+
+/// Whether a process is in a session's scope or a user's slice of systemd, by its list of groups.
+fn is_systemds(list: &str) -> bool {
+    let made = |part: &str| {
+        (part.starts_with("session-") && part.ends_with(".scope"))
+            || (part.starts_with("user-") && part.ends_with(".slice"))
+    };
+    list.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|path| path.split('/').any(made))
+}
+
+/// The switches of systemd's slices of users (systemd.slice(5), cgroup-v2.rst), by uid.
+fn slices() -> Result<BTreeMap<u32, PathBuf>, Error> {
+    let read = |path: &str| {
+        let mut text = String::new();
+        fs::File::open(path)
+            .and_then(|f| f.take(MOUNTINFO_BYTES_MAX).read_to_string(&mut text))
+            .map(|_| text)
+            .map_err(|e| Error::internal(format!("cannot read {path}: {e}")))
+    };
+    let all = hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+    let mut found = BTreeMap::new();
+    for h in all.iter().filter(|h| h.version == Version::V2) {
+        let Ok(entries) = fs::read_dir(h.point.join("user.slice")) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let uid = name.to_str().and_then(|n| n.strip_prefix("user-")?.strip_suffix(".slice"));
+            let switch = entry.path().join("cgroup.freeze");
+            if let Some(uid) = uid.and_then(|n| n.parse().ok())
+                && switch.exists()
+            {
+                found.insert(uid, switch);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, sessions would be taken away from systemd, or be held by nobody.
+    #[test]
+    fn what_systemd_holds_is_left_to_it() {
+        for theirs in [
+            "0::/user.slice/user-1900000007.slice/session-4.scope\n",
+            "12:pids:/user.slice/user-1000.slice/user@1000.service/app.slice\n0::/\n",
+            "1:name=systemd:/session-c2.scope\n",
+        ] {
+            assert!(is_systemds(theirs), "{theirs}");
+        }
+        for ours in [
+            "0::/system.slice/ssh.service\n",
+            "0::/user.slice\n",
+            "0::/system.slice/user-session.service\n4:cpu:/a/session-1\n",
+            "",
+            "\n::\n",
+            "0::/xos/login-1900000007\n",
+        ] {
+            assert!(!is_systemds(ours), "{ours}");
+        }
+    }
+
+    /// If it failed, a person's sessions could not be held when they are suspended, nor ended with
+    /// their membership, whatever they started in them.
+    #[test]
+    fn what_a_session_started_is_held_and_ended_with_it() {
+        use std::process::Command;
+        if !rustix::process::getuid().is_root() {
+            println!("skipped: needs root for control groups");
+            return;
+        }
+        let instance = format!("xos-login-test-{}", std::process::id());
+        let cgroups = match Cgroups::prepare(&instance.parse().unwrap(), None) {
+            Ok(c) if c.missing().0.is_empty() => c,
+            Ok(c) => {
+                println!("skipped: no cgroup controllers {:?}", c.missing());
+                return;
+            }
+            Err(e) => {
+                println!("skipped: {e}");
+                return;
+            }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits { cpu_millis: None, memory_bytes: None, pids: 20 };
+        let groups = Groups::open(cgroups.clone(), limits, dir.path().join("held")).unwrap();
+        let mut leader = Command::new("sh")
+            .args(["-c", "read go; sleep 600 & exec sleep 600"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let uid = 1_999_990_100;
+        let entered = groups.enter(uid, leader.id()).unwrap();
+        if entered {
+            assert_eq!(groups.uids().unwrap(), BTreeSet::from([uid]));
+            drop(leader.stdin.take());
+            groups.freeze(uid, true).unwrap();
+            assert!(!groups.is_empty(uid).unwrap());
+            groups.freeze(uid, false).unwrap();
+            groups.end(uid).unwrap();
+            assert!(!leader.wait().unwrap().success());
+            assert!(groups.uids().unwrap().is_empty());
+        } else {
+            println!("skipped: this test runs in a session of systemd");
+            leader.kill().unwrap();
+            leader.wait().unwrap();
+        }
+        cgroups.remove().unwrap();
+        assert!(groups.enter(uid, u32::MAX).is_err(), "no such process");
+    }
+}

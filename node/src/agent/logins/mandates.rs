@@ -1,0 +1,229 @@
+//! Tickets for people who are signed in here: under the mandate that they brought, renewed as long
+//! as they have a session or a stream.
+
+use super::Logins;
+use crate::agent::Agent;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinSet};
+use xos_api::cda::{IssueTicket, Mandate, TICKET_LIFE_MAX_S, Work};
+use xos_api::vom::AccountState;
+use xos_base::local::Account;
+use xos_base::{Error, Millis};
+use xos_net::control::Control;
+use xos_net::ticket::verify_mandate;
+
+/// How often tickets are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How long a login waits for its first ticket: a home that does not answer keeps nobody out.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// How much of its life a ticket has left when it is renewed: a third.
+const LEFT_MIN: Duration = Duration::from_secs(TICKET_LIFE_MAX_S / 3);
+/// How many are asked for at a time: a home that does not answer holds up few others.
+const ASKED_MAX: usize = 64;
+
+#[derive(Clone)]
+struct Kept {
+    jws: String,
+    until: Millis,
+}
+
+/// The mandates of logins, by uid.
+#[derive(Default)]
+pub(super) struct Mandates {
+    kept: Mutex<BTreeMap<u32, Kept>>,
+    changed: Notify,
+}
+
+impl Mandates {
+    /// Keeps a mandate that was verified, unless the one that is kept lasts longer.
+    pub(super) fn put(&self, uid: u32, jws: String, until: Millis) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.get(&uid).is_none_or(|k| k.until <= until) {
+            kept.insert(uid, Kept { jws, until });
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets those that have ended, and those of people whom `stays` does not name.
+    pub(super) fn retain(&self, now: Millis, stays: impl Fn(u32) -> bool) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|uid, k| k.until > now && stays(*uid));
+    }
+
+    fn all(&self) -> BTreeMap<u32, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whether a mandate is for a login of this account to this node.
+fn fits(mandate: &Mandate, account: &Account, node: &xos_base::NodeId) -> Result<(), Error> {
+    let m = &mandate.membership;
+    let refused = |why: &str| Error::denied(format!("the mandate of this login is refused: {why}"));
+    match &mandate.work {
+        Work::Login { node: named } if named == node => {}
+        Work::Login { .. } => return Err(refused("it is for another node")),
+        Work::Job { .. } => return Err(refused("it is a job's")),
+    }
+    if m.vo != account.vo || m.person != account.person || m.number != account.number {
+        return Err(refused("it is another person's"));
+    }
+    if m.epoch < account.epoch {
+        return Err(refused("it is of before the membership was changed"));
+    }
+    Ok(())
+}
+
+impl Agent {
+    /// Verifies the mandate of a login, keeps it, and gets the first ticket under it. Without a
+    /// ticket the person can sign in all the same.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Denied`] or [`xos_base::Kind::Unauthenticated`] when the mandate is not
+    /// good for this login.
+    pub(super) async fn take_mandate(&self, account: &Account, jws: String) -> Result<(), Error> {
+        let mandate = verify_mandate(&self.trust, &jws, self.now())?;
+        fits(&mandate, account, &self.node)?;
+        let late = |_| Err(Error::unavailable("the VO's home does not answer in time"));
+        let got = match self.core() {
+            Ok(control) => {
+                let asked = self.ask_ticket(&control, jws.clone());
+                tokio::time::timeout(FIRST_WAIT, asked).await.unwrap_or_else(late)
+            }
+            Err(e) => Err(e),
+        };
+        if let Err(error) = got {
+            tracing::warn!(person = %account.person, %error, "a login has no ticket yet");
+        }
+        self.logins()?.mandates.put(account.uid, jws, mandate.until);
+        Ok(())
+    }
+
+    async fn ask_ticket(&self, control: &Control, mandate: String) -> Result<(), Error> {
+        let (node, node_key) = (self.node.clone(), self.key.clone());
+        let issued = control.call(IssueTicket { mandate, node, node_key }).await?;
+        self.take_ticket(&issued.ticket).map(drop)
+    }
+
+    /// Whose tickets are to be asked for now.
+    fn due(&self, logins: &Logins) -> Vec<(u32, String)> {
+        let (now, vos) = (self.now(), self.lock_vos());
+        let lacks = |(uid, kept): (u32, Kept)| {
+            let found = vos.by_uid(uid)?;
+            let (id, member) = (found.id, found.member);
+            let good = self.tickets.find(id, member.number, now).is_some_and(|t| {
+                t.membership.epoch >= member.epoch && t.expires.since(now) > LEFT_MIN
+            });
+            let active = vos.state_of(uid, now) == Some(AccountState::Active);
+            (active && !good && kept.until > now).then_some((uid, kept.jws))
+        };
+        logins.mandates.all().into_iter().filter_map(lacks).collect()
+    }
+
+    /// Asks on `control` for the tickets of people who are signed in, until this future is dropped.
+    pub(in crate::agent) async fn renew_login_tickets(self: Arc<Agent>, control: Arc<Control>) {
+        let Some(logins) = self.logins.clone() else { return };
+        let mut calls = JoinSet::new();
+        let (mut of, mut asked) = (HashMap::<Id, u32>::new(), BTreeSet::new());
+        loop {
+            for (uid, jws) in self.due(&logins) {
+                if calls.len() >= ASKED_MAX || !asked.insert(uid) {
+                    continue;
+                }
+                let (agent, control) = (self.clone(), control.clone());
+                let call = calls.spawn(async move {
+                    if let Err(error) = agent.ask_ticket(&control, jws).await {
+                        tracing::warn!(uid, %error, "a session has no right to the volume");
+                    }
+                });
+                of.insert(call.id(), uid);
+            }
+            let look = tokio::time::sleep(LOOK_EVERY);
+            tokio::pin!(look);
+            loop {
+                tokio::select! {
+                    () = &mut look => break,
+                    () = logins.mandates.changed.notified() => break,
+                    Some(ended) = calls.join_next_with_id() => {
+                        let id = ended.map_or_else(|e| e.id(), |(id, ())| id);
+                        if let Some(uid) = of.remove(&id) {
+                            asked.remove(&uid);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_base::{Epoch, MemberNumber, Membership};
+
+    fn account() -> Account {
+        Account {
+            name: "ann.demo.rennes".into(),
+            uid: 1_900_000_007,
+            gid: 1_900_000_001,
+            home: "/home/xos/ann.demo.rennes".into(),
+            person: "ann@rennes".parse().unwrap(),
+            vo: "demo.rennes".parse().unwrap(),
+            number: MemberNumber(7),
+            epoch: Epoch(4),
+            expires: None,
+        }
+    }
+
+    fn mandate(work: Work, edit: impl FnOnce(&mut Membership)) -> Mandate {
+        let mut membership: Membership = serde_json::from_value(serde_json::json!({
+            "vo": "demo.rennes", "person": "ann@rennes", "number": 7, "epoch": 4,
+            "groups": [{"name": "members", "number": 1}], "roles": [],
+        }))
+        .unwrap();
+        edit(&mut membership);
+        Mandate { work, membership, issued: Millis(1), until: Millis(100) }
+    }
+
+    fn login(node: &str) -> Work {
+        Work::Login { node: node.parse().unwrap() }
+    }
+
+    /// If it failed, a node could get a ticket for somebody who is not signed in there.
+    #[test]
+    fn a_mandate_is_for_one_person_and_one_node() {
+        let node = "n1.rennes".parse().unwrap();
+        let check = |m: Mandate| fits(&m, &account(), &node).map_err(|e| e.message);
+        assert_eq!(check(mandate(login("n1.rennes"), |_| {})), Ok(()));
+        let job = Work::Job {
+            job: "1.rennes".parse().unwrap(),
+            owner: "rennes".parse().unwrap(),
+            digest: String::new(),
+        };
+        for (what, bad) in [
+            ("another node", mandate(login("n2.rennes"), |_| {})),
+            ("a job", mandate(job, |_| {})),
+            ("a person", mandate(login("n1.rennes"), |m| m.person = "eve@rennes".parse().unwrap())),
+            ("a VO", mandate(login("n1.rennes"), |m| m.vo = "demo.pisa".parse().unwrap())),
+            ("a number", mandate(login("n1.rennes"), |m| m.number = MemberNumber(8))),
+            ("an epoch", mandate(login("n1.rennes"), |m| m.epoch = Epoch(3))),
+        ] {
+            assert!(check(bad).is_err(), "{what}");
+        }
+    }
+
+    /// If it failed, a node would get tickets for people who have left, or lose those of others.
+    #[test]
+    fn mandates_last_as_long_as_they_and_the_sessions_do() {
+        let all = Mandates::default();
+        all.put(7, "long".into(), Millis(100));
+        all.put(7, "short".into(), Millis(50));
+        all.put(8, "ended".into(), Millis(10));
+        all.put(9, "gone".into(), Millis(100));
+        assert_eq!(all.all()[&7].jws, "long");
+        all.retain(Millis(10), |uid| uid != 9);
+        assert_eq!(all.all().into_keys().collect::<Vec<_>>(), [7]);
+    }
+}

@@ -1,0 +1,291 @@
+//! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
+//! and their streams to the machine's sshd. With `[node.login]` only.
+
+mod files;
+mod groups;
+mod hold;
+mod hosts;
+mod mandates;
+mod open;
+mod processes;
+mod proof;
+mod rules;
+mod seen;
+mod sessions;
+mod stream;
+mod watch;
+
+pub(super) use stream::handler;
+
+use super::config::Login;
+use super::{Agent, keep, machine};
+use crate::cgroup::Cgroups;
+use crate::spec::{Limits, PIDS_MIN};
+use groups::Groups;
+use mandates::Mandates;
+use rules::Rules;
+use seen::Seen;
+use sessions::Sessions;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use stream::Streams;
+use xos_api::vom::AccountState;
+use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
+use xos_base::{Error, Millis};
+
+/// How long the core's word on accounts counts while nothing is heard of it.
+const LEASE: Duration = Duration::from_secs(60 * 60);
+/// The host keys that are certified unless the configuration names others.
+const HOST_KEYS: [&str; 3] = [
+    "/etc/ssh/ssh_host_ed25519_key.pub",
+    "/etc/ssh/ssh_host_ecdsa_key.pub",
+    "/etc/ssh/ssh_host_rsa_key.pub",
+];
+
+/// What the agent keeps for logins.
+pub(super) struct Logins {
+    config: Login,
+    rules: Rules,
+    /// Where this machine's sshd listens.
+    sshd: SocketAddr,
+    host_keys: Vec<PathBuf>,
+    /// When their certificates are to be renewed; 0: there are none yet.
+    hosts_due: AtomicU64,
+    /// The files for sshd.
+    folder: PathBuf,
+    seen: Seen,
+    sessions: Sessions,
+    groups: Groups,
+    mandates: Mandates,
+    streams: Streams,
+    /// Held while somebody is moved into a group, and while one is removed.
+    moving: tokio::sync::Mutex<()>,
+}
+
+impl Logins {
+    /// Reads the rules, and what an earlier daemon left below `folder`. `processes`: as many as
+    /// one job may have.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] naming the key that is wrong; [`xos_base::Kind::Internal`] when
+    /// the state cannot be read.
+    pub(super) fn open(
+        config: Login,
+        folder: &Path,
+        cgroups: Cgroups,
+        processes: u32,
+    ) -> Result<Logins, Error> {
+        let rules = Rules::read(&config)?;
+        let sshd = config.sshd.parse::<SocketAddr>().map_err(|_| {
+            Error::invalid(format!("[node.login] sshd: {:?} is no address with port", config.sshd))
+                .hint("write it as 127.0.0.1:22")
+        })?;
+        if !config.shell.is_absolute() {
+            return Err(Error::invalid("[node.login] shell must be an absolute path"));
+        }
+        let host_keys: Vec<PathBuf> = match config.host_keys.as_slice() {
+            [] => HOST_KEYS.iter().map(PathBuf::from).filter(|p| p.exists()).collect(),
+            named => named.iter().map(PathBuf::from).collect(),
+        };
+        let limits = Limits {
+            cpu_millis: config.cpu_milli.map(Into::into),
+            memory_bytes: config.memory_bytes,
+            pids: config.processes.unwrap_or(processes).max(PIDS_MIN),
+        };
+        let own = folder.join("logins");
+        keep::own_folder(&own, 0o700)?;
+        let ssh = folder.join("ssh");
+        keep::own_folder(&ssh, 0o755)?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|e| Error::internal(format!("cannot read the boot id: {e}")))?;
+        Ok(Logins {
+            rules,
+            sshd,
+            host_keys,
+            hosts_due: AtomicU64::new(0),
+            folder: ssh,
+            seen: Seen::open(&folder.join("seen"))?,
+            sessions: Sessions::open(own.join("sessions.json"), boot.trim())?,
+            groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            mandates: Mandates::default(),
+            streams: Streams::default(),
+            moving: tokio::sync::Mutex::new(()),
+            config,
+        })
+    }
+}
+
+/// Somebody who wants in.
+pub(super) struct Who {
+    /// Their account.
+    account: Account,
+    /// Whether they may.
+    state: LoginState,
+    /// Until when that counts at most.
+    lease: Millis,
+}
+
+impl Agent {
+    /// What is kept for logins.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unsupported`] where nobody signs in.
+    pub(super) fn logins(&self) -> Result<&Arc<Logins>, Error> {
+        self.logins.as_ref().ok_or_else(|| {
+            Error::unsupported("members do not sign in to this machine")
+                .hint("its administrator allows it by a section [node.login]")
+        })
+    }
+
+    /// The shell of grid accounts.
+    pub(super) fn shell(&self) -> String {
+        self.config.login.as_ref().map_or_else(
+            || super::vos::NO_SHELL.to_owned(),
+            |login| login.shell.display().to_string(),
+        )
+    }
+
+    fn homes(&self) -> String {
+        self.config.homes.display().to_string()
+    }
+
+    /// Until when the core's word counts for an account: from when it was last heard, or else as
+    /// an earlier daemon wrote down.
+    fn lease(&self, logins: &Logins, uid: u32, now: Millis) -> Millis {
+        match self.heard(now) {
+            Some(at) => at.plus(LEASE),
+            None => logins.seen.until(uid).unwrap_or_default(),
+        }
+    }
+
+    /// The account `user`, and whether it may be signed in to now; `None`: no grid account.
+    fn who(&self, user: &str) -> Result<Option<Who>, Error> {
+        let logins = self.logins()?;
+        let (local, now) = (machine::local_users()?, self.now());
+        let vos = self.lock_vos();
+        Ok(vos.by_name(user, &local).map(|found| {
+            let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
+            let lease = self.lease(logins, found.uid(), now);
+            let account = found.account(&self.homes(), &local);
+            Who { state: logins.rules.judge(found, state, lease, now), account, lease }
+        }))
+    }
+
+    /// PAM's account phase.
+    pub(super) fn may_login(&self, r: &MayLogin) -> Result<LoginState, Error> {
+        let Some(who) = self.who(&r.user)? else { return Ok(LoginState::NotOurs {}) };
+        let allowed = who.state == LoginState::Allowed {};
+        audit(if allowed { "allowed" } else { "refused" }, &who.account, &r.service, &r.rhost);
+        let noted = if allowed {
+            self.note_seen(&who, None)
+        } else {
+            let logins = self.logins()?;
+            logins.seen.retain(|uid| uid != who.account.uid)
+        };
+        self.show_seen(noted);
+        Ok(who.state)
+    }
+
+    /// Somebody was let in, by a credential that ends at `until` where that is known.
+    fn note_seen(&self, who: &Who, until: Option<Millis>) -> Result<bool, Error> {
+        let ends = [who.account.expires, until].into_iter().flatten();
+        let until = ends.fold(who.lease, Millis::min);
+        self.logins()?.seen.put(who.account.uid, until)
+    }
+
+    /// Writes for sshd who was let in before, when that changed. A full disk keeps nobody out.
+    fn show_seen(&self, noted: Result<bool, Error>) {
+        let shown = noted.and_then(|changed| if changed { self.show_principals() } else { Ok(()) });
+        if let Err(error) = shown {
+            tracing::error!(%error, "who may sign in without xosd is not as it should be");
+        }
+    }
+
+    /// The principals under which a certificate of `r.authority` is good for an account.
+    pub(super) fn principals(&self, r: &Principals) -> Result<Vec<String>, Error> {
+        let Some(who) = self.who(&r.user)? else { return Ok(Vec::new()) };
+        if matches!(who.state, LoginState::Ended { .. }) {
+            return Ok(Vec::new());
+        }
+        // Whether they may sign in now PAM says, with the reason.
+        let ours = self.authorities(&who.account.vo.site());
+        Ok(if ours.contains(&r.authority) {
+            vec![xos_api::cda::ssh_principal(&who.account.person, &who.account.vo)]
+        } else {
+            Vec::new()
+        })
+    }
+
+    /// The keys, base64, by which a site signs certificates of people; none of one that is not
+    /// trusted here.
+    fn authorities(&self, site: &xos_base::SiteId) -> Vec<String> {
+        let keys = self.trust.ssh_keys(site);
+        keys.map_or_else(|_| Vec::new(), |k| k.people.iter().map(proof::key_text).collect())
+    }
+
+    /// One account, for libc.
+    pub(super) fn find_user(&self, r: &FindUser) -> Result<Option<FoundUser>, Error> {
+        let local = machine::local_users()?;
+        let (homes, shell) = (self.homes(), self.shell());
+        let vos = self.lock_vos();
+        let found = match &r.by {
+            UserKey::Name(name) => vos.by_name(name, &local),
+            UserKey::Uid(uid) => vos.by_uid(*uid),
+        };
+        let stands = |f: &super::vos::Found<'_>| {
+            f.vo.state != AccountState::Ended && f.member.state != AccountState::Ended
+        };
+        Ok(found.filter(stands).map(|f| f.user((homes.as_str(), shell.as_str()), &local)))
+    }
+}
+
+/// One line of the audit for each thing that happens to a login.
+fn audit(what: &str, account: &Account, service: &str, rhost: &Option<String>) {
+    let (person, vo, user) = (&account.person, &account.vo, &account.name);
+    tracing::info!(target: "audit", what, %person, %vo, user, ?service, ?rhost, "login");
+}
+
+#[cfg(test)]
+pub(in crate::agent) mod tests {
+    use super::*;
+    use crate::agent::vos::Vos;
+    use xos_api::vom::VoAccounts;
+
+    /// Where the local uids of the VO of these tests begin.
+    pub(in crate::agent) const BASE: u32 = 1_900_000_000;
+
+    /// `[node.login]` with nothing in it.
+    pub(in crate::agent) fn login() -> Login {
+        xos_base::config::parse("test", "").unwrap()
+    }
+
+    /// Members of `demo.rennes`: number, name, state.
+    pub(in crate::agent) fn vos(members: &[(u32, &str, &str)]) -> Vos {
+        let mut vos = Vos::default();
+        vos.apply(accounts(members));
+        vos
+    }
+
+    /// The same, as the core tells it.
+    pub(in crate::agent) fn accounts(members: &[(u32, &str, &str)]) -> VoAccounts {
+        let members: Vec<_> = members
+            .iter()
+            .map(|(n, name, state)| {
+                serde_json::json!({
+                    "number": n, "person": format!("{name}@rennes"),
+                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
+                    "groups": [],
+                })
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
+            "size": 65_536, "state": "active", "members": members,
+            "groups": [{"name": "members", "number": 1}], "groups_gone": [],
+        }))
+        .unwrap()
+    }
+}

@@ -1,0 +1,162 @@
+//! A session begins and ends: PAM's session phase.
+
+use super::proof::{Proved, proved};
+use super::rules::refusal;
+use super::sessions::Session;
+use super::{Who, audit, processes};
+use crate::agent::Agent;
+use crate::agent::units::in_background;
+use crate::agent::volumes::MOUNTS;
+use crate::home;
+use std::path::Path;
+use std::time::Duration;
+use xos_base::local::{CloseLogin, OpenLogin, Opened};
+use xos_base::{Error, Membership};
+
+/// From how long before its end a person is told that a membership ends.
+const END_TOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+impl Agent {
+    /// Begins a session. Allowed by where the account stands; roles are those of the certificate,
+    /// when sshd let the person in by one.
+    pub(in crate::agent) async fn open_login(&self, r: OpenLogin) -> Result<Opened, Error> {
+        let opened = self.opened(&r).await;
+        match (&opened, self.who(&r.user)) {
+            (Ok(_), Ok(Some(who))) => audit("opened", &who.account, &r.service, &r.rhost),
+            (Err(error), Ok(Some(who))) => {
+                audit("refused", &who.account, &r.service, &r.rhost);
+                tracing::warn!(user = who.account.name, %error, "no session");
+            }
+            _ => {}
+        }
+        opened
+    }
+
+    async fn opened(&self, r: &OpenLogin) -> Result<Opened, Error> {
+        let logins = self.logins()?.clone();
+        let who = self.may_now(&r.user)?;
+        let account = &who.account;
+        let shown = match &r.ssh_auth_info {
+            Some(info) => {
+                let keys = self.trust.ssh_keys(&account.vo.site())?;
+                proved(info, account, &keys.people, self.now())?
+            }
+            None => None,
+        };
+        let started = processes::started(r.pid)
+            .ok_or_else(|| Error::invalid(format!("process {} is not there", r.pid)))?;
+        let membership = self.membership_of(&who, shown.as_ref())?;
+        self.prepare_home(&membership).await?;
+        let session = Session {
+            uid: account.uid,
+            pid: r.pid,
+            started,
+            service: r.service.clone(),
+            opened: self.now(),
+            closed: false,
+        };
+        let name = session.name();
+        {
+            let _moving = logins.moving.lock().await;
+            logins.sessions.add(session)?;
+            let (groups, uid, pid) = (logins.clone(), account.uid, r.pid);
+            let entered = in_background(move || groups.groups.enter(uid, pid)).await?;
+            // A suspension that came meanwhile did not see the process.
+            let stays = entered.and_then(|_| self.may_now(&r.user));
+            if let Err(e) = stays {
+                logins.sessions.close(&name);
+                return Err(e);
+            }
+        }
+        self.show_seen(self.note_seen(&who, shown.map(|s| s.until)));
+        Ok(self.describe_session(name, &who, &membership))
+    }
+
+    /// The account, if it may be signed in to now.
+    fn may_now(&self, user: &str) -> Result<Who, Error> {
+        let who = self.who(user)?;
+        let who = who.ok_or_else(|| Error::not_found("no such grid account on this machine"))?;
+        match refusal(who.state.clone()) {
+            None => Ok(who),
+            Some(e) => Err(e),
+        }
+    }
+
+    fn membership_of(&self, who: &Who, shown: Option<&Proved>) -> Result<Membership, Error> {
+        if let Some(shown) = shown {
+            return Ok(shown.membership.clone());
+        }
+        let vos = self.lock_vos();
+        let found = vos.by_number(&who.account.vo, who.account.number);
+        found.map(|f| f.membership()).ok_or_else(|| Error::unavailable("the account has just gone"))
+    }
+
+    /// The home, and in it the link to the volume.
+    async fn prepare_home(&self, membership: &Membership) -> Result<(), Error> {
+        let fault = |e: Error| Error::unavailable(format!("there is no home: {}", e.message));
+        let owner = self.account_of(membership)?;
+        self.make_home(membership, &owner).await.map_err(fault)?;
+        let homes = self.config.homes.clone();
+        let volume = Path::new(MOUNTS).join(membership.vo.as_str());
+        let linked = in_background(move || home::link_vo(&homes, &owner, &volume)).await?;
+        if let Err(error) = linked {
+            // They can do without, and find the volume by its path.
+            tracing::warn!(person = %membership.person, %error, "no link to the volume");
+        }
+        Ok(())
+    }
+
+    /// What PAM is told of a session that was opened.
+    fn describe_session(&self, session: String, who: &Who, m: &Membership) -> Opened {
+        let now = self.now();
+        let names = |all: &[xos_base::Group]| {
+            all.iter().map(|g| g.name.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        let keyring = serde_json::json!({
+            "person": m.person, "vo": m.vo, "number": m.number, "epoch": m.epoch,
+            "groups": names(&m.groups), "roles": m.roles, "expires": m.expires,
+        });
+        let mut notes = Vec::new();
+        let ticket = self.tickets.find(&m.vo, m.number, now);
+        if !ticket.is_some_and(|t| t.membership.epoch >= who.account.epoch) {
+            notes.push(format!(
+                "The volume {MOUNTS}/{} is not yours in this session: sign in by `xos ssh`, or \
+                 with the ssh configuration that `xos login` writes.",
+                m.vo
+            ));
+        }
+        if let Some(at) = who.account.expires.filter(|at| at.since(now) < END_TOLD) {
+            notes.push(format!("Your membership in {} ends at {at}.", m.vo));
+        }
+        let environment = [
+            ("XOS_VO", m.vo.to_string()),
+            ("XOS_PERSON", m.person.to_string()),
+            ("XOS_NODE", self.node.to_string()),
+        ];
+        let environment = environment.map(|(k, v)| (k.to_owned(), v)).into();
+        Opened { session, environment, keyring: keyring.to_string(), notes }
+    }
+
+    /// Ends a session; one that is not open is no error.
+    pub(in crate::agent) fn close_login(&self, r: &CloseLogin) -> Result<(), Error> {
+        if let Some(session) = self.logins()?.sessions.close(&r.session) {
+            self.audit_close(&session);
+        }
+        Ok(())
+    }
+
+    /// One line of the audit for a session that is over.
+    pub(super) fn audit_close(&self, session: &Session) {
+        let account = {
+            let vos = self.lock_vos();
+            vos.by_uid(session.uid).map(|f| f.account(&self.homes(), &Default::default()))
+        };
+        match account {
+            Some(account) => audit("closed", &account, &session.service, &None),
+            None => tracing::info!(
+                target: "audit", what = "closed", uid = session.uid, service = ?session.service,
+                "login"
+            ),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Looks after what changes by itself: sessions whose leaders are gone, what runs on after them,
+//! and the files for sshd.
+
+use super::{Logins, processes};
+use crate::agent::Agent;
+use crate::agent::units::in_background;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use xos_base::local::LoginState;
+use xos_base::{Error, Millis};
+
+/// How often sessions are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// Looks at sessions and writes the files for sshd, until `stop`.
+    pub(in crate::agent) async fn keep_logins(self: Arc<Agent>, stop: CancellationToken) {
+        let Some(logins) = self.logins.clone() else { return };
+        let (mut accounts, mut sites) = (self.accounts_changed.subscribe(), self.trust.changes());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changed = true;
+        loop {
+            if changed && let Err(error) = self.show(&logins) {
+                tracing::error!(%error, "the files for sshd are old");
+            }
+            self.settle_sessions(&logins).await;
+            changed = tokio::select! {
+                () = stop.cancelled() => return,
+                told = accounts.changed() => told.is_ok(),
+                told = sites.changed() => told.is_ok(),
+                _ = look.tick() => false,
+            };
+        }
+    }
+
+    /// Writes the files for sshd, and forgets who may not come in any more.
+    fn show(&self, logins: &Logins) -> Result<(), Error> {
+        let now = self.now();
+        let gone: BTreeSet<u32> = {
+            let vos = self.lock_vos();
+            let stays = |uid: &u32| {
+                let Some(found) = vos.by_uid(*uid) else { return false };
+                let state = vos.state_of(*uid, now);
+                let forever = Millis(u64::MAX);
+                state.is_some_and(|s| {
+                    logins.rules.judge(found, s, forever, now) == LoginState::Allowed {}
+                })
+            };
+            logins.seen.all().into_keys().filter(|uid| !stays(uid)).collect()
+        };
+        logins.seen.retain(|uid| !gone.contains(&uid))?;
+        self.show_authorities()?;
+        self.show_principals()
+    }
+
+    async fn settle_sessions(&self, logins: &Arc<Logins>) {
+        let now = self.now();
+        let leads = |s: &super::sessions::Session| processes::started(s.pid) == Some(s.started);
+        for session in logins.sessions.sweep(now, leads) {
+            self.audit_close(&session);
+        }
+        logins.mandates.retain(now, |uid| logins.sessions.has(uid) || logins.streams.has(uid));
+        let _moving = logins.moving.lock().await;
+        let all = logins.clone();
+        if let Err(error) = in_background(move || end_idle(&all, now)).await {
+            tracing::error!(%error, "what runs on after sessions was not looked at");
+        }
+    }
+}
+
+/// Ends what runs on after a person's last session, when the site wants that, and removes groups
+/// that nothing is in.
+fn end_idle(logins: &Logins, now: Millis) {
+    let uids = match logins.groups.uids() {
+        Ok(uids) => uids,
+        Err(error) => {
+            tracing::error!(%error, "what runs on after sessions cannot be listed");
+            return;
+        }
+    };
+    for uid in uids.into_iter().filter(|uid| !logins.sessions.is_led(*uid)) {
+        let done = match logins.groups.is_empty(uid) {
+            Ok(false) if !logins.lingered(uid, now) => continue,
+            Ok(_) => logins.groups.end(uid),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => logins.sessions.settled(uid),
+            Err(error) => tracing::error!(uid, %error, "a session's control group stays"),
+        }
+    }
+}
+
+impl Logins {
+    /// Whether what a person left running is to end now.
+    fn lingered(&self, uid: u32, now: Millis) -> bool {
+        let Some(linger) = self.config.linger_s.map(Duration::from_secs) else { return false };
+        // Of sessions before this daemon was started nobody knows the end: it counts from now on.
+        self.sessions.mark_idle(uid, now);
+        self.sessions.idle_since(uid).is_some_and(|at| at.plus(linger) <= now)
+    }
+}
