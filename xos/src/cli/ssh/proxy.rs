@@ -50,7 +50,8 @@ pub async fn open(
     let trust = s.knowing(&node.site())?.clone();
     let dialer = Dialer::new(trust, IdentityCell::new(credential.identity()?));
     let mut stream = dialer.node(node, ALPN_SSH).await?;
-    let greeted = greet(&mut stream, node, &SshOpening { mandate });
+    let opening = SshOpening { mandate };
+    let greeted = greet(&mut stream, node, &opening);
     let account = tokio::time::timeout(OPEN_TIMEOUT, greeted)
         .await
         .unwrap_or_else(|_| Err(Error::unavailable(format!("node {node} does not answer"))))?;
