@@ -11,6 +11,7 @@ mod issue;
 mod keys;
 #[cfg(test)]
 mod mutated;
+mod oidc;
 mod ops;
 mod passwords;
 mod policy;
@@ -20,9 +21,11 @@ mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use keys::{CORE_LIFE, SiteKeys};
+pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 
 use effects::Round;
+use oidc::Oidc;
 use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
@@ -68,6 +71,7 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     passwords: Passwords,
     limiter: Limiter,
+    oidc: Oidc,
     spent: Spent,
     withdrawn: Withdrawn,
     /// Sites whose descriptors are to be fetched.
@@ -84,8 +88,8 @@ impl Cda {
     /// starts the background work: renewal of the core's certificate, refreshing of descriptors.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Invalid`] for a bad configuration; [`xos_base::Kind::Internal`] when the
-    /// registry fails or belongs to other keys than the state folder's.
+    /// [`xos_base::Kind::Invalid`] for a bad configuration, or a file that it names and that cannot
+    /// be used; [`xos_base::Kind::Internal`] when the registry fails or belongs to other keys than the state folder's.
     pub async fn start(config: Config, parts: Parts) -> Result<Cda, Error> {
         config.check()?;
         let inner = Arc::new(Inner {
@@ -93,6 +97,7 @@ impl Cda {
             site: parts.keys.site().clone(),
             passwords: Passwords::new(config.hashers)?,
             registry: Registry::new(parts.store),
+            oidc: Oidc::open(&config)?,
             config,
             keys: parts.keys,
             grid: parts.grid,
