@@ -8,6 +8,7 @@ mod certificates;
 mod machines;
 mod mandates;
 mod matrix;
+mod oidc;
 mod people;
 mod sites;
 mod speed;
