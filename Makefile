@@ -5,7 +5,7 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
+.PHONY: help deps deps-test deps-oidc deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
 	clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
@@ -39,7 +39,18 @@ VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-mi
 deps:
 	@tools/deps $(RUN_PACKAGES)
 
-deps-test: deps
+# The OpenID provider for tests of signing in. Where npm is missing, they say why they are skipped.
+OIDC_DIR := target/oidc-provider
+deps-oidc:
+	@if ! command -v npm >/dev/null; then \
+		echo "no npm: tests with a real OpenID provider will be skipped"; \
+	elif ! [ $(OIDC_DIR)/node_modules/.package-lock.json -nt tools/oidc-provider/package-lock.json ]; then \
+		mkdir -p $(OIDC_DIR) && \
+		cp tools/oidc-provider/package.json tools/oidc-provider/package-lock.json $(OIDC_DIR) && \
+		npm ci --prefix $(OIDC_DIR) --no-audit --no-fund --loglevel error; \
+	fi
+
+deps-test: deps deps-oidc
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 

@@ -9,6 +9,7 @@ mod credentials;
 mod issuer;
 mod machines;
 mod mandates;
+mod oidc;
 mod people;
 mod sites;
 
@@ -24,6 +25,11 @@ pub use machines::{
 pub use mandates::{
     IssueLoginMandate, IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission,
     TicketClaims, Work,
+};
+pub use oidc::{
+    Answer, BeginDevice, BeginSignIn, BegunDevice, BegunSignIn, Code, DevicePoll, FinishSignIn,
+    Flow, Identities, Identity, LINK_AGE_MAX_S, LinkIdentity, LinkPoll, ListIdentities, PollDevice,
+    SignInProvider, UnlinkIdentity, callback_path,
 };
 pub use people::{
     CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,

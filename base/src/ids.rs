@@ -93,6 +93,11 @@ text_id!(
 );
 
 text_id!(
+    /// An identity provider of a site, as that site's configuration names it: `uni`.
+    ProviderId, "provider", LABEL_RULE, |s| is_label(s, LABEL_MAX, b"")
+);
+
+text_id!(
     /// A virtual organization with its home site: `demo.rennes`.
     VoId,
     "VO",

@@ -14,8 +14,8 @@ pub mod when;
 
 pub use error::{Error, Kind};
 pub use ids::{
-    Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, RoleName, SiteId, UnitId,
-    UnitIndex, VoId,
+    Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, ProviderId, RoleName,
+    SiteId, UnitId, UnitIndex, VoId,
 };
 pub use membership::{Group, Membership};
 pub use when::Millis;

@@ -1,6 +1,8 @@
 //! The section `[cda]`.
 
+use crate::oidc::Provider;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use xos_api::cda::TICKET_LIFE_MAX_S;
 use xos_api::site::DESCRIPTOR_LIST_MAX;
@@ -8,6 +10,9 @@ use xos_base::{Error, SiteId};
 
 /// Longest address or name in the configuration, in bytes (RFC 1035, with a port).
 pub const ADDRESS_MAX: usize = 261;
+
+/// Most identity providers.
+const PROVIDERS_MAX: usize = 32;
 
 /// Who may make a person known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +39,12 @@ pub struct Config {
     /// `admin` (default): site administrators make people known. `open`: anybody may register.
     #[serde(default)]
     pub registration: Registration,
+    /// Whether people may sign in by name and password. Default true; false needs a provider.
+    #[serde(default = "default_passwords")]
+    pub passwords: bool,
+    /// Identity providers by which people may sign in too, at most 32.
+    #[serde(default)]
+    pub providers: Vec<Provider>,
     /// Life of a token. Default 900, at most 900.
     #[serde(default = "default_token_s")]
     pub token_s: u64,
@@ -74,6 +85,10 @@ fn default_names() -> Vec<String> {
     ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
 }
 
+fn default_passwords() -> bool {
+    true
+}
+
 fn default_token_s() -> u64 {
     900
 }
@@ -107,6 +122,8 @@ impl Config {
             addresses,
             names: default_names(),
             registration: Registration::Admin,
+            passwords: default_passwords(),
+            providers: Vec::new(),
             token_s: default_token_s(),
             session_s: default_session_s(),
             certificate_s: default_session_s(),
@@ -149,6 +166,7 @@ impl Config {
                  `group`"
             )));
         }
+        self.check_providers()?;
         let ranges = [
             ("token_s", self.token_s, 30, TICKET_LIFE_MAX_S),
             ("session_s", self.session_s, 60, YEAR_S),
@@ -176,6 +194,27 @@ impl Config {
     /// What stands before the groups in them.
     pub(crate) fn namespace(&self, site: &SiteId) -> String {
         self.entitlement_namespace.clone().unwrap_or_else(|| format!("urn:xos:{site}"))
+    }
+
+    fn check_providers(&self) -> Result<(), Error> {
+        if self.providers.len() > PROVIDERS_MAX {
+            return Err(Error::invalid(format!("[cda] providers: at most {PROVIDERS_MAX}")));
+        }
+        if !self.passwords && self.providers.is_empty() {
+            return Err(Error::invalid("[cda] passwords: false, and there is no provider")
+                .hint("nobody could sign in; name a provider in [[cda.providers]]"));
+        }
+        let mut ids = BTreeSet::new();
+        for provider in &self.providers {
+            provider.check()?;
+            if !ids.insert(&provider.id) {
+                return Err(Error::invalid(format!(
+                    "[[cda.providers]] id: {} stands there twice",
+                    provider.id
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn session(&self) -> Duration {

@@ -12,6 +12,7 @@ mod jwt;
 mod keys;
 #[cfg(test)]
 mod mutated;
+mod oidc;
 mod ops;
 mod passwords;
 mod policy;
@@ -22,10 +23,12 @@ mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use keys::{CORE_LIFE, SiteKeys};
+pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 
 use effects::Round;
 use jwt::Outside;
+use oidc::Oidc;
 use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
@@ -73,6 +76,7 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     passwords: Passwords,
     limiter: Limiter,
+    oidc: Oidc,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -91,8 +95,8 @@ impl Cda {
     /// starts the background work: renewal of the core's certificate, refreshing of descriptors.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Invalid`] for a bad configuration; [`xos_base::Kind::Internal`] when the
-    /// registry fails or belongs to other keys than the state folder's.
+    /// [`xos_base::Kind::Invalid`] for a bad configuration, or a file that it names and that cannot
+    /// be used; [`xos_base::Kind::Internal`] when the registry fails or belongs to other keys than the state folder's.
     pub async fn start(config: Config, parts: Parts) -> Result<Cda, Error> {
         config.check()?;
         let inner = Arc::new(Inner {
@@ -101,6 +105,7 @@ impl Cda {
             passwords: Passwords::new(config.hashers)?,
             registry: Registry::new(parts.store),
             outside: Outside::new(&config, parts.keys.site()),
+            oidc: Oidc::open(&config)?,
             config,
             keys: parts.keys,
             grid: parts.grid,

@@ -1,9 +1,11 @@
 //! The operations, and which requests they serve.
 
 mod certificates;
+mod identities;
 mod issuer;
 mod machines;
 mod mandates;
+mod oidc;
 mod people;
 mod sign_in;
 mod sites;
@@ -17,10 +19,12 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, CertifyHost, CompleteTrust, CreateJoinToken, CreatePerson, ForgetSite, GetIssuer,
-    GetJwks, IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
-    JoinMachine, ListMachines, ListPeople, ListSites, OfferTrust, ReadOffer, Register, RemoveNode,
-    RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions, WhoAmI,
+    AcceptTrust, BeginDevice, BeginSignIn, CertifyHost, CompleteTrust, CreateJoinToken,
+    CreatePerson, FinishSignIn, ForgetSite, GetIssuer, GetJwks, IssueCertificate,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
+    ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, ReadOffer,
+    Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions,
+    UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -84,6 +88,11 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain public SignInOptions => sign_in_options;
         plain public GetIssuer => issuer;
         plain public GetJwks => jwks;
+        plain public BeginSignIn => begin_sign_in;
+        plain public BeginDevice => begin_device;
+        plain public PollDevice => poll_device;
+        plain on LinkIdentity => link_identity;
+        plain on ListIdentities => list_identities;
         plain on WhoAmI => who_am_i;
         plain on ListPeople => list_people;
         plain on ListMachines => list_machines;
@@ -91,6 +100,10 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain on ReadOffer => read_offer;
         plain on SiteChanged => site_changed;
         audited public SignIn => sign_in, |r| r.user.clone(), |s| s.person.to_string();
+        audited public FinishSignIn => finish_sign_in, |r| r.answer.provider.to_string(),
+            |s| s.person.to_string();
+        audited on UnlinkIdentity => unlink_identity,
+            |r| format!("{} {}", r.provider, r.key), nothing;
         audited public Register => register, |r| r.name.clone(), nothing;
         audited on RenewToken => renew_token, nothing, |s| s.person.to_string();
         audited on IssueToken => issue_token, |r| r.vo.to_string(), |t| t.audience.to_string();

@@ -2,10 +2,10 @@
 
 use crate::registry::NodeKey;
 use std::time::Duration;
-use xos_api::cda::{IssueTicket, Work};
+use xos_api::cda::{IssueTicket, LINK_AGE_MAX_S, Work};
 use xos_base::membership::Group;
 use xos_base::{
-    Error, GroupName, JobId, Membership, Millis, NodeId, PersonId, RoleName, SiteId, VoId,
+    Error, GroupName, JobId, Kind, Membership, Millis, NodeId, PersonId, RoleName, SiteId, VoId,
 };
 use xos_net::caller::CLOCK_SKEW_S;
 use xos_net::{Caller, Principal};
@@ -57,6 +57,19 @@ pub(crate) fn may_renew_token(
             .hint(format!("renew the token at site {}", grant.person.site())));
     }
     Ok(grant)
+}
+
+/// The right of a person of `site` to change what they sign in by: they signed in a moment ago, so
+/// that a session left open is not enough.
+pub(crate) fn may_link(caller: &Caller, site: &SiteId, now: Millis) -> Result<PersonGrant, Error> {
+    let grant = may_renew_token(caller, site, Duration::from_secs(LINK_AGE_MAX_S), now);
+    grant.map_err(|e| match e.kind {
+        Kind::Unauthenticated => {
+            Error::unauthenticated("for this you must have signed in within the last five minutes")
+                .hint("sign in again, then do it at once")
+        }
+        _ => e,
+    })
 }
 
 /// The right to a credential in `vo`.

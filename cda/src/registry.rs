@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+use xos_api::cda::Identity;
 use xos_api::site::SiteDescriptor;
-use xos_base::{Error, Millis, NodeId, PersonId, SiteId};
+use xos_base::{Error, Millis, NodeId, PersonId, ProviderId, SiteId};
 use xos_store::{Entry, Guard, Key, Op, Prefix, Store, StoreError, TxnOutcome, Version};
 
 /// Most entries that a whole list (sites, machines, withdrawn keys) may have.
@@ -15,13 +16,23 @@ pub(crate) const LIST_MAX: usize = 100_000;
 /// `cda/person/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PersonRecord {
-    /// PHC string.
-    pub(crate) password: String,
+    /// PHC string. Who came by a provider has none at first.
+    #[serde(default)]
+    pub(crate) password: Option<String>,
     pub(crate) disabled: bool,
     pub(crate) site_admin: bool,
     pub(crate) created: Millis,
     /// Sessions from before are over.
     pub(crate) sessions_from: Millis,
+    /// Accounts at providers that are linked; each has its [`IdentityRecord`].
+    #[serde(default)]
+    pub(crate) identities: Vec<Identity>,
+}
+
+/// `cda/oidc/<provider>/<key>`: whose account it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdentityRecord {
+    pub(crate) person: PersonId,
 }
 
 /// `cda/join/<SHA-256 of the secret>`.
@@ -104,6 +115,12 @@ pub(crate) fn key(kind: &str, name: &str) -> Result<Key, Error> {
 /// The key of a person.
 pub(crate) fn person_key(person: &PersonId) -> Result<Key, Error> {
     key("person", person.name())
+}
+
+/// The key of an account at a provider.
+pub(crate) fn identity_key(provider: &ProviderId, account: &str) -> Result<Key, Error> {
+    Key::of(["cda", "oidc", provider.as_str(), account])
+        .map_err(|e| Error::internal(format!("registry: {e}")))
 }
 
 /// The key of a trusted site.

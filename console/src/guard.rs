@@ -11,6 +11,10 @@ use xos_base::Error;
 pub(crate) const SESSION_COOKIE: &str = "__Host-xos";
 /// The cookie that ties sign-in forms to a browser before there is a session.
 pub(crate) const FORM_COOKIE: &str = "__Host-xos-form";
+/// The cookie that ties a sign-in at a provider to the browser in which it was begun.
+pub(crate) const FLOW_COOKIE: &str = "__Host-xos-flow";
+/// How long a browser keeps it, in seconds: as long as the core keeps the flow.
+const FLOW_COOKIE_S: u32 = 600;
 /// The form field that repeats the form token.
 pub(crate) const FORM_FIELD: &str = "csrf";
 
@@ -45,6 +49,11 @@ pub(crate) fn protect(headers: &mut HeaderMap, host: &str) {
 /// A cookie's header value.
 pub(crate) fn cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Strict")
+}
+
+/// The header value of [`FLOW_COOKIE`].
+pub(crate) fn flow_cookie(value: &str) -> String {
+    format!("{}; Max-Age={FLOW_COOKIE_S}", cookie(FLOW_COOKIE, value))
 }
 
 /// What makes a browser forget a cookie.

@@ -2,7 +2,7 @@
 
 use crate::Inner;
 use crate::fields::{FORM_MAX, Fields};
-use crate::guard::{self, FORM_COOKIE, FORM_FIELD, SESSION_COOKIE};
+use crate::guard::{self, FLOW_COOKIE, FORM_COOKIE, FORM_FIELD, SESSION_COOKIE};
 use crate::pages::trouble;
 use crate::session::Session;
 use crate::visit::{Guest, Reply, Shown, Stop, Visit};
@@ -84,7 +84,7 @@ async fn guest(
     let cookie = |name| request.cookie(name).map(|c| c.value().to_owned());
     let live = request.headers().contains_key(LIVE_HEADER);
     let session = cookie(SESSION_COOKIE).and_then(|id| console.sessions.find(&id, !live));
-    let form_cookie = cookie(FORM_COOKIE);
+    let (form_cookie, flow_cookie) = (cookie(FORM_COOKIE), cookie(FLOW_COOKIE));
     let refuse = |e: Error| (session.clone(), Stop::Failed(e));
     let query = Fields::parse(request.query_string().as_bytes()).map_err(refuse)?;
     let form = if request.method() == actix_web::http::Method::POST {
@@ -106,6 +106,7 @@ async fn guest(
     Ok(Guest {
         console: console.clone(),
         peer: Peer { address: request.peer_addr().map(|a| a.ip()) },
+        host: guard::host(request).to_owned(),
         path: request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned(),
         places,
         query,
@@ -113,6 +114,7 @@ async fn guest(
         session,
         live,
         form_cookie,
+        flow_cookie,
     })
 }
 
@@ -176,11 +178,17 @@ fn response(reply: Reply) -> HttpResponse {
             set_cookie(&mut response, &guard::cookie(FORM_COOKIE, &form_cookie));
             response
         }
+        Reply::Leave { html, flow_cookie } => {
+            let mut response = page(200, html);
+            set_cookie(&mut response, &guard::flow_cookie(&flow_cookie));
+            response
+        }
         Reply::Elsewhere(to) => redirect(&to),
         Reply::Begin { id, to } => {
             let mut response = redirect(&to);
             set_cookie(&mut response, &guard::cookie(SESSION_COOKIE, &id));
             set_cookie(&mut response, &guard::no_cookie(FORM_COOKIE));
+            set_cookie(&mut response, &guard::no_cookie(FLOW_COOKIE));
             response
         }
         Reply::End(to) => {

@@ -1,7 +1,7 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
-use crate::pages::{applications, groups, home, job, jobs, member, members, output};
-use crate::pages::{shares, sign_in, submit, trouble, vo};
+use crate::pages::{account, applications, groups, home, job, jobs, member, members, output};
+use crate::pages::{provider, shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -50,6 +50,12 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         get "/" Visit home::show;
         get "/sign-in" Guest sign_in::show;
         post "/sign-in" Guest sign_in::sign_in;
+        post "/sign-in/with/{provider}" Guest provider::begin;
+        get "/sign-in/callback/{provider}" Guest provider::come_back;
+        get "/sign-in/finish/{provider}" Guest provider::finish;
+        get "/account" Visit account::show;
+        post "/account/link/{provider}" Visit account::link;
+        post "/account/unlink/{provider}/{key}" Visit account::unlink;
         get "/register" Guest sign_in::show_register;
         post "/register" Guest sign_in::register;
         post "/sign-out" Visit sign_in::sign_out;

@@ -17,6 +17,8 @@ pub(crate) struct Guest {
     pub(crate) console: Arc<Inner>,
     /// Where it came from.
     pub(crate) peer: Peer,
+    /// The host, with its port, that the browser thinks it talks to.
+    pub(crate) host: String,
     /// The path without the query.
     pub(crate) path: String,
     /// What stands at the variable places of the path.
@@ -30,6 +32,8 @@ pub(crate) struct Guest {
     pub(crate) live: bool,
     /// What ties sign-in forms to this browser ([`crate::guard::FORM_COOKIE`]).
     pub(crate) form_cookie: Option<String>,
+    /// The sign-in at a provider that was begun in this browser ([`crate::guard::FLOW_COOKIE`]).
+    pub(crate) flow_cookie: Option<String>,
 }
 
 /// A request of somebody who signed in.
@@ -104,6 +108,14 @@ pub(crate) enum Reply {
         html: String,
         /// The cookie's value.
         form_cookie: String,
+    },
+    /// A page that leads to a provider, with the cookie that ties the sign-in there to this
+    /// browser.
+    Leave {
+        /// HTML.
+        html: String,
+        /// The cookie's value.
+        flow_cookie: String,
     },
     /// Go there, by GET.
     Elsewhere(String),

@@ -21,7 +21,10 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("osd", "xos/src/daemon/osd.rs", "Config"),
 ];
 /// Lists of tables inside a section: section, key, and their struct.
-const TABLES: &[(&str, &str, &str, &str)] = &[("aem", "rules", "aem/src/policy.rs", "Rule")];
+const TABLES: &[(&str, &str, &str, &str)] = &[
+    ("cda", "providers", "cda/src/oidc/config.rs", "Provider"),
+    ("aem", "rules", "aem/src/policy.rs", "Rule"),
+];
 /// Sections inside a section, present or not: section, key, and their struct.
 const PARTS: &[(&str, &str, &str, &str)] =
     &[("node", "login", "node/src/agent/config.rs", "Login")];
@@ -129,12 +132,15 @@ fn keys(file: &str, name: &str) -> Vec<Key> {
 /// A Rust type as a person who writes the file knows it.
 fn in_words(kind: &str) -> &'static str {
     match kind {
-        "String" | "SiteId" | "Registration" | "Found" | "Effect" => "text",
+        "String" | "SiteId" | "ProviderId" | "Registration" | "Accounts" | "Found" | "Effect" => {
+            "text"
+        }
         "PathBuf" => "path",
         "u32" | "u64" | "usize" => "number",
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
-        "Vec<Rule>" => "list of tables",
+        "Vec<Rule>" | "Vec<Provider>" => "list of tables",
+        "BTreeMap<String, Wanted>" => "table",
         "Login" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }

@@ -1,6 +1,6 @@
 //! Sign-in, tokens and certificates.
 
-use super::Password;
+use super::{Password, SignInProvider};
 use crate::request;
 use crate::vom::MembershipView;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,11 @@ pub struct SignInRules {
     pub site: SiteId,
     /// Anybody may register with [`super::Register`].
     pub open_registration: bool,
+    /// People may sign in by name and password ([`SignIn`]).
+    pub passwords: bool,
+    /// The identity providers by which people may sign in ([`super::BeginSignIn`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<SignInProvider>,
 }
 
 /// Signs in a person of this site. Needs no other proof.

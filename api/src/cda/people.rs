@@ -116,7 +116,8 @@ request!(SetPerson => Person, Put "/v1/people/{person}");
 pub struct SetPassword {
     /// The person.
     pub person: PersonId,
-    /// The present password; needed for one's own.
+    /// The present password; needed for one's own. Who has none yet needs a sign-in of the last
+    /// [`super::LINK_AGE_MAX_S`] seconds instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<Password>,
     /// The new one.

@@ -8,8 +8,8 @@ use crate::registry::{self, Found, PersonRecord, Registry};
 use std::sync::Arc;
 use xos_api::Done;
 use xos_api::cda::{
-    CreatePerson, ListPeople, PAGE_MAX, PeoplePage, Person, Register, SetPassword, SetPerson,
-    WhoAmI, Whoami,
+    CreatePerson, ListPeople, PAGE_MAX, Password, PeoplePage, Person, Register, SetPassword,
+    SetPerson, WhoAmI, Whoami,
 };
 use xos_base::{Error, Millis, PersonId, SiteId};
 use xos_net::{Caller, Peer, Principal};
@@ -43,7 +43,14 @@ pub async fn create_administrator(
 }
 
 fn new_person(password: String, site_admin: bool, now: Millis) -> PersonRecord {
-    PersonRecord { password, disabled: false, site_admin, created: now, sessions_from: Millis(0) }
+    PersonRecord {
+        password: Some(password),
+        disabled: false,
+        site_admin,
+        created: now,
+        sessions_from: Millis(0),
+        identities: Vec::new(),
+    }
 }
 
 async fn create(
@@ -107,17 +114,20 @@ impl Inner {
 
     /// The record behind a grant for one of this site's people; `None` for people of other
     /// sites, whose own site decides by its tokens.
-    pub(crate) async fn enabled(&self, grant: &PersonGrant) -> Result<Option<PersonRecord>, Error> {
+    pub(crate) async fn enabled(
+        &self,
+        grant: &PersonGrant,
+    ) -> Result<Option<Found<PersonRecord>>, Error> {
         if grant.person.site() != self.site {
             return Ok(None);
         }
         let found = self.person(&grant.person).await?;
-        let record = found.map(|f| f.value).filter(|r| !r.disabled).ok_or_else(|| {
+        let found = found.filter(|f| !f.value.disabled).ok_or_else(|| {
             Error::denied(format!("{} may not sign in here", grant.person))
                 .hint("ask a site administrator")
         })?;
-        check_session(&record, grant.signed_in)?;
-        Ok(Some(record))
+        check_session(&found.value, grant.signed_in)?;
+        Ok(Some(found))
     }
 
     pub(crate) async fn create_person(
@@ -134,7 +144,7 @@ impl Inner {
     }
 
     pub(crate) async fn register(&self, peer: Peer, r: Register) -> Result<Person, Error> {
-        if self.config.registration != Registration::Open {
+        if self.config.registration != Registration::Open || !self.config.passwords {
             return Err(Error::denied(format!("site {} does not let people register", self.site))
                 .hint("ask a site administrator to make you known"));
         }
@@ -204,16 +214,31 @@ impl Inner {
         let mut found = self.existing(&r.person).await?;
         guards.push(found.guard());
         if own {
-            let present = r.present.ok_or_else(|| {
-                Error::invalid("the present password is needed to set a new one of your own")
-            })?;
-            self.prove(&r.person, caller.address(), present, &found.value).await?;
+            self.may_set_own_password(&caller, r.present, &found.value).await?;
         }
-        found.value.password = self.passwords.hash(r.password).await?;
+        found.value.password = Some(self.passwords.hash(r.password).await?);
         found.value.sessions_from = self.now();
         let op = registry::put(found.key.clone(), &found.value)?;
         self.registry.apply(guards, vec![op], r.person.as_str()).await?;
         Ok(Done {})
+    }
+}
+
+impl Inner {
+    /// Who has a password names it; who has none signed in a moment ago, by a provider.
+    async fn may_set_own_password(
+        &self,
+        caller: &Caller,
+        present: Option<Password>,
+        record: &PersonRecord,
+    ) -> Result<(), Error> {
+        if record.password.is_none() {
+            return self.fresh(caller).await.map(drop);
+        }
+        let present = present.ok_or_else(|| {
+            Error::invalid("the present password is needed to set a new one of your own")
+        })?;
+        self.prove(&caller.person()?, caller.address(), present, record).await
     }
 }
 

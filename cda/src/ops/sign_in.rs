@@ -40,11 +40,17 @@ impl Inner {
         _: Peer,
         _: SignInOptions,
     ) -> Result<SignInRules, Error> {
-        let open_registration = self.config.registration == Registration::Open;
-        Ok(SignInRules { site: self.site.clone(), open_registration })
+        let passwords = self.config.passwords;
+        let open_registration = passwords && self.config.registration == Registration::Open;
+        let providers = self.oidc.choice();
+        Ok(SignInRules { site: self.site.clone(), open_registration, passwords, providers })
     }
 
     pub(crate) async fn sign_in(&self, peer: Peer, r: SignIn) -> Result<SignedIn, Error> {
+        if !self.config.passwords {
+            return Err(Error::denied(format!("site {} takes no passwords", self.site))
+                .hint("sign in by its identity provider: xos login --provider ID"));
+        }
         if r.user.len() > USER_MAX || r.password.0.len() > PASSWORD_MAX {
             return Err(Error::invalid(format!(
                 "a name has at most {USER_MAX} bytes, a password {PASSWORD_MAX}"
@@ -66,7 +72,7 @@ impl Inner {
             Some(p) => self.person(p).await?.map(|f| f.value),
             None => None,
         };
-        let phc = record.as_ref().map(|r| r.password.clone());
+        let phc = record.as_ref().and_then(|r| r.password.clone());
         let right = self.passwords.verify(r.password, phc).await;
         if right.is_err() {
             self.limiter.undo(&attempt);
@@ -75,14 +81,25 @@ impl Inner {
             return Err(wrong());
         };
         self.limiter.succeeded(attempt);
+        self.enter(person, &record, audience, r.memberships).await
+    }
+
+    /// What a person gets who proved just now who they are.
+    pub(crate) async fn enter(
+        &self,
+        person: PersonId,
+        record: &PersonRecord,
+        audience: SiteId,
+        memberships: bool,
+    ) -> Result<SignedIn, Error> {
         if record.disabled {
             return Err(Error::denied(format!("{person} may not sign in here"))
                 .hint("ask a site administrator"));
         }
         // Tokens and certificates know it in whole seconds.
         let at = Millis::from_secs(self.now().secs());
-        let mut signed_in = self.session(person, &record, audience, at)?;
-        if r.memberships {
+        let mut signed_in = self.session(person, record, audience, at)?;
+        if memberships {
             let ask = Memberships { person: signed_in.person.clone() };
             signed_in.memberships = Some(self.grid.call(&self.site, ask).await?);
         }
@@ -111,7 +128,7 @@ impl Inner {
             return Err(wrong());
         }
         let attempt = self.attempt(person.name(), address)?;
-        let right = self.passwords.verify(password, Some(record.password.clone())).await;
+        let right = self.passwords.verify(password, record.password.clone()).await;
         if right.is_err() {
             self.limiter.undo(&attempt);
         }
@@ -123,7 +140,7 @@ impl Inner {
     }
 
     /// A token is for this site, or for one that is trusted here.
-    fn audience(&self, wanted: Option<SiteId>) -> Result<SiteId, Error> {
+    pub(crate) fn audience(&self, wanted: Option<SiteId>) -> Result<SiteId, Error> {
         match wanted {
             None => Ok(self.site.clone()),
             Some(site) => self.trust.descriptor(&site).map(|d| d.site),
@@ -138,7 +155,7 @@ impl Inner {
         let audience = self.audience(r.audience)?;
         let session = self.config.session();
         let grant = policy::may_renew_token(&caller, &self.site, session, self.now())?;
-        let record = self.enabled(&grant).await?.ok_or_else(wrong)?;
+        let record = self.enabled(&grant).await?.ok_or_else(wrong)?.value;
         self.session(grant.person, &record, audience, grant.signed_in)
     }
 

@@ -32,6 +32,9 @@ pub(crate) const ADDRESS: Rate = Rate { burst: 50, every: Duration::from_secs(2)
 /// Registrations per address.
 pub(crate) const REGISTER: Rate = Rate { burst: 5, every: Duration::from_secs(60) };
 
+/// Sign-ins at a provider that are begun, per address. Many people may share one.
+pub(crate) const BEGIN: Rate = Rate { burst: 60, every: Duration::from_secs(2) };
+
 /// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
 struct Table {
     rate: Rate,
@@ -74,6 +77,7 @@ pub(crate) struct Limiter {
     name: Table,
     address: Table,
     register: Table,
+    begin: Table,
     /// Hashes of pairs that signed in; a newer one takes the place of an older one.
     known: Mutex<Box<[u64]>>,
 }
@@ -113,6 +117,7 @@ impl Limiter {
             name: Table::new(NAME),
             address: Table::new(ADDRESS),
             register: Table::new(REGISTER),
+            begin: Table::new(BEGIN),
             known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
         }
     }
@@ -167,6 +172,11 @@ impl Limiter {
     /// Allows a registration from `address`, or says how long to wait.
     pub(crate) fn register(&self, address: Option<IpAddr>, now: Millis) -> Result<(), Duration> {
         self.register.take(slot(self.hash.hash_one(network(address))), now)
+    }
+
+    /// Allows a sign-in at a provider to begin, or says how long to wait.
+    pub(crate) fn begin(&self, address: Option<IpAddr>, now: Millis) -> Result<(), Duration> {
+        self.begin.take(slot(self.hash.hash_one(network(address))), now)
     }
 }
 

@@ -11,6 +11,7 @@ mod logins;
 mod machines;
 mod mandates;
 mod matrix;
+mod oidc;
 mod people;
 mod sites;
 mod speed;

@@ -1,5 +1,6 @@
 //! One module a page, with its template, its reading and its actions.
 
+pub(crate) mod account;
 pub(crate) mod applications;
 pub(crate) mod groups;
 pub(crate) mod home;
@@ -8,6 +9,7 @@ pub(crate) mod jobs;
 pub(crate) mod member;
 pub(crate) mod members;
 pub(crate) mod output;
+pub(crate) mod provider;
 pub(crate) mod shares;
 pub(crate) mod sign_in;
 pub(crate) mod submit;

@@ -5,7 +5,9 @@ use crate::session::is_secret;
 use crate::view::{Frame, page_with, sentence};
 use crate::visit::{Guest, Reply, Shown, Visit};
 use askama::Template;
-use xos_api::cda::{PASSWORD_MIN, Password, Register, SignIn, SignInOptions};
+use xos_api::cda::{
+    PASSWORD_MIN, Password, Register, SignIn, SignInOptions, SignInProvider, SignInRules, SignedIn,
+};
 use xos_base::{Error, Kind};
 
 #[derive(Template)]
@@ -15,6 +17,8 @@ struct SignInView {
     user: String,
     next: String,
     open: bool,
+    passwords: bool,
+    providers: Vec<SignInProvider>,
     trouble: Option<String>,
     ended: bool,
 }
@@ -54,7 +58,8 @@ pub(crate) async fn sign_in(guest: Guest) -> Shown {
     }
 }
 
-fn begin(guest: &Guest, signed_in: xos_api::cda::SignedIn, to: String) -> Shown {
+/// Begins a session. Whatever session the browser had ends.
+pub(crate) fn begin(guest: &Guest, signed_in: SignedIn, to: String) -> Shown {
     if let Some(old) = &guest.session {
         guest.console.sessions.end(old);
     }
@@ -72,7 +77,7 @@ pub(crate) async fn sign_out(visit: Visit) -> Shown {
 
 /// The page to register.
 pub(crate) async fn show_register(guest: Guest) -> Shown {
-    if !open_registration(&guest).await {
+    if !rules(&guest).await.open_registration {
         let e = Error::denied("this site does not let people register themselves")
             .hint("ask a site administrator for an account");
         return Err(e.into());
@@ -104,13 +109,18 @@ pub(crate) async fn register(guest: Guest) -> Shown {
     }
 }
 
-/// Whether anybody may register; not, when nobody can say.
-async fn open_registration(guest: &Guest) -> bool {
+/// How people come to this site; by name and password, when nobody can say.
+async fn rules(guest: &Guest) -> SignInRules {
     match guest.console.grid.local_public(guest.peer, SignInOptions {}).await {
-        Ok(rules) => rules.open_registration,
+        Ok(rules) => rules,
         Err(e) => {
             tracing::warn!(error = %e, "how people come to this site is not known");
-            false
+            SignInRules {
+                site: guest.console.grid.site().clone(),
+                open_registration: false,
+                passwords: true,
+                providers: Vec::new(),
+            }
         }
     }
 }
@@ -130,7 +140,8 @@ fn with_cookie(shown: Shown, form_cookie: String) -> Shown {
     }
 }
 
-async fn sign_in_page(
+/// The sign-in page, with what went wrong.
+pub(crate) async fn sign_in_page(
     guest: &Guest,
     user: &str,
     next: String,
@@ -139,11 +150,14 @@ async fn sign_in_page(
 ) -> Shown {
     let token = form_token(guest)?;
     let status = trouble.as_ref().map_or(200, |e| e.kind.http_status());
+    let rules = rules(guest).await;
     let view = SignInView {
         frame: Frame::guest(guest, "Sign in", &token),
         user: user.to_owned(),
         next,
-        open: open_registration(guest).await,
+        open: rules.open_registration,
+        passwords: rules.passwords,
+        providers: rules.providers,
         trouble: trouble.as_ref().map(kindly),
         ended,
     };

@@ -1,6 +1,7 @@
 //! Stand-in operations: enough of a core for the console's pages.
 
 mod jobs;
+pub mod oidc;
 mod sign_in;
 mod vo;
 
@@ -27,6 +28,10 @@ pub struct Fake {
     /// Where sign-ins came from.
     pub peers: Mutex<Vec<Peer>>,
     pub open_registration: AtomicBool,
+    /// The site takes no passwords.
+    pub no_passwords: AtomicBool,
+    /// There is the identity provider `uni`.
+    pub provider: AtomicBool,
     /// Answers sign-ins with Limited.
     pub limited: AtomicBool,
     /// Answers renewals with Denied.
@@ -63,6 +68,8 @@ impl Fake {
             done: Mutex::default(),
             peers: Mutex::default(),
             open_registration: AtomicBool::new(false),
+            no_passwords: AtomicBool::new(false),
+            provider: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -182,6 +189,7 @@ impl Fake {
         }
         self.register_changes(router);
         self.register_public(router);
+        self.register_oidc(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();
@@ -198,10 +206,7 @@ impl Fake {
         let fake = self.clone();
         router.public(move |_, _: SignInOptions| {
             let fake = fake.clone();
-            async move {
-                let open_registration = fake.open_registration.load(Ordering::SeqCst);
-                Ok(SignInRules { site: fake.site.clone(), open_registration })
-            }
+            async move { Ok(fake.rules()) }
         });
         let fake = self.clone();
         router.public(move |_, r: Register| {

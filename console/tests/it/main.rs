@@ -4,6 +4,7 @@
 
 mod fake;
 mod html;
+mod oidc;
 mod pages;
 mod security;
 mod world;

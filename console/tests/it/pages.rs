@@ -11,6 +11,7 @@ const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>
 const PAGES: &[(&str, &str)] = &[
     ("home", "/"),
     ("directory", "/vos"),
+    ("account", "/account"),
     ("vo", "/vo/demo.rennes"),
     ("vo_other", "/vo/open.rennes"),
     ("members", "/vo/demo.rennes/members"),

@@ -3,6 +3,7 @@
 use super::ask;
 use super::credential::{ANY_AUDIENCE, Credential, Wish};
 use super::kept::Login;
+use super::oidc;
 use super::output::{Failure, Outcome, Style, Table, clean, list, when};
 use super::renew::unit;
 use super::session::{Session, idle};
@@ -13,7 +14,7 @@ use super::values::PersonArg;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use xos_api::cda::{ListSites, SignIn};
+use xos_api::cda::{ListSites, SignIn, SignedIn};
 use xos_api::vom::MembershipView;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 
@@ -25,6 +26,8 @@ Examples:
   xos login alice@rennes --password-file -   the password comes from standard input
   xos login --vo demo.rennes --role editor --group physics
                                              with less than all that you are there
+  xos login --provider uni                   by your site's identity provider, in a browser
+  xos login --provider uni --device          the same with a browser on another device
 
 The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours \
 and is renewed while you work; `xos logout` removes it.
@@ -43,6 +46,8 @@ pub struct LoginArgs {
     /// Read the password from this file (`-`: standard input) instead of asking.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    provider: oidc::ProviderArgs,
     /// Only this role, of those you have in the VO (may be repeated).
     #[arg(long, value_name = "ROLE")]
     role: Vec<RoleName>,
@@ -104,21 +109,12 @@ struct LoginResult<'a> {
 /// What the sites say; a VO that was named and cannot be had is an error, others are shown.
 pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     let wish = args.wish(&named)?;
-    let person = who(s, args.user.as_ref())?;
-    let own = person.site();
-    let client = s.anonymous(&own)?;
-    let prompt = format!("Password of {person}: ");
-    let password = ask::password(&prompt, args.password_file.as_deref())?;
-    let user = person.to_string();
-    let signed_in =
-        client.call(SignIn { user, password, audience: None, memberships: true }).await?;
-    if signed_in.person != person {
-        return Err(Error::unauthenticated(format!(
-            "{own} signed in {}, not {person}",
-            signed_in.person
-        ))
-        .into());
-    }
+    let signed_in = match oidc::sign_in(s, &args.provider, args.user.as_ref()).await? {
+        oidc::Came::In(signed_in) => *signed_in,
+        oidc::Came::Left(status) => return Ok(status),
+        oidc::Came::Otherwise => by_password(s, &args).await?,
+    };
+    let person = signed_in.person.clone();
     forget_others(s, &person).await?;
     let views = signed_in.memberships.clone().unwrap_or_default();
     let default_vo = match named.as_slice() {
@@ -160,6 +156,24 @@ async fn others_learn(s: &Session, include: bool) -> Result<Option<Included>, Fa
             Ok(None)
         }
     }
+}
+
+async fn by_password(s: &Session, args: &LoginArgs) -> Result<SignedIn, Error> {
+    let person = who(s, args.user.as_ref())?;
+    let own = person.site();
+    let client = s.anonymous(&own)?;
+    let prompt = format!("Password of {person}: ");
+    let password = ask::password(&prompt, args.password_file.as_deref())?;
+    let user = person.to_string();
+    let signed_in =
+        client.call(SignIn { user, password, audience: None, memberships: true }).await?;
+    if signed_in.person != person {
+        return Err(Error::unauthenticated(format!(
+            "{own} signed in {}, not {person}",
+            signed_in.person
+        )));
+    }
+    Ok(signed_in)
 }
 
 fn who(s: &Session, user: Option<&PersonArg>) -> Result<PersonId, Error> {

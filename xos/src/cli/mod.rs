@@ -17,6 +17,7 @@ pub mod kept;
 pub mod login;
 pub mod member;
 pub mod node;
+pub mod oidc;
 pub mod output;
 pub mod person;
 pub mod place;

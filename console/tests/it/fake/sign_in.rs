@@ -32,7 +32,7 @@ impl Fake {
         }
     }
 
-    fn session(&self, person: &PersonId) -> SignedIn {
+    pub(super) fn session(&self, person: &PersonId) -> SignedIn {
         SignedIn {
             person: person.clone(),
             token: self.seal(self.claims(person)),

@@ -12,6 +12,8 @@ mod wait;
 mod watch;
 mod why;
 
+pub use watch::INTERRUPTED;
+
 use super::output::{Outcome, Style, clean};
 use super::session::Session;
 use std::str::FromStr;

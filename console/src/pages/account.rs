@@ -1,0 +1,61 @@
+//! What a person signs in by: the accounts at identity providers that are linked to them.
+
+use super::provider::{Purpose, leave};
+use crate::view::{Frame, When, page};
+use crate::visit::{Reply, Shown, Visit};
+use askama::Template;
+use xos_api::cda::{Identity, ListIdentities, SignInOptions, SignInProvider, UnlinkIdentity};
+use xos_base::{Error, ProviderId};
+
+/// An account in the list.
+struct Account {
+    provider: ProviderId,
+    title: String,
+    key: String,
+    name: String,
+    since: When,
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct View {
+    frame: Frame,
+    password: bool,
+    accounts: Vec<Account>,
+    providers: Vec<SignInProvider>,
+}
+
+/// The list, and what can be linked.
+pub(crate) async fn show(visit: Visit) -> Shown {
+    let ways = visit.ask(ListIdentities {}).await?;
+    let rules = visit.console.grid.local_public(visit.peer, SignInOptions {}).await?;
+    let title = |id: &ProviderId| {
+        let known = rules.providers.iter().find(|p| p.id == *id);
+        known.map_or_else(|| format!("{id} (no longer in use)"), |p| p.title.clone())
+    };
+    let account = |i: Identity| Account {
+        title: title(&i.provider),
+        provider: i.provider,
+        key: i.key,
+        name: i.name,
+        since: i.since.into(),
+    };
+    let accounts = ways.identities.into_iter().map(account).collect();
+    let frame = Frame::of(&visit, "Ways to sign in", "account").await;
+    page(&View { frame, password: ways.password, accounts, providers: rules.providers })
+}
+
+/// Goes to a provider, to link the account there.
+pub(crate) async fn link(visit: Visit) -> Shown {
+    leave(&visit, Purpose::Link, "/account".into()).await
+}
+
+/// Takes a link away. All sessions of the person end, this one too.
+pub(crate) async fn unlink(visit: Visit) -> Shown {
+    let provider: ProviderId = visit.place("provider")?;
+    let key = visit.places.iter().find(|(k, _)| k == "key").map(|(_, v)| v.clone());
+    let key = key.ok_or_else(|| Error::invalid("which account?"))?;
+    visit.ask(UnlinkIdentity { provider, key }).await?;
+    visit.console.sessions.end(&visit.session);
+    Ok(Reply::End("/sign-in".into()))
+}
