@@ -10,7 +10,9 @@ mod issuer;
 mod machines;
 mod mandates;
 mod oidc;
+mod passkeys;
 mod people;
+mod recovery;
 mod sites;
 
 pub use credentials::{
@@ -31,8 +33,17 @@ pub use oidc::{
     Flow, Identities, Identity, LINK_AGE_MAX_S, LinkIdentity, LinkPoll, ListIdentities, PollDevice,
     SignInProvider, UnlinkIdentity, callback_path,
 };
+pub use passkeys::{
+    BeginPasskey, BeginPasskeySignIn, Ceremony, CreateSignInCode, EnrolPasskey, FinishPasskey,
+    FinishPasskeySignIn, FirstProof, FirstStep, ListPasskeys, OneTimeCode, PASSKEY_NAME_MAX,
+    PASSKEYS_MAX, Passkey, PasskeyList, RemovePasskey, SetSecondFactor, SignInByCode, SignInCode,
+    Stepped, WebAuthn,
+};
 pub use people::{
     CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
+};
+pub use recovery::{
+    BeginRecovery, FinishRecovery, RECOVERY_LIFE_S, RecoverPerson, Recovered, RecoveryCode,
 };
 pub use sites::{
     AcceptTrust, CompleteTrust, ForgetSite, ListSites, OfferTrust, OfferView, ReadOffer,

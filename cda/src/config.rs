@@ -1,6 +1,7 @@
 //! The section `[cda]`.
 
 use crate::oidc::Provider;
+use crate::passkeys::{self, PasskeyConfig};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -79,6 +80,9 @@ pub struct Config {
     /// its own. Default: `urn:xos:` and the site's name.
     #[serde(default)]
     pub entitlement_namespace: Option<String>,
+    /// Passkeys in the console.
+    #[serde(default)]
+    pub passkeys: PasskeyConfig,
 }
 
 fn default_names() -> Vec<String> {
@@ -134,6 +138,7 @@ impl Config {
             hashers: default_hashers(),
             issuer: None,
             entitlement_namespace: None,
+            passkeys: PasskeyConfig::default(),
         }
     }
 
@@ -167,6 +172,7 @@ impl Config {
             )));
         }
         self.check_providers()?;
+        passkeys::place(self)?;
         let ranges = [
             ("token_s", self.token_s, 30, TICKET_LIFE_MAX_S),
             ("session_s", self.session_s, 60, YEAR_S),

@@ -14,6 +14,7 @@ mod keys;
 mod mutated;
 mod oidc;
 mod ops;
+mod passkeys;
 mod passwords;
 mod policy;
 mod registry;
@@ -25,10 +26,12 @@ pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use keys::{CORE_LIFE, SiteKeys};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
+pub use passkeys::{PasskeyConfig, SecondFactor};
 
 use effects::Round;
 use jwt::Outside;
 use oidc::Oidc;
+use passkeys::Passkeys;
 use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
@@ -77,6 +80,7 @@ pub(crate) struct Inner {
     passwords: Passwords,
     limiter: Limiter,
     oidc: Oidc,
+    passkeys: Passkeys,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -106,6 +110,7 @@ impl Cda {
             registry: Registry::new(parts.store),
             outside: Outside::new(&config, parts.keys.site()),
             oidc: Oidc::open(&config)?,
+            passkeys: Passkeys::open(&config, parts.keys.site())?,
             config,
             keys: parts.keys,
             grid: parts.grid,

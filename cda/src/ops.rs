@@ -6,9 +6,12 @@ mod issuer;
 mod machines;
 mod mandates;
 mod oidc;
+mod passkeys;
 mod people;
+mod recovery;
 mod sign_in;
 mod sites;
+mod steps;
 
 pub use people::create_administrator;
 #[cfg(test)]
@@ -25,6 +28,11 @@ use xos_api::cda::{
     ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, ReadOffer,
     Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions,
     UnlinkIdentity, WhoAmI,
+};
+use xos_api::cda::{
+    BeginPasskey, BeginPasskeySignIn, BeginRecovery, CreateSignInCode, EnrolPasskey, FinishPasskey,
+    FinishPasskeySignIn, FinishRecovery, FirstProof, FirstStep, ListPasskeys, RecoverPerson,
+    RemovePasskey, SetSecondFactor, SignInByCode, Stepped,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -82,6 +90,23 @@ fn nothing<T>(_: &T) -> String {
     String::new()
 }
 
+/// Who a first step names.
+fn named_by(proof: &FirstProof) -> String {
+    match proof {
+        FirstProof::Password { user, .. } => user.clone(),
+        FirstProof::Provider { answer, .. } => answer.provider.to_string(),
+    }
+}
+
+/// What a first step led to.
+fn stepped(reply: &Stepped) -> String {
+    match reply {
+        Stepped::In(s) => s.person.to_string(),
+        Stepped::Prove(_) => "a passkey is asked for".into(),
+        Stepped::Enrol(_) => "a passkey is to be made".into(),
+    }
+}
+
 pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
     serve!(inner, router;
         plain public GetSite => site_descriptor;
@@ -125,5 +150,20 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();
         audited public CompleteTrust => complete_trust, |r| r.site.to_string(), nothing;
         audited on ForgetSite => forget_site, |r| r.site.to_string(), nothing;
+        plain public BeginPasskeySignIn => begin_passkey_sign_in;
+        plain on BeginPasskey => begin_passkey;
+        plain on ListPasskeys => list_passkeys;
+        audited public FirstStep => first_step, |r| named_by(&r.proof), stepped;
+        audited public FinishPasskeySignIn => finish_passkey_sign_in, nothing,
+            |s| s.person.to_string();
+        audited public EnrolPasskey => enrol_passkey, |r| r.name.clone(), |s| s.person.to_string();
+        audited on FinishPasskey => finish_passkey, |r| r.name.clone(), |p| p.key.clone();
+        audited on RemovePasskey => remove_passkey, |r| r.key.clone(), nothing;
+        audited on SetSecondFactor => set_second_factor, |r| r.on.to_string(), nothing;
+        audited on CreateSignInCode => create_sign_in_code, nothing, nothing;
+        audited public SignInByCode => sign_in_by_code, nothing, |s| s.person.to_string();
+        audited on RecoverPerson => recover_person, |r| r.person.to_string(), nothing;
+        audited public BeginRecovery => begin_recovery, |r| r.user.clone(), nothing;
+        audited public FinishRecovery => finish_recovery, |r| r.user.clone(), nothing;
     );
 }

@@ -1,5 +1,6 @@
 //! What this service keeps in the registry, below `cda/`.
 
+use crate::passkeys::Book;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use xos_store::{Entry, Guard, Key, Op, Prefix, Store, StoreError, TxnOutcome, Ve
 pub(crate) const LIST_MAX: usize = 100_000;
 
 /// `cda/person/<name>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PersonRecord {
     /// PHC string. Who came by a provider has none at first.
     #[serde(default)]
@@ -27,6 +28,27 @@ pub(crate) struct PersonRecord {
     /// Accounts at providers that are linked; each has its [`IdentityRecord`].
     #[serde(default)]
     pub(crate) identities: Vec<Identity>,
+    /// Passkeys.
+    #[serde(default)]
+    pub(crate) passkeys: Book,
+    /// The last recovery by an administrator.
+    #[serde(default)]
+    pub(crate) recovery: Option<RecoveryRecord>,
+}
+
+/// A recovery by an administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecoveryRecord {
+    pub(crate) by: PersonId,
+    pub(crate) at: Millis,
+    /// A hash of the code, until it was used.
+    pub(crate) code: Option<String>,
+}
+
+/// `cda/passkey/<SHA-256 of the key's id>`: whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PasskeyRecord {
+    pub(crate) person: PersonId,
 }
 
 /// `cda/oidc/<provider>/<key>`: whose account it is.
@@ -121,6 +143,11 @@ pub(crate) fn person_key(person: &PersonId) -> Result<Key, Error> {
 pub(crate) fn identity_key(provider: &ProviderId, account: &str) -> Result<Key, Error> {
     Key::of(["cda", "oidc", provider.as_str(), account])
         .map_err(|e| Error::internal(format!("registry: {e}")))
+}
+
+/// The key of a passkey.
+pub(crate) fn passkey_key(passkey: &str) -> Result<Key, Error> {
+    key("passkey", passkey)
 }
 
 /// The key of a trusted site.

@@ -1,6 +1,6 @@
 //! Sign-in, tokens and certificates.
 
-use super::{Password, SignInProvider};
+use super::{Password, Recovered, SignInProvider};
 use crate::request;
 use crate::vom::MembershipView;
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,16 @@ pub struct SignInRules {
     /// The identity providers by which people may sign in ([`super::BeginSignIn`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<SignInProvider>,
+    /// The host name whose pages can use the site's passkeys; absent: the site takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkeys: Option<String>,
 }
 
 /// Signs in a person of this site. Needs no other proof.
 ///
-/// Refused as Unauthenticated, with one text for a wrong name and a wrong password; as Limited,
-/// with how long to wait, after too many tries.
+/// Refused as Unauthenticated, with one text for a wrong name and a wrong password, and where a
+/// second step is wanted ([`super::FirstStep`]); as Limited, with how long to wait, after too many
+/// tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
@@ -62,6 +66,9 @@ pub struct SignedIn {
     /// The person's memberships, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memberships: Option<Vec<MembershipView>>,
+    /// An administrator recovered the person's access in the last 30 days: they must know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
 }
 
 /// A bearer token (JWT): whoever holds it is taken for the person until it expires.

@@ -3,6 +3,7 @@
 
 use super::oidc::{Device, Proved};
 use crate::oidc;
+use crate::passkeys::Book;
 use crate::policy;
 use crate::registry::{self, Found, IdentityRecord, PersonRecord};
 use crate::{Inner, audit};
@@ -50,6 +51,8 @@ impl Inner {
             created: now,
             sessions_from: Millis(0),
             identities: vec![identity(provider, proved, now)],
+            passkeys: Book::default(),
+            recovery: None,
         };
         let (guard, op) = claim(proved, &person)?;
         let guards = vec![Guard::Absent(key.clone()), guard];
@@ -154,18 +157,28 @@ impl Inner {
         }
         let guards = vec![found.guard()];
         found.value.identities.retain(|i| !is(i, &r.provider, &r.key));
-        let password = self.config.passwords && found.value.password.is_some();
-        let others = found.value.identities.iter().any(|i| self.oidc.has(&i.provider));
-        if !password && !others {
-            return Err(Error::denied("this is the last way by which you can sign in")
-                .hint("link another account or set a password first: xos person passwd"));
-        }
+        self.check_way_in(&found.value)?;
         // Whoever else signed in by that account goes too.
         found.value.sessions_from = self.now();
         let gone = registry::identity_key(&r.provider, &r.key)?;
         let ops = vec![registry::put(found.key, &found.value)?, Op::Del(gone)];
         self.registry.apply(guards, ops, person.as_str()).await?;
         Ok(Done {})
+    }
+}
+
+impl Inner {
+    /// Refuses to leave a person without a way to sign in.
+    pub(super) fn check_way_in(&self, record: &PersonRecord) -> Result<(), Error> {
+        let password = self.config.passwords && record.password.is_some();
+        let account = record.identities.iter().any(|i| self.oidc.has(&i.provider));
+        let passkey = self.passkeys.host().is_some() && !record.passkeys.keys.is_empty();
+        if password || account || passkey {
+            return Ok(());
+        }
+        Err(Error::denied("this is the last way by which you can sign in").hint(
+            "link another account, add a passkey, or set a password first: xos person passwd",
+        ))
     }
 }
 

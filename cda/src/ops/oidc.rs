@@ -41,7 +41,7 @@ fn secs(pause: Duration) -> u64 {
 }
 
 impl Inner {
-    fn may_begin(&self, address: Option<IpAddr>) -> Result<(), Error> {
+    pub(super) fn may_begin(&self, address: Option<IpAddr>) -> Result<(), Error> {
         self.limiter
             .begin(address, self.now())
             .map_err(|wait| super::sign_in::limited("sign-ins begun", wait))
@@ -175,7 +175,10 @@ impl Inner {
     }
 
     /// Whose account it is; a new person's, where the site makes people known that way.
-    async fn person_of(&self, proved: &Proved) -> Result<(PersonId, PersonRecord), Error> {
+    pub(super) async fn person_of(
+        &self,
+        proved: &Proved,
+    ) -> Result<(PersonId, PersonRecord), Error> {
         if let Some(found) = self.linked(proved).await? {
             return Ok(found);
         }

@@ -2,6 +2,7 @@
 
 use crate::Inner;
 use crate::config::Registration;
+use crate::passkeys::Book;
 use crate::passwords;
 use crate::policy::PersonGrant;
 use crate::registry::{self, Found, PersonRecord, Registry};
@@ -50,6 +51,8 @@ fn new_person(password: String, site_admin: bool, now: Millis) -> PersonRecord {
         created: now,
         sessions_from: Millis(0),
         identities: Vec::new(),
+        passkeys: Book::default(),
+        recovery: None,
     }
 }
 
@@ -175,7 +178,7 @@ impl Inner {
         Ok(PeoplePage { people, next })
     }
 
-    async fn existing(&self, person: &PersonId) -> Result<Found<PersonRecord>, Error> {
+    pub(super) async fn existing(&self, person: &PersonId) -> Result<Found<PersonRecord>, Error> {
         self.person(person).await?.ok_or_else(|| {
             Error::not_found(format!("{person} is not known at site {}", self.site))
                 .hint("`xos person list` shows who is")
@@ -244,7 +247,7 @@ impl Inner {
 
 /// Refuses a sign-in from before the password was changed or the person was disabled. Tokens know
 /// it in whole seconds.
-fn check_session(record: &PersonRecord, signed_in: Millis) -> Result<(), Error> {
+pub(super) fn check_session(record: &PersonRecord, signed_in: Millis) -> Result<(), Error> {
     if signed_in.secs() < record.sessions_from.secs() {
         return Err(Error::unauthenticated("this session was ended").hint("sign in again"));
     }

@@ -43,28 +43,33 @@ impl Inner {
         let passwords = self.config.passwords;
         let open_registration = passwords && self.config.registration == Registration::Open;
         let providers = self.oidc.choice();
-        Ok(SignInRules { site: self.site.clone(), open_registration, passwords, providers })
+        let (site, passkeys) = (self.site.clone(), self.passkeys.host());
+        Ok(SignInRules { site, open_registration, passwords, providers, passkeys })
     }
 
     pub(crate) async fn sign_in(&self, peer: Peer, r: SignIn) -> Result<SignedIn, Error> {
+        let audience = self.audience(r.audience)?;
+        let (person, record) = self.by_password(peer, &r.user, r.password).await?;
+        self.enter(person, &record, audience, r.memberships).await
+    }
+
+    /// Who it is, by name and password.
+    pub(super) async fn by_password(
+        &self,
+        peer: Peer,
+        user: &str,
+        password: Password,
+    ) -> Result<(PersonId, PersonRecord), Error> {
         if !self.config.passwords {
             return Err(Error::denied(format!("site {} takes no passwords", self.site))
                 .hint("sign in by its identity provider: xos login --provider ID"));
         }
-        if r.user.len() > USER_MAX || r.password.0.len() > PASSWORD_MAX {
+        if user.len() > USER_MAX || password.0.len() > PASSWORD_MAX {
             return Err(Error::invalid(format!(
                 "a name has at most {USER_MAX} bytes, a password {PASSWORD_MAX}"
             )));
         }
-        let audience = self.audience(r.audience)?;
-        let name = match r.user.split_once('@') {
-            None => r.user.as_str(),
-            Some((name, site)) if site == self.site.as_str() => name,
-            Some(_) => {
-                return Err(Error::invalid(format!("{:?} is not of site {}", r.user, self.site))
-                    .hint("people sign in at their own site"));
-            }
-        };
+        let name = self.own_name(user)?;
         let attempt = self.attempt(name, peer.address)?;
         // A malformed name is nobody's, and answered like one.
         let person = self.site.person(name).ok();
@@ -73,7 +78,7 @@ impl Inner {
             None => None,
         };
         let phc = record.as_ref().and_then(|r| r.password.clone());
-        let right = self.passwords.verify(r.password, phc).await;
+        let right = self.passwords.verify(password, phc).await;
         if right.is_err() {
             self.limiter.undo(&attempt);
         }
@@ -81,10 +86,20 @@ impl Inner {
             return Err(wrong());
         };
         self.limiter.succeeded(attempt);
-        self.enter(person, &record, audience, r.memberships).await
+        Ok((person, record))
     }
 
-    /// What a person gets who proved just now who they are.
+    /// The name in `alice` or `alice@rennes`, at rennes.
+    pub(super) fn own_name<'a>(&self, user: &'a str) -> Result<&'a str, Error> {
+        match user.split_once('@') {
+            None => Ok(user),
+            Some((name, site)) if site == self.site.as_str() => Ok(name),
+            Some(_) => Err(Error::invalid(format!("{user:?} is not of site {}", self.site))
+                .hint("people sign in at their own site")),
+        }
+    }
+
+    /// What a person gets who proved just now by one way who they are, if one is enough.
     pub(crate) async fn enter(
         &self,
         person: PersonId,
@@ -92,12 +107,25 @@ impl Inner {
         audience: SiteId,
         memberships: bool,
     ) -> Result<SignedIn, Error> {
+        self.check_one_is_enough(record)?;
+        self.admit(person, record, audience, memberships, self.now()).await
+    }
+
+    /// What a person gets who proved at `at` all that is wanted.
+    pub(super) async fn admit(
+        &self,
+        person: PersonId,
+        record: &PersonRecord,
+        audience: SiteId,
+        memberships: bool,
+        at: Millis,
+    ) -> Result<SignedIn, Error> {
         if record.disabled {
             return Err(Error::denied(format!("{person} may not sign in here"))
                 .hint("ask a site administrator"));
         }
         // Tokens and certificates know it in whole seconds.
-        let at = Millis::from_secs(self.now().secs());
+        let at = Millis::from_secs(at.secs());
         let mut signed_in = self.session(person, record, audience, at)?;
         if memberships {
             let ask = Memberships { person: signed_in.person.clone() };
@@ -106,7 +134,7 @@ impl Inner {
         Ok(signed_in)
     }
 
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         name: &str,
         address: Option<IpAddr>,
@@ -174,7 +202,8 @@ impl Inner {
             ..self.claims(&person, &audience, session_until)?
         };
         let token = self.token(claims)?;
-        Ok(SignedIn { person, token, session_until, site_admin, memberships: None })
+        let recovered = self.told_of_recovery(record);
+        Ok(SignedIn { person, token, session_until, site_admin, memberships: None, recovered })
     }
 
     /// A token's content, for at most the configured life and not beyond `limit`.
