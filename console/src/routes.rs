@@ -1,7 +1,7 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, groups, home, job, jobs, member, members, output};
-use crate::pages::{provider, shares, sign_in, submit, trouble, vo};
+use crate::pages::{passkeys, provider, recover, shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 const FILES: &[(&str, &str, &str)] = &[
     ("console.css", "text/css; charset=utf-8", include_str!("../static/console.css")),
     ("console.js", "text/javascript; charset=utf-8", include_str!("../static/console.js")),
+    ("passkeys.js", "text/javascript; charset=utf-8", include_str!("../static/passkeys.js")),
     ("logo.svg", "image/svg+xml", include_str!("../static/logo.svg")),
 ];
 
@@ -92,6 +93,17 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/job/{job}/cancel" Visit job::cancel;
         get "/vo/{vo}/unit/{unit}" Visit output::show;
         get "/vo/{vo}/unit/{unit}/{stream}.txt" Visit output::download;
+        post "/sign-in/passkey" Guest passkeys::begin;
+        post "/sign-in/passkey/finish" Guest passkeys::finish;
+        post "/sign-in/passkey/enrol" Guest passkeys::enrol;
+        get "/recover" Guest recover::show;
+        post "/recover" Guest recover::recover;
+        post "/account/passkeys/add" Visit passkeys::add;
+        post "/account/passkeys/finish" Visit passkeys::added;
+        get "/account/passkeys/{key}/remove" Visit passkeys::confirm_remove;
+        post "/account/passkeys/{key}/remove" Visit passkeys::remove;
+        post "/account/second-factor" Visit passkeys::second_factor;
+        post "/account/code" Visit passkeys::code;
     }
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();

@@ -207,6 +207,7 @@ mod tests {
             session_until: Millis(u64::MAX),
             site_admin: false,
             memberships: None,
+            recovered: None,
         }
     }
 

@@ -26,8 +26,10 @@ const TABLES: &[(&str, &str, &str, &str)] = &[
     ("aem", "rules", "aem/src/policy.rs", "Rule"),
 ];
 /// Sections inside a section, present or not: section, key, and their struct.
-const PARTS: &[(&str, &str, &str, &str)] =
-    &[("node", "login", "node/src/agent/config.rs", "Login")];
+const PARTS: &[(&str, &str, &str, &str)] = &[
+    ("node", "login", "node/src/agent/config.rs", "Login"),
+    ("cda", "passkeys", "cda/src/passkeys/config.rs", "Passkeys"),
+];
 /// Widest line of the page.
 const WIDTH: usize = 120;
 
@@ -132,16 +134,15 @@ fn keys(file: &str, name: &str) -> Vec<Key> {
 /// A Rust type as a person who writes the file knows it.
 fn in_words(kind: &str) -> &'static str {
     match kind {
-        "String" | "SiteId" | "ProviderId" | "Registration" | "Accounts" | "Found" | "Effect" => {
-            "text"
-        }
+        "String" | "SiteId" | "ProviderId" | "Registration" | "Accounts" | "Found" | "Effect"
+        | "SecondFactor" => "text",
         "PathBuf" => "path",
         "u32" | "u64" | "usize" => "number",
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
         "Vec<Rule>" | "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" => "section",
+        "Login" | "PasskeyConfig" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }

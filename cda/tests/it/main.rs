@@ -12,6 +12,7 @@ mod machines;
 mod mandates;
 mod matrix;
 mod oidc;
+mod passkeys;
 mod people;
 mod sites;
 mod speed;

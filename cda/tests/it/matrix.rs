@@ -5,8 +5,8 @@ use std::fmt::Write;
 use xos_api::cda::{
     AcceptTrust, CertifyHost, CreateJoinToken, CreatePerson, ForgetSite, IssueLoginMandate,
     IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines, ListPeople, ListSites,
-    MandateProof, OfferTrust, Password, ReadOffer, RemoveNode, RenewMachine, RenewToken, SetPerson,
-    WhoAmI,
+    MandateProof, OfferTrust, Password, ReadOffer, RecoverPerson, RemoveNode, RenewMachine,
+    RenewToken, SetPerson, WhoAmI,
 };
 use xos_base::Error;
 use xos_net::Caller;
@@ -70,6 +70,7 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
         ReadOffer ReadOffer { offer: "x".into() };
         AcceptTrust AcceptTrust { offer: "x".into(), fingerprint: "x".into() };
         ForgetSite ForgetSite { site: site() };
+        RecoverPerson RecoverPerson { person: nobody() };
     }
 }
 

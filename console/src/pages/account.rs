@@ -1,5 +1,7 @@
-//! What a person signs in by: the accounts at identity providers that are linked to them.
+//! What a person signs in by: passkeys, and the accounts at identity providers that are linked to
+//! them.
 
+use super::passkeys::{Own, own};
 use super::provider::{Purpose, leave};
 use crate::view::{Frame, When, page};
 use crate::visit::{Reply, Shown, Visit};
@@ -23,6 +25,8 @@ struct View {
     password: bool,
     accounts: Vec<Account>,
     providers: Vec<SignInProvider>,
+    /// Absent where this page's host cannot use them.
+    passkeys: Option<Own>,
 }
 
 /// The list, and what can be linked.
@@ -41,8 +45,10 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         since: i.since.into(),
     };
     let accounts = ways.identities.into_iter().map(account).collect();
+    let passkeys = own(&visit, rules.passkeys.as_deref()).await?;
     let frame = Frame::of(&visit, "Ways to sign in", "account").await;
-    page(&View { frame, password: ways.password, accounts, providers: rules.providers })
+    let (password, providers) = (ways.password, rules.providers);
+    page(&View { frame, password, accounts, providers, passkeys })
 }
 
 /// Goes to a provider, to link the account there.

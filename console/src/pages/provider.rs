@@ -5,7 +5,8 @@
 //! cookie shows that the sign-in was begun in this browser. Nobody can so finish in a person's
 //! browser what they began in their own.
 
-use super::sign_in::{begin as begin_session, sign_in_page};
+use super::passkeys::stepped;
+use super::sign_in::sign_in_page;
 use crate::guard::own_path;
 use crate::session::{Session, is_secret};
 use crate::view::{Frame, page_with};
@@ -14,7 +15,9 @@ use askama::Template;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::Arc;
-use xos_api::cda::{Answer, BeginSignIn, Code, FinishSignIn, Flow, LinkIdentity, callback_path};
+use xos_api::cda::{
+    Answer, BeginSignIn, Code, FirstProof, FirstStep, Flow, LinkIdentity, callback_path,
+};
 use xos_base::{Error, ProviderId};
 
 #[derive(Template)]
@@ -151,15 +154,13 @@ fn answer(guest: &Guest, provider: ProviderId) -> Result<Answer, Error> {
 async fn sign_in(guest: Guest, begun: Begun, answer: Result<Answer, Error>) -> Shown {
     let finished = match answer {
         Ok(answer) => {
-            let ask = FinishSignIn { flow: begun.flow, answer, audience: None, memberships: false };
+            let proof = FirstProof::Provider { flow: begun.flow, answer };
+            let ask = FirstStep { proof, audience: None, memberships: false };
             guest.console.grid.local_public(guest.peer, ask).await
         }
         Err(e) => Err(e),
     };
-    match finished {
-        Ok(signed_in) => begin_session(&guest, signed_in, begun.next),
-        Err(e) => sign_in_page(&guest, "", begun.next, Some(e), false).await,
-    }
+    stepped(&guest, finished, "", begun.next).await
 }
 
 async fn link(

@@ -1,12 +1,14 @@
 //! Signing in and out, and registering where the site allows it.
 
+use super::passkeys::{stepped, usable};
 use crate::guard::own_path;
 use crate::session::is_secret;
-use crate::view::{Frame, page_with, sentence};
+use crate::view::{Frame, When, page_with, sentence};
 use crate::visit::{Guest, Reply, Shown, Visit};
 use askama::Template;
 use xos_api::cda::{
-    PASSWORD_MIN, Password, Register, SignIn, SignInOptions, SignInProvider, SignInRules, SignedIn,
+    FirstProof, FirstStep, PASSWORD_MIN, Password, Register, SignInOptions, SignInProvider,
+    SignInRules, SignedIn, Stepped,
 };
 use xos_base::{Error, Kind};
 
@@ -18,9 +20,11 @@ struct SignInView {
     next: String,
     open: bool,
     passwords: bool,
+    passkeys: bool,
     providers: Vec<SignInProvider>,
     trouble: Option<String>,
     ended: bool,
+    recovered: bool,
 }
 
 #[derive(Template)]
@@ -46,16 +50,15 @@ pub(crate) async fn show(guest: Guest) -> Shown {
 pub(crate) async fn sign_in(guest: Guest) -> Shown {
     let user = guest.form.text("user").to_owned();
     let next = own_path(guest.form.text("next"));
-    let request = SignIn {
-        user: user.clone(),
-        password: Password(guest.form.raw("password").to_owned()),
-        audience: None,
-        memberships: false,
-    };
-    match guest.console.grid.local_public(guest.peer, request).await {
-        Ok(signed_in) => begin(&guest, signed_in, next),
-        Err(e) => sign_in_page(&guest, &user, next, Some(e), false).await,
-    }
+    let step = by_password(&guest, &user, guest.form.raw("password")).await;
+    stepped(&guest, step, &user, next).await
+}
+
+async fn by_password(guest: &Guest, user: &str, password: &str) -> Result<Stepped, Error> {
+    let (user, password) = (user.to_owned(), Password(password.to_owned()));
+    let proof = FirstProof::Password { user, password };
+    let request = FirstStep { proof, audience: None, memberships: false };
+    guest.console.grid.local_public(guest.peer, request).await
 }
 
 /// Begins a session. Whatever session the browser had ends.
@@ -63,7 +66,16 @@ pub(crate) fn begin(guest: &Guest, signed_in: SignedIn, to: String) -> Shown {
     if let Some(old) = &guest.session {
         guest.console.sessions.end(old);
     }
+    let recovered = signed_in.recovered.clone();
     let (id, session) = guest.console.sessions.open(signed_in)?;
+    if let Some(recovered) = recovered {
+        let at = When::from(recovered.at).text;
+        session.leave_notice(format!(
+            "Your access was recovered by {} at {at}. If you did not ask for it, tell the \
+             administrators of this site.",
+            recovered.by
+        ));
+    }
     tracing::info!(person = %session.person, address = ?guest.peer.address, "signed in");
     Ok(Reply::Begin { id, to })
 }
@@ -97,20 +109,12 @@ pub(crate) async fn register(guest: Guest) -> Shown {
     if let Err(e) = grid.local_public(guest.peer, request).await {
         return register_page(&guest, &name, Some(e));
     }
-    let request = SignIn {
-        user: name.clone(),
-        password: Password(password),
-        audience: None,
-        memberships: false,
-    };
-    match grid.local_public(guest.peer, request).await {
-        Ok(signed_in) => begin(&guest, signed_in, "/".into()),
-        Err(e) => sign_in_page(&guest, &name, "/".into(), Some(e), false).await,
-    }
+    let step = by_password(&guest, &name, &password).await;
+    stepped(&guest, step, &name, "/".into()).await
 }
 
 /// How people come to this site; by name and password, when nobody can say.
-async fn rules(guest: &Guest) -> SignInRules {
+pub(crate) async fn rules(guest: &Guest) -> SignInRules {
     match guest.console.grid.local_public(guest.peer, SignInOptions {}).await {
         Ok(rules) => rules,
         Err(e) => {
@@ -120,20 +124,21 @@ async fn rules(guest: &Guest) -> SignInRules {
                 open_registration: false,
                 passwords: true,
                 providers: Vec::new(),
+                passkeys: None,
             }
         }
     }
 }
 
 /// The token that ties a form to this browser: the one it has, or a new one.
-fn form_token(guest: &Guest) -> Result<String, Error> {
+pub(crate) fn form_token(guest: &Guest) -> Result<String, Error> {
     match &guest.form_cookie {
         Some(token) if is_secret(token) => Ok(token.clone()),
         _ => guest.console.sessions.secret(),
     }
 }
 
-fn with_cookie(shown: Shown, form_cookie: String) -> Shown {
+pub(crate) fn with_cookie(shown: Shown, form_cookie: String) -> Shown {
     match shown? {
         Reply::Page { status, html } => Ok(Reply::SignInPage { status, html, form_cookie }),
         other => Ok(other),
@@ -157,9 +162,11 @@ pub(crate) async fn sign_in_page(
         next,
         open: rules.open_registration,
         passwords: rules.passwords,
+        passkeys: usable(&guest.host, rules.passkeys.as_deref()),
         providers: rules.providers,
         trouble: trouble.as_ref().map(kindly),
         ended,
+        recovered: !guest.query.text("recovered").is_empty(),
     };
     with_cookie(page_with(status, &view), token)
 }

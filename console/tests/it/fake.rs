@@ -2,6 +2,7 @@
 
 mod jobs;
 pub mod oidc;
+pub mod passkeys;
 mod sign_in;
 mod vo;
 
@@ -32,6 +33,12 @@ pub struct Fake {
     pub no_passwords: AtomicBool,
     /// There is the identity provider `uni`.
     pub provider: AtomicBool,
+    /// The site takes passkeys, made for the host of the tests.
+    pub passkeys: AtomicBool,
+    /// A passkey is wanted after a password.
+    pub second_factor: AtomicBool,
+    /// An administrator recovered everybody's access.
+    pub recovered: AtomicBool,
     /// Answers sign-ins with Limited.
     pub limited: AtomicBool,
     /// Answers renewals with Denied.
@@ -70,6 +77,9 @@ impl Fake {
             open_registration: AtomicBool::new(false),
             no_passwords: AtomicBool::new(false),
             provider: AtomicBool::new(false),
+            passkeys: AtomicBool::new(false),
+            second_factor: AtomicBool::new(false),
+            recovered: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -190,6 +200,7 @@ impl Fake {
         self.register_changes(router);
         self.register_public(router);
         self.register_oidc(router);
+        self.register_passkeys(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();
@@ -199,9 +210,9 @@ impl Fake {
 
     fn register_public(self: &Arc<Self>, router: &mut Router) {
         let fake = self.clone();
-        router.public(move |peer, r: SignIn| {
+        router.public(move |peer, r: FirstStep| {
             let fake = fake.clone();
-            async move { fake.sign_in(peer, &r) }
+            async move { fake.first_step(peer, &r) }
         });
         let fake = self.clone();
         router.public(move |_, _: SignInOptions| {

@@ -6,5 +6,6 @@ mod fake;
 mod html;
 mod oidc;
 mod pages;
+mod passkeys;
 mod security;
 mod world;

@@ -6,6 +6,7 @@
 
 mod browser;
 mod check;
+mod passkeys;
 mod walk;
 mod wire;
 
@@ -40,7 +41,10 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let programs = Path::new(env!("CARGO_BIN_EXE_testbed")).parent().expect("a folder");
         let grid = Grid::create(&folder.path().join("grid"), programs, false).expect("a grid");
-        let rennes = grid.add_site(&SiteSpec { nodes: 1, ..SiteSpec::new("rennes") });
+        // Chromium opens the console at localhost, the site is reached as rennes-core.
+        let core_config = "\n[cda.passkeys]\nhost = \"localhost\"\n".to_owned();
+        let spec = SiteSpec { nodes: 1, core_config, ..SiteSpec::new("rennes") };
+        let rennes = grid.add_site(&spec);
         let rennes = rennes.expect("a site");
         let (vera, milo) = (person(&grid, &rennes, "vera"), person(&grid, &rennes, "milo"));
         found(&grid, &rennes, &vera);

@@ -2,7 +2,7 @@
 
 use crate::browser::{Browser, Page};
 use crate::check::{Album, cookie};
-use crate::{VO, World};
+use crate::{VO, World, passkeys};
 use serde_json::json;
 
 /// What an application may say; it must be shown, never obeyed.
@@ -55,10 +55,12 @@ pub fn all(world: &World, browser: &Browser) {
     vera_administers(&vera, &album);
     milo_is_suspended(&milo, &album);
     vera_resumes(&vera, &album);
+    let device = page(true);
+    passkeys::all(world, &device, &album);
     let plain = page(false);
     without_scripts(world, &plain);
     a_session_ends(&milo);
-    for page in [&vera, &milo, &plain] {
+    for page in [&vera, &milo, &device, &plain] {
         page.check(200);
     }
     assert!(browser.flaws.borrow().is_empty(), "{:#?}", browser.flaws.borrow());

@@ -14,7 +14,7 @@ use super::values::PersonArg;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use xos_api::cda::{ListSites, SignIn, SignedIn};
+use xos_api::cda::{ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
 use xos_api::vom::MembershipView;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 
@@ -28,6 +28,7 @@ Examples:
                                              with less than all that you are there
   xos login --provider uni                   by your site's identity provider, in a browser
   xos login --provider uni --device          the same with a browser on another device
+  xos login alice@rennes --code              by a code from the console, where a passkey is wanted
 
 The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours \
 and is renewed while you work; `xos logout` removes it.
@@ -46,6 +47,10 @@ pub struct LoginArgs {
     /// Read the password from this file (`-`: standard input) instead of asking.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Sign in by a code from the console, under Ways to sign in; `--password-file` then names the
+    /// file with the code.
+    #[arg(long, conflicts_with = "provider")]
+    code: bool,
     #[command(flatten)]
     provider: oidc::ProviderArgs,
     /// Only this role, of those you have in the VO (may be repeated).
@@ -112,8 +117,16 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     let signed_in = match oidc::sign_in(s, &args.provider, args.user.as_ref()).await? {
         oidc::Came::In(signed_in) => *signed_in,
         oidc::Came::Left(status) => return Ok(status),
-        oidc::Came::Otherwise => by_password(s, &args).await?,
+        oidc::Came::Otherwise => by_password_or_code(s, &args).await?,
     };
+    if let Some(recovered) = &signed_in.recovered {
+        s.out.note(&format!(
+            "Your access was recovered by {} at {}. If you did not ask for it, tell the \
+             administrators of your site.",
+            recovered.by,
+            when(recovered.at, s.now())
+        ))?;
+    }
     let person = signed_in.person.clone();
     forget_others(s, &person).await?;
     let views = signed_in.memberships.clone().unwrap_or_default();
@@ -158,15 +171,19 @@ async fn others_learn(s: &Session, include: bool) -> Result<Option<Included>, Fa
     }
 }
 
-async fn by_password(s: &Session, args: &LoginArgs) -> Result<SignedIn, Error> {
+async fn by_password_or_code(s: &Session, args: &LoginArgs) -> Result<SignedIn, Error> {
     let person = who(s, args.user.as_ref())?;
     let own = person.site();
     let client = s.anonymous(&own)?;
-    let prompt = format!("Password of {person}: ");
-    let password = ask::password(&prompt, args.password_file.as_deref())?;
-    let user = person.to_string();
-    let signed_in =
-        client.call(SignIn { user, password, audience: None, memberships: true }).await?;
+    let what = if args.code { "Code from the console for" } else { "Password of" };
+    let password = ask::password(&format!("{what} {person}: "), args.password_file.as_deref())?;
+    let signed_in = if args.code {
+        let code = OneTimeCode(password.0);
+        client.call(SignInByCode { code, audience: None, memberships: true }).await?
+    } else {
+        let user = person.to_string();
+        client.call(SignIn { user, password, audience: None, memberships: true }).await?
+    };
     if signed_in.person != person {
         return Err(Error::unauthenticated(format!(
             "{own} signed in {}, not {person}",

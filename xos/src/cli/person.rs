@@ -1,11 +1,11 @@
 //! `xos person`: the people of a site.
 
 use super::ask;
-use super::output::{Outcome, Style, Table, when};
+use super::output::{Outcome, Style, Table, clean, when};
 use super::session::Session;
 use super::values::PersonArg;
 use std::path::PathBuf;
-use xos_api::cda::{CreatePerson, ListPeople, Person, SetPassword, SetPerson};
+use xos_api::cda::{CreatePerson, ListPeople, Person, RecoverPerson, SetPassword, SetPerson};
 use xos_base::PersonId;
 
 /// `xos person …`.
@@ -30,7 +30,22 @@ pub enum Command {
         /// The person, as mallory or mallory@rennes.
         person: PersonArg,
     },
+    /// Take all ways to sign in from a person and get a code by which they make a new one (site
+    /// administrators).
+    #[command(after_help = RECOVER_EXAMPLES)]
+    Recover {
+        /// The person, as alice or alice@rennes.
+        person: PersonArg,
+    },
 }
+
+const RECOVER_EXAMPLES: &str = "\
+Example:
+  xos person recover alice
+
+For who lost password and passkeys, or had them stolen. Password, passkeys and linked accounts are \
+gone at once and all sessions end. Make sure that it is them, and tell them the code by a way that \
+others do not hear. It is good once, for an hour. They are told who did it when they sign in.";
 
 /// `xos person add`.
 #[derive(Debug, clap::Args)]
@@ -80,6 +95,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Passwd(args) => passwd(s, args).await,
         Command::Disable { person } => set(s, &person, true).await,
         Command::Enable { person } => set(s, &person, false).await,
+        Command::Recover { person } => recover(s, &person).await,
     }
 }
 
@@ -158,6 +174,24 @@ async fn set(s: &Session, person: &PersonArg, disabled: bool) -> Outcome {
     s.out.show(&now, || match now.disabled {
         true => format!("{} cannot sign in any more.", now.person),
         false => format!("{} can sign in.", now.person),
+    })?;
+    Ok(0)
+}
+
+async fn recover(s: &Session, person: &PersonArg) -> Outcome {
+    let site = person.site().cloned().map_or_else(|| s.site(), Ok)?;
+    let person = person.at(&site)?;
+    let made = s.person(&site).await?.call(RecoverPerson { person }).await?;
+    let now = s.now();
+    s.out.show(&made, || {
+        format!(
+            "All ways in of {} are gone. Tell them to open\n  {}\nand to type there their name and \
+             this code, good once until {}:\n  {}",
+            made.person,
+            clean(&made.address),
+            when(made.expires, now),
+            clean(&made.code.0)
+        )
     })?;
     Ok(0)
 }

@@ -73,6 +73,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "site forget pisa --yes", 0),
     ("bob", "person passwd --present-file PASSWORD --password-file NEW", 0),
     ("bob", "logout", 0),
+    ("ada", "person recover bob", 0),
 ];
 
 /// The commands that do something, and the groups of commands, as they are written after `xos`.

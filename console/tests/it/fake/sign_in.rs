@@ -39,18 +39,34 @@ impl Fake {
             session_until: self.clock.now().plus(Duration::from_secs(24 * 3600)),
             site_admin: false,
             memberships: None,
+            recovered: self
+                .recovered
+                .load(Ordering::SeqCst)
+                .then(|| Recovered { by: self.site.person("ada").unwrap(), at: Millis(0) }),
         }
     }
 
-    pub(super) fn sign_in(&self, peer: Peer, r: &SignIn) -> Result<SignedIn, Error> {
+    pub(super) fn first_step(&self, peer: Peer, r: &FirstStep) -> Result<Stepped, Error> {
         self.peers.lock().unwrap().push(peer);
-        if self.limited.load(Ordering::SeqCst) {
-            return Err(Error::limited("too many attempts to sign in").hint("try again in 30 s"));
+        let person = match &r.proof {
+            FirstProof::Provider { flow, answer } => {
+                self.answered(flow, answer)?;
+                self.site.person("milo")?
+            }
+            FirstProof::Password { .. } if self.limited.load(Ordering::SeqCst) => {
+                return Err(
+                    Error::limited("too many attempts to sign in").hint("try again in 30 s")
+                );
+            }
+            FirstProof::Password { password, .. } if password.0 != "right horse" => {
+                return Err(Error::unauthenticated("wrong name or password"));
+            }
+            FirstProof::Password { user, .. } => self.site.person(user)?,
+        };
+        if self.second_factor.load(Ordering::SeqCst) {
+            return Ok(Stepped::Prove(self.ceremony()));
         }
-        if r.password.0 != "right horse" {
-            return Err(Error::unauthenticated("wrong name or password"));
-        }
-        Ok(self.session(&self.site.person(&r.user)?))
+        Ok(Stepped::In(Box::new(self.session(&person))))
     }
 
     pub(super) fn renew(&self, caller: &Caller) -> Result<SignedIn, Error> {
