@@ -1,8 +1,9 @@
-//! Passkeys (WebAuthn): keys that a person's device keeps and that work at this site's console only.
+//! Passkeys (WebAuthn): keys that a person's device keeps and that work at this site's console
+//! only.
 //!
-//! A passkey signs in alone, or is the second step after a password or a provider. What the core and
-//! the browser tell one another by way of the console is the JSON of WebAuthn (W3C, level 2), carried
-//! here as it is. The core keeps what belongs to each exchange under a [`Flow`].
+//! A passkey signs in alone, or is the second step after a password or a provider. What the core
+//! and the browser tell one another by way of the console is the JSON of WebAuthn (W3C, level 2),
+//! carried here as it is. The core keeps what belongs to each exchange under a [`Flow`].
 
 use super::{Answer, Flow, Password, SignedIn};
 use crate::{Done, request};
@@ -103,8 +104,9 @@ pub struct PasskeyList {
     pub required: bool,
 }
 
-/// Removes a passkey of the caller, who signed in at most [`super::LINK_AGE_MAX_S`] ago. The last way
-/// to sign in stays, and while a second step is wanted the last passkey. Sessions from before end.
+/// Removes a passkey of the caller, who signed in at most [`super::LINK_AGE_MAX_S`] ago. The last
+/// way to sign in stays, and while a second step is wanted the last passkey. Sessions from before
+/// end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemovePasskey {
@@ -147,8 +149,8 @@ pub struct FinishPasskeySignIn {
 }
 request!(FinishPasskeySignIn => SignedIn, Post "/v1/sign-in/passkey/finish");
 
-/// Signs in as [`super::SignIn`] and [`super::FinishSignIn`] do, for a browser, which can do a second
-/// step. Those two are refused where one is needed.
+/// Signs in as [`super::SignIn`] and [`super::FinishSignIn`] do, for a browser, which can do a
+/// second step. Those two are refused where one is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirstStep {

@@ -46,8 +46,8 @@ pub struct FinishRecovery {
 }
 request!(FinishRecovery => Done, Post "/v1/recovery/password");
 
-/// Begins to make a passkey by a recovery code; [`super::EnrolPasskey`] finishes it and uses the code
-/// up. Needs no other proof.
+/// Begins to make a passkey by a recovery code; [`super::EnrolPasskey`] finishes it and uses the
+/// code up. Needs no other proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BeginRecovery {

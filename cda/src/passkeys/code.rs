@@ -26,8 +26,8 @@ pub(crate) fn new() -> Result<OneTimeCode, Error> {
     Ok(OneTimeCode(code))
 }
 
-/// A digest of a code as somebody typed it: a memory dump or the registry gives nobody a usable one.
-/// A text that is none has a digest that no code has.
+/// A digest of a code as somebody typed it: a memory dump or the registry gives nobody a usable
+/// one. A text that is none has a digest that no code has.
 pub(crate) fn hash(code: &OneTimeCode) -> String {
     let plain = |c: char| match c.to_ascii_lowercase() {
         'o' => Some('0'),

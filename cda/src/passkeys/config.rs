@@ -32,7 +32,8 @@ pub struct Passkeys {
     #[serde(default)]
     pub host: Option<String>,
     /// Where the console is opened, `https://host` or `https://host:port`, at most 16. Default:
-    /// `host` with the port of the address with this name, else of the first. At `localhost` any port will do.
+    /// `host` with the port of the address with this name, else of the first. At `localhost` any
+    /// port will do.
     #[serde(default)]
     pub origins: Vec<String>,
     /// `optional` (default): each person chooses whether a passkey is wanted after password or

@@ -211,8 +211,8 @@ fn by_code(code: &OneTimeCode) -> SignInByCode {
     SignInByCode { code: code.clone(), audience: None, memberships: true }
 }
 
-/// If it failed, people with a second step could not use the tool, or a code that somebody saw would
-/// let them in.
+/// If it failed, people with a second step could not use the tool, or a code that somebody saw
+/// would let them in.
 #[tokio::test]
 async fn a_code_signs_the_tool_in_once_and_within_five_minutes() {
     let w = World::new("rennes").await;
@@ -245,7 +245,8 @@ async fn a_code_signs_the_tool_in_once_and_within_five_minutes() {
     assert_eq!(w.public(by_code(&made.code)).await.unwrap_err().kind, Kind::Unauthenticated);
 }
 
-/// If it failed, a core that is reached by address only would fail in a way that nobody understands.
+/// If it failed, a core that is reached by address only would fail in a way that nobody
+/// understands.
 #[tokio::test]
 async fn without_a_host_name_there_are_no_passkeys() {
     let w = World::with("rennes", |c| c.names = vec!["127.0.0.1".into()]).await;
