@@ -130,10 +130,11 @@ impl Inner {
         }
         let at = book.find(&key).ok_or_else(refused)?;
         let entry = &mut book.keys[at];
-        let proved = self.passkeys.proved(proving, credential, &entry.passkey).inspect_err(|e| {
-            let why = &e.message;
-            tracing::warn!(target: "audit", %person, passkey = ?entry.name, why, "refused");
-        })?;
+        let proved =
+            self.passkeys.proved(proving, credential, &entry.passkey).inspect_err(|e| {
+                let why = &e.message;
+                tracing::warn!(target: "audit", %person, passkey = ?entry.name, why, "refused");
+            })?;
         entry.passkey.update_credential(&proved).ok_or_else(refused)?;
         entry.last_used = Some(self.now());
         let op = registry::put(found.key, &found.value)?;
