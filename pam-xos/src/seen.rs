@@ -67,6 +67,9 @@ pub(crate) fn until(folder: &Path, root: u32, uid: u32, now: Millis) -> Result<M
     check_owner(&metadata, root)?;
     let mut bytes = Vec::new();
     file.by_ref().take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(NotSeen::NotTrusted("it is too long for a time"));
+    }
     let until = parse(&bytes).ok_or(NotSeen::NotTrusted("it holds no time"))?;
     if until > now { Ok(until) } else { Err(NotSeen::Ended(until)) }
 }
