@@ -6,7 +6,7 @@ DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
 .PHONY: help deps deps-test deps-oidc deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
-	clean
+	bench-login clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -25,11 +25,14 @@ help:
 	@echo "make test-vm  tests that need systemd and control groups v2, in a virtual machine with Debian 13;"
 	@echo "              VM_RELEASE=bookworm: with Debian 12"
 	@echo "make lint     formatting and lints only"
-	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
+	@echo "make bench    benchmarks (suites grid and login), with tables and target/bench/*.json;"
+	@echo "              make bench-grid, make bench-login: one suite"
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools python3-minimal openssh-client openssh-server pamtester sudo
+# The suite login also runs what these hold, beside ours.
+BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
@@ -95,10 +98,14 @@ test-full: test
 test-vm: deps-vm
 	tools/vm/test $(VM_RELEASE) $(VM_GUEST_PACKAGES)
 
-bench: bench-grid
+bench: bench-grid bench-login
 
 bench-grid: deps release
 	target/release/xos-bench grid --out target/bench/grid.json
+
+bench-login: deps release
+	@tools/deps $(BENCH_PACKAGES)
+	target/release/xos-bench login --out target/bench/login.json
 
 clean: stop
 	$(CARGO) clean
