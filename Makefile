@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
-	bench-login clean
+.PHONY: help deps deps-test deps-oidc deps-scitokens deps-vm build release demo stop test test-full \
+	test-vm lint bench bench-grid bench-login fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -53,7 +53,19 @@ deps-oidc:
 		npm ci --prefix $(OIDC_DIR) --no-audit --no-fund --loglevel error; \
 	fi
 
-deps-test: deps deps-oidc
+# A library that services outside check tokens with, for tests of credentials. The hosts of the
+# testbed have Debian's Python.
+SCITOKENS_DIR := target/scitokens
+deps-scitokens:
+	@tools/deps python3-venv
+	@if ! [ $(SCITOKENS_DIR)/made -nt tools/scitokens/requirements.txt ]; then \
+		rm -rf $(SCITOKENS_DIR) && /usr/bin/python3 -m venv $(SCITOKENS_DIR) && \
+		$(SCITOKENS_DIR)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+			--only-binary :all: --requirement tools/scitokens/requirements.txt && \
+		touch $(SCITOKENS_DIR)/made; \
+	fi
+
+deps-test: deps deps-oidc deps-scitokens
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 
