@@ -25,6 +25,7 @@ help:
 	@echo "make test-vm  tests that need systemd and control groups v2, in a virtual machine with Debian 13;"
 	@echo "              VM_RELEASE=bookworm: with Debian 12"
 	@echo "make lint     formatting and lints only"
+	@echo "make fuzz TARGET=signed SECONDS=60   random input for one decoder (fuzz/src/lib.rs; needs Rust nightly)"
 	@echo "make bench    benchmarks (suites grid and login), with tables and target/bench/*.json;"
 	@echo "              make bench-grid, make bench-login: one suite"
 
@@ -118,6 +119,17 @@ bench-grid: deps release
 bench-login: deps release
 	@tools/deps $(BENCH_PACKAGES)
 	target/release/xos-bench login --out target/bench/login.json
+
+# What it finds lies in target/fuzz. What is worth keeping belongs into fuzz/corpus/TARGET, which
+# every run of the tests tries again. The versions are those that are shipped.
+TARGET ?= membership
+SECONDS ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@mkdir -p target/fuzz/found/$(TARGET) && cp Cargo.lock fuzz/Cargo.lock
+	cargo +nightly fuzz run --fuzz-dir fuzz --target-dir target/fuzz $(TARGET) \
+		target/fuzz/found/$(TARGET) fuzz/corpus/$(TARGET) \
+		-- -max_total_time=$(SECONDS) -artifact_prefix=$(CURDIR)/target/fuzz/
 
 clean: stop
 	$(CARGO) clean
