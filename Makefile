@@ -37,7 +37,7 @@ BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
-VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal binutils \
+VM_GUEST_PACKAGES := systemd-sysv dbus libpam-systemd linux-image-cloud-amd64 procps python3-minimal binutils \
 	openssh-client openssh-server pamtester sudo $(RUN_PACKAGES)
 
 deps:
