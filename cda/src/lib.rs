@@ -7,6 +7,8 @@ mod audit;
 mod config;
 mod csr;
 mod effects;
+#[doc(hidden)]
+pub mod fuzzing;
 mod issue;
 mod jwt;
 mod keys;

@@ -85,7 +85,7 @@ fn check_owner(metadata: &Metadata, root: u32) -> Result<(), NotSeen> {
 }
 
 /// A number in decimal digits, and nothing else but one end of line.
-fn parse(bytes: &[u8]) -> Option<Millis> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Millis> {
     let digits = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     // `parse` alone would take a sign.
     let digits = Some(digits).filter(|d| d.iter().all(u8::is_ascii_digit))?;
