@@ -11,6 +11,7 @@ mod effects;
 pub mod fuzzing;
 mod issue;
 mod jwt;
+mod kerberos;
 mod keys;
 #[cfg(test)]
 mod mutated;
@@ -24,12 +25,14 @@ mod state;
 mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
+pub use kerberos::Kerberos;
 pub use keys::{CORE_LIFE, SiteKeys};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 
 use effects::Round;
 use jwt::Outside;
+use kerberos::Tickets;
 use oidc::Oidc;
 use passwords::Passwords;
 use registry::Registry;
@@ -79,6 +82,8 @@ pub(crate) struct Inner {
     passwords: Passwords,
     limiter: Limiter,
     oidc: Oidc,
+    /// Absent where nobody signs in by Kerberos.
+    kerberos: Option<Tickets>,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -108,6 +113,7 @@ impl Cda {
             registry: Registry::new(parts.store),
             outside: Outside::new(&config, parts.keys.site()),
             oidc: Oidc::open(&config)?,
+            kerberos: Tickets::open(&config)?,
             config,
             keys: parts.keys,
             grid: parts.grid,

@@ -3,6 +3,7 @@
 mod certificates;
 mod identities;
 mod issuer;
+mod kerberos;
 mod machines;
 mod mandates;
 mod oidc;
@@ -22,9 +23,9 @@ use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginSignIn, CertifyHost, CompleteTrust, CreateJoinToken,
     CreatePerson, FinishSignIn, ForgetSite, GetIssuer, GetJwks, IssueCertificate,
     IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, ReadOffer,
-    Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions,
-    UnlinkIdentity, WhoAmI,
+    LinkKerberos, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice,
+    ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn,
+    SignInKerberos, SignInOptions, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -125,5 +126,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();
         audited public CompleteTrust => complete_trust, |r| r.site.to_string(), nothing;
         audited on ForgetSite => forget_site, |r| r.site.to_string(), nothing;
+        audited public SignInKerberos => sign_in_kerberos, nothing,
+            |s| s.signed_in.person.to_string();
+        audited on LinkKerberos => link_kerberos, nothing, |i| i.name.clone();
     );
 }

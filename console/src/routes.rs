@@ -1,7 +1,7 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
-use crate::pages::{account, applications, groups, home, job, jobs, member, members, output};
-use crate::pages::{provider, shares, sign_in, submit, trouble, vo};
+use crate::pages::{account, applications, groups, home, job, jobs, kerberos, member, members};
+use crate::pages::{output, provider, shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -92,6 +92,8 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/job/{job}/cancel" Visit job::cancel;
         get "/vo/{vo}/unit/{unit}" Visit output::show;
         get "/vo/{vo}/unit/{unit}/{stream}.txt" Visit output::download;
+        get "/sign-in/kerberos" Guest kerberos::sign_in;
+        post "/account/link-kerberos" Visit kerberos::link;
     }
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();

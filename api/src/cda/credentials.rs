@@ -25,6 +25,9 @@ pub struct SignInRules {
     /// The identity providers by which people may sign in ([`super::BeginSignIn`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<SignInProvider>,
+    /// People may sign in by a Kerberos ticket ([`super::SignInKerberos`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kerberos: bool,
 }
 
 /// Signs in a person of this site. Needs no other proof.

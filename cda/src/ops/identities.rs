@@ -2,7 +2,6 @@
 //! person may have several. The registry keeps both directions, changed together.
 
 use super::oidc::{Device, Proved};
-use crate::oidc;
 use crate::policy;
 use crate::registry::{self, Found, IdentityRecord, PersonRecord};
 use crate::{Inner, audit};
@@ -37,10 +36,9 @@ impl Inner {
     /// Makes a person at the first sign-in. A name that is taken is never taken over.
     pub(super) async fn make_person(
         &self,
-        provider: &oidc::Provider,
         proved: &Proved,
     ) -> Result<(PersonId, PersonRecord), Error> {
-        let person = oidc::person(provider, &proved.claims, &self.site)?;
+        let person = proved.person.clone()?;
         let key = registry::person_key(&person)?;
         let now = self.now();
         let record = PersonRecord {
@@ -49,7 +47,7 @@ impl Inner {
             site_admin: false,
             created: now,
             sessions_from: Millis(0),
-            identities: vec![identity(provider, proved, now)],
+            identities: vec![identity(proved, now)],
         };
         let (guard, op) = claim(proved, &person)?;
         let guards = vec![Guard::Absent(key.clone()), guard];
@@ -94,8 +92,7 @@ impl Inner {
         result.map(|identity| LinkPoll { identity: Some(identity), interval_s: 0 })
     }
 
-    async fn link(&self, caller: &Caller, proved: &Proved) -> Result<Identity, Error> {
-        let provider = &self.oidc.provider(&proved.provider)?.config;
+    pub(super) async fn link(&self, caller: &Caller, proved: &Proved) -> Result<Identity, Error> {
         let mut found = self.fresh(caller).await?;
         let person = caller.person()?;
         match self.linked(proved).await? {
@@ -108,7 +105,7 @@ impl Inner {
             Some(_) => {
                 return Err(Error::conflict(format!(
                     "your account at {} is linked to somebody else here",
-                    provider.title()
+                    proved.title
                 ))
                 .hint("sign in by it to see whose it is; it can be unlinked there"));
             }
@@ -117,7 +114,7 @@ impl Inner {
             return Err(Error::invalid(format!("{person} has {IDENTITIES_MAX} accounts already"))
                 .hint("unlink one that you do not use"));
         }
-        let new = identity(provider, proved, self.now());
+        let new = identity(proved, self.now());
         let (guard, op) = claim(proved, &person)?;
         let guards = vec![found.guard(), guard];
         found.value.identities.push(new.clone());
@@ -155,7 +152,7 @@ impl Inner {
         let guards = vec![found.guard()];
         found.value.identities.retain(|i| !is(i, &r.provider, &r.key));
         let password = self.config.passwords && found.value.password.is_some();
-        let others = found.value.identities.iter().any(|i| self.oidc.has(&i.provider));
+        let others = found.value.identities.iter().any(|i| self.signs_in_by(&i.provider));
         if !password && !others {
             return Err(Error::denied("this is the last way by which you can sign in")
                 .hint("link another account or set a password first: xos person passwd"));
@@ -177,11 +174,11 @@ fn has(record: &PersonRecord, provider: &ProviderId, key: &str) -> bool {
     record.identities.iter().any(|i| is(i, provider, key))
 }
 
-fn identity(provider: &oidc::Provider, proved: &Proved, since: Millis) -> Identity {
+fn identity(proved: &Proved, since: Millis) -> Identity {
     Identity {
         provider: proved.provider.clone(),
         key: proved.key.clone(),
-        name: oidc::name(provider, &proved.claims),
+        name: proved.name.clone(),
         since,
     }
 }

@@ -42,8 +42,9 @@ impl Inner {
     ) -> Result<SignInRules, Error> {
         let passwords = self.config.passwords;
         let open_registration = passwords && self.config.registration == Registration::Open;
-        let providers = self.oidc.choice();
-        Ok(SignInRules { site: self.site.clone(), open_registration, passwords, providers })
+        let (site, providers) = (self.site.clone(), self.oidc.choice());
+        let kerberos = self.kerberos.is_some();
+        Ok(SignInRules { site, open_registration, passwords, providers, kerberos })
     }
 
     pub(crate) async fn sign_in(&self, peer: Peer, r: SignIn) -> Result<SignedIn, Error> {

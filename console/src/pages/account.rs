@@ -4,7 +4,9 @@ use super::provider::{Purpose, leave};
 use crate::view::{Frame, When, page};
 use crate::visit::{Reply, Shown, Visit};
 use askama::Template;
-use xos_api::cda::{Identity, ListIdentities, SignInOptions, SignInProvider, UnlinkIdentity};
+use xos_api::cda::{
+    Identity, KERBEROS_PROVIDER, ListIdentities, SignInOptions, SignInProvider, UnlinkIdentity,
+};
 use xos_base::{Error, ProviderId};
 
 /// An account in the list.
@@ -23,6 +25,7 @@ struct View {
     password: bool,
     accounts: Vec<Account>,
     providers: Vec<SignInProvider>,
+    kerberos: bool,
 }
 
 /// The list, and what can be linked.
@@ -30,6 +33,9 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let ways = visit.ask(ListIdentities {}).await?;
     let rules = visit.console.grid.local_public(visit.peer, SignInOptions {}).await?;
     let title = |id: &ProviderId| {
+        if rules.kerberos && id.as_str() == KERBEROS_PROVIDER {
+            return "Kerberos".to_owned();
+        }
         let known = rules.providers.iter().find(|p| p.id == *id);
         known.map_or_else(|| format!("{id} (no longer in use)"), |p| p.title.clone())
     };
@@ -42,7 +48,8 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     };
     let accounts = ways.identities.into_iter().map(account).collect();
     let frame = Frame::of(&visit, "Ways to sign in", "account").await;
-    page(&View { frame, password: ways.password, accounts, providers: rules.providers })
+    let (password, kerberos) = (ways.password, rules.kerberos);
+    page(&View { frame, password, accounts, providers: rules.providers, kerberos })
 }
 
 /// Goes to a provider, to link the account there.

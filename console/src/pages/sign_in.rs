@@ -19,6 +19,7 @@ struct SignInView {
     open: bool,
     passwords: bool,
     providers: Vec<SignInProvider>,
+    kerberos: bool,
     trouble: Option<String>,
     ended: bool,
 }
@@ -110,7 +111,7 @@ pub(crate) async fn register(guest: Guest) -> Shown {
 }
 
 /// How people come to this site; by name and password, when nobody can say.
-async fn rules(guest: &Guest) -> SignInRules {
+pub(crate) async fn rules(guest: &Guest) -> SignInRules {
     match guest.console.grid.local_public(guest.peer, SignInOptions {}).await {
         Ok(rules) => rules,
         Err(e) => {
@@ -120,6 +121,7 @@ async fn rules(guest: &Guest) -> SignInRules {
                 open_registration: false,
                 passwords: true,
                 providers: Vec::new(),
+                kerberos: false,
             }
         }
     }
@@ -158,6 +160,7 @@ pub(crate) async fn sign_in_page(
         open: rules.open_registration,
         passwords: rules.passwords,
         providers: rules.providers,
+        kerberos: rules.kerberos,
         trouble: trouble.as_ref().map(kindly),
         ended,
     };

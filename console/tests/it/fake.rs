@@ -1,6 +1,7 @@
 //! Stand-in operations: enough of a core for the console's pages.
 
 mod jobs;
+pub mod kerberos;
 pub mod oidc;
 mod sign_in;
 mod vo;
@@ -32,6 +33,8 @@ pub struct Fake {
     pub no_passwords: AtomicBool,
     /// There is the identity provider `uni`.
     pub provider: AtomicBool,
+    /// Takes Kerberos tickets.
+    pub kerberos: AtomicBool,
     /// Answers sign-ins with Limited.
     pub limited: AtomicBool,
     /// Answers renewals with Denied.
@@ -70,6 +73,7 @@ impl Fake {
             open_registration: AtomicBool::new(false),
             no_passwords: AtomicBool::new(false),
             provider: AtomicBool::new(false),
+            kerberos: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -190,6 +194,7 @@ impl Fake {
         self.register_changes(router);
         self.register_public(router);
         self.register_oidc(router);
+        self.register_kerberos(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

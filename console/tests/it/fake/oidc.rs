@@ -20,6 +20,7 @@ impl Fake {
             open_registration: self.open_registration.load(Ordering::SeqCst),
             passwords: !self.no_passwords.load(Ordering::SeqCst),
             providers: provider.then_some(uni).into_iter().collect(),
+            kerberos: self.kerberos.load(Ordering::SeqCst),
         }
     }
 
