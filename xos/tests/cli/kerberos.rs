@@ -43,7 +43,7 @@ impl Site {
              realms = [\"{HOME}\"]\n{more}",
             keytab.display()
         );
-        std::fs::write(path, text + &section).unwrap();
+        std::fs::write(path, format!("{text}{section}")).unwrap();
         let variables = kdc.variables();
         let variables: Vec<_> = variables.iter().map(|(k, v)| (*k, v.as_path())).collect();
         core.start_with(&variables);
