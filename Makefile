@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-vm build release demo stop test test-full test-vm lint bench bench-grid \
-	clean
+.PHONY: help deps deps-test deps-oidc deps-scitokens deps-vm build release demo stop test test-full \
+	test-vm lint bench bench-grid bench-login fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -25,15 +25,20 @@ help:
 	@echo "make test-vm  tests that need systemd and control groups v2, in a virtual machine with Debian 13;"
 	@echo "              VM_RELEASE=bookworm: with Debian 12"
 	@echo "make lint     formatting and lints only"
-	@echo "make bench    benchmarks (suite grid), with a table and target/bench/grid.json"
+	@echo "make fuzz TARGET=signed SECONDS=60   random input for one decoder (fuzz/src/lib.rs; needs Rust nightly)"
+	@echo "make bench    benchmarks (suites grid and login), with tables and target/bench/*.json;"
+	@echo "              make bench-grid, make bench-login: one suite"
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
-TEST_PACKAGES := chromium libnss3-tools python3-minimal openssh-client openssh-server pamtester sudo
+TEST_PACKAGES := chromium libnss3-tools python3-minimal python3-venv openssh-client openssh-server \
+	pamtester sudo krb5-kdc krb5-admin-server krb5-user
+# The suite login also runs what these hold, beside ours.
+BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
-VM_GUEST_PACKAGES := systemd-sysv dbus linux-image-cloud-amd64 procps python3-minimal binutils \
+VM_GUEST_PACKAGES := systemd-sysv dbus libpam-systemd linux-image-cloud-amd64 procps python3-minimal binutils \
 	openssh-client openssh-server pamtester sudo $(RUN_PACKAGES)
 
 deps:
@@ -50,7 +55,19 @@ deps-oidc:
 		npm ci --prefix $(OIDC_DIR) --no-audit --no-fund --loglevel error; \
 	fi
 
-deps-test: deps deps-oidc
+# A library that services outside check tokens with, for tests of credentials. The hosts of the
+# testbed have Debian's Python.
+SCITOKENS_DIR := target/scitokens
+deps-scitokens:
+	@tools/deps python3-venv
+	@if ! [ $(SCITOKENS_DIR)/made -nt tools/scitokens/requirements.txt ]; then \
+		rm -rf $(SCITOKENS_DIR) && /usr/bin/python3 -m venv $(SCITOKENS_DIR) && \
+		$(SCITOKENS_DIR)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+			--only-binary :all: --requirement tools/scitokens/requirements.txt && \
+		touch $(SCITOKENS_DIR)/made; \
+	fi
+
+deps-test: deps deps-oidc deps-scitokens
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 
@@ -95,10 +112,25 @@ test-full: test
 test-vm: deps-vm
 	tools/vm/test $(VM_RELEASE) $(VM_GUEST_PACKAGES)
 
-bench: bench-grid
+bench: bench-grid bench-login
 
 bench-grid: deps release
 	target/release/xos-bench grid --out target/bench/grid.json
+
+bench-login: deps release
+	@tools/deps $(BENCH_PACKAGES)
+	target/release/xos-bench login --out target/bench/login.json
+
+# What it finds lies in target/fuzz. What is worth keeping belongs into fuzz/corpus/TARGET, which
+# every run of the tests tries again. The versions are those that are shipped.
+TARGET ?= membership
+SECONDS ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@mkdir -p target/fuzz/found/$(TARGET) && cp Cargo.lock fuzz/Cargo.lock
+	cargo +nightly fuzz run --fuzz-dir fuzz --target-dir target/fuzz $(TARGET) \
+		target/fuzz/found/$(TARGET) fuzz/corpus/$(TARGET) \
+		-- -max_total_time=$(SECONDS) -artifact_prefix=$(CURDIR)/target/fuzz/
 
 clean: stop
 	$(CARGO) clean

@@ -7,6 +7,7 @@
 
 mod credentials;
 mod issuer;
+mod kerberos;
 mod machines;
 mod mandates;
 mod oidc;
@@ -20,6 +21,10 @@ pub use credentials::{
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks};
+pub use kerberos::{
+    KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,
+    SignedInKerberos,
+};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,

@@ -1,11 +1,12 @@
 //! The section `[cda]`.
 
+use crate::kerberos::Kerberos;
 use crate::oidc::Provider;
 use crate::passkeys::{self, PasskeyConfig};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use xos_api::cda::TICKET_LIFE_MAX_S;
+use xos_api::cda::{KERBEROS_PROVIDER, TICKET_LIFE_MAX_S};
 use xos_api::site::DESCRIPTOR_LIST_MAX;
 use xos_base::{Error, SiteId};
 
@@ -40,7 +41,8 @@ pub struct Config {
     /// `admin` (default): site administrators make people known. `open`: anybody may register.
     #[serde(default)]
     pub registration: Registration,
-    /// Whether people may sign in by name and password. Default true; false needs a provider.
+    /// Whether people may sign in by name and password. Default true; false needs a provider or
+    /// Kerberos.
     #[serde(default = "default_passwords")]
     pub passwords: bool,
     /// Identity providers by which people may sign in too, at most 32.
@@ -83,6 +85,9 @@ pub struct Config {
     /// Passkeys in the console.
     #[serde(default)]
     pub passkeys: PasskeyConfig,
+    /// Sign-in by Kerberos tickets. Default: none.
+    #[serde(default)]
+    pub kerberos: Option<Kerberos>,
 }
 
 fn default_names() -> Vec<String> {
@@ -139,6 +144,7 @@ impl Config {
             issuer: None,
             entitlement_namespace: None,
             passkeys: PasskeyConfig::default(),
+            kerberos: None,
         }
     }
 
@@ -206,13 +212,22 @@ impl Config {
         if self.providers.len() > PROVIDERS_MAX {
             return Err(Error::invalid(format!("[cda] providers: at most {PROVIDERS_MAX}")));
         }
-        if !self.passwords && self.providers.is_empty() {
+        if let Some(kerberos) = &self.kerberos {
+            kerberos.check(&self.addresses)?;
+        }
+        if !self.passwords && self.providers.is_empty() && self.kerberos.is_none() {
             return Err(Error::invalid("[cda] passwords: false, and there is no provider")
                 .hint("nobody could sign in; name a provider in [[cda.providers]]"));
         }
         let mut ids = BTreeSet::new();
         for provider in &self.providers {
             provider.check()?;
+            if provider.id.as_str() == KERBEROS_PROVIDER {
+                return Err(Error::invalid(format!(
+                    "[[cda.providers]] id: {KERBEROS_PROVIDER} stands for Kerberos"
+                ))
+                .hint("give the provider another id"));
+            }
             if !ids.insert(&provider.id) {
                 return Err(Error::invalid(format!(
                     "[[cda.providers]] id: {} stands there twice",

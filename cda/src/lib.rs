@@ -7,8 +7,11 @@ mod audit;
 mod config;
 mod csr;
 mod effects;
+#[doc(hidden)]
+pub mod fuzzing;
 mod issue;
 mod jwt;
+mod kerberos;
 mod keys;
 #[cfg(test)]
 mod mutated;
@@ -23,6 +26,7 @@ mod state;
 mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
+pub use kerberos::Kerberos;
 pub use keys::{CORE_LIFE, SiteKeys};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
@@ -30,6 +34,7 @@ pub use passkeys::{PasskeyConfig, SecondFactor};
 
 use effects::Round;
 use jwt::Outside;
+use kerberos::Tickets;
 use oidc::Oidc;
 use passkeys::Passkeys;
 use passwords::Passwords;
@@ -81,6 +86,8 @@ pub(crate) struct Inner {
     limiter: Limiter,
     oidc: Oidc,
     passkeys: Passkeys,
+    /// Absent where nobody signs in by Kerberos.
+    kerberos: Option<Tickets>,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -111,6 +118,7 @@ impl Cda {
             outside: Outside::new(&config, parts.keys.site()),
             oidc: Oidc::open(&config)?,
             passkeys: Passkeys::open(&config, parts.keys.site())?,
+            kerberos: Tickets::open(&config)?,
             config,
             keys: parts.keys,
             grid: parts.grid,

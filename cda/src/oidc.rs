@@ -6,11 +6,11 @@
 mod claims;
 mod config;
 mod flows;
-mod known;
+pub(crate) mod known;
 mod provider;
 mod redirect;
 mod secret;
-mod token;
+pub(crate) mod token;
 mod web;
 
 pub use config::{Accounts, Provider, Wanted};

@@ -3,6 +3,7 @@
 mod certificates;
 mod identities;
 mod issuer;
+mod kerberos;
 mod machines;
 mod mandates;
 mod oidc;
@@ -25,14 +26,14 @@ use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginSignIn, CertifyHost, CompleteTrust, CreateJoinToken,
     CreatePerson, FinishSignIn, ForgetSite, GetIssuer, GetJwks, IssueCertificate,
     IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, ReadOffer,
-    Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions,
-    UnlinkIdentity, WhoAmI,
+    LinkKerberos, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice,
+    ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn,
+    SignInKerberos, SignInOptions, UnlinkIdentity, WhoAmI,
 };
 use xos_api::cda::{
     BeginPasskey, BeginPasskeySignIn, BeginRecovery, CreateSignInCode, EnrolPasskey, FinishPasskey,
-    FinishPasskeySignIn, FinishRecovery, FirstProof, FirstStep, ListPasskeys, RecoverPerson,
-    RemovePasskey, SetSecondFactor, SignInByCode, Stepped,
+    FinishPasskeySignIn, FinishRecovery, FirstProof, FirstStep, KERBEROS_PROVIDER, ListPasskeys,
+    RecoverPerson, RemovePasskey, SetSecondFactor, SignInByCode, Stepped,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -95,6 +96,7 @@ fn named_by(proof: &FirstProof) -> String {
     match proof {
         FirstProof::Password { user, .. } => user.clone(),
         FirstProof::Provider { answer, .. } => answer.provider.to_string(),
+        FirstProof::Kerberos { .. } => KERBEROS_PROVIDER.to_owned(),
     }
 }
 
@@ -165,5 +167,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on RecoverPerson => recover_person, |r| r.person.to_string(), nothing;
         audited public BeginRecovery => begin_recovery, |r| r.user.clone(), nothing;
         audited public FinishRecovery => finish_recovery, |r| r.user.clone(), nothing;
+        audited public SignInKerberos => sign_in_kerberos, nothing,
+            |s| s.signed_in.person.to_string();
+        audited on LinkKerberos => link_kerberos, nothing, |i| i.name.clone();
     );
 }

@@ -8,7 +8,8 @@ use crate::session::Session;
 use crate::visit::{Guest, Reply, Shown, Stop, Visit};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION, SET_COOKIE,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION,
+    SET_COOKIE, WWW_AUTHENTICATE,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::BytesMut;
@@ -24,6 +25,9 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Marks what the page's own script asks for by itself: such a request does not keep a session
 /// from being idle, and is told when the session is over instead of being sent to sign in.
 const LIVE_HEADER: &str = "x-xos-live";
+
+/// The scheme by which browsers show a Kerberos ticket (RFC 4559).
+const NEGOTIATE: &str = "Negotiate";
 
 /// A page for anybody.
 pub(crate) type GuestPage = fn(Guest) -> BoxFuture<'static, Shown>;
@@ -115,7 +119,14 @@ async fn guest(
         live,
         form_cookie,
         flow_cookie,
+        negotiated: negotiated(request),
     })
+}
+
+fn negotiated(request: &HttpRequest) -> Option<String> {
+    let sent = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = sent.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(NEGOTIATE).then(|| token.trim().to_owned())
 }
 
 async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
@@ -181,6 +192,15 @@ fn response(reply: Reply) -> HttpResponse {
         Reply::Leave { html, flow_cookie } => {
             let mut response = page(200, html);
             set_cookie(&mut response, &guard::flow_cookie(&flow_cookie));
+            response
+        }
+        Reply::Negotiate { html, form_cookie } => {
+            let mut response = page(401, html);
+            let scheme = HeaderValue::from_static(NEGOTIATE);
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            if let Some(value) = form_cookie {
+                set_cookie(&mut response, &guard::cookie(FORM_COOKIE, &value));
+            }
             response
         }
         Reply::Elsewhere(to) => redirect(&to),

@@ -1,7 +1,7 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
-use crate::pages::{account, applications, groups, home, job, jobs, member, members, output};
-use crate::pages::{passkeys, provider, recover, shares, sign_in, submit, trouble, vo};
+use crate::pages::{account, applications, groups, home, job, jobs, kerberos, member, members};
+use crate::pages::{output, passkeys, provider, recover, shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -104,6 +104,8 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/account/passkeys/{key}/remove" Visit passkeys::remove;
         post "/account/second-factor" Visit passkeys::second_factor;
         post "/account/code" Visit passkeys::code;
+        get "/sign-in/kerberos" Guest kerberos::sign_in;
+        post "/account/link-kerberos" Visit kerberos::link;
     }
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();

@@ -34,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) form_cookie: Option<String>,
     /// The sign-in at a provider that was begun in this browser ([`crate::guard::FLOW_COOKIE`]).
     pub(crate) flow_cookie: Option<String>,
+    /// What the browser's Kerberos ticket gave, in base64 (`Authorization: Negotiate`).
+    pub(crate) negotiated: Option<String>,
 }
 
 /// A request of somebody who signed in.
@@ -116,6 +118,13 @@ pub(crate) enum Reply {
         html: String,
         /// The cookie's value.
         flow_cookie: String,
+    },
+    /// A page for browsers that hold no Kerberos ticket; others ask again with one.
+    Negotiate {
+        /// HTML.
+        html: String,
+        /// The value of the cookie that ties its form to this browser, when it has one.
+        form_cookie: Option<String>,
     },
     /// Go there, by GET.
     Elsewhere(String),

@@ -1,5 +1,9 @@
 //! The client side of HTTP: typed requests over TLS connections that are kept and used again.
 
+mod bound;
+
+pub use bound::Far;
+
 use crate::guard::{Guarded, Proved};
 use crate::identity::Identity;
 use crate::path::{self, Outgoing};
@@ -157,7 +161,7 @@ impl Client {
                 }
             }
         }
-        let (mut sender, heard) = self.connect().await?;
+        let (mut sender, heard, _) = self.connect().await?;
         let response = sender
             .send_request(self.request(method, &out)?)
             .await
@@ -198,8 +202,10 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Heard), Error> {
-        let stream = dial_core(&self.inner.site, &self.inner.trust, &self.inner.tls).await?;
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Heard, Far), Error> {
+        let Inner { site, trust, tls, .. } = &*self.inner;
+        let (stream, address) = dial(site, trust, tls).await?;
+        let far = Far::of(stream.stream(), &address)?;
         let heard = Heard::default();
         let stream = Hearing::new(stream, heard.clone());
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -210,7 +216,7 @@ impl Client {
                 tracing::debug!(error = %e, "connection to a core ended");
             }
         });
-        Ok((sender, heard))
+        Ok((sender, heard, far))
     }
 }
 
@@ -225,6 +231,15 @@ pub async fn dial_core(
     trust: &Trust,
     tls: &Arc<ClientConfig>,
 ) -> Result<Guarded<TlsStream<TcpStream>>, Error> {
+    dial(site, trust, tls).await.map(|(stream, _)| stream)
+}
+
+/// As [`dial_core`], with the address that answered.
+async fn dial(
+    site: &SiteId,
+    trust: &Trust,
+    tls: &Arc<ClientConfig>,
+) -> Result<(Guarded<TlsStream<TcpStream>>, String), Error> {
     let descriptor = trust.descriptor(site)?;
     let name = ServerName::try_from(core_name(site))
         .map_err(|e| Error::internal(format!("core name: {e}")))?;
@@ -238,7 +253,8 @@ pub async fn dial_core(
         match tokio::time::timeout(CONNECT_TIMEOUT, open).await {
             Ok(Ok(stream)) => {
                 let proved = Proved { site: site.clone(), node: None };
-                return Ok(Guarded::new(stream, trust.guard(proved)));
+                let stream = Guarded::new(stream, trust.guard(proved));
+                return Ok((stream, address.clone()));
             }
             Ok(Err(e)) => why = format!("{address}: {e}"),
             Err(_) => why = format!("{address}: no answer"),

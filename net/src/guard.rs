@@ -115,6 +115,11 @@ impl<S> Guarded<S> {
         let wait = || Box::pin(guard.cut.clone().cancelled_owned());
         Guarded { reading: wait(), writing: wait(), inner, _guard: guard }
     }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &S {
+        &self.inner
+    }
 }
 
 fn refused() -> io::Error {

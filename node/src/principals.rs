@@ -49,7 +49,7 @@ pub fn write(entries: &[Entry]) -> String {
 }
 
 /// The principal under which a certificate of `authority` is good for `user` at `now`.
-fn find<'a>(text: &'a str, user: &str, authority: &str, now: Millis) -> Option<&'a str> {
+pub(crate) fn find<'a>(text: &'a str, user: &str, authority: &str, now: Millis) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let mut words = line.split(' ');
         let until: u64 = words.next()?.parse().ok()?;

@@ -15,6 +15,8 @@ mod call;
 mod codes;
 #[allow(unsafe_code)]
 mod ffi;
+#[doc(hidden)]
+pub mod fuzzing;
 mod password;
 mod seen;
 mod session;

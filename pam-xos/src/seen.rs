@@ -67,6 +67,9 @@ pub(crate) fn until(folder: &Path, root: u32, uid: u32, now: Millis) -> Result<M
     check_owner(&metadata, root)?;
     let mut bytes = Vec::new();
     file.by_ref().take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(NotSeen::NotTrusted("it is too long for a time"));
+    }
     let until = parse(&bytes).ok_or(NotSeen::NotTrusted("it holds no time"))?;
     if until > now { Ok(until) } else { Err(NotSeen::Ended(until)) }
 }
@@ -82,7 +85,7 @@ fn check_owner(metadata: &Metadata, root: u32) -> Result<(), NotSeen> {
 }
 
 /// A number in decimal digits, and nothing else but one end of line.
-fn parse(bytes: &[u8]) -> Option<Millis> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Millis> {
     let digits = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     // `parse` alone would take a sign.
     let digits = Some(digits).filter(|d| d.iter().all(u8::is_ascii_digit))?;

@@ -7,6 +7,7 @@ mod people;
 mod site;
 
 pub use people::{PASSWORDS_DIR, Person, Purse};
+pub(crate) use site::sshd;
 pub use site::{Site, SiteSpec};
 
 use crate::{Cmd, Error, Exit, Host, HostSpec, Output, Result, Share, Testbed, TestbedConfig};

@@ -29,6 +29,7 @@ const TABLES: &[(&str, &str, &str, &str)] = &[
 const PARTS: &[(&str, &str, &str, &str)] = &[
     ("node", "login", "node/src/agent/config.rs", "Login"),
     ("cda", "passkeys", "cda/src/passkeys/config.rs", "Passkeys"),
+    ("cda", "kerberos", "cda/src/kerberos/config.rs", "Kerberos"),
 ];
 /// Widest line of the page.
 const WIDTH: usize = 120;
@@ -142,7 +143,7 @@ fn in_words(kind: &str) -> &'static str {
         "Vec<String>" => "list of texts",
         "Vec<Rule>" | "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" | "PasskeyConfig" => "section",
+        "Login" | "PasskeyConfig" | "Kerberos" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }

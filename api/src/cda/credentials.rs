@@ -28,6 +28,9 @@ pub struct SignInRules {
     /// The host name whose pages can use the site's passkeys; absent: the site takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passkeys: Option<String>,
+    /// People may sign in by a Kerberos ticket ([`super::SignInKerberos`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kerberos: bool,
 }
 
 /// Signs in a person of this site. Needs no other proof.

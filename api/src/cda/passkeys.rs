@@ -5,7 +5,7 @@
 //! and the browser tell one another by way of the console is the JSON of WebAuthn (W3C, level 2),
 //! carried here as it is. The core keeps what belongs to each exchange under a [`Flow`].
 
-use super::{Answer, Flow, Password, SignedIn};
+use super::{Answer, Flow, KerberosToken, Password, SignedIn};
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -149,8 +149,8 @@ pub struct FinishPasskeySignIn {
 }
 request!(FinishPasskeySignIn => SignedIn, Post "/v1/sign-in/passkey/finish");
 
-/// Signs in as [`super::SignIn`] and [`super::FinishSignIn`] do, for a browser, which can do a
-/// second step. Those two are refused where one is needed.
+/// Signs in as [`super::SignIn`], [`super::FinishSignIn`] and [`super::SignInKerberos`] do, for a
+/// browser, which can do a second step. Those are refused where one is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirstStep {
@@ -182,6 +182,11 @@ pub enum FirstProof {
         flow: Flow,
         /// What came back.
         answer: Answer,
+    },
+    /// As [`super::SignInKerberos`], without the core's answer: no browser looks at it.
+    Kerberos {
+        /// The token.
+        token: KerberosToken,
     },
 }
 

@@ -2,7 +2,6 @@
 //! person may have several. The registry keeps both directions, changed together.
 
 use super::oidc::{Device, Proved};
-use crate::oidc;
 use crate::passkeys::Book;
 use crate::policy;
 use crate::registry::{self, Found, IdentityRecord, PersonRecord};
@@ -38,10 +37,9 @@ impl Inner {
     /// Makes a person at the first sign-in. A name that is taken is never taken over.
     pub(super) async fn make_person(
         &self,
-        provider: &oidc::Provider,
         proved: &Proved,
     ) -> Result<(PersonId, PersonRecord), Error> {
-        let person = oidc::person(provider, &proved.claims, &self.site)?;
+        let person = proved.person.clone()?;
         let key = registry::person_key(&person)?;
         let now = self.now();
         let record = PersonRecord {
@@ -50,7 +48,7 @@ impl Inner {
             site_admin: false,
             created: now,
             sessions_from: Millis(0),
-            identities: vec![identity(provider, proved, now)],
+            identities: vec![identity(proved, now)],
             passkeys: Book::default(),
             recovery: None,
         };
@@ -97,8 +95,7 @@ impl Inner {
         result.map(|identity| LinkPoll { identity: Some(identity), interval_s: 0 })
     }
 
-    async fn link(&self, caller: &Caller, proved: &Proved) -> Result<Identity, Error> {
-        let provider = &self.oidc.provider(&proved.provider)?.config;
+    pub(super) async fn link(&self, caller: &Caller, proved: &Proved) -> Result<Identity, Error> {
         let mut found = self.fresh(caller).await?;
         let person = caller.person()?;
         match self.linked(proved).await? {
@@ -111,7 +108,7 @@ impl Inner {
             Some(_) => {
                 return Err(Error::conflict(format!(
                     "your account at {} is linked to somebody else here",
-                    provider.title()
+                    proved.title
                 ))
                 .hint("sign in by it to see whose it is; it can be unlinked there"));
             }
@@ -120,7 +117,7 @@ impl Inner {
             return Err(Error::invalid(format!("{person} has {IDENTITIES_MAX} accounts already"))
                 .hint("unlink one that you do not use"));
         }
-        let new = identity(provider, proved, self.now());
+        let new = identity(proved, self.now());
         let (guard, op) = claim(proved, &person)?;
         let guards = vec![found.guard(), guard];
         found.value.identities.push(new.clone());
@@ -171,7 +168,7 @@ impl Inner {
     /// Refuses to leave a person without a way to sign in.
     pub(super) fn check_way_in(&self, record: &PersonRecord) -> Result<(), Error> {
         let password = self.config.passwords && record.password.is_some();
-        let account = record.identities.iter().any(|i| self.oidc.has(&i.provider));
+        let account = record.identities.iter().any(|i| self.signs_in_by(&i.provider));
         let passkey = self.passkeys.host().is_some() && !record.passkeys.keys.is_empty();
         if password || account || passkey {
             return Ok(());
@@ -190,11 +187,11 @@ fn has(record: &PersonRecord, provider: &ProviderId, key: &str) -> bool {
     record.identities.iter().any(|i| is(i, provider, key))
 }
 
-fn identity(provider: &oidc::Provider, proved: &Proved, since: Millis) -> Identity {
+fn identity(proved: &Proved, since: Millis) -> Identity {
     Identity {
         provider: proved.provider.clone(),
         key: proved.key.clone(),
-        name: oidc::name(provider, &proved.claims),
+        name: proved.name.clone(),
         since,
     }
 }

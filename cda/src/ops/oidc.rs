@@ -1,7 +1,7 @@
 //! Signing in by an OpenID Connect provider.
 
 use super::Asker;
-use crate::oidc::{self, Claims, CodeFlow, Polled, Turn};
+use crate::oidc::{self, Accounts, Claims, CodeFlow, Polled, Turn};
 use crate::registry::PersonRecord;
 use crate::{Inner, audit};
 use std::net::IpAddr;
@@ -21,7 +21,14 @@ pub(super) struct Proved {
     pub(super) provider: ProviderId,
     /// Names the account ([`oidc::account_key`]).
     pub(super) key: String,
-    pub(super) claims: Claims,
+    /// What people call the provider.
+    pub(super) title: String,
+    /// What the provider calls the account, as far as it can be shown.
+    pub(super) name: String,
+    /// Whose name that is here, if it can be anybody's.
+    pub(super) person: Result<PersonId, Error>,
+    /// Who may sign in by accounts there.
+    pub(super) accounts: Accounts,
 }
 
 /// A flow by another device, after it was asked after.
@@ -92,8 +99,14 @@ impl Inner {
     fn account_of(&self, id: ProviderId, claims: Claims) -> Result<Proved, Error> {
         let provider = &self.oidc.provider(&id)?.config;
         oidc::check(provider, &claims)?;
-        let key = oidc::account_key(&provider.issuer, &claims)?;
-        Ok(Proved { provider: id, key, claims })
+        Ok(Proved {
+            key: oidc::account_key(&provider.issuer, &claims)?,
+            title: provider.title().to_owned(),
+            name: oidc::name(provider, &claims),
+            person: oidc::person(provider, &claims, &self.site),
+            accounts: provider.accounts,
+            provider: id,
+        })
     }
 
     pub(crate) async fn begin_device(
@@ -182,12 +195,11 @@ impl Inner {
         if let Some(found) = self.linked(proved).await? {
             return Ok(found);
         }
-        let provider = &self.oidc.provider(&proved.provider)?.config;
-        match provider.accounts {
-            oidc::Accounts::Create => self.make_person(provider, proved).await,
-            oidc::Accounts::Known => Err(Error::denied(format!(
+        match proved.accounts {
+            Accounts::Create => self.make_person(proved).await,
+            Accounts::Known => Err(Error::denied(format!(
                 "nobody here has linked your account at {}",
-                provider.title()
+                proved.title
             ))
             .hint("sign in as you did before and link it in the console, under Ways to sign in")),
         }

@@ -42,9 +42,9 @@ impl Inner {
     ) -> Result<SignInRules, Error> {
         let passwords = self.config.passwords;
         let open_registration = passwords && self.config.registration == Registration::Open;
-        let providers = self.oidc.choice();
-        let (site, passkeys) = (self.site.clone(), self.passkeys.host());
-        Ok(SignInRules { site, open_registration, passwords, providers, passkeys })
+        let (site, providers) = (self.site.clone(), self.oidc.choice());
+        let (passkeys, kerberos) = (self.passkeys.host(), self.kerberos.is_some());
+        Ok(SignInRules { site, open_registration, passwords, providers, passkeys, kerberos })
     }
 
     pub(crate) async fn sign_in(&self, peer: Peer, r: SignIn) -> Result<SignedIn, Error> {

@@ -54,6 +54,10 @@ impl Inner {
                 let proved = self.proved_by_code(&flow, answer).await?;
                 self.person_of(&proved).await?
             }
+            FirstProof::Kerberos { token } => {
+                let (proved, _) = self.proved_by_ticket(peer.address, &token).await?;
+                self.person_of(&proved).await?
+            }
         };
         let now = self.now();
         let next = if record.disabled { Next::In } else { self.next(&record) };

@@ -11,7 +11,7 @@ const ORIGINS_MAX: usize = 16;
 /// A person's own machine, to which ports of others are forwarded.
 const LOCALHOST: &str = "localhost";
 
-/// Whether a password or a provider is enough.
+/// Whether one other way in, such as a password, is enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SecondFactor {
@@ -36,8 +36,9 @@ pub struct Passkeys {
     /// port will do.
     #[serde(default)]
     pub origins: Vec<String>,
-    /// `optional` (default): each person chooses whether a passkey is wanted after password or
-    /// provider. `required`: it is, and who has none yet makes one at the next sign-in.
+    /// `optional` (default): each person chooses whether a passkey is wanted after a password, a
+    /// provider or a Kerberos ticket. `required`: it is, and who has none yet makes one at the next
+    /// sign-in.
     #[serde(default)]
     pub second_factor: SecondFactor,
 }

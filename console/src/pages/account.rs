@@ -6,7 +6,9 @@ use super::provider::{Purpose, leave};
 use crate::view::{Frame, When, page};
 use crate::visit::{Reply, Shown, Visit};
 use askama::Template;
-use xos_api::cda::{Identity, ListIdentities, SignInOptions, SignInProvider, UnlinkIdentity};
+use xos_api::cda::{
+    Identity, KERBEROS_PROVIDER, ListIdentities, SignInOptions, SignInProvider, UnlinkIdentity,
+};
 use xos_base::{Error, ProviderId};
 
 /// An account in the list.
@@ -27,6 +29,7 @@ struct View {
     providers: Vec<SignInProvider>,
     /// Absent where this page's host cannot use them.
     passkeys: Option<Own>,
+    kerberos: bool,
 }
 
 /// The list, and what can be linked.
@@ -34,6 +37,9 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let ways = visit.ask(ListIdentities {}).await?;
     let rules = visit.console.grid.local_public(visit.peer, SignInOptions {}).await?;
     let title = |id: &ProviderId| {
+        if rules.kerberos && id.as_str() == KERBEROS_PROVIDER {
+            return "Kerberos".to_owned();
+        }
         let known = rules.providers.iter().find(|p| p.id == *id);
         known.map_or_else(|| format!("{id} (no longer in use)"), |p| p.title.clone())
     };
@@ -47,8 +53,8 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let accounts = ways.identities.into_iter().map(account).collect();
     let passkeys = own(&visit, rules.passkeys.as_deref()).await?;
     let frame = Frame::of(&visit, "Ways to sign in", "account").await;
-    let (password, providers) = (ways.password, rules.providers);
-    page(&View { frame, password, accounts, providers, passkeys })
+    let (password, kerberos, providers) = (ways.password, rules.kerberos, rules.providers);
+    page(&View { frame, password, accounts, providers, passkeys, kerberos })
 }
 
 /// Goes to a provider, to link the account there.

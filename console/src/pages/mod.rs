@@ -6,6 +6,7 @@ pub(crate) mod groups;
 pub(crate) mod home;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod kerberos;
 pub(crate) mod member;
 pub(crate) mod members;
 pub(crate) mod output;

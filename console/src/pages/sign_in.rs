@@ -22,6 +22,7 @@ struct SignInView {
     passwords: bool,
     passkeys: bool,
     providers: Vec<SignInProvider>,
+    kerberos: bool,
     trouble: Option<String>,
     ended: bool,
     recovered: bool,
@@ -125,6 +126,7 @@ pub(crate) async fn rules(guest: &Guest) -> SignInRules {
                 passwords: true,
                 providers: Vec::new(),
                 passkeys: None,
+                kerberos: false,
             }
         }
     }
@@ -164,6 +166,7 @@ pub(crate) async fn sign_in_page(
         passwords: rules.passwords,
         passkeys: usable(&guest.host, rules.passkeys.as_deref()),
         providers: rules.providers,
+        kerberos: rules.kerberos,
         trouble: trouble.as_ref().map(kindly),
         ended,
         recovered: !guest.query.text("recovered").is_empty(),

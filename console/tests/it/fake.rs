@@ -1,6 +1,7 @@
 //! Stand-in operations: enough of a core for the console's pages.
 
 mod jobs;
+pub mod kerberos;
 pub mod oidc;
 pub mod passkeys;
 mod sign_in;
@@ -39,6 +40,8 @@ pub struct Fake {
     pub second_factor: AtomicBool,
     /// An administrator recovered everybody's access.
     pub recovered: AtomicBool,
+    /// Takes Kerberos tickets.
+    pub kerberos: AtomicBool,
     /// Answers sign-ins with Limited.
     pub limited: AtomicBool,
     /// Answers renewals with Denied.
@@ -80,6 +83,7 @@ impl Fake {
             passkeys: AtomicBool::new(false),
             second_factor: AtomicBool::new(false),
             recovered: AtomicBool::new(false),
+            kerberos: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -201,6 +205,7 @@ impl Fake {
         self.register_public(router);
         self.register_oidc(router);
         self.register_passkeys(router);
+        self.register_kerberos(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

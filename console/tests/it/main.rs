@@ -4,6 +4,7 @@
 
 mod fake;
 mod html;
+mod kerberos;
 mod oidc;
 mod pages;
 mod passkeys;

@@ -18,6 +18,8 @@ mod vos;
 
 pub use config::Config;
 pub use link::run_link;
+#[doc(hidden)]
+pub use logins::fuzzing;
 pub use volumes::{FLUSH_WITHIN, MountSpec, TicketReply, TicketRequest};
 
 use crate::cgroup::Cgroups;

@@ -84,9 +84,9 @@ impl Figure {
     }
 }
 
-/// The figures as people read them.
+/// The figures as people read them; the ratio is ours to the peer's.
 pub fn table(figures: &[Figure]) -> String {
-    let head = ["FIGURE", "VALUE", "UNIT", "REACH", "", "PEER", ""].map(str::to_owned);
+    let head = ["FIGURE", "VALUE", "UNIT", "REACH", "", "RATIO", "PEER", ""].map(str::to_owned);
     let met = |met: Option<bool>| match met {
         Some(true) => "met",
         Some(false) => "MISSED",
@@ -99,6 +99,7 @@ pub fn table(figures: &[Figure]) -> String {
             f.unit.to_owned(),
             f.reach.map(|r| r.to_string()).unwrap_or_default(),
             met(f.met).to_owned(),
+            f.peer_value.map(|peer| number(f.value / peer)).unwrap_or_default(),
             f.peer_value.map(number).unwrap_or_default(),
             f.peer.clone().unwrap_or_default(),
         ]
@@ -110,7 +111,7 @@ pub fn table(figures: &[Figure]) -> String {
     for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let right = (column == 1 || column == 5) && cell.parse::<f64>().is_ok();
+            let right = [1, 5, 6].contains(&column) && cell.parse::<f64>().is_ok();
             line += &if right { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
         }
         text += line.trim_end();
@@ -162,10 +163,11 @@ mod tests {
     fn tables_are_aligned() {
         let few = Samples::new(vec![2.0]);
         let many = Samples::new(vec![12345.6]);
-        let text = table(&[Figure::new("one", &few, "ms"), Figure::new("three", &many, "/s")]);
-        assert_eq!(
-            text,
-            "FIGURE  VALUE  UNIT  REACH    PEER\none      2.00  ms\nthree   12346  /s\n"
-        );
+        let three = Figure::new("three", &many, "/s").beside("other", Some(&few));
+        let text = table(&[Figure::new("one", &few, "ms"), three]);
+        let wanted = "FIGURE  VALUE  UNIT  REACH    RATIO  PEER\n\
+                      one      2.00  ms\n\
+                      three   12346  /s              6173  2.00  other\n";
+        assert_eq!(text, wanted);
     }
 }

@@ -6,10 +6,9 @@ use super::machine::load;
 use super::memory::{Watch, daemon_peak};
 use super::peers::{openssl, slurm};
 use super::samples::Samples;
-use super::within::Timing;
+use super::suite::{Run, Sheet, bytes_mb, even_start, millis, one, per_second, seconds};
 use super::world::World;
-use crate::{Error, Result};
-use std::path::PathBuf;
+use crate::Result;
 
 /// Runs of one job that are timed, each from `xsub`'s start to its end.
 const LATENCY_RUNS: usize = 100;
@@ -21,8 +20,6 @@ const CLIENTS: usize = 16;
 const REQUESTS: usize = 3200;
 /// Runs of `xsub --detach`, and of `sbatch`, in one repetition.
 const DETACHED_RUNS: usize = 320;
-/// Bytes in a megabyte.
-const MB: f64 = 1e6;
 
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,18 +37,12 @@ pub enum Part {
 /// What is measured, and how often.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder in which a folder for the run is made: its disk holds all state.
-    pub dir: PathBuf,
-    /// This program; the others of the workspace are beside it.
-    pub program: PathBuf,
-    /// Repetitions of what takes long.
-    pub repetitions: usize,
+    /// Where, and how often.
+    pub run: Run,
     /// Units of the large job.
     pub units: usize,
     /// Units of a peer's large job, which may be slower.
     pub peer_units: usize,
-    /// Whether peers that are installed run too.
-    pub peers: bool,
     /// The parts to be measured; none: all.
     pub parts: Vec<Part>,
 }
@@ -64,14 +55,15 @@ pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
     let wants = |part: Part| options.parts.is_empty() || options.parts.contains(&part);
     let slurm_too = [Part::Latency, Part::Units, Part::Submissions].map(wants).contains(&true);
     even_start()?;
-    let slurm = if options.peers && slurm_too { slurm::measure(options, say)? } else { None };
-    let openssl_too = options.peers && wants(Part::Credentials);
+    let slurm = if options.run.peers && slurm_too { slurm::measure(options, say)? } else { None };
+    let openssl_too = options.run.peers && wants(Part::Credentials);
     even_start()?;
-    let openssl = if openssl_too { openssl::measure(options, REQUESTS, say)? } else { None };
-    let mut suite = Suite { options, say, figures: Vec::new() };
+    let openssl = if openssl_too { openssl::measure(&options.run, REQUESTS, say)? } else { None };
+    let mut suite = Suite { options, sheet: Sheet::new(&options.run, say) };
     even_start()?;
-    let scratch = super::scratch(&options.dir)?;
-    let world = World::start(&scratch.path().join("grid"), &options.program, suite.say)?;
+    let scratch = super::scratch(&options.run.dir)?;
+    let world =
+        World::start(&scratch.path().join("grid"), &options.run.program, false, suite.sheet.say)?;
     if wants(Part::Latency) {
         suite.latency(&world, slurm.as_ref())?;
     }
@@ -84,46 +76,27 @@ pub fn run(options: &Options, say: Progress) -> Result<Vec<Figure>> {
     if wants(Part::Credentials) {
         suite.credentials(&world, openssl.as_ref())?;
     }
-    (suite.say)(&format!("load at the end {}", load()?));
-    Ok(suite.figures)
-}
-
-/// Brings what ran before to the disk, and lets the kernel forget it: else who comes later pays for
-/// it. (ext4 without a journal passes over inodes that were freed lately, while it remembers them;
-/// control groups that are gone count on while pages of theirs stay.)
-fn even_start() -> Result<()> {
-    rustix::fs::sync();
-    let path = "/proc/sys/vm/drop_caches";
-    std::fs::write(path, "1").map_err(|source| Error::System { what: path.to_owned(), source })
+    (suite.sheet.say)(&format!("load at the end {}", load()?));
+    Ok(suite.sheet.figures)
 }
 
 struct Suite<'a, 'b> {
     options: &'a Options,
-    say: Progress<'b>,
-    figures: Vec<Figure>,
+    sheet: Sheet<'b>,
 }
 
 impl Suite<'_, '_> {
-    fn add(&mut self, figure: Figure, samples: &Samples) {
-        (self.say)(&format!("{}, {}: {samples}", figure.name, figure.unit));
-        self.figures.push(figure);
-    }
-
-    fn repeat(&self, mut once: impl FnMut() -> Result<f64>) -> Result<Samples> {
-        let values = (0..self.options.repetitions).map(|_| once());
-        Ok(Samples::new(values.collect::<Result<_>>()?))
-    }
-
     fn latency(&mut self, world: &World, slurm: Option<&slurm::Figures>) -> Result<()> {
         let runs = (LATENCY_RUNS, WARM_UP_RUNS, 1);
         let ours = millis(&world.spawn(runs, &["xsub", "--", "/bin/true"])?);
         let figure = Figure::new("one job of /bin/true, xsub's start to exit", &ours, "ms");
         let figure = figure.reach(Reach::AtMost(15.0));
-        self.add(figure.beside("srun /bin/true", slurm.map(|s| &s.srun_ms)), &ours);
+        self.sheet.add(figure.beside("srun /bin/true", slurm.map(|s| &s.srun_ms)), &ours);
         let idle = millis(&world.spawn(runs, &["xos", "--version"])?);
-        self.add(Figure::new("  of it: starting xos and nothing else", &idle, "ms"), &idle);
+        self.sheet.add(Figure::new("  of it: starting xos and nothing else", &idle, "ms"), &idle);
         let floor = millis(&world.spawn((1000, 100, 1), &["/bin/true"])?);
-        self.add(Figure::new("  floor: fork, exec and wait of /bin/true", &floor, "ms"), &floor);
+        self.sheet
+            .add(Figure::new("  floor: fork, exec and wait of /bin/true", &floor, "ms"), &floor);
         Ok(())
     }
 
@@ -140,15 +113,15 @@ impl Suite<'_, '_> {
         first?;
         let core = daemon_peak(&world.site.core, "xosd")?;
         let node = daemon_peak(&world.site.nodes[0], "xosd")?;
-        let took = self.repeat(|| Ok(seconds(once()?)))?;
+        let took = self.sheet.repeat(|| Ok(seconds(once()?)))?;
         let count = |n: usize| u32::try_from(n).map_or(f64::INFINITY, f64::from);
         let rate = took.map(|s| count(units) / s);
         let name = format!("one job of {units} units of /bin/true on one node");
         let figure = Figure::new(name, &rate, "units/s").reach(Reach::AtLeast(1000.0));
         let peer = format!("sbatch --array, {} tasks", self.options.peer_units);
-        self.add(figure.beside(&peer, slurm.map(|s| &s.array_per_s)), &rate);
+        self.sheet.add(figure.beside(&peer, slurm.map(|s| &s.array_per_s)), &rate);
         let each = took.map(|s| s * 1e3 / count(units));
-        self.add(Figure::new("  time per unit", &each, "ms"), &each);
+        self.sheet.add(Figure::new("  time per unit", &each, "ms"), &each);
         self.memory((core, node, others), slurm);
         Ok(())
     }
@@ -156,7 +129,7 @@ impl Suite<'_, '_> {
     fn memory(&mut self, bytes: (u64, u64, u64), slurm: Option<&slurm::Figures>) {
         let (core, daemon, others) = bytes;
         let mb = |bytes: u64| bytes_mb(bytes);
-        (self.say)(&format!(
+        (self.sheet.say)(&format!(
             "memory: core {}, node's xosd {}, its shims and mounts at most {} MB",
             number(mb(core)),
             number(mb(daemon)),
@@ -166,14 +139,14 @@ impl Suite<'_, '_> {
         let (core, node) = (one(mb(core)), one(mb(daemon + others)));
         let figure = Figure::new(format!("memory of the core, {units} units ended"), &core, "MB");
         let figure = figure.reach(Reach::AtMost(150.0));
-        self.add(figure.beside("slurmctld", slurm.map(|s| &s.controller_mb)), &core);
+        self.sheet.add(figure.beside("slurmctld", slurm.map(|s| &s.controller_mb)), &core);
         let name = format!("memory of the node with its shims, {units} units ended");
         let figure = Figure::new(name, &node, "MB").reach(Reach::AtMost(60.0));
-        self.add(figure.beside("slurmd", slurm.map(|s| &s.daemon_mb)), &node);
+        self.sheet.add(figure.beside("slurmd", slurm.map(|s| &s.daemon_mb)), &node);
     }
 
     fn submissions(&mut self, world: &World, slurm: Option<&slurm::Figures>) -> Result<()> {
-        let ours = self.repeat(|| {
+        let ours = self.sheet.repeat(|| {
             let held = world.hold()?;
             let timing = world.load("submit", (CLIENTS, REQUESTS), &["--after", &held])?;
             world.release(&held)?;
@@ -183,8 +156,8 @@ impl Suite<'_, '_> {
         let peer_value = slurm.map(|s| &s.submissions_per_s);
         let name = format!("acknowledged submissions, {CLIENTS} API clients");
         let figure = Figure::new(name, &ours, "/s").reach(Reach::AtLeast(1000.0));
-        self.add(figure.beside(&peer, peer_value), &ours);
-        let tool = self.repeat(|| {
+        self.sheet.add(figure.beside(&peer, peer_value), &ours);
+        let tool = self.sheet.repeat(|| {
             let held = world.hold()?;
             let argv = ["xsub", "--detach", "--after", &held, "--", "/bin/true"];
             let timing = world.spawn((DETACHED_RUNS, 0, CLIENTS), &argv)?;
@@ -192,42 +165,17 @@ impl Suite<'_, '_> {
             Ok(per_second(&timing))
         })?;
         let name = format!("  the same by xsub --detach, {CLIENTS} at once");
-        self.add(Figure::new(name, &tool, "/s").beside(&peer, peer_value), &tool);
+        self.sheet.add(Figure::new(name, &tool, "/s").beside(&peer, peer_value), &tool);
         Ok(())
     }
 
     fn credentials(&mut self, world: &World, openssl: Option<&Samples>) -> Result<()> {
-        let ours =
-            self.repeat(|| Ok(per_second(&world.load("issue", (CLIENTS, REQUESTS), &[])?)))?;
+        let ours = self
+            .sheet
+            .repeat(|| Ok(per_second(&world.load("issue", (CLIENTS, REQUESTS), &[])?)))?;
         let name = format!("certificates renewed, {CLIENTS} API clients");
         let figure = Figure::new(name, &ours, "/s").reach(Reach::AtLeast(1000.0));
-        self.add(figure.beside("openssl ca, one batch of files", openssl), &ours);
+        self.sheet.add(figure.beside("openssl ca, one batch of files", openssl), &ours);
         Ok(())
     }
-}
-
-/// One value.
-fn one(value: f64) -> Samples {
-    Samples::new(vec![value])
-}
-
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn bytes_mb(bytes: u64) -> f64 {
-    bytes as f64 / MB
-}
-
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
-}
-
-/// How long each run took.
-pub(super) fn millis(timing: &Timing) -> Samples {
-    Samples::new(timing.each_ns.iter().map(|&ns| seconds(ns) * 1e3).collect())
-}
-
-/// How many runs ended in a second.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn per_second(timing: &Timing) -> f64 {
-    timing.each_ns.len() as f64 / seconds(timing.total_ns)
 }

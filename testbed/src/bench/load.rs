@@ -6,6 +6,8 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use ssh_key::PublicKey;
+use ssh_key::public::{Ed25519PublicKey, KeyData};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,9 @@ use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, JobId, VoId};
 use xos_net::identity::hex;
 use xos_net::{Client, Identity, Trust, submission};
+
+/// For whom the JWTs are.
+const AUDIENCE: &str = "https://storage.example";
 
 /// How load is made.
 #[derive(Clone, Debug)]
@@ -59,22 +64,40 @@ pub async fn submit(args: &LoadArgs, after: &JobId) -> Result<Timing, Error> {
 /// The first refusal.
 pub async fn issue(args: &LoadArgs) -> Result<Timing, Error> {
     let person = Person::read(args)?;
-    let fail = |e: rcgen::Error| Error::internal(format!("cannot make a key: {e}"));
+    run(&person, args, || renewal(args)).await
+}
+
+/// The same with an SSH certificate, for a fresh key too, and a JWT beside each.
+///
+/// # Errors
+/// The first refusal.
+pub async fn issue_sets(args: &LoadArgs) -> Result<Timing, Error> {
+    let person = Person::read(args)?;
     let ask = || {
-        let key = KeyPair::generate().map_err(fail)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let csr_pem = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
-        Ok(IssueCertificate {
-            vo: args.vo.clone(),
-            csr_pem,
-            ssh_key: None,
-            jwt_audience: None,
-            groups: None,
-            roles: None,
-        })
+        // The core looks at no point of a key: any 32 bytes are one.
+        let key = KeyData::Ed25519(Ed25519PublicKey(random()?));
+        let line = PublicKey::new(key, "").to_openssh();
+        let line = line.map_err(|e| Error::internal(format!("cannot write an SSH key: {e}")))?;
+        let (ssh_key, jwt_audience) = (Some(line), Some(AUDIENCE.to_owned()));
+        Ok(IssueCertificate { ssh_key, jwt_audience, ..renewal(args)? })
     };
     run(&person, args, ask).await
+}
+
+fn renewal(args: &LoadArgs) -> Result<IssueCertificate, Error> {
+    let fail = |e: rcgen::Error| Error::internal(format!("cannot make a key: {e}"));
+    let key = KeyPair::generate().map_err(fail)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let csr_pem = params.serialize_request(&key).and_then(|r| r.pem()).map_err(fail)?;
+    Ok(IssueCertificate {
+        vo: args.vo.clone(),
+        csr_pem,
+        ssh_key: None,
+        jwt_audience: None,
+        groups: None,
+        roles: None,
+    })
 }
 
 /// Makes all requests, connects all clients, and only then looks at the clock.
@@ -160,21 +183,25 @@ impl Person {
 
     fn sign(&self, spec: &JobSpec) -> Result<String, Error> {
         let fail = |what: &str| Error::internal(format!("cannot sign a submission: {what}"));
-        let mut nonce = [0; 16];
-        File::open("/dev/urandom")
-            .and_then(|mut file| file.read_exact(&mut nonce))
-            .map_err(|e| fail(&e.to_string()))?;
         let word = Submission {
             vo: self.vo.clone(),
             owner: self.vo.site(),
             digest: xos_aem::digest(spec)?,
-            nonce: hex(&nonce),
+            nonce: hex(&random::<16>()?),
             issued: SystemClock.now(),
         };
         let key = PrivateKeyDer::from_pem_slice(self.kept.key_pem.as_bytes())
             .map_err(|e| fail(&e.to_string()))?;
         submission::sign(&word, self.identity.chain(), &key)
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|e| Error::internal(format!("cannot read /dev/urandom: {e}")))?;
+    Ok(bytes)
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {

@@ -1,7 +1,8 @@
-//! What our processes on a host keep in memory.
+//! What our processes on a host use of memory and processors.
 
 use crate::error::Context as _;
 use crate::{Host, Result};
+use nix::unistd::{SysconfVar, sysconf};
 use std::fs::read_to_string;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,28 @@ pub(super) fn daemon_peak(host: &Host, program: &str) -> Result<u64> {
         }
     }
     Ok(peak)
+}
+
+/// The processor time that the daemon of a host used since it started, in seconds.
+pub(super) fn processor_seconds(host: &Host, program: &str) -> Result<f64> {
+    let mut ticks = 0;
+    for pid in host.pids()? {
+        if name(pid)? == program && !is_mount(pid)? {
+            ticks += processor_ticks(&text(pid, "stat")?);
+        }
+    }
+    let what = || "asking how the kernel counts processor time".to_owned();
+    let rate = sysconf(SysconfVar::CLK_TCK).context(what)?;
+    #[allow(clippy::cast_precision_loss)]
+    Ok(rate.map_or(f64::NAN, |rate| ticks as f64 / rate as f64))
+}
+
+/// User and system time in a line as proc_pid_stat(5) has it; 0 when the process has ended. The
+/// name of the program, in parentheses, may hold anything.
+fn processor_ticks(stat: &str) -> u64 {
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    let fields = fields.split_whitespace().skip(11).take(2);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// What all our processes but the daemon hold now, in bytes: shims and mounts. Pages that several
@@ -107,5 +130,13 @@ mod tests {
         assert!(field(own, "smaps_rollup", "Pss:").unwrap() > 100_000);
         assert_eq!(field(i32::MAX, "status", "VmHWM:").unwrap(), 0, "a process that has ended");
         assert!(!is_mount(own).unwrap());
+    }
+
+    /// If it failed, a core would look as if its work cost nothing, or another field be counted.
+    #[test]
+    fn processor_time_is_that_of_user_and_system() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 14 15 16 17 18";
+        assert_eq!(processor_ticks(stat), 14 + 15);
+        assert_eq!(processor_ticks(""), 0);
     }
 }

@@ -6,17 +6,21 @@
 mod figure;
 mod grid;
 mod load;
+mod login;
 mod machine;
 mod memory;
 mod peers;
 mod samples;
+mod suite;
 mod within;
 mod world;
 
 pub use figure::{Figure, Reach, table};
 pub use grid::{Options, Part, run as grid};
-pub use load::{LoadArgs, issue, submit};
+pub use load::{LoadArgs, issue, issue_sets, submit};
+pub use login::{LoginOptions, LoginPart, look_up, run as login, write_accounts};
 pub use machine::Machine;
+pub use suite::Run;
 pub use within::{Timing, spawn};
 
 use crate::error::Context as _;

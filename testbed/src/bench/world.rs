@@ -4,14 +4,14 @@ use super::machine::processors;
 use super::within::Timing;
 use super::{Progress, failed};
 use crate::grid::{Grid, PORT, Person, Site, SiteSpec};
-use crate::{Error, Result};
+use crate::{Cmd, Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The site.
-const SITE: &str = "rennes";
+pub(super) const SITE: &str = "rennes";
 /// The VO.
-const VO: &str = "bench.rennes";
+pub(super) const VO: &str = "bench.rennes";
 /// Longest that one measurement may take.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How often to look whether jobs have ended.
@@ -21,18 +21,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct World {
     pub(super) grid: Grid,
     pub(super) site: Site,
-    person: Person,
+    pub(super) person: Person,
     /// The program that is running: it is also the part within hosts.
     program: PathBuf,
 }
 
 impl World {
-    /// Starts the grid in `dir`; it ends with this value. The node offers the machine's processors.
-    pub(super) fn start(dir: &Path, program: &Path, say: Progress) -> Result<World> {
+    /// Starts the grid in `dir`; it ends with this value. The node offers the machine's processors;
+    /// with `login` people may sign in to it.
+    pub(super) fn start(dir: &Path, program: &Path, login: bool, say: Progress) -> Result<World> {
         let programs = program.parent().unwrap_or(Path::new("."));
         let grid = Grid::create(dir, programs, false)?;
         let cpu_milli = u32::try_from(processors() * 1000).unwrap_or(u32::MAX);
-        let spec = SiteSpec { nodes: 1, cpu_milli, ..SiteSpec::new(SITE) };
+        let spec = SiteSpec { nodes: 1, cpu_milli, login, ..SiteSpec::new(SITE) };
         let site = grid.add_site(&spec)?;
         let person = grid.purse().person("milo", SITE)?;
         let world = World { grid, site, person, program: program.to_owned() };
@@ -72,21 +73,24 @@ impl World {
     }
 
     /// Starts `argv` as the person on the laptop, as [`super::spawn`] does.
-    pub(super) fn spawn(
-        &self,
-        (count, warm_up, at_once): (usize, usize, usize),
-        argv: &[&str],
-    ) -> Result<Timing> {
-        let numbers = [count, warm_up, at_once].map(|n| n.to_string());
-        let options = ["--count", &numbers[0], "--warm-up", &numbers[1], "--at-once", &numbers[2]];
-        self.within("spawn", &[&options, ["--"].as_slice(), argv].concat())
+    pub(super) fn spawn(&self, runs: (usize, usize, usize), argv: &[&str]) -> Result<Timing> {
+        let cmd = spawning(self.program_as_person(), runs, argv);
+        timing(&self.grid.laptop()?.run(&cmd)?.ok()?)
     }
 
-    /// Runs this program's part within the laptop.
-    pub(super) fn within(&self, what: &str, args: &[&str]) -> Result<Timing> {
-        let program = self.program.display().to_string();
-        let cmd = self.person.command(&program).args(["within", what]).args(args).limit(LIMIT);
-        timing(&self.grid.laptop()?.run(&cmd)?.ok()?)
+    /// Starts `argv` as root on the node, as [`super::spawn`] does.
+    pub(super) fn spawn_on_node(
+        &self,
+        runs: (usize, usize, usize),
+        argv: &[&str],
+    ) -> Result<Timing> {
+        let cmd = spawning(Cmd::new(&self.program), runs, argv);
+        timing(&self.site.nodes[0].run(&cmd)?.ok()?)
+    }
+
+    /// This program on the laptop.
+    fn program_as_person(&self) -> Cmd {
+        self.person.command(&self.program.display().to_string())
     }
 
     /// Puts load on the core's API, as `what` says.
@@ -99,7 +103,8 @@ impl World {
         let home = format!("/home/{}/.xos", self.person.name);
         let (clients, count) = (clients.to_string(), count.to_string());
         let args = ["--home", &home, "--vo", VO, "--clients", &clients, "--count", &count];
-        self.within(what, &[args.as_slice(), more].concat())
+        let cmd = self.program_as_person().args(["within", what]).args(args).args(more);
+        timing(&self.grid.laptop()?.run(&cmd.limit(LIMIT))?.ok()?)
     }
 
     /// Submits a job that runs until it is cancelled; its id.
@@ -122,6 +127,17 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// `program`, which is this one, with what makes it start `argv` again and again.
+pub(super) fn spawning(
+    program: Cmd,
+    (count, warm_up, at_once): (usize, usize, usize),
+    argv: &[&str],
+) -> Cmd {
+    let numbers = [count, warm_up, at_once].map(|n| n.to_string());
+    let options = ["--count", &numbers[0], "--warm-up", &numbers[1], "--at-once", &numbers[2]];
+    program.args(["within", "spawn"]).args(options).arg("--").args(argv).limit(LIMIT)
 }
 
 /// What the part within a host answered.

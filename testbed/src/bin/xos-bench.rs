@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use xos_base::{JobId, VoId};
-use xos_testbed::bench::{self, LoadArgs, Machine, Options, Part, Timing};
+use xos_testbed::bench::{
+    self, Figure, LoadArgs, LoginOptions, LoginPart, Machine, Options, Part, Progress, Run, Timing,
+};
 
 /// Benchmarks of XOS. They print figures; a figure that misses its reach is no failure.
 #[derive(Parser)]
@@ -20,13 +22,16 @@ struct Cli {
 enum Action {
     /// Jobs, credentials and memory, over a site with one node (needs root)
     Grid(GridArgs),
+    /// Names, ssh, PAM, credentials and `xos login` (needs root)
+    Login(LoginArgs),
     /// The part that runs inside a host
     #[command(subcommand, hide = true)]
     Within(Within),
 }
 
+// What all suites take.
 #[derive(Args)]
-struct GridArgs {
+struct Common {
     /// Write the figures as JSON into this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -36,6 +41,15 @@ struct GridArgs {
     /// Repetitions of what takes long
     #[arg(long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
+    /// Leave peers out
+    #[arg(long)]
+    no_peers: bool,
+}
+
+#[derive(Args)]
+struct GridArgs {
+    #[command(flatten)]
+    common: Common,
     /// Units of the large job
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     units: usize,
@@ -45,9 +59,15 @@ struct GridArgs {
     /// Only these parts
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<Part>,
-    /// Leave peers out
-    #[arg(long)]
-    no_peers: bool,
+}
+
+#[derive(Args)]
+struct LoginArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<LoginPart>,
 }
 
 #[derive(Subcommand)]
@@ -75,6 +95,23 @@ enum Within {
         #[command(flatten)]
         load: Load,
     },
+    /// Renew certificates, with an SSH certificate and a JWT beside each
+    IssueSets {
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Write files of accounts for several modules of NSS
+    WriteAccounts {
+        #[arg(long)]
+        users: u32,
+    },
+    /// Look those accounts up
+    LookUp {
+        #[arg(long)]
+        users: u32,
+        #[arg(long)]
+        by_id: bool,
+    },
 }
 
 #[derive(Args)]
@@ -98,6 +135,7 @@ impl From<Load> for LoadArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().action {
         Action::Grid(args) => grid(args),
+        Action::Login(args) => login(args),
         Action::Within(what) => within(what),
     };
     match result {
@@ -112,20 +150,32 @@ fn main() -> ExitCode {
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn grid(args: GridArgs) -> Outcome {
+    let (units, peer_units) = (args.units.max(1), args.peer_units.max(1));
+    let parts = args.only;
+    suite(args.common, |run, say| bench::grid(&Options { run, units, peer_units, parts }, say))
+}
+
+fn login(args: LoginArgs) -> Outcome {
+    let parts = args.only;
+    suite(args.common, |run, say| bench::login(&LoginOptions { run, parts }, say))
+}
+
+/// Runs a suite, and prints and keeps its figures.
+fn suite(
+    args: Common,
+    measure: impl FnOnce(Run, Progress) -> xos_testbed::Result<Vec<Figure>>,
+) -> Outcome {
     let begin = Instant::now();
     let mut say = |text: &str| eprintln!("  {:>6.1} s  {text}", begin.elapsed().as_secs_f64());
-    let options = Options {
+    let run = Run {
         program: std::env::current_exe()?.canonicalize()?,
         dir: args.dir,
         repetitions: args.repetitions.max(1),
-        units: args.units.max(1),
-        peer_units: args.peer_units.max(1),
         peers: !args.no_peers,
-        parts: args.only,
     };
-    std::fs::create_dir_all(&options.dir)?;
-    eprintln!("{}\n", Machine::look(&options.dir)?);
-    let figures = bench::grid(&options, &mut say)?;
+    std::fs::create_dir_all(&run.dir)?;
+    eprintln!("{}\n", Machine::look(&run.dir)?);
+    let figures = measure(run, &mut say)?;
     println!("\n{}", bench::table(&figures));
     if let Some(out) = args.out {
         if let Some(folder) = out.parent().filter(|p| *p != Path::new("")) {
@@ -147,6 +197,9 @@ fn within(what: Within) -> Outcome {
             runtime()?.block_on(bench::submit(&load.into(), &after))?
         }
         Within::Issue { load } => runtime()?.block_on(bench::issue(&load.into()))?,
+        Within::IssueSets { load } => runtime()?.block_on(bench::issue_sets(&load.into()))?,
+        Within::LookUp { users, by_id } => bench::look_up(users, by_id)?,
+        Within::WriteAccounts { users } => return Ok(bench::write_accounts(users)?),
     };
     println!("{}", serde_json::to_string(&timing)?);
     Ok(())

@@ -201,13 +201,18 @@ fn start_xosd(host: &Host) -> Result<Process> {
     host.spawn(&xosd()?)
 }
 
-/// Starts sshd as an init system does, once its host certificate is there.
+/// Starts sshd once its host certificate is there.
 fn start_sshd(host: &Host) -> Result<()> {
     let certificate = "/var/lib/xos/node/ssh/ssh_host_ed25519_key-cert.pub";
     wait_for(&format!("the SSH host certificate of {}", host.name()), || {
         let there = host.run(&Cmd::new("test").args(["-s", certificate]))?;
         Ok(there.exit.is_success().then_some(()))
     })?;
+    sshd(host)
+}
+
+/// Starts sshd as an init system does, and waits until it answers.
+pub(crate) fn sshd(host: &Host) -> Result<()> {
     let log = crate::Stdio::LogAs("sshd".parse()?);
     let sshd = Cmd::new("/usr/sbin/sshd").args(["-D", "-e"]).own_cgroup("sshd".parse()?).stdio(log);
     host.spawn(&sshd)?;

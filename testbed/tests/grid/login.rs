@@ -157,7 +157,7 @@ fn suspended_and_removed(w: &World) {
         let there = node.run(&Cmd::new("test").args(["-s", &beat])).unwrap();
         there.exit.is_success().then_some(())
     });
-    w.xos(&w.vera, &["vo", "suspend", VO, &w.petra.id()]).ok();
+    w.xos(&w.vera, &["vo", "suspend", VO, &w.petra.id(), "-m", "laptop stolen"]).ok();
     soon("the session is held", || {
         let now = sh(node, &format!("cat {beat}"));
         let later = sh(node, &format!("sleep 0.3; cat {beat}"));

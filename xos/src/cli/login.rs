@@ -3,6 +3,7 @@
 use super::ask;
 use super::credential::{ANY_AUDIENCE, Credential, Wish};
 use super::kept::Login;
+use super::kerberos;
 use super::oidc;
 use super::output::{Failure, Outcome, Style, Table, clean, list, when};
 use super::renew::unit;
@@ -29,6 +30,7 @@ Examples:
   xos login --provider uni                   by your site's identity provider, in a browser
   xos login --provider uni --device          the same with a browser on another device
   xos login alice@rennes --code              by a code from the console, where a passkey is wanted
+  xos login --kerberos                       by the Kerberos ticket that you hold
 
 The password is not kept. What is kept (~/.xos) lets this computer act as you for some hours \
 and is renewed while you work; `xos logout` removes it.
@@ -49,10 +51,12 @@ pub struct LoginArgs {
     password_file: Option<PathBuf>,
     /// Sign in by a code from the console, under Ways to sign in; `--password-file` then names the
     /// file with the code.
-    #[arg(long, conflicts_with = "provider")]
+    #[arg(long, conflicts_with_all = ["provider", "kerberos"])]
     code: bool,
     #[command(flatten)]
     provider: oidc::ProviderArgs,
+    #[command(flatten)]
+    kerberos: kerberos::KerberosArgs,
     /// Only this role, of those you have in the VO (may be repeated).
     #[arg(long, value_name = "ROLE")]
     role: Vec<RoleName>,
@@ -114,10 +118,14 @@ struct LoginResult<'a> {
 /// What the sites say; a VO that was named and cannot be had is an error, others are shown.
 pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     let wish = args.wish(&named)?;
-    let signed_in = match oidc::sign_in(s, &args.provider, args.user.as_ref()).await? {
-        oidc::Came::In(signed_in) => *signed_in,
-        oidc::Came::Left(status) => return Ok(status),
-        oidc::Came::Otherwise => by_password_or_code(s, &args).await?,
+    let by_ticket = kerberos::sign_in(s, &args.kerberos, args.user.as_ref()).await?;
+    let signed_in = match by_ticket {
+        Some(signed_in) => signed_in,
+        None => match oidc::sign_in(s, &args.provider, args.user.as_ref()).await? {
+            oidc::Came::In(signed_in) => *signed_in,
+            oidc::Came::Left(status) => return Ok(status),
+            oidc::Came::Otherwise => by_password_or_code(s, &args).await?,
+        },
     };
     if let Some(recovered) = &signed_in.recovered {
         s.out.note(&format!(

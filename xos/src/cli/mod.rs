@@ -14,6 +14,7 @@ pub mod home;
 pub mod id;
 pub mod job;
 pub mod kept;
+pub mod kerberos;
 pub mod login;
 pub mod member;
 pub mod node;

@@ -35,7 +35,10 @@ Examples:
         yes: bool,
     },
     /// Names and numbers of grid accounts on this machine.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  xos node accounts check\n  xos node accounts check --json"
+    )]
     Accounts(accounts::Command),
 }
 

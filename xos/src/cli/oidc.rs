@@ -59,10 +59,7 @@ pub async fn sign_in(
     user: Option<&PersonArg>,
 ) -> Result<Came, Failure> {
     let Some(provider) = &args.provider else { return Ok(Came::Otherwise) };
-    let site = match user.and_then(PersonArg::site).or(s.named_site()) {
-        Some(site) => site.clone(),
-        None => s.site()?,
-    };
+    let site = site_of(s, user)?;
     let client = s.anonymous(&site)?;
     check(&client, &site, provider).await?;
     let proving = async {
@@ -80,18 +77,32 @@ pub async fn sign_in(
             return Ok(Came::Left(INTERRUPTED));
         }
     };
-    if let Some(user) = user {
-        let wanted = user.at(&site)?;
-        if signed_in.person != wanted {
-            return Err(Error::unauthenticated(format!(
-                "your account is {}'s, not {wanted}'s",
-                signed_in.person
-            ))
-            .hint("sign in there by another account, or leave the name out")
-            .into());
-        }
-    }
+    check_person(&signed_in, user, &site)?;
     Ok(Came::In(Box::new(signed_in)))
+}
+
+/// Where somebody signs in, who need not say their name.
+pub(super) fn site_of(s: &Session, user: Option<&PersonArg>) -> Result<SiteId, Error> {
+    match user.and_then(PersonArg::site).or(s.named_site()) {
+        Some(site) => Ok(site.clone()),
+        None => s.site(),
+    }
+}
+
+/// Refuses somebody else than the person who was named.
+pub(super) fn check_person(
+    signed_in: &SignedIn,
+    user: Option<&PersonArg>,
+    site: &SiteId,
+) -> Result<(), Error> {
+    match user.map(|user| user.at(site)).transpose()? {
+        Some(wanted) if signed_in.person != wanted => Err(Error::unauthenticated(format!(
+            "your account is {}'s, not {wanted}'s",
+            signed_in.person
+        ))
+        .hint("sign in there by another account, or leave the name out")),
+        _ => Ok(()),
+    }
 }
 
 /// A misspelt id is told with those that there are.

@@ -4,6 +4,7 @@
 mod credentials;
 mod daemon;
 mod every;
+mod kerberos;
 mod machines;
 mod pages;
 mod world;

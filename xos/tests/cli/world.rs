@@ -26,8 +26,13 @@ impl Core {
     /// The same for another site.
     pub fn start_as(site: &str) -> Core {
         let mut core = Core::set_up_as(site);
-        core.child = Some(run(core.dir()));
+        core.start_with(&[]);
         core
+    }
+
+    /// Starts a core that was only set up, with these variables in its environment.
+    pub fn start_with(&mut self, variables: &[(&str, &Path)]) {
+        self.child = Some(run(self.dir.path(), variables));
     }
 
     /// Sets the site `rennes` up.
@@ -56,10 +61,11 @@ impl Core {
     /// Ends the core as power loss of its process would, and starts it again.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        self.child = Some(run(self.dir.path()));
+        self.start_with(&[]);
     }
 
-    fn kill(&mut self) {
+    /// Ends the core.
+    pub fn kill(&mut self) {
         if let Some(child) = &mut self.child {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -99,9 +105,13 @@ pub fn xosd(dir: &Path) -> Command {
 }
 
 /// Starts the core and waits until it says that it is ready.
-fn run(dir: &Path) -> Child {
-    let mut child =
-        xosd(dir).args(["run", "--config", "xosd.toml"]).stderr(Stdio::piped()).spawn().unwrap();
+fn run(dir: &Path, variables: &[(&str, &Path)]) -> Child {
+    let mut child = xosd(dir)
+        .args(["run", "--config", "xosd.toml"])
+        .envs(variables.iter().copied())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut log = String::new();
     loop {

@@ -21,6 +21,7 @@ impl Fake {
             passwords: !self.no_passwords.load(Ordering::SeqCst),
             providers: provider.then_some(uni).into_iter().collect(),
             passkeys: self.passkeys.load(Ordering::SeqCst).then(|| "core.test".into()),
+            kerberos: self.kerberos.load(Ordering::SeqCst),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Stand-in operations on sign-ins and tokens.
 
 use super::Fake;
+use super::kerberos::taken;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::atomic::Ordering;
@@ -51,6 +52,10 @@ impl Fake {
         let person = match &r.proof {
             FirstProof::Provider { flow, answer } => {
                 self.answered(flow, answer)?;
+                self.site.person("milo")?
+            }
+            FirstProof::Kerberos { token } => {
+                taken(token)?;
                 self.site.person("milo")?
             }
             FirstProof::Password { .. } if self.limited.load(Ordering::SeqCst) => {

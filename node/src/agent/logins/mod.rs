@@ -2,6 +2,7 @@
 //! and their streams to the machine's sshd. With `[node.login]` only.
 
 mod files;
+pub mod fuzzing;
 mod groups;
 mod hold;
 mod hosts;

@@ -2,8 +2,8 @@
 
 use super::missing;
 use crate::Result;
-use crate::bench::grid::{Options, per_second};
 use crate::bench::samples::Samples;
+use crate::bench::suite::{Run, per_second};
 use crate::bench::within::{Timing, nanos};
 use crate::bench::{Progress, failed, scratch};
 use crate::error::Context as _;
@@ -34,21 +34,17 @@ commonName = supplied
 ///
 /// # Errors
 /// When it is installed and does not work.
-pub(in crate::bench) fn measure(
-    options: &Options,
-    count: usize,
-    say: Progress,
-) -> Result<Option<Samples>> {
+pub(in crate::bench) fn measure(run: &Run, count: usize, say: Progress) -> Result<Option<Samples>> {
     if !missing(&["openssl"]).is_empty() {
         say("peer not installed: apt-get install openssl");
         return Ok(None);
     }
-    let folder = scratch(&options.dir)?;
+    let folder = scratch(&run.dir)?;
     let dir = folder.path();
     prepare(dir, count)?;
     let requests: Vec<String> = (0..count).map(|i| format!("{i}.csr")).collect();
     let mut rates = Vec::new();
-    for _ in 0..options.repetitions {
+    for _ in 0..run.repetitions {
         write(dir, "index.txt", "")?;
         write(dir, "serial", "01\n")?;
         let begin = Instant::now();

@@ -1,11 +1,12 @@
 //! Slurm with one node, in a host of a testbed of its own.
 
 use super::missing;
-use crate::bench::grid::{Options, bytes_mb, millis, per_second, seconds};
+use crate::bench::grid::Options;
 use crate::bench::memory::daemon_peak;
 use crate::bench::samples::Samples;
+use crate::bench::suite::{bytes_mb, millis, per_second, seconds};
 use crate::bench::within::Timing;
-use crate::bench::world::timing;
+use crate::bench::world::{spawning, timing};
 use crate::bench::{Progress, failed, scratch};
 use crate::grid::wait_for;
 use crate::{Cmd, Error, Host, HostSpec, Result, Stdio, Testbed, TestbedConfig};
@@ -48,10 +49,12 @@ pub(in crate::bench) fn measure(options: &Options, say: Progress) -> Result<Opti
         say(&format!("peer not installed: apt-get install slurm-wlm munge (missing: {missing})"));
         return Ok(None);
     }
-    let folder = scratch(&options.dir)?;
+    let folder = scratch(&options.run.dir)?;
     let testbed = Testbed::create(TestbedConfig::new(folder.path().join("slurm"), "peer")?)?;
-    let peer =
-        Peer { host: testbed.add_host(HostSpec::new("peer")?)?, program: options.program.clone() };
+    let peer = Peer {
+        host: testbed.add_host(HostSpec::new("peer")?)?,
+        program: options.run.program.clone(),
+    };
     peer.start().map_err(|e| peer.explain(&e))?;
     say("Slurm runs");
     let figures = peer.figures(options, say)?;
@@ -101,7 +104,7 @@ impl Peer {
     fn figures(&self, options: &Options, say: Progress) -> Result<Figures> {
         let srun_ms = millis(&self.spawn((SRUN_RUNS, 3, 1), &["srun", "-Q", "-n1", "/bin/true"])?);
         say(&format!("srun /bin/true, ms: {srun_ms}"));
-        let rates = (0..options.repetitions).map(|_| self.submissions());
+        let rates = (0..options.run.repetitions).map(|_| self.submissions());
         let submissions_per_s = Samples::new(rates.collect::<Result<_>>()?);
         say(&format!("sbatch, {} at once, /s: {submissions_per_s}", SBATCH_RUNS.1));
         self.configure(SCHEDULER)?;
@@ -110,7 +113,7 @@ impl Peer {
         let sbatch = "sbatch -Q --parsable -n1 -o /dev/null";
         let array = format!("{sbatch} --array=1-{tasks} {DIR}/job.sh || exit 1\n{DRAIN}");
         let (mut rates, mut controller, mut daemon) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..options.repetitions {
+        for _ in 0..options.run.repetitions {
             let took = self.spawn((1, 0, 1), &["bash", "-c", &array])?.total_ns;
             rates.push(f64::from(tasks) / seconds(took));
             controller.push(bytes_mb(daemon_peak(&self.host, "slurmctld")?));
@@ -133,15 +136,9 @@ impl Peer {
         Ok(per_second(&timing))
     }
 
-    fn spawn(
-        &self,
-        (count, warm_up, at_once): (usize, usize, usize),
-        argv: &[&str],
-    ) -> Result<Timing> {
-        let numbers = [count, warm_up, at_once].map(|n| n.to_string());
-        let options = ["--count", &numbers[0], "--warm-up", &numbers[1], "--at-once", &numbers[2]];
-        let cmd = Cmd::new(&self.program).args(["within", "spawn"]).args(options).arg("--");
-        timing(&self.host.run(&configured(cmd.args(argv)))?.ok()?)
+    fn spawn(&self, runs: (usize, usize, usize), argv: &[&str]) -> Result<Timing> {
+        let cmd = configured(spawning(Cmd::new(&self.program), runs, argv));
+        timing(&self.host.run(&cmd)?.ok()?)
     }
 
     fn shell(&self, script: &str) -> Result<String> {

@@ -260,7 +260,8 @@ mod tests {
             "user alice.demo.rennes\n",
             "identityfile /home/al ice's/50%%d #1; `id`/vo/demo.rennes/ssh_key\n",
             "certificatefile /home/al ice's/50%%d #1; `id`/vo/demo.rennes/ssh_key-cert.pub\n",
-            "userknownhostsfile /home/al ice's/50%%d #1; `id`/ssh/known_hosts\n",
+            // Of this one ssh shows what it makes of the signs of per cent.
+            "userknownhostsfile /home/al ice's/50%d #1; `id`/ssh/known_hosts\n",
             "proxycommand '/usr/bin/xos' --home '/home/al ice'\\''s/50%%d #1; `id`' ssh-proxy \
              --vo demo.rennes --user alice.demo.rennes '%n'\n",
         ] {
