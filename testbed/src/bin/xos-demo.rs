@@ -133,9 +133,11 @@ fn fill(
     // An earlier demo's console has ended by now. Looked at before minutes of work, not after.
     TcpListener::bind(console).map_err(|source| Error::PortTaken { address: console, source })?;
     steps.done("a network, and a laptop to work from");
-    let rennes = grid.add_site(&SiteSpec::new("rennes"))?;
+    let login = Site::can_be_signed_in_to();
+    let site = |name: &str| grid.add_site(&SiteSpec { login, ..SiteSpec::new(name) });
+    let rennes = site("rennes")?;
     steps.done("site rennes: a core and two nodes");
-    let pisa = grid.add_site(&SiteSpec::new("pisa"))?;
+    let pisa = site("pisa")?;
     steps.done("site pisa: a core and two nodes");
     exchange_trust(&rennes, &pisa)?;
     steps.done("rennes and pisa trust one another");
@@ -251,7 +253,11 @@ fn farewell(grid: &Grid, admin: &Person, member: &Person, [laptop, vera]: &[Path
     println!("          vera (administers {VO}) / {}", admin.password);
     println!("Folder    {}\n", grid.testbed().dir().display());
     println!("Try next:");
-    println!("  {laptop} xps --all");
+    if Site::can_be_signed_in_to() {
+        println!("  {laptop} xos ssh n1.pisa -- ls -l vo/spect/slice.png");
+    } else {
+        println!("  {laptop} xps --all");
+    }
     println!("  {laptop} xsub --array 0-7 -- sh -c 'echo unit $XOS_UNIT_INDEX on $XOS_NODE'");
     println!("  {laptop} xsub -- cat /xtreemfs/{VO}/spect/slice.png >slice.png");
     println!("  {vera} xos vo members {VO}");

@@ -15,6 +15,8 @@ const PROGRAMS: [&str; 8] = [
     "libnss_xos.so",
     "libpam_xos.so",
 ];
+/// What a host needs of the machine so that people sign in to it.
+pub(super) const LOGIN_NEEDS: [&str; 2] = ["/usr/sbin/sshd", "/usr/sbin/pam-auth-update"];
 /// Where sshd takes programs from: folders that are root's alone.
 const SBIN: &str = "/usr/local/sbin";
 /// What sshd is told, as docs/site-admin.md has it.

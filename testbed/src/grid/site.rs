@@ -54,6 +54,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// Whether this machine has what [`SiteSpec::login`] needs: OpenSSH's server, and Debian's way
+    /// to name PAM modules.
+    pub fn can_be_signed_in_to() -> bool {
+        install::LOGIN_NEEDS.iter().all(|program| Path::new(program).exists())
+    }
+
     pub(super) fn create(
         testbed: &Testbed,
         programs: &Path,

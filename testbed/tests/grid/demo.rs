@@ -113,7 +113,12 @@ fn the_demo_ends_with_commands_that_work() {
     let shown = lines[2].replace(&format!(">{picture}"), &format!(">{}", into.display()));
     let outputs: Vec<Output> =
         [lines[0], lines[1], &shown, lines[3]].iter().map(|line| paste(line)).collect();
-    assert!(text(&outputs[0].stdout).contains("spect"), "xps does not list the example");
+    let first = text(&outputs[0].stdout);
+    assert!(
+        first.contains("spect"),
+        "the example is not shown: {first}{}",
+        text(&outputs[0].stderr)
+    );
     let note = text(&outputs[1].stderr);
     assert!(note.contains("8 units done; output: xout "), "an array ends in silence: {note}");
     let array = paste(&format!("{laptop} xout {}", job_of(&note)));
