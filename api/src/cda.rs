@@ -11,13 +11,15 @@ mod machines;
 mod mandates;
 mod oidc;
 mod people;
+mod provider;
 mod sites;
+mod tokens;
 
 pub use credentials::{
     Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
-pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks};
+pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
@@ -34,9 +36,19 @@ pub use oidc::{
 pub use people::{
     CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
 };
+pub use provider::{
+    AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,
+    DEVICE_GRANT_TYPE, DEVICE_PATH, DecideAuthorization, DecideDevice, INTROSPECT_PATH,
+    ListClients, REVOKE_PATH, RemoveClient, Scope, Secret, ShowAuthorization, ShowDevice, Shown,
+    TOKEN_PATH, USERINFO_PATH, VoChoice,
+};
 pub use sites::{
     AcceptTrust, CompleteTrust, ForgetSite, ListSites, OfferTrust, OfferView, ReadOffer,
     SiteStatement, TrustOffer, TrustedSite,
+};
+pub use tokens::{
+    BeginDeviceGrant, ClientProof, DeviceCodes, GetTokens, GetUserInfo, IntrospectToken, OAuth,
+    OAuthError, OAuthRefusal, RevokeToken, TokenGrant, Tokens,
 };
 
 use serde::{Deserialize, Serialize};

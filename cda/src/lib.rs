@@ -16,6 +16,7 @@ mod oidc;
 mod ops;
 mod passwords;
 mod policy;
+mod provider;
 mod registry;
 mod ssh;
 mod state;
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     passwords: Passwords,
     limiter: Limiter,
     oidc: Oidc,
+    provider: provider::Provider,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -106,6 +108,7 @@ impl Cda {
             registry: Registry::new(parts.store),
             outside: Outside::new(&config, parts.keys.site()),
             oidc: Oidc::open(&config)?,
+            provider: provider::Provider::default(),
             config,
             keys: parts.keys,
             grid: parts.grid,
@@ -152,6 +155,12 @@ impl Cda {
     /// Fetches the descriptors of all trusted sites anew, as the background work does.
     pub async fn refresh_sites(&self) {
         effects::refresh_sites(&self.inner).await;
+    }
+
+    /// Tells services from now on that people sign in to them by this core: the console serves
+    /// what they ask by HTTP.
+    pub fn provide_sign_in(&self) {
+        self.inner.provider.serve();
     }
 
     /// Serves the requests of `xos_api::cda` and `xos_api::site::GetSite`.

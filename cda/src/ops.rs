@@ -11,6 +11,7 @@ mod sign_in;
 mod sites;
 
 pub use people::create_administrator;
+pub(crate) use sign_in::limited;
 #[cfg(test)]
 pub(crate) use sites::read_statement;
 pub(crate) use sites::{check_descriptor, update_site};
@@ -19,12 +20,14 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, BeginDevice, BeginSignIn, CertifyHost, CompleteTrust, CreateJoinToken,
-    CreatePerson, FinishSignIn, ForgetSite, GetIssuer, GetJwks, IssueCertificate,
+    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginSignIn, CertifyHost, CompleteTrust,
+    CreateClient, CreateJoinToken, CreatePerson, DecideAuthorization, DecideDevice, FinishSignIn,
+    ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
     IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, ReadOffer,
-    Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn, SignInOptions,
-    UnlinkIdentity, WhoAmI,
+    ListClients, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice,
+    ReadOffer, Register, RemoveClient, RemoveNode, RenewMachine, RenewToken, RevokeToken,
+    SetPassword, SetPerson, ShowAuthorization, ShowDevice, SignIn, SignInOptions, UnlinkIdentity,
+    WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -125,5 +128,18 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();
         audited public CompleteTrust => complete_trust, |r| r.site.to_string(), nothing;
         audited on ForgetSite => forget_site, |r| r.site.to_string(), nothing;
+        plain public BeginDeviceGrant => begin_device_grant;
+        plain public GetTokens => get_tokens;
+        plain public GetUserInfo => get_user_info;
+        plain public IntrospectToken => introspect_token;
+        plain public RevokeToken => revoke_token;
+        plain on ListClients => list_clients;
+        plain on ShowAuthorization => show_authorization;
+        plain on ShowDevice => show_device;
+        audited on CreateClient => create_client, |r| r.name.clone(), |c| c.client.id.clone();
+        audited on RemoveClient => remove_client, |r| r.id.clone(), nothing;
+        audited on DecideAuthorization => decide_authorization,
+            |r| format!("{} {}", r.request.client_id, r.allow), nothing;
+        audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
     );
 }
