@@ -118,7 +118,8 @@ async fn guest(
     })
 }
 
-async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
+/// Reads a form, for as long as a browser may take.
+pub(crate) async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
     let whole = async {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {

@@ -1,9 +1,9 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
-use crate::pages::{account, applications, groups, home, job, jobs, member, members, output};
-use crate::pages::{provider, shares, sign_in, submit, trouble, vo};
+use crate::pages::{account, applications, consent, device, groups, home, job, jobs, member};
+use crate::pages::{members, output, provider, shares, sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
-use crate::{Inner, guard};
+use crate::{Inner, guard, programs};
 use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{self, ServiceConfig};
@@ -92,7 +92,14 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/job/{job}/cancel" Visit job::cancel;
         get "/vo/{vo}/unit/{unit}" Visit output::show;
         get "/vo/{vo}/unit/{unit}/{stream}.txt" Visit output::download;
+        get "/oauth/authorize" Guest consent::arrive;
+        get "/oauth/consent" Visit consent::show;
+        post "/oauth/consent" Visit consent::decide;
+        get "/device" Visit device::show;
+        post "/device" Visit device::find;
+        post "/device/decide" Visit device::decide;
     }
+    programs::configure(console, config);
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();
     let anything = move |request: HttpRequest, body: web::Payload| {

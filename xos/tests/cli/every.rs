@@ -71,6 +71,9 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "site offer pisa", 0),
     ("ada", "site accept OFFER --fingerprint PRINT --yes", 0),
     ("ada", "site forget pisa --yes", 0),
+    ("ada", "site client add Wiki --redirect https://wiki.example/back --confidential", 0),
+    ("ada", "site client list", 0),
+    ("ada", "site client remove 00000000000000000000000000000000 --yes", 66),
     ("bob", "person passwd --present-file PASSWORD --password-file NEW", 0),
     ("bob", "logout", 0),
 ];
