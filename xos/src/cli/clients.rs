@@ -30,8 +30,7 @@ pub enum Command {
 #[command(after_help = "\
 Examples:
   xos site client add Wiki --redirect https://wiki.rennes.example/oidc/callback --confidential
-  xos site client add oidc-agent --redirect http://localhost:4242 \\
-    --redirect edu.kit.data.oidc-agent:/redirect --device --scope offline_access
+  xos site client add oidc-agent --redirect http://localhost:4242 --device --scope offline_access
   xos site client add Storage --audience https://storage.rennes.example --confidential --introspect
 
 Without --confidential it is a program on people's machines, which can keep no secret. People are \
