@@ -13,6 +13,7 @@ mod mandates;
 mod matrix;
 mod oidc;
 mod people;
+mod provider;
 mod sites;
 mod speed;
 mod withdrawn;

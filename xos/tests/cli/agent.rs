@@ -29,7 +29,10 @@ impl Agent {
     fn start() -> Option<Agent> {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".oidc-agent")).unwrap();
-        let said = match Command::new("oidc-agent").env("HOME", home.path()).output() {
+        // Its errors are not for a pipe, which the daemon would hold.
+        let mut command = Command::new("oidc-agent");
+        command.env("HOME", home.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        let said = match command.output() {
             Ok(out) => String::from_utf8(out.stdout).unwrap(),
             Err(e) => {
                 println!("skipped: no oidc-agent: {e}");
