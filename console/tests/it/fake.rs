@@ -2,6 +2,7 @@
 
 mod jobs;
 pub mod oidc;
+pub mod provider;
 mod sign_in;
 mod vo;
 
@@ -190,6 +191,7 @@ impl Fake {
         self.register_changes(router);
         self.register_public(router);
         self.register_oidc(router);
+        self.register_provider(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

@@ -6,5 +6,6 @@ mod fake;
 mod html;
 mod oidc;
 mod pages;
+mod provider;
 mod security;
 mod world;
