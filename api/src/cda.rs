@@ -7,6 +7,7 @@
 
 mod credentials;
 mod issuer;
+mod logins;
 mod machines;
 mod mandates;
 mod oidc;
@@ -20,6 +21,7 @@ pub use credentials::{
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
+pub use logins::{BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
@@ -38,7 +40,7 @@ pub use people::{
 };
 pub use provider::{
     AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,
-    DEVICE_GRANT_TYPE, DEVICE_PATH, DecideAuthorization, DecideDevice, INTROSPECT_PATH,
+    DEVICE_GRANT_TYPE, DEVICE_PATH, DecideAuthorization, DecideDevice, DeviceWish, INTROSPECT_PATH,
     ListClients, REVOKE_PATH, RemoveClient, Scope, Secret, ShowAuthorization, ShowDevice, Shown,
     TOKEN_PATH, USERINFO_PATH, VoChoice,
 };

@@ -17,6 +17,7 @@ mod ops;
 mod passwords;
 mod policy;
 mod provider;
+mod qr;
 mod registry;
 mod ssh;
 mod state;
@@ -26,6 +27,7 @@ pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use keys::{CORE_LIFE, SiteKeys};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
+pub use qr::qr_picture;
 
 use effects::Round;
 use jwt::Outside;

@@ -20,11 +20,11 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginSignIn, CertifyHost, CompleteTrust,
+    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginSignIn, CertifyHost, CompleteTrust,
     CreateClient, CreateJoinToken, CreatePerson, DecideAuthorization, DecideDevice, FinishSignIn,
     ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
     IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    ListClients, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice,
+    ListClients, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin,
     ReadOffer, Register, RemoveClient, RemoveNode, RenewMachine, RenewToken, RevokeToken,
     SetPassword, SetPerson, ShowAuthorization, ShowDevice, SignIn, SignInOptions, UnlinkIdentity,
     WhoAmI,
@@ -141,5 +141,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on DecideAuthorization => decide_authorization,
             |r| format!("{} {}", r.request.client_id, r.allow), nothing;
         audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
+        plain on PollNodeLogin => poll_node_login;
+        audited on BeginNodeLogin => begin_node_login,
+            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
     );
 }

@@ -18,6 +18,7 @@ mod devices;
 mod grants;
 mod inspect;
 mod issue;
+mod logins;
 mod redirects;
 mod refused;
 mod tokens;
@@ -29,8 +30,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xos_api::cda::{
-    AUTHORIZE_PATH, DEVICE_GRANT_PATH, DEVICE_GRANT_TYPE, INTROSPECT_PATH, ProviderEndpoints,
-    REVOKE_PATH, Scope, TOKEN_PATH, USERINFO_PATH,
+    AUTHORIZE_PATH, DEVICE_GRANT_PATH, DEVICE_GRANT_TYPE, INTROSPECT_PATH, NodeLogin,
+    ProviderEndpoints, REVOKE_PATH, Scope, TOKEN_PATH, USERINFO_PATH,
 };
 use xos_base::Error;
 use xos_net::identity::{hex, sha256};
@@ -42,7 +43,8 @@ const TEXT_MAX: usize = 1024;
 #[derive(Default)]
 pub(crate) struct Provider {
     codes: codes::Codes,
-    devices: device_codes::Devices,
+    devices: device_codes::Devices<devices::Wish, grants::Approval>,
+    logins: device_codes::Devices<NodeLogin, ()>,
     served: AtomicBool,
 }
 

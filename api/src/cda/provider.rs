@@ -5,6 +5,7 @@
 //! (OpenID Connect Core, code with PKCE, RFC 7636), or by a code that another device shows
 //! (RFC 8628).
 
+use super::logins::NodeLogin;
 use super::oidc::hidden;
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
@@ -278,7 +279,17 @@ pub struct ShowDevice {
     /// The code; case, blanks and hyphens do not matter.
     pub user_code: String,
 }
-request!(ShowDevice => Consent, Post "/v1/provider/device");
+request!(ShowDevice => DeviceWish, Post "/v1/provider/device");
+
+/// What waits for a code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceWish {
+    /// A client.
+    Client(Consent),
+    /// A login of this person to a machine.
+    Login(NodeLogin),
+}
 
 /// What the person decided. For a person of this site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

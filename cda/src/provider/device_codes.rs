@@ -1,12 +1,10 @@
-//! Sign-ins by another device (RFC 8628) that are under way: a bounded table in memory. A restart
-//! of the core forgets them. When it is full the oldest goes, as in `oidc::Flows`.
+//! What another device waits for (RFC 8628): sign-ins to clients, and logins to machines. A bounded
+//! table in memory of each; a restart of the core forgets them. When it is full the oldest goes, as in `oidc::Flows`.
 
-use super::grants::Approval;
 use super::secret;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xos_api::cda::Scope;
 use xos_base::{Error, Millis};
 use xos_net::identity::sha256;
 
@@ -28,38 +26,30 @@ const CODE_LEN: usize = 8;
 
 type Key = [u8; 32];
 
-/// What a client wants.
-#[derive(Clone)]
-pub(super) struct Wish {
-    pub(super) client: String,
-    pub(super) scopes: Vec<Scope>,
-}
-
-enum State {
+enum State<A> {
     Asked,
-    Allowed(Approval),
+    Allowed(A),
     Declined,
 }
 
-struct Entry {
+struct Entry<W, A> {
     begun: Millis,
-    wish: Wish,
+    wish: W,
     user_code: String,
     interval: Duration,
     next: Millis,
-    state: State,
+    state: State<A>,
 }
 
-#[derive(Default)]
-struct Tables {
-    by_device: HashMap<Key, Entry>,
+struct Tables<W, A> {
+    by_device: HashMap<Key, Entry<W, A>>,
     by_code: HashMap<String, Key>,
 }
 
-/// What a client hears that asks.
-pub(super) enum Polled {
+/// What the device hears that asks.
+pub(super) enum Polled<A> {
     /// The person is through.
-    Allowed(Approval),
+    Allowed(A),
     /// The person said no.
     Declined,
     /// Not yet.
@@ -68,13 +58,19 @@ pub(super) enum Polled {
     SlowDown,
     /// The person took too long.
     Expired,
-    /// It never was, or is another client's.
+    /// It never was, or is another's.
     Gone,
 }
 
-/// All that are under way.
-#[derive(Default)]
-pub(super) struct Devices(Mutex<Tables>);
+/// All that are under way: `W` is what is wanted, `A` what the person allows.
+pub(super) struct Devices<W, A>(Mutex<Tables<W, A>>);
+
+impl<W, A> Default for Devices<W, A> {
+    fn default() -> Devices<W, A> {
+        let (by_device, by_code) = (HashMap::new(), HashMap::new());
+        Devices(Mutex::new(Tables { by_device, by_code }))
+    }
+}
 
 /// A new code for people, evenly distributed.
 fn user_code() -> Result<String, Error> {
@@ -102,8 +98,8 @@ fn typed(text: &str) -> String {
     kept.take(CODE_LEN + 1).map(|c| c.to_ascii_uppercase()).collect()
 }
 
-impl Tables {
-    fn remove(&mut self, key: &Key) -> Option<Entry> {
+impl<W, A> Tables<W, A> {
+    fn remove(&mut self, key: &Key) -> Option<Entry<W, A>> {
         let entry = self.by_device.remove(key)?;
         self.by_code.remove(&entry.user_code);
         Some(entry)
@@ -126,7 +122,7 @@ impl Tables {
     }
 
     /// The one with that code, while its person has not decided.
-    fn asked(&mut self, code: &str, now: Millis) -> Option<&mut Entry> {
+    fn asked(&mut self, code: &str, now: Millis) -> Option<&mut Entry<W, A>> {
         let key = self.by_code.get(&typed(code))?;
         let entry = self.by_device.get_mut(key)?;
         let waits = now < entry.begun.plus(DEVICE_LIFE) && matches!(entry.state, State::Asked);
@@ -134,13 +130,19 @@ impl Tables {
     }
 }
 
-impl Devices {
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+impl<W: Clone, A> Devices<W, A> {
+    fn tables(&self) -> MutexGuard<'_, Tables<W, A>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins one: the code of the device, and that of the person.
-    pub(super) fn begin(&self, wish: Wish, now: Millis) -> Result<(String, String), Error> {
+    /// `interval`: the pause before each question of the device, at first.
+    pub(super) fn begin(
+        &self,
+        wish: W,
+        interval: Duration,
+        now: Millis,
+    ) -> Result<(String, String), Error> {
         let device_code = secret()?;
         let key = sha256(device_code.as_bytes());
         let mut tables = self.tables();
@@ -155,8 +157,8 @@ impl Devices {
             begun: now,
             wish,
             user_code: user_code.clone(),
-            interval: INTERVAL,
-            next: now.plus(INTERVAL),
+            interval,
+            next: now.plus(interval),
             state: State::Asked,
         };
         tables.by_code.insert(user_code.clone(), key);
@@ -164,24 +166,29 @@ impl Devices {
         Ok((device_code, user_code))
     }
 
-    /// What the client wants that shows this code, while it waits for its person.
-    pub(super) fn wish(&self, code: &str, now: Millis) -> Option<Wish> {
+    /// What the device wants that shows this code, while it waits for its person.
+    pub(super) fn wish(&self, code: &str, now: Millis) -> Option<W> {
         self.tables().asked(code, now).map(|e| e.wish.clone())
     }
 
     /// The person decided, once; `false`: there is no such code any more.
-    pub(super) fn decide(&self, code: &str, allowed: Option<Approval>, now: Millis) -> bool {
+    pub(super) fn decide(&self, code: &str, allowed: Option<A>, now: Millis) -> bool {
         let mut tables = self.tables();
         let Some(entry) = tables.asked(code, now) else { return false };
         entry.state = allowed.map_or(State::Declined, State::Allowed);
         true
     }
 
-    /// The client asks.
-    pub(super) fn poll(&self, device_code: &str, client: &str, now: Millis) -> Polled {
+    /// The device asks, if it is the one that `is_its` knows by what it wants.
+    pub(super) fn poll(
+        &self,
+        device_code: &str,
+        is_its: impl Fn(&W) -> bool,
+        now: Millis,
+    ) -> Polled<A> {
         let key = sha256(device_code.as_bytes());
         let mut tables = self.tables();
-        let Some(entry) = tables.by_device.get_mut(&key).filter(|e| e.wish.client == client) else {
+        let Some(entry) = tables.by_device.get_mut(&key).filter(|e| is_its(&e.wish)) else {
             return Polled::Gone;
         };
         if now >= entry.begun.plus(DEVICE_LIFE) {
@@ -211,17 +218,11 @@ mod tests {
 
     const NOW: Millis = Millis(1_000_000);
 
-    fn wish() -> Wish {
-        Wish { client: "c".into(), scopes: vec![Scope::OpenId] }
-    }
+    /// What is wanted is told by a letter, and what is allowed by a number.
+    type Letters = Devices<char, u8>;
 
-    fn approval() -> Approval {
-        Approval {
-            person: "alice@rennes".parse().unwrap(),
-            signed_in: NOW,
-            scopes: vec![Scope::OpenId],
-            in_vo: None,
-        }
+    fn poll(devices: &Letters, code: &str, letter: char, now: Millis) -> Polled<u8> {
+        devices.poll(code, |wanted| *wanted == letter, now)
     }
 
     /// If it failed, people could not type what they read, or would type a word.
@@ -238,44 +239,44 @@ mod tests {
     /// If it failed, a code could be had twice, by another client, or after the person said no.
     #[test]
     fn a_device_gets_its_answer_once_and_alone() {
-        let devices = Devices::default();
-        let (device, code) = devices.begin(wish(), NOW).unwrap();
+        let devices = Letters::default();
+        let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
         let turn = NOW.plus(INTERVAL);
-        assert!(matches!(devices.poll("x", "c", turn), Polled::Gone));
-        assert!(matches!(devices.poll(&device, "d", turn), Polled::Gone));
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::Pending));
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::SlowDown));
+        assert!(matches!(poll(&devices, "x", 'c', turn), Polled::Gone));
+        assert!(matches!(poll(&devices, &device, 'd', turn), Polled::Gone));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Pending));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::SlowDown));
         assert!(devices.wish(&code, turn).is_some());
-        assert!(devices.decide(&code, Some(approval()), turn));
+        assert!(devices.decide(&code, Some(7), turn));
         assert!(!devices.decide(&code, None, turn), "it was decided twice");
         assert!(devices.wish(&code, turn).is_none());
         let turn = turn.plus(INTERVAL);
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::SlowDown), "the pause grew");
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::SlowDown), "the pause grew");
         let turn = turn.plus(INTERVAL * 3);
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::Allowed(_)));
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::Gone));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Allowed(7)));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Gone));
 
-        let (device, code) = devices.begin(wish(), NOW).unwrap();
+        let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
         assert!(devices.decide(&code, None, NOW));
-        assert!(matches!(devices.poll(&device, "c", turn), Polled::Declined));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Declined));
     }
 
     /// If it failed, a code that somebody wrote down would be good for ever, or strangers could
     /// fill the core's memory.
     #[test]
     fn they_end_and_are_bounded() {
-        let devices = Devices::default();
-        let (device, code) = devices.begin(wish(), NOW).unwrap();
+        let devices = Letters::default();
+        let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
         let late = NOW.plus(DEVICE_LIFE);
         assert!(devices.wish(&code, late).is_none() && !devices.decide(&code, None, late));
-        assert!(matches!(devices.poll(&device, "c", late), Polled::Expired));
-        let (first, _) = devices.begin(wish(), NOW).unwrap();
+        assert!(matches!(poll(&devices, &device, 'c', late), Polled::Expired));
+        let (first, _) = devices.begin('c', INTERVAL, NOW).unwrap();
         for _ in 0..DEVICES_MAX {
-            devices.begin(wish(), NOW.plus(INTERVAL)).unwrap();
+            devices.begin('c', INTERVAL, NOW.plus(INTERVAL)).unwrap();
         }
         let tables = devices.tables();
         assert_eq!((tables.by_device.len(), tables.by_code.len()), (DEVICES_MAX, DEVICES_MAX));
         drop(tables);
-        assert!(matches!(devices.poll(&first, "c", NOW.plus(INTERVAL)), Polled::Gone));
+        assert!(matches!(poll(&devices, &first, 'c', NOW.plus(INTERVAL)), Polled::Gone));
     }
 }

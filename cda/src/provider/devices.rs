@@ -1,17 +1,30 @@
 //! A person types the code that another device shows (RFC 8628, 3.3), and decides.
 
-use super::device_codes::{DEVICE_LIFE, INTERVAL, Wish, shown};
+use super::device_codes::{DEVICE_LIFE, INTERVAL, shown};
 use super::refused::{Refused, told};
 use super::{TEXT_MAX, scopes};
 use crate::Inner;
 use crate::ops::limited;
 use xos_api::Done;
 use xos_api::cda::{
-    BeginDeviceGrant, Client, Consent, DEVICE_PATH, DecideDevice, DeviceCodes, OAuth, OAuthError,
-    Secret, ShowDevice,
+    BeginDeviceGrant, Client, Consent, DEVICE_PATH, DecideDevice, DeviceCodes, DeviceWish,
+    NodeLogin, OAuth, OAuthError, Scope, Secret, ShowDevice,
 };
 use xos_base::{Error, PersonId};
 use xos_net::{Caller, Peer};
+
+/// What a client wants.
+#[derive(Clone)]
+pub(super) struct Wish {
+    pub(super) client: String,
+    pub(super) scopes: Vec<Scope>,
+}
+
+/// What waits for a code.
+enum Found {
+    Client(Client, Wish),
+    Login(NodeLogin),
+}
 
 impl Inner {
     pub(crate) async fn begin_device_grant(
@@ -45,7 +58,7 @@ impl Inner {
             return Err(Refused::new(OAuthError::InvalidScope, text));
         }
         let wish = Wish { client: client.id, scopes };
-        let (device_code, user_code) = self.provider.devices.begin(wish, self.now())?;
+        let (device_code, user_code) = self.provider.devices.begin(wish, INTERVAL, self.now())?;
         let user_code = shown(&user_code);
         let verification_uri = format!("{}{DEVICE_PATH}", self.outside.url());
         Ok(DeviceCodes {
@@ -58,14 +71,9 @@ impl Inner {
         })
     }
 
-    /// The client that shows a code, and what it wants. Who tries codes that are none is slowed
-    /// down; who types the right one is not.
-    async fn wish(
-        &self,
-        caller: &Caller,
-        person: &PersonId,
-        code: &str,
-    ) -> Result<(Client, Wish), Error> {
+    /// What waits for a code. Who tries codes that are none, or another person's, is slowed down;
+    /// who types the right one is not.
+    async fn found(&self, caller: &Caller, person: &PersonId, code: &str) -> Result<Found, Error> {
         let now = self.now();
         let attempt = self
             .limiter
@@ -75,21 +83,31 @@ impl Inner {
             Error::not_found("there is no such code, or its time is over")
                 .hint("compare it with what the other device shows, or begin anew there")
         };
+        let login = self.provider.logins.wish(code, now).filter(|l| l.person == *person);
+        if let Some(login) = login {
+            self.limiter.right_code(&attempt);
+            return Ok(Found::Login(login));
+        }
         let wish = self.provider.devices.wish(code, now).ok_or_else(unknown)?;
         self.limiter.right_code(&attempt);
         let client = self.client(&wish.client).await?.ok_or_else(unknown)?;
-        Ok((client, wish))
+        Ok(Found::Client(client, wish))
     }
 
     pub(crate) async fn show_device(
         &self,
         caller: Caller,
         r: ShowDevice,
-    ) -> Result<Consent, Error> {
+    ) -> Result<DeviceWish, Error> {
         let who = self.deciding(&caller).await?;
-        let (client, wish) = self.wish(&caller, &who.person, &r.user_code).await?;
-        let vos = self.choices(&who.person, &wish.scopes).await?;
-        Ok(Consent { client: client.name, back: None, scopes: wish.scopes, vos })
+        match self.found(&caller, &who.person, &r.user_code).await? {
+            Found::Client(client, wish) => {
+                let vos = self.choices(&who.person, &wish.scopes).await?;
+                let (client, scopes) = (client.name, wish.scopes);
+                Ok(DeviceWish::Client(Consent { client, back: None, scopes, vos }))
+            }
+            Found::Login(login) => Ok(DeviceWish::Login(login)),
+        }
     }
 
     pub(crate) async fn decide_device(
@@ -98,12 +116,22 @@ impl Inner {
         r: DecideDevice,
     ) -> Result<Done, Error> {
         let who = self.deciding(&caller).await?;
-        let (_, wish) = self.wish(&caller, &who.person, &r.user_code).await?;
-        let allowed = match r.allow {
-            true => Some(self.approval(who, wish.scopes, r.vo).await?),
-            false => None,
+        let decided = match self.found(&caller, &who.person, &r.user_code).await? {
+            Found::Client(_, wish) => {
+                let allowed = match r.allow {
+                    true => Some(self.approval(who, wish.scopes, r.vo).await?),
+                    false => None,
+                };
+                self.provider.devices.decide(&r.user_code, allowed, self.now())
+            }
+            Found::Login(login) => {
+                let NodeLogin { node, user, service, person } = &login;
+                tracing::info!(target: "audit", %person, %node, ?user, ?service, allow = r.allow,
+                    "a login to a machine was decided");
+                self.provider.logins.decide(&r.user_code, r.allow.then_some(()), self.now())
+            }
         };
-        if self.provider.devices.decide(&r.user_code, allowed, self.now()) {
+        if decided {
             return Ok(Done {});
         }
         Err(Error::conflict("somebody decided about this code meanwhile, or its time is over")

@@ -2,6 +2,7 @@
 
 use super::codes::Taken;
 use super::device_codes::Polled;
+use super::devices::Wish;
 use super::grants::Approval;
 use super::issue::About;
 use super::refused::{Refused, no_grant, told};
@@ -85,7 +86,8 @@ impl Inner {
 
     async fn by_device(&self, client: &Client, code: &str) -> Result<Tokens, Refused> {
         let refused = |error, text: &str| Err(Refused::new(error, text));
-        match self.provider.devices.poll(code, &client.id, self.now()) {
+        let is_its = |wish: &Wish| wish.client == client.id;
+        match self.provider.devices.poll(code, is_its, self.now()) {
             Polled::Allowed(approval) => self.by_approval(client, &approval, name()?, None).await,
             Polled::Declined => refused(OAuthError::AccessDenied, "the person said no"),
             Polled::Pending => refused(OAuthError::AuthorizationPending, "not yet"),

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use xos_base::{Millis, PersonId};
+use xos_base::{Millis, NodeId, PersonId};
 
 /// Slots of each table.
 pub(crate) const SLOTS: usize = 64 * 1024;
@@ -39,6 +39,9 @@ pub(crate) const BEGIN: Rate = Rate { burst: 60, every: Duration::from_secs(2) }
 pub(crate) const CODE: Rate = Rate { burst: 5, every: Duration::from_secs(60) };
 /// The same per address, for people who tried wrong ones lately.
 pub(crate) const CODE_ADDRESS: Rate = Rate { burst: 50, every: Duration::from_secs(10) };
+
+/// Logins to one machine that are begun for a person.
+pub(crate) const NODE_LOGIN: Rate = Rate { burst: 10, every: Duration::from_secs(30) };
 
 /// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
 struct Table {
@@ -90,6 +93,7 @@ pub(crate) struct Limiter {
     begin: Table,
     code: Table,
     code_address: Table,
+    node_login: Table,
     /// Hashes of pairs that signed in; a newer one takes the place of an older one.
     known: Mutex<Box<[u64]>>,
 }
@@ -139,6 +143,7 @@ impl Limiter {
             begin: Table::new(BEGIN),
             code: Table::new(CODE),
             code_address: Table::new(CODE_ADDRESS),
+            node_login: Table::new(NODE_LOGIN),
             known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
         }
     }
@@ -220,6 +225,17 @@ impl Limiter {
             return Err(wait);
         }
         Ok(CodeAttempt { person, address: Some(address) })
+    }
+
+    /// Allows a login of a person to a machine to begin, or says how long to wait. One machine
+    /// takes nothing from another's budget.
+    pub(crate) fn node_login(
+        &self,
+        person: &PersonId,
+        node: &NodeId,
+        now: Millis,
+    ) -> Result<(), Duration> {
+        self.node_login.take(slot(self.hash.hash_one((person, node))), now)
     }
 
     /// The code was right: the try costs nothing.

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod ends;
+mod machines;
 
 use crate::world::{World, member};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
@@ -12,9 +13,9 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 use xos_api::cda::{
     Authorization, BeginDeviceGrant, ClientProof, Consent, CreateClient, CreatedClient,
-    DecideAuthorization, DecideDevice, DeviceCodes, GetIssuer, GetJwks, GetTokens, GetUserInfo,
-    IntrospectToken, ListClients, OAuth, OAuthError, Scope, Secret, ShowAuthorization, ShowDevice,
-    Shown, TokenGrant, Tokens,
+    DecideAuthorization, DecideDevice, DeviceCodes, DeviceWish, GetIssuer, GetJwks, GetTokens,
+    GetUserInfo, IntrospectToken, ListClients, OAuth, OAuthError, Scope, Secret, ShowAuthorization,
+    ShowDevice, Shown, TokenGrant, Tokens,
 };
 use xos_base::when::Clock;
 use xos_net::Caller;
@@ -269,7 +270,9 @@ async fn a_person_signs_in_another_device() {
 
     let user_code = codes.user_code.to_lowercase();
     let show = ShowDevice { user_code: user_code.clone() };
-    let asked = site.w.call(&site.alice, show).await.unwrap();
+    let DeviceWish::Client(asked) = site.w.call(&site.alice, show).await.unwrap() else {
+        panic!("it is no client's")
+    };
     assert_eq!((asked.client.as_str(), asked.back), ("The Wiki", None));
     let decide = DecideDevice { user_code, allow: true, vo: Some(VO.parse().unwrap()) };
     site.w.call(&site.alice, decide).await.unwrap();

@@ -2,10 +2,10 @@
 
 use super::consent;
 use super::sign_in::kindly;
-use crate::view::{Frame, page_with};
+use crate::view::{Frame, page, page_with};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
-use xos_api::cda::{DecideDevice, ShowDevice};
+use xos_api::cda::{DecideDevice, DeviceWish, NodeLogin, ShowDevice};
 use xos_base::{Error, Kind};
 
 /// Longest code that is put into the page from its address.
@@ -17,6 +17,14 @@ struct View {
     frame: Frame,
     code: String,
     trouble: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "machine.html")]
+struct LoginView {
+    frame: Frame,
+    login: NodeLogin,
+    code: String,
 }
 
 async fn code_page(visit: &Visit, code: &str, trouble: Option<Error>) -> Shown {
@@ -36,9 +44,13 @@ pub(crate) async fn show(visit: Visit) -> Shown {
 pub(crate) async fn find(visit: Visit) -> Shown {
     let user_code = visit.form.text("user_code").to_owned();
     match visit.ask(ShowDevice { user_code: user_code.clone() }).await {
-        Ok(wants) => {
+        Ok(DeviceWish::Client(wants)) => {
             let hidden = vec![("user_code", user_code)];
             consent::ask(&visit, wants, "/device/decide", hidden).await
+        }
+        Ok(DeviceWish::Login(login)) => {
+            let frame = Frame::of(&visit, "Sign in to a machine?", "device").await;
+            page(&LoginView { frame, login, code: user_code })
         }
         Err(Stop::Failed(e)) if matches!(e.kind, Kind::NotFound | Kind::Limited) => {
             code_page(&visit, &user_code, Some(e)).await
@@ -53,8 +65,8 @@ pub(crate) async fn decide(visit: Visit) -> Shown {
     let user_code = visit.form.text("user_code").to_owned();
     visit.ask(DecideDevice { user_code, allow, vo }).await?;
     let notice = match allow {
-        true => "The other device is signed in. It goes on by itself.",
-        false => "The other device is not signed in.",
+        true => "You said yes. The other device goes on by itself.",
+        false => "You said no. Nothing was allowed.",
     };
     done(&visit, "/device".into(), notice)
 }

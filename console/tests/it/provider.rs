@@ -1,6 +1,6 @@
 //! The core as an OpenID provider, as browsers and programs see it.
 
-use crate::fake::provider::{BACK, SECRET, USER_CODE};
+use crate::fake::provider::{BACK, LOGIN_CODE, SECRET, USER_CODE};
 use crate::oidc::leads_to;
 use crate::world::{Answer, Browser, World};
 use actix_web::test::TestRequest;
@@ -137,10 +137,27 @@ async fn a_code_of_another_device_is_typed_shown_and_decided() {
     assert_eq!(browser.post_exactly("/device/decide", &fields).await.status, 403);
     let page = decide(&browser, &page, "/device/decide", &[("answer", "yes"), ("vo", "")]).await;
     assert_eq!((page.status, page.header("location")), (303, "/device"));
-    assert!(browser.get("/device").await.body.contains("It goes on by itself"));
+    assert!(browser.get("/device").await.body.contains("goes on by itself"));
     assert!(notes(&world).contains("milo@rennes DecideDevice"), "{}", notes(&world));
     let page = world.browser().await.get("/device?user_code=X").await;
     assert!(page.header("location").starts_with("/sign-in?next="));
+}
+
+/// If it failed, a person would allow something else than what they read, or somebody else would.
+#[actix_web::test]
+async fn a_login_to_a_machine_is_named_exactly_before_it_is_allowed() {
+    let world = World::new("text");
+    let browser = world.signed_in("milo").await;
+    browser.get("/device").await;
+    let page = browser.post("/device", &[("user_code", LOGIN_CODE)]).await;
+    crate::html::check(&page.body);
+    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes"] {
+        assert!(page.body.contains(part), "{part} is missing: {}", page.body);
+    }
+    assert!(!notes(&world).contains("DecideDevice"));
+    decide(&browser, &page, "/device/decide", &[("answer", "no")]).await;
+    let noted = notes(&world);
+    assert!(noted.contains(LOGIN_CODE) && noted.contains("allow: false"), "{noted}");
 }
 
 fn form(path: &str, body: &str) -> TestRequest {

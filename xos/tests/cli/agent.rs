@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use xos_api::cda::{
-    DecideDevice, GetUserInfo, OAuth, OAuthError, Password, Secret, ShowDevice, SignIn,
+    DecideDevice, DeviceWish, GetUserInfo, OAuth, OAuthError, Password, Secret, ShowDevice, SignIn,
 };
 use xos_net::{Client, Proof, Trust};
 
@@ -114,6 +114,7 @@ impl Api {
             let signed_in = self.client(&Proof::None).call(sign_in).await.unwrap();
             let ada = self.client(&Proof::Token(signed_in.token.token.into()));
             let asked = ada.call(ShowDevice { user_code: user_code.clone() }).await.unwrap();
+            let DeviceWish::Client(asked) = asked else { panic!("{asked:?}") };
             assert_eq!((asked.client.as_str(), asked.vos.len()), ("oidc-agent", 1));
             let vo = Some(asked.vos[0].vo.clone());
             ada.call(DecideDevice { user_code, allow: true, vo }).await.unwrap();

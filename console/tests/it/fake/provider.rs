@@ -10,6 +10,8 @@ use xos_net::{Caller, Peer, Router};
 
 pub const BACK: &str = "https://wiki.example/back";
 pub const USER_CODE: &str = "BCDF-GHJK";
+/// The code of a login to a machine.
+pub const LOGIN_CODE: &str = "LGNC-LGNC";
 /// The secret of `c1`.
 pub const SECRET: &str = "right-secret";
 
@@ -63,9 +65,15 @@ impl Fake {
                 f.note(&c.person()?, &r);
                 Ok(Secret(format!("{BACK}?code=the-code&state=s")))
             };
-            on |f: &Fake, _: Caller, r: ShowDevice| match r.user_code == USER_CODE {
-                true => Ok(f.consent(None)),
-                false => Err(Error::not_found("there is no such code")),
+            on |f: &Fake, c: Caller, r: ShowDevice| match r.user_code.as_str() {
+                USER_CODE => Ok(DeviceWish::Client(f.consent(None))),
+                LOGIN_CODE => Ok(DeviceWish::Login(NodeLogin {
+                    node: id("n1.rennes"),
+                    user: "milo.demo.rennes".into(),
+                    service: "sudo".into(),
+                    person: c.person()?,
+                })),
+                _ => Err(Error::not_found("there is no such code")),
             };
             on |f: &Fake, c: Caller, r: DecideDevice| {
                 f.note(&c.person()?, &r);

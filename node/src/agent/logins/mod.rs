@@ -1,6 +1,7 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
 //! and their streams to the machine's sshd. With `[node.login]` only.
 
+mod device;
 mod files;
 mod groups;
 mod hold;
@@ -21,6 +22,7 @@ use super::config::Login;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
+use device::Attempts;
 use groups::Groups;
 use mandates::Mandates;
 use rules::Rules;
@@ -61,6 +63,7 @@ pub(super) struct Logins {
     groups: Groups,
     mandates: Mandates,
     streams: Streams,
+    attempts: Attempts,
     /// Held while somebody is moved into a group, and while one is removed.
     moving: tokio::sync::Mutex<()>,
 }
@@ -112,6 +115,7 @@ impl Logins {
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
             mandates: Mandates::default(),
             streams: Streams::default(),
+            attempts: Attempts::default(),
             moving: tokio::sync::Mutex::new(()),
             config,
         })
