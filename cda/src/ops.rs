@@ -20,14 +20,14 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginSignIn, CertifyHost, CompleteTrust,
-    CreateClient, CreateJoinToken, CreatePerson, DecideAuthorization, DecideDevice, FinishSignIn,
-    ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    ListClients, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin,
-    ReadOffer, Register, RemoveClient, RemoveNode, RenewMachine, RenewToken, RevokeToken,
-    SetPassword, SetPerson, ShowAuthorization, ShowDevice, SignIn, SignInOptions, UnlinkIdentity,
-    WhoAmI,
+    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginSignIn, CertifyHost,
+    CompleteTrust, CreateClient, CreateJoinToken, CreatePerson, DecideAuthorization, DecideDevice,
+    FinishSignIn, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
+    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine,
+    LinkIdentity, ListClients, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust,
+    PollDevice, PollNodeLogin, ReadOffer, Register, RemoveClient, RemoveNode, RenewMachine,
+    RenewToken, RevokeToken, SetPassword, SetPerson, ShowAuthorization, ShowDevice, SignIn,
+    SignInOptions, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};

@@ -108,7 +108,11 @@ pub(crate) fn form_token(expected: Option<&str>, sent: &str) -> Result<(), Error
 pub(crate) fn own_path(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~:@?=&%+,".contains(&b);
     let inside = path.starts_with('/') && !path.starts_with("//");
-    if inside && path.len() <= OWN_PATH_MAX && path.bytes().all(plain) { path.into() } else { "/".into() }
+    if inside && path.len() <= OWN_PATH_MAX && path.bytes().all(plain) {
+        path.into()
+    } else {
+        "/".into()
+    }
 }
 
 #[cfg(test)]

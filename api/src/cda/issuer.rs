@@ -27,7 +27,7 @@ pub struct Issuer {
     /// The claims that its JWTs can have.
     pub claims_supported: Vec<String>,
     /// Where services send people to sign in; absent where the core has no console.
-    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     pub provider: Option<ProviderEndpoints>,
 }
 
