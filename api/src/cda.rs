@@ -8,23 +8,27 @@
 mod credentials;
 mod issuer;
 mod kerberos;
+mod logins;
 mod machines;
 mod mandates;
 mod oidc;
 mod passkeys;
 mod people;
+mod provider;
 mod recovery;
 mod sites;
+mod tokens;
 
 pub use credentials::{
     Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
-pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks};
+pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
 pub use kerberos::{
     KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,
     SignedInKerberos,
 };
+pub use logins::{BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
@@ -47,12 +51,22 @@ pub use passkeys::{
 pub use people::{
     CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
 };
+pub use provider::{
+    AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,
+    DEVICE_GRANT_TYPE, DEVICE_PATH, DecideAuthorization, DecideDevice, DeviceWish, INTROSPECT_PATH,
+    ListClients, REVOKE_PATH, RemoveClient, Scope, Secret, ShowAuthorization, ShowDevice, Shown,
+    TOKEN_PATH, USERINFO_PATH, VoChoice,
+};
 pub use recovery::{
     BeginRecovery, FinishRecovery, RECOVERY_LIFE_S, RecoverPerson, Recovered, RecoveryCode,
 };
 pub use sites::{
     AcceptTrust, CompleteTrust, ForgetSite, ListSites, OfferTrust, OfferView, ReadOffer,
     SiteStatement, TrustOffer, TrustedSite,
+};
+pub use tokens::{
+    BeginDeviceGrant, ClientProof, DeviceCodes, GetTokens, GetUserInfo, IntrospectToken, OAuth,
+    OAuthError, OAuthRefusal, RevokeToken, TokenGrant, Tokens,
 };
 
 use serde::{Deserialize, Serialize};

@@ -12,31 +12,31 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use std::time::Duration;
-use xos_api::cda::{Issuer, Jwk, Jwt};
+use xos_api::cda::{Issuer, Jwk, Jwt, ProviderEndpoints, Scope};
 use xos_base::{Error, Membership, Millis, SiteId};
 use xos_net::caller::{CLOCK_SKEW_S, TOKEN_LIFE_MAX_S};
 use xos_net::identity::{hex, sha256};
 use zeroize::Zeroizing;
 
 /// Longest life of a JWT.
-const LIFE_MAX: Duration = Duration::from_secs(TOKEN_LIFE_MAX_S);
+pub(crate) const LIFE_MAX: Duration = Duration::from_secs(TOKEN_LIFE_MAX_S);
 /// Longest audience, in bytes.
 const AUDIENCE_MAX: usize = 255;
 /// What the profile calls a token that tells groups.
 const SCOPE: &str = "wlcg.groups";
 /// The version of the profile that tokens name; 1.1 kept it.
-const PROFILE: &str = "1.0";
+pub(crate) const PROFILE: &str = "1.0";
 /// The curve of the keys.
 const CURVE: &str = "P-256";
 /// The algorithm of the signatures.
-const ALGORITHM: &str = "ES256";
+pub(crate) const ALGORITHM: &str = "ES256";
+/// The type of JWTs that are no access tokens.
+pub(crate) const TYPE: &str = "JWT";
 
 /// A key that signs JWTs.
 pub(crate) struct JwtKey {
     pair: EcdsaKeyPair,
     public: Jwk,
-    /// The header of every JWT, encoded.
-    header: String,
 }
 
 /// A new key, PKCS #8 DER.
@@ -62,11 +62,10 @@ impl JwtKey {
         // RFC 7638: the members that define the key, by name, without spaces.
         let text = format!(r#"{{"crv":"{CURVE}","kty":"EC","x":"{x}","y":"{y}"}}"#);
         let kid = URL_SAFE_NO_PAD.encode(sha256(text.as_bytes()));
-        let header = format!(r#"{{"alg":"{ALGORITHM}","kid":"{kid}","typ":"JWT"}}"#);
         let (kty, crv) = ("EC".to_owned(), CURVE.to_owned());
         let (alg, purpose) = (ALGORITHM.to_owned(), "sig".to_owned());
         let public = Jwk { kty, crv, x, y, kid, alg, purpose };
-        Ok(JwtKey { pair, public, header: URL_SAFE_NO_PAD.encode(header) })
+        Ok(JwtKey { pair, public })
     }
 
     /// The public key.
@@ -74,10 +73,18 @@ impl JwtKey {
         &self.public
     }
 
-    fn sign(&self, claims: &Claims<'_>) -> Result<String, Error> {
+    /// The header of the JWTs of a type, encoded.
+    fn header(&self, typ: &str) -> String {
+        let kid = &self.public.kid;
+        let header = format!(r#"{{"alg":"{ALGORITHM}","kid":"{kid}","typ":"{typ}"}}"#);
+        URL_SAFE_NO_PAD.encode(header)
+    }
+
+    /// Signs claims as a JWT of the type `typ`.
+    pub(crate) fn sign(&self, typ: &str, claims: &impl Serialize) -> Result<String, Error> {
         let claims = serde_json::to_vec(claims)
             .map_err(|e| Error::internal(format!("cannot encode a JWT: {e}")))?;
-        let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
+        let signed = format!("{}.{}", self.header(typ), URL_SAFE_NO_PAD.encode(claims));
         let signature = self
             .pair
             .sign(&SystemRandom::new(), signed.as_bytes())
@@ -107,16 +114,24 @@ impl Outside {
         Outside { namespace: config.namespace(site), authority, url }
     }
 
-    /// What services learn of it.
-    pub(crate) fn describe(&self) -> Issuer {
+    /// The issuer's URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What services learn of it. `provider`: how people sign in to them, if they can.
+    pub(crate) fn describe(&self, provider: Option<ProviderEndpoints>) -> Issuer {
         let texts = |all: &[&str]| all.iter().map(|t| (*t).to_owned()).collect();
         Issuer {
             issuer: self.url.clone(),
             jwks_uri: format!("{}/jwks", self.url),
-            response_types_supported: Vec::new(),
+            response_types_supported: provider.iter().map(|_| "code".to_owned()).collect(),
             subject_types_supported: texts(&["public"]),
             id_token_signing_alg_values_supported: texts(&[ALGORITHM]),
-            scopes_supported: texts(&[SCOPE]),
+            scopes_supported: match provider {
+                Some(_) => Scope::ALL.map(|s| s.as_str().to_owned()).to_vec(),
+                None => texts(&[SCOPE]),
+            },
             claims_supported: texts(&[
                 "iss",
                 "sub",
@@ -132,12 +147,13 @@ impl Outside {
                 "entitlements",
                 "eduperson_entitlement",
             ]),
+            provider,
         }
     }
 
     /// `<namespace>:group:<vo>[:<group>][:role=<role>]#<authority>`, AARC-G069. Names in XOS have
     /// no character that would need encoding there.
-    fn entitlements(&self, m: &Membership) -> Vec<String> {
+    pub(crate) fn entitlements(&self, m: &Membership) -> Vec<String> {
         let of_vo = format!("{}:group:{}", self.namespace, m.vo);
         let groups = m.groups.iter().skip(1).map(|g| format!("{of_vo}:{}", g.name));
         let roles = m.roles.iter().map(|r| format!("{of_vo}:role={r}"));
@@ -182,7 +198,7 @@ pub(crate) fn check_audience(audience: &str) -> Result<(), Error> {
 }
 
 /// The groups as the profile writes them: the VO, which the group `members` is, and those in it.
-fn groups(m: &Membership) -> Vec<String> {
+pub(crate) fn groups(m: &Membership) -> Vec<String> {
     let of_vo = format!("/{}", m.vo);
     let others = m.groups.iter().skip(1).map(|g| format!("{of_vo}/{}", g.name));
     std::iter::once(of_vo.clone()).chain(others).collect()
@@ -198,22 +214,25 @@ pub(crate) fn issue(
 ) -> Result<Jwt, Error> {
     let exp = now.plus(LIFE_MAX).min(until).secs();
     let entitlements = outside.entitlements(m);
-    let token = key.sign(&Claims {
-        iss: &outside.url,
-        sub: m.person.as_str(),
-        aud: audience,
-        iat: now.secs(),
-        // For services whose clocks are behind.
-        nbf: now.secs().saturating_sub(CLOCK_SKEW_S),
-        exp,
-        jti: hex(&random::<16>()?),
-        auth_time: signed_in.secs(),
-        scope: SCOPE,
-        profile: PROFILE,
-        groups: groups(m),
-        entitlements: &entitlements,
-        eduperson_entitlement: &entitlements,
-    })?;
+    let token = key.sign(
+        TYPE,
+        &Claims {
+            iss: &outside.url,
+            sub: m.person.as_str(),
+            aud: audience,
+            iat: now.secs(),
+            // For services whose clocks are behind.
+            nbf: now.secs().saturating_sub(CLOCK_SKEW_S),
+            exp,
+            jti: hex(&random::<16>()?),
+            auth_time: signed_in.secs(),
+            scope: SCOPE,
+            profile: PROFILE,
+            groups: groups(m),
+            entitlements: &entitlements,
+            eduperson_entitlement: &entitlements,
+        },
+    )?;
     Ok(Jwt { token, expires: Millis::from_secs(exp) })
 }
 
@@ -228,7 +247,7 @@ mod tests {
         let (a, b) = (JwtKey::from_pkcs8(&der).unwrap(), JwtKey::from_pkcs8(&der).unwrap());
         assert_eq!(a.public(), b.public());
         assert_eq!(a.public().kid.len(), 43);
-        let header = URL_SAFE_NO_PAD.decode(&a.header).unwrap();
+        let header = URL_SAFE_NO_PAD.decode(a.header(TYPE)).unwrap();
         let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
         assert_eq!(header["kid"], a.public().kid.as_str());
         assert_eq!(header["alg"], "ES256");
@@ -244,7 +263,7 @@ mod tests {
         {
             let outside = Outside::new(&Config::new(vec![address.into()]), &site);
             assert_eq!(outside.authority, host);
-            assert_eq!(outside.describe().jwks_uri, format!("https://{address}/jwks"));
+            assert_eq!(outside.describe(None).jwks_uri, format!("https://{address}/jwks"));
         }
         let mut config = Config::new(vec!["a.example:7443".into()]);
         config.issuer = Some("https://b.example".into());

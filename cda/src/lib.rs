@@ -20,6 +20,8 @@ mod ops;
 mod passkeys;
 mod passwords;
 mod policy;
+mod provider;
+mod qr;
 mod registry;
 mod ssh;
 mod state;
@@ -31,6 +33,7 @@ pub use keys::{CORE_LIFE, SiteKeys};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 pub use passkeys::{PasskeyConfig, SecondFactor};
+pub use qr::qr_picture;
 
 use effects::Round;
 use jwt::Outside;
@@ -88,6 +91,7 @@ pub(crate) struct Inner {
     passkeys: Passkeys,
     /// Absent where nobody signs in by Kerberos.
     kerberos: Option<Tickets>,
+    provider: provider::Provider,
     spent: Spent,
     withdrawn: Withdrawn,
     /// In whose name services outside get JWTs.
@@ -119,6 +123,7 @@ impl Cda {
             oidc: Oidc::open(&config)?,
             passkeys: Passkeys::open(&config, parts.keys.site())?,
             kerberos: Tickets::open(&config)?,
+            provider: provider::Provider::default(),
             config,
             keys: parts.keys,
             grid: parts.grid,
@@ -165,6 +170,12 @@ impl Cda {
     /// Fetches the descriptors of all trusted sites anew, as the background work does.
     pub async fn refresh_sites(&self) {
         effects::refresh_sites(&self.inner).await;
+    }
+
+    /// Tells services from now on that people sign in to them by this core: the console serves
+    /// what they ask by HTTP.
+    pub fn provide_sign_in(&self) {
+        self.inner.provider.serve();
     }
 
     /// Serves the requests of `xos_api::cda` and `xos_api::site::GetSite`.

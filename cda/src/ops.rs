@@ -15,6 +15,7 @@ mod sites;
 mod steps;
 
 pub use people::create_administrator;
+pub(crate) use sign_in::limited;
 #[cfg(test)]
 pub(crate) use sites::read_statement;
 pub(crate) use sites::{check_descriptor, update_site};
@@ -23,17 +24,17 @@ use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
-    AcceptTrust, BeginDevice, BeginSignIn, CertifyHost, CompleteTrust, CreateJoinToken,
-    CreatePerson, FinishSignIn, ForgetSite, GetIssuer, GetJwks, IssueCertificate,
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, LinkIdentity,
-    LinkKerberos, ListIdentities, ListMachines, ListPeople, ListSites, OfferTrust, PollDevice,
-    ReadOffer, Register, RemoveNode, RenewMachine, RenewToken, SetPassword, SetPerson, SignIn,
-    SignInKerberos, SignInOptions, UnlinkIdentity, WhoAmI,
-};
-use xos_api::cda::{
-    BeginPasskey, BeginPasskeySignIn, BeginRecovery, CreateSignInCode, EnrolPasskey, FinishPasskey,
-    FinishPasskeySignIn, FinishRecovery, FirstProof, FirstStep, KERBEROS_PROVIDER, ListPasskeys,
-    RecoverPerson, RemovePasskey, SetSecondFactor, SignInByCode, Stepped,
+    AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginPasskey, BeginPasskeySignIn,
+    BeginRecovery, BeginSignIn, CertifyHost, CompleteTrust, CreateClient, CreateJoinToken,
+    CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EnrolPasskey, FinishPasskey,
+    FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof, FirstStep, ForgetSite,
+    GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, KERBEROS_PROVIDER,
+    LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines, ListPasskeys,
+    ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson,
+    Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken,
+    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode,
+    SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -170,5 +171,21 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited public SignInKerberos => sign_in_kerberos, nothing,
             |s| s.signed_in.person.to_string();
         audited on LinkKerberos => link_kerberos, nothing, |i| i.name.clone();
+        plain public BeginDeviceGrant => begin_device_grant;
+        plain public GetTokens => get_tokens;
+        plain public GetUserInfo => get_user_info;
+        plain public IntrospectToken => introspect_token;
+        plain public RevokeToken => revoke_token;
+        plain on ListClients => list_clients;
+        plain on ShowAuthorization => show_authorization;
+        plain on ShowDevice => show_device;
+        audited on CreateClient => create_client, |r| r.name.clone(), |c| c.client.id.clone();
+        audited on RemoveClient => remove_client, |r| r.id.clone(), nothing;
+        audited on DecideAuthorization => decide_authorization,
+            |r| format!("{} {}", r.request.client_id, r.allow), nothing;
+        audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
+        plain on PollNodeLogin => poll_node_login;
+        audited on BeginNodeLogin => begin_node_login,
+            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
     );
 }

@@ -1,5 +1,6 @@
 //! The fields of a form or a query.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use xos_base::Error;
 use xos_base::ids::IdError;
@@ -42,6 +43,12 @@ impl Fields {
     /// A field's text exactly; empty when it is missing.
     pub(crate) fn raw(&self, name: &str) -> &str {
         self.0.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v)
+    }
+
+    /// Whether a name stands there twice.
+    pub(crate) fn has_repeated(&self) -> bool {
+        let mut names = HashSet::new();
+        !self.0.iter().all(|(k, _)| names.insert(k))
     }
 
     /// A field as an id.
@@ -89,6 +96,7 @@ mod tests {
         let groups: Vec<GroupName> = f.ids("g").unwrap();
         assert_eq!(groups.len(), 3);
         assert!(f.ids::<GroupName>("bad").is_err());
+        assert!(f.has_repeated() && !Fields::parse(b"a=1&b=1").unwrap().has_repeated());
         assert_eq!(f.text("missing"), "");
         assert_eq!(f.number::<u8>("missing", "x").unwrap(), None);
         assert!(f.number::<u8>("a", "x").is_err());

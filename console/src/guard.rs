@@ -15,6 +15,8 @@ pub(crate) const FORM_COOKIE: &str = "__Host-xos-form";
 pub(crate) const FLOW_COOKIE: &str = "__Host-xos-flow";
 /// How long a browser keeps it, in seconds: as long as the core keeps the flow.
 const FLOW_COOKIE_S: u32 = 600;
+/// Longest path to go to after signing in, in bytes: what a service sends with a browser fits.
+const OWN_PATH_MAX: usize = 2048;
 /// The form field that repeats the form token.
 pub(crate) const FORM_FIELD: &str = "csrf";
 
@@ -106,7 +108,11 @@ pub(crate) fn form_token(expected: Option<&str>, sent: &str) -> Result<(), Error
 pub(crate) fn own_path(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~:@?=&%+,".contains(&b);
     let inside = path.starts_with('/') && !path.starts_with("//");
-    if inside && path.len() <= 512 && path.bytes().all(plain) { path.into() } else { "/".into() }
+    if inside && path.len() <= OWN_PATH_MAX && path.bytes().all(plain) {
+        path.into()
+    } else {
+        "/".into()
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +186,6 @@ mod tests {
         ] {
             assert_eq!(own_path(bad), "/", "{bad:?}");
         }
-        assert_eq!(own_path(&format!("/{}", "a".repeat(600))), "/");
+        assert_eq!(own_path(&format!("/{}", "a".repeat(OWN_PATH_MAX))), "/");
     }
 }

@@ -10,6 +10,7 @@ mod fields;
 mod guard;
 mod live;
 mod pages;
+mod programs;
 mod respond;
 mod routes;
 mod session;

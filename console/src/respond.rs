@@ -129,7 +129,8 @@ fn negotiated(request: &HttpRequest) -> Option<String> {
     scheme.eq_ignore_ascii_case(NEGOTIATE).then(|| token.trim().to_owned())
 }
 
-async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
+/// Reads a form, for as long as a browser may take.
+pub(crate) async fn read_form(mut body: web::Payload) -> Result<Fields, Error> {
     let whole = async {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {

@@ -1,9 +1,10 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
-use crate::pages::{account, applications, groups, home, job, jobs, kerberos, member, members};
-use crate::pages::{output, passkeys, provider, recover, shares, sign_in, submit, trouble, vo};
+use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
+use crate::pages::{member, members, output, passkeys, provider, recover, shares, sign_in, submit};
+use crate::pages::{trouble, vo};
 use crate::respond::{Page, serve};
-use crate::{Inner, guard};
+use crate::{Inner, guard, programs};
 use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{self, ServiceConfig};
@@ -106,7 +107,14 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/account/code" Visit passkeys::code;
         get "/sign-in/kerberos" Guest kerberos::sign_in;
         post "/account/link-kerberos" Visit kerberos::link;
+        get "/oauth/authorize" Guest consent::arrive;
+        get "/oauth/consent" Visit consent::show;
+        post "/oauth/consent" Visit consent::decide;
+        get "/device" Visit device::show;
+        post "/device" Visit device::find;
+        post "/device/decide" Visit device::decide;
     }
+    programs::configure(console, config);
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();
     let anything = move |request: HttpRequest, body: web::Payload| {

@@ -19,7 +19,7 @@ pub(crate) struct Guest {
     pub(crate) peer: Peer,
     /// The host, with its port, that the browser thinks it talks to.
     pub(crate) host: String,
-    /// The path without the query.
+    /// The path and the query.
     pub(crate) path: String,
     /// What stands at the variable places of the path.
     pub(crate) places: Vec<(String, String)>,

@@ -26,6 +26,41 @@ pub struct Issuer {
     pub scopes_supported: Vec<String>,
     /// The claims that its JWTs can have.
     pub claims_supported: Vec<String>,
+    /// Where services send people to sign in; absent where the core has no console.
+    #[serde(flatten)]
+    pub provider: Option<ProviderEndpoints>,
+}
+
+/// The core as an OpenID provider (OpenID Connect Discovery 1.0, section 3; RFC 8414; RFC 8628,
+/// section 4; RFC 9207).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderEndpoints {
+    /// Where a browser is sent.
+    pub authorization_endpoint: String,
+    /// Where tokens are.
+    pub token_endpoint: String,
+    /// Where the person's claims are.
+    pub userinfo_endpoint: String,
+    /// Where a sign-in by another device begins.
+    pub device_authorization_endpoint: String,
+    /// Where services ask about tokens.
+    pub introspection_endpoint: String,
+    /// Where tokens are given back.
+    pub revocation_endpoint: String,
+    /// What tokens are given for.
+    pub grant_types_supported: Vec<String>,
+    /// How a browser brings the answer.
+    pub response_modes_supported: Vec<String>,
+    /// How clients prove themselves.
+    pub token_endpoint_auth_methods_supported: Vec<String>,
+    /// The methods of PKCE, which is needed always.
+    pub code_challenge_methods_supported: Vec<String>,
+    /// Answers name the issuer.
+    pub authorization_response_iss_parameter_supported: bool,
+    /// Requests are not taken as JWTs.
+    pub request_parameter_supported: bool,
+    /// Nor from an address (the standard's default is true).
+    pub request_uri_parameter_supported: bool,
 }
 
 /// The public keys by which this site's JWTs are checked. Needs no proof of identity.

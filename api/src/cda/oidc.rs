@@ -34,6 +34,7 @@ macro_rules! hidden {
         }
     };
 }
+pub(super) use hidden;
 
 hidden!(
     /// Names a flow: a secret of whoever began it. Its `Debug` shows nothing.

@@ -7,7 +7,7 @@ use xos_net::Peer;
 
 impl Inner {
     pub(crate) async fn issuer(&self, _: Peer, _: GetIssuer) -> Result<Issuer, Error> {
-        Ok(self.outside.describe())
+        Ok(self.outside.describe(self.provider_endpoints()))
     }
 
     pub(crate) async fn jwks(&self, _: Peer, _: GetJwks) -> Result<Jwks, Error> {

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use xos_base::Millis;
+use xos_base::{Millis, NodeId, PersonId};
 
 /// Slots of each table.
 pub(crate) const SLOTS: usize = 64 * 1024;
@@ -34,6 +34,14 @@ pub(crate) const REGISTER: Rate = Rate { burst: 5, every: Duration::from_secs(60
 
 /// Sign-ins at a provider that are begun, per address. Many people may share one.
 pub(crate) const BEGIN: Rate = Rate { burst: 60, every: Duration::from_secs(2) };
+
+/// Codes of other devices that a person tries.
+pub(crate) const CODE: Rate = Rate { burst: 5, every: Duration::from_secs(60) };
+/// The same per address, for people who tried wrong ones lately.
+pub(crate) const CODE_ADDRESS: Rate = Rate { burst: 50, every: Duration::from_secs(10) };
+
+/// Logins to one machine that are begun for a person.
+pub(crate) const NODE_LOGIN: Rate = Rate { burst: 10, every: Duration::from_secs(30) };
 
 /// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
 struct Table {
@@ -68,6 +76,11 @@ impl Table {
         let mut slots = self.full_at_ms.lock().unwrap_or_else(PoisonError::into_inner);
         slots[slot] = slots[slot].saturating_sub(self.every_ms());
     }
+
+    /// Whether nothing of the budget is spent.
+    fn is_whole(&self, slot: usize, now: Millis) -> bool {
+        self.full_at_ms.lock().unwrap_or_else(PoisonError::into_inner)[slot] <= now.0
+    }
 }
 
 /// The budgets of all names and addresses.
@@ -78,6 +91,9 @@ pub(crate) struct Limiter {
     address: Table,
     register: Table,
     begin: Table,
+    code: Table,
+    code_address: Table,
+    node_login: Table,
     /// Hashes of pairs that signed in; a newer one takes the place of an older one.
     known: Mutex<Box<[u64]>>,
 }
@@ -87,6 +103,13 @@ pub(crate) struct Limiter {
 pub(crate) struct Attempt {
     pair_hash: u64,
     name: Option<usize>,
+    address: Option<usize>,
+}
+
+/// A try of a code that was allowed.
+#[derive(Debug)]
+pub(crate) struct CodeAttempt {
+    person: usize,
     address: Option<usize>,
 }
 
@@ -118,6 +141,9 @@ impl Limiter {
             address: Table::new(ADDRESS),
             register: Table::new(REGISTER),
             begin: Table::new(BEGIN),
+            code: Table::new(CODE),
+            code_address: Table::new(CODE_ADDRESS),
+            node_login: Table::new(NODE_LOGIN),
             known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
         }
     }
@@ -178,6 +204,47 @@ impl Limiter {
     pub(crate) fn begin(&self, address: Option<IpAddr>, now: Millis) -> Result<(), Duration> {
         self.begin.take(slot(self.hash.hash_one(network(address))), now)
     }
+
+    /// Allows a person, who signed in, to try a code, or says how long to wait. Who tried no wrong
+    /// one lately is not held up by others at their address.
+    pub(crate) fn code(
+        &self,
+        person: &PersonId,
+        address: Option<IpAddr>,
+        now: Millis,
+    ) -> Result<CodeAttempt, Duration> {
+        let person = slot(self.hash.hash_one(person));
+        let first = self.code.is_whole(person, now);
+        self.code.take(person, now)?;
+        if first {
+            return Ok(CodeAttempt { person, address: None });
+        }
+        let address = slot(self.hash.hash_one(network(address)));
+        if let Err(wait) = self.code_address.take(address, now) {
+            self.code.give_back(person);
+            return Err(wait);
+        }
+        Ok(CodeAttempt { person, address: Some(address) })
+    }
+
+    /// Allows a login of a person to a machine to begin, or says how long to wait. One machine
+    /// takes nothing from another's budget.
+    pub(crate) fn node_login(
+        &self,
+        person: &PersonId,
+        node: &NodeId,
+        now: Millis,
+    ) -> Result<(), Duration> {
+        self.node_login.take(slot(self.hash.hash_one((person, node))), now)
+    }
+
+    /// The code was right: the try costs nothing.
+    pub(crate) fn right_code(&self, attempt: &CodeAttempt) {
+        self.code.give_back(attempt.person);
+        if let Some(address) = attempt.address {
+            self.code_address.give_back(address);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +300,32 @@ mod tests {
         for _ in 0..1000 {
             let attempt = limiter.attempt("alice", ip(1), Millis(1_000_000)).unwrap();
             limiter.succeeded(attempt);
+        }
+    }
+
+    /// If it failed, codes could be guessed, or people kept from typing theirs by others.
+    #[test]
+    fn who_guesses_codes_is_slowed_and_others_are_not() {
+        let limiter = Limiter::new();
+        let now = Millis(1_000_000);
+        let person = |n: u32| format!("p{n}@rennes").parse::<PersonId>().unwrap();
+        let mut wrong = 0;
+        while limiter.code(&person(0), ip(1), now).is_ok() {
+            wrong += 1;
+            assert!(wrong <= CODE.burst);
+        }
+        let mut wrong = 0;
+        for n in 1..100 {
+            while limiter.code(&person(n), ip(1), now).is_ok() {
+                wrong += 1;
+            }
+        }
+        assert!(wrong <= 99 + CODE_ADDRESS.burst, "one address tried {wrong} codes at once");
+        let attempt = limiter.code(&person(200), ip(1), now).expect("a first try is always heard");
+        limiter.right_code(&attempt);
+        for _ in 0..100 {
+            let attempt = limiter.code(&person(200), ip(1), now).unwrap();
+            limiter.right_code(&attempt);
         }
     }
 

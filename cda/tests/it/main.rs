@@ -14,6 +14,7 @@ mod matrix;
 mod oidc;
 mod passkeys;
 mod people;
+mod provider;
 mod sites;
 mod speed;
 mod withdrawn;

@@ -2,6 +2,8 @@
 
 pub(crate) mod account;
 pub(crate) mod applications;
+pub(crate) mod consent;
+pub(crate) mod device;
 pub(crate) mod groups;
 pub(crate) mod home;
 pub(crate) mod job;

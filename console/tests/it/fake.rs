@@ -4,6 +4,7 @@ mod jobs;
 pub mod kerberos;
 pub mod oidc;
 pub mod passkeys;
+pub mod provider;
 mod sign_in;
 mod vo;
 
@@ -206,6 +207,7 @@ impl Fake {
         self.register_oidc(router);
         self.register_passkeys(router);
         self.register_kerberos(router);
+        self.register_provider(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

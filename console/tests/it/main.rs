@@ -8,5 +8,6 @@ mod kerberos;
 mod oidc;
 mod pages;
 mod passkeys;
+mod provider;
 mod security;
 mod world;

@@ -16,7 +16,7 @@ fn world() -> World {
 }
 
 /// Where the page leads by itself.
-fn leads_to(page: &Answer) -> String {
+pub fn leads_to(page: &Answer) -> String {
     assert_eq!(page.status, 200, "{}", page.body);
     let (_, rest) = page.body.split_once("http-equiv=\"refresh\" content=\"0;url=").expect("leads");
     rest.split('"').next().unwrap().replace("&#38;", "&").replace("&amp;", "&")

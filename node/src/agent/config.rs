@@ -62,6 +62,10 @@ pub struct Login {
     pub memory_bytes: Option<u64>,
     /// Processes and threads of all sessions of one person together. Default: as of one job.
     pub processes: Option<u32>,
+    /// Whether people may prove themselves to PAM by a code that they type in the console of their
+    /// own site: at a console, for `sudo`. Default false.
+    #[serde(default)]
+    pub device: bool,
 }
 
 fn default_shell() -> PathBuf {

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod ask;
+pub mod clients;
 pub mod credential;
 #[cfg(test)]
 mod documents;

@@ -9,14 +9,13 @@ use super::session::Session;
 use super::values::PersonArg;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use loopback::Loopback;
-use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
 use std::process::Stdio;
 use std::time::Duration;
 use xos_api::cda::{
     BeginDevice, BeginSignIn, BegunDevice, FinishSignIn, PollDevice, SignInOptions, SignedIn,
 };
 use xos_base::{Error, ProviderId, SiteId};
+use xos_cda::qr_picture;
 use xos_net::Client;
 
 /// How often the line that tells what is waited for is drawn anew.
@@ -225,19 +224,11 @@ fn device_text(begun: &BegunDevice, left: &str) -> String {
     let code = clean(&begun.user_code);
     let mut text =
         format!("Open on any device, within {left}:\n  {address}\nand type there:\n  {code}");
-    if let Some(picture) = begun.verification_uri_complete.as_deref().and_then(picture) {
+    if let Some(picture) = begun.verification_uri_complete.as_deref().and_then(qr_picture) {
         text.push_str("\nor take a picture of this:\n");
         text.push_str(&picture);
     }
     text
-}
-
-/// A QR code in half blocks: light parts are drawn, since most terminals are dark.
-fn picture(address: &str) -> Option<String> {
-    let code = QrCode::with_error_correction_level(address, EcLevel::L).ok()?;
-    let dark_and_light = (Dense1x2::Light, Dense1x2::Dark);
-    let mut picture = code.render::<Dense1x2>();
-    Some(picture.dark_color(dark_and_light.0).light_color(dark_and_light.1).build())
 }
 
 /// A line that moves while something is waited for; gone when dropped.

@@ -1,11 +1,11 @@
 //! `xos site`: getting to know sites, and trust between them.
 
-use super::ask;
 use super::output::{Outcome, Style, Table, clean, fields, list, when};
 use super::session::Session;
 use super::sites::{KnownSite, SiteBook};
 use super::ssh;
 use super::values;
+use super::{ask, clients};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ pub enum Command {
     Accept(Accept),
     /// End the trust in a site (site administrators), or make this computer forget it.
     Forget(Forget),
+    /// Services and programs to which people sign in by your site (site administrators).
+    #[command(subcommand, after_help = clients::EXAMPLES)]
+    Client(clients::Command),
 }
 
 /// `xos site add`.
@@ -129,6 +132,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Offer(args) => offer(s, args).await,
         Command::Accept(args) => accept(s, args).await,
         Command::Forget(args) => forget(s, args).await,
+        Command::Client(command) => clients::run(s, command).await,
     }
 }
 

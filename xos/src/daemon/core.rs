@@ -159,7 +159,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
                 clock: clock.clone(),
                 random: xos_console::system_random(),
             };
-            Some(Console::start(console_config, deps)?)
+            let console = Console::start(console_config, deps)?;
+            cda.provide_sign_in();
+            Some(console)
         }
         None => None,
     };

@@ -5,7 +5,9 @@ use crate::agent::Agent;
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
 use xos_base::Error;
-use xos_base::local::{CloseLogin, Envelope, FindUser, LocalCall, MayLogin, OpenLogin, Principals};
+use xos_base::local::{
+    AuthBegin, AuthNext, CloseLogin, Envelope, FindUser, LocalCall, MayLogin, OpenLogin, Principals,
+};
 
 impl Answers for Agent {
     async fn answer(
@@ -20,6 +22,8 @@ impl Answers for Agent {
             CloseLogin::NAME => encode::<CloseLogin>(self.close_login(&asked(root, with)?)?),
             Principals::NAME => encode::<Principals>(self.principals(&asked(root, with)?)?),
             FindUser::NAME => encode::<FindUser>(self.find_user(&asked(root, with)?)?),
+            AuthBegin::NAME => encode::<AuthBegin>(self.auth_begin(asked(root, with)?).await?),
+            AuthNext::NAME => encode::<AuthNext>(self.auth_next(asked(root, with)?).await?),
             _ => Err(unknown(&call.call)),
         }
     }
@@ -60,6 +64,8 @@ mod tests {
             asked::<MayLogin>(false, &nonsense).unwrap_err(),
             asked::<OpenLogin>(false, &nonsense).unwrap_err(),
             asked::<CloseLogin>(false, &nonsense).unwrap_err(),
+            asked::<AuthBegin>(false, &nonsense).unwrap_err(),
+            asked::<AuthNext>(false, &nonsense).unwrap_err(),
         ] {
             assert_eq!(e.kind, xos_base::Kind::Denied, "{e}");
         }

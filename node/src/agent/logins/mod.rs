@@ -1,6 +1,7 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
 //! and their streams to the machine's sshd. With `[node.login]` only.
 
+mod device;
 mod files;
 pub mod fuzzing;
 mod groups;
@@ -22,6 +23,7 @@ use super::config::Login;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
+use device::Attempts;
 use groups::Groups;
 use mandates::Mandates;
 use rules::Rules;
@@ -62,6 +64,7 @@ pub(super) struct Logins {
     groups: Groups,
     mandates: Mandates,
     streams: Streams,
+    attempts: Attempts,
     /// Held while somebody is moved into a group, and while one is removed.
     moving: tokio::sync::Mutex<()>,
 }
@@ -113,6 +116,7 @@ impl Logins {
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
             mandates: Mandates::default(),
             streams: Streams::default(),
+            attempts: Attempts::default(),
             moving: tokio::sync::Mutex::new(()),
             config,
         })

@@ -1,0 +1,76 @@
+//! Logins to machines that a person allows in the console of their own site: for PAM's auth phase,
+//! at a console and for `sudo`. A machine can only ask; what is allowed is one service on one node.
+
+use super::provider::Secret;
+use crate::request;
+use serde::{Deserialize, Serialize};
+use xos_base::{Millis, NodeId, PersonId};
+
+/// What somebody wants to do on a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLogin {
+    /// The machine.
+    pub node: NodeId,
+    /// The local name of the account there.
+    pub user: String,
+    /// The PAM service: `login`, `sudo`, ...
+    pub service: String,
+    /// Whose account it is: only they can allow it, and none else sees it.
+    pub person: PersonId,
+}
+
+/// Begins one. For a node at its own core, which passes it on to the person's site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeginNodeLogin {
+    /// What is wanted.
+    pub login: NodeLogin,
+}
+request!(BeginNodeLogin => BegunNodeLogin, Post "/v1/nodes/logins");
+
+/// The answer to [`BeginNodeLogin`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BegunNodeLogin {
+    /// For [`PollNodeLogin`].
+    pub attempt: Secret,
+    /// Where the person goes, on any device.
+    pub address: String,
+    /// What they type there.
+    pub code: String,
+    /// A QR code of both, in rows of half blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+    /// How long to wait before each [`PollNodeLogin`], in seconds.
+    pub interval_s: u64,
+    /// When it is too late.
+    pub expires: Millis,
+}
+
+/// Asks what the person decided. For whom [`BeginNodeLogin`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollNodeLogin {
+    /// The machine.
+    pub node: NodeId,
+    /// The person.
+    pub person: PersonId,
+    /// The attempt.
+    pub attempt: Secret,
+}
+request!(PollNodeLogin => NodeLoginState, Post "/v1/nodes/logins/poll");
+
+/// Where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeLoginState {
+    /// The person has not decided.
+    Waiting,
+    /// The person said yes. It is told once.
+    Allowed,
+    /// The person said no.
+    Declined,
+    /// It took too long, or never was.
+    Over,
+}

@@ -1,0 +1,147 @@
+//! The registered clients, and how they prove themselves.
+
+use super::refused::Refused;
+use super::{digest, name, redirects, same, secret};
+use crate::registry::{self, Found};
+use crate::{Inner, jwt};
+use serde::{Deserialize, Serialize};
+use xos_api::Done;
+use xos_api::cda::{
+    Client, ClientProof, CreateClient, CreatedClient, ListClients, OAuthError, RemoveClient, Secret,
+};
+use xos_base::Error;
+use xos_net::Caller;
+use xos_store::{Guard, Op};
+
+/// Most clients of a site.
+const CLIENTS_MAX: usize = 1000;
+/// Longest name, in characters.
+const NAME_MAX: usize = 60;
+/// Most places of one client to send browsers back to.
+const REDIRECTS_MAX: usize = 16;
+
+/// `cda/client/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ClientRecord {
+    pub(super) client: Client,
+    /// The digest of its secret.
+    secret: Option<String>,
+}
+
+/// Whether a text has the form of a `client_id`.
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn check(r: &CreateClient) -> Result<(), Error> {
+    let name = r.name.trim();
+    if name.is_empty() || r.name.chars().count() > NAME_MAX || r.name.chars().any(char::is_control)
+    {
+        return Err(Error::invalid(format!(
+            "the name of a client has 1 to {NAME_MAX} characters, no control characters"
+        )));
+    }
+    if r.redirects.len() > REDIRECTS_MAX {
+        return Err(Error::invalid(format!("a client has at most {REDIRECTS_MAX} addresses")));
+    }
+    r.redirects.iter().try_for_each(|to| redirects::check(to, r.confidential))?;
+    if r.redirects.is_empty() && !r.device && !r.introspect {
+        return Err(Error::invalid("such a client could do nothing").hint(
+            "name an address to send browsers back to, or let it sign people in by another device",
+        ));
+    }
+    if r.introspect && !r.confidential {
+        return Err(Error::invalid("who asks about tokens needs a secret")
+            .hint("register it as confidential"));
+    }
+    if let Some(audience) = &r.audience {
+        jwt::check_audience(audience).map_err(|e| Error::invalid(format!("audience: {e}")))?;
+    }
+    Ok(())
+}
+
+impl Inner {
+    pub(crate) async fn create_client(
+        &self,
+        caller: Caller,
+        r: CreateClient,
+    ) -> Result<CreatedClient, Error> {
+        let grant = self.administrator(&caller).await?;
+        check(&r)?;
+        if self.registry.all::<ClientRecord>("client").await?.len() >= CLIENTS_MAX {
+            return Err(Error::invalid(format!("there are {CLIENTS_MAX} clients already"))
+                .hint("remove one that is not used"));
+        }
+        let mut scopes = r.scopes;
+        scopes.sort_unstable();
+        scopes.dedup();
+        let id = name()?;
+        let client = Client {
+            name: r.name,
+            confidential: r.confidential,
+            redirects: r.redirects,
+            device: r.device,
+            scopes,
+            audience: r.audience.unwrap_or_else(|| id.clone()),
+            introspect: r.introspect,
+            created: self.now(),
+            id,
+        };
+        let secret = client.confidential.then(secret).transpose()?;
+        let record = ClientRecord { client: client.clone(), secret: secret.as_deref().map(digest) };
+        let key = registry::key("client", &client.id)?;
+        let guards = vec![grant.guard, Guard::Absent(key.clone())];
+        let op = registry::put(key, &record)?;
+        self.registry.apply(guards, vec![op], "the client").await?;
+        Ok(CreatedClient { client, secret: secret.map(Secret) })
+    }
+
+    pub(crate) async fn list_clients(
+        &self,
+        caller: Caller,
+        _: ListClients,
+    ) -> Result<Vec<Client>, Error> {
+        self.administrator(&caller).await?;
+        let all = self.registry.all::<ClientRecord>("client").await?;
+        Ok(all.into_iter().map(|(_, record)| record.client).collect())
+    }
+
+    pub(crate) async fn remove_client(
+        &self,
+        caller: Caller,
+        r: RemoveClient,
+    ) -> Result<Done, Error> {
+        let grant = self.administrator(&caller).await?;
+        let found = self.client_found(&r.id).await?.ok_or_else(|| {
+            Error::not_found("there is no such client").hint("`xos site client list` shows all")
+        })?;
+        let guards = vec![grant.guard, found.guard()];
+        let what = found.value.client.name;
+        self.registry.apply(guards, vec![Op::Del(found.key)], &what).await?;
+        Ok(Done {})
+    }
+
+    async fn client_found(&self, id: &str) -> Result<Option<Found<ClientRecord>>, Error> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        self.registry.read(&registry::key("client", id)?).await
+    }
+
+    /// A client that is registered.
+    pub(super) async fn client(&self, id: &str) -> Result<Option<Client>, Error> {
+        Ok(self.client_found(id).await?.map(|found| found.value.client))
+    }
+
+    /// A client that proved itself. One answer for an unknown client and a wrong secret.
+    pub(super) async fn proved_client(&self, proof: &ClientProof) -> Result<Client, Refused> {
+        let wrong = || Refused::new(OAuthError::InvalidClient, "unknown client or wrong secret");
+        let found = self.client_found(&proof.id).await?.ok_or_else(wrong)?.value;
+        let right = match (&found.secret, &proof.secret) {
+            (Some(kept), Some(sent)) => same(kept, &digest(&sent.0)),
+            (None, None) => true,
+            _ => false,
+        };
+        if right { Ok(found.client) } else { Err(wrong()) }
+    }
+}
