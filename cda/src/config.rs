@@ -11,6 +11,9 @@ use xos_base::{Error, SiteId};
 /// Longest address or name in the configuration, in bytes (RFC 1035, with a port).
 pub const ADDRESS_MAX: usize = 261;
 
+/// Longest time between two fetches of a trusted site's descriptor, in seconds.
+pub(crate) const REFRESH_MAX_S: u64 = 24 * 3600;
+
 /// Most identity providers.
 const PROVIDERS_MAX: usize = 32;
 
@@ -174,7 +177,7 @@ impl Config {
             ("renewal_s", self.renewal_s, 60, YEAR_S),
             ("mandate_s", self.mandate_s, 60, YEAR_S),
             ("machine_s", self.machine_s, 3600, YEAR_S),
-            ("refresh_s", self.refresh_s, 1, 24 * 3600),
+            ("refresh_s", self.refresh_s, 1, REFRESH_MAX_S),
             ("hashers", self.hashers as u64, 1, 64),
         ];
         for (key, value, min, max) in ranges {

@@ -13,6 +13,7 @@ mod mandates;
 mod matrix;
 mod oidc;
 mod people;
+mod rolling;
 mod sites;
 mod speed;
 mod withdrawn;
