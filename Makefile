@@ -29,7 +29,7 @@ help:
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
-TEST_PACKAGES := chromium libnss3-tools python3-minimal openssh-client openssh-server pamtester sudo
+TEST_PACKAGES := chromium libnss3-tools python3-minimal openssh-client openssh-server pamtester softhsm2 sudo
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie

@@ -1,5 +1,6 @@
 //! The section `[cda]`.
 
+use crate::keys::Pkcs11;
 use crate::oidc::Provider;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -82,6 +83,10 @@ pub struct Config {
     /// its own. Default: `urn:xos:` and the site's name.
     #[serde(default)]
     pub entitlement_namespace: Option<String>,
+    /// A token in which the site's keys are made. Default: they lie in files. Keys that lie in
+    /// files stay there until they are replaced: `xosd keys roll`.
+    #[serde(default)]
+    pub pkcs11: Option<Pkcs11>,
 }
 
 fn default_names() -> Vec<String> {
@@ -137,6 +142,7 @@ impl Config {
             hashers: default_hashers(),
             issuer: None,
             entitlement_namespace: None,
+            pkcs11: None,
         }
     }
 

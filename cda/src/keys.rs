@@ -23,12 +23,14 @@ mod place;
 mod purpose;
 mod rolling;
 mod state;
+mod token;
 
 pub(crate) use authority::{Authority, pem};
 pub(crate) use handle::Handle;
 pub use own::CORE_LIFE;
 pub use purpose::Purpose;
 pub use rolling::{KNOWN_AFTER, KeyState, KeyView, list_keys, roll_key};
+pub use token::Pkcs11;
 
 use crate::jwt::JwtKey;
 use crate::ssh::SshSigner;

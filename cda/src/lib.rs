@@ -22,7 +22,9 @@ mod state;
 mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
-pub use keys::{CORE_LIFE, KNOWN_AFTER, KeyState, KeyView, Purpose, SiteKeys, list_keys, roll_key};
+pub use keys::{
+    CORE_LIFE, KNOWN_AFTER, KeyState, KeyView, Pkcs11, Purpose, SiteKeys, list_keys, roll_key,
+};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 

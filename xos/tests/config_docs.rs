@@ -26,8 +26,10 @@ const TABLES: &[(&str, &str, &str, &str)] = &[
     ("aem", "rules", "aem/src/policy.rs", "Rule"),
 ];
 /// Sections inside a section, present or not: section, key, and their struct.
-const PARTS: &[(&str, &str, &str, &str)] =
-    &[("node", "login", "node/src/agent/config.rs", "Login")];
+const PARTS: &[(&str, &str, &str, &str)] = &[
+    ("cda", "pkcs11", "cda/src/keys/token.rs", "Pkcs11"),
+    ("node", "login", "node/src/agent/config.rs", "Login"),
+];
 /// Widest line of the page.
 const WIDTH: usize = 120;
 
@@ -141,7 +143,7 @@ fn in_words(kind: &str) -> &'static str {
         "Vec<String>" => "list of texts",
         "Vec<Rule>" | "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" => "section",
+        "Login" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }
