@@ -270,8 +270,11 @@ fn slot(context: &Pkcs11, place: &Place) -> Result<Slot, Refused> {
     let failed = |e: ModuleError| place.refused("its library shows no slots", &e);
     let mut found = Vec::new();
     for slot in context.get_slots_with_token().map_err(failed)? {
-        if context.get_token_info(slot).map_err(failed)?.label() == place.label {
-            found.push(slot);
+        match context.get_token_info(slot) {
+            Ok(info) if info.label() == place.label => found.push(slot),
+            Ok(_) => {}
+            // Another token in another slot must not keep this one from being found.
+            Err(e) => tracing::warn!(error = told(&e), "a slot does not tell what is in it"),
         }
     }
     let (label, module) = (&place.label, place.module.display());

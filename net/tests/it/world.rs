@@ -64,8 +64,12 @@ impl Site {
     /// The root's word, said at `issued`, that these are the site's keys.
     pub fn vouch(&self, signers: &[&Signer], issued: Millis) -> String {
         let keys = signers.iter().map(|s| s.public()).collect();
-        let root = LocalKey::from_pkcs8(KeyKind::P256, &self.root_key).unwrap();
-        vouch(&root, &xos_api::site::SiteKeys::signing(&self.id, keys, issued)).unwrap()
+        self.root_says(&xos_api::site::SiteKeys::signing(&self.id, keys, issued))
+    }
+
+    /// The root's word.
+    pub fn root_says(&self, said: &xos_api::site::SiteKeys) -> String {
+        vouch(&LocalKey::from_pkcs8(KeyKind::P256, &self.root_key).unwrap(), said).unwrap()
     }
 
     /// This site's word, said at `issued`, that these keys of its nodes hold no more.

@@ -4,8 +4,10 @@
 mod credentials;
 mod daemon;
 mod every;
+mod keys;
 mod machines;
 mod pages;
+mod token;
 mod world;
 
 use std::os::unix::fs::PermissionsExt;
