@@ -6,18 +6,18 @@
 
 use super::blocks::{self, Block, damaged};
 use super::handle::Handle;
-use super::place::{Kept, Place, label};
+use super::place::{Kept, Place, dropped, dropped_block, label};
 use crate::issue::{BACKDATE, random_serial, time_of};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints,
 };
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use xos_base::{Error, Millis, SiteId};
 use xos_net::identity::key_fingerprint;
-use xos_net::key::KeyKind;
+use xos_net::key::{KeyId, KeyKind};
 use xos_net::trust::MACHINE_SUFFIX;
 use zeroize::Zeroizing;
 
@@ -89,18 +89,23 @@ pub(crate) struct Authority {
 }
 
 /// What stands in the file of an authority.
+#[derive(Clone)]
 pub(crate) struct AuthorityFile {
     pub(crate) kept: Kept,
     pub(crate) der: CertificateDer<'static>,
     /// Certificates of former ones for the same purpose, which are refused.
     pub(crate) refused: Vec<CertificateDer<'static>>,
+    /// Keys of former ones that are to be destroyed in the vault.
+    pub(crate) dropped: Vec<KeyId>,
 }
 
 impl AuthorityFile {
     /// Reads `text`, the content of `file`, without asking for the key.
     pub(crate) fn read(file: &str, text: &str) -> Result<AuthorityFile, Error> {
-        let (mut kept, mut der, mut refused) = (None, None, Vec::new());
+        let (mut kept, mut der) = (None, None);
+        let (mut refused, mut gone) = (Vec::new(), Vec::new());
         for block in blocks::read(text).map_err(|why| damaged(file, why))? {
+            gone.extend(dropped(file, &block)?);
             let certificate = || CertificateDer::from(block.bytes.to_vec());
             match block.label.as_str() {
                 CERTIFICATE => der = Some(certificate()),
@@ -111,12 +116,13 @@ impl AuthorityFile {
         let missing = |what: &str| damaged(file, &format!("it holds no {what}"));
         let kept = kept.filter(Kept::signs).ok_or_else(|| missing("key"))?;
         let der = der.ok_or_else(|| missing("certificate"))?;
-        Ok(AuthorityFile { kept, der, refused })
+        Ok(AuthorityFile { kept, der, refused, dropped: gone })
     }
 
-    fn text(&self) -> Zeroizing<String> {
+    pub(crate) fn text(&self) -> Zeroizing<String> {
         let mut all = vec![self.kept.block(), Block::new(CERTIFICATE, &self.der)];
         all.extend(self.refused.iter().map(|der| Block::new(REFUSED, der)));
+        all.extend(self.dropped.iter().map(dropped_block));
         blocks::write(&all)
     }
 
@@ -204,7 +210,7 @@ pub(crate) fn make_root(
     let key = Handle::new(place.open(KeyKind::P256, &kept)?);
     let span = Span { from: now.minus(DAY), until: now.plus(ROOT_LIFE) };
     let cert = params(Role::Root, site, span)?.self_signed(&key).map_err(|e| failed(&key, &e))?;
-    Ok(AuthorityFile { kept, der: cert.der().clone(), refused: Vec::new() }.text())
+    Ok(Rest::default().with(kept, &cert).text())
 }
 
 /// A new authority below `root`: the text of its file.
@@ -215,7 +221,7 @@ pub(crate) fn make(
     now: Millis,
 ) -> Result<Zeroizing<String>, Error> {
     let kept = place.make(KeyKind::P256, &label(site, role.purpose()))?;
-    sign(role, site, (kept, Vec::new()), (root, place), now)
+    sign(role, site, (kept, Rest::default()), (root, place), now)
 }
 
 /// The same authority with its key, certified anew.
@@ -226,7 +232,8 @@ pub(crate) fn renew(
     (root, place): (&Authority, &Place),
     now: Millis,
 ) -> Result<Zeroizing<String>, Error> {
-    sign(role, site, (old.kept.clone(), old.still_refused(now)?), (root, place), now)
+    let rest = Rest { refused: old.still_refused(now)?, dropped: old.dropped.clone() };
+    sign(role, site, (old.kept.clone(), rest), (root, place), now)
 }
 
 /// A new authority in place of `old`, whose certificates are refused from now on if `refuse`, and
@@ -238,18 +245,35 @@ pub(crate) fn replace(
     (root, place): (&Authority, &Place),
     now: Millis,
 ) -> Result<Zeroizing<String>, Error> {
-    let mut refused = old.still_refused(now)?;
+    let mut rest = Rest { refused: old.still_refused(now)?, dropped: old.dropped.clone() };
     if refuse {
-        refused.push(old.der.clone());
+        rest.refused.push(old.der.clone());
+    }
+    if let Kept::Vault(id, _) = &old.kept {
+        rest.dropped.push(*id);
     }
     let kept = place.make(KeyKind::P256, &label(site, role.purpose()))?;
-    sign(role, site, (kept, refused), (root, place), now)
+    sign(role, site, (kept, rest), (root, place), now)
+}
+
+/// What stands in the file of an authority beside its key and certificate.
+#[derive(Default)]
+struct Rest {
+    refused: Vec<CertificateDer<'static>>,
+    dropped: Vec<KeyId>,
+}
+
+impl Rest {
+    fn with(self, kept: Kept, cert: &Certificate) -> AuthorityFile {
+        let Rest { refused, dropped } = self;
+        AuthorityFile { kept, der: cert.der().clone(), refused, dropped }
+    }
 }
 
 fn sign(
     role: Role,
     site: &SiteId,
-    (kept, refused): (Kept, Vec<CertificateDer<'static>>),
+    (kept, rest): (Kept, Rest),
     (root, place): (&Authority, &Place),
     now: Millis,
 ) -> Result<Zeroizing<String>, Error> {
@@ -258,7 +282,7 @@ fn sign(
     let span = Span { from: now.minus(BACKDATE), until };
     let made = params(role, site, span)?.signed_by(&key, &root.issuer);
     let cert = made.map_err(|e| root.failure(&e))?;
-    Ok(AuthorityFile { kept, der: cert.der().clone(), refused }.text())
+    Ok(rest.with(kept, &cert).text())
 }
 
 /// Why `key` did not sign.

@@ -1,7 +1,7 @@
 //! The folder of keys is made once, whole.
 
 use super::authority::{self, Authority, Role};
-use super::list::{Dates, Entry, KeyList};
+use super::list::KeyList;
 use super::place::{Place, label};
 use super::purpose::Purpose;
 use super::{CORE_FILE, FOLDER, FOLDER_NEW, files, own};
@@ -37,8 +37,7 @@ pub(super) fn create(
     files::replace(&dir, CORE_FILE, core.as_bytes())?;
     for purpose in [Purpose::Signing, Purpose::SshPeople, Purpose::SshMachines, Purpose::Jwt] {
         let kept = place.make(purpose.kind(), &label(site, purpose.name()))?;
-        let entries = vec![Entry { dates: Dates::at_once(now), kept }];
-        let text = KeyList { kind: purpose.kind(), entries }.text()?;
+        let text = KeyList::of(purpose.kind(), kept, now).text()?;
         files::replace(&dir, purpose.file(), text.as_bytes())?;
     }
     files::publish(&dir, &state.join(FOLDER))

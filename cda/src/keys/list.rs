@@ -5,12 +5,12 @@
 //! goes on where it was after a restart.
 
 use super::blocks::{self, Block, damaged};
-use super::place::{Kept, Place};
+use super::place::{Kept, Place, dropped, dropped_block};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use xos_api::site::{DESCRIPTOR_LIST_MAX, LOG_KEYS_MAX};
 use xos_base::{Error, Millis};
-use xos_net::key::{KeyKind, PrivateKey};
+use xos_net::key::{KeyId, KeyKind, PrivateKey};
 use zeroize::Zeroizing;
 
 /// When a key does what. A key without dates, put into the file by hand, signs at once and counts
@@ -47,13 +47,22 @@ pub(crate) struct KeyList {
     pub(crate) kind: KeyKind,
     /// At least one can sign; those that sign no more stand at the end.
     pub(crate) entries: Vec<Entry>,
+    /// Keys that were taken out and are to be destroyed in the vault.
+    pub(crate) dropped: Vec<KeyId>,
 }
 
 impl KeyList {
+    /// One key, which signs at once.
+    pub(crate) fn of(kind: KeyKind, kept: Kept, now: Millis) -> KeyList {
+        let entries = vec![Entry { dates: Dates::at_once(now), kept }];
+        KeyList { kind, entries, dropped: Vec::new() }
+    }
+
     /// Reads the keys in `text`, the content of `file`.
     pub(crate) fn read(file: &str, kind: KeyKind, text: &str) -> Result<KeyList, Error> {
-        let mut entries = Vec::new();
+        let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for block in blocks::read(text).map_err(|why| damaged(file, why))? {
+            gone.extend(dropped(file, &block)?);
             let Some(kept) = Kept::read(file, kind, &block)? else { continue };
             let dates = match block.note.is_empty() {
                 true => Dates::default(),
@@ -63,7 +72,7 @@ impl KeyList {
             entries.push(Entry { dates, kept });
         }
         entries.sort_by_key(|e: &Entry| !e.kept.signs());
-        let list = KeyList { kind, entries };
+        let list = KeyList { kind, entries, dropped: gone };
         let (able, former) = (list.able().count(), list.former().count());
         if able == 0 {
             return Err(Error::internal(format!("{file} holds no key"))
@@ -82,7 +91,8 @@ impl KeyList {
                 .map_err(|e| Error::internal(format!("cannot write a key's dates: {e}")))?;
             Ok(Block { note, ..e.kept.block() })
         };
-        let all = self.entries.iter().map(block).collect::<Result<Vec<_>, Error>>()?;
+        let mut all = self.entries.iter().map(block).collect::<Result<Vec<_>, Error>>()?;
+        all.extend(self.dropped.iter().map(dropped_block));
         Ok(blocks::write(&all))
     }
 
@@ -104,18 +114,19 @@ impl KeyList {
     }
 
     /// Takes out what counts no more: keys older than the one that signs, whose time is over. Of
-    /// each the public part stays where VO logs need it (`keep`). What was taken out.
-    pub(crate) fn expire(&mut self, now: Millis, keep: bool) -> Result<Vec<Kept>, Error> {
+    /// each the public part stays where VO logs need it (`keep`). How many were taken out.
+    pub(crate) fn expire(&mut self, now: Millis, keep: bool) -> Result<usize, Error> {
         let signing = self.signing(now);
         let is_over = |e: &Entry| e.dates.until.is_some_and(|t| t <= now);
         let over = self.able().enumerate().filter(|(i, e)| *i > signing && is_over(e));
         let over: Vec<usize> = over.map(|(i, _)| i).collect();
-        self.take(&over, keep)
+        self.take(&over, keep)?;
+        Ok(over.len())
     }
 
     /// Takes these of the keys that can sign out, which are named by their places in order.
-    pub(crate) fn take(&mut self, which: &[usize], keep: bool) -> Result<Vec<Kept>, Error> {
-        let (mut gone, mut former) = (Vec::new(), Vec::new());
+    pub(crate) fn take(&mut self, which: &[usize], keep: bool) -> Result<(), Error> {
+        let mut former = Vec::new();
         // From the end, so that the places before stay what they are; these keys stand first.
         for i in which.iter().rev() {
             let entry = self.entries.remove(*i);
@@ -123,11 +134,13 @@ impl KeyList {
                 let kept = Kept::Public(entry.kept.public(self.kind)?);
                 former.insert(0, Entry { dates: entry.dates, kept });
             }
-            gone.insert(0, entry.kept);
+            if let Kept::Vault(id, _) = entry.kept {
+                self.dropped.push(id);
+            }
         }
         let first_former = self.able().count();
         self.entries.splice(first_former..first_former, former);
-        Ok(gone)
+        Ok(())
     }
 }
 
@@ -170,6 +183,10 @@ mod tests {
         Entry { dates, kept: kept() }
     }
 
+    fn list_of(entries: Vec<Entry>) -> KeyList {
+        KeyList { kind: KeyKind::Ed25519, entries, dropped: Vec::new() }
+    }
+
     fn publics(list: &KeyList) -> Vec<Vec<u8>> {
         list.entries.iter().map(|e| e.kept.public(list.kind).unwrap()).collect()
     }
@@ -183,7 +200,7 @@ mod tests {
     #[test]
     fn a_key_signs_and_ceases_to_count_at_its_times() {
         let entries = vec![entry(100, None), entry(50, Some(200)), entry(0, Some(90))];
-        let mut list = reread(&KeyList { kind: KeyKind::Ed25519, entries });
+        let mut list = reread(&list_of(entries));
         let all = publics(&list);
         for (now, signs, count) in [(0, 2, 3), (49, 2, 3), (50, 1, 3), (89, 1, 3), (90, 1, 2)] {
             assert_eq!(list.signing(Millis(now)), signs, "at {now}");
@@ -193,7 +210,7 @@ mod tests {
             assert_eq!(publics(&list), all, "at {now}: the order, or a public key, is lost");
         }
         assert_eq!(list.signing(Millis(100)), 0);
-        assert_eq!(list.expire(Millis(200), false).unwrap().len(), 1);
+        assert_eq!(list.expire(Millis(200), false).unwrap(), 1);
         let left = reread(&list);
         assert_eq!(publics(&left), [all[0].clone(), all[2].clone()]);
         assert_eq!((left.able().count(), left.former().count()), (1, 1));
@@ -203,11 +220,27 @@ mod tests {
     #[test]
     fn there_is_always_a_key_that_signs() {
         let entries = vec![entry(100, Some(1)), entry(50, Some(1))];
-        let mut list = KeyList { kind: KeyKind::Ed25519, entries };
+        let mut list = list_of(entries);
         assert_eq!(list.signing(Millis(0)), 1);
-        assert!(list.expire(Millis(0), false).unwrap().is_empty(), "before all of them");
-        assert_eq!(list.expire(Millis(u64::MAX), false).unwrap().len(), 1);
-        assert!(list.expire(Millis(u64::MAX), false).unwrap().is_empty(), "the last one is gone");
+        assert_eq!(list.expire(Millis(0), false).unwrap(), 0, "before all of them");
+        assert_eq!(list.expire(Millis(u64::MAX), false).unwrap(), 1);
+        assert_eq!(list.expire(Millis(u64::MAX), false).unwrap(), 0, "the last one is gone");
+    }
+
+    /// If it failed, a key in a token would stay there for ever, or be destroyed while it signs.
+    #[test]
+    fn keys_in_a_vault_that_are_taken_out_are_named_until_they_are_destroyed() {
+        let kept = |n: u8| Kept::Vault([n; 16], vec![n; 32]);
+        let mut entries = vec![entry(100, None), entry(0, Some(200))];
+        (entries[0].kept, entries[1].kept) = (kept(1), kept(2));
+        let mut list = reread(&list_of(entries));
+        list.expire(Millis(199), true).unwrap();
+        assert!(list.dropped.is_empty());
+        list.expire(Millis(200), true).unwrap();
+        let left = reread(&list);
+        assert_eq!(left.dropped, [[2; 16]]);
+        assert_eq!(publics(&left), [vec![1; 32], vec![2; 32]]);
+        assert_eq!(left.able().count(), 1);
     }
 
     /// If it failed, an administrator who puts a key into a file by hand would be told nothing, and
@@ -215,7 +248,7 @@ mod tests {
     #[test]
     fn files_by_hand_are_read_and_damaged_ones_refused() {
         let read = |text: &str| KeyList::read("x.pem", KeyKind::Ed25519, text);
-        let by_hand = KeyList { kind: KeyKind::Ed25519, entries: vec![entry(7, None)] };
+        let by_hand = list_of(vec![entry(7, None)]);
         let text = by_hand.text().unwrap();
         let bare = text.split_once('\n').unwrap().1;
         assert_eq!(read(bare).unwrap().entries[0].dates, Dates::default());

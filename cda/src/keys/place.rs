@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 const IN_FILE: &str = "PRIVATE KEY";
 const IN_VAULT: &str = "XOS TOKEN KEY";
 const PUBLIC_ONLY: &str = "XOS FORMER KEY";
+/// A key that no file names any more. It is destroyed once the core does not use it.
+const DROPPED: &str = "XOS DROPPED TOKEN KEY";
 
 /// The folder of keys, and the vault in which new ones are made.
 pub(crate) struct Place {
@@ -97,14 +99,30 @@ impl Place {
         }
     }
 
-    /// Destroys what lies in the vault of keys that no file names any more. What fails is logged:
-    /// nothing signs by such a key, and nobody takes its signatures.
-    pub(crate) fn destroy(&self, gone: &[Kept]) {
-        for kept in gone {
-            let (Kept::Vault(id, _), Some(vault)) = (kept, &self.vault) else { continue };
-            if let Err(error) = vault.destroy(*id) {
+    /// Destroys a key in the vault; whether it is gone. Nothing signs by it any more, and nobody takes
+    /// its signatures, so that it can be tried again later.
+    pub(crate) fn is_destroyed(&self, id: KeyId) -> bool {
+        let Some(vault) = &self.vault else { return false };
+        match vault.destroy(id) {
+            Ok(()) => true,
+            Err(error) => {
                 tracing::warn!(%error, "a key that is used no more is still in the token");
+                false
             }
         }
     }
+}
+
+/// Reads a block of `file`; nothing when it is no key that is to be destroyed.
+pub(crate) fn dropped(file: &str, block: &Block) -> Result<Option<KeyId>, Error> {
+    if block.label != DROPPED {
+        return Ok(None);
+    }
+    let id = KeyId::try_from(block.bytes.as_slice());
+    id.map(Some).map_err(|_| damaged(file, "the name of a key has a wrong length"))
+}
+
+/// The block of such a key.
+pub(crate) fn dropped_block(id: &KeyId) -> Block {
+    Block::new(DROPPED, id)
 }

@@ -197,9 +197,7 @@ fn roll_authority(
         return Err(full(role.purpose(), "are refused"));
     }
     let text = authority::replace(role, site, (&old, at_once), (&root, place), now)?;
-    files::replace(&place.dir, role.file(), text.as_bytes())?;
-    place.destroy(&[old.kept]);
-    Ok(())
+    files::replace(&place.dir, role.file(), text.as_bytes())
 }
 
 fn full(purpose: &str, what: &str) -> Error {
@@ -241,16 +239,14 @@ fn replace_list(purpose: Purpose, site: &SiteId, place: &Place, now: Millis) -> 
     check_room(purpose, &list)?;
     let all: Vec<usize> = (0..list.able().count()).collect();
     let waiting = list.able().filter(|e| e.dates.signs > now).count();
-    let gone = list.take(&all, purpose.keeps_former())?;
+    list.take(&all, purpose.keeps_former())?;
     // What never signed has no log that needs it.
     if purpose.keeps_former() {
         list.entries.drain(..waiting);
     }
     let kept = place.make(purpose.kind(), &label(site, purpose.name()))?;
     list.entries.insert(0, Entry { dates: Dates::at_once(now), kept });
-    files::replace(&place.dir, purpose.file(), list.text()?.as_bytes())?;
-    place.destroy(&gone);
-    Ok(())
+    files::replace(&place.dir, purpose.file(), list.text()?.as_bytes())
 }
 
 /// Refuses a key more than others would read.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use xos_api::site::SiteKeys as PublicKeys;
 use xos_base::{Error, Millis, SiteId};
-use xos_net::key::PrivateKey;
+use xos_net::key::{KeyId, PrivateKey};
 use xos_net::sign::vouch;
 use zeroize::Zeroizing;
 
@@ -48,17 +48,26 @@ struct List {
 }
 
 impl List {
-    /// Reads it, and takes out what counts no more.
-    fn read(purpose: Purpose, place: &Place, now: Millis) -> Result<List, Error> {
+    /// Reads it, takes out what counts no more, and has destroyed what was taken out of `old`, so
+    /// that nobody uses it.
+    fn read(
+        purpose: Purpose,
+        place: &Place,
+        old: Option<&List>,
+        now: Millis,
+    ) -> Result<List, Error> {
         let file = purpose.file();
         let mut text = files::read(&place.dir.join(file))?;
         let mut keys = KeyList::read(file, purpose.kind(), &text)?;
         let gone = keys.expire(now, purpose.keeps_former())?;
-        if !gone.is_empty() {
+        let dropped = keys.dropped.len();
+        if old.is_none_or(|o| *o.text == *text) {
+            keys.dropped.retain(|id| !place.is_destroyed(*id));
+        }
+        if gone > 0 || keys.dropped.len() < dropped {
             text = keys.text()?;
             files::replace(&place.dir, file, text.as_bytes())?;
-            place.destroy(&gone);
-            tracing::info!(target: "audit", file, keys = gone.len(), "former keys count no more");
+            tracing::info!(target: "audit", file, gone, "former keys were taken out");
         }
         let signing = keys.signing(now);
         Ok(List { file, text, keys, signing })
@@ -74,13 +83,13 @@ impl List {
 }
 
 impl Lists {
-    fn read(place: &Place, now: Millis) -> Result<Lists, Error> {
-        let read = |purpose| List::read(purpose, place, now);
+    fn read(place: &Place, old: Option<&Lists>, now: Millis) -> Result<Lists, Error> {
+        let read = |purpose, of: fn(&Lists) -> &List| List::read(purpose, place, old.map(of), now);
         Ok(Lists {
-            signing: read(Purpose::Signing)?,
-            ssh_people: read(Purpose::SshPeople)?,
-            ssh_machines: read(Purpose::SshMachines)?,
-            jwt: read(Purpose::Jwt)?,
+            signing: read(Purpose::Signing, |l| &l.signing)?,
+            ssh_people: read(Purpose::SshPeople, |l| &l.ssh_people)?,
+            ssh_machines: read(Purpose::SshMachines, |l| &l.ssh_machines)?,
+            jwt: read(Purpose::Jwt, |l| &l.jwt)?,
         })
     }
 
@@ -107,7 +116,7 @@ impl State {
         now: Millis,
     ) -> Result<Option<State>, Error> {
         let place = around.place;
-        let lists = Lists::read(place, now)?;
+        let lists = Lists::read(place, old.map(|o| &o.lists), now)?;
         let people = around.authority(Role::People, old.map(|o| &o.people), now)?;
         let machines = around.authority(Role::Machines, old.map(|o| &o.machines), now)?;
         let same = |o: &State| {
@@ -164,6 +173,10 @@ impl Around<'_> {
             Some(old) if *old.text == *read => old.clone(),
             _ => Arc::new(Authority::read(file, &read, self.place)?),
         };
+        let present = match old.is_none_or(|o| *o.text == *read) {
+            true => self.without_dropped(file, present)?,
+            false => present,
+        };
         if !present.span.is_due(now) || present.span.until >= self.root.span.until {
             return Ok(present);
         }
@@ -173,6 +186,22 @@ impl Around<'_> {
         files::replace(&self.place.dir, file, text.as_bytes())?;
         tracing::info!(target: "audit", authority = file, "authority renewed");
         Ok(Arc::new(renewed))
+    }
+
+    /// Has destroyed what was dropped for this authority, which is in use already.
+    fn without_dropped(
+        &self,
+        file: &str,
+        present: Arc<Authority>,
+    ) -> Result<Arc<Authority>, Error> {
+        let left = present.file.dropped.iter().copied();
+        let left: Vec<KeyId> = left.filter(|id| !self.place.is_destroyed(*id)).collect();
+        if left.len() == present.file.dropped.len() {
+            return Ok(present);
+        }
+        let text = AuthorityFile { dropped: left, ..present.file.clone() }.text();
+        files::replace(&self.place.dir, file, text.as_bytes())?;
+        Ok(Arc::new(Authority::read(file, &text, self.place)?))
     }
 
     /// The root's word on `said`: the former one when that says the same, else a later one.

@@ -59,7 +59,8 @@ fn keys_are_replaced_beside_a_core_that_serves_people() {
     goes_on(&ada);
     let list = keys(core.dir(), &["list"]);
     for purpose in ["signing", "ssh-people", "ssh-machines", "jwt"] {
-        let [new, old] = &states(&list, purpose)[..] else { panic!("{list}") };
+        let found = states(&list, purpose);
+        let [new, old] = &found[..] else { panic!("{list}") };
         assert!(new.starts_with("known; signs from 2") && old == "signs", "{list}");
     }
     let again = ["keys", "roll", "signing", "--config", "xosd.toml"];
