@@ -56,7 +56,8 @@ pub trait PrivateKey: Send + Sync {
 }
 
 /// What finds a key in a [`Vault`].
-pub type KeyId = [u8; 16];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeyId(pub [u8; 16]);
 
 /// A place that makes keys, signs with them, and never gives them away.
 pub trait Vault: Send + Sync {
@@ -141,9 +142,11 @@ impl PrivateKey for LocalKey {
             Pair::Ed25519(pair) => pair.try_sign(bytes),
             Pair::P256(pair) => pair.sign(&SystemRandom::new(), bytes),
         };
-        made.ok()
-            .and_then(|s| s.as_ref().try_into().ok())
-            .ok_or_else(|| Error::internal(format!("a key of {} failed", self.kind().name())))
+        let fixed = made.ok().and_then(|signature| {
+            let bytes: &[u8] = signature.as_ref();
+            bytes.try_into().ok()
+        });
+        fixed.ok_or_else(|| Error::internal(format!("a key of {} failed", self.kind().name())))
     }
 }
 

@@ -75,7 +75,7 @@ impl Place {
                     .hint("look at the token and at the log of its module")
             }
             Some(Fault::NoKey(id)) => {
-                Error::internal(format!("the token {label:?} holds no key {}", hex(&id)))
+                Error::internal(format!("the token {label:?} holds no key {}", hex(&id.0)))
                     .hint(restore)
             }
             Some(Fault::Form(what)) => Error::internal(format!("the token {label:?} gave {what}")),
@@ -172,7 +172,7 @@ impl Connection {
         let named = [
             Attribute::Token(true),
             Attribute::Label(label.as_bytes().to_vec()),
-            Attribute::Id(id.to_vec()),
+            Attribute::Id(id.0.to_vec()),
         ];
         let mut public = named.to_vec();
         public.extend([
@@ -295,7 +295,7 @@ fn slot(context: &Pkcs11, place: &Place) -> Result<Slot, Refused> {
 
 /// One part of a key.
 fn find(session: &Session, id: KeyId, class: ObjectClass) -> Result<ObjectHandle, Fault> {
-    let wanted = [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())];
+    let wanted = [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.0.to_vec())];
     session.find_objects(&wanted)?.first().copied().ok_or(Fault::NoKey(id))
 }
 
@@ -352,7 +352,7 @@ mod tests {
         let e = place.failed(Some(Fault::Module(gone)));
         assert_eq!(e.kind, xos_base::Kind::Unavailable);
         assert!(e.message.contains("DeviceRemoved") && e.message.contains("xos"), "{e}");
-        assert!(place.failed(Some(Fault::NoKey([1; 16]))).message.contains("0101"));
+        assert!(place.failed(Some(Fault::NoKey(KeyId([1; 16])))).message.contains("0101"));
         assert!(place.pin_refused(RvError::PinIncorrect).for_good);
     }
 }

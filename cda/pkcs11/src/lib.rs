@@ -133,9 +133,9 @@ impl Vault for Token {
     fn make(&self, kind: KeyKind, label: &str) -> Result<(KeyId, Vec<u8>), Error> {
         self.inner.call(|connection| {
             let mut id = KeyId::default();
-            aws_lc_rs::rand::fill(&mut id).map_err(|_| Fault::Random)?;
+            aws_lc_rs::rand::fill(&mut id.0).map_err(|_| Fault::Random)?;
             let public = connection.make(kind, id, label)?;
-            tracing::info!(target: "audit", label, id = hex(&id), "a key was made in the token");
+            tracing::info!(target: "audit", label, id = hex(&id.0), "a key was made in the token");
             Ok((id, public))
         })
     }
@@ -146,7 +146,7 @@ impl Vault for Token {
             return Err(Error::internal(format!(
                 "the token {:?} holds another key with the id {}",
                 self.inner.place.label,
-                hex(&id)
+                hex(&id.0)
             ))
             .hint("is it the right token, from the same backup as the state folder?"));
         }
@@ -155,7 +155,7 @@ impl Vault for Token {
 
     fn destroy(&self, id: KeyId) -> Result<(), Error> {
         self.inner.call(|connection| connection.destroy(id))?;
-        tracing::info!(target: "audit", id = hex(&id), "a key was destroyed in the token");
+        tracing::info!(target: "audit", id = hex(&id.0), "a key was destroyed in the token");
         Ok(())
     }
 }

@@ -230,7 +230,7 @@ mod tests {
     /// If it failed, a key in a token would stay there for ever, or be destroyed while it signs.
     #[test]
     fn keys_in_a_vault_that_are_taken_out_are_named_until_they_are_destroyed() {
-        let kept = |n: u8| Kept::Vault([n; 16], vec![n; 32]);
+        let kept = |n: u8| Kept::Vault(KeyId([n; 16]), vec![n; 32]);
         let mut entries = vec![entry(100, None), entry(0, Some(200))];
         (entries[0].kept, entries[1].kept) = (kept(1), kept(2));
         let mut list = reread(&list_of(entries));
@@ -238,7 +238,7 @@ mod tests {
         assert!(list.dropped.is_empty());
         list.expire(Millis(200), true).unwrap();
         let left = reread(&list);
-        assert_eq!(left.dropped, [[2; 16]]);
+        assert_eq!(left.dropped, [KeyId([2; 16])]);
         assert_eq!(publics(&left), [vec![1; 32], vec![2; 32]]);
         assert_eq!(left.able().count(), 1);
     }

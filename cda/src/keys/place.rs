@@ -47,7 +47,7 @@ impl Kept {
             IN_FILE => Kept::File(block.bytes.clone()),
             IN_VAULT => {
                 let (id, key) = block.bytes.split_first_chunk().ok_or_else(wrong)?;
-                Kept::Vault(*id, public(key)?)
+                Kept::Vault(KeyId(*id), public(key)?)
             }
             PUBLIC_ONLY => Kept::Public(public(&block.bytes)?),
             _ => return Ok(None),
@@ -59,7 +59,7 @@ impl Kept {
         match self {
             Kept::File(der) => Block::new(IN_FILE, der),
             Kept::Vault(id, public) => {
-                Block::new(IN_VAULT, &[id.as_slice(), public.as_slice()].concat())
+                Block::new(IN_VAULT, &[id.0.as_slice(), public.as_slice()].concat())
             }
             Kept::Public(public) => Block::new(PUBLIC_ONLY, public),
         }
@@ -118,11 +118,13 @@ pub(crate) fn dropped(file: &str, block: &Block) -> Result<Option<KeyId>, Error>
     if block.label != DROPPED {
         return Ok(None);
     }
-    let id = KeyId::try_from(block.bytes.as_slice());
-    id.map(Some).map_err(|_| damaged(file, "the name of a key has a wrong length"))
+    match <[u8; 16]>::try_from(block.bytes.as_slice()) {
+        Ok(id) => Ok(Some(KeyId(id))),
+        Err(_) => Err(damaged(file, "the name of a key has a wrong length")),
+    }
 }
 
 /// The block of such a key.
 pub(crate) fn dropped_block(id: &KeyId) -> Block {
-    Block::new(DROPPED, id)
+    Block::new(DROPPED, &id.0)
 }
