@@ -8,6 +8,8 @@ use xos_base::{Millis, NodeId, SiteId};
 pub const DESCRIPTOR_LIST_MAX: usize = 16;
 /// Most withdrawn keys that one descriptor tells of.
 pub const WITHDRAWN_MAX: usize = 1000;
+/// Most former signing keys of which entries of VO logs still count.
+pub const LOG_KEYS_MAX: usize = 64;
 
 /// What a site tells others about itself; public.
 ///
@@ -39,13 +41,21 @@ pub struct SiteKeys {
     /// The site.
     pub site: SiteId,
     /// The public Ed25519 keys, 32 bytes in base64, newest first. They sign VO logs, tokens,
-    /// tickets and mandates.
+    /// tickets and mandates. The newest may be known before it signs.
     pub keys: Vec<String>,
     /// The public Ed25519 keys that sign SSH certificates of people, 32 bytes in base64, newest
     /// first. Good for members of VOs homed at the site only.
     pub ssh_people: Vec<String>,
     /// Those that sign SSH certificates of the site's machines.
     pub ssh_machines: Vec<String>,
+    /// Former signing keys, at most [`LOG_KEYS_MAX`]: only entries of VO logs still count under
+    /// them, since a site that comes to serve a VO reads its log from the beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<String>,
+    /// Authorities below the root that sign certificates no more, and whose certificates are
+    /// refused: fingerprints of their keys, SHA-256 over the SubjectPublicKeyInfo, hex.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// When this was said; a later word counts instead of an earlier one.
     pub issued: Millis,
 }
@@ -53,8 +63,16 @@ pub struct SiteKeys {
 impl SiteKeys {
     /// A word on signing keys alone.
     pub fn signing(site: &SiteId, keys: Vec<String>, issued: Millis) -> SiteKeys {
-        let (ssh_people, ssh_machines) = (Vec::new(), Vec::new());
-        SiteKeys { site: site.clone(), keys, ssh_people, ssh_machines, issued }
+        let none = Vec::new;
+        SiteKeys {
+            site: site.clone(),
+            keys,
+            ssh_people: none(),
+            ssh_machines: none(),
+            logs: none(),
+            refused: none(),
+            issued,
+        }
     }
 }
 

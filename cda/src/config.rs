@@ -1,6 +1,7 @@
 //! The section `[cda]`.
 
 use crate::kerberos::Kerberos;
+use crate::keys::Pkcs11;
 use crate::oidc::Provider;
 use crate::passkeys::{self, PasskeyConfig};
 use serde::Deserialize;
@@ -12,6 +13,9 @@ use xos_base::{Error, SiteId};
 
 /// Longest address or name in the configuration, in bytes (RFC 1035, with a port).
 pub const ADDRESS_MAX: usize = 261;
+
+/// Longest time between two fetches of a trusted site's descriptor, in seconds.
+pub(crate) const REFRESH_MAX_S: u64 = 24 * 3600;
 
 /// Most identity providers.
 const PROVIDERS_MAX: usize = 32;
@@ -88,6 +92,10 @@ pub struct Config {
     /// Sign-in by Kerberos tickets. Default: none.
     #[serde(default)]
     pub kerberos: Option<Kerberos>,
+    /// A token in which the site's keys are made. Default: they lie in files. Keys that lie in
+    /// files stay there until they are replaced: `xosd keys roll`.
+    #[serde(default)]
+    pub pkcs11: Option<Pkcs11>,
 }
 
 fn default_names() -> Vec<String> {
@@ -145,6 +153,7 @@ impl Config {
             entitlement_namespace: None,
             passkeys: PasskeyConfig::default(),
             kerberos: None,
+            pkcs11: None,
         }
     }
 
@@ -186,7 +195,7 @@ impl Config {
             ("renewal_s", self.renewal_s, 60, YEAR_S),
             ("mandate_s", self.mandate_s, 60, YEAR_S),
             ("machine_s", self.machine_s, 3600, YEAR_S),
-            ("refresh_s", self.refresh_s, 1, 24 * 3600),
+            ("refresh_s", self.refresh_s, 1, REFRESH_MAX_S),
             ("hashers", self.hashers as u64, 1, 64),
         ];
         for (key, value, min, max) in ranges {

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use xos_api::site::{GetSite, SiteChanged, SiteDescriptor};
 use xos_base::{Error, SiteId};
 
-/// How often to look whether a certificate of the site is due.
-pub const RENEW_EVERY: Duration = Duration::from_secs(600);
+/// How often to look whether a certificate of the site is due, or its keys have changed.
+pub const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a site is asked or told something before it is left to the next refresh.
 const TRIES: u32 = 5;
@@ -53,12 +53,11 @@ pub(crate) fn spawn(inner: &Arc<Inner>, stop: &CancellationToken) {
     repeat(stop, RENEW_EVERY, move || {
         let inner = renewing.clone();
         async move {
-            let now = inner.now();
-            let done = tokio::task::spawn_blocking(move || inner.keys.renew_if_due(now)).await;
+            let done = tokio::task::spawn_blocking(move || inner.renew_if_due()).await;
             match done {
                 Ok(Ok(_)) => {}
-                Ok(Err(e)) => tracing::error!(error = %e, "cannot renew the site's certificates"),
-                Err(e) => tracing::error!(error = %e, "renewing the site's certificates failed"),
+                Ok(Err(e)) => tracing::error!(error = %e, "cannot renew the site's keys"),
+                Err(e) => tracing::error!(error = %e, "renewing the site's keys failed"),
             }
         }
     });

@@ -125,9 +125,7 @@ fn finish(
     until: Millis,
 ) -> Result<Issued, Error> {
     let serial = p.serial_number.as_ref().map(|s| hex(s.as_ref())).unwrap_or_default();
-    let cert = p
-        .signed_by(key, &authority.issuer)
-        .map_err(|e| Error::internal(format!("cannot sign a certificate: {e}")))?;
+    let cert = p.signed_by(key, &authority.issuer).map_err(|e| authority.failure(&e))?;
     Ok(Issued {
         chain_pem: format!("{}{}", cert.pem(), authority.pem),
         serial,

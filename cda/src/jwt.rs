@@ -6,17 +6,17 @@
 
 use crate::Config;
 use crate::issue::random;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 use xos_api::cda::{Issuer, Jwk, Jwt, ProviderEndpoints, Scope};
 use xos_base::{Error, Membership, Millis, SiteId};
 use xos_net::caller::{CLOCK_SKEW_S, TOKEN_LIFE_MAX_S};
 use xos_net::identity::{hex, sha256};
-use zeroize::Zeroizing;
+use xos_net::key::PrivateKey;
+use xos_net::sign::compact;
 
 /// Longest life of a JWT.
 pub(crate) const LIFE_MAX: Duration = Duration::from_secs(TOKEN_LIFE_MAX_S);
@@ -35,37 +35,30 @@ pub(crate) const TYPE: &str = "JWT";
 
 /// A key that signs JWTs.
 pub(crate) struct JwtKey {
-    pair: EcdsaKeyPair,
+    key: Arc<dyn PrivateKey>,
     public: Jwk,
 }
 
-/// A new key, PKCS #8 DER.
-pub(crate) fn new_key() -> Result<Zeroizing<Vec<u8>>, Error> {
-    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .map(|der| Zeroizing::new(der.as_ref().to_vec()))
-        .map_err(|_| Error::internal("cannot make a P-256 key"))
+/// A public key of P-256, as [`PrivateKey::public`] gives it, for services outside.
+pub(crate) fn jwk(point: &[u8]) -> Result<Jwk, Error> {
+    // SEC 1, section 2.3.3: 4, and the coordinates of 32 bytes each.
+    let point: &[u8; 65] =
+        point.try_into().map_err(|_| Error::internal("a key for JWTs has a wrong length"))?;
+    let (x, y) = point[1..].split_at(32);
+    let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+    // RFC 7638: the members that define the key, by name, without spaces.
+    let text = format!(r#"{{"crv":"{CURVE}","kty":"EC","x":"{x}","y":"{y}"}}"#);
+    let kid = URL_SAFE_NO_PAD.encode(sha256(text.as_bytes()));
+    let (kty, crv) = ("EC".to_owned(), CURVE.to_owned());
+    let (alg, purpose) = (ALGORITHM.to_owned(), "sig".to_owned());
+    Ok(Jwk { kty, crv, x, y, kid, alg, purpose })
 }
 
 impl JwtKey {
-    /// Reads a key in PKCS #8 DER.
-    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<JwtKey, Error> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
-            .map_err(|e| Error::internal(format!("a key for JWTs is damaged: {e}")))?;
-        // SEC 1, section 2.3.3: 4, and the coordinates of 32 bytes each.
-        let point: [u8; 65] = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| Error::internal("a key for JWTs has a wrong length"))?;
-        let (x, y) = point[1..].split_at(32);
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        // RFC 7638: the members that define the key, by name, without spaces.
-        let text = format!(r#"{{"crv":"{CURVE}","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        let kid = URL_SAFE_NO_PAD.encode(sha256(text.as_bytes()));
-        let (kty, crv) = ("EC".to_owned(), CURVE.to_owned());
-        let (alg, purpose) = (ALGORITHM.to_owned(), "sig".to_owned());
-        let public = Jwk { kty, crv, x, y, kid, alg, purpose };
-        Ok(JwtKey { pair, public })
+    /// Signs with `key`, of P-256.
+    pub(crate) fn new(key: Arc<dyn PrivateKey>) -> Result<JwtKey, Error> {
+        let public = jwk(&key.public())?;
+        Ok(JwtKey { key, public })
     }
 
     /// The public key.
@@ -73,23 +66,17 @@ impl JwtKey {
         &self.public
     }
 
-    /// The header of the JWTs of a type, encoded.
+    /// The header of the JWTs of a type.
     fn header(&self, typ: &str) -> String {
         let kid = &self.public.kid;
-        let header = format!(r#"{{"alg":"{ALGORITHM}","kid":"{kid}","typ":"{typ}"}}"#);
-        URL_SAFE_NO_PAD.encode(header)
+        format!(r#"{{"alg":"{ALGORITHM}","kid":"{kid}","typ":"{typ}"}}"#)
     }
 
     /// Signs claims as a JWT of the type `typ`.
     pub(crate) fn sign(&self, typ: &str, claims: &impl Serialize) -> Result<String, Error> {
         let claims = serde_json::to_vec(claims)
             .map_err(|e| Error::internal(format!("cannot encode a JWT: {e}")))?;
-        let signed = format!("{}.{}", self.header(typ), URL_SAFE_NO_PAD.encode(claims));
-        let signature = self
-            .pair
-            .sign(&SystemRandom::new(), signed.as_bytes())
-            .map_err(|_| Error::internal("cannot sign a JWT"))?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        compact(&self.header(typ), &claims, &*self.key)
     }
 }
 
@@ -239,20 +226,21 @@ pub(crate) fn issue(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_net::key::{KeyKind, LocalKey};
 
     /// If it failed, a service outside would look for another key than the one that signed.
     #[test]
     fn a_key_is_named_by_its_thumbprint_and_stays_the_same() {
-        let der = new_key().unwrap();
-        let (a, b) = (JwtKey::from_pkcs8(&der).unwrap(), JwtKey::from_pkcs8(&der).unwrap());
+        let der = LocalKey::generate(KeyKind::P256).unwrap();
+        let key = || JwtKey::new(Arc::new(LocalKey::from_pkcs8(KeyKind::P256, &der).unwrap()));
+        let (a, b) = (key().unwrap(), key().unwrap());
         assert_eq!(a.public(), b.public());
         assert_eq!(a.public().kid.len(), 43);
-        let header = URL_SAFE_NO_PAD.decode(a.header(TYPE)).unwrap();
-        let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+        let header: serde_json::Value = serde_json::from_str(&a.header(TYPE)).unwrap();
         assert_eq!(header["kid"], a.public().kid.as_str());
         assert_eq!(header["alg"], "ES256");
         assert_eq!(header["typ"], "JWT");
-        assert!(JwtKey::from_pkcs8(b"x").is_err());
+        assert!(jwk(b"x").is_err());
     }
 
     #[test]

@@ -4,94 +4,117 @@
 //! They lie in `<state>/ca`, folder 0700, files 0600 (PEM). Keys with their certificates:
 //! `root.pem`, `people.pem`, `machines.pem`, `core.pem`. Keys alone, in each file one or more:
 //! `signing.pem` (statements), `ssh-people.pem` and `ssh-machines.pem` (SSH certificates), all
-//! Ed25519, and `jwt.pem` (JWTs for services outside), P-256.
+//! Ed25519, and `jwt.pem` (JWTs for services outside), P-256. With a token the files hold
+//! references to the keys in it; only the core's own key, which TLS uses, is always in its file.
 //!
 //! The folder is made under another name and renamed when it is whole: it is there with everything,
-//! or not at all. A folder with something missing is refused, never made anew.
+//! or not at all. A folder with something missing is refused, never made anew. The files are read
+//! again and again, so that a key which [`roll_key`] puts into one beside a running core is taken
+//! up by it.
 
 mod authority;
+mod blocks;
+mod create;
 mod files;
-mod several;
+mod handle;
+mod list;
+mod own;
+mod place;
+mod purpose;
+mod rolling;
+mod state;
+mod token;
 
 pub(crate) use authority::{Authority, pem};
-use authority::{Role, Span};
+pub(crate) use handle::Handle;
+pub use own::CORE_LIFE;
+pub use purpose::Purpose;
+pub use rolling::{KNOWN_AFTER, KeyState, KeyView, list_keys, roll_key};
+pub use token::Pkcs11;
 
-use crate::config::is_host;
-use crate::issue;
-use crate::jwt::{self, JwtKey};
+use crate::jwt::JwtKey;
 use crate::ssh::SshSigner;
+use authority::Role;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use place::Place;
 use rustls_pki_types::CertificateDer;
-use several::Several;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use state::{Around, State};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use xos_api::cda::Jwk;
-use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor, SiteKeys as PublicKeys};
+use xos_api::site::SiteDescriptor;
 use xos_base::{Error, Millis, SiteId};
 use xos_net::identity::root_fingerprint;
-use xos_net::sign::{Signer, vouch};
-use xos_net::trust::{MACHINE_SUFFIX, core_name};
+use xos_net::key::{KeyKind, PrivateKey, SIGNATURE_LEN, Vault};
+use xos_net::sign::Signer;
 use xos_net::{Identity, IdentityCell};
-
-/// Life of the core's certificate.
-pub const CORE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 const FOLDER: &str = "ca";
 const FOLDER_NEW: &str = "ca.new";
 const CORE_FILE: &str = "core.pem";
-const SIGNING_FILE: &str = "signing.pem";
-const SSH_PEOPLE_FILE: &str = "ssh-people.pem";
-const SSH_MACHINES_FILE: &str = "ssh-machines.pem";
-const JWT_FILE: &str = "jwt.pem";
 
 /// The site's keys. Cheap to clone; clones share their content.
 #[derive(Clone)]
 pub struct SiteKeys {
     inner: Arc<Inner>,
+    signer: Signer,
 }
 
 struct Inner {
     site: SiteId,
-    dir: PathBuf,
     names: Vec<String>,
+    place: Place,
     root: Authority,
-    signing: Several<Signer>,
-    ssh_people: Several<SshSigner>,
-    ssh_machines: Several<SshSigner>,
-    jwt: Several<JwtKey>,
-    /// The root's word on the keys that sign statements and SSH certificates.
-    vouched: String,
-    people: RwLock<Arc<Authority>>,
-    machines: RwLock<Arc<Authority>>,
+    state: RwLock<Arc<State>>,
     core: IdentityCell,
+}
+
+/// Whichever key signs statements at the time.
+struct Present(Arc<Inner>);
+
+impl PrivateKey for Present {
+    fn kind(&self) -> KeyKind {
+        KeyKind::Ed25519
+    }
+
+    fn public(&self) -> Vec<u8> {
+        self.0.state().signing.signing.public()
+    }
+
+    fn sign(&self, bytes: &[u8]) -> Result<[u8; SIGNATURE_LEN], Error> {
+        self.0.state().signing.signing.sign(bytes)
+    }
 }
 
 impl SiteKeys {
     /// Opens the keys of `site` below `state`, or makes them when there are none. `names` are
     /// host names and IP addresses for the core's certificate besides its `.xos.internal` name.
-    /// What is due for renewal is renewed. Blocks on the disk.
+    /// New keys are made in `vault`, where there is one. What is due for renewal is renewed. Blocks
+    /// on the disk.
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when the folder is incomplete, damaged, readable by others or
-    /// of another site, or the disk fails; [`xos_base::Kind::Invalid`] for a bad name.
+    /// of another site, or the disk fails; [`xos_base::Kind::Invalid`] for a bad name, or when the
+    /// keys lie in a vault and none was given; those of the vault.
     pub fn create_or_open(
         state: &Path,
         site: &SiteId,
         names: &[String],
+        vault: Option<Arc<dyn Vault>>,
         now: Millis,
     ) -> Result<SiteKeys, Error> {
-        check_names(names)?;
+        own::check_names(names)?;
         let dir = state.join(FOLDER);
         if !dir.exists() {
-            create(state, site, names, now)?;
+            create::create(state, site, names, vault.clone(), now)?;
         }
-        let keys = SiteKeys { inner: Arc::new(Inner::open(dir, site, names, now)?) };
-        keys.renew_if_due(now)?;
-        Ok(keys)
+        let alone = files::lock(&dir)?;
+        let inner = Arc::new(Inner::open(Place { dir, vault }, site, names, now)?);
+        inner.renew_if_due(now)?;
+        drop(alone);
+        let signer = Signer::new(Arc::new(Present(inner.clone())))?;
+        Ok(SiteKeys { inner, signer })
     }
 
     /// What the site tells others about itself, when its core listens at `addresses`; without the
@@ -101,7 +124,7 @@ impl SiteKeys {
             site: self.inner.site.clone(),
             addresses,
             root: STANDARD.encode(&self.inner.root.der),
-            keys: self.inner.vouched.clone(),
+            keys: self.inner.state().vouched.clone(),
             withdrawn: None,
         }
     }
@@ -126,29 +149,34 @@ impl SiteKeys {
         self.inner.core.clone()
     }
 
-    /// The site's signing key.
+    /// Signs statements, by whichever key does so at the time.
     pub fn signer(&self) -> &Signer {
-        self.inner.signing.first()
+        &self.signer
     }
 
     /// Signs SSH certificates of members of VOs homed here.
-    pub(crate) fn ssh_people(&self) -> &SshSigner {
-        self.inner.ssh_people.first()
+    pub(crate) fn ssh_people(&self) -> Arc<SshSigner> {
+        self.inner.state().ssh_people.signing.clone()
     }
 
     /// Signs SSH certificates of this site's machines.
-    pub(crate) fn ssh_machines(&self) -> &SshSigner {
-        self.inner.ssh_machines.first()
+    pub(crate) fn ssh_machines(&self) -> Arc<SshSigner> {
+        self.inner.state().ssh_machines.signing.clone()
     }
 
     /// Signs JWTs.
-    pub(crate) fn jwt(&self) -> &JwtKey {
-        self.inner.jwt.first()
+    pub(crate) fn jwt(&self) -> Arc<JwtKey> {
+        self.inner.state().jwt.signing.clone()
     }
 
     /// The public keys by which JWTs are checked.
     pub(crate) fn jwks(&self) -> Vec<Jwk> {
-        self.inner.jwt.all().map(|k| k.public().clone()).collect()
+        self.inner.state().jwt.all.iter().map(|k| k.public().clone()).collect()
+    }
+
+    /// The root's word on the keys that others check by.
+    pub(crate) fn vouched(&self) -> String {
+        self.inner.state().vouched.clone()
     }
 
     pub(crate) fn root_der(&self) -> &CertificateDer<'static> {
@@ -156,186 +184,75 @@ impl SiteKeys {
     }
 
     pub(crate) fn people(&self) -> Arc<Authority> {
-        self.inner.people.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.state().people.clone()
     }
 
     pub(crate) fn machines(&self) -> Arc<Authority> {
-        self.inner.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.state().machines.clone()
     }
 
-    /// Renews the core's certificate and the authorities of which two thirds are over, and the
-    /// core's when its names changed. Says whether anything was. Blocks on the disk.
+    /// Takes up what changed in the files, and what is due in them: a new key signs, a former one
+    /// counts no more, an authority of which two thirds are over is renewed; so is the core's
+    /// certificate, also when its names changed. Says whether anything was. Blocks on the disk.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Internal`] when the disk fails; the present ones stay in use.
+    /// Those of the disk, of damaged files and of the vault; the present keys stay in use.
     pub fn renew_if_due(&self, now: Millis) -> Result<bool, Error> {
-        let people = self.inner.renew_authority(Role::People, &self.inner.people, now)?;
-        let machines = self.inner.renew_authority(Role::Machines, &self.inner.machines, now)?;
-        let core = machines || self.inner.core_is_due(now)?;
-        if core {
-            self.inner.renew_core(&self.machines(), now)?;
-        }
-        Ok(people || core)
+        let _alone = files::lock(&self.inner.place.dir)?;
+        self.inner.renew_if_due(now)
     }
-}
-
-fn check_names(names: &[String]) -> Result<(), Error> {
-    if names.len() > DESCRIPTOR_LIST_MAX {
-        return Err(Error::invalid(format!("more than {DESCRIPTOR_LIST_MAX} names for the core")));
-    }
-    if let Some(bad) = names.iter().find(|n| n.ends_with(MACHINE_SUFFIX)) {
-        return Err(Error::invalid(format!(
-            "name {bad:?} for the core ends in {MACHINE_SUFFIX}, which XOS gives out itself"
-        )));
-    }
-    match names.iter().find(|n| n.parse::<IpAddr>().is_err() && !is_host(n)) {
-        Some(bad) => {
-            Err(Error::invalid(format!("{bad:?} for the core is neither a host name nor an IP")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn create(state: &Path, site: &SiteId, names: &[String], now: Millis) -> Result<(), Error> {
-    files::make_dir(state)?;
-    let dir = state.join(FOLDER_NEW);
-    // Nothing was ever issued from a folder that was not renamed yet.
-    files::remove_leftover(&dir)?;
-    files::make_dir(&dir)?;
-    let root_text = authority::make_root(site, now)?;
-    let root = Authority::read(&root_text)?;
-    files::replace(&dir, Role::Root.file(), root_text.as_bytes())?;
-    let people = authority::make(Role::People, site, &root, now)?;
-    files::replace(&dir, Role::People.file(), people.as_bytes())?;
-    let machines_text = authority::make(Role::Machines, site, &root, now)?;
-    files::replace(&dir, Role::Machines.file(), machines_text.as_bytes())?;
-    let core = core_file(&Authority::read(&machines_text)?, site, names, now)?;
-    files::replace(&dir, CORE_FILE, core.as_bytes())?;
-    for file in [SIGNING_FILE, SSH_PEOPLE_FILE, SSH_MACHINES_FILE] {
-        let key = zeroize::Zeroizing::new(pem("PRIVATE KEY", Signer::generate()?.pkcs8()));
-        files::replace(&dir, file, key.as_bytes())?;
-    }
-    let key = zeroize::Zeroizing::new(pem("PRIVATE KEY", &jwt::new_key()?));
-    files::replace(&dir, JWT_FILE, key.as_bytes())?;
-    files::publish(&dir, &state.join(FOLDER))
-}
-
-/// A new key for the core with its chain: the text of its file.
-fn core_file(
-    machines: &Authority,
-    site: &SiteId,
-    names: &[String],
-    now: Millis,
-) -> Result<zeroize::Zeroizing<String>, Error> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
-        .map_err(|e| Error::internal(format!("cannot make the core's key: {e}")))?;
-    let until = now.plus(CORE_LIFE).min(machines.span.until);
-    let issued = issue::machine(machines, &core_name(site), names, &key, (now, until))?;
-    Ok(zeroize::Zeroizing::new(format!("{}{}", key.serialize_pem(), issued.chain_pem)))
 }
 
 impl Inner {
-    fn open(dir: PathBuf, site: &SiteId, names: &[String], now: Millis) -> Result<Inner, Error> {
-        let authority = |role: Role| Authority::read(&files::read(&dir.join(role.file()))?);
-        let root = authority(Role::Root)?;
-        let core = files::read(&dir.join(CORE_FILE))?;
+    fn open(place: Place, site: &SiteId, names: &[String], now: Millis) -> Result<Inner, Error> {
+        let root_file = Role::Root.file();
+        let root = Authority::read(root_file, &files::read(&place.dir.join(root_file))?, &place)?;
+        let core = files::read(&place.dir.join(CORE_FILE))?;
         let core = Identity::from_pem(&core, &core)?;
         let named = xos_net::trust::subject_of(&core.chain()[0])?;
         if named != xos_net::trust::Subject::Core(site.clone()) {
             return Err(Error::internal(format!(
                 "the keys in {} are not those of site {site}",
-                dir.display()
+                place.dir.display()
             ))
             .hint("a site's name cannot change; set it back, or use another state folder"));
         }
-        let text = |file: &str| files::read(&dir.join(file));
-        let signing = Several::read(SIGNING_FILE, &text(SIGNING_FILE)?, Signer::from_pkcs8)?;
-        let ssh = |file: &str| Several::read(file, &text(file)?, SshSigner::from_pkcs8);
-        let (ssh_people, ssh_machines) = (ssh(SSH_PEOPLE_FILE)?, ssh(SSH_MACHINES_FILE)?);
-        let said = PublicKeys {
-            site: site.clone(),
-            keys: signing.all().map(Signer::public).collect(),
-            ssh_people: ssh_people.all().map(SshSigner::public).collect(),
-            ssh_machines: ssh_machines.all().map(SshSigner::public).collect(),
-            issued: now,
-        };
-        // Said anew at each start: then it counts instead of what was said before a key was
-        // taken out of the file, or before a backup was restored.
-        let root_key = zeroize::Zeroizing::new(root.issuer.key().serialize_der());
-        let vouched = vouch(&root_key, &said)?;
+        let around = Around { site, place: &place, root: &root };
+        let state = State::read(&around, None, now)?
+            .ok_or_else(|| Error::internal("the site's keys were not read"))?;
         Ok(Inner {
             site: site.clone(),
             names: names.to_vec(),
-            people: RwLock::new(Arc::new(authority(Role::People)?)),
-            machines: RwLock::new(Arc::new(authority(Role::Machines)?)),
+            state: RwLock::new(Arc::new(state)),
             core: IdentityCell::new(core),
-            jwt: Several::read(JWT_FILE, &text(JWT_FILE)?, JwtKey::from_pkcs8)?,
             root,
-            signing,
-            ssh_people,
-            ssh_machines,
-            vouched,
-            dir,
+            place,
         })
     }
 
-    fn renew_authority(
-        &self,
-        role: Role,
-        cell: &RwLock<Arc<Authority>>,
-        now: Millis,
-    ) -> Result<bool, Error> {
-        let old = cell.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if !old.span.is_due(now) || old.span.until >= self.root.span.until {
-            return Ok(false);
+    fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn renew_if_due(&self, now: Millis) -> Result<bool, Error> {
+        let around = Around { site: &self.site, place: &self.place, root: &self.root };
+        let new = State::read(&around, Some(&self.state()), now)?;
+        let changed = new.is_some();
+        if let Some(new) = new {
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+            tracing::info!(target: "audit", site = %self.site, "the site's keys have changed");
         }
-        let text = authority::renew(role, &self.site, &old, &self.root, now)?;
-        let new = Arc::new(Authority::read(&text)?);
-        files::replace(&self.dir, role.file(), text.as_bytes())?;
-        *cell.write().unwrap_or_else(PoisonError::into_inner) = new;
-        tracing::info!(target: "audit", authority = role.file(), "authority renewed");
-        Ok(true)
-    }
-
-    fn core_is_due(&self, now: Millis) -> Result<bool, Error> {
-        let identity = self.core.get();
-        let leaf = &identity.chain()[0];
-        let span: Span = authority::span_of(leaf)?;
-        Ok(span.is_due(now) || has_other_names(leaf, &self.names)?)
-    }
-
-    fn renew_core(&self, machines: &Authority, now: Millis) -> Result<(), Error> {
-        let text = core_file(machines, &self.site, &self.names, now)?;
-        let identity = Identity::from_pem(&text, &text)?;
-        files::replace(&self.dir, CORE_FILE, text.as_bytes())?;
-        self.core.replace(identity);
-        tracing::info!(target: "audit", site = %self.site, "the core's certificate was renewed");
-        Ok(())
-    }
-}
-
-fn has_other_names(leaf: &CertificateDer<'_>, wanted: &[String]) -> Result<bool, Error> {
-    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-    let damaged = || Error::internal("the core's certificate is damaged");
-    let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| damaged())?;
-    let san = cert.subject_alternative_name().map_err(|_| damaged())?.ok_or_else(damaged)?;
-    let mut present: Vec<String> = Vec::new();
-    for name in &san.value.general_names {
-        match name {
-            GeneralName::DNSName(n) if n.ends_with(MACHINE_SUFFIX) => {}
-            GeneralName::DNSName(n) => present.push((*n).to_owned()),
-            GeneralName::IPAddress(b) => present.push(
-                match b.len() {
-                    4 => <[u8; 4]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
-                    _ => <[u8; 16]>::try_from(*b).map(|a| IpAddr::from(a).to_string()),
-                }
-                .map_err(|_| damaged())?,
-            ),
-            _ => return Ok(true),
+        let machines = self.state().machines.clone();
+        let core = own::is_due(&self.core.get(), &machines, &self.names, now)?;
+        if core {
+            let text = own::core_file(&machines, &self.site, &self.names, now)?;
+            let identity = Identity::from_pem(&text, &text)?;
+            files::replace(&self.place.dir, CORE_FILE, text.as_bytes())?;
+            self.core.replace(identity);
+            tracing::info!(target: "audit", site = %self.site, "the core's certificate was renewed");
         }
+        Ok(changed || core)
     }
-    let canonical = |n: &String| n.parse::<IpAddr>().map_or(n.clone(), |ip| ip.to_string());
-    Ok(present != wanted.iter().map(canonical).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ mod withdrawn;
 
 pub use config::{ADDRESS_MAX, Config, Registration, is_host_port};
 pub use kerberos::Kerberos;
-pub use keys::{CORE_LIFE, SiteKeys};
+pub use keys::{
+    CORE_LIFE, KNOWN_AFTER, KeyState, KeyView, Pkcs11, Purpose, SiteKeys, list_keys, roll_key,
+};
 pub use oidc::{Accounts, Provider, Wanted};
 pub use ops::create_administrator;
 pub use passkeys::{PasskeyConfig, SecondFactor};
@@ -146,13 +148,13 @@ impl Cda {
         self.inner.descriptor()
     }
 
-    /// Renews what is due now, as the background work does: the site's own certificates. Blocks on
-    /// the disk.
+    /// Renews what is due now, as the background work does: the site's own certificates and keys.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Internal`] when the disk fails.
+    /// As [`SiteKeys::renew_if_due`].
     pub fn renew_if_due(&self) -> Result<bool, Error> {
-        self.inner.keys.renew_if_due(self.inner.now())
+        self.inner.renew_if_due()
     }
 
     /// SSH host certificates for the keys of the sshd on the core's own machine, at most
@@ -196,6 +198,28 @@ impl Inner {
     /// The descriptor without what was withdrawn, for who comes to know this site.
     fn introduction(&self) -> SiteDescriptor {
         self.keys.descriptor(self.config.addresses.clone())
+    }
+
+    /// Renews what is due; when other keys count than before, everybody here and at other sites
+    /// hears of it.
+    fn renew_if_due(&self) -> Result<bool, Error> {
+        let renewed = self.keys.renew_if_due(self.now())?;
+        // Compared with what was said, so that what failed half-way is done the next time.
+        if self.trust.descriptor(&self.site)?.keys != self.keys.vouched() {
+            // A key that counts no more may have signed it.
+            self.withdraw([])?;
+            self.tell_others();
+        }
+        Ok(renewed)
+    }
+
+    /// Other sites fetch this one's descriptor soon.
+    fn tell_others(&self) {
+        for known in self.trust.descriptors() {
+            if known.site != self.site {
+                self.telling.ask(known.site);
+            }
+        }
     }
 
     /// Refuses these keys of this site's nodes from now on, and lets others know.

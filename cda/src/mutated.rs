@@ -16,6 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use xos_api::cda::{JoinToken, SiteStatement};
 use xos_api::site::SiteDescriptor;
 use xos_base::{Millis, SiteId};
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::sign::{Kind, Signer, vouch};
 
 #[test]
@@ -85,7 +86,7 @@ fn invitations_and_join_tokens() {
         addresses: vec!["core.example.org:7443".into()],
         root: STANDARD.encode(root.der()),
         keys: vouch(
-            &key.serialize_der(),
+            &LocalKey::from_pkcs8(KeyKind::P256, &key.serialize_der()).unwrap(),
             &xos_api::site::SiteKeys::signing(&site, keys, Millis(1)),
         )
         .unwrap(),

@@ -18,7 +18,7 @@ pub use people::create_administrator;
 pub(crate) use sign_in::limited;
 #[cfg(test)]
 pub(crate) use sites::read_statement;
-pub(crate) use sites::{check_descriptor, update_site};
+pub(crate) use sites::{OFFER_LIFE, check_descriptor, update_site};
 
 use crate::{Inner, audit};
 use std::net::IpAddr;

@@ -6,14 +6,16 @@ mod keys;
 pub(crate) use keys::{host_key, person_key};
 
 use crate::issue::{BACKDATE, random};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use crate::keys::Handle;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Algorithm, Signature};
+use std::sync::Arc;
 use xos_api::cda::{SSH_MEMBERSHIP, ssh_principal};
 use xos_base::{Error, Membership, Millis};
+use xos_net::key::PrivateKey;
 
 /// What a member's certificate permits. Not `permit-user-rc`: what sshd runs at a login is the
 /// site's business.
@@ -22,39 +24,41 @@ const PERMITS: [&str; 4] =
 
 /// A key that signs SSH certificates: Ed25519.
 pub(crate) struct SshSigner {
-    pair: Ed25519KeyPair,
-    public: [u8; 32],
+    key: Handle,
+    public: Ed25519PublicKey,
 }
 
 impl SshSigner {
-    /// Reads a key in PKCS #8 DER.
-    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<SshSigner, Error> {
-        let pair = Ed25519KeyPair::from_pkcs8(der)
-            .map_err(|e| Error::internal(format!("a key for SSH certificates is damaged: {e}")))?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| Error::internal("a key for SSH certificates has a wrong length"))?;
-        Ok(SshSigner { pair, public })
+    /// Signs with `key`.
+    pub(crate) fn new(key: Arc<dyn PrivateKey>) -> Result<SshSigner, Error> {
+        let key = Handle::new(key);
+        let public = ed25519(key.public())?;
+        Ok(SshSigner { key, public })
     }
 
     /// The public key, base64, as [`xos_api::site::SiteKeys`] lists it.
     pub(crate) fn public(&self) -> String {
-        STANDARD.encode(self.public)
+        STANDARD.encode(self.public.0)
     }
+}
+
+/// A public key, as [`PrivateKey::public`] gives it, for OpenSSH.
+pub(crate) fn ed25519(public: &[u8]) -> Result<Ed25519PublicKey, Error> {
+    let public: [u8; 32] = public
+        .try_into()
+        .map_err(|_| Error::internal("a key for SSH certificates has a wrong length"))?;
+    Ok(Ed25519PublicKey(public))
 }
 
 impl From<&SshSigner> for KeyData {
     fn from(signer: &SshSigner) -> KeyData {
-        KeyData::Ed25519(Ed25519PublicKey(signer.public))
+        KeyData::Ed25519(signer.public)
     }
 }
 
 impl signature::Signer<Signature> for SshSigner {
     fn try_sign(&self, message: &[u8]) -> Result<Signature, signature::Error> {
-        let raw = self.pair.try_sign(message).map_err(|_| signature::Error::new())?;
-        let raw: &[u8] = raw.as_ref();
+        let raw = self.key.try_sign(message).ok_or_else(signature::Error::new)?;
         Ok(Signature::new(Algorithm::Ed25519, raw)?)
     }
 }
@@ -115,18 +119,22 @@ fn sign(
         }
         builder.sign(signer)?.to_openssh()
     };
-    make().map_err(|e| Error::internal(format!("cannot sign an SSH certificate: {e}")))
+    make().map_err(|e| {
+        signer.key.failure(Error::internal(format!("cannot sign an SSH certificate: {e}")))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_net::key::{KeyKind, LocalKey};
 
     /// If it failed, one certificate would open every account, and name every machine.
     #[test]
     fn a_certificate_for_nobody_is_not_made() {
-        let signer = xos_net::sign::Signer::generate().unwrap();
-        let signer = SshSigner::from_pkcs8(signer.pkcs8()).unwrap();
+        let der = LocalKey::generate(KeyKind::Ed25519).unwrap();
+        let key = LocalKey::from_pkcs8(KeyKind::Ed25519, &der).unwrap();
+        let signer = SshSigner::new(Arc::new(key)).unwrap();
         let key = KeyData::from(&signer);
         let span = (Millis::from_secs(1_000_000), Millis::from_secs(2_000_000));
         let e = machine(&signer, &[], key.clone(), span).unwrap_err();

@@ -26,7 +26,8 @@ impl Withdrawn {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.keys.extend(keys);
         state.keys.retain(|_, until| *until > now);
-        if state.keys.is_empty() {
+        // Said anew also without any, in place of what a key signed that may count no more.
+        if state.keys.is_empty() && state.said.is_none() {
             return Ok(());
         }
         let said = WithdrawnKeys { site: site.clone(), keys: told(&state.keys), issued: now };

@@ -23,6 +23,7 @@ use xos_base::local::{
 };
 use xos_base::when::Clock;
 use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Membership, Millis, SiteId};
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::sign::{Kind, Signer, verify_with, vouch};
 use xos_net::{Trust, Verifier, submission, ticket};
 
@@ -220,12 +221,13 @@ impl Site {
         let site: SiteId = "rennes".parse().unwrap();
         let (key, signer) = (KeyPair::generate().unwrap(), Signer::generate().unwrap());
         let root = CertificateParams::default().self_signed(&key).unwrap();
+        let root_key = LocalKey::from_pkcs8(KeyKind::P256, &key.serialize_der()).unwrap();
         let keys = SiteKeys::signing(&site, vec![signer.public()], Millis(1));
         let descriptor = SiteDescriptor {
             site: site.clone(),
             addresses: vec!["core.rennes.example:7443".to_owned()],
             root: STANDARD.encode(root.der()),
-            keys: vouch(&key.serialize_der(), &keys).unwrap(),
+            keys: vouch(&root_key, &keys).unwrap(),
             withdrawn: None,
         };
         let trust = Trust::new();

@@ -6,7 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use std::collections::HashSet;
 use std::sync::Arc;
-use xos_api::site::{DESCRIPTOR_LIST_MAX, SiteDescriptor, WITHDRAWN_MAX, WithdrawnKeys};
+use xos_api::site::{
+    DESCRIPTOR_LIST_MAX, LOG_KEYS_MAX, SiteDescriptor, WITHDRAWN_MAX, WithdrawnKeys,
+};
 use xos_base::{Error, Millis, SiteId};
 
 #[derive(Clone)]
@@ -16,6 +18,10 @@ pub(crate) struct Site {
     pub(crate) anchor: TrustAnchor<'static>,
     pub(crate) keys: Arc<Vec<[u8; 32]>>,
     pub(crate) ssh: Arc<SshKeys>,
+    /// Signing keys of which only entries of VO logs still count.
+    pub(crate) logs: Arc<Vec<[u8; 32]>>,
+    /// Fingerprints of the keys of authorities whose certificates count no more.
+    pub(crate) refused: Arc<HashSet<String>>,
     keys_issued: Millis,
     withdrawn: Withdrawn,
 }
@@ -63,11 +69,28 @@ impl Site {
             people: read_keys(&said.ssh_people)?,
             machines: read_keys(&said.ssh_machines)?,
         });
+        if said.logs.len() > LOG_KEYS_MAX || said.refused.len() > DESCRIPTOR_LIST_MAX {
+            return Err(bad("too many keys"));
+        }
+        let logs = said.logs.iter().map(|k| key(k)).collect::<Result<Vec<_>, _>>()?;
+        if !said.refused.iter().all(|k| is_fingerprint(k)) {
+            return Err(bad("an authority that it refuses is no fingerprint"));
+        }
         let withdrawn = match &descriptor.withdrawn {
             None => Withdrawn::default(),
             Some(jws) => Withdrawn::read(jws, &descriptor.site, &keys)?,
         };
-        Ok(Site { keys, ssh, keys_issued: said.issued, withdrawn, descriptor, root, anchor })
+        Ok(Site {
+            keys,
+            ssh,
+            logs: Arc::new(logs),
+            refused: Arc::new(said.refused.into_iter().collect()),
+            keys_issued: said.issued,
+            withdrawn,
+            descriptor,
+            root,
+            anchor,
+        })
     }
 
     /// This site in place of `former`: of what is signed, the later word counts, so that nobody
@@ -80,15 +103,17 @@ impl Site {
         }
         if former.keys_issued > self.keys_issued {
             self.descriptor.keys = former.descriptor.keys.clone();
-            self.keys = former.keys.clone();
-            self.ssh = former.ssh.clone();
-            self.keys_issued = former.keys_issued;
         }
         if former.withdrawn.issued > self.withdrawn.issued {
             self.descriptor.withdrawn = former.descriptor.withdrawn.clone();
         }
         // Whole again: what was withdrawn must be signed by a key that counts now.
         Site::parse(self.descriptor)
+    }
+
+    /// Whether it refuses an authority that it did not refuse before.
+    pub(crate) fn refuses_more_than(&self, former: &Site) -> bool {
+        !self.refused.is_subset(&former.refused)
     }
 
     /// Whether the site withdrew this key of a node of its own.
@@ -114,6 +139,11 @@ fn key(text: &str) -> Result<[u8; 32], Error> {
     raw.try_into().map_err(|_| bad("a key is not 32 bytes long"))
 }
 
+/// Whether a text is SHA-256 in lower-case hex.
+fn is_fingerprint(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 impl Withdrawn {
     fn read(jws: &str, site: &SiteId, keys: &[[u8; 32]]) -> Result<Withdrawn, Error> {
         let said =
@@ -126,9 +156,7 @@ impl Withdrawn {
         if said.keys.len() > WITHDRAWN_MAX {
             return Err(bad(&format!("more than {WITHDRAWN_MAX} withdrawn keys")));
         }
-        let is_hex =
-            |k: &str| k.len() == 64 && k.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !said.keys.iter().all(|k| is_hex(&k.key)) {
+        if !said.keys.iter().all(|k| is_fingerprint(&k.key)) {
             return Err(bad("a withdrawn key is no fingerprint"));
         }
         let keys = said.keys.into_iter().map(|k| k.key).collect();

@@ -12,6 +12,7 @@ pub mod grid;
 pub mod guard;
 pub mod http;
 pub mod identity;
+pub mod key;
 mod known;
 pub mod nodes;
 mod pace;

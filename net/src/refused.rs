@@ -29,7 +29,7 @@ pub(crate) enum Refusal {
     Untrusted(SiteId),
     /// The site that must vouch for it did not sign it.
     Unsigned(SiteId),
-    /// Its key was withdrawn.
+    /// Its key was withdrawn, or that of the authority which signed it.
     Withdrawn,
     /// Anything else.
     Other(Error),
@@ -69,8 +69,10 @@ impl From<Refusal> for Error {
             Refusal::Unsigned(site) => {
                 refuse(&format!("site {site}, which alone may sign it, did not sign it"))
             }
-            Refusal::Withdrawn => refuse("its key was withdrawn")
-                .hint("a site administrator lets the machine join again, with a new key"),
+            Refusal::Withdrawn => refuse("its key was withdrawn").hint(
+                "a person signs in again with `xos login`; a site administrator lets a machine \
+                 join again, with a new key",
+            ),
             Refusal::Other(e) => e,
         }
     }
@@ -101,7 +103,8 @@ fn refused(alert: AlertDescription, site: &SiteId, shown: Option<&Identity>) -> 
             (why, hint)
         }
         AlertDescription::CertificateRevoked => {
-            ("its key was withdrawn".to_owned(), format!("ask the administrator of {site}"))
+            let why = "its key was withdrawn".to_owned();
+            (why, format!("{again}; if that does not help, ask the administrator of {site}"))
         }
         AlertDescription::CertificateRequired => {
             ("it wants one and got none".to_owned(), again.to_owned())

@@ -1,16 +1,16 @@
 //! Signed statements: compact JWS (RFC 7515) with Ed25519 (RFC 8037), a root's with ES256
 //! (RFC 7518), one `typ` a kind, so that a statement of one kind never passes for another.
 
+use crate::key::{KeyKind, LocalKey, PrivateKey};
 use crate::trust::Trust;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
+use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use xos_api::site::SiteKeys;
 use xos_base::{Error, SiteId};
@@ -51,78 +51,80 @@ impl Kind {
     }
 }
 
-/// A site's signing key.
+/// A site's signing key. Cheap to clone.
+#[derive(Clone)]
 pub struct Signer {
-    key: EncodingKey,
-    pkcs8: zeroize::Zeroizing<Vec<u8>>,
-    public: [u8; 32],
+    key: Arc<dyn PrivateKey>,
 }
 
 impl Signer {
-    /// Makes a new key.
+    /// Makes a new key, which is nowhere but here.
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when the system's randomness fails.
     pub fn generate() -> Result<Signer, Error> {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-            .map_err(|_| Error::internal("cannot make an Ed25519 key"))?;
-        Signer::from_pkcs8(pkcs8.as_ref())
+        let der = LocalKey::generate(KeyKind::Ed25519)?;
+        Signer::new(Arc::new(LocalKey::from_pkcs8(KeyKind::Ed25519, &der)?))
     }
 
-    /// Reads a key in PKCS #8 DER, as [`Signer::pkcs8`] gave it.
+    /// Signs with `key`.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Internal`] when the bytes are no such key.
-    pub fn from_pkcs8(der: &[u8]) -> Result<Signer, Error> {
-        let pair = Ed25519KeyPair::from_pkcs8(der)
-            .map_err(|e| Error::internal(format!("the site's signing key is damaged: {e}")))?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| Error::internal("the site's signing key has a wrong length"))?;
-        let pkcs8 = zeroize::Zeroizing::new(der.to_vec());
-        Ok(Signer { key: EncodingKey::from_ed_der(der), pkcs8, public })
-    }
-
-    /// The private key, PKCS #8 DER. To be kept in a file with mode 0600.
-    pub fn pkcs8(&self) -> &[u8] {
-        &self.pkcs8
+    /// [`xos_base::Kind::Internal`] when it is not of Ed25519.
+    pub fn new(key: Arc<dyn PrivateKey>) -> Result<Signer, Error> {
+        match key.kind() {
+            KeyKind::Ed25519 => Ok(Signer { key }),
+            KeyKind::P256 => Err(Error::internal("the site's signing key is not of Ed25519")),
+        }
     }
 
     /// The public key, base64, as a site descriptor lists it.
     pub fn public(&self) -> String {
-        STANDARD.encode(self.public)
+        STANDARD.encode(self.key.public())
     }
 
     /// Signs `body`.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Internal`] when the body cannot be encoded.
+    /// [`xos_base::Kind::Internal`] when the body cannot be encoded; those of
+    /// [`PrivateKey::sign`].
     pub fn sign<T: Serialize>(&self, kind: Kind, body: &T) -> Result<String, Error> {
-        encode(kind, Algorithm::EdDSA, body, &self.key)
+        encode(kind, body, &*self.key)
     }
 }
 
-/// A root's word on the keys of its site. `root_pkcs8` is the root's private key, P-256 in PKCS #8
-/// DER.
+/// A root's word on the keys of its site. `root` is the root's private key, P-256.
 ///
 /// # Errors
-/// [`xos_base::Kind::Internal`] when it is no such key.
-pub fn vouch(root_pkcs8: &[u8], said: &SiteKeys) -> Result<String, Error> {
-    encode(Kind::SiteKeys, Algorithm::ES256, said, &EncodingKey::from_ec_der(root_pkcs8))
+/// As [`Signer::sign`].
+pub fn vouch(root: &dyn PrivateKey, said: &SiteKeys) -> Result<String, Error> {
+    encode(Kind::SiteKeys, said, root)
 }
 
-fn encode<T: Serialize>(
-    kind: Kind,
-    algorithm: Algorithm,
-    body: &T,
-    key: &EncodingKey,
-) -> Result<String, Error> {
-    let mut header = Header::new(algorithm);
-    header.typ = Some(kind.typ().to_owned());
-    jsonwebtoken::encode(&header, body, key)
-        .map_err(|e| Error::internal(format!("cannot sign: {e}")))
+fn encode<T: Serialize>(kind: Kind, body: &T, key: &dyn PrivateKey) -> Result<String, Error> {
+    let header = format!(r#"{{"typ":"{}","alg":"{}"}}"#, kind.typ(), algorithm(key.kind()));
+    let body =
+        serde_json::to_vec(body).map_err(|e| Error::internal(format!("cannot sign: {e}")))?;
+    compact(&header, &body, key)
+}
+
+/// The `alg` of signatures by a key of this kind.
+pub fn algorithm(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Ed25519 => "EdDSA",
+        KeyKind::P256 => "ES256",
+    }
+}
+
+/// A compact JWS (RFC 7515, section 7.1) of `header`, which names the key's [`algorithm`], and
+/// `payload`.
+///
+/// # Errors
+/// Those of [`PrivateKey::sign`].
+pub fn compact(header: &str, payload: &[u8], key: &dyn PrivateKey) -> Result<String, Error> {
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())?);
+    Ok(format!("{signed}.{signature}"))
 }
 
 /// Verifies a statement under one public key.
@@ -181,7 +183,7 @@ fn decode<T: DeserializeOwned>(
 }
 
 impl Trust {
-    /// Verifies a statement of `kind` made by `signer`, under any key its descriptor lists.
+    /// Verifies a statement of `kind` made by `signer`, under any key its descriptor lists for that.
     ///
     /// What the statement may say about whom is for the caller of this function to check:
     /// `signer` must be the site whose word counts for it.
@@ -194,9 +196,10 @@ impl Trust {
         jws: &str,
         signer: &SiteId,
     ) -> Result<T, Error> {
-        let keys = self.keys_of(signer)?;
+        let [keys, logs] = self.keys_of(signer)?;
+        let former = logs.iter().filter(|_| kind == Kind::VoLog);
         let mut last = Error::unauthenticated(format!("site {signer} has no signing key"));
-        for key in keys.iter() {
+        for key in keys.iter().chain(former) {
             match verify_with(kind, jws, key) {
                 Ok(body) => return Ok(body),
                 Err(e) => last = e,
@@ -214,11 +217,12 @@ mod tests {
     fn a_statement_holds_only_whole_and_of_its_kind() {
         let signer = Signer::generate().unwrap();
         let jws = signer.sign(Kind::Ticket, &serde_json::json!({"a": 1})).unwrap();
-        let public = signer.public;
+        let raw = |s: &Signer| <[u8; 32]>::try_from(s.key.public()).unwrap();
+        let public = raw(&signer);
         let back: serde_json::Value = verify_with(Kind::Ticket, &jws, &public).unwrap();
         assert_eq!(back["a"], 1);
         assert!(verify_with::<serde_json::Value>(Kind::Token, &jws, &public).is_err());
-        let other = Signer::generate().unwrap().public;
+        let other = raw(&Signer::generate().unwrap());
         assert!(verify_with::<serde_json::Value>(Kind::Ticket, &jws, &other).is_err());
         for i in 0..jws.len() {
             let mut bytes = jws.clone().into_bytes();
@@ -233,7 +237,7 @@ mod tests {
     fn alg_none_is_refused() {
         // {"alg":"none","typ":"xos-ticket+jws"} . {"a":1} .
         let jws = "eyJhbGciOiJub25lIiwidHlwIjoieG9zLXRpY2tldCtqd3MifQ.eyJhIjoxfQ.";
-        let public = Signer::generate().unwrap().public;
+        let public: [u8; 32] = Signer::generate().unwrap().key.public().try_into().unwrap();
         assert!(verify_with::<serde_json::Value>(Kind::Ticket, jws, &public).is_err());
     }
 }

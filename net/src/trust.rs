@@ -71,7 +71,7 @@ impl Trust {
 
     /// Trusts a site from now on, or takes its new descriptor; of what is signed in it, the later
     /// word counts. Streams of machines that it withdraws are cut; all of the site's, when it has
-    /// another root.
+    /// another root, or refuses one more of its authorities.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when the descriptor is malformed, or its root does not vouch for
@@ -80,18 +80,19 @@ impl Trust {
         let site = Site::parse(descriptor)?;
         let id = site.descriptor.site.clone();
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        let (site, changed, other_root) = match sites.get(&id) {
+        let (site, changed, cut) = match sites.get(&id) {
             None => (site, true, false),
             Some(former) => {
                 let other_root = former.root != site.root;
                 let site = site.after(former)?;
+                let cut = other_root || site.refuses_more_than(former);
                 let changed = site.descriptor != former.descriptor;
-                (site, changed, other_root)
+                (site, changed, cut)
             }
         };
         sites.insert(id.clone(), site);
         drop(sites);
-        if other_root {
+        if cut {
             self.guards.cut(&id);
         }
         if changed {
@@ -219,8 +220,9 @@ impl Trust {
             .ok_or_else(|| Error::unauthenticated(format!("site {site} is not trusted here")))
     }
 
-    pub(crate) fn keys_of(&self, site: &SiteId) -> Result<Arc<Vec<[u8; 32]>>, Error> {
-        self.read(|s| s.get(site).map(|s| s.keys.clone()))
+    /// A site's signing keys, and those of which only entries of VO logs still count.
+    pub(crate) fn keys_of(&self, site: &SiteId) -> Result<[Arc<Vec<[u8; 32]>>; 2], Error> {
+        self.read(|s| s.get(site).map(|s| [s.keys.clone(), s.logs.clone()]))
             .ok_or_else(|| Error::unauthenticated(format!("site {site} is not trusted here")))
     }
 
@@ -259,9 +261,14 @@ impl Trust {
         self.refuse_banned(&subject, leaf)?;
         let cert = EndEntityCert::try_from(leaf).map_err(Refusal::other)?;
         let authority = subject.authority();
-        let anchor = self
-            .read(|s| s.get(&authority).map(|s| s.anchor.clone()))
+        let (anchor, refused) = self
+            .read(|s| s.get(&authority).map(|s| (s.anchor.clone(), s.refused.clone())))
             .ok_or_else(|| Refusal::Untrusted(authority.clone()))?;
+        for issuer in between.iter().filter(|_| !refused.is_empty()) {
+            if refused.contains(&crate::identity::key_fingerprint(issuer)?) {
+                return Err(Refusal::Withdrawn);
+            }
+        }
         let time = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
         let key_usage = match usage {
             Usage::Client => KeyUsage::client_auth(),

@@ -30,6 +30,7 @@ const PARTS: &[(&str, &str, &str, &str)] = &[
     ("node", "login", "node/src/agent/config.rs", "Login"),
     ("cda", "passkeys", "cda/src/passkeys/config.rs", "Passkeys"),
     ("cda", "kerberos", "cda/src/kerberos/config.rs", "Kerberos"),
+    ("cda", "pkcs11", "cda/src/keys/token.rs", "Pkcs11"),
 ];
 /// Widest line of the page.
 const WIDTH: usize = 120;
@@ -143,7 +144,7 @@ fn in_words(kind: &str) -> &'static str {
         "Vec<String>" => "list of texts",
         "Vec<Rule>" | "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" | "PasskeyConfig" | "Kerberos" => "section",
+        "Login" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }

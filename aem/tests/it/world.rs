@@ -29,6 +29,7 @@ use xos_api::{Request, Subscribe};
 use xos_base::when::SystemClock;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId};
 use xos_net::http::Shared;
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Signer, vouch};
 use xos_net::trust::{core_name, node_name};
@@ -111,7 +112,7 @@ impl Site {
             addresses: vec![listener.local_addr().unwrap().to_string()],
             root: STANDARD.encode(&root),
             keys: vouch(
-                &root_key,
+                &LocalKey::from_pkcs8(KeyKind::P256, &root_key).unwrap(),
                 &xos_api::site::SiteKeys::signing(&id, vec![signer.public()], Millis(1)),
             )
             .unwrap(),

@@ -40,6 +40,12 @@ pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Erro
     sync_dir(dir)
 }
 
+/// Waits until nobody else changes files in `dir`, and keeps others waiting until it is dropped.
+pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
+    let held = File::open(dir).and_then(|d| d.lock().map(|()| d));
+    held.map_err(|e| failed("lock", dir, &e))
+}
+
 /// Makes renames in `dir` last.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("sync", dir, &e))

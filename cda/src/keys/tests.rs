@@ -1,12 +1,15 @@
 //! The folder of keys: made once, kept, never silently replaced.
 
 use super::*;
+use crate::issue;
+use rcgen::KeyPair;
 use rustls_pki_types::pem::PemObject;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use xos_net::Trust;
-use xos_net::trust::{Subject, Usage};
+use xos_net::key::LocalKey;
+use xos_net::trust::{Subject, Usage, core_name};
 
 fn now() -> Millis {
     Millis::of(SystemTime::now())
@@ -18,7 +21,7 @@ fn site() -> SiteId {
 
 fn open(dir: &Path, names: &[&str], at: Millis) -> Result<SiteKeys, Error> {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-    SiteKeys::create_or_open(dir, &site(), &names, at)
+    SiteKeys::create_or_open(dir, &site(), &names, None, at)
 }
 
 #[test]
@@ -52,9 +55,8 @@ fn the_cores_chain_holds_under_the_root_and_names_the_core() {
 
 #[test]
 fn a_missing_readable_or_foreign_file_is_refused() {
-    let roles = [Role::Root, Role::People, Role::Machines].map(Role::file);
-    let alone = [SIGNING_FILE, SSH_PEOPLE_FILE, SSH_MACHINES_FILE, JWT_FILE];
-    for role in roles.into_iter().chain([CORE_FILE]).chain(alone) {
+    let others = [Role::Root.file(), CORE_FILE];
+    for role in others.into_iter().chain(Purpose::ALL.map(Purpose::file)) {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path(), &[], now()).unwrap();
         let file = dir.path().join(FOLDER).join(role);
@@ -70,7 +72,7 @@ fn a_missing_readable_or_foreign_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), &[], now()).unwrap();
     let pisa = "pisa".parse().unwrap();
-    assert!(SiteKeys::create_or_open(dir.path(), &pisa, &[], now()).is_err());
+    assert!(SiteKeys::create_or_open(dir.path(), &pisa, &[], None, now()).is_err());
 }
 
 #[test]
@@ -108,10 +110,7 @@ fn authorities_are_renewed_with_their_keys() {
     let later = start.plus(Duration::from_secs(600 * 24 * 3600));
     assert!(keys.renew_if_due(later).unwrap());
     assert_ne!(keys.people().der, old_people.der);
-    assert_eq!(
-        keys.people().issuer.key().public_key_raw(),
-        old_people.issuer.key().public_key_raw()
-    );
+    assert_eq!(keys.people().issuer.key().public(), old_people.issuer.key().public());
     assert!(keys.machines().span.until > old_machines.span.until);
     let trust = Trust::new();
     trust.add(keys.descriptor(vec![])).unwrap();
@@ -139,10 +138,9 @@ fn a_key_put_first_signs_and_the_others_still_count() {
         let old = fs::read_to_string(folder.join(file)).unwrap();
         fs::write(folder.join(file), format!("{}{old}", pem("PRIVATE KEY", key))).unwrap();
     };
-    for file in [SSH_PEOPLE_FILE, SSH_MACHINES_FILE] {
-        put_first(file, Signer::generate().unwrap().pkcs8());
+    for purpose in [Purpose::SshPeople, Purpose::SshMachines, Purpose::Jwt] {
+        put_first(purpose.file(), &LocalKey::generate(purpose.kind()).unwrap());
     }
-    put_first(JWT_FILE, &jwt::new_key().unwrap());
     let later = open(dir.path(), &[], now()).unwrap();
     let after = known(&later);
     for (old, new, signs) in [
@@ -155,9 +153,10 @@ fn a_key_put_first_signs_and_the_others_still_count() {
     }
     assert_eq!(later.jwks()[1..], first.jwks());
     assert_eq!(&later.jwks()[0], later.jwt().public());
-    fs::write(folder.join(JWT_FILE), "").unwrap();
+    let file = Purpose::Jwt.file();
+    fs::write(folder.join(file), "").unwrap();
     let e = open(dir.path(), &[], now()).err().unwrap();
-    assert!(e.message.contains(JWT_FILE), "{e}");
+    assert!(e.message.contains(file), "{e}");
 }
 
 #[test]

@@ -54,9 +54,10 @@ impl Inner {
         // The same membership and end in all three.
         let span = (now, issued.until);
         let ssh = ssh_key
-            .map(|k| ssh::member(self.keys.ssh_people(), &m, (k, &issued.serial), span))
+            .map(|k| ssh::member(&self.keys.ssh_people(), &m, (k, &issued.serial), span))
             .transpose()?;
-        let by = (&self.outside, self.keys.jwt());
+        let jwt_key = self.keys.jwt();
+        let by = (&self.outside, &*jwt_key);
         let jwt = r.jwt_audience.map(|to| jwt::issue(by, &m, &to, grant.signed_in, span));
         Ok(Certificate {
             chain_pem: issued.chain_pem,

@@ -157,7 +157,7 @@ impl Inner {
         let keys = keys.iter().map(|k| ssh::host_key(k)).collect::<Result<Vec<_>, _>>()?;
         let now = self.now();
         let until = Millis::from_secs(self.machine_until(now).secs());
-        let certify = |k| ssh::machine(self.keys.ssh_machines(), principals, k, (now, until));
+        let certify = |k| ssh::machine(&self.keys.ssh_machines(), principals, k, (now, until));
         let certificates = keys.into_iter().map(certify).collect::<Result<Vec<_>, _>>()?;
         Ok(HostCertificates { certificates, expires: until })
     }
@@ -232,11 +232,7 @@ impl Inner {
             return Ok(());
         }
         self.withdraw(keys.iter().map(|k| (k.fingerprint.clone(), k.until)))?;
-        for known in self.trust.descriptors() {
-            if known.site != self.site {
-                self.telling.ask(known.site);
-            }
-        }
+        self.tell_others();
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Access tokens are JWTs after RFC 9068 with the claims of the WLCG profile; their type is
 //! `at+jwt`, so that none passes for an ID token, nor for the reverse. Cores take neither: what they
-//! take is signed by another key under another name.
+//! take is signed by another key under another name. While the key rolls, those by the former one
+//! count; one that is dropped takes its tokens with it.
 
 use super::grants::GrantRecord;
 use super::written;

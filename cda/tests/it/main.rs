@@ -15,6 +15,7 @@ mod oidc;
 mod passkeys;
 mod people;
 mod provider;
+mod rolling;
 mod sites;
 mod speed;
 mod withdrawn;

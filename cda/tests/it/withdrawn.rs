@@ -15,18 +15,20 @@ use xos_api::cda::RemoveNode;
 use xos_api::site::{GetSite, SiteDescriptor, WithdrawnKeys};
 use xos_base::when::Clock;
 use xos_net::http::Shared;
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{self, Services};
 use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::{Nodes, Router};
 
-async fn pair() -> (World, World) {
+/// Two sites that trust one another.
+pub async fn pair() -> (World, World) {
     let (rennes, pisa) = (World::new("rennes").await, World::new("pisa").await);
     accept(&pisa, &offer(&rennes, "pisa", None).await).await.unwrap();
     (rennes, pisa)
 }
 
 /// Looks again and again until it is so; a minute at most.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..3000 {
         if is_so() {
             return;
@@ -132,7 +134,7 @@ async fn a_stolen_core_key_brings_no_signing_keys_and_no_withdrawn_key_back() {
         pisa.trust.verify::<serde_json::Value>(Kind::Ticket, &jws, &rennes.site).is_ok()
     };
     let later = rennes.clock.now().plus(Duration::from_secs(1));
-    let some_root = keyed().key.serialize_der();
+    let some_root = LocalKey::from_pkcs8(KeyKind::P256, &keyed().key.serialize_der()).unwrap();
     let keys = vec![own.public(), rennes.keys.signer().public()];
     let by_another_root =
         vouch(&some_root, &xos_api::site::SiteKeys::signing(&rennes.site, keys.clone(), later))
@@ -141,7 +143,7 @@ async fn a_stolen_core_key_brings_no_signing_keys_and_no_withdrawn_key_back() {
     let by_itself = own.sign(Kind::SiteKeys, &said).unwrap();
     let nothing = WithdrawnKeys { site: rennes.site.clone(), keys: vec![], issued: later };
     let nothing = own.sign(Kind::Withdrawn, &nothing).unwrap();
-    let own_raw = STANDARD.encode(own.pkcs8());
+    let own_raw = STANDARD.encode(LocalKey::generate(KeyKind::Ed25519).unwrap());
     for lie in [
         SiteDescriptor { keys: by_another_root, ..known.clone() },
         SiteDescriptor { keys: by_itself, ..known.clone() },
@@ -168,8 +170,11 @@ async fn a_new_signing_key_that_the_root_vouches_for_is_taken() {
     let (rennes, pisa) = pair().await;
     let file = rennes.dir.path().join("ca/signing.pem");
     let old = rennes.keys.signer().public();
-    let pkcs8 = STANDARD.encode(Signer::generate().unwrap().pkcs8());
+    let pkcs8 = STANDARD.encode(LocalKey::generate(KeyKind::Ed25519).unwrap());
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{pkcs8}\n-----END PRIVATE KEY-----\n");
+    let sign =
+        |w: &World| w.keys.signer().sign(Kind::Ticket, &serde_json::json!({"a": 1})).unwrap();
+    let by_old = sign(&rennes);
     std::fs::write(&file, pem).unwrap();
     rennes.clock.advance(Duration::from_secs(1));
     let moved = rennes.restarted().await.unwrap();
@@ -180,10 +185,8 @@ async fn a_new_signing_key_that_the_root_vouches_for_is_taken() {
     known.addresses = moved.cda.descriptor().addresses;
     pisa.trust.add(known).unwrap();
     pisa.cda.refresh_sites().await;
-    let verify = |w: &World| {
-        let jws = w.keys.signer().sign(Kind::Ticket, &serde_json::json!({"a": 1})).unwrap();
-        pisa.trust.verify::<serde_json::Value>(Kind::Ticket, &jws, &rennes.site).is_ok()
-    };
-    assert!(verify(&moved), "the new key does not count");
-    assert!(!verify(&rennes), "the old key still counts");
+    let verify =
+        |jws: &str| pisa.trust.verify::<serde_json::Value>(Kind::Ticket, jws, &rennes.site).is_ok();
+    assert!(verify(&sign(&moved)), "the new key does not count");
+    assert!(!verify(&by_old), "the old key still counts");
 }

@@ -160,7 +160,7 @@ impl World {
         let mut config = Config::new(vec![listener.local_addr().unwrap().to_string()]);
         change(&mut config);
         let path: &Path = dir.path();
-        let keys = SiteKeys::create_or_open(path, &site, &config.names, clock.now())?;
+        let keys = SiteKeys::create_or_open(path, &site, &config.names, None, clock.now())?;
         let trust = Trust::new();
         let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let verifier = Verifier::new(site.clone(), trust.clone(), shared_clock.clone());

@@ -21,6 +21,7 @@ use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Millis, SiteId};
 use xos_console::{Config, Console, Deps};
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::sign::{Signer, vouch};
 use xos_net::trust::core_name;
 use xos_net::{Grid, Identity, IdentityCell, Router, Trust, Verifier};
@@ -86,7 +87,7 @@ impl World {
             addresses: vec![],
             root: STANDARD.encode(root),
             keys: vouch(
-                &root_key,
+                &LocalKey::from_pkcs8(KeyKind::P256, &root_key).unwrap(),
                 &xos_api::site::SiteKeys::signing(&site, vec![signer.public()], Millis(1)),
             )
             .unwrap(),

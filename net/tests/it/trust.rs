@@ -55,6 +55,36 @@ fn keys_hold_only_by_the_roots_word_and_the_later_word_counts() {
     assert!(believed(&trust, &fresh) && !believed(&trust, &rennes.signer));
 }
 
+/// If it failed, a hostile site could make every other one keep endless lists, or a former key would
+/// sign more than the history that it signed.
+#[test]
+fn former_keys_count_for_logs_alone_and_lists_are_bounded() {
+    use xos_api::site::{DESCRIPTOR_LIST_MAX, LOG_KEYS_MAX, SiteDescriptor, SiteKeys};
+    let rennes = Site::new("rennes");
+    let good = SiteKeys::signing(&rennes.id, vec![rennes.signer.public()], Millis(1));
+    let says = |said: &SiteKeys| {
+        let trust = Trust::new();
+        let keys = rennes.root_says(said);
+        trust.add(SiteDescriptor { keys, ..rennes.descriptor(vec![]) }).map(|()| trust)
+    };
+    let (key, print) = (rennes.signer.public(), "ab".repeat(32));
+    for bad in [
+        SiteKeys { logs: vec![key; LOG_KEYS_MAX + 1], ..good.clone() },
+        SiteKeys { logs: vec!["AAAA".into()], ..good.clone() },
+        SiteKeys { refused: vec![print.clone(); DESCRIPTOR_LIST_MAX + 1], ..good.clone() },
+        SiteKeys { refused: vec![print.to_uppercase()], ..good.clone() },
+    ] {
+        assert_eq!(says(&bad).err().unwrap().kind, Kind::Invalid);
+    }
+    let former = Signer::generate().unwrap();
+    let trust =
+        says(&SiteKeys { logs: vec![former.public()], refused: vec![print], ..good }).unwrap();
+    for (kind, counts) in [(sign::Kind::VoLog, true), (sign::Kind::Ticket, false)] {
+        let jws = former.sign(kind, &serde_json::json!({"a": 1})).unwrap();
+        assert_eq!(trust.verify::<serde_json::Value>(kind, &jws, &rennes.id).is_ok(), counts);
+    }
+}
+
 #[test]
 fn a_site_withdraws_keys_of_its_own_nodes_and_nobody_elses() {
     let (rennes, pisa) = (Site::new("rennes"), Site::new("pisa"));

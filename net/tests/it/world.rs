@@ -18,6 +18,7 @@ use xos_base::when::SystemClock;
 use xos_base::{Epoch, Error, GroupNumber, MemberNumber, Membership, Millis, SiteId};
 use xos_net::dial::StreamHandler;
 use xos_net::http::Shared;
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config, Services};
 use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::{core_name, node_name};
@@ -63,7 +64,12 @@ impl Site {
     /// The root's word, said at `issued`, that these are the site's keys.
     pub fn vouch(&self, signers: &[&Signer], issued: Millis) -> String {
         let keys = signers.iter().map(|s| s.public()).collect();
-        vouch(&self.root_key, &xos_api::site::SiteKeys::signing(&self.id, keys, issued)).unwrap()
+        self.root_says(&xos_api::site::SiteKeys::signing(&self.id, keys, issued))
+    }
+
+    /// The root's word.
+    pub fn root_says(&self, said: &xos_api::site::SiteKeys) -> String {
+        vouch(&LocalKey::from_pkcs8(KeyKind::P256, &self.root_key).unwrap(), said).unwrap()
     }
 
     /// This site's word, said at `issued`, that these keys of its nodes hold no more.

@@ -93,6 +93,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
     use xos_base::Millis;
+    use xos_net::key::{KeyKind, LocalKey};
     use xos_net::sign::{Signer, vouch};
 
     fn site(name: &str) -> SiteDescriptor {
@@ -103,7 +104,7 @@ mod tests {
         let root = params.self_signed(&key).unwrap();
         let (signer, site) = (Signer::generate().unwrap(), name.parse().unwrap());
         let keys = vouch(
-            &key.serialize_der(),
+            &LocalKey::from_pkcs8(KeyKind::P256, &key.serialize_der()).unwrap(),
             &xos_api::site::SiteKeys::signing(&site, vec![signer.public()], Millis(1)),
         )
         .unwrap();

@@ -89,6 +89,8 @@ impl World {
     fn forge(&self, core: &Host, claims: &Json, kid: &str) -> String {
         let key = core.read_file("/var/lib/xos/ca/jwt.pem").unwrap();
         let key = String::from_utf8(key).unwrap();
+        // Before it stands a line with its dates.
+        let key = &key[key.find("-----BEGIN").expect("a key")..];
         let input = json!({ "key": key, "claims": claims, "kid": kid }).to_string();
         let cmd = python(&["-c", FORGE]).stdin(input);
         Said::of(&self.laptop(), &cmd, "forging a token").ok().trim().to_owned()

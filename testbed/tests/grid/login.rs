@@ -56,7 +56,8 @@ impl World {
 /// The key by which a site signs people's SSH certificates, as OpenSSH reads it.
 fn ssh_people(core: &Host) -> String {
     let file = String::from_utf8(core.read_file(SSH_PEOPLE).unwrap()).unwrap();
-    let text: String = file.lines().filter(|l| !l.starts_with('-')).collect();
+    // Before the key stands a line with its dates.
+    let text: String = file.lines().filter(|l| !l.starts_with(['-', '{'])).collect();
     let der = STANDARD.decode(text).unwrap();
     // An OCTET STRING of 34 bytes that holds one of 32: the seed (RFC 8410).
     let at = der.windows(4).position(|w| w == [4, 34, 4, 32]).expect("an Ed25519 key") + 4;

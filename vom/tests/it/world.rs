@@ -20,6 +20,7 @@ use xos_api::vom::VoAccounts;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
 use xos_net::http::Shared;
+use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::core_name;
@@ -117,7 +118,7 @@ impl Site {
             addresses: vec![listener.local_addr().unwrap().to_string()],
             root: STANDARD.encode(&root),
             keys: vouch(
-                &root_key,
+                &LocalKey::from_pkcs8(KeyKind::P256, &root_key).unwrap(),
                 &xos_api::site::SiteKeys::signing(&id, vec![signer.public()], Millis(1)),
             )
             .unwrap(),

@@ -22,6 +22,7 @@ Examples:
   xosd setup --site rennes --address core.rennes.example:7443 --admin ada
   xosd join xos-join:n1.rennes:... --core core.rennes.example:7443
   xosd run
+  xosd keys roll signing
 
 The log goes to standard error; XOS_LOG sets its level (`info`, `xos_net=debug`, ...).
 Exit codes: 0 clean stop, 64 bad configuration or arguments, 70 a fault, 73 something exists \
@@ -51,6 +52,8 @@ pub enum Command {
     Setup(Setup),
     /// Make this machine a node of a site.
     Join(Join),
+    /// Show the site's keys, or replace one while the core runs.
+    Keys(Keys),
     /// Mount a volume; started by a node's xosd.
     #[command(hide = true)]
     Mount {
@@ -83,6 +86,63 @@ pub struct Setup {
     /// The configuration file to write.
     #[arg(long, default_value = DEFAULT_PATH)]
     pub config: PathBuf,
+    /// Make the site's keys in a token: the library (PKCS #11) that came with it.
+    #[arg(long, value_name = "PATH", requires_all = ["pkcs11_token", "pkcs11_pin_file"])]
+    pub pkcs11_module: Option<PathBuf>,
+    /// The token's label.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pub pkcs11_token: Option<String>,
+    /// A file with the token's PIN, which root alone may read.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
+    pub pkcs11_pin_file: Option<PathBuf>,
+}
+
+/// `xosd keys`.
+#[derive(Debug, clap::Args)]
+pub struct Keys {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What `xosd keys` does.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Show each key: what it is for, whether it signs, until when it counts.
+    List,
+    /// Make a new key in the place of one; what that signed counts until it expires.
+    Roll(Roll),
+}
+
+/// `xosd keys roll`.
+#[derive(Debug, clap::Args)]
+pub struct Roll {
+    /// Which key.
+    pub purpose: KeyPurpose,
+    /// Drop the former key at once, since somebody else has got hold of it: what it signed is
+    /// refused.
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// Keys that can be replaced.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum KeyPurpose {
+    /// Statements: VO logs, tokens, mandates, tickets.
+    Signing,
+    /// SSH certificates of people.
+    SshPeople,
+    /// SSH certificates of machines.
+    SshMachines,
+    /// JWTs for services outside.
+    Jwt,
+    /// The authority that makes members' certificates.
+    People,
+    /// The authority that makes machines' certificates.
+    Machines,
 }
 
 /// `xosd join`.

@@ -1,7 +1,7 @@
 //! A core's `xosd`.
 
 use super::config::Config;
-use super::{files, notify, trusted};
+use super::{files, notify, trusted, vault};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +62,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let state = config.site.state.clone();
     state_folder(&state)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let keys = SiteKeys::create_or_open(&state, &site, &cda_config.names, clock.now())?;
+    let vault = vault::open(cda_config.pkcs11.as_ref())?;
+    let keys = SiteKeys::create_or_open(&state, &site, &cda_config.names, vault, clock.now())?;
     let identity = keys.core_identity();
     let store = open_registry(&state).await?;
     let trust = Trust::new();
@@ -90,7 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         xos_vom::Deps {
             site: site.clone(),
             store: store.clone(),
-            signer: Arc::new(xos_net::sign::Signer::from_pkcs8(keys.signer().pkcs8())?),
+            signer: Arc::new(keys.signer().clone()),
             trust: trust.clone(),
             clock: clock.clone(),
             homes: Arc::new(grid.clone()),

@@ -6,12 +6,14 @@ mod core;
 mod durable;
 mod files;
 mod join;
+mod keys;
 mod mount;
 mod node;
 mod notify;
 mod osd;
 mod setup;
 mod trusted;
+mod vault;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Setup(setup) => block_on(setup::run(setup)),
         Command::Join(join) => block_on(join::run(join)),
+        Command::Keys(keys) => keys::run(keys),
         Command::Mount { spec } => mount::run(&spec),
     };
     match result {

@@ -3,10 +3,11 @@
 use super::args::Setup;
 use super::core::{open_registry, state_folder};
 use super::durable::{check_place, write_new};
-use super::say;
+use super::{say, vault};
+use std::path::Path;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Kind};
-use xos_cda::{SiteKeys, create_administrator};
+use xos_cda::{Pkcs11, SiteKeys, create_administrator};
 
 /// Makes keys, registry, first administrator and configuration.
 ///
@@ -30,7 +31,9 @@ pub async fn run(args: Setup) -> Result<(), Error> {
             names.push(name.clone());
         }
     }
-    let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, now)?;
+    let token = token(&args)?;
+    let vault = vault::open(token.as_ref())?;
+    let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, vault, now)?;
     let store = open_registry(&args.state).await?;
     let made = create_administrator(store, &args.site, &args.admin, &password, now).await;
     let administrator = match made {
@@ -40,7 +43,7 @@ pub async fn run(args: Setup) -> Result<(), Error> {
         }
         Err(e) => return Err(e),
     };
-    write_new(&args.config, configuration(&args, &names))?;
+    write_new(&args.config, configuration(&args, &names, token.as_ref()))?;
     say(&format!("Site {} is set up.", args.site));
     say(&format!("  root           {}", keys.fingerprint()));
     say(&format!("  administrator  {administrator}"));
@@ -49,7 +52,22 @@ pub async fn run(args: Setup) -> Result<(), Error> {
     Ok(())
 }
 
-fn configuration(args: &Setup, names: &[String]) -> String {
+/// The token for the keys. Its paths hold wherever `xosd` is started.
+fn token(args: &Setup) -> Result<Option<Pkcs11>, Error> {
+    let (Some(module), Some(token), Some(pin_file)) =
+        (&args.pkcs11_module, &args.pkcs11_token, &args.pkcs11_pin_file)
+    else {
+        return Ok(None);
+    };
+    let whole = |path: &Path| {
+        std::path::absolute(path)
+            .map_err(|e| Error::invalid(format!("cannot use {}: {e}", path.display())))
+    };
+    let (module, pin_file) = (whole(module)?, whole(pin_file)?);
+    Ok(Some(Pkcs11 { module, token: token.clone(), pin_file }))
+}
+
+fn configuration(args: &Setup, names: &[String], token: Option<&Pkcs11>) -> String {
     let list = |items: &[String]| {
         items
             .iter()
@@ -57,14 +75,23 @@ fn configuration(args: &Setup, names: &[String]) -> String {
             .collect::<Vec<_>>()
             .join(", ")
     };
+    let text = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
+    let token = token.map_or_else(String::new, |t| {
+        format!(
+            "[cda.pkcs11]\nmodule = {}\ntoken = {}\npin_file = {}\n\n",
+            text(&t.module),
+            toml::Value::from(t.token.as_str()),
+            text(&t.pin_file)
+        )
+    });
     format!(
         "# XOS core of site {site}. docs/config.md lists every section and key.\n\n\
          [site]\nname = \"{site}\"\nstate = {state}\n\n\
          [port]\nlisten = \"0.0.0.0:7443\"\n\n\
          [cda]\naddresses = [{addresses}]\nnames = [{names}]\n\n\
-         [vom]\n\n[aem]\n\n[files]\n\n[console]\n",
+         {token}[vom]\n\n[aem]\n\n[files]\n\n[console]\n",
         site = args.site,
-        state = toml::Value::from(args.state.display().to_string()),
+        state = text(&args.state),
         addresses = list(&args.addresses),
         names = list(names),
     )

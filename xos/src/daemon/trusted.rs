@@ -74,7 +74,7 @@ mod tests {
         let ids = ["rennes", "pisa"].map(|name| name.parse::<SiteId>().unwrap());
         for id in &ids {
             let state = folder.path().join(id.as_str());
-            let keys = SiteKeys::create_or_open(&state, id, &[], Millis(1)).unwrap();
+            let keys = SiteKeys::create_or_open(&state, id, &[], None, Millis(1)).unwrap();
             trust.add(keys.descriptor(Vec::new())).unwrap();
         }
         let [rennes, pisa] = &ids;

@@ -6,8 +6,10 @@ mod credentials;
 mod daemon;
 mod every;
 mod kerberos;
+mod keys;
 mod machines;
 mod pages;
+mod token;
 mod world;
 
 use std::os::unix::fs::PermissionsExt;

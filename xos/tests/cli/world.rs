@@ -41,7 +41,11 @@ impl Core {
     }
 
     fn set_up_as(site: &str) -> Core {
-        let dir = tempfile::tempdir().unwrap();
+        Core::set_up_in(tempfile::tempdir().unwrap(), site, &[])
+    }
+
+    /// The same in a folder of the test's, with more words for `xosd setup`.
+    pub fn set_up_in(dir: TempDir, site: &str, more: &[&str]) -> Core {
         // Free a moment ago; whoever takes it meanwhile makes the start fail, loudly.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let address = free.to_string();
@@ -50,6 +54,7 @@ impl Core {
         let out = xosd(dir.path())
             .args(["setup", "--site", site, "--admin", "ada", "--address", &address])
             .args(["--password-file", "password", "--state", "state", "--config", "xosd.toml"])
+            .args(more)
             .output()
             .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -97,10 +102,10 @@ impl Drop for Core {
     }
 }
 
-/// The daemon, started in a folder.
+/// The daemon, started in a folder, with the token that lies there, if any.
 pub fn xosd(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xosd"));
-    command.current_dir(dir).env_remove("XOS_LOG");
+    command.current_dir(dir).env_remove("XOS_LOG").env("SOFTHSM2_CONF", dir.join("softhsm2.conf"));
     command
 }
 

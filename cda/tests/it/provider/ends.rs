@@ -1,7 +1,7 @@
 //! When what a person allowed a client ends, and that nothing outlives it.
 
 use super::{BACK, Site, VO, granted, part, proof, refused};
-use crate::world::{ADMIN_PASSWORD, member};
+use crate::world::{ADMIN_PASSWORD, World, member};
 use serde_json::json;
 use std::time::Duration;
 use xos_api::cda::{
@@ -10,8 +10,10 @@ use xos_api::cda::{
 };
 use xos_base::when::Clock;
 use xos_base::{Epoch, Millis};
+use xos_cda::{Config, KNOWN_AFTER, Purpose, roll_key};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Site {
     /// Asserts that nothing can be had or learnt by tokens any more.
@@ -189,4 +191,43 @@ async fn a_refresh_narrows_and_never_widens() {
     assert_eq!(tokens.scope, "openid");
     let again = granted(site.refresh(&tokens.refresh_token.unwrap()).await);
     assert_eq!(again.scope, "openid offline_access");
+}
+
+/// What `xosd keys roll jwt` does, once the core has taken it up.
+fn roll(w: &World, at_once: bool) {
+    let config = Config::new(vec!["core.example:7443".into()]);
+    let what = (Purpose::Jwt, at_once);
+    roll_key((w.dir.path(), &w.site), &config, None, what, w.clock.now()).unwrap();
+    w.cda.renew_if_due().unwrap();
+}
+
+/// If it failed, people would be signed out of services because a key was replaced, or whoever
+/// stole it would go on.
+#[tokio::test]
+async fn tokens_outlive_a_key_that_rolls_and_end_with_one_that_is_dropped() {
+    let mut site = Site::new().await;
+    roll(&site.w, false);
+    site.w.clock.advance(KNOWN_AFTER - MINUTE);
+    site.w.cda.renew_if_due().unwrap();
+    let session = site.w.sign_in("alice", ADMIN_PASSWORD).await.unwrap();
+    site.alice = site.w.by_token(&session.token.token);
+    let before = site.tokens().await;
+    site.w.clock.advance(MINUTE);
+    site.w.cda.renew_if_due().unwrap();
+    let after = granted(site.refresh(before.refresh_token.as_ref().unwrap()).await);
+    let (old, _) = site.read(&before.access_token).await;
+    let (new, _) = site.read(&after.access_token).await;
+    assert_ne!(old["kid"], new["kid"], "the new key does not sign");
+    for tokens in [&before, &after] {
+        granted(site.user_info(tokens).await);
+        assert_eq!(site.introspected(&tokens.access_token).await["active"], json!(true));
+    }
+    roll(&site.w, true);
+    for tokens in [&before, &after] {
+        assert_eq!(refused(site.user_info(tokens).await), OAuthError::InvalidToken);
+        let told = site.introspected(&tokens.access_token).await;
+        assert_eq!(json!(told), json!({ "active": false }));
+    }
+    // What the person allowed stands: the client gets tokens by the new key.
+    granted(site.refresh(after.refresh_token.as_ref().unwrap()).await);
 }

@@ -155,6 +155,7 @@ mod tests {
     use xos_api::site::SiteDescriptor;
     use xos_base::membership::Group;
     use xos_base::{Epoch, GroupNumber, MemberNumber};
+    use xos_net::key::{KeyKind, LocalKey};
     use xos_net::sign::{Kind, Signer, vouch};
     use xtreemfs_server::Role;
 
@@ -167,9 +168,9 @@ mod tests {
         let root = params.self_signed(&key).unwrap();
         let (signer, site) = (Signer::generate().unwrap(), "rennes".parse().unwrap());
         let keys = vec![signer.public()];
+        let root_key = LocalKey::from_pkcs8(KeyKind::P256, &key.serialize_der()).unwrap();
         let keys =
-            vouch(&key.serialize_der(), &xos_api::site::SiteKeys::signing(&site, keys, Millis(1)))
-                .unwrap();
+            vouch(&root_key, &xos_api::site::SiteKeys::signing(&site, keys, Millis(1))).unwrap();
         let root = STANDARD.encode(root.der());
         let trust = Trust::new();
         let descriptor = SiteDescriptor { site, addresses: vec![], root, keys, withdrawn: None };

@@ -4,7 +4,7 @@ use xos_api::Request;
 use xos_api::vom::{AcceptShare, FoundVo, OfferShare, ResumeVo, SuspendVo};
 use xos_base::when::SystemClock;
 use xos_cda::SiteKeys;
-use xos_net::sign::{Kind, Signer};
+use xos_net::sign::Kind;
 use xos_net::{Router, Verifier};
 use xos_store::MemoryStore;
 
@@ -22,7 +22,7 @@ impl Core {
         let folder = tempfile::tempdir().unwrap();
         let site: SiteId = "rennes".parse().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let keys = SiteKeys::create_or_open(folder.path(), &site, &[], clock.now()).unwrap();
+        let keys = SiteKeys::create_or_open(folder.path(), &site, &[], None, clock.now()).unwrap();
         let trust = Trust::new();
         trust.add(keys.descriptor(Vec::new())).unwrap();
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
@@ -30,7 +30,7 @@ impl Core {
         let deps = xos_vom::Deps {
             site: site.clone(),
             store: Arc::new(MemoryStore::new()),
-            signer: Arc::new(Signer::from_pkcs8(keys.signer().pkcs8()).unwrap()),
+            signer: Arc::new(keys.signer().clone()),
             trust: trust.clone(),
             clock: clock.clone(),
             homes: Arc::new(grid.clone()),
