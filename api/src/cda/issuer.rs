@@ -72,7 +72,7 @@ request!(GetJwks => Jwks, Get "/jwks");
 /// A JWK Set (RFC 7517, section 5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jwks {
-    /// The keys; the first signs, the others are known still or already.
+    /// The keys: one of them signs, the others are known still or already.
     pub keys: Vec<Jwk>,
 }
 

@@ -203,7 +203,7 @@ fn roll(w: &World, at_once: bool) {
 
 /// If it failed, people would be signed out of services because a key was replaced, or whoever
 /// stole it would go on.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_outlive_a_key_that_rolls_and_end_with_one_that_is_dropped() {
     let mut site = Site::new().await;
     roll(&site.w, false);
