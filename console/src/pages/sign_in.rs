@@ -19,7 +19,8 @@ struct SignInView {
     open: bool,
     passwords: bool,
     providers: Vec<SignInProvider>,
-    kerberos: bool,
+    /// Where the browser is asked for a ticket.
+    kerberos: Option<String>,
     trouble: Option<String>,
     ended: bool,
 }
@@ -153,6 +154,9 @@ pub(crate) async fn sign_in_page(
     let token = form_token(guest)?;
     let status = trouble.as_ref().map_or(200, |e| e.kind.http_status());
     let rules = rules(guest).await;
+    let query = serde_urlencoded::to_string([("next", &next)])
+        .map_err(|e| Error::internal(format!("cannot write a query: {e}")))?;
+    let by_ticket = format!("/sign-in/kerberos?{query}");
     let view = SignInView {
         frame: Frame::guest(guest, "Sign in", &token),
         user: user.to_owned(),
@@ -160,7 +164,7 @@ pub(crate) async fn sign_in_page(
         open: rules.open_registration,
         passwords: rules.passwords,
         providers: rules.providers,
-        kerberos: rules.kerberos,
+        kerberos: rules.kerberos.then_some(by_ticket),
         trouble: trouble.as_ref().map(kindly),
         ended,
     };
