@@ -1,5 +1,5 @@
 //! The tool `xos` against a real core.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod credentials;
 mod daemon;
