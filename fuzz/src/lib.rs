@@ -27,8 +27,11 @@ use xos_net::key::{KeyKind, LocalKey};
 use xos_net::sign::{Kind, Signer, verify_with, vouch};
 use xos_net::{Trust, Verifier, submission, ticket};
 
+/// Feeds bytes to a decoder.
+pub type Target = fn(&[u8]);
+
 /// The decoders, each under the name of its program and of its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 13] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("account_file", account_file),
     ("grid_config", grid_config),
     ("id_token", id_token),

@@ -22,7 +22,8 @@ struct SignInView {
     passwords: bool,
     passkeys: bool,
     providers: Vec<SignInProvider>,
-    kerberos: bool,
+    /// Where the browser is asked for a ticket.
+    kerberos: Option<String>,
     trouble: Option<String>,
     ended: bool,
     recovered: bool,
@@ -158,6 +159,9 @@ pub(crate) async fn sign_in_page(
     let token = form_token(guest)?;
     let status = trouble.as_ref().map_or(200, |e| e.kind.http_status());
     let rules = rules(guest).await;
+    let query = serde_urlencoded::to_string([("next", &next)])
+        .map_err(|e| Error::internal(format!("cannot write a query: {e}")))?;
+    let by_ticket = format!("/sign-in/kerberos?{query}");
     let view = SignInView {
         frame: Frame::guest(guest, "Sign in", &token),
         user: user.to_owned(),
@@ -166,7 +170,7 @@ pub(crate) async fn sign_in_page(
         passwords: rules.passwords,
         passkeys: usable(&guest.host, rules.passkeys.as_deref()),
         providers: rules.providers,
-        kerberos: rules.kerberos,
+        kerberos: rules.kerberos.then_some(by_ticket),
         trouble: trouble.as_ref().map(kindly),
         ended,
         recovered: !guest.query.text("recovered").is_empty(),

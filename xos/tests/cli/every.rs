@@ -66,7 +66,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "node token n1", 0),
     ("ada", "node list", 0),
     // This machine is no node.
-    ("ada", "node accounts check", 1),
+    ("ada", "node accounts check", 64),
     ("ada", "node remove n9 --yes", 66),
     ("ada", "site list", 0),
     ("ada", "site list --local", 0),

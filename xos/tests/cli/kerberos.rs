@@ -137,6 +137,9 @@ fn who_holds_a_ticket_signs_in_by_it() {
     assert!(status == 78 && why.contains("kinit"), "{why}");
 }
 
+/// So often an ended ticket is shown.
+const TRIES_MAX: usize = 100;
+
 /// If it failed, somebody whose ticket has ended would not be told to get a new one.
 #[test]
 fn a_ticket_that_has_ended_is_told() {
@@ -145,7 +148,9 @@ fn a_ticket_that_has_ended_is_told() {
     while holds(&alice) {
         std::thread::yield_now();
     }
-    let (status, why) = login(&person, &alice, &[]);
+    // The KDC minds an end only when its clock may not be behind any more.
+    let tries = || (0..TRIES_MAX).map(|_| login(&person, &alice, &[]));
+    let (status, why) = tries().find(|(status, _)| *status != 0).expect("it is never refused");
     assert!(status == 78 && why.contains("expired") && why.contains("kinit"), "{why}");
 }
 

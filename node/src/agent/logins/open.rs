@@ -118,7 +118,7 @@ impl Agent {
         });
         let mut notes = Vec::new();
         let ticket = self.tickets.find(&m.vo, m.number, now);
-        if !ticket.is_some_and(|t| t.membership.epoch >= who.account.epoch) {
+        if ticket.is_none_or(|t| t.membership.epoch < who.account.epoch) {
             notes.push(format!(
                 "The volume {MOUNTS}/{} is not yours in this session: sign in by `xos ssh`, or \
                  with the ssh configuration that `xos login` writes.",

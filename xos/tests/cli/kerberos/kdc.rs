@@ -105,7 +105,7 @@ fn people(names: &[&str]) -> String {
 
 fn write_configuration(dir: &Path, address: &str) {
     let client = format!(
-        "[libdefaults]\ndefault_realm = {HOME}\ndns_lookup_kdc = false\n\
+        "[libdefaults]\ndefault_realm = {HOME}\nclockskew = 1\ndns_lookup_kdc = false\n\
          dns_lookup_realm = false\ndns_canonicalize_hostname = false\nrdns = false\n\
          qualify_shortname = \"\"\n[realms]\n{HOME} = {{\nkdc = {address}\n}}\n\
          {ABROAD} = {{\nkdc = {address}\n}}\n[domain_realm]\nlocalhost = {HOME}\n"
