@@ -290,7 +290,7 @@ async fn a_person_signs_in_another_device() {
 async fn clients_are_listed_and_their_secrets_are_shown_once() {
     let site = Site::new().await;
     let known = site.w.call(&site.root, ListClients {}).await.unwrap();
-    assert_eq!(known, [site.client.client.clone()]);
+    assert_eq!(known, std::slice::from_ref(&site.client.client));
     let secret = site.client.secret.as_ref().unwrap();
     assert_eq!(secret.0.len(), 43);
     let plain = CreateClient { confidential: false, introspect: false, ..wish() };
