@@ -44,7 +44,8 @@ pub(super) fn measure(world: &World, peers: bool, sheet: &mut Sheet) -> Result<(
     let address = format!("HostName={SITE}-n1");
     let usual = ["ssh", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=none"];
     let ours = [usual.as_slice(), &["-F", &config]].concat();
-    let straight = ["-o", "ProxyCommand=none", "-o", &address, &node, "true"];
+    let alias = format!("HostKeyAlias={node}");
+    let straight = ["-o", "ProxyCommand=none", "-o", &address, "-o", &alias, &node, "true"];
     let straight = [ours.as_slice(), &straight].concat();
     let routed = [ours.as_slice(), &[node.as_str(), "true"]].concat();
     if peers {
