@@ -228,7 +228,8 @@ mod tests {
         wait.await.unwrap();
         assert!(!alive(pid, started));
         // A number that is another process's by now.
-        finish(std::process::id(), started, END_WAIT).await;
+        let own = std::process::id();
+        finish(own, start_time(own).unwrap() + 1, END_WAIT).await;
         let (pid, started, wait) = process(folder.path(), "").await;
         finish(pid, started, Duration::from_millis(300)).await;
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it is killed").unwrap();
