@@ -142,6 +142,7 @@ impl Agent {
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         let tickets = Arc::new(Tickets::default());
+        let contact = link::Contact::new(&folder, parts.clock.now());
         let agent = Arc::new(Agent {
             units,
             stager,
@@ -161,7 +162,7 @@ impl Agent {
             told: AtomicBool::new(false),
             unruly: AtomicBool::new(false),
             tickets,
-            contact: Mutex::default(),
+            contact: Mutex::new(contact),
             logins,
             socket: parts.socket,
             watcher: parts.watcher,

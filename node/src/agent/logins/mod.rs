@@ -20,6 +20,7 @@ mod watch;
 pub(super) use stream::handler;
 
 use super::config::Login;
+use super::vos::Found;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
@@ -33,14 +34,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 use stream::Streams;
 use xos_api::vom::AccountState;
 use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
 use xos_base::{Error, Millis};
 
-/// How long the core's word on accounts counts while nothing is heard of it.
-const LEASE: Duration = Duration::from_secs(60 * 60);
 /// The host keys that are certified unless the configuration names others.
 const HOST_KEYS: [&str; 3] = [
     "/etc/ssh/ssh_host_ed25519_key.pub",
@@ -157,13 +155,14 @@ impl Agent {
         self.config.homes.display().to_string()
     }
 
-    /// Until when the core's word counts for an account: from when it was last heard, or else as
-    /// an earlier daemon wrote down.
-    fn lease(&self, logins: &Logins, uid: u32, now: Millis) -> Millis {
-        match self.heard(now) {
-            Some(at) => at.plus(LEASE),
-            None => logins.seen.until(uid).unwrap_or_default(),
+    /// Until when the core's word counts for an account: for the lease from when it was last heard.
+    /// As long as this daemon heard nothing, for those only who were let in before.
+    fn lease(&self, logins: &Logins, found: &Found<'_>, now: Millis) -> Millis {
+        let until = self.unheard_since().unwrap_or(now).plus(found.vo.lease());
+        if self.has_heard() {
+            return until;
         }
+        logins.seen.until(found.uid()).unwrap_or_default().min(until)
     }
 
     /// The account `user`, and whether it may be signed in to now; `None`: no grid account.
@@ -173,7 +172,7 @@ impl Agent {
         let vos = self.lock_vos();
         Ok(vos.by_name(user, &local).map(|found| {
             let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
-            let lease = self.lease(logins, found.uid(), now);
+            let lease = self.lease(logins, &found, now);
             let account = found.account(&self.homes(), &local);
             Who { state: logins.rules.judge(found, state, lease, now), account, lease }
         }))
@@ -240,7 +239,7 @@ impl Agent {
             UserKey::Name(name) => vos.by_name(name, &local),
             UserKey::Uid(uid) => vos.by_uid(*uid),
         };
-        let stands = |f: &super::vos::Found<'_>| {
+        let stands = |f: &Found<'_>| {
             f.vo.state != AccountState::Ended && f.member.state != AccountState::Ended
         };
         Ok(found.filter(stands).map(|f| f.user((homes.as_str(), shell.as_str()), &local)))

@@ -37,10 +37,11 @@ impl Agent {
         }
     }
 
-    /// Writes the files for sshd, and forgets who may not come in any more.
+    /// Writes the files for sshd, forgets who may not come in any more, and takes from the others
+    /// what is longer than a lease that became shorter.
     fn show(&self, logins: &Logins) -> Result<(), Error> {
         let now = self.now();
-        let gone: BTreeSet<u32> = {
+        let (gone, shorter): (BTreeSet<u32>, Vec<(u32, Millis)>) = {
             let vos = self.lock_vos();
             let stays = |uid: &u32| {
                 let Some(found) = vos.by_uid(*uid) else { return false };
@@ -50,9 +51,17 @@ impl Agent {
                     logins.rules.judge(found, s, forever, now) == LoginState::Allowed {}
                 })
             };
-            logins.seen.all().into_keys().filter(|uid| !stays(uid)).collect()
+            let ends = |uid: u32| Some(self.lease(logins, &vos.by_uid(uid)?, now));
+            let (stay, gone): (Vec<_>, Vec<_>) =
+                logins.seen.all().into_iter().partition(|(uid, _)| stays(uid));
+            let shorter = stay.into_iter().filter_map(|(uid, at)| Some((uid, ends(uid)?, at)));
+            let shorter = shorter.filter(|(_, end, at)| end < at).map(|(uid, end, _)| (uid, end));
+            (gone.into_iter().map(|(uid, _)| uid).collect(), shorter.collect())
         };
         logins.seen.retain(|uid| !gone.contains(&uid))?;
+        for (uid, end) in shorter {
+            logins.seen.put(uid, end)?;
+        }
         self.show_authorities()?;
         self.show_principals()
     }
