@@ -203,6 +203,9 @@ mod tests {
         // lapsed, or a daemon that was restarted
         assert_eq!(look(&vos, &tickets, 100), [envelope(1), envelope(3)]);
         assert_eq!(look(&vos, &Tickets::default(), 50), [envelope(1), envelope(3)]);
+        // the core is unheard for too long
+        assert!(vos.lapse(Millis(0), Millis::from_secs(3600)));
+        assert_eq!(look(&vos, &Tickets::default(), 50), []);
         // who left, and uids that are nobody's
         vos.apply(accounts(&[(1, "ended", 9)]));
         assert_eq!(look(&vos, &Tickets::default(), 50), []);

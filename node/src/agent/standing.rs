@@ -53,10 +53,11 @@ impl Agent {
             let nobody = self.told.load(Ordering::SeqCst).then_some(AccountState::Ended);
             self.lock_vos().state_of(uid, self.now()).or(nobody)
         };
-        // Units first: what they leave counts as theirs.
+        // Units first: what they leave counts as theirs. Then what is held, which on v1 ends only
+        // once it is let go.
         let obeyed = self.units.enforce(state).await;
-        let out = self.end_those_who_left().await;
         let held = self.hold_sessions(state).await;
+        let out = self.end_those_who_left().await;
         self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
     }
 

@@ -14,6 +14,7 @@ mod proof;
 mod rules;
 mod seen;
 mod sessions;
+mod strays;
 mod stream;
 mod watch;
 
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use strays::Strays;
 use stream::Streams;
 use xos_api::vom::AccountState;
 use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
@@ -60,6 +62,7 @@ pub(super) struct Logins {
     seen: Seen,
     sessions: Sessions,
     groups: Groups,
+    strays: Strays,
     mandates: Mandates,
     streams: Streams,
     attempts: Attempts,
@@ -112,6 +115,7 @@ impl Logins {
             seen: Seen::open(&folder.join("seen"))?,
             sessions: Sessions::open(own.join("sessions.json"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            strays: Strays::open(own.join("stopped.json")),
             mandates: Mandates::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),

@@ -94,13 +94,16 @@ fn end_idle(logins: &Logins, now: Millis) {
     for uid in uids.into_iter().filter(|uid| !logins.sessions.is_led(*uid)) {
         let done = match logins.groups.is_empty(uid) {
             Ok(false) if !logins.lingered(uid, now) => continue,
-            Ok(_) => logins.groups.end(uid),
+            Ok(_) => logins.groups.end_sessions(uid),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => logins.sessions.settled(uid),
             Err(error) => tracing::error!(uid, %error, "a session's control group stays"),
         }
+    }
+    if let Err(error) = logins.groups.clear() {
+        tracing::error!(%error, "the control groups of what was held stay");
     }
 }
 
