@@ -112,7 +112,7 @@ impl Logins {
             hosts_due: AtomicU64::new(0),
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
-            sessions: Sessions::open(own.join("sessions.json"), boot.trim())?,
+            sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
             mandates: Mandates::default(),
             streams: Streams::default(),
