@@ -131,30 +131,18 @@ impl Vos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{BASE, accounts, member};
     use xos_api::vom::VoAccounts;
 
-    const BASE: u32 = 1_900_000_000;
-
-    fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [2],
-                })
-            })
-            .collect();
-        let accounts: VoAccounts = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": state, "members": members,
-            "groups": [{"name": "members", "number": 1}, {"name": "physics", "number": 2}],
-            "groups_gone": [],
-        }))
-        .unwrap();
+    /// The VO in this state, with members of numbers, names and states, who are all physicists.
+    fn vos(vo: AccountState, members: &[(u32, &str, &str)]) -> Vos {
+        let physicist = |&(number, name, state): &(u32, &str, &str)| AccountMember {
+            groups: vec![GroupNumber(2)],
+            ..member(number, name, state)
+        };
+        let members = members.iter().map(physicist).collect();
         let mut vos = Vos::default();
-        vos.apply(accounts);
+        vos.apply(VoAccounts { state: vo, ..accounts(members) });
         vos
     }
 
@@ -162,7 +150,8 @@ mod tests {
     /// would be told that their membership has ended.
     #[test]
     fn names_lead_to_the_account_that_has_them() {
-        let vos = vos("active", &[(1, "ann", "ended"), (2, "bob", "active"), (3, "ann", "active")]);
+        let members = [(1, "ann", "ended"), (2, "bob", "active"), (3, "ann", "active")];
+        let vos = vos(AccountState::Active, &members);
         let none = HashSet::new();
         let uid = |name: &str, local| vos.by_name(name, local).map(|f| f.uid() - BASE);
         assert_eq!(uid("ann.demo.rennes", &none), Some(3));
@@ -188,14 +177,14 @@ mod tests {
     #[test]
     fn only_uids_of_members_who_left_are_to_end() {
         let members = [(2, "bob", "ended"), (4, "eve", "suspended"), (5, "dan", "active")];
-        let active = vos("active", &members);
+        let active = vos(AccountState::Active, &members);
         let left = |vos: &Vos, n: u32| vos.has_left(BASE + n, Millis(9));
         assert!(left(&active, 2) && left(&active, 3), "removed; removed before it was heard of");
         for stays in [0, 4, 5, 6, 65_536] {
             assert!(!left(&active, stays), "{stays}");
         }
         assert!(!active.has_left(0, Millis(9)) && !active.has_left(1000, Millis(9)));
-        let over = vos("ended", &[]);
+        let over = vos(AccountState::Ended, &[]);
         assert!(left(&over, 1) && left(&over, 65_535) && !left(&over, 0) && !left(&over, 65_536));
     }
 }
