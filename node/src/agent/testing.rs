@@ -3,7 +3,7 @@
 use super::config::Login;
 use super::vos::Vos;
 use serde_json::json;
-use xos_api::vom::{AccountMember, AccountState, VoAccounts};
+use xos_api::vom::{AccountMember, VoAccounts};
 use xos_base::local::Account;
 use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Membership};
 
@@ -17,35 +17,21 @@ pub(super) fn login() -> Login {
 
 /// The account of a member who has this state, in no group but `members`.
 pub(super) fn member(number: u32, name: &str, state: &str) -> AccountMember {
-    AccountMember {
-        number: MemberNumber(number),
-        person: format!("{name}@rennes").parse().unwrap(),
-        name: format!("{name}.demo.rennes"),
-        state: serde_json::from_value(json!(state)).unwrap(),
-        epoch: Epoch(4),
-        expires: None,
-        groups: vec![],
-    }
+    serde_json::from_value(json!({
+        "number": number, "person": format!("{name}@rennes"),
+        "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4, "groups": [],
+    }))
+    .unwrap()
 }
 
 /// The whole VO with these members, as its core tells it.
 pub(super) fn accounts(members: Vec<AccountMember>) -> VoAccounts {
-    VoAccounts {
-        vo: "demo.rennes".parse().unwrap(),
-        number: 1,
-        full: true,
-        more: false,
-        base: BASE,
-        size: 65_536,
-        state: AccountState::Active,
-        members,
-        groups: vec![group("members", 1), group("physics", 2)],
-        groups_gone: vec![],
-    }
-}
-
-fn group(name: &str, number: u32) -> Group {
-    Group { name: name.parse().unwrap(), number: GroupNumber(number) }
+    serde_json::from_value(json!({
+        "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
+        "size": 65_536, "state": "active", "members": members,
+        "groups": [{"name": "members", "number": 1}, {"name": "physics", "number": 2}],
+    }))
+    .unwrap()
 }
 
 /// What a node knows that was told of these members: number, name, state.
@@ -78,7 +64,7 @@ pub(super) fn membership() -> Membership {
         person: "ann@rennes".parse().unwrap(),
         number: MemberNumber(7),
         epoch: Epoch(4),
-        groups: vec![group("members", 1)],
+        groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
         roles: vec![],
         expires: None,
     }

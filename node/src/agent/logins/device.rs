@@ -222,7 +222,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::testing::account;
+    use xos_base::{Epoch, MemberNumber};
 
     const NOW: Millis = Millis(1_000_000);
 
@@ -268,6 +268,17 @@ mod tests {
     /// If it failed, who has no camera could not prove themselves.
     #[test]
     fn address_and_code_stand_before_the_picture() {
+        let account = Account {
+            name: "ann.demo.rennes".into(),
+            uid: 1_900_000_007,
+            gid: 1_900_000_001,
+            home: "/home/xos/ann.demo.rennes".into(),
+            person: "ann@rennes".parse().unwrap(),
+            vo: "demo.rennes".parse().unwrap(),
+            number: MemberNumber(7),
+            epoch: Epoch(4),
+            expires: None,
+        };
         let mut begun = BegunNodeLogin {
             attempt: Secret("s".into()),
             address: "https://core.rennes.example:7443/device".into(),
@@ -276,11 +287,11 @@ mod tests {
             interval_s: 2,
             expires: NOW,
         };
-        let shown = texts(&begun, &account(), "sudo");
+        let shown = texts(&begun, &account, "sudo");
         assert_eq!(shown.len(), 3);
         assert!(shown[0].contains("sudo as ann.demo.rennes") && shown[0].contains("/device"));
         assert!(shown[1].contains("BCDF-GHJK") && shown[2].contains("##\n##"));
         begun.picture = Some("#".repeat(TEXT_MAX));
-        assert_eq!(texts(&begun, &account(), "sudo").len(), 2, "a far site fills the terminal");
+        assert_eq!(texts(&begun, &account, "sudo").len(), 2, "a far site fills the terminal");
     }
 }

@@ -132,17 +132,17 @@ impl Vos {
 mod tests {
     use super::*;
     use crate::agent::testing::{BASE, accounts, member};
-    use xos_api::vom::VoAccounts;
 
     /// The VO in this state, with members of numbers, names and states, who are all physicists.
-    fn vos(vo: AccountState, members: &[(u32, &str, &str)]) -> Vos {
+    fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
         let physicist = |&(number, name, state): &(u32, &str, &str)| AccountMember {
             groups: vec![GroupNumber(2)],
             ..member(number, name, state)
         };
-        let members = members.iter().map(physicist).collect();
+        let mut accounts = accounts(members.iter().map(physicist).collect());
+        accounts.state = serde_json::from_value(state.into()).unwrap();
         let mut vos = Vos::default();
-        vos.apply(VoAccounts { state: vo, ..accounts(members) });
+        vos.apply(accounts);
         vos
     }
 
@@ -150,8 +150,7 @@ mod tests {
     /// would be told that their membership has ended.
     #[test]
     fn names_lead_to_the_account_that_has_them() {
-        let members = [(1, "ann", "ended"), (2, "bob", "active"), (3, "ann", "active")];
-        let vos = vos(AccountState::Active, &members);
+        let vos = vos("active", &[(1, "ann", "ended"), (2, "bob", "active"), (3, "ann", "active")]);
         let none = HashSet::new();
         let uid = |name: &str, local| vos.by_name(name, local).map(|f| f.uid() - BASE);
         assert_eq!(uid("ann.demo.rennes", &none), Some(3));
@@ -177,14 +176,14 @@ mod tests {
     #[test]
     fn only_uids_of_members_who_left_are_to_end() {
         let members = [(2, "bob", "ended"), (4, "eve", "suspended"), (5, "dan", "active")];
-        let active = vos(AccountState::Active, &members);
+        let active = vos("active", &members);
         let left = |vos: &Vos, n: u32| vos.has_left(BASE + n, Millis(9));
         assert!(left(&active, 2) && left(&active, 3), "removed; removed before it was heard of");
         for stays in [0, 4, 5, 6, 65_536] {
             assert!(!left(&active, stays), "{stays}");
         }
         assert!(!active.has_left(0, Millis(9)) && !active.has_left(1000, Millis(9)));
-        let over = vos(AccountState::Ended, &[]);
+        let over = vos("ended", &[]);
         assert!(left(&over, 1) && left(&over, 65_535) && !left(&over, 0) && !left(&over, 65_536));
     }
 }
