@@ -132,6 +132,7 @@ impl Vos {
 mod tests {
     use super::*;
     use crate::agent::testing::{BASE, accounts, member};
+    use xos_api::vom::VoAccounts;
 
     /// The VO in this state, with members of numbers, names and states, who are all physicists.
     fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
@@ -139,7 +140,7 @@ mod tests {
             groups: vec![GroupNumber(2)],
             ..member(number, name, state)
         };
-        let mut accounts = accounts(members.iter().map(physicist).collect());
+        let mut accounts: VoAccounts = accounts(members.iter().map(physicist).collect());
         accounts.state = serde_json::from_value(state.into()).unwrap();
         let mut vos = Vos::default();
         vos.apply(accounts);
