@@ -11,6 +11,8 @@ mod ops;
 mod renew;
 mod sole;
 mod standing;
+#[cfg(test)]
+mod testing;
 pub mod tickets;
 pub mod units;
 mod volumes;

@@ -238,34 +238,16 @@ impl Vo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing;
     use xos_base::accounts::AccountsView;
 
     fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
-        serde_json::from_value(serde_json::json!({
-            "number": n, "person": format!("{name}@rennes"),
-            "name": format!("{name}.demo.rennes"), "state": "active",
-            "epoch": 1, "groups": groups,
-        }))
-        .unwrap()
+        let groups = groups.iter().copied().map(GroupNumber).collect();
+        AccountMember { groups, ..testing::member(n, name, "active") }
     }
 
     fn accounts(full: bool, more: bool, members: Vec<AccountMember>) -> VoAccounts {
-        VoAccounts {
-            vo: "demo.rennes".parse().unwrap(),
-            number: 1,
-            full,
-            more,
-            base: 1_900_000_000,
-            size: 65_536,
-            state: AccountState::Active,
-            members,
-            groups: vec![
-                Group { name: "members".parse().unwrap(), number: GroupNumber(1) },
-                Group { name: "physics".parse().unwrap(), number: GroupNumber(2) },
-            ],
-            groups_gone: vec![],
-            lease_s: None,
-        }
+        VoAccounts { full, more, ..testing::accounts(members) }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Logins {
             hosts_due: AtomicU64::new(0),
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
-            sessions: Sessions::open(own.join("sessions.json"), boot.trim())?,
+            sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
             strays: Strays::open(own.join("stopped.json")),
             mandates: Mandates::default(),
@@ -254,46 +254,4 @@ impl Agent {
 fn audit(what: &str, account: &Account, service: &str, rhost: &Option<String>) {
     let (person, vo, user) = (&account.person, &account.vo, &account.name);
     tracing::info!(target: "audit", what, %person, %vo, user, ?service, ?rhost, "login");
-}
-
-#[cfg(test)]
-pub(in crate::agent) mod tests {
-    use super::*;
-    use crate::agent::vos::Vos;
-    use xos_api::vom::VoAccounts;
-
-    /// Where the local uids of the VO of these tests begin.
-    pub(in crate::agent) const BASE: u32 = 1_900_000_000;
-
-    /// `[node.login]` with nothing in it.
-    pub(in crate::agent) fn login() -> Login {
-        xos_base::config::parse("test", "").unwrap()
-    }
-
-    /// Members of `demo.rennes`: number, name, state.
-    pub(in crate::agent) fn vos(members: &[(u32, &str, &str)]) -> Vos {
-        let mut vos = Vos::default();
-        vos.apply(accounts(members));
-        vos
-    }
-
-    /// The same, as the core tells it.
-    pub(in crate::agent) fn accounts(members: &[(u32, &str, &str)]) -> VoAccounts {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [],
-                })
-            })
-            .collect();
-        serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": "active", "members": members,
-            "groups": [{"name": "members", "number": 1}], "groups_gone": [],
-        }))
-        .unwrap()
-    }
 }

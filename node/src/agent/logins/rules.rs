@@ -100,7 +100,7 @@ pub(super) fn refusal(state: LoginState) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::logins::tests::{BASE, login, vos};
+    use crate::agent::testing::{BASE, login, vos};
 
     fn judged(edit: impl FnOnce(&mut Login), state: AccountState, lease: u64) -> LoginState {
         let mut config = login();

@@ -34,23 +34,14 @@ impl Vos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{self, BASE, member};
     use xos_api::vom::VoAccounts;
 
-    const BASE: u32 = 1_900_000_000;
-    const OTHER: u32 = 1_900_065_536;
+    const OTHER: u32 = BASE + 65_536;
 
-    fn accounts(vo: &str, base: u32, lease_s: Option<u64>, state: &str) -> VoAccounts {
-        let mut accounts: VoAccounts = serde_json::from_value(serde_json::json!({
-            "vo": vo, "number": 1, "full": true, "more": false, "base": base, "size": 65_536,
-            "state": state, "groups": [],
-            "members": [{
-                "number": 1, "person": "ann@rennes", "name": format!("ann.{vo}"),
-                "state": "active", "epoch": 1, "groups": [],
-            }],
-        }))
-        .unwrap();
-        accounts.lease_s = lease_s;
-        accounts
+    fn accounts(vo: &str, base: u32, lease_s: Option<u64>, state: AccountState) -> VoAccounts {
+        let (vo, ann) = (vo.parse().unwrap(), member(1, "ann", "active"));
+        VoAccounts { vo, base, lease_s, state, ..testing::accounts(vec![ann]) }
     }
 
     /// If it failed, sessions and units would go on at a node that is cut off, for members who were
@@ -59,8 +50,8 @@ mod tests {
     fn who_is_unheard_for_the_lease_is_held_until_told_of_again() {
         use AccountState::{Active, Suspended};
         let mut vos = Vos::default();
-        vos.apply(accounts("demo.rennes", BASE, Some(300), "active"));
-        vos.apply(accounts("other.rennes", OTHER, None, "active"));
+        vos.apply(accounts("demo.rennes", BASE, Some(300), Active));
+        vos.apply(accounts("other.rennes", OTHER, None, Active));
         let heard = Millis::from_secs(1000);
         let at = Millis::from_secs;
         let states =
@@ -77,9 +68,9 @@ mod tests {
         // The core is heard, and tells of one, then of the other, which was suspended meanwhile.
         assert!(!vos.lapse(at(5000), at(5000)));
         assert_eq!(states(&vos), [Suspended, Suspended]);
-        vos.apply(accounts("demo.rennes", BASE, Some(300), "active"));
+        vos.apply(accounts("demo.rennes", BASE, Some(300), Active));
         assert_eq!(states(&vos), [Active, Suspended]);
-        vos.apply(accounts("other.rennes", OTHER, None, "suspended"));
+        vos.apply(accounts("other.rennes", OTHER, None, Suspended));
         assert_eq!(states(&vos), [Active, Suspended]);
     }
 
@@ -87,16 +78,17 @@ mod tests {
     /// that is started anew would forget a lease.
     #[test]
     fn the_lease_is_kept_in_the_file_and_what_lapsed_is_not() {
+        use AccountState::Active;
         let mut vos = Vos::default();
-        vos.apply(accounts("demo.rennes", BASE, None, "active"));
+        vos.apply(accounts("demo.rennes", BASE, None, Active));
         let former = serde_json::to_string(&vos).unwrap();
         assert!(!former.contains("lease") && !former.contains("lapsed"), "{former}");
-        vos.apply(accounts("demo.rennes", BASE, Some(600), "active"));
+        vos.apply(accounts("demo.rennes", BASE, Some(600), Active));
         let kept = serde_json::to_string(&vos).unwrap();
         assert!(vos.lapse(Millis(0), Millis::from_secs(600)));
         assert_eq!(serde_json::to_string(&vos).unwrap(), kept);
         let mut read: Vos = serde_json::from_str(&kept).unwrap();
-        assert_eq!(read.state_of(BASE + 1, Millis(0)), Some(AccountState::Active));
+        assert_eq!(read.state_of(BASE + 1, Millis(0)), Some(Active));
         assert!(!read.lapse(Millis(0), Millis::from_secs(599)));
         assert!(read.lapse(Millis(0), Millis::from_secs(600)));
         assert!(serde_json::from_str::<Vos>(&former).is_ok());

@@ -7,11 +7,12 @@ mod shares;
 use super::output::{
     Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
 };
+use super::pages;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
     Apply, FoundVo, GetVo, LEASE_S_DEFAULT, ListVos, ResumeVo, SetLease, SuspendVo, Terms, VoInfo,
-    VoState, VoSummary, WithdrawApplication,
+    VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -217,16 +218,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
 
 async fn list_vos(s: &Session) -> Outcome {
     let client = s.anonymous(&s.site()?)?;
-    let mut vos: Vec<VoSummary> = Vec::new();
-    let mut after = None;
-    loop {
-        let page = client.call(ListVos { after: after.take(), limit: None }).await?;
-        vos.extend(page.vos);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListVos { after, limit: None };
+    let vos = pages::all(&client, ask, |page: VoPage| (page.vos, page.next)).await?;
     s.out.show(&vos, || {
         let mut table = Table::new(&["VO", "TITLE"]);
         for v in &vos {
