@@ -10,6 +10,7 @@
 //! at most one VO at home here. When the grant ends, its refresh token is void at once, its access
 //! tokens are told to be void, and all of them end within minutes.
 
+mod allowed;
 mod clients;
 mod codes;
 mod consent;

@@ -59,12 +59,30 @@ pub(super) struct GrantRecord {
     pub(super) scopes: Vec<Scope>,
     in_vo: Option<InVo>,
     pub(super) signed_in: Millis,
+    /// When the client got its first tokens.
+    #[serde(default)]
+    created: Millis,
+    /// When it got its last ones.
+    #[serde(default)]
+    used: Millis,
     /// The digest of the refresh token in force; absent: there is none.
     refresh: Option<String>,
     pub(super) until: Millis,
 }
 
 impl GrantRecord {
+    /// As the member of which VO the person signed in.
+    pub(super) fn vo(&self) -> Option<&VoId> {
+        self.in_vo.as_ref().map(|in_vo| &in_vo.vo)
+    }
+
+    /// When the client got its first tokens, and its last ones. Records of former versions say
+    /// only when the person signed in.
+    pub(super) fn fetched(&self) -> (Millis, Millis) {
+        let since = self.created.max(self.signed_in);
+        (since, self.used.max(since))
+    }
+
     /// What stands of its id in access tokens, which many services read.
     pub(super) fn mark(&self) -> String {
         digest(&self.id)
@@ -170,9 +188,10 @@ impl Inner {
     ) -> Result<(GrantRecord, Option<Refresh>), Error> {
         let away = approval.scopes.contains(&Scope::OfflineAccess);
         let refresh = away.then(|| Refresh::new(&approval.person, &id)).transpose()?;
+        let now = self.now();
         let until = match away {
             true => approval.signed_in.plus(self.config.renewal().min(AWAY_MAX)),
-            false => self.now().plus(crate::jwt::LIFE_MAX),
+            false => now.plus(crate::jwt::LIFE_MAX),
         };
         let record = GrantRecord {
             id,
@@ -180,6 +199,8 @@ impl Inner {
             scopes: approval.scopes.clone(),
             in_vo: approval.in_vo.clone(),
             signed_in: approval.signed_in,
+            created: now,
+            used: now,
             refresh: refresh.as_ref().map(Refresh::digest),
             until,
         };
@@ -210,6 +231,20 @@ impl Inner {
         self.change_grants(person, |grants| grants.retain(|g| g.id != id)).await
     }
 
+    /// Ends all grants of a client; whether one stood.
+    pub(super) async fn end_grants_of(
+        &self,
+        person: &PersonId,
+        client: &str,
+    ) -> Result<bool, Error> {
+        self.change_grants(person, |grants| {
+            let before = grants.len();
+            grants.retain(|g| g.client != client);
+            grants.len() < before
+        })
+        .await
+    }
+
     /// The grant of a client's refresh token. When the token was used before, the grant ends.
     pub(super) async fn grant_of(
         &self,
@@ -234,7 +269,7 @@ impl Inner {
     /// Exchanges a refresh token for the next one.
     pub(super) async fn turn_refresh(&self, token: &Refresh) -> Result<Refresh, Refused> {
         let next = Refresh::new(&token.person, &token.grant)?;
-        let (old, new) = (token.digest(), next.digest());
+        let (old, new, now) = (token.digest(), next.digest(), self.now());
         let turned = self
             .change_grants(&token.person, |grants| {
                 let Some(at) = grants.iter().position(|g| g.id == token.grant) else {
@@ -242,6 +277,7 @@ impl Inner {
                 };
                 if grants[at].refresh.as_ref().is_some_and(|kept| same(kept, &old)) {
                     grants[at].refresh = Some(new.clone());
+                    grants[at].used = now;
                     return Turned::Next;
                 }
                 grants.remove(at);
@@ -295,6 +331,6 @@ impl Inner {
 }
 
 /// Whether a right is gone, and not only out of sight.
-fn is_final(kind: Kind) -> bool {
+pub(super) fn is_final(kind: Kind) -> bool {
     matches!(kind, Kind::Denied | Kind::Unauthenticated | Kind::NotFound)
 }
