@@ -44,7 +44,8 @@ struct View {
     hidden: Vec<(&'static str, String)>,
 }
 
-fn words(scope: Scope) -> &'static str {
+/// What a scope means, in a person's words.
+pub(super) fn words(scope: Scope) -> &'static str {
     match scope {
         Scope::OpenId => "who you are: your id at this site",
         Scope::Profile => "your name at this site",
