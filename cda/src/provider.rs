@@ -16,6 +16,7 @@ mod codes;
 mod consent;
 mod device_codes;
 mod devices;
+pub(crate) mod fuzzing;
 mod grants;
 mod inspect;
 mod issue;

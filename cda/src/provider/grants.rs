@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_api::cda::{Client, Scope};
 use xos_api::vom::MembershipOf;
-use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, VoId};
+use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, SiteId, VoId};
 use xos_store::{Guard, Op};
 
 /// Most grants of one person; one more ends the one that would end first.
@@ -107,6 +107,16 @@ impl Refresh {
         Ok(Refresh { person: person.clone(), grant: grant.to_owned(), secret: secret()? })
     }
 
+    /// Reads one that a client brought, as far as it has the form of one.
+    pub(super) fn read(text: &str, site: &SiteId) -> Option<Refresh> {
+        let bytes = (text.len() <= TOKEN_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
+        let text = String::from_utf8(bytes).ok()?;
+        let mut parts = text.splitn(3, '.');
+        let person = site.person(parts.next()?).ok()?;
+        let (grant, secret) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some(Refresh { person, grant, secret })
+    }
+
     /// As the client keeps it.
     pub(super) fn write(&self) -> String {
         let Refresh { person, grant, secret } = self;
@@ -133,12 +143,7 @@ fn changed_too_often(person: &PersonId) -> Error {
 impl Inner {
     /// Reads a refresh token, as far as it has the form of one.
     pub(super) fn read_refresh(&self, text: &str) -> Option<Refresh> {
-        let bytes = (text.len() <= TOKEN_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
-        let text = String::from_utf8(bytes).ok()?;
-        let mut parts = text.splitn(3, '.');
-        let person = self.site.person(parts.next()?).ok()?;
-        let (grant, secret) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-        Some(Refresh { person, grant, secret })
+        Refresh::read(text, &self.site)
     }
 
     /// What a person allowed, and what has not ended by itself.
