@@ -31,9 +31,9 @@ pub struct ServiceGrant {
     pub until: Millis,
 }
 
-/// Takes back all that the caller allowed a service: its refresh tokens are void at once, its access
-/// tokens are told to be void, and what was allowed and not fetched yet is gone too. For a person of
-/// this site. Refused as NotFound when nothing stands.
+/// Takes back all that the caller allowed a service: its refresh tokens are void at once, its
+/// access tokens are told to be void, and what was allowed and not fetched yet is gone too. For a
+/// person of this site. Refused as NotFound when nothing stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndGrants {

@@ -47,8 +47,8 @@ Examples:
   xos account link uni --device        in a browser on another device
   xos account link kerberos            the principal of the Kerberos ticket that you hold
 
-You prove both in one go: who you are here, by a sign-in of the last five minutes, and the account, \
-by signing in there now.")]
+You prove both in one go: who you are here, by a sign-in of the last five minutes, and the \
+account, by signing in there now.")]
 pub struct Link {
     /// The identity provider of your site, or kerberos.
     provider: ProviderId,

@@ -272,8 +272,8 @@ mod tests {
         }
     }
 
-    /// If it failed, a site that a person's own one trusts, or a VO's home, could write lines of its
-    /// own into what ssh reads: have programs run, or answer for machines of others.
+    /// If it failed, a site that a person's own one trusts, or a VO's home, could write lines of
+    /// its own into what ssh reads: have programs run, or answer for machines of others.
     #[test]
     fn no_name_that_comes_from_a_core_becomes_a_line_or_a_pattern() {
         // As cores send them: in JSON.
