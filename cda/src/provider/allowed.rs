@@ -58,8 +58,8 @@ impl Inner {
             if !self.session_stands(&who.person, &grant).await? {
                 continue;
             }
-            match all.iter_mut().find(|known| known.client == grant.client) {
-                Some(known) => add(known, &grant),
+            match all.iter().position(|known| known.client == grant.client) {
+                Some(at) => add(&mut all[at], &grant),
                 // A client that was taken away can do nothing by it.
                 None => all.extend(self.client(&grant.client).await?.map(|c| view(c, &grant))),
             }

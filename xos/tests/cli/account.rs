@@ -1,5 +1,5 @@
-//! `xos account`: accounts at a provider are linked and taken away with the tool alone. The certified
-//! provider of npm, the real core.
+//! `xos account`: accounts at a provider are linked and taken away with the tool alone. The
+//! certified provider of npm, the real core.
 
 #[path = "../../../cda/tests/it/oidc/npm.rs"]
 #[allow(dead_code, reason = "the core's own tests use all of it")]
