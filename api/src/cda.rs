@@ -6,6 +6,7 @@
 //! certificates and member tokens do not, and nothing further is issued for them.
 
 mod credentials;
+mod grants;
 mod issuer;
 mod kerberos;
 mod logins;
@@ -23,6 +24,7 @@ pub use credentials::{
     Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
     SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
+pub use grants::{EndGrants, ListGrants, ServiceGrant};
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
 pub use kerberos::{
     KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,

@@ -26,15 +26,15 @@ use std::sync::Arc;
 use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginPasskey, BeginPasskeySignIn,
     BeginRecovery, BeginSignIn, CertifyHost, CompleteTrust, CreateClient, CreateJoinToken,
-    CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EnrolPasskey, FinishPasskey,
-    FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof, FirstStep, ForgetSite,
-    GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
+    CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EndGrants, EnrolPasskey,
+    FinishPasskey, FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof, FirstStep,
+    ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
     IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, KERBEROS_PROVIDER,
-    LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines, ListPasskeys,
-    ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson,
-    Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken,
-    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode,
-    SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
+    LinkIdentity, LinkKerberos, ListClients, ListGrants, ListIdentities, ListMachines,
+    ListPasskeys, ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer,
+    RecoverPerson, Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken,
+    RevokeToken, SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn,
+    SignInByCode, SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -177,10 +177,12 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain public IntrospectToken => introspect_token;
         plain public RevokeToken => revoke_token;
         plain on ListClients => list_clients;
+        plain on ListGrants => list_grants;
         plain on ShowAuthorization => show_authorization;
         plain on ShowDevice => show_device;
         audited on CreateClient => create_client, |r| r.name.clone(), |c| c.client.id.clone();
         audited on RemoveClient => remove_client, |r| r.id.clone(), nothing;
+        audited on EndGrants => end_grants, |r| r.client.clone(), nothing;
         audited on DecideAuthorization => decide_authorization,
             |r| format!("{} {}", r.request.client_id, r.allow), nothing;
         audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;

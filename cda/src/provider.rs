@@ -10,11 +10,13 @@
 //! at most one VO at home here. When the grant ends, its refresh token is void at once, its access
 //! tokens are told to be void, and all of them end within minutes.
 
+mod allowed;
 mod clients;
 mod codes;
 mod consent;
 mod device_codes;
 mod devices;
+pub(crate) mod fuzzing;
 mod grants;
 mod inspect;
 mod issue;

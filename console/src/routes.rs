@@ -1,8 +1,8 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
-use crate::pages::{member, members, output, passkeys, provider, recover, shares, sign_in, submit};
-use crate::pages::{trouble, vo};
+use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
+use crate::pages::{sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard, programs};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -105,6 +105,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/account/passkeys/{key}/remove" Visit passkeys::remove;
         post "/account/second-factor" Visit passkeys::second_factor;
         post "/account/code" Visit passkeys::code;
+        post "/account/services/{client}/revoke" Visit services::revoke;
         get "/sign-in/kerberos" Guest kerberos::sign_in;
         post "/account/link-kerberos" Visit kerberos::link;
         get "/oauth/authorize" Guest consent::arrive;

@@ -179,6 +179,18 @@ impl<W: Clone, A> Devices<W, A> {
         true
     }
 
+    /// Takes back what was allowed and not fetched, where `is_it` knows it; whether there was any.
+    pub(super) fn take_back(&self, is_it: impl Fn(&W, &A) -> bool, now: Millis) -> bool {
+        let mut any = false;
+        for entry in self.tables().by_device.values_mut() {
+            if matches!(&entry.state, State::Allowed(allowed) if is_it(&entry.wish, allowed)) {
+                any |= now < entry.begun.plus(DEVICE_LIFE);
+                entry.state = State::Declined;
+            }
+        }
+        any
+    }
+
     /// The device asks, if it is the one that `is_its` knows by what it wants.
     pub(super) fn poll(
         &self,
@@ -258,6 +270,19 @@ mod tests {
 
         let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
         assert!(devices.decide(&code, None, NOW));
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Declined));
+    }
+
+    /// If it failed, what a person took back would be given all the same, or another's go with it.
+    #[test]
+    fn what_is_taken_back_is_not_given() {
+        let devices = Letters::default();
+        let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
+        assert!(!devices.take_back(|_, _| true, NOW), "nothing is allowed yet");
+        assert!(devices.decide(&code, Some(7), NOW));
+        assert!(!devices.take_back(|wish, allowed| *wish == 'c' && *allowed == 8, NOW));
+        assert!(devices.take_back(|wish, allowed| *wish == 'c' && *allowed == 7, NOW));
+        let turn = NOW.plus(INTERVAL);
         assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Declined));
     }
 

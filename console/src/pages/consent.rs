@@ -44,7 +44,8 @@ struct View {
     hidden: Vec<(&'static str, String)>,
 }
 
-fn words(scope: Scope) -> &'static str {
+/// What a scope means, in a person's words.
+pub(super) fn words(scope: Scope) -> &'static str {
     match scope {
         Scope::OpenId => "who you are: your id at this site",
         Scope::Profile => "your name at this site",
@@ -78,12 +79,13 @@ pub(super) fn answer(visit: &Visit) -> Result<(bool, Option<VoId>), Stop> {
 }
 
 /// What the client sent, as far as it is known, from whoever has it.
-fn sent<'a>(text: impl Fn(&'static str) -> &'a str) -> Vec<(&'static str, String)> {
+pub(crate) fn sent<'a>(text: impl Fn(&'static str) -> &'a str) -> Vec<(&'static str, String)> {
     let all = NAMES.map(|name| (name, text(name).to_owned()));
     all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
-fn request(sent: &[(&'static str, String)]) -> Authorization {
+/// The request that a client sent.
+pub(crate) fn request(sent: &[(&'static str, String)]) -> Authorization {
     let of = |name: &str| {
         let found = sent.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()

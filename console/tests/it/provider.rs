@@ -160,6 +160,35 @@ async fn a_login_to_a_machine_is_named_exactly_before_it_is_allowed() {
     assert!(noted.contains(LOGIN_CODE) && noted.contains("allow: false"), "{noted}");
 }
 
+/// If it failed, a person could not see or end what a service may do, or another site's page would
+/// end it for them.
+#[actix_web::test]
+async fn what_services_may_do_is_listed_and_taken_back() {
+    let world = World::new("The <Wiki>");
+    let browser = world.signed_in("milo").await;
+    let page = browser.get("/account").await;
+    crate::html::check(&page.body);
+    let (_, services) = page.body.split_once("id=\"services\"").expect("they are not listed");
+    for part in ["The &#60;Wiki&#62;", "demo.rennes", "your name at this site", "2 Jan 1970"] {
+        assert!(services.contains(part), "{part} is missing: {services}");
+    }
+    let path = "/account/services/c1/revoke";
+    assert!(services.contains(&format!("action=\"{path}\"")), "{services}");
+    assert_eq!(browser.post_exactly(path, &[]).await.status, 403);
+    assert!(browser.get(path).await.status >= 400 && notes(&world).is_empty());
+    browser.get("/account").await;
+    let page = browser.post(path, &[]).await;
+    assert_eq!((page.status, page.header("location")), (303, "/account"));
+    let noted = notes(&world);
+    assert!(noted.contains("milo@rennes EndGrants { client: \"c1\" }"), "{noted}");
+    assert!(browser.get("/account").await.body.contains("gets nothing more from this site"));
+    assert_eq!(browser.post("/account/services/c2/revoke", &[]).await.status, 404);
+    let guest = world.browser().await;
+    guest.get("/sign-in").await;
+    guest.post(path, &[]).await;
+    assert_eq!(notes(&world), noted, "somebody who is not signed in ended it");
+}
+
 fn form(path: &str, body: &str) -> TestRequest {
     TestRequest::post()
         .uri(path)

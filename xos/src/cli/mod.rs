@@ -3,6 +3,7 @@
 //! A thin client: each command makes typed requests to a core and shows the replies. Each file
 //! holds a command's arguments beside what it does.
 
+pub mod account;
 pub mod accounts;
 pub mod ask;
 pub mod clients;
@@ -98,6 +99,16 @@ enum Command {
     /// Show who you are, in which VOs, and your credentials until when.
     #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
     Id,
+    /// What you sign in by, and the services that you allowed.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos account list
+  xos account link uni
+  xos account services"
+    )]
+    Account(account::Command),
     /// Print a fresh token for services outside XOS.
     Token(token::TokenArgs),
     /// Renew what is due of your credentials, or have that done by itself.
@@ -310,6 +321,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Login(args) => login::login(s, args, cli.global.vo).await,
         Command::Logout => login::logout(s).await,
         Command::Id => id::id(s),
+        Command::Account(command) => account::run(s, command).await,
         Command::Token(args) => token::token(s, args).await,
         Command::Renew(args) => renew::run(s, args).await,
         Command::Ssh(args) => ssh::ssh(s, args).await,
