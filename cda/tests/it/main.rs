@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod certificates;
+mod claims;
 mod credentials;
 mod hosts;
 mod logins;

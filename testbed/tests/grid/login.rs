@@ -54,7 +54,7 @@ impl World {
 }
 
 /// The key by which a site signs people's SSH certificates, as OpenSSH reads it.
-fn ssh_people(core: &Host) -> String {
+pub fn ssh_people(core: &Host) -> String {
     let file = String::from_utf8(core.read_file(SSH_PEOPLE).unwrap()).unwrap();
     // Before the key stands a line with its dates.
     let text: String = file.lines().filter(|l| !l.starts_with(['-', '{'])).collect();

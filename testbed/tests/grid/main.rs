@@ -19,6 +19,7 @@ mod proofs;
 mod refuse;
 mod rooted;
 mod service;
+mod sshd;
 mod standing;
 mod tool;
 mod wire;

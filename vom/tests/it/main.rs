@@ -6,6 +6,7 @@ mod hostile;
 mod mutated;
 mod one_site;
 mod two_sites;
+mod unserved;
 mod world;
 
 use xos_api::vom::{Apply, Approve, FoundVo};
