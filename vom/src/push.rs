@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub(crate) struct Told {
     number: u64,
     state: AccountState,
+    /// Which turn of the VO's names.
+    names: u64,
 }
 
 /// Serves nodes as they come and go. A node that connects anew may have lost what it knew.
@@ -32,11 +34,13 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
     let mut told: HashMap<VoId, Told> = HashMap::new();
     let mut grown = inner.grown.subscribe();
     let mut shares = inner.shares.changed();
+    let mut names = inner.names.changed();
     let mut trusted = inner.trust.changes();
     let mut attempt = 0;
     loop {
         grown.mark_unchanged();
         shares.mark_unchanged();
+        names.mark_unchanged();
         trusted.mark_unchanged();
         let wait = match bring_up(&inner, &node, &mut told).await {
             Ok(()) => {
@@ -55,6 +59,7 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
         tokio::select! {
             _ = grown.changed() => {}
             _ = shares.changed() => {}
+            _ = names.changed() => {}
             _ = trusted.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -102,7 +107,8 @@ pub(crate) fn parts(
     let home = inner.home_of(&live, now);
     let state = live.read();
     let account = served.account_state(&inner.site, &state, now, home);
-    let next = Told { number: state.number, state: account };
+    let names = inner.names.of(vo, told.map_or(0, |t| t.names));
+    let next = Told { number: state.number, state: account, names: names.turn };
     if told == Some(&next) {
         return None;
     }
@@ -126,5 +132,5 @@ pub(crate) fn parts(
         return Some((vec![end], next));
     }
     let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
-    Some((state.accounts(served.block(), account, since), next))
+    Some((state.accounts(served.block(), account, since, &names), next))
 }
