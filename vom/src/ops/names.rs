@@ -77,18 +77,19 @@ impl Vom {
     ) -> Result<AccountName, Error> {
         self.site_admin(&caller)?;
         let former = self.named(&r.name)?;
-        let (vo, name) = (former.vo.clone(), r.name.clone());
+        let (vo, person, name) = (former.vo.clone(), former.person.clone(), r.name.clone());
         let is_member = former.account.is_some();
         self.name(&former.vo, move |table| {
-            if let Some((_, owned)) = table.one(&name)
-                && owned.used
-                && is_member
-            {
+            let (of, owned) = table.one(&name).ok_or_else(|| unknown(&name))?;
+            if *of != vo || owned.person != person {
+                return Err(Error::conflict(format!("{name} went to somebody else meanwhile"))
+                    .hint("look again: xos account names"));
+            }
+            if owned.used && is_member {
                 return Err(Error::conflict(format!(
-                    "the account of {} in {vo} is called {name}",
-                    owned.person
+                    "the account of {person} in {vo} is called {name}"
                 ))
-                .hint(format!("first: xos account name {vo} {} --default", owned.person)));
+                .hint(format!("first: xos account name {vo} {person} --default")));
             }
             table.release(&name)
         })
@@ -117,7 +118,7 @@ impl Vom {
     async fn name(
         &self,
         vo: &VoId,
-        f: impl FnOnce(&Table) -> Result<Table, Error> + Send + 'static,
+        f: impl Fn(&Table) -> Result<Table, Error> + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let (inner, vo) = (self.inner.clone(), vo.clone());
         let task = tokio::spawn(async move { inner.names.change(&inner.registry, &vo, f).await });

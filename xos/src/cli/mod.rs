@@ -3,6 +3,7 @@
 //! A thin client: each command makes typed requests to a core and shows the replies. Each file
 //! holds a command's arguments beside what it does.
 
+pub mod account;
 pub mod accounts;
 pub mod ask;
 pub mod clients;
@@ -148,6 +149,16 @@ Examples:
   xos person list"
     )]
     Person(person::Command),
+    /// Names of accounts at a site.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos account name demo.rennes alice@rennes alice
+  xos account names
+  xos account import grid-mapfile --vo demo.rennes --people people.csv --dry-run"
+    )]
+    Account(account::Command),
     /// Machines of a site.
     #[command(
         subcommand,
@@ -318,6 +329,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Vo(command) => vo::run(s, command).await,
         Command::Site(command) => site::run(s, command).await,
         Command::Person(command) => person::run(s, command).await,
+        Command::Account(command) => account::run(s, command).await,
         Command::Node(command) => node::run(s, command).await,
     }
 }
