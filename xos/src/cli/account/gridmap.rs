@@ -110,7 +110,7 @@ impl Dn {
     /// The person's name in the last part, when that is a `CN` or a `UID`.
     pub fn name(&self) -> Option<&str> {
         let (kind, value) = self.0.last()?;
-        matches!(kind.as_str(), "CN" | "UID").then_some(value)
+        matches!(kind.as_str(), "CN" | "UID").then_some(value.as_str())
     }
 }
 

@@ -48,29 +48,33 @@ pub fn plan(
     members: &BTreeSet<PersonId>,
 ) -> Vec<Row> {
     let mut rows: Vec<Row> = lines.iter().map(|line| row(line, people, members)).collect();
-    let mut holders: BTreeMap<LocalName, BTreeSet<PersonId>> = BTreeMap::new();
-    let mut names: BTreeMap<PersonId, BTreeSet<LocalName>> = BTreeMap::new();
+    let mut holders: BTreeMap<LocalName, BTreeSet<String>> = BTreeMap::new();
+    for row in &rows {
+        let Some(name) = &row.name else { continue };
+        // Whoever is not known may be somebody else, whose files the account has too.
+        let holder = row.person.as_ref().map_or(row.subject.clone(), ToString::to_string);
+        holders.entry(name.clone()).or_default().insert(holder);
+    }
+    let mut names: BTreeMap<PersonId, BTreeSet<String>> = BTreeMap::new();
     for Naming { person, name } in wanted(&rows) {
-        holders.entry(name.clone()).or_default().insert(person.clone());
-        names.entry(person).or_default().insert(name);
+        names.entry(person).or_default().insert(name.to_string());
     }
     for row in &mut rows {
         let (Some(person), Some(name)) = (&row.person, &row.name) else { continue };
-        let several = |all: Vec<String>| (all.len() > 1).then(|| all.join(", "));
-        let texts = |all: Option<&BTreeSet<PersonId>>| -> Vec<String> {
-            all.into_iter().flatten().map(ToString::to_string).collect()
-        };
-        let own: Vec<String> =
-            names.get(person).into_iter().flatten().map(ToString::to_string).collect();
-        if let Some(people) = several(texts(holders.get(name))) {
+        if let Some(holders) = several(holders.get(name)) {
             row.left_out = Some(format!(
-                "{name} is shared by {people}; each member has an account of their own"
+                "{name} is shared by {holders}; each member has an account of their own"
             ));
-        } else if let Some(own) = several(own) {
+        } else if let Some(own) = several(names.get(person)) {
             row.left_out = Some(format!("{person} would get {own}; leave one line"));
         }
     }
     rows
+}
+
+fn several(all: Option<&BTreeSet<String>>) -> Option<String> {
+    let all: Vec<&str> = all?.iter().map(String::as_str).collect();
+    (all.len() > 1).then(|| all.join(", "))
 }
 
 /// The names that an import gives: each once, also when lines repeat it.
@@ -180,6 +184,8 @@ mod tests {
         let rows = planned("/O=G/CN=1 shared\n/O=G/CN=2 shared\n/O=G/CN=3 carol\n", known);
         assert_eq!(names(&rows), ["carol@pisa=carol"]);
         assert!(rows[1].left_out.as_deref().unwrap().contains("ann@rennes, bob@pisa"));
+        let rows = planned("/O=G/CN=1 team\n/O=G/CN=nobody-knows team\n", known);
+        assert!(names(&rows).is_empty(), "the other one has files there too");
         let rows = planned("/O=G/CN=3 carol\n/O=G/CN=4 caro\n/O=G/CN=2 bob\n", known);
         assert_eq!(names(&rows), ["bob@pisa=bob"]);
         assert!(rows[0].left_out.as_deref().unwrap().contains("caro, carol"));
