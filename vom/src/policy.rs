@@ -95,6 +95,8 @@ named! {
         OverruleSite = "overrule-site", "resume the VO after the site suspended it";
         /// Give names to accounts of members at one's own site, and take them back.
         NameAccounts = "name-accounts", "give names to accounts";
+        /// Set the VO's lease.
+        SetLease = "set-lease", "set the lease";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
     }
@@ -142,6 +144,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageGroup),
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
+    (Role::Admin, Action::SetLease),
     (Role::Admin, Action::MakeVolume),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),

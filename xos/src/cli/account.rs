@@ -8,8 +8,9 @@ mod plan;
 
 use super::ask;
 use super::output::{Outcome, Style, Table, when};
+use super::pages;
 use super::session::Session;
-use xos_api::vom::{AccountName, DropName, GiveNames, ListNames, Naming, ReleaseName};
+use xos_api::vom::{AccountName, DropName, GiveNames, ListNames, NamePage, Naming, ReleaseName};
 use xos_base::{Error, LocalName, Millis, PersonId, VoId};
 
 /// `xos account …`.
@@ -117,15 +118,8 @@ fn told(given: &AccountName) -> String {
 
 async fn names(s: &Session, args: Names) -> Outcome {
     let core = s.person(&s.site()?).await?;
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let page = core.call(ListNames { vo: args.of.clone(), after, limit: None }).await?;
-        all.extend(page.names);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListNames { vo: args.of.clone(), after, limit: None };
+    let all = pages::all(&core, ask, |page: NamePage| (page.names, page.next)).await?;
     let now = s.now();
     s.out.show(&all, || table(&all, now))?;
     Ok(0)

@@ -136,28 +136,17 @@ impl Vos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{BASE, accounts, member};
     use xos_api::vom::VoAccounts;
 
-    const BASE: u32 = 1_900_000_000;
-
+    /// The VO in this state, with members of numbers, names and states, who are all physicists.
     fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [2],
-                })
-            })
-            .collect();
-        let accounts: VoAccounts = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": state, "members": members,
-            "groups": [{"name": "members", "number": 1}, {"name": "physics", "number": 2}],
-            "groups_gone": [],
-        }))
-        .unwrap();
+        let physicist = |&(number, name, state): &(u32, &str, &str)| AccountMember {
+            groups: vec![GroupNumber(2)],
+            ..member(number, name, state)
+        };
+        let mut accounts: VoAccounts = accounts(members.iter().map(physicist).collect());
+        accounts.state = serde_json::from_value(state.into()).unwrap();
         let mut vos = Vos::default();
         vos.apply(accounts);
         vos
@@ -196,21 +185,10 @@ mod tests {
         let mut vos = vos("active", &[(1, "ann", "active"), (2, "bob", "active")]);
         let give = |vos: &mut Vos, n: u32, name: &str| {
             let (id, vo) = vos.iter().next().unwrap();
-            let mut member = vo.members[&MemberNumber(n)].clone();
-            member.given = Some(name.parse().unwrap());
-            let (vo, members) = (id.clone(), vec![member]);
-            vos.apply(VoAccounts {
-                vo,
-                number: 1,
-                full: false,
-                more: false,
-                base: BASE,
-                size: 65_536,
-                state: AccountState::Active,
-                members,
-                groups: vec![],
-                groups_gone: vec![],
-            });
+            let given = Some(name.parse().unwrap());
+            let told = AccountMember { given, ..vo.members[&MemberNumber(n)].clone() };
+            let part = VoAccounts { vo: id.clone(), full: false, ..accounts(vec![told]) };
+            vos.apply(part);
         };
         give(&mut vos, 2, "robert");
         let none = HashSet::new();

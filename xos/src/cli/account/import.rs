@@ -6,12 +6,13 @@ use super::plan::{self, By, Row};
 use crate::cli::accounts::{machine, text};
 use crate::cli::ask;
 use crate::cli::output::{Failure, Outcome, Style, Table, clean};
+use crate::cli::pages;
 use crate::cli::session::Session;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use xos_api::vom::{AccountName, GiveNames, ListMembers};
+use xos_api::vom::{AccountName, GiveNames, ListMembers, MemberPage};
 use xos_base::{Error, PersonId, VoId};
 use xos_net::Client;
 
@@ -104,15 +105,9 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 async fn members(core: &Client, vo: &VoId) -> Result<BTreeSet<PersonId>, Error> {
-    let (mut all, mut after) = (BTreeSet::new(), None);
-    loop {
-        let page = core.call(ListMembers { vo: vo.clone(), after, limit: None }).await?;
-        all.extend(page.members.into_iter().map(|m| m.person));
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(all),
-        }
-    }
+    let ask = |after| ListMembers { vo: vo.clone(), after, limit: None };
+    let all = pages::all(core, ask, |page: MemberPage| (page.members, page.next)).await?;
+    Ok(all.into_iter().map(|m| m.person).collect())
 }
 
 /// Says of each name that a local user has what to do about it: there the name does not count.
