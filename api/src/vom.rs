@@ -8,6 +8,7 @@ mod applications;
 mod groups;
 mod log;
 mod members;
+mod names;
 mod serve;
 mod shares;
 
@@ -23,6 +24,10 @@ pub use members::{
     GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MemberState, MembershipOf,
     MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember,
     WithdrawRole,
+};
+pub use names::{
+    AccountName, DropName, GiveNames, ListNames, NAMES_MAX, NamePage, NamedAccount, Naming,
+    ReleaseName,
 };
 pub use serve::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes};
 pub use shares::{

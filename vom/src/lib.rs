@@ -14,6 +14,7 @@ pub mod effects;
 mod kept;
 pub mod live;
 pub mod log;
+pub mod names;
 mod ops;
 pub mod policy;
 mod push;
@@ -28,6 +29,7 @@ pub use kept::Kept;
 
 use crate::effects::{Homes, NodeLink};
 use crate::live::{Live, Vos};
+use crate::names::{Names, Table};
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::served::{Home, Todo, UID_BLOCKS_MAX};
@@ -134,6 +136,7 @@ pub(crate) struct Inner {
     policy: Policy,
     vos: Vos,
     shares: Shares,
+    names: Names,
     /// Rises when any VO's log grows.
     grown: watch::Sender<u64>,
     /// What is wrong with the view of a VO.
@@ -163,6 +166,8 @@ impl Vom {
             vos.add(Live::new(state, chain, checkpointed, heard));
         }
         let shares = Shares::new(registry.served().await?);
+        let (names, version) = registry.names().await?;
+        let names = Names::new(Table::new(names), version);
         let inner = Arc::new(Inner {
             site: deps.site,
             config,
@@ -175,6 +180,7 @@ impl Vom {
             policy: Policy::built_in().await?,
             vos,
             shares,
+            names,
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
             outsiders: Mutex::default(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
-use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
+use xos_base::{Group, GroupNumber, LocalName, MemberNumber, Millis, VoId};
 
 /// The shell of an account where nobody signs in: none. A unit that got the machine's sshd to let
 /// it in would be outside its envelope. Units have a `SHELL` of their own.
@@ -81,6 +81,7 @@ impl Gathering {
 impl Vos {
     /// Takes a whole list, or what changed.
     pub fn apply(&mut self, accounts: VoAccounts) {
+        self.take_names(&accounts.members);
         self.lapsed.remove(&accounts.vo);
         let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
             number: 0,
@@ -106,6 +107,20 @@ impl Vos {
         }
         for gone in accounts.groups_gone {
             vo.groups.remove(&gone);
+        }
+    }
+
+    /// A name that is told anew of one account is no other's any more, in whatever order the lists
+    /// of VOs come.
+    fn take_names(&mut self, members: &[AccountMember]) {
+        let given: HashSet<&LocalName> = members.iter().filter_map(|m| m.given.as_ref()).collect();
+        if given.is_empty() {
+            return;
+        }
+        for m in self.vos.values_mut().flat_map(|vo| vo.members.values_mut()) {
+            if m.given.as_ref().is_some_and(|name| given.contains(name)) {
+                m.given = None;
+            }
         }
     }
 
@@ -162,8 +177,8 @@ impl Vos {
 
     /// The mapped account file's content.
     ///
-    /// An account whose name a local user has (`local`) is called `u<uid>`; removed members and
-    /// VOs that ended have no account.
+    /// An account whose name a local user has (`local`) is called by the common rule, or `u<uid>`;
+    /// removed members and VOs that ended have no account.
     ///
     /// # Errors
     /// [`AccountsError`] when an entry breaks a rule of the file; the core sent nonsense.
@@ -181,7 +196,7 @@ impl Vos {
             let mut in_group: BTreeMap<GroupNumber, Vec<String>> = BTreeMap::new();
             for m in vo.members.values().filter(|m| m.state != AccountState::Ended) {
                 let name = vo.account_name(m, local);
-                let home = format!("{homes}/{name}");
+                let home = format!("{homes}/{}", vo.default_name(m, local));
                 let gecos = format!("{} in {id}", m.person);
                 let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
                 file.user(User { name: &name, uid, gid, gecos: &gecos, home: &home, shell })?;
@@ -219,8 +234,17 @@ impl Vo {
         self.base + number.0
     }
 
-    /// A member's local account name.
+    /// A member's local account name: the one that the site gave, unless a local user has it.
     pub fn account_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
+        match &m.given {
+            Some(given) if !local.contains(given.as_str()) => given.to_string(),
+            _ => self.default_name(m, local),
+        }
+    }
+
+    /// What an account is called by the common rule, and its home in any case: a home that went
+    /// with a name would be lost, or another's, when the name goes.
+    pub fn default_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
         if local.contains(&m.name) { format!("u{}", self.uid(m.number)) } else { m.name.clone() }
     }
 

@@ -15,6 +15,7 @@ mod forge;
 mod full;
 mod load;
 mod login;
+mod names;
 mod proofs;
 mod refuse;
 mod rooted;

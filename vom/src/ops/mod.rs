@@ -4,6 +4,7 @@ pub(crate) mod applications;
 mod groups;
 mod log;
 mod members;
+mod names;
 mod serve;
 mod shares;
 mod vos;
@@ -68,6 +69,10 @@ impl Vom {
             vo_view,
             who_serves,
             served_vos,
+            give_names,
+            drop_name,
+            release_name,
+            list_names,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

@@ -4,6 +4,7 @@
 
 mod hostile;
 mod mutated;
+mod names;
 mod one_site;
 mod two_sites;
 mod unserved;

@@ -19,6 +19,7 @@ pub mod kept;
 pub mod kerberos;
 pub mod login;
 pub mod member;
+pub mod names;
 pub mod node;
 pub mod oidc;
 pub mod output;
@@ -160,6 +161,16 @@ Examples:
   xos person list"
     )]
     Person(person::Command),
+    /// Names of accounts at a site.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos names give demo.rennes alice@rennes alice
+  xos names list
+  xos names import grid-mapfile --vo demo.rennes --people people.csv --dry-run"
+    )]
+    Names(names::Command),
     /// Machines of a site.
     #[command(
         subcommand,
@@ -331,6 +342,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Vo(command) => vo::run(s, command).await,
         Command::Site(command) => site::run(s, command).await,
         Command::Person(command) => person::run(s, command).await,
+        Command::Names(command) => names::run(s, command).await,
         Command::Node(command) => node::run(s, command).await,
     }
 }
