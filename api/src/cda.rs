@@ -28,7 +28,9 @@ pub use kerberos::{
     KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,
     SignedInKerberos,
 };
-pub use logins::{BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin};
+pub use logins::{
+    BeginNodeLogin, BegunNodeLogin, CheckNodePassword, NodeLogin, NodeLoginState, PollNodeLogin,
+};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,

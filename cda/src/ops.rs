@@ -6,6 +6,7 @@ mod issuer;
 mod kerberos;
 mod machines;
 mod mandates;
+mod node_passwords;
 mod oidc;
 mod passkeys;
 mod people;
@@ -25,16 +26,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginPasskey, BeginPasskeySignIn,
-    BeginRecovery, BeginSignIn, CertifyHost, CompleteTrust, CreateClient, CreateJoinToken,
-    CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EnrolPasskey, FinishPasskey,
-    FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof, FirstStep, ForgetSite,
-    GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, KERBEROS_PROVIDER,
-    LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines, ListPasskeys,
-    ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson,
-    Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken,
-    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode,
-    SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
+    BeginRecovery, BeginSignIn, CertifyHost, CheckNodePassword, CompleteTrust, CreateClient,
+    CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice,
+    EnrolPasskey, FinishPasskey, FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof,
+    FirstStep, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
+    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine,
+    KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines,
+    ListPasskeys, ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer,
+    RecoverPerson, Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken,
+    RevokeToken, SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn,
+    SignInByCode, SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -185,6 +186,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
             |r| format!("{} {}", r.request.client_id, r.allow), nothing;
         audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
         plain on PollNodeLogin => poll_node_login;
+        audited on CheckNodePassword => check_node_password,
+            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
         audited on BeginNodeLogin => begin_node_login,
             |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
     );

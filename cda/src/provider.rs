@@ -23,6 +23,8 @@ mod redirects;
 mod refused;
 mod tokens;
 
+pub(crate) use logins::check_login;
+
 use crate::Inner;
 use crate::jwt::Outside;
 use aws_lc_rs::constant_time::verify_slices_are_equal;

@@ -1,8 +1,10 @@
 //! Logins to machines that a person allows in the console of their own site: for PAM's auth phase,
 //! at a console and for `sudo`. A machine can only ask; what is allowed is one service on one node.
+//! And logins by a password, at machines of the person's own site that take one.
 
+use super::Password;
 use super::provider::Secret;
-use crate::request;
+use crate::{Done, request};
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, NodeId, PersonId};
 
@@ -74,3 +76,18 @@ pub enum NodeLoginState {
     /// It took too long, or never was.
     Over,
 }
+
+/// Looks at a password that somebody typed at a machine. For a node, at its own core, about a person
+/// of the same site who is let in by a password alone.
+///
+/// Refused as Unauthenticated when it is wrong; as Denied, without a look at it, when the site takes
+/// none, or none of this person; as Limited after too many wrong ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckNodePassword {
+    /// What is wanted.
+    pub login: NodeLogin,
+    /// What was typed.
+    pub password: Password,
+}
+request!(CheckNodePassword => Done, Post "/v1/nodes/logins/password");

@@ -21,7 +21,8 @@ const NODE_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest local name and service, in bytes.
 const NAME_MAX: usize = 64;
 
-fn check(login: &NodeLogin) -> Result<(), Error> {
+/// Refuses names that are none, which would stand in logs and on the page that asks.
+pub(crate) fn check_login(login: &NodeLogin) -> Result<(), Error> {
     let plain = |text: &str| {
         (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
     };
@@ -56,7 +57,7 @@ impl Inner {
         r: BeginNodeLogin,
     ) -> Result<BegunNodeLogin, Error> {
         let passes_on = self.asks_for_node(&caller, &r.login.node).await?;
-        check(&r.login)?;
+        check_login(&r.login)?;
         let home = r.login.person.site();
         if home != self.site {
             return if passes_on {

@@ -3,10 +3,10 @@
 use crate::world::{World, certificate_request, keyed, member};
 use std::fmt::Write;
 use xos_api::cda::{
-    AcceptTrust, CertifyHost, CreateJoinToken, CreatePerson, ForgetSite, IssueLoginMandate,
-    IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines, ListPeople, ListSites,
-    MandateProof, OfferTrust, Password, ReadOffer, RecoverPerson, RemoveNode, RenewMachine,
-    RenewToken, SetPerson, WhoAmI,
+    AcceptTrust, CertifyHost, CheckNodePassword, CreateJoinToken, CreatePerson, ForgetSite,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines,
+    ListPeople, ListSites, MandateProof, NodeLogin, OfferTrust, Password, ReadOffer, RecoverPerson,
+    RemoveNode, RenewMachine, RenewToken, SetPerson, WhoAmI,
 };
 use xos_base::Error;
 use xos_net::Caller;
@@ -45,6 +45,12 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
     let nobody = || "nobody@rennes".parse().unwrap();
     let site = || "lyon".parse().unwrap();
     let csr_pem = keyed().csr_pem;
+    let login = || NodeLogin {
+        node: "n1.rennes".parse().unwrap(),
+        user: "nobody.demo.rennes".into(),
+        service: "sudo".into(),
+        person: nobody(),
+    };
     cells! {
         WhoAmI WhoAmI {};
         ListSites ListSites {};
@@ -60,6 +66,7 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
             node_key: "00".repeat(32) };
         RenewMachine RenewMachine { csr_pem: csr_pem.clone() };
         CertifyHost CertifyHost { keys: vec![] };
+        CheckNodePassword CheckNodePassword { login: login(), password: password() };
         ListPeople ListPeople::default();
         CreatePerson CreatePerson { name: "zoe".into(), password: password(), site_admin: true };
         SetPerson SetPerson { person: nobody(), disabled: None, site_admin: None };

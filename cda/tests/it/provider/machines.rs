@@ -1,21 +1,14 @@
 //! Logins to machines that their person allows in the console of their own site.
 
 use super::{Site, TURN};
-use crate::machines::{invite, join};
-use crate::world::{World, keyed};
+use crate::machines::node;
+use crate::world::World;
 use std::time::Duration;
 use xos_api::cda::{
     BeginNodeLogin, BegunNodeLogin, DecideDevice, DeviceWish, NodeLogin, NodeLoginState,
     PollNodeLogin, RemoveNode, Secret, ShowDevice,
 };
 use xos_base::{Error, Kind};
-use xos_net::Caller;
-
-/// A machine that joined `w`, as its core knows it.
-async fn node(w: &World, label: &str) -> Caller {
-    let joined = join(w, &invite(w, label).await, &keyed()).await.unwrap();
-    w.by_certificate(&joined.chain_pem).unwrap()
-}
 
 fn sudo(node: &str, person: &str) -> BeginNodeLogin {
     let (user, service) = ("alice.demo.rennes".to_owned(), "sudo".to_owned());
