@@ -30,12 +30,13 @@ use xos_api::cda::{
     CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice,
     EnrolPasskey, FinishPasskey, FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof,
     FirstStep, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
-    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine,
-    KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines,
-    ListPasskeys, ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer,
-    RecoverPerson, Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken,
-    RevokeToken, SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn,
-    SignInByCode, SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
+    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
+    IssueVouchedMandate, JoinMachine, KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients,
+    ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, OfferTrust, PollDevice,
+    PollNodeLogin, ReadOffer, RecoverPerson, Register, RemoveClient, RemoveNode, RemovePasskey,
+    RenewMachine, RenewToken, RevokeToken, SetPassword, SetPerson, SetSecondFactor,
+    ShowAuthorization, ShowDevice, SignIn, SignInByCode, SignInKerberos, SignInOptions, Stepped,
+    UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -144,6 +145,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
         audited on IssueLoginMandate => issue_login_mandate,
             |r| format!("{} in {}", r.node, r.vo), nothing;
+        audited on IssueVouchedMandate => issue_vouched_mandate,
+            |r| format!("{} on {} in {}", r.person, r.node, r.vo), nothing;
         audited on IssueTicket => issue_ticket, |r| r.node.to_string(), nothing;
         audited on CreateJoinToken => create_join_token, |r| r.label.clone(), nothing;
         audited public JoinMachine => join_machine, |r| r.token.node.to_string(), nothing;

@@ -46,7 +46,7 @@ const TEXT_MAX: usize = 1024;
 pub(crate) struct Provider {
     codes: codes::Codes,
     devices: device_codes::Devices<devices::Wish, grants::Approval>,
-    logins: device_codes::Devices<NodeLogin, ()>,
+    logins: device_codes::Devices<NodeLogin, Option<String>>,
     served: AtomicBool,
 }
 

@@ -4,9 +4,9 @@ use crate::world::{World, certificate_request, keyed, member};
 use std::fmt::Write;
 use xos_api::cda::{
     AcceptTrust, CertifyHost, CheckNodePassword, CreateJoinToken, CreatePerson, ForgetSite,
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, ListMachines,
-    ListPeople, ListSites, MandateProof, NodeLogin, OfferTrust, Password, ReadOffer, RecoverPerson,
-    RemoveNode, RenewMachine, RenewToken, SetPerson, WhoAmI,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, IssueVouchedMandate, JoinMachine,
+    ListMachines, ListPeople, ListSites, MandateProof, NodeLogin, OfferTrust, Password, ReadOffer,
+    RecoverPerson, RemoveNode, RenewMachine, RenewToken, SetPerson, WhoAmI,
 };
 use xos_base::Error;
 use xos_net::Caller;
@@ -50,6 +50,7 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
         user: "nobody.demo.rennes".into(),
         service: "sudo".into(),
         person: nobody(),
+        vo: None,
     };
     cells! {
         WhoAmI WhoAmI {};
@@ -60,6 +61,8 @@ async fn row(w: &World, c: &Caller) -> Vec<(&'static str, &'static str)> {
         IssueMandate IssueMandate { job: "1.pisa".parse().unwrap(), vo: vo(),
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
+        VouchedMandate IssueVouchedMandate { vo: vo(), node: "n1.pisa".parse().unwrap(),
+            person: "petra@pisa".parse().unwrap() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
         IssueTicketHere IssueTicket { mandate: "x".into(), node: "n1.rennes".parse().unwrap(),

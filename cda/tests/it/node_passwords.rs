@@ -20,6 +20,7 @@ fn typed(node: &Caller, person: &str, password: &str) -> CheckNodePassword {
         user: "alice.demo.rennes".into(),
         service: "sudo".into(),
         person: person.parse().unwrap(),
+        vo: None,
     };
     CheckNodePassword { login, password: Password(password.into()) }
 }

@@ -14,7 +14,8 @@ use crate::world::{VO, World, sh, soon};
 /// What these tests need of the machine beyond what sshd does.
 const NEEDS: [&str; 4] = ["/bin/login", "/usr/bin/sudo", "/usr/bin/su", "/usr/bin/script"];
 /// Asks a shell who it is for, in a way that does not stand in the question itself.
-const WHO: &str = "echo \"is=$(id -u):$PWD:$(stat -c %U:%a .):$XOS_VO\"; exit\n";
+const WHO: &str =
+    "touch ~/vo/$$ && echo \"is=$(id -u):$PWD:$(stat -c %U:%a .):$(stat -c %U ~/vo/$$)\"; exit\n";
 /// After so many wrong codes a person has to wait, at the latest.
 const GUESSES_MAX: usize = 10;
 
@@ -82,14 +83,15 @@ fn allow(w: &World, person: &Person, code: &str, (service, node): (&str, &str)) 
     assert_eq!(said.status, 200, "{}", said.text);
 }
 
-/// The shell that has begun at a terminal is the person's, in their home; it ends.
+/// The shell that has begun at a terminal is the person's, in their home, and so is the volume; it
+/// ends.
 #[track_caller]
 fn is_theirs(mut terminal: Terminal<'_>, host: &Host, person: &Person) {
     terminal.says("$ ");
     terminal.types(WHO);
     let account = account(person);
     let uid = sh(host, &format!("id -u {account}"));
-    terminal.says(&format!("is={uid}:/home/xos/{account}:{account}:700:{VO}"));
+    terminal.says(&format!("is={uid}:/home/xos/{account}:{account}:700:{account}"));
     let (exit, shown) = terminal.ended();
     assert_eq!(exit, Exit::Code(0), "{shown}");
 }

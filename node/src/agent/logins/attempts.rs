@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use xos_api::cda::Secret;
-use xos_base::{Error, Millis, PersonId};
+use xos_base::{Error, Millis, PersonId, VoId};
 
 /// Most that are under way: each may hold a connection of root's, and others are to be left.
 const ATTEMPTS_MAX: usize = 24;
@@ -34,6 +34,7 @@ pub(super) struct Attempt {
     pub(super) uid: u32,
     pub(super) service: String,
     pub(super) person: PersonId,
+    pub(super) vo: VoId,
     pub(super) waits: Waits,
     pub(super) expires: Millis,
     /// When it was begun, and asked after last.
@@ -129,6 +130,7 @@ pub(super) mod tests {
             uid,
             service: "sudo".into(),
             person: "ann@rennes".parse().unwrap(),
+            vo: "demo.rennes".parse().unwrap(),
             waits: Waits::Code { secret: Secret("s".into()), pause: Duration::from_secs(1) },
             expires: now.plus(Duration::from_secs(600)),
             begun: now,

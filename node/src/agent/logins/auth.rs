@@ -45,6 +45,7 @@ impl Agent {
             uid: account.uid,
             service: r.service,
             person: account.person,
+            vo: account.vo,
             waits: Waits::Typed,
             expires: now.plus(TYPING_MAX),
             begun: now,
@@ -138,6 +139,7 @@ impl Agent {
             user: attempt.user.clone(),
             service: attempt.service.clone(),
             person: attempt.person.clone(),
+            vo: None,
         }
     }
 

@@ -5,7 +5,9 @@ use super::attempts::{Attempt, Waits};
 use super::{audit, auth};
 use crate::agent::Agent;
 use std::time::Duration;
-use xos_api::cda::{BeginNodeLogin, BegunNodeLogin, NodeLoginState, PollNodeLogin, Secret};
+use xos_api::cda::{
+    BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin, Secret,
+};
 use xos_base::local::AuthStep;
 use xos_base::{Error, Kind, Millis};
 
@@ -14,6 +16,8 @@ const WAIT: Duration = Duration::from_secs(15);
 /// Shortest and longest pause between two questions to the core, whatever it says.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Services after which the account that proved itself has no session: nothing is to be done for it.
+const OTHERS_SESSION: [&str; 2] = ["sudo", "sudo-i"];
 /// Longest text that is shown, in bytes; a picture is one, and cut between its rows.
 const TEXT_MAX: usize = 16 * 1024;
 
@@ -46,7 +50,9 @@ fn texts(begun: &BegunNodeLogin, attempt: &Attempt) -> Vec<String> {
 impl Agent {
     /// Has the person's site make a code for this attempt.
     pub(super) async fn begin_code(&self, attempt: &Attempt) -> Result<Shown, Error> {
-        let login = self.login_of(attempt);
+        let here = !OTHERS_SESSION.contains(&attempt.service.as_str());
+        let vo = here.then(|| attempt.vo.clone());
+        let login = NodeLogin { vo, ..self.login_of(attempt) };
         let begun = self.core()?.call(BeginNodeLogin { login }).await?;
         let texts = texts(&begun, attempt);
         let pause = Duration::from_secs(begun.interval_s).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -76,9 +82,13 @@ impl Agent {
                 NodeLoginState::Waiting => {
                     return Ok(AuthStep::Wait { attempt: name, texts: Vec::new() });
                 }
-                NodeLoginState::Allowed => {
+                NodeLoginState::Allowed { mandate } => {
                     attempts.end(&name);
-                    return self.proved(&attempt, "another device");
+                    let step = self.proved(&attempt, "another device")?;
+                    if let (AuthStep::Proved {}, Some(jws)) = (&step, mandate) {
+                        self.bring_mandate(&attempt, jws).await;
+                    }
+                    return Ok(step);
                 }
                 NodeLoginState::Declined => {
                     attempts.end(&name);
@@ -96,6 +106,19 @@ impl Agent {
         let (person, attempt) = (a.person.clone(), secret.clone());
         let ask = PollNodeLogin { node: self.node.clone(), person, attempt };
         self.core()?.call(ask).await
+    }
+
+    /// Gets the first ticket under the mandate that the person gave, for the session that begins
+    /// now. Without it they can sign in all the same.
+    async fn bring_mandate(&self, attempt: &Attempt, jws: String) {
+        let taken = match self.still(attempt) {
+            Ok(Some(who)) => self.take_mandate(&who.account, jws).await,
+            Ok(None) => return,
+            Err(e) => Err(e),
+        };
+        if let Err(error) = taken {
+            tracing::warn!(user = attempt.user, %error, "a login brought no good mandate");
+        }
     }
 
     fn declined(&self, attempt: &Attempt) -> Result<AuthStep, Error> {
