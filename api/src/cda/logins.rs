@@ -86,11 +86,11 @@ pub enum NodeLoginState {
     Over,
 }
 
-/// Looks at a password that somebody typed at a machine. For a node, at its own core, about a person
-/// of the same site who is let in by a password alone.
+/// Looks at a password that somebody typed at a machine. For a node, at its own core, about a
+/// person of the same site who is let in by a password alone.
 ///
-/// Refused as Unauthenticated when it is wrong; as Denied, without a look at it, when the site takes
-/// none, or none of this person; as Limited after too many wrong ones.
+/// Refused as Unauthenticated when it is wrong; as Denied, without a look at it, when the site
+/// takes none, or none of this person; as Limited after too many wrong ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckNodePassword {

@@ -16,7 +16,7 @@ const WAIT: Duration = Duration::from_secs(15);
 /// Shortest and longest pause between two questions to the core, whatever it says.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Services after which the account that proved itself has no session: nothing is to be done for it.
+/// Services by which the account that proved itself gets no session: it needs no ticket.
 const OTHERS_SESSION: [&str; 2] = ["sudo", "sudo-i"];
 /// Longest text that is shown, in bytes; a picture is one, and cut between its rows.
 const TEXT_MAX: usize = 16 * 1024;
