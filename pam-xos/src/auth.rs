@@ -22,11 +22,19 @@ struct Proof<'a> {
     first: Option<Typed>,
     /// The password that the person typed here last.
     typed: Option<Typed>,
+    /// Whether the person was shown or asked anything.
+    spoke: bool,
 }
 
 /// `pam_sm_authenticate`.
 pub(crate) fn prove(call: &Call, user: &GridUser) -> Code {
-    let mut proof = Proof { call, begun: Instant::now(), first: call.pam.password(), typed: None };
+    let mut proof = Proof {
+        call,
+        begun: Instant::now(),
+        first: call.pam.password(),
+        typed: None,
+        spoke: false,
+    };
     let begin = AuthBegin {
         user: user.name.clone(),
         service: call.pam.item(Item::Service).unwrap_or_default(),
@@ -61,6 +69,7 @@ impl Proof<'_> {
         for text in &step.texts {
             self.show(&texts::pieces(text))?;
         }
+        self.spoke |= !step.texts.is_empty();
         let (mut answer, mut reused, mut password) = (None, false, false);
         if let Some(question) = &step.question {
             password = question.password;
@@ -85,6 +94,7 @@ impl Proof<'_> {
         let mut pieces = texts::pieces(&question.prompt);
         let prompt = pieces.pop().unwrap_or_default();
         self.show(&pieces)?;
+        self.spoke = true;
         let typed = self.call.pam.ask(&prompt, question.echo)?;
         Ok((Typed(typed), false))
     }
@@ -101,6 +111,9 @@ impl Proof<'_> {
         {
             self.call.debug(&format!("the password is not left to other modules (error {code})"));
         }
-        self.call.end(user, verdict)
+        match self.spoke {
+            true => self.call.end_aloud(user, verdict),
+            false => self.call.end(user, verdict),
+        }
     }
 }

@@ -211,3 +211,21 @@ fn a_password_that_was_right_is_left_to_later_modules() {
         assert_eq!(answers(&xosd), wanted);
     });
 }
+
+/// If it failed, who uses sudo, which wants no messages, would not know why they were refused; or
+/// programs that ask nobody anything would be sent messages that they do not want.
+#[test]
+fn who_was_asked_hears_the_end_of_it_from_a_silent_host_too() {
+    on_a_machine(|machine| {
+        let silent = ["authenticate(PAM_SILENT)"];
+        {
+            let _xosd = asks_for_a_word(machine);
+            let ended = machine.pam(&[], ALICE, &silent, "guess\n");
+            refused(machine, &ended, words::AUTH_ERR, "that is not the word");
+        }
+        let _xosd = Xosd::start(&machine.socket(), |_, _| refuse("the VO is suspended"));
+        let ended = machine.pam(&[], ALICE, &silent, "");
+        assert!(!ended.good && !ended.err.contains("suspended"), "{ended:?}");
+        assert!(machine.logged().join("\n").contains("the VO is suspended"));
+    });
+}

@@ -143,7 +143,7 @@ fn sudo_by_a_code(w: &World) {
             terminal.says("you said no on the other device");
         }
         let shown = terminal.says(status);
-        assert_eq!(shown.contains("\n0\r\n"), yes, "{shown}");
+        assert_eq!(shown.contains("0\r\nleft="), yes, "{shown}");
     }
 }
 
