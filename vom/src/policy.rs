@@ -93,6 +93,8 @@ named! {
         SuspendVo = "suspend-vo", "suspend or resume the VO";
         /// Resume the VO after its home site suspended it.
         OverruleSite = "overrule-site", "resume the VO after the site suspended it";
+        /// Set the VO's lease.
+        SetLease = "set-lease", "set the lease";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
     }
@@ -140,6 +142,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageGroup),
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
+    (Role::Admin, Action::SetLease),
     (Role::Admin, Action::MakeVolume),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),

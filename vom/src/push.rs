@@ -5,7 +5,7 @@ use crate::replica::backoff;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::vom::{AccountState, VoAccounts};
+use xos_api::vom::{AccountState, LEASE_S_DEFAULT, VoAccounts};
 use xos_base::{Error, NodeId, VoId};
 use xos_net::for_each_node;
 
@@ -99,8 +99,8 @@ pub(crate) fn parts(
     let served = inner.shares.one(vo)?;
     let live = inner.vos.one(vo)?;
     let now = inner.clock.now();
-    let home = inner.home_of(&live, now);
     let state = live.read();
+    let home = inner.home_of(&live, &state, now);
     let account = served.account_state(&inner.site, &state, now, home);
     let next = Told { number: state.number, state: account };
     if told == Some(&next) {
@@ -122,9 +122,14 @@ pub(crate) fn parts(
             members: Vec::new(),
             groups: Vec::new(),
             groups_gone: Vec::new(),
+            lease_s: None,
         };
         return Some((vec![end], next));
     }
     let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
-    Some((state.accounts(served.block(), account, since), next))
+    let mut parts = state.accounts(served.block(), account, since);
+    // One that was never set is left out: nodes of an earlier version do not know the word.
+    let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
+    parts.iter_mut().for_each(|part| part.lease_s = lease_s);
+    Some((parts, next))
 }

@@ -51,6 +51,10 @@ pub struct VoAccounts {
     /// Groups that were deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups_gone: Vec<GroupNumber>,
+    /// For how many seconds all this counts when nothing is heard of the core: the smaller of the
+    /// VO's lease and the site's. Absent: [`super::LEASE_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 request!(VoAccounts => Done, Post "/v1/node/vo");
 

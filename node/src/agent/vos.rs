@@ -2,11 +2,12 @@
 //! without the core still knows them.
 
 mod find;
+mod lease;
 
 pub use find::Found;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
 use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
@@ -31,6 +32,9 @@ pub struct Vo {
     pub members: BTreeMap<MemberNumber, AccountMember>,
     /// Groups by number.
     pub groups: BTreeMap<GroupNumber, Group>,
+    /// For how many seconds all this counts when the core is unheard; absent: an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 
 /// All VOs of this node.
@@ -38,6 +42,9 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
+    /// Those whose lease is over, until the core tells of them again.
+    #[serde(skip)]
+    lapsed: BTreeSet<VoId>,
 }
 
 /// A list of accounts that comes in parts, gathered until it is whole.
@@ -55,6 +62,7 @@ impl Gathering {
             Some(mut whole) if !part.full => {
                 whole.number = part.number;
                 whole.state = part.state;
+                whole.lease_s = part.lease_s;
                 whole.members.extend(part.members);
                 whole.groups.extend(part.groups);
                 whole.groups_gone.extend(part.groups_gone);
@@ -73,6 +81,7 @@ impl Gathering {
 impl Vos {
     /// Takes a whole list, or what changed.
     pub fn apply(&mut self, accounts: VoAccounts) {
+        self.lapsed.remove(&accounts.vo);
         let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
             number: 0,
             base: accounts.base,
@@ -80,7 +89,9 @@ impl Vos {
             state: accounts.state,
             members: BTreeMap::new(),
             groups: BTreeMap::new(),
+            lease_s: accounts.lease_s,
         });
+        vo.lease_s = accounts.lease_s;
         if accounts.full {
             vo.members.clear();
             vo.groups.clear();
@@ -115,12 +126,14 @@ impl Vos {
         self.found(uid).map(|(id, _, member)| (id, member))
     }
 
-    /// Where the member with the local uid stands at `now`; `None` for a uid that is nobody's.
+    /// Where the member with the local uid stands at `now`, by the core's word and the lease;
+    /// `None` for a uid that is nobody's.
     pub fn state_of(&self, uid: u32, now: Millis) -> Option<AccountState> {
-        self.found(uid).map(|(_, vo, member)| match (vo.state, member.state) {
+        self.found(uid).map(|(id, vo, member)| match (vo.state, member.state) {
             (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
             _ if has_expired(member, now) => AccountState::Ended,
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
+            _ if self.lapsed.contains(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
     }
@@ -225,33 +238,16 @@ impl Vo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing;
     use xos_base::accounts::AccountsView;
 
     fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
-        serde_json::from_value(serde_json::json!({
-            "number": n, "person": format!("{name}@rennes"),
-            "name": format!("{name}.demo.rennes"), "state": "active",
-            "epoch": 1, "groups": groups,
-        }))
-        .unwrap()
+        let groups = groups.iter().copied().map(GroupNumber).collect();
+        AccountMember { groups, ..testing::member(n, name, "active") }
     }
 
     fn accounts(full: bool, more: bool, members: Vec<AccountMember>) -> VoAccounts {
-        VoAccounts {
-            vo: "demo.rennes".parse().unwrap(),
-            number: 1,
-            full,
-            more,
-            base: 1_900_000_000,
-            size: 65_536,
-            state: AccountState::Active,
-            members,
-            groups: vec![
-                Group { name: "members".parse().unwrap(), number: GroupNumber(1) },
-                Group { name: "physics".parse().unwrap(), number: GroupNumber(2) },
-            ],
-            groups_gone: vec![],
-        }
+        VoAccounts { full, more, ..testing::accounts(members) }
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Vom {
             get_vo,
             suspend_vo,
             resume_vo,
+            set_lease,
             record_volume,
             apply,
             withdraw_application,

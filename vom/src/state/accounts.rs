@@ -67,6 +67,7 @@ impl Vo {
             members: Vec::new(),
             groups: Vec::new(),
             groups_gone: Vec::new(),
+            lease_s: None,
         };
         let mut parts = vec![empty(full)];
         // Groups go first: members name them.

@@ -21,6 +21,7 @@ pub mod member;
 pub mod node;
 pub mod oidc;
 pub mod output;
+mod pages;
 pub mod person;
 pub mod place;
 pub mod renew;

@@ -2,11 +2,11 @@
 
 use super::ask;
 use super::output::{Outcome, Style, Table, clean, when};
+use super::pages;
 use super::session::Session;
 use super::values::PersonArg;
 use std::path::PathBuf;
-use xos_api::cda::{CreatePerson, ListPeople, Person, RecoverPerson, SetPassword, SetPerson};
-use xos_base::PersonId;
+use xos_api::cda::{CreatePerson, ListPeople, PeoplePage, RecoverPerson, SetPassword, SetPerson};
 
 /// `xos person …`.
 #[derive(Debug, clap::Subcommand)]
@@ -113,16 +113,8 @@ async fn add(s: &Session, args: Add) -> Outcome {
 
 async fn list(s: &Session) -> Outcome {
     let client = s.person(&s.site()?).await?;
-    let mut people: Vec<Person> = Vec::new();
-    let mut after: Option<PersonId> = None;
-    loop {
-        let page = client.call(ListPeople { after: after.take(), limit: None }).await?;
-        people.extend(page.people);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListPeople { after, limit: None };
+    let people = pages::all(&client, ask, |page: PeoplePage| (page.people, page.next)).await?;
     let now = s.now();
     s.out.show(&people, || {
         let mut table = Table::new(&["PERSON", "RIGHTS", "STATE", "SINCE"]);

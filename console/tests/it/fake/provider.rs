@@ -50,16 +50,7 @@ impl Fake {
     }
 
     pub(super) fn register_provider(self: &Arc<Self>, router: &mut Router) {
-        macro_rules! serve {
-            ($($how:ident $f:expr;)*) => {$({
-                let fake = self.clone();
-                router.$how(move |who, r| {
-                    let fake = fake.clone();
-                    async move { $f(&fake, who, r) }
-                });
-            })*};
-        }
-        serve! {
+        serve! { self, router:
             on |f: &Fake, _: Caller, r: ShowAuthorization| f.shown(&r.request);
             on |f: &Fake, c: Caller, r: DecideAuthorization| {
                 f.note(&c.person()?, &r);

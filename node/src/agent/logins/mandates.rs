@@ -171,28 +171,11 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{account, membership};
     use xos_base::{Epoch, MemberNumber, Membership};
 
-    fn account() -> Account {
-        Account {
-            name: "ann.demo.rennes".into(),
-            uid: 1_900_000_007,
-            gid: 1_900_000_001,
-            home: "/home/xos/ann.demo.rennes".into(),
-            person: "ann@rennes".parse().unwrap(),
-            vo: "demo.rennes".parse().unwrap(),
-            number: MemberNumber(7),
-            epoch: Epoch(4),
-            expires: None,
-        }
-    }
-
     fn mandate(work: Work, edit: impl FnOnce(&mut Membership)) -> Mandate {
-        let mut membership: Membership = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "person": "ann@rennes", "number": 7, "epoch": 4,
-            "groups": [{"name": "members", "number": 1}], "roles": [],
-        }))
-        .unwrap();
+        let mut membership = membership();
         edit(&mut membership);
         Mandate { work, membership, issued: Millis(1), until: Millis(100) }
     }

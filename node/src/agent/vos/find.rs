@@ -131,28 +131,17 @@ impl Vos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{BASE, accounts, member};
     use xos_api::vom::VoAccounts;
 
-    const BASE: u32 = 1_900_000_000;
-
+    /// The VO in this state, with members of numbers, names and states, who are all physicists.
     fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [2],
-                })
-            })
-            .collect();
-        let accounts: VoAccounts = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": state, "members": members,
-            "groups": [{"name": "members", "number": 1}, {"name": "physics", "number": 2}],
-            "groups_gone": [],
-        }))
-        .unwrap();
+        let physicist = |&(number, name, state): &(u32, &str, &str)| AccountMember {
+            groups: vec![GroupNumber(2)],
+            ..member(number, name, state)
+        };
+        let mut accounts: VoAccounts = accounts(members.iter().map(physicist).collect());
+        accounts.state = serde_json::from_value(state.into()).unwrap();
         let mut vos = Vos::default();
         vos.apply(accounts);
         vos
