@@ -30,14 +30,16 @@ pub use kerberos::{
     KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,
     SignedInKerberos,
 };
-pub use logins::{BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin};
+pub use logins::{
+    BeginNodeLogin, BegunNodeLogin, CheckNodePassword, NodeLogin, NodeLoginState, PollNodeLogin,
+};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
 };
 pub use mandates::{
-    IssueLoginMandate, IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission,
-    TicketClaims, Work,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate, IssuedTicket, Mandate,
+    MandateProof, Submission, TicketClaims, Work,
 };
 pub use oidc::{
     Answer, BeginDevice, BeginSignIn, BegunDevice, BegunSignIn, Code, DevicePoll, FinishSignIn,

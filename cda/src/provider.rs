@@ -25,6 +25,8 @@ mod redirects;
 mod refused;
 mod tokens;
 
+pub(crate) use logins::check_login;
+
 use crate::Inner;
 use crate::jwt::Outside;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -46,7 +48,7 @@ const TEXT_MAX: usize = 1024;
 pub(crate) struct Provider {
     codes: codes::Codes,
     devices: device_codes::Devices<devices::Wish, grants::Approval>,
-    logins: device_codes::Devices<NodeLogin, ()>,
+    logins: device_codes::Devices<NodeLogin, Option<String>>,
     served: AtomicBool,
 }
 

@@ -125,10 +125,14 @@ impl Inner {
                 self.provider.devices.decide(&r.user_code, allowed, self.now())
             }
             Found::Login(login) => {
-                let NodeLogin { node, user, service, person } = &login;
-                tracing::info!(target: "audit", %person, %node, ?user, ?service, allow = r.allow,
-                    "a login to a machine was decided");
-                self.provider.logins.decide(&r.user_code, r.allow.then_some(()), self.now())
+                let NodeLogin { node, user, service, person, vo } = &login;
+                tracing::info!(target: "audit", %person, %node, ?user, ?service, ?vo,
+                    allow = r.allow, "a login to a machine was decided");
+                let allowed = match r.allow {
+                    true => Some(self.vouched(&login).await),
+                    false => None,
+                };
+                self.provider.logins.decide(&r.user_code, allowed, self.now())
             }
         };
         if decided {

@@ -11,17 +11,21 @@ use crate::ops::limited;
 use crate::qr::qr_picture;
 use std::time::Duration;
 use xos_api::cda::{
-    BeginNodeLogin, BegunNodeLogin, DEVICE_PATH, NodeLogin, NodeLoginState, PollNodeLogin, Secret,
+    BeginNodeLogin, BegunNodeLogin, DEVICE_PATH, IssueVouchedMandate, NodeLogin, NodeLoginState,
+    PollNodeLogin, Secret,
 };
 use xos_base::{Error, NodeId};
 use xos_net::{Caller, Principal};
 
 /// The pause before each question of a node: somebody waits at the machine.
 const NODE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a person who said yes waits for the VO's home.
+const HOME_WAIT: Duration = Duration::from_secs(5);
 /// Longest local name and service, in bytes.
 const NAME_MAX: usize = 64;
 
-fn check(login: &NodeLogin) -> Result<(), Error> {
+/// Refuses names that are none, which would stand in logs and on the page that asks.
+pub(crate) fn check_login(login: &NodeLogin) -> Result<(), Error> {
     let plain = |text: &str| {
         (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
     };
@@ -56,7 +60,7 @@ impl Inner {
         r: BeginNodeLogin,
     ) -> Result<BegunNodeLogin, Error> {
         let passes_on = self.asks_for_node(&caller, &r.login.node).await?;
-        check(&r.login)?;
+        check_login(&r.login)?;
         let home = r.login.person.site();
         if home != self.site {
             return if passes_on {
@@ -87,6 +91,21 @@ impl Inner {
         })
     }
 
+    /// The mandate that a person gives with a login, where the machine wants one. Without it they
+    /// can sign in all the same.
+    pub(super) async fn vouched(&self, login: &NodeLogin) -> Option<String> {
+        let vo = login.vo.clone()?;
+        let (home, node, person) = (vo.site(), login.node.clone(), login.person.clone());
+        let asked = self.grid.call(&home, IssueVouchedMandate { vo, node, person });
+        let late = |_| Err(Error::unavailable("the VO's home does not answer in time"));
+        let got = tokio::time::timeout(HOME_WAIT, asked).await.unwrap_or_else(late);
+        if let Err(error) = &got {
+            let (person, node) = (&login.person, &login.node);
+            tracing::warn!(%person, %node, %error, "a login has no mandate");
+        }
+        got.ok()
+    }
+
     pub(crate) async fn poll_node_login(
         &self,
         caller: Caller,
@@ -99,7 +118,7 @@ impl Inner {
         }
         let same = |login: &NodeLogin| login.node == r.node && login.person == r.person;
         Ok(match self.provider.logins.poll(&r.attempt.0, same, self.now()) {
-            Polled::Allowed(()) => NodeLoginState::Allowed,
+            Polled::Allowed(mandate) => NodeLoginState::Allowed { mandate },
             Polled::Declined => NodeLoginState::Declined,
             Polled::Pending | Polled::SlowDown => NodeLoginState::Waiting,
             Polled::Expired | Polled::Gone => NodeLoginState::Over,

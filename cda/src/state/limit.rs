@@ -3,11 +3,12 @@
 //! Three budgets: per name and address (strict), per name (generous, against many addresses), per
 //! address (against many names). Who signed in from an address before is only bound by the first,
 //! so that others who try the name cannot lock them out. A try that succeeds costs nothing.
+//! Passwords typed at machines have budgets of their own, with the machine for the address.
 //!
 //! The tables have a fixed size and are indexed by a keyed hash: neither memory nor an earlier
 //! refusal can be washed out by inventing names; a collision costs an honest person a wait at most.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -83,19 +84,27 @@ impl Table {
     }
 }
 
-/// The budgets of all names and addresses.
-pub(crate) struct Limiter {
+/// The budgets of all names, and of all places from which passwords come.
+pub(crate) struct Guesses {
     hash: RandomState,
     pair: Table,
     name: Table,
-    address: Table,
+    from: Table,
+    /// Hashes of pairs that signed in; a newer one takes the place of an older one.
+    known: Mutex<Box<[u64]>>,
+}
+
+/// All budgets.
+pub(crate) struct Limiter {
+    hash: RandomState,
+    at_sign_in: Guesses,
+    /// Of passwords that nodes pass on.
+    pub(crate) at_nodes: Guesses,
     register: Table,
     begin: Table,
     code: Table,
     code_address: Table,
     node_login: Table,
-    /// Hashes of pairs that signed in; a newer one takes the place of an older one.
-    known: Mutex<Box<[u64]>>,
 }
 
 /// A try that was allowed.
@@ -103,7 +112,7 @@ pub(crate) struct Limiter {
 pub(crate) struct Attempt {
     pair_hash: u64,
     name: Option<usize>,
-    address: Option<usize>,
+    from: Option<usize>,
 }
 
 /// A try of a code that was allowed.
@@ -132,49 +141,43 @@ fn network(address: Option<IpAddr>) -> [u8; 8] {
     out
 }
 
-impl Limiter {
-    pub(crate) fn new() -> Limiter {
-        Limiter {
+impl Guesses {
+    fn new() -> Guesses {
+        Guesses {
             hash: RandomState::new(),
             pair: Table::new(PAIR),
             name: Table::new(NAME),
-            address: Table::new(ADDRESS),
-            register: Table::new(REGISTER),
-            begin: Table::new(BEGIN),
-            code: Table::new(CODE),
-            code_address: Table::new(CODE_ADDRESS),
-            node_login: Table::new(NODE_LOGIN),
+            from: Table::new(ADDRESS),
             known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
         }
     }
 
-    /// Allows a try of `name` from `address`, or says how long to wait.
+    /// Allows a try of `name` from a place, or says how long to wait.
     pub(crate) fn attempt(
         &self,
         name: &str,
-        address: Option<IpAddr>,
+        from: &impl Hash,
         now: Millis,
     ) -> Result<Attempt, Duration> {
-        let network = network(address);
-        let pair_hash = self.hash.hash_one((name, network)) | 1;
+        let pair_hash = self.hash.hash_one((name, from)) | 1;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner)[slot(pair_hash >> 1)]
             == pair_hash;
         self.pair.take(slot(pair_hash >> 1), now)?;
         if known {
-            return Ok(Attempt { pair_hash, name: None, address: None });
+            return Ok(Attempt { pair_hash, name: None, from: None });
         }
-        let address = slot(self.hash.hash_one(network));
-        if let Err(wait) = self.address.take(address, now) {
+        let from = slot(self.hash.hash_one(from));
+        if let Err(wait) = self.from.take(from, now) {
             self.pair.give_back(slot(pair_hash >> 1));
             return Err(wait);
         }
         let name = slot(self.hash.hash_one(name));
         if let Err(wait) = self.name.take(name, now) {
             self.pair.give_back(slot(pair_hash >> 1));
-            self.address.give_back(address);
+            self.from.give_back(from);
             return Err(wait);
         }
-        Ok(Attempt { pair_hash, name: Some(name), address: Some(address) })
+        Ok(Attempt { pair_hash, name: Some(name), from: Some(from) })
     }
 
     /// The try succeeded: it costs nothing, and the pair is known from now on.
@@ -190,9 +193,44 @@ impl Limiter {
         if let Some(name) = attempt.name {
             self.name.give_back(name);
         }
-        if let Some(address) = attempt.address {
-            self.address.give_back(address);
+        if let Some(from) = attempt.from {
+            self.from.give_back(from);
         }
+    }
+}
+
+impl Limiter {
+    pub(crate) fn new() -> Limiter {
+        Limiter {
+            hash: RandomState::new(),
+            at_sign_in: Guesses::new(),
+            at_nodes: Guesses::new(),
+            register: Table::new(REGISTER),
+            begin: Table::new(BEGIN),
+            code: Table::new(CODE),
+            code_address: Table::new(CODE_ADDRESS),
+            node_login: Table::new(NODE_LOGIN),
+        }
+    }
+
+    /// Allows a try of `name` from `address`, or says how long to wait.
+    pub(crate) fn attempt(
+        &self,
+        name: &str,
+        address: Option<IpAddr>,
+        now: Millis,
+    ) -> Result<Attempt, Duration> {
+        self.at_sign_in.attempt(name, &network(address), now)
+    }
+
+    /// As [`Guesses::succeeded`].
+    pub(crate) fn succeeded(&self, attempt: Attempt) {
+        self.at_sign_in.succeeded(attempt);
+    }
+
+    /// As [`Guesses::undo`].
+    pub(crate) fn undo(&self, attempt: &Attempt) {
+        self.at_sign_in.undo(attempt);
     }
 
     /// Allows a registration from `address`, or says how long to wait.
@@ -301,6 +339,28 @@ mod tests {
             let attempt = limiter.attempt("alice", ip(1), Millis(1_000_000)).unwrap();
             limiter.succeeded(attempt);
         }
+    }
+
+    /// If it failed, a node that somebody broke into could guess passwords, or keep people from
+    /// signing in elsewhere.
+    #[test]
+    fn a_node_that_guesses_is_slowed_and_keeps_nobody_out_elsewhere() {
+        let limiter = Limiter::new();
+        let now = Millis(1_000_000);
+        let node = |n: u32| format!("n{n}.rennes").parse::<NodeId>().unwrap();
+        limiter.at_nodes.succeeded(limiter.at_nodes.attempt("alice", &node(1), now).unwrap());
+        let mut tried = 0;
+        for n in 2..100 {
+            while limiter.at_nodes.attempt("alice", &node(n), now).is_ok() {
+                tried += 1;
+            }
+        }
+        assert_eq!(tried, NAME.burst, "many nodes together");
+        limiter.at_nodes.attempt("alice", &node(1), now).expect("where she was before");
+        limiter.attempt("alice", ip(1), now).expect("at the sign-in");
+        let tried = |n: u32| limiter.at_nodes.attempt(&format!("p{n}"), &node(200), now).is_ok();
+        let names = (0..200).filter(|n| tried(*n)).count();
+        assert!(names <= ADDRESS.burst as usize, "one node tried {names} people");
     }
 
     /// If it failed, codes could be guessed, or people kept from typing theirs by others.

@@ -12,6 +12,7 @@ mod logins;
 mod machines;
 mod mandates;
 mod matrix;
+mod node_passwords;
 mod oidc;
 mod passkeys;
 mod people;

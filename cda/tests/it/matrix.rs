@@ -4,14 +4,15 @@ use crate::world::{World, certificate_request, keyed, member};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use xos_api::cda::{
-    AcceptTrust, Authorization, BeginNodeLogin, BeginPasskey, CertifyHost, CreateClient,
-    CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EndGrants,
-    FinishPasskey, Flow, ForgetSite, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
-    JoinMachine, KerberosToken, LinkIdentity, LinkKerberos, ListClients, ListGrants,
-    ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, MandateProof, NodeLogin,
-    OfferTrust, Password, PollNodeLogin, ReadOffer, RecoverPerson, RemoveClient, RemoveNode,
-    RemovePasskey, RenewMachine, RenewToken, Secret, SetPassword, SetPerson, SetSecondFactor,
-    ShowAuthorization, ShowDevice, UnlinkIdentity, WebAuthn, WhoAmI,
+    AcceptTrust, Authorization, BeginNodeLogin, BeginPasskey, CertifyHost, CheckNodePassword,
+    CreateClient, CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization,
+    DecideDevice, EndGrants, FinishPasskey, Flow, ForgetSite, IssueLoginMandate, IssueMandate,
+    IssueTicket, IssueToken, IssueVouchedMandate, JoinMachine, KerberosToken, LinkIdentity,
+    LinkKerberos, ListClients, ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople,
+    ListSites, MandateProof, NodeLogin, OfferTrust, Password, PollNodeLogin, ReadOffer,
+    RecoverPerson, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, Secret,
+    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, UnlinkIdentity,
+    WebAuthn, WhoAmI,
 };
 use xos_api::site::SiteChanged;
 use xos_api::{Method, Request};
@@ -86,6 +87,7 @@ async fn row(w: &World, c: &Caller) -> Vec<Cell> {
         user: "alice.demo.rennes".into(),
         service: "sudo".into(),
         person: alice(),
+        vo: None,
     };
     let attempt = |node: &str| PollNodeLogin {
         node: node.parse().unwrap(),
@@ -101,12 +103,15 @@ async fn row(w: &World, c: &Caller) -> Vec<Cell> {
         IssueMandate IssueMandate { job: "1.pisa".parse().unwrap(), vo: vo(),
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
+        VouchedMandate IssueVouchedMandate { vo: vo(), node: "n1.pisa".parse().unwrap(),
+            person: "petra@pisa".parse().unwrap() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
         IssueTicketHere IssueTicket { mandate: "x".into(), node: "n1.rennes".parse().unwrap(),
             node_key: "00".repeat(32) };
         RenewMachine RenewMachine { csr_pem: csr_pem.clone() };
         CertifyHost CertifyHost { keys: vec![] };
+        CheckNodePassword CheckNodePassword { login: login("n1.rennes"), password: password() };
         ListPeople ListPeople::default();
         CreatePerson CreatePerson { name: "zoe".into(), password: password(), site_admin: true };
         SetPerson SetPerson { person: nobody(), disabled: None, site_admin: None };

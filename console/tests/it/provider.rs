@@ -151,7 +151,7 @@ async fn a_login_to_a_machine_is_named_exactly_before_it_is_allowed() {
     browser.get("/device").await;
     let page = browser.post("/device", &[("user_code", LOGIN_CODE)]).await;
     crate::html::check(&page.body);
-    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes"] {
+    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes", "acts for you on the volume of"] {
         assert!(page.body.contains(part), "{part} is missing: {}", page.body);
     }
     assert!(!notes(&world).contains("DecideDevice"));

@@ -201,9 +201,7 @@ fn within(what: Within) -> Outcome {
         }
         Within::Issue { load } => runtime()?.block_on(bench::issue(&load.into()))?,
         Within::IssueSets { load } => runtime()?.block_on(bench::issue_sets(&load.into()))?,
-        Within::LookUp { users, by_id, module } => {
-            bench::look_up(users, by_id, module.as_deref())?
-        }
+        Within::LookUp { users, by_id, module } => bench::look_up(users, by_id, module.as_deref())?,
         Within::WriteAccounts { users } => return Ok(bench::write_accounts(users)?),
     };
     println!("{}", serde_json::to_string(&timing)?);

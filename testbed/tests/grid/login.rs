@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
-use xos_testbed::grid::{Person, Site, SiteSpec};
+use xos_testbed::grid::{Site, SiteSpec};
 use xos_testbed::{Cmd, Host};
 
+use crate::signed_in::account;
 use crate::tool::{Said, skipped};
 use crate::world::{COMMAND_MAX, VO, VOLUME, World, sh, soon};
 
@@ -30,29 +31,6 @@ fn people_sign_in_to_machines_as_themselves() {
     w.step("a_suspended_member_is_held_and_a_removed_one_gone", suspended_and_removed);
 }
 
-impl World {
-    /// Stock ssh as `person` on the laptop, with the configuration that `xos login` wrote.
-    fn ssh(&self, person: &Person, more: &[&str], node: &str, command: &str) -> Said {
-        let config = format!("/home/{}/.xos/ssh/config", person.name);
-        let args = [&["-F", &config, "-o", "BatchMode=yes"], more, &[node, command]].concat();
-        self.run(person, "ssh", &args)
-    }
-
-    /// The same straight to the machine's sshd.
-    fn ssh_direct(&self, person: &Person, host: &str, node: &str, command: &str) -> Said {
-        let name = format!("HostName={host}");
-        let machine = node.rsplit('@').next().unwrap();
-        let alias = format!("HostKeyAlias={machine}");
-        let options = ["-o", "ProxyCommand=none", "-o", &name, "-o", &alias];
-        self.ssh(person, &options, node, command)
-    }
-
-    fn node(&self, name: &str) -> &Host {
-        let found = self.nodes().find(|n| n.name().as_str() == name);
-        found.unwrap_or_else(|| panic!("no host {name}"))
-    }
-}
-
 /// The key by which a site signs people's SSH certificates, as OpenSSH reads it.
 pub fn ssh_people(core: &Host) -> String {
     let file = String::from_utf8(core.read_file(SSH_PEOPLE).unwrap()).unwrap();
@@ -64,10 +42,6 @@ pub fn ssh_people(core: &Host) -> String {
     let seed = der[at..at + 32].try_into().unwrap();
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
     key.to_openssh(LineEnding::LF).unwrap().to_string()
-}
-
-fn account(person: &Person) -> String {
-    format!("{}.{VO}", person.name)
 }
 
 /// If it failed, an administrator would have to make accounts, or people would be asked whether

@@ -75,6 +75,7 @@ impl Fake {
                     user: "milo.demo.rennes".into(),
                     service: "sudo".into(),
                     person: c.person()?,
+                    vo: Some(id("demo.rennes")),
                 })),
                 _ => Err(Error::not_found("there is no such code")),
             };

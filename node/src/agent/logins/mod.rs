@@ -1,6 +1,8 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
 //! and their streams to the machine's sshd. With `[node.login]` only.
 
+mod attempts;
+mod auth;
 mod device;
 mod files;
 pub mod fuzzing;
@@ -25,7 +27,7 @@ use super::vos::Found;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
-use device::Attempts;
+use attempts::Attempts;
 use groups::Groups;
 use mandates::Mandates;
 use rules::Rules;
