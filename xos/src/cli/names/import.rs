@@ -183,7 +183,7 @@ fn table(imported: &Imported) -> String {
             notes.push_str(&format!("\nLine {}: {}", row.line, clean(note)));
         }
     }
-    table.text("The file has no lines.") + &notes
+    format!("{}{notes}", table.text("The file has no lines."))
 }
 
 #[cfg(test)]
