@@ -21,8 +21,8 @@ mod sites;
 mod tokens;
 
 pub use credentials::{
-    Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
-    SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
+    ANY_AUDIENCE, Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP,
+    SignIn, SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
 pub use grants::{EndGrants, ListGrants, ServiceGrant};
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};

@@ -1,7 +1,7 @@
 //! `xos login`, `logout`.
 
 use super::ask;
-use super::credential::{ANY_AUDIENCE, Credential, Wish};
+use super::credential::{Credential, Wish};
 use super::kept::Login;
 use super::kerberos;
 use super::oidc;
@@ -15,7 +15,7 @@ use super::values::PersonArg;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use xos_api::cda::{ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
+use xos_api::cda::{ANY_AUDIENCE, ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
 use xos_api::vom::MembershipView;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 

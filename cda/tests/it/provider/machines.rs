@@ -83,8 +83,8 @@ async fn nobody_else_allows_it_and_a_no_is_a_no() {
     assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), NodeLoginState::Over);
 }
 
-/// If it failed, a site that invents machines would keep people from signing in at all others: their
-/// codes would go, or their budgets be used up.
+/// If it failed, a site that invents machines would keep people from signing in at all others:
+/// their codes would go, or their budgets be used up.
 #[tokio::test]
 async fn a_site_that_invents_machines_keeps_nobody_out_elsewhere() {
     let site = Site::new().await;
