@@ -53,7 +53,8 @@ pub use passkeys::{
     Stepped, WebAuthn,
 };
 pub use people::{
-    CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
+    CreatePerson, ListPeople, PasswordSet, PeoplePage, Person, Register, SetPassword, SetPerson,
+    WhoAmI, Whoami,
 };
 pub use provider::{
     AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,

@@ -69,7 +69,8 @@ pub struct SignedIn {
     /// The person's memberships, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memberships: Option<Vec<MembershipView>>,
-    /// An administrator recovered the person's access in the last 30 days: they must know.
+    /// An administrator recovered the person's access, or set their password, in the last 30 days:
+    /// they must know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
 }

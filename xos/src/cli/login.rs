@@ -129,7 +129,7 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     };
     if let Some(recovered) = &signed_in.recovered {
         s.out.note(&format!(
-            "Your access was recovered by {} at {}. If you did not ask for it, tell the \
+            "{} made a way to sign in as you at {}. If you did not ask for it, tell the \
              administrators of your site.",
             recovered.by,
             when(recovered.at, s.now())
