@@ -1,7 +1,7 @@
 //! The people of a site.
 
 use super::Password;
-use crate::{Done, request};
+use crate::request;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, PersonId, VoId};
 
