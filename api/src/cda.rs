@@ -21,8 +21,8 @@ mod sites;
 mod tokens;
 
 pub use credentials::{
-    Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
-    SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
+    ANY_AUDIENCE, Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP,
+    SignIn, SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
 pub use grants::{EndGrants, ListGrants, ServiceGrant};
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
@@ -53,7 +53,8 @@ pub use passkeys::{
     Stepped, WebAuthn,
 };
 pub use people::{
-    CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
+    CreatePerson, ListPeople, PasswordSet, PeoplePage, Person, Register, SetPassword, SetPerson,
+    WhoAmI, Whoami,
 };
 pub use provider::{
     AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,

@@ -141,7 +141,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
             |c| c.serial.clone();
         audited on CreatePerson => create_person, |r| r.name.clone(), nothing;
         audited on SetPerson => set_person, |r| format!("{r:?}"), nothing;
-        audited on SetPassword => set_password, |r| r.person.to_string(), nothing;
+        audited on SetPassword => set_password, |r| r.person.to_string(),
+            |s| (if s.first { "there was none before" } else { "" }).to_owned();
         audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
         audited on IssueLoginMandate => issue_login_mandate,
             |r| format!("{} in {}", r.node, r.vo), nothing;

@@ -111,6 +111,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         get "/oauth/authorize" Guest consent::arrive;
         get "/oauth/consent" Visit consent::show;
         post "/oauth/consent" Visit consent::decide;
+        post "/oauth/again" Visit consent::sign_in_again;
         get "/device" Visit device::show;
         post "/device" Visit device::find;
         post "/device/decide" Visit device::decide;

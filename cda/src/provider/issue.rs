@@ -1,9 +1,10 @@
 //! Tokens for clients: what stands in them.
 //!
 //! Access tokens are JWTs after RFC 9068 with the claims of the WLCG profile; their type is
-//! `at+jwt`, so that none passes for an ID token, nor for the reverse. Cores take neither: what they
-//! take is signed by another key under another name. While the key rolls, those by the former one
-//! count; one that is dropped takes its tokens with it.
+//! `at+jwt`, so that none passes for an ID token, nor for the reverse. JWTs that members get beside
+//! their certificates ([`jwt`]) pass for neither: none is for an audience of a client. Cores take
+//! neither: what they take is signed by another key under another name. While the key rolls, those
+//! by the former one count; one that is dropped takes its tokens with it.
 
 use super::grants::GrantRecord;
 use super::written;

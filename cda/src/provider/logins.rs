@@ -2,10 +2,11 @@
 //!
 //! The word of a person of this site counts at sites that do not trust each other, so it goes from
 //! core to core: a node asks its own core, and that one the person's. Nothing is pushed to a
-//! person: who wants in shows a code, and the person types it. So nobody is flooded, and a hostile
-//! site can only ask what it could ask anyway.
+//! person: who wants in shows a code, and the person types it. So nobody is flooded. A site can
+//! invent machines, so what it asks is bounded for all of them together: it has its part of the
+//! table, and a budget for each person.
 
-use super::device_codes::{DEVICE_LIFE, Polled, shown};
+use super::device_codes::{DEVICE_LIFE, DEVICES_MAX, Polled, Wanted, shown};
 use crate::Inner;
 use crate::ops::limited;
 use crate::qr::qr_picture;
@@ -72,7 +73,7 @@ impl Inner {
         let now = self.now();
         self.limiter
             .node_login(&r.login.person, &r.login.node, now)
-            .map_err(|wait| limited("logins of this person to this machine", wait))?;
+            .map_err(|wait| limited("logins of this person to that machine or site", wait))?;
         let record = self.person(&r.login.person).await?;
         if record.is_none_or(|found| found.value.disabled) {
             return Err(Error::denied(format!("{} may not sign in here", r.login.person))
@@ -123,5 +124,13 @@ impl Inner {
             Polled::Pending | Polled::SlowDown => NodeLoginState::Waiting,
             Polled::Expired | Polled::Gone => NodeLoginState::Over,
         })
+    }
+}
+
+impl Wanted for NodeLogin {
+    const MOST: usize = DEVICES_MAX / 8;
+
+    fn asker(&self) -> String {
+        self.node.site().to_string()
     }
 }

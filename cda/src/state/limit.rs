@@ -43,6 +43,8 @@ pub(crate) const CODE_ADDRESS: Rate = Rate { burst: 50, every: Duration::from_se
 
 /// Logins to one machine that are begun for a person.
 pub(crate) const NODE_LOGIN: Rate = Rate { burst: 10, every: Duration::from_secs(30) };
+/// The same to all machines of one site, which can invent some.
+pub(crate) const SITE_LOGIN: Rate = Rate { burst: 60, every: Duration::from_secs(5) };
 
 /// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
 struct Table {
@@ -102,6 +104,7 @@ pub(crate) struct Limiter {
     pub(crate) at_nodes: Guesses,
     register: Table,
     begin: Table,
+    site_login: Table,
     code: Table,
     code_address: Table,
     node_login: Table,
@@ -207,6 +210,7 @@ impl Limiter {
             at_nodes: Guesses::new(),
             register: Table::new(REGISTER),
             begin: Table::new(BEGIN),
+            site_login: Table::new(SITE_LOGIN),
             code: Table::new(CODE),
             code_address: Table::new(CODE_ADDRESS),
             node_login: Table::new(NODE_LOGIN),
@@ -265,15 +269,18 @@ impl Limiter {
         Ok(CodeAttempt { person, address: Some(address) })
     }
 
-    /// Allows a login of a person to a machine to begin, or says how long to wait. One machine
-    /// takes nothing from another's budget.
+    /// Allows a login of a person to a machine to begin, or says how long to wait. One site takes
+    /// nothing from another's budget, and one machine no more than its own from its site's.
     pub(crate) fn node_login(
         &self,
         person: &PersonId,
         node: &NodeId,
         now: Millis,
     ) -> Result<(), Duration> {
-        self.node_login.take(slot(self.hash.hash_one((person, node))), now)
+        let own = slot(self.hash.hash_one((person, node)));
+        self.node_login.take(own, now)?;
+        let site = slot(self.hash.hash_one((person, node.site())));
+        self.site_login.take(site, now).inspect_err(|_| self.node_login.give_back(own))
     }
 
     /// The code was right: the try costs nothing.
@@ -286,115 +293,4 @@ impl Limiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
-    }
-
-    #[test]
-    fn guessing_is_slowed_and_time_heals() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        for _ in 0..PAIR.burst {
-            limiter.attempt("alice", ip(1), now).unwrap();
-        }
-        let wait = limiter.attempt("alice", ip(1), now).unwrap_err();
-        assert_eq!(wait, PAIR.every, "the next try must be one interval away");
-        limiter.attempt("bob", ip(1), now).expect("another name has its own budget");
-        limiter.attempt("alice", ip(2), now).expect("another address has its own budget");
-        limiter.attempt("alice", ip(1), now.plus(wait)).expect("waiting as told must help");
-        limiter.attempt("alice", ip(1), now.plus(wait)).unwrap_err();
-    }
-
-    #[test]
-    fn many_addresses_on_one_name_do_not_lock_out_a_known_one() {
-        // Were there a plain account lock, anybody could keep alice out.
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let attempt = limiter.attempt("alice", ip(1), now).unwrap();
-        limiter.succeeded(attempt);
-        let mut refused = 0;
-        for i in 0..=255u8 {
-            let address = Some(IpAddr::from([198, 51, 100, i]));
-            refused += u32::from(limiter.attempt("alice", address, now).is_err());
-        }
-        assert!(refused > 100, "a botnet must run into the name's budget, refused {refused}");
-        limiter.attempt("alice", ip(1), now).expect("alice's own address is known");
-    }
-
-    #[test]
-    fn many_names_from_one_address_are_slowed() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let tries = (0..200).filter(|i| limiter.attempt(&format!("u{i}"), ip(1), now).is_ok());
-        assert!(tries.count() <= ADDRESS.burst as usize);
-    }
-
-    #[test]
-    fn success_costs_nothing() {
-        let limiter = Limiter::new();
-        for _ in 0..1000 {
-            let attempt = limiter.attempt("alice", ip(1), Millis(1_000_000)).unwrap();
-            limiter.succeeded(attempt);
-        }
-    }
-
-    /// If it failed, a node that somebody broke into could guess passwords, or keep people from
-    /// signing in elsewhere.
-    #[test]
-    fn a_node_that_guesses_is_slowed_and_keeps_nobody_out_elsewhere() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let node = |n: u32| format!("n{n}.rennes").parse::<NodeId>().unwrap();
-        limiter.at_nodes.succeeded(limiter.at_nodes.attempt("alice", &node(1), now).unwrap());
-        let mut tried = 0;
-        for n in 2..100 {
-            while limiter.at_nodes.attempt("alice", &node(n), now).is_ok() {
-                tried += 1;
-            }
-        }
-        assert_eq!(tried, NAME.burst, "many nodes together");
-        limiter.at_nodes.attempt("alice", &node(1), now).expect("where she was before");
-        limiter.attempt("alice", ip(1), now).expect("at the sign-in");
-        let tried = |n: u32| limiter.at_nodes.attempt(&format!("p{n}"), &node(200), now).is_ok();
-        let names = (0..200).filter(|n| tried(*n)).count();
-        assert!(names <= ADDRESS.burst as usize, "one node tried {names} people");
-    }
-
-    /// If it failed, codes could be guessed, or people kept from typing theirs by others.
-    #[test]
-    fn who_guesses_codes_is_slowed_and_others_are_not() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let person = |n: u32| format!("p{n}@rennes").parse::<PersonId>().unwrap();
-        let mut wrong = 0;
-        while limiter.code(&person(0), ip(1), now).is_ok() {
-            wrong += 1;
-            assert!(wrong <= CODE.burst);
-        }
-        let mut wrong = 0;
-        for n in 1..100 {
-            while limiter.code(&person(n), ip(1), now).is_ok() {
-                wrong += 1;
-            }
-        }
-        assert!(wrong <= 99 + CODE_ADDRESS.burst, "one address tried {wrong} codes at once");
-        let attempt = limiter.code(&person(200), ip(1), now).expect("a first try is always heard");
-        limiter.right_code(&attempt);
-        for _ in 0..100 {
-            let attempt = limiter.code(&person(200), ip(1), now).unwrap();
-            limiter.right_code(&attempt);
-        }
-    }
-
-    #[test]
-    fn an_ipv6_network_counts_as_one() {
-        let a = network(Some("2001:db8::1".parse().unwrap()));
-        assert_eq!(a, network(Some("2001:db8::2".parse().unwrap())));
-        assert_ne!(a, network(Some("2001:db8:0:1::1".parse().unwrap())));
-        let mapped = network(Some("::ffff:192.0.2.1".parse().unwrap()));
-        assert_eq!(mapped, network(ip(1)));
-    }
-}
+mod tests;

@@ -44,6 +44,14 @@ struct View {
     hidden: Vec<(&'static str, String)>,
 }
 
+/// The page before a newer sign-in, which a service wants.
+#[derive(Template)]
+#[template(path = "sign_in_again.html")]
+struct AgainView {
+    frame: Frame,
+    hidden: Vec<(&'static str, String)>,
+}
+
 /// What a scope means, in a person's words.
 pub(super) fn words(scope: Scope) -> &'static str {
     match scope {
@@ -112,10 +120,15 @@ pub(crate) async fn arrive(guest: Guest) -> Shown {
             .hint("tell whoever runs the service that sent you here")
             .into());
     }
-    let query = serde_urlencoded::to_string(sent(|name| guest.query.raw(name)))
+    on_the_way(&guest, asking(&sent(|name| guest.query.raw(name)))?)
+}
+
+/// Where a person is asked about what a client sent.
+fn asking(sent: &[(&'static str, String)]) -> Result<String, Error> {
+    let query = serde_urlencoded::to_string(sent)
         .map_err(|e| Error::invalid(format!("what the service sent is malformed: {e}")))?;
     // The one character that is not encoded there and that `own_path` does not take.
-    on_the_way(&guest, format!("/oauth/consent?{}", query.replace('*', "%2A")))
+    Ok(format!("/oauth/consent?{}", query.replace('*', "%2A")))
 }
 
 /// Asks the person.
@@ -125,12 +138,20 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         Ask::Ask(consent) => ask(&visit, consent, "/oauth/consent", hidden).await,
         Ask::Back(to) => on_the_way(&visit, to.0),
         Ask::SignInAgain => {
-            visit.console.sessions.end(&visit.session);
-            let next = serde_urlencoded::to_string([("next", own_path(&visit.path))])
-                .map_err(|e| Error::internal(format!("a path cannot be written: {e}")))?;
-            Ok(Reply::End(format!("/sign-in?{next}")))
+            let frame = Frame::of(&visit, "Sign in again?", "consent").await;
+            page(&AgainView { frame, hidden })
         }
     }
+}
+
+/// The person goes on to a newer sign-in. Only this form of ours ends the session: a link to
+/// [`show`] does not.
+pub(crate) async fn sign_in_again(visit: Visit) -> Shown {
+    let path = own_path(&asking(&sent(|name| visit.form.raw(name)))?);
+    let next = serde_urlencoded::to_string([("next", path)])
+        .map_err(|e| Error::internal(format!("a path cannot be written: {e}")))?;
+    visit.console.sessions.end(&visit.session);
+    Ok(Reply::End(format!("/sign-in?{next}")))
 }
 
 /// The person answered: back to the service.

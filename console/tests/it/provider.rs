@@ -112,11 +112,35 @@ async fn others_decide_nothing_and_nobody_is_sent_to_strangers() {
     let error = browser.get(&format!("{ARRIVE}&prompt=none")).await;
     let error = browser.get(&leads_to(&error)).await;
     assert_eq!(leads_to(&error), format!("{BACK}?error=consent_required"));
-    // A newer sign-in is wanted: this session ends.
-    let again = browser.get(&format!("{ARRIVE}&prompt=login")).await;
-    let again = browser.get(&leads_to(&again)).await;
-    assert!(again.header("location").starts_with("/sign-in?next="), "{}", again.status);
+}
+
+/// If it failed, a link of anybody would sign people out, or who signs in anew would lose what the
+/// service asked.
+#[actix_web::test]
+async fn a_newer_sign_in_ends_the_session_by_our_own_form_only() {
+    let world = World::new("text");
+    let browser = world.signed_in("milo").await;
+    let page = browser.get(&format!("{ARRIVE}&prompt=login")).await;
+    let page = browser.get(&leads_to(&page)).await;
+    assert!(page.status == 200 && page.body.contains("id=\"again-form\""), "{}", page.body);
+    crate::html::check(&page.body);
+    assert_eq!(browser.post_exactly("/oauth/again", &[("client_id", "c1")]).await.status, 403);
+    assert!(browser.cookies.borrow().contains_key(SESSION), "the browser forgot the session");
+    assert_eq!(browser.get("/vos").await.status, 200, "the session ended without a yes");
+
+    let page = decide(&browser, &page, "/oauth/again", &[]).await;
+    assert_eq!(page.status, 303, "{}", page.body);
     assert!(!browser.cookies.borrow().contains_key(SESSION), "the old session goes on");
+    let (path, query) = page.header("location").split_once('?').unwrap();
+    let query: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap();
+    assert_eq!((path, query[0].0.as_str()), ("/sign-in", "next"));
+    let next = query[0].1.as_str();
+    browser.get("/sign-in").await;
+    let fields = [("user", "milo"), ("password", "right horse"), ("next", next)];
+    let page = browser.post("/sign-in", &fields).await;
+    assert_eq!((page.status, page.header("location")), (303, next));
+    let state = hidden(&browser.get(next).await).into_iter().find(|(k, _)| k == "state");
+    assert_eq!(state.unwrap().1, "a*b&\">");
 }
 
 /// If it failed, a device without a browser could not be signed in, or by a link alone.

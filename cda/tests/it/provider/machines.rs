@@ -83,6 +83,26 @@ async fn nobody_else_allows_it_and_a_no_is_a_no() {
     assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), NodeLoginState::Over);
 }
 
+/// If it failed, a site that invents machines would keep people from signing in at all others:
+/// their codes would go, or their budgets be used up.
+#[tokio::test]
+async fn a_site_that_invents_machines_keeps_nobody_out_elsewhere() {
+    let site = Site::new().await;
+    let (w, pisa) = (&site.w, World::new("pisa").await);
+    w.trusts(&pisa);
+    let n1 = node(w, "n1").await;
+    let wanted = sudo("n1.rennes", "alice@rennes");
+    let begun = w.call(&n1, wanted.clone()).await.unwrap();
+    let hostile = w.core_of(&pisa);
+    let mut asked = 0;
+    while w.call(&hostile, sudo(&format!("n{asked}.pisa"), "alice@rennes")).await.is_ok() {
+        asked += 1;
+        assert!(asked < 200, "no limit holds");
+    }
+    w.call(&site.alice, decision(&begun, true)).await.unwrap();
+    w.call(&n1, wanted).await.expect("the site uses up what others have");
+}
+
 /// If it failed, a person could sign in at machines of other sites by no way, or a site that is not
 /// trusted could ask for them.
 #[tokio::test(flavor = "multi_thread")]
