@@ -110,7 +110,7 @@ fn is_sound(found: &FoundUser, asked: &UserKey) -> bool {
         UserKey::Name(name) => *name == found.name || found.name.parse::<LocalName>().is_ok(),
         UserKey::Uid(uid) => *uid == found.uid,
     };
-    is_asked && AccountsBuilder::new(0).allow_any_range().user(row(found)).is_ok()
+    is_asked && AccountsBuilder::new(0).user(row(found)).is_ok()
 }
 
 /// The user as the account file has it.
@@ -204,6 +204,10 @@ mod tests {
             changed(|u| u.uid = 0),
             changed(|u| u.gid = 0),
             changed(|u| u.uid = u32::MAX),
+            // PAM would take them for local users, and let them in unasked.
+            changed(|u| u.uid = 100_001),
+            changed(|u| u.uid = ID_RANGE.start() - 1),
+            changed(|u| u.gid = 100_001),
             changed(|u| u.home = "relative".into()),
             changed(|u| u.shell = "/bin/sh\0".into()),
             changed(|u| u.gecos = "x\nroot::0:0".into()),

@@ -5,18 +5,18 @@ use crate::state::{Block, Vo};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use xos_api::vom::{AccountState, ServedVo, Terms, VoState};
+use xos_base::accounts::ID_RANGE;
 use xos_base::{Error, Millis, SiteId, VoId};
 
 /// How many uids and gids are given to a VO at a time.
 pub const BLOCK: u32 = 65_536;
 /// Most blocks of one VO.
 pub const UID_BLOCKS_MAX: u32 = 16;
-/// The first number that is given to VOs; below lie those of systemd's containers.
-pub const BASE_MIN: u32 = 1_879_048_192;
+/// The first number that is given to VOs, also where an administrator chooses: below lie those of
+/// systemd's containers, and PAM takes whoever has one for a local user.
+pub const BASE_MIN: u32 = *ID_RANGE.start();
 /// The last number that is given to VOs.
-pub const BASE_LAST: u32 = 2_147_352_575;
-/// The least base that an administrator may choose: below lie the machine's own accounts.
-pub const BASE_CHOSEN_MIN: u32 = 100_000;
+pub const BASE_LAST: u32 = *ID_RANGE.end();
 /// Most offers to one VO that may wait for an answer.
 pub const OFFERS_OPEN_MAX: usize = 16;
 
@@ -244,9 +244,9 @@ pub fn allocate(
         first(u64::from(base)) <= first(end(b) - 1) && first(u64::from(b.base)) <= first(last)
     };
     if let Some(base) = chosen {
-        if base < BASE_CHOSEN_MIN || u64::from(base) + u64::from(size) - 1 > u64::from(BASE_LAST) {
+        if base < BASE_MIN || u64::from(base) + u64::from(size) - 1 > u64::from(BASE_LAST) {
             return Err(Error::invalid(format!(
-                "base {base} is not between {BASE_CHOSEN_MIN} and {}",
+                "base {base} is not between {BASE_MIN} and {}",
                 BASE_LAST - size + 1
             ))
             .hint("leave the base away to have one chosen"));
@@ -308,14 +308,23 @@ mod tests {
         assert!(allocate(all.into_iter(), 1, None).is_err());
     }
 
+    /// If it failed, members of a VO would be local users to PAM, whom it lets in unasked.
     #[test]
-    fn chosen_bases_stay_off_the_machines_accounts() {
-        for bad in [0, 1000, 65_534, BASE_LAST, u32::MAX] {
-            assert!(allocate([].into_iter(), 1, Some(bad)).is_err(), "{bad}");
+    fn chosen_bases_stay_within_the_numbers_of_the_grid() {
+        let last = BASE_LAST - BLOCK + 1;
+        for bad in [0, 1000, 65_534, 100_000, 200_000, BASE_MIN - 1, last + 1, BASE_LAST, u32::MAX]
+        {
+            let e = allocate([].into_iter(), 1, Some(bad)).unwrap_err();
+            assert_eq!(e.kind, xos_base::Kind::Invalid, "{bad}");
         }
-        assert_eq!(allocate([].into_iter(), 1, Some(200_000)).unwrap().base, 200_000);
+        for good in [BASE_MIN, 2_000_000_000, last] {
+            assert_eq!(allocate([].into_iter(), 1, Some(good)).unwrap().base, good);
+        }
+        assert!(allocate([].into_iter(), 2, Some(last)).is_err(), "its second block is beyond");
         // Not aligned: the neighbour must keep off both blocks that it touches.
-        let taken = [block(200_000, BLOCK)];
-        assert!(allocate(taken.into_iter(), 1, Some(196_608)).is_err());
+        let taken = [block(2_000_000_000, BLOCK)];
+        for meets in [1_999_962_112, 1_999_962_112 + BLOCK] {
+            assert!(allocate(taken.into_iter(), 1, Some(meets)).is_err(), "{meets}");
+        }
     }
 }

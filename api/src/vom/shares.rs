@@ -72,7 +72,8 @@ pub struct OfferShare {
     /// When the share ends by itself; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
-    /// First local uid and gid for the VO at this site; absent: chosen. Cannot change later.
+    /// First local uid and gid for the VO at this site, within [`xos_base::accounts::ID_RANGE`] as
+    /// all that follow; absent: chosen. Cannot change later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<u32>,
 }

@@ -17,7 +17,6 @@ use super::{
 #[derive(Debug, Default)]
 pub struct AccountsBuilder {
     generation: u64,
-    any_range: bool,
     users: BTreeMap<String, UserRow>,
     uids: BTreeMap<u32, String>,
     groups: BTreeMap<String, GroupRow>,
@@ -46,12 +45,6 @@ impl AccountsBuilder {
         Self { generation, ..Self::default() }
     }
 
-    /// Also takes ids outside [`ID_RANGE`]: for sites whose administrator set another base.
-    pub fn allow_any_range(mut self) -> Self {
-        self.any_range = true;
-        self
-    }
-
     /// Changes which generation the file says it is.
     pub fn generation(&mut self, generation: u64) -> &mut Self {
         self.generation = generation;
@@ -62,8 +55,8 @@ impl AccountsBuilder {
     pub fn user(&mut self, user: User<'_>) -> Result<&mut Self, AccountsError> {
         let User { name, uid, gid, gecos, home, shell } = user;
         check_name(name)?;
-        self.check_range(name, uid)?;
-        self.check_range(name, gid)?;
+        check_range(name, uid)?;
+        check_range(name, gid)?;
         for (field, value) in [("gecos", gecos), ("home", home), ("shell", shell)] {
             check_field(name, field, value)?;
         }
@@ -87,7 +80,7 @@ impl AccountsBuilder {
         members: impl IntoIterator<Item = &'m str>,
     ) -> Result<&mut Self, AccountsError> {
         check_name(name)?;
-        self.check_range(name, gid)?;
+        check_range(name, gid)?;
         if self.groups.len() >= ENTRIES_MAX {
             return Err(AccountsError::TooMany { what: "groups" });
         }
@@ -97,11 +90,12 @@ impl AccountsBuilder {
         let mut members: Vec<String> = members.into_iter().map(str::to_owned).collect();
         members.sort();
         members.dedup();
-        self.members += members.len();
-        if self.members > MEMBERS_MAX {
+        let all = self.members + members.len();
+        if all > MEMBERS_MAX {
             return Err(AccountsError::TooMany { what: "members of groups" });
         }
         claim(&mut self.gids, gid, name)?;
+        self.members = all;
         self.groups.insert(name.into(), GroupRow { gid, members });
         Ok(self)
     }
@@ -173,14 +167,6 @@ impl AccountsBuilder {
     pub fn write_atomic(&self, path: &Path) -> Result<(), AccountsError> {
         write_atomic(path, &self.build()?)
     }
-
-    fn check_range(&self, name: &str, id: u32) -> Result<(), AccountsError> {
-        // 0 is root and u32::MAX means "no id" to the kernel, whatever a site has configured.
-        if (self.any_range && id != 0 && id != u32::MAX) || ID_RANGE.contains(&id) {
-            return Ok(());
-        }
-        Err(AccountsError::OutOfRange { name: name.into(), id })
-    }
 }
 
 /// Puts `bytes` in the place of `path`, mode 0644: readers see the old file or the new one, also
@@ -223,6 +209,14 @@ fn check_name(name: &str) -> Result<(), AccountsError> {
         return Ok(());
     };
     Err(AccountsError::BadName { name: name.into(), why })
+}
+
+/// PAM takes any other uid for a local user's, whom it lets in unasked.
+fn check_range(name: &str, id: u32) -> Result<(), AccountsError> {
+    if ID_RANGE.contains(&id) {
+        return Ok(());
+    }
+    Err(AccountsError::OutOfRange { name: name.into(), id })
 }
 
 fn check_field(name: &str, field: &'static str, value: &str) -> Result<(), AccountsError> {

@@ -133,7 +133,7 @@ impl Agent {
         }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
-        let vos: Vos = keep::read(&folder.join("vos.json"))?.unwrap_or_default();
+        let vos = keep::read::<Vos>(&folder.join("vos.json"))?.unwrap_or_default().bounded();
         let cgroups = find_cgroups(parts.cgroup.as_deref())?;
         let logins = parts.config.login.clone().map(|login| {
             logins::Logins::open(login, &folder, cgroups.clone(), processes).map(Arc::new)
@@ -233,7 +233,7 @@ impl Agent {
         let generation = self.now().0;
         let file = self.lock_vos().accounts(generation, (homes.as_str(), shell.as_str()), &local);
         let path = xos_base::accounts::DEFAULT_PATH;
-        file.and_then(|f| f.write_atomic(Path::new(path)))
+        file.write_atomic(Path::new(path))
             .map_err(|e| Error::internal(format!("cannot write the account file {path}: {e}")))
     }
 

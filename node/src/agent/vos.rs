@@ -1,6 +1,7 @@
 //! What the node knows of the VOs it serves: their accounts, kept in a file so that a restart
 //! without the core still knows them.
 
+mod bounds;
 mod find;
 mod lease;
 
@@ -9,7 +10,7 @@ pub use find::Found;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
-use xos_base::accounts::{AccountsBuilder, AccountsError, User};
+use xos_base::accounts::{AccountsBuilder, User};
 use xos_base::{Group, GroupNumber, LocalName, MemberNumber, Millis, VoId};
 
 /// The shell of an account where nobody signs in: none. A unit that got the machine's sshd to let
@@ -79,10 +80,15 @@ impl Gathering {
 }
 
 impl Vos {
-    /// Takes a whole list, or what changed.
-    pub fn apply(&mut self, accounts: VoAccounts) {
-        self.take_names(&accounts.members);
+    /// Takes a whole list, or what changed. A VO whose numbers are not all of the grid's
+    /// ([`xos_base::accounts::ID_RANGE`]) has no accounts here.
+    pub fn apply(&mut self, mut accounts: VoAccounts) {
         self.lapsed.remove(&accounts.vo);
+        if !bounds::bound(&mut accounts) {
+            self.vos.remove(&accounts.vo);
+            return;
+        }
+        self.take_names(&accounts.members);
         let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
             number: 0,
             base: accounts.base,
@@ -178,28 +184,31 @@ impl Vos {
     /// The mapped account file's content.
     ///
     /// An account whose name a local user has (`local`) is called by the common rule, or `u<uid>`;
-    /// removed members and VOs that ended have no account.
-    ///
-    /// # Errors
-    /// [`AccountsError`] when an entry breaks a rule of the file; the core sent nonsense.
+    /// removed members and VOs that ended have no account. An entry that breaks a rule of the file
+    /// is left out, and the log says so: nobody else loses their name by it.
     pub fn accounts(
         &self,
         generation: u64,
         (homes, shell): (&str, &str),
         local: &HashSet<String>,
-    ) -> Result<AccountsBuilder, AccountsError> {
+    ) -> AccountsBuilder {
         let mut file = AccountsBuilder::new(generation);
         for (id, vo) in &self.vos {
             if vo.state == AccountState::Ended {
                 continue;
             }
+            let mut left_out = bounds::LeftOut::default();
             let mut in_group: BTreeMap<GroupNumber, Vec<String>> = BTreeMap::new();
             for m in vo.members.values().filter(|m| m.state != AccountState::Ended) {
                 let name = vo.account_name(m, local);
                 let home = format!("{homes}/{}", vo.default_name(m, local));
                 let gecos = format!("{} in {id}", m.person);
                 let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
-                file.user(User { name: &name, uid, gid, gecos: &gecos, home: &home, shell })?;
+                let user = User { name: &name, uid, gid, gecos: &gecos, home: &home, shell };
+                if let Err(e) = file.user(user) {
+                    left_out.note(e);
+                    continue;
+                }
                 for g in &m.groups {
                     in_group.entry(*g).or_default().push(name.clone());
                 }
@@ -208,10 +217,13 @@ impl Vos {
                 let members = in_group.remove(&g.number).unwrap_or_default();
                 let gid = vo.base + g.number.0;
                 let name = vo.group_name(id, g);
-                file.group(&name, gid, members.iter().map(String::as_str))?;
+                if let Err(e) = file.group(&name, gid, members.iter().map(String::as_str)) {
+                    left_out.note(e);
+                }
             }
+            left_out.tell(id);
         }
-        Ok(file)
+        file
     }
 }
 
@@ -294,7 +306,7 @@ mod tests {
         let mut vos = Vos::default();
         vos.apply(accounts(true, false, vec![member(1, "alice", &[2]), member(2, "bob", &[])]));
         let local = HashSet::from(["bob.demo.rennes".to_owned()]);
-        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &local).unwrap().build().unwrap();
+        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &local).build().unwrap();
         let view = AccountsView::parse(&bytes).unwrap();
         let alice = view.user_by_name("alice.demo.rennes").unwrap().unwrap();
         assert_eq!((alice.uid, alice.gid), (1_900_000_001, 1_900_000_001));
@@ -345,8 +357,7 @@ mod tests {
         let mut bob = member(2, "bob", &[]);
         bob.state = AccountState::Ended;
         vos.apply(accounts(true, false, vec![bob]));
-        let bytes =
-            vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).unwrap().build().unwrap();
+        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).build().unwrap();
         assert_eq!(AccountsView::parse(&bytes).unwrap().user_count(), 0);
     }
     #[test]

@@ -217,10 +217,9 @@ impl Agent {
     /// The principals under which a certificate of `r.authority` is good for an account.
     pub(super) fn principals(&self, r: &Principals) -> Result<Vec<String>, Error> {
         let Some(who) = self.who(&r.user)? else { return Ok(Vec::new()) };
-        if matches!(who.state, LoginState::Ended { .. }) {
+        if !rules::has_principal(&who.state, who.account.uid) {
             return Ok(Vec::new());
         }
-        // Whether they may sign in now PAM says, with the reason.
         let ours = self.authorities(&who.account.vo.site());
         Ok(if ours.contains(&r.authority) {
             vec![xos_api::cda::ssh_principal(&who.account.person, &who.account.vo)]

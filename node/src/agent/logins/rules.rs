@@ -4,6 +4,7 @@ use crate::agent::config::Login;
 use crate::agent::vos::Found;
 use std::collections::BTreeSet;
 use xos_api::vom::AccountState;
+use xos_base::accounts::ID_RANGE;
 use xos_base::local::LoginState;
 use xos_base::{Error, Millis, PersonId, SiteId, VoId};
 
@@ -86,6 +87,18 @@ impl Rules {
     }
 }
 
+/// Whether sshd takes the account's certificate. Also of one who may not sign in now: PAM refuses
+/// them, and tells the reason, which sshd cannot. That is certain only of a uid that PAM takes for
+/// the grid's, so that nobody else comes as far.
+pub(super) fn has_principal(state: &LoginState, uid: u32) -> bool {
+    match state {
+        LoginState::Allowed {} | LoginState::Held { .. } | LoginState::Denied { .. } => {
+            ID_RANGE.contains(&uid)
+        }
+        LoginState::Ended { .. } | LoginState::NotOurs {} => false,
+    }
+}
+
 /// The state as an error, for those who may not; `None`: they may.
 pub(super) fn refusal(state: LoginState) -> Option<Error> {
     match state {
@@ -126,6 +139,26 @@ mod tests {
         let only = |vo: &'static str| move |l: &mut Login| l.vos = vec![vo.into()];
         assert!(matches!(judged(only("other.rennes"), Active, 11), LoginState::Denied { .. }));
         assert_eq!(judged(only("demo.rennes"), Active, 11), LoginState::Allowed {});
+    }
+
+    /// If it failed, sshd would let in whom PAM takes for a local user; or who is suspended would
+    /// not learn why they are refused.
+    #[test]
+    fn sshd_takes_whom_pam_lets_in_or_tells_why_not() {
+        let text = || String::from("why");
+        let states = [
+            (LoginState::Allowed {}, true),
+            (LoginState::Held { text: text() }, true),
+            (LoginState::Denied { text: text() }, true),
+            (LoginState::Ended { text: text() }, false),
+            (LoginState::NotOurs {}, false),
+        ];
+        for (state, takes) in states {
+            assert_eq!(has_principal(&state, BASE + 1), takes, "{state:?}");
+            for foreign in [0, 1000, 100_001, ID_RANGE.start() - 1, ID_RANGE.end() + 1] {
+                assert!(!has_principal(&state, foreign), "{state:?} {foreign}");
+            }
+        }
     }
 
     /// If it failed, a rule with a slip of the pen would keep nobody out, and nobody would know.

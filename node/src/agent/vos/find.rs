@@ -207,7 +207,7 @@ mod tests {
         let both = HashSet::from(["robert".to_owned(), "bob.demo.rennes".to_owned()]);
         assert_eq!(account(&vos, "u1900000002", &both).unwrap().name, "u1900000002");
         let file = |vos: &Vos, local| {
-            let file = vos.accounts(1, ("/home/xos", "/bin/sh"), local).unwrap();
+            let file = vos.accounts(1, ("/home/xos", "/bin/sh"), local);
             file.build().unwrap()
         };
         let bytes = file(&vos, &none);

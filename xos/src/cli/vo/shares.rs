@@ -60,7 +60,8 @@ pub struct Offer {
     /// When the share ends by itself: 2027-01-31 (inclusive, UTC), or 90d from now.
     #[arg(long, value_parser = values::time, value_name = "DATE")]
     until: Option<When>,
-    /// First local user number for the VO at the site; chosen when you do not say.
+    /// First local user number for the VO at the site, from 1879048192 on; chosen when you do not
+    /// say.
     #[arg(long, value_name = "UID")]
     base: Option<u32>,
 }
