@@ -1,6 +1,6 @@
 //! The calls of the local socket, by their names.
 
-use super::Answers;
+use super::{Answers, Asker};
 use crate::agent::Agent;
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
@@ -12,13 +12,15 @@ use xos_base::local::{
 impl Answers for Agent {
     async fn answer(
         self: Arc<Agent>,
-        root: bool,
+        asker: Asker,
         call: Envelope<Box<RawValue>>,
     ) -> Result<Box<RawValue>, Error> {
-        let with = &call.with;
+        let (with, root) = (&call.with, asker.root);
         match call.call.as_str() {
             MayLogin::NAME => encode::<MayLogin>(self.may_login(&asked(root, with)?)?),
-            OpenLogin::NAME => encode::<OpenLogin>(self.open_login(asked(root, with)?).await?),
+            OpenLogin::NAME => {
+                encode::<OpenLogin>(self.open_login(asked(root, with)?, asker.pid).await?)
+            }
             CloseLogin::NAME => encode::<CloseLogin>(self.close_login(&asked(root, with)?)?),
             Principals::NAME => encode::<Principals>(self.principals(&asked(root, with)?)?),
             FindUser::NAME => encode::<FindUser>(self.find_user(&asked(root, with)?)?),

@@ -27,15 +27,24 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after the kernel gave no connection: it is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Who asks, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    /// Root asks, or who runs this program.
+    root: bool,
+    /// The process that connected; `None`: it is none of this program's pid namespace.
+    pid: Option<u32>,
+}
+
 /// Answers calls.
 trait Answers: Send + Sync + 'static {
-    /// The answer to one call; `root`: root asks, or who runs this program.
+    /// The answer to one call.
     ///
     /// # Errors
     /// Why there is none.
     fn answer(
         self: Arc<Self>,
-        root: bool,
+        asker: Asker,
         call: Envelope<Box<RawValue>>,
     ) -> impl Future<Output = Result<Box<RawValue>, Error>> + Send;
 }
@@ -82,9 +91,9 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, uid) = match accepted.and_then(|(s, _)| {
-            let uid = s.peer_cred()?.uid();
-            Ok((s, uid))
+        let (stream, peer) = match accepted.and_then(|(s, _)| {
+            let peer = s.peer_cred()?;
+            Ok((s, peer))
         }) {
             Ok(connection) => connection,
             Err(error) => {
@@ -93,8 +102,10 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
                 continue;
             }
         };
-        let root = uid == 0 || uid == own;
-        let Some(place) = places.take(uid, root) else {
+        let uid = peer.uid();
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let asker = Asker { root: uid == 0 || uid == own, pid };
+        let Some(place) = places.take(uid, asker.root) else {
             if let Ok(heard) = refused.clone().try_acquire_owned() {
                 tokio::spawn(async move {
                     if let Err(error) = refuse(stream).await {
@@ -109,7 +120,7 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                served = serve_one(answers, stream, root) => if let Err(error) = served {
+                served = serve_one(answers, stream, asker) => if let Err(error) = served {
                     tracing::debug!(uid, %error, "a call at the local socket came to nothing");
                 }
             }
@@ -135,13 +146,13 @@ async fn refuse(mut stream: UnixStream) -> std::io::Result<()> {
 async fn serve_one<A: Answers>(
     answers: Arc<A>,
     mut stream: UnixStream,
-    root: bool,
+    asker: Asker,
 ) -> Result<(), Error> {
     let late = |_| Error::unavailable("the caller took too long");
     let broke = |e: std::io::Error| Error::unavailable(format!("the caller is gone: {e}"));
     let asked = tokio::time::timeout(FRAME_TIMEOUT, read(&mut stream)).await.map_err(late)?;
     let reply = match asked {
-        Ok(call) => answers.answer(root, call).await,
+        Ok(call) => answers.answer(asker, call).await,
         Err(e) if e.kind == Kind::Unavailable => return Err(e),
         Err(e) => Err(e),
     };

@@ -12,13 +12,16 @@ struct Mirror;
 impl Answers for Mirror {
     async fn answer(
         self: Arc<Mirror>,
-        root: bool,
+        asker: Asker,
         call: Envelope<Box<RawValue>>,
     ) -> Result<Box<RawValue>, Error> {
+        if asker.pid != Some(std::process::id()) {
+            return Err(Error::internal("another process is said to ask"));
+        }
         if call.call != CloseLogin::NAME {
             return Err(Error::unsupported("no such call"));
         }
-        if !root {
+        if !asker.root {
             return Err(Error::denied("only root"));
         }
         to_raw_value(&()).map_err(|e| Error::internal(e.to_string()))

@@ -17,10 +17,15 @@ use xos_base::{Error, Membership};
 const END_TOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Agent {
-    /// Begins a session. Allowed by where the account stands; roles are those of the certificate,
-    /// when sshd let the person in by one.
-    pub(in crate::agent) async fn open_login(&self, r: OpenLogin) -> Result<Opened, Error> {
-        let opened = self.opened(&r).await;
+    /// Begins a session. Allowed by where the account stands, and at sshd by a certificate or what
+    /// PAM asked; roles are those of the certificate. `asks` is the process that asks, by the
+    /// kernel's word: the session's own.
+    pub(in crate::agent) async fn open_login(
+        &self,
+        r: OpenLogin,
+        asks: Option<u32>,
+    ) -> Result<Opened, Error> {
+        let opened = self.opened(&r, asks).await;
         match (&opened, self.who(&r.user)) {
             (Ok(_), Ok(Some(who))) => audit("opened", &who.account, &r.service, &r.rhost),
             (Err(error), Ok(Some(who))) => {
@@ -32,7 +37,11 @@ impl Agent {
         opened
     }
 
-    async fn opened(&self, r: &OpenLogin) -> Result<Opened, Error> {
+    async fn opened(&self, r: &OpenLogin, asks: Option<u32>) -> Result<Opened, Error> {
+        if asks != Some(r.pid) {
+            return Err(Error::denied(format!("a session of process {} is not its own", r.pid))
+                .hint("the process that asks becomes the session's leader"));
+        }
         let logins = self.logins()?.clone();
         let who = self.may_now(&r.user)?;
         let account = &who.account;
@@ -53,10 +62,13 @@ impl Agent {
         {
             let _moving = logins.moving.lock().await;
             logins.sessions.add(session)?;
-            let (groups, uid, pid) = (logins.clone(), account.uid, r.pid);
-            let entered = in_background(move || groups.groups.enter(uid, pid)).await?;
+            let (groups, uid) = (logins.clone(), account.uid);
+            let enter = move || {
+                enter_same(process, processes::started, |pid| groups.groups.enter(uid, pid))
+            };
+            let entered = in_background(enter).await?;
             // A suspension that came meanwhile did not see the process.
-            let stays = entered.and_then(|_| self.may_now(&r.user));
+            let stays = entered.and_then(|()| self.may_now(&r.user));
             if let Err(e) = stays {
                 logins.sessions.close(&name);
                 return Err(e);
@@ -152,5 +164,73 @@ impl Agent {
                 "login"
             ),
         }
+    }
+}
+
+/// Moves the session's process by `enter`, if it is the one that asked, by its `started`: when that
+/// has ended meanwhile, the kernel may have given its number to another. One that was moved in its
+/// place stays where it is, since where it was is not known any more; the log says so.
+///
+/// # Errors
+/// [`xos_base::Kind::Unavailable`] when it has ended; else as `enter`.
+fn enter_same(
+    (pid, began): (u32, u64),
+    started: impl Fn(u32) -> Option<u64>,
+    enter: impl FnOnce(u32) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let same = || started(pid) == Some(began);
+    let ended = || {
+        let text = format!("process {pid} ended while its session was opened");
+        Err(Error::unavailable(text).hint("sign in again"))
+    };
+    if !same() {
+        return ended();
+    }
+    let moved = enter(pid)?;
+    if same() {
+        return Ok(());
+    }
+    if moved && started(pid).is_some() {
+        tracing::error!(pid, "a process may be held with a member whose it is not: start it anew");
+    }
+    ended()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// If it failed, a process that got the number of one that ended would be put among a member's,
+    /// and be stopped and ended with them.
+    #[test]
+    fn only_the_process_that_asked_is_moved() {
+        let moves = Cell::new(0);
+        // What each look sees, and how it ends: whether it was moved, and whether it is a session.
+        for (looks, moved, good) in [
+            ([Some(5), Some(5), Some(5)], 1, true),
+            ([None, None, None], 0, false),
+            ([Some(6), Some(6), Some(6)], 0, false),
+            ([Some(5), Some(6), Some(6)], 1, false),
+            ([Some(5), None, None], 1, false),
+        ] {
+            moves.set(0);
+            let look = Cell::new(0);
+            let started = |pid: u32| {
+                assert_eq!(pid, 7);
+                let now = look.get();
+                look.set(now + 1);
+                looks[now]
+            };
+            let enter = |pid: u32| {
+                assert_eq!((pid, look.get()), (7, 1), "moved before it was looked at");
+                moves.set(moves.get() + 1);
+                Ok(true)
+            };
+            let entered = enter_same((7, 5), started, enter);
+            assert_eq!((moves.get(), entered.is_ok()), (moved, good), "{looks:?}");
+        }
+        let fails = enter_same((7, 5), |_| Some(5), |_| Err(Error::internal("no group")));
+        assert_eq!(fails.unwrap_err().message, "no group");
     }
 }
