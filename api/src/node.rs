@@ -55,9 +55,14 @@ pub struct SshOpening {
     /// ticket, so that the VO's volume is the person's there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<String>,
+    /// The account's name is all that is asked for: the node does not go on to its sshd, which
+    /// takes it amiss when somebody comes and says nothing (sshd_config(5), `PerSourcePenalties`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub name_only: bool,
 }
 
-/// The node's answer, one frame; after [`SshOpened::Ok`] the stream is that of its sshd.
+/// The node's answer, one frame; after [`SshOpened::Ok`] the stream is that of its sshd, unless the
+/// name was all that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SshOpened {

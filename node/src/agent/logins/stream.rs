@@ -1,14 +1,18 @@
-//! Streams of people to this machine's sshd, through the core: `xos ssh`.
+//! Streams of people to this machine's sshd, through the core: `xos ssh`. Each account has an
+//! address of its own there, so that what sshd holds against one keeps nobody else out.
 
 use super::rules::refusal;
 use crate::agent::Agent;
 use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use xos_api::node::{SshOpened, SshOpening};
 use xos_api::vom::AccountState;
+use xos_base::accounts::ID_RANGE;
 use xos_base::local::{Account, LoginState};
 use xos_base::{Error, Kind};
 use xos_net::dial::StreamHandler;
@@ -23,6 +27,10 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(45);
 const STREAMS_MAX: u32 = 1024;
 /// See [`STREAMS_MAX`].
 const PERSON_MAX: u32 = 32;
+/// The last octets of an account's address: neither 0 nor 255.
+const LASTS: u32 = 254;
+/// How many addresses are given to accounts: all of 127.1.0.0 to 127.255.255.255 that end so.
+const SOURCES: u32 = 255 * 256 * LASTS;
 
 /// The open streams, counted by uid.
 #[derive(Clone, Debug, Default)]
@@ -89,11 +97,33 @@ pub(in crate::agent) fn handler(agent: Arc<OnceLock<Weak<Agent>>>) -> StreamHand
     })
 }
 
-/// A stream on its way to sshd.
+/// The address of loopback from which an account's streams come to sshd. Those of the first 250
+/// VOs of a site have one each; 127.0.x.x is left to others.
+fn source(uid: u32) -> Ipv4Addr {
+    let n = uid.wrapping_sub(*ID_RANGE.start()) % SOURCES;
+    Ipv4Addr::from(0x7f01_0000 + ((n / LASTS) << 8) + 1 + n % LASTS)
+}
+
+/// Connects to sshd for an account.
+async fn connect(sshd: SocketAddr, uid: u32) -> io::Result<TcpStream> {
+    let stream = match sshd {
+        SocketAddr::V4(at) if at.ip().is_loopback() => {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source(uid), 0)))?;
+            socket.connect(sshd).await?
+        }
+        // Only IPv4 has more than one address there.
+        _ => TcpStream::connect(sshd).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// What somebody is let do who opened a stream.
 struct Way {
     account: Account,
-    sshd: TcpStream,
-    _counted: Counted,
+    /// The connection to sshd, counted as long as it lives; `None`: they asked for the name only.
+    sshd: Option<(TcpStream, Counted)>,
 }
 
 impl Agent {
@@ -109,22 +139,22 @@ impl Agent {
             tracing::info!(who, %error, "a stream to sshd broke");
             return;
         }
-        let mut way = match opened {
+        let Way { account, sshd } = match opened {
             Ok(way) => way,
             Err(error) => {
                 tracing::info!(target: "audit", what = "stream refused", who, %error, "login");
                 return;
             }
         };
+        let Some((mut sshd, _counted)) = sshd else { return };
         tracing::info!(target: "audit", what = "stream opened", who, "login");
-        let uid = way.account.uid;
         tokio::select! {
-            spliced = tokio::io::copy_bidirectional(&mut stream, &mut way.sshd) => {
+            spliced = tokio::io::copy_bidirectional(&mut stream, &mut sshd) => {
                 if let Err(error) = spliced {
                     tracing::debug!(who, %error, "a stream to sshd ended");
                 }
             }
-            () = self.until_refused(uid) => {
+            () = self.until_refused(account.uid) => {
                 tracing::info!(target: "audit", what = "stream cut", who, "login");
             }
         }
@@ -139,19 +169,18 @@ impl Agent {
         if let Some(e) = refusal(state) {
             return Err(e);
         }
+        if opening.name_only {
+            return Ok(Way { account, sshd: None });
+        }
         let counted = logins.streams.enter(account.uid)?;
         if let Some(mandate) = opening.mandate {
             self.take_mandate(&account, mandate).await?;
         }
-        let sshd = TcpStream::connect(logins.sshd).await.and_then(|s| {
-            s.set_nodelay(true)?;
-            Ok(s)
-        });
-        let sshd = sshd.map_err(|e| {
+        let sshd = connect(logins.sshd, account.uid).await.map_err(|e| {
             Error::unavailable(format!("the node's sshd at {} does not answer: {e}", logins.sshd))
                 .hint("tell the site's administrator")
         })?;
-        Ok(Way { account, sshd, _counted: counted })
+        Ok(Way { account, sshd: Some((sshd, counted)) })
     }
 
     /// The account of a member who showed a certificate, and whether they may sign in.
@@ -204,5 +233,49 @@ mod tests {
         mine.push(streams.enter(7).unwrap());
         drop((mine, theirs));
         assert!(!streams.has(7) && !streams.has(8));
+    }
+
+    /// If it failed, one person who fails at sshd again and again would keep others out, or the
+    /// machine itself.
+    #[test]
+    fn each_account_has_an_address_of_its_own() {
+        let first = *ID_RANGE.start();
+        let mut seen = std::collections::BTreeSet::new();
+        for vo in 0..250 {
+            for number in (1..65_536).step_by(97) {
+                let at = source(first + vo * 65_536 + number);
+                assert!(seen.insert(at), "{vo} {number}: {at}");
+            }
+        }
+        let odd = [0, 1, 1000, first - 1, first, first + SOURCES - 1, first + SOURCES, u32::MAX];
+        for at in odd.map(source).into_iter().chain(seen) {
+            let [net, second, _, last] = at.octets();
+            assert!(net == 127 && second != 0 && last != 0 && last != 255, "{at}");
+        }
+        assert_eq!(source(first), Ipv4Addr::new(127, 1, 0, 1));
+        assert_eq!(source(first + SOURCES - 1), Ipv4Addr::new(127, 255, 255, 254));
+    }
+
+    /// If it failed, sshd would not see that address, or nobody could be brought to one that
+    /// listens elsewhere.
+    #[tokio::test]
+    async fn streams_come_from_their_accounts_address() {
+        let uid = ID_RANGE.start() + 70_001;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        for _ in 0..2 {
+            let (ours, theirs) = tokio::join!(connect(at, uid), listener.accept());
+            let (_sshd, from) = theirs.unwrap();
+            assert_eq!(from.ip(), source(uid));
+            assert_eq!(ours.unwrap().peer_addr().unwrap(), at);
+        }
+        match tokio::net::TcpListener::bind("[::1]:0").await {
+            Ok(listener) => {
+                let at = listener.local_addr().unwrap();
+                let (ours, theirs) = tokio::join!(connect(at, uid), listener.accept());
+                assert_eq!((ours.unwrap().peer_addr().unwrap(), theirs.is_ok()), (at, true));
+            }
+            Err(e) => println!("skipped: no IPv6 here: {e}"),
+        }
     }
 }

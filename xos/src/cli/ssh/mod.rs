@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use xos_api::node::SshOpening;
 use xos_base::{Error, Kind, NodeId, VoId};
 
 /// `xos ssh`.
@@ -127,7 +128,8 @@ async fn account(s: &Session, vo: &VoId, node: &NodeId) -> Result<String, Error>
                 .hint("ask its administrator")
         })?;
     }
-    Ok(proxy::open(s, &member.credential, node, None).await?.account)
+    let opening = SshOpening { mandate: None, name_only: true };
+    Ok(proxy::open(s, &member.credential, node, &opening).await?.account)
 }
 
 /// A stock program with what it needs for signing in to nodes, before the person's own arguments.

@@ -37,7 +37,8 @@ pub struct Open {
     pub account: String,
 }
 
-/// Opens a stream to a node's sshd, as the member of `credential`.
+/// Opens a stream to a node's sshd, or asks for the account's name there, as the member of
+/// `credential`.
 ///
 /// # Errors
 /// What core and node say; [`xos_base::Kind::NotFound`] when this computer does not know the site.
@@ -45,13 +46,12 @@ pub async fn open(
     s: &Session,
     credential: &Credential,
     node: &NodeId,
-    mandate: Option<String>,
+    opening: &SshOpening,
 ) -> Result<Open, Error> {
     let trust = s.knowing(&node.site())?.clone();
     let dialer = Dialer::new(trust, IdentityCell::new(credential.identity()?));
     let mut stream = dialer.node(node, ALPN_SSH).await?;
-    let opening = SshOpening { mandate };
-    let greeted = greet(&mut stream, node, &opening);
+    let greeted = greet(&mut stream, node, opening);
     let account = tokio::time::timeout(OPEN_TIMEOUT, greeted)
         .await
         .unwrap_or_else(|_| Err(Error::unavailable(format!("node {node} does not answer"))))?;
@@ -102,7 +102,8 @@ pub async fn proxy(s: &Session, args: ProxyArgs) -> Outcome {
             None
         }
     };
-    let open = open(s, &member.credential, &args.node, mandate).await?;
+    let opening = SshOpening { mandate, name_only: false };
+    let open = open(s, &member.credential, &args.node, &opening).await?;
     if !had {
         s.out.note(
             "Your SSH certificate had ended; a new one is here. If ssh is refused now, try \
@@ -207,7 +208,7 @@ mod tests {
                 frames::write(&mut theirs, said).await.unwrap();
             }
             theirs.shutdown().await.unwrap();
-            let opening = SshOpening { mandate: None };
+            let opening = SshOpening { mandate: None, name_only: false };
             let got = greet(&mut ours, &node(), &opening).await;
             assert_eq!(got.err().map(|e| e.kind), want, "{said:?}");
         }
@@ -228,7 +229,7 @@ mod tests {
             let (mut ours, mut theirs) = tokio::io::duplex(4096);
             let said = SshOpened::Ok { account: bad.into() };
             frames::write(&mut theirs, &said).await.unwrap();
-            let opening = SshOpening { mandate: None };
+            let opening = SshOpening { mandate: None, name_only: false };
             assert!(greet(&mut ours, &node(), &opening).await.is_err(), "{bad:?}");
         }
         assert!(!is_account_name(&"a".repeat(NAME_BYTES_MAX + 1)));
