@@ -8,6 +8,7 @@
 mod client;
 mod login;
 mod names;
+mod proof;
 #[allow(unsafe_code)]
 mod sys;
 
@@ -17,6 +18,7 @@ pub use login::{
     Principals, SEEN_DIR, Typed,
 };
 pub use names::{FindUser, FoundUser, UserKey};
+pub use proof::{SshProofError, ssh_proof};
 
 use crate::Error;
 use serde::de::DeserializeOwned;

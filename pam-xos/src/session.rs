@@ -4,7 +4,7 @@ use crate::call::{Call, GridUser};
 use crate::codes::{self, Code, Verdict};
 use crate::ffi::{Item, KeyringError, Priority, Style, keep_membership};
 use std::time::Duration;
-use xos_base::local::{CloseLogin, FRAME_MAX, OpenLogin, Opened};
+use xos_base::local::{CloseLogin, FRAME_MAX, OpenLogin, Opened, ssh_proof};
 
 /// How long the node may take: it makes a control group and gets a ticket.
 const LIMIT: Duration = Duration::from_millis(5000);
@@ -21,6 +21,10 @@ pub(crate) fn open(call: &Call, user: &GridUser) -> Code {
              names by xos login"
         );
         return call.end(user, Verdict::told(Code::SessionErr, text));
+    }
+    // Before the node is asked, so that it holds while nobody answers too.
+    if let Some(Err(why)) = ssh_auth_info.as_deref().map(ssh_proof) {
+        return call.end(user, Verdict::told(Code::SessionErr, why.to_string()));
     }
     let with = OpenLogin {
         user: user.name.clone(),

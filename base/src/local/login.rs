@@ -98,7 +98,8 @@ pub struct OpenLogin {
     pub tty: Option<String>,
     /// The calling process: it is put into the session's control group.
     pub pid: u32,
-    /// What sshd left in `SSH_AUTH_INFO_0`: lines as `publickey <type> <base64>`.
+    /// What sshd left in `SSH_AUTH_INFO_0`; refused as Denied when it does not count
+    /// ([`super::ssh_proof`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_auth_info: Option<String>,
 }

@@ -146,6 +146,37 @@ fn a_refused_session_does_not_begin() {
     });
 }
 
+/// If it failed, whoever got at a home once could put a key into it, and come in as its person for
+/// as long as the membership lasts, whatever is done about it.
+#[test]
+fn only_a_certificate_or_what_pam_asked_opens_a_session_of_sshd() {
+    on_a_machine(|machine| {
+        let certificate = "publickey ssh-ed25519-cert-v01@openssh.com AAAA\n";
+        let by = |info: &str, what: &[&str]| {
+            let info = format!("-ESSH_AUTH_INFO_0={info}");
+            machine.pam(&[info.as_str()], ALICE, what, "")
+        };
+        let refuse = || {
+            for (info, why) in [
+                ("publickey ssh-ed25519 AAAA\n".to_owned(), "authorized_keys do not count"),
+                (format!("{certificate}publickey ssh-rsa AAAA\n"), "authorized_keys do not count"),
+                ("gssapi-with-mic ann@EXAMPLE.ORG\n".to_owned(), "by a way that does not count"),
+            ] {
+                refused(machine, &by(&info, &["open_session"]), words::SESSION_ERR, why);
+            }
+        };
+        // Not without the daemon, though it let her in before; nor with it.
+        machine.write_seen(in_an_hour());
+        refuse();
+        let xosd = xosd(machine);
+        refuse();
+        assert!(xosd.asked().is_empty());
+        for info in [certificate, "keyboard-interactive/pam\n", "password\n"] {
+            open_and_closed(&by(info, &BOTH));
+        }
+    });
+}
+
 /// If it failed, people could not work while the daemon is restarted, or would not know that the
 /// volume is not theirs.
 #[test]

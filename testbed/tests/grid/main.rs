@@ -16,6 +16,7 @@ mod full;
 mod load;
 mod login;
 mod login_auth;
+mod login_keys;
 mod names;
 mod proofs;
 mod refuse;

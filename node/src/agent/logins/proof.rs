@@ -7,13 +7,11 @@ use ssh_key::certificate::CertType;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Certificate, HashAlg};
 use xos_api::cda::{SSH_MEMBERSHIP, ssh_principal};
-use xos_base::local::Account;
+use xos_base::local::{Account, ssh_proof};
 use xos_base::{Error, Membership, Millis};
 
 /// The type of the keys by which sites sign.
 pub(super) const KEY_TYPE: &str = "ssh-ed25519";
-/// What an OpenSSH certificate's type ends with.
-const CERTIFICATE_TYPE: &str = "-cert-v01@openssh.com";
 
 /// What was proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,21 +22,17 @@ pub(super) struct Proved {
     pub(super) until: Millis,
 }
 
-/// The certificate in sshd's `SSH_AUTH_INFO_0`; `None` when the person came by other means.
+/// The certificate in sshd's `SSH_AUTH_INFO_0`; `None` when the person was asked by PAM.
 ///
 /// # Errors
-/// [`xos_base::Kind::Denied`] when it is malformed.
+/// [`xos_base::Kind::Denied`] when it is malformed, or the person came by other means.
 fn certificate(info: &str) -> Result<Option<Certificate>, Error> {
-    let shown = info.lines().find_map(|line| {
-        let mut words = line.strip_prefix("publickey ")?.split_whitespace();
-        let (kind, key) = (words.next()?, words.next()?);
-        kind.ends_with(CERTIFICATE_TYPE).then(|| format!("{kind} {key}"))
-    });
+    let shown = ssh_proof(info).map_err(|why| Error::denied(why.to_string()))?;
     let Some(text) = shown else { return Ok(None) };
     Certificate::from_openssh(&text).map(Some).map_err(|_| refused("it is malformed"))
 }
 
-/// What the login at sshd proves of `account`; `None` when it was without a certificate. `keys`
+/// What the login at sshd proves of `account`; `None` when PAM asked for all of it. `keys`
 /// sign certificates of people at the home site of the account's VO.
 ///
 /// # Errors

@@ -78,13 +78,18 @@ fn a_good_certificate_proves_the_membership() {
     assert!(check(&info(ahead)).is_ok(), "the accounts come a moment later");
 }
 
-/// If it failed, people who come by a password or by `su` could not sign in.
+/// If it failed, people whom PAM asked could not sign in; or a key that somebody once put into a
+/// home would open it for as long as the membership lasts.
 #[test]
-fn who_comes_without_a_certificate_proves_nothing() {
-    let plain = key(9).public_key().to_openssh().unwrap();
-    for info in ["", "password\n", &format!("publickey {plain}\n"), "publickey\n", "publickey x\n"]
-    {
+fn who_comes_without_a_certificate_was_asked_by_pam_or_is_refused() {
+    for info in ["password\n", "keyboard-interactive/pam\n"] {
         assert_eq!(check(info).unwrap(), None, "{info:?}");
+    }
+    let plain = key(9).public_key().to_openssh().unwrap();
+    let own = format!("publickey {plain}\n");
+    let both = format!("{}{own}", info(Wanted::default()));
+    for info in [own.as_str(), both.as_str(), "", "publickey\n", "hostbased ssh-rsa AAAA\n"] {
+        assert_eq!(check(info).unwrap_err().kind, xos_base::Kind::Denied, "{info:?}");
     }
 }
 
@@ -149,7 +154,8 @@ proptest! {
     #[test]
     fn garbage_is_refused(text in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let key = STANDARD.encode(&bytes);
-        for info in [text.clone(), format!("publickey ssh-ed25519{CERTIFICATE_TYPE} {key}")] {
+        let certificate = format!("publickey ssh-ed25519-cert-v01@openssh.com {key}");
+        for info in [text.clone(), certificate] {
             prop_assert!(!matches!(check(&info), Ok(Some(_))));
         }
     }
