@@ -15,6 +15,7 @@ mod forge;
 mod full;
 mod load;
 mod login;
+mod manual;
 mod proofs;
 mod refuse;
 mod rooted;
