@@ -1,11 +1,13 @@
-//! docs/site-admin.md, "Add your site in an hour": a person types each line of it, on machines that
-//! are as bare as Debian's.
+//! docs/site-admin.md, "Add your site in an hour", and what docs/user.md begins with: a person
+//! types each line, on machines that are as bare as Debian's.
 //!
 //! Two sites are added: what the text says of rennes, the administrators of pisa read as if it
 //! spoke of theirs. Hosts get nothing but names in /etc/hosts, the accounts of people on their
-//! computer, and Debian's sshd. What cannot be typed here as it stands is in [`Hour::instead`] and
-//! in [`steps`], each with its reason.
+//! computer, and Debian's sshd. What cannot be typed here as it stands is in [`Hour::instead`], in
+//! [`site`] and in [`people`], each with its reason.
 
+mod people;
+mod site;
 mod steps;
 mod terminal;
 mod text;
@@ -20,16 +22,20 @@ use tempfile::TempDir;
 use xos_testbed::grid::Site;
 use xos_testbed::{Cmd, Host, HostSpec, Testbed, TestbedConfig};
 
-use self::steps::{BUILD, How, LAPTOP, Line, Place, SOURCES, STEPS, Step};
+use self::site::{BUILD, SOURCES};
+use self::steps::{How, LAPTOP, Line, Place, Step};
 use self::terminal::Typist;
 use self::text::{Block, blocks};
 use self::units::Units;
 use crate::tool::{Said, skipped};
 use crate::world::{COMMAND_MAX, alone, last_words, programs, sh, soon};
 
-const DOCUMENT: &str = include_str!("../../../docs/site-admin.md");
-/// The heading after which a site is added.
-const END: &str = "Where things lie";
+const FOR_SITES: &str = include_str!("../../../docs/site-admin.md");
+/// The heading at which a site is added.
+const ADDED: &str = "Where things lie";
+const FOR_PEOPLE: &str = include_str!("../../../docs/user.md");
+/// The heading at which a person has come in.
+const CAME_IN: &str = "Joining a VO";
 /// What the test needs beside sshd: Debian's util-linux, passwd and systemd.
 const NEEDS: [&str; 5] = [
     "/usr/bin/script",
@@ -46,7 +52,7 @@ const HOSTS: [&str; 6] = [
     "core.pisa.example",
     "n1.pisa.example",
 ];
-const PEOPLE: [&str; 2] = ["alice", "bob"];
+const ACCOUNTS: [&str; 2] = ["alice", "bob"];
 /// What `make release` leaves and the text copies.
 const BUILT: [&str; 6] =
     ["xosd", "xos-shim", "xos-principals", "xos", "libpam_xos.so", "libnss_xos.so"];
@@ -72,28 +78,8 @@ fn the_manual_adds_a_site_as_it_stands() {
         return skipped("needs Debian's openssh-server, libpam-runtime, passwd and systemd");
     }
     let Some(mut hour) = Hour::begin() else { return };
-    let blocks = blocks(DOCUMENT, END);
-    for pair in 0..blocks.len().max(STEPS.len()) {
-        match (blocks.get(pair), STEPS.get(pair)) {
-            (Some(block), Some(step)) if step.is(block) => {}
-            (Some(b), _) => panic!(
-                "under {:?} a block stands that the test does not know, or not there: {}",
-                b.heading,
-                b.text()
-            ),
-            (None, step) => panic!("the text lacks {:?}", step.map(|s| (s.heading, s.first))),
-        }
-    }
-    let all: Vec<(&Step, &Block)> = STEPS.iter().zip(&blocks).collect();
-    for (step, block) in &all {
-        hour.follow(step, block);
-    }
-    for (step, block) in &all {
-        if let How::TypedLast(lines, why) = step.how {
-            println!("({}, last: {why})", step.heading);
-            hour.type_block(step, block, lines);
-        }
-    }
+    hour.go_through(FOR_SITES, ADDED, site::STEPS);
+    hour.go_through(FOR_PEOPLE, CAME_IN, people::STEPS);
 }
 
 impl Step {
@@ -139,7 +125,7 @@ impl Hour {
             let node = hour.host(node);
             hour.units.start_ssh(&node);
         }
-        for person in PEOPLE {
+        for person in ACCOUNTS {
             sh(&hour.host(LAPTOP.host), &format!("useradd -m -s /bin/bash {person}"));
         }
         hour.sources();
@@ -178,6 +164,27 @@ impl Hour {
         let from = self.root(from.host).join(what.trim_start_matches('/'));
         let done = Command::new("cp").arg("-r").arg(from).arg(self.root(to).join("root")).status();
         assert!(done.unwrap().success(), "{what} does not come to {to}");
+    }
+
+    /// Does what a document says before the heading `end`. A block that no step names, and a step
+    /// whose block is not there, are failures.
+    fn go_through(&mut self, document: &str, end: &str, steps: &[Step]) {
+        let blocks = blocks(document, end);
+        let named = |at: usize| blocks.get(at).map(|b| (b.heading.as_str(), b.first()));
+        for (at, step) in steps.iter().enumerate() {
+            let here = blocks.get(at).is_some_and(|block| step.is(block));
+            assert!(here, "{:?} {:?}, not {:?}", step.heading, step.first, named(at));
+        }
+        assert_eq!(named(steps.len()), None, "no step names this block");
+        for (step, block) in steps.iter().zip(&blocks) {
+            self.follow(step, block);
+        }
+        for (step, block) in steps.iter().zip(&blocks) {
+            if let How::TypedLast(lines, why) = step.how {
+                println!("({}, last: {why})", step.heading);
+                self.type_block(step, block, lines);
+            }
+        }
     }
 
     /// Does what a block says.
