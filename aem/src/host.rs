@@ -30,6 +30,21 @@ struct Batch {
     units: Vec<UnitOrder>,
 }
 
+impl Batch {
+    fn order(self, envelope: EnvelopeId, vo: VoId, site: SiteId, ticket: String) -> StartUnits {
+        StartUnits {
+            envelope,
+            vo,
+            site,
+            ticket,
+            room: self.room,
+            task: (*self.task.spec).clone(),
+            units: self.units,
+            want_output: self.task.want_output,
+        }
+    }
+}
+
 fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
     let p = s.hosted.placement(job)?;
     let e = p.envelopes.get(&serial)?;
@@ -88,17 +103,9 @@ impl Core {
             let called = ticket.is_ok();
             let sent = match ticket {
                 Ok(ticket) => {
-                    let request = StartUnits {
-                        envelope: EnvelopeId { job: job.clone(), serial },
-                        vo: vo.clone(),
-                        site: self.site.clone(),
-                        ticket: ticket.ticket,
-                        room: b.room,
-                        task: (*b.task.spec).clone(),
-                        units: b.units,
-                        want_output: b.task.want_output,
-                    };
-                    self.world.start_units(&node, request).await.map(|_| ())
+                    let envelope = EnvelopeId { job: job.clone(), serial };
+                    let order = b.order(envelope, vo.clone(), self.site.clone(), ticket.ticket);
+                    self.world.start_units(&node, order).await.map(|_| ())
                 }
                 Err(e) => Err(e),
             };

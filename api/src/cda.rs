@@ -6,6 +6,7 @@
 //! certificates and member tokens do not, and nothing further is issued for them.
 
 mod credentials;
+mod grants;
 mod issuer;
 mod kerberos;
 mod logins;
@@ -20,22 +21,25 @@ mod sites;
 mod tokens;
 
 pub use credentials::{
-    Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP, SignIn,
-    SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
+    ANY_AUDIENCE, Certificate, IssueCertificate, IssueToken, Jwt, RenewToken, SSH_MEMBERSHIP,
+    SignIn, SignInOptions, SignInRules, SignedIn, Token, ssh_principal,
 };
+pub use grants::{EndGrants, ListGrants, ServiceGrant};
 pub use issuer::{GetIssuer, GetJwks, Issuer, Jwk, Jwks, ProviderEndpoints};
 pub use kerberos::{
     KERBEROS_PROVIDER, KERBEROS_TOKEN_MAX, KerberosToken, LinkKerberos, SignInKerberos,
     SignedInKerberos,
 };
-pub use logins::{BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin};
+pub use logins::{
+    BeginNodeLogin, BegunNodeLogin, CheckNodePassword, NodeLogin, NodeLoginState, PollNodeLogin,
+};
 pub use machines::{
     CertifyHost, CreateJoinToken, HOST_KEYS_MAX, HostCertificates, JoinMachine, JoinToken,
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
 };
 pub use mandates::{
-    IssueLoginMandate, IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Submission,
-    TicketClaims, Work,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate, IssuedTicket, Mandate,
+    MandateProof, Submission, TicketClaims, Work,
 };
 pub use oidc::{
     Answer, BeginDevice, BeginSignIn, BegunDevice, BegunSignIn, Code, DevicePoll, FinishSignIn,
@@ -49,7 +53,8 @@ pub use passkeys::{
     Stepped, WebAuthn,
 };
 pub use people::{
-    CreatePerson, ListPeople, PeoplePage, Person, Register, SetPassword, SetPerson, WhoAmI, Whoami,
+    CreatePerson, ListPeople, PasswordSet, PeoplePage, Person, Register, SetPassword, SetPerson,
+    WhoAmI, Whoami,
 };
 pub use provider::{
     AUTHORIZE_PATH, Authorization, Client, Consent, CreateClient, CreatedClient, DEVICE_GRANT_PATH,

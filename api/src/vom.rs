@@ -8,6 +8,7 @@ mod applications;
 mod groups;
 mod log;
 mod members;
+mod names;
 mod serve;
 mod shares;
 
@@ -23,6 +24,10 @@ pub use members::{
     GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MemberState, MembershipOf,
     MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember,
     WithdrawRole,
+};
+pub use names::{
+    AccountName, DropName, GiveNames, ListNames, NAMES_MAX, NamePage, NamedAccount, Naming,
+    ReleaseName,
 };
 pub use serve::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes};
 pub use shares::{
@@ -50,6 +55,13 @@ pub const PAGE_MAX: u32 = 500;
 pub const MEMBER_GROUPS_MAX: usize = 128;
 /// Most roles of one member.
 pub const MEMBER_ROLES_MAX: usize = 64;
+
+/// The lease of a VO that was never set, in seconds: an hour.
+pub const LEASE_S_DEFAULT: u64 = 60 * 60;
+/// The shortest lease of a VO, in seconds: 5 minutes.
+pub const LEASE_S_MIN: u64 = 5 * 60;
+/// The longest lease of a VO, in seconds: 7 days.
+pub const LEASE_S_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// The group that every member is in; its number is 1.
 pub const GROUP_MEMBERS: &str = "members";
@@ -165,6 +177,9 @@ pub struct VoDetails {
     pub shares: Vec<ShareInfo>,
     /// The number of the last entry of its log.
     pub number: u64,
+    /// Its lease in seconds ([`SetLease`]); absent: [`LEASE_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 
 /// Suspends a VO: its owner, or the administrator of its home site.
@@ -186,6 +201,19 @@ pub struct ResumeVo {
     pub vo: VoId,
 }
 request!(ResumeVo => Done, Post "/v1/vos/{vo}/resume");
+
+/// Sets the lease: how long a site that hears nothing of the VO's home, and a node that hears
+/// nothing of its core, lets the VO's members sign in and work; then their work is held. A site's
+/// own lease counts where it is smaller. For the VO's administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLease {
+    /// The VO.
+    pub vo: VoId,
+    /// In seconds, from [`LEASE_S_MIN`] to [`LEASE_S_MAX`].
+    pub lease_s: u64,
+}
+request!(SetLease => Done, Put "/v1/vos/{vo}/lease");
 
 /// Notes that a volume was made for a VO. Recording one again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod ids;
 pub mod local;
+pub mod local_name;
 pub mod membership;
 pub mod when;
 
@@ -17,5 +18,6 @@ pub use ids::{
     Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, ProviderId, RoleName,
     SiteId, UnitId, UnitIndex, VoId,
 };
+pub use local_name::LocalName;
 pub use membership::{Group, Membership};
 pub use when::Millis;

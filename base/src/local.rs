@@ -14,7 +14,7 @@ mod sys;
 pub use client::{LocalError, call, call_at, call_other_at};
 pub use login::{
     Account, AuthBegin, AuthNext, AuthStep, CloseLogin, LoginState, MayLogin, OpenLogin, Opened,
-    Principals, SEEN_DIR,
+    Principals, SEEN_DIR, Typed,
 };
 pub use names::{FindUser, FoundUser, UserKey};
 

@@ -95,18 +95,22 @@ fn algorithm(
     Err(refuse("its key must be P-256 (signed with SHA-256) or Ed25519"))
 }
 
+/// What a request may hold beside its key: nothing that asks for more. What a certificate is good for
+/// is decided by who gets it, whatever use the request names.
 fn check_wish(wish: &ParsedExtension<'_>) -> Result<(), Error> {
     match wish {
-        ParsedExtension::BasicConstraints(b) if b.ca => Err(refuse("it asks to be an authority")),
-        ParsedExtension::KeyUsage(u) if u.key_cert_sign() || u.crl_sign() => {
-            Err(refuse("it asks to sign certificates"))
+        ParsedExtension::BasicConstraints(b) if !b.ca => Ok(()),
+        ParsedExtension::KeyUsage(u) if !u.key_cert_sign() && !u.crl_sign() => Ok(()),
+        ParsedExtension::ExtendedKeyUsage(_) | ParsedExtension::SubjectKeyIdentifier(_) => Ok(()),
+        ParsedExtension::BasicConstraints(_) | ParsedExtension::NameConstraints(_) => {
+            Err(refuse("it asks to be an authority"))
         }
-        ParsedExtension::NameConstraints(_) => Err(refuse("it asks to be an authority")),
+        ParsedExtension::KeyUsage(_) => Err(refuse("it asks to sign certificates")),
         ParsedExtension::SubjectAlternativeName(_) => {
             Err(refuse("it asks for names; the name is that of who proved to be there"))
         }
         ParsedExtension::ParseError { .. } => Err(refuse("an extension in it is malformed")),
-        _ => Ok(()),
+        _ => Err(refuse("it asks for an extension, which is not the requester's to choose")),
     }
 }
 

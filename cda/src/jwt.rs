@@ -2,7 +2,8 @@
 //! after AARC-G069 too; signed with ES256 (RFC 7518). What stands in them; does no I/O.
 //!
 //! No core of XOS takes one for a token: their issuer is a URL and no site, and their algorithm
-//! another.
+//! another. Key, issuer and type are those of the ID tokens of `provider` too, which have no type
+//! of their own (OpenID Connect Core, 2): so the audience parts them, and none is a client's.
 
 use crate::Config;
 use crate::issue::random;
@@ -30,7 +31,8 @@ pub(crate) const PROFILE: &str = "1.0";
 const CURVE: &str = "P-256";
 /// The algorithm of the signatures.
 pub(crate) const ALGORITHM: &str = "ES256";
-/// The type of JWTs that are no access tokens.
+/// The type of JWTs that are no access tokens of clients. Those for services have it too: what they
+/// are read by takes no other unless it is told to (Nimbus JOSE+JWT, Spring Security).
 pub(crate) const TYPE: &str = "JWT";
 
 /// A key that signs JWTs.

@@ -4,7 +4,7 @@
 
 mod config;
 mod keytab;
-mod principal;
+pub(crate) mod principal;
 
 pub use config::Kerberos;
 

@@ -6,6 +6,7 @@ mod issuer;
 mod kerberos;
 mod machines;
 mod mandates;
+mod node_passwords;
 mod oidc;
 mod passkeys;
 mod people;
@@ -25,16 +26,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginPasskey, BeginPasskeySignIn,
-    BeginRecovery, BeginSignIn, CertifyHost, CompleteTrust, CreateClient, CreateJoinToken,
-    CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EnrolPasskey, FinishPasskey,
-    FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof, FirstStep, ForgetSite,
-    GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate,
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, JoinMachine, KERBEROS_PROVIDER,
-    LinkIdentity, LinkKerberos, ListClients, ListIdentities, ListMachines, ListPasskeys,
-    ListPeople, ListSites, OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson,
-    Register, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken,
-    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode,
-    SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
+    BeginRecovery, BeginSignIn, CertifyHost, CheckNodePassword, CompleteTrust, CreateClient,
+    CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EndGrants,
+    EnrolPasskey, FinishPasskey, FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof,
+    FirstStep, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
+    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
+    IssueVouchedMandate, JoinMachine, KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients,
+    ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, OfferTrust,
+    PollDevice, PollNodeLogin, ReadOffer, RecoverPerson, Register, RemoveClient, RemoveNode,
+    RemovePasskey, RenewMachine, RenewToken, RevokeToken, SetPassword, SetPerson, SetSecondFactor,
+    ShowAuthorization, ShowDevice, SignIn, SignInByCode, SignInKerberos, SignInOptions, Stepped,
+    UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_net::{Caller, Peer, Router};
@@ -139,10 +141,13 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
             |c| c.serial.clone();
         audited on CreatePerson => create_person, |r| r.name.clone(), nothing;
         audited on SetPerson => set_person, |r| format!("{r:?}"), nothing;
-        audited on SetPassword => set_password, |r| r.person.to_string(), nothing;
+        audited on SetPassword => set_password, |r| r.person.to_string(),
+            |s| (if s.first { "there was none before" } else { "" }).to_owned();
         audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
         audited on IssueLoginMandate => issue_login_mandate,
             |r| format!("{} in {}", r.node, r.vo), nothing;
+        audited on IssueVouchedMandate => issue_vouched_mandate,
+            |r| format!("{} on {} in {}", r.person, r.node, r.vo), nothing;
         audited on IssueTicket => issue_ticket, |r| r.node.to_string(), nothing;
         audited on CreateJoinToken => create_join_token, |r| r.label.clone(), nothing;
         audited public JoinMachine => join_machine, |r| r.token.node.to_string(), nothing;
@@ -177,14 +182,18 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain public IntrospectToken => introspect_token;
         plain public RevokeToken => revoke_token;
         plain on ListClients => list_clients;
+        plain on ListGrants => list_grants;
         plain on ShowAuthorization => show_authorization;
         plain on ShowDevice => show_device;
         audited on CreateClient => create_client, |r| r.name.clone(), |c| c.client.id.clone();
         audited on RemoveClient => remove_client, |r| r.id.clone(), nothing;
+        audited on EndGrants => end_grants, |r| r.client.clone(), nothing;
         audited on DecideAuthorization => decide_authorization,
             |r| format!("{} {}", r.request.client_id, r.allow), nothing;
         audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
         plain on PollNodeLogin => poll_node_login;
+        audited on CheckNodePassword => check_node_password,
+            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
         audited on BeginNodeLogin => begin_node_login,
             |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
     );

@@ -10,11 +10,13 @@
 //! at most one VO at home here. When the grant ends, its refresh token is void at once, its access
 //! tokens are told to be void, and all of them end within minutes.
 
+mod allowed;
 mod clients;
 mod codes;
 mod consent;
 mod device_codes;
 mod devices;
+pub(crate) mod fuzzing;
 mod grants;
 mod inspect;
 mod issue;
@@ -22,6 +24,8 @@ mod logins;
 mod redirects;
 mod refused;
 mod tokens;
+
+pub(crate) use logins::check_login;
 
 use crate::Inner;
 use crate::jwt::Outside;
@@ -44,7 +48,7 @@ const TEXT_MAX: usize = 1024;
 pub(crate) struct Provider {
     codes: codes::Codes,
     devices: device_codes::Devices<devices::Wish, grants::Approval>,
-    logins: device_codes::Devices<NodeLogin, ()>,
+    logins: device_codes::Devices<NodeLogin, Option<String>>,
     served: AtomicBool,
 }
 

@@ -31,17 +31,17 @@ pub(crate) struct PersonRecord {
     /// Passkeys.
     #[serde(default)]
     pub(crate) passkeys: Book,
-    /// The last recovery by an administrator.
+    /// The last way in that an administrator made.
     #[serde(default)]
     pub(crate) recovery: Option<RecoveryRecord>,
 }
 
-/// A recovery by an administrator.
+/// A recovery by an administrator, or a password that one set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecoveryRecord {
     pub(crate) by: PersonId,
     pub(crate) at: Millis,
-    /// A hash of the code, until it was used.
+    /// A hash of the recovery's code, until it was used.
     pub(crate) code: Option<String>,
 }
 

@@ -7,6 +7,8 @@
 mod backend;
 mod command_line;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod live;
 mod pages;

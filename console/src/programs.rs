@@ -84,16 +84,19 @@ async fn form(
     if form.has_repeated() {
         return Err(bad("a parameter stands there twice"));
     }
-    let client = client(request, &form)?;
+    let client = client(request.headers().get(AUTHORIZATION), &form)?;
     Ok((client, form))
 }
 
 /// How the client proves itself: by one way (RFC 6749, 2.3). Ids and secrets of ours have no
 /// character that its encoding would change.
-fn client(request: &HttpRequest, form: &Fields) -> Result<ClientProof, OAuthRefusal> {
+pub(crate) fn client(
+    header: Option<&HeaderValue>,
+    form: &Fields,
+) -> Result<ClientProof, OAuthRefusal> {
     let named = form.raw("client_id");
     let secret = Some(form.raw("client_secret")).filter(|s| !s.is_empty());
-    let Some(header) = request.headers().get(AUTHORIZATION) else {
+    let Some(header) = header else {
         let secret = secret.map(|s| Secret(s.to_owned()));
         return Ok(ClientProof { id: named.to_owned(), secret });
     };
@@ -121,7 +124,8 @@ fn needed(form: &Fields, name: &str) -> Result<String, OAuthRefusal> {
     }
 }
 
-fn tokens(client: ClientProof, form: &Fields) -> Result<GetTokens, OAuthRefusal> {
+/// What a client wants tokens for.
+pub(crate) fn tokens(client: ClientProof, form: &Fields) -> Result<GetTokens, OAuthRefusal> {
     let needed = |name| needed(form, name);
     let grant = match form.raw("grant_type") {
         "authorization_code" => TokenGrant::Code {
@@ -140,15 +144,21 @@ fn tokens(client: ClientProof, form: &Fields) -> Result<GetTokens, OAuthRefusal>
     Ok(GetTokens { client, grant })
 }
 
-fn device(client: ClientProof, form: &Fields) -> Result<BeginDeviceGrant, OAuthRefusal> {
+/// What a client wants of another device's person.
+pub(crate) fn device(client: ClientProof, form: &Fields) -> Result<BeginDeviceGrant, OAuthRefusal> {
     Ok(BeginDeviceGrant { client, scope: needed(form, "scope")? })
 }
 
-fn introspect(client: ClientProof, form: &Fields) -> Result<IntrospectToken, OAuthRefusal> {
+/// The token that a service asks about.
+pub(crate) fn introspect(
+    client: ClientProof,
+    form: &Fields,
+) -> Result<IntrospectToken, OAuthRefusal> {
     Ok(IntrospectToken { client, token: Secret(needed(form, "token")?) })
 }
 
-fn revoke(client: ClientProof, form: &Fields) -> Result<RevokeToken, OAuthRefusal> {
+/// The token that a client gives back.
+pub(crate) fn revoke(client: ClientProof, form: &Fields) -> Result<RevokeToken, OAuthRefusal> {
     Ok(RevokeToken { client, token: Secret(needed(form, "token")?) })
 }
 

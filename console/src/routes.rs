@@ -1,8 +1,8 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
-use crate::pages::{member, members, output, passkeys, provider, recover, shares, sign_in, submit};
-use crate::pages::{trouble, vo};
+use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
+use crate::pages::{sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard, programs};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -105,11 +105,13 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/account/passkeys/{key}/remove" Visit passkeys::remove;
         post "/account/second-factor" Visit passkeys::second_factor;
         post "/account/code" Visit passkeys::code;
+        post "/account/services/{client}/revoke" Visit services::revoke;
         get "/sign-in/kerberos" Guest kerberos::sign_in;
         post "/account/link-kerberos" Visit kerberos::link;
         get "/oauth/authorize" Guest consent::arrive;
         get "/oauth/consent" Visit consent::show;
         post "/oauth/consent" Visit consent::decide;
+        post "/oauth/again" Visit consent::sign_in_again;
         get "/device" Visit device::show;
         post "/device" Visit device::find;
         post "/device/decide" Visit device::decide;

@@ -31,20 +31,27 @@ use xos_net::{Trust, Verifier, submission, ticket};
 pub type Target = fn(&[u8]);
 
 /// The decoders, each under the name of its program and of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("account_file", account_file),
+    ("certificate_request", certificate_request),
+    ("console_form", console_form),
     ("grid_config", grid_config),
     ("id_token", id_token),
     ("join_token", join_token),
+    ("jsdl", jsdl),
+    ("kerberos_principal", kerberos_principal),
     ("local_call", local_call),
     ("membership", membership),
     ("principals_file", principals_file),
+    ("provider_redirect", provider_redirect),
+    ("provider_token", provider_token),
     ("seen_file", seen_file),
     ("signed", signed),
     ("site_descriptor", site_descriptor),
     ("ssh_auth_info", ssh_auth_info),
     ("ssh_certificate", ssh_certificate),
     ("ssh_key", ssh_key),
+    ("webauthn", webauthn),
 ];
 
 /// When everything is read.
@@ -84,6 +91,21 @@ pub fn account_file(data: &[u8]) {
     }
 }
 
+/// A certificate request: in PEM, or what stands in it.
+pub fn certificate_request(data: &[u8]) {
+    let kind = "CERTIFICATE REQUEST";
+    let inside = STANDARD.encode(data);
+    xos_cda::fuzzing::certificate_request(&text(data));
+    xos_cda::fuzzing::certificate_request(&format!(
+        "-----BEGIN {kind}-----\n{inside}\n-----END {kind}-----\n"
+    ));
+}
+
+/// What browsers and programs send to the console.
+pub fn console_form(data: &[u8]) {
+    xos_console::fuzzing::form(data);
+}
+
 /// The configuration of `xosd`.
 pub fn grid_config(data: &[u8]) {
     if let Ok(config) = xos_base::config::parse::<Config>("xosd.toml", &text(data)) {
@@ -105,6 +127,21 @@ pub fn join_token(data: &[u8]) {
             "it is not written as it was read"
         );
     }
+}
+
+/// A description of a job (JSDL), as somebody else may have written it.
+pub fn jsdl(data: &[u8]) {
+    let vo = "demo.rennes".parse().unwrap();
+    for vo in [None, Some(&vo)] {
+        if let Ok(job) = xos_aem::jsdl::parse(&text(data), vo) {
+            xos_aem::jsdl::write(&job).ok();
+        }
+    }
+}
+
+/// Whose Kerberos ticket it is.
+pub fn kerberos_principal(data: &[u8]) {
+    xos_cda::fuzzing::kerberos_principal(&text(data));
 }
 
 /// A call at the node's local socket, or the answer to one.
@@ -138,6 +175,16 @@ pub fn membership(data: &[u8]) {
 /// The file by which sshd is answered while `xosd` does not run.
 pub fn principals_file(data: &[u8]) {
     xos_node::agent::fuzzing::principals_file(&text(data));
+}
+
+/// Where a service wants browsers sent back to.
+pub fn provider_redirect(data: &[u8]) {
+    xos_cda::fuzzing::provider_redirect(&text(data));
+}
+
+/// What a service brings to the core as an OpenID provider.
+pub fn provider_token(data: &[u8]) {
+    xos_cda::fuzzing::provider_token(&text(data));
 }
 
 /// The record of when somebody was let in before.
@@ -183,6 +230,11 @@ pub fn ssh_certificate(data: &[u8]) {
 /// A person's or a machine's public SSH key.
 pub fn ssh_key(data: &[u8]) {
     xos_cda::fuzzing::ssh_key(&text(data));
+}
+
+/// What browsers answer about passkeys.
+pub fn webauthn(data: &[u8]) {
+    xos_cda::fuzzing::webauthn(&text(data));
 }
 
 fn ann() -> Membership {

@@ -60,6 +60,7 @@ pub enum Answer {
 
 struct Route {
     method: Method,
+    path: &'static str,
     template: Template,
     public: bool,
     run: Raw,
@@ -188,7 +189,12 @@ impl Router {
         F: Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync + 'static,
     {
         let template = Template::parse(path);
-        self.routes.push(Route { method, template, public, run: Arc::new(run) });
+        self.routes.push(Route { method, path, template, public, run: Arc::new(run) });
+    }
+
+    /// What is served: method, path with fields in braces, and whether for anybody.
+    pub fn served(&self) -> impl Iterator<Item = (Method, &'static str, bool)> {
+        self.routes.iter().map(|r| (r.method, r.path, r.public))
     }
 
     /// Finds what serves `method` and `path`.

@@ -8,9 +8,10 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+use xos_base::accounts::ID_RANGE;
 use xos_base::local::{LocalError, Principals, SOCKET, call_at};
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{Kind, Millis};
+use xos_base::{Kind, LocalName, Millis};
 
 /// Where the file is when `xosd` keeps its state in the default place; anybody may read it.
 pub const FILE: &str = "/var/lib/xos/node/ssh/principals";
@@ -82,6 +83,13 @@ fn principals(
     }
 }
 
+/// Whether sshd means the grid's account by `user`, whom libc told it by `uid`. A name that a site
+/// gave may be a local user's or a directory's too, and sshd would let the member in as that user;
+/// so it counts only with a number that nobody but XOS gives.
+fn is_grids(user: &str, uid: Option<u32>) -> bool {
+    user.parse::<LocalName>().is_err() || uid.is_some_and(|uid| ID_RANGE.contains(&uid))
+}
+
 /// The program: what `main` calls.
 #[allow(clippy::print_stderr)]
 pub fn principals_main(mut args: impl Iterator<Item = String>) -> ExitCode {
@@ -91,6 +99,10 @@ pub fn principals_main(mut args: impl Iterator<Item = String>) -> ExitCode {
         eprintln!("xos-principals: to be called by sshd: xos-principals %u %k %K");
         return ExitCode::from(Kind::Invalid.exit_code());
     };
+    let known = nix::unistd::User::from_name(&user).ok().flatten();
+    if !is_grids(&user, known.map(|u| u.uid.as_raw())) {
+        return ExitCode::SUCCESS;
+    }
     let call = Principals { user, certificate, authority };
     let places = (Path::new(SOCKET), Path::new(FILE));
     let said = principals(&call, places, SystemClock.now()).and_then(|all| {
@@ -148,6 +160,17 @@ mod tests {
         ] {
             assert!(ask(user, authority, now).is_err(), "{user} {authority} {now}");
         }
+    }
+
+    /// If it failed, a member whom the site calls `ann` could sign in as the machine's own ann, or
+    /// as the one of the site's directory.
+    #[test]
+    fn a_name_that_a_site_gave_counts_with_a_number_of_the_grid() {
+        assert!(is_grids("ann", Some(*ID_RANGE.start() + 1)));
+        for uid in [None, Some(0), Some(1042), Some(*ID_RANGE.start() - 1), Some(u32::MAX)] {
+            assert!(!is_grids("ann", uid), "{uid:?}");
+        }
+        assert!(is_grids("ann.demo.rennes", Some(200_001)), "a base that the site chose");
     }
 
     proptest! {

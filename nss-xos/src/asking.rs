@@ -11,7 +11,7 @@ use std::{
 };
 
 use xos_base::{
-    VoId,
+    LocalName, VoId,
     accounts::{AccountsBuilder, ID_RANGE, NAME_BYTES_MAX, User},
     local::{FindUser, FoundUser, LocalError, UserKey, call_other_at},
 };
@@ -106,7 +106,8 @@ impl<P: AsRef<Path>> Node<P> {
 /// Whether it is the user asked for, and one that could stand in the account file.
 fn is_sound(found: &FoundUser, asked: &UserKey) -> bool {
     let is_asked = match asked {
-        UserKey::Name(name) => *name == found.name,
+        // Who has a name that the site gave is found by the common one too.
+        UserKey::Name(name) => *name == found.name || found.name.parse::<LocalName>().is_ok(),
         UserKey::Uid(uid) => *uid == found.uid,
     };
     is_asked && AccountsBuilder::new(0).allow_any_range().user(row(found)).is_ok()
@@ -194,8 +195,12 @@ mod tests {
         let answer = |found: FoundUser, by| node.find_by(by, |_| Ok(Some(found)));
         assert_eq!(answer(alice(), name()), Ok(alice()));
         assert_eq!(answer(alice(), UserKey::Uid(UID)), Ok(alice()));
+        // The site calls her otherwise.
+        let ann = changed(|u| u.name = "ann".into());
+        assert_eq!(answer(ann.clone(), name()), Ok(ann));
         for bad in [
             changed(|u| u.name = "bob.demo.rennes".into()),
+            changed(|u| u.name = "root".into()),
             changed(|u| u.uid = 0),
             changed(|u| u.gid = 0),
             changed(|u| u.uid = u32::MAX),

@@ -32,7 +32,8 @@ impl Arguments {
             if word.to_str().ok().and_then(|word| all.take(word)).is_none() {
                 complaints.push(format!(
                     "argument {word:?} is not understood and ignored; there are debug, \
-                     timeout_ms=N (1 to {TIMEOUT_MS_MAX}), socket=PATH and seen=DIR"
+                     try_first_pass, timeout_ms=N (1 to {TIMEOUT_MS_MAX}), socket=PATH and \
+                     seen=DIR"
                 ));
             }
         }
@@ -43,6 +44,10 @@ impl Arguments {
     fn take(&mut self, word: &str) -> Option<()> {
         if word == "debug" {
             self.debug = true;
+            return Some(());
+        }
+        // As it does anyway: people know the word from other modules.
+        if word == "try_first_pass" {
             return Some(());
         }
         match word.split_once('=')? {
@@ -75,7 +80,7 @@ mod tests {
         assert_eq!(plain.socket, Path::new(SOCKET));
         assert_eq!(plain.seen, Path::new(SEEN_DIR));
 
-        let words = [c"debug", c"timeout_ms=7", c"socket=/s", c"seen=/d"];
+        let words = [c"debug", c"try_first_pass", c"timeout_ms=7", c"socket=/s", c"seen=/d"];
         let (all, complaints) = Arguments::parse(words);
         assert_eq!((all.debug, all.timeout), (true, Some(Duration::from_millis(7))));
         assert_eq!(all.socket, Path::new("/s"));

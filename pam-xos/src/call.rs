@@ -90,8 +90,18 @@ impl Call {
         seen::until(&self.arguments.seen, ROOT, user.uid, Millis::of(SystemTime::now()))
     }
 
-    /// Tells the person and the log how it ended.
+    /// Tells the person, unless the host wants no messages, and the log how it ended.
     pub(crate) fn end(&self, user: &GridUser, verdict: Verdict) -> Code {
+        self.ended(user, verdict, !self.silent)
+    }
+
+    /// The same for a person who was shown or asked something before: they hear the end of it in
+    /// any case. sudo wants no messages at all.
+    pub(crate) fn end_aloud(&self, user: &GridUser, verdict: Verdict) -> Code {
+        self.ended(user, verdict, true)
+    }
+
+    fn ended(&self, user: &GridUser, verdict: Verdict, aloud: bool) -> Code {
         let Verdict { code, text } = verdict;
         match text {
             Some(text) => {
@@ -100,7 +110,9 @@ impl Call {
                     _ => (Priority::Warning, Style::Error),
                 };
                 self.pam.log(priority, &format!("{}: {code:?}: {text}", user.name));
-                self.tell(style, &text);
+                if aloud {
+                    self.say(style, &text);
+                }
             }
             None => self.debug(&format!("{}: {code:?}", user.name)),
         }
@@ -110,9 +122,12 @@ impl Call {
     /// Tells the person, unless the host wants no messages. Whether they hear it decides nothing:
     /// cron and others have nobody to tell.
     pub(crate) fn tell(&self, style: Style, text: &str) {
-        if self.silent {
-            return;
+        if !self.silent {
+            self.say(style, text);
         }
+    }
+
+    fn say(&self, style: Style, text: &str) {
         for piece in texts::pieces(text) {
             if let Err(why) = self.pam.say(style, &piece) {
                 return self.debug(&format!("the person could not be told: {why}"));

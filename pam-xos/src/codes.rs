@@ -132,13 +132,15 @@ pub(crate) struct Question {
     pub(crate) prompt: String,
     /// Whether what is typed shows.
     pub(crate) echo: bool,
+    /// Whether a password that an earlier module asked for answers it too.
+    pub(crate) password: bool,
 }
 
 /// The auth phase: how it goes on, or how it ends.
 pub(crate) fn auth(answer: Result<AuthStep, LocalError>) -> Result<Step, Verdict> {
     match answer {
-        Ok(AuthStep::Ask { attempt, texts, prompt, echo }) => {
-            Ok(Step { attempt, texts, question: Some(Question { prompt, echo }) })
+        Ok(AuthStep::Ask { attempt, texts, prompt, echo, password }) => {
+            Ok(Step { attempt, texts, question: Some(Question { prompt, echo, password }) })
         }
         Ok(AuthStep::Wait { attempt, texts }) => Ok(Step { attempt, texts, question: None }),
         Ok(AuthStep::NotOurs {}) => Err(Verdict::plain(Code::Ignore)),

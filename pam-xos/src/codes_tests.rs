@@ -84,9 +84,10 @@ fn a_proof_goes_on_or_ends() {
         texts: vec!["t".into()],
         prompt: "Password:".into(),
         echo: false,
+        password: true,
     };
     let step = auth(Ok(ask)).unwrap();
-    let question = Question { prompt: "Password:".into(), echo: false };
+    let question = Question { prompt: "Password:".into(), echo: false, password: true };
     assert_eq!(
         step,
         Step { attempt: attempt(), texts: vec!["t".into()], question: Some(question) }

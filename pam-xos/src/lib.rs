@@ -6,7 +6,9 @@
 //! thread, no runtime and no TLS come into the host process, and no panic leaves the module.
 //! Installed as `pam_xos.so`; `pam.d.example` shows its lines.
 //!
-//! Arguments: `debug`, `timeout_ms=N`, `socket=PATH`, `seen=DIR` ([`arguments`]).
+//! Arguments: `debug`, `timeout_ms=N`, `socket=PATH`, `seen=DIR` ([`arguments`]). A password that a
+//! module before this one asked for is tried first, as pam_unix does with `try_first_pass`, and one
+//! that was right is left to the modules after it.
 
 mod account;
 mod arguments;

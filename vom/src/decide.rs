@@ -56,6 +56,8 @@ pub enum Command {
     SuspendVo { reason: String },
     /// Resume the VO.
     ResumeVo,
+    /// Set the VO's lease.
+    SetLease { lease_s: u64 },
     /// Note a volume.
     MakeVolume { name: String },
 }
@@ -103,6 +105,7 @@ impl Command {
                 Action::OverruleSite
             }
             Command::SuspendVo { .. } | Command::ResumeVo => Action::SuspendVo,
+            Command::SetLease { .. } => Action::SetLease,
             Command::MakeVolume { .. } => Action::MakeVolume,
         }
     }
@@ -210,6 +213,8 @@ fn propose(
             Change::VoSuspended { reason, by_site: !grant.has(Role::Owner) }
         }
         Command::ResumeVo => Change::VoResumed {},
+        Command::SetLease { lease_s } if vo.lease_s() == lease_s => return Ok(None),
+        Command::SetLease { lease_s } => Change::LeaseSet { lease_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),
         Command::MakeVolume { name } => Change::VolumeMade { name },
     };

@@ -24,8 +24,8 @@ impl Vom {
         let now = inner.clock.now();
         let kept = |served: crate::served::Served| {
             let live = inner.vos.one(&served.vo)?;
-            let home = inner.home_of(&live, now);
             let state = live.read();
+            let home = inner.home_of(&live, &state, now);
             if served.account_state(&inner.site, &state, now, home) == AccountState::Ended {
                 return None;
             }

@@ -14,6 +14,7 @@ pub mod effects;
 mod kept;
 pub mod live;
 pub mod log;
+pub mod names;
 mod ops;
 pub mod policy;
 mod push;
@@ -28,6 +29,7 @@ pub use kept::Kept;
 
 use crate::effects::{Homes, NodeLink};
 use crate::live::{Live, Vos};
+use crate::names::{Names, Table};
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::served::{Home, Todo, UID_BLOCKS_MAX};
@@ -62,8 +64,10 @@ pub struct Config {
     /// How many blocks of 65,536 uids and gids each VO gets at this site, 1 to 16. Members whose
     /// number lies beyond have no account here. Default: 1.
     pub uid_blocks: u32,
-    /// How long a VO's home may be unheard before this site lets nobody of that VO in any more,
-    /// in seconds, at least 120. Default: 3600.
+    /// How long a VO's home may be unheard by this site, and this core by a node, before nobody of
+    /// that VO is let in any more and running work is held, in seconds, at least 120. Where the
+    /// VO's own lease is smaller, that counts: an hour, or as `xos vo lease` set it.
+    /// Default: 3600.
     pub lease_s: u64,
 }
 
@@ -132,6 +136,7 @@ pub(crate) struct Inner {
     policy: Policy,
     vos: Vos,
     shares: Shares,
+    names: Names,
     /// Rises when any VO's log grows.
     grown: watch::Sender<u64>,
     /// What is wrong with the view of a VO.
@@ -161,6 +166,8 @@ impl Vom {
             vos.add(Live::new(state, chain, checkpointed, heard));
         }
         let shares = Shares::new(registry.served().await?);
+        let (names, version) = registry.names().await?;
+        let names = Names::new(Table::new(names), version);
         let inner = Arc::new(Inner {
             site: deps.site,
             config,
@@ -173,6 +180,7 @@ impl Vom {
             policy: Policy::built_in().await?,
             vos,
             shares,
+            names,
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
             outsiders: Mutex::default(),
@@ -293,14 +301,20 @@ impl Inner {
         });
     }
 
-    /// What the VO's home is to this site now.
-    pub(crate) fn home_of(&self, live: &Live, now: Millis) -> Home {
+    /// How long a VO goes on here when nothing is heard, in seconds: the smaller of its own lease
+    /// and this site's.
+    pub(crate) fn lease_s(&self, vo: &state::Vo) -> u64 {
+        vo.lease_s().min(self.config.lease_s)
+    }
+
+    /// What the VO's home is to this site now. `vo` is what `live` holds.
+    pub(crate) fn home_of(&self, live: &Live, vo: &state::Vo, now: Millis) -> Home {
         let home = live.id().site();
         if home == self.site {
             Home::Heard
         } else if self.trust.descriptor(&home).is_err() {
             Home::Forgotten
-        } else if now.since(live.heard()) > Duration::from_secs(self.config.lease_s) {
+        } else if now.since(live.heard()) > Duration::from_secs(self.lease_s(vo)) {
             Home::Lapsed
         } else {
             Home::Heard
@@ -330,7 +344,7 @@ impl xos_net::Standing for Vom {
                 .hint(state::owners_hint(&state)));
             }
             let (here, home) = (&inner.site, m.vo.site());
-            let why = match inner.home_of(&live, now) {
+            let why = match inner.home_of(&live, &state, now) {
                 Home::Heard => None,
                 Home::Lapsed => Some(format!(
                     "site {here} has not heard from {home}, the home of {}, since {}",

@@ -93,6 +93,10 @@ named! {
         SuspendVo = "suspend-vo", "suspend or resume the VO";
         /// Resume the VO after its home site suspended it.
         OverruleSite = "overrule-site", "resume the VO after the site suspended it";
+        /// Give names to accounts of members at one's own site, and take them back.
+        NameAccounts = "name-accounts", "give names to accounts";
+        /// Set the VO's lease.
+        SetLease = "set-lease", "set the lease";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
     }
@@ -140,6 +144,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageGroup),
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
+    (Role::Admin, Action::SetLease),
     (Role::Admin, Action::MakeVolume),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),
@@ -147,6 +152,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::SiteAdmin, Action::SeeShares),
     (Role::SiteAdmin, Action::SuspendVo),
     (Role::SiteAdmin, Action::OverruleSite),
+    (Role::SiteAdmin, Action::NameAccounts),
     (Role::Core, Action::OfferShare),
     (Role::ShareCore, Action::SeeShares),
     (Role::ShareCore, Action::ReadLog),

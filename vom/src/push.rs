@@ -5,7 +5,7 @@ use crate::replica::backoff;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::vom::{AccountState, VoAccounts};
+use xos_api::vom::{AccountState, LEASE_S_DEFAULT, VoAccounts};
 use xos_base::{Error, NodeId, VoId};
 use xos_net::for_each_node;
 
@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub(crate) struct Told {
     number: u64,
     state: AccountState,
+    /// Which turn of the VO's names.
+    names: u64,
 }
 
 /// Serves nodes as they come and go. A node that connects anew may have lost what it knew.
@@ -32,11 +34,13 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
     let mut told: HashMap<VoId, Told> = HashMap::new();
     let mut grown = inner.grown.subscribe();
     let mut shares = inner.shares.changed();
+    let mut names = inner.names.changed();
     let mut trusted = inner.trust.changes();
     let mut attempt = 0;
     loop {
         grown.mark_unchanged();
         shares.mark_unchanged();
+        names.mark_unchanged();
         trusted.mark_unchanged();
         let wait = match bring_up(&inner, &node, &mut told).await {
             Ok(()) => {
@@ -55,6 +59,7 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
         tokio::select! {
             _ = grown.changed() => {}
             _ = shares.changed() => {}
+            _ = names.changed() => {}
             _ = trusted.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -99,10 +104,11 @@ pub(crate) fn parts(
     let served = inner.shares.one(vo)?;
     let live = inner.vos.one(vo)?;
     let now = inner.clock.now();
-    let home = inner.home_of(&live, now);
     let state = live.read();
+    let home = inner.home_of(&live, &state, now);
     let account = served.account_state(&inner.site, &state, now, home);
-    let next = Told { number: state.number, state: account };
+    let names = inner.names.of(vo, told.map_or(0, |t| t.names));
+    let next = Told { number: state.number, state: account, names: names.turn };
     if told == Some(&next) {
         return None;
     }
@@ -122,9 +128,14 @@ pub(crate) fn parts(
             members: Vec::new(),
             groups: Vec::new(),
             groups_gone: Vec::new(),
+            lease_s: None,
         };
         return Some((vec![end], next));
     }
     let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
-    Some((state.accounts(served.block(), account, since), next))
+    let mut parts = state.accounts(served.block(), account, since, &names);
+    // One that was never set is left out: nodes of an earlier version do not know the word.
+    let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
+    parts.iter_mut().for_each(|part| part.lease_s = lease_s);
+    Some((parts, next))
 }

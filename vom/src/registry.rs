@@ -8,9 +8,12 @@
 //! | `vom/vo/<vo>/part/<number>/<index>` | a piece of a checkpoint |
 //! | `vom/heard/<vo>` | when the VO's home was last heard |
 //! | `vom/served/<vo>` | [`Served`] |
+//! | `vom/names/<vo>` | the names that accounts of the VO's members were given here |
+//! | `vom/naming` | written with each of these: which state of all names it is |
 //! | `vom/block/<index>` | the VO to which those 65,536 uids and gids belong |
 
 use crate::log::{self, Chain};
+use crate::names::Owned;
 use crate::served::{BLOCK, Served};
 use crate::state::Vo;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -296,6 +299,50 @@ impl Registry {
                     served.vo
                 ))
                 .hint("try again"))
+            }
+        }
+    }
+
+    /// The names that accounts were given, by VO, and which state of them that is.
+    ///
+    /// # Errors
+    /// Those of the store; [`xos_base::Kind::Internal`] for a damaged one.
+    pub async fn names(&self) -> Result<(Vec<(VoId, Vec<Owned>)>, Option<Version>), Error> {
+        // First which state: if it is older than what is read, the next change finds out.
+        let naming = self.store.get(&key(&["vom", "naming"])?).await.map_err(StoreError::told)?;
+        let mut names = Vec::new();
+        for (vo, value, _) in self.all(&prefix(&["vom", "names"])?).await? {
+            let of: Vec<Owned> = serde_json::from_slice(&value).map_err(|e| {
+                Error::internal(format!("the registry's names of {vo} are damaged: {e}"))
+                    .hint("restore the registry from a backup")
+            })?;
+            let vo: VoId = vo.parse()?;
+            names.push((vo, of));
+        }
+        Ok((names, naming.map(|e| e.version)))
+    }
+
+    /// Stores the names of a VO, unless any name changed after the state `former`.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Conflict`] when one did; those of the store.
+    pub async fn put_names(
+        &self,
+        vo: &VoId,
+        names: &[Owned],
+        former: Option<Version>,
+    ) -> Result<Version, Error> {
+        let naming = key(&["vom", "naming"])?;
+        let guard = match former {
+            Some(version) => Guard::Is(naming.clone(), version),
+            None => Guard::Absent(naming.clone()),
+        };
+        let of = key(&["vom", "names", vo.as_str()])?;
+        let ops = vec![Op::put(naming, encode(vo)?), Op::put(of, encode(&names)?)];
+        match self.store.txn(vec![guard], ops).await.map_err(StoreError::told)? {
+            TxnOutcome::Applied(version) => Ok(version),
+            TxnOutcome::Conflict { .. } => {
+                Err(Error::conflict("names of accounts changed meanwhile").hint("try again"))
             }
         }
     }

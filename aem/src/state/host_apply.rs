@@ -19,26 +19,7 @@ impl HostTable {
         let mut of = None;
         match record {
             HostRecord::Took { .. } => self.took(record),
-            HostRecord::Opened { job, serial, node, boot, slots, cpu_milli, memory_bytes } => {
-                let Some(p) = self.placements.get_mut(job) else { return Reported::default() };
-                p.last_serial = p.last_serial.max(*serial);
-                p.envelopes.entry(*serial).or_insert_with(|| {
-                    Box::new(Envelope {
-                        node: node.clone(),
-                        boot: boot.clone(),
-                        slots: *slots,
-                        cpu_milli: *cpu_milli,
-                        memory_bytes: *memory_bytes,
-                        stored: 0,
-                        held: false,
-                        gone: false,
-                        open: BTreeSet::new(),
-                        unconfirmed: BTreeSet::new(),
-                        running: 0,
-                        ended: 0,
-                    })
-                });
-            }
+            HostRecord::Opened { .. } => self.opened(record),
             HostRecord::Sent { job, serial, units } => self.sent(job, *serial, units),
             HostRecord::Held { job, serial, units } => {
                 if let Some(e) = self.envelope(job, *serial) {
@@ -111,6 +92,31 @@ impl HostTable {
         if goes && let Some(p) = self.placements.remove(job) {
             self.hold(&p.job.site, p.held(), false);
         }
+    }
+
+    fn opened(&mut self, record: &HostRecord) {
+        let HostRecord::Opened { job, serial, node, boot, slots, cpu_milli, memory_bytes } = record
+        else {
+            return;
+        };
+        let Some(p) = self.placements.get_mut(job) else { return };
+        p.last_serial = p.last_serial.max(*serial);
+        p.envelopes.entry(*serial).or_insert_with(|| {
+            Box::new(Envelope {
+                node: node.clone(),
+                boot: boot.clone(),
+                slots: *slots,
+                cpu_milli: *cpu_milli,
+                memory_bytes: *memory_bytes,
+                stored: 0,
+                held: false,
+                gone: false,
+                open: BTreeSet::new(),
+                unconfirmed: BTreeSet::new(),
+                running: 0,
+                ended: 0,
+            })
+        });
     }
 
     fn took(&mut self, record: &HostRecord) {

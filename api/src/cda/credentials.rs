@@ -69,7 +69,8 @@ pub struct SignedIn {
     /// The person's memberships, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memberships: Option<Vec<MembershipView>>,
-    /// An administrator recovered the person's access in the last 30 days: they must know.
+    /// An administrator recovered the person's access, or set their password, in the last 30 days:
+    /// they must know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
 }
@@ -124,6 +125,9 @@ pub struct IssueToken {
 }
 request!(IssueToken => Token, Post "/v1/token");
 
+/// The audience of the WLCG profile by which a JWT is good for any service that takes it at all.
+pub const ANY_AUDIENCE: &str = "https://wlcg.cern.ch/jwt/v1/any";
+
 /// A certificate of the caller's membership in a VO homed here, for a key the caller made; on wish
 /// with it an SSH certificate and a JWT that say the same.
 ///
@@ -141,7 +145,8 @@ pub struct IssueCertificate {
     /// Ed25519 or ECDSA on P-256. A comment is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key: Option<String>,
-    /// A JWT for services outside XOS, for this audience (`aud`); see [`Certificate::jwt`].
+    /// A JWT for services outside XOS, for this audience (`aud`); see [`Certificate::jwt`]. What
+    /// clients of the site's sign-in get tokens for is refused, but for [`ANY_AUDIENCE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt_audience: Option<String>,
     /// Only these groups (`members` always stays); absent: all.

@@ -2,7 +2,7 @@
 
 use crate::request;
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
+use xos_base::{JobId, Membership, Millis, NodeId, PersonId, SiteId, VoId};
 
 /// A person's word that a job is theirs: signed with their certificate's key (compact JWS, `typ`
 /// `xos-submission+jws`, certificate chain in `x5c`); see `xos_net::submission`.
@@ -69,6 +69,20 @@ pub struct IssueLoginMandate {
     pub node: NodeId,
 }
 request!(IssueLoginMandate => String, Post "/v1/mandates/login");
+
+/// A person's site asks a VO's home for the mandate of a login that the person allowed there. For
+/// cores, about their own people: by their word those sign in to the VO anyway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssueVouchedMandate {
+    /// The VO; its home is the called site.
+    pub vo: VoId,
+    /// The node that the person signs in to.
+    pub node: NodeId,
+    /// The person, of the caller's site.
+    pub person: PersonId,
+}
+request!(IssueVouchedMandate => String, Post "/v1/mandates/vouched");
 
 /// What a mandate is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

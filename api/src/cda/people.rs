@@ -1,7 +1,7 @@
 //! The people of a site.
 
 use super::Password;
-use crate::{Done, request};
+use crate::request;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, PersonId, VoId};
 
@@ -110,7 +110,8 @@ request!(SetPerson => Person, Put "/v1/people/{person}");
 
 /// Sets a password: one's own, naming the present one, or as administrator another's.
 ///
-/// Sessions from before end.
+/// Sessions from before end. A person whose password an administrator set is told so
+/// ([`super::SignedIn::recovered`]), and a recovery code from before is void.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetPassword {
@@ -123,4 +124,13 @@ pub struct SetPassword {
     /// The new one.
     pub password: Password,
 }
-request!(SetPassword => Done, Post "/v1/people/{person}/password");
+request!(SetPassword => PasswordSet, Post "/v1/people/{person}/password");
+
+/// The answer to [`SetPassword`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordSet {
+    /// The person had none until now, and came in by something else or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
+}

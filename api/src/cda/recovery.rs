@@ -58,7 +58,7 @@ pub struct BeginRecovery {
 }
 request!(BeginRecovery => Ceremony, Post "/v1/recovery/passkey");
 
-/// Tells a person that their access was recovered.
+/// Tells a person that an administrator recovered their access, or set their password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recovered {

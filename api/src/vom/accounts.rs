@@ -2,7 +2,7 @@
 
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Millis, PersonId, VoId};
+use xos_base::{Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, VoId};
 
 /// Longest local account name, in bytes.
 pub const ACCOUNT_NAME_MAX: usize = 31;
@@ -51,6 +51,10 @@ pub struct VoAccounts {
     /// Groups that were deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups_gone: Vec<GroupNumber>,
+    /// For how many seconds all this counts when nothing is heard of the core: the smaller of the
+    /// VO's lease and the site's. Absent: [`super::LEASE_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 request!(VoAccounts => Done, Post "/v1/node/vo");
 
@@ -64,8 +68,12 @@ pub struct AccountMember {
     pub person: PersonId,
     /// The local name: `<person>.<vo label>.<vo site>` when that is not too long and no other
     /// person of the VO had it first, else `u<uid>`. A node on which a local account has the name
-    /// uses `u<uid>` instead.
+    /// uses `u<uid>` instead. The home is called so too, whatever name is `given`.
     pub name: String,
+    /// The name that the site gave to the account: it is called so instead, but on nodes on which
+    /// a local account has the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<LocalName>,
     /// Whether the member may act; `Ended` when removed.
     pub state: AccountState,
     /// What was signed for the member under a smaller epoch is void.

@@ -96,6 +96,8 @@ pub enum Change {
     VoResumed {},
     /// A volume was made for the VO.
     VolumeMade { name: String },
+    /// Sites that do not hear the home let the VO go on for so many seconds.
+    LeaseSet { lease_s: u64 },
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.

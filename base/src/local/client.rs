@@ -11,6 +11,11 @@ use rustix::net::{
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Room for a call that may hold a password, in bytes: made at once, so that no copy is left where
+/// a text had grown out of its room. PAM takes 512 bytes from a person, six for each in JSON.
+const CALL_ROOM: usize = 8 * 1024;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -97,12 +102,7 @@ fn exchange<C: LocalCall>(
     if but_not.is_some() && but_not == u32::try_from(peer.pid).ok() {
         return Err(LocalError::Absent);
     }
-    let body = serde_json::to_vec(&Envelope { call: C::NAME.to_owned(), with })
-        .map_err(|_| LocalError::Nonsense)?;
-    let length = u32::try_from(body.len()).map_err(|_| LocalError::Nonsense)?;
-    let mut frame = length.to_le_bytes().to_vec();
-    frame.extend_from_slice(&body);
-    write_all(&fd, &frame, end)?;
+    write_all(&fd, &framed(with)?, end)?;
     let mut head = [0; 4];
     read_exact(&fd, &mut head, end)?;
     let length = u32::from_le_bytes(head) as usize;
@@ -115,6 +115,17 @@ fn exchange<C: LocalCall>(
         Reply::Ok(answer) => Ok(answer),
         Reply::Error(e) => Err(LocalError::Refused(e)),
     }
+}
+
+/// The frame of a call; wiped once it is sent.
+fn framed<C: LocalCall>(with: &C) -> Result<Zeroizing<Vec<u8>>, LocalError> {
+    let mut frame = Zeroizing::new(Vec::<u8>::with_capacity(CALL_ROOM));
+    frame.extend_from_slice(&[0; 4]);
+    let call = Envelope { call: C::NAME.to_owned(), with };
+    serde_json::to_writer(&mut *frame, &call).map_err(|_| LocalError::Nonsense)?;
+    let length = u32::try_from(frame.len() - 4).map_err(|_| LocalError::Nonsense)?;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
 }
 
 fn wait(fd: &OwnedFd, what: PollFlags, end: Instant) -> Result<(), LocalError> {

@@ -3,6 +3,8 @@
 use super::local_call;
 use crate::{Epoch, MemberNumber, Millis, PersonId, VoId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use zeroize::Zeroize;
 
 /// Who was let in before, a file for each uid (named by it, decimal) with one number: until when
 /// (milliseconds since 1970) the account may be let in while `xosd` does not answer. Written by
@@ -162,9 +164,29 @@ pub struct AuthNext {
     pub attempt: String,
     /// What the person typed, when they were asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<String>,
+    pub answer: Option<Typed>,
+    /// Whether they typed it for another module of PAM, so that they are asked if it is wrong.
+    #[serde(default)]
+    pub reused: bool,
 }
 local_call!(AuthNext => AuthStep, "auth-next", root_only: true);
+
+/// What a person typed, perhaps a password: wiped when it is dropped, and not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Typed(pub String);
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed(..)")
+    }
+}
+
+impl Drop for Typed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +204,9 @@ pub enum AuthStep {
         prompt: String,
         /// Whether what is typed shows.
         echo: bool,
+        /// Whether it is for the password: one that an earlier module asked for answers it too.
+        #[serde(default)]
+        password: bool,
     },
     /// Show the texts, and call again at once: the call waits until something happened.
     Wait {
@@ -197,4 +222,18 @@ pub enum AuthStep {
         /// For the person.
         text: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a password would stand in a log that shows a call.
+    #[test]
+    fn what_was_typed_does_not_show_in_debug_output() {
+        let text = r#"{"attempt":"7","answer":"correct horse"}"#;
+        let next: AuthNext = serde_json::from_str(text).unwrap();
+        assert_eq!(next.answer.as_ref().map(|t| t.0.as_str()), Some("correct horse"));
+        assert!(!next.reused && !format!("{next:?}").contains("horse"));
+    }
 }

@@ -42,6 +42,9 @@ impl Inner {
             jwt::check_audience(audience)?;
         }
         self.enabled(&grant).await?;
+        if let Some(audience) = &r.jwt_audience {
+            self.check_no_client(audience).await?;
+        }
         let m = self.membership(&r.vo, &grant.person).await?;
         let narrowed = r.groups.is_some() || r.roles.is_some();
         let m = policy::narrow(m, r.groups.as_deref(), r.roles.as_deref())?;

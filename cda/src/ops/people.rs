@@ -5,12 +5,11 @@ use crate::config::Registration;
 use crate::passkeys::Book;
 use crate::passwords;
 use crate::policy::PersonGrant;
-use crate::registry::{self, Found, PersonRecord, Registry};
+use crate::registry::{self, Found, PersonRecord, RecoveryRecord, Registry};
 use std::sync::Arc;
-use xos_api::Done;
 use xos_api::cda::{
-    CreatePerson, ListPeople, PAGE_MAX, Password, PeoplePage, Person, Register, SetPassword,
-    SetPerson, WhoAmI, Whoami,
+    CreatePerson, ListPeople, PAGE_MAX, Password, PasswordSet, PeoplePage, Person, Register,
+    SetPassword, SetPerson, WhoAmI, Whoami,
 };
 use xos_base::{Error, Millis, PersonId, SiteId};
 use xos_net::{Caller, Peer, Principal};
@@ -207,23 +206,33 @@ impl Inner {
         Ok(view(r.person, &found.value))
     }
 
-    pub(crate) async fn set_password(&self, caller: Caller, r: SetPassword) -> Result<Done, Error> {
+    pub(crate) async fn set_password(
+        &self,
+        caller: Caller,
+        r: SetPassword,
+    ) -> Result<PasswordSet, Error> {
         passwords::check_form(&r.password)?;
         let own = caller.person().ok().as_ref() == Some(&r.person);
-        let mut guards = Vec::new();
-        if !own {
-            guards.push(self.administrator(&caller).await?.guard);
-        }
+        let admin = match own {
+            true => None,
+            false => Some(self.administrator(&caller).await?),
+        };
         let mut found = self.existing(&r.person).await?;
-        guards.push(found.guard());
-        if own {
-            self.may_set_own_password(&caller, r.present, &found.value).await?;
+        let mut guards = vec![found.guard()];
+        match admin {
+            None => self.may_set_own_password(&caller, r.present, &found.value).await?,
+            Some(AdminGrant { by, guard }) => {
+                guards.push(guard);
+                // Who set it can sign in by it, so the person is told, as after a recovery.
+                found.value.recovery = Some(RecoveryRecord { by, at: self.now(), code: None });
+            }
         }
+        let first = found.value.password.is_none();
         found.value.password = Some(self.passwords.hash(r.password).await?);
         found.value.sessions_from = self.now();
         let op = registry::put(found.key.clone(), &found.value)?;
         self.registry.apply(guards, vec![op], r.person.as_str()).await?;
-        Ok(Done {})
+        Ok(PasswordSet { first })
     }
 }
 

@@ -60,10 +60,7 @@ impl Inner {
         user: &str,
         password: Password,
     ) -> Result<(PersonId, PersonRecord), Error> {
-        if !self.config.passwords {
-            return Err(Error::denied(format!("site {} takes no passwords", self.site))
-                .hint("sign in by its identity provider: xos login --provider ID"));
-        }
+        self.takes_passwords()?;
         if user.len() > USER_MAX || password.0.len() > PASSWORD_MAX {
             return Err(Error::invalid(format!(
                 "a name has at most {USER_MAX} bytes, a password {PASSWORD_MAX}"
@@ -87,6 +84,15 @@ impl Inner {
         };
         self.limiter.succeeded(attempt);
         Ok((person, record))
+    }
+
+    /// Refuses where the site takes no passwords from anybody.
+    pub(super) fn takes_passwords(&self) -> Result<(), Error> {
+        if self.config.passwords {
+            return Ok(());
+        }
+        Err(Error::denied(format!("site {} takes no passwords", self.site))
+            .hint("sign in by its identity provider: xos login --provider ID"))
     }
 
     /// The name in `alice` or `alice@rennes`, at rennes.

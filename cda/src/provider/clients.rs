@@ -7,7 +7,8 @@ use crate::{Inner, jwt};
 use serde::{Deserialize, Serialize};
 use xos_api::Done;
 use xos_api::cda::{
-    Client, ClientProof, CreateClient, CreatedClient, ListClients, OAuthError, RemoveClient, Secret,
+    ANY_AUDIENCE, Client, ClientProof, CreateClient, CreatedClient, ListClients, OAuthError,
+    RemoveClient, Secret,
 };
 use xos_base::Error;
 use xos_net::Caller;
@@ -56,6 +57,10 @@ fn check(r: &CreateClient) -> Result<(), Error> {
     }
     if let Some(audience) = &r.audience {
         jwt::check_audience(audience).map_err(|e| Error::invalid(format!("audience: {e}")))?;
+        if is_id(audience) {
+            return Err(Error::invalid("audience: that is the id of a client")
+                .hint("leave it out; then tokens are for the client itself"));
+        }
     }
     Ok(())
 }
@@ -131,6 +136,25 @@ impl Inner {
     /// A client that is registered.
     pub(super) async fn client(&self, id: &str) -> Result<Option<Client>, Error> {
         Ok(self.client_found(id).await?.map(|found| found.value.client))
+    }
+
+    /// Refuses a JWT for what clients get tokens for: there it would pass for one, without the
+    /// person's yes and without the sign-in that the client wants. Ids are refused whether or not
+    /// somebody has them; the profile's word for any service is no client's.
+    pub(crate) async fn check_no_client(&self, audience: &str) -> Result<(), Error> {
+        if audience == ANY_AUDIENCE {
+            return Ok(());
+        }
+        let mut taken = is_id(audience);
+        if !taken {
+            let all = self.registry.all::<ClientRecord>("client").await?;
+            taken = all.iter().any(|(_, record)| record.client.audience == audience);
+        }
+        if !taken {
+            return Ok(());
+        }
+        Err(Error::denied(format!("jwt_audience: tokens for {audience} come by signing in there"))
+            .hint("sign in to the service itself: it is a client of this site's sign-in"))
     }
 
     /// A client that proved itself. One answer for an unknown client and a wrong secret.

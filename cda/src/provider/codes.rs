@@ -104,6 +104,19 @@ impl Codes {
         }
     }
 
+    /// Voids what a person allowed a client and it has not fetched; whether there was any.
+    pub(super) fn forget(&self, person: &PersonId, client: &str, now: Millis) -> bool {
+        let mut any = false;
+        for entry in self.table().values_mut() {
+            let of = |t: &Ticket| t.client == client && t.approval.person == *person;
+            if entry.ticket.as_ref().is_some_and(of) {
+                any |= now < entry.begun.plus(CODE_LIFE);
+                entry.ticket = None;
+            }
+        }
+        any
+    }
+
     /// Whether a code came again while it was exchanged.
     pub(super) fn is_spoiled(&self, code: &str) -> bool {
         self.table().get(&sha256(code.as_bytes())).is_some_and(|e| e.spoiled)
@@ -142,6 +155,20 @@ mod tests {
         let code = codes.put(ticket(), now).unwrap();
         assert!(matches!(codes.take(&code, "g", now.plus(CODE_LIFE)), Taken::Gone));
         assert!(matches!(codes.take(&code, "g", now), Taken::Gone), "an old code came to life");
+    }
+
+    /// If it failed, what a person took back could still be fetched, or another's would go with it.
+    #[test]
+    fn a_code_that_is_taken_back_is_gone() {
+        let (codes, now) = (Codes::default(), Millis(1_000_000));
+        let (alice, bob) = ("alice@rennes".parse().unwrap(), "bob@rennes".parse().unwrap());
+        let code = codes.put(ticket(), now).unwrap();
+        assert!(!codes.forget(&bob, "c", now) && !codes.forget(&alice, "d", now));
+        assert!(codes.forget(&alice, "c", now) && !codes.forget(&alice, "c", now));
+        assert!(matches!(codes.take(&code, "g", now), Taken::Gone));
+        let late = codes.put(ticket(), now).unwrap();
+        assert!(!codes.forget(&alice, "c", now.plus(CODE_LIFE)), "it was over by itself");
+        assert!(matches!(codes.take(&late, "g", now), Taken::Gone));
     }
 
     /// If it failed, a client could fill the core's memory.

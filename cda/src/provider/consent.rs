@@ -21,13 +21,14 @@ const AGE_MIN: Duration = Duration::from_secs(60);
 const CHALLENGE_LEN: usize = 43;
 
 /// A request that may be asked for.
-struct Checked {
+pub(super) struct Checked {
     scopes: Vec<Scope>,
     /// How old the sign-in may be.
     age: Option<Duration>,
 }
 
-fn check(r: &Authorization, client: &Client) -> Result<Checked, Refused> {
+/// Refuses what no person is asked.
+pub(super) fn check(r: &Authorization, client: &Client) -> Result<Checked, Refused> {
     let bad = |error, text: &str| Err(Refused::new(error, text));
     if r.response_type != "code" {
         return bad(OAuthError::UnsupportedResponseType, "response_type: only code is done");

@@ -1,5 +1,6 @@
 //! What another device waits for (RFC 8628): sign-ins to clients, and logins to machines. A bounded
-//! table in memory of each; a restart of the core forgets them. When it is full the oldest goes, as in `oidc::Flows`.
+//! table in memory of each; a restart of the core forgets them. Who has their part of it, or most
+//! of a full one, loses their own oldest: nobody is pushed out by others who ask for more.
 
 use super::secret;
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use xos_base::{Error, Millis};
 use xos_net::identity::sha256;
 
 /// Most at a time.
-const DEVICES_MAX: usize = 16 * 1024;
+pub(super) const DEVICES_MAX: usize = 16 * 1024;
 /// How long a person may take.
 pub(super) const DEVICE_LIFE: Duration = Duration::from_secs(10 * 60);
 /// The pause before each question of a client, at first.
@@ -26,6 +27,15 @@ const CODE_LEN: usize = 8;
 
 type Key = [u8; 32];
 
+/// What another device wants.
+pub(super) trait Wanted {
+    /// Most that one asker has at a time.
+    const MOST: usize;
+
+    /// For whom the device asks.
+    fn asker(&self) -> String;
+}
+
 enum State<A> {
     Asked,
     Allowed(A),
@@ -34,6 +44,7 @@ enum State<A> {
 
 struct Entry<W, A> {
     begun: Millis,
+    asker: String,
     wish: W,
     user_code: String,
     interval: Duration,
@@ -44,6 +55,8 @@ struct Entry<W, A> {
 struct Tables<W, A> {
     by_device: HashMap<Key, Entry<W, A>>,
     by_code: HashMap<String, Key>,
+    /// How many each asker has; nobody stands there with none.
+    of: HashMap<String, usize>,
 }
 
 /// What the device hears that asks.
@@ -67,8 +80,8 @@ pub(super) struct Devices<W, A>(Mutex<Tables<W, A>>);
 
 impl<W, A> Default for Devices<W, A> {
     fn default() -> Devices<W, A> {
-        let (by_device, by_code) = (HashMap::new(), HashMap::new());
-        Devices(Mutex::new(Tables { by_device, by_code }))
+        let (by_device, by_code, of) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Devices(Mutex::new(Tables { by_device, by_code, of }))
     }
 }
 
@@ -99,25 +112,49 @@ fn typed(text: &str) -> String {
 }
 
 impl<W, A> Tables<W, A> {
+    fn insert(&mut self, key: Key, entry: Entry<W, A>) {
+        self.by_code.insert(entry.user_code.clone(), key);
+        *self.of.entry(entry.asker.clone()).or_default() += 1;
+        self.by_device.insert(key, entry);
+    }
+
     fn remove(&mut self, key: &Key) -> Option<Entry<W, A>> {
         let entry = self.by_device.remove(key)?;
         self.by_code.remove(&entry.user_code);
+        if let Some(count) = self.of.get_mut(&entry.asker) {
+            *count -= 1;
+            if *count == 0 {
+                self.of.remove(&entry.asker);
+            }
+        }
         Some(entry)
     }
 
-    fn make_room(&mut self, now: Millis) {
-        if self.by_device.len() < DEVICES_MAX {
+    /// Whose entry makes way for one of `asker`'s, of whom there are `most` at a time; `None` when
+    /// there is room.
+    fn whose_turn_to_go(&self, asker: &str, most: usize) -> Option<String> {
+        if self.of.get(asker).is_some_and(|count| *count >= most) {
+            return Some(asker.to_owned());
+        }
+        let full = self.by_device.len() >= DEVICES_MAX;
+        let greatest = self.of.iter().filter(|_| full).max_by_key(|(_, count)| **count);
+        greatest.map(|(asker, _)| asker.clone())
+    }
+
+    fn make_room(&mut self, asker: &str, most: usize, now: Millis) {
+        if self.whose_turn_to_go(asker, most).is_none() {
             return;
         }
-        self.by_device.retain(|_, e| now < e.begun.plus(DEVICE_LIFE));
-        let kept = &self.by_device;
-        self.by_code.retain(|_, key| kept.contains_key(key));
-        if self.by_device.len() >= DEVICES_MAX {
-            tracing::warn!(limit = DEVICES_MAX, "too many devices sign in: the oldest ends");
-            let oldest = self.by_device.iter().min_by_key(|(_, e)| e.begun).map(|(k, _)| *k);
-            if let Some(oldest) = oldest {
-                self.remove(&oldest);
-            }
+        let late = self.by_device.iter().filter(|(_, e)| now >= e.begun.plus(DEVICE_LIFE));
+        let late: Vec<Key> = late.map(|(key, _)| *key).collect();
+        for key in &late {
+            self.remove(key);
+        }
+        let Some(whose) = self.whose_turn_to_go(asker, most) else { return };
+        tracing::warn!(%whose, "too many devices sign in: the oldest of these ends");
+        let own = self.by_device.iter().filter(|(_, e)| e.asker == whose);
+        if let Some(oldest) = own.min_by_key(|(_, e)| e.begun).map(|(key, _)| *key) {
+            self.remove(&oldest);
         }
     }
 
@@ -130,7 +167,7 @@ impl<W, A> Tables<W, A> {
     }
 }
 
-impl<W: Clone, A> Devices<W, A> {
+impl<W: Clone + Wanted, A> Devices<W, A> {
     fn tables(&self) -> MutexGuard<'_, Tables<W, A>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,8 +182,9 @@ impl<W: Clone, A> Devices<W, A> {
     ) -> Result<(String, String), Error> {
         let device_code = secret()?;
         let key = sha256(device_code.as_bytes());
+        let asker = wish.asker();
         let mut tables = self.tables();
-        tables.make_room(now);
+        tables.make_room(&asker, W::MOST, now);
         let user_code = loop {
             let code = user_code()?;
             if !tables.by_code.contains_key(&code) {
@@ -155,14 +193,14 @@ impl<W: Clone, A> Devices<W, A> {
         };
         let entry = Entry {
             begun: now,
+            asker,
             wish,
             user_code: user_code.clone(),
             interval,
             next: now.plus(interval),
             state: State::Asked,
         };
-        tables.by_code.insert(user_code.clone(), key);
-        tables.by_device.insert(key, entry);
+        tables.insert(key, entry);
         Ok((device_code, user_code))
     }
 
@@ -177,6 +215,18 @@ impl<W: Clone, A> Devices<W, A> {
         let Some(entry) = tables.asked(code, now) else { return false };
         entry.state = allowed.map_or(State::Declined, State::Allowed);
         true
+    }
+
+    /// Takes back what was allowed and not fetched, where `is_it` knows it; whether there was any.
+    pub(super) fn take_back(&self, is_it: impl Fn(&W, &A) -> bool, now: Millis) -> bool {
+        let mut any = false;
+        for entry in self.tables().by_device.values_mut() {
+            if matches!(&entry.state, State::Allowed(allowed) if is_it(&entry.wish, allowed)) {
+                any |= now < entry.begun.plus(DEVICE_LIFE);
+                entry.state = State::Declined;
+            }
+        }
+        any
     }
 
     /// The device asks, if it is the one that `is_its` knows by what it wants.
@@ -218,8 +268,23 @@ mod tests {
 
     const NOW: Millis = Millis(1_000_000);
 
-    /// What is wanted is told by a letter, and what is allowed by a number.
+    /// What is wanted, and by whom, is told by a letter, and what is allowed by a number.
     type Letters = Devices<char, u8>;
+
+    impl Wanted for char {
+        const MOST: usize = DEVICES_MAX / 8;
+
+        fn asker(&self) -> String {
+            self.to_string()
+        }
+    }
+
+    /// Begins so many for a letter, a moment later than what a test begins with.
+    fn flood(devices: &Letters, letter: char, count: usize) {
+        for _ in 0..count {
+            devices.begin(letter, INTERVAL, NOW.plus(Duration::from_secs(1))).unwrap();
+        }
+    }
 
     fn poll(devices: &Letters, code: &str, letter: char, now: Millis) -> Polled<u8> {
         devices.poll(code, |wanted| *wanted == letter, now)
@@ -261,6 +326,19 @@ mod tests {
         assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Declined));
     }
 
+    /// If it failed, what a person took back would be given all the same, or another's go with it.
+    #[test]
+    fn what_is_taken_back_is_not_given() {
+        let devices = Letters::default();
+        let (device, code) = devices.begin('c', INTERVAL, NOW).unwrap();
+        assert!(!devices.take_back(|_, _| true, NOW), "nothing is allowed yet");
+        assert!(devices.decide(&code, Some(7), NOW));
+        assert!(!devices.take_back(|wish, allowed| *wish == 'c' && *allowed == 8, NOW));
+        assert!(devices.take_back(|wish, allowed| *wish == 'c' && *allowed == 7, NOW));
+        let turn = NOW.plus(INTERVAL);
+        assert!(matches!(poll(&devices, &device, 'c', turn), Polled::Declined));
+    }
+
     /// If it failed, a code that somebody wrote down would be good for ever, or strangers could
     /// fill the core's memory.
     #[test]
@@ -271,12 +349,39 @@ mod tests {
         assert!(devices.wish(&code, late).is_none() && !devices.decide(&code, None, late));
         assert!(matches!(poll(&devices, &device, 'c', late), Polled::Expired));
         let (first, _) = devices.begin('c', INTERVAL, NOW).unwrap();
-        for _ in 0..DEVICES_MAX {
-            devices.begin('c', INTERVAL, NOW.plus(INTERVAL)).unwrap();
+        // One more for 'c' than for each other letter, and all together one too many.
+        for letter in 'a'..='p' {
+            flood(&devices, letter, DEVICES_MAX / 16);
         }
         let tables = devices.tables();
         assert_eq!((tables.by_device.len(), tables.by_code.len()), (DEVICES_MAX, DEVICES_MAX));
+        assert_eq!(tables.of.values().sum::<usize>(), DEVICES_MAX);
         drop(tables);
         assert!(matches!(poll(&devices, &first, 'c', NOW.plus(INTERVAL)), Polled::Gone));
+        // What is over makes way before what is not.
+        devices.begin('q', INTERVAL, NOW.plus(DEVICE_LIFE * 2)).unwrap();
+        let tables = devices.tables();
+        assert_eq!((tables.by_device.len(), tables.by_code.len(), tables.of.len()), (1, 1, 1));
+    }
+
+    /// If it failed, a site that asks without end would keep people from signing in at all others.
+    #[test]
+    fn who_asks_without_end_pushes_out_their_own_only() {
+        let devices = Letters::default();
+        let (honest, code) = devices.begin('h', INTERVAL, NOW).unwrap();
+        let (first, _) = devices.begin('a', INTERVAL, NOW).unwrap();
+        let part = DEVICES_MAX / 8;
+        flood(&devices, 'a', part);
+        let turn = NOW.plus(INTERVAL);
+        assert_eq!(devices.tables().of.get("a"), Some(&part));
+        assert!(matches!(poll(&devices, &first, 'a', turn), Polled::Gone));
+        // Nor do several, when together they have all there is.
+        for letter in 'b'..='g' {
+            flood(&devices, letter, part);
+        }
+        flood(&devices, 'x', part + 100);
+        assert_eq!(devices.tables().by_device.len(), DEVICES_MAX);
+        assert!(matches!(poll(&devices, &honest, 'h', turn), Polled::Pending));
+        assert!(devices.wish(&code, turn).is_some());
     }
 }

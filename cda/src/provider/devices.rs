@@ -1,6 +1,6 @@
 //! A person types the code that another device shows (RFC 8628, 3.3), and decides.
 
-use super::device_codes::{DEVICE_LIFE, INTERVAL, shown};
+use super::device_codes::{DEVICE_LIFE, DEVICES_MAX, INTERVAL, Wanted, shown};
 use super::refused::{Refused, told};
 use super::{TEXT_MAX, scopes};
 use crate::Inner;
@@ -18,6 +18,15 @@ use xos_net::{Caller, Peer};
 pub(super) struct Wish {
     pub(super) client: String,
     pub(super) scopes: Vec<Scope>,
+}
+
+impl Wanted for Wish {
+    // Anybody asks for a client, so that a part of its own would be the sooner filled by strangers.
+    const MOST: usize = DEVICES_MAX;
+
+    fn asker(&self) -> String {
+        self.client.clone()
+    }
 }
 
 /// What waits for a code.
@@ -125,10 +134,14 @@ impl Inner {
                 self.provider.devices.decide(&r.user_code, allowed, self.now())
             }
             Found::Login(login) => {
-                let NodeLogin { node, user, service, person } = &login;
-                tracing::info!(target: "audit", %person, %node, ?user, ?service, allow = r.allow,
-                    "a login to a machine was decided");
-                self.provider.logins.decide(&r.user_code, r.allow.then_some(()), self.now())
+                let NodeLogin { node, user, service, person, vo } = &login;
+                tracing::info!(target: "audit", %person, %node, ?user, ?service, ?vo,
+                    allow = r.allow, "a login to a machine was decided");
+                let allowed = match r.allow {
+                    true => Some(self.vouched(&login).await),
+                    false => None,
+                };
+                self.provider.logins.decide(&r.user_code, allowed, self.now())
             }
         };
         if decided {

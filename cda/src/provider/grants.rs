@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_api::cda::{Client, Scope};
 use xos_api::vom::MembershipOf;
-use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, VoId};
+use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, SiteId, VoId};
 use xos_store::{Guard, Op};
 
 /// Most grants of one person; one more ends the one that would end first.
@@ -59,12 +59,30 @@ pub(super) struct GrantRecord {
     pub(super) scopes: Vec<Scope>,
     in_vo: Option<InVo>,
     pub(super) signed_in: Millis,
+    /// When the client got its first tokens.
+    #[serde(default)]
+    created: Millis,
+    /// When it got its last ones.
+    #[serde(default)]
+    used: Millis,
     /// The digest of the refresh token in force; absent: there is none.
     refresh: Option<String>,
     pub(super) until: Millis,
 }
 
 impl GrantRecord {
+    /// As the member of which VO the person signed in.
+    pub(super) fn vo(&self) -> Option<&VoId> {
+        self.in_vo.as_ref().map(|in_vo| &in_vo.vo)
+    }
+
+    /// When the client got its first tokens, and its last ones. Records of former versions say
+    /// only when the person signed in.
+    pub(super) fn fetched(&self) -> (Millis, Millis) {
+        let since = self.created.max(self.signed_in);
+        (since, self.used.max(since))
+    }
+
     /// What stands of its id in access tokens, which many services read.
     pub(super) fn mark(&self) -> String {
         digest(&self.id)
@@ -87,6 +105,16 @@ pub(super) struct Refresh {
 impl Refresh {
     fn new(person: &PersonId, grant: &str) -> Result<Refresh, Error> {
         Ok(Refresh { person: person.clone(), grant: grant.to_owned(), secret: secret()? })
+    }
+
+    /// Reads one that a client brought, as far as it has the form of one.
+    pub(super) fn read(text: &str, site: &SiteId) -> Option<Refresh> {
+        let bytes = (text.len() <= TOKEN_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
+        let text = String::from_utf8(bytes).ok()?;
+        let mut parts = text.splitn(3, '.');
+        let person = site.person(parts.next()?).ok()?;
+        let (grant, secret) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some(Refresh { person, grant, secret })
     }
 
     /// As the client keeps it.
@@ -115,12 +143,7 @@ fn changed_too_often(person: &PersonId) -> Error {
 impl Inner {
     /// Reads a refresh token, as far as it has the form of one.
     pub(super) fn read_refresh(&self, text: &str) -> Option<Refresh> {
-        let bytes = (text.len() <= TOKEN_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
-        let text = String::from_utf8(bytes).ok()?;
-        let mut parts = text.splitn(3, '.');
-        let person = self.site.person(parts.next()?).ok()?;
-        let (grant, secret) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-        Some(Refresh { person, grant, secret })
+        Refresh::read(text, &self.site)
     }
 
     /// What a person allowed, and what has not ended by itself.
@@ -170,9 +193,10 @@ impl Inner {
     ) -> Result<(GrantRecord, Option<Refresh>), Error> {
         let away = approval.scopes.contains(&Scope::OfflineAccess);
         let refresh = away.then(|| Refresh::new(&approval.person, &id)).transpose()?;
+        let now = self.now();
         let until = match away {
             true => approval.signed_in.plus(self.config.renewal().min(AWAY_MAX)),
-            false => self.now().plus(crate::jwt::LIFE_MAX),
+            false => now.plus(crate::jwt::LIFE_MAX),
         };
         let record = GrantRecord {
             id,
@@ -180,6 +204,8 @@ impl Inner {
             scopes: approval.scopes.clone(),
             in_vo: approval.in_vo.clone(),
             signed_in: approval.signed_in,
+            created: now,
+            used: now,
             refresh: refresh.as_ref().map(Refresh::digest),
             until,
         };
@@ -210,6 +236,20 @@ impl Inner {
         self.change_grants(person, |grants| grants.retain(|g| g.id != id)).await
     }
 
+    /// Ends all grants of a client; whether one stood.
+    pub(super) async fn end_grants_of(
+        &self,
+        person: &PersonId,
+        client: &str,
+    ) -> Result<bool, Error> {
+        self.change_grants(person, |grants| {
+            let before = grants.len();
+            grants.retain(|g| g.client != client);
+            grants.len() < before
+        })
+        .await
+    }
+
     /// The grant of a client's refresh token. When the token was used before, the grant ends.
     pub(super) async fn grant_of(
         &self,
@@ -234,7 +274,7 @@ impl Inner {
     /// Exchanges a refresh token for the next one.
     pub(super) async fn turn_refresh(&self, token: &Refresh) -> Result<Refresh, Refused> {
         let next = Refresh::new(&token.person, &token.grant)?;
-        let (old, new) = (token.digest(), next.digest());
+        let (old, new, now) = (token.digest(), next.digest(), self.now());
         let turned = self
             .change_grants(&token.person, |grants| {
                 let Some(at) = grants.iter().position(|g| g.id == token.grant) else {
@@ -242,6 +282,7 @@ impl Inner {
                 };
                 if grants[at].refresh.as_ref().is_some_and(|kept| same(kept, &old)) {
                     grants[at].refresh = Some(new.clone());
+                    grants[at].used = now;
                     return Turned::Next;
                 }
                 grants.remove(at);
@@ -295,6 +336,6 @@ impl Inner {
 }
 
 /// Whether a right is gone, and not only out of sight.
-fn is_final(kind: Kind) -> bool {
+pub(super) fn is_final(kind: Kind) -> bool {
     matches!(kind, Kind::Denied | Kind::Unauthenticated | Kind::NotFound)
 }

@@ -1,9 +1,10 @@
 //! Tokens for clients: what stands in them.
 //!
 //! Access tokens are JWTs after RFC 9068 with the claims of the WLCG profile; their type is
-//! `at+jwt`, so that none passes for an ID token, nor for the reverse. Cores take neither: what they
-//! take is signed by another key under another name. While the key rolls, those by the former one
-//! count; one that is dropped takes its tokens with it.
+//! `at+jwt`, so that none passes for an ID token, nor for the reverse. JWTs that members get beside
+//! their certificates ([`jwt`]) pass for neither: none is for an audience of a client. Cores take
+//! neither: what they take is signed by another key under another name. While the key rolls, those
+//! by the former one count; one that is dropped takes its tokens with it.
 
 use super::grants::GrantRecord;
 use super::written;
@@ -165,28 +166,32 @@ impl Inner {
 
     /// What an access token of this core says, whether or not its time is over.
     pub(super) fn read_access(&self, token: &str) -> Option<Read> {
-        if token.len() > ACCESS_MAX {
-            return None;
-        }
-        let mut parts = token.split('.');
-        let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let head: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        if head.alg != jwt::ALGORITHM || head.typ != ACCESS_TYPE {
-            return None;
-        }
-        let key = self.keys.jwks().into_iter().find(|k| k.kid == head.kid)?;
-        let signed = format!("{header}.{claims}");
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let point = point(&key)?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-            .verify(signed.as_bytes(), &signature)
-            .ok()?;
-        let read: Read = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        (read.iss == self.outside.url()).then_some(read)
+        signed(token, self.keys.jwks()).filter(|read| read.iss == self.outside.url())
     }
+}
+
+/// What an access token says that one of `keys` signed.
+pub(super) fn signed(token: &str, keys: impl IntoIterator<Item = Jwk>) -> Option<Read> {
+    if token.len() > ACCESS_MAX {
+        return None;
+    }
+    let mut parts = token.split('.');
+    let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let head: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    if head.alg != jwt::ALGORITHM || head.typ != ACCESS_TYPE {
+        return None;
+    }
+    let key = keys.into_iter().find(|k| k.kid == head.kid)?;
+    let text = format!("{header}.{claims}");
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let point = point(&key)?;
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+        .verify(text.as_bytes(), &signature)
+        .ok()?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
 /// The key's point (SEC 1, section 2.3.3).

@@ -3,11 +3,12 @@
 //! Three budgets: per name and address (strict), per name (generous, against many addresses), per
 //! address (against many names). Who signed in from an address before is only bound by the first,
 //! so that others who try the name cannot lock them out. A try that succeeds costs nothing.
+//! Passwords typed at machines have budgets of their own, with the machine for the address.
 //!
 //! The tables have a fixed size and are indexed by a keyed hash: neither memory nor an earlier
 //! refusal can be washed out by inventing names; a collision costs an honest person a wait at most.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) const CODE_ADDRESS: Rate = Rate { burst: 50, every: Duration::from_se
 
 /// Logins to one machine that are begun for a person.
 pub(crate) const NODE_LOGIN: Rate = Rate { burst: 10, every: Duration::from_secs(30) };
+/// The same to all machines of one site, which can invent some.
+pub(crate) const SITE_LOGIN: Rate = Rate { burst: 60, every: Duration::from_secs(5) };
 
 /// For each slot the time at which its whole budget is there again (GCRA, ITU-T I.371).
 struct Table {
@@ -83,19 +86,28 @@ impl Table {
     }
 }
 
-/// The budgets of all names and addresses.
-pub(crate) struct Limiter {
+/// The budgets of all names, and of all places from which passwords come.
+pub(crate) struct Guesses {
     hash: RandomState,
     pair: Table,
     name: Table,
-    address: Table,
+    from: Table,
+    /// Hashes of pairs that signed in; a newer one takes the place of an older one.
+    known: Mutex<Box<[u64]>>,
+}
+
+/// All budgets.
+pub(crate) struct Limiter {
+    hash: RandomState,
+    at_sign_in: Guesses,
+    /// Of passwords that nodes pass on.
+    pub(crate) at_nodes: Guesses,
     register: Table,
     begin: Table,
+    site_login: Table,
     code: Table,
     code_address: Table,
     node_login: Table,
-    /// Hashes of pairs that signed in; a newer one takes the place of an older one.
-    known: Mutex<Box<[u64]>>,
 }
 
 /// A try that was allowed.
@@ -103,7 +115,7 @@ pub(crate) struct Limiter {
 pub(crate) struct Attempt {
     pair_hash: u64,
     name: Option<usize>,
-    address: Option<usize>,
+    from: Option<usize>,
 }
 
 /// A try of a code that was allowed.
@@ -132,49 +144,43 @@ fn network(address: Option<IpAddr>) -> [u8; 8] {
     out
 }
 
-impl Limiter {
-    pub(crate) fn new() -> Limiter {
-        Limiter {
+impl Guesses {
+    fn new() -> Guesses {
+        Guesses {
             hash: RandomState::new(),
             pair: Table::new(PAIR),
             name: Table::new(NAME),
-            address: Table::new(ADDRESS),
-            register: Table::new(REGISTER),
-            begin: Table::new(BEGIN),
-            code: Table::new(CODE),
-            code_address: Table::new(CODE_ADDRESS),
-            node_login: Table::new(NODE_LOGIN),
+            from: Table::new(ADDRESS),
             known: Mutex::new(vec![0; SLOTS].into_boxed_slice()),
         }
     }
 
-    /// Allows a try of `name` from `address`, or says how long to wait.
+    /// Allows a try of `name` from a place, or says how long to wait.
     pub(crate) fn attempt(
         &self,
         name: &str,
-        address: Option<IpAddr>,
+        from: &impl Hash,
         now: Millis,
     ) -> Result<Attempt, Duration> {
-        let network = network(address);
-        let pair_hash = self.hash.hash_one((name, network)) | 1;
+        let pair_hash = self.hash.hash_one((name, from)) | 1;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner)[slot(pair_hash >> 1)]
             == pair_hash;
         self.pair.take(slot(pair_hash >> 1), now)?;
         if known {
-            return Ok(Attempt { pair_hash, name: None, address: None });
+            return Ok(Attempt { pair_hash, name: None, from: None });
         }
-        let address = slot(self.hash.hash_one(network));
-        if let Err(wait) = self.address.take(address, now) {
+        let from = slot(self.hash.hash_one(from));
+        if let Err(wait) = self.from.take(from, now) {
             self.pair.give_back(slot(pair_hash >> 1));
             return Err(wait);
         }
         let name = slot(self.hash.hash_one(name));
         if let Err(wait) = self.name.take(name, now) {
             self.pair.give_back(slot(pair_hash >> 1));
-            self.address.give_back(address);
+            self.from.give_back(from);
             return Err(wait);
         }
-        Ok(Attempt { pair_hash, name: Some(name), address: Some(address) })
+        Ok(Attempt { pair_hash, name: Some(name), from: Some(from) })
     }
 
     /// The try succeeded: it costs nothing, and the pair is known from now on.
@@ -190,9 +196,45 @@ impl Limiter {
         if let Some(name) = attempt.name {
             self.name.give_back(name);
         }
-        if let Some(address) = attempt.address {
-            self.address.give_back(address);
+        if let Some(from) = attempt.from {
+            self.from.give_back(from);
         }
+    }
+}
+
+impl Limiter {
+    pub(crate) fn new() -> Limiter {
+        Limiter {
+            hash: RandomState::new(),
+            at_sign_in: Guesses::new(),
+            at_nodes: Guesses::new(),
+            register: Table::new(REGISTER),
+            begin: Table::new(BEGIN),
+            site_login: Table::new(SITE_LOGIN),
+            code: Table::new(CODE),
+            code_address: Table::new(CODE_ADDRESS),
+            node_login: Table::new(NODE_LOGIN),
+        }
+    }
+
+    /// Allows a try of `name` from `address`, or says how long to wait.
+    pub(crate) fn attempt(
+        &self,
+        name: &str,
+        address: Option<IpAddr>,
+        now: Millis,
+    ) -> Result<Attempt, Duration> {
+        self.at_sign_in.attempt(name, &network(address), now)
+    }
+
+    /// As [`Guesses::succeeded`].
+    pub(crate) fn succeeded(&self, attempt: Attempt) {
+        self.at_sign_in.succeeded(attempt);
+    }
+
+    /// As [`Guesses::undo`].
+    pub(crate) fn undo(&self, attempt: &Attempt) {
+        self.at_sign_in.undo(attempt);
     }
 
     /// Allows a registration from `address`, or says how long to wait.
@@ -227,15 +269,18 @@ impl Limiter {
         Ok(CodeAttempt { person, address: Some(address) })
     }
 
-    /// Allows a login of a person to a machine to begin, or says how long to wait. One machine
-    /// takes nothing from another's budget.
+    /// Allows a login of a person to a machine to begin, or says how long to wait. One site takes
+    /// nothing from another's budget, and one machine no more than its own from its site's.
     pub(crate) fn node_login(
         &self,
         person: &PersonId,
         node: &NodeId,
         now: Millis,
     ) -> Result<(), Duration> {
-        self.node_login.take(slot(self.hash.hash_one((person, node))), now)
+        let own = slot(self.hash.hash_one((person, node)));
+        self.node_login.take(own, now)?;
+        let site = slot(self.hash.hash_one((person, node.site())));
+        self.site_login.take(site, now).inspect_err(|_| self.node_login.give_back(own))
     }
 
     /// The code was right: the try costs nothing.
@@ -248,93 +293,4 @@ impl Limiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
-    }
-
-    #[test]
-    fn guessing_is_slowed_and_time_heals() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        for _ in 0..PAIR.burst {
-            limiter.attempt("alice", ip(1), now).unwrap();
-        }
-        let wait = limiter.attempt("alice", ip(1), now).unwrap_err();
-        assert_eq!(wait, PAIR.every, "the next try must be one interval away");
-        limiter.attempt("bob", ip(1), now).expect("another name has its own budget");
-        limiter.attempt("alice", ip(2), now).expect("another address has its own budget");
-        limiter.attempt("alice", ip(1), now.plus(wait)).expect("waiting as told must help");
-        limiter.attempt("alice", ip(1), now.plus(wait)).unwrap_err();
-    }
-
-    #[test]
-    fn many_addresses_on_one_name_do_not_lock_out_a_known_one() {
-        // Were there a plain account lock, anybody could keep alice out.
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let attempt = limiter.attempt("alice", ip(1), now).unwrap();
-        limiter.succeeded(attempt);
-        let mut refused = 0;
-        for i in 0..=255u8 {
-            let address = Some(IpAddr::from([198, 51, 100, i]));
-            refused += u32::from(limiter.attempt("alice", address, now).is_err());
-        }
-        assert!(refused > 100, "a botnet must run into the name's budget, refused {refused}");
-        limiter.attempt("alice", ip(1), now).expect("alice's own address is known");
-    }
-
-    #[test]
-    fn many_names_from_one_address_are_slowed() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let tries = (0..200).filter(|i| limiter.attempt(&format!("u{i}"), ip(1), now).is_ok());
-        assert!(tries.count() <= ADDRESS.burst as usize);
-    }
-
-    #[test]
-    fn success_costs_nothing() {
-        let limiter = Limiter::new();
-        for _ in 0..1000 {
-            let attempt = limiter.attempt("alice", ip(1), Millis(1_000_000)).unwrap();
-            limiter.succeeded(attempt);
-        }
-    }
-
-    /// If it failed, codes could be guessed, or people kept from typing theirs by others.
-    #[test]
-    fn who_guesses_codes_is_slowed_and_others_are_not() {
-        let limiter = Limiter::new();
-        let now = Millis(1_000_000);
-        let person = |n: u32| format!("p{n}@rennes").parse::<PersonId>().unwrap();
-        let mut wrong = 0;
-        while limiter.code(&person(0), ip(1), now).is_ok() {
-            wrong += 1;
-            assert!(wrong <= CODE.burst);
-        }
-        let mut wrong = 0;
-        for n in 1..100 {
-            while limiter.code(&person(n), ip(1), now).is_ok() {
-                wrong += 1;
-            }
-        }
-        assert!(wrong <= 99 + CODE_ADDRESS.burst, "one address tried {wrong} codes at once");
-        let attempt = limiter.code(&person(200), ip(1), now).expect("a first try is always heard");
-        limiter.right_code(&attempt);
-        for _ in 0..100 {
-            let attempt = limiter.code(&person(200), ip(1), now).unwrap();
-            limiter.right_code(&attempt);
-        }
-    }
-
-    #[test]
-    fn an_ipv6_network_counts_as_one() {
-        let a = network(Some("2001:db8::1".parse().unwrap()));
-        assert_eq!(a, network(Some("2001:db8::2".parse().unwrap())));
-        assert_ne!(a, network(Some("2001:db8:0:1::1".parse().unwrap())));
-        let mapped = network(Some("::ffff:192.0.2.1".parse().unwrap()));
-        assert_eq!(mapped, network(ip(1)));
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Logins: a node acts for who signed in to it, and for nobody else.
 
-use crate::machines::{invite, join};
+use crate::machines::{invite, join, node};
 use crate::mandates::{Alice, ask, grid, submission};
 use crate::world::{World, certificate_request, keyed, member};
 use std::time::Duration;
@@ -18,12 +18,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn login(node: &str) -> IssueLoginMandate {
     IssueLoginMandate { vo: VO.parse().unwrap(), node: node.parse().unwrap() }
-}
-
-/// A machine that joined `w`, as its core knows it.
-async fn node(w: &World, label: &str) -> Caller {
-    let joined = join(w, &invite(w, label).await, &keyed()).await.unwrap();
-    w.by_certificate(&joined.chain_pem).unwrap()
 }
 
 /// What a node asks its core for.

@@ -8,7 +8,7 @@ use xos_api::cda::{
 };
 use xos_base::{Error, Kind};
 use xos_net::trust::Usage;
-use xos_net::{Client, Identity};
+use xos_net::{Caller, Client, Identity};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -19,6 +19,12 @@ pub async fn invite(w: &World, label: &str) -> JoinToken {
 
 pub async fn join(w: &World, token: &JoinToken, k: &Keyed) -> Result<Joined, Error> {
     w.public(JoinMachine { token: token.clone(), csr_pem: k.csr_pem.clone() }).await
+}
+
+/// A machine that joined `w`, as its core knows it.
+pub async fn node(w: &World, label: &str) -> Caller {
+    let joined = join(w, &invite(w, label).await, &keyed()).await.unwrap();
+    w.by_certificate(&joined.chain_pem).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,12 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod certificates;
+mod claims;
 mod credentials;
 mod hosts;
 mod logins;
 mod machines;
 mod mandates;
 mod matrix;
+mod node_passwords;
 mod oidc;
 mod passkeys;
 mod people;

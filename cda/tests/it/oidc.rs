@@ -4,6 +4,7 @@
 mod attacks;
 mod fake;
 mod npm;
+mod several;
 
 use crate::world::{ADMIN_PASSWORD, World};
 use npm::{Browser, Npm, SECRET};

@@ -1,7 +1,7 @@
 //! Passkeys: made, used alone and as the second step, with a device in software.
 
 mod attacks;
-mod device;
+pub mod device;
 mod recovery;
 
 use crate::world::{ADMIN_PASSWORD, World};
@@ -108,7 +108,7 @@ async fn a_person_has_a_bounded_number_of_passkeys() {
     assert!(e.kind == Kind::Invalid && e.message.contains("already"), "{e}");
 }
 
-async fn with_second_factor(w: &World, device: &mut Device) {
+pub async fn with_second_factor(w: &World, device: &mut Device) {
     let alice = w.person("alice").await;
     let on = SetSecondFactor { on: true };
     let e = w.call(&alice, on.clone()).await.unwrap_err();

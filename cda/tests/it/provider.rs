@@ -1,6 +1,7 @@
 //! The core as an OpenID provider: what clients get, and how long. What they do not get:
 //! [`attacks`].
 
+mod allowed;
 mod attacks;
 mod ends;
 mod machines;

@@ -1,8 +1,9 @@
 //! What a person signs in by: passkeys, and the accounts at identity providers that are linked to
-//! them.
+//! them; and the services to which they signed in by this site.
 
 use super::passkeys::{Own, own};
 use super::provider::{Purpose, leave};
+use super::services::{self, Service};
 use crate::view::{Frame, When, page};
 use crate::visit::{Reply, Shown, Visit};
 use askama::Template;
@@ -30,6 +31,7 @@ struct View {
     /// Absent where this page's host cannot use them.
     passkeys: Option<Own>,
     kerberos: bool,
+    services: Vec<Service>,
 }
 
 /// The list, and what can be linked.
@@ -52,9 +54,10 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     };
     let accounts = ways.identities.into_iter().map(account).collect();
     let passkeys = own(&visit, rules.passkeys.as_deref()).await?;
+    let services = services::own(&visit).await?;
     let frame = Frame::of(&visit, "Ways to sign in", "account").await;
     let (password, kerberos, providers) = (ways.password, rules.kerberos, rules.providers);
-    page(&View { frame, password, accounts, providers, passkeys, kerberos })
+    page(&View { frame, password, accounts, providers, passkeys, kerberos, services })
 }
 
 /// Goes to a provider, to link the account there.

@@ -44,7 +44,16 @@ struct View {
     hidden: Vec<(&'static str, String)>,
 }
 
-fn words(scope: Scope) -> &'static str {
+/// The page before a newer sign-in, which a service wants.
+#[derive(Template)]
+#[template(path = "sign_in_again.html")]
+struct AgainView {
+    frame: Frame,
+    hidden: Vec<(&'static str, String)>,
+}
+
+/// What a scope means, in a person's words.
+pub(super) fn words(scope: Scope) -> &'static str {
     match scope {
         Scope::OpenId => "who you are: your id at this site",
         Scope::Profile => "your name at this site",
@@ -78,12 +87,13 @@ pub(super) fn answer(visit: &Visit) -> Result<(bool, Option<VoId>), Stop> {
 }
 
 /// What the client sent, as far as it is known, from whoever has it.
-fn sent<'a>(text: impl Fn(&'static str) -> &'a str) -> Vec<(&'static str, String)> {
+pub(crate) fn sent<'a>(text: impl Fn(&'static str) -> &'a str) -> Vec<(&'static str, String)> {
     let all = NAMES.map(|name| (name, text(name).to_owned()));
     all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
-fn request(sent: &[(&'static str, String)]) -> Authorization {
+/// The request that a client sent.
+pub(crate) fn request(sent: &[(&'static str, String)]) -> Authorization {
     let of = |name: &str| {
         let found = sent.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -110,10 +120,15 @@ pub(crate) async fn arrive(guest: Guest) -> Shown {
             .hint("tell whoever runs the service that sent you here")
             .into());
     }
-    let query = serde_urlencoded::to_string(sent(|name| guest.query.raw(name)))
+    on_the_way(&guest, asking(&sent(|name| guest.query.raw(name)))?)
+}
+
+/// Where a person is asked about what a client sent.
+fn asking(sent: &[(&'static str, String)]) -> Result<String, Error> {
+    let query = serde_urlencoded::to_string(sent)
         .map_err(|e| Error::invalid(format!("what the service sent is malformed: {e}")))?;
     // The one character that is not encoded there and that `own_path` does not take.
-    on_the_way(&guest, format!("/oauth/consent?{}", query.replace('*', "%2A")))
+    Ok(format!("/oauth/consent?{}", query.replace('*', "%2A")))
 }
 
 /// Asks the person.
@@ -123,12 +138,20 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         Ask::Ask(consent) => ask(&visit, consent, "/oauth/consent", hidden).await,
         Ask::Back(to) => on_the_way(&visit, to.0),
         Ask::SignInAgain => {
-            visit.console.sessions.end(&visit.session);
-            let next = serde_urlencoded::to_string([("next", own_path(&visit.path))])
-                .map_err(|e| Error::internal(format!("a path cannot be written: {e}")))?;
-            Ok(Reply::End(format!("/sign-in?{next}")))
+            let frame = Frame::of(&visit, "Sign in again?", "consent").await;
+            page(&AgainView { frame, hidden })
         }
     }
+}
+
+/// The person goes on to a newer sign-in. Only this form of ours ends the session: a link to
+/// [`show`] does not.
+pub(crate) async fn sign_in_again(visit: Visit) -> Shown {
+    let path = own_path(&asking(&sent(|name| visit.form.raw(name)))?);
+    let next = serde_urlencoded::to_string([("next", path)])
+        .map_err(|e| Error::internal(format!("a path cannot be written: {e}")))?;
+    visit.console.sessions.end(&visit.session);
+    Ok(Reply::End(format!("/sign-in?{next}")))
 }
 
 /// The person answered: back to the service.

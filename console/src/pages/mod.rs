@@ -15,6 +15,7 @@ pub(crate) mod output;
 pub(crate) mod passkeys;
 pub(crate) mod provider;
 pub(crate) mod recover;
+pub(crate) mod services;
 pub(crate) mod shares;
 pub(crate) mod sign_in;
 pub(crate) mod submit;

@@ -48,12 +48,12 @@ impl Purpose {
 
 /// What the cookie of a sign-in at a provider says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Begun {
+pub(crate) struct Begun {
     purpose: Purpose,
     provider: ProviderId,
     flow: Flow,
     /// Where to go afterwards.
-    next: String,
+    pub(crate) next: String,
 }
 
 impl Begun {
@@ -62,7 +62,7 @@ impl Begun {
         format!("{}.{}.{}.{next}", self.purpose.as_str(), self.provider, self.flow.0)
     }
 
-    fn read(text: &str) -> Option<Begun> {
+    pub(crate) fn read(text: &str) -> Option<Begun> {
         let mut parts = text.splitn(4, '.');
         let purpose = match parts.next()? {
             "in" => Purpose::SignIn,

@@ -73,7 +73,7 @@ pub(crate) fn begin(guest: &Guest, signed_in: SignedIn, to: String) -> Shown {
     if let Some(recovered) = recovered {
         let at = When::from(recovered.at).text;
         session.leave_notice(format!(
-            "Your access was recovered by {} at {at}. If you did not ask for it, tell the \
+            "{} made a way to sign in as you at {at}. If you did not ask for it, tell the \
              administrators of this site.",
             recovered.by
         ));

@@ -1,5 +1,17 @@
 //! Stand-in operations: enough of a core for the console's pages.
 
+/// Serves requests, each by a function of the stand-in, of who asks and of the request: `on` those
+/// of callers, `public` those of anybody.
+macro_rules! serve {
+    ($fake:expr, $router:ident: $($how:ident $f:expr;)*) => {$({
+        let fake = $fake.clone();
+        $router.$how(move |who, r| {
+            let fake = fake.clone();
+            async move { $f(&fake, who, r) }
+        });
+    })*};
+}
+
 mod jobs;
 pub mod kerberos;
 pub mod oidc;
@@ -136,68 +148,58 @@ impl Fake {
             RemoveFromGroup,
             RefuseShare
         );
-        let ask = self.clone();
-        router.on(move |caller: Caller, r: Apply| {
-            let fake = ask.clone();
-            async move {
-                fake.note(&caller.person()?, &r);
+        serve! { self, router:
+            on |f: &Fake, c: Caller, r: Apply| {
+                f.note(&c.person()?, &r);
                 Ok(Done {})
-            }
-        });
-        let ask = self.clone();
-        router.on(move |caller: Caller, r: WithdrawApplication| {
-            let fake = ask.clone();
-            async move {
-                fake.note(&caller.person()?, &r);
+            };
+            on |f: &Fake, c: Caller, r: WithdrawApplication| {
+                f.note(&c.person()?, &r);
                 Ok(Done {})
-            }
-        });
+            };
+        }
     }
 
     /// Registers everything.
     pub fn register(self: &Arc<Self>, router: &mut Router) {
-        macro_rules! on {
-            ($($f:expr;)*) => {$({
-                let fake = self.clone();
-                router.on(move |caller, r| {
-                    let fake = fake.clone();
-                    async move { $f(&fake, caller, r) }
-                });
-            })*};
-        }
-        on! {
-            |f: &Fake, c: Caller, _: RenewToken| f.renew(&c);
-            |f: &Fake, c: Caller, r: IssueToken| f.issue(&c, &r);
-            |f: &Fake, c: Caller, _: Memberships| f.memberships(&c);
-            |f: &Fake, c: Caller, r: GetVo| f.info(&c.person()?, &r);
-            |f: &Fake, c: Caller, r: ListMembers| f.members(&c, &r);
-            |f: &Fake, _: Caller, r: GetMember| f.member(&r.person)
+        serve! { self, router:
+            on |f: &Fake, c: Caller, _: RenewToken| f.renew(&c);
+            on |f: &Fake, c: Caller, r: IssueToken| f.issue(&c, &r);
+            on |f: &Fake, c: Caller, _: Memberships| f.memberships(&c);
+            on |f: &Fake, c: Caller, r: GetVo| f.info(&c.person()?, &r);
+            on |f: &Fake, c: Caller, r: ListMembers| f.members(&c, &r);
+            on |f: &Fake, _: Caller, r: GetMember| f.member(&r.person)
                 .ok_or_else(|| Error::not_found("no such member"));
-            |f: &Fake, c: Caller, r: ListApplications| f.applications(&c, &r);
-            |f: &Fake, c: Caller, r: Approve| {
+            on |f: &Fake, c: Caller, r: ListApplications| f.applications(&c, &r);
+            on |f: &Fake, c: Caller, r: Approve| {
                 f.change(&c, &r)?;
                 f.member(&id("milo@rennes")).ok_or_else(|| Error::internal("milo"))
             };
-            |f: &Fake, _: Caller, _: ListGroups| Ok(GroupPage { groups: f.groups(), next: None });
-            |f: &Fake, c: Caller, r: CreateGroup| {
+            on |f: &Fake, _: Caller, _: ListGroups| {
+                Ok(GroupPage { groups: f.groups(), next: None })
+            };
+            on |f: &Fake, c: Caller, r: CreateGroup| {
                 f.change(&c, &r)?;
                 Ok(f.groups().remove(2))
             };
-            |f: &Fake, _: Caller, _: ListShares| Ok(f.shares());
-            |f: &Fake, c: Caller, r: AcceptShare| {
+            on |f: &Fake, _: Caller, _: ListShares| Ok(f.shares());
+            on |f: &Fake, c: Caller, r: AcceptShare| {
                 f.change(&c, &r)?;
                 Ok(f.shares().remove(0))
             };
-            |f: &Fake, c: Caller, _: ListJobs| f.jobs(&c);
-            |f: &Fake, c: Caller, r: GetJob| f.job(&c, &r.job);
-            |f: &Fake, c: Caller, r: ListUnits| f.units(&c, &r.job);
-            |f: &Fake, c: Caller, _: WhyJob| { c.member()?; Ok(Reasons { reasons: f.reasons() }) };
-            |f: &Fake, c: Caller, r: ReadOutput| { c.member()?; f.read(&r) };
-            |f: &Fake, c: Caller, r: CancelJob| {
+            on |f: &Fake, c: Caller, _: ListJobs| f.jobs(&c);
+            on |f: &Fake, c: Caller, r: GetJob| f.job(&c, &r.job);
+            on |f: &Fake, c: Caller, r: ListUnits| f.units(&c, &r.job);
+            on |f: &Fake, c: Caller, _: WhyJob| {
+                c.member()?;
+                Ok(Reasons { reasons: f.reasons() })
+            };
+            on |f: &Fake, c: Caller, r: ReadOutput| { c.member()?; f.read(&r) };
+            on |f: &Fake, c: Caller, r: CancelJob| {
                 f.note(&c.member()?.person, &r);
                 Ok(Cancelled { units: 2 })
             };
-            |f: &Fake, c: Caller, r: SubmitJob| {
+            on |f: &Fake, c: Caller, r: SubmitJob| {
                 f.note(&c.member()?.person, &r);
                 Ok(Submitted { job: id("7.rennes") })
             };

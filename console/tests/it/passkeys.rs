@@ -185,5 +185,5 @@ async fn a_recovery_code_makes_a_new_way_in_and_the_person_is_told() {
     let page = answer(&browser, "/sign-in/passkey/enrol", RIGHT, &[("name", "laptop")]).await;
     assert_eq!(page.status, 303, "{}", page.body);
     let page = browser.get("/").await;
-    assert!(page.body.contains("Your access was recovered by ada@rennes"), "{}", page.body);
+    assert!(page.body.contains("ada@rennes made a way to sign in as you"), "{}", page.body);
 }

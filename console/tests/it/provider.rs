@@ -112,11 +112,35 @@ async fn others_decide_nothing_and_nobody_is_sent_to_strangers() {
     let error = browser.get(&format!("{ARRIVE}&prompt=none")).await;
     let error = browser.get(&leads_to(&error)).await;
     assert_eq!(leads_to(&error), format!("{BACK}?error=consent_required"));
-    // A newer sign-in is wanted: this session ends.
-    let again = browser.get(&format!("{ARRIVE}&prompt=login")).await;
-    let again = browser.get(&leads_to(&again)).await;
-    assert!(again.header("location").starts_with("/sign-in?next="), "{}", again.status);
+}
+
+/// If it failed, a link of anybody would sign people out, or who signs in anew would lose what the
+/// service asked.
+#[actix_web::test]
+async fn a_newer_sign_in_ends_the_session_by_our_own_form_only() {
+    let world = World::new("text");
+    let browser = world.signed_in("milo").await;
+    let page = browser.get(&format!("{ARRIVE}&prompt=login")).await;
+    let page = browser.get(&leads_to(&page)).await;
+    assert!(page.status == 200 && page.body.contains("id=\"again-form\""), "{}", page.body);
+    crate::html::check(&page.body);
+    assert_eq!(browser.post_exactly("/oauth/again", &[("client_id", "c1")]).await.status, 403);
+    assert!(browser.cookies.borrow().contains_key(SESSION), "the browser forgot the session");
+    assert_eq!(browser.get("/vos").await.status, 200, "the session ended without a yes");
+
+    let page = decide(&browser, &page, "/oauth/again", &[]).await;
+    assert_eq!(page.status, 303, "{}", page.body);
     assert!(!browser.cookies.borrow().contains_key(SESSION), "the old session goes on");
+    let (path, query) = page.header("location").split_once('?').unwrap();
+    let query: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap();
+    assert_eq!((path, query[0].0.as_str()), ("/sign-in", "next"));
+    let next = query[0].1.as_str();
+    browser.get("/sign-in").await;
+    let fields = [("user", "milo"), ("password", "right horse"), ("next", next)];
+    let page = browser.post("/sign-in", &fields).await;
+    assert_eq!((page.status, page.header("location")), (303, next));
+    let state = hidden(&browser.get(next).await).into_iter().find(|(k, _)| k == "state");
+    assert_eq!(state.unwrap().1, "a*b&\">");
 }
 
 /// If it failed, a device without a browser could not be signed in, or by a link alone.
@@ -151,13 +175,42 @@ async fn a_login_to_a_machine_is_named_exactly_before_it_is_allowed() {
     browser.get("/device").await;
     let page = browser.post("/device", &[("user_code", LOGIN_CODE)]).await;
     crate::html::check(&page.body);
-    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes"] {
+    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes", "acts for you on the volume of"] {
         assert!(page.body.contains(part), "{part} is missing: {}", page.body);
     }
     assert!(!notes(&world).contains("DecideDevice"));
     decide(&browser, &page, "/device/decide", &[("answer", "no")]).await;
     let noted = notes(&world);
     assert!(noted.contains(LOGIN_CODE) && noted.contains("allow: false"), "{noted}");
+}
+
+/// If it failed, a person could not see or end what a service may do, or another site's page would
+/// end it for them.
+#[actix_web::test]
+async fn what_services_may_do_is_listed_and_taken_back() {
+    let world = World::new("The <Wiki>");
+    let browser = world.signed_in("milo").await;
+    let page = browser.get("/account").await;
+    crate::html::check(&page.body);
+    let (_, services) = page.body.split_once("id=\"services\"").expect("they are not listed");
+    for part in ["The &#60;Wiki&#62;", "demo.rennes", "your name at this site", "2 Jan 1970"] {
+        assert!(services.contains(part), "{part} is missing: {services}");
+    }
+    let path = "/account/services/c1/revoke";
+    assert!(services.contains(&format!("action=\"{path}\"")), "{services}");
+    assert_eq!(browser.post_exactly(path, &[]).await.status, 403);
+    assert!(browser.get(path).await.status >= 400 && notes(&world).is_empty());
+    browser.get("/account").await;
+    let page = browser.post(path, &[]).await;
+    assert_eq!((page.status, page.header("location")), (303, "/account"));
+    let noted = notes(&world);
+    assert!(noted.contains("milo@rennes EndGrants { client: \"c1\" }"), "{noted}");
+    assert!(browser.get("/account").await.body.contains("gets nothing more from this site"));
+    assert_eq!(browser.post("/account/services/c2/revoke", &[]).await.status, 404);
+    let guest = world.browser().await;
+    guest.get("/sign-in").await;
+    guest.post(path, &[]).await;
+    assert_eq!(notes(&world), noted, "somebody who is not signed in ended it");
 }
 
 fn form(path: &str, body: &str) -> TestRequest {

@@ -4,6 +4,8 @@
 mod flood;
 mod mutated;
 mod people;
+mod resumed;
+mod tokens;
 mod trust;
 mod world;
 

@@ -66,6 +66,13 @@ pub struct Login {
     /// own site: at a console, for `sudo`. Default false.
     #[serde(default)]
     pub device: bool,
+    /// Whether people of this site may prove themselves to PAM by the password that they sign in
+    /// with. Whoever is root on the machine can see what is typed there and sign in with it
+    /// anywhere: say true only where root is trusted with that. Never asked of people of other
+    /// sites; not taken where `[cda]` has `passwords = false`, nor of who signs in by a passkey as
+    /// well. With `device` people choose. Default false.
+    #[serde(default)]
+    pub passwords: bool,
 }
 
 fn default_shell() -> PathBuf {

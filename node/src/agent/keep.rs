@@ -23,13 +23,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     };
     let bytes = serde_json::to_vec(value).map_err(|e| fail(e.into()))?;
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(fail)?;
+    let mut file = fresh(&new).map_err(fail)?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     std::fs::rename(&new, path).map_err(fail)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -54,16 +48,20 @@ pub fn write_text(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    match std::fs::remove_file(&new) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
-        _ => {}
-    }
-    let mut how = OpenOptions::new();
-    let mut file = how.write(true).create_new(true).mode(0o600).open(&new).map_err(fail)?;
+    let mut file = fresh(&new).map_err(fail)?;
     file.write_all(text.as_bytes()).map_err(fail)?;
     // Whatever the daemon's umask is.
     file.set_permissions(Permissions::from_mode(mode)).map_err(fail)?;
     std::fs::rename(&new, path).map_err(fail)
+}
+
+/// A new file, of the owner alone: never what somebody left at `path`, nor through a link there.
+fn fresh(path: &Path) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes a folder that only this program's user can change, and makes sure that it is one.
@@ -137,6 +135,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&path), 0o644);
+        let state = dir.path().join("state.json");
+        std::os::unix::fs::symlink(&victim, &state).unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("state.new")).unwrap();
+        write(&state, &7u32).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "as it was");
+        assert_eq!((read::<u32>(&state).unwrap(), mode(&state)), (Some(7), 0o600));
 
         let folder = dir.path().join("folder");
         std::fs::create_dir(dir.path().join("elsewhere")).unwrap();

@@ -1,6 +1,7 @@
 //! Keeps the control stream to the core.
 
-use super::Agent;
+use super::{Agent, keep};
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,10 @@ use xos_net::control::Control;
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often it is written down that the core is heard.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// Where.
+const HEARD_FILE: &str = "heard.json";
 
 /// Connects to the core, again whenever the stream ends, until `stop`.
 pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
@@ -34,6 +39,7 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                 tokio::select! {
                     () = stop.cancelled() => control.close(),
                     () = control.closed() => tracing::warn!("the core is gone: connecting again"),
+                    () = agent.keep_heard() => {}
                 }
                 agent.lose_contact();
                 for task in [tickets, logins, hosts] {
@@ -61,12 +67,36 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
 }
 
 /// The core, and when it was heard last.
-#[derive(Default)]
 pub(super) struct Contact {
     /// The stream to it, while there is one.
     control: Option<Arc<Control>>,
-    /// When the last stream ended.
+    /// When it was heard since this daemon runs: told of accounts, or the last stream ended.
     heard: Option<Millis>,
+    /// When an earlier daemon heard it.
+    before: Millis,
+}
+
+impl Contact {
+    /// Before anything was heard. `folder`: the node's. Where no earlier daemon wrote when it heard
+    /// the core, that counts as now.
+    pub(super) fn new(folder: &Path, now: Millis) -> Contact {
+        let before = match keep::read::<u64>(&folder.join(HEARD_FILE)) {
+            // A clock that was set back must not make it longer.
+            Ok(Some(at)) => Millis(at).min(now),
+            Ok(None) => now,
+            Err(error) => {
+                // Cut short by a power loss, after which nobody is signed in and nothing runs.
+                tracing::warn!(%error, "when the core was heard last is not known");
+                now
+            }
+        };
+        Contact { control: None, heard: None, before }
+    }
+
+    /// Since when it is unheard; `None`: there is a stream to it.
+    fn unheard_since(&self) -> Option<Millis> {
+        self.control.is_none().then(|| self.heard.unwrap_or(self.before))
+    }
 }
 
 impl Agent {
@@ -75,13 +105,45 @@ impl Agent {
     }
 
     fn lose_contact(&self) {
-        *self.contact() = Contact { control: None, heard: Some(self.now()) };
+        self.contact().control = None;
+        self.note_heard();
+        // From now on leases end.
+        self.accounts_changed.send_modify(|n| *n += 1);
     }
 
-    /// When the core was heard last; `None`: never since this daemon runs.
-    pub(super) fn heard(&self, now: Millis) -> Option<Millis> {
+    /// The core was heard just now.
+    pub(super) fn hear(&self) -> Millis {
+        let now = self.now();
+        self.contact().heard = Some(now);
+        now
+    }
+
+    /// The same, written down for a daemon that is started anew.
+    fn note_heard(&self) {
+        let now = self.hear();
+        let path = self.folder.join(HEARD_FILE);
+        if let Err(error) = keep::write_text(&path, &now.0.to_string(), 0o600) {
+            tracing::error!(%error, "a restart of xosd would not know when the core was heard");
+        }
+    }
+
+    /// Writes down again and again that the core is heard, until this future is dropped.
+    async fn keep_heard(&self) {
+        loop {
+            self.note_heard();
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
+    }
+
+    /// Whether the core was heard since this daemon runs.
+    pub(super) fn has_heard(&self) -> bool {
         let contact = self.contact();
-        if contact.control.is_some() { Some(now) } else { contact.heard }
+        contact.control.is_some() || contact.heard.is_some()
+    }
+
+    /// Since when the core is unheard; `None`: there is a stream to it.
+    pub(super) fn unheard_since(&self) -> Option<Millis> {
+        self.contact().unheard_since()
     }
 
     /// The stream to the core.
@@ -113,4 +175,26 @@ async fn connect(agent: &Arc<Agent>) -> Result<Arc<Control>, Error> {
         })
         .await?;
     Ok(control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, whoever has xosd started anew at a node that is cut off would give everybody
+    /// there another lease, or hold all work at each start.
+    #[test]
+    fn a_restart_knows_when_the_core_was_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let since = |now| Contact::new(dir.path(), Millis(now)).unheard_since();
+        assert_eq!(since(500), Some(Millis(500)), "nothing is known");
+        keep::write_text(&dir.path().join(HEARD_FILE), "400", 0o600).unwrap();
+        assert_eq!(since(500), Some(Millis(400)));
+        assert_eq!(since(300), Some(Millis(300)), "the clock was set back");
+        let mut contact = Contact::new(dir.path(), Millis(500));
+        contact.heard = Some(Millis(450));
+        assert_eq!(contact.unheard_since(), Some(Millis(450)));
+        keep::write_text(&dir.path().join(HEARD_FILE), "", 0o600).unwrap();
+        assert_eq!(since(500), Some(Millis(500)), "cut short");
+    }
 }

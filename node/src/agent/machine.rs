@@ -83,10 +83,18 @@ pub fn local_users() -> Result<HashSet<String>, Error> {
 /// # Errors
 /// As [`local_users`].
 pub fn is_local(uid: u32) -> Result<bool, Error> {
+    Ok(local_uids()?.contains(&uid))
+}
+
+/// The uids of the machine's own users.
+///
+/// # Errors
+/// As [`local_users`].
+pub fn local_uids() -> Result<HashSet<u32>, Error> {
     let bytes = fs::read("/etc/passwd")
         .map_err(|e| Error::internal(format!("cannot read /etc/passwd: {e}")))?;
     let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().any(|l| l.split(':').nth(2).is_some_and(|n| n.parse() == Ok(uid))))
+    Ok(text.lines().filter_map(|l| l.split(':').nth(2)?.parse().ok()).collect())
 }
 
 #[cfg(test)]

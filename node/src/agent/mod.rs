@@ -11,6 +11,8 @@ mod ops;
 mod renew;
 mod sole;
 mod standing;
+#[cfg(test)]
+mod testing;
 pub mod tickets;
 pub mod units;
 mod volumes;
@@ -142,6 +144,7 @@ impl Agent {
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         let tickets = Arc::new(Tickets::default());
+        let contact = link::Contact::new(&folder, parts.clock.now());
         let agent = Arc::new(Agent {
             units,
             stager,
@@ -161,7 +164,7 @@ impl Agent {
             told: AtomicBool::new(false),
             unruly: AtomicBool::new(false),
             tickets,
-            contact: Mutex::default(),
+            contact: Mutex::new(contact),
             logins,
             socket: parts.socket,
             watcher: parts.watcher,

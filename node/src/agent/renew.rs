@@ -145,36 +145,23 @@ fn lacking(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{self, BASE, member, membership};
     use crate::agent::tickets::Held;
-    use xos_api::vom::VoAccounts;
-    use xos_base::Membership;
+    use xos_api::vom::{AccountMember, VoAccounts};
+    use xos_base::{Epoch, MemberNumber, Membership};
 
-    const BASE: u32 = 1_900_000_000;
-
+    /// The VO with members of these numbers, states and epochs.
     fn accounts(states: &[(u32, &str, u64)]) -> VoAccounts {
-        let members: Vec<_> = states
-            .iter()
-            .map(|(n, state, epoch)| {
-                serde_json::json!({
-                    "number": n, "person": format!("p{n}@rennes"), "name": format!("p{n}.demo"),
-                    "state": state, "epoch": epoch, "groups": [1],
-                })
-            })
-            .collect();
-        serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": "active", "members": members,
-            "groups": [{"name": "members", "number": 1}], "groups_gone": [],
-        }))
-        .unwrap()
+        let one = |&(number, state, epoch): &(u32, &str, u64)| AccountMember {
+            epoch: Epoch(epoch),
+            ..member(number, &format!("p{number}"), state)
+        };
+        testing::accounts(states.iter().map(one).collect())
     }
 
-    fn ticket(member: u32, epoch: u64) -> Held {
-        let membership: Membership = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "person": format!("p{member}@rennes"), "number": member,
-            "epoch": epoch, "groups": [{"name": "members", "number": 1}], "roles": [],
-        }))
-        .unwrap();
+    fn ticket(number: u32, epoch: u64) -> Held {
+        let (number, epoch) = (MemberNumber(number), Epoch(epoch));
+        let membership = Membership { number, epoch, ..membership() };
         Held { jws: String::new(), membership, expires: Millis(100) }
     }
 
@@ -203,6 +190,9 @@ mod tests {
         // lapsed, or a daemon that was restarted
         assert_eq!(look(&vos, &tickets, 100), [envelope(1), envelope(3)]);
         assert_eq!(look(&vos, &Tickets::default(), 50), [envelope(1), envelope(3)]);
+        // the core is unheard for too long
+        assert!(vos.lapse(Millis(0), Millis::from_secs(3600)));
+        assert_eq!(look(&vos, &Tickets::default(), 50), []);
         // who left, and uids that are nobody's
         vos.apply(accounts(&[(1, "ended", 9)]));
         assert_eq!(look(&vos, &Tickets::default(), 50), []);

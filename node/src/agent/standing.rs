@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xos_api::vom::{AccountState, VoAccounts};
-use xos_base::Error;
+use xos_base::{Error, Millis};
 
 /// First pause after work that did not obey.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
@@ -29,6 +29,8 @@ impl Agent {
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
             vos.apply(accounts);
+            // Under the lock of the accounts: else their lease could end once more at once.
+            self.hear();
             if let Some(view) = vos.vo(&vo) {
                 self.watcher.vo_changed(&vo, view);
             }
@@ -51,22 +53,42 @@ impl Agent {
             let nobody = self.told.load(Ordering::SeqCst).then_some(AccountState::Ended);
             self.lock_vos().state_of(uid, self.now()).or(nobody)
         };
-        // Units first: what they leave counts as theirs.
+        // Units first: what they leave counts as theirs. Then what is held, which on v1 ends only
+        // once it is let go.
         let obeyed = self.units.enforce(state).await;
-        let out = self.end_those_who_left().await;
         let held = self.hold_sessions(state).await;
+        let out = self.end_those_who_left().await;
         self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
     }
 
+    /// Suspends the VOs whose lease is over.
+    fn lapse(&self) {
+        let new = {
+            let mut vos = self.lock_vos();
+            self.unheard_since().is_some_and(|heard| vos.lapse(heard, self.now()))
+        };
+        if new {
+            tracing::warn!("the core is unheard for too long: sessions and units are held");
+            self.accounts_changed.send_modify(|n| *n += 1);
+        }
+    }
+
     async fn stand(&self) {
+        self.lapse();
         self.enforce().await;
         if self.units.look_again().await {
             self.enforce().await;
         }
     }
 
-    /// Tells again what did not obey, and ends what memberships leave behind that end by
-    /// themselves, until `stop`.
+    /// When a lease ends next, if nothing is heard of the core.
+    fn next_lapse(&self) -> Option<Millis> {
+        let vos = self.lock_vos();
+        self.unheard_since().and_then(|heard| vos.next_lapse(heard))
+    }
+
+    /// Tells again what did not obey, ends what memberships leave behind that end by themselves,
+    /// and holds what goes on after a lease, until `stop`.
     pub(super) async fn keep_standing(self: Arc<Agent>, stop: CancellationToken) {
         let mut changed = self.accounts_changed.subscribe();
         let (mut due, mut looked) = (Due::new(Instant::now()), self.now());
@@ -91,7 +113,8 @@ impl Agent {
                     }
                 }
             }
-            if let Some(at) = self.lock_vos().next_expiry(looked) {
+            let expiry = self.lock_vos().next_expiry(looked);
+            for at in [expiry, self.next_lapse()].into_iter().flatten() {
                 due.within(Instant::now(), at.since(self.now()));
             }
         }

@@ -66,18 +66,11 @@ impl Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xos_base::{Epoch, Group, GroupNumber};
+    use crate::agent::testing::membership;
+    use xos_base::Epoch;
 
     fn ticket(epoch: u64, expires: u64) -> Held {
-        let membership = Membership {
-            vo: "demo.rennes".parse().unwrap(),
-            person: "alice@rennes".parse().unwrap(),
-            number: MemberNumber(7),
-            epoch: Epoch(epoch),
-            groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
-            roles: vec![],
-            expires: None,
-        };
+        let membership = Membership { epoch: Epoch(epoch), ..membership() };
         Held { jws: format!("{epoch}/{expires}"), membership, expires: Millis(expires) }
     }
 

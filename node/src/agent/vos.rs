@@ -2,14 +2,15 @@
 //! without the core still knows them.
 
 mod find;
+mod lease;
 
 pub use find::Found;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use xos_api::vom::{AccountMember, AccountState, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, AccountsError, User};
-use xos_base::{Group, GroupNumber, MemberNumber, Millis, VoId};
+use xos_base::{Group, GroupNumber, LocalName, MemberNumber, Millis, VoId};
 
 /// The shell of an account where nobody signs in: none. A unit that got the machine's sshd to let
 /// it in would be outside its envelope. Units have a `SHELL` of their own.
@@ -31,6 +32,9 @@ pub struct Vo {
     pub members: BTreeMap<MemberNumber, AccountMember>,
     /// Groups by number.
     pub groups: BTreeMap<GroupNumber, Group>,
+    /// For how many seconds all this counts when the core is unheard; absent: an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 
 /// All VOs of this node.
@@ -38,6 +42,9 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
+    /// Those whose lease is over, until the core tells of them again.
+    #[serde(skip)]
+    lapsed: BTreeSet<VoId>,
 }
 
 /// A list of accounts that comes in parts, gathered until it is whole.
@@ -55,6 +62,7 @@ impl Gathering {
             Some(mut whole) if !part.full => {
                 whole.number = part.number;
                 whole.state = part.state;
+                whole.lease_s = part.lease_s;
                 whole.members.extend(part.members);
                 whole.groups.extend(part.groups);
                 whole.groups_gone.extend(part.groups_gone);
@@ -73,6 +81,8 @@ impl Gathering {
 impl Vos {
     /// Takes a whole list, or what changed.
     pub fn apply(&mut self, accounts: VoAccounts) {
+        self.take_names(&accounts.members);
+        self.lapsed.remove(&accounts.vo);
         let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
             number: 0,
             base: accounts.base,
@@ -80,7 +90,9 @@ impl Vos {
             state: accounts.state,
             members: BTreeMap::new(),
             groups: BTreeMap::new(),
+            lease_s: accounts.lease_s,
         });
+        vo.lease_s = accounts.lease_s;
         if accounts.full {
             vo.members.clear();
             vo.groups.clear();
@@ -95,6 +107,20 @@ impl Vos {
         }
         for gone in accounts.groups_gone {
             vo.groups.remove(&gone);
+        }
+    }
+
+    /// A name that is told anew of one account is no other's any more, in whatever order the lists
+    /// of VOs come.
+    fn take_names(&mut self, members: &[AccountMember]) {
+        let given: HashSet<&LocalName> = members.iter().filter_map(|m| m.given.as_ref()).collect();
+        if given.is_empty() {
+            return;
+        }
+        for m in self.vos.values_mut().flat_map(|vo| vo.members.values_mut()) {
+            if m.given.as_ref().is_some_and(|name| given.contains(name)) {
+                m.given = None;
+            }
         }
     }
 
@@ -115,12 +141,14 @@ impl Vos {
         self.found(uid).map(|(id, _, member)| (id, member))
     }
 
-    /// Where the member with the local uid stands at `now`; `None` for a uid that is nobody's.
+    /// Where the member with the local uid stands at `now`, by the core's word and the lease;
+    /// `None` for a uid that is nobody's.
     pub fn state_of(&self, uid: u32, now: Millis) -> Option<AccountState> {
-        self.found(uid).map(|(_, vo, member)| match (vo.state, member.state) {
+        self.found(uid).map(|(id, vo, member)| match (vo.state, member.state) {
             (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
             _ if has_expired(member, now) => AccountState::Ended,
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
+            _ if self.lapsed.contains(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
     }
@@ -149,8 +177,8 @@ impl Vos {
 
     /// The mapped account file's content.
     ///
-    /// An account whose name a local user has (`local`) is called `u<uid>`; removed members and
-    /// VOs that ended have no account.
+    /// An account whose name a local user has (`local`) is called by the common rule, or `u<uid>`;
+    /// removed members and VOs that ended have no account.
     ///
     /// # Errors
     /// [`AccountsError`] when an entry breaks a rule of the file; the core sent nonsense.
@@ -168,7 +196,7 @@ impl Vos {
             let mut in_group: BTreeMap<GroupNumber, Vec<String>> = BTreeMap::new();
             for m in vo.members.values().filter(|m| m.state != AccountState::Ended) {
                 let name = vo.account_name(m, local);
-                let home = format!("{homes}/{name}");
+                let home = format!("{homes}/{}", vo.default_name(m, local));
                 let gecos = format!("{} in {id}", m.person);
                 let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
                 file.user(User { name: &name, uid, gid, gecos: &gecos, home: &home, shell })?;
@@ -206,8 +234,17 @@ impl Vo {
         self.base + number.0
     }
 
-    /// A member's local account name.
+    /// A member's local account name: the one that the site gave, unless a local user has it.
     pub fn account_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
+        match &m.given {
+            Some(given) if !local.contains(given.as_str()) => given.to_string(),
+            _ => self.default_name(m, local),
+        }
+    }
+
+    /// What an account is called by the common rule, and its home in any case: a home that went
+    /// with a name would be lost, or another's, when the name goes.
+    pub fn default_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
         if local.contains(&m.name) { format!("u{}", self.uid(m.number)) } else { m.name.clone() }
     }
 
@@ -225,33 +262,16 @@ impl Vo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing;
     use xos_base::accounts::AccountsView;
 
     fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
-        serde_json::from_value(serde_json::json!({
-            "number": n, "person": format!("{name}@rennes"),
-            "name": format!("{name}.demo.rennes"), "state": "active",
-            "epoch": 1, "groups": groups,
-        }))
-        .unwrap()
+        let groups = groups.iter().copied().map(GroupNumber).collect();
+        AccountMember { groups, ..testing::member(n, name, "active") }
     }
 
     fn accounts(full: bool, more: bool, members: Vec<AccountMember>) -> VoAccounts {
-        VoAccounts {
-            vo: "demo.rennes".parse().unwrap(),
-            number: 1,
-            full,
-            more,
-            base: 1_900_000_000,
-            size: 65_536,
-            state: AccountState::Active,
-            members,
-            groups: vec![
-                Group { name: "members".parse().unwrap(), number: GroupNumber(1) },
-                Group { name: "physics".parse().unwrap(), number: GroupNumber(2) },
-            ],
-            groups_gone: vec![],
-        }
+        VoAccounts { full, more, ..testing::accounts(members) }
     }
 
     #[test]

@@ -46,10 +46,28 @@ impl EnvelopeCgroup {
     /// # Errors
     /// [`CgroupError`]; a limit that this machine cannot hold is one.
     pub fn create(&self, limits: &Limits) -> Result<(), CgroupError> {
-        for p in &self.parts {
-            make(&p.dir)?;
-        }
+        self.make()?;
         self.limit(limits)
+    }
+
+    /// Makes the folders without any limit.
+    ///
+    /// # Errors
+    /// The first folder that cannot be made.
+    pub fn make(&self) -> Result<(), CgroupError> {
+        self.parts.iter().try_for_each(|p| make(&p.dir))
+    }
+
+    /// Whether any of the folders is there.
+    pub fn is_there(&self) -> bool {
+        self.parts.iter().any(|p| p.dir.exists())
+    }
+
+    /// Only the folder by which processes are stopped; `None` where the machine has neither v2 nor
+    /// the freezer. Who is moved there stays in all other hierarchies where they are.
+    pub fn stopping(&self) -> Option<EnvelopeCgroup> {
+        let part = self.v2().or_else(|| self.with("freezer"))?;
+        Some(EnvelopeCgroup { parts: vec![part.clone()] })
     }
 
     /// Sets or changes the limits; what `limits` leaves out becomes unlimited.

@@ -186,6 +186,27 @@ impl Cgroups {
         EnvelopeCgroup { parts: self.parts.iter().map(part).collect() }
     }
 
+    /// The folder of a process in the hierarchy by which processes are stopped, from the texts of
+    /// `/proc/self/mountinfo` and of the process's `cgroup`; `None`: it cannot be seen from here.
+    pub fn place(&self, mountinfo: &str, list: &str) -> Option<PathBuf> {
+        let part = self.stopping()?;
+        let mut all = discover::hierarchies(mountinfo, list).into_iter();
+        let stops = |h: &Hierarchy| h.version == Version::V2 || h.controllers.contains("freezer");
+        all.find(|h| h.version == part.version && stops(h)).map(|h| h.own)
+    }
+
+    /// The name of this instance's cgroup in which a process is, by its [`Cgroups::place`]; `None`:
+    /// it is in none.
+    pub fn name_at(&self, place: &Path) -> Option<String> {
+        let below = place.strip_prefix(&self.stopping()?.dir).ok()?;
+        below.components().next()?.as_os_str().to_str().map(str::to_owned)
+    }
+
+    fn stopping(&self) -> Option<&Part> {
+        let v2 = self.parts.iter().find(|p| p.version == Version::V2);
+        v2.or_else(|| self.parts.iter().find(|p| p.controllers.contains("freezer")))
+    }
+
     /// The names of the cgroups of this instance that begin with `prefix`.
     ///
     /// # Errors
@@ -328,6 +349,34 @@ mod tests {
         assert_eq!(text(&dir, "given/cgroup.subtree_control"), "+cpu +memory +pids");
         assert!(!dir.path().join("given/xos.daemon").exists());
         assert_eq!(text(&dir, "given/cgroup.procs"), "");
+    }
+
+    #[test]
+    fn a_process_is_found_in_the_hierarchy_that_stops_it() {
+        // wrong: who is held would be moved again and again, or units out of their envelopes
+        let part = |version, controllers: &[&str], dir: &str| Part {
+            version,
+            controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+            dir: dir.into(),
+        };
+        let freezer = part(Version::V1, &["freezer"], "/cg/freezer/a/xos");
+        let memory = part(Version::V1, &["memory"], "/cg/memory/a/xos");
+        let unified = part(Version::V2, &[], "/cg/unified/a/xos");
+        let mounts = "32 31 0:29 / /cg/memory rw - cgroup cgroup rw,memory\n\
+            33 31 0:30 / /cg/freezer rw - cgroup cgroup rw,freezer\n\
+            41 31 0:38 / /cg/unified rw - cgroup2 cgroup2 rw\n";
+        let list = "4:memory:/a/xos/no\n3:freezer:/a/xos/f/g\n0::/a/xos/u\n";
+        let name = |parts: &[&Part], list: &str| {
+            let parts = parts.iter().map(|p| (*p).clone()).collect();
+            let all = Cgroups { parts, trouble: None };
+            all.place(mounts, list).and_then(|place| all.name_at(&place))
+        };
+        assert_eq!(name(&[&memory, &freezer, &unified], list).as_deref(), Some("u"));
+        assert_eq!(name(&[&memory, &freezer], list).as_deref(), Some("f"));
+        assert_eq!(name(&[&memory], list), None);
+        for elsewhere in ["0::/\n", "0::/a/xos\n", "0::/a/xosx/u\n", "0::/../x\n", ""] {
+            assert_eq!(name(&[&unified], elsewhere), None, "{elsewhere:?}");
+        }
     }
 
     #[test]

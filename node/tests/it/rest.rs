@@ -101,6 +101,35 @@ impl Dice {
     }
 }
 
+/// The process of the envelope's shim, if there is one.
+fn shim() -> Option<i32> {
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(|p| {
+        let cwd = std::fs::read_link(p.path().join("cwd")).ok()?;
+        let ours = cwd.ends_with("envelopes/1.rennes@1");
+        ours.then(|| p.file_name().to_str()?.parse::<i32>().ok()).flatten()
+    })
+}
+
+/// Holds what units are said to have done against what they wrote down, a line each.
+fn ran_as_told(ended: &Ends, seen: &Path, units: u32) {
+    let text = std::fs::read_to_string(seen).unwrap_or_default();
+    let mut runs = BTreeMap::<&str, u32>::new();
+    for line in text.lines() {
+        *runs.entry(line).or_default() += 1;
+    }
+    assert!(runs.values().all(|n| *n == 1), "a unit ran twice: {runs:?}");
+    for n in 0..units {
+        let ran = runs.contains_key(&*n.to_string());
+        match &ended[&key(n)].0 {
+            Outcome::Exited { code: 0, .. } => assert!(ran, "{n} is said to have run"),
+            Outcome::StartFailed { .. } => assert!(!ran, "{n} is said not to have run"),
+            Outcome::Lost | Outcome::Cancelled | Outcome::Signaled { .. } => {}
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    assert!(runs.len() > units as usize / 2, "hardly any ran: {runs:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn units_run_once_whatever_is_killed_between_rests() {
     // wrong: a unit would run twice, or vanish, when shim and daemon die around a rest
@@ -128,12 +157,7 @@ async fn units_run_once_whatever_is_killed_between_rests() {
         tokio::time::sleep(Duration::from_millis(dice.below(2 * SHORT_MS))).await;
         let deed = dice.below(4);
         if deed & 1 == 1 {
-            let cgroup = std::fs::read_dir("/proc").unwrap().flatten().find_map(|p| {
-                let cwd = std::fs::read_link(p.path().join("cwd")).ok()?;
-                let ours = cwd.ends_with("envelopes/1.rennes@1");
-                ours.then(|| p.file_name().to_str()?.parse::<i32>().ok()).flatten()
-            });
-            if let Some(shim) = cgroup {
+            if let Some(shim) = shim() {
                 kill_9(shim);
             }
         }
@@ -165,22 +189,7 @@ async fn units_run_once_whatever_is_killed_between_rests() {
     let name = "1.rennes@1".parse().unwrap();
     let mut events = node.envelopes.events(&name, Cursor::default()).unwrap();
     let ended = ends(&mut events, ROUNDS as usize).await;
-    let text = std::fs::read_to_string(&seen).unwrap_or_default();
-    let mut runs = BTreeMap::<&str, u32>::new();
-    for line in text.lines() {
-        *runs.entry(line).or_default() += 1;
-    }
-    assert!(runs.values().all(|n| *n == 1), "a unit ran twice: {runs:?}");
-    for n in 0..ROUNDS {
-        let ran = runs.contains_key(&*n.to_string());
-        match &ended[&key(n)].0 {
-            Outcome::Exited { code: 0, .. } => assert!(ran, "{n} is said to have run"),
-            Outcome::StartFailed { .. } => assert!(!ran, "{n} is said not to have run"),
-            Outcome::Lost | Outcome::Cancelled | Outcome::Signaled { .. } => {}
-            other => panic!("{n}: {other:?}"),
-        }
-    }
-    assert!(runs.len() > ROUNDS as usize / 2, "hardly any ran: {runs:?}");
+    ran_as_told(&ended, &seen, ROUNDS);
     units.end(stream, &envelope(1)).await.unwrap();
     node.nothing_left(&[]).await;
 }

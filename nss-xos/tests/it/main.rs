@@ -2,30 +2,32 @@
 //! the machine is touched.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod module;
+mod namespace;
 mod programs;
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     os::unix::net::UnixListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    unistd::geteuid,
-};
 use nss_xos as _;
 use xos_base::{
     accounts::{AccountsBuilder, DEFAULT_PATH, User, write_atomic},
     local::{Envelope, FindUser, FoundUser, Reply, SOCKET, UserKey},
 };
 
+use module::{Linked, built};
+use namespace::{bind, in_own_namespace, tmpfs};
+
 const BASE: u32 = 1_879_048_192;
+/// The module, as cargo names it.
+const MODULE: &str = "libnss_xos.so";
 
 /// One machine's view: own nsswitch.conf, own account file, the module in a folder of ours.
 struct Machine {
@@ -36,15 +38,14 @@ impl Machine {
     /// Must run in a thread that made its own mount namespace.
     fn furnish() -> Self {
         let modules = tempfile::tempdir().unwrap();
-        fs::copy(built_module(), modules.path().join("libnss_xos.so.2")).unwrap();
+        fs::copy(built(MODULE), modules.path().join("libnss_xos.so.2")).unwrap();
         let switch = modules.path().join("nsswitch.conf");
         let lines =
             ["passwd", "group", "initgroups", "shadow"].map(|d| format!("{d}: files xos\n"));
         fs::write(&switch, lines.concat()).unwrap();
-        let none = None::<&str>;
-        mount(Some(&switch), "/etc/nsswitch.conf", none, MsFlags::MS_BIND, none).unwrap();
+        bind(&switch, Path::new("/etc/nsswitch.conf"));
         for folder in ["/var/lib", "/run"] {
-            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            tmpfs(Path::new(folder));
         }
         fs::create_dir_all(accounts().parent().unwrap()).unwrap();
         Self { modules }
@@ -70,12 +71,6 @@ fn accounts() -> &'static Path {
     Path::new(DEFAULT_PATH)
 }
 
-fn built_module() -> PathBuf {
-    let deps = env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    let found = [deps.join("libnss_xos.so"), deps.join("../libnss_xos.so")];
-    found.into_iter().find(|path| path.exists()).expect("cargo built no libnss_xos.so")
-}
-
 fn sample() -> AccountsBuilder {
     let mut builder = AccountsBuilder::new(1);
     for (at, name) in ["alice.demo", "bob.demo"].iter().enumerate() {
@@ -92,27 +87,14 @@ fn sample() -> AccountsBuilder {
     builder
 }
 
-/// Runs `test` in a thread with its own mount namespace, or says why it cannot.
-fn in_own_namespace(test: impl FnOnce(&Machine) + Send + 'static) {
-    if !geteuid().is_root() {
-        println!("skipped: making a mount namespace needs root");
-        return;
-    }
-    let thread = thread::spawn(move || {
-        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
-            println!("skipped: this kernel gives no mount namespace: {errno}");
-            return;
-        }
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        test(&Machine::furnish());
-    });
-    thread.join().unwrap();
+/// Runs `test` on a machine of its own, or says why it cannot.
+fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
+    in_own_namespace(|| test(&Machine::furnish()));
 }
 
 #[test]
 fn getent_and_id_know_the_members() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         let alice =
             format!("alice.demo:!*:{}:{BASE}:A Person:/home/xos/alice.demo:/bin/sh", BASE + 10);
@@ -137,7 +119,7 @@ fn getent_and_id_know_the_members() {
 
 #[test]
 fn a_missing_damaged_or_foreign_file_leaves_the_machine_usable() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         let ask = |name| machine.ask("getent", &["passwd", name]);
         assert_eq!(ask("alice.demo"), Err(2));
         let good = sample().build().unwrap();
@@ -197,7 +179,7 @@ fn xosd(count: usize) -> thread::JoinHandle<Vec<UserKey>> {
 /// If it failed, somebody who was just made a member could not sign in until the file was written.
 #[test]
 fn the_node_is_asked_for_a_new_grid_user() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         let asked = xosd(3);
         let ask = |key: &str| machine.ask("getent", &["passwd", key]);
@@ -224,7 +206,7 @@ fn the_node_is_asked_for_a_new_grid_user() {
 /// If it failed, a stopped or hanging `xosd` would hang every program that shows an owner.
 #[test]
 fn a_node_that_hangs_costs_a_program_one_limit() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         fs::create_dir_all(Path::new(SOCKET).parent().unwrap()).unwrap();
         let _hangs = UnixListener::bind(SOCKET).unwrap();
@@ -242,22 +224,9 @@ fn a_node_that_hangs_costs_a_program_one_limit() {
 fn the_module_needs_nothing_but_libc() {
     // It is loaded into sshd and sudo: a thread, a look-up of hosts or a TLS library there would be
     // a defect.
-    let output = Command::new("readelf").args(["-d", "--"]).arg(built_module()).output();
-    let Ok(output) = output else {
-        println!("skipped: no readelf on this machine");
-        return;
-    };
-    let text = String::from_utf8(output.stdout).unwrap();
-    let needed = text.lines().filter(|line| line.contains("(NEEDED)"));
-    for line in needed {
-        assert!(["libc.so", "libgcc_s.so", "ld-linux"].iter().any(|l| line.contains(l)), "{line}");
-    }
-    let symbols = Command::new("readelf").args(["-W", "--dyn-syms"]).arg(built_module()).output();
-    let symbols = String::from_utf8(symbols.unwrap().stdout).unwrap();
+    let Some(linked) = Linked::read(&built(MODULE)) else { return };
+    linked.needs_only(&["libc.so", "libgcc_s.so", "ld-linux"]);
     for name in ["getaddrinfo", "pthread_create", "setenv"] {
-        let used = symbols.lines().any(|l| {
-            l.contains(" UND ") && l.split_whitespace().any(|w| w.split('@').next() == Some(name))
-        });
-        assert!(!used, "the module calls {name}");
+        assert!(!linked.has(name, false), "the module calls {name}");
     }
 }

@@ -6,14 +6,14 @@ use std::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use nix::mount::{MsFlags, mount};
 use xos_base::accounts::write_atomic;
 
-use super::{BASE, Machine, accounts, in_own_namespace, sample};
+use super::namespace::{bind, tmpfs};
+use super::{BASE, Machine, accounts, on_a_machine, sample};
 
 /// A user who is nobody.
 const NOBODY: u32 = 65_534;
@@ -31,8 +31,7 @@ impl Machine {
             println!("skipped: ldconfig makes no list of libraries here");
             return false;
         }
-        let none = None::<&str>;
-        mount(Some(&cache), "/etc/ld.so.cache", none, MsFlags::MS_BIND, none).unwrap();
+        bind(&cache, Path::new("/etc/ld.so.cache"));
         true
     }
 
@@ -40,7 +39,7 @@ impl Machine {
     fn programs(&self) -> PathBuf {
         let folder = self.modules.path().join("programs");
         fs::create_dir(&folder).unwrap();
-        mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        tmpfs(&folder);
         folder
     }
 }
@@ -49,7 +48,7 @@ impl Machine {
 /// file by whoever calls them.
 #[test]
 fn a_set_user_id_program_takes_nothing_from_its_environment() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         if !machine.install() {
             return;
@@ -80,7 +79,7 @@ fn a_set_user_id_program_takes_nothing_from_its_environment() {
 /// administrator would not see that the account has no password.
 #[test]
 fn stock_tools_take_an_account_without_shadow_entry() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         if !machine.install() {
             return;
@@ -121,7 +120,7 @@ int main(int argc, char **argv) {
 /// If it failed, naming the module in nsswitch.conf would break rescue tools.
 #[test]
 fn a_static_program_runs_on() {
-    in_own_namespace(|machine| {
+    on_a_machine(|machine| {
         sample().write_atomic(accounts()).unwrap();
         let folder = machine.modules.path();
         let (source, program) = (folder.join("names.c"), folder.join("names"));

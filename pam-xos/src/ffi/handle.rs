@@ -9,6 +9,11 @@ use crate::texts;
 use libc::{c_char, c_int, c_void};
 use std::ffi::{CStr, CString};
 use std::ptr::{self, NonNull};
+use xos_base::local::Typed;
+use zeroize::Zeroizing;
+
+/// `PAM_AUTHTOK`, the item: the password that modules leave to one another. libpam wipes it.
+const PAM_AUTHTOK: c_int = 6;
 
 /// The name under which the session's name is kept.
 const SESSION_KEY: &CStr = c"xos_session";
@@ -26,6 +31,7 @@ unsafe extern "C" {
     fn pam_get_user(pamh: *mut RawHandle, user: *mut *const c_char, prompt: *const c_char)
     -> c_int;
     fn pam_get_item(pamh: *const RawHandle, item: c_int, value: *mut *const c_void) -> c_int;
+    fn pam_set_item(pamh: *mut RawHandle, item: c_int, value: *const c_void) -> c_int;
     fn pam_getenv(pamh: *mut RawHandle, name: *const c_char) -> *const c_char;
     fn pam_putenv(pamh: *mut RawHandle, name_value: *const c_char) -> c_int;
     fn pam_set_data(
@@ -100,6 +106,28 @@ impl Handle {
         // SAFETY: these items are null or C strings.
         let value = unsafe { text(self.item_pointer(item as c_int).cast()) }?;
         Some(value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// The password that a module before this one asked for, if one did.
+    pub(crate) fn password(&self) -> Option<Typed> {
+        // SAFETY: this item is null or a C string.
+        let token = unsafe { text(self.item_pointer(PAM_AUTHTOK).cast()) }?;
+        let token = token.to_str().ok().filter(|token| !token.is_empty())?;
+        Some(Typed(token.to_owned()))
+    }
+
+    /// Leaves a password to the modules after this one.
+    ///
+    /// # Errors
+    /// libpam's code.
+    pub(crate) fn leave_password(&self, password: &Typed) -> Result<(), c_int> {
+        let mut token = Zeroizing::new(Vec::<u8>::with_capacity(password.0.len() + 1));
+        token.extend_from_slice(password.0.as_bytes());
+        token.push(0);
+        // SAFETY: the handle is valid by `new`'s contract; libpam copies the text, which ends by
+        // a zero byte.
+        let code = unsafe { pam_set_item(self.raw(), PAM_AUTHTOK, token.as_ptr().cast()) };
+        if code == Code::Success.number() { Ok(()) } else { Err(code) }
     }
 
     /// One item as it lies in libpam; null when it is not there.

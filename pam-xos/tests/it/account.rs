@@ -158,7 +158,11 @@ fn nobody_is_asked_about_local_and_strange_names() {
         let xosd = Xosd::start(&machine.socket(), |_, _| Answer::Silence);
         allowed(&machine.pam(&[], "root", &["acct_mgmt"], ""));
         let (long, path) = ("a".repeat(256), format!("../{ALICE}"));
+        // With a Cyrillic letter, and with a sign that no terminal shows.
+        let (alike, unseen) = (ALICE.replacen('a', "\u{430}", 1), format!("{ALICE}\u{200b}"));
         let strange = [
+            alike.as_str(),
+            unseen.as_str(),
             "a\nb",
             "alice.demo\n",
             "alice:demo",

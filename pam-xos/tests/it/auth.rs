@@ -14,7 +14,35 @@ fn wait(texts: &[&str]) -> Answer {
 
 fn ask(texts: &[&str], prompt: &str) -> Answer {
     let texts = texts.iter().map(|text| (*text).to_owned()).collect();
-    yes(AuthStep::Ask { attempt: "a7".into(), texts, prompt: prompt.into(), echo: false })
+    let (attempt, prompt) = ("a7".into(), prompt.into());
+    yes(AuthStep::Ask { attempt, texts, prompt, echo: false, password: false })
+}
+
+/// The question for a password, or for a code.
+fn ask_for_password() -> Answer {
+    let (attempt, prompt) = ("a7".into(), "Password, or Enter for a code: ".into());
+    yes(AuthStep::Ask { attempt, texts: Vec::new(), prompt, echo: false, password: true })
+}
+
+/// An `xosd` that takes one password, and shows a code to who gives none.
+fn takes_a_password(machine: &Machine) -> Xosd {
+    Xosd::start(&machine.socket(), |call, with: &Value| {
+        match (call, with["answer"].as_str(), with["reused"] == true) {
+            ("auth-begin", ..) => ask_for_password(),
+            ("auth-next", Some("correct horse"), _) => yes(AuthStep::Proved {}),
+            ("auth-next", Some(""), _) => wait(&["type AB-CD"]),
+            ("auth-next", None, _) => refuse("you said no"),
+            ("auth-next", Some(_), true) => ask_for_password(),
+            _ => refuse("wrong password"),
+        }
+    })
+}
+
+/// What was answered, and whether for another module.
+fn answers(xosd: &Xosd) -> Vec<(String, bool)> {
+    let asked = xosd.asked().into_iter().filter(|(call, _)| call == "auth-next");
+    let answer = |with: &Value| with["answer"].as_str().unwrap_or("-").to_owned();
+    asked.map(|(_, with)| (answer(&with), with["reused"] == true)).collect()
 }
 
 fn refuse(text: &str) -> Answer {
@@ -122,5 +150,82 @@ fn a_proof_that_never_ends_is_ended() {
         let ended = machine.pam(&[], ALICE, &["authenticate"], "");
         refused(machine, &ended, words::AUTH_ERR, "the proof took longer than");
         assert!(xosd.asked().len() > 100);
+    });
+}
+
+/// If it failed, a person could not come in by a password or by a code as they choose, or their
+/// password would stand on the screen or in the log.
+#[test]
+fn a_password_or_a_code_as_the_person_likes() {
+    on_a_machine(|machine| {
+        machine.service("debug", "", "");
+        let xosd = takes_a_password(machine);
+        let ended = machine.pam(&[], ALICE, &["authenticate"], "correct horse\n");
+        assert!(ended.good && ended.out.contains(PROVED), "{ended:?}");
+        assert!(ended.err.contains("Password, or Enter for a code: "), "{ended:?}");
+        assert_eq!(answers(&xosd), [("correct horse".to_owned(), false)]);
+        let ended = machine.pam(&[], ALICE, &["authenticate"], "battery staple\n");
+        assert!(!ended.good && ended.err.contains(words::AUTH_ERR), "{ended:?}");
+        let log = machine.logged().join("\n");
+        assert!(ended.err.contains("wrong password") && log.contains("wrong password"), "{log}");
+        let shown = format!("{ended:?}{log}");
+        assert!(!shown.contains("horse") && !shown.contains("staple"), "{shown}");
+        xosd.asked();
+        let ended = machine.pam(&[], ALICE, &["authenticate"], "\n");
+        refused(machine, &ended, words::AUTH_ERR, "you said no");
+        assert!(ended.out.contains("type AB-CD"), "{ended:?}");
+        assert_eq!(answers(&xosd), [(String::new(), false), ("-".to_owned(), false)]);
+    });
+}
+
+/// If it failed, a person would be asked twice for one password, a wrong one of another module
+/// would keep them out, or one would be tried without end.
+#[test]
+fn a_password_of_an_earlier_module_is_tried_once() {
+    on_a_machine(|machine| {
+        machine.service("", "auth optional pam_unix.so nodelay", "");
+        let xosd = takes_a_password(machine);
+        let ended = machine.pam(&[], ALICE, &["authenticate"], "correct horse\n");
+        assert!(ended.good && ended.out.contains(PROVED), "{ended:?}");
+        assert!(ended.err.contains("Password: ") && !ended.err.contains("or Enter"), "{ended:?}");
+        assert_eq!(answers(&xosd), [("correct horse".to_owned(), true)]);
+        let typed = "local one\ncorrect horse\n";
+        let ended = machine.pam(&[], ALICE, &["authenticate"], typed);
+        assert!(ended.good && ended.err.contains("or Enter for a code"), "{ended:?}");
+        let wanted = [("local one".to_owned(), true), ("correct horse".to_owned(), false)];
+        assert_eq!(answers(&xosd), wanted);
+    });
+}
+
+/// If it failed, keyrings after this module would ask for the password once more.
+#[test]
+fn a_password_that_was_right_is_left_to_later_modules() {
+    on_a_machine(|machine| {
+        let module = machine.path("pam_xos.so");
+        let (module, socket) = (module.display(), machine.socket());
+        machine.service("", &format!("auth optional {module} socket={}", socket.display()), "");
+        let xosd = takes_a_password(machine);
+        let ended = machine.pam(&[], ALICE, &["authenticate"], "correct horse\n");
+        assert!(ended.good && ended.out.contains(PROVED), "{ended:?}");
+        let wanted = [false, true].map(|reused| ("correct horse".to_owned(), reused));
+        assert_eq!(answers(&xosd), wanted);
+    });
+}
+
+/// If it failed, who uses sudo, which wants no messages, would not know why they were refused; or
+/// programs that ask nobody anything would be sent messages that they do not want.
+#[test]
+fn who_was_asked_hears_the_end_of_it_from_a_silent_host_too() {
+    on_a_machine(|machine| {
+        let silent = ["authenticate(PAM_SILENT)"];
+        {
+            let _xosd = asks_for_a_word(machine);
+            let ended = machine.pam(&[], ALICE, &silent, "guess\n");
+            refused(machine, &ended, words::AUTH_ERR, "that is not the word");
+        }
+        let _xosd = Xosd::start(&machine.socket(), |_, _| refuse("the VO is suspended"));
+        let ended = machine.pam(&[], ALICE, &silent, "");
+        assert!(!ended.good && !ended.err.contains("suspended"), "{ended:?}");
+        assert!(machine.logged().join("\n").contains("the VO is suspended"));
     });
 }

@@ -1,8 +1,8 @@
 //! One machine's view: own accounts, own PAM services, own log, and the module as it was built.
 
+use crate::module::built;
+use crate::namespace::{bind, in_own_namespace, tmpfs};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::geteuid;
 use nss_xos as _;
 use pam_xos as _;
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime};
-use std::{env, fs, thread};
+use std::{fs, thread};
 use xos_base::Millis;
 use xos_base::accounts::{AccountsBuilder, DEFAULT_PATH, User};
 
@@ -67,9 +67,9 @@ impl Machine {
         fs::copy(built("libnss_xos.so"), at("libnss_xos.so.2")).unwrap();
         fs::copy(built("libpam_xos.so"), at("pam_xos.so")).unwrap();
         fs::write(at("nsswitch.conf"), "passwd: files xos\ngroup: files xos\n").unwrap();
-        bind(&at("nsswitch.conf"), "/etc/nsswitch.conf");
+        bind(&at("nsswitch.conf"), Path::new("/etc/nsswitch.conf"));
         fs::create_dir(at("pam.d")).unwrap();
-        bind(&at("pam.d"), "/etc/pam.d");
+        bind(&at("pam.d"), Path::new("/etc/pam.d"));
         fs::create_dir(at("seen")).unwrap();
         fs::set_permissions(at("seen"), fs::Permissions::from_mode(0o700)).unwrap();
         tmpfs(Path::new("/var/lib"));
@@ -81,7 +81,7 @@ impl Machine {
         for device in DEVICES {
             let place = at("dev").join(device);
             fs::write(&place, "").unwrap();
-            bind(&Path::new("/dev").join(device), place.to_str().unwrap());
+            bind(&Path::new("/dev").join(device), &place);
         }
         let none = None::<&str>;
         mount(Some(&at("dev")), "/dev", none, MsFlags::MS_MOVE, none).unwrap();
@@ -192,22 +192,6 @@ fn listen() -> Receiver<String> {
     receiver
 }
 
-fn bind(from: &Path, to: &str) {
-    let none = None::<&str>;
-    mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
-}
-
-fn tmpfs(at: &Path) {
-    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-}
-
-/// A module that cargo built.
-pub(crate) fn built(name: &str) -> PathBuf {
-    let deps = env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    let found = [deps.join(name), deps.join("..").join(name)];
-    found.into_iter().find(|path| path.exists()).expect("cargo built no such module")
-}
-
 /// A time that a record of somebody seen before may hold.
 pub(crate) fn in_an_hour() -> Millis {
     Millis::of(SystemTime::now()).plus(Duration::from_secs(3600))
@@ -225,22 +209,9 @@ pub(crate) fn refused(machine: &Machine, ended: &Ended, pam: &str, ours: &str) {
 
 /// Runs `test` on a machine of its own, or says why it cannot.
 pub(crate) fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
-    if !geteuid().is_root() {
-        println!("skipped: making a mount namespace needs root");
-        return;
-    }
     if Command::new("pamtester").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         println!("skipped: no pamtester on this machine");
         return;
     }
-    let thread = thread::spawn(move || {
-        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
-            println!("skipped: this kernel gives no mount namespace: {errno}");
-            return;
-        }
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        test(&Machine::furnish());
-    });
-    thread.join().unwrap();
+    in_own_namespace(|| test(&Machine::furnish()));
 }

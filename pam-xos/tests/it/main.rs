@@ -6,5 +6,9 @@ mod account;
 mod auth;
 mod linked;
 mod machine;
+#[path = "../../../nss-xos/tests/it/module.rs"]
+mod module;
+#[path = "../../../nss-xos/tests/it/namespace.rs"]
+mod namespace;
 mod session;
 mod xosd;

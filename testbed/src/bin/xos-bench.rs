@@ -111,6 +111,9 @@ enum Within {
         users: u32,
         #[arg(long)]
         by_id: bool,
+        /// By this module of NSS alone, not through glibc
+        #[arg(long)]
+        module: Option<String>,
     },
 }
 
@@ -198,7 +201,7 @@ fn within(what: Within) -> Outcome {
         }
         Within::Issue { load } => runtime()?.block_on(bench::issue(&load.into()))?,
         Within::IssueSets { load } => runtime()?.block_on(bench::issue_sets(&load.into()))?,
-        Within::LookUp { users, by_id } => bench::look_up(users, by_id)?,
+        Within::LookUp { users, by_id, module } => bench::look_up(users, by_id, module.as_deref())?,
         Within::WriteAccounts { users } => return Ok(bench::write_accounts(users)?),
     };
     println!("{}", serde_json::to_string(&timing)?);

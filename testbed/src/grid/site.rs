@@ -20,6 +20,8 @@ pub struct SiteSpec {
     pub memory_bytes: u64,
     /// Whether people may sign in to the nodes by ssh.
     pub login: bool,
+    /// Lines for the section `[node.login]` of the nodes, where people may sign in.
+    pub login_config: String,
     /// Lines for the core's configuration beyond what `xosd setup` writes.
     pub core_config: String,
 }
@@ -33,6 +35,7 @@ impl SiteSpec {
             cpu_milli: 2000,
             memory_bytes: 2 << 30,
             login: false,
+            login_config: String::new(),
             core_config: String::new(),
         }
     }
@@ -179,6 +182,7 @@ impl Site {
         if spec.login {
             install::login(&host, programs)?;
             config.push_str("\n[node.login]\n");
+            config.push_str(&spec.login_config);
         }
         host.write_file(path, config.as_bytes(), 0o600)?;
         start_xosd(&host)?;

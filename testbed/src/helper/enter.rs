@@ -6,13 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::setns;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{Caller, leave_behind, tell};
+use super::{Caller, OF_A_HOST, leave_behind, tell};
 use crate::cgroup::{Entrance, INIT};
 use crate::command::ENVIRONMENT;
 use crate::error::Context as _;
@@ -109,14 +109,8 @@ impl Gate {
 
     /// Moves this process into the host's namespaces and starts the program there.
     fn start(self, entry: &Entry, terminal: Terminal) -> Result<(Pid, Outcome)> {
-        let kinds = CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWCGROUP;
         let proof = SingleThread::check().context(|| "starting a process".to_owned())?;
-        setns(&self.init, kinds).context(|| format!("entering {}", entry.host))?;
+        setns(&self.init, OF_A_HOST).context(|| format!("entering {}", entry.host))?;
         let (read, write) = std::io::pipe().context(|| "making a pipe".to_owned())?;
         match sys::fork(&proof).context(|| "starting a process".to_owned())? {
             Side::Parent(pid) => Ok((Pid::from_raw(pid), Outcome(File::from(OwnedFd::from(read))))),

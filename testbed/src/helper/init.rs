@@ -3,14 +3,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::unshare;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::sethostname;
 
-use super::{Caller, leave_behind, tell, wait_for_hangup};
+use super::{Caller, OF_A_HOST, leave_behind, tell, wait_for_hangup};
 use crate::cgroup::INIT;
 use crate::error::Context as _;
 use crate::rootfs::{Plan, enter_new_root};
@@ -30,13 +30,7 @@ pub fn host_init(caller: &Caller, name: &HostName) -> Result<()> {
         let entrance = state.cgroups.entrance(name, INIT)?;
         // The cgroup at this moment becomes the root of the host's cgroup namespace.
         state.cgroups.join_host(name)?;
-        let kinds = CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWCGROUP;
-        unshare(kinds).context(|| "making the host's namespaces".to_owned())?;
+        unshare(OF_A_HOST).context(|| "making the host's namespaces".to_owned())?;
         if !leave_behind(status)? {
             return Ok(());
         }

@@ -24,6 +24,14 @@ use crate::state::State;
 use crate::status::{Message, StatusWriter};
 use crate::sys::{self, Side, SingleThread};
 
+/// What a host has of its own.
+const OF_A_HOST: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWCGROUP);
+
 /// What every helper is told.
 #[derive(Clone, Debug)]
 pub struct Caller {

@@ -73,7 +73,7 @@ impl World {
     }
 
     /// A fresh token of milo's for a service.
-    fn token(&self, audience: &str) -> String {
+    fn service_token(&self, audience: &str) -> String {
         let said = self.xos(&self.milo, &["token", "--vo", VO, "--audience", audience]);
         said.ok().trim().to_owned()
     }
@@ -214,7 +214,7 @@ const PISA: &str = "https://pisa-core:7443";
 /// If it failed, a service outside would see other groups than the machines of the grid.
 fn the_token_says_the_same(w: &World) {
     let m = w.milos();
-    let claims = w.service((RENNES, AUDIENCE), &w.token(AUDIENCE)).json();
+    let claims = w.service((RENNES, AUDIENCE), &w.service_token(AUDIENCE)).json();
     assert_eq!(claims["sub"], m.person.as_str(), "{claims}");
     assert_eq!(claims["wlcg.groups"], json!([format!("/{VO}"), format!("/{VO}/physics")]));
     let of = |what: &str| format!("urn:xos:rennes:group:{VO}{what}#rennes-core");
@@ -225,7 +225,7 @@ fn the_token_says_the_same(w: &World) {
 /// If it failed, a service that somebody's token was shown to could use it elsewhere, or a site's
 /// word would count at those who do not trust it.
 fn a_service_takes_only_tokens_for_itself(w: &World) {
-    let token = w.token(AUDIENCE);
+    let token = w.service_token(AUDIENCE);
     w.service((RENNES, AUDIENCE), &token).ok();
     w.service((RENNES, "https://other.example"), &token).refused(1, &["refused", "'aud'"]);
     w.service((PISA, AUDIENCE), &token).refused(1, &["refused", "'iss'"]);
@@ -233,7 +233,7 @@ fn a_service_takes_only_tokens_for_itself(w: &World) {
 
 /// If it failed, a hostile site or a thief of an old token would be taken for a member.
 fn a_service_takes_no_forged_token(w: &World) {
-    let token = w.token(AUDIENCE);
+    let token = w.service_token(AUDIENCE);
     let parts: Vec<&str> = token.split('.').collect();
     let decoded = URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
     let claims: Json = serde_json::from_slice(&decoded).unwrap();

@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
-use xos_testbed::grid::{Person, Site, SiteSpec};
+use xos_testbed::grid::{Site, SiteSpec};
 use xos_testbed::{Cmd, Host};
 
+use crate::signed_in::account;
 use crate::tool::{Said, skipped};
 use crate::world::{COMMAND_MAX, VO, VOLUME, World, sh, soon};
 
@@ -30,31 +31,8 @@ fn people_sign_in_to_machines_as_themselves() {
     w.step("a_suspended_member_is_held_and_a_removed_one_gone", suspended_and_removed);
 }
 
-impl World {
-    /// Stock ssh as `person` on the laptop, with the configuration that `xos login` wrote.
-    fn ssh(&self, person: &Person, more: &[&str], node: &str, command: &str) -> Said {
-        let config = format!("/home/{}/.xos/ssh/config", person.name);
-        let args = [&["-F", &config, "-o", "BatchMode=yes"], more, &[node, command]].concat();
-        self.run(person, "ssh", &args)
-    }
-
-    /// The same straight to the machine's sshd.
-    fn ssh_direct(&self, person: &Person, host: &str, node: &str, command: &str) -> Said {
-        let name = format!("HostName={host}");
-        let machine = node.rsplit('@').next().unwrap();
-        let alias = format!("HostKeyAlias={machine}");
-        let options = ["-o", "ProxyCommand=none", "-o", &name, "-o", &alias];
-        self.ssh(person, &options, node, command)
-    }
-
-    fn node(&self, name: &str) -> &Host {
-        let found = self.nodes().find(|n| n.name().as_str() == name);
-        found.unwrap_or_else(|| panic!("no host {name}"))
-    }
-}
-
 /// The key by which a site signs people's SSH certificates, as OpenSSH reads it.
-fn ssh_people(core: &Host) -> String {
+pub fn ssh_people(core: &Host) -> String {
     let file = String::from_utf8(core.read_file(SSH_PEOPLE).unwrap()).unwrap();
     // Before the key stands a line with its dates.
     let text: String = file.lines().filter(|l| !l.starts_with(['-', '{'])).collect();
@@ -64,10 +42,6 @@ fn ssh_people(core: &Host) -> String {
     let seed = der[at..at + 32].try_into().unwrap();
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
     key.to_openssh(LineEnding::LF).unwrap().to_string()
-}
-
-fn account(person: &Person) -> String {
-    format!("{}.{VO}", person.name)
 }
 
 /// If it failed, an administrator would have to make accounts, or people would be asked whether
@@ -182,12 +156,23 @@ fn suspended_and_removed(w: &World) {
         let there = node.run(&Cmd::new("test").args(["-s", &beat])).unwrap();
         there.exit.is_success().then_some(())
     });
-    w.xos(&w.vera, &["vo", "suspend", VO, &w.petra.id(), "-m", "laptop stolen"]).ok();
-    soon("the session is held", || {
-        let now = sh(node, &format!("cat {beat}"));
-        let later = sh(node, &format!("sleep 0.3; cat {beat}"));
-        (now == later).then_some(())
+    // As cron would: not by PAM, so that nobody told xosd of it.
+    let stray = format!("/home/xos/{petra}/stray");
+    let work = format!("while :; do date +%s%N > {stray}; sleep 0.05; done");
+    let start = format!("setsid setpriv --reuid={uid} --clear-groups sh -c '{work}'");
+    sh(node, &format!("{start} < /dev/null > /dev/null 2>&1 &"));
+    soon("what is outside of sessions works", || {
+        let there = node.run(&Cmd::new("test").args(["-s", &stray])).unwrap();
+        there.exit.is_success().then_some(())
     });
+    w.xos(&w.vera, &["vo", "suspend", VO, &w.petra.id(), "-m", "laptop stolen"]).ok();
+    for (what, file) in [("the session is held", &beat), ("the rest is held", &stray)] {
+        soon(what, || {
+            let now = sh(node, &format!("cat {file}"));
+            let later = sh(node, &format!("sleep 0.3; cat {file}"));
+            (now == later).then_some(())
+        });
+    }
     assert_eq!(w.ssh(&w.petra, &[], "n1.rennes", "true").code, 255, "a suspended member got in");
     let su = node.run(&Cmd::shell(format!("su {petra} -c true"))).unwrap();
     assert!(!su.exit.is_success(), "su let a suspended member work");

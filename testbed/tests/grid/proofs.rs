@@ -194,14 +194,7 @@ fn pem(der: &[u8]) -> String {
 
 /// If it failed, a site that somebody visits could act for them at home, or a token be widened.
 fn tokens_hold_unchanged_and_where_they_are_for(w: &World) {
-    let kept = w.laptop().read_file("/home/milo/.xos/login.json").unwrap();
-    let kept: Json = serde_json::from_slice(&kept).unwrap();
-    let token = |audience: &str| {
-        let all = kept["tokens"].as_array().unwrap().iter();
-        let mut of = all.filter(|t| t["token"]["audience"] == audience);
-        of.next().map(|t| t["token"]["token"].as_str().unwrap().to_owned())
-    };
-    let token = token("rennes").expect("a token for milo's own site");
+    let token = w.token(&w.milo);
     let at =
         |site: &str, token: &str| ask(&w.laptop(), site, Proof::Token(token), "GET /v1/me", b"");
     let me = at("rennes", &token);

@@ -145,6 +145,16 @@ impl World {
         sign_in(&self.grid, person);
     }
 
+    /// The token for their own site that a person has, who signed in lately.
+    pub fn token(&self, person: &Person) -> String {
+        let kept = format!("/home/{}/.xos/login.json", person.name);
+        let kept: Json = serde_json::from_slice(&self.laptop().read_file(kept).unwrap()).unwrap();
+        let tokens = kept["tokens"].as_array().expect("a list of tokens");
+        let own = tokens.iter().find(|t| t["token"]["audience"] == person.site.as_str());
+        let token = own.and_then(|t| t["token"]["token"].as_str());
+        token.unwrap_or_else(|| panic!("{} has no token", person.id())).to_owned()
+    }
+
     /// What `xos` says to `person` on the laptop.
     pub fn xos(&self, person: &Person, args: &[&str]) -> Said {
         self.run(person, "xos", args)

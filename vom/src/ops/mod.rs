@@ -4,6 +4,7 @@ pub(crate) mod applications;
 mod groups;
 mod log;
 mod members;
+mod names;
 mod serve;
 mod shares;
 mod vos;
@@ -35,6 +36,7 @@ impl Vom {
             get_vo,
             suspend_vo,
             resume_vo,
+            set_lease,
             record_volume,
             apply,
             withdraw_application,
@@ -67,6 +69,10 @@ impl Vom {
             vo_view,
             who_serves,
             served_vos,
+            give_names,
+            drop_name,
+            release_name,
+            list_names,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

@@ -54,7 +54,7 @@ impl Vom {
         let inner = &self.inner;
         let now = inner.clock.now();
         let live = inner.vos.one(vo);
-        let home = live.as_ref().map_or(Home::Heard, |l| inner.home_of(l, now));
+        let home = live.as_ref().map_or(Home::Heard, |l| inner.home_of(l, &l.read(), now));
         let state = live.as_ref().map(|l| l.read());
         let trouble = inner.trouble(vo);
         inner

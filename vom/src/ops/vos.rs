@@ -10,7 +10,8 @@ use crate::state::{Vo, page_size};
 use crate::{Found, VOS_MAX};
 use xos_api::Done;
 use xos_api::vom::{
-    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SuspendVo, VoInfo, VoPage,
+    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetLease, SuspendVo, VoInfo,
+    VoPage,
 };
 use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
@@ -136,6 +137,10 @@ impl Vom {
 
     pub(super) async fn resume_vo(&self, caller: Caller, r: ResumeVo) -> Result<Done, Error> {
         self.change(&caller, &r.vo, Command::ResumeVo).await
+    }
+
+    pub(super) async fn set_lease(&self, caller: Caller, r: SetLease) -> Result<Done, Error> {
+        self.change(&caller, &r.vo, Command::SetLease { lease_s: r.lease_s }).await
     }
 
     pub(super) async fn record_volume(

@@ -1,6 +1,7 @@
 //! What a node must hold of a VO: all of it, or what changed since some entry.
 
 use super::{Member, Vo};
+use crate::names::NamesOf;
 use xos_api::vom::{
     ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
 };
@@ -17,19 +18,21 @@ pub struct Block {
 
 impl Vo {
     /// The accounts, in parts in the order in which they must be sent: everything when `since` is
-    /// absent, else what changed after that entry. At least one part.
+    /// absent, else what changed after that entry, or in `names` since. At least one part.
     pub fn accounts(
         &self,
         block: Block,
         state: AccountState,
         since: Option<u64>,
+        names: &NamesOf,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
         let mut members: Vec<AccountMember> = self
             .members
             .iter()
-            .filter(|(_, m)| changed(m.changed) && m.number.0 < block.size)
-            .map(|(person, m)| self.account(person, m, block))
+            .filter(|(person, m)| changed(m.changed) || names.changed.contains(*person))
+            .filter(|(_, m)| m.number.0 < block.size)
+            .map(|(person, m)| self.account(person, m, block, names))
             .collect();
         let mut gone = Vec::new();
         if since.is_some() {
@@ -67,6 +70,7 @@ impl Vo {
             members: Vec::new(),
             groups: Vec::new(),
             groups_gone: Vec::new(),
+            lease_s: None,
         };
         let mut parts = vec![empty(full)];
         // Groups go first: members name them.
@@ -86,12 +90,19 @@ impl Vo {
         parts
     }
 
-    fn account(&self, person: &PersonId, m: &Member, block: Block) -> AccountMember {
+    fn account(
+        &self,
+        person: &PersonId,
+        m: &Member,
+        block: Block,
+        names: &NamesOf,
+    ) -> AccountMember {
         let suspended = m.state != MemberState::Active;
         AccountMember {
             number: m.number,
             person: person.clone(),
             name: self.account_name(person, m.number, block),
+            given: names.given.get(person).cloned(),
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
             epoch: m.epoch,
             expires: m.expires,
@@ -109,6 +120,7 @@ impl Vo {
             number,
             person: person.clone(),
             name: plain(number, block),
+            given: None,
             state: AccountState::Ended,
             epoch: Epoch(u64::MAX),
             expires: None,
@@ -116,9 +128,16 @@ impl Vo {
         }
     }
 
+    /// What an account is called by the common rule.
+    ///
     /// The person who had a name first keeps it for good, so that a name never leads to somebody
     /// else's account later.
-    fn account_name(&self, person: &PersonId, number: MemberNumber, block: Block) -> String {
+    pub(crate) fn account_name(
+        &self,
+        person: &PersonId,
+        number: MemberNumber,
+        block: Block,
+    ) -> String {
         let name = format!("{}.{}", person.name(), self.id);
         let first = self.names.get(person.name()) == Some(person);
         if first && name.len() <= ACCOUNT_NAME_MAX { name } else { plain(number, block) }

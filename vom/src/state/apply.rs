@@ -60,6 +60,7 @@ impl Vo {
             Change::VolumeMade { name } => {
                 self.volumes.insert(name.clone());
             }
+            Change::LeaseSet { lease_s } => self.lease_s = Some(*lease_s),
             Change::ShareOffered { site, terms } => {
                 let share = self.shares.entry(site.clone()).or_insert_with(Share::none);
                 share.offer(terms.clone());

@@ -7,8 +7,9 @@ use super::{
 use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
 use xos_api::vom::{
-    Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, MEMBER_GROUPS_MAX, MEMBER_ROLES_MAX,
-    MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
+    Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, LEASE_S_MAX, LEASE_S_MIN, MEMBER_GROUPS_MAX,
+    MEMBER_ROLES_MAX, MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX,
+    VoState,
 };
 use xos_base::membership::ROLE_OWNER;
 use xos_base::{Error, GroupName, Kind, Millis, PersonId, RoleName, SiteId};
@@ -75,6 +76,8 @@ pub enum Violation {
         "a volume is named by 1 to {VOLUME_NAME_MAX} of a-z, 0-9 and '-', beginning with a letter"
     )]
     VolumeName,
+    #[error("a lease lasts from {LEASE_S_MIN} to {LEASE_S_MAX} seconds")]
+    Lease,
     #[error("the VO has reached its limit of {0} {1}")]
     Limit(u64, &'static str),
     #[error("the VO's log is nearly full: it only takes what ends or suspends something")]
@@ -93,6 +96,7 @@ impl From<Violation> for Error {
             | Violation::NoShare(_) => Kind::NotFound,
             Violation::Text(..)
             | Violation::VolumeName
+            | Violation::Lease
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,
             Violation::Limit(..) | Violation::NearlyFull => Kind::TooLarge,
@@ -206,6 +210,9 @@ impl Vo {
                 ensure(volume_name(name), || Violation::VolumeName)?;
                 ensure(!self.volumes.contains(name), || Violation::Volume)?;
                 limit(self.volumes.len() >= VOLUMES_MAX, VOLUMES_MAX as u64, "volumes")
+            }
+            Change::LeaseSet { lease_s } => {
+                ensure((LEASE_S_MIN..=LEASE_S_MAX).contains(lease_s), || Violation::Lease)
             }
         }
     }

@@ -19,7 +19,7 @@ pub use views::page_size;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use xos_api::vom::{Application, Change, Entry, MemberState, VoState};
+use xos_api::vom::{Application, Change, Entry, LEASE_S_DEFAULT, MemberState, VoState};
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName};
 use xos_base::{SiteId, VoId};
@@ -88,6 +88,9 @@ pub struct Vo {
     pub shares: BTreeMap<SiteId, Share>,
     /// Its volumes.
     pub volumes: BTreeSet<String>,
+    /// Its lease in seconds; absent: it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 
 /// One member.
@@ -188,6 +191,7 @@ impl Vo {
             applications: BTreeMap::new(),
             shares: BTreeMap::new(),
             volumes: BTreeSet::new(),
+            lease_s: None,
         };
         vo.begin(owner);
         Ok(vo)
@@ -201,6 +205,11 @@ impl Vo {
     /// The epoch of a new membership of `person`: above every one they had here.
     pub fn next_epoch(&self, person: &PersonId) -> Epoch {
         Epoch(self.epochs.get(person).map_or(1, |e| e.0.saturating_add(1)))
+    }
+
+    /// Its lease in seconds.
+    pub fn lease_s(&self) -> u64 {
+        self.lease_s.unwrap_or(LEASE_S_DEFAULT)
     }
 
     /// Whether the VO works.

@@ -37,6 +37,7 @@ impl Vo {
             volumes: self.volumes.iter().cloned().collect(),
             shares: self.share_infos(),
             number: self.number,
+            lease_s: self.lease_s,
         }
     }
 

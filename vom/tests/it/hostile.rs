@@ -213,18 +213,7 @@ async fn a_hostile_home_gets_no_share_that_was_not_offered() {
         Change::ShareOffered { site: id("pisa"), terms },
         Change::ShareAccepted { site: id("pisa"), version: 7 },
     ];
-    let sends = Sends::new(log(&rennes, "demo.rennes", more));
-    let vom = pisa.vom_through(sends).await;
-    pisa.serve(&vom);
-    let offer = OfferShare {
-        vo: id("demo.rennes"),
-        cpu_milli: 4000,
-        memory_bytes: 1 << 30,
-        storage_bytes: 0,
-        until: None,
-        base: None,
-    };
-    pisa.ask(&pisa.admin(), offer).await.unwrap();
+    follow(&pisa, Sends::new(log(&rennes, "demo.rennes", more))).await;
     for _ in 0..3000 {
         if pisa.serve_ask(VoView { vo: id("demo.rennes") }).await.is_ok_and(|v| v.number == 5) {
             let served = pisa.serve_ask(ServedVos {}).await.unwrap();

@@ -4,8 +4,10 @@
 
 mod hostile;
 mod mutated;
+mod names;
 mod one_site;
 mod two_sites;
+mod unserved;
 mod world;
 
 use xos_api::vom::{Apply, Approve, FoundVo};

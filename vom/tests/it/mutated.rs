@@ -56,6 +56,7 @@ fn changes() -> Vec<Change> {
         Change::VoSuspended { reason: reason(), by_site: true },
         Change::VoResumed {},
         Change::VolumeMade { name: "main".into() },
+        Change::LeaseSet { lease_s: 7200 },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
     ]
 }

@@ -161,6 +161,36 @@ async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     assert!(!pisa.serve_ask(ServedVos {}).await.unwrap()[0].serving);
 }
 
+/// If it failed, work would go on at a site that is cut off for longer than the VO or the site
+/// wants, or nodes would go by another time than their core.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
+    let (rennes, _home, pisa, replica) = grid().await;
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
+    let m = rennes.serve_ask(of).await.unwrap();
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(&rennes, 1).await;
+    worth(&replica, &m, None).await;
+    let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.lease_s);
+    until("the node has accounts", || (last() == Some(None)).then_some(())).await;
+    let alice = rennes.own("alice");
+    let set = |lease_s| rennes.ask(&alice, SetLease { vo: id("demo.rennes"), lease_s });
+    set(600).await.unwrap();
+    until("the VO's is told", || (last() == Some(Some(600))).then_some(())).await;
+    // The site's own is an hour, which is not told.
+    set(7200).await.unwrap();
+    until("the site's counts", || (last() == Some(None)).then_some(())).await;
+    set(600).await.unwrap();
+    until("the VO's is told again", || (last() == Some(Some(600))).then_some(())).await;
+    let info = rennes.ask(&alice, GetVo { vo: id("demo.rennes") }).await.unwrap();
+    assert_eq!(info.details.unwrap().lease_s, Some(600));
+    replica.stop();
+    pisa.clock.advance(Duration::from_secs(601));
+    let now = xos_base::when::Clock::now(&*pisa.clock);
+    let e = replica.effective(&m, now).unwrap_err();
+    assert!(e.message.contains("has not heard from rennes"), "{e}");
+}
+
 /// If it failed, forgetting a site would leave its VOs at work here, kept alive by a stream that
 /// was opened before.
 #[tokio::test(flavor = "multi_thread")]

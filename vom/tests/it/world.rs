@@ -23,7 +23,7 @@ use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Kind, Signer, vouch};
-use xos_net::trust::core_name;
+use xos_net::trust::{core_name, node_name};
 use xos_net::{Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Trust, Verifier};
 use xos_store::{MemoryStore, Store};
 use xos_vom::effects::{Homes, NodeLink};
@@ -86,6 +86,7 @@ pub struct Site {
     pub ear: Arc<Ear>,
     pub descriptor: SiteDescriptor,
     identity: IdentityCell,
+    ca: Issuer<'static, KeyPair>,
     listener: Mutex<Option<TcpListener>>,
     stop: CancellationToken,
 }
@@ -146,6 +147,7 @@ impl Site {
             trust,
             descriptor,
             identity,
+            ca,
         }
     }
 
@@ -227,6 +229,12 @@ impl Site {
     /// The core of another site, as seen here.
     pub fn core_of(&self, other: &Site) -> Caller {
         self.verifier.certificate(other.identity.get().chain(), None).unwrap()
+    }
+
+    /// A node of a site, as seen here.
+    pub fn node_of(&self, other: &Site, label: &str) -> Caller {
+        let node = issue(&other.ca, node_name(&other.id.node(label).unwrap()));
+        self.verifier.certificate(node.chain(), None).unwrap()
     }
 
     /// Asks this site's core.

@@ -6,15 +6,17 @@ pub mod machine;
 use super::output::{Outcome, Style, Table, clean};
 use super::session::Session;
 use crate::daemon::config::{Config, DEFAULT_PATH};
-use findings::{Finding, Machine};
-use machine::{Named, Range};
+use findings::{Finding, Given, Machine};
+use machine::{LocalUser, Named, Range};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use xos_api::vom::AccountState;
 use xos_base::accounts::{self, AccountsError, AccountsFile, Owner};
 use xos_base::{Error, VoId};
+use xos_node::agent::Vo;
 
 /// The exit status when something was found.
 const FOUND_STATUS: u8 = 1;
@@ -87,20 +89,23 @@ fn read(config: &Path) -> Result<Machine, Error> {
     let grid = AccountsFile::open(accounts::DEFAULT_PATH, Owner::Root)
         .and_then(|file| file.current())
         .map_err(unusable)?;
-    let users = grid.view().users().map(|u| u.map(|u| named(u.name, u.uid)));
+    let grid_users = grid.view().users().map(|u| u.map(|u| named(u.name, u.uid)));
     let groups = grid.view().groups().map(|g| g.map(|g| named(g.name, g.gid)));
+    let vos = vos(&read.site.state.join("node/vos.json"))?;
+    let users = machine::passwd(&text("/etc/passwd")?);
     Ok(Machine {
-        users: machine::passwd(&text("/etc/passwd")?),
         groups: machine::group(&text("/etc/group")?),
-        grid_users: users.collect::<Result<_, _>>().map_err(unusable)?,
+        grid_users: grid_users.collect::<Result<_, _>>().map_err(unusable)?,
         grid_groups: groups.collect::<Result<_, _>>().map_err(unusable)?,
-        blocks: blocks(&read.site.state.join("node/vos.json"))?,
+        given: given(&vos, &users),
+        users,
+        blocks: vos.iter().map(block).collect(),
         subuid: machine::subordinate(&text("/etc/subuid")?),
         subgid: machine::subordinate(&text("/etc/subgid")?),
         login_defs: machine::login_defs(&text("/etc/login.defs")?),
         nsswitch: machine::nsswitch(&text("/etc/nsswitch.conf")?),
         module_missing: module_missing(),
-        homes_missing: (!node.homes.is_dir()).then_some(node.homes),
+        homes_taken: is_taken(&node.homes).then_some(node.homes),
     })
 }
 
@@ -112,27 +117,47 @@ fn named(name: &str, id: u32) -> Named {
     Named { name: name.to_owned(), id }
 }
 
-/// The numbers of the VOs that the node's `xosd` knows, of those that ended too: their files may be
-/// here still.
-fn blocks(path: &Path) -> Result<Vec<Range>, Error> {
+/// Whether something else has the place of a folder. One that is not there `xosd` makes.
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok() && !path.is_dir()
+}
+
+/// The VOs that the node's `xosd` knows, those that ended too: their files may be here still.
+fn vos(path: &Path) -> Result<BTreeMap<VoId, Vo>, Error> {
     let text = text(path)?;
     if text.is_empty() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
-    let vos: BTreeMap<VoId, xos_node::agent::Vo> = serde_json::from_str(&text).map_err(|e| {
+    serde_json::from_str(&text).map_err(|e| {
         Error::internal(format!("cannot read {}: {e}", path.display()))
             .hint("restart xosd on this node, which asks its core anew")
-    })?;
-    let range = |(id, vo): (&VoId, &xos_node::agent::Vo)| Range {
-        owner: id.to_string(),
-        first: vo.base.into(),
-        count: vo.size.into(),
-    };
-    Ok(vos.iter().map(range).collect())
+    })
+}
+
+/// The numbers of a VO.
+fn block((id, vo): (&VoId, &Vo)) -> Range {
+    Range { owner: id.to_string(), first: vo.base.into(), count: vo.size.into() }
+}
+
+/// The names that the site gave to accounts of members, of those who have one now.
+fn given(vos: &BTreeMap<VoId, Vo>, users: &[LocalUser]) -> Vec<Given> {
+    let local: HashSet<String> = users.iter().map(|u| u.user.name.clone()).collect();
+    let served = vos.iter().filter(|(_, vo)| vo.state != AccountState::Ended);
+    let members = served.flat_map(|(id, vo)| vo.members.values().map(move |m| (id, vo, m)));
+    let given = members.filter_map(|(id, vo, m)| {
+        Some(Given {
+            name: m.given.as_ref()?.to_string(),
+            person: m.person.to_string(),
+            vo: id.to_string(),
+            uid: vo.uid(m.number),
+            default: vo.default_name(m, &local),
+        })
+    });
+    given.collect()
 }
 
 /// A file's text; of one that is not there, none.
-fn text(path: impl AsRef<Path>) -> Result<String, Error> {
+pub(super) fn text(path: impl AsRef<Path>) -> Result<String, Error> {
     let path = path.as_ref();
     let fail = |e: std::io::Error| {
         let shown = path.display();
@@ -178,15 +203,51 @@ mod tests {
     fn the_numbers_of_vos_are_read_from_the_nodes_record() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vos.json");
-        assert!(blocks(&path).unwrap().is_empty(), "a node that has just joined");
+        assert!(vos(&path).unwrap().is_empty(), "a node that has just joined");
         let vo = r#"{"number":1,"base":1879048192,"size":65536,"state":"active","members":{},"groups":{}}"#;
         fs::write(&path, format!(r#"{{"demo.rennes":{vo}}}"#)).unwrap();
         assert_eq!(
-            blocks(&path).unwrap(),
+            vos(&path).unwrap().iter().map(block).collect::<Vec<_>>(),
             [Range::new("demo.rennes", 1_879_048_192, 1_879_048_192 + 65_535)]
         );
         fs::write(&path, "{").unwrap();
-        let e = blocks(&path).unwrap_err();
+        let e = vos(&path).unwrap_err();
         assert!(e.to_string().contains("vos.json"), "{e}");
+    }
+
+    /// If it failed, a name that does not count on this machine would pass for one that does.
+    #[test]
+    fn names_that_the_site_gave_are_read_with_what_holds_instead() {
+        let vo = |state: &str| {
+            let json = serde_json::json!({
+                "number": 1, "base": 1_879_048_192_u32, "size": 65_536, "state": state,
+                "members": {
+                    "1": {"number": 1, "person": "ann@rennes", "name": "ann.demo.rennes",
+                          "given": "ann", "state": "active", "epoch": 1, "groups": []},
+                    "2": {"number": 2, "person": "bob@rennes", "name": "bob.demo.rennes",
+                          "state": "active", "epoch": 1, "groups": []},
+                },
+                "groups": {},
+            });
+            serde_json::from_str::<Vo>(&json.to_string()).unwrap()
+        };
+        let id: VoId = "demo.rennes".parse().unwrap();
+        let users = machine::passwd("ann.demo.rennes:x:1000:1000::/:/s\n");
+        let found = given(&BTreeMap::from([(id.clone(), vo("active"))]), &users);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Given { name, uid, default, .. } = &found[0];
+        assert_eq!((name.as_str(), *uid), ("ann", 1_879_048_193));
+        assert_eq!(default, "u1879048193", "a local user has that name too");
+        assert!(given(&BTreeMap::from([(id, vo("ended"))]), &users).is_empty());
+    }
+
+    /// If it failed, every new node would be found fault with, or a file in the way passed over.
+    #[test]
+    fn a_folder_of_homes_that_is_not_there_yet_is_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_taken(dir.path()) && !is_taken(&dir.path().join("a/b")));
+        fs::write(dir.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+        assert!(is_taken(&dir.path().join("file")) && is_taken(&dir.path().join("link")));
     }
 }

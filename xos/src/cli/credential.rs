@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use xos_api::cda::{IssueCertificate, Submission};
+use xos_api::cda::{ANY_AUDIENCE, IssueCertificate, Submission};
 use xos_base::{Error, GroupName, Membership, Millis, RoleName, VoId};
 use xos_net::trust::{Subject, subject_of};
 use xos_net::{Client, Identity, submission};
@@ -18,9 +18,6 @@ use xos_net::{Client, Identity, submission};
 const RENEWAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause, also after it has ended.
 const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(600);
-
-/// The audience of the WLCG profile by which a JWT is good for any service that takes it at all.
-pub const ANY_AUDIENCE: &str = "https://wlcg.cern.ch/jwt/v1/any";
 
 /// How much of a membership its credentials show, and whom the JWT is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

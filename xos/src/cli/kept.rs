@@ -65,14 +65,15 @@ impl Login {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn token(audience: &str, expires: u64) -> Token {
         Token { token: "t".into(), audience: audience.parse().unwrap(), expires: Millis(expires) }
     }
 
-    fn login() -> Login {
+    /// Alice's sign-in, without a token.
+    pub(in crate::cli) fn login() -> Login {
         Login {
             person: "alice@rennes".parse().unwrap(),
             site_admin: false,

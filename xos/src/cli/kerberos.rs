@@ -1,11 +1,13 @@
-//! `xos login --kerberos`: signing in by the Kerberos ticket that the person holds.
+//! `xos login --kerberos`, `xos account link kerberos`: the Kerberos ticket that the person holds.
 
 use super::oidc::{check_person, site_of};
 use super::session::Session;
 use super::values::PersonArg;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use xos_api::cda::{KerberosToken, SignInKerberos, SignInOptions, SignedIn};
+use xos_api::cda::{
+    Identity, KerberosToken, LinkKerberos, SignInKerberos, SignInOptions, SignedIn,
+};
 use xos_base::{Error, SiteId};
 use xos_gssapi::{GssError, Initiator};
 use xos_net::Client;
@@ -25,7 +27,10 @@ pub struct KerberosArgs {
 
 /// Reads the name of a service. Only that of a web server is asked for: whoever runs a core could
 /// otherwise have people show it a ticket for something else.
-fn service(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What to write instead.
+pub fn service(text: &str) -> Result<String, String> {
     let host = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     match text.strip_prefix("HTTP@") {
         Some(rest) if !rest.is_empty() && rest.bytes().all(host) => Ok(text.to_owned()),
@@ -48,13 +53,48 @@ pub async fn sign_in(
     }
     let site = site_of(s, user)?;
     let client = s.anonymous(&site)?;
-    if !client.call(SignInOptions {}).await?.kerberos {
-        return Err(Error::not_found(format!("{site} takes no Kerberos tickets"))
-            .hint(format!("sign in by name and password: xos login NAME@{site}")));
-    }
+    check(&client, &site).await?;
     let signed_in = by_ticket(&client, &site, args.kerberos_service.clone()).await?;
     check_person(&signed_in, user, &site)?;
     Ok(Some(signed_in))
+}
+
+/// Links the principal of the ticket to the person whose `client` it is.
+///
+/// # Errors
+/// As [`sign_in`]; the core proves itself by its certificate alone.
+pub async fn link(
+    client: &Client,
+    site: &SiteId,
+    service: Option<String>,
+) -> Result<Identity, Error> {
+    check(client, site).await?;
+    let make = async |far: Far| {
+        let (_, token) = ticket(far, service).await?;
+        Ok::<_, Error>(LinkKerberos { token })
+    };
+    client.call_bound(make).await
+}
+
+async fn check(client: &Client, site: &SiteId) -> Result<(), Error> {
+    if client.call(SignInOptions {}).await?.kerberos {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("{site} takes no Kerberos tickets"))
+        .hint(format!("sign in by name and password: xos login NAME@{site}")))
+}
+
+/// A token that the person's ticket gives for the core at the far end of a connection.
+async fn ticket(far: Far, service: Option<String>) -> Result<(Initiator, KerberosToken), Error> {
+    // The host is that of the connection, not what the core says of itself.
+    let service = service.unwrap_or_else(|| format!("HTTP@{}", far.host));
+    let binding = end_point(&far.certificate);
+    let asking = tokio::task::spawn_blocking(move || {
+        Initiator::begin(&service, Some(&binding)).map_err(|e| no_ticket(&e, &service))
+    });
+    let (initiator, token) =
+        asking.await.map_err(|e| Error::internal(format!("asking for a ticket failed: {e}")))??;
+    Ok((initiator, KerberosToken(STANDARD.encode(token))))
 }
 
 async fn by_ticket(
@@ -64,17 +104,8 @@ async fn by_ticket(
 ) -> Result<SignedIn, Error> {
     let mut begun = None;
     let make = async |far: Far| {
-        // The host is that of the connection, not what the core says of itself.
-        let service = service.unwrap_or_else(|| format!("HTTP@{}", far.host));
-        let binding = end_point(&far.certificate);
-        let asking = tokio::task::spawn_blocking(move || {
-            Initiator::begin(&service, Some(&binding)).map_err(|e| no_ticket(&e, &service))
-        });
-        let (initiator, token) = asking
-            .await
-            .map_err(|e| Error::internal(format!("asking for a ticket failed: {e}")))??;
+        let (initiator, token) = ticket(far, service).await?;
         begun = Some(initiator);
-        let token = KerberosToken(STANDARD.encode(token));
         Ok::<_, Error>(SignInKerberos { token, audience: None, memberships: true })
     };
     let answer = client.call_bound(make).await?;

@@ -1,7 +1,7 @@
 //! `xos login`, `logout`.
 
 use super::ask;
-use super::credential::{ANY_AUDIENCE, Credential, Wish};
+use super::credential::{Credential, Wish};
 use super::kept::Login;
 use super::kerberos;
 use super::oidc;
@@ -15,7 +15,7 @@ use super::values::PersonArg;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use xos_api::cda::{ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
+use xos_api::cda::{ANY_AUDIENCE, ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
 use xos_api::vom::MembershipView;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 
@@ -129,7 +129,7 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     };
     if let Some(recovered) = &signed_in.recovered {
         s.out.note(&format!(
-            "Your access was recovered by {} at {}. If you did not ask for it, tell the \
+            "{} made a way to sign in as you at {}. If you did not ask for it, tell the \
              administrators of your site.",
             recovered.by,
             when(recovered.at, s.now())

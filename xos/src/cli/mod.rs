@@ -3,6 +3,7 @@
 //! A thin client: each command makes typed requests to a core and shows the replies. Each file
 //! holds a command's arguments beside what it does.
 
+pub mod account;
 pub mod accounts;
 pub mod ask;
 pub mod clients;
@@ -18,9 +19,11 @@ pub mod kept;
 pub mod kerberos;
 pub mod login;
 pub mod member;
+pub mod names;
 pub mod node;
 pub mod oidc;
 pub mod output;
+mod pages;
 pub mod person;
 pub mod place;
 pub mod renew;
@@ -97,6 +100,16 @@ enum Command {
     /// Show who you are, in which VOs, and your credentials until when.
     #[command(after_help = "Examples:\n  xos id\n  xos id --json")]
     Id,
+    /// What you sign in by, and the services that you allowed.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos account list
+  xos account link uni
+  xos account services"
+    )]
+    Account(account::Command),
     /// Print a fresh token for services outside XOS.
     Token(token::TokenArgs),
     /// Renew what is due of your credentials, or have that done by itself.
@@ -148,6 +161,16 @@ Examples:
   xos person list"
     )]
     Person(person::Command),
+    /// Names of accounts at a site.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos names give demo.rennes alice@rennes alice
+  xos names list
+  xos names import grid-mapfile --vo demo.rennes --people people.csv --dry-run"
+    )]
+    Names(names::Command),
     /// Machines of a site.
     #[command(
         subcommand,
@@ -309,6 +332,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Login(args) => login::login(s, args, cli.global.vo).await,
         Command::Logout => login::logout(s).await,
         Command::Id => id::id(s),
+        Command::Account(command) => account::run(s, command).await,
         Command::Token(args) => token::token(s, args).await,
         Command::Renew(args) => renew::run(s, args).await,
         Command::Ssh(args) => ssh::ssh(s, args).await,
@@ -318,6 +342,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Vo(command) => vo::run(s, command).await,
         Command::Site(command) => site::run(s, command).await,
         Command::Person(command) => person::run(s, command).await,
+        Command::Names(command) => names::run(s, command).await,
         Command::Node(command) => node::run(s, command).await,
     }
 }

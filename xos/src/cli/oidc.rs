@@ -1,5 +1,5 @@
-//! `xos login --provider`: signing in by an identity provider of the site, in a browser on this
-//! computer or on any other device.
+//! `xos login --provider`, `xos account link`: proving an account at an identity provider of the
+//! site, in a browser on this computer or on any other device.
 
 mod loopback;
 
@@ -9,10 +9,12 @@ use super::session::Session;
 use super::values::PersonArg;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use loopback::Loopback;
+use std::future::Future;
 use std::process::Stdio;
 use std::time::Duration;
 use xos_api::cda::{
-    BeginDevice, BeginSignIn, BegunDevice, FinishSignIn, PollDevice, SignInOptions, SignedIn,
+    Answer, BeginDevice, BeginSignIn, BegunDevice, FinishSignIn, Flow, Identity, LinkIdentity,
+    PollDevice, SignInOptions, SignedIn,
 };
 use xos_base::{Error, ProviderId, SiteId};
 use xos_cda::qr_picture;
@@ -35,6 +37,22 @@ pub struct ProviderArgs {
     /// Open a browser on this computer [default on a desktop].
     #[arg(long, requires = "provider", conflicts_with = "device")]
     browser: bool,
+}
+
+/// In which browser a person proves that an account is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One on this computer.
+    Browser,
+    /// Any, on another device.
+    Device,
+}
+
+impl Way {
+    /// What the command line says, else a browser on this computer where there is a desktop.
+    pub fn of(browser: bool, device: bool) -> Way {
+        if browser || (!device && has_desktop()) { Way::Browser } else { Way::Device }
+    }
 }
 
 /// What became of it.
@@ -61,23 +79,82 @@ pub async fn sign_in(
     let site = site_of(s, user)?;
     let client = s.anonymous(&site)?;
     check(&client, &site, provider).await?;
-    let proving = async {
-        if args.browser || (!args.device && has_desktop()) {
-            in_browser(s, &client, provider).await
-        } else {
-            by_device(s, &client, provider).await
-        }
-    };
-    let signed_in = tokio::select! {
-        signed_in = proving => signed_in?,
-        stop = tokio::signal::ctrl_c() => {
-            stop.map_err(|e| Error::internal(format!("cannot listen for Ctrl-C: {e}")))?;
-            s.out.note("Nobody is signed in.")?;
-            return Ok(Came::Left(INTERRUPTED));
-        }
+    let way = Way::of(args.browser, args.device);
+    let Some(signed_in) = unless_stopped(sign_in_by(s, &client, provider, way)).await? else {
+        s.out.note("Nobody is signed in.")?;
+        return Ok(Came::Left(INTERRUPTED));
     };
     check_person(&signed_in, user, &site)?;
     Ok(Came::In(Box::new(signed_in)))
+}
+
+/// Links an account at a provider to the person whose `client` it is; `None` when they gave up.
+///
+/// # Errors
+/// What the site says.
+pub async fn link(
+    s: &Session,
+    client: &Client,
+    site: &SiteId,
+    provider: &ProviderId,
+    way: Way,
+) -> Result<Option<Identity>, Failure> {
+    check(client, site, provider).await?;
+    unless_stopped(link_by(s, client, provider, way)).await
+}
+
+/// What comes of `proving`; `None` when the person stops it.
+async fn unless_stopped<T>(
+    proving: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<T>, Failure> {
+    tokio::select! {
+        proved = proving => proved.map(Some),
+        stop = tokio::signal::ctrl_c() => {
+            stop.map_err(|e| Error::internal(format!("cannot listen for Ctrl-C: {e}")))?;
+            Ok(None)
+        }
+    }
+}
+
+async fn sign_in_by(
+    s: &Session,
+    client: &Client,
+    provider: &ProviderId,
+    way: Way,
+) -> Result<SignedIn, Failure> {
+    if way == Way::Browser {
+        let (flow, answer) = in_browser(s, client, provider).await?;
+        let ask = FinishSignIn { flow, answer, audience: None, memberships: true };
+        return Ok(client.call(ask).await?);
+    }
+    let poll = async |flow: Flow| {
+        let ask = PollDevice { flow, audience: None, memberships: true };
+        let polled = client.call(ask).await?;
+        Ok::<_, Error>((polled.signed_in, polled.interval_s))
+    };
+    by_device(s, client, provider, poll).await
+}
+
+async fn link_by(
+    s: &Session,
+    client: &Client,
+    provider: &ProviderId,
+    way: Way,
+) -> Result<Identity, Failure> {
+    if way == Way::Browser {
+        let (flow, answer) = in_browser(s, client, provider).await?;
+        let linked = client.call(LinkIdentity { flow, answer: Some(answer) }).await?;
+        let unsaid = || {
+            Error::unavailable("the core does not say which account was linked")
+                .hint("`xos account list` shows what is")
+        };
+        return Ok(linked.identity.ok_or_else(unsaid)?);
+    }
+    let poll = async |flow: Flow| {
+        let polled = client.call(LinkIdentity { flow, answer: None }).await?;
+        Ok::<_, Error>((polled.identity, polled.interval_s))
+    };
+    by_device(s, client, provider, poll).await
 }
 
 /// Where somebody signs in, who need not say their name.
@@ -134,11 +211,12 @@ fn tell(out: Out, value: &serde_json::Value, text: &str) -> Result<(), Failure> 
     }
 }
 
+/// Has a browser on this computer prove an account: the flow, and what came back.
 async fn in_browser(
     s: &Session,
     client: &Client,
     provider: &ProviderId,
-) -> Result<SignedIn, Failure> {
+) -> Result<(Flow, Answer), Failure> {
     let loopback = Loopback::open(provider.clone()).await?;
     let redirect = loopback.redirect();
     let begun = client.call(BeginSignIn { provider: provider.clone(), redirect }).await?;
@@ -156,8 +234,7 @@ async fn in_browser(
         () = tokio::time::sleep(begun.expires.since(s.now())) => return Err(too_late().into()),
     };
     drop(waiting);
-    let ask = FinishSignIn { flow: begun.flow, answer, audience: None, memberships: true };
-    Ok(client.call(ask).await?)
+    Ok((begun.flow, answer))
 }
 
 fn too_late() -> Error {
@@ -186,11 +263,14 @@ fn open_browser(address: &str) {
     }
 }
 
-async fn by_device(
+/// Has another device prove an account; `poll` asks the core what came of it, and how long to wait
+/// before the next question, in seconds.
+async fn by_device<T>(
     s: &Session,
     client: &Client,
     provider: &ProviderId,
-) -> Result<SignedIn, Failure> {
+    poll: impl AsyncFn(Flow) -> Result<(Option<T>, u64), Error>,
+) -> Result<T, Failure> {
     let begun = client.call(BeginDevice { provider: provider.clone() }).await?;
     let device = serde_json::json!({ "device": {
         "address": begun.verification_uri,
@@ -208,13 +288,12 @@ async fn by_device(
         if begun.expires <= s.now() {
             return Err(too_late().into());
         }
-        let ask = PollDevice { flow: begun.flow.clone(), audience: None, memberships: true };
-        let polled = client.call(ask).await?;
-        if let Some(signed_in) = polled.signed_in {
+        let (proved, next) = poll(begun.flow.clone()).await?;
+        if let Some(proved) = proved {
             drop(waiting);
-            return Ok(signed_in);
+            return Ok(proved);
         }
-        pause = polled.interval_s;
+        pause = next;
     }
 }
 

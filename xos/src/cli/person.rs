@@ -2,10 +2,11 @@
 
 use super::ask;
 use super::output::{Outcome, Style, Table, clean, when};
+use super::pages;
 use super::session::Session;
 use super::values::PersonArg;
 use std::path::PathBuf;
-use xos_api::cda::{CreatePerson, ListPeople, Person, RecoverPerson, SetPassword, SetPerson};
+use xos_api::cda::{CreatePerson, ListPeople, PeoplePage, RecoverPerson, SetPassword, SetPerson};
 use xos_base::PersonId;
 
 /// `xos person …`.
@@ -72,7 +73,9 @@ pub struct Add {
 #[command(after_help = "\
 Examples:
   xos person passwd
-  xos person passwd bob --password-file new.txt    as administrator")]
+  xos person passwd bob --password-file new.txt    as administrator
+
+Whose password an administrator sets is told so at each sign-in for 30 days.")]
 pub struct Passwd {
     /// The person; without one, you.
     person: Option<PersonArg>,
@@ -113,16 +116,8 @@ async fn add(s: &Session, args: Add) -> Outcome {
 
 async fn list(s: &Session) -> Outcome {
     let client = s.person(&s.site()?).await?;
-    let mut people: Vec<Person> = Vec::new();
-    let mut after: Option<PersonId> = None;
-    loop {
-        let page = client.call(ListPeople { after: after.take(), limit: None }).await?;
-        people.extend(page.people);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListPeople { after, limit: None };
+    let people = pages::all(&client, ask, |page: PeoplePage| (page.people, page.next)).await?;
     let now = s.now();
     s.out.show(&people, || {
         let mut table = Table::new(&["PERSON", "RIGHTS", "STATE", "SINCE"]);
@@ -158,12 +153,23 @@ async fn passwd(s: &Session, args: Passwd) -> Outcome {
         // The sign-in that it was done with has ended.
         s.forget_login()?;
     }
-    s.out.show(&done, || {
-        let next =
-            if own { format!(" Sign in with it: xos login {person}") } else { String::new() };
-        format!("The password of {person} is changed.{next}")
-    })?;
+    s.out.show(&done, || password_set(&person, own, done.first))?;
     Ok(0)
+}
+
+/// What is said about a new password. `first`: there was none before.
+fn password_set(person: &PersonId, own: bool, first: bool) -> String {
+    let told = match own {
+        true => format!("Sign in with it: xos login {person}"),
+        false => "They are told at each sign-in for 30 days that you set it.".to_owned(),
+    };
+    match first && !own {
+        true => format!(
+            "{person} had no password. Whatever else they sign in by, this one lets them in too. \
+             {told}"
+        ),
+        false => format!("The password of {person} is changed. {told}"),
+    }
 }
 
 async fn set(s: &Session, person: &PersonArg, disabled: bool) -> Outcome {
@@ -194,4 +200,24 @@ async fn recover(s: &Session, person: &PersonArg) -> Outcome {
         )
     })?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, an administrator would not hear that they opened one more way in, or that its
+    /// person learns of it.
+    #[test]
+    fn what_a_new_password_changes_is_said() {
+        let bob: PersonId = "bob@rennes".parse().unwrap();
+        let said = password_set(&bob, false, true);
+        assert!(said.contains("had no password") && said.contains("are told"), "{said}");
+        let said = password_set(&bob, false, false);
+        assert!(said.contains("is changed") && said.contains("are told"), "{said}");
+        for first in [true, false] {
+            let said = password_set(&bob, true, first);
+            assert!(said.contains("xos login bob@rennes") && !said.contains("told"), "{said}");
+        }
+    }
 }

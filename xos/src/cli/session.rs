@@ -334,21 +334,12 @@ pub fn idle(view: &MembershipView) -> Option<String> {
 mod tests {
     use super::*;
     use crate::cli::credential::Wish;
+    use crate::cli::kept::tests::login;
 
     struct At(Millis);
     impl Clock for At {
         fn now(&self) -> Millis {
             self.0
-        }
-    }
-
-    fn login() -> Login {
-        Login {
-            person: "alice@rennes".parse().unwrap(),
-            site_admin: false,
-            session_until: Millis(1_000_000),
-            tokens: vec![],
-            default_vo: None,
         }
     }
 

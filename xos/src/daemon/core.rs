@@ -1,19 +1,21 @@
 //! A core's `xosd`.
 
-use super::config::Config;
-use super::{files, notify, trusted, vault};
+use super::config::{Config, Site};
+use super::files::{self, Files};
+use super::{notify, trusted, vault};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use xos_aem::Aem;
+use xos_aem::world::GridWorld;
 use xos_api::Done;
 use xos_api::node::Hello;
 use xos_api::site::ConnectedNodes;
-use xos_base::Error;
 use xos_base::when::{Clock, SystemClock};
+use xos_base::{Error, SiteId};
 use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
@@ -50,6 +52,121 @@ pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
+/// What the services of a core work with.
+struct Ground {
+    site: SiteId,
+    state: PathBuf,
+    keys: SiteKeys,
+    store: Arc<dyn Store>,
+    trust: Trust,
+    grid: Grid,
+    nodes: Nodes,
+    verifier: Verifier,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+}
+
+impl Ground {
+    async fn open(
+        Site { name: site, state }: Site,
+        config: &xos_cda::Config,
+        stop: CancellationToken,
+    ) -> Result<Ground, Error> {
+        state_folder(&state)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let vault = vault::open(config.pkcs11.as_ref())?;
+        let keys = SiteKeys::create_or_open(&state, &site, &config.names, vault, clock.now())?;
+        let store = open_registry(&state).await?;
+        let trust = Trust::new();
+        let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
+        let nodes = Nodes::new(site.clone());
+        let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
+        Ok(Ground { site, state, keys, store, trust, grid, nodes, verifier, clock, stop })
+    }
+
+    async fn cda(&self, config: xos_cda::Config) -> Result<Cda, Error> {
+        let parts = xos_cda::Parts {
+            keys: self.keys.clone(),
+            store: self.store.clone(),
+            grid: self.grid.clone(),
+            trust: self.trust.clone(),
+            clock: self.clock.clone(),
+            stop: self.stop.clone(),
+        };
+        Cda::start(config, parts).await
+    }
+
+    async fn vom(&self, config: xos_vom::Config) -> Result<Vom, Error> {
+        let deps = xos_vom::Deps {
+            site: self.site.clone(),
+            store: self.store.clone(),
+            signer: Arc::new(self.keys.signer().clone()),
+            trust: self.trust.clone(),
+            clock: self.clock.clone(),
+            homes: Arc::new(self.grid.clone()),
+            nodes: Arc::new(self.nodes.clone()),
+        };
+        Vom::start(config, deps).await
+    }
+
+    async fn aem(&self, mut config: xos_aem::Config, vom: &Vom) -> Result<Aem, Error> {
+        if config.dir == xos_aem::Config::default().dir {
+            config.dir = self.state.join("aem");
+        }
+        let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
+        let standing = Arc::new(vom.clone());
+        Aem::start(config, self.site.clone(), world, standing, self.clock.clone()).await
+    }
+
+    async fn files(&self, config: files::Config, vom: &Vom) -> Result<Arc<Files>, Error> {
+        let parts = files::Parts {
+            site: self.site.clone(),
+            state: self.state.join("files"),
+            grid: self.grid.clone(),
+            nodes: self.nodes.clone(),
+            trust: self.trust.clone(),
+            vom: vom.clone(),
+            clock: self.clock.clone(),
+            stop: self.stop.clone(),
+        };
+        Files::start(config, parts).await
+    }
+
+    fn console(&self, config: xos_console::Config) -> Result<Console, Error> {
+        let deps = xos_console::Deps {
+            grid: self.grid.clone(),
+            verifier: self.verifier.clone(),
+            runtime: Handle::current(),
+            clock: self.clock.clone(),
+            random: xos_console::system_random(),
+        };
+        Console::start(config, deps)
+    }
+}
+
+/// On a core without jobs nodes are heard all the same.
+fn hear_nodes(router: &mut Router) {
+    router.on::<Hello, _, _>(|caller, hello| async move {
+        if *caller.node()? != hello.node {
+            return Err(Error::denied("a node reports for itself only"));
+        }
+        Ok(Done {})
+    });
+}
+
+fn tell_of_nodes(nodes: Nodes, router: &mut Router) {
+    router.on::<ConnectedNodes, _, _>(move |caller, _| {
+        let nodes = nodes.clone();
+        async move {
+            if caller.site_admin() {
+                Ok(nodes.connected())
+            } else {
+                Err(Error::denied(format!("{} does not administer this site", caller.describe())))
+            }
+        }
+    });
+}
+
 /// Runs the core until `stop`.
 ///
 /// # Errors
@@ -58,133 +175,49 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let missing = |name: &str| Error::invalid(format!("section [{name}] is missing on a core"));
     let port_config = config.port.ok_or_else(|| missing("port"))?;
     let cda_config = config.cda.ok_or_else(|| missing("cda"))?;
-    let site = config.site.name.clone();
-    let state = config.site.state.clone();
-    state_folder(&state)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let vault = vault::open(cda_config.pkcs11.as_ref())?;
-    let keys = SiteKeys::create_or_open(&state, &site, &cda_config.names, vault, clock.now())?;
-    let identity = keys.core_identity();
-    let store = open_registry(&state).await?;
-    let trust = Trust::new();
-    let grid = Grid::new(site.clone(), trust.clone(), identity.clone());
-    let nodes = Nodes::new(site.clone());
-    let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
+    let ground = Ground::open(config.site, &cda_config, stop.clone()).await?;
     let mut router = Router::new();
 
-    let cda = Cda::start(
-        cda_config,
-        xos_cda::Parts {
-            keys: keys.clone(),
-            store: store.clone(),
-            grid: grid.clone(),
-            trust: trust.clone(),
-            clock: clock.clone(),
-            stop: stop.clone(),
-        },
-    )
-    .await?;
+    let cda = ground.cda(cda_config).await?;
     cda.register(&mut router);
-
-    let vom = Vom::start(
-        config.vom.unwrap_or_default(),
-        xos_vom::Deps {
-            site: site.clone(),
-            store: store.clone(),
-            signer: Arc::new(keys.signer().clone()),
-            trust: trust.clone(),
-            clock: clock.clone(),
-            homes: Arc::new(grid.clone()),
-            nodes: Arc::new(nodes.clone()),
-        },
-    )
-    .await?;
+    let vom = ground.vom(config.vom.unwrap_or_default()).await?;
     vom.register(&mut router);
-    verifier.set_standing(Arc::new(vom.clone()));
-
+    ground.verifier.set_standing(Arc::new(vom.clone()));
     let aem = match config.aem {
-        Some(mut aem_config) => {
-            if aem_config.dir == xos_aem::Config::default().dir {
-                aem_config.dir = state.join("aem");
-            }
-            let world = Arc::new(xos_aem::world::GridWorld::new(grid.clone(), nodes.clone()));
-            let standing = Arc::new(vom.clone());
-            let aem = Aem::start(aem_config, site.clone(), world, standing, clock.clone()).await?;
-            aem.register(&mut router);
-            Some(aem)
-        }
-        None => {
-            router.on::<Hello, _, _>(|caller, hello| async move {
-                if *caller.node()? != hello.node {
-                    return Err(Error::denied("a node reports for itself only"));
-                }
-                Ok(Done {})
-            });
-            None
-        }
+        Some(config) => Some(ground.aem(config, &vom).await?),
+        None => None,
     };
-
+    match &aem {
+        Some(aem) => aem.register(&mut router),
+        None => hear_nodes(&mut router),
+    }
     let files = match config.files {
-        Some(files_config) => {
-            let parts = files::Parts {
-                site: site.clone(),
-                state: state.join("files"),
-                grid: grid.clone(),
-                nodes: nodes.clone(),
-                trust: trust.clone(),
-                vom: vom.clone(),
-                clock: clock.clone(),
-                stop: stop.clone(),
-            };
-            Some(files::Files::start(files_config, parts).await?)
-        }
+        Some(config) => Some(ground.files(config, &vom).await?),
         None => None,
     };
-    let connected = nodes.clone();
-    router.on::<ConnectedNodes, _, _>(move |caller, _| {
-        let connected = connected.clone();
-        async move {
-            if caller.site_admin() {
-                Ok(connected.connected())
-            } else {
-                Err(Error::denied(format!("{} does not administer this site", caller.describe())))
-            }
-        }
-    });
-    let console = match config.console {
-        Some(console_config) => {
-            let deps = xos_console::Deps {
-                grid: grid.clone(),
-                verifier: verifier.clone(),
-                runtime: Handle::current(),
-                clock: clock.clone(),
-                random: xos_console::system_random(),
-            };
-            let console = Console::start(console_config, deps)?;
-            cda.provide_sign_in();
-            Some(console)
-        }
-        None => None,
-    };
-    let pages = console.as_ref().map(Console::pages);
+    tell_of_nodes(ground.nodes.clone(), &mut router);
+    let console = config.console.map(|config| ground.console(config)).transpose()?;
+    if console.is_some() {
+        cda.provide_sign_in();
+    }
     let router = Arc::new(router);
-    nodes.set_router(router.clone());
-    grid.set_router(router.clone());
+    ground.nodes.set_router(router.clone());
+    ground.grid.set_router(router.clone());
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
-    let telling =
-        tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust.clone(), stop.clone()));
+    let Ground { site, keys, trust, nodes, verifier, .. } = ground;
+    let telling = tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust, stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
         Error::invalid(format!("cannot listen at {}: {e}", port_config.listen))
             .hint("[port] listen names the address; is another xosd running?")
     })?;
     notify::ready(&format!("core of {site}, root {}", keys.fingerprint()));
+    let pages = console.as_ref().map(Console::pages);
     let http = Shared { router, verifier: verifier.clone(), runtime: Handle::current(), pages };
-    let services =
-        Services { http, verifier, nodes, files: files.as_ref().map(files::Files::handler) };
-    port::serve(listener, &port_config, &identity, services, stop).await?;
+    let services = Services { http, verifier, nodes, files: files.as_ref().map(Files::handler) };
+    port::serve(listener, &port_config, &keys.core_identity(), services, stop).await?;
     vom.stop();
     if let Some(aem) = aem {
         aem.stop().await;

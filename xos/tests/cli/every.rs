@@ -14,6 +14,11 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "person list", 0),
     ("ada", "person disable bob", 0),
     ("ada", "person enable bob", 0),
+    ("ada", "account list", 0),
+    ("ada", "account link uni --device", 66),
+    ("ada", "account unlink uni --yes", 66),
+    ("ada", "account services", 0),
+    ("ada", "account revoke 00000000000000000000000000000000", 66),
     ("bob", "site add ADDRESS --yes", 0),
     ("bob", "login bob@rennes --password-file PASSWORD", 0),
     ("bob", "id", 0),
@@ -44,6 +49,14 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo share offer demo.rennes --cpus 2 --memory 4G", 0),
     ("ada", "vo share accept demo.rennes rennes", 0),
     ("ada", "vo share served", 0),
+    ("ada", "names give demo.rennes bob@rennes robert", 0),
+    ("ada", "names list", 0),
+    ("ada", "names give demo.rennes bob@rennes --default", 0),
+    ("bob", "names release robert --yes", 77),
+    ("ada", "names release robert --yes", 0),
+    ("ada", "names import MAP --vo demo.rennes --dry-run", 0),
+    ("ada", "names import MAP --vo demo.rennes --yes", 64),
+    ("ada", "names import MAP --vo demo.rennes --people PEOPLE --yes", 0),
     ("ada", "token", 0),
     ("ada", "renew", 0),
     ("ada", "ssh n1.pisa", 66),
@@ -60,6 +73,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo share offer demo.rennes --cpus 1 --memory 2G", 0),
     ("ada", "vo share accept demo.rennes rennes", 0),
     ("ada", "vo share withdraw demo.rennes", 0),
+    ("ada", "vo lease demo.rennes 2h", 0),
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),
@@ -144,6 +158,9 @@ fn every_command_prints_one_json_document() {
     let invitation = invitation(&pisa);
     std::fs::write(file("offer"), invitation["offer"].as_str().unwrap()).unwrap();
     std::fs::write(file("new"), "quite another password").unwrap();
+    let map = "\"/O=Grid/CN=bob\" bobby\n/O=Grid/CN=x .pool\n";
+    std::fs::write(file("map"), map).unwrap();
+    std::fs::write(file("people"), "/O=Grid/CN=bob,bob@rennes\n").unwrap();
     let mut job = String::new();
     let (leaves, _) = leaves_and_groups();
     let mut called = BTreeSet::new();
@@ -157,6 +174,8 @@ fn every_command_prints_one_json_document() {
                 "ADDRESS" => core.address.clone(),
                 "PASSWORD" => file("password"),
                 "NEW" => file("new"),
+                "MAP" => file("map"),
+                "PEOPLE" => file("people"),
                 "OFFER" => file("offer"),
                 "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),
                 "JOB" => job.clone(),

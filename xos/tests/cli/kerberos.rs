@@ -137,6 +137,22 @@ fn who_holds_a_ticket_signs_in_by_it() {
     assert!(status == 78 && why.contains("kinit"), "{why}");
 }
 
+/// If it failed, who works in a shell could not come in by a ticket as the person they are already.
+#[test]
+fn a_ticket_is_linked_by_the_tool() {
+    let Some(site) = Site::start("") else { return };
+    let (ada, alice) = (site.person(), site.kdc.ticket("alice", &[]));
+    ada.login("ada");
+    let link = ["account", "link", "kerberos"];
+    let out = ada.xos(&link).envs(alice.clone()).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(ada.json(&["account", "list"])["identities"][0]["provider"], "kerberos");
+    let other = site.person();
+    let (status, why) = login(&other, &alice, &[]);
+    assert_eq!(status, 0, "{why}");
+    assert_eq!(other.json(&["id"])["person"], "ada@rennes");
+}
+
 /// So often an ended ticket is shown.
 const TRIES_MAX: usize = 100;
 

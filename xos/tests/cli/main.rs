@@ -1,6 +1,7 @@
 //! The tool `xos` against a real core.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod account;
 mod agent;
 mod credentials;
 mod daemon;

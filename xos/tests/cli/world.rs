@@ -32,7 +32,9 @@ impl Core {
 
     /// Starts a core that was only set up, with these variables in its environment.
     pub fn start_with(&mut self, variables: &[(&str, &Path)]) {
-        self.child = Some(run(self.dir.path(), variables));
+        let mut command = xosd(self.dir.path());
+        command.args(["run", "--config", "xosd.toml"]).envs(variables.iter().copied());
+        self.child = Some(serve(&mut command, "ready"));
     }
 
     /// Sets the site `rennes` up.
@@ -109,25 +111,20 @@ pub fn xosd(dir: &Path) -> Command {
     command
 }
 
-/// Starts the core and waits until it says that it is ready.
-fn run(dir: &Path, variables: &[(&str, &Path)]) -> Child {
-    let mut child = xosd(dir)
-        .args(["run", "--config", "xosd.toml"])
-        .envs(variables.iter().copied())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// Starts a program that serves, and waits until it says `ready` on standard error.
+pub fn serve(command: &mut Command, ready: &str) -> Child {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut log = String::new();
     loop {
-        let Some(Ok(line)) = lines.next() else { panic!("the core did not start:\n{log}") };
-        if line.contains("ready") {
+        let Some(Ok(line)) = lines.next() else { panic!("{command:?} did not start:\n{log}") };
+        if line.contains(ready) {
             break;
         }
         log.push_str(&line);
         log.push('\n');
     }
-    // Else the core would block once the pipe is full.
+    // Else it would block once the pipe is full.
     std::thread::spawn(move || lines.for_each(drop));
     child
 }

@@ -6,8 +6,9 @@ use crate::world::{ADMIN_PASSWORD, World};
 use std::time::Duration;
 use xos_api::cda::{
     BeginRecovery, CreatePerson, FinishRecovery, ListPasskeys, OneTimeCode, Password,
-    RecoverPerson, RecoveryCode, RemovePasskey, RenewToken, SetPerson,
+    RecoverPerson, RecoveryCode, RemovePasskey, RenewToken, SetPassword, SetPerson,
 };
+use xos_base::when::Clock;
 use xos_base::{Error, Kind};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -123,6 +124,46 @@ async fn a_code_makes_a_passkey_instead() {
     assert_eq!(list.len(), 1);
     let e = w.call(&alice, RemovePasskey { key: list[0].key.clone() }).await.unwrap_err();
     assert!(e.kind == Kind::Denied && e.message.contains("last way"), "{e}");
+}
+
+/// If it failed, an administrator could become a person by a password beside what they sign in by,
+/// and the person would never learn of it; or people would be alarmed by what they did themselves.
+#[tokio::test]
+async fn a_password_that_an_administrator_sets_is_told_as_a_recovery_is() {
+    let w = World::new("rennes").await;
+    w.person("bob").await;
+    w.person("alice").await;
+    let set = |name: &str, present: Option<&str>| SetPassword {
+        person: w.site.person(name).unwrap(),
+        present: present.map(|p| Password(p.into())),
+        password: Password(NEW.into()),
+    };
+    let made = recover(&w, "alice").await.unwrap();
+    let begun = w.public(by_passkey("alice", &made.code)).await.unwrap();
+    let mut device = Device::new();
+    let answer = device.create(&begun.options.0);
+    w.public(enrolling(begun.flow, answer)).await.unwrap();
+    w.clock.advance(31 * 24 * HOUR);
+    assert!(alone(&w, &mut device).await.unwrap().recovered.is_none());
+    let done = w.call(&w.root().await, set("alice", None)).await.unwrap();
+    assert!(done.first, "the administrator does not hear that she came in by something else");
+    let at = w.clock.now();
+    w.clock.advance(SECOND);
+    let told = alone(&w, &mut device).await.unwrap().recovered.expect("she is not told");
+    assert_eq!((told.by.as_str(), told.at), ("root@rennes", at));
+    assert!(w.sign_in("alice", NEW).await.unwrap().recovered.is_some());
+    let done = w.call(&w.root().await, set("alice", None)).await.unwrap();
+    assert!(!done.first);
+    // A code from before would be one more way in that nobody is told of.
+    let made = recover(&w, "alice").await.unwrap();
+    assert!(w.call(&w.root().await, set("alice", None)).await.unwrap().first);
+    let e = w.public(by_password("alice", &made.code)).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Unauthenticated, "{e}");
+
+    w.clock.advance(SECOND);
+    let bob = w.sign_in("bob", ADMIN_PASSWORD).await.map(|s| w.by_token(&s.token.token)).unwrap();
+    w.call(&bob, set("bob", Some(ADMIN_PASSWORD))).await.unwrap();
+    assert!(w.sign_in("bob", NEW).await.unwrap().recovered.is_none());
 }
 
 /// If it failed, a stolen session of an administrator would take over their access for good, or a

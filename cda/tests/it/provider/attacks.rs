@@ -1,15 +1,15 @@
 //! What clients, thieves and strangers do not get.
 
 use super::{BACK, Site, TURN, VERIFIER, VO, challenge, granted, part, proof, refused, wish};
-use crate::world::World;
+use crate::world::{World, certificate_request, keyed};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use std::time::Duration;
 use xos_api::cda::{
-    Authorization, BeginDeviceGrant, ClientProof, CreateClient, DecideAuthorization, DecideDevice,
-    GetTokens, GetUserInfo, IntrospectToken, ListClients, OAuthError, RemoveClient, RenewToken,
-    Secret, ShowAuthorization, ShowDevice, Shown, TokenGrant,
+    ANY_AUDIENCE, Authorization, BeginDeviceGrant, ClientProof, CreateClient, DecideAuthorization,
+    DecideDevice, GetTokens, GetUserInfo, IntrospectToken, IssueCertificate, ListClients,
+    OAuthError, RemoveClient, RenewToken, Secret, ShowAuthorization, ShowDevice, Shown, TokenGrant,
 };
 use xos_base::Kind;
 
@@ -313,6 +313,33 @@ async fn only_a_person_of_the_site_decides() {
     site.w.call(&site.alice, decide).await.unwrap();
 }
 
+/// If it failed, whoever has a member's certificate could sign in at services as that person: by
+/// something that passes for an ID token, without a yes and without a second factor.
+#[tokio::test]
+async fn a_members_jwt_is_for_no_client_of_the_sign_in() {
+    let site = Site::new().await;
+    let ask = async |audience: &str| {
+        let jwt_audience = Some(audience.to_owned());
+        let ask = IssueCertificate { jwt_audience, ..certificate_request(VO, &keyed().csr_pem) };
+        site.w.call(&site.alice, ask).await
+    };
+    let client = &site.client.client;
+    // One that was removed, or is yet to come, has the form of an id too.
+    for audience in [&client.id, &client.audience, &"0f".repeat(16)] {
+        let e = ask(audience).await.unwrap_err();
+        assert!(e.kind == Kind::Denied && e.message.contains("jwt_audience"), "{audience}: {e}");
+    }
+    for audience in ["https://storage.example", ANY_AUDIENCE] {
+        assert!(ask(audience).await.unwrap().jwt.is_some(), "{audience}");
+    }
+    let any = CreateClient { audience: Some(ANY_AUDIENCE.into()), ..wish() };
+    site.w.call(&site.root, any).await.unwrap();
+    ask(ANY_AUDIENCE).await.expect("one client keeps everybody from signing in");
+    site.w.call(&site.root, RemoveClient { id: client.id.clone() }).await.unwrap();
+    ask(&client.audience).await.expect("nobody has it any more");
+    assert_eq!(ask(&client.id).await.unwrap_err().kind, Kind::Denied);
+}
+
 /// If it failed, anybody could register a service that looks like another.
 #[tokio::test]
 async fn administrators_register_clients_and_only_sound_ones() {
@@ -333,6 +360,7 @@ async fn administrators_register_clients_and_only_sound_ones() {
         CreateClient { confidential: false, ..wish() },
         CreateClient { redirects: vec![], device: false, introspect: false, ..wish() },
         CreateClient { audience: Some("two words".into()), ..wish() },
+        CreateClient { audience: Some(site.client.client.id.clone()), ..wish() },
     ] {
         let e = site.w.call(&site.root, bad.clone()).await.unwrap_err();
         assert_eq!(e.kind, Kind::Invalid, "{bad:?}: {e}");

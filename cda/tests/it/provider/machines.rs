@@ -1,27 +1,25 @@
 //! Logins to machines that their person allows in the console of their own site.
 
-use super::{Site, TURN};
-use crate::machines::{invite, join};
-use crate::world::{World, keyed};
+use super::{Site, TURN, VO};
+use crate::machines::node;
+use crate::world::{World, member};
 use std::time::Duration;
 use xos_api::cda::{
-    BeginNodeLogin, BegunNodeLogin, DecideDevice, DeviceWish, NodeLogin, NodeLoginState,
-    PollNodeLogin, RemoveNode, Secret, ShowDevice,
+    BeginNodeLogin, BegunNodeLogin, DecideDevice, DeviceWish, IssueVouchedMandate, NodeLogin,
+    NodeLoginState, PollNodeLogin, RemoveNode, Secret, ShowDevice, Work,
 };
+use xos_base::when::Clock;
 use xos_base::{Error, Kind};
-use xos_net::Caller;
-
-/// A machine that joined `w`, as its core knows it.
-async fn node(w: &World, label: &str) -> Caller {
-    let joined = join(w, &invite(w, label).await, &keyed()).await.unwrap();
-    w.by_certificate(&joined.chain_pem).unwrap()
-}
+use xos_net::ticket::verify_mandate;
 
 fn sudo(node: &str, person: &str) -> BeginNodeLogin {
     let (user, service) = ("alice.demo.rennes".to_owned(), "sudo".to_owned());
     let (node, person) = (node.parse().unwrap(), person.parse().unwrap());
-    BeginNodeLogin { login: NodeLogin { node, user, service, person } }
+    BeginNodeLogin { login: NodeLogin { node, user, service, person, vo: None } }
 }
+
+/// Allowed, and nothing more.
+const YES: NodeLoginState = NodeLoginState::Allowed { mandate: None };
 
 fn poll(wanted: &BeginNodeLogin, begun: &BegunNodeLogin) -> PollNodeLogin {
     let (node, person) = (wanted.login.node.clone(), wanted.login.person.clone());
@@ -57,7 +55,7 @@ async fn a_person_allows_one_service_on_one_machine() {
     assert_eq!(w.call(&n2, other).await.unwrap(), NodeLoginState::Over);
     let other = PollNodeLogin { person: "bob@rennes".parse().unwrap(), ..poll(&wanted, &begun) };
     assert_eq!(w.call(&n1, other).await.unwrap(), NodeLoginState::Over);
-    assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), NodeLoginState::Allowed);
+    assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), YES);
     let again = w.call(&n1, poll(&wanted, &begun)).await.unwrap();
     assert_eq!(again, NodeLoginState::Over, "it was told twice");
 }
@@ -85,6 +83,26 @@ async fn nobody_else_allows_it_and_a_no_is_a_no() {
     assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), NodeLoginState::Over);
 }
 
+/// If it failed, a site that invents machines would keep people from signing in at all others:
+/// their codes would go, or their budgets be used up.
+#[tokio::test]
+async fn a_site_that_invents_machines_keeps_nobody_out_elsewhere() {
+    let site = Site::new().await;
+    let (w, pisa) = (&site.w, World::new("pisa").await);
+    w.trusts(&pisa);
+    let n1 = node(w, "n1").await;
+    let wanted = sudo("n1.rennes", "alice@rennes");
+    let begun = w.call(&n1, wanted.clone()).await.unwrap();
+    let hostile = w.core_of(&pisa);
+    let mut asked = 0;
+    while w.call(&hostile, sudo(&format!("n{asked}.pisa"), "alice@rennes")).await.is_ok() {
+        asked += 1;
+        assert!(asked < 200, "no limit holds");
+    }
+    w.call(&site.alice, decision(&begun, true)).await.unwrap();
+    w.call(&n1, wanted).await.expect("the site uses up what others have");
+}
+
 /// If it failed, a person could sign in at machines of other sites by no way, or a site that is not
 /// trusted could ask for them.
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +120,7 @@ async fn a_machine_of_another_site_asks_through_its_core() {
     assert_eq!(shown, DeviceWish::Login(wanted.login.clone()));
     w.call(&site.alice, decision(&begun, true)).await.unwrap();
     w.clock.advance(TURN);
-    assert_eq!(pisa.call(&n1, poll(&wanted, &begun)).await.unwrap(), NodeLoginState::Allowed);
+    assert_eq!(pisa.call(&n1, poll(&wanted, &begun)).await.unwrap(), YES);
 }
 
 /// If it failed, whoever is no machine could have people asked, or a site for machines of another.
@@ -146,4 +164,42 @@ async fn machines_ask_for_themselves_only() {
     let removed = RemoveNode { node: "n2.rennes".parse().unwrap() };
     w.call(&site.root, removed).await.unwrap();
     denied(w.call(&n2, sudo("n2.rennes", "alice@rennes")).await);
+}
+
+/// If it failed, the volume would not be theirs who sign in at a console; or a machine, or another
+/// site than the person's, would get more than the person read.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_login_a_person_lets_the_machine_act_for_them() {
+    let site = Site::new().await;
+    let (w, pisa) = (&site.w, World::new("pisa").await);
+    w.trusts(&pisa);
+    let n1 = node(w, "n1").await;
+    let mut wanted = sudo("n1.rennes", "alice@rennes");
+    wanted.login.vo = Some(VO.parse().unwrap());
+    let begun = w.call(&n1, wanted.clone()).await.unwrap();
+    w.call(&site.alice, decision(&begun, true)).await.unwrap();
+    w.clock.advance(TURN);
+    assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), YES, "the site serves nobody");
+    w.vos.serve("rennes");
+    let begun = w.call(&n1, wanted.clone()).await.unwrap();
+    w.call(&site.alice, decision(&begun, true)).await.unwrap();
+    w.clock.advance(TURN);
+    let told = w.call(&n1, poll(&wanted, &begun)).await.unwrap();
+    let NodeLoginState::Allowed { mandate: Some(jws) } = told else { panic!("{told:?}") };
+    let mandate = verify_mandate(&w.trust, &jws, w.clock.now()).unwrap();
+    assert_eq!(mandate.work, Work::Login { node: "n1.rennes".parse().unwrap() });
+    assert_eq!(mandate.membership, member(VO, "alice@rennes"));
+    assert!(mandate.until.since(w.clock.now()) <= Duration::from_secs(12 * 3600));
+    // A site speaks for its own people only.
+    w.vos.set(member(VO, "petra@pisa"));
+    let ask = |person: &str| IssueVouchedMandate {
+        vo: VO.parse().unwrap(),
+        node: "n1.rennes".parse().unwrap(),
+        person: person.parse().unwrap(),
+    };
+    w.call(&w.core_of(&pisa), ask("petra@pisa")).await.unwrap();
+    for (caller, person) in [(&w.core_of(&pisa), "alice@rennes"), (&n1, "alice@rennes")] {
+        let e = w.call(caller, ask(person)).await.unwrap_err();
+        assert_eq!(e.kind, Kind::Denied, "{e}");
+    }
 }

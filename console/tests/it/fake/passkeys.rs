@@ -43,16 +43,7 @@ impl Fake {
     }
 
     pub(super) fn register_passkeys(self: &Arc<Self>, router: &mut Router) {
-        macro_rules! on {
-            ($($how:ident $f:expr;)*) => {$({
-                let fake = self.clone();
-                router.$how(move |who, r| {
-                    let fake = fake.clone();
-                    async move { $f(&fake, who, r) }
-                });
-            })*};
-        }
-        on! {
+        serve! { self, router:
             public |f: &Fake, _: Peer, _: BeginPasskeySignIn| Ok(f.ceremony());
             public |f: &Fake, _: Peer, r: FinishPasskeySignIn| {
                 f.said(&r.flow, &r.credential)?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use xos_api::Done;
 use xos_api::cda::*;
-use xos_base::Error;
+use xos_base::{Error, Millis};
 use xos_net::{Caller, Peer, Router};
 
 pub const BACK: &str = "https://wiki.example/back";
@@ -41,6 +41,18 @@ impl Fake {
         OAuth::Refused(OAuthRefusal { error: OAuthError::InvalidClient, error_description })
     }
 
+    fn grant(&self) -> ServiceGrant {
+        ServiceGrant {
+            client: "c1".into(),
+            name: self.t(),
+            scopes: vec![Scope::Profile, Scope::OfflineAccess],
+            vos: vec![id("demo.rennes")],
+            since: Millis(1),
+            last_used: Millis(86_400_000),
+            until: Millis(604_800_000),
+        }
+    }
+
     fn about(&self, token: &Secret) -> OAuth<Map<String, Value>> {
         if token.0 == "access" {
             return OAuth::Granted(Map::from_iter([("sub".to_owned(), json!("milo@rennes"))]));
@@ -50,16 +62,7 @@ impl Fake {
     }
 
     pub(super) fn register_provider(self: &Arc<Self>, router: &mut Router) {
-        macro_rules! serve {
-            ($($how:ident $f:expr;)*) => {$({
-                let fake = self.clone();
-                router.$how(move |who, r| {
-                    let fake = fake.clone();
-                    async move { $f(&fake, who, r) }
-                });
-            })*};
-        }
-        serve! {
+        serve! { self, router:
             on |f: &Fake, _: Caller, r: ShowAuthorization| f.shown(&r.request);
             on |f: &Fake, c: Caller, r: DecideAuthorization| {
                 f.note(&c.person()?, &r);
@@ -72,10 +75,19 @@ impl Fake {
                     user: "milo.demo.rennes".into(),
                     service: "sudo".into(),
                     person: c.person()?,
+                    vo: Some(id("demo.rennes")),
                 })),
                 _ => Err(Error::not_found("there is no such code")),
             };
             on |f: &Fake, c: Caller, r: DecideDevice| {
+                f.note(&c.person()?, &r);
+                Ok(Done {})
+            };
+            on |f: &Fake, _: Caller, _: ListGrants| Ok(vec![f.grant()]);
+            on |f: &Fake, c: Caller, r: EndGrants| {
+                if r.client != "c1" {
+                    return Err(Error::not_found("nothing that you allowed stands"));
+                }
                 f.note(&c.person()?, &r);
                 Ok(Done {})
             };

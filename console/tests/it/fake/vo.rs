@@ -60,6 +60,7 @@ impl Fake {
             volumes: vec!["home".into()],
             shares: self.shares(),
             number: 9,
+            lease_s: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! made for them.
 
 use crate::agent::keep;
-use crate::cgroup::discover::{MOUNTINFO_BYTES_MAX, Version, hierarchies};
+use crate::cgroup::discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version, hierarchies};
 use crate::cgroup::{CgroupError, Cgroups, EnvelopeCgroup};
 use crate::spec::Limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,8 @@ use xos_base::Error;
 
 /// What the names of people's groups begin with; the uid follows.
 const PREFIX: &str = "login-";
-/// Most bytes read of a process's list of groups.
-const LIST_BYTES_MAX: u64 = 64 * 1024;
+/// The same of the groups in which is held what is of no session and no unit.
+const HELD: &str = "held-";
 
 /// The groups of people's sessions.
 pub(in crate::agent) struct Groups {
@@ -41,9 +41,26 @@ impl Groups {
     }
 
     fn of(&self, uid: u32) -> Result<EnvelopeCgroup, CgroupError> {
-        let name = format!("{PREFIX}{uid}").parse();
+        self.named(PREFIX, uid)
+    }
+
+    fn named(&self, prefix: &str, uid: u32) -> Result<EnvelopeCgroup, CgroupError> {
+        let name = format!("{prefix}{uid}").parse();
         let name = name.map_err(|_| CgroupError::NoController("sessions"))?;
         Ok(self.cgroups.envelope(&name))
+    }
+
+    /// Where what is of no session of a person and of no unit is held: only stopped there, and in
+    /// all other hierarchies left where it is.
+    fn held(&self, uid: u32) -> Result<EnvelopeCgroup, CgroupError> {
+        let group = self.named(HELD, uid)?.stopping();
+        group.ok_or(CgroupError::NoController("running (freezer)"))
+    }
+
+    /// Both groups of a person, as far as they are there.
+    fn both(&self, uid: u32) -> Result<Vec<EnvelopeCgroup>, CgroupError> {
+        let both = [Some(self.of(uid)?), self.named(HELD, uid)?.stopping()];
+        Ok(both.into_iter().flatten().filter(EnvelopeCgroup::is_there).collect())
     }
 
     /// Moves a process into the person's group, unless systemd has put it into a session or the
@@ -56,10 +73,7 @@ impl Groups {
             Error::unavailable(format!("this machine cannot hold the session: {e}"))
                 .hint("tell the machine's administrator")
         };
-        let mut list = String::new();
-        fs::File::open(format!("/proc/{pid}/cgroup"))
-            .and_then(|f| f.take(LIST_BYTES_MAX).read_to_string(&mut list))
-            .map_err(|e| fault(&e))?;
+        let list = text_of(&format!("/proc/{pid}/cgroup")).map_err(|e| fault(&e))?;
         if is_systemds(&list) {
             return Ok(false);
         }
@@ -69,24 +83,108 @@ impl Groups {
         Ok(true)
     }
 
-    /// The people who have a group.
+    /// The people who have a group of sessions.
     ///
     /// # Errors
     /// [`CgroupError`] when they cannot be listed.
     pub(super) fn uids(&self) -> Result<BTreeSet<u32>, CgroupError> {
-        let names = self.cgroups.names(PREFIX)?;
-        Ok(names.iter().filter_map(|n| n.strip_prefix(PREFIX)?.parse().ok()).collect())
+        self.with(PREFIX)
     }
 
-    /// Stops (`true`) or continues what is in a person's group.
+    fn with(&self, prefix: &str) -> Result<BTreeSet<u32>, CgroupError> {
+        let names = self.cgroups.names(prefix)?;
+        Ok(names.iter().filter_map(|n| n.strip_prefix(prefix)?.parse().ok()).collect())
+    }
+
+    /// The people who have a group of either kind.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when they cannot be listed.
+    pub(super) fn all(&self) -> Result<BTreeSet<u32>, CgroupError> {
+        let mut all = self.uids()?;
+        all.extend(self.with(HELD)?);
+        Ok(all)
+    }
+
+    /// Stops (`true`) or continues what is in a person's groups.
     ///
     /// # Errors
     /// [`CgroupError`].
     pub(super) fn freeze(&self, uid: u32, frozen: bool) -> Result<(), CgroupError> {
-        self.of(uid)?.freeze(frozen)
+        self.both(uid)?.iter().try_for_each(|group| group.freeze(frozen))
     }
 
-    /// Whether nothing is in a person's group.
+    /// Whether a process of a person is where it is stopped with them: with their units, in a group
+    /// of theirs, or in their slice of systemd. By the texts of `/proc/self/mountinfo` and of its
+    /// `cgroup`.
+    pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str) -> bool {
+        let own = |h: &Hierarchy| {
+            h.version == Version::V2
+                && h.own.starts_with(h.point.join(format!("user.slice/user-{uid}.slice")))
+        };
+        if hierarchies(mountinfo, list).iter().any(own) {
+            return true;
+        }
+        let place = self.cgroups.place(mountinfo, list);
+        place.and_then(|place| self.cgroups.name_at(&place)).is_some_and(|name| {
+            let others = name.starts_with(PREFIX) || name.starts_with(HELD);
+            !others || name == format!("{PREFIX}{uid}") || name == format!("{HELD}{uid}")
+        })
+    }
+
+    /// Moves a process into the group in which what is of no session is held, which is stopped. One
+    /// that is gone is no error.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn hold(&self, uid: u32, pid: i32) -> Result<(), CgroupError> {
+        let group = self.held(uid)?;
+        if !group.is_there() {
+            group.make()?;
+            let limited = group.parts.iter().any(|p| p.controllers.contains("pids"));
+            if limited && let Err(error) = group.limit(&self.limits) {
+                // To be held is more.
+                tracing::warn!(uid, %error, "what is held has no limits once it goes on");
+            }
+        }
+        group.freeze(true)?;
+        match group.take(pid.unsigned_abs()) {
+            Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
+    /// Moves a process to where another one is.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn put_to(&self, pid: i32, other: i32, mountinfo: &str) -> Result<(), CgroupError> {
+        let list = text_of(&format!("/proc/{other}/cgroup")).unwrap_or_default();
+        let Some(place) = self.cgroups.place(mountinfo, &list) else { return Ok(()) };
+        let path = place.join("cgroup.procs");
+        let doing = "put a process back into it";
+        fs::write(&path, pid.to_string()).map_err(|source| CgroupError::Io { doing, path, source })
+    }
+
+    /// Removes the groups of what was held in which nothing is any more.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when they cannot be listed.
+    pub(super) fn clear(&self) -> Result<(), CgroupError> {
+        for uid in self.with(HELD)? {
+            for part in self.held(uid)?.parts {
+                // The kernel removes none in which something is.
+                if let Err(error) = fs::remove_dir(&part.dir) {
+                    tracing::debug!(uid, %error, "something is held there");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is in a person's group of sessions.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -94,14 +192,28 @@ impl Groups {
         Ok(self.of(uid)?.processes()?.is_empty())
     }
 
-    /// Ends what is in a person's group, and removes it.
+    /// Ends a person's sessions with all that they left, and removes their group.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn end_sessions(&self, uid: u32) -> Result<(), CgroupError> {
+        let group = self.of(uid)?;
+        group.kill()?;
+        group.remove()
+    }
+
+    /// Ends what is in a person's groups, and removes them.
     ///
     /// # Errors
     /// [`CgroupError`].
     pub(super) fn end(&self, uid: u32) -> Result<(), CgroupError> {
-        let group = self.of(uid)?;
-        group.kill()?;
-        group.remove()
+        for group in self.both(uid)? {
+            group.kill()?;
+            // What hid from the list of the group's processes dies only when it is not stopped.
+            group.stopping().map_or(Ok(()), |group| group.freeze(false))?;
+            group.remove()?;
+        }
+        Ok(())
     }
 
     /// Stops the systemd slices of those whom `holds` names, and continues what this program
@@ -145,16 +257,21 @@ fn is_systemds(list: &str) -> bool {
     list.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|path| path.split('/').any(made))
 }
 
+/// The text of a file of the kernel's.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] naming it.
+pub(super) fn text_of(path: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|f| f.take(MOUNTINFO_BYTES_MAX).read_to_string(&mut text))
+        .map(|_| text)
+        .map_err(|e| Error::internal(format!("cannot read {path}: {e}")))
+}
+
 /// The switches of systemd's slices of users (systemd.slice(5), cgroup-v2.rst), by uid.
 fn slices() -> Result<BTreeMap<u32, PathBuf>, Error> {
-    let read = |path: &str| {
-        let mut text = String::new();
-        fs::File::open(path)
-            .and_then(|f| f.take(MOUNTINFO_BYTES_MAX).read_to_string(&mut text))
-            .map(|_| text)
-            .map_err(|e| Error::internal(format!("cannot read {path}: {e}")))
-    };
-    let all = hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+    let all = hierarchies(&text_of("/proc/self/mountinfo")?, &text_of("/proc/self/cgroup")?);
     let mut found = BTreeMap::new();
     for h in all.iter().filter(|h| h.version == Version::V2) {
         let Ok(entries) = fs::read_dir(h.point.join("user.slice")) else { continue };

@@ -46,16 +46,16 @@ impl Agent {
         Ok(ended)
     }
 
-    /// Holds the sessions of members who are suspended, lets the others' go on, and ends those of
-    /// who is no more. `state` says of a uid where its member stands; `None`: nothing is done.
-    /// Whether all of it was done.
+    /// Holds the sessions of members who are suspended and all that runs under their uids besides
+    /// units, lets the others' go on, and ends those of who is no more. `state` says of a uid where
+    /// its member stands; `None`: nothing is done. Whether all of it was done.
     pub(in crate::agent) async fn hold_sessions(
         &self,
         state: impl Fn(u32) -> Option<AccountState>,
     ) -> bool {
         let Some(logins) = self.logins.clone() else { return true };
         let _moving = logins.moving.lock().await;
-        let uids = match logins.groups.uids() {
+        let uids = match logins.groups.all() {
             Ok(uids) => uids,
             Err(error) => {
                 tracing::error!(%error, "sessions cannot be held or ended");
@@ -64,8 +64,8 @@ impl Agent {
         };
         let orders: Vec<_> = uids.into_iter().filter_map(|u| Some((u, state(u)?))).collect();
         let suspended = self.lock_vos().suspended(self.now());
-        let groups = logins.clone();
-        match in_background(move || obeyed(&groups, orders, &suspended)).await {
+        let own = logins.clone();
+        match in_background(move || obeyed(&own, orders, suspended)).await {
             Ok(all) => all,
             Err(error) => {
                 tracing::error!(%error, "sessions were not told where their members stand");
@@ -78,7 +78,7 @@ impl Agent {
 fn obeyed(
     logins: &Arc<Logins>,
     orders: Vec<(u32, AccountState)>,
-    suspended: &BTreeSet<u32>,
+    mut suspended: BTreeSet<u32>,
 ) -> bool {
     let mut all = true;
     for (uid, state) in orders {
@@ -92,9 +92,24 @@ fn obeyed(
             all = false;
         }
     }
+    match machine::local_uids() {
+        // The machine's own users go on, whatever number they have.
+        Ok(local) => suspended.retain(|uid| !local.contains(uid)),
+        Err(error) => {
+            tracing::error!(%error, "what is outside of sessions is not held");
+            return false;
+        }
+    }
     if let Err(error) = logins.groups.hold_slices(|uid| suspended.contains(&uid)) {
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    all
+    logins.strays.resume(|uid| suspended.contains(&uid));
+    match logins.strays.hold_all(&logins.groups, &suspended) {
+        Ok(held) => all && held,
+        Err(error) => {
+            tracing::error!(%error, "what cron or at started of suspended members may go on");
+            false
+        }
+    }
 }

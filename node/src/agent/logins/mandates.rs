@@ -24,10 +24,15 @@ const LEFT_MIN: Duration = Duration::from_secs(TICKET_LIFE_MAX_S / 3);
 /// How many are asked for at a time: a home that does not answer holds up few others.
 const ASKED_MAX: usize = 64;
 
+/// How long one is kept for a session that is to begin.
+const SESSION_WAIT: Duration = Duration::from_secs(60);
+
 #[derive(Clone)]
 struct Kept {
     jws: String,
     until: Millis,
+    /// When the person brought it.
+    brought: Millis,
 }
 
 /// The mandates of logins, by uid.
@@ -39,18 +44,23 @@ pub(super) struct Mandates {
 
 impl Mandates {
     /// Keeps a mandate that was verified, unless the one that is kept lasts longer.
-    pub(super) fn put(&self, uid: u32, jws: String, until: Millis) {
+    pub(super) fn put(&self, uid: u32, (jws, until): (String, Millis), brought: Millis) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.get(&uid).is_none_or(|k| k.until <= until) {
-            kept.insert(uid, Kept { jws, until });
-            self.changed.notify_one();
+        match kept.get_mut(&uid).filter(|k| k.until > until) {
+            Some(longer) => longer.brought = brought,
+            None => {
+                kept.insert(uid, Kept { jws, until, brought });
+                self.changed.notify_one();
+            }
         }
     }
 
-    /// Forgets those that have ended, and those of people whom `stays` does not name.
+    /// Forgets those that have ended, and those of people whom `stays` does not name, unless they
+    /// brought it a moment ago.
     pub(super) fn retain(&self, now: Millis, stays: impl Fn(u32) -> bool) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|uid, k| k.until > now && stays(*uid));
+        let fresh = |k: &Kept| now < k.brought.plus(SESSION_WAIT);
+        kept.retain(|uid, k| k.until > now && (fresh(k) || stays(*uid)));
     }
 
     fn all(&self) -> BTreeMap<u32, Kept> {
@@ -97,7 +107,7 @@ impl Agent {
         if let Err(error) = got {
             tracing::warn!(person = %account.person, %error, "a login has no ticket yet");
         }
-        self.logins()?.mandates.put(account.uid, jws, mandate.until);
+        self.logins()?.mandates.put(account.uid, (jws, mandate.until), self.now());
         Ok(())
     }
 
@@ -161,28 +171,11 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{account, membership};
     use xos_base::{Epoch, MemberNumber, Membership};
 
-    fn account() -> Account {
-        Account {
-            name: "ann.demo.rennes".into(),
-            uid: 1_900_000_007,
-            gid: 1_900_000_001,
-            home: "/home/xos/ann.demo.rennes".into(),
-            person: "ann@rennes".parse().unwrap(),
-            vo: "demo.rennes".parse().unwrap(),
-            number: MemberNumber(7),
-            epoch: Epoch(4),
-            expires: None,
-        }
-    }
-
     fn mandate(work: Work, edit: impl FnOnce(&mut Membership)) -> Mandate {
-        let mut membership: Membership = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "person": "ann@rennes", "number": 7, "epoch": 4,
-            "groups": [{"name": "members", "number": 1}], "roles": [],
-        }))
-        .unwrap();
+        let mut membership = membership();
         edit(&mut membership);
         Mandate { work, membership, issued: Millis(1), until: Millis(100) }
     }
@@ -218,12 +211,16 @@ mod tests {
     #[test]
     fn mandates_last_as_long_as_they_and_the_sessions_do() {
         let all = Mandates::default();
-        all.put(7, "long".into(), Millis(100));
-        all.put(7, "short".into(), Millis(50));
-        all.put(8, "ended".into(), Millis(10));
-        all.put(9, "gone".into(), Millis(100));
+        let (begin, end) = (Millis(1), Millis(1).plus(2 * SESSION_WAIT));
+        all.put(7, ("long".into(), end), begin);
+        all.put(7, ("short".into(), Millis(50)), begin);
+        all.put(8, ("ended".into(), Millis(10)), begin);
+        all.put(9, ("gone".into(), end), begin);
         assert_eq!(all.all()[&7].jws, "long");
-        all.retain(Millis(10), |uid| uid != 9);
-        assert_eq!(all.all().into_keys().collect::<Vec<_>>(), [7]);
+        let people = || all.all().into_keys().collect::<Vec<_>>();
+        all.retain(Millis(10), |uid| uid == 7);
+        assert_eq!(people(), [7, 9], "a session is to begin");
+        all.retain(begin.plus(SESSION_WAIT), |uid| uid == 7);
+        assert_eq!(people(), [7]);
     }
 }

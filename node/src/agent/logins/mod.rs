@@ -1,6 +1,8 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
 //! and their streams to the machine's sshd. With `[node.login]` only.
 
+mod attempts;
+mod auth;
 mod device;
 mod files;
 pub mod fuzzing;
@@ -14,16 +16,18 @@ mod proof;
 mod rules;
 mod seen;
 mod sessions;
+mod strays;
 mod stream;
 mod watch;
 
 pub(super) use stream::handler;
 
 use super::config::Login;
+use super::vos::Found;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
-use device::Attempts;
+use attempts::Attempts;
 use groups::Groups;
 use mandates::Mandates;
 use rules::Rules;
@@ -33,14 +37,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use strays::Strays;
 use stream::Streams;
 use xos_api::vom::AccountState;
 use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
 use xos_base::{Error, Millis};
 
-/// How long the core's word on accounts counts while nothing is heard of it.
-const LEASE: Duration = Duration::from_secs(60 * 60);
 /// The host keys that are certified unless the configuration names others.
 const HOST_KEYS: [&str; 3] = [
     "/etc/ssh/ssh_host_ed25519_key.pub",
@@ -62,6 +64,7 @@ pub(super) struct Logins {
     seen: Seen,
     sessions: Sessions,
     groups: Groups,
+    strays: Strays,
     mandates: Mandates,
     streams: Streams,
     attempts: Attempts,
@@ -112,8 +115,9 @@ impl Logins {
             hosts_due: AtomicU64::new(0),
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
-            sessions: Sessions::open(own.join("sessions.json"), boot.trim())?,
+            sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            strays: Strays::open(own.join("stopped.json")),
             mandates: Mandates::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
@@ -157,13 +161,14 @@ impl Agent {
         self.config.homes.display().to_string()
     }
 
-    /// Until when the core's word counts for an account: from when it was last heard, or else as
-    /// an earlier daemon wrote down.
-    fn lease(&self, logins: &Logins, uid: u32, now: Millis) -> Millis {
-        match self.heard(now) {
-            Some(at) => at.plus(LEASE),
-            None => logins.seen.until(uid).unwrap_or_default(),
+    /// Until when the core's word counts for an account: for the lease from when it was last heard.
+    /// As long as this daemon heard nothing, for those only who were let in before.
+    fn lease(&self, logins: &Logins, found: &Found<'_>, now: Millis) -> Millis {
+        let until = self.unheard_since().unwrap_or(now).plus(found.vo.lease());
+        if self.has_heard() {
+            return until;
         }
+        logins.seen.until(found.uid()).unwrap_or_default().min(until)
     }
 
     /// The account `user`, and whether it may be signed in to now; `None`: no grid account.
@@ -173,7 +178,7 @@ impl Agent {
         let vos = self.lock_vos();
         Ok(vos.by_name(user, &local).map(|found| {
             let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
-            let lease = self.lease(logins, found.uid(), now);
+            let lease = self.lease(logins, &found, now);
             let account = found.account(&self.homes(), &local);
             Who { state: logins.rules.judge(found, state, lease, now), account, lease }
         }))
@@ -240,7 +245,7 @@ impl Agent {
             UserKey::Name(name) => vos.by_name(name, &local),
             UserKey::Uid(uid) => vos.by_uid(*uid),
         };
-        let stands = |f: &super::vos::Found<'_>| {
+        let stands = |f: &Found<'_>| {
             f.vo.state != AccountState::Ended && f.member.state != AccountState::Ended
         };
         Ok(found.filter(stands).map(|f| f.user((homes.as_str(), shell.as_str()), &local)))
@@ -251,46 +256,4 @@ impl Agent {
 fn audit(what: &str, account: &Account, service: &str, rhost: &Option<String>) {
     let (person, vo, user) = (&account.person, &account.vo, &account.name);
     tracing::info!(target: "audit", what, %person, %vo, user, ?service, ?rhost, "login");
-}
-
-#[cfg(test)]
-pub(in crate::agent) mod tests {
-    use super::*;
-    use crate::agent::vos::Vos;
-    use xos_api::vom::VoAccounts;
-
-    /// Where the local uids of the VO of these tests begin.
-    pub(in crate::agent) const BASE: u32 = 1_900_000_000;
-
-    /// `[node.login]` with nothing in it.
-    pub(in crate::agent) fn login() -> Login {
-        xos_base::config::parse("test", "").unwrap()
-    }
-
-    /// Members of `demo.rennes`: number, name, state.
-    pub(in crate::agent) fn vos(members: &[(u32, &str, &str)]) -> Vos {
-        let mut vos = Vos::default();
-        vos.apply(accounts(members));
-        vos
-    }
-
-    /// The same, as the core tells it.
-    pub(in crate::agent) fn accounts(members: &[(u32, &str, &str)]) -> VoAccounts {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [],
-                })
-            })
-            .collect();
-        serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": "active", "members": members,
-            "groups": [{"name": "members", "number": 1}], "groups_gone": [],
-        }))
-        .unwrap()
-    }
 }

@@ -47,14 +47,8 @@ impl Agent {
             .ok_or_else(|| Error::invalid(format!("process {} is not there", r.pid)))?;
         let membership = self.membership_of(&who, shown.as_ref())?;
         self.prepare_home(&membership).await?;
-        let session = Session {
-            uid: account.uid,
-            pid: r.pid,
-            started,
-            service: r.service.clone(),
-            opened: self.now(),
-            closed: false,
-        };
+        let process = (r.pid, started);
+        let session = logins.sessions.begin(account.uid, process, &r.service, self.now());
         let name = session.name();
         {
             let _moving = logins.moving.lock().await;

@@ -93,7 +93,17 @@ fn gone(ending: &[OwnedFd]) -> io::Result<()> {
     Ok(())
 }
 
-fn pids() -> io::Result<impl Iterator<Item = i32>> {
+/// Whether a process has ended, all of its threads included.
+pub(super) fn has_ended(held: &OwnedFd) -> bool {
+    let mut one = [PollFd::from_borrowed_fd(held.as_fd(), PollFlags::IN)];
+    poll(&mut one, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+/// Every process.
+///
+/// # Errors
+/// The kernel's error when `/proc` cannot be listed.
+pub(super) fn pids() -> io::Result<impl Iterator<Item = i32>> {
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| *pid > 0))
 }
@@ -101,13 +111,49 @@ fn pids() -> io::Result<impl Iterator<Item = i32>> {
 /// Real, effective, saved and file system user of a process; none of one that only waits to be
 /// collected, or is gone.
 fn uids(pid: i32) -> Vec<u32> {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return Vec::new() };
-    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name));
-    if field("State:").is_some_and(|s| matches!(s.trim().as_bytes().first(), Some(b'Z' | b'X'))) {
-        return Vec::new();
-    }
-    let ids = field("Uid:").unwrap_or_default().split_whitespace();
+    let Some((_, text)) = living(pid) else { return Vec::new() };
+    let ids = field(&text, "Uid:").split_whitespace();
     ids.filter_map(|n| n.parse().ok()).collect()
+}
+
+/// The one user whose process it is, by all four of its ids; `None`: there are several, or it is
+/// gone.
+pub(super) fn owner(pid: i32) -> Option<u32> {
+    let all = uids(pid);
+    let first = *all.first()?;
+    all.iter().all(|uid| *uid == first).then_some(first)
+}
+
+/// A thread of a process that has not ended, and whether it is stopped by a signal.
+pub(super) fn thread(pid: i32) -> Option<(i32, bool)> {
+    living(pid).map(|(thread, text)| (thread, state(&text) == Some(b'T')))
+}
+
+/// The process that began a process.
+pub(super) fn parent(pid: i32) -> Option<i32> {
+    living(pid).and_then(|(_, text)| field(&text, "PPid:").parse().ok())
+}
+
+/// A thread that has not ended, with its `status`. The first one may have, and then the process
+/// looks as if it only waited to be collected, while the others work on.
+fn living(pid: i32) -> Option<(i32, String)> {
+    let lives = |thread: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+        (!matches!(state(&text), Some(b'Z' | b'X'))).then_some((thread, text))
+    };
+    lives(pid).or_else(|| {
+        let all = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse().ok()).find_map(lives)
+    })
+}
+
+fn state(status: &str) -> Option<u8> {
+    field(status, "State:").bytes().next()
+}
+
+/// What stands behind a name in a `status`; empty: nothing.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim()
 }
 
 #[cfg(test)]
@@ -159,6 +205,31 @@ mod tests {
         assert!(end_all(&BTreeSet::from([uid])).unwrap());
         forking.wait().unwrap();
         assert!(!users().unwrap().contains(&uid));
+    }
+
+    /// If it failed, a program could hide from its end by ending its first thread.
+    #[test]
+    fn who_ends_the_first_thread_only_ends_too() {
+        let python = "/usr/bin/python3";
+        if !rustix::process::getuid().is_root() || !std::path::Path::new(python).exists() {
+            println!("skipped: needs root to start processes of others, and {python}");
+            return;
+        }
+        let uid = THEIRS + 20;
+        let script = "import ctypes, threading, time\n\
+            threading.Thread(target=time.sleep, args=(600,)).start()\n\
+            ctypes.CDLL(None).pthread_exit(None)\n";
+        let mut hiding = Command::new(python).args(["-c", script]).uid(uid).spawn().unwrap();
+        let pid = i32::try_from(hiding.id()).unwrap();
+        let looks_over = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        while state(&looks_over()) != Some(b'Z') {
+            assert_eq!(hiding.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        assert!(thread(pid).is_some_and(|(thread, _)| thread != pid));
+        assert_eq!((owner(pid), parent(pid)), (Some(uid), i32::try_from(std::process::id()).ok()));
+        assert!(end_all(&BTreeSet::from([uid])).unwrap());
+        assert_eq!(hiding.wait().unwrap().signal(), Some(9));
     }
 
     /// If it failed, a session's leader would be taken for gone, or another process for it.

@@ -1,9 +1,10 @@
 use super::*;
+use crate::agent::testing::{self, account};
 use proptest::prelude::*;
 use ssh_key::certificate::Builder;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{PrivateKey, PublicKey};
-use xos_base::{Epoch, Group, GroupNumber, MemberNumber};
+use xos_base::{Epoch, MemberNumber};
 
 const NOW: u64 = 1_000_000;
 
@@ -15,30 +16,9 @@ fn public(seed: u8) -> [u8; 32] {
     Ed25519Keypair::from_seed(&[seed; 32]).public.0
 }
 
-fn account() -> Account {
-    Account {
-        name: "ann.demo.rennes".into(),
-        uid: 1_900_000_007,
-        gid: 1_900_000_001,
-        home: "/home/xos/ann.demo.rennes".into(),
-        person: "ann@rennes".parse().unwrap(),
-        vo: "demo.rennes".parse().unwrap(),
-        number: MemberNumber(7),
-        epoch: Epoch(4),
-        expires: None,
-    }
-}
-
+/// Ann's, with a role: a certificate carries one too.
 fn membership() -> Membership {
-    Membership {
-        vo: "demo.rennes".parse().unwrap(),
-        person: "ann@rennes".parse().unwrap(),
-        number: MemberNumber(7),
-        epoch: Epoch(4),
-        groups: vec![Group { name: "members".parse().unwrap(), number: GroupNumber(1) }],
-        roles: vec!["tester".parse().unwrap()],
-        expires: None,
-    }
+    Membership { roles: vec!["tester".parse().unwrap()], ..testing::membership() }
 }
 
 /// What a certificate is to be; the default is a good one.

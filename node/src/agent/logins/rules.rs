@@ -65,6 +65,11 @@ impl Rules {
                 let text = format!("the membership of {person} in {vo} has ended");
                 return LoginState::Ended { text };
             }
+            _ if lease <= now => {
+                let text = "this machine has not heard of its site's core for too long; try again \
+                            later, or another machine";
+                return LoginState::Held { text: text.to_owned() };
+            }
             AccountState::Suspended => {
                 let text = format!(
                     "{person} in {vo} is suspended, or the VO is, or its home site was not heard \
@@ -73,13 +78,6 @@ impl Rules {
                 return LoginState::Held { text };
             }
             AccountState::Active => {}
-        }
-        if lease <= now {
-            let text =
-                "this machine has not heard of its site's core for too long; try again later, or \
-                        another machine"
-                    .to_owned();
-            return LoginState::Held { text };
         }
         match self.refuses(person, vo) {
             Some(text) => LoginState::Denied { text },
@@ -102,7 +100,7 @@ pub(super) fn refusal(state: LoginState) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::logins::tests::{BASE, login, vos};
+    use crate::agent::testing::{BASE, login, vos};
 
     fn judged(edit: impl FnOnce(&mut Login), state: AccountState, lease: u64) -> LoginState {
         let mut config = login();

@@ -1,15 +1,21 @@
-//! The sessions of people on this machine, kept in a file: a daemon that is started anew knows
-//! which of them are open.
+//! The sessions of people on this machine, each kept in a file of its own: a daemon that is started
+//! anew knows which of them are open. A file for all would be replaced at each login and logout,
+//! and ext4 brings a file to the disk that replaces another one.
 
 use crate::agent::keep;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xos_base::{Error, Millis};
 
 /// Most sessions of one person at a time.
 const PERSON_MAX: usize = 256;
+/// What the name of the file of a session that PAM closed ends with.
+const CLOSED: &str = "closed";
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +31,10 @@ pub(super) struct Session {
     pub(super) service: String,
     /// When it was opened.
     pub(super) opened: Millis,
+    /// Of the kernel: process ids of an earlier one mean nothing.
+    pub(super) boot: String,
     /// Whether PAM closed it; its leader still has something to do.
+    #[serde(skip)]
     pub(super) closed: bool,
 }
 
@@ -34,14 +43,6 @@ impl Session {
     pub(super) fn name(&self) -> String {
         format!("{}-{}-{}", self.uid, self.pid, self.started)
     }
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    /// Of the kernel: process ids of an earlier one mean nothing.
-    boot: String,
-    sessions: Vec<Session>,
 }
 
 #[derive(Default)]
@@ -53,40 +54,56 @@ struct Held {
 
 /// All sessions.
 pub(in crate::agent) struct Sessions {
-    path: PathBuf,
+    folder: PathBuf,
     boot: String,
     held: Mutex<Held>,
 }
 
 impl Sessions {
-    /// Reads what an earlier daemon left; sessions of before the machine's start are none.
+    /// Reads what an earlier daemon left in `folder`; sessions of before the machine's start are
+    /// none.
     ///
     /// # Errors
-    /// [`xos_base::Kind::Internal`] when the file cannot be read.
-    pub(in crate::agent) fn open(path: PathBuf, boot: &str) -> Result<Sessions, Error> {
-        let kept: Kept = keep::read(&path)?.unwrap_or_default();
+    /// [`xos_base::Kind::Internal`] when the folder cannot be read.
+    pub(in crate::agent) fn open(folder: &Path, boot: &str) -> Result<Sessions, Error> {
+        keep::own_folder(folder, 0o700)?;
+        let fail = |e: io::Error| Error::internal(format!("cannot read {}: {e}", folder.display()));
         let mut held = Held::default();
-        if kept.boot == boot {
-            held.sessions = kept.sessions.into_iter().map(|s| (s.name(), s)).collect();
+        for entry in fs::read_dir(folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            match read(&path, boot) {
+                Some(session) => {
+                    held.sessions.insert(session.name(), session);
+                }
+                None => {
+                    tracing::info!(path = %path.display(), "no session of now: its file goes");
+                    fs::remove_file(&path).map_err(fail)?;
+                }
+            }
         }
-        Ok(Sessions { path, boot: boot.to_owned(), held: Mutex::new(held) })
+        Ok(Sessions { folder: folder.to_owned(), boot: boot.to_owned(), held: Mutex::new(held) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file is of use until the next start of the machine only: it is not brought to the disk.
-    /// Where it cannot be written, a person can be in and out all the same.
-    fn keep(&self, held: &Held) {
-        let kept =
-            Kept { boot: self.boot.clone(), sessions: held.sessions.values().cloned().collect() };
-        let written = serde_json::to_string(&kept)
-            .map_err(|e| Error::internal(format!("cannot encode sessions: {e}")))
-            .and_then(|text| keep::write_text(&self.path, &text, 0o600));
-        if let Err(error) = written {
-            tracing::error!(%error, "a restart of xosd would not know of all sessions");
-        }
+    fn path(&self, session: &Session) -> PathBuf {
+        let path = self.folder.join(session.name());
+        if session.closed { path.with_extension(CLOSED) } else { path }
+    }
+
+    /// A session that begins now.
+    pub(super) fn begin(
+        &self,
+        uid: u32,
+        process: (u32, u64),
+        service: &str,
+        now: Millis,
+    ) -> Session {
+        let (pid, started) = process;
+        let (service, boot) = (service.to_owned(), self.boot.clone());
+        Session { uid, pid, started, service, opened: now, boot, closed: false }
     }
 
     /// A session begins; one of the same name is the same.
@@ -103,8 +120,8 @@ impl Sessions {
             .hint("end some of them"));
         }
         held.idle.remove(&session.uid);
+        told(write(&self.path(&session), &session));
         held.sessions.insert(session.name(), session);
-        self.keep(&held);
         Ok(())
     }
 
@@ -112,10 +129,10 @@ impl Sessions {
     pub(super) fn close(&self, name: &str) -> Option<Session> {
         let mut held = self.lock();
         let session = held.sessions.get_mut(name).filter(|s| !s.closed)?;
+        let open = self.path(session);
         session.closed = true;
-        let closed = session.clone();
-        self.keep(&held);
-        Some(closed)
+        told(fs::rename(open, self.path(session)));
+        Some(session.clone())
     }
 
     /// Forgets the sessions whose leaders are gone, by `leads`, and gives those of them that
@@ -126,12 +143,10 @@ impl Sessions {
             held.sessions.iter().filter(|(_, s)| !leads(s)).map(|(n, _)| n.clone()).collect();
         let gone: Vec<Session> = gone.iter().filter_map(|n| held.sessions.remove(n)).collect();
         for session in &gone {
+            told(fs::remove_file(self.path(session)));
             if !held.sessions.values().any(|s| s.uid == session.uid) {
                 held.idle.insert(session.uid, now);
             }
-        }
-        if !gone.is_empty() {
-            self.keep(&held);
         }
         gone.into_iter().filter(|s| !s.closed).collect()
     }
@@ -163,46 +178,74 @@ impl Sessions {
     }
 }
 
+/// The session of a file; `None`: not one of this boot, or cut off when the machine or its daemon
+/// died while it was written.
+fn read(path: &Path, boot: &str) -> Option<Session> {
+    let read = keep::read::<Session>(path);
+    let mut session = read.ok().flatten().filter(|s| s.boot == boot)?;
+    session.closed = path.extension().is_some_and(|e| e == CLOSED);
+    Some(session)
+}
+
+fn write(path: &Path, session: &Session) -> io::Result<()> {
+    let text = serde_json::to_vec(session)?;
+    let mut how = OpenOptions::new();
+    how.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(&text)
+}
+
+/// A full disk keeps nobody out.
+fn told(kept: io::Result<()>) {
+    if let Err(error) = kept {
+        tracing::error!(%error, "a restart of xosd would not know what became of a session");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn session(uid: u32, pid: u32) -> Session {
-        Session { uid, pid, started: 5, service: "sshd".into(), opened: Millis(1), closed: false }
+    fn session(all: &Sessions, uid: u32, pid: u32) -> Session {
+        all.begin(uid, (pid, 5), "sshd", Millis(1))
     }
 
     /// If it failed, a restart of the daemon would end people's tickets, or leave what they ran.
     #[test]
     fn a_restart_knows_the_sessions_and_a_reboot_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sessions.json");
-        let first = Sessions::open(path.clone(), "boot").unwrap();
-        first.add(session(7, 100)).unwrap();
-        first.add(session(7, 101)).unwrap();
+        let path = dir.path().join("sessions");
+        let first = Sessions::open(&path, "boot").unwrap();
+        first.add(session(&first, 7, 100)).unwrap();
+        first.add(session(&first, 7, 101)).unwrap();
         assert_eq!(first.close("7-100-5").map(|s| s.pid), Some(100));
         assert_eq!(first.close("7-100-5"), None, "closed once");
         assert_eq!(first.close("7-999-5"), None);
-        let again = Sessions::open(path.clone(), "boot").unwrap();
+        let again = Sessions::open(&path, "boot").unwrap();
+        assert_eq!(again.close("7-100-5"), None, "closed before the restart");
         assert!(again.has(7) && !again.has(8));
         let gone = again.sweep(Millis(50), |s| s.pid == 100);
         assert_eq!(gone.iter().map(|s| s.pid).collect::<Vec<_>>(), [101], "nobody closed it");
         assert!(!again.has(7) && again.is_led(7) && again.idle_since(7).is_none());
         assert!(again.sweep(Millis(60), |_| false).is_empty());
         assert_eq!((again.is_led(7), again.idle_since(7)), (false, Some(Millis(60))));
-        again.add(session(7, 102)).unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "their files are left");
+        again.add(session(&again, 7, 102)).unwrap();
         assert_eq!(again.idle_since(7), None, "they are back");
-        assert!(!Sessions::open(path, "other").unwrap().has(7));
+        fs::write(path.join("7-103-5"), "{\"uid\":7,").unwrap();
+        let after = Sessions::open(&path, "boot").unwrap();
+        assert!(after.is_led(7) && !path.join("7-103-5").exists(), "a crash while it was written");
+        assert!(!Sessions::open(&path, "other").unwrap().has(7));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 
-    /// If it failed, one person could fill the daemon's memory and its file.
+    /// If it failed, one person could fill the daemon's memory and its disk.
     #[test]
     fn one_person_has_so_many_and_others_still_come_in() {
         let dir = tempfile::tempdir().unwrap();
-        let all = Sessions::open(dir.path().join("s"), "boot").unwrap();
+        let all = Sessions::open(&dir.path().join("s"), "boot").unwrap();
         for pid in 0..PERSON_MAX {
-            all.add(session(7, u32::try_from(pid).unwrap())).unwrap();
+            all.add(session(&all, 7, u32::try_from(pid).unwrap())).unwrap();
         }
-        assert_eq!(all.add(session(7, 9999)).unwrap_err().kind, xos_base::Kind::Limited);
-        all.add(session(8, 9999)).unwrap();
+        assert_eq!(all.add(session(&all, 7, 9999)).unwrap_err().kind, xos_base::Kind::Limited);
+        all.add(session(&all, 8, 9999)).unwrap();
     }
 }

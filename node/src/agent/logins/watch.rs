@@ -37,10 +37,11 @@ impl Agent {
         }
     }
 
-    /// Writes the files for sshd, and forgets who may not come in any more.
+    /// Writes the files for sshd, forgets who may not come in any more, and takes from the others
+    /// what is longer than a lease that became shorter.
     fn show(&self, logins: &Logins) -> Result<(), Error> {
         let now = self.now();
-        let gone: BTreeSet<u32> = {
+        let (gone, shorter): (BTreeSet<u32>, Vec<(u32, Millis)>) = {
             let vos = self.lock_vos();
             let stays = |uid: &u32| {
                 let Some(found) = vos.by_uid(*uid) else { return false };
@@ -50,9 +51,17 @@ impl Agent {
                     logins.rules.judge(found, s, forever, now) == LoginState::Allowed {}
                 })
             };
-            logins.seen.all().into_keys().filter(|uid| !stays(uid)).collect()
+            let ends = |uid: u32| Some(self.lease(logins, &vos.by_uid(uid)?, now));
+            let (stay, gone): (Vec<_>, Vec<_>) =
+                logins.seen.all().into_iter().partition(|(uid, _)| stays(uid));
+            let shorter = stay.into_iter().filter_map(|(uid, at)| Some((uid, ends(uid)?, at)));
+            let shorter = shorter.filter(|(_, end, at)| end < at).map(|(uid, end, _)| (uid, end));
+            (gone.into_iter().map(|(uid, _)| uid).collect(), shorter.collect())
         };
         logins.seen.retain(|uid| !gone.contains(&uid))?;
+        for (uid, end) in shorter {
+            logins.seen.put(uid, end)?;
+        }
         self.show_authorities()?;
         self.show_principals()
     }
@@ -85,13 +94,16 @@ fn end_idle(logins: &Logins, now: Millis) {
     for uid in uids.into_iter().filter(|uid| !logins.sessions.is_led(*uid)) {
         let done = match logins.groups.is_empty(uid) {
             Ok(false) if !logins.lingered(uid, now) => continue,
-            Ok(_) => logins.groups.end(uid),
+            Ok(_) => logins.groups.end_sessions(uid),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => logins.sessions.settled(uid),
             Err(error) => tracing::error!(uid, %error, "a session's control group stays"),
         }
+    }
+    if let Err(error) = logins.groups.clear() {
+        tracing::error!(%error, "the control groups of what was held stay");
     }
 }
 

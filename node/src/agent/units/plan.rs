@@ -64,13 +64,12 @@ pub(super) fn account(
     }
     let mut gids = m.groups.iter().map(|g| vo.gid(g.number));
     let gid = gids.next().ok_or_else(|| Error::invalid("a membership has no group"))?;
-    let name = vo.account_name(member, local);
     Ok(Account {
         uid: vo.uid(m.number),
         gid,
         groups: gids.collect(),
-        home: homes.join(&name),
-        name,
+        home: homes.join(vo.default_name(member, local)),
+        name: vo.account_name(member, local),
     })
 }
 

@@ -25,10 +25,9 @@ impl Found<'_> {
 
     /// The account as the node's local socket tells of it.
     pub fn account(&self, homes: &str, local: &HashSet<String>) -> Account {
-        let name = self.vo.account_name(self.member, local);
         Account {
-            home: format!("{homes}/{name}"),
-            name,
+            home: format!("{homes}/{}", self.vo.default_name(self.member, local)),
+            name: self.vo.account_name(self.member, local),
             uid: self.uid(),
             gid: self.vo.gid(GroupNumber(super::GROUP_MEMBERS)),
             person: self.member.person.clone(),
@@ -77,9 +76,15 @@ impl Vos {
     }
 
     /// The account with the local name; one that has ended only where no other has the name.
+    ///
+    /// Where the site gave the account a name, that by the common rule leads to it too: lists and
+    /// configurations from before go on to hold. No given name is one by the common rule.
     pub fn by_name(&self, name: &str, local: &HashSet<String>) -> Option<Found<'_>> {
         let named = |f: &Found| {
-            if local.contains(&f.member.name) {
+            let given = f.member.given.as_ref().is_some_and(|given| given.as_str() == name);
+            if given && !local.contains(name) {
+                true
+            } else if local.contains(&f.member.name) {
                 name == format!("u{}", f.uid())
             } else {
                 f.member.name == name
@@ -131,28 +136,17 @@ impl Vos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testing::{BASE, accounts, member};
     use xos_api::vom::VoAccounts;
 
-    const BASE: u32 = 1_900_000_000;
-
+    /// The VO in this state, with members of numbers, names and states, who are all physicists.
     fn vos(state: &str, members: &[(u32, &str, &str)]) -> Vos {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(n, name, state)| {
-                serde_json::json!({
-                    "number": n, "person": format!("{name}@rennes"),
-                    "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4,
-                    "groups": [2],
-                })
-            })
-            .collect();
-        let accounts: VoAccounts = serde_json::from_value(serde_json::json!({
-            "vo": "demo.rennes", "number": 1, "full": true, "more": false, "base": BASE,
-            "size": 65_536, "state": state, "members": members,
-            "groups": [{"name": "members", "number": 1}, {"name": "physics", "number": 2}],
-            "groups_gone": [],
-        }))
-        .unwrap();
+        let physicist = |&(number, name, state): &(u32, &str, &str)| AccountMember {
+            groups: vec![GroupNumber(2)],
+            ..member(number, name, state)
+        };
+        let mut accounts: VoAccounts = accounts(members.iter().map(physicist).collect());
+        accounts.state = serde_json::from_value(state.into()).unwrap();
         let mut vos = Vos::default();
         vos.apply(accounts);
         vos
@@ -182,6 +176,50 @@ mod tests {
         assert_eq!((groups, m.roles.len()), (vec!["members", "physics"], 0));
         let number = vos.by_number(&"demo.rennes".parse().unwrap(), MemberNumber(2)).unwrap();
         assert_eq!(number.uid(), BASE + 2);
+    }
+
+    /// If it failed, a name that the site gave would lead to nobody or to two, files would be left
+    /// behind in a home that nobody finds, or ssh refused to who signs in by the former name.
+    #[test]
+    fn a_given_name_leads_to_its_account_and_the_home_stays() {
+        let mut vos = vos("active", &[(1, "ann", "active"), (2, "bob", "active")]);
+        let give = |vos: &mut Vos, n: u32, name: &str| {
+            let (id, vo) = vos.iter().next().unwrap();
+            let given = Some(name.parse().unwrap());
+            let told = AccountMember { given, ..vo.members[&MemberNumber(n)].clone() };
+            let part = VoAccounts { vo: id.clone(), full: false, ..accounts(vec![told]) };
+            vos.apply(part);
+        };
+        give(&mut vos, 2, "robert");
+        let none = HashSet::new();
+        let account = |vos: &Vos, name: &str, local: &HashSet<String>| {
+            vos.by_name(name, local).map(|f| f.account("/home/xos", local))
+        };
+        for name in ["robert", "bob.demo.rennes"] {
+            let found = account(&vos, name, &none).unwrap();
+            assert_eq!((found.name.as_str(), found.uid), ("robert", BASE + 2), "{name}");
+            assert_eq!(found.home, "/home/xos/bob.demo.rennes");
+        }
+        // A local user of that name hides it.
+        let local = HashSet::from(["robert".to_owned()]);
+        assert!(account(&vos, "robert", &local).is_none(), "it is the local user's");
+        assert_eq!(account(&vos, "bob.demo.rennes", &local).unwrap().name, "bob.demo.rennes");
+        let both = HashSet::from(["robert".to_owned(), "bob.demo.rennes".to_owned()]);
+        assert_eq!(account(&vos, "u1900000002", &both).unwrap().name, "u1900000002");
+        let file = |vos: &Vos, local| {
+            let file = vos.accounts(1, ("/home/xos", "/bin/sh"), local).unwrap();
+            file.build().unwrap()
+        };
+        let bytes = file(&vos, &none);
+        let view = xos_base::accounts::AccountsView::parse(&bytes).unwrap();
+        let robert = view.user_by_name("robert").unwrap().unwrap();
+        assert_eq!((robert.uid, robert.home), (BASE + 2, "/home/xos/bob.demo.rennes"));
+        assert_eq!(view.groups_of("robert").unwrap().unwrap().count(), 1);
+        // Told anew of somebody else before the former holder's list comes.
+        give(&mut vos, 1, "robert");
+        assert_eq!(account(&vos, "robert", &none).unwrap().uid, BASE + 1);
+        assert_eq!(account(&vos, "bob.demo.rennes", &none).unwrap().name, "bob.demo.rennes");
+        file(&vos, &none);
     }
 
     /// If it failed, processes of people who left would go on, or those of others would be ended.

@@ -1,6 +1,7 @@
 //! The suite `login`: names of accounts, ssh, PAM, credentials, and `xos login`.
 
 mod credentials;
+mod module;
 mod names;
 mod ssh;
 

@@ -1,6 +1,8 @@
-//! Look-ups of accounts through glibc: by the module of XOS, by glibc's own `files`, and by
-//! libnss-extrausers, each as the only one that nsswitch.conf(5) names.
+//! Look-ups of accounts: by the module of XOS and by libnss-extrausers called alone, as glibc calls
+//! them; and through glibc by these and by its own `files`, each as the only one that
+//! nsswitch.conf(5) names. Through glibc each look-up begins with a `stat` of that file.
 
+use super::module::{Module, library};
 use crate::bench::figure::{Figure, Reach};
 use crate::bench::samples::Samples;
 use crate::bench::suite::{Run, Sheet, millis};
@@ -61,25 +63,25 @@ pub fn write_accounts(users: u32) -> Result<()> {
     builder.write_atomic(Path::new(DEFAULT_PATH)).map_err(fail)
 }
 
-/// Looks accounts up as any program does, by name or by uid. Runs within a host.
+/// Looks accounts up by name or by uid: as any program does, or by `module` alone. Runs within a
+/// host.
 ///
 /// # Errors
-/// When one is not found.
-pub fn look_up(users: u32, by_id: bool) -> Result<Timing> {
+/// When one is not found; when the module cannot be loaded.
+pub fn look_up(users: u32, by_id: bool, module: Option<&str>) -> Result<Timing> {
     let users = users.max(1);
     let names: Vec<String> = (0..users).map(name).collect();
-    let once = |n: u32| {
+    let mut module = module.map(Module::load).transpose()?;
+    let mut once = |n: u32| {
         let n = n.wrapping_mul(STRIDE) % users;
         let name = &names[n as usize];
-        let found = match by_id {
-            true => Found::from_uid(Uid::from_raw(uid(n))),
-            false => Found::from_name(name),
+        let found = match (&mut module, by_id) {
+            (Some(module), true) => module.has_uid(uid(n)),
+            (Some(module), false) => module.has_name(name)?,
+            (None, true) => through_libc(Found::from_uid(Uid::from_raw(uid(n))))?,
+            (None, false) => through_libc(Found::from_name(name))?,
         };
-        match found {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(failed("a look-up", format!("{name} is not there"))),
-            Err(e) => Err(failed("a look-up", e)),
-        }
+        found.then_some(()).ok_or_else(|| failed("a look-up", format!("{name} is not there")))
     };
     // The module is loaded, and its file read, once in a process.
     once(0)?;
@@ -93,6 +95,10 @@ pub fn look_up(users: u32, by_id: bool) -> Result<Timing> {
         next += BATCH;
     }
     Ok(Timing { each_ns, total_ns: nanos(begin) })
+}
+
+fn through_libc(found: nix::Result<Option<Found>>) -> Result<bool> {
+    found.map(|f| f.is_some()).map_err(|e| failed("a look-up", e))
 }
 
 fn name(n: u32) -> String {
@@ -119,15 +125,21 @@ pub(super) fn measure(run: &Run, sheet: &mut Sheet) -> Result<()> {
     for users in SIZES {
         machine.within(&["write-accounts", "--users", &users.to_string()])?.ok()?;
         for (function, by_id) in [("getpwnam", false), ("getpwuid", true)] {
-            let ours = machine.look("xos", users, by_id)?;
-            let files = run.peers.then(|| machine.look("files", users, by_id)).transpose()?;
-            let extra = extrausers.then(|| machine.look("extrausers", users, by_id)).transpose()?;
-            let figure = Figure::new(format!("{function}, {users} accounts"), &ours, "us");
+            let what = format!("{function}, {users} accounts");
+            let extra = |alone| extrausers.then(|| machine.look("extrausers", users, by_id, alone));
+            let ours = machine.look("xos", users, by_id, true)?;
+            let figure = Figure::new(format!("{what}, module alone"), &ours, "us");
             let figure = figure.reach(Reach::AtMost(REACH_US));
+            let peer = extra(true).transpose()?;
+            sheet.add(figure.beside("libnss-extrausers", peer.as_ref()), &ours);
+            let ours = machine.look("xos", users, by_id, false)?;
+            let files =
+                run.peers.then(|| machine.look("files", users, by_id, false)).transpose()?;
+            let figure = Figure::new(format!("{what}, through glibc"), &ours, "us");
             sheet.add(figure.beside("glibc files", files.as_ref()), &ours);
-            if extra.is_some() {
+            if let Some(peer) = extra(false).transpose()? {
                 let figure = Figure::new(format!("  {function}, the same"), &ours, "us");
-                sheet.add(figure.beside("libnss-extrausers", extra.as_ref()), &ours);
+                sheet.add(figure.beside("libnss-extrausers", Some(&peer)), &ours);
             }
         }
     }
@@ -135,8 +147,8 @@ pub(super) fn measure(run: &Run, sheet: &mut Sheet) -> Result<()> {
 }
 
 fn has_extrausers(host: &Host) -> Result<bool> {
-    let look = Cmd::shell("ldconfig -p | grep -q 'libnss_extrausers\\.so\\.2'");
-    Ok(host.run(&look)?.exit.is_success())
+    let look = format!("ldconfig -p | grep -qF {}", library("extrausers"));
+    Ok(host.run(&Cmd::shell(look))?.exit.is_success())
 }
 
 struct Machine<'a> {
@@ -150,13 +162,16 @@ impl Machine<'_> {
         self.host.run(&cmd.env("LD_LIBRARY_PATH", MODULES).limit(LIMIT))
     }
 
-    /// Microseconds of a look-up by this module alone.
-    fn look(&self, module: &str, users: u32, by_id: bool) -> Result<Samples> {
+    /// Microseconds of a look-up by this module: called alone, or through glibc with no other.
+    fn look(&self, module: &str, users: u32, by_id: bool, alone: bool) -> Result<Samples> {
         let text = format!("passwd: {module}\ngroup: files\nhosts: files\n");
         self.host.write_file("/etc/nsswitch.conf", text.as_bytes(), 0o644)?;
         let users = users.to_string();
         let mut args = vec!["look-up", "--users", &users];
         args.extend(by_id.then_some("--by-id"));
+        if alone {
+            args.extend(["--module", module]);
+        }
         let timing = timing(&self.within(&args)?.ok()?)?;
         Ok(millis(&timing).map(|ms| ms * 1e3))
     }

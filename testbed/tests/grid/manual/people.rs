@@ -9,7 +9,9 @@ pub const STEPS: &[Step] = &[
     step("First contact", "xos site add core.rennes.example", AT, How::Typed(CONTACT)),
     step("Signing in", "xos login alice@rennes", AT, How::Typed(FIRST_SIGN_IN)),
     step("Signing in", "xos login --provider uni", AT, How::Typed(PROVIDER)),
+    step("Signing in", "xos account link uni", &[], How::Elsewhere(ACCOUNT)),
     step("Signing in", "xos login --kerberos", AT, How::Typed(KERBEROS)),
+    step("Signing in", "xos account services", &[], How::Elsewhere(ACCOUNT)),
     step("Passkeys", "xos login alice@rennes --code", AT, How::Typed(CODE)),
     step("Your credentials", "xos id", AT, How::Typed(CREDENTIALS)).before(sign_in),
     step("Your credentials", "xos renew --install", AT, How::Typed(&[])),
@@ -19,6 +21,7 @@ pub const STEPS: &[Step] = &[
 const AT: &[Place] = &[ALICE];
 const NEW: &str = "battery horse correct";
 const SIGN_IN: &[(&str, &str)] = &[("Password of alice@rennes: ", NEW)];
+const ACCOUNT: &str = "xos/tests/cli/account.rs has a provider, a KDC and a service";
 /// What a shell shows when it waits.
 const PROMPT: &str = "$ ";
 

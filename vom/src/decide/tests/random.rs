@@ -38,6 +38,7 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         text().prop_map(|reason| Command::EndShare { site: id("pisa"), reason }),
         text().prop_map(|reason| Command::SuspendVo { reason }),
         Just(Command::ResumeVo),
+        (0u64..4).prop_map(|n| Command::SetLease { lease_s: n * 3600 }),
     ];
     (0usize..5, one)
 }

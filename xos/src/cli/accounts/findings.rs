@@ -40,6 +40,8 @@ pub struct Machine {
     pub grid_users: Vec<Named>,
     /// The groups of the grid here.
     pub grid_groups: Vec<Named>,
+    /// The names that the site gave to accounts of members.
+    pub given: Vec<Given>,
     /// The numbers of each VO, users' and groups'.
     pub blocks: Vec<Range>,
     /// `/etc/subuid`.
@@ -52,8 +54,23 @@ pub struct Machine {
     pub nsswitch: BTreeMap<String, Vec<String>>,
     /// Where libc would find the module and does not.
     pub module_missing: Option<PathBuf>,
-    /// The folder of homes, when it is none.
-    pub homes_missing: Option<PathBuf>,
+    /// The place of the folder of homes, when something else is there.
+    pub homes_taken: Option<PathBuf>,
+}
+
+/// A name that the site gave to the account of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The name.
+    pub name: String,
+    /// Whose.
+    pub person: String,
+    /// In which VO.
+    pub vo: String,
+    /// The account's uid.
+    pub uid: u32,
+    /// What the account is called where the name does not count.
+    pub default: String,
 }
 
 /// Something that would hurt.
@@ -97,6 +114,7 @@ pub fn findings(m: &Machine) -> Vec<Finding> {
     };
     local(&groups, &sort, &mut found);
     primary(m, &mut found);
+    hidden(m, &mut found);
     ranges(m, &mut found);
     switch(&m.nsswitch, &mut found);
     installed(m, &mut found);
@@ -146,6 +164,26 @@ fn primary(m: &Machine, found: &mut Vec<Finding>) {
                 user.name, block.owner
             ),
             hint: format!("give {0} a group of this machine: usermod -g GROUP {0}", user.name),
+        });
+    }
+}
+
+/// Names that the site gave and that local users have: the account is called otherwise here.
+fn hidden(m: &Machine, found: &mut Vec<Finding>) {
+    for Given { name, person, vo, uid, default } in &m.given {
+        if !m.users.iter().any(|u| u.user.name == *name) {
+            continue;
+        }
+        found.push(Finding {
+            about: "name",
+            what: format!(
+                "user {name} is in /etc/passwd, and your site gave {person} in {vo} that name; \
+                 here the account, uid {uid}, is called {default}"
+            ),
+            hint: format!(
+                "rename or remove the local user, or choose another name: \
+                 xos names give {vo} {person} NAME"
+            ),
         });
     }
 }
@@ -226,12 +264,12 @@ fn installed(m: &Machine, found: &mut Vec<Finding>) {
             hint: format!("install -m 644 libnss_xos.so {path}"),
         });
     }
-    if let Some(path) = &m.homes_missing {
+    if let Some(path) = &m.homes_taken {
         let path = path.display();
         found.push(Finding {
             about: "homes",
             what: format!("{path}, where homes of grid accounts are made, is no folder"),
-            hint: format!("install -d -m 755 {path}, on a file system with room"),
+            hint: format!("move {path} away; xosd makes the folder at the first session"),
         });
     }
 }

@@ -14,6 +14,7 @@ fn sound() -> Machine {
         groups: machine::group("root:x:0:\nann:x:1000:\n"),
         grid_users: vec![named("alice.demo.rennes", BASE + 1), named("bob.demo.rennes", BASE + 2)],
         grid_groups: vec![named("members.demo.rennes", BASE + 1)],
+        given: vec![],
         blocks: vec![Range::new("demo.rennes", BASE, BASE + 65_535)],
         subuid: machine::subordinate("ann:100000:65536\n"),
         subgid: machine::subordinate("ann:100000:65536\n"),
@@ -22,7 +23,7 @@ fn sound() -> Machine {
             "passwd: files systemd xos\ngroup: files systemd xos\nshadow: files xos\n",
         ),
         module_missing: None,
-        homes_missing: None,
+        homes_taken: None,
     }
 }
 
@@ -50,6 +51,14 @@ fn every_clash_is_told_with_what_to_do() {
     )));
     m.groups
         .extend(machine::group(&format!("oldgroup:x:{}:\nmembers.demo.rennes:x:50:\n", BASE + 1)));
+    let given = |name: &str, n: u32| Given {
+        name: name.into(),
+        person: "alice@rennes".into(),
+        vo: "demo.rennes".into(),
+        uid: BASE + n,
+        default: "alice.demo.rennes".into(),
+    };
+    m.given = vec![given("ann", 1), given("nobody-has-it", 2)];
     m.subuid.extend(machine::subordinate(&format!("ann:{}:65536\n", BASE + 65_000)));
     m.login_defs = machine::login_defs("UID_MAX 2000000000\n");
     m.blocks.push(Range::new("near.pisa", 200_000, 265_535));
@@ -57,7 +66,7 @@ fn every_clash_is_told_with_what_to_do() {
         "passwd: xos files\ngroup: files [NOTFOUND=return] xos\ninitgroups: files\n",
     );
     m.module_missing = Some("/usr/lib/x86_64-linux-gnu/libnss_xos.so.2".into());
-    m.homes_missing = Some("/home/xos".into());
+    m.homes_taken = Some("/home/xos".into());
     let text: Vec<String> =
         findings(&m).iter().map(|f| format!("{}: {}\n    {}\n", f.about, f.what, f.hint)).collect();
     golden::check("accounts.txt", &text.concat());

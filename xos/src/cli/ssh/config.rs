@@ -272,6 +272,57 @@ mod tests {
         }
     }
 
+    /// If it failed, a site that a person's own one trusts, or a VO's home, could write lines of
+    /// its own into what ssh reads: have programs run, or answer for machines of others.
+    #[test]
+    fn no_name_that_comes_from_a_core_becomes_a_line_or_a_pattern() {
+        // As cores send them: in JSON.
+        fn taken<T: serde::de::DeserializeOwned>(name: &str) -> bool {
+            serde_json::from_str::<T>(&serde_json::to_string(name).unwrap()).is_ok()
+        }
+        let evil = [
+            "",
+            "*",
+            "?",
+            "!a",
+            "a,b",
+            "a b",
+            "a\tb",
+            "a.b",
+            "a\"b",
+            "a'b",
+            "%h",
+            "$x",
+            "`x`",
+            "-x",
+            "a-",
+            "#a",
+            "a\0",
+            "a\\",
+            "A",
+            "\u{e9}",
+            "\u{ff21}",
+            "a\u{2028}b",
+            "a\n    ProxyCommand x",
+            "a\rb",
+        ];
+        for name in evil {
+            assert!(!taken::<SiteId>(name), "{name:?}");
+            assert!(!taken::<VoId>(&format!("{name}.rennes")), "{name:?}");
+            assert!(!taken::<VoId>(&format!("demo.{name}")), "{name:?}");
+            assert!(!taken::<PersonId>(&format!("{name}@rennes")), "{name:?}");
+        }
+        assert!(taken::<SiteId>("rennes") && taken::<VoId>("demo.rennes"));
+        // The longest that there are stand where they are meant to.
+        let label = "z".repeat(24);
+        let vo: VoId = format!("{label}.{label}").parse().unwrap();
+        let text = text(&at("/x"), &sites(&[&label]), Some(&As { vo, account: None }));
+        let hosts = text.lines().filter(|l| l.starts_with("Host ")).count();
+        let settings = text.lines().filter(|l| l.starts_with("    ")).count();
+        let others = text.lines().filter(|l| l.is_empty() || l.starts_with('#')).count();
+        assert_eq!((hosts, hosts + settings + others), (1, text.lines().count()), "{text}");
+    }
+
     /// If it failed, ssh would take any key as a machine's, or ask about each.
     #[test]
     fn a_site_answers_for_its_own_machines_only() {

@@ -2,8 +2,9 @@
 
 use super::OfVo;
 use crate::cli::output::{Outcome, Table};
+use crate::cli::pages;
 use crate::cli::session::Session;
-use xos_api::vom::{AddToGroup, CreateGroup, DeleteGroup, GroupInfo, ListGroups, RemoveFromGroup};
+use xos_api::vom::{AddToGroup, CreateGroup, DeleteGroup, GroupPage, ListGroups, RemoveFromGroup};
 use xos_base::{GroupName, PersonId, VoId};
 
 /// `xos vo group …`.
@@ -79,17 +80,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
 
 async fn list(s: &Session, vo: VoId) -> Outcome {
     let client = s.vo_client(&vo).await?;
-    let mut all: Vec<GroupInfo> = Vec::new();
-    let mut after = None;
-    loop {
-        let ask = ListGroups { vo: vo.clone(), after: after.take(), limit: None };
-        let page = client.call(ask).await?;
-        all.extend(page.groups);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListGroups { vo: vo.clone(), after, limit: None };
+    let all = pages::all(&client, ask, |page: GroupPage| (page.groups, page.next)).await?;
     s.out.show(&all, || {
         let mut table = Table::new(&["GROUP", "NUMBER", "MEMBERS"]);
         for g in &all {

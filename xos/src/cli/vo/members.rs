@@ -1,12 +1,14 @@
 //! Members of a VO: applications, decisions, roles.
 
 use crate::cli::output::{Outcome, Style, Table, clean, list, when};
+use crate::cli::pages;
 use crate::cli::session::Session;
 use crate::cli::values::{self, When};
 use xos_api::Done;
 use xos_api::vom::{
-    Application, Approve as ApproveRequest, GrantRole, ListApplications, ListMembers, MemberInfo,
-    MemberState, Reject, RemoveMember, ResumeMember, SetExpiry, SuspendMember, WithdrawRole,
+    ApplicationPage, Approve as ApproveRequest, GrantRole, ListApplications, ListMembers,
+    MemberInfo, MemberPage, MemberState, Reject, RemoveMember, ResumeMember, SetExpiry,
+    SuspendMember, WithdrawRole,
 };
 use xos_base::{GroupName, Millis, PersonId, RoleName, VoId};
 
@@ -119,17 +121,9 @@ pub struct RoleArgs {
 /// Shows who asks to become a member.
 pub async fn applications(s: &Session, vo: VoId) -> Outcome {
     let client = s.vo_client(&vo).await?;
-    let mut all: Vec<Application> = Vec::new();
-    let mut after = None;
-    loop {
-        let ask = ListApplications { vo: vo.clone(), after: after.take(), limit: None };
-        let page = client.call(ask).await?;
-        all.extend(page.applications);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListApplications { vo: vo.clone(), after, limit: None };
+    let all =
+        pages::all(&client, ask, |page: ApplicationPage| (page.applications, page.next)).await?;
     let now = s.now();
     s.out.show(&all, || {
         let mut table = Table::new(&["PERSON", "SINCE", "MESSAGE"]);
@@ -172,17 +166,8 @@ fn said(s: &Session, done: Done, text: impl FnOnce() -> String) -> Outcome {
 /// Shows the members.
 pub async fn list_members(s: &Session, vo: VoId) -> Outcome {
     let client = s.vo_client(&vo).await?;
-    let mut all: Vec<MemberInfo> = Vec::new();
-    let mut after = None;
-    loop {
-        let ask = ListMembers { vo: vo.clone(), after: after.take(), limit: None };
-        let page = client.call(ask).await?;
-        all.extend(page.members);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListMembers { vo: vo.clone(), after, limit: None };
+    let all = pages::all(&client, ask, |page: MemberPage| (page.members, page.next)).await?;
     s.out.show(&all, || members_table(&all, s.now()))?;
     Ok(0)
 }

@@ -4,11 +4,15 @@ mod groups;
 mod members;
 mod shares;
 
-use super::output::{Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, when};
+use super::output::{
+    Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
+};
+use super::pages;
 use super::session::Session;
+use super::values;
 use xos_api::vom::{
-    Apply, FoundVo, GetVo, ListVos, ResumeVo, SuspendVo, Terms, VoInfo, VoState, VoSummary,
-    WithdrawApplication,
+    Apply, FoundVo, GetVo, LEASE_S_DEFAULT, ListVos, ResumeVo, SetLease, SuspendVo, Terms, VoInfo,
+    VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -87,6 +91,8 @@ Examples:
   xos vo share accept demo.rennes pisa"
     )]
     Share(shares::Command),
+    /// Set how long sites let the VO go on that do not hear its home (VO administrators).
+    Lease(LeaseArgs),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
     SuspendVo(SuspendArgs),
     /// Let a suspended VO work again.
@@ -133,6 +139,23 @@ pub struct ApplyArgs {
     message: String,
 }
 
+/// `xos vo lease`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos vo lease demo.rennes 15m
+  xos vo lease demo.rennes 1d
+
+From 5 minutes to 7 days. A site whose own lease is shorter holds the VO's work sooner.")]
+pub struct LeaseArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// How long, as 15m, 2h or 1d.
+    #[arg(value_parser = values::seconds, value_name = "TIME")]
+    lease: u64,
+}
+
 /// `xos vo suspend-vo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
@@ -172,6 +195,12 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Group(command) => groups::run(s, command).await,
         Command::Role(command) => members::role(s, command).await,
         Command::Share(command) => shares::run(s, command).await,
+        Command::Lease(LeaseArgs { of: vo, lease: lease_s }) => {
+            let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
+            let lease = span(lease_s);
+            s.out.show(&done, || format!("{vo} goes on for {lease} where its home is unheard."))?;
+            Ok(0)
+        }
         Command::SuspendVo(args) => {
             let (vo, reason) = (args.of, args.reason);
             let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
@@ -189,16 +218,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
 
 async fn list_vos(s: &Session) -> Outcome {
     let client = s.anonymous(&s.site()?)?;
-    let mut vos: Vec<VoSummary> = Vec::new();
-    let mut after = None;
-    loop {
-        let page = client.call(ListVos { after: after.take(), limit: None }).await?;
-        vos.extend(page.vos);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let ask = |after| ListVos { after, limit: None };
+    let vos = pages::all(&client, ask, |page: VoPage| (page.vos, page.next)).await?;
     s.out.show(&vos, || {
         let mut table = Table::new(&["VO", "TITLE"]);
         for v in &vos {
@@ -245,6 +266,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         ("applications", waiting),
         ("groups", list(d.groups.iter().map(|g| format!("{} ({})", g.name, g.members)))),
         ("volumes", clean(&list(&d.volumes))),
+        ("lease", span(d.lease_s.unwrap_or(LEASE_S_DEFAULT))),
     ]);
     format!("{}\n\n{}", fields(&pairs), shares::table(&d.shares, now))
 }

@@ -1,6 +1,7 @@
 //! A real KDC of MIT Kerberos on loopback, for two realms that trust one another.
 
-use std::io::{BufRead, BufReader, Write};
+use crate::world::serve;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -62,7 +63,9 @@ impl Kdc {
             &format!("{trust}{services}{}", people(&["ada", "alice", "alice/admin"])),
         );
         run(PROGRAMS[2], &["-r", ABROAD], &format!("{trust}{}", people(&["bob"])));
-        let child = serve(dir);
+        let mut server = Command::new(PROGRAMS[0]);
+        server.args(["-n", "-r", HOME, "-r", ABROAD]).envs(variables(dir)).current_dir(dir);
+        let child = serve(server.stdout(Stdio::null()), "commencing operation");
         Some(Kdc { dir: dir.to_owned(), child })
     }
 
@@ -122,29 +125,4 @@ fn write_configuration(dir: &Path, address: &str) {
         realm(ABROAD)
     );
     std::fs::write(dir.join("kdc.conf"), server).unwrap();
-}
-
-/// Starts the KDC and waits until it says that it answers.
-fn serve(dir: &Path) -> Child {
-    let mut child = Command::new(PROGRAMS[0])
-        .args(["-n", "-r", HOME, "-r", ABROAD])
-        .envs(variables(dir))
-        .current_dir(dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut log = String::new();
-    loop {
-        let Some(Ok(line)) = lines.next() else { panic!("the KDC did not start:\n{log}") };
-        if line.contains("commencing operation") {
-            break;
-        }
-        log.push_str(&line);
-        log.push('\n');
-    }
-    // Else the KDC would block once the pipe is full.
-    std::thread::spawn(move || lines.for_each(drop));
-    child
 }

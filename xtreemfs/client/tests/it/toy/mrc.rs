@@ -73,6 +73,19 @@ impl Toy {
         Ok(self.opened(attr, true))
     }
 
+    fn renew(&self, capability: &[u8]) -> Result<mrc::CapabilityReply, RpcError> {
+        self.renewals.fetch_add(1, Ordering::Relaxed);
+        let old = Capability::peek(capability).unwrap();
+        if old.expires_ms + LAPSED_MS_MAX <= self.now_ms() {
+            return Err(Errno::EKEYEXPIRED.into());
+        }
+        let gone = Attr { inode: old.inode, ..Attr::default() };
+        let attr = self.change(old.inode, |_| ()).unwrap_or(gone);
+        self.lapsed.store(false, Ordering::Relaxed);
+        let capability = self.capability(&attr, self.owed(attr.inode));
+        Ok(mrc::CapabilityReply { capability })
+    }
+
     fn commit(&self, request: &mrc::SizeCommitRequest) -> Result<mrc::SizeCommitReply, RpcError> {
         let held = Capability::peek(&request.capability).ok_or(Errno::EACCES)?;
         let mut stale_epoch = false;
@@ -148,16 +161,7 @@ impl Mrc {
             return Ok(Outgoing::reply::<mrc::Open>(&reply));
         }
         if r.is::<mrc::Renew>() {
-            toy.renewals.fetch_add(1, Ordering::Relaxed);
-            let old = Capability::peek(&r.request::<mrc::Renew>()?.capability).unwrap();
-            if old.expires_ms + LAPSED_MS_MAX <= toy.now_ms() {
-                return Err(Errno::EKEYEXPIRED.into());
-            }
-            let gone = Attr { inode: old.inode, ..Attr::default() };
-            let attr = toy.change(old.inode, |_| ()).unwrap_or(gone);
-            toy.lapsed.store(false, Ordering::Relaxed);
-            let capability = toy.capability(&attr, toy.owed(attr.inode));
-            let reply = mrc::CapabilityReply { capability };
+            let reply = toy.renew(&r.request::<mrc::Renew>()?.capability)?;
             return Ok(Outgoing::reply::<mrc::Renew>(&reply));
         }
         if r.is::<mrc::SizeCommit>() {

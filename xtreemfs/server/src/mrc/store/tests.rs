@@ -1,4 +1,6 @@
+use super::starts::START_TIME_S;
 use super::*;
+use crate::mrc::index::{Index, STARTS_MAX};
 
 /// A store whose log's thread is the test.
 fn still() -> (tempfile::TempDir, Shared) {

@@ -1,0 +1,37 @@
+//! How long a VO goes on where nothing is heard.
+
+use super::*;
+use xos_api::vom::{LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN};
+
+/// If it failed, anybody could have a VO's work held everywhere by a short lease, or let those who
+/// were removed go on for good by a long one.
+#[test]
+fn administrators_set_the_lease_within_bounds() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &[]);
+    h.join("carol@pisa", &["admin"]);
+    let lease = |lease_s| Command::SetLease { lease_s };
+    assert_eq!(h.vo.lease_s(), LEASE_S_DEFAULT);
+    assert_eq!(h.kind("bob@pisa", lease(7200)), Kind::Denied);
+    let site_admin =
+        Subject::Person { person: id("root@rennes"), site_admin: true, carried: Carried::All };
+    assert_eq!(h.run(&site_admin, lease(7200)).unwrap_err().kind, Kind::Denied);
+    assert_eq!(h.run(&Subject::Core(id("pisa")), lease(7200)).unwrap_err().kind, Kind::Denied);
+    for bad in [0, LEASE_S_MIN - 1, LEASE_S_MAX + 1, u64::MAX] {
+        assert_eq!(h.kind("alice@rennes", lease(bad)), Kind::Invalid, "{bad}");
+    }
+    for good in [LEASE_S_MIN, LEASE_S_MAX] {
+        h.ok("carol@pisa", lease(good));
+        assert_eq!(h.vo.lease_s(), good);
+    }
+    assert!(!h.run(&person("alice@rennes"), lease(LEASE_S_MAX)).unwrap(), "no second entry");
+}
+
+/// If it failed, a site could not read the checkpoints that it wrote before there were leases.
+#[test]
+fn a_checkpoint_without_a_lease_is_read() {
+    let h = Home::new(&policy());
+    let text = serde_json::to_string(&h.vo).unwrap();
+    assert!(!text.contains("lease"));
+    assert_eq!(serde_json::from_str::<Vo>(&text).unwrap(), h.vo);
+}
