@@ -21,7 +21,7 @@ pub const STEPS: &[Step] = &[
 const AT: &[Place] = &[ALICE];
 const NEW: &str = "battery horse correct";
 const SIGN_IN: &[(&str, &str)] = &[("Password of alice@rennes: ", NEW)];
-const ACCOUNT: &str = "xos/tests/cli/account.rs has a provider, a KDC and a service";
+const ACCOUNT: &str = "xos/tests/cli/account.rs has a provider that people link";
 /// What a shell shows when it waits.
 const PROMPT: &str = "$ ";
 

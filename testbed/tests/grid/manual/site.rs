@@ -53,9 +53,9 @@ pub const STEPS: &[Step] = &[
     step(KEEP, "echo root > /etc/cron.allow", NODES, How::Typed(&[])),
     step(OWN_NAMES, "xos names give demo.rennes", &[], How::Elsewhere(NAMES_LATER)),
     step(OWN_NAMES, "xos names release alice", &[], How::Elsewhere(NAMES_LATER)),
-    step(MAPFILE, "xos names import", &[], How::Elsewhere(NAMES_LATER)),
-    step(MAPFILE, "\"/DC=org/DC=example/CN=Alice Example\"", &[], How::Elsewhere(NAMES_LATER)),
-    step(MAPFILE, "find /home/ann", &[], How::Elsewhere(NAMES_LATER)),
+    step(MAPFILE, "xos names import", &[], How::Elsewhere(IMPORT)),
+    step(MAPFILE, "\"/DC=org/DC=example/CN=Alice Example\"", &[], How::Elsewhere(IMPORT)),
+    step(MAPFILE, "find /home/ann", &[], How::Elsewhere(IMPORT)),
     step("4. People", "xos person add alice", CORES, How::Typed(PEOPLE)).before(more_people),
     step("Sign-in by your identity provider", "[[cda.providers]]", CORES, How::Checked(ONE_GRID)),
     step("Passkeys and recovery", "[cda.passkeys]", CORES, How::Checked(ONE_GRID)),
@@ -90,7 +90,8 @@ const CONSOLE: &str = "Let members prove themselves at a console and for `sudo`"
 const KEEP: &str = "Keep grid accounts to their units";
 const OWN_NAMES: &str = "Names of your own choice";
 const MAPFILE: &str = "Taking names from a grid-mapfile";
-const NAMES_LATER: &str = "names.rs gives and imports names; here no VO is there yet";
+const NAMES_LATER: &str = "names.rs gives names; here no VO is there yet";
+const IMPORT: &str = "the tests of xos/src/cli/names read such files; here no VO is there yet";
 const SERVICES: &str = "Let your other services use the grid's sign-in";
 const SHARE: &str = "6. Giving a VO a share";
 const TRY: &str = "7. Try it";
