@@ -17,6 +17,7 @@ mod load;
 mod login;
 mod login_auth;
 mod login_keys;
+mod manual;
 mod names;
 mod proofs;
 mod refuse;

@@ -200,13 +200,18 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        let Ok(hosts) = std::fs::read_dir(self.folder.path().join("logs")) else { return };
-        for log in hosts.flatten().map(|h| h.path().join("xosd.log")) {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            println!("--- {}\n{}", log.display(), last.join("\n"));
-        }
+        last_words(self.folder.path());
+    }
+}
+
+/// Shows what the daemons of the testbed in `folder` said last.
+pub fn last_words(folder: &Path) {
+    let Ok(hosts) = std::fs::read_dir(folder.join("logs")) else { return };
+    for log in hosts.flatten().map(|h| h.path().join("xosd.log")) {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        println!("--- {}\n{}", log.display(), last.join("\n"));
     }
 }
 
