@@ -36,7 +36,7 @@ use sessions::Sessions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use strays::Strays;
 use stream::Streams;
 use xos_api::vom::AccountState;
@@ -68,6 +68,8 @@ pub(super) struct Logins {
     mandates: Mandates,
     streams: Streams,
     attempts: Attempts,
+    /// Whether the kernel is being told that a process is to be moved.
+    expecting: AtomicBool,
     /// Held while somebody is moved into a group, and while one is removed.
     moving: tokio::sync::Mutex<()>,
 }
@@ -121,6 +123,7 @@ impl Logins {
             mandates: Mandates::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
+            expecting: AtomicBool::new(false),
             moving: tokio::sync::Mutex::new(()),
             config,
         })
@@ -190,6 +193,7 @@ impl Agent {
         let allowed = who.state == LoginState::Allowed {};
         audit(if allowed { "allowed" } else { "refused" }, &who.account, &r.service, &r.rhost);
         let noted = if allowed {
+            self.expect_session();
             self.note_seen(&who, None)
         } else {
             let logins = self.logins()?;
@@ -222,10 +226,26 @@ impl Agent {
         }
         let ours = self.authorities(&who.account.vo.site());
         Ok(if ours.contains(&r.authority) {
+            self.expect_session();
             vec![xos_api::cda::ssh_principal(&who.account.person, &who.account.vo)]
         } else {
             Vec::new()
         })
+    }
+
+    /// A session may begin in a moment: what the kernel needs some time for begins now. Nobody waits
+    /// for it, and one is enough at a time.
+    fn expect_session(&self) {
+        let Some(logins) = self.logins.clone() else { return };
+        if logins.expecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = logins.groups.move_soon() {
+                tracing::debug!(%error, "sessions begin a little later");
+            }
+            logins.expecting.store(false, Ordering::Release);
+        });
     }
 
     /// The keys, base64, by which a site signs certificates of people; none of one that is not
