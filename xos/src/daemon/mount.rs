@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -184,6 +184,34 @@ impl NodeTickets {
         })
     }
 
+    fn doubted(&self) -> MutexGuard<'_, HashSet<Member>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for the person's ticket and remembers what is said.
+    async fn learn(&self, member: Member, now: Millis) -> Result<Ticket, NoTicket> {
+        let asked = tokio::time::timeout(TICKET_TIMEOUT, self.ask(member)).await;
+        let known = match asked {
+            Ok(Ok(TicketReply::Ticket { jws, expires })) => {
+                let ticket = Ticket { bytes: Bytes::from(jws), version: expires };
+                Known::Ticket { ticket, expires: Millis(expires) }
+            }
+            // The node's xosd restarts, or has just started and waits for its core to bring
+            // tickets again: what is known and still good serves on.
+            other => match (self.remembered(member, now, false), other) {
+                (Some(Known::Ticket { ticket, .. }), _) => return Ok(ticket),
+                (_, Ok(Ok(_))) => Known::None { until: now.plus(NONE_FOR) },
+                _ => return Err(NoTicket("this node's xosd does not answer".into())),
+            },
+        };
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(member, known.clone());
+        match known {
+            Known::Ticket { ticket, .. } => Ok(ticket),
+            Known::None { .. } => Err(none(member)),
+        }
+    }
+
     async fn ask(&self, member: Member) -> io::Result<TicketReply> {
         let request = TicketRequest { vo: self.vo.clone(), member: MemberNumber(member.0) };
         let mut text = serde_json::to_vec(&request)?;
@@ -208,38 +236,25 @@ impl NodeTickets {
 impl Tickets for NodeTickets {
     async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket> {
         let now = SystemClock.now();
-        let none = || NoTicket(format!("member {member} does not work on this node now"));
-        let doubted = self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&member);
+        let doubted = self.doubted().contains(&member);
         match self.remembered(member, now, true).filter(|_| !doubted) {
             Some(Known::Ticket { ticket, .. }) => return Ok(ticket),
-            Some(Known::None { .. }) => return Err(none()),
+            Some(Known::None { .. }) => return Err(none(member)),
             None => {}
         }
-        let asked = tokio::time::timeout(TICKET_TIMEOUT, self.ask(member)).await;
-        let known = match asked {
-            Ok(Ok(TicketReply::Ticket { jws, expires })) => {
-                let ticket = Ticket { bytes: Bytes::from(jws), version: expires };
-                Known::Ticket { ticket, expires: Millis(expires) }
-            }
-            // The node's xosd restarts, or has just started and waits for its core to bring
-            // tickets again: what is known and still good serves on.
-            other => match (self.remembered(member, now, false), other) {
-                (Some(Known::Ticket { ticket, .. }), _) => return Ok(ticket),
-                (_, Ok(Ok(_))) => Known::None { until: now.plus(NONE_FOR) },
-                _ => return Err(NoTicket("this node's xosd does not answer".into())),
-            },
-        };
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(member, known.clone());
-        match known {
-            Known::Ticket { ticket, .. } => Ok(ticket),
-            Known::None { .. } => Err(none()),
-        }
+        let learned = self.learn(member, now).await;
+        // Not before: who comes while it is asked would be given what was refused.
+        self.doubted().remove(&member);
+        learned
     }
 
     fn refused(&self, member: Member) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(member);
+        self.doubted().insert(member);
     }
+}
+
+fn none(member: Member) -> NoTicket {
+    NoTicket(format!("member {member} does not work on this node now"))
 }
 
 #[cfg(test)]
@@ -294,5 +309,26 @@ mod tests {
         tickets.refused(ALICE);
         assert_eq!(show(ALICE).await, "second");
         assert!(tickets.ticket(Member(9)).await.is_err());
+    }
+
+    /// If it failed, a member who is resumed would be denied their files once for each of their
+    /// processes that come to them at the same time.
+    #[tokio::test]
+    async fn nobody_is_shown_what_was_refused_while_xosd_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("tickets.sock");
+        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let show = async |member| tickets.ticket(member).await.unwrap().bytes;
+        let xosd = node(&socket, "first", 1);
+        assert_eq!(show(ALICE).await, "first");
+        xosd.await.unwrap();
+        let xosd = node(&socket, "second", 2);
+        tickets.refused(ALICE);
+        let (one, other) = tokio::join!(show(ALICE), show(ALICE));
+        assert_eq!((&one[..], &other[..]), (&b"second"[..], &b"second"[..]));
+        xosd.await.unwrap();
+        let xosd = node(&socket, "third", 1);
+        assert_eq!(show(ALICE).await, "second", "nobody has refused that one");
+        xosd.abort();
     }
 }
