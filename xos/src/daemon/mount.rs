@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -147,6 +147,23 @@ struct Line {
     writer: OwnedWriteHalf,
 }
 
+impl Line {
+    async fn open(socket: &Path) -> io::Result<Line> {
+        let (reader, writer) = UnixStream::connect(socket).await?.into_split();
+        Ok(Line { reader: BufReader::new(reader), writer })
+    }
+
+    /// Asks, and gives the line back with the answer: without one it is of no more use.
+    async fn ask(mut self, request: &[u8]) -> io::Result<(TicketReply, Line)> {
+        self.writer.write_all(request).await?;
+        let mut reply = String::new();
+        if self.reader.read_line(&mut reply).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok((serde_json::from_str(&reply)?, self))
+    }
+}
+
 impl NodeTickets {
     fn new(vo: VoId, socket: PathBuf) -> NodeTickets {
         NodeTickets {
@@ -167,40 +184,12 @@ impl NodeTickets {
         })
     }
 
-    async fn ask(&self, member: Member) -> io::Result<TicketReply> {
-        let mut line = self.line.lock().await;
-        // A line that broke is used no more; the next request opens a new one.
-        let mut open = match line.take() {
-            Some(open) => open,
-            None => {
-                let (reader, writer) = UnixStream::connect(&self.socket).await?.into_split();
-                Line { reader: BufReader::new(reader), writer }
-            }
-        };
-        let request = TicketRequest { vo: self.vo.clone(), member: MemberNumber(member.0) };
-        let mut text = serde_json::to_vec(&request)?;
-        text.push(b'\n');
-        open.writer.write_all(&text).await?;
-        let mut reply = String::new();
-        if open.reader.read_line(&mut reply).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        *line = Some(open);
-        Ok(serde_json::from_str(&reply)?)
+    fn doubted(&self) -> MutexGuard<'_, HashSet<Member>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-#[async_trait]
-impl Tickets for NodeTickets {
-    async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket> {
-        let now = SystemClock.now();
-        let none = || NoTicket(format!("member {member} does not work on this node now"));
-        let doubted = self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&member);
-        match self.remembered(member, now, true).filter(|_| !doubted) {
-            Some(Known::Ticket { ticket, .. }) => return Ok(ticket),
-            Some(Known::None { .. }) => return Err(none()),
-            None => {}
-        }
+    /// Asks for the person's ticket and remembers what is said.
+    async fn learn(&self, member: Member, now: Millis) -> Result<Ticket, NoTicket> {
         let asked = tokio::time::timeout(TICKET_TIMEOUT, self.ask(member)).await;
         let known = match asked {
             Ok(Ok(TicketReply::Ticket { jws, expires })) => {
@@ -219,11 +208,127 @@ impl Tickets for NodeTickets {
         all.insert(member, known.clone());
         match known {
             Known::Ticket { ticket, .. } => Ok(ticket),
-            Known::None { .. } => Err(none()),
+            Known::None { .. } => Err(none(member)),
         }
     }
 
+    async fn ask(&self, member: Member) -> io::Result<TicketReply> {
+        let request = TicketRequest { vo: self.vo.clone(), member: MemberNumber(member.0) };
+        let mut text = serde_json::to_vec(&request)?;
+        text.push(b'\n');
+        let mut line = self.line.lock().await;
+        // A line that was kept may lead to an xosd that is no more: the one that is there now is
+        // asked before anybody is told that there is no answer.
+        let kept = match line.take() {
+            Some(kept) => kept.ask(&text).await.ok(),
+            None => None,
+        };
+        let (reply, open) = match kept {
+            Some(answered) => answered,
+            None => Line::open(&self.socket).await?.ask(&text).await?,
+        };
+        *line = Some(open);
+        Ok(reply)
+    }
+}
+
+#[async_trait]
+impl Tickets for NodeTickets {
+    async fn ticket(&self, member: Member) -> Result<Ticket, NoTicket> {
+        let now = SystemClock.now();
+        let doubted = self.doubted().contains(&member);
+        match self.remembered(member, now, true).filter(|_| !doubted) {
+            Some(Known::Ticket { ticket, .. }) => return Ok(ticket),
+            Some(Known::None { .. }) => return Err(none(member)),
+            None => {}
+        }
+        let learned = self.learn(member, now).await;
+        // Not before: who comes while it is asked would be given what was refused.
+        self.doubted().remove(&member);
+        learned
+    }
+
     fn refused(&self, member: Member) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(member);
+        self.doubted().insert(member);
+    }
+}
+
+fn none(member: Member) -> NoTicket {
+    NoTicket(format!("member {member} does not work on this node now"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+    use tokio::task::JoinHandle;
+
+    const ALICE: Member = Member(7);
+    const BOB: Member = Member(8);
+
+    /// An `xosd` that gives everybody one ticket, so many times, and then is no more.
+    fn node(socket: &Path, ticket: &'static str, times: usize) -> JoinHandle<()> {
+        drop(std::fs::remove_file(socket));
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (reader, mut writer) = listener.accept().await.unwrap().0.into_split();
+            let mut lines = BufReader::new(reader).lines();
+            for _ in 0..times {
+                let line = lines.next_line().await.unwrap().unwrap();
+                serde_json::from_str::<TicketRequest>(&line).unwrap();
+                let expires = SystemClock.now().plus(Duration::from_secs(900)).0;
+                let reply = TicketReply::Ticket { jws: ticket.to_owned(), expires };
+                let reply = format!("{}\n", serde_json::to_string(&reply).unwrap());
+                writer.write_all(reply.as_bytes()).await.unwrap();
+            }
+        })
+    }
+
+    /// If it failed, whoever's ticket is new since `xosd` was restarted, or is asked for first
+    /// after that, would be denied their files once.
+    #[tokio::test]
+    async fn a_line_to_an_xosd_that_is_no_more_costs_nobody_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("tickets.sock");
+        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let show = async |member| tickets.ticket(member).await.unwrap().bytes;
+        let xosd = node(&socket, "first", 1);
+        assert_eq!(show(ALICE).await, "first");
+        xosd.await.unwrap();
+        // Restarted; meanwhile Alice was suspended and resumed, and has a ticket of the new epoch.
+        let xosd = node(&socket, "second", 1);
+        assert_eq!(show(ALICE).await, "first", "it is asked only when there is a reason");
+        tickets.refused(ALICE);
+        assert_eq!(show(ALICE).await, "second");
+        xosd.await.unwrap();
+        // Restarted; Bob has not been here yet.
+        let xosd = node(&socket, "third", 1);
+        assert_eq!(show(BOB).await, "third");
+        xosd.await.unwrap();
+        // Stopped: what is known serves on, and who is not known has nothing.
+        tickets.refused(ALICE);
+        assert_eq!(show(ALICE).await, "second");
+        assert!(tickets.ticket(Member(9)).await.is_err());
+    }
+
+    /// If it failed, a member who is resumed would be denied their files once for each of their
+    /// processes that come to them at the same time.
+    #[tokio::test]
+    async fn nobody_is_shown_what_was_refused_while_xosd_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("tickets.sock");
+        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let show = async |member| tickets.ticket(member).await.unwrap().bytes;
+        let xosd = node(&socket, "first", 1);
+        assert_eq!(show(ALICE).await, "first");
+        xosd.await.unwrap();
+        let xosd = node(&socket, "second", 2);
+        tickets.refused(ALICE);
+        let (one, other) = tokio::join!(show(ALICE), show(ALICE));
+        assert_eq!((&one[..], &other[..]), (&b"second"[..], &b"second"[..]));
+        xosd.await.unwrap();
+        let xosd = node(&socket, "third", 1);
+        assert_eq!(show(ALICE).await, "second", "nobody has refused that one");
+        xosd.abort();
     }
 }

@@ -146,8 +146,12 @@ impl Call<'_> {
             Err(SlotError::Call(CallError::Refused(error))) if error.errno == Errno::EAGAIN => {
                 Err(Next::Again(self.refused(error)))
             }
-            Err(SlotError::Call(CallError::Refused(error))) => {
+            // As on a new connection, after a change of the membership: there may be a newer one.
+            Err(SlotError::Call(CallError::Refused(error))) if error.wants_authentication() => {
                 self.links.tickets.refused(member);
+                Err(Next::Prove(self.refused(error)))
+            }
+            Err(SlotError::Call(CallError::Refused(error))) => {
                 Err(Next::GiveUp(self.refused(error)))
             }
             // The request itself was not sent, so that it may be tried again in any case.

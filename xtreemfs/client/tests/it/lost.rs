@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use xtreemfs_client::{Client, Config, Error, Member, Peer, Volume};
+use xtreemfs_client::limits::PROOFS_MAX;
+use xtreemfs_client::{Client, Config, Error, Member, NoTicket, Peer, Ticket, Tickets, Volume};
 use xtreemfs_proto::mrc::{self, Attr, AttrReply};
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateReply};
 use xtreemfs_proto::{Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
@@ -14,6 +16,8 @@ use xtreemfs_proto::{Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
 use crate::memory::{Memory, People};
 
 const ALICE: Member = Member(7);
+/// A ticket that no service takes.
+const VOID: &[u8] = b"void";
 
 /// What the script does with the next change.
 #[derive(Default)]
@@ -78,6 +82,9 @@ impl Handler for Connection {
         }
         if request.is::<Authenticate>() {
             script.authentications.fetch_add(1, Ordering::Relaxed);
+            if request.request::<Authenticate>()?.ticket == VOID {
+                return Err(RpcError::authenticate(Errno::EACCES, "of an epoch that is over"));
+            }
             let reply = AuthenticateReply { slot: 3, expires_ms: 0, valid_ms: 60_000 };
             return Ok(Outgoing::reply::<Authenticate>(&reply));
         }
@@ -214,6 +221,41 @@ async fn a_lapsed_identity_is_proved_again() {
     volume.make_directory(ALICE, root, b"c", 0o755).await.unwrap();
     assert_eq!(script.authentications.load(Ordering::Relaxed), 3, "a renewed ticket is shown");
     assert_eq!(memory.connects.load(Ordering::Relaxed), 1, "all that on one connection");
+}
+
+/// Gives a void ticket until one is refused, and then another, if there is a better one.
+struct Renewing {
+    better: bool,
+    refused: AtomicU32,
+}
+
+#[async_trait]
+impl Tickets for Renewing {
+    async fn ticket(&self, _: Member) -> Result<Ticket, NoTicket> {
+        let good = self.better && self.refused.load(Ordering::Relaxed) > 0;
+        let (bytes, version) = if good { (b"good".as_slice(), 2) } else { (VOID, 1) };
+        Ok(Ticket { bytes: Bytes::from_static(bytes), version })
+    }
+
+    fn refused(&self, _: Member) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// If it failed, whoever was suspended and resumed would be denied their files once on each
+/// connection made since, though this machine has their new ticket.
+#[tokio::test]
+async fn a_ticket_that_is_refused_on_a_new_connection_is_asked_for_anew() {
+    for (better, authentications) in [(true, 2), (false, PROOFS_MAX)] {
+        let (script, memory, _, _) = start();
+        let tickets = Arc::new(Renewing { better, refused: AtomicU32::new(0) });
+        let client = Client::new(Config::new("dir"), memory, tickets);
+        let volume = client.volume_at("volume".into(), "mrc".into());
+        let made = volume.make_directory(ALICE, volume.root(), b"a", 0o755).await;
+        assert_eq!(script.authentications.load(Ordering::Relaxed), authentications);
+        assert_eq!(script.changes.load(Ordering::Relaxed), u32::from(better));
+        assert_eq!(made.err().map(|e| e.errno()), (!better).then_some(libc::EACCES));
+    }
 }
 
 #[tokio::test]
