@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use xos::cli::names::fuzzing as names;
 use xos::cli::ssh::key::SshKey;
 use xos::cli::token::KeptJwt;
 use xos::daemon::config::Config;
@@ -31,11 +32,13 @@ use xos_net::{Trust, Verifier, submission, ticket};
 pub type Target = fn(&[u8]);
 
 /// The decoders, each under the name of its program and of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("account_file", account_file),
     ("certificate_request", certificate_request),
     ("console_form", console_form),
     ("grid_config", grid_config),
+    ("grid_mapfile", grid_mapfile),
+    ("grid_people", grid_people),
     ("id_token", id_token),
     ("join_token", join_token),
     ("jsdl", jsdl),
@@ -111,6 +114,16 @@ pub fn grid_config(data: &[u8]) {
     if let Ok(config) = xos_base::config::parse::<Config>("xosd.toml", &text(data)) {
         config.role().ok();
     }
+}
+
+/// A legacy grid-mapfile, of which a site imports the names of accounts.
+pub fn grid_mapfile(data: &[u8]) {
+    names::gridmap(&text(data));
+}
+
+/// The file that says which person stands behind a subject of a grid-mapfile.
+pub fn grid_people(data: &[u8]) {
+    names::people(&text(data));
 }
 
 /// What an OpenID provider says.
