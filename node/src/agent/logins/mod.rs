@@ -13,6 +13,7 @@ mod mandates;
 mod open;
 mod processes;
 mod proof;
+mod reload;
 mod rules;
 mod seen;
 mod sessions;
@@ -29,6 +30,7 @@ use crate::cgroup::Cgroups;
 use crate::spec::{Limits, PIDS_MIN};
 use attempts::Attempts;
 use groups::Groups;
+use hosts::Hosts;
 use mandates::Mandates;
 use rules::Rules;
 use seen::Seen;
@@ -36,19 +38,12 @@ use sessions::Sessions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use strays::Strays;
 use stream::Streams;
 use xos_api::vom::AccountState;
 use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
 use xos_base::{Error, Millis};
-
-/// The host keys that are certified unless the configuration names others.
-const HOST_KEYS: [&str; 3] = [
-    "/etc/ssh/ssh_host_ed25519_key.pub",
-    "/etc/ssh/ssh_host_ecdsa_key.pub",
-    "/etc/ssh/ssh_host_rsa_key.pub",
-];
 
 /// What the agent keeps for logins.
 pub(super) struct Logins {
@@ -56,9 +51,7 @@ pub(super) struct Logins {
     rules: Rules,
     /// Where this machine's sshd listens.
     sshd: SocketAddr,
-    host_keys: Vec<PathBuf>,
-    /// When their certificates are to be renewed; 0: there are none yet.
-    hosts_due: AtomicU64,
+    hosts: Hosts,
     /// The files for sshd.
     folder: PathBuf,
     seen: Seen,
@@ -95,10 +88,6 @@ impl Logins {
         if !config.shell.is_absolute() {
             return Err(Error::invalid("[node.login] shell must be an absolute path"));
         }
-        let host_keys: Vec<PathBuf> = match config.host_keys.as_slice() {
-            [] => HOST_KEYS.iter().map(PathBuf::from).filter(|p| p.exists()).collect(),
-            named => named.iter().map(PathBuf::from).collect(),
-        };
         let limits = Limits {
             cpu_millis: config.cpu_milli.map(Into::into),
             memory_bytes: config.memory_bytes,
@@ -113,8 +102,7 @@ impl Logins {
         Ok(Logins {
             rules,
             sshd,
-            host_keys,
-            hosts_due: AtomicU64::new(0),
+            hosts: Hosts::open(&config, ssh.clone())?,
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
             sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
