@@ -119,7 +119,7 @@ fn keys(file: &str, name: &str) -> Vec<Key> {
             optional |= line.contains("default");
         } else if let Some(field) = line.strip_prefix("pub ") {
             let (name, kind) = field.trim_end_matches(',').split_once(": ").unwrap();
-            let inner = kind.strip_prefix("Option<").map(|k| k.trim_end_matches('>'));
+            let inner = kind.strip_prefix("Option<").and_then(|k| k.strip_suffix('>'));
             found.push(Key {
                 name: name.to_owned(),
                 kind: inner.unwrap_or(kind).to_owned(),
