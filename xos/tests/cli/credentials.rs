@@ -19,7 +19,8 @@ fn founded() -> (Core, Person) {
     (core, ada)
 }
 
-fn file(ada: &Person, name: &str) -> PathBuf {
+/// Where something of the VO is kept.
+pub fn file(ada: &Person, name: &str) -> PathBuf {
     ada.folder().join("vo/demo.rennes").join(name)
 }
 
@@ -183,13 +184,13 @@ fn the_persons_ssh_configuration_gets_one_line_and_only_when_it_is_theirs() {
 }
 
 /// A real ssh-agent, ended with the test.
-struct Agent {
+pub struct Agent {
     dir: TempDir,
     pid: String,
 }
 
 impl Agent {
-    fn start() -> Agent {
+    pub fn start() -> Agent {
         let dir = tempfile::tempdir().unwrap();
         // It comes back when it listens.
         let out = Command::new("ssh-agent").arg("-a").arg(dir.path().join("agent")).output();
@@ -198,11 +199,12 @@ impl Agent {
         Agent { pid: pid.to_owned(), dir }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("agent")
     }
 
-    fn keys(&self) -> String {
+    /// The public keys and certificates that it has, one a line.
+    pub fn keys(&self) -> String {
         let mut command = Command::new("ssh-add");
         let out = command.arg("-L").env("SSH_AUTH_SOCK", self.socket()).output().unwrap();
         String::from_utf8(out.stdout).unwrap()

@@ -10,6 +10,7 @@ mod kerberos;
 mod keys;
 mod machines;
 mod pages;
+mod renewal;
 mod token;
 mod world;
 
