@@ -32,13 +32,13 @@ help:
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools python3-minimal python3-venv openssh-client openssh-server \
-	pamtester softhsm2 sudo oidc-agent-cli krb5-kdc krb5-admin-server krb5-user busybox-static
+	pamtester softhsm2 sudo oidc-agent-cli krb5-kdc krb5-admin-server krb5-user busybox-static cron
 # The suite login also runs what these hold, beside ours.
 BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
-VM_GUEST_PACKAGES := systemd-sysv dbus libpam-systemd linux-image-cloud-amd64 procps python3-minimal binutils \
+VM_GUEST_PACKAGES := systemd-sysv dbus libpam-systemd linux-image-cloud-amd64 procps python3 binutils cron \
 	openssh-client openssh-server pamtester sudo $(RUN_PACKAGES)
 
 deps:

@@ -5,6 +5,7 @@ use std::path::Path;
 use xos_testbed::grid::{Person, Site, SiteSpec};
 use xos_testbed::{Cmd, Host, Process};
 
+use crate::login_cron;
 use crate::signed_in::account;
 use crate::tool::{Json, skipped};
 use crate::world::{VO, World, sh, soon};
@@ -72,6 +73,7 @@ fn a_session_has_limits_and_a_name() {
     w.step("processes_that_are_too_many_are_not_made", |w| processes(w, &other));
     w.step("what_leaves_the_session_at_once_is_counted_too", what_leaves_at_once);
     w.step("a_program_finds_its_membership_in_the_keyring", the_membership_is_in_the_keyring);
+    w.step("cron_runs_jobs_of_members_who_stand", login_cron::jobs_of_members);
     w.step("the_log_says_who_came_and_went", |w| the_log_says_who(w, other));
 }
 
@@ -106,7 +108,7 @@ impl Other {
 }
 
 /// The number of a person's account at the node.
-fn uid(w: &World, person: &Person) -> String {
+pub fn uid(w: &World, person: &Person) -> String {
     sh(&w.rennes.nodes[0], &format!("id -u {}", account(person)))
 }
 
@@ -139,9 +141,9 @@ fn processes(w: &World, other: &Other) {
     end_all(node, &uid);
 }
 
-/// Whether a process is in a person's group, by the text of its `/proc/<pid>/cgroup`.
+/// A process is in a person's group, by the text of its `/proc/<pid>/cgroup`.
 #[track_caller]
-fn is_counted(list: &str, uid: &str) {
+pub fn is_counted(list: &str, uid: &str) {
     let limits = |line: &&str| {
         let mut controllers = line.split(':').nth(1).unwrap_or_default().split(',');
         controllers.any(|c| c == "memory" || c == "pids")
@@ -195,7 +197,7 @@ fn the_membership_is_in_the_keyring(w: &World) {
 }
 
 /// How many lines the node's log has for the audit in which all these words stand.
-fn audited(w: &World, words: &[&str]) -> usize {
+pub fn audited(w: &World, words: &[&str]) -> usize {
     let log = w.grid.testbed().dir().join("logs/rennes-n1/xosd.log");
     let text = std::fs::read_to_string(&log).unwrap();
     let lines = text.lines().filter(|l| l.contains(" audit: "));

@@ -17,6 +17,7 @@ mod host_keys;
 mod load;
 mod login;
 mod login_auth;
+mod login_cron;
 mod login_keys;
 mod login_limits;
 mod manual;
