@@ -44,11 +44,12 @@ pub struct Login {
     /// `/etc/ssh/ssh_host_rsa_key.pub`.
     #[serde(default)]
     pub host_keys: Vec<String>,
-    /// What has sshd read the certificates of its host keys again after they were renewed: a program
-    /// by its absolute path, then its arguments; no shell reads them. It is run as root and must end
-    /// within 60 seconds; one that fails is run again a minute later. `[]`: nothing is run, which is
-    /// enough up to OpenSSH 9.7. Default: where systemd runs the machine, `/usr/bin/systemctl
-    /// try-reload-or-restart` of `ssh.service`, or of `sshd.service` where there is no such one.
+    /// What has sshd read the certificates of its host keys again after they were renewed: a
+    /// program by its absolute path, then its arguments; no shell reads them. It is run as root
+    /// and must end within 60 seconds; one that fails is run again a minute later. `[]`: nothing is
+    /// run, which is enough up to OpenSSH 9.7. Default: where systemd runs the machine,
+    /// `/usr/bin/systemctl try-reload-or-restart` of `ssh.service`, or of `sshd.service` where
+    /// there is no such one.
     pub reload_sshd: Option<Vec<String>>,
     /// Only members of these VOs may sign in. Default: of all that the site serves.
     #[serde(default)]
