@@ -63,8 +63,9 @@ impl Groups {
         Ok(both.into_iter().flatten().filter(EnvelopeCgroup::is_there).collect())
     }
 
-    /// Moves a process into the person's group, unless systemd has put it into a session or the
-    /// slice of a user: it stays there then. Whether it was moved.
+    /// Moves a process into the person's group, unless systemd has put it into the person's own
+    /// slice, where it can be stopped: it stays there then. Another user's, from which they came by
+    /// `su`, is neither theirs to be limited in nor stopped with them. Whether it was moved.
     ///
     /// # Errors
     /// [`xos_base::Kind::Unavailable`] when it cannot be held.
@@ -74,7 +75,8 @@ impl Groups {
                 .hint("tell the machine's administrator")
         };
         let list = text_of(&format!("/proc/{pid}/cgroup")).map_err(|e| fault(&e))?;
-        if is_systemds(&list) {
+        let mountinfo = text_of("/proc/self/mountinfo").map_err(|e| fault(&e))?;
+        if in_own_slice(uid, &mountinfo, &list) {
             return Ok(false);
         }
         let group = self.of(uid).map_err(|e| fault(&e))?;
@@ -132,11 +134,7 @@ impl Groups {
     /// of theirs, or in their slice of systemd. By the texts of `/proc/self/mountinfo` and of its
     /// `cgroup`.
     pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str) -> bool {
-        let own = |h: &Hierarchy| {
-            h.version == Version::V2
-                && h.own.starts_with(h.point.join(format!("user.slice/user-{uid}.slice")))
-        };
-        if hierarchies(mountinfo, list).iter().any(own) {
+        if in_own_slice(uid, mountinfo, list) {
             return true;
         }
         let place = self.cgroups.place(mountinfo, list);
@@ -262,13 +260,15 @@ impl Groups {
     }
 }
 
-/// Whether a process is in a session's scope or a user's slice of systemd, by its list of groups.
-fn is_systemds(list: &str) -> bool {
-    let made = |part: &str| {
-        (part.starts_with("session-") && part.ends_with(".scope"))
-            || (part.starts_with("user-") && part.ends_with(".slice"))
+/// Whether a process is in the slice of a user that systemd made, where it can be stopped: in the
+/// hierarchy of version 2. systemd's own of version 1 (`name=systemd`) and elogind's only name
+/// sessions.
+fn in_own_slice(uid: u32, mountinfo: &str, list: &str) -> bool {
+    let own = |h: &Hierarchy| {
+        h.version == Version::V2
+            && h.own.starts_with(h.point.join(format!("user.slice/user-{uid}.slice")))
     };
-    list.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|path| path.split('/').any(made))
+    hierarchies(mountinfo, list).iter().any(own)
 }
 
 /// The text of a file of the kernel's.
@@ -307,25 +307,51 @@ fn slices() -> Result<BTreeMap<u32, PathBuf>, Error> {
 mod tests {
     use super::*;
 
-    /// If it failed, sessions would be taken away from systemd, or be held by nobody.
+    const V2: &str = "35 24 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    const V1: &str = "33 24 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                      34 24 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n";
+    const HYBRID: &str = "34 24 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+                          35 24 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    /// If it failed, sessions would be taken away from systemd that holds them.
     #[test]
-    fn what_systemd_holds_is_left_to_it() {
-        for theirs in [
-            "0::/user.slice/user-1900000007.slice/session-4.scope\n",
-            "12:pids:/user.slice/user-1000.slice/user@1000.service/app.slice\n0::/\n",
-            "1:name=systemd:/session-c2.scope\n",
+    fn what_is_in_the_own_slice_of_systemd_is_left_to_it() {
+        for (mounts, list) in [
+            (V2, "0::/user.slice/user-1900000007.slice/session-4.scope\n"),
+            (V2, "0::/user.slice/user-1900000007.slice/user@1900000007.service/app.slice\n"),
+            (
+                HYBRID,
+                "1:name=systemd:/user.slice/user-1900000007.slice/session-4.scope\n\
+                 0::/user.slice/user-1900000007.slice/session-4.scope\n",
+            ),
         ] {
-            assert!(is_systemds(theirs), "{theirs}");
+            assert!(in_own_slice(1_900_000_007, mounts, list), "{list}");
         }
-        for ours in [
-            "0::/system.slice/ssh.service\n",
-            "0::/user.slice\n",
-            "0::/system.slice/user-session.service\n4:cpu:/a/session-1\n",
-            "",
-            "\n::\n",
-            "0::/xos/login-1900000007\n",
+    }
+
+    /// If it failed, who is entered by `su` from another user's session, or where nothing can be
+    /// stopped, would be neither limited nor held when they are suspended.
+    #[test]
+    fn a_session_that_nothing_else_holds_is_ours() {
+        for (mounts, list) in [
+            (V2, "0::/user.slice/user-1000.slice/session-4.scope\n"),
+            (V2, "0::/user.slice/user-1900000070.slice/session-4.scope\n"),
+            (V2, "0::/user.slice/user-1000.slice/user@1000.service/user-1900000007.slice\n"),
+            (V2, "0::/session-c2.scope\n"),
+            (V2, "0::/system.slice/ssh.service\n"),
+            (V2, "0::/user.slice\n"),
+            (V2, "0::/xos/login-1900000007\n"),
+            (HYBRID, "1:name=systemd:/user.slice/user-1900000007.slice/session-4.scope\n0::/\n"),
+            (
+                V1,
+                "12:pids:/user.slice/user-1900000007.slice/session-4.scope\n\
+                 1:name=systemd:/user.slice/user-1900000007.slice/session-4.scope\n",
+            ),
+            (V1, "12:pids:/\n1:name=elogind:/c2\n"),
+            (V2, ""),
+            (V2, "\n::\n"),
         ] {
-            assert!(!is_systemds(ours), "{ours}");
+            assert!(!in_own_slice(1_900_000_007, mounts, list), "{list}");
         }
     }
 
@@ -359,21 +385,16 @@ mod tests {
             .spawn()
             .unwrap();
         let uid = 1_999_990_100;
-        let entered = groups.enter(uid, leader.id()).unwrap();
-        if entered {
-            assert_eq!(groups.uids().unwrap(), BTreeSet::from([uid]));
-            drop(leader.stdin.take());
-            groups.freeze(uid, true).unwrap();
-            assert!(!groups.is_empty(uid).unwrap());
-            groups.freeze(uid, false).unwrap();
-            groups.end(uid).unwrap();
-            assert!(!leader.wait().unwrap().success());
-            assert!(groups.uids().unwrap().is_empty());
-        } else {
-            println!("skipped: this test runs in a session of systemd");
-            leader.kill().unwrap();
-            leader.wait().unwrap();
-        }
+        // Whoever runs this test, it is in no slice of theirs.
+        assert!(groups.enter(uid, leader.id()).unwrap());
+        assert_eq!(groups.uids().unwrap(), BTreeSet::from([uid]));
+        drop(leader.stdin.take());
+        groups.freeze(uid, true).unwrap();
+        assert!(!groups.is_empty(uid).unwrap());
+        groups.freeze(uid, false).unwrap();
+        groups.end(uid).unwrap();
+        assert!(!leader.wait().unwrap().success());
+        assert!(groups.uids().unwrap().is_empty());
         cgroups.remove().unwrap();
         assert!(groups.enter(uid, u32::MAX).is_err(), "no such process");
         let place = || fs::read_to_string("/proc/self/cgroup").unwrap();
