@@ -3,7 +3,6 @@
 use super::Vom;
 use crate::names::{Owned, Table, unknown};
 use crate::policy::Action;
-use crate::served::BASE_MIN;
 use crate::state::Block;
 use xos_api::vom::{
     AccountName, DropName, GiveNames, ListNames, NAMES_MAX, NamePage, NamedAccount, PAGE_MAX,
