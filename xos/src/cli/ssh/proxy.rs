@@ -213,8 +213,8 @@ mod tests {
         splice(Box::new(ours), input, tokio::io::sink()).await.unwrap();
     }
 
-    /// If it failed, whose connection is cut, by a suspension too, would read what a library says of
-    /// TLS, and not who cut it and where to look.
+    /// If it failed, whose connection is cut, by a suspension too, would read what a library says
+    /// of TLS, and not who cut it and where to look.
     #[tokio::test]
     async fn who_is_cut_off_is_told_plainly_by_whom() {
         /// A stream as rustls has it after its peer is gone.
