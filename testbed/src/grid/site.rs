@@ -165,6 +165,7 @@ impl Site {
     ) -> Result<Host> {
         let host = testbed.add_host(HostSpec::new(&format!("{}-{label}", self.name))?)?;
         install::daemon(&host, programs, true)?;
+        install::tools(&host, programs)?;
         let made = self.admin(&["node", "token", label])?;
         let token = made.split_whitespace().find(|w| w.starts_with("xos-join:"));
         let token = token.ok_or_else(|| Error::Start {
