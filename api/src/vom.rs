@@ -21,9 +21,9 @@ pub use groups::{
 };
 pub use log::{Actor, Change, Entry, LogItem, VoLog};
 pub use members::{
-    GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MemberState, MembershipOf,
-    MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember,
-    WithdrawRole,
+    GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MemberState, MembershipNow,
+    MembershipOf, MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry,
+    SuspendMember, WithdrawRole,
 };
 pub use names::{
     AccountName, DropName, GiveNames, ListNames, NAMES_MAX, NamePage, NamedAccount, Naming,
@@ -62,6 +62,14 @@ pub const LEASE_S_DEFAULT: u64 = 60 * 60;
 pub const LEASE_S_MIN: u64 = 5 * 60;
 /// The longest lease of a VO, in seconds: 7 days.
 pub const LEASE_S_MAX: u64 = 7 * 24 * 60 * 60;
+
+/// For how long after a sign-in a VO's credentials are renewed when that was never set, in seconds:
+/// 7 days.
+pub const RENEWAL_S_DEFAULT: u64 = RENEWAL_S_MAX;
+/// The shortest such time, in seconds: an hour.
+pub const RENEWAL_S_MIN: u64 = 60 * 60;
+/// The longest such time, in seconds: 7 days. No site renews for longer either.
+pub const RENEWAL_S_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// The group that every member is in; its number is 1.
 pub const GROUP_MEMBERS: &str = "members";
@@ -180,6 +188,10 @@ pub struct VoDetails {
     /// Its lease in seconds ([`SetLease`]); absent: [`LEASE_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds after a sign-in its credentials are renewed ([`SetRenewal`]); absent:
+    /// [`RENEWAL_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_s: Option<u64>,
 }
 
 /// Suspends a VO: its owner, or the administrator of its home site.
@@ -214,6 +226,19 @@ pub struct SetLease {
     pub lease_s: u64,
 }
 request!(SetLease => Done, Put "/v1/vos/{vo}/lease");
+
+/// Sets for how long after a member signed in the VO's home gives and renews credentials of the VO:
+/// certificates, SSH certificates, tokens. Then the member signs in again. The home site's own time
+/// counts where it is shorter. For the VO's administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRenewal {
+    /// The VO.
+    pub vo: VoId,
+    /// In seconds, from [`RENEWAL_S_MIN`] to [`RENEWAL_S_MAX`].
+    pub renewal_s: u64,
+}
+request!(SetRenewal => Done, Put "/v1/vos/{vo}/renewal");
 
 /// Notes that a volume was made for a VO. Recording one again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

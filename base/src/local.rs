@@ -2,7 +2,8 @@
 //!
 //! One connection carries one call. The caller sends a frame and reads one: a length (u32, little
 //! endian, at most [`FRAME_MAX`]) and so many bytes of JSON, a [`Envelope`] there and a `Result` of
-//! the call's answer or an [`Error`] back. Both ends look at who the other is (`SO_PEERCRED`): the
+//! the call's answer or an [`Error`] back. Who hangs up before gives up a call that waits for a
+//! person. Both ends look at who the other is (`SO_PEERCRED`): the
 //! socket is root's, and what only root may ask, only root is told.
 
 mod client;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use xos_api::cda::{KERBEROS_PROVIDER, TICKET_LIFE_MAX_S};
 use xos_api::site::DESCRIPTOR_LIST_MAX;
+use xos_api::vom::RENEWAL_S_MAX;
 use xos_base::{Error, SiteId};
 
 /// Longest address or name in the configuration, in bytes (RFC 1035, with a port).
@@ -61,7 +62,8 @@ pub struct Config {
     /// Life of a membership's certificate. Default 43200 (12 hours).
     #[serde(default = "default_session_s")]
     pub certificate_s: u64,
-    /// How long after signing in a certificate can be renewed. Default 604800 (7 days).
+    /// How long after signing in a certificate can be renewed, where the VO does not say less: as
+    /// `xos vo renewal` set it, or 7 days. Default 604800 (7 days), at most 604800.
     #[serde(default = "default_renewal_s")]
     pub renewal_s: u64,
     /// How long a mandate holds: a job's; and a login's, which also ends with the person's
@@ -115,7 +117,7 @@ fn default_session_s() -> u64 {
 }
 
 fn default_renewal_s() -> u64 {
-    7 * 24 * 3600
+    RENEWAL_S_MAX
 }
 
 fn default_mandate_s() -> u64 {
@@ -192,7 +194,7 @@ impl Config {
             ("token_s", self.token_s, 30, TICKET_LIFE_MAX_S),
             ("session_s", self.session_s, 60, YEAR_S),
             ("certificate_s", self.certificate_s, 60, 30 * 24 * 3600),
-            ("renewal_s", self.renewal_s, 60, YEAR_S),
+            ("renewal_s", self.renewal_s, 60, RENEWAL_S_MAX),
             ("mandate_s", self.mandate_s, 60, YEAR_S),
             ("machine_s", self.machine_s, 3600, YEAR_S),
             ("refresh_s", self.refresh_s, 1, REFRESH_MAX_S),
@@ -314,6 +316,7 @@ mod tests {
             c.check().unwrap_err().message
         };
         assert!(refused(|c| c.token_s = 1201).contains("token_s"));
+        assert!(refused(|c| c.renewal_s = 7 * 24 * 3600 + 1).contains("renewal_s"));
         assert!(refused(|c| c.addresses.clear()).contains("addresses"));
         assert!(refused(|c| c.addresses = vec!["a".into()]).contains("host:port"));
         assert!(refused(|c| c.issuer = Some("http://a.example".into())).contains("issuer"));

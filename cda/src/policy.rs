@@ -20,6 +20,26 @@ pub(crate) struct PersonGrant {
     pub(crate) until: Millis,
 }
 
+impl PersonGrant {
+    /// The same right in `vo`, which lets its credentials be given and renewed for `renewal` after
+    /// the sign-in: the shorter of what it and this site say counts.
+    pub(crate) fn within(
+        self,
+        vo: &VoId,
+        renewal: Duration,
+        now: Millis,
+    ) -> Result<PersonGrant, Error> {
+        let (signed_in, until) = (self.signed_in, self.until.min(self.signed_in.plus(renewal)));
+        if until <= now {
+            return Err(Error::unauthenticated(format!(
+                "you signed in at {signed_in}: too long ago for {vo}, which renewed until {until}"
+            ))
+            .hint("sign in again with `xos login`"));
+        }
+        Ok(PersonGrant { until, ..self })
+    }
+}
+
 /// Who asks for further credentials: their own time of sign-in decides, for `chain` after it.
 fn chain_of(caller: &Caller, chain: Duration, now: Millis) -> Result<PersonGrant, Error> {
     let person = caller.person()?;
@@ -252,6 +272,23 @@ mod tests {
         let login = Work::Login { node: n1.clone() };
         assert_eq!(job_of(login.clone(), &n1).unwrap(), None);
         assert!(job_of(login, &"n2.rennes".parse().unwrap()).is_err());
+    }
+
+    /// If it failed, a VO could not have its people sign in more often than the site has, or could
+    /// let them go on for longer than the site does.
+    #[test]
+    fn of_site_and_vo_the_shorter_renewal_counts() {
+        let vo: VoId = "demo.rennes".parse().unwrap();
+        let within = |secs, now| {
+            let person = "alice@rennes".parse().unwrap();
+            let grant = PersonGrant { person, signed_in: Millis(1000), until: Millis(9000) };
+            grant.within(&vo, Duration::from_secs(secs), Millis(now)).map(|g| g.until)
+        };
+        assert_eq!(within(4, 4999).unwrap(), Millis(5000));
+        assert_eq!(within(60, 4999).unwrap(), Millis(9000));
+        let e = within(4, 5000).unwrap_err();
+        assert_eq!(e.kind, Kind::Unauthenticated);
+        assert!(e.message.contains("demo.rennes") && e.to_string().contains("xos login"), "{e}");
     }
 
     #[test]

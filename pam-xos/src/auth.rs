@@ -2,7 +2,7 @@
 
 use crate::call::{Call, GridUser};
 use crate::codes::{self, Code, Question, Step, Verdict};
-use crate::ffi::{Item, Mute, Style};
+use crate::ffi::{Item, Mute, Style, real_uid};
 use crate::texts;
 use std::time::{Duration, Instant};
 use xos_base::local::{AuthBegin, AuthNext, AuthStep, LocalError, Typed};
@@ -39,6 +39,7 @@ pub(crate) fn prove(call: &Call, user: &GridUser) -> Code {
         user: user.name.clone(),
         service: call.pam.item(Item::Service).unwrap_or_default(),
         rhost: call.pam.item(Item::Rhost),
+        uid: real_uid(),
     };
     let mut answer = call.ask(&begin, LIMIT);
     for _ in 0..STEPS_MAX {

@@ -7,8 +7,7 @@ mod people;
 mod site;
 
 pub use people::{PASSWORDS_DIR, Person, Purse};
-pub(crate) use site::sshd;
-pub use site::{Site, SiteSpec};
+pub use site::{Site, SiteSpec, sshd};
 
 use crate::{Cmd, Error, Exit, Host, HostSpec, Output, Result, Share, Testbed, TestbedConfig};
 use std::path::{Path, PathBuf};

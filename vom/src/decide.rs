@@ -58,6 +58,8 @@ pub enum Command {
     ResumeVo,
     /// Set the VO's lease.
     SetLease { lease_s: u64 },
+    /// Set for how long after a sign-in the VO's credentials are renewed.
+    SetRenewal { renewal_s: u64 },
     /// Note a volume.
     MakeVolume { name: String },
 }
@@ -106,6 +108,7 @@ impl Command {
             }
             Command::SuspendVo { .. } | Command::ResumeVo => Action::SuspendVo,
             Command::SetLease { .. } => Action::SetLease,
+            Command::SetRenewal { .. } => Action::SetRenewal,
             Command::MakeVolume { .. } => Action::MakeVolume,
         }
     }
@@ -215,6 +218,8 @@ fn propose(
         Command::ResumeVo => Change::VoResumed {},
         Command::SetLease { lease_s } if vo.lease_s() == lease_s => return Ok(None),
         Command::SetLease { lease_s } => Change::LeaseSet { lease_s },
+        Command::SetRenewal { renewal_s } if vo.renewal_s() == renewal_s => return Ok(None),
+        Command::SetRenewal { renewal_s } => Change::RenewalSet { renewal_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),
         Command::MakeVolume { name } => Change::VolumeMade { name },
     };

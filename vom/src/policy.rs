@@ -97,6 +97,8 @@ named! {
         NameAccounts = "name-accounts", "give names to accounts";
         /// Set the VO's lease.
         SetLease = "set-lease", "set the lease";
+        /// Set for how long after a sign-in the VO's credentials are renewed.
+        SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
     }
@@ -145,6 +147,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
     (Role::Admin, Action::SetLease),
+    (Role::Admin, Action::SetRenewal),
     (Role::Admin, Action::MakeVolume),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),

@@ -2,6 +2,7 @@
 
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use xos_base::{Epoch, GroupName, MemberNumber, Membership, Millis, PersonId, RoleName, VoId};
 
 /// Whether a member may act.
@@ -193,4 +194,21 @@ pub struct MembershipOf {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Epoch>,
 }
-request!(MembershipOf => Membership, Get "/v1/vos/{vo}/members/{person}/membership");
+request!(MembershipOf => MembershipNow, Get "/v1/vos/{vo}/members/{person}/membership");
+
+/// What a credential says now, and for how long the VO lets it be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembershipNow {
+    /// What it says.
+    pub membership: Membership,
+    /// For how many seconds after a sign-in the VO lets its credentials be given and renewed.
+    pub renewal_s: u64,
+}
+
+impl MembershipNow {
+    /// For how long after a sign-in the VO lets its credentials be given and renewed.
+    pub fn renewal(&self) -> Duration {
+        Duration::from_secs(self.renewal_s)
+    }
+}

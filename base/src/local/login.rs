@@ -154,6 +154,9 @@ pub struct AuthBegin {
     /// From which host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rhost: Option<String>,
+    /// The real uid of the process that asks: who uses `sudo` or `su`. It is the word of root's own
+    /// program; the kernel tells the socket's other end root's uid alone.
+    pub uid: u32,
 }
 local_call!(AuthBegin => AuthStep, "auth-begin", root_only: true);
 

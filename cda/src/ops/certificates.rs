@@ -3,8 +3,8 @@
 use crate::{Inner, csr, issue, jwt, policy, ssh};
 use std::time::Duration;
 use xos_api::cda::{Certificate, IssueCertificate};
-use xos_api::vom::MembershipOf;
-use xos_base::{Error, Membership, Millis, PersonId, VoId};
+use xos_api::vom::{MembershipNow, MembershipOf};
+use xos_base::{Error, Millis, PersonId, VoId};
 use xos_net::Caller;
 
 impl Inner {
@@ -13,19 +13,19 @@ impl Inner {
         &self,
         vo: &VoId,
         person: &PersonId,
-    ) -> Result<Membership, Error> {
+    ) -> Result<MembershipNow, Error> {
         self.member_now(MembershipOf { vo: vo.clone(), person: person.clone(), since: None }).await
     }
 
     /// The membership in force, asked for by `ask`.
-    pub(crate) async fn member_now(&self, ask: MembershipOf) -> Result<Membership, Error> {
+    pub(crate) async fn member_now(&self, ask: MembershipOf) -> Result<MembershipNow, Error> {
         let (vo, person) = (ask.vo.clone(), ask.person.clone());
-        let m = self.grid.call(&self.site, ask).await?;
-        if m.expires.is_some_and(|e| e <= self.now()) {
+        let member = self.grid.call(&self.site, ask).await?;
+        if member.membership.expires.is_some_and(|e| e <= self.now()) {
             return Err(Error::denied(format!("the membership of {person} in {vo} has expired"))
                 .hint("ask an administrator of the VO"));
         }
-        Ok(m)
+        Ok(member)
     }
 
     pub(crate) async fn issue_certificate(
@@ -45,9 +45,10 @@ impl Inner {
         if let Some(audience) = &r.jwt_audience {
             self.check_no_client(audience).await?;
         }
-        let m = self.membership(&r.vo, &grant.person).await?;
+        let member = self.membership(&r.vo, &grant.person).await?;
+        let grant = grant.within(&r.vo, member.renewal(), now)?;
         let narrowed = r.groups.is_some() || r.roles.is_some();
-        let m = policy::narrow(m, r.groups.as_deref(), r.roles.as_deref())?;
+        let m = policy::narrow(member.membership, r.groups.as_deref(), r.roles.as_deref())?;
         let life = Duration::from_secs(self.config.certificate_s);
         let authority = self.keys.people();
         let limits = [grant.until, m.expires.unwrap_or(grant.until), authority.span.until];

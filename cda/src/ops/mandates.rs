@@ -83,11 +83,12 @@ impl Inner {
             return Err(Error::denied(format!("{who} does not speak for {}", r.person)));
         }
         self.is_home(&r.vo)?;
-        let membership = self.membership(&r.vo, &r.person).await?;
+        let member = self.membership(&r.vo, &r.person).await?;
         self.is_served(&r.vo, &r.node.site()).await?;
         let now = self.now();
-        let limit = now.plus(Duration::from_secs(self.config.certificate_s));
-        self.mandate(Work::Login { node: r.node }, membership, (now, Some(limit)))
+        let life = Duration::from_secs(self.config.certificate_s);
+        let limit = now.plus(life.min(self.config.renewal()).min(member.renewal()));
+        self.mandate(Work::Login { node: r.node }, member.membership, (now, Some(limit)))
     }
 
     /// Signs a mandate; it ends with the membership, and at `limit`.
@@ -104,7 +105,7 @@ impl Inner {
 
     /// What a credential still gives now.
     async fn in_force(&self, credential: &Membership) -> Result<Membership, Error> {
-        let current = self.membership(&credential.vo, &credential.person).await?;
+        let current = self.membership(&credential.vo, &credential.person).await?.membership;
         if credential.epoch < current.epoch {
             return Err(Error::unauthenticated("the membership was narrowed after the sign-in")
                 .hint("sign in again and ask again"));
@@ -188,7 +189,7 @@ impl Inner {
         let job = policy::job_of(mandate.work, &r.node)?;
         let signed = &mandate.membership;
         let (person, since) = (signed.person.clone(), Some(signed.epoch));
-        let current = self.member_now(MembershipOf { vo, person, since }).await?;
+        let current = self.member_now(MembershipOf { vo, person, since }).await?.membership;
         let m = policy::still(current, signed)?;
         let expires = now
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))

@@ -13,7 +13,7 @@ use xos_api::cda::{
     Token,
 };
 use xos_api::vom::Memberships;
-use xos_base::{Error, Membership, Millis, PersonId, SiteId};
+use xos_base::{Error, Millis, PersonId, SiteId};
 use xos_net::caller::TokenClaims;
 use xos_net::identity::hex;
 use xos_net::sign::Kind;
@@ -245,8 +245,9 @@ impl Inner {
         let renewal = self.config.renewal();
         let grant = policy::may_enter(&caller, &r.vo, &self.site, renewal, now)?;
         self.enabled(&grant).await?;
-        let m: Membership = self.membership(&r.vo, &grant.person).await?;
-        let m = policy::narrow(m, r.groups.as_deref(), r.roles.as_deref())?;
+        let member = self.membership(&r.vo, &grant.person).await?;
+        let grant = grant.within(&r.vo, member.renewal(), now)?;
+        let m = policy::narrow(member.membership, r.groups.as_deref(), r.roles.as_deref())?;
         let limit = m.expires.unwrap_or(grant.until).min(grant.until);
         let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;
         let claims = TokenClaims {

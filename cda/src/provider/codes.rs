@@ -136,6 +136,7 @@ mod tests {
             approval: Approval {
                 person: "alice@rennes".parse().unwrap(),
                 signed_in: Millis(1),
+                until: Millis(2),
                 scopes: Vec::new(),
                 in_vo: None,
             },

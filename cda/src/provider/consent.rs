@@ -142,17 +142,22 @@ impl Inner {
         Ok(ours.map(|m| VoChoice { vo: m.vo, title: m.title }).collect())
     }
 
-    /// What a person allows as a member of `vo`. Without one, what speaks of a VO falls away.
+    /// What a person allows as a member of `vo`, unless that wants a newer sign-in. Without a VO,
+    /// what speaks of one falls away.
     pub(super) async fn approval(
         &self,
-        who: PersonGrant,
+        mut who: PersonGrant,
         mut scopes: Vec<Scope>,
         vo: Option<VoId>,
     ) -> Result<Approval, Error> {
         let of_vo = scopes.iter().any(|s| s.is_of_vo());
+        let mut renewal = self.config.renewal();
         let in_vo = match vo.filter(|_| of_vo) {
             Some(vo) if vo.site() == self.site => {
-                Some(InVo::from(&self.membership(&vo, &who.person).await?))
+                let member = self.membership(&vo, &who.person).await?;
+                who = who.within(&vo, member.renewal(), self.now())?;
+                renewal = renewal.min(member.renewal());
+                Some(InVo::from(&member.membership))
             }
             Some(vo) => {
                 return Err(Error::invalid(format!("VO {vo} has its home at site {}", vo.site()))
@@ -163,7 +168,8 @@ impl Inner {
                 None
             }
         };
-        Ok(Approval { person: who.person, signed_in: who.signed_in, scopes, in_vo })
+        let PersonGrant { person, signed_in, .. } = who;
+        Ok(Approval { person, signed_in, until: signed_in.plus(renewal), scopes, in_vo })
     }
 
     pub(crate) async fn show_authorization(

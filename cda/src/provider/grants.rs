@@ -11,7 +11,6 @@ use crate::registry::{self, Found};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use xos_api::cda::{Client, Scope};
 use xos_api::vom::MembershipOf;
 use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, SiteId, VoId};
@@ -19,8 +18,6 @@ use xos_store::{Guard, Op};
 
 /// Most grants of one person; one more ends the one that would end first.
 const GRANTS_MAX: usize = 32;
-/// How long after signing in tokens are given without the person, at most.
-const AWAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often a change is tried again that others came before.
 const TRIES_MAX: usize = 8;
 /// Longest refresh token, in bytes.
@@ -46,6 +43,8 @@ pub(super) struct Approval {
     pub(super) person: PersonId,
     /// When they signed in.
     pub(super) signed_in: Millis,
+    /// Until when tokens are given without the person.
+    pub(super) until: Millis,
     pub(super) scopes: Vec<Scope>,
     pub(super) in_vo: Option<InVo>,
 }
@@ -195,7 +194,7 @@ impl Inner {
         let refresh = away.then(|| Refresh::new(&approval.person, &id)).transpose()?;
         let now = self.now();
         let until = match away {
-            true => approval.signed_in.plus(self.config.renewal().min(AWAY_MAX)),
+            true => approval.until,
             false => now.plus(crate::jwt::LIFE_MAX),
         };
         let record = GrantRecord {
@@ -301,7 +300,8 @@ impl Inner {
     }
 
     /// The membership under a grant that still stands: its person may sign in and has not ended
-    /// their sessions since, and the membership is the one it was, nothing taken from it.
+    /// their sessions since, and the membership is the one it was, nothing taken from it. For
+    /// tokens it ends when the VO wants a newer sign-in, if not before.
     async fn membership_under(
         &self,
         person: &PersonId,
@@ -312,11 +312,14 @@ impl Inner {
         self.enabled(&who).await?;
         let Some(in_vo) = &grant.in_vo else { return Ok(None) };
         let (vo, since) = (in_vo.vo.clone(), Some(in_vo.epoch));
-        let m = self.member_now(MembershipOf { vo, person: person.clone(), since }).await?;
+        let member = self.member_now(MembershipOf { vo, person: person.clone(), since }).await?;
+        let who = who.within(&in_vo.vo, member.renewal(), self.now())?;
+        let m = member.membership;
         if m.number != in_vo.number || m.epoch != in_vo.epoch {
             return Err(Error::denied(format!("the membership in {} has changed", m.vo)));
         }
-        Ok(Some(m))
+        let expires = m.expires.map_or(who.until, |e| e.min(who.until));
+        Ok(Some(Membership { expires: Some(expires), ..m }))
     }
 
     /// As [`Inner::membership_under`]; a grant that does not stand any more ends.

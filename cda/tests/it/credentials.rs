@@ -1,7 +1,9 @@
 //! The three credentials of a member: one membership in a certificate, an SSH certificate, a JWT.
 
 use crate::mandates::{ask, grid};
-use crate::world::{World, certificate_request, keyed, member, ssh_certificate, ssh_line};
+use crate::world::{
+    ADMIN_PASSWORD, World, certificate_request, keyed, member, ssh_certificate, ssh_line,
+};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,7 +14,8 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 use std::process::Command;
 use std::time::Duration;
 use xos_api::cda::{
-    Certificate, GetIssuer, GetJwks, IssueCertificate, Jwks, MandateProof, SSH_MEMBERSHIP,
+    Certificate, GetIssuer, GetJwks, IssueCertificate, IssueToken, Jwks, MandateProof,
+    SSH_MEMBERSHIP,
 };
 use xos_base::when::Clock;
 use xos_base::{Error, Kind, Membership, Millis};
@@ -156,6 +159,48 @@ async fn all_three_end_with_the_membership() {
     let again = w.call(&caller, all_three()).await.unwrap();
     assert_eq!(Millis::from_secs(in_ssh(&w, &again).valid_before()), again.expires);
     assert!(again.expires > got.expires && again.jwt.is_some());
+}
+
+/// If it failed, who stole a laptop could renew in a VO for longer than the VO wants, or a VO could
+/// let its people go on for longer than the site does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vo_has_its_people_sign_in_again() {
+    let w = World::with("rennes", |c| c.renewal_s = 4 * 3600).await;
+    let alice = alice_at(&w).await;
+    // The site's time is the shorter one.
+    let got = w.call(&alice, all_three()).await.unwrap();
+    let signed_in = alice.signed_in().unwrap();
+    assert_eq!(got.renewable_until, Some(signed_in.plus(4 * HOUR)));
+    assert!(got.expires <= signed_in.plus(4 * HOUR));
+    // Now the VO's.
+    w.vos.renew_for(2 * 3600);
+    w.clock.advance(HOUR);
+    let end = signed_in.plus(2 * HOUR);
+    let by_certificate = w.by_certificate(&got.chain_pem).unwrap();
+    let again = w.call(&by_certificate, all_three()).await.unwrap();
+    assert_eq!(again.renewable_until, Some(end));
+    assert_eq!(again.expires, end);
+    assert_eq!(Millis::from_secs(in_ssh(&w, &again).valid_before()), end);
+    w.clock.advance(50 * MINUTE);
+    let last = w.call(&by_certificate, all_three()).await.unwrap();
+    assert_eq!(last.jwt.unwrap().expires, end);
+    w.clock.advance(11 * MINUTE);
+    let e = w.call(&by_certificate, all_three()).await.unwrap_err();
+    assert!(e.kind == Kind::Unauthenticated && e.message.contains("demo.rennes"), "{e}");
+    assert!(e.message.contains("too long ago") && e.to_string().contains("xos login"), "{e}");
+    let token =
+        || IssueToken { vo: VO.parse().unwrap(), audience: None, groups: None, roles: None };
+    let e = w.call(&by_certificate, token()).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Unauthenticated, "{e}");
+    // A narrowed one is no way around it.
+    let ask = IssueCertificate { roles: Some(vec![]), ..all_three() };
+    let e = w.call(&by_certificate, ask).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Unauthenticated, "{e}");
+    // A new sign-in is.
+    let alice = w.by_token(&w.sign_in("alice", ADMIN_PASSWORD).await.unwrap().token.token);
+    let got = w.call(&alice, all_three()).await.unwrap();
+    assert_eq!(got.renewable_until, Some(alice.signed_in().unwrap().plus(2 * HOUR)));
+    w.call(&alice, token()).await.unwrap();
 }
 
 /// If it failed, a person could choose whose account their SSH certificate opens.

@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use xos_api::Request;
 use xos_api::cda::{IssueCertificate, Password, SignIn, SignedIn};
-use xos_api::vom::{MembershipOf, Memberships, ServingSite, Terms, WhoServes};
+use xos_api::vom::{
+    MembershipNow, MembershipOf, Memberships, RENEWAL_S_DEFAULT, ServingSite, Terms, WhoServes,
+};
 use xos_base::membership::Group;
 use xos_base::when::Clock;
 use xos_base::{
@@ -59,6 +61,8 @@ pub struct Vos {
     /// The epochs that suspensions made: mandates from before are void.
     pub suspended: Mutex<BTreeMap<PersonId, Epoch>>,
     pub serving: Mutex<BTreeSet<SiteId>>,
+    /// For how many seconds after a sign-in VOs let credentials be renewed, when that was set.
+    renewal_s: Mutex<Option<u64>>,
 }
 
 impl Standing for Vos {
@@ -77,6 +81,11 @@ impl Vos {
         self.members.lock().unwrap().insert((m.vo.clone(), m.person.clone()), m);
     }
 
+    /// VOs let credentials be renewed for so many seconds after a sign-in.
+    pub fn renew_for(&self, renewal_s: u64) {
+        *self.renewal_s.lock().unwrap() = Some(renewal_s);
+    }
+
     pub fn serve(&self, site: &str) {
         self.serving.lock().unwrap().insert(site.parse().unwrap());
     }
@@ -87,12 +96,16 @@ impl Vos {
             let members = vos.members.lock().unwrap();
             let found = members.get(&(r.vo.clone(), r.person.clone())).cloned();
             let suspended = vos.suspended.lock().unwrap().get(&r.person).copied();
+            let renewal_s = vos.renewal_s.lock().unwrap().unwrap_or(RENEWAL_S_DEFAULT);
             async move {
                 caller.core()?;
                 if suspended.zip(r.since).is_some_and(|(then, since)| since < then) {
                     return Err(Error::denied(format!("{} was suspended after it", r.person)));
                 }
-                found.ok_or_else(|| Error::denied(format!("{} is no member of {}", r.person, r.vo)))
+                let membership = found.ok_or_else(|| {
+                    Error::denied(format!("{} is no member of {}", r.person, r.vo))
+                })?;
+                Ok(MembershipNow { membership, renewal_s })
             }
         });
         let vos = self.clone();

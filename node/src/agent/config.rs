@@ -70,14 +70,15 @@ pub struct Login {
     /// Processes and threads of all sessions of one person together. Default: as of one job.
     pub processes: Option<u32>,
     /// Whether people may prove themselves to PAM by a code that they type in the console of their
-    /// own site: at a console, for `sudo`. Default false.
+    /// own site: at a console, for `sudo`; never at sshd or from another machine. Default false.
     #[serde(default)]
     pub device: bool,
     /// Whether people of this site may prove themselves to PAM by the password that they sign in
     /// with. Whoever is root on the machine can see what is typed there and sign in with it
     /// anywhere: say true only where root is trusted with that. Never asked of people of other
     /// sites; not taken where `[cda]` has `passwords = false`, nor of who signs in by a passkey as
-    /// well. With `device` people choose. Default false.
+    /// well. With `device` people choose. sshd takes it too, unless `PasswordAuthentication no`
+    /// forbids that. Default false.
     #[serde(default)]
     pub passwords: bool,
 }

@@ -156,10 +156,10 @@ async fn units_run_once_whatever_is_killed_between_rests() {
         };
         tokio::time::sleep(Duration::from_millis(dice.below(2 * SHORT_MS))).await;
         let deed = dice.below(4);
-        if deed & 1 == 1 {
-            if let Some(shim) = shim() {
-                kill_9(shim);
-            }
+        if deed & 1 == 1
+            && let Some(shim) = shim()
+        {
+            kill_9(shim);
         }
         if deed & 2 == 2 {
             // The daemon dies in the middle of the order.

@@ -12,7 +12,7 @@ mod tests;
 pub(crate) use conversation::{Mute, Style};
 pub(crate) use handle::{Handle, Item, Priority};
 pub(crate) use keyring::{KeyringError, keep_membership};
-pub(crate) use users::uid_of;
+pub(crate) use users::{real_uid, uid_of};
 
 use crate::call::{Call, GridUser};
 use crate::codes::Code;

@@ -208,3 +208,21 @@ fn libc_says_whose_uid_a_name_has() {
     assert_eq!(uid_of("root").unwrap(), Some(0));
     assert_eq!(uid_of("nobody.at.all").unwrap(), None);
 }
+
+/// If it failed, the node would take a stranger who runs `su` for root or for the account's own
+/// user, and count their attempts as another's.
+#[test]
+fn who_runs_a_set_user_id_program_is_told() {
+    let euid = unsafe { libc::geteuid() };
+    if euid != 0 {
+        println!("skipped: needs root to be somebody else for a moment");
+        return;
+    }
+    let other = std::thread::spawn(|| {
+        let (keep, ruid): (libc::c_long, libc::c_long) = (-1, 1_900_000_123);
+        // Of this thread alone, which ends here.
+        let done = unsafe { libc::syscall(libc::SYS_setresuid, ruid, keep, keep) };
+        (done, real_uid(), unsafe { libc::geteuid() })
+    });
+    assert_eq!(other.join().unwrap(), (0, 1_900_000_123, 0));
+}

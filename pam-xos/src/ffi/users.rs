@@ -1,4 +1,5 @@
-//! What libc says of a name: the host's own view, in the order of `/etc/nsswitch.conf`.
+//! What libc says of a name: the host's own view, in the order of `/etc/nsswitch.conf`; and who
+//! runs this process.
 
 use libc::c_char;
 use std::ffi::CString;
@@ -9,6 +10,12 @@ use std::{io, ptr};
 const BUFFER_BYTES: usize = 1024;
 /// The largest.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// The real uid of this process: of a set-user-id program, as `sudo`, that of who started it.
+pub(crate) fn real_uid() -> u32 {
+    // SAFETY: it takes nothing and always succeeds (getuid(2)).
+    unsafe { libc::getuid() }
+}
 
 /// The uid of an account; `None` when nobody has the name.
 ///

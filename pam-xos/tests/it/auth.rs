@@ -73,6 +73,7 @@ fn a_question_is_asked_and_its_answer_counts() {
         assert_eq!(asked[0].1["user"], ALICE);
         assert_eq!(asked[0].1["service"], "xos-test");
         assert_eq!(asked[0].1["rhost"], "laptop.example");
+        assert_eq!(asked[0].1["uid"], nix::unistd::getuid().as_raw());
         assert_eq!(asked[1].1["attempt"], "a7");
 
         let ended = machine.pam(&[], ALICE, &["authenticate"], "guess\n");

@@ -61,7 +61,6 @@ pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
          {BIN}/xos-shim\n"
     );
     if names {
-        script += &format!("ln -sf {from}/spect {BIN}/spect\n");
         script += &format!(
             "lib=$(dirname \"$(ldconfig -p | sed -n 's/.*=> //p' | grep -m1 libnss_files.so.2)\")\n\
              [ -n \"$lib\" ] && [ -d \"$lib\" ] || lib=/usr/lib/$(uname -m)-linux-gnu\n\

@@ -165,6 +165,7 @@ impl Site {
     ) -> Result<Host> {
         let host = testbed.add_host(HostSpec::new(&format!("{}-{label}", self.name))?)?;
         install::daemon(&host, programs, true)?;
+        install::tools(&host, programs)?;
         let made = self.admin(&["node", "token", label])?;
         let token = made.split_whitespace().find(|w| w.starts_with("xos-join:"));
         let token = token.ok_or_else(|| Error::Start {
@@ -218,15 +219,19 @@ fn start_sshd(host: &Host) -> Result<()> {
         let there = host.run(&Cmd::new("test").args(["-s", certificate]))?;
         Ok(there.exit.is_success().then_some(()))
     })?;
-    sshd(host)
+    sshd(host).map(drop)
 }
 
 /// Starts sshd as an init system does, and waits until it answers.
-pub(crate) fn sshd(host: &Host) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be started, or does not answer in time.
+pub fn sshd(host: &Host) -> Result<Process> {
     let log = crate::Stdio::LogAs("sshd".parse()?);
     let sshd = Cmd::new("/usr/sbin/sshd").args(["-D", "-e"]).own_cgroup("sshd".parse()?).stdio(log);
-    host.spawn(&sshd)?;
-    wait_for_port(host, SSH_PORT)
+    let process = host.spawn(&sshd)?;
+    wait_for_port(host, SSH_PORT)?;
+    Ok(process)
 }
 
 /// `xosd` in a cgroup of its own, as an init system starts it.

@@ -7,9 +7,9 @@ use xos_testbed::grid::{Person, Site, SiteSpec};
 use xos_testbed::{Cmd, Exit, Host};
 
 use crate::signed_in::{Terminal, account};
-use crate::tool::{Json, skipped};
+use crate::tool::{Json, Said, skipped};
 use crate::wire::{Answer, Proof, ask};
-use crate::world::{VO, World, sh, soon};
+use crate::world::{COMMAND_MAX, VO, World, sh, soon};
 
 /// What these tests need of the machine beyond what sshd does.
 const NEEDS: [&str; 4] = ["/bin/login", "/usr/bin/sudo", "/usr/bin/su", "/usr/bin/script"];
@@ -38,6 +38,7 @@ fn people_prove_themselves_at_a_machine() {
     w.step("sudo_by_a_code", sudo_by_a_code);
     w.step("a_no_is_a_no_and_others_have_no_say", a_no_is_a_no_and_others_have_no_say);
     w.step("who_guesses_codes_is_slowed_and_others_are_not", who_guesses_codes_is_slowed);
+    w.step("sshd_takes_a_password_where_the_site_says_so", sshd_takes_a_password);
     w.step("login_by_a_password_or_a_code", login_by_a_password_or_a_code);
     w.step("a_suspended_member_proves_nothing", a_suspended_member_proves_nothing);
 }
@@ -174,6 +175,29 @@ fn who_guesses_codes_is_slowed(w: &World) {
     w.sign_in(&w.milo);
     allow(w, &w.milo, &code, ("login", "n1.pisa"));
     is_theirs(terminal, host, &w.milo);
+}
+
+/// If it failed, whoever knows a name could have codes made for its person over the network, until
+/// the person can prove themselves nowhere; or a site that chose passwords would have none there.
+fn sshd_takes_a_password(w: &World) {
+    let (host, milo) = (&w.pisa.core, account(&w.milo));
+    let ssh = |node: &str, password: &str| {
+        let askpass = format!("#!/bin/sh\necho '{password}'\n");
+        host.write_file("/root/askpass", askpass.as_bytes(), 0o700).unwrap();
+        let script = format!(
+            "SSH_ASKPASS=/root/askpass SSH_ASKPASS_REQUIRE=force ssh -F none \
+             -o PreferredAuthentications=password -o NumberOfPasswordPrompts=1 \
+             -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null {milo}@{node} id -un"
+        );
+        Said::of(host, &Cmd::shell(script).limit(COMMAND_MAX), "ssh with a password")
+    };
+    // Were a code made, sshd would wait for it until it hangs up.
+    let said = ssh("pisa-n1", &w.milo.password);
+    assert!(said.code != 0 && said.err.contains("Permission denied"), "{}{}", said.out, said.err);
+    let said = ssh("rennes-n1", &w.vera.password);
+    assert!(said.code != 0 && said.err.contains("Permission denied"), "{}{}", said.out, said.err);
+    let said = ssh("rennes-n1", &w.milo.password).ok();
+    assert_eq!(said.lines().last(), Some(milo.as_str()));
 }
 
 /// If it failed, a site that chose passwords would have none, a password would stand on the screen,

@@ -301,7 +301,7 @@ fn a_user_asks_for_names_only(w: &World) {
         format!(r#"{{"call":"may-login","with":{{"user":"{vera}","service":"x"}}}}"#),
         format!(r#"{{"call":"open-login","with":{{"user":"{vera}","service":"x","pid":1}}}}"#),
         r#"{"call":"close-login","with":{"session":"1"}}"#.to_owned(),
-        format!(r#"{{"call":"auth-begin","with":{{"user":"{vera}","service":"x"}}}}"#),
+        format!(r#"{{"call":"auth-begin","with":{{"user":"{vera}","service":"x","uid":0}}}}"#),
         r#"{"call":"auth-next","with":{"attempt":"1"}}"#.to_owned(),
     ];
     let names = [

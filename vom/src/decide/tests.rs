@@ -4,6 +4,7 @@ mod credentials;
 mod lease;
 mod members;
 mod random;
+mod renewal;
 mod sites;
 mod suspended;
 

@@ -6,10 +6,11 @@ use crate::policy::Action;
 use crate::state::Violation;
 use xos_api::Done;
 use xos_api::vom::{
-    GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MembershipOf, MembershipView,
-    Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember, WithdrawRole,
+    GetMember, GrantRole, ListMembers, MemberInfo, MemberPage, MembershipNow, MembershipOf,
+    MembershipView, Memberships, RemoveMember, ResumeMember, SetExpiry, SuspendMember,
+    WithdrawRole,
 };
-use xos_base::{Error, Membership, PersonId, VoId};
+use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
 
 /// Most VOs in the answer to [`Memberships`].
@@ -129,12 +130,12 @@ impl Vom {
         &self,
         caller: Caller,
         r: MembershipOf,
-    ) -> Result<Membership, Error> {
+    ) -> Result<MembershipNow, Error> {
         let live = self.home(&r.vo)?;
         self.authorise(&live, &caller, Action::Serve)?;
         let vo = live.read();
         let membership = vo.membership(&r.person, self.inner.clock.now())?;
         r.since.map_or(Ok(()), |since| vo.mandated(&r.person, since))?;
-        Ok(membership)
+        Ok(MembershipNow { membership, renewal_s: vo.renewal_s() })
     }
 }

@@ -3,7 +3,6 @@
 use super::Vom;
 use crate::names::{Owned, Table, unknown};
 use crate::policy::Action;
-use crate::served::BASE_MIN;
 use crate::state::Block;
 use xos_api::vom::{
     AccountName, DropName, GiveNames, ListNames, NAMES_MAX, NamePage, NamedAccount, PAGE_MAX,
@@ -26,14 +25,6 @@ impl Vom {
             return Err(Error::invalid(format!("1 to {NAMES_MAX} names are given at a time")));
         }
         let block = self.block(&r.vo)?;
-        // On nodes, sshd and PAM tell by the number whether a name means the grid's account.
-        if block.base < BASE_MIN {
-            return Err(Error::unsupported(format!(
-                "numbers of {} begin at {}, among those of local users: no names are given there",
-                r.vo, block.base
-            ))
-            .hint(format!("names are given where numbers begin at {BASE_MIN} or later")));
-        }
         for naming in &r.names {
             let member = live.read().members.get(&naming.person).map(|m| m.number);
             let number = member.ok_or_else(|| {

@@ -8,8 +8,8 @@ use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
 use xos_api::vom::{
     Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, LEASE_S_MAX, LEASE_S_MIN, MEMBER_GROUPS_MAX,
-    MEMBER_ROLES_MAX, MESSAGE_MAX, MemberState, REASON_MAX, TITLE_MAX, Terms, VOLUME_NAME_MAX,
-    VoState,
+    MEMBER_ROLES_MAX, MESSAGE_MAX, MemberState, REASON_MAX, RENEWAL_S_MAX, RENEWAL_S_MIN,
+    TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
 };
 use xos_base::membership::ROLE_OWNER;
 use xos_base::{Error, GroupName, Kind, Millis, PersonId, RoleName, SiteId};
@@ -78,6 +78,10 @@ pub enum Violation {
     VolumeName,
     #[error("a lease lasts from {LEASE_S_MIN} to {LEASE_S_MAX} seconds")]
     Lease,
+    #[error(
+        "credentials are renewed for {RENEWAL_S_MIN} to {RENEWAL_S_MAX} seconds after a sign-in"
+    )]
+    Renewal,
     #[error("the VO has reached its limit of {0} {1}")]
     Limit(u64, &'static str),
     #[error("the VO's log is nearly full: it only takes what ends or suspends something")]
@@ -97,6 +101,7 @@ impl From<Violation> for Error {
             Violation::Text(..)
             | Violation::VolumeName
             | Violation::Lease
+            | Violation::Renewal
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,
             Violation::Limit(..) | Violation::NearlyFull => Kind::TooLarge,
@@ -213,6 +218,9 @@ impl Vo {
             }
             Change::LeaseSet { lease_s } => {
                 ensure((LEASE_S_MIN..=LEASE_S_MAX).contains(lease_s), || Violation::Lease)
+            }
+            Change::RenewalSet { renewal_s } => {
+                ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }
         }
     }

@@ -19,7 +19,9 @@ pub use views::page_size;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use xos_api::vom::{Application, Change, Entry, LEASE_S_DEFAULT, MemberState, VoState};
+use xos_api::vom::{
+    Application, Change, Entry, LEASE_S_DEFAULT, MemberState, RENEWAL_S_DEFAULT, VoState,
+};
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName};
 use xos_base::{SiteId, VoId};
@@ -91,6 +93,9 @@ pub struct Vo {
     /// Its lease in seconds; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds after a sign-in its credentials are renewed; absent: it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_s: Option<u64>,
 }
 
 /// One member.
@@ -192,6 +197,7 @@ impl Vo {
             shares: BTreeMap::new(),
             volumes: BTreeSet::new(),
             lease_s: None,
+            renewal_s: None,
         };
         vo.begin(owner);
         Ok(vo)
@@ -210,6 +216,11 @@ impl Vo {
     /// Its lease in seconds.
     pub fn lease_s(&self) -> u64 {
         self.lease_s.unwrap_or(LEASE_S_DEFAULT)
+    }
+
+    /// For how many seconds after a sign-in its credentials are renewed.
+    pub fn renewal_s(&self) -> u64 {
+        self.renewal_s.unwrap_or(RENEWAL_S_DEFAULT)
     }
 
     /// Whether the VO works.

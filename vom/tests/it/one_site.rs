@@ -31,7 +31,7 @@ async fn from_founding_to_a_credential() {
 
     let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
     assert_eq!(rennes.ask(&bob, of.clone()).await.unwrap_err().kind, Kind::Denied);
-    let m = rennes.serve_ask(of.clone()).await.unwrap();
+    let m = rennes.serve_ask(of.clone()).await.unwrap().membership;
     assert_eq!((m.number.0, m.epoch.0), (2, 1));
     let all = rennes.serve_ask(Memberships { person: id("bob@rennes") }).await.unwrap();
     assert_eq!(all[0].member.number, m.number);
@@ -88,7 +88,7 @@ async fn a_restart_knows_all_that_was_acknowledged() {
     join(&rennes, &rennes.own("bob"), "demo.rennes").await;
     let before = rennes.ask(&alice, GetVo { vo: id("demo.rennes") }).await.unwrap();
     let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     vom.stop();
 
     let mut again = Site::new("rennes").await;
@@ -187,6 +187,28 @@ async fn a_person_founds_so_many_vos_given_away_or_at_once() {
     rennes.ask(&bob, r).await.expect("owning is not founding");
 }
 
+/// If it failed, the home would go on renewing after what the VO set, or its members not see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_home_is_told_how_long_credentials_are_renewed() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let alice = rennes.own("alice");
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
+    let told = rennes.serve_ask(of.clone()).await.unwrap();
+    assert_eq!(told.renewal_s, RENEWAL_S_DEFAULT);
+    let set = |renewal_s| SetRenewal { vo: id("demo.rennes"), renewal_s };
+    let e = rennes.ask(&rennes.own("bob"), set(7200)).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Denied);
+    assert_eq!(rennes.ask(&alice, set(60)).await.unwrap_err().kind, Kind::Invalid);
+    rennes.ask(&alice, set(7200)).await.unwrap();
+    let now = rennes.serve_ask(of).await.unwrap();
+    assert_eq!(now.renewal(), std::time::Duration::from_secs(7200));
+    assert_eq!(now.membership, told.membership, "nobody must sign in again for it");
+    let info = rennes.ask(&alice, GetVo { vo: id("demo.rennes") }).await.unwrap();
+    assert_eq!(info.details.unwrap().renewal_s, Some(7200));
+}
+
 /// If it failed, a credential in one VO would tell its holder's place in others, and a person could
 /// fill a log by applying and withdrawing.
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +220,7 @@ async fn a_credential_of_another_vo_sees_nothing_and_withdrawals_count() {
     let r = FoundVo { label: "other".into(), title: "t".into(), description: String::new() };
     rennes.ask(&alice, r).await.unwrap();
     let of = MembershipOf { vo: id("other.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     let other = rennes.caller(&rennes, "alice@rennes", Some(&m), false);
     let info = rennes.ask(&other, GetVo { vo: id("demo.rennes") }).await.unwrap();
     assert!(info.me.is_none() && info.application.is_none() && info.details.is_none(), "{info:?}");

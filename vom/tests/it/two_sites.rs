@@ -49,7 +49,7 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
     let bob = rennes.caller(&pisa, "bob@pisa", None, false);
     join(&rennes, &bob, "demo.rennes").await;
     let of = MembershipOf { vo: id("demo.rennes"), person: id("bob@pisa"), since: None };
-    let m = rennes.serve_ask(of.clone()).await.unwrap();
+    let m = rennes.serve_ask(of.clone()).await.unwrap().membership;
     worth(&replica, &m, Some(Kind::Denied)).await;
 
     let served = pisa.ask(&pisa.admin(), offer()).await.unwrap();
@@ -69,7 +69,7 @@ async fn what_changes_at_home_counts_elsewhere_within_moments() {
     let role =
         |role: &str| GrantRole { vo: id("demo.rennes"), person: id("bob@pisa"), role: id(role) };
     rennes.ask(&rennes.own("alice"), role("pilot")).await.unwrap();
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     until("the role is there", || {
         let now = xos_base::when::Clock::now(&xos_base::when::SystemClock);
         replica.effective(&m, now).ok().filter(|m| m.has_role("pilot"))
@@ -98,7 +98,7 @@ async fn a_site_ends_its_share_whatever_the_home_says() {
         person: id("alice@rennes"),
         since: None,
     });
-    let m = alice.await.unwrap();
+    let m = alice.await.unwrap().membership;
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
     worth(&replica, &m, None).await;
@@ -148,7 +148,7 @@ async fn who_only_offers_reads_nothing() {
 async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     let (rennes, _home, pisa, replica) = grid().await;
     let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
     worth(&replica, &m, None).await;
@@ -167,7 +167,7 @@ async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
 async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
     let (rennes, _home, pisa, replica) = grid().await;
     let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
     worth(&replica, &m, None).await;
@@ -197,7 +197,7 @@ async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
 async fn a_forgotten_home_is_heard_no_more_and_its_accounts_end() {
     let (rennes, _home, pisa, replica) = grid().await;
     let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap();
+    let m = rennes.serve_ask(of).await.unwrap().membership;
     pisa.ask(&pisa.admin(), offer()).await.unwrap();
     accept(&rennes, 1).await;
     worth(&replica, &m, None).await;

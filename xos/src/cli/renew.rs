@@ -24,8 +24,8 @@ Examples:
   xos renew --install    have systemd run the watch for you, from each sign-in on
   xos renew --remove     no longer
 
-Certificates are renewed for up to 7 days after the sign-in unless the VO's home says otherwise, \
-and never after the membership has ended. It says nothing when all is well.")]
+Certificates are renewed for up to 7 days after the sign-in unless the VO or its home site says \
+less, and never after the membership has ended. It says nothing when all is well.")]
 pub struct RenewArgs {
     /// Stay, and renew whenever it is time.
     #[arg(long, conflicts_with_all = ["install", "remove"])]
@@ -67,7 +67,7 @@ async fn once(s: &Session) -> Outcome {
         let (renewed, trouble) = match renew(s, &vo).await {
             Ok(renewed) => (renewed, None),
             // No fault, and cron would tell of it again and again.
-            Err(_) if is_over(s, &vo)? => (false, None),
+            Err(e) if is_over(s, &vo, &e)? => (false, None),
             Err(e) => (false, Some(e)),
         };
         looked.push(Looked { vo, renewed, trouble });
@@ -95,11 +95,13 @@ async fn renew(s: &Session, vo: &VoId) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Whether only a new sign-in helps: there is none, and the certificate is no proof any more.
-fn is_over(s: &Session, vo: &VoId) -> Result<bool, Error> {
+/// Whether only a new sign-in helps: there is none, or `e` says that it is too old for the VO, and
+/// the certificate is no proof any more.
+fn is_over(s: &Session, vo: &VoId, e: &Error) -> Result<bool, Error> {
     let now = s.now();
     let proves = |c: &Credential| c.is_valid(now) && c.renewable_until.is_some_and(|t| now < t);
-    Ok(s.login()?.is_none() && !Credential::read(&s.home, vo)?.is_some_and(|c| proves(&c)))
+    let by_sign_in = s.login()?.is_some() && e.kind != Kind::Unauthenticated;
+    Ok(!by_sign_in && !Credential::read(&s.home, vo)?.is_some_and(|c| proves(&c)))
 }
 
 /// The sign-in itself lasts only while it is used.
@@ -184,6 +186,11 @@ fn given_up(vo: &VoId, e: &Error) -> Error {
 mod tests {
     use super::*;
     use crate::cli::credential::Wish;
+    use crate::cli::home::Home;
+    use crate::cli::kept::tests::login;
+    use crate::cli::output::Out;
+    use std::sync::Arc;
+    use xos_base::when::Clock;
 
     fn credential(vo: &str, issued: u64) -> Credential {
         Credential {
@@ -195,6 +202,34 @@ mod tests {
             renewable_until: None,
             wish: Wish::default(),
         }
+    }
+
+    struct At(u64);
+    impl Clock for At {
+        fn now(&self) -> Millis {
+            Millis(self.0)
+        }
+    }
+
+    /// If it failed, cron would write to a person for hours that a VO wants a new sign-in; or say
+    /// nothing where something is wrong that no sign-in mends.
+    #[test]
+    fn what_only_a_sign_in_mends_is_no_trouble() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |now| {
+            let (home, out) = (Home::new(&dir.path().join("xos")), Out::new(false, true));
+            Session::new(home, out, None, None, Arc::new(At(now)))
+        };
+        let demo =
+            Credential { renewable_until: Some(Millis(2000)), ..credential("demo.rennes", 1500) };
+        at(1500).home.write("vo/demo.rennes/credential.json", &demo).unwrap();
+        let over = |now, e: &Error| is_over(&at(now), &demo.vo, e).unwrap();
+        let (old, denied) = (Error::unauthenticated("too long ago"), Error::denied("suspended"));
+        assert!(over(2000, &old) && over(2000, &denied), "nobody is signed in");
+        assert!(!over(1999, &old), "the certificate still proves who asks");
+        at(1500).keep_login(&login()).unwrap();
+        assert!(over(2000, &old), "the sign-in is too old for the VO");
+        assert!(!over(2000, &denied) && !over(2000, &Error::unavailable("away")));
     }
 
     /// If it failed, the watch would ask for ever where it was told no, or not go on after a new

@@ -5,11 +5,11 @@ use crate::world::{ADMIN_PASSWORD, World, member};
 use serde_json::json;
 use std::time::Duration;
 use xos_api::cda::{
-    Authorization, GetTokens, OAuthError, Password, RemoveClient, RevokeToken, Secret, SetPassword,
-    SetPerson, TokenGrant, Tokens,
+    Authorization, DecideAuthorization, GetTokens, OAuthError, Password, RemoveClient, RevokeToken,
+    Secret, SetPassword, SetPerson, TokenGrant, Tokens,
 };
 use xos_base::when::Clock;
-use xos_base::{Epoch, Millis};
+use xos_base::{Epoch, Kind, Millis};
 use xos_cda::{Config, KNOWN_AFTER, Purpose, roll_key};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -66,6 +66,30 @@ async fn it_ends_seven_days_after_signing_in() {
     }
     site.w.clock.advance(DAY);
     site.is_over(&tokens, "a week was over").await;
+}
+
+/// If it failed, services would get tokens of a VO for longer than the VO lets its own credentials
+/// be renewed, or the person who allows it would not learn that the VO wants a newer sign-in.
+#[tokio::test]
+async fn it_ends_when_the_vo_wants_a_newer_sign_in() {
+    let site = Site::new().await;
+    site.w.vos.renew_for(3600);
+    let tokens = site.tokens().await;
+    site.w.clock.advance(50 * MINUTE);
+    let tokens = granted(site.refresh(&tokens.refresh_token.unwrap()).await);
+    let claims = site.read(&tokens.access_token).await.1;
+    assert_eq!(claims["exp"], claims["auth_time"].as_u64().unwrap() + 3600);
+    // What the VO says now counts, not what it said then.
+    site.w.vos.renew_for(45 * 60);
+    site.is_over(&tokens, "the VO wants a newer sign-in").await;
+    let (request, vo) = (site.request(), Some(VO.parse().unwrap()));
+    let yes = DecideAuthorization { request, allow: true, vo };
+    let e = site.w.call(&site.alice, yes).await.unwrap_err();
+    assert!(e.kind == Kind::Unauthenticated && e.message.contains("too long ago"), "{e}");
+    // Without the VO nothing of it is told.
+    let request = Authorization { scope: "openid".into(), ..site.request() };
+    let yes = DecideAuthorization { request, allow: true, vo: None };
+    site.w.call(&site.alice, yes).await.unwrap();
 }
 
 /// If it failed, an access token would be told to be good after its end.

@@ -198,6 +198,11 @@ async fn with_a_login_a_person_lets_the_machine_act_for_them() {
         person: person.parse().unwrap(),
     };
     w.call(&w.core_of(&pisa), ask("petra@pisa")).await.unwrap();
+    // Nor does it let them act for longer than a certificate would.
+    w.vos.renew_for(3600);
+    let jws = w.call(&w.core_of(&pisa), ask("petra@pisa")).await.unwrap();
+    let mandate = verify_mandate(&w.trust, &jws, w.clock.now()).unwrap();
+    assert_eq!(mandate.until, w.clock.now().plus(Duration::from_secs(3600)));
     for (caller, person) in [(&w.core_of(&pisa), "alice@rennes"), (&n1, "alice@rennes")] {
         let e = w.call(caller, ask(person)).await.unwrap_err();
         assert_eq!(e.kind, Kind::Denied, "{e}");

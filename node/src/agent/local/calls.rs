@@ -29,6 +29,10 @@ impl Answers for Agent {
             _ => Err(unknown(&call.call)),
         }
     }
+
+    fn waits(call: &str) -> bool {
+        matches!(call, AuthBegin::NAME | AuthNext::NAME)
+    }
 }
 
 fn unknown(call: &str) -> Error {

@@ -5,7 +5,7 @@ mod calls;
 mod places;
 
 use super::{Agent, keep};
-use places::Places;
+use places::{Place, Places};
 use serde_json::value::RawValue;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,10 @@ trait Answers: Send + Sync + 'static {
         asker: Asker,
         call: Envelope<Box<RawValue>>,
     ) -> impl Future<Output = Result<Box<RawValue>, Error>> + Send;
+
+    /// Whether a call of this name waits for a person. It is over when its caller hangs up, and
+    /// nothing else may depend on its end.
+    fn waits(call: &str) -> bool;
 }
 
 impl Agent {
@@ -120,20 +124,22 @@ async fn serve<A: Answers>(answers: Arc<A>, listener: UnixListener, stop: Cancel
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                served = serve_one(answers, stream, asker) => if let Err(error) = served {
+                () = place.gone() => tracing::debug!(uid, "who said nothing made way for another"),
+                served = serve_one(answers, stream, asker, &place) => if let Err(error) = served {
                     tracing::debug!(uid, %error, "a call at the local socket came to nothing");
                 }
             }
-            drop(place);
         });
     }
 }
 
+fn busy() -> Error {
+    Error::limited("xosd has too many calls on this machine").hint("try again in a moment")
+}
+
 /// Says that there is no place, and waits a moment for the caller to hear it.
 async fn refuse(mut stream: UnixStream) -> std::io::Result<()> {
-    let busy = Error::new(Kind::Limited, "xosd has too many calls on this machine")
-        .hint("try again in a moment");
-    let frame = encoded(Err(busy)).map_err(std::io::Error::other)?;
+    let frame = encoded(Err(busy())).map_err(std::io::Error::other)?;
     let told = async {
         stream.write_all(&frame).await?;
         // What the caller sends meanwhile; it hangs up once it has the answer.
@@ -147,12 +153,28 @@ async fn serve_one<A: Answers>(
     answers: Arc<A>,
     mut stream: UnixStream,
     asker: Asker,
+    place: &Place,
 ) -> Result<(), Error> {
     let late = |_| Error::unavailable("the caller took too long");
     let broke = |e: std::io::Error| Error::unavailable(format!("the caller is gone: {e}"));
     let asked = tokio::time::timeout(FRAME_TIMEOUT, read(&mut stream)).await.map_err(late)?;
     let reply = match asked {
-        Ok(call) => answers.answer(asker, call).await,
+        Ok(call) => {
+            let waits = asker.root && A::waits(&call.call);
+            if !place.asked(waits) {
+                Err(busy())
+            } else if waits {
+                tokio::select! {
+                    biased;
+                    reply = answers.answer(asker, call) => reply,
+                    () = hung_up(&mut stream) => {
+                        return Err(Error::unavailable("the caller hung up"));
+                    }
+                }
+            } else {
+                answers.answer(asker, call).await
+            }
+        }
         Err(e) if e.kind == Kind::Unavailable => return Err(e),
         Err(e) => Err(e),
     };
@@ -160,6 +182,14 @@ async fn serve_one<A: Answers>(
     let frame = encoded(reply).or_else(|e| encoded(Err(e)))?;
     let written = tokio::time::timeout(FRAME_TIMEOUT, stream.write_all(&frame));
     written.await.map_err(late)?.map_err(broke)
+}
+
+/// Returns when the caller has ended its side. It sends nothing after its call.
+async fn hung_up(stream: &mut UnixStream) {
+    match stream.read(&mut [0]).await {
+        Ok(0) => {}
+        other => tracing::debug!(?other, "a caller went on after its call"),
+    }
 }
 
 /// Reads one call.

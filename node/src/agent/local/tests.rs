@@ -2,12 +2,24 @@ use super::*;
 use serde_json::value::to_raw_value;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Blocking;
-use xos_base::local::{CloseLogin, LocalCall, LocalError, call_at};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use xos_base::local::{AuthNext, CloseLogin, LocalCall, LocalError, call_at};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Answers each call with nothing, after having seen who asks.
-struct Mirror;
+/// Answers each call with nothing, after having seen who asks; one that waits for a person never.
+struct Mirror {
+    waits: UnboundedSender<&'static str>,
+}
+
+/// Tells that a call that waits is over.
+struct Over(UnboundedSender<&'static str>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.send("over").ok();
+    }
+}
 
 impl Answers for Mirror {
     async fn answer(
@@ -18,6 +30,11 @@ impl Answers for Mirror {
         if asker.pid != Some(std::process::id()) {
             return Err(Error::internal("another process is said to ask"));
         }
+        if Mirror::waits(&call.call) {
+            let _over = Over(self.waits.clone());
+            self.waits.send("waits").ok();
+            return std::future::pending().await;
+        }
         if call.call != CloseLogin::NAME {
             return Err(Error::unsupported("no such call"));
         }
@@ -26,11 +43,16 @@ impl Answers for Mirror {
         }
         to_raw_value(&()).map_err(|e| Error::internal(e.to_string()))
     }
+
+    fn waits(call: &str) -> bool {
+        call == AuthNext::NAME
+    }
 }
 
 struct Served {
     _dir: tempfile::TempDir,
     socket: PathBuf,
+    waits: UnboundedReceiver<&'static str>,
     stop: CancellationToken,
 }
 
@@ -47,8 +69,9 @@ fn served() -> Served {
     let socket = dir.path().join("xos/node.sock");
     let listener = listen(&socket).unwrap();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(Arc::new(Mirror), listener, stop.clone()));
-    Served { _dir: dir, socket, stop }
+    let (told, waits) = unbounded_channel();
+    tokio::spawn(serve(Arc::new(Mirror { waits: told }), listener, stop.clone()));
+    Served { _dir: dir, socket, waits, stop }
 }
 
 async fn ask(socket: &Path) -> Result<(), LocalError> {
@@ -103,16 +126,13 @@ async fn hostile_callers_get_an_error_and_others_their_answer() {
     ask(&s.socket).await.unwrap();
 }
 
-/// If it failed, callers that say nothing would keep their places for ever.
+/// If it failed, callers that say nothing would keep their places for ever, or others out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_callers_lose_their_places() {
     let s = served();
     let mut silent: Vec<_> = (0..64).map(|_| Blocking::connect(&s.socket).unwrap()).collect();
-    match ask(&s.socket).await {
-        Err(LocalError::Refused(e)) => assert_eq!(e.kind, Kind::Limited),
-        other => panic!("there was a place: {other:?}"),
-    }
-    // The daemon hangs up on each of them.
+    ask(&s.socket).await.unwrap();
+    // The daemon hangs up on each of them, sooner or later.
     let hung_up = tokio::task::spawn_blocking(move || {
         for stream in &mut silent {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -121,6 +141,29 @@ async fn slow_callers_lose_their_places() {
     });
     hung_up.await.unwrap();
     ask(&s.socket).await.unwrap();
+}
+
+/// If it failed, a login whose program was ended would hold its place, and ask on, for nobody; or
+/// many of them would keep all others from signing in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_person_is_over_when_the_caller_hangs_up() {
+    let mut s = served();
+    let call = framed("{\"call\":\"auth-next\",\"with\":{}}");
+    let mut waiting = Vec::new();
+    for _ in 0..32 {
+        let mut stream = Blocking::connect(&s.socket).unwrap();
+        stream.write_all(&call).unwrap();
+        assert_eq!(s.waits.recv().await, Some("waits"));
+        waiting.push(stream);
+    }
+    let back = sent(&s.socket, call).await;
+    assert!(String::from_utf8_lossy(&back).contains("limited"), "those who wait are not bounded");
+    ask(&s.socket).await.unwrap();
+    for stream in waiting {
+        drop(stream);
+        let over = tokio::time::timeout(PATIENCE, s.waits.recv()).await;
+        assert_eq!(over.unwrap(), Some("over"));
+    }
 }
 
 /// If it failed, a local user could do what is root's, or the daemon's own programs could not.
@@ -137,15 +180,15 @@ async fn who_asks_is_the_kernels_word() {
         // Of this thread alone, which ends here.
         rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
         let first = call_at(&socket, &CloseLogin { session: "1".into() }, PATIENCE);
-        // One of them may find the place of the first call still taken.
         let many: Vec<_> = (0..9).map(|_| Blocking::connect(&socket).unwrap()).collect();
+        // One that says nothing makes way.
         let another = call_at(&socket, &CloseLogin { session: "1".into() }, PATIENCE);
         (first, another, many)
     });
     let joined = tokio::task::spawn_blocking(move || as_other.join().unwrap());
     let (first, another, many) = joined.await.unwrap();
     assert!(matches!(first, Err(LocalError::Refused(e)) if e.kind == Kind::Denied));
-    assert!(matches!(another, Err(LocalError::Refused(e)) if e.kind == Kind::Limited));
+    assert!(matches!(another, Err(LocalError::Refused(e)) if e.kind == Kind::Denied));
     // Root has its own.
     ask(&s.socket).await.unwrap();
     drop(many);

@@ -1,18 +1,23 @@
 //! PAM's auth phase: a person proves without a key who they are, by a password of this site or by
 //! another device. Each only where the machine's administrator allowed it.
 
-use super::attempts::{Attempt, Waits};
+use super::attempts::{Attempt, Held, Waits};
+use super::origin::{Origin, Ways};
 use super::rules::refusal;
 use super::{Who, audit};
 use crate::agent::Agent;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use xos_api::Done;
 use xos_api::cda::{CheckNodePassword, NodeLogin, Password};
 use xos_base::local::{AuthBegin, AuthNext, AuthStep, Typed};
-use xos_base::{Error, Kind, PersonId};
+use xos_base::{Error, Kind};
 
 /// How long a person may take to type.
 const TYPING_MAX: Duration = Duration::from_secs(300);
+/// How long the site's core may take for one answer, which may be another site's: less than
+/// `pam_xos` waits for a first step.
+const CORE_WAIT: Duration = Duration::from_secs(4);
 
 /// What is answered when there is no such attempt any more.
 pub(super) fn over() -> AuthStep {
@@ -25,13 +30,35 @@ fn question(attempt: String, texts: Vec<String>, code: bool) -> AuthStep {
     AuthStep::Ask { attempt, texts, prompt: prompt.into(), echo: false, password: true }
 }
 
+/// What the core answers, if it does so in time.
+pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(CORE_WAIT, asked).await.unwrap_or_else(|_| {
+        Err(Error::unavailable("the site of this person, or this one's core, does not answer")
+            .hint("try again later"))
+    })
+}
+
+/// The step of an attempt, unless that is ended meanwhile.
+async fn unless_over(
+    ended: &CancellationToken,
+    step: impl Future<Output = Result<AuthStep, Error>>,
+) -> Result<AuthStep, Error> {
+    tokio::select! {
+        biased;
+        step = step => step,
+        () = ended.cancelled() => Ok(over()),
+    }
+}
+
 impl Agent {
     /// Begins a proof. Where it is not allowed here, other modules decide.
     pub(in crate::agent) async fn auth_begin(&self, r: AuthBegin) -> Result<AuthStep, Error> {
         let logins = self.logins()?;
         let Some(who) = self.who(&r.user)? else { return Ok(AuthStep::NotOurs {}) };
-        let (code, password) = (logins.config.device, self.takes_password(&who.account.person)?);
-        if !code && !password {
+        let origin = Origin::of(&r, who.account.uid);
+        let ours = who.account.person.site() == self.node.site();
+        let ways = Ways::of(&logins.config, &origin, ours);
+        if ways.none() {
             return Ok(AuthStep::NotOurs {});
         }
         if let Some(e) = refusal(who.state.clone()) {
@@ -39,62 +66,47 @@ impl Agent {
             return Ok(AuthStep::Refused { text: e.to_string() });
         }
         let (account, now) = (who.account, self.now());
-        logins.attempts.make_room(account.uid, now)?;
         let attempt = Attempt {
             user: account.name,
             uid: account.uid,
             service: r.service,
             person: account.person,
             vo: account.vo,
+            origin,
+            code: ways.code,
             waits: Waits::Typed,
             expires: now.plus(TYPING_MAX),
             begun: now,
             asked: now,
+            over: CancellationToken::new(),
         };
-        if password {
-            return Ok(question(logins.attempts.put(attempt), Vec::new(), code));
+        let held = logins.attempts.begin(attempt.clone(), now)?;
+        if ways.password {
+            return Ok(question(held.goes_on(), Vec::new(), ways.code));
         }
-        let shown = self.begin_code(&attempt).await?;
-        let (waits, expires) = (shown.waits, shown.expires);
-        let attempt = Attempt { waits, expires, asked: self.now(), ..attempt };
-        Ok(AuthStep::Wait { attempt: logins.attempts.put(attempt), texts: shown.texts })
+        unless_over(&attempt.over, self.show_code(&attempt, held)).await
     }
 
     /// Goes on with one.
     pub(in crate::agent) async fn auth_next(&self, r: AuthNext) -> Result<AuthStep, Error> {
         let found = self.logins()?.attempts.ask(&r.attempt, self.now());
-        match found {
-            None => Ok(over()),
-            Some(Attempt { waits: Waits::Code { .. }, .. }) => self.wait_for_code(r.attempt).await,
-            Some(attempt) => match r.answer.filter(|typed| !typed.0.is_empty()) {
-                None => self.no_password(&attempt, r.attempt).await,
-                Some(typed) => self.by_password(&attempt, r.attempt, typed, r.reused).await,
-            },
-        }
+        let Some((held, attempt)) = found else { return Ok(over()) };
+        unless_over(&attempt.over, self.next_step(&attempt, held, r)).await
     }
 
-    /// Whether this machine takes the password of a person: people of other sites type theirs
-    /// nowhere but at their own.
-    fn takes_password(&self, person: &PersonId) -> Result<bool, Error> {
-        Ok(self.logins()?.config.passwords && person.site() == self.node.site())
-    }
-
-    /// The person wants a code instead.
-    async fn no_password(&self, attempt: &Attempt, name: String) -> Result<AuthStep, Error> {
-        let logins = self.logins()?;
-        if !logins.config.device {
-            logins.attempts.end(&name);
-            return Ok(AuthStep::Refused { text: "no password was typed".into() });
+    async fn next_step(
+        &self,
+        attempt: &Attempt,
+        held: Held<'_>,
+        r: AuthNext,
+    ) -> Result<AuthStep, Error> {
+        if matches!(attempt.waits, Waits::Code { .. }) {
+            return self.wait_for_code(held).await;
         }
-        match self.begin_code(attempt).await {
-            Ok(shown) => {
-                logins.attempts.wait(&name, (shown.waits, shown.expires), self.now());
-                Ok(AuthStep::Wait { attempt: name, texts: shown.texts })
-            }
-            Err(e) => {
-                logins.attempts.end(&name);
-                Err(e)
-            }
+        match r.answer.filter(|typed| !typed.0.is_empty()) {
+            Some(typed) => self.by_password(attempt, held, typed, r.reused).await,
+            None if attempt.code => self.show_code(attempt, held).await,
+            None => Ok(AuthStep::Refused { text: "no password was typed".into() }),
         }
     }
 
@@ -103,23 +115,17 @@ impl Agent {
     async fn by_password(
         &self,
         attempt: &Attempt,
-        name: String,
+        held: Held<'_>,
         mut typed: Typed,
         reused: bool,
     ) -> Result<AuthStep, Error> {
-        let logins = self.logins()?;
         let password = Password(std::mem::take(&mut typed.0));
-        let ask = CheckNodePassword { login: self.login_of(attempt), password };
-        match self.check_password(ask).await {
-            Ok(Done {}) => {
-                logins.attempts.end(&name);
-                self.proved(attempt, "password")
-            }
+        match self.check_password(attempt, password).await {
+            Ok(Done {}) => self.proved(attempt, "password"),
             Err(e) if reused && matches!(e.kind, Kind::Unauthenticated | Kind::Denied) => {
-                Ok(question(name, vec![e.to_string()], logins.config.device))
+                Ok(question(held.goes_on(), vec![e.to_string()], attempt.code))
             }
             Err(e) => {
-                logins.attempts.end(&name);
                 if let Some(who) = self.still(attempt)? {
                     audit("not proved", &who.account, &attempt.service, &None);
                 }
@@ -128,8 +134,13 @@ impl Agent {
         }
     }
 
-    async fn check_password(&self, ask: CheckNodePassword) -> Result<Done, Error> {
-        self.core()?.call(ask).await
+    async fn check_password(&self, attempt: &Attempt, password: Password) -> Result<Done, Error> {
+        let attempts = &self.logins()?.attempts;
+        attempts.spend(attempt, self.now())?;
+        let ask = CheckNodePassword { login: self.login_of(attempt), password };
+        let right = in_time(self.core()?.call(ask)).await?;
+        attempts.give_back(attempt);
+        Ok(right)
     }
 
     /// What is wanted by an attempt.
@@ -168,6 +179,19 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// If it failed, a site that says nothing would hold places at the machine for longer than
+    /// anybody waits, or who lost theirs would keep it.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_silent_site_or_in_an_ended_attempt() {
+        let silent = in_time(std::future::pending::<Result<Done, Error>>()).await;
+        assert_eq!(silent.unwrap_err().kind, Kind::Unavailable);
+        let ended = CancellationToken::new();
+        let step = unless_over(&ended, async { Ok(AuthStep::Proved {}) }).await;
+        assert_eq!(step, Ok(AuthStep::Proved {}));
+        ended.cancel();
+        assert_eq!(unless_over(&ended, std::future::pending()).await, Ok(over()));
+    }
 
     /// If it failed, a password would stand on the screen, or a code be promised where none is had.
     #[test]

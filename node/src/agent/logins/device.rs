@@ -1,7 +1,7 @@
 //! Proof by another device: the person types a code in the console of their own site, which says
 //! what they allow: this service, on this machine, as this account.
 
-use super::attempts::{Attempt, Waits};
+use super::attempts::{Attempt, Held, Waits};
 use super::{audit, auth};
 use crate::agent::Agent;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use xos_api::cda::{
     BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin, Secret,
 };
 use xos_base::local::AuthStep;
-use xos_base::{Error, Kind, Millis};
+use xos_base::{Error, Kind};
 
 /// How long one call waits before it answers that nothing happened.
 const WAIT: Duration = Duration::from_secs(15);
@@ -17,19 +17,9 @@ const WAIT: Duration = Duration::from_secs(15);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Services by which the account that proved itself gets no session: it needs no ticket.
-const OTHERS_SESSION: [&str; 2] = ["sudo", "sudo-i"];
+pub(super) const OTHERS_SESSION: [&str; 2] = ["sudo", "sudo-i"];
 /// Longest text that is shown, in bytes; a picture is one, and cut between its rows.
 const TEXT_MAX: usize = 16 * 1024;
-
-/// A code that is shown.
-pub(super) struct Shown {
-    /// What is waited for now.
-    pub(super) waits: Waits,
-    /// Until when.
-    pub(super) expires: Millis,
-    /// What the person is shown.
-    pub(super) texts: Vec<String>,
-}
 
 /// What the person is shown: address and code first, for who cannot take a picture.
 fn texts(begun: &BegunNodeLogin, attempt: &Attempt) -> Vec<String> {
@@ -48,56 +38,54 @@ fn texts(begun: &BegunNodeLogin, attempt: &Attempt) -> Vec<String> {
 }
 
 impl Agent {
-    /// Has the person's site make a code for this attempt.
-    pub(super) async fn begin_code(&self, attempt: &Attempt) -> Result<Shown, Error> {
+    /// Has the person's site make a code for this attempt, which is shown.
+    pub(super) async fn show_code(
+        &self,
+        attempt: &Attempt,
+        held: Held<'_>,
+    ) -> Result<AuthStep, Error> {
+        self.logins()?.attempts.spend(attempt, self.now())?;
         let here = !OTHERS_SESSION.contains(&attempt.service.as_str());
         let vo = here.then(|| attempt.vo.clone());
         let login = NodeLogin { vo, ..self.login_of(attempt) };
-        let begun = self.core()?.call(BeginNodeLogin { login }).await?;
+        let begun = auth::in_time(self.core()?.call(BeginNodeLogin { login })).await?;
         let texts = texts(&begun, attempt);
         let pause = Duration::from_secs(begun.interval_s).clamp(PAUSE_MIN, PAUSE_MAX);
         let waits = Waits::Code { secret: begun.attempt, pause };
-        Ok(Shown { waits, expires: begun.expires, texts })
+        Ok(if held.waits((waits, begun.expires), self.now()) {
+            AuthStep::Wait { attempt: held.goes_on(), texts }
+        } else {
+            auth::over()
+        })
     }
 
     /// Waits for the person, for a while.
-    pub(super) async fn wait_for_code(&self, name: String) -> Result<AuthStep, Error> {
-        let attempts = &self.logins()?.attempts;
+    pub(super) async fn wait_for_code(&self, held: Held<'_>) -> Result<AuthStep, Error> {
         let begun = self.now();
         loop {
-            let Some(attempt) = attempts.ask(&name, self.now()) else { return Ok(auth::over()) };
+            let Some(attempt) = held.ask(self.now()) else { return Ok(auth::over()) };
             let Waits::Code { secret, pause } = &attempt.waits else { return Ok(auth::over()) };
             tokio::time::sleep(*pause).await;
             let state = match self.poll_login(&attempt, secret).await {
                 Ok(state) => state,
                 // The core may come back before the code's time is over.
                 Err(e) if e.kind == Kind::Unavailable => NodeLoginState::Waiting,
-                Err(e) => {
-                    attempts.end(&name);
-                    return Err(e);
-                }
+                Err(e) => return Err(e),
             };
             match state {
                 NodeLoginState::Waiting if self.now().since(begun) < WAIT => {}
                 NodeLoginState::Waiting => {
-                    return Ok(AuthStep::Wait { attempt: name, texts: Vec::new() });
+                    return Ok(AuthStep::Wait { attempt: held.goes_on(), texts: Vec::new() });
                 }
                 NodeLoginState::Allowed { mandate } => {
-                    attempts.end(&name);
                     let step = self.proved(&attempt, "another device")?;
                     if let (AuthStep::Proved {}, Some(jws)) = (&step, mandate) {
                         self.bring_mandate(&attempt, jws).await;
                     }
                     return Ok(step);
                 }
-                NodeLoginState::Declined => {
-                    attempts.end(&name);
-                    return self.declined(&attempt);
-                }
-                NodeLoginState::Over => {
-                    attempts.end(&name);
-                    return Ok(auth::over());
-                }
+                NodeLoginState::Declined => return self.declined(&attempt),
+                NodeLoginState::Over => return Ok(auth::over()),
             }
         }
     }
@@ -105,7 +93,7 @@ impl Agent {
     async fn poll_login(&self, a: &Attempt, secret: &Secret) -> Result<NodeLoginState, Error> {
         let (person, attempt) = (a.person.clone(), secret.clone());
         let ask = PollNodeLogin { node: self.node.clone(), person, attempt };
-        self.core()?.call(ask).await
+        auth::in_time(self.core()?.call(ask)).await
     }
 
     /// Gets the first ticket under the mandate that the person gave, for the session that begins
@@ -133,6 +121,7 @@ impl Agent {
 mod tests {
     use super::super::attempts::tests::attempt;
     use super::*;
+    use xos_base::Millis;
 
     const NOW: Millis = Millis(1_000_000);
 

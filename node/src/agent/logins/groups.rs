@@ -63,8 +63,9 @@ impl Groups {
         Ok(both.into_iter().flatten().filter(EnvelopeCgroup::is_there).collect())
     }
 
-    /// Moves a process into the person's group, unless systemd has put it into a session or the
-    /// slice of a user: it stays there then. Whether it was moved.
+    /// Moves a process into the person's group, unless systemd has put it into the person's own
+    /// slice, where it can be stopped: it stays there then. Another user's, from which they came by
+    /// `su`, is neither theirs to be limited in nor stopped with them. Whether it was moved.
     ///
     /// # Errors
     /// [`xos_base::Kind::Unavailable`] when it cannot be held.
@@ -74,7 +75,8 @@ impl Groups {
                 .hint("tell the machine's administrator")
         };
         let list = text_of(&format!("/proc/{pid}/cgroup")).map_err(|e| fault(&e))?;
-        if is_systemds(&list) {
+        let mountinfo = text_of("/proc/self/mountinfo").map_err(|e| fault(&e))?;
+        if in_own_slice(uid, &mountinfo, &list) {
             return Ok(false);
         }
         let group = self.of(uid).map_err(|e| fault(&e))?;
@@ -132,11 +134,7 @@ impl Groups {
     /// of theirs, or in their slice of systemd. By the texts of `/proc/self/mountinfo` and of its
     /// `cgroup`.
     pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str) -> bool {
-        let own = |h: &Hierarchy| {
-            h.version == Version::V2
-                && h.own.starts_with(h.point.join(format!("user.slice/user-{uid}.slice")))
-        };
-        if hierarchies(mountinfo, list).iter().any(own) {
+        if in_own_slice(uid, mountinfo, list) {
             return true;
         }
         let place = self.cgroups.place(mountinfo, list);
@@ -262,13 +260,15 @@ impl Groups {
     }
 }
 
-/// Whether a process is in a session's scope or a user's slice of systemd, by its list of groups.
-fn is_systemds(list: &str) -> bool {
-    let made = |part: &str| {
-        (part.starts_with("session-") && part.ends_with(".scope"))
-            || (part.starts_with("user-") && part.ends_with(".slice"))
+/// Whether a process is in the slice of a user that systemd made, where it can be stopped: in the
+/// hierarchy of version 2. systemd's own of version 1 (`name=systemd`) and elogind's only name
+/// sessions.
+fn in_own_slice(uid: u32, mountinfo: &str, list: &str) -> bool {
+    let own = |h: &Hierarchy| {
+        h.version == Version::V2
+            && h.own.starts_with(h.point.join(format!("user.slice/user-{uid}.slice")))
     };
-    list.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|path| path.split('/').any(made))
+    hierarchies(mountinfo, list).iter().any(own)
 }
 
 /// The text of a file of the kernel's.
@@ -304,81 +304,4 @@ fn slices() -> Result<BTreeMap<u32, PathBuf>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// If it failed, sessions would be taken away from systemd, or be held by nobody.
-    #[test]
-    fn what_systemd_holds_is_left_to_it() {
-        for theirs in [
-            "0::/user.slice/user-1900000007.slice/session-4.scope\n",
-            "12:pids:/user.slice/user-1000.slice/user@1000.service/app.slice\n0::/\n",
-            "1:name=systemd:/session-c2.scope\n",
-        ] {
-            assert!(is_systemds(theirs), "{theirs}");
-        }
-        for ours in [
-            "0::/system.slice/ssh.service\n",
-            "0::/user.slice\n",
-            "0::/system.slice/user-session.service\n4:cpu:/a/session-1\n",
-            "",
-            "\n::\n",
-            "0::/xos/login-1900000007\n",
-        ] {
-            assert!(!is_systemds(ours), "{ours}");
-        }
-    }
-
-    /// If it failed, a person's sessions could not be held when they are suspended, nor ended with
-    /// their membership, whatever they started in them.
-    #[test]
-    fn what_a_session_started_is_held_and_ended_with_it() {
-        use std::process::Command;
-        if !rustix::process::getuid().is_root() {
-            println!("skipped: needs root for control groups");
-            return;
-        }
-        let instance = format!("xos-login-test-{}", std::process::id());
-        let cgroups = match Cgroups::prepare(&instance.parse().unwrap(), None) {
-            Ok(c) if c.missing().0.is_empty() => c,
-            Ok(c) => {
-                println!("skipped: no cgroup controllers {:?}", c.missing());
-                return;
-            }
-            Err(e) => {
-                println!("skipped: {e}");
-                return;
-            }
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let limits = Limits { cpu_millis: None, memory_bytes: None, pids: 20 };
-        let groups = Groups::open(cgroups.clone(), limits, dir.path().join("held")).unwrap();
-        let mut leader = Command::new("sh")
-            .args(["-c", "read go; sleep 600 & exec sleep 600"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let uid = 1_999_990_100;
-        let entered = groups.enter(uid, leader.id()).unwrap();
-        if entered {
-            assert_eq!(groups.uids().unwrap(), BTreeSet::from([uid]));
-            drop(leader.stdin.take());
-            groups.freeze(uid, true).unwrap();
-            assert!(!groups.is_empty(uid).unwrap());
-            groups.freeze(uid, false).unwrap();
-            groups.end(uid).unwrap();
-            assert!(!leader.wait().unwrap().success());
-            assert!(groups.uids().unwrap().is_empty());
-        } else {
-            println!("skipped: this test runs in a session of systemd");
-            leader.kill().unwrap();
-            leader.wait().unwrap();
-        }
-        cgroups.remove().unwrap();
-        assert!(groups.enter(uid, u32::MAX).is_err(), "no such process");
-        let place = || fs::read_to_string("/proc/self/cgroup").unwrap();
-        let before = place();
-        groups.move_soon().unwrap();
-        assert_eq!(place(), before, "this program went elsewhere");
-    }
-}
+mod tests;

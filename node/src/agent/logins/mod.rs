@@ -11,6 +11,7 @@ mod hold;
 mod hosts;
 mod mandates;
 mod open;
+mod origin;
 mod processes;
 mod proof;
 mod reload;
@@ -19,6 +20,7 @@ mod seen;
 mod sessions;
 mod strays;
 mod stream;
+mod tries;
 mod watch;
 
 pub(super) use stream::handler;

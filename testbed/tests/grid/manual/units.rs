@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use xos_testbed::grid::sshd;
 use xos_testbed::{Cmd, Host, Process, Signal, Stdio};
 
-use crate::world::{sh, soon};
+use crate::world::sh;
 
 /// Longest that a service may take to be ready, or to end; systemd waits 90 s.
 const SERVICE_MAX: Duration = Duration::from_secs(90);
@@ -81,13 +82,7 @@ impl Units {
     /// Debian's sshd, with host keys of the machine's own.
     pub fn start_ssh(&mut self, host: &Host) {
         sh(host, "rm -f /etc/ssh/ssh_host_*; ssh-keygen -A; mkdir -p /run/sshd");
-        let log = Stdio::LogAs("sshd".parse().unwrap());
-        let sshd = Cmd::new("/usr/sbin/sshd").args(["-D", "-e"]).stdio(log);
-        let process = host.spawn(&sshd.own_cgroup("ssh.service".parse().unwrap())).unwrap();
-        soon("sshd answers", || {
-            let probe = host.run(&Cmd::shell("exec 3<>/dev/tcp/127.0.0.1/22")).unwrap();
-            probe.exit.is_success().then_some(())
-        });
+        let process = sshd(host).unwrap();
         self.running.insert(key(host, SSH), Running { process, status: String::new() });
     }
 

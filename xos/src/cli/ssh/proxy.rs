@@ -3,6 +3,7 @@
 use crate::cli::credential::Credential;
 use crate::cli::output::Outcome;
 use crate::cli::session::Session;
+use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use xos_api::cda::IssueLoginMandate;
 use xos_api::node::{SshOpened, SshOpening};
@@ -113,7 +114,8 @@ pub async fn proxy(s: &Session, args: ProxyArgs) -> Outcome {
     if args.user.as_ref() != Some(&open.account) {
         s.out.note(&other_account(&open.account, &args.node))?;
     }
-    splice(open.stream, tokio::io::stdin(), tokio::io::stdout()).await?;
+    let spliced = splice(open.stream, tokio::io::stdin(), tokio::io::stdout()).await;
+    spliced.map_err(|e| broken(&e, &args.node))?;
     Ok(0)
 }
 
@@ -135,7 +137,7 @@ async fn splice(
     stream: Box<dyn Io>,
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
-) -> Result<(), Error> {
+) -> io::Result<()> {
     let (mut from_node, mut to_node) = tokio::io::split(stream);
     let up = async {
         tokio::io::copy(&mut input, &mut to_node).await?;
@@ -146,18 +148,35 @@ async fn splice(
         output.flush().await
     };
     tokio::pin!(up, down);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = &mut down => ended,
         // Whether or not the node takes more, it may have more to say.
         sent = &mut up => down.await.and(sent),
+    }
+}
+
+/// What the person is told when a connection ends without its last word: not in the words of TLS,
+/// which has none for why.
+fn broken(e: &io::Error, node: &NodeId) -> Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let text = match e.kind() {
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
+            format!("{node} or its site ended the connection")
+        }
+        kind => format!("the connection to {node} broke: {kind}"),
     };
-    ended.map_err(|e| Error::unavailable(format!("the connection to the node broke: {e}")))
+    Error::unavailable(text).hint(
+        "perhaps your membership was suspended or ended, or the machine was restarted: see \
+         `xos id`, and try again",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::{AsyncReadExt, ReadBuf};
     use xos_base::Kind;
 
     fn node() -> NodeId {
@@ -192,6 +211,50 @@ mod tests {
         let (input, _held_open) = tokio::io::duplex(64);
         drop(theirs);
         splice(Box::new(ours), input, tokio::io::sink()).await.unwrap();
+    }
+
+    /// If it failed, whose connection is cut, by a suspension too, would read what a library says
+    /// of TLS, and not who cut it and where to look.
+    #[tokio::test]
+    async fn who_is_cut_off_is_told_plainly_by_whom() {
+        /// A stream as rustls has it after its peer is gone.
+        struct Cut;
+        impl AsyncRead for Cut {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                let says =
+                    "peer closed connection without sending TLS close_notify: https://docs.rs";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, says)))
+            }
+        }
+        impl AsyncWrite for Cut {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Ok(bytes.len()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let cut = splice(Box::new(Cut), tokio::io::empty(), tokio::io::sink()).await;
+        let slow = io::Error::new(io::ErrorKind::TimedOut, "rustls says so");
+        for (e, says) in [
+            (cut.unwrap_err(), "n1.rennes or its site ended the connection"),
+            (slow, "the connection to n1.rennes broke: timed out"),
+        ] {
+            let told = broken(&e, &node()).to_string();
+            assert!(told.contains(says) && told.contains("xos id"), "{told}");
+            assert!(!told.contains("TLS") && !told.contains("rustls"), "{told}");
+        }
     }
 
     /// If it failed, the person would be told "connection closed" instead of why and what to do.

@@ -11,8 +11,8 @@ use super::pages;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
-    Apply, FoundVo, GetVo, LEASE_S_DEFAULT, ListVos, ResumeVo, SetLease, SuspendVo, Terms, VoInfo,
-    VoPage, VoState, WithdrawApplication,
+    Apply, FoundVo, GetVo, LEASE_S_DEFAULT, ListVos, RENEWAL_S_DEFAULT, ResumeVo, SetLease,
+    SetRenewal, SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -93,6 +93,8 @@ Examples:
     Share(shares::Command),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
     Lease(LeaseArgs),
+    /// Set for how long after a sign-in credentials are renewed (VO administrators).
+    Renewal(RenewalArgs),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
     SuspendVo(SuspendArgs),
     /// Let a suspended VO work again.
@@ -156,6 +158,24 @@ pub struct LeaseArgs {
     lease: u64,
 }
 
+/// `xos vo renewal`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos vo renewal demo.rennes 1d
+  xos vo renewal demo.rennes 7d
+
+From 1 hour to 7 days. Then members sign in again. The home site's own time counts where it is
+shorter; certificates that were issued before hold until they expire.")]
+pub struct RenewalArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// How long, as 12h or 1d.
+    #[arg(value_parser = values::seconds, value_name = "TIME")]
+    renewal: u64,
+}
+
 /// `xos vo suspend-vo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
@@ -199,6 +219,15 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
             let lease = span(lease_s);
             s.out.show(&done, || format!("{vo} goes on for {lease} where its home is unheard."))?;
+            Ok(0)
+        }
+        Command::Renewal(RenewalArgs { of: vo, renewal: renewal_s }) => {
+            let ask = SetRenewal { vo: vo.clone(), renewal_s };
+            let done = s.vo_client(&vo).await?.call(ask).await?;
+            let renewal = span(renewal_s);
+            s.out.show(&done, || {
+                format!("{vo} renews credentials for {renewal} after a sign-in.")
+            })?;
             Ok(0)
         }
         Command::SuspendVo(args) => {
@@ -267,6 +296,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         ("groups", list(d.groups.iter().map(|g| format!("{} ({})", g.name, g.members)))),
         ("volumes", clean(&list(&d.volumes))),
         ("lease", span(d.lease_s.unwrap_or(LEASE_S_DEFAULT))),
+        ("renewal", format!("{} after a sign-in", span(d.renewal_s.unwrap_or(RENEWAL_S_DEFAULT)))),
     ]);
     format!("{}\n\n{}", fields(&pairs), shares::table(&d.shares, now))
 }
