@@ -96,6 +96,8 @@ impl Service {
             json!(format!("{}?", self.back()))
         );
         let brought = page.until("the browser is back at the service", &there);
+        // What belongs to the service's page comes no later than the next document.
+        page.open("about:blank").expect("an empty page");
         self.forget(page);
         brought
     }
