@@ -227,7 +227,10 @@ pub enum Shown {
     /// Ask the person.
     Ask(Consent),
     /// The client wants a newer sign-in.
-    SignInAgain,
+    SignInAgain {
+        /// The client's name.
+        client: String,
+    },
     /// Nothing can be asked: send the browser back with the error.
     Back(Secret),
 }

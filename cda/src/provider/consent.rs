@@ -184,7 +184,7 @@ impl Inner {
             Err(why) => return self.back_refused(&r.request, &why).map(Shown::Back),
         };
         if is_too_old(&who, &checked, self.now()) {
-            return Ok(Shown::SignInAgain);
+            return Ok(Shown::SignInAgain { client: client.name });
         }
         let vos = self.choices(&who.person, &checked.scopes).await?;
         let back = Some(redirects::shown(&r.request.redirect_uri));

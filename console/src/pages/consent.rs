@@ -49,6 +49,7 @@ struct View {
 #[template(path = "sign_in_again.html")]
 struct AgainView {
     frame: Frame,
+    client: String,
     hidden: Vec<(&'static str, String)>,
 }
 
@@ -137,9 +138,9 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     match visit.ask(ShowAuthorization { request: request(&hidden) }).await? {
         Ask::Ask(consent) => ask(&visit, consent, "/oauth/consent", hidden).await,
         Ask::Back(to) => on_the_way(&visit, to.0),
-        Ask::SignInAgain => {
+        Ask::SignInAgain { client } => {
             let frame = Frame::of(&visit, "Sign in again?", "consent").await;
-            page(&AgainView { frame, hidden })
+            page(&AgainView { frame, client, hidden })
         }
     }
 }

@@ -101,7 +101,7 @@ pub(crate) async fn leave(guest: &Guest, purpose: Purpose, next: String) -> Show
 
 /// A page that leads to `to` by itself.
 pub(super) fn on_the_way(guest: &Guest, to: String) -> Shown {
-    let frame = Frame::bare(&guest.console, "Signing you in", "sign-in");
+    let frame = Frame::bare(&guest.console, "One moment", "sign-in");
     page_with(200, &View { frame, to })
 }
 

@@ -57,6 +57,10 @@ async fn a_person_is_asked_and_goes_back_to_the_service() {
     for part in ["The &#60;Wiki&#62;", BACK, "id=\"allow\"", "id=\"decline\"", "demo.rennes"] {
         assert!(page.body.contains(part), "{part} is missing: {}", page.body);
     }
+    let (_, asks) = page.body.split_once("id=\"asks\"").expect("nothing says who asks whom");
+    for part in ["<strong>The &#60;Wiki&#62;</strong>", "<strong>milo@rennes</strong>"] {
+        assert!(asks.contains(part), "{part} is not named: {asks}");
+    }
     assert!(!notes(&world).contains("DecideAuthorization"), "looking decided");
     let vo = [("answer", "yes"), ("vo", "demo.rennes")];
     let page = decide(&browser, &page, "/oauth/consent", &vo).await;
@@ -118,11 +122,12 @@ async fn others_decide_nothing_and_nobody_is_sent_to_strangers() {
 /// service asked.
 #[actix_web::test]
 async fn a_newer_sign_in_ends_the_session_by_our_own_form_only() {
-    let world = World::new("text");
+    let world = World::new("The <Wiki>");
     let browser = world.signed_in("milo").await;
     let page = browser.get(&format!("{ARRIVE}&prompt=login")).await;
     let page = browser.get(&leads_to(&page)).await;
     assert!(page.status == 200 && page.body.contains("id=\"again-form\""), "{}", page.body);
+    assert!(page.body.contains("The &#60;Wiki&#62;"), "who asks is not named: {}", page.body);
     crate::html::check(&page.body);
     assert_eq!(browser.post_exactly("/oauth/again", &[("client_id", "c1")]).await.status, 403);
     assert!(browser.cookies.borrow().contains_key(SESSION), "the browser forgot the session");
@@ -175,7 +180,12 @@ async fn a_login_to_a_machine_is_named_exactly_before_it_is_allowed() {
     browser.get("/device").await;
     let page = browser.post("/device", &[("user_code", LOGIN_CODE)]).await;
     crate::html::check(&page.body);
-    for part in ["Allow sudo on n1.rennes?", "milo.demo.rennes", "acts for you on the volume of"] {
+    for part in [
+        "Allow sudo on n1.rennes?",
+        "a machine of the site <strong>rennes</strong>",
+        "milo.demo.rennes",
+        "acts for you on the volume of",
+    ] {
         assert!(page.body.contains(part), "{part} is missing: {}", page.body);
     }
     assert!(!notes(&world).contains("DecideDevice"));

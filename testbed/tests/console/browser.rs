@@ -243,6 +243,28 @@ impl Page {
         }
     }
 
+    /// Makes it the page in front, to which keys go.
+    pub fn in_front(&self) {
+        self.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true }));
+    }
+
+    /// Presses a key: `Tab` or `Enter`.
+    pub fn press(&self, key: &str) {
+        let (number, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            _ => panic!("{key} is no key that this presses"),
+        };
+        let down = if text.is_empty() { "rawKeyDown" } else { "keyDown" };
+        for (kind, text) in [(down, text), ("keyUp", "")] {
+            let event = json!({
+                "type": kind, "key": key, "code": key, "text": text,
+                "windowsVirtualKeyCode": number,
+            });
+            self.call("Input.dispatchKeyEvent", event);
+        }
+    }
+
     /// Types into a field instead of what stands there.
     pub fn fill(&self, selector: &str, text: &str) {
         self.click(selector);

@@ -117,19 +117,19 @@ impl Page {
     }
 }
 
-/// `target/console`: what this run leaves for people to look at.
+/// `target/console`: what these tests leave for people to look at, each in a folder of its own.
 pub fn album() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
     target.join("console")
 }
 
-/// The folder of this run's pictures.
+/// The folder of a test's pictures.
 pub struct Album(PathBuf);
 
 impl Album {
-    /// A new, empty one.
-    pub fn new() -> Album {
-        let folder = album();
+    /// A new, empty one for `test`.
+    pub fn new(test: &str) -> Album {
+        let folder = album().join(test);
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the old pictures go");
         }
@@ -139,11 +139,15 @@ impl Album {
 
     /// Keeps the page as it looks on a desk and on a phone, by day and on a desk by night.
     pub fn keep(&self, page: &Page, name: &str) {
+        self.keep_part(page, name, "body");
+    }
+
+    /// The same of a long page from an element on.
+    pub fn keep_part(&self, page: &Page, name: &str, selector: &str) {
         let scheme = |value: &str| {
             let feature = json!([{ "name": "prefers-color-scheme", "value": value }]);
             page.call("Emulation.setEmulatedMedia", json!({ "features": feature }));
         };
-        page.eval("scrollTo(0, 0)");
         // What the last click left focused or open is not part of the picture.
         page.eval("document.activeElement?.blur()");
         for (suffix, size, colours) in
@@ -151,6 +155,10 @@ impl Album {
         {
             page.resize(size);
             scheme(colours);
+            page.eval(&format!(
+                "document.querySelector({}).scrollIntoView({{ behavior: 'instant' }})",
+                json!(selector)
+            ));
             let png = STANDARD.decode(page.picture()).expect("base64 of Chromium");
             assert_eq!(dimensions(&png), Some(size), "the picture's size");
             fs::write(self.0.join(format!("{name}{suffix}.png")), png).expect("a picture");

@@ -1,12 +1,14 @@
 //! The console in a real browser, against a real grid: needs root, namespaces and Chromium.
 //!
-//! Pictures of its pages are in `target/console` afterwards; `XOS_BLESS=1` puts the README's into
-//! `docs/images`.
+//! Pictures of its pages are in `target/console` afterwards, in a folder for each test;
+//! `XOS_BLESS=1` puts the README's into `docs/images`.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod browser;
 mod check;
 mod passkeys;
+mod service;
+mod services;
 mod walk;
 mod wire;
 
@@ -16,14 +18,22 @@ use browser::{Browser, CERTUTIL, CHROMIUM};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
 
-/// The VO of the test.
+/// The VO of the tests.
 const VO: &str = "demo.rennes";
+/// What programs of a service ask the core by.
+const OPENSSL: &str = "/usr/bin/openssl";
+
+/// Two cores of this machine carry one grid at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A site with a VO, its administrator, and somebody who is not in it yet.
 struct World {
+    /// The folder of its pictures.
+    test: &'static str,
     // Dropped before the folder.
     grid: Grid,
     rennes: Site,
@@ -34,10 +44,20 @@ struct World {
     /// The file with the site's root certificate.
     root: PathBuf,
     _folder: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl World {
-    fn new() -> World {
+    /// A new one; `None`, with the reason told, where this machine cannot carry one.
+    fn new(test: &'static str) -> Option<World> {
+        if let Some(why) = obstacle() {
+            // As of the grids' tests: `make test` says when nothing may be skipped.
+            let must = std::env::var_os("XOS_NO_SKIP").is_some_and(|v| v == "1");
+            assert!(!must, "not to be skipped: {why}");
+            println!("skipped: {why}");
+            return None;
+        }
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let programs = Path::new(env!("CARGO_BIN_EXE_testbed")).parent().expect("a folder");
         let grid = Grid::create(&folder.path().join("grid"), programs, false).expect("a grid");
@@ -53,7 +73,7 @@ impl World {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let forward = grid.testbed().forward(any, "rennes-core", PORT).expect("a way in");
         let origin = format!("https://localhost:{}", forward.port());
-        World { grid, rennes, vera, milo, origin, root, _folder: folder }
+        Some(World { test, grid, rennes, vera, milo, origin, root, _folder: folder, _alone: alone })
     }
 }
 
@@ -63,8 +83,9 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        let (from, to) = (self.grid.testbed().dir().join("logs"), check::album());
-        match Command::new("cp").arg("-r").arg(from).arg(&to).status() {
+        let (from, to) = (self.grid.testbed().dir().join("logs"), check::album().join(self.test));
+        let copy = || Command::new("cp").arg("-r").arg(from).arg(&to).status();
+        match std::fs::create_dir_all(&to).and_then(|()| copy()) {
             Ok(status) if status.success() => println!("logs: {}", to.join("logs").display()),
             other => println!("the logs are lost: {other:?}"),
         }
@@ -109,7 +130,8 @@ fn obstacle() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root".into());
     }
-    for (program, package) in [(CHROMIUM, "chromium"), (CERTUTIL, "libnss3-tools")] {
+    let needed = [(CHROMIUM, "chromium"), (CERTUTIL, "libnss3-tools"), (OPENSSL, "openssl")];
+    for (program, package) in needed {
         if !Path::new(program).exists() {
             return Some(format!("needs {program} of the Debian package {package}"));
         }
@@ -126,18 +148,22 @@ fn obstacle() -> Option<String> {
 /// lets something out of or into the browser that it must not.
 #[test]
 fn people_use_the_console() {
-    if let Some(why) = obstacle() {
-        // As of the grids' tests: `make test` says when nothing may be skipped.
-        let must = std::env::var_os("XOS_NO_SKIP").is_some_and(|v| v == "1");
-        assert!(!must, "not to be skipped: {why}");
-        println!("skipped: {why}");
-        return;
-    }
-    let world = World::new();
+    let Some(world) = World::new("walk") else { return };
     let stranger = Browser::start(None);
     walk::an_unknown_root_is_refused(&world, &stranger);
     walk::a_bad_page_is_noticed(&stranger);
     drop(stranger);
     let browser = Browser::start(Some(&world.root));
     walk::all(&world, &browser);
+}
+
+/// People let services, devices and machines act for them or do not, take it back, and come in
+/// again by an administrator's code. Wrong when it fails: a browser that comes from elsewhere is
+/// lost on the way, a person says yes to what they did not read, or their no is hard to reach or
+/// does not count.
+#[test]
+fn people_decide_what_others_may() {
+    let Some(world) = World::new("services") else { return };
+    let browser = Browser::start(Some(&world.root));
+    services::all(&world, &browser);
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 /// A device that keeps keys and knows its owner, who always agrees.
 fn device(page: &Page) {
     // Browsers ask their device for the page in front only.
-    page.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true }));
+    page.in_front();
     page.call("WebAuthn.enable", json!({ "enableUI": false }));
     let options = json!({
         "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,

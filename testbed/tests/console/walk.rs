@@ -43,7 +43,7 @@ pub fn a_bad_page_is_noticed(stranger: &Browser) {
 
 /// All chapters.
 pub fn all(world: &World, browser: &Browser) {
-    let album = Album::new();
+    let album = Album::new(world.test);
     let page = |scripts| browser.page(&world.origin, scripts);
     let (vera, milo) = (page(true), page(true));
     vera_signs_in(world, &vera, &album);

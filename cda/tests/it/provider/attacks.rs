@@ -100,7 +100,8 @@ async fn a_newer_sign_in_is_asked_for_when_the_client_wants_one() {
     site.w.clock.advance(Duration::from_secs(301));
     for request in &requests {
         let show = ShowAuthorization { request: request.clone() };
-        assert_eq!(site.w.call(&site.alice, show).await.unwrap(), Shown::SignInAgain);
+        let again = Shown::SignInAgain { client: "The Wiki".into() };
+        assert_eq!(site.w.call(&site.alice, show).await.unwrap(), again);
         let decide = DecideAuthorization { request: request.clone(), allow: true, vo: None };
         let e = site.w.call(&site.alice, decide).await.unwrap_err();
         assert_eq!(e.kind, Kind::Unauthenticated, "{e}");

@@ -26,7 +26,7 @@ impl Fake {
     fn shown(&self, r: &Authorization) -> Result<Shown, Error> {
         match (r.client_id.as_str(), r.prompt.as_str()) {
             ("c1", "none") => Ok(Shown::Back(Secret(format!("{BACK}?error=consent_required")))),
-            ("c1", "login") => Ok(Shown::SignInAgain),
+            ("c1", "login") => Ok(Shown::SignInAgain { client: self.t() }),
             ("c1", _) => Ok(Shown::Ask(self.consent(Some(BACK)))),
             _ => Err(Error::invalid("the service that sent you here is not registered")),
         }
