@@ -47,7 +47,8 @@ def keyctl(*arguments):
     return got
 key = keyctl(10, -3, b"user", b"xos:membership", 0)
 room = ctypes.create_string_buffer(65536)
-print(room.raw[:keyctl(11, key, room, 65536)].decode())
+length = keyctl(11, key, room, 65536)
+print(room.raw[:length].decode())
 "#;
 
 /// If it failed, one person could take a machine from all others, or nobody could tell who was on
