@@ -17,9 +17,6 @@ pub mod interface {
     pub const OSD: u32 = 30001;
 }
 
-/// Procedures with this id or a higher one are ours; lower ones are the original's.
-pub const FIRST_OWN_PROC: u32 = 100;
-
 /// One remote procedure: its place on the wire and the types that belong together.
 pub trait Procedure {
     /// Interface id, see [`interface`].
