@@ -132,8 +132,8 @@ async fn a_certificate_renews_itself_for_a_week_and_in_its_vo_only() {
     assert!(e.message.contains("too long ago"), "{e}");
 }
 
-/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and as
-/// administrator of the site.
+/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and
+/// as administrator of the site.
 #[tokio::test]
 async fn a_certificate_of_a_vo_gives_no_token_of_its_person() {
     let w = World::new("rennes").await;

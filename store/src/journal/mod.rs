@@ -1,11 +1,12 @@
 //! An append-only journal: what was appended and acknowledged is there after any crash.
 //!
-//! One thread writes. It takes all that waits, writes it with one call, syncs once (`fdatasync`) and
-//! then acknowledges all of it, so that many appenders share the price of one sync. Records lie in
-//! segment files; a snapshot of the reader's state lets the segments before it go.
+//! One thread writes. It takes all that waits, writes it with one call, syncs once (`fdatasync`)
+//! and then acknowledges all of it, so that many appenders share the price of one sync. Records lie
+//! in segment files; a snapshot of the reader's state lets the segments before it go.
 //!
-//! After a crash the end of the last segment may be torn: it is cut off at opening, since nobody was
-//! told that it was stored. Damage anywhere else is [`JournalError::Corrupt`], and nothing is cut.
+//! After a crash the end of the last segment may be torn: it is cut off at opening, since nobody
+//! was told that it was stored. Damage anywhere else is [`JournalError::Corrupt`], and nothing is
+//! cut.
 
 mod error;
 mod files;
@@ -100,15 +101,15 @@ impl Journal {
 
     /// Queues one record, in the order of calls, and resolves once it is on the disk.
     ///
-    /// The record is queued by this call, not by the first poll; dropping the future does not take it
-    /// back. When one append fails, those queued behind it by then fail too.
+    /// The record is queued by this call, not by the first poll; dropping the future does not take
+    /// it back. When one append fails, those queued behind it by then fail too.
     pub fn append(&self, record: impl Into<Bytes>) -> Append {
         self.push(vec![record.into()])
     }
 
     /// Queues records in one piece: others never come between, and they share one sync. At
-    /// most [`QUEUE_RECORDS_MAX`] records and [`QUEUE_BYTES_MAX`] bytes. Resolves to the place of the
-    /// last. After a crash a first part of them may be there without the rest.
+    /// most [`QUEUE_RECORDS_MAX`] records and [`QUEUE_BYTES_MAX`] bytes. Resolves to the place of
+    /// the last. After a crash a first part of them may be there without the rest.
     pub fn append_batch(&self, records: Vec<Bytes>) -> Append {
         self.push(records)
     }

@@ -144,8 +144,8 @@ fn a_removed_member_is_gone(w: &World) {
     }
 }
 
-/// If it failed, a VO that was stopped would go on, or could not be woken again; or its work, when it
-/// goes on, would find the files gone that it has open.
+/// If it failed, a VO that was stopped would go on, or could not be woken again; or its work, when
+/// it goes on, would find the files gone that it has open.
 fn a_suspended_vo_stands_still(w: &World) {
     let (read, written) = (format!("{VOLUME}/open-read"), format!("{VOLUME}/open-written"));
     w.xsub(&w.milo, &["--", "sh", "-c", &format!("echo kept > {read}")]).ok();
