@@ -152,7 +152,8 @@ impl House {
     }
 }
 
-/// If it failed, a sign-in would not make plain ssh work, or change a file that it must leave alone.
+/// If it failed, a sign-in would not make plain ssh work, or change a file that it must leave
+/// alone.
 #[test]
 fn the_persons_ssh_configuration_gets_one_line_and_only_when_it_is_theirs() {
     let (core, ada) = founded();

@@ -47,8 +47,8 @@ pub const STEPS: &[Step] = &[
     step("Let members sign in", "install -m 755 xos-principals", NODES, How::Typed(&[])),
     step("Let members sign in", "[node.login]", NODES, How::Added),
     step("Let members sign in", "systemctl restart xosd", NODES, How::Typed(&[])),
-    step(CONSOLE, "[node.login]", NODES, How::Checked("the tests of `pam_xos` prove people so")),
-    step(CONSOLE, "[node.login]", NODES, How::Checked("the tests of `pam_xos` prove people so")),
+    step(CONSOLE, "device = true", NODES, How::Checked(PROVED)),
+    step(CONSOLE, "passwords = true", NODES, How::Checked(PROVED)),
     step(KEEP, "AllowGroups sudo adm", NODES, How::CheckedBySshd("members sign in below")),
     step(KEEP, "echo root > /etc/cron.allow", NODES, How::Typed(&[])),
     step(OWN_NAMES, "xos names give demo.rennes", &[], How::Elsewhere(NAMES_LATER)),
@@ -87,6 +87,7 @@ pub const STEPS: &[Step] = &[
 const EVERY: &[Place] = &[CORE, NODE, OTHER_CORE, OTHER_NODE];
 const INSTALLED: How = How::Typed(&[]);
 const CONSOLE: &str = "Let members prove themselves at a console and for `sudo`";
+const PROVED: &str = "the tests of `pam_xos` prove people so";
 const KEEP: &str = "Keep grid accounts to their units";
 const OWN_NAMES: &str = "Names of your own choice";
 const MAPFILE: &str = "Taking names from a grid-mapfile";
