@@ -6,6 +6,7 @@ pub mod envelopes;
 pub mod event;
 mod frame;
 pub mod home;
+pub mod hosts;
 pub mod output;
 pub mod principals;
 pub mod proto;
