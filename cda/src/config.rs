@@ -209,11 +209,11 @@ impl Config {
         Ok(())
     }
 
-    /// The host names in the addresses, without IP addresses.
+    /// The host names in the addresses, in lower case, without IP addresses.
     pub(crate) fn host_names(&self) -> impl Iterator<Item = String> + '_ {
         let hosts = self.addresses.iter().filter_map(|a| a.rsplit_once(':')).map(|(host, _)| host);
         let is_name = |host: &&str| is_host(host) && host.parse::<Ipv4Addr>().is_err();
-        hosts.filter(is_name).map(str::to_owned)
+        hosts.filter(is_name).map(str::to_ascii_lowercase)
     }
 
     /// The `iss` of this site's JWTs.

@@ -48,8 +48,8 @@ async fn the_cores_own_machine_is_certified_by_its_names() {
         // Beside the IP address at which it listens.
         c.addresses.push("grid.example:443".into());
         c.addresses.push("core.rennes.example:7443".into());
-    });
-    let w = w.await;
+    })
+    .await;
     let ask = lines(1);
     let got = w.cda.certify_own_host(&ask.keys).unwrap();
     let names = ["core.rennes.xos.internal", "grid.example", "core.rennes.example"];
