@@ -31,7 +31,7 @@ const LINE_MAX: usize = 16 * 1024;
 
 /// The section `[ssh_host]`: the site certifies the host keys of the core's own sshd. A node has
 /// the same keys in `[node.login]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The public host key files that the site certifies. Default: those that are there of
