@@ -14,7 +14,7 @@ use std::time::Duration;
 use xos_base::Error;
 
 /// Is there when systemd runs this machine (sd_booted(3)).
-const BOOTED: &str = "run/systemd/system";
+pub(super) const BOOTED: &str = "run/systemd/system";
 /// Where systemd finds services of the machine.
 const FOLDERS: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// What sshd is called there: Debian's name, and that of the others.
@@ -99,17 +99,30 @@ impl Reload {
             let text = format!("sshd may show former host certificates: {program}: {why}");
             Error::unavailable(text).hint(format!("see [{section}] reload_sshd"))
         };
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(END_MAX, command.output()).await;
-        let out = ended.map_err(|_| fail(format!("it did not end within {END_MAX:?}")))?;
-        let out = out.map_err(|e| fail(format!("it cannot be run: {e}")))?;
-        if out.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&out.stderr);
-        Err(fail(format!("{}: {}", out.status, said.lines().next().unwrap_or_default())))
+        run(program, arguments, END_MAX).await.map_err(fail)
     }
+}
+
+/// Runs a program, an absolute path, with arguments that no shell reads, and waits until it ended
+/// well, for `limit` at most.
+///
+/// # Errors
+/// Why it did not, with the first line of what it said.
+pub(super) async fn run(
+    program: &str,
+    arguments: &[String],
+    limit: Duration,
+) -> Result<(), String> {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let ended = tokio::time::timeout(limit, command.output()).await;
+    let out = ended.map_err(|_| format!("it did not end within {limit:?}"))?;
+    let out = out.map_err(|e| format!("it cannot be run: {e}"))?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    Err(format!("{}: {}", out.status, said.lines().next().unwrap_or_default()))
 }
 
 #[cfg(test)]

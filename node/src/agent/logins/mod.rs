@@ -16,6 +16,7 @@ mod proof;
 mod rules;
 mod seen;
 mod sessions;
+mod slices;
 mod strays;
 mod stream;
 mod tries;
@@ -35,6 +36,7 @@ use mandates::Mandates;
 use rules::Rules;
 use seen::Seen;
 use sessions::Sessions;
+use slices::Slices;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub(super) struct Logins {
     seen: Seen,
     sessions: Sessions,
     groups: Groups,
+    slices: Slices,
     strays: Strays,
     mandates: Mandates,
     streams: Streams,
@@ -113,6 +116,7 @@ impl Logins {
             seen: Seen::open(&folder.join("seen"))?,
             sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            slices: Slices::open(limits, Path::new("/")),
             strays: Strays::open(own.join("stopped.json")),
             mandates: Mandates::default(),
             streams: Streams::default(),
