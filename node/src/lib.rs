@@ -9,6 +9,7 @@ pub mod home;
 pub mod hosts;
 pub mod output;
 pub mod principals;
+mod programs;
 pub mod proto;
 pub mod shim;
 pub mod spec;

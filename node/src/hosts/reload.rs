@@ -9,12 +9,11 @@
 //! is just writing ends. So the way of the machine's service is taken, or what its administrator
 //! says.
 
+use crate::programs::{BOOTED, run};
 use std::path::Path;
 use std::time::Duration;
 use xos_base::Error;
 
-/// Is there when systemd runs this machine (sd_booted(3)).
-pub(super) const BOOTED: &str = "run/systemd/system";
 /// Where systemd finds services of the machine.
 const FOLDERS: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// What sshd is called there: Debian's name, and that of the others.
@@ -101,28 +100,6 @@ impl Reload {
         };
         run(program, arguments, END_MAX).await.map_err(fail)
     }
-}
-
-/// Runs a program, an absolute path, with arguments that no shell reads, and waits until it ended
-/// well, for `limit` at most.
-///
-/// # Errors
-/// Why it did not, with the first line of what it said.
-pub(super) async fn run(
-    program: &str,
-    arguments: &[String],
-    limit: Duration,
-) -> Result<(), String> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let ended = tokio::time::timeout(limit, command.output()).await;
-    let out = ended.map_err(|_| format!("it did not end within {limit:?}"))?;
-    let out = out.map_err(|e| format!("it cannot be run: {e}"))?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&out.stderr);
-    Err(format!("{}: {}", out.status, said.lines().next().unwrap_or_default()))
 }
 
 #[cfg(test)]
