@@ -25,7 +25,7 @@ pub fn file(ada: &Person, name: &str) -> PathBuf {
 }
 
 /// What ssh-keygen says of a certificate.
-fn ssh_keygen(certificate: &Path) -> String {
+pub fn ssh_keygen(certificate: &Path) -> String {
     let out = Command::new("ssh-keygen").arg("-L").arg("-f").arg(certificate).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()

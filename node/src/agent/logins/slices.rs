@@ -4,7 +4,7 @@
 //! and its limits; so systemd is told of them before the session goes on. What it is told of a
 //! slice that is not there yet it keeps for when it makes it (`unit_write_setting`, unit.c).
 
-use super::reload::{BOOTED, run};
+use crate::programs::{BOOTED, run};
 use crate::spec::Limits;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
