@@ -80,6 +80,7 @@ impl Span {
 pub(crate) struct Authority {
     pub(crate) issuer: Issuer<'static, Handle>,
     pub(crate) der: CertificateDer<'static>,
+    pub(crate) pem: String,
     pub(crate) span: Span,
     /// The file that it was read from.
     pub(crate) file: AuthorityFile,
@@ -156,8 +157,9 @@ impl Authority {
         let span = span_of(&der)?;
         let issuer =
             Issuer::from_ca_cert_der(&der, key).map_err(|e| damaged(file, &e.to_string()))?;
+        let pem = certificate_pem(&der);
         let text = Zeroizing::new(text.to_owned());
-        Ok(Authority { issuer, der, span, file: content, text })
+        Ok(Authority { issuer, der, pem, span, file: content, text })
     }
 
     /// Why a certificate was not signed.
@@ -175,6 +177,11 @@ pub(crate) fn span_of(der: &CertificateDer<'_>) -> Result<Span, Error> {
         from: at(cert.validity().not_before.timestamp()),
         until: at(cert.validity().not_after.timestamp()),
     })
+}
+
+/// A certificate as PEM (RFC 7468).
+pub(crate) fn certificate_pem(der: &CertificateDer<'_>) -> String {
+    pem(CERTIFICATE, der)
 }
 
 /// Bytes as PEM (RFC 7468).
