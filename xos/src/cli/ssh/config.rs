@@ -188,7 +188,7 @@ pub fn write(s: &Session) -> Result<(), Error> {
     s.home.write_text(KNOWN_HOSTS, &hosts)?;
     let at = Where::of(s)?;
     let nodes = text(&at, &sites, default_login(s)?.as_ref());
-    s.home.write_text(CONFIG, &(nodes + &cores::text(&at, &names)))
+    s.home.write_text(CONFIG, &format!("{nodes}{}", cores::text(&at, &names)))
 }
 
 /// Removes both files.
