@@ -104,7 +104,7 @@ async fn row(w: &World, c: &Caller) -> Vec<Cell> {
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
         VouchedMandate IssueVouchedMandate { vo: vo(), node: "n1.pisa".parse().unwrap(),
-            person: "petra@pisa".parse().unwrap() };
+            person: "petra@pisa".parse().unwrap(), signed_in: w.clock.now() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
         IssueTicketHere IssueTicket { mandate: "x".into(), node: "n1.rennes".parse().unwrap(),

@@ -251,8 +251,8 @@ fn a_name_is_taken_as_it_is(w: &World) {
     assert!(user.starts_with(&format!("{name}:")), "{user}");
     assert_eq!(principals.trim(), format!("{}/{VO}", w.milo.id()));
     // What sshd looked up when the name was another's.
-    for former in ["0", "1000", "2000000000"] {
-        let asked = Cmd::new("xos-principals").args([&name, "c", key, former]);
+    for former in ["0", "1000", "2147352575"] {
+        let asked = Cmd::new("xos-principals").args([name.as_str(), "c", key, former]);
         assert_eq!(Said::of(node, &asked, "another's uid").out, "", "{former}");
     }
     for strange in [
