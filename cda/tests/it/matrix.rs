@@ -17,6 +17,7 @@ use xos_api::cda::{
 use xos_api::site::SiteChanged;
 use xos_api::{Method, Request};
 use xos_base::Error;
+use xos_base::when::Clock;
 use xos_net::{Caller, Router};
 
 /// `yes` when the caller was let in; what was wrong with the request afterwards is not the point.
