@@ -31,9 +31,9 @@ pub struct Config {
     pub job_bytes_per_member: u64,
     /// Most units that this core keeps, of all jobs that it owns, and as many again that it keeps
     /// for other sites; about 180 bytes each. Ended jobs make way for new ones; one member's others
-    /// take at most a third, one VO's half, of what the rest leaves. Those of VOs of all other homes
-    /// together take at most half, and of that one home's half of what other homes' leave. Default
-    /// 1000000.
+    /// take at most a third, one VO's half, of what the rest leaves. Those of VOs of all other
+    /// homes together take at most half, and of that one home's half of what other homes' leave.
+    /// Default 1000000.
     pub units_max: u64,
     /// Most memory for all jobs that this core owns, besides their units, and as much again for
     /// those of other sites, in bytes; the parts are as of the units. Default 536870912 (512 MiB).

@@ -21,7 +21,8 @@ use xos_base::when::Clock;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::Standing;
 
-/// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its own.
+/// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its
+/// own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TicketKey {
     pub(crate) member: Arc<Membership>,
@@ -115,9 +116,9 @@ impl Core {
         self.clock.now()
     }
 
-    /// Applies a change, not before the disk is near enough, and waits until it, and all that it was
-    /// decided from, is on the disk; then tells watchers and starts what is due. Once applied, goes
-    /// on to its end even when the caller is gone.
+    /// Applies a change, not before the disk is near enough, and waits until it, and all that it
+    /// was decided from, is on the disk; then tells watchers and starts what is due. Once applied,
+    /// goes on to its end even when the caller is gone.
     pub(crate) async fn commit<T: Send + 'static>(
         self: &Arc<Self>,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,

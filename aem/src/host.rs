@@ -130,17 +130,20 @@ impl Core {
                     continue;
                 }
             };
-            let stored = self
-                .commit(|txn| {
-                    txn.put(record);
-                    self.place(txn, Reach::Quick);
-                    Ok(())
-                })
-                .await;
-            if stored.is_err() {
+            if self.put_and_place(record).await.is_err() {
                 return Next::Later;
             }
         }
+    }
+
+    /// Stores what became of units, and plans by it.
+    async fn put_and_place(self: &Arc<Self>, record: HostRecord) -> Result<(), Error> {
+        self.commit(|txn| {
+            txn.put(record);
+            self.place(txn, Reach::Quick);
+            Ok(())
+        })
+        .await
     }
 
     /// Units will not be sent any more. After an order without an answer they may run all the same:
@@ -162,12 +165,7 @@ impl Core {
         };
         let list: Vec<u32> = runs::unpack(&units).collect();
         let (at, of) = (self.now(), job.clone());
-        self.commit(|txn| {
-            txn.put(HostRecord::Decided { job: of, at, units, what });
-            self.place(txn, Reach::Quick);
-            Ok(())
-        })
-        .await?;
+        self.put_and_place(HostRecord::Decided { job: of, at, units, what }).await?;
         if may_run {
             let envelope = EnvelopeId { job: job.clone(), serial };
             let grace_ms = self.config.kill_grace_ms;

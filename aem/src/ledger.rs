@@ -145,11 +145,14 @@ impl Ledger {
         Ok(value)
     }
 
-    /// [`Ledger::transact`] as soon as the disk has come near enough: the journal refuses what it
-    /// cannot queue, and the state in memory would be ahead of it for ever.
+    /// Decides and applies a change, and queues it for the journal, as soon as the disk has come
+    /// near enough: the journal refuses what it cannot queue, and the state in memory would be
+    /// ahead of it for ever. Nothing of the change may be told or done before [`Ledger::stored`]
+    /// has said so; when that fails, [`Ledger::reload`] brings back what the journal holds.
     ///
     /// # Errors
-    /// Those of [`Ledger::transact`].
+    /// What `f` says, or why the journal is out of order; [`xos_base::Kind::TooLarge`] when the
+    /// first record is larger than the journal takes: then nothing was changed.
     pub async fn change<T>(
         &self,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
@@ -168,14 +171,9 @@ impl Ledger {
         }
     }
 
-    /// Decides and applies a change, and queues it for the journal. Nothing of it may be told or
-    /// done before [`Ledger::stored`] has said so; when that fails, [`Ledger::reload`] brings back
-    /// what the journal holds.
-    ///
-    /// # Errors
-    /// What `f` says, or why the journal is out of order; [`xos_base::Kind::TooLarge`] when the
-    /// first record is larger than the journal takes: then nothing was changed.
-    pub fn transact<T>(
+    /// [`Ledger::change`] without waiting for the disk.
+    #[cfg(test)]
+    pub(crate) fn transact<T>(
         &self,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, Error>,
     ) -> Result<(T, Queued, Due), Error> {

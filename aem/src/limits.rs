@@ -69,7 +69,8 @@ pub(crate) fn admit(
 /// Units and bytes.
 type Room = (u64, u64);
 
-/// One part in `part` of what others leave of `most`; all have `all`, of which `has` are not theirs.
+/// One part in `part` of what others leave of `most`; all have `all`, of which `has` are not
+/// theirs.
 fn part_of(most: Room, all: Held, has: Held, part: u64) -> Room {
     let left = |most: u64, all: u64, has: u64| most.saturating_sub(all.saturating_sub(has)) / part;
     (left(most.0, all.units, has.units), left(most.1, all.bytes, has.bytes))

@@ -252,8 +252,9 @@ impl Core {
         .await
     }
 
-    /// Units on nodes that are silent for too long are lost, and what is left of forgotten jobs there
-    /// is closed: were such a node to come back, it would be told to end what nobody knows here.
+    /// Units on nodes that are silent for too long are lost, and what is left of forgotten jobs
+    /// there is closed: were such a node to come back, it would be told to end what nobody knows
+    /// here.
     pub(crate) async fn give_up_nodes(self: &Arc<Self>) {
         let now = self.now();
         let limit = self.config.node_lost();

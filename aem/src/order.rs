@@ -96,8 +96,8 @@ mod tests {
         (w.task, w.after, w.error.to_string())
     }
 
-    /// If it failed, who mistypes one name among many would have to guess which, and what the others
-    /// are.
+    /// If it failed, who mistypes one name among many would have to guess which, and what the
+    /// others are.
     #[test]
     fn an_unknown_name_is_told_with_those_that_exist() {
         let told = wrong(&[("a", "0", &[]), ("b", "0", &["a", "c"])]);

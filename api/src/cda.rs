@@ -1,7 +1,7 @@
 //! Requests of cda: sign-in, credentials, machine certificates, trust between sites.
 //!
-//! A person signs in at their own site (`alice@rennes`: rennes) and gets a *token*. With a token for
-//! the VO's home site they get, there, a *certificate* of their membership for a key that never
+//! A person signs in at their own site (`alice@rennes`: rennes) and gets a *token*. With a token
+//! for the VO's home site they get, there, a *certificate* of their membership for a key that never
 //! leaves their machine. Credentials made from a sign-in remember when that was; narrowed
 //! certificates and member tokens do not, and nothing further is issued for them.
 

@@ -1,9 +1,9 @@
 //! The mapped account file: how every process of a node learns the names of XOS.
 //!
-//! The node's `xosd` writes the whole file anew ([`AccountsBuilder`]) and renames it into place; the
-//! NSS module in every process reads or maps it ([`AccountsFile`]) and searches it as it is
-//! ([`AccountsView`]), without a daemon or a lock. Content is never trusted: every offset is checked
-//! at its use, so that a damaged file gives an error, not a crash of `sshd`.
+//! The node's `xosd` writes the whole file anew ([`AccountsBuilder`]) and renames it into place;
+//! the NSS module in every process reads or maps it ([`AccountsFile`]) and searches it as it is
+//! ([`AccountsView`]), without a daemon or a lock. Content is never trusted: every offset is
+//! checked at its use, so that a damaged file gives an error, not a crash of `sshd`.
 
 mod builder;
 mod file;

@@ -6,6 +6,7 @@ use crate::oidc::Provider;
 use crate::passkeys::{self, PasskeyConfig};
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use xos_api::cda::{KERBEROS_PROVIDER, TICKET_LIFE_MAX_S};
 use xos_api::site::DESCRIPTOR_LIST_MAX;
@@ -206,6 +207,13 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The host names in the addresses, in lower case, without IP addresses.
+    pub(crate) fn host_names(&self) -> impl Iterator<Item = String> + '_ {
+        let hosts = self.addresses.iter().filter_map(|a| a.rsplit_once(':')).map(|(host, _)| host);
+        let is_name = |host: &&str| is_host(host) && host.parse::<Ipv4Addr>().is_err();
+        hosts.filter(is_name).map(str::to_ascii_lowercase)
     }
 
     /// The `iss` of this site's JWTs.

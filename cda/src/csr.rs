@@ -95,8 +95,8 @@ fn algorithm(
     Err(refuse("its key must be P-256 (signed with SHA-256) or Ed25519"))
 }
 
-/// What a request may hold beside its key: nothing that asks for more. What a certificate is good for
-/// is decided by who gets it, whatever use the request names.
+/// What a request may hold beside its key: nothing that asks for more. What a certificate is good
+/// for is decided by who gets it, whatever use the request names.
 fn check_wish(wish: &ParsedExtension<'_>) -> Result<(), Error> {
     match wish {
         ParsedExtension::BasicConstraints(b) if !b.ca => Ok(()),

@@ -139,11 +139,6 @@ impl SiteKeys {
         root_fingerprint(&self.inner.root.der)
     }
 
-    /// The root certificate in PEM, for browsers.
-    pub fn root_pem(&self) -> &str {
-        &self.inner.root.pem
-    }
-
     /// The core's identity; replaced by itself when the certificate is renewed.
     pub fn core_identity(&self) -> IdentityCell {
         self.inner.core.clone()

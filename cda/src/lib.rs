@@ -158,14 +158,19 @@ impl Cda {
     }
 
     /// SSH host certificates for the keys of the sshd on the core's own machine, at most
-    /// [`xos_api::cda::HOST_KEYS_MAX`]: good for the core's name and the names in its certificate,
-    /// as long as a node's.
+    /// [`xos_api::cda::HOST_KEYS_MAX`]: good for the core's name, the names in its certificate and
+    /// the host names in its addresses, as long as a node's.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when a key is none that is certified.
     pub fn certify_own_host(&self, keys: &[String]) -> Result<HostCertificates, Error> {
         let mut principals = vec![core_name(&self.inner.site)];
         principals.extend_from_slice(&self.inner.config.names);
+        for host in self.inner.config.host_names() {
+            if !principals.contains(&host) {
+                principals.push(host);
+            }
+        }
         self.inner.host_certificates(&principals, keys)
     }
 

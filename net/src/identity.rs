@@ -89,8 +89,8 @@ pub fn key_fingerprint(cert: &CertificateDer<'_>) -> Result<String, Error> {
     Ok(hex(sha256(cert.public_key().raw).as_ref()))
 }
 
-/// Names a TLS connection by the certificate that its server shows (RFC 5929, section 4), for tokens
-/// that shall be good only there. Ours are all signed with SHA-256.
+/// Names a TLS connection by the certificate that its server shows (RFC 5929, section 4), for
+/// tokens that shall be good only there. Ours are all signed with SHA-256.
 pub fn end_point(cert: &CertificateDer<'_>) -> Vec<u8> {
     [b"tls-server-end-point:".as_slice(), &sha256(cert)].concat()
 }

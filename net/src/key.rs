@@ -61,7 +61,8 @@ pub struct KeyId(pub [u8; 16]);
 
 /// A place that makes keys, signs with them, and never gives them away.
 pub trait Vault: Send + Sync {
-    /// Makes a key, and gives what finds it again with its public key. People see `label` beside it.
+    /// Makes a key, and gives what finds it again with its public key. People see `label` beside
+    /// it.
     ///
     /// # Errors
     /// [`xos_base::Kind::Unavailable`] or [`xos_base::Kind::Internal`], naming the place.

@@ -183,7 +183,8 @@ fn decode<T: DeserializeOwned>(
 }
 
 impl Trust {
-    /// Verifies a statement of `kind` made by `signer`, under any key its descriptor lists for that.
+    /// Verifies a statement of `kind` made by `signer`, under any key its descriptor lists for
+    /// that.
     ///
     /// What the statement may say about whom is for the caller of this function to check:
     /// `signer` must be the site whose word counts for it.

@@ -1,11 +1,11 @@
 //! Staging: files copied between the VO's volume and the unit's working directory, before and
 //! after its program. Runs as the person, inside the unit: what the person may not read or write
-//! stays out of reach. Others write to the volume too, so a link there is followed only to places on
-//! the volume: else it would turn the person's own rights against their files.
+//! stays out of reach. Others write to the volume too, so a link there is followed only to places
+//! on the volume: else it would turn the person's own rights against their files.
 //!
 //! The stager is the unit's first process, with which the unit ends. When the unit is to end, all
-//! its processes get TERM: the stager leaves that to the program, and brings its results home within
-//! the grace that is left.
+//! its processes get TERM: the stager leaves that to the program, and brings its results home
+//! within the grace that is left.
 
 mod beneath;
 

@@ -354,7 +354,8 @@ mod tests {
 
     #[test]
     fn writers_are_seen() {
-        // wrong: a spool file that a left-over process still fills would be unlinked and grow unseen
+        // wrong: a spool file that a left-over process still fills would be unlinked and grow
+        // unseen
         use std::os::fd::AsFd;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");

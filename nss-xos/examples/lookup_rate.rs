@@ -1,5 +1,6 @@
-//! Prints what a look-up costs in account files of 10, 10,000 and 100,000 users, through the functions
-//! that glibc calls: the first one of a process, which reads and checks the file, and later ones.
+//! Prints what a look-up costs in account files of 10, 10,000 and 100,000 users, through the
+//! functions that glibc calls: the first one of a process, which reads and checks the file, and
+//! later ones.
 //!
 //! Needs root: the module knows one path, over which a mount namespace of its own lays an empty
 //! folder.

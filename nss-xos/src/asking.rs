@@ -1,7 +1,7 @@
 //! Asks the node's `xosd` for a grid user whom the account file does not have yet.
 //!
-//! Only what can be a grid account is asked for, for at most 50 ms; a process that got no answer, or
-//! a slow one, asks nobody for 5 seconds. `xosd` itself is never answered so: it would wait for
+//! Only what can be a grid account is asked for, for at most 50 ms; a process that got no answer,
+//! or a slow one, asks nobody for 5 seconds. `xosd` itself is never answered so: it would wait for
 //! itself. That, and who listens, the kernel says; neither is taken from the environment.
 
 use std::{

@@ -1,8 +1,8 @@
 //! State that must outlive a process: the registry ([`Store`]) and the [`journal`].
 //!
-//! The registry holds small facts (VOs, people, nodes, volumes, leases) under short keys and changes
-//! them in guarded transactions. Its verbs are those that every engine can serve: two live here,
-//! [`RedbStore`] (the default: one file) and [`MemoryStore`] (tests). An engine is right when
+//! The registry holds small facts (VOs, people, nodes, volumes, leases) under short keys and
+//! changes them in guarded transactions. Its verbs are those that every engine can serve: two live
+//! here, [`RedbStore`] (the default: one file) and [`MemoryStore`] (tests). An engine is right when
 //! [`conformance::run_all`] passes against it. The journal holds what is appended in bulk.
 
 mod apply;
@@ -34,8 +34,9 @@ pub use watch::{Event, WATCH_QUEUE_MAX, WATCHERS_MAX, Watch};
 /// The registry: a small, transactional map from [`Key`] to bytes.
 ///
 /// What portable callers may rely on: reads see every transaction acknowledged before they began; a
-/// transaction happens whole or not at all; what was acknowledged survives a kill. They may not rely
-/// on an order of [`Version`]s, nor on a lease alone for mutual exclusion (guard with the version).
+/// transaction happens whole or not at all; what was acknowledged survives a kill. They may not
+/// rely on an order of [`Version`]s, nor on a lease alone for mutual exclusion (guard with the
+/// version).
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The value under `key` and its version; `None` when absent or its lease has expired.
@@ -43,9 +44,9 @@ pub trait Store: Send + Sync {
 
     /// Applies all of `ops` if every one of `guards` holds, else none.
     ///
-    /// At most [`GUARDS_MAX`] guards and [`OPS_MAX`] ops, each key at most once among the ops. With no
-    /// ops this asks whether the guards hold together. [`StoreError::Unknown`] means that it may or
-    /// may not have happened: read again before trying again.
+    /// At most [`GUARDS_MAX`] guards and [`OPS_MAX`] ops, each key at most once among the ops. With
+    /// no ops this asks whether the guards hold together. [`StoreError::Unknown`] means that it may
+    /// or may not have happened: read again before trying again.
     async fn txn(&self, guards: Vec<Guard>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError>;
 
     /// The entries below `prefix` in key order, from the first key greater than `after`.

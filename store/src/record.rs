@@ -30,7 +30,8 @@ pub(crate) struct Lease {
     pub(crate) keys: u64,
 }
 
-/// number (8, little endian) | lease (8, 0 = none) | CRC-32 of key, number, lease, value (4) | value
+/// number (8, little endian) | lease (8, 0 = none) | CRC-32 of key, number, lease, value (4) |
+/// value
 pub(crate) fn encode(key: &Key, head: Head, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + value.len());
     out.extend_from_slice(&head.number.to_le_bytes());

@@ -48,17 +48,6 @@ impl Host {
         Ok(State::load(&self.dir)?.host(&self.name)?.address)
     }
 
-    /// Whether it is up.
-    ///
-    /// # Errors
-    /// When the host or the testbed is gone.
-    pub fn is_up(&self) -> Result<bool> {
-        match State::load(&self.dir)?.host(&self.name)?.init {
-            Some(init) => init.is_alive(),
-            None => Ok(false),
-        }
-    }
-
     /// Its cable to the switch.
     pub fn link(&self) -> Link {
         Link { dir: self.dir.clone(), host: self.name.clone() }

@@ -25,8 +25,8 @@
 //! # Life and death
 //!
 //! State is a file in the folder, so any process may [`Testbed::open`] it. Processes are named by
-//! pid and start time. Unless the testbed is detached, its processes hold a pipe to the process that
-//! created it and end with it, whatever killed it; [`Testbed::open`] and [`Testbed::destroy`]
+//! pid and start time. Unless the testbed is detached, its processes hold a pipe to the process
+//! that created it and end with it, whatever killed it; [`Testbed::open`] and [`Testbed::destroy`]
 //! then remove cgroups and files. Hosts are for our own tests: root in a host is not kept from
 //! harming the machine.
 

@@ -37,14 +37,6 @@ impl Link {
         self.set(false)
     }
 
-    /// Whether the cable is pulled.
-    ///
-    /// # Errors
-    /// When the host or the testbed is gone.
-    pub fn is_cut(&self) -> Result<bool> {
-        Ok(State::load(&self.dir)?.host(&self.host)?.cut)
-    }
-
     fn set(&self, cut: bool) -> Result<()> {
         let _lock = Lock::take(&self.dir)?;
         let mut state = State::load(&self.dir)?;

@@ -114,7 +114,8 @@ impl Testbed {
     /// An existing testbed, running or crashed, made by this or another process.
     ///
     /// # Errors
-    /// [`Error::NoTestbed`], [`Error::BadState`], or [`Error::Folder`] when the state is not root's.
+    /// [`Error::NoTestbed`], [`Error::BadState`], or [`Error::Folder`] when the state is not
+    /// root's.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let dir = match dir.canonicalize() {

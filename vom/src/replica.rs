@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_are_bounded_and_differ() {
-        // Without the bound a site would return hours after its home; without the spread, all at once.
+        // Without the bound a site would return hours after its home; without the spread, all at
+        // once.
         assert!(backoff(0, 1) <= BACKOFF_FIRST);
         for attempt in [7, 20, u32::MAX] {
             let pause = backoff(attempt, 3);

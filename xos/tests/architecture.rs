@@ -136,7 +136,8 @@ fn the_nss_module_links_no_runtime() {
     }
 }
 
-/// A second cryptographic library would be one more to watch, and OpenSSL's is not on every machine.
+/// A second cryptographic library would be one more to watch, and OpenSSL's is not on every
+/// machine.
 #[test]
 fn one_cryptographic_library_is_linked() {
     let tree = cargo(&["tree", "--offline", "--workspace", "--prefix", "none"]);

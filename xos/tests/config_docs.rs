@@ -17,6 +17,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("aem", "aem/src/config.rs", "Config"),
     ("files", "xos/src/daemon/files.rs", "Config"),
     ("console", "console/src/lib.rs", "Config"),
+    ("ssh_host", "node/src/hosts/mod.rs", "Config"),
     ("node", "node/src/agent/config.rs", "Config"),
     ("osd", "xos/src/daemon/osd.rs", "Config"),
 ];

@@ -140,7 +140,8 @@ impl Telling {
         loop {
             self.news.borrow_and_update();
             if self.fill().await {
-                // First the room: an owner that heard of a start alone would count the unit nowhere.
+                // First the room: an owner that heard of a start alone would count the unit
+                // nowhere.
                 if self.room.as_ref() != Some(&self.room()) {
                     return Some(Ok(self.tell_room()));
                 }

@@ -110,9 +110,9 @@ fn fit(free: Use, r: &Resources) -> u32 {
     u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
 }
 
-/// The room of this site, for an owner with units of the given VOs here. Of its own units only those
-/// take room whose start was reported: the others it counts as waiting here. Nodes that may come
-/// back are in pools of their own, without any node.
+/// The room of this site, for an owner with units of the given VOs here. Of its own units only
+/// those take room whose start was reported: the others it counts as waiting here. Nodes that may
+/// come back are in pools of their own, without any node.
 pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) -> SiteCapacity {
     let rooms = Rooms::count(table, |p, e| match p.job.site == *owner {
         true => e.slots.min(e.running),

@@ -84,8 +84,8 @@ pub enum Reach {
     Job(u64),
     /// What is likely to find room: after each change.
     Quick,
-    /// All of it, [`JOBS_PER_PASS`] at a time: now and then, so that small jobs pass large ones that
-    /// wait.
+    /// All of it, [`JOBS_PER_PASS`] at a time: now and then, so that small jobs pass large ones
+    /// that wait.
     Whole,
 }
 

@@ -234,11 +234,6 @@ impl HostTable {
         reports.filter(move |r| r.seq > after)
     }
 
-    /// The last report made for an owner.
-    pub fn last_report(&self, owner: &SiteId) -> u64 {
-        self.outboxes.get(owner).map_or(0, |o| o.last)
-    }
-
     /// The jobs that have units waiting or at nodes.
     pub fn active(&self) -> impl Iterator<Item = &Placement> {
         self.active.iter().filter_map(|j| self.placements.get(j))

@@ -198,8 +198,8 @@ mod tests {
         assert_eq!(s.jobs.job(job).unwrap().state.word(), "done");
     }
 
-    /// If it failed, a job would be cancelled although all that it waited for succeeded, because one
-    /// of them is no longer kept.
+    /// If it failed, a job would be cancelled although all that it waited for succeeded, because
+    /// one of them is no longer kept.
     #[test]
     fn a_forgotten_job_that_succeeded_holds_nobody_up() {
         let mut s = State::new("rennes".parse().unwrap());

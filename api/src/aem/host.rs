@@ -190,8 +190,8 @@ pub struct ShareRoom {
     pub memory_bytes: u64,
 }
 
-/// The nodes of one architecture at a site: those that are connected, or, in a pool with none, those
-/// that were a while ago and may come back. Of these only the largest is told.
+/// The nodes of one architecture at a site: those that are connected, or, in a pool with none,
+/// those that were a while ago and may come back. Of these only the largest is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {

@@ -146,8 +146,8 @@ limits! {
     stack,
     /// Processor time, seconds (RLIMIT_CPU).
     cpu_time_s,
-    /// Processes and threads of the unit together. The cgroup's pids.max is that of all units of the
-    /// job that run on the node at a time; a node that does not have so many refuses the unit.
+    /// Processes and threads of the unit together. The cgroup's pids.max is that of all units of
+    /// the job that run on the node at a time; a node that does not have so many refuses the unit.
     processes,
     /// Address space, bytes (RLIMIT_AS).
     virtual_memory,

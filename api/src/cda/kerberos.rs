@@ -28,9 +28,9 @@ impl fmt::Debug for KerberosToken {
 
 /// Signs in by a Kerberos ticket. Needs no other proof.
 ///
-/// Refused as Unauthenticated, with one text, when the ticket does not hold, was used before, is for
-/// another service or bound to another connection; as Unsupported when one exchange does not do; as
-/// Denied when whose ticket it is may not sign in; as Limited after too many tries. Also as
+/// Refused as Unauthenticated, with one text, when the ticket does not hold, was used before, is
+/// for another service or bound to another connection; as Unsupported when one exchange does not
+/// do; as Denied when whose ticket it is may not sign in; as Limited after too many tries. Also as
 /// Unauthenticated where a second step is wanted ([`super::FirstStep`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

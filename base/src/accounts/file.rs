@@ -35,7 +35,8 @@ pub enum Owner {
     Anybody,
 }
 
-/// An account file at a path; may be a `static`. Lookups in many threads never wait for one another.
+/// An account file at a path; may be a `static`. Lookups in many threads never wait for one
+/// another.
 #[derive(Debug)]
 pub struct AccountsFile<P = PathBuf> {
     path: P,
@@ -56,9 +57,10 @@ pub struct Mapped {
 
 /// The bytes of a file.
 ///
-/// A mapping that was truncated where it lies kills whoever reads behind the new end. So what is not
-/// too large is copied, and nothing that happens to the file reaches it. Of larger files no process
-/// can have its own copy; for them it must be a mistake of root's, at the very moment of a lookup.
+/// A mapping that was truncated where it lies kills whoever reads behind the new end. So what is
+/// not too large is copied, and nothing that happens to the file reaches it. Of larger files no
+/// process can have its own copy; for them it must be a mistake of root's, at the very moment of a
+/// lookup.
 #[derive(Debug)]
 enum Content {
     Copied {
@@ -87,10 +89,10 @@ impl<P: AsRef<Path>> AccountsFile<P> {
 
     /// As [`AccountsFile::new`], but one look holds for 10 ms: it takes longer than a lookup.
     ///
-    /// Time is the kernel's, as of its last tick, which costs no system call. A mark that the writer
-    /// leaves in the old file would save the look altogether; but then a file that an administrator
-    /// removed or put back, or whose writer died between the two steps, would be seen by no process
-    /// that runs already.
+    /// Time is the kernel's, as of its last tick, which costs no system call. A mark that the
+    /// writer leaves in the old file would save the look altogether; but then a file that an
+    /// administrator removed or put back, or whose writer died between the two steps, would be seen
+    /// by no process that runs already.
     pub const fn seldom(path: P, owner: Owner) -> Self {
         Self::looking(path, owner, LOOK_HOLDS_MS)
     }

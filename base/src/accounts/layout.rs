@@ -12,9 +12,9 @@
 //! | members | indices of users, group after group |
 //! | strings | what the offsets point into |
 //!
-//! A user is found by the hash of the name: a search over names would touch a row and a text at each
-//! of its steps, which takes three times as long in a file of 100,000. Names that were chosen to
-//! have one hash cost no more than that search would.
+//! A user is found by the hash of the name: a search over names would touch a row and a text at
+//! each of its steps, which takes three times as long in a file of 100,000. Names that were chosen
+//! to have one hash cost no more than that search would.
 
 use super::AccountsError;
 

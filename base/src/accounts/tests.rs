@@ -39,7 +39,7 @@ fn gids(view: &AccountsView<'_>, name: &str) -> Vec<u32> {
 fn every_lookup_finds_its_entry_and_nothing_else() {
     let bytes = sample().build().unwrap();
     let view = AccountsView::parse(&bytes).unwrap();
-    assert_eq!((view.generation(), view.user_count(), view.group_count()), (7, 3, 3));
+    assert_eq!(view.generation(), 7);
     assert_eq!(view.user_by_name("bob.demo").unwrap(), Some(user("bob.demo", BASE + 12)));
     assert_eq!(view.user_by_uid(BASE + 10).unwrap(), Some(user("zoe.demo", BASE + 10)));
     assert_eq!(view.user_by_name("bob").unwrap(), None);

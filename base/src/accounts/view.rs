@@ -67,16 +67,6 @@ impl<'a> AccountsView<'a> {
         self.layout.generation
     }
 
-    /// How many users there are.
-    pub fn user_count(&self) -> u32 {
-        self.layout.users
-    }
-
-    /// How many groups there are.
-    pub fn group_count(&self) -> u32 {
-        self.layout.groups
-    }
-
     /// The user of this name.
     pub fn user_by_name(&self, name: &str) -> Result<Option<User<'a>>, AccountsError> {
         self.find_user(name)?.map(|at| self.user(at)).transpose()

@@ -113,7 +113,8 @@ pub struct Opened {
     pub session: String,
     /// Variables for its environment.
     pub environment: Vec<(String, String)>,
-    /// What the session's keyring entry `xos:membership` holds: the person, the VO, the roles, JSON.
+    /// What the session's keyring entry `xos:membership` holds: the person, the VO, the roles,
+    /// JSON.
     pub keyring: String,
     /// What to tell the person: why the volume is not theirs here, when the membership ends.
     pub notes: Vec<String>,

@@ -1,4 +1,5 @@
-//! The file with the keys of the service. Whoever reads it can make tickets for it that say anything.
+//! The file with the keys of the service. Whoever reads it can make tickets for it that say
+//! anything.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

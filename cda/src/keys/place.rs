@@ -99,8 +99,8 @@ impl Place {
         }
     }
 
-    /// Destroys a key in the vault; whether it is gone. Nothing signs by it any more, and nobody takes
-    /// its signatures, so that it can be tried again later.
+    /// Destroys a key in the vault; whether it is gone. Nothing signs by it any more, and nobody
+    /// takes its signatures, so that it can be tried again later.
     pub(crate) fn is_destroyed(&self, id: KeyId) -> bool {
         let Some(vault) = &self.vault else { return false };
         match vault.destroy(id) {

@@ -1,5 +1,5 @@
-//! Which proofs already stand for a job, so that one stands for one job only: signed submissions, and
-//! members' tokens.
+//! Which proofs already stand for a job, so that one stands for one job only: signed submissions,
+//! and members' tokens.
 //!
 //! A proof is good for twenty minutes at most; two maps, exchanged that often, remember it for at
 //! least so long. They are lost with the process: a restart within those minutes lets an owner use

@@ -132,8 +132,8 @@ async fn a_certificate_renews_itself_for_a_week_and_in_its_vo_only() {
     assert!(e.message.contains("too long ago"), "{e}");
 }
 
-/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and as
-/// administrator of the site.
+/// If it failed, who has a certificate of one VO would be the whole person: in all their VOs, and
+/// as administrator of the site.
 #[tokio::test]
 async fn a_certificate_of_a_vo_gives_no_token_of_its_person() {
     let w = World::new("rennes").await;
@@ -284,10 +284,12 @@ async fn openssl_reads_and_verifies_what_is_issued() {
     w.vos.set(member(VO, "alice@rennes"));
     let got = w.call(&alice, certificate_request(VO, &keyed().csr_pem)).await.unwrap();
     let at = |name: &str| w.dir.path().join(name);
-    std::fs::write(at("root.crt"), w.keys.root_pem()).unwrap();
     std::fs::write(at("alice.crt"), &got.chain_pem).unwrap();
-    let people = std::fs::read_to_string(at("ca/people.pem")).unwrap();
-    std::fs::write(at("people.crt"), &people[people.find("-----BEGIN CERT").unwrap()..]).unwrap();
+    for name in ["root", "people"] {
+        let both = std::fs::read_to_string(at(&format!("ca/{name}.pem"))).unwrap();
+        let certificate = &both[both.find("-----BEGIN CERT").unwrap()..];
+        std::fs::write(at(&format!("{name}.crt")), certificate).unwrap();
+    }
     let run = |args: &[&str]| {
         let out = Command::new("openssl").args(args).current_dir(w.dir.path()).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -19,7 +19,7 @@ use xos_api::cda::{
 };
 use xos_base::when::Clock;
 use xos_base::{Error, Kind, Membership, Millis};
-use xos_net::{Caller, Client, Proof};
+use xos_net::{Client, Proof};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,12 +32,6 @@ fn all_three() -> IssueCertificate {
         jwt_audience: Some(SERVICE.into()),
         ..certificate_request(VO, &keyed().csr_pem)
     }
-}
-
-async fn alice_at(w: &World) -> Caller {
-    let alice = w.person("alice").await;
-    w.vos.set(member(VO, "alice@rennes"));
-    alice
 }
 
 /// The site's keys and name, as a service outside gets them: over TLS, without proof.
@@ -81,7 +75,7 @@ fn told_in(certificate: &ssh_key::Certificate) -> Membership {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_say_the_same_for_the_same_time() {
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let (jwks, issuer) = published(&w).await;
     for (groups, roles, narrowed) in
         [(None, None, false), (Some(vec![]), Some(vec![]), true), (None, Some(vec![]), true)]
@@ -140,7 +134,7 @@ async fn all_three_say_the_same_for_the_same_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_end_with_the_membership() {
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let mut m = member(VO, "alice@rennes");
     let end = w.clock.now().plus(10 * MINUTE);
     m.expires = Some(end);
@@ -166,7 +160,7 @@ async fn all_three_end_with_the_membership() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vo_has_its_people_sign_in_again() {
     let w = World::with("rennes", |c| c.renewal_s = 4 * 3600).await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     // The site's time is the shorter one.
     let got = w.call(&alice, all_three()).await.unwrap();
     let signed_in = alice.signed_in().unwrap();
@@ -207,7 +201,7 @@ async fn a_vo_has_its_people_sign_in_again() {
 #[tokio::test]
 async fn nobody_chooses_a_principal() {
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let key = format!("{} root,bob@rennes/demo.rennes", ssh_line());
     let ask = IssueCertificate { ssh_key: Some(key), ..all_three() };
     let ssh = in_ssh(&w, &w.call(&alice, ask.clone()).await.unwrap());
@@ -225,7 +219,7 @@ async fn nobody_chooses_a_principal() {
 #[tokio::test]
 async fn bad_keys_and_audiences_are_refused_with_the_reason_and_nothing_is_issued() {
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let good = w.call(&alice, all_three()).await.unwrap();
     for (bad, reason) in [
         ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQU=".to_owned(), "must be Ed25519"),
@@ -273,7 +267,7 @@ fn ask_job(proof: MandateProof) -> xos_api::cda::IssueMandate {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_jwt_does_not_verify() {
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let token = w.call(&alice, all_three()).await.unwrap().jwt.unwrap().token;
     let (jwks, _) = published(&w).await;
     let mut said = claims(&token, &jwks).unwrap();
@@ -294,7 +288,7 @@ async fn openssh_reads_what_is_issued() {
         return;
     }
     let w = World::new("rennes").await;
-    let alice = alice_at(&w).await;
+    let alice = w.alice_in(VO).await;
     let got = w.call(&alice, all_three()).await.unwrap();
     let at = w.dir.path().join("alice-cert.pub");
     std::fs::write(&at, format!("{}\n", got.ssh.unwrap())).unwrap();

@@ -120,12 +120,6 @@ async fn a_signing_key_rolls_and_every_statement_counts_as_long_as_it_may() {
     }
 }
 
-async fn alice_at(w: &World) -> Caller {
-    let alice = w.person("alice").await;
-    w.vos.set(member(VO, "alice@rennes"));
-    alice
-}
-
 /// Alice after another sign-in.
 async fn again(w: &World) -> Caller {
     w.by_token(&w.sign_in("alice", ADMIN_PASSWORD).await.unwrap().token.token)
@@ -166,7 +160,7 @@ async fn is_published(w: &World, jwt: &str) -> bool {
 async fn keys_for_ssh_and_jwts_roll_under_what_is_in_use() {
     let w = World::new("rennes").await;
     let kid = |c: &Certificate| c.jwt.as_ref().unwrap().token.split('.').next().unwrap().to_owned();
-    let first = all_three(&w, &alice_at(&w).await).await;
+    let first = all_three(&w, &w.alice_in(VO).await).await;
     for purpose in [Purpose::SshPeople, Purpose::Jwt] {
         roll(&w, purpose, false).unwrap();
     }
@@ -203,7 +197,7 @@ async fn keys_for_ssh_and_jwts_roll_under_what_is_in_use() {
 #[tokio::test(flavor = "multi_thread")]
 async fn authorities_roll_and_what_they_signed_holds() {
     let (rennes, pisa) = pair().await;
-    let alice = alice_at(&rennes).await;
+    let alice = rennes.alice_in(VO).await;
     pisa.vos.set(member(VO, "alice@rennes"));
     let before = all_three(&rennes, &alice).await.chain_pem;
     let node = join(&rennes, &invite(&rennes, "n1").await, &keyed()).await.unwrap().chain_pem;
@@ -230,7 +224,7 @@ async fn authorities_roll_and_what_they_signed_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_was_stolen_is_refused_everywhere_and_stays_so() {
     let (rennes, pisa) = pair().await;
-    let alice = alice_at(&rennes).await;
+    let alice = rennes.alice_in(VO).await;
     pisa.vos.set(member(VO, "alice@rennes"));
     let stolen = all_three(&rennes, &alice).await.chain_pem;
     let node = join(&rennes, &invite(&rennes, "n1").await, &keyed()).await.unwrap().chain_pem;

@@ -253,6 +253,13 @@ impl World {
         self.by_token(&self.sign_in(name, ADMIN_PASSWORD).await.unwrap().token.token)
     }
 
+    /// Alice, signed in, a member of the VO.
+    pub async fn alice_in(&self, vo: &str) -> Caller {
+        let alice = self.person("alice").await;
+        self.vos.set(member(vo, "alice@rennes"));
+        alice
+    }
+
     /// The core of another site as this one knows it, once it trusts that.
     pub fn core_of(&self, other: &World) -> Caller {
         self.verifier.certificate(other.keys.core_identity().get().chain(), None).unwrap()

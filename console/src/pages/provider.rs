@@ -1,9 +1,9 @@
 //! Signing in at an identity provider: to it, back from it, and in.
 //!
-//! A browser that comes back from another site sends no cookie of ours (they are `SameSite=Strict`).
-//! So the page it comes back to decides nothing: it leads on to a page of ours, and there the
-//! cookie shows that the sign-in was begun in this browser. Nobody can so finish in a person's
-//! browser what they began in their own.
+//! A browser that comes back from another site sends no cookie of ours (they are
+//! `SameSite=Strict`). So the page it comes back to decides nothing: it leads on to a page of ours,
+//! and there the cookie shows that the sign-in was begun in this browser. Nobody can so finish in a
+//! person's browser what they began in their own.
 
 use super::passkeys::stepped;
 use super::sign_in::sign_in_page;

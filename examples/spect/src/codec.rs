@@ -104,7 +104,8 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Checks magic, version and check sum, in this order, so that the error names the likely cause.
+    /// Checks magic, version and check sum, in this order, so that the error names the likely
+    /// cause.
     ///
     /// # Errors
     /// [`Fault::Magic`], [`Fault::Length`], [`Fault::Version`] or [`Fault::Checksum`].

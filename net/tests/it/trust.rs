@@ -55,8 +55,8 @@ fn keys_hold_only_by_the_roots_word_and_the_later_word_counts() {
     assert!(believed(&trust, &fresh) && !believed(&trust, &rennes.signer));
 }
 
-/// If it failed, a hostile site could make every other one keep endless lists, or a former key would
-/// sign more than the history that it signed.
+/// If it failed, a hostile site could make every other one keep endless lists, or a former key
+/// would sign more than the history that it signed.
 #[test]
 fn former_keys_count_for_logs_alone_and_lists_are_bounded() {
     use xos_api::site::{DESCRIPTOR_LIST_MAX, LOG_KEYS_MAX, SiteDescriptor, SiteKeys};

@@ -62,12 +62,15 @@ pub struct Login {
     /// systemd end as `KillUserProcesses` says. Default: what runs goes on until the membership
     /// ends.
     pub linger_s: Option<u64>,
-    /// Processors for all sessions of one person together, in thousandths of one. Default: no
-    /// limit.
+    /// Processors for all sessions of one person together, in thousandths of one. Where systemd
+    /// holds sessions, `xosd` has it limit the person's slice (`CPUQuota`), which it does in
+    /// hundredths, rounded up here. Default: no limit.
     pub cpu_milli: Option<u32>,
-    /// Memory for all sessions of one person together, in bytes. Default: no limit.
+    /// Memory for all sessions of one person together, in bytes; with a limit they do not swap.
+    /// Of systemd's slice `MemoryMax` and `MemorySwapMax`. Default: no limit.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads of all sessions of one person together. Default: as of one job.
+    /// Processes and threads of all sessions of one person together. Of systemd's slice `TasksMax`,
+    /// in place of systemd's own. Default: as of one job.
     pub processes: Option<u32>,
     /// Whether people may prove themselves to PAM by a code that they type in the console of their
     /// own site: at a console, for `sudo`; never at sshd or from another machine. Default false.

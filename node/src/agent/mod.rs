@@ -2,7 +2,7 @@
 //! volumes that the core brings, and the units that it orders.
 
 pub mod config;
-mod keep;
+pub(crate) mod keep;
 mod link;
 mod local;
 mod logins;

@@ -358,7 +358,7 @@ mod tests {
         bob.state = AccountState::Ended;
         vos.apply(accounts(true, false, vec![bob]));
         let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).build().unwrap();
-        assert_eq!(AccountsView::parse(&bytes).unwrap().user_count(), 0);
+        assert_eq!(AccountsView::parse(&bytes).unwrap().users().count(), 0);
     }
     #[test]
     fn former_is_only_who_left_this_vo() {

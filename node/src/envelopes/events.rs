@@ -6,9 +6,7 @@ use super::{EnvelopeError, Envelopes, patiently};
 use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Chunk, Cursor, Entry, Event, decode};
 use crate::shim::LOG_FILE;
-use crate::spec::EnvelopeId;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -135,41 +133,6 @@ impl Events {
             }
         }
         Ok(())
-    }
-}
-
-impl Envelopes {
-    /// The cursor behind a unit's event of that number, for whoever stored only the number; in a
-    /// log that does not go so far (the machine lost power), behind its last one.
-    ///
-    /// # Errors
-    /// [`EnvelopeError::NotFound`], or an unreadable log.
-    pub async fn cursor_after(&self, id: &EnvelopeId, seq: u64) -> Result<Cursor, EnvelopeError> {
-        let path = self.folder(id).join(LOG_FILE);
-        let id = id.clone();
-        blocking(move || {
-            let (mut at, mut found) = (Cursor::default(), Cursor::default());
-            loop {
-                let chunk = match read_after(&path, at) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        return Err(EnvelopeError::NotFound(id));
-                    }
-                    other => other.map_err(EnvelopeError::at("read", &path))?,
-                };
-                // What is not numbered and comes behind the event is yet to be read.
-                for (entry, cursor) in chunk.entries.iter().filter(|(e, _)| e.event.is_numbered()) {
-                    if entry.seq > seq {
-                        return Ok(found);
-                    }
-                    found = *cursor;
-                }
-                if chunk.cursor == at {
-                    return Ok(found);
-                }
-                at = chunk.cursor;
-            }
-        })
-        .await
     }
 }
 

@@ -71,7 +71,8 @@ fn crowd(n: u32, processes: u32, then: &str) -> UnitSpec {
 #[tokio::test]
 async fn who_reached_the_limit_of_processes_and_failed_is_told_so() {
     // wrong: the person would read only "exit status 2"; or a unit that went on without the process
-    // that it could not have would count as failed; or one that had nothing to do with it be told so
+    // that it could not have would count as failed; or one that had nothing to do with it be told
+    // so
     let Some(node) = Node::new() else { return };
     let e = node.start("1.rennes", |s| (s.limits.pids, s.slots) = (20, 1)).await;
     let ended = run(&e, vec![crowd(0, 60, "exit 3")]).await;

@@ -7,12 +7,12 @@ use xos_base::accounts::{Group, User};
 
 use crate::status::Failure;
 
-/// A group with more members is answered without any: `ls -l` would otherwise copy megabytes for one
-/// name. Whether somebody is in it is not decided here but by `initgroups`, which is exact.
+/// A group with more members is answered without any: `ls -l` would otherwise copy megabytes for
+/// one name. Whether somebody is in it is not decided here but by `initgroups`, which is exact.
 pub(super) const MEMBERS_LISTED_MAX: usize = 4096;
 
-/// No password opens these accounts, `pam_unix` looks for no shadow entry (as it would for "x"), and
-/// an sshd without PAM takes the account for locked by the "!" and refuses keys too.
+/// No password opens these accounts, `pam_unix` looks for no shadow entry (as it would for "x"),
+/// and an sshd without PAM takes the account for locked by the "!" and refuses keys too.
 const NO_PASSWORD: &str = "!*";
 
 /// Where an answer goes.
@@ -23,8 +23,8 @@ pub(super) struct Answer<T> {
 
 impl<T> Answer<T> {
     /// # Safety
-    /// `result` must be valid for writing, `buffer` for writing `length` bytes, until the answer was
-    /// given.
+    /// `result` must be valid for writing, `buffer` for writing `length` bytes, until the answer
+    /// was given.
     pub(super) unsafe fn new(result: *mut T, buffer: *mut c_char, length: size_t) -> Self {
         let left = if buffer.is_null() { 0 } else { length };
         Self { result, buffer: Buffer { next: buffer.cast(), left } }

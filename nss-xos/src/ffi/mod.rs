@@ -168,8 +168,8 @@ pub extern "C" fn _nss_xos_endgrent() -> c_int {
 /// Adds a user's groups, except `primary`, to a list that glibc and we grow by `realloc`.
 ///
 /// # Safety
-/// As glibc calls it: `user` is a C string; `*groups` has room for `*size` ids, `*start` of them set,
-/// and comes from `malloc`; `errnop` is valid for writing.
+/// As glibc calls it: `user` is a C string; `*groups` has room for `*size` ids, `*start` of them
+/// set, and comes from `malloc`; `errnop` is valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _nss_xos_initgroups_dyn(
     user: *const c_char,
@@ -234,7 +234,8 @@ impl Cursor {
         Ok(())
     }
 
-    /// Waits only a moment: after a fork the lock may be held for ever by a thread that is not here.
+    /// Waits only a moment: after a fork the lock may be held for ever by a thread that is not
+    /// here.
     fn lock(&self) -> Result<MutexGuard<'_, Option<Place>>, Failure> {
         for _ in 0..LOCK_TRIES {
             match self.0.try_lock() {

@@ -1,12 +1,12 @@
 //! The shadow table: empty.
 //!
 //! No account of the grid has a password of this machine, and the user table says so by itself: its
-//! second field is `!*`, not the `x` that sends `pam_unix` and others here. With that, and without an
-//! entry here, stock tools do what is right: `pam_unix` refuses every password and has no objection
-//! in its account phase (`unix_chkpwd` is not called), `passwd -S` shows the account as locked, and
-//! an sshd without PAM, which would bypass `pam_xos`, takes it for locked and refuses keys too. An
-//! entry could only be a second place from which a password might come. The functions are there so
-//! that `shadow: files xos` in `/etc/nsswitch.conf` is answered and not an error.
+//! second field is `!*`, not the `x` that sends `pam_unix` and others here. With that, and without
+//! an entry here, stock tools do what is right: `pam_unix` refuses every password and has no
+//! objection in its account phase (`unix_chkpwd` is not called), `passwd -S` shows the account as
+//! locked, and an sshd without PAM, which would bypass `pam_xos`, takes it for locked and refuses
+//! keys too. An entry could only be a second place from which a password might come. The functions
+//! are there so that `shadow: files xos` in `/etc/nsswitch.conf` is answered and not an error.
 
 use libc::{c_char, c_int, size_t, spwd};
 

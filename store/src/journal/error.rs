@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use super::{QUEUE_RECORDS_MAX, RECORD_BYTES_MAX, SNAPSHOT_BYTES_MAX, Seq};
 
-/// Why the journal did not do what was asked. Except for [`JournalError::Unknown`] nothing was stored.
+/// Why the journal did not do what was asked. Except for [`JournalError::Unknown`] nothing was
+/// stored.
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// The caller must store less in one record.
@@ -72,7 +73,8 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
-    /// The site's administrator must restore the folder: records that were acknowledged are damaged.
+    /// The site's administrator must restore the folder: records that were acknowledged are
+    /// damaged.
     #[error(
         "journal file {} is damaged at byte {offset} ({detail}); nothing was changed: \
          keep a copy of the folder and restore it from the standby or a backup",

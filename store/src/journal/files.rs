@@ -89,7 +89,8 @@ pub(super) fn write_durable(path: &Path, parts: &[&[u8]]) -> Result<File, Journa
         Ok(file)
     })();
     result.map_err(|source| {
-        // It takes space that is perhaps just what lacks; a leftover is cleared at the next opening.
+        // It takes space that is perhaps just what lacks; a leftover is cleared at the next
+        // opening.
         if let Err(error) = remove(&temporary) {
             tracing::debug!(%error, "could not remove a half-written journal file");
         }

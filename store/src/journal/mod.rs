@@ -1,11 +1,12 @@
 //! An append-only journal: what was appended and acknowledged is there after any crash.
 //!
-//! One thread writes. It takes all that waits, writes it with one call, syncs once (`fdatasync`) and
-//! then acknowledges all of it, so that many appenders share the price of one sync. Records lie in
-//! segment files; a snapshot of the reader's state lets the segments before it go.
+//! One thread writes. It takes all that waits, writes it with one call, syncs once (`fdatasync`)
+//! and then acknowledges all of it, so that many appenders share the price of one sync. Records lie
+//! in segment files; a snapshot of the reader's state lets the segments before it go.
 //!
-//! After a crash the end of the last segment may be torn: it is cut off at opening, since nobody was
-//! told that it was stored. Damage anywhere else is [`JournalError::Corrupt`], and nothing is cut.
+//! After a crash the end of the last segment may be torn: it is cut off at opening, since nobody
+//! was told that it was stored. Damage anywhere else is [`JournalError::Corrupt`], and nothing is
+//! cut.
 
 mod error;
 mod files;
@@ -100,28 +101,22 @@ impl Journal {
 
     /// Queues one record, in the order of calls, and resolves once it is on the disk.
     ///
-    /// The record is queued by this call, not by the first poll; dropping the future does not take it
-    /// back. When one append fails, those queued behind it by then fail too.
+    /// The record is queued by this call, not by the first poll; dropping the future does not take
+    /// it back. When one append fails, those queued behind it by then fail too.
     pub fn append(&self, record: impl Into<Bytes>) -> Append {
-        self.push(vec![record.into()], true)
+        self.push(vec![record.into()])
     }
 
     /// Queues records in one piece: others never come between, and they share one sync. At
-    /// most [`QUEUE_RECORDS_MAX`] records and [`QUEUE_BYTES_MAX`] bytes. Resolves to the place of the
-    /// last. After a crash a first part of them may be there without the rest.
+    /// most [`QUEUE_RECORDS_MAX`] records and [`QUEUE_BYTES_MAX`] bytes. Resolves to the place of
+    /// the last. After a crash a first part of them may be there without the rest.
     pub fn append_batch(&self, records: Vec<Bytes>) -> Append {
-        self.push(records, true)
-    }
-
-    /// Queues a record that may be lost at a power cut: resolves once it is written, and is synced
-    /// only with the next [`Journal::append`] or [`Journal::sync`]. A killed process loses it not.
-    pub fn append_lazy(&self, record: impl Into<Bytes>) -> Append {
-        self.push(vec![record.into()], false)
+        self.push(records)
     }
 
     /// Resolves once all that was queued before is on the disk; says the last place.
     pub fn sync(&self) -> Append {
-        self.push(Vec::new(), true)
+        self.push(Vec::new())
     }
 
     /// The place of the last record written.
@@ -133,7 +128,7 @@ impl Journal {
     /// and drops the segments that hold nothing newer. When this fails the journal is as before.
     pub async fn snapshot(&self, state: Bytes, upto: Seq) -> Result<(), JournalError> {
         let turn = Arc::clone(&self.snapshots).lock_owned().await;
-        // Were a lazy record of the snapshot lost at a power cut, its place would be given twice.
+        // Were a queued record of the snapshot lost at a power cut, its place would be given twice.
         let last = self.sync().await?;
         if upto > last {
             return Err(JournalError::SnapshotAhead { upto, last });
@@ -148,13 +143,13 @@ impl Journal {
         self.queue.push(|done| Task::Forget { upto, done }, 0, 0).await.map(drop)
     }
 
-    fn push(&self, records: Vec<Bytes>, durable: bool) -> Append {
+    fn push(&self, records: Vec<Bytes>) -> Append {
         if let Some(record) = records.iter().find(|r| r.len() > RECORD_BYTES_MAX) {
             return Append::refused(JournalError::TooLarge { bytes: record.len() });
         }
         let bytes = records.iter().map(Bytes::len).sum();
         let count = records.len();
-        self.queue.push(|done| Task::Append { records, durable, done }, count, bytes)
+        self.queue.push(|done| Task::Append { records, done }, count, bytes)
     }
 }
 

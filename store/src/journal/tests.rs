@@ -45,9 +45,7 @@ async fn what_was_appended_comes_back_over_many_segments() {
     append_all(&journal, &records[..40]).await;
     let batch = records[40..70].iter().map(|r| Bytes::from(r.clone())).collect();
     assert_eq!(journal.append_batch(batch).await.unwrap(), Seq(70));
-    for record in &records[70..] {
-        journal.append_lazy(record.clone()).await.unwrap();
-    }
+    append_all(&journal, &records[70..]).await;
     assert_eq!(journal.sync().await.unwrap(), Seq(100));
     drop(journal);
     assert!(segments(dir.path()).len() > 5);
@@ -182,9 +180,8 @@ async fn a_gap_in_what_was_never_synced_is_a_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), Options::default()).unwrap();
     append_all(&journal, &numbered(0..3)).await;
-    for record in numbered(3..9) {
-        journal.append_lazy(record).await.unwrap();
-    }
+    let batch = numbered(3..9).into_iter().map(Bytes::from).collect();
+    journal.append_batch(batch).await.unwrap();
     drop(journal);
     let path = segments(dir.path()).pop().unwrap();
     let mut bytes = fs::read(&path).unwrap();

@@ -28,7 +28,7 @@ type Done = oneshot::Sender<Result<Seq, JournalError>>;
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    Append { records: Vec<Bytes>, durable: bool, done: Done },
+    Append { records: Vec<Bytes>, done: Done },
     Forget { upto: Seq, done: Done },
 }
 
@@ -131,13 +131,9 @@ pub(super) fn run(
 ) {
     let _refuse = RefuseAfter(queue);
     let segment_bytes = options.segment_bytes;
-    let mut writer =
-        Writer { dir, segment_bytes, segments, file, last, synced: last, halted: None };
+    let mut writer = Writer { dir, segment_bytes, segments, file, last, halted: None };
     while let Some(batch) = queue.take() {
         writer.serve(queue, batch);
-    }
-    if let Err(error) = writer.sync() {
-        tracing::error!(%error, "journal could not sync its last lazy records");
     }
 }
 
@@ -158,10 +154,8 @@ struct Writer {
     /// Never empty; `file` is the last.
     segments: Vec<Segment>,
     file: File,
-    /// The last place written.
+    /// The last place on the disk; once halted, what was written last.
     last: Seq,
-    /// The last place on the disk.
-    synced: Seq,
     /// Why nothing more is taken.
     halted: Option<String>,
 }
@@ -172,14 +166,14 @@ impl Writer {
         let mut forgets = Vec::new();
         for task in batch {
             match task {
-                Task::Append { records, durable, done } => appends.push((records, durable, done)),
+                Task::Append { records, done } => appends.push((records, done)),
                 Task::Forget { upto, done } => forgets.push((upto, done)),
             }
         }
         match self.append(&appends) {
             Ok(places) => {
                 queue.last.store(self.last.0, Ordering::Release);
-                for ((_, _, done), seq) in appends.into_iter().zip(places) {
+                for ((_, done), seq) in appends.into_iter().zip(places) {
                     answer(done, Ok(seq));
                 }
             }
@@ -188,7 +182,7 @@ impl Writer {
                 let behind = queue.take_all().into_iter().map(|task| match task {
                     Task::Append { done, .. } | Task::Forget { done, .. } => done,
                 });
-                for done in appends.into_iter().map(|(_, _, done)| done).chain(behind) {
+                for done in appends.into_iter().map(|(_, done)| done).chain(behind) {
                     answer(done, Err(error.again()));
                 }
             }
@@ -199,29 +193,29 @@ impl Writer {
         }
     }
 
-    /// Writes all, syncs if anybody wants it, and says the place of each task's last record.
-    fn append(&mut self, tasks: &[(Vec<Bytes>, bool, Done)]) -> Result<Vec<Seq>, JournalError> {
+    /// Writes and syncs all, and says the place of each task's last record.
+    fn append(&mut self, tasks: &[(Vec<Bytes>, Done)]) -> Result<Vec<Seq>, JournalError> {
         if let Some(cause) = &self.halted {
             let cause = cause.clone();
             return Err(JournalError::Halted { dir: self.dir.clone(), cause });
         }
-        if tasks.iter().any(|(records, ..)| !records.is_empty()) {
+        if tasks.iter().any(|(records, _)| !records.is_empty()) {
             self.roll()?;
         }
-        let (salt, synced) = (self.current().head.salt, self.synced);
+        let (salt, synced) = (self.current().head.salt, self.last);
         let mut bytes = Vec::new();
         let mut seq = self.last;
         let mut places = Vec::with_capacity(tasks.len());
-        for (records, ..) in tasks {
+        for (records, _) in tasks {
             for record in records {
                 seq = Seq(seq.0 + 1);
                 format::push_record(&mut bytes, salt, seq, synced, record);
             }
             places.push(seq);
         }
-        self.write(&bytes)?;
-        self.last = seq;
-        if tasks.iter().any(|(_, durable, _)| *durable) {
+        if seq > self.last {
+            self.write(&bytes)?;
+            self.last = seq;
             self.sync()?;
         }
         Ok(places)
@@ -232,7 +226,6 @@ impl Writer {
         if self.current().len < self.segment_bytes {
             return Ok(());
         }
-        self.sync()?;
         let (segment, file) = files::create_segment(&self.dir, Seq(self.last.0 + 1))?;
         self.segments.push(segment);
         self.file = file;
@@ -255,16 +248,11 @@ impl Writer {
 
     /// After a failed sync nobody knows what the disk holds, and trying again would not tell.
     fn sync(&mut self) -> Result<(), JournalError> {
-        if self.synced == self.last {
-            return Ok(());
-        }
         self.file.sync_data().map_err(|source| {
             let cause = format!("syncing {} failed: {source}", self.current().path.display());
             self.halted = Some(cause.clone());
             JournalError::Unknown { cause }
-        })?;
-        self.synced = self.last;
-        Ok(())
+        })
     }
 
     /// Removes the segments that hold nothing after `upto`; never the current one.

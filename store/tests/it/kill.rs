@@ -31,8 +31,8 @@ pub(crate) fn tell(writer: u64, n: u64) {
     writeln!(out, "acked {writer} {n}").and_then(|()| out.flush()).unwrap();
 }
 
-/// Runs the ignored test `child` on `dir`, kills it after `acks` acknowledgements, and says the last
-/// acknowledged number of each writer.
+/// Runs the ignored test `child` on `dir`, kills it after `acks` acknowledgements, and says the
+/// last acknowledged number of each writer.
 pub(crate) fn run_and_kill(child: &str, dir: &Path, acks: u64) -> BTreeMap<u64, u64> {
     let mut process = Command::new(env::current_exe().unwrap())
         .args(["--exact", child, "--ignored", "--nocapture"])

@@ -1,8 +1,9 @@
-//! A machine's SSH host certificate is renewed while its sshd runs.
+//! A machine's SSH host certificate is renewed while its sshd runs; a core has one too.
 
-use xos_testbed::grid::{Site, SiteSpec};
+use xos_testbed::grid::{Site, SiteSpec, sshd};
 use xos_testbed::{Cmd, Host};
 
+use crate::faults::kill_all;
 use crate::signed_in::account;
 use crate::tool::skipped;
 use crate::world::{World, sh, soon};
@@ -14,6 +15,8 @@ reload_sshd = ["/usr/sbin/start-stop-daemon", "--stop", "--oknodo", "--quiet", "
 "#;
 /// What sshd reads.
 const CERTIFICATE: &str = "/var/lib/xos/node/ssh/ssh_host_ed25519_key-cert.pub";
+/// What a core's sshd reads.
+const CORE_CERTIFICATE: &str = "/var/lib/xos/ssh/ssh_host_ed25519_key-cert.pub";
 /// What sshd writes when it is told to read its files again.
 const TOLD: &str = "Received SIGHUP; restarting";
 
@@ -53,6 +56,32 @@ fn a_running_sshd_shows_the_renewed_certificate() {
     soon("sshd shows it", || (shown(&w)? == second).then_some(()));
     assert_eq!(sh(node, "cat /run/sshd.pid"), sshd, "sshd was ended and started");
     assert!(works().exit.is_success(), "a session was lost");
+    nobody_is_asked_about_the_core(&w);
+}
+
+/// If it failed, administrators would say yes to whoever stands between them and their core, or a
+/// site could vouch for the core of another.
+fn nobody_is_asked_about_the_core(w: &World) {
+    let core = &w.rennes.core;
+    let script = format!(
+        "set -e\n\
+         rm -f /etc/ssh/ssh_host_*\n\
+         ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n\
+         mkdir -p /run/sshd /etc/ssh/sshd_config.d\n\
+         echo 'HostCertificate {CORE_CERTIFICATE}' > /etc/ssh/sshd_config.d/xos.conf\n\
+         cat >> /etc/xos/xosd.toml <<'END'\n\n[ssh_host]\n{RELOAD}END\n"
+    );
+    sh(core, &script);
+    kill_all(core, "xosd", Some("run"));
+    w.rennes.start_core().unwrap();
+    let there = || core.run(&Cmd::new("test").args(["-s", CORE_CERTIFICATE])).unwrap();
+    soon("the core has a certificate", || there().exit.is_success().then_some(()));
+    sshd(core).unwrap();
+    let comes = |more: &[&str]| w.ssh(&w.milo, more, "root@rennes-core", "true");
+    // Whom it asks for a key has taken the machine's.
+    let said = comes(&["-v"]).refused(255, &["Permission denied", "Server host certificate: "]);
+    assert!(!said.contains("Host key verification failed"), "{said}");
+    comes(&["-o", "HostKeyAlias=pisa-core"]).refused(255, &["Host key verification failed"]);
 }
 
 /// The serial number of the certificate that sshd is to show.

@@ -203,11 +203,7 @@ impl Hour {
             }),
             How::Checked(why) => self.each(step, block, |host, text| {
                 println!("(checked only: {why})");
-                // A section that is there already is continued.
-                let present = read(host, XOSD);
-                let there = |line: &&str| line.starts_with('[') && present.contains(*line);
-                let new: Vec<&str> = text.lines().filter(|line| !there(line)).collect();
-                checked(host, &format!("{present}\n{}\n", new.join("\n")));
+                checked(host, &format!("{}\n{text}", read(host, XOSD)));
             }),
             How::Switch => self.each(step, block, switch),
             How::CheckedBySshd(why) => self.each(step, block, |host, text| {

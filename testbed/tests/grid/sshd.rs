@@ -7,6 +7,7 @@ use xos_testbed::Cmd;
 use xos_testbed::grid::{Person, Site, SiteSpec};
 
 use crate::login::ssh_people;
+use crate::signed_in::account;
 use crate::tool::{Said, skipped};
 use crate::world::{COMMAND_MAX, VO, World, sh, soon};
 
@@ -128,10 +129,6 @@ impl<'a> Forged<'a> {
 
 fn principal(person: &Person, vo: &str) -> String {
     format!("-n {}/{vo}", person.id())
-}
-
-fn account(person: &Person) -> String {
-    format!("{}.{VO}", person.name)
 }
 
 /// Without it, sshd would refuse pisa's certificates itself, and nothing would be shown.

@@ -38,7 +38,7 @@ fn a_withdrawn_role_voids_older_certificates(w: &World) {
     w.sign_in(&w.milo);
     w.xos(&w.milo, &["vo", "applications", VO]).ok();
     let powerful = w.credential(&w.milo, VO);
-    assert!(powerful.membership().is_admin());
+    assert!(powerful.membership().has_role("admin"));
     role("withdraw").ok();
     for site in ["rennes", "pisa"] {
         soon("the withdrawal is known", || (w.cert(&powerful.pem(), site) == 401).then_some(()));
@@ -144,8 +144,8 @@ fn a_removed_member_is_gone(w: &World) {
     }
 }
 
-/// If it failed, a VO that was stopped would go on, or could not be woken again; or its work, when it
-/// goes on, would find the files gone that it has open.
+/// If it failed, a VO that was stopped would go on, or could not be woken again; or its work, when
+/// it goes on, would find the files gone that it has open.
 fn a_suspended_vo_stands_still(w: &World) {
     let (read, written) = (format!("{VOLUME}/open-read"), format!("{VOLUME}/open-written"));
     w.xsub(&w.milo, &["--", "sh", "-c", &format!("echo kept > {read}")]).ok();

@@ -33,7 +33,7 @@ fn dropping_destroys_unless_opened_or_detached() {
     let folder = tempfile::tempdir().unwrap();
     let Some(testbed) = create(config(folder.path(), "drop")) else { return };
     drop(Testbed::open(folder.path()).unwrap());
-    assert!(testbed.add_host(HostSpec::new("one").unwrap()).unwrap().is_up().unwrap());
+    sh(&testbed.add_host(HostSpec::new("one").unwrap()).unwrap(), "true");
     drop(testbed);
     let after = Traces::of("drop", folder.path());
     assert!(after.is_empty(), "{after:?}");
@@ -41,7 +41,7 @@ fn dropping_destroys_unless_opened_or_detached() {
     let mut config = config(folder.path(), "drop");
     config.detach = true;
     let host = create(config.clone()).unwrap().add_host(HostSpec::new("one").unwrap()).unwrap();
-    assert!(host.is_up().unwrap());
+    sh(&host, "true");
     assert!(matches!(Testbed::create(config), Err(Error::InUse { .. })));
     Testbed::open(folder.path()).unwrap().destroy().unwrap();
     let after = Traces::of("drop", folder.path());

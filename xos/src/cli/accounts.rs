@@ -198,7 +198,8 @@ fn module_missing() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    /// If it failed, numbers of a VO would not be looked at, and the check would say that all is well.
+    /// If it failed, numbers of a VO would not be looked at, and the check would say that all is
+    /// well.
     #[test]
     fn the_numbers_of_vos_are_read_from_the_nodes_record() {
         let dir = tempfile::tempdir().unwrap();

@@ -26,6 +26,11 @@ pub struct Config {
     pub files: Option<super::files::Config>,
     /// `[console]`: the web pages.
     pub console: Option<xos_console::Config>,
+    /// `[ssh_host]`: the site certifies the host keys of the core's own sshd, so that ssh asks
+    /// nobody about them. The certificates lie in `ssh` in the state folder, which sshd is to read:
+    /// `HostCertificate /var/lib/xos/ssh/ssh_host_ed25519_key-cert.pub`. They hold as long as
+    /// those of nodes (`machine_s` in `[cda]`) and are renewed at two thirds of that.
+    pub ssh_host: Option<xos_node::hosts::Config>,
     /// `[node]`: this machine runs units. Present on a node, with neither of the above.
     pub node: Option<xos_node::agent::Config>,
     /// `[osd]`: this node keeps file objects.
@@ -84,6 +89,7 @@ impl Config {
             ("aem", self.aem.is_some()),
             ("files", self.files.is_some()),
             ("console", self.console.is_some()),
+            ("ssh_host", self.ssh_host.is_some()),
         ];
         let stray = core.iter().find(|(_, present)| *present).map(|(name, _)| *name);
         match (&self.port, &self.node, stray) {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use xos_aem::Aem;
 use xos_aem::world::GridWorld;
 use xos_api::Done;
+use xos_api::cda::CertifyHost;
 use xos_api::node::Hello;
 use xos_api::site::ConnectedNodes;
 use xos_base::when::{Clock, SystemClock};
@@ -21,6 +22,7 @@ use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
 use xos_net::{Grid, Nodes, Router, Trust, Verifier};
+use xos_node::hosts::Hosts;
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
 
@@ -132,6 +134,10 @@ impl Ground {
         Files::start(config, parts).await
     }
 
+    fn hosts(&self, config: &xos_node::hosts::Config) -> Result<Hosts, Error> {
+        Hosts::open("ssh_host", config, self.state.join("ssh"))
+    }
+
     fn console(&self, config: xos_console::Config) -> Result<Console, Error> {
         let deps = xos_console::Deps {
             grid: self.grid.clone(),
@@ -141,6 +147,20 @@ impl Ground {
             random: xos_console::system_random(),
         };
         Console::start(config, deps)
+    }
+}
+
+/// Keeps the certificates of the host keys of this machine's sshd, until `stop`.
+async fn keep_host_certificates(
+    hosts: Hosts,
+    cda: Cda,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    let certify = |r: CertifyHost| std::future::ready(cda.certify_own_host(&r.keys));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = hosts.keep(&*clock, certify) => {}
     }
 }
 
@@ -196,6 +216,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         None => None,
     };
     tell_of_nodes(ground.nodes.clone(), &mut router);
+    let hosts = config.ssh_host.map(|config| ground.hosts(&config)).transpose()?;
     let console = config.console.map(|config| ground.console(config)).transpose()?;
     if console.is_some() {
         cda.provide_sign_in();
@@ -206,7 +227,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
-    let Ground { site, keys, trust, nodes, verifier, .. } = ground;
+    let Ground { site, keys, trust, nodes, verifier, clock, .. } = ground;
+    let certified = hosts
+        .map(|hosts| tokio::spawn(keep_host_certificates(hosts, cda.clone(), clock, stop.clone())));
     let telling = tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust, stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
@@ -222,8 +245,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(aem) = aem {
         aem.stop().await;
     }
-    if let Err(e) = telling.await {
-        tracing::error!(error = %e, "the task that tells nodes about sites failed");
+    for task in [Some(telling), certified].into_iter().flatten() {
+        if let Err(e) = task.await {
+            tracing::error!(error = %e, "a part of the core failed");
+        }
     }
     Ok(())
 }

@@ -36,8 +36,8 @@ use xtreemfs_server::{Budget, Peer, Role, Share, Signer};
 const MAIN: &str = "main";
 /// The group `members` of every VO.
 const MEMBERS: u32 = 1;
-/// Most bytes of requests that DIR and MRC hold at once, over all connections, those counted in that
-/// are still coming in.
+/// Most bytes of requests that DIR and MRC hold at once, over all connections, those counted in
+/// that are still coming in.
 const REQUEST_BYTES_MAX: usize = 128 << 20;
 /// The same of one node.
 const REQUEST_BYTES_PER_NODE_MAX: usize = 8 << 20;

@@ -25,7 +25,7 @@ pub fn file(ada: &Person, name: &str) -> PathBuf {
 }
 
 /// What ssh-keygen says of a certificate.
-fn ssh_keygen(certificate: &Path) -> String {
+pub fn ssh_keygen(certificate: &Path) -> String {
     let out = Command::new("ssh-keygen").arg("-L").arg("-f").arg(certificate).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
@@ -152,7 +152,8 @@ impl House {
     }
 }
 
-/// If it failed, a sign-in would not make plain ssh work, or change a file that it must leave alone.
+/// If it failed, a sign-in would not make plain ssh work, or change a file that it must leave
+/// alone.
 #[test]
 fn the_persons_ssh_configuration_gets_one_line_and_only_when_it_is_theirs() {
     let (core, ada) = founded();

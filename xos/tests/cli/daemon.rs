@@ -1,12 +1,14 @@
 //! `xosd` as an init system and an administrator meet it.
 
 use std::os::unix::net::UnixDatagram;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::credentials::ssh_keygen;
+use crate::keys::until;
 use crate::world::{Core, xosd};
 
 /// How long a state may take to be told.
@@ -57,6 +59,7 @@ fn mistakes_in_the_configuration_are_refused_with_their_place() {
         (good.replacen("[aem]", "[eam]", 1), "eam"),
         (good.replacen("[aem]", "[aem]\nkeep_ended_jobs = \"7\"", 1), "keep_ended_jobs"),
         (good.replacen("[aem]", "[aem", 1), "[aem"),
+        (format!("{good}\n[ssh_host]\nhost_key = []\n"), "host_key"),
     ];
     for (text, name) in cases {
         let line = 1 + text.lines().position(|line| line.contains(name)).unwrap();
@@ -68,6 +71,38 @@ fn mistakes_in_the_configuration_are_refused_with_their_place() {
             let place = format!("xosd.toml:{line}:");
             assert!(said.contains(&place), "{name}, {place}: {said}");
         }
+    }
+}
+
+/// If it failed, whoever comes to the core by ssh would be asked whether they know it, or its sshd
+/// not be told of the certificate that says so.
+#[test]
+fn a_core_certifies_the_keys_of_its_own_sshd() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut core = Core::set_up_in(dir, "rennes", &["--name", "core.rennes.example"]);
+    let key = core.dir().join("ssh_host_ed25519_key");
+    let mut keygen = Command::new("ssh-keygen");
+    let made = keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success(), "these tests need OpenSSH's client: {made}");
+    let config = core.dir().join("xosd.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    let told = core.dir().join("told");
+    let section = |program: &str| {
+        let (key, told) = (key.with_extension("pub"), told.display().to_string());
+        let keys = format!("host_keys = [{:?}]", key.display().to_string());
+        format!("{good}\n[ssh_host]\n{keys}\nreload_sshd = [{program:?}, {told:?}]\n")
+    };
+    std::fs::write(&config, section("touch")).unwrap();
+    let out = xosd(core.dir()).args(["run", "--config", "xosd.toml"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(64), "{}", error(&out));
+    assert!(error(&out).contains("[ssh_host] reload_sshd"), "{}", error(&out));
+
+    std::fs::write(&config, section("/usr/bin/touch")).unwrap();
+    core.start_with(&[]);
+    until("sshd is told", || told.exists());
+    let shown = ssh_keygen(&core.dir().join("state/ssh/ssh_host_ed25519_key-cert.pub"));
+    for want in ["host certificate", "core.rennes.xos.internal\n", "core.rennes.example\n"] {
+        assert!(shown.contains(want), "{want:?}: {shown}");
     }
 }
 

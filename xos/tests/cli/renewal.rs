@@ -1,18 +1,16 @@
 //! `xos renew --watch` renews.
 
 use crate::credentials::{Agent, file};
+use crate::keys::until;
 use crate::world::{Core, Person, said};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fs;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 /// Life of a certificate in seconds: two thirds of it are over when the watch looks for the second
 /// time, a minute after its start.
 const LIFE_S: u64 = 75;
-/// How long that may take.
-const RENEWED_MAX: Duration = Duration::from_secs(180);
 /// Whom a JWT is for unless a person says otherwise.
 const ANY_SERVICE: &str = "https://wlcg.cern.ch/jwt/v1/any";
 
@@ -32,15 +30,6 @@ impl Drop for Watch {
         // It may have ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// Waits until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < RENEWED_MAX, "it did not come to this: {what}");
-        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

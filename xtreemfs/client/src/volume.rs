@@ -58,8 +58,8 @@ impl Volume {
         check_name(name)?;
         self.has_ticket(who).await?;
         let entries = &self.shared.mrc.entries;
-        // Not of a file that is, or was just now, written here: the MRC hears of its size later, and
-        // the kernel would cut off what lies behind the one that was listed.
+        // Not of a file that is, or was just now, written here: the MRC hears of its size later,
+        // and the kernel would cut off what lies behind the one that was listed.
         let known = entries.find(who, parent, name, Instant::now());
         if let Some(known) = known.filter(|known| !self.shared.is_in_use(known.ino)) {
             self.shared.seen.note((parent, name), known.ino);

@@ -85,8 +85,8 @@ pub struct Capability {
     /// Whether the person had the volume administrator's right when it was made.
     #[prost(bool, tag = "12")]
     pub admin: bool,
-    /// Truncations that some OSD may not have made, oldest first: an OSD makes those that it has not
-    /// made, and that are not older than the newest that it has, before it does what is asked.
+    /// Truncations that some OSD may not have made, oldest first: an OSD makes those that it has
+    /// not made, and that are not older than the newest that it has, before it does what is asked.
     #[prost(message, repeated, tag = "13")]
     pub owed: Vec<Cut>,
 }

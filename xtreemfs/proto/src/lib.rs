@@ -3,7 +3,7 @@
 //! A stream carries records: a 12-byte marker, an [`rpc::RpcHeader`], a message and a raw data tail
 //! ([`record`]). The framing and the header are those of the original XtreemFS 1.6; the procedures
 //! in [`dir`], [`mrc`] and [`osd`] are our own, inode-based ones, with ids from
-//! [`rpc::FIRST_OWN_PROC`] on. Ids below belong to the classic, path-based procedures.
+//! 100 on. Ids below belong to the classic, path-based procedures.
 //!
 //! [`channel::Channel`] is the calling side of a stream, [`serve::serve`] the answering side. Both
 //! take any stream that tokio can read and write, so that TLS and tunnels stay outside.

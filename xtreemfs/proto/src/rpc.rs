@@ -17,9 +17,6 @@ pub mod interface {
     pub const OSD: u32 = 30001;
 }
 
-/// Procedures with this id or a higher one are ours; lower ones are the original's.
-pub const FIRST_OWN_PROC: u32 = 100;
-
 /// One remote procedure: its place on the wire and the types that belong together.
 pub trait Procedure {
     /// Interface id, see [`interface`].
@@ -100,8 +97,8 @@ pub const INSTANCE_BYTES: usize = 16;
 /// requests long after its client gave it up, since what lies between keeps bytes: so a server
 /// carries nothing out for a connection once it answered `Connect` for one with a higher number of
 /// the same machine and instance (`EAGAIN`, before anything is done), and answers `Connect` when
-/// what it had begun for older ones is done. A client waits for the answer before it sends more. For
-/// the calls of clients that do not come back there is [`RequestHeader::until_ms`].
+/// what it had begun for older ones is done. A client waits for the answer before it sends more.
+/// For the calls of clients that do not come back there is [`RequestHeader::until_ms`].
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ConnectRequest {
     /// [`INSTANCE_BYTES`] that no other client of this machine has. Counts together with the
@@ -179,9 +176,9 @@ pub struct RequestHeader {
     /// Carries the slot number.
     #[prost(message, required, tag = "4")]
     pub auth_data: Auth,
-    /// Ours: when the caller gives up, in milliseconds since it had the answer to `Connect`. Counted
-    /// from before that answer by the server, which so carries nothing out later, whatever kept the
-    /// request on its way.
+    /// Ours: when the caller gives up, in milliseconds since it had the answer to `Connect`.
+    /// Counted from before that answer by the server, which so carries nothing out later, whatever
+    /// kept the request on its way.
     #[prost(uint64, optional, tag = "100")]
     pub until_ms: Option<u64>,
 }

@@ -1,5 +1,5 @@
-//! Memory of a server, shared fairly over all its connections: a machine that asks for much and does
-//! not go on holds its own share only.
+//! Memory of a server, shared fairly over all its connections: a machine that asks for much and
+//! does not go on holds its own share only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -117,7 +117,8 @@ mod tests {
         assert!(take(&greedy).is_some());
     }
 
-    /// Else one site, which can invent machines, keeps those of all others from reading and writing.
+    /// Else one site, which can invent machines, keeps those of all others from reading and
+    /// writing.
     #[test]
     fn the_machines_of_a_site_hold_its_share_only() {
         let budget = Budget::new(16 * SHARE, SHARE);

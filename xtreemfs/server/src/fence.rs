@@ -9,8 +9,8 @@
 //! until when it counts, in time since its connection was opened, which needs no common clock.
 //!
 //! Nothing has to be remembered for a while, only as long as a connection lives: one that may still
-//! bring requests was opened here before it was sent any (clients wait for that), and is known until
-//! its stream ends. Its number stands in the gate that it shares with the newer ones.
+//! bring requests was opened here before it was sent any (clients wait for that), and is known
+//! until its stream ends. Its number stands in the gate that it shares with the newer ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -175,8 +175,8 @@ mod tests {
         assert_eq!(unopened.errno, Errno::EINVAL);
     }
 
-    /// Else a request that lay in a relay while its client gave it up overwrites what another client
-    /// has written and synced since.
+    /// Else a request that lay in a relay while its client gave it up overwrites what another
+    /// client has written and synced since.
     #[tokio::test(start_paused = true)]
     async fn a_request_counts_for_as_long_as_its_client_waits() {
         let entrance = opened(&Fence::default(), "node-1", 1).await.unwrap();

@@ -64,8 +64,9 @@ impl Groups {
     }
 
     /// Moves a process into the person's group, unless systemd has put it into the person's own
-    /// slice, where it can be stopped: it stays there then. Another user's, from which they came by
-    /// `su`, is neither theirs to be limited in nor stopped with them. Whether it was moved.
+    /// slice, where it can be stopped and which has the same limits: it stays there then. Another
+    /// user's, from which they came by `su`, is neither theirs to be limited in nor stopped with
+    /// them. Whether it was moved.
     ///
     /// # Errors
     /// [`xos_base::Kind::Unavailable`] when it cannot be held.

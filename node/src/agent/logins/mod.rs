@@ -8,16 +8,15 @@ mod files;
 pub mod fuzzing;
 mod groups;
 mod hold;
-mod hosts;
 mod mandates;
 mod open;
 mod origin;
 mod processes;
 mod proof;
-mod reload;
 mod rules;
 mod seen;
 mod sessions;
+mod slices;
 mod strays;
 mod stream;
 mod tries;
@@ -29,23 +28,26 @@ use super::config::Login;
 use super::vos::Found;
 use super::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
+use crate::hosts::{self, Hosts};
 use crate::spec::{Limits, PIDS_MIN};
 use attempts::Attempts;
 use groups::Groups;
-use hosts::Hosts;
 use mandates::Mandates;
 use rules::Rules;
 use seen::Seen;
 use sessions::Sessions;
+use slices::Slices;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use strays::Strays;
 use stream::Streams;
+use xos_api::cda::CertifyHost;
 use xos_api::vom::AccountState;
 use xos_base::local::{Account, FindUser, FoundUser, LoginState, MayLogin, Principals, UserKey};
 use xos_base::{Error, Millis};
+use xos_net::control::Control;
 
 /// What the agent keeps for logins.
 pub(super) struct Logins {
@@ -59,6 +61,7 @@ pub(super) struct Logins {
     seen: Seen,
     sessions: Sessions,
     groups: Groups,
+    slices: Slices,
     strays: Strays,
     mandates: Mandates,
     streams: Streams,
@@ -98,17 +101,22 @@ impl Logins {
         let own = folder.join("logins");
         keep::own_folder(&own, 0o700)?;
         let ssh = folder.join("ssh");
-        keep::own_folder(&ssh, 0o755)?;
+        let keys = hosts::Config {
+            host_keys: config.host_keys.clone(),
+            reload_sshd: config.reload_sshd.clone(),
+        };
+        let hosts = Hosts::open("node.login", &keys, ssh.clone())?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|e| Error::internal(format!("cannot read the boot id: {e}")))?;
         Ok(Logins {
             rules,
             sshd,
-            hosts: Hosts::open(&config, ssh.clone())?,
+            hosts,
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
             sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            slices: Slices::open(limits, Path::new("/")),
             strays: Strays::open(own.join("stopped.json")),
             mandates: Mandates::default(),
             streams: Streams::default(),
@@ -140,6 +148,17 @@ impl Agent {
             Error::unsupported("members do not sign in to this machine")
                 .hint("its administrator allows it by a section [node.login]")
         })
+    }
+
+    /// Keeps the certificates of the host keys as they should be, over `control`, until this
+    /// future is dropped.
+    pub(super) async fn keep_host_certificates(self: Arc<Agent>, control: Arc<Control>) {
+        let Some(logins) = &self.logins else { return };
+        let ask = |r: CertifyHost| {
+            let core = control.clone();
+            async move { core.call(r).await }
+        };
+        logins.hosts.keep(&*self.clock, ask).await;
     }
 
     /// The shell of grid accounts.

@@ -56,6 +56,8 @@ impl Agent {
             .ok_or_else(|| Error::invalid(format!("process {} is not there", r.pid)))?;
         let membership = self.membership_of(&who, shown.as_ref())?;
         self.prepare_home(&membership).await?;
+        // Whichever module of PAM comes first, systemd may move the process into the slice.
+        logins.slices.limit(account.uid).await?;
         let process = (r.pid, started);
         let session = logins.sessions.begin(account.uid, process, &r.service, self.now());
         let name = session.name();

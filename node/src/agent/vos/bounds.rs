@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(uid("ann.demo.rennes"), Some(BASE + 1), "the first who has the name");
         assert_eq!(uid("eve.demo.rennes"), Some(BASE + 3));
         assert_eq!(uid("zoe.demo.rennes"), Some(BASE + 65_536 + 2));
-        assert_eq!((view.user_count(), uid("bob:0:0")), (3, None));
+        assert_eq!((view.users().count(), uid("bob:0:0")), (3, None));
         let ann = vos.by_number(&"demo.rennes".parse().unwrap(), MemberNumber(1)).unwrap();
         let groups = view.groups_of("ann.demo.rennes").unwrap().unwrap();
         let groups: Vec<u32> = groups.map(Result::unwrap).collect();

@@ -138,7 +138,8 @@ impl Serve<'_> {
         }
     }
 
-    /// Settles the files that wait for a unit: all of them, or those to which something was written.
+    /// Settles the files that wait for a unit: all of them, or those to which something was
+    /// written.
     pub(super) fn settle_spare(&mut self, all: bool) {
         for name in std::mem::take(&mut self.outputs.spare) {
             match spool::length(self.spool.as_fd(), &name) {

@@ -1,6 +1,6 @@
 //! When the daemon hears that the log has grown: at once as a rule, and always when nothing is left
-//! to run, for then somebody waits; in steps while one unit ends after the other. Each telling costs
-//! the daemon, the core and its disk about as much as a short unit costs this machine.
+//! to run, for then somebody waits; in steps while one unit ends after the other. Each telling
+//! costs the daemon, the core and its disk about as much as a short unit costs this machine.
 
 /// How long a start is kept back for its end, milliseconds: a short unit is told once.
 const START_MS: u64 = 4;

@@ -1,7 +1,7 @@
 //! The default engine: one redb file, one writer thread with group commit, reads by snapshot.
 //!
-//! Every commit is a two-phase commit with quick repair: after a kill the file opens at once, in the
-//! state of the last commit that was acknowledged or a later one.
+//! Every commit is a two-phase commit with quick repair: after a kill the file opens at once, in
+//! the state of the last commit that was acknowledged or a later one.
 
 mod file;
 mod tables;

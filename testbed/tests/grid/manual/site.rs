@@ -37,6 +37,8 @@ pub const STEPS: &[Step] = &[
     step("2. The core", "xosd setup --site rennes", CORES, How::Typed(SETUP)),
     step("2. The core", "install -m 644 xosd-core.service", CORES, How::Typed(CORE_UNIT)),
     step("Sign in", "xos site add core.rennes.example", CORES, How::Typed(SIGN_IN)),
+    step(CORE_SSH, "[ssh_host]", CORES, How::Checked("host_keys.rs has a core's sshd show itself")),
+    step(CORE_SSH, "mkdir -p /etc/ssh/sshd_config.d", &[], How::Elsewhere("host_keys.rs does it")),
     step("3. Nodes", "xos node token n1", CORES, How::Typed(TOKEN)),
     step("3. Nodes", "xosd join xos-join:n1.rennes:...", NODES, How::Typed(JOIN)),
     step("3. Nodes", "install -m 644 xos-units.service", NODES, How::Typed(&[])),
@@ -47,8 +49,8 @@ pub const STEPS: &[Step] = &[
     step("Let members sign in", "install -m 755 xos-principals", NODES, How::Typed(&[])),
     step("Let members sign in", "[node.login]", NODES, How::Added),
     step("Let members sign in", "systemctl restart xosd", NODES, How::Typed(&[])),
-    step(CONSOLE, "[node.login]", NODES, How::Checked("the tests of `pam_xos` prove people so")),
-    step(CONSOLE, "[node.login]", NODES, How::Checked("the tests of `pam_xos` prove people so")),
+    step(CONSOLE, "device = true", NODES, How::Checked(PROVED)),
+    step(CONSOLE, "passwords = true", NODES, How::Checked(PROVED)),
     step(KEEP, "AllowGroups sudo adm", NODES, How::CheckedBySshd("members sign in below")),
     step(KEEP, "echo root > /etc/cron.allow", NODES, How::Typed(&[])),
     step(OWN_NAMES, "xos names give demo.rennes", &[], How::Elsewhere(NAMES_LATER)),
@@ -86,7 +88,9 @@ pub const STEPS: &[Step] = &[
 
 const EVERY: &[Place] = &[CORE, NODE, OTHER_CORE, OTHER_NODE];
 const INSTALLED: How = How::Typed(&[]);
+const CORE_SSH: &str = "Show who the core is by ssh";
 const CONSOLE: &str = "Let members prove themselves at a console and for `sudo`";
+const PROVED: &str = "the tests of `pam_xos` prove people so";
 const KEEP: &str = "Keep grid accounts to their units";
 const OWN_NAMES: &str = "Names of your own choice";
 const MAPFILE: &str = "Taking names from a grid-mapfile";

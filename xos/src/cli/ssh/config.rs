@@ -1,10 +1,10 @@
 //! What ssh is told: `ssh/config`, which `~/.ssh/config` includes, and `ssh/known_hosts`.
 //!
-//! A machine is called as everywhere in XOS: `n1.rennes`. That name is the principal of its host
+//! A node is called as everywhere in XOS: `n1.rennes`. That name is the principal of its host
 //! certificate, so that ssh knows it by the site's authority and never asks about a key.
 
-use super::key;
 use super::quote::{plain, proxy_word, ssh_value};
+use super::{cores, key};
 use crate::cli::credential::Credential;
 use crate::cli::home::Home;
 use crate::cli::session::Session;
@@ -15,7 +15,7 @@ use xos_api::vom::ACCOUNT_NAME_MAX;
 use xos_base::{Error, PersonId, SiteId, VoId};
 
 const CONFIG: &str = "ssh/config";
-const KNOWN_HOSTS: &str = "ssh/known_hosts";
+pub(super) const KNOWN_HOSTS: &str = "ssh/known_hosts";
 /// The names that end in these belong to the world, and not to a site that is called so: `ssh
 /// github.com` must not come to a machine of a site `com`. Such a site's machines are reached by
 /// `xos ssh`. Labels of two letters are countries.
@@ -118,7 +118,7 @@ pub fn options(at: &Where, who: Option<&As>) -> Vec<(&'static str, String)> {
     options
 }
 
-/// `ssh/config`. Names of more than two parts, and with a quote, are no nodes: ssh gives a name to
+/// `ssh/config` for nodes. Names of more than two parts, and with a quote, are no nodes: ssh gives a name to
 /// a shell as it stands, and names come from web pages and repositories too.
 fn text(at: &Where, sites: &[SiteId], who: Option<&As>) -> String {
     let mut text = "# Written by xos at each sign-in. Settings of your own belong into \
@@ -137,8 +137,13 @@ fn is_of_the_world(site: &SiteId) -> bool {
     site.as_str().len() == 2 || OF_THE_WORLD.contains(&site.as_str())
 }
 
-/// The lines of `ssh/known_hosts` for one site: whose word on its machines counts.
-fn known_hosts(site: &SiteId, authorities: &[[u8; 32]]) -> Result<String, Error> {
+/// The lines of `ssh/known_hosts` for one site: whose word on its nodes counts, and on its core
+/// where that has a name.
+fn known_hosts(
+    site: &SiteId,
+    core: Option<&str>,
+    authorities: &[[u8; 32]],
+) -> Result<String, Error> {
     let mut text = String::new();
     for key in authorities {
         let key = PublicKey::from(KeyData::from(Ed25519PublicKey(*key)))
@@ -146,6 +151,9 @@ fn known_hosts(site: &SiteId, authorities: &[[u8; 32]]) -> Result<String, Error>
             .map_err(|e| Error::internal(format!("cannot write a key of {site}: {e}")))?;
         let key = key.trim_end();
         text.push_str(&format!("@cert-authority *.{site},!*.*.{site} {key}\n"));
+        if let Some(core) = core {
+            text.push_str(&format!("@cert-authority {core} {key}\n"));
+        }
     }
     Ok(text)
 }
@@ -170,12 +178,17 @@ pub fn write(s: &Session) -> Result<(), Error> {
     let sites: Vec<SiteId> = book.sites.iter().map(|k| k.descriptor.site.clone()).collect();
     let trust = book.trust()?;
     let mut hosts = "# Written by xos at each sign-in.\n".to_owned();
-    for site in &sites {
-        hosts.push_str(&known_hosts(site, &trust.ssh_keys(site)?.machines)?);
+    let mut names = Vec::new();
+    for known in &book.sites {
+        let site = &known.descriptor.site;
+        let core = cores::name(known, &sites);
+        hosts.push_str(&known_hosts(site, core.as_deref(), &trust.ssh_keys(site)?.machines)?);
+        names.extend(core);
     }
     s.home.write_text(KNOWN_HOSTS, &hosts)?;
     let at = Where::of(s)?;
-    s.home.write_text(CONFIG, &text(&at, &sites, default_login(s)?.as_ref()))
+    let nodes = text(&at, &sites, default_login(s)?.as_ref());
+    s.home.write_text(CONFIG, &format!("{nodes}{}", cores::text(&at, &names)))
 }
 
 /// Removes both files.
@@ -326,11 +339,15 @@ mod tests {
     /// If it failed, ssh would take any key as a machine's, or ask about each.
     #[test]
     fn a_site_answers_for_its_own_machines_only() {
-        let text = known_hosts(&"rennes".parse().unwrap(), &[[3; 32], [4; 32]]).unwrap();
+        let (site, core) = ("rennes".parse().unwrap(), "core.rennes.example");
+        let text = known_hosts(&site, Some(core), &[[3; 32], [4; 32]]).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let key =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD";
-        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
         assert_eq!(lines[0], format!("@cert-authority *.rennes,!*.*.rennes {key}"));
+        assert_eq!(lines[1], format!("@cert-authority core.rennes.example {key}"));
+        let text = known_hosts(&site, None, &[[3; 32]]).unwrap();
+        assert_eq!(text, format!("{}\n", lines[0]));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod config;
+mod cores;
 pub mod include;
 pub mod key;
 pub mod proxy;

@@ -42,9 +42,9 @@ impl OsdChoice for KnownOsds {
     }
 }
 
-/// The OSDs of a site that gives so many bytes: their room, free and in all, is scaled so that it is
-/// no more than that together. Of a small share only those with most room are left, so that each has
-/// as much as it takes to get new files.
+/// The OSDs of a site that gives so many bytes: their room, free and in all, is scaled so that it
+/// is no more than that together. Of a small share only those with most room are left, so that each
+/// has as much as it takes to get new files.
 fn within(mut osds: Vec<OsdStatus>, given: u64) -> Vec<OsdStatus> {
     let most = usize::try_from(given / FREE_BYTES_MIN).unwrap_or(usize::MAX).max(1);
     osds.sort_by(|a, b| b.free_bytes.cmp(&a.free_bytes).then_with(|| a.id.cmp(&b.id)));
@@ -75,8 +75,8 @@ mod tests {
         (0..count).map(osd).collect()
     }
 
-    /// Else a site that gives little has its nodes say that they have much, and gets all new files of
-    /// a VO: to read, to change, and to lose.
+    /// Else a site that gives little has its nodes say that they have much, and gets all new files
+    /// of a VO: to read, to change, and to lose.
     #[test]
     fn a_site_gets_new_files_by_what_it_gives_not_by_what_its_nodes_say() {
         let small = within(osds("pisa", 3, u64::MAX), GIB);
@@ -91,8 +91,8 @@ mod tests {
         assert!((10..100).contains(&count), "{count} of 4000, expected about 40");
     }
 
-    /// Else the share of a site with many nodes is cut into pieces of which none is large enough for
-    /// a file; or a site that gives nothing gets files all the same.
+    /// Else the share of a site with many nodes is cut into pieces of which none is large enough
+    /// for a file; or a site that gives nothing gets files all the same.
     #[test]
     fn a_small_share_of_many_nodes_is_used() {
         let some = within(osds("pisa", 500, 100 * GIB), GIB);

@@ -14,8 +14,8 @@ use xtreemfs_server::dir::DirPolicy;
 use xtreemfs_server::mrc::VolumePolicy;
 use xtreemfs_server::{AuthError, Authenticator, Epochs, Identity, Peer};
 
-/// Most memberships of one VO that are remembered for the check of epochs: as many as a site has ids
-/// for.
+/// Most memberships of one VO that are remembered for the check of epochs: as many as a site has
+/// ids for.
 const REMEMBERED_PER_VO_MAX: usize = 65_536;
 
 /// See the module's text.

@@ -1,5 +1,5 @@
-//! When the home of a VO may be asked which volumes the VO has. Whoever reaches an object server can
-//! make it look for a key, by a capability that nobody signed, so that asking has a bound: one
+//! When the home of a VO may be asked which volumes the VO has. Whoever reaches an object server
+//! can make it look for a key, by a capability that nobody signed, so that asking has a bound: one
 //! question at a time for each VO, and no further one for a while.
 
 use std::collections::HashMap;

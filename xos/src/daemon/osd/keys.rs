@@ -167,8 +167,8 @@ mod tests {
         assert!(keys.find(&vo, &VolumeId::parse("last").unwrap()).is_some());
     }
 
-    /// If it failed, a node that starts anew while a home is away could not serve that home's VOs; a
-    /// file that was cut short would keep it from starting; or the keys of VOs that are no longer
+    /// If it failed, a node that starts anew while a home is away could not serve that home's VOs;
+    /// a file that was cut short would keep it from starting; or the keys of VOs that are no longer
     /// served here would pile up.
     #[test]
     fn keys_outlive_a_restart() {

@@ -187,8 +187,8 @@ async fn a_late_write_does_not_take_the_place_of_what_was_synced_since() {
     assert_eq!(content(&site, file.ino()).await, b"newer"[..]);
 }
 
-/// Else a write that its client gave up, and did not repeat, takes the place of what another machine
-/// has written and synced since.
+/// Else a write that its client gave up, and did not repeat, takes the place of what another
+/// machine has written and synced since.
 #[tokio::test]
 async fn a_late_write_does_not_take_the_place_of_what_others_synced_since() {
     let deadline = Duration::from_secs(5);

@@ -90,7 +90,8 @@ impl Drop for World {
     }
 }
 
-/// Runs `work` on a thread whose file accesses are those of `uid` (the kernel sends FUSE the fsuid).
+/// Runs `work` on a thread whose file accesses are those of `uid` (the kernel sends FUSE the
+/// fsuid).
 pub fn acting_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

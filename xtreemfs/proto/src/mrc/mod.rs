@@ -1,9 +1,9 @@
 //! Metadata service: the namespace, by inode.
 //!
 //! Every request but [`Connect`], [`VolumeCreate`] and [`VolumeDelete`] needs an opened connection
-//! ([`Connect`]) and a slot ([`crate::rpc::Authenticate`]) whose identity is a member of the volume's VO. Besides the rights
-//! named at each procedure, the caller must have search permission on every directory above the
-//! inode: an inode number alone opens nothing.
+//! ([`Connect`]) and a slot ([`crate::rpc::Authenticate`]) whose identity is a member of the
+//! volume's VO. Besides the rights named at each procedure, the caller must have search permission
+//! on every directory above the inode: an inode number alone opens nothing.
 //!
 //! Common refusals: `ESTALE` (the inode is gone), `EACCES`, `EPERM`, `ENOTDIR`; for names `EINVAL`
 //! (empty, `.`, `..`, `/` or NUL inside) and `ENAMETOOLONG`; `ENOENT` for an unknown volume.

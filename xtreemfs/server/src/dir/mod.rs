@@ -75,8 +75,8 @@ impl Dir {
         Arc::new(DirConnection { dir: self.clone(), peer })
     }
 
-    /// The OSDs heard of lately that serve `vo` (all for an empty one), sorted by id: as many as fit
-    /// into one answer.
+    /// The OSDs heard of lately that serve `vo` (all for an empty one), sorted by id: as many as
+    /// fit into one answer.
     pub fn osds(&self, vo: &str) -> Vec<Osd> {
         self.lock().osds(vo, self.clock.now_ms())
     }

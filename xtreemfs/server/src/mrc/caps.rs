@@ -43,7 +43,8 @@ impl Content {
 }
 
 impl Mrc {
-    /// Makes a capability. Whoever may write may also make the OSDs cut what they owe. It lapses with the person's ticket, after ten minutes at the latest.
+    /// Makes a capability. Whoever may write may also make the OSDs cut what they owe. It lapses
+    /// with the person's ticket, after ten minutes at the latest.
     pub(super) fn issue(
         &self,
         volume: &VolumeRecord,

@@ -1,11 +1,11 @@
 //! The log's bytes: records of changes, each with a CRC.
 //!
-//! A file starts with eight bytes of magic, eight of salt, and the CRC-32 of both. A record is `u32` length of the
-//! payload, `u32` CRC-32 over salt, length, place, synced and payload, `u64` place (of the record in
-//! the file), `u64` synced, and the payload: the changes of one transaction. `synced` is how much of
-//! the file was on the disk when the record was written. The salt keeps names that people give from
-//! containing what would pass for a record. Numbers are little endian. Checkpoints consist of the
-//! same records, with an end mark.
+//! A file starts with eight bytes of magic, eight of salt, and the CRC-32 of both. A record is
+//! `u32` length of the payload, `u32` CRC-32 over salt, length, place, synced and payload, `u64`
+//! place (of the record in the file), `u64` synced, and the payload: the changes of one
+//! transaction. `synced` is how much of the file was on the disk when the record was written. The
+//! salt keeps names that people give from containing what would pass for a record. Numbers are
+//! little endian. Checkpoints consist of the same records, with an end mark.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};

@@ -59,7 +59,8 @@ impl Drop for Ballast {
     }
 }
 
-/// Makes files with long names until one is refused; the names that were acknowledged, and the refused one.
+/// Makes files with long names until one is refused; the names that were acknowledged, and the
+/// refused one.
 async fn fill(person: &Person, kind: &str) -> (Vec<String>, String, Errno) {
     let mut made = Vec::new();
     for n in 0..100_000 {

@@ -5,9 +5,9 @@ use xtreemfs_proto::{Capability, Errno};
 use crate::capabilities::{good, read, token, write};
 use crate::world::*;
 
-/// Clients take a refusal as final and drop what they wanted to write. If an OSD refused what it only
-/// has not heard of yet, each restart of it would lose data that applications have been told were
-/// accepted.
+/// Clients take a refusal as final and drop what they wanted to write. If an OSD refused what it
+/// only has not heard of yet, each restart of it would lose data that applications have been told
+/// were accepted.
 #[tokio::test]
 async fn a_volume_and_a_member_that_were_not_heard_of_may_be_tried_again() {
     let world = World::new().await;

@@ -112,8 +112,8 @@ async fn a_home_is_asked_once_whatever_is_claimed() {
     assert_eq!(home.asked(), 2, "asked about a VO that is not stored here");
 }
 
-/// Else a restart of a node fails its people's reads and writes for good, since its core tells it of
-/// volumes only a while later.
+/// Else a restart of a node fails its people's reads and writes for good, since its core tells it
+/// of volumes only a while later.
 #[tokio::test]
 async fn a_restarted_node_serves_at_once_and_refuses_nothing_before_it_was_told() {
     let folder = tempfile::tempdir().unwrap();

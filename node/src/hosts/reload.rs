@@ -9,12 +9,11 @@
 //! is just writing ends. So the way of the machine's service is taken, or what its administrator
 //! says.
 
+use crate::programs::{BOOTED, run};
 use std::path::Path;
 use std::time::Duration;
 use xos_base::Error;
 
-/// Is there when systemd runs this machine (sd_booted(3)).
-const BOOTED: &str = "run/systemd/system";
 /// Where systemd finds services of the machine.
 const FOLDERS: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// What sshd is called there: Debian's name, and that of the others.
@@ -33,42 +32,49 @@ pub(super) enum Reload {
         program: String,
         /// Its arguments.
         arguments: Vec<String>,
+        /// The section of the configuration where another can be named.
+        section: &'static str,
     },
     /// Not at all: the administrator says so.
     No,
-    /// Nobody says how.
-    Unknown,
+    /// Nobody says how; this section of the configuration could.
+    Unknown(&'static str),
 }
 
 impl Reload {
-    /// As `[node.login] reload_sshd` says; else as the machine below `root` has it.
+    /// As `reload_sshd` of `section` says; else as the machine below `root` has it.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when the program is not named by an absolute path.
-    pub(super) fn open(configured: Option<&[String]>, root: &Path) -> Result<Reload, Error> {
+    pub(super) fn open(
+        section: &'static str,
+        configured: Option<&[String]>,
+        root: &Path,
+    ) -> Result<Reload, Error> {
         match configured {
             Some([]) => Ok(Reload::No),
             Some([program, ..]) if !Path::new(program).is_absolute() => {
-                let text = format!("[node.login] reload_sshd: {program:?} is no absolute path");
+                let text = format!("[{section}] reload_sshd: {program:?} is no absolute path");
                 Err(Error::invalid(text)
                     .hint("write it as [\"/usr/bin/systemctl\", \"reload\", \"ssh.service\"]"))
             }
             Some([program, arguments @ ..]) => {
-                Ok(Reload::By { program: program.clone(), arguments: arguments.to_vec() })
+                let (program, arguments) = (program.clone(), arguments.to_vec());
+                Ok(Reload::By { program, arguments, section })
             }
-            None => Ok(Reload::of_the_machine(root)),
+            None => Ok(Reload::of_the_machine(section, root)),
         }
     }
 
-    fn of_the_machine(root: &Path) -> Reload {
+    fn of_the_machine(section: &'static str, root: &Path) -> Reload {
         let there = |s: &&str| FOLDERS.iter().any(|f| root.join(f).join(s).exists());
         let found = SERVICES.iter().copied().find(there);
         match found.filter(|_| root.join(BOOTED).is_dir()) {
             Some(service) => {
                 let [program, verb] = SYSTEMCTL.map(str::to_owned);
-                Reload::By { program, arguments: vec![verb, service.to_owned()] }
+                Reload::By { program, arguments: vec![verb, service.to_owned()], section }
             }
-            None => Reload::Unknown,
+            None => Reload::Unknown(section),
         }
     }
 
@@ -77,31 +83,22 @@ impl Reload {
     /// # Errors
     /// [`xos_base::Kind::Unavailable`] with what the program said.
     pub(super) async fn run(&self) -> Result<(), Error> {
-        let (program, arguments) = match self {
-            Reload::By { program, arguments } => (program, arguments),
+        let (program, arguments, section) = match self {
+            Reload::By { program, arguments, section } => (program, arguments, section),
             Reload::No => return Ok(()),
-            Reload::Unknown => {
+            Reload::Unknown(section) => {
                 tracing::warn!(
                     "sshd is not told of its new host certificates, and from OpenSSH 9.8 on shows \
-                     the former ones: name a command in [node.login] reload_sshd"
+                     the former ones: name a command in [{section}] reload_sshd"
                 );
                 return Ok(());
             }
         };
         let fail = |why: String| {
             let text = format!("sshd may show former host certificates: {program}: {why}");
-            Error::unavailable(text).hint("see [node.login] reload_sshd")
+            Error::unavailable(text).hint(format!("see [{section}] reload_sshd"))
         };
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(END_MAX, command.output()).await;
-        let out = ended.map_err(|_| fail(format!("it did not end within {END_MAX:?}")))?;
-        let out = out.map_err(|e| fail(format!("it cannot be run: {e}")))?;
-        if out.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&out.stderr);
-        Err(fail(format!("{}: {}", out.status, said.lines().next().unwrap_or_default())))
+        run(program, arguments, END_MAX).await.map_err(fail)
     }
 }
 
@@ -116,7 +113,8 @@ mod tests {
     }
 
     fn by(program: &str, arguments: &[&str]) -> Reload {
-        Reload::By { program: program.to_owned(), arguments: words(arguments) }
+        let (program, arguments) = (program.to_owned(), words(arguments));
+        Reload::By { program, arguments, section: "ssh_host" }
     }
 
     /// If it failed, an administrator who says nothing would have machines that nobody knows once
@@ -126,13 +124,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = |configured: Option<&[&str]>| {
             let configured = configured.map(words);
-            Reload::open(configured.as_deref(), dir.path()).map_err(|e| e.kind)
+            Reload::open("ssh_host", configured.as_deref(), dir.path()).map_err(|e| e.kind)
         };
-        assert_eq!(open(None), Ok(Reload::Unknown));
+        assert_eq!(open(None), Ok(Reload::Unknown("ssh_host")));
         let units = dir.path().join("usr/lib/systemd/system");
         fs::create_dir_all(&units).unwrap();
         fs::write(units.join("sshd.service"), "").unwrap();
-        assert_eq!(open(None), Ok(Reload::Unknown), "systemd does not run");
+        assert_eq!(open(None), Ok(Reload::Unknown("ssh_host")), "systemd does not run");
         fs::create_dir_all(dir.path().join(BOOTED)).unwrap();
         let told = |service| Ok(by("/usr/bin/systemctl", &["try-reload-or-restart", service]));
         assert_eq!(open(None), told("sshd.service"));
