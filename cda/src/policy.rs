@@ -53,8 +53,8 @@ fn chain_of(caller: &Caller, chain: Duration, now: Millis) -> Result<PersonGrant
 /// What follows from a sign-in, for `chain` after it.
 ///
 /// # Errors
-/// [`xos_base::Kind::Denied`] when it lies ahead, [`xos_base::Kind::Unauthenticated`] when it is too
-/// long ago.
+/// [`xos_base::Kind::Denied`] when it lies ahead, [`xos_base::Kind::Unauthenticated`] when it is
+/// too long ago.
 pub(crate) fn chain_from(
     person: PersonId,
     signed_in: Millis,

@@ -92,8 +92,8 @@ impl Inner {
         })
     }
 
-    /// The mandate that a person who signed in then gives with a login, where the machine wants one.
-    /// Without it they can sign in all the same.
+    /// The mandate that a person who signed in then gives with a login, where the machine wants
+    /// one. Without it they can sign in all the same.
     pub(super) async fn vouched(&self, login: &NodeLogin, signed_in: Millis) -> Option<String> {
         let vo = login.vo.clone()?;
         let (home, node, person) = (vo.site(), login.node.clone(), login.person.clone());

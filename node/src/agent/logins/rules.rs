@@ -142,8 +142,8 @@ mod tests {
         assert_eq!(judged(only("demo.rennes"), Active, 11), LoginState::Allowed {});
     }
 
-    /// If it failed, sshd would let in whom PAM takes for a local user, or as whom a name was before;
-    /// or who is suspended would not learn why they are refused.
+    /// If it failed, sshd would let in whom PAM takes for a local user, or as whom a name was
+    /// before; or who is suspended would not learn why they are refused.
     #[test]
     fn sshd_takes_whom_pam_lets_in_or_tells_why_not() {
         let text = || String::from("why");
