@@ -47,6 +47,20 @@ fn chain_of(caller: &Caller, chain: Duration, now: Millis) -> Result<PersonGrant
         Error::denied("nothing further is issued for a narrowed certificate or a member's token")
             .hint("sign in with `xos login`")
     })?;
+    chain_from(person, signed_in, chain, now)
+}
+
+/// What follows from a sign-in, for `chain` after it.
+///
+/// # Errors
+/// [`xos_base::Kind::Denied`] when it lies ahead, [`xos_base::Kind::Unauthenticated`] when it is
+/// too long ago.
+pub(crate) fn chain_from(
+    person: PersonId,
+    signed_in: Millis,
+    chain: Duration,
+    now: Millis,
+) -> Result<PersonGrant, Error> {
     if signed_in > now.plus(Duration::from_secs(CLOCK_SKEW_S)) {
         return Err(Error::unauthenticated("the proof says that you sign in only later")
             .hint("the clock of the site that signed you in is wrong"));

@@ -158,7 +158,7 @@ pub(crate) fn auth(answer: Result<AuthStep, LocalError>) -> Result<Step, Verdict
 }
 
 /// No word from the node. Only when it is absent or late does it count that it let the account in
-/// before: whoever makes it answer nonsense gains nothing.
+/// before: whoever makes it answer nonsense, or fills its queue, gains nothing.
 fn unanswered(
     error: &LocalError,
     refusal: Code,

@@ -9,6 +9,7 @@ fn failures() -> Vec<LocalError> {
     vec![
         LocalError::Absent,
         LocalError::Late,
+        LocalError::Full,
         LocalError::NotRoots,
         LocalError::Nonsense,
         LocalError::Io(io::Error::from_raw_os_error(libc::EPIPE)),
@@ -65,7 +66,8 @@ fn each_answer_has_one_code_and_text() {
     assert_eq!(table, wanted, "what PAM is told has changed:\n{table}");
 }
 
-/// If it failed, whoever makes the node answer nonsense would be let in by an old record.
+/// If it failed, whoever makes the node answer nonsense, or keeps it from being asked, would be let
+/// in by an old record.
 #[test]
 fn only_silence_makes_an_old_record_count() {
     for failure in failures() {
@@ -102,7 +104,7 @@ fn a_proof_goes_on_or_ends() {
     let told = Verdict::told(Code::AuthErr, "the code was not used in time");
     assert_eq!(end(Ok(refused)), told);
     let codes: Vec<i32> = failures().into_iter().map(|e| end(Err(e)).code.number()).collect();
-    assert_eq!(codes, [9, 9, 9, 9, 9, 7, 7, 9, 9]);
+    assert_eq!(codes, [9, 9, 9, 9, 9, 9, 7, 7, 9, 9]);
 }
 
 /// If it failed, somebody could not leave while the node is away.

@@ -3,12 +3,14 @@
 //!
 //! A name belongs to one person in one VO from when it is given until it is released: files and
 //! lists of the site may name it. Names of different VOs never meet either, since all accounts of
-//! a machine have one space of names.
+//! a machine have one space of names. After it was released it rests: a program may hold who it was
+//! when the program looked, as sshd does for a connection, and ask for it by name later.
 
 use crate::registry::Registry;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use xos_api::vom::{NAMES_MAX, Naming};
 use xos_base::{Error, Kind, LocalName, Millis, PersonId, VoId};
@@ -16,6 +18,9 @@ use xos_store::Version;
 
 /// How often a change is tried while other cores of the site change names.
 const TRIES_MAX: usize = 8;
+/// How long a released name is given to nobody else: much longer than sshd gives somebody to sign
+/// in (sshd_config(5), `LoginGraceTime`), or anybody takes to prove themselves to PAM.
+pub const REST: Duration = Duration::from_secs(3600);
 
 /// A name of a member of one VO, as the registry keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,16 @@ pub struct Owned {
     pub used: bool,
     /// When it was first given.
     pub since: Millis,
+    /// When it was released: it is nobody's since, and kept so that it rests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Millis>,
+}
+
+impl Owned {
+    /// Until when nobody else gets it.
+    fn rests_until(&self) -> Millis {
+        self.released.map_or(Millis::default(), |at| at.plus(REST))
+    }
 }
 
 /// All names of this site.
@@ -37,6 +52,8 @@ pub struct Table {
     names: BTreeMap<LocalName, (VoId, Owned)>,
     /// What accounts are called.
     used: BTreeMap<VoId, BTreeMap<PersonId, LocalName>>,
+    /// Those that rest, with who had them last.
+    resting: BTreeMap<LocalName, (VoId, Owned)>,
 }
 
 impl Table {
@@ -52,6 +69,14 @@ impl Table {
     }
 
     fn put(&mut self, vo: &VoId, kept: Owned) {
+        if kept.released.is_some() {
+            // Of what two VOs had one after the other, the later counts.
+            let other = self.resting.get(&kept.name);
+            if other.is_none_or(|(_, other)| other.released <= kept.released) {
+                self.resting.insert(kept.name.clone(), (vo.clone(), kept));
+            }
+            return;
+        }
         if kept.used {
             let used = self.used.entry(vo.clone()).or_default();
             used.insert(kept.person.clone(), kept.name.clone());
@@ -79,18 +104,26 @@ impl Table {
 
     /// The names of one VO, as the registry keeps them.
     pub fn of(&self, vo: &VoId) -> Vec<Owned> {
-        let own = self.names.values().filter(|(of, _)| of == vo);
-        own.map(|(_, kept)| kept.clone()).collect()
+        let all = self.names.values().chain(self.resting.values());
+        all.filter(|(of, _)| of == vo).map(|(_, kept)| kept.clone()).collect()
+    }
+
+    /// The same without what has rested.
+    fn rested(&self, now: Millis) -> Table {
+        let mut next = self.clone();
+        next.resting.retain(|_, (_, kept)| kept.rests_until() > now);
+        next
     }
 
     /// The same after `names` were given in `vo`: all of them or none.
     ///
     /// # Errors
     /// [`xos_base::Kind::Invalid`] when a person or a name stands twice in the request;
-    /// [`xos_base::Kind::Conflict`] for a name that belongs to somebody else;
+    /// [`xos_base::Kind::Conflict`] for a name that belongs to somebody else, or rests and was
+    /// somebody else's;
     /// [`xos_base::Kind::Limited`] when the VO has too many.
     pub fn give(&self, vo: &VoId, names: &[Naming], now: Millis) -> Result<Table, Error> {
-        let mut next = self.clone();
+        let mut next = self.rested(now);
         let (mut people, mut seen) = (BTreeSet::new(), BTreeSet::new());
         for Naming { person, name } in names {
             if !people.insert(person) {
@@ -107,13 +140,18 @@ impl Table {
                 Some((_, kept)) => kept.since,
                 None => now,
             };
+            // Back to who had it: their uid is what it led to.
+            let was = next.resting.remove(name);
+            if let Some((of, kept)) = was.filter(|(of, kept)| of != vo || kept.person != *person) {
+                return Err(rests(&of, &kept));
+            }
             next.unuse(vo, person);
             let (person, name) = (person.clone(), name.clone());
-            next.put(vo, Owned { name, person, used: true, since });
+            next.put(vo, Owned { name, person, used: true, since, released: None });
         }
-        if next.names.values().filter(|(of, _)| of == vo).count() > NAMES_MAX {
+        if next.of(vo).len() > NAMES_MAX {
             return Err(Error::limited(format!("members of {vo} have {NAMES_MAX} names here"))
-                .hint("release names that nobody uses: xos names release NAME"));
+                .hint("release names that nobody uses, and wait an hour: xos names release NAME"));
         }
         Ok(next)
     }
@@ -139,19 +177,20 @@ impl Table {
         Some(name)
     }
 
-    /// The same, in which a name belongs to nobody. The caller knows that no member's account is
-    /// called so.
+    /// The same, in which a name belongs to nobody and rests. The caller knows that no member's
+    /// account is called so.
     ///
     /// # Errors
     /// [`xos_base::Kind::NotFound`] when it belongs to nobody.
-    pub fn release(&self, name: &LocalName) -> Result<Table, Error> {
-        let mut next = self.clone();
+    pub fn release(&self, name: &LocalName, now: Millis) -> Result<Table, Error> {
+        let mut next = self.rested(now);
         let (vo, kept) = next.names.remove(name).ok_or_else(|| unknown(name))?;
         if kept.used
             && let Some(used) = next.used.get_mut(&vo)
         {
             used.remove(&kept.person);
         }
+        next.put(&vo, Owned { used: false, released: Some(now), ..kept });
         Ok(next)
     }
 
@@ -177,6 +216,15 @@ fn belongs(vo: &VoId, kept: &Owned) -> Error {
         "choose another name; or, once no file or list of the site names {person} so: \
          xos names release {name}"
     ))
+}
+
+fn rests(vo: &VoId, kept: &Owned) -> Error {
+    let Owned { name, person, .. } = kept;
+    let until = kept.rests_until();
+    Error::conflict(format!(
+        "{name} was the name of {person} in {vo}, and goes to nobody else before {until}"
+    ))
+    .hint("until then a connection that was opened by it may be theirs; give it later, or another")
 }
 
 /// No such name was given.

@@ -81,6 +81,9 @@ pub struct IssueVouchedMandate {
     pub node: NodeId,
     /// The person, of the caller's site.
     pub person: PersonId,
+    /// When they signed in there. The VO lets them act for so long after that, however often they
+    /// allow a login.
+    pub signed_in: Millis,
 }
 request!(IssueVouchedMandate => String, Post "/v1/mandates/vouched");
 

@@ -49,7 +49,8 @@ pub struct DropName {
 }
 request!(DropName => AccountName, Delete "/v1/served/{vo}/names/{person}");
 
-/// Takes a name from the person to whom it belongs, so that it can be given to somebody else.
+/// Takes a name from the person to whom it belongs, so that an hour later it can be given to
+/// somebody else.
 ///
 /// What is kept under the former holder's name, in files and lists of the site, is then read as
 /// the next holder's.

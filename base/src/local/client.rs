@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 /// Room for a call that may hold a password, in bytes: made at once, so that no copy is left where
 /// a text had grown out of its room. PAM takes 512 bytes from a person, six for each in JSON.
 const CALL_ROOM: usize = 8 * 1024;
+/// How long to wait before it is tried again to get into a queue that is full.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,10 @@ pub enum LocalError {
     /// No answer came in time.
     #[error("the node's xosd does not answer in time")]
     Late,
+    /// So many wait to be heard that the kernel took no more, all the time. Any local program can
+    /// bring that about, so it says nothing about whether `xosd` runs.
+    #[error("too many programs of this machine ask the node's xosd")]
+    Full,
     /// What came is no answer.
     #[error("the node's xosd answers nonsense")]
     Nonsense,
@@ -44,8 +50,6 @@ impl From<Errno> for LocalError {
     fn from(e: Errno) -> LocalError {
         match e {
             Errno::NOENT | Errno::CONNREFUSED => LocalError::Absent,
-            // Connecting: its queue is full.
-            Errno::AGAIN => LocalError::Late,
             e => LocalError::Io(e.into()),
         }
     }
@@ -91,9 +95,7 @@ fn exchange<C: LocalCall>(
     but_not: Option<u32>,
 ) -> Result<C::Answer, LocalError> {
     let end = Instant::now().checked_add(limit).ok_or(LocalError::Late)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&fd, &SocketAddrUnix::new(path)?)?;
+    let fd = connected(path, || pause(end))?;
     let own = rustix::process::geteuid().as_raw();
     let peer = sys::peer(&fd)?;
     if peer.uid != 0 && peer.uid != own {
@@ -115,6 +117,34 @@ fn exchange<C: LocalCall>(
         Reply::Ok(answer) => Ok(answer),
         Reply::Error(e) => Err(LocalError::Refused(e)),
     }
+}
+
+/// A connection; `full` is called each time its queue is full, and says whether to try again.
+fn connected(
+    path: &Path,
+    mut full: impl FnMut() -> Result<(), LocalError>,
+) -> Result<OwnedFd, LocalError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    loop {
+        match connect(&fd, &address) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::AGAIN) => full()?,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Waits a little for room in a queue: the kernel tells nobody that there is some.
+fn pause(end: Instant) -> Result<(), LocalError> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(LocalError::Full);
+    }
+    std::thread::sleep(left.min(FULL_PAUSE));
+    Ok(())
 }
 
 /// The frame of a call; wiped once it is sent.

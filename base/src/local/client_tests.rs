@@ -24,7 +24,8 @@ fn framed(json: &str) -> Vec<u8> {
 }
 
 fn ask(dir: &tempfile::TempDir) -> Result<Vec<String>, LocalError> {
-    let call = Principals { user: "ann".into(), certificate: "c".into(), authority: "a".into() };
+    let (user, certificate, authority) = ("ann".into(), "c".into(), "a".into());
+    let call = Principals { user, uid: 7, certificate, authority };
     call_at(&dir.path().join("s"), &call, Duration::from_secs(20))
 }
 
@@ -81,4 +82,49 @@ fn nobody_asks_itself() {
     let call = CloseLogin { session: "1".into() };
     let refused = call_other_at(&path, &call, Duration::from_secs(20));
     assert!(matches!(refused, Err(LocalError::Absent)), "{refused:?}");
+}
+
+/// A socket whose queue is full, who waits in it, and the socket's folder.
+fn full() -> (tempfile::TempDir, OwnedFd, Vec<OwnedFd>) {
+    let dir = tempfile::tempdir().unwrap();
+    let address = SocketAddrUnix::new(dir.path().join("s")).unwrap();
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    let listener = socket();
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let wait = || {
+        let fd = socket();
+        match connect(&fd, &address) {
+            Ok(()) => Some(fd),
+            Err(e) => {
+                assert_eq!(e, Errno::AGAIN);
+                None
+            }
+        }
+    };
+    let waiting: Vec<_> = std::iter::from_fn(wait).take(100).collect();
+    assert!((1..100).contains(&waiting.len()), "the queue is not full");
+    (dir, listener, waiting)
+}
+
+/// If it failed, any program of the machine could make `xosd` seem away, and have old records
+/// believed and everybody else kept out, by connecting again and again.
+#[test]
+fn a_full_queue_is_waited_for_and_is_no_absence() {
+    let (dir, listener, waiting) = full();
+    let path = dir.path().join("s");
+    let call = CloseLogin { session: "1".into() };
+    let never = call_at(&path, &call, Duration::from_millis(20));
+    assert!(matches!(never, Err(LocalError::Full)), "{never:?}");
+    assert!(matches!(pause(Instant::now()), Err(LocalError::Full)));
+    // There is room once those before have been heard.
+    let mut paused = 0;
+    let fd = connected(&path, || {
+        paused += 1;
+        rustix::net::accept(&listener).map(drop).map_err(LocalError::from)
+    });
+    fd.unwrap();
+    assert_eq!(paused, 1);
+    drop(waiting);
 }

@@ -130,13 +130,16 @@ pub struct CloseLogin {
 local_call!(CloseLogin => (), "close-login", root_only: true);
 
 /// The principals under which a certificate may sign in as `user`: sshd's
-/// `AuthorizedPrincipalsCommand` with `%u %k %K`. Empty when the account is none of the grid's, or
-/// the authority is not that of the account's VO's home.
+/// `AuthorizedPrincipalsCommand` with `%u %k %K %U`. Empty when the account is none of the grid's,
+/// has another uid, or the authority is not that of the account's VO's home.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Principals {
     /// The local name that somebody wants to sign in as.
     pub user: String,
+    /// The uid that sshd found by that name, and will give the session (`%U`): a name can pass to
+    /// somebody else while a connection is open.
+    pub uid: u32,
     /// The certificate, base64 (`%k`).
     pub certificate: String,
     /// The key of the authority that signed it, base64 (`%K`).

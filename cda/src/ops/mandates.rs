@@ -72,7 +72,8 @@ impl Inner {
     }
 
     /// Allowed because the core of the person's own site asks: by its word they sign in here, and
-    /// so could have asked themselves. It lasts no longer than a certificate would.
+    /// so could have asked themselves. It lasts no longer than a certificate would that is given
+    /// now, and none is when they signed in too long ago.
     pub(crate) async fn issue_vouched_mandate(
         &self,
         caller: Caller,
@@ -86,8 +87,9 @@ impl Inner {
         let member = self.membership(&r.vo, &r.person).await?;
         self.is_served(&r.vo, &r.node.site()).await?;
         let now = self.now();
-        let life = Duration::from_secs(self.config.certificate_s);
-        let limit = now.plus(life.min(self.config.renewal()).min(member.renewal()));
+        let grant = policy::chain_from(r.person, r.signed_in, self.config.renewal(), now)?;
+        let grant = grant.within(&r.vo, member.renewal(), now)?;
+        let limit = grant.until.min(now.plus(Duration::from_secs(self.config.certificate_s)));
         self.mandate(Work::Login { node: r.node }, member.membership, (now, Some(limit)))
     }
 

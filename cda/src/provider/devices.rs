@@ -138,7 +138,7 @@ impl Inner {
                 tracing::info!(target: "audit", %person, %node, ?user, ?service, ?vo,
                     allow = r.allow, "a login to a machine was decided");
                 let allowed = match r.allow {
-                    true => Some(self.vouched(&login).await),
+                    true => Some(self.vouched(&login, who.signed_in).await),
                     false => None,
                 };
                 self.provider.logins.decide(&r.user_code, allowed, self.now())

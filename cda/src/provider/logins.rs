@@ -15,7 +15,7 @@ use xos_api::cda::{
     BeginNodeLogin, BegunNodeLogin, DEVICE_PATH, IssueVouchedMandate, NodeLogin, NodeLoginState,
     PollNodeLogin, Secret,
 };
-use xos_base::{Error, NodeId};
+use xos_base::{Error, Millis, NodeId};
 use xos_net::{Caller, Principal};
 
 /// The pause before each question of a node: somebody waits at the machine.
@@ -92,12 +92,12 @@ impl Inner {
         })
     }
 
-    /// The mandate that a person gives with a login, where the machine wants one. Without it they
-    /// can sign in all the same.
-    pub(super) async fn vouched(&self, login: &NodeLogin) -> Option<String> {
+    /// The mandate that a person who signed in then gives with a login, where the machine wants
+    /// one. Without it they can sign in all the same.
+    pub(super) async fn vouched(&self, login: &NodeLogin, signed_in: Millis) -> Option<String> {
         let vo = login.vo.clone()?;
         let (home, node, person) = (vo.site(), login.node.clone(), login.person.clone());
-        let asked = self.grid.call(&home, IssueVouchedMandate { vo, node, person });
+        let asked = self.grid.call(&home, IssueVouchedMandate { vo, node, person, signed_in });
         let late = |_| Err(Error::unavailable("the VO's home does not answer in time"));
         let got = tokio::time::timeout(HOME_WAIT, asked).await.unwrap_or_else(late);
         if let Err(error) = &got {

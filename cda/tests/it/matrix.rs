@@ -17,6 +17,7 @@ use xos_api::cda::{
 use xos_api::site::SiteChanged;
 use xos_api::{Method, Request};
 use xos_base::Error;
+use xos_base::when::Clock;
 use xos_net::{Caller, Router};
 
 /// `yes` when the caller was let in; what was wrong with the request afterwards is not the point.
@@ -104,7 +105,7 @@ async fn row(w: &World, c: &Caller) -> Vec<Cell> {
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
         VouchedMandate IssueVouchedMandate { vo: vo(), node: "n1.pisa".parse().unwrap(),
-            person: "petra@pisa".parse().unwrap() };
+            person: "petra@pisa".parse().unwrap(), signed_in: w.clock.now() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),
             node_key: "00".repeat(32) };
         IssueTicketHere IssueTicket { mandate: "x".into(), node: "n1.rennes".parse().unwrap(),

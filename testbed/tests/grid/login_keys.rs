@@ -27,6 +27,7 @@ fn a_key_in_a_home_opens_no_account() {
     let Some(w) = World::with(&site("rennes"), &site("pisa")) else { return };
     w.step("somebody_leaves_a_key_in_a_home", somebody_leaves_a_key);
     w.step("sshd_does_not_look_at_it", sshd_does_not_look_at_it);
+    w.step("sshd_asks_kerberos_for_nobody", sshd_asks_kerberos_for_nobody);
     w.step("pam_refuses_it_where_sshd_looks", pam_refuses_it_where_sshd_looks);
     w.step("it_opens_no_shell_and_forwards_nothing", it_opens_nothing_else);
     w.step("a_job_does_not_leave_its_envelope_by_it", a_job_stays_in_its_envelope);
@@ -83,6 +84,19 @@ fn somebody_leaves_a_key(w: &World) {
 /// With the configuration of docs/site-admin.md as it is.
 fn sshd_does_not_look_at_it(w: &World) {
     by_key(w, &[], &["id"], "").refused(255, &["permission denied (publickey"]);
+}
+
+/// Though the administrator has it do so for local accounts: PAM could not tell it from its own
+/// question.
+fn sshd_asks_kerberos_for_nobody(w: &World) {
+    let mine = "/root/with-kerberos";
+    let made = format!("sed '1i KerberosAuthentication yes' /etc/ssh/sshd_config > {mine}");
+    sh(w.node(NODE), &made);
+    for (user, says) in [(account(&w.milo), "no"), ("root".to_owned(), "yes")] {
+        let ask = format!("/usr/sbin/sshd -T -f {mine} -C user={user},host=h,addr=192.0.2.1");
+        let said = sh(w.node(NODE), &format!("{ask} | grep -i '^kerberosauthentication '"));
+        assert_eq!(said.split(' ').nth(1), Some(says), "{user}: {said}");
+    }
 }
 
 /// Where an administrator's own configuration has sshd look, or the account is in other groups.

@@ -237,14 +237,21 @@ fn a_name_is_taken_as_it_is(w: &World) {
     let lines = sh(node, &format!("cat {AUTHORITIES}"));
     let line = lines.lines().find(|l| l.contains("people of rennes")).expect("an authority");
     let key = line.split(' ').nth(1).unwrap();
+    let found = sh(node, &format!("getent passwd {name}"));
+    let uid = found.split(':').nth(2).expect("a uid");
     let asks = |name: &str| {
         let getent = Cmd::new("getent").args(["passwd", name]);
-        let principals = Cmd::new("xos-principals").args([name, "c", key]);
+        let principals = Cmd::new("xos-principals").args([name, "c", key, uid]);
         [getent, principals].map(|cmd| Said::of(node, &cmd, &format!("{name:?}")).out)
     };
     let [user, principals] = asks(&name);
     assert!(user.starts_with(&format!("{name}:")), "{user}");
     assert_eq!(principals.trim(), format!("{}/{VO}", w.milo.id()));
+    // What sshd looked up when the name was another's.
+    for former in ["0", "1000", "2147352575"] {
+        let asked = Cmd::new("xos-principals").args([name.as_str(), "c", key, former]);
+        assert_eq!(Said::of(node, &asked, "another's uid").out, "", "{former}");
+    }
     for strange in [
         format!("{name}\n"),
         format!("\n{name}"),

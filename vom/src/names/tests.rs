@@ -34,11 +34,45 @@ fn a_name_stays_its_persons_until_it_is_released() {
     assert!(given(&t, "demo.rennes", &[("bob@pisa", "anna")]).is_err(), "dropped, and kept");
     let again = given(&t, "demo.rennes", &[("ann@rennes", "ann")]).unwrap();
     assert_eq!(again.one(&"ann".parse().unwrap()).unwrap().1.since, Millis(5));
-    let t = t.release(&"anna".parse().unwrap()).unwrap();
-    let t = given(&t, "demo.rennes", &[("bob@pisa", "anna")]).unwrap();
+    let released = Millis(5);
+    let t = t.release(&"anna".parse().unwrap(), released).unwrap();
+    let t = t.give(&demo, &[naming("bob@pisa", "anna")], released.plus(REST)).unwrap();
     assert_eq!(t.used(&demo, &bob).unwrap().as_str(), "anna");
     assert_eq!(t.drop_name(&demo, &ann).unwrap_err().kind, Kind::NotFound);
-    assert_eq!(t.release(&"nan".parse().unwrap()).unwrap_err().kind, Kind::NotFound);
+    assert_eq!(t.release(&"nan".parse().unwrap(), released).unwrap_err().kind, Kind::NotFound);
+}
+
+/// If it failed, who keeps a connection open as a name of somebody else's until it is theirs would
+/// be let in, and get the other's uid.
+#[test]
+fn a_released_name_rests_before_somebody_else_gets_it() {
+    let (demo, pisa, name) = (vo("demo.rennes"), vo("x.pisa"), "robert".parse().unwrap());
+    let t = given(&Table::default(), "demo.rennes", &[("bob@pisa", "robert")]).unwrap();
+    let bob: PersonId = "bob@pisa".parse().unwrap();
+    let (t, _) = t.drop_name(&demo, &bob).unwrap();
+    let released = Millis(1000);
+    let t = t.release(&name, released).unwrap();
+    assert!(t.one(&name).is_none(), "it is still somebody's");
+    // As the registry keeps it.
+    let t = Table::new(vec![(demo.clone(), t.of(&demo)), (pisa.clone(), t.of(&pisa))]);
+    let end = released.plus(REST);
+    let give = |t: &Table, of: &VoId, who: &str, now| t.give(of, &[naming(who, "robert")], now);
+    for (of, who) in [(&demo, "ann@rennes"), (&pisa, "ann@rennes"), (&pisa, "bob@pisa")] {
+        for now in [released, Millis(end.0 - 1)] {
+            let e = give(&t, of, who, now).unwrap_err();
+            assert_eq!(e.kind, Kind::Conflict, "{of} {who}: {e}");
+            assert!(e.message.contains(&end.to_string()), "it does not say until when: {e}");
+        }
+        assert!(give(&t, of, who, end).is_ok(), "{of} {who}");
+    }
+    let back = give(&t, &demo, "bob@pisa", released).unwrap();
+    assert_eq!(back.used(&demo, &bob), Some(&name));
+    // It rests anew after each who had it, and what has rested is forgotten.
+    let next = give(&t, &pisa, "ann@rennes", end).unwrap().release(&name, end).unwrap();
+    let both = Table::new(vec![(pisa.clone(), next.of(&pisa)), (demo.clone(), t.of(&demo))]);
+    assert!(give(&both, &demo, "bob@pisa", end).is_err(), "an older word counts");
+    assert!(give(&both, &demo, "bob@pisa", end.plus(REST)).is_ok());
+    assert!(next.of(&demo).is_empty() && next.of(&pisa).len() == 1);
 }
 
 /// If it failed, half of an import could be made, or one name lead to two people.
@@ -83,17 +117,19 @@ proptest! {
         let people = ["ann@rennes", "bob@pisa", "eve@pisa"];
         let (labels, vos) = (["ann", "bob", "eve", "dan"], [vo("demo.rennes"), vo("x.pisa")]);
         let mut table = Table::default();
-        for (what, person, name, of) in steps {
+        for (at, (what, person, name, of)) in (0..).zip(steps) {
+            let now = Millis::default().plus(REST * at / 3);
             let (of, n) = (&vos[of], naming(people[person], labels[name]));
             let next = match what {
-                0 | 1 => table.give(of, &[n], Millis(1)),
+                0 | 1 => table.give(of, &[n], now),
                 2 => table.drop_name(of, &n.person).map(|(t, _)| t),
-                _ => table.release(&n.name),
+                _ => table.release(&n.name, now),
             };
             table = next.unwrap_or(table);
             let kept = vos.iter().map(|of| (of.clone(), table.of(of))).collect();
             let again = Table::new(kept);
             prop_assert_eq!(&again.names, &table.names);
+            prop_assert_eq!(&again.resting, &table.resting);
             let used: Vec<_> = table.used.values().flat_map(BTreeMap::values).collect();
             let unique: BTreeSet<_> = used.iter().collect();
             prop_assert_eq!(used.len(), unique.len());

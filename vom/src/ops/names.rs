@@ -70,14 +70,14 @@ impl Vom {
         self.named(&name)
     }
 
-    /// Allowed once no member's account is called so.
+    /// Allowed once no member's account is called so. Somebody else can have it when it has rested.
     pub(super) async fn release_name(
         &self,
         caller: Caller,
         r: ReleaseName,
     ) -> Result<AccountName, Error> {
         self.site_admin(&caller)?;
-        let former = self.named(&r.name)?;
+        let (former, now) = (self.named(&r.name)?, self.inner.clock.now());
         let (vo, person, name) = (former.vo.clone(), former.person.clone(), r.name.clone());
         let is_member = former.account.is_some();
         self.name(&former.vo, move |table| {
@@ -92,7 +92,7 @@ impl Vom {
                 ))
                 .hint(format!("first: xos names give {vo} {person} --default")));
             }
-            table.release(&name)
+            table.release(&name, now)
         })
         .await?;
         tracing::info!(vo = %former.vo, by = %caller.describe(), name = %r.name, "name released");

@@ -2,6 +2,7 @@
 
 use crate::world::{Site, until};
 use crate::{found, id, join};
+use std::time::Duration;
 use xos_api::vom::*;
 use xos_base::{Error, Kind, LocalName};
 
@@ -116,6 +117,9 @@ async fn a_name_is_given_again_only_once_it_was_released() {
     let e = again.ask(&admin, take()).await.unwrap_err();
     assert_eq!(e.kind, Kind::Conflict, "{e}");
     again.ask(&admin, release).await.unwrap();
+    let e = again.ask(&admin, take()).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Conflict, "sshd may hold who he was: {e}");
+    again.clock.advance(Duration::from_secs(3600));
     again.ask(&admin, take()).await.unwrap();
     assert_eq!(listed(&again).await, [("bob".to_owned(), "alice@rennes".to_owned(), true)]);
 }

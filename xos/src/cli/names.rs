@@ -67,7 +67,8 @@ pub struct List {
 Example:
   xos names release alice
 
-Files and lists of your site that name the person so will then be read as the next one's.")]
+Files and lists of your site that name the person so will then be read as the next one's. It goes to
+nobody else for an hour, since connections that were opened before may be the person's.")]
 pub struct Release {
     /// The name.
     name: LocalName,
@@ -159,7 +160,8 @@ async fn release(s: &Session, args: Release) -> Outcome {
     let core = s.person(&s.site()?).await?;
     let released = core.call(ReleaseName { name }).await?;
     s.out.show(&released, || {
-        format!("{} is {}'s no more; it can be given again.", released.name, released.person)
+        let AccountName { name, person, .. } = &released;
+        format!("{name} is {person}'s no more; somebody else can be given it in an hour.")
     })?;
     Ok(0)
 }

@@ -196,6 +196,7 @@ async fn with_a_login_a_person_lets_the_machine_act_for_them() {
         vo: VO.parse().unwrap(),
         node: "n1.rennes".parse().unwrap(),
         person: person.parse().unwrap(),
+        signed_in: w.clock.now(),
     };
     w.call(&w.core_of(&pisa), ask("petra@pisa")).await.unwrap();
     // Nor does it let them act for longer than a certificate would.
@@ -207,4 +208,42 @@ async fn with_a_login_a_person_lets_the_machine_act_for_them() {
         let e = w.call(caller, ask(person)).await.unwrap_err();
         assert_eq!(e.kind, Kind::Denied, "{e}");
     }
+}
+
+/// If it failed, who stays signed in to the console would go round the time after which a VO wants
+/// a newer sign-in, by allowing one login after another.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_vouched_ends_with_the_sign_in() {
+    let site = Site::new().await;
+    let (w, pisa) = (&site.w, World::new("pisa").await);
+    w.trusts(&pisa);
+    w.vos.serve("rennes");
+    w.vos.set(member(VO, "petra@pisa"));
+    w.vos.renew_for(3600);
+    let n1 = node(w, "n1").await;
+    let (core, signed_in) = (w.core_of(&pisa), w.clock.now());
+    let vouch = |signed_in| IssueVouchedMandate {
+        vo: VO.parse().unwrap(),
+        node: "n1.rennes".parse().unwrap(),
+        person: "petra@pisa".parse().unwrap(),
+        signed_in,
+    };
+    let end = signed_in.plus(Duration::from_secs(3600));
+    for _ in 0..2 {
+        let jws = w.call(&core, vouch(signed_in)).await.unwrap();
+        assert_eq!(verify_mandate(&w.trust, &jws, w.clock.now()).unwrap().until, end);
+        w.clock.advance(Duration::from_secs(1800));
+    }
+    let e = w.call(&core, vouch(signed_in)).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Unauthenticated, "it is over: {e}");
+    let ahead = w.clock.now().plus(Duration::from_secs(3600));
+    let e = w.call(&core, vouch(ahead)).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Denied, "a sign-in that is still to come: {e}");
+    // So it is where the person decides, whose sign-in their session says.
+    let mut wanted = sudo("n1.rennes", "alice@rennes");
+    wanted.login.vo = Some(VO.parse().unwrap());
+    let begun = w.call(&n1, wanted.clone()).await.unwrap();
+    w.call(&site.alice, decision(&begun, true)).await.unwrap();
+    w.clock.advance(TURN);
+    assert_eq!(w.call(&n1, poll(&wanted, &begun)).await.unwrap(), YES, "she signed in long ago");
 }

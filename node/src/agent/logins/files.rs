@@ -41,6 +41,7 @@ impl Agent {
                 Some(Entry {
                     until,
                     user: found.vo.account_name(found.member, &local),
+                    uid,
                     principal: ssh_principal(&found.member.person, found.id),
                     authorities: self.authorities(&found.id.site()),
                 })

@@ -2,7 +2,7 @@
 
 use super::proof::proved;
 use crate::principals::find;
-use xos_base::local::Account;
+use xos_base::local::{Account, Principals};
 use xos_base::{Epoch, MemberNumber, Millis};
 
 /// The authority whose certificates count: the public key of the Ed25519 seed of 32 ones.
@@ -14,13 +14,15 @@ const AUTHORITY: [u8; 32] = [
 const NOW: Millis = Millis(2_000_000_000_000);
 /// Whose they are.
 const USER: &str = "ann.demo.rennes";
+/// Their uid.
+const UID: u32 = 1_900_000_007;
 
 /// What sshd leaves in `SSH_AUTH_INFO_0`.
 pub fn ssh_auth_info(text: &str) {
     let (Ok(person), Ok(vo)) = ("ann@rennes".parse(), "demo.rennes".parse()) else { return };
     let account = Account {
         name: USER.to_owned(),
-        uid: 1_900_000_007,
+        uid: UID,
         gid: 1_900_000_001,
         home: format!("/home/xos/{USER}"),
         person,
@@ -36,6 +38,8 @@ pub fn ssh_auth_info(text: &str) {
 /// The file by which sshd is answered while `xosd` does not run.
 pub fn principals_file(text: &str) {
     for authority in ["AAAA1", ""] {
-        find(text, USER, authority, NOW);
+        let (user, authority) = (USER.to_owned(), authority.to_owned());
+        let call = Principals { user, uid: UID, certificate: String::new(), authority };
+        find(text, &call, NOW);
     }
 }

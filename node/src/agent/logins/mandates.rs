@@ -11,7 +11,7 @@ use tokio::task::{Id, JoinSet};
 use xos_api::cda::{IssueTicket, Mandate, TICKET_LIFE_MAX_S, Work};
 use xos_api::vom::AccountState;
 use xos_base::local::Account;
-use xos_base::{Error, Millis};
+use xos_base::{Epoch, Error, Millis};
 use xos_net::control::Control;
 use xos_net::ticket::verify_mandate;
 
@@ -30,6 +30,8 @@ const SESSION_WAIT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 struct Kept {
     jws: String,
+    /// Of the membership in it: a narrower one made those of before void.
+    epoch: Epoch,
     until: Millis,
     /// When the person brought it.
     brought: Millis,
@@ -43,13 +45,14 @@ pub(super) struct Mandates {
 }
 
 impl Mandates {
-    /// Keeps a mandate that was verified, unless the one that is kept lasts longer.
-    pub(super) fn put(&self, uid: u32, (jws, until): (String, Millis), brought: Millis) {
+    /// Keeps a mandate that was verified, unless the one that is kept is of a newer epoch, or of
+    /// the same and lasts longer.
+    fn put(&self, uid: u32, new: Kept) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.get_mut(&uid).filter(|k| k.until > until) {
-            Some(longer) => longer.brought = brought,
+        match kept.get_mut(&uid).filter(|k| (k.epoch, k.until) > (new.epoch, new.until)) {
+            Some(better) => better.brought = new.brought,
             None => {
-                kept.insert(uid, Kept { jws, until, brought });
+                kept.insert(uid, new);
                 self.changed.notify_one();
             }
         }
@@ -107,7 +110,8 @@ impl Agent {
         if let Err(error) = got {
             tracing::warn!(person = %account.person, %error, "a login has no ticket yet");
         }
-        self.logins()?.mandates.put(account.uid, (jws, mandate.until), self.now());
+        let (epoch, until) = (mandate.membership.epoch, mandate.until);
+        self.logins()?.mandates.put(account.uid, Kept { jws, epoch, until, brought: self.now() });
         Ok(())
     }
 
@@ -172,7 +176,7 @@ impl Agent {
 mod tests {
     use super::*;
     use crate::agent::testing::{account, membership};
-    use xos_base::{Epoch, MemberNumber, Membership};
+    use xos_base::{MemberNumber, Membership};
 
     fn mandate(work: Work, edit: impl FnOnce(&mut Membership)) -> Mandate {
         let mut membership = membership();
@@ -207,15 +211,31 @@ mod tests {
         }
     }
 
+    fn kept(jws: &str, epoch: u64, until: Millis, brought: Millis) -> Kept {
+        Kept { jws: jws.into(), epoch: Epoch(epoch), until, brought }
+    }
+
+    /// If it failed, who was narrowed and signs in again would have no volume, since the node would
+    /// go on asking by the mandate that became void.
+    #[test]
+    fn a_newer_membership_voids_a_mandate_that_lasts_longer() {
+        let all = Mandates::default();
+        all.put(7, kept("void", 4, Millis(900), Millis(1)));
+        all.put(7, kept("good", 5, Millis(500), Millis(1)));
+        assert_eq!(all.all()[&7].jws, "good");
+        all.put(7, kept("void", 4, Millis(900), Millis(2)));
+        assert_eq!(all.all()[&7].jws, "good", "brought late, by another session");
+    }
+
     /// If it failed, a node would get tickets for people who have left, or lose those of others.
     #[test]
     fn mandates_last_as_long_as_they_and_the_sessions_do() {
         let all = Mandates::default();
         let (begin, end) = (Millis(1), Millis(1).plus(2 * SESSION_WAIT));
-        all.put(7, ("long".into(), end), begin);
-        all.put(7, ("short".into(), Millis(50)), begin);
-        all.put(8, ("ended".into(), Millis(10)), begin);
-        all.put(9, ("gone".into(), end), begin);
+        all.put(7, kept("long", 4, end, begin));
+        all.put(7, kept("short", 4, Millis(50), begin));
+        all.put(8, kept("ended", 4, Millis(10), begin));
+        all.put(9, kept("gone", 4, end, begin));
         assert_eq!(all.all()[&7].jws, "long");
         let people = || all.all().into_keys().collect::<Vec<_>>();
         all.retain(Millis(10), |uid| uid == 7);

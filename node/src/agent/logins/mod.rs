@@ -230,7 +230,7 @@ impl Agent {
     /// The principals under which a certificate of `r.authority` is good for an account.
     pub(super) fn principals(&self, r: &Principals) -> Result<Vec<String>, Error> {
         let Some(who) = self.who(&r.user)? else { return Ok(Vec::new()) };
-        if !rules::has_principal(&who.state, who.account.uid) {
+        if !rules::has_principal(&who.state, who.account.uid, r.uid) {
             return Ok(Vec::new());
         }
         let ours = self.authorities(&who.account.vo.site());

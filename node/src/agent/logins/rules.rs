@@ -89,11 +89,12 @@ impl Rules {
 
 /// Whether sshd takes the account's certificate. Also of one who may not sign in now: PAM refuses
 /// them, and tells the reason, which sshd cannot. That is certain only of a uid that PAM takes for
-/// the grid's, so that nobody else comes as far.
-pub(super) fn has_principal(state: &LoginState, uid: u32) -> bool {
+/// the grid's, so that nobody else comes as far; and sshd must mean that very uid, which it looked
+/// up when the connection began, since the name may have been another's then.
+pub(super) fn has_principal(state: &LoginState, uid: u32, meant: u32) -> bool {
     match state {
         LoginState::Allowed {} | LoginState::Held { .. } | LoginState::Denied { .. } => {
-            ID_RANGE.contains(&uid)
+            uid == meant && ID_RANGE.contains(&uid)
         }
         LoginState::Ended { .. } | LoginState::NotOurs {} => false,
     }
@@ -141,8 +142,8 @@ mod tests {
         assert_eq!(judged(only("demo.rennes"), Active, 11), LoginState::Allowed {});
     }
 
-    /// If it failed, sshd would let in whom PAM takes for a local user; or who is suspended would
-    /// not learn why they are refused.
+    /// If it failed, sshd would let in whom PAM takes for a local user, or as whom a name was
+    /// before; or who is suspended would not learn why they are refused.
     #[test]
     fn sshd_takes_whom_pam_lets_in_or_tells_why_not() {
         let text = || String::from("why");
@@ -154,9 +155,12 @@ mod tests {
             (LoginState::NotOurs {}, false),
         ];
         for (state, takes) in states {
-            assert_eq!(has_principal(&state, BASE + 1), takes, "{state:?}");
+            assert_eq!(has_principal(&state, BASE + 1, BASE + 1), takes, "{state:?}");
+            for former in [BASE + 2, 0, 1000] {
+                assert!(!has_principal(&state, BASE + 1, former), "{state:?} {former}");
+            }
             for foreign in [0, 1000, 100_001, ID_RANGE.start() - 1, ID_RANGE.end() + 1] {
-                assert!(!has_principal(&state, foreign), "{state:?} {foreign}");
+                assert!(!has_principal(&state, foreign, foreign), "{state:?} {foreign}");
             }
         }
     }
