@@ -7,7 +7,7 @@
 // `slim` (claims only at the userinfo endpoint). Accounts are made as they sign in; any password
 // is right. Prints the issuer once it answers, and ends when standard input does. Its keys are new
 // at each start.
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -17,9 +17,14 @@ const settings = JSON.parse(text);
 const library = pathToFileURL(join(folder, 'node_modules/oidc-provider/lib/index.js'));
 const { default: Provider } = await import(library);
 
+// By way of a text: while a key is exported that was just made, Node 20 can collect what made it,
+// which waits for the same lock for ever.
 function key(type, options, alg) {
-  const { privateKey } = generateKeyPairSync(type, options);
-  return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg, use: 'sig' };
+  const publicKeyEncoding = { type: 'spki', format: 'pem' };
+  const privateKeyEncoding = { type: 'pkcs8', format: 'pem' };
+  const made = generateKeyPairSync(type, { ...options, publicKeyEncoding, privateKeyEncoding });
+  const jwk = createPrivateKey(made.privateKey).export({ format: 'jwk' });
+  return { ...jwk, kid: randomUUID(), alg, use: 'sig' };
 }
 
 const told = ['preferred_username', 'groups', 'level', 'email_verified'];
