@@ -238,7 +238,7 @@ async fn what_is_vouched_ends_with_the_sign_in() {
     assert_eq!(e.kind, Kind::Unauthenticated, "it is over: {e}");
     let ahead = w.clock.now().plus(Duration::from_secs(3600));
     let e = w.call(&core, vouch(ahead)).await.unwrap_err();
-    assert_eq!(e.kind, Kind::Denied, "a sign-in that is still to come: {e}");
+    assert_eq!(e.kind, Kind::Unauthenticated, "a sign-in that is still to come: {e}");
     // So it is where the person decides, whose sign-in their session says.
     let mut wanted = sudo("n1.rennes", "alice@rennes");
     wanted.login.vo = Some(VO.parse().unwrap());
