@@ -147,11 +147,7 @@ async fn who_only_offers_reads_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     let (rennes, _home, pisa, replica) = grid().await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap().membership;
-    pisa.ask(&pisa.admin(), offer()).await.unwrap();
-    accept(&rennes, 1).await;
-    worth(&replica, &m, None).await;
+    let m = shared_with_alice(&rennes, &pisa, &replica).await;
     replica.stop();
     pisa.clock.advance(Duration::from_secs(3601));
     let now = xos_base::when::Clock::now(&*pisa.clock);
@@ -161,16 +157,22 @@ async fn a_home_unheard_for_longer_than_the_lease_opens_nothing() {
     assert!(!pisa.serve_ask(ServedVos {}).await.unwrap()[0].serving);
 }
 
+/// Pisa gives the VO a share; alice's membership, which is worth something there.
+async fn shared_with_alice(rennes: &Site, pisa: &Site, replica: &Vom) -> Membership {
+    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
+    let m = rennes.serve_ask(of).await.unwrap().membership;
+    pisa.ask(&pisa.admin(), offer()).await.unwrap();
+    accept(rennes, 1).await;
+    worth(replica, &m, None).await;
+    m
+}
+
 /// If it failed, work would go on at a site that is cut off for longer than the VO or the site
 /// wants, or nodes would go by another time than their core.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
     let (rennes, _home, pisa, replica) = grid().await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap().membership;
-    pisa.ask(&pisa.admin(), offer()).await.unwrap();
-    accept(&rennes, 1).await;
-    worth(&replica, &m, None).await;
+    let m = shared_with_alice(&rennes, &pisa, &replica).await;
     let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.lease_s);
     until("the node has accounts", || (last() == Some(None)).then_some(())).await;
     let alice = rennes.own("alice");
@@ -196,11 +198,7 @@ async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_home_is_heard_no_more_and_its_accounts_end() {
     let (rennes, _home, pisa, replica) = grid().await;
-    let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
-    let m = rennes.serve_ask(of).await.unwrap().membership;
-    pisa.ask(&pisa.admin(), offer()).await.unwrap();
-    accept(&rennes, 1).await;
-    worth(&replica, &m, None).await;
+    let m = shared_with_alice(&rennes, &pisa, &replica).await;
     let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.state);
     until("the node has accounts", || (last() == Some(AccountState::Active)).then_some(())).await;
 

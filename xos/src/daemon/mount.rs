@@ -284,17 +284,24 @@ mod tests {
         })
     }
 
+    /// Tickets that were asked for at the socket in `folder`, where nobody is any more; Alice's is
+    /// "first".
+    async fn first_shown(folder: &Path) -> (PathBuf, NodeTickets) {
+        let socket = folder.join("tickets.sock");
+        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let xosd = node(&socket, "first", 1);
+        assert_eq!(tickets.ticket(ALICE).await.unwrap().bytes, "first");
+        xosd.await.unwrap();
+        (socket, tickets)
+    }
+
     /// If it failed, whoever's ticket is new since `xosd` was restarted, or is asked for first
     /// after that, would be denied their files once.
     #[tokio::test]
     async fn a_line_to_an_xosd_that_is_no_more_costs_nobody_an_answer() {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("tickets.sock");
-        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let (socket, tickets) = first_shown(folder.path()).await;
         let show = async |member| tickets.ticket(member).await.unwrap().bytes;
-        let xosd = node(&socket, "first", 1);
-        assert_eq!(show(ALICE).await, "first");
-        xosd.await.unwrap();
         // Restarted; meanwhile Alice was suspended and resumed, and has a ticket of the new epoch.
         let xosd = node(&socket, "second", 1);
         assert_eq!(show(ALICE).await, "first", "it is asked only when there is a reason");
@@ -316,12 +323,8 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_shown_what_was_refused_while_xosd_is_asked() {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("tickets.sock");
-        let tickets = NodeTickets::new("demo.rennes".parse().unwrap(), socket.clone());
+        let (socket, tickets) = first_shown(folder.path()).await;
         let show = async |member| tickets.ticket(member).await.unwrap().bytes;
-        let xosd = node(&socket, "first", 1);
-        assert_eq!(show(ALICE).await, "first");
-        xosd.await.unwrap();
         let xosd = node(&socket, "second", 2);
         tickets.refused(ALICE);
         let (one, other) = tokio::join!(show(ALICE), show(ALICE));
