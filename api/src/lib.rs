@@ -5,6 +5,7 @@
 //! the path travel there; the rest travels in the query (GET, DELETE) or the JSON body.
 
 pub mod aem;
+pub mod audit;
 pub mod cda;
 pub mod node;
 pub mod request;

@@ -1,6 +1,7 @@
 //! The one port: TLS, who may vouch for whom, [`Caller`], requests and replies, streams, and the
 //! dial-back by which nodes without inbound ports are reached.
 
+pub mod audit;
 pub mod bodies;
 pub mod caller;
 pub mod client;
@@ -29,6 +30,7 @@ pub mod tls;
 pub mod trust;
 mod unread;
 
+pub use audit::Audit;
 pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};
 pub use grid::Grid;

@@ -35,6 +35,8 @@ pub enum Kind {
     SiteKeys,
     /// A site's word on the keys of its nodes that hold no more.
     Withdrawn,
+    /// A site's word on how far its audit is.
+    AuditHead,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::SiteOffer => "xos-site-offer+jws",
             Kind::SiteKeys => "xos-site-keys+jws",
             Kind::Withdrawn => "xos-withdrawn+jws",
+            Kind::AuditHead => "xos-audit-head+jws",
         }
     }
 }
