@@ -33,9 +33,9 @@ impl Future for Receipt {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|stored| {
-            stored.unwrap_or_else(|_| Err(Error::internal("the audit has ended")))
-        })
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|stored| stored.unwrap_or_else(|_| Err(Error::internal("the audit has ended"))))
     }
 }
 
