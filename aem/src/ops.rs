@@ -3,6 +3,7 @@
 mod cancel;
 mod host;
 mod output;
+mod running;
 mod show;
 mod submit;
 mod watch;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::aem::{
     AckHosted, CancelHosted, CancelJob, CancelUnits, GetJob, HostEvents, HostOutput, HostUnits,
-    ListJobs, ListUnits, ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
+    ListJobs, ListRunning, ListUnits, ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob,
+    WhyJob,
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
@@ -131,6 +133,7 @@ pub(crate) fn register(core: &Arc<Core>, router: &mut Router) {
         ListJobs => list_jobs,
         ListUnits => list_units,
         WhyJob => why_job,
+        ListRunning => list_running,
         CancelJob => cancel_job,
         CancelUnits => cancel_units,
         ReadOutput => read_output,

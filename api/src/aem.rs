@@ -8,6 +8,7 @@ mod host;
 mod job;
 mod look;
 mod outline;
+mod running;
 mod spec;
 mod unit;
 
@@ -25,6 +26,7 @@ pub use look::{
     UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use outline::{Outline, TaskDigest};
+pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage};
 pub use spec::{
     DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, ProcessLimits, Resources, Stage, StageMode,
     TaskSpec,
