@@ -171,6 +171,38 @@ async fn others_may_not_look_and_administrators_may() {
     aem.stop().await;
 }
 
+/// If it failed, members would see what others run, or an administrator would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_runs_what_is_for_administrators_and_ones_own_for_all() {
+    let site = Site::new("rennes", &["n1"]).await;
+    let aem = site.start(|_| {}).await;
+    let alice = site.caller(&site, "alice@rennes", &[]);
+    let bob = site.caller(&site, "bob@rennes", &[]);
+    let admin = site.caller(&site, "carol@rennes", &["admin"]);
+    let job = site.ask(&alice, submit(spec("hold", "0-3"))).await.unwrap().job;
+    let demo = || ListRunning { vo: "demo.rennes".parse().unwrap(), after: None };
+    let shown = until("units are at the node", async || {
+        let page = site.ask(&admin, demo()).await.unwrap();
+        page.running.iter().any(|r| r.node.is_some()).then_some(page)
+    })
+    .await;
+    assert_eq!(shown.next, None);
+    assert!(shown.running.iter().all(|r| r.job == job && r.person.as_str() == "alice@rennes"));
+    let at_node = shown.running.iter().find(|r| r.node.is_some()).unwrap();
+    assert_eq!(at_node.node.as_ref().unwrap().to_string(), "n1.rennes");
+    assert!(at_node.cpu_milli > 0 && at_node.memory_bytes > 0);
+    assert!(!site.ask(&alice, demo()).await.unwrap().running.is_empty());
+    assert_eq!(site.ask(&bob, demo()).await.unwrap().running, []);
+    let after = ListRunning { after: Some(job.clone()), ..demo() };
+    assert_eq!(site.ask(&admin, after).await.unwrap().running, []);
+    let other = ListRunning { vo: "other.rennes".parse().unwrap(), after: None };
+    assert_eq!(site.ask(&admin, other).await.unwrap_err().kind, Kind::Denied);
+    site.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
+    site.end_of(&alice, &job).await;
+    assert_eq!(site.ask(&admin, demo()).await.unwrap().running, []);
+    aem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_jobs_are_refused_clearly() {
     let site = Site::new("rennes", &["n1"]).await;
