@@ -2,6 +2,7 @@
 
 mod groups;
 mod members;
+mod running;
 mod shares;
 
 use super::output::{
@@ -91,6 +92,11 @@ Examples:
   xos vo share accept demo.rennes pisa"
     )]
     Share(shares::Command),
+    /// Show who runs what, over all sites that serve the VO (members see their own).
+    #[command(
+        after_help = "Examples:\n  xos vo running demo.rennes\n  xos vo running demo.rennes --json"
+    )]
+    Running(OfVo),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
     Lease(LeaseArgs),
     /// Set for how long after a sign-in credentials are renewed (VO administrators).
@@ -215,6 +221,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Group(command) => groups::run(s, command).await,
         Command::Role(command) => members::role(s, command).await,
         Command::Share(command) => shares::run(s, command).await,
+        Command::Running(args) => running::run(s, args).await,
         Command::Lease(LeaseArgs { of: vo, lease: lease_s }) => {
             let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
             let lease = span(lease_s);
