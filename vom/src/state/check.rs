@@ -103,6 +103,7 @@ impl From<Violation> for Error {
             Violation::Text(..)
             | Violation::VolumeName
             | Violation::Lease
+            | Violation::Grace
             | Violation::Renewal
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,

@@ -6,7 +6,7 @@
 use crate::agent::keep;
 use crate::spec::Carries;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xos_base::Error;
@@ -84,12 +84,11 @@ impl Carried {
         self.keep(&kept);
     }
 
-    /// The people something of whom `is` names.
-    pub(super) fn uids(&self, is: impl Fn(u32, &Carries) -> bool) -> BTreeSet<u32> {
+    /// What `is` names, and whose it is.
+    pub(super) fn which(&self, is: impl Fn(u32, &Carries) -> bool) -> Vec<(u32, Carries)> {
         let kept = self.lock();
-        let of =
-            |(uid, all): (&u32, &Vec<Carries>)| all.iter().any(|c| is(*uid, c)).then_some(*uid);
-        kept.iter().filter_map(of).collect()
+        let all = kept.iter().flat_map(|(uid, all)| all.iter().map(move |c| (*uid, c)));
+        all.filter(|(uid, c)| is(*uid, c)).map(|(uid, c)| (uid, c.clone())).collect()
     }
 
     /// Forgets what `stays` does not name.
@@ -117,6 +116,10 @@ mod tests {
         Carries { epoch: Epoch(epoch), groups: Vec::new(), roles }
     }
 
+    fn uids(of: &Carried, is: impl Fn(u32, &Carries) -> bool) -> Vec<u32> {
+        of.which(is).into_iter().map(|(uid, _)| uid).collect()
+    }
+
     fn open(dir: &Path, boot: &str) -> Carried {
         Carried::open(dir.join("carried.json"), boot)
     }
@@ -133,14 +136,14 @@ mod tests {
         first.add(8, carries(4, &[]));
         let again = open(dir.path(), "boot");
         let pilot = |_: u32, c: &Carries| c.roles.iter().any(|r| r.as_str() == "pilot");
-        assert_eq!(again.uids(pilot), BTreeSet::from([7]));
+        assert_eq!(uids(&again, pilot), [7]);
         // The one of before counts: it ends with whatever was taken since.
-        assert_eq!(again.uids(|_, c| c.epoch < Epoch(5)), BTreeSet::from([7]));
+        assert_eq!(uids(&again, |_, c| c.epoch < Epoch(5)), [7]);
         again.retain(|uid, c| !pilot(uid, c));
         let last = open(dir.path(), "boot");
-        assert!(last.uids(pilot).is_empty());
-        assert_eq!(last.uids(|_, _| true), BTreeSet::from([7]), "another session's role");
-        assert!(open(dir.path(), "other").uids(|_, _| true).is_empty(), "another start");
+        assert!(uids(&last, pilot).is_empty());
+        assert_eq!(uids(&last, |_, _| true), [7], "another session's role");
+        assert!(uids(&open(dir.path(), "other"), |_, _| true).is_empty(), "another start");
     }
 
     /// If it failed, one person could fill the daemon's memory, or hide a role by many others.
@@ -153,7 +156,7 @@ mod tests {
         }
         let last = format!("r{PERSON_MAX}");
         let has_last = |_: u32, c: &Carries| c.roles.iter().any(|r| r.as_str() == last);
-        assert_eq!(all.uids(has_last), BTreeSet::from([7]));
+        assert_eq!(uids(&all, has_last), [7]);
         assert_eq!(all.lock()[&7].len(), PERSON_MAX);
     }
 }

@@ -5,6 +5,7 @@ use super::processes::{self, Ending, Left};
 use super::{Logins, groups};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, machine};
+use crate::spec::Carries;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use xos_api::vom::AccountState;
@@ -39,15 +40,15 @@ impl Agent {
         let running = in_background(processes::users).await?.map_err(fault)?;
         // The machine's own users stay, whatever number they have.
         let local = machine::local_uids()?;
-        let taken = self.taken_sessions();
+        let taken = self.taken();
         let mut ending = Ending::default();
         {
             let (now, vos) = (self.now(), self.lock_vos());
-            for (uid, groups) in running.iter().filter(|(uid, _)| !local.contains(uid)) {
+            for (uid, groups) in running.iter().filter(|(uid, _)| !local.contains(*uid)) {
                 let left = vos.left_gids(*uid);
                 if vos.has_left(*uid, now) {
                     ending.users.insert(*uid);
-                } else if taken.contains(uid) {
+                } else if taken.iter().any(|(of, _)| of == uid) {
                     ending.beside_units.insert(*uid);
                 }
                 if !left.is_disjoint(groups) {
@@ -65,19 +66,25 @@ impl Agent {
                 return Ok(false);
             }
         }
-        // Only what was to end with them is forgotten: new ones may have begun.
+        // No more than what was ended is forgotten: something else may have been taken meanwhile.
         if let Some(logins) = &self.logins {
-            let vos = self.lock_vos();
-            logins.carried.retain(|uid, carries| !vos.was_taken(uid, carries));
+            let ended =
+                |uid, carries: &Carries| taken.iter().any(|(u, c)| *u == uid && c == carries);
+            logins.carried.retain(|uid, carries| !ended(uid, carries));
         }
         Ok(true)
     }
 
+    /// What sessions carry that was taken from their member since they began.
+    fn taken(&self) -> Vec<(u32, Carries)> {
+        let Some(logins) = &self.logins else { return Vec::new() };
+        let vos = self.lock_vos();
+        logins.carried.which(|uid, carries| vos.was_taken(uid, carries))
+    }
+
     /// Those some session of whom carries what was taken from them since it began.
     pub(in crate::agent) fn taken_sessions(&self) -> BTreeSet<u32> {
-        let Some(logins) = &self.logins else { return BTreeSet::new() };
-        let vos = self.lock_vos();
-        logins.carried.uids(|uid, carries| vos.was_taken(uid, carries))
+        self.taken().into_iter().map(|(uid, _)| uid).collect()
     }
 
     /// Holds the sessions of members who are suspended and all that runs under their uids besides
