@@ -2,7 +2,9 @@
 
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, RoleName, VoId};
+use xos_base::{
+    Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, RoleName, VoId,
+};
 
 /// Longest local account name, in bytes.
 pub const ACCOUNT_NAME_MAX: usize = 31;

@@ -222,9 +222,7 @@ impl Vo {
             Change::LeaseSet { lease_s } => {
                 ensure((LEASE_S_MIN..=LEASE_S_MAX).contains(lease_s), || Violation::Lease)
             }
-            Change::GraceSet { grace_s } => {
-                ensure(*grace_s <= GRACE_S_MAX, || Violation::Grace)
-            }
+            Change::GraceSet { grace_s } => ensure(*grace_s <= GRACE_S_MAX, || Violation::Grace),
             Change::RenewalSet { renewal_s } => {
                 ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }

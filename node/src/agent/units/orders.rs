@@ -6,7 +6,8 @@ use crate::agent::{Agent, machine};
 use crate::home::{self, HomeError};
 use crate::output;
 use crate::spec::{
-    Account, Carries, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SPOOL_BYTES_DEFAULT, SPOOL_TOTAL_BYTES_DEFAULT,
+    Account, Carries, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SPOOL_BYTES_DEFAULT,
+    SPOOL_TOTAL_BYTES_DEFAULT,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
