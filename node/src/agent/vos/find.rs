@@ -51,7 +51,7 @@ impl Found<'_> {
         }
     }
 
-    /// What the core says of the member, as far as it tells nodes: no roles.
+    /// What the core says of the member, without roles: only a credential brings those.
     pub fn membership(&self) -> Membership {
         let named = |n: &GroupNumber| self.vo.groups.get(n).cloned();
         let numbers =
