@@ -63,6 +63,12 @@ pub const LEASE_S_MIN: u64 = 5 * 60;
 /// The longest lease of a VO, in seconds: 7 days.
 pub const LEASE_S_MAX: u64 = 7 * 24 * 60 * 60;
 
+/// For how long work is held once a VO's lease is over, until it is ended, where that was never
+/// set, in seconds: a day.
+pub const GRACE_S_DEFAULT: u64 = 24 * 60 * 60;
+/// The longest such time, in seconds: 30 days. The shortest is none: work ends with the lease.
+pub const GRACE_S_MAX: u64 = 30 * 24 * 60 * 60;
+
 /// For how long after a sign-in a VO's credentials are renewed when that was never set, in seconds:
 /// 7 days.
 pub const RENEWAL_S_DEFAULT: u64 = RENEWAL_S_MAX;
@@ -188,6 +194,10 @@ pub struct VoDetails {
     /// Its lease in seconds ([`SetLease`]); absent: [`LEASE_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds its work is held once the lease is over ([`SetGrace`]); absent:
+    /// [`GRACE_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
     /// For how many seconds after a sign-in its credentials are renewed ([`SetRenewal`]); absent:
     /// [`RENEWAL_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +236,19 @@ pub struct SetLease {
     pub lease_s: u64,
 }
 request!(SetLease => Done, Put "/v1/vos/{vo}/lease");
+
+/// Sets for how long the VO's work is held once the lease is over; then it is ended, whether
+/// anything was heard or not. A site's own time counts where it is smaller. For the VO's
+/// administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetGrace {
+    /// The VO.
+    pub vo: VoId,
+    /// In seconds, up to [`GRACE_S_MAX`].
+    pub grace_s: u64,
+}
+request!(SetGrace => Done, Put "/v1/vos/{vo}/grace");
 
 /// Sets for how long after a member signed in the VO's home gives and renews credentials of the VO:
 /// certificates, SSH certificates, tokens. Then the member signs in again. The home site's own time

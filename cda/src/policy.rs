@@ -232,6 +232,27 @@ pub(crate) fn still(current: Membership, credential: &Membership) -> Result<Memb
     Ok(m)
 }
 
+/// Whether work that was begun under `signed` may go on, where `current` is the membership in
+/// force: nothing that it carries was taken from the member. A site's rule may have let it in for
+/// just that.
+///
+/// # Errors
+/// [`xos_base::Kind::Denied`] naming what was taken.
+pub(crate) fn carries(current: &Membership, signed: &Membership) -> Result<(), Error> {
+    let role = signed.roles.iter().find(|r| !current.roles.contains(r));
+    let group = signed.groups.iter().find(|g| !current.groups.contains(g));
+    let taken = match (role, group) {
+        (Some(role), _) => format!("the role {role}"),
+        (None, Some(group)) => format!("the group {}", group.name),
+        (None, None) => return Ok(()),
+    };
+    Err(Error::denied(format!(
+        "{} was in {} with {taken} when the job was submitted, and is not any more",
+        signed.person, signed.vo
+    ))
+    .hint("submit the job again"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +273,25 @@ mod tests {
             roles: roles.iter().map(|r| r.parse().unwrap()).collect(),
             expires: None,
         }
+    }
+
+    /// If it failed, a job would go on with a role or group that its member lost, or stop when they
+    /// lost another one or got one.
+    #[test]
+    fn work_carries_what_it_was_begun_with() {
+        let now = member(&["members", "physics"], &["clerk"]);
+        for (groups, roles) in [
+            (vec!["members", "physics"], vec!["clerk"]),
+            (vec!["members"], vec!["clerk"]),
+            (vec!["members", "physics"], vec![]),
+            (vec!["members"], vec![]),
+        ] {
+            assert!(carries(&now, &member(&groups, &roles)).is_ok(), "{groups:?} {roles:?}");
+        }
+        let lost = carries(&now, &member(&["members"], &["clerk", "pilot"])).unwrap_err();
+        assert!(lost.kind == Kind::Denied && lost.message.contains("the role pilot"), "{lost}");
+        let lost = carries(&now, &member(&["members", "physics", "press"], &[])).unwrap_err();
+        assert!(lost.kind == Kind::Denied && lost.message.contains("the group press"), "{lost}");
     }
 
     #[test]

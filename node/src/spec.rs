@@ -7,8 +7,9 @@ mod unit;
 use std::path::Path;
 
 pub use envelope::{
-    Account, CPU_MILLIS_MIN, EnvelopeSpec, GROUPS_MAX, Limits, MEMORY_BYTES_MIN, PIDS_DEFAULT,
-    PIDS_MIN, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT, SPOOL_TOTAL_BYTES_DEFAULT,
+    Account, CPU_MILLIS_MIN, Carries, EnvelopeSpec, GROUPS_MAX, Limits, MEMORY_BYTES_MIN,
+    PIDS_DEFAULT, PIDS_MIN, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT,
+    SPOOL_TOTAL_BYTES_DEFAULT,
 };
 pub use key::{EnvelopeId, KEY_MAX, UnitKey};
 pub use unit::{ARG_BYTES_MAX, ARGS_BYTES_MAX, RLIMITS_MAX, Rlimit, RlimitKind, UnitSpec};

@@ -43,6 +43,7 @@ mod identity;
 mod launch;
 mod names;
 mod network;
+pub mod removal;
 mod rootfs;
 mod state;
 mod status;

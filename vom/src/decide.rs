@@ -58,6 +58,8 @@ pub enum Command {
     ResumeVo,
     /// Set the VO's lease.
     SetLease { lease_s: u64 },
+    /// Set for how long the VO's work is held once the lease is over.
+    SetGrace { grace_s: u64 },
     /// Set for how long after a sign-in the VO's credentials are renewed.
     SetRenewal { renewal_s: u64 },
     /// Note a volume.
@@ -108,6 +110,7 @@ impl Command {
             }
             Command::SuspendVo { .. } | Command::ResumeVo => Action::SuspendVo,
             Command::SetLease { .. } => Action::SetLease,
+            Command::SetGrace { .. } => Action::SetGrace,
             Command::SetRenewal { .. } => Action::SetRenewal,
             Command::MakeVolume { .. } => Action::MakeVolume,
         }
@@ -218,6 +221,8 @@ fn propose(
         Command::ResumeVo => Change::VoResumed {},
         Command::SetLease { lease_s } if vo.lease_s() == lease_s => return Ok(None),
         Command::SetLease { lease_s } => Change::LeaseSet { lease_s },
+        Command::SetGrace { grace_s } if vo.grace_s() == grace_s => return Ok(None),
+        Command::SetGrace { grace_s } => Change::GraceSet { grace_s },
         Command::SetRenewal { renewal_s } if vo.renewal_s() == renewal_s => return Ok(None),
         Command::SetRenewal { renewal_s } => Change::RenewalSet { renewal_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),

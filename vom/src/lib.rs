@@ -69,11 +69,16 @@ pub struct Config {
     /// VO's own lease is smaller, that counts: an hour, or as `xos vo lease` set it.
     /// Default: 3600.
     pub lease_s: u64,
+    /// For how long running work of a VO is held once the lease is over, in seconds; then it is
+    /// ended, by this core for all its nodes, and by a node that does not hear it. Where the VO's
+    /// own time is smaller, that counts: a day, or as `xos vo grace` set it. 0: work ends with the
+    /// lease. Default: 86400.
+    pub grace_s: u64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { found: Found::Anyone, uid_blocks: 1, lease_s: 3600 }
+        Config { found: Found::Anyone, uid_blocks: 1, lease_s: 3600, grace_s: 86_400 }
     }
 }
 
@@ -307,17 +312,29 @@ impl Inner {
         vo.lease_s().min(self.config.lease_s)
     }
 
+    /// For how long a VO's work is held here once the lease is over, in seconds: the smaller of its
+    /// own time and this site's.
+    pub(crate) fn grace_s(&self, vo: &state::Vo) -> u64 {
+        vo.grace_s().min(self.config.grace_s)
+    }
+
     /// What the VO's home is to this site now. `vo` is what `live` holds.
     pub(crate) fn home_of(&self, live: &Live, vo: &state::Vo, now: Millis) -> Home {
         let home = live.id().site();
         if home == self.site {
+            return Home::Heard;
+        }
+        if self.trust.descriptor(&home).is_err() {
+            return Home::Forgotten;
+        }
+        let unheard = now.since(live.heard());
+        let lease = Duration::from_secs(self.lease_s(vo));
+        if unheard <= lease {
             Home::Heard
-        } else if self.trust.descriptor(&home).is_err() {
-            Home::Forgotten
-        } else if now.since(live.heard()) > Duration::from_secs(self.lease_s(vo)) {
+        } else if unheard <= lease + Duration::from_secs(self.grace_s(vo)) {
             Home::Lapsed
         } else {
-            Home::Heard
+            Home::Lost
         }
     }
 }
@@ -346,7 +363,7 @@ impl xos_net::Standing for Vom {
             let (here, home) = (&inner.site, m.vo.site());
             let why = match inner.home_of(&live, &state, now) {
                 Home::Heard => None,
-                Home::Lapsed => Some(format!(
+                Home::Lapsed | Home::Lost => Some(format!(
                     "site {here} has not heard from {home}, the home of {}, since {}",
                     m.vo,
                     live.heard()

@@ -97,6 +97,8 @@ named! {
         NameAccounts = "name-accounts", "give names to accounts";
         /// Set the VO's lease.
         SetLease = "set-lease", "set the lease";
+        /// Set for how long the VO's work is held once the lease is over.
+        SetGrace = "set-grace", "set for how long work is held after the lease";
         /// Set for how long after a sign-in the VO's credentials are renewed.
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
@@ -147,6 +149,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
     (Role::Admin, Action::SetLease),
+    (Role::Admin, Action::SetGrace),
     (Role::Admin, Action::SetRenewal),
     (Role::Admin, Action::MakeVolume),
     (Role::Owner, Action::ManagePrivileged),

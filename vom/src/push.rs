@@ -5,7 +5,7 @@ use crate::replica::backoff;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::vom::{AccountState, LEASE_S_DEFAULT, VoAccounts};
+use xos_api::vom::{AccountState, GRACE_S_DEFAULT, LEASE_S_DEFAULT, VoAccounts};
 use xos_base::{Error, NodeId, VoId};
 use xos_net::for_each_node;
 
@@ -129,6 +129,7 @@ pub(crate) fn parts(
             groups: Vec::new(),
             groups_gone: Vec::new(),
             lease_s: None,
+            grace_s: None,
         };
         return Some((vec![end], next));
     }
@@ -136,6 +137,9 @@ pub(crate) fn parts(
     let mut parts = state.accounts(served.block(), account, since, &names);
     // One that was never set is left out: nodes of an earlier version do not know the word.
     let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
-    parts.iter_mut().for_each(|part| part.lease_s = lease_s);
+    let grace_s = Some(inner.grace_s(&state)).filter(|s| *s != GRACE_S_DEFAULT);
+    for part in &mut parts {
+        (part.lease_s, part.grace_s) = (lease_s, grace_s);
+    }
     Some((parts, next))
 }

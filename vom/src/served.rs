@@ -72,6 +72,8 @@ pub enum Home {
     Heard,
     /// It was not heard for longer than the lease.
     Lapsed,
+    /// It was not heard for the grace as well: what was held ends.
+    Lost,
     /// It is trusted no more: nothing of its VOs goes on here.
     Forgotten,
 }
@@ -159,7 +161,7 @@ impl Served {
     /// What accounts of the VO are worth here at `now`.
     pub fn account_state(&self, own: &SiteId, vo: &Vo, now: Millis, home: Home) -> AccountState {
         let in_force = self.accepted(own, vo).is_some_and(|t| t.until.is_none_or(|end| end > now));
-        if !in_force || home == Home::Forgotten {
+        if !in_force || matches!(home, Home::Forgotten | Home::Lost) {
             AccountState::Ended
         } else if home == Home::Lapsed || vo.state != VoState::Active {
             AccountState::Suspended
@@ -201,7 +203,7 @@ impl Served {
             if let Some(v) = vo.filter(|v| !v.active()) {
                 return Some(format!("{} is suspended", v.id));
             }
-            if home == Home::Lapsed && vo.is_some() {
+            if matches!(home, Home::Lapsed | Home::Lost) && vo.is_some() {
                 return Some(format!("site {} has not been heard for too long", self.vo.site()));
             }
             if offered.is_some() {

@@ -114,7 +114,8 @@ pub struct Mandate {
     /// What it is for.
     pub work: Work,
     /// The membership in force when it was issued, narrowed as the proof was. Tickets give these
-    /// groups and roles as far as the member still has them.
+    /// groups and roles: for a job as long as the member has all of them, for a login as far as the
+    /// member still has them.
     pub membership: Membership,
     /// When it was issued.
     pub issued: Millis,

@@ -2,7 +2,9 @@
 
 use crate::{Done, request};
 use serde::{Deserialize, Serialize};
-use xos_base::{Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, VoId};
+use xos_base::{
+    Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, RoleName, VoId,
+};
 
 /// Longest local account name, in bytes.
 pub const ACCOUNT_NAME_MAX: usize = 31;
@@ -55,6 +57,10 @@ pub struct VoAccounts {
     /// VO's lease and the site's. Absent: [`super::LEASE_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds work is held after that until it is ended: the smaller of the VO's
+    /// grace and the site's. Absent: [`super::GRACE_S_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
 }
 request!(VoAccounts => Done, Post "/v1/node/vo");
 
@@ -83,4 +89,7 @@ pub struct AccountMember {
     pub expires: Option<Millis>,
     /// Groups besides `members`, which is everybody's primary group.
     pub groups: Vec<GroupNumber>,
+    /// Roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleName>,
 }

@@ -98,6 +98,8 @@ pub enum Change {
     VolumeMade { name: String },
     /// Sites that do not hear the home let the VO go on for so many seconds.
     LeaseSet { lease_s: u64 },
+    /// Work that is held since the lease ended is ended after so many seconds.
+    GraceSet { grace_s: u64 },
     /// The home renews credentials for so many seconds after a sign-in.
     RenewalSet { renewal_s: u64 },
 }

@@ -192,6 +192,10 @@ impl Inner {
         let signed = &mandate.membership;
         let (person, since) = (signed.person.clone(), Some(signed.epoch));
         let current = self.member_now(MembershipOf { vo, person, since }).await?.membership;
+        if job.is_some() {
+            // What a login carries its node ends by itself; the person may have other sessions.
+            policy::carries(&current, signed)?;
+        }
         let m = policy::still(current, signed)?;
         let expires = now
             .plus(Duration::from_secs(TICKET_LIFE_MAX_S))

@@ -236,14 +236,19 @@ async fn tickets_are_for_own_nodes_of_serving_sites_and_for_living_memberships()
     let e = rennes.call(&owner, ticket(&forged, "n1.pisa")).await.unwrap_err();
     assert_eq!(e.kind, Kind::Unauthenticated, "{e}");
 
-    // Alice loses a role: the ticket loses it. She leaves and comes back: no ticket.
+    // Alice loses a role that the job carries: no ticket. She has it again: one of the new epoch.
+    // She leaves and comes back: no ticket.
     let mut m = member(VO, "alice@rennes");
-    m.roles.clear();
+    let roles = std::mem::take(&mut m.roles);
     m.epoch = Epoch(4);
+    rennes.vos.set(m.clone());
+    let e = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap_err();
+    assert!(e.kind == Kind::Denied && e.message.contains("the role"), "{e}");
+    m.roles = roles;
     rennes.vos.set(m.clone());
     let got = rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.unwrap();
     let (who, _) = verify_ticket(&rennes.trust, &got.ticket, rennes.clock.now()).unwrap();
-    assert_eq!((who.roles.len(), who.epoch), (0, Epoch(4)));
+    assert_eq!((who.roles.len(), who.epoch), (m.roles.len(), Epoch(4)));
     m.number = MemberNumber(8);
     rennes.vos.set(m);
     assert!(rennes.call(&owner, ticket(&mandate, "n1.pisa")).await.is_err());

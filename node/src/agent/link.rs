@@ -1,5 +1,6 @@
 //! Keeps the control stream to the core.
 
+use super::heard::Moment;
 use super::{Agent, keep};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -71,18 +72,17 @@ pub(super) struct Contact {
     /// The stream to it, while there is one.
     control: Option<Arc<Control>>,
     /// When it was heard since this daemon runs: told of accounts, or the last stream ended.
-    heard: Option<Millis>,
+    heard: Option<Moment>,
     /// When an earlier daemon heard it.
-    before: Millis,
+    before: Moment,
 }
 
 impl Contact {
     /// Before anything was heard. `folder`: the node's. Where no earlier daemon wrote when it heard
     /// the core, that counts as now.
-    pub(super) fn new(folder: &Path, now: Millis) -> Contact {
-        let before = match keep::read::<u64>(&folder.join(HEARD_FILE)) {
-            // A clock that was set back must not make it longer.
-            Ok(Some(at)) => Millis(at).min(now),
+    pub(super) fn new(folder: &Path, now: Moment) -> Contact {
+        let before = match keep::read::<Moment>(&folder.join(HEARD_FILE)) {
+            Ok(Some(at)) => at.seen_from(now),
             Ok(None) => now,
             Err(error) => {
                 // Cut short by a power loss, after which nobody is signed in and nothing runs.
@@ -93,9 +93,11 @@ impl Contact {
         Contact { control: None, heard: None, before }
     }
 
-    /// Since when it is unheard; `None`: there is a stream to it.
-    fn unheard_since(&self) -> Option<Millis> {
-        self.control.is_none().then(|| self.heard.unwrap_or(self.before))
+    /// Since when it is unheard, by the wall's clock as it stands at `now`; `None`: there is a
+    /// stream to it.
+    fn unheard_since(&self, now: &Moment) -> Option<Millis> {
+        let heard = self.heard.as_ref().unwrap_or(&self.before);
+        self.control.is_none().then(|| now.wall.minus(heard.elapsed(now)))
     }
 }
 
@@ -112,9 +114,9 @@ impl Agent {
     }
 
     /// The core was heard just now.
-    pub(super) fn hear(&self) -> Millis {
-        let now = self.now();
-        self.contact().heard = Some(now);
+    pub(super) fn hear(&self) -> Moment {
+        let now = self.moment();
+        self.contact().heard = Some(now.clone());
         now
     }
 
@@ -122,7 +124,10 @@ impl Agent {
     fn note_heard(&self) {
         let now = self.hear();
         let path = self.folder.join(HEARD_FILE);
-        if let Err(error) = keep::write_text(&path, &now.0.to_string(), 0o600) {
+        let written = serde_json::to_string(&now)
+            .map_err(|e| Error::internal(format!("cannot encode a moment: {e}")))
+            .and_then(|text| keep::write_text(&path, &text, 0o600));
+        if let Err(error) = written {
             tracing::error!(%error, "a restart of xosd would not know when the core was heard");
         }
     }
@@ -143,7 +148,12 @@ impl Agent {
 
     /// Since when the core is unheard; `None`: there is a stream to it.
     pub(super) fn unheard_since(&self) -> Option<Millis> {
-        self.contact().unheard_since()
+        let now = self.moment();
+        self.contact().unheard_since(&now)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::at(self.now(), &self.boot)
     }
 
     /// The stream to the core.
@@ -186,15 +196,24 @@ mod tests {
     #[test]
     fn a_restart_knows_when_the_core_was_heard() {
         let dir = tempfile::tempdir().unwrap();
-        let since = |now| Contact::new(dir.path(), Millis(now)).unheard_since();
-        assert_eq!(since(500), Some(Millis(500)), "nothing is known");
-        keep::write_text(&dir.path().join(HEARD_FILE), "400", 0o600).unwrap();
-        assert_eq!(since(500), Some(Millis(400)));
-        assert_eq!(since(300), Some(Millis(300)), "the clock was set back");
-        let mut contact = Contact::new(dir.path(), Millis(500));
-        contact.heard = Some(Millis(450));
-        assert_eq!(contact.unheard_since(), Some(Millis(450)));
-        keep::write_text(&dir.path().join(HEARD_FILE), "", 0o600).unwrap();
-        assert_eq!(since(500), Some(Millis(500)), "cut short");
+        let at = |wall, up| Moment { wall: Millis(wall), up: Millis(up), boot: "boot".into() };
+        let since = |now: Moment| Contact::new(dir.path(), now.clone()).unheard_since(&now);
+        let keep = |text: &str| keep::write_text(&dir.path().join(HEARD_FILE), text, 0o600);
+        assert_eq!(since(at(500, 50)), Some(Millis(500)), "nothing is known");
+        keep(&serde_json::to_string(&at(400, 40)).unwrap()).unwrap();
+        assert_eq!(since(at(500, 140)), Some(Millis(400)));
+        assert_eq!(since(at(300, 60)), Some(Millis(280)), "the clock was set back by 120");
+        assert_eq!(since(at(900, 60)), Some(Millis(400)), "it was set forward");
+        // Another start of the machine: its own clock begins anew.
+        let other = Moment { boot: "other".into(), ..at(500, 5) };
+        assert_eq!(since(other), Some(Millis(400)));
+        let back = Moment { boot: "other".into(), ..at(300, 5) };
+        assert_eq!(since(back), Some(Millis(300)), "set back before it was started");
+        let mut contact = Contact::new(dir.path(), at(500, 140));
+        contact.heard = Some(at(450, 90));
+        assert_eq!(contact.unheard_since(&at(500, 140)), Some(Millis(450)));
+        assert_eq!(contact.unheard_since(&at(100, 290)), Some(Millis(0)), "for 200 at least");
+        keep("").unwrap();
+        assert_eq!(since(at(500, 140)), Some(Millis(500)), "cut short");
     }
 }

@@ -2,6 +2,7 @@
 //! volumes that the core brings, and the units that it orders.
 
 pub mod config;
+mod heard;
 pub(crate) mod keep;
 mod link;
 mod local;
@@ -101,6 +102,8 @@ pub struct Agent {
     unruly: AtomicBool,
     tickets: Arc<Tickets>,
     contact: Mutex<link::Contact>,
+    /// The kernel's name of the machine's present run.
+    boot: String,
     /// Where members may sign in.
     logins: Option<Arc<logins::Logins>>,
     socket: PathBuf,
@@ -144,7 +147,8 @@ impl Agent {
         let stager = std::env::current_exe()
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         let tickets = Arc::new(Tickets::default());
-        let contact = link::Contact::new(&folder, parts.clock.now());
+        let boot = units.boot().to_owned();
+        let contact = link::Contact::new(&folder, heard::Moment::at(parts.clock.now(), &boot));
         let agent = Arc::new(Agent {
             units,
             stager,
@@ -165,6 +169,7 @@ impl Agent {
             unruly: AtomicBool::new(false),
             tickets,
             contact: Mutex::new(contact),
+            boot,
             logins,
             socket: parts.socket,
             watcher: parts.watcher,

@@ -2,7 +2,8 @@
 //! end by themselves.
 
 use super::{Agent, keep};
-use std::sync::atomic::Ordering;
+use crate::spec::EnvelopeSpec;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,6 +15,9 @@ use xos_base::{Error, Millis};
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// Longest pause until it is told again.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// How long one enforcement waits for shims: what is outside of units must not wait for one that
+/// does not answer.
+const UNITS_MAX: Duration = Duration::from_millis(1500);
 /// How often memberships are looked at while none is said to end: clocks may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
@@ -26,9 +30,10 @@ impl Agent {
             gathering.take(part)
         };
         let Some(accounts) = whole else { return Ok(()) };
+        let narrower = AtomicBool::new(false);
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
-            vos.apply(accounts);
+            narrower.store(vos.apply(accounts), Ordering::Relaxed);
             // Under the lock of the accounts: else their lease could end once more at once.
             self.hear();
             if let Some(view) = vos.vo(&vo) {
@@ -43,7 +48,13 @@ impl Agent {
             self.accounts_changed.send_modify(|n| *n += 1);
         };
         let file = || keep::write(&self.folder.join("vos.json"), &*self.lock_vos());
-        first_in_force(apply, enforce, [&file, &|| self.write_accounts()]).await
+        let kept = first_in_force(apply, enforce, [&file, &|| self.write_accounts()]).await;
+        if narrower.into_inner() {
+            // Whoever signed in just now has the groups of the former file: a second look.
+            self.unruly.store(true, Ordering::SeqCst);
+            self.accounts_changed.send_modify(|n| *n += 1);
+        }
+        kept
     }
 
     /// Tells all work where its member stands.
@@ -53,22 +64,37 @@ impl Agent {
             let nobody = self.told.load(Ordering::SeqCst).then_some(AccountState::Ended);
             self.lock_vos().state_of(uid, self.now()).or(nobody)
         };
+        let of_unit = |spec: &EnvelopeSpec| {
+            let (uid, carries) = (spec.account.uid, spec.carries.as_ref());
+            let taken = carries.is_some_and(|c| self.lock_vos().was_taken(uid, c));
+            if taken { Some(AccountState::Ended) } else { state(uid) }
+        };
+        let taken = self.taken_sessions();
+        let of_sessions =
+            |uid: u32| if taken.contains(&uid) { Some(AccountState::Ended) } else { state(uid) };
         // Units first: what they leave counts as theirs. Then what is held, which on v1 ends only
         // once it is let go.
-        let obeyed = self.units.enforce(state).await;
-        let held = self.hold_sessions(state).await;
+        let told = tokio::time::timeout(UNITS_MAX, self.units.enforce(of_unit)).await;
+        let obeyed = told.unwrap_or_else(|_| {
+            tracing::error!("a shim does not answer: its units are told again");
+            false
+        });
+        let held = self.hold_sessions(of_sessions).await;
         let out = self.end_those_who_left().await;
         self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
     }
 
-    /// Suspends the VOs whose lease is over.
+    /// Suspends the VOs whose lease is over, and ends those whose grace is.
     fn lapse(&self) {
         let new = {
             let mut vos = self.lock_vos();
             self.unheard_since().is_some_and(|heard| vos.lapse(heard, self.now()))
         };
         if new {
-            tracing::warn!("the core is unheard for too long: sessions and units are held");
+            tracing::warn!(
+                "the core is unheard for too long: sessions and units are held, and after the \
+                 grace ended"
+            );
             self.accounts_changed.send_modify(|n| *n += 1);
         }
     }
@@ -81,14 +107,14 @@ impl Agent {
         }
     }
 
-    /// When a lease ends next, if nothing is heard of the core.
+    /// When a lease or grace ends next, if nothing is heard of the core.
     fn next_lapse(&self) -> Option<Millis> {
         let vos = self.lock_vos();
         self.unheard_since().and_then(|heard| vos.next_lapse(heard))
     }
 
     /// Tells again what did not obey, ends what memberships leave behind that end by themselves,
-    /// and holds what goes on after a lease, until `stop`.
+    /// holds what goes on after a lease and ends it after the grace, until `stop`.
     pub(super) async fn keep_standing(self: Arc<Agent>, stop: CancellationToken) {
         let mut changed = self.accounts_changed.subscribe();
         let (mut due, mut looked) = (Due::new(Instant::now()), self.now());

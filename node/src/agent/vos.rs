@@ -4,6 +4,7 @@
 mod bounds;
 mod find;
 mod lease;
+mod narrower;
 
 pub use find::Found;
 
@@ -36,6 +37,12 @@ pub struct Vo {
     /// For how many seconds all this counts when the core is unheard; absent: an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds work is held after that until it is ended; absent: a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
+    /// The groups that members were in and are not any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    left: BTreeMap<MemberNumber, BTreeSet<GroupNumber>>,
 }
 
 /// All VOs of this node.
@@ -43,9 +50,9 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
-    /// Those whose lease is over, until the core tells of them again.
+    /// Those whose lease is over, until the core tells of them again, and whether the grace is too.
     #[serde(skip)]
-    lapsed: BTreeSet<VoId>,
+    lapsed: BTreeMap<VoId, bool>,
 }
 
 /// A list of accounts that comes in parts, gathered until it is whole.
@@ -63,7 +70,7 @@ impl Gathering {
             Some(mut whole) if !part.full => {
                 whole.number = part.number;
                 whole.state = part.state;
-                whole.lease_s = part.lease_s;
+                (whole.lease_s, whole.grace_s) = (part.lease_s, part.grace_s);
                 whole.members.extend(part.members);
                 whole.groups.extend(part.groups);
                 whole.groups_gone.extend(part.groups_gone);
@@ -81,12 +88,12 @@ impl Gathering {
 
 impl Vos {
     /// Takes a whole list, or what changed. A VO whose numbers are not all of the grid's
-    /// ([`xos_base::accounts::ID_RANGE`]) has no accounts here.
-    pub fn apply(&mut self, mut accounts: VoAccounts) {
+    /// ([`xos_base::accounts::ID_RANGE`]) has no accounts here. Whether something was taken from a
+    /// member.
+    pub fn apply(&mut self, mut accounts: VoAccounts) -> bool {
         self.lapsed.remove(&accounts.vo);
         if !bounds::bound(&mut accounts) {
-            self.vos.remove(&accounts.vo);
-            return;
+            return self.vos.remove(&accounts.vo).is_some();
         }
         self.take_names(&accounts.members);
         let vo = self.vos.entry(accounts.vo).or_insert_with(|| Vo {
@@ -96,17 +103,21 @@ impl Vos {
             state: accounts.state,
             members: BTreeMap::new(),
             groups: BTreeMap::new(),
-            lease_s: accounts.lease_s,
+            lease_s: None,
+            grace_s: None,
+            left: BTreeMap::new(),
         });
-        vo.lease_s = accounts.lease_s;
+        (vo.lease_s, vo.grace_s) = (accounts.lease_s, accounts.grace_s);
+        let mut before = BTreeMap::new();
         if accounts.full {
-            vo.members.clear();
+            before = std::mem::take(&mut vo.members);
             vo.groups.clear();
         }
         (vo.number, vo.base, vo.size, vo.state) =
             (accounts.number, accounts.base, accounts.size, accounts.state);
+        let mut narrower = false;
         for m in accounts.members {
-            vo.members.insert(m.number, m);
+            narrower |= vo.take_member(before.remove(&m.number), m);
         }
         for g in accounts.groups {
             vo.groups.insert(g.number, g);
@@ -114,6 +125,7 @@ impl Vos {
         for gone in accounts.groups_gone {
             vo.groups.remove(&gone);
         }
+        narrower || !before.is_empty()
     }
 
     /// A name that is told anew of one account is no other's any more, in whatever order the lists
@@ -152,9 +164,11 @@ impl Vos {
     pub fn state_of(&self, uid: u32, now: Millis) -> Option<AccountState> {
         self.found(uid).map(|(id, vo, member)| match (vo.state, member.state) {
             (AccountState::Ended, _) | (_, AccountState::Ended) => AccountState::Ended,
-            _ if has_expired(member, now) => AccountState::Ended,
+            _ if has_expired(member, now) || self.lapsed.get(id) == Some(&true) => {
+                AccountState::Ended
+            }
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
-            _ if self.lapsed.contains(id) => AccountState::Suspended,
+            _ if self.lapsed.contains_key(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
     }

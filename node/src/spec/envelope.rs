@@ -3,6 +3,7 @@
 use super::{EnvelopeId, SpecError, absolute, at_least, at_most};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use xos_base::{Epoch, GroupNumber, Membership, RoleName};
 
 /// Most processes and threads of a unit when nothing else is asked for. A fork bomb stops here.
 pub const PIDS_DEFAULT: u32 = 2048;
@@ -88,6 +89,26 @@ impl Limits {
     }
 }
 
+/// With which part of a membership something was begun: it ends when some of that is taken from the
+/// member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carries {
+    /// The membership's epoch then.
+    pub epoch: Epoch,
+    /// Groups.
+    pub groups: Vec<GroupNumber>,
+    /// Roles.
+    pub roles: Vec<RoleName>,
+}
+
+impl From<&Membership> for Carries {
+    fn from(m: &Membership) -> Carries {
+        let groups = m.groups.iter().map(|g| g.number).collect();
+        Carries { epoch: m.epoch, groups, roles: m.roles.clone() }
+    }
+}
+
 /// A job's part on one node: account, cgroup, pid namespace and shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +132,9 @@ pub struct EnvelopeSpec {
     /// It can be opened again; processes that units left behind end then.
     #[serde(default = "rest_default")]
     pub rest_after_ms: u64,
+    /// The part of its member's membership that its job carries; absent: it is no member's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carries: Option<Carries>,
 }
 
 fn rest_default() -> u64 {

@@ -11,7 +11,7 @@ use xos_api::vom::AccountState;
 use xos_base::Kind;
 use xos_node::agent::units::{Units, Work};
 use xos_node::envelopes::{Envelopes, ShimProgram};
-use xos_node::spec::UnitSpec;
+use xos_node::spec::{EnvelopeSpec, UnitSpec};
 
 pub fn envelope(serial: u32) -> EnvelopeId {
     EnvelopeId { job: "1.rennes".parse().unwrap(), serial }
@@ -198,7 +198,7 @@ async fn an_unclear_envelope_is_enforced_once_it_is_made_out() {
     let (socket, aside) = (folder(&node).join("shim.sock"), folder(&node).join("aside"));
     std::fs::rename(&socket, &aside).unwrap();
     let units = Units::open(node.envelopes.clone()).await.unwrap();
-    let held = |uid| (uid == UID).then_some(AccountState::Suspended);
+    let held = |spec: &EnvelopeSpec| (spec.account.uid == UID).then_some(AccountState::Suspended);
     assert!(!units.enforce(held).await, "it is said to be done");
     std::fs::rename(&aside, &socket).unwrap();
     assert!(units.look_again().await);

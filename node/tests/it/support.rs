@@ -188,6 +188,7 @@ pub fn spec(id: &str, home: &Path) -> EnvelopeSpec {
         spool_total_bytes_max: 1 << 30,
         // Tests end what they start; those about rest say when.
         rest_after_ms: 600_000,
+        carries: None,
     }
 }
 

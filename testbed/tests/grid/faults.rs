@@ -104,7 +104,7 @@ fn keep_all_jobs(w: &World) {
 }
 
 /// Adds a line to a section of a core's configuration and starts it anew.
-fn configure(site: &Site, section: &str, line: &str) {
+pub fn configure(site: &Site, section: &str, line: &str) {
     let path = "/etc/xos/xosd.toml";
     let config = String::from_utf8(site.core.read_file(path).unwrap()).unwrap();
     let config = config.replacen(section, &format!("{section}\n{line}"), 1);

@@ -24,6 +24,7 @@ mod manual;
 mod names;
 mod proofs;
 mod refuse;
+mod removal;
 mod rooted;
 mod service;
 mod signed_in;

@@ -249,13 +249,19 @@ pub fn sh(host: &Host, script: &str) -> String {
 
 /// Looks again and again until `test` answers something.
 #[track_caller]
-pub fn soon<T>(what: &str, mut test: impl FnMut() -> Option<T>) -> T {
+pub fn soon<T>(what: &str, test: impl FnMut() -> Option<T>) -> T {
+    soon_within(SOON_MAX, what, test)
+}
+
+/// The same for what may take longer.
+#[track_caller]
+pub fn soon_within<T>(limit: Duration, what: &str, mut test: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = test() {
             return found;
         }
-        assert!(start.elapsed() < SOON_MAX, "{what}: not within {SOON_MAX:?}");
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::sleep(LOOK_EVERY);
     }
 }

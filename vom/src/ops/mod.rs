@@ -37,6 +37,7 @@ impl Vom {
             suspend_vo,
             resume_vo,
             set_lease,
+            set_grace,
             set_renewal,
             record_volume,
             apply,

@@ -10,7 +10,7 @@ use crate::state::{Vo, page_size};
 use crate::{Found, VOS_MAX};
 use xos_api::Done;
 use xos_api::vom::{
-    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetLease, SetRenewal,
+    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetGrace, SetLease, SetRenewal,
     SuspendVo, VoInfo, VoPage,
 };
 use xos_base::{Error, PersonId, VoId};
@@ -141,6 +141,10 @@ impl Vom {
 
     pub(super) async fn set_lease(&self, caller: Caller, r: SetLease) -> Result<Done, Error> {
         self.change(&caller, &r.vo, Command::SetLease { lease_s: r.lease_s }).await
+    }
+
+    pub(super) async fn set_grace(&self, caller: Caller, r: SetGrace) -> Result<Done, Error> {
+        self.change(&caller, &r.vo, Command::SetGrace { grace_s: r.grace_s }).await
     }
 
     pub(super) async fn set_renewal(&self, caller: Caller, r: SetRenewal) -> Result<Done, Error> {

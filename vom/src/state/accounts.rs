@@ -71,6 +71,7 @@ impl Vo {
             groups: Vec::new(),
             groups_gone: Vec::new(),
             lease_s: None,
+            grace_s: None,
         };
         let mut parts = vec![empty(full)];
         // Groups go first: members name them.
@@ -112,6 +113,7 @@ impl Vo {
                 .filter_map(|name| self.groups.get(name).map(|g| g.number))
                 .filter(|n| n.0 < block.size)
                 .collect(),
+            roles: m.roles.iter().cloned().collect(),
         }
     }
 
@@ -125,6 +127,7 @@ impl Vo {
             epoch: Epoch(u64::MAX),
             expires: None,
             groups: Vec::new(),
+            roles: Vec::new(),
         }
     }
 

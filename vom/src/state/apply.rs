@@ -61,6 +61,7 @@ impl Vo {
                 self.volumes.insert(name.clone());
             }
             Change::LeaseSet { lease_s } => self.lease_s = Some(*lease_s),
+            Change::GraceSet { grace_s } => self.grace_s = Some(*grace_s),
             Change::RenewalSet { renewal_s } => self.renewal_s = Some(*renewal_s),
             Change::ShareOffered { site, terms } => {
                 let share = self.shares.entry(site.clone()).or_insert_with(Share::none);

@@ -7,9 +7,9 @@ use super::{
 use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
 use xos_api::vom::{
-    Change, DESCRIPTION_MAX, Entry, GROUP_MEMBERS, LEASE_S_MAX, LEASE_S_MIN, MEMBER_GROUPS_MAX,
-    MEMBER_ROLES_MAX, MESSAGE_MAX, MemberState, REASON_MAX, RENEWAL_S_MAX, RENEWAL_S_MIN,
-    TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
+    Change, DESCRIPTION_MAX, Entry, GRACE_S_MAX, GROUP_MEMBERS, LEASE_S_MAX, LEASE_S_MIN,
+    MEMBER_GROUPS_MAX, MEMBER_ROLES_MAX, MESSAGE_MAX, MemberState, REASON_MAX, RENEWAL_S_MAX,
+    RENEWAL_S_MIN, TITLE_MAX, Terms, VOLUME_NAME_MAX, VoState,
 };
 use xos_base::membership::ROLE_OWNER;
 use xos_base::{Error, GroupName, Kind, Millis, PersonId, RoleName, SiteId};
@@ -78,6 +78,8 @@ pub enum Violation {
     VolumeName,
     #[error("a lease lasts from {LEASE_S_MIN} to {LEASE_S_MAX} seconds")]
     Lease,
+    #[error("work is held for at most {GRACE_S_MAX} seconds after the lease")]
+    Grace,
     #[error(
         "credentials are renewed for {RENEWAL_S_MIN} to {RENEWAL_S_MAX} seconds after a sign-in"
     )]
@@ -101,6 +103,7 @@ impl From<Violation> for Error {
             Violation::Text(..)
             | Violation::VolumeName
             | Violation::Lease
+            | Violation::Grace
             | Violation::Renewal
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,
@@ -219,6 +222,7 @@ impl Vo {
             Change::LeaseSet { lease_s } => {
                 ensure((LEASE_S_MIN..=LEASE_S_MAX).contains(lease_s), || Violation::Lease)
             }
+            Change::GraceSet { grace_s } => ensure(*grace_s <= GRACE_S_MAX, || Violation::Grace),
             Change::RenewalSet { renewal_s } => {
                 ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }

@@ -20,7 +20,8 @@ pub use views::page_size;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use xos_api::vom::{
-    Application, Change, Entry, LEASE_S_DEFAULT, MemberState, RENEWAL_S_DEFAULT, VoState,
+    Application, Change, Entry, GRACE_S_DEFAULT, LEASE_S_DEFAULT, MemberState, RENEWAL_S_DEFAULT,
+    VoState,
 };
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName};
@@ -93,6 +94,9 @@ pub struct Vo {
     /// Its lease in seconds; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// For how many seconds its work is held once the lease is over; absent: it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
     /// For how many seconds after a sign-in its credentials are renewed; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
@@ -197,6 +201,7 @@ impl Vo {
             shares: BTreeMap::new(),
             volumes: BTreeSet::new(),
             lease_s: None,
+            grace_s: None,
             renewal_s: None,
         };
         vo.begin(owner);
@@ -216,6 +221,11 @@ impl Vo {
     /// Its lease in seconds.
     pub fn lease_s(&self) -> u64 {
         self.lease_s.unwrap_or(LEASE_S_DEFAULT)
+    }
+
+    /// For how many seconds its work is held once the lease is over.
+    pub fn grace_s(&self) -> u64 {
+        self.grace_s.unwrap_or(GRACE_S_DEFAULT)
     }
 
     /// For how many seconds after a sign-in its credentials are renewed.

@@ -26,8 +26,8 @@ impl Vo {
     }
 
     /// Whether a mandate that was given under `since` still holds: a suspension ends those made
-    /// before it, since whoever made them may not have been the person. Other changes only narrow
-    /// what tickets give, and running work goes on.
+    /// before it, since whoever made them may not have been the person. Whether what a mandate
+    /// carries was taken since is for who gives tickets under it.
     ///
     /// # Errors
     /// [`xos_base::Kind::Denied`] with what to do.

@@ -38,6 +38,7 @@ impl Vo {
             shares: self.share_infos(),
             number: self.number,
             lease_s: self.lease_s,
+            grace_s: self.grace_s,
             renewal_s: self.renewal_s,
         }
     }

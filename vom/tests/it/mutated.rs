@@ -57,6 +57,7 @@ fn changes() -> Vec<Change> {
         Change::VoResumed {},
         Change::VolumeMade { name: "main".into() },
         Change::LeaseSet { lease_s: 7200 },
+        Change::GraceSet { grace_s: 7200 },
         Change::RenewalSet { renewal_s: 7200 },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
     ]

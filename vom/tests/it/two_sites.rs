@@ -320,3 +320,21 @@ async fn what_is_held_keeps_its_volume_and_what_ended_does_not() {
     pisa.ask(&pisa.admin(), withdraw).await.unwrap();
     assert_eq!(replica.kept(), [], "the share ended");
 }
+
+/// If it failed, a site that is cut off for good would keep the work of members who were removed
+/// long ago, and go on with it whenever somebody lets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_lease_and_grace_the_vo_of_an_unheard_home_ends() {
+    let (rennes, _home, pisa, replica) = grid().await;
+    shared_with_alice(&rennes, &pisa, &replica).await;
+    let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.grace_s);
+    until("the node has accounts", || (last() == Some(None)).then_some(())).await;
+    let set = SetGrace { vo: id("demo.rennes"), grace_s: 600 };
+    rennes.ask(&rennes.own("alice"), set).await.unwrap();
+    until("the VO's is told", || (last() == Some(Some(600))).then_some(())).await;
+    replica.stop();
+    pisa.clock.advance(Duration::from_secs(3601));
+    assert_eq!(replica.kept().len(), 1, "it is ended while it is to be held");
+    pisa.clock.advance(Duration::from_secs(600));
+    assert!(replica.kept().is_empty(), "it is held for good");
+}

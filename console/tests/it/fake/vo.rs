@@ -61,6 +61,7 @@ impl Fake {
             shares: self.shares(),
             number: 9,
             lease_s: None,
+            grace_s: None,
             renewal_s: None,
         }
     }

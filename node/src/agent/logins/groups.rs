@@ -145,6 +145,17 @@ impl Groups {
         })
     }
 
+    /// Whether a process is in a unit. Its group is made by this program, so that nobody else can put
+    /// a process there.
+    pub(super) fn has_unit(&self, pid: i32) -> bool {
+        let texts = text_of("/proc/self/mountinfo")
+            .and_then(|mounts| Ok((mounts, text_of(&format!("/proc/{pid}/cgroup"))?)));
+        let Ok((mountinfo, list)) = texts else { return false };
+        let place = self.cgroups.place(&mountinfo, &list);
+        let name = place.and_then(|place| self.cgroups.name_at(&place));
+        name.is_some_and(|name| !name.starts_with(PREFIX) && !name.starts_with(HELD))
+    }
+
     /// Moves a process into the group in which what is of no session is held, which is stopped. One
     /// that is gone is no error.
     ///
@@ -213,6 +224,14 @@ impl Groups {
         let group = self.of(uid)?;
         group.kill()?;
         group.remove()
+    }
+
+    /// Ends what is in a person's groups, without waiting for it.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub(super) fn kill(&self, uid: u32) -> Result<(), CgroupError> {
+        self.both(uid)?.iter().try_for_each(EnvelopeCgroup::kill)
     }
 
     /// Ends what is in a person's groups, and removes them.
@@ -302,6 +321,42 @@ fn slices() -> Result<BTreeMap<u32, PathBuf>, Error> {
         }
     }
     Ok(found)
+}
+
+/// The uids that have a slice of systemd's.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] when the kernel does not say where those would be.
+pub(super) fn slice_uids() -> Result<BTreeSet<u32>, Error> {
+    Ok(slices()?.into_keys().collect())
+}
+
+/// Ends all that is in the systemd slices of these users, stopped or not. Kernels before 5.14 have
+/// no such switch; then each process is ended by itself.
+///
+/// # Errors
+/// Why one does not obey; the others are told.
+pub(super) fn end_slices(of: &BTreeSet<u32>) -> Result<(), Error> {
+    let mut result = Ok(());
+    if of.is_empty() {
+        return result;
+    }
+    for (uid, freeze) in slices()? {
+        let switch = freeze.with_file_name("cgroup.kill");
+        if !of.contains(&uid) || !switch.exists() {
+            continue;
+        }
+        match fs::write(&switch, "1") {
+            Ok(()) => {}
+            // It went meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                let path = switch.display();
+                result = Err(Error::internal(format!("cannot write {path}: {e}")));
+            }
+        }
+    }
+    result
 }
 
 #[cfg(test)]

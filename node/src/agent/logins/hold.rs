@@ -1,21 +1,35 @@
 //! Puts in force where members stand whose processes are not in envelopes: their sessions, what
 //! cron and at run for them, what they left behind.
 
-use super::{Logins, processes};
+use super::processes::{self, Ending, Left};
+use super::{Logins, groups};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, machine};
+use crate::spec::Carries;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use xos_api::vom::AccountState;
 use xos_base::Error;
 
+/// Most processes that the log names of those that do not end.
+const TOLD_MAX: usize = 8;
+
+/// Whom an enforcement concerns beside the groups of sessions.
+struct Others {
+    /// Who is suspended.
+    suspended: BTreeSet<u32>,
+    /// Whose systemd slice ends, and who is not let go on before that.
+    ended: BTreeSet<u32>,
+}
+
 impl Agent {
-    /// Ends every process that runs under the uid of a member who is no more. Whether none is left.
+    /// Ends every process that runs under the uid of a member who is no more, and those that carry
+    /// what was taken from a member. Whether none is left.
     pub(in crate::agent) async fn end_those_who_left(&self) -> bool {
         match self.end_left().await {
             Ok(all) => all,
             Err(error) => {
-                tracing::error!(%error, "processes of members who are no more may go on");
+                tracing::error!(%error, "processes that are to end may go on");
                 false
             }
         }
@@ -24,48 +38,84 @@ impl Agent {
     async fn end_left(&self) -> Result<bool, Error> {
         let fault = |e: std::io::Error| Error::internal(format!("cannot list processes: {e}"));
         let running = in_background(processes::users).await?.map_err(fault)?;
-        let left: BTreeSet<u32> = {
+        // The machine's own users stay, whatever number they have.
+        let local = machine::local_uids()?;
+        let taken = self.taken();
+        let mut ending = Ending::default();
+        {
             let (now, vos) = (self.now(), self.lock_vos());
-            running.into_iter().filter(|uid| vos.has_left(*uid, now)).collect()
-        };
-        let mut of = BTreeSet::new();
-        for uid in left {
-            // The machine's own users stay, whatever number they have.
-            if !machine::is_local(uid)? {
-                of.insert(uid);
+            for (uid, groups) in running.iter().filter(|(uid, _)| !local.contains(*uid)) {
+                let left = vos.left_gids(*uid);
+                if vos.has_left(*uid, now) {
+                    ending.users.insert(*uid);
+                } else if taken.iter().any(|(of, _)| of == uid) {
+                    ending.beside_units.insert(*uid);
+                }
+                if !left.is_disjoint(groups) {
+                    ending.groups.insert(*uid, left);
+                }
             }
         }
-        if of.is_empty() {
-            return Ok(true);
+        if !ending.is_empty() {
+            tracing::info!(?ending, "ending what runs of members who are no more, or have less");
+            let logins = self.logins.clone();
+            let end = move || processes::end_all(&ending, |pid| in_unit(logins.as_deref(), pid));
+            let left = in_background(end).await?.map_err(fault)?;
+            if !left.is_empty() {
+                tell_left(&left);
+                return Ok(false);
+            }
         }
-        tracing::info!(uids = ?of, "ending what runs of members who are no more");
-        let ended = in_background(move || processes::end_all(&of)).await?.map_err(fault)?;
-        if !ended {
-            tracing::error!("processes of members who are no more stay");
+        // No more than what was ended is forgotten: something else may have been taken meanwhile.
+        if let Some(logins) = &self.logins {
+            let ended =
+                |uid, carries: &Carries| taken.iter().any(|(u, c)| *u == uid && c == carries);
+            logins.carried.retain(|uid, carries| !ended(uid, carries));
         }
-        Ok(ended)
+        Ok(true)
+    }
+
+    /// What sessions carry that was taken from their member since they began.
+    fn taken(&self) -> Vec<(u32, Carries)> {
+        let Some(logins) = &self.logins else { return Vec::new() };
+        let vos = self.lock_vos();
+        logins.carried.which(|uid, carries| vos.was_taken(uid, carries))
+    }
+
+    /// Those some session of whom carries what was taken from them since it began.
+    pub(in crate::agent) fn taken_sessions(&self) -> BTreeSet<u32> {
+        self.taken().into_iter().map(|(uid, _)| uid).collect()
     }
 
     /// Holds the sessions of members who are suspended and all that runs under their uids besides
     /// units, lets the others' go on, and ends those of who is no more. `state` says of a uid where
-    /// its member stands; `None`: nothing is done. Whether all of it was done.
+    /// its member's sessions stand; `None`: nothing is done. Whether all of it was done.
     pub(in crate::agent) async fn hold_sessions(
         &self,
         state: impl Fn(u32) -> Option<AccountState>,
     ) -> bool {
         let Some(logins) = self.logins.clone() else { return true };
         let _moving = logins.moving.lock().await;
-        let uids = match logins.groups.all() {
-            Ok(uids) => uids,
+        let found = logins.groups.all().map_err(|e| Error::internal(e.to_string()));
+        let found = found.and_then(|uids| Ok((uids, groups::slice_uids()?)));
+        let (uids, slices) = match found {
+            Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "sessions cannot be held or ended");
                 return false;
             }
         };
         let orders: Vec<_> = uids.into_iter().filter_map(|u| Some((u, state(u)?))).collect();
-        let suspended = self.lock_vos().suspended(self.now());
+        let taken = self.taken_sessions();
+        let others = {
+            let (now, vos) = (self.now(), self.lock_vos());
+            // Never by `state`: it takes the machine's own users for members who are no more.
+            let ends = |uid: &u32| vos.has_left(*uid, now) || taken.contains(uid);
+            let ended = slices.into_iter().chain(logins.strays.uids()).filter(ends).collect();
+            Others { suspended: vos.suspended(now), ended }
+        };
         let own = logins.clone();
-        match in_background(move || obeyed(&own, orders, suspended)).await {
+        match in_background(move || obeyed(&own, orders, others)).await {
             Ok(all) => all,
             Err(error) => {
                 tracing::error!(%error, "sessions were not told where their members stand");
@@ -75,12 +125,43 @@ impl Agent {
     }
 }
 
-fn obeyed(
-    logins: &Arc<Logins>,
-    orders: Vec<(u32, AccountState)>,
-    mut suspended: BTreeSet<u32>,
-) -> bool {
+/// Whether a process is in a unit. What cannot be made out is not: it would escape its end.
+fn in_unit(logins: Option<&Logins>, pid: i32) -> bool {
+    logins.is_some_and(|l| l.groups.has_unit(pid))
+}
+
+/// Tells the administrator of processes that do not end.
+fn tell_left(left: &[Left]) {
+    let waiting: Vec<i32> = left.iter().filter(|l| l.waits).map(|l| l.pid).collect();
+    if !waiting.is_empty() {
+        let (count, pids) = (waiting.len(), &waiting[..waiting.len().min(TOLD_MAX)]);
+        tracing::error!(
+            count,
+            ?pids,
+            "processes of members who are no more, or have less, are in uninterruptible sleep \
+             (state D): they end when the disk or file server that they wait for answers"
+        );
+    }
+    let others: Vec<i32> = left.iter().filter(|l| !l.waits).map(|l| l.pid).collect();
+    if !others.is_empty() {
+        let (count, pids) = (others.len(), &others[..others.len().min(TOLD_MAX)]);
+        tracing::error!(
+            count,
+            ?pids,
+            "processes of members who are no more, or have less, do not end: they are ended again"
+        );
+    }
+}
+
+fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut others: Others) -> bool {
     let mut all = true;
+    // Before anything is waited for: nobody's end takes longer for another's that is slow.
+    for (uid, _) in orders.iter().filter(|(_, state)| *state == AccountState::Ended) {
+        if let Err(error) = logins.groups.kill(*uid) {
+            tracing::error!(uid, %error, "the sessions of a member do not end");
+            all = false;
+        }
+    }
     for (uid, state) in orders {
         let done = match state {
             AccountState::Active => logins.groups.freeze(uid, false),
@@ -94,17 +175,26 @@ fn obeyed(
     }
     match machine::local_uids() {
         // The machine's own users go on, whatever number they have.
-        Ok(local) => suspended.retain(|uid| !local.contains(uid)),
+        Ok(local) => {
+            others.suspended.retain(|uid| !local.contains(uid));
+            others.ended.retain(|uid| !local.contains(uid));
+        }
         Err(error) => {
             tracing::error!(%error, "what is outside of sessions is not held");
             return false;
         }
     }
+    let Others { suspended, ended } = others;
+    if let Err(error) = groups::end_slices(&ended) {
+        tracing::error!(%error, "a session that systemd holds does not end");
+        all = false;
+    }
     if let Err(error) = logins.groups.hold_slices(|uid| suspended.contains(&uid)) {
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    logins.strays.resume(|uid| suspended.contains(&uid));
+    // Who is to end is not let go on before.
+    logins.strays.resume(|uid| suspended.contains(&uid) || ended.contains(&uid));
     match logins.strays.hold_all(&logins.groups, &suspended) {
         Ok(held) => all && held,
         Err(error) => {

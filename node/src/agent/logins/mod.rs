@@ -3,6 +3,7 @@
 
 mod attempts;
 mod auth;
+mod carried;
 mod device;
 mod files;
 pub mod fuzzing;
@@ -31,6 +32,7 @@ use crate::cgroup::Cgroups;
 use crate::hosts::{self, Hosts};
 use crate::spec::{Limits, PIDS_MIN};
 use attempts::Attempts;
+use carried::Carried;
 use groups::Groups;
 use mandates::Mandates;
 use rules::Rules;
@@ -63,6 +65,7 @@ pub(super) struct Logins {
     groups: Groups,
     slices: Slices,
     strays: Strays,
+    carried: Carried,
     mandates: Mandates,
     streams: Streams,
     attempts: Attempts,
@@ -118,6 +121,7 @@ impl Logins {
             groups: Groups::open(cgroups, limits, own.join("held.json"))?,
             slices: Slices::open(limits, Path::new("/")),
             strays: Strays::open(own.join("stopped.json")),
+            carried: Carried::open(own.join("carried.json"), boot.trim()),
             mandates: Mandates::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),

@@ -8,6 +8,7 @@ use crate::agent::Agent;
 use crate::agent::units::in_background;
 use crate::agent::volumes::MOUNTS;
 use crate::home;
+use crate::spec::Carries;
 use std::path::Path;
 use std::time::Duration;
 use xos_base::local::{CloseLogin, OpenLogin, Opened};
@@ -64,6 +65,9 @@ impl Agent {
         {
             let _moving = logins.moving.lock().await;
             logins.sessions.add(session)?;
+            // Groups are told from the processes themselves.
+            let carries = Carries { groups: Vec::new(), ..Carries::from(&membership) };
+            logins.carried.add(account.uid, carries.clone());
             let (groups, uid) = (logins.clone(), account.uid);
             let enter = move || {
                 enter_same(process, processes::started, |pid| groups.groups.enter(uid, pid))
@@ -71,6 +75,7 @@ impl Agent {
             let entered = in_background(enter).await?;
             // A suspension that came meanwhile did not see the process.
             let stays = entered.and_then(|()| self.may_now(&r.user));
+            let stays = stays.and_then(|who| self.still_carries(&who, &carries));
             if let Err(e) = stays {
                 logins.sessions.close(&name);
                 return Err(e);
@@ -88,6 +93,15 @@ impl Agent {
             None => Ok(who),
             Some(e) => Err(e),
         }
+    }
+
+    /// Whether a session may carry this of its member's membership now.
+    fn still_carries(&self, who: &Who, carries: &Carries) -> Result<(), Error> {
+        if self.lock_vos().was_taken(who.account.uid, carries) {
+            let text = "a role of yours was withdrawn while the session was opened";
+            return Err(Error::denied(text).hint("sign in again: `xos login`"));
+        }
+        Ok(())
     }
 
     fn membership_of(&self, who: &Who, shown: Option<&Proved>) -> Result<Membership, Error> {

@@ -98,6 +98,11 @@ impl Strays {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of whom something is stopped by a signal.
+    pub(super) fn uids(&self) -> BTreeSet<u32> {
+        self.lock().iter().map(|s| s.uid).collect()
+    }
+
     fn keep(&self, stopped: &BTreeSet<Stopped>) {
         let written = serde_json::to_string(stopped)
             .map_err(|e| Error::internal(format!("cannot encode what is stopped: {e}")))

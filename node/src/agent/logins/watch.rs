@@ -1,7 +1,7 @@
 //! Looks after what changes by itself: sessions whose leaders are gone, what runs on after them,
 //! and the files for sshd.
 
-use super::{Logins, processes};
+use super::{Logins, groups, processes};
 use crate::agent::Agent;
 use crate::agent::units::in_background;
 use std::collections::BTreeSet;
@@ -102,9 +102,22 @@ fn end_idle(logins: &Logins, now: Millis) {
             Err(error) => tracing::error!(uid, %error, "a session's control group stays"),
         }
     }
+    if let Err(error) = forget_carried(logins) {
+        tracing::error!(%error, "what sessions carried is kept");
+    }
     if let Err(error) = logins.groups.clear() {
         tracing::error!(%error, "the control groups of what was held stay");
     }
+}
+
+/// Forgets what sessions carried of which nothing runs any more.
+fn forget_carried(logins: &Logins) -> Result<(), Error> {
+    let groups = logins.groups.uids().map_err(|e| Error::internal(e.to_string()))?;
+    let slices = groups::slice_uids()?;
+    logins.carried.retain(|uid, _| {
+        logins.sessions.is_led(uid) || groups.contains(&uid) || slices.contains(&uid)
+    });
+    Ok(())
 }
 
 impl Logins {

@@ -3,6 +3,7 @@
 use super::Units;
 use crate::envelopes::{CallError, Envelope, EnvelopeError};
 use crate::proto::Refusal;
+use crate::spec::EnvelopeSpec;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use xos_api::node::units::EnvelopeId;
@@ -22,9 +23,9 @@ impl Units {
     }
 
     /// Holds the work of members who are suspended, ends that of members who are no more, and lets
-    /// the others' go on. `state` says of a uid where its member stands; `None`: not known yet,
-    /// nothing is done. Whether all of it was done: else it is to be tried again.
-    pub async fn enforce(&self, state: impl Fn(u32) -> Option<AccountState>) -> bool {
+    /// the others' go on. `state` says of an envelope where what it carries stands; `None`: not
+    /// known yet, nothing is done. Whether all of it was done: else it is to be tried again.
+    pub async fn enforce(&self, state: impl Fn(&EnvelopeSpec) -> Option<AccountState>) -> bool {
         let _one = self.enforcing.lock().await;
         let (mut all_done, mut live) = (true, Vec::new());
         for known in self.lock().values() {
@@ -37,7 +38,7 @@ impl Units {
             while telling.len() < AT_ONCE
                 && let Some(envelope) = live.pop()
             {
-                if let Some(state) = state(envelope.spec().account.uid) {
+                if let Some(state) = state(envelope.spec()) {
                     telling.spawn(async move { obeys(&envelope, state).await });
                 }
             }
@@ -60,7 +61,7 @@ async fn obeys(envelope: &Envelope, state: AccountState) -> bool {
         AccountState::Active => envelope.freeze(false).await,
         AccountState::Suspended => envelope.freeze(true).await,
         AccountState::Ended => {
-            tracing::info!(%id, name = account.name, "ended: its member is no more");
+            tracing::info!(%id, name = account.name, "ended: what it carries was taken away");
             match envelope.freeze(false).await {
                 Ok(()) => envelope.kill_all(Duration::ZERO).await,
                 Err(e) => Err(e),

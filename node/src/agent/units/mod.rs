@@ -126,6 +126,11 @@ impl Units {
         Ok(Units { envelopes, known, fence, fresh, gates, enforcing })
     }
 
+    /// The kernel's name of the machine's present run.
+    pub(in crate::agent) fn boot(&self) -> &str {
+        self.envelopes.boot()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<EnvelopeId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,8 @@ use crate::agent::{Agent, machine};
 use crate::home::{self, HomeError};
 use crate::output;
 use crate::spec::{
-    Account, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SPOOL_BYTES_DEFAULT, SPOOL_TOTAL_BYTES_DEFAULT,
+    Account, Carries, EnvelopeSpec, REST_AFTER_MS_DEFAULT, SPOOL_BYTES_DEFAULT,
+    SPOOL_TOTAL_BYTES_DEFAULT,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -72,6 +73,7 @@ impl Agent {
             spool_bytes_max: SPOOL_BYTES_DEFAULT,
             spool_total_bytes_max: SPOOL_TOTAL_BYTES_DEFAULT,
             rest_after_ms: REST_AFTER_MS_DEFAULT,
+            carries: Some(Carries::from(&held.membership)),
         };
         let (envelope, want_output) = (order.envelope, order.want_output);
         let work = Work { envelope, spec, want_output, units };

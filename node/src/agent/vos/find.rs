@@ -51,7 +51,7 @@ impl Found<'_> {
         }
     }
 
-    /// What the core says of the member, as far as it tells nodes: no roles.
+    /// What the core says of the member, without roles: only a credential brings those.
     pub fn membership(&self) -> Membership {
         let named = |n: &GroupNumber| self.vo.groups.get(n).cloned();
         let numbers =
@@ -119,14 +119,14 @@ impl Vos {
 
     /// Whether a local uid is that of a member who is no more: whatever runs under it is to end.
     /// Numbers are given in order and never twice, so one below a member's that nobody has was
-    /// somebody's who left; of a VO that has ended all are.
+    /// somebody's who left; of a VO that has ended, or is unheard for longer than lease and grace,
+    /// all are.
     pub fn has_left(&self, uid: u32, now: Millis) -> bool {
         let number = |v: &Vo| uid.checked_sub(v.base).filter(|n| *n >= 1 && *n < v.size);
-        self.vos.values().filter_map(|v| Some((v, MemberNumber(number(v)?)))).any(|(v, n)| match v
-            .members
-            .get(&n)
-        {
-            _ if v.state == AccountState::Ended => true,
+        let over = |id: &VoId| self.lapsed.get(id) == Some(&true);
+        let mut all = self.vos.iter().filter_map(|(id, v)| Some((id, v, MemberNumber(number(v)?))));
+        all.any(|(id, v, n)| match v.members.get(&n) {
+            _ if v.state == AccountState::Ended || over(id) => true,
             Some(m) => m.state == AccountState::Ended || super::has_expired(m, now),
             None => v.members.last_key_value().is_some_and(|(last, _)| n < *last),
         })

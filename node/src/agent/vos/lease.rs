@@ -2,32 +2,55 @@
 
 use super::{Vo, Vos};
 use std::time::Duration;
-use xos_api::vom::{AccountState, LEASE_S_DEFAULT};
-use xos_base::Millis;
+use xos_api::vom::{AccountState, GRACE_S_DEFAULT, LEASE_S_DEFAULT};
+use xos_base::{Millis, VoId};
 
 impl Vo {
     /// How long accounts of the VO are good when the core is unheard.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_s.unwrap_or(LEASE_S_DEFAULT))
     }
+
+    /// When the lease ends, and when what is held then is ended, if the core was heard last at
+    /// `heard`.
+    fn ends(&self, heard: Millis) -> (Millis, Millis) {
+        let lease = heard.plus(self.lease());
+        let grace = Duration::from_secs(self.grace_s.unwrap_or(GRACE_S_DEFAULT));
+        (lease, lease.plus(grace))
+    }
 }
 
 impl Vos {
-    /// Suspends here the VOs whose lease is over at `now`, when the core was heard last at `heard`:
-    /// until the core tells of each again, since it may have been suspended meanwhile. Whether
-    /// there are new ones.
+    /// Suspends here the VOs whose lease is over at `now`, and ends those whose grace is over as
+    /// well, when the core was heard last at `heard`: until the core tells of each again, since it
+    /// may have been suspended meanwhile. Whether there are new ones.
     pub fn lapse(&mut self, heard: Millis, now: Millis) -> bool {
-        let before = self.lapsed.len();
-        let over = self.vos.iter().filter(|(_, vo)| heard.plus(vo.lease()) <= now);
-        self.lapsed.extend(over.map(|(id, _)| id.clone()));
-        self.lapsed.len() > before
+        let mut new = false;
+        for (id, vo) in &self.vos {
+            let (lease, grace) = vo.ends(heard);
+            if lease > now {
+                continue;
+            }
+            let before = self.lapsed.get(id).copied();
+            // Who was heard for a moment, and told nothing, does not bring back what was ended.
+            let over = grace <= now || before == Some(true);
+            if before != Some(over) {
+                self.lapsed.insert(id.clone(), over);
+                new = true;
+            }
+        }
+        new
     }
 
-    /// When the next lease ends if the core stays unheard since `heard`.
+    /// When the next lease or grace ends if the core stays unheard since `heard`.
     pub fn next_lapse(&self, heard: Millis) -> Option<Millis> {
-        let lives = |vo: &Vo| vo.state != AccountState::Ended;
-        let left = self.vos.iter().filter(|(id, vo)| lives(vo) && !self.lapsed.contains(*id));
-        left.map(|(_, vo)| heard.plus(vo.lease())).min()
+        let lives = self.vos.iter().filter(|(_, vo)| vo.state != AccountState::Ended);
+        let next = |(id, vo): (&VoId, &Vo)| match (self.lapsed.get(id), vo.ends(heard)) {
+            (None, (lease, _)) => Some(lease),
+            (Some(false), (_, grace)) => Some(grace),
+            (Some(true), _) => None,
+        };
+        lives.filter_map(next).min()
     }
 }
 
@@ -64,7 +87,9 @@ mod tests {
         assert!(!vos.lapse(heard, at(1301)), "nothing new");
         assert_eq!(vos.next_lapse(heard), Some(at(4600)), "an hour unless it was set");
         assert!(vos.lapse(heard, at(4600)));
-        assert_eq!((states(&vos), vos.next_lapse(heard)), ([Suspended, Suspended], None));
+        let day = 24 * 3600;
+        assert_eq!(states(&vos), [Suspended, Suspended]);
+        assert_eq!(vos.next_lapse(heard), Some(at(1300 + day)), "a day unless it was set");
         // The core is heard, and tells of one, then of the other, which was suspended meanwhile.
         assert!(!vos.lapse(at(5000), at(5000)));
         assert_eq!(states(&vos), [Suspended, Suspended]);
@@ -72,6 +97,44 @@ mod tests {
         assert_eq!(states(&vos), [Active, Suspended]);
         vos.apply(accounts("other.rennes", OTHER, None, Suspended));
         assert_eq!(states(&vos), [Active, Suspended]);
+    }
+
+    /// If it failed, work of members who were removed would be kept for good at a node that is cut
+    /// off, or be ended before its time, or go on when somebody plugs the cable in for a moment.
+    #[test]
+    fn what_is_held_for_the_grace_is_ended() {
+        use AccountState::{Active, Ended, Suspended};
+        let mut vos = Vos::default();
+        let mut short = accounts("demo.rennes", BASE, Some(300), Active);
+        short.grace_s = Some(60);
+        vos.apply(short.clone());
+        vos.apply(accounts("other.rennes", OTHER, Some(300), Active));
+        let (heard, at) = (Millis::from_secs(1000), Millis::from_secs);
+        let states =
+            |vos: &Vos| [BASE + 1, OTHER + 1].map(|uid| vos.state_of(uid, at(9999)).unwrap());
+        assert!(vos.lapse(heard, at(1300)) && !vos.lapse(heard, at(1359)));
+        assert_eq!(states(&vos), [Suspended, Suspended]);
+        assert!(!vos.has_left(BASE + 1, at(1359)));
+        assert_eq!(vos.next_lapse(heard), Some(at(1360)));
+        assert!(vos.lapse(heard, at(1360)) && !vos.lapse(heard, at(1361)));
+        assert_eq!(states(&vos), [Ended, Suspended]);
+        assert!(vos.has_left(BASE + 1, at(1360)) && !vos.has_left(OTHER + 1, at(1360)));
+        assert!(vos.suspended(at(1360)).iter().eq(&[OTHER + 1]));
+        // A daemon that is started anew finds it so at once.
+        let mut again: Vos = serde_json::from_str(&serde_json::to_string(&vos).unwrap()).unwrap();
+        assert!(again.lapse(heard, at(1360)));
+        assert_eq!(states(&again), [Ended, Suspended]);
+        // The core was there for a moment and told nothing.
+        assert!(!vos.lapse(at(1400), at(1750)));
+        assert_eq!(states(&vos), [Ended, Suspended]);
+        vos.apply(short);
+        assert_eq!(states(&vos), [Active, Suspended]);
+        // No grace: it is ended with the lease.
+        let mut none = accounts("demo.rennes", BASE, Some(300), Active);
+        none.grace_s = Some(0);
+        vos.apply(none);
+        assert!(vos.lapse(heard, at(1300)));
+        assert_eq!(states(&vos), [Ended, Suspended]);
     }
 
     /// If it failed, a node that was brought up to date would not read what it kept before, or one

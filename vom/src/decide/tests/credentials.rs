@@ -68,15 +68,15 @@ fn effective_is_what_credential_and_vo_both_say() {
 
 #[test]
 fn a_suspension_ends_mandates_and_other_changes_do_not() {
-    // Else what a thief submitted gets tickets after suspend and resume; or a change of groups
-    // stops all work that a member has running.
+    // Else what a thief submitted gets tickets after suspend and resume; or a role that a job does
+    // not carry stops it.
     let mut h = Home::new(&policy());
     h.join("bob@pisa", &["pilot"]);
     let bob = || id::<PersonId>("bob@pisa");
     let first = h.epoch("bob@pisa");
     h.ok("alice@rennes", Command::WithdrawRole { person: bob(), role: id("pilot") });
     assert!(h.epoch("bob@pisa") > first);
-    h.vo.mandated(&bob(), first).expect("a narrowed member's work goes on");
+    h.vo.mandated(&bob(), first).expect("what is left of it goes on");
     h.ok("alice@rennes", Command::SuspendMember { person: bob(), reason: "stolen".into() });
     h.ok("alice@rennes", Command::ResumeMember { person: bob() });
     assert_eq!(h.vo.mandated(&bob(), first).unwrap_err().kind, Kind::Denied);

@@ -1,7 +1,7 @@
 //! How long a VO goes on where nothing is heard.
 
 use super::*;
-use xos_api::vom::{LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN};
+use xos_api::vom::{GRACE_S_DEFAULT, GRACE_S_MAX, LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN};
 
 /// If it failed, anybody could have a VO's work held everywhere by a short lease, or let those who
 /// were removed go on for good by a long one.
@@ -34,4 +34,25 @@ fn a_checkpoint_without_a_lease_is_read() {
     let text = serde_json::to_string(&h.vo).unwrap();
     assert!(!text.contains("lease"));
     assert_eq!(serde_json::from_str::<Vo>(&text).unwrap(), h.vo);
+}
+
+/// If it failed, anybody could have held work ended at once by a cut of the network, or kept
+/// waiting for good for members who were removed.
+#[test]
+fn administrators_set_the_grace_within_bounds() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &[]);
+    h.join("carol@pisa", &["admin"]);
+    let grace = |grace_s| Command::SetGrace { grace_s };
+    assert_eq!(h.vo.grace_s(), GRACE_S_DEFAULT);
+    assert_eq!(h.kind("bob@pisa", grace(7200)), Kind::Denied);
+    assert_eq!(h.run(&Subject::Core(id("pisa")), grace(7200)).unwrap_err().kind, Kind::Denied);
+    for bad in [GRACE_S_MAX + 1, u64::MAX] {
+        assert_eq!(h.kind("alice@rennes", grace(bad)), Kind::Invalid, "{bad}");
+    }
+    for good in [0, GRACE_S_MAX] {
+        h.ok("carol@pisa", grace(good));
+        assert_eq!(h.vo.grace_s(), good);
+    }
+    assert!(!h.run(&person("alice@rennes"), grace(GRACE_S_MAX)).unwrap(), "no second entry");
 }

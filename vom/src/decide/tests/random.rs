@@ -39,6 +39,7 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         text().prop_map(|reason| Command::SuspendVo { reason }),
         Just(Command::ResumeVo),
         (0u64..4).prop_map(|n| Command::SetLease { lease_s: n * 3600 }),
+        (0u64..4).prop_map(|n| Command::SetGrace { grace_s: n * 3600 }),
         (0u64..4).prop_map(|n| Command::SetRenewal { renewal_s: n * 3600 }),
     ];
     (0usize..5, one)

@@ -12,8 +12,8 @@ use super::pages;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
-    Apply, FoundVo, GetVo, LEASE_S_DEFAULT, ListVos, RENEWAL_S_DEFAULT, ResumeVo, SetLease,
-    SetRenewal, SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
+    Apply, FoundVo, GRACE_S_DEFAULT, GetVo, LEASE_S_DEFAULT, ListVos, RENEWAL_S_DEFAULT, ResumeVo,
+    SetGrace, SetLease, SetRenewal, SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -99,6 +99,8 @@ Examples:
     Running(OfVo),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
     Lease(LeaseArgs),
+    /// Set how long work is held after the lease, until it is ended (VO administrators).
+    Grace(GraceArgs),
     /// Set for how long after a sign-in credentials are renewed (VO administrators).
     Renewal(RenewalArgs),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
@@ -164,6 +166,24 @@ pub struct LeaseArgs {
     lease: u64,
 }
 
+/// `xos vo grace`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos vo grace demo.rennes 1h
+  xos vo grace demo.rennes 1d
+
+From 1 second to 30 days, counted from the end of the lease. A site whose own time is shorter ends
+the VO's work sooner.")]
+pub struct GraceArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// How long, as 15m, 2h or 1d.
+    #[arg(value_parser = values::seconds, value_name = "TIME")]
+    grace: u64,
+}
+
 /// `xos vo renewal`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -226,6 +246,12 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
             let lease = span(lease_s);
             s.out.show(&done, || format!("{vo} goes on for {lease} where its home is unheard."))?;
+            Ok(0)
+        }
+        Command::Grace(GraceArgs { of: vo, grace: grace_s }) => {
+            let done = s.vo_client(&vo).await?.call(SetGrace { vo: vo.clone(), grace_s }).await?;
+            let grace = span(grace_s);
+            s.out.show(&done, || format!("{vo}: work is held for {grace} after the lease."))?;
             Ok(0)
         }
         Command::Renewal(RenewalArgs { of: vo, renewal: renewal_s }) => {
@@ -303,6 +329,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         ("groups", list(d.groups.iter().map(|g| format!("{} ({})", g.name, g.members)))),
         ("volumes", clean(&list(&d.volumes))),
         ("lease", span(d.lease_s.unwrap_or(LEASE_S_DEFAULT))),
+        ("grace", format!("{} after the lease", span(d.grace_s.unwrap_or(GRACE_S_DEFAULT)))),
         ("renewal", format!("{} after a sign-in", span(d.renewal_s.unwrap_or(RENEWAL_S_DEFAULT)))),
     ]);
     format!("{}\n\n{}", fields(&pairs), shares::table(&d.shares, now))
