@@ -20,7 +20,6 @@ use xos_api::openapi::GetOpenApi;
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::{AcceptShare, Apply, Approve, CreateGroup, FoundVo, GrantRole, OfferShare};
 use xos_api::{Method, Request};
-use xos_base::when::Clock;
 use xos_base::{Error, SiteId};
 use xos_net::router::Who;
 use xos_net::{Caller, Peer};
