@@ -91,3 +91,68 @@ fn the_examples_of_the_api_work_as_they_stand() {
         assert!(has(&answer, shown), "{}\nprinted {text}\nthe page shows {shown}", example.shell);
     }
 }
+
+/// If it failed, any member could take the list of all others with them, or read it of a VO that
+/// is not theirs.
+#[test]
+fn scim_is_for_those_who_administer_the_vo() {
+    if let Some(missing) = NEEDS.iter().find(|program| !Path::new(program).exists()) {
+        println!("skipped: {missing} is not installed");
+        return;
+    }
+    let core = Core::start();
+    let ada = core.signed_in("ada");
+    ada.add_person("alice");
+    ada.well(&["vo", "found", "demo", "--title", "Demonstration"]);
+    let alice = core.signed_in("alice");
+    alice.well(&["vo", "apply", "demo.rennes"]);
+    ada.well(&["vo", "approve", "demo.rennes", "alice@rennes"]);
+    alice.well(&["vo", "found", "other", "--title", "Another"]);
+    let script = r#"
+        set -euo pipefail
+        ask() { curl -sSk "$@"; }
+        token_of() {
+            jq -n --arg user "$1" --arg password "$PASSWORD" '{$user, $password}' |
+                ask --json @- $core/v1/sign-in | jq -r .token.token
+        }
+        in_vo() {
+            ask --json "$2" -H "Authorization: Bearer $1" $core/v1/token | jq -r .token
+        }
+        status() {
+            ask -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $1" \
+                "$core/scim/v2/demo.rennes/$2"
+        }
+        ada=$(token_of ada)
+        alice=$(token_of alice)
+        owner=$(in_vo $ada '{"vo": "demo.rennes"}')
+        narrow=$(in_vo $ada '{"vo": "demo.rennes", "groups": [], "roles": []}')
+        member=$(in_vo $alice '{"vo": "demo.rennes"}')
+        elsewhere=$(in_vo $alice '{"vo": "other.rennes"}')
+        for token in $ada $owner $narrow $member $elsewhere $alice; do status $token Users; done
+        for what in Groups Groups/1 Users/alice@rennes Schemas ResourceTypes/User \
+            ServiceProviderConfig Users?count=0 Users/nobody@rennes Groups/99 Nothing \
+            'Users?filter=nickName%20eq%20%22a%22' Users?startIndex=x; do
+            status $owner "$what"
+        done
+        users=$core/scim/v2/demo.rennes/Users
+        ask -H "Authorization: Bearer $owner" "$users?startIndex=2&count=1" |
+            jq -r '.totalResults, .startIndex, .itemsPerPage, .Resources[0].userName'
+    "#;
+    let out = Command::new("bash")
+        .args(["-c", script])
+        .env("PASSWORD", PASSWORD)
+        .env("core", format!("https://{}", core.address))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let printed = String::from_utf8(out.stdout).unwrap();
+    let lines: Vec<&str> = printed.lines().collect();
+    let (who, rest) = lines.split_at(6);
+    assert_eq!(who, ["200", "200", "403", "403", "403", "403"], "{said}");
+    let (what, page) = rest.split_at(12);
+    let found =
+        ["200", "200", "200", "200", "200", "200", "200", "404", "404", "404", "400", "400"];
+    assert_eq!(what, found, "{said}");
+    assert_eq!(page, ["2", "2", "1", "alice@rennes"], "{said}");
+}
