@@ -12,6 +12,22 @@ const LABEL: &str = "[a-z]([a-z0-9-]{0,22}[a-z0-9])?";
 /// A name of at most 32.
 const NAME: &str = "[a-z]([a-z0-9_-]{0,30}[a-z0-9_])?";
 
+/// What is told of a type; the pattern without anchors.
+#[cfg(test)]
+struct Told {
+    name: &'static str,
+    pattern: String,
+    longest: usize,
+    example: &'static str,
+    /// Whether a text is one.
+    is: fn(&str) -> bool,
+}
+
+#[cfg(test)]
+fn is<T: std::str::FromStr>(text: &str) -> bool {
+    text.parse::<T>().is_ok()
+}
+
 macro_rules! text_schemas {
     ($($t:ident $what:literal $longest:literal $example:literal $pattern:expr;)*) => {
         $(impl JsonSchema for $t {
@@ -35,17 +51,15 @@ macro_rules! text_schemas {
             }
         })*
 
-        /// Each type's pattern without anchors, and whether a text is one.
         #[cfg(test)]
-        #[allow(clippy::type_complexity)]
-        fn all() -> Vec<(&'static str, String, usize, &'static str, fn(&str) -> bool)> {
-            vec![$((
-                stringify!($t),
-                $pattern.to_string(),
-                $longest,
-                $example,
-                |s| s.parse::<$t>().is_ok(),
-            )),*]
+        fn all() -> Vec<Told> {
+            vec![$(Told {
+                name: stringify!($t),
+                pattern: $pattern.to_string(),
+                longest: $longest,
+                example: $example,
+                is: is::<$t>,
+            }),*]
         }
     };
 }
@@ -79,7 +93,7 @@ mod tests {
     #[test]
     fn what_a_pattern_allows_is_an_id() {
         let mut runner = TestRunner::deterministic();
-        for (name, pattern, longest, example, is) in all() {
+        for Told { name, pattern, longest, example, is } in all() {
             assert!(is(example) && example.len() <= longest, "{name}: {example}");
             if name == "LocalName" {
                 continue;
