@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-scitokens deps-schemathesis deps-vm build release demo stop test test-full \
-	test-vm lint bench bench-grid bench-login fuzz clean
+.PHONY: help deps deps-test deps-oidc deps-scitokens deps-schemathesis deps-vm build release demo \
+	stop test test-full test-vm lint bench bench-grid bench-login fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
