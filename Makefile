@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-scitokens deps-vm build release demo stop test test-full \
-	test-vm lint bench bench-grid bench-login fuzz clean
+.PHONY: help deps deps-test deps-oidc deps-scitokens deps-schemathesis deps-vm build release demo \
+	stop test test-full test-vm lint bench bench-grid bench-login fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -32,7 +32,7 @@ help:
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools python3-minimal python3-venv openssh-client openssh-server \
-	pamtester softhsm2 sudo oidc-agent-cli krb5-kdc krb5-admin-server krb5-user busybox-static cron
+	pamtester softhsm2 sudo oidc-agent-cli curl jq krb5-kdc krb5-admin-server krb5-user busybox-static cron
 # The suite login also runs what these hold, beside ours.
 BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
@@ -67,7 +67,18 @@ deps-scitokens:
 		touch $(SCITOKENS_DIR)/made; \
 	fi
 
-deps-test: deps deps-oidc deps-scitokens
+# Tries the API by the document that it gives of itself.
+SCHEMATHESIS_DIR := target/schemathesis
+deps-schemathesis:
+	@tools/deps python3-venv
+	@if ! [ $(SCHEMATHESIS_DIR)/made -nt tools/schemathesis/requirements.txt ]; then \
+		rm -rf $(SCHEMATHESIS_DIR) && /usr/bin/python3 -m venv $(SCHEMATHESIS_DIR) && \
+		$(SCHEMATHESIS_DIR)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+			--only-binary :all: --requirement tools/schemathesis/requirements.txt && \
+		touch $(SCHEMATHESIS_DIR)/made; \
+	fi
+
+deps-test: deps deps-oidc deps-scitokens deps-schemathesis
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 

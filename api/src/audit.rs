@@ -1,6 +1,7 @@
 //! The audit of a site: who did what to whom, why, how it went and from where.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use xos_base::{Millis, NodeId, PersonId, SiteId, VoId};
@@ -11,7 +12,7 @@ pub const TEXT_MAX: usize = 1000;
 pub const REPORT_EVENTS_MAX: usize = 500;
 
 /// How something went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was done.
@@ -23,7 +24,7 @@ pub enum Outcome {
 }
 
 /// Something that happened at a site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     /// When, by the clock of the machine where it happened.
@@ -55,7 +56,7 @@ pub struct Event {
 }
 
 /// One line of a site's audit: an event in its place in the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// The site.
     pub site: SiteId,
@@ -70,7 +71,7 @@ pub struct Line {
 }
 
 /// What happened at a node, from the node to its core. The reply says that the lines are stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportEvents {
     /// Numbers the first of `events`, from 1 for the first that the node ever noted: what is

@@ -74,6 +74,7 @@ pub use tokens::{
     OAuthError, OAuthRefusal, RevokeToken, TokenGrant, Tokens,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -91,7 +92,7 @@ pub const TICKET_LIFE_MAX_S: u64 = 15 * 60;
 pub const SUBMISSION_AGE_MAX_S: u64 = 10 * 60;
 
 /// A password on its way to the core. Its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Password(pub String);
 

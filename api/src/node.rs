@@ -7,11 +7,12 @@ pub mod units;
 
 use crate::site::SiteDescriptor;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Error, NodeId, SiteId, VoId};
 
 /// What a machine offers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capacity {
     /// Processors that units may use, in thousandths of one.
@@ -23,7 +24,7 @@ pub struct Capacity {
 }
 
 /// A node reports itself, first thing on each control stream and whenever its capacity changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     /// The node; must be the one that its certificate names.
@@ -38,7 +39,7 @@ pub struct Hello {
 request!(Hello => Done, Post "/v1/node/hello");
 
 /// The core asks a node to dial back, to serve a stream that somebody opened to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DialBack {
     /// Names the waiting stream, once; a secret of core and node.
@@ -48,7 +49,7 @@ request!(DialBack => Done, Post "/v1/node/dial-back");
 
 /// What a person's client says first on a stream of `xos-ssh/1` to a node, one frame. Who they are,
 /// the certificate says under which the stream was opened; it must be a member's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SshOpening {
     /// The mandate of this login ([`crate::cda::IssueLoginMandate`]): with it the node gets a
@@ -63,7 +64,7 @@ pub struct SshOpening {
 
 /// The node's answer, one frame; after [`SshOpened::Ok`] the stream is that of its sshd, unless the
 /// name was all that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SshOpened {
     /// Go on.
@@ -76,7 +77,7 @@ pub enum SshOpened {
 }
 
 /// The core tells a node which sites are trusted; replaces what the node knew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSites {
     /// Every trusted site, the own one included.
@@ -85,7 +86,7 @@ pub struct SetSites {
 request!(SetSites => Done, Post "/v1/node/sites");
 
 /// The core brings a ticket, or a fresh one: the node may act for that person until it expires.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTicket {
     /// The ticket, signed by the VO's home.
@@ -94,7 +95,7 @@ pub struct SetTicket {
 request!(SetTicket => Done, Post "/v1/node/ticket");
 
 /// A VO's volume as a node mounts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeMount {
     /// The VO; it is mounted at `/xtreemfs/<vo>`.
@@ -109,7 +110,7 @@ pub struct VolumeMount {
 
 /// The core tells a node which volumes it mounts and serves objects of; replaces what the node
 /// knew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVolumes {
     /// Every volume.

@@ -1,5 +1,6 @@
 //! What a request is.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,10 +37,11 @@ impl Method {
 /// A request with one reply.
 ///
 /// Types carry `#[serde(deny_unknown_fields)]`, so that a misspelt field is an error and not
-/// silence.
-pub trait Request: Serialize + DeserializeOwned + Send + 'static {
+/// silence. Their schemas make the document of the API (`docs/openapi.json`), and their comments
+/// its descriptions: what is written at a type and its fields is what users of the API read.
+pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     /// What comes back when it went well.
-    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// The HTTP method.
     const METHOD: Method;
     /// The path, with fields in braces: `/v1/jobs/{job}`. A field in the path is a text.
@@ -47,9 +49,9 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// A request answered by a stream of items, one JSON text a line (application/x-ndjson).
-pub trait Subscribe: Serialize + DeserializeOwned + Send + 'static {
+pub trait Subscribe: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     /// One line of the answer.
-    type Item: Serialize + DeserializeOwned + Send + 'static;
+    type Item: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// The HTTP method.
     const METHOD: Method;
     /// The path, as for [`Request::PATH`].
@@ -81,5 +83,5 @@ macro_rules! subscribe {
 }
 
 /// The reply of requests that answer with nothing: an empty JSON object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct Done {}

@@ -1,6 +1,7 @@
 //! Sites: who they are, and how one comes to trust another.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, NodeId, SiteId};
 
@@ -17,7 +18,7 @@ pub const LOG_KEYS_MAX: usize = 64;
 /// administrators (`xos site offer` and `accept`). The keys hold because the root signed them, and
 /// what was withdrawn because such a key signed it; the addresses, because whoever answers there
 /// must prove to be the site's core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteDescriptor {
     /// The site.
@@ -35,7 +36,7 @@ pub struct SiteDescriptor {
 }
 
 /// The keys by which a site's services sign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteKeys {
     /// The site.
@@ -77,7 +78,7 @@ impl SiteKeys {
 }
 
 /// The keys of a site's nodes that were withdrawn before their certificates expired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawnKeys {
     /// The site. It withdraws keys of its own nodes only.
@@ -89,7 +90,7 @@ pub struct WithdrawnKeys {
 }
 
 /// A withdrawn key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawnKey {
     /// Its fingerprint: SHA-256 over the SubjectPublicKeyInfo, hex.
@@ -99,19 +100,19 @@ pub struct WithdrawnKey {
 }
 
 /// Asks a core who its site is. Needs no proof of identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetSite {}
 request!(GetSite => SiteDescriptor, Get "/v1/site");
 
 /// A core tells another that its descriptor has changed: the called core fetches it soon.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteChanged {}
 request!(SiteChanged => Done, Post "/v1/sites/changed");
 
 /// The site's nodes that are connected to this core now. For the site's administrators.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectedNodes {}
 request!(ConnectedNodes => Vec<NodeId>, Get "/v1/nodes/connected");

@@ -36,6 +36,7 @@ pub use shares::{
 };
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, VoId};
 
@@ -81,7 +82,7 @@ pub const RENEWAL_S_MAX: u64 = 7 * 24 * 60 * 60;
 pub const GROUP_MEMBERS: &str = "members";
 
 /// Whether a VO works.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum VoState {
     /// Members can act in it.
@@ -96,7 +97,7 @@ pub enum VoState {
 }
 
 /// Founds a VO at this site. Its id becomes `<label>.<this site>`; the caller owns it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FoundVo {
     /// The VO's label: 1 to 24 of a-z, 0-9 and '-', beginning with a letter.
@@ -110,7 +111,7 @@ pub struct FoundVo {
 request!(FoundVo => VoInfo, Post "/v1/vos");
 
 /// Lists the VOs that this site is home of or serves, by id. Needs no proof of identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListVos {
     /// Only VOs after this one; absent: from the first.
@@ -123,7 +124,7 @@ pub struct ListVos {
 request!(ListVos => VoPage, Get "/v1/vos");
 
 /// What everybody may know of a VO.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoSummary {
     /// The VO; the part after the dot is its home site.
@@ -135,7 +136,7 @@ pub struct VoSummary {
 }
 
 /// A part of a list of VOs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoPage {
     /// By id.
@@ -146,7 +147,7 @@ pub struct VoPage {
 }
 
 /// One VO, as much of it as the caller may see.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetVo {
     /// The VO.
@@ -155,7 +156,7 @@ pub struct GetVo {
 request!(GetVo => VoInfo, Get "/v1/vos/{vo}");
 
 /// A VO as the caller may see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoInfo {
     /// What everybody sees.
@@ -174,7 +175,7 @@ pub struct VoInfo {
 }
 
 /// What members see of their VO.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoDetails {
     /// When it was founded.
@@ -205,7 +206,7 @@ pub struct VoDetails {
 }
 
 /// Suspends a VO: its owner, or the administrator of its home site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendVo {
     /// The VO.
@@ -216,7 +217,7 @@ pub struct SuspendVo {
 request!(SuspendVo => Done, Post "/v1/vos/{vo}/suspend");
 
 /// Lets a suspended VO work again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeVo {
     /// The VO.
@@ -227,7 +228,7 @@ request!(ResumeVo => Done, Post "/v1/vos/{vo}/resume");
 /// Sets the lease: how long a site that hears nothing of the VO's home, and a node that hears
 /// nothing of its core, lets the VO's members sign in and work; then their work is held. A site's
 /// own lease counts where it is smaller. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetLease {
     /// The VO.
@@ -253,7 +254,7 @@ request!(SetGrace => Done, Put "/v1/vos/{vo}/grace");
 /// Sets for how long after a member signed in the VO's home gives and renews credentials of the VO:
 /// certificates, SSH certificates, tokens. Then the member signs in again. The home site's own time
 /// counts where it is shorter. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetRenewal {
     /// The VO.
@@ -264,7 +265,7 @@ pub struct SetRenewal {
 request!(SetRenewal => Done, Put "/v1/vos/{vo}/renewal");
 
 /// Notes that a volume was made for a VO. Recording one again changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordVolume {
     /// The VO.

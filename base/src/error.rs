@@ -1,10 +1,11 @@
 //! The one error that crosses the API: what kind it is, and the text for the person.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What went wrong, by who has to act. Each kind has one HTTP status and one exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The request itself is wrong: the caller changes it.
@@ -70,7 +71,7 @@ impl Kind {
 /// An error as the caller gets it: kind, message, and what to do next.
 ///
 /// The log has the rest; nothing secret stands here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Error {
     /// Who has to act.
     pub kind: Kind,

@@ -1,5 +1,6 @@
 //! Ids. Each is parsed once, where it enters; a value that exists is well formed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -177,7 +178,7 @@ macro_rules! number_id {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
-            Deserialize,
+            Deserialize, JsonSchema,
         )]
         #[serde(transparent)]
         pub struct $name(pub $t);

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod local;
 pub mod local_name;
 pub mod membership;
+mod schema;
 pub mod when;
 
 pub use error::{Error, Kind};

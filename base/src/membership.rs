@@ -7,6 +7,7 @@ use crate::ids::{Epoch, GroupName, GroupNumber, MemberNumber, PersonId, RoleName
 use crate::when::Millis;
 use der::asn1::Utf8StringRef;
 use der::{Decode, Encode, Sequence};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The object identifier of our certificate extension.
@@ -24,7 +25,7 @@ pub const ROLE_ADMIN: &str = "admin";
 pub const ROLE_OWNER: &str = "owner";
 
 /// A group of a VO, by name and by number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Its name in the VO.
@@ -34,7 +35,7 @@ pub struct Group {
 }
 
 /// A person's place in one VO.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
     /// The VO.

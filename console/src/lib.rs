@@ -6,6 +6,7 @@
 
 mod backend;
 mod command_line;
+mod described;
 mod fields;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -15,6 +16,7 @@ mod pages;
 mod programs;
 mod respond;
 mod routes;
+mod scim;
 mod session;
 mod tokens;
 mod view;
@@ -31,6 +33,7 @@ use xos_base::when::Clock;
 use xos_net::http::Pages;
 use xos_net::{Grid, Verifier};
 
+pub use described::described;
 pub use session::{IDLE_MAX, LIFE_MAX, PER_PERSON_MAX, SESSIONS_MAX};
 
 /// How often tokens are looked over and sessions that ended are dropped.

@@ -4,7 +4,7 @@ use crate::pages::{account, applications, consent, device, groups, home, job, jo
 use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
 use crate::pages::{sign_in, submit, trouble, vo};
 use crate::respond::{Page, serve};
-use crate::{Inner, guard, programs};
+use crate::{Inner, guard, programs, scim};
 use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{self, ServiceConfig};
@@ -117,6 +117,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/device/decide" Visit device::decide;
     }
     programs::configure(console, config);
+    scim::configure(console, config);
     // Whatever else a browser opens; programs get the API's own answer.
     let console = console.clone();
     let anything = move |request: HttpRequest, body: web::Payload| {

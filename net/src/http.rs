@@ -3,6 +3,9 @@
 //! Each worker is a thread with actix's single-threaded system; operations themselves run on the
 //! main runtime, so that a slow one holds no worker.
 
+mod refusal;
+
+use self::refusal::{Refusal, failure, json_only};
 use crate::bodies::{Bodies, Holder, Taken};
 use crate::caller::{Caller, Peer, Verifier};
 use crate::guard::Proved;
@@ -15,7 +18,6 @@ use actix_http::HttpService;
 use actix_service::{Service, ServiceFactory, map_config};
 use actix_web::body::BodyStream;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
     TRANSFER_ENCODING,
@@ -218,7 +220,7 @@ async fn api(
     let who = who(&shared, &request);
     let (found, length, room) = match admit(&shared, &bodies, &request, &who) {
         Ok(admitted) => admitted,
-        Err(e) => return leaving(failure(&e), payload),
+        Err(refusal) => return leaving(refusal.answer(), payload),
     };
     let (time, guard) = match &who {
         Who::Caller(c) => (BODY_TIMEOUT, Some(shared.verifier.trust().guard(Proved::of(c)))),
@@ -262,14 +264,17 @@ fn admit(
     bodies: &Bodies,
     request: &HttpRequest,
     who: &Who,
-) -> Result<(Found, usize, Option<Taken>), Error> {
+) -> Result<(Found, usize, Option<Taken>), Refusal> {
     let target = request.uri().path_and_query().map_or("", |t| t.as_str());
     if target.len() > path::PATH_MAX {
-        return Err(Error::too_large(format!("a path may have {} bytes", path::PATH_MAX)));
+        return Err(Error::too_large(format!("a path may have {} bytes", path::PATH_MAX)).into());
     }
     let found = shared.router.find(request.method().as_str(), request.path())?;
     found.admit(who)?;
     let length = body_length(request.headers(), found.body_max())?;
+    if length > 0 {
+        json_only(request.headers())?;
+    }
     let holder = match who {
         Who::Caller(caller) => Holder::of(caller, shared.verifier.site()),
         Who::Nobody(peer, _) => Holder::at(peer.address),
@@ -329,18 +334,6 @@ async fn read_body(mut payload: web::Payload, length: usize) -> Result<Bytes, Er
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-/// An error as HTTP response.
-pub fn failure(error: &Error) -> HttpResponse {
-    let status =
-        StatusCode::from_u16(error.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = HttpResponse::build(status);
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if error.kind == xos_base::Kind::Unavailable {
-        response.insert_header((RETRY_AFTER, RETRY_AFTER_S));
-    }
-    response.json(error)
 }
 
 fn lines(items: futures_util::stream::BoxStream<'static, Result<Bytes, Error>>) -> HttpResponse {

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod key;
 mod known;
 pub mod nodes;
+pub mod openapi;
 mod pace;
 pub mod path;
 mod per_node;

@@ -2,6 +2,7 @@
 //! a control stream, or in process.
 
 use crate::caller::{Caller, Peer};
+use crate::openapi::Shape;
 use crate::path::{self, Template};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -63,7 +64,35 @@ struct Route {
     path: &'static str,
     template: Template,
     public: bool,
+    shape: Shape,
     run: Raw,
+}
+
+/// Why nothing serves a request.
+#[derive(Clone, Debug)]
+pub struct Unserved {
+    /// What the caller is told.
+    pub error: Error,
+    /// The methods by which the path is served; none: by no method.
+    pub methods: Vec<Method>,
+}
+
+impl From<Unserved> for Error {
+    fn from(unserved: Unserved) -> Error {
+        unserved.error
+    }
+}
+
+/// An operation as the document of the API describes it.
+pub struct Served<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path, with fields in braces.
+    pub path: &'static str,
+    /// Whether anybody may ask.
+    pub public: bool,
+    /// What it takes and answers.
+    pub shape: &'a Shape,
 }
 
 /// What serves a request, known before its body is read.
@@ -125,7 +154,7 @@ impl Router {
     {
         let typed: Typed<R> = Arc::new(move |caller, r| Box::pin(f(caller, r)));
         self.typed.insert(TypeId::of::<R>(), Box::new(typed.clone()));
-        self.add((R::METHOD, R::PATH, false), move |who, parts| {
+        self.add((R::METHOD, R::PATH, false), Shape::of::<R>(), move |who, parts| {
             let typed = typed.clone();
             Box::pin(async move {
                 let caller = proved(who)?;
@@ -148,7 +177,7 @@ impl Router {
         let typed: Typed<R> =
             Arc::new(move |caller: Caller, r| inner(Peer { address: caller.address() }, r));
         self.typed.insert(TypeId::of::<R>(), Box::new(typed));
-        self.add((R::METHOD, R::PATH, true), move |who, parts| {
+        self.add((R::METHOD, R::PATH, true), Shape::of::<R>(), move |who, parts| {
             let f = f.clone();
             Box::pin(async move {
                 let peer = match who {
@@ -174,7 +203,7 @@ impl Router {
             Box::pin(async move { Ok(items.await?.boxed()) })
         });
         self.streams.insert(TypeId::of::<S>(), Box::new(typed.clone()));
-        self.add((S::METHOD, S::PATH, false), move |who, parts| {
+        self.add((S::METHOD, S::PATH, false), Shape::of_stream::<S>(), move |who, parts| {
             let typed = typed.clone();
             Box::pin(async move {
                 let caller = proved(who)?;
@@ -184,12 +213,12 @@ impl Router {
         });
     }
 
-    fn add<F>(&mut self, (method, path, public): (Method, &'static str, bool), run: F)
+    fn add<F>(&mut self, (method, path, public): (Method, &'static str, bool), shape: Shape, run: F)
     where
         F: Fn(Who, Parts) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync + 'static,
     {
         let template = Template::parse(path);
-        self.routes.push(Route { method, path, template, public, run: Arc::new(run) });
+        self.routes.push(Route { method, path, template, public, shape, run: Arc::new(run) });
     }
 
     /// What is served: method, path with fields in braces, and whether for anybody.
@@ -197,16 +226,26 @@ impl Router {
         self.routes.iter().map(|r| (r.method, r.path, r.public))
     }
 
+    /// What is served, as the document of the API describes it.
+    pub fn described(&self) -> impl Iterator<Item = Served<'_>> {
+        self.routes.iter().map(|r| Served {
+            method: r.method,
+            path: r.path,
+            public: r.public,
+            shape: &r.shape,
+        })
+    }
+
     /// Finds what serves `method` and `path`.
     ///
     /// # Errors
-    /// [`xos_base::Kind::NotFound`] when nothing does.
-    pub fn find(&self, method: &str, path: &str) -> Result<Found, Error> {
-        let mut other_method = false;
+    /// [`Unserved`] when nothing does.
+    pub fn find(&self, method: &str, path: &str) -> Result<Found, Unserved> {
+        let mut methods = Vec::new();
         for route in &self.routes {
             let Some(fields) = route.template.matches(path) else { continue };
             if route.method.as_str() != method {
-                other_method = true;
+                methods.push(route.method);
                 continue;
             }
             let body_max = match (route.method.has_body(), route.public) {
@@ -216,8 +255,13 @@ impl Router {
             };
             return Ok(Found { fields, public: route.public, body_max, run: route.run.clone() });
         }
-        let what = if other_method { "is not served by that method" } else { "does not exist" };
-        Err(Error::not_found(format!("{method} {} {what} here", path::shown(path))))
+        let shown = path::shown(path);
+        let error = if methods.is_empty() {
+            Error::not_found(format!("{method} {shown} does not exist here"))
+        } else {
+            Error::invalid(format!("{shown} is not served by that method here"))
+        };
+        Err(Unserved { error, methods })
     }
 
     /// Serves `r` in process, without encoding it.

@@ -1,5 +1,6 @@
 //! The indices of an array of units, written as Slurm writes them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +28,7 @@ impl Range {
 
 /// Which indices an array has: `0-15`, `1,3,7`, `0-20:5`, and with `%` how many units may run at
 /// once: `0-99%4`. On the wire this text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Array {
     ranges: Vec<Range>,

@@ -2,11 +2,12 @@
 
 use super::{InlineOutput, Outline, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request, subscribe};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, NodeId, UnitId, VoId};
 
 /// Units that follow one another in a job's numbering and belong to one task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitRun {
     /// The number in the job of the first.
@@ -18,7 +19,7 @@ pub struct UnitRun {
 /// The owner asks a host to run units of one task. Only a core may ask, and only for jobs of its
 /// own site. Idempotent: units that the host already has under the same attempt are accepted and
 /// not started again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostUnits {
     /// The job.
@@ -49,7 +50,7 @@ pub struct HostUnits {
 request!(HostUnits => HostReply, Post "/v1/hosted");
 
 /// What the host took.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostReply {
     /// Units the host answers for from now on.
@@ -60,7 +61,7 @@ pub struct HostReply {
 }
 
 /// Why a host refuses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// The rule, one word with dashes.
@@ -72,7 +73,7 @@ pub struct Refusal {
 }
 
 /// Ends units at a host, or makes it forget a job that has ended. Idempotent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelHosted {
     /// The job.
@@ -85,7 +86,7 @@ request!(CancelHosted => Done, Post "/v1/hosted/{job}/cancel");
 
 /// What happened to the caller's units here, and what room this site has: first all since
 /// `after`, then as it happens. One such stream per pair of sites.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostEvents {
     /// The last [`HostItem::Units`] sequence number that the owner has stored; 0: none.
@@ -94,7 +95,7 @@ pub struct HostEvents {
 subscribe!(HostEvents => HostItem, Get "/v1/hosted/events");
 
 /// The owner has stored the items up to `seq`; the host may forget them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckHosted {
     /// The sequence number.
@@ -103,7 +104,7 @@ pub struct AckHosted {
 request!(AckHosted => Done, Post "/v1/hosted/ack");
 
 /// One item of [`HostEvents`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "item", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HostItem {
     /// What happened to units of one job, in order.
@@ -126,7 +127,7 @@ pub enum HostItem {
 }
 
 /// What happened to one unit at a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostedEvent {
     /// The unit's number in the job.
@@ -138,7 +139,7 @@ pub struct HostedEvent {
 }
 
 /// How far a hosted unit came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "run", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HostedRun {
     /// It started.
@@ -166,7 +167,7 @@ pub enum HostedRun {
 }
 
 /// The room that a site has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteCapacity {
     /// By processor architecture.
@@ -179,7 +180,7 @@ pub struct SiteCapacity {
 }
 
 /// What is left of a VO's share at a site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShareRoom {
     /// The VO.
@@ -192,7 +193,7 @@ pub struct ShareRoom {
 
 /// The nodes of one architecture at a site: those that are connected, or, in a pool with none,
 /// those that were a while ago and may come back. Of these only the largest is told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// The architecture, as JSDL names it.
@@ -214,7 +215,7 @@ pub struct Pool {
 }
 
 /// Reads the output of a hosted unit. Only the job's owner may.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostOutput {
     /// The unit.

@@ -2,12 +2,13 @@
 
 use super::{JobSpec, UnitEnd};
 use crate::{request, subscribe};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, SiteId, UnitId};
 
 /// Submits a job to this core, which owns it from then on. The answer means that the job survives
 /// any crash of the core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitJob {
     /// The job.
@@ -20,7 +21,7 @@ pub struct SubmitJob {
 request!(SubmitJob => Submitted, Post "/v1/jobs");
 
 /// The job that was accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submitted {
     /// Its id.
@@ -29,7 +30,7 @@ pub struct Submitted {
 
 /// Submits a job and watches it in one request; the first event acknowledges it. Hanging up does
 /// not cancel the job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitAndWatch {
     /// The job.
@@ -42,7 +43,7 @@ subscribe!(SubmitAndWatch => JobEvent, Post "/v1/jobs/watched");
 
 /// Watches a job: first where it stands, then each change, at last its end, after which the
 /// stream ends. Changes that follow one another quickly come as one event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchJob {
     /// The job.
@@ -54,7 +55,7 @@ pub struct WatchJob {
 subscribe!(WatchJob => JobEvent, Get "/v1/jobs/{job}/events");
 
 /// Where a job stands after a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobEvent {
     /// The job.
@@ -74,7 +75,7 @@ pub struct JobEvent {
 }
 
 /// A job's result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobEnd {
     /// The exit status for `xsub` and `xwait`: 0, or that of the first unit that failed; 69
@@ -97,7 +98,7 @@ pub struct JobEnd {
 
 /// The whole output of a unit: both streams together at most
 /// [`super::INLINE_OUTPUT_MAX`] bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InlineOutput {
     /// Standard output, base64.
@@ -109,7 +110,7 @@ pub struct InlineOutput {
 }
 
 /// Where a job stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum JobState {
     /// Accepted; no unit has started.
@@ -155,7 +156,7 @@ impl JobState {
 }
 
 /// How many units are in which state; they add up to the job's units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Counts {
     /// Waiting for other tasks or jobs.
@@ -196,7 +197,7 @@ impl Counts {
 }
 
 /// Why something did not happen, as the site that refused says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// When.
@@ -215,7 +216,7 @@ pub struct Reason {
 
 /// Cancels a job: what has not started never starts, what runs gets SIGTERM, then SIGKILL.
 /// A job that has ended stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelJob {
     /// The job.
@@ -224,7 +225,7 @@ pub struct CancelJob {
 request!(CancelJob => Cancelled, Post "/v1/jobs/{job}/cancel");
 
 /// Cancels some units of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelUnits {
     /// The job.
@@ -235,7 +236,7 @@ pub struct CancelUnits {
 request!(CancelUnits => Cancelled, Post "/v1/jobs/{job}/units/cancel");
 
 /// What a cancellation reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cancelled {
     /// Units that were open and are being ended.
@@ -243,7 +244,7 @@ pub struct Cancelled {
 }
 
 /// One of a unit's two output streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputStream {
     /// Standard output.
@@ -255,7 +256,7 @@ pub enum OutputStream {
 
 /// Reads what a unit wrote, where it did not name a file of its own for it. Output lives as long
 /// as the job is known and its node keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadOutput {
     /// The unit.
@@ -273,7 +274,7 @@ pub struct ReadOutput {
 request!(ReadOutput => OutputPart, Get "/v1/units/{unit}/output");
 
 /// A part of a unit's output.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputPart {
     /// The bytes from the offset asked for, base64; none when there are none yet.

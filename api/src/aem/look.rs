@@ -2,11 +2,12 @@
 
 use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitState};
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, PersonId, UnitId, VoId};
 
 /// One job, whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetJob {
     /// The job.
@@ -15,7 +16,7 @@ pub struct GetJob {
 request!(GetJob => JobView, Get "/v1/jobs/{job}");
 
 /// A job with its description.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobView {
     /// What lists show.
@@ -30,7 +31,7 @@ pub struct JobView {
 }
 
 /// One line in a list of jobs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSummary {
     /// The job.
@@ -54,7 +55,7 @@ pub struct JobSummary {
 }
 
 /// One task of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSummary {
     /// Its name.
@@ -66,7 +67,7 @@ pub struct TaskSummary {
 }
 
 /// Which jobs a list shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobFilter {
     /// All that are still known.
@@ -80,7 +81,7 @@ pub enum JobFilter {
 
 /// The jobs that this core owns, newest first: the caller's own; for an administrator of the VO
 /// those of every member.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListJobs {
     /// Only those of this VO. A list of other people's jobs needs it.
@@ -102,7 +103,7 @@ pub struct ListJobs {
 request!(ListJobs => JobPage, Get "/v1/jobs");
 
 /// One page of jobs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobPage {
     /// The jobs.
@@ -113,7 +114,7 @@ pub struct JobPage {
 }
 
 /// Which units a list shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitFilter {
     /// All.
@@ -128,7 +129,7 @@ pub enum UnitFilter {
 }
 
 /// The units of a job, in their order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListUnits {
     /// The job.
@@ -146,7 +147,7 @@ pub struct ListUnits {
 request!(ListUnits => UnitPage, Get "/v1/jobs/{job}/units");
 
 /// One page of units.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitPage {
     /// The units.
@@ -157,7 +158,7 @@ pub struct UnitPage {
 }
 
 /// One unit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitView {
     /// The unit.
@@ -173,7 +174,7 @@ pub struct UnitView {
 }
 
 /// Why a job, or its units, stand where they stand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhyJob {
     /// The job.
@@ -182,7 +183,7 @@ pub struct WhyJob {
 request!(WhyJob => Reasons, Get "/v1/jobs/{job}/why");
 
 /// The reasons recorded for a job, newest first, at most 64.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reasons {
     /// The reasons.

@@ -1,12 +1,13 @@
 //! What a person signs of a job: all of it, so that each part can be shown by itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, SiteId, VoId};
 
 /// A [`super::JobSpec`] with a digest in place of each task. The digest that a person signs is
 /// that of this outline: a host that is shown the outline and one task can tell whether the person
 /// asked for that task, without the others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outline {
     /// [`super::JobSpec::vo`].
@@ -24,7 +25,7 @@ pub struct Outline {
 }
 
 /// One task of an [`Outline`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDigest {
     /// SHA-256 of the task, 64 hexadecimal digits.

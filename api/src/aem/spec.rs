@@ -1,6 +1,7 @@
 //! What a person asks for.
 
 use super::Array;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use xos_base::{JobId, SiteId, VoId};
@@ -11,7 +12,7 @@ pub const DEFAULT_CPU_MILLI: u32 = 1000;
 pub const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 
 /// A job as it is submitted. The service checks it against the limits of [`super`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
     /// The VO in which it runs and whose share it uses.
@@ -30,7 +31,7 @@ pub struct JobSpec {
 }
 
 /// One task: a program with its arguments, run once for each index of its array.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// Its name, unique in the job: 1 to 128 of letters, digits, `-`, `_` and `.`.
@@ -85,7 +86,7 @@ fn is_zero(n: &u16) -> bool {
 }
 
 /// What each unit of a task needs and may use at most.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
     /// Processors in thousandths of one; default 1000.
@@ -115,7 +116,7 @@ macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Limits of each process, as JSDL's POSIX application names them. Absent: the node's
         /// default. Each becomes the soft and the hard limit, never above the node's hard limit.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct ProcessLimits {
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +155,7 @@ limits! {
 }
 
 /// What happens to a file that is in the way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StageMode {
     /// It is replaced.
@@ -167,7 +168,7 @@ pub enum StageMode {
 }
 
 /// One file that travels between the VO's volume and the unit's working directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Where it is in the working directory: a relative path without `..`.

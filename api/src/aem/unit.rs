@@ -1,11 +1,12 @@
 //! What becomes of a unit.
 
 use super::Reason;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, NodeId, SiteId};
 
 /// How a unit's run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "end", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UnitEnd {
     /// The program ended by itself.
@@ -71,7 +72,7 @@ impl UnitEnd {
 }
 
 /// What a run used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
     /// From start to end, in milliseconds.
@@ -83,7 +84,7 @@ pub struct Usage {
 }
 
 /// Where a unit stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UnitState {
     /// Other tasks or jobs must succeed first.

@@ -3,17 +3,18 @@
 use super::{Password, Recovered, SignInProvider};
 use crate::request;
 use crate::vom::MembershipView;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{GroupName, Millis, PersonId, RoleName, SiteId, VoId};
 
 /// How people come to this site. Needs no proof of identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInOptions {}
 request!(SignInOptions => SignInRules, Get "/v1/sign-in/options");
 
 /// What a sign-in page shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInRules {
     /// The site.
@@ -38,7 +39,7 @@ pub struct SignInRules {
 /// Refused as Unauthenticated, with one text for a wrong name and a wrong password, and where a
 /// second step is wanted ([`super::FirstStep`]); as Limited, with how long to wait, after too many
 /// tries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// The person's name, `alice` or `alice@rennes`.
@@ -55,7 +56,7 @@ pub struct SignIn {
 request!(SignIn => SignedIn, Post "/v1/sign-in");
 
 /// A person signed in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignedIn {
     /// The person.
@@ -76,7 +77,7 @@ pub struct SignedIn {
 }
 
 /// A bearer token (JWT): whoever holds it is taken for the person until it expires.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// The JWT, for the header `Authorization: Bearer`.
@@ -96,7 +97,7 @@ impl std::fmt::Debug for Token {
 /// A new token of the person for one of this site's people, until the session ends.
 ///
 /// Proof: a token of the person, or a certificate of a VO homed here (not narrowed).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewToken {
     /// The only site that shall accept it; absent: this one.
@@ -108,7 +109,7 @@ request!(RenewToken => SignedIn, Post "/v1/token/renew");
 /// A token that speaks for a member of a VO homed here: for the console and scripts.
 ///
 /// Nothing further is issued for it. Proof: as [`IssueCertificate`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueToken {
     /// The VO; its home must be this site.
@@ -134,7 +135,7 @@ pub const ANY_AUDIENCE: &str = "https://wlcg.cern.ch/jwt/v1/any";
 /// Proof: a token of the person with this site as audience, or the present certificate of the same
 /// VO (renewal). Of the request only the public keys are used; a request that asks for more is
 /// refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueCertificate {
     /// The VO.
@@ -159,7 +160,7 @@ pub struct IssueCertificate {
 request!(IssueCertificate => Certificate, Post "/v1/certificates");
 
 /// A certificate that was issued.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The certificate and the authority between it and the site's root, PEM, leaf first.
@@ -184,7 +185,7 @@ pub struct Certificate {
 }
 
 /// A JWT for services outside XOS.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jwt {
     /// The JWT, compact.

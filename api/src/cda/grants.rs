@@ -2,17 +2,18 @@
 
 use super::provider::Scope;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, VoId};
 
 /// Lists what the caller allowed services, as far as it stands. For a person of this site.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListGrants {}
 request!(ListGrants => Vec<ServiceGrant>, Get "/v1/provider/grants");
 
 /// What a person allowed a service, all sign-ins to it together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceGrant {
     /// The `client_id`.
@@ -34,7 +35,7 @@ pub struct ServiceGrant {
 /// Takes back all that the caller allowed a service: its refresh tokens are void at once, its
 /// access tokens are told to be void, and what was allowed and not fetched yet is gone too. For a
 /// person of this site. Refused as NotFound when nothing stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndGrants {
     /// [`ServiceGrant::client`].

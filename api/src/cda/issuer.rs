@@ -1,16 +1,17 @@
 //! What services outside XOS need to check this site's JWTs ([`super::Certificate::jwt`]).
 
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who issues this site's JWTs. Needs no proof of identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetIssuer {}
 request!(GetIssuer => Issuer, Get "/.well-known/openid-configuration");
 
 /// An issuer, as OpenID Connect Discovery 1.0 (section 3) describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Issuer {
     /// The `iss` of its JWTs: an https URL.
     pub issuer: String,
@@ -33,7 +34,7 @@ pub struct Issuer {
 
 /// The core as an OpenID provider (OpenID Connect Discovery 1.0, section 3; RFC 8414; RFC 8628,
 /// section 4; RFC 9207).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProviderEndpoints {
     /// Where a browser is sent.
     pub authorization_endpoint: String,
@@ -64,20 +65,20 @@ pub struct ProviderEndpoints {
 }
 
 /// The public keys by which this site's JWTs are checked. Needs no proof of identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetJwks {}
 request!(GetJwks => Jwks, Get "/jwks");
 
 /// A JWK Set (RFC 7517, section 5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Jwks {
     /// The keys: one of them signs, the others are known still or already.
     pub keys: Vec<Jwk>,
 }
 
 /// A public key of ECDSA on P-256 (RFC 7517; RFC 7518, section 6.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Jwk {
     /// `EC`.
     pub kty: String,

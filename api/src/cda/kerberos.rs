@@ -6,6 +6,7 @@
 
 use super::{Identity, SignedIn};
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use xos_base::SiteId;
@@ -16,7 +17,7 @@ pub const KERBEROS_PROVIDER: &str = "kerberos";
 pub const KERBEROS_TOKEN_MAX: usize = 64_000;
 
 /// A token of SPNEGO in base64. Its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct KerberosToken(pub String);
 
@@ -32,7 +33,7 @@ impl fmt::Debug for KerberosToken {
 /// for another service or bound to another connection; as Unsupported when one exchange does not
 /// do; as Denied when whose ticket it is may not sign in; as Limited after too many tries. Also as
 /// Unauthenticated where a second step is wanted ([`super::FirstStep`]).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInKerberos {
     /// The token.
@@ -47,7 +48,7 @@ pub struct SignInKerberos {
 request!(SignInKerberos => SignedInKerberos, Post "/v1/sign-in/kerberos");
 
 /// The answer to [`SignInKerberos`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignedInKerberos {
     /// By which the core proves itself.
@@ -58,7 +59,7 @@ pub struct SignedInKerberos {
 
 /// Links the principal of a Kerberos ticket to the caller, who signed in at most
 /// [`super::LINK_AGE_MAX_S`] ago: both are proved in one go, as for [`super::LinkIdentity`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkKerberos {
     /// As [`SignInKerberos::token`].

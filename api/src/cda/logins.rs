@@ -5,11 +5,12 @@
 use super::Password;
 use super::provider::Secret;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, NodeId, PersonId, VoId};
 
 /// What somebody wants to do on a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeLogin {
     /// The machine.
@@ -27,7 +28,7 @@ pub struct NodeLogin {
 }
 
 /// Begins one. For a node at its own core, which passes it on to the person's site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginNodeLogin {
     /// What is wanted.
@@ -36,7 +37,7 @@ pub struct BeginNodeLogin {
 request!(BeginNodeLogin => BegunNodeLogin, Post "/v1/nodes/logins");
 
 /// The answer to [`BeginNodeLogin`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BegunNodeLogin {
     /// For [`PollNodeLogin`].
@@ -55,7 +56,7 @@ pub struct BegunNodeLogin {
 }
 
 /// Asks what the person decided. For whom [`BeginNodeLogin`] is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PollNodeLogin {
     /// The machine.
@@ -68,7 +69,7 @@ pub struct PollNodeLogin {
 request!(PollNodeLogin => NodeLoginState, Post "/v1/nodes/logins/poll");
 
 /// Where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeLoginState {
     /// The person has not decided.
@@ -91,7 +92,7 @@ pub enum NodeLoginState {
 ///
 /// Refused as Unauthenticated when it is wrong; as Denied, without a look at it, when the site
 /// takes none, or none of this person; as Limited after too many wrong ones.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckNodePassword {
     /// What is wanted.

@@ -2,6 +2,7 @@
 
 use crate::site::SiteDescriptor;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use xos_base::{Millis, NodeId};
 
 /// Makes a one-time right for a machine to become the named node, valid for an hour. For the
 /// site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateJoinToken {
     /// The node's label: 1 to 24 of a-z, 0-9 and '-', beginning with a letter.
@@ -18,7 +19,7 @@ pub struct CreateJoinToken {
 request!(CreateJoinToken => JoinTokenView, Post "/v1/join-tokens");
 
 /// A right to join, shown once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinTokenView {
     /// The node.
@@ -33,7 +34,7 @@ pub struct JoinTokenView {
 ///
 /// It names the fingerprint of the site's root, so that the machine knows its core from the first
 /// connection on.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct JoinToken {
     /// The node.
@@ -98,7 +99,7 @@ impl From<JoinToken> for String {
 /// A machine becomes a node of this site. Needs no proof but the token.
 ///
 /// The same token with the same key may be sent again, in case the answer was lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinMachine {
     /// The right to join.
@@ -109,7 +110,7 @@ pub struct JoinMachine {
 request!(JoinMachine => Joined, Post "/v1/join");
 
 /// What a node needs to work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Joined {
     /// The node.
@@ -125,7 +126,7 @@ pub struct Joined {
 }
 
 /// A new certificate for the calling node, for the same or a new key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewMachine {
     /// PKCS #10 in PEM.
@@ -136,7 +137,7 @@ request!(RenewMachine => Joined, Post "/v1/machines/renew");
 /// SSH host certificates for the keys of the calling node's sshd: their principals are the node's
 /// name (`n1.rennes`) and its label below the machines' suffix. They hold as long as the node's
 /// certificate would if it were renewed now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertifyHost {
     /// The public keys, one line each as OpenSSH writes it, at most [`HOST_KEYS_MAX`]; Ed25519,
@@ -149,7 +150,7 @@ request!(CertifyHost => HostCertificates, Post "/v1/machines/ssh");
 pub const HOST_KEYS_MAX: usize = 8;
 
 /// SSH host certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostCertificates {
     /// One line for each key that was asked for, in that order.
@@ -159,13 +160,13 @@ pub struct HostCertificates {
 }
 
 /// The machines that have joined this site. For its administrators.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListMachines {}
 request!(ListMachines => Vec<Machine>, Get "/v1/machines");
 
 /// A machine of this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// The node.
@@ -179,7 +180,7 @@ pub struct Machine {
 }
 
 /// Removes a node: its keys are refused from now on. For the site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveNode {
     /// The node.

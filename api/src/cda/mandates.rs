@@ -1,12 +1,13 @@
 //! How a site proves that a person asked it to work for them, and what a node gets for it.
 
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Membership, Millis, NodeId, PersonId, SiteId, VoId};
 
 /// A person's word that a job is theirs: signed with their certificate's key (compact JWS, `typ`
 /// `xos-submission+jws`, certificate chain in `x5c`); see `xos_net::submission`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// The VO that the person acts in; the one of the certificate.
@@ -23,7 +24,7 @@ pub struct Submission {
 }
 
 /// What shows that the person wants the job.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MandateProof {
     /// A signed [`Submission`].
@@ -43,7 +44,7 @@ impl std::fmt::Debug for MandateProof {
 
 /// The owner of a job asks the VO's home to countersign it. For cores; the same request again
 /// gives a mandate again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueMandate {
     /// The job; its site is the caller's.
@@ -60,7 +61,7 @@ request!(IssueMandate => String, Post "/v1/mandates");
 
 /// A member asks their VO's home for the mandate of a login: one node may act for them while they
 /// are signed in there. The proof is the member's certificate itself, not a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueLoginMandate {
     /// The VO; its home is the called site.
@@ -72,7 +73,7 @@ request!(IssueLoginMandate => String, Post "/v1/mandates/login");
 
 /// A person's site asks a VO's home for the mandate of a login that the person allowed there. For
 /// cores, about their own people: by their word those sign in to the VO anyway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueVouchedMandate {
     /// The VO; its home is the called site.
@@ -88,7 +89,7 @@ pub struct IssueVouchedMandate {
 request!(IssueVouchedMandate => String, Post "/v1/mandates/vouched");
 
 /// What a mandate is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Work {
     /// A job.
@@ -108,7 +109,7 @@ pub enum Work {
 }
 
 /// The content of a mandate (JWS signed by the VO's home): this member wants this work to be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mandate {
     /// What it is for.
@@ -125,7 +126,7 @@ pub struct Mandate {
 
 /// A site asks the VO's home for its node's right to act for a person. For cores; and for a node,
 /// which asks its own core under the mandate of a login to it, for its own key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueTicket {
     /// The mandate, as [`IssueMandate`] gave it.
@@ -138,7 +139,7 @@ pub struct IssueTicket {
 request!(IssueTicket => IssuedTicket, Post "/v1/tickets");
 
 /// A ticket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuedTicket {
     /// The ticket, for the node.
@@ -148,7 +149,7 @@ pub struct IssuedTicket {
 }
 
 /// The content of a ticket (JWS signed by the VO's home); see `xos_net::ticket`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TicketClaims {
     /// The membership that the node may act for: DER in base64.

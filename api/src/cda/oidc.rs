@@ -7,6 +7,7 @@
 
 use super::SignedIn;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use xos_base::{Millis, ProviderId, SiteId};
@@ -23,7 +24,7 @@ pub fn callback_path(provider: &ProviderId) -> String {
 macro_rules! hidden {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(pub String);
 
@@ -46,7 +47,7 @@ hidden!(
 );
 
 /// A provider by which people may sign in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInProvider {
     /// Its id.
@@ -56,7 +57,7 @@ pub struct SignInProvider {
 }
 
 /// Begins to sign in, or to link an account, by a browser. Needs no proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginSignIn {
     /// The provider.
@@ -68,7 +69,7 @@ pub struct BeginSignIn {
 request!(BeginSignIn => BegunSignIn, Post "/v1/sign-in/begin");
 
 /// The answer to [`BeginSignIn`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BegunSignIn {
     /// Where the browser goes.
@@ -80,7 +81,7 @@ pub struct BegunSignIn {
 }
 
 /// What the provider sent back by the browser.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// Whose [`callback_path`] the browser came to.
@@ -95,7 +96,7 @@ pub struct Answer {
 }
 
 /// Finishes a sign-in by a browser. A flow is finished once, well or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishSignIn {
     /// The flow.
@@ -112,7 +113,7 @@ pub struct FinishSignIn {
 request!(FinishSignIn => SignedIn, Post "/v1/sign-in/finish");
 
 /// Begins to sign in, or to link an account, by another device. Needs no proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginDevice {
     /// The provider.
@@ -121,7 +122,7 @@ pub struct BeginDevice {
 request!(BeginDevice => BegunDevice, Post "/v1/sign-in/device");
 
 /// The answer to [`BeginDevice`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BegunDevice {
     /// The flow.
@@ -141,7 +142,7 @@ pub struct BegunDevice {
 
 /// Asks whether the person is through. Asked too early, the core answers without asking the
 /// provider.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PollDevice {
     /// The flow.
@@ -156,7 +157,7 @@ pub struct PollDevice {
 request!(PollDevice => DevicePoll, Post "/v1/sign-in/device/poll");
 
 /// The answer to [`PollDevice`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DevicePoll {
     /// Absent: not yet.
@@ -167,7 +168,7 @@ pub struct DevicePoll {
 }
 
 /// An account at a provider that is linked to a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The provider.
@@ -182,7 +183,7 @@ pub struct Identity {
 
 /// Links an account at a provider to the caller. Both are proved in one go: the caller signed in at
 /// most [`LINK_AGE_MAX_S`] ago, and the account by a flow. Mail addresses never count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkIdentity {
     /// The flow, of [`BeginSignIn`] or [`BeginDevice`].
@@ -194,7 +195,7 @@ pub struct LinkIdentity {
 request!(LinkIdentity => LinkPoll, Post "/v1/identities");
 
 /// The answer to [`LinkIdentity`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkPoll {
     /// Absent: not yet, as for [`DevicePoll`].
@@ -205,13 +206,13 @@ pub struct LinkPoll {
 }
 
 /// Lists what the caller may sign in by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListIdentities {}
 request!(ListIdentities => Identities, Get "/v1/identities");
 
 /// What a person may sign in by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Identities {
     /// They have a password, and this site takes passwords.
@@ -222,7 +223,7 @@ pub struct Identities {
 
 /// Takes a link away from the caller, who signed in at most [`LINK_AGE_MAX_S`] ago. The last way to
 /// sign in stays. Sessions from before end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnlinkIdentity {
     /// The provider.

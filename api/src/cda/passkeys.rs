@@ -7,6 +7,7 @@
 
 use super::{Answer, Flow, KerberosToken, Password, SignedIn};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use xos_base::{Millis, SiteId};
@@ -17,7 +18,7 @@ pub const PASSKEYS_MAX: usize = 16;
 pub const PASSKEY_NAME_MAX: usize = 60;
 
 /// What WebAuthn exchanges. Its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct WebAuthn(pub serde_json::Value);
 
@@ -29,7 +30,7 @@ impl fmt::Debug for WebAuthn {
 
 /// A text that is good for one use: 20 of 0-9 and a-z without i, l, o, u, with hyphens between. Its
 /// `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OneTimeCode(pub String);
 
@@ -40,7 +41,7 @@ impl fmt::Debug for OneTimeCode {
 }
 
 /// What the browser is to do next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ceremony {
     /// The flow.
@@ -53,7 +54,7 @@ pub struct Ceremony {
 }
 
 /// A passkey of a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Passkey {
     /// Names it here: a hash of the id that its device gave it.
@@ -68,13 +69,13 @@ pub struct Passkey {
 }
 
 /// Begins to add a passkey to the caller, who signed in at most [`super::LINK_AGE_MAX_S`] ago.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginPasskey {}
 request!(BeginPasskey => Ceremony, Post "/v1/passkeys/begin");
 
 /// Adds the passkey. A flow is finished once, by who began it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishPasskey {
     /// The flow.
@@ -87,13 +88,13 @@ pub struct FinishPasskey {
 request!(FinishPasskey => Passkey, Post "/v1/passkeys");
 
 /// Lists the caller's passkeys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListPasskeys {}
 request!(ListPasskeys => PasskeyList, Get "/v1/passkeys");
 
 /// A person's passkeys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasskeyList {
     /// In the order of adding.
@@ -107,7 +108,7 @@ pub struct PasskeyList {
 /// Removes a passkey of the caller, who signed in at most [`super::LINK_AGE_MAX_S`] ago. The last
 /// way to sign in stays, and while a second step is wanted the last passkey. Sessions from before
 /// end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemovePasskey {
     /// [`Passkey::key`].
@@ -117,7 +118,7 @@ request!(RemovePasskey => Done, Delete "/v1/passkeys/{key}");
 
 /// Whether the caller, who signed in at most [`super::LINK_AGE_MAX_S`] ago, is asked for a passkey
 /// after each other way to sign in. Sessions from before end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSecondFactor {
     /// Asked for; needs a passkey.
@@ -126,14 +127,14 @@ pub struct SetSecondFactor {
 request!(SetSecondFactor => Done, Put "/v1/second-factor");
 
 /// Begins to sign in by a passkey alone, without a name. Needs no proof.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginPasskeySignIn {}
 request!(BeginPasskeySignIn => Ceremony, Post "/v1/sign-in/passkey");
 
 /// Finishes a sign-in by a passkey, alone or as the second step. A flow is finished once, well or
 /// not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishPasskeySignIn {
     /// The flow, of [`BeginPasskeySignIn`] or [`Stepped::Prove`].
@@ -151,7 +152,7 @@ request!(FinishPasskeySignIn => SignedIn, Post "/v1/sign-in/passkey/finish");
 
 /// Signs in as [`super::SignIn`], [`super::FinishSignIn`] and [`super::SignInKerberos`] do, for a
 /// browser, which can do a second step. Those are refused where one is needed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirstStep {
     /// Who it is.
@@ -166,7 +167,7 @@ pub struct FirstStep {
 request!(FirstStep => Stepped, Post "/v1/sign-in/first");
 
 /// What the first step is taken by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FirstProof {
     /// As [`super::SignIn`].
@@ -191,7 +192,7 @@ pub enum FirstProof {
 }
 
 /// What the first step led to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Stepped {
     /// The person is signed in: no second step is wanted.
@@ -204,7 +205,7 @@ pub enum Stepped {
 
 /// Adds a passkey on the way in, and signs in: after a [`FirstStep`], or by a recovery code
 /// ([`super::BeginRecovery`]).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolPasskey {
     /// The flow.
@@ -224,13 +225,13 @@ request!(EnrolPasskey => SignedIn, Post "/v1/sign-in/enrol");
 
 /// Makes a code by which a program without a browser signs the caller in, who signed in at most
 /// [`super::LINK_AGE_MAX_S`] ago.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSignInCode {}
 request!(CreateSignInCode => SignInCode, Post "/v1/sign-in/code");
 
 /// The answer to [`CreateSignInCode`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInCode {
     /// The code, good once.
@@ -240,7 +241,7 @@ pub struct SignInCode {
 }
 
 /// Signs in by a [`SignInCode`]. The session lasts as long as the one that made the code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInByCode {
     /// The code; case, blanks and hyphens do not matter.

@@ -2,11 +2,12 @@
 
 use super::Password;
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, PersonId, VoId};
 
 /// A person of this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// The person.
@@ -20,13 +21,13 @@ pub struct Person {
 }
 
 /// Whom the core takes the caller for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhoAmI {}
 request!(WhoAmI => Whoami, Get "/v1/me");
 
 /// The answer to [`WhoAmI`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Whoami {
     /// The caller in one phrase: `alice@rennes of demo.rennes`.
@@ -42,7 +43,7 @@ pub struct Whoami {
 }
 
 /// Makes a person known. For the site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreatePerson {
     /// The name without the site: 1 to 32 of a-z, 0-9, '-' and '_', beginning with a letter.
@@ -56,7 +57,7 @@ pub struct CreatePerson {
 request!(CreatePerson => Person, Post "/v1/people");
 
 /// Makes oneself known, where the site allows it. Needs no proof of identity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
     /// As [`CreatePerson::name`].
@@ -67,7 +68,7 @@ pub struct Register {
 request!(Register => Person, Post "/v1/register");
 
 /// Lists the people of this site by name. For its administrators.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListPeople {
     /// Only people after this one.
@@ -80,7 +81,7 @@ pub struct ListPeople {
 request!(ListPeople => PeoplePage, Get "/v1/people");
 
 /// A part of the list of people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeoplePage {
     /// By name.
@@ -94,7 +95,7 @@ pub struct PeoplePage {
 /// administrators: nobody changes themselves, so that one always remains.
 ///
 /// Who is disabled gets no new token or certificate; tokens in hand end within minutes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPerson {
     /// The person.
@@ -112,7 +113,7 @@ request!(SetPerson => Person, Put "/v1/people/{person}");
 ///
 /// Sessions from before end. A person whose password an administrator set is told so
 /// ([`super::SignedIn::recovered`]), and a recovery code from before is void.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPassword {
     /// The person.
@@ -127,7 +128,7 @@ pub struct SetPassword {
 request!(SetPassword => PasswordSet, Post "/v1/people/{person}/password");
 
 /// The answer to [`SetPassword`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordSet {
     /// The person had none until now, and came in by something else or not at all.

@@ -8,6 +8,7 @@
 use super::logins::NodeLogin;
 use super::oidc::hidden;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +38,9 @@ hidden!(
 );
 
 /// What a client may learn or do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Scope {
     /// Who the person is: an ID token.
     #[serde(rename = "openid")]
@@ -102,7 +105,7 @@ impl FromStr for Scope {
 }
 
 /// A program or service to which people of this site may sign in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Its `client_id`.
@@ -126,7 +129,7 @@ pub struct Client {
 }
 
 /// Registers a client. For the site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateClient {
     /// What people read when they are asked: 1 to 60 characters.
@@ -155,7 +158,7 @@ pub struct CreateClient {
 request!(CreateClient => CreatedClient, Post "/v1/provider/clients");
 
 /// A client that was registered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreatedClient {
     /// The client.
@@ -166,13 +169,13 @@ pub struct CreatedClient {
 }
 
 /// Lists the clients. For the site's administrators.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListClients {}
 request!(ListClients => Vec<Client>, Get "/v1/provider/clients");
 
 /// Takes a client away: nothing is issued to it any more. For the site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveClient {
     /// Its `client_id`.
@@ -181,7 +184,7 @@ pub struct RemoveClient {
 request!(RemoveClient => Done, Delete "/v1/provider/clients/{id}");
 
 /// What a client wants, as a person's browser brings it (OpenID Connect Core, 3.1.2.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authorization {
     /// `code`.
@@ -212,7 +215,7 @@ pub struct Authorization {
 ///
 /// Refused as Invalid when the client or the place to go back to is not registered: then the
 /// browser is sent nowhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShowAuthorization {
     /// The request.
@@ -221,7 +224,7 @@ pub struct ShowAuthorization {
 request!(ShowAuthorization => Shown, Post "/v1/provider/authorization");
 
 /// The answer to [`ShowAuthorization`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Shown {
     /// Ask the person.
@@ -236,7 +239,7 @@ pub enum Shown {
 }
 
 /// What a person is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Consent {
     /// The client's name.
@@ -251,7 +254,7 @@ pub struct Consent {
 }
 
 /// A VO at home here that the person is a member of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoChoice {
     /// The VO.
@@ -261,7 +264,7 @@ pub struct VoChoice {
 }
 
 /// What the person decided. For a person of this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecideAuthorization {
     /// The request, as it was shown.
@@ -276,7 +279,7 @@ request!(DecideAuthorization => Secret, Post "/v1/provider/authorization/decide"
 
 /// What to show a person who typed a code that another device shows. For a person of this site;
 /// wrong codes are counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShowDevice {
     /// The code; case, blanks and hyphens do not matter.
@@ -285,7 +288,7 @@ pub struct ShowDevice {
 request!(ShowDevice => DeviceWish, Post "/v1/provider/device");
 
 /// What waits for a code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceWish {
     /// A client.
@@ -295,7 +298,7 @@ pub enum DeviceWish {
 }
 
 /// What the person decided. For a person of this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecideDevice {
     /// The code.

@@ -3,6 +3,7 @@
 
 use super::{Ceremony, OneTimeCode, Password};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, PersonId};
 
@@ -11,7 +12,7 @@ pub const RECOVERY_LIFE_S: u64 = 3600;
 
 /// Takes password, passkeys and linked accounts from a person and ends their sessions. For the
 /// site's other administrators: nobody recovers themselves. A code from before is void.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoverPerson {
     /// The person.
@@ -20,7 +21,7 @@ pub struct RecoverPerson {
 request!(RecoverPerson => RecoveryCode, Post "/v1/people/{person}/recover");
 
 /// The answer to [`RecoverPerson`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryCode {
     /// The person.
@@ -34,7 +35,7 @@ pub struct RecoveryCode {
 }
 
 /// Sets a password by a recovery code. Needs no other proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishRecovery {
     /// The person's name, `alice` or `alice@rennes`.
@@ -48,7 +49,7 @@ request!(FinishRecovery => Done, Post "/v1/recovery/password");
 
 /// Begins to make a passkey by a recovery code; [`super::EnrolPasskey`] finishes it and uses the
 /// code up. Needs no other proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginRecovery {
     /// As [`FinishRecovery::user`].
@@ -59,7 +60,7 @@ pub struct BeginRecovery {
 request!(BeginRecovery => Ceremony, Post "/v1/recovery/passkey");
 
 /// Tells a person that an administrator recovered their access, or set their password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recovered {
     /// The administrator.

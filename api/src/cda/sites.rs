@@ -2,11 +2,12 @@
 
 use crate::site::SiteDescriptor;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, SiteId};
 
 /// Invites a site to exchange trust. For this site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfferTrust {
     /// The invited site.
@@ -18,7 +19,7 @@ pub struct OfferTrust {
 request!(OfferTrust => TrustOffer, Post "/v1/sites/offer");
 
 /// An invitation, to be sent to the other site's administrator by a way that others do not read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustOffer {
     /// The text to send.
@@ -30,7 +31,7 @@ pub struct TrustOffer {
 }
 
 /// What an invitation says, before it is accepted. For the invited site's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadOffer {
     /// The text that came.
@@ -39,7 +40,7 @@ pub struct ReadOffer {
 request!(ReadOffer => OfferView, Post "/v1/sites/read-offer");
 
 /// An invitation as its reader sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfferView {
     /// Who invites.
@@ -54,7 +55,7 @@ pub struct OfferView {
 
 /// Accepts an invitation: both sites trust each other afterwards. For the invited site's
 /// administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptTrust {
     /// The text that came.
@@ -66,7 +67,7 @@ request!(AcceptTrust => TrustedSite, Post "/v1/sites/accept");
 
 /// The invited core tells the inviting one that it was accepted. Needs no proof but the
 /// invitation's secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompleteTrust {
     /// The invited site.
@@ -79,7 +80,7 @@ pub struct CompleteTrust {
 request!(CompleteTrust => Done, Post "/v1/sites/complete");
 
 /// What a site says about itself to another (JWS `xos-site-offer+jws`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteStatement {
     /// Who speaks.
@@ -95,13 +96,13 @@ pub struct SiteStatement {
 
 /// The sites trusted here, this one included. For every caller that proves who they are: nodes and
 /// people's tools reach VOs of other sites by it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListSites {}
 request!(ListSites => Vec<TrustedSite>, Get "/v1/sites");
 
 /// A site that is trusted here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedSite {
     /// What it says about itself.
@@ -114,7 +115,7 @@ pub struct TrustedSite {
 }
 
 /// Trusts a site no longer. For this site's administrators; the other site is not asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForgetSite {
     /// The site.

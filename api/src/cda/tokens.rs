@@ -2,11 +2,12 @@
 
 use super::provider::Secret;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// How a client proves itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientProof {
     /// Its `client_id`.
@@ -17,7 +18,7 @@ pub struct ClientProof {
 }
 
 /// What tokens are asked for by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenGrant {
     /// A code that a browser brought.
@@ -44,7 +45,7 @@ pub enum TokenGrant {
 }
 
 /// A client asks for tokens. Needs no proof but the client's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetTokens {
     /// The client.
@@ -55,7 +56,7 @@ pub struct GetTokens {
 request!(GetTokens => OAuth<Tokens>, Post "/v1/provider/token");
 
 /// Tokens (RFC 6749, 5.1; OpenID Connect Core, 3.1.3.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tokens {
     /// A JWT (RFC 9068) with WLCG claims; no core takes it for a proof.
     pub access_token: Secret,
@@ -74,7 +75,7 @@ pub struct Tokens {
 }
 
 /// A client begins a sign-in by another device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginDeviceGrant {
     /// The client.
@@ -85,7 +86,7 @@ pub struct BeginDeviceGrant {
 request!(BeginDeviceGrant => OAuth<DeviceCodes>, Post "/v1/provider/device/begin");
 
 /// The answer to [`BeginDeviceGrant`] (RFC 8628, 3.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceCodes {
     /// For the client.
     pub device_code: Secret,
@@ -102,7 +103,7 @@ pub struct DeviceCodes {
 }
 
 /// A client asks about the person, with an access token (OpenID Connect Core, 5.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetUserInfo {
     /// The token.
@@ -111,7 +112,7 @@ pub struct GetUserInfo {
 request!(GetUserInfo => OAuth<Map<String, Value>>, Post "/v1/provider/userinfo");
 
 /// A service asks whether an access token is good (RFC 7662).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntrospectToken {
     /// The service.
@@ -122,7 +123,7 @@ pub struct IntrospectToken {
 request!(IntrospectToken => OAuth<Map<String, Value>>, Post "/v1/provider/introspect");
 
 /// A client gives a token back: all that was issued by the same grant ends (RFC 7009).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeToken {
     /// The client.
@@ -133,7 +134,7 @@ pub struct RevokeToken {
 request!(RevokeToken => OAuth<Done>, Post "/v1/provider/revoke");
 
 /// An answer in OAuth's own words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OAuth<T> {
     /// It went well.
@@ -143,7 +144,7 @@ pub enum OAuth<T> {
 }
 
 /// An error (RFC 6749, 5.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OAuthRefusal {
     /// For the program.
     pub error: OAuthError,
@@ -154,7 +155,7 @@ pub struct OAuthRefusal {
 macro_rules! oauth_errors {
     ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
         /// The errors of OAuth and OpenID Connect that are answered.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum OAuthError {
             $($(#[$doc])* #[serde(rename = $text)] $name,)*
         }

@@ -7,6 +7,7 @@
 
 use crate::aem::{InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, NodeId, SiteId, VoId};
 
@@ -16,7 +17,9 @@ pub const BATCH_MAX: usize = 1024;
 /// One job on one node, for units that need the same room. A host that needs the job there again,
 /// with other room or after the envelope was ended, takes the next serial: sequence numbers never
 /// start anew under the same id. As text, and as the node's own name for it: `12.rennes@1`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeId {
     /// The job.
@@ -35,7 +38,7 @@ impl std::fmt::Display for EnvelopeId {
 /// unit that the node has already seen under the same attempt is not started again.
 ///
 /// The node checks the ticket by itself; account, groups and VO come from the ticket alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartUnits {
     /// The envelope.
@@ -93,7 +96,7 @@ impl StartUnits {
 
 /// What an envelope may use as a whole; set when it is made. It starts its units in the order
 /// received, `slots` at a time; the others wait in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Room {
     /// How many units run at a time.
@@ -105,7 +108,7 @@ pub struct Room {
 }
 
 /// One unit to start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitOrder {
     /// Its number in the job.
@@ -118,7 +121,7 @@ pub struct UnitOrder {
 
 /// The node's records hold the units: it answers for them from now on, whatever happens to it.
 /// What cannot be started is reported as a [`UnitEnd::NotStarted`] event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitsTaken {
     /// How many of the units were new to the node.
@@ -128,7 +131,7 @@ pub struct UnitsTaken {
 /// Ends units: those that wait in the envelope never start, those that run get SIGTERM and, when
 /// `grace_ms` is over, SIGKILL. Each is reported as [`UnitEnd::Cancelled`] unless it ended before.
 /// Units that the node does not know are no error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KillUnits {
     /// The envelope.
@@ -143,7 +146,7 @@ request!(KillUnits => Done, Post "/v1/node/units/kill");
 
 /// Ends every process of the envelope and forgets it with its output and its events. An envelope
 /// that the node does not know is no error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndEnvelope {
     /// The envelope.
@@ -154,7 +157,7 @@ request!(EndEnvelope => Done, Post "/v1/node/units/end");
 /// The node asks for a fresh ticket for the person of an envelope in which work goes on: it has
 /// none (its `xosd` was restarted), or one of an epoch that is over (the person's rights changed,
 /// or the work was held and goes on). Until it has one, that work has no right to the volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewTicket {
     /// The envelope.
@@ -163,7 +166,7 @@ pub struct RenewTicket {
 request!(RenewTicket => RenewedTicket, Post "/v1/node/units/ticket");
 
 /// A ticket of the person's present epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewedTicket {
     /// The ticket, signed by the VO's home.
@@ -171,7 +174,7 @@ pub struct RenewedTicket {
 }
 
 /// Reads output that the envelope keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitOutput {
     /// The envelope.
@@ -190,13 +193,13 @@ pub struct UnitOutput {
 request!(UnitOutput => OutputPart, Post "/v1/node/units/output");
 
 /// Asks a node, first thing after it connected, which envelopes it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListEnvelopes {}
 request!(ListEnvelopes => Envelopes, Post "/v1/node/units/list");
 
 /// The envelopes on a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Envelopes {
     /// The machine's boot (`/proc/sys/kernel/random/boot_id`).
@@ -206,7 +209,7 @@ pub struct Envelopes {
 }
 
 /// One envelope on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeStatus {
     /// The envelope.
@@ -216,7 +219,7 @@ pub struct EnvelopeStatus {
 }
 
 /// The node reports what happened in an envelope. Repeated until it is acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitEvents {
     /// The envelope.
@@ -230,7 +233,7 @@ request!(UnitEvents => EventsAck, Post "/v1/node/units/events");
 
 /// Up to where the core has stored an envelope's events. When that is less than what the report
 /// began with, the node reports again from there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsAck {
     /// The last stored sequence number.
@@ -241,7 +244,7 @@ pub struct EventsAck {
 }
 
 /// What happened to one unit on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitEvent {
     /// The unit's number in the job.
@@ -255,7 +258,7 @@ pub struct UnitEvent {
 }
 
 /// How far a unit came on its node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "run", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UnitChange {
     /// Its program was started.

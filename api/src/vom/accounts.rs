@@ -1,6 +1,7 @@
 //! What nodes need to know of a VO.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{
     Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, RoleName, VoId,
@@ -12,7 +13,7 @@ pub const ACCOUNT_NAME_MAX: usize = 31;
 pub const ACCOUNTS_PART_MAX: usize = 2000;
 
 /// Whether accounts of the VO work at this site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountState {
     /// Logins and work are allowed.
@@ -29,7 +30,7 @@ pub enum AccountState {
 /// With `full`, what the node holds of the VO is replaced; else members and groups named here
 /// replace those of the same number and the others stay. While `more` is set the node waits for
 /// the next part before it acts, so that nobody vanishes between two parts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoAccounts {
     /// The VO.
@@ -65,7 +66,7 @@ pub struct VoAccounts {
 request!(VoAccounts => Done, Post "/v1/node/vo");
 
 /// One member's account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccountMember {
     /// The member's number.

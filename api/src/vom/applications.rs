@@ -2,11 +2,12 @@
 
 use super::MemberInfo;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{GroupName, Millis, PersonId, RoleName, VoId};
 
 /// Asks to become a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     /// The VO.
@@ -18,7 +19,7 @@ pub struct Apply {
 request!(Apply => Done, Post "/v1/vos/{vo}/applications");
 
 /// Takes the caller's own application back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawApplication {
     /// The VO.
@@ -27,7 +28,7 @@ pub struct WithdrawApplication {
 request!(WithdrawApplication => Done, Delete "/v1/vos/{vo}/applications/mine");
 
 /// The applications that wait for a decision, by person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListApplications {
     /// The VO.
@@ -42,7 +43,7 @@ pub struct ListApplications {
 request!(ListApplications => ApplicationPage, Get "/v1/vos/{vo}/applications");
 
 /// One application.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Application {
     /// Who applies.
@@ -54,7 +55,7 @@ pub struct Application {
 }
 
 /// A part of the list of applications.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationPage {
     /// By person.
@@ -65,7 +66,7 @@ pub struct ApplicationPage {
 }
 
 /// Admits an applicant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approve {
     /// The VO.
@@ -85,7 +86,7 @@ pub struct Approve {
 request!(Approve => MemberInfo, Post "/v1/vos/{vo}/applications/{person}/approve");
 
 /// Turns an applicant down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reject {
     /// The VO.

@@ -1,11 +1,12 @@
 //! Groups of a VO.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{GroupName, GroupNumber, PersonId, VoId};
 
 /// A group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupInfo {
     /// Its name.
@@ -17,7 +18,7 @@ pub struct GroupInfo {
 }
 
 /// The groups of a VO, by number. For members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListGroups {
     /// The VO.
@@ -32,7 +33,7 @@ pub struct ListGroups {
 request!(ListGroups => GroupPage, Get "/v1/vos/{vo}/groups");
 
 /// A part of the list of groups.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupPage {
     /// By number.
@@ -43,7 +44,7 @@ pub struct GroupPage {
 }
 
 /// Makes a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateGroup {
     /// The VO.
@@ -54,7 +55,7 @@ pub struct CreateGroup {
 request!(CreateGroup => GroupInfo, Post "/v1/vos/{vo}/groups");
 
 /// Deletes a group; its number is never given again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteGroup {
     /// The VO.
@@ -65,7 +66,7 @@ pub struct DeleteGroup {
 request!(DeleteGroup => Done, Delete "/v1/vos/{vo}/groups/{name}");
 
 /// Puts a member into a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddToGroup {
     /// The VO.
@@ -78,7 +79,7 @@ pub struct AddToGroup {
 request!(AddToGroup => Done, Put "/v1/vos/{vo}/groups/{name}/members/{person}");
 
 /// Takes a member out of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveFromGroup {
     /// The VO.

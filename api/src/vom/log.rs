@@ -2,13 +2,14 @@
 
 use super::Terms;
 use crate::subscribe;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{
     Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId, VoId,
 };
 
 /// Who made a change.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Actor {
     /// A person; its id holds an `@`.
@@ -18,7 +19,7 @@ pub enum Actor {
 }
 
 /// One entry of a VO's log: the content of a JWS of the VO's home site (kind `VoLog`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The VO.
@@ -36,7 +37,7 @@ pub struct Entry {
 }
 
 /// A change of a VO.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)] // The fields of variants are ids, texts and terms that say what they are.
 pub enum Change {
@@ -105,7 +106,7 @@ pub enum Change {
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoLog {
     /// The VO.
@@ -116,7 +117,7 @@ pub struct VoLog {
 subscribe!(VoLog => LogItem, Get "/v1/vos/{vo}/log");
 
 /// An item of the stream that answers [`VoLog`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogItem {
     /// An entry.

@@ -1,12 +1,13 @@
 //! Members, their roles, and what other services ask about them.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_base::{Epoch, GroupName, MemberNumber, Membership, Millis, PersonId, RoleName, VoId};
 
 /// Whether a member may act.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MemberState {
     /// May act, until the membership expires.
@@ -19,7 +20,7 @@ pub enum MemberState {
 }
 
 /// A member as administrators and the members themselves see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberInfo {
     /// The person.
@@ -42,7 +43,7 @@ pub struct MemberInfo {
 }
 
 /// The members of a VO, by person. For members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListMembers {
     /// The VO.
@@ -57,7 +58,7 @@ pub struct ListMembers {
 request!(ListMembers => MemberPage, Get "/v1/vos/{vo}/members");
 
 /// A part of the list of members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberPage {
     /// By person.
@@ -68,7 +69,7 @@ pub struct MemberPage {
 }
 
 /// One member of a VO. For members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetMember {
     /// The VO.
@@ -79,7 +80,7 @@ pub struct GetMember {
 request!(GetMember => MemberInfo, Get "/v1/vos/{vo}/members/{person}");
 
 /// Suspends a member: no new logins, running work is held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendMember {
     /// The VO.
@@ -92,7 +93,7 @@ pub struct SuspendMember {
 request!(SuspendMember => Done, Post "/v1/vos/{vo}/members/{person}/suspend");
 
 /// Lets a suspended member act again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeMember {
     /// The VO.
@@ -103,7 +104,7 @@ pub struct ResumeMember {
 request!(ResumeMember => Done, Post "/v1/vos/{vo}/members/{person}/resume");
 
 /// Ends a membership for good and with it all running work. Members may remove themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveMember {
     /// The VO.
@@ -117,7 +118,7 @@ pub struct RemoveMember {
 request!(RemoveMember => Done, Delete "/v1/vos/{vo}/members/{person}");
 
 /// Sets when a membership ends by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetExpiry {
     /// The VO.
@@ -131,7 +132,7 @@ pub struct SetExpiry {
 request!(SetExpiry => Done, Put "/v1/vos/{vo}/members/{person}/expiry");
 
 /// Gives a member a role.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantRole {
     /// The VO.
@@ -144,7 +145,7 @@ pub struct GrantRole {
 request!(GrantRole => Done, Put "/v1/vos/{vo}/members/{person}/roles/{role}");
 
 /// Takes a role from a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawRole {
     /// The VO.
@@ -157,7 +158,7 @@ pub struct WithdrawRole {
 request!(WithdrawRole => Done, Delete "/v1/vos/{vo}/members/{person}/roles/{role}");
 
 /// The VOs known at this site that a person is a member of. For the person and the own core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memberships {
     /// The person.
@@ -166,7 +167,7 @@ pub struct Memberships {
 request!(Memberships => Vec<MembershipView>, Get "/v1/memberships/{person}");
 
 /// One membership in a list of a person's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MembershipView {
     /// The VO.
@@ -182,7 +183,7 @@ pub struct MembershipView {
 /// What a credential for this person in this VO says now. For the own core, at the VO's home.
 ///
 /// Refused as Denied when the membership or the VO is suspended or over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MembershipOf {
     /// The VO.
@@ -197,7 +198,7 @@ pub struct MembershipOf {
 request!(MembershipOf => MembershipNow, Get "/v1/vos/{vo}/members/{person}/membership");
 
 /// What a credential says now, and for how long the VO lets it be renewed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MembershipNow {
     /// What it says.

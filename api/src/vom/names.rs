@@ -5,6 +5,7 @@
 //! administrator, at this site's core.
 
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{LocalName, MemberNumber, Millis, PersonId, VoId};
 
@@ -12,7 +13,7 @@ use xos_base::{LocalName, MemberNumber, Millis, PersonId, VoId};
 pub const NAMES_MAX: usize = 3000;
 
 /// A name for the account of one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Naming {
     /// The member.
@@ -25,7 +26,7 @@ pub struct Naming {
 ///
 /// A name belongs to one person in one VO from then on, also when they get another name or leave:
 /// see [`ReleaseName`]. The reply tells of each in the order of the request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GiveNames {
     /// The VO; this site must have numbers for it.
@@ -39,7 +40,7 @@ pub struct GiveNames {
 request!(GiveNames => Vec<AccountName>, Post "/v1/served/{vo}/names");
 
 /// Lets an account be called by the common rule again. The name stays the person's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DropName {
     /// The VO.
@@ -54,7 +55,7 @@ request!(DropName => AccountName, Delete "/v1/served/{vo}/names/{person}");
 ///
 /// What is kept under the former holder's name, in files and lists of the site, is then read as
 /// the next holder's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseName {
     /// The name.
@@ -63,7 +64,7 @@ pub struct ReleaseName {
 request!(ReleaseName => AccountName, Delete "/v1/names/{name}");
 
 /// Lists the names that this site gave, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListNames {
     /// Of this VO only.
@@ -79,7 +80,7 @@ pub struct ListNames {
 request!(ListNames => NamePage, Get "/v1/names");
 
 /// A part of the list of names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamePage {
     /// By name.
@@ -90,7 +91,7 @@ pub struct NamePage {
 }
 
 /// A name that belongs to a person in a VO at this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccountName {
     /// The name.
@@ -112,7 +113,7 @@ pub struct AccountName {
 }
 
 /// The account that has a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedAccount {
     /// The member's number.

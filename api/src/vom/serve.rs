@@ -2,11 +2,12 @@
 
 use super::{Terms, VoState};
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, SiteId, VoId};
 
 /// The VO as known here: for the own core (aem, xtreemfs).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoView {
     /// The VO.
@@ -15,7 +16,7 @@ pub struct VoView {
 request!(VoView => VoSnapshot, Get "/v1/vos/{vo}/view");
 
 /// A VO without its members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoSnapshot {
     /// The VO.
@@ -36,7 +37,7 @@ pub struct VoSnapshot {
 }
 
 /// A site that serves a VO.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServingSite {
     /// The site.
@@ -46,7 +47,7 @@ pub struct ServingSite {
 }
 
 /// The sites that serve a VO now. For members and the own core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhoServes {
     /// The VO.
@@ -55,13 +56,13 @@ pub struct WhoServes {
 request!(WhoServes => Vec<ServingSite>, Get "/v1/vos/{vo}/sites");
 
 /// The VOs to which this site has offered a share. For its administrator and its core.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServedVos {}
 request!(ServedVos => Vec<ServedVo>, Get "/v1/served");
 
 /// This site's side of one share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServedVo {
     /// The VO.

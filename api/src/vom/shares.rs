@@ -1,11 +1,12 @@
 //! Shares: what sites give to a VO.
 
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, SiteId, VoId};
 
 /// What a site gives to a VO, and until when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
     /// Processors, in thousandths of one.
@@ -22,7 +23,7 @@ pub struct Terms {
 }
 
 /// Where a share stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ShareState {
     /// Waits for the VO's administrator.
@@ -36,7 +37,7 @@ pub enum ShareState {
 }
 
 /// A share as members and the site's administrator see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShareInfo {
     /// The giving site.
@@ -57,7 +58,7 @@ pub struct ShareInfo {
 /// Offers a share of this site to a VO. For this site's administrator, at this site's core.
 ///
 /// A new offer while one is in force replaces it once the VO accepts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfferShare {
     /// The VO.
@@ -81,7 +82,7 @@ request!(OfferShare => super::ServedVo, Post "/v1/vos/{vo}/offer");
 
 /// Ends this site's share, at once here, and tells the VO's home as soon as it answers. For this
 /// site's administrator, at this site's core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawShare {
     /// The VO.
@@ -93,7 +94,7 @@ pub struct WithdrawShare {
 request!(WithdrawShare => Done, Delete "/v1/vos/{vo}/offer");
 
 /// A site's core brings its offer to the VO's home. The same offer again changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordOffer {
     /// The VO.
@@ -104,7 +105,7 @@ pub struct RecordOffer {
 request!(RecordOffer => Done, Post "/v1/vos/{vo}/shares");
 
 /// A site's core tells the VO's home that its share has ended. Telling it again changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordWithdrawal {
     /// The VO.
@@ -117,7 +118,7 @@ pub struct RecordWithdrawal {
 request!(RecordWithdrawal => Done, Post "/v1/vos/{vo}/shares/withdraw");
 
 /// The shares of a VO, by site. For members, and for cores of sites that gave one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListShares {
     /// The VO.
@@ -126,7 +127,7 @@ pub struct ListShares {
 request!(ListShares => Vec<ShareInfo>, Get "/v1/vos/{vo}/shares");
 
 /// Accepts an offer. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptShare {
     /// The VO.
@@ -139,7 +140,7 @@ pub struct AcceptShare {
 request!(AcceptShare => ShareInfo, Post "/v1/vos/{vo}/shares/{site}/accept");
 
 /// Refuses an offer. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefuseShare {
     /// The VO.
@@ -155,7 +156,7 @@ pub struct RefuseShare {
 request!(RefuseShare => Done, Post "/v1/vos/{vo}/shares/{site}/refuse");
 
 /// Ends a share from the VO's side. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndShare {
     /// The VO.

@@ -9,5 +9,6 @@ mod oidc;
 mod pages;
 mod passkeys;
 mod provider;
+mod scim;
 mod security;
 mod world;

@@ -3,6 +3,7 @@
 use crate::world::{Core, Site};
 use crate::{Who, client, router};
 use futures_util::future::select_all;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use xos_net::{Router, Trust};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What anybody may ask.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Open {
     text: String,
@@ -69,7 +70,10 @@ async fn answer(mut stream: TlsStream<TcpStream>) -> (String, TlsStream<TcpStrea
 }
 
 fn head(path: &str, length: usize) -> String {
-    format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,10 +86,11 @@ async fn nothing_is_read_of_a_body_that_nobody_may_send() {
         (head("/v1/open", PUBLIC_BODY_MAX + 1), "413"),
         (head("/v1/open", usize::MAX), "413"),
         (head("/v1/nowhere", 10 << 20), "404"),
-        (head("/v1/count", 10 << 20), "404"),
-        ("PUT /v1/who HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".into(), "404"),
+        (head("/v1/count", 10 << 20), "405"),
+        ("PUT /v1/who HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".into(), "405"),
         ("GET /v1/count?to=1 HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".into(), "401"),
         ("POST /v1/open HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".into(), "400"),
+        ("POST /v1/open HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".into(), "415"),
         (head("/some/page", 10 << 20), "413"),
         (
             "POST /v1/who HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x.y.z\r\n\

@@ -10,6 +10,7 @@ mod trust;
 mod world;
 
 use futures_util::{StreamExt, stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,14 +28,14 @@ use xos_net::trust::{core_name, node_name};
 use xos_net::{Client, Identity, IdentityCell, Proof, Router, Trust, Verifier};
 
 /// Who am I, with a text that comes back.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Who {
     text: String,
 }
 request!(Who => String, Post "/v1/who");
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CountTo {
     to: u32,

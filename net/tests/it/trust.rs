@@ -5,6 +5,7 @@ use crate::{CountTo, Who, client, node_as, router, who};
 use futures_util::StreamExt;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -174,7 +175,7 @@ async fn streams_of_a_withdrawn_key_are_cut_and_others_go_on() {
 }
 
 /// A stream that only ends when it is cut.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Endless {}
 subscribe!(Endless => u32, Get "/v1/endless");

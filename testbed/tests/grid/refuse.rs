@@ -233,7 +233,7 @@ fn requests_of_a_strangers_program(w: &World) {
     ask("GET /v1/jobs/..%2f..%2fetc").refused(400, &["invalid"]);
     ask("GET /v1/jobs?limit=-1").refused(400, &["invalid"]);
     ask("GET /v1/jobs?colour=red").refused(400, &["colour"]);
-    ask("DELETE /v1/jobs").refused(404, &[]);
+    ask("DELETE /v1/jobs").refused(405, &["is not served by that method"]);
     ask("GET /v1/none").refused(404, &[]);
     ask(&format!("GET /v1/jobs/{}", "x".repeat(20_000)));
     w.serves();

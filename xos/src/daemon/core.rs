@@ -21,7 +21,7 @@ use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
-use xos_net::{Grid, Nodes, Router, Trust, Verifier};
+use xos_net::{Grid, Nodes, Router, Trust, Verifier, openapi};
 use xos_node::hosts::Hosts;
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
@@ -187,6 +187,55 @@ fn tell_of_nodes(nodes: Nodes, router: &mut Router) {
     });
 }
 
+/// The sections of a core's services, the console apart.
+struct Sections {
+    cda: xos_cda::Config,
+    vom: xos_vom::Config,
+    aem: Option<xos_aem::Config>,
+    files: Option<files::Config>,
+}
+
+/// A core's services, and all that they answer.
+struct Running {
+    cda: Cda,
+    vom: Vom,
+    aem: Option<Aem>,
+    files: Option<Arc<Files>>,
+    router: Arc<Router>,
+}
+
+/// Starts the services. `beside`: what is served beside requests, for the document of the API.
+async fn start(
+    ground: &Ground,
+    sections: Sections,
+    beside: &[serde_json::Value],
+) -> Result<Running, Error> {
+    let mut router = Router::new();
+    let cda = ground.cda(sections.cda).await?;
+    cda.register(&mut router);
+    let vom = ground.vom(sections.vom).await?;
+    vom.register(&mut router);
+    ground.verifier.set_standing(Arc::new(vom.clone()));
+    let aem = match sections.aem {
+        Some(config) => Some(ground.aem(config, &vom).await?),
+        None => None,
+    };
+    match &aem {
+        Some(aem) => aem.register(&mut router),
+        None => hear_nodes(&mut router),
+    }
+    let files = match sections.files {
+        Some(config) => Some(ground.files(config, &vom).await?),
+        None => None,
+    };
+    tell_of_nodes(ground.nodes.clone(), &mut router);
+    openapi::serve(&mut router, beside);
+    let router = Arc::new(router);
+    ground.nodes.set_router(router.clone());
+    ground.grid.set_router(router.clone());
+    Ok(Running { cda, vom, aem, files, router })
+}
+
 /// Runs the core until `stop`.
 ///
 /// # Errors
@@ -196,34 +245,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let port_config = config.port.ok_or_else(|| missing("port"))?;
     let cda_config = config.cda.ok_or_else(|| missing("cda"))?;
     let ground = Ground::open(config.site, &cda_config, stop.clone()).await?;
-    let mut router = Router::new();
-
-    let cda = ground.cda(cda_config).await?;
-    cda.register(&mut router);
-    let vom = ground.vom(config.vom.unwrap_or_default()).await?;
-    vom.register(&mut router);
-    ground.verifier.set_standing(Arc::new(vom.clone()));
-    let aem = match config.aem {
-        Some(config) => Some(ground.aem(config, &vom).await?),
-        None => None,
+    let sections = Sections {
+        cda: cda_config,
+        vom: config.vom.unwrap_or_default(),
+        aem: config.aem,
+        files: config.files,
     };
-    match &aem {
-        Some(aem) => aem.register(&mut router),
-        None => hear_nodes(&mut router),
-    }
-    let files = match config.files {
-        Some(config) => Some(ground.files(config, &vom).await?),
-        None => None,
-    };
-    tell_of_nodes(ground.nodes.clone(), &mut router);
+    let beside: Vec<_> = config.console.iter().map(|_| xos_console::described()).collect();
+    let Running { cda, vom, aem, files, router } = start(&ground, sections, &beside).await?;
     let hosts = config.ssh_host.map(|config| ground.hosts(&config)).transpose()?;
     let console = config.console.map(|config| ground.console(config)).transpose()?;
     if console.is_some() {
         cda.provide_sign_in();
     }
-    let router = Arc::new(router);
-    ground.nodes.set_router(router.clone());
-    ground.grid.set_router(router.clone());
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
@@ -252,3 +286,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod api_tests;

@@ -3,6 +3,7 @@
 
 mod account;
 mod agent;
+mod api_docs;
 mod credentials;
 mod daemon;
 mod every;
@@ -11,6 +12,7 @@ mod keys;
 mod machines;
 mod pages;
 mod renewal;
+mod schemathesis;
 mod token;
 mod world;
 
