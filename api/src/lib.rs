@@ -8,6 +8,7 @@ pub mod aem;
 pub mod audit;
 pub mod cda;
 pub mod node;
+pub mod policy;
 pub mod request;
 pub mod site;
 pub mod vom;

@@ -83,4 +83,8 @@ pub struct AccountMember {
     pub expires: Option<Millis>,
     /// Groups besides `members`, which is everybody's primary group.
     pub groups: Vec<GroupNumber>,
+    /// Why rules of the VO or the site do not let the member sign in to this node, in a sentence
+    /// for the person; absent: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
