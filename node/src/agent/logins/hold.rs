@@ -46,9 +46,10 @@ impl Agent {
         Ok(ended)
     }
 
-    /// Holds the sessions of members who are suspended and all that runs under their uids besides
-    /// units, lets the others' go on, and ends those of who is no more. `state` says of a uid where
-    /// its member stands; `None`: nothing is done. Whether all of it was done.
+    /// Holds the sessions of members who are suspended, or whom rules do not let sign in, and all
+    /// that runs under their uids besides units, lets the others' go on, and ends those of who is
+    /// no more. `state` says of a uid where its member stands; `None`: nothing is done. Whether all
+    /// of it was done.
     pub(in crate::agent) async fn hold_sessions(
         &self,
         state: impl Fn(u32) -> Option<AccountState>,
@@ -62,10 +63,14 @@ impl Agent {
                 return false;
             }
         };
-        let orders: Vec<_> = uids.into_iter().filter_map(|u| Some((u, state(u)?))).collect();
-        let suspended = self.lock_vos().suspended(self.now());
+        let held = self.lock_vos().held(self.now());
+        let stands = |uid: u32| match state(uid)? {
+            AccountState::Active if held.contains(&uid) => Some((uid, AccountState::Suspended)),
+            stands => Some((uid, stands)),
+        };
+        let orders: Vec<_> = uids.into_iter().filter_map(stands).collect();
         let own = logins.clone();
-        match in_background(move || obeyed(&own, orders, suspended)).await {
+        match in_background(move || obeyed(&own, orders, held)).await {
             Ok(all) => all,
             Err(error) => {
                 tracing::error!(%error, "sessions were not told where their members stand");
@@ -75,11 +80,7 @@ impl Agent {
     }
 }
 
-fn obeyed(
-    logins: &Arc<Logins>,
-    orders: Vec<(u32, AccountState)>,
-    mut suspended: BTreeSet<u32>,
-) -> bool {
+fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut held: BTreeSet<u32>) -> bool {
     let mut all = true;
     for (uid, state) in orders {
         let done = match state {
@@ -94,21 +95,21 @@ fn obeyed(
     }
     match machine::local_uids() {
         // The machine's own users go on, whatever number they have.
-        Ok(local) => suspended.retain(|uid| !local.contains(uid)),
+        Ok(local) => held.retain(|uid| !local.contains(uid)),
         Err(error) => {
             tracing::error!(%error, "what is outside of sessions is not held");
             return false;
         }
     }
-    if let Err(error) = logins.groups.hold_slices(|uid| suspended.contains(&uid)) {
+    if let Err(error) = logins.groups.hold_slices(|uid| held.contains(&uid)) {
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    logins.strays.resume(|uid| suspended.contains(&uid));
-    match logins.strays.hold_all(&logins.groups, &suspended) {
-        Ok(held) => all && held,
+    logins.strays.resume(|uid| held.contains(&uid));
+    match logins.strays.hold_all(&logins.groups, &held) {
+        Ok(whole) => all && whole,
         Err(error) => {
-            tracing::error!(%error, "what cron or at started of suspended members may go on");
+            tracing::error!(%error, "what cron or at started of members who are held may go on");
             false
         }
     }
