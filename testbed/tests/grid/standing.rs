@@ -12,12 +12,7 @@ use crate::world::{VO, VOLUME, World, sh, soon};
 /// If it failed, people would keep what was taken from them: see each step.
 #[test]
 fn rights_that_are_taken_end_at_once() {
-    let mut pisa = SiteSpec::new("pisa");
-    pisa.core_config =
-        "\n[[aem.rules]]\nwho = \"person:nora@rennes\"\nvo = \"*\"\nwhat = \"run\"\n\
-                        effect = \"deny\"\n"
-            .to_owned();
-    let Some(w) = World::with(&SiteSpec::new("rennes"), &pisa) else { return };
+    let Some(w) = World::with(&SiteSpec::new("rennes"), &SiteSpec::new("pisa")) else { return };
     w.step("a_withdrawn_role_voids_older_certificates", a_withdrawn_role_voids_older_certificates);
     w.step("a_sites_own_rule_wins", a_sites_own_rule_wins);
     w.step("a_suspended_member_gets_nothing", a_suspended_member_gets_nothing);

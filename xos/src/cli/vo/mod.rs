@@ -8,6 +8,7 @@ use super::output::{
     Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
 };
 use super::pages;
+use super::rules;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
@@ -91,6 +92,9 @@ Examples:
   xos vo share accept demo.rennes pisa"
     )]
     Share(shares::Command),
+    /// Rules: who may do what, where.
+    #[command(subcommand, after_help = rules::VO_EXAMPLES)]
+    Rules(rules::VoCommand),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
     Lease(LeaseArgs),
     /// Set for how long after a sign-in credentials are renewed (VO administrators).
@@ -215,6 +219,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Group(command) => groups::run(s, command).await,
         Command::Role(command) => members::role(s, command).await,
         Command::Share(command) => shares::run(s, command).await,
+        Command::Rules(command) => rules::run_vo(s, command).await,
         Command::Lease(LeaseArgs { of: vo, lease: lease_s }) => {
             let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
             let lease = span(lease_s);
