@@ -35,7 +35,7 @@ pub(crate) struct Grant {
 /// What a person reads whom the policy refuses, with who can change that.
 fn denied(refusal: Refusal) -> Error {
     Error::denied(refusal.text)
-        .hint("`xos vo rules show` shows the VO's rules; ask its or the site's administrator")
+        .hint("`xos vo rules show VO` shows the VO's rules; ask its or the site's administrator")
 }
 
 /// What is wanted of a job that exists.

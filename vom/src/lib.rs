@@ -173,7 +173,7 @@ impl Vom {
         let (names, version) = registry.names().await?;
         let names = Names::new(Table::new(names), version);
         let (book, stored) = registry.rules().await?;
-        let rules = Rules::new(deps.site.clone(), Judge::new().await?, Own::new(book, stored));
+        let rules = Rules::new(Judge::new().await?, Own::new(book, stored));
         let inner = Arc::new(Inner {
             site: deps.site,
             config,

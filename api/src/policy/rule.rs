@@ -344,7 +344,10 @@ mod tests {
 
     #[test]
     fn a_rule_is_read_as_it_is_written() {
-        let text = r#"{"name":"no-pisa","who":"group:physics","vo":"demo.rennes","what":"login","where":"node:n1.pisa","effect":"deny","note":"broken disk"}"#;
+        let text = concat!(
+            r#"{"name":"no-pisa","who":"group:physics","vo":"demo.rennes","what":"login","#,
+            r#""where":"node:n1.pisa","effect":"deny","note":"broken disk"}"#
+        );
         let rule: Rule = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&rule).unwrap(), text);
     }

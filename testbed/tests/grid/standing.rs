@@ -61,7 +61,8 @@ fn a_sites_own_rule_wins(w: &World) {
     let path = "/home/ada/rules.toml";
     w.pisa.core.write_file(path, rules.as_bytes(), 0o600).unwrap();
     w.pisa.admin(&["site", "rules", "set", path]).unwrap();
-    let test = ["site", "rules", "test", VO, "--what", "run", "--person", &nora.id()];
+    let id = nora.id();
+    let test = ["site", "rules", "test", VO, "--what", "run", "--person", id.as_str()];
     let said = w.pisa.admin(&test).unwrap();
     assert!(said.contains("denied") && said.contains("no-nora"), "{said}");
     let array = ["--array", "0-7", "--", "sh", "-c", "echo $XOS_SITE; sleep 0.2"];

@@ -12,7 +12,7 @@ use xos_api::policy::{
     Verdict, WhatIf, Where,
 };
 use xos_api::vom::{Actor, GROUP_MEMBERS};
-use xos_base::Error;
+use xos_base::{Error, GroupName, SiteId};
 use xos_net::Caller;
 
 impl Vom {
@@ -152,7 +152,7 @@ impl Vom {
 /// Somebody in the groups and with the roles that are named.
 fn hypothetical(r: &WhatIf, place: &Place) -> Result<Asked, Error> {
     let mut groups = r.groups.clone();
-    let members = GROUP_MEMBERS.parse()?;
+    let members: GroupName = GROUP_MEMBERS.parse()?;
     if !groups.contains(&members) {
         groups.insert(0, members);
     }
@@ -160,12 +160,7 @@ fn hypothetical(r: &WhatIf, place: &Place) -> Result<Asked, Error> {
     Ok(Asked { vo, person, groups, roles, action: r.what, place: place.clone() })
 }
 
-fn verdict(
-    finding: &Finding,
-    asked: &Asked,
-    site: &xos_base::SiteId,
-    matched: Vec<Matched>,
-) -> Verdict {
+fn verdict(finding: &Finding, asked: &Asked, site: &SiteId, matched: Vec<Matched>) -> Verdict {
     Verdict {
         allowed: finding.allowed,
         side: finding.side,

@@ -26,11 +26,10 @@ use own::Own;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use xos_api::policy::{Action, Denial, Place, Side};
-use xos_base::{Membership, SiteId, VoId};
+use xos_base::{Membership, VoId};
 
 /// All rules known here.
 pub(crate) struct Rules {
-    pub(crate) site: SiteId,
     pub(crate) judge: Judge,
     pub(crate) own: Own,
     /// Those of VOs, as far as somebody was judged by them.
@@ -38,8 +37,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn new(site: SiteId, judge: Judge, own: Own) -> Rules {
-        Rules { site, judge, own, engines: Mutex::default() }
+    pub(crate) fn new(judge: Judge, own: Own) -> Rules {
+        Rules { judge, own, engines: Mutex::default() }
     }
 
     /// Both sides' rules in force for a VO.
