@@ -65,10 +65,23 @@ impl xos_net::Rules for Vom {
             let text = format!("site {} knows no rules of {vo}", inner.site);
             return Err(Denial { side: Side::Site, rule: None, text });
         };
-        let court = inner.rules.court(&live.read());
-        let asked = Asked::of(member, action, place);
-        let finding = inner.rules.judge.judge(&court, &asked);
-        finding.denial(&asked, &inner.site).map_or(Ok(()), Err)
+        let carried = Asked::of(member, action, place);
+        let (court, whole) = {
+            let state = live.read();
+            let member = state.members.get_key_value(&member.person);
+            let whole = member.map(|(person, m)| state.asked(person, m, action, place));
+            (inner.rules.court(&state), whole)
+        };
+        // Credentials can carry less than the member has: what denies it to a group that was left
+        // out counts all the same, and what allows it to one does not.
+        let whole = whole.filter(|whole| *whole != carried);
+        for asked in whole.into_iter().chain([carried]) {
+            let finding = inner.rules.judge.judge(&court, &asked);
+            if let Some(denial) = finding.denial(&asked, &inner.site) {
+                return Err(denial);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -76,6 +76,35 @@ async fn of_two_administrators_at_once_the_second_is_told() {
     assert_eq!(rennes.ask(&alice, with(&now, twice)).await.unwrap_err().kind, Kind::Invalid);
 }
 
+/// If it failed, who has a certificate made that leaves a group or role out would get round a rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_carries_less_gets_round_no_rule() {
+    let rennes = Site::new("rennes").await;
+    let vom = rennes.start().await;
+    found(&rennes).await;
+    let (alice, bob) = (rennes.own("alice"), rennes.own("bob"));
+    join(&rennes, &bob, DEMO).await;
+    let (vo, name) = (|| id::<VoId>(DEMO), || id("students"));
+    rennes.ask(&alice, CreateGroup { vo: vo(), name: name() }).await.unwrap();
+    let person = id("bob@rennes");
+    rennes.ask(&alice, AddToGroup { vo: vo(), name: name(), person }).await.unwrap();
+    let (person, role) = (id("bob@rennes"), id("pilot"));
+    rennes.ask(&alice, GrantRole { vo: vo(), person, role }).await.unwrap();
+    let more = vec![
+        rule("no-students", "group:students", "run", "deny"),
+        rule("pilots", "role:pilot", "cancel", "allow"),
+    ];
+    rennes.ask(&alice, with(&of_vo(&rennes).await, more)).await.unwrap();
+    let whole = membership(&rennes, "bob@rennes").await;
+    let less = Membership { groups: whole.groups[..1].to_vec(), roles: vec![], ..whole.clone() };
+    for m in [&whole, &less] {
+        let denial = vom.judge(m, Action::Run, &at("rennes", None)).unwrap_err();
+        assert_eq!(denial.rule, Some(id("no-students")));
+    }
+    vom.judge(&whole, Action::Cancel, &at("rennes", None)).unwrap();
+    assert!(vom.judge(&less, Action::Cancel, &at("rennes", None)).is_err());
+}
+
 /// If it failed, an administrator could take all owners' sight of their VO, nobody would be warned
 /// that nobody can work, or nobody could undo it.
 #[tokio::test(flavor = "multi_thread")]
