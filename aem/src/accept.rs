@@ -5,7 +5,6 @@ use crate::ledger::Txn;
 use crate::owner::may_pass;
 use crate::plan::owner::PATIENCE;
 use crate::plan::room;
-use crate::policy::Action;
 use crate::state::held::{Held, task_bytes};
 use crate::state::host::HostedTask;
 use crate::state::load::Load;
@@ -14,6 +13,7 @@ use crate::state::{HostRecord, HostTable, runs};
 use std::sync::Arc;
 use xos_api::aem::{HOST_BATCH_MAX, HostUnits, Refusal, UnitRun};
 use xos_api::cda;
+use xos_api::policy::Action;
 use xos_api::vom::VoState;
 use xos_base::{Error, Membership, Millis};
 
@@ -66,7 +66,7 @@ impl Core {
             let why = trouble.unwrap_or_else(|| "no share is agreed".into());
             return Err(never("no-share", format!("this site does not serve {}: {why}", offer.vo)));
         };
-        self.policy.judge(&member, Action::Run)?;
+        self.judge(&member, Action::Run)?;
         let r = &offer.spec.resources;
         if u64::from(r.cpu_milli) > share.cpu_milli || r.memory_bytes > share.memory_bytes {
             let cpus = room::cpus(u32::try_from(share.cpu_milli).unwrap_or(u32::MAX));

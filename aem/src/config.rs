@@ -1,6 +1,5 @@
 //! The section `[aem]` of a core's `xosd.toml`.
 
-use crate::policy::Rule;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,8 +39,6 @@ pub struct Config {
     pub job_bytes_max: u64,
     /// Time between SIGTERM and SIGKILL when units are cancelled, in milliseconds. Default 2000.
     pub kill_grace_ms: u64,
-    /// This site's own rules; a rule that denies wins over everything that a VO allows.
-    pub rules: Vec<Rule>,
 }
 
 impl Default for Config {
@@ -59,7 +56,6 @@ impl Default for Config {
             units_max: 1_000_000,
             job_bytes_max: 512 << 20,
             kill_grace_ms: 2000,
-            rules: Vec::new(),
         }
     }
 }

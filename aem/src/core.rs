@@ -6,7 +6,6 @@ use crate::ledger::{Due, Ledger, Txn};
 use crate::outputs::Outputs;
 use crate::plan;
 use crate::plan::owner::Reach;
-use crate::policy::Policy;
 use crate::views::Views;
 use crate::watchers::Watchers;
 use crate::work::{Bench, Work};
@@ -19,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use xos_api::cda::IssuedTicket;
 use xos_base::when::Clock;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
-use xos_net::Standing;
+use xos_net::{Rules, Standing};
 
 /// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its
 /// own.
@@ -37,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) world: Arc<dyn World>,
     pub(crate) standing: Arc<dyn Standing>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) policy: Policy,
+    pub(crate) rules: Arc<dyn Rules>,
     pub(crate) views: Views,
     pub(crate) owner: Mutex<plan::owner::Facts>,
     pub(crate) host: Mutex<plan::host::Facts>,
@@ -75,8 +74,8 @@ impl Core {
         ledger: Ledger,
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
+        rules: Arc<dyn Rules>,
         clock: Arc<dyn Clock>,
-        policy: Policy,
     ) -> Core {
         Core {
             site,
@@ -84,8 +83,8 @@ impl Core {
             ledger,
             world,
             standing,
+            rules,
             clock,
-            policy,
             views: Views::default(),
             owner: Mutex::default(),
             host: Mutex::default(),

@@ -26,7 +26,7 @@ mod outline;
 mod outputs;
 mod owner;
 pub mod plan;
-pub mod policy;
+mod policy;
 mod service;
 #[cfg(test)]
 mod sim;

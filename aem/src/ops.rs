@@ -12,7 +12,6 @@ mod watch;
 pub(crate) use watch::Right;
 
 use crate::core::Core;
-use crate::policy::Action;
 use crate::state::Job;
 use crate::state::job::Job as OwnedJob;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use xos_api::aem::{
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
+use xos_api::policy::Action;
 use xos_base::{Error, JobId, Membership, PersonId, VoId};
 use xos_net::{Caller, Router};
 
@@ -36,7 +36,8 @@ pub(crate) struct Grant {
 
 /// What a person reads whom the policy refuses, with who can change that.
 fn denied(refusal: Refusal) -> Error {
-    Error::denied(refusal.text).hint("ask the VO's or the site's administrator")
+    Error::denied(refusal.text)
+        .hint("`xos vo rules show VO` shows the VO's rules; ask its or the site's administrator")
 }
 
 /// What is wanted of a job that exists.
@@ -75,9 +76,9 @@ impl Core {
         if member.person == owner {
             return Ok(());
         }
-        self.policy.judge(member, Action::See).map_err(|_| self.unknown(job))?;
+        self.judge(member, Action::See).map_err(|_| self.unknown(job))?;
         if want == Want::Cancel {
-            self.policy.judge(member, Action::Cancel).map_err(denied)?;
+            self.judge(member, Action::Cancel).map_err(denied)?;
         }
         Ok(())
     }

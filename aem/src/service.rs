@@ -5,7 +5,6 @@ use crate::core::{Core, lock};
 use crate::ledger::Ledger;
 use crate::ops;
 use crate::plan::owner::Reach;
-use crate::policy::Policy;
 use crate::state::unit::Phase;
 use crate::work::Work;
 use crate::world::World;
@@ -16,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use xos_api::aem::ShareRoom;
 use xos_base::when::Clock;
 use xos_base::{Error, SiteId};
-use xos_net::{Router, Standing};
+use xos_net::{Router, Rules, Standing};
 
 /// How often slow matters are looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,21 +36,21 @@ impl Aem {
     /// Opens the journal and begins to work: jobs that were under way go on.
     ///
     /// # Errors
-    /// Why the journal, or a rule, cannot be used.
+    /// Why the journal cannot be used.
     pub async fn start(
         config: Config,
         site: SiteId,
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
+        rules: Arc<dyn Rules>,
         clock: Arc<dyn Clock>,
     ) -> Result<Aem, Error> {
-        let policy = Policy::new(&config.rules).await?;
         let (dir, name) = (config.dir.clone(), site.clone());
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(name, &dir))
             .await
             .map_err(|e| Error::internal(format!("the job journal was not opened: {e}")))??;
         let now = clock.now();
-        let core = Core::new(config, site, ledger, world, standing, clock, policy);
+        let core = Core::new(config, site, ledger, world, standing, rules, clock);
         lock(&core.owner).since = now;
         let core = Arc::new(core);
         core.start_all_work();

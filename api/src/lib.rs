@@ -9,6 +9,7 @@ pub mod audit;
 pub mod cda;
 pub mod node;
 pub mod openapi;
+pub mod policy;
 pub mod request;
 pub mod site;
 pub mod vom;

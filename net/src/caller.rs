@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use xos_api::policy::{Action, Denial, Place};
 use xos_base::when::Clock;
 use xos_base::{Error, Membership, Millis, NodeId, PersonId, SiteId};
 
@@ -22,6 +23,15 @@ pub trait Standing: Send + Sync {
     /// [`xos_base::Kind::Denied`] or [`xos_base::Kind::Unauthenticated`] when none is left, with
     /// what the person can do.
     fn effective(&self, membership: &Membership, now: Millis) -> Result<Membership, Error>;
+}
+
+/// What the rules of VOs and of this site say: implemented by the VO service.
+pub trait Rules: Send + Sync {
+    /// Whether a member may do something at a place of this site.
+    ///
+    /// # Errors
+    /// Which side's rule does not let them.
+    fn judge(&self, member: &Membership, action: Action, place: &Place) -> Result<(), Denial>;
 }
 
 /// Whom a caller was proved to be.

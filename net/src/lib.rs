@@ -32,7 +32,7 @@ pub mod trust;
 mod unread;
 
 pub use audit::Audit;
-pub use caller::{Caller, Peer, Principal, Standing, TokenClaims, Verifier};
+pub use caller::{Caller, Peer, Principal, Rules, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};
 pub use grid::Grid;
 pub use identity::Identity;

@@ -2,6 +2,7 @@
 
 use crate::policy::{Action, Grant, Role};
 use crate::state::{Member, Vo, privileged};
+use xos_api::policy::{Rule, RuleName};
 use xos_api::vom::{Change, Terms, VoState};
 use xos_base::{Error, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
@@ -64,6 +65,8 @@ pub enum Command {
     SetRenewal { renewal_s: u64 },
     /// Note a volume.
     MakeVolume { name: String },
+    /// Change the VO's rules: a part of it, as [`Change::RulesChanged`].
+    ChangeRules { base: u64, part: u32, more: bool, put: Vec<Rule>, remove: Vec<RuleName> },
 }
 
 impl Command {
@@ -113,6 +116,7 @@ impl Command {
             Command::SetGrace { .. } => Action::SetGrace,
             Command::SetRenewal { .. } => Action::SetRenewal,
             Command::MakeVolume { .. } => Action::MakeVolume,
+            Command::ChangeRules { .. } => Action::ManageRules,
         }
     }
 
@@ -227,6 +231,9 @@ fn propose(
         Command::SetRenewal { renewal_s } => Change::RenewalSet { renewal_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),
         Command::MakeVolume { name } => Change::VolumeMade { name },
+        Command::ChangeRules { base, part, more, put, remove } => {
+            Change::RulesChanged { base, part, more, put, remove }
+        }
     };
     Ok(Some(change))
 }

@@ -20,6 +20,7 @@ pub mod policy;
 mod push;
 pub mod registry;
 mod replica;
+pub mod rules;
 pub mod served;
 mod sites;
 pub mod state;
@@ -32,6 +33,8 @@ use crate::live::{Live, Vos};
 use crate::names::{Names, Table};
 use crate::policy::Policy;
 use crate::registry::Registry;
+use crate::rules::own::Own;
+use crate::rules::{Judge, Rules};
 use crate::served::{Home, Todo, UID_BLOCKS_MAX};
 use crate::sites::Shares;
 use serde::Deserialize;
@@ -142,6 +145,7 @@ pub(crate) struct Inner {
     vos: Vos,
     shares: Shares,
     names: Names,
+    rules: Rules,
     /// Rises when any VO's log grows.
     grown: watch::Sender<u64>,
     /// What is wrong with the view of a VO.
@@ -173,6 +177,8 @@ impl Vom {
         let shares = Shares::new(registry.served().await?);
         let (names, version) = registry.names().await?;
         let names = Names::new(Table::new(names), version);
+        let (book, stored) = registry.rules().await?;
+        let rules = Rules::new(Judge::new().await?, Own::new(book, stored));
         let inner = Arc::new(Inner {
             site: deps.site,
             config,
@@ -186,6 +192,7 @@ impl Vom {
             vos,
             shares,
             names,
+            rules,
             grown: watch::Sender::new(0),
             troubles: Mutex::default(),
             outsiders: Mutex::default(),

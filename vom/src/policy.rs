@@ -103,6 +103,8 @@ named! {
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
+        /// Change the VO's rules. No rule decides about it.
+        ManageRules = "manage-rules", "change rules";
     }
 }
 
@@ -167,6 +169,8 @@ const RULES: &[(Role, Action)] = &[
     (Role::OwnCore, Action::Serve),
     (Role::OwnCore, Action::ReadLog),
     (Role::OwnCore, Action::MakeVolume),
+    (Role::Admin, Action::ManageRules),
+    (Role::SiteAdmin, Action::ManageRules),
 ];
 
 /// The decisions, one bit for each role and action.

@@ -2,6 +2,8 @@
 
 use crate::Inner;
 use crate::replica::backoff;
+use crate::rules::Court;
+use crate::rules::logins::Logins;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,14 @@ use xos_net::for_each_node;
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// What a node has been told of one VO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     number: u64,
     state: AccountState,
     /// Which turn of the VO's names.
     names: u64,
+    /// By which rules members sign in.
+    rules: Court,
 }
 
 /// Serves nodes as they come and go. A node that connects anew may have lost what it knew.
@@ -36,9 +40,11 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
     let mut shares = inner.shares.changed();
     let mut names = inner.names.changed();
     let mut trusted = inner.trust.changes();
+    let mut rules = inner.rules.own.changed();
     let mut attempt = 0;
     loop {
         grown.mark_unchanged();
+        rules.mark_unchanged();
         shares.mark_unchanged();
         names.mark_unchanged();
         trusted.mark_unchanged();
@@ -61,6 +67,7 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
             _ = shares.changed() => {}
             _ = names.changed() => {}
             _ = trusted.changed() => {}
+            _ = rules.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -74,7 +81,7 @@ async fn bring_up(
     let mut failed = None;
     for served in inner.shares.all() {
         let vo = served.vo;
-        let Some((parts, now)) = parts(inner, &vo, told.get(&vo)) else { continue };
+        let Some((parts, now)) = parts(inner, node, &vo, told.get(&vo)) else { continue };
         // If a part fails, the node has half a list: begin again with all.
         told.remove(&vo);
         match send(inner, node, parts).await {
@@ -98,6 +105,7 @@ async fn send(inner: &Inner, node: &NodeId, parts: Vec<VoAccounts>) -> Result<()
 /// What to send about one VO, and what the node knows then; `None` when it knows it already.
 pub(crate) fn parts(
     inner: &Inner,
+    node: &NodeId,
     vo: &VoId,
     told: Option<&Told>,
 ) -> Option<(Vec<VoAccounts>, Told)> {
@@ -108,7 +116,9 @@ pub(crate) fn parts(
     let home = inner.home_of(&live, &state, now);
     let account = served.account_state(&inner.site, &state, now, home);
     let names = inner.names.of(vo, told.map_or(0, |t| t.names));
-    let next = Told { number: state.number, state: account, names: names.turn };
+    let court = inner.rules.court(&state);
+    let next =
+        Told { number: state.number, state: account, names: names.turn, rules: court.clone() };
     if told == Some(&next) {
         return None;
     }
@@ -133,8 +143,11 @@ pub(crate) fn parts(
         };
         return Some((vec![end], next));
     }
-    let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
-    let mut parts = state.accounts(served.block(), account, since, &names);
+    let told = told.filter(|t| t.state != AccountState::Ended);
+    let before = told.map(|t| &t.rules);
+    let logins = Logins::new(&inner.rules.judge, (&inner.site, node), &court, before);
+    let since = told.map(|t| t.number);
+    let mut parts = state.accounts(served.block(), account, since, &names, &logins);
     // One that was never set is left out: nodes of an earlier version do not know the word.
     let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
     let grace_s = Some(inner.grace_s(&state)).filter(|s| *s != GRACE_S_DEFAULT);

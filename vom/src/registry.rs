@@ -10,7 +10,11 @@
 //! | `vom/served/<vo>` | [`Served`] |
 //! | `vom/names/<vo>` | the names that accounts of the VO's members were given here |
 //! | `vom/naming` | written with each of these: which state of all names it is |
+//! | `vom/rules/head` | version and last changes of the site's rules |
+//! | `vom/rules/part/<index>` | a piece of the site's rules |
 //! | `vom/block/<index>` | the VO to which those 65,536 uids and gids belong |
+
+mod rules;
 
 use crate::log::{self, Chain};
 use crate::names::Owned;

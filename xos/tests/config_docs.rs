@@ -22,10 +22,8 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("osd", "xos/src/daemon/osd.rs", "Config"),
 ];
 /// Lists of tables inside a section: section, key, and their struct.
-const TABLES: &[(&str, &str, &str, &str)] = &[
-    ("cda", "providers", "cda/src/oidc/config.rs", "Provider"),
-    ("aem", "rules", "aem/src/policy.rs", "Rule"),
-];
+const TABLES: &[(&str, &str, &str, &str)] =
+    &[("cda", "providers", "cda/src/oidc/config.rs", "Provider")];
 /// Sections inside a section, present or not: section, key, and their struct.
 const PARTS: &[(&str, &str, &str, &str)] = &[
     ("node", "login", "node/src/agent/config.rs", "Login"),
@@ -61,12 +59,6 @@ names = [\"localhost\", \"127.0.0.1\", \"::1\", \"core.rennes.example\"]
 [vom]
 
 [aem]
-
-[[aem.rules]]
-who = \"site:pisa\"
-vo = \"demo.rennes\"
-what = \"run\"
-effect = \"deny\"
 
 [files]
 
@@ -137,13 +129,13 @@ fn keys(file: &str, name: &str) -> Vec<Key> {
 /// A Rust type as a person who writes the file knows it.
 fn in_words(kind: &str) -> &'static str {
     match kind {
-        "String" | "SiteId" | "ProviderId" | "Registration" | "Accounts" | "Found" | "Effect"
+        "String" | "SiteId" | "ProviderId" | "Registration" | "Accounts" | "Found"
         | "SecondFactor" => "text",
         "PathBuf" => "path",
         "u32" | "u64" | "usize" => "number",
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
-        "Vec<Rule>" | "Vec<Provider>" => "list of tables",
+        "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
         "Login" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),

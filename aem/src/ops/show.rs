@@ -2,7 +2,6 @@
 
 use super::{Want, denied};
 use crate::core::Core;
-use crate::policy::Action;
 use crate::state::unit::{Phase, Place};
 use crate::state::{Job, JobTable};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use xos_api::aem::{
     GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
     Reasons, TaskSummary, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
 };
+use xos_api::policy::Action;
 use xos_base::{Error, Kind, NodeId, SiteId};
 use xos_net::Caller;
 
@@ -63,7 +63,7 @@ impl Core {
         }
         if r.everyone && !caller.site_admin() {
             let m = caller.member()?;
-            self.policy.judge(m, Action::See).map_err(denied)?;
+            self.judge(m, Action::See).map_err(denied)?;
         }
         if r.before.as_ref().is_some_and(|b| b.site != self.site) {
             return Err(Error::invalid("`before` names a job of another site"));

@@ -5,11 +5,11 @@ use crate::check;
 use crate::core::Core;
 use crate::limits;
 use crate::plan::owner::nobody;
-use crate::policy::Action;
 use crate::state::JobRecord;
 use crate::state::record::Proof;
 use std::sync::Arc;
 use xos_api::aem::{JobSpec, Refusal, SubmitJob, Submitted};
+use xos_api::policy::Action;
 use xos_api::vom::{VoSnapshot, VoState};
 use xos_base::{Error, JobId, SiteId};
 use xos_net::Caller;
@@ -41,7 +41,7 @@ impl Core {
             ))
             .hint(format!("`xos login --vo {}`", spec.vo)));
         }
-        self.policy.judge(&member, Action::Submit).map_err(denied)?;
+        self.judge(&member, Action::Submit).map_err(denied)?;
         self.check_vo(&spec).await?;
         let proof = self.proof(caller, &spec, proof)?;
         let at = self.now();

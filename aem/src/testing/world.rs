@@ -4,7 +4,6 @@ use crate::config::Config;
 use crate::core::{Core, lock};
 use crate::ledger::Ledger;
 use crate::plan::host::NodeView;
-use crate::policy::Policy;
 use crate::world::World;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -17,10 +16,11 @@ use xos_api::aem::*;
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::units::*;
 use xos_api::node::{Capacity, SetTicket};
+use xos_api::policy::{Action, Denial, Place};
 use xos_api::vom::{ServedVo, ServingSite, Terms, VoSnapshot, VoState};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
-use xos_net::{NodeChange, Standing};
+use xos_net::{NodeChange, Rules, Standing};
 
 /// The world: says yes to everything at once, and notes what left the core.
 pub(crate) struct Asked {
@@ -35,6 +35,8 @@ pub(crate) struct Asked {
     pub(crate) offers: Mutex<Vec<HostUnits>>,
     /// Whether the members that somebody asks about are suspended.
     pub(crate) suspended: Mutex<bool>,
+    /// What rules refuse, and how.
+    pub(crate) denial: Mutex<Option<(Action, Denial)>>,
     /// The nodes that are connected.
     pub(crate) connected: Mutex<BTreeSet<NodeId>>,
     /// Taken for writing by tests: no ticket comes from rennes as long as they hold it.
@@ -62,6 +64,15 @@ impl Standing for Asked {
     }
 }
 
+impl Rules for Asked {
+    fn judge(&self, _: &Membership, action: Action, _: &Place) -> Result<(), Denial> {
+        match &*lock(&self.denial) {
+            Some((denied, denial)) if *denied == action => Err(denial.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A core of `rennes` with the node `n1.rennes`, four processors of it for `demo.rennes`, which
 /// `pisa` serves too. Nothing runs by itself. The folder is to be kept as long as the core.
 pub(crate) async fn core(
@@ -78,14 +89,15 @@ pub(crate) async fn core(
         refusals: Mutex::default(),
         offers: Mutex::default(),
         suspended: Mutex::default(),
+        denial: Mutex::default(),
         connected: Mutex::new(BTreeSet::from([super::n1()])),
         home: RwLock::new(()),
         changes: broadcast::channel(1).0,
     });
     let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
-    let policy = Policy::new(&[]).await.unwrap();
-    let (w, all, clock) = (world.clone(), world.clone(), Arc::new(SystemClock));
-    let core = Arc::new(Core::new(config, site, ledger, w, all, clock, policy));
+    let (w, all, rules) = (world.clone(), world.clone(), world.clone());
+    let clock = Arc::new(SystemClock);
+    let core = Arc::new(Core::new(config, site, ledger, w, all, rules, clock));
     let vo: VoId = "demo.rennes".parse().unwrap();
     core.views.view(&*core.world, &vo, core.now()).await.unwrap();
     let capacity = Capacity { cpu_milli: 4000, memory_bytes: 1 << 40, arch: "x86_64".into() };

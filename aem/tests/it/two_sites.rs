@@ -52,15 +52,14 @@ async fn units_run_at_both_sites_and_report_to_the_owner() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sites_own_rules_win_and_the_reason_is_kept() {
-    use xos_aem::policy::{Effect, Rule};
+    use xos_api::policy::{Action, Denial, Side};
     let (rennes, pisa) = pair().await;
-    let rule = Rule {
-        who: "person:alice@rennes".into(),
-        vo: "*".into(),
-        what: "run".into(),
-        effect: Effect::Deny,
-    };
-    let (a, b) = (rennes.start(|_| {}).await, pisa.start(|c| c.rules = vec![rule]).await);
+    let text = "rule no-alice of site pisa does not let alice@rennes run jobs in demo.rennes";
+    let rule = Some("no-alice".parse().unwrap());
+    let denial = Denial { side: Side::Site, rule, text: text.into() };
+    let of_alice = ("alice@rennes".parse().unwrap(), Action::Run, denial);
+    pisa.denials.0.lock().unwrap().push(of_alice);
+    let (a, b) = (rennes.start(|_| {}).await, pisa.start(|_| {}).await);
     let alice = rennes.caller(&rennes, "alice@rennes", &[]);
     let mut s = spec("/bin/true", "0");
     s.sites = vec![pisa.id.clone()];
@@ -74,7 +73,7 @@ async fn a_sites_own_rules_win_and_the_reason_is_kept() {
     let why = rennes.ask(&alice, WhyJob { job }).await.unwrap().reasons;
     let reason = why.iter().find(|r| r.rule == "site-policy").expect("the site's reason");
     assert_eq!(reason.site.as_ref().unwrap().as_str(), "pisa");
-    assert_eq!(reason.text, "this site's rules do not let alice@rennes run jobs in demo.rennes");
+    assert_eq!(reason.text, text);
     // With a choice, the other site runs it.
     let job = rennes.ask(&alice, submit(spec("/bin/true", "0-3"))).await.unwrap().job;
     assert_eq!(rennes.end_of(&alice, &job).await.counts.done, 4);

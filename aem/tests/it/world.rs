@@ -24,17 +24,19 @@ use xos_aem::{Aem, Config};
 use xos_api::aem::{JobEvent, WatchJob};
 use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitEvents};
 use xos_api::node::{Capacity, Hello};
+use xos_api::policy::{Action, Denial, Place};
 use xos_api::site::SiteDescriptor;
 use xos_api::{Request, Subscribe};
 use xos_base::when::SystemClock;
-use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId};
+use xos_base::{Error, JobId, Membership, Millis, NodeId, PersonId, SiteId};
 use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{
-    Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust, Verifier,
+    Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Rules, Standing, Trust,
+    Verifier,
 };
 
 /// Every member stands as their credential says, but eve.
@@ -49,8 +51,21 @@ impl Standing for Everybody {
     }
 }
 
+/// The rules of a site: what they refuse to whom, and how.
+#[derive(Default)]
+pub struct Denials(pub Mutex<Vec<(PersonId, Action, Denial)>>);
+
+impl Rules for Denials {
+    fn judge(&self, m: &Membership, action: Action, _: &Place) -> Result<(), Denial> {
+        let all = self.0.lock().unwrap();
+        let denied = all.iter().find(|(p, a, _)| *p == m.person && *a == action);
+        denied.map_or(Ok(()), |(_, _, denial)| Err(denial.clone()))
+    }
+}
+
 pub struct Inner {
     pub id: SiteId,
+    pub denials: Arc<Denials>,
     signer: Arc<Signer>,
     trust: Trust,
     pub verifier: Verifier,
@@ -137,6 +152,7 @@ impl Site {
             connected: Mutex::default(),
             stop: CancellationToken::new(),
             dir: tempfile::tempdir().unwrap(),
+            denials: Arc::default(),
             id,
             signer,
             trust,
@@ -171,6 +187,7 @@ impl Site {
             connected: Mutex::default(),
             stop: CancellationToken::new(),
             dir,
+            denials: self.denials.clone(),
             id: self.id.clone(),
             signer: self.signer.clone(),
             trust: self.trust.clone(),
@@ -199,9 +216,8 @@ impl Site {
             site: Arc::downgrade(&self.0),
         };
         let clock = Arc::new(SystemClock);
-        let aem = Aem::start(config, self.id.clone(), Arc::new(world), Arc::new(Everybody), clock)
-            .await
-            .unwrap();
+        let (world, standing, rules) = (Arc::new(world), Arc::new(Everybody), self.denials.clone());
+        let aem = Aem::start(config, self.id.clone(), world, standing, rules, clock).await.unwrap();
         let mut router = Router::new();
         aem.register(&mut router);
         self.fakes(&mut router);

@@ -93,4 +93,8 @@ pub struct AccountMember {
     /// Roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<RoleName>,
+    /// Why rules of the VO or the site do not let the member sign in to this node, in a sentence
+    /// for the person; absent: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }

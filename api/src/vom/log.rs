@@ -1,6 +1,7 @@
 //! The log of a VO: signed, numbered, each entry bound to the one before it.
 
 use super::Terms;
+use crate::policy::{Rule, RuleName};
 use crate::subscribe;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,11 @@ pub enum Change {
     GraceSet { grace_s: u64 },
     /// The home renews credentials for so many seconds after a sign-in.
     RenewalSet { renewal_s: u64 },
+    /// A part of a change of the VO's rules that was made from version `base` (the number of the
+    /// entry that completed them last; 0: as founded): those in `remove` go, then those in `put`
+    /// come or take the place of those of their names. Nothing of it counts before all parts, from
+    /// 0 on, are there; `more`: others follow.
+    RulesChanged { base: u64, part: u32, more: bool, put: Vec<Rule>, remove: Vec<RuleName> },
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.

@@ -72,7 +72,7 @@ pub enum LoginState {
         /// For the person.
         text: String,
     },
-    /// A rule of the site refuses it.
+    /// A rule of the machine, the site or the VO refuses it.
     Denied {
         /// For the person.
         text: String,

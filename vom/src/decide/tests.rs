@@ -5,6 +5,7 @@ mod lease;
 mod members;
 mod random;
 mod renewal;
+mod rules;
 mod sites;
 mod suspended;
 

@@ -5,6 +5,7 @@ mod groups;
 mod log;
 mod members;
 mod names;
+mod rules;
 mod serve;
 mod shares;
 mod vos;
@@ -75,6 +76,11 @@ impl Vom {
             drop_name,
             release_name,
             list_names,
+            get_vo_rules,
+            set_vo_rules,
+            get_site_rules,
+            set_site_rules,
+            what_if,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

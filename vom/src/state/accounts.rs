@@ -2,6 +2,7 @@
 
 use super::{Member, Vo};
 use crate::names::NamesOf;
+use crate::rules::logins::Logins;
 use xos_api::vom::{
     ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
 };
@@ -18,21 +19,30 @@ pub struct Block {
 
 impl Vo {
     /// The accounts, in parts in the order in which they must be sent: everything when `since` is
-    /// absent, else what changed after that entry, or in `names` since. At least one part.
-    pub fn accounts(
+    /// absent, else what changed after that entry, or in `names` or `logins` since. At least one
+    /// part.
+    pub(crate) fn accounts(
         &self,
         block: Block,
         state: AccountState,
         since: Option<u64>,
         names: &NamesOf,
+        logins: &Logins<'_>,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
         let mut members: Vec<AccountMember> = self
             .members
             .iter()
-            .filter(|(person, m)| changed(m.changed) || names.changed.contains(*person))
+            .filter(|(person, m)| {
+                changed(m.changed)
+                    || names.changed.contains(*person)
+                    || logins.differs(|action, place| self.asked(person, m, action, place))
+            })
             .filter(|(_, m)| m.number.0 < block.size)
-            .map(|(person, m)| self.account(person, m, block, names))
+            .map(|(person, m)| AccountMember {
+                refused: logins.refusal(|action, place| self.asked(person, m, action, place)),
+                ..self.account(person, m, block, names)
+            })
             .collect();
         let mut gone = Vec::new();
         if since.is_some() {
@@ -114,6 +124,7 @@ impl Vo {
                 .filter(|n| n.0 < block.size)
                 .collect(),
             roles: m.roles.iter().cloned().collect(),
+            refused: None,
         }
     }
 
@@ -128,6 +139,7 @@ impl Vo {
             expires: None,
             groups: Vec::new(),
             roles: Vec::new(),
+            refused: None,
         }
     }
 

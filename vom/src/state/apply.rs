@@ -63,6 +63,7 @@ impl Vo {
             Change::LeaseSet { lease_s } => self.lease_s = Some(*lease_s),
             Change::GraceSet { grace_s } => self.grace_s = Some(*grace_s),
             Change::RenewalSet { renewal_s } => self.renewal_s = Some(*renewal_s),
+            Change::RulesChanged { .. } => self.change_rules(entry),
             Change::ShareOffered { site, terms } => {
                 let share = self.shares.entry(site.clone()).or_insert_with(Share::none);
                 share.offer(terms.clone());

@@ -84,6 +84,10 @@ pub enum Violation {
         "credentials are renewed for {RENEWAL_S_MIN} to {RENEWAL_S_MAX} seconds after a sign-in"
     )]
     Renewal,
+    #[error("{0}")]
+    OldRules(String),
+    #[error("{0}")]
+    Rule(String),
     #[error("the VO has reached its limit of {0} {1}")]
     Limit(u64, &'static str),
     #[error("the VO's log is nearly full: it only takes what ends or suspends something")]
@@ -105,6 +109,7 @@ impl From<Violation> for Error {
             | Violation::Lease
             | Violation::Grace
             | Violation::Renewal
+            | Violation::Rule(_)
             | Violation::EmptyShare
             | Violation::OwnerExpires => Kind::Invalid,
             Violation::Limit(..) | Violation::NearlyFull => Kind::TooLarge,
@@ -118,6 +123,9 @@ impl From<Violation> for Error {
             Violation::LastOwner(_) => e.hint("make somebody else an owner first"),
             Violation::OwnerExpires => e.hint("give the role of owner without an end"),
             Violation::NearlyFull => e.hint("found a new VO for further work"),
+            Violation::OldRules(_) => {
+                e.hint("look at the rules again, and make your change to those")
+            }
             Violation::NoOffer(_) => e.hint("look at the shares again and name the version shown"),
             _ => e,
         }
@@ -226,6 +234,7 @@ impl Vo {
             Change::RenewalSet { renewal_s } => {
                 ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }
+            Change::RulesChanged { .. } => self.check_rules(change),
         }
     }
 

@@ -7,16 +7,19 @@
 mod accounts;
 mod apply;
 mod check;
+mod rules;
 mod share;
 mod standing;
 mod views;
 
 pub use accounts::Block;
 pub use check::Violation;
+pub use rules::Staged;
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
 pub use views::page_size;
 
+use crate::rules::Book;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use xos_api::vom::{
@@ -100,6 +103,11 @@ pub struct Vo {
     /// For how many seconds after a sign-in its credentials are renewed; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
+    /// Its rules.
+    pub rules: Book,
+    /// A change of them that is not complete yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
 }
 
 /// One member.
@@ -203,6 +211,8 @@ impl Vo {
             lease_s: None,
             grace_s: None,
             renewal_s: None,
+            rules: Book::of_vo(),
+            staged: None,
         };
         vo.begin(owner);
         Ok(vo)

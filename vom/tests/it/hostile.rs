@@ -8,14 +8,15 @@ use tokio::sync::watch;
 use xos_api::vom::*;
 use xos_base::{Error, Kind, SiteId, VoId};
 use xos_net::Standing;
+use xos_vom::Vom;
 use xos_vom::effects::{Homes, LogStream};
 use xos_vom::log::{Chain, seal};
 
 /// A home that sends what a test gives it, then stays silent until told to end the stream.
-struct Sends(Mutex<Vec<String>>, watch::Sender<()>);
+pub struct Sends(Mutex<Vec<String>>, watch::Sender<()>);
 
 impl Sends {
-    fn new(log: Vec<String>) -> Arc<Sends> {
+    pub fn new(log: Vec<String>) -> Arc<Sends> {
         Arc::new(Sends(Mutex::new(log), watch::Sender::new(())))
     }
 }
@@ -86,7 +87,7 @@ async fn followed(pisa: &Site, log: Vec<String>) -> (String, u64) {
 }
 
 /// Lets pisa follow what `home` sends.
-async fn follow(pisa: &Site, home: Arc<Sends>) {
+pub async fn follow(pisa: &Site, home: Arc<Sends>) -> Vom {
     let vom = pisa.vom_through(home).await;
     pisa.serve(&vom);
     let offer = OfferShare {
@@ -98,10 +99,11 @@ async fn follow(pisa: &Site, home: Arc<Sends>) {
         base: None,
     };
     pisa.ask(&pisa.admin(), offer).await.unwrap();
+    vom
 }
 
 /// Waits until pisa believes the log no more; returns why, and how far it came.
-async fn disbelieved(pisa: &Site) -> (String, u64) {
+pub async fn disbelieved(pisa: &Site) -> (String, u64) {
     for _ in 0..3000 {
         let served = pisa.serve_ask(ServedVos {}).await.unwrap();
         let trouble = served[0].trouble.clone().unwrap_or_default();

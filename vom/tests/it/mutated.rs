@@ -8,6 +8,7 @@ use crate::hostile::{admitted, log};
 use crate::id;
 use crate::world::Site;
 use mutate::{modest, survives};
+use xos_api::policy::Rule;
 use xos_api::vom::{Change, Entry, Terms};
 use xos_base::{Epoch, GroupNumber, Millis};
 use xos_net::sign::Kind;
@@ -15,6 +16,12 @@ use xos_vom::log::{open, reread};
 use xos_vom::state::Vo;
 
 const ROUNDS: usize = 20_000;
+
+fn rule() -> Rule {
+    let rule = r#"{"name":"no-x","who":"group:x","what":"login","where":"node:n1.pisa",
+        "effect":"deny","note":"why"}"#;
+    serde_json::from_str(rule).unwrap()
+}
 
 /// One of each kind of change.
 fn changes() -> Vec<Change> {
@@ -59,6 +66,14 @@ fn changes() -> Vec<Change> {
         Change::LeaseSet { lease_s: 7200 },
         Change::GraceSet { grace_s: 7200 },
         Change::RenewalSet { renewal_s: 7200 },
+        Change::RulesChanged { base: 0, part: 0, more: true, put: vec![rule()], remove: vec![] },
+        Change::RulesChanged {
+            base: 0,
+            part: 1,
+            more: false,
+            put: vec![],
+            remove: vec![id("members-run")],
+        },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
     ]
 }

@@ -27,6 +27,7 @@ mod pages;
 pub mod person;
 pub mod place;
 pub mod renew;
+pub mod rules;
 pub mod session;
 pub mod site;
 pub mod sites;

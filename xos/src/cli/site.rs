@@ -5,7 +5,7 @@ use super::session::Session;
 use super::sites::{KnownSite, SiteBook};
 use super::ssh;
 use super::values;
-use super::{ask, clients};
+use super::{ask, clients, rules};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub enum Command {
     /// Services and programs to which people sign in by your site (site administrators).
     #[command(subcommand, after_help = clients::EXAMPLES)]
     Client(clients::Command),
+    /// Rules of your site, which win over those of VOs (site administrators).
+    #[command(subcommand, after_help = rules::SITE_EXAMPLES)]
+    Rules(rules::SiteCommand),
 }
 
 /// `xos site add`.
@@ -133,6 +136,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Accept(args) => accept(s, args).await,
         Command::Forget(args) => forget(s, args).await,
         Command::Client(command) => clients::run(s, command).await,
+        Command::Rules(command) => rules::run_site(s, command).await,
     }
 }
 

@@ -116,8 +116,8 @@ impl Ground {
             config.dir = self.state.join("aem");
         }
         let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
-        let standing = Arc::new(vom.clone());
-        Aem::start(config, self.site.clone(), world, standing, self.clock.clone()).await
+        let (standing, rules) = (Arc::new(vom.clone()), Arc::new(vom.clone()));
+        Aem::start(config, self.site.clone(), world, standing, rules, self.clock.clone()).await
     }
 
     async fn files(&self, config: files::Config, vom: &Vom) -> Result<Arc<Files>, Error> {

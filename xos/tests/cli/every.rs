@@ -57,6 +57,15 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "names import MAP --vo demo.rennes --dry-run", 0),
     ("ada", "names import MAP --vo demo.rennes --yes", 64),
     ("ada", "names import MAP --vo demo.rennes --people PEOPLE --yes", 0),
+    ("ada", "vo rules set demo.rennes RULES", 0),
+    ("bob", "vo rules show demo.rennes", 0),
+    ("bob", "vo rules test demo.rennes --what run --person bob@rennes", 0),
+    // There is no terminal.
+    ("ada", "vo rules edit demo.rennes", 64),
+    ("ada", "site rules show", 0),
+    ("ada", "site rules set RULES", 0),
+    ("ada", "site rules edit", 64),
+    ("ada", "site rules test demo.rennes --what login --group members --where node:n1.rennes", 0),
     ("ada", "token", 0),
     ("ada", "renew", 0),
     ("ada", "ssh n1.pisa", 66),
@@ -163,6 +172,13 @@ fn every_command_prints_one_json_document() {
     let map = "\"/O=Grid/CN=bob\" bobby\n/O=Grid/CN=x .pool\n";
     std::fs::write(file("map"), map).unwrap();
     std::fs::write(file("people"), "/O=Grid/CN=bob,bob@rennes\n").unwrap();
+    // None that keeps anybody off; for a site they are the same.
+    let rules = ["login", "submit", "run", "see", "cancel"].map(|what| {
+        format!(
+            "[[rules]]\nname = \"{what}\"\nwho = \"*\"\nwhat = \"{what}\"\neffect = \"allow\"\n"
+        )
+    });
+    std::fs::write(file("rules"), rules.concat()).unwrap();
     let mut job = String::new();
     let (leaves, _) = leaves_and_groups();
     let mut called = BTreeSet::new();
@@ -179,6 +195,7 @@ fn every_command_prints_one_json_document() {
                 "MAP" => file("map"),
                 "PEOPLE" => file("people"),
                 "OFFER" => file("offer"),
+                "RULES" => file("rules"),
                 "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),
                 "JOB" => job.clone(),
                 word => word.to_owned(),

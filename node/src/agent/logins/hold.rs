@@ -16,8 +16,8 @@ const TOLD_MAX: usize = 8;
 
 /// Whom an enforcement concerns beside the groups of sessions.
 struct Others {
-    /// Who is suspended.
-    suspended: BTreeSet<u32>,
+    /// Who is held.
+    held: BTreeSet<u32>,
     /// Whose systemd slice ends, and who is not let go on before that.
     ended: BTreeSet<u32>,
 }
@@ -87,9 +87,10 @@ impl Agent {
         self.taken().into_iter().map(|(uid, _)| uid).collect()
     }
 
-    /// Holds the sessions of members who are suspended and all that runs under their uids besides
-    /// units, lets the others' go on, and ends those of who is no more. `state` says of a uid where
-    /// its member's sessions stand; `None`: nothing is done. Whether all of it was done.
+    /// Holds the sessions of members who are suspended, or whom rules do not let sign in, and all
+    /// that runs under their uids besides units, lets the others' go on, and ends those of who is
+    /// no more. `state` says of a uid where its member stands; `None`: nothing is done. Whether all
+    /// of it was done.
     pub(in crate::agent) async fn hold_sessions(
         &self,
         state: impl Fn(u32) -> Option<AccountState>,
@@ -105,15 +106,20 @@ impl Agent {
                 return false;
             }
         };
-        let orders: Vec<_> = uids.into_iter().filter_map(|u| Some((u, state(u)?))).collect();
+        let held = self.lock_vos().held(self.now());
+        let stands = |uid: u32| match state(uid)? {
+            AccountState::Active if held.contains(&uid) => Some((uid, AccountState::Suspended)),
+            stands => Some((uid, stands)),
+        };
+        let orders: Vec<_> = uids.into_iter().filter_map(stands).collect();
         let taken = self.taken_sessions();
-        let others = {
+        let ended = {
             let (now, vos) = (self.now(), self.lock_vos());
             // Never by `state`: it takes the machine's own users for members who are no more.
             let ends = |uid: &u32| vos.has_left(*uid, now) || taken.contains(uid);
-            let ended = slices.into_iter().chain(logins.strays.uids()).filter(ends).collect();
-            Others { suspended: vos.suspended(now), ended }
+            slices.into_iter().chain(logins.strays.uids()).filter(ends).collect()
         };
+        let others = Others { held, ended };
         let own = logins.clone();
         match in_background(move || obeyed(&own, orders, others)).await {
             Ok(all) => all,
@@ -176,7 +182,7 @@ fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut others: Ot
     match machine::local_uids() {
         // The machine's own users go on, whatever number they have.
         Ok(local) => {
-            others.suspended.retain(|uid| !local.contains(uid));
+            others.held.retain(|uid| !local.contains(uid));
             others.ended.retain(|uid| !local.contains(uid));
         }
         Err(error) => {
@@ -184,21 +190,21 @@ fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut others: Ot
             return false;
         }
     }
-    let Others { suspended, ended } = others;
+    let Others { held, ended } = others;
     if let Err(error) = groups::end_slices(&ended) {
         tracing::error!(%error, "a session that systemd holds does not end");
         all = false;
     }
-    if let Err(error) = logins.groups.hold_slices(|uid| suspended.contains(&uid)) {
+    if let Err(error) = logins.groups.hold_slices(|uid| held.contains(&uid)) {
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
     // Who is to end is not let go on before.
-    logins.strays.resume(|uid| suspended.contains(&uid) || ended.contains(&uid));
-    match logins.strays.hold_all(&logins.groups, &suspended) {
-        Ok(held) => all && held,
+    logins.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
+    match logins.strays.hold_all(&logins.groups, &held) {
+        Ok(whole) => all && whole,
         Err(error) => {
-            tracing::error!(%error, "what cron or at started of suspended members may go on");
+            tracing::error!(%error, "what cron or at started of members who are held may go on");
             false
         }
     }

@@ -80,7 +80,8 @@ impl Rules {
             }
             AccountState::Active => {}
         }
-        match self.refuses(person, vo) {
+        // The machine's own, then those that the core judged by.
+        match self.refuses(person, vo).or_else(|| found.member.refused.clone()) {
             Some(text) => LoginState::Denied { text },
             None => LoginState::Allowed {},
         }
@@ -114,7 +115,9 @@ pub(super) fn refusal(state: LoginState) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::testing::{BASE, login, vos};
+    use crate::agent::testing::{BASE, accounts, login, member, vos};
+    use crate::agent::vos::Vos;
+    use xos_api::vom::AccountMember;
 
     fn judged(edit: impl FnOnce(&mut Login), state: AccountState, lease: u64) -> LoginState {
         let mut config = login();
@@ -140,6 +143,24 @@ mod tests {
         let only = |vo: &'static str| move |l: &mut Login| l.vos = vec![vo.into()];
         assert!(matches!(judged(only("other.rennes"), Active, 11), LoginState::Denied { .. }));
         assert_eq!(judged(only("demo.rennes"), Active, 11), LoginState::Allowed {});
+    }
+
+    /// If it failed, whom a rule of the VO or the site keeps out would sign in, or not learn which.
+    #[test]
+    fn who_is_refused_by_a_rule_reads_what_it_says() {
+        let text = || "rule x of site rennes does not let ann@rennes sign in".to_owned();
+        let judged = |state: AccountState, login: &Login| {
+            let refused = Some(text());
+            let ann = AccountMember { refused, ..member(1, "ann", "active") };
+            let mut vos = Vos::default();
+            vos.apply(accounts(vec![ann]));
+            assert!(vos.refused(BASE + 1) && !vos.refused(BASE + 2));
+            let found = vos.by_uid(BASE + 1).unwrap();
+            Rules::read(login).unwrap().judge(found, state, Millis(11), Millis(10))
+        };
+        assert_eq!(judged(AccountState::Active, &login()), LoginState::Denied { text: text() });
+        assert!(matches!(judged(AccountState::Suspended, &login()), LoginState::Held { .. }));
+        assert!(matches!(judged(AccountState::Ended, &login()), LoginState::Ended { .. }));
     }
 
     /// If it failed, sshd would let in whom PAM takes for a local user, or as whom a name was

@@ -209,8 +209,11 @@ impl Agent {
     async fn until_refused(&self, uid: u32) {
         let mut changed = self.accounts_changed.subscribe();
         loop {
-            let state = self.lock_vos().state_of(uid, self.now());
-            if state != Some(AccountState::Active) || changed.changed().await.is_err() {
+            let may = {
+                let vos = self.lock_vos();
+                vos.state_of(uid, self.now()) == Some(AccountState::Active) && !vos.refused(uid)
+            };
+            if !may || changed.changed().await.is_err() {
                 return;
             }
         }

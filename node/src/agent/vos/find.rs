@@ -111,10 +111,20 @@ impl Vos {
             .flat_map(|(id, vo)| vo.members.values().map(move |member| Found { id, vo, member }))
     }
 
-    /// The uids of members who are suspended at `now`, themselves or with their VO.
-    pub fn suspended(&self, now: Millis) -> BTreeSet<u32> {
-        let is = |uid: &u32| self.state_of(*uid, now) == Some(AccountState::Suspended);
-        self.all().map(|f| f.uid()).filter(is).collect()
+    /// The uids of members whose sessions are held at `now`: who are suspended, themselves or with
+    /// their VO, or whom rules do not let sign in here.
+    pub fn held(&self, now: Millis) -> BTreeSet<u32> {
+        let is = |f: &Found<'_>| match self.state_of(f.uid(), now) {
+            Some(AccountState::Suspended) => true,
+            Some(AccountState::Active) => f.member.refused.is_some(),
+            _ => false,
+        };
+        self.all().filter(is).map(|f| f.uid()).collect()
+    }
+
+    /// Whether rules of the VO or the site do not let the member with this uid sign in here.
+    pub fn refused(&self, uid: u32) -> bool {
+        self.by_uid(uid).is_some_and(|found| found.member.refused.is_some())
     }
 
     /// Whether a local uid is that of a member who is no more: whatever runs under it is to end.
@@ -150,6 +160,23 @@ mod tests {
         let mut vos = Vos::default();
         vos.apply(accounts);
         vos
+    }
+
+    /// If it failed, a session would go on of whom a rule keeps out, or one be held for good.
+    #[test]
+    fn sessions_of_whom_rules_keep_out_are_held_until_they_may_again() {
+        let told = |refused: Option<&str>| {
+            let ann =
+                AccountMember { refused: refused.map(str::to_owned), ..member(1, "ann", "active") };
+            vec![ann, member(2, "bob", "suspended"), member(3, "carol", "active")]
+        };
+        let mut vos = Vos::default();
+        vos.apply(accounts(told(Some("rule x says no"))));
+        assert_eq!(vos.held(Millis(1)), BTreeSet::from([BASE + 1, BASE + 2]));
+        let active = Some(AccountState::Active);
+        assert_eq!(vos.state_of(BASE + 1, Millis(1)), active, "units go on");
+        vos.apply(accounts(told(None)));
+        assert_eq!(vos.held(Millis(1)), BTreeSet::from([BASE + 2]));
     }
 
     /// If it failed, somebody would sign in to another person's account, or a person who came back

@@ -78,7 +78,8 @@ pub const STEPS: &[Step] = &[
     step(SHARE, "xos vo share offer demo.rennes", &[CORE, AT_PISA], How::Typed(SHARES)),
     step(SHARE, "xos vo share accept demo.rennes rennes", &[ALICE], How::Typed(&[])),
     step(SHARE, "xos vo share withdraw demo.rennes", &[AT_PISA], WITHDRAWN),
-    step(SHARE, "[[aem.rules]]", CORES, How::Checked(ONE_GRID)),
+    step(SHARE, "xos site rules show", &[], How::Elsewhere(RULES)),
+    step(SHARE, "[[rules]]", &[], How::Elsewhere(RULES)),
     step(TRY, "getent passwd alice.demo.rennes", &[NODE, ON_PISA], How::Typed(NAMES)),
     step(TRY, "xos login alice@rennes", &[ALICE], How::Typed(ALICE_WORKS)),
     step(TRY, "xos site add core.pisa.example", &[BOB], How::Typed(BOB_APPLIES)),
@@ -96,6 +97,7 @@ const OWN_NAMES: &str = "Names of your own choice";
 const MAPFILE: &str = "Taking names from a grid-mapfile";
 const NAMES_LATER: &str = "names.rs gives names; here no VO is there yet";
 const IMPORT: &str = "the tests of xos/src/cli/names read such files; here no VO is there yet";
+const RULES: &str = "standing.rs sets rules; the people here are to come in";
 const SERVICES: &str = "Let your other services use the grid's sign-in";
 const SHARE: &str = "6. Giving a VO a share";
 const TRY: &str = "7. Try it";

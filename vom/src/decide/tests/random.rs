@@ -41,6 +41,11 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         (0u64..4).prop_map(|n| Command::SetLease { lease_s: n * 3600 }),
         (0u64..4).prop_map(|n| Command::SetGrace { grace_s: n * 3600 }),
         (0u64..4).prop_map(|n| Command::SetRenewal { renewal_s: n * 3600 }),
+        (0u64..4, 0u32..3, any::<bool>(), role()).prop_map(|(base, part, more, name)| {
+            let rule = format!(r#"{{"name":"{name}","who":"*","what":"*","effect":"deny"}}"#);
+            let put = vec![serde_json::from_str(&rule).unwrap()];
+            Command::ChangeRules { base, part, more, put, remove: vec![id("members-run")] }
+        }),
     ];
     (0usize..5, one)
 }

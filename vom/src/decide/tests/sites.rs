@@ -60,6 +60,7 @@ fn an_offer_alone_opens_no_log() {
 
 #[test]
 fn accounts_in_steps_are_the_accounts_in_one() {
+    use super::rules::accounts;
     use crate::names::NamesOf;
     use crate::state::Block;
     use xos_api::vom::AccountState;
@@ -70,28 +71,28 @@ fn accounts_in_steps_are_the_accounts_in_one() {
     let number = h.vo.number;
     h.ok("alice@rennes", Command::CreateGroup { name: id("physics") });
     h.ok("alice@rennes", Command::AddToGroup { name: id("physics"), person: id("alice@pisa") });
-    let all = h.vo.accounts(block, AccountState::Active, None, &none);
+    let all = accounts(&h.vo, block, None, &none);
     assert_eq!(all.len(), 1);
     // Who had the name first keeps it; the namesake gets a number.
     let name =
         |n: u32| all[0].members.iter().find(|m| m.number.0 == n).map(|m| m.name.clone()).unwrap();
     assert_eq!((name(1).as_str(), name(2).as_str()), ("alice.demo.rennes", "u2000000002"));
-    let step = h.vo.accounts(block, AccountState::Active, Some(number), &none);
+    let step = accounts(&h.vo, block, Some(number), &none);
     assert_eq!(step[0].members.len(), 1);
     assert_eq!(step[0].groups.len(), 1);
     assert!(!step[0].full && !step[0].more);
     let number = h.vo.number;
     h.ok("alice@pisa", Command::RemoveMember { person: id("alice@pisa"), reason: "".into() });
-    let step = h.vo.accounts(block, AccountState::Active, Some(number), &none);
+    let step = accounts(&h.vo, block, Some(number), &none);
     assert_eq!(step[0].members[0].state, AccountState::Ended);
     // A name that the site gave is told, though the VO has not changed.
     let (alice, ann): (PersonId, LocalName) = (id("alice@rennes"), id("ann"));
     let named =
         NamesOf { turn: 1, given: [(alice.clone(), ann.clone())].into(), changed: [alice].into() };
-    let step = h.vo.accounts(block, AccountState::Active, Some(h.vo.number), &named);
+    let step = accounts(&h.vo, block, Some(h.vo.number), &named);
     let told: Vec<_> = step[0].members.iter().map(|m| (m.name.as_str(), &m.given)).collect();
     assert_eq!(told, [("alice.demo.rennes", &Some(ann))]);
     // Numbers beyond the block belong to another VO: no account.
     let tiny = Block { size: 1, ..block };
-    assert!(h.vo.accounts(tiny, AccountState::Active, None, &none)[0].members.is_empty());
+    assert!(accounts(&h.vo, tiny, None, &none)[0].members.is_empty());
 }

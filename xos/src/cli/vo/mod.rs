@@ -9,6 +9,7 @@ use super::output::{
     Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
 };
 use super::pages;
+use super::rules;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
@@ -97,6 +98,9 @@ Examples:
         after_help = "Examples:\n  xos vo running demo.rennes\n  xos vo running demo.rennes --json"
     )]
     Running(OfVo),
+    /// Rules: who may do what, where.
+    #[command(subcommand, after_help = rules::VO_EXAMPLES)]
+    Rules(rules::VoCommand),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
     Lease(LeaseArgs),
     /// Set how long work is held after the lease, until it is ended (VO administrators).
@@ -242,6 +246,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Role(command) => members::role(s, command).await,
         Command::Share(command) => shares::run(s, command).await,
         Command::Running(args) => running::run(s, args).await,
+        Command::Rules(command) => rules::run_vo(s, command).await,
         Command::Lease(LeaseArgs { of: vo, lease: lease_s }) => {
             let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
             let lease = span(lease_s);
