@@ -4,7 +4,7 @@
 //! rules in this version, so that one table of roles by actions answers everything in nanoseconds.
 //! The table is the golden file `tests/matrix.txt`.
 
-use crate::state::Vo;
+use crate::state::{Member, Vo};
 use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, MgmtApi};
 use std::collections::BTreeSet;
 use xos_api::vom::Actor;
@@ -101,6 +101,14 @@ named! {
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
+        /// Agree to the terms of use.
+        Agree = "agree", "agree to the terms of use";
+        /// Set terms of use, questions to applicants, reminders.
+        SetEnrolment = "set-enrolment", "set terms of use, questions or reminders";
+        /// Make and withdraw invitations to what is not privileged.
+        Invite = "invite", "make or withdraw invitations";
+        /// See what members agreed to and answered, what ends, what was.
+        SeeRecords = "see-records", "look at the records of members";
     }
 }
 
@@ -164,6 +172,10 @@ const RULES: &[(Role, Action)] = &[
     (Role::OwnCore, Action::Serve),
     (Role::OwnCore, Action::ReadLog),
     (Role::OwnCore, Action::MakeVolume),
+    (Role::Person, Action::Agree),
+    (Role::Admin, Action::SetEnrolment),
+    (Role::Admin, Action::Invite),
+    (Role::Admin, Action::SeeRecords),
 ];
 
 /// The decisions, one bit for each role and action.
@@ -216,6 +228,13 @@ impl Policy {
         let roles = subject.roles(vo, now);
         if roles.iter().any(|r| self.allows(*r, action)) {
             return Ok(Grant { vo: vo.id.clone(), subject: subject.clone(), action, roles });
+        }
+        // Who is shut out only for want of consent is told that, and not to become what they are.
+        if let Some(person) = subject.person()
+            && let Some(m) = vo.members.get(person).filter(|m| m.acts(now))
+            && !vo.consents(person, m, now)
+        {
+            return Err(vo.lapsed(person));
         }
         // A person cannot become a core, nor a core a person.
         let alike = |r: &&Role| r.is_core() == subject.person().is_none();
@@ -278,7 +297,8 @@ impl Subject {
                 if *site_admin {
                     roles.insert(Role::SiteAdmin);
                 }
-                let member = vo.members.get(person).filter(|m| m.acts(now));
+                let acts = |m: &&Member| m.acts(now) && vo.consents(person, m, now);
+                let member = vo.members.get(person).filter(acts);
                 let Some(m) = member.filter(|_| *carried != Carried::Nothing) else {
                     return roles;
                 };
@@ -323,6 +343,11 @@ impl Subject {
     /// Whether the proof shows who somebody is, and nothing of what they are in the VO.
     pub fn carries_nothing(&self) -> bool {
         matches!(self, Subject::Person { carried: Carried::Nothing, .. })
+    }
+
+    /// Whether the proof shows all that somebody is: they signed in.
+    pub fn carries_all(&self) -> bool {
+        matches!(self, Subject::Person { carried: Carried::All, .. })
     }
 
     /// Who stands in the log.

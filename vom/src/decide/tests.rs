@@ -84,7 +84,7 @@ impl Home {
     }
 
     fn join(&mut self, p: &str, roles: &[&str]) {
-        self.ok(p, Command::Apply { message: "hello".into() });
+        self.ok(p, Command::Apply { message: "hello".into(), words: Words::default() });
         let roles = roles.iter().map(|r| id(r)).collect();
         let approve = Command::Approve { person: id(p), groups: vec![], roles, expires: None };
         self.ok("alice@rennes", approve);

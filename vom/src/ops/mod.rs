@@ -1,10 +1,13 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 pub(crate) mod applications;
+pub(crate) mod enrolment;
 mod groups;
+mod invitations;
 mod log;
 mod members;
 mod names;
+mod records;
 mod serve;
 mod shares;
 mod vos;
@@ -74,6 +77,21 @@ impl Vom {
             drop_name,
             release_name,
             list_names,
+            set_terms_of_use,
+            agree,
+            set_questions,
+            enrolment_form,
+            enrolment,
+            invite,
+            list_invitations,
+            withdraw_invitation,
+            look_at_invitation,
+            join,
+            set_reminders,
+            list_expiring,
+            extend_memberships,
+            reminders,
+            member_history,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

@@ -27,10 +27,12 @@ impl Vo {
         names: &NamesOf,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
+        // New terms of use move the time at which each member's consent lapses.
+        let all = self.enrolling.terms.as_ref().is_some_and(|t| changed(t.changed));
         let mut members: Vec<AccountMember> = self
             .members
             .iter()
-            .filter(|(person, m)| changed(m.changed) || names.changed.contains(*person))
+            .filter(|(person, m)| all || changed(m.changed) || names.changed.contains(*person))
             .filter(|(_, m)| m.number.0 < block.size)
             .map(|(person, m)| self.account(person, m, block, names))
             .collect();
@@ -106,6 +108,7 @@ impl Vo {
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
             epoch: m.epoch,
             expires: m.expires,
+            lapses: self.lapses(person, m),
             groups: m
                 .groups
                 .iter()
@@ -124,6 +127,7 @@ impl Vo {
             state: AccountState::Ended,
             epoch: Epoch(u64::MAX),
             expires: None,
+            lapses: None,
             groups: Vec::new(),
         }
     }

@@ -7,14 +7,23 @@
 mod accounts;
 mod apply;
 mod check;
+mod enrolment;
+mod history;
+mod invitations;
 mod share;
 mod standing;
+mod terms;
 mod views;
 
 pub use accounts::Block;
 pub use check::Violation;
+pub use enrolment::{Enrolling, EnrolmentFault, Questions, Said, answered};
+pub use history::about;
+pub use invitations::{INVITATION_ID_LEN, Invitation, inviting};
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
+pub(crate) use terms::days;
+pub use terms::{Consented, TermsInForce};
 pub use views::page_size;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +105,9 @@ pub struct Vo {
     /// For how many seconds after a sign-in its credentials are renewed; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
+    /// How one comes into it, and what those said who came.
+    #[serde(default, skip_serializing_if = "Enrolling::is_unused")]
+    pub enrolling: Enrolling,
 }
 
 /// One member.
@@ -124,7 +136,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether the member may act at `now`.
+    /// Whether the member may act at `now`, as far as suspension and end go; see also
+    /// [`Vo::consents`].
     pub fn acts(&self, now: Millis) -> bool {
         self.state == MemberState::Active && self.expires.is_none_or(|t| t > now)
     }
@@ -198,6 +211,7 @@ impl Vo {
             volumes: BTreeSet::new(),
             lease_s: None,
             renewal_s: None,
+            enrolling: Enrolling::default(),
         };
         vo.begin(owner);
         Ok(vo)
