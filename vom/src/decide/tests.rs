@@ -1,6 +1,7 @@
 //! Whole sequences of commands against one VO, as the home runs them.
 
 mod credentials;
+mod enrolment;
 mod lease;
 mod members;
 mod random;

@@ -154,8 +154,8 @@ impl Vom {
     /// Erases what is kept, unless the log names it. What cannot be erased now the sweep erases.
     pub(super) async fn erase(&self, vo: &VoId, kept: Option<String>) {
         let Some(digest) = kept else { return };
-        let named = self.inner.vos.one(vo).is_some_and(|l| l.read().digests().contains(&digest));
-        if named {
+        let live = self.inner.vos.one(vo);
+        if live.is_some_and(|l| l.read().names_private(&digest)) {
             return;
         }
         if let Err(error) = self.inner.registry.erase_private(vo, &digest).await {
@@ -184,7 +184,7 @@ async fn sweep_one(inner: &Inner, live: &Live, before: Millis) -> Result<(), Err
     let named = live.read().digests();
     let erased = inner.registry.erase_unnamed(live.id(), &named, before).await?;
     if erased > 0 {
-        tracing::info!(vo = %live.id(), erased, "personal texts erased that nothing named any more");
+        tracing::info!(vo = %live.id(), erased, "personal texts erased that nothing named");
     }
     Ok(())
 }

@@ -265,6 +265,13 @@ impl Vo {
         answers.chain(hints).collect()
     }
 
+    /// Whether something is kept by that digest at the home.
+    pub fn names_private(&self, digest: &str) -> bool {
+        let of = |name: &Option<String>| name.as_deref() == Some(digest);
+        self.enrolling.said.values().any(|s| of(&s.answers))
+            || self.enrolling.invitations.values().any(|i| of(&i.hint))
+    }
+
     /// Whether somebody may come in who agrees to `agreed` and whose answers have this digest.
     pub(super) fn may_enrol(
         &self,

@@ -98,8 +98,10 @@ Example:
   xos vo questions set demo.rennes questions.json
 
 The file holds a list, at most 20 long:
-[{\"id\": \"institute\", \"text\": \"Where do you work?\", \"kind\": \"line\", \"required\": true},
- {\"id\": \"status\", \"text\": \"What are you?\", \"kind\": \"choice\", \"choices\": [\"staff\", \"student\"]}]
+[{\"id\": \"institute\", \"text\": \"Where do you work?\", \"kind\": \"line\",
+  \"required\": true},
+ {\"id\": \"status\", \"text\": \"What are you?\", \"kind\": \"choice\",
+  \"choices\": [\"staff\", \"student\"]}]
 Kinds: line, text, choice, check (answered by yes or no). An empty list asks nothing.";
 
 /// `xos vo enrolment`.
