@@ -2,8 +2,8 @@
 //! invitation is meant.
 //!
 //! The log of a VO goes to every site that serves it, and keeps for good what it holds. So it holds
-//! a salted digest, and what was said lies here, with its salt, at the VO's home alone. It is erased
-//! when nothing names it any more; without the salt the digest says nothing.
+//! a salted digest, and what was said lies here, with its salt, at the VO's home alone. It is
+//! erased when nothing names it any more; without the salt the digest says nothing.
 
 use super::{READ_ENTRIES, Registry, encode, key, key_error, prefix};
 use crate::log;
