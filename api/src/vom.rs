@@ -5,10 +5,13 @@
 
 mod accounts;
 mod applications;
+mod enrolment;
 mod groups;
+mod invitations;
 mod log;
 mod members;
 mod names;
+mod records;
 mod serve;
 mod shares;
 
@@ -33,6 +36,23 @@ pub use serve::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes}
 pub use shares::{
     AcceptShare, EndShare, ListShares, OfferShare, RecordOffer, RecordWithdrawal, RefuseShare,
     ShareInfo, ShareState, Terms, WithdrawShare,
+};
+
+pub use enrolment::{
+    ANSWER_LINE_MAX, ANSWER_TEXT_MAX, Agree, Agreed, Answer, Answered, CHOICE_MAX, CHOICES_MAX,
+    CONSENT_DAYS_MAX, Consent, Enrolment, EnrolmentForm, GRACE_DAYS_DEFAULT, GRACE_DAYS_MAX,
+    GetEnrolment, GetEnrolmentForm, QUESTION_ID_MAX, QUESTION_TEXT_MAX, QUESTIONS_MAX, Question,
+    QuestionKind, SetQuestions, SetTermsOfUse, TERMS_BYTES_MAX, TERMS_VERSIONS_MAX, TermsOfUse,
+};
+pub use invitations::{
+    Gives, INVITATION_DAYS_MAX, INVITATION_HINT_MAX, INVITATION_USES_MAX, INVITATIONS_MAX,
+    InvitationInfo, InvitationPage, InvitationSecret, InvitationState, InvitationView, Invite,
+    Invited, Join, Joined, ListInvitations, LookAtInvitation, WithdrawInvitation,
+};
+pub use records::{
+    EXTEND_MAX, Ending, ExpiringMember, ExpiringPage, ExtendMemberships, Extended,
+    HISTORY_PAGE_MAX, HistoryEntry, HistoryPage, ListExpiring, MemberHistory,
+    REMINDER_DAYS_DEFAULT, REMINDER_DAYS_MAX, REMINDERS_MAX, Reminder, Reminders, SetReminders,
 };
 
 use crate::{Done, request};

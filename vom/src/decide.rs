@@ -1,9 +1,11 @@
 //! From a command to the change that it makes, without I/O.
 
+mod enrolment;
+
 use crate::policy::{Action, Grant, Role};
-use crate::state::{Member, Vo, privileged};
+use crate::state::{Member, Vo, inviting, privileged};
 use xos_api::policy::{Rule, RuleName};
-use xos_api::vom::{Change, Terms, VoState};
+use xos_api::vom::{Change, Gives, Question, Terms, VoState};
 use xos_base::{Error, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
 /// What somebody wants changed in one VO.
@@ -11,7 +13,7 @@ use xos_base::{Error, GroupName, GroupNumber, MemberNumber, Millis, PersonId, Ro
 #[allow(missing_docs)] // The fields are those of the requests in `xos_api::vom`.
 pub enum Command {
     /// Become a member.
-    Apply { message: String },
+    Apply { message: String, words: Words },
     /// Take one's application back.
     WithdrawApplication,
     /// Admit an applicant.
@@ -67,6 +69,38 @@ pub enum Command {
     MakeVolume { name: String },
     /// Change the VO's rules: a part of it, as [`Change::RulesChanged`].
     ChangeRules { base: u64, part: u32, more: bool, put: Vec<Rule>, remove: Vec<RuleName> },
+    /// Set the terms of use.
+    SetTermsOfUse { text: String, consent_days: Option<u32>, grace_days: u32 },
+    /// Agree to the terms of use.
+    Agree { version: u32 },
+    /// Set what applicants are asked.
+    SetQuestions { questions: Vec<Question> },
+    /// Set how many days before an end people are reminded.
+    SetReminders { days: Vec<u32> },
+    /// Make an invitation.
+    Invite { id: String, hash: String, gives: Gives, hint: Option<String> },
+    /// Withdraw an invitation.
+    WithdrawInvitation { id: String },
+    /// Come in by the invitation whose secret has this hash.
+    Join { hash: String, message: String, words: Words },
+}
+
+/// What somebody says who comes in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The version of the terms of use that they agree to.
+    pub agreed: Option<u32>,
+    /// Their answers.
+    pub answers: Option<Sealed>,
+}
+
+/// Answers that are kept at the home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Their salted digest.
+    pub digest: String,
+    /// The number of the entry that set the questions which they answer.
+    pub asked: u64,
 }
 
 impl Command {
@@ -78,7 +112,9 @@ impl Command {
         };
         match self {
             Command::Apply { .. } | Command::WithdrawApplication => Action::Apply,
-            Command::Approve { roles, .. } if roles.iter().any(privileged) => {
+            Command::Approve { person, roles, .. }
+                if roles.iter().any(privileged) || vo.invited_high(person) =>
+            {
                 Action::ManagePrivileged
             }
             Command::Approve { .. } | Command::Reject { .. } => Action::Admit,
@@ -117,6 +153,13 @@ impl Command {
             Command::SetRenewal { .. } => Action::SetRenewal,
             Command::MakeVolume { .. } => Action::MakeVolume,
             Command::ChangeRules { .. } => Action::ManageRules,
+            Command::Agree { .. } => Action::Agree,
+            Command::SetTermsOfUse { .. }
+            | Command::SetQuestions { .. }
+            | Command::SetReminders { .. } => Action::SetEnrolment,
+            Command::Invite { gives, .. } => inviting(gives),
+            Command::WithdrawInvitation { .. } => Action::Invite,
+            Command::Join { .. } => Action::Apply,
         }
     }
 
@@ -132,6 +175,7 @@ impl Command {
                 | Command::WithdrawApplication
                 | Command::WithdrawShare { .. }
                 | Command::EndShare { .. }
+                | Command::WithdrawInvitation { .. }
         )
     }
 }
@@ -170,9 +214,12 @@ fn propose(
     now: Millis,
 ) -> Result<Option<Change>, Error> {
     let change = match command.clone() {
-        Command::Apply { message } => Change::Applied { person: asker(grant)?, message },
+        Command::Apply { message, words } => {
+            enrolment::apply(vo, asker(grant)?, message, words, None)?
+        }
         Command::WithdrawApplication => Change::ApplicationWithdrawn { person: asker(grant)? },
         Command::Approve { person, groups, roles, expires } => {
+            let (groups, roles, expires) = vo.with_invited(&person, groups, roles, expires);
             approve(vo, grant, now, person, groups, roles, expires)?
         }
         Command::Reject { person, reason } => Change::ApplicationRejected { person, reason },
@@ -234,6 +281,13 @@ fn propose(
         Command::ChangeRules { base, part, more, put, remove } => {
             Change::RulesChanged { base, part, more, put, remove }
         }
+        Command::SetTermsOfUse { .. }
+        | Command::Agree { .. }
+        | Command::SetQuestions { .. }
+        | Command::SetReminders { .. }
+        | Command::Invite { .. }
+        | Command::WithdrawInvitation { .. }
+        | Command::Join { .. } => return enrolment::propose(vo, command, grant, now),
     };
     Ok(Some(change))
 }

@@ -203,6 +203,7 @@ impl Vom {
             checkpoints: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
         });
         inner.spawn(push::run(inner.clone()));
+        inner.spawn(ops::enrolment::sweep(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
         }

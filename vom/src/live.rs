@@ -2,7 +2,7 @@
 
 use crate::log::{self, Chain, LogFault};
 use crate::registry::{Appended, Registry, checkpoint_due};
-use crate::state::Vo;
+use crate::state::{Vo, about};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -98,7 +98,8 @@ impl Live {
                 }
             };
             let jws = log::seal(signer, &made)?;
-            match registry.append(&self.id, made.number, &jws).await? {
+            let about = about(&made.change);
+            match registry.append_about(&self.id, made.number, &jws, &about).await? {
                 Appended::Yes => {
                     chain.advance(&made, &jws);
                     self.grow(&made);

@@ -4,7 +4,7 @@
 //! rules in this version, so that one table of roles by actions answers everything in nanoseconds.
 //! The table is the golden file `tests/matrix.txt`.
 
-use crate::state::Vo;
+use crate::state::{Member, Vo};
 use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, MgmtApi};
 use std::collections::BTreeSet;
 use xos_api::vom::Actor;
@@ -105,6 +105,14 @@ named! {
         MakeVolume = "make-volume", "make volumes";
         /// Change the VO's rules. No rule decides about it.
         ManageRules = "manage-rules", "change rules";
+        /// Agree to the terms of use.
+        Agree = "agree", "agree to the terms of use";
+        /// Set terms of use, questions to applicants, reminders.
+        SetEnrolment = "set-enrolment", "set terms of use, questions or reminders";
+        /// Make and withdraw invitations to what is not privileged.
+        Invite = "invite", "make or withdraw invitations";
+        /// See what members agreed to and answered, what ends, what was.
+        SeeRecords = "see-records", "look at the records of members";
     }
 }
 
@@ -171,6 +179,10 @@ const RULES: &[(Role, Action)] = &[
     (Role::OwnCore, Action::MakeVolume),
     (Role::Admin, Action::ManageRules),
     (Role::SiteAdmin, Action::ManageRules),
+    (Role::Person, Action::Agree),
+    (Role::Admin, Action::SetEnrolment),
+    (Role::Admin, Action::Invite),
+    (Role::Admin, Action::SeeRecords),
 ];
 
 /// The decisions, one bit for each role and action.
@@ -223,6 +235,13 @@ impl Policy {
         let roles = subject.roles(vo, now);
         if roles.iter().any(|r| self.allows(*r, action)) {
             return Ok(Grant { vo: vo.id.clone(), subject: subject.clone(), action, roles });
+        }
+        // Who is shut out only for want of consent is told that, and not to become what they are.
+        if let Some(person) = subject.person()
+            && let Some(m) = vo.members.get(person).filter(|m| m.acts(now))
+            && !vo.consents(person, m, now)
+        {
+            return Err(vo.lapsed(person));
         }
         // A person cannot become a core, nor a core a person.
         let alike = |r: &&Role| r.is_core() == subject.person().is_none();
@@ -285,7 +304,8 @@ impl Subject {
                 if *site_admin {
                     roles.insert(Role::SiteAdmin);
                 }
-                let member = vo.members.get(person).filter(|m| m.acts(now));
+                let acts = |m: &&Member| m.acts(now) && vo.consents(person, m, now);
+                let member = vo.members.get(person).filter(acts);
                 let Some(m) = member.filter(|_| *carried != Carried::Nothing) else {
                     return roles;
                 };
@@ -330,6 +350,11 @@ impl Subject {
     /// Whether the proof shows who somebody is, and nothing of what they are in the VO.
     pub fn carries_nothing(&self) -> bool {
         matches!(self, Subject::Person { carried: Carried::Nothing, .. })
+    }
+
+    /// Whether the proof shows all that somebody is: they signed in.
+    pub fn carries_all(&self) -> bool {
+        matches!(self, Subject::Person { carried: Carried::All, .. })
     }
 
     /// Who stands in the log.

@@ -13,6 +13,11 @@
 //! | `vom/rules/head` | version and last changes of the site's rules |
 //! | `vom/rules/part/<index>` | a piece of the site's rules |
 //! | `vom/block/<index>` | the VO to which those 65,536 uids and gids belong |
+//! | `vom/about/<vo>/<person>/<number>` | that entry concerns the person; at the home |
+//! | `vom/private/<vo>/<digest>` | what the log names by its salted digest only; at the home |
+
+mod history;
+mod private;
 
 mod rules;
 
@@ -24,7 +29,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use xos_base::{Error, Millis, VoId};
+use xos_base::{Error, Millis, PersonId, VoId};
 use xos_store::{Guard, Key, KeyError, Op, Prefix, Store, StoreError, TxnOutcome, Version};
 
 /// Size of a piece of a checkpoint, in bytes.
@@ -102,9 +107,26 @@ impl Registry {
     /// # Errors
     /// Those of the store; what is unknown was read again.
     pub async fn append(&self, vo: &VoId, number: u64, jws: &str) -> Result<Appended, Error> {
+        self.append_about(vo, number, jws, &[]).await
+    }
+
+    /// As [`Registry::append`], with the entry in the histories of these persons.
+    ///
+    /// # Errors
+    /// As [`Registry::append`].
+    pub async fn append_about(
+        &self,
+        vo: &VoId,
+        number: u64,
+        jws: &str,
+        about: &[&PersonId],
+    ) -> Result<Appended, Error> {
         let at = log_key(vo, number)?;
         let guards = vec![Guard::Absent(at.clone())];
         let mut ops = vec![Op::put(at.clone(), Bytes::copy_from_slice(jws.as_bytes()))];
+        for person in about {
+            ops.push(Op::put(history::key_of(vo, person, number)?, Bytes::from_static(b"{}")));
+        }
         if number == 1 {
             ops.push(Op::put(key(&["vom", "vos", vo.as_str()])?, Bytes::from_static(b"{}")));
         }

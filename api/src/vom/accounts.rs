@@ -88,6 +88,9 @@ pub struct AccountMember {
     /// When the membership ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Millis>,
+    /// From when on the member counts as suspended, for want of consent to the VO's terms of use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapses: Option<Millis>,
     /// Groups besides `members`, which is everybody's primary group.
     pub groups: Vec<GroupNumber>,
     /// Roles.

@@ -1,6 +1,6 @@
 //! Coming into a VO.
 
-use super::MemberInfo;
+use super::{Answer, MemberInfo};
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,13 @@ pub struct Apply {
     /// What its administrators should know, at most [`super::MESSAGE_MAX`] characters.
     #[serde(default)]
     pub message: String,
+    /// The version of the terms of use that the person agrees to; there must be one when the VO has
+    /// terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<u32>,
+    /// The answers to the VO's questions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
 }
 request!(Apply => Done, Post "/v1/vos/{vo}/applications");
 

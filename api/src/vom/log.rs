@@ -1,6 +1,6 @@
 //! The log of a VO: signed, numbered, each entry bound to the one before it.
 
-use super::Terms;
+use super::{Gives, Question, Terms};
 use crate::policy::{Rule, RuleName};
 use crate::subscribe;
 use schemars::JsonSchema;
@@ -45,7 +45,19 @@ pub enum Change {
     /// The VO begins; its owner becomes member number 1, the group `members` number 1.
     Founded { owner: PersonId, title: String, description: String },
     /// Somebody asks to become a member.
-    Applied { person: PersonId, message: String },
+    Applied {
+        person: PersonId,
+        message: String,
+        /// The version of the terms of use that they agree to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agreed: Option<u32>,
+        /// The salted digest of their answers, which stay at the home.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answers: Option<String>,
+        /// The id of the invitation by which they come.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invitation: Option<String>,
+    },
     /// They no longer ask.
     ApplicationWithdrawn { person: PersonId },
     /// They were turned down.
@@ -109,6 +121,43 @@ pub enum Change {
     /// come or take the place of those of their names. Nothing of it counts before all parts, from
     /// 0 on, are there; `more`: others follow.
     RulesChanged { base: u64, part: u32, more: bool, put: Vec<Rule>, remove: Vec<RuleName> },
+    /// There are terms of use, or new ones.
+    TermsOfUseSet {
+        version: u32,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        consent_days: Option<u32>,
+        grace_days: u32,
+    },
+    /// A member agreed to the terms of use of that version.
+    Agreed { person: PersonId, version: u32 },
+    /// Applicants are asked this.
+    QuestionsSet { questions: Vec<Question> },
+    /// People are reminded so many days before something ends.
+    RemindersSet { days: Vec<u32> },
+    /// An invitation was made. `hash` is the SHA-256 of its secret, hex, and `id` how that begins;
+    /// `hint` the salted digest of what it was noted for.
+    InvitationMade {
+        id: String,
+        hash: String,
+        by: PersonId,
+        gives: Gives,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// An invitation counts no more.
+    InvitationWithdrawn { id: String },
+    /// Somebody became a member by an invitation, with what that gives.
+    Joined {
+        person: PersonId,
+        invitation: String,
+        number: MemberNumber,
+        epoch: Epoch,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agreed: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answers: Option<String>,
+    },
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.

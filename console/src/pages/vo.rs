@@ -136,7 +136,8 @@ pub(crate) fn path(vo: &VoId) -> String {
 pub(crate) async fn apply(visit: Visit) -> Shown {
     let vo = visit.vo()?;
     let message = visit.form.text("message").to_owned();
-    visit.ask_home(&vo, Apply { vo: vo.clone(), message }).await?;
+    let apply = Apply { vo: vo.clone(), message, agreed: None, answers: Vec::new() };
+    visit.ask_home(&vo, apply).await?;
     done(&visit, path(&vo), format!("You applied to {vo}. Its administrators decide now."))
 }
 

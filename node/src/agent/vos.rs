@@ -168,15 +168,16 @@ impl Vos {
                 AccountState::Ended
             }
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
+            _ if has_lapsed(member, now) => AccountState::Suspended,
             _ if self.lapsed.contains_key(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
     }
 
-    /// When the next membership ends by itself after `now`.
+    /// When the next membership or consent ends by itself after `now`.
     pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
         let members = self.vos.values().flat_map(|vo| vo.members.values());
-        members.filter_map(|m| m.expires).filter(|at| *at > now).min()
+        members.flat_map(|m| [m.expires, m.lapses]).flatten().filter(|at| *at > now).min()
     }
 
     /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was
@@ -244,6 +245,11 @@ impl Vos {
 /// Whether the membership has ended by itself.
 pub(super) fn has_expired(member: &AccountMember, now: Millis) -> bool {
     member.expires.is_some_and(|at| at <= now)
+}
+
+/// Whether the member must agree to the VO's terms of use before they act again.
+pub(super) fn has_lapsed(member: &AccountMember, now: Millis) -> bool {
+    member.lapses.is_some_and(|at| at <= now)
 }
 
 /// The number of the group `members`.
@@ -363,6 +369,21 @@ mod tests {
         assert_eq!(state(2, 99), AccountState::Active);
         let next = |now: u64| vos.next_expiry(Millis(now)).map(|at| at.0);
         assert_eq!((next(0), next(40), next(50)), (Some(40), Some(50), None));
+    }
+
+    /// If it failed, work of somebody who never agreed to the VO's terms would go on, or end for
+    /// good where it is to be held.
+    #[test]
+    fn a_consent_that_lapses_suspends() {
+        let mut vos = Vos::default();
+        let lapsing = AccountMember { lapses: Some(Millis(50)), ..member(1, "alice", &[]) };
+        vos.apply(accounts(true, false, vec![lapsing]));
+        let state = |vos: &Vos, now: u64| vos.state_of(1_900_000_001, Millis(now)).unwrap();
+        assert_eq!(state(&vos, 49), AccountState::Active);
+        assert_eq!(state(&vos, 50), AccountState::Suspended);
+        assert_eq!(vos.next_expiry(Millis(0)), Some(Millis(50)));
+        vos.apply(accounts(false, false, vec![member(1, "alice", &[])]));
+        assert_eq!(state(&vos, 50), AccountState::Active, "she agreed");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whole sequences of commands against one VO, as the home runs them.
 
 mod credentials;
+mod enrolment;
 mod lease;
 mod members;
 mod random;
@@ -85,7 +86,7 @@ impl Home {
     }
 
     fn join(&mut self, p: &str, roles: &[&str]) {
-        self.ok(p, Command::Apply { message: "hello".into() });
+        self.ok(p, Command::Apply { message: "hello".into(), words: Words::default() });
         let roles = roles.iter().map(|r| id(r)).collect();
         let approve = Command::Approve { person: id(p), groups: vec![], roles, expires: None };
         self.ok("alice@rennes", approve);

@@ -57,7 +57,10 @@ impl Limiter {
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
         self.limit_applicant(&caller, &r.vo)?;
-        self.change(&caller, &r.vo, Command::Apply { message: r.message }).await
+        let words = self.words(&r.vo, r.agreed, r.answers).await?;
+        let message = r.message;
+        let apply = |words| Command::Apply { message, words };
+        self.change_saying(&caller, &r.vo, words, apply).await
     }
 
     /// Counts an application, or its withdrawal: of the person, and of a person's other site.
@@ -86,7 +89,13 @@ impl Vom {
         r: WithdrawApplication,
     ) -> Result<Done, Error> {
         self.limit_applicant(&caller, &r.vo)?;
-        self.change(&caller, &r.vo, Command::WithdrawApplication).await
+        match self.inner.subject(&caller, &r.vo)?.person().cloned() {
+            Some(person) => {
+                let command = Command::WithdrawApplication;
+                self.change_and_forget(&caller, &r.vo, &person, command).await
+            }
+            None => Err(Error::denied(format!("{} has not applied", caller.describe()))),
+        }
     }
 
     pub(super) async fn list_applications(
@@ -112,7 +121,8 @@ impl Vom {
     }
 
     pub(super) async fn reject(&self, caller: Caller, r: Reject) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::Reject { person: r.person, reason: r.reason }).await
+        let command = Command::Reject { person: r.person.clone(), reason: r.reason };
+        self.change_and_forget(&caller, &r.vo, &r.person, command).await
     }
 }
 

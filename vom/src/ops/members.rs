@@ -65,8 +65,8 @@ impl Vom {
         caller: Caller,
         r: RemoveMember,
     ) -> Result<Done, Error> {
-        let command = Command::RemoveMember { person: r.person, reason: r.reason };
-        self.change(&caller, &r.vo, command).await
+        let command = Command::RemoveMember { person: r.person.clone(), reason: r.reason };
+        self.change_and_forget(&caller, &r.vo, &r.person, command).await
     }
 
     pub(super) async fn set_expiry(&self, caller: Caller, r: SetExpiry) -> Result<Done, Error> {
@@ -113,7 +113,11 @@ impl Vom {
 
     /// The own core, and the person themselves when they came as a person: a credential in one VO
     /// does not tell which others its holder is in.
-    fn may_see_memberships(&self, caller: &Caller, person: &PersonId) -> Result<(), Error> {
+    pub(super) fn may_see_memberships(
+        &self,
+        caller: &Caller,
+        person: &PersonId,
+    ) -> Result<(), Error> {
         let allowed = match caller.principal() {
             Principal::Core(site) => *site == self.inner.site,
             Principal::Person(p) => p == person,

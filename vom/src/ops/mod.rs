@@ -1,10 +1,13 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 pub(crate) mod applications;
+pub(crate) mod enrolment;
 mod groups;
+mod invitations;
 mod log;
 mod members;
 mod names;
+mod records;
 mod rules;
 mod serve;
 mod shares;
@@ -81,6 +84,21 @@ impl Vom {
             get_site_rules,
             set_site_rules,
             what_if,
+            set_terms_of_use,
+            agree,
+            set_questions,
+            enrolment_form,
+            enrolment,
+            invite,
+            list_invitations,
+            withdraw_invitation,
+            look_at_invitation,
+            join,
+            set_reminders,
+            list_expiring,
+            extend_memberships,
+            reminders,
+            member_history,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

@@ -6,7 +6,7 @@ use crate::live::Live;
 use crate::log::{self, Chain};
 use crate::policy::{Action, Role};
 use crate::registry::Appended;
-use crate::state::{Vo, page_size};
+use crate::state::{Vo, about, page_size};
 use crate::{Found, VOS_MAX};
 use xos_api::Done;
 use xos_api::vom::{
@@ -90,7 +90,8 @@ impl Vom {
         let entry = chain.next(&vo, Actor::Person(person), change, inner.clock.now());
         let state = Vo::found(&entry)?;
         let jws = log::seal(&inner.signer, &entry)?;
-        if inner.registry.append(&vo, 1, &jws).await? == Appended::Taken {
+        let about = about(&entry.change);
+        if inner.registry.append_about(&vo, 1, &jws, &about).await? == Appended::Taken {
             // Another core of this site was faster: know it from now on.
             let (state, chain, checkpointed) = inner.registry.load(&vo).await?;
             inner.vos.add(Live::new(state, chain, checkpointed, inner.clock.now()));

@@ -30,11 +30,14 @@ impl Vo {
         logins: &Logins<'_>,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
+        // New terms of use move the time at which each member's consent lapses.
+        let all = self.enrolling.terms.as_ref().is_some_and(|t| changed(t.changed));
         let mut members: Vec<AccountMember> = self
             .members
             .iter()
             .filter(|(person, m)| {
-                changed(m.changed)
+                all
+                    || changed(m.changed)
                     || names.changed.contains(*person)
                     || logins.differs(|action, place| self.asked(person, m, action, place))
             })
@@ -117,6 +120,7 @@ impl Vo {
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
             epoch: m.epoch,
             expires: m.expires,
+            lapses: self.lapses(person, m),
             groups: m
                 .groups
                 .iter()
@@ -137,6 +141,7 @@ impl Vo {
             state: AccountState::Ended,
             epoch: Epoch(u64::MAX),
             expires: None,
+            lapses: None,
             groups: Vec::new(),
             roles: Vec::new(),
             refused: None,

@@ -14,17 +14,19 @@ impl Vo {
         self.time = entry.time;
         match &entry.change {
             Change::Founded { .. } => {}
-            Change::Applied { person, message } => {
+            Change::Applied { person, message, agreed, answers, invitation } => {
                 let a = Application {
                     person: person.clone(),
                     message: message.clone(),
                     since: entry.time,
                 };
                 self.applications.insert(person.clone(), a);
+                self.enrol(person, *agreed, answers.as_deref(), invitation.as_deref());
             }
             Change::ApplicationWithdrawn { person }
             | Change::ApplicationRejected { person, .. } => {
                 self.applications.remove(person);
+                self.enrolling.said.remove(person);
             }
             Change::Admitted { person, number, epoch, groups, roles, expires } => {
                 self.applications.remove(person);
@@ -74,6 +76,13 @@ impl Vo {
                 let number = self.number;
                 self.share(site, |s| s.end(reason, number));
             }
+            Change::TermsOfUseSet { .. }
+            | Change::Agreed { .. }
+            | Change::QuestionsSet { .. }
+            | Change::RemindersSet { .. }
+            | Change::InvitationMade { .. }
+            | Change::InvitationWithdrawn { .. }
+            | Change::Joined { .. } => self.apply_enrolling(&entry.change),
         }
     }
 
@@ -92,7 +101,7 @@ impl Vo {
         }
     }
 
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         person: &PersonId,
         number: MemberNumber,
@@ -124,7 +133,12 @@ impl Vo {
     }
 
     /// Changes a member; `narrower` voids the credentials issued so far.
-    fn change(&mut self, person: &PersonId, narrower: bool, f: impl FnOnce(&mut Member)) {
+    pub(super) fn change(
+        &mut self,
+        person: &PersonId,
+        narrower: bool,
+        f: impl FnOnce(&mut Member),
+    ) {
         if let Some(m) = self.members.get_mut(person) {
             f(m);
             m.changed = self.number;
@@ -136,6 +150,7 @@ impl Vo {
 
     fn remove(&mut self, person: &PersonId) {
         let Some(m) = self.members.remove(person) else { return };
+        self.enrolling.said.remove(person);
         for name in &m.groups {
             if let Some(g) = self.groups.get_mut(name) {
                 g.count = g.count.saturating_sub(1);

@@ -1,8 +1,8 @@
 //! Which changes may follow.
 
 use super::{
-    APPLICATIONS_MAX, GROUP_NUMBER_MAX, GROUPS_MAX, LOG_ENTRIES_MAX, LOG_RESERVED_FROM,
-    MEMBER_NUMBER_MAX, MEMBERS_MAX, Member, SHARES_MAX, VOLUMES_MAX, Vo,
+    APPLICATIONS_MAX, EnrolmentFault, GROUP_NUMBER_MAX, GROUPS_MAX, LOG_ENTRIES_MAX,
+    LOG_RESERVED_FROM, MEMBER_NUMBER_MAX, MEMBERS_MAX, Member, SHARES_MAX, VOLUMES_MAX, Vo,
 };
 use crate::text::{self, TextFault};
 use std::collections::BTreeSet;
@@ -94,6 +94,8 @@ pub enum Violation {
     NearlyFull,
     #[error("the {0} {1}")]
     Text(&'static str, TextFault),
+    #[error("{0}")]
+    Enrolment(EnrolmentFault),
 }
 
 impl From<Violation> for Error {
@@ -116,6 +118,7 @@ impl From<Violation> for Error {
             Violation::NotFounded | Violation::Number | Violation::Time | Violation::Epoch => {
                 Kind::Internal
             }
+            Violation::Enrolment(fault) => fault.kind(),
             _ => Kind::Conflict,
         };
         let e = Error::new(kind, v.to_string());
@@ -127,6 +130,10 @@ impl From<Violation> for Error {
                 e.hint("look at the rules again, and make your change to those")
             }
             Violation::NoOffer(_) => e.hint("look at the shares again and name the version shown"),
+            Violation::Enrolment(fault) => match fault.hint() {
+                Some(hint) => e.hint(hint),
+                None => e,
+            },
             _ => e,
         }
     }
@@ -173,7 +180,11 @@ impl Vo {
     pub fn check_change(&self, change: &Change) -> Checked {
         match change {
             Change::Founded { .. } => Err(Violation::NotFounded),
-            Change::Applied { person, message } => self.may_apply(person, message),
+            Change::Applied { person, message, agreed, answers, invitation } => {
+                self.may_apply(person, message)?;
+                self.may_enrol(*agreed, answers.as_deref())?;
+                invitation.as_ref().map_or(Ok(()), |id| self.may_come_by(id, person))
+            }
             Change::ApplicationWithdrawn { person } => self.applicant(person),
             Change::ApplicationRejected { person, reason: r } => {
                 reason(r).and_then(|()| self.applicant(person))
@@ -235,10 +246,17 @@ impl Vo {
                 ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }
             Change::RulesChanged { .. } => self.check_rules(change),
+            Change::TermsOfUseSet { .. }
+            | Change::Agreed { .. }
+            | Change::QuestionsSet { .. }
+            | Change::RemindersSet { .. }
+            | Change::InvitationMade { .. }
+            | Change::InvitationWithdrawn { .. }
+            | Change::Joined { .. } => self.check_enrolling(change),
         }
     }
 
-    fn member(&self, person: &PersonId) -> Result<&Member, Violation> {
+    pub(super) fn member(&self, person: &PersonId) -> Result<&Member, Violation> {
         self.members.get(person).ok_or_else(|| Violation::NotMember(person.clone()))
     }
 
@@ -254,7 +272,7 @@ impl Vo {
         limit(full, APPLICATIONS_MAX as u64, "open applications")
     }
 
-    fn may_admit(&self, change: &Change) -> Checked {
+    pub(super) fn may_admit(&self, change: &Change) -> Checked {
         let Change::Admitted { person, number, epoch, groups, roles, expires } = change else {
             return Err(Violation::NotFounded);
         };
@@ -298,7 +316,7 @@ impl Vo {
     }
 
     /// A group other than the built-in one.
-    fn own_group(&self, name: &GroupName) -> Checked {
+    pub(super) fn own_group(&self, name: &GroupName) -> Checked {
         ensure(name.as_str() != GROUP_MEMBERS, || Violation::BuiltIn(name.clone()))?;
         ensure(self.groups.contains_key(name), || Violation::NoGroup(name.clone()))
     }
@@ -376,6 +394,7 @@ fn ends(change: &Change) -> bool {
             | Change::ShareWithdrawn { .. }
             | Change::VoSuspended { .. }
             | Change::VoResumed {}
+            | Change::InvitationWithdrawn { .. }
     )
 }
 

@@ -7,16 +7,25 @@
 mod accounts;
 mod apply;
 mod check;
+mod enrolment;
+mod history;
+mod invitations;
 mod rules;
 mod share;
 mod standing;
+mod terms;
 mod views;
 
 pub use accounts::Block;
 pub use check::Violation;
+pub use enrolment::{Enrolling, EnrolmentFault, Questions, Said, answered};
+pub use history::about;
+pub use invitations::{INVITATION_ID_LEN, Invitation, inviting};
 pub use rules::Staged;
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
+pub(crate) use terms::days;
+pub use terms::{Consented, TermsInForce};
 pub use views::page_size;
 
 use crate::rules::Book;
@@ -108,6 +117,9 @@ pub struct Vo {
     /// A change of them that is not complete yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Staged>,
+    /// How one comes into it, and what those said who came.
+    #[serde(default, skip_serializing_if = "Enrolling::is_unused")]
+    pub enrolling: Enrolling,
 }
 
 /// One member.
@@ -136,7 +148,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether the member may act at `now`.
+    /// Whether the member may act at `now`, as far as suspension and end go; see also
+    /// [`Vo::consents`].
     pub fn acts(&self, now: Millis) -> bool {
         self.state == MemberState::Active && self.expires.is_none_or(|t| t > now)
     }
@@ -213,6 +226,7 @@ impl Vo {
             renewal_s: None,
             rules: Book::of_vo(),
             staged: None,
+            enrolling: Enrolling::default(),
         };
         vo.begin(owner);
         Ok(vo)

@@ -114,6 +114,9 @@ impl Vo {
         if member.expires.is_some_and(|t| t <= now) {
             return Err(self.expired(person));
         }
+        if !self.consents(person, member, now) {
+            return Err(self.lapsed(person));
+        }
         Ok(member)
     }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests end by panicking.
 
+mod enrolment;
 mod hostile;
+mod invitations;
 mod mutated;
 mod names;
 mod one_site;
@@ -27,9 +29,14 @@ async fn found(site: &world::Site) {
     site.ask(&site.own("alice"), r).await.unwrap();
 }
 
+/// An application to a VO that has neither terms of use nor questions.
+fn apply(vo: &str, message: &str) -> Apply {
+    Apply { vo: id(vo), message: message.into(), agreed: None, answers: vec![] }
+}
+
 /// Lets a caller apply to a VO of `site` and alice approve.
 async fn join(site: &world::Site, caller: &Caller, vo: &str) {
-    site.ask(caller, Apply { vo: id(vo), message: "hello".into() }).await.unwrap();
+    site.ask(caller, apply(vo, "hello")).await.unwrap();
     let r = Approve {
         vo: id(vo),
         person: caller.person().unwrap(),

@@ -9,7 +9,7 @@ use crate::id;
 use crate::world::Site;
 use mutate::{modest, survives};
 use xos_api::policy::Rule;
-use xos_api::vom::{Change, Entry, Terms};
+use xos_api::vom::{Change, Entry, Gives, Question, QuestionKind, Terms};
 use xos_base::{Epoch, GroupNumber, Millis};
 use xos_net::sign::Kind;
 use xos_vom::log::{open, reread};
@@ -35,9 +35,9 @@ fn changes() -> Vec<Change> {
         version: 2,
     };
     vec![
-        Change::Applied { person: bob(), message: "hello".into() },
+        applied(bob(), "hello"),
         Change::ApplicationWithdrawn { person: bob() },
-        Change::Applied { person: carol(), message: String::new() },
+        applied(carol(), ""),
         Change::ApplicationRejected { person: carol(), reason: reason() },
         admitted("bob@pisa", 2),
         Change::MemberSuspended { person: bob(), reason: reason() },
@@ -75,7 +75,59 @@ fn changes() -> Vec<Change> {
             remove: vec![id("members-run")],
         },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
+        Change::QuestionsSet {
+            questions: vec![Question {
+                id: "status".into(),
+                text: "What are you?".into(),
+                kind: QuestionKind::Choice,
+                required: true,
+                choices: vec!["staff".into(), "student".into()],
+            }],
+        },
+        Change::TermsOfUseSet {
+            version: 1,
+            text: "Be kind.".into(),
+            consent_days: Some(365),
+            grace_days: 14,
+        },
+        Change::Agreed { person: id("alice@rennes"), version: 1 },
+        Change::RemindersSet { days: vec![30, 7] },
+        invitation(),
+        Change::Joined {
+            person: id("dave@pisa"),
+            invitation: HASH[..16].into(),
+            number: xos_base::MemberNumber(3),
+            epoch: Epoch(1),
+            agreed: Some(1),
+            answers: Some(HASH.into()),
+        },
+        Change::InvitationWithdrawn { id: HASH[..16].into() },
     ]
+}
+
+const HASH: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+fn applied(person: xos_base::PersonId, message: &str) -> Change {
+    let message = message.to_owned();
+    Change::Applied { person, message, agreed: None, answers: None, invitation: None }
+}
+
+fn invitation() -> Change {
+    Change::InvitationMade {
+        id: HASH[..16].into(),
+        hash: HASH.into(),
+        by: id("alice@rennes"),
+        gives: Gives {
+            groups: vec![],
+            roles: vec![id("pilot")],
+            uses: 2,
+            expires: Millis(9000),
+            person: None,
+            ends: Some(Millis(9000)),
+            at_once: true,
+        },
+        hint: Some(HASH.into()),
+    }
 }
 
 #[tokio::test]

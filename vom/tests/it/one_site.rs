@@ -1,5 +1,5 @@
 use crate::world::Site;
-use crate::{found, id, join};
+use crate::{apply, found, id, join};
 use xos_api::vom::*;
 use xos_base::{Kind, Millis};
 use xos_net::Standing;
@@ -230,9 +230,9 @@ async fn a_credential_of_another_vo_sees_nothing_and_withdrawals_count() {
     let bob = rennes.own("bob");
     let vo = || id("demo.rennes");
     for _ in 0..10 {
-        rennes.ask(&bob, Apply { vo: vo(), message: String::new() }).await.unwrap();
+        rennes.ask(&bob, apply("demo.rennes", "")).await.unwrap();
         rennes.ask(&bob, WithdrawApplication { vo: vo() }).await.unwrap();
     }
-    let e = rennes.ask(&bob, Apply { vo: vo(), message: String::new() }).await.unwrap_err();
+    let e = rennes.ask(&bob, apply("demo.rennes", "")).await.unwrap_err();
     assert_eq!(e.kind, Kind::Limited, "{e}");
 }

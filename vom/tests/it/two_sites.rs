@@ -1,5 +1,5 @@
 use crate::world::{Site, until};
-use crate::{found, id, join};
+use crate::{apply, found, id, join};
 use futures_util::StreamExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -258,8 +258,7 @@ async fn a_sites_people_do_not_use_up_what_its_core_may_bring() {
     let mut taken = 0;
     let e = loop {
         let person = rennes.caller(&pisa, &format!("p{taken}@pisa"), None, false);
-        let apply = Apply { vo: vo(), message: String::new() };
-        if let Err(e) = rennes.ask(&person, apply).await {
+        if let Err(e) = rennes.ask(&person, apply("demo.rennes", "")).await {
             break e;
         }
         taken += 1;

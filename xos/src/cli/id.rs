@@ -2,10 +2,12 @@
 
 use super::credential::Credential;
 use super::output::{Outcome, Style, Table, clean, fields, list, when};
+use super::reminders;
 use super::session::Session;
 use super::ssh::key::SshCertificate;
 use super::token::KeptJwt;
 use serde::Serialize;
+use xos_api::vom::Reminder;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 
 #[derive(Serialize)]
@@ -16,6 +18,9 @@ struct Identity {
     /// The VO of plain `ssh`.
     default_vo: Option<VoId>,
     vos: Vec<Held>,
+    /// As of the last sign-in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reminders: Vec<Reminder>,
 }
 
 /// What is held for one VO. The three credentials were issued together and say the same.
@@ -74,6 +79,7 @@ pub fn id(s: &Session) -> Outcome {
         default_vo: s.default_vo()?,
         person,
         vos,
+        reminders: reminders::kept(s)?,
     };
     s.out.show(&identity, || text(&identity, now))?;
     Ok(0)
@@ -136,7 +142,8 @@ fn text(identity: &Identity, now: Millis) -> String {
             format!("{}{}", state(token.map(|t| t.until)), whom.unwrap_or_default()),
         ]);
     }
-    format!("{head}\n\n{}", table.text("No certificate of a VO is here."))
+    let reminders = reminders::lines(&identity.reminders, now);
+    format!("{head}\n\n{}{reminders}", table.text("No certificate of a VO is here."))
 }
 
 #[cfg(test)]
@@ -174,6 +181,7 @@ mod tests {
             session_until: Some(Millis::from_secs(40_000)),
             default_vo: Some("demo.rennes".parse().unwrap()),
             vos: vec![one("demo.rennes", false, true), one("x.pisa", true, false)],
+            reminders: Vec::new(),
         };
         let plain: String = text(&identity, Millis::from_secs(10_000))
             .chars()

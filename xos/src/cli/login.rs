@@ -6,6 +6,7 @@ use super::kept::Login;
 use super::kerberos;
 use super::oidc;
 use super::output::{Failure, Outcome, Style, Table, clean, list, when};
+use super::reminders;
 use super::renew::unit;
 use super::session::{Session, idle};
 use super::sites::SiteBook;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use xos_api::cda::{ANY_AUDIENCE, ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
-use xos_api::vom::MembershipView;
+use xos_api::vom::{MembershipView, Reminder};
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
 
 const LOGIN_EXAMPLES: &str = "\
@@ -110,6 +111,8 @@ struct LoginResult<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_config: Option<Included>,
     vos: &'a [VoResult],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reminders: Vec<Reminder>,
 }
 
 /// Signs in and gets a certificate for each VO, or for those named.
@@ -153,12 +156,24 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
         narrowed: wish.narrows(),
         ssh_config: others_learn(s, !args.no_ssh_config).await?,
         vos: &results,
+        reminders: reminded(s, &login.person).await?,
     };
     s.out.show(&result, || shown(s, &login, &result))?;
     let failed = results.iter().find(|r| named.contains(&r.vo) && r.trouble.is_some());
     match failed.and_then(|r| r.trouble.clone()) {
         Some(e) => Err(e.into()),
         None => Ok(0),
+    }
+}
+
+/// What the person is reminded of. A sign-in is good without it.
+async fn reminded(s: &Session, person: &PersonId) -> Result<Vec<Reminder>, Failure> {
+    match reminders::fetch(s, person).await {
+        Ok(all) => Ok(all),
+        Err(e) => {
+            s.out.warn(&e)?;
+            Ok(Vec::new())
+        }
     }
 }
 
@@ -306,6 +321,7 @@ fn shown(s: &Session, login: &Login, result: &LoginResult<'_>) -> String {
         table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
     }
     text.push_str(&table.text(""));
+    text.push_str(&reminders::lines(&result.reminders, now));
     if result.narrowed {
         text.push_str(
             "\nNarrowed: certificate, ssh certificate and token say no more than this. They are \
@@ -332,6 +348,7 @@ pub async fn logout(s: &Session) -> Outcome {
     for vo in s.home.vos()? {
         any |= ssh::forget(s, &vo).await?;
     }
+    reminders::forget(s)?;
     if let Err(e) = ssh::take_down(s) {
         s.out.warn(&e)?;
     }

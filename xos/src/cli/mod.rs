@@ -26,6 +26,7 @@ pub mod output;
 mod pages;
 pub mod person;
 pub mod place;
+pub mod reminders;
 pub mod renew;
 pub mod rules;
 pub mod session;

@@ -87,7 +87,21 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo renewal demo.rennes 8h", 0),
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
+    ("ada", "vo terms set demo.rennes TERMS --grace-days 3", 0),
+    ("bob", "vo terms show demo.rennes", 0),
+    ("bob", "vo agree demo.rennes --yes", 0),
+    ("ada", "vo questions set demo.rennes QUESTIONS", 0),
+    ("bob", "vo questions show demo.rennes", 0),
+    ("ada", "vo expiring demo.rennes --days 365", 0),
+    ("ada", "vo extend demo.rennes 200d bob@rennes", 0),
+    ("ada", "vo reminders demo.rennes 60 7", 0),
+    ("bob", "vo history demo.rennes", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),
+    ("ada", "vo invite demo.rennes --uses 2", 0),
+    ("bob", "vo join LINK --agree --answer institute=Rennes", 0),
+    ("ada", "vo enrolment demo.rennes bob@rennes", 0),
+    ("ada", "vo invitations demo.rennes", 0),
+    ("ada", "vo uninvite demo.rennes INVITATION", 0),
     ("ada", "node token n1", 0),
     ("ada", "node list", 0),
     // This machine is no node.
@@ -179,7 +193,10 @@ fn every_command_prints_one_json_document() {
         )
     });
     std::fs::write(file("rules"), rules.concat()).unwrap();
-    let mut job = String::new();
+    std::fs::write(file("terms"), "Be kind.\n").unwrap();
+    let question = r#"{"id": "institute", "text": "Where?", "kind": "line", "required": true}"#;
+    std::fs::write(file("questions"), format!("[{question}]")).unwrap();
+    let (mut job, mut link, mut invitation_id) = (String::new(), String::new(), String::new());
     let (leaves, _) = leaves_and_groups();
     let mut called = BTreeSet::new();
     for (who, line, status) in CALLS {
@@ -198,6 +215,10 @@ fn every_command_prints_one_json_document() {
                 "RULES" => file("rules"),
                 "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),
                 "JOB" => job.clone(),
+                "TERMS" => file("terms"),
+                "QUESTIONS" => file("questions"),
+                "LINK" => link.clone(),
+                "INVITATION" => invitation_id.clone(),
                 word => word.to_owned(),
             })
             .collect();
@@ -207,6 +228,10 @@ fn every_command_prints_one_json_document() {
         let said = document(line, *status, &person.xos(&words).output().unwrap());
         if line.starts_with("job submit") {
             said["job"].as_str().unwrap().clone_into(&mut job);
+        }
+        if line.starts_with("vo invite") {
+            said["link"].as_str().unwrap().clone_into(&mut link);
+            said["invitation"]["invitation"].as_str().unwrap().clone_into(&mut invitation_id);
         }
     }
     let missing: Vec<&String> = leaves.iter().filter(|leaf| !called.contains(*leaf)).collect();

@@ -1,7 +1,7 @@
 //! Who may sign in to this machine. Decided without I/O.
 
 use crate::agent::config::Login;
-use crate::agent::vos::Found;
+use crate::agent::vos::{Found, has_lapsed};
 use std::collections::BTreeSet;
 use xos_api::vom::AccountState;
 use xos_base::accounts::ID_RANGE;
@@ -70,6 +70,15 @@ impl Rules {
                 let text = "this machine has not heard of its site's core for too long; try again \
                             later, or another machine";
                 return LoginState::Held { text: text.to_owned() };
+            }
+            AccountState::Suspended
+                if found.member.state == AccountState::Active && has_lapsed(found.member, now) =>
+            {
+                let text = format!(
+                    "{person} has not agreed to the terms of use of {vo} that are in force; read \
+                     them and agree: xos vo agree {vo}"
+                );
+                return LoginState::Held { text };
             }
             AccountState::Suspended => {
                 let text = format!(

@@ -6,7 +6,7 @@ use xos_api::vom::MESSAGE_MAX;
 #[test]
 fn an_applicant_becomes_a_member_once() {
     let mut h = Home::new(&policy());
-    let apply = || Command::Apply { message: "please".into() };
+    let apply = || Command::Apply { message: "please".into(), words: Words::default() };
     let approve = || Command::Approve {
         person: id("bob@pisa"),
         groups: vec![],
@@ -32,9 +32,11 @@ fn an_applicant_becomes_a_member_once() {
 fn texts_that_could_deceive_or_fill_are_refused() {
     let mut h = Home::new(&policy());
     for message in ["a\x1b[2J".to_owned(), "x".repeat(MESSAGE_MAX + 1), "\u{202e}abc".into()] {
-        assert_eq!(h.kind("bob@pisa", Command::Apply { message }), Kind::Invalid);
+        let apply = Command::Apply { message, words: Words::default() };
+        assert_eq!(h.kind("bob@pisa", apply), Kind::Invalid);
     }
-    h.ok("bob@pisa", Command::Apply { message: "é".repeat(MESSAGE_MAX) });
+    let message = "é".repeat(MESSAGE_MAX);
+    h.ok("bob@pisa", Command::Apply { message, words: Words::default() });
 }
 
 #[test]
@@ -74,7 +76,8 @@ fn administrators_do_not_touch_those_above_them() {
     let remove = |p: &str| Command::RemoveMember { person: id(p), reason: String::new() };
     assert_eq!(h.kind("bob@pisa", remove("carol@pisa")), Kind::Denied);
     assert_eq!(h.kind("bob@pisa", remove("alice@rennes")), Kind::Denied);
-    h.ok("erin@pisa", Command::Apply { message: String::new() });
+    let apply = Command::Apply { message: String::new(), words: Words::default() };
+    h.ok("erin@pisa", apply);
     let approve = |roles: Vec<RoleName>| Command::Approve {
         person: id("erin@pisa"),
         groups: vec![],

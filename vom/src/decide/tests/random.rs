@@ -4,6 +4,24 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+/// Hashes of the secrets of two invitations.
+const HASHES: [&str; 2] = [
+    "00000000000000000000000000000000000000000000000000000000000000aa",
+    "11111111111111111111111111111111111111111111111111111111111111bb",
+];
+
+fn asked(required: bool) -> Vec<Question> {
+    let kind = xos_api::vom::QuestionKind::Line;
+    vec![Question { id: "q".into(), text: "What?".into(), kind, required, choices: vec![] }]
+}
+
+/// Consents, and answers to what was asked by some entry.
+fn words() -> impl Strategy<Value = Words> {
+    let sealed = (0u64..6).prop_map(|asked| Sealed { digest: HASHES[0].into(), asked });
+    (prop::option::of(0u32..3), prop::option::of(sealed))
+        .prop_map(|(agreed, answers)| Words { agreed, answers })
+}
+
 fn command() -> impl Strategy<Value = (usize, Command)> {
     let person = || prop::sample::select(vec!["alice@rennes", "bob@pisa", "carol@pisa"]);
     let group = || prop::sample::select(vec!["physics", "x", "members"]);
@@ -11,7 +29,7 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
     let text = || Just(String::new());
     let expires = || prop::option::of(prop::sample::select(vec![Millis(1), Millis(u64::MAX)]));
     let one = prop_oneof![
-        Just(Command::Apply { message: String::new() }),
+        words().prop_map(|words| Command::Apply { message: String::new(), words }),
         Just(Command::WithdrawApplication),
         (person(), prop::option::of(group()), prop::option::of(role()), expires()).prop_map(
             |(p, g, r, expires)| Command::Approve {
@@ -45,6 +63,33 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
             let rule = format!(r#"{{"name":"{name}","who":"*","what":"*","effect":"deny"}}"#);
             let put = vec![serde_json::from_str(&rule).unwrap()];
             Command::ChangeRules { base, part, more, put, remove: vec![id("members-run")] }
+        }),
+        (prop::option::of(0u32..3), 0u32..2).prop_map(|(consent_days, grace_days)| {
+            Command::SetTermsOfUse { text: "Be kind.".into(), consent_days, grace_days }
+        }),
+        (0u32..3).prop_map(|version| Command::Agree { version }),
+        any::<bool>().prop_map(|required| Command::SetQuestions { questions: asked(required) }),
+        (0u32..3).prop_map(|n| Command::SetReminders { days: vec![n, 7] }),
+        (0usize..2, prop::option::of(group()), prop::option::of(role()), 0u32..3, any::<bool>())
+            .prop_map(|(n, g, r, uses, at_once)| Command::Invite {
+                id: HASHES[n][..16].into(),
+                hash: HASHES[n].into(),
+                gives: Gives {
+                    groups: g.map(id).into_iter().collect(),
+                    roles: r.map(id).into_iter().collect(),
+                    uses,
+                    expires: Millis(NOW.0 + 1000),
+                    person: None,
+                    ends: None,
+                    at_once,
+                },
+                hint: None,
+            }),
+        (0usize..2).prop_map(|n| Command::WithdrawInvitation { id: HASHES[n][..16].into() }),
+        (0usize..2, words()).prop_map(|(n, words)| Command::Join {
+            hash: HASHES[n].into(),
+            message: String::new(),
+            words,
         }),
     ];
     (0usize..5, one)
@@ -92,6 +137,15 @@ proptest! {
                 *gone = h.vo.groups.get(name).is_none_or(|g| g.number.0 != *number);
             }
             prop_assert!(h.vo.owners.iter().any(|o| h.vo.acts(o, Millis(u64::MAX))));
+            for (p, said) in &h.vo.enrolling.said {
+                let known = h.vo.members.contains_key(p) || h.vo.applications.contains_key(p);
+                prop_assert!(known, "{} is gone, and not what was said", p);
+                let to = said.agreed.as_ref().map_or(0, |a| a.version);
+                prop_assert!(to <= h.vo.terms_version(), "nobody agrees to what is not there");
+            }
+            for i in h.vo.enrolling.invitations.values() {
+                prop_assert!(i.left <= i.gives.uses);
+            }
             for (p, m) in &h.vo.members {
                 let owns = m.roles.iter().any(|r| r.as_str() == "owner");
                 prop_assert_eq!(owns, h.vo.owners.contains(p));

@@ -19,7 +19,8 @@ fn a_suspended_vo_changes_only_back_or_down() {
     };
     let by = |who: &str| format!("{who} resumes it with `xos vo resume-vo demo.rennes`");
     assert_eq!(refused(&mut h), (Kind::Denied, by("an administrator of its home site")));
-    assert_eq!(h.kind("eve@pisa", Command::Apply { message: String::new() }), Kind::Denied);
+    let apply = Command::Apply { message: String::new(), words: Words::default() };
+    assert_eq!(h.kind("eve@pisa", apply), Kind::Denied);
     h.ok("alice@rennes", Command::RemoveMember { person: id("bob@pisa"), reason: "".into() });
     assert_eq!(h.kind("alice@rennes", Command::ResumeVo), Kind::Denied, "the site did it");
     assert!(h.run(&admin, Command::ResumeVo).unwrap());
@@ -48,7 +49,13 @@ fn a_full_log_still_takes_suspension_and_removal() {
         h.vo.check(&entry).map(|()| entry)
     };
     for change in [
-        Change::Applied { person: id("eve@pisa"), message: String::new() },
+        Change::Applied {
+            person: id("eve@pisa"),
+            message: String::new(),
+            agreed: None,
+            answers: None,
+            invitation: None,
+        },
         Change::RoleGranted { person: person(), role: id("other") },
         Change::GroupCreated { name: id("x"), number: GroupNumber(2) },
     ] {

@@ -1,7 +1,10 @@
 //! `xos vo`: virtual organizations.
 
+mod enrolment;
 mod groups;
+mod invitations;
 mod members;
+mod records;
 mod running;
 mod shares;
 
@@ -13,8 +16,9 @@ use super::rules;
 use super::session::Session;
 use super::values;
 use xos_api::vom::{
-    Apply, FoundVo, GRACE_S_DEFAULT, GetVo, LEASE_S_DEFAULT, ListVos, RENEWAL_S_DEFAULT, ResumeVo,
-    SetGrace, SetLease, SetRenewal, SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
+    Apply, FoundVo, GRACE_S_DEFAULT, GetEnrolmentForm, GetVo, LEASE_S_DEFAULT, ListVos,
+    RENEWAL_S_DEFAULT, ResumeVo, SetGrace, SetLease, SetRenewal, SuspendVo, Terms, VoInfo, VoPage,
+    VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -112,6 +116,46 @@ Examples:
     /// Let a suspended VO work again.
     #[command(after_help = "Example:\n  xos vo resume-vo demo.rennes")]
     ResumeVo(OfVo),
+    /// Terms of use.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo terms show demo.rennes
+  xos vo terms set demo.rennes terms.txt --consent-days 365"
+    )]
+    Terms(enrolment::TermsCommand),
+    /// Agree to the terms of use.
+    Agree(enrolment::AgreeArgs),
+    /// What applicants are asked.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo questions show demo.rennes
+  xos vo questions set demo.rennes questions.json"
+    )]
+    Questions(enrolment::QuestionsCommand),
+    /// Show what an applicant or member agreed to and answered (VO administrators; or your own).
+    Enrolment(enrolment::EnrolmentArgs),
+    /// Make a link by which people come in (VO administrators).
+    Invite(invitations::InviteArgs),
+    /// Show the invitations (VO administrators).
+    #[command(after_help = "Example:\n  xos vo invitations demo.rennes")]
+    Invitations(OfVo),
+    /// Withdraw an invitation (VO administrators).
+    #[command(after_help = "Example:\n  xos vo uninvite demo.rennes 0123456789abcdef")]
+    Uninvite(invitations::UninviteArgs),
+    /// Come in by a link that you were given.
+    Join(invitations::JoinArgs),
+    /// Show whose membership or consent ends soon (VO administrators).
+    Expiring(records::ExpiringArgs),
+    /// Set the end of many memberships (VO administrators).
+    Extend(records::ExtendArgs),
+    /// Set how many days before an end people are reminded (VO administrators).
+    Reminders(records::RemindersArgs),
+    /// Show what happened to a member (VO administrators; or your own).
+    History(records::HistoryArgs),
 }
 
 /// A command that takes a VO.
@@ -141,9 +185,12 @@ pub struct Found {
 
 /// `xos vo apply`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  xos vo apply demo.rennes -m 'Bob, working with Alice on the phantom'"
-)]
+#[command(after_help = "\
+Examples:
+  xos vo apply demo.rennes -m 'Bob, working with Alice on the phantom'
+  xos vo apply demo.rennes --agree --answer institute='University of Pisa'
+
+What the VO asks: xos vo questions show VO. What it wants you to agree to: xos vo terms show VO.")]
 pub struct ApplyArgs {
     /// The VO, as demo.rennes.
     #[arg(value_name = "VO")]
@@ -151,6 +198,8 @@ pub struct ApplyArgs {
     /// What its administrators should know about you.
     #[arg(short, long, default_value = "")]
     message: String,
+    #[command(flatten)]
+    saying: enrolment::Saying,
 }
 
 /// `xos vo lease`.
@@ -280,6 +329,18 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             s.out.show(&done, || format!("{vo} works again."))?;
             Ok(0)
         }
+        Command::Terms(command) => enrolment::terms(s, command).await,
+        Command::Agree(args) => enrolment::agree(s, args).await,
+        Command::Questions(command) => enrolment::questions(s, command).await,
+        Command::Enrolment(args) => enrolment::enrolment(s, args).await,
+        Command::Invite(args) => invitations::invite(s, args).await,
+        Command::Invitations(args) => invitations::invitations(s, args).await,
+        Command::Uninvite(args) => invitations::uninvite(s, args).await,
+        Command::Join(args) => invitations::join(s, args).await,
+        Command::Expiring(args) => records::expiring(s, args).await,
+        Command::Extend(args) => records::extend(s, args).await,
+        Command::Reminders(args) => records::reminders(s, args).await,
+        Command::History(args) => records::history(s, args).await,
     }
 }
 
@@ -372,8 +433,11 @@ async fn found(s: &Session, args: Found) -> Outcome {
 
 async fn apply(s: &Session, args: ApplyArgs) -> Outcome {
     let vo = args.of;
-    let request = Apply { vo: vo.clone(), message: args.message };
-    let done = s.person(&s.site_of(&vo)).await?.call(request).await?;
+    let client = s.person(&s.site_of(&vo)).await?;
+    let form = client.call(GetEnrolmentForm { vo: vo.clone() }).await?;
+    let (agreed, answers) = enrolment::said(s, &vo, &form, args.saying)?;
+    let request = Apply { vo: vo.clone(), message: args.message, agreed, answers };
+    let done = client.call(request).await?;
     s.out.show(&done, || {
         format!("You have applied to {vo}. Once its administrators admit you, just use it.")
     })?;
