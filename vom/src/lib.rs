@@ -11,6 +11,7 @@
 
 pub mod decide;
 pub mod effects;
+mod ends;
 mod kept;
 pub mod live;
 pub mod log;
@@ -28,6 +29,7 @@ pub mod text;
 pub use kept::Kept;
 
 use crate::effects::{Homes, NodeLink};
+use crate::ends::Graves;
 use crate::live::{Live, Vos};
 use crate::names::{Names, Table};
 use crate::policy::Policy;
@@ -135,6 +137,7 @@ pub(crate) struct Inner {
     nodes: Arc<dyn NodeLink>,
     policy: Policy,
     vos: Vos,
+    graves: Graves,
     shares: Shares,
     names: Names,
     /// Rises when any VO's log grows.
@@ -159,8 +162,13 @@ impl Vom {
     pub async fn start(config: Config, deps: Deps) -> Result<Vom, Error> {
         check(&config)?;
         let registry = Registry::new(deps.store);
-        let vos = Vos::default();
+        let (vos, graves) = (Vos::default(), Graves::new(registry.graves().await?));
         for id in registry.known().await? {
+            if graves.has(&id) {
+                // This core stopped while it erased it.
+                registry.clear(&id).await?;
+                continue;
+            }
             let (state, chain, checkpointed) = registry.load(&id).await?;
             let heard = registry.heard(&id).await?;
             vos.add(Live::new(state, chain, checkpointed, heard));
@@ -179,6 +187,7 @@ impl Vom {
             nodes: deps.nodes,
             policy: Policy::built_in().await?,
             vos,
+            graves,
             shares,
             names,
             grown: watch::Sender::new(0),
@@ -191,6 +200,7 @@ impl Vom {
             checkpoints: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
         });
         inner.spawn(push::run(inner.clone()));
+        inner.spawn(ends::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
         }
@@ -269,6 +279,9 @@ impl Inner {
 
     /// What is to be done for a share.
     pub(crate) fn todo(&self, vo: &VoId) -> Todo {
+        if self.graves.has(vo) {
+            return Todo::Rest;
+        }
         let live = self.vos.one(vo);
         let state = live.as_ref().map(|l| l.read());
         self.shares.with(vo, |s| s.todo(&self.site, state.as_deref())).unwrap_or(Todo::Rest)

@@ -55,6 +55,8 @@ named! {
         ShareCore = "share-core", "the core of a site that gives the VO a share";
         /// The core of the site asked.
         OwnCore = "own-core", "the site's own core";
+        /// A member who manages the group that it is about.
+        Manager = "manager", "a manager of the group";
     }
 }
 
@@ -101,6 +103,18 @@ named! {
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
+        /// Put plain members into a group that one manages, take them out, make groups within it.
+        ManageOwnGroup = "manage-own-group", "fill a group that they manage";
+        /// Offer one's own ownership to a member.
+        HandOver = "hand-over", "hand the VO over";
+        /// Take an ownership over that was offered.
+        TakeOver = "take-over", "take the VO over";
+        /// Dissolve the VO, and take that back.
+        DissolveVo = "dissolve-vo", "dissolve the VO or take that back";
+        /// Erase the VO once it is time.
+        EraseVo = "erase-vo", "erase the VO";
+        /// Take out all that the VO consists of.
+        Export = "export", "export the VO";
     }
 }
 
@@ -133,6 +147,7 @@ const INCLUDES: &[(Role, Role)] = &[
     (Role::SiteAdmin, Role::Person),
     (Role::ShareCore, Role::Core),
     (Role::OwnCore, Role::Core),
+    (Role::Manager, Role::Member),
 ];
 
 const RULES: &[(Role, Action)] = &[
@@ -164,6 +179,14 @@ const RULES: &[(Role, Action)] = &[
     (Role::OwnCore, Action::Serve),
     (Role::OwnCore, Action::ReadLog),
     (Role::OwnCore, Action::MakeVolume),
+    (Role::Manager, Action::ManageOwnGroup),
+    (Role::Member, Action::TakeOver),
+    (Role::Owner, Action::HandOver),
+    (Role::Owner, Action::DissolveVo),
+    (Role::Owner, Action::Export),
+    (Role::SiteAdmin, Action::DissolveVo),
+    (Role::SiteAdmin, Action::Export),
+    (Role::OwnCore, Action::EraseVo),
 ];
 
 /// The decisions, one bit for each role and action.
@@ -283,6 +306,9 @@ impl Subject {
                     return roles;
                 };
                 roles.insert(Role::Member);
+                if vo.managers.contains_key(person) {
+                    roles.insert(Role::Manager);
+                }
                 let holds = |role: &str| {
                     let named = |r: &RoleName| r.as_str() == role;
                     let carries = match carried {

@@ -2,6 +2,7 @@
 
 use crate::Inner;
 use crate::replica::backoff;
+use crate::served::Served;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ pub(crate) fn parts(
     told: Option<&Told>,
 ) -> Option<(Vec<VoAccounts>, Told)> {
     let served = inner.shares.one(vo)?;
-    let live = inner.vos.one(vo)?;
+    let Some(live) = inner.vos.one(vo) else { return erased(inner, &served, told) };
     let now = inner.clock.now();
     let state = live.read();
     let home = inner.home_of(&live, &state, now);
@@ -117,20 +118,7 @@ pub(crate) fn parts(
         if told.is_some_and(|t| t.state == AccountState::Ended) {
             return None;
         }
-        let end = VoAccounts {
-            vo: vo.clone(),
-            number: state.number,
-            full: true,
-            more: false,
-            base: served.base,
-            size: served.size,
-            state: account,
-            members: Vec::new(),
-            groups: Vec::new(),
-            groups_gone: Vec::new(),
-            lease_s: None,
-        };
-        return Some((vec![end], next));
+        return Some((vec![ended(&served, state.number)], next));
     }
     let since = told.filter(|t| t.state != AccountState::Ended).map(|t| t.number);
     let mut parts = state.accounts(served.block(), account, since, &names);
@@ -138,4 +126,31 @@ pub(crate) fn parts(
     let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
     parts.iter_mut().for_each(|part| part.lease_s = lease_s);
     Some((parts, next))
+}
+
+/// What a node is told of a VO that has no accounts here.
+fn ended(served: &Served, number: u64) -> VoAccounts {
+    VoAccounts {
+        vo: served.vo.clone(),
+        number,
+        full: true,
+        more: false,
+        base: served.base,
+        size: served.size,
+        state: AccountState::Ended,
+        members: Vec::new(),
+        groups: Vec::new(),
+        groups_gone: Vec::new(),
+        lease_s: None,
+    }
+}
+
+/// The same of a VO that is no more: a node that was away when it ended may hold it still.
+fn erased(inner: &Inner, served: &Served, told: Option<&Told>) -> Option<(Vec<VoAccounts>, Told)> {
+    let number = inner.graves.one(&served.vo)?.number;
+    if told.is_some_and(|t| t.state == AccountState::Ended) {
+        return None;
+    }
+    let now = Told { number, state: AccountState::Ended, names: 0 };
+    Some((vec![ended(served, number)], now))
 }

@@ -57,7 +57,11 @@ impl Limiter {
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
         self.limit_applicant(&caller, &r.vo)?;
-        self.change(&caller, &r.vo, Command::Apply { message: r.message }).await
+        let done = self.change(&caller, &r.vo, Command::Apply { message: r.message }).await?;
+        if let Some(person) = self.inner.subject(&caller, &r.vo)?.person() {
+            self.admit_expected(&r.vo, person).await;
+        }
+        Ok(done)
     }
 
     /// Counts an application, or its withdrawal: of the person, and of a person's other site.
@@ -112,7 +116,12 @@ impl Vom {
     }
 
     pub(super) async fn reject(&self, caller: Caller, r: Reject) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::Reject { person: r.person, reason: r.reason }).await
+        let person = r.person.clone();
+        let reject = Command::Reject { person: r.person, reason: r.reason };
+        let done = self.change(&caller, &r.vo, reject).await?;
+        // Whoever is turned down must not come in by an earlier note.
+        self.drop_expected(&r.vo, std::slice::from_ref(&person)).await?;
+        Ok(done)
     }
 }
 

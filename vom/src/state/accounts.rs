@@ -106,9 +106,9 @@ impl Vo {
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
             epoch: m.epoch,
             expires: m.expires,
-            groups: m
-                .groups
-                .iter()
+            groups: self
+                .effective_groups(m)
+                .into_iter()
                 .filter_map(|name| self.groups.get(name).map(|g| g.number))
                 .filter(|n| n.0 < block.size)
                 .collect(),

@@ -7,14 +7,18 @@
 mod accounts;
 mod apply;
 mod check;
+mod export;
+mod nested;
 mod share;
 mod standing;
+mod structure;
 mod views;
 
 pub use accounts::Block;
 pub use check::Violation;
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
+pub use structure::Fault;
 pub use views::page_size;
 
 use serde::{Deserialize, Serialize};
@@ -82,8 +86,16 @@ pub struct Vo {
     pub groups_gone: BTreeMap<GroupNumber, u64>,
     /// The next group's number.
     pub next_group: u32,
+    /// The groups that members manage, by member.
+    pub managers: BTreeMap<PersonId, BTreeSet<GroupName>>,
     /// The members that hold the role of owner.
     pub owners: BTreeSet<PersonId>,
+    /// To whom owners offer their ownership.
+    pub handovers: BTreeMap<PersonId, PersonId>,
+    /// What a dissolved VO was before.
+    pub before: Option<VoState>,
+    /// Whether it is no more: this site erases it.
+    pub erased: bool,
     /// Who waits to become a member.
     pub applications: BTreeMap<PersonId, Application>,
     /// The sites' shares.
@@ -160,6 +172,8 @@ pub struct GroupRecord {
     pub count: u64,
     /// The number of the entry that made it.
     pub changed: u64,
+    /// The group above it.
+    pub parent: Option<GroupName>,
 }
 
 impl Vo {
@@ -192,7 +206,11 @@ impl Vo {
             groups: BTreeMap::new(),
             groups_gone: BTreeMap::new(),
             next_group: 1,
+            managers: BTreeMap::new(),
             owners: BTreeSet::new(),
+            handovers: BTreeMap::new(),
+            before: None,
+            erased: false,
             applications: BTreeMap::new(),
             shares: BTreeMap::new(),
             volumes: BTreeSet::new(),
