@@ -37,6 +37,14 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo group create demo.rennes physics", 0),
     ("ada", "vo group add demo.rennes physics bob@rennes", 0),
     ("ada", "vo group list demo.rennes", 0),
+    ("ada", "vo group create demo.rennes students --in physics", 0),
+    ("ada", "vo group members demo.rennes physics", 0),
+    ("ada", "vo group manage demo.rennes physics bob@rennes", 0),
+    ("bob", "vo group add demo.rennes students bob@rennes", 0),
+    ("ada", "vo group unmanage demo.rennes physics bob@rennes", 0),
+    ("ada", "vo group drop demo.rennes students bob@rennes", 0),
+    ("ada", "vo group move demo.rennes students --top", 0),
+    ("ada", "vo group delete demo.rennes students", 0),
     ("ada", "vo group drop demo.rennes physics bob@rennes", 0),
     ("ada", "vo group delete demo.rennes physics", 0),
     ("ada", "vo role grant demo.rennes bob@rennes admin", 0),
@@ -77,6 +85,18 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo renewal demo.rennes 8h", 0),
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
+    ("ada", "vo expiry demo.rennes bob@rennes never", 0),
+    ("ada", "vo handover offer demo.rennes bob@rennes", 0),
+    ("ada", "vo handover list demo.rennes", 0),
+    ("bob", "vo handover end demo.rennes ada@rennes", 0),
+    ("bob", "vo handover accept demo.rennes ada@rennes", 66),
+    ("ada", "vo import LINES demo.rennes --dry-run", 0),
+    ("ada", "vo import LINES demo.rennes --yes --skip-bad", 0),
+    ("ada", "vo expected list demo.rennes", 0),
+    ("ada", "vo expected drop demo.rennes carol@rennes", 0),
+    ("ada", "vo export demo.rennes -o EXPORT --log", 0),
+    ("ada", "vo dissolve demo.rennes -m over --confirm demo.rennes", 0),
+    ("ada", "vo dissolve demo.rennes --undo", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),
     ("ada", "node token n1", 0),
     ("ada", "node list", 0),
@@ -162,6 +182,9 @@ fn every_command_prints_one_json_document() {
     let map = "\"/O=Grid/CN=bob\" bobby\n/O=Grid/CN=x .pool\n";
     std::fs::write(file("map"), map).unwrap();
     std::fs::write(file("people"), "/O=Grid/CN=bob,bob@rennes\n").unwrap();
+    let lines = "{\"kind\":\"group\",\"name\":\"chem\"}\nbad\n\
+                 {\"kind\":\"member\",\"person\":\"carol@rennes\",\"groups\":[\"chem\"]}\n";
+    std::fs::write(file("lines"), lines).unwrap();
     let mut job = String::new();
     let (leaves, _) = leaves_and_groups();
     let mut called = BTreeSet::new();
@@ -177,6 +200,8 @@ fn every_command_prints_one_json_document() {
                 "NEW" => file("new"),
                 "MAP" => file("map"),
                 "PEOPLE" => file("people"),
+                "LINES" => file("lines"),
+                "EXPORT" => file("export"),
                 "OFFER" => file("offer"),
                 "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),
                 "JOB" => job.clone(),
