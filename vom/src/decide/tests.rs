@@ -1,8 +1,10 @@
 //! Whole sequences of commands against one VO, as the home runs them.
 
 mod credentials;
+mod ends;
 mod lease;
 mod members;
+mod nested;
 mod random;
 mod renewal;
 mod sites;
