@@ -107,8 +107,10 @@ impl Command {
             Command::RemoveFromGroup { person, .. } if asker != Some(person) => {
                 of(person, Action::ManageGroup)
             }
-            // Else it would void the credentials of those above the administrator.
-            Command::DeleteGroup { name } if vo.owner_in(name) => Action::ManagePrivileged,
+            // Else it would void the credentials of those whom an administrator does not touch.
+            Command::DeleteGroup { name } if vo.privileged_in(name, asker) => {
+                Action::ManagePrivileged
+            }
             Command::Structure(structural) => structural.action(vo, asker),
             Command::CreateGroup { .. }
             | Command::DeleteGroup { .. }

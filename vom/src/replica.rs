@@ -255,7 +255,7 @@ async fn erased(inner: &Arc<Inner>, vo: &VoId, jws: String) -> Result<(), Ended>
     let live = inner.vos.one(vo);
     let known = live.as_ref().map(|l| {
         let vo = l.read();
-        (vo.number, vo.volumes.iter().cloned().collect())
+        (vo.number, vo.volumes.iter().cloned().collect::<Vec<String>>())
     });
     let (number, volumes) = known.unwrap_or_default();
     if entry.number <= number {

@@ -60,7 +60,7 @@ pub struct CreateGroup {
 request!(CreateGroup => GroupInfo, Post "/v1/vos/{vo}/groups");
 
 /// Deletes a group without groups below it; its number is never given again. For the VO's
-/// administrators; for its owners when one of them is in it.
+/// administrators; for its owners when an owner or another administrator is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteGroup {

@@ -34,8 +34,8 @@ pub struct CreateSubgroup {
 request!(CreateSubgroup => super::GroupInfo, Post "/v1/vos/{vo}/groups/{parent}/groups");
 
 /// Moves a group, with those below it, under another one. Who is in it leaves the groups that
-/// were above it, and must sign in again. For the VO's administrators; for its owners when one of
-/// them is in the group.
+/// were above it, and must sign in again. For the VO's administrators; for its owners when an owner
+/// or another administrator is in the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoveGroup {

@@ -43,8 +43,10 @@ impl Structural {
             {
                 Action::ManageOwnGroup
             }
-            // It takes owners out of the groups above, as deleting takes them out of one.
-            Structural::MoveGroup { name, .. } if vo.owner_in(name) => Action::ManagePrivileged,
+            // It takes them out of the groups above, as deleting takes them out of one.
+            Structural::MoveGroup { name, .. } if vo.privileged_in(name, asker) => {
+                Action::ManagePrivileged
+            }
             Structural::CreateSubgroup { .. }
             | Structural::MoveGroup { .. }
             | Structural::AddManager { .. }

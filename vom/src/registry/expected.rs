@@ -66,8 +66,8 @@ impl Registry {
         let page =
             self.store.scan(&below, after.as_ref(), limit).await.map_err(StoreError::told)?;
         let more = page.next.is_some();
-        let people = page.entries.into_iter().map(|e| Ok(read(&e.value)?.as_what));
-        Ok((people.collect::<Result<_, Error>>()?, more))
+        let people = page.entries.into_iter().map(|e| read(&e.value).map(|x| x.as_what));
+        Ok((people.collect::<Result<Vec<_>, Error>>()?, more))
     }
 
     /// How many people are expected.

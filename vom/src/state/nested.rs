@@ -41,10 +41,11 @@ impl Vo {
         self.groups.keys().filter(below).cloned().collect()
     }
 
-    /// Whether some owner is in the group or one below it.
-    pub fn owner_in(&self, name: &GroupName) -> bool {
-        let inside = |m: &Member| self.effective_groups(m).contains(name);
-        self.owners.iter().filter_map(|o| self.members.get(o)).any(inside)
+    /// Whether an administrator or owner other than `asker` is in the group or one below it.
+    pub fn privileged_in(&self, name: &GroupName, asker: Option<&PersonId>) -> bool {
+        self.members.iter().any(|(person, m)| {
+            m.privileged() && Some(person) != asker && self.effective_groups(m).contains(name)
+        })
     }
 
     /// Whether a person manages the group, or one above it.

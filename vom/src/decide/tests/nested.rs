@@ -117,9 +117,10 @@ fn what_would_touch_too_many_or_leave_orphans_is_refused() {
     h.ok("alice@rennes", delete("optics"));
 }
 
-/// If it failed, an administrator would sign an owner out at every site by a group.
+/// If it failed, an administrator would sign owners and other administrators out at every site, by
+/// way of a group.
 #[test]
-fn a_group_with_an_owner_in_it_takes_an_owner() {
+fn a_group_with_an_owner_or_another_administrator_in_it_takes_an_owner() {
     let mut h = tree();
     h.join("adam@pisa", &["admin"]);
     h.ok("alice@rennes", add("lasers", "alice@rennes"));
@@ -130,6 +131,12 @@ fn a_group_with_an_owner_in_it_takes_an_owner() {
     h.ok("adam@pisa", Command::DeleteGroup { name: id("chemistry") });
     h.ok("alice@rennes", moved("optics", None));
     h.ok("alice@rennes", Command::DeleteGroup { name: id("lasers") });
+    // Other administrators are as untouchable; oneself is not.
+    h.join("ben@pisa", &["admin"]);
+    h.ok("adam@pisa", add("optics", "ben@pisa"));
+    h.ok("adam@pisa", add("physics", "adam@pisa"));
+    assert_eq!(h.kind("adam@pisa", Command::DeleteGroup { name: id("optics") }), Kind::Denied);
+    h.ok("adam@pisa", Command::DeleteGroup { name: id("physics") });
 }
 
 /// If it failed, one who may fill one group would come to more.

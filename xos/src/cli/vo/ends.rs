@@ -115,8 +115,8 @@ pub async fn dissolve(s: &Session, args: Dissolve) -> Outcome {
         Some(named) => named == vo,
         None => {
             let question = format!(
-                "All that runs in {vo} ends now, and in 30 days it is erased with its files.\nType \
-                 its name to dissolve it: "
+                "All that runs in {vo} ends now, nobody reaches its files any more, and in 30 days \
+                 it is erased.\nType its name to dissolve it: "
             );
             ask::typed(&question, vo.as_str(), &format!("add --confirm {vo}"))?
         }

@@ -22,7 +22,7 @@ Examples:
   xos vo group create demo.rennes physics
   xos vo group create demo.rennes students --in physics")]
     Create(Create),
-    /// Delete a group (VO administrators; owners when one of them is in it).
+    /// Delete a group (VO administrators; owners when an administrator is in it).
     #[command(after_help = "Example:\n  xos vo group delete demo.rennes physics")]
     Delete(OfGroup),
     /// Put a member into a group (VO administrators and managers of the group).
