@@ -131,7 +131,7 @@ impl Vo {
             .hint(owners_hint(self))
     }
 
-    /// A member's groups with those above them: `members` first, as the primary one, then by number.
+    /// A member's groups and those above: `members` first, as the primary one, then by number.
     pub(super) fn groups_of(&self, member: &Member) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::with_capacity(member.groups.len() + 1);
         for name in self.effective_groups(member) {
