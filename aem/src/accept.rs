@@ -14,7 +14,6 @@ use std::sync::Arc;
 use xos_api::aem::{HOST_BATCH_MAX, HostUnits, Refusal, UnitRun};
 use xos_api::cda;
 use xos_api::policy::Action;
-use xos_api::vom::VoState;
 use xos_base::{Error, Membership, Millis};
 
 fn never(rule: &str, text: String) -> Refusal {
@@ -56,8 +55,8 @@ impl Core {
             .views
             .known(&offer.vo)
             .ok_or_else(|| later("vo", format!("{} is not known here yet", offer.vo)))?;
-        if let VoState::Suspended { reason, .. } = &view.state {
-            return Err(later("suspended", format!("{} is suspended: {reason}", offer.vo)));
+        if let Some(why) = view.state.halted() {
+            return Err(later("suspended", format!("{} {why}", offer.vo)));
         }
         let share =
             view.own.as_ref().filter(|own| own.serving).and_then(|own| own.accepted.as_ref());

@@ -6,6 +6,7 @@
 mod accounts;
 mod applications;
 mod enrolment;
+mod exchange;
 mod groups;
 mod invitations;
 mod log;
@@ -14,10 +15,15 @@ mod names;
 mod records;
 mod serve;
 mod shares;
+mod structure;
 
 pub use accounts::{ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, VoAccounts};
 pub use applications::{
     Application, ApplicationPage, Apply, Approve, ListApplications, Reject, WithdrawApplication,
+};
+pub use exchange::{
+    EXPECT_MAX, EXPORT_FORMAT, ExpectPeople, ExpectedPage, ExpectedPerson, Expecting, ExportLine,
+    ExportPage, ExportVo, ForgetExpected, ListExpected,
 };
 pub use groups::{
     AddToGroup, CreateGroup, DeleteGroup, GroupInfo, GroupPage, ListGroups, RemoveFromGroup,
@@ -36,6 +42,11 @@ pub use serve::{ServedVo, ServedVos, ServingSite, VoSnapshot, VoView, WhoServes}
 pub use shares::{
     AcceptShare, EndShare, ListShares, OfferShare, RecordOffer, RecordWithdrawal, RefuseShare,
     ShareInfo, ShareState, Terms, WithdrawShare,
+};
+pub use structure::{
+    AcceptHandover, AddManager, CreateSubgroup, DISSOLVED_FOR, DissolveVo, EndHandover, ErasedVo,
+    ErasedVos, GROUP_CHANGE_MAX, GROUP_DEPTH_MAX, Handover, ListGroupMembers, MANAGED_MAX,
+    MANAGERS_MAX, MoveGroup, OfferHandover, RemoveManager, UndoDissolve,
 };
 
 pub use enrolment::{
@@ -114,6 +125,28 @@ pub enum VoState {
         /// The home site's administrator did it: only they resume it.
         by_site: bool,
     },
+    /// Nobody can act in it and it is erased at `until`, unless that is taken back.
+    Dissolved {
+        /// Why.
+        reason: String,
+        /// The home site's administrator did it: only they take it back.
+        by_site: bool,
+        /// When it is erased.
+        until: Millis,
+    },
+}
+
+impl VoState {
+    /// Why nobody can act in the VO, as words that follow its name; `None` when it works.
+    pub fn halted(&self) -> Option<String> {
+        match self {
+            VoState::Active => None,
+            VoState::Suspended { reason, .. } => Some(format!("is suspended: {reason}")),
+            VoState::Dissolved { reason, until, .. } => {
+                Some(format!("was dissolved and will be erased at {until}: {reason}"))
+            }
+        }
+    }
 }
 
 /// Founds a VO at this site. Its id becomes `<label>.<this site>`; the caller owns it.
@@ -212,6 +245,9 @@ pub struct VoDetails {
     pub shares: Vec<ShareInfo>,
     /// The number of the last entry of its log.
     pub number: u64,
+    /// The offers of owners to hand over that wait for an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handovers: Vec<Handover>,
     /// Its lease in seconds ([`SetLease`]); absent: [`LEASE_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,

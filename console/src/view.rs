@@ -168,6 +168,7 @@ impl From<&VoState> for Badge {
         match state {
             VoState::Active => badge("active", "✓", "good"),
             VoState::Suspended { .. } => badge("suspended", "‖", "bad"),
+            VoState::Dissolved { .. } => badge("dissolved", "✕", "bad"),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! From a command to the change that it makes, without I/O.
 
 mod enrolment;
+mod structure;
+
+pub use structure::Structural;
 
 use crate::policy::{Action, Grant, Role};
 use crate::state::{Member, Vo, inviting, privileged};
@@ -45,6 +48,8 @@ pub enum Command {
     AddToGroup { name: GroupName, person: PersonId },
     /// Take a member out of a group.
     RemoveFromGroup { name: GroupName, person: PersonId },
+    /// Change how the VO is built, or end it.
+    Structure(Structural),
     /// Offer the own site's share.
     OfferShare { site: SiteId, terms: Terms },
     /// End the own site's share; `version` is its last offer.
@@ -133,9 +138,20 @@ impl Command {
                 of(person, Action::ManageRole)
             }
             Command::WithdrawRole { .. } => Action::ManageRole,
+            Command::AddToGroup { name, person } | Command::RemoveFromGroup { name, person }
+                if of(person, Action::ManageGroup) == Action::ManageGroup
+                    && asker.is_some_and(|a| vo.manages(a, name)) =>
+            {
+                Action::ManageOwnGroup
+            }
             Command::RemoveFromGroup { person, .. } if asker != Some(person) => {
                 of(person, Action::ManageGroup)
             }
+            // Else it would void the credentials of those whom an administrator does not touch.
+            Command::DeleteGroup { name } if vo.privileged_in(name, asker) => {
+                Action::ManagePrivileged
+            }
+            Command::Structure(structural) => structural.action(vo, asker),
             Command::CreateGroup { .. }
             | Command::DeleteGroup { .. }
             | Command::AddToGroup { .. }
@@ -176,7 +192,7 @@ impl Command {
                 | Command::WithdrawShare { .. }
                 | Command::EndShare { .. }
                 | Command::WithdrawInvitation { .. }
-        )
+        ) || matches!(self, Command::Structure(s) if s.allowed_halted())
     }
 }
 
@@ -195,12 +211,7 @@ pub fn decide(
         return Err(Error::internal("a grant was used for something else"));
     }
     if !vo.active() && !command.allowed_suspended() {
-        let who = match vo.state {
-            VoState::Suspended { by_site: true, .. } => "an administrator of its home site",
-            _ => "its owner",
-        };
-        return Err(Error::denied(format!("{} is suspended: nothing can change in it", vo.id))
-            .hint(format!("{who} resumes it with `xos vo resume-vo {}`", vo.id)));
+        return Err(structure::halted(vo));
     }
     let Some(change) = propose(vo, command, grant, now)? else { return Ok(None) };
     vo.check_change(&change)?;
@@ -244,6 +255,7 @@ fn propose(
         Command::DeleteGroup { name } => Change::GroupDeleted { name },
         Command::AddToGroup { name, person } => Change::GroupMemberAdded { name, person },
         Command::RemoveFromGroup { name, person } => Change::GroupMemberRemoved { name, person },
+        Command::Structure(structural) => structural.propose(vo, grant)?,
         Command::AcceptShare { site, version } => {
             let offered = vo.shares.get(&site).and_then(|s| s.offered.as_ref());
             if let Some(terms) = offered.filter(|t| t.version == version) {

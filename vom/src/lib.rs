@@ -11,6 +11,7 @@
 
 pub mod decide;
 pub mod effects;
+mod ends;
 mod kept;
 pub mod live;
 pub mod log;
@@ -29,6 +30,7 @@ pub mod text;
 pub use kept::Kept;
 
 use crate::effects::{Homes, NodeLink};
+use crate::ends::Graves;
 use crate::live::{Live, Vos};
 use crate::names::{Names, Table};
 use crate::policy::Policy;
@@ -143,6 +145,7 @@ pub(crate) struct Inner {
     nodes: Arc<dyn NodeLink>,
     policy: Policy,
     vos: Vos,
+    graves: Graves,
     shares: Shares,
     names: Names,
     rules: Rules,
@@ -168,8 +171,13 @@ impl Vom {
     pub async fn start(config: Config, deps: Deps) -> Result<Vom, Error> {
         check(&config)?;
         let registry = Registry::new(deps.store);
-        let vos = Vos::default();
+        let (vos, graves) = (Vos::default(), Graves::new(registry.graves().await?));
         for id in registry.known().await? {
+            if graves.has(&id) {
+                // This core stopped while it erased it.
+                registry.clear(&id).await?;
+                continue;
+            }
             let (state, chain, checkpointed) = registry.load(&id).await?;
             let heard = registry.heard(&id).await?;
             vos.add(Live::new(state, chain, checkpointed, heard));
@@ -190,6 +198,7 @@ impl Vom {
             nodes: deps.nodes,
             policy: Policy::built_in().await?,
             vos,
+            graves,
             shares,
             names,
             rules,
@@ -204,6 +213,7 @@ impl Vom {
         });
         inner.spawn(push::run(inner.clone()));
         inner.spawn(ops::enrolment::sweep(inner.clone()));
+        inner.spawn(ends::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
         }
@@ -282,6 +292,9 @@ impl Inner {
 
     /// What is to be done for a share.
     pub(crate) fn todo(&self, vo: &VoId) -> Todo {
+        if self.graves.has(vo) {
+            return Todo::Rest;
+        }
         let live = self.vos.one(vo);
         let state = live.as_ref().map(|l| l.read());
         self.shares.with(vo, |s| s.todo(&self.site, state.as_deref())).unwrap_or(Todo::Rest)

@@ -204,6 +204,11 @@ impl Vos {
         all.range((from, Bound::Unbounded)).take(limit).map(|(_, l)| l.clone()).collect()
     }
 
+    /// Takes a VO out that is no more.
+    pub fn remove(&self, vo: &VoId) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(vo);
+    }
+
     /// Adds a VO, unless it is there.
     pub fn add(&self, live: Live) -> Arc<Live> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);

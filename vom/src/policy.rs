@@ -55,6 +55,8 @@ named! {
         ShareCore = "share-core", "the core of a site that gives the VO a share";
         /// The core of the site asked.
         OwnCore = "own-core", "the site's own core";
+        /// A member who manages the group that it is about.
+        Manager = "manager", "a manager of the group";
     }
 }
 
@@ -113,6 +115,18 @@ named! {
         Invite = "invite", "make or withdraw invitations";
         /// See what members agreed to and answered, what ends, what was.
         SeeRecords = "see-records", "look at the records of members";
+        /// Put plain members into a group that one manages, take them out, make groups within it.
+        ManageOwnGroup = "manage-own-group", "fill a group that they manage";
+        /// Offer one's own ownership to a member.
+        HandOver = "hand-over", "hand the VO over";
+        /// Take an ownership over that was offered.
+        TakeOver = "take-over", "take the VO over";
+        /// Dissolve the VO, and take that back.
+        DissolveVo = "dissolve-vo", "dissolve the VO or take that back";
+        /// Erase the VO once it is time.
+        EraseVo = "erase-vo", "erase the VO";
+        /// Take out all that the VO consists of.
+        Export = "export", "export the VO";
     }
 }
 
@@ -145,6 +159,7 @@ const INCLUDES: &[(Role, Role)] = &[
     (Role::SiteAdmin, Role::Person),
     (Role::ShareCore, Role::Core),
     (Role::OwnCore, Role::Core),
+    (Role::Manager, Role::Member),
 ];
 
 const RULES: &[(Role, Action)] = &[
@@ -183,6 +198,14 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::SetEnrolment),
     (Role::Admin, Action::Invite),
     (Role::Admin, Action::SeeRecords),
+    (Role::Manager, Action::ManageOwnGroup),
+    (Role::Member, Action::TakeOver),
+    (Role::Owner, Action::HandOver),
+    (Role::Owner, Action::DissolveVo),
+    (Role::Owner, Action::Export),
+    (Role::SiteAdmin, Action::DissolveVo),
+    (Role::SiteAdmin, Action::Export),
+    (Role::OwnCore, Action::EraseVo),
 ];
 
 /// The decisions, one bit for each role and action.
@@ -310,6 +333,9 @@ impl Subject {
                     return roles;
                 };
                 roles.insert(Role::Member);
+                if vo.managers.contains_key(person) {
+                    roles.insert(Role::Manager);
+                }
                 let holds = |role: &str| {
                     let named = |r: &RoleName| r.as_str() == role;
                     let carries = match carried {

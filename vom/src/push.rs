@@ -4,6 +4,7 @@ use crate::Inner;
 use crate::replica::backoff;
 use crate::rules::Court;
 use crate::rules::logins::Logins;
+use crate::served::Served;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,8 @@ pub(crate) struct Told {
     state: AccountState,
     /// Which turn of the VO's names.
     names: u64,
-    /// By which rules members sign in.
-    rules: Court,
+    /// By which rules members sign in; none in a VO that is no more.
+    rules: Option<Court>,
 }
 
 /// Serves nodes as they come and go. A node that connects anew may have lost what it knew.
@@ -110,15 +111,19 @@ pub(crate) fn parts(
     told: Option<&Told>,
 ) -> Option<(Vec<VoAccounts>, Told)> {
     let served = inner.shares.one(vo)?;
-    let live = inner.vos.one(vo)?;
+    let Some(live) = inner.vos.one(vo) else { return erased(inner, &served, told) };
     let now = inner.clock.now();
     let state = live.read();
     let home = inner.home_of(&live, &state, now);
     let account = served.account_state(&inner.site, &state, now, home);
     let names = inner.names.of(vo, told.map_or(0, |t| t.names));
     let court = inner.rules.court(&state);
-    let next =
-        Told { number: state.number, state: account, names: names.turn, rules: court.clone() };
+    let next = Told {
+        number: state.number,
+        state: account,
+        names: names.turn,
+        rules: Some(court.clone()),
+    };
     if told == Some(&next) {
         return None;
     }
@@ -127,24 +132,10 @@ pub(crate) fn parts(
         if told.is_some_and(|t| t.state == AccountState::Ended) {
             return None;
         }
-        let end = VoAccounts {
-            vo: vo.clone(),
-            number: state.number,
-            full: true,
-            more: false,
-            base: served.base,
-            size: served.size,
-            state: account,
-            members: Vec::new(),
-            groups: Vec::new(),
-            groups_gone: Vec::new(),
-            lease_s: None,
-            grace_s: None,
-        };
-        return Some((vec![end], next));
+        return Some((vec![ended(&served, state.number)], next));
     }
     let told = told.filter(|t| t.state != AccountState::Ended);
-    let before = told.map(|t| &t.rules);
+    let before = told.and_then(|t| t.rules.as_ref());
     let logins = Logins::new(&inner.rules.judge, (&inner.site, node), &court, before);
     let since = told.map(|t| t.number);
     let mut parts = state.accounts(served.block(), account, since, &names, &logins);
@@ -155,4 +146,32 @@ pub(crate) fn parts(
         (part.lease_s, part.grace_s) = (lease_s, grace_s);
     }
     Some((parts, next))
+}
+
+/// What a node is told of a VO that has no accounts here.
+fn ended(served: &Served, number: u64) -> VoAccounts {
+    VoAccounts {
+        vo: served.vo.clone(),
+        number,
+        full: true,
+        more: false,
+        base: served.base,
+        size: served.size,
+        state: AccountState::Ended,
+        members: Vec::new(),
+        groups: Vec::new(),
+        groups_gone: Vec::new(),
+        lease_s: None,
+        grace_s: None,
+    }
+}
+
+/// The same of a VO that is no more: a node that was away when it ended may hold it still.
+fn erased(inner: &Inner, served: &Served, told: Option<&Told>) -> Option<(Vec<VoAccounts>, Told)> {
+    let number = inner.graves.one(&served.vo)?.number;
+    if told.is_some_and(|t| t.state == AccountState::Ended) {
+        return None;
+    }
+    let now = Told { number, state: AccountState::Ended, names: 0, rules: None };
+    Some((vec![ended(served, number)], now))
 }

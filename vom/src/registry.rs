@@ -6,6 +6,9 @@
 //! | `vom/vo/<vo>/log/<number>` | one signed entry |
 //! | `vom/vo/<vo>/checkpoint` | [`Head`] of the last checkpoint |
 //! | `vom/vo/<vo>/part/<number>/<index>` | a piece of a checkpoint |
+//! | `vom/vo/<vo>/expected/<person>` | [`Expected`]: admitted as soon as they apply |
+//! | `vom/vo/<vo>/expecting` | how many those are |
+//! | `vom/erased/<vo>` | [`Grave`]: the VO was dissolved and is no more |
 //! | `vom/heard/<vo>` | when the VO's home was last heard |
 //! | `vom/served/<vo>` | [`Served`] |
 //! | `vom/names/<vo>` | the names that accounts of the VO's members were given here |
@@ -20,6 +23,11 @@ mod history;
 mod private;
 
 mod rules;
+
+mod expected;
+mod graves;
+pub use expected::{EXPECTED_AT_ONCE, Expected};
+pub use graves::Grave;
 
 use crate::log::{self, Chain};
 use crate::names::Owned;
@@ -122,12 +130,14 @@ impl Registry {
         about: &[&PersonId],
     ) -> Result<Appended, Error> {
         let at = log_key(vo, number)?;
-        let guards = vec![Guard::Absent(at.clone())];
+        let mut guards = vec![Guard::Absent(at.clone())];
         let mut ops = vec![Op::put(at.clone(), Bytes::copy_from_slice(jws.as_bytes()))];
         for person in about {
             ops.push(Op::put(history::key_of(vo, person, number)?, Bytes::from_static(b"{}")));
         }
         if number == 1 {
+            // An id is given once, also when its VO is no more.
+            guards.push(Guard::Absent(graves::grave_key(vo)?));
             ops.push(Op::put(key(&["vom", "vos", vo.as_str()])?, Bytes::from_static(b"{}")));
         }
         match self.store.txn(guards, ops).await {
@@ -399,6 +409,9 @@ impl Registry {
 /// Whether it is time for a checkpoint: large VOs write theirs more seldom, so that the work for
 /// it stays in proportion to the changes.
 pub fn checkpoint_due(vo: &Vo, checkpointed: u64) -> bool {
+    if vo.erased {
+        return false;
+    }
     let every = CHECKPOINT_EVERY.max(vo.members.len() as u64 / 4);
     vo.number.saturating_sub(checkpointed) >= every
 }

@@ -4,13 +4,13 @@
 use crate::Inner;
 use crate::live::Live;
 use crate::log::{self, Chain, LogFault};
-use crate::registry::Appended;
+use crate::registry::{Appended, Grave};
 use crate::served::Todo;
 use crate::state::Vo;
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, Terms, VoLog};
+use xos_api::vom::{Change, LogItem, RecordOffer, RecordWithdrawal, Terms, VoLog};
 use xos_base::{Error, Kind, Millis, VoId};
 
 /// The first pause after a failure.
@@ -200,6 +200,7 @@ async fn follow(inner: &Arc<Inner>, vo: &VoId) -> Result<(), Ended> {
         };
         match item {
             LogItem::Entry { jws } => take(inner, vo, &jws).await?,
+            LogItem::Erased { jws } => return erased(inner, vo, jws).await,
             LogItem::Beat { number } => {
                 let have = inner.vos.one(vo).map_or(0, |l| l.read().number);
                 if number < have {
@@ -213,6 +214,9 @@ async fn follow(inner: &Arc<Inner>, vo: &VoId) -> Result<(), Ended> {
         inner.set_trouble(vo, None);
         let now = inner.clock.now();
         if let Some(live) = inner.vos.one(vo) {
+            if live.read().erased {
+                return inner.bury_live(&live).await.map_err(Ended::from);
+            }
             live.hear(now);
             if now.since(noted) >= HEARD_EVERY {
                 inner.registry.note_heard(vo, now).await?;
@@ -239,6 +243,26 @@ async fn take(inner: &Arc<Inner>, vo: &VoId, jws: &str) -> Result<(), Ended> {
         Err(LogFault::Gap { .. }) => Err(Ended::Now),
         Err(fault) => Err(Ended::Fault(fault)),
     }
+}
+
+/// The VO is no more, and its log neither: its last entry is enough, since only the home signs it,
+/// and no VO gets the id again.
+async fn erased(inner: &Arc<Inner>, vo: &VoId, jws: String) -> Result<(), Ended> {
+    let entry = log::open(&inner.trust, vo, &jws).map_err(Ended::Fault)?;
+    if entry.change != (Change::VoErased {}) {
+        return Err(Ended::Fault(LogFault::Malformed));
+    }
+    let live = inner.vos.one(vo);
+    let known = live.as_ref().map(|l| {
+        let vo = l.read();
+        (vo.number, vo.volumes.iter().cloned().collect::<Vec<String>>())
+    });
+    let (number, volumes) = known.unwrap_or_default();
+    if entry.number <= number {
+        return Err(Ended::Fault(LogFault::Fork(entry.number)));
+    }
+    let grave = Grave { vo: vo.clone(), number: entry.number, at: entry.time, volumes, jws };
+    inner.bury(grave).await.map_err(Ended::from)
 }
 
 /// The first entry of a VO that was not known here.

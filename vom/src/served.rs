@@ -128,9 +128,9 @@ impl Served {
     }
 
     /// The terms in force: accepted by the VO, and offered here. The home's word alone gives a
-    /// VO nothing of this site.
+    /// VO nothing of this site, and a dissolved VO has nothing.
     pub fn accepted(&self, own: &SiteId, vo: &Vo) -> Option<&Terms> {
-        if self.withdrawn.is_some() {
+        if self.withdrawn.is_some() || vo.dissolved() {
             return None;
         }
         let version = vo.shares.get(own)?.accepted.as_ref()?.version;
@@ -201,7 +201,7 @@ impl Served {
                 return Some(format!("site {} is trusted here no more", self.vo.site()));
             }
             if let Some(v) = vo.filter(|v| !v.active()) {
-                return Some(format!("{} is suspended", v.id));
+                return v.state.halted().map(|why| format!("{} {why}", v.id));
             }
             if matches!(home, Home::Lapsed | Home::Lost) && vo.is_some() {
                 return Some(format!("site {} has not been heard for too long", self.vo.site()));

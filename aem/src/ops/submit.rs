@@ -10,7 +10,7 @@ use crate::state::record::Proof;
 use std::sync::Arc;
 use xos_api::aem::{JobSpec, Refusal, SubmitJob, Submitted};
 use xos_api::policy::Action;
-use xos_api::vom::{VoSnapshot, VoState};
+use xos_api::vom::VoSnapshot;
 use xos_base::{Error, JobId, SiteId};
 use xos_net::Caller;
 
@@ -81,9 +81,8 @@ impl Core {
     async fn check_vo(&self, spec: &JobSpec) -> Result<(), Error> {
         let vo = &spec.vo;
         let view = self.views.view(&*self.world, vo, self.now()).await?;
-        if let VoState::Suspended { reason, .. } = &view.state {
-            let text = format!("{vo} is suspended: {reason}");
-            return Err(Error::denied(text).hint("ask the VO's administrator"));
+        if let Some(why) = view.state.halted() {
+            return Err(Error::denied(format!("{vo} {why}")).hint("ask the VO's administrator"));
         }
         // Only a VO's home is certain who serves it: other cores hear of a new share later. A job
         // that names no site waits until one serves the VO.

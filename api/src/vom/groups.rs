@@ -13,8 +13,14 @@ pub struct GroupInfo {
     pub name: GroupName,
     /// Its number; local gids follow from it.
     pub number: GroupNumber,
-    /// How many members are in it.
+    /// How many members are in it, without those of groups below it.
     pub members: u64,
+    /// The group above it: who is in this one is in that one too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<GroupName>,
+    /// Who manages it, without those who manage a group above it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<PersonId>,
 }
 
 /// The groups of a VO, by number. For members.
@@ -54,7 +60,8 @@ pub struct CreateGroup {
 }
 request!(CreateGroup => GroupInfo, Post "/v1/vos/{vo}/groups");
 
-/// Deletes a group; its number is never given again.
+/// Deletes a group without groups below it; its number is never given again. For the VO's
+/// administrators; for its owners when an owner or another administrator is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteGroup {

@@ -96,6 +96,30 @@ pub enum Change {
     GroupMemberAdded { name: GroupName, person: PersonId },
     /// A member left a group.
     GroupMemberRemoved { name: GroupName, person: PersonId },
+    /// A group was made within another one.
+    SubgroupCreated { name: GroupName, number: GroupNumber, parent: GroupName },
+    /// A group has another one above it, or none.
+    GroupMoved {
+        name: GroupName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<GroupName>,
+    },
+    /// A member manages a group.
+    GroupManagerAdded { name: GroupName, person: PersonId },
+    /// A member manages a group no longer.
+    GroupManagerRemoved { name: GroupName, person: PersonId },
+    /// An owner offers the ownership to a member.
+    HandoverOffered { by: PersonId, to: PersonId },
+    /// The member is owner, and who offered it is not.
+    HandoverAccepted { by: PersonId, to: PersonId },
+    /// The offer counts no more.
+    HandoverEnded { by: PersonId },
+    /// Nobody can act in the VO, which will be erased.
+    VoDissolved { reason: String, by_site: bool },
+    /// The VO is as it was before it was dissolved.
+    VoRestored {},
+    /// The VO is no more. The last entry; the log goes with it.
+    VoErased {},
     /// A site offers a share.
     ShareOffered { site: SiteId, terms: Terms },
     /// The offer of that version is in force.
@@ -178,6 +202,11 @@ pub enum LogItem {
     /// An entry.
     Entry {
         /// The signed [`Entry`].
+        jws: String,
+    },
+    /// The VO was erased, and the entries between are no more. The last item.
+    Erased {
+        /// The signed last [`Entry`], which says so.
         jws: String,
     },
     /// Nothing new; the home lives. Comes at least every 30 seconds without entries.

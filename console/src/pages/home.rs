@@ -86,11 +86,11 @@ pub(crate) async fn show(visit: Visit) -> Shown {
 }
 
 fn one_of_mine(m: &MembershipView, waiting: u64) -> Mine {
-    let suspended = match (&m.vo_state, &m.member.state) {
-        (VoState::Suspended { reason, .. }, _) => Some(format!("The VO is suspended: {reason}")),
-        (_, MemberState::Suspended { reason }) => Some(format!("You are suspended: {reason}")),
-        _ => None,
-    };
+    let halted = m.vo_state.halted().map(|why| format!("The VO {why}"));
+    let suspended = halted.or_else(|| match &m.member.state {
+        MemberState::Suspended { reason } => Some(format!("You are suspended: {reason}")),
+        MemberState::Active => None,
+    });
     let state = match (&m.vo_state, &m.member.state) {
         (VoState::Active, MemberState::Suspended { .. }) => {
             Badge { word: "suspended", sign: "‖", class: "bad" }

@@ -5,7 +5,7 @@ use crate::view::{Badge, Frame, When, administers, list_text, page};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
 use xos_api::vom::{
-    Apply, GetVo, GroupInfo, MESSAGE_MAX, MemberState, VoInfo, VoState, WithdrawApplication,
+    Apply, GetVo, GroupInfo, MESSAGE_MAX, MemberState, VoInfo, WithdrawApplication,
 };
 use xos_base::VoId;
 
@@ -114,10 +114,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         head,
         home: info.summary.vo.site().to_string(),
         description: info.summary.description,
-        suspended: match info.state {
-            VoState::Active => None,
-            VoState::Suspended { reason, .. } => Some(reason),
-        },
+        suspended: info.state.halted(),
         me,
         application: info
             .application

@@ -1,9 +1,11 @@
 //! Whole sequences of commands against one VO, as the home runs them.
 
 mod credentials;
+mod ends;
 mod enrolment;
 mod lease;
 mod members;
+mod nested;
 mod random;
 mod renewal;
 mod rules;

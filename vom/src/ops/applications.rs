@@ -60,7 +60,11 @@ impl Vom {
         let words = self.words(&r.vo, r.agreed, r.answers).await?;
         let message = r.message;
         let apply = |words| Command::Apply { message, words };
-        self.change_saying(&caller, &r.vo, words, apply).await
+        let done = self.change_saying(&caller, &r.vo, words, apply).await?;
+        if let Some(person) = self.inner.subject(&caller, &r.vo)?.person() {
+            self.admit_expected(&r.vo, person).await;
+        }
+        Ok(done)
     }
 
     /// Counts an application, or its withdrawal: of the person, and of a person's other site.
@@ -121,8 +125,12 @@ impl Vom {
     }
 
     pub(super) async fn reject(&self, caller: Caller, r: Reject) -> Result<Done, Error> {
-        let command = Command::Reject { person: r.person.clone(), reason: r.reason };
-        self.change_and_forget(&caller, &r.vo, &r.person, command).await
+        let person = r.person.clone();
+        let command = Command::Reject { person: r.person, reason: r.reason };
+        let done = self.change_and_forget(&caller, &r.vo, &person, command).await?;
+        // Whoever is turned down must not come in by an earlier note.
+        self.drop_expected(&r.vo, std::slice::from_ref(&person)).await?;
+        Ok(done)
     }
 }
 

@@ -5,14 +5,14 @@ use crate::Inner;
 use crate::live::Live;
 use crate::policy::{Action, Subject};
 use crate::state::Readable;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use xos_api::vom::{LogItem, VoLog};
 use xos_base::{Error, SiteId, VoId};
-use xos_net::Caller;
+use xos_net::{Caller, Principal};
 
 /// How often a reader hears that the home lives.
 const BEAT: Duration = Duration::from_secs(20);
@@ -29,6 +29,8 @@ struct Reader {
     ready: VecDeque<String>,
     number: watch::Receiver<u64>,
     greeted: bool,
+    /// The VO is no more, and the reader was told so.
+    ended: bool,
 }
 
 impl Vom {
@@ -37,6 +39,9 @@ impl Vom {
         caller: Caller,
         r: VoLog,
     ) -> Result<impl Stream<Item = Result<LogItem, Error>> + Send + 'static + use<>, Error> {
+        if let Some(jws) = self.end_of(&caller, &r.vo) {
+            return Ok(stream::iter([Ok(LogItem::Erased { jws })]).left_stream());
+        }
         let live = self.home(&r.vo)?;
         let grant = self.authorise(&live, &caller, Action::ReadLog)?;
         let site = match grant.subject() {
@@ -55,14 +60,24 @@ impl Vom {
             ready: VecDeque::new(),
             number,
             greeted: false,
+            ended: false,
         };
-        Ok(stream::unfold(Some(reader), |reader| async move {
-            let mut reader = reader?;
+        let items = stream::unfold(Some(reader), |reader| async move {
+            let mut reader = reader.filter(|r| !r.ended)?;
             match reader.next().await {
                 Ok(item) => Some((Ok(item), Some(reader))),
                 Err(e) => Some((Err(e), None)),
             }
-        }))
+        });
+        Ok(items.right_stream())
+    }
+
+    /// The signed last entry of a VO of this site that is no more. It says nothing else, hence
+    /// every site's core may have it: who gave the VO a share is forgotten here.
+    fn end_of(&self, caller: &Caller, vo: &VoId) -> Option<String> {
+        let home = vo.site() == self.inner.site;
+        let core = matches!(caller.principal(), Principal::Core(_));
+        self.inner.graves.one(vo).filter(|_| home && core).map(|g| g.jws)
     }
 }
 
@@ -107,6 +122,10 @@ impl Reader {
                 self.after = self.after.saturating_add(1);
                 self.greeted = true;
                 return Ok(LogItem::Entry { jws });
+            }
+            if let Some(grave) = self.inner.graves.one(self.live.id()) {
+                self.ended = true;
+                return Ok(LogItem::Erased { jws: grave.jws });
             }
             self.number.mark_unchanged();
             let (readable, number) = self.readable();

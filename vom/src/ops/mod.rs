@@ -2,6 +2,7 @@
 
 pub(crate) mod applications;
 pub(crate) mod enrolment;
+mod exchange;
 mod groups;
 mod invitations;
 mod log;
@@ -11,6 +12,7 @@ mod records;
 mod rules;
 mod serve;
 mod shares;
+mod structure;
 mod vos;
 
 use crate::decide::{Command, decide};
@@ -64,6 +66,21 @@ impl Vom {
             delete_group,
             add_to_group,
             remove_from_group,
+            create_subgroup,
+            move_group,
+            add_manager,
+            remove_manager,
+            list_group_members,
+            offer_handover,
+            accept_handover,
+            end_handover,
+            dissolve_vo,
+            undo_dissolve,
+            erased_vos,
+            export_vo,
+            expect_people,
+            list_expected,
+            forget_expected,
             offer_share,
             withdraw_share,
             record_offer,
@@ -115,6 +132,9 @@ impl Vom {
     /// A VO known here.
     fn known(&self, vo: &VoId) -> Result<Arc<Live>, Error> {
         self.inner.vos.one(vo).ok_or_else(|| {
+            if let Some(told) = self.inner.graves.told(vo) {
+                return Error::not_found(told).hint("found another one: `xos vo found`");
+            }
             Error::not_found(format!("site {} knows no VO {vo}", self.inner.site))
                 .hint("`xos vo list` shows those that it knows")
         })

@@ -56,7 +56,7 @@ impl Vom {
         let live = inner.vos.one(vo);
         let home = live.as_ref().map_or(Home::Heard, |l| inner.home_of(l, &l.read(), now));
         let state = live.as_ref().map(|l| l.read());
-        let trouble = inner.trouble(vo);
+        let trouble = inner.trouble(vo).or_else(|| inner.graves.told(vo));
         inner
             .shares
             .with(vo, |s| s.info(&inner.site, state.as_deref(), now, home, trouble))

@@ -47,6 +47,9 @@ impl Vom {
     async fn offer(&self, _grant: SiteGrant, r: &OfferShare) -> Result<(), Error> {
         let inner = &self.inner;
         let home = r.vo.site();
+        if let Some(told) = inner.graves.told(&r.vo) {
+            return Err(Error::not_found(told).hint("`xos vo list` shows the VOs that there are"));
+        }
         if home != inner.site {
             inner.trust.descriptor(&home)?;
         }

@@ -17,7 +17,7 @@ use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
 
 /// Most VOs at one home that one person who is no site administrator may found. A VO given to
-/// somebody else still counts: none ever goes.
+/// somebody else still counts, and a dissolved one until it is erased.
 pub const FOUNDED_MAX: usize = 20;
 
 /// The right to found a VO.
@@ -72,6 +72,10 @@ impl Vom {
             || Error::conflict(format!("there is a VO {vo} already")).hint("choose another label");
         if inner.vos.one(&vo).is_some() {
             return Err(exists());
+        }
+        if let Some(told) = inner.graves.told(&vo) {
+            return Err(Error::conflict(format!("{told}: nobody gets its id again"))
+                .hint("choose another label"));
         }
         let all = inner.vos.after(None, VOS_MAX);
         if all.len() >= VOS_MAX {

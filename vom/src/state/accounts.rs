@@ -36,8 +36,7 @@ impl Vo {
             .members
             .iter()
             .filter(|(person, m)| {
-                all
-                    || changed(m.changed)
+                all || changed(m.changed)
                     || names.changed.contains(*person)
                     || logins.differs(|action, place| self.asked(person, m, action, place))
             })
@@ -121,9 +120,9 @@ impl Vo {
             epoch: m.epoch,
             expires: m.expires,
             lapses: self.lapses(person, m),
-            groups: m
-                .groups
-                .iter()
+            groups: self
+                .effective_groups(m)
+                .into_iter()
                 .filter_map(|name| self.groups.get(name).map(|g| g.number))
                 .filter(|n| n.0 < block.size)
                 .collect(),

@@ -39,6 +39,7 @@ impl Vo {
                 if let Some(m) = self.members.get_mut(person) {
                     m.mandates = m.epoch;
                 }
+                self.no_handover(person);
             }
             Change::MemberResumed { person } => {
                 self.change(person, false, |m| m.state = MemberState::Active);
@@ -55,6 +56,16 @@ impl Vo {
             Change::GroupDeleted { name } => self.delete_group(name),
             Change::GroupMemberAdded { name, person } => self.join(name, person),
             Change::GroupMemberRemoved { name, person } => self.leave(name, person),
+            Change::SubgroupCreated { .. }
+            | Change::GroupMoved { .. }
+            | Change::GroupManagerAdded { .. }
+            | Change::GroupManagerRemoved { .. }
+            | Change::HandoverOffered { .. }
+            | Change::HandoverAccepted { .. }
+            | Change::HandoverEnded { .. }
+            | Change::VoDissolved { .. }
+            | Change::VoRestored {}
+            | Change::VoErased {} => self.apply_structure(&entry.change),
             Change::VoSuspended { reason, by_site } => {
                 self.state = VoState::Suspended { reason: reason.clone(), by_site: *by_site };
             }
@@ -157,12 +168,14 @@ impl Vo {
             }
         }
         self.owners.remove(person);
+        self.managers.remove(person);
+        self.no_handover(person);
         self.epochs.insert(person.clone(), Epoch(m.epoch.0.saturating_add(1)));
         let gone = Gone { person: person.clone(), changed: self.number };
         self.gone.insert(m.number, gone);
     }
 
-    fn role(&mut self, person: &PersonId, role: &RoleName, granted: bool) {
+    pub(super) fn role(&mut self, person: &PersonId, role: &RoleName, granted: bool) {
         self.change(person, !granted, |m| {
             if granted {
                 m.roles.insert(role.clone());
@@ -171,6 +184,7 @@ impl Vo {
             }
         });
         if role.as_str() == ROLE_OWNER {
+            self.no_handover(person);
             if granted && self.members.contains_key(person) {
                 self.owners.insert(person.clone());
             } else if !granted {
@@ -181,13 +195,17 @@ impl Vo {
 
     fn create_group(&mut self, name: &GroupName, number: GroupNumber) {
         self.next_group = self.next_group.max(number.0.saturating_add(1));
-        let record = GroupRecord { number, count: 0, changed: self.number };
+        let record = GroupRecord { number, count: 0, changed: self.number, parent: None };
         self.groups.insert(name.clone(), record);
     }
 
     fn delete_group(&mut self, name: &GroupName) {
         let Some(g) = self.groups.remove(name) else { return };
         self.groups_gone.insert(g.number, self.number);
+        self.nobody_manages(name);
+        if g.count == 0 {
+            return;
+        }
         let number = self.number;
         for m in self.members.values_mut() {
             if m.groups.remove(name) {

@@ -1,5 +1,6 @@
 //! Which changes may follow.
 
+use super::structure::Fault;
 use super::{
     APPLICATIONS_MAX, EnrolmentFault, GROUP_NUMBER_MAX, GROUPS_MAX, LOG_ENTRIES_MAX,
     LOG_RESERVED_FROM, MEMBER_NUMBER_MAX, MEMBERS_MAX, Member, SHARES_MAX, VOLUMES_MAX, Vo,
@@ -96,6 +97,8 @@ pub enum Violation {
     Text(&'static str, TextFault),
     #[error("{0}")]
     Enrolment(EnrolmentFault),
+    #[error("{0}")]
+    Structure(Fault),
 }
 
 impl From<Violation> for Error {
@@ -119,12 +122,17 @@ impl From<Violation> for Error {
                 Kind::Internal
             }
             Violation::Enrolment(fault) => fault.kind(),
+            Violation::Structure(fault) => fault.kind(),
             _ => Kind::Conflict,
         };
         let e = Error::new(kind, v.to_string());
         match v {
             Violation::LastOwner(_) => e.hint("make somebody else an owner first"),
             Violation::OwnerExpires => e.hint("give the role of owner without an end"),
+            Violation::Structure(fault) => match fault.hint() {
+                Some(hint) => e.hint(hint),
+                None => e,
+            },
             Violation::NearlyFull => e.hint("found a new VO for further work"),
             Violation::OldRules(_) => {
                 e.hint("look at the rules again, and make your change to those")
@@ -170,6 +178,7 @@ impl Vo {
         limit(entry.number > LOG_ENTRIES_MAX, LOG_ENTRIES_MAX, "changes")?;
         ensure(entry.number < LOG_RESERVED_FROM || ends(&entry.change), || Violation::NearlyFull)?;
         ensure(entry.time >= self.time, || Violation::Time)?;
+        self.timely(entry)?;
         self.check_change(&entry.change)
     }
 
@@ -178,6 +187,7 @@ impl Vo {
     /// # Errors
     /// The first [`Violation`] found.
     pub fn check_change(&self, change: &Change) -> Checked {
+        self.takes(change)?;
         match change {
             Change::Founded { .. } => Err(Violation::NotFounded),
             Change::Applied { person, message, agreed, answers, invitation } => {
@@ -222,6 +232,16 @@ impl Vo {
             | Change::GroupDeleted { .. }
             | Change::GroupMemberAdded { .. }
             | Change::GroupMemberRemoved { .. } => self.check_group(change),
+            Change::SubgroupCreated { .. }
+            | Change::GroupMoved { .. }
+            | Change::GroupManagerAdded { .. }
+            | Change::GroupManagerRemoved { .. }
+            | Change::HandoverOffered { .. }
+            | Change::HandoverAccepted { .. }
+            | Change::HandoverEnded { .. }
+            | Change::VoDissolved { .. }
+            | Change::VoRestored {}
+            | Change::VoErased {} => Ok(self.check_structure(change)?),
             Change::ShareOffered { .. }
             | Change::ShareAccepted { .. }
             | Change::ShareRefused { .. }
@@ -281,7 +301,8 @@ impl Vo {
         limit(number.0 > MEMBER_NUMBER_MAX, MEMBER_NUMBER_MAX.into(), "member numbers")?;
         limit(self.members.len() >= MEMBERS_MAX, MEMBERS_MAX as u64, "members")?;
         ensure(*epoch == self.next_epoch(person), || Violation::Epoch)?;
-        limit(groups.len() > MEMBER_GROUPS_MAX, MEMBER_GROUPS_MAX as u64, "groups of a member")?;
+        let all = self.with_those_above(groups).len();
+        limit(all > MEMBER_GROUPS_MAX, MEMBER_GROUPS_MAX as u64, "groups of a member")?;
         limit(roles.len() > MEMBER_ROLES_MAX, MEMBER_ROLES_MAX as u64, "roles of a member")?;
         let mut seen = BTreeSet::new();
         for g in groups {
@@ -329,14 +350,16 @@ impl Vo {
                 limit(number.0 > GROUP_NUMBER_MAX, GROUP_NUMBER_MAX.into(), "group numbers")?;
                 limit(self.groups.len() >= GROUPS_MAX, GROUPS_MAX as u64, "groups")
             }
-            Change::GroupDeleted { name } => self.own_group(name),
+            Change::GroupDeleted { name } => {
+                self.own_group(name)?;
+                Ok(self.may_delete(name)?)
+            }
             Change::GroupMemberAdded { name, person } => {
                 self.own_group(name)?;
                 let m = self.member(person)?;
                 let inside = m.groups.contains(name);
                 ensure(!inside, || Violation::InGroup(name.clone(), person.clone()))?;
-                let full = m.groups.len() >= MEMBER_GROUPS_MAX;
-                limit(full, MEMBER_GROUPS_MAX as u64, "groups of a member")
+                Ok(self.has_room(&m.groups, name)?)
             }
             Change::GroupMemberRemoved { name, person } => {
                 self.own_group(name)?;
@@ -389,6 +412,11 @@ fn ends(change: &Change) -> bool {
             | Change::RoleWithdrawn { .. }
             | Change::GroupMemberRemoved { .. }
             | Change::GroupDeleted { .. }
+            | Change::GroupManagerRemoved { .. }
+            | Change::HandoverEnded { .. }
+            | Change::VoDissolved { .. }
+            | Change::VoRestored {}
+            | Change::VoErased {}
             | Change::ApplicationRejected { .. }
             | Change::ShareRefused { .. }
             | Change::ShareWithdrawn { .. }

@@ -8,11 +8,14 @@ mod accounts;
 mod apply;
 mod check;
 mod enrolment;
+mod export;
 mod history;
 mod invitations;
+mod nested;
 mod rules;
 mod share;
 mod standing;
+mod structure;
 mod terms;
 mod views;
 
@@ -24,6 +27,7 @@ pub use invitations::{INVITATION_ID_LEN, Invitation, inviting};
 pub use rules::Staged;
 pub use share::{Readable, Share};
 pub use standing::owners_hint;
+pub use structure::Fault;
 pub(crate) use terms::days;
 pub use terms::{Consented, TermsInForce};
 pub use views::page_size;
@@ -95,8 +99,16 @@ pub struct Vo {
     pub groups_gone: BTreeMap<GroupNumber, u64>,
     /// The next group's number.
     pub next_group: u32,
+    /// The groups that members manage, by member.
+    pub managers: BTreeMap<PersonId, BTreeSet<GroupName>>,
     /// The members that hold the role of owner.
     pub owners: BTreeSet<PersonId>,
+    /// To whom owners offer their ownership.
+    pub handovers: BTreeMap<PersonId, PersonId>,
+    /// What a dissolved VO was before.
+    pub before: Option<VoState>,
+    /// Whether it is no more: this site erases it.
+    pub erased: bool,
     /// Who waits to become a member.
     pub applications: BTreeMap<PersonId, Application>,
     /// The sites' shares.
@@ -185,6 +197,8 @@ pub struct GroupRecord {
     pub count: u64,
     /// The number of the entry that made it.
     pub changed: u64,
+    /// The group above it.
+    pub parent: Option<GroupName>,
 }
 
 impl Vo {
@@ -217,7 +231,11 @@ impl Vo {
             groups: BTreeMap::new(),
             groups_gone: BTreeMap::new(),
             next_group: 1,
+            managers: BTreeMap::new(),
             owners: BTreeSet::new(),
+            handovers: BTreeMap::new(),
+            before: None,
+            erased: false,
             applications: BTreeMap::new(),
             shares: BTreeMap::new(),
             volumes: BTreeSet::new(),

@@ -91,6 +91,15 @@ impl Vo {
                 e.hint(owners_hint(self))
             });
         }
+        if let VoState::Dissolved { reason, by_site, until } = &self.state {
+            let why = because(reason);
+            let e = Error::denied(format!("{} was dissolved{why}; erased at {until}", self.id));
+            return Err(if *by_site {
+                e.hint(format!("ask the administrator of site {}", self.id.site()))
+            } else {
+                e.hint(owners_hint(self))
+            });
+        }
         let Some(member) = self.members.get(person) else {
             let e = Error::denied(format!("{person} is not a member of {}", self.id));
             return Err(if self.epochs.contains_key(person) {
@@ -125,10 +134,10 @@ impl Vo {
             .hint(owners_hint(self))
     }
 
-    /// A member's groups: `members` first, as the primary one, then by number.
+    /// A member's groups and those above: `members` first, as the primary one, then by number.
     pub(super) fn groups_of(&self, member: &Member) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::with_capacity(member.groups.len() + 1);
-        for name in &member.groups {
+        for name in self.effective_groups(member) {
             if let Some(g) = self.groups.get(name) {
                 groups.push(Group { name: name.clone(), number: g.number });
             }

@@ -3,8 +3,8 @@
 use super::{Member, Vo};
 use std::ops::Bound;
 use xos_api::vom::{
-    ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, MemberInfo, MemberPage, PAGE_MAX,
-    ServingSite, ShareInfo, VoDetails, VoSummary,
+    ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, Handover, MemberInfo, MemberPage,
+    PAGE_MAX, ServingSite, ShareInfo, VoDetails, VoSummary,
 };
 use xos_base::{GroupName, GroupNumber, Millis, PersonId};
 
@@ -37,6 +37,7 @@ impl Vo {
             volumes: self.volumes.iter().cloned().collect(),
             shares: self.share_infos(),
             number: self.number,
+            handovers: self.handover_infos(),
             lease_s: self.lease_s,
             grace_s: self.grace_s,
             renewal_s: self.renewal_s,
@@ -87,10 +88,18 @@ impl Vo {
 
     /// One group.
     pub fn group_info(&self, name: &GroupName) -> Option<GroupInfo> {
+        let mut info = self.group_without_managers(name)?;
+        info.managers = self.managers_by_group().remove(name).unwrap_or_default();
+        Some(info)
+    }
+
+    fn group_without_managers(&self, name: &GroupName) -> Option<GroupInfo> {
         let g = self.groups.get(name)?;
         let everybody = name.as_str() == GROUP_MEMBERS;
         let members = if everybody { self.members.len() as u64 } else { g.count };
-        Some(GroupInfo { name: name.clone(), number: g.number, members })
+        let parent = g.parent.clone();
+        let managers = Vec::new();
+        Some(GroupInfo { name: name.clone(), number: g.number, members, parent, managers })
     }
 
     /// Groups after one, by number, at most [`PAGE_MAX`].
@@ -100,11 +109,15 @@ impl Vo {
             .groups
             .iter()
             .filter(|(_, g)| after.is_none_or(|a| g.number > a))
-            .filter_map(|(name, _)| self.group_info(name))
+            .filter_map(|(name, _)| self.group_without_managers(name))
             .collect();
         groups.sort_by_key(|g| g.number);
         let more = groups.len() > size;
         groups.truncate(size);
+        let mut by_group = self.managers_by_group();
+        for g in &mut groups {
+            g.managers = by_group.remove(&g.name).unwrap_or_default();
+        }
         let next = groups.last().filter(|_| more).map(|g| g.number);
         GroupPage { groups, next }
     }
@@ -114,8 +127,34 @@ impl Vo {
         self.shares.iter().map(|(site, s)| s.info(site)).collect()
     }
 
-    /// The sites that serve the VO at `now`.
+    /// The offers to hand over that wait.
+    fn handover_infos(&self) -> Vec<Handover> {
+        let all = self.handovers.iter();
+        all.map(|(by, to)| Handover { by: by.clone(), to: to.clone() }).collect()
+    }
+
+    /// The members of a group and those below it after one, at most [`PAGE_MAX`].
+    pub fn group_member_page(
+        &self,
+        name: &GroupName,
+        after: Option<&PersonId>,
+        limit: Option<u32>,
+    ) -> MemberPage {
+        let size = page_size(limit);
+        let (everybody, tree) = (name.as_str() == GROUP_MEMBERS, self.subtree(name));
+        let after = self.members.range(from(after));
+        let mut rest = after.filter(|(_, m)| everybody || !m.groups.is_disjoint(&tree));
+        let members: Vec<_> = rest.by_ref().take(size).map(|(p, m)| self.info(p, m)).collect();
+        let more = rest.next().is_some();
+        let next = members.last().filter(|_| more).map(|m| m.person.clone());
+        MemberPage { members, next }
+    }
+
+    /// The sites that serve the VO at `now`: none when it is dissolved.
     pub fn serving(&self, now: Millis) -> Vec<ServingSite> {
+        if self.dissolved() {
+            return Vec::new();
+        }
         self.shares
             .iter()
             .filter_map(|(site, s)| {

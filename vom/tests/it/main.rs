@@ -9,6 +9,7 @@ mod mutated;
 mod names;
 mod one_site;
 mod rules;
+mod structure;
 mod two_sites;
 mod unserved;
 mod world;

@@ -48,6 +48,17 @@ fn changes() -> Vec<Change> {
         Change::GroupCreated { name: id("physics"), number: GroupNumber(2) },
         Change::GroupMemberAdded { name: id("physics"), person: bob() },
         Change::GroupMemberRemoved { name: id("physics"), person: bob() },
+        Change::SubgroupCreated {
+            name: id("optics"),
+            number: GroupNumber(3),
+            parent: id("physics"),
+        },
+        Change::GroupManagerAdded { name: id("optics"), person: bob() },
+        Change::GroupManagerRemoved { name: id("optics"), person: bob() },
+        Change::GroupMoved { name: id("optics"), parent: None },
+        Change::HandoverOffered { by: id("alice@rennes"), to: bob() },
+        Change::HandoverEnded { by: id("alice@rennes") },
+        Change::HandoverAccepted { by: id("alice@rennes"), to: bob() },
         Change::GroupDeleted { name: id("physics") },
         Change::MemberRemoved { person: bob(), reason: reason() },
         Change::Admitted {
@@ -102,6 +113,9 @@ fn changes() -> Vec<Change> {
             answers: Some(HASH.into()),
         },
         Change::InvitationWithdrawn { id: HASH[..16].into() },
+        Change::VoDissolved { reason: reason(), by_site: false },
+        Change::VoRestored {},
+        Change::VoErased {},
     ]
 }
 

@@ -129,16 +129,28 @@ fn edit(line: &mut Vec<u8>, key: u8) -> Option<bool> {
 /// # Errors
 /// [`xos_base::Kind::Invalid`] with `instead` as hint when there is no terminal to ask on.
 pub fn confirm(question: &str, instead: &str) -> Result<bool, Error> {
+    answer(&format!("{question} [y/N] "), instead).map(|line| is_yes(&line))
+}
+
+fn answer(question: &str, instead: &str) -> Result<String, Error> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Error::invalid("this needs your consent, and there is no terminal to ask on")
             .hint(instead));
     }
     let fail = |e: std::io::Error| Error::unavailable(format!("the terminal failed: {e}"));
     let mut err = std::io::stderr().lock();
-    write!(err, "{question} [y/N] ").and_then(|()| err.flush()).map_err(fail)?;
+    write!(err, "{question}").and_then(|()| err.flush()).map_err(fail)?;
     let mut line = String::new();
     std::io::stdin().lock().take(ANSWER_MAX).read_line(&mut line).map_err(fail)?;
-    Ok(is_yes(&line))
+    Ok(line)
+}
+
+/// Asks for a word on the terminal, for what cannot be undone: whether it was typed.
+///
+/// # Errors
+/// As [`confirm`].
+pub fn typed(question: &str, word: &str, instead: &str) -> Result<bool, Error> {
+    answer(question, instead).map(|line| line.trim() == word)
 }
 
 /// Whether an answer says yes.

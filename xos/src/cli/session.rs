@@ -9,7 +9,7 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use xos_api::cda::RenewToken;
-use xos_api::vom::{MemberState, MembershipView, Memberships, VoState};
+use xos_api::vom::{MemberState, MembershipView, Memberships};
 use xos_base::when::Clock;
 use xos_base::{Error, Kind, Millis, SiteId, VoId};
 use xos_net::{Client, IdentityCell, Proof, Trust};
@@ -323,11 +323,11 @@ impl Session {
 
 /// Why nobody can act by this membership now; `None` when they can.
 pub fn idle(view: &MembershipView) -> Option<String> {
-    match (&view.vo_state, &view.member.state) {
-        (VoState::Suspended { reason, .. }, _) => Some(format!("the VO is suspended: {reason}")),
-        (_, MemberState::Suspended { reason }) => Some(format!("suspended: {reason}")),
-        _ => None,
-    }
+    let halted = view.vo_state.halted().map(|why| format!("the VO {why}"));
+    halted.or_else(|| match &view.member.state {
+        MemberState::Suspended { reason } => Some(format!("suspended: {reason}")),
+        MemberState::Active => None,
+    })
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo group create demo.rennes physics", 0),
     ("ada", "vo group add demo.rennes physics bob@rennes", 0),
     ("ada", "vo group list demo.rennes", 0),
+    ("ada", "vo group create demo.rennes students --in physics", 0),
+    ("ada", "vo group members demo.rennes physics", 0),
+    ("ada", "vo group manage demo.rennes physics bob@rennes", 0),
+    ("bob", "vo group add demo.rennes students bob@rennes", 0),
+    ("ada", "vo group unmanage demo.rennes physics bob@rennes", 0),
+    ("ada", "vo group drop demo.rennes students bob@rennes", 0),
+    ("ada", "vo group move demo.rennes students --top", 0),
+    ("ada", "vo group delete demo.rennes students", 0),
     ("ada", "vo group drop demo.rennes physics bob@rennes", 0),
     ("ada", "vo group delete demo.rennes physics", 0),
     ("ada", "vo role grant demo.rennes bob@rennes admin", 0),
@@ -96,6 +104,18 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo extend demo.rennes 200d bob@rennes", 0),
     ("ada", "vo reminders demo.rennes 60 7", 0),
     ("bob", "vo history demo.rennes", 0),
+    ("ada", "vo expiry demo.rennes bob@rennes never", 0),
+    ("ada", "vo handover offer demo.rennes bob@rennes", 0),
+    ("ada", "vo handover list demo.rennes", 0),
+    ("bob", "vo handover end demo.rennes ada@rennes", 0),
+    ("bob", "vo handover accept demo.rennes ada@rennes", 66),
+    ("ada", "vo import LINES demo.rennes --dry-run", 0),
+    ("ada", "vo import LINES demo.rennes --yes --skip-bad", 0),
+    ("ada", "vo expected list demo.rennes", 0),
+    ("ada", "vo expected drop demo.rennes carol@rennes", 0),
+    ("ada", "vo export demo.rennes -o EXPORT --log", 0),
+    ("ada", "vo dissolve demo.rennes -m over --confirm demo.rennes", 0),
+    ("ada", "vo dissolve demo.rennes --undo", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),
     ("ada", "vo invite demo.rennes --uses 2", 0),
     ("bob", "vo join LINK --agree --answer institute=Rennes", 0),
@@ -196,6 +216,9 @@ fn every_command_prints_one_json_document() {
     std::fs::write(file("terms"), "Be kind.\n").unwrap();
     let question = r#"{"id": "institute", "text": "Where?", "kind": "line", "required": true}"#;
     std::fs::write(file("questions"), format!("[{question}]")).unwrap();
+    let lines = "{\"kind\":\"group\",\"name\":\"chem\"}\nbad\n\
+                 {\"kind\":\"member\",\"person\":\"carol@rennes\",\"groups\":[\"chem\"]}\n";
+    std::fs::write(file("lines"), lines).unwrap();
     let (mut job, mut link, mut invitation_id) = (String::new(), String::new(), String::new());
     let (leaves, _) = leaves_and_groups();
     let mut called = BTreeSet::new();
@@ -211,6 +234,8 @@ fn every_command_prints_one_json_document() {
                 "NEW" => file("new"),
                 "MAP" => file("map"),
                 "PEOPLE" => file("people"),
+                "LINES" => file("lines"),
+                "EXPORT" => file("export"),
                 "OFFER" => file("offer"),
                 "RULES" => file("rules"),
                 "PRINT" => invitation["fingerprint"].as_str().unwrap().to_owned(),

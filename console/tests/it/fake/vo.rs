@@ -60,6 +60,7 @@ impl Fake {
             volumes: vec!["home".into()],
             shares: self.shares(),
             number: 9,
+            handovers: Vec::new(),
             lease_s: None,
             grace_s: None,
             renewal_s: None,
@@ -71,6 +72,8 @@ impl Fake {
             name: id(name),
             number: GroupNumber(number),
             members,
+            parent: None,
+            managers: Vec::new(),
         };
         [("members", 1, 3), ("physics", 2, 2), ("press", 3, 0)].map(group).to_vec()
     }

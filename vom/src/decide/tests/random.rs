@@ -51,6 +51,7 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         (group(), person()).prop_map(|(g, p)| Command::AddToGroup { name: id(g), person: id(p) }),
         (group(), person())
             .prop_map(|(g, p)| Command::RemoveFromGroup { name: id(g), person: id(p) }),
+        structural(),
         (0u32..4).prop_map(|v| Command::OfferShare { site: id("pisa"), terms: terms(v) }),
         (0u32..4).prop_map(|version| Command::AcceptShare { site: id("pisa"), version }),
         text().prop_map(|reason| Command::EndShare { site: id("pisa"), reason }),
@@ -95,6 +96,46 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
     (0usize..5, one)
 }
 
+fn structural() -> impl Strategy<Value = Command> {
+    let person = || prop::sample::select(vec!["alice@rennes", "bob@pisa", "carol@pisa"]);
+    let group = || prop::sample::select(vec!["physics", "x", "y", "members"]);
+    let one = prop_oneof![
+        (group(), group())
+            .prop_map(|(p, g)| Structural::CreateSubgroup { parent: id(p), name: id(g) }),
+        (group(), prop::option::of(group()))
+            .prop_map(|(g, p)| Structural::MoveGroup { name: id(g), parent: p.map(id) }),
+        (group(), person())
+            .prop_map(|(g, p)| Structural::AddManager { name: id(g), person: id(p) }),
+        (group(), person())
+            .prop_map(|(g, p)| Structural::RemoveManager { name: id(g), person: id(p) }),
+        person().prop_map(|p| Structural::OfferHandover { to: id(p) }),
+        person().prop_map(|p| Structural::AcceptHandover { by: id(p) }),
+        person().prop_map(|p| Structural::EndHandover { by: id(p) }),
+        Just(Structural::Dissolve { reason: String::new() }),
+        Just(Structural::UndoDissolve),
+        Just(Structural::UndoDissolve),
+    ];
+    one.prop_map(Command::Structure)
+}
+
+/// What the tree of groups, their managers and offers to hand over hold at any time.
+fn well_built(vo: &Vo) -> Result<(), TestCaseError> {
+    for (name, g) in &vo.groups {
+        prop_assert!(g.parent.as_ref().is_none_or(|p| vo.groups.contains_key(p)));
+        let line: Vec<_> = vo.lineage(name).collect();
+        let top = line.last().and_then(|n| vo.groups.get(*n)).unwrap();
+        prop_assert!(top.parent.is_none(), "a cycle, or too deep");
+    }
+    for (person, groups) in &vo.managers {
+        prop_assert!(vo.members.contains_key(person) && !groups.is_empty());
+        prop_assert!(groups.iter().all(|g| vo.groups.contains_key(g)));
+    }
+    for (by, to) in &vo.handovers {
+        prop_assert!(vo.owners.contains(by) && vo.members.contains_key(to));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -118,6 +159,7 @@ proptest! {
                 prop_assert_eq!(&before, &h.vo, "a refusal changed something");
                 continue;
             }
+            well_built(&h.vo)?;
             for (p, m) in &h.vo.members {
                 prop_assert_eq!(numbers.entry(m.number.0).or_insert_with(|| p.clone()), p);
                 let last = epochs.entry(p.clone()).or_insert(m.epoch);
@@ -181,6 +223,7 @@ proptest! {
             entry.number = follower.number + 1;
             if follower.check(&entry).is_ok() {
                 follower.apply(&entry);
+                well_built(&follower)?;
             }
             let mut numbers: Vec<u32> = follower.members.values().map(|m| m.number.0).collect();
             numbers.sort_unstable();

@@ -172,7 +172,8 @@ pub async fn list_members(s: &Session, vo: VoId) -> Outcome {
     Ok(0)
 }
 
-fn members_table(members: &[MemberInfo], now: Millis) -> String {
+/// Members as a table.
+pub fn members_table(members: &[MemberInfo], now: Millis) -> String {
     let mut table = Table::new(&["PERSON", "GROUPS", "ROLES", "STATE", "SINCE", "ENDS"]);
     for m in members {
         let state = match &m.state {

@@ -1,7 +1,10 @@
 //! `xos vo`: virtual organizations.
 
+mod ends;
 mod enrolment;
+mod exchange;
 mod groups;
+mod import;
 mod invitations;
 mod members;
 mod records;
@@ -78,6 +81,30 @@ Examples:
   xos vo group add demo.rennes physics bob@pisa"
     )]
     Group(groups::Command),
+    /// Hand your ownership over to a member.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo handover offer demo.rennes bob@pisa
+  xos vo handover accept demo.rennes vera@rennes"
+    )]
+    Handover(ends::Handover),
+    /// Dissolve a VO, or take that back (its owner, or the administrator of its home site).
+    Dissolve(ends::Dissolve),
+    /// Write a VO down as JSON lines (owners, and administrators of its home site).
+    Export(exchange::Export),
+    /// Make groups and expect people from a file (VO administrators).
+    Import(import::Import),
+    /// People who are admitted as soon as they apply.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos vo expected list demo.rennes
+  xos vo expected drop demo.rennes bob@pisa"
+    )]
+    Expected(exchange::Expected),
     /// Roles of members.
     #[command(
         subcommand,
@@ -292,6 +319,11 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Remove(args) => members::remove(s, args).await,
         Command::Expiry(args) => members::expiry(s, args).await,
         Command::Group(command) => groups::run(s, command).await,
+        Command::Handover(command) => ends::handover(s, command).await,
+        Command::Dissolve(args) => ends::dissolve(s, args).await,
+        Command::Export(args) => exchange::export(s, args).await,
+        Command::Import(args) => import::import(s, args).await,
+        Command::Expected(command) => exchange::expected(s, command).await,
         Command::Role(command) => members::role(s, command).await,
         Command::Share(command) => shares::run(s, command).await,
         Command::Running(args) => running::run(s, args).await,
@@ -371,6 +403,11 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         VoState::Suspended { reason, by_site } => {
             let by = if *by_site { " by its home site" } else { "" };
             Style::Bad.mark(&format!("suspended{by}: {}", clean(reason)))
+        }
+        VoState::Dissolved { reason, by_site, until } => {
+            let by = if *by_site { " by its home site" } else { "" };
+            let text = format!("dissolved{by}, erased {}: {}", when(*until, now), clean(reason));
+            Style::Bad.mark(&text)
         }
     };
     let me = info.me.as_ref().map(|m| {

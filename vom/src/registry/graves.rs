@@ -1,0 +1,77 @@
+//! What is left of VOs that were erased.
+
+use super::{Registry, encode, key, prefix};
+use serde::{Deserialize, Serialize};
+use xos_base::{Error, Millis, VoId};
+use xos_store::{Key, OPS_MAX, Op, StoreError};
+
+/// What is left of a VO that was erased: nothing of its people. Kept for good, so that nobody gets
+/// the id again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grave {
+    /// The VO.
+    pub vo: VoId,
+    /// The number of the last entry of its log.
+    pub number: u64,
+    /// When its home made that entry.
+    pub at: Millis,
+    /// The volumes that it had, as far as they were known here.
+    pub volumes: Vec<String>,
+    /// The signed last entry, which says that the VO is no more.
+    pub jws: String,
+}
+
+pub(super) fn grave_key(vo: &VoId) -> Result<Key, Error> {
+    key(&["vom", "erased", vo.as_str()])
+}
+
+impl Registry {
+    /// The VOs that were erased.
+    ///
+    /// # Errors
+    /// Those of the store; [`xos_base::Kind::Internal`] for a damaged one.
+    pub async fn graves(&self) -> Result<Vec<Grave>, Error> {
+        let mut all = Vec::new();
+        for (name, value, _) in self.all(&prefix(&["vom", "erased"])?).await? {
+            let grave = serde_json::from_slice(&value).map_err(|e| {
+                Error::internal(format!("the registry's note that {name} was erased: {e}"))
+                    .hint("restore the registry from a backup")
+            })?;
+            all.push(grave);
+        }
+        Ok(all)
+    }
+
+    /// Notes that a VO is no more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn note_grave(&self, grave: &Grave) -> Result<(), Error> {
+        let at = grave_key(&grave.vo)?;
+        self.store.put(at, encode(grave)?).await.map_err(StoreError::told).map(|_| ())
+    }
+
+    /// Removes what is kept of a VO that is no more, but this site's side of its share: its uids
+    /// and gids are nobody else's for good. What makes the VO known goes last.
+    ///
+    /// # Errors
+    /// Those of the store; then some of it is left, and the VO is known still.
+    pub async fn clear(&self, vo: &VoId) -> Result<(), Error> {
+        let below = prefix(&["vom", "vo", vo.as_str()])?;
+        loop {
+            let page = self.store.scan(&below, None, OPS_MAX).await.map_err(StoreError::told)?;
+            if page.entries.is_empty() {
+                break;
+            }
+            let ops = page.entries.into_iter().map(|e| Op::Del(e.key)).collect();
+            self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
+        }
+        let mut ops = Vec::new();
+        for kind in ["heard", "vos"] {
+            ops.push(Op::Del(key(&["vom", kind, vo.as_str()])?));
+        }
+        self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! How VOs are built and end: over the services, at two sites.
+
+use crate::hostile::{admitted, log};
+use crate::world::{Site, until};
+use crate::{found, id, join};
+use std::time::Duration;
+use xos_api::vom::*;
+use xos_base::{GroupNumber, Kind, PersonId};
+use xos_net::Standing;
+use xos_vom::Vom;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn vo() -> xos_base::VoId {
+    id("demo.rennes")
+}
+
+/// Rennes with demo.rennes, which pisa serves.
+async fn grid() -> (Site, Vom, Site, Vom) {
+    let (rennes, pisa) = (Site::new("rennes").await, Site::new("pisa").await);
+    rennes.trusts(&pisa);
+    pisa.trusts(&rennes);
+    let (home, replica) = (rennes.start().await, pisa.start().await);
+    found(&rennes).await;
+    let offer = OfferShare {
+        vo: vo(),
+        cpu_milli: 4000,
+        memory_bytes: 1 << 30,
+        storage_bytes: 0,
+        until: None,
+        base: Some(2_000_000_000),
+    };
+    pisa.ask(&pisa.admin(), offer).await.unwrap();
+    let accept = AcceptShare { vo: vo(), site: id("pisa"), version: 1 };
+    rennes.ask(&rennes.own("alice"), accept).await.unwrap();
+    until("the node has accounts", || {
+        let heard = pisa.ear.heard.lock().unwrap();
+        heard.iter().any(|a| a.state == AccountState::Active).then_some(())
+    })
+    .await;
+    (rennes, home, pisa, replica)
+}
+
+fn last_state(site: &Site) -> Option<AccountState> {
+    site.ear.heard.lock().unwrap().last().map(|a| a.state)
+}
+
+/// If it failed, work would go on in a VO that is over, or its people and its log stay for good at
+/// a site that was cut off when it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dissolved_vo_ends_everywhere_returns_and_is_erased() {
+    let (rennes, home, pisa, replica) = grid().await;
+    let (alice, admin) = (rennes.own("alice"), rennes.admin());
+    let of = MembershipOf { vo: vo(), person: id("alice@rennes"), since: None };
+    let m = rennes.serve_ask(of).await.unwrap().membership;
+    rennes.serve_ask(RecordVolume { vo: vo(), name: "main".into() }).await.unwrap();
+    let dissolve = || DissolveVo { vo: vo(), reason: "over".into() };
+    rennes.ask(&alice, dissolve()).await.unwrap();
+    until("the node ends all", || (last_state(&pisa) == Some(AccountState::Ended)).then_some(()))
+        .await;
+    let now = xos_base::when::Clock::now(&*pisa.clock);
+    assert_eq!(replica.effective(&m, now).unwrap_err().kind, Kind::Denied);
+    assert_eq!(home.erase_due().await.unwrap(), 0, "it is not time");
+    rennes.ask(&alice, ExportVo { vo: vo(), after: None, log: false }).await.unwrap();
+    rennes.ask(&admin, ExportVo { vo: vo(), after: None, log: false }).await.unwrap();
+    rennes.ask(&alice, UndoDissolve { vo: vo() }).await.unwrap();
+    until("accounts are back", || (last_state(&pisa) == Some(AccountState::Active)).then_some(()))
+        .await;
+
+    // Pisa is cut off from here on, and hears of the end when the log is gone.
+    replica.stop();
+    rennes.ask(&alice, dissolve()).await.unwrap();
+    rennes.clock.advance(30 * DAY + Duration::from_secs(1));
+    assert_eq!(home.erase_due().await.unwrap(), 1);
+    let e = rennes.ask(&alice, GetVo { vo: vo() }).await.unwrap_err();
+    assert!(e.kind == Kind::NotFound && e.message.contains("erased"), "{e}");
+    let again = FoundVo { label: "demo".into(), title: "Demo".into(), description: "".into() };
+    assert_eq!(rennes.ask(&alice, again).await.unwrap_err().kind, Kind::Conflict);
+    assert!(rennes.ask(&rennes.own("bob"), ErasedVos {}).await.is_err());
+    let left = rennes.ask(&admin, ErasedVos {}).await.unwrap();
+    assert_eq!((left[0].vo.clone(), left[0].volumes.clone()), (vo(), vec!["main".to_owned()]));
+    nothing_is_kept(&rennes).await;
+
+    let back = pisa.vom_through(std::sync::Arc::new(pisa.grid.clone())).await;
+    until("pisa hears of it", || (!back.erased().is_empty()).then_some(())).await;
+    until("pisa's node ends all", || {
+        (last_state(&pisa) == Some(AccountState::Ended)).then_some(())
+    })
+    .await;
+    let now = xos_base::when::Clock::now(&*pisa.clock);
+    assert_eq!(back.effective(&m, now).unwrap_err().kind, Kind::Denied);
+    // What is known of it outlives a restart, and the uids stay nobody else's.
+    back.stop();
+    let anew = pisa.vom_through(std::sync::Arc::new(pisa.grid.clone())).await;
+    assert_eq!(anew.erased().len(), 1);
+    nothing_is_kept(&pisa).await;
+}
+
+/// Nothing of the VO is left in a site's registry below its own keys.
+async fn nothing_is_kept(site: &Site) {
+    for segments in [&["vom", "vo", "demo.rennes"] as &[&str], &["vom", "vos"], &["vom", "heard"]] {
+        let below = xos_store::Prefix::of(segments).unwrap();
+        let mut left = usize::MAX;
+        // Removing goes on after the VO is known to be no more.
+        for _ in 0..3000 {
+            left = site.store.scan(&below, None, 10).await.unwrap().entries.len();
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(left, 0, "{segments:?}");
+    }
+}
+
+/// If it failed, two people would both believe to own what only one was to have, or none would.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_offer_taken_back_and_accepted_at_once_one_counts() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let (alice, bob) = (rennes.own("alice"), rennes.own("bob"));
+    join(&rennes, &bob, "demo.rennes").await;
+    let offer = OfferHandover { vo: vo(), to: id("bob@rennes") };
+    rennes.ask(&alice, offer).await.unwrap();
+    let by: PersonId = id("alice@rennes");
+    let (taken, ended) = tokio::join!(
+        rennes.ask(&bob, AcceptHandover { vo: vo(), by: by.clone() }),
+        rennes.ask(&alice, EndHandover { vo: vo(), by: by.clone() }),
+    );
+    assert!(taken.is_ok() != ended.is_ok(), "{taken:?} {ended:?}");
+    let owner = |info: &VoInfo| info.me.as_ref().unwrap().roles.contains(&id("owner"));
+    let get = GetVo { vo: vo() };
+    let of_alice = rennes.ask(&alice, get.clone()).await.unwrap();
+    let of_bob = rennes.ask(&bob, get).await.unwrap();
+    assert_eq!((owner(&of_alice), owner(&of_bob)), (ended.is_ok(), taken.is_ok()));
+}
+
+/// If it failed, a hostile home would put two groups into one another, and the sites that follow it
+/// would go round for ever.
+#[tokio::test]
+async fn a_cycle_in_the_log_of_a_hostile_home_is_not_believed() {
+    let rennes = Site::new("rennes").await;
+    let (a, b) = (|| id("a"), || id("b"));
+    let entries = log(
+        &rennes,
+        "demo.rennes",
+        vec![
+            admitted("bob@pisa", 2),
+            Change::GroupCreated { name: a(), number: GroupNumber(2) },
+            Change::SubgroupCreated { name: b(), number: GroupNumber(3), parent: a() },
+            Change::GroupMoved { name: a(), parent: Some(b()) },
+        ],
+    );
+    let (last, good) = entries.split_last().unwrap();
+    let read = |jws: &String| xos_vom::log::reread(jws).unwrap();
+    let mut state = xos_vom::state::Vo::found(&read(&good[0])).unwrap();
+    for jws in &good[1..] {
+        state.check(&read(jws)).unwrap();
+        state.apply(&read(jws));
+    }
+    let e = state.check(&read(last)).unwrap_err().to_string();
+    assert!(e.contains("within itself"), "{e}");
+}
+
+fn expected(person: &str, groups: &[&str], roles: &[&str]) -> ExpectedPerson {
+    ExpectedPerson {
+        person: id(person),
+        groups: groups.iter().map(|g| id(g)).collect(),
+        roles: roles.iter().map(|r| id(r)).collect(),
+        expires: None,
+    }
+}
+
+/// If it failed, an import would make members of people who never asked, let administrators make
+/// owners, or let in later whom an administrator who is gone had planted.
+#[tokio::test(flavor = "multi_thread")]
+async fn expected_people_are_admitted_when_they_apply() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let (alice, adam) = (rennes.own("alice"), rennes.own("adam"));
+    rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();
+    join(&rennes, &adam, "demo.rennes").await;
+    let role = |role: &str| GrantRole { vo: vo(), person: id("adam@rennes"), role: id(role) };
+    rennes.ask(&alice, role("admin")).await.unwrap();
+    let expect = |people: Vec<ExpectedPerson>, dry_run| ExpectPeople { vo: vo(), people, dry_run };
+    let people = vec![
+        expected("bob@rennes", &["physics"], &["pilot"]),
+        expected("carol@rennes", &[], &["owner"]),
+        expected("dan@rennes", &["nothing"], &[]),
+        expected("alice@rennes", &[], &[]),
+        expected("eve@rennes", &[], &[]),
+        expected("bob@rennes", &[], &[]),
+    ];
+    let refused = |e: &Expecting| matches!(e, Expecting::Refused { .. });
+    for dry_run in [true, false] {
+        let said = rennes.ask(&adam, expect(people.clone(), dry_run)).await.unwrap();
+        assert_eq!(
+            (&said[0], &said[3], &said[4]),
+            (&Expecting::New, &Expecting::Member, &Expecting::New)
+        );
+        assert!([1, 2, 5].iter().all(|i| refused(&said[*i])), "{said:?}");
+    }
+    let again = rennes.ask(&adam, expect(vec![people[0].clone()], false)).await.unwrap();
+    assert_eq!(again, [Expecting::Same], "an import that is repeated does nothing twice");
+    let stranger = rennes.ask(&rennes.own("bob"), expect(vec![], true)).await;
+    assert_eq!(stranger.unwrap_err().kind, Kind::Denied);
+
+    let member = |name: &str| GetMember { vo: vo(), person: id(&format!("{name}@rennes")) };
+    assert_eq!(rennes.ask(&alice, member("bob")).await.unwrap_err().kind, Kind::NotFound);
+    let apply = || Apply { vo: vo(), message: String::new() };
+    rennes.ask(&rennes.own("bob"), apply()).await.unwrap();
+    let bob = rennes.ask(&alice, member("bob")).await.unwrap();
+    assert_eq!(bob.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["pilot"]);
+    assert!(bob.groups.contains(&id("physics")));
+
+    // Adam is no administrator now: what he noted counts no more.
+    let withdraw = WithdrawRole { vo: vo(), person: id("adam@rennes"), role: id("admin") };
+    rennes.ask(&alice, withdraw).await.unwrap();
+    rennes.ask(&rennes.own("eve"), apply()).await.unwrap();
+    assert_eq!(rennes.ask(&alice, member("eve")).await.unwrap_err().kind, Kind::NotFound);
+    // Whoever was removed does not come back by a note.
+    let remove = RemoveMember { vo: vo(), person: id("bob@rennes"), reason: "left".into() };
+    rennes.ask(&alice, remove).await.unwrap();
+    let said = rennes.ask(&alice, expect(vec![people[0].clone()], false)).await.unwrap();
+    assert!(refused(&said[0]), "{said:?}");
+    let list = ListExpected { vo: vo(), after: None, limit: None };
+    let waiting = rennes.ask(&alice, list).await.unwrap().people;
+    assert_eq!(waiting.iter().map(|p| p.person.as_str()).collect::<Vec<_>>(), ["eve@rennes"]);
+}
+
+/// If it failed, an export would miss some, or what it wrote could not be read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_holds_everybody_once_and_ends() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let alice = rennes.own("alice");
+    let name = |i: usize| format!("p{i}@rennes");
+    for batch in (0..700).collect::<Vec<usize>>().chunks(EXPECT_MAX) {
+        let people = batch.iter().map(|i| expected(&name(*i), &[], &[])).collect();
+        let ask = ExpectPeople { vo: vo(), people, dry_run: false };
+        let said = rennes.ask(&alice, ask).await.unwrap();
+        assert!(said.iter().all(|e| *e == Expecting::New));
+    }
+    for i in 0..700 {
+        let apply = Apply { vo: vo(), message: String::new() };
+        rennes.ask(&rennes.own(&format!("p{i}")), apply).await.unwrap();
+    }
+    rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();
+    let below = CreateSubgroup { vo: vo(), parent: id("physics"), name: id("optics") };
+    rennes.ask(&alice, below).await.unwrap();
+    let (mut lines, mut after) = (Vec::new(), None);
+    loop {
+        let page = rennes.ask(&alice, ExportVo { vo: vo(), after, log: true }).await.unwrap();
+        lines.extend(page.lines);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let count = |f: fn(&ExportLine) -> bool| lines.iter().filter(|l| f(l)).count();
+    assert_eq!(count(|l| matches!(l, ExportLine::Member { .. })), 701);
+    assert_eq!(count(|l| matches!(l, ExportLine::Group { .. })), 2);
+    assert_eq!(count(|l| matches!(l, ExportLine::Entry { .. })), 1 + 2 * 700 + 2);
+    let ExportLine::Vo { number, .. } = &lines[0] else { panic!("{:?}", lines[0]) };
+    assert_eq!(lines.last(), Some(&ExportLine::End { number: *number }));
+    for line in &lines {
+        let text = serde_json::to_string(line).unwrap();
+        assert_eq!(&serde_json::from_str::<ExportLine>(&text).unwrap(), line);
+    }
+    let bob = rennes.own("p1");
+    let ask = ExportVo { vo: vo(), after: None, log: false };
+    assert_eq!(rennes.ask(&bob, ask).await.unwrap_err().kind, Kind::Denied);
+    let bad = ExportVo { vo: vo(), after: Some("members:../x".into()), log: false };
+    assert_eq!(rennes.ask(&alice, bad).await.unwrap_err().kind, Kind::Invalid);
+}
