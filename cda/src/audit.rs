@@ -1,15 +1,9 @@
 //! What the site's audit is told: who asked for what, about whom, and how it went.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use xos_api::audit::{Event, Outcome};
+use xos_api::audit::Event;
 use xos_base::{Error, Millis, PersonId, SiteId, VoId};
-use xos_net::audit::{Audit, asked, note, tell};
+use xos_net::audit::asked;
 use xos_net::{Caller, Peer};
-
-/// Most refusals of one operation to callers who proved nothing that are noted in a minute: anybody
-/// can have them made, and nobody is to fill the site's disk by that. What is beyond is counted.
-pub(crate) const STRANGERS_MAX: u32 = 600;
 
 /// Who asks.
 pub(crate) trait Asker {
@@ -108,94 +102,9 @@ pub(crate) fn over<T>(
     event
 }
 
-/// The way to the site's audit.
-pub(crate) struct Told {
-    audit: Arc<dyn Audit>,
-    strangers: Mutex<Strangers>,
-}
-
-/// Refusals to callers who proved nothing, in one minute.
-#[derive(Default)]
-struct Strangers {
-    minute: u64,
-    noted: BTreeMap<String, u32>,
-    left_out: u64,
-}
-
-impl Told {
-    pub(crate) fn new(audit: Arc<dyn Audit>) -> Told {
-        Told { audit, strangers: Mutex::default() }
-    }
-
-    /// Notes how an operation went, before its caller is told.
-    ///
-    /// # Errors
-    /// As [`tell`].
-    pub(crate) async fn end<T>(&self, event: Event, result: Result<T, Error>) -> Result<T, Error> {
-        if result.is_err() && event.who.is_empty() && !self.takes(&event) {
-            return result;
-        }
-        tell(&*self.audit, event, result).await
-    }
-
-    /// Notes something that nobody waits for.
-    pub(crate) fn note(&self, event: Event) {
-        note(&*self.audit, event);
-    }
-
-    /// Whether another refusal of a stranger is noted. How many were not is told a minute later.
-    fn takes(&self, event: &Event) -> bool {
-        let minute = event.time.secs() / 60;
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if strangers.minute != minute {
-            let former = std::mem::take(&mut *strangers);
-            strangers.minute = minute;
-            if former.left_out > 0 {
-                let left_out = former.left_out;
-                let mut event = Event::new(event.time, "left_out");
-                event.outcome = Outcome::Refused;
-                event.why = format!("{left_out} refusals to strangers in a minute are not noted");
-                self.note(event);
-            }
-        }
-        let noted = strangers.noted.entry(event.what.clone()).or_default();
-        if *noted < STRANGERS_MAX {
-            *noted += 1;
-            return true;
-        }
-        strangers.left_out += 1;
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xos_net::audit::Remembered;
-
-    /// If it failed, a stranger could fill the disk of a site's core, or hide in silence what they
-    /// tried.
-    #[tokio::test]
-    async fn refusals_to_strangers_are_bounded_and_the_rest_is_counted() {
-        let audit = Arc::new(Remembered::default());
-        let told = Told::new(audit.clone());
-        let refuse = async |second: u64, who: &str| {
-            let mut event = Event::new(Millis::from_secs(second), "sign_in");
-            event.who = who.to_owned();
-            let _refused = told.end(event, Err::<(), _>(Error::denied("no"))).await;
-        };
-        for _ in 0..STRANGERS_MAX + 7 {
-            refuse(61, "").await;
-        }
-        assert_eq!(audit.events().len(), STRANGERS_MAX as usize);
-        refuse(61, "alice@rennes").await;
-        assert_eq!(audit.events().len(), STRANGERS_MAX as usize + 1, "somebody is always noted");
-        refuse(120, "").await;
-        let events = audit.events();
-        let counted = &events[events.len() - 2];
-        assert!(counted.what == "left_out" && counted.why.starts_with("7 "), "{counted:?}");
-        assert_eq!(events[events.len() - 1].what, "sign_in");
-    }
 
     /// If it failed, a password that was typed as the name would stand in the audit.
     #[test]

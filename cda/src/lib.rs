@@ -37,7 +37,6 @@ pub use ops::{Operation, create_administrator};
 pub use passkeys::{PasskeyConfig, SecondFactor};
 pub use qr::qr_picture;
 
-use audit::Told;
 use effects::Round;
 use jwt::Outside;
 use kerberos::Tickets;
@@ -55,6 +54,7 @@ use xos_api::cda::HostCertificates;
 use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, SiteId};
+use xos_net::audit::Teller;
 use xos_net::trust::core_name;
 use xos_net::{Audit, Grid, Router, Trust};
 use xos_store::Store;
@@ -91,7 +91,7 @@ pub(crate) struct Inner {
     grid: Grid,
     trust: Trust,
     clock: Arc<dyn Clock>,
-    told: Told,
+    told: Teller,
     passwords: Passwords,
     limiter: Limiter,
     oidc: Oidc,
@@ -139,7 +139,7 @@ impl Cda {
             grid: parts.grid,
             trust: parts.trust,
             clock: parts.clock,
-            told: Told::new(parts.audit),
+            told: Teller::new(parts.audit),
             limiter: Limiter::new(),
             withdrawn: Withdrawn::default(),
             asked: Round::default(),

@@ -13,7 +13,7 @@ use xos_api::cda::{
     SetPassword, SetPerson, WhoAmI, Whoami,
 };
 use xos_base::{Error, Millis, PersonId, SiteId};
-use xos_net::audit::tell;
+use xos_net::audit::Teller;
 use xos_net::{Audit, Caller, Peer, Principal};
 use xos_store::{Guard, Store};
 
@@ -35,7 +35,7 @@ pub async fn create_administrator(
     site: &SiteId,
     name: &str,
     password: &xos_api::cda::Password,
-    audit: &dyn Audit,
+    audit: Arc<dyn Audit>,
     now: Millis,
 ) -> Result<PersonId, Error> {
     passwords::check_form(password)?;
@@ -45,7 +45,7 @@ pub async fn create_administrator(
     let mut event = Event::new(now, "create_administrator");
     event.who = format!("root of the core of {site}");
     event.person = Some(person.clone());
-    tell(audit, event, made).await?;
+    Teller::new(audit).end(event, made).await?;
     Ok(person)
 }
 

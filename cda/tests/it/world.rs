@@ -157,9 +157,9 @@ impl World {
         let clock = TestClock::new();
         let site: SiteId = site.parse().unwrap();
         let password = Password(ADMIN_PASSWORD.into());
-        let audit = Remembered::default();
+        let audit = Arc::new(Remembered::default());
         let (registry, now) = (store.clone(), clock.now());
-        xos_cda::create_administrator(registry, &site, "root", &password, &audit, now)
+        xos_cda::create_administrator(registry, &site, "root", &password, audit.clone(), now)
             .await
             .unwrap();
         assert_eq!(audit.events()[0].what, "create_administrator");
