@@ -59,7 +59,8 @@ fn fill(event: &mut Event, said: &impl Serialize) -> Result<(), Error> {
         Value::String(name) => (Some(name), Map::new()),
         Value::Object(mut fields) if event.what.is_empty() => match fields.iter_mut().next() {
             Some((name, Value::Object(inner))) => (Some(name.clone()), std::mem::take(inner)),
-            _ => (None, Map::new()),
+            Some((name, _)) => (Some(name.clone()), Map::new()),
+            None => (None, Map::new()),
         },
         Value::Object(fields) => (None, fields),
         _ => (None, Map::new()),
@@ -105,7 +106,7 @@ fn counts(change: &Change, kind: &str) -> bool {
             | Change::GroupMemberRemoved { .. }
             | Change::GroupDeleted { .. }
             | Change::ShareWithdrawn { .. }
-    ) || ["rules_", "policy_", "vo_"].iter().any(|begin| kind.starts_with(begin))
+    ) || ["rules_", "vo_"].iter().any(|begin| kind.starts_with(begin))
 }
 
 /// The event of an entry of a VO's log that a site took; `None`: it is of no such kind.

@@ -112,15 +112,18 @@ pub(super) fn list(place: &Place, now: Millis) -> Result<Vec<KeyView>, Error> {
     Ok(all)
 }
 
-/// What the audit is told when the keys are others than before: of each key that is new, is another
-/// one's successor, or is gone.
+/// What the audit is told when the keys are others than before: of each key that is new, has a new
+/// certificate, signs now, or is gone.
 pub(crate) fn changes<'a>(
     before: &'a [KeyView],
     after: &'a [KeyView],
 ) -> impl Iterator<Item = (&'static str, String)> + 'a {
-    let told = |what, key: &KeyView| (what, format!("{} {}", key.purpose, key.fingerprint));
-    let like =
-        |a: &KeyView, b: &KeyView| (a.purpose, &a.fingerprint) == (b.purpose, &b.fingerprint);
+    fn like(a: &KeyView, b: &KeyView) -> bool {
+        (a.purpose, &a.fingerprint) == (b.purpose, &b.fingerprint)
+    }
+    fn told(what: &'static str, key: &KeyView) -> (&'static str, String) {
+        (what, format!("{} {}", key.purpose, key.fingerprint))
+    }
     let new = after.iter().filter_map(move |key| match before.iter().find(|b| like(b, key)) {
         None => Some(told("add_key", key)),
         Some(was) if was.since != key.since => Some(told("renew_certificate", key)),

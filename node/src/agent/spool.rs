@@ -1,7 +1,7 @@
 //! What happened on this node, kept until its core has stored it.
 //!
-//! One file, `audit/events` in the node's folder: a head that names the count ([`Head`]), then an
-//! event a line. A thread writes it; an event is reported only once it is on the disk, since a
+//! One file, `audit/events` in the node's folder: a head that names the count, then an event a
+//! line. A thread writes it; an event is reported only once it is on the disk, since a
 //! number that the core knows must never be another event's. So a line that a power loss cut in two
 //! was never reported, and is taken off. When the core does not come back for long, new events fall
 //! out, never old ones: how many is told when there is room again.

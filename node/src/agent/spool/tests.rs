@@ -48,7 +48,7 @@ async fn each_report_is_sent_until_it_is_taken() {
     let spool = open(dir.path(), 1 << 20);
     let all = REPORT_EVENTS_MAX as u64 + 5;
     note(&spool, 0..all).await;
-    let (got, tries) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+    let (got, tries) = (Mutex::new(Vec::<String>::new()), AtomicU64::new(0));
     let done = Notify::new();
     let (taken, asked, over) = (&got, &tries, &done);
     let send = move |report: ReportEvents| async move {
