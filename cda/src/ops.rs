@@ -171,13 +171,12 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) -> Vec<Operation
         audited on SetPerson => set_person, |r, _| changed(r), nothing;
         audited on SetPassword => set_password, |r, _| of(&r.person),
             |s| on(if s.first { "there was none before" } else { "" });
-        audited on IssueMandate => issue_mandate,
-            |r, _| on(format!("job {}", r.job)).within(&r.vo), nothing;
+        telling on IssueMandate => issue_mandate;
         audited on IssueLoginMandate => issue_login_mandate,
             |r, _| on(format!("node {}", r.node)).within(&r.vo), nothing;
         audited on IssueVouchedMandate => issue_vouched_mandate,
             |r, _| of(&r.person).on(format!("node {}", r.node)).within(&r.vo), nothing;
-        audited on IssueTicket => issue_ticket, |r, _| on(format!("node {}", r.node)), nothing;
+        telling on IssueTicket => issue_ticket;
         audited on CreateJoinToken => create_join_token, plainly,
             |t| on(format!("node {}", t.node));
         audited public JoinMachine => join_machine,
