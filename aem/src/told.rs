@@ -1,9 +1,10 @@
 //! What the site's audit is told of jobs and units.
 //!
 //! Units are told as they are journalled: one line for the starts of one record, and one for each
-//! way in which units of it ended, with the numbers of the units. So what a node reports at once, up
-//! to a thousand starts, is a line, and short units by the thousand cost some fifty lines a second
-//! of each job and node. Nobody waits for them. A core that owns and hosts a job tells them once.
+//! way in which units of it ended, with the numbers of the units. So what a node reports at once,
+//! up to a thousand starts, is a line, and short units by the thousand cost some fifty lines a
+//! second of each job and node. Nobody waits for them. A core that owns and hosts a job tells them
+//! once.
 
 use crate::state::record::Decision;
 use crate::state::{HostRecord, JobRecord, Record, State, runs};

@@ -1,4 +1,4 @@
-//! What the site's audit is told of this node: logins, mounts, envelopes, and what is held or ended.
+//! What the site's audit is told of this node: logins, mounts, envelopes, what is held or ended.
 
 use super::Agent;
 use super::volumes::MountSpec;

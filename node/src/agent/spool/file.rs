@@ -4,7 +4,6 @@ use crate::agent::keep;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use xos_api::audit::Event;
 use xos_base::Error;
@@ -66,9 +65,18 @@ fn new_series() -> Result<String, Error> {
     Ok(uuid.trim().to_owned())
 }
 
-/// Head and events of a file, and how many of its lines are damaged. What has no newline at the end
-/// was never whole, and counts for nothing.
-fn read(bytes: &[u8]) -> (Option<Head>, Vec<Event>, u64) {
+/// What a file holds.
+struct Read {
+    /// Bytes of whole lines. What has no newline at its end was never whole, and counts for
+    /// nothing.
+    whole: u64,
+    head: Option<Head>,
+    events: Vec<Event>,
+    /// Lines that cannot be read.
+    damaged: u64,
+}
+
+fn read(bytes: &[u8]) -> Read {
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let mut lines = bytes[..whole].split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let head = lines.next().and_then(|line| serde_json::from_slice(line).ok());
@@ -79,12 +87,13 @@ fn read(bytes: &[u8]) -> (Option<Head>, Vec<Event>, u64) {
             Err(_) => damaged += 1,
         }
     }
-    (head, events, damaged)
+    Read { whole: whole as u64, head, events, damaged }
 }
 
 impl File {
-    /// Opens the file, or makes it. After damage the count begins anew, so that no number is that of
-    /// two events: the core may get some twice, and none is left out.
+    /// Opens the file, or makes it. After damage the count begins anew, so that no number is that
+    /// of two events: the core may get some twice, and none is left out. A full disk does not keep
+    /// a node from its start.
     pub(super) fn open(path: &Path) -> Result<(File, Found), Error> {
         let fail =
             |e: std::io::Error| Error::internal(format!("cannot read {}: {e}", path.display()));
@@ -97,10 +106,12 @@ impl File {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(fail(e)),
         };
-        let (head, events, damaged) = read(&bytes);
-        let Head { series, first } = match head {
-            Some(head) if damaged == 0 => head,
-            _ => Head { series: new_series()?, first: 1 },
+        let Read { whole, head, events, damaged } = read(&bytes);
+        let good = head.filter(|_| damaged == 0);
+        let is_good = good.is_some();
+        let Head { series, first } = match good {
+            Some(head) => head,
+            None => Head { series: new_series()?, first: 1 },
         };
         let mut kept = Vec::new();
         for (event, number) in events.into_iter().zip(first..) {
@@ -108,8 +119,10 @@ impl File {
             kept.push(Kept { number, len, event });
         }
         let next = first.saturating_add(kept.len() as u64);
-        // Written anew in any case: a cut line goes, and what was synced is known.
-        let (file, bytes) = written(path, &series, next, &kept)?;
+        let (file, bytes) = match is_good {
+            true => (opened(path, whole)?, whole),
+            false => written(path, &series, next, &kept)?,
+        };
         let live = kept.iter().map(|k| k.len).sum();
         let found = Found { kept, bytes: live, damaged };
         Ok((File { path: path.to_owned(), file, series, next, bytes }, found))
@@ -184,7 +197,17 @@ fn written(
         bytes.extend(encoded(&one.event)?);
     }
     keep::write_bytes(path, &bytes)?;
-    let file = OpenOptions::new().append(true).mode(0o600).open(path);
-    let file = file.map_err(|e| Error::internal(format!("cannot open {}: {e}", path.display())))?;
-    Ok((file, bytes.len() as u64))
+    let len = bytes.len() as u64;
+    Ok((opened(path, len)?, len))
+}
+
+/// Opens the file at its end, which is after `len` bytes. What is in it is on the disk then: what
+/// is read may be reported, and its numbers must not be others' after a power loss.
+fn opened(path: &Path, len: u64) -> Result<std::fs::File, Error> {
+    let opened = OpenOptions::new().append(true).open(path).and_then(|file| {
+        file.set_len(len)?;
+        file.sync_data()?;
+        Ok(file)
+    });
+    opened.map_err(|e| Error::internal(format!("cannot open {}: {e}", path.display())))
 }
