@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use xos_api::cda::IssuedTicket;
 use xos_base::when::Clock;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
+use xos_net::audit::Teller;
 use xos_net::{Rules, Standing};
 
 /// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) world: Arc<dyn World>,
     pub(crate) standing: Arc<dyn Standing>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) teller: Teller,
     pub(crate) rules: Arc<dyn Rules>,
     pub(crate) views: Views,
     pub(crate) owner: Mutex<plan::owner::Facts>,
@@ -75,7 +77,7 @@ impl Core {
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
         rules: Arc<dyn Rules>,
-        clock: Arc<dyn Clock>,
+        (clock, teller): (Arc<dyn Clock>, Teller),
     ) -> Core {
         Core {
             site,
@@ -85,6 +87,7 @@ impl Core {
             standing,
             rules,
             clock,
+            teller,
             views: Views::default(),
             owner: Mutex::default(),
             host: Mutex::default(),
@@ -141,6 +144,9 @@ impl Core {
 
     /// What a stored change sets off.
     pub(crate) fn told(self: &Arc<Self>, due: Due) {
+        for event in due.told {
+            self.teller.note(event);
+        }
         for job in due.touched.jobs {
             self.watchers.job(job);
         }

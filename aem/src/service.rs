@@ -15,7 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 use xos_api::aem::ShareRoom;
 use xos_base::when::Clock;
 use xos_base::{Error, SiteId};
-use xos_net::{Router, Rules, Standing};
+use xos_net::audit::Teller;
+use xos_net::{Audit, Router, Rules, Standing};
 
 /// How often slow matters are looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -33,7 +34,8 @@ pub struct Aem {
 }
 
 impl Aem {
-    /// Opens the journal and begins to work: jobs that were under way go on.
+    /// Opens the journal and begins to work: jobs that were under way go on. The audit is told what
+    /// happens.
     ///
     /// # Errors
     /// Why the journal cannot be used.
@@ -43,14 +45,15 @@ impl Aem {
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
         rules: Arc<dyn Rules>,
-        clock: Arc<dyn Clock>,
+        (clock, audit): (Arc<dyn Clock>, Arc<dyn Audit>),
     ) -> Result<Aem, Error> {
         let (dir, name) = (config.dir.clone(), site.clone());
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(name, &dir))
             .await
             .map_err(|e| Error::internal(format!("the job journal was not opened: {e}")))??;
         let now = clock.now();
-        let core = Core::new(config, site, ledger, world, standing, rules, clock);
+        let told = (clock, Teller::new(audit));
+        let core = Core::new(config, site, ledger, world, standing, rules, told);
         lock(&core.owner).since = now;
         let core = Arc::new(core);
         core.start_all_work();

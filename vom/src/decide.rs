@@ -7,12 +7,15 @@ pub use structure::Structural;
 
 use crate::policy::{Action, Grant, Role};
 use crate::state::{Member, Vo, inviting, privileged};
+use serde::Serialize;
 use xos_api::policy::{Rule, RuleName};
 use xos_api::vom::{Change, Gives, Question, Terms, VoState};
 use xos_base::{Error, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
-/// What somebody wants changed in one VO.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What somebody wants changed in one VO. Encoded only for the audit, of which the variant's name
+/// is the event's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // The fields are those of the requests in `xos_api::vom`.
 pub enum Command {
     /// Become a member.
@@ -48,8 +51,6 @@ pub enum Command {
     AddToGroup { name: GroupName, person: PersonId },
     /// Take a member out of a group.
     RemoveFromGroup { name: GroupName, person: PersonId },
-    /// Change how the VO is built, or end it.
-    Structure(Structural),
     /// Offer the own site's share.
     OfferShare { site: SiteId, terms: Terms },
     /// End the own site's share; `version` is its last offer.
@@ -88,10 +89,13 @@ pub enum Command {
     WithdrawInvitation { id: String },
     /// Come in by the invitation whose secret has this hash.
     Join { hash: String, message: String, words: Words },
+    /// Change how the VO is built, or end it.
+    #[serde(untagged)]
+    Structure(Structural),
 }
 
 /// What somebody says who comes in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Words {
     /// The version of the terms of use that they agree to.
     pub agreed: Option<u32>,
@@ -100,7 +104,7 @@ pub struct Words {
 }
 
 /// Answers that are kept at the home.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sealed {
     /// Their salted digest.
     pub digest: String,

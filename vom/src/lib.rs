@@ -26,6 +26,7 @@ pub mod served;
 mod sites;
 pub mod state;
 pub mod text;
+mod told;
 
 pub use kept::Kept;
 
@@ -48,8 +49,9 @@ use tokio::task::JoinSet;
 use xos_api::vom::ServingSite;
 use xos_base::when::Clock;
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
-use xos_net::Trust;
+use xos_net::audit::Teller;
 use xos_net::sign::Signer;
+use xos_net::{Audit, Trust};
 use xos_store::Store;
 
 /// Most VOs that one site is home of.
@@ -113,6 +115,8 @@ pub struct Deps {
     pub homes: Arc<dyn Homes>,
     /// This site's nodes: [`xos_net::Nodes`].
     pub nodes: Arc<dyn NodeLink>,
+    /// Is told what happens.
+    pub audit: Arc<dyn Audit>,
 }
 
 /// A VO that is at home here, as the file services need to know it.
@@ -143,6 +147,7 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     homes: Arc<dyn Homes>,
     nodes: Arc<dyn NodeLink>,
+    told: Teller,
     policy: Policy,
     vos: Vos,
     graves: Graves,
@@ -196,6 +201,7 @@ impl Vom {
             clock: deps.clock,
             homes: deps.homes,
             nodes: deps.nodes,
+            told: Teller::new(deps.audit),
             policy: Policy::built_in().await?,
             vos,
             graves,

@@ -27,15 +27,16 @@ use xos_api::node::{Capacity, Hello};
 use xos_api::policy::{Action, Denial, Place};
 use xos_api::site::SiteDescriptor;
 use xos_api::{Request, Subscribe};
-use xos_base::when::SystemClock;
+use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, JobId, Membership, Millis, NodeId, PersonId, SiteId};
+use xos_net::audit::Remembered;
 use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{
-    Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Rules, Standing, Trust,
+    Audit, Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Rules, Standing, Trust,
     Verifier,
 };
 
@@ -79,6 +80,7 @@ pub struct Inner {
     /// The nodes that are connected.
     pub connected: Mutex<BTreeSet<NodeId>>,
     stop: CancellationToken,
+    pub audit: Arc<Remembered>,
     pub dir: tempfile::TempDir,
 }
 
@@ -151,6 +153,7 @@ impl Site {
             changes: broadcast::channel(64).0,
             connected: Mutex::default(),
             stop: CancellationToken::new(),
+            audit: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             denials: Arc::default(),
             id,
@@ -186,6 +189,7 @@ impl Site {
             changes: broadcast::channel(64).0,
             connected: Mutex::default(),
             stop: CancellationToken::new(),
+            audit: Arc::default(),
             dir,
             denials: self.denials.clone(),
             id: self.id.clone(),
@@ -215,9 +219,9 @@ impl Site {
             changes: self.changes.clone(),
             site: Arc::downgrade(&self.0),
         };
-        let clock = Arc::new(SystemClock);
+        let told = (Arc::new(SystemClock) as Arc<dyn Clock>, self.audit.clone() as Arc<dyn Audit>);
         let (world, standing, rules) = (Arc::new(world), Arc::new(Everybody), self.denials.clone());
-        let aem = Aem::start(config, self.id.clone(), world, standing, rules, clock).await.unwrap();
+        let aem = Aem::start(config, self.id.clone(), world, standing, rules, told).await.unwrap();
         let mut router = Router::new();
         aem.register(&mut router);
         self.fakes(&mut router);

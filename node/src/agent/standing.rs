@@ -82,6 +82,7 @@ impl Agent {
         let held = self.hold_sessions(of_sessions).await;
         let out = self.end_those_who_left().await;
         self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
+        self.note_standings(state);
     }
 
     /// Suspends the VOs whose lease is over, and ends those whose grace is.

@@ -1,13 +1,15 @@
 //! Commands about how a VO is built and how it ends.
 
 use super::asker;
+use serde::Serialize;
 use crate::policy::{Action, Grant, Role};
 use crate::state::Vo;
 use xos_api::vom::{Change, VoState};
 use xos_base::{Error, GroupName, GroupNumber, PersonId};
 
 /// What somebody wants changed in how a VO is built, or ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // The fields are those of the requests in `xos_api::vom`.
 pub enum Structural {
     /// Make a group within another one.

@@ -10,6 +10,7 @@ mod names;
 mod one_site;
 mod rules;
 mod structure;
+mod told;
 mod two_sites;
 mod unserved;
 mod world;

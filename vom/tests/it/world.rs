@@ -19,6 +19,7 @@ use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
+use xos_net::audit::Remembered;
 use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
@@ -83,6 +84,7 @@ pub struct Site {
     pub grid: Grid,
     pub store: Arc<dyn Store>,
     pub clock: Arc<Moved>,
+    pub audit: Arc<Remembered>,
     pub ear: Arc<Ear>,
     pub descriptor: SiteDescriptor,
     identity: IdentityCell,
@@ -139,6 +141,7 @@ impl Site {
             grid: Grid::new(id.clone(), trust.clone(), identity.clone()),
             store: Arc::new(MemoryStore::new()),
             clock: Arc::default(),
+            audit: Arc::default(),
             ear: Arc::new(ear),
             listener: Mutex::new(Some(listener)),
             stop: CancellationToken::new(),
@@ -165,6 +168,7 @@ impl Site {
             clock: self.clock.clone(),
             homes,
             nodes: self.ear.clone(),
+            audit: self.audit.clone(),
         };
         Vom::start(Config::default(), deps).await.unwrap()
     }

@@ -21,10 +21,11 @@ use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
-use xos_net::{Grid, Nodes, Router, Trust, Verifier, openapi};
+use xos_net::{Audit, Grid, Nodes, Router, Trust, Verifier, openapi};
 use xos_node::hosts::Hosts;
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
+use xos_vom::audit::AuditLog;
 
 /// The registry's file, below the state folder.
 pub const REGISTRY: &str = "registry.redb";
@@ -54,6 +55,19 @@ pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
+/// Opens the site's audit, which the services are to tell what happens.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn open_audit(
+    state: &Path,
+    site: &SiteId,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Audit>, Error> {
+    let audit: Arc<dyn Audit> = AuditLog::open(&state.join("audit"), site, clock)?;
+    Ok(audit)
+}
+
 /// What the services of a core work with.
 struct Ground {
     site: SiteId,
@@ -65,6 +79,7 @@ struct Ground {
     nodes: Nodes,
     verifier: Verifier,
     clock: Arc<dyn Clock>,
+    audit: Arc<dyn Audit>,
     stop: CancellationToken,
 }
 
@@ -79,11 +94,12 @@ impl Ground {
         let vault = vault::open(config.pkcs11.as_ref())?;
         let keys = SiteKeys::create_or_open(&state, &site, &config.names, vault, clock.now())?;
         let store = open_registry(&state).await?;
+        let audit = open_audit(&state, &site, clock.clone())?;
         let trust = Trust::new();
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
         let nodes = Nodes::new(site.clone());
         let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
-        Ok(Ground { site, state, keys, store, trust, grid, nodes, verifier, clock, stop })
+        Ok(Ground { site, state, keys, store, trust, grid, nodes, verifier, clock, audit, stop })
     }
 
     async fn cda(&self, config: xos_cda::Config) -> Result<Cda, Error> {
@@ -93,6 +109,7 @@ impl Ground {
             grid: self.grid.clone(),
             trust: self.trust.clone(),
             clock: self.clock.clone(),
+            audit: self.audit.clone(),
             stop: self.stop.clone(),
         };
         Cda::start(config, parts).await
@@ -107,6 +124,7 @@ impl Ground {
             clock: self.clock.clone(),
             homes: Arc::new(self.grid.clone()),
             nodes: Arc::new(self.nodes.clone()),
+            audit: self.audit.clone(),
         };
         Vom::start(config, deps).await
     }
@@ -117,7 +135,8 @@ impl Ground {
         }
         let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
         let (standing, rules) = (Arc::new(vom.clone()), Arc::new(vom.clone()));
-        Aem::start(config, self.site.clone(), world, standing, rules, self.clock.clone()).await
+        let told = (self.clock.clone(), self.audit.clone());
+        Aem::start(config, self.site.clone(), world, standing, rules, told).await
     }
 
     async fn files(&self, config: files::Config, vom: &Vom) -> Result<Arc<Files>, Error> {

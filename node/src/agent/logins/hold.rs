@@ -58,6 +58,9 @@ impl Agent {
         }
         if !ending.is_empty() {
             tracing::info!(?ending, "ending what runs of members who are no more, or have less");
+            for uid in ending.users.iter().chain(&ending.beside_units) {
+                self.note_member("end_processes", *uid);
+            }
             let logins = self.logins.clone();
             let end = move || processes::end_all(&ending, |pid| in_unit(logins.as_deref(), pid));
             let left = in_background(end).await?.map_err(fault)?;
@@ -85,6 +88,15 @@ impl Agent {
     /// Those some session of whom carries what was taken from them since it began.
     pub(in crate::agent) fn taken_sessions(&self) -> BTreeSet<u32> {
         self.taken().into_iter().map(|(uid, _)| uid).collect()
+    }
+
+    /// The uids of members who have sessions here, or something that is held.
+    pub(in crate::agent) fn session_uids(&self) -> BTreeSet<u32> {
+        let Some(logins) = &self.logins else { return BTreeSet::new() };
+        logins.groups.all().unwrap_or_else(|error| {
+            tracing::error!(%error, "whose sessions there are is not known");
+            BTreeSet::new()
+        })
     }
 
     /// Holds the sessions of members who are suspended, or whom rules do not let sign in, and all

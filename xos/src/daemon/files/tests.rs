@@ -35,6 +35,7 @@ impl Core {
             clock: clock.clone(),
             homes: Arc::new(grid.clone()),
             nodes: Arc::new(nodes.clone()),
+            audit: Arc::new(xos_net::audit::Remembered::default()),
         };
         let vom = Vom::start(xos_vom::Config::default(), deps).await.unwrap();
         let mut router = Router::new();
