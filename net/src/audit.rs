@@ -1,12 +1,20 @@
 //! Where services tell what happened: the site's audit takes it.
 
+use crate::caller::{Caller, Principal};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
-use xos_api::audit::Event;
-use xos_base::Error;
+use xos_api::audit::{Event, Outcome};
+use xos_base::{Error, Millis};
+
+/// Most refusals of one operation that are noted in a minute for callers who proved nothing: anybody
+/// can have them made, and nobody is to fill the site's disk by that.
+pub const STRANGERS_REFUSALS_MAX: u32 = 600;
+/// Most refusals that a service notes in a minute for the people and machines of one site.
+pub const SITE_REFUSALS_MAX: u32 = 6000;
 
 /// Takes events. Implemented by the site's audit, and on a node by its spool.
 pub trait Audit: Send + Sync {
@@ -39,6 +47,108 @@ impl Future for Receipt {
     }
 }
 
+/// An event of which `caller` is the maker: what was asked of this machine, from where.
+pub fn asked(caller: &Caller, now: Millis, what: impl Into<String>) -> Event {
+    let mut event = Event::new(now, what);
+    event.from = caller.address();
+    match caller.principal() {
+        Principal::Member(m) => {
+            event.who = m.person.to_string();
+            (event.person, event.vo) = (Some(m.person.clone()), Some(m.vo.clone()));
+        }
+        Principal::Person(person) => {
+            event.who = person.to_string();
+            event.person = Some(person.clone());
+        }
+        Principal::Core(site) => event.who = format!("core of {site}"),
+        Principal::Node(node) => event.who = format!("node {node}"),
+    }
+    event
+}
+
+/// The way of a service to the audit.
+pub struct Teller {
+    audit: Arc<dyn Audit>,
+    refusals: Mutex<Refusals>,
+}
+
+/// Refusals in one minute, by [`source`].
+#[derive(Default)]
+struct Refusals {
+    minute: u64,
+    noted: BTreeMap<String, u32>,
+    left_out: u64,
+}
+
+impl Teller {
+    /// To this audit.
+    pub fn new(audit: Arc<dyn Audit>) -> Teller {
+        Teller { audit, refusals: Mutex::default() }
+    }
+
+    /// Notes how an operation went, before its caller is told: what was done is on the disk when
+    /// this returns. For a refusal nobody waits; of more than a service takes in a minute from one
+    /// side only the number is noted.
+    ///
+    /// # Errors
+    /// Those of `result`; [`xos_base::Kind::Internal`] when it was done and could not be noted.
+    pub async fn end<T>(&self, event: Event, result: Result<T, Error>) -> Result<T, Error> {
+        let value = match result {
+            Ok(value) => value,
+            Err(e) => {
+                if self.takes(&event) {
+                    self.note(event.ended::<T>(&Err(e.clone())));
+                }
+                return Err(e);
+            }
+        };
+        self.audit.record(event.cut()).await.map_err(|e| {
+            tracing::error!(error = %e, "what was done is not in the audit");
+            Error::internal("it was done, and this site's audit could not be written")
+                .hint("look whether it was made; tell the site's administrator")
+        })?;
+        Ok(value)
+    }
+
+    /// Notes something that nobody waits for.
+    pub fn note(&self, event: Event) {
+        let _unheard = self.audit.record(event.cut());
+    }
+
+    /// Whether another refusal is noted. How many were not is told a minute later.
+    fn takes(&self, event: &Event) -> bool {
+        let minute = event.time.secs() / 60;
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.minute != minute {
+            let former = std::mem::take(&mut *refusals);
+            refusals.minute = minute;
+            if former.left_out > 0 {
+                let mut event = Event::new(event.time, "left_out");
+                event.outcome = Outcome::Refused;
+                event.why = format!("{} refusals in a minute are not noted", former.left_out);
+                self.note(event);
+            }
+        }
+        let (source, max) = source(event);
+        let noted = refusals.noted.entry(source).or_default();
+        if *noted < max {
+            *noted += 1;
+            return true;
+        }
+        refusals.left_out += 1;
+        false
+    }
+}
+
+/// From which side a request came, and how many refusals of it are noted in a minute. Who proved
+/// nothing counts by the operation; others by their site, which can invent people and nodes.
+fn source(event: &Event) -> (String, u32) {
+    match event.who.rsplit(['@', '.', ' ']).next() {
+        Some(site) if !site.is_empty() => (format!("site {site}"), SITE_REFUSALS_MAX),
+        _ => (event.what.clone(), STRANGERS_REFUSALS_MAX),
+    }
+}
+
 /// An audit in memory, for tests of what is noted.
 #[derive(Debug, Default)]
 pub struct Remembered(Mutex<Vec<Event>>);
@@ -57,5 +167,62 @@ impl Audit for Remembered {
         // Nobody may wait for it.
         let _unheard = given.send(Ok(()));
         receipt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a stranger or a hostile site could fill the disk of a site's core, or hide in
+    /// silence what they tried.
+    #[tokio::test]
+    async fn refusals_are_bounded_and_the_rest_is_counted() {
+        let audit = Arc::new(Remembered::default());
+        let told = Teller::new(audit.clone());
+        let refuse = async |second: u64, who: &str| {
+            let mut event = Event::new(Millis::from_secs(second), "sign_in");
+            event.who = who.to_owned();
+            let refused = Err::<(), _>(Error::denied("no"));
+            told.end(event, refused).await.unwrap_err();
+        };
+        let all = STRANGERS_REFUSALS_MAX as usize;
+        for _ in 0..all + 7 {
+            refuse(61, "").await;
+        }
+        assert_eq!(audit.events().len(), all);
+        for n in 0..SITE_REFUSALS_MAX + 3 {
+            refuse(62, &format!("p{n}@pisa")).await;
+        }
+        let all = all + SITE_REFUSALS_MAX as usize;
+        assert_eq!(audit.events().len(), all, "a site that invents people");
+        refuse(63, "alice@rennes").await;
+        assert_eq!(audit.events().len(), all + 1, "others are noted all the same");
+        refuse(120, "").await;
+        let events = audit.events();
+        let counted = &events[events.len() - 2];
+        assert!(counted.what == "left_out" && counted.why.starts_with("10 "), "{counted:?}");
+        assert_eq!(events[events.len() - 1].what, "sign_in");
+    }
+
+    struct Full;
+
+    impl Audit for Full {
+        fn record(&self, _: Event) -> Receipt {
+            let (given, receipt) = Receipt::new();
+            let _unheard = given.send(Err(Error::internal("no space left")));
+            receipt
+        }
+    }
+
+    /// If it failed, what nobody can look up later would be answered as done.
+    #[tokio::test]
+    async fn what_cannot_be_noted_is_not_answered_as_done() {
+        let told = Teller::new(Arc::new(Full));
+        let event = || Event::new(Millis(1), "set_password");
+        let e = told.end(event(), Ok(())).await.unwrap_err();
+        assert!(e.message.contains("audit could not be written"), "{e}");
+        let e = told.end(event(), Err::<(), _>(Error::denied("no"))).await.unwrap_err();
+        assert_eq!(e.message, "no");
     }
 }
