@@ -1,4 +1,5 @@
-//! Virtual organizations: life cycle, members, groups, roles, policies, shares.
+//! Virtual organizations: life cycle, members, groups, roles, policies, shares. And the site's
+//! audit ([`audit`]).
 //!
 //! A VO is the sum of its log: signed, numbered changes, each bound to the one before it. Its home
 //! site decides and signs them; the sites that serve it follow the log and hold the same state
@@ -9,6 +10,7 @@
 //! [`policy::Grant`]), what changes ([`decide::decide`]), sign and store ([`live::Live::commit`]);
 //! other sites and nodes learn of it afterwards ([`replica`], [`push`]).
 
+pub mod audit;
 pub mod decide;
 pub mod effects;
 mod kept;
@@ -27,7 +29,8 @@ pub mod text;
 
 pub use kept::Kept;
 
-use crate::effects::{Homes, NodeLink};
+use crate::audit::AuditLog;
+use crate::effects::{Holders, Homes, NodeLink};
 use crate::live::{Live, Vos};
 use crate::names::{Names, Table};
 use crate::policy::Policy;
@@ -103,6 +106,10 @@ pub struct Deps {
     pub homes: Arc<dyn Homes>,
     /// This site's nodes: [`xos_net::Nodes`].
     pub nodes: Arc<dyn NodeLink>,
+    /// The site's audit.
+    pub log: Arc<AuditLog>,
+    /// The cores of other sites, which witness it: [`xos_net::Grid`].
+    pub holders: Arc<dyn Holders>,
 }
 
 /// A VO that is at home here, as the file services need to know it.
@@ -133,6 +140,13 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     homes: Arc<dyn Homes>,
     nodes: Arc<dyn NodeLink>,
+    log: Arc<AuditLog>,
+    holders: Arc<dyn Holders>,
+    /// What is held of other sites' audits.
+    heads: audit::heads::Heads,
+    /// What of the audit nodes may fill.
+    budget: Mutex<audit::Budget>,
+    looks: ops::audit::Looks,
     policy: Policy,
     vos: Vos,
     shares: Shares,
@@ -158,6 +172,7 @@ impl Vom {
     /// Those of the registry and of a setting out of its bounds.
     pub async fn start(config: Config, deps: Deps) -> Result<Vom, Error> {
         check(&config)?;
+        let heads = audit::heads::Heads::new(deps.store.clone());
         let registry = Registry::new(deps.store);
         let vos = Vos::default();
         for id in registry.known().await? {
@@ -177,6 +192,11 @@ impl Vom {
             clock: deps.clock,
             homes: deps.homes,
             nodes: deps.nodes,
+            log: deps.log,
+            holders: deps.holders,
+            heads,
+            budget: Mutex::default(),
+            looks: ops::audit::Looks::default(),
             policy: Policy::built_in().await?,
             vos,
             shares,
@@ -191,6 +211,7 @@ impl Vom {
             checkpoints: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
         });
         inner.spawn(push::run(inner.clone()));
+        inner.spawn(audit::exchange::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
         }

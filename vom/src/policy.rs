@@ -101,6 +101,8 @@ named! {
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
+        /// See the VO's lines of a site's audit.
+        SeeAudit = "see-audit", "look at the audit";
     }
 }
 
@@ -164,6 +166,8 @@ const RULES: &[(Role, Action)] = &[
     (Role::OwnCore, Action::Serve),
     (Role::OwnCore, Action::ReadLog),
     (Role::OwnCore, Action::MakeVolume),
+    (Role::Admin, Action::SeeAudit),
+    (Role::SiteAdmin, Action::SeeAudit),
 ];
 
 /// The decisions, one bit for each role and action.

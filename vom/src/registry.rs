@@ -10,6 +10,7 @@
 //! | `vom/served/<vo>` | [`Served`] |
 //! | `vom/names/<vo>` | the names that accounts of the VO's members were given here |
 //! | `vom/naming` | written with each of these: which state of all names it is |
+//! | `vom/audit/…` | how far other sites' audits are: [`crate::audit`] |
 //! | `vom/block/<index>` | the VO to which those 65,536 uids and gids belong |
 
 use crate::log::{self, Chain};
@@ -60,21 +61,21 @@ fn key_error(e: KeyError) -> Error {
     Error::internal(format!("registry key: {e}"))
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
     serde_json::to_vec(value)
         .map(Bytes::from)
         .map_err(|e| Error::internal(format!("cannot encode a registry value: {e}")))
 }
 
-fn key(segments: &[&str]) -> Result<Key, Error> {
+pub(crate) fn key(segments: &[&str]) -> Result<Key, Error> {
     Key::of(segments).map_err(key_error)
 }
 
-fn prefix(segments: &[&str]) -> Result<Prefix, Error> {
+pub(crate) fn prefix(segments: &[&str]) -> Result<Prefix, Error> {
     Prefix::of(segments).map_err(key_error)
 }
 
-fn padded(number: u64) -> String {
+pub(crate) fn padded(number: u64) -> String {
     format!("{number:020}")
 }
 

@@ -1,6 +1,7 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 pub(crate) mod applications;
+pub(crate) mod audit;
 mod groups;
 mod log;
 mod members;
@@ -74,6 +75,11 @@ impl Vom {
             drop_name,
             release_name,
             list_names,
+            report_events,
+            search_audit,
+            verify_audit,
+            record_head,
+            heads_of,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {
