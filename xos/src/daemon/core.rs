@@ -25,6 +25,7 @@ use xos_net::{Grid, Nodes, Router, Trust, Verifier};
 use xos_node::hosts::Hosts;
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
+use xos_vom::audit::AuditLog;
 
 /// The registry's file, below the state folder.
 pub const REGISTRY: &str = "registry.redb";
@@ -54,12 +55,38 @@ pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
+/// The audit's folder, below the state folder.
+pub const AUDIT: &str = "audit";
+
+/// Opens the site's audit.
+///
+/// # Errors
+/// [`xos_base::Kind::Conflict`] when another `xosd` has it open; those of the disk.
+async fn open_audit(
+    state: &Path,
+    site: &SiteId,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<AuditLog>, Error> {
+    let (dir, site) = (state.join(AUDIT), site.clone());
+    let open = move || AuditLog::open(&dir, site, xos_vom::audit::Options::default(), clock);
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map(|log| log.map(Arc::new)).map_err(|e| Error::internal(format!("the audit: {e}")))?
+}
+
+/// Writes what the audit still has to write.
+async fn close_audit(log: Arc<AuditLog>) {
+    if let Err(e) = tokio::task::spawn_blocking(move || log.close()).await {
+        tracing::error!(error = %e, "the audit was not closed in order");
+    }
+}
+
 /// What the services of a core work with.
 struct Ground {
     site: SiteId,
     state: PathBuf,
     keys: SiteKeys,
     store: Arc<dyn Store>,
+    audit: Arc<AuditLog>,
     trust: Trust,
     grid: Grid,
     nodes: Nodes,
@@ -79,11 +106,12 @@ impl Ground {
         let vault = vault::open(config.pkcs11.as_ref())?;
         let keys = SiteKeys::create_or_open(&state, &site, &config.names, vault, clock.now())?;
         let store = open_registry(&state).await?;
+        let audit = open_audit(&state, &site, clock.clone()).await?;
         let trust = Trust::new();
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
         let nodes = Nodes::new(site.clone());
         let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
-        Ok(Ground { site, state, keys, store, trust, grid, nodes, verifier, clock, stop })
+        Ok(Ground { site, state, keys, store, audit, trust, grid, nodes, verifier, clock, stop })
     }
 
     async fn cda(&self, config: xos_cda::Config) -> Result<Cda, Error> {
@@ -107,6 +135,8 @@ impl Ground {
             clock: self.clock.clone(),
             homes: Arc::new(self.grid.clone()),
             nodes: Arc::new(self.nodes.clone()),
+            log: self.audit.clone(),
+            holders: Arc::new(self.grid.clone()),
         };
         Vom::start(config, deps).await
     }
@@ -227,7 +257,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
-    let Ground { site, keys, trust, nodes, verifier, clock, .. } = ground;
+    let Ground { site, keys, audit, trust, nodes, verifier, clock, .. } = ground;
     let certified = hosts
         .map(|hosts| tokio::spawn(keep_host_certificates(hosts, cda.clone(), clock, stop.clone())));
     let telling = tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust, stop.clone()));
@@ -250,5 +280,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
             tracing::error!(error = %e, "a part of the core failed");
         }
     }
+    close_audit(audit).await;
     Ok(())
 }
