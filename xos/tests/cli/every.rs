@@ -78,6 +78,10 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),
+    ("ada", "audit --limit 5 --since 1d", 0),
+    ("bob", "audit --vo demo.rennes --site rennes", 0),
+    ("ada", "audit heads", 0),
+    ("ada", "audit verify", 0),
     ("ada", "node token n1", 0),
     ("ada", "node list", 0),
     // This machine is no node.
@@ -163,11 +167,12 @@ fn every_command_prints_one_json_document() {
     std::fs::write(file("map"), map).unwrap();
     std::fs::write(file("people"), "/O=Grid/CN=bob,bob@rennes\n").unwrap();
     let mut job = String::new();
-    let (leaves, _) = leaves_and_groups();
+    let (leaves, groups) = leaves_and_groups();
     let mut called = BTreeSet::new();
     for (who, line, status) in CALLS {
         let begins = |leaf: &&String| line.strip_prefix(leaf.as_str()).is_some_and(ends_word);
-        let leaf = leaves.iter().find(begins);
+        // A group may do something by itself.
+        let leaf = leaves.iter().chain(&groups).find(begins);
         called.insert(leaf.unwrap_or_else(|| panic!("there is no command `{line}`")).clone());
         let words: Vec<String> = line
             .split(' ')
