@@ -20,6 +20,7 @@ use xos_api::cda::IssuedTicket;
 use xos_base::when::Clock;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::Standing;
+use xos_net::audit::Teller;
 
 /// Whose ticket for which node. The whole membership: one narrowed otherwise has a ticket of its
 /// own.
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) world: Arc<dyn World>,
     pub(crate) standing: Arc<dyn Standing>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) teller: Teller,
     pub(crate) policy: Policy,
     pub(crate) views: Views,
     pub(crate) owner: Mutex<plan::owner::Facts>,
@@ -75,7 +77,7 @@ impl Core {
         ledger: Ledger,
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
-        clock: Arc<dyn Clock>,
+        (clock, teller): (Arc<dyn Clock>, Teller),
         policy: Policy,
     ) -> Core {
         Core {
@@ -85,6 +87,7 @@ impl Core {
             world,
             standing,
             clock,
+            teller,
             policy,
             views: Views::default(),
             owner: Mutex::default(),
@@ -142,6 +145,9 @@ impl Core {
 
     /// What a stored change sets off.
     pub(crate) fn told(self: &Arc<Self>, due: Due) {
+        for event in due.told {
+            self.teller.note(event);
+        }
         for job in due.touched.jobs {
             self.watchers.job(job);
         }

@@ -33,6 +33,7 @@ mod sim;
 pub mod state;
 #[cfg(test)]
 mod testing;
+mod told;
 mod views;
 mod watchers;
 mod work;

@@ -16,7 +16,8 @@ use tokio::sync::broadcast::error::RecvError;
 use xos_api::aem::ShareRoom;
 use xos_base::when::Clock;
 use xos_base::{Error, SiteId};
-use xos_net::{Router, Standing};
+use xos_net::audit::Teller;
+use xos_net::{Audit, Router, Standing};
 
 /// How often slow matters are looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,7 +35,8 @@ pub struct Aem {
 }
 
 impl Aem {
-    /// Opens the journal and begins to work: jobs that were under way go on.
+    /// Opens the journal and begins to work: jobs that were under way go on. The audit is told what
+    /// happens.
     ///
     /// # Errors
     /// Why the journal, or a rule, cannot be used.
@@ -43,7 +45,7 @@ impl Aem {
         site: SiteId,
         world: Arc<dyn World>,
         standing: Arc<dyn Standing>,
-        clock: Arc<dyn Clock>,
+        (clock, audit): (Arc<dyn Clock>, Arc<dyn Audit>),
     ) -> Result<Aem, Error> {
         let policy = Policy::new(&config.rules).await?;
         let (dir, name) = (config.dir.clone(), site.clone());
@@ -51,7 +53,8 @@ impl Aem {
             .await
             .map_err(|e| Error::internal(format!("the job journal was not opened: {e}")))??;
         let now = clock.now();
-        let core = Core::new(config, site, ledger, world, standing, clock, policy);
+        let told = (clock, Teller::new(audit));
+        let core = Core::new(config, site, ledger, world, standing, told, policy);
         lock(&core.owner).since = now;
         let core = Arc::new(core);
         core.start_all_work();

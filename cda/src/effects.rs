@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use xos_api::audit::Event;
 use xos_api::site::{GetSite, SiteChanged, SiteDescriptor};
 use xos_base::{Error, SiteId};
 
@@ -169,6 +170,8 @@ async fn refresh(inner: &Inner, known: &SiteDescriptor) -> Result<(), Error> {
     }
     check_descriptor(&fresh)?;
     update_site(inner, fresh).await?;
-    tracing::info!(target: "audit", %site, "descriptor refreshed");
+    let mut event = Event::new(inner.now(), "refresh_site");
+    (event.who, event.on) = (format!("core of {}", inner.site), format!("site {site}"));
+    inner.told.note(event);
     Ok(())
 }

@@ -29,6 +29,7 @@ pub(crate) use authority::{Authority, pem};
 pub(crate) use handle::Handle;
 pub use own::CORE_LIFE;
 pub use purpose::Purpose;
+pub(crate) use rolling::changes;
 pub use rolling::{KNOWN_AFTER, KeyState, KeyView, list_keys, roll_key};
 pub use token::Pkcs11;
 
@@ -45,7 +46,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use xos_api::cda::Jwk;
 use xos_api::site::SiteDescriptor;
 use xos_base::{Error, Millis, SiteId};
-use xos_net::identity::root_fingerprint;
+use xos_net::identity::{key_fingerprint, root_fingerprint, validity};
 use xos_net::key::{KeyKind, PrivateKey, SIGNATURE_LEN, Vault};
 use xos_net::sign::Signer;
 use xos_net::{Identity, IdentityCell};
@@ -186,6 +187,22 @@ impl SiteKeys {
         self.inner.state().machines.clone()
     }
 
+    /// As [`list_keys`], with the core's own.
+    pub(crate) fn list(&self, now: Millis) -> Result<Vec<KeyView>, Error> {
+        let mut all = rolling::list(&self.inner.place, now)?;
+        let core = self.inner.core.get();
+        let leaf = core.chain().first().ok_or_else(|| Error::internal("no certificate"))?;
+        all.push(KeyView {
+            purpose: "core",
+            kind: KeyKind::P256,
+            in_vault: false,
+            fingerprint: format!("sha256:{}", key_fingerprint(leaf)?),
+            since: validity(leaf)?.0,
+            state: KeyState::Signs,
+        });
+        Ok(all)
+    }
+
     /// Takes up what changed in the files, and what is due in them: a new key signs, a former one
     /// counts no more, an authority of which two thirds are over is renewed; so is the core's
     /// certificate, also when its names changed. Says whether anything was. Blocks on the disk.
@@ -235,7 +252,7 @@ impl Inner {
         let changed = new.is_some();
         if let Some(new) = new {
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-            tracing::info!(target: "audit", site = %self.site, "the site's keys have changed");
+            tracing::info!(site = %self.site, "the site's keys have changed");
         }
         let machines = self.state().machines.clone();
         let core = own::is_due(&self.core.get(), &machines, &self.names, now)?;
@@ -244,7 +261,7 @@ impl Inner {
             let identity = Identity::from_pem(&text, &text)?;
             files::replace(&self.place.dir, CORE_FILE, text.as_bytes())?;
             self.core.replace(identity);
-            tracing::info!(target: "audit", site = %self.site, "the core's certificate was renewed");
+            tracing::info!(site = %self.site, "the core's certificate was renewed");
         }
         Ok(changed || core)
     }

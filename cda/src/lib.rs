@@ -33,7 +33,7 @@ pub use keys::{
     CORE_LIFE, KNOWN_AFTER, KeyState, KeyView, Pkcs11, Purpose, SiteKeys, list_keys, roll_key,
 };
 pub use oidc::{Accounts, Provider, Wanted};
-pub use ops::create_administrator;
+pub use ops::{Operation, create_administrator};
 pub use passkeys::{PasskeyConfig, SecondFactor};
 pub use qr::qr_picture;
 
@@ -46,15 +46,17 @@ use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
 use state::spent::Spent;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use withdrawn::Withdrawn;
+use xos_api::audit::Event;
 use xos_api::cda::HostCertificates;
 use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, SiteId};
+use xos_net::audit::Teller;
 use xos_net::trust::core_name;
-use xos_net::{Grid, Router, Trust};
+use xos_net::{Audit, Grid, Router, Trust};
 use xos_store::Store;
 
 /// What the service needs of its machine.
@@ -69,6 +71,8 @@ pub struct Parts {
     pub trust: Trust,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Is told what happens.
+    pub audit: Arc<dyn Audit>,
     /// Ends the background work.
     pub stop: CancellationToken,
 }
@@ -87,6 +91,7 @@ pub(crate) struct Inner {
     grid: Grid,
     trust: Trust,
     clock: Arc<dyn Clock>,
+    told: Teller,
     passwords: Passwords,
     limiter: Limiter,
     oidc: Oidc,
@@ -105,6 +110,8 @@ pub(crate) struct Inner {
     /// Held while registry and trust change together, so that a site that is being forgotten does
     /// not come back by a refresh.
     sites: tokio::sync::Mutex<()>,
+    /// The site's keys as the audit knows them.
+    known_keys: Mutex<Vec<KeyView>>,
 }
 
 impl Cda {
@@ -116,6 +123,7 @@ impl Cda {
     /// be used; [`xos_base::Kind::Internal`] when the registry fails or belongs to other keys than the state folder's.
     pub async fn start(config: Config, parts: Parts) -> Result<Cda, Error> {
         config.check()?;
+        let known_keys = parts.keys.list(parts.clock.now())?;
         let inner = Arc::new(Inner {
             spent: Spent::new(parts.keys.site().clone()),
             site: parts.keys.site().clone(),
@@ -131,11 +139,13 @@ impl Cda {
             grid: parts.grid,
             trust: parts.trust,
             clock: parts.clock,
+            told: Teller::new(parts.audit),
             limiter: Limiter::new(),
             withdrawn: Withdrawn::default(),
             asked: Round::default(),
             telling: Round::default(),
             sites: tokio::sync::Mutex::new(()),
+            known_keys: Mutex::new(known_keys),
         });
         inner.check_registry_is_ours().await?;
         inner.load().await?;
@@ -185,9 +195,10 @@ impl Cda {
         self.inner.provider.serve();
     }
 
-    /// Serves the requests of `xos_api::cda` and `xos_api::site::GetSite`.
-    pub fn register(&self, router: &mut Router) {
-        ops::register(&self.inner, router);
+    /// Serves the requests of `xos_api::cda` and `xos_api::site::GetSite`; says which these are,
+    /// and how the audit calls them.
+    pub fn register(&self, router: &mut Router) -> Vec<Operation> {
+        ops::register(&self.inner, router)
     }
 }
 
@@ -208,7 +219,11 @@ impl Inner {
     /// Renews what is due; when other keys count than before, everybody here and at other sites
     /// hears of it.
     fn renew_if_due(&self) -> Result<bool, Error> {
-        let renewed = self.keys.renew_if_due(self.now())?;
+        let now = self.now();
+        let renewed = self.keys.renew_if_due(now)?;
+        if renewed {
+            self.note_keys(now);
+        }
         // Compared with what was said, so that what failed half-way is done the next time.
         if self.trust.descriptor(&self.site)?.keys != self.keys.vouched() {
             // A key that counts no more may have signed it.
@@ -216,6 +231,23 @@ impl Inner {
             self.tell_others();
         }
         Ok(renewed)
+    }
+
+    /// Notes which keys are others than when they were looked at last.
+    fn note_keys(&self, now: Millis) {
+        let after = match self.keys.list(now) {
+            Ok(after) => after,
+            Err(error) => {
+                tracing::error!(%error, "a change of the site's keys is noted later");
+                return;
+            }
+        };
+        let mut known = self.known_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, on) in keys::changes(&known, &after) {
+            let who = format!("core of {}", self.site);
+            self.told.note(Event { who, on, ..Event::new(now, what) });
+        }
+        *known = after;
     }
 
     /// Other sites fetch this one's descriptor soon.

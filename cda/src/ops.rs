@@ -21,8 +21,8 @@ pub(crate) use sign_in::limited;
 pub(crate) use sites::read_statement;
 pub(crate) use sites::{OFFER_LIFE, check_descriptor, update_site};
 
-use crate::{Inner, audit};
-use std::net::IpAddr;
+use crate::Inner;
+use crate::audit::{About, Asker, named, nothing, of, on, over, plainly};
 use std::sync::Arc;
 use xos_api::cda::{
     AcceptTrust, BeginDevice, BeginDeviceGrant, BeginNodeLogin, BeginPasskey, BeginPasskeySignIn,
@@ -32,96 +32,123 @@ use xos_api::cda::{
     FirstStep, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
     IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
     IssueVouchedMandate, JoinMachine, KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients,
-    ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, OfferTrust,
-    PollDevice, PollNodeLogin, ReadOffer, RecoverPerson, Register, RemoveClient, RemoveNode,
-    RemovePasskey, RenewMachine, RenewToken, RevokeToken, SetPassword, SetPerson, SetSecondFactor,
-    ShowAuthorization, ShowDevice, SignIn, SignInByCode, SignInKerberos, SignInOptions, Stepped,
-    UnlinkIdentity, WhoAmI,
+    ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, NodeLogin,
+    OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson, Register, RemoveClient,
+    RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken, SetPassword, SetPerson,
+    SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode, SignInKerberos,
+    SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
-use xos_net::{Caller, Peer, Router};
+use xos_api::{Method, Request};
+use xos_base::SiteId;
+use xos_net::Router;
 
-/// Who asks, for the audit.
-trait Asker {
-    fn phrase(&self) -> String;
+/// An operation, and how the audit calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with fields in braces.
+    pub path: &'static str,
+    /// The event that tells of it; `None`: it only reads, or begins what another ends.
+    pub what: Option<&'static str>,
 }
 
-fn at(address: Option<IpAddr>) -> String {
-    address.map_or_else(String::new, |a| format!(" at {a}"))
+fn operation<R: Request>(what: Option<&'static str>) -> Operation {
+    Operation { method: R::METHOD, path: R::PATH, what }
 }
 
-impl Asker for Caller {
-    fn phrase(&self) -> String {
-        format!("{}{}", self.describe(), at(self.address()))
-    }
-}
-
-impl Asker for Peer {
-    fn phrase(&self) -> String {
-        format!("somebody{}", at(self.address))
-    }
-}
-
-/// `audited on|public Request => method, |request| object, |reply| outcome;` and `plain ...`.
+/// `audited on|public Request => method, |request, site| about, |reply| about;`, `telling ...` for
+/// what notes by itself how it went, and `plain ...` for what is not noted.
 macro_rules! serve {
-    ($inner:ident, $router:ident;) => {};
-    ($inner:ident, $router:ident; plain $how:ident $request:ty => $f:ident; $($rest:tt)*) => {
+    ($all:ident, $inner:ident, $router:ident;) => {};
+    ($all:ident, $inner:ident, $router:ident; plain $how:ident $request:ty => $f:ident;
+     $($rest:tt)*) => {
+        $all.push(operation::<$request>(None));
+        serve!(@bare $inner, $router, $how, $request, $f);
+        serve!($all, $inner, $router; $($rest)*);
+    };
+    ($all:ident, $inner:ident, $router:ident; telling $how:ident $request:ty => $f:ident;
+     $($rest:tt)*) => {
+        $all.push(operation::<$request>(Some(stringify!($f))));
+        serve!(@bare $inner, $router, $how, $request, $f);
+        serve!($all, $inner, $router; $($rest)*);
+    };
+    ($all:ident, $inner:ident, $router:ident; audited $how:ident $request:ty => $f:ident,
+     $about:expr, $outcome:expr; $($rest:tt)*) => {
+        $all.push(operation::<$request>(Some(stringify!($f))));
+        let inner = $inner.clone();
+        $router.$how::<$request, _, _>(move |who, r| {
+            let inner = inner.clone();
+            async move {
+                let about: fn(&$request, &SiteId) -> About = $about;
+                let mut event = who.event(inner.now(), stringify!($f));
+                about(&r, &inner.site).fill(&mut event);
+                let result = inner.$f(who, r).await;
+                let event = over(event, &result, $outcome);
+                inner.told.end(event, result).await
+            }
+        });
+        serve!($all, $inner, $router; $($rest)*);
+    };
+    (@bare $inner:ident, $router:ident, $how:ident, $request:ty, $f:ident) => {
         let inner = $inner.clone();
         $router.$how::<$request, _, _>(move |who, r| {
             let inner = inner.clone();
             async move { inner.$f(who, r).await }
         });
-        serve!($inner, $router; $($rest)*);
     };
-    ($inner:ident, $router:ident; audited $how:ident $request:ty => $f:ident, $about:expr,
-     $outcome:expr; $($rest:tt)*) => {
-        let inner = $inner.clone();
-        $router.$how::<$request, _, _>(move |who, r| {
-            let inner = inner.clone();
-            async move {
-                let about: fn(&$request) -> String = $about;
-                let (phrase, about) = (who.phrase(), about(&r));
-                let result = inner.$f(who, r).await;
-                audit::note(stringify!($f), &phrase, &about, &result, $outcome);
-                result
-            }
-        });
-        serve!($inner, $router; $($rest)*);
-    };
-}
-
-fn nothing<T>(_: &T) -> String {
-    String::new()
 }
 
 /// Who a first step names.
-fn named_by(proof: &FirstProof) -> String {
+fn named_by(proof: &FirstProof, site: &SiteId) -> About {
     match proof {
-        FirstProof::Password { user, .. } => user.clone(),
-        FirstProof::Provider { answer, .. } => answer.provider.to_string(),
-        FirstProof::Kerberos { .. } => KERBEROS_PROVIDER.to_owned(),
+        FirstProof::Password { user, .. } => named(user, site),
+        FirstProof::Provider { answer, .. } => on(answer.provider.as_str()),
+        FirstProof::Kerberos { .. } => on(KERBEROS_PROVIDER),
     }
 }
 
 /// What a first step led to.
-fn stepped(reply: &Stepped) -> String {
+fn stepped(reply: &Stepped) -> About {
     match reply {
-        Stepped::In(s) => s.person.to_string(),
-        Stepped::Prove(_) => "a passkey is asked for".into(),
-        Stepped::Enrol(_) => "a passkey is to be made".into(),
+        Stepped::In(s) => of(&s.person),
+        Stepped::Prove(_) => on("a passkey is asked for"),
+        Stepped::Enrol(_) => on("a passkey is to be made"),
     }
 }
 
-pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
-    serve!(inner, router;
+/// How a person is changed.
+fn changed(r: &SetPerson) -> About {
+    let said = [("disabled", r.disabled), ("site administrator", r.site_admin)];
+    let said = said.iter().filter_map(|(what, to)| Some(format!("{what}: {}", (*to)?)));
+    of(&r.person).on(said.collect::<Vec<_>>().join(", "))
+}
+
+fn at_node(login: &NodeLogin) -> About {
+    let about = of(&login.person).on(format!("{} on {}", login.service, login.node));
+    match &login.vo {
+        Some(vo) => about.within(vo),
+        None => about,
+    }
+}
+
+fn allowed(allow: bool) -> &'static str {
+    if allow { "allowed" } else { "not allowed" }
+}
+
+/// Registers all of them, and says which there are.
+pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) -> Vec<Operation> {
+    let mut all = Vec::new();
+    serve!(all, inner, router;
         plain public GetSite => site_descriptor;
         plain public SignInOptions => sign_in_options;
         plain public GetIssuer => issuer;
         plain public GetJwks => jwks;
         plain public BeginSignIn => begin_sign_in;
         plain public BeginDevice => begin_device;
-        plain public PollDevice => poll_device;
-        plain on LinkIdentity => link_identity;
+        telling public PollDevice => poll_device;
+        telling on LinkIdentity => link_identity;
         plain on ListIdentities => list_identities;
         plain on WhoAmI => who_am_i;
         plain on ListPeople => list_people;
@@ -129,72 +156,78 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) {
         plain on ListSites => list_sites;
         plain on ReadOffer => read_offer;
         plain on SiteChanged => site_changed;
-        audited public SignIn => sign_in, |r| r.user.clone(), |s| s.person.to_string();
-        audited public FinishSignIn => finish_sign_in, |r| r.answer.provider.to_string(),
-            |s| s.person.to_string();
-        audited on UnlinkIdentity => unlink_identity,
-            |r| format!("{} {}", r.provider, r.key), nothing;
-        audited public Register => register, |r| r.name.clone(), nothing;
-        audited on RenewToken => renew_token, nothing, |s| s.person.to_string();
-        audited on IssueToken => issue_token, |r| r.vo.to_string(), |t| t.audience.to_string();
-        audited on IssueCertificate => issue_certificate, |r| r.vo.to_string(),
-            |c| c.serial.clone();
-        audited on CreatePerson => create_person, |r| r.name.clone(), nothing;
-        audited on SetPerson => set_person, |r| format!("{r:?}"), nothing;
-        audited on SetPassword => set_password, |r| r.person.to_string(),
-            |s| (if s.first { "there was none before" } else { "" }).to_owned();
-        audited on IssueMandate => issue_mandate, |r| format!("{} in {}", r.job, r.vo), nothing;
+        audited public SignIn => sign_in, |r, site| named(&r.user, site), |s| of(&s.person);
+        audited public FinishSignIn => finish_sign_in, |r, _| on(r.answer.provider.as_str()),
+            |s| of(&s.person);
+        audited on UnlinkIdentity => unlink_identity, |r, _| on(r.provider.as_str()), nothing;
+        audited public Register => register, |r, site| named(&r.name, site), |p| of(&p.person);
+        audited on RenewToken => renew_token, plainly, |s| of(&s.person);
+        audited on IssueToken => issue_token, |r, _| About::default().within(&r.vo),
+            |t| on(format!("for {}", t.audience));
+        audited on IssueCertificate => issue_certificate, |r, _| About::default().within(&r.vo),
+            |c| on(format!("certificate {}", c.serial));
+        audited on CreatePerson => create_person, |r, site| named(&r.name, site),
+            |p| of(&p.person).on(if p.site_admin { "site administrator" } else { "" });
+        audited on SetPerson => set_person, |r, _| changed(r), nothing;
+        audited on SetPassword => set_password, |r, _| of(&r.person),
+            |s| on(if s.first { "there was none before" } else { "" });
+        telling on IssueMandate => issue_mandate;
         audited on IssueLoginMandate => issue_login_mandate,
-            |r| format!("{} in {}", r.node, r.vo), nothing;
+            |r, _| on(format!("node {}", r.node)).within(&r.vo), nothing;
         audited on IssueVouchedMandate => issue_vouched_mandate,
-            |r| format!("{} on {} in {}", r.person, r.node, r.vo), nothing;
-        audited on IssueTicket => issue_ticket, |r| r.node.to_string(), nothing;
-        audited on CreateJoinToken => create_join_token, |r| r.label.clone(), nothing;
-        audited public JoinMachine => join_machine, |r| r.token.node.to_string(), nothing;
-        audited on RenewMachine => renew_machine, nothing, |j| j.node.to_string();
-        audited on CertifyHost => certify_host, nothing, |c| c.certificates.len().to_string();
-        audited on RemoveNode => remove_node, |r| r.node.to_string(), nothing;
-        audited on OfferTrust => offer_trust, |r| r.site.to_string(), nothing;
-        audited on AcceptTrust => accept_trust, nothing, |s| s.descriptor.site.to_string();
-        audited public CompleteTrust => complete_trust, |r| r.site.to_string(), nothing;
-        audited on ForgetSite => forget_site, |r| r.site.to_string(), nothing;
+            |r, _| of(&r.person).on(format!("node {}", r.node)).within(&r.vo), nothing;
+        telling on IssueTicket => issue_ticket;
+        audited on CreateJoinToken => create_join_token, plainly,
+            |t| on(format!("node {}", t.node));
+        audited public JoinMachine => join_machine,
+            |r, _| on(format!("node {}", r.token.node)), nothing;
+        audited on RenewMachine => renew_machine, plainly, nothing;
+        audited on CertifyHost => certify_host, plainly,
+            |c| on(format!("{} host keys", c.certificates.len()));
+        audited on RemoveNode => remove_node, |r, _| on(format!("node {}", r.node)), nothing;
+        audited on OfferTrust => offer_trust, |r, _| on(format!("site {}", r.site)), nothing;
+        audited on AcceptTrust => accept_trust, plainly,
+            |s| on(format!("site {}", s.descriptor.site));
+        audited public CompleteTrust => complete_trust,
+            |r, _| on(format!("site {}", r.site)), nothing;
+        audited on ForgetSite => forget_site, |r, _| on(format!("site {}", r.site)), nothing;
         plain public BeginPasskeySignIn => begin_passkey_sign_in;
         plain on BeginPasskey => begin_passkey;
         plain on ListPasskeys => list_passkeys;
-        audited public FirstStep => first_step, |r| named_by(&r.proof), stepped;
-        audited public FinishPasskeySignIn => finish_passkey_sign_in, nothing,
-            |s| s.person.to_string();
-        audited public EnrolPasskey => enrol_passkey, |r| r.name.clone(), |s| s.person.to_string();
-        audited on FinishPasskey => finish_passkey, |r| r.name.clone(), |p| p.key.clone();
-        audited on RemovePasskey => remove_passkey, |r| r.key.clone(), nothing;
-        audited on SetSecondFactor => set_second_factor, |r| r.on.to_string(), nothing;
-        audited on CreateSignInCode => create_sign_in_code, nothing, nothing;
-        audited public SignInByCode => sign_in_by_code, nothing, |s| s.person.to_string();
-        audited on RecoverPerson => recover_person, |r| r.person.to_string(), nothing;
-        audited public BeginRecovery => begin_recovery, |r| r.user.clone(), nothing;
-        audited public FinishRecovery => finish_recovery, |r| r.user.clone(), nothing;
-        audited public SignInKerberos => sign_in_kerberos, nothing,
-            |s| s.signed_in.person.to_string();
-        audited on LinkKerberos => link_kerberos, nothing, |i| i.name.clone();
-        plain public BeginDeviceGrant => begin_device_grant;
-        plain public GetTokens => get_tokens;
-        plain public GetUserInfo => get_user_info;
-        plain public IntrospectToken => introspect_token;
-        plain public RevokeToken => revoke_token;
+        audited public FirstStep => first_step, |r, site| named_by(&r.proof, site), stepped;
+        audited public FinishPasskeySignIn => finish_passkey_sign_in, plainly, |s| of(&s.person);
+        audited public EnrolPasskey => enrol_passkey, |r, _| on(r.name.clone()), |s| of(&s.person);
+        audited on FinishPasskey => finish_passkey, |r, _| on(r.name.clone()), nothing;
+        audited on RemovePasskey => remove_passkey, plainly, nothing;
+        audited on SetSecondFactor => set_second_factor,
+            |r, _| on(if r.on { "on" } else { "off" }), nothing;
+        audited on CreateSignInCode => create_sign_in_code, plainly, nothing;
+        audited public SignInByCode => sign_in_by_code, plainly, |s| of(&s.person);
+        audited on RecoverPerson => recover_person, |r, _| of(&r.person), nothing;
+        audited public BeginRecovery => begin_recovery, |r, site| named(&r.user, site), nothing;
+        audited public FinishRecovery => finish_recovery, |r, site| named(&r.user, site), nothing;
+        audited public SignInKerberos => sign_in_kerberos, |_, _| on(KERBEROS_PROVIDER),
+            |s| of(&s.signed_in.person);
+        audited on LinkKerberos => link_kerberos, |_, _| on(KERBEROS_PROVIDER), nothing;
+        telling public BeginDeviceGrant => begin_device_grant;
+        telling public GetTokens => get_tokens;
+        telling public GetUserInfo => get_user_info;
+        telling public IntrospectToken => introspect_token;
+        telling public RevokeToken => revoke_token;
         plain on ListClients => list_clients;
         plain on ListGrants => list_grants;
         plain on ShowAuthorization => show_authorization;
         plain on ShowDevice => show_device;
-        audited on CreateClient => create_client, |r| r.name.clone(), |c| c.client.id.clone();
-        audited on RemoveClient => remove_client, |r| r.id.clone(), nothing;
-        audited on EndGrants => end_grants, |r| r.client.clone(), nothing;
+        audited on CreateClient => create_client, |r, _| on(r.name.clone()),
+            |c| on(format!("{} {}", c.client.id, c.client.name));
+        audited on RemoveClient => remove_client, |r, _| on(r.id.clone()), nothing;
+        audited on EndGrants => end_grants, |r, _| on(r.client.clone()), nothing;
         audited on DecideAuthorization => decide_authorization,
-            |r| format!("{} {}", r.request.client_id, r.allow), nothing;
-        audited on DecideDevice => decide_device, |r| r.allow.to_string(), nothing;
+            |r, _| on(format!("{} {}", r.request.client_id, allowed(r.allow))), nothing;
+        telling on DecideDevice => decide_device;
         plain on PollNodeLogin => poll_node_login;
-        audited on CheckNodePassword => check_node_password,
-            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
-        audited on BeginNodeLogin => begin_node_login,
-            |r| format!("{} on {} as {}", r.login.service, r.login.node, r.login.user), nothing;
+        audited on CheckNodePassword => check_node_password, |r, _| at_node(&r.login), nothing;
+        audited on BeginNodeLogin => begin_node_login, |r, _| at_node(&r.login), nothing;
     );
+    all
 }

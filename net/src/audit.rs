@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use xos_api::audit::{Event, Outcome};
 use xos_base::{Error, Millis};
 
-/// Most refusals of one operation that are noted in a minute for callers who proved nothing: anybody
-/// can have them made, and nobody is to fill the site's disk by that.
+/// Most refusals of one operation that are noted in a minute for callers who proved nothing:
+/// anybody can have them made, and nobody is to fill the site's disk by that.
 pub const STRANGERS_REFUSALS_MAX: u32 = 600;
 /// Most refusals that a service notes in a minute for the people and machines of one site.
 pub const SITE_REFUSALS_MAX: u32 = 6000;

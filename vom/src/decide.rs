@@ -2,11 +2,14 @@
 
 use crate::policy::{Action, Grant, Role};
 use crate::state::{Member, Vo, privileged};
+use serde::Serialize;
 use xos_api::vom::{Change, Terms, VoState};
 use xos_base::{Error, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
-/// What somebody wants changed in one VO.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What somebody wants changed in one VO. Encoded only for the audit, of which the variant's name
+/// is the event's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // The fields are those of the requests in `xos_api::vom`.
 pub enum Command {
     /// Become a member.

@@ -26,6 +26,7 @@ pub mod served;
 mod sites;
 pub mod state;
 pub mod text;
+mod told;
 
 pub use kept::Kept;
 
@@ -46,8 +47,9 @@ use tokio::task::JoinSet;
 use xos_api::vom::ServingSite;
 use xos_base::when::Clock;
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
-use xos_net::Trust;
+use xos_net::audit::Teller;
 use xos_net::sign::Signer;
+use xos_net::{Audit, Trust};
 use xos_store::Store;
 
 /// Most VOs that one site is home of.
@@ -106,10 +108,12 @@ pub struct Deps {
     pub homes: Arc<dyn Homes>,
     /// This site's nodes: [`xos_net::Nodes`].
     pub nodes: Arc<dyn NodeLink>,
-    /// The site's audit.
+    /// The site's audit, which is searched, verified and witnessed.
     pub log: Arc<AuditLog>,
     /// The cores of other sites, which witness it: [`xos_net::Grid`].
     pub holders: Arc<dyn Holders>,
+    /// Is told what happens: that audit.
+    pub audit: Arc<dyn Audit>,
 }
 
 /// A VO that is at home here, as the file services need to know it.
@@ -147,6 +151,7 @@ pub(crate) struct Inner {
     /// What of the audit nodes may fill.
     budget: Mutex<audit::Budget>,
     looks: ops::audit::Looks,
+    told: Teller,
     policy: Policy,
     vos: Vos,
     shares: Shares,
@@ -197,6 +202,7 @@ impl Vom {
             heads,
             budget: Mutex::default(),
             looks: ops::audit::Looks::default(),
+            told: Teller::new(deps.audit),
             policy: Policy::built_in().await?,
             vos,
             shares,

@@ -233,6 +233,7 @@ async fn take(inner: &Arc<Inner>, vo: &VoId, jws: &str) -> Result<(), Ended> {
     };
     match live.take(&inner.registry, &entry, jws).await? {
         Ok(()) => {
+            inner.note_taken(&entry);
             inner.grown(&live);
             Ok(())
         }

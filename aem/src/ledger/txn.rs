@@ -2,7 +2,9 @@
 
 use super::too_large;
 use crate::state::{Record, State, Touched};
+use crate::told;
 use std::collections::BTreeSet;
+use xos_api::audit::Event;
 use xos_base::{Error, JobId, SiteId};
 use xos_store::journal::{QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX, RECORD_BYTES_MAX};
 
@@ -25,6 +27,8 @@ pub struct Due {
     pub cancels: BTreeSet<u64>,
     /// Hosted jobs of which units are to be killed, or envelopes to be ended.
     pub hosted: BTreeSet<JobId>,
+    /// What the audit is told.
+    pub told: Vec<Event>,
 }
 
 /// A change in the making.
@@ -84,6 +88,7 @@ impl<'a> Txn<'a> {
             Err(e) => return self.fault = Some(e),
         }
         self.due.note(&record, self.state.jobs.site());
+        self.due.told.extend(told::of(&record, self.state));
         self.due.touched.merge(self.state.apply(&record));
     }
 }

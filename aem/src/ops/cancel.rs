@@ -7,8 +7,10 @@ use crate::state::{JobRecord, runs};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use xos_api::aem::{CancelJob, CancelUnits, Cancelled};
-use xos_base::Error;
+use xos_api::audit::Event;
+use xos_base::{Error, JobId};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 impl Core {
     pub(crate) async fn cancel_job(
@@ -16,8 +18,22 @@ impl Core {
         caller: Caller,
         r: CancelJob,
     ) -> Result<Cancelled, Error> {
-        let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
-        self.cancel(grant, None).await
+        let event = self.of_job(&caller, "cancel_job", &r.job);
+        let cancelled = match self.authorise(&caller, &r.job, Want::Cancel) {
+            Ok(grant) => self.cancel(grant, None).await,
+            Err(e) => Err(e),
+        };
+        self.teller.end(event, cancelled).await
+    }
+
+    /// What somebody wants with a job of whom.
+    fn of_job(&self, caller: &Caller, what: &str, job: &JobId) -> Event {
+        let mut event = asked(caller, self.now(), what);
+        event.on = format!("job {job}");
+        if let Ok((vo, person)) = self.whose(job) {
+            (event.vo, event.person) = (Some(vo), Some(person));
+        }
+        event
     }
 
     pub(crate) async fn cancel_units(
@@ -25,7 +41,18 @@ impl Core {
         caller: Caller,
         r: CancelUnits,
     ) -> Result<Cancelled, Error> {
-        let grant = self.authorise(&caller, &r.job, Want::Cancel)?;
+        let mut event = self.of_job(&caller, "cancel_units", &r.job);
+        event.on = format!("{}:{}", r.job, r.units);
+        let cancelled = self.units_cancelled(&caller, r).await;
+        self.teller.end(event, cancelled).await
+    }
+
+    async fn units_cancelled(
+        self: &Arc<Self>,
+        caller: &Caller,
+        r: CancelUnits,
+    ) -> Result<Cancelled, Error> {
+        let grant = self.authorise(caller, &r.job, Want::Cancel)?;
         let units: BTreeSet<u32> = r.units.iter().collect();
         let count = self.with_job(&grant, |_, job| job.units.len() as u32).await?;
         if let Some(unit) = units.iter().find(|u| **u >= count) {

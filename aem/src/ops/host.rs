@@ -5,6 +5,7 @@ use crate::core::{Core, lock};
 use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::{HostRecord, runs};
+use crate::told;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use xos_api::aem::{
 };
 use xos_base::{Error, JobId, SiteId};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 /// A sign of life at least this often.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -50,8 +52,23 @@ impl Core {
         caller: Caller,
         r: HostUnits,
     ) -> Result<HostReply, Error> {
-        self.owner_of(&caller, &r.job)?;
-        self.offered(r).await
+        let mut event = asked(&caller, self.now(), "accept_units");
+        event.on = told::named(&r.job, &r.units);
+        event.vo = Some(r.vo.clone());
+        let reply = match self.owner_of(&caller, &r.job) {
+            Ok(_) => self.offered(r).await,
+            Err(e) => Err(e),
+        };
+        // What is accepted is told with its record; what may be taken later is no refusal.
+        let refused = match &reply {
+            Ok(reply) => reply.refusal.as_ref().filter(|r| !r.later).map(|r| &r.text),
+            Err(e) => Some(&e.message),
+        };
+        if let Some(why) = refused {
+            let refused = Err::<(), _>(Error::denied(why.clone()));
+            let _noted = self.teller.end(event, refused).await;
+        }
+        reply
     }
 
     /// Takes what an owner offers, or says why not. What is answered for is stored.

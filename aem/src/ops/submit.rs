@@ -13,6 +13,7 @@ use xos_api::aem::{JobSpec, Refusal, SubmitJob, Submitted};
 use xos_api::vom::{VoSnapshot, VoState};
 use xos_base::{Error, JobId, SiteId};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 impl Core {
     pub(crate) async fn submit_job(
@@ -26,6 +27,22 @@ impl Core {
 
     /// Checks, authorises, journals. The answer means: acknowledged.
     pub(crate) async fn submit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        spec: JobSpec,
+        proof: Option<String>,
+        watched: bool,
+    ) -> Result<Grant, Error> {
+        let mut event = asked(caller, self.now(), "submit_job");
+        event.vo = Some(spec.vo.clone());
+        let submitted = self.submitted(caller, spec, proof, watched).await;
+        if let Ok(grant) = &submitted {
+            event.on = format!("job {}", grant.job);
+        }
+        self.teller.end(event, submitted).await
+    }
+
+    async fn submitted(
         self: &Arc<Self>,
         caller: &Caller,
         spec: JobSpec,

@@ -20,6 +20,7 @@ use xos_api::node::{Capacity, SetTicket};
 use xos_api::vom::{ServedVo, ServingSite, Terms, VoSnapshot, VoState};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
+use xos_net::audit::{Remembered, Teller};
 use xos_net::{NodeChange, Standing};
 
 /// The world: says yes to everything at once, and notes what left the core.
@@ -84,8 +85,10 @@ pub(crate) async fn core(
     });
     let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
     let policy = Policy::new(&[]).await.unwrap();
-    let (w, all, clock) = (world.clone(), world.clone(), Arc::new(SystemClock));
-    let core = Arc::new(Core::new(config, site, ledger, w, all, clock, policy));
+    let (w, all) = (world.clone(), world.clone());
+    let told =
+        (Arc::new(SystemClock) as Arc<dyn Clock>, Teller::new(Arc::new(Remembered::default())));
+    let core = Arc::new(Core::new(config, site, ledger, w, all, told, policy));
     let vo: VoId = "demo.rennes".parse().unwrap();
     core.views.view(&*core.world, &vo, core.now()).await.unwrap();
     let capacity = Capacity { cpu_milli: 4000, memory_bytes: 1 << 40, arch: "x86_64".into() };

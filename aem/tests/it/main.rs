@@ -7,5 +7,6 @@ mod effects;
 mod hostile;
 mod node;
 mod one_site;
+mod told;
 mod two_sites;
 mod world;

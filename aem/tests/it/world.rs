@@ -26,15 +26,17 @@ use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitEvents};
 use xos_api::node::{Capacity, Hello};
 use xos_api::site::SiteDescriptor;
 use xos_api::{Request, Subscribe};
-use xos_base::when::SystemClock;
+use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId};
+use xos_net::audit::Remembered;
 use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
 use xos_net::sign::{Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{
-    Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust, Verifier,
+    Audit, Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Standing, Trust,
+    Verifier,
 };
 
 /// Every member stands as their credential says, but eve.
@@ -64,6 +66,7 @@ pub struct Inner {
     /// The nodes that are connected.
     pub connected: Mutex<BTreeSet<NodeId>>,
     stop: CancellationToken,
+    pub audit: Arc<Remembered>,
     pub dir: tempfile::TempDir,
 }
 
@@ -136,6 +139,7 @@ impl Site {
             changes: broadcast::channel(64).0,
             connected: Mutex::default(),
             stop: CancellationToken::new(),
+            audit: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             id,
             signer,
@@ -170,6 +174,7 @@ impl Site {
             changes: broadcast::channel(64).0,
             connected: Mutex::default(),
             stop: CancellationToken::new(),
+            audit: Arc::default(),
             dir,
             id: self.id.clone(),
             signer: self.signer.clone(),
@@ -198,8 +203,8 @@ impl Site {
             changes: self.changes.clone(),
             site: Arc::downgrade(&self.0),
         };
-        let clock = Arc::new(SystemClock);
-        let aem = Aem::start(config, self.id.clone(), Arc::new(world), Arc::new(Everybody), clock)
+        let told = (Arc::new(SystemClock) as Arc<dyn Clock>, self.audit.clone() as Arc<dyn Audit>);
+        let aem = Aem::start(config, self.id.clone(), Arc::new(world), Arc::new(Everybody), told)
             .await
             .unwrap();
         let mut router = Router::new();

@@ -114,7 +114,7 @@ impl Inner {
                 state.connection = Some(connection);
                 state.number += 1;
                 state.missed = None;
-                tracing::info!(target: "audit", token = self.place.label, "signed in to the token");
+                tracing::info!(token = self.place.label, "signed in to the token");
                 Ok(())
             }
             Err(Refused { error, for_good }) => {
@@ -135,7 +135,7 @@ impl Vault for Token {
             let mut id = KeyId::default();
             aws_lc_rs::rand::fill(&mut id.0).map_err(|_| Fault::Random)?;
             let public = connection.make(kind, id, label)?;
-            tracing::info!(target: "audit", label, id = hex(&id.0), "a key was made in the token");
+            tracing::info!(label, id = hex(&id.0), "a key was made in the token");
             Ok((id, public))
         })
     }
@@ -155,7 +155,7 @@ impl Vault for Token {
 
     fn destroy(&self, id: KeyId) -> Result<(), Error> {
         self.inner.call(|connection| connection.destroy(id))?;
-        tracing::info!(target: "audit", id = hex(&id.0), "a key was destroyed in the token");
+        tracing::info!(id = hex(&id.0), "a key was destroyed in the token");
         Ok(())
     }
 }

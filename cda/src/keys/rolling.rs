@@ -81,10 +81,13 @@ fn place(state: &Path, vault: Option<Arc<dyn Vault>>) -> Result<Place, Error> {
 /// [`xos_base::Kind::Internal`] when a file cannot be read; [`xos_base::Kind::NotFound`] when there
 /// are none.
 pub fn list_keys(state: &Path, now: Millis) -> Result<Vec<KeyView>, Error> {
-    let place = place(state, None)?;
+    list(&place(state, None)?, now)
+}
+
+pub(super) fn list(place: &Place, now: Millis) -> Result<Vec<KeyView>, Error> {
     let mut all = Vec::new();
     for role in [Role::Root, Role::People, Role::Machines] {
-        let file = authority_file(role, &place)?;
+        let file = authority_file(role, place)?;
         let view = |der: &CertificateDer<'_>, state: KeyState| {
             Ok::<_, Error>(KeyView {
                 purpose: role.purpose(),
@@ -104,9 +107,33 @@ pub fn list_keys(state: &Path, now: Millis) -> Result<Vec<KeyView>, Error> {
         }
     }
     for purpose in [Purpose::Signing, Purpose::SshPeople, Purpose::SshMachines, Purpose::Jwt] {
-        all.extend(views(purpose, &key_list(purpose, &place)?, now)?);
+        all.extend(views(purpose, &key_list(purpose, place)?, now)?);
     }
     Ok(all)
+}
+
+/// What the audit is told when the keys are others than before: of each key that is new, has a new
+/// certificate, signs now, or is gone.
+pub(crate) fn changes<'a>(
+    before: &'a [KeyView],
+    after: &'a [KeyView],
+) -> impl Iterator<Item = (&'static str, String)> + 'a {
+    fn like(a: &KeyView, b: &KeyView) -> bool {
+        (a.purpose, &a.fingerprint) == (b.purpose, &b.fingerprint)
+    }
+    fn told(what: &'static str, key: &KeyView) -> (&'static str, String) {
+        (what, format!("{} {}", key.purpose, key.fingerprint))
+    }
+    let new = after.iter().filter_map(move |key| match before.iter().find(|b| like(b, key)) {
+        None => Some(told("add_key", key)),
+        Some(was) if was.since != key.since => Some(told("renew_certificate", key)),
+        Some(was) if key.state == KeyState::Signs && was.state != key.state => {
+            Some(told("use_key", key))
+        }
+        Some(_) => None,
+    });
+    let gone = before.iter().filter(move |key| !after.iter().any(|a| like(a, key)));
+    new.chain(gone.map(move |key| told("drop_key", key)))
 }
 
 fn views(purpose: Purpose, list: &KeyList, now: Millis) -> Result<Vec<KeyView>, Error> {
@@ -178,7 +205,7 @@ pub fn roll_key(
         _ => roll_list(purpose, site, &place, periods(purpose, config), now)?,
     }
     drop(alone);
-    tracing::info!(target: "audit", %site, purpose = purpose.name(), at_once, "a key is replaced");
+    tracing::info!(%site, purpose = purpose.name(), at_once, "a key is replaced");
     let all = list_keys(state, now)?;
     Ok(all.into_iter().filter(|k| k.purpose == purpose.name()).collect())
 }

@@ -67,7 +67,7 @@ impl List {
         if gone > 0 || keys.dropped.len() < dropped {
             text = keys.text()?;
             files::replace(&place.dir, file, text.as_bytes())?;
-            tracing::info!(target: "audit", file, gone, "former keys were taken out");
+            tracing::info!(file, gone, "former keys were taken out");
         }
         let signing = keys.signing(now);
         Ok(List { file, text, keys, signing })
@@ -184,7 +184,7 @@ impl Around<'_> {
         let text = authority::renew(role, self.site, &present.file, below, now)?;
         let renewed = Authority::read(file, &text, self.place)?;
         files::replace(&self.place.dir, file, text.as_bytes())?;
-        tracing::info!(target: "audit", authority = file, "authority renewed");
+        tracing::info!(authority = file, "authority renewed");
         Ok(Arc::new(renewed))
     }
 

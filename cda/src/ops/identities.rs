@@ -2,11 +2,13 @@
 //! person may have several. The registry keeps both directions, changed together.
 
 use super::oidc::{Device, Proved};
+use crate::Inner;
+use crate::audit::Asker;
 use crate::passkeys::Book;
 use crate::policy;
 use crate::registry::{self, Found, IdentityRecord, PersonRecord};
-use crate::{Inner, audit};
 use xos_api::Done;
+use xos_api::audit::Event;
 use xos_api::cda::{Identities, Identity, LinkIdentity, LinkPoll, ListIdentities, UnlinkIdentity};
 use xos_base::{Error, Millis, PersonId, ProviderId};
 use xos_net::{Caller, Principal};
@@ -55,7 +57,11 @@ impl Inner {
         let (guard, op) = claim(proved, &person)?;
         let guards = vec![Guard::Absent(key.clone()), guard];
         if self.registry.change(guards, vec![registry::put(key, &record)?, op]).await? {
-            tracing::info!(target: "audit", %person, provider = %proved.provider, "person made");
+            let mut event = Event::new(now, "create_person");
+            event.who = person.to_string();
+            event.on = format!("by an account at {}", proved.provider);
+            event.person = Some(person.clone());
+            self.told.note(event);
             return Ok((person, record));
         }
         Err(Error::conflict(format!("the name of your account, {person}, is taken here")).hint(
@@ -78,21 +84,27 @@ impl Inner {
         caller: Caller,
         r: LinkIdentity,
     ) -> Result<LinkPoll, Error> {
-        self.fresh(&caller).await?;
-        let proved = match r.answer {
-            Some(answer) => self.proved_by_code(&r.flow, answer).await?,
-            None => match self.proved_by_device(&r.flow).await? {
-                Device::Proved(proved) => proved,
-                Device::Pending(pause) => {
-                    let interval_s = pause.as_secs().max(1);
-                    return Ok(LinkPoll { identity: None, interval_s });
-                }
-            },
+        let mut event = caller.event(self.now(), "link_identity");
+        let linked = match self.account_to_link(&caller, r).await {
+            Ok(Device::Pending(pause)) => {
+                return Ok(LinkPoll { identity: None, interval_s: pause.as_secs().max(1) });
+            }
+            Ok(Device::Proved(proved)) => {
+                event.on = proved.provider.to_string();
+                self.link(&caller, &proved).await
+            }
+            Err(e) => Err(e),
         };
-        let about = proved.provider.to_string();
-        let result = self.link(&caller, &proved).await;
-        audit::note("link_identity", &caller.describe(), &about, &result, |i| i.key.clone());
-        result.map(|identity| LinkPoll { identity: Some(identity), interval_s: 0 })
+        let identity = self.told.end(event, linked).await?;
+        Ok(LinkPoll { identity: Some(identity), interval_s: 0 })
+    }
+
+    async fn account_to_link(&self, caller: &Caller, r: LinkIdentity) -> Result<Device, Error> {
+        self.fresh(caller).await?;
+        match r.answer {
+            Some(answer) => self.proved_by_code(&r.flow, answer).await.map(Device::Proved),
+            None => self.proved_by_device(&r.flow).await,
+        }
     }
 
     pub(super) async fn link(&self, caller: &Caller, proved: &Proved) -> Result<Identity, Error> {

@@ -1,11 +1,13 @@
 //! Mandates: this member wants this job, or to sign in to this node. Tickets: this node may act for
 //! this member.
 
+use crate::audit::Asker;
 use crate::state::spent::{Once, Spending};
 use crate::{Inner, policy};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
+use xos_api::audit::Event;
 use xos_api::cda::{
     IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate, IssuedTicket, Mandate,
     MandateProof, TICKET_LIFE_MAX_S, TicketClaims, Work,
@@ -28,11 +30,34 @@ struct Proved {
     digest: Option<String>,
 }
 
+/// For whom a ticket is, in which VO, and for what.
+fn under(event: &mut Event, mandate: &Mandate) {
+    (event.person, event.vo) =
+        (Some(mandate.membership.person.clone()), Some(mandate.membership.vo.clone()));
+    let work = match &mandate.work {
+        Work::Job { job, .. } => format!("job {job}"),
+        Work::Login { .. } => "login".to_owned(),
+    };
+    event.on = format!("{}, {work}", event.on);
+}
+
 impl Inner {
     pub(crate) async fn issue_mandate(
         &self,
         caller: Caller,
         r: IssueMandate,
+    ) -> Result<String, Error> {
+        let event = caller.event(self.now(), "issue_mandate");
+        let mut event = Event { on: format!("job {}", r.job), vo: Some(r.vo.clone()), ..event };
+        let issued = self.issued_mandate(&caller, r, &mut event).await;
+        self.told.end(event, issued).await
+    }
+
+    async fn issued_mandate(
+        &self,
+        caller: &Caller,
+        r: IssueMandate,
+        event: &mut Event,
     ) -> Result<String, Error> {
         let owner = caller.core()?.clone();
         if r.job.site != owner {
@@ -45,6 +70,7 @@ impl Inner {
         }
         let now = self.now();
         let proved = self.proved(&r.proof, &owner, now)?;
+        event.person = Some(proved.credential.person.clone());
         if proved.credential.vo != r.vo {
             return Err(Error::denied(format!("the proof is not one for VO {}", r.vo)));
         }
@@ -173,9 +199,21 @@ impl Inner {
         caller: Caller,
         r: IssueTicket,
     ) -> Result<IssuedTicket, Error> {
-        if matches!(caller.principal(), Principal::Node(_)) {
-            return self.ticket_for_own_node(&caller, r).await;
-        }
+        let event = caller.event(self.now(), "issue_ticket");
+        let mut event = Event { on: format!("node {}", r.node), ..event };
+        let issued = match caller.principal() {
+            Principal::Node(_) => self.ticket_for_own_node(&caller, r, &mut event).await,
+            _ => self.issued_ticket(&caller, r, &mut event).await,
+        };
+        self.told.end(event, issued).await
+    }
+
+    async fn issued_ticket(
+        &self,
+        caller: &Caller,
+        r: IssueTicket,
+        event: &mut Event,
+    ) -> Result<IssuedTicket, Error> {
         let site = caller.core()?.clone();
         if r.node.site() != site {
             return Err(Error::denied(format!("node {} is not of site {site}", r.node)));
@@ -185,6 +223,7 @@ impl Inner {
         }
         let now = self.now();
         let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
+        under(event, &mandate);
         let vo = mandate.membership.vo.clone();
         self.is_home(&vo)?;
         self.is_served(&vo, &site).await?;
@@ -215,11 +254,13 @@ impl Inner {
         &self,
         caller: &Caller,
         r: IssueTicket,
+        event: &mut Event,
     ) -> Result<IssuedTicket, Error> {
         let (node, record) = self.present_node(caller).await?;
         let now = self.now();
         policy::may_have_ticket((&node, &record.value.keys), &r, now)?;
         let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
+        under(event, &mandate);
         if policy::job_of(mandate.work, &node)?.is_some() {
             return Err(Error::denied(format!("{node} gets no ticket for a job by itself"))
                 .hint("its core asks for the tickets of jobs"));

@@ -1,9 +1,9 @@
 //! Signing in by an OpenID Connect provider.
 
-use super::Asker;
+use crate::Inner;
+use crate::audit::{Asker, of, over as ended};
 use crate::oidc::{self, Accounts, Claims, CodeFlow, Polled, Turn};
 use crate::registry::PersonRecord;
-use crate::{Inner, audit};
 use std::net::IpAddr;
 use std::time::Duration;
 use xos_api::cda::{
@@ -154,10 +154,10 @@ impl Inner {
             },
             Err(e) => Err(e),
         };
-        audit::note("poll_device", &peer.phrase(), "", &result, |s: &SignedIn| {
-            s.person.to_string()
-        });
-        result.map(|signed_in| DevicePoll { signed_in: Some(signed_in), interval_s: 0 })
+        let event = peer.event(self.now(), "poll_device");
+        let event = ended(event, &result, |s: &SignedIn| of(&s.person));
+        let signed_in = self.told.end(event, result).await?;
+        Ok(DevicePoll { signed_in: Some(signed_in), interval_s: 0 })
     }
 
     /// Asks after a flow by another device, as often as its provider lets.

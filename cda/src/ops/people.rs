@@ -7,12 +7,14 @@ use crate::passwords;
 use crate::policy::PersonGrant;
 use crate::registry::{self, Found, PersonRecord, RecoveryRecord, Registry};
 use std::sync::Arc;
+use xos_api::audit::Event;
 use xos_api::cda::{
     CreatePerson, ListPeople, PAGE_MAX, Password, PasswordSet, PeoplePage, Person, Register,
     SetPassword, SetPerson, WhoAmI, Whoami,
 };
 use xos_base::{Error, Millis, PersonId, SiteId};
-use xos_net::{Caller, Peer, Principal};
+use xos_net::audit::Teller;
+use xos_net::{Audit, Caller, Peer, Principal};
 use xos_store::{Guard, Store};
 
 /// The right to administer this site, checked against the registry, not only the token.
@@ -22,23 +24,28 @@ pub(crate) struct AdminGrant {
     pub(crate) guard: Guard,
 }
 
-/// Makes the first administrator of a site, whose core does not run: for `xosd setup`.
+/// Makes the first administrator of a site, whose core does not run: for `xosd setup`. `audit` is
+/// the site's.
 ///
 /// # Errors
 /// [`xos_base::Kind::Invalid`] for a bad name or password, [`xos_base::Kind::Conflict`] when the
-/// person exists, [`xos_base::Kind::Internal`] when the registry fails.
+/// person exists, [`xos_base::Kind::Internal`] when the registry or the audit fails.
 pub async fn create_administrator(
     store: Arc<dyn Store>,
     site: &SiteId,
     name: &str,
     password: &xos_api::cda::Password,
+    audit: Arc<dyn Audit>,
     now: Millis,
 ) -> Result<PersonId, Error> {
     passwords::check_form(password)?;
     let person = site.person(name)?;
     let record = new_person(passwords::hash_now(password.0.as_bytes())?, true, now);
-    create(&Registry::new(store), &person, &record, None).await?;
-    tracing::info!(target: "audit", %person, "first administrator made");
+    let made = create(&Registry::new(store), &person, &record, None).await;
+    let mut event = Event::new(now, "create_administrator");
+    event.who = format!("root of the core of {site}");
+    event.person = Some(person.clone());
+    Teller::new(audit).end(event, made).await?;
     Ok(person)
 }
 

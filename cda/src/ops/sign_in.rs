@@ -100,7 +100,8 @@ impl Inner {
         match user.split_once('@') {
             None => Ok(user),
             Some((name, site)) if site == self.site.as_str() => Ok(name),
-            Some(_) => Err(Error::invalid(format!("{user:?} is not of site {}", self.site))
+            // Not what was typed: it may be a password, and the audit keeps this text.
+            Some(_) => Err(Error::invalid(format!("this name is not of site {}", self.site))
                 .hint("people sign in at their own site")),
         }
     }

@@ -6,6 +6,7 @@ use crate::Inner;
 use crate::passkeys::{self, By, Proving, Vouched, id_key, over, refused};
 use crate::registry::{self, PasskeyRecord, PersonRecord};
 use webauthn_rs::prelude::PublicKeyCredential;
+use xos_api::audit::Event;
 use xos_api::cda::{
     BeginPasskeySignIn, Ceremony, CreateSignInCode, EnrolPasskey, FinishPasskeySignIn, FirstProof,
     FirstStep, Flow, SignInByCode, SignInCode, SignedIn, Stepped,
@@ -136,8 +137,10 @@ impl Inner {
         let entry = &mut book.keys[at];
         let proved =
             self.passkeys.proved(proving, credential, &entry.passkey).inspect_err(|e| {
-                let why = &e.message;
-                tracing::warn!(target: "audit", %person, passkey = ?entry.name, why, "refused");
+                let mut event =
+                    Event::new(self.now(), "prove_passkey").ended::<()>(&Err(e.clone()));
+                (event.on, event.person) = (entry.name.clone(), Some(person.clone()));
+                self.told.note(event);
             })?;
         entry.passkey.update_credential(&proved).ok_or_else(refused)?;
         entry.last_used = Some(self.now());

@@ -1,11 +1,13 @@
 //! A person types the code that another device shows (RFC 8628, 3.3), and decides.
 
 use super::device_codes::{DEVICE_LIFE, DEVICES_MAX, INTERVAL, Wanted, shown};
-use super::refused::{Refused, told};
+use super::refused::Refused;
 use super::{TEXT_MAX, scopes};
 use crate::Inner;
+use crate::audit::Asker;
 use crate::ops::limited;
 use xos_api::Done;
+use xos_api::audit::Event;
 use xos_api::cda::{
     BeginDeviceGrant, Client, Consent, DEVICE_PATH, DecideDevice, DeviceCodes, DeviceWish,
     NodeLogin, OAuth, OAuthError, Scope, Secret, ShowDevice,
@@ -42,7 +44,7 @@ impl Inner {
         r: BeginDeviceGrant,
     ) -> Result<OAuth<DeviceCodes>, Error> {
         let begun = self.begun_device_grant(peer, &r).await;
-        Ok(told("begin_device_grant", peer, &r.client.id, begun))
+        self.told_client("begin_device_grant", peer, &r.client.id, begun).await
     }
 
     async fn begun_device_grant(
@@ -124,9 +126,22 @@ impl Inner {
         caller: Caller,
         r: DecideDevice,
     ) -> Result<Done, Error> {
-        let who = self.deciding(&caller).await?;
-        let decided = match self.found(&caller, &who.person, &r.user_code).await? {
-            Found::Client(_, wish) => {
+        let mut event = caller.event(self.now(), "decide_device");
+        let decided = self.decided_device(&caller, r, &mut event).await;
+        self.told.end(event, decided).await
+    }
+
+    async fn decided_device(
+        &self,
+        caller: &Caller,
+        r: DecideDevice,
+        event: &mut Event,
+    ) -> Result<Done, Error> {
+        let said = if r.allow { "allowed" } else { "not allowed" };
+        let who = self.deciding(caller).await?;
+        let decided = match self.found(caller, &who.person, &r.user_code).await? {
+            Found::Client(client, wish) => {
+                (event.on, event.vo) = (format!("{} {said}", client.id), r.vo.clone());
                 let allowed = match r.allow {
                     true => Some(self.approval(who, wish.scopes, r.vo).await?),
                     false => None,
@@ -134,9 +149,8 @@ impl Inner {
                 self.provider.devices.decide(&r.user_code, allowed, self.now())
             }
             Found::Login(login) => {
-                let NodeLogin { node, user, service, person, vo } = &login;
-                tracing::info!(target: "audit", %person, %node, ?user, ?service, ?vo,
-                    allow = r.allow, "a login to a machine was decided");
+                event.on = format!("{} on {} {said}", login.service, login.node);
+                event.vo.clone_from(&login.vo);
                 let allowed = match r.allow {
                     true => Some(self.vouched(&login, who.signed_in).await),
                     false => None,

@@ -11,6 +11,7 @@ use crate::registry::{self, Found};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use xos_api::audit::{Event, Outcome};
 use xos_api::cda::{Client, Scope};
 use xos_api::vom::MembershipOf;
 use xos_base::{Epoch, Error, Kind, MemberNumber, Membership, Millis, PersonId, SiteId, VoId};
@@ -231,7 +232,10 @@ impl Inner {
 
     /// Ends a grant, if it stands.
     pub(super) async fn end_grant(&self, person: &PersonId, id: &str) -> Result<(), Error> {
-        tracing::info!(target: "audit", %person, "what a client was allowed has ended");
+        let mut event = Event::new(self.now(), "end_grant");
+        event.who = format!("core of {}", self.site);
+        event.person = Some(person.clone());
+        self.told.note(event);
         self.change_grants(person, |grants| grants.retain(|g| g.id != id)).await
     }
 
@@ -261,13 +265,22 @@ impl Inner {
         match &found.refresh {
             Some(kept) if same(kept, &token.digest()) => Ok(found),
             Some(_) => {
-                tracing::warn!(target: "audit", person = %token.person, client = %client.id,
-                    "a refresh token came a second time");
+                let why = "a refresh token came a second time";
+                self.note_reuse(&token.person, Some(client), why);
                 self.end_grant(&token.person, &token.grant).await?;
                 Err(no_grant())
             }
             None => Err(no_grant()),
         }
+    }
+
+    /// Notes that what is good once came again: somebody else has it.
+    pub(super) fn note_reuse(&self, person: &PersonId, client: Option<&Client>, why: &str) {
+        let mut event = Event::new(self.now(), "reuse_token");
+        event.on = client.map_or_else(String::new, |c| c.id.clone());
+        event.person = Some(person.clone());
+        (event.outcome, event.why) = (Outcome::Refused, why.to_owned());
+        self.told.note(event);
     }
 
     /// Exchanges a refresh token for the next one.
@@ -291,8 +304,8 @@ impl Inner {
         match turned {
             Turned::Next => Ok(next),
             Turned::Reused => {
-                tracing::warn!(target: "audit", person = %token.person,
-                    "a refresh token came twice at the same time");
+                let why = "a refresh token came twice at the same time";
+                self.note_reuse(&token.person, None, why);
                 Err(no_grant())
             }
             Turned::Gone => Err(no_grant()),

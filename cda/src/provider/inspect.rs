@@ -2,7 +2,7 @@
 
 use super::grants::GrantRecord;
 use super::issue::Read;
-use super::refused::{Refused, told};
+use super::refused::Refused;
 use super::{same, scopes};
 use crate::Inner;
 use serde_json::{Map, Value, json};
@@ -52,7 +52,7 @@ impl Inner {
         r: GetUserInfo,
     ) -> Result<OAuth<Map<String, Value>>, Error> {
         let got = self.user_info(&r.token).await;
-        Ok(told("get_user_info", peer, "", got))
+        self.told_client("get_user_info", peer, "", got).await
     }
 
     async fn user_info(&self, token: &Secret) -> Result<Map<String, Value>, Refused> {
@@ -74,7 +74,7 @@ impl Inner {
         r: IntrospectToken,
     ) -> Result<OAuth<Map<String, Value>>, Error> {
         let got = self.introspected(&r).await;
-        Ok(told("introspect_token", peer, &r.client.id, got))
+        self.told_client("introspect_token", peer, &r.client.id, got).await
     }
 
     /// A service hears only of tokens that are for it; all others are not active.
@@ -113,7 +113,7 @@ impl Inner {
         r: RevokeToken,
     ) -> Result<OAuth<Done>, Error> {
         let done = self.revoked(&r).await;
-        Ok(told("revoke_token", peer, &r.client.id, done))
+        self.told_client("revoke_token", peer, &r.client.id, done).await
     }
 
     /// A token that is none, or another client's, is no error (RFC 7009, 2.2), and nothing ends.

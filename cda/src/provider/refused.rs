@@ -1,5 +1,7 @@
 //! Why a client gets nothing, in OAuth's words.
 
+use crate::Inner;
+use crate::audit::Asker;
 use xos_api::cda::{OAuth, OAuthError, OAuthRefusal};
 use xos_base::{Error, Kind};
 use xos_net::Peer;
@@ -39,28 +41,44 @@ impl From<Error> for Refused {
     }
 }
 
-/// The answer, noted in the audit unless a client only asks whether a person is through.
-pub(super) fn told<T>(
-    what: &'static str,
-    peer: Peer,
-    client: &str,
-    result: Result<T, Refused>,
-) -> OAuth<T> {
-    let waits =
-        |r: &Refused| matches!(r.error, OAuthError::AuthorizationPending | OAuthError::SlowDown);
-    if !result.as_ref().is_err_and(waits) {
+/// What changes and issues nothing: noted only when it is refused.
+const LOOKS: [&str; 2] = ["get_user_info", "introspect_token"];
+
+impl Inner {
+    /// The answer to a client, noted unless the client only asks whether a person is through.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] when it was done and could not be noted.
+    pub(super) async fn told_client<T>(
+        &self,
+        what: &'static str,
+        peer: Peer,
+        client: &str,
+        result: Result<T, Refused>,
+    ) -> Result<OAuth<T>, Error> {
         let noted = match &result {
-            Ok(_) => Ok(()),
-            Err(r) => Err(Error::denied(format!("{}: {}", r.error.as_str(), r.text))),
+            Ok(_) => Some(Ok(())).filter(|_| !LOOKS.contains(&what)),
+            Err(r) => match r.error {
+                OAuthError::AuthorizationPending | OAuthError::SlowDown => None,
+                _ => Some(Err(Error::denied(format!("{}: {}", r.error.as_str(), r.text)))),
+            },
         };
-        let who = peer.address.map_or_else(|| "a client".into(), |a| format!("a client at {a}"));
-        crate::audit::note(what, &who, client, &noted, |_| String::new());
-    }
-    match result {
-        Ok(answer) => OAuth::Granted(answer),
-        Err(r) => {
-            OAuth::Refused(OAuthRefusal { error: r.error, error_description: described(&r.text) })
+        if let Some(noted) = noted {
+            let mut event = peer.event(self.now(), what);
+            event.on = client.to_owned();
+            let done = noted.is_ok();
+            let stored = self.told.end(event, noted).await;
+            if done {
+                stored?;
+            }
         }
+        Ok(match result {
+            Ok(answer) => OAuth::Granted(answer),
+            Err(r) => OAuth::Refused(OAuthRefusal {
+                error: r.error,
+                error_description: described(&r.text),
+            }),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use super::device_codes::Polled;
 use super::devices::Wish;
 use super::grants::Approval;
 use super::issue::About;
-use super::refused::{Refused, no_grant, told};
+use super::refused::{Refused, no_grant};
 use super::{TEXT_MAX, name, same, scopes};
 use crate::Inner;
 use base64::Engine;
@@ -33,7 +33,7 @@ impl Inner {
     ) -> Result<OAuth<Tokens>, Error> {
         let id = r.client.id.clone();
         let got = self.got_tokens(r).await;
-        Ok(told("get_tokens", peer, &id, got))
+        self.told_client("get_tokens", peer, &id, got).await
     }
 
     async fn got_tokens(&self, r: GetTokens) -> Result<Tokens, Refused> {
@@ -58,8 +58,7 @@ impl Inner {
         let ticket = match codes.take(brought.code, &id, self.now()) {
             Taken::Good(ticket) => ticket,
             Taken::Used(person, grant) => {
-                tracing::warn!(target: "audit", %person, client = %client.id,
-                    "a code came a second time");
+                self.note_reuse(&person, Some(client), "a code came a second time");
                 self.end_grant(&person, &grant).await?;
                 return Err(no_grant());
             }

@@ -4,6 +4,7 @@
 // The helpers here are tests too, which the lints see only by their attribute.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod audit;
 mod certificates;
 mod claims;
 mod credentials;

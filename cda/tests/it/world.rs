@@ -26,6 +26,7 @@ use xos_base::{
     Epoch, Error, GroupNumber, MemberNumber, Membership, Millis, PersonId, SiteId, VoId,
 };
 use xos_cda::{Cda, Config, Parts, SiteKeys};
+use xos_net::audit::Remembered;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
 use xos_net::sign::Signer;
@@ -133,6 +134,7 @@ pub struct World {
     pub vos: Arc<Vos>,
     pub cda: Cda,
     pub store: Arc<dyn Store>,
+    pub audit: Arc<Remembered>,
     pub dir: Arc<tempfile::TempDir>,
     stop: CancellationToken,
 }
@@ -155,9 +157,12 @@ impl World {
         let clock = TestClock::new();
         let site: SiteId = site.parse().unwrap();
         let password = Password(ADMIN_PASSWORD.into());
-        xos_cda::create_administrator(store.clone(), &site, "root", &password, clock.now())
+        let audit = Arc::new(Remembered::default());
+        let (registry, now) = (store.clone(), clock.now());
+        xos_cda::create_administrator(registry, &site, "root", &password, audit.clone(), now)
             .await
             .unwrap();
+        assert_eq!(audit.events()[0].what, "create_administrator");
         World::open(site, dir, store, clock, change).await.unwrap()
     }
 
@@ -181,12 +186,14 @@ impl World {
         verifier.set_standing(vos.clone());
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
         let stop = CancellationToken::new();
+        let audit = Arc::new(Remembered::default());
         let parts = Parts {
             keys: keys.clone(),
             store: store.clone(),
             grid: grid.clone(),
             trust: trust.clone(),
             clock: shared_clock,
+            audit: audit.clone(),
             stop: stop.clone(),
         };
         let cda = Cda::start(config, parts).await?;
@@ -206,7 +213,21 @@ impl World {
             let config = port::Config { http_workers: 1, ..port::Config::default() };
             port::serve(listener, &config, &identity, services, stopped).await.unwrap();
         });
-        Ok(World { site, clock, keys, trust, verifier, grid, router, vos, cda, store, dir, stop })
+        Ok(World {
+            site,
+            clock,
+            keys,
+            trust,
+            verifier,
+            grid,
+            router,
+            vos,
+            cda,
+            store,
+            audit,
+            dir,
+            stop,
+        })
     }
 
     /// The same site after a restart of its core.

@@ -17,14 +17,23 @@ const FILE_MAX: u64 = 256 * 1024 * 1024;
 /// # Errors
 /// [`xos_base::Kind::Internal`] naming the file.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|e| Error::internal(format!("cannot write {}: {e}", path.display())))?;
+    write_bytes(path, &bytes)
+}
+
+/// The same with bytes.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fail = |e: std::io::Error| {
         Error::internal(format!("cannot write {}: {e}", path.display()))
             .hint("check the disk's space and the folder's rights")
     };
-    let bytes = serde_json::to_vec(value).map_err(|e| fail(e.into()))?;
     let new = path.with_extension("new");
     let mut file = fresh(&new).map_err(fail)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     std::fs::rename(&new, path).map_err(fail)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|f| f.sync_all()).map_err(fail)

@@ -35,6 +35,7 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                 let tickets = tokio::spawn(agent.clone().renew_tickets(control.clone()));
                 let logins = tokio::spawn(agent.clone().renew_login_tickets(control.clone()));
                 let hosts = tokio::spawn(agent.clone().keep_host_certificates(control.clone()));
+                let told = tokio::spawn(agent.clone().report_events(control.clone()));
                 agent.contact().control = Some(control.clone());
                 tokio::select! {
                     () = stop.cancelled() => control.close(),
@@ -42,7 +43,7 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                     () = agent.keep_heard() => {}
                 }
                 agent.lose_contact();
-                for task in [tickets, logins, hosts] {
+                for task in [tickets, logins, hosts, told] {
                     task.abort();
                 }
                 events.abort();

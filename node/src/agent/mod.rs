@@ -10,10 +10,12 @@ mod machine;
 mod ops;
 mod renew;
 mod sole;
+mod spool;
 mod standing;
 #[cfg(test)]
 mod testing;
 pub mod tickets;
+mod told;
 pub mod units;
 mod volumes;
 mod vos;
@@ -26,7 +28,7 @@ pub use volumes::{FLUSH_WITHIN, MountSpec, TicketReply, TicketRequest};
 
 use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -35,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use vos::{Gathering, Vos};
 use xos_api::node::Capacity;
 use xos_api::site::SiteDescriptor;
+use xos_api::vom::AccountState;
 use xos_base::when::Clock;
 use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::dial::{Dialer, NodeLink, StreamHandler};
@@ -109,6 +112,10 @@ pub struct Agent {
     stager: PathBuf,
     volumes: volumes::Volumes,
     watcher: Arc<dyn VoWatcher>,
+    /// What happens here, for the site's audit.
+    spool: spool::Spool,
+    /// What was told of where members with work here stand, by uid.
+    standings: Mutex<BTreeMap<u32, AccountState>>,
     /// Keeps another daemon out of the folder.
     _sole: std::fs::File,
 }
@@ -145,6 +152,7 @@ impl Agent {
             .map_err(|e| Error::internal(format!("cannot find this program: {e}")))?;
         let tickets = Arc::new(Tickets::default());
         let contact = link::Contact::new(&folder, parts.clock.now());
+        let spool = spool::Spool::open(&folder, node.clone(), parts.clock.clone())?;
         let agent = Arc::new(Agent {
             units,
             stager,
@@ -168,6 +176,8 @@ impl Agent {
             logins,
             socket: parts.socket,
             watcher: parts.watcher,
+            spool,
+            standings: Mutex::default(),
             _sole: sole,
         });
         if streams.set(Arc::downgrade(&agent)).is_err() {

@@ -59,6 +59,7 @@ impl Agent {
         let held = self.hold_sessions(state).await;
         let out = self.end_those_who_left().await;
         self.unruly.store(!(obeyed && out && held), Ordering::SeqCst);
+        self.note_standings(state);
     }
 
     /// Suspends the VOs whose lease is over.

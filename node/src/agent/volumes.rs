@@ -191,13 +191,16 @@ impl Agent {
         let vo = &change.vo;
         if let Some(old) = change.end {
             tracing::info!(%vo, pid = old.pid, "ending a mount");
-            if let Err(e) = self.end(&old).await {
+            let ended = self.end(&old).await;
+            if let Err(e) = &ended {
                 tracing::error!(%vo, error = %e, "a mount cannot be ended");
             }
+            self.note_mount("unmount", &old.spec, &ended);
         }
         match self.begin(change.begin?).await {
             Ok(r) => {
                 tracing::info!(%vo, pid = r.pid, "mounted");
+                self.note_mount("mount", &r.spec, &Ok(()));
                 Some(r)
             }
             Err(e) => {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use xos_testbed::{Cmd, Signal};
 
-use crate::login_limits::{audited, is_counted, uid};
+use crate::login_limits::{audited, is_counted, uid, words};
 use crate::signed_in::account;
 use crate::tool::skipped;
 use crate::world::{VO, World, soon};
@@ -43,13 +43,16 @@ pub fn jobs_of_members(w: &World) {
     assert_eq!(lines[0], account(&w.milo));
     is_counted(&lines[1..lines.len() - 1].join("\n"), &uid(w, &w.milo));
 
-    let told = |what: &str, person: &str| {
-        let (what, who) = (format!("what=\"{what}\""), format!("person={person} "));
-        audited(w, &[&what, &who, "service=\"cron\""])
+    let told = |what: &str, outcome: &str, person: &str| {
+        let [what, outcome, who] = words(what, outcome, person);
+        audited(w, &[&what, &outcome, &who, "cron as "])
     };
-    soon("the suspended member is refused", || (told("refused", &w.petra.id()) > 0).then_some(()));
-    assert!(told("opened", &w.milo.id()) > 0);
-    assert_eq!(told("opened", &w.petra.id()), 0);
+    let (milo, petra) = (w.milo.id(), w.petra.id());
+    soon("the suspended member is refused", || {
+        (told("allow_login", "refused", &petra) > 0).then_some(())
+    });
+    soon("the other's is told", || (told("open_session", "done", &milo) > 0).then_some(()));
+    assert_eq!(told("open_session", "done", &petra), 0);
     assert!(node.read_file(&marks[1]).is_err(), "work of a suspended member was begun");
     cron.signal(Signal::KILL).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What a session may use, what it knows of itself, and what the log says of it.
+//! What a session may use, what it knows of itself, and what the audit says of it.
 
 use std::path::Path;
 
@@ -75,7 +75,7 @@ fn a_session_has_limits_and_a_name() {
     w.step("what_leaves_the_session_at_once_is_counted_too", what_leaves_at_once);
     w.step("a_program_finds_its_membership_in_the_keyring", the_membership_is_in_the_keyring);
     w.step("cron_runs_jobs_of_members_who_stand", login_cron::jobs_of_members);
-    w.step("the_log_says_who_came_and_went", |w| the_log_says_who(w, other));
+    w.step("the_audit_says_who_came_and_went", |w| the_audit_says_who(w, other));
 }
 
 /// Vera at the same machine, who makes a process every moment and writes a line for each.
@@ -197,36 +197,46 @@ fn the_membership_is_in_the_keyring(w: &World) {
     assert!(held["epoch"].as_u64().is_some(), "{held}");
 }
 
-/// How many lines the node's log has for the audit in which all these words stand.
+/// How many lines that the node reported the site's audit has in which all these words stand.
 pub fn audited(w: &World, words: &[&str]) -> usize {
-    let log = w.grid.testbed().dir().join("logs/rennes-n1/xosd.log");
-    let text = std::fs::read_to_string(&log).unwrap();
-    let lines = text.lines().filter(|l| l.contains(" audit: "));
+    let text = sh(&w.rennes.core, "cat /var/lib/xos/audit/*.jsonl");
+    let lines = text.lines().filter(|l| l.contains(r#""node":"n1.rennes""#));
     lines.filter(|l| words.iter().all(|word| l.contains(word))).count()
 }
 
-fn the_log_says_who(w: &World, other: Other) {
-    let lines = |person: &Person, what: &str, from: &str| {
-        let (what, who) = (format!("what=\"{what}\""), format!("person={} ", person.id()));
-        let (vo, user) = (format!("vo={VO} "), format!("user=\"{}\"", account(person)));
-        audited(w, &[&what, &who, &vo, &user, "service=\"sshd\"", from])
+/// The words of a line: what, how it went, of whom.
+pub fn words(what: &str, outcome: &str, person: &str) -> [String; 3] {
+    [
+        format!(r#""what":"{what}""#),
+        format!(r#""outcome":"{outcome}""#),
+        format!(r#""person":"{person}""#),
+    ]
+}
+
+fn the_audit_says_who(w: &World, other: Other) {
+    let lines = |person: &Person, [what, outcome]: [&str; 2], from: &str| {
+        let [what, outcome, who] = words(what, outcome, &person.id());
+        let (vo, on) = (format!(r#""vo":"{VO}""#), format!("sshd as {}", account(person)));
+        audited(w, &[&what, &outcome, &who, &vo, &on, from])
     };
     let address = w.laptop().address().unwrap();
-    let from = format!("rhost=Some(\"{address}\")");
+    let from = format!(r#""from":"{address}""#);
+    let (opened, closed) = (["open_session", "done"], ["close_session", "done"]);
     w.ssh_direct(&w.milo, "rennes-n1", "n1.rennes", "true").ok();
-    for what in ["allowed", "opened"] {
-        assert!(lines(&w.milo, what, &from) > 0, "{what}");
+    for what in [["allow_login", "done"], opened] {
+        soon("a login is told", || (lines(&w.milo, what, &from) > 0).then_some(()));
     }
     soon("the end of each session is told", || {
-        (lines(&w.milo, "closed", "") == lines(&w.milo, "opened", "")).then_some(())
+        (lines(&w.milo, closed, "") == lines(&w.milo, opened, "")).then_some(())
     });
     // Whose session goes on has come and not gone.
     other.goes_on();
-    assert_eq!((lines(&w.vera, "opened", ""), lines(&w.vera, "closed", "")), (1, 0));
+    assert_eq!((lines(&w.vera, opened, ""), lines(&w.vera, closed, "")), (1, 0));
 
     w.xos(&w.vera, &["vo", "suspend", VO, &w.milo.id(), "-m", "laptop stolen"]).ok();
     soon("a refusal is told", || {
         let said = w.ssh_direct(&w.milo, "rennes-n1", "n1.rennes", "true");
-        (said.code != 0 && lines(&w.milo, "refused", &from) > 0).then_some(())
+        let refused = ["allow_login", "refused"];
+        (said.code != 0 && lines(&w.milo, refused, &from) > 0).then_some(())
     });
 }

@@ -13,10 +13,12 @@ mod vos;
 use crate::decide::{Command, decide};
 use crate::live::Live;
 use crate::policy::{Action, Carried, Grant, Subject};
-use crate::{Inner, Vom};
+use crate::{Inner, Vom, told};
 use applications::CHANGES_PER_HOUR;
+use serde::Serialize;
 use std::sync::Arc;
 use xos_api::Done;
+use xos_api::audit::Event;
 use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal, Router};
 
@@ -120,18 +122,47 @@ impl Vom {
     /// Makes the change that a command asks for, at the VO's home. A caller who goes away does
     /// not undo it half-way: it runs as a task of its own.
     async fn change(&self, caller: &Caller, vo: &VoId, command: Command) -> Result<Done, Error> {
+        // The command says what it is.
+        let event = self.event(caller, "", (vo, &command))?;
+        let (vom, caller, vo) = (self.clone(), caller.clone(), vo.clone());
+        let task = tokio::spawn(async move {
+            let made = vom.made(&caller, &vo, &command).await;
+            vom.inner.told.end(event, made).await
+        });
+        task.await.map_err(|e| {
+            tracing::error!(error = %e, "a change ended without a result");
+            Error::internal("the change failed").hint("look whether it was made")
+        })?
+    }
+
+    async fn made(&self, caller: &Caller, vo: &VoId, command: &Command) -> Result<Done, Error> {
         let live = self.home(vo)?;
         let subject = self.inner.subject(caller, vo)?;
         if let Some(person) = subject.person() {
             self.limit(&[(&format!("{person} in {vo}"), CHANGES_PER_HOUR)])?;
         }
-        let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.command(&live, &subject, &command).await });
-        task.await.map_err(|e| {
-            tracing::error!(error = %e, "a change ended without a result");
-            Error::internal("the change failed").hint("look whether it was made")
-        })??;
-        Ok(Done {})
+        self.inner.command(&live, &subject, command).await.map(|()| Done {})
+    }
+
+    /// Notes how an operation went that is no change of a VO's log.
+    async fn noted<T>(
+        &self,
+        caller: &Caller,
+        what: &str,
+        (vo, said): (&VoId, &impl Serialize),
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let event = self.event(caller, what, (vo, said))?;
+        self.inner.told.end(event, result).await
+    }
+
+    fn event(
+        &self,
+        caller: &Caller,
+        what: &str,
+        (vo, said): (&VoId, &impl Serialize),
+    ) -> Result<Event, Error> {
+        told::request(caller, (self.inner.clock.now(), what), vo, said)
     }
 }
 

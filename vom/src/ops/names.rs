@@ -10,16 +10,31 @@ use xos_api::vom::{
 };
 use xos_base::{Error, LocalName, PersonId, VoId};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 impl Vom {
-    /// All of them or none: an import that was half made could not be looked through.
     pub(super) async fn give_names(
         &self,
         caller: Caller,
         r: GiveNames,
     ) -> Result<Vec<AccountName>, Error> {
+        let given = self.given(&caller, &r).await;
+        if given.is_ok() && r.dry_run {
+            return given;
+        }
+        if given.is_ok() {
+            for naming in &r.names {
+                let event = self.event(&caller, "give_name", (&r.vo, naming))?;
+                self.inner.told.note(event);
+            }
+        }
+        self.noted(&caller, "give_names", (&r.vo, &r), given).await
+    }
+
+    /// All of them or none: an import that was half made could not be looked through.
+    async fn given(&self, caller: &Caller, r: &GiveNames) -> Result<Vec<AccountName>, Error> {
         let live = self.known(&r.vo)?;
-        let grant = self.authorise(&live, &caller, Action::NameAccounts)?;
+        self.authorise(&live, caller, Action::NameAccounts)?;
         let (inner, now) = (&self.inner, self.inner.clock.now());
         if r.names.is_empty() || r.names.len() > NAMES_MAX {
             return Err(Error::invalid(format!("1 to {NAMES_MAX} names are given at a time")));
@@ -44,7 +59,6 @@ impl Vom {
         } else {
             let (vo, names) = (r.vo.clone(), r.names.clone());
             self.name(&r.vo, move |table| table.give(&vo, &names, now)).await?;
-            tracing::info!(vo = %r.vo, by = %grant.subject(), names = ?r.names, "accounts named");
             inner.names.with(Table::clone)
         };
         let told = r.names.iter().map(|naming| -> Result<AccountName, Error> {
@@ -60,24 +74,39 @@ impl Vom {
         caller: Caller,
         r: DropName,
     ) -> Result<AccountName, Error> {
+        let dropped = self.dropped(&caller, &r).await;
+        self.noted(&caller, "drop_name", (&r.vo, &r), dropped).await
+    }
+
+    async fn dropped(&self, caller: &Caller, r: &DropName) -> Result<AccountName, Error> {
         let live = self.known(&r.vo)?;
-        let grant = self.authorise(&live, &caller, Action::NameAccounts)?;
+        self.authorise(&live, caller, Action::NameAccounts)?;
         let (_, name) = self.inner.names.with(|table| table.drop_name(&r.vo, &r.person))?;
         let (vo, person) = (r.vo.clone(), r.person.clone());
         self.name(&r.vo, move |table| table.drop_name(&vo, &person).map(|(next, _)| next)).await?;
-        let by = grant.subject();
-        tracing::info!(vo = %r.vo, %by, person = %r.person, %name, "name dropped");
         self.named(&name)
     }
 
-    /// Allowed once no member's account is called so. Somebody else can have it when it has rested.
     pub(super) async fn release_name(
         &self,
         caller: Caller,
         r: ReleaseName,
     ) -> Result<AccountName, Error> {
-        self.site_admin(&caller)?;
-        let (former, now) = (self.named(&r.name)?, self.inner.clock.now());
+        let mut event = asked(&caller, self.inner.clock.now(), "release_name");
+        event.on = format!("name {}", r.name);
+        let released = match self.site_admin(&caller).and_then(|()| self.named(&r.name)) {
+            Ok(former) => {
+                (event.vo, event.person) = (Some(former.vo.clone()), Some(former.person.clone()));
+                self.released(&r, former).await
+            }
+            Err(e) => Err(e),
+        };
+        self.inner.told.end(event, released).await
+    }
+
+    /// Allowed once no member's account is called so. Somebody else can have it when it has rested.
+    async fn released(&self, r: &ReleaseName, former: AccountName) -> Result<AccountName, Error> {
+        let now = self.inner.clock.now();
         let (vo, person, name) = (former.vo.clone(), former.person.clone(), r.name.clone());
         let is_member = former.account.is_some();
         self.name(&former.vo, move |table| {
@@ -95,7 +124,6 @@ impl Vom {
             table.release(&name, now)
         })
         .await?;
-        tracing::info!(vo = %former.vo, by = %caller.describe(), name = %r.name, "name released");
         Ok(AccountName { used: false, ..former })
     }
 

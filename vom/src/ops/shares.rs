@@ -31,8 +31,11 @@ impl Vom {
         caller: Caller,
         r: OfferShare,
     ) -> Result<ServedVo, Error> {
-        let grant = self.authorise_site(&caller)?;
-        self.offer(grant, &r).await?;
+        let offered = match self.authorise_site(&caller) {
+            Ok(grant) => self.offer(grant, &r).await,
+            Err(e) => Err(e),
+        };
+        self.noted(&caller, "offer_share", (&r.vo, &r), offered).await?;
         let inner = &self.inner;
         if let Todo::Offer(terms) = inner.todo(&r.vo)
             && let Err(error) = replica::deliver(inner, &r.vo, terms).await
@@ -91,7 +94,14 @@ impl Vom {
         caller: Caller,
         r: WithdrawShare,
     ) -> Result<Done, Error> {
-        let _grant = self.authorise_site(&caller)?;
+        let taken = self.take_back(&caller, &r).await;
+        self.noted(&caller, "withdraw_share", (&r.vo, &r), taken).await?;
+        self.inner.work_for(&r.vo);
+        Ok(Done {})
+    }
+
+    async fn take_back(&self, caller: &Caller, r: &WithdrawShare) -> Result<(), Error> {
+        let _grant = self.authorise_site(caller)?;
         text::lines(&r.reason, REASON_MAX).map_err(|e| Violation::Text("reason", e))?;
         let inner = &self.inner;
         let change = inner.shares.change(&inner.registry, &r.vo, |former| {
@@ -101,9 +111,7 @@ impl Vom {
             })?;
             Ok(Some(share.withdraw(r.reason.clone())))
         });
-        change.await?;
-        inner.work_for(&r.vo);
-        Ok(Done {})
+        change.await
     }
 
     /// At the home: a site's core brings its offer.

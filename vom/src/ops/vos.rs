@@ -29,12 +29,17 @@ struct FoundGrant {
 
 impl Vom {
     pub(super) async fn found_vo(&self, caller: Caller, r: FoundVo) -> Result<VoInfo, Error> {
-        let grant = self.authorise_founding(&caller)?;
         let vo: VoId = format!("{}.{}", r.label, self.inner.site).parse()?;
-        let vom = self.clone();
-        let task = tokio::spawn(async move { vom.found(grant, vo, r).await });
-        let vo = task
-            .await
+        let (vom, asks, id) = (self.clone(), caller.clone(), vo.clone());
+        let task = tokio::spawn(async move {
+            let said = r.clone();
+            let founded = match vom.authorise_founding(&asks) {
+                Ok(grant) => vom.found(grant, id.clone(), r).await,
+                Err(e) => Err(e),
+            };
+            vom.noted(&asks, "found_vo", (&id, &said), founded).await
+        });
+        task.await
             .map_err(|_| Error::internal("founding failed").hint("look whether it was made"))??;
         self.get_vo(caller, GetVo { vo }).await
     }
@@ -99,7 +104,6 @@ impl Vom {
         chain.advance(&entry, &jws);
         let live = inner.vos.add(Live::new(state, chain, 0, entry.time));
         inner.grown(&live);
-        tracing::info!(%vo, "founded");
         Ok(vo)
     }
 

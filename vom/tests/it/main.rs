@@ -9,6 +9,7 @@ mod hostile;
 mod mutated;
 mod names;
 mod one_site;
+mod told;
 mod two_sites;
 mod unserved;
 mod world;

@@ -19,6 +19,7 @@ use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
+use xos_net::audit::Remembered;
 use xos_net::http::Shared;
 use xos_net::key::{KeyKind, LocalKey};
 use xos_net::port::{Config as Port, Services};
@@ -87,6 +88,7 @@ pub struct Site {
     /// The folder of the audit.
     pub folder: tempfile::TempDir,
     pub log: Mutex<Option<Arc<AuditLog>>>,
+    pub audit: Arc<Remembered>,
     pub ear: Arc<Ear>,
     pub descriptor: SiteDescriptor,
     identity: IdentityCell,
@@ -150,6 +152,7 @@ impl Site {
             clock: Arc::default(),
             folder: tempfile::tempdir().unwrap(),
             log: Mutex::default(),
+            audit: Arc::default(),
             ear: Arc::new(ear),
             listener: Mutex::new(Some(listener)),
             stop: CancellationToken::new(),
@@ -189,6 +192,7 @@ impl Site {
             nodes: self.ear.clone(),
             log: self.audit(),
             holders: Arc::new(self.grid.clone()),
+            audit: self.audit.clone(),
         };
         Vom::start(Config::default(), deps).await.unwrap()
     }

@@ -21,7 +21,7 @@ use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
-use xos_net::{Grid, Nodes, Router, Trust, Verifier};
+use xos_net::{Audit, Grid, Nodes, Router, Trust, Verifier};
 use xos_node::hosts::Hosts;
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
@@ -58,11 +58,11 @@ pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
 /// The audit's folder, below the state folder.
 pub const AUDIT: &str = "audit";
 
-/// Opens the site's audit.
+/// Opens the site's audit, which the services are to tell what happens.
 ///
 /// # Errors
 /// [`xos_base::Kind::Conflict`] when another `xosd` has it open; those of the disk.
-async fn open_audit(
+pub async fn open_audit(
     state: &Path,
     site: &SiteId,
     clock: Arc<dyn Clock>,
@@ -121,6 +121,7 @@ impl Ground {
             grid: self.grid.clone(),
             trust: self.trust.clone(),
             clock: self.clock.clone(),
+            audit: self.audit.clone(),
             stop: self.stop.clone(),
         };
         Cda::start(config, parts).await
@@ -137,6 +138,7 @@ impl Ground {
             nodes: Arc::new(self.nodes.clone()),
             log: self.audit.clone(),
             holders: Arc::new(self.grid.clone()),
+            audit: self.audit.clone(),
         };
         Vom::start(config, deps).await
     }
@@ -147,7 +149,9 @@ impl Ground {
         }
         let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
         let standing = Arc::new(vom.clone());
-        Aem::start(config, self.site.clone(), world, standing, self.clock.clone()).await
+        let audit: Arc<dyn Audit> = self.audit.clone();
+        let told = (self.clock.clone(), audit);
+        Aem::start(config, self.site.clone(), world, standing, told).await
     }
 
     async fn files(&self, config: files::Config, vom: &Vom) -> Result<Arc<Files>, Error> {

@@ -1,10 +1,11 @@
 //! `xosd setup`: this machine becomes the core of a new site.
 
 use super::args::Setup;
-use super::core::{open_registry, state_folder};
+use super::core::{open_audit, open_registry, state_folder};
 use super::durable::{check_place, write_new};
 use super::{say, vault};
 use std::path::Path;
+use std::sync::Arc;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Kind};
 use xos_cda::{Pkcs11, SiteKeys, create_administrator};
@@ -35,7 +36,8 @@ pub async fn run(args: Setup) -> Result<(), Error> {
     let vault = vault::open(token.as_ref())?;
     let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, vault, now)?;
     let store = open_registry(&args.state).await?;
-    let made = create_administrator(store, &args.site, &args.admin, &password, now).await;
+    let audit = open_audit(&args.state, &args.site, Arc::new(SystemClock)).await?;
+    let made = create_administrator(store, &args.site, &args.admin, &password, audit, now).await;
     let administrator = match made {
         Ok(person) => person.to_string(),
         Err(e) if e.kind == Kind::Conflict => {

@@ -6,12 +6,14 @@
 
 use super::origin::Origin;
 use super::tries::Tries;
+use crate::agent::told::Login;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use xos_api::cda::Secret;
+use xos_base::local::Account;
 use xos_base::{Error, Millis, PersonId, VoId};
 
 /// Most of one origin; one more ends its oldest.
@@ -54,6 +56,15 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// As the audit knows it.
+    pub(super) fn login<'a>(&'a self, account: &'a Account) -> Login<'a> {
+        let rhost = match &self.origin {
+            Origin::Remote(host) => Some(host.as_str()),
+            Origin::Own(_) | Origin::Local(_) => None,
+        };
+        Login::of(account, &self.service, rhost)
+    }
+
     fn stays(&self, now: Millis) -> bool {
         let here = matches!(self.waits, Waits::Typed) || now < self.asked.plus(IDLE_MAX);
         here && now < self.expires

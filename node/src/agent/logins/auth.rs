@@ -1,11 +1,12 @@
 //! PAM's auth phase: a person proves without a key who they are, by a password of this site or by
 //! another device. Each only where the machine's administrator allowed it.
 
+use super::Who;
 use super::attempts::{Attempt, Held, Waits};
 use super::origin::{Origin, Ways};
 use super::rules::refusal;
-use super::{Who, audit};
 use crate::agent::Agent;
+use crate::agent::told::Login;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use xos_api::Done;
@@ -62,7 +63,8 @@ impl Agent {
             return Ok(AuthStep::NotOurs {});
         }
         if let Some(e) = refusal(who.state.clone()) {
-            audit("not proved", &who.account, &r.service, &r.rhost);
+            let login = Login::of(&who.account, &r.service, r.rhost.as_deref());
+            self.note_login("prove_login", login, Err(e.clone()));
             return Ok(AuthStep::Refused { text: e.to_string() });
         }
         let (account, now) = (who.account, self.now());
@@ -127,7 +129,7 @@ impl Agent {
             }
             Err(e) => {
                 if let Some(who) = self.still(attempt)? {
-                    audit("not proved", &who.account, &attempt.service, &None);
+                    self.note_login("prove_login", attempt.login(&who.account), Err(e.clone()));
                 }
                 Err(e)
             }
@@ -171,7 +173,8 @@ impl Agent {
         }
         let took = self.now().since(attempt.begun);
         tracing::info!(user = attempt.user, ?took, by, "proved");
-        audit("proved", &who.account, &attempt.service, &None);
+        let login = Login { by, ..attempt.login(&who.account) };
+        self.note_login("prove_login", login, Ok(()));
         Ok(AuthStep::Proved {})
     }
 }

@@ -2,7 +2,7 @@
 //! what they allow: this service, on this machine, as this account.
 
 use super::attempts::{Attempt, Held, Waits};
-use super::{audit, auth};
+use super::auth;
 use crate::agent::Agent;
 use std::time::Duration;
 use xos_api::cda::{
@@ -48,7 +48,12 @@ impl Agent {
         let here = !OTHERS_SESSION.contains(&attempt.service.as_str());
         let vo = here.then(|| attempt.vo.clone());
         let login = NodeLogin { vo, ..self.login_of(attempt) };
-        let begun = auth::in_time(self.core()?.call(BeginNodeLogin { login })).await?;
+        let begun = auth::in_time(self.core()?.call(BeginNodeLogin { login })).await;
+        if let Some(who) = self.still(attempt)? {
+            let asked = begun.as_ref().map(|_| ()).map_err(Clone::clone);
+            self.note_login("ask_device", attempt.login(&who.account), asked);
+        }
+        let begun = begun?;
         let texts = texts(&begun, attempt);
         let pause = Duration::from_secs(begun.interval_s).clamp(PAUSE_MIN, PAUSE_MAX);
         let waits = Waits::Code { secret: begun.attempt, pause };
@@ -111,7 +116,8 @@ impl Agent {
 
     fn declined(&self, attempt: &Attempt) -> Result<AuthStep, Error> {
         if let Some(who) = self.still(attempt)? {
-            audit("declined", &who.account, &attempt.service, &None);
+            let no = Error::denied("the person said no on another device");
+            self.note_login("prove_login", attempt.login(&who.account), Err(no));
         }
         Ok(AuthStep::Refused { text: "you said no on the other device".into() })
     }

@@ -39,11 +39,23 @@ impl Agent {
             return Ok(true);
         }
         tracing::info!(uids = ?of, "ending what runs of members who are no more");
+        for uid in &of {
+            self.note_member("end_processes", *uid);
+        }
         let ended = in_background(move || processes::end_all(&of)).await?.map_err(fault)?;
         if !ended {
             tracing::error!("processes of members who are no more stay");
         }
         Ok(ended)
+    }
+
+    /// The uids of members who have sessions here, or something that is held.
+    pub(in crate::agent) fn session_uids(&self) -> BTreeSet<u32> {
+        let Some(logins) = &self.logins else { return BTreeSet::new() };
+        logins.groups.all().unwrap_or_else(|error| {
+            tracing::error!(%error, "whose sessions there are is not known");
+            BTreeSet::new()
+        })
     }
 
     /// Holds the sessions of members who are suspended and all that runs under their uids besides

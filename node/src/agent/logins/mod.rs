@@ -26,7 +26,7 @@ pub(super) use stream::handler;
 
 use super::config::Login;
 use super::vos::Found;
-use super::{Agent, keep, machine};
+use super::{Agent, keep, machine, told};
 use crate::cgroup::Cgroups;
 use crate::hosts::{self, Hosts};
 use crate::spec::{Limits, PIDS_MIN};
@@ -200,7 +200,9 @@ impl Agent {
     pub(super) fn may_login(&self, r: &MayLogin) -> Result<LoginState, Error> {
         let Some(who) = self.who(&r.user)? else { return Ok(LoginState::NotOurs {}) };
         let allowed = who.state == LoginState::Allowed {};
-        audit(if allowed { "allowed" } else { "refused" }, &who.account, &r.service, &r.rhost);
+        let why = rules::refusal(who.state.clone());
+        let login = told::Login::of(&who.account, &r.service, r.rhost.as_deref());
+        self.note_login("allow_login", login, why.map_or(Ok(()), Err));
         let noted = if allowed {
             self.expect_session();
             self.note_seen(&who, None)
@@ -278,10 +280,4 @@ impl Agent {
         };
         Ok(found.filter(stands).map(|f| f.user((homes.as_str(), shell.as_str()), &local)))
     }
-}
-
-/// One line of the audit for each thing that happens to a login.
-fn audit(what: &str, account: &Account, service: &str, rhost: &Option<String>) {
-    let (person, vo, user) = (&account.person, &account.vo, &account.name);
-    tracing::info!(target: "audit", what, %person, %vo, user, ?service, ?rhost, "login");
 }

@@ -3,8 +3,9 @@
 use super::proof::{Proved, proved};
 use super::rules::refusal;
 use super::sessions::Session;
-use super::{Who, audit, processes};
+use super::{Who, processes};
 use crate::agent::Agent;
+use crate::agent::told::Login;
 use crate::agent::units::in_background;
 use crate::agent::volumes::MOUNTS;
 use crate::home;
@@ -26,13 +27,16 @@ impl Agent {
         asks: Option<u32>,
     ) -> Result<Opened, Error> {
         let opened = self.opened(&r, asks).await;
-        match (&opened, self.who(&r.user)) {
-            (Ok(_), Ok(Some(who))) => audit("opened", &who.account, &r.service, &r.rhost),
-            (Err(error), Ok(Some(who))) => {
-                audit("refused", &who.account, &r.service, &r.rhost);
+        if let Ok(Some(who)) = self.who(&r.user) {
+            let login = Login::of(&who.account, &r.service, r.rhost.as_deref());
+            self.note_login(
+                "open_session",
+                login,
+                opened.as_ref().map(|_| ()).map_err(Clone::clone),
+            );
+            if let Err(error) = &opened {
                 tracing::warn!(user = who.account.name, %error, "no session");
             }
-            _ => {}
         }
         opened
     }
@@ -160,11 +164,16 @@ impl Agent {
             vos.by_uid(session.uid).map(|f| f.account(&self.homes(), &Default::default()))
         };
         match account {
-            Some(account) => audit("closed", &account, &session.service, &None),
-            None => tracing::info!(
-                target: "audit", what = "closed", uid = session.uid, service = ?session.service,
-                "login"
-            ),
+            Some(account) => {
+                let login = Login::of(&account, &session.service, None);
+                self.note_login("close_session", login, Ok(()));
+            }
+            // The account has gone.
+            None => {
+                let mut event = self.event("close_session");
+                event.on = format!("{}, uid {}", session.service, session.uid);
+                self.note(event);
+            }
         }
     }
 }

@@ -142,12 +142,13 @@ impl Agent {
         let Way { account, sshd } = match opened {
             Ok(way) => way,
             Err(error) => {
-                tracing::info!(target: "audit", what = "stream refused", who, %error, "login");
+                tracing::info!(who, %error, "a stream to sshd was refused");
+                self.note_stream("open_stream", &caller, Err(error));
                 return;
             }
         };
         let Some((mut sshd, _counted)) = sshd else { return };
-        tracing::info!(target: "audit", what = "stream opened", who, "login");
+        self.note_stream("open_stream", &caller, Ok(()));
         tokio::select! {
             spliced = tokio::io::copy_bidirectional(&mut stream, &mut sshd) => {
                 if let Err(error) = spliced {
@@ -155,7 +156,7 @@ impl Agent {
                 }
             }
             () = self.until_refused(account.uid) => {
-                tracing::info!(target: "audit", what = "stream cut", who, "login");
+                self.note_stream("cut_stream", &caller, Ok(()));
             }
         }
     }

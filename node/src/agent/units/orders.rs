@@ -31,7 +31,11 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, move |agent: Arc<Agent>, r: EndEnvelope| async move {
+            let there = agent.units.get(&r.envelope).is_some();
             agent.units.end(stream, &r.envelope).await?;
+            if there {
+                agent.note_envelope("end_envelope", &r.envelope, None);
+            }
             Ok(Done {})
         });
         on(router, &agent, move |agent: Arc<Agent>, _: ListEnvelopes| async move {
@@ -77,7 +81,12 @@ impl Agent {
         let work = Work { envelope, spec, want_output, units };
         // A suspension that came meanwhile did not see the envelope.
         let still = || self.account_of(&held.membership).map(drop);
-        self.units.start(stream, work, still).await
+        let (id, new) = (work.envelope.clone(), self.units.get(&work.envelope).is_none());
+        let taken = self.units.start(stream, work, still).await?;
+        if new {
+            self.note_envelope("open_envelope", &id, Some(&held.membership));
+        }
+        Ok(taken)
     }
 
     /// Makes a person's home if it is not there; an old one of theirs is moved aside.

@@ -40,6 +40,7 @@ impl Core {
             nodes: Arc::new(nodes.clone()),
             log: Arc::new(log.unwrap()),
             holders: Arc::new(grid.clone()),
+            audit: Arc::new(xos_net::audit::Remembered::default()),
         };
         let vom = Vom::start(xos_vom::Config::default(), deps).await.unwrap();
         let mut router = Router::new();
