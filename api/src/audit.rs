@@ -1,5 +1,13 @@
 //! The audit of a site: who did what to whom, why, how it went and from where.
 
+mod requests;
+
+pub use requests::{
+    AUDIT_PAGE, AUDIT_PAGE_MAX, AuditCheck, AuditFault, AuditHead, AuditHeads, AuditPage,
+    AuditPlace, FaultKind, HEAD_STATEMENT_MAX, HEADS_MAX, HeadsOf, HeldHead, RecordHead,
+    SearchAudit, VerifyAudit,
+};
+
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,9 +123,24 @@ pub struct Line {
     /// SHA-256 of the line before it, as it is written without its newline, hex; of the first:
     /// empty.
     pub prev: String,
+    /// When the site's core noted it, by its clock; never before the line before it. What a node
+    /// reports late, or with a time of its own choice, still has its place.
+    pub noted: Millis,
+    /// Which of a node's reports it is, if it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Reported>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// Where an event stands in what its node reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// Names the node's count.
+    pub series: String,
+    /// Its number there.
+    pub number: u64,
 }
 
 /// What happened at a node, from the node to its core. The reply says that the lines are stored.

@@ -18,7 +18,7 @@ pub(crate) struct Site {
     pub(crate) anchor: TrustAnchor<'static>,
     pub(crate) keys: Arc<Vec<[u8; 32]>>,
     pub(crate) ssh: Arc<SshKeys>,
-    /// Signing keys of which only entries of VO logs still count.
+    /// Signing keys of which only entries of VO logs and heads of the audit still count.
     pub(crate) logs: Arc<Vec<[u8; 32]>>,
     /// Fingerprints of the keys of authorities whose certificates count no more.
     pub(crate) refused: Arc<HashSet<String>>,

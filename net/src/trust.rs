@@ -220,7 +220,8 @@ impl Trust {
             .ok_or_else(|| Error::unauthenticated(format!("site {site} is not trusted here")))
     }
 
-    /// A site's signing keys, and those of which only entries of VO logs still count.
+    /// A site's signing keys, and those of which only entries of VO logs and heads of the audit
+    /// still count.
     pub(crate) fn keys_of(&self, site: &SiteId) -> Result<[Arc<Vec<[u8; 32]>>; 2], Error> {
         self.read(|s| s.get(site).map(|s| [s.keys.clone(), s.logs.clone()]))
             .ok_or_else(|| Error::unauthenticated(format!("site {site} is not trusted here")))

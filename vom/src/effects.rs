@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::broadcast;
+use xos_api::audit::{AuditHeads, HeadsOf, RecordHead};
 use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog};
 use xos_base::{Error, NodeId, SiteId};
 use xos_net::{Grid, NodeChange, Nodes};
@@ -33,6 +34,26 @@ impl Homes for Grid {
 
     async fn log(&self, home: &SiteId, r: VoLog) -> Result<LogStream, Error> {
         self.subscribe(home, r).await
+    }
+}
+
+/// The cores of other sites, as witnesses of this site's audit.
+#[async_trait]
+pub trait Holders: Send + Sync {
+    /// Brings a head.
+    async fn record_head(&self, site: &SiteId, r: RecordHead) -> Result<(), Error>;
+    /// Asks which heads a site holds.
+    async fn heads_of(&self, site: &SiteId, r: HeadsOf) -> Result<AuditHeads, Error>;
+}
+
+#[async_trait]
+impl Holders for Grid {
+    async fn record_head(&self, site: &SiteId, r: RecordHead) -> Result<(), Error> {
+        self.call(site, r).await.map(|_| ())
+    }
+
+    async fn heads_of(&self, site: &SiteId, r: HeadsOf) -> Result<AuditHeads, Error> {
+        self.call(site, r).await
     }
 }
 

@@ -1,4 +1,5 @@
-//! Virtual organizations: life cycle, members, groups, roles, policies, shares.
+//! Virtual organizations: life cycle, members, groups, roles, policies, shares. And the site's
+//! audit ([`audit`]).
 //!
 //! A VO is the sum of its log: signed, numbered changes, each bound to the one before it. Its home
 //! site decides and signs them; the sites that serve it follow the log and hold the same state
@@ -9,6 +10,7 @@
 //! [`policy::Grant`]), what changes ([`decide::decide`]), sign and store ([`live::Live::commit`]);
 //! other sites and nodes learn of it afterwards ([`replica`], [`push`]).
 
+pub mod audit;
 pub mod decide;
 pub mod effects;
 mod ends;
@@ -30,7 +32,8 @@ mod told;
 
 pub use kept::Kept;
 
-use crate::effects::{Homes, NodeLink};
+use crate::audit::AuditLog;
+use crate::effects::{Holders, Homes, NodeLink};
 use crate::ends::Graves;
 use crate::live::{Live, Vos};
 use crate::names::{Names, Table};
@@ -115,7 +118,11 @@ pub struct Deps {
     pub homes: Arc<dyn Homes>,
     /// This site's nodes: [`xos_net::Nodes`].
     pub nodes: Arc<dyn NodeLink>,
-    /// Is told what happens.
+    /// The site's audit, which is searched, verified and witnessed.
+    pub log: Arc<AuditLog>,
+    /// The cores of other sites, which witness it: [`xos_net::Grid`].
+    pub holders: Arc<dyn Holders>,
+    /// Is told what happens: that audit.
     pub audit: Arc<dyn Audit>,
 }
 
@@ -147,6 +154,13 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     homes: Arc<dyn Homes>,
     nodes: Arc<dyn NodeLink>,
+    log: Arc<AuditLog>,
+    holders: Arc<dyn Holders>,
+    /// What is held of other sites' audits.
+    heads: audit::heads::Heads,
+    /// What of the audit nodes may fill.
+    budget: Mutex<audit::Budget>,
+    looks: ops::audit::Looks,
     told: Teller,
     policy: Policy,
     vos: Vos,
@@ -175,6 +189,7 @@ impl Vom {
     /// Those of the registry and of a setting out of its bounds.
     pub async fn start(config: Config, deps: Deps) -> Result<Vom, Error> {
         check(&config)?;
+        let heads = audit::heads::Heads::new(deps.store.clone());
         let registry = Registry::new(deps.store);
         let (vos, graves) = (Vos::default(), Graves::new(registry.graves().await?));
         for id in registry.known().await? {
@@ -201,6 +216,11 @@ impl Vom {
             clock: deps.clock,
             homes: deps.homes,
             nodes: deps.nodes,
+            log: deps.log,
+            holders: deps.holders,
+            heads,
+            budget: Mutex::default(),
+            looks: ops::audit::Looks::default(),
             told: Teller::new(deps.audit),
             policy: Policy::built_in().await?,
             vos,
@@ -220,6 +240,7 @@ impl Vom {
         inner.spawn(push::run(inner.clone()));
         inner.spawn(ops::enrolment::sweep(inner.clone()));
         inner.spawn(ends::run(inner.clone()));
+        inner.spawn(audit::exchange::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
         }

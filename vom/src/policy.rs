@@ -127,6 +127,8 @@ named! {
         EraseVo = "erase-vo", "erase the VO";
         /// Take out all that the VO consists of.
         Export = "export", "export the VO";
+        /// See the VO's lines of a site's audit.
+        SeeAudit = "see-audit", "look at the audit";
     }
 }
 
@@ -206,6 +208,8 @@ const RULES: &[(Role, Action)] = &[
     (Role::SiteAdmin, Action::DissolveVo),
     (Role::SiteAdmin, Action::Export),
     (Role::OwnCore, Action::EraseVo),
+    (Role::Admin, Action::SeeAudit),
+    (Role::SiteAdmin, Action::SeeAudit),
 ];
 
 /// The decisions, one bit for each role and action.

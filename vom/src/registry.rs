@@ -15,6 +15,7 @@
 //! | `vom/naming` | written with each of these: which state of all names it is |
 //! | `vom/rules/head` | version and last changes of the site's rules |
 //! | `vom/rules/part/<index>` | a piece of the site's rules |
+//! | `vom/audit/…` | how far other sites' audits are: [`crate::audit`] |
 //! | `vom/block/<index>` | the VO to which those 65,536 uids and gids belong |
 //! | `vom/about/<vo>/<person>/<number>` | that entry concerns the person; at the home |
 //! | `vom/private/<vo>/<digest>` | what the log names by its salted digest only; at the home |
@@ -77,21 +78,21 @@ fn key_error(e: KeyError) -> Error {
     Error::internal(format!("registry key: {e}"))
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
     serde_json::to_vec(value)
         .map(Bytes::from)
         .map_err(|e| Error::internal(format!("cannot encode a registry value: {e}")))
 }
 
-fn key(segments: &[&str]) -> Result<Key, Error> {
+pub(crate) fn key(segments: &[&str]) -> Result<Key, Error> {
     Key::of(segments).map_err(key_error)
 }
 
-fn prefix(segments: &[&str]) -> Result<Prefix, Error> {
+pub(crate) fn prefix(segments: &[&str]) -> Result<Prefix, Error> {
     Prefix::of(segments).map_err(key_error)
 }
 
-fn padded(number: u64) -> String {
+pub(crate) fn padded(number: u64) -> String {
     format!("{number:020}")
 }
 

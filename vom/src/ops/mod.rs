@@ -1,6 +1,7 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 pub(crate) mod applications;
+pub(crate) mod audit;
 pub(crate) mod enrolment;
 mod exchange;
 mod groups;
@@ -118,6 +119,11 @@ impl Vom {
             extend_memberships,
             reminders,
             member_history,
+            report_events,
+            search_audit,
+            verify_audit,
+            record_head,
+            heads_of,
         );
         let vom = self.clone();
         router.public(move |_peer, r| {

@@ -1,7 +1,10 @@
 //! Vom with real callers, a registry in memory and a real port.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests end by panicking.
+// Tests end by panicking, and print why they are skipped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod audit;
+mod audit_disk;
 mod enrolment;
 mod hostile;
 mod invitations;

@@ -27,6 +27,7 @@ use xos_net::sign::{Kind, Signer, vouch};
 use xos_net::trust::{core_name, node_name};
 use xos_net::{Caller, Grid, Identity, IdentityCell, NodeChange, Nodes, Router, Trust, Verifier};
 use xos_store::{MemoryStore, Store};
+use xos_vom::audit::{AuditLog, Options};
 use xos_vom::effects::{Homes, NodeLink};
 use xos_vom::{Config, Deps, Vom};
 
@@ -84,6 +85,9 @@ pub struct Site {
     pub grid: Grid,
     pub store: Arc<dyn Store>,
     pub clock: Arc<Moved>,
+    /// The folder of the audit.
+    pub folder: tempfile::TempDir,
+    pub log: Mutex<Option<Arc<AuditLog>>>,
     pub audit: Arc<Remembered>,
     pub ear: Arc<Ear>,
     pub descriptor: SiteDescriptor,
@@ -91,6 +95,11 @@ pub struct Site {
     ca: Issuer<'static, KeyPair>,
     listener: Mutex<Option<TcpListener>>,
     stop: CancellationToken,
+}
+
+/// Files of a few lines each.
+fn small() -> Options {
+    Options { segment_bytes: 2000, ..Options::default() }
 }
 
 fn issue(ca: &Issuer<'static, KeyPair>, name: String) -> Identity {
@@ -141,6 +150,8 @@ impl Site {
             grid: Grid::new(id.clone(), trust.clone(), identity.clone()),
             store: Arc::new(MemoryStore::new()),
             clock: Arc::default(),
+            folder: tempfile::tempdir().unwrap(),
+            log: Mutex::default(),
             audit: Arc::default(),
             ear: Arc::new(ear),
             listener: Mutex::new(Some(listener)),
@@ -158,6 +169,17 @@ impl Site {
         self.trust.add(other.descriptor.clone()).unwrap();
     }
 
+    /// The audit; the one of a vom before must have been stopped.
+    pub fn audit(&self) -> Arc<AuditLog> {
+        let mut log = self.log.lock().unwrap();
+        let log = log.get_or_insert_with(|| {
+            let options = Options { witnessed_every: Duration::from_millis(50), ..small() };
+            let clock = self.clock.clone();
+            Arc::new(AuditLog::open(self.folder.path(), self.id.clone(), options, clock).unwrap())
+        });
+        log.clone()
+    }
+
     /// A vom over this site's registry, which speaks to others through `homes`.
     pub async fn vom_through(&self, homes: Arc<dyn Homes>) -> Vom {
         let deps = Deps {
@@ -168,6 +190,8 @@ impl Site {
             clock: self.clock.clone(),
             homes,
             nodes: self.ear.clone(),
+            log: self.audit(),
+            holders: Arc::new(self.grid.clone()),
             audit: self.audit.clone(),
         };
         Vom::start(Config::default(), deps).await.unwrap()

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod accounts;
 pub mod ask;
+pub mod audit;
 pub mod clients;
 pub mod credential;
 #[cfg(test)]
@@ -62,7 +63,8 @@ xkill = xos job cancel, xout = xos job output.
 Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, \
 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or exists already, \
 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
-78 sign in (again), 130 interrupted, 141 whoever read the output has gone. Commands that wait for a job exit with the job's own status.
+78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
+has gone. Commands that wait for a job exit with the job's own status.
 
 Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), NO_COLOR.";
 
@@ -173,6 +175,8 @@ Examples:
   xos names import grid-mapfile --vo demo.rennes --people people.csv --dry-run"
     )]
     Names(names::Command),
+    /// What happened at your site, or in a VO at all its sites.
+    Audit(audit::AuditArgs),
     /// Machines of a site.
     #[command(
         subcommand,
@@ -345,6 +349,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Site(command) => site::run(s, command).await,
         Command::Person(command) => person::run(s, command).await,
         Command::Names(command) => names::run(s, command).await,
+        Command::Audit(args) => audit::run(s, args).await,
         Command::Node(command) => node::run(s, command).await,
     }
 }

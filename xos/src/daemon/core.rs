@@ -55,17 +55,29 @@ pub async fn open_registry(state: &Path) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
+/// The audit's folder, below the state folder.
+pub const AUDIT: &str = "audit";
+
 /// Opens the site's audit, which the services are to tell what happens.
 ///
 /// # Errors
-/// Why it cannot be used.
-pub fn open_audit(
+/// [`xos_base::Kind::Conflict`] when another `xosd` has it open; those of the disk.
+pub async fn open_audit(
     state: &Path,
     site: &SiteId,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Audit>, Error> {
-    let audit: Arc<dyn Audit> = AuditLog::open(&state.join("audit"), site, clock)?;
-    Ok(audit)
+) -> Result<Arc<AuditLog>, Error> {
+    let (dir, site) = (state.join(AUDIT), site.clone());
+    let open = move || AuditLog::open(&dir, site, xos_vom::audit::Options::default(), clock);
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map(|log| log.map(Arc::new)).map_err(|e| Error::internal(format!("the audit: {e}")))?
+}
+
+/// Writes what the audit still has to write.
+async fn close_audit(log: Arc<AuditLog>) {
+    if let Err(e) = tokio::task::spawn_blocking(move || log.close()).await {
+        tracing::error!(error = %e, "the audit was not closed in order");
+    }
 }
 
 /// What the services of a core work with.
@@ -74,12 +86,12 @@ struct Ground {
     state: PathBuf,
     keys: SiteKeys,
     store: Arc<dyn Store>,
+    audit: Arc<AuditLog>,
     trust: Trust,
     grid: Grid,
     nodes: Nodes,
     verifier: Verifier,
     clock: Arc<dyn Clock>,
-    audit: Arc<dyn Audit>,
     stop: CancellationToken,
 }
 
@@ -94,12 +106,12 @@ impl Ground {
         let vault = vault::open(config.pkcs11.as_ref())?;
         let keys = SiteKeys::create_or_open(&state, &site, &config.names, vault, clock.now())?;
         let store = open_registry(&state).await?;
-        let audit = open_audit(&state, &site, clock.clone())?;
+        let audit = open_audit(&state, &site, clock.clone()).await?;
         let trust = Trust::new();
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
         let nodes = Nodes::new(site.clone());
         let verifier = Verifier::new(site.clone(), trust.clone(), clock.clone());
-        Ok(Ground { site, state, keys, store, trust, grid, nodes, verifier, clock, audit, stop })
+        Ok(Ground { site, state, keys, store, audit, trust, grid, nodes, verifier, clock, stop })
     }
 
     async fn cda(&self, config: xos_cda::Config) -> Result<Cda, Error> {
@@ -124,6 +136,8 @@ impl Ground {
             clock: self.clock.clone(),
             homes: Arc::new(self.grid.clone()),
             nodes: Arc::new(self.nodes.clone()),
+            log: self.audit.clone(),
+            holders: Arc::new(self.grid.clone()),
             audit: self.audit.clone(),
         };
         Vom::start(config, deps).await
@@ -135,7 +149,8 @@ impl Ground {
         }
         let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
         let (standing, rules) = (Arc::new(vom.clone()), Arc::new(vom.clone()));
-        let told = (self.clock.clone(), self.audit.clone());
+        let audit: Arc<dyn Audit> = self.audit.clone();
+        let told = (self.clock.clone(), audit);
         Aem::start(config, self.site.clone(), world, standing, rules, told).await
     }
 
@@ -280,7 +295,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(files) = &files {
         tokio::spawn(files.clone().keep());
     }
-    let Ground { site, keys, trust, nodes, verifier, clock, .. } = ground;
+    let Ground { site, keys, audit, trust, nodes, verifier, clock, .. } = ground;
     let certified = hosts
         .map(|hosts| tokio::spawn(keep_host_certificates(hosts, cda.clone(), clock, stop.clone())));
     let telling = tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust, stop.clone()));
@@ -303,6 +318,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
             tracing::error!(error = %e, "a part of the core failed");
         }
     }
+    close_audit(audit).await;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub async fn run(args: Setup) -> Result<(), Error> {
     let vault = vault::open(token.as_ref())?;
     let keys = SiteKeys::create_or_open(&args.state, &args.site, &names, vault, now)?;
     let store = open_registry(&args.state).await?;
-    let audit = open_audit(&args.state, &args.site, Arc::new(SystemClock))?;
+    let audit = open_audit(&args.state, &args.site, Arc::new(SystemClock)).await?;
     let made = create_administrator(store, &args.site, &args.admin, &password, audit, now).await;
     let administrator = match made {
         Ok(person) => person.to_string(),

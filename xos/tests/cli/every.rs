@@ -122,6 +122,10 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo enrolment demo.rennes bob@rennes", 0),
     ("ada", "vo invitations demo.rennes", 0),
     ("ada", "vo uninvite demo.rennes INVITATION", 0),
+    ("ada", "audit --limit 5 --since 1d", 0),
+    ("bob", "audit --vo demo.rennes --site rennes", 0),
+    ("ada", "audit heads", 0),
+    ("ada", "audit verify", 0),
     ("ada", "node token n1", 0),
     ("ada", "node list", 0),
     // This machine is no node.
@@ -220,11 +224,12 @@ fn every_command_prints_one_json_document() {
                  {\"kind\":\"member\",\"person\":\"carol@rennes\",\"groups\":[\"chem\"]}\n";
     std::fs::write(file("lines"), lines).unwrap();
     let (mut job, mut link, mut invitation_id) = (String::new(), String::new(), String::new());
-    let (leaves, _) = leaves_and_groups();
+    let (leaves, groups) = leaves_and_groups();
     let mut called = BTreeSet::new();
     for (who, line, status) in CALLS {
         let begins = |leaf: &&String| line.strip_prefix(leaf.as_str()).is_some_and(ends_word);
-        let leaf = leaves.iter().find(begins);
+        // A group may do something by itself.
+        let leaf = leaves.iter().chain(&groups).find(begins);
         called.insert(leaf.unwrap_or_else(|| panic!("there is no command `{line}`")).clone());
         let words: Vec<String> = line
             .split(' ')

@@ -27,6 +27,9 @@ impl Core {
         trust.add(keys.descriptor(Vec::new())).unwrap();
         let grid = Grid::new(site.clone(), trust.clone(), keys.core_identity());
         let nodes = Nodes::new(site.clone());
+        let options = xos_vom::audit::Options::default();
+        let audit = folder.path().join("audit");
+        let log = xos_vom::audit::AuditLog::open(&audit, site.clone(), options, clock.clone());
         let deps = xos_vom::Deps {
             site: site.clone(),
             store: Arc::new(MemoryStore::new()),
@@ -35,6 +38,8 @@ impl Core {
             clock: clock.clone(),
             homes: Arc::new(grid.clone()),
             nodes: Arc::new(nodes.clone()),
+            log: Arc::new(log.unwrap()),
+            holders: Arc::new(grid.clone()),
             audit: Arc::new(xos_net::audit::Remembered::default()),
         };
         let vom = Vom::start(xos_vom::Config::default(), deps).await.unwrap();
