@@ -7,6 +7,7 @@ mod capabilities;
 mod crash;
 mod denials;
 mod directory;
+mod folders;
 mod full_disk;
 mod lasting;
 mod names;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use xtreemfs_proto::mrc::*;
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
-use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
+use xtreemfs_server::mrc::record::VolumeRecord;
+use xtreemfs_server::mrc::{
+    FileOpen, Mrc, MrcParts, OpenAudit, OsdChoice, OsdStatus, VolumePolicy,
+};
 use xtreemfs_server::osd::{NoKey, Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VoName,
@@ -50,6 +53,12 @@ pub struct Surroundings {
     pub least_epochs: Mutex<HashMap<u32, u64>>,
     /// By VO and volume.
     pub volume_keys: Mutex<HashMap<(VoName, VolumeId), PublicKey>>,
+    /// The barrier that OSDs go by, and whether they hear of it.
+    pub barrier: AtomicU64,
+    pub deaf: AtomicBool,
+    /// Whether opens are told, and those that were.
+    pub wants_opens: AtomicBool,
+    pub opens: Mutex<Vec<FileOpen>>,
 }
 
 impl Surroundings {
@@ -61,7 +70,15 @@ impl Surroundings {
 
     pub fn new() -> Arc<Self> {
         let clock = TestClock(AtomicU64::new(START_MS));
-        Arc::new(Self { clock, least_epochs: Mutex::default(), volume_keys: Mutex::default() })
+        Arc::new(Self {
+            clock,
+            least_epochs: Mutex::default(),
+            volume_keys: Mutex::default(),
+            barrier: AtomicU64::new(0),
+            deaf: AtomicBool::new(false),
+            wants_opens: AtomicBool::new(false),
+            opens: Mutex::default(),
+        })
     }
 }
 
@@ -98,14 +115,55 @@ impl Authenticator for Surroundings {
     }
 }
 
+#[async_trait]
 impl OsdChoice for Surroundings {
     fn osds(&self, _volume: &str, _vo: &str) -> Vec<OsdStatus> {
-        let osd = |id: &str| OsdStatus { id: id.into(), free_bytes: 1 << 40, total_bytes: 1 << 41 };
+        let osd = |id: &str| OsdStatus {
+            id: id.into(),
+            site: self.site_of(id),
+            free_bytes: 1 << 40,
+            total_bytes: 1 << 41,
+        };
         vec![osd("osd-a"), osd("osd-b")]
     }
 
     fn settled(&self) -> bool {
         true
+    }
+
+    /// `osd-a` stands at the site `a`.
+    fn site_of(&self, osd: &str) -> String {
+        osd.strip_prefix("osd-").unwrap_or_default().into()
+    }
+
+    /// Of even members the site `b`, of others nobody knows it.
+    fn home_of(&self, _vo: &str, member: u32) -> Option<String> {
+        (member % 2 == 0).then(|| "b".into())
+    }
+
+    fn stores(&self, _vo: &str, site: &str) -> bool {
+        ["a", "b", "c"].contains(&site)
+    }
+
+    fn raised(&self, _volume: &VolumeRecord, barrier: u64) {
+        if !self.deaf.load(Ordering::SeqCst) {
+            self.barrier.fetch_max(barrier, Ordering::SeqCst);
+        }
+    }
+
+    async fn confirmed(&self, _volume: &VolumeRecord, barrier: u64) -> Vec<String> {
+        let behind = self.barrier.load(Ordering::SeqCst) < barrier;
+        if behind { vec!["osd-a".into(), "osd-b".into()] } else { Vec::new() }
+    }
+}
+
+impl OpenAudit for Surroundings {
+    fn wants(&self, _vo: &str) -> bool {
+        self.wants_opens.load(Ordering::SeqCst)
+    }
+
+    fn opened(&self, open: FileOpen) {
+        self.opens.lock().unwrap().push(open);
     }
 }
 
@@ -121,6 +179,10 @@ impl VolumeTrust for Surroundings {
         let key = self.volume_keys.lock().unwrap().get(&(vo.clone(), volume.clone())).copied();
         key.ok_or(if vo.as_str() == UNHEARD { NoKey::NotYet } else { NoKey::NotServed })
     }
+
+    fn barrier(&self, _vo: &VoName, _volume: &VolumeId) -> u64 {
+        self.barrier.load(Ordering::SeqCst)
+    }
 }
 
 pub fn peer(id: &str, role: Role) -> Peer {
@@ -135,6 +197,7 @@ pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -
         epochs: around.clone(),
         osds: around.clone(),
         policy: around.clone(),
+        opens: around.clone(),
         clock: around.clone(),
         random: Box::new(move || [random.fetch_add(1, Ordering::SeqCst); 16]),
         checkpoint_bytes,
