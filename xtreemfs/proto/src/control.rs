@@ -10,7 +10,7 @@ use crate::mrc::{FolderReply, Pin};
 /// Bytes of the buffer.
 pub const BUFFER_BYTES: usize = 8192;
 /// Number of the ioctl: reads and writes a buffer, type 0xf7, number 1 (`_IOWR`).
-pub const COMMAND: u32 = 3 << 30 | (BUFFER_BYTES as u32) << 16 | 0xf7 << 8 | 1;
+pub const COMMAND: u32 = (3 << 30) | ((BUFFER_BYTES as u32) << 16) | (0xf7 << 8) | 1;
 /// Bytes in front of the message.
 const LENGTH_BYTES: usize = 2;
 
