@@ -10,6 +10,7 @@ pub mod clients;
 pub mod credential;
 #[cfg(test)]
 mod documents;
+pub mod file;
 #[cfg(test)]
 mod golden;
 pub mod home;
@@ -180,6 +181,16 @@ Examples:
   xos node list"
     )]
     Node(node::Command),
+    /// Your folders on a VO's volume: closed to others, pinned to a site.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos file close /xtreemfs/demo.rennes/alice
+  xos file pin /xtreemfs/demo.rennes/alice
+  xos file show /xtreemfs/demo.rennes/alice"
+    )]
+    File(file::Command),
 }
 
 /// What the surroundings say.
@@ -344,6 +355,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Person(command) => person::run(s, command).await,
         Command::Names(command) => names::run(s, command).await,
         Command::Node(command) => node::run(s, command).await,
+        Command::File(command) => file::run(s, command, cli.global.site),
     }
 }
 
