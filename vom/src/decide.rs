@@ -62,6 +62,8 @@ pub enum Command {
     SetRenewal { renewal_s: u64 },
     /// Note a volume.
     MakeVolume { name: String },
+    /// Have opened files noted, or no longer.
+    SetFileAudit { opens: bool },
 }
 
 impl Command {
@@ -110,6 +112,7 @@ impl Command {
             Command::SetLease { .. } => Action::SetLease,
             Command::SetRenewal { .. } => Action::SetRenewal,
             Command::MakeVolume { .. } => Action::MakeVolume,
+            Command::SetFileAudit { .. } => Action::SetFileAudit,
         }
     }
 
@@ -222,6 +225,8 @@ fn propose(
         Command::SetRenewal { renewal_s } => Change::RenewalSet { renewal_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),
         Command::MakeVolume { name } => Change::VolumeMade { name },
+        Command::SetFileAudit { opens } if vo.audit_opens == opens => return Ok(None),
+        Command::SetFileAudit { opens } => Change::FileAuditSet { opens },
     };
     Ok(Some(change))
 }

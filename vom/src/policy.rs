@@ -101,6 +101,8 @@ named! {
         SetRenewal = "set-renewal", "set for how long credentials are renewed";
         /// Note a volume.
         MakeVolume = "make-volume", "make volumes";
+        /// Have the audit note which files are opened.
+        SetFileAudit = "set-file-audit", "set whether opened files are noted";
     }
 }
 
@@ -149,6 +151,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::SetLease),
     (Role::Admin, Action::SetRenewal),
     (Role::Admin, Action::MakeVolume),
+    (Role::Admin, Action::SetFileAudit),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),
     (Role::SiteAdmin, Action::See),

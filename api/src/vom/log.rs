@@ -100,6 +100,8 @@ pub enum Change {
     LeaseSet { lease_s: u64 },
     /// The home renews credentials for so many seconds after a sign-in.
     RenewalSet { renewal_s: u64 },
+    /// The home's audit notes each file of the VO that is opened, or no longer does.
+    FileAuditSet { opens: bool },
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.

@@ -38,6 +38,7 @@ impl Vom {
             resume_vo,
             set_lease,
             set_renewal,
+            set_file_audit,
             record_volume,
             apply,
             withdraw_application,

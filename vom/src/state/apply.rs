@@ -62,6 +62,7 @@ impl Vo {
             }
             Change::LeaseSet { lease_s } => self.lease_s = Some(*lease_s),
             Change::RenewalSet { renewal_s } => self.renewal_s = Some(*renewal_s),
+            Change::FileAuditSet { opens } => self.audit_opens = *opens,
             Change::ShareOffered { site, terms } => {
                 let share = self.shares.entry(site.clone()).or_insert_with(Share::none);
                 share.offer(terms.clone());

@@ -222,6 +222,7 @@ impl Vo {
             Change::RenewalSet { renewal_s } => {
                 ensure((RENEWAL_S_MIN..=RENEWAL_S_MAX).contains(renewal_s), || Violation::Renewal)
             }
+            Change::FileAuditSet { .. } => Ok(()),
         }
     }
 

@@ -96,6 +96,9 @@ pub struct Vo {
     /// For how many seconds after a sign-in its credentials are renewed; absent: it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
+    /// Whether the home's audit notes which files are opened.
+    #[serde(default)]
+    pub audit_opens: bool,
 }
 
 /// One member.
@@ -198,6 +201,7 @@ impl Vo {
             volumes: BTreeSet::new(),
             lease_s: None,
             renewal_s: None,
+            audit_opens: false,
         };
         vo.begin(owner);
         Ok(vo)

@@ -39,6 +39,7 @@ impl Vo {
             number: self.number,
             lease_s: self.lease_s,
             renewal_s: self.renewal_s,
+            audit_opens: self.audit_opens,
         }
     }
 

@@ -58,6 +58,7 @@ fn changes() -> Vec<Change> {
         Change::VolumeMade { name: "main".into() },
         Change::LeaseSet { lease_s: 7200 },
         Change::RenewalSet { renewal_s: 7200 },
+        Change::FileAuditSet { opens: true },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
     ]
 }

@@ -1,11 +1,13 @@
 //! The section `[osd]`: this node keeps file objects.
 
 mod asking;
+mod barriers;
 mod keys;
 mod known;
 mod store;
 
 use super::mount::core_address;
+use barriers::Barriers;
 use futures_util::future::BoxFuture;
 use keys::Keys;
 use known::{Homes, Known};
@@ -13,7 +15,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::VolumeMount;
@@ -25,6 +27,7 @@ use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
 use xos_node::agent::{Vo, VoWatcher};
 use xtreemfs_proto::Channel;
+use xtreemfs_proto::dir::{Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
 use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
 use xtreemfs_server::osd::{Osd, OsdParts, WriteVerifier};
@@ -34,6 +37,10 @@ pub use store::is_own;
 
 /// The keys of volumes, JSON, below the node's folder.
 const KEYS: &str = "osd-keys.json";
+/// The barriers of volumes, JSON, below the node's folder.
+const BARRIERS: &str = "osd-barriers.json";
+/// How long a directory is asked to wait for a new barrier.
+const WATCH: Duration = Duration::from_secs(30);
 /// How often the directories hear of this node when they do not say otherwise.
 const BEAT: Duration = Duration::from_secs(15);
 /// Pause after a directory did not answer.
@@ -84,7 +91,8 @@ impl Objects {
     ) -> Result<Arc<Objects>, Error> {
         let folder = state.join("node");
         let keys = Keys::open(folder.join(KEYS));
-        let known = Arc::new(Known::new(Arc::new(dialer.clone()), keys));
+        let barriers = Barriers::open(folder.join(BARRIERS));
+        let known = Arc::new(Known::new(Arc::new(dialer.clone()), keys, barriers));
         let osd = match config {
             None => None,
             Some(config) => {
@@ -156,7 +164,7 @@ impl Objects {
             for home in homes.keys() {
                 beats
                     .entry(home.clone())
-                    .or_insert_with(|| tokio::spawn(self.clone().beat(home.clone())));
+                    .or_insert_with(|| tokio::spawn(self.clone().serve_home(home.clone())));
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -212,13 +220,56 @@ impl Objects {
         }
     }
 
-    /// Registers at the directory of `home`, again and again.
-    async fn beat(self: Arc<Objects>, home: SiteId) {
+    /// Keeps the directory of `home` informed, and itself.
+    async fn serve_home(self: Arc<Objects>, home: SiteId) {
+        tokio::join!(self.beat(&home), self.watch(&home));
+    }
+
+    /// Waits for barriers of the VOs of `home`, again and again.
+    async fn watch(&self, home: &SiteId) {
         loop {
-            let pause = match self.register(&home).await {
+            if let Err(e) = self.hear_barriers(home).await {
+                tracing::debug!(%home, error = %e, "a directory does not tell of closed folders");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Goes by what the directory of `home` tells, and says so with the next question, until
+    /// something goes wrong or it answers without waiting and without news.
+    async fn hear_barriers(&self, home: &SiteId) -> Result<(), Error> {
+        let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
+        loop {
+            let (asked, vos) = (Instant::now(), self.known.homes().remove(home));
+            let vos = vos.unwrap_or_default();
+            let request = BarriersRequest {
+                vos: vos.iter().map(VoId::to_string).collect(),
+                known: self.known.barriers.of(&vos),
+                wait_ms: WATCH.as_millis() as u64,
+                osd: true,
+            };
+            let limit = WATCH + CALL_LIMIT;
+            let (reply, _) = channel
+                .call::<BarriersProc>(None, &request, bytes::Bytes::new(), limit)
+                .await
+                .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+            let known = self.known.clone();
+            let learn = move || known.barriers.learn(&vos, reply.barriers);
+            let learned = tokio::task::spawn_blocking(learn).await;
+            let news = learned.map_err(|e| Error::internal(format!("barriers: {e}")))??;
+            if !news && asked.elapsed() < PAUSE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Registers at the directory of `home`, again and again.
+    async fn beat(&self, home: &SiteId) {
+        loop {
+            let pause = match self.register(home).await {
                 Ok(pause) => {
                     // It answers, so that it can be asked what it has too.
-                    self.known.hear(&home).await;
+                    self.known.hear(home).await;
                     pause
                 }
                 Err(e) => {

@@ -80,6 +80,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo share withdraw demo.rennes", 0),
     ("ada", "vo lease demo.rennes 2h", 0),
     ("ada", "vo renewal demo.rennes 8h", 0),
+    ("ada", "vo audit-files demo.rennes on", 0),
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
     ("ada", "vo remove demo.rennes bob@rennes", 0),

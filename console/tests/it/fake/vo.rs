@@ -62,6 +62,7 @@ impl Fake {
             number: 9,
             lease_s: None,
             renewal_s: None,
+            audit_opens: false,
         }
     }
 

@@ -56,6 +56,7 @@ impl Core {
             trust,
             vom,
             clock,
+            audit: Arc::new(xos_net::audit::Remembered::default()),
             stop: CancellationToken::new(),
         };
         let config =
