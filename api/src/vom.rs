@@ -193,7 +193,6 @@ pub struct VoDetails {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
     /// Whether the home's audit notes who opens which file ([`SetFileAudit`]).
-    #[serde(default)]
     pub audit_opens: bool,
 }
 

@@ -97,7 +97,6 @@ pub struct Vo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
     /// Whether the home's audit notes which files are opened.
-    #[serde(default)]
     pub audit_opens: bool,
 }
 

@@ -2,11 +2,13 @@
 //! site's nodes are told about volumes.
 
 mod choice;
+mod erased;
 mod knowledge;
 mod opens;
 
 use super::mount::core_address;
 use choice::{KnownOsds, barrier_of};
+use erased::Erased;
 use futures_util::future::BoxFuture;
 use knowledge::Knowledge;
 use opens::Opens;
@@ -97,6 +99,7 @@ pub struct Files {
     mrc: Arc<Mrc>,
     knowledge: Arc<Knowledge>,
     opens: Arc<Opens>,
+    erased: Erased,
     requests: Arc<Budget>,
 }
 
@@ -108,6 +111,7 @@ impl Files {
     pub async fn start(config: Config, parts: Parts) -> Result<Arc<Files>, Error> {
         let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
         std::fs::create_dir_all(&parts.state).map_err(|e| fault("file services", &e))?;
+        let erased = Erased::open(parts.state.join("erased.json"))?;
         let knowledge = Arc::new(Knowledge {
             site: parts.site.clone(),
             trust: parts.trust.clone(),
@@ -142,7 +146,7 @@ impl Files {
             .map_err(|e| fault("opening the MRC", &e))?
             .map_err(|e| fault("cannot open the MRC", &e))?;
         let requests = Arc::new(Budget::new(REQUEST_BYTES_MAX, REQUEST_BYTES_PER_NODE_MAX));
-        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge, opens, requests }))
+        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge, opens, erased, requests }))
     }
 
     /// Serves `xtreemfs/1` streams of nodes.
@@ -186,8 +190,10 @@ impl Files {
             tokio::select! {
                 () = self.parts.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
-                change = coming.recv() => if let Ok(NodeChange { connected: false, .. }) = change {
-                    continue;
+                change = coming.recv() => match change {
+                    Ok(NodeChange { connected: false, .. }) => continue,
+                    Ok(NodeChange { node, .. }) => self.erased.anew(&node),
+                    Err(_) => {}
                 },
                 () = tokio::time::sleep(REPEAT_INTERVAL) => {}
             }
@@ -214,11 +220,13 @@ impl Files {
             }
         });
         futures_util::future::join_all(told).await;
+        self.carry_out().await;
     }
 
     /// A VO that is suspended gets its volume when it is resumed: nothing can be recorded for it.
     async fn make_volume(&self, homed: &Homed) -> Result<(), Error> {
-        if !homed.active || homed.volumes.iter().any(|v| v == MAIN) {
+        let made = homed.volumes.iter().any(|v| v == MAIN);
+        if !homed.active || made || self.erased.has(&homed.vo) {
             return Ok(());
         }
         let request = VolumeCreateRequest {

@@ -25,7 +25,7 @@ use xos_net::dial::{Dialer, StreamHandler};
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
-use xos_node::agent::{Vo, VoWatcher};
+use xos_node::agent::{Erasing, Vo, VoWatcher};
 use xtreemfs_proto::Channel;
 use xtreemfs_proto::dir::{Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
@@ -147,9 +147,9 @@ impl Objects {
 
     /// Serves the own mounts' socket and keeps the directories informed, until `stop`.
     pub async fn run(self: Arc<Objects>, stop: CancellationToken) {
-        if self.osd.is_none() {
-            return;
-        }
+        let Some(osd) = &self.osd else { return };
+        // What a stop left of a VO that was erased.
+        tokio::spawn(sweep(osd.clone()));
         let local = tokio::spawn(self.clone().serve_own(stop.clone()));
         let mut beats: BTreeMap<SiteId, tokio::task::JoinHandle<()>> = BTreeMap::new();
         while !stop.is_cancelled() {
@@ -309,6 +309,13 @@ impl Objects {
     }
 }
 
+/// Gives back the space of VOs that are erased.
+async fn sweep(osd: Arc<Osd>) {
+    if let Err(e) = osd.sweep().await {
+        tracing::warn!(error = %e, "objects of an erased VO are left until the next start");
+    }
+}
+
 #[async_trait::async_trait]
 impl Homes for Dialer {
     async fn volumes_of(&self, home: &SiteId, vo: &VoName) -> Result<Vec<Volume>, Error> {
@@ -342,5 +349,19 @@ impl VoWatcher for Objects {
 
     fn volumes_changed(&self, volumes: &[VolumeMount]) {
         self.known.volumes_told(volumes);
+    }
+
+    fn vo_erased<'a>(&'a self, vo: &'a VoId) -> Erasing<'a> {
+        Box::pin(async move {
+            let (Some(osd), Some(name)) = (&self.osd, VoName::parse(vo.as_str())) else {
+                return Ok(());
+            };
+            let failed = |e| Error::internal(format!("the objects of {vo} are not deleted: {e}"));
+            if osd.erase(&name).await.map_err(failed)? {
+                tracing::info!(%vo, "the objects of a VO that is erased are deleted");
+                tokio::spawn(sweep(osd.clone()));
+            }
+            Ok(())
+        })
     }
 }
