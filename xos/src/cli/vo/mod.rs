@@ -185,8 +185,8 @@ Examples:
   xos vo audit-files demo.rennes on
   xos vo audit-files demo.rennes off
 
-Each open is then a line in the audit of the VO's home site: who, which file, to read or to write, on
-which machine. All members see in `xos vo show` that it is on.")]
+Each open is then a line in the audit of the VO's home site: who, which file, to read or to write,
+on which machine. All members see in `xos vo show` that it is on.")]
 pub struct AuditFilesArgs {
     /// The VO, as demo.rennes.
     #[arg(value_name = "VO")]

@@ -84,9 +84,9 @@ impl Erased {
 }
 
 impl Files {
-    /// Erases what is kept for a VO: at its home the volume, here and at every node of this site its
-    /// objects; those that are away when they come back. To be called once the VO's own log, which
-    /// its home signs, says that it is erased. Calling it again does nothing.
+    /// Erases what is kept for a VO: at its home the volume, at every node of this site its
+    /// objects; at those that are away when they come back. To be called once the VO's own log,
+    /// which its home signs, says that it is erased. Calling it again does nothing.
     ///
     /// # Errors
     /// [`xos_base::Kind::Conflict`] while the VO has accounts here; when it cannot be noted.

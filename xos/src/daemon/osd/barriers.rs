@@ -1,5 +1,5 @@
-//! Barriers of volumes, as their VOs' homes told them: capabilities of before count no more. Kept in
-//! a file, so that a restart lets none of them count again.
+//! Barriers of volumes, as their VOs' homes told them: capabilities of before count no more. Kept
+//! in a file, so that a restart lets none of them count again.
 
 use crate::daemon::durable;
 use std::collections::{BTreeMap, HashSet};

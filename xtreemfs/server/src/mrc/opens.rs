@@ -100,7 +100,11 @@ impl Mrc {
             // Another VO's volume has no place in this one's audit.
             let mut path = Space::new(index, &volume, who, now_ns)?.path(inode);
             if failed && let Some(name) = asked.name {
-                path = if path.is_empty() { name.to_vec() } else { [path.as_slice(), name].join(&b'/') };
+                path = if path.is_empty() {
+                    name.to_vec()
+                } else {
+                    [path.as_slice(), name].join(&b'/')
+                };
             }
             Ok::<_, RpcError>((volume, path))
         });

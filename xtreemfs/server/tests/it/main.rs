@@ -15,4 +15,5 @@ mod not_yet;
 mod rename;
 mod room;
 mod stripes;
+mod surroundings;
 mod world;
