@@ -14,6 +14,7 @@ use known::{Homes, Known};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -248,11 +249,22 @@ impl Objects {
                 wait_ms: WATCH.as_millis() as u64,
                 osd: true,
             };
-            let limit = WATCH + CALL_LIMIT;
-            let (reply, _) = channel
-                .call::<BarriersProc>(None, &request, bytes::Bytes::new(), limit)
-                .await
-                .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+            let (limit, nothing) = (WATCH + CALL_LIMIT, bytes::Bytes::new());
+            let mut call = pin!(channel.call::<BarriersProc>(None, &request, nothing, limit));
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut call => break Some(answer),
+                    () = self.known.told.notified() => {
+                        if self.known.homes().get(home) != Some(&vos) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            // Other VOs than those that were asked about are kept here now.
+            let Some(answer) = answer else { continue };
+            let (reply, _) =
+                answer.map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
             let known = self.known.clone();
             let learn = move || known.barriers.learn(&vos, reply.barriers);
             let learned = tokio::task::spawn_blocking(learn).await;
