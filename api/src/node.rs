@@ -117,3 +117,17 @@ pub struct SetVolumes {
     pub volumes: Vec<VolumeMount>,
 }
 request!(SetVolumes => Done, Post "/v1/node/volumes");
+
+/// The core tells a node which VOs are erased: their own logs say so, signed by their homes. The
+/// node's object server deletes all that it keeps for them. The reply says that nobody reaches it
+/// any more; told again, it does nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseVolumes {
+    /// At most [`ERASED_VOS_MAX`].
+    pub vos: Vec<VoId>,
+}
+request!(EraseVolumes => Done, Post "/v1/node/volumes/erase");
+
+/// Most VOs in one [`EraseVolumes`].
+pub const ERASED_VOS_MAX: usize = 1000;

@@ -259,6 +259,8 @@ pub struct VoDetails {
     /// [`RENEWAL_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_s: Option<u64>,
+    /// Whether the home's audit notes who opens which file ([`SetFileAudit`]).
+    pub audit_opens: bool,
 }
 
 /// Suspends a VO: its owner, or the administrator of its home site.
@@ -319,6 +321,18 @@ pub struct SetRenewal {
     pub renewal_s: u64,
 }
 request!(SetRenewal => Done, Put "/v1/vos/{vo}/renewal");
+
+/// Has the home's audit note who opens which file of the VO's volume, or no longer. All members see
+/// whether it does. For the VO's administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetFileAudit {
+    /// The VO.
+    pub vo: VoId,
+    /// Whether opens are noted.
+    pub opens: bool,
+}
+request!(SetFileAudit => Done, Put "/v1/vos/{vo}/file-audit");
 
 /// Notes that a volume was made for a VO. Recording one again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

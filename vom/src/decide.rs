@@ -89,6 +89,8 @@ pub enum Command {
     WithdrawInvitation { id: String },
     /// Come in by the invitation whose secret has this hash.
     Join { hash: String, message: String, words: Words },
+    /// Have opened files noted, or no longer.
+    SetFileAudit { opens: bool },
     /// Change how the VO is built, or end it.
     #[serde(untagged)]
     Structure(Structural),
@@ -180,6 +182,7 @@ impl Command {
             Command::Invite { gives, .. } => inviting(gives),
             Command::WithdrawInvitation { .. } => Action::Invite,
             Command::Join { .. } => Action::Apply,
+            Command::SetFileAudit { .. } => Action::SetFileAudit,
         }
     }
 
@@ -304,6 +307,8 @@ fn propose(
         | Command::Invite { .. }
         | Command::WithdrawInvitation { .. }
         | Command::Join { .. } => return enrolment::propose(vo, command, grant, now),
+        Command::SetFileAudit { opens } if vo.audit_opens == opens => return Ok(None),
+        Command::SetFileAudit { opens } => Change::FileAuditSet { opens },
     };
     Ok(Some(change))
 }

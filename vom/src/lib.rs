@@ -135,6 +135,8 @@ pub struct Homed {
     pub volumes: Vec<String>,
     /// Whether it is not suspended.
     pub active: bool,
+    /// Whether the audit notes which of its files are opened.
+    pub audit_opens: bool,
     /// The sites that serve it, also while it is suspended.
     pub sites: Vec<ServingSite>,
 }
@@ -264,6 +266,7 @@ impl Vom {
                     vo: live.id().clone(),
                     volumes: state.volumes.iter().cloned().collect(),
                     active: state.active(),
+                    audit_opens: state.audit_opens,
                     sites: state.serving(now),
                 }
             })

@@ -129,6 +129,8 @@ named! {
         Export = "export", "export the VO";
         /// See the VO's lines of a site's audit.
         SeeAudit = "see-audit", "look at the audit";
+        /// Have the audit note which files are opened.
+        SetFileAudit = "set-file-audit", "set whether opened files are noted";
     }
 }
 
@@ -179,6 +181,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::SetGrace),
     (Role::Admin, Action::SetRenewal),
     (Role::Admin, Action::MakeVolume),
+    (Role::Admin, Action::SetFileAudit),
     (Role::Owner, Action::ManagePrivileged),
     (Role::Owner, Action::SuspendVo),
     (Role::SiteAdmin, Action::See),

@@ -182,6 +182,8 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         answers: Option<String>,
     },
+    /// The home's audit notes each file of the VO that is opened, or no longer does.
+    FileAuditSet { opens: bool },
 }
 
 /// The log of a VO from a number on, as it grows. For cores of sites that gave or offer a share.

@@ -31,6 +31,7 @@ use crate::cgroup::Cgroups;
 use crate::envelopes::{Envelopes, ShimProgram, WARM_SHELLS};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tickets::{Held, Tickets};
@@ -79,7 +80,13 @@ pub trait VoWatcher: Send + Sync {
     fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);
     /// The core told which volumes this node serves now.
     fn volumes_changed(&self, volumes: &[xos_api::node::VolumeMount]);
+    /// The core told that a VO is erased: nothing of what is kept for it may be reached any more
+    /// when this is done. It may be told again.
+    fn vo_erased<'a>(&'a self, vo: &'a VoId) -> Erasing<'a>;
 }
+
+/// Ends when a VO's objects are out of reach.
+pub type Erasing<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 pub use vos::Vo;
 

@@ -2,7 +2,7 @@
 
 use super::{Agent, keep, units};
 use std::sync::Arc;
-use xos_api::node::{DialBack, SetSites, SetTicket, SetVolumes};
+use xos_api::node::{DialBack, EraseVolumes, SetSites, SetTicket, SetVolumes};
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
@@ -40,6 +40,15 @@ impl Agent {
         on(router, &agent, |agent: Arc<Agent>, r: SetVolumes| async move {
             agent.volumes.set(r.volumes.clone())?;
             agent.watcher.volumes_changed(&r.volumes);
+            Ok(Done {})
+        });
+        on(router, &agent, |agent: Arc<Agent>, r: EraseVolumes| async move {
+            for vo in &r.vos {
+                if agent.volumes.wanted().iter().any(|kept| kept.vo == *vo) {
+                    return Err(Error::conflict(format!("{vo} still has its volume here")));
+                }
+                agent.watcher.vo_erased(vo).await?;
+            }
             Ok(Done {})
         });
         agent.register_units(router, stream);

@@ -22,6 +22,7 @@ mod login_keys;
 mod login_limits;
 mod manual;
 mod names;
+mod own_data;
 mod proofs;
 mod refuse;
 mod removal;

@@ -48,6 +48,7 @@ impl Vom {
             set_lease,
             set_grace,
             set_renewal,
+            set_file_audit,
             record_volume,
             apply,
             withdraw_application,

@@ -10,8 +10,8 @@ use crate::state::{Vo, about, page_size};
 use crate::{Found, VOS_MAX};
 use xos_api::Done;
 use xos_api::vom::{
-    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetGrace, SetLease, SetRenewal,
-    SuspendVo, VoInfo, VoPage,
+    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetFileAudit, SetGrace,
+    SetLease, SetRenewal, SuspendVo, VoInfo, VoPage,
 };
 use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
@@ -158,6 +158,14 @@ impl Vom {
 
     pub(super) async fn set_renewal(&self, caller: Caller, r: SetRenewal) -> Result<Done, Error> {
         self.change(&caller, &r.vo, Command::SetRenewal { renewal_s: r.renewal_s }).await
+    }
+
+    pub(super) async fn set_file_audit(
+        &self,
+        caller: Caller,
+        r: SetFileAudit,
+    ) -> Result<Done, Error> {
+        self.change(&caller, &r.vo, Command::SetFileAudit { opens: r.opens }).await
     }
 
     pub(super) async fn record_volume(

@@ -77,6 +77,7 @@ impl Vo {
             Change::GraceSet { grace_s } => self.grace_s = Some(*grace_s),
             Change::RenewalSet { renewal_s } => self.renewal_s = Some(*renewal_s),
             Change::RulesChanged { .. } => self.change_rules(entry),
+            Change::FileAuditSet { opens } => self.audit_opens = *opens,
             Change::ShareOffered { site, terms } => {
                 let share = self.shares.entry(site.clone()).or_insert_with(Share::none);
                 share.offer(terms.clone());

@@ -273,6 +273,7 @@ impl Vo {
             | Change::InvitationMade { .. }
             | Change::InvitationWithdrawn { .. }
             | Change::Joined { .. } => self.check_enrolling(change),
+            Change::FileAuditSet { .. } => Ok(()),
         }
     }
 

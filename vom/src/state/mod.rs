@@ -132,6 +132,8 @@ pub struct Vo {
     /// How one comes into it, and what those said who came.
     #[serde(default, skip_serializing_if = "Enrolling::is_unused")]
     pub enrolling: Enrolling,
+    /// Whether the home's audit notes which files are opened.
+    pub audit_opens: bool,
 }
 
 /// One member.
@@ -245,6 +247,7 @@ impl Vo {
             rules: Book::of_vo(),
             staged: None,
             enrolling: Enrolling::default(),
+            audit_opens: false,
         };
         vo.begin(owner);
         Ok(vo)

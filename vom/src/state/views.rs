@@ -41,6 +41,7 @@ impl Vo {
             lease_s: self.lease_s,
             grace_s: self.grace_s,
             renewal_s: self.renewal_s,
+            audit_opens: self.audit_opens,
         }
     }
 

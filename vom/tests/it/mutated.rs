@@ -85,6 +85,7 @@ fn changes() -> Vec<Change> {
             put: vec![],
             remove: vec![id("members-run")],
         },
+        Change::FileAuditSet { opens: true },
         Change::ShareWithdrawn { site: id("pisa"), reason: reason() },
         Change::QuestionsSet {
             questions: vec![Question {

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod credential;
 #[cfg(test)]
 mod documents;
+pub mod file;
 #[cfg(test)]
 mod golden;
 pub mod home;
@@ -186,6 +187,16 @@ Examples:
   xos node list"
     )]
     Node(node::Command),
+    /// Your folders on a VO's volume: closed to others, pinned to a site.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos file close /xtreemfs/demo.rennes/alice
+  xos file pin /xtreemfs/demo.rennes/alice
+  xos file show /xtreemfs/demo.rennes/alice"
+    )]
+    File(file::Command),
 }
 
 /// What the surroundings say.
@@ -351,6 +362,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Names(command) => names::run(s, command).await,
         Command::Audit(args) => audit::run(s, args).await,
         Command::Node(command) => node::run(s, command).await,
+        Command::File(command) => file::run(s, command, cli.global.site),
     }
 }
 

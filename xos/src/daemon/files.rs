@@ -2,12 +2,17 @@
 //! site's nodes are told about volumes.
 
 mod choice;
+mod erased;
 mod knowledge;
+mod opens;
 
 use super::mount::core_address;
-use choice::KnownOsds;
+use choice::{KnownOsds, barrier_of};
+use erased::Erased;
 use futures_util::future::BoxFuture;
 use knowledge::Knowledge;
+use opens::Opens;
+pub use opens::Trail;
 use prost::Message;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -20,10 +25,10 @@ use xos_base::when::Clock;
 use xos_base::{Error, NodeId, SiteId, VoId};
 use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
-use xos_net::{Caller, Grid, NodeChange, Nodes, Principal, Trust};
+use xos_net::{Audit, Caller, Grid, NodeChange, Nodes, Principal, Trust};
 use xos_vom::{Homed, Vom};
 use xtreemfs_proto::dir::{
-    OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
+    Barriers, OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
 };
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_proto::rpc::interface;
@@ -80,6 +85,8 @@ pub struct Parts {
     pub vom: Vom,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Takes note of files that are opened, where a VO asks for it.
+    pub audit: Arc<dyn Audit>,
     /// Ends the background work.
     pub stop: CancellationToken,
 }
@@ -91,6 +98,8 @@ pub struct Files {
     dir: Arc<Dir>,
     mrc: Arc<Mrc>,
     knowledge: Arc<Knowledge>,
+    opens: Arc<Opens>,
+    erased: Erased,
     requests: Arc<Budget>,
 }
 
@@ -102,6 +111,7 @@ impl Files {
     pub async fn start(config: Config, parts: Parts) -> Result<Arc<Files>, Error> {
         let fault = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
         std::fs::create_dir_all(&parts.state).map_err(|e| fault("file services", &e))?;
+        let erased = Erased::open(parts.state.join("erased.json"))?;
         let knowledge = Arc::new(Knowledge {
             site: parts.site.clone(),
             trust: parts.trust.clone(),
@@ -115,12 +125,17 @@ impl Files {
         let dir = Dir::new(knowledge.clone(), clock.clone());
         let seed = signing_seed(&parts.state.join("capability.key"))?;
         let signer = Signer::from_seed(&seed).map_err(|e| fault("capability key", &e))?;
+        let (opens, noting) = opens::opens(knowledge.clone());
+        let (opens, now) = (Arc::new(opens), parts.clock.clone());
+        let audit = parts.audit.clone();
+        tokio::spawn(noting.run(parts.site.to_string(), move || now.now(), audit));
         let mrc_parts = MrcParts {
             signer,
             authenticator: knowledge.clone(),
             epochs: knowledge.clone(),
             osds: Arc::new(KnownOsds { dir: dir.clone(), knowledge: knowledge.clone() }),
             policy: knowledge.clone(),
+            opens: opens.clone(),
             clock,
             random: Box::new(random_16),
             checkpoint_bytes: xtreemfs_server::mrc::store::LOG_BYTES_CHECKPOINT,
@@ -131,7 +146,7 @@ impl Files {
             .map_err(|e| fault("opening the MRC", &e))?
             .map_err(|e| fault("cannot open the MRC", &e))?;
         let requests = Arc::new(Budget::new(REQUEST_BYTES_MAX, REQUEST_BYTES_PER_NODE_MAX));
-        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge, requests }))
+        Ok(Arc::new(Files { config, parts, dir, mrc, knowledge, opens, erased, requests }))
     }
 
     /// Serves `xtreemfs/1` streams of nodes.
@@ -175,8 +190,10 @@ impl Files {
             tokio::select! {
                 () = self.parts.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
-                change = coming.recv() => if let Ok(NodeChange { connected: false, .. }) = change {
-                    continue;
+                change = coming.recv() => match change {
+                    Ok(NodeChange { connected: false, .. }) => continue,
+                    Ok(NodeChange { node, .. }) => self.erased.anew(&node),
+                    Err(_) => {}
                 },
                 () = tokio::time::sleep(REPEAT_INTERVAL) => {}
             }
@@ -203,11 +220,13 @@ impl Files {
             }
         });
         futures_util::future::join_all(told).await;
+        self.carry_out().await;
     }
 
     /// A VO that is suspended gets its volume when it is resumed: nothing can be recorded for it.
     async fn make_volume(&self, homed: &Homed) -> Result<(), Error> {
-        if !homed.active || homed.volumes.iter().any(|v| v == MAIN) {
+        let made = homed.volumes.iter().any(|v| v == MAIN);
+        if !homed.active || made || self.erased.has(&homed.vo) {
             return Ok(());
         }
         let request = VolumeCreateRequest {
@@ -238,6 +257,9 @@ impl Files {
             self.dir.connection(Peer { id: own.clone(), key: String::new(), role: Role::Service });
         let mut registered = Ok(());
         for volume in self.mrc.volumes().map_err(fault)? {
+            if volume.barrier > 0 {
+                self.dir.raise_barrier(&barrier_of(&volume, volume.barrier));
+            }
             let volume = Volume {
                 id: volume.id,
                 name: volume.name,
@@ -265,7 +287,10 @@ impl Files {
     fn mounts(&self) -> Vec<VolumeMount> {
         let mut stores: HashMap<VoId, HashMap<SiteId, u64>> = HashMap::new();
         let mut serving: HashMap<VoId, HashSet<SiteId>> = HashMap::new();
-        for homed in self.parts.vom.homed() {
+        let homed = self.parts.vom.homed();
+        let asking = homed.iter().filter(|homed| homed.audit_opens);
+        self.opens.ask(asking.map(|homed| homed.vo.clone()));
+        for homed in homed {
             let giving = homed.sites.iter().filter(|s| s.terms.storage_bytes > 0);
             let giving = giving.map(|s| (s.site.clone(), s.terms.storage_bytes));
             stores.insert(homed.vo.clone(), giving.collect());
@@ -298,6 +323,10 @@ struct Both {
 impl Both {
     /// A node hears only of VOs that its site serves.
     fn may_look(&self, request: &Incoming) -> Result<(), RpcError> {
+        if request.is::<Barriers>() {
+            let vos = request.request::<Barriers>()?.vos;
+            return vos.iter().try_for_each(|vo| self.may_look_at(vo));
+        }
         let vo = if request.is::<VolumeLookup>() {
             request.request::<VolumeLookup>()?.name
         } else if request.is::<VolumeList>() {
@@ -307,6 +336,10 @@ impl Both {
         } else {
             return Ok(());
         };
+        self.may_look_at(&vo)
+    }
+
+    fn may_look_at(&self, vo: &str) -> Result<(), RpcError> {
         if vo.parse().is_ok_and(|vo| self.knowledge.serves(&vo, &self.node.site())) {
             return Ok(());
         }

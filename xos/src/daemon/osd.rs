@@ -1,19 +1,22 @@
 //! The section `[osd]`: this node keeps file objects.
 
 mod asking;
+mod barriers;
 mod keys;
 mod known;
 mod store;
 
 use super::mount::core_address;
+use barriers::Barriers;
 use futures_util::future::BoxFuture;
 use keys::Keys;
 use known::{Homes, Known};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::VolumeMount;
@@ -23,8 +26,9 @@ use xos_net::dial::{Dialer, StreamHandler};
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
-use xos_node::agent::{Vo, VoWatcher};
+use xos_node::agent::{Erasing, Vo, VoWatcher};
 use xtreemfs_proto::Channel;
+use xtreemfs_proto::dir::{Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
 use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
 use xtreemfs_server::osd::{Osd, OsdParts, WriteVerifier};
@@ -34,6 +38,10 @@ pub use store::is_own;
 
 /// The keys of volumes, JSON, below the node's folder.
 const KEYS: &str = "osd-keys.json";
+/// The barriers of volumes, JSON, below the node's folder.
+const BARRIERS: &str = "osd-barriers.json";
+/// How long a directory is asked to wait for a new barrier.
+const WATCH: Duration = Duration::from_secs(30);
 /// How often the directories hear of this node when they do not say otherwise.
 const BEAT: Duration = Duration::from_secs(15);
 /// Pause after a directory did not answer.
@@ -84,7 +92,8 @@ impl Objects {
     ) -> Result<Arc<Objects>, Error> {
         let folder = state.join("node");
         let keys = Keys::open(folder.join(KEYS));
-        let known = Arc::new(Known::new(Arc::new(dialer.clone()), keys));
+        let barriers = Barriers::open(folder.join(BARRIERS));
+        let known = Arc::new(Known::new(Arc::new(dialer.clone()), keys, barriers));
         let osd = match config {
             None => None,
             Some(config) => {
@@ -139,9 +148,9 @@ impl Objects {
 
     /// Serves the own mounts' socket and keeps the directories informed, until `stop`.
     pub async fn run(self: Arc<Objects>, stop: CancellationToken) {
-        if self.osd.is_none() {
-            return;
-        }
+        let Some(osd) = &self.osd else { return };
+        // What a stop left of a VO that was erased.
+        tokio::spawn(sweep(osd.clone()));
         let local = tokio::spawn(self.clone().serve_own(stop.clone()));
         let mut beats: BTreeMap<SiteId, tokio::task::JoinHandle<()>> = BTreeMap::new();
         while !stop.is_cancelled() {
@@ -156,7 +165,7 @@ impl Objects {
             for home in homes.keys() {
                 beats
                     .entry(home.clone())
-                    .or_insert_with(|| tokio::spawn(self.clone().beat(home.clone())));
+                    .or_insert_with(|| tokio::spawn(self.clone().serve_home(home.clone())));
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -212,13 +221,67 @@ impl Objects {
         }
     }
 
-    /// Registers at the directory of `home`, again and again.
-    async fn beat(self: Arc<Objects>, home: SiteId) {
+    /// Keeps the directory of `home` informed, and itself.
+    async fn serve_home(self: Arc<Objects>, home: SiteId) {
+        tokio::join!(self.beat(&home), self.watch(&home));
+    }
+
+    /// Waits for barriers of the VOs of `home`, again and again.
+    async fn watch(&self, home: &SiteId) {
         loop {
-            let pause = match self.register(&home).await {
+            if let Err(e) = self.hear_barriers(home).await {
+                tracing::debug!(%home, error = %e, "a directory does not tell of closed folders");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Goes by what the directory of `home` tells, and says so with the next question, until
+    /// something goes wrong or it answers without waiting and without news.
+    async fn hear_barriers(&self, home: &SiteId) -> Result<(), Error> {
+        let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
+        loop {
+            let (asked, vos) = (Instant::now(), self.known.homes().remove(home));
+            let vos = vos.unwrap_or_default();
+            let request = BarriersRequest {
+                vos: vos.iter().map(VoId::to_string).collect(),
+                known: self.known.barriers.of(&vos),
+                wait_ms: WATCH.as_millis() as u64,
+                osd: true,
+            };
+            let (limit, nothing) = (WATCH + CALL_LIMIT, bytes::Bytes::new());
+            let mut call = pin!(channel.call::<BarriersProc>(None, &request, nothing, limit));
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut call => break Some(answer),
+                    () = self.known.told.notified() => {
+                        if self.known.homes().get(home) != Some(&vos) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            // Other VOs than those that were asked about are kept here now.
+            let Some(answer) = answer else { continue };
+            let (reply, _) =
+                answer.map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+            let known = self.known.clone();
+            let learn = move || known.barriers.learn(&vos, reply.barriers);
+            let learned = tokio::task::spawn_blocking(learn).await;
+            let news = learned.map_err(|e| Error::internal(format!("barriers: {e}")))??;
+            if !news && asked.elapsed() < PAUSE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Registers at the directory of `home`, again and again.
+    async fn beat(&self, home: &SiteId) {
+        loop {
+            let pause = match self.register(home).await {
                 Ok(pause) => {
                     // It answers, so that it can be asked what it has too.
-                    self.known.hear(&home).await;
+                    self.known.hear(home).await;
                     pause
                 }
                 Err(e) => {
@@ -258,6 +321,13 @@ impl Objects {
     }
 }
 
+/// Gives back the space of VOs that are erased.
+async fn sweep(osd: Arc<Osd>) {
+    if let Err(e) = osd.sweep().await {
+        tracing::warn!(error = %e, "objects of an erased VO are left until the next start");
+    }
+}
+
 #[async_trait::async_trait]
 impl Homes for Dialer {
     async fn volumes_of(&self, home: &SiteId, vo: &VoName) -> Result<Vec<Volume>, Error> {
@@ -291,5 +361,19 @@ impl VoWatcher for Objects {
 
     fn volumes_changed(&self, volumes: &[VolumeMount]) {
         self.known.volumes_told(volumes);
+    }
+
+    fn vo_erased<'a>(&'a self, vo: &'a VoId) -> Erasing<'a> {
+        Box::pin(async move {
+            let (Some(osd), Some(name)) = (&self.osd, VoName::parse(vo.as_str())) else {
+                return Ok(());
+            };
+            let failed = |e| Error::internal(format!("the objects of {vo} are not deleted: {e}"));
+            if osd.erase(&name).await.map_err(failed)? {
+                tracing::info!(%vo, "the objects of a VO that is erased are deleted");
+                tokio::spawn(sweep(osd.clone()));
+            }
+            Ok(())
+        })
     }
 }

@@ -8,6 +8,7 @@ use xtreemfs_proto::dir;
 
 use crate::cache::Entries;
 use crate::call::Repeat;
+use crate::closings::watch;
 use crate::connect::{Connector, Tickets};
 use crate::limits::OPERATION_DEADLINE;
 use crate::link::Links;
@@ -70,7 +71,10 @@ impl Client {
             Repeat::Always,
         );
         let (found, _) = call.await?;
-        Ok(self.volume_at(found.id, found.mrc_address))
+        let volume = self.volume_at(found.id, found.mrc_address);
+        let (shared, links) = (Arc::downgrade(&volume.shared), Arc::clone(&self.links));
+        tokio::spawn(watch(shared, links, peer, found.vo));
+        Ok(volume)
     }
 
     /// A volume whose id and MRC are known already. Must be called within a tokio runtime.

@@ -7,6 +7,7 @@
 mod cache;
 mod call;
 mod client;
+mod closings;
 mod connect;
 mod error;
 mod file;

@@ -44,7 +44,7 @@ pub(crate) struct Deleted {
 }
 
 impl Mrc {
-    async fn call<P: Procedure>(
+    pub(crate) async fn call<P: Procedure>(
         &self,
         who: Member,
         request: &P::Request,

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{debug, error, warn};
 
+use crate::closings::Closings;
 use crate::file::File;
 use crate::file::inode::Inode;
 use crate::file::rights::{Grant, Rights, delete_objects, truncate_objects};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) now_ns: fn() -> i64,
     pub(crate) room: Room,
     pub(crate) seen: Seen,
+    pub(crate) closings: Closings,
     open: Mutex<Open>,
     /// Counts local changes; see [`Inode::reconcile`].
     ticks: AtomicU64,
@@ -84,6 +86,7 @@ impl Shared {
             now_ns,
             room,
             seen: Seen::default(),
+            closings: Closings::default(),
             open: Mutex::default(),
             ticks: AtomicU64::new(0),
             deletions: Arc::new(Semaphore::new(DELETIONS_MAX)),

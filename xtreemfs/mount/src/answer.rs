@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+    Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyOpen, ReplyStatfs, Request,
 };
 use xtreemfs_client::{Error, Member, Statistics};
 
 use crate::convert;
-use crate::core::Core;
+use crate::core::{Core, Shown};
 use crate::serve::{Needs, Refuse, Server};
-
-/// How long the kernel may show attributes without asking.
-const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
 
 /// Names are never kept by the kernel: it would let one person walk through a directory that
 /// another looked up, without asking whether this person may. Each look-up comes here and is
@@ -90,12 +87,12 @@ impl Mount {
     }
 }
 
-pub(crate) fn entry(reply: ReplyEntry, attributes: FileAttr) {
-    reply.entry_with_ttls(&ATTRIBUTES_TTL, &NAMES_TTL, &attributes, GENERATION);
+pub(crate) fn entry(reply: ReplyEntry, shown: Shown) {
+    reply.entry_with_ttls(&shown.ttl, &NAMES_TTL, &shown.attributes, GENERATION);
 }
 
-pub(crate) fn attr(reply: ReplyAttr, attributes: FileAttr) {
-    reply.attr(&ATTRIBUTES_TTL, &attributes);
+pub(crate) fn attr(reply: ReplyAttr, shown: Shown) {
+    reply.attr(&shown.ttl, &shown.attributes);
 }
 
 pub(crate) fn done(reply: ReplyEmpty, (): ()) {
@@ -119,7 +116,11 @@ pub(crate) fn opened(reply: ReplyOpen, handle: u64) {
     reply.opened(FileHandle(handle), FopenFlags::empty());
 }
 
-pub(crate) fn created(reply: ReplyCreate, (attributes, handle): (FileAttr, u64)) {
+pub(crate) fn created(reply: ReplyCreate, (shown, handle): (Shown, u64)) {
     let flags = FopenFlags::empty();
-    reply.created(&NAMES_TTL, &attributes, GENERATION, FileHandle(handle), flags);
+    reply.created(&NAMES_TTL, &shown.attributes, GENERATION, FileHandle(handle), flags);
+}
+
+pub(crate) fn control(reply: ReplyIoctl, answer: Vec<u8>) {
+    reply.ioctl(0, &answer);
 }

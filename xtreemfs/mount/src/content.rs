@@ -1,11 +1,11 @@
 //! Operations on open files and open directories.
 
 use bytes::Bytes;
-use fuser::{FileAttr, INodeNo};
+use fuser::INodeNo;
 use xtreemfs_client::{Entry, Error, File, Ino, Kind, Member, Page};
 
 use crate::convert::{self, to_kernel, to_volume};
-use crate::core::Core;
+use crate::core::{Core, Shown};
 use crate::handles::{OpenDirectory, OpenFile};
 
 /// Cookies of `.` and `..`; those of the volume's entries follow, shifted by this number.
@@ -46,7 +46,7 @@ impl Core {
         name: &[u8],
         mode: u32,
         flags: i32,
-    ) -> Result<(FileAttr, OpenFile), Error> {
+    ) -> Result<(Shown, OpenFile), Error> {
         let parent = to_volume(parent);
         let exclusive = flags & libc::O_EXCL != 0;
         let open = convert::open_mode(flags);
@@ -62,7 +62,7 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
         mode: u32,
-    ) -> Result<FileAttr, Error> {
+    ) -> Result<Shown, Error> {
         let flags = libc::O_WRONLY | libc::O_EXCL;
         let (attributes, open) = self.create(who, parent, name, mode, flags).await?;
         open.file.close().await?;

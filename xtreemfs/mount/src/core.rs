@@ -1,8 +1,9 @@
 //! The mount's state and the operations on names and attributes. Every one acts as one person; the
 //! MRC decides, the mount only translates.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use fuser::{FileAttr, INodeNo, Notifier};
 use tracing::warn;
@@ -15,6 +16,16 @@ use crate::uidmap::UidMap;
 /// How many inodes' last told attributes are remembered; when full, all are forgotten.
 const TOLD_MAX: usize = 65_536;
 
+/// How long the kernel may show attributes without asking.
+const ATTRIBUTES_TTL: Duration = Duration::from_secs(1);
+
+/// Attributes for the kernel, and how long it may go by them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) attributes: FileAttr,
+    pub(crate) ttl: Duration,
+}
+
 /// Everything the requests share.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -24,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) notifier: OnceLock<Notifier>,
     /// Size and times that the kernel has of an inode, to notice at open that they are old.
     told: Mutex<HashMap<Ino, (u64, i64, i64)>>,
+    /// Files that somebody still has open to whom they were closed.
+    closed: Mutex<HashSet<Ino>>,
     /// The last statistics that some person was given, for `df` by others.
     statistics: Mutex<Statistics>,
     /// The root's attributes likewise.
@@ -39,13 +52,14 @@ impl Core {
             handles: Handles::default(),
             notifier: OnceLock::new(),
             told: Mutex::default(),
+            closed: Mutex::default(),
             statistics: Mutex::default(),
             root,
         }
     }
 
     /// Translates attributes for the kernel and remembers what it was told.
-    pub(crate) fn tell(&self, attributes: &Attributes) -> FileAttr {
+    pub(crate) fn tell(&self, attributes: &Attributes) -> Shown {
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.len() >= TOLD_MAX {
@@ -58,7 +72,32 @@ impl Core {
             *root = *attributes;
         }
         drop(root);
-        convert::attributes(attributes, &self.map)
+        self.shown(attributes)
+    }
+
+    /// The kernel looks at each read of a cached page whether the attributes are new enough, and
+    /// asks for the reader if not: so a file that was closed to somebody is asked for each time.
+    fn shown(&self, attributes: &Attributes) -> Shown {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let ttl = if closed.contains(&attributes.ino) { Duration::ZERO } else { ATTRIBUTES_TTL };
+        Shown { attributes: convert::attributes(attributes, &self.map), ttl }
+    }
+
+    /// Has the kernel drop what it holds of files that are closed to somebody who has them open.
+    pub(crate) fn heed_closings(self: &Arc<Self>) {
+        let core: Weak<Core> = Arc::downgrade(self);
+        self.volume.on_closed(move |ino| {
+            let Some(core) = core.upgrade() else { return };
+            {
+                let mut closed = core.closed.lock().unwrap_or_else(PoisonError::into_inner);
+                if closed.len() >= TOLD_MAX {
+                    closed.clear();
+                }
+                closed.insert(ino);
+            }
+            // It may wait for requests that need the runtime.
+            tokio::task::spawn_blocking(move || core.invalidate(ino, 0));
+        });
     }
 
     /// Makes the kernel ask again for attributes that an open showed to be old, before the open
@@ -83,10 +122,10 @@ impl Core {
     }
 
     /// The root as last seen, for those who have no rights here (`mount`, `df`).
-    pub(crate) fn root_for_anyone(&self, ino: INodeNo) -> Option<FileAttr> {
+    pub(crate) fn root_for_anyone(&self, ino: INodeNo) -> Option<Shown> {
         let root = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = to_volume(ino) == root.ino;
-        asked.then(|| convert::attributes(&root, &self.map))
+        asked.then(|| self.shown(&root))
     }
 
     pub(crate) async fn lookup(
@@ -94,12 +133,12 @@ impl Core {
         who: Member,
         parent: INodeNo,
         name: &[u8],
-    ) -> Result<FileAttr, Error> {
+    ) -> Result<Shown, Error> {
         let parent = to_volume(parent);
         Ok(self.tell(&self.volume.lookup(who, parent, name).await?))
     }
 
-    pub(crate) async fn attributes(&self, who: Member, ino: INodeNo) -> Result<FileAttr, Error> {
+    pub(crate) async fn attributes(&self, who: Member, ino: INodeNo) -> Result<Shown, Error> {
         let ino = to_volume(ino);
         Ok(self.tell(&self.volume.attributes(who, ino).await?))
     }
@@ -112,7 +151,7 @@ impl Core {
         ino: INodeNo,
         change: Change,
         handle: Option<u64>,
-    ) -> Result<FileAttr, Error> {
+    ) -> Result<Shown, Error> {
         let ino = to_volume(ino);
         if let (Some(handle), Some(size)) = (handle, change.size) {
             let attributes = self.handles.file(handle)?.file.truncate(size).await?;
@@ -136,7 +175,7 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
         mode: u32,
-    ) -> Result<FileAttr, Error> {
+    ) -> Result<Shown, Error> {
         let parent = to_volume(parent);
         Ok(self.tell(&self.volume.make_directory(who, parent, name, mode & 0o7777).await?))
     }
@@ -147,7 +186,7 @@ impl Core {
         parent: INodeNo,
         name: &[u8],
         target: &[u8],
-    ) -> Result<FileAttr, Error> {
+    ) -> Result<Shown, Error> {
         let parent = to_volume(parent);
         Ok(self.tell(&self.volume.symlink(who, parent, name, target).await?))
     }

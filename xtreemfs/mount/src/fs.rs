@@ -17,8 +17,9 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use xtreemfs_client::Change;
+use xtreemfs_proto::control::{COMMAND, ControlRequest, unpack};
 
-use crate::answer::{Mount, attr, bytes, created, done, entry, opened, statfs};
+use crate::answer::{Mount, attr, bytes, control, created, done, entry, opened, statfs};
 use crate::convert;
 use crate::core::Core;
 use crate::serve::Needs;
@@ -333,11 +334,32 @@ impl Filesystem for Mount {
         self.by_person("access", req, reply, work, done);
     }
 
+    /// What a person says of a folder of theirs, or asks.
+    fn ioctl(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        command: u32,
+        data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        if command != COMMAND {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let Some(request) = unpack::<ControlRequest>(data) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let work = |core: Arc<Core>, who| async move { core.control(who, ino, request).await };
+        self.by_person("ioctl", req, reply, work, control);
+    }
+
     refused! {
         link(INodeNo, INodeNo, &OsStr) ReplyEntry = EOPNOTSUPP;
         getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock = EOPNOTSUPP;
         setlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32, bool) ReplyEmpty = EOPNOTSUPP;
-        ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl = EOPNOTSUPP;
     }
 
     // The kernel answers these with EOPNOTSUPP, or does without, from the first ENOSYS on.

@@ -8,10 +8,13 @@
 
 mod answer;
 mod content;
+pub mod control;
 mod convert;
 mod core;
 mod fs;
 mod handles;
+#[allow(unsafe_code)]
+mod ioctl;
 mod serve;
 mod uidmap;
 
@@ -99,6 +102,7 @@ pub fn mount(config: Config, volume: Volume, runtime: Handle) -> Result<Mounted,
     if core.notifier.set(session.notifier()).is_err() {
         warn!("the mount had a notifier already");
     }
+    core.heed_closings();
     raise_read_ahead(&path);
     info!(path = %path.display(), "volume mounted");
     Ok(Mounted { path, core, flush_within: config.flush_within, session: Some(session) })

@@ -89,6 +89,12 @@ pub struct Capability {
     /// not made, and that are not older than the newest that it has, before it does what is asked.
     #[prost(message, repeated, tag = "13")]
     pub owed: Vec<Cut>,
+    /// The volume's barrier when it was made: an OSD that knows a higher one refuses it.
+    #[prost(uint64, tag = "14")]
+    pub barrier: u64,
+    /// Directory that the file lay in when it was made.
+    #[prost(uint64, tag = "15")]
+    pub parent: u64,
 }
 
 /// A truncation.

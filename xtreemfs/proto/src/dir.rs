@@ -21,6 +21,8 @@ procedures! { DIR;
     OsdRegister = 120 (OsdRegisterRequest) -> RegisterReply;
     /// Lists the OSDs heard of lately.
     OsdList = 121 (OsdListRequest) -> OsdListReply;
+    /// Waits until a barrier of some volume is higher than the peer knows.
+    Barriers = 130 (BarriersRequest) -> BarriersReply;
 }
 
 /// What the directory knows of a volume.
@@ -136,4 +138,44 @@ pub struct OsdListReply {
     /// Sorted by id.
     #[prost(message, repeated, tag = "1")]
     pub osds: Vec<Osd>,
+}
+
+/// Capabilities of a volume that name a lesser number count no more: their holders renew them, and
+/// are refused if the way to the file was closed to them.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Barrier {
+    /// VO that the volume belongs to.
+    #[prost(string, tag = "1")]
+    pub vo: String,
+    /// Volume id.
+    #[prost(string, tag = "2")]
+    pub volume: String,
+    /// It only rises.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+}
+
+/// Request of [`Barriers`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BarriersRequest {
+    /// About the volumes of these VOs.
+    #[prost(string, repeated, tag = "1")]
+    pub vos: Vec<String>,
+    /// What the peer knows and goes by.
+    #[prost(message, repeated, tag = "2")]
+    pub known: Vec<Barrier>,
+    /// How long to wait for something new, in milliseconds; the directory may answer sooner.
+    #[prost(uint64, tag = "3")]
+    pub wait_ms: u64,
+    /// The peer asks as the OSD of its own name: what it knows is kept from those it refuses.
+    #[prost(bool, tag = "4")]
+    pub osd: bool,
+}
+
+/// Reply of [`Barriers`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BarriersReply {
+    /// Those that are higher than the peer knew; none when the time was up.
+    #[prost(message, repeated, tag = "1")]
+    pub barriers: Vec<Barrier>,
 }

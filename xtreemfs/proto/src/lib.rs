@@ -10,6 +10,7 @@
 
 pub mod capability;
 pub mod channel;
+pub mod control;
 pub mod dir;
 pub mod layout;
 pub mod mrc;

@@ -43,6 +43,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         let old = self.old.remove(key);
         young.or(old)
     }
+
+    /// Removes the entries whose keys are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.young.retain(|key, _| keep(key));
+        self.old.retain(|key, _| keep(key));
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ impl Fake {
             lease_s: None,
             grace_s: None,
             renewal_s: None,
+            audit_opens: false,
         }
     }
 

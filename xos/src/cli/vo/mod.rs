@@ -20,8 +20,8 @@ use super::session::Session;
 use super::values;
 use xos_api::vom::{
     Apply, FoundVo, GRACE_S_DEFAULT, GetEnrolmentForm, GetVo, LEASE_S_DEFAULT, ListVos,
-    RENEWAL_S_DEFAULT, ResumeVo, SetGrace, SetLease, SetRenewal, SuspendVo, Terms, VoInfo, VoPage,
-    VoState, WithdrawApplication,
+    RENEWAL_S_DEFAULT, ResumeVo, SetFileAudit, SetGrace, SetLease, SetRenewal, SuspendVo, Terms,
+    VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -183,6 +183,8 @@ Examples:
     Reminders(records::RemindersArgs),
     /// Show what happened to a member (VO administrators; or your own).
     History(records::HistoryArgs),
+    /// Set whether the audit notes who opens which file (VO administrators).
+    AuditFiles(AuditFilesArgs),
 }
 
 /// A command that takes a VO.
@@ -282,6 +284,32 @@ pub struct RenewalArgs {
     renewal: u64,
 }
 
+/// `xos vo audit-files`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos vo audit-files demo.rennes on
+  xos vo audit-files demo.rennes off
+
+Each open is then a line in the audit of the VO's home site: who, which file, to read or to write,
+on which machine. All members see in `xos vo show` that it is on.")]
+pub struct AuditFilesArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// Whether opens are noted.
+    opens: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is not.
+    Off,
+}
+
 /// `xos vo suspend-vo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
@@ -346,6 +374,15 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             let renewal = span(renewal_s);
             s.out.show(&done, || {
                 format!("{vo} renews credentials for {renewal} after a sign-in.")
+            })?;
+            Ok(0)
+        }
+        Command::AuditFiles(AuditFilesArgs { of: vo, opens }) => {
+            let opens = opens == Switch::On;
+            let done = s.vo_client(&vo).await?.call(SetFileAudit { vo: vo.clone(), opens }).await?;
+            s.out.show(&done, || match opens {
+                true => format!("Each file of {vo} that is opened is noted from now on."),
+                false => format!("Opened files of {vo} are no longer noted."),
             })?;
             Ok(0)
         }
@@ -434,6 +471,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         ("lease", span(d.lease_s.unwrap_or(LEASE_S_DEFAULT))),
         ("grace", format!("{} after the lease", span(d.grace_s.unwrap_or(GRACE_S_DEFAULT)))),
         ("renewal", format!("{} after a sign-in", span(d.renewal_s.unwrap_or(RENEWAL_S_DEFAULT)))),
+        ("opened files", if d.audit_opens { "noted in the audit".into() } else { String::new() }),
     ]);
     format!("{}\n\n{}", fields(&pairs), shares::table(&d.shares, now))
 }

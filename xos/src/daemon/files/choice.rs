@@ -4,10 +4,17 @@
 use super::knowledge::Knowledge;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use xos_base::SiteId;
+use std::time::Duration;
+use xos_base::{NodeId, SiteId};
+use xtreemfs_proto::dir::Barrier;
 use xtreemfs_server::dir::Dir;
 use xtreemfs_server::mrc::choose::FREE_BYTES_MIN;
+use xtreemfs_server::mrc::record::VolumeRecord;
 use xtreemfs_server::mrc::{OsdChoice, OsdStatus};
+
+/// How long a person who closes a folder waits for the object servers: less than a client waits for
+/// an answer.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The OSDs that registered, as far as their sites' shares go.
 pub(super) struct KnownOsds {
@@ -15,12 +22,14 @@ pub(super) struct KnownOsds {
     pub(super) knowledge: Arc<Knowledge>,
 }
 
+#[async_trait::async_trait]
 impl OsdChoice for KnownOsds {
     fn osds(&self, _: &str, vo: &str) -> Vec<OsdStatus> {
         let mut sites: BTreeMap<String, Vec<OsdStatus>> = BTreeMap::new();
         self.dir.each_osd(vo, |site, osd| {
             let status = OsdStatus {
                 id: osd.id.clone(),
+                site: site.to_owned(),
                 free_bytes: osd.free_bytes,
                 total_bytes: osd.total_bytes,
             };
@@ -40,6 +49,31 @@ impl OsdChoice for KnownOsds {
     fn settled(&self) -> bool {
         self.dir.is_settled()
     }
+
+    fn site_of(&self, osd: &str) -> String {
+        osd.parse::<NodeId>().map(|node| node.site().to_string()).unwrap_or_default()
+    }
+
+    fn home_of(&self, vo: &str, member: u32) -> Option<String> {
+        self.knowledge.member(vo, member).map(|m| m.person.site().to_string())
+    }
+
+    fn stores(&self, vo: &str, site: &str) -> bool {
+        site.parse().is_ok_and(|site: SiteId| self.knowledge.given(vo).contains_key(&site))
+    }
+
+    fn raised(&self, volume: &VolumeRecord, barrier: u64) {
+        self.dir.raise_barrier(&barrier_of(volume, barrier));
+    }
+
+    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64) -> Vec<String> {
+        self.dir.confirmed(&barrier_of(volume, barrier), CONFIRMED_WITHIN).await
+    }
+}
+
+/// A volume's barrier as the directory tells it.
+pub(super) fn barrier_of(volume: &VolumeRecord, number: u64) -> Barrier {
+    Barrier { vo: volume.vo.clone(), volume: volume.id.clone(), number }
 }
 
 /// The OSDs of a site that gives so many bytes: their room, free and in all, is scaled so that it
@@ -71,7 +105,12 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn osds(site: &str, count: usize, free_bytes: u64) -> Vec<OsdStatus> {
-        let osd = |n| OsdStatus { id: format!("n{n}.{site}"), free_bytes, total_bytes: u64::MAX };
+        let osd = |n| OsdStatus {
+            id: format!("n{n}.{site}"),
+            site: site.to_owned(),
+            free_bytes,
+            total_bytes: u64::MAX,
+        };
         (0..count).map(osd).collect()
     }
 

@@ -59,6 +59,12 @@ impl Knowledge {
         stores.get(&vo).cloned().unwrap_or_default()
     }
 
+    /// A membership whose ticket was shown.
+    pub(super) fn member(&self, vo: &str, member: u32) -> Option<Membership> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.find(vo, member)
+    }
+
     pub(super) fn serves(&self, vo: &VoId, site: &SiteId) -> bool {
         let serving = self.serving.read().unwrap_or_else(PoisonError::into_inner);
         serving.get(vo).is_some_and(|sites| sites.contains(site))
@@ -109,10 +115,7 @@ impl Authenticator for Knowledge {
 
 impl Epochs for Knowledge {
     fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
-        let m = {
-            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.find(vo, member)?
-        };
+        let m = self.member(vo, member)?;
         self.vom.effective(&m, self.clock.now()).ok().map(|m| m.epoch.0)
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use serde_json::json;
 use xos_api::Request;
-use xos_api::vom::{AcceptShare, FoundVo, OfferShare, ResumeVo, SuspendVo};
+use xos_api::vom::{AcceptShare, FoundVo, OfferShare, ResumeVo, SuspendVo, WithdrawShare};
 use xos_base::when::SystemClock;
 use xos_cda::SiteKeys;
 use xos_net::sign::Kind;
@@ -62,6 +62,7 @@ impl Core {
             trust,
             vom,
             clock,
+            audit: Arc::new(xos_net::audit::Remembered::default()),
             stop: CancellationToken::new(),
         };
         let config =
@@ -127,6 +128,23 @@ async fn a_suspended_vo_stays_mounted() {
     assert_eq!(core.mounted().await, ["demo.rennes"]);
     let (vo, own) = ("demo.rennes".parse().unwrap(), "rennes".parse().unwrap());
     assert!(core.files.knowledge.serves(&vo, &own), "its directory answers, so it can be mounted");
+}
+
+#[tokio::test]
+async fn the_volume_of_a_vo_that_is_erased_goes_and_is_not_made_again() {
+    // wrong: what a VO's members leave would lie at its home for ever, or a VO that works lose it
+    let core = Core::new().await;
+    core.found("old").await;
+    core.found("demo").await;
+    assert_eq!(core.mounted().await, ["demo.rennes", "old.rennes"]);
+    let old: VoId = "old.rennes".parse().unwrap();
+    assert_eq!(core.files.erase(&old).await.unwrap_err().kind, xos_base::Kind::Conflict);
+    core.ask(WithdrawShare { vo: old.clone(), reason: "over".to_owned() }).await;
+    core.files.erase(&old).await.unwrap();
+    core.files.erase(&old).await.unwrap();
+    core.files.settle().await;
+    let left: Vec<_> = core.files.mrc.volumes().unwrap().into_iter().map(|v| v.name).collect();
+    assert_eq!(left, ["demo.rennes"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What an object server knows of VOs: which are stored here, their volumes' keys, their members.
 
 use super::asking::Asking;
+use super::barriers::Barriers;
 use super::keys::Keys;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -26,6 +27,8 @@ pub trait Homes: Send + Sync + 'static {
 pub struct Known {
     homes: Arc<dyn Homes>,
     keys: Arc<Keys>,
+    /// Of the volumes.
+    pub barriers: Barriers,
     asking: Arc<Asking>,
     epochs: RwLock<HashMap<String, HashMap<u32, u64>>>,
     listed: RwLock<Listed>,
@@ -44,11 +47,12 @@ struct Listed {
 }
 
 impl Known {
-    /// Knows the keys that are kept, and nothing else.
-    pub fn new(homes: Arc<dyn Homes>, keys: Keys) -> Known {
+    /// Knows the keys and barriers that are kept, and nothing else.
+    pub fn new(homes: Arc<dyn Homes>, keys: Keys, barriers: Barriers) -> Known {
         Known {
             homes,
             keys: Arc::new(keys),
+            barriers,
             asking: Arc::default(),
             epochs: RwLock::default(),
             listed: RwLock::default(),
@@ -174,6 +178,10 @@ impl Known {
 impl VolumeTrust for Known {
     async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Result<PublicKey, NoKey> {
         self.key_at(vo, volume, Instant::now()).await
+    }
+
+    fn barrier(&self, vo: &VoName, volume: &VolumeId) -> u64 {
+        self.barriers.find(vo, volume)
     }
 }
 

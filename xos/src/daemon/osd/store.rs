@@ -65,6 +65,10 @@ mod tests {
         async fn volume_key(&self, _: &VoName, _: &VolumeId) -> Result<PublicKey, NoKey> {
             Err(NoKey::NotServed)
         }
+
+        fn barrier(&self, _: &VoName, _: &VolumeId) -> u64 {
+            0
+        }
     }
 
     impl Epochs for Nobody {

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use xtreemfs_proto::layout::FILE_BYTES_MAX;
@@ -257,6 +258,16 @@ impl Inode {
         self.lock().wrote_ns != 0
     }
 
+    /// Has all handles ask for new capabilities; whether each has got one.
+    pub(crate) async fn regain(&self) -> bool {
+        let rights: Vec<Arc<Rights>> = {
+            let state = self.lock();
+            state.rights.iter().filter_map(Weak::upgrade).collect()
+        };
+        // All are asked, whatever the others hear.
+        join_all(rights.iter().map(|rights| rights.regain())).await.into_iter().all(|got| got)
+    }
+
     /// Notes that the last name is gone.
     pub(crate) fn lost_name(&self) {
         self.known.nameless.store(true, Ordering::Release);
@@ -272,7 +283,8 @@ impl Inode {
     /// without asking the MRC, or if the MRC has none any more.
     pub(crate) fn known_attributes(&self, who: Member) -> Option<Attributes> {
         let state = self.lock();
-        if !state.rights.iter().filter_map(Weak::upgrade).any(|rights| rights.who() == who) {
+        let mut rights = state.rights.iter().filter_map(Weak::upgrade);
+        if !rights.any(|rights| rights.who() == who && !rights.is_lost()) {
             return None;
         }
         let (mut attributes, at) = state.attributes;

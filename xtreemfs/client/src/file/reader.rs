@@ -17,6 +17,7 @@ use crate::limits::{PIECES_AT_ONCE, TRANSFER_BYTES_MAX};
 impl Handle {
     /// Reads up to `length` bytes; fewer only at the end of the file.
     pub(super) async fn read_range(&self, offset: u64, length: usize) -> Result<Bytes> {
+        self.rights.still().await?;
         let length = length.min(TRANSFER_BYTES_MAX) as u64;
         let size = self.inode.lock().size;
         let end = offset.saturating_add(length).min(size);

@@ -78,6 +78,8 @@ pub(crate) struct Rights {
     known: Arc<Known>,
     /// A truncation that no capability to be had knows of.
     vain: AtomicU64,
+    /// No new capability was to be had when the old one counted no more.
+    lost: AtomicBool,
     /// Held while renewing; when the last attempt failed.
     renewing: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -95,8 +97,8 @@ impl Rights {
         let peers = peers(&layout);
         let grant = Mutex::new(Arc::new(grant));
         let renewing = tokio::sync::Mutex::default();
-        let vain = AtomicU64::new(0);
-        Rights { mrc, who, ino, mode, layout, peers, grant, known, vain, renewing }
+        let (vain, lost) = (AtomicU64::new(0), AtomicBool::new(false));
+        Rights { mrc, who, ino, mode, layout, peers, grant, known, vain, lost, renewing }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -148,6 +150,30 @@ impl Rights {
         if grant.epoch > present.epoch && *grant.layout == *self.layout {
             *present = Arc::new(grant);
         }
+    }
+
+    /// Asks for a new capability, since older ones count no more; whether there is one.
+    pub(crate) async fn regain(&self) -> bool {
+        let regained = self.renewed(&self.grant()).await;
+        if let Err(error) = &regained {
+            debug!(ino = %self.ino, who = %self.who, %error, "an open file was closed to its user");
+        }
+        self.lost.store(regained.is_err(), Ordering::Release);
+        regained.is_ok()
+    }
+
+    /// Whether the last [`Rights::regain`] found that nothing is allowed any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Refuses what would be answered without the services when nothing is allowed any more.
+    pub(crate) async fn still(&self) -> Result<()> {
+        if self.is_lost() {
+            self.renewed(&self.grant()).await?;
+            self.lost.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// A newer capability than `old`: another task's, or one asked for now.

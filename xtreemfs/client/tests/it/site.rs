@@ -11,7 +11,10 @@ use xtreemfs_client::{Client, Config, Member, Volume};
 use xtreemfs_proto::dir::{Osd as OsdEntry, Volume as VolumeEntry};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_server::dir::{Dir, DirPolicy};
-use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
+use xtreemfs_server::mrc::record::VolumeRecord;
+use xtreemfs_server::mrc::{
+    FileOpen, Mrc, MrcParts, OpenAudit, OsdChoice, OsdStatus, VolumePolicy,
+};
 use xtreemfs_server::osd::{NoKey, Osd, OsdParts, VolumeTrust, WriteVerifier};
 use xtreemfs_server::{
     AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, SystemClock,
@@ -43,6 +46,10 @@ pub struct Surroundings {
     pub asked: AtomicU64,
     /// Whether more of them may register yet.
     pub starting: AtomicBool,
+    /// The barrier that OSDs go by.
+    pub barrier: AtomicU64,
+    /// The directory, which tells mounts of it.
+    dir: Mutex<Option<Arc<Dir>>>,
     key: Mutex<Option<PublicKey>>,
     random: AtomicU64,
 }
@@ -66,18 +73,55 @@ impl Authenticator for Surroundings {
     }
 }
 
+#[async_trait]
 impl OsdChoice for Surroundings {
     fn osds(&self, _: &str, _: &str) -> Vec<OsdStatus> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let osds = self.osds.lock().unwrap();
-        let status =
-            |id: &String| OsdStatus { id: id.clone(), free_bytes: SPACE, total_bytes: SPACE };
+        let status = |id: &String| OsdStatus {
+            id: id.clone(),
+            site: "rennes".into(),
+            free_bytes: SPACE,
+            total_bytes: SPACE,
+        };
         osds.iter().map(status).collect()
     }
 
     fn settled(&self) -> bool {
         !self.starting.load(Ordering::SeqCst)
     }
+
+    fn site_of(&self, _: &str) -> String {
+        "rennes".into()
+    }
+
+    fn home_of(&self, _: &str, _: u32) -> Option<String> {
+        Some("rennes".into())
+    }
+
+    fn stores(&self, _: &str, site: &str) -> bool {
+        ["rennes", "pisa"].contains(&site)
+    }
+
+    fn raised(&self, volume: &VolumeRecord, number: u64) {
+        self.barrier.fetch_max(number, Ordering::SeqCst);
+        let (vo, volume) = (volume.vo.clone(), volume.id.clone());
+        let dir = self.dir.lock().unwrap();
+        let dir = dir.as_ref().unwrap();
+        dir.raise_barrier(&xtreemfs_proto::dir::Barrier { vo, volume, number });
+    }
+
+    async fn confirmed(&self, _: &VolumeRecord, _: u64) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl OpenAudit for Surroundings {
+    fn wants(&self, _: &str) -> bool {
+        false
+    }
+
+    fn opened(&self, _: FileOpen) {}
 }
 
 impl VolumePolicy for Surroundings {
@@ -101,6 +145,10 @@ impl VolumeTrust for Surroundings {
     async fn volume_key(&self, vo: &VoName, _: &VolumeId) -> Result<PublicKey, NoKey> {
         let key = *self.key.lock().unwrap();
         key.filter(|_| vo.as_str() == VO).ok_or(NoKey::NotServed)
+    }
+
+    fn barrier(&self, _: &VoName, _: &VolumeId) -> u64 {
+        self.barrier.load(Ordering::SeqCst)
     }
 }
 
@@ -185,6 +233,7 @@ impl Site {
             epochs: around.clone(),
             osds: around.clone(),
             policy: around.clone(),
+            opens: around.clone(),
             clock: Arc::new(SystemClock),
             checkpoint_bytes: xtreemfs_server::mrc::store::LOG_BYTES_CHECKPOINT,
             random: Box::new(move || {
@@ -228,6 +277,7 @@ impl Site {
 
     async fn serve_dir(&self, volume: &str) {
         let dir = Dir::new(self.surroundings.clone(), Arc::new(SystemClock));
+        *self.surroundings.dir.lock().unwrap() = Some(dir.clone());
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let service = Peer { id: MRC.into(), key: String::new(), role: Role::Service };
         let connection = dir.connection(service);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod data;
+mod folders;
 #[path = "../../../client/tests/it/memory.rs"]
 mod memory;
 mod names;

@@ -12,6 +12,7 @@
 
 mod entries;
 mod files;
+mod folders;
 
 use bytes::Bytes;
 use prost::Message;
@@ -20,6 +21,7 @@ use crate::rpc::{ConnectRequest, Empty, procedures};
 
 pub use entries::*;
 pub use files::*;
+pub use folders::*;
 
 /// Inode number of a volume's root directory.
 pub const ROOT_INODE: u64 = 1;
@@ -79,6 +81,10 @@ procedures! { MRC;
     Link = 136 (LinkRequest) -> AttrReply;
     /// Lists a directory, attributes included; needs read permission. `.` and `..` are not listed.
     Readdir = 137 (ReaddirRequest) -> ReaddirReply;
+    /// What its owner said of a folder, or where a file lies.
+    FolderShow = 140 (InodeRequest) -> FolderReply;
+    /// Closes or opens a folder, or pins it to a site: its owner alone, whatever roles others have.
+    FolderSet = 141 (FolderSetRequest) -> FolderReply;
 }
 
 /// What an inode is.

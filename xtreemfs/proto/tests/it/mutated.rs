@@ -37,6 +37,8 @@ fn capability() -> Capability {
         layout: Some(layout()),
         admin: false,
         owed: vec![Cut { epoch: 2, size: 4096 }, Cut { epoch: 3, size: 1 << 40 }],
+        barrier: 1,
+        parent: 1,
     }
 }
 

@@ -3,14 +3,15 @@
 //! It holds nothing that is not told again: MRCs and OSDs register at start and at each interval,
 //! so a restarted directory is complete after one interval, and nothing of it is kept on disk.
 
+mod barriers;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use xtreemfs_proto::dir::{
-    Osd, OsdList, OsdListReply, OsdRegister, RegisterReply, Volume, VolumeList, VolumeListReply,
-    VolumeLookup, VolumeRegister, VolumeUnregister,
+    Barriers as BarriersProc, Osd, OsdList, OsdListReply, OsdRegister, RegisterReply, Volume,
+    VolumeList, VolumeListReply, VolumeLookup, VolumeRegister, VolumeUnregister,
 };
 use xtreemfs_proto::rpc::{Empty, interface};
 use xtreemfs_proto::{Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
@@ -18,6 +19,8 @@ use xtreemfs_proto::{Errno, Handler, Incoming, Outgoing, Procedure, RpcError};
 use crate::identity::{Peer, Role};
 use crate::time::Clock;
 
+use barriers::Barriers;
+pub use barriers::{PAUSE, WAIT_MAX};
 use state::State;
 pub use state::{OSDS_MAX, OSDS_PER_SITE_MAX, VOLUMES_MAX};
 
@@ -46,6 +49,7 @@ pub trait DirPolicy: Send + Sync + 'static {
 /// A directory server.
 pub struct Dir {
     state: Mutex<State>,
+    barriers: Barriers,
     policy: Arc<dyn DirPolicy>,
     clock: Arc<dyn Clock>,
     since_ms: u64,
@@ -61,7 +65,8 @@ impl Dir {
     /// An empty directory.
     pub fn new(policy: Arc<dyn DirPolicy>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let since_ms = clock.now_ms();
-        Arc::new(Self { state: Mutex::default(), policy, clock, since_ms })
+        let (state, barriers) = Default::default();
+        Arc::new(Self { state, barriers, policy, clock, since_ms })
     }
 
     /// Whether everybody had the time to register since the start.
@@ -89,6 +94,15 @@ impl Dir {
     /// The volumes of `vo` (all for an empty one), sorted by name.
     pub fn volumes(&self, vo: &str) -> Vec<Volume> {
         self.lock().volumes(vo, self.clock.now_ms())
+    }
+
+    /// Refuses what is no OSD heard of lately.
+    fn lists_osd(&self, id: &str) -> Result<(), RpcError> {
+        if self.lock().has_osd(id, self.clock.now_ms()) {
+            return Ok(());
+        }
+        let text = format!("no OSD {id} is registered: register it first");
+        Err(RpcError::errno(Errno::ENOENT, text))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,6 +140,10 @@ impl Handler for DirConnection {
             OsdList::PROC => {
                 let osds = self.dir.osds(&incoming.request::<OsdList>()?.vo);
                 Ok(Outgoing::reply::<OsdList>(&OsdListReply { osds }))
+            }
+            BarriersProc::PROC => {
+                let request = incoming.request::<BarriersProc>()?;
+                Ok(Outgoing::reply::<BarriersProc>(&self.barriers(&request).await?))
             }
             VolumeRegister::PROC => {
                 let volume = incoming.request::<VolumeRegister>()?.volume.unwrap_or_default();

@@ -71,6 +71,11 @@ impl State {
         list(self.osds.values(), now_ms, wanted)
     }
 
+    /// Whether an OSD was heard of lately.
+    pub(super) fn has_osd(&self, id: &str, now_ms: u64) -> bool {
+        self.osds.get(id).is_some_and(|entry| entry.alive(now_ms))
+    }
+
     /// Shows each OSD that serves `vo`, and its site.
     pub(super) fn each_osd(&self, vo: &str, now_ms: u64, mut show: impl FnMut(&str, &Osd)) {
         let serves = |osd: &Osd| osd.vos.iter().any(|served| served == vo);

@@ -32,13 +32,16 @@ pub struct Content {
     pub truncate_epoch: u64,
     /// Truncations that some OSD may not have made.
     pub owed: Vec<Cut>,
+    /// Directory that it lies in.
+    pub parent: u64,
 }
 
 impl Content {
     /// The content of a file.
     pub fn of(record: &InodeRecord) -> Content {
-        let InodeRecord { layout, truncate_epoch, owed, .. } = record;
-        Content { layout: layout.clone(), truncate_epoch: *truncate_epoch, owed: owed.clone() }
+        let InodeRecord { layout, truncate_epoch, owed, parent, .. } = record;
+        let (layout, owed) = (layout.clone(), owed.clone());
+        Content { layout, truncate_epoch: *truncate_epoch, owed, parent: *parent }
     }
 }
 
@@ -54,7 +57,7 @@ impl Mrc {
         content: Content,
     ) -> Result<Bytes, RpcError> {
         let now_ms = self.parts.clock.now_ms();
-        let Content { layout, truncate_epoch, owed } = content;
+        let Content { layout, truncate_epoch, owed, parent } = content;
         if !owed.is_empty() && access.has(Access::WRITE) {
             access = access | Access::TRUNCATE;
         }
@@ -72,6 +75,8 @@ impl Mrc {
             layout,
             admin: holder.who.admin,
             owed,
+            barrier: volume.barrier,
+            parent,
         };
         let signed = self.parts.signer.sign(&capability);
         signed.map_err(|error| RpcError::errno(Errno::EIO, error.to_string()))

@@ -5,6 +5,8 @@
 pub struct OsdStatus {
     /// OSD id.
     pub id: String,
+    /// Its site; empty if it has none.
+    pub site: String,
     /// Free space, in bytes.
     pub free_bytes: u64,
     /// Space, in bytes.
@@ -52,7 +54,8 @@ mod tests {
     use super::*;
 
     fn osd(id: &str, free_gib: u64) -> OsdStatus {
-        OsdStatus { id: id.into(), free_bytes: free_gib << 30, total_bytes: 100 << 30 }
+        let (site, total_bytes) = (String::new(), 100 << 30);
+        OsdStatus { id: id.into(), site, free_bytes: free_gib << 30, total_bytes }
     }
 
     /// New files must go where there is room, in proportion, never twice to the same OSD, and

@@ -70,7 +70,7 @@ impl Space<'_> {
         }
         need(self.who, &dir, W | X)?;
         let inode = self.new_inode()?;
-        let layout = self.new_layout(inode, osds)?;
+        let layout = self.new_layout(inode, osds, &self.pin_at(parent)?)?;
         let (mode, group) = inherit(self.who, &dir, mode, false);
         let mut record = self.new_record(Kind::File, mode, group, parent);
         record.layout = Some(layout);
@@ -81,14 +81,26 @@ impl Space<'_> {
         Ok(Opened { inode, record, access, created: true })
     }
 
-    fn new_layout(&self, inode: u64, osds: &[OsdStatus]) -> Result<Layout, RpcError> {
+    /// A pinned folder's files lie at its site or nowhere.
+    fn new_layout(&self, inode: u64, osds: &[OsdStatus], pin: &str) -> Result<Layout, RpcError> {
         let volume = self.volume;
+        let at_site: Vec<OsdStatus>;
+        let osds = if pin.is_empty() {
+            osds
+        } else {
+            at_site = osds.iter().filter(|osd| osd.site == pin).cloned().collect();
+            &at_site
+        };
         let chosen = choose(osds, &volume.osds, volume.width as usize, inode);
         let layout = Layout { stripe_size: volume.stripe_size, osds: chosen };
         if layout.is_valid() {
             return Ok(layout);
         }
-        let text = format!("no OSD of volume {} is up and has room", volume.name);
+        let text = if pin.is_empty() {
+            format!("no OSD of volume {} is up and has room", volume.name)
+        } else {
+            format!("the folder is pinned to site {pin}, of which no OSD is up and has room")
+        };
         Err(RpcError::errno(Errno::ENOSPC, text))
     }
 

@@ -36,6 +36,9 @@ impl Space<'_> {
             return Err(RpcError::errno(Errno::EINVAL, format!("access mask {mask} refused")));
         }
         let record = self.reach(inode)?;
+        if mask != 0 {
+            self.need_not_closed(&record)?;
+        }
         need(self.who, &record, mask)
     }
 
@@ -71,6 +74,10 @@ impl Space<'_> {
             return Ok(());
         }
         let who = self.who;
+        if record.closed {
+            let text = "this folder is closed: its owner opens it before it changes hands";
+            return Err(RpcError::errno(Errno::EPERM, text));
+        }
         let own_group = group == record.group || who.in_group(group);
         let by_owner = who.member == record.owner && owner == record.owner && own_group;
         if !who.admin && !by_owner {
@@ -121,7 +128,7 @@ impl Space<'_> {
         opened: Option<Access>,
     ) -> Result<Opened, RpcError> {
         let mut record = match opened {
-            Some(_) => self.inode(inode)?,
+            Some(_) => self.opened(inode)?,
             None => self.reach(inode)?,
         };
         need_file(&record)?;
@@ -139,7 +146,7 @@ impl Space<'_> {
     /// # Errors
     /// `ESTALE`.
     pub fn cut_made(&mut self, inode: u64, epoch: u64) -> Result<(), RpcError> {
-        let mut record = self.inode(inode)?;
+        let mut record = self.opened(inode)?;
         let before = record.owed.len();
         record.owed.retain(|cut| cut.epoch > epoch);
         if record.owed.len() < before {
@@ -163,7 +170,7 @@ impl Space<'_> {
         if size > FILE_BYTES_MAX {
             return Err(Errno::EFBIG.into());
         }
-        let mut record = self.inode(inode)?;
+        let mut record = self.opened(inode)?;
         need_file(&record)?;
         let stale_epoch = epoch != record.truncate_epoch;
         if !stale_epoch && (size > record.size || mtime_ns != record.mtime_ns) {

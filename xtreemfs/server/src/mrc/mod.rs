@@ -1,17 +1,19 @@
 //! Metadata service: volumes, their namespaces, and the rights of people in them.
 //!
 //! Requests are decided by pure functions over an index ([`space`], [`entries`], [`rename`],
-//! [`inodes`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
+//! [`inodes`], [`folders`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
 //! connection. Rights depend on the slot's [`Identity`] alone, never on what the node says.
 
 pub mod caps;
 pub mod choose;
 pub mod entries;
 pub mod files;
+pub mod folders;
 pub mod index;
 pub mod inodes;
 pub mod log;
 pub mod name;
+pub mod opens;
 pub mod perm;
 pub mod record;
 pub mod rename;
@@ -24,6 +26,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use xtreemfs_proto::{Errno, RpcError};
 
 use crate::fence::{Entrance, Fence};
@@ -35,12 +38,14 @@ use crate::token::{PublicKey, Signer};
 pub use choose::OsdStatus;
 pub use files::StoreError;
 use index::MemIndex;
+pub use opens::{FileOpen, OpenAudit};
 use record::VolumeRecord;
 pub use service::MrcConnection;
 use space::Space;
 use store::Store;
 
-/// Knows the OSDs that serve a volume.
+/// Knows the OSDs that serve a volume, and tells them what counts no more.
+#[async_trait]
 pub trait OsdChoice: Send + Sync + 'static {
     /// The OSDs that are up and may store objects of this volume. Asked at each creation of a
     /// file: must answer from memory.
@@ -49,6 +54,22 @@ pub trait OsdChoice: Send + Sync + 'static {
     /// Whether each OSD that is up has had the time to say so. Before, no OSD means "try again",
     /// not "no room".
     fn settled(&self) -> bool;
+
+    /// The site of an OSD; empty if it has none. Must answer from memory.
+    fn site_of(&self, osd: &str) -> String;
+
+    /// The home site of a member of `vo`, if it is known.
+    fn home_of(&self, vo: &str, member: u32) -> Option<String>;
+
+    /// Whether `site` stores files of `vo`.
+    fn stores(&self, vo: &str, site: &str) -> bool;
+
+    /// Tells OSDs and clients that capabilities of the volume with a lesser barrier count no more.
+    /// Does not wait for them.
+    fn raised(&self, volume: &VolumeRecord, barrier: u64);
+
+    /// Waits a while until the OSDs that are up go by it; gives those that do not.
+    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64) -> Vec<String>;
 }
 
 /// Knows which peers manage the volumes of a VO.
@@ -69,6 +90,8 @@ pub struct MrcParts {
     pub osds: Arc<dyn OsdChoice>,
     /// Who manages volumes.
     pub policy: Arc<dyn VolumePolicy>,
+    /// Who wants to know of files that are opened.
+    pub opens: Arc<dyn OpenAudit>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// 16 random bytes, for volume ids.
@@ -171,7 +194,10 @@ fn find(index: &MemIndex, id: &str) -> Result<VolumeRecord, RpcError> {
         let text = "no such volume here: look it up in the directory again";
         return Err(RpcError::errno(Errno::ENOENT, text));
     };
-    VolumeRecord::decode(value).map_err(|_| space::damaged("volume"))
+    let mut volume = VolumeRecord::decode(value).map_err(|_| space::damaged("volume"))?;
+    // Also higher than any that an OSD knows from before an old copy of the metadata was restored.
+    volume.barrier = volume.barrier.max(index.first_epoch());
+    Ok(volume)
 }
 
 /// Refuses peers that may not manage volumes of `vo`.

@@ -43,6 +43,9 @@ pub struct VolumeRecord {
     /// Only these OSDs; empty for all.
     #[prost(string, repeated, tag = "7")]
     pub osds: Vec<String>,
+    /// Capabilities with a lesser one count no more; see [`crate::mrc::folders`].
+    #[prost(uint64, tag = "8")]
+    pub barrier: u64,
 }
 
 /// What a volume counts.
@@ -95,6 +98,12 @@ pub struct InodeRecord {
     /// Truncations that some OSD may not have made, oldest first, each to more than those before.
     #[prost(message, repeated, tag = "13")]
     pub owed: Vec<Cut>,
+    /// Of a directory: the site at which new files below it lie; empty: it says nothing.
+    #[prost(string, tag = "14")]
+    pub pin: String,
+    /// Of a directory: nobody but its owner gets to what is below it.
+    #[prost(bool, tag = "15")]
+    pub closed: bool,
 }
 
 impl InodeRecord {

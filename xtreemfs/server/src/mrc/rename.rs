@@ -25,6 +25,8 @@ pub struct Renamed {
     pub attr: Attr,
     /// What the target name stood for before.
     pub overwritten: Option<Removed>,
+    /// The volume's new barrier, if it went into a closed folder.
+    pub barrier: Option<u64>,
 }
 
 impl Space<'_> {
@@ -51,7 +53,7 @@ impl Space<'_> {
             return Err(Errno::EEXIST.into());
         }
         if target.as_ref().is_some_and(|(number, _)| *number == inode) {
-            return Ok(Renamed { attr: record.attr(inode), overwritten: None });
+            return Ok(Renamed { attr: record.attr(inode), overwritten: None, barrier: None });
         }
         need(self.who, &from_dir, W | X)?;
         need(self.who, &to_dir, W | X)?;
@@ -93,7 +95,11 @@ impl Space<'_> {
         record.ctime_ns = self.now_ns;
         self.put_inode(inode, &record);
         let overwritten = target.map(|(inode, record)| Removed { inode, record });
-        Ok(Renamed { attr: record.attr(inode), overwritten })
+        let into = self.closed_at(to.dir)?;
+        // Others may have it open from where it was.
+        let shut = into.is_some() && into != self.closed_at(from.dir)?;
+        let barrier = shut.then(|| self.raise_barrier());
+        Ok(Renamed { attr: record.attr(inode), overwritten, barrier })
     }
 
     /// Refuses to move directory `moved` into itself or something below it.

@@ -13,6 +13,7 @@ use crate::fence::Entrance;
 use crate::identity::{Identity, Peer};
 use crate::mrc::caps::{Content, Holder};
 use crate::mrc::name::Name;
+use crate::mrc::opens::Asked;
 use crate::mrc::rename::Place;
 use crate::mrc::{Mrc, find, need_manager};
 use crate::slots::Slots;
@@ -80,6 +81,8 @@ impl Handler for MrcConnection {
             Rename => rename,
             Link => link,
             Readdir => readdir,
+            FolderShow => folder_show,
+            FolderSet => folder_set,
         })
     }
 }
@@ -170,7 +173,10 @@ impl MrcConnection {
             return Err(RpcError::errno(Errno::EAGAIN, text));
         }
         let change = |space: &mut super::Space<'_>| space.create(parent, name, mode, flags, &osds);
-        let (volume, opened) = self.mrc.write(&volume, who, change).await?;
+        let made = self.mrc.write(&volume, who, change).await;
+        let (peer, name) = (&self.peer, Some(name.bytes()));
+        self.mrc.note_open(&volume, Asked { who, peer, at: parent, name, flags }, &made);
+        let (volume, opened) = made?;
         self.mrc.opened(&volume, self.holder(who), opened)
     }
 
@@ -178,11 +184,14 @@ impl MrcConnection {
         let OpenRequest { volume, inode, flags } = request;
         let opened = if flags & open_flags::TRUNCATE == 0 {
             // Nothing changes: no need for the writers' lock.
-            self.mrc.read_stored(&volume, who, |space| space.open(inode, flags)).await?
+            self.mrc.read_stored(&volume, who, |space| space.open(inode, flags)).await
         } else {
-            self.mrc.write(&volume, who, |space| space.open(inode, flags)).await?
+            self.mrc.write(&volume, who, |space| space.open(inode, flags)).await
         };
-        self.mrc.opened(&opened.0, self.holder(who), opened.1)
+        let asked = Asked { who, peer: &self.peer, at: inode, name: None, flags };
+        self.mrc.note_open(&volume, asked, &opened);
+        let (volume, opened) = opened?;
+        self.mrc.opened(&volume, self.holder(who), opened)
     }
 
     async fn renew(&self, who: &Identity, request: CapabilityRequest) -> Answer<Renew> {
@@ -190,13 +199,16 @@ impl MrcConnection {
         let old = self.mrc.accept(&request.capability, holder)?;
         let access = CapabilityAccess(old.access);
         let (of, inode) = (old.volume.clone(), old.inode);
-        let look = |space: &mut super::Space<'_>| match space.inode(inode) {
+        let look = |space: &mut super::Space<'_>| match space.opened(inode) {
             Ok(record) => Ok(Content::of(&record)),
             // It lost its name and is still open, or is being deleted. No other file ever has its
             // number, so the old capability says all there is to know.
             Err(error) if error.errno == Errno::ESTALE => {
-                let Capability { layout, truncate_epoch, owed, .. } = old;
-                Ok(Content { layout, truncate_epoch, owed })
+                if access != CapabilityAccess::DELETE {
+                    space.need_former_way(old.parent, old.barrier)?;
+                }
+                let Capability { layout, truncate_epoch, owed, parent, .. } = old;
+                Ok(Content { layout, truncate_epoch, owed, parent })
             }
             Err(error) => Err(error),
         };
@@ -284,6 +296,9 @@ impl MrcConnection {
         let change = |space: &mut super::Space<'_>| space.rename(from, to, request.flags);
         let (volume, renamed) = self.mrc.write(&request.volume, who, change).await?;
         let attr = Some(renamed.attr);
+        if let Some(barrier) = renamed.barrier {
+            self.mrc.parts.osds.raised(&volume, barrier);
+        }
         let Some(removed) = renamed.overwritten else {
             return Ok(RenameReply { attr, overwritten: 0, deleted: None });
         };
@@ -300,6 +315,29 @@ impl MrcConnection {
         let ReaddirRequest { volume, inode, cookie, limit } = request;
         let (_, reply) =
             self.mrc.read(&volume, who, |space| space.readdir(inode, cookie, limit))?;
+        Ok(reply)
+    }
+
+    async fn folder_show(&self, who: &Identity, request: InodeRequest) -> Answer<FolderShow> {
+        let osds = self.mrc.parts.osds.clone();
+        let look =
+            |space: &super::Space<'_>| space.folder(request.inode, &|osd: &str| osds.site_of(osd));
+        Ok(self.mrc.read(&request.volume, who, look)?.1)
+    }
+
+    async fn folder_set(&self, who: &Identity, request: FolderSetRequest) -> Answer<FolderSet> {
+        let osds = self.mrc.parts.osds.clone();
+        let site = request.pin.as_ref().map(|pin| self.mrc.pinned_site(who, pin)).transpose()?;
+        let change = |space: &mut super::Space<'_>| {
+            space.set_folder(&request, site.as_deref(), &|osd: &str| osds.site_of(osd))
+        };
+        let (volume, set) = self.mrc.write(&request.volume, who, change).await?;
+        let mut reply = set.reply;
+        if let Some(barrier) = set.barrier {
+            osds.raised(&volume, barrier);
+            reply.unconfirmed = osds.confirmed(&volume, barrier).await;
+            reply.unconfirmed.truncate(FOLDER_NAMED_MAX);
+        }
         Ok(reply)
     }
 }

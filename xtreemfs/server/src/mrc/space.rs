@@ -111,6 +111,7 @@ impl<'a> Space<'a> {
             }
             let dir = self.inode(parent).map_err(|_| damaged("parent"))?;
             need(self.who, &dir, X)?;
+            self.need_not_closed(&dir)?;
             (child, parent) = (parent, dir.parent);
         }
         let text = format!("more than {DEPTH_MAX} directories above inode {inode}");
@@ -124,6 +125,7 @@ impl<'a> Space<'a> {
             return Err(Errno::ENOTDIR.into());
         }
         need(self.who, &record, want)?;
+        self.need_not_closed(&record)?;
         Ok(record)
     }
 

@@ -117,6 +117,7 @@ fn create(
         stripe_size: request.stripe_size,
         width: request.width,
         osds: request.osds.clone(),
+        barrier: 0,
     };
     let root = InodeRecord {
         kind: Kind::Directory.into(),

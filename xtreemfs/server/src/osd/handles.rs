@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use crate::cache::Cache;
+use crate::ids::VoName;
 use crate::osd::backing::Backing;
 use crate::osd::objects::FileKey;
 
@@ -43,6 +44,12 @@ impl Handles {
         self.kept.insert(key, handle.clone());
     }
 
+    /// Forgets those of a VO.
+    pub(super) fn forget(&mut self, vo: &VoName) {
+        self.used.retain(|key, _| key.vo != *vo);
+        self.kept.retain(|key| key.vo != *vo);
+    }
+
     /// Forgets the backing file of a file that is deleted.
     pub(super) fn remove(&mut self, key: &FileKey) {
         self.used.remove(key);
@@ -53,7 +60,7 @@ impl Handles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{VoName, VolumeId};
+    use crate::ids::VolumeId;
 
     /// Else two threads cut and write one file, each by what its own handle knows of truncations.
     #[test]

@@ -1,6 +1,7 @@
 //! Object storage service: the bytes of files, for whoever shows a capability.
 
 mod backing;
+mod erase;
 mod error;
 mod failures;
 mod handles;

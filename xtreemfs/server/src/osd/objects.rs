@@ -91,6 +91,16 @@ impl ObjectStore {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Forgets the open files of a VO.
+    pub(super) fn forget(&self, vo: &VoName) {
+        self.handles().forget(vo);
+    }
+
     fn path(&self, key: &FileKey) -> PathBuf {
         let inode = key.inode;
         let name = format!("{:02x}/{:02x}/{inode:016x}", inode & 0xff, inode >> 8 & 0xff);

@@ -28,4 +28,8 @@ pub trait VolumeTrust: Send + Sync + 'static {
     /// # Errors
     /// [`NoKey`]. Clients take [`NoKey::NotServed`] as final, and drop what they wanted to write.
     async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Result<PublicKey, NoKey>;
+
+    /// Capabilities of the volume that name a lesser barrier count no more; 0: none was told. Asked
+    /// at every use of one: must answer from memory.
+    fn barrier(&self, vo: &VoName, volume: &VolumeId) -> u64;
 }

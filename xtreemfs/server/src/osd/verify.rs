@@ -71,7 +71,7 @@ impl OsdConnection {
             Some(file) => (file, false),
             None => (Arc::new(self.verify_signature(token).await?), true),
         };
-        self.check_now(&file.capability)?;
+        self.check_now(&file)?;
         if new {
             // A copy: the token as it came in keeps its whole receive buffer alive.
             let token = Bytes::copy_from_slice(token);
@@ -81,8 +81,8 @@ impl OsdConnection {
         Ok(file)
     }
 
-    fn check_now(&self, capability: &Capability) -> Result<(), RpcError> {
-        let parts = &self.osd.parts;
+    fn check_now(&self, file: &Verified) -> Result<(), RpcError> {
+        let (capability, parts) = (&file.capability, &self.osd.parts);
         let now_ms = parts.clock.now_ms();
         if capability.peer != self.peer.id {
             return Err(refused("it was made for another machine"));
@@ -95,6 +95,12 @@ impl OsdConnection {
         let too_long = capability.expires_ms.saturating_sub(issued_ms) > VALID_MS_MAX;
         if too_long || issued_ms > now_ms.saturating_add(CLOCK_SKEW_MS_MAX) {
             return Err(refused("it is valid for too long, or the clocks differ"));
+        }
+        // To delete what has lost its name shows nothing of it.
+        let deletes = capability.access == Access::DELETE.0;
+        if !deletes && capability.barrier < parts.trust.barrier(&file.key.vo, &file.key.volume) {
+            let text = "a folder of the volume was closed since: renew the capability at the MRC";
+            return Err(RpcError::errno(Errno::EKEYREVOKED, text));
         }
         match parts.epochs.least_valid(&capability.vo, capability.member) {
             Some(least) if capability.epoch >= least => Ok(()),

@@ -23,6 +23,8 @@ pub fn good(world: &World) -> Capability {
         layout: Some(layout()),
         admin: false,
         owed: Vec::new(),
+        barrier: 7,
+        parent: 1,
     }
 }
 

@@ -248,6 +248,7 @@ fn try_open(dir: &Path) -> Result<Arc<Mrc>, StoreError> {
         epochs: around.clone(),
         osds: around.clone(),
         policy: around.clone(),
+        opens: around.clone(),
         clock: around,
         random: Box::new(|| [9; 16]),
         checkpoint_bytes: 1 << 30,

@@ -1,6 +1,7 @@
 //! The directory over a stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use xtreemfs_proto::dir::*;
 use xtreemfs_proto::rpc::{ErrorType, interface};
@@ -77,4 +78,54 @@ async fn only_entitled_services_register() {
     assert_eq!(refused.unwrap_err(), Errno::EPERM);
     let wrong = call::<mrc::Getattr>(&client, None, Default::default()).await.unwrap_err();
     assert_eq!(wrong.kind, ErrorType::InvalidInterfaceId, "{}", interface::DIR);
+}
+
+/// If it failed, an OSD or a client would hear of a closed folder late or never, or the person who
+/// closes it would be told that all go by it while an OSD does not.
+#[tokio::test]
+async fn who_waits_hears_of_a_barrier_and_an_osd_confirms_by_asking_again() {
+    let around = Surroundings::new();
+    let dir = Dir::new(Arc::new(Policy), around.clone());
+    let connect_as = |id: &str| connect(dir.connection(peer(id, Role::Service)));
+    let (first, second, client) = (connect_as("osd-a"), connect_as("osd-b"), connect_as("node-1"));
+    let asked = |known: u64, osd: bool| BarriersRequest {
+        vos: vec!["demo".into()],
+        known: vec![Barrier { vo: "demo".into(), volume: "home".into(), number: known }],
+        wait_ms: 600_000,
+        osd,
+    };
+    let refused = call::<Barriers>(&first, None, asked(0, true)).await.map_err(errno);
+    assert_eq!(refused, Err(Errno::ENOENT), "it is no OSD yet");
+    for (channel, id) in [(&first, "osd-a"), (&second, "osd-b")] {
+        let vos = vec!["demo".into()];
+        let osd = Osd { id: id.into(), address: id.into(), vos, ..Default::default() };
+        let register = OsdRegisterRequest { osd: Some(osd) };
+        call::<OsdRegister>(channel, None, register).await.unwrap();
+    }
+    let barrier = Barrier { vo: "demo".into(), volume: "home".into(), number: 5 };
+    let raise = async {
+        tokio::task::yield_now().await;
+        dir.raise_barrier(&barrier);
+    };
+    let (told, also, ()) = tokio::join!(
+        call::<Barriers>(&first, None, asked(0, true)),
+        call::<Barriers>(&client, None, asked(0, false)),
+        raise,
+    );
+    for told in [told.unwrap(), also.unwrap()] {
+        assert_eq!(told.barriers, std::slice::from_ref(&barrier));
+    }
+    assert_eq!(dir.confirmed(&barrier, Duration::ZERO).await, ["osd-a", "osd-b"], "told, no more");
+    // A client that runs beside an OSD, under its name, does not speak for it.
+    let beside = BarriersRequest { wait_ms: 0, ..asked(5, false) };
+    call::<Barriers>(&second, None, beside).await.unwrap();
+    let goes_by = BarriersRequest { wait_ms: 0, ..asked(5, true) };
+    call::<Barriers>(&first, None, goes_by.clone()).await.unwrap();
+    assert_eq!(dir.confirmed(&barrier, Duration::ZERO).await, ["osd-b"]);
+    let (last, left) = tokio::join!(
+        call::<Barriers>(&second, None, goes_by),
+        dir.confirmed(&barrier, Duration::from_secs(60)),
+    );
+    assert!(last.unwrap().barriers.is_empty(), "nothing new");
+    assert!(left.is_empty());
 }

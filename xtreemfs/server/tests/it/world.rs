@@ -1,24 +1,21 @@
 //! A small world: one MRC, two OSDs, people with tickets.
 
-use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
 use xtreemfs_proto::mrc::*;
 use xtreemfs_proto::rpc::{Authenticate, AuthenticateRequest, ConnectRequest};
 use xtreemfs_proto::serve::serve;
 use xtreemfs_proto::{Channel, Errno, Procedure, RpcError};
-use xtreemfs_server::mrc::{Mrc, MrcParts, OsdChoice, OsdStatus, VolumePolicy};
-use xtreemfs_server::osd::{NoKey, Osd, OsdParts, VolumeTrust, WriteVerifier};
-use xtreemfs_server::{
-    AuthError, Authenticator, Clock, Epochs, Identity, Peer, PublicKey, Role, Signer, VoName,
-    VolumeId,
-};
+use xtreemfs_server::mrc::{Mrc, MrcParts};
+use xtreemfs_server::osd::{Osd, OsdParts, WriteVerifier};
+use xtreemfs_server::{Peer, Role, Signer};
+
+pub use crate::surroundings::Surroundings;
 
 pub const LONG: Duration = Duration::from_secs(60);
 pub const STRIPE: u32 = 4096;
@@ -27,101 +24,6 @@ pub const START_MS: u64 = 1_800_000_000_000;
 pub const SEED: [u8; 32] = [7; 32];
 /// A VO whose home the OSDs did not hear yet.
 pub const UNHEARD: &str = "unheard";
-
-/// A clock that stands still until the test moves it.
-#[derive(Debug)]
-pub struct TestClock(AtomicU64);
-
-impl TestClock {
-    pub fn forward(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// What the servers are told by their surroundings.
-pub struct Surroundings {
-    pub clock: TestClock,
-    pub least_epochs: Mutex<HashMap<u32, u64>>,
-    /// By VO and volume.
-    pub volume_keys: Mutex<HashMap<(VoName, VolumeId), PublicKey>>,
-}
-
-impl Surroundings {
-    /// What a VO's own services say: that it has a volume, and with which key.
-    pub fn learn(&self, vo: &str, volume: &str, key: PublicKey) {
-        let place = (VoName::parse(vo).unwrap(), VolumeId::parse(volume).unwrap());
-        self.volume_keys.lock().unwrap().insert(place, key);
-    }
-
-    pub fn new() -> Arc<Self> {
-        let clock = TestClock(AtomicU64::new(START_MS));
-        Arc::new(Self { clock, least_epochs: Mutex::default(), volume_keys: Mutex::default() })
-    }
-}
-
-impl Clock for Surroundings {
-    fn now(&self) -> Duration {
-        self.clock.now()
-    }
-}
-
-impl Epochs for Surroundings {
-    fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
-        let known = vo == "demo" || vo == "other";
-        known.then(|| self.least_epochs.lock().unwrap().get(&member).copied().unwrap_or(1))
-    }
-}
-
-/// A ticket of these tests: `vo member groups admin epoch expires_ms`, blank-separated.
-#[async_trait]
-impl Authenticator for Surroundings {
-    async fn authenticate(&self, ticket: &[u8], _peer: &Peer) -> Result<Identity, AuthError> {
-        let text = std::str::from_utf8(ticket).unwrap_or_default();
-        let parts: Vec<&str> = text.split(' ').collect();
-        let &[vo, member, groups, admin, epoch, expires] = &parts[..] else {
-            return Err(AuthError::Refused("not a ticket".into()));
-        };
-        Ok(Identity {
-            vo: vo.into(),
-            member: member.parse().unwrap(),
-            groups: groups.split(',').map(|group| group.parse().unwrap()).collect(),
-            admin: admin == "admin",
-            epoch: epoch.parse().unwrap(),
-            expires_ms: expires.parse().unwrap(),
-        })
-    }
-}
-
-impl OsdChoice for Surroundings {
-    fn osds(&self, _volume: &str, _vo: &str) -> Vec<OsdStatus> {
-        let osd = |id: &str| OsdStatus { id: id.into(), free_bytes: 1 << 40, total_bytes: 1 << 41 };
-        vec![osd("osd-a"), osd("osd-b")]
-    }
-
-    fn settled(&self) -> bool {
-        true
-    }
-}
-
-impl VolumePolicy for Surroundings {
-    fn may_manage(&self, _peer: &Peer, vo: &str) -> bool {
-        vo == "demo"
-    }
-}
-
-#[async_trait]
-impl VolumeTrust for Surroundings {
-    async fn volume_key(&self, vo: &VoName, volume: &VolumeId) -> Result<PublicKey, NoKey> {
-        let key = self.volume_keys.lock().unwrap().get(&(vo.clone(), volume.clone())).copied();
-        key.ok_or(if vo.as_str() == UNHEARD { NoKey::NotYet } else { NoKey::NotServed })
-    }
-}
 
 pub fn peer(id: &str, role: Role) -> Peer {
     Peer { id: id.into(), key: String::new(), role }
@@ -135,6 +37,7 @@ pub fn open_mrc(dir: &Path, around: &Arc<Surroundings>, checkpoint_bytes: u64) -
         epochs: around.clone(),
         osds: around.clone(),
         policy: around.clone(),
+        opens: around.clone(),
         clock: around.clone(),
         random: Box::new(move || [random.fetch_add(1, Ordering::SeqCst); 16]),
         checkpoint_bytes,

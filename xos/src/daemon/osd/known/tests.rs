@@ -1,4 +1,5 @@
 use super::super::asking::AGAIN_AFTER;
+use super::super::barriers::Barriers;
 use super::*;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +71,7 @@ async fn settle() {
 #[tokio::test]
 async fn a_home_is_asked_once_whatever_is_claimed() {
     let home = Home::new(Some(vec![volume("0f", 1)]));
-    let known = Arc::new(Known::new(home.clone(), Keys::default()));
+    let known = Arc::new(Known::new(home.clone(), Keys::default(), Barriers::default()));
     known.volumes_told(&[mount()]);
     let start = Instant::now();
     let asking: Vec<_> = (0..100)
@@ -118,14 +119,18 @@ async fn a_home_is_asked_once_whatever_is_claimed() {
 async fn a_restarted_node_serves_at_once_and_refuses_nothing_before_it_was_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
-    let before = Known::new(Home::open(Some(vec![volume("0f", 1)])), Keys::open(path.clone()));
+    let before = Known::new(
+        Home::open(Some(vec![volume("0f", 1)])),
+        Keys::open(path.clone()),
+        Barriers::default(),
+    );
     let now = Instant::now();
     assert_eq!(before.key_at(&vo(), &id("0f"), now).await, Err(NoKey::NotYet), "nothing is known");
     before.volumes_told(&[mount()]);
     before.key_at(&vo(), &id("0f"), now).await.unwrap();
 
     let away = Home::open(None);
-    let known = Known::new(away.clone(), Keys::open(path.clone()));
+    let known = Known::new(away.clone(), Keys::open(path.clone()), Barriers::default());
     known.volumes_kept(&[mount()]);
     assert_eq!(known.key_at(&vo(), &id("0f"), now).await, Ok(PublicKey([1; 32])));
     assert_eq!(away.asked(), 0);
@@ -138,13 +143,13 @@ async fn a_restarted_node_serves_at_once_and_refuses_nothing_before_it_was_told(
     assert_eq!(known.homes().len(), 1, "what was kept came after what is so now");
 
     // A directory that has just started lists nothing: that is no answer.
-    let starting = Known::new(Home::open(Some(Vec::new())), Keys::default());
+    let starting = Known::new(Home::open(Some(Vec::new())), Keys::default(), Barriers::default());
     starting.volumes_told(&[mount()]);
     assert_eq!(starting.key_at(&vo(), &id("0f"), now).await, Err(NoKey::NotYet));
 
     // A key that was replaced meanwhile counts as soon as the home is heard.
     let renewed = Home::open(Some(vec![volume("0f", 2)]));
-    let known = Known::new(renewed.clone(), Keys::open(path));
+    let known = Known::new(renewed.clone(), Keys::open(path), Barriers::default());
     known.volumes_kept(&[mount()]);
     for _ in 0..2 {
         known.hear(&"rennes".parse().unwrap()).await;
