@@ -163,7 +163,7 @@ impl Ground {
             trust: self.trust.clone(),
             vom: vom.clone(),
             clock: self.clock.clone(),
-            audit: Arc::new(files::Trail),
+            audit: self.audit.clone(),
             stop: self.stop.clone(),
         };
         Files::start(config, parts).await

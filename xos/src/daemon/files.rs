@@ -12,7 +12,6 @@ use erased::Erased;
 use futures_util::future::BoxFuture;
 use knowledge::Knowledge;
 use opens::Opens;
-pub use opens::Trail;
 use prost::Message;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -209,6 +208,11 @@ impl Files {
         }
         if let Err(e) = self.register_volumes().await {
             tracing::warn!(error = %e, "volumes are not all registered yet");
+        }
+        for gone in self.parts.vom.erased() {
+            if let Err(e) = self.erase(&gone.vo).await {
+                tracing::warn!(vo = %gone.vo, error = %e, "what is kept for a VO that is no more stays");
+            }
         }
         let mounts = self.mounts();
         let told = self.parts.nodes.connected().into_iter().map(|node| {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::mpsc;
 use xos_api::audit::{Event, Outcome, TEXT_MAX};
-use xos_base::{Error, Millis, VoId};
+use xos_base::{Millis, VoId};
 use xos_net::Audit;
 use xtreemfs_server::mrc::{FileOpen, OpenAudit};
 
@@ -125,21 +125,6 @@ fn lost_event(time: Millis, site: &str, lost: u64) -> Event {
         outcome: Outcome::Failed,
         why: "more files were opened than the audit takes".to_owned(),
         from: None,
-    }
-}
-
-/// The audit trail of a core in its log, target `audit`.
-pub struct Trail;
-
-impl Audit for Trail {
-    fn record(&self, event: Event) -> xos_net::audit::Receipt {
-        let (given, receipt) = xos_net::audit::Receipt::new();
-        let text = serde_json::to_string(&event);
-        let noted = text.map_err(|e| Error::internal(format!("an event has no text: {e}")));
-        let noted = noted.map(|event| tracing::info!(target: "audit", %event, "noted"));
-        // Nobody may wait for it.
-        drop(given.send(noted));
-        receipt
     }
 }
 
