@@ -11,6 +11,8 @@ use xos_base::{Error, Millis, NodeId};
 
 /// Longest line, in bytes: some of the longest texts, all of their characters escaped.
 pub const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// No line or file has a higher number: what does was not written by an audit.
+const NUMBER_MAX: u64 = 1 << 62;
 /// How much of a file is read at a time, in bytes.
 const BUFFER: usize = 256 * 1024;
 const SUFFIX: &str = ".jsonl";
@@ -102,7 +104,7 @@ pub fn list(dir: &Path) -> Result<Vec<Segment>, Error> {
         let entry = entry.map_err(io)?;
         let first = entry.file_name().to_str().and_then(|n| {
             let digits = n.strip_suffix(SUFFIX).filter(|d| d.len() == 20)?;
-            digits.parse::<u64>().ok()
+            digits.parse::<u64>().ok().filter(|first| (1..=NUMBER_MAX).contains(first))
         });
         let Some(first) = first else { continue };
         let len = entry.metadata().map_err(io)?.len();
@@ -121,13 +123,17 @@ pub fn create(dir: &Path, first: u64, now: Millis) -> Result<(Segment, File), Er
     let path = dir.join(name(first));
     let file = OpenOptions::new()
         .create(true)
-        // What a start that failed left empty may be there; more never is.
-        .truncate(true)
+        .truncate(false)
         .read(true)
         .write(true)
         .mode(0o600)
         .open(&path)
         .map_err(|e| failed(&path, &e))?;
+    // What an attempt that failed left empty may be there, and nothing else.
+    if file.metadata().map_err(|e| failed(&path, &e))?.len() > 0 {
+        let text = format!("the audit's next file, {}, is there already", path.display());
+        return Err(Error::conflict(text).hint("look where it comes from, and move it away"));
+    }
     file.sync_all().map_err(|e| failed(&path, &e))?;
     sync_folder(dir)?;
     Ok((Segment { path, first, from: now, to: now, len: 0 }, file))

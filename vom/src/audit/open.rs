@@ -11,8 +11,15 @@ use super::look::Backwards;
 use super::walk::{Walk, hash};
 use std::fs::{File, OpenOptions};
 use std::path::Path;
+use std::time::Duration;
 use xos_api::audit::{Event, Line, Outcome};
 use xos_base::{Error, Millis, SiteId};
+
+/// More lines than one file can hold. Who edits a line must not use up the numbers.
+const LINES_MAX: u64 = 1 << 20;
+
+/// How far a clock is believed to have been set back: lines keep their order over it.
+const AHEAD_MAX: Duration = Duration::from_secs(86_400);
 
 /// An audit ready to be written.
 pub(super) struct Opened {
@@ -56,8 +63,13 @@ pub(super) fn open(dir: &Path, site: &SiteId, now: Millis) -> Result<Opened, Err
             note_mark(&mut marks, &line);
         }
     })?;
-    last.to = noted;
-    let mut end = End { number: walk.highest(), hash: String::new(), noted };
+    if noted.since(now) > AHEAD_MAX {
+        tracing::error!(%noted, %now, "the audit's last lines are of a time to come: a clock was \
+            wrong, or a line was edited; what is noted from now on has the time of now");
+        noted = now;
+    }
+    last.to = noted.max(last.from);
+    let mut end = End { number: last_number(&walk, last.first), hash: String::new(), noted };
     if let (_, Some(prev)) = walk.due() {
         prev.clone_into(&mut end.hash);
     }
@@ -78,6 +90,16 @@ pub(super) fn open(dir: &Path, site: &SiteId, now: Millis) -> Result<Opened, Err
         last.to = end.noted;
     }
     Ok(Opened { lock, segments, file, end, marks, damage: None })
+}
+
+/// The number of the last line of the newest file, which begins with line `first`.
+fn last_number(walk: &Walk, first: u64) -> u64 {
+    let (lines, _) = walk.counts();
+    if walk.highest() < first.saturating_add(LINES_MAX) {
+        walk.highest()
+    } else {
+        first.saturating_sub(1).saturating_add(lines)
+    }
 }
 
 /// When files begin and end: a file ends before the next begins, since lines are noted in order.
@@ -125,7 +147,6 @@ fn behind_damage(
         new one begins behind it; `xos audit verify` says more");
     // Never the name of the damaged file.
     end.number = end.number.max(damaged);
-    end.noted = end.noted.max(now);
     files::write_marks(dir, &marks)?;
     let (segment, file) = files::create(dir, end.number.saturating_add(1), end.noted)?;
     segments.push(segment);

@@ -144,6 +144,29 @@ async fn half_a_line_is_cut_and_damage_is_told_and_gone_on_behind() {
     assert_eq!((check.faults[0].number, check.faults[0].kind), (3, FaultKind::Altered));
 }
 
+/// If it failed, whoever edits one line could use up all numbers, or set the time of all lines to
+/// come.
+#[tokio::test]
+async fn an_edited_number_or_name_does_not_end_the_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), 1 << 20);
+    fill(&log, 1, 5).await;
+    drop(log);
+    let path = files(dir.path()).remove(0).path;
+    let text = fs::read_to_string(&path).unwrap();
+    let edited = text.replace("\"number\":5,", &format!("\"number\":{},", u64::MAX));
+    let edited = edited.replacen("\"noted\":1000", &format!("\"noted\":{}", u64::MAX), 1);
+    fs::write(&path, edited).unwrap();
+    fs::write(dir.path().join(format!("{}.jsonl", u64::MAX)), "rubbish\n").unwrap();
+    let log = open(dir.path(), 1 << 20);
+    fill(&log, 6, 2).await;
+    assert_eq!(log.end().number, 8, "five lines, one that tells, two more");
+    drop(log);
+    let log = open(dir.path(), 1 << 20);
+    fill(&log, 8, 1).await;
+    assert_eq!((log.end().number, log.end().noted), (9, Millis(1000)));
+}
+
 /// If it failed, one of the ways to tamper with the audit would not be seen, or seen elsewhere than
 /// it is.
 #[tokio::test]

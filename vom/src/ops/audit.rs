@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use xos_api::Done;
 use xos_api::audit::{
-    AuditCheck, AuditFault, AuditHead, AuditHeads, AuditPage, Event, HEAD_STATEMENT_MAX, HeadsOf,
-    Outcome, REPORT_EVENTS_MAX, RecordHead, ReportEvents, SearchAudit, TEXT_MAX, VerifyAudit,
+    AuditCheck, AuditFault, AuditHead, AuditHeads, AuditPage, HEAD_STATEMENT_MAX, HeadsOf, Outcome,
+    REPORT_EVENTS_MAX, RecordHead, ReportEvents, SearchAudit, TEXT_MAX, VerifyAudit,
 };
 use xos_base::{Error, Millis, VoId};
 use xos_net::audit::asked;
