@@ -135,7 +135,7 @@ pub struct Line {
 }
 
 /// Where an event stands in what its node reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reported {
     /// Names the node's count.
     pub series: String,

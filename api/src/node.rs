@@ -121,7 +121,7 @@ request!(SetVolumes => Done, Post "/v1/node/volumes");
 /// The core tells a node which VOs are erased: their own logs say so, signed by their homes. The
 /// node's object server deletes all that it keeps for them. The reply says that nobody reaches it
 /// any more; told again, it does nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EraseVolumes {
     /// At most [`ERASED_VOS_MAX`].

@@ -7,6 +7,7 @@ pub use rule::{Action, Effect, InVo, Rule, RuleName, Side, What, Where, Who};
 
 use crate::request;
 use crate::vom::Actor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{GroupName, Millis, NodeId, PersonId, RoleName, SiteId, VoId};
 
@@ -40,7 +41,7 @@ pub struct Denial {
 }
 
 /// The last change of a list of rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RulesChange {
     /// The version that it made.
@@ -58,7 +59,7 @@ pub struct RulesChange {
 }
 
 /// A list of rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleList {
     /// Rises with each change; 0: never changed.
@@ -71,7 +72,7 @@ pub struct RuleList {
 }
 
 /// What became of a list of rules that was set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RulesSet {
     /// The version in force.
@@ -81,7 +82,7 @@ pub struct RulesSet {
 }
 
 /// The rules of a VO. For its members and administrators of the site asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetVoRules {
     /// The VO.
@@ -93,7 +94,7 @@ request!(GetVoRules => RuleList, Get "/v1/vos/{vo}/rules");
 ///
 /// Refused as Conflict, with who changed what, when `version` is not that in force; as Invalid
 /// when no owner could see and cancel the VO's jobs any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVoRules {
     /// The VO.
@@ -106,7 +107,7 @@ pub struct SetVoRules {
 request!(SetVoRules => RulesSet, Put "/v1/vos/{vo}/rules");
 
 /// The rules of the site asked. For its administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetSiteRules {}
 request!(GetSiteRules => RuleList, Get "/v1/site/rules");
@@ -114,7 +115,7 @@ request!(GetSiteRules => RuleList, Get "/v1/site/rules");
 /// Sets the rules of the site asked. For its administrators, whom no rule keeps from it.
 ///
 /// Refused as Conflict, with who changed what, when `version` is not that in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSiteRules {
     /// The version that these are made from.
@@ -126,7 +127,7 @@ request!(SetSiteRules => RulesSet, Put "/v1/site/rules");
 
 /// What would be decided: by the rules of the VO and those of the site asked. Members may ask for
 /// themselves, administrators of the VO or the site for anybody.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhatIf {
     /// The VO.
@@ -149,7 +150,7 @@ pub struct WhatIf {
 request!(WhatIf => Verdict, Post "/v1/vos/{vo}/what-if");
 
 /// What rules say to a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
     /// Whether it may be done.
@@ -167,7 +168,7 @@ pub struct Verdict {
 }
 
 /// A rule that speaks of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matched {
     /// Whose.

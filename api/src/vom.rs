@@ -299,7 +299,7 @@ request!(SetLease => Done, Put "/v1/vos/{vo}/lease");
 /// Sets for how long the VO's work is held once the lease is over; then it is ended, whether
 /// anything was heard or not. A site's own time counts where it is smaller. For the VO's
 /// administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetGrace {
     /// The VO.
@@ -324,7 +324,7 @@ request!(SetRenewal => Done, Put "/v1/vos/{vo}/renewal");
 
 /// Has the home's audit note who opens which file of the VO's volume, or no longer. All members see
 /// whether it does. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetFileAudit {
     /// The VO.

@@ -1,12 +1,11 @@
 //! Who runs what in a VO on this site's nodes.
 
-use super::denied;
 use crate::core::Core;
-use crate::policy::Action;
 use crate::state::host::Placement;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use xos_api::aem::{ListRunning, RUNNING_MAX, Running, RunningPage};
+use xos_api::policy::Action;
 use xos_base::{Error, NodeId, PersonId};
 use xos_net::Caller;
 
@@ -47,7 +46,7 @@ impl Core {
             return Err(Error::denied(format!("you signed in to {}", member.vo))
                 .hint(format!("sign in to it: `xos login --vo {}`", r.vo)));
         }
-        match self.policy.judge(member, Action::See).map_err(denied) {
+        match self.judge(member, Action::See) {
             Ok(()) => Ok(None),
             Err(_own_only) => Ok(Some(member.person.clone())),
         }

@@ -1,6 +1,7 @@
 //! Who runs what in a VO, at the site asked.
 
 use crate::request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, NodeId, PersonId, VoId};
 
@@ -9,7 +10,7 @@ pub const RUNNING_MAX: usize = 1000;
 
 /// The units of a VO's jobs that this site's nodes run now, or that wait here for a node: for
 /// those whom the VO's and the site's rules let see other members' jobs. Others see their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListRunning {
     /// The VO.
@@ -21,7 +22,7 @@ pub struct ListRunning {
 request!(ListRunning => RunningPage, Get "/v1/vos/{vo}/running");
 
 /// One page of what runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunningPage {
     /// By job, then by node; what waits comes last of each job. About [`RUNNING_MAX`], as a job's
@@ -33,7 +34,7 @@ pub struct RunningPage {
 }
 
 /// Units of one job on one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Running {
     /// Whose.

@@ -2,6 +2,7 @@
 
 use super::{Line, Outcome};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, NodeId, PersonId, SiteId, VoId};
 
@@ -18,7 +19,7 @@ pub const HEAD_STATEMENT_MAX: usize = 2048;
 ///
 /// A site administrator sees all of it; an administrator or owner of a VO that VO's lines, when
 /// they name it; anybody else the lines that concern them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchAudit {
     /// Only in this VO.
@@ -58,7 +59,7 @@ pub struct SearchAudit {
 request!(SearchAudit => AuditPage, Get "/v1/audit");
 
 /// A part of what was searched for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditPage {
     /// The newest first.
@@ -77,7 +78,7 @@ pub struct AuditPage {
 
 /// Verifies the audit of the site asked, with what other sites witnessed of it (site
 /// administrators). One request verifies a bounded number of files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyAudit {
     /// Where to go on: the [`AuditCheck::next`] of the part before; absent: from the beginning.
@@ -87,7 +88,7 @@ pub struct VerifyAudit {
 request!(VerifyAudit => AuditCheck, Post "/v1/audit/verify");
 
 /// A place between two files of an audit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditPlace {
     /// The file that comes next.
@@ -99,7 +100,7 @@ pub struct AuditPlace {
 }
 
 /// What verifying found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditCheck {
     /// Whose audit it is.
@@ -123,7 +124,7 @@ pub struct AuditCheck {
 }
 
 /// Something that is wrong with an audit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditFault {
     /// The file in which it shows.
@@ -137,7 +138,7 @@ pub struct AuditFault {
 }
 
 /// What can be wrong with an audit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// Lines are not where they belong, or not there at all.
@@ -159,7 +160,7 @@ pub enum FaultKind {
 }
 
 /// How far a site's audit is: what it signs, so that others can witness it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditHead {
     /// The site.
@@ -173,7 +174,7 @@ pub struct AuditHead {
 }
 
 /// Brings a head to another site, from the core of the site whose audit it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordHead {
     /// A signed [`AuditHead`], at most [`HEAD_STATEMENT_MAX`] bytes.
@@ -183,7 +184,7 @@ request!(RecordHead => Done, Post "/v1/audit/heads");
 
 /// Asks for heads. A site tells another one which heads of its audit it holds; a site's own
 /// administrators get from their core what all sites hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeadsOf {
     /// Whose audit.
@@ -192,7 +193,7 @@ pub struct HeadsOf {
 request!(HeadsOf => AuditHeads, Get "/v1/audit/heads/{site}");
 
 /// Heads of a site's audit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditHeads {
     /// Whose audit.
@@ -205,7 +206,7 @@ pub struct AuditHeads {
 }
 
 /// A head that a site holds of another one's audit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldHead {
     /// Who holds it.

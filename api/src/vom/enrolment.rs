@@ -2,6 +2,7 @@
 
 use super::InvitationInfo;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Millis, PersonId, VoId};
 
@@ -31,7 +32,7 @@ pub const ANSWER_LINE_MAX: usize = 200;
 pub const ANSWER_TEXT_MAX: usize = 2000;
 
 /// A VO's terms of use in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TermsOfUse {
     /// From 1; rises with every change.
@@ -48,7 +49,7 @@ pub struct TermsOfUse {
 }
 
 /// Sets the terms of use, as a new version. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTermsOfUse {
     /// The VO.
@@ -68,7 +69,7 @@ request!(SetTermsOfUse => TermsOfUse, Put "/v1/vos/{vo}/terms");
 
 /// Agrees to the terms of use. For members, signed in without a VO: a program that holds a
 /// credential of theirs agrees to nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Agree {
     /// The VO.
@@ -79,7 +80,7 @@ pub struct Agree {
 request!(Agree => Done, Post "/v1/vos/{vo}/terms/agree");
 
 /// What somebody agreed to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Agreed {
     /// Which version.
@@ -89,7 +90,7 @@ pub struct Agreed {
 }
 
 /// How somebody stands to the terms of use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Consent {
     /// What they agreed to last.
@@ -104,7 +105,7 @@ pub struct Consent {
 }
 
 /// How a question is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
     /// By one line, at most [`ANSWER_LINE_MAX`] characters.
@@ -118,7 +119,7 @@ pub enum QuestionKind {
 }
 
 /// A question to applicants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// Its name in answers: 1 to [`QUESTION_ID_MAX`] of a-z, 0-9, '-' and '_'.
@@ -136,7 +137,7 @@ pub struct Question {
 }
 
 /// Sets what applicants are asked; none: nothing. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetQuestions {
     /// The VO.
@@ -147,7 +148,7 @@ pub struct SetQuestions {
 request!(SetQuestions => Done, Put "/v1/vos/{vo}/questions");
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// To which question.
@@ -157,7 +158,7 @@ pub struct Answer {
 }
 
 /// A question as it was asked, with its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answered {
     /// Which question.
@@ -170,7 +171,7 @@ pub struct Answered {
 
 /// What somebody who comes into a VO agrees to and answers, and how the caller stands to that. For
 /// everybody who signed in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetEnrolmentForm {
     /// The VO.
@@ -179,7 +180,7 @@ pub struct GetEnrolmentForm {
 request!(GetEnrolmentForm => EnrolmentForm, Get "/v1/vos/{vo}/enrolment");
 
 /// The answer to [`GetEnrolmentForm`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolmentForm {
     /// The terms of use, when there are any.
@@ -194,7 +195,7 @@ pub struct EnrolmentForm {
 
 /// What an applicant or member agreed to and answered. For the VO's administrators and the person,
 /// at the VO's home.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetEnrolment {
     /// The VO.
@@ -205,7 +206,7 @@ pub struct GetEnrolment {
 request!(GetEnrolment => Enrolment, Get "/v1/vos/{vo}/enrolments/{person}");
 
 /// The answer to [`GetEnrolment`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Enrolment {
     /// Whose it is.

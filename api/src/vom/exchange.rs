@@ -2,6 +2,7 @@
 
 use super::ShareInfo;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{GroupName, Millis, PersonId, RoleName, VoId};
 
@@ -12,7 +13,7 @@ pub const EXPECT_MAX: usize = 500;
 
 /// A part of the export of a VO. For its owners and the administrators of its home site, also for
 /// as long as it is dissolved and not erased yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportVo {
     /// The VO.
@@ -27,7 +28,7 @@ pub struct ExportVo {
 request!(ExportVo => ExportPage, Get "/v1/vos/{vo}/export");
 
 /// A part of an export.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportPage {
     /// In the order in which they are to be written, and read.
@@ -39,7 +40,7 @@ pub struct ExportPage {
 
 /// One line of an export, as one JSON object. Readers pass over lines whose `kind` they do not
 /// know: later versions have more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)] // The fields are those of the requests and replies of this service.
 pub enum ExportLine {
@@ -96,7 +97,7 @@ pub enum ExportLine {
 }
 
 /// A person who becomes a member as soon as they apply.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedPerson {
     /// The person.
@@ -115,7 +116,7 @@ pub struct ExpectedPerson {
 /// Notes whom the VO expects. Nobody becomes a member by it: when such a person applies, the caller
 /// counts as having approved the application, if the caller may do that still. The same again
 /// changes nothing. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectPeople {
     /// The VO.
@@ -129,7 +130,7 @@ pub struct ExpectPeople {
 request!(ExpectPeople => Vec<Expecting>, Post "/v1/vos/{vo}/expected");
 
 /// What came of one person in [`ExpectPeople`], in its order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Expecting {
     /// Expected from now on.
@@ -148,7 +149,7 @@ pub enum Expecting {
 }
 
 /// The people whom a VO expects, by person. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListExpected {
     /// The VO.
@@ -163,7 +164,7 @@ pub struct ListExpected {
 request!(ListExpected => ExpectedPage, Get "/v1/vos/{vo}/expected");
 
 /// A part of the list of the people who are expected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedPage {
     /// By person.
@@ -175,7 +176,7 @@ pub struct ExpectedPage {
 
 /// Expects people no longer; those who are not expected are passed over. For the VO's
 /// administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForgetExpected {
     /// The VO.

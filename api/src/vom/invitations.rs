@@ -2,6 +2,7 @@
 
 use super::{Answer, EnrolmentForm, MemberInfo};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use xos_base::{GroupName, Millis, PersonId, RoleName, VoId};
@@ -16,7 +17,7 @@ pub const INVITATION_HINT_MAX: usize = 200;
 pub const INVITATIONS_MAX: usize = 1000;
 
 /// What an invitation gives to whom.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gives {
     /// Groups besides `members`; they must exist.
@@ -41,7 +42,7 @@ pub struct Gives {
 }
 
 /// The secret of an invitation, as the end of its link: `/join/<vo>/<secret>`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct InvitationSecret(pub String);
 
@@ -52,7 +53,7 @@ impl fmt::Debug for InvitationSecret {
 }
 
 /// Makes an invitation. For the VO's administrators; nobody invites to more than they may give.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invite {
     /// The VO.
@@ -67,7 +68,7 @@ pub struct Invite {
 request!(Invite => Invited, Post "/v1/vos/{vo}/invitations");
 
 /// The answer to [`Invite`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invited {
     /// The invitation.
@@ -77,7 +78,7 @@ pub struct Invited {
 }
 
 /// What became of an invitation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvitationState {
     /// It can be used.
@@ -91,7 +92,7 @@ pub enum InvitationState {
 }
 
 /// An invitation as administrators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InvitationInfo {
     /// Its id: 16 hexadecimal digits.
@@ -113,7 +114,7 @@ pub struct InvitationInfo {
 
 /// The invitations, by id; those that are over stay until room is needed. For the VO's
 /// administrators, at the VO's home.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListInvitations {
     /// The VO.
@@ -128,7 +129,7 @@ pub struct ListInvitations {
 request!(ListInvitations => InvitationPage, Get "/v1/vos/{vo}/invitations");
 
 /// A part of the list of invitations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InvitationPage {
     /// By id.
@@ -139,7 +140,7 @@ pub struct InvitationPage {
 }
 
 /// Withdraws an invitation: nobody comes in by it any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawInvitation {
     /// The VO.
@@ -150,7 +151,7 @@ pub struct WithdrawInvitation {
 request!(WithdrawInvitation => Done, Delete "/v1/vos/{vo}/invitations/{invitation}");
 
 /// What an invitation offers to who holds its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LookAtInvitation {
     /// The VO.
@@ -161,7 +162,7 @@ pub struct LookAtInvitation {
 request!(LookAtInvitation => InvitationView, Post "/v1/vos/{vo}/join/look");
 
 /// The answer to [`LookAtInvitation`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InvitationView {
     /// What the VO is called.
@@ -179,7 +180,7 @@ pub struct InvitationView {
 }
 
 /// Comes into a VO by an invitation. For everybody who signed in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
     /// The VO.
@@ -199,7 +200,7 @@ pub struct Join {
 request!(Join => Joined, Post "/v1/vos/{vo}/join");
 
 /// The answer to [`Join`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Joined {
     /// The membership; absent: the application waits for an administrator.

@@ -2,6 +2,7 @@
 
 use super::{Actor, Change};
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xos_base::{Error, Millis, PersonId, VoId};
 
@@ -18,7 +19,7 @@ pub const HISTORY_PAGE_MAX: u32 = 100;
 
 /// Sets how many days before the end of a membership or a consent people are reminded. For the VO's
 /// administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetReminders {
     /// The VO.
@@ -30,7 +31,7 @@ request!(SetReminders => Done, Put "/v1/vos/{vo}/reminders");
 
 /// The members whose membership or consent ends soon or has ended, by person. For the VO's
 /// administrators. A page may hold few, or none, though more follow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListExpiring {
     /// The VO.
@@ -48,7 +49,7 @@ pub struct ListExpiring {
 request!(ListExpiring => ExpiringPage, Get "/v1/vos/{vo}/expiring");
 
 /// A member in [`ExpiringPage`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpiringMember {
     /// The person.
@@ -65,7 +66,7 @@ pub struct ExpiringMember {
 }
 
 /// A part of the answer to [`ListExpiring`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpiringPage {
     /// By person.
@@ -77,7 +78,7 @@ pub struct ExpiringPage {
 
 /// Sets the end of many memberships. For the VO's administrators. What cannot be changed for one
 /// person is changed for the others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtendMemberships {
     /// The VO.
@@ -91,7 +92,7 @@ pub struct ExtendMemberships {
 request!(ExtendMemberships => Vec<Extended>, Post "/v1/vos/{vo}/expiry");
 
 /// What [`ExtendMemberships`] did for one person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Extended {
     /// The person.
@@ -103,7 +104,7 @@ pub struct Extended {
 
 /// What a person is to be reminded of in the VOs known at this site. For the person and the own
 /// core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reminders {
     /// The person.
@@ -112,7 +113,7 @@ pub struct Reminders {
 request!(Reminders => Vec<Reminder>, Get "/v1/reminders/{person}");
 
 /// What ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// The membership.
@@ -122,7 +123,7 @@ pub enum Ending {
 }
 
 /// Something that ends soon or has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reminder {
     /// The VO.
@@ -143,7 +144,7 @@ pub struct Reminder {
 /// once a member, at the VO's home.
 ///
 /// What concerns a group or the VO as a whole does not stand in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberHistory {
     /// The VO.
@@ -160,7 +161,7 @@ pub struct MemberHistory {
 request!(MemberHistory => HistoryPage, Get "/v1/vos/{vo}/members/{person}/history");
 
 /// An entry of the VO's log that concerns a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryEntry {
     /// Its number in the log.
@@ -175,7 +176,7 @@ pub struct HistoryEntry {
 }
 
 /// A part of a history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryPage {
     /// By number.

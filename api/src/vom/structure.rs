@@ -3,6 +3,7 @@
 
 use super::MemberPage;
 use crate::{Done, request};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_base::{GroupName, Millis, PersonId, VoId};
@@ -21,7 +22,7 @@ pub const DISSOLVED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Makes a group within another one: who is in it is in the groups above it too. For the VO's
 /// administrators and managers of the group above.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSubgroup {
     /// The VO.
@@ -36,7 +37,7 @@ request!(CreateSubgroup => super::GroupInfo, Post "/v1/vos/{vo}/groups/{parent}/
 /// Moves a group, with those below it, under another one. Who is in it leaves the groups that
 /// were above it, and must sign in again. For the VO's administrators; for its owners when an owner
 /// or another administrator is in the group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MoveGroup {
     /// The VO.
@@ -51,7 +52,7 @@ request!(MoveGroup => super::GroupInfo, Put "/v1/vos/{vo}/groups/{name}/parent")
 
 /// Lets a member manage a group and those below it: put plain members in, take them out, make
 /// groups within it. For the VO's administrators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddManager {
     /// The VO.
@@ -64,7 +65,7 @@ pub struct AddManager {
 request!(AddManager => Done, Put "/v1/vos/{vo}/groups/{name}/managers/{person}");
 
 /// Lets a member manage a group no longer. For the VO's administrators, and for the member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveManager {
     /// The VO.
@@ -77,7 +78,7 @@ pub struct RemoveManager {
 request!(RemoveManager => Done, Delete "/v1/vos/{vo}/groups/{name}/managers/{person}");
 
 /// The members of a group and of those below it, by person. For members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListGroupMembers {
     /// The VO.
@@ -94,7 +95,7 @@ pub struct ListGroupMembers {
 request!(ListGroupMembers => MemberPage, Get "/v1/vos/{vo}/groups/{name}/members");
 
 /// An owner's offer to hand their ownership over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Handover {
     /// The owner.
@@ -105,7 +106,7 @@ pub struct Handover {
 
 /// Offers the caller's ownership to a member. Nothing changes until the member accepts; a later
 /// offer replaces it. For owners.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfferHandover {
     /// The VO.
@@ -117,7 +118,7 @@ request!(OfferHandover => Done, Post "/v1/vos/{vo}/handovers");
 
 /// Takes an offered ownership over: the caller is owner from now on, and who offered is not. For
 /// the member to whom it was offered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptHandover {
     /// The VO.
@@ -128,7 +129,7 @@ pub struct AcceptHandover {
 request!(AcceptHandover => Done, Post "/v1/vos/{vo}/handovers/{by}/accept");
 
 /// Ends an offer to hand over. For owners, and for the member to whom it was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndHandover {
     /// The VO.
@@ -140,7 +141,7 @@ request!(EndHandover => Done, Delete "/v1/vos/{vo}/handovers/{by}");
 
 /// Dissolves a VO: at once nobody can act in it, and what runs ends at all sites. After
 /// [`DISSOLVED_FOR`] it is erased. For its owners and the administrators of its home site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DissolveVo {
     /// The VO.
@@ -152,7 +153,7 @@ request!(DissolveVo => Done, Post "/v1/vos/{vo}/dissolve");
 
 /// Takes a dissolution back: the VO is as it was before. For whoever may dissolve it; when the home
 /// site dissolved it, for that site's administrators alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UndoDissolve {
     /// The VO.
@@ -162,13 +163,13 @@ request!(UndoDissolve => Done, Delete "/v1/vos/{vo}/dissolve");
 
 /// The VOs that this site knew and that are erased, by id. For its administrators and its own
 /// core, whose services erase what they hold of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErasedVos {}
 request!(ErasedVos => Vec<ErasedVo>, Get "/v1/erased");
 
 /// What is left of a VO that was erased. Its id and its numbers are never given again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErasedVo {
     /// The VO.

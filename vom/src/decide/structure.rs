@@ -1,9 +1,9 @@
 //! Commands about how a VO is built and how it ends.
 
 use super::asker;
-use serde::Serialize;
 use crate::policy::{Action, Grant, Role};
 use crate::state::Vo;
+use serde::Serialize;
 use xos_api::vom::{Change, VoState};
 use xos_base::{Error, GroupName, GroupNumber, PersonId};
 

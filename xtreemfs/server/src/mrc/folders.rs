@@ -19,7 +19,6 @@ use xtreemfs_proto::{Errno, Layout, RpcError};
 
 use crate::identity::Identity;
 use crate::mrc::Mrc;
-use crate::mrc::index::Index;
 use crate::mrc::perm::{R, X, may};
 use crate::mrc::record::{InodeRecord, entries_prefix, inode_at_end, volume_key};
 use crate::mrc::space::{DEPTH_MAX, Space, damaged};

@@ -6,7 +6,6 @@ use xtreemfs_proto::{Errno, RpcError};
 
 use crate::identity::{Identity, Peer};
 use crate::mrc::entries::Opened;
-use crate::mrc::index::Index;
 use crate::mrc::record::{VolumeRecord, entry_key};
 use crate::mrc::space::{DEPTH_MAX, Space};
 use crate::mrc::{Mrc, find};
