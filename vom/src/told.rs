@@ -157,7 +157,8 @@ mod tests {
         assert_eq!(of(suspend), (text("suspend_member"), bob(), text(""), text("on leave")));
         let grant = Command::GrantRole { person, role: "admin".parse().unwrap() };
         assert_eq!(of(grant), (text("grant_role"), bob(), text("role admin"), text("")));
-        let apply = Command::Apply { message: "my mother is ill".into() };
+        let apply =
+            Command::Apply { message: "my mother is ill".into(), words: Default::default() };
         assert_eq!(of(apply), (text("apply"), None, text(""), text("")));
         assert_eq!(of(Command::ResumeVo), (text("resume_vo"), None, text(""), text("")));
         let lease = Command::SetLease { lease_s: 600 };

@@ -152,11 +152,6 @@ impl AuditLog {
         self.shared.end.borrow().clone()
     }
 
-    /// Tells when the audit has grown.
-    pub(crate) fn grown(&self) -> watch::Receiver<End> {
-        self.shared.end.subscribe()
-    }
-
     pub(crate) fn witnessed_every(&self) -> Duration {
         self.witnessed_every
     }

@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::court::{Court, Judge};
-use super::engine::{Asked, Engine};
+use super::engine::Engine;
 use crate::state::Vo;
 use std::sync::Arc;
 use xos_api::policy::{Action, Place, Side};

@@ -1,7 +1,7 @@
 //! The casbin model, and an enforcer that judges by the rules it is shown.
 
 use super::engine::Asked;
-use casbin::{CoreApi, DefaultModel, Enforcer, Model, NullAdapter, function_map::OperatorFunction};
+use casbin::{CoreApi, DefaultModel, Enforcer, NullAdapter, function_map::OperatorFunction};
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use xos_api::policy::Rule;

@@ -209,7 +209,7 @@ async fn expected_people_are_admitted_when_they_apply() {
 
     let member = |name: &str| GetMember { vo: vo(), person: id(&format!("{name}@rennes")) };
     assert_eq!(rennes.ask(&alice, member("bob")).await.unwrap_err().kind, Kind::NotFound);
-    let apply = || Apply { vo: vo(), message: String::new() };
+    let apply = || Apply { vo: vo(), message: String::new(), agreed: None, answers: vec![] };
     rennes.ask(&rennes.own("bob"), apply()).await.unwrap();
     let bob = rennes.ask(&alice, member("bob")).await.unwrap();
     assert_eq!(bob.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["pilot"]);
@@ -245,7 +245,7 @@ async fn an_export_holds_everybody_once_and_ends() {
         assert!(said.iter().all(|e| *e == Expecting::New));
     }
     for i in 0..700 {
-        let apply = Apply { vo: vo(), message: String::new() };
+        let apply = Apply { vo: vo(), message: String::new(), agreed: None, answers: vec![] };
         rennes.ask(&rennes.own(&format!("p{i}")), apply).await.unwrap();
     }
     rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();

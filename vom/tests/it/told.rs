@@ -46,7 +46,7 @@ async fn every_change_is_noted() {
         eve SetLease { vo: vo(), lease_s: 600 };
         eve SetRenewal { vo: vo(), renewal_s: 600 };
         eve RecordVolume { vo: vo(), name: "data".into() };
-        eve Apply { vo: vo(), message: String::new() };
+        eve Apply { vo: vo(), message: String::new() , agreed: None, answers: vec![] };
         eve WithdrawApplication { vo: vo() };
         eve Approve { vo: vo(), person: bob(), groups: vec![], roles: vec![], expires: None };
         eve Reject { vo: vo(), person: bob(), reason: reason() };

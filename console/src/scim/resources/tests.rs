@@ -65,7 +65,8 @@ fn attributes_are_left_out_on_wish_but_never_the_id() {
 #[test]
 fn a_group_names_its_members() {
     let name = "physics".parse().unwrap();
-    let info = GroupInfo { name, number: GroupNumber(2), members: 1 };
+    let info =
+        GroupInfo { name, number: GroupNumber(2), members: 1, parent: None, managers: vec![] };
     let shown = group(&info, Some(&["alice@rennes".parse().unwrap()]), BASE);
     assert_eq!((&shown["id"], &shown["displayName"]), (&json!("2"), &json!("physics")));
     assert_eq!(shown["members"][0]["value"], "alice@rennes");

@@ -109,7 +109,7 @@ fn a_dissolved_vo_takes_nothing_but_its_end_or_its_return() {
         ("alice@rennes", Command::SuspendVo { reason: "x".into() }),
         ("alice@rennes", Command::RemoveMember { person: id("bob@pisa"), reason: "".into() }),
         ("alice@rennes", dissolve()),
-        ("eve@pisa", Command::Apply { message: String::new() }),
+        ("eve@pisa", Command::Apply { message: String::new(), words: Default::default() }),
     ] {
         let kind = h.run(&person(who), command.clone()).unwrap_err().kind;
         assert!(matches!(kind, Kind::Denied | Kind::Conflict), "{command:?}: {kind:?}");

@@ -52,8 +52,7 @@ fn a_member_is_in_all_groups_above_and_loses_them_with_a_move() {
     let old = h.vo.membership(&id("bob@pisa"), NOW).unwrap();
     let block = crate::state::Block { base: 2_000_000_000, size: 65_536 };
     let account = |h: &Home, since| {
-        let state = xos_api::vom::AccountState::Active;
-        let parts = h.vo.accounts(block, state, since, &Default::default());
+        let parts = super::rules::accounts(&h.vo, block, since, &Default::default());
         let of = |m: &&xos_api::vom::AccountMember| m.person.as_str() == "bob@pisa";
         parts[0].members.iter().find(of).map(|m| m.groups.iter().map(|g| g.0).collect::<Vec<_>>())
     };
@@ -153,7 +152,7 @@ fn a_manager_fills_the_own_groups_and_nothing_else() {
     h.ok("bob@pisa", below("optics", "lenses"));
     h.ok("alice@rennes", add("optics", "adam@pisa"));
     h.ok("carol@pisa", Command::RemoveMember { person: id("carol@pisa"), reason: "".into() });
-    h.ok("eve@pisa", Command::Apply { message: String::new() });
+    h.ok("eve@pisa", Command::Apply { message: String::new(), words: Default::default() });
     let s = Command::Structure;
     let reason = String::new;
     let attempts = [

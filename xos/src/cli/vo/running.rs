@@ -28,7 +28,11 @@ pub async fn run(s: &Session, args: OfVo) -> Outcome {
     let (mut all, mut code) = (Vec::new(), 0);
     for site in serving.into_iter().map(|serving| serving.site) {
         match at(s, &vo, &site).await {
-            Ok(here) => {
+            Ok((here, more)) => {
+                if more {
+                    let more = Error::limited(format!("more runs at {site} than is shown"));
+                    s.out.warn(&more.hint("`xos job show` tells of one job"))?;
+                }
                 all.extend(here.into_iter().map(|running| At { site: site.clone(), running }));
             }
             Err(error) => {
@@ -42,7 +46,8 @@ pub async fn run(s: &Session, args: OfVo) -> Outcome {
     Ok(code)
 }
 
-async fn at(s: &Session, vo: &VoId, site: &SiteId) -> Result<Vec<Running>, Error> {
+/// What runs at a site, and whether there is more.
+async fn at(s: &Session, vo: &VoId, site: &SiteId) -> Result<(Vec<Running>, bool), Error> {
     let mut member = s.member(vo, site).await?;
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -50,12 +55,7 @@ async fn at(s: &Session, vo: &VoId, site: &SiteId) -> Result<Vec<Running>, Error
         all.extend(page.running);
         match page.next {
             Some(next) if all.len() < LINES_MAX => after = Some(next),
-            Some(_) => {
-                let more = Error::limited(format!("more runs at {site} than is shown"));
-                s.out.warn(&more.hint("ask by --json for a program, or look at one job"))?;
-                return Ok(all);
-            }
-            None => return Ok(all),
+            more => return Ok((all, more.is_some())),
         }
     }
 }

@@ -73,7 +73,8 @@ impl Site {
         let (store, now) = (made.ground.store.clone(), made.ground.clock.now());
         let password = Password(PASSWORD.to_owned());
         let id: SiteId = site.parse().unwrap();
-        xos_cda::create_administrator(store, &id, "ada", &password, now).await.unwrap();
+        let audit = made.ground.audit.clone();
+        xos_cda::create_administrator(store, &id, "ada", &password, audit, now).await.unwrap();
         made
     }
 
@@ -154,7 +155,11 @@ impl Site {
     async fn admit(&self, by: &Proof, who: (&Proof, &str), vo: &str, groups: &[&str]) -> Proof {
         let (proof, person) = who;
         let vo = || vo.parse().unwrap();
-        self.call(proof, Apply { vo: vo(), message: String::new() }).await;
+        self.call(
+            proof,
+            Apply { vo: vo(), message: String::new(), agreed: None, answers: Vec::new() },
+        )
+        .await;
         let groups = groups.iter().map(|g| g.parse().unwrap()).collect();
         let person = person.parse().unwrap();
         let approve = Approve { vo: vo(), person, groups, roles: vec![], expires: None };
