@@ -241,11 +241,11 @@ impl Router {
     /// # Errors
     /// [`Unserved`] when nothing does.
     pub fn find(&self, method: &str, path: &str) -> Result<Found, Unserved> {
-        let mut methods = Vec::new();
+        let mut others = Vec::new();
         for route in &self.routes {
             let Some(fields) = route.template.matches(path) else { continue };
             if route.method.as_str() != method {
-                methods.push(route.method);
+                others.push((fields.len(), route.method));
                 continue;
             }
             let body_max = match (route.method.has_body(), route.public) {
@@ -256,6 +256,10 @@ impl Router {
             return Ok(Found { fields, public: route.public, body_max, run: route.run.clone() });
         }
         let shown = path::shown(path);
+        // A path that stands in the document as it is, is no other one with a field.
+        let least = others.iter().map(|(fields, _)| *fields).min();
+        let methods: Vec<Method> =
+            others.into_iter().filter(|(n, _)| Some(*n) == least).map(|(_, m)| m).collect();
         let error = if methods.is_empty() {
             Error::not_found(format!("{method} {shown} does not exist here"))
         } else {

@@ -24,7 +24,7 @@ use xos_aem::{Aem, Config};
 use xos_api::aem::{JobEvent, WatchJob};
 use xos_api::node::units::{BATCH_MAX, EnvelopeId, UnitEvents};
 use xos_api::node::{Capacity, Hello};
-use xos_api::policy::{Action, Denial, Place};
+use xos_api::policy::{Action, Denial, Place, Side};
 use xos_api::site::SiteDescriptor;
 use xos_api::{Request, Subscribe};
 use xos_base::when::{Clock, SystemClock};
@@ -52,7 +52,7 @@ impl Standing for Everybody {
     }
 }
 
-/// The rules of a site: what they refuse to whom, and how.
+/// The rules of a new VO, and those of a site: what they refuse to whom, and how.
 #[derive(Default)]
 pub struct Denials(pub Mutex<Vec<(PersonId, Action, Denial)>>);
 
@@ -60,7 +60,12 @@ impl Rules for Denials {
     fn judge(&self, m: &Membership, action: Action, _: &Place) -> Result<(), Denial> {
         let all = self.0.lock().unwrap();
         let denied = all.iter().find(|(p, a, _)| *p == m.person && *a == action);
-        denied.map_or(Ok(()), |(_, _, denial)| Err(denial.clone()))
+        let administers = m.roles.iter().any(|r| ["admin", "owner"].contains(&r.as_str()));
+        match denied {
+            Some((_, _, denial)) => Err(denial.clone()),
+            None if administers || !matches!(action, Action::See | Action::Cancel) => Ok(()),
+            None => Err(Denial { side: Side::Vo, rule: None, text: "not for members".into() }),
+        }
     }
 }
 

@@ -136,6 +136,7 @@ request!(RevokeToken => OAuth<Done>, Post "/v1/provider/revoke");
 /// An answer in OAuth's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "OAuthOf{T}")]
 pub enum OAuth<T> {
     /// It went well.
     Granted(T),

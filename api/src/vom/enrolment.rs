@@ -92,6 +92,7 @@ pub struct Agreed {
 /// How somebody stands to the terms of use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "MemberConsent")]
 pub struct Consent {
     /// What they agreed to last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +151,7 @@ request!(SetQuestions => Done, Put "/v1/vos/{vo}/questions");
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EnrolmentAnswer")]
 pub struct Answer {
     /// To which question.
     pub question: String,

@@ -202,6 +202,7 @@ request!(Join => Joined, Post "/v1/vos/{vo}/join");
 /// The answer to [`Join`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "JoinedVo")]
 pub struct Joined {
     /// The membership; absent: the application waits for an administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]

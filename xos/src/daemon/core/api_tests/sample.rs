@@ -20,9 +20,11 @@ const IDS: [(&str, &str); 10] = [
     ("LocalName", "mia"),
 ];
 /// Texts of which something else than one letter is wanted.
-const TEXTS: [(&str, &str); 6] = [
+const TEXTS: [(&str, &str); 8] = [
     ("name", "physics"),
     ("label", "fresh"),
+    ("who", "*"),
+    ("what", "*"),
     ("password", "a long enough password"),
     ("digest", "0000000000000000000000000000000000000000000000000000000000000000"),
     ("node_key", "0000000000000000000000000000000000000000000000000000000000000000"),
