@@ -88,6 +88,10 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "job list", 0),
     ("ada", "job show JOB", 0),
     ("ada", "job why JOB", 0),
+    ("ada", "why job JOB", 0),
+    // No node is connected.
+    ("ada", "why login n1.rennes", 1),
+    ("ada", "why file /nowhere", 64),
     ("ada", "job output JOB", 0),
     ("ada", "job cancel JOB", 0),
     ("ada", "job wait JOB", 130),
