@@ -82,7 +82,9 @@ impl Core {
                 since: s.since,
             });
             sessions.extend(all.by_ref().take(room));
-            if more || all.next().is_some() {
+            let cut = more || all.next().is_some();
+            drop(all);
+            if cut {
                 unheard.push(node);
             }
         }

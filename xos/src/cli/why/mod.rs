@@ -8,7 +8,7 @@ mod file;
 mod login;
 
 use super::job;
-use super::output::{Outcome, Style, Table, clean};
+use super::output::{Failure, Outcome, Style, Table, clean};
 use super::session::Session;
 use serde::Serialize;
 use xos_api::vom::{WhyOutcome, WhyPlace, WhyStep};
@@ -33,9 +33,27 @@ pub enum Command {
 pub async fn run(s: &Session, command: Command) -> Outcome {
     match command {
         Command::Login(args) => login::run(s, args).await,
-        Command::Job(args) => job::why::run(s, args).await,
+        Command::Job(args) => match job::why::run(s, args).await {
+            Err(Failure::Error(e)) if not_in_force(&e) => tell(s, &nobody(s, &e).await?),
+            told => told,
+        },
         Command::File(args) => file::run(s, &args),
     }
+}
+
+/// Whether it is the asker, and not the job, that a core refuses.
+fn not_in_force(e: &Error) -> bool {
+    matches!(e.kind, Kind::Denied | Kind::Unauthenticated)
+}
+
+/// Why a core takes somebody for no member: what is on this computer, then what it said.
+async fn nobody(s: &Session, e: &Error) -> Result<Vec<WhyStep>, Error> {
+    let mut steps = match s.ssh_vo().await {
+        Ok(vo) => computer::steps(s, &vo)?,
+        Err(_) => Vec::new(),
+    };
+    steps.push(step_of(WhyPlace::Home, "membership", e));
+    Ok(steps)
 }
 
 /// The exit code when a step failed.

@@ -24,6 +24,11 @@ fn refused(steps: &[ExplainStep]) -> Option<(usize, i32)> {
     Some((at, steps[at].errno))
 }
 
+/// What keeps a person from Ann's file.
+async fn of(person: &Person, want: u32) -> Option<(usize, i32)> {
+    refused(&explain(person, "ann/sub/f", want).await.unwrap())
+}
+
 /// If it failed, the reason told would be another than the one that keeps the person out, or who
 /// may not search a folder would learn what is in it.
 #[tokio::test]
@@ -34,8 +39,6 @@ async fn the_first_refusal_on_the_way_is_the_one_that_opens_meet() {
     let dir = ann.mkdir(ROOT_INODE, "ann", 0o755).await.unwrap().inode;
     let sub = ann.mkdir(dir, "sub", 0o755).await.unwrap().inode;
     let file = ann.file(sub, "f", 0o644).await.unwrap();
-    let of = async |person, want| refused(&explain(person, "ann/sub/f", want).await.unwrap());
-
     assert_eq!(of(&bob, READ).await, None);
     assert_eq!(of(&bob, WRITE).await, Some((3, Errno::EACCES.0)));
     assert_eq!(bob.open(file, open_flags::WRITE).await.map(drop), Err(Errno::EACCES));
