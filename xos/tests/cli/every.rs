@@ -86,6 +86,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "ssh-proxy n1.pisa", 66),
     ("ada", "job submit -d -- /bin/true", 0),
     ("ada", "job list", 0),
+    ("ada", "vo running demo.rennes", 0),
     ("ada", "job show JOB", 0),
     ("ada", "job why JOB", 0),
     ("ada", "why job JOB", 0),
