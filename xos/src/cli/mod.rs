@@ -63,8 +63,8 @@ Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
 
 Exit codes: 0 well, 1 `xos why` found what stands in the way, 64 wrong arguments or request, \
-65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or exists \
-already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
+65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or \
+exists already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
 78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
 has gone. Commands that wait for a job exit with the job's own status.
 

@@ -1,5 +1,5 @@
-//! Asking a mounted volume about a folder, and saying what is to become of it; asking why a file may
-//! be used, or may not.
+//! Asking a mounted volume about a folder, and saying what is to become of it; asking why a file
+//! may be used, or may not.
 //!
 //! By an ioctl on the open folder: so the kernel says who asks, and no other way to the volume's
 //! services is needed than the mount that is there. Extended attributes would have every `ls` and

@@ -28,9 +28,9 @@ Examples:
   xos why file /xtreemfs/demo.rennes/alice/body.spect
   xos why file ~/vo/results --to write
 
-Ask where it was denied: in a session or a job on a node. You are told of yourself only, and nothing of \
-what lies behind a folder that you may not enter. Exits with 0 when nothing stands in the way, and \
-with 1 when a step failed.")]
+Ask where it was denied: in a session or a job on a node. You are told of yourself only, and \
+nothing of what lies behind a folder that you may not enter. Exits with 0 when nothing stands in \
+the way, and with 1 when a step failed.")]
 pub struct FileArgs {
     /// The file or folder.
     path: PathBuf,

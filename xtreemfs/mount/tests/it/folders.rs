@@ -82,7 +82,10 @@ fn what_is_asked_of_a_folder_is_answered_in_words() {
     });
     acting_as(ALICE, || {
         let pin = Some(Pin { site: "pisa".into(), home: false });
-        let pinned = ask(&path, &ControlRequest { pin, ..ControlRequest::default() }).unwrap().folder.unwrap();
+        let pinned = ask(&path, &ControlRequest { pin, ..ControlRequest::default() })
+            .unwrap()
+            .folder
+            .unwrap();
         assert_eq!((pinned.pin.as_str(), pinned.files, pinned.elsewhere), ("pisa", 2, 2));
         let shown = ask(&path, &ControlRequest::default()).unwrap().folder.unwrap();
         assert_eq!((shown.owner, shown.others), (ALICE, vec![BOB]));
