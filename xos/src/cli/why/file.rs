@@ -138,7 +138,12 @@ fn no_ticket(text: String) -> WhyStep {
 }
 
 fn answered(vo: &VoId, names: &[&OsStr], reply: ControlReply) -> Vec<WhyStep> {
-    let Some(told) = reply.explained else { return vec![no_ticket(reply.message)] };
+    let Some(told) = reply.explained else {
+        return vec![match reply.errno {
+            libc::EACCES | libc::EPERM => no_ticket(reply.message),
+            _ => WhyStep::unknown(AT, "answer", reply.message),
+        }];
+    };
     let mut steps =
         vec![WhyStep::ok(AT, "ticket", format!("the volume of {vo} takes you as a member"))];
     steps.extend(told.steps.iter().enumerate().map(|(n, step)| explained(vo, names, n, step)));
@@ -245,5 +250,7 @@ mod tests {
         assert!(steps[4].outcome == WhyOutcome::Failed && steps[4].text.contains("n1.pisa"));
         let refused = ControlReply { errno: libc::EACCES, ..ControlReply::default() };
         assert_eq!(answered(&vo, &names, refused)[0].what, "ticket");
+        let away = ControlReply { errno: libc::EIO, ..ControlReply::default() };
+        assert_eq!(answered(&vo, &names, away)[0].outcome, WhyOutcome::Unknown, "no refusal");
     }
 }
