@@ -10,6 +10,7 @@ use xos_api::aem::{
 };
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
+use xos_api::node::sessions::{ListSessions, OpenSessions};
 use xos_api::node::units::{
     EndEnvelope, Envelopes, KillUnits, ListEnvelopes, StartUnits, UnitOutput, UnitsTaken,
 };
@@ -68,6 +69,8 @@ pub trait World: Send + Sync + 'static {
     async fn unit_output(&self, node: &NodeId, request: UnitOutput) -> Result<OutputPart, Error>;
     /// Renews a node's ticket.
     async fn set_ticket(&self, node: &NodeId, request: SetTicket) -> Result<Done, Error>;
+    /// The sessions that are open on a node.
+    async fn sessions(&self, node: &NodeId, request: ListSessions) -> Result<OpenSessions, Error>;
 }
 
 /// The real world: this core's [`Grid`] and [`Nodes`].
@@ -172,6 +175,10 @@ impl World for GridWorld {
     }
 
     async fn set_ticket(&self, node: &NodeId, request: SetTicket) -> Result<Done, Error> {
+        self.nodes.call(node, request).await
+    }
+
+    async fn sessions(&self, node: &NodeId, request: ListSessions) -> Result<OpenSessions, Error> {
         self.nodes.call(node, request).await
     }
 }

@@ -26,7 +26,7 @@ pub use look::{
     UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use outline::{Outline, TaskDigest};
-pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage};
+pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage, RunningSession};
 pub use spec::{
     DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES, JobSpec, ProcessLimits, Resources, Stage, StageMode,
     TaskSpec,

@@ -3,6 +3,7 @@
 //! The stream is symmetrical: a core's request to a node and a node's report to its core are both
 //! requests, and a report's reply is its acknowledgement.
 
+pub mod sessions;
 pub mod units;
 
 use crate::site::SiteDescriptor;

@@ -16,6 +16,7 @@ mod records;
 mod serve;
 mod shares;
 mod structure;
+mod why;
 
 pub use accounts::{ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, VoAccounts};
 pub use applications::{
@@ -65,6 +66,7 @@ pub use records::{
     HISTORY_PAGE_MAX, HistoryEntry, HistoryPage, ListExpiring, MemberHistory,
     REMINDER_DAYS_DEFAULT, REMINDER_DAYS_MAX, REMINDERS_MAX, Reminder, Reminders, SetReminders,
 };
+pub use why::{WhyAnswer, WhyLogin, WhyOutcome, WhyPlace, WhyStep};
 
 use crate::{Done, request};
 use schemars::JsonSchema;

@@ -96,11 +96,15 @@ impl Visit {
 
     /// Calls the core of the VO's home as the person: for changes, and what only the home knows.
     pub(crate) async fn ask_home<R: Request>(&self, vo: &VoId, r: R) -> Result<R::Reply, Stop> {
-        let site = vo.site();
-        if site == *self.console.grid.site() {
+        self.ask_site(&vo.site(), r).await
+    }
+
+    /// Calls a site's core as the person.
+    pub(crate) async fn ask_site<R: Request>(&self, site: &SiteId, r: R) -> Result<R::Reply, Stop> {
+        if *site == *self.console.grid.site() {
             return self.ask(r).await;
         }
-        Ok(self.person_at(&site).await?.call(r).await?)
+        Ok(self.person_at(site).await?.call(r).await?)
     }
 
     /// Calls this core as the person, and the VO's home when this core does not know the VO.

@@ -2,7 +2,7 @@
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
 use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
-use crate::pages::{sign_in, submit, trouble, vo};
+use crate::pages::{sign_in, submit, trouble, vo, why};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard, programs, scim};
 use actix_web::guard::{GuardContext, fn_guard};
@@ -88,6 +88,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         get "/vo/{vo}/shares" Visit shares::show;
         post "/vo/{vo}/share/{site}/accept" Visit shares::accept;
         post "/vo/{vo}/share/{site}/refuse" Visit shares::refuse;
+        get "/vo/{vo}/why" Visit why::show;
         get "/vo/{vo}/job/{job}" Visit job::show;
         get "/vo/{vo}/job/{job}/events" Visit job::events;
         get "/vo/{vo}/job/{job}/cancel" Visit job::confirm_cancel;

@@ -6,7 +6,7 @@ use askama::Template;
 use time::OffsetDateTime;
 use time::macros::format_description;
 use xos_api::aem::{Counts, JobState, UnitEnd, UnitState};
-use xos_api::vom::{MembershipView, Memberships, VoState};
+use xos_api::vom::{MembershipView, Memberships, VoState, WhyOutcome};
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Error, Millis, RoleName};
 
@@ -169,6 +169,16 @@ impl From<&VoState> for Badge {
             VoState::Active => badge("active", "✓", "good"),
             VoState::Suspended { .. } => badge("suspended", "‖", "bad"),
             VoState::Dissolved { .. } => badge("dissolved", "✕", "bad"),
+        }
+    }
+}
+
+impl From<WhyOutcome> for Badge {
+    fn from(outcome: WhyOutcome) -> Badge {
+        match outcome {
+            WhyOutcome::Ok => badge(outcome.word(), "✓", "good"),
+            WhyOutcome::Failed => badge(outcome.word(), "✕", "bad"),
+            WhyOutcome::Unknown => badge(outcome.word(), "?", "wait"),
         }
     }
 }

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::broadcast;
 use xos_api::audit::{AuditHeads, HeadsOf, RecordHead};
-use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog};
+use xos_api::node::sessions::WhyNode;
+use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog, WhyAnswer};
 use xos_base::{Error, NodeId, SiteId};
 use xos_net::{Grid, NodeChange, Nodes};
 
@@ -66,6 +67,8 @@ pub trait NodeLink: Send + Sync {
     fn changes(&self) -> broadcast::Receiver<NodeChange>;
     /// Tells a node about accounts.
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error>;
+    /// Asks a node why a member can sign in to it, or cannot.
+    async fn why(&self, node: &NodeId, r: WhyNode) -> Result<WhyAnswer, Error>;
 }
 
 #[async_trait]
@@ -80,5 +83,9 @@ impl NodeLink for Nodes {
 
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error> {
         self.call(node, accounts).await.map(|_| ())
+    }
+
+    async fn why(&self, node: &NodeId, r: WhyNode) -> Result<WhyAnswer, Error> {
+        self.call(node, r).await
     }
 }

@@ -7,13 +7,14 @@ use crate::plan::host::NodeView;
 use crate::world::World;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
 use xos_api::Done;
 use xos_api::aem::*;
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
+use xos_api::node::sessions::{ListSessions, OpenSession, OpenSessions};
 use xos_api::node::units::*;
 use xos_api::node::{Capacity, SetTicket};
 use xos_api::policy::{Action, Denial, Place};
@@ -38,6 +39,8 @@ pub(crate) struct Asked {
     pub(crate) suspended: Mutex<bool>,
     /// What rules refuse, and how.
     pub(crate) denial: Mutex<Option<(Action, Denial)>>,
+    /// The sessions that nodes tell of; those that are not here do not answer.
+    pub(crate) open: Mutex<BTreeMap<NodeId, Vec<OpenSession>>>,
     /// The nodes that are connected.
     pub(crate) connected: Mutex<BTreeSet<NodeId>>,
     /// Taken for writing by tests: no ticket comes from rennes as long as they hold it.
@@ -91,6 +94,7 @@ pub(crate) async fn core(
         offers: Mutex::default(),
         suspended: Mutex::default(),
         denial: Mutex::default(),
+        open: Mutex::default(),
         connected: Mutex::new(BTreeSet::from([super::n1()])),
         home: RwLock::new(()),
         changes: broadcast::channel(1).0,
@@ -218,5 +222,12 @@ impl World for Asked {
     async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
         self.note("set_ticket");
         Ok(Done {})
+    }
+    async fn sessions(&self, node: &NodeId, _: ListSessions) -> Result<OpenSessions, Error> {
+        let open = lock(&self.open);
+        match open.get(node) {
+            Some(sessions) => Ok(OpenSessions { sessions: sessions.clone(), more: false }),
+            None => std::future::pending().await,
+        }
     }
 }

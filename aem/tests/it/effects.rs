@@ -14,6 +14,7 @@ use xos_api::Done;
 use xos_api::aem::*;
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
+use xos_api::node::sessions::{ListSessions, OpenSession, OpenSessions};
 use xos_api::node::units::*;
 use xos_api::vom::{ServedVo, VoSnapshot};
 use xos_base::{Error, Millis, NodeId, SiteId, VoId};
@@ -121,5 +122,10 @@ impl World for TestWorld {
     }
     async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
         Ok(Done {})
+    }
+    async fn sessions(&self, node: &NodeId, r: ListSessions) -> Result<OpenSessions, Error> {
+        let person = format!("alice@{}", r.vo.site()).parse()?;
+        let session = OpenSession { person, service: "sshd".into(), since: Millis(7) };
+        self.node(node).map(|_| OpenSessions { sessions: vec![session], more: false })
     }
 }

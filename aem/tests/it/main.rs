@@ -7,6 +7,7 @@ mod effects;
 mod hostile;
 mod node;
 mod one_site;
+mod running;
 mod told;
 mod two_sites;
 mod world;

@@ -8,8 +8,9 @@ use xos_base::{JobId, Millis, NodeId, PersonId, VoId};
 /// Most lines in one [`RunningPage`].
 pub const RUNNING_MAX: usize = 1000;
 
-/// The units of a VO's jobs that this site's nodes run now, or that wait here for a node: for
-/// those whom the VO's and the site's rules let see other members' jobs. Others see their own.
+/// The units of a VO's jobs that this site's nodes run now, or that wait here for a node, and the
+/// sessions of its members that are open on the nodes: for those whom the VO's and the site's rules
+/// let see other members' jobs. Others see their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListRunning {
@@ -31,6 +32,27 @@ pub struct RunningPage {
     /// Set when there are more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<JobId>,
+    /// Open sessions, by node; on the first page only. The nodes are asked for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<RunningSession>,
+    /// Nodes whose sessions are missing above, all or some: they did not answer in time, or have
+    /// more than one answer holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<NodeId>,
+}
+
+/// A session of a member that is open on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunningSession {
+    /// Whose.
+    pub person: PersonId,
+    /// The node.
+    pub node: NodeId,
+    /// The PAM service that opened it: `sshd`, `login`, `cron`.
+    pub service: String,
+    /// Since when.
+    pub since: Millis,
 }
 
 /// Units of one job on one node.

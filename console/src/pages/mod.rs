@@ -21,3 +21,4 @@ pub(crate) mod sign_in;
 pub(crate) mod submit;
 pub(crate) mod trouble;
 pub(crate) mod vo;
+pub(crate) mod why;

@@ -194,6 +194,12 @@ impl Fake {
                 c.member()?;
                 Ok(Reasons { reasons: f.reasons() })
             };
+            on |f: &Fake, c: Caller, r: WhyLogin| {
+                c.person()?;
+                let well = WhyStep::ok(WhyPlace::Home, "VO", r.vo.to_string());
+                let bad = WhyStep::failed(WhyPlace::Node, &f.text, &f.text).hint(&f.text);
+                Ok(WhyAnswer { steps: vec![well, bad] })
+            };
             on |f: &Fake, c: Caller, r: ReadOutput| { c.member()?; f.read(&r) };
             on |f: &Fake, c: Caller, r: CancelJob| {
                 f.note(&c.member()?.person, &r);

@@ -30,6 +30,7 @@ const PAGES: &[(&str, &str)] = &[
     ("job_cancel", "/vo/demo.rennes/job/1.rennes/cancel"),
     ("unit", "/vo/demo.rennes/unit/1.rennes:0"),
     ("trouble", "/vo/demo.rennes/job/8.rennes"),
+    ("why", "/vo/demo.rennes/why?node=n1.rennes&person=milo@rennes"),
 ];
 
 fn headers(page: &Answer) {

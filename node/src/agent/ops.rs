@@ -2,6 +2,7 @@
 
 use super::{Agent, keep, units};
 use std::sync::Arc;
+use xos_api::node::sessions::{ListSessions, WhyNode};
 use xos_api::node::{DialBack, EraseVolumes, SetSites, SetTicket, SetVolumes};
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
@@ -50,6 +51,10 @@ impl Agent {
                 agent.watcher.vo_erased(vo).await?;
             }
             Ok(Done {})
+        });
+        on(router, &agent, |agent: Arc<Agent>, r: WhyNode| async move { agent.why(&r) });
+        on(router, &agent, |agent: Arc<Agent>, r: ListSessions| async move {
+            Ok(agent.list_sessions(&r))
         });
         agent.register_units(router, stream);
     }

@@ -32,5 +32,6 @@ mod signed_in;
 mod sshd;
 mod standing;
 mod tool;
+mod why;
 mod wire;
 mod world;

@@ -15,6 +15,7 @@ mod serve;
 mod shares;
 mod structure;
 mod vos;
+mod why;
 
 use crate::decide::{Command, decide};
 use crate::live::Live;
@@ -105,6 +106,7 @@ impl Vom {
             get_site_rules,
             set_site_rules,
             what_if,
+            why_login,
             set_terms_of_use,
             agree,
             set_questions,

@@ -17,6 +17,13 @@ pub struct Block {
     pub size: u32,
 }
 
+impl Block {
+    /// Whether a member's or group's number has a uid or gid here.
+    pub fn holds(self, number: u32) -> bool {
+        number < self.size
+    }
+}
+
 impl Vo {
     /// The accounts, in parts in the order in which they must be sent: everything when `since` is
     /// absent, else what changed after that entry, or in `names` or `logins` since. At least one
@@ -40,7 +47,7 @@ impl Vo {
                     || names.changed.contains(*person)
                     || logins.differs(|action, place| self.asked(person, m, action, place))
             })
-            .filter(|(_, m)| m.number.0 < block.size)
+            .filter(|(_, m)| block.holds(m.number.0))
             .map(|(person, m)| AccountMember {
                 refused: logins.refusal(|action, place| self.asked(person, m, action, place)),
                 ..self.account(person, m, block, names)
@@ -48,7 +55,7 @@ impl Vo {
             .collect();
         let mut gone = Vec::new();
         if since.is_some() {
-            let left = self.gone.iter().filter(|(n, g)| changed(g.changed) && n.0 < block.size);
+            let left = self.gone.iter().filter(|(n, g)| changed(g.changed) && block.holds(n.0));
             members.extend(left.map(|(n, g)| self.ended(*n, &g.person, block)));
             let deleted = self.groups_gone.iter().filter(|(_, at)| changed(**at));
             gone.extend(deleted.map(|(number, _)| *number));
@@ -56,7 +63,7 @@ impl Vo {
         let groups: Vec<Group> = self
             .groups
             .iter()
-            .filter(|(_, g)| changed(g.changed) && g.number.0 < block.size)
+            .filter(|(_, g)| changed(g.changed) && block.holds(g.number.0))
             .map(|(name, g)| Group { name: name.clone(), number: g.number })
             .collect();
         self.parts(block, state, since.is_none(), members, groups, gone)
@@ -124,7 +131,7 @@ impl Vo {
                 .effective_groups(m)
                 .into_iter()
                 .filter_map(|name| self.groups.get(name).map(|g| g.number))
-                .filter(|n| n.0 < block.size)
+                .filter(|n| block.holds(n.0))
                 .collect(),
             roles: m.roles.iter().cloned().collect(),
             refused: None,

@@ -15,8 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use xos_api::Request;
+use xos_api::node::sessions::WhyNode;
 use xos_api::site::SiteDescriptor;
-use xos_api::vom::VoAccounts;
+use xos_api::vom::{VoAccounts, WhyAnswer, WhyPlace, WhyStep};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId};
 use xos_net::audit::Remembered;
@@ -73,6 +74,13 @@ impl NodeLink for Ear {
             return Err(Error::internal("no space left"));
         }
         Ok(())
+    }
+
+    /// Says what it was asked, and claims to be another.
+    async fn why(&self, node: &NodeId, r: WhyNode) -> Result<WhyAnswer, Error> {
+        assert_eq!(*node, self.node);
+        let text = format!("member {} of {}: {}", r.number.0, r.vo, "x".repeat(5000));
+        Ok(WhyAnswer { steps: vec![WhyStep::ok(WhyPlace::Home, "admission", text); 100] })
     }
 }
 

@@ -157,7 +157,7 @@ pub fn run(s: &Session, command: Command, site: Option<SiteId>) -> Outcome {
 
 fn change(path: &Path, closed: Option<bool>, pin: Option<Pin>) -> Result<Told, Error> {
     let name = path.display();
-    let reply = ask(path, &ControlRequest { closed, pin }).map_err(|e| {
+    let reply = ask(path, &ControlRequest { closed, pin, explain: None }).map_err(|e| {
         let not_ours = matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP));
         match e.kind() {
             _ if not_ours => Error::invalid(format!("{name} lies on no volume of a VO"))
@@ -210,7 +210,7 @@ fn site_of(osd: &str) -> String {
 }
 
 /// The local account's name.
-fn person(uid: u32) -> String {
+pub(super) fn person(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,
         _ => format!("u{uid}"),

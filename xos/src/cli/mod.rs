@@ -38,6 +38,7 @@ pub mod ssh;
 pub mod token;
 pub mod values;
 pub mod vo;
+pub mod why;
 
 use clap::{Parser, Subcommand};
 use home::Home;
@@ -61,9 +62,9 @@ Examples:
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
 
-Exit codes: 0 well, 64 wrong arguments or request, 65 too large, 66 not found, \
-69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or exists already, \
-75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
+Exit codes: 0 well, 1 `xos why` found what stands in the way, 64 wrong arguments or request, \
+65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or \
+exists already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
 78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
 has gone. Commands that wait for a job exit with the job's own status.
 
@@ -197,6 +198,16 @@ Examples:
   xos file show /xtreemfs/demo.rennes/alice"
     )]
     File(file::Command),
+    /// Why somebody cannot sign in, a job waits, or a file is denied.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos why login n1.rennes
+  xos why job 12.rennes
+  xos why file /xtreemfs/demo.rennes/alice/body.spect"
+    )]
+    Why(why::Command),
 }
 
 /// What the surroundings say.
@@ -363,6 +374,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Audit(args) => audit::run(s, args).await,
         Command::Node(command) => node::run(s, command).await,
         Command::File(command) => file::run(s, command, cli.global.site),
+        Command::Why(command) => why::run(s, command).await,
     }
 }
 

@@ -241,13 +241,20 @@ impl Session {
     /// # Errors
     /// [`Kind::Unauthenticated`] when there is neither.
     pub async fn vo_client(&self, vo: &VoId) -> Result<Client, Error> {
-        let site = self.site_of(vo);
-        match self.person(&site).await {
+        self.vo_client_at(vo, &self.site_of(vo)).await
+    }
+
+    /// The same at `site`.
+    ///
+    /// # Errors
+    /// As [`Session::vo_client`].
+    pub async fn vo_client_at(&self, vo: &VoId, site: &SiteId) -> Result<Client, Error> {
+        match self.person(site).await {
             Err(e) if e.kind == Kind::Unauthenticated => {
                 match Credential::read(&self.home, vo)?.filter(|c| c.is_valid(self.now())) {
                     Some(c) => {
                         let identity = IdentityCell::new(c.identity()?);
-                        self.client(&site, &Proof::Certificate(identity))
+                        self.client(site, &Proof::Certificate(identity))
                     }
                     None => Err(e),
                 }

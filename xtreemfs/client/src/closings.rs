@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::sleep;
 use tracing::debug;
 use xtreemfs_proto::dir::{Barrier, Barriers, BarriersRequest};
-use xtreemfs_proto::mrc::{FolderReply, Pin};
+use xtreemfs_proto::mrc::{ExplainReply, FolderReply, Pin, Way};
 
 use crate::call::Repeat;
 use crate::limits::{ANSWER_DEADLINE, CARE_AT_ONCE, RETRY_PAUSE_MAX};
@@ -63,6 +63,14 @@ impl Volume {
         pin: Option<Pin>,
     ) -> Result<FolderReply> {
         self.shared.mrc.set_folder(who, ino, closed, pin).await
+    }
+
+    /// Why the person may use what lies on a way from the directory `ino` on, or may not.
+    ///
+    /// # Errors
+    /// `EACCES`, `ESTALE`, `EINVAL`; see [`Volume`].
+    pub async fn explain(&self, who: Member, ino: Ino, way: Way) -> Result<ExplainReply> {
+        self.shared.mrc.explain(who, ino, way).await
     }
 }
 
@@ -131,6 +139,13 @@ impl crate::mrc::Mrc {
         use xtreemfs_proto::mrc::{FolderShow, InodeRequest};
         let request = InodeRequest { volume: self.volume.clone(), inode: ino.0 };
         self.call::<FolderShow>(who, &request, Repeat::Always).await
+    }
+
+    async fn explain(&self, who: Member, ino: Ino, way: Way) -> Result<ExplainReply> {
+        use xtreemfs_proto::mrc::{Explain, ExplainRequest};
+        let volume = self.volume.clone();
+        let request = ExplainRequest { volume, inode: ino.0, way: Some(way) };
+        self.call::<Explain>(who, &request, Repeat::Always).await
     }
 
     async fn set_folder(

@@ -1,4 +1,5 @@
-//! Asking a mounted volume about a folder, and saying what is to become of it.
+//! Asking a mounted volume about a folder, and saying what is to become of it; asking why a file
+//! may be used, or may not.
 //!
 //! By an ioctl on the open folder: so the kernel says who asks, and no other way to the volume's
 //! services is needed than the mount that is there. Extended attributes would have every `ls` and
@@ -11,7 +12,7 @@ use std::path::Path;
 use fuser::INodeNo;
 use xtreemfs_client::{Error, Member};
 use xtreemfs_proto::control::{BUFFER_BYTES, COMMAND, ControlReply, ControlRequest, pack, unpack};
-use xtreemfs_proto::mrc::FolderReply;
+use xtreemfs_proto::mrc::{ExplainReply, FOLDER_NAMED_MAX, FolderReply};
 
 use crate::convert::to_volume;
 use crate::core::Core;
@@ -46,25 +47,24 @@ impl Core {
         request: ControlRequest,
     ) -> Result<Vec<u8>, Error> {
         let ino = to_volume(ino);
-        let ControlRequest { closed, pin } = request;
-        let done = if closed.is_none() && pin.is_none() {
-            self.volume.folder(who, ino).await
-        } else {
-            self.volume.set_folder(who, ino, closed, pin).await
+        let ControlRequest { closed, pin, explain } = request;
+        let of = |folder| ControlReply { folder: Some(self.local(folder)), ..Default::default() };
+        let done = match explain {
+            Some(way) => self.volume.explain(who, ino, way).await.map(|told| ControlReply {
+                explained: Some(self.explained(told)),
+                ..ControlReply::default()
+            }),
+            None if closed.is_none() && pin.is_none() => self.volume.folder(who, ino).await.map(of),
+            None => self.volume.set_folder(who, ino, closed, pin).await.map(of),
         };
-        let reply = match done {
-            Ok(folder) => {
-                ControlReply { folder: Some(self.local(folder)), ..ControlReply::default() }
-            }
-            Err(error) => {
-                let text = match &error {
-                    Error::Refused { message, .. } => message.clone(),
-                    other => other.to_string(),
-                };
-                let message = text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
-                ControlReply { errno: error.errno(), message, folder: None }
-            }
-        };
+        let reply = done.unwrap_or_else(|error| {
+            let text = match &error {
+                Error::Refused { message, .. } => message.clone(),
+                other => other.to_string(),
+            };
+            let message = text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
+            ControlReply { errno: error.errno(), message, ..ControlReply::default() }
+        });
         let too_long =
             || Error::Local { errno: libc::EIO, reason: "the answer is too long".into() };
         fit(reply).ok_or_else(too_long)
@@ -75,6 +75,16 @@ impl Core {
         folder.owner = self.map.uid(folder.owner);
         folder.others.iter_mut().for_each(|other| *other = self.map.uid(*other));
         folder
+    }
+
+    /// The same of what explains, with as many nodes as an answer names.
+    fn explained(&self, mut told: ExplainReply) -> ExplainReply {
+        for step in &mut told.steps {
+            (step.owner, step.group) = (self.map.uid(step.owner), self.map.gid(step.group));
+            step.message.truncate(step.message.floor_char_boundary(TEXT_BYTES_MAX));
+        }
+        told.away.truncate(FOLDER_NAMED_MAX);
+        told
     }
 }
 

@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-use crate::mrc::{FolderReply, Pin};
+use crate::mrc::{ExplainReply, FolderReply, Pin, Way};
 
 /// Bytes of the buffer.
 pub const BUFFER_BYTES: usize = 8192;
@@ -23,6 +23,10 @@ pub struct ControlRequest {
     /// Pin the folder.
     #[prost(message, optional, tag = "2")]
     pub pin: Option<Pin>,
+    /// Say why the person may use what lies on this way from the folder on, or may not. Then
+    /// nothing else is looked at.
+    #[prost(message, optional, tag = "3")]
+    pub explain: Option<Way>,
 }
 
 /// The answer.
@@ -37,6 +41,9 @@ pub struct ControlReply {
     /// How it is now, unless it was refused. Members are local uids in it.
     #[prost(message, optional, tag = "3")]
     pub folder: Option<FolderReply>,
+    /// Why, when that was asked. Members and groups are local ids in it.
+    #[prost(message, optional, tag = "4")]
+    pub explained: Option<ExplainReply>,
 }
 
 /// The buffer that holds a message; `None` if it is too long.
@@ -66,7 +73,7 @@ mod tests {
     /// would be read past the end.
     #[test]
     fn a_message_comes_out_as_it_went_in() {
-        let request = ControlRequest { closed: Some(true), pin: None };
+        let request = ControlRequest { closed: Some(true), ..ControlRequest::default() };
         let buffer = pack(&request).unwrap();
         assert_eq!(buffer.len(), BUFFER_BYTES);
         assert_eq!(unpack::<ControlRequest>(&buffer), Some(request));

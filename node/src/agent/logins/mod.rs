@@ -22,6 +22,7 @@ mod strays;
 mod stream;
 mod tries;
 mod watch;
+mod why;
 
 pub(super) use stream::handler;
 

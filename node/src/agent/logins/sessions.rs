@@ -52,6 +52,13 @@ struct Held {
     idle: BTreeMap<u32, Millis>,
 }
 
+impl Held {
+    /// Whether a person has as many sessions as one may.
+    fn is_full(&self, uid: u32) -> bool {
+        self.sessions.values().filter(|s| s.uid == uid).count() >= PERSON_MAX
+    }
+}
+
 /// All sessions.
 pub(in crate::agent) struct Sessions {
     folder: PathBuf,
@@ -112,7 +119,7 @@ impl Sessions {
     /// [`xos_base::Kind::Limited`] when the person has too many.
     pub(super) fn add(&self, session: Session) -> Result<(), Error> {
         let mut held = self.lock();
-        if held.sessions.values().filter(|s| s.uid == session.uid).count() >= PERSON_MAX {
+        if held.is_full(session.uid) {
             return Err(Error::new(
                 xos_base::Kind::Limited,
                 format!("this machine holds {PERSON_MAX} sessions of one person"),
@@ -149,6 +156,16 @@ impl Sessions {
             }
         }
         gone.into_iter().filter(|s| !s.closed).collect()
+    }
+
+    /// Whether no further session of a person would be taken.
+    pub(super) fn full(&self, uid: u32) -> bool {
+        self.lock().is_full(uid)
+    }
+
+    /// Those that are open.
+    pub(super) fn all_open(&self) -> Vec<Session> {
+        self.lock().sessions.values().filter(|s| !s.closed).cloned().collect()
     }
 
     /// Whether a person has an open session.
@@ -222,6 +239,8 @@ mod tests {
         let again = Sessions::open(&path, "boot").unwrap();
         assert_eq!(again.close("7-100-5"), None, "closed before the restart");
         assert!(again.has(7) && !again.has(8));
+        let open: Vec<u32> = again.all_open().iter().map(|s| s.pid).collect();
+        assert_eq!(open, [101], "what PAM closed is open no more");
         let gone = again.sweep(Millis(50), |s| s.pid == 100);
         assert_eq!(gone.iter().map(|s| s.pid).collect::<Vec<_>>(), [101], "nobody closed it");
         assert!(!again.has(7) && again.is_led(7) && again.idle_since(7).is_none());
@@ -245,6 +264,7 @@ mod tests {
         for pid in 0..PERSON_MAX {
             all.add(session(&all, 7, u32::try_from(pid).unwrap())).unwrap();
         }
+        assert!(all.full(7) && !all.full(8));
         assert_eq!(all.add(session(&all, 7, 9999)).unwrap_err().kind, xos_base::Kind::Limited);
         all.add(session(&all, 8, 9999)).unwrap();
     }

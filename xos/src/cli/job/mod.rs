@@ -10,7 +10,7 @@ mod show;
 mod submit;
 mod wait;
 mod watch;
-mod why;
+pub mod why;
 
 pub use watch::INTERRUPTED;
 

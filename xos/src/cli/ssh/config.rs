@@ -191,6 +191,11 @@ pub fn write(s: &Session) -> Result<(), Error> {
     s.home.write_text(CONFIG, &format!("{nodes}{}", cores::text(&at, &names)))
 }
 
+/// Whether the nodes' configuration was written.
+pub fn is_written(home: &Home) -> bool {
+    matches!(home.read_text(CONFIG), Ok(Some(_)))
+}
+
 /// Removes both files.
 ///
 /// # Errors

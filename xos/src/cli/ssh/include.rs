@@ -15,6 +15,19 @@ fn block() -> String {
     format!("{MARK}\n{LINE}\n")
 }
 
+fn holds_line(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == LINE)
+}
+
+/// Whether the line is there. `home` is the person's home folder.
+///
+/// # Errors
+/// As [`Place::open`].
+pub fn is_there(home: &Path) -> Result<bool, Error> {
+    let Some(place) = Place::open(home, &[FOLDER], false)? else { return Ok(false) };
+    Ok(place.read(FILE)?.is_some_and(|kept| holds_line(&kept.text)))
+}
+
 /// Adds the line, unless it is there; whether it was added now. `home` is the person's home folder.
 ///
 /// # Errors
@@ -23,7 +36,7 @@ pub fn add(home: &Path) -> Result<bool, Error> {
     let Some(place) = Place::open(home, &[FOLDER], true)? else { return Ok(false) };
     let kept = place.read(FILE)?;
     let text = kept.as_ref().map_or("", |k| k.text.as_str());
-    if text.lines().any(|line| line.trim() == LINE) {
+    if holds_line(text) {
         return Ok(false);
     }
     place.write(FILE, kept.as_ref(), &(block() + text))?;

@@ -127,6 +127,8 @@ pub fn remove(home: &Home, vo: &VoId) -> Result<(), Error> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshCertificate {
     line: String,
+    /// From when it counts, by the core's clock.
+    pub since: Millis,
     /// When it expires.
     pub until: Millis,
     /// The fingerprint of its key, as `ssh-keygen -l` shows it.
@@ -155,6 +157,7 @@ fn parse(line: &str) -> Option<(Certificate, SshCertificate)> {
     }
     let read = SshCertificate {
         line: line.to_owned(),
+        since: Millis::from_secs(certificate.valid_after()),
         until: Millis::from_secs(certificate.valid_before()),
         fingerprint: certificate.public_key().fingerprint(HashAlg::Sha256).to_string(),
     };

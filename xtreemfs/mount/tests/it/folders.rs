@@ -12,7 +12,7 @@ use crate::site::Shape;
 use crate::world::{ALICE, BOB, World, acting_as, errno};
 
 fn closed(path: &Path, closed: bool) -> ControlReply {
-    ask(path, &ControlRequest { closed: Some(closed), pin: None }).unwrap()
+    ask(path, &ControlRequest { closed: Some(closed), ..ControlRequest::default() }).unwrap()
 }
 
 /// Alice's folder with a file that all may read and write.
@@ -82,7 +82,10 @@ fn what_is_asked_of_a_folder_is_answered_in_words() {
     });
     acting_as(ALICE, || {
         let pin = Some(Pin { site: "pisa".into(), home: false });
-        let pinned = ask(&path, &ControlRequest { closed: None, pin }).unwrap().folder.unwrap();
+        let pinned = ask(&path, &ControlRequest { pin, ..ControlRequest::default() })
+            .unwrap()
+            .folder
+            .unwrap();
         assert_eq!((pinned.pin.as_str(), pinned.files, pinned.elsewhere), ("pisa", 2, 2));
         let shown = ask(&path, &ControlRequest::default()).unwrap().folder.unwrap();
         assert_eq!((shown.owner, shown.others), (ALICE, vec![BOB]));

@@ -11,6 +11,7 @@
 //! since 1970, negative before. A changed inode is durable when the reply arrives.
 
 mod entries;
+mod explain;
 mod files;
 mod folders;
 
@@ -20,6 +21,7 @@ use prost::Message;
 use crate::rpc::{ConnectRequest, Empty, procedures};
 
 pub use entries::*;
+pub use explain::*;
 pub use files::*;
 pub use folders::*;
 
@@ -85,6 +87,9 @@ procedures! { MRC;
     FolderShow = 140 (InodeRequest) -> FolderReply;
     /// Closes or opens a folder, or pins it to a site: its owner alone, whatever roles others have.
     FolderSet = 141 (FolderSetRequest) -> FolderReply;
+    /// Why the person may use a file or folder, or may not: what decides it, name by name, up to
+    /// the first refusal.
+    Explain = 142 (ExplainRequest) -> ExplainReply;
 }
 
 /// What an inode is.

@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod choose;
 pub mod entries;
+pub mod explain;
 pub mod files;
 pub mod folders;
 pub mod index;

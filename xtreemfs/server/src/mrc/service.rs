@@ -83,6 +83,7 @@ impl Handler for MrcConnection {
             Readdir => readdir,
             FolderShow => folder_show,
             FolderSet => folder_set,
+            Explain => explain,
         })
     }
 }
@@ -323,6 +324,14 @@ impl MrcConnection {
         let look =
             |space: &super::Space<'_>| space.folder(request.inode, &|osd: &str| osds.site_of(osd));
         Ok(self.mrc.read(&request.volume, who, look)?.1)
+    }
+
+    async fn explain(&self, who: &Identity, request: ExplainRequest) -> Answer<Explain> {
+        let look = |space: &super::Space<'_>| space.explain(&request);
+        let (volume, mut reply) = self.mrc.read(&request.volume, who, look)?;
+        let up = self.mrc.parts.osds.osds(&volume.id, &volume.vo);
+        reply.away.retain(|osd| up.iter().all(|other| other.id != *osd));
+        Ok(reply)
     }
 
     async fn folder_set(&self, who: &Identity, request: FolderSetRequest) -> Answer<FolderSet> {

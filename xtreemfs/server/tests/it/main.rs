@@ -7,6 +7,7 @@ mod capabilities;
 mod crash;
 mod denials;
 mod directory;
+mod explain;
 mod folders;
 mod full_disk;
 mod lasting;
