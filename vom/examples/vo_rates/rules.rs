@@ -126,12 +126,20 @@ async fn case(
             measured.insert(name, each);
             Ok(())
         };
-        times(names.uncached[way], &|asked, court| judge.decide(court, asked).allowed, QUESTIONS)?;
+        times(
+            names.uncached[way],
+            &|asked: &Asked, court: &Court| judge.decide(court, asked).allowed,
+            QUESTIONS,
+        )?;
         // Asked once, it is remembered.
         for (asked, court) in both() {
             right(judge.judge(court, asked).allowed, asked)?;
         }
-        times(names.cached[way], &|asked, court| judge.judge(court, asked).allowed, QUESTIONS)?;
+        times(
+            names.cached[way],
+            &|asked: &Asked, court: &Court| judge.judge(court, asked).allowed,
+            QUESTIONS,
+        )?;
         let by_casbin = |asked: &Asked, _: &Court| alone.iter().all(|c| c.allows_by_shown(asked));
         times(names.alone[way], &by_casbin, ALONE)?;
     }
