@@ -2,6 +2,7 @@
 //!
 //! Everything is done as people do it: `xosd setup`, `xosd join`, and the `xos` tool.
 
+mod enrol;
 mod install;
 mod people;
 mod site;

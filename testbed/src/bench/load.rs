@@ -16,10 +16,10 @@ use std::time::Instant;
 use tokio::sync::Barrier;
 use xos_api::Request;
 use xos_api::aem::{JobSpec, SubmitJob, TaskSpec};
-use xos_api::cda::{IssueCertificate, Submission};
+use xos_api::cda::{IssueCertificate, IssueToken, Submission};
 use xos_api::site::{GetSite, SiteDescriptor};
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{Error, JobId, VoId};
+use xos_base::{Error, JobId, SiteId, VoId};
 use xos_net::identity::hex;
 use xos_net::{Client, Identity, Trust, submission};
 
@@ -44,7 +44,7 @@ pub struct LoadArgs {
 /// # Errors
 /// The first refusal.
 pub async fn submit(args: &LoadArgs, after: &JobId) -> Result<Timing, Error> {
-    let person = Person::read(args)?;
+    let person = Person::read(&args.home, &args.vo)?;
     let task =
         TaskSpec { name: "main".into(), argv: vec!["/bin/true".into()], ..TaskSpec::default() };
     let spec = JobSpec {
@@ -63,7 +63,7 @@ pub async fn submit(args: &LoadArgs, after: &JobId) -> Result<Timing, Error> {
 /// # Errors
 /// The first refusal.
 pub async fn issue(args: &LoadArgs) -> Result<Timing, Error> {
-    let person = Person::read(args)?;
+    let person = Person::read(&args.home, &args.vo)?;
     run(&person, args, || renewal(args)).await
 }
 
@@ -72,7 +72,7 @@ pub async fn issue(args: &LoadArgs) -> Result<Timing, Error> {
 /// # Errors
 /// The first refusal.
 pub async fn issue_sets(args: &LoadArgs) -> Result<Timing, Error> {
-    let person = Person::read(args)?;
+    let person = Person::read(&args.home, &args.vo)?;
     let ask = || {
         // The core looks at no point of a key: any 32 bytes are one.
         let key = KeyData::Ed25519(Ed25519PublicKey(random()?));
@@ -82,6 +82,16 @@ pub async fn issue_sets(args: &LoadArgs) -> Result<Timing, Error> {
         Ok(IssueCertificate { ssh_key, jwt_audience, ..renewal(args)? })
     };
     run(&person, args, ask).await
+}
+
+/// A token of a member's in a VO, for a site. `home`: where the person's `xos` keeps its files.
+///
+/// # Errors
+/// What is missing there, or the refusal.
+pub async fn member_token(home: &Path, vo: VoId, audience: SiteId) -> Result<String, Error> {
+    let client = Person::read(home, &vo)?.client()?;
+    let audience = Some(audience);
+    Ok(client.call(IssueToken { vo, audience, groups: None, roles: None }).await?.token)
 }
 
 fn renewal(args: &LoadArgs) -> Result<IssueCertificate, Error> {
@@ -166,14 +176,14 @@ struct Kept {
 }
 
 impl Person {
-    fn read(args: &LoadArgs) -> Result<Person, Error> {
+    fn read(home: &Path, vo: &VoId) -> Result<Person, Error> {
         let trust = Trust::new();
-        for site in json::<Sites>(&args.home.join("sites.json"))?.sites {
+        for site in json::<Sites>(&home.join("sites.json"))?.sites {
             trust.add(site.descriptor)?;
         }
-        let kept: Kept = json(&args.home.join(format!("vo/{}/credential.json", args.vo)))?;
+        let kept: Kept = json(&home.join(format!("vo/{vo}/credential.json")))?;
         let identity = Identity::from_pem(&kept.chain_pem, &kept.key_pem)?;
-        Ok(Person { vo: args.vo.clone(), trust, kept, identity })
+        Ok(Person { vo: vo.clone(), trust, kept, identity })
     }
 
     /// A client with a connection of its own.

@@ -3,7 +3,7 @@
 use super::machine::processors;
 use super::within::Timing;
 use super::{Progress, failed};
-use crate::grid::{Grid, PORT, Person, Site, SiteSpec};
+use crate::grid::{Grid, Person, Site, SiteSpec};
 use crate::{Cmd, Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,36 +35,23 @@ impl World {
         let cpu_milli = u32::try_from(processors() * 1000).unwrap_or(u32::MAX);
         let spec = SiteSpec { nodes: 1, cpu_milli, login, ..SiteSpec::new(SITE) };
         let site = grid.add_site(&spec)?;
-        let person = grid.purse().person("milo", SITE)?;
+        let person = grid.enrol(&site, "milo")?;
         let world = World { grid, site, person, program: program.to_owned() };
-        world.enrol()?;
+        world.found()?;
         say("a site with one node runs, and a person is signed in");
         Ok(world)
     }
 
-    fn enrol(&self) -> Result<()> {
-        let name = self.person.name.as_str();
-        let add = self.site.admin.command("xos").args(["person", "add", name]);
-        let add = add.args(["--password-file", "-"]).stdin(self.person.password.as_bytes());
-        self.site.core.run(&add)?.ok()?;
-        let core = format!("{SITE}-core:{PORT}");
-        self.xos(&["site", "add", &core, "--fingerprint", &self.site.fingerprint])?;
-        self.sign_in()?;
+    fn found(&self) -> Result<()> {
         let (label, _) = VO.split_once('.').unwrap_or((VO, SITE));
         self.xos(&["vo", "found", label, "--title", "Benchmark"])?;
         let share = ["--cpus", "1024", "--memory", "64G", "--storage", "8G"];
         self.site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat())?;
-        self.sign_in()?;
+        self.grid.sign_in(&self.person)?;
         self.xos(&["vo", "share", "accept", VO, SITE])?;
-        self.sign_in()?;
+        self.grid.sign_in(&self.person)?;
         // The first job also waits until the node has the VO's accounts and volume.
         self.xos(&["job", "submit", "--", "/bin/true"]).map(drop)
-    }
-
-    fn sign_in(&self) -> Result<()> {
-        let login = self.person.command("xos").args(["login", &self.person.id()]);
-        let login = login.args(["--password-file", "-"]).stdin(self.person.password.as_bytes());
-        self.grid.laptop()?.run(&login)?.ok().map(drop)
     }
 
     /// Runs the tool on the laptop.

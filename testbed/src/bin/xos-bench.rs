@@ -5,9 +5,10 @@ use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use xos_base::{JobId, VoId};
+use xos_base::{JobId, SiteId, VoId};
 use xos_testbed::bench::{
     self, Figure, LoadArgs, LoginOptions, LoginPart, Machine, Options, Part, Progress, Run, Timing,
+    VoOptions, VoPart,
 };
 
 /// Benchmarks of XOS. They print figures; a figure that misses its reach is no failure.
@@ -24,6 +25,8 @@ enum Action {
     Grid(GridArgs),
     /// Names, ssh, PAM, credentials and `xos login` (needs root)
     Login(LoginArgs),
+    /// Rules, a VO of a million members, removal and the audit (needs root)
+    Vo(VoArgs),
     /// The part that runs inside a host
     #[command(subcommand, hide = true)]
     Within(Within),
@@ -70,6 +73,15 @@ struct LoginArgs {
     only: Vec<LoginPart>,
 }
 
+#[derive(Args)]
+struct VoArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<VoPart>,
+}
+
 #[derive(Subcommand)]
 enum Within {
     /// Start a program again and again
@@ -99,6 +111,15 @@ enum Within {
     IssueSets {
         #[command(flatten)]
         load: Load,
+    },
+    /// A member's token for a site
+    MemberToken {
+        #[arg(long)]
+        home: PathBuf,
+        #[arg(long)]
+        vo: VoId,
+        #[arg(long)]
+        audience: SiteId,
     },
     /// Write files of accounts for several modules of NSS
     WriteAccounts {
@@ -139,6 +160,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().action {
         Action::Grid(args) => grid(args),
         Action::Login(args) => login(args),
+        Action::Vo(args) => vo(args),
         Action::Within(what) => within(what),
     };
     match result {
@@ -161,6 +183,11 @@ fn grid(args: GridArgs) -> Outcome {
 fn login(args: LoginArgs) -> Outcome {
     let parts = args.only;
     suite(args.common, |run, say| bench::login(&LoginOptions { run, parts }, say))
+}
+
+fn vo(args: VoArgs) -> Outcome {
+    let parts = args.only;
+    suite(args.common, |run, say| bench::vo(&VoOptions { run, parts }, say))
 }
 
 /// Runs a suite, and prints and keeps its figures.
@@ -202,6 +229,10 @@ fn within(what: Within) -> Outcome {
         Within::Issue { load } => runtime()?.block_on(bench::issue(&load.into()))?,
         Within::IssueSets { load } => runtime()?.block_on(bench::issue_sets(&load.into()))?,
         Within::LookUp { users, by_id, module } => bench::look_up(users, by_id, module.as_deref())?,
+        Within::MemberToken { home, vo, audience } => {
+            println!("{}", runtime()?.block_on(bench::member_token(&home, vo, audience))?);
+            return Ok(());
+        }
         Within::WriteAccounts { users } => return Ok(bench::write_accounts(users)?),
     };
     println!("{}", serde_json::to_string(&timing)?);

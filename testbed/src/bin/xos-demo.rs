@@ -139,9 +139,9 @@ fn fill(
     steps.done("site rennes: a core and two nodes");
     let pisa = site("pisa")?;
     steps.done("site pisa: a core and two nodes");
-    exchange_trust(&rennes, &pisa)?;
+    rennes.exchange_trust(&pisa)?;
     steps.done("rennes and pisa trust one another");
-    let (admin, member) = people(grid, &rennes)?;
+    let (admin, member) = (grid.enrol(&rennes, "vera")?, grid.enrol(&rennes, "milo")?);
     steps.done("vera and milo signed in at rennes");
     found_vo(grid, &rennes, &pisa, &admin, &member)?;
     steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
@@ -156,37 +156,6 @@ fn fill(
     Ok(())
 }
 
-fn exchange_trust(rennes: &Site, pisa: &Site) -> Result<()> {
-    let offer = rennes.admin(&["site", "offer", "pisa", "--json"])?;
-    let offer = field(&offer, "offer")?;
-    pisa.core.write_file("/root/offer", offer.as_bytes(), 0o600)?;
-    let print = rennes.fingerprint.as_str();
-    pisa.admin(&["site", "accept", "/root/offer", "--fingerprint", print, "--yes"]).map(drop)
-}
-
-fn people(grid: &Grid, rennes: &Site) -> Result<(Person, Person)> {
-    Ok((enrol(grid, rennes, "vera")?, enrol(grid, rennes, "milo")?))
-}
-
-/// The site's administrator makes a person known, who signs in on the laptop.
-fn enrol(grid: &Grid, site: &Site, name: &str) -> Result<Person> {
-    let person = grid.purse().person(name, &site.name)?;
-    let add = site.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
-    site.core.run(&add.stdin(person.password.as_bytes()))?.ok()?;
-    let core = format!("{}-core:{PORT}", site.name);
-    grid.xos(&person, &["site", "add", &core, "--fingerprint", &site.fingerprint])?;
-    sign_in(grid, &person)?;
-    Ok(person)
-}
-
-fn sign_in(grid: &Grid, person: &Person) -> Result<()> {
-    let login = person
-        .command("xos")
-        .args(["login", &person.id(), "--password-file", "-"])
-        .stdin(person.password.as_bytes());
-    grid.laptop()?.run(&login)?.ok().map(drop)
-}
-
 fn found_vo(
     grid: &Grid,
     rennes: &Site,
@@ -196,14 +165,14 @@ fn found_vo(
 ) -> Result<()> {
     grid.xos(admin, &["vo", "found", "demo", "--title", "The demonstration"])?;
     grid.xos(member, &["vo", "apply", VO, "-m", "I make the pictures"])?;
-    sign_in(grid, admin)?;
+    grid.sign_in(admin)?;
     grid.xos(admin, &["vo", "approve", VO, &member.id()])?;
     for site in [rennes, pisa] {
         let share = ["--cpus", "4", "--memory", "4G", "--storage", "8G"];
         site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat())?;
         grid.xos(admin, &["vo", "share", "accept", VO, &site.name])?;
     }
-    sign_in(grid, member)
+    grid.sign_in(member)
 }
 
 fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) -> Result<()> {
@@ -306,14 +275,4 @@ fn remove_own(dir: &Path) -> Result<()> {
         gone(way_in, removed)?;
     }
     Ok(())
-}
-
-/// A text field of a JSON answer.
-fn field(json: &str, name: &str) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_str(json)
-        .map_err(|e| Error::Start { what: "an answer".into(), reason: e.to_string() })?;
-    value[name].as_str().map(str::to_owned).ok_or_else(|| Error::Start {
-        what: "an answer".into(),
-        reason: format!("it has no {name}: {json}"),
-    })
 }

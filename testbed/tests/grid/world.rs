@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use xos_testbed::grid::{Grid, PORT, Person, Site, SiteSpec};
+use xos_testbed::grid::{Grid, Person, Site, SiteSpec};
 use xos_testbed::{Cmd, Host};
 
 use crate::tool::{Json, Said, skipped};
@@ -82,10 +82,10 @@ impl World {
         let grid = Grid::create(folder.path(), programs(), false).unwrap();
         let rennes = grid.add_site(rennes).unwrap();
         let pisa = grid.add_site(pisa).unwrap();
-        exchange_trust(&rennes, &pisa);
-        let vera = enrol(&grid, &rennes, "vera");
-        let milo = enrol(&grid, &rennes, "milo");
-        let petra = enrol(&grid, &pisa, "petra");
+        rennes.exchange_trust(&pisa).unwrap();
+        let vera = grid.enrol(&rennes, "vera").unwrap();
+        let milo = grid.enrol(&rennes, "milo").unwrap();
+        let petra = grid.enrol(&pisa, "petra").unwrap();
         let world = World { grid, rennes, pisa, vera, milo, petra, folder, _alone: alone };
         world.found_vo();
         Some(world)
@@ -101,7 +101,7 @@ impl World {
             self.xos(&self.vera, &["vo", "share", "accept", VO, &site.name]).ok();
         }
         for person in [&self.vera, &self.milo, &self.petra] {
-            sign_in(&self.grid, person);
+            self.sign_in(person);
         }
         self.wait_for_volume();
     }
@@ -137,12 +137,12 @@ impl World {
 
     /// Makes a person known at `site`, who signs in on the laptop.
     pub fn enrol(&self, site: &Site, name: &str) -> Person {
-        enrol(&self.grid, site, name)
+        self.grid.enrol(site, name).unwrap()
     }
 
     /// Signs a person in (again).
     pub fn sign_in(&self, person: &Person) {
-        sign_in(&self.grid, person);
+        self.grid.sign_in(person).unwrap();
     }
 
     /// The token for their own site that a person has, who signed in lately.
@@ -213,32 +213,6 @@ pub fn last_words(folder: &Path) {
         let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         println!("--- {}\n{}", log.display(), last.join("\n"));
     }
-}
-
-fn exchange_trust(rennes: &Site, pisa: &Site) {
-    let args = ["site", "offer", "pisa", "--fingerprint", &pisa.fingerprint, "--json"];
-    let offer: Json = serde_json::from_str(&rennes.admin(&args).unwrap()).unwrap();
-    let offer = offer["offer"].as_str().expect("an offer");
-    pisa.core.write_file("/root/offer", offer.as_bytes(), 0o600).unwrap();
-    let print = rennes.fingerprint.as_str();
-    pisa.admin(&["site", "accept", "/root/offer", "--fingerprint", print, "--yes"]).unwrap();
-}
-
-fn enrol(grid: &Grid, site: &Site, name: &str) -> Person {
-    let person = grid.purse().person(name, &site.name).unwrap();
-    let add = site.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
-    let said = site.core.run(&add.stdin(person.password.as_bytes())).unwrap();
-    said.ok().unwrap();
-    let core = format!("{}-core:{PORT}", site.name);
-    grid.xos(&person, &["site", "add", &core, "--fingerprint", &site.fingerprint]).unwrap();
-    sign_in(grid, &person);
-    person
-}
-
-fn sign_in(grid: &Grid, person: &Person) {
-    let login = person.command("xos").args(["login", &person.id(), "--password-file", "-"]);
-    let login = login.stdin(person.password.as_bytes());
-    grid.laptop().unwrap().run(&login).unwrap().ok().unwrap();
 }
 
 /// The output of a script that must succeed.

@@ -49,25 +49,44 @@ impl Casbin {
 
     /// Whether these rules allow what is asked.
     pub fn allows<'r>(&self, asked: &Asked, rules: impl Iterator<Item = &'r Rule>) -> bool {
-        let who = names(asked);
-        let vo = asked.vo.as_str();
-        let site = format!("site:{}", asked.place.site);
-        // Without a node, no rule's place is like it.
-        let node = asked.place.node.as_ref().map_or_else(String::new, |n| format!("node:{n}"));
-        let what = asked.action.as_str();
         let mut enforcer = self.enforcer.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = enforcer.get_mut_model();
-        model.clear_policy();
-        for rule in rules {
-            model.add_policy("p", "p", row(rule));
-        }
-        enforcer.enforce((who.as_str(), vo, what, site.as_str(), node.as_str())).unwrap_or_else(
-            |error| {
-                tracing::error!(%error, "rules cannot be judged; they deny");
-                false
-            },
-        )
+        show(&mut enforcer, rules);
+        enforce(&enforcer, asked)
     }
+
+    /// Shows it rules, for [`Casbin::allows_by_shown`]: so it can be measured what it takes to look
+    /// at them.
+    pub fn show<'r>(&self, rules: impl Iterator<Item = &'r Rule>) {
+        show(&mut self.enforcer.lock().unwrap_or_else(PoisonError::into_inner), rules);
+    }
+
+    /// Whether the rules that it was shown last allow what is asked.
+    pub fn allows_by_shown(&self, asked: &Asked) -> bool {
+        enforce(&self.enforcer.lock().unwrap_or_else(PoisonError::into_inner), asked)
+    }
+}
+
+fn show<'r>(enforcer: &mut Enforcer, rules: impl Iterator<Item = &'r Rule>) {
+    let model = enforcer.get_mut_model();
+    model.clear_policy();
+    for rule in rules {
+        model.add_policy("p", "p", row(rule));
+    }
+}
+
+fn enforce(enforcer: &Enforcer, asked: &Asked) -> bool {
+    let who = names(asked);
+    let vo = asked.vo.as_str();
+    let site = format!("site:{}", asked.place.site);
+    // Without a node, no rule's place is like it.
+    let node = asked.place.node.as_ref().map_or_else(String::new, |n| format!("node:{n}"));
+    let what = asked.action.as_str();
+    enforcer.enforce((who.as_str(), vo, what, site.as_str(), node.as_str())).unwrap_or_else(
+        |error| {
+            tracing::error!(%error, "rules cannot be judged; they deny");
+            false
+        },
+    )
 }
 
 fn row(rule: &Rule) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What others do on the same machine. A peer that is not installed is left out.
 
 pub(super) mod openssl;
+pub(super) mod slapd;
 pub(super) mod slurm;
 
 use std::path::Path;
