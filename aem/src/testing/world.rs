@@ -224,9 +224,9 @@ impl World for Asked {
         Ok(Done {})
     }
     async fn sessions(&self, node: &NodeId, _: ListSessions) -> Result<OpenSessions, Error> {
-        let open = lock(&self.open);
-        match open.get(node) {
-            Some(sessions) => Ok(OpenSessions { sessions: sessions.clone(), more: false }),
+        let open = lock(&self.open).get(node).cloned();
+        match open {
+            Some(sessions) => Ok(OpenSessions { sessions, more: false }),
             None => std::future::pending().await,
         }
     }

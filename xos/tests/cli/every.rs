@@ -106,7 +106,6 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "vo audit-files demo.rennes on", 0),
     ("ada", "vo suspend-vo demo.rennes -m why", 0),
     ("ada", "vo resume-vo demo.rennes", 0),
-    ("ada", "vo running demo.rennes", 0),
     ("ada", "vo terms set demo.rennes TERMS --grace-days 3", 0),
     ("bob", "vo terms show demo.rennes", 0),
     ("bob", "vo agree demo.rennes --yes", 0),
