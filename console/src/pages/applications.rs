@@ -79,12 +79,12 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let r = ListApplications { vo: vo.clone(), after, limit: Some(LIST_MAX) };
     let part = visit.ask_home(&vo, r).await?;
     let frame = Frame::of(&visit, &format!("Applications to {vo}"), "vos").await;
-    let groups = info.details.iter().flat_map(|d| &d.groups).map(|g| g.name.to_string());
     let mut applications = Vec::new();
     for a in part.applications {
         let said = said(&visit, &vo, &a.person).await?;
         applications.push(Row::new(a, said));
     }
+    let groups = info.details.iter().flat_map(|d| &d.groups).map(|g| g.name.to_string());
     page(&View {
         frame,
         head: Head::new(&info, "applications"),
