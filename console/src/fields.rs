@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
-use xos_base::Error;
+use std::time::Duration;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime, Time};
 use xos_base::ids::IdError;
+use xos_base::{Error, Millis};
 
 /// Largest form, in bytes.
 pub(crate) const FORM_MAX: usize = 256 * 1024;
@@ -71,6 +74,30 @@ impl Fields {
             .collect()
     }
 
+    /// The fields whose names begin with `prefix`: the rest of the name, and the text exactly.
+    pub(crate) fn starting<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
+        self.0.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v.as_str())))
+    }
+
+    /// A field as the end of a day (UTC), written `2027-01-31`, if it is there.
+    pub(crate) fn day(&self, name: &str, what: &str) -> Result<Option<Millis>, Error> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let format = format_description!("[year]-[month]-[day]");
+        let next = Date::parse(text, &format).ok().and_then(Date::next_day);
+        let end = next.map(|d| d.with_time(Time::MIDNIGHT).assume_utc().unix_timestamp());
+        let end = end.and_then(|s| u64::try_from(s).ok()).map(Millis::from_secs);
+        end.map(Some).ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            Error::invalid(format!("{what}: {shown:?} is no day; write it as 2027-01-31"))
+        })
+    }
+
     /// A field as a number, if it is there.
     pub(crate) fn number<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Error> {
         let text = self.text(name);
@@ -84,10 +111,35 @@ impl Fields {
     }
 }
 
+/// The day at whose end (UTC) something is over, as [`Fields::day`] reads it.
+pub(crate) fn day_text(end: Millis) -> String {
+    let last = end.minus(Duration::from_millis(1)).secs();
+    let format = format_description!("[year]-[month]-[day]");
+    let last = i64::try_from(last).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    last.and_then(|t| t.date().format(&format).ok()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use xos_base::GroupName;
+
+    /// If it failed, a membership would end on another day than the one that was chosen, or move
+    /// each time its form is sent.
+    #[test]
+    fn days_end_at_midnight_utc_and_read_as_they_were_written() {
+        let f = Fields::parse(b"a=2027-01-31&b=31.1.2027&c=2027-02-30&d=1960-01-01").unwrap();
+        let end = Millis::from_secs(1_801_440_000);
+        assert_eq!(f.day("a", "x").unwrap(), Some(end));
+        assert_eq!(day_text(end), "2027-01-31");
+        assert_eq!(day_text(Millis(end.0 + 1)), "2027-02-01");
+        assert_eq!(f.day("missing", "x").unwrap(), None);
+        for bad in ["b", "c", "d"] {
+            assert!(f.day(bad, "x").is_err(), "{bad}");
+        }
+        let f = Fields::parse(b"q-a=1&q-b=+2+&x=3").unwrap();
+        assert_eq!(f.starting("q-").collect::<Vec<_>>(), [("a", "1"), ("b", " 2 ")]);
+    }
 
     #[test]
     fn fields_are_decoded_and_bounded() {

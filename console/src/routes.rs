@@ -1,7 +1,9 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
+use crate::pages::{ending, enrol, exchange, expiring, group, invitations, join, questions};
 use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
+use crate::pages::{record, settings, terms};
 use crate::pages::{sign_in, submit, trouble, vo, why};
 use crate::respond::{Page, serve};
 use crate::{Inner, guard, programs, scim};
@@ -116,6 +118,48 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         get "/device" Visit device::show;
         post "/device" Visit device::find;
         post "/device/decide" Visit device::decide;
+        get "/join/{vo}/{secret}" Guest join::arrive;
+        get "/join/{vo}/{secret}/form" Visit join::show;
+        post "/join/{vo}/{secret}/form" Visit join::join;
+        get "/vo/{vo}/terms" Visit enrol::show;
+        post "/vo/{vo}/terms/agree" Visit enrol::agree;
+        get "/vo/{vo}/invitations" Visit invitations::show;
+        post "/vo/{vo}/invitations" Visit invitations::invite;
+        post "/vo/{vo}/invitation/{invitation}/withdraw" Visit invitations::withdraw;
+        post "/vo/{vo}/members/find" Visit members::find;
+        post "/vo/{vo}/member/{person}/expiry" Visit member::expire;
+        get "/vo/{vo}/member/{person}/record" Visit record::show;
+        get "/vo/{vo}/expiring" Visit expiring::show;
+        post "/vo/{vo}/expiring" Visit expiring::extend;
+        get "/vo/{vo}/expected" Visit exchange::expected;
+        post "/vo/{vo}/expected/forget" Visit exchange::forget;
+        get "/vo/{vo}/export.jsonl" Visit exchange::export;
+        get "/vo/{vo}/group/{group}" Visit group::show;
+        post "/vo/{vo}/group/{group}/add" Visit group::add;
+        post "/vo/{vo}/group/{group}/drop" Visit group::drop_member;
+        post "/vo/{vo}/group/{group}/groups" Visit group::create_within;
+        post "/vo/{vo}/group/{group}/move" Visit group::move_to;
+        post "/vo/{vo}/group/{group}/managers" Visit group::add_manager;
+        post "/vo/{vo}/group/{group}/managers/drop" Visit group::drop_manager;
+        get "/vo/{vo}/settings" Visit settings::show;
+        post "/vo/{vo}/settings/lease" Visit settings::lease;
+        post "/vo/{vo}/settings/grace" Visit settings::grace;
+        post "/vo/{vo}/settings/renewal" Visit settings::renewal;
+        post "/vo/{vo}/settings/audit" Visit settings::audit;
+        post "/vo/{vo}/settings/reminders" Visit settings::reminders;
+        get "/vo/{vo}/settings/terms" Visit terms::show;
+        post "/vo/{vo}/settings/terms" Visit terms::set;
+        get "/vo/{vo}/settings/questions" Visit questions::show;
+        post "/vo/{vo}/settings/questions" Visit questions::set;
+        get "/vo/{vo}/ending" Visit ending::show;
+        post "/vo/{vo}/handovers" Visit ending::offer;
+        post "/vo/{vo}/handover/{by}/accept" Visit ending::accept;
+        post "/vo/{vo}/handover/{by}/end" Visit ending::end_offer;
+        post "/vo/{vo}/suspend" Visit ending::suspend;
+        post "/vo/{vo}/resume" Visit ending::resume;
+        get "/vo/{vo}/dissolve" Visit ending::confirm_dissolve;
+        post "/vo/{vo}/dissolve" Visit ending::dissolve;
+        post "/vo/{vo}/dissolve/undo" Visit ending::take_back;
     }
     programs::configure(console, config);
     scim::configure(console, config);

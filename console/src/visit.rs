@@ -64,6 +64,12 @@ impl Guest {
         place.and_then(|(_, v)| v.parse().ok()).ok_or(Stop::NoSuchPage)
     }
 
+    /// What stands at a variable place of the path, as it is.
+    pub(crate) fn place_text(&self, name: &str) -> Result<&str, Stop> {
+        let place = self.places.iter().find(|(k, _)| k == name);
+        place.map(|(_, v)| v.as_str()).ok_or(Stop::NoSuchPage)
+    }
+
     /// The VO that the path names.
     pub(crate) fn vo(&self) -> Result<VoId, Stop> {
         self.place("vo")

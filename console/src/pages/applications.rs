@@ -1,11 +1,15 @@
 //! Who wants to come into a VO.
 
+use super::sign_in::kindly;
 use super::vo::{self, Head};
 use crate::view::{Frame, When, page};
-use crate::visit::{Shown, Visit, done};
+use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
-use xos_api::vom::{Approve, GROUP_MEMBERS, ListApplications, REASON_MAX, Reject};
-use xos_base::PersonId;
+use xos_api::vom::{
+    Answered, Application, Approve, Enrolment, GROUP_MEMBERS, GetEnrolment, ListApplications,
+    REASON_MAX, Reject,
+};
+use xos_base::{PersonId, VoId};
 
 /// Applications in one part of the list.
 const LIST_MAX: u32 = 25;
@@ -26,6 +30,45 @@ struct Row {
     person: String,
     message: String,
     since: When,
+    answers: Vec<Answered>,
+    /// The version of the terms of use that the applicant agreed to.
+    agreed: Option<u32>,
+    /// By whose invitation they come.
+    by: Option<String>,
+    /// Why it is not known what they answered.
+    trouble: Option<String>,
+}
+
+impl Row {
+    fn new(a: Application, said: Result<Enrolment, String>) -> Row {
+        let (said, trouble) = match said {
+            Ok(said) => (Some(said), None),
+            Err(why) => (None, Some(why)),
+        };
+        Row {
+            person: a.person.to_string(),
+            message: a.message,
+            since: a.since.into(),
+            agreed: said.as_ref().and_then(|e| e.consent.agreed.as_ref()).map(|a| a.version),
+            by: said.as_ref().and_then(|e| e.invitation.as_ref()).map(|i| i.by.to_string()),
+            answers: said.map(|e| e.answers).unwrap_or_default(),
+            trouble,
+        }
+    }
+}
+
+/// What an applicant answered; why it is not known, if so.
+async fn said(
+    visit: &Visit,
+    vo: &VoId,
+    person: &PersonId,
+) -> Result<Result<Enrolment, String>, Stop> {
+    let ask = GetEnrolment { vo: vo.clone(), person: person.clone() };
+    match visit.ask_home(vo, ask).await {
+        Ok(said) => Ok(Ok(said)),
+        Err(Stop::Failed(e)) => Ok(Err(kindly(&e))),
+        Err(stop) => Err(stop),
+    }
 }
 
 /// The applications that wait.
@@ -36,16 +79,16 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let r = ListApplications { vo: vo.clone(), after, limit: Some(LIST_MAX) };
     let part = visit.ask_home(&vo, r).await?;
     let frame = Frame::of(&visit, &format!("Applications to {vo}"), "vos").await;
+    let mut applications = Vec::new();
+    for a in part.applications {
+        let said = said(&visit, &vo, &a.person).await?;
+        applications.push(Row::new(a, said));
+    }
     let groups = info.details.iter().flat_map(|d| &d.groups).map(|g| g.name.to_string());
-    let applications = part.applications.into_iter().map(|a| Row {
-        person: a.person.to_string(),
-        message: a.message,
-        since: a.since.into(),
-    });
     page(&View {
         frame,
         head: Head::new(&info, "applications"),
-        applications: applications.collect(),
+        applications,
         groups: groups.filter(|g| g != GROUP_MEMBERS).collect(),
         next: part.next.map(|p| p.to_string()),
         reason_max: REASON_MAX,
@@ -61,7 +104,7 @@ pub(crate) async fn approve(visit: Visit) -> Shown {
         person: person.clone(),
         groups: visit.form.ids("groups")?,
         roles: visit.form.ids("roles")?,
-        expires: None,
+        expires: visit.form.day("until", "the last day")?,
     };
     visit.ask_home(&vo, r).await?;
     done(&visit, format!("/vo/{vo}/applications"), format!("{person} is a member of {vo} now."))

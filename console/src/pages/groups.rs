@@ -1,9 +1,10 @@
-//! The groups of a VO.
+//! The groups of a VO, as the tree that they are.
 
 use super::vo::{self, Head};
 use crate::view::{Frame, page};
 use crate::visit::{Shown, Visit, done};
 use askama::Template;
+use std::collections::{HashMap, HashSet};
 use xos_api::vom::{CreateGroup, DeleteGroup, GROUP_MEMBERS, GroupInfo, ListGroups, PAGE_MAX};
 use xos_base::{GroupName, GroupNumber};
 
@@ -12,10 +13,20 @@ use xos_base::{GroupName, GroupNumber};
 struct View {
     frame: Frame,
     head: Head,
-    groups: Vec<GroupInfo>,
-    /// The group that cannot be deleted.
-    everybody: &'static str,
+    groups: Vec<Row>,
     next: Option<u32>,
+}
+
+struct Row {
+    /// How many groups of this page stand above it.
+    depth: usize,
+    name: String,
+    number: u32,
+    members: u64,
+    parent: Option<String>,
+    managers: usize,
+    /// Everybody is in it: it cannot be deleted.
+    everybody: bool,
 }
 
 #[derive(Template)]
@@ -38,10 +49,43 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     page(&View {
         frame,
         head: Head::new(&info, "groups"),
-        groups: part.groups,
-        everybody: GROUP_MEMBERS,
+        groups: tree(part.groups).into_iter().map(row).collect(),
         next: part.next.map(|n| n.0),
     })
+}
+
+fn row((depth, g): (usize, GroupInfo)) -> Row {
+    Row {
+        depth,
+        name: g.name.to_string(),
+        number: g.number.0,
+        members: g.members,
+        parent: g.parent.map(|p| p.to_string()),
+        managers: g.managers.len(),
+        everybody: g.name.as_str() == GROUP_MEMBERS,
+    }
+}
+
+/// Groups in the order of their tree: those within another one follow it, a step deeper. One whose
+/// upper group stands in another part of the list begins at the margin.
+fn tree(groups: Vec<GroupInfo>) -> Vec<(usize, GroupInfo)> {
+    let names: HashSet<GroupName> = groups.iter().map(|g| g.name.clone()).collect();
+    let mut within: HashMap<Option<GroupName>, Vec<GroupInfo>> = HashMap::new();
+    for g in groups {
+        let above = g.parent.clone().filter(|p| names.contains(p));
+        within.entry(above).or_default().push(g);
+    }
+    let mut take = |above: Option<GroupName>, depth: usize| {
+        let groups = within.remove(&above).unwrap_or_default();
+        groups.into_iter().rev().map(|g| (depth, g)).collect::<Vec<_>>()
+    };
+    let mut waiting = take(None, 0);
+    let mut all = Vec::new();
+    while let Some((depth, g)) = waiting.pop() {
+        waiting.extend(take(Some(g.name.clone()), depth + 1));
+        all.push((depth, g));
+    }
+    all
 }
 
 /// Makes a group.
@@ -68,4 +112,37 @@ pub(crate) async fn delete(visit: Visit) -> Shown {
     let name: GroupName = visit.place("group")?;
     visit.ask_home(&vo, DeleteGroup { vo: vo.clone(), name: name.clone() }).await?;
     done(&visit, format!("/vo/{vo}/groups"), format!("The group {name} is deleted."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a group would be missing from the list, or stand under another one than the
+    /// one that it is in.
+    #[test]
+    fn groups_within_others_follow_them() {
+        let group = |(number, (name, parent)): (usize, (&str, &str))| GroupInfo {
+            name: name.parse().unwrap(),
+            number: GroupNumber(number as u32),
+            members: 0,
+            parent: (!parent.is_empty()).then(|| parent.parse().unwrap()),
+            managers: Vec::new(),
+        };
+        let all = [("members", ""), ("optics", "physics"), ("physics", ""), ("far", "elsewhere")];
+        let all = all.into_iter().chain([("lasers", "optics"), ("press", "")]).enumerate();
+        let shown: Vec<(usize, String)> = tree(all.map(group).collect())
+            .into_iter()
+            .map(|(d, g)| (d, g.name.to_string()))
+            .collect();
+        let want = [
+            (0, "members"),
+            (0, "physics"),
+            (1, "optics"),
+            (2, "lasers"),
+            (0, "far"),
+            (0, "press"),
+        ];
+        assert_eq!(shown, want.map(|(d, n)| (d, n.to_owned())));
+    }
 }

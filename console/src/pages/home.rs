@@ -1,5 +1,6 @@
 //! The first page: my VOs, what I applied for, where I could apply.
 
+use super::todo::{self, Todo};
 use crate::view::{Badge, Frame, When, administers, list_text, memberships, page};
 use crate::visit::{Shown, Stop, Visit};
 use askama::Template;
@@ -16,6 +17,7 @@ const COUNTED_MAX: usize = 20;
 #[template(path = "home.html")]
 struct Home {
     frame: Frame,
+    todo: Vec<Todo>,
     mine: Vec<Mine>,
     pending: Vec<Pending>,
     open: Vec<VoSummary>,
@@ -82,7 +84,8 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     }
     let frame = Frame::with(&visit, "Home", "home", &memberships);
     let more = list.next.is_some();
-    page(&Home { frame, mine, pending, open, more })
+    let todo = todo::reminders(&visit).await;
+    page(&Home { frame, todo, mine, pending, open, more })
 }
 
 fn one_of_mine(m: &MembershipView, waiting: u64) -> Mine {

@@ -2,13 +2,14 @@
 
 use super::members::badge;
 use super::vo::{self, Head};
+use crate::fields::day_text;
 use crate::view::{Badge, Frame, When, page};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
 use xos_api::Request;
 use xos_api::vom::{
     AddToGroup, GROUP_MEMBERS, GetMember, GrantRole, MemberState, REASON_MAX, RemoveFromGroup,
-    RemoveMember, ResumeMember, SuspendMember, WithdrawRole,
+    RemoveMember, ResumeMember, SetExpiry, SuspendMember, WithdrawRole,
 };
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{GroupName, PersonId, RoleName, VoId};
@@ -30,6 +31,10 @@ struct View {
     more_roles: Vec<&'static str>,
     since: When,
     expires: Option<When>,
+    /// The last day, for the form.
+    last_day: String,
+    /// The visitor may see what is noted of the member.
+    records: bool,
     reason_max: usize,
 }
 
@@ -52,9 +57,11 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     let all = info.details.as_ref().map(|d| d.groups.as_slice()).unwrap_or_default();
     let more_groups = all.iter().map(|g| &g.name).filter(|g| !m.groups.contains(g));
     let more_roles = [ROLE_ADMIN, ROLE_OWNER].into_iter();
+    let head = Head::new(&info, "members");
     page(&View {
         frame,
-        head: Head::new(&info, "members"),
+        records: head.admin || person == visit.session.person,
+        head,
         person: person.to_string(),
         number: m.number.0,
         state: badge(&m.state),
@@ -65,6 +72,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         roles: m.roles.iter().map(RoleName::to_string).collect(),
         since: m.since.into(),
         expires: m.expires.map(When::from),
+        last_day: m.expires.map(day_text).unwrap_or_default(),
         suspended: match m.state {
             MemberState::Active => None,
             MemberState::Suspended { reason } => Some(reason),
@@ -103,6 +111,19 @@ pub(crate) async fn resume(visit: Visit) -> Shown {
     change(&visit, |vo, person| {
         let notice = format!("{person} may act again.");
         Ok((ResumeMember { vo, person }, notice))
+    })
+    .await
+}
+
+/// Sets when the membership ends.
+pub(crate) async fn expire(visit: Visit) -> Shown {
+    let expires = visit.form.day("until", "the last day")?;
+    change(&visit, |vo, person| {
+        let notice = match expires {
+            Some(end) => format!("{person} is a member until {}.", When::from(end).text),
+            None => format!("The membership of {person} has no end now."),
+        };
+        Ok((SetExpiry { vo, person, expires }, notice))
     })
     .await
 }

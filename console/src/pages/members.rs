@@ -2,9 +2,10 @@
 
 use super::vo::{self, Head};
 use crate::view::{Badge, Frame, When, list_text, page};
-use crate::visit::{Shown, Visit};
+use crate::visit::{Reply, Shown, Stop, Visit};
 use askama::Template;
 use xos_api::vom::{ListMembers, MemberInfo, MemberState};
+use xos_base::PersonId;
 
 /// Members in one part of the list.
 const LIST_MAX: u32 = 100;
@@ -60,4 +61,19 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         members: part.members.into_iter().map(row).collect(),
         next: part.next.map(|p| p.to_string()),
     })
+}
+
+/// The person whom a form names; who stands there without a site is one of the VO's home.
+pub(super) fn named(visit: &Visit, field: &str) -> Result<PersonId, Stop> {
+    let text = visit.form.text(field);
+    if text.contains('@') {
+        return Ok(text.parse::<PersonId>()?);
+    }
+    Ok(visit.vo()?.site().person(text)?)
+}
+
+/// To the page of a member whose name was typed.
+pub(crate) async fn find(visit: Visit) -> Shown {
+    let (vo, person) = (visit.vo()?, named(&visit, "person")?);
+    Ok(Reply::Elsewhere(format!("/vo/{vo}/member/{person}")))
 }

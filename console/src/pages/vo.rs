@@ -1,13 +1,18 @@
 //! A VO: what it is, my place in it, its groups and sites; for others, how to come in.
 
+use super::enrol::{self, Entry};
 use super::shares::Share;
-use crate::view::{Badge, Frame, When, administers, list_text, page};
+use super::sign_in::kindly;
+use super::todo::{self, Todo};
+use crate::view::{Badge, Frame, When, administers, list_text, page_with};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
 use xos_api::vom::{
-    Apply, GetVo, GroupInfo, MESSAGE_MAX, MemberState, VoInfo, WithdrawApplication,
+    Apply, GetEnrolmentForm, GetVo, GroupInfo, MemberInfo, MemberState, VoDetails, VoInfo,
+    WithdrawApplication,
 };
-use xos_base::VoId;
+use xos_base::membership::ROLE_OWNER;
+use xos_base::{Error, VoId};
 
 /// What stands at the top of all pages of a VO.
 pub(crate) struct Head {
@@ -17,6 +22,8 @@ pub(crate) struct Head {
     pub(crate) member: bool,
     /// The visitor administers it: forms to change it are shown. The API decides all the same.
     pub(crate) admin: bool,
+    /// The visitor owns it.
+    pub(crate) owner: bool,
     pub(crate) tab: &'static str,
     /// Applications that wait.
     pub(crate) waiting: u64,
@@ -31,6 +38,7 @@ impl Head {
             state: (&info.state).into(),
             member: info.details.is_some(),
             admin: acting.is_some_and(|m| administers(&m.roles)),
+            owner: acting.is_some_and(|m| m.roles.iter().any(|r| r.as_str() == ROLE_OWNER)),
             tab,
             waiting: info.details.as_ref().map_or(0, |d| d.applications),
         }
@@ -57,10 +65,14 @@ struct View {
     description: String,
     home: String,
     suspended: Option<String>,
+    todo: Vec<Todo>,
     me: Option<Me>,
     application: Option<MyApplication>,
+    entry: Entry,
+    trouble: Option<String>,
+    /// There are terms of use.
+    terms: bool,
     details: Option<Details>,
-    message_max: usize,
 }
 
 struct Me {
@@ -70,6 +82,22 @@ struct Me {
     since: When,
     expires: Option<When>,
     suspended: Option<String>,
+}
+
+impl From<MemberInfo> for Me {
+    fn from(m: MemberInfo) -> Me {
+        Me {
+            groups: list_text(&m.groups),
+            roles: list_text(&m.roles),
+            number: m.number.0,
+            since: m.since.into(),
+            expires: m.expires.map(When::from),
+            suspended: match m.state {
+                MemberState::Active => None,
+                MemberState::Suspended { reason } => Some(reason),
+            },
+        }
+    }
 }
 
 struct MyApplication {
@@ -83,45 +111,58 @@ struct Details {
     groups: Vec<GroupInfo>,
     volumes: String,
     shares: Vec<Share>,
+    audit_opens: bool,
+}
+
+impl From<VoDetails> for Details {
+    fn from(d: VoDetails) -> Details {
+        Details {
+            founded: d.founded.into(),
+            members: d.members,
+            groups: d.groups,
+            volumes: list_text(&d.volumes),
+            shares: d.shares.iter().map(Share::from).collect(),
+            audit_opens: d.audit_opens,
+        }
+    }
 }
 
 /// The page of a VO.
 pub(crate) async fn show(visit: Visit) -> Shown {
-    let info = info(&visit).await?;
+    overview(&visit, None).await
+}
+
+/// The same, with what is wrong with the application that was just sent.
+async fn overview(visit: &Visit, trouble: Option<Error>) -> Shown {
+    let info = info(visit).await?;
+    let vo = visit.vo()?;
+    let form = visit.ask_either(&vo, GetEnrolmentForm { vo: vo.clone() }).await?;
     let title = info.summary.title.clone();
-    let frame = Frame::of(&visit, &title, "vos").await;
+    let frame = Frame::of(visit, &title, "vos").await;
     let head = Head::new(&info, "overview");
-    let me = info.me.map(|m| Me {
-        groups: list_text(&m.groups),
-        roles: list_text(&m.roles),
-        number: m.number.0,
-        since: m.since.into(),
-        expires: m.expires.map(When::from),
-        suspended: match m.state {
-            MemberState::Active => None,
-            MemberState::Suspended { reason } => Some(reason),
-        },
-    });
-    let details = info.details.map(|d| Details {
-        founded: d.founded.into(),
-        members: d.members,
-        groups: d.groups,
-        volumes: list_text(&d.volumes),
-        shares: d.shares.iter().map(Share::from).collect(),
-    });
-    page(&View {
+    let (person, now) = (&visit.session.person, visit.console.clock.now());
+    let mut todo = todo::of_vo(&info, person, head.admin, form.consent.as_ref(), now);
+    if head.admin {
+        todo.extend(todo::of_admin(visit, &vo).await?);
+    }
+    let status = trouble.as_ref().map_or(200, |e| e.kind.http_status());
+    let view = View {
         frame,
         head,
         home: info.summary.vo.site().to_string(),
         description: info.summary.description,
         suspended: info.state.halted(),
-        me,
+        todo,
+        me: info.me.map(Me::from),
         application: info
             .application
             .map(|a| MyApplication { since: a.since.into(), message: a.message }),
-        details,
-        message_max: MESSAGE_MAX,
-    })
+        entry: Entry::new(&form, &visit.form),
+        trouble: trouble.as_ref().map(kindly),
+        terms: form.terms.is_some(),
+        details: info.details.map(Details::from),
+    };
+    page_with(status, &view)
 }
 
 /// The path of a VO's page.
@@ -133,9 +174,15 @@ pub(crate) fn path(vo: &VoId) -> String {
 pub(crate) async fn apply(visit: Visit) -> Shown {
     let vo = visit.vo()?;
     let message = visit.form.text("message").to_owned();
-    let apply = Apply { vo: vo.clone(), message, agreed: None, answers: Vec::new() };
-    visit.ask_home(&vo, apply).await?;
-    done(&visit, path(&vo), format!("You applied to {vo}. Its administrators decide now."))
+    let (agreed, answers) = enrol::said(&visit.form)?;
+    let apply = Apply { vo: vo.clone(), message, agreed, answers };
+    match visit.ask_home(&vo, apply).await {
+        Ok(_) => {
+            done(&visit, path(&vo), format!("You applied to {vo}. Its administrators decide now."))
+        }
+        Err(Stop::Failed(e)) if enrol::amendable(&e) => overview(&visit, Some(e)).await,
+        Err(stop) => Err(stop),
+    }
 }
 
 /// Takes one's application back.

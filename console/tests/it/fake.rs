@@ -12,6 +12,7 @@ macro_rules! serve {
     })*};
 }
 
+pub mod enrolment;
 mod jobs;
 pub mod kerberos;
 pub mod oidc;
@@ -61,6 +62,10 @@ pub struct Fake {
     pub disabled: AtomicBool,
     /// Issues no tokens of members.
     pub suspended: AtomicBool,
+    /// The version of the terms of use in force.
+    pub terms_version: AtomicU32,
+    /// Somebody left but one of the questions to applicants.
+    pub fewer_questions: AtomicBool,
     pub epoch: AtomicU64,
     pub issued: AtomicU32,
     pub renewed: AtomicU32,
@@ -100,6 +105,8 @@ impl Fake {
             limited: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            terms_version: AtomicU32::new(3),
+            fewer_questions: AtomicBool::new(false),
             epoch: AtomicU64::new(1),
             issued: AtomicU32::new(0),
             renewed: AtomicU32::new(0),
@@ -216,6 +223,7 @@ impl Fake {
         self.register_passkeys(router);
         self.register_kerberos(router);
         self.register_provider(router);
+        self.register_enrolment(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

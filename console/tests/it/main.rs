@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod administer;
 mod fake;
 mod html;
+mod joining;
 mod kerberos;
 mod oidc;
 mod pages;

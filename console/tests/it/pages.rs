@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// Breaks out of texts and attributes wherever one is not escaped.
-const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{7*7}}";
+pub const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{7*7}}";
 
 const PAGES: &[(&str, &str)] = &[
     ("home", "/"),
@@ -75,7 +75,8 @@ fn golden(name: &str, html: &str) {
     }
 }
 
-fn escaped(name: &str, page: &Answer) {
+/// Hostile texts came out as text, with all headers.
+pub fn escaped(name: &str, page: &Answer) {
     headers(page);
     check(&page.body);
     assert!(!page.body.contains("<script>") && !page.body.contains("<img"), "{name}");

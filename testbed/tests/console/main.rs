@@ -6,6 +6,7 @@
 
 mod browser;
 mod check;
+mod joining;
 mod passkeys;
 mod service;
 mod services;
@@ -166,4 +167,15 @@ fn people_decide_what_others_may() {
     let Some(world) = World::new("services") else { return };
     let browser = Browser::start(Some(&world.root));
     services::all(&world, &browser);
+}
+
+/// A VO is run from the browser, from its terms and questions to the end of a membership: people
+/// come in by a link, the manager of a group fills it, memberships are extended and ended. Wrong
+/// when it fails: a step of that has no page, a page does something else than it says, or somebody
+/// gets further than the VO lets them.
+#[test]
+fn people_come_into_a_vo_and_leave_it() {
+    let Some(world) = World::new("joining") else { return };
+    let browser = Browser::start(Some(&world.root));
+    joining::all(&world, &browser);
 }

@@ -60,7 +60,7 @@ impl Fake {
             volumes: vec!["home".into()],
             shares: self.shares(),
             number: 9,
-            handovers: Vec::new(),
+            handovers: vec![Handover { by: id("vera@rennes"), to: id("milo@rennes") }],
             lease_s: None,
             grace_s: None,
             renewal_s: None,
@@ -69,14 +69,21 @@ impl Fake {
     }
 
     pub(super) fn groups(&self) -> Vec<GroupInfo> {
-        let group = |(name, number, members): (&str, u32, u64)| GroupInfo {
-            name: id(name),
-            number: GroupNumber(number),
-            members,
-            parent: None,
-            managers: Vec::new(),
-        };
-        [("members", 1, 3), ("physics", 2, 2), ("press", 3, 0)].map(group).to_vec()
+        let group =
+            |(name, number, members, parent, manager): (&str, u32, u64, &str, &str)| GroupInfo {
+                name: id(name),
+                number: GroupNumber(number),
+                members,
+                parent: (!parent.is_empty()).then(|| id(parent)),
+                managers: if manager.is_empty() { Vec::new() } else { vec![id(manager)] },
+            };
+        let all = [
+            ("members", 1, 3, "", ""),
+            ("physics", 2, 2, "", "milo@rennes"),
+            ("press", 3, 0, "", ""),
+            ("optics", 4, 0, "physics", ""),
+        ];
+        all.map(group).to_vec()
     }
 
     pub(super) fn shares(&self) -> Vec<ShareInfo> {
