@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
-use xos_base::Error;
+use time::Date;
+use time::macros::format_description;
 use xos_base::ids::IdError;
+use xos_base::{Error, Millis};
 
 /// Largest form, in bytes.
 pub(crate) const FORM_MAX: usize = 256 * 1024;
@@ -71,6 +73,23 @@ impl Fields {
             .collect()
     }
 
+    /// A field as the first moment of a day (UTC), if it is there.
+    pub(crate) fn day(&self, name: &str, what: &str) -> Result<Option<Millis>, Error> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let day = Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
+        let second = day.map(|d| d.midnight().assume_utc().unix_timestamp());
+        let shown: String = text.chars().take(40).collect();
+        second.and_then(|s| u64::try_from(s).ok()).map(|s| Some(Millis::from_secs(s))).ok_or_else(
+            || {
+                Error::invalid(format!("{what}: {shown:?} is no day"))
+                    .hint("write it as 2027-01-31")
+            },
+        )
+    }
+
     /// A field as a number, if it is there.
     pub(crate) fn number<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Error> {
         let text = self.text(name);
@@ -100,6 +119,9 @@ mod tests {
         assert_eq!(f.text("missing"), "");
         assert_eq!(f.number::<u8>("missing", "x").unwrap(), None);
         assert!(f.number::<u8>("a", "x").is_err());
+        assert!(f.day("a", "x").is_err() && f.day("missing", "x").unwrap().is_none());
+        let day = Fields::parse(b"d=2027-01-31").unwrap().day("d", "x").unwrap();
+        assert_eq!(day, Some(Millis::from_secs(1_801_353_600)));
         assert!(Fields::parse(&vec![b'a'; FORM_MAX + 1]).is_err());
         assert!(Fields::parse("a&".repeat(2000).as_bytes()).is_err());
     }
