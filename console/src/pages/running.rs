@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use xos_api::aem::{ListRunning, Running};
 use xos_api::vom::{ServingSite, Terms, WhoServes};
-use xos_base::{Error, PersonId, SiteId, VoId};
+use xos_base::{PersonId, SiteId, VoId};
 
 /// Most sites that one page asks.
 const SITES_MAX: usize = 32;
