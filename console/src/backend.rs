@@ -6,11 +6,29 @@ use crate::tokens::{RENEW_AHEAD, Tokens};
 use crate::visit::{Stop, Visit};
 use futures_util::stream::BoxStream;
 use std::net::IpAddr;
+use std::time::Duration;
 use xos_api::aem::{JobSpec, SubmitJob, Submitted};
 use xos_api::cda::{IssueToken, RenewToken, Token};
 use xos_api::{Request, Subscribe};
 use xos_base::{Error, Kind, SiteId, VoId};
 use xos_net::{Caller, Client, Proof};
+
+/// How long a page waits for one of several sites.
+const SITE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What a site answers within [`SITE_TIMEOUT`].
+pub(crate) async fn in_time<T>(
+    site: &SiteId,
+    answer: impl Future<Output = Result<T, Stop>>,
+) -> Result<T, Stop> {
+    match tokio::time::timeout(SITE_TIMEOUT, answer).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Stop::Failed(
+            Error::unavailable(format!("site {site} did not answer in time"))
+                .hint("open the page again in a while"),
+        )),
+    }
+}
 
 impl Inner {
     /// Renews a session's token before it expires; ends the session when its person may not go on.
@@ -39,6 +57,7 @@ impl Inner {
         }
         match self.grid.local(caller.clone(), RenewToken { audience: None }).await {
             Ok(renewed) => {
+                session.set_site_admin(renewed.site_admin);
                 tokens.person = renewed.token;
                 verify(&tokens.person.token)
             }
@@ -105,6 +124,27 @@ impl Visit {
             return self.ask(r).await;
         }
         Ok(self.person_at(site).await?.call(r).await?)
+    }
+
+    /// Calls the core of a trusted site as the person; it is not waited for longer than
+    /// [`SITE_TIMEOUT`].
+    pub(crate) async fn ask_at<R: Request>(&self, site: &SiteId, r: R) -> Result<R::Reply, Stop> {
+        if *site == *self.console.grid.site() {
+            return self.ask(r).await;
+        }
+        let answer = async { Ok::<_, Stop>(self.person_at(site).await?.call(r).await?) };
+        in_time(site, answer).await
+    }
+
+    /// A client of the core of a site that serves a VO, as its member; absent for this core.
+    pub(crate) async fn member_at(&self, vo: &VoId, site: &SiteId) -> Result<Option<Client>, Stop> {
+        if *site == *self.console.grid.site() {
+            return Ok(None);
+        }
+        let ask =
+            IssueToken { vo: vo.clone(), audience: Some(site.clone()), groups: None, roles: None };
+        let token = self.ask_home(vo, ask).await?;
+        Ok(Some(self.console.remote(site, token.token)?))
     }
 
     /// Calls this core as the person, and the VO's home when this core does not know the VO.

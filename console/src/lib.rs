@@ -5,6 +5,7 @@
 //! The console decides nothing about rights; it shows what the API answers.
 
 mod backend;
+mod chart;
 mod command_line;
 mod described;
 mod fields;

@@ -3,7 +3,7 @@
 use crate::Random;
 use crate::tokens::Tokens;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -40,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) tokens: tokio::sync::Mutex<Tokens>,
     /// Held by each stream.
     pub(crate) streams: Arc<Semaphore>,
+    site_admin: AtomicBool,
     used: AtomicU64,
     ended: watch::Sender<bool>,
     notice: Mutex<Option<String>>,
@@ -50,6 +51,17 @@ impl Session {
     pub(crate) fn lives(&self, now: Millis) -> bool {
         let idle = now.since(Millis(self.used.load(Ordering::Relaxed)));
         !*self.ended.borrow() && now < self.until && idle < IDLE_MAX
+    }
+
+    /// Whether the person administered this site when the token was last made: what the menu
+    /// shows. The API decides by the token itself.
+    pub(crate) fn site_admin(&self) -> bool {
+        self.site_admin.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what a new token says of that.
+    pub(crate) fn set_site_admin(&self, site_admin: bool) {
+        self.site_admin.store(site_admin, Ordering::Relaxed);
     }
 
     /// Waits until somebody ends it.
@@ -94,6 +106,7 @@ impl Sessions {
             until: now.plus(LIFE_MAX).min(signed_in.session_until),
             tokens: tokio::sync::Mutex::new(Tokens::new(signed_in.token)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            site_admin: AtomicBool::new(signed_in.site_admin),
             used: AtomicU64::new(now.0),
             ended: watch::Sender::new(false),
             notice: Mutex::default(),

@@ -25,6 +25,8 @@ pub(crate) struct Frame {
     pub(crate) section: &'static str,
     /// What the last action did.
     pub(crate) notice: Option<String>,
+    /// The menu leads to the site's own pages.
+    pub(crate) site_admin: bool,
     /// Repeated in every form.
     pub(crate) token: String,
     pub(crate) version: String,
@@ -59,6 +61,7 @@ impl Frame {
         Frame {
             person: Some(visit.session.person.to_string()),
             vos: memberships.iter().take(MENU_MAX).map(link).collect(),
+            site_admin: visit.session.site_admin(),
             notice: if visit.live { None } else { visit.session.take_notice() },
             token: visit.session.form_token.clone(),
             ..Frame::bare(&visit.console, title, section)
@@ -79,6 +82,7 @@ impl Frame {
             vos: Vec::new(),
             section,
             notice: None,
+            site_admin: false,
             token: String::new(),
             version: format!("{FILES_VERSION:x}"),
         }

@@ -1,4 +1,4 @@
-// Keeps a job's page up to date. Every page works without it.
+// Keeps pages that follow something up to date. Every page works without it.
 //
 // The page's element with data-follow names an event stream: a JSON text a line, an empty line
 // now and then. At each event, and now and then while a job runs, the page is fetched again and

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod applications;
+pub(crate) mod audit;
 pub(crate) mod consent;
 pub(crate) mod device;
 pub(crate) mod ending;
@@ -24,10 +25,13 @@ pub(crate) mod provider;
 pub(crate) mod questions;
 pub(crate) mod record;
 pub(crate) mod recover;
+pub(crate) mod rules;
+pub(crate) mod running;
 pub(crate) mod services;
 pub(crate) mod settings;
 pub(crate) mod shares;
 pub(crate) mod sign_in;
+pub(crate) mod site;
 pub(crate) mod submit;
 pub(crate) mod terms;
 pub(crate) mod todo;

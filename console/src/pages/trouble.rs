@@ -33,6 +33,7 @@ pub(crate) fn reply(console: &Inner, session: Option<&Session>, stop: &Stop) -> 
     let mut frame = Frame::bare(console, heading, "");
     if let Some(session) = session {
         frame.person = Some(session.person.to_string());
+        frame.site_admin = session.site_admin();
         frame.token.clone_from(&session.form_token);
     }
     let trouble = Trouble {

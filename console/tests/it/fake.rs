@@ -18,13 +18,16 @@ pub mod kerberos;
 pub mod oidc;
 pub mod passkeys;
 pub mod provider;
+mod rules;
 mod sign_in;
+mod site;
 mod vo;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use xos_api::aem::*;
 use xos_api::cda::*;
+use xos_api::policy::RuleList;
 use xos_api::vom::*;
 use xos_api::{Done, Request};
 use xos_base::when::Clock;
@@ -32,7 +35,8 @@ use xos_base::{Error, Membership, Millis, PersonId, SiteId};
 use xos_net::sign::Signer;
 use xos_net::{Caller, Peer, Router, Standing};
 
-/// Knows vera (owner of `demo.rennes`), milo (its member) and nina (of nothing).
+/// Knows vera (owner of `demo.rennes`), milo (its member), nina (of nothing) and ada (administrator
+/// of the site).
 pub struct Fake {
     pub site: SiteId,
     clock: Arc<dyn Clock>,
@@ -71,6 +75,10 @@ pub struct Fake {
     pub renewed: AtomicU32,
     /// What unit 0 wrote to standard output.
     pub output: Mutex<Vec<u8>>,
+    /// The rules of the VO.
+    pub rules: Mutex<RuleList>,
+    /// The rules of the site.
+    pub site_rules: Mutex<RuleList>,
 }
 
 impl Standing for Fake {
@@ -111,6 +119,8 @@ impl Fake {
             issued: AtomicU32::new(0),
             renewed: AtomicU32::new(0),
             output: Mutex::new(text.as_bytes().to_vec()),
+            rules: rules::rules(text),
+            site_rules: rules::rules(text),
         }
     }
 
@@ -224,6 +234,8 @@ impl Fake {
         self.register_kerberos(router);
         self.register_provider(router);
         self.register_enrolment(router);
+        self.register_rules(router);
+        self.register_site(router);
         let fake = self.clone();
         router.stream(move |caller: Caller, r: WatchJob| {
             let fake = fake.clone();

@@ -29,6 +29,12 @@ const PAGES: &[(&str, &str)] = &[
     ("job_ended", "/vo/demo.rennes/job/2.rennes?show=failed"),
     ("job_cancel", "/vo/demo.rennes/job/1.rennes/cancel"),
     ("unit", "/vo/demo.rennes/unit/1.rennes:0"),
+    ("rules", "/vo/demo.rennes/rules?what=run&site=rennes&person=milo@rennes"),
+    ("rule_form", "/vo/demo.rennes/rules/change?rule=night"),
+    ("rule_remove", "/vo/demo.rennes/rules/remove?rule=night"),
+    ("running", "/vo/demo.rennes/running"),
+    ("audit", "/vo/demo.rennes/audit"),
+    ("audit_mine", "/audit"),
     ("trouble", "/vo/demo.rennes/job/8.rennes"),
     ("why", "/vo/demo.rennes/why?node=n1.rennes&person=milo@rennes"),
 ];
@@ -56,7 +62,7 @@ fn headers(page: &Answer) {
 }
 
 /// Compares with `tests/golden/<name>.html`; `XOS_BLESS=1` writes it.
-fn golden(name: &str, html: &str) {
+pub fn golden(name: &str, html: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.html"));
     // The files' version changes with each of their changes, and says nothing here.
     let mut text = String::new();
@@ -126,6 +132,7 @@ async fn what_is_typed_comes_back_escaped() {
         ("/vo/demo.rennes/groups", "name"),
         ("/vo/demo.rennes/member/milo@rennes/grant", "role"),
         ("/vo/demo.rennes/share/pisa/accept", "version"),
+        ("/vo/demo.rennes/rules/change", "name"),
     ] {
         let page = vera.post(path, &[(field, HOSTILE)]).await;
         assert_eq!(page.status, 400, "{path}");

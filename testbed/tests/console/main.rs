@@ -4,6 +4,7 @@
 //! `XOS_BLESS=1` puts the README's into `docs/images`.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+mod administer;
 mod browser;
 mod check;
 mod joining;
@@ -144,8 +145,8 @@ fn obstacle() -> Option<String> {
     (!probe.status.success()).then(|| format!("no namespaces here: {said}"))
 }
 
-/// A person applies, is admitted, works and is suspended, all of it by the console. Wrong when it
-/// fails: a page, or a right behind it, in the way of what people do every day; or a page that
+/// A person applies, is admitted, works and is suspended; administrators set rules, see who runs
+/// what and look after the site, all of it by the console. Wrong when it fails: a page, or a right behind it, in the way of what people do every day; or a page that
 /// lets something out of or into the browser that it must not.
 #[test]
 fn people_use_the_console() {
@@ -156,6 +157,7 @@ fn people_use_the_console() {
     drop(stranger);
     let browser = Browser::start(Some(&world.root));
     walk::all(&world, &browser);
+    administer::all(&world, &browser);
 }
 
 /// People let services, devices and machines act for them or do not, take it back, and come in
