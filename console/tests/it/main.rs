@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod fake;
 mod html;
 mod kerberos;
@@ -11,4 +12,5 @@ mod passkeys;
 mod provider;
 mod scim;
 mod security;
+mod table;
 mod world;
