@@ -177,7 +177,7 @@ impl Crawl {
 pub fn a_bad_page_is_noticed(axe: &Axe, page: &Page) {
     const BAD: &str = "data:text/html,<html><title>bad page</title>\
         <button style='outline:none'></button><a href=javascript:0 tabindex=-1>x</a>\
-        <p>Apply.message\"'>&lt;img src=x onerror=alert(1)>";
+        <p> Apply.message\"'>&lt;img src=x onerror=alert(1)>";
     page.open(BAD).expect("a page without a network");
     let found = format!("{:?}{:?}", axe.look(page), list(&page.eval(ALIEN)));
     for part in ["button-name (critical)", "html-has-lang (serious)", "javascript:0"] {

@@ -147,7 +147,8 @@ pub fn long(request: &str, field: &str) -> String {
 pub fn untrue(read: &BTreeSet<String>) -> Vec<String> {
     let wrong = TEXTS.iter().filter_map(|(request, field, fate)| {
         let name = format!("{request}.{field}");
-        match (fate, read.contains(&name)) {
+        // What stands before it, without a blank, counts to it.
+        match (fate, read.iter().any(|r| r.ends_with(&name))) {
             (Shown, false) => Some(format!("{name} was on no page: write Kept, and why")),
             (Kept(_), true) => Some(format!("{name} is on a page: write Shown")),
             _ => None,
