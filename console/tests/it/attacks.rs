@@ -136,7 +136,7 @@ async fn every_route_takes_its_own_pages_form() {
 /// If it failed, a link or a picture's address on another site's page could act for who looks at
 /// it; or who is not signed in could act at all.
 #[actix_web::test]
-async fn addresses_alone_change_nothing_and_nobody_needs_to_be_signed_in_to_be_refused() {
+async fn an_address_alone_does_nothing_and_nobody_acts_without_signing_in() {
     let world = World::new("text");
     let (vera, token) = with_token(world.signed_in("vera").await, "/").await;
     let nobody = world.browser().await;
@@ -161,7 +161,8 @@ async fn addresses_alone_change_nothing_and_nobody_needs_to_be_signed_in_to_be_r
 }
 
 fn guarded(what: &str, headers: &[(String, String)]) {
-    let header = |name: &str| headers.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v);
+    let header =
+        |name: &str| headers.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v.as_str());
     let policy = header("content-security-policy");
     assert!(policy.contains("frame-ancestors 'none'"), "{what}: policy {policy:?}");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{what}");

@@ -92,8 +92,7 @@ impl Crawl {
                 continue;
             };
             self.reached.insert(route.clone());
-            // Files and streams are no pages.
-            if route.ends_with(".txt") || route.ends_with("/events") {
+            if is_file(&route) {
                 continue;
             }
             let seen = kinds.entry(kind(&route, &path)).or_default();
@@ -219,6 +218,12 @@ fn fits(route: &str, path: &str) -> bool {
     }
 }
 
+/// Files and streams are no pages.
+fn is_file(route: &str) -> bool {
+    let last = route.rsplit(['/', '}']).next().unwrap_or_default();
+    last.contains('.') || last == "events"
+}
+
 fn list(value: &Value) -> Vec<String> {
     let texts = value.as_array().into_iter().flatten();
     texts.filter_map(Value::as_str).map(str::to_owned).collect()
@@ -238,6 +243,8 @@ fn paths_are_known_by_their_routes() {
     ] {
         assert!(!fits(route, path), "{route} {path}");
     }
+    assert!(is_file("/vo/{vo}/unit/{unit}/{stream}.txt") && is_file("/vo/{vo}/job/{job}/events"));
+    assert!(!is_file("/vo/{vo}") && !is_file("/vo/{vo}/members"));
     assert_eq!(kind("/jobs", "/jobs?vo=a&before=1"), kind("/jobs", "/jobs?before=2&vo=b"));
     assert_ne!(kind("/jobs", "/jobs?vo=a"), kind("/jobs", "/jobs"));
 }

@@ -150,7 +150,7 @@ pub fn untrue(read: &BTreeSet<String>) -> Vec<String> {
         // What stands before it, without a blank, counts to it.
         match (fate, read.iter().any(|r| r.ends_with(&name))) {
             (Shown, false) => Some(format!("{name} was on no page: write Kept, and why")),
-            (Kept(_), true) => Some(format!("{name} is on a page: write Shown")),
+            (Kept(why), true) => Some(format!("{name} is on a page: write Shown, not {why:?}")),
             _ => None,
         }
     });
@@ -181,6 +181,8 @@ fn every_text_of_the_api_is_known() {
     };
     let missing: Vec<_> = found.iter().filter(|(request, field)| !known(request, field)).collect();
     assert!(missing.is_empty(), "say in texts.rs what becomes of these: {missing:#?}");
+    let told = |fate: &Fate| matches!(fate, Kept(why) | Bare(why) if !why.is_empty());
+    assert!(TEXTS.iter().all(|(.., fate)| *fate == Shown || told(fate)), "say why");
     let written = |fate: &Fate| !matches!(fate, Bare(_));
     let gone: Vec<_> = TEXTS
         .iter()
