@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-scitokens deps-schemathesis deps-vm build release demo \
-	stop test test-full test-vm lint bench bench-grid bench-login bench-vo fuzz clean
+.PHONY: help deps deps-test deps-oidc deps-axe deps-scitokens deps-schemathesis deps-vm build \
+	release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -57,6 +57,17 @@ deps-oidc:
 		npm ci --prefix $(OIDC_DIR) --no-audit --no-fund --loglevel error; \
 	fi
 
+# Looks the console's pages over for what keeps people out. Where npm is missing, the test of that
+# says why it is skipped.
+AXE_DIR := target/axe
+deps-axe:
+	@if ! command -v npm >/dev/null; then \
+		echo "no npm: the console's pages will not be looked over by axe-core"; \
+	elif ! [ $(AXE_DIR)/node_modules/.package-lock.json -nt tools/axe/package-lock.json ]; then \
+		mkdir -p $(AXE_DIR) && cp tools/axe/package.json tools/axe/package-lock.json $(AXE_DIR) && \
+		npm ci --prefix $(AXE_DIR) --no-audit --no-fund --loglevel error; \
+	fi
+
 # A library that services outside check tokens with, for tests of credentials. The hosts of the
 # testbed have Debian's Python.
 SCITOKENS_DIR := target/scitokens
@@ -80,7 +91,7 @@ deps-schemathesis:
 		touch $(SCHEMATHESIS_DIR)/made; \
 	fi
 
-deps-test: deps deps-oidc deps-scitokens deps-schemathesis
+deps-test: deps deps-oidc deps-axe deps-scitokens deps-schemathesis
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 

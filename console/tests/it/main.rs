@@ -4,6 +4,7 @@
 
 mod admin;
 mod administer;
+mod attacks;
 mod fake;
 mod html;
 mod joining;
@@ -14,4 +15,5 @@ mod passkeys;
 mod provider;
 mod scim;
 mod security;
+mod table;
 mod world;

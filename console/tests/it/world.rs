@@ -240,6 +240,14 @@ impl Browser {
         (self.call)(request).await
     }
 
+    /// Status and headers of what comes back; the body, which may have no end, is left.
+    pub async fn head(&self, request: TestRequest) -> (u16, Vec<(String, String)>) {
+        let response = self.answer(request).await;
+        let text = |v: &actix_web::http::header::HeaderValue| v.to_str().unwrap().to_owned();
+        let headers = response.headers().iter().map(|(k, v)| (k.to_string(), text(v))).collect();
+        (response.status().as_u16(), headers)
+    }
+
     /// Sends a request with this browser's cookies, and keeps those that come back.
     pub async fn send(&self, request: TestRequest) -> Answer {
         let response = self.answer(request).await;

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 /// The narrowest phone that pages are made for.
 const NARROW: Size = (360, 800);
 /// Largest picture that goes into the project's history, in bytes.
-const PICTURE_MAX: usize = 200_000;
+const PICTURE_MAX: usize = 150_000;
+/// The pictures that the documents show, in `docs/images`.
+const PICTURES: [&str; 5] = ["console", "home", "applications", "member", "consent"];
 
 /// One `h1`, a title, ids that are unique, a label for every field.
 const SOUND: &str = "(() => {
@@ -167,16 +169,56 @@ impl Album {
         page.resize(DESKTOP);
     }
 
-    /// With `XOS_BLESS=1` the picture `name` becomes the one in the project's README.
-    pub fn bless(&self, name: &str) {
-        if std::env::var_os("XOS_BLESS").is_none_or(|v| v != "1") {
+    /// With `XOS_BLESS=1` the picture `name` becomes that of the documents, `docs/images/<to>.png`.
+    pub fn bless(&self, name: &str, to: &str) {
+        assert!(PICTURES.contains(&to), "{to} is no picture of the documents");
+        if !blesses() {
             return;
         }
         let png = fs::read(self.0.join(format!("{name}.png"))).expect("the picture");
-        assert!(png.len() <= PICTURE_MAX, "the picture has {} bytes", png.len());
-        let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images/console.png");
-        fs::write(&to, png).expect("the README's picture");
+        assert!(png.len() <= PICTURE_MAX, "the picture {name} has {} bytes", png.len());
+        let to = picture(to);
+        fs::write(&to, png).expect("the document's picture");
         println!("blessed {}", to.display());
+    }
+}
+
+fn blesses() -> bool {
+    std::env::var_os("XOS_BLESS").is_some_and(|v| v == "1")
+}
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn picture(name: &str) -> PathBuf {
+    tree().join(format!("docs/images/{name}.png"))
+}
+
+/// If it failed, a document would show a picture that is not there, or one that no test makes
+/// anew.
+#[test]
+fn the_pictures_of_the_documents_are_made_by_tests() {
+    let mut shown: Vec<String> = Vec::new();
+    let pages = fs::read_dir(tree().join("docs")).expect("the documents");
+    let pages = pages.map(|page| page.expect("a document").path());
+    for page in pages.chain([tree().join("README.md")]) {
+        if page.extension().is_some_and(|e| e == "md") {
+            let text = fs::read_to_string(&page).expect("a document");
+            let parts = text.split("images/").skip(1);
+            shown.extend(parts.filter_map(|p| Some(p.split_once(".png)")?.0.to_owned())));
+        }
+    }
+    shown.sort();
+    shown.dedup();
+    let mut made = PICTURES.map(str::to_owned);
+    made.sort();
+    assert_eq!(shown, made, "what the documents show, and what tests make");
+    // Those of a first run are on their way.
+    for name in PICTURES.iter().filter(|_| !blesses()) {
+        let png = fs::read(picture(name)).unwrap_or_else(|e| panic!("{name}: {e}: XOS_BLESS=1"));
+        assert_eq!(dimensions(&png), Some(DESKTOP), "the size of {name}");
+        assert!(png.len() <= PICTURE_MAX, "{name} has {} bytes", png.len());
     }
 }
 

@@ -1,16 +1,24 @@
 //! The console in a real browser, against a real grid: needs root, namespaces and Chromium.
 //!
 //! Pictures of its pages are in `target/console` afterwards, in a folder for each test;
-//! `XOS_BLESS=1` puts the README's into `docs/images`.
+//! `XOS_BLESS=1` puts those that the documents show into `docs/images`.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod administer;
+mod axe;
 mod browser;
 mod check;
+mod crawl;
+mod everybody;
 mod joining;
+mod keys;
 mod passkeys;
+mod scene;
 mod service;
 mod services;
+#[path = "../../../console/tests/it/table.rs"]
+mod table;
+mod texts;
 mod walk;
 mod wire;
 
@@ -103,15 +111,21 @@ fn person(grid: &Grid, site: &Site, name: &str) -> Person {
     person
 }
 
+/// Somebody signs in on the laptop, by the tool.
+fn tool(grid: &Grid, site: &Site, person: &Person) {
+    let core = format!("{}-core:{PORT}", site.name);
+    let add = ["site", "add", &core, "--fingerprint", &site.fingerprint];
+    grid.xos(person, &add).expect("site add");
+    let login = person.command("xos").args(["login", &person.id(), "--password-file", "-"]);
+    let login = login.stdin(person.password.as_bytes());
+    let laptop = grid.laptop().expect("the laptop");
+    laptop.run(&login).and_then(xos_testbed::Output::ok).expect("login");
+}
+
 /// `vera` founds the VO on the command line; the site gives it a share.
 fn found(grid: &Grid, site: &Site, vera: &Person) {
     let xos = |args: &[&str]| grid.xos(vera, args).expect("xos");
-    let core = format!("{}-core:{PORT}", site.name);
-    xos(&["site", "add", &core, "--fingerprint", &site.fingerprint]);
-    let login = vera.command("xos").args(["login", &vera.id(), "--password-file", "-"]);
-    let login = login.stdin(vera.password.as_bytes());
-    let laptop = grid.laptop().expect("the laptop");
-    laptop.run(&login).and_then(xos_testbed::Output::ok).expect("login");
+    tool(grid, site, vera);
     xos(&["vo", "found", "demo", "--title", "The demonstration"]);
     let share = ["--cpus", "2", "--memory", "2G", "--storage", "1G"];
     site.admin(&[&["vo", "share", "offer", VO], share.as_slice()].concat()).expect("an offer");
@@ -180,4 +194,17 @@ fn people_come_into_a_vo_and_leave_it() {
     let Some(world) = World::new("joining") else { return };
     let browser = Browser::start(Some(&world.root));
     joining::all(&world, &browser);
+}
+
+/// Everybody, from who has not signed in to the site's administrator, follows all links of the
+/// console, among texts of which each would be a script. Wrong when it fails: a page that some
+/// cannot use (a screen reader, keys alone, a phone), a page that no link leads to, a text that is
+/// taken for something else, or a request that leaves the site.
+#[test]
+fn every_page_is_for_everybody() {
+    let Some(axe) = axe::Axe::load() else { return };
+    let Some(world) = World::new("everybody") else { return };
+    let browser = Browser::start(Some(&world.root));
+    crawl::a_bad_page_is_noticed(&axe, &browser.page("https://localhost:1", true));
+    everybody::all(&world, &browser, axe);
 }

@@ -6,7 +6,7 @@ use crate::check::Album;
 use serde_json::json;
 
 /// A device that keeps keys and knows its owner, who always agrees.
-fn device(page: &Page) {
+pub fn device(page: &Page) {
     // Browsers ask their device for the page in front only.
     page.in_front();
     page.call("WebAuthn.enable", json!({ "enableUI": false }));

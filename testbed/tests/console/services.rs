@@ -38,6 +38,7 @@ pub fn all(world: &World, browser: &Browser) {
         page.check(200);
     }
     assert!(browser.flaws.borrow().is_empty(), "{:#?}", browser.flaws.borrow());
+    scene.album.bless("consent", "consent");
 }
 
 /// The page says who asks whom about whom.

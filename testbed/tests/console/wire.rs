@@ -158,6 +158,10 @@ impl Trace {
             "Runtime.consoleAPICalled" if p["type"] == "error" => {
                 self.faults.push(p["args"].to_string());
             }
+            // A script that should never run asked somebody; the page waits for an answer.
+            "Page.javascriptDialogOpening" => {
+                self.faults.push(format!("a dialog: {}", text(&p["message"])));
+            }
             "Log.entryAdded" if p["entry"]["level"] == "error" => {
                 self.faults.push(format!("{} {}", text(&p["entry"]["text"]), p["entry"]["url"]));
             }

@@ -2,7 +2,6 @@
 
 use crate::fields::Fields;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use xos_api::audit::{Outcome, SearchAudit};
 use xos_base::{Error, Millis, NodeId, PersonId, SiteId};
 
