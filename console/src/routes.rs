@@ -1,9 +1,9 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
+use crate::pages::{audit, rules, running, site};
 use crate::pages::{ending, enrol, exchange, expiring, group, invitations, join, questions};
 use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
-use crate::pages::{audit, rules, running, site};
 use crate::pages::{record, settings, terms};
 use crate::pages::{sign_in, submit, trouble, vo, why};
 use crate::respond::{Page, serve};

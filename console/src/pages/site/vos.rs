@@ -7,7 +7,6 @@ use crate::fields::Fields;
 use crate::view::{Badge, Frame, cpus_text, page_with};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
-use std::time::Duration;
 use xos_api::vom::{
     GetVo, ListVos, OfferShare, REASON_MAX, ResumeVo, ServedVo, ServedVos, SuspendVo, VoState,
     WithdrawShare,

@@ -97,7 +97,7 @@ impl Fake {
             line("milo@rennes", "1.rennes", None),
             line("vera@rennes", "9.pisa", Some("n1.rennes")),
         ];
-        Ok(RunningPage { running, next: None })
+        Ok(RunningPage { running, ..RunningPage::default() })
     }
 
     /// Line `number` and the one before it, of two.
