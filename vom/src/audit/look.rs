@@ -103,8 +103,12 @@ pub fn search(segments: &[Segment], scope: &Scope, ask: &SearchAudit) -> Result<
             break;
         }
         let io = |e: io::Error| failed(&segment.path, &e);
-        let mut lines =
-            Backwards::open(&segment.path, end(segment, ask).map_err(io)?).map_err(io)?;
+        let opened = end(segment, ask).and_then(|end| Backwards::open(&segment.path, end));
+        let mut lines = match opened {
+            // It was moved to an archive.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(io)?,
+        };
         while let Some(bytes) = lines.step().map_err(io)? {
             looked_at += 1;
             let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {

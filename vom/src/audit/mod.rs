@@ -202,7 +202,16 @@ impl AuditLog {
                 file.len = known.len;
             }
         }
-        check::some_files(&self.shared.site, &files, from, witnesses)
+        let archived = files::read_archived(&self.shared.dir)?;
+        check::some_files(&self.shared.site, (files.as_slice(), archived.as_ref()), from, witnesses)
+    }
+
+    /// Before which line [`AuditLog::check`] from the same place ends; `None`: it goes to the end.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::NotFound`] when there is no such place; those of the system.
+    pub(crate) fn beyond(&self, from: Option<&AuditPlace>) -> Result<Option<u64>, Error> {
+        check::beyond(&files::list(&self.shared.dir)?, from)
     }
 
     /// Writes what waits and ends. Blocks. Later events are refused.

@@ -1,3 +1,5 @@
+mod archived;
+
 use super::files::{Segment, list};
 use super::*;
 use proptest::prelude::*;

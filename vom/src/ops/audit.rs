@@ -2,7 +2,7 @@
 
 use super::Vom;
 use crate::audit::heads::Recorded;
-use crate::audit::{Scope, Verdict, exchange, reread, witnesses};
+use crate::audit::{Scope, Verdict, exchange, reread};
 use crate::policy::Action;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -223,15 +223,17 @@ impl Vom {
     ) -> Result<AuditCheck, Error> {
         self.site_admin(&caller)?;
         let inner = &self.inner;
+        let failed = |e| Error::internal(format!("verifying failed: {e}"));
+        let first = r.from.as_ref().map_or(1, |place| place.number);
+        let (log, from) = (inner.log.clone(), r.from.clone());
+        let beyond = tokio::task::spawn_blocking(move || log.beyond(from.as_ref()));
+        let beyond = beyond.await.map_err(failed)??;
         // Asked before the files are read: what was witnessed is on the disk then.
-        let heads = exchange::collect(inner).await;
-        let open = |s: &str| inner.trust.verify(Kind::AuditHead, s, &inner.site).ok();
-        let (seen, _) = witnesses(&heads, open);
-        let log = inner.log.clone();
-        let task = tokio::task::spawn_blocking(move || log.check(r.from.as_ref(), seen));
-        let mut check =
-            task.await.map_err(|e| Error::internal(format!("verifying failed: {e}")))??;
-        check.silent = heads.silent;
+        let seen = exchange::seen(inner, first, beyond).await;
+        let (log, witnesses) = (inner.log.clone(), seen.witnesses);
+        let task = tokio::task::spawn_blocking(move || log.check(r.from.as_ref(), witnesses));
+        let mut check = task.await.map_err(failed)??;
+        (check.silent, check.unverified) = (seen.silent, seen.unverified);
         if let Some(fault) = check.faults.first() {
             self.note_fault(&caller, fault);
         }
@@ -301,10 +303,10 @@ impl Vom {
             self.site_admin(&caller)?;
         }
         if r.site == inner.site {
-            return Ok(exchange::collect(inner).await);
+            return Ok(exchange::collect(inner, r.after).await);
         }
-        let held = inner.heads.of(&r.site, &inner.site).await?;
-        Ok(AuditHeads { site: r.site, held, silent: Vec::new() })
+        let (held, next) = inner.heads.of(&r.site, &inner.site, r.after).await?;
+        Ok(AuditHeads { site: r.site, held, silent: Vec::new(), unverified: 0, next })
     }
 }
 

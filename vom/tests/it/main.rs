@@ -16,6 +16,7 @@ mod structure;
 mod told;
 mod two_sites;
 mod unserved;
+mod witnesses;
 mod world;
 
 use xos_api::vom::{Apply, Approve, FoundVo};
