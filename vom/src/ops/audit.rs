@@ -49,7 +49,7 @@ impl Default for Looks {
 
 impl Looks {
     /// Whether it is to be noted.
-    fn fresh(&self, what: &str, now: Millis) -> bool {
+    pub(super) fn fresh(&self, what: &str, now: Millis) -> bool {
         let mut looks = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if looks.get(what).is_some_and(|t| now.since(*t) < LOOK_NOTED_EVERY && *t <= now) {
             return false;
@@ -64,7 +64,7 @@ impl Looks {
     }
 
     /// Forgets one that could not be noted.
-    fn forget(&self, what: &str) {
+    pub(super) fn forget(&self, what: &str) {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
     }
 }
