@@ -2,7 +2,7 @@
 
 use super::Vom;
 use crate::audit::heads::Recorded;
-use crate::audit::{Scope, Verdict, exchange, reread};
+use crate::audit::{Scope, Verdict, cost, exchange, reread};
 use crate::policy::Action;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -113,8 +113,13 @@ impl Vom {
             return Err(Error::limited(format!("too many events come from node {node}"))
                 .hint("report again in a minute"));
         }
-        inner.log.report(node.clone(), r.series, r.first, r.events).await?;
-        Ok(Done {})
+        let cost = cost(&r.events);
+        let stored = inner.log.report(node.clone(), r.series, r.first, r.events).await;
+        if stored.is_err() {
+            let mut budget = inner.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.give_back(node, cost);
+        }
+        stored.map(|()| Done {})
     }
 
     pub(super) async fn search_audit(

@@ -99,7 +99,7 @@ pub struct Site {
 
 /// Files of a few lines each.
 fn small() -> Options {
-    Options { segment_bytes: 2000, ..Options::default() }
+    Options { segment_bytes: 2000, reserve_bytes: 0, ..Options::default() }
 }
 
 fn issue(ca: &Issuer<'static, KeyPair>, name: String) -> Identity {
