@@ -1,13 +1,13 @@
 //! The site's audit: nodes report, administrators and people look, sites witness.
 
 use super::Vom;
+use super::searches::Searches;
 use crate::audit::heads::Recorded;
 use crate::audit::{Scope, Verdict, cost, exchange, reread};
 use crate::policy::Action;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use xos_api::Done;
 use xos_api::audit::{
     AuditCheck, AuditFault, AuditHead, AuditHeads, AuditPage, HEAD_STATEMENT_MAX, HeadsOf, Outcome,
@@ -27,24 +27,12 @@ const HEADS_PER_HOUR: u32 = 1000;
 /// Longest name of a node's count, in bytes.
 const SERIES_MAX: usize = 64;
 
-/// Most searches of one person in an hour.
-const SEARCHES_PER_HOUR: u32 = 3600;
-/// The same of all people that one other site vouches for, which can invent as many as it likes.
-const SEARCHES_PER_SITE_AND_HOUR: u32 = 20_000;
-/// Most searches that read files at a time.
-const SEARCHES_AT_ONCE: usize = 4;
-
 /// Who looks, and what of that was noted lately: a page that is loaded again and again does not
 /// fill the audit.
+#[derive(Default)]
 pub(crate) struct Looks {
     noted: Mutex<HashMap<String, Millis>>,
-    running: Semaphore,
-}
-
-impl Default for Looks {
-    fn default() -> Looks {
-        Looks { noted: Mutex::default(), running: Semaphore::new(SEARCHES_AT_ONCE) }
-    }
+    searches: Searches,
 }
 
 impl Looks {
@@ -132,33 +120,17 @@ impl Vom {
                 return Err(Error::too_large(format!("a text is over {TEXT_MAX} characters")));
             }
         }
-        self.limit_searches(&caller)?;
+        let inner = &self.inner;
+        inner.looks.searches.count(&caller, &inner.site, inner.clock.now())?;
         let scope = self.audit_scope(&caller, r.vo.as_ref());
         if !matches!(scope, Ok(Scope::Own(..))) {
             self.note_look(&caller, &r, &scope).await?;
         }
         let scope = scope?;
-        let log = self.inner.log.clone();
-        let turn = self.inner.looks.running.acquire().await;
-        let _turn = turn.map_err(|_| Error::unavailable("the core is stopping"))?;
+        let _turn = inner.looks.searches.turn(caller.describe(), caller.site_admin()).await?;
+        let log = inner.log.clone();
         let found = tokio::task::spawn_blocking(move || log.search(&scope, &r)).await;
         found.map_err(|e| Error::internal(format!("the search failed: {e}")))?
-    }
-
-    fn limit_searches(&self, caller: &Caller) -> Result<(), Error> {
-        let who = format!("searches of {}", caller.describe());
-        let vouching = match caller.principal() {
-            Principal::Member(m) => m.vo.site(),
-            Principal::Person(person) => person.site(),
-            Principal::Core(site) => site.clone(),
-            Principal::Node(node) => node.site(),
-        };
-        let people = format!("searches of people of {vouching}");
-        let mut whom = vec![(who.as_str(), SEARCHES_PER_HOUR)];
-        if vouching != self.inner.site {
-            whom.push((people.as_str(), SEARCHES_PER_SITE_AND_HOUR));
-        }
-        self.limit(&whom)
     }
 
     /// What the caller may see: all, because they administer the site whose audit it is; the lines
