@@ -133,7 +133,7 @@ impl Agent {
 
     /// Notes that an envelope is ended since it carries what was taken, once.
     pub(super) fn note_taken_envelope(&self, spec: &EnvelopeSpec) {
-        let (id, uid) = (spec.id.to_string(), spec.account.uid);
+        let (id, on) = (spec.id.to_string(), format!("envelope {}", spec.id));
         let live = self.units.live();
         let new = {
             let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,8 +141,7 @@ impl Agent {
             endings.envelopes.insert(id)
         };
         if new {
-            let on = format!("job {}, envelope {}", spec.id.job, spec.id.serial);
-            self.note_ended("end_work", uid, on, TAKEN);
+            self.note_ended("end_work", spec.account.uid, on, TAKEN);
         }
     }
 

@@ -14,6 +14,7 @@ mod check;
 pub(crate) mod exchange;
 mod files;
 pub(crate) mod heads;
+mod index;
 mod look;
 mod open;
 mod queue;
@@ -37,6 +38,7 @@ pub use walk::{FAULTS_MAX, Walk, Witness, hash};
 pub(crate) use budget::{Budget, Verdict, cost};
 
 use files::Segment;
+use index::Index;
 use queue::{Queue, Task};
 use space::Space;
 use std::path::{Path, PathBuf};
@@ -88,6 +90,7 @@ pub(super) struct Shared {
     segment_bytes: u64,
     free: fn(&Path) -> std::io::Result<u64>,
     space: Space,
+    index: Index,
     /// The files, as far as they are on the disk.
     segments: RwLock<Vec<Segment>>,
     end: watch::Sender<End>,
@@ -133,6 +136,7 @@ impl AuditLog {
             segment_bytes: options.segment_bytes,
             free: options.free,
             space: Space::new(options.reserve_bytes),
+            index: Index::default(),
             segments: RwLock::new(opened.segments.clone()),
             end: watch::Sender::new(opened.end.clone()),
         });
@@ -191,7 +195,7 @@ impl AuditLog {
     /// # Errors
     /// Those of the system.
     pub fn search(&self, scope: &Scope, ask: &SearchAudit) -> Result<AuditPage, Error> {
-        look::search(&self.shared.segments(), scope, ask)
+        look::search((&self.shared.segments()[..], &self.shared.index), scope, ask)
     }
 
     /// Verifies some files from `from` on. Blocks: reads files. Witnesses must be asked before, so
