@@ -19,7 +19,7 @@ pub const STRANGERS_REFUSALS_MAX: u32 = 600;
 pub const SITE_REFUSALS_MAX: u32 = 6000;
 /// Most refusals of one caller, or of one address of callers who proved nothing, that are noted at
 /// once; over a long time one a second.
-pub const CALLER_REFUSALS_BURST: u64 = 60;
+pub const CALLER_REFUSALS_BURST: u64 = 120;
 /// Of [`REPEATED`] the lines of one person that are noted at once, and then in a second.
 pub const PERSON_EVENTS: (u64, u64) = (10_000, 5);
 /// The same of one VO.
