@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(of(opens), (text("set_file_audit"), None, text("opens false"), text("")));
     }
 
-    /// If it failed, a line would say that rules were changed and not which, or hold all their texts.
+    /// If it failed, a line would say that rules were changed and not which, or hold all their
+    /// texts.
     #[test]
     fn a_change_of_rules_names_them() {
         let rule = |name: String| {

@@ -10,6 +10,10 @@ const EVENTS_PER_MINUTE: u32 = 300;
 /// Most uids that are counted apart; beyond it the others are counted together.
 const COUNTED_MAX: usize = 10_000;
 
+/// Most envelopes of which it is remembered that their end was noted; then it is noted again of
+/// those that have not ended.
+pub(super) const ENVELOPES_TOLD_MAX: usize = 10_000;
+
 /// What the core asked for and this node did: always noted, with room of its own in the spool.
 pub(super) const KEPT_ROOM: [&str; 3] = ["end_processes", "end_work", "freeze_work"];
 

@@ -134,10 +134,11 @@ impl Agent {
     /// Notes that an envelope is ended since it carries what was taken, once.
     pub(super) fn note_taken_envelope(&self, spec: &EnvelopeSpec) {
         let (id, on) = (spec.id.to_string(), format!("envelope {}", spec.id));
-        let live = self.units.live();
         let new = {
             let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-            endings.envelopes.retain(|told| live.iter().any(|(id, _)| id.to_string() == *told));
+            if endings.envelopes.len() >= flood::ENVELOPES_TOLD_MAX {
+                endings.envelopes.clear();
+            }
             endings.envelopes.insert(id)
         };
         if new {

@@ -240,7 +240,7 @@ impl Gathered {
                 self.older.entry((number, held.statement.clone())).or_insert(held);
             }
         }
-        // A part that is not full is no reason to ask for more: else one site could make it endless.
+        // A part that is not full is no reason to ask for more: one site could make it endless.
         if answer.next.is_some() && count >= HEADS_MAX {
             self.whole = Some(self.whole.map_or(last, |whole| whole.min(last)));
         }

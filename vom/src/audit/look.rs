@@ -155,8 +155,8 @@ pub(super) fn search(
     Ok(page)
 }
 
-/// Who is in a closed file, and how many lines were read to find that out; `None`: that is not kept,
-/// or it was moved to an archive.
+/// Who is in a closed file, and how many lines were read to find that out; `None`: that is not
+/// kept, or it was moved to an archive.
 fn filter(segment: &Segment, index: &Index) -> io::Result<(Option<Arc<Filter>>, u64)> {
     if let Some(known) = index.of(segment.first) {
         return Ok((Some(known), 0));
