@@ -12,7 +12,7 @@ use xos_api::audit::{
     AuditHead, AuditHeads, Event, HEAD_STATEMENT_MAX, HEADS_MAX, HeadsOf, HeldHead, Outcome,
     RecordHead,
 };
-use xos_base::{Error, Kind as ErrorKind, SiteId};
+use xos_base::{Error, Kind as ErrorKind, Millis, SiteId};
 use xos_net::Audit;
 use xos_net::sign::Kind;
 
@@ -20,6 +20,8 @@ use xos_net::sign::Kind;
 const SITES_AT_ONCE: usize = 16;
 /// How long one site may take.
 const SITE_WAIT: Duration = Duration::from_secs(10);
+/// For how long one that did not answer is not asked for further parts.
+const SILENT_FOR: Duration = Duration::from_secs(60);
 /// Most parts in which heads are asked for.
 const PARTS_MAX: usize = 1024;
 
@@ -142,10 +144,35 @@ fn others(inner: &Inner) -> impl Iterator<Item = SiteId> + use<> {
     inner.trust.descriptors().into_iter().map(|d| d.site).filter(move |s| *s != own)
 }
 
+/// The sites that did not say what they hold, and when that was: not each part of one answer is to
+/// wait for them.
+#[derive(Default)]
+pub(super) struct Silent(Mutex<HashMap<SiteId, Millis>>);
+
+impl Silent {
+    fn is(&self, site: &SiteId, now: Millis) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(site).is_some_and(|at| now.since(*at).max(at.since(now)) < SILENT_FOR)
+    }
+
+    fn set(&self, site: &SiteId, silent: bool, now: Millis) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent {
+            all.insert(site.clone(), now);
+        } else {
+            all.remove(site);
+        }
+    }
+}
+
 /// A part of what all other sites hold of this site's audit; `after` as in [`HeadsOf`].
 pub(crate) async fn collect(inner: &Inner, after: Option<u64>) -> AuditHeads {
     let site = &inner.site;
-    let answers = stream::iter(others(inner).collect::<Vec<_>>())
+    let (silent, now) = (&inner.heads.silent, inner.clock.now());
+    let goes_on = after.is_some_and(|number| number > 0);
+    let (skipped, due): (Vec<_>, Vec<_>) =
+        others(inner).partition(|by| goes_on && silent.is(by, now));
+    let answers = stream::iter(due)
         .map(|by| async move {
             let call = inner.holders.heads_of(&by, HeadsOf { site: site.clone(), after });
             let answer = tokio::time::timeout(SITE_WAIT, call).await;
@@ -156,7 +183,9 @@ pub(crate) async fn collect(inner: &Inner, after: Option<u64>) -> AuditHeads {
         .await;
     let open = |s: &str| inner.trust.verify::<AuditHead>(Kind::AuditHead, s, site).ok();
     let mut gathered = Gathered::new(site.clone(), after);
+    gathered.heads.silent = skipped;
     for (by, answer) in answers {
+        silent.set(&by, !matches!(answer, Ok(Ok(_))), now);
         match answer {
             Ok(Ok(heads)) => gathered.take(by, heads, open),
             Ok(Err(error)) => {
@@ -275,7 +304,6 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xos_base::Millis;
 
     fn open(statement: &str) -> Option<AuditHead> {
         let number = statement.strip_prefix('s')?.parse().ok()?;
@@ -293,6 +321,18 @@ mod tests {
             unverified: 0,
             next,
         }
+    }
+
+    /// If it failed, each of sixty parts would wait ten seconds for a site that is down.
+    #[test]
+    fn who_did_not_answer_is_not_asked_for_each_part() {
+        let (silent, pisa) = (Silent::default(), "pisa".parse().unwrap());
+        let at = Millis::from_secs(1000);
+        assert!(!silent.is(&pisa, at));
+        silent.set(&pisa, true, at);
+        assert!(silent.is(&pisa, at) && !silent.is(&pisa, at.plus(SILENT_FOR)));
+        silent.set(&pisa, false, at);
+        assert!(!silent.is(&pisa, at));
     }
 
     /// If it failed, heads of some lines would be left out between two parts, one site could make

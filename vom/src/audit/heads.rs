@@ -68,6 +68,8 @@ pub(crate) struct Heads {
     store: Arc<dyn Store>,
     /// Held while one is looked at and stored.
     recording: Mutex<()>,
+    /// Who does not answer what they hold.
+    pub(super) silent: super::exchange::Silent,
 }
 
 /// The content of a statement whose signature was verified when it came.
@@ -130,7 +132,7 @@ fn head_key(table: &str, site: &SiteId, number: u64) -> Result<Key, Error> {
 impl Heads {
     /// Over a store.
     pub(crate) fn new(store: Arc<dyn Store>) -> Heads {
-        Heads { store, recording: Mutex::new(()) }
+        Heads { store, recording: Mutex::new(()), silent: Default::default() }
     }
 
     /// Keeps a head of `site`, whose signature was verified.
