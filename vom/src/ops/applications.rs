@@ -32,13 +32,25 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
-    pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+    /// As [`Limiter::count`], but who finds no room to be counted is not.
+    pub(super) fn count_if_room(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.turn(now);
+        let room = |who: &str| self.counts.len() < COUNTED_MAX || self.counts.contains_key(who);
+        let whom: Vec<_> = whom.iter().filter(|(who, _)| room(who)).copied().collect();
+        self.count(&whom, now)
+    }
+
+    fn turn(&mut self, now: Millis) {
         let hour = now.secs() / 3600;
         if hour != self.hour {
             self.hour = hour;
             self.counts.clear();
         }
+    }
+
+    /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
+    pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.turn(now);
         for (who, max) in whom {
             let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
             let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
@@ -85,6 +97,14 @@ impl Vom {
     pub(super) fn limit(&self, whom: &[(&str, u32)]) -> Result<(), Error> {
         let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.count(whom, self.inner.clock.now())
+    }
+
+    /// Counts a change of one who may make some. Nobody is kept from taking something away by how
+    /// many others make changes.
+    pub(super) fn limit_change(&self, whose: &str, only_takes: bool) -> Result<(), Error> {
+        let (whom, now) = ([(whose, CHANGES_PER_HOUR)], self.inner.clock.now());
+        let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
+        if only_takes { limiter.count_if_room(&whom, now) } else { limiter.count(&whom, now) }
     }
 
     pub(super) async fn withdraw_application(
@@ -148,6 +168,25 @@ mod tests {
         assert!(l.count(&[("alice@rennes", 3)], Millis(6)).is_err());
         l.count(&[("bob@rennes", 3)], Millis(6)).unwrap();
         l.count(&[("alice@rennes", 3)], Millis::from_secs(3600)).unwrap();
+    }
+
+    /// If it failed, whoever has many names could keep administrators from removing them.
+    #[test]
+    fn a_full_limiter_keeps_nobody_from_taking() {
+        let mut l = Limiter::default();
+        let now = Millis(5);
+        for n in 0..COUNTED_MAX {
+            l.count(&[(&n.to_string(), 3)], now).unwrap();
+        }
+        assert!(l.count(&[("alice in demo.rennes", 3)], now).is_err());
+        for _ in 0..9 {
+            l.count_if_room(&[("alice in demo.rennes", 3)], now).unwrap();
+        }
+        for _ in 0..2 {
+            l.count_if_room(&[("7", 3)], now).unwrap();
+        }
+        assert!(l.count_if_room(&[("7", 3)], now).is_err(), "one's own limit still counts");
+        assert_eq!(l.counts.len(), COUNTED_MAX);
     }
 
     #[test]

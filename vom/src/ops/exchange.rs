@@ -6,6 +6,7 @@ use crate::ops::applications::CHANGES_PER_HOUR;
 use crate::policy::{Action, Carried, Subject};
 use crate::registry::{EXPECTED_AT_ONCE, Expected};
 use crate::state::{MEMBERS_MAX, Vo, page_size};
+use crate::told;
 use xos_api::Done;
 use xos_api::vom::{
     Change, EXPECT_MAX, ExpectPeople, ExpectedPage, ExpectedPerson, Expecting, ExportLine,
@@ -45,9 +46,23 @@ impl At {
 }
 
 impl Vom {
+    /// Noted once for all parts of an export.
     pub(super) async fn export_vo(&self, caller: Caller, r: ExportVo) -> Result<ExportPage, Error> {
+        let part = self.exported(&caller, &r).await;
+        let (inner, look) = (&self.inner, format!("{} exports {}", caller.describe(), r.vo));
+        if part.is_ok() && !inner.looks.fresh(&look, inner.clock.now()) {
+            return part;
+        }
+        let noted = self.noted(&caller, "export_vo", (&r.vo, &r), part).await;
+        if noted.is_err() {
+            inner.looks.forget(&look);
+        }
+        noted
+    }
+
+    async fn exported(&self, caller: &Caller, r: &ExportVo) -> Result<ExportPage, Error> {
         let live = self.home(&r.vo)?;
-        self.authorise(&live, &caller, Action::Export)?;
+        self.authorise(&live, caller, Action::Export)?;
         let at = At::parse(r.after.as_deref())?;
         if let At::Entries(after) = at {
             let entries = self.inner.registry.entries(&r.vo, after).await?;
@@ -72,12 +87,21 @@ impl Vom {
         Ok((grant.subject().clone(), by))
     }
 
+    /// Who is expected is noted, not what would come of it.
     pub(super) async fn expect_people(
         &self,
         caller: Caller,
         r: ExpectPeople,
     ) -> Result<Vec<Expecting>, Error> {
-        let (subject, by) = self.admits(&caller, &r.vo)?;
+        let expected = self.expected(&caller, &r).await;
+        if r.dry_run && expected.is_ok() {
+            return expected;
+        }
+        self.noted(&caller, "expect_people", (&r.vo, &r), expected).await
+    }
+
+    async fn expected(&self, caller: &Caller, r: &ExpectPeople) -> Result<Vec<Expecting>, Error> {
+        let (subject, by) = self.admits(caller, &r.vo)?;
         few(r.people.len())?;
         let mut all = Vec::with_capacity(r.people.len());
         for people in r.people.chunks(EXPECTED_AT_ONCE) {
@@ -189,8 +213,12 @@ impl Vom {
         if live.read().epochs.contains_key(person) {
             return self.drop_expected(vo, std::slice::from_ref(person)).await;
         }
+        let noted_by = expected.by.clone();
         let by = Subject::Person { person: expected.by, site_admin: false, carried: Carried::All };
-        self.inner.command(&live, &by, &approval(&expected.as_what)).await?;
+        let (inner, command) = (&self.inner, approval(&expected.as_what));
+        let event = told::for_them(&noted_by, inner.clock.now(), vo, &command)?;
+        let admitted = inner.command(&live, &by, &command).await;
+        inner.told.end(event, admitted).await?;
         self.drop_expected(vo, std::slice::from_ref(person)).await
     }
 
@@ -240,9 +268,11 @@ impl Vom {
         caller: Caller,
         r: ForgetExpected,
     ) -> Result<Done, Error> {
-        self.admits(&caller, &r.vo)?;
-        few(r.people.len())?;
-        self.drop_expected(&r.vo, &r.people).await.map(|()| Done {})
+        let forgotten = match self.admits(&caller, &r.vo).and_then(|_| few(r.people.len())) {
+            Ok(()) => self.drop_expected(&r.vo, &r.people).await.map(|()| Done {}),
+            Err(e) => Err(e),
+        };
+        self.noted(&caller, "forget_expected", (&r.vo, &r), forgotten).await
     }
 }
 
