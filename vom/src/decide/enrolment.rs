@@ -1,6 +1,6 @@
 //! Terms of use, questions, invitations: from a command to its change.
 
-use super::{Command, Words, asker, in_future};
+use super::{Command, Words, asker, in_future, in_person};
 use crate::policy::Grant;
 use crate::state::{EnrolmentFault, Violation, Vo, days};
 use std::time::Duration;
@@ -47,13 +47,10 @@ pub(super) fn propose(
     Ok(Some(change))
 }
 
-/// Only who signed in agrees: not a program that holds a credential of theirs.
 fn agree(vo: &Vo, grant: &Grant, version: u32, now: Millis) -> Result<Option<Change>, Error> {
     let person = asker(grant)?;
-    if !grant.subject().carries_all() {
-        return Err(Error::denied("a credential in a VO agrees to no terms of use")
-            .hint("sign in without a VO, and agree by `xos vo agree` or in the console"));
-    }
+    let how = "agree by `xos vo agree` or in the console";
+    in_person(grant, "agrees to no terms of use", how)?;
     let agreed = vo.enrolling.said.get(&person).and_then(|s| s.agreed.as_ref());
     let again = agreed.is_some_and(|a| {
         let fresh = a.until.is_none() || now.since(a.at) < AGREED_JUST_NOW;

@@ -1,7 +1,7 @@
 //! People whom a VO expects. They stand in the registry of its home and not in its log: nobody has
 //! asked them yet, so that other sites do not learn of them.
 
-use super::{Registry, encode, key, prefix};
+use super::{Registry, encode, graves, key, prefix};
 use serde::{Deserialize, Serialize};
 use xos_api::vom::ExpectedPerson;
 use xos_base::{Error, PersonId, VoId};
@@ -107,8 +107,11 @@ impl Registry {
         for person in drop {
             ops.push(Op::Del(person_key(vo, person)?));
         }
-        match self.store.txn(vec![guard], ops).await.map_err(StoreError::told)? {
+        let grave = graves::grave_key(vo)?;
+        let guards = vec![guard, Guard::Absent(grave.clone())];
+        match self.store.txn(guards, ops).await.map_err(StoreError::told)? {
             TxnOutcome::Applied(_) => Ok(()),
+            TxnOutcome::Conflict { keys } if keys.contains(&grave) => Err(graves::gone(vo)),
             TxnOutcome::Conflict { .. } => {
                 Err(Error::conflict(format!("who is expected in {vo} changed meanwhile"))
                     .hint("try again"))

@@ -5,14 +5,14 @@
 //! a salted digest, and what was said lies here, with its salt, at the VO's home alone. It is
 //! erased when nothing names it any more; without the salt the digest says nothing.
 
-use super::{READ_ENTRIES, Registry, encode, key, key_error, prefix};
+use super::{READ_ENTRIES, Registry, encode, graves, key, key_error, prefix};
 use crate::log;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use xos_base::{Error, Millis, VoId};
-use xos_store::{Key, Op, StoreError};
+use xos_store::{Guard, Key, Op, StoreError, TxnOutcome};
 
 /// What is kept.
 #[derive(Serialize, Deserialize)]
@@ -36,7 +36,8 @@ impl Registry {
     /// Keeps a text and says its digest, by which it is found again.
     ///
     /// # Errors
-    /// Those of the store; [`xos_base::Kind::Internal`] without random bytes.
+    /// Those of the store; [`xos_base::Kind::Internal`] without random bytes;
+    /// [`xos_base::Kind::Conflict`] when the VO is no more.
     pub async fn keep_private(
         &self,
         vo: &VoId,
@@ -49,8 +50,12 @@ impl Registry {
         let salt = STANDARD.encode(salt);
         let digest = digest(&salt, &text);
         let kept = encode(&Private { salt, since: now, text })?;
-        self.store.put(key_of(vo, &digest)?, kept).await.map_err(StoreError::told)?;
-        Ok(digest)
+        let put = vec![Op::put(key_of(vo, &digest)?, kept)];
+        let guard = vec![Guard::Absent(graves::grave_key(vo)?)];
+        match self.store.txn(guard, put).await.map_err(StoreError::told)? {
+            TxnOutcome::Applied(_) => Ok(digest),
+            TxnOutcome::Conflict { .. } => Err(graves::gone(vo)),
+        }
     }
 
     /// What is kept by that digest; `None` when it was erased.

@@ -26,7 +26,11 @@ pub fn about(change: &Change) -> Vec<&PersonId> {
         | Change::GroupMemberAdded { person, .. }
         | Change::GroupMemberRemoved { person, .. }
         | Change::Agreed { person, .. }
-        | Change::Joined { person, .. } => vec![person],
+        | Change::Joined { person, .. }
+        | Change::GroupManagerAdded { person, .. }
+        | Change::GroupManagerRemoved { person, .. }
+        | Change::HandoverEnded { by: person } => vec![person],
+        Change::HandoverOffered { by, to } | Change::HandoverAccepted { by, to } => vec![by, to],
         _ => Vec::new(),
     }
 }
@@ -171,5 +175,18 @@ mod tests {
         vo.set_terms("Be kind.", None, 14);
         assert_eq!(told(&vo, 5), [(Ending::Consent, 2)], "due since day 0, lapses at day 14");
         assert_eq!(told(&vo, 14), [(Ending::Consent, 0)]);
+    }
+
+    /// If it failed, a person's history would not say when they became manager or owner.
+    #[test]
+    fn managing_and_handing_over_stand_in_the_history() {
+        let (a, b): (PersonId, PersonId) = ("a@x".parse().unwrap(), "b@x".parse().unwrap());
+        let (by, to) = (a.clone(), b.clone());
+        let handed = Change::HandoverAccepted { by: by.clone(), to: to.clone() };
+        assert_eq!(about(&handed), [&a, &b]);
+        assert_eq!(about(&Change::HandoverOffered { by: by.clone(), to }), [&a, &b]);
+        assert_eq!(about(&Change::HandoverEnded { by }), [&a]);
+        let (name, person) = ("optics".parse().unwrap(), b.clone());
+        assert_eq!(about(&Change::GroupManagerAdded { name, person }), [&b]);
     }
 }
