@@ -110,7 +110,8 @@ impl Vom {
             let (mut outcomes, mut put, mut count) = (Vec::new(), Vec::<Expected>::new(), 0);
             for person in people {
                 let again = put.iter().any(|e| e.as_what.person == person.person);
-                let expected = Expected { as_what: person.clone(), by: by.clone() };
+                let numbers = self.home(vo)?.read().group_numbers(&person.groups);
+                let expected = Expected { as_what: person.clone(), by: by.clone(), numbers };
                 let outcome = match self.unfit(vo, person, subject)? {
                     Some(outcome) => outcome,
                     None if again => refused("stands twice in one request"),
@@ -189,9 +190,18 @@ impl Vom {
         if live.read().epochs.contains_key(person) {
             return self.drop_expected(vo, std::slice::from_ref(person)).await;
         }
+        same_groups(&live.read(), &expected)?;
         let by = Subject::Person { person: expected.by, site_admin: false, carried: Carried::All };
         self.inner.command(&live, &by, &approval(&expected.as_what)).await?;
         self.drop_expected(vo, std::slice::from_ref(person)).await
+    }
+
+    /// Drops the note on somebody who is a member now. One that stays lets nobody in: who was a
+    /// member is not admitted by it.
+    pub(super) async fn expected_came(&self, vo: &VoId, person: &PersonId) {
+        if let Err(error) = self.drop_expected(vo, std::slice::from_ref(person)).await {
+            tracing::warn!(%vo, %person, %error, "is a member, and stays in the list of expected");
+        }
     }
 
     /// Expects people no longer.
@@ -252,6 +262,15 @@ fn few(people: usize) -> Result<(), Error> {
     }
     Err(Error::too_large(format!("{people} people at once; at most {EXPECT_MAX} are taken"))
         .hint("ask in parts"))
+}
+
+/// Whether the groups of a note are those that had their names when it was made.
+fn same_groups(vo: &Vo, expected: &Expected) -> Result<(), Error> {
+    if vo.group_numbers(&expected.as_what.groups) == expected.numbers {
+        return Ok(());
+    }
+    Err(Error::conflict("a group in the note was deleted since, and perhaps made anew")
+        .hint("import the person again, or decide about the application"))
 }
 
 fn refused(reason: &str) -> Expecting {

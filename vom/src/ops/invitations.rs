@@ -132,7 +132,13 @@ impl Vom {
         let join = |words| Command::Join { hash, message, words };
         self.change_saying(&caller, &r.vo, words, join).await?;
         let subject = self.inner.subject(&caller, &r.vo)?;
-        let member = subject.person().and_then(|p| live.read().member_info(p));
+        let Some(person) = subject.person() else { return Err(no_invitation()) };
+        if live.read().members.contains_key(person) {
+            self.expected_came(&r.vo, person).await;
+        } else {
+            self.admit_expected(&r.vo, person).await;
+        }
+        let member = live.read().member_info(person);
         Ok(Joined { member })
     }
 }

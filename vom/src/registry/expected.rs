@@ -4,7 +4,7 @@
 use super::{Registry, encode, graves, key, prefix};
 use serde::{Deserialize, Serialize};
 use xos_api::vom::ExpectedPerson;
-use xos_base::{Error, PersonId, VoId};
+use xos_base::{Error, GroupNumber, PersonId, VoId};
 use xos_store::{Guard, Key, Op, StoreError, TxnOutcome, Version};
 
 /// How many people one transaction takes; the count of them is one more key.
@@ -18,6 +18,8 @@ pub struct Expected {
     pub as_what: ExpectedPerson,
     /// Who said so: the person counts as having approved the application, if they still may then.
     pub by: PersonId,
+    /// The numbers of the groups then: one made later under an old name is another.
+    pub numbers: Vec<GroupNumber>,
 }
 
 /// How many people are expected, and which state of that it is.

@@ -19,6 +19,7 @@ impl Vo {
                     person: person.clone(),
                     message: message.clone(),
                     since: entry.time,
+                    gives: None,
                 };
                 self.applications.insert(person.clone(), a);
                 self.enrol(person, *agreed, answers.as_deref(), invitation.as_deref());
@@ -204,6 +205,7 @@ impl Vo {
         let Some(g) = self.groups.remove(name) else { return };
         self.groups_gone.insert(g.number, self.number);
         self.nobody_manages(name);
+        self.nobody_is_invited_to(name);
         if g.count == 0 {
             return;
         }

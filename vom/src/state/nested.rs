@@ -48,6 +48,11 @@ impl Vo {
         })
     }
 
+    /// The numbers of those of the groups that there are, in order.
+    pub fn group_numbers(&self, names: &[GroupName]) -> Vec<GroupNumber> {
+        names.iter().filter_map(|g| self.groups.get(g)).map(|g| g.number).collect()
+    }
+
     /// Whether a person manages the group, or one above it.
     pub fn manages(&self, person: &PersonId, name: &GroupName) -> bool {
         let Some(managed) = self.managers.get(person) else { return false };

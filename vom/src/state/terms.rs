@@ -128,8 +128,12 @@ impl Vo {
         [agreed.until, terms.after(agreed.version)].into_iter().flatten().min()
     }
 
-    /// When a member may act no more until they agree to the terms of use.
+    /// When a member may act no more until they agree to the terms of use. Nothing lapses when the
+    /// log is so full that it does not take that they agree.
     pub fn lapses(&self, person: &PersonId, m: &Member) -> Option<Millis> {
+        if self.nearly_full() {
+            return None;
+        }
         let grace = self.enrolling.terms.as_ref()?.grace_days;
         self.due(person, m).map(|due| due.plus(days(grace)))
     }
@@ -227,5 +231,9 @@ mod tests {
         next(&mut vo, 41, terms(4, None, 0));
         next(&mut vo, 42, agree(4));
         assert_eq!(lapses(&vo), None, "until there is a new version");
+        next(&mut vo, 50, terms(5, None, 3));
+        assert_eq!(lapses(&vo), Some(53));
+        vo.number = crate::state::LOG_RESERVED_FROM - 1;
+        assert_eq!(lapses(&vo), None, "the log would not take that she agrees");
     }
 }

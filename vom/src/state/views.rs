@@ -3,7 +3,7 @@
 use super::{Member, Vo};
 use std::ops::Bound;
 use xos_api::vom::{
-    ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, Handover, MemberInfo, MemberPage,
+    Application, ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, Handover, MemberInfo, MemberPage,
     PAGE_MAX, ServingSite, ShareInfo, VoDetails, VoSummary,
 };
 use xos_base::{GroupName, GroupNumber, Millis, PersonId};
@@ -73,15 +73,20 @@ impl Vo {
         MemberPage { members, next }
     }
 
-    /// Applications after one person's, at most [`PAGE_MAX`].
+    /// Applications after one person's, at most [`PAGE_MAX`], each with what it gives at `now`.
     pub fn application_page(
         &self,
         after: Option<&PersonId>,
         limit: Option<u32>,
+        now: Millis,
     ) -> ApplicationPage {
         let size = page_size(limit);
         let mut rest = self.applications.range(from(after));
-        let applications: Vec<_> = rest.by_ref().take(size).map(|(_, a)| a.clone()).collect();
+        let shown = |(person, a): (&PersonId, &Application)| Application {
+            gives: self.invited_to(person, now).cloned(),
+            ..a.clone()
+        };
+        let applications: Vec<_> = rest.by_ref().take(size).map(shown).collect();
         let more = rest.next().is_some();
         let next = applications.last().filter(|_| more).map(|a| a.person.clone());
         ApplicationPage { applications, next }

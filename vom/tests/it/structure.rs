@@ -2,7 +2,7 @@
 
 use crate::hostile::{admitted, log};
 use crate::world::{Site, until};
-use crate::{found, id, join};
+use crate::{apply, found, id, join};
 use std::time::Duration;
 use xos_api::vom::*;
 use xos_base::{GroupNumber, Kind, Millis, PersonId};
@@ -259,6 +259,43 @@ async fn expected_people_are_admitted_when_they_apply() {
     let list = ListExpected { vo: vo(), after: None, limit: None };
     let waiting = rennes.ask(&alice, list).await.unwrap().people;
     assert_eq!(waiting.iter().map(|p| p.person.as_str()).collect::<Vec<_>>(), ["eve@rennes"]);
+}
+
+/// If it failed, a site that invents people would keep those out whom the VO expects; or somebody
+/// who came would be expected for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_expected_comes_in_whatever_others_of_the_site_do() {
+    let (rennes, pisa) = (Site::new("rennes").await, Site::new("pisa").await);
+    rennes.trusts(&pisa);
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let alice = rennes.own("alice");
+    let people = ["nina@pisa", "otto@pisa", "paul@pisa"].map(|p| expected(p, &[], &[])).into();
+    rennes.ask(&alice, ExpectPeople { vo: vo(), people, dry_run: false }).await.unwrap();
+    let caller = |name: &str| rennes.caller(&pisa, &format!("{name}@pisa"), None, false);
+    for i in 0..100 {
+        rennes.ask(&caller(&format!("p{i}")), apply("demo.rennes", "")).await.unwrap();
+    }
+    let e = rennes.ask(&caller("eve"), apply("demo.rennes", "")).await.unwrap_err();
+    assert_eq!(e.kind, Kind::Limited);
+    rennes.ask(&caller("nina"), apply("demo.rennes", "")).await.unwrap();
+    // By an invitation that asks an administrator, who has answered already.
+    let gives = Gives {
+        groups: vec![],
+        roles: vec![],
+        uses: 1,
+        expires: xos_base::when::Clock::now(&*rennes.clock).plus(DAY),
+        person: None,
+        ends: None,
+        at_once: false,
+    };
+    let made = rennes.ask(&alice, Invite { vo: vo(), gives, hint: String::new() }).await.unwrap();
+    let (secret, message) = (made.secret, String::new());
+    let follow = Join { vo: vo(), secret, message, agreed: None, answers: vec![] };
+    rennes.ask(&caller("otto"), follow).await.unwrap().member.unwrap();
+    let list = ListExpected { vo: vo(), after: None, limit: None };
+    let waiting = rennes.ask(&alice, list).await.unwrap().people;
+    assert_eq!(waiting.iter().map(|p| p.person.as_str()).collect::<Vec<_>>(), ["paul@pisa"]);
 }
 
 /// If it failed, an export would miss some, or what it wrote could not be read again.

@@ -105,3 +105,61 @@ fn answers_are_to_what_is_asked() {
     h.ok("bob@pisa", apply(Some(h.vo.enrolling.questions.changed)));
     assert_eq!(h.vo.answers_of(&id("bob@pisa")).as_deref(), Some(HASH));
 }
+
+/// If it failed, an administrator who is gone would still give groups and roles by those who wait,
+/// or an invitation give a group that is another by now.
+#[test]
+fn an_application_gets_only_what_its_invitation_still_gives() {
+    let mut h = Home::new(&policy());
+    h.join("adam@pisa", &["admin"]);
+    let physics = || Command::CreateGroup { name: id("physics") };
+    h.ok("alice@rennes", physics());
+    let (groups, roles) = (vec![id("physics")], vec![id("pilot")]);
+    let asks = Gives { groups, roles, ..gives(9, false) };
+    h.ok("adam@pisa", invite(asks.clone()));
+    for p in ["bob@pisa", "carol@pisa", "dan@pisa"] {
+        h.ok(p, join(HASH));
+    }
+    let shown = |h: &Home| h.vo.application_page(None, None, NOW).applications[0].gives.clone();
+    assert_eq!(shown(&h), Some(asks));
+    let approve = |p: &str| Command::Approve {
+        person: id(p),
+        groups: vec![],
+        roles: vec![],
+        expires: None,
+    };
+    let has = |h: &Home, p: &str| {
+        let m = &h.vo.members[&id::<PersonId>(p)];
+        (m.groups.len(), m.roles.len())
+    };
+    h.ok("alice@rennes", approve("bob@pisa"));
+    assert_eq!(has(&h, "bob@pisa"), (1, 1));
+    h.ok("alice@rennes", Command::DeleteGroup { name: id("physics") });
+    h.ok("alice@rennes", physics());
+    h.ok("alice@rennes", approve("carol@pisa"));
+    assert_eq!(has(&h, "carol@pisa"), (0, 1), "another group of that name");
+    h.ok("alice@rennes", Command::WithdrawRole { person: id("adam@pisa"), role: id("admin") });
+    assert_eq!(shown(&h), None);
+    h.ok("alice@rennes", approve("dan@pisa"));
+    assert_eq!(has(&h, "dan@pisa"), (0, 0), "adam may not give it any more");
+}
+
+/// If it failed, an administrator would stop the owners by terms that lapse at once, or use up the
+/// versions that a VO has.
+#[test]
+fn terms_that_leave_no_time_are_for_owners_and_all_are_seldom() {
+    let mut h = Home::new(&policy());
+    h.join("adam@pisa", &["admin"]);
+    let terms = |grace_days| {
+        let text = "Be kind.".to_owned();
+        Command::SetTermsOfUse { text, consent_days: None, grace_days }
+    };
+    assert_eq!(h.kind("adam@pisa", terms(0)), Kind::Denied);
+    h.ok("adam@pisa", terms(14));
+    assert_eq!(h.kind("adam@pisa", terms(13)), Kind::Denied, "less than was promised");
+    h.ok("alice@rennes", terms(1));
+    for _ in 2..10 {
+        h.ok("adam@pisa", terms(1));
+    }
+    assert_eq!(h.kind("alice@rennes", terms(1)), Kind::Limited);
+}
