@@ -255,7 +255,8 @@ async fn erased(inner: &Arc<Inner>, vo: &VoId, jws: String) -> Result<(), Ended>
     }
     let now = inner.clock.now();
     if entry.time > now {
-        let text = format!("{vo} is erased at {} by its home's clock; it is {now} here", entry.time);
+        let text =
+            format!("{vo} is erased at {} by its home's clock; it is {now} here", entry.time);
         return Err(Ended::Again(Error::unavailable(text)));
     }
     let mut volumes = Vec::new();

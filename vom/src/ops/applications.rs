@@ -57,7 +57,7 @@ impl Limiter {
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
         self.limit_applicant(&caller, &r.vo).await?;
-        let words = self.words(&r.vo, r.agreed, r.answers).await?;
+        let words = self.words(&caller, &r.vo, r.agreed, r.answers).await?;
         let message = r.message;
         let apply = |words| Command::Apply { message, words };
         let done = self.change_saying(&caller, &r.vo, words, apply).await?;

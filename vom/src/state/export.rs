@@ -26,11 +26,10 @@ impl Vo {
         let mut names: Vec<_> =
             self.groups.iter().filter(|(name, _)| name.as_str() != GROUP_MEMBERS).collect();
         names.sort_by_key(|(name, g)| (self.lineage(name).count(), g.number));
-        let mut managers = self.managers_by_group();
         let line = |(name, g): (&xos_base::GroupName, &super::GroupRecord)| ExportLine::Group {
             name: name.clone(),
             parent: g.parent.clone(),
-            managers: managers.remove(name).unwrap_or_default(),
+            managers: self.managers_of(name),
         };
         names.into_iter().map(line).collect()
     }

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use xos_api::vom::{Change, Ending, ExpiringMember, ExpiringPage, Reminder};
 use xos_base::{Millis, PersonId};
 
-/// Most members that are looked at for one page of those whose time ends.
-const LOOKED_AT_MAX: usize = 20_000;
+/// Most members that are looked at for one page of some of them.
+pub(super) const LOOKED_AT_MAX: usize = 20_000;
 
 /// The persons in whose history a change stands. What concerns a group or the VO as a whole stands
 /// in nobody's: it may concern a million.
@@ -102,8 +102,9 @@ impl Vo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::GroupRecord;
     use xos_api::vom::{Actor, Entry};
-    use xos_base::{Epoch, MemberNumber};
+    use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber};
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -188,5 +189,23 @@ mod tests {
         assert_eq!(about(&Change::HandoverEnded { by }), [&a]);
         let (name, person) = ("optics".parse().unwrap(), b.clone());
         assert_eq!(about(&Change::GroupManagerAdded { name, person }), [&b]);
+    }
+
+    /// If it failed, one request for a small group would hold a VO of a million members for as long
+    /// as they are counted, or miss some.
+    #[test]
+    fn members_of_a_small_group_are_looked_for_in_bounded_steps() {
+        let mut vo = vo(25_000);
+        let name: GroupName = "physics".parse().unwrap();
+        let number = GroupNumber(2);
+        let record = GroupRecord { number, count: 1, changed: 1, parent: None };
+        vo.groups.insert(name.clone(), record);
+        let last: PersonId = "p024999@pisa".parse().unwrap();
+        vo.members.get_mut(&last).unwrap().groups.insert(name.clone());
+        let first = vo.group_member_page(&name, None, None);
+        assert!(first.members.is_empty() && first.next.is_some(), "it goes on");
+        let second = vo.group_member_page(&name, first.next.as_ref(), None);
+        assert_eq!(second.members.len(), 1);
+        assert_eq!(second.next, None);
     }
 }

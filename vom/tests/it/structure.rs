@@ -10,6 +10,7 @@ use xos_net::Standing;
 use xos_vom::Vom;
 use xos_vom::names::Owned;
 use xos_vom::registry::{Grave, Registry};
+use xos_vom::state::Whose;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -128,7 +129,9 @@ async fn nothing_is_kept(site: &Site) {
 async fn what_is_left_of_an_erased_vo_goes_and_nothing_comes_anew() {
     let rennes = Site::new("rennes").await;
     let registry = Registry::new(rennes.store.clone());
-    let answer = || registry.keep_private(&vo(), "an answer".into(), Millis(1));
+    let at = vo();
+    let whose = || Whose::Person(id("bob@rennes"));
+    let answer = || registry.keep_private(&at, whose(), "an answer".into(), Millis(1));
     answer().await.unwrap();
     let (name, person) = (id("bob"), id("bob@rennes"));
     let name = Owned { name, person, used: true, since: Millis(1), released: None };

@@ -122,12 +122,8 @@ fn an_application_gets_only_what_its_invitation_still_gives() {
     }
     let shown = |h: &Home| h.vo.application_page(None, None, NOW).applications[0].gives.clone();
     assert_eq!(shown(&h), Some(asks));
-    let approve = |p: &str| Command::Approve {
-        person: id(p),
-        groups: vec![],
-        roles: vec![],
-        expires: None,
-    };
+    let approve =
+        |p: &str| Command::Approve { person: id(p), groups: vec![], roles: vec![], expires: None };
     let has = |h: &Home, p: &str| {
         let m = &h.vo.members[&id::<PersonId>(p)];
         (m.groups.len(), m.roles.len())
