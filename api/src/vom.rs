@@ -17,7 +17,10 @@ mod serve;
 mod shares;
 mod structure;
 
-pub use accounts::{ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, VoAccounts};
+pub use accounts::{
+    ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountConsent, AccountMember, AccountState, AccountTerms,
+    VoAccounts, consent_due,
+};
 pub use applications::{
     Application, ApplicationPage, Apply, Approve, ListApplications, Reject, WithdrawApplication,
 };

@@ -159,3 +159,40 @@ fn terms_that_leave_no_time_are_for_owners_and_all_are_seldom() {
     }
     assert_eq!(h.kind("alice@rennes", terms(1)), Kind::Limited);
 }
+
+/// If it failed, new terms would send all members of a large VO to each node, or a node would hold
+/// somebody at another time than the core.
+#[test]
+fn new_terms_are_told_once_and_not_with_each_member() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &[]);
+    let block = crate::state::Block { base: 2_000_000_000, size: 65_536 };
+    let told = |h: &Home, since| {
+        let all = super::rules::accounts(&h.vo, block, since, &Default::default());
+        all.into_iter().next().unwrap()
+    };
+    let same = |h: &Home| {
+        let all = told(h, None);
+        all.members.iter().all(|m| {
+            let known = h.vo.lapses(&m.person, &h.vo.members[&m.person]);
+            all.terms.as_ref().unwrap().lapses(m) == known && (known.is_some() || h.vo.number > 4)
+        })
+    };
+    let terms = |consent_days| {
+        let text = "Be kind.".to_owned();
+        Command::SetTermsOfUse { text, consent_days, grace_days: 14 }
+    };
+    let number = h.vo.number;
+    h.ok("alice@rennes", terms(Some(30)));
+    let step = told(&h, Some(number));
+    assert!(step.members.is_empty() && step.terms.is_some());
+    assert!(same(&h));
+    let number = h.vo.number;
+    h.ok("bob@pisa", Command::Agree { version: 1 });
+    let step = told(&h, Some(number));
+    assert_eq!(step.members.iter().map(|m| m.person.as_str()).collect::<Vec<_>>(), ["bob@pisa"]);
+    assert!(same(&h));
+    h.ok("alice@rennes", terms(None));
+    h.ok("bob@pisa", Command::Agree { version: 2 });
+    assert!(same(&h));
+}
