@@ -23,7 +23,9 @@ const TRIES_MAX: usize = 5;
 enum At {
     Head,
     Groups(usize),
+    Rules(usize),
     Members(Option<PersonId>),
+    Expected(Option<PersonId>),
     Shares,
     Entries(u64),
 }
@@ -35,6 +37,9 @@ impl At {
         let (what, rest) = text.split_once(':').ok_or_else(wrong)?;
         match (what, rest) {
             ("groups", n) => n.parse().map(At::Groups).map_err(|_| wrong()),
+            ("rules", n) => n.parse().map(At::Rules).map_err(|_| wrong()),
+            ("expected", "") => Ok(At::Expected(None)),
+            ("expected", p) => p.parse().map(|p| At::Expected(Some(p))).map_err(|_| wrong()),
             ("members", "") => Ok(At::Members(None)),
             ("members", p) => p.parse().map(|p| At::Members(Some(p))).map_err(|_| wrong()),
             ("shares", "") => Ok(At::Shares),
@@ -58,8 +63,29 @@ impl Vom {
             let lines = entries.into_iter().map(|jws| ExportLine::Entry { jws }).collect();
             return Ok(ExportPage { lines, next: Some(format!("entries:{next}")) });
         }
+        if let At::Expected(after) = at {
+            return self.export_expected(&r.vo, after.as_ref()).await;
+        }
         let vo = live.read();
         Ok(page(&vo, at, r.log))
+    }
+
+    async fn export_expected(
+        &self,
+        vo: &VoId,
+        after: Option<&PersonId>,
+    ) -> Result<ExportPage, Error> {
+        let listed = self.inner.registry.expected_after(vo, after, PAGE_MAX as usize);
+        let (people, more) = listed.await?;
+        let last = people.last().filter(|_| more).map(|p| format!("expected:{}", p.person));
+        let line = |ExpectedPerson { person, groups, roles, expires }| ExportLine::Expected {
+            person,
+            groups,
+            roles,
+            expires,
+        };
+        let next = Some(last.unwrap_or_else(|| "shares:".to_owned()));
+        Ok(ExportPage { lines: people.into_iter().map(line).collect(), next })
     }
 
     /// Who asks, if they may admit people.
@@ -301,24 +327,31 @@ fn page(vo: &Vo, at: At, log: bool) -> ExportPage {
     let size = PAGE_MAX as usize;
     let then = |lines, next: String| ExportPage { lines, next: Some(next) };
     match at {
-        At::Head => then(vec![vo.export_head()], "groups:0".to_owned()),
-        At::Groups(from) => {
-            let all = vo.export_groups();
-            let end = from.saturating_add(size);
-            let next =
-                if end < all.len() { format!("groups:{end}") } else { "members:".to_owned() };
-            then(all.into_iter().skip(from).take(size).collect(), next)
+        At::Head => then(vo.export_head(), "groups:0".to_owned()),
+        At::Groups(from) => some(vo.export_groups(), from, ("groups", "rules:0")),
+        // After the groups, which they name.
+        At::Rules(from) => {
+            let rules = vo.rules.rules().map(|rule| ExportLine::Rule { rule: rule.clone() });
+            some(rules.collect(), from, ("rules", "members:"))
         }
         At::Members(after) => {
             let (lines, next) = vo.export_members(after.as_ref(), size);
-            then(lines, next.map_or("shares:".to_owned(), |p| format!("members:{p}")))
+            then(lines, next.map_or("expected:".to_owned(), |p| format!("members:{p}")))
         }
-        At::Shares | At::Entries(_) => {
+        At::Shares | At::Expected(_) | At::Entries(_) => {
             let lines = vo.share_infos().into_iter().map(|share| ExportLine::Share { share });
             let lines = lines.collect();
             if log { then(lines, "entries:0".to_owned()) } else { last(vo, lines) }
         }
     }
+}
+
+/// Lines from one on, and then the others of them or what comes after.
+fn some(all: Vec<ExportLine>, from: usize, (these, then): (&str, &str)) -> ExportPage {
+    let end = from.saturating_add(PAGE_MAX as usize);
+    let next = if end < all.len() { format!("{these}:{end}") } else { then.to_owned() };
+    let lines = all.into_iter().skip(from).take(PAGE_MAX as usize).collect();
+    ExportPage { lines, next: Some(next) }
 }
 
 fn last(vo: &Vo, mut lines: Vec<ExportLine>) -> ExportPage {

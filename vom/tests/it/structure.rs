@@ -322,6 +322,9 @@ async fn an_export_holds_everybody_once_and_ends() {
     rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();
     let below = CreateSubgroup { vo: vo(), parent: id("physics"), name: id("optics") };
     rennes.ask(&alice, below).await.unwrap();
+    rennes.ask(&alice, SetReminders { vo: vo(), days: vec![7] }).await.unwrap();
+    let people = vec![expected("zoe@rennes", &["optics"], &[])];
+    rennes.ask(&alice, ExpectPeople { vo: vo(), people, dry_run: false }).await.unwrap();
     let (mut lines, mut after) = (Vec::new(), None);
     loop {
         let page = rennes.ask(&alice, ExportVo { vo: vo(), after, log: true }).await.unwrap();
@@ -334,7 +337,10 @@ async fn an_export_holds_everybody_once_and_ends() {
     let count = |f: fn(&ExportLine) -> bool| lines.iter().filter(|l| f(l)).count();
     assert_eq!(count(|l| matches!(l, ExportLine::Member { .. })), 701);
     assert_eq!(count(|l| matches!(l, ExportLine::Group { .. })), 2);
-    assert_eq!(count(|l| matches!(l, ExportLine::Entry { .. })), 1 + 2 * 700 + 2);
+    assert_eq!(count(|l| matches!(l, ExportLine::Entry { .. })), 1 + 2 * 700 + 3);
+    assert_eq!(count(|l| matches!(l, ExportLine::Reminders { .. })), 1);
+    assert_eq!(count(|l| matches!(l, ExportLine::Expected { .. })), 1);
+    assert!(count(|l| matches!(l, ExportLine::Rule { .. })) > 0);
     let ExportLine::Vo { number, .. } = &lines[0] else { panic!("{:?}", lines[0]) };
     assert_eq!(lines.last(), Some(&ExportLine::End { number: *number }));
     for line in &lines {
