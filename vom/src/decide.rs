@@ -328,15 +328,6 @@ fn asker(grant: &Grant) -> Result<PersonId, Error> {
         .ok_or_else(|| Error::denied(format!("{} is not a person", grant.subject())))
 }
 
-/// Only who signed in: not a program that holds a credential of theirs.
-fn in_person(grant: &Grant, what: &str, how: &str) -> Result<(), Error> {
-    if grant.subject().carries_all() {
-        return Ok(());
-    }
-    Err(Error::denied(format!("a credential in a VO {what}"))
-        .hint(format!("sign in without a VO, and {how}")))
-}
-
 fn not_oneself(grant: &Grant, person: &PersonId, what: &str) -> Result<(), Error> {
     if grant.subject().person() == Some(person) && !grant.has(Role::Owner) {
         return Err(Error::denied(format!("you cannot {what} yourself"))

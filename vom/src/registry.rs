@@ -253,12 +253,12 @@ impl Registry {
         let mut parts: u32 = 0;
         for chunk in state.chunks(PART_BYTES) {
             let at = part_key(vo, chain.number, parts)?;
-            self.store.put(at, Bytes::copy_from_slice(chunk)).await.map_err(StoreError::told)?;
+            self.put_of(vo, at, Bytes::copy_from_slice(chunk)).await?;
             parts = parts.saturating_add(1);
         }
         let head = Head { number: chain.number, hash: chain.hash.clone(), parts, sum: sum(state) };
         let at = key(&["vom", "vo", vo.as_str(), "checkpoint"])?;
-        self.store.put(at, encode(&head)?).await.map_err(StoreError::told)?;
+        self.put_of(vo, at, encode(&head)?).await?;
         if former == 0 || former == chain.number {
             return Ok(());
         }
@@ -287,7 +287,7 @@ impl Registry {
     /// Those of the store.
     pub async fn note_heard(&self, vo: &VoId, at: Millis) -> Result<(), Error> {
         let key = key(&["vom", "heard", vo.as_str()])?;
-        self.store.put(key, encode(&at)?).await.map_err(StoreError::told).map(|_| ())
+        self.put_of(vo, key, encode(&at)?).await
     }
 
     /// This site's sides of shares.

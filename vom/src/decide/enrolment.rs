@@ -1,6 +1,6 @@
 //! Terms of use, questions, invitations: from a command to its change.
 
-use super::{Command, Words, asker, in_future, in_person};
+use super::{Command, Words, asker, in_future};
 use crate::policy::Grant;
 use crate::state::{EnrolmentFault, Violation, Vo, days};
 use std::time::Duration;
@@ -49,6 +49,15 @@ pub(super) fn propose(
         _ => return Err(Error::internal("this command has another place")),
     };
     Ok(Some(change))
+}
+
+/// Only who signed in: not a program that holds a credential of theirs.
+pub(super) fn in_person(grant: &Grant, what: &str, how: &str) -> Result<(), Error> {
+    if grant.subject().carries_all() {
+        return Ok(());
+    }
+    Err(Error::denied(format!("a credential in a VO {what}"))
+        .hint(format!("sign in without a VO, and {how}")))
 }
 
 fn agree(vo: &Vo, grant: &Grant, version: u32, now: Millis) -> Result<Option<Change>, Error> {

@@ -1,6 +1,7 @@
 //! Commands about how a VO is built and how it ends.
 
-use super::{asker, in_person};
+use super::asker;
+use super::enrolment::in_person;
 use crate::policy::{Action, Grant, Role};
 use crate::state::Vo;
 use serde::Serialize;

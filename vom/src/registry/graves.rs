@@ -1,9 +1,10 @@
 //! What is left of VOs that were erased.
 
 use super::{Registry, encode, key, prefix};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xos_base::{Error, Millis, VoId};
-use xos_store::{Key, OPS_MAX, Op, StoreError};
+use xos_store::{Guard, Key, OPS_MAX, Op, StoreError, TxnOutcome};
 
 /// What is left of a VO that was erased: nothing of its people. Kept for good, so that nobody gets
 /// the id again.
@@ -57,6 +58,19 @@ impl Registry {
     pub async fn grave(&self, vo: &VoId) -> Result<Option<Grave>, Error> {
         let entry = self.store.get(&grave_key(vo)?).await.map_err(StoreError::told)?;
         entry.map(|e| read(vo.as_str(), &e.value)).transpose()
+    }
+
+    /// Writes something about a VO, unless it is no more: what is written while it is cleared, or by
+    /// another core of the site, would stay.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Conflict`] when it is no more; those of the store.
+    pub(super) async fn put_of(&self, vo: &VoId, at: Key, value: Bytes) -> Result<(), Error> {
+        let guard = vec![Guard::Absent(grave_key(vo)?)];
+        match self.store.txn(guard, vec![Op::put(at, value)]).await.map_err(StoreError::told)? {
+            TxnOutcome::Applied(_) => Ok(()),
+            TxnOutcome::Conflict { .. } => Err(gone(vo)),
+        }
     }
 
     /// Removes what is kept of a VO that is no more, but its grave and this site's side of its

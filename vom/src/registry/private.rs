@@ -5,14 +5,14 @@
 //! a salted digest, and what was said lies here, with its salt, at the VO's home alone. It is
 //! erased when nothing names it any more; without the salt the digest says nothing.
 
-use super::{READ_ENTRIES, Registry, encode, graves, key, key_error, prefix};
+use super::{READ_ENTRIES, Registry, encode, key, key_error, prefix};
 use crate::log;
 use crate::state::Whose;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use xos_base::{Error, Millis, VoId};
-use xos_store::{Guard, Key, Op, StoreError, TxnOutcome};
+use xos_store::{Key, Op, StoreError};
 
 /// What is kept.
 #[derive(Serialize, Deserialize)]
@@ -52,12 +52,8 @@ impl Registry {
         let salt = STANDARD.encode(salt);
         let digest = digest(&salt, &text);
         let kept = encode(&Private { salt, since: now, text, whose })?;
-        let put = vec![Op::put(key_of(vo, &digest)?, kept)];
-        let guard = vec![Guard::Absent(graves::grave_key(vo)?)];
-        match self.store.txn(guard, put).await.map_err(StoreError::told)? {
-            TxnOutcome::Applied(_) => Ok(digest),
-            TxnOutcome::Conflict { .. } => Err(graves::gone(vo)),
-        }
+        self.put_of(vo, key_of(vo, &digest)?, kept).await?;
+        Ok(digest)
     }
 
     /// What is kept by that digest; `None` when it was erased.

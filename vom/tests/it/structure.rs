@@ -75,7 +75,6 @@ async fn a_dissolved_vo_ends_everywhere_returns_and_is_erased() {
     replica.stop();
     rennes.ask(&alice, dissolve()).await.unwrap();
     rennes.clock.advance(30 * DAY + Duration::from_secs(1));
-    assert_eq!(home.erase_due(HOUR).await.unwrap(), 0, "nothing else speaks of that time");
     let other = FoundVo { label: "other".into(), title: "Other".into(), description: "".into() };
     rennes.ask(&alice, other).await.unwrap();
     assert_eq!(home.erase_due(HOUR / 2).await.unwrap(), 0, "the clock may have jumped");
@@ -144,6 +143,7 @@ async fn what_is_left_of_an_erased_vo_goes_and_nothing_comes_anew() {
     let names = rennes.ask(&rennes.admin(), ListNames::default()).await.unwrap();
     assert!(names.names.is_empty(), "in memory too");
     assert_eq!(answer().await.unwrap_err().kind, Kind::Conflict);
+    assert_eq!(registry.note_heard(&vo(), Millis(1)).await.unwrap_err().kind, Kind::Conflict);
     assert_eq!(registry.append(&vo(), 10, "x").await.unwrap_err().kind, Kind::Conflict);
 }
 
@@ -262,6 +262,13 @@ async fn expected_people_are_admitted_when_they_apply() {
     let list = ListExpected { vo: vo(), after: None, limit: None };
     let waiting = rennes.ask(&alice, list).await.unwrap().people;
     assert_eq!(waiting.iter().map(|p| p.person.as_str()).collect::<Vec<_>>(), ["eve@rennes"]);
+    // A group that is made anew is not the one that was meant.
+    let dora = vec![expected("dora@rennes", &["physics"], &[])];
+    assert_eq!(rennes.ask(&alice, expect(dora, false)).await.unwrap(), [Expecting::New]);
+    rennes.ask(&alice, DeleteGroup { vo: vo(), name: id("physics") }).await.unwrap();
+    rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();
+    rennes.ask(&rennes.own("dora"), apply()).await.unwrap();
+    assert_eq!(rennes.ask(&alice, member("dora")).await.unwrap_err().kind, Kind::NotFound);
 }
 
 /// If it failed, a site that invents people would keep those out whom the VO expects; or somebody

@@ -164,8 +164,8 @@ fn only_the_home_erases_and_only_when_it_is_time() {
     }
 }
 
-/// If it failed, a home's key that was stolen for a moment would erase VOs at every site that serves
-/// them, before anybody could object.
+/// If it failed, a home's key that was stolen for a moment would erase VOs at every site that
+/// serves them, before anybody could object.
 #[test]
 fn a_last_entry_that_cannot_be_the_last_ends_nothing() {
     let mut h = Home::new(&policy());

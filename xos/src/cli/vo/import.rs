@@ -39,8 +39,8 @@ Examples:
 Groups are made, settings, terms of use, questions and rules set, managers named who are members, \
 and people expected: who of them applies (xos vo apply) is a member at once, with the groups, \
 roles and end of the file. Members stay as they are. Rules of the file take the place of those \
-that there are. Only owners import administrators and owners. An import that was interrupted goes on when you give \
-the same command again.")]
+that there are. Only owners import administrators and owners. An import that was interrupted goes \
+on when you give the same command again.")]
 pub struct Import {
     /// The file; `xos vo export` writes such a one.
     file: PathBuf,
