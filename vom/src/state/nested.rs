@@ -147,7 +147,15 @@ impl Vo {
         }
         let Some(parent) = parent.filter(|_| count > 0) else { return Ok(()) };
         let gained: BTreeSet<&GroupName> = self.lineage(parent).collect();
-        for m in self.members.values().filter(|m| !m.groups.is_disjoint(&moved)) {
+        let mut left = count;
+        for m in self.members.values() {
+            let inside = m.groups.intersection(&moved).count() as u64;
+            if left == 0 {
+                break;
+            } else if inside == 0 {
+                continue;
+            }
+            left = left.saturating_sub(inside);
             // More than will be left, since those above before the move are counted in.
             let all = self.effective_groups(m).union(&gained).count();
             if all > MEMBER_GROUPS_MAX {
