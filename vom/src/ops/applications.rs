@@ -68,8 +68,8 @@ impl Limiter {
 
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
-        self.limit_applicant(&caller, &r.vo)?;
-        let words = self.words(&r.vo, r.agreed, r.answers).await?;
+        self.limit_applicant(&caller, &r.vo).await?;
+        let words = self.words(&caller, &r.vo, r.agreed, r.answers).await?;
         let message = r.message;
         let apply = |words| Command::Apply { message, words };
         let done = self.change_saying(&caller, &r.vo, words, apply).await?;
@@ -79,15 +79,18 @@ impl Vom {
         Ok(done)
     }
 
-    /// Counts an application, or its withdrawal: of the person, and of a person's other site.
-    fn limit_applicant(&self, caller: &Caller, vo: &VoId) -> Result<(), Error> {
+    /// Counts an application, or its withdrawal: of the person, and of a person's other site unless
+    /// the VO expects the person, whom the site did not invent then.
+    async fn limit_applicant(&self, caller: &Caller, vo: &VoId) -> Result<(), Error> {
         let subject = self.inner.subject(caller, vo)?;
         self.home(vo)?;
         let Some(person) = subject.person() else { return Ok(()) };
         // Not the key of the site's core: people must not use up what it may bring.
         let people = format!("people of {}", person.site());
         let mut whom = vec![(person.as_str(), APPLICATIONS_PER_HOUR)];
-        if person.site() != self.inner.site {
+        if person.site() != self.inner.site
+            && self.inner.registry.expected(vo, person).await?.is_none()
+        {
             whom.push((people.as_str(), APPLICATIONS_PER_SITE_AND_HOUR));
         }
         self.limit(&whom)
@@ -112,7 +115,7 @@ impl Vom {
         caller: Caller,
         r: WithdrawApplication,
     ) -> Result<Done, Error> {
-        self.limit_applicant(&caller, &r.vo)?;
+        self.limit_applicant(&caller, &r.vo).await?;
         match self.inner.subject(&caller, &r.vo)?.person().cloned() {
             Some(person) => {
                 let command = Command::WithdrawApplication;
@@ -129,7 +132,8 @@ impl Vom {
     ) -> Result<ApplicationPage, Error> {
         let live = self.home(&r.vo)?;
         self.authorise(&live, &caller, Action::SeeApplications)?;
-        Ok(live.read().application_page(r.after.as_ref(), r.limit))
+        let now = self.inner.clock.now();
+        Ok(live.read().application_page(r.after.as_ref(), r.limit, now))
     }
 
     pub(super) async fn approve(&self, caller: Caller, r: Approve) -> Result<MemberInfo, Error> {
@@ -141,6 +145,7 @@ impl Vom {
             expires: r.expires,
         };
         self.change(&caller, &r.vo, command).await?;
+        self.expected_came(&r.vo, &person).await;
         self.member_now(&r.vo, &person)
     }
 
