@@ -18,7 +18,10 @@ mod shares;
 mod structure;
 mod why;
 
-pub use accounts::{ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, VoAccounts};
+pub use accounts::{
+    ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountConsent, AccountMember, AccountState, AccountTerms,
+    VoAccounts, consent_due,
+};
 pub use applications::{
     Application, ApplicationPage, Apply, Approve, ListApplications, Reject, WithdrawApplication,
 };

@@ -1,20 +1,21 @@
 //! Where services tell what happened: the site's audit takes it.
 
+mod limits;
+
+pub use limits::{
+    CALLER_REFUSALS_BURST, PERSON_EVENTS, REPEATED, SITE_REFUSALS_MAX, STRANGERS_REFUSALS_MAX,
+    VO_EVENTS,
+};
+
 use crate::caller::{Caller, Principal};
-use std::collections::BTreeMap;
+use limits::Limits;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
-use xos_api::audit::{Event, Outcome};
+use xos_api::audit::Event;
 use xos_base::{Error, Millis};
-
-/// Most refusals of one operation that are noted in a minute for callers who proved nothing:
-/// anybody can have them made, and nobody is to fill the site's disk by that.
-pub const STRANGERS_REFUSALS_MAX: u32 = 600;
-/// Most refusals that a service notes in a minute for the people and machines of one site.
-pub const SITE_REFUSALS_MAX: u32 = 6000;
 
 /// Takes events. Implemented by the site's audit, and on a node by its spool.
 pub trait Audit: Send + Sync {
@@ -69,26 +70,18 @@ pub fn asked(caller: &Caller, now: Millis, what: impl Into<String>) -> Event {
 /// The way of a service to the audit.
 pub struct Teller {
     audit: Arc<dyn Audit>,
-    refusals: Mutex<Refusals>,
-}
-
-/// Refusals in one minute, by [`source`].
-#[derive(Default)]
-struct Refusals {
-    minute: u64,
-    noted: BTreeMap<String, u32>,
-    left_out: u64,
+    limits: Mutex<Limits>,
 }
 
 impl Teller {
     /// To this audit.
     pub fn new(audit: Arc<dyn Audit>) -> Teller {
-        Teller { audit, refusals: Mutex::default() }
+        Teller { audit, limits: Mutex::default() }
     }
 
     /// Notes how an operation went, before its caller is told: what was done is on the disk when
-    /// this returns. For a refusal nobody waits; of more than a service takes in a minute from one
-    /// side only the number is noted.
+    /// this returns. For a refusal nobody waits. Of too many refusals, and of [`REPEATED`], only
+    /// the number is noted.
     ///
     /// # Errors
     /// Those of `result`; [`xos_base::Kind::Internal`] when it was done and could not be noted.
@@ -96,12 +89,15 @@ impl Teller {
         let value = match result {
             Ok(value) => value,
             Err(e) => {
-                if self.takes(&event) {
-                    self.note(event.ended::<T>(&Err(e.clone())));
+                if self.limited(&event, Limits::takes_refusal) {
+                    self.send(event.ended::<T>(&Err(e.clone())));
                 }
                 return Err(e);
             }
         };
+        if !self.limited(&event, Limits::takes_done) {
+            return Ok(value);
+        }
         self.audit.record(event.cut()).await.map_err(|e| {
             tracing::error!(error = %e, "what was done is not in the audit");
             Error::internal("it was done, and this site's audit could not be written")
@@ -110,42 +106,25 @@ impl Teller {
         Ok(value)
     }
 
-    /// Notes something that nobody waits for.
+    /// Notes something that nobody waits for; of too many of [`REPEATED`] only the number.
     pub fn note(&self, event: Event) {
+        if self.limited(&event, Limits::takes_done) {
+            self.send(event);
+        }
+    }
+
+    fn send(&self, event: Event) {
         let _unheard = self.audit.record(event.cut());
     }
 
-    /// Whether another refusal is noted. How many were not is told a minute later.
-    fn takes(&self, event: &Event) -> bool {
-        let minute = event.time.secs() / 60;
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusals.minute != minute {
-            let former = std::mem::take(&mut *refusals);
-            refusals.minute = minute;
-            if former.left_out > 0 {
-                let mut event = Event::new(event.time, "left_out");
-                event.outcome = Outcome::Refused;
-                event.why = format!("{} refusals in a minute are not noted", former.left_out);
-                self.note(event);
-            }
-        }
-        let (source, max) = source(event);
-        let noted = refusals.noted.entry(source).or_default();
-        if *noted < max {
-            *noted += 1;
-            return true;
-        }
-        refusals.left_out += 1;
-        false
-    }
-}
-
-/// From which side a request came, and how many refusals of it are noted in a minute. Who proved
-/// nothing counts by the operation; others by their site, which can invent people and nodes.
-fn source(event: &Event) -> (String, u32) {
-    match event.who.rsplit(['@', '.', ' ']).next() {
-        Some(site) if !site.is_empty() => (format!("site {site}"), SITE_REFUSALS_MAX),
-        _ => (event.what.clone(), STRANGERS_REFUSALS_MAX),
+    /// What `takes` says of an event. How many were left out is told a minute later.
+    fn limited(&self, event: &Event, takes: fn(&mut Limits, &Event) -> bool) -> bool {
+        let (told, taken) = {
+            let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+            (limits.turn(event.time), takes(&mut limits, event))
+        };
+        told.into_iter().for_each(|event| self.send(event));
+        taken
     }
 }
 
@@ -180,25 +159,26 @@ mod tests {
     async fn refusals_are_bounded_and_the_rest_is_counted() {
         let audit = Arc::new(Remembered::default());
         let told = Teller::new(audit.clone());
-        let refuse = async |second: u64, who: &str| {
+        let refuse = async |second: u64, who: &str, from: u32| {
             let mut event = Event::new(Millis::from_secs(second), "sign_in");
             event.who = who.to_owned();
+            event.from = Some(std::net::Ipv4Addr::from_bits(from).into());
             let refused = Err::<(), _>(Error::denied("no"));
             told.end(event, refused).await.unwrap_err();
         };
         let all = STRANGERS_REFUSALS_MAX as usize;
-        for _ in 0..all + 7 {
-            refuse(61, "").await;
+        for n in 0..STRANGERS_REFUSALS_MAX + 7 {
+            refuse(61, "", n).await;
         }
         assert_eq!(audit.events().len(), all);
         for n in 0..SITE_REFUSALS_MAX + 3 {
-            refuse(62, &format!("p{n}@pisa")).await;
+            refuse(62, &format!("p{n}@pisa"), n).await;
         }
         let all = all + SITE_REFUSALS_MAX as usize;
         assert_eq!(audit.events().len(), all, "a site that invents people");
-        refuse(63, "alice@rennes").await;
+        refuse(63, "alice@rennes", 1).await;
         assert_eq!(audit.events().len(), all + 1, "others are noted all the same");
-        refuse(120, "").await;
+        refuse(120, "", 1).await;
         let events = audit.events();
         let counted = &events[events.len() - 2];
         assert!(counted.what == "left_out" && counted.why.starts_with("10 "), "{counted:?}");

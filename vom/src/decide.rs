@@ -176,6 +176,13 @@ impl Command {
             Command::MakeVolume { .. } => Action::MakeVolume,
             Command::ChangeRules { .. } => Action::ManageRules,
             Command::Agree { .. } => Action::Agree,
+            // It would stop owners too, before they could agree.
+            Command::SetTermsOfUse { grace_days, .. }
+                if *grace_days < 1
+                    || vo.enrolling.terms.as_ref().is_some_and(|t| *grace_days < t.grace_days) =>
+            {
+                Action::ManagePrivileged
+            }
             Command::SetTermsOfUse { .. }
             | Command::SetQuestions { .. }
             | Command::SetReminders { .. } => Action::SetEnrolment,
@@ -237,7 +244,7 @@ fn propose(
         }
         Command::WithdrawApplication => Change::ApplicationWithdrawn { person: asker(grant)? },
         Command::Approve { person, groups, roles, expires } => {
-            let (groups, roles, expires) = vo.with_invited(&person, groups, roles, expires);
+            let (groups, roles, expires) = vo.with_invited(&person, groups, roles, expires, now);
             approve(vo, grant, now, person, groups, roles, expires)?
         }
         Command::Reject { person, reason } => Change::ApplicationRejected { person, reason },

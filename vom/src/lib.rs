@@ -196,9 +196,7 @@ impl Vom {
         let (vos, graves) = (Vos::default(), Graves::new(registry.graves().await?));
         for id in registry.known().await? {
             if graves.has(&id) {
-                // This core stopped while it erased it.
-                registry.clear(&id).await?;
-                continue;
+                continue; // This core stopped while it erased it, which is gone on with.
             }
             let (state, chain, checkpointed) = registry.load(&id).await?;
             let heard = registry.heard(&id).await?;

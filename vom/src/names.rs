@@ -194,6 +194,15 @@ impl Table {
         Ok(next)
     }
 
+    /// The same without the names of a VO.
+    pub fn without(&self, vo: &VoId) -> Table {
+        let mut next = self.clone();
+        next.names.retain(|_, (of, _)| of != vo);
+        next.resting.retain(|_, (of, _)| of != vo);
+        next.used.remove(vo);
+        next
+    }
+
     /// Whose accounts of each VO are called otherwise in `next`.
     fn differing(&self, next: &Table) -> Vec<(VoId, PersonId)> {
         let vos: BTreeSet<&VoId> = self.used.keys().chain(next.used.keys()).collect();
@@ -316,6 +325,17 @@ impl Names {
             }
         }
         Err(Error::conflict("names of accounts change all the time").hint("try again"))
+    }
+
+    /// Drops all names of a VO that is no more. They need no rest: since it was dissolved nobody
+    /// signs in to its accounts.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn forget(&self, registry: &Registry, vo: &VoId) -> Result<(), Error> {
+        self.change(registry, vo, |table| Ok(table.without(vo))).await?;
+        self.now.write().unwrap_or_else(PoisonError::into_inner).turns.remove(vo);
+        Ok(())
     }
 
     async fn try_change<F>(&self, registry: &Registry, vo: &VoId, f: &F) -> Result<Tried, Error>

@@ -55,7 +55,8 @@ named! {
         ShareCore = "share-core", "the core of a site that gives the VO a share";
         /// The core of the site asked.
         OwnCore = "own-core", "the site's own core";
-        /// A member who manages the group that it is about.
+        /// A member who manages the group that it is about, and signed in: no role that a
+        /// credential carries says so.
         Manager = "manager", "a manager of the group";
     }
 }
@@ -204,6 +205,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::Invite),
     (Role::Admin, Action::SeeRecords),
     (Role::Manager, Action::ManageOwnGroup),
+    (Role::Admin, Action::ManageOwnGroup),
     (Role::Member, Action::TakeOver),
     (Role::Owner, Action::HandOver),
     (Role::Owner, Action::DissolveVo),
@@ -340,7 +342,7 @@ impl Subject {
                     return roles;
                 };
                 roles.insert(Role::Member);
-                if vo.managers.contains_key(person) {
+                if *carried == Carried::All && vo.managers.contains_key(person) {
                     roles.insert(Role::Manager);
                 }
                 let holds = |role: &str| {

@@ -163,6 +163,7 @@ fn ended(served: &Served, number: u64) -> VoAccounts {
         groups_gone: Vec::new(),
         lease_s: None,
         grace_s: None,
+        terms: None,
     }
 }
 

@@ -114,7 +114,8 @@ impl Registry {
     /// Stores one entry, unless its number is taken.
     ///
     /// # Errors
-    /// Those of the store; what is unknown was read again.
+    /// Those of the store; what is unknown was read again. [`xos_base::Kind::Conflict`] when the VO
+    /// is no more.
     pub async fn append(&self, vo: &VoId, number: u64, jws: &str) -> Result<Appended, Error> {
         self.append_about(vo, number, jws, &[]).await
     }
@@ -131,18 +132,19 @@ impl Registry {
         about: &[&PersonId],
     ) -> Result<Appended, Error> {
         let at = log_key(vo, number)?;
-        let mut guards = vec![Guard::Absent(at.clone())];
+        // An id is given once, also when its VO is no more; another core of the site may not know.
+        let grave = graves::grave_key(vo)?;
+        let guards = vec![Guard::Absent(at.clone()), Guard::Absent(grave.clone())];
         let mut ops = vec![Op::put(at.clone(), Bytes::copy_from_slice(jws.as_bytes()))];
         for person in about {
             ops.push(Op::put(history::key_of(vo, person, number)?, Bytes::from_static(b"{}")));
         }
         if number == 1 {
-            // An id is given once, also when its VO is no more.
-            guards.push(Guard::Absent(graves::grave_key(vo)?));
             ops.push(Op::put(key(&["vom", "vos", vo.as_str()])?, Bytes::from_static(b"{}")));
         }
         match self.store.txn(guards, ops).await {
             Ok(TxnOutcome::Applied(_)) => Ok(Appended::Yes),
+            Ok(TxnOutcome::Conflict { keys }) if keys.contains(&grave) => Err(graves::gone(vo)),
             Ok(TxnOutcome::Conflict { .. }) => Ok(Appended::Taken),
             Err(unknown @ StoreError::Unknown { .. }) => {
                 match self.store.get(&at).await.map_err(StoreError::told)? {
@@ -251,12 +253,12 @@ impl Registry {
         let mut parts: u32 = 0;
         for chunk in state.chunks(PART_BYTES) {
             let at = part_key(vo, chain.number, parts)?;
-            self.store.put(at, Bytes::copy_from_slice(chunk)).await.map_err(StoreError::told)?;
+            self.put_of(vo, at, Bytes::copy_from_slice(chunk)).await?;
             parts = parts.saturating_add(1);
         }
         let head = Head { number: chain.number, hash: chain.hash.clone(), parts, sum: sum(state) };
         let at = key(&["vom", "vo", vo.as_str(), "checkpoint"])?;
-        self.store.put(at, encode(&head)?).await.map_err(StoreError::told)?;
+        self.put_of(vo, at, encode(&head)?).await?;
         if former == 0 || former == chain.number {
             return Ok(());
         }
@@ -285,7 +287,7 @@ impl Registry {
     /// Those of the store.
     pub async fn note_heard(&self, vo: &VoId, at: Millis) -> Result<(), Error> {
         let key = key(&["vom", "heard", vo.as_str()])?;
-        self.store.put(key, encode(&at)?).await.map_err(StoreError::told).map(|_| ())
+        self.put_of(vo, key, encode(&at)?).await
     }
 
     /// This site's sides of shares.
@@ -359,7 +361,8 @@ impl Registry {
         Ok((names, naming.map(|e| e.version)))
     }
 
-    /// Stores the names of a VO, unless any name changed after the state `former`.
+    /// Stores the names of a VO, unless any name changed after the state `former`. A VO that is no
+    /// more has none.
     ///
     /// # Errors
     /// [`xos_base::Kind::Conflict`] when one did; those of the store.
@@ -375,8 +378,15 @@ impl Registry {
             None => Guard::Absent(naming.clone()),
         };
         let of = key(&["vom", "names", vo.as_str()])?;
-        let ops = vec![Op::put(naming, encode(vo)?), Op::put(of, encode(&names)?)];
-        match self.store.txn(vec![guard], ops).await.map_err(StoreError::told)? {
+        let mut guards = vec![guard];
+        let mut ops = vec![Op::put(naming, encode(vo)?)];
+        if names.is_empty() {
+            ops.push(Op::Del(of));
+        } else {
+            guards.push(Guard::Absent(graves::grave_key(vo)?));
+            ops.push(Op::put(of, encode(&names)?));
+        }
+        match self.store.txn(guards, ops).await.map_err(StoreError::told)? {
             TxnOutcome::Applied(version) => Ok(version),
             TxnOutcome::Conflict { .. } => {
                 Err(Error::conflict("names of accounts changed meanwhile").hint("try again"))

@@ -246,23 +246,33 @@ async fn take(inner: &Arc<Inner>, vo: &VoId, jws: &str) -> Result<(), Ended> {
     }
 }
 
-/// The VO is no more, and its log neither: its last entry is enough, since only the home signs it,
-/// and no VO gets the id again.
+/// The VO is no more, and its log neither: its last entry is enough when it can be the last one of
+/// what is known here, since only the home signs it, and no VO gets the id again.
 async fn erased(inner: &Arc<Inner>, vo: &VoId, jws: String) -> Result<(), Ended> {
     let entry = log::open(&inner.trust, vo, &jws).map_err(Ended::Fault)?;
     if entry.change != (Change::VoErased {}) {
         return Err(Ended::Fault(LogFault::Malformed));
     }
-    let live = inner.vos.one(vo);
-    let known = live.as_ref().map(|l| {
-        let vo = l.read();
-        (vo.number, vo.volumes.iter().cloned().collect::<Vec<String>>())
-    });
-    let (number, volumes) = known.unwrap_or_default();
-    if entry.number <= number {
-        return Err(Ended::Fault(LogFault::Fork(entry.number)));
+    let now = inner.clock.now();
+    if entry.time > now {
+        let text =
+            format!("{vo} is erased at {} by its home's clock; it is {now} here", entry.time);
+        return Err(Ended::Again(Error::unavailable(text)));
     }
-    let grave = Grave { vo: vo.clone(), number: entry.number, at: entry.time, volumes, jws };
+    let mut volumes = Vec::new();
+    if let Some(live) = inner.vos.one(vo) {
+        let state = live.read();
+        if entry.number <= state.number {
+            return Err(Ended::Fault(LogFault::Fork(entry.number)));
+        }
+        state.may_end_by(&entry).map_err(|fault| {
+            let number = entry.number;
+            Ended::Fault(LogFault::Change { number, violation: fault.into() })
+        })?;
+        volumes.extend(state.volumes.iter().cloned());
+    }
+    let (number, at) = (entry.number, entry.time);
+    let grave = Grave { vo: vo.clone(), number, at, volumes, jws, clean: false };
     inner.bury(grave).await.map_err(Ended::from)
 }
 

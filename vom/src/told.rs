@@ -5,22 +5,29 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use xos_api::audit::Event;
 use xos_api::vom::{Actor, Change, Entry};
-use xos_base::{Error, Millis, VoId};
+use xos_base::{Error, Millis, PersonId, VoId};
 use xos_net::Caller;
 use xos_net::audit::asked;
 
 /// The fields of changes and requests that are told. Others may hold answers of applicants, texts
 /// of any length, or what nobody else is to know.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 25] = [
     "by",
+    "consent_days",
     "cpu_milli",
     "days",
     "expires",
+    "grace_days",
+    "grace_s",
     "groups",
     "lease_s",
     "memory_bytes",
     "name",
+    "opens",
     "parent",
+    "people",
+    "put",
+    "remove",
     "renewal_s",
     "role",
     "roles",
@@ -33,6 +40,8 @@ const FIELDS: [&str; 18] = [
 ];
 /// Longest text of one field, in characters.
 const FIELD_MAX: usize = 200;
+/// Longest list of names, in bytes.
+const LIST_MAX: usize = 400;
 
 /// The event of what `caller` asks. `said`: a request, or a command.
 ///
@@ -50,8 +59,24 @@ pub(crate) fn request(
     Ok(event)
 }
 
+/// The event of what `by` had asked for before, and is done for them now.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) fn for_them(
+    by: &PersonId,
+    now: Millis,
+    vo: &VoId,
+    said: &impl Serialize,
+) -> Result<Event, Error> {
+    let mut event = Event::new(now, "");
+    (event.who, event.vo) = (by.to_string(), Some(vo.clone()));
+    fill(&mut event, said)?;
+    Ok(event)
+}
+
 /// Puts into `event` whom `said` concerns, what and why. What is an enum names the event as well.
-fn fill(event: &mut Event, said: &impl Serialize) -> Result<(), Error> {
+pub(crate) fn fill(event: &mut Event, said: &impl Serialize) -> Result<(), Error> {
     let said = serde_json::to_value(said)
         .map_err(|e| Error::internal(format!("a change of a VO cannot be noted: {e}")))?;
     let (name, fields) = match said {
@@ -86,12 +111,35 @@ fn plain(value: &Value) -> Option<String> {
         Value::Null => return None,
         Value::Array(all) if all.is_empty() => return None,
         Value::String(text) => text.clone(),
-        Value::Array(all) if all.iter().all(Value::is_string) => {
-            all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+        Value::Array(all) if all.iter().all(|v| named(v).is_some()) => {
+            return Some(listed(all.iter().filter_map(named)));
         }
         other => other.to_string(),
     };
     Some(text.chars().take(FIELD_MAX).collect())
+}
+
+/// What a value in a list is called: a text, a rule, a person with what they are given.
+fn named(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("name").or(value.get("person"))?.as_str())
+}
+
+/// As many names as fit, and how many there are more.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let (mut text, mut more) = (String::new(), 0_usize);
+    for name in names {
+        if more > 0 || text.len() + name.len() >= LIST_MAX {
+            more += 1;
+        } else {
+            let between = if text.is_empty() { "" } else { " " };
+            text.push_str(between);
+            text.push_str(name);
+        }
+    }
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
 }
 
 /// Whether a change that a VO's home made takes something from somebody, or changes what is
@@ -163,6 +211,37 @@ mod tests {
         assert_eq!(of(Command::ResumeVo), (text("resume_vo"), None, text(""), text("")));
         let lease = Command::SetLease { lease_s: 600 };
         assert_eq!(of(lease), (text("set_lease"), None, text("lease_s 600"), text("")));
+        let grace = Command::SetGrace { grace_s: 60 };
+        assert_eq!(of(grace), (text("set_grace"), None, text("grace_s 60"), text("")));
+        let opens = Command::SetFileAudit { opens: false };
+        assert_eq!(of(opens), (text("set_file_audit"), None, text("opens false"), text("")));
+    }
+
+    /// If it failed, a line would say that rules were changed and not which, or hold all their
+    /// texts.
+    #[test]
+    fn a_change_of_rules_names_them() {
+        let rule = |name: String| {
+            serde_json::json!({
+                "name": name, "who": "anyone", "what": "login", "effect": "deny", "note": "a secret"
+            })
+        };
+        let told = |put: Vec<Value>| {
+            let mut event = Event::new(Millis(1), "");
+            let said = serde_json::json!({ "change_rules": {
+                "base": 3, "part": 0, "more": false, "put": put, "remove": ["old", "older"],
+            }});
+            fill(&mut event, &said).unwrap();
+            (event.what, event.on)
+        };
+        let (what, on) = told(vec![rule("no-cron".into()), rule("night".into())]);
+        assert_eq!(
+            (what.as_str(), on.as_str()),
+            ("change_rules", "put no-cron night, remove old older")
+        );
+        let (_, on) = told((0..1000).map(|n| rule(format!("rule-number-{n}"))).collect());
+        assert!(on.len() < 2 * LIST_MAX && on.contains("rule-number-1 "), "{on}");
+        assert!(on.contains(" more, remove old"), "{on}");
     }
 
     /// If it failed, nobody could tell when a removal reached a site, or each change of a large VO

@@ -10,8 +10,8 @@ use xos_base::{Millis, NodeId, PersonId, SiteId, VoId};
 pub const AUDIT_PAGE_MAX: u32 = 500;
 /// How many lines are given when no limit is named.
 pub const AUDIT_PAGE: u32 = 100;
-/// Most heads in one [`AuditHeads`].
-pub const HEADS_MAX: usize = 4096;
+/// Most heads that one site tells in an [`AuditHeads`], beside the newest.
+pub const HEADS_MAX: usize = 1000;
 /// Longest statement of a head, in bytes.
 pub const HEAD_STATEMENT_MAX: usize = 2048;
 
@@ -111,10 +111,17 @@ pub struct AuditCheck {
     pub last: u64,
     /// What is wrong, the first first; of many only the first some.
     pub faults: Vec<AuditFault>,
+    /// Up to which line the files were moved to an archive: what is here follows on that; 0: all is
+    /// here.
+    #[serde(default)]
+    pub archived: u64,
     /// How many heads that other sites hold were compared.
     pub heads: u64,
     /// The number of the newest of them: up to there other sites witness the audit.
     pub witnessed: u64,
+    /// How many heads came that are not signed by this site, and were not compared.
+    #[serde(default)]
+    pub unverified: u64,
     /// Sites that did not say which heads they hold.
     #[serde(default)]
     pub silent: Vec<SiteId>,
@@ -182,13 +189,17 @@ pub struct RecordHead {
 }
 request!(RecordHead => Done, Post "/v1/audit/heads");
 
-/// Asks for heads. A site tells another one which heads of its audit it holds; a site's own
-/// administrators get from their core what all sites hold.
+/// Asks for heads, a part at a time. A site tells another one which heads of its audit it holds; a
+/// site's own administrators get from their core what all sites hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeadsOf {
     /// Whose audit.
     pub site: SiteId,
+    /// Only heads with a higher number: the [`AuditHeads::next`] of the part before; absent: the
+    /// newest that each holder has, and then the first ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
 }
 request!(HeadsOf => AuditHeads, Get "/v1/audit/heads/{site}");
 
@@ -198,11 +209,18 @@ request!(HeadsOf => AuditHeads, Get "/v1/audit/heads/{site}");
 pub struct AuditHeads {
     /// Whose audit.
     pub site: SiteId,
-    /// The heads, of each holder the newest first; at most [`HEADS_MAX`].
+    /// The newest of each holder, where the beginning was asked for; then the others by their
+    /// numbers, each once, whoever holds it.
     pub held: Vec<HeldHead>,
     /// Sites that were asked and did not answer.
     #[serde(default)]
     pub silent: Vec<SiteId>,
+    /// How many heads came that are not signed by the site whose audit it is.
+    #[serde(default)]
+    pub unverified: u64,
+    /// Give this as [`HeadsOf::after`] for the next part; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// A head that a site holds of another one's audit.

@@ -3,6 +3,7 @@
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use xos_base::{
     Epoch, Group, GroupNumber, LocalName, MemberNumber, Millis, PersonId, RoleName, VoId,
 };
@@ -62,8 +63,57 @@ pub struct VoAccounts {
     /// grace and the site's. Absent: [`super::GRACE_S_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<u64>,
+    /// The terms of use that consents lapse by; absent: none lapses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<AccountTerms>,
 }
 request!(VoAccounts => Done, Post "/v1/node/vo");
+
+/// A VO's terms of use, as far as consents lapse by them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountTerms {
+    /// When each version came, the first one first.
+    pub set: Vec<Millis>,
+    /// For how many days after a consent is due its member may still act.
+    pub grace_days: u32,
+}
+
+impl AccountTerms {
+    /// From when on a member counts as suspended, for want of consent.
+    pub fn lapses(&self, m: &AccountMember) -> Option<Millis> {
+        let grace = Duration::from_secs(u64::from(self.grace_days) * 24 * 60 * 60);
+        consent_due(&self.set, m.consent.as_ref(), m.since).map(|due| due.plus(grace))
+    }
+}
+
+/// A consent to terms of use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountConsent {
+    /// To which version.
+    pub version: u32,
+    /// Until when it holds; absent: until the next version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+}
+
+/// When a member since `since` must agree (again) to terms whose versions came at the times `set`;
+/// `None`: not until there is a new version.
+///
+/// A new version makes a consent due when it comes, and so does the first one for who was a member
+/// before. Versions after that do not put it off.
+pub fn consent_due(
+    set: &[Millis],
+    consent: Option<&AccountConsent>,
+    since: Millis,
+) -> Option<Millis> {
+    let after = |version: u32| usize::try_from(version).ok().and_then(|v| set.get(v)).copied();
+    match consent {
+        None => after(0).map(|first| first.max(since)),
+        Some(c) => [c.until, after(c.version)].into_iter().flatten().min(),
+    }
+}
 
 /// One member's account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,9 +138,11 @@ pub struct AccountMember {
     /// When the membership ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Millis>,
-    /// From when on the member counts as suspended, for want of consent to the VO's terms of use.
+    /// Since when they are a member.
+    pub since: Millis,
+    /// Their last consent to the VO's terms of use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lapses: Option<Millis>,
+    pub consent: Option<AccountConsent>,
     /// Groups besides `members`, which is everybody's primary group.
     pub groups: Vec<GroupNumber>,
     /// Roles.

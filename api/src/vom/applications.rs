@@ -1,6 +1,6 @@
 //! Coming into a VO.
 
-use super::{Answer, MemberInfo};
+use super::{Answer, Gives, MemberInfo};
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,10 @@ pub struct Application {
     pub message: String,
     /// Since when.
     pub since: Millis,
+    /// For the VO's administrators: what the applicant gets besides when the application is
+    /// approved now, by the invitation by which it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gives: Option<Gives>,
 }
 
 /// A part of the list of applications.

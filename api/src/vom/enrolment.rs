@@ -48,7 +48,8 @@ pub struct TermsOfUse {
     pub grace_days: u32,
 }
 
-/// Sets the terms of use, as a new version. For the VO's administrators.
+/// Sets the terms of use, as a new version, at most ten times a day. For the VO's administrators;
+/// with a grace of no day, or less than before, for its owners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTermsOfUse {

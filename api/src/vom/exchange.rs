@@ -1,6 +1,7 @@
 //! A VO as a text that one takes out and puts in: export, and people who are expected.
 
-use super::ShareInfo;
+use super::{Question, ShareInfo};
+use crate::policy::Rule;
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,9 +58,25 @@ pub enum ExportLine {
         lease_s: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renewal_s: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace_s: Option<u64>,
+        /// Whether the home's audit notes which files are opened.
+        #[serde(default)]
+        audit_opens: bool,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<String>,
     },
+    /// The terms of use in force.
+    Terms {
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        consent_days: Option<u32>,
+        grace_days: u32,
+    },
+    /// What applicants are asked.
+    Questions { questions: Vec<Question> },
+    /// How many days before an end people are reminded.
+    Reminders { days: Vec<u32> },
     /// A group; the one above it stands before it.
     Group {
         name: GroupName,
@@ -67,6 +84,18 @@ pub enum ExportLine {
         parent: Option<GroupName>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         managers: Vec<PersonId>,
+    },
+    /// A rule of the VO.
+    Rule { rule: Rule },
+    /// Somebody who is expected.
+    Expected {
+        person: PersonId,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<GroupName>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roles: Vec<RoleName>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Millis>,
     },
     /// A member.
     Member {

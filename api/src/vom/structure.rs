@@ -21,7 +21,7 @@ pub const MANAGED_MAX: usize = 128;
 pub const DISSOLVED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Makes a group within another one: who is in it is in the groups above it too. For the VO's
-/// administrators and managers of the group above.
+/// administrators; for managers of the group above when the name begins with that group's and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSubgroup {
@@ -117,7 +117,7 @@ pub struct OfferHandover {
 request!(OfferHandover => Done, Post "/v1/vos/{vo}/handovers");
 
 /// Takes an offered ownership over: the caller is owner from now on, and who offered is not. For
-/// the member to whom it was offered.
+/// the member to whom it was offered, signed in without a VO.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptHandover {

@@ -2,6 +2,7 @@
 //! volumes that the core brings, and the units that it orders.
 
 pub mod config;
+mod flood;
 mod heard;
 pub(crate) mod keep;
 mod link;
@@ -126,6 +127,8 @@ pub struct Agent {
     spool: spool::Spool,
     /// What was told of where members with work here stand, by uid.
     standings: Mutex<BTreeMap<u32, AccountState>>,
+    flood: Mutex<flood::Flood>,
+    endings: Mutex<flood::Endings>,
     /// Keeps another daemon out of the folder.
     _sole: std::fs::File,
 }
@@ -190,6 +193,8 @@ impl Agent {
             watcher: parts.watcher,
             spool,
             standings: Mutex::default(),
+            flood: Mutex::default(),
+            endings: Mutex::default(),
             _sole: sole,
         });
         if streams.set(Arc::downgrade(&agent)).is_err() {

@@ -8,11 +8,11 @@
 
 mod file;
 
-use super::keep;
+use super::{flood, keep};
 use file::{File, Found, Kept};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,8 +24,12 @@ use xos_net::audit::{Audit, Receipt};
 
 /// Most bytes of events that wait for the core: some 50,000 events.
 const SPOOL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Of that so many are for [`flood::KEPT_ROOM`] alone: some 3000 events.
+const KEPT_BYTES: u64 = 1024 * 1024;
 /// Most events that wait for the disk.
 const QUEUE_MAX: usize = 4096;
+/// Of that so many are for [`flood::KEPT_ROOM`] alone.
+const KEPT_QUEUE: usize = 512;
 /// Most events that are written at a time.
 const BATCH_MAX: usize = 512;
 /// Most bytes of events in one report, unless one alone has more.
@@ -52,6 +56,13 @@ struct Shared {
     came: Notify,
     /// Events that fell out and were not told yet.
     lost: AtomicU64,
+    /// Events that wait for the disk.
+    waiting: AtomicUsize,
+}
+
+/// Whether there is room of its own for an event.
+fn has_kept_room(event: &Event) -> bool {
+    flood::KEPT_ROOM.contains(&event.what.as_str())
 }
 
 /// What is on the disk and not known to be stored at the core.
@@ -70,9 +81,18 @@ impl Shared {
 impl Audit for Spool {
     fn record(&self, event: Event) -> Receipt {
         let (given, receipt) = Receipt::new();
+        let most = if has_kept_room(&event) { QUEUE_MAX } else { QUEUE_MAX - KEPT_QUEUE };
+        if self.shared.waiting.load(Ordering::Relaxed) >= most {
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            // Nobody may wait for it.
+            let _unheard = given.send(Err(full()));
+            return receipt;
+        }
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         match self.asks.try_send(Ask::Note(Box::new(event), given)) {
             Ok(()) => {}
             Err(TrySendError::Full(ask) | TrySendError::Disconnected(ask)) => {
+                self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 if let Ask::Note(_, given) = ask {
                     // Nobody may wait for it.
@@ -108,8 +128,9 @@ impl Spool {
         keep::own_folder(&folder, 0o700)?;
         let (file, Found { kept, bytes, damaged }) = File::open(&folder.join("events"))?;
         let pending = Pending { series: file.series().to_owned(), kept: kept.into(), bytes };
-        let lost = AtomicU64::new(damaged);
-        let shared = Arc::new(Shared { pending: Mutex::new(pending), came: Notify::new(), lost });
+        let (pending, came) = (Mutex::new(pending), Notify::new());
+        let (lost, waiting) = (AtomicU64::new(damaged), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { pending, came, lost, waiting });
         let (asks, queue) = sync_channel(QUEUE_MAX);
         let writer = Writer { file, shared: shared.clone(), node, clock, most };
         std::thread::Builder::new()
@@ -188,6 +209,7 @@ impl Writer {
                 Ask::Stored => None,
             });
             let notes: Vec<(Event, Given)> = notes.collect();
+            self.shared.waiting.fetch_sub(notes.len(), Ordering::Relaxed);
             self.write(notes);
             let pending = self.shared.lock();
             if self.file.is_due(pending.bytes) {
@@ -214,8 +236,10 @@ impl Writer {
         let all = told.map(|event| (event, None));
         let all = all.into_iter().chain(notes.into_iter().map(|(e, given)| (e, Some(given))));
         for (event, given) in all {
+            // Small spools, as in tests, keep a part.
+            let kept_room = if has_kept_room(&event) { 0 } else { KEPT_BYTES.min(self.most / 8) };
             match self.file.line(event) {
-                Ok(line) if line.len <= room => {
+                Ok(line) if line.len <= room.saturating_sub(kept_room) => {
                     room -= line.len;
                     kept.push(line);
                     givens.extend(given);

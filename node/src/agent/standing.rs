@@ -67,6 +67,9 @@ impl Agent {
         let of_unit = |spec: &EnvelopeSpec| {
             let (uid, carries) = (spec.account.uid, spec.carries.as_ref());
             let taken = carries.is_some_and(|c| self.lock_vos().was_taken(uid, c));
+            if taken {
+                self.note_taken_envelope(spec);
+            }
             if taken { Some(AccountState::Ended) } else { state(uid) }
         };
         let taken = self.taken_sessions();

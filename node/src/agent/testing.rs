@@ -19,7 +19,8 @@ pub(super) fn login() -> Login {
 pub(super) fn member(number: u32, name: &str, state: &str) -> AccountMember {
     serde_json::from_value(json!({
         "number": number, "person": format!("{name}@rennes"),
-        "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4, "groups": [],
+        "name": format!("{name}.demo.rennes"), "state": state, "epoch": 4, "since": 0,
+        "groups": [],
     }))
     .unwrap()
 }

@@ -1,7 +1,8 @@
 //! What the site's audit is told of this node: logins, mounts, envelopes, what is held or ended.
 
-use super::Agent;
 use super::volumes::MountSpec;
+use super::{Agent, flood};
+use crate::spec::EnvelopeSpec;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
@@ -14,6 +15,9 @@ use xos_base::{Error, Membership};
 use xos_net::audit::asked;
 use xos_net::control::Control;
 use xos_net::{Audit, Caller};
+
+/// Why what a member runs ends who is one still.
+const TAKEN: &str = "a role or group that it carries was taken away";
 
 /// Somebody who signs in, and how.
 #[derive(Clone, Copy)]
@@ -68,9 +72,24 @@ impl Agent {
         event
     }
 
-    /// Notes an event. Nobody waits for it.
+    /// Notes an event, unless there are too many of its person. Nobody waits for it.
     pub(super) fn note(&self, event: Event) {
-        let _unheard = self.spool.record(event.cut());
+        self.note_left_out();
+        let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).takes(&event);
+        if taken {
+            let _unheard = self.spool.record(event.cut());
+        }
+    }
+
+    /// Notes how many events were left out in the minute before.
+    fn note_left_out(&self) {
+        let now = self.now();
+        let lines = self.flood.lock().unwrap_or_else(PoisonError::into_inner).turn(now);
+        for mut event in lines {
+            event.who = format!("node {}", self.node);
+            event.node = Some(self.node.clone());
+            let _unheard = self.spool.record(event);
+        }
     }
 
     /// Notes how a step of a login went.
@@ -89,9 +108,48 @@ impl Agent {
 
     /// Notes what is done to a member's work.
     pub(super) fn note_member(&self, what: &str, uid: u32) {
+        self.note_ended(what, uid, format!("uid {uid}"), "");
+    }
+
+    /// Notes that processes of these are ended, once for each until there are none.
+    pub(super) fn note_processes(&self, uids: &BTreeSet<u32>) {
+        let new = {
+            let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+            flood::fresh(&mut endings.processes, uids)
+        };
+        new.into_iter().for_each(|uid| self.note_member("end_processes", uid));
+    }
+
+    /// Notes that sessions of these are ended since they carry what was taken, once for each.
+    pub(super) fn note_taken_sessions(&self, uids: &BTreeSet<u32>) {
+        let new = {
+            let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+            flood::fresh(&mut endings.sessions, uids)
+        };
+        for uid in new {
+            self.note_ended("end_work", uid, format!("sessions of uid {uid}"), TAKEN);
+        }
+    }
+
+    /// Notes that an envelope is ended since it carries what was taken, once.
+    pub(super) fn note_taken_envelope(&self, spec: &EnvelopeSpec) {
+        let (id, on) = (spec.id.to_string(), format!("envelope {}", spec.id));
+        let new = {
+            let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+            if endings.envelopes.len() >= flood::ENVELOPES_TOLD_MAX {
+                endings.envelopes.clear();
+            }
+            endings.envelopes.insert(id)
+        };
+        if new {
+            self.note_ended("end_work", spec.account.uid, on, TAKEN);
+        }
+    }
+
+    fn note_ended(&self, what: &str, uid: u32, on: String, why: &str) {
         let mut event = self.event(what);
         event.who = format!("node {}", self.node);
-        event.on = format!("uid {uid}");
+        (event.on, event.why) = (on, why.to_owned());
         if let Some(found) = self.lock_vos().by_uid(uid) {
             event.person = Some(found.member.person.clone());
             event.vo = Some(found.id.clone());
@@ -121,6 +179,7 @@ impl Agent {
     /// Notes whose work here is held, goes on, or is ended since this was looked at last. `state`
     /// says of a uid where its member stands.
     pub(super) fn note_standings(&self, state: impl Fn(u32) -> Option<AccountState>) {
+        self.note_left_out();
         let mut works: BTreeSet<u32> = self.units.live().into_iter().map(|(_, uid)| uid).collect();
         works.extend(self.session_uids());
         let mut told = self.standings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ pub use find::Found;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use xos_api::vom::{AccountMember, AccountState, VoAccounts};
+use xos_api::vom::{AccountMember, AccountState, AccountTerms, VoAccounts};
 use xos_base::accounts::{AccountsBuilder, User};
 use xos_base::{Group, GroupNumber, LocalName, MemberNumber, Millis, VoId};
 
@@ -40,6 +40,9 @@ pub struct Vo {
     /// For how many seconds work is held after that until it is ended; absent: a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<u64>,
+    /// The terms of use that members' consents lapse by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<AccountTerms>,
     /// The groups that members were in and are not any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     left: BTreeMap<MemberNumber, BTreeSet<GroupNumber>>,
@@ -71,6 +74,7 @@ impl Gathering {
                 whole.number = part.number;
                 whole.state = part.state;
                 (whole.lease_s, whole.grace_s) = (part.lease_s, part.grace_s);
+                whole.terms = part.terms;
                 whole.members.extend(part.members);
                 whole.groups.extend(part.groups);
                 whole.groups_gone.extend(part.groups_gone);
@@ -105,9 +109,11 @@ impl Vos {
             groups: BTreeMap::new(),
             lease_s: None,
             grace_s: None,
+            terms: None,
             left: BTreeMap::new(),
         });
         (vo.lease_s, vo.grace_s) = (accounts.lease_s, accounts.grace_s);
+        vo.terms = accounts.terms;
         let mut before = BTreeMap::new();
         if accounts.full {
             before = std::mem::take(&mut vo.members);
@@ -168,7 +174,7 @@ impl Vos {
                 AccountState::Ended
             }
             (AccountState::Suspended, _) | (_, AccountState::Suspended) => AccountState::Suspended,
-            _ if has_lapsed(member, now) => AccountState::Suspended,
+            _ if vo.has_lapsed(member, now) => AccountState::Suspended,
             _ if self.lapsed.contains_key(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
@@ -176,8 +182,9 @@ impl Vos {
 
     /// When the next membership or consent ends by itself after `now`.
     pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
-        let members = self.vos.values().flat_map(|vo| vo.members.values());
-        members.flat_map(|m| [m.expires, m.lapses]).flatten().filter(|at| *at > now).min()
+        let members = self.vos.values().flat_map(|vo| vo.members.values().map(move |m| (vo, m)));
+        let ends = members.flat_map(|(vo, m)| [m.expires, vo.lapses(m)]);
+        ends.flatten().filter(|at| *at > now).min()
     }
 
     /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was
@@ -247,11 +254,6 @@ pub(super) fn has_expired(member: &AccountMember, now: Millis) -> bool {
     member.expires.is_some_and(|at| at <= now)
 }
 
-/// Whether the member must agree to the VO's terms of use before they act again.
-pub(super) fn has_lapsed(member: &AccountMember, now: Millis) -> bool {
-    member.lapses.is_some_and(|at| at <= now)
-}
-
 /// The number of the group `members`.
 const GROUP_MEMBERS: u32 = 1;
 
@@ -264,6 +266,16 @@ impl Vo {
     /// A group's local gid.
     pub fn gid(&self, number: GroupNumber) -> u32 {
         self.base + number.0
+    }
+
+    /// From when on a member must agree to the VO's terms of use before they act again.
+    pub fn lapses(&self, member: &AccountMember) -> Option<Millis> {
+        self.terms.as_ref()?.lapses(member)
+    }
+
+    /// Whether that is so.
+    pub fn has_lapsed(&self, member: &AccountMember, now: Millis) -> bool {
+        self.lapses(member).is_some_and(|at| at <= now)
     }
 
     /// A member's local account name: the one that the site gave, unless a local user has it.
@@ -295,6 +307,7 @@ impl Vo {
 mod tests {
     use super::*;
     use crate::agent::testing;
+    use xos_api::vom::AccountConsent;
     use xos_base::accounts::AccountsView;
 
     fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
@@ -375,15 +388,24 @@ mod tests {
     /// good where it is to be held.
     #[test]
     fn a_consent_that_lapses_suspends() {
+        const DAY: u64 = 24 * 60 * 60 * 1000;
         let mut vos = Vos::default();
-        let lapsing = AccountMember { lapses: Some(Millis(50)), ..member(1, "alice", &[]) };
-        vos.apply(accounts(true, false, vec![lapsing]));
+        let told = |full, members, set: Vec<u64>| {
+            let set = set.into_iter().map(Millis).collect();
+            let terms = Some(AccountTerms { set, grace_days: 1 });
+            VoAccounts { terms, ..accounts(full, false, members) }
+        };
+        vos.apply(told(true, vec![member(1, "alice", &[])], vec![50]));
         let state = |vos: &Vos, now: u64| vos.state_of(1_900_000_001, Millis(now)).unwrap();
-        assert_eq!(state(&vos, 49), AccountState::Active);
-        assert_eq!(state(&vos, 50), AccountState::Suspended);
-        assert_eq!(vos.next_expiry(Millis(0)), Some(Millis(50)));
-        vos.apply(accounts(false, false, vec![member(1, "alice", &[])]));
-        assert_eq!(state(&vos, 50), AccountState::Active, "she agreed");
+        assert_eq!(state(&vos, DAY + 49), AccountState::Active);
+        assert_eq!(state(&vos, DAY + 50), AccountState::Suspended);
+        assert_eq!(vos.next_expiry(Millis(0)), Some(Millis(DAY + 50)));
+        let consent = Some(AccountConsent { version: 1, until: None });
+        let agreed = AccountMember { consent, ..member(1, "alice", &[]) };
+        vos.apply(told(false, vec![agreed], vec![50]));
+        assert_eq!(state(&vos, DAY + 50), AccountState::Active, "she agreed");
+        vos.apply(told(false, vec![], vec![50, 90]));
+        assert_eq!(state(&vos, DAY + 90), AccountState::Suspended, "and not to the next version");
     }
 
     #[test]

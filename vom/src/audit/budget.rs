@@ -50,7 +50,7 @@ impl Budget {
         let gained = since.saturating_mul(NODE_EVENTS_PER_S);
         left.milli = left.milli.saturating_add(gained).min(full);
         left.at = now;
-        let wanted = events.iter().map(weight).sum::<u64>().saturating_mul(1000);
+        let wanted = cost(events);
         if wanted <= left.milli {
             left.milli -= wanted;
             return Verdict::Taken;
@@ -61,6 +61,18 @@ impl Budget {
         left.told = Some(now);
         Verdict::OverAndTold
     }
+
+    /// What was taken could not be stored: the node will report it again.
+    pub(crate) fn give_back(&mut self, node: &NodeId, events: u64) {
+        if let Some(left) = self.nodes.get_mut(node) {
+            left.milli = left.milli.saturating_add(events).min(NODE_EVENTS_BURST * 1000);
+        }
+    }
+}
+
+/// What events cost of a node's part.
+pub(crate) fn cost(events: &[Event]) -> u64 {
+    events.iter().map(weight).sum::<u64>().saturating_mul(1000)
 }
 
 fn weight(event: &Event) -> u64 {
@@ -90,6 +102,8 @@ mod tests {
         let later = at.plus(Duration::from_secs(500 / NODE_EVENTS_PER_S));
         assert_eq!(budget.take(&n1, &events, later), Verdict::Taken);
         assert_eq!(budget.take(&n1, &events, later), Verdict::Over);
+        budget.give_back(&n1, cost(&events));
+        assert_eq!(budget.take(&n1, &events, later), Verdict::Taken, "it was not stored");
         // A clock set back gives nothing.
         assert_eq!(budget.take(&n1, &events, at), Verdict::Over);
         let long = Event { why: "x".repeat(2000), ..Event::new(Millis(1), "x") };

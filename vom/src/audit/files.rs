@@ -17,6 +17,8 @@ const NUMBER_MAX: u64 = 1 << 62;
 const BUFFER: usize = 256 * 1024;
 const SUFFIX: &str = ".jsonl";
 const MARKS: &str = "marks.json";
+/// The name of the file that says what was moved to an archive.
+pub const ARCHIVED: &str = "archived.json";
 
 /// One file of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,33 @@ impl Segment {
     pub fn name(&self) -> String {
         name(self.first)
     }
+}
+
+/// The last line that was moved to an archive, as an administrator wrote it down.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archived {
+    /// Its number.
+    pub number: u64,
+    /// Its SHA-256, hex.
+    pub hash: String,
+}
+
+/// What was moved to an archive, if anything was.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] when the file says no such thing; those of the system.
+pub fn read_archived(dir: &Path) -> Result<Option<Archived>, Error> {
+    let path = dir.join(ARCHIVED);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(&path, &e)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::invalid(format!("{} does not say what was archived: {e}", path.display()))
+            .hint(r#"it holds {"number": N, "hash": "SHA-256 of line N"}"#)
+    })
 }
 
 /// How far the reports of a node are stored.

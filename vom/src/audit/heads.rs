@@ -1,38 +1,57 @@
 //! How far other sites' audits are, as they signed it: kept here, so that none of them can change
 //! or cut off what came before.
 //!
-//! Of each site the newest head is kept, and one an hour of the last days.
+//! A head with a higher number is taken without a look at the lines between, which this site does
+//! not have. So the heads before it must stay: a history that was written anew fits none of them.
+//! Each is kept for some days, later one an hour.
 //!
 //! | key | content |
 //! | --- | --- |
-//! | `vom/audit/newest/<site>` | [`Held`] |
-//! | `vom/audit/hour/<site>/<hour>` | [`Held`]: the first of that hour |
+//! | `vom/audit/newest/<site>` | [`Newest`] |
+//! | `vom/audit/recent/<site>/<number>` | [`Held`]: each of the last days |
+//! | `vom/audit/hour/<site>/<number>` | [`Held`]: the first of each hour before |
 
 use crate::registry::{encode, key, padded, prefix};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Mutex;
-use xos_api::audit::{AuditHead, AuditHeads, HEAD_STATEMENT_MAX, HeldHead};
+use xos_api::audit::{AuditHead, AuditHeads, HEAD_STATEMENT_MAX, HEADS_MAX, HeldHead};
 use xos_base::{Error, Millis, SiteId};
-use xos_store::{Op, Store, StoreError};
+use xos_store::{Key, Op, Store, StoreError};
 
 use super::Witness;
 
-/// For how many hours one head each is kept.
-pub(crate) const HOURS_KEPT: u64 = 7 * 24;
-/// Most that are read: those, and some that are to be removed.
-const HELD_MAX: usize = HOURS_KEPT as usize + 32;
-/// How many old ones are removed when a new one comes.
+/// For how long each head is kept.
+pub(crate) const RECENT_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// For how long one an hour is kept.
+pub(crate) const HOURLY_KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// A head that comes sooner after one that is kept is the newest for a while, and then forgotten.
+/// An honest site has none of that kind: it tells of its audit every ten seconds.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+/// How many old ones are looked at when a new one comes.
 const REMOVED_MAX: usize = 8;
 
 /// A head as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Held {
+    number: u64,
     heard: Millis,
+    /// It is the first of its hour.
+    hourly: bool,
     statement: String,
+}
+
+/// The newest head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Newest {
+    held: Held,
+    /// When the last one came that is kept: this, or one before.
+    kept: Millis,
 }
 
 /// What became of a head that came.
@@ -49,6 +68,8 @@ pub(crate) struct Heads {
     store: Arc<dyn Store>,
     /// Held while one is looked at and stored.
     recording: Mutex<()>,
+    /// Who does not answer what they hold.
+    pub(super) silent: super::exchange::Silent,
 }
 
 /// The content of a statement whose signature was verified when it came.
@@ -99,10 +120,19 @@ fn compare(newest: &AuditHead, head: &AuditHead) -> Word {
     }
 }
 
+/// How far two times are from one another: a clock that was set must not keep anything for ever.
+fn apart(a: Millis, b: Millis) -> Duration {
+    a.since(b).max(b.since(a))
+}
+
+fn head_key(table: &str, site: &SiteId, number: u64) -> Result<Key, Error> {
+    key(&["vom", "audit", table, site.as_str(), &padded(number)])
+}
+
 impl Heads {
     /// Over a store.
     pub(crate) fn new(store: Arc<dyn Store>) -> Heads {
-        Heads { store, recording: Mutex::new(()) }
+        Heads { store, recording: Mutex::new(()), silent: Default::default() }
     }
 
     /// Keeps a head of `site`, whose signature was verified.
@@ -117,12 +147,13 @@ impl Heads {
     ) -> Result<Recorded, Error> {
         let _turn = self.recording.lock().await;
         let newest = self.newest(site).await?;
-        let known = newest.as_ref().and_then(|h| reread(&h.statement));
+        let known = newest.as_ref().and_then(|n| reread(&n.held.statement));
         let word = known.as_ref().map_or(Word::New, |known| compare(known, head));
         match (word, newest) {
-            (Word::Contradiction, Some(newest)) => Ok(Recorded::Contradicts(newest.statement)),
-            (Word::New, _) => {
-                self.put(site, statement, now).await?;
+            (Word::Contradiction, Some(newest)) => Ok(Recorded::Contradicts(newest.held.statement)),
+            (Word::New, newest) => {
+                let kept = newest.map(|n| n.kept);
+                self.put(site, (head.number, statement), kept, now).await?;
                 Ok(Recorded::Taken)
             }
             (Word::Late, _) => self.against(site, head).await,
@@ -130,61 +161,116 @@ impl Heads {
         }
     }
 
-    /// The heads of `site` that are kept, the newest first.
+    /// A part of the heads of `site` that are kept, and behind which number to go on: without
+    /// `after` the newest and then the first ones; else those with higher numbers.
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn of(&self, site: &SiteId, own: &SiteId) -> Result<Vec<HeldHead>, Error> {
-        let mut all = self.hourly(site).await?;
-        all.extend(self.newest(site).await?);
-        all.reverse();
-        all.dedup();
+    pub(crate) async fn of(
+        &self,
+        site: &SiteId,
+        own: &SiteId,
+        after: Option<u64>,
+    ) -> Result<(Vec<HeldHead>, Option<u64>), Error> {
+        let newest = self.newest(site).await?.map(|n| n.held);
+        let (mut all, more) = self.page(site, after).await?;
+        let next = all.last().map(|held| held.number).filter(|_| more);
+        if let Some(newest) = newest {
+            match after {
+                None => {
+                    all.retain(|held| held.number != newest.number);
+                    all.insert(0, newest);
+                }
+                Some(after) => {
+                    let last = all.last().map_or(after, |held| held.number);
+                    all.extend((!more && newest.number > last).then_some(newest));
+                }
+            }
+        }
         let held = |h: Held| HeldHead { by: own.clone(), heard: h.heard, statement: h.statement };
-        Ok(all.into_iter().map(held).collect())
+        Ok((all.into_iter().map(held).collect(), next))
     }
 
     /// Whether a head of old says something else than the one of the same number that is kept.
     async fn against(&self, site: &SiteId, head: &AuditHead) -> Result<Recorded, Error> {
-        let kept = self.hourly(site).await?;
-        let other = kept.into_iter().find(|held| {
-            let same = |h: &AuditHead| h.number == head.number && h.hash != head.hash;
-            reread(&held.statement).is_some_and(|h| same(&h))
-        });
-        Ok(other.map_or(Recorded::Taken, |held| Recorded::Contradicts(held.statement)))
+        for table in ["recent", "hour"] {
+            let at = head_key(table, site, head.number)?;
+            let Some(entry) = self.store.get(&at).await.map_err(StoreError::told)? else {
+                continue;
+            };
+            let Ok(held) = serde_json::from_slice::<Held>(&entry.value) else { continue };
+            if reread(&held.statement).is_some_and(|kept| kept.hash != head.hash) {
+                return Ok(Recorded::Contradicts(held.statement));
+            }
+        }
+        Ok(Recorded::Taken)
     }
 
-    async fn newest(&self, site: &SiteId) -> Result<Option<Held>, Error> {
+    async fn newest(&self, site: &SiteId) -> Result<Option<Newest>, Error> {
         let at = key(&["vom", "audit", "newest", site.as_str()])?;
         let entry = self.store.get(&at).await.map_err(StoreError::told)?;
         Ok(entry.and_then(|e| serde_json::from_slice(&e.value).ok()))
     }
 
-    async fn hourly(&self, site: &SiteId) -> Result<Vec<Held>, Error> {
-        let below = prefix(&["vom", "audit", "hour", site.as_str()])?;
-        let page = self.store.scan(&below, None, HELD_MAX).await.map_err(StoreError::told)?;
-        let held = page.entries.iter().filter_map(|e| serde_json::from_slice(&e.value).ok());
-        Ok(held.collect())
+    /// Those behind `after`, by their numbers, and whether there are more.
+    async fn page(&self, site: &SiteId, after: Option<u64>) -> Result<(Vec<Held>, bool), Error> {
+        let mut all = Vec::new();
+        for table in ["hour", "recent"] {
+            let room = HEADS_MAX.saturating_sub(all.len());
+            if room == 0 {
+                return Ok((all, true));
+            }
+            let (held, more) = self.some(table, site, after, room).await?;
+            all.extend(held);
+            if more {
+                return Ok((all, true));
+            }
+        }
+        Ok((all, false))
     }
 
-    async fn put(&self, site: &SiteId, statement: &str, now: Millis) -> Result<(), Error> {
-        let held = encode(&Held { heard: now, statement: statement.to_owned() })?;
-        let mut ops = vec![Op::put(key(&["vom", "audit", "newest", site.as_str()])?, held.clone())];
-        let hour = now.secs() / 3600;
-        let this = key(&["vom", "audit", "hour", site.as_str(), &padded(hour)])?;
-        if self.store.get(&this).await.map_err(StoreError::told)?.is_none() {
-            ops.push(Op::put(this, held));
-            let below = prefix(&["vom", "audit", "hour", site.as_str()])?;
-            let oldest = key(&[
-                "vom",
-                "audit",
-                "hour",
-                site.as_str(),
-                &padded(hour.saturating_sub(HOURS_KEPT)),
-            ])?;
-            let page =
-                self.store.scan(&below, None, REMOVED_MAX).await.map_err(StoreError::told)?;
-            let old = page.entries.into_iter().filter(|e| e.key < oldest);
-            ops.extend(old.map(|e| Op::Del(e.key)));
+    /// Some of one table, behind `after`, and whether there are more.
+    async fn some(
+        &self,
+        table: &str,
+        site: &SiteId,
+        after: Option<u64>,
+        most: usize,
+    ) -> Result<(Vec<Held>, bool), Error> {
+        let below = prefix(&["vom", "audit", table, site.as_str()])?;
+        let from = after.map(|number| head_key(table, site, number)).transpose()?;
+        let page = self.store.scan(&below, from.as_ref(), most).await.map_err(StoreError::told)?;
+        let held = page.entries.iter().filter_map(|e| serde_json::from_slice(&e.value).ok());
+        Ok((held.collect(), page.next.is_some()))
+    }
+
+    async fn put(
+        &self,
+        site: &SiteId,
+        (number, statement): (u64, &str),
+        before: Option<Millis>,
+        now: Millis,
+    ) -> Result<(), Error> {
+        let hour = |at: Millis| at.secs() / 3600;
+        let hourly = before.is_none_or(|at| hour(at) != hour(now));
+        let held = Held { number, heard: now, hourly, statement: statement.to_owned() };
+        let passing = before.filter(|at| !hourly && apart(now, *at) < KEPT_EVERY);
+        let newest = Newest { held: held.clone(), kept: passing.unwrap_or(now) };
+        let at = key(&["vom", "audit", "newest", site.as_str()])?;
+        let mut ops = vec![Op::put(at, encode(&newest)?)];
+        if passing.is_none() {
+            ops.push(Op::put(head_key("recent", site, number)?, encode(&held)?));
+            let (oldest, _) = self.some("recent", site, None, REMOVED_MAX).await?;
+            for old in oldest.iter().filter(|old| apart(now, old.heard) > RECENT_KEPT) {
+                ops.push(Op::Del(head_key("recent", site, old.number)?));
+                if old.hourly {
+                    ops.push(Op::put(head_key("hour", site, old.number)?, encode(old)?));
+                }
+            }
+            let (oldest, _) = self.some("hour", site, None, REMOVED_MAX).await?;
+            for old in oldest.iter().filter(|old| apart(now, old.heard) > HOURLY_KEPT) {
+                ops.push(Op::Del(head_key("hour", site, old.number)?));
+            }
         }
         self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
         Ok(())
@@ -222,30 +308,74 @@ mod tests {
         let kept = || Recorded::Contradicts(signed(&next));
         assert_eq!(record(&head(9, "d", 30)).await, kept());
         assert_eq!(record(&head(7, "b", 30)).await, kept(), "it became shorter");
-        // Backdated: the first of the hour is still there.
+        // Backdated: the one before is still there.
         let back = record(&head(5, "x", 9)).await;
         assert_eq!(back, Recorded::Contradicts(signed(&first)));
-        let of = heads.of(&pisa, &"rennes".parse().unwrap()).await.unwrap();
-        let told: Vec<_> = of.iter().map(|h| h.statement.clone()).collect();
-        assert_eq!(told, [signed(&next), signed(&first)]);
+        assert_eq!(all(&heads, &pisa).await, [5, 9]);
+    }
+
+    /// The numbers of all heads that are kept, gathered as another site does.
+    async fn all(heads: &Heads, of: &SiteId) -> Vec<u64> {
+        let (mut numbers, mut after) = (Vec::new(), Some(0));
+        while after.is_some() {
+            let (held, next) = heads.of(of, &"rennes".parse().unwrap(), after).await.unwrap();
+            numbers.extend(held.iter().map(|h| reread(&h.statement).unwrap().number));
+            assert!(next.is_none() || held.len() == HEADS_MAX, "a page that is not full goes on");
+            after = next;
+        }
+        numbers
+    }
+
+    /// If it failed, whoever has a core could write its audit anew from the first line of an hour,
+    /// and a head with a higher number would have all witnesses forget the honest ones.
+    #[tokio::test]
+    async fn each_head_is_kept_for_days() {
+        let heads = Heads::new(Arc::new(MemoryStore::new()));
+        let pisa: SiteId = "pisa".parse().unwrap();
+        let start = 100 * 86_400;
+        let count = 2 * HEADS_MAX as u64 + 7;
+        for n in 1..=count {
+            let h = head(n, "a", n);
+            heads
+                .record(&pisa, (&h, &signed(&h)), Millis::from_secs(start + n * 10))
+                .await
+                .unwrap();
+        }
+        assert_eq!(all(&heads, &pisa).await, (1..=count).collect::<Vec<_>>());
+        let (held, _) = heads.of(&pisa, &pisa, None).await.unwrap();
+        let number = |at: usize| reread(&held[at].statement).unwrap().number;
+        assert_eq!((number(0), number(1)), (count, 1), "the newest comes first");
+        // Those that come all at once leave the last of them only.
+        for n in count + 1..count + 50 {
+            let h = head(n, "a", n);
+            let now = Millis::from_secs(start + count * 10 + 1);
+            heads.record(&pisa, (&h, &signed(&h)), now).await.unwrap();
+        }
+        let kept = all(&heads, &pisa).await;
+        assert_eq!(kept.len() as u64, count + 1);
+        assert_eq!(kept.last(), Some(&(count + 49)));
     }
 
     /// If it failed, each site's registry would grow for ever by what others send.
     #[tokio::test]
-    async fn one_head_an_hour_is_kept_for_some_days() {
+    async fn old_heads_become_one_an_hour_and_then_go() {
         let heads = Heads::new(Arc::new(MemoryStore::new()));
         let pisa: SiteId = "pisa".parse().unwrap();
-        for hour in 1..HOURS_KEPT + 30 {
+        let (days, recent) = (HOURLY_KEPT.as_secs() / 86_400, RECENT_KEPT.as_secs() / 3600);
+        let last = (days + 3) * 24;
+        for hour in 1..=last {
             for part in 0..3 {
                 let h = head(hour * 10 + part, "a", hour * 10 + part);
                 let now = Millis::from_secs(hour * 3600 + part * 600);
                 heads.record(&pisa, (&h, &signed(&h)), now).await.unwrap();
             }
         }
-        let of = heads.of(&pisa, &"rennes".parse().unwrap()).await.unwrap();
-        let most = usize::try_from(HOURS_KEPT).unwrap() + 2;
-        assert!(of.len() <= most && of.len() > most - 4, "{}", of.len());
-        let newest = reread(&of[0].statement).unwrap();
-        assert_eq!(newest.number, (HOURS_KEPT + 29) * 10 + 2);
+        let kept = all(&heads, &pisa).await;
+        assert!(kept.is_sorted(), "{kept:?}");
+        let old: Vec<_> = kept.iter().filter(|n| **n / 10 < last - recent).collect();
+        assert!(old.iter().all(|n| **n % 10 == 0), "{old:?}");
+        assert_eq!(old.len() as u64, days * 24 - recent - 1, "one an hour");
+        let new = kept.len() - old.len();
+        assert!(new as u64 > 3 * recent, "{new} of the last days");
     }
 }

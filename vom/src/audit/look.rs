@@ -1,11 +1,13 @@
 //! Looking for lines, newest first, in the files that may hold some, a bounded number at a time.
 
 use super::files::{LINE_BYTES_MAX, Segment, failed, skip_line};
+use super::index::{self, Filter, Index};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use xos_api::audit::{AUDIT_PAGE, AUDIT_PAGE_MAX, AuditPage, Line, SearchAudit};
 use xos_base::{Error, Millis, PersonId, VoId};
 
@@ -82,7 +84,11 @@ impl Wanted<'_> {
 ///
 /// # Errors
 /// Those of the system.
-pub fn search(segments: &[Segment], scope: &Scope, ask: &SearchAudit) -> Result<AuditPage, Error> {
+pub(super) fn search(
+    (segments, index): (&[Segment], &Index),
+    scope: &Scope,
+    ask: &SearchAudit,
+) -> Result<AuditPage, Error> {
     let wanted = Wanted {
         scope,
         ask,
@@ -93,6 +99,7 @@ pub fn search(segments: &[Segment], scope: &Scope, ask: &SearchAudit) -> Result<
     let own = matches!(scope, Scope::Own(..));
     let mut page = AuditPage { lines: Vec::new(), next: None, unreadable: 0, own };
     let mut looked_at = 0;
+    let (newest, filtered) = (segments.last().map(|s| s.first), index::helps(scope, ask));
     for segment in segments.iter().rev() {
         if ask.before.is_some_and(|n| segment.first >= n)
             || ask.until.is_some_and(|t| segment.from > t)
@@ -103,8 +110,23 @@ pub fn search(segments: &[Segment], scope: &Scope, ask: &SearchAudit) -> Result<
             break;
         }
         let io = |e: io::Error| failed(&segment.path, &e);
-        let mut lines =
-            Backwards::open(&segment.path, end(segment, ask).map_err(io)?).map_err(io)?;
+        if filtered && Some(segment.first) != newest {
+            let (filter, read) = filter(segment, index).map_err(io)?;
+            looked_at += read;
+            if filter.is_some_and(|f| !f.may_answer(scope, ask)) {
+                if looked_at >= LOOKED_AT_MAX && segment.first > 1 {
+                    page.next = Some(segment.first);
+                    return Ok(page);
+                }
+                continue;
+            }
+        }
+        let opened = end(segment, ask).and_then(|end| Backwards::open(&segment.path, end));
+        let mut lines = match opened {
+            // It was moved to an archive.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(io)?,
+        };
         while let Some(bytes) = lines.step().map_err(io)? {
             looked_at += 1;
             let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {
@@ -131,6 +153,31 @@ pub fn search(segments: &[Segment], scope: &Scope, ask: &SearchAudit) -> Result<
         }
     }
     Ok(page)
+}
+
+/// Who is in a closed file, and how many lines were read to find that out; `None`: that is not
+/// kept, or it was moved to an archive.
+fn filter(segment: &Segment, index: &Index) -> io::Result<(Option<Arc<Filter>>, u64)> {
+    if let Some(known) = index.of(segment.first) {
+        return Ok((Some(known), 0));
+    }
+    if !index.has_room() {
+        return Ok((None, 0));
+    }
+    let mut lines = match Backwards::open(&segment.path, segment.len) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((None, 0)),
+        opened => opened?,
+    };
+    let (mut filter, mut read) = (Filter::new(), 0);
+    while let Some(bytes) = lines.step()? {
+        read += 1;
+        match serde_json::from_slice::<Line>(&bytes) {
+            Ok(line) => filter.add(&line),
+            // Its faults are told each time.
+            Err(_) => return Ok((Some(index.keep(segment.first, Filter::of_anybody())), read)),
+        }
+    }
+    Ok((Some(index.keep(segment.first, filter)), read))
 }
 
 /// Where in a file the lines end that a search may want.

@@ -14,8 +14,11 @@ mod check;
 pub(crate) mod exchange;
 mod files;
 pub(crate) mod heads;
+mod index;
 mod look;
 mod open;
+mod queue;
+mod space;
 mod walk;
 mod writer;
 
@@ -28,18 +31,21 @@ pub use files::LINE_BYTES_MAX;
 pub use heads::{reread, witnesses};
 pub use look::{LOOKED_AT_MAX, Scope};
 pub use open::End;
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX};
+pub use space::{RESERVE_BYTES, free_bytes};
 pub use walk::{FAULTS_MAX, Walk, Witness, hash};
-pub use writer::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX};
 
-pub(crate) use budget::{Budget, Verdict};
+pub(crate) use budget::{Budget, Verdict, cost};
 
 use files::Segment;
+use index::Index;
+use queue::{Queue, Task};
+use space::Space;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
-use writer::{Queue, Task};
 use xos_api::audit::{AuditCheck, AuditPage, AuditPlace, Event, SearchAudit};
 use xos_base::when::Clock;
 use xos_base::{Error, NodeId, SiteId};
@@ -52,11 +58,20 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How often other sites are told how far it is, when it has grown. Default: 10 s.
     pub witnessed_every: Duration,
+    /// With less free space, in bytes, only what matters is noted. Default: [`RESERVE_BYTES`].
+    pub reserve_bytes: u64,
+    /// How much space is free where a folder lies. Default: [`free_bytes`].
+    pub free: fn(&Path) -> std::io::Result<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 16 * 1024 * 1024, witnessed_every: Duration::from_secs(10) }
+        Options {
+            segment_bytes: 16 * 1024 * 1024,
+            witnessed_every: Duration::from_secs(10),
+            reserve_bytes: RESERVE_BYTES,
+            free: free_bytes,
+        }
     }
 }
 
@@ -73,6 +88,9 @@ pub(super) struct Shared {
     dir: PathBuf,
     site: SiteId,
     segment_bytes: u64,
+    free: fn(&Path) -> std::io::Result<u64>,
+    space: Space,
+    index: Index,
     /// The files, as far as they are on the disk.
     segments: RwLock<Vec<Segment>>,
     end: watch::Sender<End>,
@@ -116,6 +134,9 @@ impl AuditLog {
             dir: dir.to_path_buf(),
             site,
             segment_bytes: options.segment_bytes,
+            free: options.free,
+            space: Space::new(options.reserve_bytes),
+            index: Index::default(),
             segments: RwLock::new(opened.segments.clone()),
             end: watch::Sender::new(opened.end.clone()),
         });
@@ -174,7 +195,7 @@ impl AuditLog {
     /// # Errors
     /// Those of the system.
     pub fn search(&self, scope: &Scope, ask: &SearchAudit) -> Result<AuditPage, Error> {
-        look::search(&self.shared.segments(), scope, ask)
+        look::search((&self.shared.segments()[..], &self.shared.index), scope, ask)
     }
 
     /// Verifies some files from `from` on. Blocks: reads files. Witnesses must be asked before, so
@@ -202,7 +223,16 @@ impl AuditLog {
                 file.len = known.len;
             }
         }
-        check::some_files(&self.shared.site, &files, from, witnesses)
+        let archived = files::read_archived(&self.shared.dir)?;
+        check::some_files(&self.shared.site, (files.as_slice(), archived.as_ref()), from, witnesses)
+    }
+
+    /// Before which line [`AuditLog::check`] from the same place ends; `None`: it goes to the end.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::NotFound`] when there is no such place; those of the system.
+    pub(crate) fn beyond(&self, from: Option<&AuditPlace>) -> Result<Option<u64>, Error> {
+        check::beyond(&files::list(&self.shared.dir)?, from)
     }
 
     /// Writes what waits and ends. Blocks. Later events are refused.
@@ -223,6 +253,12 @@ impl AuditLog {
 
 impl xos_net::Audit for AuditLog {
     fn record(&self, event: Event) -> Receipt {
+        if self.shared.space.leaves_out(&event) {
+            let (given, receipt) = Receipt::new();
+            // Nobody may wait for it.
+            let _unheard = given.send(Ok(()));
+            return receipt;
+        }
         self.push(vec![event.cut()], None)
     }
 }

@@ -1,3 +1,6 @@
+mod archived;
+mod room;
+
 use super::files::{Segment, list};
 use super::*;
 use proptest::prelude::*;
@@ -22,7 +25,8 @@ fn site() -> SiteId {
 }
 
 fn options(segment_bytes: u64) -> Options {
-    Options { segment_bytes, ..Options::default() }
+    // The disk of whoever runs this may be almost full.
+    Options { segment_bytes, reserve_bytes: 0, ..Options::default() }
 }
 
 fn hand(at: u64) -> Arc<Hand> {

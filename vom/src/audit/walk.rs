@@ -96,6 +96,14 @@ impl Walk {
         }
     }
 
+    /// The lines up to this one lie in an archive, as the file `name` says.
+    pub fn archived(&mut self, name: &str, number: u64, hash: &str) {
+        name.clone_into(&mut self.file);
+        name.clone_into(&mut self.file_before);
+        self.witnessed(number, hash);
+        self.resume(number.saturating_add(1), Some(hash.to_owned()));
+    }
+
     /// The next line, without its newline.
     pub fn line(&mut self, bytes: &[u8]) {
         self.lines += 1;

@@ -4,136 +4,26 @@
 use super::Shared;
 use super::files::{self, Mark, Marks, Segment};
 use super::open::{End, Opened};
+use super::queue::{Queue, Task, answer};
 use super::walk::hash;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::time::Duration;
 use xos_api::audit::{Event, Line, Outcome, Reported};
 use xos_base::when::Clock;
-use xos_base::{Error, NodeId};
+use xos_base::{Error, Millis, NodeId};
 
-/// Most events that wait to be written; beyond it they are lost, which is noted.
-pub const QUEUE_EVENTS_MAX: usize = 65_536;
-/// Most bytes of text that wait to be written; as above.
-pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// A batch takes no more events once it has this many bytes of text.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-pub(super) type Given = oneshot::Sender<Result<(), Error>>;
-
-/// Events of one caller, which are written together.
-pub(super) struct Task {
-    pub(super) events: Vec<Event>,
-    /// Where they stand in what a node reports: the node, its count, the number of the first.
-    pub(super) report: Option<(NodeId, String, u64)>,
-    pub(super) given: Given,
-}
-
-impl Task {
-    fn bytes(&self) -> usize {
-        let of = |e: &Event| e.what.len() + e.who.len() + e.on.len() + e.why.len();
-        self.events.iter().map(of).sum()
-    }
-}
-
-/// What waits for the writer.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Backlog>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Backlog {
-    tasks: VecDeque<Task>,
-    events: usize,
-    bytes: usize,
-    /// How many events were lost since one could be written.
-    lost: u64,
-    closed: bool,
-}
-
-impl Queue {
-    pub(super) fn push(&self, task: Task) {
-        let (events, bytes) = (task.events.len(), task.bytes());
-        let mut waiting = self.lock();
-        let refused = if waiting.closed {
-            Error::unavailable("the audit is closed: the core is stopping")
-        } else if waiting.events + events > QUEUE_EVENTS_MAX
-            || waiting.bytes + bytes > QUEUE_BYTES_MAX
-        {
-            Error::limited("the audit is busy: too many events wait to be stored")
-                .hint("try again in a moment")
-        } else {
-            waiting.events += events;
-            waiting.bytes += bytes;
-            waiting.tasks.push_back(task);
-            self.wake.notify_one();
-            return;
-        };
-        waiting.lose(&task);
-        drop(waiting);
-        answer(task.given, Err(refused));
-    }
-
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.wake.notify_one();
-    }
-
-    /// Waits for tasks and takes a batch, and how many events were lost before; `None` once closed
-    /// and empty.
-    fn take(&self) -> Option<(Vec<Task>, u64)> {
-        let mut waiting = self.lock();
-        while waiting.tasks.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        let mut batch = Vec::with_capacity(waiting.tasks.len());
-        let mut taken = 0;
-        while taken < BATCH_BYTES_MAX
-            && let Some(task) = waiting.tasks.pop_front()
-        {
-            let bytes = task.bytes();
-            waiting.events = waiting.events.saturating_sub(task.events.len());
-            waiting.bytes = waiting.bytes.saturating_sub(bytes);
-            taken += bytes;
-            batch.push(task);
-        }
-        Some((batch, std::mem::take(&mut waiting.lost)))
-    }
-
-    /// Nothing of this batch was written, nor that `lost` were not before.
-    fn put_off(&self, batch: &[Task], lost: u64) {
-        let mut waiting = self.lock();
-        waiting.lost = waiting.lost.saturating_add(lost);
-        batch.iter().for_each(|task| waiting.lose(task));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Backlog> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Backlog {
-    /// Counts what a task held; a node reports again what was not taken.
-    fn lose(&mut self, task: &Task) {
-        if task.report.is_none() {
-            self.lost = self.lost.saturating_add(task.events.len() as u64);
-        }
-    }
-}
+/// How often it is looked how much space is free.
+const LOOKED_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until the queue is closed and empty.
 pub(super) fn run(queue: &Queue, shared: Arc<Shared>, clock: &dyn Clock, opened: Opened) {
     let _refuse = RefuseAfter(queue);
     let Opened { lock, segments, file, end, marks, damage } = opened;
     let Some(current) = segments.last().cloned() else { return };
-    let mut writer = Writer { shared, current, file, end, marks, halted: None, _lock: lock };
+    let (halted, looked) = (None, None);
+    let mut writer = Writer { shared, current, file, end, marks, halted, looked, _lock: lock };
     let mut first = damage;
     while let Some((batch, lost)) = queue.take() {
         let written = writer.write_all(&batch, lost, first.as_ref(), clock);
@@ -143,9 +33,12 @@ pub(super) fn run(queue: &Queue, shared: Arc<Shared>, clock: &dyn Clock, opened:
                 let dir = &writer.shared.dir;
                 tracing::error!(%error, dir = %dir.display(), "events are not in the audit");
                 queue.put_off(&batch, lost);
+                writer.shared.space.untold();
+                writer.looked = None;
             }
         }
         for task in batch {
+            queue.ended(&task);
             answer(task.given, written.clone());
         }
     }
@@ -156,9 +49,7 @@ struct RefuseAfter<'q>(&'q Queue);
 
 impl Drop for RefuseAfter<'_> {
     fn drop(&mut self) {
-        self.0.close();
-        // Dropping a task tells whoever waits that the audit has ended.
-        drop(std::mem::take(&mut self.0.lock().tasks));
+        self.0.abandon();
     }
 }
 
@@ -171,6 +62,8 @@ struct Writer {
     marks: Marks,
     /// Why nothing more is taken.
     halted: Option<Error>,
+    /// When it was last looked how much space is free.
+    looked: Option<Millis>,
     /// Locked as long as somebody writes.
     _lock: File,
 }
@@ -205,6 +98,10 @@ impl Writer {
             let event = noted_here(&made, "events_lost", lost_text(lost));
             self.push(&mut made, event, None)?;
         }
+        if let Some((what, why)) = self.look(clock.now()) {
+            let event = noted_here(&made, what, why);
+            self.push(&mut made, event, None)?;
+        }
         for task in batch {
             match &task.report {
                 None => {
@@ -227,6 +124,22 @@ impl Writer {
         self.current.to = self.end.noted;
         self.shared.grew(&self.current, &self.end);
         Ok(())
+    }
+
+    /// What is to be noted of the space that is free, looked at now and then.
+    fn look(&mut self, now: Millis) -> Option<(&'static str, String)> {
+        let due = self.looked.is_none_or(|at| now.since(at).max(at.since(now)) >= LOOKED_EVERY);
+        if !due {
+            return None;
+        }
+        self.looked = Some(now);
+        match (self.shared.free)(&self.shared.dir) {
+            Ok(free) => self.shared.space.turn(free),
+            Err(error) => {
+                tracing::warn!(%error, "how much space is free for the audit is not known");
+                None
+            }
+        }
     }
 
     /// What a node reports, but not what it reported before; and what it leaves out.
@@ -338,9 +251,4 @@ fn lost_text(lost: u64) -> String {
 
 fn noted_here(made: &Made, what: &str, why: String) -> Event {
     Event { outcome: Outcome::Failed, why, ..Event::new(made.end.noted, what) }
-}
-
-fn answer(given: Given, result: Result<(), Error>) {
-    // Who does not wait does not want to know.
-    let _unheard = given.send(result);
 }

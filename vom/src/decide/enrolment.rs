@@ -10,6 +10,9 @@ use xos_base::{Error, MemberNumber, Millis, PersonId};
 /// For how long agreeing once more changes nothing: else a member could fill the log by it.
 const AGREED_JUST_NOW: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How often the terms of use of one VO are set in a day.
+const TERMS_PER_DAY: usize = 10;
+
 pub(super) fn propose(
     vo: &Vo,
     command: &Command,
@@ -18,6 +21,7 @@ pub(super) fn propose(
 ) -> Result<Option<Change>, Error> {
     let change = match command.clone() {
         Command::SetTermsOfUse { text, consent_days, grace_days } => {
+            seldom(vo, now)?;
             let version = vo.terms_version().saturating_add(1);
             Change::TermsOfUseSet { version, text, consent_days, grace_days }
         }
@@ -47,19 +51,36 @@ pub(super) fn propose(
     Ok(Some(change))
 }
 
-/// Only who signed in agrees: not a program that holds a credential of theirs.
+/// Only who signed in: not a program that holds a credential of theirs.
+pub(super) fn in_person(grant: &Grant, what: &str, how: &str) -> Result<(), Error> {
+    if grant.subject().carries_all() {
+        return Ok(());
+    }
+    Err(Error::denied(format!("a credential in a VO {what}"))
+        .hint(format!("sign in without a VO, and {how}")))
+}
+
 fn agree(vo: &Vo, grant: &Grant, version: u32, now: Millis) -> Result<Option<Change>, Error> {
     let person = asker(grant)?;
-    if !grant.subject().carries_all() {
-        return Err(Error::denied("a credential in a VO agrees to no terms of use")
-            .hint("sign in without a VO, and agree by `xos vo agree` or in the console"));
-    }
+    let how = "agree by `xos vo agree` or in the console";
+    in_person(grant, "agrees to no terms of use", how)?;
     let agreed = vo.enrolling.said.get(&person).and_then(|s| s.agreed.as_ref());
     let again = agreed.is_some_and(|a| {
         let fresh = a.until.is_none() || now.since(a.at) < AGREED_JUST_NOW;
         a.version == version && version == vo.terms_version() && fresh
     });
     Ok((!again).then_some(Change::Agreed { person, version }))
+}
+
+/// A VO has so many versions for good, and each asks all members anew.
+fn seldom(vo: &Vo, now: Millis) -> Result<(), Error> {
+    let set = vo.enrolling.terms.as_ref().map_or(&[] as &[Millis], |t| t.set.as_slice());
+    let recent = set.iter().rev().take_while(|at| now.since(**at) < days(1)).count();
+    if recent < TERMS_PER_DAY {
+        return Ok(());
+    }
+    Err(Error::limited(format!("terms of use are set at most {TERMS_PER_DAY} times a day"))
+        .hint("set them tomorrow"))
 }
 
 /// Whether an invitation that is made now can be used.

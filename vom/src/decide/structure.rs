@@ -1,11 +1,15 @@
 //! Commands about how a VO is built and how it ends.
 
 use super::asker;
+use super::enrolment::in_person;
 use crate::policy::{Action, Grant, Role};
 use crate::state::Vo;
 use serde::Serialize;
 use xos_api::vom::{Change, VoState};
 use xos_base::{Error, GroupName, GroupNumber, PersonId};
+
+/// Most groups below a group to which its managers add some.
+const BELOW_MANAGED_MAX: usize = 100;
 
 /// What somebody wants changed in how a VO is built, or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,7 +43,13 @@ impl Structural {
     pub fn action(&self, vo: &Vo, asker: Option<&PersonId>) -> Action {
         let manages = |name: &GroupName| asker.is_some_and(|a| vo.manages(a, name));
         match self {
-            Structural::CreateSubgroup { parent, .. } if manages(parent) => Action::ManageOwnGroup,
+            // Rules of the VO and of sites match groups by name: who manages one group must not
+            // take a name that a rule was, or will be, written for.
+            Structural::CreateSubgroup { parent, name }
+                if manages(parent) && within_name(parent, name) =>
+            {
+                Action::ManageOwnGroup
+            }
             Structural::RemoveManager { name, person }
                 if asker == Some(person) && manages(name) =>
             {
@@ -63,6 +73,12 @@ impl Structural {
             {
                 Action::OverruleSite
             }
+            // Else an owner would have erased what the site stopped it for.
+            Structural::Dissolve { .. }
+                if matches!(vo.state, VoState::Suspended { by_site: true, .. }) =>
+            {
+                Action::OverruleSite
+            }
             Structural::Dissolve { .. } | Structural::UndoDissolve => Action::DissolveVo,
             Structural::Erase => Action::EraseVo,
         }
@@ -82,8 +98,14 @@ impl Structural {
     }
 
     pub(super) fn propose(self, vo: &Vo, grant: &Grant) -> Result<Change, Error> {
+        if grant.action() == Action::TakeOver {
+            in_person(grant, "takes no ownership over", "accept or decline it then")?;
+        }
         Ok(match self {
             Structural::CreateSubgroup { parent, name } => {
+                if grant.action() == Action::ManageOwnGroup && !grant.has(Role::Admin) {
+                    few_below(vo, &asker(grant)?, &parent)?;
+                }
                 Change::SubgroupCreated { name, number: GroupNumber(vo.next_group), parent }
             }
             Structural::MoveGroup { name, parent } => Change::GroupMoved { name, parent },
@@ -101,6 +123,23 @@ impl Structural {
             Structural::Erase => Change::VoErased {},
         })
     }
+}
+
+/// Whether a group's name says within which group it is.
+fn within_name(parent: &GroupName, name: &GroupName) -> bool {
+    name.as_str().strip_prefix(parent.as_str()).is_some_and(|rest| rest.starts_with('-'))
+}
+
+/// A manager makes a bounded number of groups: the VO has so many for all.
+fn few_below(vo: &Vo, manager: &PersonId, parent: &GroupName) -> Result<(), Error> {
+    let managed = vo.managers.get(manager);
+    let top = vo.lineage(parent).filter(|g| managed.is_some_and(|m| m.contains(*g))).last();
+    let below = vo.subtree(top.unwrap_or(parent)).len().saturating_sub(1);
+    if below < BELOW_MANAGED_MAX {
+        return Ok(());
+    }
+    Err(Error::too_large(format!("its managers make at most {BELOW_MANAGED_MAX} groups in one"))
+        .hint("ask an administrator of the VO to make it"))
 }
 
 /// Why nothing changes in a VO that does not work, and who lets it work again.

@@ -32,13 +32,25 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
-    pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+    /// As [`Limiter::count`], but who finds no room to be counted is not.
+    pub(super) fn count_if_room(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.turn(now);
+        let room = |who: &str| self.counts.len() < COUNTED_MAX || self.counts.contains_key(who);
+        let whom: Vec<_> = whom.iter().filter(|(who, _)| room(who)).copied().collect();
+        self.count(&whom, now)
+    }
+
+    fn turn(&mut self, now: Millis) {
         let hour = now.secs() / 3600;
         if hour != self.hour {
             self.hour = hour;
             self.counts.clear();
         }
+    }
+
+    /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
+    pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.turn(now);
         for (who, max) in whom {
             let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
             let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
@@ -56,8 +68,8 @@ impl Limiter {
 
 impl Vom {
     pub(super) async fn apply(&self, caller: Caller, r: Apply) -> Result<Done, Error> {
-        self.limit_applicant(&caller, &r.vo)?;
-        let words = self.words(&r.vo, r.agreed, r.answers).await?;
+        self.limit_applicant(&caller, &r.vo).await?;
+        let words = self.words(&caller, &r.vo, r.agreed, r.answers).await?;
         let message = r.message;
         let apply = |words| Command::Apply { message, words };
         let done = self.change_saying(&caller, &r.vo, words, apply).await?;
@@ -67,15 +79,18 @@ impl Vom {
         Ok(done)
     }
 
-    /// Counts an application, or its withdrawal: of the person, and of a person's other site.
-    fn limit_applicant(&self, caller: &Caller, vo: &VoId) -> Result<(), Error> {
+    /// Counts an application, or its withdrawal: of the person, and of a person's other site unless
+    /// the VO expects the person, whom the site did not invent then.
+    async fn limit_applicant(&self, caller: &Caller, vo: &VoId) -> Result<(), Error> {
         let subject = self.inner.subject(caller, vo)?;
         self.home(vo)?;
         let Some(person) = subject.person() else { return Ok(()) };
         // Not the key of the site's core: people must not use up what it may bring.
         let people = format!("people of {}", person.site());
         let mut whom = vec![(person.as_str(), APPLICATIONS_PER_HOUR)];
-        if person.site() != self.inner.site {
+        if person.site() != self.inner.site
+            && self.inner.registry.expected(vo, person).await?.is_none()
+        {
             whom.push((people.as_str(), APPLICATIONS_PER_SITE_AND_HOUR));
         }
         self.limit(&whom)
@@ -87,12 +102,20 @@ impl Vom {
         limiter.count(whom, self.inner.clock.now())
     }
 
+    /// Counts a change of one who may make some. Nobody is kept from taking something away by how
+    /// many others make changes.
+    pub(super) fn limit_change(&self, whose: &str, only_takes: bool) -> Result<(), Error> {
+        let (whom, now) = ([(whose, CHANGES_PER_HOUR)], self.inner.clock.now());
+        let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
+        if only_takes { limiter.count_if_room(&whom, now) } else { limiter.count(&whom, now) }
+    }
+
     pub(super) async fn withdraw_application(
         &self,
         caller: Caller,
         r: WithdrawApplication,
     ) -> Result<Done, Error> {
-        self.limit_applicant(&caller, &r.vo)?;
+        self.limit_applicant(&caller, &r.vo).await?;
         match self.inner.subject(&caller, &r.vo)?.person().cloned() {
             Some(person) => {
                 let command = Command::WithdrawApplication;
@@ -109,7 +132,8 @@ impl Vom {
     ) -> Result<ApplicationPage, Error> {
         let live = self.home(&r.vo)?;
         self.authorise(&live, &caller, Action::SeeApplications)?;
-        Ok(live.read().application_page(r.after.as_ref(), r.limit))
+        let now = self.inner.clock.now();
+        Ok(live.read().application_page(r.after.as_ref(), r.limit, now))
     }
 
     pub(super) async fn approve(&self, caller: Caller, r: Approve) -> Result<MemberInfo, Error> {
@@ -121,6 +145,7 @@ impl Vom {
             expires: r.expires,
         };
         self.change(&caller, &r.vo, command).await?;
+        self.expected_came(&r.vo, &person).await;
         self.member_now(&r.vo, &person)
     }
 
@@ -148,6 +173,25 @@ mod tests {
         assert!(l.count(&[("alice@rennes", 3)], Millis(6)).is_err());
         l.count(&[("bob@rennes", 3)], Millis(6)).unwrap();
         l.count(&[("alice@rennes", 3)], Millis::from_secs(3600)).unwrap();
+    }
+
+    /// If it failed, whoever has many names could keep administrators from removing them.
+    #[test]
+    fn a_full_limiter_keeps_nobody_from_taking() {
+        let mut l = Limiter::default();
+        let now = Millis(5);
+        for n in 0..COUNTED_MAX {
+            l.count(&[(&n.to_string(), 3)], now).unwrap();
+        }
+        assert!(l.count(&[("alice in demo.rennes", 3)], now).is_err());
+        for _ in 0..9 {
+            l.count_if_room(&[("alice in demo.rennes", 3)], now).unwrap();
+        }
+        for _ in 0..2 {
+            l.count_if_room(&[("7", 3)], now).unwrap();
+        }
+        assert!(l.count_if_room(&[("7", 3)], now).is_err(), "one's own limit still counts");
+        assert_eq!(l.counts.len(), COUNTED_MAX);
     }
 
     #[test]

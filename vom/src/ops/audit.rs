@@ -1,13 +1,13 @@
 //! The site's audit: nodes report, administrators and people look, sites witness.
 
 use super::Vom;
+use super::searches::Searches;
 use crate::audit::heads::Recorded;
-use crate::audit::{Scope, Verdict, exchange, reread, witnesses};
+use crate::audit::{Scope, Verdict, cost, exchange, reread};
 use crate::policy::Action;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use xos_api::Done;
 use xos_api::audit::{
     AuditCheck, AuditFault, AuditHead, AuditHeads, AuditPage, HEAD_STATEMENT_MAX, HeadsOf, Outcome,
@@ -27,29 +27,17 @@ const HEADS_PER_HOUR: u32 = 1000;
 /// Longest name of a node's count, in bytes.
 const SERIES_MAX: usize = 64;
 
-/// Most searches of one person in an hour.
-const SEARCHES_PER_HOUR: u32 = 3600;
-/// The same of all people that one other site vouches for, which can invent as many as it likes.
-const SEARCHES_PER_SITE_AND_HOUR: u32 = 20_000;
-/// Most searches that read files at a time.
-const SEARCHES_AT_ONCE: usize = 4;
-
 /// Who looks, and what of that was noted lately: a page that is loaded again and again does not
 /// fill the audit.
+#[derive(Default)]
 pub(crate) struct Looks {
     noted: Mutex<HashMap<String, Millis>>,
-    running: Semaphore,
-}
-
-impl Default for Looks {
-    fn default() -> Looks {
-        Looks { noted: Mutex::default(), running: Semaphore::new(SEARCHES_AT_ONCE) }
-    }
+    searches: Searches,
 }
 
 impl Looks {
     /// Whether it is to be noted.
-    fn fresh(&self, what: &str, now: Millis) -> bool {
+    pub(super) fn fresh(&self, what: &str, now: Millis) -> bool {
         let mut looks = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if looks.get(what).is_some_and(|t| now.since(*t) < LOOK_NOTED_EVERY && *t <= now) {
             return false;
@@ -64,7 +52,7 @@ impl Looks {
     }
 
     /// Forgets one that could not be noted.
-    fn forget(&self, what: &str) {
+    pub(super) fn forget(&self, what: &str) {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
     }
 }
@@ -113,8 +101,13 @@ impl Vom {
             return Err(Error::limited(format!("too many events come from node {node}"))
                 .hint("report again in a minute"));
         }
-        inner.log.report(node.clone(), r.series, r.first, r.events).await?;
-        Ok(Done {})
+        let cost = cost(&r.events);
+        let stored = inner.log.report(node.clone(), r.series, r.first, r.events).await;
+        if stored.is_err() {
+            let mut budget = inner.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.give_back(node, cost);
+        }
+        stored.map(|()| Done {})
     }
 
     pub(super) async fn search_audit(
@@ -127,33 +120,17 @@ impl Vom {
                 return Err(Error::too_large(format!("a text is over {TEXT_MAX} characters")));
             }
         }
-        self.limit_searches(&caller)?;
+        let inner = &self.inner;
+        inner.looks.searches.count(&caller, &inner.site, inner.clock.now())?;
         let scope = self.audit_scope(&caller, r.vo.as_ref());
         if !matches!(scope, Ok(Scope::Own(..))) {
             self.note_look(&caller, &r, &scope).await?;
         }
         let scope = scope?;
-        let log = self.inner.log.clone();
-        let turn = self.inner.looks.running.acquire().await;
-        let _turn = turn.map_err(|_| Error::unavailable("the core is stopping"))?;
+        let _turn = inner.looks.searches.turn(caller.describe(), caller.site_admin()).await?;
+        let log = inner.log.clone();
         let found = tokio::task::spawn_blocking(move || log.search(&scope, &r)).await;
         found.map_err(|e| Error::internal(format!("the search failed: {e}")))?
-    }
-
-    fn limit_searches(&self, caller: &Caller) -> Result<(), Error> {
-        let who = format!("searches of {}", caller.describe());
-        let vouching = match caller.principal() {
-            Principal::Member(m) => m.vo.site(),
-            Principal::Person(person) => person.site(),
-            Principal::Core(site) => site.clone(),
-            Principal::Node(node) => node.site(),
-        };
-        let people = format!("searches of people of {vouching}");
-        let mut whom = vec![(who.as_str(), SEARCHES_PER_HOUR)];
-        if vouching != self.inner.site {
-            whom.push((people.as_str(), SEARCHES_PER_SITE_AND_HOUR));
-        }
-        self.limit(&whom)
     }
 
     /// What the caller may see: all, because they administer the site whose audit it is; the lines
@@ -223,15 +200,17 @@ impl Vom {
     ) -> Result<AuditCheck, Error> {
         self.site_admin(&caller)?;
         let inner = &self.inner;
+        let failed = |e| Error::internal(format!("verifying failed: {e}"));
+        let first = r.from.as_ref().map_or(1, |place| place.number);
+        let (log, from) = (inner.log.clone(), r.from.clone());
+        let beyond = tokio::task::spawn_blocking(move || log.beyond(from.as_ref()));
+        let beyond = beyond.await.map_err(failed)??;
         // Asked before the files are read: what was witnessed is on the disk then.
-        let heads = exchange::collect(inner).await;
-        let open = |s: &str| inner.trust.verify(Kind::AuditHead, s, &inner.site).ok();
-        let (seen, _) = witnesses(&heads, open);
-        let log = inner.log.clone();
-        let task = tokio::task::spawn_blocking(move || log.check(r.from.as_ref(), seen));
-        let mut check =
-            task.await.map_err(|e| Error::internal(format!("verifying failed: {e}")))??;
-        check.silent = heads.silent;
+        let seen = exchange::seen(inner, first, beyond).await;
+        let (log, witnesses) = (inner.log.clone(), seen.witnesses);
+        let task = tokio::task::spawn_blocking(move || log.check(r.from.as_ref(), witnesses));
+        let mut check = task.await.map_err(failed)??;
+        (check.silent, check.unverified) = (seen.silent, seen.unverified);
         if let Some(fault) = check.faults.first() {
             self.note_fault(&caller, fault);
         }
@@ -301,10 +280,10 @@ impl Vom {
             self.site_admin(&caller)?;
         }
         if r.site == inner.site {
-            return Ok(exchange::collect(inner).await);
+            return Ok(exchange::collect(inner, r.after).await);
         }
-        let held = inner.heads.of(&r.site, &inner.site).await?;
-        Ok(AuditHeads { site: r.site, held, silent: Vec::new() })
+        let (held, next) = inner.heads.of(&r.site, &inner.site, r.after).await?;
+        Ok(AuditHeads { site: r.site, held, silent: Vec::new(), unverified: 0, next })
     }
 }
 

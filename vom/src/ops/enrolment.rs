@@ -4,7 +4,7 @@ use super::Vom;
 use crate::Inner;
 use crate::decide::{Command, Sealed, Words};
 use crate::live::Live;
-use crate::state::{EnrolmentFault, TermsInForce, Violation, answered};
+use crate::state::{EnrolmentFault, TermsInForce, Violation, Whose, answered};
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::Done;
@@ -101,6 +101,7 @@ impl Vom {
     /// them, so that it names nothing that is not there.
     pub(super) async fn words(
         &self,
+        caller: &Caller,
         vo: &VoId,
         agreed: Option<u32>,
         answers: Vec<Answer>,
@@ -116,8 +117,15 @@ impl Vom {
         }
         let text = serde_json::to_string(&answered)
             .map_err(|e| Error::internal(format!("cannot encode answers: {e}")))?;
-        let digest = self.inner.registry.keep_private(vo, text, self.inner.clock.now()).await?;
+        let (whose, now) = (self.speaker(caller, vo)?, self.inner.clock.now());
+        let digest = self.inner.registry.keep_private(vo, whose, text, now).await?;
         Ok(Words { agreed, answers: Some(Sealed { digest, asked }) })
+    }
+
+    /// Whose words a caller says.
+    fn speaker(&self, caller: &Caller, vo: &VoId) -> Result<Whose, Error> {
+        let person = self.inner.subject(caller, vo)?.person().cloned();
+        person.map(Whose::Person).ok_or_else(|| Error::denied("only persons enrol"))
     }
 
     /// Makes a change by which `words` come into the log; what was kept of them is erased when it
@@ -131,8 +139,8 @@ impl Vom {
     ) -> Result<Done, Error> {
         let kept = words.answers.as_ref().map(|s| s.digest.clone());
         let made = self.change(caller, vo, command(words)).await;
-        if made.is_err() {
-            self.erase(vo, kept).await;
+        if made.is_err() && kept.is_some() {
+            self.erase(vo, &self.speaker(caller, vo)?, kept).await;
         }
         made
     }
@@ -147,15 +155,15 @@ impl Vom {
     ) -> Result<Done, Error> {
         let kept = self.home(vo)?.read().answers_of(person);
         let done = self.change(caller, vo, command).await?;
-        self.erase(vo, kept).await;
+        self.erase(vo, &Whose::Person(person.clone()), kept).await;
         Ok(done)
     }
 
     /// Erases what is kept, unless the log names it. What cannot be erased now the sweep erases.
-    pub(super) async fn erase(&self, vo: &VoId, kept: Option<String>) {
+    pub(super) async fn erase(&self, vo: &VoId, whose: &Whose, kept: Option<String>) {
         let Some(digest) = kept else { return };
         let live = self.inner.vos.one(vo);
-        if live.is_some_and(|l| l.read().names_private(&digest)) {
+        if live.is_some_and(|l| l.read().names_private(whose, &digest)) {
             return;
         }
         if let Err(error) = self.inner.registry.erase_private(vo, &digest).await {
@@ -181,8 +189,8 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
 }
 
 async fn sweep_one(inner: &Inner, live: &Live, before: Millis) -> Result<(), Error> {
-    let named = live.read().digests();
-    let erased = inner.registry.erase_unnamed(live.id(), &named, before).await?;
+    let named = |whose: &Whose, digest: &str| live.read().names_private(whose, digest);
+    let erased = inner.registry.erase_unnamed(live.id(), named, before).await?;
     if erased > 0 {
         tracing::info!(vo = %live.id(), erased, "personal texts erased that nothing named");
     }

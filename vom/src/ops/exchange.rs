@@ -6,6 +6,7 @@ use crate::ops::applications::CHANGES_PER_HOUR;
 use crate::policy::{Action, Carried, Subject};
 use crate::registry::{EXPECTED_AT_ONCE, Expected};
 use crate::state::{MEMBERS_MAX, Vo, page_size};
+use crate::told;
 use xos_api::Done;
 use xos_api::vom::{
     Change, EXPECT_MAX, ExpectPeople, ExpectedPage, ExpectedPerson, Expecting, ExportLine,
@@ -23,7 +24,9 @@ const TRIES_MAX: usize = 5;
 enum At {
     Head,
     Groups(usize),
+    Rules(usize),
     Members(Option<PersonId>),
+    Expected(Option<PersonId>),
     Shares,
     Entries(u64),
 }
@@ -35,6 +38,9 @@ impl At {
         let (what, rest) = text.split_once(':').ok_or_else(wrong)?;
         match (what, rest) {
             ("groups", n) => n.parse().map(At::Groups).map_err(|_| wrong()),
+            ("rules", n) => n.parse().map(At::Rules).map_err(|_| wrong()),
+            ("expected", "") => Ok(At::Expected(None)),
+            ("expected", p) => p.parse().map(|p| At::Expected(Some(p))).map_err(|_| wrong()),
             ("members", "") => Ok(At::Members(None)),
             ("members", p) => p.parse().map(|p| At::Members(Some(p))).map_err(|_| wrong()),
             ("shares", "") => Ok(At::Shares),
@@ -45,9 +51,23 @@ impl At {
 }
 
 impl Vom {
+    /// Noted once for all parts of an export.
     pub(super) async fn export_vo(&self, caller: Caller, r: ExportVo) -> Result<ExportPage, Error> {
+        let part = self.exported(&caller, &r).await;
+        let (inner, look) = (&self.inner, format!("{} exports {}", caller.describe(), r.vo));
+        if part.is_ok() && !inner.looks.fresh(&look, inner.clock.now()) {
+            return part;
+        }
+        let noted = self.noted(&caller, "export_vo", (&r.vo, &r), part).await;
+        if noted.is_err() {
+            inner.looks.forget(&look);
+        }
+        noted
+    }
+
+    async fn exported(&self, caller: &Caller, r: &ExportVo) -> Result<ExportPage, Error> {
         let live = self.home(&r.vo)?;
-        self.authorise(&live, &caller, Action::Export)?;
+        self.authorise(&live, caller, Action::Export)?;
         let at = At::parse(r.after.as_deref())?;
         if let At::Entries(after) = at {
             let entries = self.inner.registry.entries(&r.vo, after).await?;
@@ -58,8 +78,29 @@ impl Vom {
             let lines = entries.into_iter().map(|jws| ExportLine::Entry { jws }).collect();
             return Ok(ExportPage { lines, next: Some(format!("entries:{next}")) });
         }
+        if let At::Expected(after) = at {
+            return self.export_expected(&r.vo, after.as_ref()).await;
+        }
         let vo = live.read();
         Ok(page(&vo, at, r.log))
+    }
+
+    async fn export_expected(
+        &self,
+        vo: &VoId,
+        after: Option<&PersonId>,
+    ) -> Result<ExportPage, Error> {
+        let listed = self.inner.registry.expected_after(vo, after, PAGE_MAX as usize);
+        let (people, more) = listed.await?;
+        let last = people.last().filter(|_| more).map(|p| format!("expected:{}", p.person));
+        let line = |ExpectedPerson { person, groups, roles, expires }| ExportLine::Expected {
+            person,
+            groups,
+            roles,
+            expires,
+        };
+        let next = Some(last.unwrap_or_else(|| "shares:".to_owned()));
+        Ok(ExportPage { lines: people.into_iter().map(line).collect(), next })
     }
 
     /// Who asks, if they may admit people.
@@ -72,12 +113,21 @@ impl Vom {
         Ok((grant.subject().clone(), by))
     }
 
+    /// Who is expected is noted, not what would come of it.
     pub(super) async fn expect_people(
         &self,
         caller: Caller,
         r: ExpectPeople,
     ) -> Result<Vec<Expecting>, Error> {
-        let (subject, by) = self.admits(&caller, &r.vo)?;
+        let expected = self.expected(&caller, &r).await;
+        if r.dry_run && expected.is_ok() {
+            return expected;
+        }
+        self.noted(&caller, "expect_people", (&r.vo, &r), expected).await
+    }
+
+    async fn expected(&self, caller: &Caller, r: &ExpectPeople) -> Result<Vec<Expecting>, Error> {
+        let (subject, by) = self.admits(caller, &r.vo)?;
         few(r.people.len())?;
         let mut all = Vec::with_capacity(r.people.len());
         for people in r.people.chunks(EXPECTED_AT_ONCE) {
@@ -110,7 +160,8 @@ impl Vom {
             let (mut outcomes, mut put, mut count) = (Vec::new(), Vec::<Expected>::new(), 0);
             for person in people {
                 let again = put.iter().any(|e| e.as_what.person == person.person);
-                let expected = Expected { as_what: person.clone(), by: by.clone() };
+                let numbers = self.home(vo)?.read().group_numbers(&person.groups);
+                let expected = Expected { as_what: person.clone(), by: by.clone(), numbers };
                 let outcome = match self.unfit(vo, person, subject)? {
                     Some(outcome) => outcome,
                     None if again => refused("stands twice in one request"),
@@ -189,9 +240,22 @@ impl Vom {
         if live.read().epochs.contains_key(person) {
             return self.drop_expected(vo, std::slice::from_ref(person)).await;
         }
+        same_groups(&live.read(), &expected)?;
+        let noted_by = expected.by.clone();
         let by = Subject::Person { person: expected.by, site_admin: false, carried: Carried::All };
-        self.inner.command(&live, &by, &approval(&expected.as_what)).await?;
+        let (inner, command) = (&self.inner, approval(&expected.as_what));
+        let event = told::for_them(&noted_by, inner.clock.now(), vo, &command)?;
+        let admitted = inner.command(&live, &by, &command).await;
+        inner.told.end(event, admitted).await?;
         self.drop_expected(vo, std::slice::from_ref(person)).await
+    }
+
+    /// Drops the note on somebody who is a member now. One that stays lets nobody in: who was a
+    /// member is not admitted by it.
+    pub(super) async fn expected_came(&self, vo: &VoId, person: &PersonId) {
+        if let Err(error) = self.drop_expected(vo, std::slice::from_ref(person)).await {
+            tracing::warn!(%vo, %person, %error, "is a member, and stays in the list of expected");
+        }
     }
 
     /// Expects people no longer.
@@ -240,9 +304,11 @@ impl Vom {
         caller: Caller,
         r: ForgetExpected,
     ) -> Result<Done, Error> {
-        self.admits(&caller, &r.vo)?;
-        few(r.people.len())?;
-        self.drop_expected(&r.vo, &r.people).await.map(|()| Done {})
+        let forgotten = match self.admits(&caller, &r.vo).and_then(|_| few(r.people.len())) {
+            Ok(()) => self.drop_expected(&r.vo, &r.people).await.map(|()| Done {}),
+            Err(e) => Err(e),
+        };
+        self.noted(&caller, "forget_expected", (&r.vo, &r), forgotten).await
     }
 }
 
@@ -252,6 +318,15 @@ fn few(people: usize) -> Result<(), Error> {
     }
     Err(Error::too_large(format!("{people} people at once; at most {EXPECT_MAX} are taken"))
         .hint("ask in parts"))
+}
+
+/// Whether the groups of a note are those that had their names when it was made.
+fn same_groups(vo: &Vo, expected: &Expected) -> Result<(), Error> {
+    if vo.group_numbers(&expected.as_what.groups) == expected.numbers {
+        return Ok(());
+    }
+    Err(Error::conflict("a group in the note was deleted since, and perhaps made anew")
+        .hint("import the person again, or decide about the application"))
 }
 
 fn refused(reason: &str) -> Expecting {
@@ -282,24 +357,31 @@ fn page(vo: &Vo, at: At, log: bool) -> ExportPage {
     let size = PAGE_MAX as usize;
     let then = |lines, next: String| ExportPage { lines, next: Some(next) };
     match at {
-        At::Head => then(vec![vo.export_head()], "groups:0".to_owned()),
-        At::Groups(from) => {
-            let all = vo.export_groups();
-            let end = from.saturating_add(size);
-            let next =
-                if end < all.len() { format!("groups:{end}") } else { "members:".to_owned() };
-            then(all.into_iter().skip(from).take(size).collect(), next)
+        At::Head => then(vo.export_head(), "groups:0".to_owned()),
+        At::Groups(from) => some(vo.export_groups(), from, ("groups", "rules:0")),
+        // After the groups, which they name.
+        At::Rules(from) => {
+            let rules = vo.rules.rules().map(|rule| ExportLine::Rule { rule: rule.clone() });
+            some(rules.collect(), from, ("rules", "members:"))
         }
         At::Members(after) => {
             let (lines, next) = vo.export_members(after.as_ref(), size);
-            then(lines, next.map_or("shares:".to_owned(), |p| format!("members:{p}")))
+            then(lines, next.map_or("expected:".to_owned(), |p| format!("members:{p}")))
         }
-        At::Shares | At::Entries(_) => {
+        At::Shares | At::Expected(_) | At::Entries(_) => {
             let lines = vo.share_infos().into_iter().map(|share| ExportLine::Share { share });
             let lines = lines.collect();
             if log { then(lines, "entries:0".to_owned()) } else { last(vo, lines) }
         }
     }
+}
+
+/// Lines from one on, and then the others of them or what comes after.
+fn some(all: Vec<ExportLine>, from: usize, (these, then): (&str, &str)) -> ExportPage {
+    let end = from.saturating_add(PAGE_MAX as usize);
+    let next = if end < all.len() { format!("{these}:{end}") } else { then.to_owned() };
+    let lines = all.into_iter().skip(from).take(PAGE_MAX as usize).collect();
+    ExportPage { lines, next: Some(next) }
 }
 
 fn last(vo: &Vo, mut lines: Vec<ExportLine>) -> ExportPage {

@@ -4,7 +4,7 @@ use super::Vom;
 use crate::decide::Command;
 use crate::log;
 use crate::policy::Action;
-use crate::state::{EnrolmentFault, INVITATION_ID_LEN, Violation, page_size};
+use crate::state::{EnrolmentFault, INVITATION_ID_LEN, Violation, Whose, page_size};
 use crate::text;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,15 +39,18 @@ impl Vom {
         let secret = URL_SAFE_NO_PAD.encode(bytes);
         let hash = log::hash(&secret);
         let id: String = hash.chars().take(INVITATION_ID_LEN).collect();
-        let now = self.inner.clock.now();
+        let (whose, now) = (Whose::Invitation(id.clone()), self.inner.clock.now());
         let hint = match r.hint.trim().is_empty() {
             true => None,
-            false => Some(self.inner.registry.keep_private(&r.vo, r.hint.clone(), now).await?),
+            false => {
+                let (registry, hint) = (&self.inner.registry, r.hint.clone());
+                Some(registry.keep_private(&r.vo, whose.clone(), hint, now).await?)
+            }
         };
         let command = Command::Invite { id: id.clone(), hash, gives: r.gives, hint: hint.clone() };
         let made = self.change(&caller, &r.vo, command).await;
         if made.is_err() {
-            self.erase(&r.vo, hint).await;
+            self.erase(&r.vo, &whose, hint).await;
         }
         made?;
         let info = live.read().enrolling.invitations.get(&id).map(|i| i.info(&id, r.hint, now));
@@ -127,12 +130,18 @@ impl Vom {
         if live.read().invitation(&hash).is_none() {
             return Err(no_invitation());
         }
-        let words = self.words(&r.vo, r.agreed, r.answers).await?;
+        let words = self.words(&caller, &r.vo, r.agreed, r.answers).await?;
         let message = r.message;
         let join = |words| Command::Join { hash, message, words };
         self.change_saying(&caller, &r.vo, words, join).await?;
         let subject = self.inner.subject(&caller, &r.vo)?;
-        let member = subject.person().and_then(|p| live.read().member_info(p));
+        let Some(person) = subject.person() else { return Err(no_invitation()) };
+        if live.read().members.contains_key(person) {
+            self.expected_came(&r.vo, person).await;
+        } else {
+            self.admit_expected(&r.vo, person).await;
+        }
+        let member = live.read().member_info(person);
         Ok(Joined { member })
     }
 }

@@ -11,6 +11,7 @@ mod members;
 mod names;
 mod records;
 mod rules;
+mod searches;
 mod serve;
 mod shares;
 mod structure;
@@ -21,7 +22,6 @@ use crate::decide::{Command, decide};
 use crate::live::Live;
 use crate::policy::{Action, Carried, Grant, Subject};
 use crate::{Inner, Vom, told};
-use applications::CHANGES_PER_HOUR;
 use serde::Serialize;
 use std::sync::Arc;
 use xos_api::Done;
@@ -187,7 +187,7 @@ impl Vom {
         let live = self.home(vo)?;
         let subject = self.inner.subject(caller, vo)?;
         if let Some(person) = subject.person() {
-            self.limit(&[(&format!("{person} in {vo}"), CHANGES_PER_HOUR)])?;
+            self.limit_change(&format!("{person} in {vo}"), only_takes(command))?;
         }
         self.inner.command(&live, &subject, command).await.map(|()| Done {})
     }
@@ -266,4 +266,21 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Whether a command only takes something away.
+fn only_takes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Reject { .. }
+            | Command::SuspendMember { .. }
+            | Command::RemoveMember { .. }
+            | Command::WithdrawRole { .. }
+            | Command::RemoveFromGroup { .. }
+            | Command::RefuseShare { .. }
+            | Command::EndShare { .. }
+            | Command::WithdrawShare { .. }
+            | Command::SuspendVo { .. }
+            | Command::WithdrawInvitation { .. }
+    )
 }

@@ -6,6 +6,7 @@ use crate::policy::Action as Right;
 use crate::rules::book::{self, Book, Kept};
 use crate::rules::{Asked, Finding, look};
 use crate::state::Violation;
+use crate::told;
 use std::sync::Arc;
 use xos_api::policy::{
     GetSiteRules, GetVoRules, Matched, Place, RuleList, RulesSet, SetSiteRules, SetVoRules, Side,
@@ -14,6 +15,7 @@ use xos_api::policy::{
 use xos_api::vom::{Actor, GROUP_MEMBERS};
 use xos_base::{Error, GroupName, SiteId};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 impl Vom {
     pub(super) async fn get_vo_rules(
@@ -77,8 +79,13 @@ impl Vom {
         caller: Caller,
         r: SetSiteRules,
     ) -> Result<RulesSet, Error> {
-        self.site_admin(&caller)?;
-        book::check(&r.rules, Kept::BySite)?;
+        let mut event = asked(&caller, self.inner.clock.now(), "set_site_rules");
+        let allowed = self.site_admin(&caller).and_then(|()| book::check(&r.rules, Kept::BySite));
+        if let Err(e) = allowed {
+            return self.inner.told.end(event, Err(e)).await;
+        }
+        let known = self.inner.rules.own.list();
+        told::fill(&mut event, &Book::with(known.version, known.rules).difference(&r.rules))?;
         let (inner, by) = (self.inner.clone(), Actor::Person(caller.person()?));
         let warnings = {
             let wanted = Book::with(r.version, r.rules.clone());
@@ -92,7 +99,8 @@ impl Vom {
             let now = inner.clock.now();
             let of = format!("site {}", inner.site);
             let wanted = (r.version, r.rules);
-            inner.rules.own.set(&inner.registry, wanted, (by, now), &of).await
+            let set = inner.rules.own.set(&inner.registry, wanted, (by, now), &of).await;
+            inner.told.end(event, set).await
         });
         let version = task.await.map_err(|e| {
             tracing::error!(error = %e, "a change of rules ended without a result");

@@ -1,10 +1,10 @@
 //! People whom a VO expects. They stand in the registry of its home and not in its log: nobody has
 //! asked them yet, so that other sites do not learn of them.
 
-use super::{Registry, encode, key, prefix};
+use super::{Registry, encode, graves, key, prefix};
 use serde::{Deserialize, Serialize};
 use xos_api::vom::ExpectedPerson;
-use xos_base::{Error, PersonId, VoId};
+use xos_base::{Error, GroupNumber, PersonId, VoId};
 use xos_store::{Guard, Key, Op, StoreError, TxnOutcome, Version};
 
 /// How many people one transaction takes; the count of them is one more key.
@@ -18,6 +18,8 @@ pub struct Expected {
     pub as_what: ExpectedPerson,
     /// Who said so: the person counts as having approved the application, if they still may then.
     pub by: PersonId,
+    /// The numbers of the groups then: one made later under an old name is another.
+    pub numbers: Vec<GroupNumber>,
 }
 
 /// How many people are expected, and which state of that it is.
@@ -107,8 +109,11 @@ impl Registry {
         for person in drop {
             ops.push(Op::Del(person_key(vo, person)?));
         }
-        match self.store.txn(vec![guard], ops).await.map_err(StoreError::told)? {
+        let grave = graves::grave_key(vo)?;
+        let guards = vec![guard, Guard::Absent(grave.clone())];
+        match self.store.txn(guards, ops).await.map_err(StoreError::told)? {
             TxnOutcome::Applied(_) => Ok(()),
+            TxnOutcome::Conflict { keys } if keys.contains(&grave) => Err(graves::gone(vo)),
             TxnOutcome::Conflict { .. } => {
                 Err(Error::conflict(format!("who is expected in {vo} changed meanwhile"))
                     .hint("try again"))

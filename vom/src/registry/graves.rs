@@ -1,9 +1,10 @@
 //! What is left of VOs that were erased.
 
 use super::{Registry, encode, key, prefix};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xos_base::{Error, Millis, VoId};
-use xos_store::{Key, OPS_MAX, Op, StoreError};
+use xos_store::{Guard, Key, OPS_MAX, Op, StoreError, TxnOutcome};
 
 /// What is left of a VO that was erased: nothing of its people. Kept for good, so that nobody gets
 /// the id again.
@@ -20,6 +21,8 @@ pub struct Grave {
     pub volumes: Vec<String>,
     /// The signed last entry, which says that the VO is no more.
     pub jws: String,
+    /// Whether all that was kept of it here is removed.
+    pub clean: bool,
 }
 
 pub(super) fn grave_key(vo: &VoId) -> Result<Key, Error> {
@@ -34,11 +37,7 @@ impl Registry {
     pub async fn graves(&self) -> Result<Vec<Grave>, Error> {
         let mut all = Vec::new();
         for (name, value, _) in self.all(&prefix(&["vom", "erased"])?).await? {
-            let grave = serde_json::from_slice(&value).map_err(|e| {
-                Error::internal(format!("the registry's note that {name} was erased: {e}"))
-                    .hint("restore the registry from a backup")
-            })?;
-            all.push(grave);
+            all.push(read(&name, &value)?);
         }
         Ok(all)
     }
@@ -52,20 +51,46 @@ impl Registry {
         self.store.put(at, encode(grave)?).await.map_err(StoreError::told).map(|_| ())
     }
 
-    /// Removes what is kept of a VO that is no more, but this site's side of its share: its uids
-    /// and gids are nobody else's for good. What makes the VO known goes last.
+    /// The note that a VO is no more, if it is.
     ///
     /// # Errors
-    /// Those of the store; then some of it is left, and the VO is known still.
+    /// As [`Registry::graves`].
+    pub async fn grave(&self, vo: &VoId) -> Result<Option<Grave>, Error> {
+        let entry = self.store.get(&grave_key(vo)?).await.map_err(StoreError::told)?;
+        entry.map(|e| read(vo.as_str(), &e.value)).transpose()
+    }
+
+    /// Writes something about a VO, unless it is no more: what is written while it is cleared, or by
+    /// another core of the site, would stay.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Conflict`] when it is no more; those of the store.
+    pub(super) async fn put_of(&self, vo: &VoId, at: Key, value: Bytes) -> Result<(), Error> {
+        let guard = vec![Guard::Absent(grave_key(vo)?)];
+        match self.store.txn(guard, vec![Op::put(at, value)]).await.map_err(StoreError::told)? {
+            TxnOutcome::Applied(_) => Ok(()),
+            TxnOutcome::Conflict { .. } => Err(gone(vo)),
+        }
+    }
+
+    /// Removes what is kept of a VO that is no more, but its grave and this site's side of its
+    /// share: its uids and gids are nobody else's for good. The names of its accounts are removed
+    /// by [`crate::names::Names::forget`].
+    ///
+    /// # Errors
+    /// Those of the store; then some of it is left.
     pub async fn clear(&self, vo: &VoId) -> Result<(), Error> {
-        let below = prefix(&["vom", "vo", vo.as_str()])?;
-        loop {
-            let page = self.store.scan(&below, None, OPS_MAX).await.map_err(StoreError::told)?;
-            if page.entries.is_empty() {
-                break;
+        for kind in ["private", "about", "vo"] {
+            let below = prefix(&["vom", kind, vo.as_str()])?;
+            loop {
+                let page = self.store.scan(&below, None, OPS_MAX).await;
+                let page = page.map_err(StoreError::told)?;
+                if page.entries.is_empty() {
+                    break;
+                }
+                let ops = page.entries.into_iter().map(|e| Op::Del(e.key)).collect();
+                self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
             }
-            let ops = page.entries.into_iter().map(|e| Op::Del(e.key)).collect();
-            self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
         }
         let mut ops = Vec::new();
         for kind in ["heard", "vos"] {
@@ -74,4 +99,17 @@ impl Registry {
         self.store.txn(Vec::new(), ops).await.map_err(StoreError::told)?;
         Ok(())
     }
+}
+
+fn read(name: &str, value: &[u8]) -> Result<Grave, Error> {
+    serde_json::from_slice(value).map_err(|e| {
+        Error::internal(format!("the registry's note that {name} was erased: {e}"))
+            .hint("restore the registry from a backup")
+    })
+}
+
+/// What is told who writes about a VO that is no more, at another core of the site.
+pub(super) fn gone(vo: &VoId) -> Error {
+    Error::conflict(format!("{vo} was dissolved and erased: nothing is written of it any more"))
+        .hint("found another one: `xos vo found`")
 }

@@ -7,10 +7,10 @@
 
 use super::{READ_ENTRIES, Registry, encode, key, key_error, prefix};
 use crate::log;
+use crate::state::Whose;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use xos_base::{Error, Millis, VoId};
 use xos_store::{Key, Op, StoreError};
 
@@ -22,6 +22,7 @@ struct Private {
     /// Since when.
     since: Millis,
     text: String,
+    whose: Whose,
 }
 
 fn digest(salt: &str, text: &str) -> String {
@@ -36,10 +37,12 @@ impl Registry {
     /// Keeps a text and says its digest, by which it is found again.
     ///
     /// # Errors
-    /// Those of the store; [`xos_base::Kind::Internal`] without random bytes.
+    /// Those of the store; [`xos_base::Kind::Internal`] without random bytes;
+    /// [`xos_base::Kind::Conflict`] when the VO is no more.
     pub async fn keep_private(
         &self,
         vo: &VoId,
+        whose: Whose,
         text: String,
         now: Millis,
     ) -> Result<String, Error> {
@@ -48,8 +51,8 @@ impl Registry {
             .map_err(|_| Error::internal("the system gives no random bytes"))?;
         let salt = STANDARD.encode(salt);
         let digest = digest(&salt, &text);
-        let kept = encode(&Private { salt, since: now, text })?;
-        self.store.put(key_of(vo, &digest)?, kept).await.map_err(StoreError::told)?;
+        let kept = encode(&Private { salt, since: now, text, whose })?;
+        self.put_of(vo, key_of(vo, &digest)?, kept).await?;
         Ok(digest)
     }
 
@@ -78,14 +81,15 @@ impl Registry {
         self.store.txn(Vec::new(), del).await.map_err(StoreError::told).map(|_| ())
     }
 
-    /// Erases what was kept before `before` and is named by none of `named`; how much that was.
+    /// Erases what was kept before `before` and is not `named`, looking only at what is kept; how
+    /// much that was.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn erase_unnamed(
         &self,
         vo: &VoId,
-        named: &BTreeSet<String>,
+        named: impl Fn(&Whose, &str) -> bool,
         before: Millis,
     ) -> Result<usize, Error> {
         let below = prefix(&["vom", "private", vo.as_str()])?;
@@ -96,9 +100,8 @@ impl Registry {
             for found in &page.entries {
                 let name = found.key.last_segment().map_err(key_error)?;
                 let kept = serde_json::from_slice::<Private>(&found.value);
-                let old = kept.is_ok_and(|k| k.since < before);
                 let name = String::from_utf8_lossy(&name);
-                if old && !named.contains(name.as_ref()) {
+                if kept.is_ok_and(|k| k.since < before && !named(&k.whose, &name)) {
                     self.erase_private(vo, &name).await?;
                     erased += 1;
                 }
@@ -125,19 +128,22 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let registry = Registry::new(store.clone());
         let vo: VoId = "demo.rennes".parse().unwrap();
-        let keep = |text: &str, at| registry.keep_private(&vo, text.to_owned(), Millis(at));
+        let whose = || Whose::Person("bob@pisa".parse().unwrap());
+        let keep =
+            |text: &str, at| registry.keep_private(&vo, whose(), text.to_owned(), Millis(at));
         let (a, b) = (keep("same", 1).await.unwrap(), keep("same", 2).await.unwrap());
         let c = keep("young", 50).await.unwrap();
         assert_ne!(a, b, "equal answers cannot be told from the digest");
         assert_eq!(registry.private(&vo, &a).await.unwrap().as_deref(), Some("same"));
-        let named = BTreeSet::from([a.clone()]);
-        assert_eq!(registry.erase_unnamed(&vo, &named, Millis(50)).await.unwrap(), 1);
+        let named = |of: &Whose, digest: &str| *of == whose() && digest == a;
+        assert_eq!(registry.erase_unnamed(&vo, named, Millis(50)).await.unwrap(), 1);
         assert_eq!(registry.private(&vo, &b).await.unwrap(), None);
         assert!(registry.private(&vo, &a).await.unwrap().is_some(), "it is named");
         assert!(registry.private(&vo, &c).await.unwrap().is_some(), "its entry is under way");
         registry.erase_private(&vo, &a).await.unwrap();
         assert_eq!(registry.private(&vo, &a).await.unwrap(), None);
-        let other = encode(&Private { salt: "x".into(), since: Millis(1), text: "no".into() });
+        let (salt, text) = ("x".to_owned(), "no".to_owned());
+        let other = encode(&Private { salt, since: Millis(1), text, whose: whose() });
         store.put(key_of(&vo, &c).unwrap(), other.unwrap()).await.unwrap();
         assert_eq!(registry.private(&vo, &c).await.unwrap_err().kind, Kind::Internal);
     }

@@ -6,7 +6,7 @@ use crate::rules::logins::Logins;
 use xos_api::vom::{
     ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
 };
-use xos_base::{Epoch, Group, GroupNumber, MemberNumber, PersonId};
+use xos_base::{Epoch, Group, GroupNumber, MemberNumber, Millis, PersonId};
 
 /// A VO's numbers at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,13 +37,11 @@ impl Vo {
         logins: &Logins<'_>,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
-        // New terms of use move the time at which each member's consent lapses.
-        let all = self.enrolling.terms.as_ref().is_some_and(|t| changed(t.changed));
         let mut members: Vec<AccountMember> = self
             .members
             .iter()
             .filter(|(person, m)| {
-                all || changed(m.changed)
+                changed(m.changed)
                     || names.changed.contains(*person)
                     || logins.differs(|action, place| self.asked(person, m, action, place))
             })
@@ -78,6 +76,7 @@ impl Vo {
         groups: Vec<Group>,
         gone: Vec<GroupNumber>,
     ) -> Vec<VoAccounts> {
+        let terms = self.account_terms();
         let empty = |full| VoAccounts {
             vo: self.id.clone(),
             number: self.number,
@@ -91,6 +90,7 @@ impl Vo {
             groups_gone: Vec::new(),
             lease_s: None,
             grace_s: None,
+            terms: terms.clone(),
         };
         let mut parts = vec![empty(full)];
         // Groups go first: members name them.
@@ -126,7 +126,8 @@ impl Vo {
             state: if suspended { AccountState::Suspended } else { AccountState::Active },
             epoch: m.epoch,
             expires: m.expires,
-            lapses: self.lapses(person, m),
+            since: m.since,
+            consent: self.account_consent(person),
             groups: self
                 .effective_groups(m)
                 .into_iter()
@@ -147,7 +148,8 @@ impl Vo {
             state: AccountState::Ended,
             epoch: Epoch(u64::MAX),
             expires: None,
-            lapses: None,
+            since: Millis::default(),
+            consent: None,
             groups: Vec::new(),
             roles: Vec::new(),
             refused: None,

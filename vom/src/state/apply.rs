@@ -3,7 +3,7 @@
 use super::{Gone, GroupRecord, Member, Vo, share::Share};
 use std::collections::BTreeSet;
 use xos_api::vom::{Application, Change, Entry, GROUP_MEMBERS, MemberState, VoState};
-use xos_base::membership::ROLE_OWNER;
+use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
 impl Vo {
@@ -19,6 +19,7 @@ impl Vo {
                     person: person.clone(),
                     message: message.clone(),
                     since: entry.time,
+                    gives: None,
                 };
                 self.applications.insert(person.clone(), a);
                 self.enrol(person, *agreed, answers.as_deref(), invitation.as_deref());
@@ -138,6 +139,9 @@ impl Vo {
         if roles.iter().any(|r| r.as_str() == ROLE_OWNER) {
             self.owners.insert(person.clone());
         }
+        if roles.iter().any(|r| r.as_str() == ROLE_ADMIN) {
+            self.admins.insert(person.clone());
+        }
         self.members.insert(person.clone(), member);
         for group in groups {
             self.join(group, person);
@@ -169,7 +173,8 @@ impl Vo {
             }
         }
         self.owners.remove(person);
-        self.managers.remove(person);
+        self.admins.remove(person);
+        self.manages_nothing(person);
         self.no_handover(person);
         self.epochs.insert(person.clone(), Epoch(m.epoch.0.saturating_add(1)));
         let gone = Gone { person: person.clone(), changed: self.number };
@@ -184,6 +189,13 @@ impl Vo {
                 m.roles.remove(role);
             }
         });
+        if role.as_str() == ROLE_ADMIN {
+            if granted && self.members.contains_key(person) {
+                self.admins.insert(person.clone());
+            } else if !granted {
+                self.admins.remove(person);
+            }
+        }
         if role.as_str() == ROLE_OWNER {
             self.no_handover(person);
             if granted && self.members.contains_key(person) {
@@ -204,12 +216,14 @@ impl Vo {
         let Some(g) = self.groups.remove(name) else { return };
         self.groups_gone.insert(g.number, self.number);
         self.nobody_manages(name);
-        if g.count == 0 {
-            return;
-        }
-        let number = self.number;
+        self.nobody_is_invited_to(name);
+        let (mut left, number) = (g.count, self.number);
         for m in self.members.values_mut() {
+            if left == 0 {
+                return;
+            }
             if m.groups.remove(name) {
+                left = left.saturating_sub(1);
                 m.changed = number;
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
             }

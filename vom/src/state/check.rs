@@ -182,6 +182,11 @@ impl Vo {
         self.check_change(&entry.change)
     }
 
+    /// Whether the log takes only what ends something.
+    pub(super) fn nearly_full(&self) -> bool {
+        self.number.saturating_add(1) >= LOG_RESERVED_FROM
+    }
+
     /// Whether `change` may be the next one.
     ///
     /// # Errors

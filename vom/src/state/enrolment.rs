@@ -50,6 +50,16 @@ pub struct Said {
     pub invitation: Option<String>,
 }
 
+/// Of whom or what something is kept at the home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// What an applicant or member answered.
+    Person(PersonId),
+    /// For whom the invitation of this id is meant.
+    Invitation(String),
+}
+
 /// What is wrong with what somebody sets, says or uses to come in. The requester acts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // The messages say it.
@@ -258,18 +268,15 @@ impl Vo {
         self.enrolling.said.get(person).and_then(|s| s.answers.clone())
     }
 
-    /// Every digest by which something is kept at the home.
-    pub fn digests(&self) -> BTreeSet<String> {
-        let answers = self.enrolling.said.values().filter_map(|s| s.answers.clone());
-        let hints = self.enrolling.invitations.values().filter_map(|i| i.hint.clone());
-        answers.chain(hints).collect()
-    }
-
-    /// Whether something is kept by that digest at the home.
-    pub fn names_private(&self, digest: &str) -> bool {
-        let of = |name: &Option<String>| name.as_deref() == Some(digest);
-        self.enrolling.said.values().any(|s| of(&s.answers))
-            || self.enrolling.invitations.values().any(|i| of(&i.hint))
+    /// Whether the log names what is kept at the home by that digest.
+    pub fn names_private(&self, whose: &Whose, digest: &str) -> bool {
+        let named = match whose {
+            Whose::Person(p) => self.enrolling.said.get(p).and_then(|s| s.answers.as_deref()),
+            Whose::Invitation(id) => {
+                self.enrolling.invitations.get(id).and_then(|i| i.hint.as_deref())
+            }
+        };
+        named == Some(digest)
     }
 
     /// Whether somebody may come in who agrees to `agreed` and whose answers have this digest.

@@ -6,8 +6,24 @@ use xos_api::vom::{EXPORT_FORMAT, ExportLine, GROUP_MEMBERS, MemberState};
 use xos_base::PersonId;
 
 impl Vo {
-    /// The first line of an export.
-    pub fn export_head(&self) -> ExportLine {
+    /// The first lines of an export: the VO and how one comes into it.
+    pub fn export_head(&self) -> Vec<ExportLine> {
+        let mut lines = vec![self.export_vo()];
+        if let Some(t) = &self.enrolling.terms {
+            let (text, consent_days, grace_days) = (t.text.clone(), t.consent_days, t.grace_days);
+            lines.push(ExportLine::Terms { text, consent_days, grace_days });
+        }
+        if !self.enrolling.questions.list.is_empty() {
+            let questions = self.enrolling.questions.list.clone();
+            lines.push(ExportLine::Questions { questions });
+        }
+        if !self.enrolling.reminder_days.is_empty() {
+            lines.push(ExportLine::Reminders { days: self.enrolling.reminder_days.clone() });
+        }
+        lines
+    }
+
+    fn export_vo(&self) -> ExportLine {
         ExportLine::Vo {
             format: EXPORT_FORMAT,
             vo: self.id.clone(),
@@ -17,6 +33,8 @@ impl Vo {
             number: self.number,
             lease_s: self.lease_s,
             renewal_s: self.renewal_s,
+            grace_s: self.grace_s,
+            audit_opens: self.audit_opens,
             volumes: self.volumes.iter().cloned().collect(),
         }
     }
@@ -26,11 +44,10 @@ impl Vo {
         let mut names: Vec<_> =
             self.groups.iter().filter(|(name, _)| name.as_str() != GROUP_MEMBERS).collect();
         names.sort_by_key(|(name, g)| (self.lineage(name).count(), g.number));
-        let mut managers = self.managers_by_group();
         let line = |(name, g): (&xos_base::GroupName, &super::GroupRecord)| ExportLine::Group {
             name: name.clone(),
             parent: g.parent.clone(),
-            managers: managers.remove(name).unwrap_or_default(),
+            managers: self.managers_of(name),
         };
         names.into_iter().map(line).collect()
     }

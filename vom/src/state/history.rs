@@ -5,8 +5,8 @@ use std::ops::Bound;
 use xos_api::vom::{Change, Ending, ExpiringMember, ExpiringPage, Reminder};
 use xos_base::{Millis, PersonId};
 
-/// Most members that are looked at for one page of those whose time ends.
-const LOOKED_AT_MAX: usize = 20_000;
+/// Most members that are looked at for one page of some of them.
+pub(super) const LOOKED_AT_MAX: usize = 20_000;
 
 /// The persons in whose history a change stands. What concerns a group or the VO as a whole stands
 /// in nobody's: it may concern a million.
@@ -26,7 +26,11 @@ pub fn about(change: &Change) -> Vec<&PersonId> {
         | Change::GroupMemberAdded { person, .. }
         | Change::GroupMemberRemoved { person, .. }
         | Change::Agreed { person, .. }
-        | Change::Joined { person, .. } => vec![person],
+        | Change::Joined { person, .. }
+        | Change::GroupManagerAdded { person, .. }
+        | Change::GroupManagerRemoved { person, .. }
+        | Change::HandoverEnded { by: person } => vec![person],
+        Change::HandoverOffered { by, to } | Change::HandoverAccepted { by, to } => vec![by, to],
         _ => Vec::new(),
     }
 }
@@ -98,8 +102,9 @@ impl Vo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::GroupRecord;
     use xos_api::vom::{Actor, Entry};
-    use xos_base::{Epoch, MemberNumber};
+    use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber};
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -171,5 +176,36 @@ mod tests {
         vo.set_terms("Be kind.", None, 14);
         assert_eq!(told(&vo, 5), [(Ending::Consent, 2)], "due since day 0, lapses at day 14");
         assert_eq!(told(&vo, 14), [(Ending::Consent, 0)]);
+    }
+
+    /// If it failed, a person's history would not say when they became manager or owner.
+    #[test]
+    fn managing_and_handing_over_stand_in_the_history() {
+        let (a, b): (PersonId, PersonId) = ("a@x".parse().unwrap(), "b@x".parse().unwrap());
+        let (by, to) = (a.clone(), b.clone());
+        let handed = Change::HandoverAccepted { by: by.clone(), to: to.clone() };
+        assert_eq!(about(&handed), [&a, &b]);
+        assert_eq!(about(&Change::HandoverOffered { by: by.clone(), to }), [&a, &b]);
+        assert_eq!(about(&Change::HandoverEnded { by }), [&a]);
+        let (name, person) = ("optics".parse().unwrap(), b.clone());
+        assert_eq!(about(&Change::GroupManagerAdded { name, person }), [&b]);
+    }
+
+    /// If it failed, one request for a small group would hold a VO of a million members for as long
+    /// as they are counted, or miss some.
+    #[test]
+    fn members_of_a_small_group_are_looked_for_in_bounded_steps() {
+        let mut vo = vo(25_000);
+        let name: GroupName = "physics".parse().unwrap();
+        let number = GroupNumber(2);
+        let record = GroupRecord { number, count: 1, changed: 1, parent: None };
+        vo.groups.insert(name.clone(), record);
+        let last: PersonId = "p024999@pisa".parse().unwrap();
+        vo.members.get_mut(&last).unwrap().groups.insert(name.clone());
+        let first = vo.group_member_page(&name, None, None);
+        assert!(first.members.is_empty() && first.next.is_some(), "it goes on");
+        let second = vo.group_member_page(&name, first.next.as_ref(), None);
+        assert_eq!(second.members.len(), 1);
+        assert_eq!(second.next, None);
     }
 }

@@ -93,39 +93,55 @@ impl Vo {
         i.gives.at_once && !self.epochs.contains_key(person)
     }
 
-    /// The invitation by which an applicant came.
-    fn invited_by(&self, person: &PersonId) -> Option<&Invitation> {
+    /// The invitation by which an applicant came, as long as it counts: it was not withdrawn, and
+    /// who made it may still give what it gives.
+    fn invited_by(&self, person: &PersonId, now: Millis) -> Option<&Invitation> {
         let applied = self.applications.contains_key(person);
         let said = self.enrolling.said.get(person).filter(|_| applied)?;
-        self.enrolling.invitations.get(said.invitation.as_ref()?)
+        let i = self.enrolling.invitations.get(said.invitation.as_ref()?)?;
+        // What counted no more at the last entry does not count again by a clock set back.
+        (!i.withdrawn && self.still_invites(i, now.max(self.time))).then_some(i)
+    }
+
+    /// What an application gives when it is approved, by the invitation by which it was made.
+    pub fn invited_to(&self, person: &PersonId, now: Millis) -> Option<&Gives> {
+        self.invited_by(person, now).map(|i| &i.gives)
     }
 
     /// Whether the invitation of an applicant gives a role that only owners give.
     pub fn invited_high(&self, person: &PersonId) -> bool {
-        self.invited_by(person).is_some_and(|i| i.gives.roles.iter().any(privileged))
+        self.invited_to(person, self.time).is_some_and(|g| g.roles.iter().any(privileged))
+    }
+
+    /// A group is no more: one made later under its name is not what people were invited to.
+    pub(super) fn nobody_is_invited_to(&mut self, name: &GroupName) {
+        for i in self.enrolling.invitations.values_mut() {
+            i.gives.groups.retain(|g| g != name);
+        }
     }
 
     /// Groups, roles and end of a membership that is approved: what the approver says, and what
-    /// the invitation by which the applicant came gives besides.
+    /// the invitation by which the applicant came gives besides, if it counts at `now`.
     pub fn with_invited(
         &self,
         person: &PersonId,
         mut groups: Vec<GroupName>,
         mut roles: Vec<RoleName>,
         ends: Option<Millis>,
+        now: Millis,
     ) -> (Vec<GroupName>, Vec<RoleName>, Option<Millis>) {
-        let Some(i) = self.invited_by(person) else { return (groups, roles, ends) };
-        for g in i.gives.groups.iter().filter(|g| self.groups.contains_key(*g)) {
+        let Some(gives) = self.invited_to(person, now) else { return (groups, roles, ends) };
+        for g in gives.groups.iter().filter(|g| self.groups.contains_key(*g)) {
             if !groups.contains(g) {
                 groups.push(g.clone());
             }
         }
-        for r in &i.gives.roles {
+        for r in &gives.roles {
             if !roles.contains(r) {
                 roles.push(r.clone());
             }
         }
-        (groups, roles, ends.or(i.gives.ends))
+        (groups, roles, ends.or(gives.ends))
     }
 
     /// Whether `person` may come in by the invitation at `now`.

@@ -21,7 +21,7 @@ mod views;
 
 pub use accounts::Block;
 pub use check::Violation;
-pub use enrolment::{Enrolling, EnrolmentFault, Questions, Said, answered};
+pub use enrolment::{Enrolling, EnrolmentFault, Questions, Said, Whose, answered};
 pub use history::about;
 pub use invitations::{INVITATION_ID_LEN, Invitation, inviting};
 pub use rules::Staged;
@@ -101,6 +101,10 @@ pub struct Vo {
     pub next_group: u32,
     /// The groups that members manage, by member.
     pub managers: BTreeMap<PersonId, BTreeSet<GroupName>>,
+    /// Who manages each of those groups.
+    pub managed_by: BTreeMap<GroupName, BTreeSet<PersonId>>,
+    /// The members that hold the role of administrator.
+    pub admins: BTreeSet<PersonId>,
     /// The members that hold the role of owner.
     pub owners: BTreeSet<PersonId>,
     /// To whom owners offer their ownership.
@@ -234,6 +238,8 @@ impl Vo {
             groups_gone: BTreeMap::new(),
             next_group: 1,
             managers: BTreeMap::new(),
+            managed_by: BTreeMap::new(),
+            admins: BTreeSet::new(),
             owners: BTreeSet::new(),
             handovers: BTreeMap::new(),
             before: None,

@@ -37,15 +37,31 @@ impl Vo {
 
     /// A group and all those below it.
     pub fn subtree(&self, name: &GroupName) -> BTreeSet<GroupName> {
-        let below = |g: &&GroupName| self.lineage(g).any(|above| above == name);
-        self.groups.keys().filter(below).cloned().collect()
+        let mut below: BTreeMap<&GroupName, Vec<&GroupName>> = BTreeMap::new();
+        for (group, record) in &self.groups {
+            if let Some(parent) = &record.parent {
+                below.entry(parent).or_default().push(group);
+            }
+        }
+        let (mut found, mut todo) = (BTreeSet::new(), vec![name]);
+        while let Some(group) = todo.pop() {
+            found.insert(group.clone());
+            // Each is taken out once, whatever a damaged registry says.
+            todo.extend(below.remove(group).unwrap_or_default());
+        }
+        found
     }
 
     /// Whether an administrator or owner other than `asker` is in the group or one below it.
     pub fn privileged_in(&self, name: &GroupName, asker: Option<&PersonId>) -> bool {
-        self.members.iter().any(|(person, m)| {
-            m.privileged() && Some(person) != asker && self.effective_groups(m).contains(name)
-        })
+        let others = self.owners.iter().chain(&self.admins).filter(|p| Some(*p) != asker);
+        let mut members = others.filter_map(|person| self.members.get(person));
+        members.any(|m| m.groups.iter().any(|g| self.lineage(g).any(|above| above == name)))
+    }
+
+    /// The numbers of those of the groups that there are, in order.
+    pub fn group_numbers(&self, names: &[GroupName]) -> Vec<GroupNumber> {
+        names.iter().filter_map(|g| self.groups.get(g)).map(|g| g.number).collect()
     }
 
     /// Whether a person manages the group, or one above it.
@@ -54,15 +70,9 @@ impl Vo {
         self.lineage(name).any(|g| managed.contains(g))
     }
 
-    /// Who manages which group.
-    pub(super) fn managers_by_group(&self) -> BTreeMap<&GroupName, Vec<PersonId>> {
-        let mut by_group: BTreeMap<&GroupName, Vec<PersonId>> = BTreeMap::new();
-        for (person, groups) in &self.managers {
-            for group in groups {
-                by_group.entry(group).or_default().push(person.clone());
-            }
-        }
-        by_group
+    /// Who manages a group.
+    pub(super) fn managers_of(&self, name: &GroupName) -> Vec<PersonId> {
+        self.managed_by.get(name).into_iter().flatten().cloned().collect()
     }
 
     /// Whether a member who is in `groups` and those above may come into `name` too.
@@ -137,7 +147,15 @@ impl Vo {
         }
         let Some(parent) = parent.filter(|_| count > 0) else { return Ok(()) };
         let gained: BTreeSet<&GroupName> = self.lineage(parent).collect();
-        for m in self.members.values().filter(|m| !m.groups.is_disjoint(&moved)) {
+        let mut left = count;
+        for m in self.members.values() {
+            let inside = m.groups.intersection(&moved).count() as u64;
+            if left == 0 {
+                break;
+            } else if inside == 0 {
+                continue;
+            }
+            left = left.saturating_sub(inside);
             // More than will be left, since those above before the move are counted in.
             let all = self.effective_groups(m).union(&gained).count();
             if all > MEMBER_GROUPS_MAX {
@@ -199,11 +217,17 @@ impl Vo {
         }
         let after: BTreeSet<GroupName> = self.lineage(name).skip(1).cloned().collect();
         let narrower = !before.is_subset(&after);
-        if moved.iter().filter_map(|g| self.groups.get(g)).all(|g| g.count == 0) {
-            return;
-        }
-        let number = self.number;
-        for m in self.members.values_mut().filter(|m| !m.groups.is_disjoint(&moved)) {
+        let counts = moved.iter().filter_map(|g| self.groups.get(g)).map(|g| g.count);
+        let (mut left, number): (u64, u64) = (counts.sum(), self.number);
+        for m in self.members.values_mut() {
+            if left == 0 {
+                return;
+            }
+            let inside = m.groups.intersection(&moved).count() as u64;
+            if inside == 0 {
+                continue;
+            }
+            left = left.saturating_sub(inside);
             m.changed = number;
             if narrower {
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
@@ -213,22 +237,35 @@ impl Vo {
 
     pub(super) fn add_manager(&mut self, name: &GroupName, person: &PersonId) {
         self.managers.entry(person.clone()).or_default().insert(name.clone());
+        self.managed_by.entry(name.clone()).or_default().insert(person.clone());
     }
 
     pub(super) fn remove_manager(&mut self, name: &GroupName, person: &PersonId) {
-        if let Some(groups) = self.managers.get_mut(person) {
-            groups.remove(name);
-            if groups.is_empty() {
-                self.managers.remove(person);
-            }
-        }
+        take_out(&mut self.managers, person, name);
+        take_out(&mut self.managed_by, name, person);
     }
 
     /// Nobody manages a group that is no more: one made later under its name begins without.
     pub(super) fn nobody_manages(&mut self, name: &GroupName) {
-        self.managers.retain(|_, groups| {
-            groups.remove(name);
-            !groups.is_empty()
-        });
+        for person in self.managed_by.remove(name).unwrap_or_default() {
+            take_out(&mut self.managers, &person, name);
+        }
+    }
+
+    /// Whoever is no member manages nothing.
+    pub(super) fn manages_nothing(&mut self, person: &PersonId) {
+        for name in self.managers.remove(person).unwrap_or_default() {
+            take_out(&mut self.managed_by, &name, person);
+        }
+    }
+}
+
+/// Takes `what` from the set at `key`; no set is left empty.
+fn take_out<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, what: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(what);
+        if set.is_empty() {
+            sets.remove(key);
+        }
     }
 }

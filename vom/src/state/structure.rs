@@ -146,6 +146,20 @@ impl Vo {
         }
     }
 
+    /// Whether the VO's last entry can be this one, when those between are gone: one who knows the
+    /// VO as dissolved knows when it may be erased; else at least its dissolution lies between.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_end_by(&self, last: &Entry) -> Result<(), Fault> {
+        let until = match self.erased_at() {
+            Some(until) => until,
+            None if last.number >= self.number.saturating_add(2) => self.time.plus(DISSOLVED_FOR),
+            None => return Err(Fault::NotDissolved),
+        };
+        if last.time < until { Err(Fault::TooEarly(until)) } else { Ok(()) }
+    }
+
     pub(super) fn check_structure(&self, change: &Change) -> Checked {
         match change {
             Change::SubgroupCreated { name, number, parent } => {

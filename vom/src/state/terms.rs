@@ -5,8 +5,8 @@ use crate::text::{self, TextFault};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_api::vom::{
-    Agreed, CONSENT_DAYS_MAX, Consent, GRACE_DAYS_MAX, TERMS_BYTES_MAX, TERMS_VERSIONS_MAX,
-    TermsOfUse,
+    AccountConsent, AccountTerms, Agreed, CONSENT_DAYS_MAX, Consent, GRACE_DAYS_MAX,
+    TERMS_BYTES_MAX, TERMS_VERSIONS_MAX, TermsOfUse, consent_due,
 };
 use xos_base::{Error, Millis, PersonId};
 
@@ -22,8 +22,6 @@ pub struct TermsInForce {
     pub grace_days: u32,
     /// When each version came, the first one first.
     pub set: Vec<Millis>,
-    /// The number of the entry that set the version in force.
-    pub changed: u64,
 }
 
 /// A consent.
@@ -58,11 +56,6 @@ impl TermsInForce {
             consent_days: self.consent_days,
             grace_days: self.grace_days,
         }
-    }
-
-    /// When the first version came that is later than `version`.
-    fn after(&self, version: u32) -> Option<Millis> {
-        self.set.get(usize::try_from(version).ok()?).copied()
     }
 }
 
@@ -100,11 +93,11 @@ impl Vo {
     }
 
     pub(super) fn set_terms(&mut self, text: &str, consent_days: Option<u32>, grace_days: u32) {
-        let (time, changed) = (self.time, self.number);
+        let time = self.time;
         let mut set = self.enrolling.terms.take().map(|t| t.set).unwrap_or_default();
         set.push(time);
         let text = text.to_owned();
-        let terms = TermsInForce { text, consent_days, grace_days, set, changed };
+        let terms = TermsInForce { text, consent_days, grace_days, set };
         self.enrolling.terms = Some(terms);
     }
 
@@ -115,21 +108,31 @@ impl Vo {
         Some(Consented { version, at: self.time, until })
     }
 
-    /// When a member must agree (again); `None`: not until there is a new version.
-    ///
-    /// A new version makes a consent due when it comes, and so does the first one for who was a
-    /// member before. Versions after that do not put it off.
-    fn due(&self, person: &PersonId, m: &Member) -> Option<Millis> {
-        let terms = self.enrolling.terms.as_ref()?;
-        let said = self.enrolling.said.get(person);
-        let Some(agreed) = said.and_then(|s| s.agreed.as_ref()) else {
-            return terms.after(0).map(|first| first.max(m.since));
-        };
-        [agreed.until, terms.after(agreed.version)].into_iter().flatten().min()
+    /// The last consent of a member.
+    pub(super) fn account_consent(&self, person: &PersonId) -> Option<AccountConsent> {
+        let agreed = self.enrolling.said.get(person)?.agreed.as_ref()?;
+        Some(AccountConsent { version: agreed.version, until: agreed.until })
     }
 
-    /// When a member may act no more until they agree to the terms of use.
+    /// When a member must agree (again); `None`: not until there is a new version.
+    fn due(&self, person: &PersonId, m: &Member) -> Option<Millis> {
+        let terms = self.enrolling.terms.as_ref()?;
+        consent_due(&terms.set, self.account_consent(person).as_ref(), m.since)
+    }
+
+    /// The terms by which consents lapse, for nodes. None does when the log is so full that it does
+    /// not take that somebody agrees.
+    pub(super) fn account_terms(&self) -> Option<AccountTerms> {
+        let terms = self.enrolling.terms.as_ref().filter(|_| !self.nearly_full())?;
+        Some(AccountTerms { set: terms.set.clone(), grace_days: terms.grace_days })
+    }
+
+    /// When a member may act no more until they agree to the terms of use. Nothing lapses when the
+    /// log is so full that it does not take that they agree.
     pub fn lapses(&self, person: &PersonId, m: &Member) -> Option<Millis> {
+        if self.nearly_full() {
+            return None;
+        }
         let grace = self.enrolling.terms.as_ref()?.grace_days;
         self.due(person, m).map(|due| due.plus(days(grace)))
     }
@@ -227,5 +230,9 @@ mod tests {
         next(&mut vo, 41, terms(4, None, 0));
         next(&mut vo, 42, agree(4));
         assert_eq!(lapses(&vo), None, "until there is a new version");
+        next(&mut vo, 50, terms(5, None, 3));
+        assert_eq!(lapses(&vo), Some(53));
+        vo.number = crate::state::LOG_RESERVED_FROM - 1;
+        assert_eq!(lapses(&vo), None, "the log would not take that she agrees");
     }
 }

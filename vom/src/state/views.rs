@@ -1,10 +1,11 @@
 //! A VO as readers see it.
 
+use super::history::LOOKED_AT_MAX;
 use super::{Member, Vo};
 use std::ops::Bound;
 use xos_api::vom::{
-    ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, Handover, MemberInfo, MemberPage,
-    PAGE_MAX, ServingSite, ShareInfo, VoDetails, VoSummary,
+    Application, ApplicationPage, GROUP_MEMBERS, GroupInfo, GroupPage, Handover, MemberInfo,
+    MemberPage, PAGE_MAX, ServingSite, ShareInfo, VoDetails, VoSummary,
 };
 use xos_base::{GroupName, GroupNumber, Millis, PersonId};
 
@@ -73,15 +74,20 @@ impl Vo {
         MemberPage { members, next }
     }
 
-    /// Applications after one person's, at most [`PAGE_MAX`].
+    /// Applications after one person's, at most [`PAGE_MAX`], each with what it gives at `now`.
     pub fn application_page(
         &self,
         after: Option<&PersonId>,
         limit: Option<u32>,
+        now: Millis,
     ) -> ApplicationPage {
         let size = page_size(limit);
         let mut rest = self.applications.range(from(after));
-        let applications: Vec<_> = rest.by_ref().take(size).map(|(_, a)| a.clone()).collect();
+        let shown = |(person, a): (&PersonId, &Application)| Application {
+            gives: self.invited_to(person, now).cloned(),
+            ..a.clone()
+        };
+        let applications: Vec<_> = rest.by_ref().take(size).map(shown).collect();
         let more = rest.next().is_some();
         let next = applications.last().filter(|_| more).map(|a| a.person.clone());
         ApplicationPage { applications, next }
@@ -89,36 +95,24 @@ impl Vo {
 
     /// One group.
     pub fn group_info(&self, name: &GroupName) -> Option<GroupInfo> {
-        let mut info = self.group_without_managers(name)?;
-        info.managers = self.managers_by_group().remove(name).unwrap_or_default();
-        Some(info)
-    }
-
-    fn group_without_managers(&self, name: &GroupName) -> Option<GroupInfo> {
         let g = self.groups.get(name)?;
         let everybody = name.as_str() == GROUP_MEMBERS;
         let members = if everybody { self.members.len() as u64 } else { g.count };
         let parent = g.parent.clone();
-        let managers = Vec::new();
+        let managers = self.managers_of(name);
         Some(GroupInfo { name: name.clone(), number: g.number, members, parent, managers })
     }
 
     /// Groups after one, by number, at most [`PAGE_MAX`].
     pub fn group_page(&self, after: Option<GroupNumber>, limit: Option<u32>) -> GroupPage {
         let size = page_size(limit);
-        let mut groups: Vec<GroupInfo> = self
-            .groups
-            .iter()
-            .filter(|(_, g)| after.is_none_or(|a| g.number > a))
-            .filter_map(|(name, _)| self.group_without_managers(name))
-            .collect();
-        groups.sort_by_key(|g| g.number);
-        let more = groups.len() > size;
-        groups.truncate(size);
-        let mut by_group = self.managers_by_group();
-        for g in &mut groups {
-            g.managers = by_group.remove(&g.name).unwrap_or_default();
-        }
+        let all = self.groups.iter().filter(|(_, g)| after.is_none_or(|a| g.number > a));
+        let mut numbered: Vec<(GroupNumber, &GroupName)> =
+            all.map(|(name, g)| (g.number, name)).collect();
+        numbered.sort_unstable();
+        let more = numbered.len() > size;
+        let page = numbered.into_iter().take(size);
+        let groups: Vec<GroupInfo> = page.filter_map(|(_, name)| self.group_info(name)).collect();
         let next = groups.last().filter(|_| more).map(|g| g.number);
         GroupPage { groups, next }
     }
@@ -134,7 +128,8 @@ impl Vo {
         all.map(|(by, to)| Handover { by: by.clone(), to: to.clone() }).collect()
     }
 
-    /// The members of a group and those below it after one, at most [`PAGE_MAX`].
+    /// The members of a group and those below it after one, at most [`PAGE_MAX`]; fewer, and how to
+    /// go on, when many others stand between.
     pub fn group_member_page(
         &self,
         name: &GroupName,
@@ -143,12 +138,17 @@ impl Vo {
     ) -> MemberPage {
         let size = page_size(limit);
         let (everybody, tree) = (name.as_str() == GROUP_MEMBERS, self.subtree(name));
-        let after = self.members.range(from(after));
-        let mut rest = after.filter(|(_, m)| everybody || !m.groups.is_disjoint(&tree));
-        let members: Vec<_> = rest.by_ref().take(size).map(|(p, m)| self.info(p, m)).collect();
-        let more = rest.next().is_some();
-        let next = members.last().filter(|_| more).map(|m| m.person.clone());
-        MemberPage { members, next }
+        let (mut members, mut last) = (Vec::new(), None);
+        for (looked, (person, m)) in self.members.range(from(after)).enumerate() {
+            if members.len() >= size || looked >= LOOKED_AT_MAX {
+                return MemberPage { members, next: last.cloned() };
+            }
+            last = Some(person);
+            if everybody || !m.groups.is_disjoint(&tree) {
+                members.push(self.info(person, m));
+            }
+        }
+        MemberPage { members, next: None }
     }
 
     /// The sites that serve the VO at `now`: none when it is dissolved.

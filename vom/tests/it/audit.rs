@@ -34,7 +34,8 @@ async fn witnessed(holder: &Site, site: &Site) -> Vec<HeldHead> {
     let end = site.audit().end().number;
     for _ in 0..3000 {
         let core = holder.core_of(site);
-        let heads = holder.ask(&core, HeadsOf { site: site.id.clone() }).await.unwrap();
+        let heads =
+            holder.ask(&core, HeadsOf { site: site.id.clone(), after: None }).await.unwrap();
         let newest = heads.held.first().and_then(|h| reread(&h.statement));
         if newest.is_some_and(|h| h.number >= end) {
             return heads.held;
@@ -74,7 +75,7 @@ async fn what_another_site_witnessed_shows_what_was_changed_and_cut() {
     assert_eq!((check.faults.len(), check.silent.len(), check.next.clone()), (0, 0, None));
     assert!(check.lines >= 30 && check.witnessed >= 30 && check.heads >= 1, "{check:?}");
     // The site's administrator gets the same from their own core; others get nothing.
-    let ask = HeadsOf { site: rennes.id.clone() };
+    let ask = HeadsOf { site: rennes.id.clone(), after: None };
     let all = rennes.ask(&rennes.admin(), ask.clone()).await.unwrap();
     assert_eq!(all.held[0].statement, held[0].statement);
     let denied = rennes.ask(&rennes.own("eve"), ask.clone()).await.unwrap_err();

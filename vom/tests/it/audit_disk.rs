@@ -19,7 +19,7 @@ const ROUNDS: u64 = 12;
 const SEED: u64 = 11;
 
 fn open(dir: &Path) -> AuditLog {
-    let options = Options { segment_bytes: 5000, ..Options::default() };
+    let options = Options { segment_bytes: 5000, reserve_bytes: 0, ..Options::default() };
     let site = "rennes".parse().unwrap();
     AuditLog::open(dir, site, options, Arc::new(SystemClock)).unwrap()
 }

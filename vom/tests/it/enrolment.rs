@@ -106,7 +106,8 @@ async fn consent_lapses_and_comes_back() {
     agree(&rennes, &alice, 1).await;
     let lapses = || {
         let heard = rennes.ear.heard.lock().unwrap();
-        heard.iter().rev().flat_map(|a| &a.members).find(|m| m.number.0 == 2)?.lapses
+        let bob = heard.iter().rev().flat_map(|a| &a.members).find(|m| m.number.0 == 2)?;
+        heard.last()?.terms.as_ref()?.lapses(bob)
     };
     let at = until("the node knows when bob's consent lapses", lapses).await;
     assert!(at > rennes.clock.now());

@@ -17,6 +17,7 @@ mod told;
 mod two_sites;
 mod unserved;
 mod why;
+mod witnesses;
 mod world;
 
 use xos_api::vom::{Apply, Approve, FoundVo};

@@ -133,3 +133,64 @@ async fn a_removal_is_noted_at_its_home_and_where_it_counts() {
     let offered = pisa.audit.events().into_iter().find(|e| e.what == "offer_share").unwrap();
     assert_eq!((offered.who.as_str(), offered.outcome), ("root@pisa", Outcome::Done));
 }
+
+/// If it failed, who was let in ahead of time, who took the whole VO along, or who changed the
+/// site's own rules, would be in no audit.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_expected_exports_and_rules_of_the_site_are_noted() {
+    let rennes = Site::new("rennes").await;
+    let _vom = rennes.start().await;
+    found(&rennes).await;
+    let (alice, eve, root) = (rennes.own("alice"), rennes.own("eve"), rennes.admin());
+    let vo = || id::<xos_base::VoId>("demo.rennes");
+    let noted = |what: &str| {
+        let events = rennes.audit.events().into_iter().filter(|e| e.what == what);
+        events.map(|e| (e.who, e.outcome, e.on)).collect::<Vec<_>>()
+    };
+    let row = |who: &str, how: Outcome, on: &str| (who.to_owned(), how, on.to_owned());
+    let (done, refused) = (Outcome::Done, Outcome::Refused);
+
+    let person = |name: &str| {
+        let person = id(&format!("{name}@rennes"));
+        ExpectedPerson { person, groups: vec![], roles: vec![], expires: None }
+    };
+    let people = || vec![person("bob"), person("carol")];
+    let expect = |dry_run| ExpectPeople { vo: vo(), people: people(), dry_run };
+    rennes.ask(&eve, expect(true)).await.unwrap_err();
+    rennes.ask(&alice, expect(true)).await.unwrap();
+    rennes.ask(&alice, expect(false)).await.unwrap();
+    let on = "people bob@rennes carol@rennes";
+    let rows = [row("eve@rennes", refused, on), row("alice@rennes", done, on)];
+    assert_eq!(noted("expect_people"), rows);
+    rennes.ask(&rennes.own("bob"), crate::apply("demo.rennes", "hello")).await.unwrap();
+    assert_eq!(noted("approve"), [row("alice@rennes", done, "")]);
+    let forget = ForgetExpected { vo: vo(), people: vec![id("carol@rennes")] };
+    rennes.ask(&alice, forget).await.unwrap();
+    let on = "people carol@rennes";
+    assert_eq!(noted("forget_expected"), [row("alice@rennes", done, on)]);
+
+    let mut export = ExportVo { vo: vo(), after: None, log: false };
+    rennes.ask(&eve, export.clone()).await.unwrap_err();
+    let mut parts = 0;
+    loop {
+        export.after = rennes.ask(&alice, export.clone()).await.unwrap().next;
+        parts += 1;
+        if export.after.is_none() {
+            break;
+        }
+    }
+    assert!(parts > 1);
+    let rows = [row("eve@rennes", refused, ""), row("alice@rennes", done, "")];
+    assert_eq!(noted("export_vo"), rows);
+
+    let rule = serde_json::json!({
+        "name": "no-cron", "who": "*", "what": "login", "effect": "deny"
+    });
+    let rules = || vec![serde_json::from_value(rule.clone()).unwrap()];
+    let set = || xos_api::policy::SetSiteRules { version: 0, rules: rules() };
+    rennes.ask(&eve, set()).await.unwrap_err();
+    rennes.ask(&root, set()).await.unwrap();
+    let on = "put no-cron, remove everybody";
+    let rows = [row("eve@rennes", refused, ""), row("root@rennes", done, on)];
+    assert_eq!(noted("set_site_rules"), rows);
+}

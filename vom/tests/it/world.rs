@@ -107,7 +107,7 @@ pub struct Site {
 
 /// Files of a few lines each.
 fn small() -> Options {
-    Options { segment_bytes: 2000, ..Options::default() }
+    Options { segment_bytes: 2000, reserve_bytes: 0, ..Options::default() }
 }
 
 fn issue(ca: &Issuer<'static, KeyPair>, name: String) -> Identity {
@@ -190,7 +190,12 @@ impl Site {
 
     /// A vom over this site's registry, which speaks to others through `homes`.
     pub async fn vom_through(&self, homes: Arc<dyn Homes>) -> Vom {
-        let deps = Deps {
+        Vom::start(Config::default(), self.deps(homes)).await.unwrap()
+    }
+
+    /// What such a vom is made of.
+    pub fn deps(&self, homes: Arc<dyn Homes>) -> Deps {
+        Deps {
             site: self.id.clone(),
             store: self.store.clone(),
             signer: self.signer.clone(),
@@ -201,8 +206,7 @@ impl Site {
             log: self.audit(),
             holders: Arc::new(self.grid.clone()),
             audit: self.audit.clone(),
-        };
-        Vom::start(Config::default(), deps).await.unwrap()
+        }
     }
 
     /// The vom and the port; once a site.

@@ -34,6 +34,7 @@ impl Fake {
             person: person.clone(),
             message: self.t(),
             since: Millis(1_790_000_000_000),
+            gives: None,
         };
         let summary = VoSummary { vo: r.vo.clone(), title: self.t(), description: self.t() };
         let state = VoState::Active;
@@ -145,8 +146,8 @@ impl Fake {
         if person.name() != "vera" {
             return Err(Error::denied(format!("{person} may not look at applications")));
         }
-        let application =
-            Application { person: id("nina@rennes"), message: self.t(), since: self.clock.now() };
+        let (person, since) = (id("nina@rennes"), self.clock.now());
+        let application = Application { person, message: self.t(), since, gives: None };
         Ok(ApplicationPage { applications: vec![application], next: None })
     }
 }

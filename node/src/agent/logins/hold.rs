@@ -56,11 +56,10 @@ impl Agent {
                 }
             }
         }
+        let uids = ending.users.iter().chain(&ending.beside_units).chain(ending.groups.keys());
+        self.note_processes(&uids.copied().collect());
         if !ending.is_empty() {
             tracing::info!(?ending, "ending what runs of members who are no more, or have less");
-            for uid in ending.users.iter().chain(&ending.beside_units) {
-                self.note_member("end_processes", *uid);
-            }
             let logins = self.logins.clone();
             let end = move || processes::end_all(&ending, |pid| in_unit(logins.as_deref(), pid));
             let left = in_background(end).await?.map_err(fault)?;
@@ -125,6 +124,7 @@ impl Agent {
         };
         let orders: Vec<_> = uids.into_iter().filter_map(stands).collect();
         let taken = self.taken_sessions();
+        self.note_taken_sessions(&taken);
         let ended = {
             let (now, vos) = (self.now(), self.lock_vos());
             // Never by `state`: it takes the machine's own users for members who are no more.

@@ -196,7 +196,7 @@ impl Agent {
         Ok(vos.by_name(user, &local).map(|found| {
             let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
             let lease = self.lease(logins, &found, now);
-            let lapses = found.member.lapses.filter(|at| *at > now);
+            let lapses = found.vo.lapses(found.member).filter(|at| *at > now);
             let lease = lapses.map_or(lease, |at| at.min(lease));
             let account = found.account(&self.homes(), &local);
             Who { state: logins.rules.judge(found, state, lease, now), account, lease }

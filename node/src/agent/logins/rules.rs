@@ -1,7 +1,7 @@
 //! Who may sign in to this machine. Decided without I/O.
 
 use crate::agent::config::Login;
-use crate::agent::vos::{Found, has_lapsed};
+use crate::agent::vos::Found;
 use std::collections::BTreeSet;
 use xos_api::vom::AccountState;
 use xos_base::accounts::ID_RANGE;
@@ -72,7 +72,8 @@ impl Rules {
                 return LoginState::Held { text: text.to_owned() };
             }
             AccountState::Suspended
-                if found.member.state == AccountState::Active && has_lapsed(found.member, now) =>
+                if found.member.state == AccountState::Active
+                    && found.vo.has_lapsed(found.member, now) =>
             {
                 let text = format!(
                     "{person} has not agreed to the terms of use of {vo} that are in force; read \

@@ -96,6 +96,23 @@ async fn the_spool_is_bounded_and_says_what_fell_out() {
     assert_eq!(report.events[1].on, "100");
 }
 
+/// If it failed, a flood of logins would leave no room for the word that somebody's work was ended.
+#[tokio::test]
+async fn room_is_kept_for_what_is_done_to_members() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 4000);
+    let mut n = 0;
+    while spool.record(event(n)).await.is_ok() {
+        n += 1;
+    }
+    for what in flood::KEPT_ROOM {
+        let event = Event { what: what.to_owned(), ..event(n) };
+        spool.record(event).await.unwrap();
+    }
+    assert!(spool.shared.lock().bytes <= 4000);
+    assert_eq!(spool.shared.waiting.load(Ordering::Relaxed), 0);
+}
+
 /// If it failed, a node whose power went while it wrote would not start, or give the number of an
 /// event that its core has to another one.
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! From what the core orders to what the shim is told: accounts, limits, environment.
 
-use super::super::vos::{Vo, has_expired, has_lapsed};
+use super::super::vos::{Vo, has_expired};
 use super::names;
 use crate::spec::{
     Account, Limits, PIDS_DEFAULT, PIDS_MIN, Rlimit, RlimitKind, SLOTS_MAX, UnitSpec,
@@ -39,7 +39,7 @@ pub(super) fn account(
     let vo = vo.ok_or_else(unknown)?;
     let member = vo.members.get(&m.number).ok_or_else(unknown)?;
     let active = vo.state == AccountState::Active && member.state == AccountState::Active;
-    if !active || has_expired(member, now) || has_lapsed(member, now) {
+    if !active || has_expired(member, now) || vo.has_lapsed(member, now) {
         return Err(Error::denied(format!(
             "{} may not start work in {} now: the membership was suspended, or is over",
             m.person, m.vo

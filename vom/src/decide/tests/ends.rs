@@ -127,8 +127,9 @@ fn a_dissolved_vo_takes_nothing_but_its_end_or_its_return() {
 fn what_the_site_stopped_stays_stopped() {
     let mut h = Home::new(&policy());
     h.run(&site_admin(), Command::SuspendVo { reason: "misuse".into() }).unwrap();
-    h.ok("alice@rennes", dissolve());
-    h.ok("alice@rennes", undo());
+    assert_eq!(h.kind("alice@rennes", dissolve()), Kind::Denied, "it would end the proof too");
+    h.run(&site_admin(), dissolve()).unwrap();
+    h.run(&site_admin(), undo()).unwrap();
     assert!(matches!(h.vo.state, VoState::Suspended { by_site: true, .. }));
     h.run(&site_admin(), dissolve()).unwrap();
     assert_eq!(h.kind("alice@rennes", undo()), Kind::Denied);
@@ -161,4 +162,23 @@ fn only_the_home_erases_and_only_when_it_is_time() {
     for change in [Change::VoRestored {}, Change::VoErased {}, Change::VoResumed {}] {
         assert!(vo.check(&after.next(&vo.id, core.actor(), change, until)).is_err());
     }
+}
+
+/// If it failed, a home's key that was stolen for a moment would erase VOs at every site that
+/// serves them, before anybody could object.
+#[test]
+fn a_last_entry_that_cannot_be_the_last_ends_nothing() {
+    let mut h = Home::new(&policy());
+    let core = Subject::OwnCore(id("rennes"));
+    let last = |vo: &Vo, number: u64, time: Millis| {
+        let chain = Chain { number: vo.number + number - 1, hash: String::new(), time };
+        vo.may_end_by(&chain.next(&vo.id, core.actor(), Change::VoErased {}, time)).is_ok()
+    };
+    let month = NOW.plus(DISSOLVED_FOR);
+    assert!(!last(&h.vo, 1, month), "its dissolution must lie between");
+    assert!(!last(&h.vo, 2, Millis(month.0 - 1)), "and 30 days");
+    assert!(last(&h.vo, 2, month));
+    h.ok("alice@rennes", dissolve());
+    assert!(!last(&h.vo, 9, Millis(month.0 - 1)));
+    assert!(last(&h.vo, 1, month));
 }

@@ -105,3 +105,94 @@ fn answers_are_to_what_is_asked() {
     h.ok("bob@pisa", apply(Some(h.vo.enrolling.questions.changed)));
     assert_eq!(h.vo.answers_of(&id("bob@pisa")).as_deref(), Some(HASH));
 }
+
+/// If it failed, an administrator who is gone would still give groups and roles by those who wait,
+/// or an invitation give a group that is another by now.
+#[test]
+fn an_application_gets_only_what_its_invitation_still_gives() {
+    let mut h = Home::new(&policy());
+    h.join("adam@pisa", &["admin"]);
+    let physics = || Command::CreateGroup { name: id("physics") };
+    h.ok("alice@rennes", physics());
+    let (groups, roles) = (vec![id("physics")], vec![id("pilot")]);
+    let asks = Gives { groups, roles, ..gives(9, false) };
+    h.ok("adam@pisa", invite(asks.clone()));
+    for p in ["bob@pisa", "carol@pisa", "dan@pisa"] {
+        h.ok(p, join(HASH));
+    }
+    let shown = |h: &Home| h.vo.application_page(None, None, NOW).applications[0].gives.clone();
+    assert_eq!(shown(&h), Some(asks));
+    let approve =
+        |p: &str| Command::Approve { person: id(p), groups: vec![], roles: vec![], expires: None };
+    let has = |h: &Home, p: &str| {
+        let m = &h.vo.members[&id::<PersonId>(p)];
+        (m.groups.len(), m.roles.len())
+    };
+    h.ok("alice@rennes", approve("bob@pisa"));
+    assert_eq!(has(&h, "bob@pisa"), (1, 1));
+    h.ok("alice@rennes", Command::DeleteGroup { name: id("physics") });
+    h.ok("alice@rennes", physics());
+    h.ok("alice@rennes", approve("carol@pisa"));
+    assert_eq!(has(&h, "carol@pisa"), (0, 1), "another group of that name");
+    h.ok("alice@rennes", Command::WithdrawRole { person: id("adam@pisa"), role: id("admin") });
+    assert_eq!(shown(&h), None);
+    h.ok("alice@rennes", approve("dan@pisa"));
+    assert_eq!(has(&h, "dan@pisa"), (0, 0), "adam may not give it any more");
+}
+
+/// If it failed, an administrator would stop the owners by terms that lapse at once, or use up the
+/// versions that a VO has.
+#[test]
+fn terms_that_leave_no_time_are_for_owners_and_all_are_seldom() {
+    let mut h = Home::new(&policy());
+    h.join("adam@pisa", &["admin"]);
+    let terms = |grace_days| {
+        let text = "Be kind.".to_owned();
+        Command::SetTermsOfUse { text, consent_days: None, grace_days }
+    };
+    assert_eq!(h.kind("adam@pisa", terms(0)), Kind::Denied);
+    h.ok("adam@pisa", terms(14));
+    assert_eq!(h.kind("adam@pisa", terms(13)), Kind::Denied, "less than was promised");
+    h.ok("alice@rennes", terms(1));
+    for _ in 2..10 {
+        h.ok("adam@pisa", terms(1));
+    }
+    assert_eq!(h.kind("alice@rennes", terms(1)), Kind::Limited);
+}
+
+/// If it failed, new terms would send all members of a large VO to each node, or a node would hold
+/// somebody at another time than the core.
+#[test]
+fn new_terms_are_told_once_and_not_with_each_member() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &[]);
+    let block = crate::state::Block { base: 2_000_000_000, size: 65_536 };
+    let told = |h: &Home, since| {
+        let all = super::rules::accounts(&h.vo, block, since, &Default::default());
+        all.into_iter().next().unwrap()
+    };
+    let same = |h: &Home| {
+        let all = told(h, None);
+        all.members.iter().all(|m| {
+            let known = h.vo.lapses(&m.person, &h.vo.members[&m.person]);
+            all.terms.as_ref().unwrap().lapses(m) == known && (known.is_some() || h.vo.number > 4)
+        })
+    };
+    let terms = |consent_days| {
+        let text = "Be kind.".to_owned();
+        Command::SetTermsOfUse { text, consent_days, grace_days: 14 }
+    };
+    let number = h.vo.number;
+    h.ok("alice@rennes", terms(Some(30)));
+    let step = told(&h, Some(number));
+    assert!(step.members.is_empty() && step.terms.is_some());
+    assert!(same(&h));
+    let number = h.vo.number;
+    h.ok("bob@pisa", Command::Agree { version: 1 });
+    let step = told(&h, Some(number));
+    assert_eq!(step.members.iter().map(|m| m.person.as_str()).collect::<Vec<_>>(), ["bob@pisa"]);
+    assert!(same(&h));
+    h.ok("alice@rennes", terms(None));
+    h.ok("bob@pisa", Command::Agree { version: 2 });
+    assert!(same(&h));
+}

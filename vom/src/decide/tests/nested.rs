@@ -149,7 +149,7 @@ fn a_manager_fills_the_own_groups_and_nothing_else() {
     h.ok("bob@pisa", add("lasers", "dave@pisa"));
     h.ok("bob@pisa", add("lasers", "bob@pisa"));
     h.ok("bob@pisa", Command::RemoveFromGroup { name: id("lasers"), person: id("dave@pisa") });
-    h.ok("bob@pisa", below("optics", "lenses"));
+    h.ok("bob@pisa", below("optics", "optics-lenses"));
     h.ok("alice@rennes", add("optics", "adam@pisa"));
     h.ok("carol@pisa", Command::RemoveMember { person: id("carol@pisa"), reason: "".into() });
     h.ok("eve@pisa", Command::Apply { message: String::new(), words: Default::default() });
@@ -165,11 +165,13 @@ fn a_manager_fills_the_own_groups_and_nothing_else() {
             Command::RemoveFromGroup { name: id("optics"), person: id("adam@pisa") },
         ),
         ("make a group on top", create("mine")),
-        ("make a group elsewhere", below("physics", "mine")),
+        ("make a group elsewhere", below("physics", "physics-mine")),
+        ("take a name that a rule may mean", below("optics", "operators")),
+        ("take a name that looks alike", below("optics", "opticsmine")),
         ("move the own group", moved("optics", None)),
         ("move the own group elsewhere", moved("lasers", Some("chemistry"))),
         ("pull another group in", moved("chemistry", Some("optics"))),
-        ("delete the own group", Command::DeleteGroup { name: id("lenses") }),
+        ("delete the own group", Command::DeleteGroup { name: id("optics-lenses") }),
         ("name another manager", manage("optics", "dave@pisa")),
         ("manage the group above", manage("physics", "bob@pisa")),
         (
@@ -220,4 +222,40 @@ fn a_deleted_group_leaves_no_manager() {
     h.ok("alice@rennes", Command::DeleteGroup { name: id("chemistry") });
     h.ok("alice@rennes", create("chemistry"));
     assert_eq!(h.kind("bob@pisa", add("chemistry", "carol@pisa")), Kind::Denied);
+}
+
+/// If it failed, a program with a narrow credential of somebody would be manager or owner by it, or
+/// an administrator could do less with theirs than another member.
+#[test]
+fn who_manages_or_takes_over_signed_in() {
+    let mut h = tree();
+    h.ok("alice@rennes", manage("optics", "bob@pisa"));
+    let with = |person: &str, roles: &[&str]| {
+        let carried = Carried::Roles(roles.iter().map(|r| id(r)).collect());
+        Subject::Person { person: id(person), site_admin: false, carried }
+    };
+    let job = with("bob@pisa", &[]);
+    assert_eq!(h.run(&job, add("lasers", "carol@pisa")).unwrap_err().kind, Kind::Denied);
+    let offer = Structural::OfferHandover { to: id("bob@pisa") };
+    h.ok("alice@rennes", Command::Structure(offer));
+    let accept = || Command::Structure(Structural::AcceptHandover { by: id("alice@rennes") });
+    let e = h.run(&job, accept()).unwrap_err();
+    assert!(e.kind == Kind::Denied && e.hint.unwrap().contains("without a VO"), "{}", e.message);
+    h.ok("alice@rennes", manage("optics", "alice@rennes"));
+    h.run(&with("alice@rennes", &["owner"]), add("lasers", "carol@pisa")).unwrap();
+    h.ok("bob@pisa", accept());
+}
+
+/// If it failed, one manager would use up the groups of the whole VO.
+#[test]
+fn a_manager_makes_a_bounded_number_of_groups() {
+    let mut h = tree();
+    h.ok("alice@rennes", manage("optics", "bob@pisa"));
+    // One is there: lasers.
+    for n in 0..99 {
+        h.ok("bob@pisa", below("optics", &format!("optics-{n}")));
+    }
+    assert_eq!(h.kind("bob@pisa", below("optics", "optics-more")), Kind::TooLarge);
+    assert_eq!(h.kind("bob@pisa", below("optics-7", "optics-7-more")), Kind::TooLarge);
+    h.ok("alice@rennes", below("optics", "optics-more"));
 }

@@ -129,7 +129,18 @@ fn well_built(vo: &Vo) -> Result<(), TestCaseError> {
     for (person, groups) in &vo.managers {
         prop_assert!(vo.members.contains_key(person) && !groups.is_empty());
         prop_assert!(groups.iter().all(|g| vo.groups.contains_key(g)));
+        prop_assert!(groups.iter().all(|g| vo.managed_by[g].contains(person)));
     }
+    let count = |sets: Vec<usize>| sets.into_iter().sum::<usize>();
+    prop_assert_eq!(
+        count(vo.managers.values().map(|g| g.len()).collect()),
+        count(vo.managed_by.values().map(|p| p.len()).collect())
+    );
+    for (person, m) in &vo.members {
+        let admin = m.roles.iter().any(|r| r.as_str() == "admin");
+        prop_assert_eq!(admin, vo.admins.contains(person), "an index is not what it says");
+    }
+    prop_assert!(vo.admins.iter().all(|p| vo.members.contains_key(p)));
     for (by, to) in &vo.handovers {
         prop_assert!(vo.owners.contains(by) && vo.members.contains_key(to));
     }

@@ -11,7 +11,7 @@ use xos_net::sign::Kind;
 use xos_vom::audit::{FAULTS_MAX, Witness, reread, verify_folder, witnesses};
 
 /// Largest file of heads that is read, in bytes.
-const HEADS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const HEADS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// `xos audit verify`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,14 @@ pub async fn verify(s: &Session, args: Verify) -> Outcome {
         let text = format!("these sites did not say what they witnessed: {}", list(&check.silent));
         s.out.warn(&Error::unavailable(text).hint("verify again when they can be reached"))?;
     }
+    if check.unverified > 0 {
+        let text = format!(
+            "{} heads that came are not signed by site {} and were not compared",
+            check.unverified, check.site
+        );
+        s.out
+            .warn(&Error::unauthenticated(text).hint("a site that tells such heads is at fault"))?;
+    }
     if check.heads == 0 {
         s.out.note("No other site's word was compared: a tail that was cut off does not show.")?;
     }
@@ -62,10 +70,15 @@ async fn running(s: &Session) -> Result<AuditCheck, Error> {
             return Err(Error::internal("the core does not come to the audit's end"));
         }
         all.lines = all.lines.saturating_add(more.lines);
-        (all.last, all.heads, all.witnessed) = (more.last, more.heads, more.witnessed);
+        // Each part is compared with the heads of its own lines.
+        all.heads = all.heads.saturating_add(more.heads);
+        (all.last, all.witnessed) = (more.last, all.witnessed.max(more.witnessed));
+        all.unverified = all.unverified.saturating_add(more.unverified);
         all.faults.extend(more.faults);
         all.faults.truncate(FAULTS_MAX);
-        all.silent = more.silent;
+        all.silent.extend(more.silent);
+        all.silent.sort_unstable();
+        all.silent.dedup();
         all.next = more.next;
     }
     Ok(all)
@@ -83,9 +96,9 @@ fn folder(s: &Session, dir: &Path, heads: Option<&Path>) -> Result<AuditCheck, F
             reread(statement)
         }
     });
-    if refused > 0 {
+    if refused > 0 && seen.is_empty() {
         return Err(Error::invalid(format!(
-            "{refused} heads in {} are not signed by site {}",
+            "none of the {refused} heads in {} is signed by site {}",
             path.display(),
             heads.site
         ))
@@ -97,7 +110,10 @@ fn folder(s: &Session, dir: &Path, heads: Option<&Path>) -> Result<AuditCheck, F
         let why = format!("this computer does not know site {}: xos site add", heads.site);
         s.out.warn(&Error::unsupported(text).hint(why))?;
     }
-    Ok(verify_folder(dir, Some(heads.site), &seen)?)
+    let mut check = verify_folder(dir, Some(heads.site), &seen)?;
+    check.unverified = (refused as u64).saturating_add(heads.unverified);
+    check.silent = heads.silent;
+    Ok(check)
 }
 
 fn read(path: &Path) -> Result<AuditHeads, Error> {
@@ -116,13 +132,20 @@ fn read(path: &Path) -> Result<AuditHeads, Error> {
 fn told(check: &AuditCheck) -> String {
     let whole = check.faults.is_empty();
     let state = if whole { Style::Good.mark("whole") } else { Style::Bad.mark("tampered with") };
-    let mut text = fields(&[
+    let mut said = vec![
         ("audit of", check.site.to_string()),
         ("state", state),
         ("lines", check.lines.to_string()),
         ("last line", check.last.to_string()),
         ("witnessed up to line", check.witnessed.to_string()),
-    ]);
+    ];
+    if check.archived > 0 {
+        said.push(("in an archive up to line", check.archived.to_string()));
+    }
+    if check.unverified > 0 {
+        said.push(("heads not verified", check.unverified.to_string()));
+    }
+    let mut text = fields(&said);
     if !whole {
         let mut table = Table::new(&["FILE", "LINE", "FAULT", "DETAIL"]);
         for f in &check.faults {
@@ -153,7 +176,22 @@ fn kind(kind: FaultKind) -> &'static str {
 /// What the core says.
 pub async fn heads(s: &Session) -> Outcome {
     let site = s.site()?;
-    let heads = s.person(&site).await?.call(HeadsOf { site }).await?;
+    let core = s.person(&site).await?;
+    let mut heads = core.call(HeadsOf { site: site.clone(), after: None }).await?;
+    let mut known = 0;
+    while let Some(after) = heads.next.take() {
+        if after <= known {
+            return Err(Error::internal("the core does not come to the last head").into());
+        }
+        known = after;
+        let more = core.call(HeadsOf { site: site.clone(), after: Some(after) }).await?;
+        heads.held.extend(more.held);
+        heads.silent.extend(more.silent);
+        heads.unverified = heads.unverified.saturating_add(more.unverified);
+        heads.next = more.next;
+    }
+    heads.silent.sort_unstable();
+    heads.silent.dedup();
     s.out.show(&heads, || heads_table(&heads, s.now()))?;
     if !heads.silent.is_empty() {
         let text = format!("these sites did not answer: {}", list(&heads.silent));
@@ -188,12 +226,18 @@ mod tests {
             lines: 9,
             last: 9,
             faults: Vec::new(),
+            archived: 0,
             heads: 1,
             witnessed: 7,
+            unverified: 0,
             silent: Vec::new(),
             next: None,
         };
-        assert!(told(&check).contains("whole"));
+        let text = told(&check);
+        assert!(text.contains("whole") && !text.contains("not verified"), "{text}");
+        (check.unverified, check.archived) = (3, 2);
+        let text = told(&check);
+        assert!(text.contains("not verified") && text.contains("archive"), "{text}");
         check.faults.push(AuditFault {
             file: "00000000000000000001.jsonl".into(),
             number: 5,

@@ -5,6 +5,7 @@
 //! that an import that was interrupted goes on when it is asked for again.
 
 mod lines;
+mod settings;
 
 use crate::cli::ask;
 use crate::cli::output::{Failure, Outcome, Table};
@@ -17,9 +18,10 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufReader;
 use std::path::PathBuf;
+use xos_api::policy::Rule;
 use xos_api::vom::{
-    CreateGroup, CreateSubgroup, EXPECT_MAX, ExpectPeople, ExpectedPerson, Expecting, GetVo,
-    GroupPage, ListGroups, SetLease, SetRenewal,
+    CreateGroup, CreateSubgroup, EXPECT_MAX, ExpectPeople, ExpectedPerson, Expecting, GroupPage,
+    ListGroups, SetTermsOfUse,
 };
 use xos_base::{Error, GroupName, PersonId, VoId};
 use xos_net::Client;
@@ -34,10 +36,11 @@ Examples:
   xos vo import demo.jsonl demo.rennes --dry-run
   xos vo import demo.jsonl demo.rennes --yes
 
-Groups are made, the lease and the renewal set, and people expected: who of them applies (xos vo \
-apply) is a member at once, with the groups, roles and end of the file. Members stay as they are. \
-Only owners import administrators and owners. An import that was interrupted goes on when you give \
-the same command again.")]
+Groups are made, settings, terms of use, questions and rules set, managers named who are members, \
+and people expected: who of them applies (xos vo apply) is a member at once, with the groups, \
+roles and end of the file. Members stay as they are. Rules of the file take the place of those \
+that there are. Only owners import administrators and owners. An import that was interrupted goes \
+on when you give the same command again.")]
 pub struct Import {
     /// The file; `xos vo export` writes such a one.
     file: PathBuf,
@@ -74,6 +77,10 @@ struct Plan {
     same: u64,
     /// People who are members already, and stay as they are.
     members: u64,
+    /// Rules that take the place of those that there are.
+    rules: u64,
+    /// Members who manage a group from now on.
+    named: u64,
     /// Managers whom somebody names again when they are members.
     managers: u64,
     /// Lines that cannot be taken.
@@ -95,6 +102,10 @@ struct Walk<'a> {
     there: BTreeMap<GroupName, Option<GroupName>>,
     /// Those that the file adds.
     planned: BTreeMap<GroupName, Option<GroupName>>,
+    /// Who manages which group.
+    managed: BTreeMap<GroupName, Vec<PersonId>>,
+    /// The rules read so far.
+    rules: Vec<Rule>,
     /// Of each person a number, in place of the name: a million of them must fit into memory.
     seen: HashSet<u64>,
     batch: Vec<(u64, ExpectedPerson)>,
@@ -135,7 +146,9 @@ async fn read(s: &Session, client: &Client, args: &Import, dry_run: bool) -> Res
         vo,
         dry_run,
         plan: Plan::default(),
-        there: groups.into_iter().map(|g| (g.name, g.parent)).collect(),
+        there: groups.iter().map(|g| (g.name.clone(), g.parent.clone())).collect(),
+        managed: groups.into_iter().map(|g| (g.name, g.managers)).collect(),
+        rules: Vec::new(),
         planned: BTreeMap::new(),
         seen: HashSet::new(),
         batch: Vec::new(),
@@ -151,6 +164,7 @@ async fn read(s: &Session, client: &Client, args: &Import, dry_run: bool) -> Res
     }
     let last = walk.plan.lines;
     walk.flush().await.map_err(|f| stopped(f, last, dry_run))?;
+    walk.set_rules(last).await.map_err(|f| stopped(f, last, dry_run))?;
     Ok(walk.plan)
 }
 
@@ -177,10 +191,19 @@ impl Walk<'_> {
 
     async fn take(&mut self, number: u64, line: Line) -> Result<(), Failure> {
         match line {
-            Line::Settings { lease_s, renewal_s } => self.settings(lease_s, renewal_s).await,
+            Line::Settings(settings) => self.settings(number, settings).await,
+            Line::Terms { text, consent_days, grace_days } => {
+                let (vo, grace_days) = (self.vo.clone(), Some(grace_days));
+                self.terms(number, SetTermsOfUse { vo, text, consent_days, grace_days }).await
+            }
+            Line::Questions(questions) => self.questions(number, questions).await,
+            Line::Reminders(days) => self.reminders(number, days).await,
+            Line::Rule(rule) => self.rule(number, rule),
             Line::Group { name, parent, managers } => {
-                self.plan.managers += managers;
-                self.group(number, name, parent).await
+                if self.group(number, name.clone(), parent).await? {
+                    self.managers(number, &name, managers).await?;
+                }
+                Ok(())
             }
             Line::Person(person) => self.person(number, person).await,
             Line::End => {
@@ -194,47 +217,32 @@ impl Walk<'_> {
         }
     }
 
-    async fn settings(&mut self, lease: Option<u64>, renewal: Option<u64>) -> Result<(), Failure> {
-        let info = self.client.call(GetVo { vo: self.vo.clone() }).await?;
-        let now = info.details.as_ref();
-        if let Some(lease_s) = lease.filter(|_| now.and_then(|d| d.lease_s) != lease) {
-            self.plan.settings += 1;
-            if !self.dry_run {
-                self.client.call(SetLease { vo: self.vo.clone(), lease_s }).await?;
-            }
-        }
-        if let Some(renewal_s) = renewal.filter(|_| now.and_then(|d| d.renewal_s) != renewal) {
-            self.plan.settings += 1;
-            if !self.dry_run {
-                self.client.call(SetRenewal { vo: self.vo.clone(), renewal_s }).await?;
-            }
-        }
-        Ok(())
-    }
-
     fn known(&self, name: &GroupName) -> Option<&Option<GroupName>> {
         self.there.get(name).or_else(|| self.planned.get(name))
     }
 
+    /// Whether the group is there then.
     async fn group(
         &mut self,
         number: u64,
         name: GroupName,
         parent: Option<GroupName>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         if let Some(known) = self.known(&name) {
             if *known == parent {
-                return Ok(());
+                return Ok(true);
             }
-            return self.bad(number, &format!("{name} is there already, under another group"));
+            let why = format!("{name} is there already, under another group");
+            return self.bad(number, &why).map(|()| false);
         }
         if let Some(above) = parent.as_ref().filter(|p| self.known(p).is_none()) {
-            return self.bad(number, &format!("there is no group {above} before this line"));
+            let why = format!("there is no group {above} before this line");
+            return self.bad(number, &why).map(|()| false);
         }
         self.plan.groups += 1;
         if self.dry_run {
             self.planned.insert(name, parent);
-            return Ok(());
+            return Ok(true);
         }
         let vo = self.vo.clone();
         match parent.clone() {
@@ -244,7 +252,7 @@ impl Walk<'_> {
             None => self.client.call(CreateGroup { vo, name: name.clone() }).await?,
         };
         self.there.insert(name, parent);
-        Ok(())
+        Ok(true)
     }
 
     async fn person(&mut self, number: u64, person: ExpectedPerson) -> Result<(), Failure> {
@@ -331,6 +339,8 @@ fn table(plan: &Plan) -> String {
     };
     row(plan.groups, "groups to make");
     row(plan.settings, "settings to change");
+    row(plan.rules, "rules, in place of those that there are");
+    row(plan.named, "members to name as managers of groups");
     row(plan.new, "people to expect");
     row(plan.changed, "people to expect otherwise");
     row(plan.same, "people expected so already");

@@ -126,10 +126,14 @@ pub async fn applications(s: &Session, vo: VoId) -> Outcome {
         pages::all(&client, ask, |page: ApplicationPage| (page.applications, page.next)).await?;
     let now = s.now();
     s.out.show(&all, || {
-        let mut table = Table::new(&["PERSON", "SINCE", "MESSAGE"]);
+        let mut table = Table::new(&["PERSON", "SINCE", "INVITED TO", "MESSAGE"]);
         for a in &all {
             let message: String = clean(&a.message).chars().take(100).collect();
-            table.row([a.person.to_string(), when(a.since, now), message]);
+            let gives = a.gives.as_ref();
+            let groups = gives.into_iter().flat_map(|g| g.groups.iter().map(ToString::to_string));
+            let roles = gives.into_iter().flat_map(|g| g.roles.iter().map(ToString::to_string));
+            let invited = groups.chain(roles).collect::<Vec<_>>().join(", ");
+            table.row([a.person.to_string(), when(a.since, now), invited, message]);
         }
         table.text("Nobody waits for a decision.")
     })?;

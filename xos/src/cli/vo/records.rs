@@ -197,6 +197,11 @@ fn told(e: &HistoryEntry) -> (String, String) {
         Change::GroupMemberAdded { name, .. } => format!("came into the group {name}"),
         Change::GroupMemberRemoved { name, .. } => format!("left the group {name}"),
         Change::Agreed { version, .. } => format!("agreed to version {version} of the terms"),
+        Change::GroupManagerAdded { name, .. } => format!("manages the group {name}"),
+        Change::GroupManagerRemoved { name, .. } => format!("manages the group {name} no more"),
+        Change::HandoverOffered { by, to } => format!("{by} offered the ownership to {to}"),
+        Change::HandoverAccepted { by, to } => format!("{to} is owner in place of {by}"),
+        Change::HandoverEnded { by } => format!("the offer of {by} to hand over ended"),
         _ => "another change".to_owned(),
     };
     let by = match &e.actor {

@@ -1,20 +1,30 @@
 //! The lines of a file that `xos vo export` wrote, or somebody by hand.
 
+use super::settings::Settings;
 use serde::Deserialize;
 use std::io::BufRead;
-use xos_api::vom::{EXPORT_FORMAT, ExpectedPerson, ExportLine};
-use xos_base::GroupName;
+use xos_api::policy::Rule;
+use xos_api::vom::{EXPORT_FORMAT, ExpectedPerson, ExportLine, Question, TERMS_BYTES_MAX};
+use xos_base::{GroupName, PersonId};
 
-/// Longest line, in bytes.
-pub const LINE_MAX: u64 = 64 * 1024;
+/// Longest line, in bytes: terms of use of [`TERMS_BYTES_MAX`], and JSON's escapes.
+pub const LINE_MAX: u64 = 8 * TERMS_BYTES_MAX as u64;
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// Settings of the VO.
-    Settings { lease_s: Option<u64>, renewal_s: Option<u64> },
-    /// A group, and how many managers it had.
-    Group { name: GroupName, parent: Option<GroupName>, managers: u64 },
+    Settings(Settings),
+    /// Terms of use.
+    Terms { text: String, consent_days: Option<u32>, grace_days: u32 },
+    /// Questions to applicants.
+    Questions(Vec<Question>),
+    /// How many days before an end people are reminded.
+    Reminders(Vec<u32>),
+    /// A rule.
+    Rule(Rule),
+    /// A group, and its managers.
+    Group { name: GroupName, parent: Option<GroupName>, managers: Vec<PersonId> },
     /// A person to expect.
     Person(ExpectedPerson),
     /// The last line.
@@ -30,7 +40,19 @@ struct Kind {
 }
 
 /// Kinds that this version knows; others are those of later ones.
-const KINDS: [&str; 6] = ["vo", "group", "member", "share", "entry", "end"];
+const KINDS: [&str; 11] = [
+    "vo",
+    "terms",
+    "questions",
+    "reminders",
+    "group",
+    "rule",
+    "expected",
+    "member",
+    "share",
+    "entry",
+    "end",
+];
 
 /// Reads one line after another, in bounded memory.
 pub struct Lines<R> {
@@ -91,9 +113,18 @@ fn parse(bytes: &[u8]) -> Result<Line, String> {
                 "format {format} is not known; this version reads {EXPORT_FORMAT}"
             ));
         }
-        ExportLine::Vo { lease_s, renewal_s, .. } => Line::Settings { lease_s, renewal_s },
-        ExportLine::Group { name, parent, managers } => {
-            Line::Group { name, parent, managers: managers.len() as u64 }
+        ExportLine::Vo { lease_s, grace_s, renewal_s, audit_opens, .. } => {
+            Line::Settings(Settings { lease_s, grace_s, renewal_s, audit_opens })
+        }
+        ExportLine::Terms { text, consent_days, grace_days } => {
+            Line::Terms { text, consent_days, grace_days }
+        }
+        ExportLine::Questions { questions } => Line::Questions(questions),
+        ExportLine::Reminders { days } => Line::Reminders(days),
+        ExportLine::Rule { rule } => Line::Rule(rule),
+        ExportLine::Group { name, parent, managers } => Line::Group { name, parent, managers },
+        ExportLine::Expected { person, groups, roles, expires } => {
+            Line::Person(ExpectedPerson { person, groups, roles, expires })
         }
         ExportLine::Member { suspended: Some(_), .. } => {
             Line::Nothing("they were suspended, and are not expected")
@@ -123,7 +154,7 @@ mod tests {
         let text = format!(
             "{{\"kind\":\"group\",\"name\":\"physics\"}}\n\n{long}\nnot json\n\
              {{\"kind\":\"member\",\"person\":\"bob@pisa\",\"x\":1}}\n\
-             {{\"kind\":\"terms\",\"text\":\"be kind\"}}\n\
+             {{\"kind\":\"weather\",\"text\":\"fine\"}}\n\
              {{\"kind\":\"member\",\"person\":\"bob@pisa\"}}\n{{\"kind\":\"end\",\"number\":3}}"
         );
         let lines = all(&text);
@@ -141,5 +172,30 @@ mod tests {
     fn who_was_suspended_is_not_expected() {
         let text = "{\"kind\":\"member\",\"person\":\"bob@pisa\",\"suspended\":\"misuse\"}\n";
         assert!(matches!(all(text)[0].1, Ok(Line::Nothing(_))));
+    }
+
+    /// If it failed, a VO that is brought elsewhere would have other rules and terms than before.
+    #[test]
+    fn what_an_export_says_of_the_vo_is_read_again() {
+        let rule = "{\"name\":\"a\",\"who\":\"*\",\"what\":\"*\",\"effect\":\"allow\"}";
+        let rule: Rule = serde_json::from_str(rule).unwrap();
+        let long = "\"\n".repeat(TERMS_BYTES_MAX / 2);
+        let lines = [
+            ExportLine::Terms { text: long.clone(), consent_days: Some(30), grace_days: 14 },
+            ExportLine::Reminders { days: vec![7, 1] },
+            ExportLine::Rule { rule: rule.clone() },
+            ExportLine::Expected {
+                person: "bob@pisa".parse().unwrap(),
+                groups: vec![],
+                roles: vec![],
+                expires: None,
+            },
+        ];
+        let text: Vec<String> = lines.iter().map(|l| serde_json::to_string(l).unwrap()).collect();
+        let read: Vec<Line> = all(&text.join("\n")).into_iter().map(|l| l.1.unwrap()).collect();
+        assert!(matches!(&read[0], Line::Terms { text, .. } if *text == long));
+        assert_eq!(read[1], Line::Reminders(vec![7, 1]));
+        assert_eq!(read[2], Line::Rule(rule));
+        assert!(matches!(&read[3], Line::Person(p) if p.person.as_str() == "bob@pisa"));
     }
 }
