@@ -203,8 +203,9 @@ impl Vo {
             return;
         }
         let number = self.number;
-        for m in self.members.values_mut().filter(|m| !m.groups.is_disjoint(&moved)) {
-            m.changed = number;
+        let moves = self.members.iter_mut().filter(|(_, m)| !m.groups.is_disjoint(&moved));
+        for (person, m) in moves {
+            self.touched.note(person, m, number);
             if narrower {
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
             }

@@ -1,8 +1,9 @@
 //! The VO's rules in its log, and what nodes are told of them.
 
 use super::*;
+use crate::live::Live;
 use crate::names::NamesOf;
-use crate::rules::logins::Logins;
+use crate::rules::logins::{Differ, Findings, Logins};
 use crate::rules::{Book, Court, Engine, Judge, look};
 use crate::state::{Block, Violation};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub(super) fn accounts(
     names: &NamesOf,
 ) -> Vec<VoAccounts> {
     let (judge, court) = (judge(), court(&vo.rules, &Book::of_site()));
-    let logins = Logins::new(&judge, (&id("pisa"), &id("n1.pisa")), &court, None);
+    let findings = Arc::new(Findings::new(&court, &id("pisa"), &id("n1.pisa")));
+    let logins = Logins::new(&judge, findings, Differ::nobody());
     vo.accounts(block, AccountState::Active, since, names, &logins)
 }
 
@@ -124,7 +126,11 @@ fn nodes_are_told_whom_rules_keep_out_and_only_what_changed() {
     let after = court(&h.vo.rules, &site);
     let at = (id("pisa"), id("n1.pisa"));
     let told = |h: &Home, court: &Court, before: Option<&Court>, since| {
-        let logins = Logins::new(&judge, (&at.0, &at.1), court, before);
+        let findings = |court: &Court| Arc::new(Findings::new(court, &at.0, &at.1));
+        let (findings, before) = (findings(court), before.map(findings));
+        let live = Live::new(h.vo.clone(), Chain::start(), 0, NOW);
+        let differ = before.map(|before| Arc::new(findings.differing(&judge, &live, &before)));
+        let logins = Logins::new(&judge, findings, differ.unwrap_or_else(Differ::nobody));
         let parts = h.vo.accounts(BLOCK, AccountState::Active, since, &none, &logins);
         let all = parts.into_iter().flat_map(|p| p.members);
         all.map(|m| (m.person.to_string(), m.refused.unwrap_or_default())).collect::<Vec<_>>()
@@ -149,6 +155,48 @@ fn nodes_are_told_whom_rules_keep_out_and_only_what_changed() {
     h.ok("alice@rennes", Command::GrantRole { person: id("bob@pisa"), role: id("pilot") });
     let step = told(&h, &now, Some(&now), number);
     assert!(step.len() == 1 && step[0].1.contains("no-pilots"), "{step:?}");
+}
+
+/// If it failed, each suspension would cost a walk over a large VO for each node, or a change of
+/// rules a judgement for each member and node, and removal would take as long.
+#[test]
+fn a_change_of_a_large_vo_is_told_without_a_walk() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    let bob = h.vo.members[&id::<PersonId>("bob@pisa")].clone();
+    for i in 0..100_000u32 {
+        let number = xos_base::MemberNumber(i + 10);
+        h.vo.members.insert(id(&format!("p{i}@pisa")), Member { number, ..bob.clone() });
+    }
+    h.vo.index();
+    let (judge, none) = (judge(), NamesOf::default());
+    let before = court(&h.vo.rules, &Book::of_site());
+    let number = h.vo.number;
+    let person: PersonId = id("p7@pisa");
+    h.ok("alice@rennes", Command::SuspendMember { person: person.clone(), reason: "x".into() });
+    assert_eq!(h.vo.touched.after(number).count(), 1, "who is looked at");
+    crate::state::check_index(&h.vo);
+    // Rules for logins that tell nobody of these apart.
+    let pilots = rule("no-pilots", "role:pilot", "login", "deny");
+    let site = Book::with(1, Book::of_site().rules().cloned().chain([pilots]));
+    let after = court(&h.vo.rules, &site);
+    let findings = |court: &Court| Arc::new(Findings::new(court, &id("pisa"), &id("n1.pisa")));
+    let (old, new) = (findings(&before), findings(&after));
+    let logins = Logins::new(&judge, new.clone(), Differ::nobody());
+    let parts = h.vo.accounts(BLOCK, AccountState::Active, Some(number), &none, &logins);
+    let members: Vec<_> = parts.iter().flat_map(|p| &p.members).collect();
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].person, person);
+    assert_eq!(new.judged(), 1);
+    let live = Live::new(h.vo.clone(), Chain::start(), 0, NOW);
+    assert_eq!(new.differing(&judge, &live, &old).who.len(), 100_001);
+    assert_eq!(new.judged(), 2, "each class is judged once: pilots, and the owner");
+    // Of a change of rules that is not complete nodes need not hear.
+    let news = h.vo.news;
+    h.ok("alice@rennes", part(0, 0, true, vec![rule("a", "*", "run", "deny")]));
+    assert_eq!(h.vo.news, news);
+    h.ok("alice@rennes", part(0, 1, false, vec![rule("b", "*", "run", "deny")]));
+    assert_eq!(h.vo.news, h.vo.number);
 }
 
 /// If it failed, an administrator could take from all owners what they see of their VO, or would
