@@ -9,7 +9,7 @@ use xos_api::Done;
 use xos_api::vom::{
     ApplicationPage, Apply, Approve, ListApplications, MemberInfo, Reject, WithdrawApplication,
 };
-use xos_base::{Error, Millis, VoId};
+use xos_base::{Error, Millis, PersonId, VoId};
 use xos_net::Caller;
 
 /// Most applications of one person in an hour, and withdrawals of them: each one stays in a log for
@@ -19,6 +19,9 @@ pub const APPLICATIONS_PER_HOUR: u32 = 20;
 pub const APPLICATIONS_PER_SITE_AND_HOUR: u32 = 100;
 /// Most changes of one person in one VO in an hour: who administers a VO could fill its log.
 pub const CHANGES_PER_HOUR: u32 = 10_000;
+/// As how many changes a part of a change of rules counts: it takes as much of a log, which every
+/// serving site keeps.
+pub const RULES_PART_CHANGES: u32 = 100;
 /// Most offers that one other site's core brings in an hour.
 pub const OFFERS_PER_HOUR: u32 = 60;
 /// Most persons and sites counted in one hour; beyond it nobody new can apply until it is over.
@@ -34,6 +37,16 @@ pub(crate) struct Limiter {
 impl Limiter {
     /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
     pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.count_many(whom, 1, now)
+    }
+
+    /// The same for something that counts as `many`.
+    pub(super) fn count_many(
+        &mut self,
+        whom: &[(&str, u32)],
+        many: u32,
+        now: Millis,
+    ) -> Result<(), Error> {
         let hour = now.secs() / 3600;
         if hour != self.hour {
             self.hour = hour;
@@ -42,13 +55,14 @@ impl Limiter {
         for (who, max) in whom {
             let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
             let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
-            if count >= *max {
+            if count.saturating_add(many) > *max {
                 let text = format!("too much comes from {who}: {max} an hour are taken");
                 return Err(Error::limited(text).hint("try again in an hour"));
             }
         }
         for (who, _) in whom {
-            *self.counts.entry((*who).to_owned()).or_default() += 1;
+            let count = self.counts.entry((*who).to_owned()).or_default();
+            *count = count.saturating_add(many);
         }
         Ok(())
     }
@@ -85,6 +99,20 @@ impl Vom {
     pub(super) fn limit(&self, whom: &[(&str, u32)]) -> Result<(), Error> {
         let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.count(whom, self.inner.clock.now())
+    }
+
+    /// Counts a change that a person makes in a VO, by how much of the log it takes.
+    pub(super) fn limit_change(
+        &self,
+        person: &PersonId,
+        vo: &VoId,
+        command: &Command,
+    ) -> Result<(), Error> {
+        let rules = matches!(command, Command::ChangeRules { .. });
+        let many = if rules { RULES_PART_CHANGES } else { 1 };
+        let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
+        let who = format!("{person} in {vo}");
+        limiter.count_many(&[(&who, CHANGES_PER_HOUR)], many, self.inner.clock.now())
     }
 
     pub(super) async fn withdraw_application(
@@ -148,6 +176,15 @@ mod tests {
         assert!(l.count(&[("alice@rennes", 3)], Millis(6)).is_err());
         l.count(&[("bob@rennes", 3)], Millis(6)).unwrap();
         l.count(&[("alice@rennes", 3)], Millis::from_secs(3600)).unwrap();
+    }
+
+    #[test]
+    fn what_takes_more_of_a_log_counts_more() {
+        // Else whoever administers a VO fills the registries of all sites that serve it.
+        let mut l = Limiter::default();
+        let mut change = |many| l.count_many(&[("alice in demo", 250)], many, Millis(5)).is_ok();
+        assert!(change(100) && change(100) && !change(100));
+        assert!(change(50) && !change(1), "what was refused counts for nothing");
     }
 
     #[test]

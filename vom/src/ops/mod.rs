@@ -20,7 +20,6 @@ use crate::decide::{Command, decide};
 use crate::live::Live;
 use crate::policy::{Action, Carried, Grant, Subject};
 use crate::{Inner, Vom, told};
-use applications::CHANGES_PER_HOUR;
 use serde::Serialize;
 use std::sync::Arc;
 use xos_api::Done;
@@ -185,7 +184,7 @@ impl Vom {
         let live = self.home(vo)?;
         let subject = self.inner.subject(caller, vo)?;
         if let Some(person) = subject.person() {
-            self.limit(&[(&format!("{person} in {vo}"), CHANGES_PER_HOUR)])?;
+            self.limit_change(person, vo, command)?;
         }
         self.inner.command(&live, &subject, command).await.map(|()| Done {})
     }

@@ -28,7 +28,8 @@ impl Vo {
         self.with_those_above(&member.groups)
     }
 
-    pub(super) fn with_those_above<'a>(
+    /// Groups and all those above them.
+    pub(crate) fn with_those_above<'a>(
         &'a self,
         groups: impl IntoIterator<Item = &'a GroupName>,
     ) -> BTreeSet<&'a GroupName> {

@@ -105,6 +105,9 @@ fn followers_take_no_rule_that_a_home_would_not() {
     let many = |n: usize| (0..n).map(|i| rule(&format!("r{i}"), "*", "run", "deny")).collect();
     assert!(matches!(h.vo.check_change(&change(many(10_000))), Err(Violation::Limit(..))));
     assert_eq!(h.vo.check_change(&change(many(9_000))), Ok(()));
+    let noted = |r: Rule| Rule { note: "n".repeat(200), ..r };
+    let long: Vec<Rule> = many(9_000).into_iter().map(noted).collect();
+    assert!(matches!(h.vo.check_change(&change(long)), Err(Violation::Limit(..))));
 }
 
 /// If it failed, whom rules keep out could sign in, nodes would be told of everybody again for each
@@ -207,23 +210,28 @@ fn rules_that_lock_out_are_refused_and_what_nobody_can_do_is_told() {
     h.join("bob@pisa", &["admin"]);
     let judge = judge();
     let with = |more: Vec<Rule>| Book::with(1, Book::of_vo().rules().cloned().chain(more));
-    let check = |h: &Home, book: &Book| look::check_owners(&judge, &h.vo, book, NOW);
+    let tried = |h: &Home| look::Tried::of(&h.vo, Arc::new(Engine::new(&h.vo.rules)), NOW);
+    let check = |h: &Home, book: &Book| look::check_owners(&judge, &tried(h), book);
     let e = check(&h, &with(vec![rule("x", "*", "see", "deny")])).unwrap_err();
     assert_eq!(e.kind, Kind::Invalid);
     assert!(e.message.contains("rule x of demo.rennes does not let alice@rennes"), "{e}");
     assert!(check(&h, &Book::with(1, [])).is_err(), "no rule lets them");
+    for what in ["login", "submit", "run", "cancel"] {
+        let e = check(&h, &with(vec![rule("x", "*", what, "deny")])).unwrap_err();
+        assert!(e.message.contains("rule x of demo.rennes"), "{what}: {e}");
+    }
     let not_alice = with(vec![rule("x", "person:alice@rennes", "*", "deny")]);
     assert!(check(&h, &not_alice).is_err());
     h.join("dora@rennes", &["owner"]);
     check(&h, &not_alice).unwrap();
     check(&h, &with(vec![rule("x", "role:admin", "*", "deny")])).unwrap();
 
-    let nobody = |book: &Book| look::nobody_in(&judge, &h.vo, book, NOW);
+    let nobody = |book: &Book| look::nobody_in(&judge, &tried(&h), book);
     assert_eq!(nobody(&Book::of_vo()), Vec::<String>::new());
     let told = nobody(&with(vec![rule("x", "*", "login", "deny")]));
     assert_eq!(told.len(), 1);
     assert!(told[0].contains("sign in"), "{told:?}");
-    let site = |book: &Book| look::nobody_at(&judge, &id("pisa"), book, [&h.vo].into_iter());
+    let site = |book: &Book| look::nobody_at(&judge, &id("pisa"), book, &[tried(&h)]);
     assert_eq!(site(&Book::of_site()), Vec::<String>::new());
     assert_eq!(site(&Book::with(1, [])).len(), 3);
 }
