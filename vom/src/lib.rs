@@ -242,6 +242,7 @@ impl Vom {
         inner.spawn(push::run(inner.clone()));
         inner.spawn(ops::enrolment::sweep(inner.clone()));
         inner.spawn(ends::run(inner.clone()));
+        inner.spawn(rules::own::follow(inner.clone()));
         inner.spawn(audit::exchange::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
