@@ -3,6 +3,7 @@
 
 mod bounds;
 mod find;
+mod index;
 mod lease;
 mod narrower;
 
@@ -43,6 +44,8 @@ pub struct Vo {
     /// The groups that members were in and are not any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     left: BTreeMap<MemberNumber, BTreeSet<GroupNumber>>,
+    #[serde(skip)]
+    index: index::Index,
 }
 
 /// All VOs of this node.
@@ -106,11 +109,13 @@ impl Vos {
             lease_s: None,
             grace_s: None,
             left: BTreeMap::new(),
+            index: index::Index::default(),
         });
         (vo.lease_s, vo.grace_s) = (accounts.lease_s, accounts.grace_s);
         let mut before = BTreeMap::new();
         if accounts.full {
             before = std::mem::take(&mut vo.members);
+            vo.index = index::Index::default();
             vo.groups.clear();
         }
         (vo.number, vo.base, vo.size, vo.state) =
@@ -172,12 +177,6 @@ impl Vos {
             _ if self.lapsed.contains_key(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
-    }
-
-    /// When the next membership or consent ends by itself after `now`.
-    pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
-        let members = self.vos.values().flat_map(|vo| vo.members.values());
-        members.flat_map(|m| [m.expires, m.lapses]).flatten().filter(|at| *at > now).min()
     }
 
     /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was

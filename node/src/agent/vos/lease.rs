@@ -119,7 +119,7 @@ mod tests {
         assert!(vos.lapse(heard, at(1360)) && !vos.lapse(heard, at(1361)));
         assert_eq!(states(&vos), [Ended, Suspended]);
         assert!(vos.has_left(BASE + 1, at(1360)) && !vos.has_left(OTHER + 1, at(1360)));
-        assert!(vos.held(at(1360)).iter().eq(&[OTHER + 1]));
+        assert!(vos.held([BASE + 1, OTHER + 1], at(1360)).iter().eq(&[OTHER + 1]));
         // A daemon that is started anew finds it so at once.
         let mut again: Vos = serde_json::from_str(&serde_json::to_string(&vos).unwrap()).unwrap();
         assert!(again.lapse(heard, at(1360)));

@@ -16,6 +16,10 @@ impl Vo {
     ) -> bool {
         let number = member.number;
         let before = former.or_else(|| self.members.remove(&number));
+        if let Some(before) = &before {
+            self.index.remove(before);
+        }
+        self.index.add(&member);
         let mut left = self.left.remove(&number).unwrap_or_default();
         left.extend(before.iter().flat_map(|b| b.groups.iter().copied()));
         left.retain(|group| !member.groups.contains(group));
