@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::broadcast;
 use xos_api::audit::{AuditHeads, HeadsOf, RecordHead};
+use xos_api::node::AccountsTold;
 use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog};
 use xos_base::{Error, NodeId, SiteId};
 use xos_net::{Grid, NodeChange, Nodes};
@@ -66,6 +67,8 @@ pub trait NodeLink: Send + Sync {
     fn changes(&self) -> broadcast::Receiver<NodeChange>;
     /// Tells a node about accounts.
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error>;
+    /// Tells a node that it was told about the accounts of all VOs.
+    async fn accounts_told(&self, node: &NodeId) -> Result<(), Error>;
 }
 
 #[async_trait]
@@ -80,5 +83,9 @@ impl NodeLink for Nodes {
 
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error> {
         self.call(node, accounts).await.map(|_| ())
+    }
+
+    async fn accounts_told(&self, node: &NodeId) -> Result<(), Error> {
+        self.call(node, AccountsTold {}).await.map(|_| ())
     }
 }

@@ -379,11 +379,11 @@ impl Inner {
         if self.trust.descriptor(&home).is_err() {
             return Home::Forgotten;
         }
-        let unheard = now.since(live.heard());
+        let (unheard, surely) = live.unheard(now, self.clock.up());
         let lease = Duration::from_secs(self.lease_s(vo));
         if unheard <= lease {
             Home::Heard
-        } else if unheard <= lease + Duration::from_secs(self.grace_s(vo)) {
+        } else if surely <= lease + Duration::from_secs(self.grace_s(vo)) {
             Home::Lapsed
         } else {
             Home::Lost

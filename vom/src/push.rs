@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::vom::{AccountState, GRACE_S_DEFAULT, LEASE_S_DEFAULT, VoAccounts};
-use xos_base::{Error, NodeId, VoId};
+use xos_base::{Error, Kind, NodeId, VoId};
 use xos_net::for_each_node;
 
 /// How often it is looked whether time alone has changed what a node must know: a share's end, a
@@ -54,7 +54,12 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
         shares.mark_unchanged();
         names.mark_unchanged();
         trusted.mark_unchanged();
-        let wait = match bring_up(&inner, &node, &mut told).await {
+        let mut brought = bring_up(&inner, &node, &mut told).await;
+        // What a node has taken and cannot keep, as on a full disk, it knows all the same.
+        if brought.as_ref().err().is_none_or(|e| e.kind != Kind::Unavailable) {
+            brought = brought.and(inner.nodes.accounts_told(&node).await);
+        }
+        let wait = match brought {
             Ok(()) => {
                 attempt = 0;
                 LOOK_EVERY

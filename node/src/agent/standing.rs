@@ -38,8 +38,6 @@ impl Agent {
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
             narrower.store(vos.apply(accounts), Ordering::Relaxed);
-            // Under the lock of the accounts: else their lease could end once more at once.
-            self.hear();
             self.watcher.may_act(&vo, vos.acting(&vo, self.now()));
             self.told.store(true, Ordering::SeqCst);
         };
@@ -57,6 +55,26 @@ impl Agent {
             self.accounts_changed.send_modify(|n| *n += 1);
         }
         kept
+    }
+
+    /// The core says that this node knows the accounts of all VOs: now it is heard, and not before.
+    /// Whoever lets a stream begin and cuts it would else prolong the lease of what is known.
+    pub(super) async fn told_all(&self) {
+        let back = {
+            let (mut vos, now) = (self.lock_vos(), self.now());
+            // Under the lock of the accounts: else their lease could end once more at once.
+            self.hear();
+            let back = vos.told_all();
+            for vo in &back {
+                self.watcher.may_act(vo, vos.acting(vo, now));
+            }
+            back
+        };
+        if !back.is_empty() {
+            tracing::info!(?back, "the core is heard: what was held goes on");
+            self.enforce().await;
+            self.accounts_changed.send_modify(|n| *n += 1);
+        }
     }
 
     /// Tells all work where its member stands.
@@ -92,7 +110,7 @@ impl Agent {
     fn lapse(&self, looked: Millis) {
         let new = {
             let (mut vos, now) = (self.lock_vos(), self.now());
-            let new = self.unheard_since().is_some_and(|heard| vos.lapse(heard, now));
+            let new = vos.lapse(self.last_heard(), now);
             let passed: Vec<VoId> = match new {
                 true => vos.iter().map(|(id, _)| id.clone()).collect(),
                 false => vos.passed(looked, now),
@@ -122,7 +140,7 @@ impl Agent {
     /// When a lease or grace ends next, if nothing is heard of the core.
     fn next_lapse(&self) -> Option<Millis> {
         let vos = self.lock_vos();
-        self.unheard_since().and_then(|heard| vos.next_lapse(heard))
+        vos.next_lapse(self.last_heard())
     }
 
     /// Tells again what did not obey, ends what memberships leave behind that end by themselves,

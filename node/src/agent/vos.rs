@@ -8,6 +8,7 @@ mod lease;
 mod narrower;
 
 pub use find::Found;
+pub use lease::Heard;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -53,9 +54,12 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
-    /// Those whose lease is over, until the core tells of them again, and whether the grace is too.
+    /// Those whose lease is over, until the core has told of them and all others again, and whether the grace is too.
     #[serde(skip)]
     lapsed: BTreeMap<VoId, bool>,
+    /// Those of which the core has told since the stream to it began.
+    #[serde(skip)]
+    fresh: BTreeSet<VoId>,
 }
 
 /// A list of accounts that comes in parts, gathered until it is whole.
@@ -94,8 +98,9 @@ impl Vos {
     /// ([`xos_base::accounts::ID_RANGE`]) has no accounts here. Whether something was taken from a
     /// member.
     pub fn apply(&mut self, mut accounts: VoAccounts) -> bool {
-        self.lapsed.remove(&accounts.vo);
+        self.fresh.insert(accounts.vo.clone());
         if !bounds::bound(&mut accounts) {
+            self.lapsed.remove(&accounts.vo);
             return self.vos.remove(&accounts.vo).is_some();
         }
         self.take_names(&accounts.members);
