@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::Hello;
-use xos_base::{Error, Millis};
+use xos_base::Error;
 use xos_net::Router;
 use xos_net::control::Control;
 
@@ -192,6 +192,7 @@ async fn connect(agent: &Arc<Agent>) -> Result<Arc<Control>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_base::Millis;
 
     /// If it failed, whoever has xosd started anew at a node that is cut off would give everybody
     /// there another lease, or hold all work at each start.

@@ -6,6 +6,7 @@ mod find;
 mod index;
 mod lease;
 mod narrower;
+mod short;
 
 pub use find::Found;
 pub use lease::Heard;
@@ -33,6 +34,7 @@ pub struct Vo {
     /// Whether the VO works here.
     pub state: AccountState,
     /// Members by number.
+    #[serde(serialize_with = "short::members")]
     pub members: BTreeMap<MemberNumber, AccountMember>,
     /// Groups by number.
     pub groups: BTreeMap<GroupNumber, Group>,

@@ -34,7 +34,7 @@ impl Touched {
     }
 
     /// Who was changed after an entry, in the order in which they were.
-    pub(super) fn after(&self, entry: u64) -> impl Iterator<Item = (MemberNumber, &PersonId)> {
+    pub(crate) fn after(&self, entry: u64) -> impl Iterator<Item = (MemberNumber, &PersonId)> {
         let first = (entry.saturating_add(1), MemberNumber(0));
         self.0.range(first..).map(|((_, number), person)| (*number, person))
     }
