@@ -136,7 +136,8 @@ pub struct WhatIf {
     /// For whom; absent: for a member whom no rule names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person: Option<PersonId>,
-    /// As if in these groups, those above them, and `members`. With `roles` empty too, `person` is taken as they are.
+    /// As if in these groups, those above them, and `members`. With `roles` empty too, `person` is
+    /// taken as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupName>,
     /// As if with these roles.

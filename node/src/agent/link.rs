@@ -74,7 +74,7 @@ pub(super) struct Contact {
     /// The stream to it, while there is one.
     control: Option<Arc<Control>>,
     /// When it said last, since this daemon runs, that it has told the accounts of all VOs. That a
-    /// stream stands is not enough: whoever sits on the network lets it begin and holds up the rest.
+    /// stream stands is not enough: who sits on the network lets it begin and holds up the rest.
     heard: Option<Moment>,
     /// When an earlier daemon heard it.
     before: Moment,

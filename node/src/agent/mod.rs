@@ -74,8 +74,8 @@ pub struct Parts {
 
 /// Who wants to know what the core says about VOs: the object server.
 pub trait VoWatcher: Send + Sync {
-    /// Who may act in a VO, by member number, with their epochs: told when accounts change, and when
-    /// time has passed that ends a membership, a consent or the VO's lease.
+    /// Who may act in a VO, by member number, with their epochs: told when accounts change, and
+    /// when time has passed that ends a membership, a consent or the VO's lease.
     fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>);
     /// The volumes that this node served when it ran last; the core may tell of others.
     fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);

@@ -105,8 +105,8 @@ impl Agent {
         self.note_standings(state);
     }
 
-    /// Suspends the VOs whose lease is over, and ends those whose grace is. Those who act by what is
-    /// told to them hear of it, and of memberships that ended by themselves since `looked`.
+    /// Suspends the VOs whose lease is over, and ends those whose grace is. Those who act by what
+    /// is told to them hear of it, and of memberships that ended by themselves since `looked`.
     fn lapse(&self, looked: Millis) {
         let new = {
             let (mut vos, now) = (self.lock_vos(), self.now());

@@ -56,7 +56,8 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
-    /// Those whose lease is over, until the core has told of them and all others again, and whether the grace is too.
+    /// Those whose lease is over, until the core has told of them and all others again, and whether
+    /// the grace is too.
     #[serde(skip)]
     lapsed: BTreeMap<VoId, bool>,
     /// Those of which the core has told since the stream to it began.

@@ -31,8 +31,8 @@ mod tests {
     use crate::agent::vos::Vos;
     use xos_api::vom::AccountMember;
 
-    /// If it failed, a rule that keeps out a large VO would make a file that no start can read, or a
-    /// restart would let in whom rules keep out.
+    /// If it failed, a rule that keeps out a large VO would make a file that no start can read, or
+    /// a restart would let in whom rules keep out.
     #[test]
     fn a_rule_that_keeps_many_out_does_not_swell_the_file() {
         let told = |refused: Option<String>| {
