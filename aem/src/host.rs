@@ -17,11 +17,15 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, RenewTicket, RenewedTicket, Room, StartUnits,
     UnitOrder,
 };
+use xos_api::policy::Action;
 use xos_base::{Error, JobId, Kind, Membership, NodeId, SiteId, VoId};
 use xos_net::Caller;
 
 /// Most bytes of a reason that somebody else gave.
 pub(crate) const REASON_MAX: usize = 512;
+
+/// A job, one of its envelopes, and the units there that have not ended.
+type GoingOn = (JobId, u32, Vec<u32>);
 
 /// What is to be sent to one envelope.
 struct Batch {
@@ -167,22 +171,44 @@ impl Core {
         let (at, of) = (self.now(), job.clone());
         self.put_and_place(HostRecord::Decided { job: of, at, units, what }).await?;
         if may_run {
-            let envelope = EnvelopeId { job: job.clone(), serial };
-            let grace_ms = self.config.kill_grace_ms;
-            let request = KillUnits { envelope, units: Some(list), grace_ms };
-            // A node whose connection broke is greeted anew, and what is stray there is killed.
-            if let Err(error) = self.world.kill_units(node, request).await {
-                tracing::warn!(%error, %job, %node, "units that may run are not killed");
-            }
+            self.kill_decided(job, serial, node, list).await;
         }
         Ok(())
+    }
+
+    /// Kills units of which it is decided already that they are over.
+    async fn kill_decided(&self, job: &JobId, serial: u32, node: &NodeId, units: Vec<u32>) {
+        let envelope = EnvelopeId { job: job.clone(), serial };
+        let grace_ms = self.config.kill_grace_ms;
+        let request = KillUnits { envelope, units: Some(units), grace_ms };
+        // A node whose connection broke is greeted anew, and what is stray there is killed.
+        if let Err(error) = self.world.kill_units(node, request).await {
+            tracing::warn!(%error, %job, %node, "units that may run are not killed");
+        }
+    }
+
+    /// Ends what goes on of somebody whom rules do not let run jobs here any more.
+    async fn end_denied(self: &Arc<Self>, node: &NodeId, going_on: Vec<GoingOn>, why: &str) {
+        for (job, serial, list) in going_on {
+            let what = Decision::Lost { reason: cut(&format!("ended: {why}"), REASON_MAX) };
+            let units = runs::pack(list.iter().copied());
+            let (at, of) = (self.now(), job.clone());
+            let decided = HostRecord::Decided { job: of, at, units, what };
+            match self.put_and_place(decided).await {
+                Ok(()) => self.kill_decided(&job, serial, node, list).await,
+                Err(error) => {
+                    tracing::warn!(%error, %job, %node, "units that rules deny go on: later");
+                }
+            }
+        }
     }
 
     fn is_ready(&self, node: &NodeId) -> bool {
         lock(&self.host).nodes.get(node).is_some_and(|n| n.boot.is_some())
     }
 
-    /// A ticket with enough life left, new when needed.
+    /// A ticket with enough life left, new when needed; for who may run jobs here by the rules as
+    /// they are now.
     async fn ticket_for(
         &self,
         vo: &VoId,
@@ -190,6 +216,7 @@ impl Core {
         node: &NodeId,
         mandate: &str,
     ) -> Result<IssuedTicket, Error> {
+        self.judge(member, Action::Run).map_err(|refusal| Error::denied(refusal.text))?;
         let key = TicketKey { member: member.clone(), node: node.clone() };
         if let Some(t) = lock(&self.tickets).get(&key)
             && t.expires.since(self.now()) > TICKET_SPARE
@@ -231,11 +258,13 @@ impl Core {
     pub(crate) async fn do_renew(self: &Arc<Self>, home: &SiteId) -> Next {
         let now = self.now();
         let busy = self.ledger.read_stored(|s| {
-            let mut due: HashMap<TicketKey, (VoId, Arc<str>)> = HashMap::new();
+            let mut due: HashMap<TicketKey, (VoId, Arc<str>, Vec<GoingOn>)> = HashMap::new();
             for p in s.hosted.active().filter(|p| p.vo.site() == *home) {
-                for e in p.envelopes.values().filter(|e| !e.open.is_empty()) {
+                for (serial, e) in p.envelopes.iter().filter(|(_, e)| !e.open.is_empty()) {
                     let key = TicketKey { member: p.member.clone(), node: e.node.clone() };
-                    due.entry(key).or_insert_with(|| (p.vo.clone(), p.mandate.clone()));
+                    let new = || (p.vo.clone(), p.mandate.clone(), Vec::new());
+                    let (.., going_on) = due.entry(key).or_insert_with(new);
+                    going_on.push((p.job.clone(), *serial, e.open.iter().copied().collect()));
                 }
             }
             due
@@ -251,8 +280,13 @@ impl Core {
             let old = lock(&self.tickets).get(key).is_none_or(|t| t.expires.since(now) < RENEW_AT);
             old && self.is_ready(&key.node)
         });
-        let renew = |(key, (vo, mandate)): (TicketKey, (VoId, Arc<str>))| async move {
+        type Due = (TicketKey, (VoId, Arc<str>, Vec<GoingOn>));
+        let renew = |(key, (vo, mandate, going_on)): Due| async move {
             let (node, person) = (key.node.clone(), key.member.person.clone());
+            if let Err(refusal) = self.judge(&key.member, Action::Run) {
+                tracing::info!(%person, %node, why = refusal.text, "work is ended by rules");
+                return self.end_denied(&node, going_on, &refusal.text).await;
+            }
             let renewed = match self.new_ticket(&vo, key, &mandate).await {
                 Ok(t) => self.world.set_ticket(&node, SetTicket { ticket: t.ticket }).await,
                 Err(e) => Err(e),

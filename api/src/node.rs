@@ -86,6 +86,12 @@ pub struct SetSites {
 }
 request!(SetSites => Done, Post "/v1/node/sites");
 
+/// The core tells a node that it has told the accounts of all VOs, as they are: so it is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountsTold {}
+request!(AccountsTold => Done, Post "/v1/node/told");
+
 /// The core brings a ticket, or a fresh one: the node may act for that person until it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

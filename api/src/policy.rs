@@ -93,7 +93,8 @@ request!(GetVoRules => RuleList, Get "/v1/vos/{vo}/rules");
 /// Sets the rules of a VO, at its home. For its administrators, and those of its home site.
 ///
 /// Refused as Conflict, with who changed what, when `version` is not that in force; as Invalid
-/// when no owner could see and cancel the VO's jobs any more.
+/// when there would be no owner and no site at which that owner may do all that rules decide; as
+/// Limited after 60 changes in an hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVoRules {
@@ -126,7 +127,7 @@ pub struct SetSiteRules {
 request!(SetSiteRules => RulesSet, Put "/v1/site/rules");
 
 /// What would be decided: by the rules of the VO and those of the site asked. Members may ask for
-/// themselves, administrators of the VO or the site for anybody.
+/// themselves as they are, administrators of the VO or the site for anybody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhatIf {
@@ -135,7 +136,8 @@ pub struct WhatIf {
     /// For whom; absent: for a member whom no rule names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person: Option<PersonId>,
-    /// As if in these groups, and `members`. With `roles` empty too, `person` is taken as they are.
+    /// As if in these groups, those above them, and `members`. With `roles` empty too, `person` is
+    /// taken as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupName>,
     /// As if with these roles.

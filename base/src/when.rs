@@ -1,5 +1,6 @@
 //! Points in time as XOS stores and sends them.
 
+use rustix::time::{ClockId, clock_gettime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -77,6 +78,13 @@ impl fmt::Display for Millis {
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Millis;
+
+    /// Since the machine was started, what it slept included. Nobody can set it.
+    fn up(&self) -> Millis {
+        let up = clock_gettime(ClockId::Boottime);
+        let whole = Duration::from_secs(up.tv_sec.try_into().unwrap_or_default());
+        Millis(0).plus(whole + Duration::from_nanos(up.tv_nsec.try_into().unwrap_or_default()))
+    }
 }
 
 /// The machine's clock.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::broadcast;
 use xos_api::audit::{AuditHeads, HeadsOf, RecordHead};
+use xos_api::node::AccountsTold;
 use xos_api::node::sessions::WhyNode;
 use xos_api::vom::{LogItem, RecordOffer, RecordWithdrawal, VoAccounts, VoLog, WhyAnswer};
 use xos_base::{Error, NodeId, SiteId};
@@ -69,6 +70,8 @@ pub trait NodeLink: Send + Sync {
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error>;
     /// Asks a node why a member can sign in to it, or cannot.
     async fn why(&self, node: &NodeId, r: WhyNode) -> Result<WhyAnswer, Error>;
+    /// Tells a node that it was told about the accounts of all VOs.
+    async fn accounts_told(&self, node: &NodeId) -> Result<(), Error>;
 }
 
 #[async_trait]
@@ -87,5 +90,9 @@ impl NodeLink for Nodes {
 
     async fn why(&self, node: &NodeId, r: WhyNode) -> Result<WhyAnswer, Error> {
         self.call(node, r).await
+    }
+
+    async fn accounts_told(&self, node: &NodeId) -> Result<(), Error> {
+        self.call(node, AccountsTold {}).await.map(|_| ())
     }
 }

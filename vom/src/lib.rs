@@ -240,6 +240,7 @@ impl Vom {
         inner.spawn(push::run(inner.clone()));
         inner.spawn(ops::enrolment::sweep(inner.clone()));
         inner.spawn(ends::run(inner.clone()));
+        inner.spawn(rules::own::follow(inner.clone()));
         inner.spawn(audit::exchange::run(inner.clone()));
         for served in inner.shares.all() {
             inner.work_for(&served.vo);
@@ -376,11 +377,11 @@ impl Inner {
         if self.trust.descriptor(&home).is_err() {
             return Home::Forgotten;
         }
-        let unheard = now.since(live.heard());
+        let (unheard, surely) = live.unheard(now, self.clock.up());
         let lease = Duration::from_secs(self.lease_s(vo));
         if unheard <= lease {
             Home::Heard
-        } else if unheard <= lease + Duration::from_secs(self.grace_s(vo)) {
+        } else if surely <= lease + Duration::from_secs(self.grace_s(vo)) {
             Home::Lapsed
         } else {
             Home::Lost

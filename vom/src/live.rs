@@ -6,6 +6,7 @@ use crate::state::{Vo, about};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use xos_api::vom::{Actor, Change, Entry};
 use xos_base::{Error, Millis, VoId};
@@ -14,6 +15,25 @@ use xos_net::sign::Signer;
 /// How often a change is decided anew because another core of the site was faster.
 const COMMIT_TRIES: usize = 5;
 
+/// When a home was heard.
+#[derive(Clone, Copy)]
+struct HeardAt {
+    /// By the wall's clock, which can be set.
+    wall: Millis,
+    /// By the clock that nobody can set; none: an earlier core of this site heard it.
+    up: Option<Millis>,
+}
+
+impl HeardAt {
+    /// How long ago: by that clock which says more, so that one that is set back makes no lease
+    /// longer; and for certain, so that one that is set forward ends nothing.
+    fn ago(self, now: Millis, up: Millis) -> (Duration, Duration) {
+        let by_wall = now.since(self.wall);
+        let by_up = self.up.map(|at| up.since(at));
+        (by_up.map_or(by_wall, |by_up| by_up.max(by_wall)), by_up.unwrap_or(by_wall))
+    }
+}
+
 /// One VO.
 pub struct Live {
     id: VoId,
@@ -21,7 +41,7 @@ pub struct Live {
     /// The end of the log. Held while the log grows.
     chain: Mutex<Chain>,
     number: watch::Sender<u64>,
-    heard: AtomicU64,
+    heard: std::sync::Mutex<HeardAt>,
     checkpointed: AtomicU64,
 }
 
@@ -33,7 +53,7 @@ impl Live {
             number: watch::Sender::new(state.number),
             state: RwLock::new(state),
             chain: Mutex::new(chain),
-            heard: AtomicU64::new(heard.0),
+            heard: std::sync::Mutex::new(HeardAt { wall: heard, up: None }),
             checkpointed: AtomicU64::new(checkpointed),
         }
     }
@@ -55,12 +75,22 @@ impl Live {
 
     /// When the home was last heard.
     pub fn heard(&self) -> Millis {
-        Millis(self.heard.load(Ordering::Acquire))
+        self.heard_at().wall
     }
 
-    /// The home was heard.
-    pub fn hear(&self, now: Millis) {
-        self.heard.fetch_max(now.0, Ordering::AcqRel);
+    /// The home was heard, at `now` by the wall's clock and `up` by the machine's own.
+    pub fn hear(&self, now: Millis, up: Millis) {
+        let heard = HeardAt { wall: now, up: Some(up) };
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+
+    /// For how long the home has not been heard: by the clock that says more, and for certain.
+    pub(crate) fn unheard(&self, now: Millis, up: Millis) -> (Duration, Duration) {
+        self.heard_at().ago(now, up)
+    }
+
+    fn heard_at(&self) -> HeardAt {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grow(&self, entry: &Entry) {
@@ -213,5 +243,23 @@ impl Vos {
     pub fn add(&self, live: Live) -> Arc<Live> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.entry(live.id.clone()).or_insert_with(|| Arc::new(live)).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a clock that is set forward would end the work of all VOs of other sites, or
+    /// one that is set back give their work a longer lease.
+    #[test]
+    fn a_clock_that_is_set_ends_nothing_and_prolongs_nothing() {
+        let heard = HeardAt { wall: Millis(1000), up: Some(Millis(50)) };
+        let ms = Duration::from_millis;
+        assert_eq!(heard.ago(Millis(1030), Millis(80)), (ms(30), ms(30)));
+        assert_eq!(heard.ago(Millis(999_000), Millis(80)), (ms(998_000), ms(30)), "forward");
+        assert_eq!(heard.ago(Millis(10), Millis(80)), (ms(30), ms(30)), "back");
+        let earlier = HeardAt { up: None, ..heard };
+        assert_eq!(earlier.ago(Millis(1030), Millis(5)), (ms(30), ms(30)));
     }
 }

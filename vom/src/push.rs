@@ -1,15 +1,18 @@
 //! Tells every connected node which accounts there are: all when it connects, then what changes.
 
 use crate::Inner;
+use crate::live::Live;
+use crate::names::NamesOf;
 use crate::replica::backoff;
 use crate::rules::Court;
-use crate::rules::logins::Logins;
+use crate::rules::logins::{Differ, Logins, differing};
 use crate::served::Served;
+use crate::state::Vo;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::vom::{AccountState, GRACE_S_DEFAULT, LEASE_S_DEFAULT, VoAccounts};
-use xos_base::{Error, NodeId, VoId};
+use xos_base::{Error, Kind, NodeId, VoId};
 use xos_net::for_each_node;
 
 /// How often it is looked whether time alone has changed what a node must know: a share's end, a
@@ -42,14 +45,21 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
     let mut names = inner.names.changed();
     let mut trusted = inner.trust.changes();
     let mut rules = inner.rules.own.changed();
+    let mut found = inner.rules.logins.ready();
     let mut attempt = 0;
     loop {
         grown.mark_unchanged();
         rules.mark_unchanged();
+        found.mark_unchanged();
         shares.mark_unchanged();
         names.mark_unchanged();
         trusted.mark_unchanged();
-        let wait = match bring_up(&inner, &node, &mut told).await {
+        let mut brought = bring_up(&inner, &node, &mut told).await;
+        // What a node has taken and cannot keep, as on a full disk, it knows all the same.
+        if brought.as_ref().err().is_none_or(|e| e.kind != Kind::Unavailable) {
+            brought = brought.and(inner.nodes.accounts_told(&node).await);
+        }
+        let wait = match brought {
             Ok(()) => {
                 attempt = 0;
                 LOOK_EVERY
@@ -69,20 +79,36 @@ async fn tell(inner: Arc<Inner>, node: NodeId) {
             _ = names.changed() => {}
             _ = trusted.changed() => {}
             _ = rules.changed() => {}
+            _ = found.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
 async fn bring_up(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     node: &NodeId,
     told: &mut HashMap<VoId, Told>,
 ) -> Result<(), Error> {
     let mut failed = None;
     for served in inner.shares.all() {
         let vo = served.vo;
-        let Some((parts, now)) = parts(inner, node, &vo, told.get(&vo)) else { continue };
+        let before = told.get(&vo).cloned();
+        if before.as_ref().is_some_and(|told| knows(inner, &vo, told)) {
+            continue;
+        }
+        // Of a large VO it takes long to gather.
+        let (of, to, about) = (inner.clone(), node.clone(), vo.clone());
+        let gather = move || parts(&of, &to, &about, before.as_ref());
+        let gathered = tokio::task::spawn_blocking(gather).await;
+        let (parts, now) = match gathered {
+            Ok(Some(news)) => news,
+            Ok(None) => continue,
+            Err(e) => {
+                failed = Some(Error::internal(format!("the accounts of {vo}: {e}")));
+                continue;
+            }
+        };
         // If a part fails, the node has half a list: begin again with all.
         told.remove(&vo);
         match send(inner, node, parts).await {
@@ -103,42 +129,82 @@ async fn send(inner: &Inner, node: &NodeId, parts: Vec<VoAccounts>) -> Result<()
     Ok(())
 }
 
-/// What to send about one VO, and what the node knows then; `None` when it knows it already.
-pub(crate) fn parts(
+/// What a node would know of a VO that was told all, and what the VO's accounts are called.
+fn all(
     inner: &Inner,
+    served: &Served,
+    (live, state): (&Live, &Vo),
+    told: Option<&Told>,
+) -> (Told, NamesOf) {
+    let now = inner.clock.now();
+    let home = inner.home_of(live, state, now);
+    let names = inner.names.of(&served.vo, told.map_or(0, |t| t.names));
+    let all = Told {
+        number: state.news,
+        state: served.account_state(&inner.site, state, now, home),
+        names: names.turn,
+        rules: Some(inner.rules.court(state)),
+    };
+    (all, names)
+}
+
+/// Whether there is nothing new about a VO that is served here.
+fn knows(inner: &Inner, vo: &VoId, told: &Told) -> bool {
+    let (Some(served), Some(live)) = (inner.shares.one(vo), inner.vos.one(vo)) else {
+        return false;
+    };
+    let state = live.read();
+    all(inner, &served, (&*live, &*state), Some(told)).0 == *told
+}
+
+/// What to send about one VO, and what the node knows then; `None` when it knows it already.
+fn parts(
+    inner: &Arc<Inner>,
     node: &NodeId,
     vo: &VoId,
     told: Option<&Told>,
 ) -> Option<(Vec<VoAccounts>, Told)> {
     let served = inner.shares.one(vo)?;
     let Some(live) = inner.vos.one(vo) else { return erased(inner, &served, told) };
-    let now = inner.clock.now();
-    let state = live.read();
-    let home = inner.home_of(&live, &state, now);
-    let account = served.account_state(&inner.site, &state, now, home);
-    let names = inner.names.of(vo, told.map_or(0, |t| t.names));
-    let court = inner.rules.court(&state);
-    let next = Told {
-        number: state.number,
-        state: account,
-        names: names.turn,
-        rules: Some(court.clone()),
+    let (rules, at) = (&inner.rules, (&inner.site, node));
+    let court = rules.court(&live.read());
+    let findings = rules.logins.findings(vo, &court, at);
+    let before = told.filter(|t| t.state != AccountState::Ended).and_then(|t| t.rules.clone());
+    let differ = match &before {
+        Some(before) => differing(inner, &live, (before, &court), node),
+        None => {
+            findings.prepare(&rules.judge, &live);
+            Some(Differ::nobody())
+        }
     };
+    // What else has changed does not wait until it is found whom new rules concern: until then the
+    // node is told by those before.
+    let (court, findings, differ) = match (differ, before) {
+        (None, Some(before)) => {
+            let findings = rules.logins.findings(vo, &before, at);
+            (before, findings, Differ::nobody())
+        }
+        (differ, _) => (court, findings, differ.unwrap_or_else(Differ::nobody)),
+    };
+    let state = live.read();
+    let (mut next, names) = all(inner, &served, (&*live, &*state), told);
+    // If they changed once more just now, that is the next thing to tell.
+    next.rules = Some(court);
     if told == Some(&next) {
         return None;
     }
     // A VO that is not served has no accounts; its processes, if any are left, end.
-    if account == AccountState::Ended {
+    if next.state == AccountState::Ended {
         if told.is_some_and(|t| t.state == AccountState::Ended) {
             return None;
         }
         return Some((vec![ended(&served, state.number)], next));
     }
     let told = told.filter(|t| t.state != AccountState::Ended);
-    let before = told.and_then(|t| t.rules.as_ref());
-    let logins = Logins::new(&inner.rules.judge, (&inner.site, node), &court, before);
-    let since = told.map(|t| t.number);
-    let mut parts = state.accounts(served.block(), account, since, &names, &logins);
+    // Who changed since it was found whom new rules concern may be one of them too.
+    let since = told.map(|t| t.number.min(differ.number));
+    let logins = Logins::new(&rules.judge, findings, differ);
+    let mut parts = state.accounts(served.block(), next.state, since, &names, &logins);
     // One that was never set is left out: nodes of an earlier version do not know the word.
     let lease_s = Some(inner.lease_s(&state)).filter(|s| *s != LEASE_S_DEFAULT);
     let grace_s = Some(inner.grace_s(&state)).filter(|s| *s != GRACE_S_DEFAULT);

@@ -231,7 +231,10 @@ impl Registry {
             }
         }
         match serde_json::from_slice::<Vo>(&bytes) {
-            Ok(state) if sum(&bytes) == head.sum => Ok(Some((state, head.hash))),
+            Ok(mut state) if sum(&bytes) == head.sum => {
+                state.index();
+                Ok(Some((state, head.hash)))
+            }
             _ => {
                 tracing::warn!(%vo, "the checkpoint cannot be used: the whole log is read");
                 Ok(None)

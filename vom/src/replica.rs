@@ -217,8 +217,8 @@ async fn follow(inner: &Arc<Inner>, vo: &VoId) -> Result<(), Ended> {
             if live.read().erased {
                 return inner.bury_live(&live).await.map_err(Ended::from);
             }
-            live.hear(now);
-            if now.since(noted) >= HEARD_EVERY {
+            live.hear(now, inner.clock.up());
+            if now.since(noted) >= HEARD_EVERY || now < noted {
                 inner.registry.note_heard(vo, now).await?;
                 noted = now;
             }

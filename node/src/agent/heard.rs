@@ -1,9 +1,9 @@
 //! When something was heard, so that a clock that is set makes no lease longer.
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use xos_base::Millis;
+use xos_base::when::{Clock, SystemClock};
 
 /// A moment by two clocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,16 +20,19 @@ pub(super) struct Moment {
 impl Moment {
     /// Now, where the wall's clock says `wall`, in this run of the machine.
     pub(super) fn at(wall: Millis, boot: &str) -> Moment {
-        let up = clock_gettime(ClockId::Boottime);
-        let whole = Duration::from_secs(up.tv_sec.try_into().unwrap_or_default());
-        let rest = Duration::from_nanos(up.tv_nsec.try_into().unwrap_or_default());
-        Moment { wall, up: Millis(0).plus(whole + rest), boot: boot.to_owned() }
+        Moment { wall, up: SystemClock.up(), boot: boot.to_owned() }
     }
 
     /// How long ago it was: by that clock which says more.
     pub(super) fn elapsed(&self, now: &Moment) -> Duration {
         let by_wall = now.wall.since(self.wall);
         if now.boot == self.boot { by_wall.max(now.up.since(self.up)) } else { by_wall }
+    }
+
+    /// How long ago it was for certain: by the clock that nobody can set, unless the machine was
+    /// started since.
+    pub(super) fn elapsed_surely(&self, now: &Moment) -> Duration {
+        if now.boot == self.boot { now.up.since(self.up) } else { now.wall.since(self.wall) }
     }
 
     /// This moment, kept in a file, as seen from the start of a daemon. After another start of the

@@ -1,13 +1,14 @@
 //! Keeps the control stream to the core.
 
 use super::heard::Moment;
+use super::vos::Heard;
 use super::{Agent, keep};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::Hello;
-use xos_base::{Error, Millis};
+use xos_base::Error;
 use xos_net::Router;
 use xos_net::control::Control;
 
@@ -72,7 +73,8 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
 pub(super) struct Contact {
     /// The stream to it, while there is one.
     control: Option<Arc<Control>>,
-    /// When it was heard since this daemon runs: told of accounts, or the last stream ended.
+    /// When it said last, since this daemon runs, that it has told the accounts of all VOs. That a
+    /// stream stands is not enough: who sits on the network lets it begin and holds up the rest.
     heard: Option<Moment>,
     /// When an earlier daemon heard it.
     before: Moment,
@@ -94,11 +96,11 @@ impl Contact {
         Contact { control: None, heard: None, before }
     }
 
-    /// Since when it is unheard, by the wall's clock as it stands at `now`; `None`: there is a
-    /// stream to it.
-    fn unheard_since(&self, now: &Moment) -> Option<Millis> {
+    /// When it was heard last, by the wall's clock as it stands at `now`.
+    fn last_heard(&self, now: &Moment) -> Heard {
         let heard = self.heard.as_ref().unwrap_or(&self.before);
-        self.control.is_none().then(|| now.wall.minus(heard.elapsed(now)))
+        let ago = |by: Duration| now.wall.minus(by);
+        Heard { hold: ago(heard.elapsed(now)), end: ago(heard.elapsed_surely(now)) }
     }
 }
 
@@ -109,21 +111,21 @@ impl Agent {
 
     fn lose_contact(&self) {
         self.contact().control = None;
+        self.lock_vos().stream_over();
         self.note_heard();
         // From now on leases end.
         self.accounts_changed.send_modify(|n| *n += 1);
     }
 
     /// The core was heard just now.
-    pub(super) fn hear(&self) -> Moment {
+    pub(super) fn hear(&self) {
         let now = self.moment();
-        self.contact().heard = Some(now.clone());
-        now
+        self.contact().heard = Some(now);
     }
 
-    /// The same, written down for a daemon that is started anew.
+    /// Writes down when the core was heard, for a daemon that is started anew.
     fn note_heard(&self) {
-        let now = self.hear();
+        let Some(now) = self.contact().heard.clone() else { return };
         let path = self.folder.join(HEARD_FILE);
         let written = serde_json::to_string(&now)
             .map_err(|e| Error::internal(format!("cannot encode a moment: {e}")))
@@ -133,7 +135,7 @@ impl Agent {
         }
     }
 
-    /// Writes down again and again that the core is heard, until this future is dropped.
+    /// Writes down again and again when the core is heard, until this future is dropped.
     async fn keep_heard(&self) {
         loop {
             self.note_heard();
@@ -143,14 +145,13 @@ impl Agent {
 
     /// Whether the core was heard since this daemon runs.
     pub(super) fn has_heard(&self) -> bool {
-        let contact = self.contact();
-        contact.control.is_some() || contact.heard.is_some()
+        self.contact().heard.is_some()
     }
 
-    /// Since when the core is unheard; `None`: there is a stream to it.
-    pub(super) fn unheard_since(&self) -> Option<Millis> {
+    /// When the core was heard last.
+    pub(super) fn last_heard(&self) -> Heard {
         let now = self.moment();
-        self.contact().unheard_since(&now)
+        self.contact().last_heard(&now)
     }
 
     fn moment(&self) -> Moment {
@@ -191,6 +192,7 @@ async fn connect(agent: &Arc<Agent>) -> Result<Arc<Control>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_base::Millis;
 
     /// If it failed, whoever has xosd started anew at a node that is cut off would give everybody
     /// there another lease, or hold all work at each start.
@@ -198,23 +200,25 @@ mod tests {
     fn a_restart_knows_when_the_core_was_heard() {
         let dir = tempfile::tempdir().unwrap();
         let at = |wall, up| Moment { wall: Millis(wall), up: Millis(up), boot: "boot".into() };
-        let since = |now: Moment| Contact::new(dir.path(), now.clone()).unheard_since(&now);
+        let since = |now: Moment| Contact::new(dir.path(), now.clone()).last_heard(&now).hold;
         let keep = |text: &str| keep::write_text(&dir.path().join(HEARD_FILE), text, 0o600);
-        assert_eq!(since(at(500, 50)), Some(Millis(500)), "nothing is known");
+        assert_eq!(since(at(500, 50)), Millis(500), "nothing is known");
         keep(&serde_json::to_string(&at(400, 40)).unwrap()).unwrap();
-        assert_eq!(since(at(500, 140)), Some(Millis(400)));
-        assert_eq!(since(at(300, 60)), Some(Millis(280)), "the clock was set back by 120");
-        assert_eq!(since(at(900, 60)), Some(Millis(400)), "it was set forward");
+        assert_eq!(since(at(500, 140)), Millis(400));
+        assert_eq!(since(at(300, 60)), Millis(280), "the clock was set back by 120");
+        assert_eq!(since(at(900, 60)), Millis(400), "it was set forward");
         // Another start of the machine: its own clock begins anew.
         let other = Moment { boot: "other".into(), ..at(500, 5) };
-        assert_eq!(since(other), Some(Millis(400)));
+        assert_eq!(since(other), Millis(400));
         let back = Moment { boot: "other".into(), ..at(300, 5) };
-        assert_eq!(since(back), Some(Millis(300)), "set back before it was started");
+        assert_eq!(since(back), Millis(300), "set back before it was started");
         let mut contact = Contact::new(dir.path(), at(500, 140));
         contact.heard = Some(at(450, 90));
-        assert_eq!(contact.unheard_since(&at(500, 140)), Some(Millis(450)));
-        assert_eq!(contact.unheard_since(&at(100, 290)), Some(Millis(0)), "for 200 at least");
+        assert_eq!(contact.last_heard(&at(500, 140)).hold, Millis(450));
+        assert_eq!(contact.last_heard(&at(100, 290)).hold, Millis(0), "for 200 at least");
+        let forward = contact.last_heard(&at(900_000, 140));
+        assert_eq!((forward.hold, forward.end), (Millis(450), Millis(899_950)), "set forward");
         keep("").unwrap();
-        assert_eq!(since(at(500, 140)), Some(Millis(500)), "cut short");
+        assert_eq!(since(at(500, 140)), Millis(500), "cut short");
     }
 }

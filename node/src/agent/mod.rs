@@ -75,8 +75,9 @@ pub struct Parts {
 
 /// Who wants to know what the core says about VOs: the object server.
 pub trait VoWatcher: Send + Sync {
-    /// The accounts of a VO changed.
-    fn vo_changed(&self, vo: &VoId, view: &vos::Vo);
+    /// Who may act in a VO, by member number, with their epochs: told when accounts change, and
+    /// when time has passed that ends a membership, a consent or the VO's lease.
+    fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>);
     /// The volumes that this node served when it ran last; the core may tell of others.
     fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);
     /// The core told which volumes this node serves now.
@@ -153,7 +154,8 @@ impl Agent {
         }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
-        let vos = keep::read::<Vos>(&folder.join("vos.json"))?.unwrap_or_default().bounded();
+        let vos = keep::read::<Vos>(&folder.join("vos.json"))?.unwrap_or_default();
+        let vos = vos.bounded().indexed();
         let cgroups = find_cgroups(parts.cgroup.as_deref())?;
         let logins = parts.config.login.clone().map(|login| {
             logins::Logins::open(login, &folder, cgroups.clone(), processes).map(Arc::new)
@@ -207,8 +209,11 @@ impl Agent {
             // What is left of before serves until the core tells of accounts again.
             tracing::error!(%error, "names of grid accounts may be old");
         }
-        for (vo, view) in agent.lock_vos().iter() {
-            agent.watcher.vo_changed(vo, view);
+        {
+            let (vos, now) = (agent.lock_vos(), agent.now());
+            for (vo, _) in vos.iter() {
+                agent.watcher.may_act(vo, vos.acting(vo, now));
+            }
         }
         agent.watcher.volumes_kept(&agent.volumes.wanted());
         Ok(agent)

@@ -3,7 +3,7 @@
 use super::{Agent, keep, units};
 use std::sync::Arc;
 use xos_api::node::sessions::{ListSessions, WhyNode};
-use xos_api::node::{DialBack, EraseVolumes, SetSites, SetTicket, SetVolumes};
+use xos_api::node::{AccountsTold, DialBack, EraseVolumes, SetSites, SetTicket, SetVolumes};
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
@@ -32,6 +32,10 @@ impl Agent {
         });
         on(router, &agent, |agent: Arc<Agent>, r: VoAccounts| async move {
             agent.take_accounts(r).await?;
+            Ok(Done {})
+        });
+        on(router, &agent, |agent: Arc<Agent>, _: AccountsTold| async move {
+            agent.told_all().await;
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: SetTicket| async move {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xos_api::vom::{AccountState, VoAccounts};
-use xos_base::{Error, Millis};
+use xos_base::{Error, Millis, VoId};
 
 /// First pause after work that did not obey.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
@@ -20,6 +20,10 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 const UNITS_MAX: Duration = Duration::from_millis(1500);
 /// How often memberships are looked at while none is said to end: clocks may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// How often it is looked what was started under the uids of members who are held, or have expired:
+/// cron, at and systemd start something whenever they were told to.
+const STRAYS_EVERY: Duration = Duration::from_secs(3);
 
 impl Agent {
     /// Takes a list of accounts, or a part of one. What it says is in force when this returns, also
@@ -34,11 +38,7 @@ impl Agent {
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
             narrower.store(vos.apply(accounts), Ordering::Relaxed);
-            // Under the lock of the accounts: else their lease could end once more at once.
-            self.hear();
-            if let Some(view) = vos.vo(&vo) {
-                self.watcher.vo_changed(&vo, view);
-            }
+            self.watcher.may_act(&vo, vos.acting(&vo, self.now()));
             self.told.store(true, Ordering::SeqCst);
         };
         let enforce = async {
@@ -55,6 +55,26 @@ impl Agent {
             self.accounts_changed.send_modify(|n| *n += 1);
         }
         kept
+    }
+
+    /// The core says that this node knows the accounts of all VOs: now it is heard, and not before.
+    /// Whoever lets a stream begin and cuts it would else prolong the lease of what is known.
+    pub(super) async fn told_all(&self) {
+        let back = {
+            let (mut vos, now) = (self.lock_vos(), self.now());
+            // Under the lock of the accounts: else their lease could end once more at once.
+            self.hear();
+            let back = vos.told_all();
+            for vo in &back {
+                self.watcher.may_act(vo, vos.acting(vo, now));
+            }
+            back
+        };
+        if !back.is_empty() {
+            tracing::info!(?back, "the core is heard: what was held goes on");
+            self.enforce().await;
+            self.accounts_changed.send_modify(|n| *n += 1);
+        }
     }
 
     /// Tells all work where its member stands.
@@ -88,11 +108,20 @@ impl Agent {
         self.note_standings(state);
     }
 
-    /// Suspends the VOs whose lease is over, and ends those whose grace is.
-    fn lapse(&self) {
+    /// Suspends the VOs whose lease is over, and ends those whose grace is. Those who act by what
+    /// is told to them hear of it, and of memberships that ended by themselves since `looked`.
+    fn lapse(&self, looked: Millis) {
         let new = {
-            let mut vos = self.lock_vos();
-            self.unheard_since().is_some_and(|heard| vos.lapse(heard, self.now()))
+            let (mut vos, now) = (self.lock_vos(), self.now());
+            let new = vos.lapse(self.last_heard(), now);
+            let passed: Vec<VoId> = match new {
+                true => vos.iter().map(|(id, _)| id.clone()).collect(),
+                false => vos.passed(looked, now),
+            };
+            for vo in passed {
+                self.watcher.may_act(&vo, vos.acting(&vo, now));
+            }
+            new
         };
         if new {
             tracing::warn!(
@@ -103,8 +132,8 @@ impl Agent {
         }
     }
 
-    async fn stand(&self) {
-        self.lapse();
+    async fn stand(&self, looked: Millis) {
+        self.lapse(looked);
         self.enforce().await;
         if self.units.look_again().await {
             self.enforce().await;
@@ -114,7 +143,7 @@ impl Agent {
     /// When a lease or grace ends next, if nothing is heard of the core.
     fn next_lapse(&self) -> Option<Millis> {
         let vos = self.lock_vos();
-        self.unheard_since().and_then(|heard| vos.next_lapse(heard))
+        vos.next_lapse(self.last_heard())
     }
 
     /// Tells again what did not obey, ends what memberships leave behind that end by themselves,
@@ -122,17 +151,33 @@ impl Agent {
     pub(super) async fn keep_standing(self: Arc<Agent>, stop: CancellationToken) {
         let mut changed = self.accounts_changed.subscribe();
         let (mut due, mut looked) = (Due::new(Instant::now()), self.now());
+        let mut strays = tokio::time::interval(STRAYS_EVERY);
+        strays.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(due.at) => {
-                    looked = self.now();
+                    let before = std::mem::replace(&mut looked, self.now());
                     // A shim that hangs must not hold up the end of this daemon.
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = self.stand() => {}
+                        () = self.stand(before) => {}
                     }
                     due.looked(Instant::now(), self.unruly.load(Ordering::SeqCst));
+                }
+                _ = strays.tick() => {
+                    if !self.lock_vos().somebody_is_out(self.now()) {
+                        continue;
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        done = self.look_for_strays() => {
+                            if !done {
+                                self.unruly.store(true, Ordering::SeqCst);
+                                due.disobeyed(Instant::now());
+                            }
+                        }
+                    }
                 }
                 told = changed.changed() => {
                     if told.is_err() {

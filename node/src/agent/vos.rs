@@ -3,10 +3,13 @@
 
 mod bounds;
 mod find;
+mod index;
 mod lease;
 mod narrower;
+mod short;
 
 pub use find::Found;
+pub use lease::Heard;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -31,6 +34,7 @@ pub struct Vo {
     /// Whether the VO works here.
     pub state: AccountState,
     /// Members by number.
+    #[serde(serialize_with = "short::members")]
     pub members: BTreeMap<MemberNumber, AccountMember>,
     /// Groups by number.
     pub groups: BTreeMap<GroupNumber, Group>,
@@ -46,6 +50,8 @@ pub struct Vo {
     /// The groups that members were in and are not any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     left: BTreeMap<MemberNumber, BTreeSet<GroupNumber>>,
+    #[serde(skip)]
+    index: index::Index,
 }
 
 /// All VOs of this node.
@@ -53,9 +59,13 @@ pub struct Vo {
 #[serde(transparent)]
 pub struct Vos {
     vos: BTreeMap<VoId, Vo>,
-    /// Those whose lease is over, until the core tells of them again, and whether the grace is too.
+    /// Those whose lease is over, until the core has told of them and all others again, and whether
+    /// the grace is too.
     #[serde(skip)]
     lapsed: BTreeMap<VoId, bool>,
+    /// Those of which the core has told since the stream to it began.
+    #[serde(skip)]
+    fresh: BTreeSet<VoId>,
 }
 
 /// A list of accounts that comes in parts, gathered until it is whole.
@@ -95,8 +105,9 @@ impl Vos {
     /// ([`xos_base::accounts::ID_RANGE`]) has no accounts here. Whether something was taken from a
     /// member.
     pub fn apply(&mut self, mut accounts: VoAccounts) -> bool {
-        self.lapsed.remove(&accounts.vo);
+        self.fresh.insert(accounts.vo.clone());
         if !bounds::bound(&mut accounts) {
+            self.lapsed.remove(&accounts.vo);
             return self.vos.remove(&accounts.vo).is_some();
         }
         self.take_names(&accounts.members);
@@ -111,12 +122,17 @@ impl Vos {
             grace_s: None,
             terms: None,
             left: BTreeMap::new(),
+            index: index::Index::default(),
         });
         (vo.lease_s, vo.grace_s) = (accounts.lease_s, accounts.grace_s);
-        vo.terms = accounts.terms;
+        if vo.terms != accounts.terms {
+            vo.terms = accounts.terms;
+            vo.index();
+        }
         let mut before = BTreeMap::new();
         if accounts.full {
             before = std::mem::take(&mut vo.members);
+            vo.index = index::Index::default();
             vo.groups.clear();
         }
         (vo.number, vo.base, vo.size, vo.state) =
@@ -178,13 +194,6 @@ impl Vos {
             _ if self.lapsed.contains_key(id) => AccountState::Suspended,
             _ => AccountState::Active,
         })
-    }
-
-    /// When the next membership or consent ends by itself after `now`.
-    pub fn next_expiry(&self, now: Millis) -> Option<Millis> {
-        let members = self.vos.values().flat_map(|vo| vo.members.values().map(move |m| (vo, m)));
-        let ends = members.flat_map(|(vo, m)| [m.expires, vo.lapses(m)]);
-        ends.flatten().filter(|at| *at > now).min()
     }
 
     /// Whether a local uid was an earlier member's of `vo` and is nobody's now, as seen by who was

@@ -9,7 +9,7 @@ use xos_api::Done;
 use xos_api::vom::{
     ApplicationPage, Apply, Approve, ListApplications, MemberInfo, Reject, WithdrawApplication,
 };
-use xos_base::{Error, Millis, VoId};
+use xos_base::{Error, Millis, PersonId, VoId};
 use xos_net::Caller;
 
 /// Most applications of one person in an hour, and withdrawals of them: each one stays in a log for
@@ -19,6 +19,9 @@ pub const APPLICATIONS_PER_HOUR: u32 = 20;
 pub const APPLICATIONS_PER_SITE_AND_HOUR: u32 = 100;
 /// Most changes of one person in one VO in an hour: who administers a VO could fill its log.
 pub const CHANGES_PER_HOUR: u32 = 10_000;
+/// As how many changes a part of a change of rules counts: it takes as much of a log, which every
+/// serving site keeps.
+pub const RULES_PART_CHANGES: u32 = 100;
 /// Most offers that one other site's core brings in an hour.
 pub const OFFERS_PER_HOUR: u32 = 60;
 /// Most persons and sites counted in one hour; beyond it nobody new can apply until it is over.
@@ -32,7 +35,7 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// As [`Limiter::count`], but who finds no room to be counted is not.
+    /// As [`Limiter::count_many`] of one, but who finds no room to be counted is not.
     pub(super) fn count_if_room(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
         self.turn(now);
         let room = |who: &str| self.counts.len() < COUNTED_MAX || self.counts.contains_key(who);
@@ -50,17 +53,28 @@ impl Limiter {
 
     /// Counts one for each of `whom`, who may have so many; none when it is too much for one.
     pub(super) fn count(&mut self, whom: &[(&str, u32)], now: Millis) -> Result<(), Error> {
+        self.count_many(whom, 1, now)
+    }
+
+    /// The same for something that counts as `many`.
+    pub(super) fn count_many(
+        &mut self,
+        whom: &[(&str, u32)],
+        many: u32,
+        now: Millis,
+    ) -> Result<(), Error> {
         self.turn(now);
         for (who, max) in whom {
             let full = self.counts.len() >= COUNTED_MAX && !self.counts.contains_key(*who);
             let count = if full { u32::MAX } else { self.counts.get(*who).copied().unwrap_or(0) };
-            if count >= *max {
+            if count.saturating_add(many) > *max {
                 let text = format!("too much comes from {who}: {max} an hour are taken");
                 return Err(Error::limited(text).hint("try again in an hour"));
             }
         }
         for (who, _) in whom {
-            *self.counts.entry((*who).to_owned()).or_default() += 1;
+            let count = self.counts.entry((*who).to_owned()).or_default();
+            *count = count.saturating_add(many);
         }
         Ok(())
     }
@@ -102,12 +116,25 @@ impl Vom {
         limiter.count(whom, self.inner.clock.now())
     }
 
-    /// Counts a change of one who may make some. Nobody is kept from taking something away by how
-    /// many others make changes.
-    pub(super) fn limit_change(&self, whose: &str, only_takes: bool) -> Result<(), Error> {
-        let (whom, now) = ([(whose, CHANGES_PER_HOUR)], self.inner.clock.now());
+    /// Counts a change that a person makes in a VO, by how much of the log it takes. Nobody is kept
+    /// from taking something away by how many others make changes.
+    pub(super) fn limit_change(
+        &self,
+        person: &PersonId,
+        vo: &VoId,
+        command: &Command,
+        only_takes: bool,
+    ) -> Result<(), Error> {
+        let rules = matches!(command, Command::ChangeRules { .. });
+        let many = if rules { RULES_PART_CHANGES } else { 1 };
+        let (who, now) = (format!("{person} in {vo}"), self.inner.clock.now());
+        let whom = [(who.as_str(), CHANGES_PER_HOUR)];
         let mut limiter = self.inner.outsiders.lock().unwrap_or_else(PoisonError::into_inner);
-        if only_takes { limiter.count_if_room(&whom, now) } else { limiter.count(&whom, now) }
+        if only_takes {
+            limiter.count_if_room(&whom, now)
+        } else {
+            limiter.count_many(&whom, many, now)
+        }
     }
 
     pub(super) async fn withdraw_application(
@@ -192,6 +219,15 @@ mod tests {
         }
         assert!(l.count_if_room(&[("7", 3)], now).is_err(), "one's own limit still counts");
         assert_eq!(l.counts.len(), COUNTED_MAX);
+    }
+
+    #[test]
+    fn what_takes_more_of_a_log_counts_more() {
+        // Else whoever administers a VO fills the registries of all sites that serve it.
+        let mut l = Limiter::default();
+        let mut change = |many| l.count_many(&[("alice in demo", 250)], many, Millis(5)).is_ok();
+        assert!(change(100) && change(100) && !change(100));
+        assert!(change(50) && !change(1), "what was refused counts for nothing");
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Vom {
         let live = self.home(vo)?;
         let subject = self.inner.subject(caller, vo)?;
         if let Some(person) = subject.person() {
-            self.limit_change(&format!("{person} in {vo}"), only_takes(command))?;
+            self.limit_change(person, vo, command, only_takes(command))?;
         }
         self.inner.command(&live, &subject, command).await.map(|()| Done {})
     }

@@ -50,6 +50,14 @@ impl Registry {
         Err(Error::unavailable("the site's rules change all the time").hint("try again"))
     }
 
+    /// The version of the site's rules as they are stored; `None`: they were never set.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn rules_version(&self) -> Result<Option<Version>, Error> {
+        Ok(self.rules_head().await?.map(|(_, version)| version))
+    }
+
     async fn rules_head(&self) -> Result<Option<(Head, Version)>, Error> {
         let at = key(&["vom", "rules", "head"])?;
         let Some(entry) = self.store.get(&at).await.map_err(StoreError::told)? else {

@@ -113,6 +113,14 @@ impl Book {
         names.len()
     }
 
+    /// How many bytes the rules take after a change.
+    pub fn bytes_after(&self, part: &Part) -> usize {
+        let gone: BTreeSet<&RuleName> =
+            part.remove.iter().chain(part.put.iter().map(|r| &r.name)).collect();
+        let stay = self.rules().filter(|r| !gone.contains(&r.name)).map(bytes);
+        stay.sum::<usize>().saturating_add(part.bytes())
+    }
+
     /// Makes a change.
     pub fn change(&mut self, version: u64, by: Actor, time: Millis, part: Part) {
         let names = |all: Vec<RuleName>| -> (Vec<RuleName>, u64) {
@@ -208,6 +216,11 @@ impl Part {
         parts
     }
 
+    /// How many bytes the rules take that come.
+    pub fn bytes(&self) -> usize {
+        self.put.iter().map(bytes).sum()
+    }
+
     /// Adds what comes after it.
     pub fn extend(&mut self, next: Part) {
         self.put.extend(next.put);
@@ -237,6 +250,13 @@ pub fn check_rule(rule: &Rule, kept: Kept) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("rule {}: {what}", rule.name));
     if kept == Kept::ByVo && !rule.vo.is_any() {
         return wrong("`vo` can be named in a site's rules only");
+    }
+    let named_by_vo = matches!(rule.who, Who::Group(_) | Who::Role(_));
+    if kept == Kept::BySite && rule.effect == Effect::Allow && named_by_vo && rule.vo.is_any() {
+        return wrong(
+            "who allows something to a group or role must name its `vo`: the administrators of \
+             any other could make one of that name",
+        );
     }
     if matches!(rule.place, Where::Node(_)) && rule.what != What::Action(Action::Login) {
         return wrong("a node can be named for `login` only: units go to whichever has room");
@@ -332,6 +352,14 @@ mod tests {
         let vo = Rule { vo: "demo.rennes".parse().unwrap(), ..rule("a", "") };
         check_rule(&vo, Kept::BySite).unwrap();
         assert!(check_rule(&vo, Kept::ByVo).is_err());
+        for who in ["group:physics", "role:pilot"] {
+            let who: Who = who.parse().unwrap();
+            let any = Rule { who: who.clone(), ..rule("a", "") };
+            assert!(check_rule(&any, Kept::BySite).is_err(), "any VO can make that name");
+            check_rule(&any, Kept::ByVo).unwrap();
+            check_rule(&Rule { effect: Effect::Deny, ..any }, Kept::BySite).unwrap();
+            check_rule(&Rule { who, ..vo.clone() }, Kept::BySite).unwrap();
+        }
         for note in ["a\nb", "a\u{202e}b", &"n".repeat(NOTE_MAX + 1)] {
             assert!(check_rule(&rule("a", note), Kept::ByVo).is_err(), "{note:?}");
         }

@@ -1,11 +1,11 @@
 //! Both sides' rules together, and verdicts remembered.
 
-use super::engine::{Asked, Engine};
+use super::engine::{Asked, Class, Engine};
 use super::model::Casbin;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use xos_api::policy::{Denial, Rule, Side};
-use xos_base::{Error, SiteId};
+use xos_api::policy::{Action, Denial, Place, Rule, Side};
+use xos_base::{Error, GroupName, NodeId, PersonId, RoleName, SiteId};
 
 /// Most verdicts remembered. When there are more, all are forgotten.
 pub const KNOWN_MAX: usize = 20_000;
@@ -28,14 +28,48 @@ impl PartialEq for Court {
 impl Eq for Court {}
 
 impl Court {
-    fn versions(&self) -> (u64, u64) {
+    /// The VO's version, and the site's.
+    pub(super) fn versions(&self) -> (u64, u64) {
         (self.vo.version(), self.site.version())
+    }
+
+    /// The question that stands for all members whom no rule tells from this one, and for all
+    /// places that none tells from this.
+    pub(crate) fn class(&self, asked: &Asked) -> ClassKey {
+        let mut class = Class::default();
+        self.vo.tell_apart(asked, &mut class);
+        self.site.tell_apart(asked, &mut class);
+        ClassKey {
+            person: class.person.cloned(),
+            site: class.site,
+            groups: class.groups.into_iter().cloned().collect(),
+            roles: class.roles.into_iter().cloned().collect(),
+            action: asked.action,
+            place: Place { site: asked.place.site.clone(), node: self.node(&asked.place) },
+        }
+    }
+
+    /// The node of a place, where a rule means it.
+    pub(crate) fn node(&self, place: &Place) -> Option<NodeId> {
+        let means = |node: &&NodeId| self.vo.means_node(node) || self.site.means_node(node);
+        place.node.as_ref().filter(means).cloned()
     }
 
     /// Whether nobody needs to be judged to log in.
     pub(crate) fn login_is_free(&self) -> bool {
         self.vo.login_is_free() && self.site.login_is_free()
     }
+}
+
+/// All of a question in which members differ for a court, besides the VO.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClassKey {
+    person: Option<PersonId>,
+    site: Option<SiteId>,
+    groups: Vec<GroupName>,
+    roles: Vec<RoleName>,
+    action: Action,
+    place: Place,
 }
 
 /// What rules say.

@@ -1,12 +1,12 @@
 //! One side's rules with an index: which of them speak of a request.
 
 use super::book::Book;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use xos_api::policy::{Action, Effect, InVo, Place, Rule, What, Where, Who};
-use xos_base::{GroupName, Membership, PersonId, RoleName, SiteId, VoId};
+use xos_base::{GroupName, Membership, NodeId, PersonId, RoleName, SiteId, VoId};
 
 /// A question: may somebody do something somewhere?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,15 @@ impl Asked {
             place: place.clone(),
         }
     }
+}
+
+/// Those whom no rule of a court tells apart.
+#[derive(Default)]
+pub(super) struct Class<'a> {
+    pub(super) person: Option<&'a PersonId>,
+    pub(super) site: Option<SiteId>,
+    pub(super) groups: BTreeSet<&'a GroupName>,
+    pub(super) roles: BTreeSet<&'a RoleName>,
 }
 
 /// What a rule and a request agree in, besides who.
@@ -127,6 +136,8 @@ pub struct Engine {
     version: u64,
     rules: Vec<Arc<Rule>>,
     index: Index,
+    /// The nodes that rules mean.
+    nodes: HashSet<NodeId>,
     login_free: bool,
 }
 
@@ -154,7 +165,12 @@ impl Engine {
         let mut concerned = rules.iter().filter(of_login);
         let denies = concerned.clone().any(|r| r.effect == Effect::Deny);
         let login_free = !denies && concerned.any(all);
-        Engine { version: book.version, rules, index, login_free }
+        let node = |r: &Arc<Rule>| match &r.place {
+            Where::Node(node) => Some(node.clone()),
+            _ => None,
+        };
+        let nodes = rules.iter().filter_map(node).collect();
+        Engine { version: book.version, rules, index, nodes, login_free }
     }
 
     /// The version of the list.
@@ -167,9 +183,24 @@ impl Engine {
         self.login_free
     }
 
-    /// Whether a rule means this very person.
-    pub(crate) fn names(&self, person: &PersonId) -> bool {
-        self.index.people.contains_key(person)
+    /// Leaves of a class what a rule of this side can tell from others.
+    pub(super) fn tell_apart<'a>(&self, asked: &'a Asked, class: &mut Class<'a>) {
+        let index = &self.index;
+        if let Some(person) = &asked.person {
+            if index.people.contains_key(person) {
+                class.person = Some(person);
+            }
+            if !index.sites.is_empty() && index.sites.contains_key(&person.site()) {
+                class.site = Some(person.site());
+            }
+        }
+        class.groups.extend(asked.groups.iter().filter(|g| index.groups.contains_key(*g)));
+        class.roles.extend(asked.roles.iter().filter(|r| index.roles.contains_key(*r)));
+    }
+
+    /// Whether a rule means this very node.
+    pub(crate) fn means_node(&self, node: &NodeId) -> bool {
+        self.nodes.contains(node)
     }
 
     /// The rules that can decide: the first that denies, and the first that allows.

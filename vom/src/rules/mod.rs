@@ -32,13 +32,15 @@ use xos_base::{Membership, VoId};
 pub(crate) struct Rules {
     pub(crate) judge: Judge,
     pub(crate) own: Own,
+    /// What nodes are told of those whom rules keep out.
+    pub(crate) logins: logins::Shared,
     /// Those of VOs, as far as somebody was judged by them.
     engines: Mutex<HashMap<VoId, Arc<Engine>>>,
 }
 
 impl Rules {
     pub(crate) fn new(judge: Judge, own: Own) -> Rules {
-        Rules { judge, own, engines: Mutex::default() }
+        Rules { judge, own, logins: logins::Shared::default(), engines: Mutex::default() }
     }
 
     /// Both sides' rules in force for a VO.

@@ -2,13 +2,18 @@
 
 use super::book::Book;
 use super::engine::Engine;
+use crate::Inner;
 use crate::registry::Registry;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use xos_api::policy::{Rule, RuleList};
 use xos_api::vom::Actor;
 use xos_base::{Error, Millis};
 use xos_store::Version;
+
+/// How often it is looked whether another core of this site has set them.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The site's rules, and a signal that they changed.
 pub(crate) struct Own {
@@ -90,8 +95,60 @@ impl Own {
         }
     }
 
+    /// Takes over what another core of this site has set; whether it had.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    async fn catch_up(&self, registry: &Registry) -> Result<bool, Error> {
+        let _changing = self.changing.lock().await;
+        let known = self.now.read().unwrap_or_else(PoisonError::into_inner).stored;
+        if registry.rules_version().await? == known {
+            return Ok(false);
+        }
+        let (book, stored) = registry.rules().await?;
+        self.take(book, stored);
+        Ok(true)
+    }
+
     fn take(&self, book: Book, stored: Option<Version>) {
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Now::new(book, stored);
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Looks again and again whether another core of this site has set its rules.
+pub(crate) async fn follow(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match inner.rules.own.catch_up(&inner.registry).await {
+            Ok(true) => tracing::info!("another core has set rules of the site"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "whether the site's rules are others is not known");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_store::MemoryStore;
+
+    /// If it failed, a core would let in whom another core of its site was told to keep out, until
+    /// it is started anew.
+    #[tokio::test]
+    async fn what_another_core_of_the_site_set_is_taken_over() {
+        let registry = Registry::new(Arc::new(MemoryStore::new()));
+        let (book, stored) = registry.rules().await.unwrap();
+        let (one, other) = (Own::new(book.clone(), stored), Own::new(book, stored));
+        assert!(!other.catch_up(&registry).await.unwrap());
+        let by = (Actor::Site("rennes".parse().unwrap()), Millis(1));
+        one.set(&registry, (0, Vec::new()), by, "rennes").await.unwrap();
+        let told = other.changed();
+        assert!(other.catch_up(&registry).await.unwrap());
+        assert_eq!(other.list(), one.list());
+        assert!(told.has_changed().unwrap(), "nodes do not hear of it");
+        assert!(!other.catch_up(&registry).await.unwrap());
     }
 }

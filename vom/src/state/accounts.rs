@@ -3,6 +3,7 @@
 use super::{Member, Vo};
 use crate::names::NamesOf;
 use crate::rules::logins::Logins;
+use std::collections::BTreeSet;
 use xos_api::vom::{
     ACCOUNT_NAME_MAX, ACCOUNTS_PART_MAX, AccountMember, AccountState, MemberState, VoAccounts,
 };
@@ -37,24 +38,24 @@ impl Vo {
         logins: &Logins<'_>,
     ) -> Vec<VoAccounts> {
         let changed = |number: u64| since.is_none_or(|s| number > s);
-        let mut members: Vec<AccountMember> = self
-            .members
-            .iter()
-            .filter(|(person, m)| {
-                changed(m.changed)
-                    || names.changed.contains(*person)
-                    || logins.differs(|action, place| self.asked(person, m, action, place))
-            })
-            .filter(|(_, m)| block.holds(m.number.0))
-            .map(|(person, m)| AccountMember {
-                refused: logins.refusal(|action, place| self.asked(person, m, action, place)),
-                ..self.account(person, m, block, names)
-            })
-            .collect();
+        let (touched, left) = since.map(|since| self.touched_since(since)).unwrap_or_default();
+        let tell = |(person, m): (&PersonId, &Member)| AccountMember {
+            refused: logins.refusal(self, person, m),
+            ..self.account(person, m, block, names)
+        };
+        let has_number = |(_, m): &(&PersonId, &Member)| block.holds(m.number.0);
+        let mut members: Vec<AccountMember> = if since.is_none() {
+            self.members.iter().filter(has_number).map(tell).collect()
+        } else {
+            let some: BTreeSet<&PersonId> =
+                touched.into_iter().chain(&names.changed).chain(logins.differ()).collect();
+            let some = some.into_iter().filter_map(|p| self.members.get_key_value(p));
+            some.filter(has_number).map(tell).collect()
+        };
+        let left = left.into_iter().filter(|(n, _)| block.holds(n.0));
+        members.extend(left.map(|(n, person)| self.ended(n, person, block)));
         let mut gone = Vec::new();
         if since.is_some() {
-            let left = self.gone.iter().filter(|(n, g)| changed(g.changed) && block.holds(n.0));
-            members.extend(left.map(|(n, g)| self.ended(*n, &g.person, block)));
             let deleted = self.groups_gone.iter().filter(|(_, at)| changed(**at));
             gone.extend(deleted.map(|(number, _)| *number));
         }
@@ -65,6 +66,19 @@ impl Vo {
             .map(|(name, g)| Group { name: name.clone(), number: g.number })
             .collect();
         self.parts(block, state, since.is_none(), members, groups, gone)
+    }
+
+    /// The members who were changed after an entry, and those who were removed.
+    fn touched_since(&self, entry: u64) -> (Vec<&PersonId>, Vec<(MemberNumber, &PersonId)>) {
+        let (mut members, mut left) = (Vec::new(), Vec::new());
+        for (number, person) in self.touched.after(entry) {
+            if self.members.get(person).is_some_and(|m| m.number == number) {
+                members.push(person);
+            } else {
+                left.push((number, person));
+            }
+        }
+        (members, left)
     }
 
     fn parts(

@@ -12,6 +12,9 @@ impl Vo {
     pub fn apply(&mut self, entry: &Entry) {
         self.number = entry.number;
         self.time = entry.time;
+        if !matches!(entry.change, Change::RulesChanged { more: true, .. }) {
+            self.news = entry.number;
+        }
         match &entry.change {
             Change::Founded { .. } => {}
             Change::Applied { person, message, agreed, answers, invitation } => {
@@ -125,7 +128,7 @@ impl Vo {
     ) {
         self.names.entry(person.name().to_owned()).or_insert_with(|| person.clone());
         self.next_member = self.next_member.max(number.0.saturating_add(1));
-        let member = Member {
+        let mut member = Member {
             number,
             epoch,
             mandates: epoch,
@@ -142,6 +145,7 @@ impl Vo {
         if roles.iter().any(|r| r.as_str() == ROLE_ADMIN) {
             self.admins.insert(person.clone());
         }
+        self.touched.note(person, &mut member, self.number);
         self.members.insert(person.clone(), member);
         for group in groups {
             self.join(group, person);
@@ -157,7 +161,7 @@ impl Vo {
     ) {
         if let Some(m) = self.members.get_mut(person) {
             f(m);
-            m.changed = self.number;
+            self.touched.note(person, m, self.number);
             if narrower {
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
             }
@@ -179,6 +183,7 @@ impl Vo {
         self.epochs.insert(person.clone(), Epoch(m.epoch.0.saturating_add(1)));
         let gone = Gone { person: person.clone(), changed: self.number };
         self.gone.insert(m.number, gone);
+        self.touched.note_gone(person, &m, self.number);
     }
 
     pub(super) fn role(&mut self, person: &PersonId, role: &RoleName, granted: bool) {
@@ -218,13 +223,13 @@ impl Vo {
         self.nobody_manages(name);
         self.nobody_is_invited_to(name);
         let (mut left, number) = (g.count, self.number);
-        for m in self.members.values_mut() {
+        for (person, m) in &mut self.members {
             if left == 0 {
                 return;
             }
             if m.groups.remove(name) {
                 left = left.saturating_sub(1);
-                m.changed = number;
+                self.touched.note(person, m, number);
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
             }
         }
@@ -235,7 +240,7 @@ impl Vo {
         let mut joined = false;
         if let Some(m) = self.members.get_mut(person) {
             joined = m.groups.insert(name.clone());
-            m.changed = self.number;
+            self.touched.note(person, m, self.number);
         }
         g.count = g.count.saturating_add(u64::from(joined));
     }

@@ -17,6 +17,7 @@ mod share;
 mod standing;
 mod structure;
 mod terms;
+mod touched;
 mod views;
 
 pub use accounts::Block;
@@ -30,6 +31,9 @@ pub use standing::owners_hint;
 pub use structure::Fault;
 pub(crate) use terms::days;
 pub use terms::{Consented, TermsInForce};
+pub use touched::Touched;
+#[cfg(test)]
+pub(crate) use touched::tests::check_index;
 pub use views::page_size;
 
 use crate::rules::Book;
@@ -138,6 +142,12 @@ pub struct Vo {
     pub enrolling: Enrolling,
     /// Whether the home's audit notes which files are opened.
     pub audit_opens: bool,
+    /// The number of the last entry of which nodes hear: of a change of rules in parts, the last
+    /// one.
+    pub news: u64,
+    /// Who was changed by which entry.
+    #[serde(skip)]
+    pub touched: Touched,
 }
 
 /// One member.
@@ -254,6 +264,8 @@ impl Vo {
             staged: None,
             enrolling: Enrolling::default(),
             audit_opens: false,
+            news: 1,
+            touched: Touched::default(),
         };
         vo.begin(owner);
         Ok(vo)

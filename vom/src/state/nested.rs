@@ -28,7 +28,8 @@ impl Vo {
         self.with_those_above(&member.groups)
     }
 
-    pub(super) fn with_those_above<'a>(
+    /// Groups and all those above them.
+    pub(crate) fn with_those_above<'a>(
         &'a self,
         groups: impl IntoIterator<Item = &'a GroupName>,
     ) -> BTreeSet<&'a GroupName> {
@@ -219,7 +220,7 @@ impl Vo {
         let narrower = !before.is_subset(&after);
         let counts = moved.iter().filter_map(|g| self.groups.get(g)).map(|g| g.count);
         let (mut left, number): (u64, u64) = (counts.sum(), self.number);
-        for m in self.members.values_mut() {
+        for (person, m) in &mut self.members {
             if left == 0 {
                 return;
             }
@@ -228,7 +229,7 @@ impl Vo {
                 continue;
             }
             left = left.saturating_sub(inside);
-            m.changed = number;
+            self.touched.note(person, m, number);
             if narrower {
                 m.epoch = Epoch(m.epoch.0.saturating_add(1));
             }

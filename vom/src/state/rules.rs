@@ -4,7 +4,7 @@ use super::{Member, Violation, Vo};
 use crate::rules::Asked;
 use crate::rules::book::{Kept, Part, check_rule};
 use serde::{Deserialize, Serialize};
-use xos_api::policy::{Action, Place, RULES_MAX};
+use xos_api::policy::{Action, Place, RULES_BYTES_MAX, RULES_MAX};
 use xos_api::vom::{Change, Entry};
 use xos_base::PersonId;
 
@@ -40,7 +40,14 @@ impl Vo {
         let full = whole.put.len() > RULES_MAX
             || whole.remove.len() > RULES_MAX
             || (!more && self.rules.count_after(&whole) > RULES_MAX);
-        if full { Err(Violation::Limit(RULES_MAX as u64, "rules")) } else { Ok(()) }
+        if full {
+            return Err(Violation::Limit(RULES_MAX as u64, "rules"));
+        }
+        let bytes = if *more { whole.bytes() } else { self.rules.bytes_after(&whole) };
+        if bytes > RULES_BYTES_MAX {
+            return Err(Violation::Limit(RULES_BYTES_MAX as u64, "bytes of rules"));
+        }
+        Ok(())
     }
 
     /// Takes a part of a change of rules.

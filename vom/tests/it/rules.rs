@@ -120,8 +120,10 @@ async fn rules_lock_nobody_out_for_good() {
     assert!(e.message.contains("rule blind of demo.rennes"), "{e}");
     assert_eq!(of_vo(&rennes).await, seen);
     let no_login = vec![rule("closed", "*", "login", "deny")];
-    let set = rennes.ask(&alice, with(&seen, no_login)).await.unwrap();
-    assert_eq!(set.warnings.len(), 1, "{set:?}");
+    let e = rennes.ask(&alice, with(&seen, no_login)).await.unwrap_err();
+    assert!(e.kind == Kind::Invalid && e.message.contains("rule closed of demo.rennes"), "{e}");
+    let others = vec![rule("no-nancy", "site:nancy", "login", "deny")];
+    let set = rennes.ask(&alice, with(&seen, others)).await.unwrap();
     // The home site's administrator, who is no member, takes it back.
     let undo = SetVoRules { version: set.version, ..with(&seen, vec![]) };
     rennes.ask(&rennes.admin(), undo).await.unwrap();
@@ -299,6 +301,9 @@ async fn what_if_names_the_rule_to_those_whom_it_concerns() {
     assert_eq!(yes.rule.unwrap().name.as_str(), "members-run");
     let e = rennes.ask(&bob, ask(Some("alice@rennes"), Action::Run, "*")).await.unwrap_err();
     assert_eq!(e.kind, Kind::Denied);
+    // Not as if they were somebody else: so a site's rules could be read one by one.
+    let other = WhatIf { roles: vec![id("pilot")], ..ask(Some("bob@pisa"), Action::Run, "*") };
+    assert_eq!(rennes.ask(&bob, other).await.unwrap_err().kind, Kind::Denied);
     let no = rennes.ask(&alice, ask(Some("bob@pisa"), Action::See, "site:rennes")).await.unwrap();
     assert!(!no.allowed && no.rule.is_none(), "{no:?}");
     let as_admin = WhatIf { roles: vec![id("admin")], ..ask(Some("bob@pisa"), Action::See, "*") };
@@ -312,7 +317,7 @@ async fn what_if_names_the_rule_to_those_whom_it_concerns() {
     // At pisa, whose rules only its administrators read.
     let list = pisa.ask(&pisa.admin(), GetSiteRules {}).await.unwrap();
     let more = vec![
-        rule("no-alice", "person:alice@rennes", "run", "deny"),
+        Rule { note: "because".into(), ..rule("no-alice", "person:alice@rennes", "run", "deny") },
         rule("no-rennes", "site:rennes", "run", "deny"),
     ];
     pisa.ask(&pisa.admin(), site_with(&list, more)).await.unwrap();
@@ -327,6 +332,11 @@ async fn what_if_names_the_rule_to_those_whom_it_concerns() {
     let mine = pisa.ask(&there, ask(Some("alice@rennes"), Action::Run, "*")).await.unwrap();
     assert!(!mine.allowed && mine.side == Side::Site, "{mine:?}");
     assert_eq!(names(&mine, Side::Site), ["no-alice"]);
+    assert!(mine.text.ends_with(": because"), "whom it hits reads why: {mine:?}");
+    let such =
+        WhatIf { groups: vec![id("members")], ..ask(Some("alice@rennes"), Action::Run, "*") };
+    let such = pisa.ask(&there, such).await.unwrap();
+    assert!(!such.allowed && !format!("{such:?}").contains("because"), "{such:?}");
     let theirs = ask(Some("alice@rennes"), Action::Run, "*");
     let theirs = pisa.ask(&pisa.admin(), theirs).await.unwrap();
     assert_eq!(names(&theirs, Side::Site), ["everybody", "no-alice", "no-rennes"]);

@@ -46,6 +46,10 @@ impl Clock for Moved {
     fn now(&self) -> Millis {
         SystemClock.now().plus(Duration::from_millis(self.0.load(Ordering::SeqCst)))
     }
+
+    fn up(&self) -> Millis {
+        SystemClock.up().plus(Duration::from_millis(self.0.load(Ordering::SeqCst)))
+    }
 }
 
 /// One node that writes down what it is told.
@@ -65,6 +69,10 @@ impl NodeLink for Ear {
 
     fn changes(&self) -> broadcast::Receiver<NodeChange> {
         self.changes.subscribe()
+    }
+
+    async fn accounts_told(&self, _: &NodeId) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn accounts(&self, node: &NodeId, accounts: VoAccounts) -> Result<(), Error> {

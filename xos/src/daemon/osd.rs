@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use xos_api::node::VolumeMount;
-use xos_api::vom::AccountState;
 use xos_base::{Error, NodeId, SiteId, VoId};
 use xos_net::dial::{Dialer, StreamHandler};
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
-use xos_node::agent::{Erasing, Vo, VoWatcher};
+use xos_node::agent::{Erasing, VoWatcher};
 use xtreemfs_proto::Channel;
 use xtreemfs_proto::dir::{Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
@@ -342,16 +341,7 @@ impl Homes for Dialer {
 }
 
 impl VoWatcher for Objects {
-    fn vo_changed(&self, vo: &VoId, view: &Vo) {
-        let members = match view.state {
-            AccountState::Active => view
-                .members
-                .values()
-                .filter(|m| m.state == AccountState::Active)
-                .map(|m| (m.number.0, m.epoch.0))
-                .collect(),
-            AccountState::Suspended | AccountState::Ended => HashMap::new(),
-        };
+    fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>) {
         self.known.members(vo, members);
     }
 

@@ -6,7 +6,7 @@ use super::{Logins, groups};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, machine};
 use crate::spec::Carries;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::vom::AccountState;
 use xos_base::Error;
@@ -36,8 +36,8 @@ impl Agent {
     }
 
     async fn end_left(&self) -> Result<bool, Error> {
-        let fault = |e: std::io::Error| Error::internal(format!("cannot list processes: {e}"));
-        let running = in_background(processes::users).await?.map_err(fault)?;
+        let fault = |e: std::io::Error| Error::internal(format!("cannot end processes: {e}"));
+        let running = self.running().await?;
         // The machine's own users stay, whatever number they have.
         let local = machine::local_uids()?;
         let taken = self.taken();
@@ -98,6 +98,46 @@ impl Agent {
         })
     }
 
+    /// Who is held of those under whose uid something runs here, or is in their group.
+    async fn held_here(
+        &self,
+        uids: &BTreeSet<u32>,
+        slices: &BTreeSet<u32>,
+    ) -> Result<BTreeSet<u32>, Error> {
+        let running = self.running().await?;
+        let strays = self.logins.iter().flat_map(|logins| logins.strays.uids());
+        let here = running.into_keys().chain(strays).chain(uids.iter().chain(slices).copied());
+        Ok(self.lock_vos().held(here, self.now()))
+    }
+
+    /// The users of all processes, and the groups that those of each are in.
+    async fn running(&self) -> Result<BTreeMap<u32, BTreeSet<u32>>, Error> {
+        let fault = |e: std::io::Error| Error::internal(format!("cannot list processes: {e}"));
+        in_background(processes::users).await?.map_err(fault)
+    }
+
+    /// Looks for what was started under the uids of members who are held, or are no more by time
+    /// alone: holds or ends it. Whether all of it was done.
+    pub(in crate::agent) async fn look_for_strays(&self) -> bool {
+        let ended = self.end_those_who_left().await;
+        let Some(logins) = self.logins.clone() else { return ended };
+        let _moving = logins.moving.lock().await;
+        let held = async {
+            let mut held = self.held_here(&BTreeSet::new(), &BTreeSet::new()).await?;
+            let local = machine::local_uids()?;
+            held.retain(|uid| !local.contains(uid));
+            let own = logins.clone();
+            in_background(move || own.strays.hold_all(&own.groups, &held)).await?
+        };
+        match held.await {
+            Ok(held) => held && ended,
+            Err(error) => {
+                tracing::error!(%error, "what was started of members who are held may go on");
+                false
+            }
+        }
+    }
+
     /// Holds the sessions of members who are suspended, or whom rules do not let sign in, and all
     /// that runs under their uids besides units, lets the others' go on, and ends those of who is
     /// no more. `state` says of a uid where its member stands; `None`: nothing is done. Whether all
@@ -117,7 +157,13 @@ impl Agent {
                 return false;
             }
         };
-        let held = self.lock_vos().held(self.now());
+        let held = match self.held_here(&uids, &slices).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::error!(%error, "who is to be held is not known");
+                return false;
+            }
+        };
         let stands = |uid: u32| match state(uid)? {
             AccountState::Active if held.contains(&uid) => Some((uid, AccountState::Suspended)),
             stands => Some((uid, stands)),

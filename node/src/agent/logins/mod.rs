@@ -180,8 +180,8 @@ impl Agent {
 
     /// Until when the core's word counts for an account: for the lease from when it was last heard.
     /// As long as this daemon heard nothing, for those only who were let in before.
-    fn lease(&self, logins: &Logins, found: &Found<'_>, now: Millis) -> Millis {
-        let until = self.unheard_since().unwrap_or(now).plus(found.vo.lease());
+    fn lease(&self, logins: &Logins, found: &Found<'_>) -> Millis {
+        let until = self.last_heard().hold.plus(found.vo.lease());
         if self.has_heard() {
             return until;
         }
@@ -195,7 +195,7 @@ impl Agent {
         let vos = self.lock_vos();
         Ok(vos.by_name(user, &local).map(|found| {
             let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
-            let lease = self.lease(logins, &found, now);
+            let lease = self.lease(logins, &found);
             let lapses = found.vo.lapses(found.member).filter(|at| *at > now);
             let lease = lapses.map_or(lease, |at| at.min(lease));
             let account = found.account(&self.homes(), &local);

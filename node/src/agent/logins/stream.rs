@@ -201,7 +201,7 @@ impl Agent {
             .hint("sign in again: `xos login`"));
         }
         let state = vos.state_of(found.uid(), now).unwrap_or(AccountState::Ended);
-        let lease = self.lease(logins, &found, now);
+        let lease = self.lease(logins, &found);
         let account = found.account(&self.homes(), &local);
         Ok((account, logins.rules.judge(found, state, lease, now)))
     }

@@ -51,7 +51,7 @@ impl Agent {
                     logins.rules.judge(found, s, forever, now) == LoginState::Allowed {}
                 })
             };
-            let ends = |uid: u32| Some(self.lease(logins, &vos.by_uid(uid)?, now));
+            let ends = |uid: u32| Some(self.lease(logins, &vos.by_uid(uid)?));
             let (stay, gone): (Vec<_>, Vec<_>) =
                 logins.seen.all().into_iter().partition(|(uid, _)| stays(uid));
             let shorter = stay.into_iter().filter_map(|(uid, at)| Some((uid, ends(uid)?, at)));

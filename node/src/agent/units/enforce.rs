@@ -55,6 +55,14 @@ impl Units {
     }
 }
 
+/// Kills first, so that nothing which is held goes on before it ends. Where a group is stopped by
+/// freezing processes (cgroup v1), they die once they are let go.
+async fn end(envelope: &Envelope) -> Result<(), EnvelopeError> {
+    envelope.kill_all(Duration::ZERO).await?;
+    envelope.freeze(false).await?;
+    envelope.kill_all(Duration::ZERO).await
+}
+
 async fn obeys(envelope: &Envelope, state: AccountState) -> bool {
     let (id, account) = (&envelope.spec().id, &envelope.spec().account);
     let done = match state {
@@ -62,10 +70,7 @@ async fn obeys(envelope: &Envelope, state: AccountState) -> bool {
         AccountState::Suspended => envelope.freeze(true).await,
         AccountState::Ended => {
             tracing::info!(%id, name = account.name, "ended: what it carries was taken away");
-            match envelope.freeze(false).await {
-                Ok(()) => envelope.kill_all(Duration::ZERO).await,
-                Err(e) => Err(e),
-            }
+            end(envelope).await
         }
     };
     match done {

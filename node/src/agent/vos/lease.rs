@@ -5,6 +5,22 @@ use std::time::Duration;
 use xos_api::vom::{AccountState, GRACE_S_DEFAULT, LEASE_S_DEFAULT};
 use xos_base::{Millis, VoId};
 
+/// When the core was heard last, by the wall's clock as it stands now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// By that clock which says longer ago: from it on work is held.
+    pub hold: Millis,
+    /// By the clock that nobody can set, where it counts from the same start: from it on work is
+    /// ended, which cannot be undone.
+    pub end: Millis,
+}
+
+impl From<Millis> for Heard {
+    fn from(at: Millis) -> Heard {
+        Heard { hold: at, end: at }
+    }
+}
+
 impl Vo {
     /// How long accounts of the VO are good when the core is unheard.
     pub fn lease(&self) -> Duration {
@@ -13,10 +29,9 @@ impl Vo {
 
     /// When the lease ends, and when what is held then is ended, if the core was heard last at
     /// `heard`.
-    fn ends(&self, heard: Millis) -> (Millis, Millis) {
-        let lease = heard.plus(self.lease());
+    fn ends(&self, heard: Heard) -> (Millis, Millis) {
         let grace = Duration::from_secs(self.grace_s.unwrap_or(GRACE_S_DEFAULT));
-        (lease, lease.plus(grace))
+        (heard.hold.plus(self.lease()), heard.end.plus(self.lease()).plus(grace))
     }
 }
 
@@ -24,8 +39,8 @@ impl Vos {
     /// Suspends here the VOs whose lease is over at `now`, and ends those whose grace is over as
     /// well, when the core was heard last at `heard`: until the core tells of each again, since it
     /// may have been suspended meanwhile. Whether there are new ones.
-    pub fn lapse(&mut self, heard: Millis, now: Millis) -> bool {
-        let mut new = false;
+    pub fn lapse(&mut self, heard: impl Into<Heard>, now: Millis) -> bool {
+        let (mut new, heard) = (false, heard.into());
         for (id, vo) in &self.vos {
             let (lease, grace) = vo.ends(heard);
             if lease > now {
@@ -42,8 +57,23 @@ impl Vos {
         new
     }
 
+    /// The core has told of all VOs: those of which it has told since the stream to it began are
+    /// good again. Which of them were not.
+    pub fn told_all(&mut self) -> Vec<VoId> {
+        let fresh = &self.fresh;
+        let back = self.lapsed.keys().filter(|id| fresh.contains(*id)).cloned().collect();
+        self.lapsed.retain(|id, _| !fresh.contains(id));
+        back
+    }
+
+    /// The stream to the core is over: what changes from now on is not heard.
+    pub fn stream_over(&mut self) {
+        self.fresh.clear();
+    }
+
     /// When the next lease or grace ends if the core stays unheard since `heard`.
-    pub fn next_lapse(&self, heard: Millis) -> Option<Millis> {
+    pub fn next_lapse(&self, heard: impl Into<Heard>) -> Option<Millis> {
+        let heard = heard.into();
         let lives = self.vos.iter().filter(|(_, vo)| vo.state != AccountState::Ended);
         let next = |(id, vo): (&VoId, &Vo)| match (self.lapsed.get(id), vo.ends(heard)) {
             (None, (lease, _)) => Some(lease),
@@ -93,9 +123,14 @@ mod tests {
         // The core is heard, and tells of one, then of the other, which was suspended meanwhile.
         assert!(!vos.lapse(at(5000), at(5000)));
         assert_eq!(states(&vos), [Suspended, Suspended]);
+        vos.stream_over();
         vos.apply(accounts("demo.rennes", BASE, Some(300), Active));
+        assert_eq!(states(&vos), [Suspended, Suspended], "not all is told yet");
+        let back = vos.told_all();
+        assert!(back.len() == 1 && back[0].as_str() == "demo.rennes", "{back:?}");
         assert_eq!(states(&vos), [Active, Suspended]);
         vos.apply(accounts("other.rennes", OTHER, None, Suspended));
+        vos.told_all();
         assert_eq!(states(&vos), [Active, Suspended]);
     }
 
@@ -119,7 +154,7 @@ mod tests {
         assert!(vos.lapse(heard, at(1360)) && !vos.lapse(heard, at(1361)));
         assert_eq!(states(&vos), [Ended, Suspended]);
         assert!(vos.has_left(BASE + 1, at(1360)) && !vos.has_left(OTHER + 1, at(1360)));
-        assert!(vos.held(at(1360)).iter().eq(&[OTHER + 1]));
+        assert!(vos.held([BASE + 1, OTHER + 1], at(1360)).iter().eq(&[OTHER + 1]));
         // A daemon that is started anew finds it so at once.
         let mut again: Vos = serde_json::from_str(&serde_json::to_string(&vos).unwrap()).unwrap();
         assert!(again.lapse(heard, at(1360)));
@@ -127,8 +162,16 @@ mod tests {
         // The core was there for a moment and told nothing.
         assert!(!vos.lapse(at(1400), at(1750)));
         assert_eq!(states(&vos), [Ended, Suspended]);
+        vos.stream_over();
         vos.apply(short);
+        vos.told_all();
         assert_eq!(states(&vos), [Active, Suspended]);
+        // A clock that was set forward holds, and does not end.
+        let heard = Heard { hold: Millis(0), end: at(1299) };
+        assert!(vos.lapse(heard, at(1300)));
+        assert_eq!(states(&vos), [Suspended, Suspended]);
+        vos.told_all();
+        let heard = Millis::from_secs(1000);
         // No grace: it is ended with the lease.
         let mut none = accounts("demo.rennes", BASE, Some(300), Active);
         none.grace_s = Some(0);

@@ -16,6 +16,12 @@ impl Vo {
     ) -> bool {
         let number = member.number;
         let before = former.or_else(|| self.members.remove(&number));
+        if let Some(before) = &before {
+            let lapses = self.lapses(before);
+            self.index.remove(before, lapses);
+        }
+        let lapses = self.lapses(&member);
+        self.index.add(&member, lapses);
         let mut left = self.left.remove(&number).unwrap_or_default();
         left.extend(before.iter().flat_map(|b| b.groups.iter().copied()));
         left.retain(|group| !member.groups.contains(group));

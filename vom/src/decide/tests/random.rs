@@ -210,6 +210,7 @@ proptest! {
             replayed.apply(entry);
         }
         prop_assert_eq!(&replayed, &h.vo);
+        crate::state::check_index(&h.vo);
         let text = serde_json::to_vec(&h.vo).unwrap();
         prop_assert_eq!(serde_json::from_slice::<Vo>(&text).unwrap(), replayed);
     }

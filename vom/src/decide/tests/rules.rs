@@ -1,8 +1,9 @@
 //! The VO's rules in its log, and what nodes are told of them.
 
 use super::*;
+use crate::live::Live;
 use crate::names::NamesOf;
-use crate::rules::logins::Logins;
+use crate::rules::logins::{Differ, Findings, Logins};
 use crate::rules::{Book, Court, Engine, Judge, look};
 use crate::state::{Block, Violation};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub(super) fn accounts(
     names: &NamesOf,
 ) -> Vec<VoAccounts> {
     let (judge, court) = (judge(), court(&vo.rules, &Book::of_site()));
-    let logins = Logins::new(&judge, (&id("pisa"), &id("n1.pisa")), &court, None);
+    let findings = Arc::new(Findings::new(&court, &id("pisa"), &id("n1.pisa")));
+    let logins = Logins::new(&judge, findings, Differ::nobody());
     vo.accounts(block, AccountState::Active, since, names, &logins)
 }
 
@@ -103,6 +105,9 @@ fn followers_take_no_rule_that_a_home_would_not() {
     let many = |n: usize| (0..n).map(|i| rule(&format!("r{i}"), "*", "run", "deny")).collect();
     assert!(matches!(h.vo.check_change(&change(many(10_000))), Err(Violation::Limit(..))));
     assert_eq!(h.vo.check_change(&change(many(9_000))), Ok(()));
+    let noted = |r: Rule| Rule { note: "n".repeat(200), ..r };
+    let long: Vec<Rule> = many(9_000).into_iter().map(noted).collect();
+    assert!(matches!(h.vo.check_change(&change(long)), Err(Violation::Limit(..))));
 }
 
 /// If it failed, whom rules keep out could sign in, nodes would be told of everybody again for each
@@ -124,7 +129,11 @@ fn nodes_are_told_whom_rules_keep_out_and_only_what_changed() {
     let after = court(&h.vo.rules, &site);
     let at = (id("pisa"), id("n1.pisa"));
     let told = |h: &Home, court: &Court, before: Option<&Court>, since| {
-        let logins = Logins::new(&judge, (&at.0, &at.1), court, before);
+        let findings = |court: &Court| Arc::new(Findings::new(court, &at.0, &at.1));
+        let (findings, before) = (findings(court), before.map(findings));
+        let live = Live::new(h.vo.clone(), Chain::start(), 0, NOW);
+        let differ = before.map(|before| Arc::new(findings.differing(&judge, &live, &before)));
+        let logins = Logins::new(&judge, findings, differ.unwrap_or_else(Differ::nobody));
         let parts = h.vo.accounts(BLOCK, AccountState::Active, since, &none, &logins);
         let all = parts.into_iter().flat_map(|p| p.members);
         all.map(|m| (m.person.to_string(), m.refused.unwrap_or_default())).collect::<Vec<_>>()
@@ -151,6 +160,48 @@ fn nodes_are_told_whom_rules_keep_out_and_only_what_changed() {
     assert!(step.len() == 1 && step[0].1.contains("no-pilots"), "{step:?}");
 }
 
+/// If it failed, each suspension would cost a walk over a large VO for each node, or a change of
+/// rules a judgement for each member and node, and removal would take as long.
+#[test]
+fn a_change_of_a_large_vo_is_told_without_a_walk() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    let bob = h.vo.members[&id::<PersonId>("bob@pisa")].clone();
+    for i in 0..100_000u32 {
+        let number = xos_base::MemberNumber(i + 10);
+        h.vo.members.insert(id(&format!("p{i}@pisa")), Member { number, ..bob.clone() });
+    }
+    h.vo.index();
+    let (judge, none) = (judge(), NamesOf::default());
+    let before = court(&h.vo.rules, &Book::of_site());
+    let number = h.vo.number;
+    let person: PersonId = id("p7@pisa");
+    h.ok("alice@rennes", Command::SuspendMember { person: person.clone(), reason: "x".into() });
+    assert_eq!(h.vo.touched.after(number).count(), 1, "who is looked at");
+    crate::state::check_index(&h.vo);
+    // Rules for logins that tell nobody of these apart.
+    let pilots = rule("no-pilots", "role:pilot", "login", "deny");
+    let site = Book::with(1, Book::of_site().rules().cloned().chain([pilots]));
+    let after = court(&h.vo.rules, &site);
+    let findings = |court: &Court| Arc::new(Findings::new(court, &id("pisa"), &id("n1.pisa")));
+    let (old, new) = (findings(&before), findings(&after));
+    let logins = Logins::new(&judge, new.clone(), Differ::nobody());
+    let parts = h.vo.accounts(BLOCK, AccountState::Active, Some(number), &none, &logins);
+    let members: Vec<_> = parts.iter().flat_map(|p| &p.members).collect();
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].person, person);
+    assert_eq!(new.judged(), 1);
+    let live = Live::new(h.vo.clone(), Chain::start(), 0, NOW);
+    assert_eq!(new.differing(&judge, &live, &old).who.len(), 100_001);
+    assert_eq!(new.judged(), 2, "each class is judged once: pilots, and the owner");
+    // Of a change of rules that is not complete nodes need not hear.
+    let news = h.vo.news;
+    h.ok("alice@rennes", part(0, 0, true, vec![rule("a", "*", "run", "deny")]));
+    assert_eq!(h.vo.news, news);
+    h.ok("alice@rennes", part(0, 1, false, vec![rule("b", "*", "run", "deny")]));
+    assert_eq!(h.vo.news, h.vo.number);
+}
+
 /// If it failed, an administrator could take from all owners what they see of their VO, or would
 /// not be told that nobody can work any more.
 #[test]
@@ -159,23 +210,28 @@ fn rules_that_lock_out_are_refused_and_what_nobody_can_do_is_told() {
     h.join("bob@pisa", &["admin"]);
     let judge = judge();
     let with = |more: Vec<Rule>| Book::with(1, Book::of_vo().rules().cloned().chain(more));
-    let check = |h: &Home, book: &Book| look::check_owners(&judge, &h.vo, book, NOW);
+    let tried = |h: &Home| look::Tried::of(&h.vo, Arc::new(Engine::new(&h.vo.rules)), NOW);
+    let check = |h: &Home, book: &Book| look::check_owners(&judge, &tried(h), book);
     let e = check(&h, &with(vec![rule("x", "*", "see", "deny")])).unwrap_err();
     assert_eq!(e.kind, Kind::Invalid);
     assert!(e.message.contains("rule x of demo.rennes does not let alice@rennes"), "{e}");
     assert!(check(&h, &Book::with(1, [])).is_err(), "no rule lets them");
+    for what in ["login", "submit", "run", "cancel"] {
+        let e = check(&h, &with(vec![rule("x", "*", what, "deny")])).unwrap_err();
+        assert!(e.message.contains("rule x of demo.rennes"), "{what}: {e}");
+    }
     let not_alice = with(vec![rule("x", "person:alice@rennes", "*", "deny")]);
     assert!(check(&h, &not_alice).is_err());
     h.join("dora@rennes", &["owner"]);
     check(&h, &not_alice).unwrap();
     check(&h, &with(vec![rule("x", "role:admin", "*", "deny")])).unwrap();
 
-    let nobody = |book: &Book| look::nobody_in(&judge, &h.vo, book, NOW);
+    let nobody = |book: &Book| look::nobody_in(&judge, &tried(&h), book);
     assert_eq!(nobody(&Book::of_vo()), Vec::<String>::new());
     let told = nobody(&with(vec![rule("x", "*", "login", "deny")]));
     assert_eq!(told.len(), 1);
     assert!(told[0].contains("sign in"), "{told:?}");
-    let site = |book: &Book| look::nobody_at(&judge, &id("pisa"), book, [&h.vo].into_iter());
+    let site = |book: &Book| look::nobody_at(&judge, &id("pisa"), book, &[tried(&h)]);
     assert_eq!(site(&Book::of_site()), Vec::<String>::new());
     assert_eq!(site(&Book::with(1, [])).len(), 3);
 }
