@@ -152,9 +152,6 @@ mod tests {
         assert_eq!(f.text("missing"), "");
         assert_eq!(f.number::<u8>("missing", "x").unwrap(), None);
         assert!(f.number::<u8>("a", "x").is_err());
-        assert!(f.day("a", "x").is_err() && f.day("missing", "x").unwrap().is_none());
-        let day = Fields::parse(b"d=2027-01-31").unwrap().day("d", "x").unwrap();
-        assert_eq!(day, Some(Millis::from_secs(1_801_353_600)));
         assert!(Fields::parse(&vec![b'a'; FORM_MAX + 1]).is_err());
         assert!(Fields::parse("a&".repeat(2000).as_bytes()).is_err());
     }

@@ -11,7 +11,7 @@ async fn sessions_are_shown_to_whom_the_rules_let_see() {
     let site = Site::new("rennes", &["n1", "n2"]).await;
     let aem = site.start(|_| {}).await;
     let (alice, bob) =
-        (site.caller(&site, "alice@rennes", &[]), site.caller(&site, "bob@rennes", &[]));
+        (site.caller(&site, "alice@rennes", &[]), site.caller(&site, "bob@rennes", &["admin"]));
     let list = || ListRunning { vo: "demo.rennes".parse().unwrap(), after: None };
     // The test's nodes each tell of a session of alice.
     let page = until("both nodes are known", async || {

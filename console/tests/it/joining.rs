@@ -17,7 +17,7 @@ fn join_path() -> String {
 /// Which fields a form asks for.
 fn fields(html: &str) -> Vec<(String, bool)> {
     let all = elements(html);
-    let named = all.iter().filter(|e| e.get("type") != Some("hidden"));
+    let named = all.iter().filter(|e| e.name != "meta" && e.get("type") != Some("hidden"));
     let field = |e: &crate::html::Element| {
         let name = e.get("name").filter(|_| e.name != "button")?;
         Some((name.to_owned(), e.get("required").is_some()))

@@ -85,9 +85,11 @@ impl Beat<'_> {
     #[track_caller]
     fn stops(&self, limit: Duration) {
         soon_within(limit, &format!("{} on {} stops", self.file, self.node.name()), || {
-            let before = self.read();
+            // Empty, too: it may have been ended when it had just begun to write.
+            let read = || self.node.read_file(&self.file).ok();
+            let before = read();
             sh(self.node, "sleep 0.5");
-            (before.is_some() && self.read() == before).then_some(())
+            (before.is_some() && read() == before).then_some(())
         });
     }
 }

@@ -4,9 +4,10 @@
 use super::Vom;
 use crate::live::Live;
 use crate::policy::Action as Right;
-use crate::rules::logins::Logins;
+use crate::rules::logins::{Differ, Findings, Logins};
 use crate::served::{Home, Served};
 use crate::state::{Vo, owners_hint};
+use std::sync::Arc;
 use std::time::Duration;
 use xos_api::node::sessions::WhyNode;
 use xos_api::policy::{Action, Place, Side};
@@ -155,19 +156,18 @@ impl Vom {
         let (judge, court) = (&inner.rules.judge, inner.rules.court(vo));
         let asked = vo.asked(&whom.person, member, Action::Login, &place);
         let finding = judge.decide(&court, &asked);
-        let logins = Logins::new(judge, (site, node), &court, None);
-        steps.push(
-            match logins.refusal(|what, place| vo.asked(&whom.person, member, what, place)) {
-                Some(text) => {
-                    let hint = match finding.side {
-                        Side::Site => self.ask_site(),
-                        Side::Vo => owners_hint(vo),
-                    };
-                    WhyStep::failed(AT, "rules", text).hint(hint)
-                }
-                None => WhyStep::ok(AT, "rules", finding.text(&asked, site)),
-            },
-        );
+        let findings = Arc::new(Findings::new(&court, site, node));
+        let logins = Logins::new(judge, findings, Differ::nobody());
+        steps.push(match logins.refusal(vo, &whom.person, member) {
+            Some(text) => {
+                let hint = match finding.side {
+                    Side::Site => self.ask_site(),
+                    Side::Vo => owners_hint(vo),
+                };
+                WhyStep::failed(AT, "rules", text).hint(hint)
+            }
+            None => WhyStep::ok(AT, "rules", finding.text(&asked, site)),
+        });
         steps
     }
 

@@ -138,7 +138,7 @@ impl Vo {
     ) -> MemberPage {
         let size = page_size(limit);
         let (everybody, tree) = (name.as_str() == GROUP_MEMBERS, self.subtree(name));
-        let (mut members, mut last) = (Vec::new(), None);
+        let (mut members, mut last) = (Vec::new(), None::<&PersonId>);
         for (looked, (person, m)) in self.members.range(from(after)).enumerate() {
             if members.len() >= size || looked >= LOOKED_AT_MAX {
                 return MemberPage { members, next: last.cloned() };

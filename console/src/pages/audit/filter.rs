@@ -91,7 +91,8 @@ impl Filter {
             outcome,
             text: some("text"),
             since: query.day("since", "first day")?.map(|end| Millis(end.0.saturating_sub(DAY_MS))),
-            until,
+            // That moment is looked for as well.
+            until: until.map(|end| Millis(end.0.saturating_sub(1))),
             ..SearchAudit::default()
         };
         Ok(Filter {

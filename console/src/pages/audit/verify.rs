@@ -24,6 +24,10 @@ struct View {
     last: u64,
     heads: u64,
     witnessed: u64,
+    /// Lines that lie in an archive.
+    archived: u64,
+    /// Heads that this site did not sign.
+    unverified: u64,
     silent: String,
     /// It was not verified to its end.
     stopped: bool,
@@ -80,6 +84,8 @@ pub(crate) async fn verify(visit: Visit) -> Shown {
         last: all.last,
         heads: all.heads,
         witnessed: all.witnessed,
+        archived: all.archived,
+        unverified: all.unverified,
         silent: list_text(&all.silent),
         stopped: all.next.is_some(),
         faults: all.faults.into_iter().take(FAULTS_MAX).map(fault).collect(),
@@ -89,7 +95,10 @@ pub(crate) async fn verify(visit: Visit) -> Shown {
 /// What the parts so far and the next one found.
 fn joined(all: &mut AuditCheck, more: AuditCheck) {
     all.lines = all.lines.saturating_add(more.lines);
-    (all.last, all.heads, all.witnessed) = (more.last, more.heads, more.witnessed);
+    // Each part is compared with the heads of its own lines.
+    all.heads = all.heads.saturating_add(more.heads);
+    all.unverified = all.unverified.saturating_add(more.unverified);
+    (all.last, all.witnessed) = (more.last, all.witnessed.max(more.witnessed));
     all.faults.extend(more.faults);
     all.faults.truncate(FAULTS_MAX);
     all.silent = more.silent;
@@ -116,7 +125,7 @@ struct Held {
 pub(crate) async fn show_heads(visit: Visit) -> Shown {
     administrator(&visit).await?;
     let site = visit.console.grid.site().clone();
-    let heads = visit.ask(HeadsOf { site: site.clone() }).await?;
+    let heads = visit.ask(HeadsOf { site: site.clone(), after: None }).await?;
     // Of each holder the newest comes first.
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
@@ -152,7 +161,9 @@ mod tests {
             lines,
             last: lines,
             faults,
+            archived: 0,
             heads: 1,
+            unverified: 0,
             witnessed: lines,
             silent: Vec::new(),
             next: None,

@@ -21,7 +21,7 @@ fn refused(person: &PersonId) -> Error {
 
 impl Fake {
     /// The caller, when it is an administrator of the VO.
-    fn admin(&self, caller: &Caller, vo: &VoId) -> Result<PersonId, Error> {
+    pub(super) fn admin(&self, caller: &Caller, vo: &VoId) -> Result<PersonId, Error> {
         let person = caller.person()?;
         let fits = person.name() == "vera" && vo.as_str() == "demo.rennes";
         if fits { Ok(person) } else { Err(refused(&person)) }
@@ -34,7 +34,11 @@ impl Fake {
         if fits { Ok(person) } else { Err(refused(&person)) }
     }
 
-    fn noted<R: std::fmt::Debug>(&self, person: &PersonId, r: &R) -> Result<Done, Error> {
+    pub(super) fn noted<R: std::fmt::Debug>(
+        &self,
+        person: &PersonId,
+        r: &R,
+    ) -> Result<Done, Error> {
         self.note(person, r);
         Ok(Done {})
     }
@@ -179,9 +183,7 @@ impl Fake {
             OfferHandover,
             EndHandover,
             DissolveVo,
-            UndoDissolve,
-            SuspendVo,
-            ResumeVo
+            UndoDissolve
         );
     }
 

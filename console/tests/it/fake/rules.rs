@@ -134,7 +134,9 @@ impl Fake {
             lines: 2,
             last: 2,
             faults: vec![fault],
+            archived: 0,
             heads: 0,
+            unverified: 0,
             witnessed: 0,
             silent: vec![id("pisa")],
             next: None,
@@ -184,7 +186,13 @@ impl Fake {
                 f.is_site_admin(&c)?;
                 let (by, statement) = (id("pisa"), f.t());
                 let held = vec![HeldHead { by, heard: Millis(1_794_999_000_000), statement }];
-                Ok(AuditHeads { site: r.site, held, silent: vec![id("lyon")] })
+                Ok(AuditHeads {
+                    site: r.site,
+                    held,
+                    silent: vec![id("lyon")],
+                    unverified: 0,
+                    next: None,
+                })
             };
         }
     }

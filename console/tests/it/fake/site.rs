@@ -19,6 +19,11 @@ impl Fake {
         Ok(())
     }
 
+    /// A VO is stopped by the home site's administrator, or by its own.
+    fn may_stop(&self, c: &Caller, vo: &VoId) -> Result<PersonId, Error> {
+        if self.is_site_admin(c).is_ok() { c.person() } else { self.admin(c, vo) }
+    }
+
     fn person_named(&self, person: PersonId) -> Person {
         let site_admin = person.name() == "ada";
         Person { disabled: false, site_admin, created: SINCE, person }
@@ -87,8 +92,8 @@ impl Fake {
                 Ok(f.served("demo.rennes"))
             };
             on |f: &Fake, c: Caller, r: WithdrawShare| f.administers(&c, &r).map(|()| Done {});
-            on |f: &Fake, c: Caller, r: SuspendVo| f.administers(&c, &r).map(|()| Done {});
-            on |f: &Fake, c: Caller, r: ResumeVo| f.administers(&c, &r).map(|()| Done {});
+            on |f: &Fake, c: Caller, r: SuspendVo| f.may_stop(&c, &r.vo).and_then(|p| f.noted(&p, &r));
+            on |f: &Fake, c: Caller, r: ResumeVo| f.may_stop(&c, &r.vo).and_then(|p| f.noted(&p, &r));
             on |f: &Fake, _: Caller, _: ListSites| Ok(vec![f.trusted("pisa"), f.trusted("rennes")]);
             on |f: &Fake, c: Caller, r: OfferTrust| {
                 f.administers(&c, &r)?;

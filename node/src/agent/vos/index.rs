@@ -101,9 +101,7 @@ impl Vos {
             return HashMap::new();
         }
         let acts = |m: &&AccountMember| {
-            m.state == AccountState::Active
-                && !super::has_expired(m, now)
-                && !v.has_lapsed(m, now)
+            m.state == AccountState::Active && !super::has_expired(m, now) && !v.has_lapsed(m, now)
         };
         v.members.values().filter(acts).map(|m| (m.number.0, m.epoch.0)).collect()
     }
