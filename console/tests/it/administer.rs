@@ -351,6 +351,7 @@ async fn owners_take_the_vo_away_whole_and_end_it_only_on_purpose() {
     assert_eq!(kinds, ["\"group\"", "\"group\"", "\"end\""]);
     let milo = world.signed_in("milo").await;
     assert_eq!(milo.get("/vo/demo.rennes/export.jsonl").await.status, 403);
+    vera.get("/").await;
     for wrong in ["", "demo", "open.rennes", "DEMO.rennes"] {
         let fields = [("id", wrong), ("reason", "over")];
         let page = vera.post("/vo/demo.rennes/dissolve", &fields).await;

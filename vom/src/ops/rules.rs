@@ -39,8 +39,12 @@ impl Vom {
         r: SetVoRules,
     ) -> Result<RulesSet, Error> {
         let live = self.home(&r.vo)?;
-        self.authorise(&live, &caller, Right::ManageRules)?;
-        book::check(&r.rules, Kept::ByVo)?;
+        let allowed = self.authorise(&live, &caller, Right::ManageRules);
+        if let Err(e) = allowed.and_then(|_| book::check(&r.rules, Kept::ByVo)) {
+            let mut event = asked(&caller, self.inner.clock.now(), "change_rules");
+            event.vo = Some(r.vo);
+            return self.inner.told.end(event, Err(e)).await;
+        }
         let changes = format!("the rules of {}", r.vo);
         self.limit(&[(&changes, RULE_CHANGES_PER_HOUR)])?;
         let now = self.inner.clock.now();

@@ -49,6 +49,8 @@ async fn of_two_administrators_at_once_the_second_is_told() {
     found(&rennes).await;
     let (alice, bob) = (rennes.own("alice"), rennes.own("bob"));
     join(&rennes, &bob, DEMO).await;
+    // Else nobody besides owners could run jobs.
+    join(&rennes, &rennes.own("carol"), DEMO).await;
     let seen = of_vo(&rennes).await;
     assert_eq!((seen.version, seen.rules.len()), (0, 7));
     let mine = || vec![rule("no-bob", "person:bob@rennes", "run", "deny")];

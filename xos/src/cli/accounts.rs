@@ -224,9 +224,9 @@ mod tests {
                 "number": 1, "base": 1_879_048_192_u32, "size": 65_536, "state": state,
                 "members": {
                     "1": {"number": 1, "person": "ann@rennes", "name": "ann.demo.rennes",
-                          "given": "ann", "state": "active", "epoch": 1, "groups": []},
+                          "given": "ann", "state": "active", "since": 0, "epoch": 1, "groups": []},
                     "2": {"number": 2, "person": "bob@rennes", "name": "bob.demo.rennes",
-                          "state": "active", "epoch": 1, "groups": []},
+                          "state": "active", "since": 0, "epoch": 1, "groups": []},
                 },
                 "groups": {},
             });

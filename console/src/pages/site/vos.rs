@@ -234,6 +234,7 @@ pub(crate) async fn withdraw(visit: Visit) -> Shown {
 
 /// Suspends a VO whose home is here.
 pub(crate) async fn suspend(visit: Visit) -> Shown {
+    administrator(&visit).await?;
     let vo = visit.vo()?;
     let reason = visit.form.text("reason").to_owned();
     visit.ask(SuspendVo { vo: vo.clone(), reason }).await?;
@@ -242,6 +243,7 @@ pub(crate) async fn suspend(visit: Visit) -> Shown {
 
 /// Lets it work again.
 pub(crate) async fn resume(visit: Visit) -> Shown {
+    administrator(&visit).await?;
     let vo = visit.vo()?;
     visit.ask(ResumeVo { vo: vo.clone() }).await?;
     done(&visit, "/site/vos".into(), format!("{vo} works again."))
