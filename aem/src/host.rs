@@ -28,14 +28,21 @@ pub(crate) const REASON_MAX: usize = 512;
 type GoingOn = (JobId, u32, Vec<u32>);
 
 /// What is to be sent to one envelope.
-struct Batch {
+pub(crate) struct Batch {
     room: Room,
     task: HostedTask,
     units: Vec<UnitOrder>,
+    attempt: u16,
 }
 
 impl Batch {
-    fn order(self, envelope: EnvelopeId, vo: VoId, site: SiteId, ticket: String) -> StartUnits {
+    pub(crate) fn order(
+        self,
+        envelope: EnvelopeId,
+        vo: VoId,
+        site: SiteId,
+        ticket: String,
+    ) -> StartUnits {
         StartUnits {
             envelope,
             vo,
@@ -49,7 +56,8 @@ impl Batch {
     }
 }
 
-fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
+/// What an envelope's node has not confirmed: units of one task and one attempt.
+pub(crate) fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
     let p = s.hosted.placement(job)?;
     let e = p.envelopes.get(&serial)?;
     let first = e.unconfirmed.first()?;
@@ -69,6 +77,7 @@ fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
             memory_bytes: e.memory_bytes.saturating_mul(e.slots.into()),
         },
         units: units.take(BATCH_MAX).collect(),
+        attempt: h.attempt,
         task,
     })
 }
@@ -104,6 +113,7 @@ impl Core {
                 }
             };
             let units = runs::pack(b.units.iter().map(|u| u.unit));
+            let attempt = b.attempt;
             let called = ticket.is_ok();
             let sent = match ticket {
                 Ok(ticket) => {
@@ -114,7 +124,7 @@ impl Core {
                 Err(e) => Err(e),
             };
             let record = match sent {
-                Ok(()) => HostRecord::Held { job: job.clone(), serial, units },
+                Ok(()) => HostRecord::Held { job: job.clone(), serial, units, attempt },
                 Err(e) if may_pass(e.kind) => {
                     if called {
                         lock(&self.unanswered).insert(envelope);
@@ -128,7 +138,8 @@ impl Core {
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, %job, %node, "units cannot be started");
-                    if self.refused(job, serial, &node, units, &e).await.is_err() {
+                    let envelope = EnvelopeId { job: job.clone(), serial };
+                    if self.refused(envelope, &node, (units, attempt), &e).await.is_err() {
                         return Next::Later;
                     }
                     continue;
@@ -151,15 +162,16 @@ impl Core {
     }
 
     /// Units will not be sent any more. After an order without an answer they may run all the same:
-    /// then they are lost, and killed.
+    /// then they are lost, and killed. Those that have ended meanwhile are not meant, though they
+    /// may be here anew.
     async fn refused(
         self: &Arc<Self>,
-        job: &JobId,
-        serial: u32,
+        envelope: EnvelopeId,
         node: &NodeId,
-        units: Vec<UnitRun>,
+        (units, attempt): (Vec<UnitRun>, u16),
         why: &Error,
     ) -> Result<(), Error> {
+        let EnvelopeId { job, serial } = envelope.clone();
         let may_run = lock(&self.unanswered).contains(&(job.clone(), serial));
         let what = if may_run {
             let text = format!("node {node} did not answer for it, and may not run it now: {why}");
@@ -167,11 +179,19 @@ impl Core {
         } else {
             Decision::NotStarted { reason: cut(&why.to_string(), REASON_MAX) }
         };
-        let list: Vec<u32> = runs::unpack(&units).collect();
         let (at, of) = (self.now(), job.clone());
-        self.put_and_place(HostRecord::Decided { job: of, at, units, what }).await?;
+        let list = self
+            .commit(|txn| {
+                let p = txn.state().hosted.placement(&of);
+                let list = p.map(|p| p.sent(serial, attempt, &units)).unwrap_or_default();
+                let units = runs::pack(list.iter().copied());
+                txn.put(HostRecord::Decided { job: of, at, units, what });
+                self.place(txn, Reach::Quick);
+                Ok(list)
+            })
+            .await?;
         if may_run {
-            self.kill_decided(job, serial, node, list).await;
+            self.kill_decided(&job, serial, node, list).await;
         }
         Ok(())
     }

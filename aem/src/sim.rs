@@ -1,5 +1,6 @@
 //! A seeded simulation of owners, hosts and nodes as pure machines, with lost, late and doubled
-//! messages, kills of cores that lose what was queued and not yet on their disks, restarts of
+//! messages, answers that come after what followed from them, kills of cores that lose what was
+//! queued and not yet on their disks, restarts of
 //! nodes: whatever happens, every acknowledged job comes to its end, and no attempt of a unit ever
 //! runs twice.
 //!

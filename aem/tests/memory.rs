@@ -103,7 +103,7 @@ fn life(number: u64, units: u32) -> Vec<Record> {
         }
         .into(),
         HostRecord::Sent { job: job.clone(), serial: 1, units: all.clone() }.into(),
-        HostRecord::Held { job: job.clone(), serial: 1, units: all }.into(),
+        HostRecord::Held { job: job.clone(), serial: 1, units: all, attempt: 0 }.into(),
         HostRecord::Happened { job, serial: 1, after: 0, at, events, skipped: 0 }.into(),
     ]
 }

@@ -1,14 +1,16 @@
 use super::*;
-use crate::testing::{self, opened, sent, took};
-use xos_api::aem::{HostedEvent, HostedRun, UnitEnd};
+use crate::testing::{self, UNIT, opened, sent, took};
+use xos_api::aem::{HostedEvent, HostedRun, UnitEnd, Usage};
+use xos_api::node::units::{UnitChange, UnitEvent};
 use xos_api::policy::{Denial, Side};
+use xos_base::Millis;
 
 /// A job of pisa.
 fn job() -> JobId {
     "7.pisa".parse().unwrap()
 }
 
-async fn put(core: &Core, records: [HostRecord; 3]) {
+async fn put<const N: usize>(core: &Core, records: [HostRecord; N]) {
     let change = core.ledger.transact(|t| {
         records.into_iter().for_each(|r| t.put(r));
         Ok(())
@@ -56,6 +58,68 @@ async fn a_refused_order_is_lost_only_if_an_earlier_one_got_no_answer() {
         }
         assert_eq!(killed, !answered);
     }
+}
+
+/// What happened to the first unit of an attempt in the job's first envelope.
+fn happened(after: u64, attempt: u16, what: UnitChange) -> HostRecord {
+    let events = vec![UnitEvent { unit: 0, attempt, at: Millis(2), what }];
+    let at = Millis(3);
+    HostRecord::Happened { job: job(), serial: 1, after, at, events, skipped: 0 }
+}
+
+/// The records by which the first unit fails in its first attempt, and is sent for the next one,
+/// before the answer to the first order comes.
+fn failed_and_sent_again() -> [HostRecord; 4] {
+    let (how, usage) = (UnitEnd::Exit { code: 1 }, Usage::default());
+    let (who, what, units) = (None, None, vec![UNIT]);
+    [
+        happened(0, 0, UnitChange::Started),
+        happened(1, 0, UnitChange::Ended { how, usage, output: None }),
+        HostRecord::Took { job: job(), at: Millis(4), who, task: 0, what, units, attempt: 1 },
+        sent(&job()),
+    ]
+}
+
+/// If it failed, a unit that may run again, and fails before its node has answered the order, would
+/// wait for ever: its next attempt would count as answered for, and never be sent.
+#[test]
+fn an_answer_counts_for_the_attempt_that_was_ordered() {
+    let mut s = State::new("rennes".parse().unwrap());
+    let begin = [took(&job()), opened(&job()), sent(&job())];
+    for r in begin.into_iter().chain(failed_and_sent_again()) {
+        s.apply(&r.into());
+    }
+    let order = |attempt| vec![UnitOrder { unit: 0, index: 0, attempt }];
+    let next = |s: &State| next_batch(s, &job(), 1).map(|b| b.units);
+    assert_eq!(next(&s), Some(order(1)));
+    let held = |attempt| HostRecord::Held { job: job(), serial: 1, units: vec![UNIT], attempt };
+    s.apply(&held(0).into());
+    assert_eq!(next(&s), Some(order(1)), "the next attempt is not sent");
+    assert!(s.hosted.placement(&job()).unwrap().envelopes[&1].held, "the node has the envelope");
+    s.apply(&held(1).into());
+    assert_eq!(next(&s), None, "what was answered for is sent again");
+}
+
+/// If it failed, an order that is refused late would end the attempt after the one it was for.
+#[tokio::test]
+async fn a_refusal_counts_for_the_attempt_that_was_ordered() {
+    let (core, _world, _dir) = testing::core(|_| {}).await;
+    put(&core, [took(&job()), opened(&job()), sent(&job())]).await;
+    put(&core, failed_and_sent_again()).await;
+    let envelope = EnvelopeId { job: job(), serial: 1 };
+    let late = Error::denied("alice is no member any more");
+    let refused = |attempt| {
+        let (core, envelope, late) = (core.clone(), envelope.clone(), late.clone());
+        async move {
+            let units = (vec![UNIT], attempt);
+            core.refused(envelope, &testing::n1(), units, &late).await.unwrap();
+            told(&core).into_iter().map(|(_, how)| how).collect::<Vec<_>>()
+        }
+    };
+    let exit = UnitEnd::Exit { code: 1 };
+    assert_eq!(refused(0).await, [exit.clone()]);
+    let reason = late.to_string();
+    assert_eq!(refused(1).await, [exit, UnitEnd::NotStarted { reason }]);
 }
 
 /// If it failed, a home that does not answer would keep everybody's tickets from being renewed, and

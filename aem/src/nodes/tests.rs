@@ -99,7 +99,7 @@ fn what_a_restarted_node_did_not_confirm_is_lost_though_its_envelope_is_there() 
     // Unit 2 is confirmed in the same envelope: of it the node has a record, and reports.
     let units = vec![UnitRun { first: 2, count: 1 }];
     s.apply(&HostRecord::Sent { job: job(), serial: 1, units: units.clone() }.into());
-    s.apply(&HostRecord::Held { job: job(), serial: 1, units }.into());
+    s.apply(&HostRecord::Held { job: job(), serial: 1, units, attempt: 0 }.into());
     let status = EnvelopeStatus { envelope: EnvelopeId { job: job(), serial: 1 }, last: 0 };
     let has = |boot: &str| Envelopes { boot: boot.into(), envelopes: vec![status.clone()] };
     // In the same boot the node knows what it has seen.

@@ -74,9 +74,14 @@ impl Node {
             if (e.running.len() as u32) < e.slots
                 && let Some(u) = e.waiting.pop_front()
             {
-                e.running.push(u);
                 e.happened(u, now, UnitChange::Started);
                 *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
+                // Such as a program that is not there: it fails before anybody hears that it began.
+                if dice.chance(10) && !hold.contains(&(id.job.clone(), u.unit)) {
+                    e.ended(u, now, UnitEnd::Exit { code: 1 });
+                } else {
+                    e.running.push(u);
+                }
             } else if !e.running.is_empty() && dice.chance(60) {
                 let n = dice.below(e.running.len() as u64) as usize;
                 if hold.contains(&(id.job.clone(), e.running[n].unit)) {

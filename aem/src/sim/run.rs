@@ -10,7 +10,7 @@ use crate::state::unit::Phase;
 use crate::state::{HostRecord, JobRecord, runs};
 use std::collections::{BTreeMap, BTreeSet};
 use xos_api::node::Capacity;
-use xos_api::node::units::EnvelopeId;
+use xos_api::node::units::{EnvelopeId, StartUnits};
 use xos_base::{JobId, Millis, NodeId, SiteId};
 
 const STEPS: u64 = 400;
@@ -26,6 +26,8 @@ pub(super) struct World {
     acknowledged: Vec<JobId>,
     /// Offers that were sent, answer lost, and will arrive yet.
     late: Vec<(usize, xos_api::aem::HostUnits)>,
+    /// Orders that nodes have taken, with their answers on the way: core, node, order.
+    answers: Vec<(usize, NodeId, StartUnits)>,
     /// What the cores are at to have ended: core, job, the site that is asked.
     cancels: BTreeSet<(usize, u64, SiteId)>,
     /// Whether messages get lost and machines die.
@@ -50,9 +52,9 @@ impl World {
             }
             sites.push(site);
         }
-        let (runs, acknowledged, late, cancels) = Default::default();
-        let now = Millis(100_000);
-        World { dice, now, sites, nodes, runs, acknowledged, late, cancels, rough: true }
+        let (runs, acknowledged, late, answers, cancels) = Default::default();
+        let (now, rough) = (Millis(100_000), true);
+        World { dice, now, sites, nodes, runs, acknowledged, late, answers, cancels, rough }
     }
 
     pub(super) fn play(&mut self) {
@@ -76,7 +78,7 @@ impl World {
     fn step(&mut self) {
         self.now = Millis(self.now.0 + self.dice.below(5));
         let s = self.dice.below(self.sites.len() as u64) as usize;
-        match self.dice.below(15) {
+        match self.dice.below(16) {
             0 if self.rough => self.submit(s),
             1 if self.rough && self.dice.chance(30) => self.cancel(s),
             2 if self.rough && self.dice.chance(40) => {
@@ -84,6 +86,7 @@ impl World {
                 let cut = self.dice.chance(50).then_some(len);
                 self.sites[s].crash(cut, &mut self.dice, self.now);
                 self.cancels.retain(|(core, ..)| *core != s);
+                self.answers.retain(|(core, ..)| *core != s);
                 let open: Vec<u64> = self.sites[s].open_jobs();
                 open.into_iter().for_each(|job| self.begin_cancel(s, job));
             }
@@ -97,6 +100,7 @@ impl World {
             11 => self.cancelling(s),
             12 => self.arrive(),
             13 => self.sites[s].sync(),
+            14 => self.answer(s),
             _ => self.sites[s].place(self.now),
         }
     }
@@ -152,6 +156,8 @@ impl World {
         let id = self.nodes.keys().nth(n).unwrap().clone();
         let site = self.sites.iter_mut().find(|s| s.id == id.site()).unwrap();
         site.host.nodes.remove(&id);
+        // Its connection broke, and with it what was on the way.
+        self.answers.retain(|(_, node, _)| *node != id);
         match self.dice.below(3) {
             0 => {
                 site.sync();
@@ -228,21 +234,32 @@ impl World {
         }
     }
 
+    /// Orders go to nodes; of one envelope none before the last was answered.
     fn send(&mut self, s: usize) {
         let sends = self.sites[s].sends();
         self.sites[s].settle();
         for (node, request) in sends {
-            if self.lost() {
+            let same = |(core, _, o): &(usize, NodeId, StartUnits)| {
+                *core == s && o.envelope == request.envelope
+            };
+            if self.answers.iter().any(same) || self.lost() {
                 continue;
             }
             self.nodes.get_mut(&node).unwrap().start(&request);
-            if self.lost() {
-                continue;
+            if !self.lost() {
+                self.answers.push((s, node, request));
             }
-            let EnvelopeId { job, serial } = request.envelope;
-            let units = runs::pack(request.units.iter().map(|u| u.unit));
-            self.sites[s].put(HostRecord::Held { job, serial, units });
         }
+    }
+
+    /// A node's answer comes: the units may have ended by now, and may be here for another attempt.
+    fn answer(&mut self, s: usize) {
+        let Some(n) = self.answers.iter().position(|(core, ..)| *core == s) else { return };
+        let (.., order) = self.answers.remove(n);
+        let EnvelopeId { job, serial } = order.envelope;
+        let attempt = order.units.first().map_or(0, |u| u.attempt);
+        let units = runs::pack(order.units.iter().map(|u| u.unit));
+        self.sites[s].put(HostRecord::Held { job, serial, units, attempt });
     }
 
     /// What is cancelled does not end by itself: it shows whether it is killed.

@@ -6,8 +6,8 @@ use crate::state::record::{Decision, HostRecord, JobRecord, Record};
 use crate::state::unit::{Phase, Unit};
 use crate::state::{State, runs};
 use std::collections::BTreeMap;
-use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom, TaskSpec};
-use xos_api::node::units::{EnvelopeId, EventsAck, Room, StartUnits, UnitEvents, UnitOrder};
+use xos_api::aem::{HostReply, HostUnits, HostedEvent, Refusal, ShareRoom};
+use xos_api::node::units::{EnvelopeId, EventsAck, StartUnits, UnitEvents};
 use xos_base::{JobId, Millis, NodeId, SiteId};
 
 pub(super) struct Site {
@@ -200,20 +200,14 @@ impl Site {
     pub(super) fn sends(&self) -> Vec<(NodeId, StartUnits)> {
         let mut out = Vec::new();
         for p in self.state.hosted.active() {
-            for (serial, e) in p.envelopes.iter().filter(|(_, e)| !e.unconfirmed.is_empty()) {
-                let order = |u: &u32| UnitOrder { unit: *u, index: 0, attempt: p.units[u].attempt };
-                let request = StartUnits {
-                    envelope: EnvelopeId { job: p.job.clone(), serial: *serial },
-                    vo: p.vo.clone(),
-                    site: self.id.clone(),
-                    ticket: String::new(),
-                    room: Room { slots: e.slots, cpu_milli: 0, memory_bytes: 0 },
-                    task: TaskSpec::default(),
-                    units: e.unconfirmed.iter().map(order).collect(),
-                    want_output: false,
-                };
-                if self.host.nodes.get(&e.node).is_some_and(|n| n.boot.is_some()) {
-                    out.push((e.node.clone(), request));
+            for (serial, e) in &p.envelopes {
+                if self.host.nodes.get(&e.node).is_none_or(|n| n.boot.is_none()) {
+                    continue;
+                }
+                if let Some(batch) = crate::host::next_batch(&self.state, &p.job, *serial) {
+                    let envelope = EnvelopeId { job: p.job.clone(), serial: *serial };
+                    let (vo, site) = (p.vo.clone(), self.id.clone());
+                    out.push((e.node.clone(), batch.order(envelope, vo, site, String::new())));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::held::{Held, JOB_BYTES, task_bytes};
 use super::open::count;
+use super::runs;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -174,6 +175,20 @@ impl Placement {
             }),
             None => self.units.values().any(open),
         }
+    }
+
+    /// Those of the units that are in an envelope under that attempt and have not ended.
+    pub fn sent(&self, serial: u32, attempt: u16, units: &[UnitRun]) -> Vec<u32> {
+        let there = |u: &u32| {
+            self.units.get(u).is_some_and(|h| match h.stage {
+                Stage::Sent { serial: s } | Stage::Running { serial: s, .. } => {
+                    s == serial && h.attempt == attempt
+                }
+                Stage::Waiting | Stage::Ended { .. } => false,
+            })
+        };
+        let end = self.units.keys().next_back().map_or(0, |u| u.saturating_add(1));
+        runs::unpack(units).take_while(|u| *u < end).filter(there).collect()
     }
 
     /// What it takes of this core's memory.

@@ -21,13 +21,8 @@ impl HostTable {
             HostRecord::Took { .. } => self.took(record),
             HostRecord::Opened { .. } => self.opened(record),
             HostRecord::Sent { job, serial, units } => self.sent(job, *serial, units),
-            HostRecord::Held { job, serial, units } => {
-                if let Some(e) = self.envelope(job, *serial) {
-                    e.held = true;
-                    for unit in runs::unpack(units) {
-                        e.unconfirmed.remove(&unit);
-                    }
-                }
+            HostRecord::Held { job, serial, units, attempt } => {
+                self.answered(job, *serial, units, *attempt);
             }
             HostRecord::Gone { job, serial } => {
                 if let Some(e) = self.envelope(job, *serial) {
@@ -182,6 +177,18 @@ impl HostTable {
                 e.open.insert(unit);
                 e.unconfirmed.insert(unit);
             }
+        }
+    }
+
+    /// The end of a short unit, and its next attempt in the same envelope, may come before the
+    /// answer to its order: that answer says nothing of the next one.
+    fn answered(&mut self, job: &JobId, serial: u32, units: &[UnitRun], attempt: u16) {
+        let Some(p) = self.placements.get_mut(job) else { return };
+        let ordered = p.sent(serial, attempt, units);
+        let Some(e) = p.envelopes.get_mut(&serial) else { return };
+        e.held = true;
+        for unit in ordered {
+            e.unconfirmed.remove(&unit);
         }
     }
 

@@ -262,6 +262,8 @@ pub enum HostRecord {
         serial: u32,
         /// The units.
         units: Vec<UnitRun>,
+        /// The attempt that was ordered: a later one may be there already.
+        attempt: u16,
     },
     /// The node never got the units: they wait again.
     Unsent {
