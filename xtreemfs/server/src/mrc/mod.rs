@@ -64,12 +64,13 @@ pub trait OsdChoice: Send + Sync + 'static {
     /// Whether `site` stores files of `vo`.
     fn stores(&self, vo: &str, site: &str) -> bool;
 
-    /// Tells OSDs and clients that capabilities of the volume with a lesser barrier count no more.
-    /// Does not wait for them.
-    fn raised(&self, volume: &VolumeRecord, barrier: u64);
+    /// Tells OSDs and clients that capabilities of the volume with a lesser barrier count no more,
+    /// raised by the member `by`. Does not wait for them. Saying it again does nothing.
+    fn raised(&self, volume: &VolumeRecord, barrier: u64, by: u32);
 
-    /// Waits a while until the OSDs that are up go by it; gives those that do not.
-    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64) -> Vec<String>;
+    /// Waits a while until each OSD at which a capability of the VO may count still goes by it,
+    /// those in `also` too; gives those that do not.
+    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64, also: &[String]) -> Vec<String>;
 }
 
 /// Knows which peers manage the volumes of a VO.
