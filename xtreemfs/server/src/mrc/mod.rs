@@ -1,9 +1,10 @@
 //! Metadata service: volumes, their namespaces, and the rights of people in them.
 //!
 //! Requests are decided by pure functions over an index ([`space`], [`entries`], [`rename`],
-//! [`inodes`], [`folders`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
+//! [`inodes`], [`folders`], [`below`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
 //! connection. Rights depend on the slot's [`Identity`] alone, never on what the node says.
 
+pub mod below;
 pub mod caps;
 pub mod choose;
 pub mod entries;
@@ -35,6 +36,7 @@ use crate::slots::Slots;
 use crate::time::Clock;
 use crate::token::{PublicKey, Signer};
 
+use below::Looks;
 pub use choose::OsdStatus;
 pub use files::StoreError;
 use index::MemIndex;
@@ -105,6 +107,7 @@ pub struct MrcParts {
 pub struct Mrc {
     store: Store,
     fence: Fence,
+    looks: Looks,
     parts: MrcParts,
 }
 
@@ -121,7 +124,8 @@ impl Mrc {
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
         let store = Store::open(dir, parts.checkpoint_bytes, parts.clock.now())?;
-        Ok(Arc::new(Self { store, fence: Fence::default(), parts }))
+        let (fence, looks) = Default::default();
+        Ok(Arc::new(Self { store, fence, looks, parts }))
     }
 
     /// The key that OSDs verify this MRC's capabilities with.
