@@ -5,7 +5,7 @@
 
 mod refusal;
 
-use self::refusal::{Refusal, failure, json_only};
+use self::refusal::{Refusal, failure, json_only, no_foreign_page};
 use crate::bodies::{Bodies, Holder, Taken};
 use crate::caller::{Caller, Peer, Verifier};
 use crate::guard::Proved;
@@ -19,8 +19,8 @@ use actix_service::{Service, ServiceFactory, map_config};
 use actix_web::body::BodyStream;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+    RETRY_AFTER, TRANSFER_ENCODING,
 };
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse};
@@ -191,7 +191,7 @@ fn certificates(stream: &TlsStream<TcpStream>) -> Vec<CertificateDer<'static>> {
 fn who(shared: &Shared, request: &HttpRequest) -> Who {
     let address = request.peer_addr().map(|a| a.ip());
     let nobody = |why| Who::Nobody(Peer { address }, why);
-    let bearer = request.headers().get("authorization").map(|v| {
+    let bearer = request.headers().get(AUTHORIZATION).map(|v| {
         v.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")).map(str::trim).unwrap_or_default()
     });
     let proof: Option<Result<Caller, Error>> = match bearer {
@@ -271,9 +271,17 @@ fn admit(
     }
     let found = shared.router.find(request.method().as_str(), request.path())?;
     found.admit(who)?;
-    let length = body_length(request.headers(), found.body_max())?;
-    if length > 0 {
-        json_only(request.headers())?;
+    let headers = request.headers();
+    let length = body_length(headers, found.body_max())?;
+    let takes_body = found.body_max() > 0;
+    // No page can make a browser send a token.
+    let by_token = matches!(who, Who::Caller(_)) && headers.contains_key(AUTHORIZATION);
+    if takes_body && !by_token {
+        no_foreign_page(headers)?;
+    }
+    // Also without a body: an empty one is a request too.
+    if length > 0 || (takes_body && !by_token) {
+        json_only(headers)?;
     }
     let holder = match who {
         Who::Caller(caller) => Holder::of(caller, shared.verifier.site()),

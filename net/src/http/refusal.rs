@@ -4,7 +4,9 @@ use super::RETRY_AFTER_S;
 use crate::router::Unserved;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use actix_web::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use xos_base::{Error, Kind};
 
 /// Why a request is not run, with what only HTTP says of it.
@@ -39,6 +41,23 @@ impl Refusal {
     pub(super) fn answer(&self) -> HttpResponse {
         response(self.status, &self.error, self.allow.as_deref())
     }
+}
+
+/// Where a browser says what made it send a request (Fetch Metadata).
+const FETCHED: &str = "sec-fetch-site";
+
+/// Refuses what a browser sends for a page of somebody else. Allowed because it says that the page
+/// is ours, or that no page made it, or says nothing: what is no browser does not.
+///
+/// # Errors
+/// [`Kind::Denied`].
+pub(super) fn no_foreign_page(headers: &HeaderMap) -> Result<(), Error> {
+    let own = |said: &HeaderValue| said == "same-origin" || said == "none";
+    if headers.get_all(FETCHED).all(own) {
+        return Ok(());
+    }
+    Err(Error::denied("a page of another site made your browser send this request")
+        .hint("use the console, or the tool xos"))
 }
 
 /// Takes bodies that say they are JSON. A page of another site can make a browser send any other
@@ -82,7 +101,7 @@ fn response(status: StatusCode, error: &Error, allow: Option<&str>) -> HttpRespo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::HeaderName;
     use xos_api::Method;
 
     /// If it failed, a form on a hostile page could act with the certificate of who looks at it.
@@ -99,6 +118,25 @@ mod tests {
             assert_eq!(says(other), Err(415), "{other:?}");
         }
         assert!(json_only(&HeaderMap::new()).is_err(), "no word is taken for JSON");
+    }
+
+    /// If it failed, a page of a neighbour in the same domain could act by the browser's
+    /// certificate, or the tool, which says nothing, would be shut out.
+    #[test]
+    fn a_browser_acts_for_our_own_pages_alone() {
+        let says = |sites: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for site in sites {
+                headers.append(HeaderName::from_static(FETCHED), HeaderValue::from_static(site));
+            }
+            no_foreign_page(&headers).map_err(|e| e.kind)
+        };
+        for own in [&["none"][..], &["same-origin"], &[]] {
+            assert_eq!(says(own), Ok(()), "{own:?}");
+        }
+        for other in [&["cross-site"][..], &["same-site"], &["?"], &["none", "cross-site"]] {
+            assert_eq!(says(other), Err(Kind::Denied), "{other:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod flood;
+mod foreign;
 mod mutated;
 mod people;
 mod resumed;

@@ -1,12 +1,14 @@
 //! The section `[files]`: DIR and MRC for the volumes of VOs that are at home here, and what the
 //! site's nodes are told about volumes.
 
+mod both;
 mod choice;
 mod erased;
 mod knowledge;
 mod opens;
 
 use super::mount::core_address;
+use both::Both;
 use choice::{KnownOsds, barrier_of};
 use erased::Erased;
 use futures_util::future::BoxFuture;
@@ -26,15 +28,13 @@ use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
 use xos_net::{Audit, Caller, Grid, NodeChange, Nodes, Principal, Trust};
 use xos_vom::{Homed, Vom};
-use xtreemfs_proto::dir::{
-    Barriers, OsdList, Volume, VolumeList, VolumeLookup, VolumeRegister, VolumeRegisterRequest,
-};
+use xtreemfs_proto::dir::{Volume, VolumeRegister, VolumeRegisterRequest};
 use xtreemfs_proto::mrc::VolumeCreateRequest;
 use xtreemfs_proto::rpc::interface;
-use xtreemfs_proto::{Handler, Incoming, Outgoing, Procedure, Room, RpcError};
-use xtreemfs_server::dir::{Dir, DirConnection, REPEAT_INTERVAL};
-use xtreemfs_server::mrc::{Mrc, MrcConnection, MrcParts};
-use xtreemfs_server::{Budget, Peer, Role, Share, Signer};
+use xtreemfs_proto::{Handler, Incoming, Procedure, Room, RpcError};
+use xtreemfs_server::dir::{Dir, REPEAT_INTERVAL};
+use xtreemfs_server::mrc::{Mrc, MrcParts};
+use xtreemfs_server::{Budget, Peer, Role, Signer};
 
 /// The label of the volume that every VO has.
 const MAIN: &str = "main";
@@ -160,23 +160,24 @@ impl Files {
                 tracing::info!(caller = caller.describe(), "only nodes speak xtreemfs/1 to a core");
                 return;
             };
-            let peer = |role| Peer {
-                id: node.to_string(),
-                key: caller.key().unwrap_or_default().to_owned(),
-                role,
-            };
-            let both = Both {
-                dir: self.dir.connection(peer(Role::Service)),
-                mrc: self.mrc.connection(peer(Role::Client)),
-                node: node.clone(),
-                knowledge: self.knowledge.clone(),
-                share: self.requests.share(node.as_str()),
-                requests: self.requests.clone(),
-            };
+            let both = self.both(node, caller.key().unwrap_or_default());
             if let Err(e) = xtreemfs_proto::serve::serve(stream, Arc::new(both)).await {
                 tracing::debug!(%node, error = %e, "file stream ended");
             }
         })
+    }
+
+    /// What a stream of a node, which proved that key, gets.
+    fn both(&self, node: &NodeId, key: &str) -> Both {
+        let peer = |role| Peer { id: node.to_string(), key: key.to_owned(), role };
+        Both {
+            dir: self.dir.connection(peer(Role::Service)),
+            mrc: self.mrc.connection(peer(Role::Client)),
+            node: node.clone(),
+            knowledge: self.knowledge.clone(),
+            share: self.requests.share(node.as_str()),
+            requests: self.requests.clone(),
+        }
     }
 
     /// Makes missing volumes, registers them, and tells nodes what to mount: after each change,
@@ -261,8 +262,9 @@ impl Files {
             self.dir.connection(Peer { id: own.clone(), key: String::new(), role: Role::Service });
         let mut registered = Ok(());
         for volume in self.mrc.volumes().map_err(fault)? {
-            if volume.barrier > 0 {
-                self.dir.raise_barrier(&barrier_of(&volume, volume.barrier));
+            // Of what the directory knows already, the pause of who raised it goes on.
+            if volume.barrier > 0 && !self.dir.has_barrier(&volume.id) {
+                self.dir.raise_barrier(&barrier_of(&volume, volume.barrier), None);
             }
             let volume = Volume {
                 id: volume.id,
@@ -311,63 +313,6 @@ impl Files {
                 vo: k.vo,
             })
             .collect()
-    }
-}
-
-/// DIR and MRC on one stream, told apart by the interface.
-struct Both {
-    dir: Arc<DirConnection>,
-    mrc: Arc<MrcConnection>,
-    node: NodeId,
-    knowledge: Arc<Knowledge>,
-    requests: Arc<Budget>,
-    share: Share,
-}
-
-impl Both {
-    /// A node hears only of VOs that its site serves.
-    fn may_look(&self, request: &Incoming) -> Result<(), RpcError> {
-        if request.is::<Barriers>() {
-            let vos = request.request::<Barriers>()?.vos;
-            return vos.iter().try_for_each(|vo| self.may_look_at(vo));
-        }
-        let vo = if request.is::<VolumeLookup>() {
-            request.request::<VolumeLookup>()?.name
-        } else if request.is::<VolumeList>() {
-            request.request::<VolumeList>()?.vo
-        } else if request.is::<OsdList>() {
-            request.request::<OsdList>()?.vo
-        } else {
-            return Ok(());
-        };
-        self.may_look_at(&vo)
-    }
-
-    fn may_look_at(&self, vo: &str) -> Result<(), RpcError> {
-        if vo.parse().is_ok_and(|vo| self.knowledge.serves(&vo, &self.node.site())) {
-            return Ok(());
-        }
-        let text = format!("site {} does not serve that VO", self.node.site());
-        Err(RpcError::errno(xtreemfs_proto::Errno::ENOENT, text))
-    }
-}
-
-impl Handler for Both {
-    fn data_bytes_max(&self) -> usize {
-        0
-    }
-
-    async fn room(&self, bytes: usize) -> Room {
-        self.requests.room(&self.share, bytes).await
-    }
-
-    async fn handle(&self, request: Incoming) -> Result<Outgoing, RpcError> {
-        if request.interface == interface::DIR {
-            self.may_look(&request)?;
-            self.dir.handle(request).await
-        } else {
-            self.mrc.handle(request).await
-        }
     }
 }
 

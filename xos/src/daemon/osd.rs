@@ -7,14 +7,15 @@ mod known;
 mod store;
 
 use super::mount::core_address;
-use barriers::Barriers;
+use barriers::{Asking, Barriers};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use keys::Keys;
 use known::{Homes, Known};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -27,9 +28,10 @@ use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
 use xos_node::agent::{Erasing, VoWatcher};
 use xtreemfs_proto::Channel;
-use xtreemfs_proto::dir::{Barriers as BarriersProc, BarriersRequest};
+use xtreemfs_proto::dir::{Barrier, Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
 use xtreemfs_proto::dir::{Volume, VolumeList, VolumeListRequest};
+use xtreemfs_server::dir::{ASKED_MAX, OSD_VOS_MAX};
 use xtreemfs_server::osd::{Osd, OsdParts, WriteVerifier};
 use xtreemfs_server::{Peer, Role, VoName};
 
@@ -239,33 +241,26 @@ impl Objects {
     /// something goes wrong or it answers without waiting and without news.
     async fn hear_barriers(&self, home: &SiteId) -> Result<(), Error> {
         let channel = Channel::new(self.dialer.core(home, ALPN_XTREEMFS).await?);
-        loop {
+        'again: loop {
             let (asked, vos) = (Instant::now(), self.known.homes().remove(home));
             let vos = vos.unwrap_or_default();
-            let request = BarriersRequest {
-                vos: vos.iter().map(VoId::to_string).collect(),
-                known: self.known.barriers.of(&vos),
-                wait_ms: WATCH.as_millis() as u64,
-                osd: true,
-            };
-            let (limit, nothing) = (WATCH + CALL_LIMIT, bytes::Bytes::new());
-            let mut call = pin!(channel.call::<BarriersProc>(None, &request, nothing, limit));
+            let parts = self.known.barriers.parts(&vos, ASKED_MAX);
+            let asking = parts.into_iter().map(|part| ask_barriers(&channel, home, part));
+            let mut asking: FuturesUnordered<_> = asking.collect();
             let answer = loop {
                 tokio::select! {
-                    answer = &mut call => break Some(answer),
+                    answer = asking.next() => break answer,
                     () = self.known.told.notified() => {
+                        // Other VOs than those that were asked about are kept here now.
                         if self.known.homes().get(home) != Some(&vos) {
-                            break None;
+                            continue 'again;
                         }
                     }
                 }
             };
-            // Other VOs than those that were asked about are kept here now.
-            let Some(answer) = answer else { continue };
-            let (reply, _) =
-                answer.map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
+            let Some(told) = answer.transpose()? else { return Ok(()) };
             let known = self.known.clone();
-            let learn = move || known.barriers.learn(&vos, reply.barriers);
+            let learn = move || known.barriers.learn(&vos, told);
             let learned = tokio::task::spawn_blocking(learn).await;
             let news = learned.map_err(|e| Error::internal(format!("barriers: {e}")))??;
             if !news && asked.elapsed() < PAUSE {
@@ -297,10 +292,12 @@ impl Objects {
 
     async fn register(&self, home: &SiteId) -> Result<Duration, Error> {
         let Some(osd) = &self.osd else { return Ok(BEAT) };
-        let vos: Vec<String> = match self.known.homes().get(home) {
-            Some(vos) => vos.iter().map(VoId::to_string).collect(),
-            None => return Ok(BEAT),
-        };
+        let Some(vos) = self.known.homes().remove(home) else { return Ok(BEAT) };
+        if vos.len() > OSD_VOS_MAX {
+            let kept = vos.len();
+            tracing::warn!(%home, kept, limit = OSD_VOS_MAX, "too many VOs: some get no new files");
+        }
+        let vos = vos.iter().take(OSD_VOS_MAX).map(VoId::to_string).collect();
         let space = osd.space().map_err(|e| Error::internal(format!("free space: {e}")))?;
         let info = OsdInfo {
             id: self.node.to_string(),
@@ -318,6 +315,19 @@ impl Objects {
             .map_err(|e| Error::unavailable(format!("{}: {e}", core_address(home))))?;
         Ok(Duration::from_millis(reply.repeat_ms).clamp(PAUSE, BEAT))
     }
+}
+
+/// What is new to this node of some VOs of `home`; nothing after a while.
+async fn ask_barriers(
+    channel: &Channel,
+    home: &SiteId,
+    (vos, known): Asking,
+) -> Result<Vec<Barrier>, Error> {
+    let request = BarriersRequest { vos, known, wait_ms: WATCH.as_millis() as u64, osd: true };
+    let (limit, nothing) = (WATCH + CALL_LIMIT, bytes::Bytes::new());
+    let answer = channel.call::<BarriersProc>(None, &request, nothing, limit).await;
+    let unheard = |e| Error::unavailable(format!("{}: {e}", core_address(home)));
+    answer.map(|(reply, _)| reply.barriers).map_err(unheard)
 }
 
 /// Gives back the space of VOs that are erased.

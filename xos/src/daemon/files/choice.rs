@@ -62,12 +62,12 @@ impl OsdChoice for KnownOsds {
         site.parse().is_ok_and(|site: SiteId| self.knowledge.given(vo).contains_key(&site))
     }
 
-    fn raised(&self, volume: &VolumeRecord, barrier: u64) {
-        self.dir.raise_barrier(&barrier_of(volume, barrier));
+    fn raised(&self, volume: &VolumeRecord, barrier: u64, by: u32) {
+        self.dir.raise_barrier(&barrier_of(volume, barrier), Some(by));
     }
 
-    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64) -> Vec<String> {
-        self.dir.confirmed(&barrier_of(volume, barrier), CONFIRMED_WITHIN).await
+    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64, also: &[String]) -> Vec<String> {
+        self.dir.confirmed(&barrier_of(volume, barrier), also, CONFIRMED_WITHIN).await
     }
 }
 

@@ -183,3 +183,45 @@ async fn a_sites_room_is_what_it_gives() {
     assert_eq!(osds.len(), 2);
     assert!(known.osds("", "other.rennes").is_empty());
 }
+
+#[tokio::test]
+async fn a_vo_that_is_not_served_any_more_is_left_out_and_the_others_go_on() {
+    // wrong: when a site's share of one VO ends, its object servers would be told of no closed
+    // folder of any other, and get no new files
+    use xtreemfs_proto::dir::{Barriers, BarriersReply, BarriersRequest};
+    use xtreemfs_proto::dir::{Osd, OsdRegister, OsdRegisterRequest};
+    let core = Core::new().await;
+    core.found("demo").await;
+    core.found("gone").await;
+    core.mounted().await;
+    let gone: VoId = "gone.rennes".parse().unwrap();
+    core.ask(WithdrawShare { vo: gone, reason: "over".to_owned() }).await;
+    core.mounted().await;
+    let both = core.files.both(&"n1.rennes".parse().unwrap(), "");
+    let asked = |proc: u32, message: Vec<u8>| Incoming {
+        interface: interface::DIR,
+        proc,
+        slot: None,
+        until_ms: None,
+        message: message.into(),
+        data: bytes::Bytes::new(),
+        room: Room::default(),
+    };
+    let vos = vec!["gone.rennes".to_owned(), "demo.rennes".to_owned()];
+    let (id, address) = ("n1.rennes".to_owned(), "n1.rennes".to_owned());
+    let osd = Osd { id, address, vos: vos.clone(), ..Osd::default() };
+    let register = OsdRegisterRequest { osd: Some(osd) }.encode_to_vec();
+    both.handle(asked(OsdRegister::PROC, register)).await.unwrap();
+    let listed = |vo: &str| core.files.dir.osds(vo).len();
+    assert_eq!((listed("demo.rennes"), listed("gone.rennes")), (1, 0));
+    for vo in &vos {
+        let (vo, volume) = (vo.clone(), format!("{vo}-main"));
+        let barrier = xtreemfs_proto::dir::Barrier { vo, volume, number: 9 };
+        core.files.dir.raise_barrier(&barrier, None);
+    }
+    let request = BarriersRequest { vos, known: Vec::new(), wait_ms: 0, osd: true };
+    let told = both.handle(asked(Barriers::PROC, request.encode_to_vec())).await.unwrap();
+    let told = BarriersReply::decode(told.message).unwrap().barriers;
+    assert!(told.iter().any(|barrier| barrier.vo == "demo.rennes" && barrier.number == 9));
+    assert!(told.iter().all(|barrier| barrier.vo == "demo.rennes"), "not its site's to hear");
+}

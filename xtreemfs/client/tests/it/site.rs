@@ -103,15 +103,15 @@ impl OsdChoice for Surroundings {
         ["rennes", "pisa"].contains(&site)
     }
 
-    fn raised(&self, volume: &VolumeRecord, number: u64) {
+    fn raised(&self, volume: &VolumeRecord, number: u64, by: u32) {
         self.barrier.fetch_max(number, Ordering::SeqCst);
         let (vo, volume) = (volume.vo.clone(), volume.id.clone());
         let dir = self.dir.lock().unwrap();
         let dir = dir.as_ref().unwrap();
-        dir.raise_barrier(&xtreemfs_proto::dir::Barrier { vo, volume, number });
+        dir.raise_barrier(&xtreemfs_proto::dir::Barrier { vo, volume, number }, Some(by));
     }
 
-    async fn confirmed(&self, _: &VolumeRecord, _: u64) -> Vec<String> {
+    async fn confirmed(&self, _: &VolumeRecord, _: u64, _: &[String]) -> Vec<String> {
         Vec::new()
     }
 }

@@ -20,9 +20,9 @@ use crate::identity::{Peer, Role};
 use crate::time::Clock;
 
 use barriers::Barriers;
-pub use barriers::{PAUSE, WAIT_MAX};
+pub use barriers::{ASKED_MAX, OWNERS_PAUSE_MAX, PAUSE, WAIT_MAX};
 use state::State;
-pub use state::{OSDS_MAX, OSDS_PER_SITE_MAX, VOLUMES_MAX};
+pub use state::{OSD_VOS_MAX, OSDS_MAX, OSDS_PER_SITE_MAX, VOLUMES_MAX};
 
 /// How often services repeat their registration.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(15);

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use xtreemfs_proto::capability::VALID_MS_MAX;
 use xtreemfs_proto::dir::{Osd, Volume};
 use xtreemfs_proto::layout::OSD_ID_BYTES_MAX;
 use xtreemfs_proto::{Errno, RpcError};
 
 use crate::dir::SILENCE_MAX;
 use crate::ids::VolumeId;
+use crate::osd::CLOCK_SKEW_MS_MAX;
 
 /// Most OSDs listed.
 pub const OSDS_MAX: usize = 100_000;
@@ -17,8 +19,10 @@ pub const OSDS_PER_SITE_MAX: usize = 5_000;
 pub const VOLUMES_MAX: usize = 100_000;
 /// Longest name or address, in bytes.
 const TEXT_BYTES_MAX: usize = 255;
-/// Most VOs that an OSD serves.
-const OSD_VOS_MAX: usize = 256;
+/// Most VOs that an OSD registers for.
+pub const OSD_VOS_MAX: usize = 1024;
+/// How long an OSD that was heard of may serve by a capability of then, in milliseconds.
+const REMEMBERED_MS: u64 = VALID_MS_MAX + CLOCK_SKEW_MS_MAX;
 /// Most bytes of OSDs or volumes in one answer: fits into a record's message.
 const LIST_BYTES_MAX: usize = 768 << 10;
 
@@ -36,6 +40,8 @@ struct Entry<T> {
 pub(super) struct State {
     volumes: BTreeMap<String, Entry<Volume>>,
     osds: BTreeMap<String, Entry<Osd>>,
+    /// By OSD, the VOs that it does not name any more, and when it did last.
+    left: HashMap<String, BTreeMap<String, u64>>,
     /// How many OSDs there are of each site.
     of_site: HashMap<String, usize>,
 }
@@ -44,6 +50,10 @@ impl<T> Entry<T> {
     fn alive(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.seen_ms) <= SILENCE_MAX.as_millis() as u64
     }
+}
+
+fn is_remembered(seen_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(seen_ms) <= REMEMBERED_MS
 }
 
 fn refused(what: &str) -> RpcError {
@@ -74,6 +84,22 @@ impl State {
     /// Whether an OSD was heard of lately.
     pub(super) fn has_osd(&self, id: &str, now_ms: u64) -> bool {
         self.osds.get(id).is_some_and(|entry| entry.alive(now_ms))
+    }
+
+    /// Whether an OSD was heard of within the longest life of a capability.
+    pub(super) fn remembers_osd(&self, id: &str, now_ms: u64) -> bool {
+        self.osds.get(id).is_some_and(|entry| is_remembered(entry.seen_ms, now_ms))
+    }
+
+    /// The OSDs at which a capability of `vo` may count still: those that named it within the
+    /// longest life of one, also if they have fallen silent or name it no more.
+    pub(super) fn may_serve(&self, vo: &str, now_ms: u64) -> Vec<String> {
+        let lately = |entry: &&Entry<Osd>| {
+            let left = self.left.get(&entry.value.id).and_then(|left| left.get(vo)).copied();
+            let named = entry.value.vos.iter().any(|served| served == vo);
+            named.then_some(entry.seen_ms).or(left).is_some_and(|ms| is_remembered(ms, now_ms))
+        };
+        self.osds.values().filter(lately).map(|entry| entry.value.id.clone()).collect()
     }
 
     /// Shows each OSD that serves `vo`, and its site.
@@ -139,7 +165,7 @@ impl State {
             return Err(refused("OSD id and address have 1 to 255 bytes"));
         }
         if osd.vos.len() > OSD_VOS_MAX || !osd.vos.iter().all(|vo| fits(vo)) {
-            return Err(refused("an OSD serves at most 256 VOs, of 1 to 255 bytes"));
+            return Err(refused("an OSD names at most 1024 VOs, of 1 to 255 bytes"));
         }
         let held = self.osds.get(&osd.id).filter(|entry| entry.alive(now_ms));
         if held.is_some_and(|entry| entry.peer != peer) {
@@ -152,6 +178,7 @@ impl State {
         osd.vos.sort();
         osd.vos.dedup();
         osd.seen_ms = now_ms;
+        self.leave(&osd, now_ms);
         let (peer, site) = (peer.to_owned(), site.to_owned());
         *self.of_site.entry(site.clone()).or_default() += 1;
         let entry = Entry { peer, site, seen_ms: now_ms, value: osd };
@@ -163,14 +190,28 @@ impl State {
         Ok(())
     }
 
+    /// Notes which VOs an OSD names no more.
+    fn leave(&mut self, osd: &Osd, now_ms: u64) {
+        let Some(old) = self.osds.get(&osd.id) else { return };
+        let left = self.left.entry(osd.id.clone()).or_default();
+        left.extend(old.value.vos.iter().map(|vo| (vo.clone(), old.seen_ms)));
+        let gone = |vo: &String| osd.vos.binary_search(vo).is_err();
+        left.retain(|vo, seen_ms| gone(vo) && is_remembered(*seen_ms, now_ms));
+        if left.is_empty() {
+            self.left.remove(&osd.id);
+        }
+    }
+
     fn count_of(&self, site: &str) -> usize {
         self.of_site.get(site).copied().unwrap_or(0)
     }
 
-    /// Refuses one more OSD of a site when there are too many, also without the silent ones.
+    /// Refuses one more OSD of a site when there are too many, also without those that have been
+    /// silent for so long that they serve nobody.
     fn room_for_osd(&mut self, site: &str, now_ms: u64) -> Result<(), RpcError> {
         if self.osds.len() >= OSDS_MAX || self.count_of(site) >= OSDS_PER_SITE_MAX {
-            self.osds.retain(|_, entry| entry.alive(now_ms));
+            self.osds.retain(|_, entry| is_remembered(entry.seen_ms, now_ms));
+            self.left.retain(|osd, _| self.osds.contains_key(osd));
             self.of_site.clear();
             for entry in self.osds.values() {
                 *self.of_site.entry(entry.site.clone()).or_default() += 1;
@@ -280,8 +321,35 @@ mod tests {
         state.each_osd("demo", 0, |_, osd| shown += osd.vos.len());
         assert_eq!(shown, OSDS_PER_SITE_MAX + 1, "each once, for each VO once");
         assert!(state.osds("demo", 0).len() < OSDS_PER_SITE_MAX, "it fits into an answer");
-        // Those that fell silent make room.
-        state.register_osd(osd(OSDS_PER_SITE_MAX + 1), ("p", "greedy"), 60_001).unwrap();
+        // Those that fell silent make room once nothing counts at them any more.
+        let late = REMEMBERED_MS + 1;
+        state.register_osd(osd(OSDS_PER_SITE_MAX + 1), ("p", "greedy"), late).unwrap();
         assert_eq!(state.osds.len(), 1);
+    }
+
+    /// If it failed, a folder would be said to be closed while an OSD that fell silent, or that
+    /// names the VO no more, serves those who had files of it open.
+    #[test]
+    fn an_osd_counts_for_as_long_as_a_capability() {
+        let mut state = State::default();
+        let osd = |id: &str, vos: &[&str]| Osd {
+            id: id.into(),
+            address: "site/host".into(),
+            vos: vos.iter().map(|vo| (*vo).to_owned()).collect(),
+            ..Default::default()
+        };
+        for id in ["left", "silent"] {
+            state.register_osd(osd(id, &["demo"]), (id, "s"), 0).unwrap();
+        }
+        state.register_osd(osd("other", &["other"]), ("other", "s"), 0).unwrap();
+        for now_ms in [90_000, 100_000] {
+            state.register_osd(osd("left", &["other"]), ("left", "s"), now_ms).unwrap();
+        }
+        assert!(state.osds("demo", 100_000).is_empty(), "none gets new files");
+        assert_eq!(state.may_serve("demo", 100_000), ["left", "silent"]);
+        assert_eq!(state.may_serve("demo", REMEMBERED_MS), ["left", "silent"]);
+        assert!(state.may_serve("demo", REMEMBERED_MS + 1).is_empty());
+        state.register_osd(osd("left", &["demo"]), ("left", "s"), 110_000).unwrap();
+        assert!(!state.left["left"].contains_key("demo"), "it names it again");
     }
 }

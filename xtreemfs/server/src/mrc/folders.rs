@@ -10,34 +10,17 @@
 //! *barrier*, which OSDs hear of at once: capabilities made before have to be renewed, and are
 //! renewed only for what can still be got to.
 
-use std::collections::BTreeSet;
-
-use bytes::Bytes;
 use prost::Message;
-use xtreemfs_proto::mrc::{FOLDER_NAMED_MAX, FolderReply, FolderSetRequest, Pin, ROOT_INODE};
-use xtreemfs_proto::{Errno, Layout, RpcError};
+use xtreemfs_proto::mrc::{FolderSetRequest, Pin, ROOT_INODE};
+use xtreemfs_proto::{Errno, RpcError};
 
 use crate::identity::Identity;
 use crate::mrc::Mrc;
-use crate::mrc::perm::{R, X, may};
-use crate::mrc::record::{InodeRecord, entries_prefix, inode_at_end, volume_key};
+use crate::mrc::record::{InodeRecord, volume_key};
 use crate::mrc::space::{DEPTH_MAX, Space, damaged};
 
-/// Most entries below a folder that one answer looks at: it holds the index meanwhile.
-pub const LOOKED_AT_MAX: usize = 20_000;
 /// Longest name of a site, in bytes.
 pub const SITE_BYTES_MAX: usize = 255;
-/// Most bytes of names in one answer.
-const NAMES_BYTES_MAX: usize = 2048;
-
-/// What [`Space::set_folder`] did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Set {
-    /// How the folder is now.
-    pub reply: FolderReply,
-    /// The volume's new barrier, if the folder was closed.
-    pub barrier: Option<u64>,
-}
 
 impl Space<'_> {
     /// Refuses everybody but the owner of a closed directory.
@@ -124,7 +107,8 @@ impl Space<'_> {
     }
 
     /// Closes, opens or pins a folder. `site` is where it is to be pinned, if anything is to change
-    /// in that.
+    /// in that. Gives the volume's new barrier, if the folder was open and is closed by this:
+    /// one that was closed before has raised it then, and whoever is not told yet still will be.
     ///
     /// # Errors
     /// `EPERM` unless the person owns it, `ENOTDIR`, `EINVAL`, `EACCES`, `ESTALE`.
@@ -132,8 +116,7 @@ impl Space<'_> {
         &mut self,
         request: &FolderSetRequest,
         site: Option<&str>,
-        site_of: &dyn Fn(&str) -> String,
-    ) -> Result<Set, RpcError> {
+    ) -> Result<Option<u64>, RpcError> {
         let mut record = self.reach(request.inode)?;
         if !record.is_dir() {
             return Err(Errno::ENOTDIR.into());
@@ -154,89 +137,8 @@ impl Space<'_> {
             record.ctime_ns = self.now_ns;
             self.put_inode(request.inode, &record);
         }
-        // Also when it was closed before: whoever was not told then is told now.
-        let barrier = (request.closed == Some(true)).then(|| self.raise_barrier());
-        let reply = self.folder(request.inode, site_of)?;
-        Ok(Set { reply, barrier })
+        Ok((record.closed && !before.closed).then(|| self.raise_barrier()))
     }
-
-    /// What is said of a folder, and what lies below it as far as the person may list it; of a
-    /// file, where it lies.
-    ///
-    /// # Errors
-    /// `EACCES`, `ESTALE`.
-    pub fn folder(
-        &self,
-        inode: u64,
-        site_of: &dyn Fn(&str) -> String,
-    ) -> Result<FolderReply, RpcError> {
-        let record = self.reach(inode)?;
-        let inside = if record.is_dir() { inode } else { record.parent };
-        let pin = self.pin_at(inside)?;
-        let mut reply = FolderReply {
-            kind: record.kind,
-            owner: record.owner,
-            closed: record.closed,
-            closed_above: inode != ROOT_INODE && self.closed_at(record.parent)?.is_some(),
-            pinned_here: !record.pin.is_empty(),
-            pin,
-            complete: true,
-            ..FolderReply::default()
-        };
-        let mut below = Below { osds: BTreeSet::new(), others: BTreeSet::new(), site_of };
-        if record.is_dir() {
-            self.look_below(inode, &record, &mut below, &mut reply)?;
-        } else if let Some(layout) = &record.layout {
-            below.file(layout, &reply.pin.clone(), &[], &mut reply);
-        }
-        reply.osds = below.osds.into_iter().take(FOLDER_NAMED_MAX).collect();
-        reply.others = below.others.into_iter().take(FOLDER_NAMED_MAX).collect();
-        Ok(reply)
-    }
-
-    fn look_below(
-        &self,
-        top: u64,
-        record: &InodeRecord,
-        below: &mut Below<'_>,
-        reply: &mut FolderReply,
-    ) -> Result<(), RpcError> {
-        let (volume, mut left) = (self.volume.number, LOOKED_AT_MAX);
-        let mut folders = vec![(top, record.clone(), reply.pin.clone(), Vec::new())];
-        while let Some((dir, record, pin, path)) = folders.pop() {
-            let listed = may(self.who, &record, R) && may(self.who, &record, X);
-            if !listed || self.need_not_closed(&record).is_err() {
-                reply.complete = false;
-                continue;
-            }
-            let prefix = entries_prefix(volume, dir);
-            for (key, name) in self.index().after(&prefix, &[]) {
-                if left == 0 {
-                    reply.complete = false;
-                    return Ok(());
-                }
-                left -= 1;
-                let child = inode_at_end(key).ok_or_else(|| damaged("entry key"))?;
-                let record = self.inode(child).map_err(|_| damaged("entry"))?;
-                if record.owner != reply.owner {
-                    below.others.insert(record.owner);
-                }
-                let path = join(&path, name);
-                if let Some(layout) = &record.layout {
-                    below.file(layout, &pin, &path, reply);
-                } else if record.is_dir() {
-                    let own = !record.pin.is_empty();
-                    let pin = if own { record.pin.clone() } else { pin.clone() };
-                    folders.push((child, record, pin, path));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
 impl Mrc {
@@ -255,32 +157,5 @@ impl Mrc {
         }
         let text = format!("site {site} gives VO {} no storage: name one that does", who.vo);
         Err(RpcError::errno(Errno::EINVAL, text))
-    }
-}
-
-/// What was found below a folder.
-struct Below<'a> {
-    osds: BTreeSet<String>,
-    others: BTreeSet<u32>,
-    site_of: &'a dyn Fn(&str) -> String,
-}
-
-impl Below<'_> {
-    fn file(&mut self, layout: &Layout, pin: &str, path: &[u8], reply: &mut FolderReply) {
-        reply.files += 1;
-        let elsewhere = |osd: &String| !pin.is_empty() && (self.site_of)(osd) != pin;
-        if layout.osds.iter().any(elsewhere) {
-            reply.elsewhere += 1;
-            let held: usize = reply.elsewhere_names.iter().map(Bytes::len).sum();
-            let fits = held + path.len() <= NAMES_BYTES_MAX;
-            if fits && reply.elsewhere_names.len() < FOLDER_NAMED_MAX {
-                reply.elsewhere_names.push(Bytes::copy_from_slice(path));
-            }
-        }
-        for osd in &layout.osds {
-            if self.osds.len() < FOLDER_NAMED_MAX {
-                self.osds.insert(osd.clone());
-            }
-        }
     }
 }

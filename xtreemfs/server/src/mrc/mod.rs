@@ -1,9 +1,10 @@
 //! Metadata service: volumes, their namespaces, and the rights of people in them.
 //!
 //! Requests are decided by pure functions over an index ([`space`], [`entries`], [`rename`],
-//! [`inodes`], [`folders`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
+//! [`inodes`], [`folders`], [`below`], [`perm`]); [`store`] makes their changes durable; [`service`] joins both to a
 //! connection. Rights depend on the slot's [`Identity`] alone, never on what the node says.
 
+pub mod below;
 pub mod caps;
 pub mod choose;
 pub mod entries;
@@ -36,6 +37,7 @@ use crate::slots::Slots;
 use crate::time::Clock;
 use crate::token::{PublicKey, Signer};
 
+use below::Looks;
 pub use choose::OsdStatus;
 pub use files::StoreError;
 use index::MemIndex;
@@ -65,12 +67,13 @@ pub trait OsdChoice: Send + Sync + 'static {
     /// Whether `site` stores files of `vo`.
     fn stores(&self, vo: &str, site: &str) -> bool;
 
-    /// Tells OSDs and clients that capabilities of the volume with a lesser barrier count no more.
-    /// Does not wait for them.
-    fn raised(&self, volume: &VolumeRecord, barrier: u64);
+    /// Tells OSDs and clients that capabilities of the volume with a lesser barrier count no more,
+    /// raised by the member `by`. Does not wait for them. Saying it again does nothing.
+    fn raised(&self, volume: &VolumeRecord, barrier: u64, by: u32);
 
-    /// Waits a while until the OSDs that are up go by it; gives those that do not.
-    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64) -> Vec<String>;
+    /// Waits a while until each OSD at which a capability of the VO may count still goes by it,
+    /// those in `also` too; gives those that do not.
+    async fn confirmed(&self, volume: &VolumeRecord, barrier: u64, also: &[String]) -> Vec<String>;
 }
 
 /// Knows which peers manage the volumes of a VO.
@@ -105,6 +108,7 @@ pub struct MrcParts {
 pub struct Mrc {
     store: Store,
     fence: Fence,
+    looks: Looks,
     parts: MrcParts,
 }
 
@@ -121,7 +125,8 @@ impl Mrc {
     /// See [`StoreError`].
     pub fn open(dir: &Path, parts: MrcParts) -> Result<Arc<Self>, StoreError> {
         let store = Store::open(dir, parts.checkpoint_bytes, parts.clock.now())?;
-        Ok(Arc::new(Self { store, fence: Fence::default(), parts }))
+        let (fence, looks) = Default::default();
+        Ok(Arc::new(Self { store, fence, looks, parts }))
     }
 
     /// The key that OSDs verify this MRC's capabilities with.

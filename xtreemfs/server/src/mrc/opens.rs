@@ -6,7 +6,8 @@ use xtreemfs_proto::{Errno, RpcError};
 
 use crate::identity::{Identity, Peer};
 use crate::mrc::entries::Opened;
-use crate::mrc::record::{VolumeRecord, entry_key};
+use crate::mrc::perm::{X, may};
+use crate::mrc::record::{InodeRecord, VolumeRecord, entry_key};
 use crate::mrc::space::{DEPTH_MAX, Space};
 use crate::mrc::{Mrc, find};
 
@@ -19,8 +20,14 @@ pub struct FileOpen {
     pub vo: String,
     /// Member number.
     pub member: u32,
-    /// Names from the root of the volume on, with `/` between them; empty: it has no name.
+    /// Inode number; of a file that was to be made and was not: its directory's.
+    pub inode: u64,
+    /// Names from the root of the volume on, with `/` between them.
     pub path: Bytes,
+    /// The path leads to the inode, and to what was to be made there. Else it has no name, or the
+    /// rest is not told: below a closed folder names are its owner's alone, and who was refused is
+    /// told of nothing that they do not get to.
+    pub whole: bool,
     /// To read.
     pub read: bool,
     /// To write.
@@ -54,22 +61,50 @@ pub(super) struct Asked<'a> {
     pub(super) flags: u32,
 }
 
+/// Names from the root on, as far as they are told, and whether that is all.
+#[derive(Debug, Default)]
+struct Told {
+    path: Vec<u8>,
+    whole: bool,
+}
+
 impl Space<'_> {
-    /// Names from the root on; empty when there are none.
-    fn path(&self, inode: u64) -> Vec<u8> {
-        let (mut names, mut at) = (Vec::new(), inode);
+    /// The path of an inode, and of `name` in it. It ends where a folder is closed, and, when the
+    /// person was refused, where they get no further; a file that was opened has none then.
+    fn told(&self, inode: u64, name: Option<&[u8]>, refused: bool) -> Told {
+        let Some(steps) = self.steps(inode, name) else { return Told::default() };
+        let mut told = Told { path: Vec::new(), whole: true };
+        for (dir, name) in steps.iter().rev() {
+            if dir.closed || (refused && !may(self.who, dir, X)) {
+                return if refused { Told { whole: false, ..told } } else { Told::default() };
+            }
+            if !told.path.is_empty() {
+                told.path.push(b'/');
+            }
+            told.path.extend_from_slice(name);
+        }
+        told
+    }
+
+    /// The directories above an inode, each with the name in it that leads there, from below; none
+    /// if it has no name.
+    fn steps(&self, inode: u64, name: Option<&[u8]>) -> Option<Vec<(InodeRecord, Vec<u8>)>> {
+        let (mut steps, mut at) = (Vec::new(), inode);
+        let mut record = self.inode(at).ok()?;
+        if let Some(name) = name {
+            steps.push((record.clone(), name.to_vec()));
+        }
         for _ in 0..DEPTH_MAX {
             if at == ROOT_INODE {
-                break;
+                return Some(steps);
             }
-            let Ok(record) = self.inode(at) else { return Vec::new() };
-            let key = entry_key(self.volume.number, record.parent, at);
-            let Some(name) = self.index().value(&key) else { return Vec::new() };
-            names.push(name.to_vec());
-            at = record.parent;
+            let above = record.parent;
+            let name = self.index().value(&entry_key(self.volume.number, above, at))?.to_vec();
+            record = self.inode(above).ok()?;
+            steps.push((record.clone(), name));
+            at = above;
         }
-        names.reverse();
-        names.join(&b'/')
+        None
     }
 }
 
@@ -97,22 +132,18 @@ impl Mrc {
         let told = self.store.read(|index| {
             let volume = find(index, volume)?;
             // Another VO's volume has no place in this one's audit.
-            let mut path = Space::new(index, &volume, who, now_ns)?.path(inode);
-            if failed && let Some(name) = asked.name {
-                path = if path.is_empty() {
-                    name.to_vec()
-                } else {
-                    [path.as_slice(), name].join(&b'/')
-                };
-            }
-            Ok::<_, RpcError>((volume, path))
+            let name = asked.name.filter(|_| failed);
+            let told = Space::new(index, &volume, who, now_ns)?.told(inode, name, failed);
+            Ok::<_, RpcError>((volume, told))
         });
-        let Ok((volume, path)) = told else { return };
+        let Ok((volume, told)) = told else { return };
         opens.opened(FileOpen {
             volume: volume.name,
             vo: volume.vo,
             member: who.member,
-            path: path.into(),
+            inode,
+            path: told.path.into(),
+            whole: told.whole,
             read: asked.flags & open_flags::READ != 0,
             write: asked.flags & open_flags::WRITE != 0,
             created,

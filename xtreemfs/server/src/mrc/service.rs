@@ -298,7 +298,7 @@ impl MrcConnection {
         let (volume, renamed) = self.mrc.write(&request.volume, who, change).await?;
         let attr = Some(renamed.attr);
         if let Some(barrier) = renamed.barrier {
-            self.mrc.parts.osds.raised(&volume, barrier);
+            self.mrc.parts.osds.raised(&volume, barrier, who.member);
         }
         let Some(removed) = renamed.overwritten else {
             return Ok(RenameReply { attr, overwritten: 0, deleted: None });
@@ -320,10 +320,7 @@ impl MrcConnection {
     }
 
     async fn folder_show(&self, who: &Identity, request: InodeRequest) -> Answer<FolderShow> {
-        let osds = self.mrc.parts.osds.clone();
-        let look =
-            |space: &super::Space<'_>| space.folder(request.inode, &|osd: &str| osds.site_of(osd));
-        Ok(self.mrc.read(&request.volume, who, look)?.1)
+        self.mrc.folder(&request.volume, who, request.inode).await
     }
 
     async fn explain(&self, who: &Identity, request: ExplainRequest) -> Answer<Explain> {
@@ -335,16 +332,19 @@ impl MrcConnection {
     }
 
     async fn folder_set(&self, who: &Identity, request: FolderSetRequest) -> Answer<FolderSet> {
-        let osds = self.mrc.parts.osds.clone();
+        let osds = &self.mrc.parts.osds;
         let site = request.pin.as_ref().map(|pin| self.mrc.pinned_site(who, pin)).transpose()?;
-        let change = |space: &mut super::Space<'_>| {
-            space.set_folder(&request, site.as_deref(), &|osd: &str| osds.site_of(osd))
-        };
-        let (volume, set) = self.mrc.write(&request.volume, who, change).await?;
-        let mut reply = set.reply;
-        if let Some(barrier) = set.barrier {
-            osds.raised(&volume, barrier);
-            reply.unconfirmed = osds.confirmed(&volume, barrier).await;
+        let change = |space: &mut super::Space<'_>| space.set_folder(&request, site.as_deref());
+        let (volume, raised) = self.mrc.write(&request.volume, who, change).await?;
+        // Of a folder that was closed before: what was raised then, or later.
+        let barrier = raised.unwrap_or(volume.barrier);
+        let closed = request.closed == Some(true);
+        if closed {
+            osds.raised(&volume, barrier, who.member);
+        }
+        let mut reply = self.mrc.folder(&request.volume, who, request.inode).await?;
+        if closed {
+            reply.unconfirmed = osds.confirmed(&volume, barrier, &reply.osds).await;
             reply.unconfirmed.truncate(FOLDER_NAMED_MAX);
         }
         Ok(reply)

@@ -105,7 +105,7 @@ async fn who_waits_hears_of_a_barrier_and_an_osd_confirms_by_asking_again() {
     let barrier = Barrier { vo: "demo".into(), volume: "home".into(), number: 5 };
     let raise = async {
         tokio::task::yield_now().await;
-        dir.raise_barrier(&barrier);
+        dir.raise_barrier(&barrier, None);
     };
     let (told, also, ()) = tokio::join!(
         call::<Barriers>(&first, None, asked(0, true)),
@@ -115,16 +115,25 @@ async fn who_waits_hears_of_a_barrier_and_an_osd_confirms_by_asking_again() {
     for told in [told.unwrap(), also.unwrap()] {
         assert_eq!(told.barriers, std::slice::from_ref(&barrier));
     }
-    assert_eq!(dir.confirmed(&barrier, Duration::ZERO).await, ["osd-a", "osd-b"], "told, no more");
+    let behind = dir.confirmed(&barrier, &[], Duration::ZERO).await;
+    assert_eq!(behind, ["osd-a", "osd-b"], "told, no more");
     // A client that runs beside an OSD, under its name, does not speak for it.
     let beside = BarriersRequest { wait_ms: 0, ..asked(5, false) };
     call::<Barriers>(&second, None, beside).await.unwrap();
     let goes_by = BarriersRequest { wait_ms: 0, ..asked(5, true) };
     call::<Barriers>(&first, None, goes_by.clone()).await.unwrap();
-    assert_eq!(dir.confirmed(&barrier, Duration::ZERO).await, ["osd-b"]);
+    // One that is not heard of, but has files below the folder.
+    let also = ["osd-a".to_owned(), "osd-z".to_owned()];
+    assert_eq!(dir.confirmed(&barrier, &also, Duration::ZERO).await, ["osd-b", "osd-z"]);
+    // One that fell silent may serve by what it was shown before.
+    around.clock.forward(61_000);
+    assert_eq!(dir.confirmed(&barrier, &[], Duration::ZERO).await, ["osd-b"]);
+    let vos = vec!["demo".into()];
+    let osd = Osd { id: "osd-b".into(), address: "osd-b".into(), vos, ..Default::default() };
+    call::<OsdRegister>(&second, None, OsdRegisterRequest { osd: Some(osd) }).await.unwrap();
     let (last, left) = tokio::join!(
         call::<Barriers>(&second, None, goes_by),
-        dir.confirmed(&barrier, Duration::from_secs(60)),
+        dir.confirmed(&barrier, &[], Duration::from_secs(60)),
     );
     assert!(last.unwrap().barriers.is_empty(), "nothing new");
     assert!(left.is_empty());

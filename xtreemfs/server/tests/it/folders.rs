@@ -124,7 +124,15 @@ async fn an_osd_that_was_not_told_is_named() {
     world.around.deaf.store(true, Ordering::SeqCst);
     assert_eq!(close(&ann, folder).await.unwrap().unconfirmed, ["osd-a", "osd-b"]);
     world.around.deaf.store(false, Ordering::SeqCst);
+    let barrier = || world.around.barrier.load(Ordering::SeqCst);
     assert!(close(&ann, folder).await.unwrap().unconfirmed.is_empty(), "said again");
+    let first = barrier();
+    close(&ann, folder).await.unwrap();
+    assert_eq!(barrier(), first, "nothing was open that others would have to renew");
+    ann.call::<FolderSet>(set(&ann, folder, Some(false), None)).await.unwrap();
+    assert_eq!(barrier(), first);
+    close(&ann, folder).await.unwrap();
+    assert!(barrier() > first);
 }
 
 /// If it failed, a file that is moved into a closed folder would stay open to those who have it
@@ -239,8 +247,24 @@ async fn what_lies_below_is_told_as_far_as_the_person_may_list_it() {
     assert_eq!(told.elsewhere_names, [b("f")]);
 }
 
+/// If it failed, what lies beyond the first page of a look would be missing, or counted twice; or
+/// what is too much for one answer would be told as if it were all.
+#[tokio::test]
+async fn a_large_folder_is_looked_at_in_pages() {
+    let Scene { ann, bob, folder, bobs, world: _world, .. } = scene().await;
+    for n in 0..300 {
+        ann.mkdir(folder, &format!("d{n}"), 0o777).await.unwrap();
+        bob.file(bobs, &format!("f{n}"), 0o600).await.unwrap();
+    }
+    let told = show(&ann, folder).await.unwrap();
+    assert_eq!((told.files, told.complete, told.others), (301, true, vec![11]));
+    bob.chmod(bobs, 0o700).await.unwrap();
+    let told = show(&ann, folder).await.unwrap();
+    assert_eq!((told.files, told.complete, told.others), (1, false, vec![11]));
+}
+
 /// If it failed, a VO that asks for it would not learn who opens which file, or one that does not
-/// would be watched.
+/// would be watched; or names that their owner has closed to all would stand in the audit.
 #[tokio::test]
 async fn opens_are_told_when_they_are_asked_for() {
     let Scene { world, ann, bob, folder, bobs, file, .. } = scene().await;
@@ -250,21 +274,30 @@ async fn opens_are_told_when_they_are_asked_for() {
     world.around.wants_opens.store(true, Ordering::SeqCst);
     ann.open(file, BOTH).await.unwrap();
     bob.create(bobs, "new", 0o600, open_flags::WRITE).await.unwrap();
+    let private = ann.mkdir(ROOT_INODE, "private", 0o700).await.unwrap().inode;
+    let hidden = ann.file(private, "hidden", 0o666).await.unwrap();
+    bob.open(hidden, open_flags::READ).await.unwrap_err();
     close(&ann, folder).await.unwrap();
     bob.open(file, open_flags::READ).await.unwrap_err();
     bob.create(bobs, "x", 0o600, open_flags::WRITE).await.unwrap_err();
+    ann.open(file, open_flags::READ).await.unwrap();
     bob.open(1 << 60, open_flags::READ).await.unwrap_err();
     let told = told();
     let seen = told.iter().map(|open| {
         let how = (open.read, open.write, open.created, open.refused.is_some());
-        (open.member, open.path.clone(), how)
+        (open.member, open.path.clone(), open.whole, how)
     });
     let expected = [
-        (10, b("ann/f"), (true, true, false, false)),
-        (11, b("ann/bob/new"), (false, true, true, false)),
-        (11, b("ann/f"), (true, false, false, true)),
-        (11, b("ann/bob/x"), (false, true, false, true)),
+        (10, b("ann/f"), true, (true, true, false, false)),
+        (11, b("ann/bob/new"), true, (false, true, true, false)),
+        (10, b("private/hidden"), true, (true, true, true, false)),
+        (11, b("private"), false, (true, false, false, true)),
+        (11, b("ann"), false, (true, false, false, true)),
+        (11, b("ann"), false, (false, true, false, true)),
+        (10, b(""), false, (true, false, false, false)),
     ];
     assert_eq!(seen.collect::<Vec<_>>(), expected);
+    let inodes: Vec<_> = told[3..].iter().map(|open| open.inode).collect();
+    assert_eq!(inodes, [hidden, file, bobs, file]);
     assert!(told.iter().all(|open| open.vo == "demo" && open.peer == "node-1"));
 }

@@ -129,13 +129,18 @@ impl OsdChoice for Surroundings {
         ["a", "b", "c"].contains(&site)
     }
 
-    fn raised(&self, _volume: &VolumeRecord, barrier: u64) {
+    fn raised(&self, _volume: &VolumeRecord, barrier: u64, _by: u32) {
         if !self.deaf.load(Ordering::SeqCst) {
             self.barrier.fetch_max(barrier, Ordering::SeqCst);
         }
     }
 
-    async fn confirmed(&self, _volume: &VolumeRecord, barrier: u64) -> Vec<String> {
+    async fn confirmed(
+        &self,
+        _volume: &VolumeRecord,
+        barrier: u64,
+        _also: &[String],
+    ) -> Vec<String> {
         let behind = self.barrier.load(Ordering::SeqCst) < barrier;
         if behind { vec!["osd-a".into(), "osd-b".into()] } else { Vec::new() }
     }
