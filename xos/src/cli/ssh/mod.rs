@@ -120,7 +120,7 @@ fn node_of(argument: &str) -> Option<NodeId> {
 /// The person's account on a node, by asking it; with credentials that ssh can use afterwards.
 async fn account(s: &Session, vo: &VoId, node: &NodeId) -> Result<String, Error> {
     s.knowing(&node.site())?;
-    let member = s.member(vo, &vo.site()).await?;
+    let mut member = s.member(vo, &vo.site()).await?;
     let good = |c: Option<SshCertificate>| c.filter(|c| s.now() < c.until);
     if good(SshCertificate::read(&s.home, vo)?).is_none() {
         s.issue(vo).await?;
@@ -130,7 +130,7 @@ async fn account(s: &Session, vo: &VoId, node: &NodeId) -> Result<String, Error>
         })?;
     }
     let opening = SshOpening { mandate: None, name_only: true };
-    Ok(proxy::open(s, &member.credential, node, &opening).await?.account)
+    Ok(proxy::open_as(s, &mut member, node, &opening).await?.account)
 }
 
 /// A stock program with what it needs for signing in to nodes, before the person's own arguments.
