@@ -3,6 +3,7 @@
 use crate::registry::NodeKey;
 use std::time::Duration;
 use xos_api::cda::{IssueTicket, LINK_AGE_MAX_S, Work};
+use xos_api::vom::MembershipNow;
 use xos_base::membership::Group;
 use xos_base::{
     Error, GroupName, JobId, Kind, Membership, Millis, NodeId, PersonId, RoleName, SiteId, VoId,
@@ -21,15 +22,25 @@ pub(crate) struct PersonGrant {
 }
 
 impl PersonGrant {
-    /// The same right in `vo`, which lets its credentials be given and renewed for `renewal` after
-    /// the sign-in: the shorter of what it and this site say counts.
+    /// The same right as a member of `vo`, which lets its credentials be given and renewed for some
+    /// time after the sign-in: the shorter of what it and this site say counts. It counts only if
+    /// the member was not suspended since they signed in: whoever holds that sign-in may be a
+    /// thief.
     pub(crate) fn within(
         self,
         vo: &VoId,
-        renewal: Duration,
+        member: &MembershipNow,
         now: Millis,
     ) -> Result<PersonGrant, Error> {
-        let (signed_in, until) = (self.signed_in, self.until.min(self.signed_in.plus(renewal)));
+        let signed_in = self.signed_in;
+        // Proofs say the second.
+        if member.suspended.is_some_and(|at| signed_in.secs() < at.secs()) {
+            return Err(Error::unauthenticated(format!(
+                "you signed in before you were suspended in {vo}"
+            ))
+            .hint("sign in again with `xos login`"));
+        }
+        let until = self.until.min(signed_in.plus(member.renewal()));
         if until <= now {
             return Err(Error::unauthenticated(format!(
                 "you signed in at {signed_in}: too long ago for {vo}, which renewed until {until}"
@@ -333,16 +344,41 @@ mod tests {
     #[test]
     fn of_site_and_vo_the_shorter_renewal_counts() {
         let vo: VoId = "demo.rennes".parse().unwrap();
-        let within = |secs, now| {
+        let within = |renewal_s, now| {
             let person = "alice@rennes".parse().unwrap();
             let grant = PersonGrant { person, signed_in: Millis(1000), until: Millis(9000) };
-            grant.within(&vo, Duration::from_secs(secs), Millis(now)).map(|g| g.until)
+            let membership = member(&["members"], &[]);
+            let now_is = MembershipNow { membership, renewal_s, suspended: None };
+            grant.within(&vo, &now_is, Millis(now)).map(|g| g.until)
         };
         assert_eq!(within(4, 4999).unwrap(), Millis(5000));
         assert_eq!(within(60, 4999).unwrap(), Millis(9000));
         let e = within(4, 5000).unwrap_err();
         assert_eq!(e.kind, Kind::Unauthenticated);
         assert!(e.message.contains("demo.rennes") && e.to_string().contains("xos login"), "{e}");
+    }
+
+    /// If it failed, who stole a laptop would have new credentials the moment that its owner is
+    /// resumed, by the sign-in that lies there; or its owner could not come back.
+    #[test]
+    fn a_sign_in_from_before_a_suspension_gives_nothing() {
+        let vo: VoId = "demo.rennes".parse().unwrap();
+        let within = |signed_in, suspended: Option<u64>| {
+            let person = "alice@rennes".parse().unwrap();
+            let signed_in = Millis(signed_in);
+            let grant = PersonGrant { person, signed_in, until: Millis(9000) };
+            let membership = member(&["members"], &[]);
+            let suspended = suspended.map(Millis);
+            let now_is = MembershipNow { membership, renewal_s: 60, suspended };
+            grant.within(&vo, &now_is, Millis(5000)).map(|g| g.signed_in)
+        };
+        for late in [within(1000, Some(2000)), within(4000, Some(5000))] {
+            let e = late.unwrap_err();
+            assert_eq!(e.kind, Kind::Unauthenticated);
+            assert!(e.message.contains("suspended") && e.to_string().contains("xos login"), "{e}");
+        }
+        assert_eq!(within(3000, Some(2999)).unwrap(), Millis(3000));
+        assert_eq!(within(1000, None).unwrap(), Millis(1000));
     }
 
     #[test]

@@ -97,16 +97,24 @@ impl Client {
     /// [`xos_base::Kind::Unauthenticated`] when it does not take a person's certificate.
     pub async fn call<R: Request>(&self, r: R) -> Result<R::Reply, Error> {
         let out = path::write(R::METHOD, R::PATH, &r)?;
+        // Paths with what they name may hold what is secret.
+        let (site, method, path) = (&self.inner.site, R::METHOD.as_str(), R::PATH);
+        tracing::debug!(%site, method, path, "asking");
         let call = async {
             let (body, sender) = self.send(R::METHOD, out).await?;
             let bytes = collect(body).await?;
             self.put_back(sender);
             decode(&bytes)
         };
-        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        let result = match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(result) => result,
             Err(_) => Err(self.unreachable("it did not answer in time")),
+        };
+        match &result {
+            Ok(_) => tracing::debug!(%site, method, path, "answered"),
+            Err(error) => tracing::debug!(%site, method, path, %error, "refused"),
         }
+        result
     }
 
     /// Sends `s` and gives the items as they come.
@@ -254,6 +262,7 @@ async fn dial(
             Ok(Ok(stream)) => {
                 let proved = Proved { site: site.clone(), node: None };
                 let stream = Guarded::new(stream, trust.guard(proved));
+                tracing::debug!(%site, address, "connected");
                 return Ok((stream, address.clone()));
             }
             Ok(Err(e)) => why = format!("{address}: {e}"),

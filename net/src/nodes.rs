@@ -10,7 +10,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{broadcast, oneshot};
 use xos_api::Request;
 use xos_api::node::DialBack;
@@ -284,6 +284,22 @@ impl Nodes {
             Err(Error::unavailable(format!("node {node} did not dial back in time")))
         })
     }
+}
+
+/// Tells a peer why it is not served, and gives the reason back. What it wants is read first: a
+/// connection that is closed over what was not read is reset, and then nothing is heard of it.
+pub(crate) async fn refuse(mut stream: impl Io, why: Error) -> Error {
+    let told = async {
+        frames::read::<Opening>(&mut stream, OPENING_MAX).await?;
+        frames::write(&mut stream, &Opened::Error(why.clone())).await?;
+        stream.shutdown().await.map_err(|e| Error::unavailable(format!("the stream broke: {e}")))
+    };
+    match tokio::time::timeout(OPENING_TIMEOUT, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "who is refused did not hear why"),
+        Err(_) => tracing::debug!("who is refused never said what they want"),
+    }
+    why
 }
 
 /// 128 random bits, hex.

@@ -5,7 +5,7 @@ use crate::caller::{Caller, Verifier};
 use crate::dial::StreamHandler;
 use crate::guard::{Guarded, Proved};
 use crate::http::{Shared, Workers};
-use crate::nodes::{Io, Nodes};
+use crate::nodes::{self, Io, Nodes};
 use crate::places::{Machine, Most, Place, Places};
 use crate::tls::{self, ALPN_HTTP, ALPN_NODE, ALPN_XTREEMFS, IdentityCell};
 use crate::trust::{Subject, subject_of};
@@ -181,11 +181,16 @@ impl Port {
             // A client that names no protocol speaks HTTP/1.1 (RFC 9112).
             None | Some(ALPN_HTTP) => self.workers.serve(stream, peer, place),
             Some(ALPN_NODE) => {
-                let (caller, stream) = self.guarded(stream, peer)?;
+                let caller = match self.caller(&stream, peer) {
+                    Ok(caller) => caller,
+                    Err(why) => return Err(nodes::refuse(stream, why).await),
+                };
+                let stream = self.guarded(stream, &caller);
                 self.services.nodes.serve(stream, caller).await?;
             }
             Some(ALPN_XTREEMFS) => {
-                let (caller, stream) = self.guarded(stream, peer)?;
+                let caller = self.caller(&stream, peer)?;
+                let stream = self.guarded(stream, &caller);
                 if let Some(files) = &self.services.files {
                     files(caller, stream).await;
                 }
@@ -195,16 +200,15 @@ impl Port {
         Ok(())
     }
 
-    /// The caller, and the stream that is cut when the caller is refused later.
-    fn guarded(
-        &self,
-        stream: TlsStream<TcpStream>,
-        peer: SocketAddr,
-    ) -> Result<(Caller, Box<dyn Io>), Error> {
+    fn caller(&self, stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Result<Caller, Error> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let caller = self.services.verifier.certificate(chain, Some(peer.ip()))?;
-        let guard = self.services.verifier.trust().guard(Proved::of(&caller));
-        Ok((caller, Box::new(Guarded::new(stream, guard))))
+        self.services.verifier.certificate(chain, Some(peer.ip()))
+    }
+
+    /// The stream, which is cut when the caller is refused later.
+    fn guarded(&self, stream: TlsStream<TcpStream>, caller: &Caller) -> Box<dyn Io> {
+        let guard = self.services.verifier.trust().guard(Proved::of(caller));
+        Box::new(Guarded::new(stream, guard))
     }
 }
 

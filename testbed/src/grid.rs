@@ -7,7 +7,7 @@ mod install;
 mod people;
 mod site;
 
-pub use people::{PASSWORDS_DIR, Person, Purse};
+pub use people::{PASSWORDS_DIR, Person, Purse, as_user};
 pub use site::{Site, SiteSpec, sshd};
 
 use crate::{Cmd, Error, Exit, Host, HostSpec, Output, Result, Share, Testbed, TestbedConfig};

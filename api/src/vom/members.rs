@@ -205,6 +205,9 @@ pub struct MembershipNow {
     pub membership: Membership,
     /// For how many seconds after a sign-in the VO lets its credentials be given and renewed.
     pub renewal_s: u64,
+    /// When the member was last suspended, if ever: sign-ins from before count no more in the VO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Millis>,
 }
 
 impl MembershipNow {

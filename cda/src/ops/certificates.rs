@@ -46,7 +46,7 @@ impl Inner {
             self.check_no_client(audience).await?;
         }
         let member = self.membership(&r.vo, &grant.person).await?;
-        let grant = grant.within(&r.vo, member.renewal(), now)?;
+        let grant = grant.within(&r.vo, &member, now)?;
         let narrowed = r.groups.is_some() || r.roles.is_some();
         let m = policy::narrow(member.membership, r.groups.as_deref(), r.roles.as_deref())?;
         let life = Duration::from_secs(self.config.certificate_s);

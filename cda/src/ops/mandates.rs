@@ -114,7 +114,7 @@ impl Inner {
         self.is_served(&r.vo, &r.node.site()).await?;
         let now = self.now();
         let grant = policy::chain_from(r.person, r.signed_in, self.config.renewal(), now)?;
-        let grant = grant.within(&r.vo, member.renewal(), now)?;
+        let grant = grant.within(&r.vo, &member, now)?;
         let limit = grant.until.min(now.plus(Duration::from_secs(self.config.certificate_s)));
         self.mandate(Work::Login { node: r.node }, member.membership, (now, Some(limit)))
     }

@@ -247,7 +247,7 @@ impl Inner {
         let grant = policy::may_enter(&caller, &r.vo, &self.site, renewal, now)?;
         self.enabled(&grant).await?;
         let member = self.membership(&r.vo, &grant.person).await?;
-        let grant = grant.within(&r.vo, member.renewal(), now)?;
+        let grant = grant.within(&r.vo, &member, now)?;
         let m = policy::narrow(member.membership, r.groups.as_deref(), r.roles.as_deref())?;
         let limit = m.expires.unwrap_or(grant.until).min(grant.until);
         let der = m.to_der().map_err(|e| Error::internal(e.to_string()))?;

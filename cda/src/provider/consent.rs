@@ -155,7 +155,7 @@ impl Inner {
         let in_vo = match vo.filter(|_| of_vo) {
             Some(vo) if vo.site() == self.site => {
                 let member = self.membership(&vo, &who.person).await?;
-                who = who.within(&vo, member.renewal(), self.now())?;
+                who = who.within(&vo, &member, self.now())?;
                 renewal = renewal.min(member.renewal());
                 Some(InVo::from(&member.membership))
             }

@@ -326,7 +326,7 @@ impl Inner {
         let Some(in_vo) = &grant.in_vo else { return Ok(None) };
         let (vo, since) = (in_vo.vo.clone(), Some(in_vo.epoch));
         let member = self.member_now(MembershipOf { vo, person: person.clone(), since }).await?;
-        let who = who.within(&in_vo.vo, member.renewal(), self.now())?;
+        let who = who.within(&in_vo.vo, &member, self.now())?;
         let m = member.membership;
         if m.number != in_vo.number || m.epoch != in_vo.epoch {
             return Err(Error::denied(format!("the membership in {} has changed", m.vo)));

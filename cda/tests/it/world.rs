@@ -106,7 +106,7 @@ impl Vos {
                 let membership = found.ok_or_else(|| {
                     Error::denied(format!("{} is no member of {}", r.person, r.vo))
                 })?;
-                Ok(MembershipNow { membership, renewal_s })
+                Ok(MembershipNow { membership, renewal_s, suspended: None })
             }
         });
         let vos = self.clone();

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use xos_testbed::grid::{Grid, PASSWORDS_DIR, PORT, Person, Site, SiteSpec};
+use xos_testbed::grid::{Grid, PASSWORDS_DIR, PORT, Person, Site, SiteSpec, as_user};
 use xos_testbed::{Error, Result, Testbed};
 
 /// The VO of the demo.
@@ -134,14 +134,18 @@ fn fill(
     TcpListener::bind(console).map_err(|source| Error::PortTaken { address: console, source })?;
     steps.done("a network, and a laptop to work from");
     let login = Site::can_be_signed_in_to();
-    let site = |name: &str| grid.add_site(&SiteSpec { login, ..SiteSpec::new(name) });
+    let site = |name: &str| {
+        // So that su and sudo can be tried, which ask for a code.
+        let login_config = "device = true\n".to_owned();
+        grid.add_site(&SiteSpec { login, login_config, ..SiteSpec::new(name) })
+    };
     let rennes = site("rennes")?;
     steps.done("site rennes: a core and two nodes");
     let pisa = site("pisa")?;
     steps.done("site pisa: a core and two nodes");
     rennes.exchange_trust(&pisa)?;
     steps.done("rennes and pisa trust one another");
-    let (admin, member) = (grid.enrol(&rennes, "vera")?, grid.enrol(&rennes, "milo")?);
+    let (admin, member) = (grid.enrol_user(&rennes, "vera")?, grid.enrol_user(&rennes, "milo")?);
     steps.done("vera and milo signed in at rennes");
     found_vo(grid, &rennes, &pisa, &admin, &member)?;
     steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
@@ -198,17 +202,22 @@ fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) ->
 }
 
 /// A script through which somebody at this machine works on the laptop as one of its people: in the
-/// folder where they are, if the laptop sees it, else in that person's home.
+/// folder where they are, if the laptop sees it, else in that person's home. Some folders the
+/// laptop has under the same name, with other things in them.
 fn wrapper(dir: &Path, programs: &Path, (file, person): (&str, &str)) -> Result<PathBuf> {
     let path = dir.join(file);
     let fail = |source| Error::System { what: format!("write {}", path.display()), source };
     let dir = dir.canonicalize().map_err(fail)?;
     let text = format!(
         "#!/bin/sh\n# Runs a command on the demo's laptop as {person}: ./{file} xps\n\
-         exec {programs}/testbed exec {dir} laptop -- env HOME=/home/{person} \
-         XOS_HOME=/home/{person}/.xos PATH=/usr/local/bin:/usr/bin:/bin \
-         sh -c 'cd \"$0\" 2>/dev/null || cd; exec \"$@\"' \"$PWD\" \"$@\"\n",
+         exec {programs}/testbed exec {dir} laptop -- env HOME=/home/{person} USER={person} \
+         LOGNAME={person} XOS_HOME=/home/{person}/.xos PATH=/usr/local/bin:/usr/bin:/bin \
+         setpriv {user} sh -c 'case \"$0\" in\n\
+         /tmp|/tmp/*|/run|/run/*|/var/tmp|/var/tmp/*) cd ;;\n\
+         *) cd \"$0\" 2>/dev/null || cd ;;\n\
+         esac; exec \"$@\"' \"$PWD\" \"$@\"\n",
         programs = programs.display(),
+        user = as_user(person).join(" "),
         dir = dir.display(),
     );
     fs::write(&path, text).map_err(fail)?;

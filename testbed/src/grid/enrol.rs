@@ -1,6 +1,6 @@
 //! People who come into a grid, and sites that learn of one another.
 
-use super::{Grid, PORT, Person, Site};
+use super::{Grid, PORT, Person, Site, install};
 use crate::{Error, Result};
 
 impl Grid {
@@ -9,7 +9,21 @@ impl Grid {
     /// # Errors
     /// The first step that failed, with its output.
     pub fn enrol(&self, site: &Site, name: &str) -> Result<Person> {
+        self.known(site, self.purse().person(name, &site.name)?)
+    }
+
+    /// The same of somebody with an account on the laptop, by which they act there.
+    ///
+    /// # Errors
+    /// As [`Grid::enrol`].
+    pub fn enrol_user(&self, site: &Site, name: &str) -> Result<Person> {
+        install::account(&self.laptop()?, &self.programs, name)?;
         let person = self.purse().person(name, &site.name)?;
+        self.known(site, Person { account: true, ..person })
+    }
+
+    fn known(&self, site: &Site, person: Person) -> Result<Person> {
+        let name = person.name.as_str();
         let add = site.admin.command("xos").args(["person", "add", name, "--password-file", "-"]);
         site.core.run(&add.stdin(person.password.as_bytes()))?.ok()?;
         let core = format!("{}-core:{PORT}", site.name);

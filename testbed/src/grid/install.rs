@@ -1,6 +1,6 @@
 //! Puts our programs where a site's administrator would.
 
-use super::BIN;
+use super::{BIN, as_user};
 use crate::{Cmd, Error, Host, Result};
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,28 @@ pub(super) fn tools(host: &Host, programs: &Path) -> Result<()> {
         script += &format!("ln -sf {programs}/xos {BIN}/{name}\n");
     }
     script += &format!("ln -sf {programs}/spect {BIN}/spect\n");
+    host.run(&Cmd::shell(script))?.ok().map(drop)
+}
+
+/// An account for somebody who works on this host, with a home of its own. The programs are put
+/// beside it when it does not reach the folder where they were built, as one below /root.
+pub(super) fn account(host: &Host, programs: &Path, name: &str) -> Result<()> {
+    let from = programs.display();
+    let user = as_user(name).join(" ");
+    let tools = TOOLS[1..].join(" ");
+    let script = format!(
+        "set -e\n\
+         getent group {name} >/dev/null || groupadd {name}\n\
+         getent passwd {name} >/dev/null || useradd -M -g {name} -d /home/{name} -s /bin/bash \
+         {name}\n\
+         mkdir -p /home/{name}\n\
+         chown {name}:{name} /home/{name}\n\
+         chmod 700 /home/{name}\n\
+         if ! setpriv {user} test -x {BIN}/xos; then\n\
+         cp --remove-destination {from}/xos {BIN}/xos\n\
+         for tool in {tools}; do ln -sf xos {BIN}/$tool; done\n\
+         fi\n"
+    );
     host.run(&Cmd::shell(script))?.ok().map(drop)
 }
 

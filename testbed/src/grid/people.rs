@@ -15,14 +15,22 @@ pub struct Person {
     pub site: String,
     /// Their password.
     pub password: String,
+    /// Whether they have an account on the laptop and act by it; else root acts for them.
+    pub account: bool,
 }
 
 impl Person {
     /// `program` as this person starts it, in a home that is made when it is not there.
     pub fn command(&self, program: &str) -> Cmd {
-        let home = format!("/home/{}", self.name);
-        Cmd::new("sh")
-            .args(["-c", "mkdir -p \"$HOME\" && exec \"$0\" \"$@\"", program])
+        let (name, home) = (self.name.as_str(), format!("/home/{}", self.name));
+        let make_home = ["-c", "mkdir -p \"$HOME\" && exec \"$0\" \"$@\"", program];
+        let cmd = match self.account {
+            true => Cmd::new("setpriv").args(as_user(name)).arg(program),
+            false => Cmd::new("sh").args(make_home),
+        };
+        let user = if self.account { name } else { "root" };
+        cmd.env("USER", user)
+            .env("LOGNAME", user)
             .env("HOME", &home)
             .env("XOS_HOME", format!("{home}/.xos"))
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -32,6 +40,11 @@ impl Person {
     pub fn id(&self) -> String {
         format!("{}@{}", self.name, self.site)
     }
+}
+
+/// What setpriv(1) is told so that a program runs as a user of the laptop.
+pub fn as_user(name: &str) -> [String; 3] {
+    [format!("--reuid={name}"), format!("--regid={name}"), "--init-groups".to_owned()]
 }
 
 /// In the folder of a grid: what people sign in with.
@@ -73,7 +86,7 @@ impl Purse {
             }
             Err(e) => return Err(fail(e)),
         };
-        Ok(Person { name: name.to_owned(), site: site.to_owned(), password })
+        Ok(Person { name: name.to_owned(), site: site.to_owned(), password, account: false })
     }
 }
 

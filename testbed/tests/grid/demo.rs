@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use xos_net::identity::root_fingerprint;
+use xos_testbed::grid::Site;
 use xos_testbed::{Error, Testbed};
 
 use crate::tool::{Json, job_of};
@@ -91,6 +92,13 @@ fn the_demo_ends_with_commands_that_work() {
     assert!(said.contains("Ready after "), "it does not say how long it took");
 
     let laptop = demo.dir().join("laptop").display().to_string();
+    let who = paste(&format!("cd /tmp && {laptop} sh -c 'id -un; pwd; echo ~'"));
+    assert_eq!(text(&who.stdout), "milo\n/home/milo\n/home/milo\n", "not at home as milo");
+    if Site::can_be_signed_in_to() {
+        let name = text(&paste(&format!("{laptop} ssh n1.pisa id -un")).stdout);
+        assert!(name.starts_with("milo"), "plain ssh does not work: {name}");
+        paste(&format!("cd /tmp && {laptop} scp job.toml n1.rennes:"));
+    }
     let sites = paste(&format!("{laptop} xos site list --local --json"));
     let sites: Json = serde_json::from_slice(&sites.stdout).unwrap();
     let mut sites = sites["sites"].as_array().unwrap().iter();

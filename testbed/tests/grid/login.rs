@@ -62,9 +62,16 @@ fn stock_ssh_needs_no_account(w: &World) {
     assert_eq!(direct.ok().trim(), account(&w.milo));
 }
 
-/// If it failed, who keeps their own ssh configuration could not use the grid.
+/// If it failed, who keeps their own ssh configuration could not use the grid, or nobody whose
+/// membership changed since they got their certificate.
 fn the_tools_ssh_and_scp(w: &World) {
     let out = w.run(&w.milo, "xos", &["ssh", "n1.pisa", "--", "id", "-un"]).ok();
+    assert_eq!(out.trim(), account(&w.milo));
+    // What narrows a membership asks nothing of its member.
+    for what in ["grant", "withdraw"] {
+        w.xos(&w.vera, &["vo", "role", what, VO, &w.milo.id(), "admin"]).ok();
+    }
+    let out = w.xos(&w.milo, &["ssh", "n1.rennes", "--", "id", "-un"]).ok();
     assert_eq!(out.trim(), account(&w.milo));
     let file = w.write(&w.milo, "letter", "irreplaceable\n");
     w.run(&w.milo, "xos", &["scp", &file, "n1.pisa:letter"]).ok();
@@ -174,8 +181,14 @@ fn suspended_and_removed(w: &World) {
         });
     }
     assert_eq!(w.ssh(&w.petra, &[], "n1.rennes", "true").code, 255, "a suspended member got in");
+    let ssh = || w.xos(&w.petra, &["ssh", "n1.rennes", "--", "true"]);
+    ssh().refused(77, &["suspended", "laptop stolen", "ask"]);
     let su = node.run(&Cmd::shell(format!("su {petra} -c true"))).unwrap();
     assert!(!su.exit.is_success(), "su let a suspended member work");
+    w.xos(&w.vera, &["vo", "resume", VO, &w.petra.id()]).ok();
+    ssh().refused(78, &["changed", "sign in again"]);
+    w.sign_in(&w.petra);
+    soon("petra is let in again", || (ssh().code == 0).then_some(()));
     w.xos(&w.vera, &["vo", "remove", VO, &w.petra.id()]).ok();
     soon("nothing of the person runs", || {
         let left = node.run(&Cmd::shell(format!("! pgrep -u {uid}"))).unwrap();

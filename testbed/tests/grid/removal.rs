@@ -280,6 +280,7 @@ fn a_suspended_member(w: &World) {
     });
     other.goes_on();
     w.xos(&w.vera, &["vo", "resume", VO, &w.milo.id()]).ok();
+    w.sign_in(&w.milo);
     for beat in &all {
         beat.goes_on();
     }

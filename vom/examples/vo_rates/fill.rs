@@ -30,6 +30,7 @@ pub async fn fill(registry: &Registry, vo: &VoId, count: usize) -> Outcome<()> {
             number: MemberNumber(state.next_member),
             epoch: Epoch(1),
             mandates: Epoch(1),
+            suspended: None,
             groups: BTreeSet::new(),
             roles: BTreeSet::new(),
             since: state.time,

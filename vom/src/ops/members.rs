@@ -140,6 +140,7 @@ impl Vom {
         let vo = live.read();
         let membership = vo.membership(&r.person, self.inner.clock.now())?;
         r.since.map_or(Ok(()), |since| vo.mandated(&r.person, since))?;
-        Ok(MembershipNow { membership, renewal_s: vo.renewal_s() })
+        let suspended = vo.members.get(&r.person).and_then(|m| m.suspended);
+        Ok(MembershipNow { membership, renewal_s: vo.renewal_s(), suspended })
     }
 }

@@ -42,6 +42,7 @@ impl Vo {
                 });
                 if let Some(m) = self.members.get_mut(person) {
                     m.mandates = m.epoch;
+                    m.suspended = Some(entry.time);
                 }
                 self.no_handover(person);
             }
@@ -132,6 +133,7 @@ impl Vo {
             number,
             epoch,
             mandates: epoch,
+            suspended: None,
             groups: BTreeSet::new(),
             roles: roles.iter().cloned().collect(),
             since: self.time,

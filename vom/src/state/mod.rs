@@ -161,6 +161,9 @@ pub struct Member {
     /// The epoch that its last suspension made; before the first one, that of its admission.
     /// Mandates of an earlier epoch are void.
     pub mandates: Epoch,
+    /// When it was last suspended, if ever. Sign-ins from before count no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Millis>,
     /// Groups besides `members`.
     pub groups: BTreeSet<GroupName>,
     /// Roles.

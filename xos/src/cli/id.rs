@@ -3,12 +3,16 @@
 use super::credential::Credential;
 use super::output::{Outcome, Style, Table, clean, fields, list, when};
 use super::reminders;
-use super::session::Session;
+use super::session::{Session, idle};
 use super::ssh::key::SshCertificate;
 use super::token::KeptJwt;
 use serde::Serialize;
+use std::time::Duration;
 use xos_api::vom::Reminder;
 use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
+
+/// How long the person's site may take to say how their memberships stand.
+const ASK_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Serialize)]
 struct Identity {
@@ -18,9 +22,18 @@ struct Identity {
     /// The VO of plain `ssh`.
     default_vo: Option<VoId>,
     vos: Vec<Held>,
+    /// Memberships by which the person cannot act now, as far as their site could be asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    idle: Vec<Idle>,
     /// As of the last sign-in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reminders: Vec<Reminder>,
+}
+
+#[derive(Serialize)]
+struct Idle {
+    vo: VoId,
+    why: String,
 }
 
 /// What is held for one VO. The three credentials were issued together and say the same.
@@ -56,11 +69,12 @@ struct HeldToken {
     audience: Vec<String>,
 }
 
-/// Shows who is signed in, from what this computer keeps.
+/// Shows who is signed in, from what this computer keeps, and which memberships are suspended, as
+/// the person's site says when it answers.
 ///
 /// # Errors
 /// [`xos_base::Kind::Unauthenticated`] when nobody is.
-pub fn id(s: &Session) -> Outcome {
+pub async fn id(s: &Session) -> Outcome {
     let login = s.login()?;
     let now = s.now();
     let mut person = login.as_ref().map(|l| l.person.clone());
@@ -79,10 +93,21 @@ pub fn id(s: &Session) -> Outcome {
         default_vo: s.default_vo()?,
         person,
         vos,
+        idle: idle_here(s).await,
         reminders: reminders::kept(s)?,
     };
     s.out.show(&identity, || text(&identity, now))?;
     Ok(0)
+}
+
+async fn idle_here(s: &Session) -> Vec<Idle> {
+    let asked = tokio::time::timeout(ASK_MAX, s.memberships()).await;
+    let late = || Err(Error::unavailable("the site does not answer"));
+    let views = asked.unwrap_or_else(|_| late()).unwrap_or_else(|error| {
+        tracing::debug!(%error, "it is not known which memberships are suspended");
+        Vec::new()
+    });
+    views.iter().filter_map(|v| idle(v).map(|why| Idle { vo: v.vo.clone(), why })).collect()
 }
 
 /// What is held beside `c`; `person` is whose it is, when that was not known.
@@ -142,8 +167,13 @@ fn text(identity: &Identity, now: Millis) -> String {
             format!("{}{}", state(token.map(|t| t.until)), whom.unwrap_or_default()),
         ]);
     }
+    let mut stopped = String::new();
+    for Idle { vo, why } in &identity.idle {
+        let line = format!("you in {vo}: {}", clean(why));
+        stopped.push_str(&format!("\n{}", Style::Bad.mark(&line)));
+    }
     let reminders = reminders::lines(&identity.reminders, now);
-    format!("{head}\n\n{}{reminders}", table.text("No certificate of a VO is here."))
+    format!("{head}\n\n{}{stopped}{reminders}", table.text("No certificate of a VO is here."))
 }
 
 #[cfg(test)]
@@ -181,6 +211,7 @@ mod tests {
             session_until: Some(Millis::from_secs(40_000)),
             default_vo: Some("demo.rennes".parse().unwrap()),
             vos: vec![one("demo.rennes", false, true), one("x.pisa", true, false)],
+            idle: Vec::new(),
             reminders: Vec::new(),
         };
         let plain: String = text(&identity, Millis::from_secs(10_000))

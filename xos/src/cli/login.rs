@@ -186,7 +186,14 @@ async fn others_learn(s: &Session, include: bool) -> Result<Option<Included>, Fa
         s.out.warn(&e)?;
     }
     match ssh::set_up(s, include) {
-        Ok(included) => Ok(Some(included)),
+        Ok(included) => {
+            if included != Included::Left
+                && let Some(e) = ssh::overlooked(s)
+            {
+                s.out.warn(&e)?;
+            }
+            Ok(Some(included))
+        }
         Err(e) => {
             s.out.warn(&e)?;
             Ok(None)

@@ -336,12 +336,24 @@ fn session(cli: &Cli, environment: &Environment, out: Out) -> Result<Session, Fa
     };
     let around = Around {
         user_home: environment.home.as_ref().map(PathBuf::from),
+        account_home: account_home(),
         program: std::env::current_exe().ok(),
         agent: environment.agent,
     };
     let site = cli.global.site.clone();
     let session = Session::new(Home::new(&folder), out, site, vo, Arc::new(SystemClock));
     Ok(session.within(around))
+}
+
+/// The home of the account that this process acts by, where there is such an account.
+fn account_home() -> Option<PathBuf> {
+    match nix::unistd::User::from_uid(nix::unistd::getuid()) {
+        Ok(user) => user.map(|u| u.dir),
+        Err(error) => {
+            tracing::debug!(%error, "the account's home is not known");
+            None
+        }
+    }
 }
 
 fn start(session: &Session, cli: Cli) -> Outcome {
@@ -359,7 +371,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
     match cli.command {
         Command::Login(args) => login::login(s, args, cli.global.vo).await,
         Command::Logout => login::logout(s).await,
-        Command::Id => id::id(s),
+        Command::Id => id::id(s).await,
         Command::Account(command) => account::run(s, command).await,
         Command::Token(args) => token::token(s, args).await,
         Command::Renew(args) => renew::run(s, args).await,

@@ -19,8 +19,10 @@ const LOGIN: &str = "login.json";
 /// What else of this process's surroundings matters: what other programs of the person use.
 #[derive(Clone, Debug, Default)]
 pub struct Around {
-    /// The person's home folder.
+    /// The person's home folder (HOME).
     pub user_home: Option<PathBuf>,
+    /// The home of the person's account, where ssh looks whatever HOME says.
+    pub account_home: Option<PathBuf>,
     /// Where this program is.
     pub program: Option<PathBuf>,
     /// An ssh-agent is told to listen (SSH_AUTH_SOCK).

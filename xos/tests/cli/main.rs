@@ -139,10 +139,31 @@ fn from_application_to_job() {
     ada.well(&["vo", "suspend", "demo.rennes", "bob@rennes", "-m", "laptop stolen"]);
     let refused = bob.fails(77, &["job", "submit", "-d", "--", "/bin/true"]);
     assert!(refused.contains("laptop stolen"), "{refused}");
+    for words in [&["vo", "show", "demo.rennes"] as &[&str], &["id"]] {
+        let said = bob.well(words);
+        assert!(said.contains("suspended: laptop stolen"), "xos {words:?} hides it: {said}");
+    }
     ada.well(&["vo", "resume", "demo.rennes", "bob@rennes"]);
     ada.well(&["vo", "remove", "demo.rennes", "bob@rennes", "-m", "left"]);
     let code = bob.xos(&["job", "list"]).output().unwrap().status.code();
     assert!(matches!(code, Some(77 | 78)), "a removed member still lists jobs: {code:?}");
+}
+
+/// If it failed, what docs/user.md says against faults of the network would show nothing, or put
+/// people's proofs into what they paste into a mail for help.
+#[test]
+fn the_log_shows_what_goes_over_the_network() {
+    let core = Core::start();
+    let ada = core.signed_in("ada");
+    let out = ada.xos(&["vo", "list"]).env("XOS_LOG", "debug").output().unwrap();
+    let log = String::from_utf8(out.stderr).unwrap();
+    for word in ["asking", "/v1/vos", "connected", "answered"] {
+        assert!(log.contains(word), "{word:?} is not logged: {log}");
+    }
+    let kept = std::fs::read_to_string(ada.folder().join("login.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let token = kept["tokens"][0]["token"]["token"].as_str().unwrap();
+    assert!(!log.contains(token), "a token is logged");
 }
 
 /// Another person who signs in at the same computer account must not act by what is left there.

@@ -82,3 +82,18 @@ fn a_suspension_ends_mandates_and_other_changes_do_not() {
     assert_eq!(h.vo.mandated(&bob(), first).unwrap_err().kind, Kind::Denied);
     h.vo.mandated(&bob(), h.epoch("bob@pisa")).expect("what is submitted now");
 }
+
+/// If it failed, the VO's home would give new credentials by a sign-in that a thief has, or ask for
+/// a new one after each change.
+#[test]
+fn only_a_suspension_ends_the_sign_ins_before_it() {
+    let mut h = Home::new(&policy());
+    h.join("bob@pisa", &["pilot"]);
+    let bob = || id::<PersonId>("bob@pisa");
+    h.ok("alice@rennes", Command::WithdrawRole { person: bob(), role: id("pilot") });
+    assert_eq!(h.vo.members[&bob()].suspended, None);
+    h.ok("alice@rennes", Command::SuspendMember { person: bob(), reason: "stolen".into() });
+    let at = h.vo.time;
+    h.ok("alice@rennes", Command::ResumeMember { person: bob() });
+    assert_eq!(h.vo.members[&bob()].suspended, Some(at));
+}

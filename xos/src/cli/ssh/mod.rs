@@ -16,7 +16,7 @@ use key::{SshCertificate, SshKey};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use xos_api::node::SshOpening;
 use xos_base::{Error, Kind, NodeId, VoId};
@@ -120,7 +120,7 @@ fn node_of(argument: &str) -> Option<NodeId> {
 /// The person's account on a node, by asking it; with credentials that ssh can use afterwards.
 async fn account(s: &Session, vo: &VoId, node: &NodeId) -> Result<String, Error> {
     s.knowing(&node.site())?;
-    let member = s.member(vo, &vo.site()).await?;
+    let mut member = s.member(vo, &vo.site()).await?;
     let good = |c: Option<SshCertificate>| c.filter(|c| s.now() < c.until);
     if good(SshCertificate::read(&s.home, vo)?).is_none() {
         s.issue(vo).await?;
@@ -130,7 +130,7 @@ async fn account(s: &Session, vo: &VoId, node: &NodeId) -> Result<String, Error>
         })?;
     }
     let opening = SshOpening { mandate: None, name_only: true };
-    Ok(proxy::open(s, &member.credential, node, &opening).await?.account)
+    Ok(proxy::open_as(s, &mut member, node, &opening).await?.account)
 }
 
 /// A stock program with what it needs for signing in to nodes, before the person's own arguments.
@@ -274,6 +274,30 @@ pub fn set_up(s: &Session, wanted: bool) -> Result<Included, Error> {
     }
 }
 
+/// Why plain ssh does not find what was written for it: it looks in the account's home, whatever
+/// HOME says.
+pub fn overlooked(s: &Session) -> Option<Error> {
+    let home = s.usual_home()?;
+    let account = s.around.account_home.as_ref()?;
+    if same_folder(&home, account) {
+        return None;
+    }
+    let text = format!(
+        "HOME is {}, and the home of your account is {}: plain ssh and scp look there only, and \
+         find nothing of this sign-in",
+        home.display(),
+        account.display()
+    );
+    Some(Error::conflict(text).hint("use `xos ssh` and `xos scp`, or sign in with your own HOME"))
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
 /// After a sign-out: removes ssh's configuration and the line that includes it.
 ///
 /// # Errors
@@ -289,6 +313,34 @@ pub fn take_down(s: &Session) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::home::Home;
+    use crate::cli::output::Out;
+    use crate::cli::session::Around;
+    use std::sync::Arc;
+    use xos_base::when::SystemClock;
+
+    /// If it failed, the tool would say that plain ssh works where it cannot, as under sudo, or
+    /// frighten those for whom it does.
+    #[test]
+    fn a_home_that_is_not_the_accounts_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |keys: &Path, account: Option<&Path>| {
+            let home = Home::new(keys);
+            let s = Session::new(home, Out::new(false, true), None, None, Arc::new(SystemClock));
+            let around = Around {
+                user_home: Some(dir.path().to_owned()),
+                account_home: account.map(Path::to_owned),
+                ..Around::default()
+            };
+            overlooked(&s.within(around)).map(|e| e.to_string())
+        };
+        let keys = dir.path().join(".xos");
+        let said = told(&keys, Some(Path::new("/root"))).unwrap();
+        assert!(said.contains("/root") && said.contains("xos ssh"), "{said}");
+        assert_eq!(told(&keys, Some(dir.path())), None);
+        assert_eq!(told(&keys, None), None);
+        assert_eq!(told(&dir.path().join("keys"), Some(Path::new("/root"))), None);
+    }
 
     /// If it failed, scp would ask the wrong machine for the account, or none.
     #[test]

@@ -1,6 +1,7 @@
 //! A stream to the sshd of a node, through the core of its site: what ssh's ProxyCommand runs.
 
 use crate::cli::credential::Credential;
+use crate::cli::member::Member;
 use crate::cli::output::Outcome;
 use crate::cli::session::Session;
 use std::io;
@@ -43,7 +44,7 @@ pub struct Open {
 ///
 /// # Errors
 /// What core and node say; [`xos_base::Kind::NotFound`] when this computer does not know the site.
-pub async fn open(
+async fn open(
     s: &Session,
     credential: &Credential,
     node: &NodeId,
@@ -57,6 +58,27 @@ pub async fn open(
         .await
         .unwrap_or_else(|_| Err(Error::unavailable(format!("node {node} does not answer"))))?;
     Ok(Open { stream, account })
+}
+
+/// The same as `member`; once more with a new certificate when the membership has changed
+/// meanwhile, which `member` goes on with.
+///
+/// # Errors
+/// As [`open`]: of a member who is suspended, why.
+pub async fn open_as(
+    s: &Session,
+    member: &mut Member,
+    node: &NodeId,
+    opening: &SshOpening,
+) -> Result<Open, Error> {
+    match open(s, &member.credential, node, opening).await {
+        Err(e) => {
+            let credential = s.changed(&member.credential, e).await?;
+            *member = s.member_by(credential, &member.site)?;
+            open(s, &member.credential, node, opening).await
+        }
+        opened => opened,
+    }
 }
 
 async fn greet(
@@ -93,19 +115,21 @@ fn is_account_name(name: &str) -> bool {
 pub async fn proxy(s: &Session, args: ProxyArgs) -> Outcome {
     s.knowing(&args.node.site())?;
     let vo = s.ssh_vo().await?;
-    let had = Credential::read(&s.home, &vo)?.is_some_and(|c| c.is_valid(s.now()));
+    let had = Credential::read(&s.home, &vo)?.filter(|c| c.is_valid(s.now()));
+    let had = had.map(|c| c.membership()).transpose()?;
     let mut member = s.member(&vo, &vo.site()).await?;
     let ask = IssueLoginMandate { vo: vo.clone(), node: args.node.clone() };
-    let mandate = match member.call(s, ask).await {
-        Ok(mandate) => Some(mandate),
-        Err(e) => {
-            s.out.warn(&without_volume(&e, &vo, &args.node))?;
-            None
-        }
+    let (mandate, without) = match member.call(s, ask).await {
+        Ok(mandate) => (Some(mandate), None),
+        Err(e) => (None, Some(without_volume(&e, &vo, &args.node))),
     };
     let opening = SshOpening { mandate, name_only: false };
-    let open = open(s, &member.credential, &args.node, &opening).await?;
-    if !had {
+    let open = open_as(s, &mut member, &args.node, &opening).await?;
+    if let Some(e) = without {
+        s.out.warn(&e)?;
+    }
+    let epoch = member.credential.membership()?.epoch;
+    if had.is_none_or(|m| m.epoch < epoch) {
         s.out.note(
             "Your SSH certificate had ended; a new one is here. If ssh is refused now, try \
                     once more.",

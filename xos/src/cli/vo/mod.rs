@@ -20,8 +20,8 @@ use super::session::Session;
 use super::values;
 use xos_api::vom::{
     Apply, FoundVo, GRACE_S_DEFAULT, GetEnrolmentForm, GetVo, LEASE_S_DEFAULT, ListVos,
-    RENEWAL_S_DEFAULT, ResumeVo, SetFileAudit, SetGrace, SetLease, SetRenewal, SuspendVo, Terms,
-    VoInfo, VoPage, VoState, WithdrawApplication,
+    MemberState, RENEWAL_S_DEFAULT, ResumeVo, SetFileAudit, SetGrace, SetLease, SetRenewal,
+    SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -448,6 +448,9 @@ fn describe(info: &VoInfo, now: Millis) -> String {
         }
     };
     let me = info.me.as_ref().map(|m| {
+        if let MemberState::Suspended { reason } = &m.state {
+            return Style::Bad.mark(&format!("suspended: {}", clean(reason)));
+        }
         let roles =
             if m.roles.is_empty() { String::new() } else { format!("; roles: {}", list(&m.roles)) };
         format!("member, groups: {}{roles}", list(&m.groups))
