@@ -9,6 +9,12 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Pages of one kind (the same route and names in the query) that one person looks at.
+/// Where a link may lead to a refusal that says why, and whose.
+const REFUSED: &[(&str, &str)] = &[
+    ("/jobs", "who cannot act in a VO now is told so in place of their jobs there"),
+    ("/vo/{vo}/job/{job}", "who administers the site sees what runs, and is no member of the VO"),
+];
+
 const OF_A_KIND_MAX: usize = 4;
 /// Pages that one person looks at; where there are more, two kinds are held for many.
 const PAGES_MAX: usize = 150;
@@ -119,7 +125,8 @@ impl Crawl {
             return Vec::new();
         }
         let status = page.trace(|t| t.document.as_ref().map_or(0, |d| d.status));
-        if status != 200 {
+        let told_why = status == 403 && REFUSED.iter().any(|(at, _)| *at == route);
+        if status != 200 && !told_why {
             self.flaw(visitor, path, &format!("{status}: {}", page.text("main")));
         }
         page.check(status);

@@ -19,6 +19,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("/oauth/authorize", "a service leads there: services.rs"),
     ("/oauth/consent", "the page before leads there: services.rs"),
     ("/vo/{vo}/job/{job}/events", "a stream, which the page's script follows: walk.rs"),
+    ("/vo/{vo}/running/events", "a stream, which the page's script follows"),
+    ("/site/sites/{site}/forget", "only where another site is trusted: console/tests/it/admin.rs"),
+    ("/site/names/{name}/release", "only where a name was given: console/tests/it/admin.rs"),
 ];
 
 /// All of them.

@@ -13,7 +13,7 @@ const LOOK_AFTER: u64 = 8;
 const WATCH: &str = "(() => {
     const all = 'a[href], button, input:not([type=hidden]), select, textarea, summary,'
         + ' [tabindex=\"0\"]';
-    const usable = (e) => !e.disabled && e.checkVisibility({ visibilityProperty: true });
+    const usable = (e) => !e.disabled && e.ariaHidden !== 'true' && e.checkVisibility({ visibilityProperty: true });
     const wanted = new Set([...document.querySelectorAll(all)].filter(usable));
     const alike = (a, b) => a === b || (a.type === 'radio' && b.type === 'radio'
         && a.name === b.name && a.form === b.form);

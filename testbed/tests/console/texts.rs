@@ -10,12 +10,10 @@ use std::path::Path;
 pub enum Fate {
     /// It is written hostile, and the crawl reads it on a page.
     Shown,
-    /// It is written hostile, and no page that links lead to shows it. With why.
-    Kept(&'static str),
     /// It is not written hostile. With why.
     Bare(&'static str),
 }
-use Fate::{Bare, Kept, Shown};
+use Fate::{Bare, Shown};
 
 /// Stands for all other fields of a request.
 const OTHERS: &str = "*";
@@ -23,7 +21,6 @@ const PROOF: Fate = Bare("a proof or a secret: compared, and shown nowhere");
 const NAME: Fate = Bare("an id or a name with an alphabet of its own: markup is refused");
 const MACHINE: Fate = Bare("a core or a node says it, proved by its certificate");
 const PROGRAM: Fate = Bare("OAuth's words, compared with what is registered");
-const NO_PAGE: Fate = Kept("no page of the console shows it");
 
 /// The request, its field, what becomes of it.
 pub const TEXTS: &[(&str, &str, Fate)] = &[
@@ -34,27 +31,27 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("DissolveVo", "reason", Shown),
     ("RecordVolume", OTHERS, MACHINE),
     ("Apply", "message", Shown),
-    ("Apply", "answers.value", NO_PAGE),
+    ("Apply", "answers.value", Shown),
     ("Apply", "answers.question", NAME),
-    ("Reject", "reason", NO_PAGE),
-    ("SetTermsOfUse", "text", NO_PAGE),
-    ("SetQuestions", "questions.text", NO_PAGE),
-    ("SetQuestions", "questions.choices", NO_PAGE),
+    ("Reject", "reason", Shown),
+    ("SetTermsOfUse", "text", Shown),
+    ("SetQuestions", "questions.text", Shown),
+    ("SetQuestions", "questions.choices", Shown),
     ("SetQuestions", "questions.id", NAME),
-    ("Invite", "hint", NO_PAGE),
+    ("Invite", "hint", Shown),
     ("Invite", OTHERS, NAME),
     ("LookAtInvitation", OTHERS, PROOF),
     ("Join", "message", Shown),
     ("Join", OTHERS, Bare("as with Apply; the secret is a proof")),
     ("SuspendMember", "reason", Shown),
-    ("RemoveMember", "reason", NO_PAGE),
+    ("RemoveMember", "reason", Shown),
     ("WithdrawShare", "reason", Shown),
     ("RecordWithdrawal", OTHERS, MACHINE),
     ("RefuseShare", "reason", Shown),
     ("EndShare", "reason", Shown),
-    ("SetVoRules", "rules.note", NO_PAGE),
+    ("SetVoRules", "rules.note", Shown),
     ("SetVoRules", OTHERS, NAME),
-    ("SetSiteRules", "rules.note", NO_PAGE),
+    ("SetSiteRules", "rules.note", Shown),
     ("SetSiteRules", OTHERS, NAME),
     ("WhatIf", OTHERS, NAME),
     ("ExpectPeople", OTHERS, NAME),
@@ -65,7 +62,7 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("SubmitJob", "spec.tasks.argv", Shown),
     ("SubmitJob", OTHERS, Bare("read by machines; the page of a job shows name and command")),
     ("SubmitAndWatch", OTHERS, Bare("as with SubmitJob")),
-    ("CreateClient", "name", Kept("shown to whom it asks: console/tests/it/provider.rs")),
+    ("CreateClient", "name", Shown),
     ("CreateClient", OTHERS, PROGRAM),
     ("BeginPasskey", "name", Shown),
     ("EnrolPasskey", OTHERS, Bare("as with BeginPasskey")),
@@ -134,7 +131,7 @@ const MORE: &str = "<a href=javascript:alert(1)>\u{5d0}\u{5d1}\u{1f512}";
 /// When [`TEXTS`] does not say that it is written.
 pub fn hostile(request: &str, field: &str) -> String {
     let fate = TEXTS.iter().find(|(r, f, _)| *r == request && *f == field).map(|(.., fate)| *fate);
-    assert!(matches!(fate, Some(Shown | Kept(_))), "{request}.{field}: {fate:?}");
+    assert!(matches!(fate, Some(Shown)), "{request}.{field}: {fate:?}");
     format!("{request}.{field}{MARKUP}")
 }
 
@@ -148,11 +145,8 @@ pub fn untrue(read: &BTreeSet<String>) -> Vec<String> {
     let wrong = TEXTS.iter().filter_map(|(request, field, fate)| {
         let name = format!("{request}.{field}");
         // What stands before it, without a blank, counts to it.
-        match (fate, read.iter().any(|r| r.ends_with(&name))) {
-            (Shown, false) => Some(format!("{name} was on no page: write Kept, and why")),
-            (Kept(why), true) => Some(format!("{name} is on a page: write Shown, not {why:?}")),
-            _ => None,
-        }
+        let missed = *fate == Shown && !read.iter().any(|r| r.ends_with(&name));
+        missed.then(|| format!("{name} was on no page"))
     });
     wrong.collect()
 }
@@ -181,7 +175,7 @@ fn every_text_of_the_api_is_known() {
     };
     let missing: Vec<_> = found.iter().filter(|(request, field)| !known(request, field)).collect();
     assert!(missing.is_empty(), "say in texts.rs what becomes of these: {missing:#?}");
-    let told = |fate: &Fate| matches!(fate, Kept(why) | Bare(why) if !why.is_empty());
+    let told = |fate: &Fate| matches!(fate, Bare(why) if !why.is_empty());
     assert!(TEXTS.iter().all(|(.., fate)| *fate == Shown || told(fate)), "say why");
     let written = |fate: &Fate| !matches!(fate, Bare(_));
     let gone: Vec<_> = TEXTS
