@@ -48,13 +48,19 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: EraseVolumes| async move {
+            // One that cannot go yet keeps no other: the core asks again for all.
+            let mut last = Ok(Done {});
             for vo in &r.vos {
-                if agent.volumes.wanted().iter().any(|kept| kept.vo == *vo) {
-                    return Err(Error::conflict(format!("{vo} still has its volume here")));
+                let erased = if agent.volumes.wanted().iter().any(|kept| kept.vo == *vo) {
+                    Err(Error::conflict(format!("{vo} still has its volume here")))
+                } else {
+                    agent.watcher.vo_erased(vo).await
+                };
+                if let Err(error) = erased {
+                    last = Err(error);
                 }
-                agent.watcher.vo_erased(vo).await?;
             }
-            Ok(Done {})
+            last
         });
         on(router, &agent, |agent: Arc<Agent>, r: WhyNode| async move { agent.why(&r) });
         on(router, &agent, |agent: Arc<Agent>, r: ListSessions| async move {

@@ -83,7 +83,7 @@ fn milo_leaves_texts(milo: &Page) {
     passkeys::device(milo);
     milo.visit("/account");
     milo.go("#add-passkey");
-    milo.fill("#name", &texts::hostile("BeginPasskey", "name"));
+    milo.fill("#name", &texts::hostile("FinishPasskey", "name"));
     milo.go("#passkey-go");
     submit(milo, &scene::job(), &scene::command(), "done");
     submit(milo, "a long one", "/bin/sleep 3600", "running");
