@@ -196,7 +196,7 @@ async fn a_vo_that_is_not_served_any_more_is_left_out_and_the_others_go_on() {
     core.mounted().await;
     let gone: VoId = "gone.rennes".parse().unwrap();
     core.ask(WithdrawShare { vo: gone, reason: "over".to_owned() }).await;
-    core.mounted().await;
+    core.files.settle().await;
     let both = core.files.both(&"n1.rennes".parse().unwrap(), "");
     let asked = |proc: u32, message: Vec<u8>| Incoming {
         interface: interface::DIR,
