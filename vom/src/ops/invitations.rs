@@ -32,7 +32,9 @@ impl Vom {
         text::lines(&r.hint, INVITATION_HINT_MAX).map_err(|e| Violation::Text("hint", e))?;
         let live = self.home(&r.vo)?;
         // Before anything is kept for somebody who may not invite.
-        self.authorise(&live, &caller, crate::state::inviting(&r.gives))?;
+        if let Err(e) = self.authorise(&live, &caller, crate::state::inviting(&r.gives)) {
+            return self.refuse(&caller, "invite", &r.vo, e).await;
+        }
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes)
             .map_err(|_| Error::internal("the system gives no random bytes"))?;
@@ -128,7 +130,7 @@ impl Vom {
         let live = self.home(&r.vo)?;
         // Nothing is kept for who has no invitation.
         if live.read().invitation(&hash).is_none() {
-            return Err(no_invitation());
+            return self.refuse(&caller, "join", &r.vo, no_invitation()).await;
         }
         let words = self.words(&caller, &r.vo, r.agreed, r.answers).await?;
         let message = r.message;

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::audit::Event;
 use xos_base::{Error, PersonId, VoId};
+use xos_net::audit::asked;
 use xos_net::{Caller, Principal, Router};
 
 impl Vom {
@@ -190,6 +191,19 @@ impl Vom {
             self.limit_change(person, vo, command, only_takes(command))?;
         }
         self.inner.command(&live, &subject, command).await.map(|()| Done {})
+    }
+
+    /// Notes that a change was refused before it came to the VO's log, and refuses it.
+    async fn refuse<T>(
+        &self,
+        caller: &Caller,
+        what: &str,
+        vo: &VoId,
+        why: Error,
+    ) -> Result<T, Error> {
+        let mut event = asked(caller, self.inner.clock.now(), what);
+        event.vo = Some(vo.clone());
+        self.inner.told.end(event, Err(why)).await
     }
 
     /// Notes how an operation went that is no change of a VO's log.

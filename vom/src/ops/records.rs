@@ -50,7 +50,9 @@ impl Vom {
                 .hint("name fewer, and ask again for the others"));
         }
         let live = self.home(&r.vo)?;
-        self.authorise(&live, &caller, Action::ManageMember)?;
+        if let Err(e) = self.authorise(&live, &caller, Action::ManageMember) {
+            return self.refuse(&caller, "set_expiry", &r.vo, e).await;
+        }
         let mut all = Vec::new();
         for person in r.persons.into_iter().collect::<BTreeSet<PersonId>>() {
             let command = Command::SetExpiry { person: person.clone(), expires: r.expires };

@@ -41,9 +41,7 @@ impl Vom {
         let live = self.home(&r.vo)?;
         let allowed = self.authorise(&live, &caller, Right::ManageRules);
         if let Err(e) = allowed.and_then(|_| book::check(&r.rules, Kept::ByVo)) {
-            let mut event = asked(&caller, self.inner.clock.now(), "change_rules");
-            event.vo = Some(r.vo);
-            return self.inner.told.end(event, Err(e)).await;
+            return self.refuse(&caller, "change_rules", &r.vo, e).await;
         }
         let changes = format!("the rules of {}", r.vo);
         self.limit(&[(&changes, RULE_CHANGES_PER_HOUR)])?;

@@ -196,6 +196,14 @@ async fn a_vo_that_is_not_served_any_more_is_left_out_and_the_others_go_on() {
     core.mounted().await;
     let gone: VoId = "gone.rennes".parse().unwrap();
     core.ask(WithdrawShare { vo: gone, reason: "over".to_owned() }).await;
+    // The VO's home takes it in a moment.
+    let vom = &core.files.parts.vom;
+    let mut changes = vom.changes();
+    let serves =
+        || vom.homed().iter().any(|h| h.vo.as_str() == "gone.rennes" && !h.sites.is_empty());
+    while serves() {
+        changes.changed().await.unwrap();
+    }
     core.files.settle().await;
     let both = core.files.both(&"n1.rennes".parse().unwrap(), "");
     let asked = |proc: u32, message: Vec<u8>| Incoming {
