@@ -117,7 +117,7 @@ async fn a_refusal_counts_for_the_attempt_that_was_ordered() {
         }
     };
     let exit = UnitEnd::Exit { code: 1 };
-    assert_eq!(refused(0).await, [exit.clone()]);
+    assert_eq!(refused(0).await, std::slice::from_ref(&exit));
     let reason = late.to_string();
     assert_eq!(refused(1).await, [exit, UnitEnd::NotStarted { reason }]);
 }

@@ -124,7 +124,7 @@ mod tests {
         vos.apply(accounts(vec![ending(1, 50), ending(2, 70), member(3, "carol", "active")]));
         assert!(!vos.somebody_is_out(Millis(49)) && vos.somebody_is_out(Millis(50)));
         assert_eq!(vos.next_expiry(Millis(50)), Some(Millis(70)));
-        assert_eq!(vos.passed(Millis(40), Millis(50)), [vo.clone()]);
+        assert_eq!(vos.passed(Millis(40), Millis(50)), std::slice::from_ref(&vo));
         assert!(vos.passed(Millis(50), Millis(60)).is_empty());
         let numbers = |vos: &Vos, now| {
             let mut all: Vec<u32> = vos.acting(&vo, Millis(now)).into_keys().collect();

@@ -60,7 +60,7 @@ fn questions_that_cannot_be_answered_are_refused() {
         question("a", QuestionKind::Choice, true, &["x\ny"]),
         Question { text: "\u{202e}".into(), ..question("a", line, true, &[]) },
     ] {
-        assert!(check_questions(&[bad.clone()]).is_err(), "{bad:?}");
+        assert!(check_questions(std::slice::from_ref(&bad)).is_err(), "{bad:?}");
     }
     let twice = [question("a", line, true, &[]), question("a", line, false, &[])];
     assert!(check_questions(&twice).is_err());

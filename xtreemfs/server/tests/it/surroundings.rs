@@ -122,7 +122,7 @@ impl OsdChoice for Surroundings {
 
     /// Of even members the site `b`, of others nobody knows it.
     fn home_of(&self, _vo: &str, member: u32) -> Option<String> {
-        (member % 2 == 0).then(|| "b".into())
+        member.is_multiple_of(2).then(|| "b".into())
     }
 
     fn stores(&self, _vo: &str, site: &str) -> bool {
