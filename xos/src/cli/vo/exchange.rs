@@ -160,15 +160,16 @@ async fn drop_expected(s: &Session, args: DropArgs) -> Outcome {
         count += people.len();
     }
     // Always the first page: what it showed is gone then.
-    while all {
+    let mut more = all;
+    while more {
         let ask = ListExpected { vo: vo.clone(), after: None, limit: None };
         let page = client.call(ask).await?;
         let people: Vec<PersonId> = page.people.into_iter().map(|p| p.person).collect();
-        if people.is_empty() {
-            break;
+        more = !people.is_empty();
+        if more {
+            count += people.len();
+            client.call(ForgetExpected { vo: vo.clone(), people }).await?;
         }
-        count += people.len();
-        client.call(ForgetExpected { vo: vo.clone(), people }).await?;
     }
     s.out.show(&count, || format!("{count} people are expected no longer."))?;
     Ok(0)
