@@ -213,10 +213,5 @@ impl Attack {
         };
         let request = dir::OsdRegisterRequest { osd: Some(other) };
         self.call::<dir::OsdRegister>("register another's store", None, request).await;
-        let mut own =
-            dir::Osd { id: "n1.pisa".into(), address: "n1.pisa".into(), ..Default::default() };
-        own.vos = vec!["other.pisa".into()];
-        let request = dir::OsdRegisterRequest { osd: Some(own) };
-        self.call::<dir::OsdRegister>("register for another VO", None, request).await;
     }
 }

@@ -286,7 +286,6 @@ impl<'a> Scene<'a> {
             "delete a volume",
             "make a volume",
             "register another's store",
-            "register for another VO",
         ] {
             assert_ne!(report[step], "ok", "{step}: {report:?}");
         }
