@@ -17,11 +17,21 @@ pub struct Config {
     /// Who asks for more in each unit has fewer units run at a time, or none. Default: a quarter of
     /// what the kernel can have.
     pub processes: Option<u32>,
+    /// Whether the kernel is to move processes between control groups at once, by the mount option
+    /// `favordynmods`. Without it the first unit of each job and each session waits for 5 to 15 ms;
+    /// with it each fork of this machine costs a little more. Where the kernel does not know or
+    /// allow it, it is left. Default true.
+    #[serde(default = "default_favor_dynmods")]
+    pub favor_dynmods: bool,
     /// Where homes of grid accounts are made. Default `/home/xos`.
     #[serde(default = "default_homes")]
     pub homes: PathBuf,
     /// Members may sign in to this machine.
     pub login: Option<Login>,
+}
+
+fn default_favor_dynmods() -> bool {
+    true
 }
 
 fn default_homes() -> PathBuf {

@@ -227,6 +227,11 @@ impl Agent {
     /// Runs until `stop`: keeps the control stream, reports units, keeps mounts. Units and
     /// mounts go on without it.
     pub async fn run(self: Arc<Agent>, stop: CancellationToken) {
+        if self.config.favor_dynmods
+            && let Err(why) = crate::cgroup::favor_moves().await
+        {
+            tracing::info!(why, "sessions and first units of jobs begin some milliseconds later");
+        }
         let volumes = tokio::spawn(self.clone().keep_volumes(stop.clone()));
         let standing = tokio::spawn(self.clone().keep_standing(stop.clone()));
         let local = tokio::spawn(self.clone().keep_local(stop.clone()));

@@ -6,8 +6,10 @@
 
 pub mod discover;
 mod envelope;
+mod moves;
 
 pub use envelope::{EnvelopeCgroup, EnvelopeUsage};
+pub use moves::favor_moves;
 
 use crate::spec::EnvelopeId;
 use discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version};

@@ -20,7 +20,7 @@ pub use figure::{Figure, Reach, table};
 pub use grid::{Options, Part, run as grid};
 pub use load::{LoadArgs, issue, issue_sets, member_token, submit};
 pub use login::{LoginOptions, LoginPart, look_up, run as login, write_accounts};
-pub use machine::Machine;
+pub use machine::{Machine, favor_moves};
 pub use suite::Run;
 pub use vo::{VoOptions, VoPart, run as vo};
 pub use within::{Timing, spawn};

@@ -205,6 +205,9 @@ fn suite(
     };
     std::fs::create_dir_all(&run.dir)?;
     eprintln!("{}\n", Machine::look(&run.dir)?);
+    if let Err(why) = bench::favor_moves() {
+        eprintln!("This machine's kernel keeps its slow moves between control groups: {why}\n");
+    }
     let figures = measure(run, &mut say)?;
     println!("\n{}", bench::table(&figures));
     if let Some(out) = args.out {

@@ -86,20 +86,6 @@ impl Groups {
         Ok(true)
     }
 
-    /// Tells the kernel that a process is to be moved in a moment. Before it moves one it waits, for
-    /// some 2 to 12 ms, until every processor has heard that none may fork meanwhile
-    /// (`cgroup_threadgroup_rwsem`, kernel/cgroup/cgroup.c); a move that comes within that time
-    /// after another one does not wait. So this program is moved to where it is.
-    ///
-    /// # Errors
-    /// [`xos_base::Kind::Internal`] when the kernel does not say where that is, or refuses.
-    pub(super) fn move_soon(&self) -> Result<(), Error> {
-        let all = hierarchies(&text_of("/proc/self/mountinfo")?, &text_of("/proc/self/cgroup")?);
-        let Some(own) = all.first().map(|h| h.own.join("cgroup.procs")) else { return Ok(()) };
-        fs::write(&own, std::process::id().to_string())
-            .map_err(|e| Error::internal(format!("cannot write {}: {e}", own.display())))
-    }
-
     /// The people who have a group of sessions.
     ///
     /// # Errors

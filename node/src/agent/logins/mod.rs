@@ -43,7 +43,6 @@ use slices::Slices;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use strays::Strays;
 use stream::Streams;
 use xos_api::cda::CertifyHost;
@@ -70,8 +69,6 @@ pub(super) struct Logins {
     mandates: Mandates,
     streams: Streams,
     attempts: Attempts,
-    /// Whether the kernel is being told that a process is to be moved.
-    expecting: AtomicBool,
     /// Held while somebody is moved into a group, and while one is removed.
     moving: tokio::sync::Mutex<()>,
 }
@@ -126,7 +123,6 @@ impl Logins {
             mandates: Mandates::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
-            expecting: AtomicBool::new(false),
             moving: tokio::sync::Mutex::new(()),
             config,
         })
@@ -211,7 +207,6 @@ impl Agent {
         let login = told::Login::of(&who.account, &r.service, r.rhost.as_deref());
         self.note_login("allow_login", login, why.map_or(Ok(()), Err));
         let noted = if allowed {
-            self.expect_session();
             self.note_seen(&who, None)
         } else {
             let logins = self.logins()?;
@@ -244,26 +239,10 @@ impl Agent {
         }
         let ours = self.authorities(&who.account.vo.site());
         Ok(if ours.contains(&r.authority) {
-            self.expect_session();
             vec![xos_api::cda::ssh_principal(&who.account.person, &who.account.vo)]
         } else {
             Vec::new()
         })
-    }
-
-    /// A session may begin in a moment: what the kernel needs some time for begins now. Nobody waits
-    /// for it, and one is enough at a time.
-    fn expect_session(&self) {
-        let Some(logins) = self.logins.clone() else { return };
-        if logins.expecting.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = logins.groups.move_soon() {
-                tracing::debug!(%error, "sessions begin a little later");
-            }
-            logins.expecting.store(false, Ordering::Release);
-        });
     }
 
     /// The keys, base64, by which a site signs certificates of people; none of one that is not
