@@ -134,7 +134,7 @@ impl Vom {
         Ok(VoInfo {
             summary: vo.summary(),
             state: vo.state.clone(),
-            me: person.and_then(|p| vo.member_info(p)),
+            me: person.and_then(|p| vo.member_info(p, now)),
             application: person.and_then(|p| vo.applications.get(p)).cloned(),
             details: sees.then(|| vo.details()),
         })

@@ -22,6 +22,7 @@ impl Fake {
             number: MemberNumber(number),
             epoch: Epoch(1),
             groups: vec![id("members"), id("physics")],
+            acts: state == MemberState::Active,
             roles,
             since: Millis(1_700_000_000_000),
             expires: (number == 2).then_some(Millis(1_900_000_000_000)),

@@ -184,6 +184,7 @@ pub fn members_table(members: &[MemberInfo], now: Millis) -> String {
             MemberState::Active if m.expires.is_some_and(|e| e <= now) => {
                 Style::Bad.mark("expired")
             }
+            MemberState::Active if !m.acts => Style::Bad.mark("cannot act"),
             MemberState::Active => Style::Good.mark("active"),
             MemberState::Suspended { reason } => {
                 Style::Bad.mark(&format!("suspended: {}", clean(reason)))
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_table_of_members() {
-        let member = |person: &str, state, expires| MemberInfo {
+        let member = |person: &str, state, acts, expires| MemberInfo {
             person: person.parse().unwrap(),
             number: MemberNumber(1),
             epoch: Epoch(1),
@@ -274,12 +275,14 @@ mod tests {
             since: Millis(0),
             expires,
             state,
+            acts,
         };
         let reason = "laptop\u{1b}[31m stolen".to_owned();
         let members = [
-            member("alice@rennes", MemberState::Active, None),
-            member("bob@pisa", MemberState::Suspended { reason }, Some(Millis(9_000_000))),
-            member("eve@pisa", MemberState::Active, Some(Millis(7_000_000))),
+            member("alice@rennes", MemberState::Active, true, None),
+            member("bob@pisa", MemberState::Suspended { reason }, false, Some(Millis(9_000_000))),
+            member("carl@pisa", MemberState::Active, false, None),
+            member("eve@pisa", MemberState::Active, false, Some(Millis(7_000_000))),
         ];
         let text = members_table(&members, Millis(8_000_000));
         let plain: String =
