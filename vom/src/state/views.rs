@@ -43,6 +43,7 @@ impl Vo {
             grace_s: self.grace_s,
             renewal_s: self.renewal_s,
             audit_opens: self.audit_opens,
+            settings: self.settings,
         }
     }
 

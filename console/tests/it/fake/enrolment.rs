@@ -171,6 +171,7 @@ impl Fake {
         changes!(
             SetQuestions,
             SetReminders,
+            DescribeVo,
             SetLease,
             SetGrace,
             SetRenewal,

@@ -67,6 +67,7 @@ impl Fake {
             grace_s: None,
             renewal_s: None,
             audit_opens: false,
+            settings: 7,
         }
     }
 
