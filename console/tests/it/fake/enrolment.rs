@@ -86,7 +86,7 @@ impl Fake {
         }
     }
 
-    fn gives(&self) -> Gives {
+    pub(super) fn gives(&self) -> Gives {
         Gives {
             groups: vec![id("physics")],
             roles: vec![id("reviewer")],

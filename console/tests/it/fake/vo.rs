@@ -149,7 +149,8 @@ impl Fake {
             return Err(Error::denied(format!("{person} may not look at applications")));
         }
         let (person, since) = (id("nina@rennes"), self.clock.now());
-        let application = Application { person, message: self.t(), since, gives: None };
+        let gives = Some(self.gives());
+        let application = Application { person, message: self.t(), since, gives };
         Ok(ApplicationPage { applications: vec![application], next: None })
     }
 }

@@ -132,7 +132,8 @@ pub async fn applications(s: &Session, vo: VoId) -> Outcome {
             let gives = a.gives.as_ref();
             let groups = gives.into_iter().flat_map(|g| g.groups.iter().map(ToString::to_string));
             let roles = gives.into_iter().flat_map(|g| g.roles.iter().map(ToString::to_string));
-            let invited = groups.chain(roles).collect::<Vec<_>>().join(", ");
+            let ends = gives.and_then(|g| g.ends).map(|end| format!("until {end}"));
+            let invited = groups.chain(roles).chain(ends).collect::<Vec<_>>().join(", ");
             table.row([a.person.to_string(), when(a.since, now), invited, message]);
         }
         table.text("Nobody waits for a decision.")
