@@ -266,7 +266,28 @@ pub struct VoDetails {
     pub renewal_s: Option<u64>,
     /// Whether the home's audit notes who opens which file ([`SetFileAudit`]).
     pub audit_opens: bool,
+    /// The version of what administrators set in it, title, description and reminders included: the
+    /// number of the entry of its log that changed any of that last; 0: as founded.
+    pub settings: u64,
 }
+
+/// Changes what a VO is called and what it is for; both are given. Its id stays. For the VO's
+/// administrators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeVo {
+    /// The VO.
+    pub vo: VoId,
+    /// What it is called, one line, at most [`TITLE_MAX`] characters.
+    pub title: String,
+    /// What it is for, at most [`DESCRIPTION_MAX`] characters; may hold line breaks.
+    pub description: String,
+    /// The version of the settings that was looked at ([`VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+}
+request!(DescribeVo => Done, Put "/v1/vos/{vo}/description");
 
 /// Suspends a VO: its owner, or the administrator of its home site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -298,6 +319,10 @@ pub struct SetLease {
     pub vo: VoId,
     /// In seconds, from [`LEASE_S_MIN`] to [`LEASE_S_MAX`].
     pub lease_s: u64,
+    /// The version of the settings that was looked at ([`VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 request!(SetLease => Done, Put "/v1/vos/{vo}/lease");
 
@@ -311,6 +336,10 @@ pub struct SetGrace {
     pub vo: VoId,
     /// In seconds, up to [`GRACE_S_MAX`].
     pub grace_s: u64,
+    /// The version of the settings that was looked at ([`VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 request!(SetGrace => Done, Put "/v1/vos/{vo}/grace");
 
@@ -324,6 +353,10 @@ pub struct SetRenewal {
     pub vo: VoId,
     /// In seconds, from [`RENEWAL_S_MIN`] to [`RENEWAL_S_MAX`].
     pub renewal_s: u64,
+    /// The version of the settings that was looked at ([`VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 request!(SetRenewal => Done, Put "/v1/vos/{vo}/renewal");
 
@@ -336,6 +369,10 @@ pub struct SetFileAudit {
     pub vo: VoId,
     /// Whether opens are noted.
     pub opens: bool,
+    /// The version of the settings that was looked at ([`VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 request!(SetFileAudit => Done, Put "/v1/vos/{vo}/file-audit");
 

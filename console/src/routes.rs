@@ -143,6 +143,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/group/{group}/managers" Visit group::add_manager;
         post "/vo/{vo}/group/{group}/managers/drop" Visit group::drop_manager;
         get "/vo/{vo}/settings" Visit settings::show;
+        post "/vo/{vo}/settings/description" Visit settings::describe;
         post "/vo/{vo}/settings/lease" Visit settings::lease;
         post "/vo/{vo}/settings/grace" Visit settings::grace;
         post "/vo/{vo}/settings/renewal" Visit settings::renewal;

@@ -54,7 +54,7 @@ async fn answer(console: &Arc<Inner>, request: &HttpRequest) -> Result<Shown, Re
     let base = format!("https://{}{ROOT}/{vo}", guard::host(request));
     let tail = request.match_info().get("tail").unwrap_or_default().to_owned();
     let wanted = Wanted::parse(&Fields::parse(request.query_string().as_bytes())?)?;
-    let asking = Asking { grid: console.grid.clone(), caller, vo, base, now: console.clock.now() };
+    let asking = Asking { grid: console.grid.clone(), caller, vo, base };
     let reading = async move { asking.answer(&tail, &wanted).await };
     match console.runtime.spawn(reading).await {
         Ok(answer) => answer,

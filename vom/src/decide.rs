@@ -65,12 +65,14 @@ pub enum Command {
     SuspendVo { reason: String },
     /// Resume the VO.
     ResumeVo,
+    /// Change what the VO is called and what it is for.
+    DescribeVo { title: String, description: String, base: Option<u64> },
     /// Set the VO's lease.
-    SetLease { lease_s: u64 },
+    SetLease { lease_s: u64, base: Option<u64> },
     /// Set for how long the VO's work is held once the lease is over.
-    SetGrace { grace_s: u64 },
+    SetGrace { grace_s: u64, base: Option<u64> },
     /// Set for how long after a sign-in the VO's credentials are renewed.
-    SetRenewal { renewal_s: u64 },
+    SetRenewal { renewal_s: u64, base: Option<u64> },
     /// Note a volume.
     MakeVolume { name: String },
     /// Change the VO's rules: a part of it, as [`Change::RulesChanged`].
@@ -82,7 +84,7 @@ pub enum Command {
     /// Set what applicants are asked.
     SetQuestions { questions: Vec<Question> },
     /// Set how many days before an end people are reminded.
-    SetReminders { days: Vec<u32> },
+    SetReminders { days: Vec<u32>, base: Option<u64> },
     /// Make an invitation.
     Invite { id: String, hash: String, gives: Gives, hint: Option<String> },
     /// Withdraw an invitation.
@@ -90,7 +92,7 @@ pub enum Command {
     /// Come in by the invitation whose secret has this hash.
     Join { hash: String, message: String, words: Words },
     /// Have opened files noted, or no longer.
-    SetFileAudit { opens: bool },
+    SetFileAudit { opens: bool, base: Option<u64> },
     /// Change how the VO is built, or end it.
     #[serde(untagged)]
     Structure(Structural),
@@ -170,6 +172,7 @@ impl Command {
                 Action::OverruleSite
             }
             Command::SuspendVo { .. } | Command::ResumeVo => Action::SuspendVo,
+            Command::DescribeVo { .. } => Action::DescribeVo,
             Command::SetLease { .. } => Action::SetLease,
             Command::SetGrace { .. } => Action::SetGrace,
             Command::SetRenewal { .. } => Action::SetRenewal,
@@ -190,6 +193,19 @@ impl Command {
             Command::WithdrawInvitation { .. } => Action::Invite,
             Command::Join { .. } => Action::Apply,
             Command::SetFileAudit { .. } => Action::SetFileAudit,
+        }
+    }
+
+    /// The version of the settings that it was made from, if it says so.
+    fn base(&self) -> Option<u64> {
+        match self {
+            Command::DescribeVo { base, .. }
+            | Command::SetLease { base, .. }
+            | Command::SetGrace { base, .. }
+            | Command::SetRenewal { base, .. }
+            | Command::SetReminders { base, .. }
+            | Command::SetFileAudit { base, .. } => *base,
+            _ => None,
         }
     }
 
@@ -228,6 +244,10 @@ pub fn decide(
         return Err(structure::halted(vo));
     }
     let Some(change) = propose(vo, command, grant, now)? else { return Ok(None) };
+    if command.base().is_some_and(|base| base != vo.settings) {
+        return Err(Error::conflict(format!("the settings of {} are others meanwhile", vo.id))
+            .hint("look at them again, and change what is still to be changed"));
+    }
     vo.check_change(&change)?;
     Ok(Some(change))
 }
@@ -296,12 +316,18 @@ fn propose(
             Change::VoSuspended { reason, by_site: !grant.has(Role::Owner) }
         }
         Command::ResumeVo => Change::VoResumed {},
-        Command::SetLease { lease_s } if vo.lease_s() == lease_s => return Ok(None),
-        Command::SetLease { lease_s } => Change::LeaseSet { lease_s },
-        Command::SetGrace { grace_s } if vo.grace_s() == grace_s => return Ok(None),
-        Command::SetGrace { grace_s } => Change::GraceSet { grace_s },
-        Command::SetRenewal { renewal_s } if vo.renewal_s() == renewal_s => return Ok(None),
-        Command::SetRenewal { renewal_s } => Change::RenewalSet { renewal_s },
+        Command::DescribeVo { title, description, .. }
+            if vo.title == title && vo.description == description =>
+        {
+            return Ok(None);
+        }
+        Command::DescribeVo { title, description, .. } => Change::Described { title, description },
+        Command::SetLease { lease_s, .. } if vo.lease_s() == lease_s => return Ok(None),
+        Command::SetLease { lease_s, .. } => Change::LeaseSet { lease_s },
+        Command::SetGrace { grace_s, .. } if vo.grace_s() == grace_s => return Ok(None),
+        Command::SetGrace { grace_s, .. } => Change::GraceSet { grace_s },
+        Command::SetRenewal { renewal_s, .. } if vo.renewal_s() == renewal_s => return Ok(None),
+        Command::SetRenewal { renewal_s, .. } => Change::RenewalSet { renewal_s },
         Command::MakeVolume { name } if vo.volumes.contains(&name) => return Ok(None),
         Command::MakeVolume { name } => Change::VolumeMade { name },
         Command::ChangeRules { base, part, more, put, remove } => {
@@ -314,8 +340,8 @@ fn propose(
         | Command::Invite { .. }
         | Command::WithdrawInvitation { .. }
         | Command::Join { .. } => return enrolment::propose(vo, command, grant, now),
-        Command::SetFileAudit { opens } if vo.audit_opens == opens => return Ok(None),
-        Command::SetFileAudit { opens } => Change::FileAuditSet { opens },
+        Command::SetFileAudit { opens, .. } if vo.audit_opens == opens => return Ok(None),
+        Command::SetFileAudit { opens, .. } => Change::FileAuditSet { opens },
     };
     Ok(Some(change))
 }

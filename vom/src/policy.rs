@@ -98,6 +98,8 @@ named! {
         OverruleSite = "overrule-site", "resume the VO after the site suspended it";
         /// Give names to accounts of members at one's own site, and take them back.
         NameAccounts = "name-accounts", "give names to accounts";
+        /// Change what the VO is called and what it is for.
+        DescribeVo = "describe-vo", "change the title or the description";
         /// Set the VO's lease.
         SetLease = "set-lease", "set the lease";
         /// Set for how long the VO's work is held once the lease is over.
@@ -178,6 +180,7 @@ const RULES: &[(Role, Action)] = &[
     (Role::Admin, Action::ManageGroup),
     (Role::Admin, Action::ManageRole),
     (Role::Admin, Action::ManageShare),
+    (Role::Admin, Action::DescribeVo),
     (Role::Admin, Action::SetLease),
     (Role::Admin, Action::SetGrace),
     (Role::Admin, Action::SetRenewal),

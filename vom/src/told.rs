@@ -11,7 +11,7 @@ use xos_net::audit::asked;
 
 /// The fields of changes and requests that are told. Others may hold answers of applicants, texts
 /// of any length, or what nobody else is to know.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "by",
     "consent_days",
     "cpu_milli",
@@ -34,6 +34,7 @@ const FIELDS: [&str; 25] = [
     "site",
     "storage_bytes",
     "terms",
+    "title",
     "to",
     "until",
     "version",
@@ -209,11 +210,14 @@ mod tests {
             Command::Apply { message: "my mother is ill".into(), words: Default::default() };
         assert_eq!(of(apply), (text("apply"), None, text(""), text("")));
         assert_eq!(of(Command::ResumeVo), (text("resume_vo"), None, text(""), text("")));
-        let lease = Command::SetLease { lease_s: 600 };
+        let lease = Command::SetLease { lease_s: 600, base: None };
         assert_eq!(of(lease), (text("set_lease"), None, text("lease_s 600"), text("")));
-        let grace = Command::SetGrace { grace_s: 60 };
+        let (title, description) = (text("Demo"), text("Our secret aims"));
+        let texts = Command::DescribeVo { title, description, base: Some(3) };
+        assert_eq!(of(texts), (text("describe_vo"), None, text("title Demo"), text("")));
+        let grace = Command::SetGrace { grace_s: 60, base: None };
         assert_eq!(of(grace), (text("set_grace"), None, text("grace_s 60"), text("")));
-        let opens = Command::SetFileAudit { opens: false };
+        let opens = Command::SetFileAudit { opens: false, base: None };
         assert_eq!(of(opens), (text("set_file_audit"), None, text("opens false"), text("")));
     }
 

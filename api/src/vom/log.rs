@@ -132,6 +132,8 @@ pub enum Change {
     VoSuspended { reason: String, by_site: bool },
     /// The VO works again.
     VoResumed {},
+    /// The VO is called so, and is for that.
+    Described { title: String, description: String },
     /// A volume was made for the VO.
     VolumeMade { name: String },
     /// Sites that do not hear the home let the VO go on for so many seconds.

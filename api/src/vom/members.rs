@@ -38,8 +38,11 @@ pub struct MemberInfo {
     /// When the membership ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Millis>,
-    /// Whether the member may act.
+    /// What administrators decided of the member.
     pub state: MemberState,
+    /// Whether the member can act now: the VO works, and the member is neither suspended nor
+    /// expired nor without the consent that the terms of use take.
+    pub acts: bool,
 }
 
 /// The members of a VO, by person. For members.

@@ -26,6 +26,10 @@ pub struct SetReminders {
     pub vo: VoId,
     /// 1 to [`REMINDERS_MAX`] different numbers, each from 1 to [`REMINDER_DAYS_MAX`].
     pub days: Vec<u32>,
+    /// The version of the settings that was looked at ([`super::VoDetails::settings`]): refused as
+    /// Conflict when others changed them since. Absent: whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 request!(SetReminders => Done, Put "/v1/vos/{vo}/reminders");
 

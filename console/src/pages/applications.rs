@@ -2,12 +2,12 @@
 
 use super::sign_in::kindly;
 use super::vo::{self, Head};
-use crate::view::{Frame, When, page};
+use crate::view::{Frame, When, list_text, page};
 use crate::visit::{Shown, Stop, Visit, done};
 use askama::Template;
 use xos_api::vom::{
-    Answered, Application, Approve, Enrolment, GROUP_MEMBERS, GetEnrolment, ListApplications,
-    REASON_MAX, Reject,
+    Answered, Application, Approve, Enrolment, GROUP_MEMBERS, GetEnrolment, Gives,
+    ListApplications, REASON_MAX, Reject,
 };
 use xos_base::{PersonId, VoId};
 
@@ -35,8 +35,27 @@ struct Row {
     agreed: Option<u32>,
     /// By whose invitation they come.
     by: Option<String>,
+    /// What that gives besides when they are approved now; absent: it counts no more.
+    gives: Option<Given>,
     /// Why it is not known what they answered.
     trouble: Option<String>,
+}
+
+/// What an approval gives by the invitation.
+struct Given {
+    groups: String,
+    roles: String,
+    ends: Option<When>,
+}
+
+impl From<Gives> for Given {
+    fn from(g: Gives) -> Given {
+        Given {
+            groups: list_text(&g.groups),
+            roles: list_text(&g.roles),
+            ends: g.ends.map(When::from),
+        }
+    }
 }
 
 impl Row {
@@ -49,6 +68,7 @@ impl Row {
             person: a.person.to_string(),
             message: a.message,
             since: a.since.into(),
+            gives: a.gives.map(Given::from),
             agreed: said.as_ref().and_then(|e| e.consent.agreed.as_ref()).map(|a| a.version),
             by: said.as_ref().and_then(|e| e.invitation.as_ref()).map(|i| i.by.to_string()),
             answers: said.map(|e| e.answers).unwrap_or_default(),

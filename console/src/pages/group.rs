@@ -124,7 +124,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         members: part
             .members
             .into_iter()
-            .map(|m| Row { person: m.person.to_string(), state: badge(&m.state) })
+            .map(|m| Row { person: m.person.to_string(), state: badge(&m) })
             .collect(),
         next: part.next.map(|p| p.to_string()),
         frame,

@@ -64,7 +64,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         head,
         person: person.to_string(),
         number: m.number.0,
-        state: badge(&m.state),
+        state: badge(&m),
         more_groups: more_groups.map(GroupName::to_string).collect(),
         more_roles: more_roles.filter(|r| !m.roles.iter().any(|h| h.as_str() == *r)).collect(),
         // Everybody is in `members`, and stays there.

@@ -29,9 +29,10 @@ struct Row {
 }
 
 /// A member's state as a badge.
-pub(crate) fn badge(state: &MemberState) -> Badge {
-    match state {
-        MemberState::Active => Badge { word: "active", sign: "✓", class: "good" },
+pub(crate) fn badge(m: &MemberInfo) -> Badge {
+    match m.state {
+        MemberState::Active if m.acts => Badge { word: "active", sign: "✓", class: "good" },
+        MemberState::Active => Badge { word: "cannot act", sign: "‖", class: "bad" },
         MemberState::Suspended { .. } => Badge { word: "suspended", sign: "‖", class: "bad" },
     }
 }
@@ -39,7 +40,7 @@ pub(crate) fn badge(state: &MemberState) -> Badge {
 fn row(m: MemberInfo) -> Row {
     Row {
         person: m.person.to_string(),
-        state: badge(&m.state),
+        state: badge(&m),
         groups: list_text(&m.groups),
         roles: list_text(&m.roles),
         since: m.since.into(),

@@ -7,9 +7,10 @@ use crate::visit::{Shown, Visit, done};
 use askama::Template;
 use xos_api::Request;
 use xos_api::vom::{
-    GRACE_S_DEFAULT, GRACE_S_MAX, GetEnrolmentForm, LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN,
-    REMINDER_DAYS_DEFAULT, REMINDER_DAYS_MAX, REMINDERS_MAX, RENEWAL_S_DEFAULT, RENEWAL_S_MAX,
-    RENEWAL_S_MIN, SetFileAudit, SetGrace, SetLease, SetReminders, SetRenewal,
+    DESCRIPTION_MAX, DescribeVo, GRACE_S_DEFAULT, GRACE_S_MAX, GetEnrolmentForm, LEASE_S_DEFAULT,
+    LEASE_S_MAX, LEASE_S_MIN, REMINDER_DAYS_DEFAULT, REMINDER_DAYS_MAX, REMINDERS_MAX,
+    RENEWAL_S_DEFAULT, RENEWAL_S_MAX, RENEWAL_S_MIN, SetFileAudit, SetGrace, SetLease,
+    SetReminders, SetRenewal, TITLE_MAX,
 };
 use xos_base::Error;
 
@@ -22,6 +23,11 @@ const HOUR: u64 = 60 * MINUTE;
 struct View {
     frame: Frame,
     head: Head,
+    description: String,
+    title_max: usize,
+    description_max: usize,
+    /// That of the settings which are shown: who changes others is told.
+    version: u64,
     terms: Option<Terms>,
     questions: usize,
     lease: Span,
@@ -70,6 +76,10 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     page(&View {
         frame,
         head,
+        description: info.summary.description,
+        title_max: TITLE_MAX,
+        description_max: DESCRIPTION_MAX,
+        version: details.settings,
         terms: form.terms.as_ref().map(Terms::from),
         questions: form.questions.len(),
         lease: Span::new(lease, MINUTE, LEASE_S_MIN, LEASE_S_MAX),
@@ -89,6 +99,23 @@ async fn set<R: Request>(visit: &Visit, r: R, notice: &str) -> Shown {
     done(visit, format!("/vo/{vo}/settings"), notice)
 }
 
+/// The version of the settings that the visitor saw.
+fn base(visit: &Visit) -> Result<Option<u64>, Error> {
+    visit.form.number("version", "the version of the settings")
+}
+
+/// Changes title and description.
+pub(crate) async fn describe(visit: Visit) -> Shown {
+    let text = |name: &str| visit.form.text(name).to_owned();
+    let r = DescribeVo {
+        vo: visit.vo()?,
+        title: text("title"),
+        description: text("description"),
+        base: base(&visit)?,
+    };
+    set(&visit, r, "Title and description are changed.").await
+}
+
 /// A time from the form, in seconds.
 fn seconds(visit: &Visit, unit: u64) -> Result<u64, Error> {
     let amount = visit.form.number::<u64>("amount", "the time")?;
@@ -98,19 +125,19 @@ fn seconds(visit: &Visit, unit: u64) -> Result<u64, Error> {
 
 /// Sets the lease.
 pub(crate) async fn lease(visit: Visit) -> Shown {
-    let r = SetLease { vo: visit.vo()?, lease_s: seconds(&visit, MINUTE)? };
+    let r = SetLease { vo: visit.vo()?, lease_s: seconds(&visit, MINUTE)?, base: base(&visit)? };
     set(&visit, r, "The lease is set.").await
 }
 
 /// Sets for how long work is held.
 pub(crate) async fn grace(visit: Visit) -> Shown {
-    let r = SetGrace { vo: visit.vo()?, grace_s: seconds(&visit, HOUR)? };
+    let r = SetGrace { vo: visit.vo()?, grace_s: seconds(&visit, HOUR)?, base: base(&visit)? };
     set(&visit, r, "The time for which work is held is set.").await
 }
 
 /// Sets for how long a sign-in is good.
 pub(crate) async fn renewal(visit: Visit) -> Shown {
-    let r = SetRenewal { vo: visit.vo()?, renewal_s: seconds(&visit, HOUR)? };
+    let r = SetRenewal { vo: visit.vo()?, renewal_s: seconds(&visit, HOUR)?, base: base(&visit)? };
     set(&visit, r, "The time for which a sign-in is good is set.").await
 }
 
@@ -125,7 +152,8 @@ pub(crate) async fn audit(visit: Visit) -> Shown {
         true => "The audit notes who opens which file now. All members see that it does.",
         false => "The audit no longer notes who opens which file.",
     };
-    set(&visit, SetFileAudit { vo: visit.vo()?, opens }, notice).await
+    let r = SetFileAudit { vo: visit.vo()?, opens, base: base(&visit)? };
+    set(&visit, r, notice).await
 }
 
 /// Sets when people are reminded.
@@ -135,5 +163,6 @@ pub(crate) async fn reminders(visit: Visit) -> Shown {
     let days: Result<Vec<u32>, _> = parts.map(str::parse::<u32>).collect();
     let days = days
         .map_err(|_| Error::invalid("the days are not numbers").hint("write them as 30, 7, 1"))?;
-    set(&visit, SetReminders { vo: visit.vo()?, days }, "The reminders are set.").await
+    let r = SetReminders { vo: visit.vo()?, days, base: base(&visit)? };
+    set(&visit, r, "The reminders are set.").await
 }

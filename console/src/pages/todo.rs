@@ -197,6 +197,7 @@ mod tests {
                 grace_s: None,
                 renewal_s: None,
                 audit_opens: false,
+                settings: 7,
             }),
         }
     }

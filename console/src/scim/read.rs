@@ -2,14 +2,12 @@
 
 use super::answers::{Refused, Shown};
 use super::filter::Filter;
-use super::resources::{
-    Attributes, group, is_active, list, provider_config, resource_types, schemas, user,
-};
+use super::resources::{Attributes, group, list, provider_config, resource_types, schemas, user};
 use crate::fields::Fields;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use xos_api::vom::{GetMember, GetVo, GroupInfo, ListGroups, ListMembers, MemberInfo, PAGE_MAX};
-use xos_base::{Error, GroupNumber, Kind, Millis, PersonId, VoId};
+use xos_base::{Error, GroupNumber, Kind, PersonId, VoId};
 use xos_net::{Caller, Grid};
 
 /// Most resources in one answer; also what is given when no count is named.
@@ -63,7 +61,6 @@ pub(super) struct Asking {
     pub(super) vo: VoId,
     /// What the addresses of resources begin with.
     pub(super) base: String,
-    pub(super) now: Millis,
 }
 
 impl Asking {
@@ -96,7 +93,7 @@ impl Asking {
     }
 
     fn user(&self, member: &MemberInfo, numbers: &BTreeMap<String, GroupNumber>) -> Value {
-        user(member, |name| numbers.get(name).copied(), &self.base, self.now)
+        user(member, |name| numbers.get(name).copied(), &self.base)
     }
 
     /// A member, if the text is one's id.
@@ -151,7 +148,7 @@ impl Asking {
         let fits = |m: &MemberInfo| {
             filter.holds(|attribute, value| match attribute {
                 "displayname" => m.person.name() == value,
-                "active" => is_active(m, self.now).to_string() == value,
+                "active" => m.acts.to_string() == value,
                 "groups.value" => m.groups.iter().any(|name| {
                     numbers.get(name.as_str()).is_some_and(|number| number.to_string() == value)
                 }),

@@ -4,7 +4,7 @@ use super::answers::Refused;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
-use xos_api::vom::{GroupInfo, MemberInfo, MemberState};
+use xos_api::vom::{GroupInfo, MemberInfo};
 use xos_base::{GroupNumber, Millis, PersonId};
 
 const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
@@ -16,17 +16,11 @@ const SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Schema";
 /// Attributes that every resource shows, whatever was asked for.
 const ALWAYS: [&str; 3] = ["schemas", "id", "meta"];
 
-/// Whether a member can act now.
-pub(super) fn is_active(member: &MemberInfo, now: Millis) -> bool {
-    member.state == MemberState::Active && member.expires.is_none_or(|end| end > now)
-}
-
 /// A member. `number`: the number of a group by its name.
 pub(super) fn user(
     member: &MemberInfo,
     number: impl Fn(&str) -> Option<GroupNumber>,
     base: &str,
-    now: Millis,
 ) -> Value {
     let groups: Vec<Value> = member
         .groups
@@ -48,7 +42,7 @@ pub(super) fn user(
         "externalId": member.person,
         "userName": member.person,
         "displayName": member.person.name(),
-        "active": is_active(member, now),
+        "active": member.acts,
         "groups": groups,
         "roles": roles,
     });
@@ -223,7 +217,7 @@ pub(super) fn schemas(base: &str) -> Vec<Value> {
     let of_users = vec![
         attribute("userName", "string", false, "The person: <name>@<site>"),
         attribute("displayName", "string", false, "The person's name at their site"),
-        attribute("active", "boolean", false, "Neither suspended nor expired"),
+        attribute("active", "boolean", false, "Whether the member can act in the VO now"),
         attribute("groups", "complex", true, "The groups, by number"),
         attribute("roles", "complex", true, "The roles in the VO"),
     ];

@@ -54,6 +54,12 @@ const FORMS: &[(&str, &[(&str, &str)], &str, &str)] = &[
         "RemoveManager",
         "milo",
     ),
+    (
+        "/vo/demo.rennes/settings/description",
+        &[("title", "Phantoms"), ("description", "one\r\ntwo"), ("version", "7")],
+        "DescribeVo",
+        "title: \"Phantoms\", description: \"one\\ntwo\", base: Some(7)",
+    ),
     ("/vo/demo.rennes/settings/lease", &[("amount", "90")], "SetLease", "lease_s: 5400"),
     ("/vo/demo.rennes/settings/grace", &[("amount", "2")], "SetGrace", "grace_s: 7200"),
     ("/vo/demo.rennes/settings/renewal", &[("amount", "24")], "SetRenewal", "renewal_s: 86400"),

@@ -1,13 +1,13 @@
 //! What the core may ask of the node.
 
-use super::{Agent, keep, units};
+use super::{Agent, VoWatcher, keep, units};
 use std::sync::Arc;
 use xos_api::node::sessions::{ListSessions, WhyNode};
 use xos_api::node::{AccountsTold, DialBack, EraseVolumes, SetSites, SetTicket, SetVolumes};
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::VoAccounts;
 use xos_api::{Done, Request};
-use xos_base::{Error, SiteId};
+use xos_base::{Error, SiteId, VoId};
 use xos_net::{Caller, Router, Trust};
 
 impl Agent {
@@ -48,19 +48,8 @@ impl Agent {
             Ok(Done {})
         });
         on(router, &agent, |agent: Arc<Agent>, r: EraseVolumes| async move {
-            // One that cannot go yet keeps no other: the core asks again for all.
-            let mut last = Ok(Done {});
-            for vo in &r.vos {
-                let erased = if agent.volumes.wanted().iter().any(|kept| kept.vo == *vo) {
-                    Err(Error::conflict(format!("{vo} still has its volume here")))
-                } else {
-                    agent.watcher.vo_erased(vo).await
-                };
-                if let Err(error) = erased {
-                    last = Err(error);
-                }
-            }
-            last
+            let kept = |vo: &VoId| agent.volumes.wanted().iter().any(|kept| kept.vo == *vo);
+            erase(&r.vos, kept, agent.watcher.as_ref()).await
         });
         on(router, &agent, |agent: Arc<Agent>, r: WhyNode| async move { agent.why(&r) });
         on(router, &agent, |agent: Arc<Agent>, r: ListSessions| async move {
@@ -89,6 +78,27 @@ fn take_sites(trust: &Trust, own: &SiteId, sites: Vec<SiteDescriptor>) -> Result
     taken
 }
 
+/// Erases what is kept for `vos`. One that cannot go yet, as its volume is `kept` here, keeps no
+/// other from going: the core asks again for all. The last error is told.
+async fn erase(
+    vos: &[VoId],
+    kept: impl Fn(&VoId) -> bool,
+    watcher: &dyn VoWatcher,
+) -> Result<Done, Error> {
+    let mut last = Ok(Done {});
+    for vo in vos {
+        let erased = if kept(vo) {
+            Err(Error::conflict(format!("{vo} still has its volume here")))
+        } else {
+            watcher.vo_erased(vo).await
+        };
+        if let Err(error) = erased {
+            last = Err(error);
+        }
+    }
+    last
+}
+
 /// Registers `R` for the own core.
 pub(super) fn on<R, F, Fut>(router: &mut Router, agent: &Arc<Agent>, f: F)
 where
@@ -113,9 +123,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::Erasing;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    use xos_api::node::VolumeMount;
     use xos_base::Millis;
     use xos_net::key::{KeyKind, LocalKey};
     use xos_net::sign::{Signer, vouch};
@@ -151,5 +165,41 @@ mod tests {
         assert_eq!(e.kind, xos_base::Kind::Invalid);
         let known: Vec<_> = trust.descriptors().into_iter().map(|s| s.site).collect();
         assert_eq!(known, ["lyon", "rennes"].map(|s| s.parse().unwrap()));
+    }
+
+    /// Writes down which VOs are erased; the object server cannot erase `broken.rennes`.
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<VoId>>);
+
+    impl VoWatcher for Heard {
+        fn may_act(&self, _: &VoId, _: HashMap<u32, u64>) {}
+        fn volumes_kept(&self, _: &[VolumeMount]) {}
+        fn volumes_changed(&self, _: &[VolumeMount]) {}
+        fn vo_erased<'a>(&'a self, vo: &'a VoId) -> Erasing<'a> {
+            Box::pin(async move {
+                if vo.as_str() == "broken.rennes" {
+                    return Err(Error::internal("the disk is broken"));
+                }
+                self.0.lock().unwrap().push(vo.clone());
+                Ok(())
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vo_that_cannot_be_erased_yet_keeps_no_other() {
+        // wrong: what members of erased VOs left would lie on a node for as long as one volume is
+        // still mounted there, or the core would believe that it is gone
+        let vos = ["kept.rennes", "gone.pisa", "broken.rennes", "late.rennes"];
+        let vos = vos.map(|vo| vo.parse::<VoId>().unwrap());
+        let heard = Heard::default();
+        let e = erase(&vos[..2], |vo| *vo == vos[0], &heard).await.unwrap_err();
+        assert_eq!(e.kind, xos_base::Kind::Conflict, "{e}");
+        let e = erase(&vos, |vo| *vo == vos[0], &heard).await.unwrap_err();
+        assert_eq!(e.kind, xos_base::Kind::Internal, "{e}");
+        erase(&vos[..1], |_| false, &heard).await.unwrap();
+        let heard = heard.0.lock().unwrap();
+        let order = [&vos[1], &vos[1], &vos[3], &vos[0]];
+        assert_eq!(heard.iter().collect::<Vec<_>>(), order);
     }
 }

@@ -27,6 +27,7 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("FoundVo", "title", Shown),
     ("FoundVo", "description", Shown),
     ("FoundVo", "label", NAME),
+    ("DescribeVo", OTHERS, Bare("as with FoundVo, in whose places it stands")),
     ("SuspendVo", "reason", Shown),
     ("DissolveVo", "reason", Shown),
     ("RecordVolume", OTHERS, MACHINE),

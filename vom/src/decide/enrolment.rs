@@ -30,7 +30,7 @@ pub(super) fn propose(
             return Ok(None);
         }
         Command::SetQuestions { questions } => Change::QuestionsSet { questions },
-        Command::SetReminders { days } => {
+        Command::SetReminders { days, .. } => {
             let mut sorted = days.clone();
             sorted.sort_unstable_by(|a, b| b.cmp(a));
             if sorted == vo.enrolling.reminders() {

@@ -9,6 +9,7 @@ mod nested;
 mod random;
 mod renewal;
 mod rules;
+mod settings;
 mod sites;
 mod suspended;
 

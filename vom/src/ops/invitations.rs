@@ -143,7 +143,7 @@ impl Vom {
         } else {
             self.admit_expected(&r.vo, person).await;
         }
-        let member = live.read().member_info(person);
+        let member = live.read().member_info(person, self.inner.clock.now());
         Ok(Joined { member })
     }
 }

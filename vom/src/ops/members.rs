@@ -24,7 +24,7 @@ impl Vom {
     ) -> Result<MemberPage, Error> {
         let live = self.known(&r.vo)?;
         self.authorise(&live, &caller, Action::See)?;
-        Ok(live.read().member_page(r.after.as_ref(), r.limit))
+        Ok(live.read().member_page(r.after.as_ref(), r.limit, self.inner.clock.now()))
     }
 
     pub(super) async fn get_member(
@@ -39,7 +39,7 @@ impl Vom {
 
     /// A member as the VO has it now.
     pub(super) fn member_now(&self, vo: &VoId, person: &PersonId) -> Result<MemberInfo, Error> {
-        let info = self.known(vo)?.read().member_info(person);
+        let info = self.known(vo)?.read().member_info(person, self.inner.clock.now());
         info.ok_or_else(|| Violation::NotMember(person.clone()).into())
     }
 
@@ -94,10 +94,10 @@ impl Vom {
         r: Memberships,
     ) -> Result<Vec<MembershipView>, Error> {
         self.may_see_memberships(&caller, &r.person)?;
-        let mut found = Vec::new();
+        let (mut found, now) = (Vec::new(), self.inner.clock.now());
         for live in self.inner.vos.after(None, usize::MAX) {
             let vo = live.read();
-            let Some(member) = vo.member_info(&r.person) else { continue };
+            let Some(member) = vo.member_info(&r.person, now) else { continue };
             found.push(MembershipView {
                 vo: vo.id.clone(),
                 title: vo.title.clone(),

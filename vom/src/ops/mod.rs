@@ -47,6 +47,7 @@ impl Vom {
             get_vo,
             suspend_vo,
             resume_vo,
+            describe_vo,
             set_lease,
             set_grace,
             set_renewal,

@@ -23,7 +23,8 @@ impl Vom {
         caller: Caller,
         r: SetReminders,
     ) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::SetReminders { days: r.days }).await
+        let command = Command::SetReminders { days: r.days, base: r.base };
+        self.change(&caller, &r.vo, command).await
     }
 
     pub(super) async fn list_expiring(

@@ -67,7 +67,7 @@ impl Vom {
         if !vo.groups.contains_key(&r.name) {
             return Err(Violation::NoGroup(r.name).into());
         }
-        Ok(vo.group_member_page(&r.name, r.after.as_ref(), r.limit))
+        Ok(vo.group_member_page(&r.name, r.after.as_ref(), r.limit, self.inner.clock.now()))
     }
 
     pub(super) async fn offer_handover(

@@ -10,8 +10,8 @@ use crate::state::{Vo, about, page_size};
 use crate::{Found, VOS_MAX};
 use xos_api::Done;
 use xos_api::vom::{
-    Actor, Change, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetFileAudit, SetGrace,
-    SetLease, SetRenewal, SuspendVo, VoInfo, VoPage,
+    Actor, Change, DescribeVo, FoundVo, GetVo, ListVos, RecordVolume, ResumeVo, SetFileAudit,
+    SetGrace, SetLease, SetRenewal, SuspendVo, VoInfo, VoPage,
 };
 use xos_base::{Error, PersonId, VoId};
 use xos_net::{Caller, Principal};
@@ -134,7 +134,7 @@ impl Vom {
         Ok(VoInfo {
             summary: vo.summary(),
             state: vo.state.clone(),
-            me: person.and_then(|p| vo.member_info(p)),
+            me: person.and_then(|p| vo.member_info(p, now)),
             application: person.and_then(|p| vo.applications.get(p)).cloned(),
             details: sees.then(|| vo.details()),
         })
@@ -148,16 +148,24 @@ impl Vom {
         self.change(&caller, &r.vo, Command::ResumeVo).await
     }
 
+    pub(super) async fn describe_vo(&self, caller: Caller, r: DescribeVo) -> Result<Done, Error> {
+        let DescribeVo { vo, title, description, base } = r;
+        self.change(&caller, &vo, Command::DescribeVo { title, description, base }).await
+    }
+
     pub(super) async fn set_lease(&self, caller: Caller, r: SetLease) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::SetLease { lease_s: r.lease_s }).await
+        let command = Command::SetLease { lease_s: r.lease_s, base: r.base };
+        self.change(&caller, &r.vo, command).await
     }
 
     pub(super) async fn set_grace(&self, caller: Caller, r: SetGrace) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::SetGrace { grace_s: r.grace_s }).await
+        let command = Command::SetGrace { grace_s: r.grace_s, base: r.base };
+        self.change(&caller, &r.vo, command).await
     }
 
     pub(super) async fn set_renewal(&self, caller: Caller, r: SetRenewal) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::SetRenewal { renewal_s: r.renewal_s }).await
+        let command = Command::SetRenewal { renewal_s: r.renewal_s, base: r.base };
+        self.change(&caller, &r.vo, command).await
     }
 
     pub(super) async fn set_file_audit(
@@ -165,7 +173,8 @@ impl Vom {
         caller: Caller,
         r: SetFileAudit,
     ) -> Result<Done, Error> {
-        self.change(&caller, &r.vo, Command::SetFileAudit { opens: r.opens }).await
+        let command = Command::SetFileAudit { opens: r.opens, base: r.base };
+        self.change(&caller, &r.vo, command).await
     }
 
     pub(super) async fn record_volume(

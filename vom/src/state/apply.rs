@@ -6,6 +6,19 @@ use xos_api::vom::{Application, Change, Entry, GROUP_MEMBERS, MemberState, VoSta
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Epoch, GroupName, GroupNumber, MemberNumber, Millis, PersonId, RoleName, SiteId};
 
+/// Whether a change is one of the settings that have a version together.
+fn sets(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Described { .. }
+            | Change::LeaseSet { .. }
+            | Change::GraceSet { .. }
+            | Change::RenewalSet { .. }
+            | Change::RemindersSet { .. }
+            | Change::FileAuditSet { .. }
+    )
+}
+
 impl Vo {
     /// Makes the entry's change. Numbers, epochs and the order of entries are for
     /// [`Vo::check`] and the log's chain to judge.
@@ -78,6 +91,10 @@ impl Vo {
             Change::VolumeMade { name } => {
                 self.volumes.insert(name.clone());
             }
+            Change::Described { title, description } => {
+                self.title.clone_from(title);
+                self.description.clone_from(description);
+            }
             Change::LeaseSet { lease_s } => self.lease_s = Some(*lease_s),
             Change::GraceSet { grace_s } => self.grace_s = Some(*grace_s),
             Change::RenewalSet { renewal_s } => self.renewal_s = Some(*renewal_s),
@@ -100,6 +117,9 @@ impl Vo {
             | Change::InvitationMade { .. }
             | Change::InvitationWithdrawn { .. }
             | Change::Joined { .. } => self.apply_enrolling(&entry.change),
+        }
+        if sets(&entry.change) {
+            self.settings = entry.number;
         }
     }
 

@@ -149,8 +149,8 @@ impl From<Violation> for Error {
 
 type Checked = Result<(), Violation>;
 
-/// The founding's texts.
-pub(super) fn founding(title: &str, description: &str) -> Checked {
+/// The VO's texts.
+pub(super) fn described(title: &str, description: &str) -> Checked {
     text::line(title, TITLE_MAX).map_err(|e| Violation::Text("title", e))?;
     text::lines(description, DESCRIPTION_MAX).map_err(|e| Violation::Text("description", e))
 }
@@ -263,6 +263,7 @@ impl Vo {
                 ensure(!self.volumes.contains(name), || Violation::Volume)?;
                 limit(self.volumes.len() >= VOLUMES_MAX, VOLUMES_MAX as u64, "volumes")
             }
+            Change::Described { title, description } => described(title, description),
             Change::LeaseSet { lease_s } => {
                 ensure((LEASE_S_MIN..=LEASE_S_MAX).contains(lease_s), || Violation::Lease)
             }

@@ -202,9 +202,9 @@ mod tests {
         vo.groups.insert(name.clone(), record);
         let last: PersonId = "p024999@pisa".parse().unwrap();
         vo.members.get_mut(&last).unwrap().groups.insert(name.clone());
-        let first = vo.group_member_page(&name, None, None);
+        let first = vo.group_member_page(&name, None, None, Millis(0));
         assert!(first.members.is_empty() && first.next.is_some(), "it goes on");
-        let second = vo.group_member_page(&name, first.next.as_ref(), None);
+        let second = vo.group_member_page(&name, first.next.as_ref(), None, Millis(0));
         assert_eq!(second.members.len(), 1);
         assert_eq!(second.next, None);
     }

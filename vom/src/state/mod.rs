@@ -142,6 +142,9 @@ pub struct Vo {
     pub enrolling: Enrolling,
     /// Whether the home's audit notes which files are opened.
     pub audit_opens: bool,
+    /// The number of the last entry that changed its settings; 0: they are as founded.
+    #[serde(default)]
+    pub settings: u64,
     /// The number of the last entry of which nodes hear: of a change of rules in parts, the last
     /// one.
     pub news: u64,
@@ -232,7 +235,7 @@ impl Vo {
         if entry.number != 1 {
             return Err(Violation::NotFounded);
         }
-        check::founding(title, description)?;
+        check::described(title, description)?;
         let mut vo = Vo {
             id: entry.vo.clone(),
             number: 1,
@@ -267,6 +270,7 @@ impl Vo {
             staged: None,
             enrolling: Enrolling::default(),
             audit_opens: false,
+            settings: 0,
             news: 1,
             touched: Touched::default(),
         };

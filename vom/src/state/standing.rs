@@ -82,7 +82,7 @@ impl Vo {
     }
 
     /// The member, if VO and membership are in force.
-    fn standing(&self, person: &PersonId, now: Millis) -> Result<&Member, Error> {
+    pub(super) fn standing(&self, person: &PersonId, now: Millis) -> Result<&Member, Error> {
         if let VoState::Suspended { reason, by_site } = &self.state {
             let e = Error::denied(format!("{} is suspended{}", self.id, because(reason)));
             return Err(if *by_site {

@@ -43,15 +43,16 @@ impl Vo {
             grace_s: self.grace_s,
             renewal_s: self.renewal_s,
             audit_opens: self.audit_opens,
+            settings: self.settings,
         }
     }
 
-    /// One member.
-    pub fn member_info(&self, person: &PersonId) -> Option<MemberInfo> {
-        self.members.get(person).map(|m| self.info(person, m))
+    /// One member, as they stand at `now`.
+    pub fn member_info(&self, person: &PersonId, now: Millis) -> Option<MemberInfo> {
+        self.members.get(person).map(|m| self.info(person, m, now))
     }
 
-    fn info(&self, person: &PersonId, m: &Member) -> MemberInfo {
+    fn info(&self, person: &PersonId, m: &Member, now: Millis) -> MemberInfo {
         MemberInfo {
             person: person.clone(),
             number: m.number,
@@ -61,14 +62,20 @@ impl Vo {
             since: m.since,
             expires: m.expires,
             state: m.state.clone(),
+            acts: self.standing(person, now).is_ok(),
         }
     }
 
-    /// Members after one, at most [`PAGE_MAX`].
-    pub fn member_page(&self, after: Option<&PersonId>, limit: Option<u32>) -> MemberPage {
+    /// Members after one, at most [`PAGE_MAX`], as they stand at `now`.
+    pub fn member_page(
+        &self,
+        after: Option<&PersonId>,
+        limit: Option<u32>,
+        now: Millis,
+    ) -> MemberPage {
         let size = page_size(limit);
         let mut rest = self.members.range(from(after));
-        let members: Vec<_> = rest.by_ref().take(size).map(|(p, m)| self.info(p, m)).collect();
+        let members: Vec<_> = rest.by_ref().take(size).map(|(p, m)| self.info(p, m, now)).collect();
         let more = rest.next().is_some();
         let next = members.last().filter(|_| more).map(|m| m.person.clone());
         MemberPage { members, next }
@@ -135,6 +142,7 @@ impl Vo {
         name: &GroupName,
         after: Option<&PersonId>,
         limit: Option<u32>,
+        now: Millis,
     ) -> MemberPage {
         let size = page_size(limit);
         let (everybody, tree) = (name.as_str() == GROUP_MEMBERS, self.subtree(name));
@@ -145,7 +153,7 @@ impl Vo {
             }
             last = Some(person);
             if everybody || !m.groups.is_disjoint(&tree) {
-                members.push(self.info(person, m));
+                members.push(self.info(person, m, now));
             }
         }
         MemberPage { members, next: None }

@@ -123,13 +123,16 @@ async fn consent_lapses_and_comes_back() {
     let members = ListMembers { vo: vo(), after: None, limit: None };
     let e = rennes.ask(&bob, members.clone()).await.unwrap_err();
     assert!(e.to_string().contains("xos vo agree demo.rennes"), "{e}");
+    let get = GetMember { vo: vo(), person: id("bob@rennes") };
+    assert!(!rennes.ask(&alice, get).await.unwrap().acts, "members are told that he acts");
 
     let e = rennes.ask(&bob, Agree { vo: vo(), version: 2 }).await.unwrap_err();
     assert_eq!(e.kind, Kind::Conflict, "not what he read");
     agree(&rennes, &bob, 1).await;
     assert_eq!(vom.effective(&m, rennes.clock.now()).unwrap(), m, "the same credential");
     rennes.serve_ask(of).await.unwrap();
-    rennes.ask(&bob, members).await.unwrap();
+    let listed = rennes.ask(&bob, members).await.unwrap().members;
+    assert!(listed.iter().all(|m| m.acts), "{listed:?}");
     until("the node knows that he agreed", || lapses().is_none().then_some(())).await;
     assert_eq!(rennes.ask(&bob, Reminders { person: id("bob@rennes") }).await.unwrap(), []);
 }

@@ -74,6 +74,7 @@ fn changes() -> Vec<Change> {
         Change::VoSuspended { reason: reason(), by_site: true },
         Change::VoResumed {},
         Change::VolumeMade { name: "main".into() },
+        Change::Described { title: "Demo 2".into(), description: reason() },
         Change::LeaseSet { lease_s: 7200 },
         Change::GraceSet { grace_s: 7200 },
         Change::RenewalSet { renewal_s: 7200 },

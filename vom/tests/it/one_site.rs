@@ -197,7 +197,7 @@ async fn the_home_is_told_how_long_credentials_are_renewed() {
     let of = MembershipOf { vo: id("demo.rennes"), person: id("alice@rennes"), since: None };
     let told = rennes.serve_ask(of.clone()).await.unwrap();
     assert_eq!(told.renewal_s, RENEWAL_S_DEFAULT);
-    let set = |renewal_s| SetRenewal { vo: id("demo.rennes"), renewal_s };
+    let set = |renewal_s| SetRenewal { vo: id("demo.rennes"), renewal_s, base: None };
     let e = rennes.ask(&rennes.own("bob"), set(7200)).await.unwrap_err();
     assert_eq!(e.kind, Kind::Denied);
     assert_eq!(rennes.ask(&alice, set(60)).await.unwrap_err().kind, Kind::Invalid);

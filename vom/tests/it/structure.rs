@@ -329,7 +329,7 @@ async fn an_export_holds_everybody_once_and_ends() {
     rennes.ask(&alice, CreateGroup { vo: vo(), name: id("physics") }).await.unwrap();
     let below = CreateSubgroup { vo: vo(), parent: id("physics"), name: id("optics") };
     rennes.ask(&alice, below).await.unwrap();
-    rennes.ask(&alice, SetReminders { vo: vo(), days: vec![7] }).await.unwrap();
+    rennes.ask(&alice, SetReminders { vo: vo(), days: vec![7], base: None }).await.unwrap();
     let people = vec![expected("zoe@rennes", &["optics"], &[])];
     rennes.ask(&alice, ExpectPeople { vo: vo(), people, dry_run: false }).await.unwrap();
     let (mut lines, mut after) = (Vec::new(), None);

@@ -176,7 +176,7 @@ async fn the_smaller_lease_counts_and_nodes_are_told_of_it() {
     let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.lease_s);
     until("the node has accounts", || (last() == Some(None)).then_some(())).await;
     let alice = rennes.own("alice");
-    let set = |lease_s| rennes.ask(&alice, SetLease { vo: id("demo.rennes"), lease_s });
+    let set = |lease_s| rennes.ask(&alice, SetLease { vo: id("demo.rennes"), lease_s, base: None });
     set(600).await.unwrap();
     until("the VO's is told", || (last() == Some(Some(600))).then_some(())).await;
     // The site's own is an hour, which is not told.
@@ -328,7 +328,7 @@ async fn after_lease_and_grace_the_vo_of_an_unheard_home_ends() {
     shared_with_alice(&rennes, &pisa, &replica).await;
     let last = || pisa.ear.heard.lock().unwrap().last().map(|a| a.grace_s);
     until("the node has accounts", || (last() == Some(None)).then_some(())).await;
-    let set = SetGrace { vo: id("demo.rennes"), grace_s: 600 };
+    let set = SetGrace { vo: id("demo.rennes"), grace_s: 600, base: None };
     rennes.ask(&rennes.own("alice"), set).await.unwrap();
     until("the VO's is told", || (last() == Some(Some(600))).then_some(())).await;
     replica.stop();

@@ -12,10 +12,10 @@ use crate::keys::until;
 use crate::world::{Core, xosd};
 
 /// How long a state may take to be told.
-const TOLD_MAX: Duration = Duration::from_secs(60);
+pub const TOLD_MAX: Duration = Duration::from_secs(60);
 
 /// The states that `xosd` tells by sd_notify(3), until one of them is `last`.
-fn told(socket: &UnixDatagram, last: &str) -> Vec<String> {
+pub fn told(socket: &UnixDatagram, last: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut bytes = [0; 4096];
     while !all.iter().any(|state| state == last) {

@@ -1,9 +1,14 @@
 //! What a browser gets from a real core, through its port.
 
-use crate::world::Core;
+use crate::daemon::{TOLD_MAX, told};
+use crate::world::{Core, xosd};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use xos_net::Trust;
@@ -104,4 +109,68 @@ fn a_form_without_room_is_answered_by_a_page() {
     assert!(head.starts_with("http/1.1 413"), "{head}");
     let error: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(error["kind"], "too_large");
+}
+
+/// What a browser without a session gets, in small letters.
+fn got(core: &Core, path: &str) -> String {
+    let name = core_name(&"rennes".parse().unwrap()).try_into().unwrap();
+    let connection = ClientConnection::new(tls(core), name).unwrap();
+    let tcp = TcpStream::connect(&core.address).unwrap();
+    tcp.set_read_timeout(Some(ANSWER_MAX)).unwrap();
+    let mut stream = StreamOwned::new(connection, tcp);
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: {}\r\naccept: text/html\r\nconnection: close\r\n\r\n",
+        core.address
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&part[..n]),
+            // The answer is there, and then the connection ends without a word.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(e) => panic!("{path}: {e}"),
+        }
+    }
+    String::from_utf8_lossy(&answer).to_ascii_lowercase()
+}
+
+/// If it failed, whoever reads a core's log, or runs the page to which somebody goes on from an
+/// invitation's link, could come into the VO by it.
+#[test]
+fn an_invitations_secret_stands_in_no_log_and_no_referrer() {
+    let core = Core::set_up();
+    let notify = core.dir().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(TOLD_MAX)).unwrap();
+    let log = core.dir().join("log");
+    let mut run = xosd(core.dir());
+    run.args(["run", "--config", "xosd.toml"]).env("NOTIFY_SOCKET", &notify);
+    let mut child =
+        run.env("XOS_LOG", "trace").stderr(File::create(&log).unwrap()).spawn().unwrap();
+    told(&socket, "READY=1");
+    let ada = core.signed_in("ada");
+    ada.add_person("bob");
+    ada.well(&["vo", "found", "demo", "--title", "Demonstration"]);
+    let invited = ada.json(&["vo", "invite", "demo.rennes"]);
+    let link = invited["link"].as_str().unwrap();
+    let (_, secret) = link.rsplit_once('/').unwrap();
+    let path = format!("/join/demo.rennes/{secret}");
+    for (path, status) in [
+        (path.clone(), "200"),
+        (format!("{path}/form"), "303"),
+        (format!("/sign-in?next={path}/form"), "200"),
+        (format!("{path}/nowhere"), "404"),
+    ] {
+        let answer = got(&core, &path);
+        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{path}: {answer}");
+        assert!(answer.contains("\r\nreferrer-policy: no-referrer\r\n"), "{path}: {answer}");
+    }
+    core.signed_in("bob").well(&["vo", "join", link]);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("TRACE") && log.contains("changed"), "not all is logged: {log}");
+    assert!(!log.contains(secret), "the secret is logged");
 }

@@ -86,7 +86,7 @@ impl Fake {
         }
     }
 
-    fn gives(&self) -> Gives {
+    pub(super) fn gives(&self) -> Gives {
         Gives {
             groups: vec![id("physics")],
             roles: vec![id("reviewer")],
@@ -171,6 +171,7 @@ impl Fake {
         changes!(
             SetQuestions,
             SetReminders,
+            DescribeVo,
             SetLease,
             SetGrace,
             SetRenewal,

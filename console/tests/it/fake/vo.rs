@@ -22,6 +22,7 @@ impl Fake {
             number: MemberNumber(number),
             epoch: Epoch(1),
             groups: vec![id("members"), id("physics")],
+            acts: state == MemberState::Active,
             roles,
             since: Millis(1_700_000_000_000),
             expires: (number == 2).then_some(Millis(1_900_000_000_000)),
@@ -66,6 +67,7 @@ impl Fake {
             grace_s: None,
             renewal_s: None,
             audit_opens: false,
+            settings: 7,
         }
     }
 
@@ -147,7 +149,8 @@ impl Fake {
             return Err(Error::denied(format!("{person} may not look at applications")));
         }
         let (person, since) = (id("nina@rennes"), self.clock.now());
-        let application = Application { person, message: self.t(), since, gives: None };
+        let gives = Some(self.gives());
+        let application = Application { person, message: self.t(), since, gives };
         Ok(ApplicationPage { applications: vec![application], next: None })
     }
 }

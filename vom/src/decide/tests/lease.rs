@@ -10,7 +10,7 @@ fn administrators_set_the_lease_within_bounds() {
     let mut h = Home::new(&policy());
     h.join("bob@pisa", &[]);
     h.join("carol@pisa", &["admin"]);
-    let lease = |lease_s| Command::SetLease { lease_s };
+    let lease = |lease_s| Command::SetLease { lease_s, base: None };
     assert_eq!(h.vo.lease_s(), LEASE_S_DEFAULT);
     assert_eq!(h.kind("bob@pisa", lease(7200)), Kind::Denied);
     let site_admin =
@@ -43,7 +43,7 @@ fn administrators_set_the_grace_within_bounds() {
     let mut h = Home::new(&policy());
     h.join("bob@pisa", &[]);
     h.join("carol@pisa", &["admin"]);
-    let grace = |grace_s| Command::SetGrace { grace_s };
+    let grace = |grace_s| Command::SetGrace { grace_s, base: None };
     assert_eq!(h.vo.grace_s(), GRACE_S_DEFAULT);
     assert_eq!(h.kind("bob@pisa", grace(7200)), Kind::Denied);
     assert_eq!(h.run(&Subject::Core(id("pisa")), grace(7200)).unwrap_err().kind, Kind::Denied);

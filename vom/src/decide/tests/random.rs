@@ -57,9 +57,14 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         text().prop_map(|reason| Command::EndShare { site: id("pisa"), reason }),
         text().prop_map(|reason| Command::SuspendVo { reason }),
         Just(Command::ResumeVo),
-        (0u64..4).prop_map(|n| Command::SetLease { lease_s: n * 3600 }),
-        (0u64..4).prop_map(|n| Command::SetGrace { grace_s: n * 3600 }),
-        (0u64..4).prop_map(|n| Command::SetRenewal { renewal_s: n * 3600 }),
+        (0u64..4).prop_map(|n| Command::DescribeVo {
+            title: format!("Demo {n}"),
+            description: String::new(),
+            base: Some(n),
+        }),
+        (0u64..4).prop_map(|n| Command::SetLease { lease_s: n * 3600, base: None }),
+        (0u64..4).prop_map(|n| Command::SetGrace { grace_s: n * 3600, base: None }),
+        (0u64..4).prop_map(|n| Command::SetRenewal { renewal_s: n * 3600, base: None }),
         (0u64..4, 0u32..3, any::<bool>(), role()).prop_map(|(base, part, more, name)| {
             let rule = format!(r#"{{"name":"{name}","who":"*","what":"*","effect":"deny"}}"#);
             let put = vec![serde_json::from_str(&rule).unwrap()];
@@ -70,7 +75,7 @@ fn command() -> impl Strategy<Value = (usize, Command)> {
         }),
         (0u32..3).prop_map(|version| Command::Agree { version }),
         any::<bool>().prop_map(|required| Command::SetQuestions { questions: asked(required) }),
-        (0u32..3).prop_map(|n| Command::SetReminders { days: vec![n, 7] }),
+        (0u32..3).prop_map(|n| Command::SetReminders { days: vec![n, 7], base: None }),
         (0usize..2, prop::option::of(group()), prop::option::of(role()), 0u32..3, any::<bool>())
             .prop_map(|(n, g, r, uses, at_once)| Command::Invite {
                 id: HASHES[n][..16].into(),

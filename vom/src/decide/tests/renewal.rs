@@ -10,7 +10,7 @@ fn administrators_set_the_renewal_within_bounds() {
     let mut h = Home::new(&policy());
     h.join("bob@pisa", &[]);
     h.join("carol@pisa", &["admin"]);
-    let renewal = |renewal_s| Command::SetRenewal { renewal_s };
+    let renewal = |renewal_s| Command::SetRenewal { renewal_s, base: None };
     assert_eq!(h.vo.renewal_s(), RENEWAL_S_DEFAULT);
     assert_eq!(h.kind("bob@pisa", renewal(7200)), Kind::Denied);
     let site_admin =

@@ -132,7 +132,8 @@ pub async fn applications(s: &Session, vo: VoId) -> Outcome {
             let gives = a.gives.as_ref();
             let groups = gives.into_iter().flat_map(|g| g.groups.iter().map(ToString::to_string));
             let roles = gives.into_iter().flat_map(|g| g.roles.iter().map(ToString::to_string));
-            let invited = groups.chain(roles).collect::<Vec<_>>().join(", ");
+            let ends = gives.and_then(|g| g.ends).map(|end| format!("until {end}"));
+            let invited = groups.chain(roles).chain(ends).collect::<Vec<_>>().join(", ");
             table.row([a.person.to_string(), when(a.since, now), invited, message]);
         }
         table.text("Nobody waits for a decision.")
@@ -184,6 +185,7 @@ pub fn members_table(members: &[MemberInfo], now: Millis) -> String {
             MemberState::Active if m.expires.is_some_and(|e| e <= now) => {
                 Style::Bad.mark("expired")
             }
+            MemberState::Active if !m.acts => Style::Bad.mark("cannot act"),
             MemberState::Active => Style::Good.mark("active"),
             MemberState::Suspended { reason } => {
                 Style::Bad.mark(&format!("suspended: {}", clean(reason)))
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_table_of_members() {
-        let member = |person: &str, state, expires| MemberInfo {
+        let member = |person: &str, state, acts, expires| MemberInfo {
             person: person.parse().unwrap(),
             number: MemberNumber(1),
             epoch: Epoch(1),
@@ -274,12 +276,14 @@ mod tests {
             since: Millis(0),
             expires,
             state,
+            acts,
         };
         let reason = "laptop\u{1b}[31m stolen".to_owned();
         let members = [
-            member("alice@rennes", MemberState::Active, None),
-            member("bob@pisa", MemberState::Suspended { reason }, Some(Millis(9_000_000))),
-            member("eve@pisa", MemberState::Active, Some(Millis(7_000_000))),
+            member("alice@rennes", MemberState::Active, true, None),
+            member("bob@pisa", MemberState::Suspended { reason }, false, Some(Millis(9_000_000))),
+            member("carl@pisa", MemberState::Active, false, None),
+            member("eve@pisa", MemberState::Active, false, Some(Millis(7_000_000))),
         ];
         let text = members_table(&members, Millis(8_000_000));
         let plain: String =

@@ -1,5 +1,6 @@
 //! What ends when, and what was.
 
+use super::settings::Base;
 use crate::cli::output::{Outcome, Style, Table, clean, list, when};
 use crate::cli::pages;
 use crate::cli::session::Session;
@@ -63,6 +64,8 @@ pub struct RemindersArgs {
     /// How many days before an end; at most five numbers.
     #[arg(required = true, value_name = "DAYS")]
     days: Vec<u32>,
+    #[command(flatten)]
+    base: Base,
 }
 
 /// `xos vo history`.
@@ -135,9 +138,9 @@ pub async fn extend(s: &Session, args: ExtendArgs) -> Outcome {
 
 /// Sets when people are reminded.
 pub async fn reminders(s: &Session, args: RemindersArgs) -> Outcome {
-    let RemindersArgs { of: vo, days } = args;
+    let RemindersArgs { of: vo, days, base: Base { base } } = args;
     let text = list(&days);
-    let done = s.vo_client(&vo).await?.call(SetReminders { vo: vo.clone(), days }).await?;
+    let done = s.vo_client(&vo).await?.call(SetReminders { vo: vo.clone(), days, base }).await?;
     s.out.show(&done, || format!("{vo} reminds its members {text} days before an end."))?;
     Ok(0)
 }

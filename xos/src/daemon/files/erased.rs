@@ -126,8 +126,10 @@ impl Files {
         Ok(())
     }
 
+    /// One that cannot be deleted keeps no other; the last error is told.
     async fn delete_volumes(&self) -> Result<(), Error> {
         let fault = |e: xtreemfs_proto::RpcError| Error::internal(format!("volumes: {e}"));
+        let mut last = Ok(());
         for volume in self.mrc.volumes().map_err(fault)? {
             if !volume.vo.parse().is_ok_and(|vo| self.erased.has(&vo)) {
                 continue;
@@ -135,10 +137,10 @@ impl Files {
             match self.mrc.delete_volume(&volume.id).await {
                 Ok(()) => tracing::info!(vo = volume.vo, "volume deleted"),
                 Err(e) if e.errno == Errno::ENOENT => {}
-                Err(e) => return Err(fault(e)),
+                Err(e) => last = Err(fault(e)),
             }
         }
-        Ok(())
+        last
     }
 }
 

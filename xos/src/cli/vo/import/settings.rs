@@ -42,28 +42,33 @@ impl Walk<'_> {
         if let Some(lease_s) = differs(to.lease_s, now.lease_s) {
             self.plan.settings += 1;
             if !self.dry_run {
-                let set = self.client.call(SetLease { vo: self.vo.clone(), lease_s }).await;
+                let set =
+                    self.client.call(SetLease { vo: self.vo.clone(), lease_s, base: None }).await;
                 self.done(number, set)?;
             }
         }
         if let Some(grace_s) = differs(to.grace_s, now.grace_s) {
             self.plan.settings += 1;
             if !self.dry_run {
-                let set = self.client.call(SetGrace { vo: self.vo.clone(), grace_s }).await;
+                let set =
+                    self.client.call(SetGrace { vo: self.vo.clone(), grace_s, base: None }).await;
                 self.done(number, set)?;
             }
         }
         if let Some(renewal_s) = differs(to.renewal_s, now.renewal_s) {
             self.plan.settings += 1;
             if !self.dry_run {
-                let set = self.client.call(SetRenewal { vo: self.vo.clone(), renewal_s }).await;
+                let set = self
+                    .client
+                    .call(SetRenewal { vo: self.vo.clone(), renewal_s, base: None })
+                    .await;
                 self.done(number, set)?;
             }
         }
         if to.audit_opens && !now.audit_opens {
             self.plan.settings += 1;
             if !self.dry_run {
-                let set = SetFileAudit { vo: self.vo.clone(), opens: true };
+                let set = SetFileAudit { vo: self.vo.clone(), opens: true, base: None };
                 let set = self.client.call(set).await;
                 self.done(number, set)?;
             }
@@ -111,7 +116,7 @@ impl Walk<'_> {
         if self.dry_run {
             return Ok(());
         }
-        let set = self.client.call(SetReminders { vo: self.vo.clone(), days }).await;
+        let set = self.client.call(SetReminders { vo: self.vo.clone(), days, base: None }).await;
         self.done(number, set)
     }
 
