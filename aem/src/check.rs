@@ -7,7 +7,7 @@ use xos_api::aem::{
     Resources, SITES_MAX, STAGES_MAX, STRING_MAX, STRINGS_MAX, Stage, TASKS_MAX, TaskSpec,
     UNITS_MAX,
 };
-use xos_base::Error;
+use xos_base::{Error, text};
 
 /// Least processors of a unit, thousandths: the kernel takes no smaller quota.
 pub const CPU_MILLI_MIN: u32 = 10;
@@ -173,7 +173,7 @@ fn inside(what: &str, p: &str) -> Result<(), Error> {
 }
 
 fn path(what: &str, p: &str) -> Result<(), Error> {
-    if p.is_empty() || p.chars().any(char::is_control) {
+    if p.is_empty() || p.chars().any(text::moves) {
         return Err(Error::invalid(format!(
             "{what}, {:?}, is empty or holds a control character",
             shown(p)
@@ -186,9 +186,13 @@ fn name(what: &str, s: &str) -> Result<(), Error> {
     if s.is_empty() {
         return Err(Error::invalid(format!("{what} is empty")));
     }
-    if s.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
+    if s.chars().any(text::moves) {
         return Err(Error::invalid(format!("{what}, {:?}, holds a control character", shown(s)))
-            .hint("line breaks and the like are not allowed in names"));
+            .hint("line breaks and what turns the direction of writing are not allowed in names"));
+    }
+    if s.chars().any(text::hidden) {
+        return Err(Error::invalid(format!("{what}, {:?}, holds what is not shown", shown(s)))
+            .hint("names of jobs hold no characters without a width"));
     }
     at_most(&format!("bytes in {what}"), s.len(), NAME_MAX)
 }
@@ -242,6 +246,12 @@ mod tests {
         // A line break in a name would let a job forge lines in lists and logs.
         let m = message(|s| s.name = "a\nb".into());
         assert!(m.contains(r#""a\nb""#) && m.contains("control character"), "{m}");
+        // And what is shown in another order than it stands, or not at all, would forge names.
+        for c in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{feff}'] {
+            let m = message(|s| s.name = format!("a{c}b"));
+            assert!(m.starts_with("the job's name") && !m.contains(c), "{m}");
+        }
+        assert!(with(|s| s.tasks[0].cwd = Some("a\u{202e}b".into())).is_err());
         assert_eq!(with(|s| s.name = "x".repeat(300)).unwrap_err().kind, Kind::TooLarge);
         assert!(with(|s| s.name.clear()).is_err());
         assert!(with(|s| s.tasks[0].name = "a/b".into()).is_err());

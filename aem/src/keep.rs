@@ -14,7 +14,7 @@ use xos_api::aem::CancelHosted;
 use xos_base::{JobId, Millis, SiteId};
 
 /// Most ended jobs forgotten in one change.
-const FORGET_MAX: usize = 200;
+pub(crate) const FORGET_MAX: usize = 200;
 
 impl Core {
     /// Lets another site forget a job.

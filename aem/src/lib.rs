@@ -10,6 +10,7 @@ mod cancel;
 pub mod check;
 pub mod config;
 mod core;
+mod erased;
 mod follow;
 #[cfg(test)]
 mod golden;

@@ -185,6 +185,7 @@ impl Core {
                     self.give_up_sites().await;
                     self.forget_old().await;
                     self.forget_hosted().await;
+                    self.forget_erased().await;
                     if let Err(error) = self.ledger.snapshot_if_due().await {
                         tracing::error!(%error, "no snapshot of the jobs was made");
                     }

@@ -2,7 +2,7 @@
 
 mod world;
 
-pub(crate) use world::{Asked, core};
+pub(crate) use world::{Asked, core, core_in};
 
 use crate::state::host::HostedTask;
 use crate::state::record::Who;

@@ -14,7 +14,7 @@ use xos_api::node::sessions::{ListSessions, OpenSessions};
 use xos_api::node::units::{
     EndEnvelope, Envelopes, KillUnits, ListEnvelopes, StartUnits, UnitOutput, UnitsTaken,
 };
-use xos_api::vom::{ServedVo, ServedVos, VoSnapshot, VoView};
+use xos_api::vom::{ErasedVo, ErasedVos, ServedVo, ServedVos, VoSnapshot, VoView};
 use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::{Grid, NodeChange, Nodes, submission, ticket};
 
@@ -23,6 +23,8 @@ use xos_net::{Grid, NodeChange, Nodes, submission, ticket};
 pub trait World: Send + Sync + 'static {
     /// The VOs served here.
     async fn served(&self) -> Result<Vec<ServedVo>, Error>;
+    /// The VOs that were served here and are erased.
+    async fn erased(&self) -> Result<Vec<ErasedVo>, Error>;
     /// A VO as known here.
     async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error>;
     /// Checks a signed submission to this site; gives the digest of its job's description.
@@ -91,6 +93,10 @@ impl GridWorld {
 impl World for GridWorld {
     async fn served(&self) -> Result<Vec<ServedVo>, Error> {
         self.grid.call(self.grid.site(), ServedVos {}).await
+    }
+
+    async fn erased(&self) -> Result<Vec<ErasedVo>, Error> {
+        self.grid.call(self.grid.site(), ErasedVos {}).await
     }
 
     async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {

@@ -12,6 +12,7 @@ pub mod local;
 pub mod local_name;
 pub mod membership;
 mod schema;
+pub mod text;
 pub mod when;
 
 pub use error::{Error, Kind};

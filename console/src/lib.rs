@@ -99,7 +99,7 @@ impl Console {
         let title = config.title.unwrap_or_else(|| deps.grid.site().to_string());
         if title.trim().is_empty()
             || title.chars().count() > TITLE_MAX
-            || title.chars().any(char::is_control)
+            || title.chars().any(xos_base::text::hidden)
         {
             return Err(Error::invalid(format!(
                 "[console] title: 1 to {TITLE_MAX} characters, no control characters"

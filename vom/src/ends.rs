@@ -131,6 +131,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 impl Inner {
     async fn erase_due(self: &Arc<Inner>, even_for: Duration) -> Result<usize, Error> {
         let (mut count, mut failed) = (0, None);
+        match self.learn_graves().await {
+            Ok(learnt) => count += learnt,
+            Err(e) => failed = Some(e),
+        }
         let now = self.clock.now();
         let trusted = trusted(now, even_for, self.newest());
         for live in self.vos.after(None, usize::MAX) {
@@ -148,6 +152,21 @@ impl Inner {
         failed.map_or(Ok(count), Err)
     }
 
+    /// Buries the VOs that another core of this site erased. Returns how many.
+    async fn learn_graves(self: &Arc<Inner>) -> Result<usize, Error> {
+        let (mut count, mut failed) = (0, None);
+        for grave in self.registry.graves().await? {
+            if self.graves.has(&grave.vo) {
+                continue;
+            }
+            match self.bury(grave).await {
+                Ok(()) => count += 1,
+                Err(e) => failed = Some(e),
+            }
+        }
+        failed.map_or(Ok(count), Err)
+    }
+
     /// The newest time of which logs, the site's audit or other sites spoke.
     fn newest(&self) -> Millis {
         let all = self.vos.after(None, usize::MAX);
@@ -156,10 +175,6 @@ impl Inner {
     }
 
     async fn erase_if(self: &Arc<Inner>, due: bool, live: &Arc<Live>) -> Result<bool, Error> {
-        if due && let Some(grave) = self.registry.grave(live.id()).await? {
-            // Another core of this site was faster.
-            return self.bury(grave).await.map(|()| true);
-        }
         if due && live.id().site() == self.site {
             let core = Subject::OwnCore(self.site.clone());
             self.command(live, &core, &Command::Structure(Structural::Erase)).await?;

@@ -1,6 +1,7 @@
 //! Texts that people write and others read on a terminal or a page.
 
 use std::fmt;
+use xos_base::text::moves;
 
 /// What a text must not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +52,6 @@ fn check(text: &str, max: usize, breaks: bool) -> Result<(), TextFault> {
         return Err(TextFault::Control);
     }
     Ok(())
-}
-
-/// Whether a character moves the cursor or the reading direction.
-fn moves(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn default_name(task: &TaskSpec) -> String {
     let program = task.argv.first().map_or("", String::as_str);
     let base = program.rsplit('/').find(|s| !s.is_empty()).unwrap_or("job");
     let mut name = String::new();
-    for c in base.chars().filter(|c| !c.is_control()) {
+    for c in base.chars().filter(|c| !xos_base::text::hidden(*c)) {
         if name.len() + c.len_utf8() > NAME_MAX {
             break;
         }

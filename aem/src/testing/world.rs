@@ -8,6 +8,7 @@ use crate::world::World;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
@@ -18,7 +19,7 @@ use xos_api::node::sessions::{ListSessions, OpenSession, OpenSessions};
 use xos_api::node::units::*;
 use xos_api::node::{Capacity, SetTicket};
 use xos_api::policy::{Action, Denial, Place};
-use xos_api::vom::{ServedVo, ServingSite, Terms, VoSnapshot, VoState};
+use xos_api::vom::{ErasedVo, ServedVo, ServingSite, Terms, VoSnapshot, VoState};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::audit::{Remembered, Teller};
@@ -37,6 +38,8 @@ pub(crate) struct Asked {
     pub(crate) offers: Mutex<Vec<HostUnits>>,
     /// Whether the members that somebody asks about are suspended.
     pub(crate) suspended: Mutex<bool>,
+    /// The VOs that are erased.
+    pub(crate) erased: Mutex<Vec<ErasedVo>>,
     /// What rules refuse, and how.
     pub(crate) denial: Mutex<Option<(Action, Denial)>>,
     /// The sessions that nodes tell of; those that are not here do not answer.
@@ -83,6 +86,15 @@ pub(crate) async fn core(
     change: impl FnOnce(&mut Config),
 ) -> (Arc<Core>, Arc<Asked>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
+    let (core, world) = core_in(dir.path(), change).await;
+    (core, world, dir)
+}
+
+/// The same with its journal in that folder, as after a restart.
+pub(crate) async fn core_in(
+    dir: &Path,
+    change: impl FnOnce(&mut Config),
+) -> (Arc<Core>, Arc<Asked>) {
     let site: SiteId = "rennes".parse().unwrap();
     let mut config = Config::default();
     change(&mut config);
@@ -93,13 +105,14 @@ pub(crate) async fn core(
         refusals: Mutex::default(),
         offers: Mutex::default(),
         suspended: Mutex::default(),
+        erased: Mutex::default(),
         denial: Mutex::default(),
         open: Mutex::default(),
         connected: Mutex::new(BTreeSet::from([super::n1()])),
         home: RwLock::new(()),
         changes: broadcast::channel(1).0,
     });
-    let ledger = Ledger::open(site.clone(), dir.path()).unwrap();
+    let ledger = Ledger::open(site.clone(), dir).unwrap();
     let (w, all, rules) = (world.clone(), world.clone(), world.clone());
     let told =
         (Arc::new(SystemClock) as Arc<dyn Clock>, Teller::new(Arc::new(Remembered::default())));
@@ -113,7 +126,7 @@ pub(crate) async fn core(
     let share = ShareRoom { vo: vo.clone(), cpu_milli: 4000, memory_bytes: 1 << 40 };
     host.shares.insert(vo, share);
     drop(host);
-    (core, world, dir)
+    (core, world)
 }
 
 fn terms() -> Terms {
@@ -124,6 +137,9 @@ fn terms() -> Terms {
 impl World for Asked {
     async fn served(&self) -> Result<Vec<ServedVo>, Error> {
         Ok(Vec::new())
+    }
+    async fn erased(&self) -> Result<Vec<ErasedVo>, Error> {
+        Ok(lock(&self.erased).clone())
     }
     async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
         let site = |s: &str| ServingSite { site: s.parse().unwrap(), terms: terms() };

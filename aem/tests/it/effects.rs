@@ -16,7 +16,7 @@ use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
 use xos_api::node::sessions::{ListSessions, OpenSession, OpenSessions};
 use xos_api::node::units::*;
-use xos_api::vom::{ServedVo, VoSnapshot};
+use xos_api::vom::{ErasedVo, ServedVo, VoSnapshot};
 use xos_base::{Error, Millis, NodeId, SiteId, VoId};
 use xos_net::NodeChange;
 
@@ -44,6 +44,9 @@ impl TestWorld {
 impl World for TestWorld {
     async fn served(&self) -> Result<Vec<ServedVo>, Error> {
         self.grid.served().await
+    }
+    async fn erased(&self) -> Result<Vec<ErasedVo>, Error> {
+        self.grid.erased().await
     }
     async fn view(&self, vo: &VoId) -> Result<VoSnapshot, Error> {
         self.grid.view(vo).await

@@ -17,7 +17,7 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 pub struct JobSpec {
     /// The VO in which it runs and whose share it uses.
     pub vo: VoId,
-    /// What lists show: 1 to 128 bytes, no control characters.
+    /// What lists show: 1 to 128 bytes, no control characters and none that is not shown.
     pub name: String,
     /// At least one task, at most 256.
     pub tasks: Vec<TaskSpec>,

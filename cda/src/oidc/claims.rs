@@ -66,7 +66,7 @@ pub(crate) fn check(provider: &Provider, claims: &Claims) -> Result<(), Error> {
 /// What the provider calls the account, as far as it can be shown.
 pub(crate) fn name(provider: &Provider, claims: &Claims) -> String {
     let name = claims.get(&provider.username_claim).and_then(Value::as_str).unwrap_or_default();
-    name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+    name.chars().filter(|c| !xos_base::text::hidden(*c)).take(NAME_MAX).collect()
 }
 
 /// The person that the account's name stands for, exactly: nothing is cut off or changed, so that

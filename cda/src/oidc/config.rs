@@ -102,7 +102,7 @@ impl Provider {
         let title = self.title();
         if title.trim().is_empty()
             || title.chars().count() > TITLE_MAX
-            || title.chars().any(char::is_control)
+            || title.chars().any(xos_base::text::hidden)
         {
             return bad("title", "1 to 60 characters, no control characters");
         }

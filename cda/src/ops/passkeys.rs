@@ -60,9 +60,9 @@ impl Inner {
     ) -> Result<(Passkey, PersonRecord), Error> {
         let name = name.trim();
         let long = name.chars().count() > PASSKEY_NAME_MAX;
-        if name.is_empty() || long || name.chars().any(char::is_control) {
+        if name.is_empty() || long || name.chars().any(xos_base::text::hidden) {
             return Err(Error::invalid(format!(
-                "the name of a passkey has 1 to {PASSKEY_NAME_MAX} characters"
+                "the name of a passkey has 1 to {PASSKEY_NAME_MAX} characters, all of them shown"
             )));
         }
         check_room(&making.person, &found.value)?;

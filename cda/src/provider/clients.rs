@@ -11,6 +11,7 @@ use xos_api::cda::{
     RemoveClient, Secret,
 };
 use xos_base::Error;
+use xos_base::text::hidden;
 use xos_net::Caller;
 use xos_store::{Guard, Op};
 
@@ -36,10 +37,10 @@ fn is_id(text: &str) -> bool {
 
 fn check(r: &CreateClient) -> Result<(), Error> {
     let name = r.name.trim();
-    if name.is_empty() || r.name.chars().count() > NAME_MAX || r.name.chars().any(char::is_control)
-    {
+    if name.is_empty() || r.name.chars().count() > NAME_MAX || r.name.chars().any(hidden) {
         return Err(Error::invalid(format!(
-            "the name of a client has 1 to {NAME_MAX} characters, no control characters"
+            "the name of a client has 1 to {NAME_MAX} characters, no control characters and none \
+             that is not shown or turns the direction of writing"
         )));
     }
     if r.redirects.len() > REDIRECTS_MAX {
@@ -167,5 +168,31 @@ impl Inner {
             _ => false,
         };
         if right { Ok(found.client) } else { Err(wrong()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, the page that asks for a person's yes would show another name than the client
+    /// has, or two clients with the same.
+    #[test]
+    fn a_name_shows_what_it_is() {
+        let named = |name: &str| {
+            check(&CreateClient {
+                name: name.to_owned(),
+                redirects: Vec::new(),
+                confidential: false,
+                device: true,
+                scopes: Vec::new(),
+                audience: None,
+                introspect: false,
+            })
+        };
+        assert_eq!(named("Électre 日本"), Ok(()));
+        for bad in ["", " ", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{200b}b", "a\u{ad}b"] {
+            assert!(named(bad).is_err(), "{bad:?} was taken");
+        }
     }
 }

@@ -129,7 +129,7 @@ fn resources(form: &Fields) -> Result<Resources, Error> {
 fn short_name(program: &str) -> String {
     let name = program.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("job");
     let mut out = String::new();
-    for c in name.chars().filter(|c| !c.is_control()) {
+    for c in name.chars().filter(|c| !xos_base::text::hidden(*c)) {
         if out.len() + c.len_utf8() > NAME_MAX {
             break;
         }

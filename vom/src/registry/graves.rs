@@ -51,15 +51,6 @@ impl Registry {
         self.store.put(at, encode(grave)?).await.map_err(StoreError::told).map(|_| ())
     }
 
-    /// The note that a VO is no more, if it is.
-    ///
-    /// # Errors
-    /// As [`Registry::graves`].
-    pub async fn grave(&self, vo: &VoId) -> Result<Option<Grave>, Error> {
-        let entry = self.store.get(&grave_key(vo)?).await.map_err(StoreError::told)?;
-        entry.map(|e| read(vo.as_str(), &e.value)).transpose()
-    }
-
     /// Writes something about a VO, unless it is no more: what is written while it is cleared, or by
     /// another core of the site, would stay.
     ///

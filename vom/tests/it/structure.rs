@@ -147,6 +147,25 @@ async fn what_is_left_of_an_erased_vo_goes_and_nothing_comes_anew() {
     assert_eq!(registry.append(&vo(), 10, "x").await.unwrap_err().kind, Kind::Conflict);
 }
 
+/// If it failed, a second core of the site would show a VO that is no more, and act by it, until it
+/// is started anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_core_of_the_site_erased_is_learnt() {
+    let rennes = Site::new("rennes").await;
+    let vom = rennes.start().await;
+    found(&rennes).await;
+    assert_eq!(vom.homed().len(), 1);
+    let (volumes, jws) = (Vec::new(), "x".to_owned());
+    let grave = Grave { vo: vo(), number: 9, at: Millis(1), volumes, jws, clean: false };
+    Registry::new(rennes.store.clone()).note_grave(&grave).await.unwrap();
+    vom.erase_due(Duration::ZERO).await.unwrap();
+    assert_eq!(vom.erased().len(), 1);
+    assert!(vom.homed().is_empty());
+    let e = rennes.ask(&rennes.own("alice"), GetVo { vo: vo() }).await.unwrap_err();
+    assert!(e.kind == Kind::NotFound && e.message.contains("erased"), "{e}");
+    nothing_is_kept(&rennes).await;
+}
+
 /// If it failed, two people would both believe to own what only one was to have, or none would.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_offer_taken_back_and_accepted_at_once_one_counts() {

@@ -4,6 +4,7 @@
 use comfy_table::{Table as Layout, presets};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use xos_base::text::hidden;
 use xos_base::{Error, Millis};
 
 /// How a command ended: the exit code, or why it failed.
@@ -228,12 +229,6 @@ pub fn clean(text: &str) -> String {
 /// As [`clean`], keeping line ends.
 pub fn clean_lines(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && hidden(c) { '?' } else { c }).collect()
-}
-
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}')
 }
 
 /// A table: columns aligned, no lines drawn, the header in capitals.

@@ -5,7 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate, MandateProof, Work};
-use xos_api::vom::{ServedVo, ServedVos, ServingSite, Terms, VoSnapshot, VoState, VoView};
+use xos_api::vom::{
+    ErasedVos, ServedVo, ServedVos, ServingSite, Terms, VoSnapshot, VoState, VoView,
+};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Epoch, Error, Group, GroupNumber, JobId, MemberNumber, Membership, VoId};
 use xos_net::sign::Kind;
@@ -40,6 +42,7 @@ impl Site {
             let me = me.clone();
             async move { Ok(vec![me.served()]) }
         });
+        router.on::<ErasedVos, _, _>(|_, _| async { Ok(Vec::new()) });
         let me = self.0.clone();
         router.on::<IssueMandate, _, _>(move |caller, r| {
             let me = me.clone();
