@@ -75,9 +75,9 @@ pub struct Parts {
 
 /// Who wants to know what the core says about VOs: the object server.
 pub trait VoWatcher: Send + Sync {
-    /// Who may act in a VO, by member number, with their epochs: told when accounts change, and
-    /// when time has passed that ends a membership, a consent or the VO's lease.
-    fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>);
+    /// Who may act in a VO, and who is out: told when accounts change, and when time has passed
+    /// that ends a membership, a consent or the VO's lease.
+    fn may_act(&self, vo: &VoId, members: Members);
     /// The volumes that this node served when it ran last; the core may tell of others.
     fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);
     /// The core told which volumes this node serves now.
@@ -90,7 +90,7 @@ pub trait VoWatcher: Send + Sync {
 /// Ends when a VO's objects are out of reach.
 pub type Erasing<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-pub use vos::Vo;
+pub use vos::{Members, Vo};
 
 /// The running agent.
 pub struct Agent {
@@ -212,7 +212,7 @@ impl Agent {
         {
             let (vos, now) = (agent.lock_vos(), agent.now());
             for (vo, _) in vos.iter() {
-                agent.watcher.may_act(vo, vos.acting(vo, now));
+                agent.watcher.may_act(vo, vos.members(vo, now));
             }
         }
         agent.watcher.volumes_kept(&agent.volumes.wanted());

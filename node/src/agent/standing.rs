@@ -38,7 +38,7 @@ impl Agent {
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
             narrower.store(vos.apply(accounts), Ordering::Relaxed);
-            self.watcher.may_act(&vo, vos.acting(&vo, self.now()));
+            self.watcher.may_act(&vo, vos.members(&vo, self.now()));
             self.told.store(true, Ordering::SeqCst);
         };
         let enforce = async {
@@ -66,7 +66,7 @@ impl Agent {
             self.hear();
             let back = vos.told_all();
             for vo in &back {
-                self.watcher.may_act(vo, vos.acting(vo, now));
+                self.watcher.may_act(vo, vos.members(vo, now));
             }
             back
         };
@@ -119,7 +119,7 @@ impl Agent {
                 false => vos.passed(looked, now),
             };
             for vo in passed {
-                self.watcher.may_act(&vo, vos.acting(&vo, now));
+                self.watcher.may_act(&vo, vos.members(&vo, now));
             }
             new
         };

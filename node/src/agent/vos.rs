@@ -5,11 +5,13 @@ mod bounds;
 mod find;
 mod index;
 mod lease;
+mod members;
 mod narrower;
 mod short;
 
 pub use find::Found;
 pub use lease::Heard;
+pub use members::Members;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
