@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
-use vos::{Gathering, Vos};
+use vos::{Gathering, Kept, Vos};
 use xos_api::node::Capacity;
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::AccountState;
@@ -90,7 +90,7 @@ pub trait VoWatcher: Send + Sync {
 /// Ends when a VO's objects are out of reach.
 pub type Erasing<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-pub use vos::{Members, Vo};
+pub use vos::{Members, Vo, kept_vos};
 
 /// The running agent.
 pub struct Agent {
@@ -105,6 +105,8 @@ pub struct Agent {
     /// Most processes of one job here.
     processes: u32,
     vos: Mutex<Vos>,
+    /// The files in which `vos` are kept.
+    kept: Kept,
     gathering: Mutex<Gathering>,
     /// Counts the changes of `vos`.
     accounts_changed: tokio::sync::watch::Sender<u64>,
@@ -154,7 +156,7 @@ impl Agent {
         }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
-        let vos = keep::read::<Vos>(&folder.join("vos.json"))?.unwrap_or_default();
+        let (kept, vos) = Kept::open(&folder)?;
         let vos = vos.bounded().indexed();
         let cgroups = find_cgroups(parts.cgroup.as_deref())?;
         let logins = parts.config.login.clone().map(|login| {
@@ -183,6 +185,7 @@ impl Agent {
             capacity,
             processes,
             vos: Mutex::new(vos),
+            kept,
             gathering: Mutex::default(),
             accounts_changed: tokio::sync::watch::channel(0).0,
             told: AtomicBool::new(false),

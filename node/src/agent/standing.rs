@@ -1,7 +1,7 @@
 //! Puts in force where members stand: what the core says of them, and the end of memberships that
 //! end by themselves.
 
-use super::{Agent, keep};
+use super::Agent;
 use crate::spec::EnvelopeSpec;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -47,7 +47,7 @@ impl Agent {
             // to end may be another one.
             self.accounts_changed.send_modify(|n| *n += 1);
         };
-        let file = || keep::write(&self.folder.join("vos.json"), &*self.lock_vos());
+        let file = || self.kept.write(&self.vos);
         let kept = first_in_force(apply, enforce, [&file, &|| self.write_accounts()]).await;
         if narrower.into_inner() {
             // Whoever signed in just now has the groups of the former file: a second look.
