@@ -39,6 +39,21 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(fail)
 }
 
+/// Removes a file that [`write`] wrote, also after a power loss; it may be gone already.
+///
+/// # Errors
+/// [`xos_base::Kind::Internal`] naming the file.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let fail =
+        |e: std::io::Error| Error::internal(format!("cannot remove {}: {e}", path.display()));
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(fail)?,
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(fail)
+}
+
 /// Writes a text that is made anew at each start: whole or not at all, and not brought to the disk.
 /// What is there already, in the same words, stays.
 ///

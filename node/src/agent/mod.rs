@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tickets::{Held, Tickets};
 use tokio_util::sync::CancellationToken;
-use vos::{Gathering, Vos};
+use vos::{Gathering, Kept, Vos};
 use xos_api::node::Capacity;
 use xos_api::site::SiteDescriptor;
 use xos_api::vom::AccountState;
@@ -75,9 +75,9 @@ pub struct Parts {
 
 /// Who wants to know what the core says about VOs: the object server.
 pub trait VoWatcher: Send + Sync {
-    /// Who may act in a VO, by member number, with their epochs: told when accounts change, and
-    /// when time has passed that ends a membership, a consent or the VO's lease.
-    fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>);
+    /// Who may act in a VO, and who is out: told when accounts change, and when time has passed
+    /// that ends a membership, a consent or the VO's lease.
+    fn may_act(&self, vo: &VoId, members: Members);
     /// The volumes that this node served when it ran last; the core may tell of others.
     fn volumes_kept(&self, volumes: &[xos_api::node::VolumeMount]);
     /// The core told which volumes this node serves now.
@@ -90,7 +90,7 @@ pub trait VoWatcher: Send + Sync {
 /// Ends when a VO's objects are out of reach.
 pub type Erasing<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-pub use vos::Vo;
+pub use vos::{Members, Vo, kept_vos};
 
 /// The running agent.
 pub struct Agent {
@@ -105,6 +105,8 @@ pub struct Agent {
     /// Most processes of one job here.
     processes: u32,
     vos: Mutex<Vos>,
+    /// The files in which `vos` are kept.
+    kept: Kept,
     gathering: Mutex<Gathering>,
     /// Counts the changes of `vos`.
     accounts_changed: tokio::sync::watch::Sender<u64>,
@@ -154,7 +156,7 @@ impl Agent {
         }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
-        let vos = keep::read::<Vos>(&folder.join("vos.json"))?.unwrap_or_default();
+        let (kept, vos) = Kept::open(&folder)?;
         let vos = vos.bounded().indexed();
         let cgroups = find_cgroups(parts.cgroup.as_deref())?;
         let logins = parts.config.login.clone().map(|login| {
@@ -183,6 +185,7 @@ impl Agent {
             capacity,
             processes,
             vos: Mutex::new(vos),
+            kept,
             gathering: Mutex::default(),
             accounts_changed: tokio::sync::watch::channel(0).0,
             told: AtomicBool::new(false),
@@ -212,7 +215,7 @@ impl Agent {
         {
             let (vos, now) = (agent.lock_vos(), agent.now());
             for (vo, _) in vos.iter() {
-                agent.watcher.may_act(vo, vos.acting(vo, now));
+                agent.watcher.may_act(vo, vos.members(vo, now));
             }
         }
         agent.watcher.volumes_kept(&agent.volumes.wanted());

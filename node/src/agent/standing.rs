@@ -1,7 +1,7 @@
 //! Puts in force where members stand: what the core says of them, and the end of memberships that
 //! end by themselves.
 
-use super::{Agent, keep};
+use super::Agent;
 use crate::spec::EnvelopeSpec;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -38,7 +38,7 @@ impl Agent {
         let apply = || {
             let (mut vos, vo) = (self.lock_vos(), accounts.vo.clone());
             narrower.store(vos.apply(accounts), Ordering::Relaxed);
-            self.watcher.may_act(&vo, vos.acting(&vo, self.now()));
+            self.watcher.may_act(&vo, vos.members(&vo, self.now()));
             self.told.store(true, Ordering::SeqCst);
         };
         let enforce = async {
@@ -47,7 +47,7 @@ impl Agent {
             // to end may be another one.
             self.accounts_changed.send_modify(|n| *n += 1);
         };
-        let file = || keep::write(&self.folder.join("vos.json"), &*self.lock_vos());
+        let file = || self.kept.write(&self.vos);
         let kept = first_in_force(apply, enforce, [&file, &|| self.write_accounts()]).await;
         if narrower.into_inner() {
             // Whoever signed in just now has the groups of the former file: a second look.
@@ -66,7 +66,7 @@ impl Agent {
             self.hear();
             let back = vos.told_all();
             for vo in &back {
-                self.watcher.may_act(vo, vos.acting(vo, now));
+                self.watcher.may_act(vo, vos.members(vo, now));
             }
             back
         };
@@ -119,7 +119,7 @@ impl Agent {
                 false => vos.passed(looked, now),
             };
             for vo in passed {
-                self.watcher.may_act(&vo, vos.acting(&vo, now));
+                self.watcher.may_act(&vo, vos.members(&vo, now));
             }
             new
         };

@@ -1,20 +1,26 @@
-//! What the node knows of the VOs it serves: their accounts, kept in a file so that a restart
-//! without the core still knows them.
+//! What the node knows of the VOs it serves: their accounts, kept in files so that a restart without
+//! the core still knows them.
 
 mod bounds;
+mod file;
 mod find;
+mod gathering;
 mod index;
+mod kept;
 mod lease;
+mod members;
 mod narrower;
 mod short;
 
 pub use find::Found;
+pub use gathering::Gathering;
+pub use kept::{Kept, kept_vos};
 pub use lease::Heard;
+pub use members::Members;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use xos_api::vom::{AccountMember, AccountState, AccountTerms, VoAccounts};
-use xos_base::accounts::{AccountsBuilder, User};
 use xos_base::{Group, GroupNumber, LocalName, MemberNumber, Millis, VoId};
 
 /// The shell of an account where nobody signs in: none. A unit that got the machine's sshd to let
@@ -66,38 +72,9 @@ pub struct Vos {
     /// Those of which the core has told since the stream to it began.
     #[serde(skip)]
     fresh: BTreeSet<VoId>,
-}
-
-/// A list of accounts that comes in parts, gathered until it is whole.
-#[derive(Debug, Default)]
-pub struct Gathering {
-    parts: BTreeMap<VoId, VoAccounts>,
-}
-
-impl Gathering {
-    /// Takes a part; gives the whole once it is complete.
-    pub fn take(&mut self, part: VoAccounts) -> Option<VoAccounts> {
-        let more = part.more;
-        let whole = match self.parts.remove(&part.vo) {
-            // A first part begins anew, whatever was gathered before.
-            Some(mut whole) if !part.full => {
-                whole.number = part.number;
-                whole.state = part.state;
-                (whole.lease_s, whole.grace_s) = (part.lease_s, part.grace_s);
-                whole.terms = part.terms;
-                whole.members.extend(part.members);
-                whole.groups.extend(part.groups);
-                whole.groups_gone.extend(part.groups_gone);
-                whole
-            }
-            _ => part,
-        };
-        if more {
-            self.parts.insert(whole.vo.clone(), whole);
-            return None;
-        }
-        Some(whole)
-    }
+    /// Those of which something else is known than was taken to be kept.
+    #[serde(skip)]
+    changed: BTreeSet<VoId>,
 }
 
 impl Vos {
@@ -106,6 +83,7 @@ impl Vos {
     /// member.
     pub fn apply(&mut self, mut accounts: VoAccounts) -> bool {
         self.fresh.insert(accounts.vo.clone());
+        self.changed.insert(accounts.vo.clone());
         if !bounds::bound(&mut accounts) {
             self.lapsed.remove(&accounts.vo);
             return self.vos.remove(&accounts.vo).is_some();
@@ -157,9 +135,12 @@ impl Vos {
         if given.is_empty() {
             return;
         }
-        for m in self.vos.values_mut().flat_map(|vo| vo.members.values_mut()) {
-            if m.given.as_ref().is_some_and(|name| given.contains(name)) {
-                m.given = None;
+        for (id, vo) in &mut self.vos {
+            for m in vo.members.values_mut() {
+                if m.given.as_ref().is_some_and(|name| given.contains(name)) {
+                    m.given = None;
+                    self.changed.insert(id.clone());
+                }
             }
         }
     }
@@ -211,51 +192,6 @@ impl Vos {
     pub fn iter(&self) -> impl Iterator<Item = (&VoId, &Vo)> {
         self.vos.iter()
     }
-
-    /// The mapped account file's content.
-    ///
-    /// An account whose name a local user has (`local`) is called by the common rule, or `u<uid>`;
-    /// removed members and VOs that ended have no account. An entry that breaks a rule of the file
-    /// is left out, and the log says so: nobody else loses their name by it.
-    pub fn accounts(
-        &self,
-        generation: u64,
-        (homes, shell): (&str, &str),
-        local: &HashSet<String>,
-    ) -> AccountsBuilder {
-        let mut file = AccountsBuilder::new(generation);
-        for (id, vo) in &self.vos {
-            if vo.state == AccountState::Ended {
-                continue;
-            }
-            let mut left_out = bounds::LeftOut::default();
-            let mut in_group: BTreeMap<GroupNumber, Vec<String>> = BTreeMap::new();
-            for m in vo.members.values().filter(|m| m.state != AccountState::Ended) {
-                let name = vo.account_name(m, local);
-                let home = format!("{homes}/{}", vo.default_name(m, local));
-                let gecos = format!("{} in {id}", m.person);
-                let (uid, gid) = (vo.uid(m.number), vo.base + GROUP_MEMBERS);
-                let user = User { name: &name, uid, gid, gecos: &gecos, home: &home, shell };
-                if let Err(e) = file.user(user) {
-                    left_out.note(e);
-                    continue;
-                }
-                for g in &m.groups {
-                    in_group.entry(*g).or_default().push(name.clone());
-                }
-            }
-            for g in vo.groups.values() {
-                let members = in_group.remove(&g.number).unwrap_or_default();
-                let gid = vo.base + g.number.0;
-                let name = vo.group_name(id, g);
-                if let Err(e) = file.group(&name, gid, members.iter().map(String::as_str)) {
-                    left_out.note(e);
-                }
-            }
-            left_out.tell(id);
-        }
-        file
-    }
 }
 
 /// Whether the membership has ended by itself.
@@ -286,30 +222,6 @@ impl Vo {
     pub fn has_lapsed(&self, member: &AccountMember, now: Millis) -> bool {
         self.lapses(member).is_some_and(|at| at <= now)
     }
-
-    /// A member's local account name: the one that the site gave, unless a local user has it.
-    pub fn account_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
-        match &m.given {
-            Some(given) if !local.contains(given.as_str()) => given.to_string(),
-            _ => self.default_name(m, local),
-        }
-    }
-
-    /// What an account is called by the common rule, and its home in any case: a home that went
-    /// with a name would be lost, or another's, when the name goes.
-    pub fn default_name(&self, m: &AccountMember, local: &HashSet<String>) -> String {
-        if local.contains(&m.name) { format!("u{}", self.uid(m.number)) } else { m.name.clone() }
-    }
-
-    /// A group's local name: `<group>.<vo>` when that is not too long, else `g<gid>`.
-    fn group_name(&self, vo: &VoId, g: &Group) -> String {
-        let name = format!("{}.{vo}", g.name);
-        if name.len() <= xos_api::vom::ACCOUNT_NAME_MAX {
-            name
-        } else {
-            format!("g{}", self.gid(g.number))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -317,58 +229,26 @@ mod tests {
     use super::*;
     use crate::agent::testing;
     use xos_api::vom::AccountConsent;
-    use xos_base::accounts::AccountsView;
 
-    fn member(n: u32, name: &str, groups: &[u32]) -> AccountMember {
-        let groups = groups.iter().copied().map(GroupNumber).collect();
-        AccountMember { groups, ..testing::member(n, name, "active") }
+    fn member(n: u32, name: &str) -> AccountMember {
+        testing::member(n, name, "active")
     }
 
-    fn accounts(full: bool, more: bool, members: Vec<AccountMember>) -> VoAccounts {
-        VoAccounts { full, more, ..testing::accounts(members) }
-    }
-
-    #[test]
-    fn nobody_vanishes_between_two_parts() {
-        let mut gathering = Gathering::default();
-        let mut vos = Vos::default();
-        vos.apply(accounts(true, false, vec![member(1, "alice", &[]), member(2, "bob", &[])]));
-        assert!(gathering.take(accounts(true, true, vec![member(1, "alice", &[])])).is_none());
-        assert_eq!(vos.vo(&"demo.rennes".parse().unwrap()).unwrap().members.len(), 2);
-        let whole = gathering.take(accounts(false, false, vec![member(3, "carol", &[])])).unwrap();
-        assert!(whole.full);
-        vos.apply(whole);
-        let numbers: Vec<u32> =
-            vos.vo(&"demo.rennes".parse().unwrap()).unwrap().members.keys().map(|n| n.0).collect();
-        assert_eq!(numbers, [1, 3]);
-    }
-
-    #[test]
-    fn names_ids_and_groups_stand_in_the_file() {
-        let mut vos = Vos::default();
-        vos.apply(accounts(true, false, vec![member(1, "alice", &[2]), member(2, "bob", &[])]));
-        let local = HashSet::from(["bob.demo.rennes".to_owned()]);
-        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &local).build().unwrap();
-        let view = AccountsView::parse(&bytes).unwrap();
-        let alice = view.user_by_name("alice.demo.rennes").unwrap().unwrap();
-        assert_eq!((alice.uid, alice.gid), (1_900_000_001, 1_900_000_001));
-        assert_eq!(alice.home, "/home/xos/alice.demo.rennes");
-        assert_eq!(alice.shell, "/usr/sbin/nologin", "sshd would let a unit out of its envelope");
-        assert!(view.user_by_name("u1900000002").unwrap().is_some(), "bob clashed locally");
-        assert_eq!(view.group_by_name("physics.demo.rennes").unwrap().unwrap().gid, 1_900_000_002);
+    fn accounts(full: bool, members: Vec<AccountMember>) -> VoAccounts {
+        VoAccounts { full, ..testing::accounts(members) }
     }
 
     #[test]
     fn a_uid_stands_where_its_member_and_vo_stand() {
         let mut vos = Vos::default();
-        let mut bob = member(2, "bob", &[]);
+        let mut bob = member(2, "bob");
         bob.state = AccountState::Suspended;
-        vos.apply(accounts(true, false, vec![member(1, "alice", &[]), bob]));
+        vos.apply(accounts(true, vec![member(1, "alice"), bob]));
         let state = |vos: &Vos, n: u32| vos.state_of(1_900_000_000 + n, Millis(9));
         assert_eq!(state(&vos, 1), Some(AccountState::Active));
         assert_eq!(state(&vos, 2), Some(AccountState::Suspended));
         assert_eq!(state(&vos, 3), None);
-        let mut all = accounts(false, false, vec![]);
+        let mut all = accounts(false, vec![]);
         all.state = AccountState::Suspended;
         vos.apply(all);
         assert_eq!(state(&vos, 1), Some(AccountState::Suspended));
@@ -378,13 +258,11 @@ mod tests {
     fn a_membership_ends_by_itself() {
         // wrong: work would go on for people whose time in the VO is over
         let mut vos = Vos::default();
-        let until = |n: u32, at: u64| AccountMember {
-            expires: Some(Millis(at)),
-            ..member(n, "alice", &[])
-        };
+        let until =
+            |n: u32, at: u64| AccountMember { expires: Some(Millis(at)), ..member(n, "alice") };
         let mut held = until(3, 40);
         held.state = AccountState::Suspended;
-        vos.apply(accounts(true, false, vec![until(1, 50), member(2, "bob", &[]), held]));
+        vos.apply(accounts(true, vec![until(1, 50), member(2, "bob"), held]));
         let state = |n: u32, now: u64| vos.state_of(1_900_000_000 + n, Millis(now)).unwrap();
         assert_eq!((state(1, 49), state(1, 50)), (AccountState::Active, AccountState::Ended));
         assert_eq!((state(3, 39), state(3, 40)), (AccountState::Suspended, AccountState::Ended));
@@ -402,15 +280,15 @@ mod tests {
         let told = |full, members, set: Vec<u64>| {
             let set = set.into_iter().map(Millis).collect();
             let terms = Some(AccountTerms { set, grace_days: 1 });
-            VoAccounts { terms, ..accounts(full, false, members) }
+            VoAccounts { terms, ..accounts(full, members) }
         };
-        vos.apply(told(true, vec![member(1, "alice", &[])], vec![50]));
+        vos.apply(told(true, vec![member(1, "alice")], vec![50]));
         let state = |vos: &Vos, now: u64| vos.state_of(1_900_000_001, Millis(now)).unwrap();
         assert_eq!(state(&vos, DAY + 49), AccountState::Active);
         assert_eq!(state(&vos, DAY + 50), AccountState::Suspended);
         assert_eq!(vos.next_expiry(Millis(0)), Some(Millis(DAY + 50)));
         let consent = Some(AccountConsent { version: 1, until: None });
-        let agreed = AccountMember { consent, ..member(1, "alice", &[]) };
+        let agreed = AccountMember { consent, ..member(1, "alice") };
         vos.apply(told(false, vec![agreed], vec![50]));
         assert_eq!(state(&vos, DAY + 50), AccountState::Active, "she agreed");
         vos.apply(told(false, vec![], vec![50, 90]));
@@ -418,25 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn removed_members_have_no_account() {
-        let mut vos = Vos::default();
-        let mut bob = member(2, "bob", &[]);
-        bob.state = AccountState::Ended;
-        vos.apply(accounts(true, false, vec![bob]));
-        let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).build().unwrap();
-        assert_eq!(AccountsView::parse(&bytes).unwrap().users().count(), 0);
-    }
-    #[test]
     fn former_is_only_who_left_this_vo() {
         // wrong: a living member's folder, or that of another VO's, could be moved away
         let mut vos = Vos::default();
-        let mut gone = member(2, "bob", &[]);
+        let mut gone = member(2, "bob");
         gone.state = AccountState::Ended;
-        let mut held = member(3, "carol", &[]);
+        let mut held = member(3, "carol");
         held.state = AccountState::Suspended;
-        let all = vec![member(1, "alice", &[]), gone, held, member(5, "bob", &[])];
-        vos.apply(accounts(true, false, all));
-        let mut other = accounts(true, false, vec![]);
+        let all = vec![member(1, "alice"), gone, held, member(5, "bob")];
+        vos.apply(accounts(true, all));
+        let mut other = accounts(true, vec![]);
         other.vo = "other.pisa".parse().unwrap();
         other.base = 1_900_065_536;
         vos.apply(other);

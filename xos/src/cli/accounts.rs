@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use xos_api::vom::AccountState;
 use xos_base::accounts::{self, AccountsError, AccountsFile, Owner};
 use xos_base::{Error, VoId};
-use xos_node::agent::Vo;
+use xos_node::agent::{Vo, kept_vos};
 
 /// The exit status when something was found.
 const FOUND_STATUS: u8 = 1;
@@ -91,7 +91,7 @@ fn read(config: &Path) -> Result<Machine, Error> {
         .map_err(unusable)?;
     let grid_users = grid.view().users().map(|u| u.map(|u| named(u.name, u.uid)));
     let groups = grid.view().groups().map(|g| g.map(|g| named(g.name, g.gid)));
-    let vos = vos(&read.site.state.join("node/vos.json"))?;
+    let vos = vos(&read.site.state.join("node"))?;
     let users = machine::passwd(&text("/etc/passwd")?);
     Ok(Machine {
         groups: machine::group(&text("/etc/group")?),
@@ -123,15 +123,9 @@ fn is_taken(path: &Path) -> bool {
 }
 
 /// The VOs that the node's `xosd` knows, those that ended too: their files may be here still.
-fn vos(path: &Path) -> Result<BTreeMap<VoId, Vo>, Error> {
-    let text = text(path)?;
-    if text.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    serde_json::from_str(&text).map_err(|e| {
-        Error::internal(format!("cannot read {}: {e}", path.display()))
-            .hint("restart xosd on this node, which asks its core anew")
-    })
+fn vos(node: &Path) -> Result<BTreeMap<VoId, Vo>, Error> {
+    let hint = "remove what is damaged and restart xosd on this node, which asks its core anew";
+    kept_vos(node).map_err(|e| e.hint(hint))
 }
 
 /// The numbers of a VO.
@@ -203,17 +197,18 @@ mod tests {
     #[test]
     fn the_numbers_of_vos_are_read_from_the_nodes_record() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vos.json");
-        assert!(vos(&path).unwrap().is_empty(), "a node that has just joined");
+        assert!(vos(dir.path()).unwrap().is_empty(), "a node that has just joined");
+        fs::create_dir(dir.path().join("vos")).unwrap();
+        let path = dir.path().join("vos/demo.rennes.json");
         let vo = r#"{"number":1,"base":1879048192,"size":65536,"state":"active","members":{},"groups":{}}"#;
-        fs::write(&path, format!(r#"{{"demo.rennes":{vo}}}"#)).unwrap();
+        fs::write(&path, vo).unwrap();
         assert_eq!(
-            vos(&path).unwrap().iter().map(block).collect::<Vec<_>>(),
+            vos(dir.path()).unwrap().iter().map(block).collect::<Vec<_>>(),
             [Range::new("demo.rennes", 1_879_048_192, 1_879_048_192 + 65_535)]
         );
         fs::write(&path, "{").unwrap();
-        let e = vos(&path).unwrap_err();
-        assert!(e.to_string().contains("vos.json"), "{e}");
+        let e = vos(dir.path()).unwrap_err();
+        assert!(e.to_string().contains("demo.rennes.json"), "{e}");
     }
 
     /// If it failed, a name that does not count on this machine would pass for one that does.

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use keys::Keys;
 use known::{Homes, Known};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use xos_net::dial::{Dialer, StreamHandler};
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_XTREEMFS;
 use xos_net::{Caller, Principal, Trust};
-use xos_node::agent::{Erasing, VoWatcher};
+use xos_node::agent::{Erasing, Members, VoWatcher};
 use xtreemfs_proto::Channel;
 use xtreemfs_proto::dir::{Barrier, Barriers as BarriersProc, BarriersRequest};
 use xtreemfs_proto::dir::{Osd as OsdInfo, OsdRegister, OsdRegisterRequest};
@@ -351,7 +351,7 @@ impl Homes for Dialer {
 }
 
 impl VoWatcher for Objects {
-    fn may_act(&self, vo: &VoId, members: HashMap<u32, u64>) {
+    fn may_act(&self, vo: &VoId, members: Members) {
         self.known.members(vo, members);
     }
 

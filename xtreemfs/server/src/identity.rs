@@ -84,6 +84,13 @@ pub trait Epochs: Send + Sync + 'static {
     /// not, or no longer, known here). Asked on every request: must answer from memory.
     fn least_valid(&self, vo: &str, member: u32) -> Option<u64>;
 
+    /// Whether it was heard that a membership is over for good: no news brings it back, so nobody
+    /// has to wait for any. Asked where [`Epochs::least_valid`] knows none; `false` where that may
+    /// only not have been heard yet.
+    fn has_left(&self, _vo: &str, _member: u32) -> bool {
+        false
+    }
+
     /// Whether a credential of `epoch` still counts.
     fn is_valid(&self, vo: &str, member: u32, epoch: u64) -> bool {
         self.least_valid(vo, member).is_some_and(|least| epoch >= least)

@@ -1,7 +1,7 @@
 //! What is asked of a VO's accounts again and again, without a walk over them.
 
 use super::{Vo, Vos};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use xos_api::vom::{AccountMember, AccountState};
 use xos_base::{MemberNumber, Millis, VoId};
 
@@ -93,18 +93,6 @@ impl Vos {
                 || vo.index.first().is_some_and(|at| at <= now)
         })
     }
-
-    /// The members of a VO who may act at `now`, by number, with their epochs.
-    pub fn acting(&self, vo: &VoId, now: Millis) -> HashMap<u32, u64> {
-        let Some(v) = self.vos.get(vo) else { return HashMap::new() };
-        if v.state != AccountState::Active || self.lapsed.contains_key(vo) {
-            return HashMap::new();
-        }
-        let acts = |m: &&AccountMember| {
-            m.state == AccountState::Active && !super::has_expired(m, now) && !v.has_lapsed(m, now)
-        };
-        v.members.values().filter(acts).map(|m| (m.number.0, m.epoch.0)).collect()
-    }
 }
 
 #[cfg(test)]
@@ -127,7 +115,7 @@ mod tests {
         assert_eq!(vos.passed(Millis(40), Millis(50)), std::slice::from_ref(&vo));
         assert!(vos.passed(Millis(50), Millis(60)).is_empty());
         let numbers = |vos: &Vos, now| {
-            let mut all: Vec<u32> = vos.acting(&vo, Millis(now)).into_keys().collect();
+            let mut all: Vec<u32> = vos.members(&vo, Millis(now)).acting.into_keys().collect();
             all.sort_unstable();
             all
         };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use xos_api::node::VolumeMount;
 use xos_base::{Error, SiteId, VoId};
+use xos_node::agent::Members;
 use xtreemfs_proto::dir::Volume;
 use xtreemfs_server::osd::{NoKey, VolumeTrust};
 use xtreemfs_server::{Epochs, PublicKey, VoName, VolumeId};
@@ -30,7 +31,7 @@ pub struct Known {
     /// Of the volumes.
     pub barriers: Barriers,
     asking: Arc<Asking>,
-    epochs: RwLock<HashMap<String, HashMap<u32, u64>>>,
+    members: RwLock<HashMap<String, Members>>,
     listed: RwLock<Listed>,
     /// Wakes who serves the homes, one.
     pub changed: Notify,
@@ -54,7 +55,7 @@ impl Known {
             keys: Arc::new(keys),
             barriers,
             asking: Arc::default(),
-            epochs: RwLock::default(),
+            members: RwLock::default(),
             listed: RwLock::default(),
             changed: Notify::new(),
             told: Notify::new(),
@@ -87,10 +88,15 @@ impl Known {
         self.told.notify_waiters();
     }
 
-    /// The members of a VO who may work, with their least valid epochs.
-    pub fn members(&self, vo: &VoId, members: HashMap<u32, u64>) {
-        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
-        epochs.insert(vo.to_string(), members);
+    /// The members of a VO: who may act, and who is out.
+    pub fn members(&self, vo: &VoId, members: Members) {
+        let mut all = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(vo.to_string(), members);
+    }
+
+    /// What is known of the members of a VO.
+    fn of<T>(&self, vo: &str, look: impl FnOnce(&Members) -> T) -> Option<T> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).get(vo).map(look)
     }
 
     /// The VOs whose objects are kept here, by home.
@@ -187,8 +193,11 @@ impl VolumeTrust for Known {
 
 impl Epochs for Known {
     fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
-        let epochs = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
-        epochs.get(vo)?.get(&member).copied()
+        self.of(vo, |members| members.acting.get(&member).copied()).flatten()
+    }
+
+    fn has_left(&self, vo: &str, member: u32) -> bool {
+        self.of(vo, |members| members.has_left(member)).unwrap_or(false)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::token::Unverified;
 
 /// Most capabilities whose signature is remembered as good.
 pub const VERIFIED_MAX: usize = 8192;
-/// A capability that is younger than this and speaks of a membership that is not known here may
-/// only be ahead of the news, in milliseconds.
+/// A capability that is younger than this and speaks of a membership that is not known here, nor
+/// known to be over, may only be ahead of the news, in milliseconds.
 pub const NEWS_MS_MAX: u64 = 10_000;
 /// A capability made this far in the future is still believed, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 60_000;
@@ -102,11 +102,14 @@ impl OsdConnection {
             let text = "a folder of the volume was closed since: renew the capability at the MRC";
             return Err(RpcError::errno(Errno::EKEYREVOKED, text));
         }
-        match parts.epochs.least_valid(&capability.vo, capability.member) {
+        let (vo, member) = (&capability.vo, capability.member);
+        let young = now_ms.saturating_sub(issued_ms) < NEWS_MS_MAX;
+        match parts.epochs.least_valid(vo, member) {
             Some(least) if capability.epoch >= least => Ok(()),
             // The VO's home counted the member in a moment ago: admitted or let in again, which has
-            // not come here yet, or removed since. A client cannot tell these by a new capability.
-            None if now_ms.saturating_sub(issued_ms) < NEWS_MS_MAX => {
+            // not come here yet. A client cannot tell that by a new capability. Who was removed
+            // since, which has come, is told so at once.
+            None if young && !parts.epochs.has_left(vo, member) => {
                 Err(not_yet("this OSD has not heard of the membership"))
             }
             _ => {

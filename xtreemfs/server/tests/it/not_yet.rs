@@ -34,3 +34,23 @@ async fn a_volume_and_a_member_that_were_not_heard_of_may_be_tried_again() {
     let none = token(&Capability { vo: "nowhere".into(), ..good(&world) });
     assert_eq!(read(&channel, none, 0, 0, 9).await.unwrap_err().errno, Errno::EACCES);
 }
+
+/// If it failed, who holds a file open when they are removed would be told only by the age of their
+/// capability, ten seconds after all else of theirs has ended; or who is let in again would lose
+/// what they write before this OSD has heard of it.
+#[tokio::test]
+async fn who_was_removed_is_told_at_once_and_nobody_else() {
+    let world = World::new().await;
+    let channel = world.osd_channel(0, "node-1").await;
+    let capability = good(&world);
+    let young = token(&capability);
+    write(&channel, young.clone(), 0, 0, b"kept").await.unwrap();
+    let put = async |for_good: bool| {
+        world.around.out.lock().unwrap().insert(capability.member, for_good);
+        write(&channel, young.clone(), 0, 0, b"more").await.unwrap_err().errno
+    };
+    assert_eq!(put(false).await, Errno::EAGAIN, "suspended: may be in again by now");
+    assert_eq!(put(true).await, Errno::EKEYREVOKED, "removed: the clock stands still");
+    world.around.out.lock().unwrap().clear();
+    write(&channel, young.clone(), 0, 0, b"back").await.unwrap();
+}

@@ -35,6 +35,8 @@ impl Clock for TestClock {
 pub struct Surroundings {
     pub clock: TestClock,
     pub least_epochs: Mutex<HashMap<u32, u64>>,
+    /// Members of any VO who are out, and whether for good.
+    pub out: Mutex<HashMap<u32, bool>>,
     /// By VO and volume.
     pub volume_keys: Mutex<HashMap<(VoName, VolumeId), PublicKey>>,
     /// The barrier that OSDs go by, and whether they hear of it.
@@ -57,6 +59,7 @@ impl Surroundings {
         Arc::new(Self {
             clock,
             least_epochs: Mutex::default(),
+            out: Mutex::default(),
             volume_keys: Mutex::default(),
             barrier: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
@@ -75,7 +78,12 @@ impl Clock for Surroundings {
 impl Epochs for Surroundings {
     fn least_valid(&self, vo: &str, member: u32) -> Option<u64> {
         let known = vo == "demo" || vo == "other";
+        let known = known && !self.out.lock().unwrap().contains_key(&member);
         known.then(|| self.least_epochs.lock().unwrap().get(&member).copied().unwrap_or(1))
+    }
+
+    fn has_left(&self, _vo: &str, member: u32) -> bool {
+        self.out.lock().unwrap().get(&member) == Some(&true)
     }
 }
 

@@ -157,3 +157,17 @@ async fn a_restarted_node_serves_at_once_and_refuses_nothing_before_it_was_told(
     assert_eq!(renewed.asked(), 1);
     assert_eq!(known.key_at(&vo(), &id("0f"), now).await, Ok(PublicKey([2; 32])));
 }
+
+/// Else a node would have a removed member wait for news that cannot come, or refuse one of whom
+/// none has come yet.
+#[test]
+fn only_of_vos_that_were_told_somebody_has_left() {
+    let known = Known::new(Home::new(None), Keys::default(), Barriers::default());
+    assert!(!known.has_left(VO, 1) && known.least_valid(VO, 1).is_none());
+    let members = Members { acting: HashMap::from([(2, 5)]), held: HashSet::from([3]), last: 4 };
+    known.members(&VO.parse().unwrap(), members);
+    let left: Vec<u32> = (0..=5).filter(|n| known.has_left(VO, *n)).collect();
+    assert_eq!(left, [1, 4]);
+    assert_eq!((known.least_valid(VO, 2), known.least_valid(VO, 3)), (Some(5), None));
+    assert!(!known.has_left("other.rennes", 1));
+}
