@@ -42,7 +42,7 @@ pub mod why;
 
 use clap::{Parser, Subcommand};
 use home::Home;
-use output::{CLOSED_STATUS, Failure, Out, Outcome};
+use output::{CLOSED_STATUS, DECLINED_STATUS, Failure, Out, Outcome};
 use session::{Around, Session};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ Examples:
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
 
-Exit codes: 0 well, 1 `xos why` found what stands in the way, 64 wrong arguments or request, \
+Exit codes: 0 well, 1 you answered no, or `xos why` found what stands in the way, 64 wrong arguments or request, \
 65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or \
 exists already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
 78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
@@ -248,12 +248,18 @@ pub fn main() -> ExitCode {
     let environment = Environment::of_process();
     let out = Out::new(cli.global.json, environment.no_color);
     let outcome = session(&cli, &environment, out).and_then(|s| start(&s, cli));
+    ExitCode::from(status(out, outcome))
+}
+
+/// Tells how a command ended where it did not go well; its exit status.
+fn status(out: Out, outcome: Outcome) -> u8 {
     let ended = outcome.or_else(|failure| match failure {
         Failure::Closed => Ok(CLOSED_STATUS),
+        Failure::Declined(left) => out.fail(&Error::invalid(left)).map(|()| DECLINED_STATUS),
         Failure::Error(e) => out.fail(&e).map(|()| e.kind.exit_code()),
     });
     // Standard error is closed too: nobody is there to be told.
-    ExitCode::from(ended.unwrap_or(CLOSED_STATUS))
+    ended.unwrap_or(CLOSED_STATUS)
 }
 
 /// The names under which the tool is called, and what they stand for.
@@ -398,6 +404,16 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    /// If it failed, a script could not tell a person's no from arguments that are wrong.
+    #[test]
+    fn a_no_is_told_apart_from_a_wrong_command() {
+        let out = Out::new(false, true);
+        assert_eq!(status(out, Ok(3)), 3);
+        assert_eq!(status(out, Err(Failure::Declined("nothing was changed".into()))), 1);
+        assert_eq!(status(out, Err(Error::invalid("no such name").into())), 64);
+        assert_eq!(status(out, Err(Failure::Closed)), 141);
     }
 
     #[test]

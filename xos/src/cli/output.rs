@@ -14,12 +14,17 @@ pub type Outcome = Result<u8, Failure>;
 pub enum Failure {
     /// Something went wrong; the person is told.
     Error(Error),
+    /// The person was asked and did not say yes; what therefore did not happen.
+    Declined(String),
     /// Whoever read the output has gone (`xos … | head`): nothing is left to say.
     Closed,
 }
 
 /// The exit status when the reader of the output has gone: as a shell shows SIGPIPE.
 pub const CLOSED_STATUS: u8 = 141;
+
+/// The exit status when the person answered no: nothing is wrong with the command.
+pub const DECLINED_STATUS: u8 = 1;
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
@@ -284,6 +289,11 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
         format!("{k}:{gap}  {}", v.replace('\n', &indent))
     };
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// How many there are: `1 name`, `2 names`.
+pub fn count(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }
 
 /// A list in one cell.

@@ -1,7 +1,7 @@
 //! Handing a VO over, and dissolving it.
 
 use crate::cli::ask;
-use crate::cli::output::{Outcome, Table};
+use crate::cli::output::{Failure, Outcome, Table};
 use crate::cli::session::Session;
 use xos_api::vom::{
     AcceptHandover, DissolveVo, EndHandover, GetVo, OfferHandover, UndoDissolve, VoState,
@@ -111,18 +111,19 @@ pub async fn dissolve(s: &Session, args: Dissolve) -> Outcome {
         s.out.show(&done, || format!("{vo} is as it was before it was dissolved."))?;
         return Ok(0);
     }
-    let meant = match confirm {
-        Some(named) => named == vo,
+    let unlike = format!("that is not {vo}: nothing was changed");
+    match confirm {
+        Some(named) if named == vo => {}
+        Some(_) => return Err(Error::invalid(unlike).into()),
         None => {
             let question = format!(
                 "All that runs in {vo} ends now, nobody reaches its files any more, and in 30 days \
                  it is erased.\nType its name to dissolve it: "
             );
-            ask::typed(&question, vo.as_str(), &format!("add --confirm {vo}"))?
+            if !ask::typed(&question, vo.as_str(), &format!("add --confirm {vo}"))? {
+                return Err(Failure::Declined(unlike));
+            }
         }
-    };
-    if !meant {
-        return Err(Error::invalid(format!("that is not {vo}: nothing was changed")).into());
     }
     client.call(DissolveVo { vo: vo.clone(), reason }).await?;
     let info = client.call(GetVo { vo: vo.clone() }).await?;
