@@ -184,7 +184,7 @@ async fn unlink(s: &Session, client: &Client, person: &PersonId, args: Unlink) -
     let ask = UnlinkIdentity { provider: provider.clone(), key };
     let done = client.call(ask).await?;
     // The sign-in that it was done with has ended.
-    s.forget_login()?;
+    s.end_login()?;
     s.out.show(&done, || {
         format!("The account at {provider} is unlinked. Sign in again: xos login {person}")
     })?;

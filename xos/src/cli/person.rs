@@ -151,7 +151,7 @@ async fn passwd(s: &Session, args: Passwd) -> Outcome {
     let done = client.call(SetPassword { person: person.clone(), present, password }).await?;
     if own {
         // The sign-in that it was done with has ended.
-        s.forget_login()?;
+        s.end_login()?;
     }
     s.out.show(&done, || password_set(&person, own, done.first))?;
     Ok(0)
