@@ -301,16 +301,31 @@ pub fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String 
     items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// Within so many seconds, times are told by their distance.
+const NEAR_S: u64 = 48 * 3600;
+
 /// A point in time as people say it: near ones by distance, others by date (UTC).
 pub fn when(t: Millis, now: Millis) -> String {
-    const NEAR_S: u64 = 48 * 3600;
     let (distance, ahead) = if t > now { (t.since(now), true) } else { (now.since(t), false) };
     let s = distance.as_secs();
     if s >= NEAR_S {
-        return t.to_string().chars().take(16).collect::<String>().replace('T', " ");
+        return date(t);
     }
     let text = span(s);
     if ahead { format!("in {text}") } else { format!("{text} ago") }
+}
+
+/// How long something holds that ends at `t`, as a sentence goes on: `for 14 min`, or `until` a
+/// date where that is far away or past.
+pub fn holds(t: Millis, now: Millis) -> String {
+    match t.since(now).as_secs() {
+        s @ 1..NEAR_S => format!("for {}", span(s)),
+        _ => format!("until {}", date(t)),
+    }
+}
+
+fn date(t: Millis) -> String {
+    t.to_string().chars().take(16).collect::<String>().replace('T', " ")
 }
 
 /// A length of time, in its largest units.
@@ -391,6 +406,9 @@ mod tests {
         let now = Millis::from_secs(1_000_000);
         assert_eq!(when(Millis::from_secs(1_000_000 + 5400), now), "in 1 h 30 min");
         assert_eq!(when(Millis::from_secs(999_999), now), "1 s ago");
+        assert_eq!(holds(Millis::from_secs(1_000_000 + 5400), now), "for 1 h 30 min");
+        assert_eq!(holds(Millis::from_secs(2_000_000), now), "until 1970-01-24 03:33");
+        assert_eq!(holds(Millis::from_secs(0), now), "until 1970-01-01 00:00");
         assert_eq!(when(Millis::from_secs(0), now), "1970-01-01 00:00");
     }
 }

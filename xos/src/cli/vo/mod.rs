@@ -12,7 +12,7 @@ mod running;
 mod shares;
 
 use super::output::{
-    Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
+    Outcome, Style, Table, clean, clean_lines, cpus, fields, holds, list, size, span, when,
 };
 use super::pages;
 use super::rules;
@@ -482,7 +482,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
 /// What a site gives, in one cell.
 fn terms(t: Option<&Terms>, now: Millis) -> String {
     let Some(t) = t else { return String::new() };
-    let until = t.until.map(|u| format!(", until {}", when(u, now))).unwrap_or_default();
+    let until = t.until.map(|u| format!(", {}", holds(u, now))).unwrap_or_default();
     format!(
         "{} cpus, {} memory, {} storage{until}",
         cpus(t.cpu_milli),
