@@ -1,10 +1,11 @@
-//! Handing a VO over, and dissolving it.
+//! Handing a VO over, suspending and dissolving it.
 
 use crate::cli::ask;
 use crate::cli::output::{Failure, Outcome, Table};
 use crate::cli::session::Session;
 use xos_api::vom::{
-    AcceptHandover, DissolveVo, EndHandover, GetVo, OfferHandover, UndoDissolve, VoState,
+    AcceptHandover, DissolveVo, EndHandover, GetVo, OfferHandover, ResumeVo, SuspendVo,
+    UndoDissolve, VoState,
 };
 use xos_base::{Error, PersonId, VoId};
 
@@ -134,5 +135,32 @@ pub async fn dissolve(s: &Session, args: Dissolve) -> Outcome {
         ),
         _ => format!("{vo} was dissolved, and somebody took that back."),
     })?;
+    Ok(0)
+}
+
+/// `xos vo suspend-vo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
+pub struct SuspendArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// Why; members see it.
+    #[arg(short = 'm', long = "reason", value_name = "REASON")]
+    reason: String,
+}
+
+/// Suspends a whole VO.
+pub async fn suspend(s: &Session, args: SuspendArgs) -> Outcome {
+    let SuspendArgs { of: vo, reason } = args;
+    let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
+    s.out.show(&done, || format!("{vo} is suspended."))?;
+    Ok(0)
+}
+
+/// Lets a suspended VO work again.
+pub async fn resume(s: &Session, vo: VoId) -> Outcome {
+    let done = s.vo_client(&vo).await?.call(ResumeVo { vo: vo.clone() }).await?;
+    s.out.show(&done, || format!("{vo} works again."))?;
     Ok(0)
 }

@@ -9,6 +9,7 @@ mod invitations;
 mod members;
 mod records;
 mod running;
+mod settings;
 mod shares;
 
 use super::output::{
@@ -17,11 +18,9 @@ use super::output::{
 use super::pages;
 use super::rules;
 use super::session::Session;
-use super::values;
 use xos_api::vom::{
     Apply, FoundVo, GRACE_S_DEFAULT, GetEnrolmentForm, GetVo, LEASE_S_DEFAULT, ListVos,
-    MemberState, RENEWAL_S_DEFAULT, ResumeVo, SetFileAudit, SetGrace, SetLease, SetRenewal,
-    SuspendVo, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
+    MemberState, RENEWAL_S_DEFAULT, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -133,13 +132,13 @@ Examples:
     #[command(subcommand, after_help = rules::VO_EXAMPLES)]
     Rules(rules::VoCommand),
     /// Set how long sites let the VO go on that do not hear its home (VO administrators).
-    Lease(LeaseArgs),
+    Lease(settings::LeaseArgs),
     /// Set how long work is held after the lease, until it is ended (VO administrators).
-    Grace(GraceArgs),
+    Grace(settings::GraceArgs),
     /// Set for how long after a sign-in credentials are renewed (VO administrators).
-    Renewal(RenewalArgs),
+    Renewal(settings::RenewalArgs),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
-    SuspendVo(SuspendArgs),
+    SuspendVo(ends::SuspendArgs),
     /// Let a suspended VO work again.
     #[command(after_help = "Example:\n  xos vo resume-vo demo.rennes")]
     ResumeVo(OfVo),
@@ -184,7 +183,7 @@ Examples:
     /// Show what happened to a member (VO administrators; or your own).
     History(records::HistoryArgs),
     /// Set whether the audit notes who opens which file (VO administrators).
-    AuditFiles(AuditFilesArgs),
+    AuditFiles(settings::AuditFilesArgs),
 }
 
 /// A command that takes a VO.
@@ -231,97 +230,6 @@ pub struct ApplyArgs {
     saying: enrolment::Saying,
 }
 
-/// `xos vo lease`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  xos vo lease demo.rennes 15m
-  xos vo lease demo.rennes 1d
-
-From 5 minutes to 7 days. A site whose own lease is shorter holds the VO's work sooner.")]
-pub struct LeaseArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// How long, as 15m, 2h or 1d.
-    #[arg(value_parser = values::seconds, value_name = "TIME")]
-    lease: u64,
-}
-
-/// `xos vo grace`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  xos vo grace demo.rennes 1h
-  xos vo grace demo.rennes 1d
-
-From 1 second to 30 days, counted from the end of the lease. A site whose own time is shorter ends
-the VO's work sooner.")]
-pub struct GraceArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// How long, as 15m, 2h or 1d.
-    #[arg(value_parser = values::seconds, value_name = "TIME")]
-    grace: u64,
-}
-
-/// `xos vo renewal`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  xos vo renewal demo.rennes 1d
-  xos vo renewal demo.rennes 7d
-
-From 1 hour to 7 days. Then members sign in again. The home site's own time counts where it is
-shorter; certificates that were issued before hold until they expire.")]
-pub struct RenewalArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// How long, as 12h or 1d.
-    #[arg(value_parser = values::seconds, value_name = "TIME")]
-    renewal: u64,
-}
-
-/// `xos vo audit-files`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  xos vo audit-files demo.rennes on
-  xos vo audit-files demo.rennes off
-
-Each open is then a line in the audit of the VO's home site: who, which file, to read or to write,
-on which machine. All members see in `xos vo show` that it is on.")]
-pub struct AuditFilesArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// Whether opens are noted.
-    opens: Switch,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Switch {
-    /// It is done.
-    On,
-    /// It is not.
-    Off,
-}
-
-/// `xos vo suspend-vo`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
-pub struct SuspendArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// Why; members see it.
-    #[arg(short = 'm', long = "reason", value_name = "REASON")]
-    reason: String,
-}
-
 /// Runs a command of this group.
 ///
 /// # Errors
@@ -356,48 +264,12 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Share(command) => shares::run(s, command).await,
         Command::Running(args) => running::run(s, args).await,
         Command::Rules(command) => rules::run_vo(s, command).await,
-        Command::Lease(LeaseArgs { of: vo, lease: lease_s }) => {
-            let done = s.vo_client(&vo).await?.call(SetLease { vo: vo.clone(), lease_s }).await?;
-            let lease = span(lease_s);
-            s.out.show(&done, || format!("{vo} goes on for {lease} where its home is unheard."))?;
-            Ok(0)
-        }
-        Command::Grace(GraceArgs { of: vo, grace: grace_s }) => {
-            let done = s.vo_client(&vo).await?.call(SetGrace { vo: vo.clone(), grace_s }).await?;
-            let grace = span(grace_s);
-            s.out.show(&done, || format!("{vo}: work is held for {grace} after the lease."))?;
-            Ok(0)
-        }
-        Command::Renewal(RenewalArgs { of: vo, renewal: renewal_s }) => {
-            let ask = SetRenewal { vo: vo.clone(), renewal_s };
-            let done = s.vo_client(&vo).await?.call(ask).await?;
-            let renewal = span(renewal_s);
-            s.out.show(&done, || {
-                format!("{vo} renews credentials for {renewal} after a sign-in.")
-            })?;
-            Ok(0)
-        }
-        Command::AuditFiles(AuditFilesArgs { of: vo, opens }) => {
-            let opens = opens == Switch::On;
-            let done = s.vo_client(&vo).await?.call(SetFileAudit { vo: vo.clone(), opens }).await?;
-            s.out.show(&done, || match opens {
-                true => format!("Each file of {vo} that is opened is noted from now on."),
-                false => format!("Opened files of {vo} are no longer noted."),
-            })?;
-            Ok(0)
-        }
-        Command::SuspendVo(args) => {
-            let (vo, reason) = (args.of, args.reason);
-            let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
-            s.out.show(&done, || format!("{vo} is suspended."))?;
-            Ok(0)
-        }
-        Command::ResumeVo(args) => {
-            let vo = args.of;
-            let done = s.vo_client(&vo).await?.call(ResumeVo { vo: vo.clone() }).await?;
-            s.out.show(&done, || format!("{vo} works again."))?;
-            Ok(0)
-        }
+        Command::Lease(args) => settings::lease(s, args).await,
+        Command::Grace(args) => settings::grace(s, args).await,
+        Command::Renewal(args) => settings::renewal(s, args).await,
+        Command::AuditFiles(args) => settings::audit_files(s, args).await,
+        Command::SuspendVo(args) => ends::suspend(s, args).await,
+        Command::ResumeVo(args) => ends::resume(s, args.of).await,
         Command::Terms(command) => enrolment::terms(s, command).await,
         Command::Agree(args) => enrolment::agree(s, args).await,
         Command::Questions(command) => enrolment::questions(s, command).await,
