@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use xos_base::{Error, Kind};
 
 /// The names under which the tool is called, and what they stand for.
-const NAMES: [(&str, &str); 5] = [
+pub const NAMES: [(&str, &str); 5] = [
     ("xsub", "submit"),
     ("xps", "list"),
     ("xwait", "wait"),

@@ -2,7 +2,7 @@
 
 use super::OfVo;
 use crate::cli::ask;
-use crate::cli::output::{Failure, Outcome, Table, clean, clean_lines, fields, when};
+use crate::cli::output::{Failure, Outcome, Table, clean, clean_lines, count, fields, when};
 use crate::cli::session::Session;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -251,10 +251,10 @@ pub async fn questions(s: &Session, command: QuestionsCommand) -> Outcome {
                 Error::invalid(format!("{} holds no questions: {e}", file.display()))
                     .hint("xos vo questions set --help shows how they are written")
             })?;
-            let count = questions.len();
+            let asks = count(questions.len(), "question", "questions");
             let ask = SetQuestions { vo: vo.clone(), questions };
             let done = s.vo_client(&vo).await?.call(ask).await?;
-            s.out.show(&done, || format!("{vo} asks applicants {count} questions."))?;
+            s.out.show(&done, || format!("{vo} asks applicants {asks}."))?;
         }
     }
     Ok(0)
