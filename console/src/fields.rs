@@ -82,7 +82,7 @@ impl Fields {
         self.0.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v.as_str())))
     }
 
-    /// A field as the end of a day (UTC), written `2027-01-31`, if it is there.
+    /// A field as the last moment of a day (UTC), written `2027-01-31`, if it is there.
     pub(crate) fn day(&self, name: &str, what: &str) -> Result<Option<Millis>, Error> {
         let text = self.text(name);
         if text.is_empty() {
@@ -92,7 +92,8 @@ impl Fields {
         let next = Date::parse(text, &format).ok().and_then(Date::next_day);
         let end = next.map(|d| d.with_time(Time::MIDNIGHT).assume_utc().unix_timestamp());
         let end = end.and_then(|s| u64::try_from(s).ok()).map(Millis::from_secs);
-        end.map(Some).ok_or_else(|| {
+        let last = end.map(|end| end.minus(Duration::from_millis(1)));
+        last.map(Some).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
             Error::invalid(format!("{what}: {shown:?} is no day; write it as 2027-01-31"))
         })
@@ -127,12 +128,13 @@ mod tests {
     /// If it failed, a membership would end on another day than the one that was chosen, or move
     /// each time its form is sent.
     #[test]
-    fn days_end_at_midnight_utc_and_read_as_they_were_written() {
+    fn days_end_before_midnight_utc_and_read_as_they_were_written() {
         let f = Fields::parse(b"a=2027-01-31&b=31.1.2027&c=2027-02-30&d=1960-01-01").unwrap();
-        let end = Millis::from_secs(1_801_440_000);
+        let end = Millis(1_801_439_999_999);
         assert_eq!(f.day("a", "x").unwrap(), Some(end));
         assert_eq!(day_text(end), "2027-01-31");
-        assert_eq!(day_text(Millis(end.0 + 1)), "2027-02-01");
+        assert_eq!(day_text(Millis(end.0 + 1)), "2027-01-31", "midnight is a day's end too");
+        assert_eq!(day_text(Millis(end.0 + 2)), "2027-02-01");
         assert_eq!(f.day("missing", "x").unwrap(), None);
         for bad in ["b", "c", "d"] {
             assert!(f.day(bad, "x").is_err(), "{bad}");

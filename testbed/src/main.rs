@@ -128,6 +128,7 @@ fn run(action: Action) -> Result<ExitCode, Error> {
 }
 
 fn list(testbed: &Testbed) -> Result<(), Error> {
+    println!("{:<24} {:<15} {:>8} STATE", "HOST", "ADDRESS", "PID");
     for host in testbed.hosts()? {
         let (pid, state) = match (host.init, host.cut) {
             (None, _) => ("-".to_owned(), "down"),

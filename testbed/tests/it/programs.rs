@@ -126,6 +126,10 @@ fn exec_works_on_a_terminal() {
     assert_eq!(output.status.code(), Some(125));
     assert!(String::from_utf8(output.stderr).unwrap().contains("no host `nobody`"));
     let listed = String::from_utf8(run(&["list", dir]).stdout).unwrap();
+    let (head, hosts) = listed.split_once('\n').unwrap();
+    let head: Vec<&str> = head.split_whitespace().collect();
+    assert_eq!(head, ["HOST", "ADDRESS", "PID", "STATE"]);
+    assert_eq!(hosts.split_whitespace().count(), head.len(), "{hosts}");
     assert!(listed.contains("one") && listed.contains("10.77.0.2") && listed.contains("up"));
 
     // script(1) of util-linux gives it a terminal.

@@ -144,7 +144,7 @@ impl Vom {
             Subject::OwnCore(site) | Subject::Core(site) => Ok(site),
             Subject::Person { person, .. } => {
                 Err(Error::denied(format!("{person} is not a site's core"))
-                    .hint("offer the share at the giving site: `xos share offer`"))
+                    .hint("offer the share at the giving site: `xos vo share offer`"))
             }
         }
     }

@@ -77,12 +77,14 @@ pub enum Violation {
         "a volume is named by 1 to {VOLUME_NAME_MAX} of a-z, 0-9 and '-', beginning with a letter"
     )]
     VolumeName,
-    #[error("a lease lasts from {LEASE_S_MIN} to {LEASE_S_MAX} seconds")]
+    #[error("a lease lasts from {} to {}", span(LEASE_S_MIN), span(LEASE_S_MAX))]
     Lease,
-    #[error("work is held for at most {GRACE_S_MAX} seconds after the lease")]
+    #[error("work is held for at most {} after the lease", span(GRACE_S_MAX))]
     Grace,
     #[error(
-        "credentials are renewed for {RENEWAL_S_MIN} to {RENEWAL_S_MAX} seconds after a sign-in"
+        "credentials are renewed for {} to {} after a sign-in",
+        span(RENEWAL_S_MIN),
+        span(RENEWAL_S_MAX)
     )]
     Renewal,
     #[error("{0}")]
@@ -99,6 +101,16 @@ pub enum Violation {
     Enrolment(EnrolmentFault),
     #[error("{0}")]
     Structure(Fault),
+}
+
+/// A length of time in the largest unit of which it is a whole number.
+fn span(s: u64) -> String {
+    match s {
+        _ if s.is_multiple_of(24 * 3600) => format!("{} d", s / (24 * 3600)),
+        _ if s.is_multiple_of(3600) => format!("{} h", s / 3600),
+        _ if s.is_multiple_of(60) => format!("{} min", s / 60),
+        _ => format!("{s} s"),
+    }
 }
 
 impl From<Violation> for Error {

@@ -179,14 +179,12 @@ async fn unlink(s: &Session, client: &Client, person: &PersonId, args: Unlink) -
             "You cannot sign in by this account at {provider} any more, and are signed out \
              everywhere. Unlink it?"
         );
-        if !ask::confirm(&question, "add --yes")? {
-            return Err(Error::invalid("nothing was changed").into());
-        }
+        ask::consent(&question, "add --yes", "nothing was changed")?;
     }
     let ask = UnlinkIdentity { provider: provider.clone(), key };
     let done = client.call(ask).await?;
     // The sign-in that it was done with has ended.
-    s.forget_login()?;
+    s.end_login()?;
     s.out.show(&done, || {
         format!("The account at {provider} is unlinked. Sign in again: xos login {person}")
     })?;

@@ -1,5 +1,6 @@
 //! Questions to the person: passwords without echo, yes or no.
 
+use super::output::Failure;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, IsTerminal, Read, Write};
@@ -122,6 +123,17 @@ fn edit(line: &mut Vec<u8>, key: u8) -> Option<bool> {
         _ => {}
     }
     None
+}
+
+/// Goes on only when the person says yes to a question; `left` is what else does not happen.
+///
+/// # Errors
+/// As [`confirm`]; [`Failure::Declined`] when the answer is no.
+pub fn consent(question: &str, instead: &str, left: &str) -> Result<(), Failure> {
+    match confirm(question, instead)? {
+        true => Ok(()),
+        false => Err(Failure::Declined(left.to_owned())),
+    }
 }
 
 /// Asks a question on the terminal; no is the answer to everything but yes.

@@ -20,6 +20,8 @@ const REQUESTS_MAX: usize = 200;
 /// Most characters of one text in the table.
 const CELL_MAX: usize = 60;
 const DAY: Duration = Duration::from_secs(86_400);
+/// How long before midnight a day ends on the command line.
+const MOMENT: Duration = Duration::from_millis(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,7 +98,7 @@ fn outcome(text: &str) -> Result<Outcome, String> {
 /// As [`values::time`], but a day counts from its beginning.
 fn since(text: &str) -> Result<When, String> {
     match values::time(text)? {
-        When::At(end) if !text.contains('T') => Ok(When::At(end.minus(DAY))),
+        When::At(end) if !text.contains('T') => Ok(When::At(end.plus(MOMENT).minus(DAY))),
         when => Ok(when),
     }
 }
@@ -326,7 +328,7 @@ mod tests {
         let now = Millis::from_secs(1_801_500_000);
         let day = past(since("2027-01-31").unwrap(), now);
         assert_eq!(day, Millis::from_secs(1_801_440_000 - 86_400));
-        assert_eq!(past(values::time("2027-01-31").unwrap(), now), day.plus(DAY));
+        assert_eq!(past(values::time("2027-01-31").unwrap(), now), day.plus(DAY).minus(MOMENT));
         let noon = past(since("2027-01-31T12:00:00Z").unwrap(), now);
         assert_eq!(noon, day.plus(DAY / 2));
         assert_eq!(past(since("1h").unwrap(), now), now.minus(Duration::from_secs(3600)));

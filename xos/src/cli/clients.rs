@@ -4,7 +4,6 @@ use super::ask;
 use super::output::{Outcome, Table, clean, fields, list, when};
 use super::session::Session;
 use xos_api::cda::{Client, CreateClient, ListClients, RemoveClient, Scope};
-use xos_base::Error;
 
 /// What is shown below the help of the group.
 pub const EXAMPLES: &str = "\
@@ -145,9 +144,7 @@ async fn show(s: &Session) -> Outcome {
 async fn remove(s: &Session, args: Remove) -> Outcome {
     if !args.yes {
         let question = format!("Nobody signs in to {} any more. Remove it?", clean(&args.id));
-        if !ask::confirm(&question, "add --yes")? {
-            return Err(Error::invalid("nothing was changed").into());
-        }
+        ask::consent(&question, "add --yes", "nothing was changed")?;
     }
     let removed = RemoveClient { id: args.id.clone() };
     let done = s.person(&s.site()?).await?.call(removed).await?;

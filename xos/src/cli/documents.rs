@@ -1,6 +1,7 @@
 //! The command lines that documents and help texts show, as tests read them.
 
-use super::{Cli, NAMES, arguments};
+use super::Cli;
+use super::line::{NAMES, arguments};
 use crate::daemon::args::Args;
 use clap::Parser;
 use std::ffi::OsString;

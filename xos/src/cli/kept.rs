@@ -56,6 +56,11 @@ impl Login {
         self.tokens.iter().find(good)
     }
 
+    /// The same when the core has ended it at `now`: it only says who it was.
+    pub fn ended(self, now: Millis) -> Login {
+        Login { session_until: now.min(self.session_until), tokens: Vec::new(), ..self }
+    }
+
     /// Keeps a token in place of the one it renews.
     pub fn keep(&mut self, token: Token, now: Millis) {
         self.tokens.retain(|t| t.token.audience != token.audience && now < t.token.expires);
@@ -81,6 +86,17 @@ pub(super) mod tests {
             tokens: vec![],
             default_vo: None,
         }
+    }
+
+    /// If it failed, whoever changed their password would be asked who they are, or a token would
+    /// stay on the disk that the core does not take any more.
+    #[test]
+    fn an_ended_sign_in_says_only_who_it_was() {
+        let mut l = login();
+        l.keep(token("rennes", 100_000), Millis(0));
+        let left = l.clone().ended(Millis(7));
+        assert_eq!((left.person, left.session_until), (l.person, Millis(7)));
+        assert!(left.tokens.is_empty());
     }
 
     #[test]

@@ -1,24 +1,26 @@
 //! `xos login`, `logout`.
 
+mod shown;
+
 use super::ask;
 use super::credential::{Credential, Wish};
 use super::kept::Login;
 use super::kerberos;
 use super::oidc;
-use super::output::{Failure, Outcome, Style, Table, clean, list, when};
+use super::output::{Failure, Outcome, clean, when};
 use super::reminders;
 use super::renew::unit;
 use super::session::{Session, idle};
 use super::sites::SiteBook;
-use super::ssh::{self, Included, include};
+use super::ssh::{self, Included};
 use super::token;
 use super::values::PersonArg;
-use serde::Serialize;
+use shown::{LoginResult, VoResult, shown};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use xos_api::cda::{ANY_AUDIENCE, ListSites, OneTimeCode, SignIn, SignInByCode, SignedIn};
 use xos_api::vom::{MembershipView, Reminder};
-use xos_base::{Error, GroupName, Millis, PersonId, RoleName, VoId};
+use xos_base::{Error, GroupName, PersonId, RoleName, VoId};
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -88,33 +90,6 @@ impl LoginArgs {
     }
 }
 
-/// What a sign-in gave for one VO.
-#[derive(Debug, Serialize)]
-struct VoResult {
-    vo: VoId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
-    groups: Vec<GroupName>,
-    roles: Vec<RoleName>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Millis>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<Error>,
-}
-
-#[derive(Serialize)]
-struct LoginResult<'a> {
-    person: &'a PersonId,
-    site_admin: bool,
-    session_until: Millis,
-    narrowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ssh_config: Option<Included>,
-    vos: &'a [VoResult],
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    reminders: Vec<Reminder>,
-}
-
 /// Signs in and gets a certificate for each VO, or for those named.
 ///
 /// # Errors
@@ -149,17 +124,18 @@ pub async fn login(s: &Session, args: LoginArgs, named: Vec<VoId>) -> Outcome {
     s.keep_login(&login)?;
     learn_sites(s, &login).await?;
     let results = fetch(s, &views, &named, &wish).await?;
+    let failed = results.iter().find(|r| named.contains(&r.vo) && r.trouble.is_some());
     let result = LoginResult {
         person: &login.person,
         site_admin: login.site_admin,
         session_until: login.session_until,
         narrowed: wish.narrows(),
+        failed: failed.map(|r| &r.vo),
         ssh_config: others_learn(s, !args.no_ssh_config).await?,
         vos: &results,
         reminders: reminded(s, &login.person).await?,
     };
-    s.out.show(&result, || shown(s, &login, &result))?;
-    let failed = results.iter().find(|r| named.contains(&r.vo) && r.trouble.is_some());
+    s.out.show(&result, || shown(&login, &result, s.now()))?;
     match failed.and_then(|r| r.trouble.clone()) {
         Some(e) => Err(e.into()),
         None => Ok(0),
@@ -307,43 +283,6 @@ async fn fetch(
         });
     }
     Ok(results)
-}
-
-fn shown(s: &Session, login: &Login, result: &LoginResult<'_>) -> String {
-    let now = s.now();
-    let admin = if login.site_admin { ", administrator of this site" } else { "" };
-    let until = when(login.session_until, now);
-    let mut text = format!("Signed in as {}{admin}; ends {until}.\n", login.person);
-    if result.vos.is_empty() {
-        text.push_str("You are in no VO yet. See `xos vo list`; join one: xos vo apply VO");
-        return text;
-    }
-    let mut table = Table::new(&["VO", "GROUPS", "ROLES", "CERTIFICATE"]);
-    for r in result.vos {
-        let certificate = match (&r.until, &r.trouble) {
-            (Some(until), _) => Style::Good.mark(&format!("ends {}", when(*until, now))),
-            (None, Some(e)) => Style::Bad.mark(&format!("none: {}", clean(&e.message))),
-            (None, None) => String::new(),
-        };
-        table.row([r.vo.to_string(), list(&r.groups), list(&r.roles), certificate]);
-    }
-    text.push_str(&table.text(""));
-    text.push_str(&reminders::lines(&result.reminders, now));
-    if result.narrowed {
-        text.push_str(
-            "\nNarrowed: certificate, ssh certificate and token say no more than this. They are \
-             renewed only until\nthe sign-in ends. For all that you are: xos login",
-        );
-    }
-    if result.ssh_config == Some(Included::Added) {
-        text.push_str(&format!(
-            "\nssh knows your sites' machines now, as `ssh n1.{}`: the line `{}` stands at the top \
-             of\n~/.ssh/config. `xos logout` takes it out.",
-            login.person.site(),
-            include::LINE
-        ));
-    }
-    text
 }
 
 /// Forgets the sign-in and all credentials.

@@ -19,6 +19,7 @@ pub mod id;
 pub mod job;
 pub mod kept;
 pub mod kerberos;
+mod line;
 pub mod login;
 pub mod member;
 pub mod names;
@@ -42,14 +43,16 @@ pub mod why;
 
 use clap::{Parser, Subcommand};
 use home::Home;
-use output::{CLOSED_STATUS, Failure, Out, Outcome};
+pub use line::usage;
+use line::{arguments, misused, wants_json};
+use output::{CLOSED_STATUS, DECLINED_STATUS, Failure, Out, Outcome};
 use session::{Around, Session};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use xos_base::when::SystemClock;
-use xos_base::{Error, Kind, SiteId, VoId};
+use xos_base::{Error, SiteId, VoId};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +65,7 @@ Examples:
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
 xkill = xos job cancel, xout = xos job output.
 
-Exit codes: 0 well, 1 `xos why` found what stands in the way, 64 wrong arguments or request, \
+Exit codes: 0 well, 1 you answered no, or `xos why` found what stands in the way, 64 wrong arguments or request, \
 65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or \
 exists already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
 78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
@@ -248,60 +251,18 @@ pub fn main() -> ExitCode {
     let environment = Environment::of_process();
     let out = Out::new(cli.global.json, environment.no_color);
     let outcome = session(&cli, &environment, out).and_then(|s| start(&s, cli));
+    ExitCode::from(status(out, outcome))
+}
+
+/// Tells how a command ended where it did not go well; its exit status.
+fn status(out: Out, outcome: Outcome) -> u8 {
     let ended = outcome.or_else(|failure| match failure {
         Failure::Closed => Ok(CLOSED_STATUS),
+        Failure::Declined(left) => out.fail(&Error::invalid(left)).map(|()| DECLINED_STATUS),
         Failure::Error(e) => out.fail(&e).map(|()| e.kind.exit_code()),
     });
     // Standard error is closed too: nobody is there to be told.
-    ExitCode::from(ended.unwrap_or(CLOSED_STATUS))
-}
-
-/// The names under which the tool is called, and what they stand for.
-const NAMES: [(&str, &str); 5] = [
-    ("xsub", "submit"),
-    ("xps", "list"),
-    ("xwait", "wait"),
-    ("xkill", "cancel"),
-    ("xout", "output"),
-];
-
-/// The command line with a short name written out: `xsub X` is `xos job submit X`.
-fn arguments(raw: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut raw: Vec<OsString> = raw.collect();
-    let called = raw.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str());
-    if let Some((_, command)) = NAMES.iter().find(|(name, _)| called == Some(name)) {
-        raw.splice(0..1, ["xos", "job", command].map(OsString::from));
-    }
-    raw
-}
-
-/// Prints what clap has to say, help or what is wrong with the arguments; the exit status.
-pub fn usage(e: &clap::Error) -> ExitCode {
-    let printed = e.print().is_ok();
-    match e.use_stderr() {
-        true => ExitCode::from(Kind::Invalid.exit_code()),
-        false if printed => ExitCode::SUCCESS,
-        false => ExitCode::from(CLOSED_STATUS),
-    }
-}
-
-/// Whether the caller reads JSON, as far as arguments show that could not be understood: what
-/// follows `--` is for a job's program.
-fn wants_json(arguments: &[OsString]) -> bool {
-    arguments.iter().take_while(|a| a.as_os_str() != "--").any(|a| a.as_os_str() == "--json")
-}
-
-/// What clap finds wrong with the arguments, as any other error is told.
-fn misused(e: &clap::Error) -> Error {
-    let text = e.render().to_string();
-    let mut parts = text
-        .split("\n\n")
-        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|part| !part.is_empty() && !part.starts_with("For more information"));
-    let message = parts.next().unwrap_or_default();
-    let error = Error::invalid(message.strip_prefix("error: ").unwrap_or(&message));
-    let more = parts.collect::<Vec<_>>().join("; ");
-    if more.is_empty() { error } else { error.hint(more) }
+    ended.unwrap_or(CLOSED_STATUS)
 }
 
 /// XOS_LOG shows what the network code does, for finding faults.
@@ -400,17 +361,14 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// If it failed, a script could not tell a person's no from arguments that are wrong.
     #[test]
-    fn short_names_stand_for_commands() {
-        let args = |s: &str| -> Vec<OsString> { arguments(s.split(' ').map(OsString::from)) };
-        let words = |s: &str| s.split(' ').map(OsString::from).collect::<Vec<_>>();
-        assert_eq!(args("/usr/bin/xsub -n a -- ls -l"), words("xos job submit -n a -- ls -l"));
-        assert_eq!(args("xos id"), words("xos id"));
-        for (name, _) in NAMES {
-            let mut args = arguments([OsString::from(name), "--help".into()].into_iter());
-            let e = Cli::try_parse_from(args.drain(..)).unwrap_err();
-            assert_eq!(e.kind(), clap::error::ErrorKind::DisplayHelp, "{name}");
-        }
+    fn a_no_is_told_apart_from_a_wrong_command() {
+        let out = Out::new(false, true);
+        assert_eq!(status(out, Ok(3)), 3);
+        assert_eq!(status(out, Err(Failure::Declined("nothing was changed".into()))), 1);
+        assert_eq!(status(out, Err(Error::invalid("no such name").into())), 64);
+        assert_eq!(status(out, Err(Failure::Closed)), 141);
     }
 
     /// Every command, and every group of commands, says what it is for and shows how it is called.

@@ -11,7 +11,7 @@ use super::output::{Outcome, Style, Table, when};
 use super::pages;
 use super::session::Session;
 use xos_api::vom::{AccountName, DropName, GiveNames, ListNames, NamePage, Naming, ReleaseName};
-use xos_base::{Error, LocalName, Millis, PersonId, VoId};
+use xos_base::{LocalName, Millis, PersonId, VoId};
 
 /// `xos names …`.
 #[derive(Debug, clap::Subcommand)]
@@ -153,9 +153,7 @@ async fn release(s: &Session, args: Release) -> Outcome {
             "Files and lists of your site that say {name} will be read as the next holder's. \
              Release it?"
         );
-        if !ask::confirm(&question, "add --yes")? {
-            return Err(Error::invalid("nothing was changed").into());
-        }
+        ask::consent(&question, "add --yes", "nothing was changed")?;
     }
     let core = s.person(&s.site()?).await?;
     let released = core.call(ReleaseName { name }).await?;

@@ -112,9 +112,7 @@ async fn remove(s: &Session, node: &str, yes: bool) -> Outcome {
     let node = node_id(node, &s.site()?)?;
     if !yes {
         let question = format!("Work on {node} ends and it must join anew. Remove it?");
-        if !ask::confirm(&question, "add --yes")? {
-            return Err(Error::invalid("nothing was changed").into());
-        }
+        ask::consent(&question, "add --yes", "nothing was changed")?;
     }
     let site = s.named_site().cloned().unwrap_or_else(|| node.site());
     let done = s.person(&site).await?.call(RemoveNode { node: node.clone() }).await?;

@@ -15,12 +15,17 @@ pub type Outcome = Result<u8, Failure>;
 pub enum Failure {
     /// Something went wrong; the person is told.
     Error(Error),
+    /// The person was asked and did not say yes; what therefore did not happen.
+    Declined(String),
     /// Whoever read the output has gone (`xos … | head`): nothing is left to say.
     Closed,
 }
 
 /// The exit status when the reader of the output has gone: as a shell shows SIGPIPE.
 pub const CLOSED_STATUS: u8 = 141;
+
+/// The exit status when the person answered no: nothing is wrong with the command.
+pub const DECLINED_STATUS: u8 = 1;
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
@@ -281,21 +286,41 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// How many there are: `1 name`, `2 names`.
+pub fn count(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
 /// A list in one cell.
 pub fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// Within so many seconds, times are told by their distance.
+const NEAR_S: u64 = 48 * 3600;
+
 /// A point in time as people say it: near ones by distance, others by date (UTC).
 pub fn when(t: Millis, now: Millis) -> String {
-    const NEAR_S: u64 = 48 * 3600;
     let (distance, ahead) = if t > now { (t.since(now), true) } else { (now.since(t), false) };
     let s = distance.as_secs();
     if s >= NEAR_S {
-        return t.to_string().chars().take(16).collect::<String>().replace('T', " ");
+        return date(t);
     }
     let text = span(s);
     if ahead { format!("in {text}") } else { format!("{text} ago") }
+}
+
+/// How long something holds that ends at `t`, as a sentence goes on: `for 14 min`, or `until` a
+/// date where that is far away or past.
+pub fn holds(t: Millis, now: Millis) -> String {
+    match t.since(now).as_secs() {
+        s @ 1..NEAR_S => format!("for {}", span(s)),
+        _ => format!("until {}", date(t)),
+    }
+}
+
+fn date(t: Millis) -> String {
+    t.to_string().chars().take(16).collect::<String>().replace('T', " ")
 }
 
 /// A length of time, in its largest units.
@@ -376,6 +401,9 @@ mod tests {
         let now = Millis::from_secs(1_000_000);
         assert_eq!(when(Millis::from_secs(1_000_000 + 5400), now), "in 1 h 30 min");
         assert_eq!(when(Millis::from_secs(999_999), now), "1 s ago");
+        assert_eq!(holds(Millis::from_secs(1_000_000 + 5400), now), "for 1 h 30 min");
+        assert_eq!(holds(Millis::from_secs(2_000_000), now), "until 1970-01-24 03:33");
+        assert_eq!(holds(Millis::from_secs(0), now), "until 1970-01-01 00:00");
         assert_eq!(when(Millis::from_secs(0), now), "1970-01-01 00:00");
     }
 }

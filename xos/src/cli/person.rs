@@ -1,7 +1,7 @@
 //! `xos person`: the people of a site.
 
 use super::ask;
-use super::output::{Outcome, Style, Table, clean, when};
+use super::output::{Outcome, Style, Table, clean, holds, when};
 use super::pages;
 use super::session::Session;
 use super::values::PersonArg;
@@ -151,7 +151,7 @@ async fn passwd(s: &Session, args: Passwd) -> Outcome {
     let done = client.call(SetPassword { person: person.clone(), present, password }).await?;
     if own {
         // The sign-in that it was done with has ended.
-        s.forget_login()?;
+        s.end_login()?;
     }
     s.out.show(&done, || password_set(&person, own, done.first))?;
     Ok(0)
@@ -192,10 +192,10 @@ async fn recover(s: &Session, person: &PersonArg) -> Outcome {
     s.out.show(&made, || {
         format!(
             "All ways in of {} are gone. Tell them to open\n  {}\nand to type there their name and \
-             this code, good once until {}:\n  {}",
+             this code, good once, {}:\n  {}",
             made.person,
             clean(&made.address),
-            when(made.expires, now),
+            holds(made.expires, now),
             clean(&made.code.0)
         )
     })?;

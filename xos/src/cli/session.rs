@@ -110,6 +110,18 @@ impl Session {
         self.home.remove(LOGIN)
     }
 
+    /// The core has ended the sign-in: what remains is who it was, so that they need not say it
+    /// again.
+    ///
+    /// # Errors
+    /// As [`Home::write`].
+    pub fn end_login(&self) -> Result<(), Error> {
+        match self.last_login()? {
+            Some(login) => self.keep_login(&login.ended(self.now())),
+            None => Ok(()),
+        }
+    }
+
     /// The sign-in.
     ///
     /// # Errors
@@ -366,6 +378,9 @@ mod tests {
         s.keep_login(&login()).unwrap();
         assert!(s.signed_in().is_ok());
         let e = session(dir.path(), 1_000_000).signed_in().err().unwrap();
+        assert!(e.to_string().contains("xos login alice@rennes"), "{e}");
+        s.end_login().unwrap();
+        let e = s.signed_in().err().unwrap();
         assert!(e.to_string().contains("xos login alice@rennes"), "{e}");
     }
 

@@ -171,9 +171,7 @@ async fn add(s: &Session, args: Add) -> Outcome {
                 "compare it and run: xos site add {} --fingerprint {fingerprint}",
                 args.address
             );
-            if !ask::confirm(question, &instead)? {
-                return Err(Error::invalid("nothing was kept").into());
-            }
+            ask::consent(question, &instead, "nothing was kept")?;
         }
     }
     let known = KnownSite {
@@ -311,9 +309,8 @@ async fn accept(s: &Session, args: Accept) -> Outcome {
             ("fingerprint", clean(&view.fingerprint)),
             ("valid until", view.expires.to_string()),
         ]))?;
-        if !ask::confirm(&format!("Exchange trust with {}?", view.site), "add --yes")? {
-            return Err(Error::invalid("nothing was accepted").into());
-        }
+        let question = format!("Exchange trust with {}?", view.site);
+        ask::consent(&question, "add --yes", "nothing was accepted")?;
     }
     let accepted = client.call(AcceptTrust { offer, fingerprint: args.fingerprint }).await?;
     s.out.show(&accepted, || {
@@ -341,9 +338,7 @@ async fn forget(s: &Session, args: Forget) -> Outcome {
     let own = s.site()?;
     if !args.yes {
         let question = format!("Work between {own} and {site} stops. End the trust?");
-        if !ask::confirm(&question, "add --yes")? {
-            return Err(Error::invalid("nothing was changed").into());
-        }
+        ask::consent(&question, "add --yes", "nothing was changed")?;
     }
     let done = s.person(&own).await?.call(ForgetSite { site: site.clone() }).await?;
     s.out.show(&done, || format!("{own} trusts {site} no longer."))?;

@@ -94,7 +94,7 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 /// A point in time on the command line: a date, or a distance from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// `2027-01-31` (to the end of that day, UTC), `2027-01-31T12:00:00Z`.
+    /// `2027-01-31` (the last moment of that day, UTC), `2027-01-31T12:00:00Z`.
     At(Millis),
     /// `30d`, `12h`.
     After(Duration),
@@ -121,7 +121,9 @@ pub fn time(text: &str) -> Result<When, String> {
     };
     if let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]")) {
         let next = date.next_day().ok_or(WANT)?;
-        return Ok(When::At(millis(next.with_time(Time::MIDNIGHT).assume_utc())?));
+        let midnight = millis(next.with_time(Time::MIDNIGHT).assume_utc())?;
+        // Shown again, it reads as the day that was written.
+        return Ok(When::At(midnight.minus(Duration::from_millis(1))));
     }
     if let Ok(t) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(When::At(millis(t)?));
@@ -236,9 +238,10 @@ mod tests {
 
     #[test]
     fn dates() {
-        let end = Millis::from_secs(1_801_440_000);
+        let end = Millis(1_801_439_999_999);
         assert_eq!(time("2027-01-31"), Ok(When::At(end)));
-        assert_eq!(time("2027-02-01T00:00:00Z"), Ok(When::At(end)));
+        assert!(end.to_string().starts_with("2027-01-31T23:59"), "as it was written: {end}");
+        assert_eq!(time("2027-02-01T00:00:00Z"), Ok(When::At(Millis(end.0 + 1))));
         assert_eq!(time("30d").unwrap().from(Millis(0)), Millis::from_secs(30 * 86_400));
         for bad in ["", "31.1.2027", "2027-02-30", "soon", "1969-01-01"] {
             assert!(time(bad).is_err(), "{bad:?} was taken");

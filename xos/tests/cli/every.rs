@@ -153,6 +153,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "site client list", 0),
     ("ada", "site client remove 00000000000000000000000000000000 --yes", 66),
     ("bob", "person passwd --present-file PASSWORD --password-file NEW", 0),
+    ("bob", "login --password-file NEW", 0),
     ("bob", "logout", 0),
     ("ada", "person recover bob", 0),
 ];

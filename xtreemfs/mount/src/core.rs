@@ -39,13 +39,12 @@ pub(crate) struct Core {
     closed: Mutex<HashSet<Ino>>,
     /// The last statistics that some person was given, for `df` by others.
     statistics: Mutex<Statistics>,
-    /// The root's attributes likewise.
-    root: Mutex<Attributes>,
+    /// The root's attributes likewise; `None` until a member has looked at it.
+    root: Mutex<Option<Attributes>>,
 }
 
 impl Core {
     pub(crate) fn new(volume: Volume, map: UidMap) -> Core {
-        let root = Mutex::new(unseen_root(volume.root()));
         Core {
             volume,
             map,
@@ -54,7 +53,7 @@ impl Core {
             told: Mutex::default(),
             closed: Mutex::default(),
             statistics: Mutex::default(),
-            root,
+            root: Mutex::default(),
         }
     }
 
@@ -67,11 +66,9 @@ impl Core {
             }
             told.insert(attributes.ino, stamp(attributes));
         }
-        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
-        if root.ino == attributes.ino {
-            *root = *attributes;
+        if attributes.ino == self.volume.root() {
+            *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(*attributes);
         }
-        drop(root);
         self.shown(attributes)
     }
 
@@ -121,11 +118,19 @@ impl Core {
         }
     }
 
-    /// The root as last seen, for those who have no rights here (`mount`, `df`).
+    /// The root as last seen, for those who have no rights here (`mount`, `df`). The MRC tells only
+    /// members, so before one has looked it is made up, and the kernel, which keeps attributes for
+    /// everybody, must not show that to a member.
     pub(crate) fn root_for_anyone(&self, ino: INodeNo) -> Option<Shown> {
-        let root = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = to_volume(ino) == root.ino;
-        asked.then(|| self.shown(&root))
+        let root = self.volume.root();
+        if to_volume(ino) != root {
+            return None;
+        }
+        let seen = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match seen {
+            Some(seen) => self.shown(&seen),
+            None => Shown { ttl: Duration::ZERO, ..self.shown(&unseen_root(root)) },
+        })
     }
 
     pub(crate) async fn lookup(

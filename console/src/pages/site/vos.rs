@@ -264,7 +264,7 @@ mod tests {
     fn an_offer_says_what_the_form_says() {
         let r = form("vo=demo.rennes&cpus=1.5&memory=0.5&until=2027-01-31").unwrap();
         assert_eq!((r.cpu_milli, r.memory_bytes, r.storage_bytes), (1500, 1 << 29, 0));
-        assert_eq!(r.until, Some(Millis::from_secs(1_801_440_000)));
+        assert_eq!(r.until, Some(Millis(1_801_439_999_999)));
         for (text, word) in [
             ("vo=x&cpus=1&memory=1", "VO"),
             ("vo=a.b&memory=1", "processors"),

@@ -5,14 +5,14 @@ use super::people;
 use super::plan::{self, By, Row};
 use crate::cli::accounts::{machine, text};
 use crate::cli::ask;
-use crate::cli::output::{Failure, Outcome, Style, Table, clean};
+use crate::cli::output::{Failure, Outcome, Style, Table, clean, count};
 use crate::cli::pages;
 use crate::cli::session::Session;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use xos_api::vom::{AccountName, GiveNames, ListMembers, MemberPage};
+use xos_api::vom::{AccountName, GiveNames, ListMembers, ListNames, MemberPage, NamePage, Naming};
 use xos_base::{Error, PersonId, VoId};
 use xos_net::Client;
 
@@ -28,7 +28,8 @@ Examples:
 
 The file of people has lines as \"/DC=org/CN=Ann Example\",ann@rennes. Without it, or for whom it \
 does not name, a member is meant whose name ends the subject exactly; that is shown and asked \
-about, and --yes does not answer it. Names are given all or none. Nobody's uid changes.")]
+about, and --yes does not answer it. Names are given all or none, and who has theirs keeps it. \
+Nobody's uid changes.")]
 pub struct Import {
     /// The grid-mapfile.
     file: PathBuf,
@@ -67,28 +68,66 @@ pub async fn import(s: &Session, args: Import) -> Outcome {
     })?;
     let lines = gridmap::parse(&read(&args.file)?);
     let people = match &args.people {
-        Some(path) => people::parse(&read(path)?)?,
+        Some(path) => people::parse(&read(path)?).map_err(|e| of_file(path, e))?,
         None => BTreeMap::<Dn, PersonId>::new(),
     };
     let core = s.person(&s.site()?).await?;
     let mut rows = plan::plan(&lines, &people, &members(&core, &vo).await?);
     let names = plan::wanted(&rows);
-    let ask = |dry_run| GiveNames { vo: vo.clone(), names: names.clone(), dry_run };
-    let told = if names.is_empty() { Vec::new() } else { core.call(ask(true)).await? };
+    let told = match names.is_empty() {
+        true => Vec::new(),
+        false => core.call(GiveNames { vo: vo.clone(), names, dry_run: true }).await?,
+    };
     note_local_users(&mut rows, &told, &text(&args.passwd)?, &args.passwd);
+    note_given(&mut rows, &in_use(&core, &vo).await?);
     let mut imported = Imported { done: false, lines: rows, names: told };
-    if args.dry_run || imported.names.is_empty() {
-        s.out.show(&imported, || table(&imported))?;
-        return match args.dry_run {
+    let new = imported.new_names();
+    if args.dry_run || new.is_empty() {
+        s.out.show(&imported, || format!("{}{}", table(&imported), same(&imported, &new)))?;
+        return match args.dry_run || !imported.names.is_empty() {
             true => Ok(0),
-            false => Err(Error::not_found("no line gives a name: nothing was changed").into()),
+            false => Err(nothing(&imported.lines).into()),
         };
     }
-    consent(s, &args, &imported)?;
-    imported.names = core.call(ask(false)).await?;
+    consent(s, &args, &imported, new.len())?;
+    let given = core.call(GiveNames { vo, names: new, dry_run: false }).await?;
+    let text = format!("{} given.", count(given.len(), "name is", "names are"));
+    imported.names.retain(|old| given.iter().all(|new| new.name != old.name));
+    imported.names.extend(given);
     imported.done = true;
-    s.out.show(&imported, || format!("{} names are given.", imported.names.len()))?;
+    s.out.show(&imported, || text)?;
     Ok(0)
+}
+
+impl Imported {
+    /// The names that nobody has yet of those who are to get them.
+    fn new_names(&self) -> Vec<Naming> {
+        let given =
+            |n: &Naming| self.lines.iter().any(|r| r.given && r.name.as_ref() == Some(&n.name));
+        plan::wanted(&self.lines).into_iter().filter(|naming| !given(naming)).collect()
+    }
+}
+
+/// What is said below the table when there is nothing to give that is not given.
+fn same(imported: &Imported, new: &[Naming]) -> String {
+    match new.is_empty() && !imported.names.is_empty() {
+        true => "\nNothing changes: all accounts are called so already.".to_owned(),
+        false => String::new(),
+    }
+}
+
+/// What is wrong when no line gives a name.
+fn nothing(lines: &[Row]) -> Error {
+    let e = Error::not_found("no line gives a name: nothing was changed");
+    let why = lines.iter().find_map(|row| Some((row.line, row.left_out.as_ref()?)));
+    match why {
+        Some((line, why)) => e.hint(format!("line {line}: {why}")),
+        None => e.hint("the file has no lines, or comments only"),
+    }
+}
+
+fn of_file(path: &Path, e: Error) -> Error {
+    Error { message: format!("{}: {}", path.display(), e.message), ..e }
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -108,6 +147,23 @@ async fn members(core: &Client, vo: &VoId) -> Result<BTreeSet<PersonId>, Error> 
     let ask = |after| ListMembers { vo: vo.clone(), after, limit: None };
     let all = pages::all(core, ask, |page: MemberPage| (page.members, page.next)).await?;
     Ok(all.into_iter().map(|m| m.person).collect())
+}
+
+/// The names by which accounts of the VO are called now.
+async fn in_use(core: &Client, vo: &VoId) -> Result<Vec<AccountName>, Error> {
+    let ask = |after| ListNames { vo: Some(vo.clone()), after, limit: None };
+    let all = pages::all(core, ask, |page: NamePage| (page.names, page.next)).await?;
+    Ok(all.into_iter().filter(|name| name.used).collect())
+}
+
+/// Says of each line whether what it wants is so already.
+fn note_given(rows: &mut [Row], in_use: &[AccountName]) {
+    for row in rows.iter_mut().filter(|row| row.left_out.is_none()) {
+        let so = |n: &AccountName| {
+            row.name.as_ref() == Some(&n.name) && row.person.as_ref() == Some(&n.person)
+        };
+        row.given = in_use.iter().any(so);
+    }
 }
 
 /// Says of each name that a local user has what to do about it: there the name does not count.
@@ -130,14 +186,16 @@ fn note_local_users(rows: &mut [Row], told: &[AccountName], passwd: &str, file: 
 }
 
 /// Shows what would be done, and asks. What rests on a name alone a person looks at.
-fn consent(s: &Session, args: &Import, imported: &Imported) -> Result<(), Failure> {
-    let found = |row: &&Row| row.left_out.is_none() && row.by == Some(By::Name);
+fn consent(s: &Session, args: &Import, imported: &Imported, new: usize) -> Result<(), Failure> {
+    let found = |row: &&Row| row.left_out.is_none() && !row.given && row.by == Some(By::Name);
     let by_name = imported.lines.iter().filter(found).count();
     if args.yes && by_name == 0 {
-        return Ok(());
+        // What is left out, and what is to be done beside, is told all the same.
+        return if s.out.json { Ok(()) } else { s.out.text(&table(imported)) };
     }
     if args.yes || s.out.json {
-        let why = format!("{by_name} people are found by their names alone");
+        let people = count(by_name, "person is found by the", "people are found by their");
+        let why = format!("{people} name alone");
         let why = if args.yes { why.as_str() } else { "nobody has consented" };
         return Err(Error::invalid(format!("{why}: nothing was changed"))
             .hint("look at them with --dry-run, put them into the file of people, then add --yes")
@@ -146,13 +204,11 @@ fn consent(s: &Session, args: &Import, imported: &Imported) -> Result<(), Failur
     s.out.text(&table(imported))?;
     let left_out = imported.lines.iter().filter(|row| row.left_out.is_some()).count();
     let question = format!(
-        "Give {} names, {by_name} of them to people found by name, and leave out {left_out} lines?",
-        imported.names.len()
+        "Give {}, {by_name} of them to people found by name, and leave out {}?",
+        count(new, "name", "names"),
+        count(left_out, "line", "lines")
     );
-    match ask::confirm(&question, "add --yes")? {
-        true => Ok(()),
-        false => Err(Error::invalid("nothing was changed").into()),
-    }
+    ask::consent(&question, "add --yes", "nothing was changed")
 }
 
 fn table(imported: &Imported) -> String {
@@ -164,6 +220,7 @@ fn table(imported: &Imported) -> String {
         let account = told.and_then(|t| t.account.as_ref());
         let remark = match (&row.left_out, row.by) {
             (Some(_), _) => Style::Bad.mark("left out"),
+            (None, _) if row.given => "so already".to_owned(),
             (None, Some(By::Name)) => Style::Busy.mark("found by name"),
             (None, _) => String::new(),
         };
@@ -216,5 +273,47 @@ mod tests {
         let chown = "-uid 1042 -execdir chown -h --from=1042 1879048195 {} +";
         assert!(text.contains(chown), "{text}");
         assert!(text.contains("is called anna now"), "{text}");
+    }
+
+    /// If it failed, an import that is made again would claim to have given names, and be audited
+    /// as if it had; or a new line among old ones would not be given.
+    #[test]
+    fn names_that_are_given_already_are_not_given_again() {
+        let known = people::parse("/O=G/CN=1,ann@rennes\n/O=G/CN=2,bob@pisa\n").unwrap();
+        let members = ["ann@rennes", "bob@pisa"].iter().map(|p| p.parse().unwrap()).collect();
+        let map = gridmap::parse("/O=G/CN=1 ann\n/O=G/CN=2 bob\n");
+        let name = |name: &str, person: &str| -> AccountName {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "vo": "demo.rennes", "person": person, "used": true, "since": 1
+            }))
+            .unwrap()
+        };
+        let both = [name("ann", "ann@rennes"), name("bob", "bob@pisa")];
+        let planned = |in_use: &[AccountName]| {
+            let mut lines = plan::plan(&map, &known, &members);
+            note_given(&mut lines, in_use);
+            let imported = Imported { done: false, lines, names: both.to_vec() };
+            let new = imported.new_names();
+            let text = format!("{}{}", table(&imported), same(&imported, &new));
+            (new.iter().map(|n| n.name.to_string()).collect::<Vec<_>>(), text)
+        };
+        let (new, text) = planned(&both);
+        assert!(new.is_empty() && text.contains("Nothing changes"), "{text}");
+        let (new, text) = planned(&both[..1]);
+        assert!(new == ["bob"] && text.contains("so already"), "{new:?}: {text}");
+        // Kept from before for somebody else: the core will say so.
+        assert_eq!(planned(&[name("ann", "eve@pisa")]).0, ["ann", "bob"]);
+    }
+
+    /// If it failed, somebody whose whole file is wrong would not hear why.
+    #[test]
+    fn a_file_that_gives_no_name_is_told_with_a_line_and_its_reason() {
+        let map = gridmap::parse("# who\n\"/O=G/CN=1 ann\n");
+        let lines = plan::plan(&map, &BTreeMap::new(), &BTreeSet::new());
+        let e = nothing(&lines).to_string();
+        assert!(e.contains("line 2: a quote is not closed"), "{e}");
+        let path = Path::new("people.csv");
+        let e = of_file(path, people::parse("/O=G/CN=1").unwrap_err()).to_string();
+        assert!(e.contains("people.csv: line 1: there is no comma"), "{e}");
     }
 }

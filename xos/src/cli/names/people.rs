@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<Dn, PersonId>, Error> {
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).zip(1..);
     for (line, number) in lines.filter(|(l, _)| !l.is_empty() && !l.starts_with('#')) {
         let wrong = |why: &str| {
-            Error::invalid(format!("line {number} of the people: {why}"))
+            Error::invalid(format!("line {number}: {why}"))
                 .hint("write each as \"/DC=org/CN=Ann Example\",ann@rennes")
         };
         let (subject, person) = line.rsplit_once(',').ok_or_else(|| wrong("there is no comma"))?;
@@ -26,9 +26,9 @@ pub fn parse(text: &str) -> Result<BTreeMap<Dn, PersonId>, Error> {
         if number == 1 && person.eq_ignore_ascii_case(HEAD) {
             continue;
         }
-        let dn = Dn::parse(&subject).ok_or_else(|| wrong("it does not begin with a subject"))?;
-        let person: PersonId =
-            person.parse().map_err(|_| wrong("it does not end with a person"))?;
+        let dn = Dn::parse(&subject)
+            .ok_or_else(|| wrong(&format!("at its beginning, {subject:?} is no subject")))?;
+        let person: PersonId = person.parse().map_err(|e| wrong(&format!("at its end, {e}")))?;
         match people.get(&dn) {
             Some(other) if *other != person => {
                 return Err(wrong(&format!("the subject is {other}'s too")));
@@ -62,9 +62,15 @@ mod tests {
         assert_eq!(of("/O=Grid, Inc./CN=Ann \"A\"").as_deref(), Some("ann@rennes"));
         assert_eq!(of("/O=Grid, Inc./CN=Bob").as_deref(), Some("bob@pisa"));
         assert_eq!(people.len(), 2);
-        for bad in ["/O=G/CN=a", "/O=G/CN=a,ann", "ann@rennes,/O=G/CN=a", ",", "x\ndn,person"] {
+        for (bad, why) in [
+            ("/O=G/CN=a", "line 1: there is no comma"),
+            ("# who\n\n/O=G/CN=a,ann", "line 3: at its end, \"ann\" is not a"),
+            ("ann@rennes,/O=G/CN=a", "line 1: at its beginning, \"ann@rennes\" is no"),
+            (",", "line 1: at its beginning, \"\" is no subject"),
+            ("x\ndn,person", "line 1: there is no comma"),
+        ] {
             let e = parse(bad).unwrap_err();
-            assert!(e.to_string().contains("line "), "{e}");
+            assert!(e.to_string().contains(why), "{e}");
         }
         let two = parse("/O=G/CN=a,ann@rennes\n/o=G/cn=a,bob@pisa").unwrap_err();
         assert!(two.to_string().contains("ann@rennes's too"), "{two}");

@@ -33,6 +33,8 @@ pub struct Row {
     /// What the account is to be called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<LocalName>,
+    /// Whether the account is called so already.
+    pub given: bool,
     /// Why the line is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
@@ -92,6 +94,7 @@ fn row(line: &Line, people: &BTreeMap<Dn, PersonId>, members: &BTreeSet<PersonId
         person: None,
         by: None,
         name: None,
+        given: false,
         left_out: None,
         notes: Vec::new(),
     };

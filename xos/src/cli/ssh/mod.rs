@@ -7,6 +7,7 @@ pub mod include;
 pub mod key;
 pub mod proxy;
 pub mod quote;
+mod words;
 
 use super::credential::Credential;
 use super::output::{Failure, Outcome};
@@ -27,16 +28,21 @@ use xos_base::{Error, Kind, NodeId, VoId};
 Examples:
   xos ssh n1.rennes
   xos ssh n1.rennes -- ls -l
-  xos ssh --vo demo.rennes n1.rennes -L 8080:localhost:80 -N
+  xos ssh -t n1.rennes top
+  xos ssh --vo demo.rennes -N -L 8080:localhost:80 n1.rennes
 
-What follows the node is for the stock ssh: its options, then the command. Your own \
-~/.ssh/config counts too. The node is asked first for the name of your account there.")]
+Options of xos stand first. All else is for the stock ssh, in its own order: options, the node, \
+options, the command. Your own ~/.ssh/config counts too. The node is asked first for the name of \
+your account there.")]
 pub struct SshArgs {
-    /// The node, as n1.rennes.
-    node: NodeId,
-    /// Options of ssh, and the command to run.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
-    more: Vec<OsString>,
+    /// As ssh takes them, with the node, as n1.rennes, where ssh wants the host.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "ARGUMENT"
+    )]
+    arguments: Vec<OsString>,
 }
 
 /// `xos scp`.
@@ -46,7 +52,9 @@ Examples:
   xos scp input.dat n1.rennes:
   xos scp --vo demo.rennes -r n1.rennes:results .
 
-All arguments are for the stock scp.")]
+All arguments are for the stock scp. With -r it copies the files that links point to; at a link \
+to a folder, as ~/vo is one, it says `not a regular file`, goes on, and ends with 1. \
+`rsync -a -e 'xos ssh' n1.rennes:results .` copies links as links, where both have rsync.")]
 pub struct ScpArgs {
     /// As scp takes them; files on a node are NODE:PATH.
     #[arg(
@@ -61,12 +69,13 @@ pub struct ScpArgs {
 /// Becomes the stock ssh.
 ///
 /// # Errors
-/// Why the node does not let the person in, or ssh could not be started.
+/// As [`words::node`]; why the node does not let the person in, or ssh could not be started.
 pub async fn ssh(s: &Session, args: SshArgs) -> Outcome {
+    let node = words::node(&args.arguments)?;
     let vo = s.ssh_vo().await?;
-    let account = account(s, &vo, &args.node).await?;
+    let account = account(s, &vo, &node).await?;
     let mut command = stock("ssh", s, vo, account)?;
-    command.arg(args.node.as_str()).args(args.more);
+    command.args(args.arguments);
     Err(instead(command))
 }
 

@@ -1,10 +1,11 @@
-//! Handing a VO over, and dissolving it.
+//! Handing a VO over, suspending and dissolving it.
 
 use crate::cli::ask;
-use crate::cli::output::{Outcome, Table};
+use crate::cli::output::{Failure, Outcome, Table};
 use crate::cli::session::Session;
 use xos_api::vom::{
-    AcceptHandover, DissolveVo, EndHandover, GetVo, OfferHandover, UndoDissolve, VoState,
+    AcceptHandover, DissolveVo, EndHandover, GetVo, OfferHandover, ResumeVo, SuspendVo,
+    UndoDissolve, VoState,
 };
 use xos_base::{Error, PersonId, VoId};
 
@@ -111,18 +112,19 @@ pub async fn dissolve(s: &Session, args: Dissolve) -> Outcome {
         s.out.show(&done, || format!("{vo} is as it was before it was dissolved."))?;
         return Ok(0);
     }
-    let meant = match confirm {
-        Some(named) => named == vo,
+    let unlike = format!("that is not {vo}: nothing was changed");
+    match confirm {
+        Some(named) if named == vo => {}
+        Some(_) => return Err(Error::invalid(unlike).into()),
         None => {
             let question = format!(
                 "All that runs in {vo} ends now, nobody reaches its files any more, and in 30 days \
                  it is erased.\nType its name to dissolve it: "
             );
-            ask::typed(&question, vo.as_str(), &format!("add --confirm {vo}"))?
+            if !ask::typed(&question, vo.as_str(), &format!("add --confirm {vo}"))? {
+                return Err(Failure::Declined(unlike));
+            }
         }
-    };
-    if !meant {
-        return Err(Error::invalid(format!("that is not {vo}: nothing was changed")).into());
     }
     client.call(DissolveVo { vo: vo.clone(), reason }).await?;
     let info = client.call(GetVo { vo: vo.clone() }).await?;
@@ -133,5 +135,32 @@ pub async fn dissolve(s: &Session, args: Dissolve) -> Outcome {
         ),
         _ => format!("{vo} was dissolved, and somebody took that back."),
     })?;
+    Ok(0)
+}
+
+/// `xos vo suspend-vo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
+pub struct SuspendArgs {
+    /// The VO, as demo.rennes.
+    #[arg(value_name = "VO")]
+    of: VoId,
+    /// Why; members see it.
+    #[arg(short = 'm', long = "reason", value_name = "REASON")]
+    reason: String,
+}
+
+/// Suspends a whole VO.
+pub async fn suspend(s: &Session, args: SuspendArgs) -> Outcome {
+    let SuspendArgs { of: vo, reason } = args;
+    let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
+    s.out.show(&done, || format!("{vo} is suspended."))?;
+    Ok(0)
+}
+
+/// Lets a suspended VO work again.
+pub async fn resume(s: &Session, vo: VoId) -> Outcome {
+    let done = s.vo_client(&vo).await?.call(ResumeVo { vo: vo.clone() }).await?;
+    s.out.show(&done, || format!("{vo} works again."))?;
     Ok(0)
 }

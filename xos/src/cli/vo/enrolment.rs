@@ -2,7 +2,7 @@
 
 use super::OfVo;
 use crate::cli::ask;
-use crate::cli::output::{Outcome, Table, clean, clean_lines, fields, when};
+use crate::cli::output::{Failure, Outcome, Table, clean, clean_lines, count, fields, when};
 use crate::cli::session::Session;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -206,7 +206,7 @@ pub async fn agree(s: &Session, args: AgreeArgs) -> Outcome {
 }
 
 /// The version that the person agrees to; `None`: there are no terms.
-fn agreed(s: &Session, vo: &VoId, form: &EnrolmentForm, yes: bool) -> Result<Option<u32>, Error> {
+fn agreed(s: &Session, vo: &VoId, form: &EnrolmentForm, yes: bool) -> Result<Option<u32>, Failure> {
     let Some(terms) = &form.terms else { return Ok(None) };
     if yes {
         return Ok(Some(terms.version));
@@ -215,10 +215,8 @@ fn agreed(s: &Session, vo: &VoId, form: &EnrolmentForm, yes: bool) -> Result<Opt
     let question = format!("{text}\n\nDo you agree to these terms of use of {vo}?");
     let instead =
         format!("read them: xos vo terms show {vo}; then say --agree (xos vo agree: --yes)");
-    if ask::confirm(&question, &instead)? {
-        return Ok(Some(terms.version));
-    }
-    Err(Error::invalid(format!("without your consent you cannot act in {vo}")))
+    ask::consent(&question, &instead, &format!("without your consent you cannot act in {vo}"))?;
+    Ok(Some(terms.version))
 }
 
 /// The consent and answers that go with an application; asks for the consent where it is not given.
@@ -227,13 +225,15 @@ pub fn said(
     vo: &VoId,
     form: &EnrolmentForm,
     saying: Saying,
-) -> Result<(Option<u32>, Vec<Answer>), Error> {
+) -> Result<(Option<u32>, Vec<Answer>), Failure> {
     let missing = |q: &&Question| q.required && !saying.answers.iter().any(|a| a.question == q.id);
     if let Some(q) = form.questions.iter().find(missing) {
-        return Err(Error::invalid(format!("{vo} asks: {}", clean(&q.text))).hint(format!(
-            "answer by --answer {}=...; all questions: xos vo questions show {vo}",
-            clean(&q.id)
-        )));
+        return Err(Error::invalid(format!("{vo} asks: {}", clean(&q.text)))
+            .hint(format!(
+                "answer by --answer {}=...; all questions: xos vo questions show {vo}",
+                clean(&q.id)
+            ))
+            .into());
     }
     Ok((agreed(s, vo, form, saying.agree)?, saying.answers))
 }
@@ -251,10 +251,10 @@ pub async fn questions(s: &Session, command: QuestionsCommand) -> Outcome {
                 Error::invalid(format!("{} holds no questions: {e}", file.display()))
                     .hint("xos vo questions set --help shows how they are written")
             })?;
-            let count = questions.len();
+            let asks = count(questions.len(), "question", "questions");
             let ask = SetQuestions { vo: vo.clone(), questions };
             let done = s.vo_client(&vo).await?.call(ask).await?;
-            s.out.show(&done, || format!("{vo} asks applicants {count} questions."))?;
+            s.out.show(&done, || format!("{vo} asks applicants {asks}."))?;
         }
     }
     Ok(0)

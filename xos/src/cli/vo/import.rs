@@ -324,10 +324,8 @@ fn consent(s: &Session, args: &Import, plan: &Plan) -> Result<(), Failure> {
         return Err(e.hint("look with --dry-run, then add --yes").into());
     }
     s.out.text(&table(plan))?;
-    match ask::confirm(&format!("Import that into {}?", args.of), "add --yes")? {
-        true => Ok(()),
-        false => Err(Error::invalid("nothing was changed").into()),
-    }
+    let question = format!("Import that into {}?", args.of);
+    ask::consent(&question, "add --yes", "nothing was changed")
 }
 
 fn table(plan: &Plan) -> String {

@@ -2,7 +2,7 @@
 
 use super::OfVo;
 use super::enrolment::{self, Saying};
-use crate::cli::output::{Outcome, Style, Table, clean, list, when};
+use crate::cli::output::{Outcome, Style, Table, clean, count, holds, list, when};
 use crate::cli::pages;
 use crate::cli::session::Session;
 use crate::cli::values::{self, When};
@@ -137,11 +137,11 @@ pub async fn invite(s: &Session, args: InviteArgs) -> Outcome {
         let link = made.link.as_deref().map_or_else(|| format!("/join/{vo}/{secret}"), clean);
         let i = &made.invited.invitation;
         format!(
-            "Invitation {} holds until {}, for {} to come in. The link is not shown again:\n  \
+            "Invitation {} holds {}; {} can come in by it. The link is not shown again:\n  \
              {link}\nThey open it, or: xos vo join LINK",
             i.invitation,
-            when(i.gives.expires, now),
-            i.left
+            holds(i.gives.expires, now),
+            count(usize::try_from(i.left).unwrap_or(usize::MAX), "person", "people")
         )
     })?;
     Ok(0)

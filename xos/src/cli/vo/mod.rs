@@ -13,15 +13,14 @@ mod settings;
 mod shares;
 
 use super::output::{
-    Outcome, Style, Table, clean, clean_lines, cpus, fields, list, size, span, when,
+    Outcome, Style, Table, clean, clean_lines, cpus, fields, holds, list, size, span, when,
 };
 use super::pages;
 use super::rules;
 use super::session::Session;
 use xos_api::vom::{
     Apply, FoundVo, GRACE_S_DEFAULT, GetEnrolmentForm, GetVo, LEASE_S_DEFAULT, ListVos,
-    MemberState, RENEWAL_S_DEFAULT, ResumeVo, SuspendVo, Terms, VoInfo, VoPage, VoState,
-    WithdrawApplication,
+    MemberState, RENEWAL_S_DEFAULT, Terms, VoInfo, VoPage, VoState, WithdrawApplication,
 };
 use xos_base::{Millis, VoId};
 
@@ -141,7 +140,7 @@ Examples:
     /// Set for how long after a sign-in credentials are renewed (VO administrators).
     Renewal(settings::RenewalArgs),
     /// Suspend a whole VO (its owner, or the administrator of its home site).
-    SuspendVo(SuspendArgs),
+    SuspendVo(ends::SuspendArgs),
     /// Let a suspended VO work again.
     #[command(after_help = "Example:\n  xos vo resume-vo demo.rennes")]
     ResumeVo(OfVo),
@@ -233,18 +232,6 @@ pub struct ApplyArgs {
     saying: enrolment::Saying,
 }
 
-/// `xos vo suspend-vo`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  xos vo suspend-vo demo.rennes -m 'the project is over'")]
-pub struct SuspendArgs {
-    /// The VO, as demo.rennes.
-    #[arg(value_name = "VO")]
-    of: VoId,
-    /// Why; members see it.
-    #[arg(short = 'm', long = "reason", value_name = "REASON")]
-    reason: String,
-}
-
 /// Runs a command of this group.
 ///
 /// # Errors
@@ -284,18 +271,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Grace(args) => settings::grace(s, args).await,
         Command::Renewal(args) => settings::renewal(s, args).await,
         Command::AuditFiles(args) => settings::audit_files(s, args).await,
-        Command::SuspendVo(args) => {
-            let (vo, reason) = (args.of, args.reason);
-            let done = s.vo_client(&vo).await?.call(SuspendVo { vo: vo.clone(), reason }).await?;
-            s.out.show(&done, || format!("{vo} is suspended."))?;
-            Ok(0)
-        }
-        Command::ResumeVo(args) => {
-            let vo = args.of;
-            let done = s.vo_client(&vo).await?.call(ResumeVo { vo: vo.clone() }).await?;
-            s.out.show(&done, || format!("{vo} works again."))?;
-            Ok(0)
-        }
+        Command::SuspendVo(args) => ends::suspend(s, args).await,
+        Command::ResumeVo(args) => ends::resume(s, args.of).await,
         Command::Terms(command) => enrolment::terms(s, command).await,
         Command::Agree(args) => enrolment::agree(s, args).await,
         Command::Questions(command) => enrolment::questions(s, command).await,
@@ -381,7 +358,7 @@ fn describe(info: &VoInfo, now: Millis) -> String {
 /// What a site gives, in one cell.
 fn terms(t: Option<&Terms>, now: Millis) -> String {
     let Some(t) = t else { return String::new() };
-    let until = t.until.map(|u| format!(", until {}", when(u, now))).unwrap_or_default();
+    let until = t.until.map(|u| format!(", {}", holds(u, now))).unwrap_or_default();
     format!(
         "{} cpus, {} memory, {} storage{until}",
         cpus(t.cpu_milli),

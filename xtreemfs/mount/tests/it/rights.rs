@@ -106,6 +106,25 @@ fn root_and_uids_that_are_nobody_here_have_no_rights() {
     drop(open);
 }
 
+/// If it failed, a member would be shown for a while what the mount made up for root, who may not
+/// ask the MRC: a top that is nobody's and in which nobody may make anything.
+#[test]
+fn what_is_made_up_of_the_top_is_shown_to_no_member() {
+    let Some(world) = World::start(Shape::default()) else { return };
+    let seen = |uid| {
+        acting_as(uid, || {
+            let m = fs::metadata(&world.path).unwrap();
+            (m.mode(), m.uid(), m.ctime())
+        })
+    };
+    // Looked at by root first, as by what watches mounts; at once after it by a member.
+    let made_up = seen(0);
+    assert_eq!((made_up.1, made_up.2), (UNKNOWN_ID, 0));
+    let alice = seen(ALICE);
+    assert!(alice.2 > 0, "the kernel kept what was made up: {alice:?}");
+    assert_eq!(seen(0), alice, "root sees what a member was told");
+}
+
 #[test]
 fn the_mapping_changes_while_mounted_and_strange_owners_are_nobody() {
     let Some(world) = World::start(Shape::default()) else { return };
