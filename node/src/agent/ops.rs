@@ -172,7 +172,7 @@ mod tests {
     struct Heard(Mutex<Vec<VoId>>);
 
     impl VoWatcher for Heard {
-        fn may_act(&self, _: &VoId, _: HashMap<u32, u64>) {}
+        fn may_act(&self, _: &VoId, _: Members) {}
         fn volumes_kept(&self, _: &[VolumeMount]) {}
         fn volumes_changed(&self, _: &[VolumeMount]) {}
         fn vo_erased<'a>(&'a self, vo: &'a VoId) -> Erasing<'a> {

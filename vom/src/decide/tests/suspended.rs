@@ -12,6 +12,8 @@ fn a_suspended_vo_changes_only_back_or_down() {
     assert_eq!(h.kind("bob@pisa", suspend()), Kind::Denied);
     assert!(h.run(&admin, suspend()).unwrap());
     assert!(h.vo.membership(&id("bob@pisa"), NOW).unwrap_err().message.contains("misuse"));
+    let acts = |h: &Home, p: &str| h.vo.member_info(&id(p), NOW).unwrap().acts;
+    assert!(!acts(&h, "bob@pisa"), "services are told that he acts");
     let refused = |h: &mut Home| {
         let group = Command::CreateGroup { name: id("x") };
         let e = h.run(&person("alice@rennes"), group).unwrap_err();
@@ -24,6 +26,7 @@ fn a_suspended_vo_changes_only_back_or_down() {
     h.ok("alice@rennes", Command::RemoveMember { person: id("bob@pisa"), reason: "".into() });
     assert_eq!(h.kind("alice@rennes", Command::ResumeVo), Kind::Denied, "the site did it");
     assert!(h.run(&admin, Command::ResumeVo).unwrap());
+    assert!(acts(&h, "alice@rennes"));
     h.ok("alice@rennes", suspend());
     assert_eq!(refused(&mut h), (Kind::Denied, by("its owner")));
     h.ok("alice@rennes", Command::ResumeVo);
