@@ -123,11 +123,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::Erasing;
+    use crate::agent::{Erasing, Members};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
-    use std::collections::HashMap;
     use std::sync::Mutex;
     use xos_api::node::VolumeMount;
     use xos_base::Millis;

@@ -196,6 +196,7 @@ impl Vo {
         for name in &m.groups {
             if let Some(g) = self.groups.get_mut(name) {
                 g.count = g.count.saturating_sub(1);
+                self.grouped.leave(g.number, m.number);
             }
         }
         self.owners.remove(person);
@@ -205,7 +206,7 @@ impl Vo {
         self.epochs.insert(person.clone(), Epoch(m.epoch.0.saturating_add(1)));
         let gone = Gone { person: person.clone(), changed: self.number };
         self.gone.insert(m.number, gone);
-        self.touched.note_gone(person, &m, self.number);
+        self.touched.note_gone(&m, self.number);
     }
 
     pub(super) fn role(&mut self, person: &PersonId, role: &RoleName, granted: bool) {
@@ -240,20 +241,16 @@ impl Vo {
     }
 
     fn delete_group(&mut self, name: &GroupName) {
+        let inside: Vec<PersonId> = self.put_into([name]).into_iter().cloned().collect();
         let Some(g) = self.groups.remove(name) else { return };
         self.groups_gone.insert(g.number, self.number);
         self.nobody_manages(name);
         self.nobody_is_invited_to(name);
-        let (mut left, number) = (g.count, self.number);
-        for (person, m) in &mut self.members {
-            if left == 0 {
-                return;
-            }
-            if m.groups.remove(name) {
-                left = left.saturating_sub(1);
-                self.touched.note(person, m, number);
-                m.epoch = Epoch(m.epoch.0.saturating_add(1));
-            }
+        self.grouped.forget(g.number);
+        for person in inside {
+            self.change(&person, true, |m| {
+                m.groups.remove(name);
+            });
         }
     }
 
@@ -262,16 +259,18 @@ impl Vo {
         let mut joined = false;
         if let Some(m) = self.members.get_mut(person) {
             joined = m.groups.insert(name.clone());
+            self.grouped.join(g.number, m.number);
             self.touched.note(person, m, self.number);
         }
         g.count = g.count.saturating_add(u64::from(joined));
     }
 
     fn leave(&mut self, name: &GroupName, person: &PersonId) {
-        let mut left = false;
-        self.change(person, true, |m| left = m.groups.remove(name));
-        if let Some(g) = self.groups.get_mut(name) {
-            g.count = g.count.saturating_sub(u64::from(left));
+        let mut left = None;
+        self.change(person, true, |m| left = m.groups.remove(name).then_some(m.number));
+        if let (Some(g), Some(member)) = (self.groups.get_mut(name), left) {
+            g.count = g.count.saturating_sub(1);
+            self.grouped.leave(g.number, member);
         }
     }
 }

@@ -9,6 +9,7 @@ mod apply;
 mod check;
 mod enrolment;
 mod export;
+mod grouped;
 mod history;
 mod invitations;
 mod nested;
@@ -23,6 +24,7 @@ mod views;
 pub use accounts::Block;
 pub use check::Violation;
 pub use enrolment::{Enrolling, EnrolmentFault, Questions, Said, Whose, answered};
+pub use grouped::Grouped;
 pub use history::about;
 pub use invitations::{INVITATION_ID_LEN, Invitation, inviting};
 pub use rules::Staged;
@@ -151,6 +153,9 @@ pub struct Vo {
     /// Who was changed by which entry.
     #[serde(skip)]
     pub touched: Touched,
+    /// Who was put into which group.
+    #[serde(skip)]
+    pub grouped: Grouped,
 }
 
 /// One member.
@@ -273,6 +278,7 @@ impl Vo {
             settings: 0,
             news: 1,
             touched: Touched::default(),
+            grouped: Grouped::default(),
         };
         vo.begin(owner);
         Ok(vo)

@@ -5,7 +5,8 @@
 //!
 //! One change of the tree must stay cheap for a VO of a million members, at every site that replays
 //! it and for every node that hears of it: a group with more than [`GROUP_CHANGE_MAX`] memberships
-//! in it and below it stays where it is. What the log says so far decides that, without a walk.
+//! in it and below it stays where it is. What the log says so far decides that, without a walk, and
+//! whom a change concerns is found by an index ([`super::Grouped`]).
 
 use super::structure::Fault;
 use super::{GROUP_NUMBER_MAX, GROUPS_MAX, GroupRecord, Member, Vo};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xos_api::vom::{
     GROUP_CHANGE_MAX, GROUP_DEPTH_MAX, GROUP_MEMBERS, MANAGED_MAX, MANAGERS_MAX, MEMBER_GROUPS_MAX,
 };
-use xos_base::{Epoch, GroupName, GroupNumber, PersonId};
+use xos_base::{GroupName, GroupNumber, PersonId};
 
 impl Vo {
     /// A group and those above it, from below.
@@ -148,15 +149,7 @@ impl Vo {
         }
         let Some(parent) = parent.filter(|_| count > 0) else { return Ok(()) };
         let gained: BTreeSet<&GroupName> = self.lineage(parent).collect();
-        let mut left = count;
-        for m in self.members.values() {
-            let inside = m.groups.intersection(&moved).count() as u64;
-            if left == 0 {
-                break;
-            } else if inside == 0 {
-                continue;
-            }
-            left = left.saturating_sub(inside);
+        for m in self.put_into(&moved).into_iter().filter_map(|person| self.members.get(person)) {
             // More than will be left, since those above before the move are counted in.
             let all = self.effective_groups(m).union(&gained).count();
             if all > MEMBER_GROUPS_MAX {
@@ -218,21 +211,9 @@ impl Vo {
         }
         let after: BTreeSet<GroupName> = self.lineage(name).skip(1).cloned().collect();
         let narrower = !before.is_subset(&after);
-        let counts = moved.iter().filter_map(|g| self.groups.get(g)).map(|g| g.count);
-        let (mut left, number): (u64, u64) = (counts.sum(), self.number);
-        for (person, m) in &mut self.members {
-            if left == 0 {
-                return;
-            }
-            let inside = m.groups.intersection(&moved).count() as u64;
-            if inside == 0 {
-                continue;
-            }
-            left = left.saturating_sub(inside);
-            self.touched.note(person, m, number);
-            if narrower {
-                m.epoch = Epoch(m.epoch.0.saturating_add(1));
-            }
+        let inside: Vec<PersonId> = self.put_into(&moved).into_iter().cloned().collect();
+        for person in inside {
+            self.change(&person, narrower, |_| {});
         }
     }
 

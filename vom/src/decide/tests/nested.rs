@@ -71,6 +71,28 @@ fn a_member_is_in_all_groups_above_and_loses_them_with_a_move() {
     assert_eq!(h.epoch("carol@pisa"), Epoch(1), "who is not in it keeps the credential");
 }
 
+/// If it failed, a change of a small group would cost a walk over a large VO, at every site; or it
+/// would miss somebody.
+#[test]
+fn a_change_of_a_group_looks_at_its_own_members_only() {
+    let mut h = tree();
+    h.ok("alice@rennes", add("lasers", "carol@pisa"));
+    // Nobody put bob into it, as far as the index knows: only who walks over all meets him.
+    let bob = h.vo.members.get_mut(&id::<PersonId>("bob@pisa")).unwrap();
+    bob.groups.insert(id("lasers"));
+    let changed = |h: &Home, entry| {
+        h.vo.touched.after(entry).map(|(_, person)| person.to_string()).collect::<Vec<_>>()
+    };
+    for command in [moved("optics", Some("chemistry")), Command::DeleteGroup { name: id("lasers") }]
+    {
+        let (number, epoch) = (h.vo.number, h.epoch("carol@pisa"));
+        h.ok("alice@rennes", command);
+        assert_eq!(changed(&h, number), ["carol@pisa"]);
+        assert!(h.epoch("carol@pisa") > epoch);
+    }
+    assert_eq!(groups(&h, "carol@pisa"), ["members"]);
+}
+
 /// If it failed, two groups would be within one another, and every look-up would go round.
 #[test]
 fn cycles_and_depth_are_refused_with_the_reason() {

@@ -176,6 +176,7 @@ proptest! {
                 continue;
             }
             well_built(&h.vo)?;
+            crate::state::check_index(&h.vo);
             for (p, m) in &h.vo.members {
                 prop_assert_eq!(numbers.entry(m.number.0).or_insert_with(|| p.clone()), p);
                 let last = epochs.entry(p.clone()).or_insert(m.epoch);
@@ -215,7 +216,7 @@ proptest! {
             replayed.apply(entry);
         }
         prop_assert_eq!(&replayed, &h.vo);
-        crate::state::check_index(&h.vo);
+        crate::state::check_index(&replayed);
         let text = serde_json::to_vec(&h.vo).unwrap();
         prop_assert_eq!(serde_json::from_slice::<Vo>(&text).unwrap(), replayed);
     }
