@@ -21,9 +21,8 @@ const MOUNT: &str = "/usr/bin/mount";
 /// # Errors
 /// Why it cannot be had here, as in a container.
 pub async fn favor_moves() -> Result<(), String> {
-    let text = |path: &str| {
-        read(Path::new(path), MOUNTINFO_BYTES_MAX).map_err(|e| format!("{path}: {e}"))
-    };
+    let text =
+        |path: &str| read(Path::new(path), MOUNTINFO_BYTES_MAX).map_err(|e| format!("{path}: {e}"));
     let all = discover::hierarchies(&text("/proc/self/mountinfo")?, &text("/proc/self/cgroup")?);
     let v2 = all.into_iter().find(|h| h.version == Version::V2);
     let point = v2.ok_or("no hierarchy of version 2 is mounted")?.point;

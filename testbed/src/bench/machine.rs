@@ -96,6 +96,19 @@ fn syncs(folder: &Path) -> Result<Samples> {
     Ok(Samples::new(all))
 }
 
+/// Has the kernel move processes between control groups without waiting, as `xosd` has it on a
+/// node (`favor_dynmods`): that of a host of the testbed may not, since the machine is not its own.
+/// It lasts until the machine starts anew.
+///
+/// # Errors
+/// What `mount` said.
+pub fn favor_moves() -> std::result::Result<(), String> {
+    let script = "mount -o remount,favordynmods \"$(findmnt -fn -o TARGET -t cgroup2)\"";
+    let out = Command::new("sh").args(["-c", script]).output().map_err(|e| e.to_string())?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    if out.status.success() { Ok(()) } else { Err(said.trim().to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,17 +121,4 @@ mod tests {
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(!text.contains("NaN") && !text.contains("unknown"), "{text}");
     }
-}
-
-/// Has the kernel move processes between control groups without waiting, as `xosd` has it on a
-/// node (`favor_dynmods`): that of a host of the testbed may not, since the machine is not its own.
-/// It lasts until the machine starts anew.
-///
-/// # Errors
-/// What `mount` said.
-pub fn favor_moves() -> std::result::Result<(), String> {
-    let script = "mount -o remount,favordynmods \"$(findmnt -fn -o TARGET -t cgroup2)\"";
-    let out = Command::new("sh").args(["-c", script]).output().map_err(|e| e.to_string())?;
-    let said = String::from_utf8_lossy(&out.stderr);
-    if out.status.success() { Ok(()) } else { Err(said.trim().to_owned()) }
 }
