@@ -22,8 +22,8 @@ pub use job::{
     OutputPart, OutputStream, ReadOutput, Reason, SubmitAndWatch, SubmitJob, Submitted, WatchJob,
 };
 pub use look::{
-    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TaskSummary,
-    UnitFilter, UnitPage, UnitView, WhyJob,
+    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TRIES_MAX,
+    TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use outline::{Outline, TaskDigest};
 pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage, RunningSession};

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{self, UNIT, opened, sent, took};
 use xos_api::aem::{HostedEvent, HostedRun, UnitEnd, Usage};
 use xos_api::node::units::{UnitChange, UnitEvent};
-use xos_api::policy::{Denial, Side};
+use xos_api::policy::{Action, Denial, Side};
 use xos_base::Millis;
 
 /// A job of pisa.

@@ -2,12 +2,13 @@
 
 use super::{Want, denied};
 use crate::core::Core;
+use crate::state::job::PastTry;
 use crate::state::unit::{Phase, Place};
 use crate::state::{Job, JobTable};
 use std::sync::Arc;
 use xos_api::aem::{
     GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
-    Reasons, TaskSummary, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
+    Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
 };
 use xos_api::policy::Action;
 use xos_base::{Error, Kind, NodeId, SiteId};
@@ -135,8 +136,9 @@ impl Core {
         r: WhyJob,
     ) -> Result<Reasons, Error> {
         let grant = self.authorise(&caller, &r.job, Want::See)?;
-        self.with_job(&grant, |_, job| Reasons {
+        self.with_job(&grant, |table, job| Reasons {
             reasons: job.reasons.iter().rev().cloned().collect(),
+            tries: job.tries.iter().rev().map(|t| tried(table, job, t)).collect(),
         })
         .await
     }
@@ -245,11 +247,25 @@ fn unit_view(table: &JobTable, job: &Job, i: u32) -> Option<UnitView> {
     })
 }
 
+/// A run that was followed by another, with names for numbers.
+fn tried(table: &JobTable, job: &Job, past: &PastTry) -> Try {
+    Try {
+        unit: table.id(job.number).unit(past.unit),
+        attempt: past.attempt,
+        at: past.when,
+        site: site_of(table, &past.at),
+        node: table.node_name(past.at.node).cloned(),
+        end: past.how.clone(),
+    }
+}
+
+fn site_of(table: &JobTable, place: &Place) -> SiteId {
+    table.site_name(place.site).cloned().unwrap_or_else(|| table.site().clone())
+}
+
 /// A unit's state with names for numbers.
 fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitState {
-    let site = |p: &Place| -> SiteId {
-        table.site_name(p.site).cloned().unwrap_or_else(|| table.site().clone())
-    };
+    let site = |p: &Place| site_of(table, p);
     let node = |p: &Place| -> Option<NodeId> { table.node_name(p.node).cloned() };
     match phase {
         Phase::Waiting => UnitState::Waiting,
@@ -283,5 +299,79 @@ fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitStat
         },
         Phase::Cancelled { when } => UnitState::Cancelled { at: *when },
         Phase::Refused { when } => UnitState::Refused { at: *when, reasons },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::JobRecord;
+    use crate::testing;
+    use xos_api::aem::{HostedEvent, HostedRun, UnitRun, Usage};
+    use xos_base::Millis;
+
+    fn pisa() -> SiteId {
+        "pisa".parse().unwrap()
+    }
+
+    /// Units of one attempt end at pisa's n1 in that order, with these exit codes.
+    fn ends(attempt: u16, seq: u64, ended: &[(u32, u8)]) -> JobRecord {
+        let event = |(unit, code): &(u32, u8)| {
+            let (node, started, usage) = (pisa().node("n1").ok(), None, Usage::default());
+            let (how, output) = (UnitEnd::Exit { code: *code }, None);
+            let at = Millis(10 + u64::from(*unit));
+            let what = HostedRun::Ended { node, started, how, usage, output };
+            HostedEvent { unit: *unit, at, what }
+        };
+        let (site, job, at, events) = (pisa(), 1, Millis(20), ended.iter().map(event).collect());
+        JobRecord::Happened { site, seq, job, attempt, at, events }
+    }
+
+    /// A job of three units, which pisa took.
+    fn table(retry: u16) -> JobTable {
+        let mut spec = testing::spec(&[("main", "0-2", &[])]);
+        spec.tasks[0].retry = retry;
+        let (job, spec, member) = (1, Box::new(spec), Box::new(testing::alice()));
+        let at = Millis(5);
+        let mut table = JobTable::new("rennes".parse().unwrap());
+        let submitted = JobRecord::Submitted { job, at, spec, member, proof: None, watched: false };
+        table.apply(&submitted);
+        table.apply(&JobRecord::Mandated { job, mandate: "m".into() });
+        taken(&mut table, 3, 0);
+        table
+    }
+
+    fn taken(table: &mut JobTable, count: u32, attempt: u16) {
+        let units = vec![UnitRun { first: 0, count }];
+        let (job, task, site) = (1, 0, pisa());
+        let offered = JobRecord::Offered { job, task, site, units: units.clone(), attempt };
+        table.apply(&offered);
+        table.apply(&JobRecord::Accepted { job, site: pisa(), units, attempt });
+    }
+
+    /// If it failed, the exit status of an array would depend on which node was faster.
+    #[test]
+    fn an_array_ends_with_the_status_of_its_first_unit_that_failed() {
+        let mut table = table(0);
+        table.apply(&ends(0, 1, &[(2, 5), (1, 4), (0, 0)]));
+        let job = table.job(1).unwrap();
+        let end = end(&table, job).unwrap();
+        assert_eq!((end.exit_status, end.unit), (4, Some(table.id(1).unit(1))));
+    }
+
+    /// If it failed, who asks why a unit was tried three times would learn of the last run alone.
+    #[test]
+    fn earlier_tries_of_a_unit_are_told() {
+        let mut table = table(1);
+        table.apply(&ends(0, 1, &[(0, 3), (1, 0), (2, 0)]));
+        taken(&mut table, 1, 1);
+        table.apply(&ends(1, 2, &[(0, 4)]));
+        let job = table.job(1).unwrap();
+        let tries: Vec<Try> = job.tries.iter().map(|t| tried(&table, job, t)).collect();
+        let [first] = tries.as_slice() else { panic!("{tries:?}") };
+        assert_eq!((first.unit.clone(), first.attempt), (table.id(1).unit(0), 0));
+        assert_eq!((first.site.clone(), first.end.clone()), (pisa(), UnitEnd::Exit { code: 3 }));
+        assert_eq!(first.node, pisa().node("n1").ok());
+        assert_eq!(end(&table, job).unwrap().exit_status, 4);
     }
 }

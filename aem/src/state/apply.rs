@@ -2,7 +2,7 @@
 
 use super::held::Held;
 use super::host::Report;
-use super::job::Job;
+use super::job::{Job, PastTry};
 use super::load::Loads;
 use super::names::NONE;
 use super::record::JobRecord;
@@ -285,15 +285,18 @@ pub(super) fn step(
     if attempt.is_some_and(|a| a != u.attempt) {
         return false;
     }
-    let (before, pending) = (u.phase.index(), u.phase.pending());
+    let (before, pending, tried) = (u.phase.index(), u.phase.pending(), u.attempt);
     if !u.on(input, spec.retry) {
         return false;
     }
-    let after = u.phase.index();
+    let (after, again) = (u.phase.index(), u.attempt > tried);
     load.moved(pending, u.phase.pending(), &spec.resources);
     let bad = matches!(u.phase, Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. });
-    if bad && job.first_bad.is_none() {
-        job.first_bad = Some(unit);
+    if bad {
+        job.first_bad = Some(job.first_bad.map_or(unit, |first| first.min(unit)));
+    }
+    if let (true, Input::End { at, when, how, .. }) = (again, input) {
+        job.tried(PastTry { unit, attempt: tried, at: *at, when: *when, how: how.clone() });
     }
     job.tally.step(before, after);
     if let Some(t) = job.tasks.get_mut(task) {

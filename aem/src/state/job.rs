@@ -1,11 +1,11 @@
 //! One job, as its owner keeps it.
 
 use super::record::Proof;
-use super::unit::{PHASES, Phase, Unit};
+use super::unit::{PHASES, Phase, Place, Unit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use xos_api::aem::{Counts, JobSpec, JobState, Reason, TaskSpec, Usage};
+use xos_api::aem::{Counts, JobSpec, JobState, Reason, TRIES_MAX, TaskSpec, UnitEnd, Usage};
 use xos_base::{Membership, Millis};
 
 /// Most reasons kept for one job; the oldest go first.
@@ -127,8 +127,26 @@ pub struct Job {
     pub seq: u64,
     /// What its runs used together.
     pub usage: Usage,
-    /// The first unit that failed, in the order of events.
+    /// The first unit, by number, that failed, was lost or was refused.
     pub first_bad: Option<u32>,
+    /// The latest runs that were followed by another, oldest first.
+    #[serde(default)]
+    pub tries: Vec<PastTry>,
+}
+
+/// A run of a unit that did not end well, after which it was tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastTry {
+    /// The unit.
+    pub unit: u32,
+    /// Which run of it: 0 is the first.
+    pub attempt: u16,
+    /// Where it was.
+    pub at: Place,
+    /// When it ended.
+    pub when: Millis,
+    /// How it ended.
+    pub how: UnitEnd,
 }
 
 impl Job {
@@ -164,6 +182,7 @@ impl Job {
             seq: 1,
             usage: Usage::default(),
             first_bad: None,
+            tries: Vec::new(),
         }
     }
 
@@ -214,6 +233,14 @@ impl Job {
         self.reasons.push(reason);
     }
 
+    /// Keeps a run that is followed by another; the oldest goes when there are many.
+    pub(super) fn tried(&mut self, past: PastTry) {
+        if self.tries.len() >= TRIES_MAX {
+            self.tries.remove(0);
+        }
+        self.tries.push(past);
+    }
+
     /// Adds a run's use.
     pub(super) fn charge(&mut self, used: Usage) {
         self.usage.wall_ms = self.usage.wall_ms.saturating_add(used.wall_ms);
@@ -251,7 +278,6 @@ impl Job {
 mod tests {
     use super::*;
     use crate::testing;
-    use xos_api::aem::UnitEnd;
 
     /// Which state a job of two units has, for every pair of phases and whether it was cancelled.
     #[test]

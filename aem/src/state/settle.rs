@@ -74,6 +74,7 @@ impl JobTable {
             // Nobody is asked for anything any more.
             (job.proof, job.mandate) = (None, None);
             job.reasons.shrink_to_fit();
+            job.tries.shrink_to_fit();
         }
         if changed {
             job.seq += 1;

@@ -78,7 +78,7 @@ pub struct JobEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobEnd {
-    /// The exit status for `xsub` and `xwait`: 0, or that of the first unit that failed; 69
+    /// The exit status for `xsub` and `xwait`: 0, or that of the first unit, by number, that failed; 69
     /// (EX_UNAVAILABLE) when no site can run it.
     pub exit_status: u8,
     /// The unit that the exit status comes from, when it is not 0.

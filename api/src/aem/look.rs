@@ -1,10 +1,13 @@
 //! The requests of people who look at jobs and units.
 
-use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitState};
+use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitEnd, UnitState};
 use crate::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Millis, PersonId, UnitId, VoId};
+use xos_base::{JobId, Millis, NodeId, PersonId, SiteId, UnitId, VoId};
+
+/// Most runs that are kept of a job which were followed by another.
+pub const TRIES_MAX: usize = 32;
 
 /// One job, whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -182,10 +185,33 @@ pub struct WhyJob {
 }
 request!(WhyJob => Reasons, Get "/v1/jobs/{job}/why");
 
-/// The reasons recorded for a job, newest first, at most 64.
+/// What is recorded of why a job stands where it stands: at most 64 reasons, and the latest
+/// [`TRIES_MAX`] runs that were followed by another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reasons {
-    /// The reasons.
+    /// The reasons, newest first.
     pub reasons: Vec<Reason>,
+    /// Runs of units that did not end well, after which the unit was tried again, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<Try>,
+}
+
+/// A run of a unit that did not end well, after which it was tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Try {
+    /// The unit.
+    pub unit: UnitId,
+    /// Which run of it: 0 is the first.
+    pub attempt: u16,
+    /// When it ended.
+    pub at: Millis,
+    /// At which site it was.
+    pub site: SiteId,
+    /// On which node, where it came that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// How it ended.
+    pub end: UnitEnd,
 }

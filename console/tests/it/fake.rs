@@ -209,7 +209,7 @@ impl Fake {
             on |f: &Fake, c: Caller, r: ListUnits| f.units(&c, &r.job);
             on |f: &Fake, c: Caller, _: WhyJob| {
                 c.member()?;
-                Ok(Reasons { reasons: f.reasons() })
+                Ok(Reasons { reasons: f.reasons(), tries: Vec::new() })
             };
             on |f: &Fake, c: Caller, r: WhyLogin| {
                 c.person()?;

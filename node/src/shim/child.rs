@@ -125,7 +125,7 @@ impl<'a> Ready<'a> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
         let cwd = unit.cwd.as_deref().unwrap_or(&account.home);
         if unit.make_cwd && !cwd.is_dir() {
-            std::fs::create_dir_all(cwd).map_err(|e| (Stage::Cwd, errno(&e)))?;
+            std::fs::create_dir_all(cwd).map_err(|e| (Stage::MakeCwd, errno(&e)))?;
         }
         nix::unistd::chdir(cwd).map_err(|e| (Stage::Cwd, e))?;
         stdio(unit, out, err)?;

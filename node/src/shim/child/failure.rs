@@ -21,9 +21,10 @@ pub(in crate::shim) enum Stage {
     Stdout,
     Stderr,
     Exec,
+    MakeCwd,
 }
 
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage::Setup,
     Stage::Spool,
     Stage::Rlimit,
@@ -33,6 +34,7 @@ const STAGES: [Stage; 9] = [
     Stage::Stdout,
     Stage::Stderr,
     Stage::Exec,
+    Stage::MakeCwd,
 ];
 
 pub(in crate::shim) type Failure = (Stage, Errno);
@@ -65,7 +67,14 @@ pub(in crate::shim) fn reason(
         Stage::Spool => format!("cannot make a file for the unit's output on this node: {why}"),
         Stage::Rlimit => format!("cannot set a resource limit that the unit asks for: {why}"),
         Stage::Identity => format!("cannot become {}: {why}", account.name),
-        Stage::Cwd => format!("cannot enter folder {} {as_user}: {why}", path(unit.cwd.as_deref())),
+        Stage::Cwd => format!(
+            "cannot enter the working directory {} of this node {as_user}: {why}",
+            path(unit.cwd.as_deref())
+        ),
+        Stage::MakeCwd => format!(
+            "the working directory {} is not on this node and cannot be made {as_user}: {why}",
+            path(unit.cwd.as_deref())
+        ),
         Stage::Stdin => {
             format!(
                 "cannot read standard input from {} {as_user}: {why}",
@@ -127,5 +136,10 @@ mod tests {
         assert!(text.len() < 1000 && text.contains("PATH="), "{text}");
         let text = reason((Stage::Cwd, Errno::EACCES), &unit, &account);
         assert!(text.contains("/home/ann") && text.contains("Permission denied"), "{text}");
+        // wrong: who mistypes -D is told of a folder of theirs, or of none
+        let unit = UnitSpec { cwd: Some("/nonexist".into()), ..unit };
+        let told = "the working directory \"/nonexist\" is not on this node and cannot be made as \
+                    ann.demo: Permission denied";
+        assert_eq!(reason((Stage::MakeCwd, Errno::EACCES), &unit, &account), told);
     }
 }

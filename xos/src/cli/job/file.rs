@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
@@ -63,14 +64,68 @@ pub fn read(path: &Path, vo: Option<&VoId>) -> Result<JobFile, Error> {
 fn parse(kind: &str, path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
     let job = described(kind, path, text, vo)?;
     // The core looks too, but does not know the file.
+    if let Some(second) = twice(&job.tasks) {
+        let place = shown(path, text, name_of(kind, text, second));
+        let name = job.tasks.get(second).map_or("", |t| t.name.as_str());
+        return Err(Error::invalid(format!("{place}: another task is called {name:?} already"))
+            .hint("give each task of a job its own name"));
+    }
     order::check(&job.tasks).map_err(|wrong| {
-        let place = match place_of(kind, text, &wrong) {
-            Some((line, column)) => format!("{path}:{line}:{column}"),
-            None => path.to_owned(),
-        };
+        let place = shown(path, text, place_of(kind, text, &wrong));
         Error { message: format!("{place}: {}", wrong.error.message), ..wrong.error }
     })?;
     Ok(job)
+}
+
+/// A place in a file, where it is known, as `path:line:column`.
+fn shown(path: &str, text: &str, at: Option<usize>) -> String {
+    match at.map(|at| place(text, at)) {
+        Some((line, column)) => format!("{path}:{line}:{column}"),
+        None => path.to_owned(),
+    }
+}
+
+/// The first task that has the name of one before it.
+fn twice(tasks: &[TaskSpec]) -> Option<usize> {
+    let mut seen = HashSet::new();
+    tasks.iter().position(|t| !seen.insert(t.name.as_str()))
+}
+
+/// Where a task's name stands in a file: only what is needed to find it.
+#[derive(Deserialize)]
+struct Names<T> {
+    tasks: Vec<Named<T>>,
+}
+
+#[derive(Deserialize)]
+struct Named<T> {
+    name: T,
+}
+
+impl<T> Names<T> {
+    fn of(self, task: usize) -> Option<T> {
+        self.tasks.into_iter().nth(task).map(|t| t.name)
+    }
+}
+
+/// Where the name of a task begins, in bytes; JSDL is read without places of names.
+fn name_of(kind: &str, text: &str, task: usize) -> Option<usize> {
+    match kind {
+        "toml" => {
+            let names: Names<toml::Spanned<String>> = toml::from_str(text).ok()?;
+            Some(names.of(task)?.span().start)
+        }
+        "json" => {
+            let names: Names<&RawValue> = serde_json::from_str(text).ok()?;
+            behind(text, names.of(task)?.get())
+        }
+        _ => None,
+    }
+}
+
+/// How far a part that borrows from a text stands behind its start.
+fn behind(text: &str, part: &str) -> Option<usize> {
+    (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)
 }
 
 /// Where a task's `after` stands in a file: only what is needed to find a name of it.
@@ -91,21 +146,19 @@ impl<T> Places<T> {
     }
 }
 
-/// Line and column of a name that is wrongly waited for; JSDL is read without places of names.
-fn place_of(kind: &str, text: &str, wrong: &Wrong) -> Option<(usize, usize)> {
-    let at = match kind {
+/// Where a name begins that is wrongly waited for, in bytes; JSDL is read without places of names.
+fn place_of(kind: &str, text: &str, wrong: &Wrong) -> Option<usize> {
+    match kind {
         "toml" => {
             let places: Places<toml::Spanned<String>> = toml::from_str(text).ok()?;
-            places.of(wrong)?.span().start
+            Some(places.of(wrong)?.span().start)
         }
         "json" => {
-            // It borrows from the text: where it begins says how far it stands behind the start.
             let places: Places<&RawValue> = serde_json::from_str(text).ok()?;
-            (places.of(wrong)?.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?
+            behind(text, places.of(wrong)?.get())
         }
-        _ => return None,
-    };
-    Some(place(text, at))
+        _ => None,
+    }
 }
 
 fn described(kind: &str, path: &str, text: &str, vo: Option<&VoId>) -> Result<JobFile, Error> {
@@ -192,6 +245,20 @@ mod tests {
                     {\"name\": \"merge\", \"argv\": [\"x\"], \"after\": [\"make\", \"mak\"]}]}";
         let column = json.lines().nth(1).unwrap().find("\"mak\"").unwrap() + 1;
         assert_eq!(told("json", "a.json", json), format!("a.json:2:{column}: {text}"));
+    }
+
+    /// If it failed, who copies a task and forgets to rename it would have to look for it.
+    #[test]
+    fn a_name_that_two_tasks_have_is_told_where_the_second_stands() {
+        let text = "[[tasks]]\nname = \"make\"\nargv = [\"x\"]\n\
+                    [[tasks]]\nargv = [\"y\"]\nname = \"make\"\n";
+        let e = parse("toml", "a.toml", text, None).unwrap_err().to_string();
+        assert!(e.starts_with("a.toml:6:8: another task is called \"make\" already;"), "{e}");
+        let json = "{\"tasks\": [{\"name\": \"make\", \"argv\": [\"x\"]},\n \
+                    {\"argv\": [\"y\"], \"name\": \"make\"}]}";
+        let column = json.lines().nth(1).unwrap().find("\"make\"").unwrap() + 1;
+        let e = parse("json", "a.json", json, None).unwrap_err().to_string();
+        assert!(e.starts_with(&format!("a.json:2:{column}: another task")), "{e}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct List {
     /// Show all jobs that are still known, not only the newest.
     #[arg(short, long)]
     all: bool,
-    /// Only jobs that have not ended.
+    /// Only jobs that have not ended: those that wait, and those that run.
     #[arg(short, long)]
     open: bool,
     /// The jobs of every member (VO administrators).

@@ -144,6 +144,28 @@ pub async fn print_stream(
     read(s, member, unit, stream, Until::Whole, print).await
 }
 
+/// What a unit has written to one stream, as far as it lies within the first `most` bytes or the
+/// part that these end in.
+pub async fn beginning(
+    s: &Session,
+    member: &mut Member,
+    unit: &UnitId,
+    stream: OutputStream,
+    most: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    loop {
+        let offset = all.len() as u64;
+        let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
+        let OutputPart { data, eof } = member.call(s, ask).await?;
+        let bytes = decode(&data)?;
+        all.extend_from_slice(&bytes);
+        if eof || bytes.is_empty() || all.len() >= most {
+            return Ok(all);
+        }
+    }
+}
+
 /// How much of an output is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {

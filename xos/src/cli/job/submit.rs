@@ -20,7 +20,7 @@ Examples:
   xos job submit -f spect.toml
 
 Without -d it waits, prints the output of a single unit (of several it says how to get it), and \
-exits with the job's status. \
+exits with the job's status: 0, or that of its first unit, in order, that did not end well. \
 Ctrl-C asks whether to cancel; a second Ctrl-C leaves the job running.";
 
 /// `xos job submit`.
@@ -73,7 +73,7 @@ pub struct Submit {
     /// Write standard error to this file at the site.
     #[arg(short, long, value_name = "FILE")]
     error: Option<String>,
-    /// Working directory at the site [default: your home there].
+    /// Working directory on the node, made when it is not there [default: your home there].
     #[arg(short = 'D', long, value_name = "DIR")]
     chdir: Option<String>,
     /// Set a variable for the program.

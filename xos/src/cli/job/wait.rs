@@ -19,7 +19,8 @@ Examples:
   xos job wait 12.rennes
   xos job wait 12.rennes 13.rennes && echo both went well
 
-Exits with the job's status; of several jobs, with that of the first named that did not end well.")]
+Exits with the job's status: 0, or that of its first unit, in order, that did not end well. Of \
+several jobs, with that of the first named that did not end well.")]
 pub struct Wait {
     /// The jobs, as xsub printed them.
     #[arg(required = true)]
