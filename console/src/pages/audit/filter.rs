@@ -82,7 +82,6 @@ impl Filter {
         };
         let (person, node): (Option<PersonId>, Option<NodeId>) =
             (query.id_if("person")?, query.id_if("node")?);
-        let until: Option<Millis> = query.day("until", "last day")?;
         let search = SearchAudit {
             person,
             who: some("who"),
@@ -90,9 +89,10 @@ impl Filter {
             node,
             outcome,
             text: some("text"),
-            since: query.day("since", "first day")?.map(|end| Millis(end.0.saturating_sub(DAY_MS))),
-            // That moment is looked for as well.
-            until: until.map(|end| Millis(end.0.saturating_sub(1))),
+            since: query
+                .day("since", "first day")?
+                .map(|last| Millis(last.0.saturating_sub(DAY_MS - 1))),
+            until: query.day("until", "last day")?,
             ..SearchAudit::default()
         };
         Ok(Filter {
