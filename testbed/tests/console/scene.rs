@@ -8,8 +8,6 @@ use xos_testbed::grid::Person;
 
 /// The VO of the hostile texts; the first one in lists, so that it is looked at before others.
 pub const ACID: &str = "acid.rennes";
-/// Reverses the reading direction, where a text may hold it.
-const REVERSED: &str = "\u{202e}";
 
 /// Who is in [`ACID`], beside its owner vera and its member milo.
 pub struct Cast {
@@ -142,7 +140,7 @@ fn rules(world: &World) {
 }
 
 fn clients(world: &World) {
-    let name = hostile("CreateClient", "name") + REVERSED;
+    let name = hostile("CreateClient", "name");
     let redirect = "http://127.0.0.1/back";
     ada(world, &["site", "client", "add", &name, "--redirect", redirect]);
 }
@@ -174,5 +172,5 @@ pub fn command() -> String {
 
 /// A name for a job.
 pub fn job() -> String {
-    long("SubmitJob", "spec.name") + REVERSED
+    long("SubmitJob", "spec.name")
 }
