@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use xos_base::{JobId, Millis, NodeId, PersonId, SiteId, UnitId, VoId};
 
 /// Most runs that are kept of a job which were followed by another.
-pub const TRIES_MAX: usize = 32;
+pub const TRIES_MAX: usize = 8;
 
 /// One job, whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

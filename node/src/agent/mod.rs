@@ -230,16 +230,15 @@ impl Agent {
     /// Runs until `stop`: keeps the control stream, reports units, keeps mounts. Units and
     /// mounts go on without it.
     pub async fn run(self: Arc<Agent>, stop: CancellationToken) {
-        if self.config.favor_dynmods
-            && let Err(why) = crate::cgroup::favor_moves().await
-        {
-            tracing::info!(why, "sessions and first units of jobs begin some milliseconds later");
-        }
+        let favored = tokio::spawn(self.clone().favor_moves());
         let volumes = tokio::spawn(self.clone().keep_volumes(stop.clone()));
         let standing = tokio::spawn(self.clone().keep_standing(stop.clone()));
         let local = tokio::spawn(self.clone().keep_local(stop.clone()));
         let signed_in = tokio::spawn(self.clone().keep_logins(stop.clone()));
         run_link(self, stop).await;
+        if let Err(e) = favored.await {
+            tracing::error!(error = %e, "the task that sets up control groups failed");
+        }
         for task in [local, signed_in] {
             if let Err(e) = task.await {
                 tracing::error!(error = %e, "the task that serves logins failed");
@@ -250,6 +249,14 @@ impl Agent {
         }
         if let Err(e) = volumes.await {
             tracing::error!(error = %e, "the task that keeps mounts failed");
+        }
+    }
+
+    async fn favor_moves(self: Arc<Agent>) {
+        if self.config.favor_dynmods
+            && let Err(why) = crate::cgroup::favor_moves().await
+        {
+            tracing::info!(why, "sessions and first units of jobs begin some milliseconds later");
         }
     }
 

@@ -145,7 +145,6 @@ pub struct Vo {
     /// Whether the home's audit notes which files are opened.
     pub audit_opens: bool,
     /// The number of the last entry that changed its settings; 0: they are as founded.
-    #[serde(default)]
     pub settings: u64,
     /// The number of the last entry of which nodes hear: of a change of rules in parts, the last
     /// one.

@@ -101,7 +101,9 @@ pub fn kept_vos(node: &Path) -> Result<BTreeMap<VoId, Vo>, Error> {
         let path = entry.map_err(fail)?.path();
         // What else is there was being written when the machine stopped.
         let Some(id) = named(&path) else { continue };
-        if let Some(vo) = keep::read(&path)? {
+        let Some(vo) = keep::read::<Vo>(&path)? else { continue };
+        // An earlier version, which ran again meanwhile, may have heard more.
+        if vos.get(&id).is_none_or(|former| former.number <= vo.number) {
             vos.insert(id, vo);
         }
     }
@@ -206,5 +208,25 @@ mod tests {
         std::fs::write(path(dir.path(), DEMO), "{").unwrap();
         let e = Kept::open(dir.path()).unwrap_err();
         assert!(e.message.contains("demo.rennes.json"), "{e}");
+    }
+
+    /// If it failed, who was removed while an earlier version ran again would have their account
+    /// back at the next update.
+    #[test]
+    fn of_two_versions_files_the_one_that_heard_more_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |number| {
+            let mut vos = Vos::default();
+            vos.apply(VoAccounts { number, ..told(DEMO, None) });
+            vos
+        };
+        for (former, own, counts) in [(45, 40, 45), (40, 45, 45)] {
+            keep::own_folder(&dir.path().join(FOLDER), 0o700).unwrap();
+            keep::write(&dir.path().join(FORMER), &at(former)).unwrap();
+            keep::write(&path(dir.path(), DEMO), &at(own).vos[&DEMO.parse().unwrap()]).unwrap();
+            let (_, vos) = Kept::open(dir.path()).unwrap();
+            assert_eq!(vos.vos, at(counts).vos);
+            assert!(!dir.path().join(FORMER).exists());
+        }
     }
 }

@@ -139,7 +139,15 @@ fn may_be_staging(spec: &JobSpec, u: &UnitView) -> bool {
 async fn staged(s: &Session, member: &mut Member, u: &UnitView) -> Option<Staging> {
     let stderr = beginning(s, member, &u.unit, OutputStream::Stderr, STAGING_READ).await;
     let text = match stderr {
-        Ok(bytes) => staging_line(&String::from_utf8_lossy(&bytes))?,
+        Ok(bytes) => match staging_line(&String::from_utf8_lossy(&bytes)) {
+            None if bytes.len() >= STAGING_READ => {
+                let more = format!("xout --stderr {}", u.unit);
+                format!(
+                    "its standard error is longer than what is searched; the end of `{more}` may say why"
+                )
+            }
+            line => line?,
+        },
         Err(e) => format!("its standard error, which says more, cannot be read now: {e}"),
     };
     Some(Staging { unit: u.unit.clone(), text })

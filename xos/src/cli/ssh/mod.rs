@@ -71,7 +71,11 @@ pub struct ScpArgs {
 /// # Errors
 /// As [`words::node`]; why the node does not let the person in, or ssh could not be started.
 pub async fn ssh(s: &Session, args: SshArgs) -> Outcome {
-    let node = words::node(&args.arguments)?;
+    // The parser takes a first `--` for itself.
+    let all: Vec<OsString> = std::env::args_os().collect();
+    let before = all.len().checked_sub(args.arguments.len() + 1);
+    let ended = before.is_some_and(|at| all[at] == "--");
+    let node = words::node(&args.arguments, ended)?;
     let vo = s.ssh_vo().await?;
     let account = account(s, &vo, &node).await?;
     let mut command = stock("ssh", s, vo, account)?;

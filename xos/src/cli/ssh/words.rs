@@ -7,19 +7,27 @@ use xos_base::{Error, NodeId};
 const VALUED: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
 
 /// The node in the arguments of ssh: the first word that is neither an option nor an option's
-/// value.
+/// value; where `--` stood before them (`ended`), the first one, so that no name which a script
+/// gives becomes an option.
 ///
 /// # Errors
 /// [`xos_base::Kind::Invalid`] when there is none, when it is not a node, and for options that ssh
 /// does not have.
-pub fn node(arguments: &[OsString]) -> Result<NodeId, Error> {
+pub fn node(arguments: &[OsString], ended: bool) -> Result<NodeId, Error> {
     let mut words = arguments.iter().map(OsString::as_os_str);
+    if ended {
+        return named(words.next());
+    }
     while let Some(word) = words.next() {
         match word.as_encoded_bytes() {
             b"--" => return named(words.next()),
             [b'-', b'-', ..] => {
                 return Err(Error::invalid(format!("ssh has no option {}", word.display()))
                     .hint("options of xos stand first: xos ssh --vo VO -t NODE"));
+            }
+            [b'-', b'J', ..] => {
+                return Err(Error::invalid("ssh goes to nodes through their cores, not by -J")
+                    .hint("name the node itself: xos ssh n1.rennes"));
             }
             [b'-', letters @ ..] if !letters.is_empty() => {
                 let valued = letters.iter().position(|letter| VALUED.contains(letter));
@@ -48,7 +56,7 @@ mod tests {
 
     fn found(line: &str) -> Result<String, Error> {
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        node(&words).map(|node| node.to_string())
+        node(&words, false).map(|node| node.to_string())
     }
 
     /// If it failed, the habits that people have from ssh would end in an error, or the value of an
@@ -64,7 +72,6 @@ mod tests {
             "-L8080:n2.pisa:80 n1.rennes n2.pisa",
             "-o SendEnv=A -vv n1.rennes",
             "-t -- n1.rennes",
-            "-J n2.pisa n1.rennes",
         ] {
             assert_eq!(found(line).unwrap(), "n1.rennes", "{line}");
         }
@@ -80,10 +87,14 @@ mod tests {
             ("-t --vo demo.rennes n1.rennes", "options of xos stand first"),
             ("-t rennes", "\"rennes\" is not a"),
             ("-", "\"-\" is not a"),
+            ("-J n2.pisa n1.rennes", "not by -J"),
         ] {
             let e = found(line).unwrap_err().to_string();
             assert!(e.contains(why), "{line}: {e}");
         }
+        let hostile = ["-F/tmp/mine", "n1.rennes"].map(OsString::from);
+        assert!(node(&hostile, true).unwrap_err().to_string().contains("\"-F/tmp/mine\" is not a"));
+        assert!(node(&hostile[1..], true).is_ok());
     }
 
     /// If it failed, the tool would keep ssh's options for itself, or pass on its own.
