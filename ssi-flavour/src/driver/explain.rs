@@ -14,7 +14,7 @@ struct Meaning {
 }
 
 /// Of CRIU 4.2.1; each was seen, or stands in its source.
-const MEANINGS: [Meaning; 11] = [
+static MEANINGS: [Meaning; 11] = [
     Meaning {
         part: "Connected TCP socket",
         what: "it has a connection over the network",
@@ -100,10 +100,12 @@ fn taken(line: &str) -> Option<i32> {
 }
 
 /// A line without where in CRIU's source it comes from.
-fn quoted(line: &str) -> String {
-    let said = line.split_once("Error (").and_then(|(_, rest)| rest.split_once("): "));
-    let said = said.map_or(line, |(_, said)| said);
-    said.trim().chars().filter(|c| !c.is_control()).take(QUOTED_MAX).collect()
+pub(super) fn quoted(line: &str) -> String {
+    let from = |part: &&str| line.contains(*part);
+    let level = ["Error (", "Warn  ("].into_iter().find(from);
+    let rest = level.and_then(|level| Some(line.split_once(level)?.1.split_once("): ")?.1));
+    let said = rest.unwrap_or(line).trim();
+    said.chars().filter(|c| !c.is_control()).take(QUOTED_MAX).collect()
 }
 
 #[cfg(test)]
@@ -143,6 +145,7 @@ mod tests {
             told("nsenter: no such program\n").ends_with("process 7: nsenter: no such program")
         );
         assert!(told("").contains("said nothing"));
+        assert_eq!(quoted("Warn  (criu/cr-check.c:824): It is OFF."), "It is OFF.");
         assert!(told(&"x".repeat(10_000)).len() < 500);
     }
 }

@@ -9,6 +9,7 @@ mod external;
 pub mod fake;
 pub mod images;
 mod proc;
+mod run;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
@@ -219,8 +220,8 @@ pub struct RestoreOrder {
 pub struct Restored {
     /// Its root's pid in its cell, the same as before.
     pub pid: i32,
-    /// The same process's pid as the driver sees it.
-    pub outer_pid: i32,
+    /// The same process's pid as the driver sees it; `None`: it has ended since.
+    pub outer_pid: Option<i32>,
 }
 
 /// What to do about processor features.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{read_dir, read_link, read_to_string};
 use std::io::{Error, ErrorKind, Result};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is read of one process.
@@ -56,7 +57,7 @@ impl Stat {
         // The name before may hold anything.
         let mut rest = text.rsplit_once(')')?.1.split_whitespace();
         let state = rest.next()?.chars().next()?;
-        let mut number = || rest.next()?.parse().ok();
+        let mut number = || -> Option<i32> { rest.next()?.parse().ok() };
         Some(Stat { state, parent: number()?, group: number()?, session: number()? })
     }
 }
@@ -104,7 +105,7 @@ pub(super) fn connected(text: &str) -> BTreeSet<u64> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let connected = !UNCONNECTED.contains(fields.get(3)?);
-        fields.get(9)?.parse().ok().filter(|_| connected)
+        fields.get(9)?.parse::<u64>().ok().filter(|_| connected)
     };
     text.lines().skip(1).filter_map(inode).collect()
 }
@@ -203,15 +204,12 @@ pub(super) fn process(pid: i32) -> Result<Process> {
     let mut descriptors = Vec::new();
     for entry in read_dir(of(pid, "fd"))? {
         let path = entry?.path();
-        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let number = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok());
         // Closed meanwhile.
         let (Some(number), Some(what)) = (number, link(&path)) else { continue };
         let plain = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
-        let sizes = plain.map(|file| {
-            use std::os::unix::fs::MetadataExt;
-            // stat(2): blocks of 512 bytes.
-            (file.blocks() * 512, file.len())
-        });
+        // stat(2): blocks of 512 bytes.
+        let sizes = plain.map(|file| (file.blocks() * 512, file.len()));
         let (stored_bytes, size_bytes) = sizes.unwrap_or_default();
         descriptors.push(Descriptor { number, what, stored_bytes, size_bytes });
     }
