@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The first that dumps sockets on kernels from 6.16 on (criu issues 2705, 2718, 2804).
@@ -26,13 +26,15 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 pub struct Criu {
     program: PathBuf,
     logs: PathBuf,
+    /// Once it was asked.
+    version: OnceLock<String>,
 }
 
 impl Criu {
     /// The program at `program`, an absolute path that is the same in every cell. The logs of runs
     /// that failed are kept in the folder `logs`, which is made.
     pub fn at(program: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> Criu {
-        Criu { program: program.into(), logs: logs.into() }
+        Criu { program: program.into(), logs: logs.into(), version: OnceLock::new() }
     }
 
     /// The first of `candidates` that is there, and else what `path` (as `PATH`) leads to.
@@ -88,12 +90,17 @@ impl Checkpointer for Criu {
 
     async fn dump(&self, order: &DumpOrder) -> Result<Dumped, DriverError> {
         let root = order.root;
-        let gone = move |e: std::io::Error| match e.kind() {
-            ErrorKind::NotFound => DriverError::Gone { pid: root },
-            _ => DriverError::system(format!("look at process {root}"))(e),
+        let gone = move |e: std::io::Error| {
+            if proc::ended(&e) {
+                return DriverError::Gone { pid: root };
+            }
+            DriverError::system(format!("look at process {root}"))(e)
         };
-        let known = blocking(move || Ok((proc::inner_pid(root)?, sizes(root)?))).await?;
+        let look = move || -> std::io::Result<_> { Ok((proc::inner_pid(root)?, sizes(root)?)) };
+        let known = blocking(look).await?;
         let (pid, before) = known.map_err(gone)?;
+        // Now, and not while the tree stands still.
+        let version = self.version().await?;
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
@@ -135,7 +142,7 @@ impl Checkpointer for Criu {
             pages: run.pages_written,
             size_bytes: size(&order.folder).map_err(DriverError::system("measure the images"))?,
             open_files: files,
-            version: self.version().await?,
+            version,
         })
     }
 
@@ -198,9 +205,13 @@ impl Checkpointer for Criu {
 
 impl Criu {
     async fn version(&self) -> Result<String, DriverError> {
+        if let Some(version) = self.version.get() {
+            return Ok(version.clone());
+        }
         let (_, said) = self.ask(&["--version"]).await?;
         let none = || DriverError::Unable { why: "CRIU says no version".into() };
-        Ok(version(&said).ok_or_else(none)?.1)
+        let text = version(&said).ok_or_else(none)?.1;
+        Ok(self.version.get_or_init(|| text).clone())
     }
 }
 
@@ -335,7 +346,7 @@ mod tests {
         // wrong: CRIU would go on changing a program that was given up already
         let dir = tempfile::tempdir().unwrap();
         let mut run =
-            Run::new(&dir.path().join("logs"), Step::Dump, Duration::from_millis(300)).unwrap();
+            Run::new(&dir.path().join("logs"), Step::Dump, Duration::from_secs(2)).unwrap();
         let (mut reader, writer) = std::io::pipe().unwrap();
         let number = run.keep(writer.into());
         run.arguments(["-c", &format!("sleep 1000 & echo $! >&{number}; sleep 1000")]);

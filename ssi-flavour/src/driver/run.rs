@@ -25,7 +25,7 @@ const OUTPUT: &str = "output";
 /// The most that is read of a file that CRIU wrote about itself, in bytes.
 const READ_MAX: u64 = 1 << 20;
 /// Folders of runs that failed, of which the newest are kept.
-const LOGS_KEPT: usize = 32;
+const LOGS_KEPT: usize = 128;
 
 /// A run that is being prepared.
 pub(super) struct Run {
