@@ -23,7 +23,6 @@ pub(super) struct Process {
 pub(super) struct Stat {
     pub(super) state: char,
     pub(super) parent: i32,
-    pub(super) group: i32,
     pub(super) session: i32,
 }
 
@@ -58,7 +57,8 @@ impl Stat {
         let mut rest = text.rsplit_once(')')?.1.split_whitespace();
         let state = rest.next()?.chars().next()?;
         let mut number = || -> Option<i32> { rest.next()?.parse().ok() };
-        Some(Stat { state, parent: number()?, group: number()?, session: number()? })
+        let (parent, _group, session) = (number()?, number()?, number()?);
+        Some(Stat { state, parent, session })
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
     fn a_name_with_anything_in_it_is_passed_over() {
         // wrong: a program could name itself so that it seems to be another's child
         let stat = Stat::parse("7 (a) S 1 (x) D 3 8 9 0 -1").unwrap();
-        assert_eq!(stat, Stat { state: 'D', parent: 3, group: 8, session: 9 });
+        assert_eq!(stat, Stat { state: 'D', parent: 3, session: 9 });
         assert_eq!(Stat::parse("7 (a) S 1 2"), None);
         assert_eq!(Stat::parse(""), None);
     }
