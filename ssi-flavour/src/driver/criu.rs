@@ -1,7 +1,7 @@
 //! CRIU, the program (criu.org, criu(8)).
 
 use super::error::{DriverError, Step};
-use super::explain::{explain, quoted};
+use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
 use super::run::{Ended, Run};
 use super::{
@@ -285,12 +285,6 @@ fn name(feature: Feature) -> &'static str {
         Feature::SeccompFilters => "seccomp_filters",
         Feature::TimeNamespaces => "timens",
     }
-}
-
-/// The first complaint in what CRIU said.
-fn reason(said: &str) -> String {
-    let complaint = said.lines().find(|line| line.contains("Error (") || line.contains("Warn  ("));
-    complaint.or(said.lines().next()).map_or_else(|| "CRIU does not say why".into(), quoted)
 }
 
 /// The version in what `criu --version` said, as numbers and as it stands there.

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Longest part of a log that goes into a message, in characters.
 const QUOTED_MAX: usize = 300;
 
+/// Where limits cannot be raised, and where /run is on a disk.
+static HARMLESS: [&str; 2] = ["Can't setup RLIMIT_NOFILE", "Can't keep kdat cache"];
+
 /// What a message of CRIU means: a part of it, and what to say and to do.
 struct Meaning {
     part: &'static str,
@@ -75,8 +78,7 @@ static MEANINGS: [Meaning; 11] = [
 /// Why a run of CRIU failed, by its log.
 pub(super) fn explain(step: Step, pid: i32, text: &str, log: Option<PathBuf>) -> DriverError {
     // The first error is the cause; what follows only reports that one failed.
-    let harmless = |line: &&str| !line.contains("Can't setup RLIMIT_NOFILE");
-    let errors = || text.lines().filter(|line| line.contains("Error (")).filter(harmless);
+    let errors = || complaints(text, "Error (");
     if let Some(taken) = errors().find_map(taken) {
         return DriverError::PidTaken { pid: taken };
     }
@@ -92,6 +94,19 @@ pub(super) fn explain(step: Step, pid: i32, text: &str, log: Option<PathBuf>) ->
     DriverError::Refused { step, what, next: "see what CRIU wrote", log }
 }
 
+/// The lines of a level, without those that CRIU has in good runs too.
+fn complaints<'a>(text: &'a str, level: &'a str) -> impl Iterator<Item = &'a str> {
+    let harmless = |line: &str| HARMLESS.iter().any(|part| line.contains(part));
+    text.lines().filter(move |line| line.contains(level) && !harmless(line))
+}
+
+/// The first complaint in what CRIU said.
+pub(super) fn reason(text: &str) -> String {
+    let warnings = complaints(text, "Warn  (");
+    let complaint = complaints(text, "Error (").chain(warnings).next();
+    complaint.or(text.lines().next()).map_or_else(|| "CRIU does not say why".into(), quoted)
+}
+
 /// The pid that CRIU could not give.
 fn taken(line: &str) -> Option<i32> {
     let rest = line.split_once("Can't fork for ")?.1;
@@ -100,7 +115,7 @@ fn taken(line: &str) -> Option<i32> {
 }
 
 /// A line without where in CRIU's source it comes from.
-pub(super) fn quoted(line: &str) -> String {
+fn quoted(line: &str) -> String {
     let from = |part: &&str| line.contains(*part);
     let level = ["Error (", "Warn  ("].into_iter().find(from);
     let rest = level.and_then(|level| Some(line.split_once(level)?.1.split_once("): ")?.1));
@@ -145,7 +160,9 @@ mod tests {
             told("nsenter: no such program\n").ends_with("process 7: nsenter: no such program")
         );
         assert!(told("").contains("said nothing"));
-        assert_eq!(quoted("Warn  (criu/cr-check.c:824): It is OFF."), "It is OFF.");
+        let features = "Warn  (criu/kerndat.c:1290): Can't keep kdat cache on non-tempfs\n\
+            Warn  (criu/cr-check.c:824): It is OFF.\n";
+        assert_eq!(reason(features), "It is OFF.");
         assert!(told(&"x".repeat(10_000)).len() < 500);
     }
 }
