@@ -1,6 +1,6 @@
 //! CRIU, the program (criu.org, criu(8)).
 
-use super::error::{DriverError, Step};
+use super::error::{DriverError, Step, not_empty};
 use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
 use super::run::{Ended, Run};
@@ -106,8 +106,7 @@ impl Checkpointer for Criu {
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
         if !images::Folder::open(&order.folder)?.names()?.is_empty() {
-            let what = "saving a program needs an empty folder".into();
-            return Err(images::ImageError::Altered { path: order.folder.clone(), what }.into());
+            return Err(not_empty(&order.folder));
         }
         run.command(&["dump"], &order.folder)?;
         run.arguments(["--tree", &pid.to_string(), "--manage-cgroups=ignore"]);

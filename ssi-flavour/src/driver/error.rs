@@ -2,7 +2,7 @@
 
 use super::images::ImageError;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xos_base::{Error, Kind};
 
@@ -99,6 +99,12 @@ impl DriverError {
         let doing = doing.into();
         move |source| DriverError::System { doing, source }
     }
+}
+
+/// The error of a dump into a folder that has something in it.
+pub(super) fn not_empty(folder: &Path) -> DriverError {
+    let doing = format!("save a program in {}", folder.display());
+    DriverError::system(doing)(std::io::ErrorKind::DirectoryNotEmpty.into())
 }
 
 impl From<DriverError> for Error {

@@ -4,7 +4,7 @@
 //! changes nothing, only images that are whole and their owner's are started. Pids in a cell and
 //! outside are the same.
 
-use super::error::{DriverError, Step};
+use super::error::{DriverError, Step, not_empty};
 use super::images::{ImageError, Manifest, Origin};
 use super::{
     Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
@@ -197,7 +197,7 @@ impl Checkpointer for Fake {
         let place = (number(order.cell), order.root);
         let program = *world.programs.get(&place).ok_or(DriverError::Gone { pid: order.root })?;
         if world.images.contains_key(&order.folder) {
-            return Err(altered(&order.folder, "saving a program needs an empty folder").into());
+            return Err(not_empty(&order.folder));
         }
         if let Some(failure) = world.failures.remove(&Step::Dump) {
             if failure == Failure::TimesOut {
