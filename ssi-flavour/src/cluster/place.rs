@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(place(&p, &nodes, &new_tree()), on(2));
         let equal = [node(1, 2, 0), node(2, 2, 0)];
         assert_eq!(place(&p, &equal, &new_tree()), on(1));
-        let near = Need { near: NodeNumber::try_from(2).ok(), ..new_tree() };
+        let near = Need { near: NodeNumber::try_from(2u8).ok(), ..new_tree() };
         assert_eq!(place(&p, &equal, &near), on(2));
         // What was just sent counts.
         let mut sent = equal.clone();
@@ -420,7 +420,7 @@ mod tests {
         nodes[0].online = false;
         let mut stays = hog(3, 1);
         stays.moves = false;
-        let one = NodeNumber::try_from(1).unwrap();
+        let one = NodeNumber::try_from(1u8).unwrap();
         let plan = drain(&nodes, &[hog(1, 1), hog(2, 1), stays, hog(4, 2)], one);
         let to = |n: u8| Choice::On(NodeNumber::try_from(n).unwrap());
         assert_eq!(plan[..2], [(TreeId(1), to(2)), (TreeId(2), to(3))]);
