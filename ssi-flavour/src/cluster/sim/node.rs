@@ -223,9 +223,9 @@ impl Node {
             (self.frozen, self.freeze_at) = (true, None);
         }
         self.run(passed, goals, dice, &mut out);
-        let (due, later) = std::mem::take(&mut self.jobs).into_iter().partition(|j| j.due <= t);
+        let jobs = std::mem::take(&mut self.jobs);
+        let (due, later): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|j| j.due <= t);
         self.jobs = later;
-        let due: Vec<Job> = due;
         for job in due {
             let acts = self.done(&job, t, &reaches, rough && dice.chance(8), dice, &mut out);
             out.extend(self.act(acts, t, dice));

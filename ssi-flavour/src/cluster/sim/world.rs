@@ -503,7 +503,8 @@ impl World {
                 }
                 _ => continue,
             };
-            if outcome == Outcome::Ended(End::Exit { code: 0 }) {
+            if let Outcome::Ended(end) = &outcome {
+                assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
                 let received = self.intakes.get(&tree).map_or(0, |i| i.received);
                 assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
             }
