@@ -4,5 +4,10 @@
 //! pid means one process in the whole cluster. A program and what it started, a *tree*, runs in one
 //! cell at a time and moves between cells as a whole, by CRIU.
 
+pub mod cell;
+pub mod cluster;
 pub mod driver;
+pub mod ghost;
 pub mod pids;
+#[allow(unsafe_code)]
+mod sys;
