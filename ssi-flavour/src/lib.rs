@@ -7,3 +7,5 @@
 pub mod cell;
 pub mod ghost;
 pub mod pids;
+#[allow(unsafe_code)]
+mod sys;
