@@ -224,6 +224,12 @@ pub enum Ask {
         /// Its first process.
         pid: i32,
     },
+    /// Let pids of nodes with higher numbers be restored here, until it is taken back or the
+    /// connection ends. Reply: `()`.
+    Widen {
+        /// Let, or no longer.
+        on: bool,
+    },
     /// Ends up to this number are on file with the agent. Reply: `()`.
     Acknowledge {
         /// The number.

@@ -3,8 +3,12 @@
 //! The kernel gives out pids upwards from the one that it gave out last (`ns_last_pid`), and at the
 //! end (`pid_max`) goes back to 300, which is no node's. Init moves it back to the range's start
 //! before that happens, and looks often enough that no burst of new processes gets there first.
+//! A process that is restored with the pid of a node with a higher number needs the end moved up
+//! meanwhile, as the kernel gives no pid beyond it even to who asks for one (clone3(2)).
 
+use std::fs::File;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 
 /// Where the kernel says which pid it gave out last, and takes another.
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
@@ -13,6 +17,8 @@ const PID_MAX: &str = "/proc/sys/kernel/pid_max";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// From this kernel on each pid namespace has a `pid_max` of its own.
 const OWN_PID_MAX_SINCE: (u32, u32) = (6, 14);
+/// The highest `pid_max` of 64-bit Linux.
+const PID_MAX_LIMIT: i32 = 1 << 22;
 /// At how many percent of the range the kernel is moved back.
 const RESET_AT_PERCENT: i32 = 90;
 /// More processes than any machine makes in a millisecond.
@@ -40,56 +46,93 @@ pub(super) fn turn(range: &RangeInclusive<i32>, last: i32) -> Turn {
     Turn { back, strayed, again_ms }
 }
 
-/// The pid that was given out last.
-///
-/// # Errors
-/// That the kernel does not say.
-pub(super) fn last() -> Result<i32, String> {
-    number(LAST_PID)
+/// The pids of the namespace that this process is in.
+pub(super) struct Pids {
+    range: RangeInclusive<i32>,
+    last: File,
+    /// Where each namespace has a limit of its own.
+    max: Option<File>,
 }
 
-/// Has the next process born at the range's start, or at the first free pid after it.
-///
-/// # Errors
-/// That the kernel refused.
-pub(super) fn go_back(range: &RangeInclusive<i32>) -> Result<(), String> {
-    write(LAST_PID, range.start() - 1)
-}
-
-/// Limits the namespace that this process is in to the range, as far as the kernel can.
-///
-/// # Errors
-/// What the kernel lacks, and how to get it.
-pub(super) fn take(range: &RangeInclusive<i32>) -> Result<(), String> {
-    let release = std::fs::read_to_string(RELEASE).map_err(|e| format!("read {RELEASE}: {e}"))?;
-    if has_own_pid_max(&release) {
-        write(PID_MAX, range.end() + 1)?;
-    } else if number(PID_MAX)? <= *range.end() {
-        let needed = 1 << 22;
-        return Err(format!(
-            "this machine's pids end before those of the cell, which go up to {}: set \
-             kernel.pid_max to {needed} (sysctl)",
-            range.end()
-        ));
+impl Pids {
+    /// Limits the namespace to the range, as far as the kernel can, and begins at its start.
+    ///
+    /// # Errors
+    /// What the kernel lacks, and how to get it.
+    pub(super) fn take(range: RangeInclusive<i32>) -> Result<Pids, String> {
+        let release =
+            std::fs::read_to_string(RELEASE).map_err(|e| format!("read {RELEASE}: {e}"))?;
+        let max = open(PID_MAX)?;
+        let end = *range.end();
+        let own = has_own_pid_max(&release);
+        if !own && number(&max, PID_MAX)? <= end {
+            return Err(format!(
+                "this machine's pids end before those of the cell, which go up to {end}: set \
+                 kernel.pid_max to {PID_MAX_LIMIT} (sysctl)"
+            ));
+        }
+        let last = open(LAST_PID)
+            .map_err(|e| format!("{e} (a kernel with CONFIG_CHECKPOINT_RESTORE has it)"))?;
+        let pids = Pids { range, last, max: own.then_some(max) };
+        pids.widen(false)?;
+        pids.go_back()?;
+        Ok(pids)
     }
-    go_back(range)
+
+    /// The range.
+    pub(super) fn range(&self) -> &RangeInclusive<i32> {
+        &self.range
+    }
+
+    /// The pid that was given out last.
+    ///
+    /// # Errors
+    /// That the kernel does not say.
+    pub(super) fn last(&self) -> Result<i32, String> {
+        number(&self.last, LAST_PID)
+    }
+
+    /// Has the next process born at the range's start, or at the first free pid after it.
+    ///
+    /// # Errors
+    /// That the kernel refused.
+    pub(super) fn go_back(&self) -> Result<(), String> {
+        write(&self.last, LAST_PID, self.range.start() - 1)
+    }
+
+    /// Lets processes have pids above the range, which are other nodes', or no longer. A pid that
+    /// the kernel chooses is in the range either way, unless a burst passes its end while wide.
+    ///
+    /// # Errors
+    /// That the kernel refused.
+    pub(super) fn widen(&self, on: bool) -> Result<(), String> {
+        let limit = if on { PID_MAX_LIMIT } else { self.range.end() + 1 };
+        self.max.as_ref().map_or(Ok(()), |max| write(max, PID_MAX, limit))
+    }
 }
 
 fn has_own_pid_max(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
     (major, minor) >= OWN_PID_MAX_SINCE
 }
 
-fn number(path: &str) -> Result<i32, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        format!("read {path} (a kernel with CONFIG_CHECKPOINT_RESTORE has it): {e}")
-    })?;
+fn open(path: &str) -> Result<File, String> {
+    let file = File::options().read(true).write(true).open(path);
+    file.map_err(|e| format!("open {path}: {e}"))
+}
+
+/// Reads through a descriptor kept open: it must not depend on there being a free one.
+fn number(file: &File, path: &str) -> Result<i32, String> {
+    let mut buf = [0; 32];
+    let n = file.read_at(&mut buf, 0).map_err(|e| format!("read {path}: {e}"))?;
+    let text = String::from_utf8_lossy(&buf[..n]);
     text.trim().parse().map_err(|_| format!("{path} holds no number: {text:?}"))
 }
 
-fn write(path: &str, number: i32) -> Result<(), String> {
-    std::fs::write(path, number.to_string()).map_err(|e| format!("write {number} to {path}: {e}"))
+fn write(file: &File, path: &str, number: i32) -> Result<(), String> {
+    let written = file.write_at(number.to_string().as_bytes(), 0);
+    written.map(drop).map_err(|e| format!("write {number} to {path}: {e}"))
 }
 
 #[cfg(test)]

@@ -101,6 +101,8 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     nix::unistd::setsid().map_err(setup)?;
     sys::default_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(setup)?;
+    // Init goes before all others; its programs do not.
+    rustix::process::setpriority_process(None, 0).map_err(|e| setup(from_rustix(e)))?;
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(|e| setup(errno(&e)))?;
     for dir in &program.cgroups {
         std::fs::write(dir.join("cgroup.procs"), "0").map_err(|e| (Stage::Cgroup, errno(&e)))?;
