@@ -12,7 +12,7 @@
 //! is connected is told to the next one.
 
 mod client;
-mod frame;
+pub(crate) mod frame;
 mod init;
 mod kept;
 mod launch;
