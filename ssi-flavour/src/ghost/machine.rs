@@ -188,6 +188,11 @@ impl Incoming {
         Incoming { stream, passed: start, waiting, end, acknowledged: start, refused }
     }
 
+    /// Which it is.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
     /// Up to where it is here.
     pub fn received(&self) -> u64 {
         self.passed + self.waiting.len() as u64
