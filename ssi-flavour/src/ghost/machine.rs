@@ -98,11 +98,6 @@ impl Outgoing {
         self.refused
     }
 
-    /// Whether it has ended, by [`Outgoing::end`].
-    pub fn has_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Adds bytes, at most [`Outgoing::room`].
     pub fn push(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= self.room(), "no room");

@@ -35,7 +35,7 @@ pub const LOST_CODE: u8 = 255;
 pub fn ghost_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let (socket, id, epoch, more) = (args.next(), args.next(), args.next(), args.next());
-    let number = |text: Option<OsString>| text?.to_str()?.parse().ok();
+    let number = |text: Option<OsString>| text?.to_str()?.parse::<u64>().ok();
     let (Some(socket), Some(id), Some(epoch), None) = (socket, number(id), number(epoch), more)
     else {
         complain("usage: xos-ghost <socket of the node's agent> <tree> <epoch>");

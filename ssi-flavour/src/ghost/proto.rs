@@ -181,7 +181,7 @@ fn data_of(data: &[u8]) -> Option<Message> {
     let (head, bytes) = data.split_first_chunk::<DATA_HEAD_BYTES>()?;
     let [stream, end, offset @ ..] = head;
     let stream = *STREAMS.get(usize::from(*stream))?;
-    let end = match end {
+    let end = match *end {
         0 => false,
         1 => true,
         _ => return None,

@@ -73,13 +73,45 @@ pub struct Relay {
     stopped: Option<i32>,
 }
 
-/// Of which descriptor is what in a round.
+/// The owner's side of a relay.
+pub struct Owner(Peer);
+
+impl Owner {
+    /// Takes the other end of the socket that the relay was given. It blocks.
+    pub fn new(steer: UnixStream) -> Owner {
+        Owner(Peer::new(steer))
+    }
+
+    /// Tells the relay something.
+    ///
+    /// # Errors
+    /// That the relay is gone.
+    pub fn tell(&mut self, steer: Steer) -> io::Result<()> {
+        self.0.send(&steer, &[])
+    }
+
+    /// What the relay asks for next, once it does; `None` when it is gone.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn next_asked(&mut self) -> io::Result<Option<Steered>> {
+        loop {
+            if let Some(steered) = self.0.take()? {
+                return Ok(Some(steered));
+            }
+            if !self.0.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// What is ready in a round.
 #[derive(Default)]
 struct Found {
     link: bool,
     steer: bool,
     outputs: [bool; 2],
-    input: bool,
 }
 
 impl Relay {
@@ -106,6 +138,11 @@ impl Relay {
         let (exit, exit_told, stopped) = (None, false, None);
         let input = Some(input);
         Ok(Relay { machine, terminal, input, outputs, steer, exit, exit_told, stopped })
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> Tree {
+        self.machine.tree()
     }
 
     /// How far the streams are. What was read from a stopped tree and is in its pipes no more is
@@ -159,12 +196,11 @@ impl Relay {
         let mut whose = Vec::new();
         for (i, fd) in self.outputs.iter().enumerate() {
             if let (Some(fd), true) = (fd, self.machine.out[i].room() > 0) {
-                whose.push(Some(i));
+                whose.push(i);
                 fds.push(PollFd::new(fd, PollFlags::IN));
             }
         }
         if let (Some(fd), false) = (&self.input, self.machine.into[0].front().is_empty()) {
-            whose.push(None);
             fds.push(PollFd::new(fd, PollFlags::OUT));
         }
         match poll(&mut fds, None) {
@@ -174,11 +210,8 @@ impl Relay {
         }
         let ready = |i: usize| fds.get(i).is_some_and(|f| !f.revents().is_empty());
         let mut found = Found { link: ready(0), steer: ready(1), ..Found::default() };
-        for (i, whose) in whose.into_iter().enumerate() {
-            match whose {
-                Some(output) => found.outputs[output] = ready(i + 2),
-                None => found.input = ready(i + 2),
-            }
+        for (i, output) in whose.into_iter().enumerate() {
+            found.outputs[output] = ready(i + 2);
         }
         Ok(found)
     }
@@ -221,9 +254,10 @@ impl Relay {
     fn read_outputs(&mut self, ready: [bool; 2]) -> io::Result<()> {
         for (i, ready) in ready.into_iter().enumerate() {
             let out = &mut self.machine.out[i];
-            if out.is_refused() && !self.terminal {
-                // The tree is to see it when it writes next.
+            if out.is_refused() {
+                // The tree is to see it when it writes next; of a terminal, that it hung up.
                 self.outputs[i] = None;
+                self.input = self.input.take().filter(|_| !self.terminal);
             }
             let Some(fd) = &self.outputs[i] else { continue };
             if ready && !read_some(fd.as_fd(), out)? {
@@ -275,7 +309,9 @@ impl Relay {
         if let Some(signal) = self.stopped.take() {
             link.push(&Message::Control(Control::Stopped { signal }))?;
         }
-        if let (Some(exit), false, true) = (self.exit, self.exit_told, self.is_drained()) {
+        if let (Some(exit), false) = (self.exit, self.exit_told)
+            && self.is_drained()
+        {
             let ends = [0, 1].map(|i| self.machine.out[i].offset());
             link.push(&Message::Control(Control::Exit { exit, ends }))?;
             self.exit_told = true;

@@ -49,7 +49,7 @@ impl World {
 
     fn settle(&mut self) {
         self.connect();
-        for _ in 0..200 {
+        for _ in 0..20 {
             for end in 0..2 {
                 self.send(end, 100);
                 self.deliver(end, 100);
