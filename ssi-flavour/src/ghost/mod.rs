@@ -13,6 +13,7 @@
 //! A ghost reads ahead of the program: what it has read of a standard input that it shares with
 //! other programs is not theirs any more.
 
+pub mod inject;
 mod link;
 mod machine;
 pub mod proto;

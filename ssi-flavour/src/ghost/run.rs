@@ -93,6 +93,8 @@ impl Ghost {
     fn new(socket: PathBuf, tree: Tree) -> io::Result<Ghost> {
         let set = forwarded();
         set.thread_set_mask()?;
+        // What the program ignored that this one replaced would not be forwarded.
+        sys::default_signals();
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Ghost {
             socket,
