@@ -154,8 +154,8 @@ impl Program {
         if self.umask > 0o777 {
             return Err(format!("{:o} is no file mode creation mask", self.umask));
         }
-        let texts = self.argv.iter().chain(self.env.iter().flat_map(|(n, v)| [n, v]));
-        if texts.into_iter().any(|t| t.contains('\0')) {
+        let mut texts = self.argv.iter().chain(self.env.iter().flat_map(|(n, v)| [n, v]));
+        if texts.any(|t| t.contains('\0')) {
             return Err("an argument or a variable contains a zero byte".to_owned());
         }
         match self.env.iter().find(|(n, _)| n.is_empty() || n.contains('=')) {

@@ -1,8 +1,6 @@
 //! Turns a process into a ghost: has a stopped original, whose copy now runs elsewhere, execute
 //! the ghost, by ptrace(2). It keeps its pid, its parent and its descriptors.
 
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::path::Path;
@@ -109,11 +107,12 @@ mod arch {
 
 #[cfg(target_arch = "x86_64")]
 mod arch {
-    use super::{Path, Pid, WaitStatus, io, ptrace, waitpid};
+    use super::{Path, Pid, io};
     use nix::errno::Errno;
-    use nix::sys::ptrace::{AddressType, Options};
+    use nix::sys::ptrace::{self, AddressType, Options};
     use nix::sys::signal::{Signal, kill};
     use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+    use nix::sys::wait::{WaitStatus, waitpid};
     use std::io::{IoSlice, IoSliceMut};
     use std::os::unix::ffi::OsStrExt;
 
