@@ -70,6 +70,6 @@ mod tests {
         for pid in [i32::MIN, -1, 0, 1, PIDS_PER_NODE - 1, 1 << 22, i32::MAX] {
             assert_eq!(NodeNumber::of(pid), None, "{pid}");
         }
-        assert!(NodeNumber::try_from(0).is_err() && NodeNumber::try_from(128).is_err());
+        assert!(NodeNumber::try_from(0u8).is_err() && NodeNumber::try_from(128u8).is_err());
     }
 }
