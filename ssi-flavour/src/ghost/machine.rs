@@ -64,15 +64,19 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Outgoing {
     stream: Stream,
-    /// Offset of the first byte that is kept.
+    /// Offset of the first byte that is kept: the first that was not passed on, of those that are
+    /// written in this life of the tree.
     start: u64,
     kept: VecDeque<u8>,
     /// Up to where it was sent on this connection.
     sent: u64,
     ended: bool,
     end_sent: bool,
-    /// What the other end has from an earlier life of the tree: until there nothing is sent.
+    /// What the other end has, from an earlier connection or life of the tree: until there nothing
+    /// is sent.
     ahead: u64,
+    /// Up to where the other end passed it on: its window begins there.
+    passed: u64,
     refused: bool,
 }
 
@@ -80,7 +84,8 @@ impl Outgoing {
     /// A stream that begins at an offset: 0, or where a checkpoint was taken.
     pub fn new(stream: Stream, start: u64) -> Outgoing {
         let (kept, ended, end_sent, refused) = (VecDeque::new(), false, false, false);
-        Outgoing { stream, start, kept, sent: start, ended, end_sent, ahead: start, refused }
+        let (sent, ahead, passed) = (start, start, start);
+        Outgoing { stream, start, kept, sent, ended, end_sent, ahead, passed, refused }
     }
 
     /// Where the next byte goes.
@@ -101,14 +106,8 @@ impl Outgoing {
     /// Adds bytes, at most [`Outgoing::room`].
     pub fn push(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= self.room(), "no room");
-        let known = self.ahead.saturating_sub(self.offset());
-        let skip = bytes.len().min(usize::try_from(known).unwrap_or(usize::MAX));
-        if skip > 0 {
-            // Then nothing is kept: `resume` saw to that.
-            self.start += skip as u64;
-            self.sent = self.start;
-        }
-        self.kept.extend(&bytes[skip..]);
+        self.kept.extend(bytes);
+        self.forget();
     }
 
     /// No more comes.
@@ -123,15 +122,14 @@ impl Outgoing {
         self.refused = true;
     }
 
-    fn resume(&mut self, from: u64) -> Result<(), Fault> {
+    fn resume(&mut self, received: u64, passed: u64) -> Result<(), Fault> {
         let (stream, kept) = (self.stream, self.start);
-        if from < kept {
-            return Err(Fault::Forgotten { stream, asked: from, kept });
+        if received < kept {
+            return Err(Fault::Forgotten { stream, asked: received, kept });
         }
-        self.ahead = self.ahead.max(from);
-        self.forget(from);
-        self.sent = self.start;
-        self.end_sent = false;
+        (self.ahead, self.passed) = (received, passed);
+        (self.sent, self.end_sent) = (self.start, false);
+        self.forget();
         Ok(())
     }
 
@@ -139,20 +137,24 @@ impl Outgoing {
         if to > self.sent.max(self.ahead) && !self.refused {
             return Err(Fault::NotSent(self.stream));
         }
-        self.forget(to);
-        self.sent = self.sent.max(self.start);
+        self.passed = self.passed.max(to);
+        self.forget();
         Ok(())
     }
 
-    fn forget(&mut self, to: u64) {
-        let n = to.saturating_sub(self.start).min(self.kept.len() as u64);
+    /// Drops what was passed on, and does not send what is at the other end.
+    fn forget(&mut self) {
+        let n = self.passed.saturating_sub(self.start).min(self.kept.len() as u64);
         self.kept.drain(..n as usize);
         self.start += n;
+        self.sent = self.sent.max(self.ahead.clamp(self.start, self.offset()));
     }
 
     fn next(&mut self) -> Option<Message> {
         let at = (self.sent - self.start) as usize;
-        let n = (self.kept.len() - at).min(DATA_BYTES_MAX);
+        // What waits at the other end from an earlier life may fill its window.
+        let takes = (self.passed + WINDOW_BYTES as u64).saturating_sub(self.sent) as usize;
+        let n = (self.kept.len() - at).min(DATA_BYTES_MAX).min(takes);
         let end = self.ended && at + n == self.kept.len();
         if self.refused || n == 0 && (!end || self.end_sent) {
             return None;
@@ -315,6 +317,7 @@ impl Machine {
             tree: self.tree.id,
             epoch: self.tree.epoch,
             received: [self.into[0].received(), self.into[1].received()],
+            passed: [self.into[0].passed, self.into[1].passed],
             refused: [self.into[0].refused, self.into[1].refused],
             terminal,
         })
@@ -327,24 +330,8 @@ impl Machine {
     /// may be better.
     pub fn take(&mut self, message: Message) -> Result<Option<Control>, Fault> {
         match message {
-            Message::Control(Control::Hello {
-                version,
-                tree,
-                epoch,
-                received,
-                refused,
-                terminal,
-            }) => {
-                self.join(version, tree, epoch)?;
-                for (out, (from, refused)) in
-                    self.out.iter_mut().zip(received.into_iter().zip(refused))
-                {
-                    match refused || out.refused {
-                        true => out.refuse(),
-                        false => out.resume(from)?,
-                    }
-                }
-                Ok(Some(Control::Hello { version, tree, epoch, received, refused, terminal }))
+            Message::Control(hello @ Control::Hello { .. }) => {
+                self.meet(&hello).map(|()| Some(hello))
             }
             Message::Control(lost @ Control::Lost { .. }) => Ok(Some(lost)),
             _ if !self.joined => Err(Fault::Order),
@@ -363,6 +350,20 @@ impl Machine {
                 Ok(None)
             }
         }
+    }
+
+    fn meet(&mut self, hello: &Control) -> Result<(), Fault> {
+        let Control::Hello { version, tree, epoch, received, passed, refused, .. } = hello else {
+            return Err(Fault::Order);
+        };
+        self.join(*version, *tree, *epoch)?;
+        for (i, out) in self.out.iter_mut().enumerate() {
+            match refused[i] || out.refused {
+                true => out.refuse(),
+                false => out.resume(received[i], passed[i])?,
+            }
+        }
+        Ok(())
     }
 
     fn join(&mut self, version: u32, tree: u64, epoch: u64) -> Result<(), Fault> {

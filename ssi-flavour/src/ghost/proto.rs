@@ -68,6 +68,8 @@ pub enum Control {
         epoch: u64,
         /// How much it has of the two streams that flow to it, in their order, bytes.
         received: [u64; 2],
+        /// How much of that it passed on; it takes a window's bytes from there.
+        passed: [u64; 2],
         /// Which of the two nobody reads any more.
         refused: [bool; 2],
         /// Whether there is a terminal at this end.

@@ -4,6 +4,7 @@ use super::Dice;
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::messages::{End, Image, Offsets, Outcome, ToController, TreeId};
 use crate::pids::NodeNumber;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_base::Millis;
@@ -132,9 +133,9 @@ impl Node {
     fn one(&mut self, act: Act, t: u64, dice: &mut Dice, out: &mut Vec<Leaves>) {
         match act {
             Act::Start { tree, epoch } => {
-                if !self.procs.contains_key(&tree) {
+                if let Entry::Vacant(place) = self.procs.entry(tree) {
                     let (running, spool, written, acked) = (true, false, 0, 0);
-                    self.procs.insert(tree, Proc { epoch, running, written, acked, spool });
+                    place.insert(Proc { epoch, running, written, acked, spool });
                     out.push(Leaves::Started(tree));
                 }
                 self.job(t, dice.below(300), tree, epoch, Work::Started);

@@ -157,10 +157,63 @@ fn a_sender_stops_at_the_window() {
     assert_eq!(world.ends[1].out[0].room(), 1000);
 }
 
+#[test]
+fn what_waits_at_the_other_end_counts_after_a_reconnect() {
+    // wrong: a reader slower than its program would end the ghost when a connection breaks
+    let mut world = World::new();
+    let text: Vec<u8> = (0..2 * WINDOW_BYTES).map(|i| (i % 251) as u8).collect();
+    world.ends[1].out[0].push(&text[..WINDOW_BYTES]);
+    let exchange = |world: &mut World| {
+        for _ in 0..10 {
+            for end in 0..2 {
+                world.send(end, 100);
+                world.deliver(end, 100);
+            }
+        }
+    };
+    exchange(&mut world);
+    world.pass(0, 1000);
+    world.connect();
+    exchange(&mut world);
+    assert_eq!(world.ends[1].out[0].room(), 1000);
+    world.ends[1].out[0].push(&text[WINDOW_BYTES..WINDOW_BYTES + 1000]);
+    exchange(&mut world);
+    assert_eq!(world.ends[0].into[0].received(), (WINDOW_BYTES + 1000) as u64);
+    // Another life of the tree, whose checkpoint is ahead of what was passed on.
+    let at = (WINDOW_BYTES + 1000) as u64;
+    world.ends[1] = Machine::relay(Tree { epoch: 2, ..TREE }, [0; 2], [at, 0]);
+    let rest = &text[at as usize..];
+    let now = rest.len().min(world.ends[1].out[0].room());
+    world.ends[1].out[0].push(&rest[..now]);
+    world.settle();
+    world.ends[1].out[0].push(&rest[now..]);
+    world.settle();
+    assert!(world.came[0] == text);
+}
+
+#[test]
+fn input_that_was_not_passed_on_is_there_for_the_next_copy() {
+    // wrong: a tree that moves while its input waits would lose its ghost
+    let mut world = World::new();
+    world.ends[0].out[0].push(b"abcdef");
+    for end in [0, 1, 0] {
+        world.send(end, 10);
+        world.deliver(end, 10);
+    }
+    world.pass(1, 2);
+    world.connect();
+    for end in [0, 1] {
+        world.deliver(end, 10);
+    }
+    world.ends[1] = Machine::relay(Tree { epoch: 2, ..TREE }, [2, 0], [0; 2]);
+    world.settle();
+    assert_eq!(world.came[1], b"abcdef");
+}
+
 fn hello(tree: u64, epoch: u64, received: [u64; 2]) -> Message {
-    let refused = [false; 2];
-    let version = VERSION;
-    Message::Control(Control::Hello { version, tree, epoch, received, refused, terminal: false })
+    let (refused, passed) = ([false; 2], received);
+    let (version, terminal) = (VERSION, false);
+    Message::Control(Control::Hello { version, tree, epoch, received, passed, refused, terminal })
 }
 
 fn data(stream: Stream, offset: u64, bytes: &[u8]) -> Message {
