@@ -306,6 +306,26 @@ fn a_controller_that_begins_anew_waits_for_leases_that_it_does_not_know() {
     assert_eq!(d.node_state(1), NodeState::Failed);
 }
 
+/// The controller can die after any record: a node that failed and its tree that did not would
+/// stay so, and the tree be taken for killed when the node comes back.
+#[test]
+fn the_end_of_a_term_and_of_its_trees_is_one_record() {
+    let mut d = Desk::new(false);
+    d.pass(7_500, &[2, 3]);
+    let mut state = d.c.state().clone();
+    d.now = Millis(d.now.0 + 1_000);
+    for e in d.c.tick(d.now) {
+        if let Effect::Keep(r) = e {
+            state.apply(&r);
+            let failed = state.members.node(n(1)).unwrap().state == NodeState::Failed;
+            let gone = state.trees.tree(T).is_none_or(|t| !t.uses(n(1)));
+            assert_eq!(failed, gone, "{r:?}");
+        }
+    }
+    assert_eq!(state, *d.c.state());
+    assert_eq!(d.node_state(1), NodeState::Failed);
+}
+
 #[test]
 fn an_admission_that_was_lost_is_repeated_and_a_late_join_changes_nothing() {
     let mut d = Desk::new(true);

@@ -170,9 +170,11 @@ impl Controller {
         let mut out = Vec::new();
         let r = self.state.members.add(id)?;
         if let MemberRecord::Added { number, .. } = &r {
-            let number = *number;
-            self.keep(r, &mut out);
-            self.keep(MemberRecord::Serves { number, vos: serves }, &mut out);
+            let vos = MemberRecord::Serves { number: *number, vos: serves };
+            let mut list = Vec::new();
+            self.apply(r, &mut list);
+            self.apply(vos, &mut list);
+            out.extend(Record::of(list).map(Effect::Keep));
         }
         Ok(out)
     }
@@ -365,7 +367,8 @@ impl Controller {
         self.state.members.node(node).ok_or_else(none)
     }
 
-    /// The node's term is over: its lease ended, or it says that nothing is left.
+    /// The node's term is over: its lease ended, or it says that nothing is left. What becomes of
+    /// its trees is one change with that.
     fn end_term(
         &mut self,
         node: NodeNumber,
@@ -377,29 +380,45 @@ impl Controller {
         let reason = reason.to_owned();
         self.heard.forget(node);
         let records = term_ended(&self.state.trees, node, &reason, now);
-        self.keep(MemberRecord::Became { number: node, state, reason }, out);
+        let mut list = Vec::new();
+        self.apply(MemberRecord::Became { number: node, state, reason }, &mut list);
         let mut touched = BTreeSet::new();
         for r in records {
-            touched.extend(self.put(r, out));
+            touched.extend(self.change(r, &mut list));
         }
+        out.extend(Record::of(list).map(Effect::Keep));
         touched
     }
 
     fn keep(&mut self, r: impl Into<Record>, out: &mut Vec<Effect>) {
+        let mut list = Vec::new();
+        self.apply(r, &mut list);
+        out.extend(list.into_iter().map(Effect::Keep));
+    }
+
+    fn apply(&mut self, r: impl Into<Record>, list: &mut Vec<Record>) {
         let r = r.into();
         self.state.apply(&r);
-        out.push(Effect::Keep(r));
+        list.push(r);
     }
 
     /// A change of a tree; returns the nodes that it concerns.
     fn put(&mut self, r: TreeRecord, out: &mut Vec<Effect>) -> BTreeSet<NodeNumber> {
+        let mut list = Vec::new();
+        let nodes = self.change(r, &mut list);
+        out.extend(Record::of(list).map(Effect::Keep));
+        nodes
+    }
+
+    /// A change of a tree, and what is one with it.
+    fn change(&mut self, r: TreeRecord, list: &mut Vec<Record>) -> BTreeSet<NodeNumber> {
         let tree = r.tree();
-        self.keep(r, out);
+        self.apply(r, list);
         let Some(t) = self.state.trees.tree(tree) else { return BTreeSet::new() };
         let nodes = t.nodes();
         if t.spool && t.state.is_final() {
             // There is no ghost that waits for it.
-            self.keep(TreeRecord::Forgotten { tree }, out);
+            self.apply(TreeRecord::Forgotten { tree }, list);
         }
         nodes
     }

@@ -13,6 +13,24 @@ pub enum Record {
     Member(MemberRecord),
     /// Of a tree.
     Tree(TreeRecord),
+    /// Several that are one change, none of them such a list: with a part of it on the disk, the
+    /// rest would never happen.
+    All(Vec<Record>),
+}
+
+impl Record {
+    /// One record of what changes together.
+    pub(super) fn of(mut list: Vec<Record>) -> Option<Record> {
+        if list.len() > 1 { Some(Record::All(list)) } else { list.pop() }
+    }
+
+    /// The changes that it holds, in their order.
+    pub fn parts(&self) -> &[Record] {
+        match self {
+            Record::All(list) => list,
+            one => std::slice::from_ref(one),
+        }
+    }
 }
 
 impl From<MemberRecord> for Record {
@@ -31,7 +49,8 @@ impl From<TreeRecord> for Record {
 /// the disk. A record lost together with all that was to be told after it does no harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// To be stored; it is applied already. The ends and losses of trees are here to be passed on.
+    /// To be stored whole; it is applied already. The ends and losses of trees are here to be
+    /// passed on.
     Keep(Record),
     /// To be sent; it may be lost, doubled and late.
     Tell {
@@ -57,6 +76,7 @@ impl State {
         match r {
             Record::Member(r) => self.members.apply(r),
             Record::Tree(r) => self.trees.apply(r),
+            Record::All(list) => list.iter().for_each(|r| self.apply(r)),
         }
     }
 }

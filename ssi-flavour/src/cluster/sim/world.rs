@@ -490,11 +490,12 @@ impl World {
         for (n, node) in &self.nodes {
             assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
         }
-        let failed = self.log.iter().any(|r| {
+        let log = || self.log.iter().flat_map(Record::parts);
+        let failed = log().any(|r| {
             matches!(r, Record::Member(MemberRecord::Became { state: NodeState::Failed, .. }))
         });
         let mut ends: BTreeMap<TreeId, Outcome> = BTreeMap::new();
-        for r in &self.log {
+        for r in log() {
             let (tree, outcome) = match r {
                 Record::Tree(TreeRecord::Ended { tree, end }) => (*tree, Outcome::Ended(*end)),
                 Record::Tree(TreeRecord::Lost { tree, reason }) => {
