@@ -327,6 +327,20 @@ fn the_end_of_a_term_and_of_its_trees_is_one_record() {
 }
 
 #[test]
+fn no_ghost_is_where_nobody_would_see_it_die() {
+    // wrong: a node that crashes before it hears of its term joins in the same one again; nothing
+    // would take the output of the tree whose ghost was there
+    let mut d = Desk::new(true);
+    d.c.message(n(2), &ToController::Join { after: 1 }, d.now);
+    let owner = d.tree().owner.clone();
+    let start = |d: &mut Desk| d.c.start(32_769, &owner, n(2), n(3), false).map(drop);
+    let text = start(&mut d).unwrap_err().to_string();
+    assert_eq!(text, "tree 2: n2.rennes has sent no heartbeat yet: try again");
+    d.beat(2);
+    assert_eq!(start(&mut d), Ok(()));
+}
+
+#[test]
 fn an_admission_that_was_lost_is_repeated_and_a_late_join_changes_nothing() {
     let mut d = Desk::new(true);
     let join = ToController::Join { after: 0 };

@@ -248,6 +248,10 @@ impl Controller {
         if !home.state.has_term() {
             return Err(refused(format!("{} is {}", home.id, home.state)));
         }
+        // One that does not know of its term yet may begin anew in the same, without the ghost.
+        if self.heard.sent(birth).is_none() {
+            return Err(refused(format!("{} has sent no heartbeat yet: try again", home.id)));
+        }
         let mut out = Vec::new();
         let owner = owner.clone();
         let r = TreeRecord::Placed { tree, root, owner, birth, node, restartable };
