@@ -5,8 +5,8 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help deps deps-test deps-oidc deps-axe deps-scitokens deps-schemathesis deps-vm build \
-	release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo fuzz clean
+.PHONY: help deps deps-test deps-oidc deps-axe deps-scitokens deps-schemathesis deps-criu deps-vm \
+	build release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -91,7 +91,12 @@ deps-schemathesis:
 		touch $(SCHEMATHESIS_DIR)/made; \
 	fi
 
-deps-test: deps deps-oidc deps-axe deps-scitokens deps-schemathesis
+# What moves programs between nodes of a cluster, and saves them.
+CRIU_DIR := target/criu
+deps-criu:
+	@tools/deps-criu $(CRIU_DIR)
+
+deps-test: deps deps-oidc deps-axe deps-scitokens deps-schemathesis deps-criu
 	@tools/deps $(TEST_PACKAGES)
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked cargo-nextest
 

@@ -1,0 +1,281 @@
+//! A cell's init: pid 1 of its pid namespace, parent of its trees. One thread, one loop; it waits
+//! for nothing but this loop's descriptors.
+
+use super::frame::Peer;
+use super::kept::{Kept, Orphans};
+use super::launch::no;
+use super::own;
+use super::proto::{CONNECTIONS_MAX, Exit, Program, Refusal, Tell, Tree, Usage};
+use super::range::{self, Pids};
+use super::start::{self, Failure};
+use crate::pids::NodeNumber;
+use crate::sys::{self, Wait, Waited};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{PipeReader, Read};
+use std::os::unix::net::UnixListener;
+
+mod calls;
+
+/// How many changes of children are looked at before requests are again.
+const WAIT_ROUND_MAX: u32 = 512;
+
+struct Connection {
+    number: u64,
+    peer: Peer,
+    /// Whether it restores processes with the pids of nodes with higher numbers.
+    wide: bool,
+    alive: bool,
+}
+
+/// A process that has not become its program yet.
+struct Starting {
+    tree: Option<Tree>,
+    program: Program,
+    pipe: PipeReader,
+    /// Who asked: connection and call.
+    by: (u64, u64),
+    /// When it ended meanwhile.
+    ended: Option<(Exit, Usage)>,
+}
+
+struct Init {
+    node: NodeNumber,
+    pids: Pids,
+    pid_outside: i32,
+    listener: UnixListener,
+    connections: Vec<Connection>,
+    connected: u64,
+    /// First processes whose end is told; without a tree it is a helper.
+    watched: BTreeMap<i32, Option<Tree>>,
+    starting: BTreeMap<i32, Starting>,
+    kept: Kept,
+    orphans: Orphans,
+    childless: bool,
+    strayed: u64,
+    ending: bool,
+}
+
+/// Runs in the child that the launcher forked into the new pid namespace. Returns when the cell is
+/// to end, and with this process all of it.
+pub(super) fn run(
+    node: NodeNumber,
+    listener: UnixListener,
+    ready: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let pid_outside = own::take()?;
+    let pids = Pids::take(node.pids())?;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).map_err(no("block signals"))?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(no("watch children"))?;
+    let mut init = Init {
+        node,
+        pids,
+        pid_outside,
+        listener,
+        connections: Vec::new(),
+        connected: 0,
+        watched: BTreeMap::new(),
+        starting: BTreeMap::new(),
+        kept: Kept::default(),
+        orphans: Orphans::default(),
+        childless: true,
+        strayed: 0,
+        ending: false,
+    };
+    ready()?;
+    init.serve(&children)
+}
+
+impl Init {
+    fn serve(&mut self, children: &SignalFd) -> Result<(), String> {
+        let mut more = false;
+        while !self.ending {
+            let again_ms = self.look_at_range()?;
+            let timeout = match (more, self.childless) {
+                (true, _) => Some(0),
+                (false, true) => None,
+                (false, false) => Some(again_ms),
+            };
+            self.wait(children, timeout)?;
+            while children.read_signal().map_err(no("hear of children"))?.is_some() {}
+            more = self.look_at_children()?;
+            self.hear_starting();
+            for i in 0..self.connections.len() {
+                self.hear(i);
+            }
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the pids in the range. When to look again.
+    fn look_at_range(&mut self) -> Result<u64, String> {
+        let turn = range::turn(self.pids.range(), self.pids.last()?);
+        if turn.back {
+            self.pids.go_back()?;
+        }
+        self.strayed += u64::from(turn.strayed);
+        Ok(turn.again_ms)
+    }
+
+    /// Waits for something to do, and takes new connections.
+    fn wait(&mut self, children: &SignalFd, timeout_ms: Option<u64>) -> Result<(), String> {
+        let timeout = timeout_ms.map(|ms| Timespec {
+            tv_sec: (ms / 1000) as i64,
+            tv_nsec: (ms % 1000 * 1_000_000) as i64,
+        });
+        let mut fds = vec![PollFd::new(children, PollFlags::IN)];
+        for c in &self.connections {
+            let out = if c.peer.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&c.peer, PollFlags::IN | out));
+        }
+        for s in self.starting.values() {
+            fds.push(PollFd::new(&s.pipe, PollFlags::IN));
+        }
+        let room = self.connections.len() < CONNECTIONS_MAX;
+        if room {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(format!("wait: {e}")),
+        }
+        let knock = room && fds.last().is_some_and(|f| !f.revents().is_empty());
+        drop(fds);
+        if knock {
+            self.accept();
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let Ok((socket, _)) = self.listener.accept() else { return };
+        // Of nix: with rustix, who is outside of the pid namespace, and has pid 0 here, is an error.
+        let root = getsockopt(&socket, PeerCredentials).is_ok_and(|c| c.uid() == 0);
+        if !root || socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        self.connected += 1;
+        let (number, peer) = (self.connected, Peer::new(socket));
+        let mut c = Connection { number, peer, wide: false, alive: true };
+        for ended in self.kept.waiting() {
+            c.alive &= c.peer.push(&Tell::Ended(*ended)).is_ok();
+        }
+        self.connections.push(c);
+    }
+
+    /// Collects what ended. Whether there may be more.
+    fn look_at_children(&mut self) -> Result<bool, String> {
+        for _ in 0..WAIT_ROUND_MAX {
+            match sys::wait_any().map_err(no("wait for children"))? {
+                Wait::Changed(w) => self.changed(&w),
+                Wait::Nothing => {
+                    self.childless = false;
+                    return Ok(false);
+                }
+                Wait::Childless => {
+                    self.childless = true;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn changed(&mut self, w: &Waited) {
+        let usage =
+            Usage { user_us: w.user_us, system_us: w.system_us, max_rss_bytes: w.max_rss_bytes };
+        let pid = w.pid;
+        match Exit::of(w.status) {
+            Some(exit) => match self.starting.get_mut(&pid) {
+                Some(starting) => starting.ended = Some((exit, usage)),
+                None => match self.watched.remove(&pid) {
+                    Some(tree) => self.end(tree, pid, exit, usage),
+                    None => self.orphans.push(pid, exit, usage),
+                },
+            },
+            None if !self.watched.contains_key(&pid) => {}
+            None if libc::WIFSTOPPED(w.status) => {
+                self.tell_all(&Tell::Stopped { pid, signal: libc::WSTOPSIG(w.status) });
+            }
+            None => self.tell_all(&Tell::Continued { pid }),
+        }
+    }
+
+    fn end(&mut self, tree: Option<Tree>, pid: i32, exit: Exit, usage: Usage) {
+        let ended = self.kept.push(tree, pid, exit, usage);
+        self.tell_all(&Tell::Ended(ended));
+    }
+
+    /// Sees which processes have become their programs, and which could not.
+    fn hear_starting(&mut self) {
+        let heard: Vec<(i32, Option<Failure>)> =
+            self.starting.iter_mut().filter_map(|(pid, s)| Some((*pid, s.hear()?))).collect();
+        for (pid, failure) in heard {
+            let Some(s) = self.starting.remove(&pid) else { continue };
+            if let Some(failure) = failure {
+                // Its end is no tree's, and told to nobody.
+                self.reply(s.by, Err(start::reason(failure, &s.program)));
+                continue;
+            }
+            self.reply(s.by, calls::started(pid));
+            match s.ended {
+                Some((exit, usage)) => self.end(s.tree, pid, exit, usage),
+                None => {
+                    self.watched.insert(pid, s.tree);
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, (connection, id): (u64, u64), answer: Result<Value, Refusal>) {
+        // Who hung up meanwhile asks for the status.
+        let Some(c) = self.connections.iter_mut().find(|c| c.number == connection) else { return };
+        let tell = match answer {
+            Ok(value) => Tell::Reply { id, value },
+            Err(refusal) => Tell::Refused { id, refusal },
+        };
+        c.alive &= c.peer.push(&tell).is_ok();
+    }
+
+    fn tell_all(&mut self, tell: &Tell) {
+        for c in &mut self.connections {
+            c.alive &= c.peer.push(tell).is_ok();
+        }
+    }
+
+    fn send(&mut self) -> Result<(), String> {
+        for c in &mut self.connections {
+            c.alive &= c.peer.flush().is_ok();
+        }
+        let wide = self.connections.iter().any(|c| c.wide);
+        self.connections.retain(|c| c.alive);
+        match wide && !self.connections.iter().any(|c| c.wide) {
+            true => self.pids.widen(false),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Starting {
+    /// What came of it, once that is known; no failure when the program runs.
+    fn hear(&mut self) -> Option<Option<Failure>> {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if !matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0) {
+            return None;
+        }
+        // A failure is one write, so that it is read whole.
+        let mut word = [0; 8];
+        let n = self.pipe.read(&mut word).ok()?;
+        Some(start::unpack(&word[..n]))
+    }
+}

@@ -1,0 +1,279 @@
+//! A program's process, from fork to exec.
+//!
+//! Order: own session and default signals; control groups and network namespace, while still root;
+//! a keyring of its own; resource limits; groups, gid, uid, and proof that root cannot come back;
+//! no new privileges; then, as the person: mask, folder, descriptors, exec. What fails is written
+//! to a pipe that exec closes, so that init, which waits for nothing else, learns of both.
+
+use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
+use crate::sys::{self, Forked, Texts};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{Gid, Uid};
+use rustix::process::{Resource, Rlimit as Pair};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{PipeReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The exit code of a process that did not get to its program.
+pub(super) const FAILED_CODE: i32 = 127;
+/// How much more readily than the rest the kernel ends a program when memory is short; see
+/// proc_pid_oom_score_adj(5).
+const OOM_SCORE: &[u8] = b"300";
+/// Where programs are looked for when the environment has no `PATH`.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Longest name from a request that stands in a message, in characters.
+const NAME_CHARS_MAX: usize = 200;
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    Setup = 1,
+    Cgroup,
+    Net,
+    Rlimit,
+    Identity,
+    Cwd,
+    Terminal,
+    Exec,
+}
+
+const STAGES: [Stage; 8] = [
+    Stage::Setup,
+    Stage::Cgroup,
+    Stage::Net,
+    Stage::Rlimit,
+    Stage::Identity,
+    Stage::Cwd,
+    Stage::Terminal,
+    Stage::Exec,
+];
+
+pub(super) type Failure = (Stage, Errno);
+
+/// What is to become of the process.
+pub(super) struct Order<'a> {
+    pub program: &'a Program,
+    /// `None`: a helper, which stays root.
+    pub account: Option<&'a Account>,
+    pub own_net: bool,
+    pub stdio: Vec<OwnedFd>,
+}
+
+/// Makes the process. At the end of the pipe the program runs, or a failure was in it.
+///
+/// # Errors
+/// The kernel's error: no pipe, no process, or (`EEXIST`) the pid is taken.
+pub(super) fn begin(order: &Order<'_>, pid: Option<i32>) -> std::io::Result<(i32, PipeReader)> {
+    let (from_child, mut to_init) = std::io::pipe()?;
+    let forked = match pid {
+        Some(pid) => sys::fork_as(pid)?,
+        None => sys::fork()?,
+    };
+    match forked {
+        Forked::Parent(pid) => Ok((pid, from_child)),
+        Forked::Child => {
+            let Err(failure) = become_program(order);
+            // Init that cannot be told sees the code.
+            let told = to_init.write_all(&pack(failure));
+            sys::exit_now(if told.is_ok() { FAILED_CODE } else { FAILED_CODE - 1 })
+        }
+    }
+}
+
+fn pack((stage, errno): Failure) -> [u8; 8] {
+    ((stage as u64) << 32 | u64::from(errno as u32)).to_le_bytes()
+}
+
+/// What came through the pipe; `None` when nothing did, and the program runs.
+pub(super) fn unpack(bytes: &[u8]) -> Option<Failure> {
+    let word = u64::from_le_bytes(bytes.try_into().ok()?);
+    let stage = STAGES.into_iter().find(|s| *s as u64 == word >> 32)?;
+    Some((stage, Errno::from_raw(word as u32 as i32)))
+}
+
+fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
+    let program = order.program;
+    let setup = |e| (Stage::Setup, e);
+    nix::unistd::setsid().map_err(setup)?;
+    sys::default_signals();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(setup)?;
+    // Init goes before all others; its programs do not.
+    rustix::process::setpriority_process(None, 0).map_err(|e| setup(from_rustix(e)))?;
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(|e| setup(errno(&e)))?;
+    for dir in &program.cgroups {
+        std::fs::write(dir.join("cgroup.procs"), "0").map_err(|e| (Stage::Cgroup, errno(&e)))?;
+    }
+    if order.own_net {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| (Stage::Net, e))?;
+        sys::loopback_up().map_err(|e| (Stage::Net, errno(&e)))?;
+    }
+    sys::new_session_keyring().map_err(|e| setup(errno(&e)))?;
+    rlimits(&program.rlimits).map_err(|e| (Stage::Rlimit, e))?;
+    if let Some(account) = order.account {
+        drop_to(account).map_err(|e| (Stage::Identity, e))?;
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(program.umask));
+    nix::unistd::chdir(&program.cwd).map_err(|e| (Stage::Cwd, e))?;
+    stdio(program.stdio, &order.stdio)?;
+    sys::close_on_exec_from(3).map_err(|e| setup(errno(&e)))?;
+    Err((Stage::Exec, exec(program)))
+}
+
+/// Gives up root for good.
+fn drop_to(account: &Account) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    nix::unistd::setgroups(&groups)?;
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    rustix::thread::set_no_new_privs(true).map_err(from_rustix)?;
+    let now_uid = nix::unistd::getresuid()?;
+    let now_gid = nix::unistd::getresgid()?;
+    let caps = rustix::thread::capabilities(None).map_err(from_rustix)?;
+    let dropped = [now_uid.real, now_uid.effective, now_uid.saved].iter().all(|u| *u == uid)
+        && [now_gid.real, now_gid.effective, now_gid.saved].iter().all(|g| *g == gid)
+        && caps.effective.is_empty()
+        && caps.permitted.is_empty()
+        && nix::unistd::setuid(Uid::from_raw(0)).is_err();
+    if dropped { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
+    for r in asked {
+        let resource = match r.kind {
+            RlimitKind::AddressSpace => Resource::As,
+            RlimitKind::Core => Resource::Core,
+            RlimitKind::CpuSeconds => Resource::Cpu,
+            RlimitKind::Data => Resource::Data,
+            RlimitKind::FileSize => Resource::Fsize,
+            RlimitKind::OpenFiles => Resource::Nofile,
+            RlimitKind::Locked => Resource::Memlock,
+            RlimitKind::Processes => Resource::Nproc,
+            RlimitKind::Stack => Resource::Stack,
+        };
+        // Never above the node's.
+        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let maximum = least(r.hard, rustix::process::getrlimit(resource).maximum);
+        let pair = Pair { current: least(r.soft, maximum), maximum };
+        rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
+    }
+    Ok(())
+}
+
+fn stdio(kind: Stdio, fds: &[OwnedFd]) -> Result<(), Failure> {
+    let of = |at: usize| fds.get(at).ok_or((Stage::Setup, Errno::EBADF));
+    let (input, out, err) = match kind {
+        Stdio::Three => (of(0)?, of(1)?, of(2)?),
+        Stdio::Terminal => (of(0)?, of(0)?, of(0)?),
+    };
+    let setup = |e| (Stage::Setup, e);
+    // None of them is below 3: init keeps those open on /dev/null.
+    nix::unistd::dup2_stdin(input.as_fd()).map_err(setup)?;
+    nix::unistd::dup2_stdout(out.as_fd()).map_err(setup)?;
+    nix::unistd::dup2_stderr(err.as_fd()).map_err(setup)?;
+    if kind == Stdio::Terminal {
+        let taken = rustix::process::ioctl_tiocsctty(input);
+        taken.map_err(|e| (Stage::Terminal, from_rustix(e)))?;
+    }
+    Ok(())
+}
+
+/// Runs the program; returns why not. As execvp(3), without its shell for files that are no
+/// program.
+fn exec(program: &Program) -> Errno {
+    match texts(program) {
+        Err(e) => e,
+        Ok((programs, argv, env)) => {
+            let searched = !program_name(program).contains('/');
+            let mut worst = Errno::ENOENT;
+            for path in &programs {
+                match sys::exec(path, &argv, &env) {
+                    Errno::ENOENT | Errno::ENOTDIR if searched => {}
+                    Errno::EACCES if searched => worst = Errno::EACCES,
+                    other => return other,
+                }
+            }
+            worst
+        }
+    }
+}
+
+/// Where the program may be, in order, its arguments and its environment.
+fn texts(program: &Program) -> Result<(Vec<CString>, Texts, Texts), Errno> {
+    let text = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
+    let argv: Result<_, _> = program.argv.iter().map(|a| text(a)).collect();
+    let env: Result<_, _> = program.env.iter().map(|(n, v)| text(&format!("{n}={v}"))).collect();
+    let name = program_name(program);
+    let programs = if name.contains('/') {
+        vec![text(name)?]
+    } else {
+        let dirs = search_path(program).split(':').map(|d| if d.is_empty() { "." } else { d });
+        dirs.map(|d| text(&format!("{d}/{name}"))).collect::<Result<_, _>>()?
+    };
+    Ok((programs, Texts::new(argv?), Texts::new(env?)))
+}
+
+fn program_name(program: &Program) -> &str {
+    program.argv.first().map_or("", String::as_str)
+}
+
+fn search_path(program: &Program) -> &str {
+    program.env.iter().find(|(n, _)| n == "PATH").map_or(PATH_DEFAULT, |(_, v)| v)
+}
+
+/// The failure in words, for the person.
+pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
+    let why = errno.desc();
+    let short = |s: &str| s.chars().take(NAME_CHARS_MAX).collect::<String>();
+    let name = short(program_name(program));
+    match stage {
+        Stage::Setup => Refusal::System(format!("cannot prepare the program's process: {why}")),
+        Stage::Cgroup => Refusal::System(format!("cannot enter its control group: {why}")),
+        Stage::Net => Refusal::System(format!("cannot make it a network of its own: {why}")),
+        Stage::Rlimit => Refusal::Program(format!("cannot set a resource limit: {why}")),
+        Stage::Identity => Refusal::System(format!("cannot become its account: {why}")),
+        Stage::Cwd => {
+            let cwd = short(&program.cwd.to_string_lossy());
+            Refusal::Program(format!("cannot enter folder {cwd:?} on this node: {why}"))
+        }
+        Stage::Terminal => Refusal::System(format!("cannot take the terminal: {why}")),
+        Stage::Exec if errno == Errno::ENOEXEC => Refusal::Program(format!(
+            "cannot run {name:?}: not a program for this machine, nor a script that begins with #!"
+        )),
+        Stage::Exec if errno == Errno::ENOENT && !name.contains('/') => {
+            let path = short(search_path(program));
+            Refusal::Program(format!("cannot run {name:?}: not found in PATH={path:?}"))
+        }
+        Stage::Exec => Refusal::Program(format!("cannot run {name:?} on this node: {why}")),
+    }
+}
+
+fn from_rustix(e: rustix::io::Errno) -> Errno {
+    Errno::from_raw(e.raw_os_error())
+}
+
+fn errno(e: &std::io::Error) -> Errno {
+    Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_survive_the_pipe() {
+        // wrong: a program that could not start would be reported as running
+        assert_eq!(unpack(&[]), None);
+        assert_eq!(unpack(&[1, 2, 3]), None);
+        for stage in STAGES {
+            assert_eq!(unpack(&pack((stage, Errno::ENOENT))), Some((stage, Errno::ENOENT)));
+        }
+    }
+}

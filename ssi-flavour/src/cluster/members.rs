@@ -1,0 +1,541 @@
+//! The nodes of a cluster: how each stands, and for how long one that is not heard may still work.
+
+use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+use xos_base::{Millis, NodeId, VoId};
+
+/// How fast or slow a clock may be, in percent. Clocks of machines stay within 0.1.
+const DRIFT_PERCENT: u32 = 1;
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
+const DEAD_MAX: Duration = Duration::from_secs(600);
+
+/// When a silent node is taken for what. Measured by clocks that nobody can set
+/// ([`xos_base::when::Clock::up`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    heartbeat: Duration,
+    suspect: Duration,
+    dead: Duration,
+}
+
+/// Times that would not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimesError {
+    /// The heartbeat.
+    #[error("a heartbeat every {0:?} is not possible: from 100 ms to 10 s")]
+    Heartbeat(Duration),
+    /// Until a node is suspect.
+    #[error("a node suspect after {0:?} of silence: let it be at least two heartbeats")]
+    Suspect(Duration),
+    /// Until a node is dead.
+    #[error(
+        "a node dead after {0:?} of silence: at least twice the time to suspect, at most 10 min"
+    )]
+    Dead(Duration),
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            heartbeat: Duration::from_secs(1),
+            suspect: Duration::from_secs(3),
+            dead: Duration::from_secs(8),
+        }
+    }
+}
+
+impl Times {
+    /// The time from one heartbeat to the next, and of silence until a node is suspect and dead.
+    ///
+    /// # Errors
+    /// [`TimesError`] when they do not go together.
+    pub fn new(
+        heartbeat: Duration,
+        suspect: Duration,
+        dead: Duration,
+    ) -> Result<Times, TimesError> {
+        if !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&heartbeat) {
+            return Err(TimesError::Heartbeat(heartbeat));
+        }
+        if suspect < heartbeat * 2 {
+            return Err(TimesError::Suspect(suspect));
+        }
+        if dead > DEAD_MAX || dead < suspect.saturating_mul(2) {
+            return Err(TimesError::Dead(dead));
+        }
+        Ok(Times { heartbeat, suspect, dead })
+    }
+
+    /// From one heartbeat to the next.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Of silence until a node is suspect.
+    pub fn suspect(&self) -> Duration {
+        self.suspect
+    }
+
+    /// Of silence until a node's term is ended.
+    pub fn dead(&self) -> Duration {
+        self.dead
+    }
+
+    /// What a node has, once its lease ended, until all its copies must stand still.
+    pub fn stop(&self) -> Duration {
+        self.dead / 8
+    }
+
+    /// How long a node may run trees after it sent a heartbeat that was answered. With the slowest
+    /// clock at the node and the fastest at the controller, its copies stand still before the
+    /// controller, which heard the heartbeat no earlier than it was sent, takes it for dead.
+    pub fn lease(&self) -> Duration {
+        self.dead * (100 - DRIFT_PERCENT) / (100 + DRIFT_PERCENT) - self.stop()
+    }
+}
+
+/// How a node stands, as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It may join.
+    Possible,
+    /// It joined; it has not been tried.
+    Present,
+    /// It takes trees.
+    Online,
+    /// It takes no new ones; those that it has are to leave.
+    Draining,
+    /// It was not heard for a while.
+    Suspect,
+    /// Its term was ended.
+    Failed,
+}
+
+impl NodeState {
+    /// All of them.
+    pub const ALL: [NodeState; 6] = [
+        NodeState::Possible,
+        NodeState::Present,
+        NodeState::Online,
+        NodeState::Draining,
+        NodeState::Suspect,
+        NodeState::Failed,
+    ];
+
+    /// Whether a node may come from this state to that one.
+    pub fn leads_to(self, to: NodeState) -> bool {
+        use NodeState::{Draining, Failed, Online, Possible, Present, Suspect};
+        match self {
+            Possible => to == Present,
+            Present => matches!(to, Online | Suspect | Failed | Possible),
+            Online => matches!(to, Draining | Suspect | Failed),
+            Draining => matches!(to, Online | Suspect | Failed | Possible),
+            // Heard again, it is what it was.
+            Suspect => matches!(to, Present | Online | Draining | Failed),
+            Failed => matches!(to, Present | Possible),
+        }
+    }
+
+    /// Whether a node in this state has a term under which it may run trees.
+    pub fn has_term(self) -> bool {
+        !matches!(self, NodeState::Possible | NodeState::Failed)
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NodeState::Possible => "possible",
+            NodeState::Present => "present",
+            NodeState::Online => "online",
+            NodeState::Draining => "draining",
+            NodeState::Suspect => "suspect",
+            NodeState::Failed => "failed",
+        })
+    }
+}
+
+/// What the canary showed: a small tree that is checkpointed and restored when a node joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moves {
+    /// Trees can come and go.
+    Yes,
+    /// The node runs only what never moves.
+    No {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub id: NodeId,
+    /// How it stands.
+    pub state: NodeState,
+    /// What it was before it was suspect.
+    pub before: NodeState,
+    /// Its last term; 0: it never joined.
+    pub term: u64,
+    /// What the canary showed in this term.
+    pub moves: Option<Moves>,
+    /// What its processors can, as a number: trees move within one.
+    pub cpu_group: u64,
+    /// The VOs that it serves.
+    pub serves: BTreeSet<VoId>,
+    /// Why it is as it is, when there is something to say.
+    pub reason: String,
+}
+
+impl Member {
+    /// Whether trees can come to it by a move or a restart, or why not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn takes_moves(&self) -> Result<(), String> {
+        if self.state != NodeState::Online {
+            return Err(format!("{} is {}", self.id, self.state));
+        }
+        self.can_move()
+    }
+
+    /// Whether its canary let trees move, or why not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn can_move(&self) -> Result<(), String> {
+        match &self.moves {
+            Some(Moves::Yes) => Ok(()),
+            Some(Moves::No { reason }) => Err(format!("nothing moves on {}: {reason}", self.id)),
+            None => Err(format!("{} has not been tried yet", self.id)),
+        }
+    }
+}
+
+/// A change of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberRecord {
+    /// A node may join.
+    Added {
+        /// Its number, never given before.
+        number: NodeNumber,
+        /// Its name.
+        id: NodeId,
+    },
+    /// It joined under a new term.
+    Joined {
+        /// The node.
+        number: NodeNumber,
+        /// The term.
+        term: u64,
+    },
+    /// It was tried.
+    Proved {
+        /// The node.
+        number: NodeNumber,
+        /// What the canary showed.
+        moves: Moves,
+        /// What its processors can.
+        cpu_group: u64,
+    },
+    /// Which VOs it serves.
+    Serves {
+        /// The node.
+        number: NodeNumber,
+        /// All of them.
+        vos: BTreeSet<VoId>,
+    },
+    /// It stands otherwise.
+    Became {
+        /// The node.
+        number: NodeNumber,
+        /// How.
+        state: NodeState,
+        /// Why, when there is something to say.
+        reason: String,
+    },
+}
+
+/// Why a node does not become what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// There is no such node.
+    #[error("the cluster has no node {0}; `xos cluster nodes` lists them")]
+    Unknown(NodeNumber),
+    /// It has that name already.
+    #[error("{0} is a node of the cluster already")]
+    Known(NodeId),
+    /// All numbers were given.
+    #[error("the cluster had {NODE_NUMBER_MAX} nodes; no number is given twice: make a new one")]
+    Full,
+    /// Not from where it is.
+    #[error("{node} is {from} and cannot become {to} from there")]
+    State {
+        /// The node.
+        node: NodeId,
+        /// What it is.
+        from: NodeState,
+        /// What was asked.
+        to: NodeState,
+    },
+    /// Trees are there.
+    #[error("{node} still has {trees} trees: drain it first")]
+    Busy {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        trees: usize,
+    },
+}
+
+/// All nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    nodes: BTreeMap<NodeNumber, Member>,
+    /// The highest number given.
+    last: u8,
+}
+
+impl Members {
+    /// A node.
+    pub fn node(&self, number: NodeNumber) -> Option<&Member> {
+        self.nodes.get(&number)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeNumber, &Member)> {
+        self.nodes.iter().map(|(n, m)| (*n, m))
+    }
+
+    /// The name of a node, or its number when there is none.
+    pub fn name(&self, number: NodeNumber) -> String {
+        self.nodes.get(&number).map_or_else(|| number.to_string(), |m| m.id.to_string())
+    }
+
+    /// Whether the node has this term and the term has not ended.
+    pub fn is_in(&self, number: NodeNumber, term: u64) -> bool {
+        self.nodes.get(&number).is_some_and(|m| m.state.has_term() && m.term == term)
+    }
+
+    /// Takes a node up.
+    ///
+    /// # Errors
+    /// [`MemberError`] when it is known, or there are no numbers.
+    pub fn add(&self, id: &NodeId) -> Result<MemberRecord, MemberError> {
+        if self.nodes.values().any(|m| m.id == *id) {
+            return Err(MemberError::Known(id.clone()));
+        }
+        let number = self.last.checked_add(1).and_then(|n| NodeNumber::try_from(n).ok());
+        let number = number.ok_or(MemberError::Full)?;
+        Ok(MemberRecord::Added { number, id: id.clone() })
+    }
+
+    /// The canary was seen.
+    ///
+    /// # Errors
+    /// [`MemberError`] when the node is not one that is to be tried.
+    pub fn prove(
+        &self,
+        number: NodeNumber,
+        moves: Moves,
+        cpu_group: u64,
+    ) -> Result<MemberRecord, MemberError> {
+        self.check(number, NodeState::Online)?;
+        Ok(MemberRecord::Proved { number, moves, cpu_group })
+    }
+
+    /// A node is to stand otherwise.
+    ///
+    /// # Errors
+    /// [`MemberError`] when it cannot from where it is.
+    pub fn change(
+        &self,
+        number: NodeNumber,
+        state: NodeState,
+        reason: &str,
+    ) -> Result<MemberRecord, MemberError> {
+        self.check(number, state)?;
+        Ok(MemberRecord::Became { number, state, reason: reason.to_owned() })
+    }
+
+    fn check(&self, number: NodeNumber, to: NodeState) -> Result<(), MemberError> {
+        let m = self.nodes.get(&number).ok_or(MemberError::Unknown(number))?;
+        if m.state.leads_to(to) {
+            return Ok(());
+        }
+        Err(MemberError::State { node: m.id.clone(), from: m.state, to })
+    }
+
+    /// Changes the nodes.
+    pub fn apply(&mut self, r: &MemberRecord) {
+        match r {
+            MemberRecord::Added { number, id } => {
+                self.last = self.last.max((*number).into());
+                let (moves, cpu_group, serves, reason, term) = Default::default();
+                let (state, before) = (NodeState::Possible, NodeState::Possible);
+                let id = id.clone();
+                let m = Member { id, state, before, term, moves, cpu_group, serves, reason };
+                self.nodes.insert(*number, m);
+            }
+            MemberRecord::Joined { number, term } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    m.term = *term;
+                    m.moves = None;
+                    (m.state, m.before) = (NodeState::Present, NodeState::Present);
+                    m.reason.clear();
+                }
+            }
+            MemberRecord::Proved { number, moves, cpu_group } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    m.moves = Some(moves.clone());
+                    m.cpu_group = *cpu_group;
+                    (m.state, m.before) = (NodeState::Online, NodeState::Online);
+                    m.reason.clear();
+                }
+            }
+            MemberRecord::Serves { number, vos } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    m.serves.clone_from(vos);
+                }
+            }
+            MemberRecord::Became { number, state, reason } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    if *state == NodeState::Suspect {
+                        m.before = m.state;
+                    } else {
+                        m.before = *state;
+                    }
+                    m.state = *state;
+                    m.reason.clone_from(reason);
+                }
+            }
+        }
+    }
+}
+
+/// When each node was heard. Not stored: a controller that begins anew takes all of them as heard
+/// when it began, for any of them may have been answered just before.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    nodes: BTreeMap<NodeNumber, (Millis, Option<Millis>)>,
+}
+
+impl Heard {
+    /// A heartbeat came at `now`, sent at `sent` by the node's clock; none: the node joined, or may
+    /// have been heard by the controller before this one.
+    pub fn note(&mut self, node: NodeNumber, now: Millis, sent: Option<Millis>) {
+        let (at, newest) = self.nodes.entry(node).or_insert((now, sent));
+        *at = now.max(*at);
+        // A late one does not shorten what a newer one gave.
+        *newest = sent.map(|sent| newest.map_or(sent, |n| n.max(sent)));
+    }
+
+    /// Since when it is silent.
+    pub fn at(&self, node: NodeNumber) -> Option<Millis> {
+        self.nodes.get(&node).map(|(at, _)| *at)
+    }
+
+    /// When its newest heartbeat was sent, by its clock.
+    pub fn sent(&self, node: NodeNumber) -> Option<Millis> {
+        self.nodes.get(&node).and_then(|(_, sent)| *sent)
+    }
+
+    /// Its term ended.
+    pub fn forget(&mut self, node: NodeNumber) {
+        self.nodes.remove(&node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(n: u8) -> NodeNumber {
+        NodeNumber::try_from(n).unwrap()
+    }
+
+    #[test]
+    fn states_lead_where_the_table_says() {
+        let mut table = String::new();
+        for from in NodeState::ALL {
+            let to = NodeState::ALL.into_iter().filter(|to| from.leads_to(*to));
+            let to: Vec<String> = to.map(|s| s.to_string()).collect();
+            table += &format!("{from}: {}\n", to.join(" "));
+        }
+        let want = "possible: present\n\
+                    present: possible online suspect failed\n\
+                    online: draining suspect failed\n\
+                    draining: possible online suspect failed\n\
+                    suspect: present online draining failed\n\
+                    failed: possible present\n";
+        assert_eq!(table, want);
+    }
+
+    #[test]
+    fn a_number_is_given_once() {
+        let mut members = Members::default();
+        for n in 1..=NODE_NUMBER_MAX {
+            let r = members.add(&format!("n{n}.rennes").parse().unwrap()).unwrap();
+            members.apply(&r);
+            assert_eq!(members.nodes.keys().next_back(), Some(&number(n)));
+        }
+        let again = members.add(&"n1.rennes".parse().unwrap());
+        assert!(matches!(again, Err(MemberError::Known(_))));
+        let more = members.add(&"more.rennes".parse().unwrap());
+        assert_eq!(more, Err(MemberError::Full));
+    }
+
+    #[test]
+    fn who_is_heard_again_is_what_it_was() {
+        let mut members = Members::default();
+        members.apply(&members.add(&"n1.rennes".parse().unwrap()).unwrap());
+        let n = number(1);
+        members.apply(&MemberRecord::Joined { number: n, term: 1 });
+        assert!(members.change(n, NodeState::Draining, "").is_err(), "it was never online");
+        let no = Moves::No { reason: "no CRIU".into() };
+        members.apply(&members.prove(n, no, 7).unwrap());
+        members.apply(&members.change(n, NodeState::Draining, "").unwrap());
+        members.apply(&members.change(n, NodeState::Suspect, "").unwrap());
+        assert_eq!(members.node(n).unwrap().before, NodeState::Draining);
+        assert!(members.is_in(n, 1) && !members.is_in(n, 2));
+        assert!(members.node(n).unwrap().can_move().unwrap_err().contains("no CRIU"));
+        members.apply(&members.change(n, NodeState::Failed, "silent").unwrap());
+        assert!(!members.is_in(n, 1), "a failed node's term is over");
+    }
+
+    #[test]
+    fn the_lease_ends_before_the_node_is_dead() {
+        let ms = Duration::from_millis;
+        let all = [
+            Times::default(),
+            Times::new(ms(100), ms(200), ms(400)).unwrap(),
+            Times::new(ms(10_000), ms(60_000), ms(600_000)).unwrap(),
+        ];
+        for t in all {
+            // The node's clock loses 1 %, the controller's gains 1 %.
+            let frozen = t.lease().as_secs_f64() / 0.99 + t.stop().as_secs_f64() / 0.99;
+            let dead = t.dead().as_secs_f64() / 1.01;
+            assert!(t.lease() > t.heartbeat() * 3, "{t:?}: a lost heartbeat would stop a node");
+            assert!(frozen <= dead + 1e-9, "{t:?}: two copies would run");
+        }
+        assert!(Times::new(ms(50), ms(3000), ms(8000)).is_err());
+        assert!(Times::new(ms(1000), ms(1500), ms(8000)).is_err());
+        assert!(Times::new(ms(1000), ms(3000), ms(5000)).is_err());
+        assert!(Times::new(ms(1000), ms(3000), ms(700_000)).is_err());
+    }
+
+    #[test]
+    fn a_late_heartbeat_takes_nothing_back() {
+        let mut heard = Heard::default();
+        heard.note(number(1), Millis(10), Some(Millis(500)));
+        heard.note(number(1), Millis(12), Some(Millis(400)));
+        assert_eq!(heard.sent(number(1)), Some(Millis(500)));
+        assert_eq!(heard.at(number(1)), Some(Millis(12)));
+        assert_eq!(heard.at(number(2)), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! What the controller and the nodes of a cluster say to one another.
+
+use crate::pids::NodeNumber;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use xos_base::Millis;
+
+/// A tree of processes that runs and moves as a whole: a number given once. Its root's pid may be
+/// another tree's later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TreeId(pub u64);
+
+impl fmt::Display for TreeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How many bytes a tree wrote since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offsets {
+    /// To its output.
+    pub out: u64,
+    /// To its error output.
+    pub err: u64,
+}
+
+/// A complete checkpoint. It counts as complete when who takes the tree's output has all that the
+/// tree had written by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its number in the tree, growing.
+    pub version: u64,
+    /// What the tree had written: a restart writes from there.
+    pub output: Offsets,
+    /// Its size.
+    pub bytes: u64,
+    /// For how long the tree stood still, ms.
+    pub freeze_ms: u64,
+    /// The nodes that have it.
+    pub nodes: BTreeSet<NodeNumber>,
+    /// It is on the volume: each node reaches it.
+    pub shared: bool,
+}
+
+/// How a tree's root ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// By itself.
+    Exit {
+        /// Its exit status.
+        code: u8,
+    },
+    /// By a signal.
+    Signal {
+        /// Its number.
+        number: u8,
+    },
+}
+
+/// What became of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It ended.
+    Ended(End),
+    /// It cannot go on.
+    Lost {
+        /// Why, for the person.
+        reason: String,
+    },
+}
+
+/// What a node is to do. Doing it again, or when it no longer applies, changes nothing and gives
+/// the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Start the tree's program; answered by [`Fact::Runs`].
+    Start {
+        /// The tree.
+        tree: TreeId,
+        /// The new copy's epoch.
+        epoch: u64,
+    },
+    /// Let the copy run; answered by [`Fact::Runs`].
+    Run {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Attempts to move it up to this one are over.
+        floor: u64,
+    },
+    /// Check, freeze and dump the copy and leave it stopped; answered by [`Fact::Dumped`] or
+    /// [`Fact::Refused`].
+    Dump {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// The epoch of the copy that is to follow.
+        attempt: u64,
+        /// The number of the image.
+        version: u64,
+    },
+    /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`] or
+    /// [`Fact::NotRestored`].
+    Restore {
+        /// The tree.
+        tree: TreeId,
+        /// The new copy's epoch.
+        epoch: u64,
+        /// What of; the copy writes from its offsets on.
+        image: Image,
+    },
+    /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
+    /// ghost stays. Answered by [`Fact::Gone`].
+    Kill {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// Checkpoint the copy, which goes on; answered by [`Fact::Saved`] or [`Fact::NotSaved`].
+    Save {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// The number of the image.
+        version: u64,
+    },
+    /// The tree's ghost is lost: the copy's output goes to the spool, from the first byte that the
+    /// ghost did not acknowledge. Answered by [`Fact::Spooled`].
+    Spool {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// The ghost of a tree ends; answered by [`Fact::Finished`].
+    Finish {
+        /// The tree.
+        tree: TreeId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The image is not needed.
+    Discard {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
+}
+
+/// What a node says of its copies; once true, always true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// The copy was let run, or was running, after all attempts up to the floor.
+    Runs {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which attempts will not stop it any more.
+        floor: u64,
+    },
+    /// The copy is stopped and its image complete.
+    Dumped {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// What for.
+        attempt: u64,
+        /// The image.
+        image: Image,
+    },
+    /// The copy is not stopped for this attempt and will not be.
+    Refused {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which attempt.
+        attempt: u64,
+        /// Why, for the person.
+        reason: String,
+    },
+    /// The copy was made, stopped.
+    Restored {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// There is no such copy and there will be none.
+    NotRestored {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Why, for the person.
+        reason: String,
+    },
+    /// There is no such copy any more and there will be none.
+    Gone {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// The image is complete.
+    Saved {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// The image.
+        image: Image,
+    },
+    /// There will be no image of this number.
+    NotSaved {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// The number.
+        version: u64,
+        /// Why, for the person.
+        reason: String,
+    },
+    /// The copy's output goes to the spool.
+    Spooled {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// The copy's root ended and all its output was acknowledged; said until the copy is killed.
+    Ended {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// How.
+        end: End,
+    },
+    /// The tree's ghost ended, or there is none.
+    Finished {
+        /// The tree.
+        tree: TreeId,
+    },
+}
+
+/// What a node says to the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToController {
+    /// Nothing of any term up to `after` is left here, and nothing of them will run.
+    Join {
+        /// The last term of this node; 0 when it had none.
+        after: u64,
+    },
+    /// A heartbeat.
+    Beat {
+        /// The node's term.
+        term: u64,
+        /// When it was sent, by the node's clock.
+        sent: Millis,
+        /// The copies on the node, ended ones too.
+        copies: Vec<(TreeId, u64)>,
+        /// The images on the node.
+        images: Vec<(TreeId, u64)>,
+    },
+    /// Answers.
+    Facts {
+        /// The node's term.
+        term: u64,
+        /// What is true.
+        facts: Vec<Fact>,
+    },
+}
+
+/// What the controller says to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToNode {
+    /// The node is in, under a new term.
+    Admitted {
+        /// What it had said.
+        after: u64,
+        /// The new term.
+        term: u64,
+    },
+    /// The term was ended: all copies of it are to be killed, and all ghosts, before the node joins
+    /// again.
+    Expelled {
+        /// The term.
+        term: u64,
+    },
+    /// A heartbeat is answered: the lease lasts from when it was sent.
+    Told {
+        /// The node's term.
+        term: u64,
+        /// When the last heartbeat that was heard had been sent, by the node's clock.
+        sent: Millis,
+        /// What is to be done.
+        orders: Vec<Order>,
+    },
+}

@@ -1,0 +1,530 @@
+//! One story.
+
+use super::node::{Leaves, Node};
+use super::{Dice, Rules};
+use crate::cluster::controller::Controller;
+use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
+use crate::cluster::messages::{End, Image, Outcome, ToController, ToNode, TreeId};
+use crate::cluster::output::{Intake, Taken};
+use crate::cluster::record::{Effect, Record, State};
+use crate::cluster::trees::{Owner, TreeRecord, TreeState};
+use crate::pids::NodeNumber;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use xos_base::{MemberNumber, Millis, VoId};
+
+/// For how long things fail.
+const ROUGH_MS: u64 = 25_000;
+/// Enough for everything to come to rest when nothing fails any more.
+const CALM_MS: u64 = 900_000;
+const NODES: u8 = 3;
+const TREES: u64 = 4;
+
+/// The time of a clock that gains so many millionths.
+pub(super) fn drifted(t: u64, ppm: i64) -> u64 {
+    t.saturating_add_signed(t as i64 * ppm / 1_000_000)
+}
+
+#[derive(Clone)]
+enum Mail {
+    Up(NodeNumber, ToController),
+    Down(NodeNumber, ToNode),
+    Output { by: NodeNumber, tree: TreeId, epoch: u64, from: u64, len: u64, spool: bool },
+    Taken { by: NodeNumber, tree: TreeId, epoch: u64, received: u64 },
+}
+
+pub(super) struct World {
+    dice: Dice,
+    rules: Rules,
+    times: Times,
+    t: u64,
+    rough: bool,
+    controller: Option<Controller>,
+    back_at: u64,
+    /// Its clock gains so much, millionths.
+    ppm: i64,
+    log: Vec<Record>,
+    /// How much of the log is on the disk.
+    stored: usize,
+    mail: Vec<(u64, Mail)>,
+    nodes: BTreeMap<NodeNumber, Node>,
+    /// Nodes that nobody reaches.
+    cut: BTreeSet<NodeNumber>,
+    goals: BTreeMap<TreeId, u64>,
+    births: BTreeMap<TreeId, NodeNumber>,
+    intakes: BTreeMap<TreeId, Intake>,
+    started: BTreeSet<TreeId>,
+    finished: BTreeMap<TreeId, Outcome>,
+}
+
+impl World {
+    pub(super) fn new(mut dice: Dice, rules: Rules) -> World {
+        let ms = Duration::from_millis;
+        let times = Times::new(ms(500), ms(1000), ms(4000)).unwrap();
+        let numbers = (1..=NODES).map(|n| NodeNumber::try_from(n).unwrap());
+        let nodes: BTreeMap<NodeNumber, Node> =
+            numbers.map(|n| (n, Node::new(n, times.lease(), rules.lease, &mut dice))).collect();
+        let ppm = dice.below(18_000) as i64 - 9_000;
+        let controller = Controller::new(State::default(), times, Millis(0));
+        let (log, mail, cut, goals, births, intakes, started, finished) = Default::default();
+        let mut world = World {
+            dice,
+            rules,
+            times,
+            t: 0,
+            rough: true,
+            controller: Some(controller),
+            back_at: 0,
+            ppm,
+            log,
+            stored: 0,
+            mail,
+            nodes,
+            cut,
+            goals,
+            births,
+            intakes,
+            started,
+            finished,
+        };
+        for n in 1..=NODES {
+            let id = format!("n{n}.rennes").parse().unwrap();
+            let vos = BTreeSet::from([vo()]);
+            let effects = world.controller.as_mut().unwrap().add(&id, vos).unwrap();
+            world.log.extend(effects.iter().filter_map(kept));
+        }
+        world.stored = world.log.len();
+        world
+    }
+
+    pub(super) fn play(&mut self) {
+        while self.t < ROUGH_MS {
+            self.step();
+        }
+        self.rough = false;
+        self.cut.clear();
+        while self.t < ROUGH_MS + CALM_MS && !self.is_over() {
+            self.step();
+        }
+        self.check();
+    }
+
+    fn step(&mut self) {
+        let passed = 50 + self.dice.below(300);
+        self.t += passed;
+        if self.rough {
+            self.faults();
+        }
+        self.deliver();
+        self.live(passed);
+        self.control();
+        self.two_live();
+    }
+
+    fn faults(&mut self) {
+        if self.dice.chance(1) {
+            self.controller_dies();
+        }
+        if !self.rules.crashes {
+            return;
+        }
+        let numbers: Vec<NodeNumber> = self.nodes.keys().copied().collect();
+        let Some(n) = self.dice.one_of(&numbers) else { return };
+        match self.dice.below(80) {
+            0 => {
+                let wake_at = self.t + self.dice.below(8_000);
+                self.nodes.get_mut(&n).unwrap().crash(wake_at);
+            }
+            1 => {
+                self.cut.insert(n);
+            }
+            2..=6 => {
+                self.cut.remove(&n);
+            }
+            7 if self.nodes[&n].up => {
+                let node = self.nodes.get_mut(&n).unwrap();
+                let out = node.restart_agent(self.t, &mut self.dice);
+                self.leaves(n, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn clock(&self) -> Millis {
+        Millis(drifted(self.t, self.ppm))
+    }
+
+    fn controller_dies(&mut self) {
+        let Some(controller) = self.controller.take() else { return };
+        let queued = (self.log.len() - self.stored) as u64;
+        let lost = self.dice.below(queued + 1) as usize;
+        self.log.truncate(self.log.len() - lost);
+        self.stored = self.log.len();
+        let mut state = State::default();
+        for r in &self.log {
+            let text = serde_json::to_string(r).unwrap();
+            state.apply(&serde_json::from_str(&text).unwrap());
+        }
+        assert!(lost > 0 || state == *controller.state(), "the journal gives another state");
+        let text = serde_json::to_string(&state).unwrap();
+        let again: State = serde_json::from_str(&text).unwrap();
+        assert!(again == state, "the snapshot gives another state");
+        self.back_at = self.t + self.dice.below(6_000);
+    }
+
+    fn recover(&mut self) {
+        let mut state = State::default();
+        self.log.iter().for_each(|r| state.apply(r));
+        self.controller = Some(Controller::new(state, self.times, self.clock()));
+    }
+
+    /// What a decision asks for; the controller can die between any two of them.
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let before = self.log.len();
+        self.log.extend(effects.iter().filter_map(kept));
+        let mut behind = self.log.len() - before;
+        for e in effects {
+            match e {
+                Effect::Keep(_) => behind -= 1,
+                Effect::Tell { node, message } => {
+                    if self.rules.barrier {
+                        self.stored = self.stored.max(self.log.len() - behind);
+                    }
+                    self.send(Mail::Down(node, message));
+                }
+            }
+            if self.rough && self.dice.below(1000) == 0 {
+                self.controller_dies();
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, mail: Mail) {
+        if self.rough && self.dice.chance(10) {
+            return;
+        }
+        let mut due = self.t + 1 + self.dice.below(60);
+        if self.rough && self.dice.chance(5) {
+            due += self.dice.below(6_000);
+        }
+        if self.rough && self.dice.chance(8) {
+            let again = due + self.dice.below(6_000);
+            self.mail.push((again, mail.clone()));
+        }
+        self.mail.push((due, mail));
+    }
+
+    fn reached(&self, n: NodeNumber) -> bool {
+        self.nodes[&n].up && !self.cut.contains(&n)
+    }
+
+    fn deliver(&mut self) {
+        let t = self.t;
+        let all = std::mem::take(&mut self.mail);
+        let (mut due, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(at, _)| *at <= t);
+        self.mail = later;
+        due.sort_by_key(|(at, _)| *at);
+        for (_, mail) in due {
+            match mail {
+                Mail::Up(n, m) => {
+                    let now = self.clock();
+                    // What a node sent before it was cut off arrives.
+                    if let Some(controller) = &mut self.controller {
+                        let effects = controller.message(n, &m, now);
+                        self.perform(effects);
+                    }
+                }
+                Mail::Down(n, m) => {
+                    if self.reached(n) {
+                        let node = self.nodes.get_mut(&n).unwrap();
+                        let now = node.clock(t);
+                        let acts = node.agent.message(&m, now);
+                        let out = node.act(acts, t, &mut self.dice);
+                        self.leaves(n, out);
+                    }
+                }
+                Mail::Output { by, tree, epoch, from, len, spool } => {
+                    self.output(by, (tree, epoch), from, len, spool);
+                }
+                Mail::Taken { by, tree, epoch, received } => {
+                    if self.nodes[&by].up {
+                        self.nodes.get_mut(&by).unwrap().acked(tree, epoch, received);
+                    }
+                }
+            }
+        }
+    }
+
+    fn output(
+        &mut self,
+        by: NodeNumber,
+        (tree, epoch): (TreeId, u64),
+        from: u64,
+        len: u64,
+        spool: bool,
+    ) {
+        let birth = self.births[&tree];
+        let near = birth == by && self.nodes[&birth].up;
+        let ghost = (near || self.reached(birth)) && self.nodes[&birth].ghosts.contains(&tree);
+        if !spool && !ghost {
+            return;
+        }
+        let intake = self.intakes.entry(tree).or_default();
+        let before = intake.received;
+        match intake.take(epoch, from, len) {
+            Taken::Gap => panic!("tree {tree}: output between {before} and {from} is lost"),
+            Taken::Stale => return,
+            Taken::New { skip } => {
+                assert_eq!(intake.received - before, len - skip, "tree {tree}: doubled output");
+                assert!(intake.received <= self.goals[&tree], "tree {tree}: too much output");
+            }
+            Taken::Known => {}
+        }
+        let received = intake.received;
+        let taken = Mail::Taken { by, tree, epoch, received };
+        if near || spool {
+            self.mail.push((self.t + 1, taken));
+        } else {
+            self.send(taken);
+        }
+    }
+
+    fn leaves(&mut self, n: NodeNumber, out: Vec<Leaves>) {
+        for leaf in out {
+            match leaf {
+                Leaves::Say(m) if !self.cut.contains(&n) => self.send(Mail::Up(n, m)),
+                Leaves::Say(_) => {}
+                Leaves::Output { tree, epoch, from, len, spool } => {
+                    let local = spool || self.births[&tree] == n;
+                    if local || !self.cut.contains(&n) {
+                        self.send(Mail::Output { by: n, tree, epoch, from, len, spool });
+                    }
+                }
+                Leaves::Started(tree) => {
+                    assert!(self.started.insert(tree), "tree {tree} was started twice");
+                }
+                Leaves::Restored(tree, written) => {
+                    let received = self.intakes.get(&tree).map_or(0, |i| i.received);
+                    assert!(written <= received, "tree {tree}: output before the image is lost");
+                }
+                Leaves::Finished(tree, outcome) => {
+                    let before = self.finished.insert(tree, outcome.clone());
+                    assert!(before.is_none_or(|b| b == outcome), "tree {tree} ended twice");
+                }
+            }
+        }
+    }
+
+    fn live(&mut self, passed: u64) {
+        let numbers: Vec<NodeNumber> = self.nodes.keys().copied().collect();
+        for n in numbers {
+            if !self.nodes[&n].up {
+                if self.rough && self.t < self.nodes[&n].wake_at {
+                    continue;
+                }
+                self.nodes.get_mut(&n).unwrap().up = true;
+            }
+            let all = self.nodes.keys().copied();
+            let near: BTreeSet<NodeNumber> =
+                all.filter(|m| self.reached(*m) && !self.cut.contains(&n)).collect();
+            let reaches = |image: &Image| image.shared || !image.nodes.is_disjoint(&near);
+            let node = self.nodes.get_mut(&n).unwrap();
+            let time = (self.t, passed);
+            let out = node.live(time, &self.goals, reaches, self.rough, &mut self.dice);
+            self.leaves(n, out);
+        }
+    }
+
+    fn control(&mut self) {
+        if self.controller.is_none() {
+            if self.rough && self.t < self.back_at {
+                return;
+            }
+            self.recover();
+        }
+        if !self.rules.barrier && self.dice.chance(5) {
+            self.stored = self.log.len();
+        }
+        let now = self.clock();
+        let Some(controller) = &mut self.controller else { return };
+        let effects = controller.tick(now);
+        self.perform(effects);
+        self.prove();
+        if self.rough {
+            match self.dice.below(12) {
+                0 => self.submit(),
+                1..=3 => self.migrate(),
+                4 | 5 => self.save(),
+                6 if self.dice.chance(20) => self.drain(),
+                _ => {}
+            }
+        }
+        self.restart();
+    }
+
+    fn numbers(&self, state: NodeState) -> Vec<NodeNumber> {
+        let Some(controller) = &self.controller else { return Vec::new() };
+        let members = controller.state().members.iter();
+        members.filter(|(_, m)| m.state == state).map(|(n, _)| n).collect()
+    }
+
+    fn trees(&self, fit: impl Fn(&TreeState) -> bool) -> Vec<TreeId> {
+        let Some(controller) = &self.controller else { return Vec::new() };
+        let trees = controller.state().trees.iter();
+        trees.filter(|(_, t)| fit(&t.state)).map(|(id, _)| id).collect()
+    }
+
+    fn prove(&mut self) {
+        for n in self.numbers(NodeState::Present) {
+            if let Some(controller) = &mut self.controller {
+                let effects = controller.prove(n, Moves::Yes, 1).unwrap();
+                self.perform(effects);
+            }
+        }
+        if !self.rough {
+            for n in self.numbers(NodeState::Draining) {
+                if let Some(controller) = &mut self.controller {
+                    let effects = controller.drain(n, false).unwrap();
+                    self.perform(effects);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        let online = self.numbers(NodeState::Online);
+        let birth = self.dice.one_of(&online);
+        let node = self.dice.one_of(&online);
+        let (Some(birth), Some(node)) = (birth, node) else { return };
+        // The ghost is there before anything is told, and asks again when the controller dies.
+        let known = self.births.len() as u64;
+        let Some(controller) = &mut self.controller else { return };
+        let tree = controller.state().trees.next();
+        if known >= TREES || self.births.contains_key(&tree) || !self.nodes[&birth].up {
+            return;
+        }
+        let owner = Owner { vo: vo(), member: MemberNumber(7), uid: 70_007 };
+        let restartable = self.dice.chance(70);
+        let root = *birth.pids().start() + 300;
+        let started = controller.start(root, &owner, birth, node, restartable);
+        let Ok((tree, effects)) = started else { return };
+        self.goals.insert(tree, 60 + self.dice.below(400));
+        self.births.insert(tree, birth);
+        self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
+        self.log.extend(effects.iter().filter_map(kept));
+        // It is acknowledged: it is on the disk.
+        self.stored = self.log.len();
+        self.perform(effects.into_iter().filter(|e| !matches!(e, Effect::Keep(_))).collect());
+    }
+
+    fn migrate(&mut self) {
+        let now = self.clock();
+        let running = self.trees(|s| *s == TreeState::Running);
+        let online = self.numbers(NodeState::Online);
+        let (Some(tree), Some(to)) = (self.dice.one_of(&running), self.dice.one_of(&online)) else {
+            return;
+        };
+        let Some(controller) = &mut self.controller else { return };
+        if let Ok(effects) = controller.migrate(tree, to, now) {
+            self.perform(effects);
+        }
+    }
+
+    fn save(&mut self) {
+        let now = self.clock();
+        let running = self.trees(|s| *s == TreeState::Running);
+        let Some(tree) = self.dice.one_of(&running) else { return };
+        let Some(controller) = &mut self.controller else { return };
+        if let Ok(effects) = controller.save(tree, now) {
+            self.perform(effects);
+        }
+    }
+
+    fn drain(&mut self) {
+        let on = self.dice.chance(30);
+        let from = if on { NodeState::Online } else { NodeState::Draining };
+        let list = self.numbers(from);
+        let Some(n) = self.dice.one_of(&list) else { return };
+        let Some(controller) = &mut self.controller else { return };
+        if let Ok(effects) = controller.drain(n, on) {
+            self.perform(effects);
+        }
+    }
+
+    fn restart(&mut self) {
+        let now = self.clock();
+        let online = self.numbers(NodeState::Online);
+        for tree in self.trees(|s| matches!(s, TreeState::Checkpointed { .. })) {
+            let Some(to) = self.dice.one_of(&online) else { return };
+            let Some(controller) = &mut self.controller else { return };
+            if let Ok(effects) = controller.restart(tree, to, now) {
+                self.perform(effects);
+            }
+        }
+    }
+
+    fn two_live(&self) {
+        for tree in self.births.keys() {
+            let live: Vec<String> = self
+                .nodes
+                .iter()
+                .filter(|(_, n)| n.is_live(*tree))
+                .map(|(n, node)| format!("{n} (epoch {})", node.procs[tree].epoch))
+                .collect();
+            assert!(live.len() < 2, "tree {tree} lives on {} at {}", live.join(" and "), self.t);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(controller) = &self.controller else { return false };
+        controller.state().trees.iter().next().is_none()
+            && self.nodes.values().all(|n| n.procs.is_empty())
+    }
+
+    fn check(&self) {
+        let Some(controller) = &self.controller else { panic!("no controller") };
+        if let Some((id, t)) = controller.state().trees.iter().next() {
+            panic!("tree {id} hangs: {:?}, confirmed {}", t.state, t.confirmed);
+        }
+        for (n, node) in &self.nodes {
+            assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
+        }
+        let log = || self.log.iter().flat_map(Record::parts);
+        let failed = log().any(|r| {
+            matches!(r, Record::Member(MemberRecord::Became { state: NodeState::Failed, .. }))
+        });
+        let mut ends: BTreeMap<TreeId, Outcome> = BTreeMap::new();
+        for r in log() {
+            let (tree, outcome) = match r {
+                Record::Tree(TreeRecord::Ended { tree, end }) => (*tree, Outcome::Ended(*end)),
+                Record::Tree(TreeRecord::Lost { tree, reason }) => {
+                    assert!(failed && !reason.is_empty(), "tree {tree} is lost: {reason}");
+                    (*tree, Outcome::Lost { reason: reason.clone() })
+                }
+                _ => continue,
+            };
+            if let Outcome::Ended(end) = &outcome {
+                assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
+                let received = self.intakes.get(&tree).map_or(0, |i| i.received);
+                assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
+            }
+            assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
+        }
+        assert_eq!(ends.len(), self.births.len(), "a tree is gone without an end");
+        for (tree, outcome) in &self.finished {
+            assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
+        }
+    }
+}
+
+fn kept(e: &Effect) -> Option<Record> {
+    match e {
+        Effect::Keep(r) => Some(r.clone()),
+        Effect::Tell { .. } => None,
+    }
+}
+
+fn vo() -> VoId {
+    "demo.rennes".parse().unwrap()
+}

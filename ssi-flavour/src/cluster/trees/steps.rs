@@ -1,0 +1,261 @@
+//! What nodes are to do, and what follows from what they say and from the time that passes.
+
+use super::{STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
+use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
+use crate::pids::NodeNumber;
+use std::time::Duration;
+use xos_base::Millis;
+
+impl Trees {
+    /// What a node is to do.
+    pub fn orders(&self, node: NodeNumber) -> Vec<Order> {
+        let mut out = Vec::new();
+        for id in &self.open {
+            if let Some(t) = self.trees.get(id) {
+                orders_of(*id, t, node, &mut out);
+            }
+        }
+        out
+    }
+
+    /// What a node is to do with copies and images of which nothing is wanted any more.
+    pub fn stale(
+        &self,
+        node: NodeNumber,
+        copies: &[(TreeId, u64)],
+        images: &[(TreeId, u64)],
+    ) -> Vec<Order> {
+        let copies = copies.iter().filter(|(id, copy)| !self.wants_copy(*id, node, *copy));
+        let images = images.iter().filter(|(id, image)| !self.wants_image(*id, *image));
+        let kill = copies.map(|(tree, epoch)| Order::Kill { tree: *tree, epoch: *epoch });
+        let discard =
+            images.map(|(tree, version)| Order::Discard { tree: *tree, version: *version });
+        kill.chain(discard).collect()
+    }
+
+    fn wants_copy(&self, id: TreeId, at: NodeNumber, copy: u64) -> bool {
+        self.trees.get(&id).is_some_and(|t| t.wants_copy(at, copy))
+    }
+
+    fn wants_image(&self, id: TreeId, image: u64) -> bool {
+        self.trees.get(&id).is_some_and(|t| t.wants_image(image))
+    }
+
+    /// What follows from what a node said. Its term is known to be in force.
+    pub fn heard(&self, from: NodeNumber, fact: &Fact, now: Millis) -> Option<TreeRecord> {
+        let (tree, epoch) = match fact {
+            Fact::Runs { tree, epoch, .. }
+            | Fact::Dumped { tree, epoch, .. }
+            | Fact::Refused { tree, epoch, .. }
+            | Fact::Restored { tree, epoch }
+            | Fact::NotRestored { tree, epoch, .. }
+            | Fact::Gone { tree, epoch }
+            | Fact::Saved { tree, epoch, .. }
+            | Fact::NotSaved { tree, epoch, .. }
+            | Fact::Spooled { tree, epoch }
+            | Fact::Ended { tree, epoch, .. } => (*tree, *epoch),
+            Fact::Finished { tree } => {
+                let t = self.trees.get(tree)?;
+                let told = t.state.is_final() && t.birth == from;
+                return told.then_some(TreeRecord::Forgotten { tree: *tree });
+            }
+        };
+        let t = self.trees.get(&tree)?;
+        if t.node == from && t.epoch == epoch {
+            return heard_of_tree(tree, t, fact, now);
+        }
+        match &t.state {
+            TreeState::Moving { to, next, step, .. } if *to == from && *next == epoch => {
+                heard_of_target(tree, t, step, fact, now)
+            }
+            TreeState::Restarting { to, next, reason, .. } if *to == from && *next == epoch => {
+                match fact {
+                    Fact::Restored { .. } => Some(TreeRecord::Committed { tree }),
+                    Fact::NotRestored { reason: why, .. } => Some(again(tree, t, reason, why, now)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// What took too long. What began before `began`, when this controller did, is given the whole
+    /// time again.
+    pub fn overdue(&self, began: Millis, now: Millis) -> Vec<TreeRecord> {
+        let late = |since: Millis, most: Duration| now.since(since.max(began)) >= most;
+        let mut out = Vec::new();
+        for (id, t) in &self.trees {
+            let tree = *id;
+            match &t.state {
+                TreeState::Moving { step, since, .. } if late(*since, STEP_MAX) => match step {
+                    Step::Dumping => {
+                        let reason = format!("the dump took longer than {STEP_MAX:?}");
+                        out.push(TreeRecord::Undone { tree, reason });
+                    }
+                    Step::Restoring { source_lost, .. } => {
+                        let reason = format!("the restore took longer than {STEP_MAX:?}");
+                        out.push(if *source_lost {
+                            after_crash(tree, t, &reason, now)
+                        } else {
+                            TreeRecord::Undoing { tree, reason, at: now }
+                        });
+                    }
+                    // There is no other way than to wait: for the answer, or the target's end.
+                    Step::Undoing { .. } => {}
+                },
+                TreeState::Restarting { reason, since, .. } if late(*since, STEP_MAX) => {
+                    let why = format!("it took longer than {STEP_MAX:?}");
+                    out.push(again(tree, t, reason, &why, now));
+                }
+                TreeState::Checkpointed { reason, since } if late(*since, WAIT_MAX) => {
+                    let reason =
+                        format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
+                    out.push(TreeRecord::Lost { tree, reason });
+                }
+                TreeState::Running if t.saving.is_some_and(|(_, since)| late(since, STEP_MAX)) => {
+                    let reason = format!("the checkpoint took longer than {STEP_MAX:?}");
+                    out.push(TreeRecord::NotSaved { tree, reason });
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
+    let (here, epoch) = (t.node == node, t.epoch);
+    match &t.state {
+        TreeState::Starting if here => out.push(Order::Start { tree, epoch }),
+        TreeState::Running if here && !t.confirmed => {
+            out.push(Order::Run { tree, epoch, floor: t.issued });
+        }
+        TreeState::Running if here => {
+            if let Some((version, _)) = t.saving {
+                out.push(Order::Save { tree, epoch, version });
+            }
+        }
+        TreeState::Moving { to, next, version, step, .. } => match step {
+            Step::Dumping if here => {
+                out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
+            }
+            Step::Restoring { image, .. } if *to == node => {
+                out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
+            }
+            Step::Undoing { .. } if *to == node => out.push(Order::Kill { tree, epoch: *next }),
+            _ => {}
+        },
+        TreeState::Restarting { to, next, .. } if *to == node => {
+            if let Some(image) = &t.checkpoint {
+                out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
+            }
+        }
+        TreeState::Lost { reason } if t.birth == node => {
+            let outcome = Outcome::Lost { reason: reason.clone() };
+            out.push(Order::Finish { tree, outcome });
+        }
+        TreeState::Ended(end) if t.birth == node => {
+            out.push(Order::Finish { tree, outcome: Outcome::Ended(*end) });
+        }
+        _ => {}
+    }
+    // A dump waits until all output was taken, so it needs to know as well.
+    let has_copy =
+        matches!(t.state, TreeState::Running | TreeState::Moving { step: Step::Dumping, .. });
+    if has_copy && here && t.spool && t.spooled != Some(epoch) {
+        out.push(Order::Spool { tree, epoch });
+    }
+}
+
+/// Of the copy that is the tree.
+fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<TreeRecord> {
+    let dumping = match &t.state {
+        TreeState::Moving { next, version, step: Step::Dumping, .. } => Some((*next, *version)),
+        _ => None,
+    };
+    match fact {
+        Fact::Runs { floor, .. } => {
+            let asked = matches!(t.state, TreeState::Starting | TreeState::Running);
+            let news = asked && !t.confirmed && *floor == t.issued;
+            news.then_some(TreeRecord::Runs { tree })
+        }
+        Fact::Dumped { attempt, image, .. } => (dumping == Some((*attempt, image.version)))
+            .then(|| TreeRecord::Dumped { tree, image: image.clone(), at: now }),
+        Fact::Refused { attempt, reason, .. } => dumping
+            .is_some_and(|(next, _)| next == *attempt)
+            .then(|| TreeRecord::Undone { tree, reason: reason.clone() }),
+        Fact::Saved { image, .. } => {
+            let asked = t.saving.is_some_and(|(version, _)| version == image.version);
+            (asked && t.state == TreeState::Running)
+                .then(|| TreeRecord::Saved { tree, image: image.clone() })
+        }
+        Fact::NotSaved { version, reason, .. } => t
+            .saving
+            .is_some_and(|(saving, _)| saving == *version)
+            .then(|| TreeRecord::NotSaved { tree, reason: reason.clone() }),
+        Fact::Spooled { .. } => (t.spool && t.spooled != Some(t.epoch) && !t.state.is_final())
+            .then_some(TreeRecord::Spooled { tree }),
+        Fact::Ended { end, .. } => {
+            let ran = matches!(t.state, TreeState::Starting | TreeState::Running);
+            (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end })
+        }
+        Fact::Restored { .. }
+        | Fact::NotRestored { .. }
+        | Fact::Gone { .. }
+        | Fact::Finished { .. } => None,
+    }
+}
+
+/// Of the copy that a move makes.
+fn heard_of_target(
+    tree: TreeId,
+    t: &Tree,
+    step: &Step,
+    fact: &Fact,
+    now: Millis,
+) -> Option<TreeRecord> {
+    match (step, fact) {
+        (Step::Restoring { .. }, Fact::Restored { .. }) => Some(TreeRecord::Committed { tree }),
+        (Step::Restoring { source_lost, .. }, Fact::NotRestored { reason, .. }) => {
+            Some(if *source_lost {
+                after_crash(tree, t, reason, now)
+            } else {
+                TreeRecord::Undone { tree, reason: reason.clone() }
+            })
+        }
+        (Step::Undoing { reason }, Fact::Gone { .. } | Fact::NotRestored { .. }) => {
+            Some(TreeRecord::Undone { tree, reason: reason.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// What becomes of a tree of which no copy is left.
+pub(in crate::cluster) fn after_crash(
+    tree: TreeId,
+    t: &Tree,
+    reason: &str,
+    at: Millis,
+) -> TreeRecord {
+    let reason = reason.to_owned();
+    match (t.restartable, &t.checkpoint) {
+        (true, Some(_)) => TreeRecord::Waits { tree, reason, at },
+        (true, None) => {
+            let reason = format!("{reason}; it had no checkpoint yet");
+            TreeRecord::Lost { tree, reason }
+        }
+        (false, _) => {
+            let reason = format!("{reason}; it was not to be restarted from a checkpoint");
+            TreeRecord::Lost { tree, reason }
+        }
+    }
+}
+
+/// A restart failed.
+fn again(tree: TreeId, t: &Tree, reason: &str, why: &str, at: Millis) -> TreeRecord {
+    if t.tries + 1 < TRIES_MAX {
+        return TreeRecord::Waits { tree, reason: reason.to_owned(), at };
+    }
+    let reason = format!("{reason}; {TRIES_MAX} restarts failed, the last one: {why}");
+    TreeRecord::Lost { tree, reason }
+}

@@ -1,0 +1,353 @@
+//! CRIU, the program (criu.org, criu(8)).
+
+use super::error::{DriverError, Step, not_empty};
+use super::explain::{explain, reason};
+use super::images::{self, Manifest, Origin};
+use super::run::{Ended, Run};
+use super::{
+    Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
+    Restored, Tcp, proc, stats,
+};
+use async_trait::async_trait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// The first that dumps sockets on kernels from 6.16 on (criu issues 2705, 2718, 2804).
+const VERSION_MIN: (u32, u32) = (4, 2);
+/// How long finding out what it can do may take, for each question.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
+
+/// CRIU on this machine.
+#[derive(Clone, Debug)]
+pub struct Criu {
+    program: PathBuf,
+    logs: PathBuf,
+    /// Once it was asked.
+    version: OnceLock<String>,
+}
+
+impl Criu {
+    /// The program at `program`, an absolute path that is the same in every cell. The logs of runs
+    /// that failed are kept in the folder `logs`, which is made.
+    pub fn at(program: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> Criu {
+        Criu { program: program.into(), logs: logs.into(), version: OnceLock::new() }
+    }
+
+    /// The first of `candidates` that is there, and else what `path` (as `PATH`) leads to.
+    pub fn find(candidates: &[PathBuf], path: &str, logs: impl Into<PathBuf>) -> Option<Criu> {
+        let searched = path.split(':').map(|folder| Path::new(folder).join("criu"));
+        let mut all = candidates.iter().cloned().chain(searched);
+        all.find(|program| program.is_absolute() && program.is_file())
+            .map(|program| Criu::at(program, logs))
+    }
+
+    /// Runs it only to hear what it says: whether it was content, and its words.
+    async fn ask(&self, arguments: &[&str]) -> Result<(bool, String), DriverError> {
+        let mut run = Run::new(&self.logs, Step::Probe, PROBE_LIMIT)?;
+        run.arguments(arguments.iter().copied());
+        let ended = run.run(&self.program).await?;
+        let answer = (ended.good, ended.said()?);
+        ended.forget()?;
+        Ok(answer)
+    }
+
+    fn failure(ended: &Ended, step: Step, pid: i32) -> DriverError {
+        match ended.said() {
+            Ok(text) => explain(step, pid, &text, Some(ended.log())),
+            Err(error) => error,
+        }
+    }
+}
+
+#[async_trait]
+impl Checkpointer for Criu {
+    async fn probe(&self) -> Result<Abilities, DriverError> {
+        let (_, said) = self.ask(&["--version"]).await?;
+        let version = version(&said).ok_or_else(|| DriverError::Unable {
+            why: format!("{} says no version", self.program.display()),
+        })?;
+        if version.0 < VERSION_MIN {
+            let why = format!("CRIU {} is too old, 4.2 is the least", version.1);
+            return Err(DriverError::Unable { why });
+        }
+        let (good, said) = self.ask(&["check", "--no-default-config"]).await?;
+        if !good {
+            return Err(DriverError::Unable { why: reason(&said) });
+        }
+        let mut features = BTreeMap::new();
+        for feature in Feature::ALL {
+            let arguments = ["check", "--no-default-config", "--feature", name(feature)];
+            let (good, said) = self.ask(&arguments).await?;
+            let ability = if good { Ability::Present } else { Ability::Missing(reason(&said)) };
+            features.insert(feature, ability);
+        }
+        Ok(Abilities { version: version.1, features })
+    }
+
+    async fn dump(&self, order: &DumpOrder) -> Result<Dumped, DriverError> {
+        let root = order.root;
+        let gone = move |e: std::io::Error| {
+            if proc::ended(&e) {
+                return DriverError::Gone { pid: root };
+            }
+            DriverError::system(format!("look at process {root}"))(e)
+        };
+        let look = move || -> std::io::Result<_> { Ok((proc::inner_pid(root)?, sizes(root)?)) };
+        let known = blocking(look).await?;
+        let (pid, before) = known.map_err(gone)?;
+        // Now, and not while the tree stands still.
+        let version = self.version().await?;
+        // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
+        let pid = if order.cell.is_some() { pid } else { root };
+        let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
+        run.within(order.cell);
+        if !images::Folder::open(&order.folder)?.names()?.is_empty() {
+            return Err(not_empty(&order.folder));
+        }
+        run.command(&["dump"], &order.folder)?;
+        run.arguments(["--tree", &pid.to_string(), "--manage-cgroups=ignore"]);
+        run.arguments(["--timeout", &collecting(order.limit)]);
+        run.arguments(match order.leave {
+            Leave::Running => Some("--leave-running"),
+            Leave::Stopped => Some("--leave-stopped"),
+            Leave::Killed => None,
+        });
+        for external in order.externals.iter().filter_map(|external| external.dump_argument()) {
+            run.arguments(["--external", &external]);
+        }
+        run.arguments(tcp(order.tcp));
+        let ended = run.run(&self.program).await?;
+        if !ended.good {
+            return Err(Criu::failure(&ended, Step::Dump, pid));
+        }
+        let wrong = |file: &str, what: String| images::ImageError::Altered {
+            path: order.folder.join(file),
+            what,
+        };
+        let run = stats::dump(&ended.read("stats-dump")?).map_err(|e| wrong("stats-dump", e))?;
+        let files = order.folder.join("files.img");
+        let files = match std::fs::read(&files) {
+            Ok(bytes) => stats::open_files(&bytes, &before).map_err(|e| wrong("files.img", e))?,
+            Err(e) => return Err(DriverError::system(format!("read {}", files.display()))(e)),
+        };
+        ended.forget()?;
+        Ok(Dumped {
+            pid,
+            frozen_us: run.frozen_time.into(),
+            pages: run.pages_written,
+            size_bytes: size(&order.folder).map_err(DriverError::system("measure the images"))?,
+            open_files: files,
+            version,
+        })
+    }
+
+    async fn seal(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
+        let folder = folder.to_owned();
+        Ok(blocking(move || images::seal(&folder, origin)).await??)
+    }
+
+    async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
+        let (folder, owner) = (order.folder.clone(), order.owner);
+        let pid = blocking(move || images::verify(&folder, owner)).await??.origin.pid;
+        if find(order.cell, pid).await?.is_some() {
+            return Err(DriverError::PidTaken { pid });
+        }
+        let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
+        run.within(order.cell);
+        for folder in &order.cgroups {
+            run.in_cgroup(folder)?;
+        }
+        run.command(&["restore"], &order.folder)?;
+        run.arguments(["--manage-cgroups=ignore", "--restore-detached", "--pidfile", "pid"]);
+        for inherited in order.inherited {
+            let number = run.keep(inherited.fd);
+            run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);
+        }
+        run.arguments(tcp(order.tcp));
+        let ended = match run.run(&self.program).await {
+            Err(error @ DriverError::TimedOut { .. }) => {
+                // Nothing had the pid before: what has it now is half a program.
+                if let Some(half) = find(order.cell, pid).await? {
+                    blocking(move || end(half)).await?.map_err(DriverError::system(format!(
+                        "end process {half}, which was started halfway"
+                    )))?;
+                }
+                return Err(error);
+            }
+            ended => ended?,
+        };
+        if !ended.good {
+            return Err(Criu::failure(&ended, Step::Restore, pid));
+        }
+        ended.forget()?;
+        Ok(Restored { pid, outer_pid: find(order.cell, pid).await? })
+    }
+
+    async fn cpu(&self, folder: &Path, what: Cpu) -> Result<(), DriverError> {
+        let mut run = Run::new(&self.logs, Step::Cpu, PROBE_LIMIT)?;
+        let action = match what {
+            Cpu::Dump => "dump",
+            Cpu::Check => "check",
+        };
+        run.command(&["cpuinfo", action], folder)?;
+        let ended = run.run(&self.program).await?;
+        if ended.good {
+            return ended.forget();
+        }
+        Err(DriverError::OtherCpu { what: reason(&ended.said()?) })
+    }
+}
+
+impl Criu {
+    async fn version(&self) -> Result<String, DriverError> {
+        if let Some(version) = self.version.get() {
+            return Ok(version.clone());
+        }
+        let (_, said) = self.ask(&["--version"]).await?;
+        let none = || DriverError::Unable { why: "CRIU says no version".into() };
+        let text = version(&said).ok_or_else(none)?.1;
+        Ok(self.version.get_or_init(|| text).clone())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DriverError> {
+    let lost = |e: tokio::task::JoinError| DriverError::system("go on")(e.into());
+    tokio::task::spawn_blocking(work).await.map_err(lost)
+}
+
+async fn find(cell: Option<Cell>, inner: i32) -> Result<Option<i32>, DriverError> {
+    let cell = cell.map(|cell| cell.pid);
+    let found = blocking(move || proc::outer_pid(cell, inner)).await?;
+    found.map_err(DriverError::system("look into the cell"))
+}
+
+/// The sizes of all files that a tree has open, by their paths in the tree.
+fn sizes(root: i32) -> std::io::Result<BTreeMap<PathBuf, u64>> {
+    let mut sizes = BTreeMap::new();
+    for pid in proc::tree(root)? {
+        match proc::process(pid) {
+            Ok(process) => sizes.extend(
+                process.descriptors.into_iter().map(|d| (PathBuf::from(d.what), d.size_bytes)),
+            ),
+            Err(e) if proc::ended(&e) && pid != root => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sizes)
+}
+
+/// Ends a tree.
+fn end(root: i32) -> std::io::Result<()> {
+    for pid in proc::tree(root)? {
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn size(folder: &Path) -> std::io::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        size += entry?.metadata()?.len();
+    }
+    Ok(size)
+}
+
+/// CRIU's `--timeout`, in whole seconds: for having all stand still. It gives up in time to let
+/// them go on.
+fn collecting(limit: Duration) -> String {
+    (limit.as_secs() * 3 / 4).max(1).to_string()
+}
+
+fn tcp(tcp: Tcp) -> &'static [&'static str] {
+    match tcp {
+        Tcp::None => &[],
+        Tcp::Established => &["--tcp-established", "--network-lock", "nftables"],
+        Tcp::Close => &["--tcp-close"],
+    }
+}
+
+/// CRIU's name of a feature (`criu check --feature`).
+fn name(feature: Feature) -> &'static str {
+    match feature {
+        Feature::Tcp => "network_lock_nftables",
+        Feature::DirtyTracking => "mem_dirty_track",
+        Feature::LazyPages => "uffd-noncoop",
+        Feature::SeccompFilters => "seccomp_filters",
+        Feature::TimeNamespaces => "timens",
+    }
+}
+
+/// The version in what `criu --version` said, as numbers and as it stands there.
+fn version(said: &str) -> Option<((u32, u32), String)> {
+    let text = said.lines().find_map(|line| line.strip_prefix("Version:"))?.trim();
+    let mut parts = text.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next().map_or(Some(0), |minor| minor.parse().ok())?;
+    Some(((major, minor), text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        // wrong: a CRIU that breaks programs would be used, or a good one refused
+        let new = |said: &str| version(said).unwrap().0 >= VERSION_MIN;
+        assert!(
+            new("Version: 4.2.1\n") && new("Version: 4.10\nGitID: v4.10\n") && new("Version: 5")
+        );
+        assert!(!new("Version: 4.1.1\n") && !new("Version: 3.17.1\n"));
+        assert_eq!(version("criu: not found"), None);
+    }
+
+    #[test]
+    fn only_absolute_programs_are_found() {
+        // wrong: whoever owns the working folder would be root
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("criu");
+        std::fs::write(&there, "").unwrap();
+        let find = |candidates: &[PathBuf], path: &str| {
+            Criu::find(candidates, path, "/nowhere").map(|criu| criu.program)
+        };
+        let folder = dir.path().to_str().unwrap();
+        assert_eq!(find(&[], &format!(".:/nowhere:{folder}")), Some(there.clone()));
+        assert_eq!(find(&["/nowhere/criu".into(), there.clone()], ""), Some(there));
+        assert_eq!(find(&["criu".into()], "."), None);
+    }
+
+    #[tokio::test]
+    async fn without_the_program_that_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let criu = Criu::at("/nowhere/criu", dir.path().join("logs"));
+        let error = criu.probe().await.unwrap_err();
+        assert!(matches!(error, DriverError::Unable { .. }), "{error}");
+        assert!(error.to_string().contains("there is no /nowhere/criu"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_ended_with_all_that_it_started() {
+        // wrong: CRIU would go on changing a program that was given up already
+        let dir = tempfile::tempdir().unwrap();
+        let mut run =
+            Run::new(&dir.path().join("logs"), Step::Dump, Duration::from_secs(2)).unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let number = run.keep(writer.into());
+        run.arguments(["-c", &format!("sleep 1000 & echo $! >&{number}; sleep 1000")]);
+        let error = run.run(Path::new("/bin/bash")).await.err().unwrap();
+        assert!(matches!(error, DriverError::TimedOut { step: Step::Dump, .. }), "{error}");
+        // It ends only when nobody has the other end.
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut said).unwrap();
+        assert!(said.trim().parse::<u32>().is_ok(), "{said}");
+    }
+}

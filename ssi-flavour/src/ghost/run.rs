@@ -1,0 +1,360 @@
+//! The ghost's loop: terminal, signals, descriptors, connection. What is sent and kept is decided
+//! in [`super::machine`].
+
+use super::link::Link;
+use super::machine::{Fault, Incoming, Machine};
+use super::proto::{Control, GROUP_BIT, Message};
+use super::terminal::Terminal;
+use super::{LOST_CODE, complain};
+use crate::cell::proto::{Exit, Tree};
+use crate::sys;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use std::io::{self, Stdin};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Between two tries to reach the agent at first, and at most, milliseconds. It restarts, or the
+/// tree moves.
+const RETRY_MS_MIN: u64 = 20;
+const RETRY_MS_MAX: u64 = 1_000;
+/// Most bytes that a pipe takes without blocking when it takes any; see pipe(7).
+const WRITE_BYTES: usize = 4096;
+/// Of siginfo(2): sent by the kernel.
+const SI_KERNEL: i32 = 0x80;
+
+struct Ghost {
+    socket: PathBuf,
+    machine: Machine,
+    link: Option<Link>,
+    retry_ms: u64,
+    signals: SignalFd,
+    stdin: Stdin,
+    terminal: Option<Terminal<Stdin>>,
+    /// Whether the tree has a terminal too.
+    passing: bool,
+    /// The tree is over: how, and where its output ends.
+    exit: Option<(Exit, [u64; 2])>,
+}
+
+/// How a ghost ends.
+enum End {
+    As(Exit),
+    Lost(String),
+}
+
+/// Stands for the tree until it is over.
+pub(super) fn run(socket: PathBuf, tree: Tree) -> ExitCode {
+    let end = Ghost::new(socket, tree).and_then(|mut ghost| ghost.live());
+    match end {
+        Ok(End::As(Exit::Code(code))) => ExitCode::from(code),
+        Ok(End::As(Exit::Signal(signal))) => die_by(signal),
+        Ok(End::Lost(why)) => {
+            complain(&why);
+            ExitCode::from(LOST_CODE)
+        }
+        Err(e) => {
+            complain(&format!("cannot stand for {tree}: {e}"));
+            ExitCode::from(LOST_CODE)
+        }
+    }
+}
+
+/// Ends by the signal that ended the tree, without a core: this is not the program that failed.
+fn die_by(signal: i32) -> ExitCode {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let no_core = rustix::process::setrlimit(Resource::Core, none)
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if no_core.is_ok() {
+        sys::default_signals();
+        let died = sys::kill(std::process::id() as i32, signal)
+            .and_then(|()| SigSet::empty().thread_set_mask().map_err(io::Error::from));
+        debug_assert!(died.is_ok(), "{died:?}");
+    }
+    // As a shell says it, where the signal is one that ends nobody.
+    ExitCode::from(128u8.saturating_add(u8::try_from(signal).unwrap_or(127)))
+}
+
+/// What a ghost forwards. What stops a process that touches a terminal from the background is
+/// meant for the ghost; a pipe that nobody reads is seen where it is written to.
+fn forwarded() -> SigSet {
+    let mut set = SigSet::all();
+    for own in [Signal::SIGCHLD, Signal::SIGTTIN, Signal::SIGTTOU] {
+        set.remove(own);
+    }
+    set
+}
+
+impl Ghost {
+    fn new(socket: PathBuf, tree: Tree) -> io::Result<Ghost> {
+        let set = forwarded();
+        set.thread_set_mask()?;
+        // What the program ignored that this one replaced would not be forwarded.
+        sys::default_signals();
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Ghost {
+            socket,
+            machine: Machine::ghost(tree),
+            link: None,
+            retry_ms: 0,
+            signals,
+            stdin: io::stdin(),
+            terminal: Terminal::of(io::stdin()),
+            passing: false,
+            exit: None,
+        })
+    }
+
+    fn live(&mut self) -> io::Result<End> {
+        loop {
+            self.connect();
+            self.wait()?;
+            self.take_signals()?;
+            if let Some(end) = self.hear()? {
+                return Ok(end);
+            }
+            self.pass_on()?;
+            self.send();
+            if let Some(exit) = self.is_over() {
+                self.take_leave();
+                return Ok(End::As(exit));
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.link.is_some() {
+            return;
+        }
+        let link = UnixStream::connect(&self.socket).and_then(Link::new).and_then(|mut link| {
+            link.push(&self.machine.connected(self.terminal.is_some()))?;
+            Ok(link)
+        });
+        match link {
+            Ok(link) => self.link = Some(link),
+            // The agent is being restarted, or the node is about to end the tree.
+            Err(_) => self.lose_link(),
+        }
+    }
+
+    fn lose_link(&mut self) {
+        self.link = None;
+        self.retry_ms = (self.retry_ms * 2).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
+    }
+
+    /// Waits for something to do, and reads standard input.
+    fn wait(&mut self) -> io::Result<()> {
+        let stdout = io::stdout();
+        let stderr = io::stderr();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(link) = &self.link {
+            let out = if link.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(link, PollFlags::IN | out));
+        }
+        let reads = self.machine.out[0].room() > 0;
+        if reads {
+            fds.push(PollFd::new(&self.stdin, PollFlags::IN));
+        }
+        for (into, fd) in self.machine.into.iter().zip([stdout.as_fd(), stderr.as_fd()]) {
+            if !into.front().is_empty() {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+            }
+        }
+        let retry = self.link.is_none().then_some(Timespec {
+            tv_sec: (self.retry_ms / 1000) as i64,
+            tv_nsec: (self.retry_ms % 1000 * 1_000_000) as i64,
+        });
+        match poll(&mut fds, retry.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+        let input_at = if self.link.is_some() { 2 } else { 1 };
+        let input = reads && fds.get(input_at).is_some_and(|f| !f.revents().is_empty());
+        drop(fds);
+        if input {
+            self.read_input();
+        }
+        Ok(())
+    }
+
+    fn read_input(&mut self) {
+        let out = &mut self.machine.out[0];
+        let mut buf = vec![0; out.room()];
+        match nix::unistd::read(&self.stdin, &mut buf) {
+            Ok(0) => out.end(),
+            Ok(n) => out.push(&buf[..n]),
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+            // A terminal that hung up, or a descriptor that is none: no more comes.
+            Err(_) => out.end(),
+        }
+    }
+
+    fn take_signals(&mut self) -> io::Result<()> {
+        // With no room for more they wait with the kernel.
+        while self.machine.out[1].room() > 0 {
+            let Some(info) = self.signals.read_signal()? else { return Ok(()) };
+            let signal = info.ssi_signo as i32;
+            if signal == libc::SIGPIPE {
+                continue;
+            }
+            if signal == libc::SIGWINCH && self.passing {
+                self.send_size();
+                continue;
+            }
+            if signal == libc::SIGCONT {
+                self.pass_keys();
+            }
+            let group = if info.ssi_code == SI_KERNEL { GROUP_BIT } else { 0 };
+            self.machine.out[1].push(&[signal as u8 | group]);
+        }
+        Ok(())
+    }
+
+    fn send_size(&mut self) {
+        let size = self.terminal.as_ref().and_then(|t| t.size().ok());
+        if let (Some(size), Some(link), true) = (size, &mut self.link, self.machine.is_joined())
+            && link.push(&Message::Control(Control::Size(size))).is_err()
+        {
+            self.lose_link();
+        }
+    }
+
+    /// With a terminal at both ends: has this one leave all to the other. One that hung up has
+    /// nothing to leave.
+    fn pass_keys(&mut self) {
+        if let (true, Some(terminal)) = (self.passing, &mut self.terminal) {
+            self.passing = terminal.pass_through().is_ok();
+            self.send_size();
+        }
+    }
+
+    /// Hears the other end. How to end, when the tree is lost.
+    fn hear(&mut self) -> io::Result<Option<End>> {
+        let Some(link) = &mut self.link else { return Ok(None) };
+        let open = matches!(link.fill(), Ok(true));
+        loop {
+            // What came before the end of the connection counts.
+            let message = self.link.as_mut().map(Link::take);
+            let message = match message {
+                Some(Ok(Some(message))) => message,
+                Some(Ok(None)) if open => return Ok(None),
+                _ => {
+                    self.lose_link();
+                    return Ok(None);
+                }
+            };
+            match self.machine.take(message) {
+                Ok(None) => {}
+                Ok(Some(control)) => {
+                    if let Some(end) = self.obey(control)? {
+                        return Ok(Some(end));
+                    }
+                }
+                // A copy that is not the newest any more: the agent learns of it and knows better.
+                Err(Fault::Superseded { .. }) => {
+                    self.lose_link();
+                    return Ok(None);
+                }
+                Err(fault) => return Ok(Some(End::Lost(fault.to_string()))),
+            }
+        }
+    }
+
+    fn obey(&mut self, control: Control) -> io::Result<Option<End>> {
+        match control {
+            Control::Hello { terminal, .. } => {
+                self.retry_ms = 0;
+                self.passing = terminal && self.terminal.is_some();
+                self.pass_keys();
+            }
+            Control::Stopped { .. } => {
+                if let Some(terminal) = &mut self.terminal {
+                    terminal.restore();
+                }
+                // Who waits for the tree sees it stopped. What lets it go on is forwarded.
+                sys::kill(std::process::id() as i32, libc::SIGSTOP)?;
+            }
+            Control::Exit { exit, ends } => self.exit = Some((exit, ends)),
+            Control::Lost { why } => return Ok(Some(End::Lost(why))),
+            Control::Passed { .. }
+            | Control::Refused { .. }
+            | Control::Size(_)
+            | Control::ExitTaken => {}
+        }
+        Ok(None)
+    }
+
+    /// Writes what came to standard output and error.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        for (into, fd) in self.machine.into.iter_mut().zip([stdout.as_fd(), stderr.as_fd()]) {
+            if into.front().is_empty() {
+                continue;
+            }
+            let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            if !matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0) {
+                continue;
+            }
+            let n = into.front().len().min(WRITE_BYTES);
+            match nix::unistd::write(fd, &into.front()[..n]) {
+                Ok(n) => into.pass(n),
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+                Err(_) => refuse(into, &mut self.link),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let sent = loop {
+            match self.machine.next_message().map(|m| link.push(&m)) {
+                Some(Ok(())) => {}
+                Some(Err(e)) => break Err(e),
+                None => break link.flush(),
+            }
+        };
+        if sent.is_err() {
+            self.lose_link();
+        }
+    }
+
+    /// How the tree ended, once all that it wrote is passed on.
+    fn is_over(&self) -> Option<Exit> {
+        let (exit, ends) = self.exit?;
+        let over = self
+            .machine
+            .into
+            .iter()
+            .zip(ends)
+            .all(|(into, end)| into.is_refused() || into.passed() >= end);
+        over.then_some(exit)
+    }
+
+    /// The relay need not wait for this ghost. If it cannot be told it sees that nobody comes.
+    fn take_leave(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.restore();
+        }
+        if let Some(link) = &mut self.link {
+            let leave = Message::Control(Control::ExitTaken);
+            let _untold = link.push(&leave).and_then(|()| link.finish());
+        }
+    }
+}
+
+/// The other end need not send more of a stream that nobody reads; it hears it again on each
+/// connection.
+fn refuse(into: &mut Incoming, link: &mut Option<Link>) {
+    into.refuse();
+    let refused = Message::Control(Control::Refused { stream: into.stream() });
+    if link.as_mut().is_some_and(|l| l.push(&refused).is_err()) {
+        *link = None;
+    }
+}

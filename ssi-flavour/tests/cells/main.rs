@@ -1,0 +1,6 @@
+//! Cells and ghosts on this machine. Cells need root and namespaces; skipped with a reason without.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod cells;
+mod ghosts;

@@ -1,0 +1,287 @@
+//! The real CRIU.
+
+use crate::namespace::Namespace;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use xos_ssi::driver::criu::Criu;
+use xos_ssi::driver::images::{ImageError, Origin};
+use xos_ssi::driver::why::{Rules, What, why};
+use xos_ssi::driver::{
+    Abilities, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, ExternalFd, Inherited, Leave,
+    RestoreOrder, Step, Tcp,
+};
+
+/// No step takes longer; a machine so slow that it does is reported as such.
+const PATIENCE: Duration = Duration::from_secs(60);
+const OWNER: u32 = 70_001;
+/// Numbers its lines, in a pipeline.
+const PIPELINE: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done | \
+    while read n; do echo \"a $n\"; done";
+const COUNTER: &str = "i=0; while :; do echo \"a $i\"; i=$((i+1)); sleep 0.02; done";
+/// The same in two threads.
+const THREADS: &str = "
+import _thread, os, time
+def count(name):
+    n = 0
+    while True:
+        os.write(1, f'{name} {n}\\n'.encode())
+        n += 1
+        time.sleep(0.02)
+_thread.start_new_thread(count, ('b',))
+count('a')
+";
+
+/// Two namespaces with different pids, and CRIU.
+struct Two {
+    here: Namespace,
+    there: Namespace,
+    criu: Criu,
+    abilities: Abilities,
+    dir: TempDir,
+}
+
+impl Two {
+    /// `None`, with the reason printed, where this cannot be.
+    async fn new() -> Option<Two> {
+        let made = Two::try_new().await;
+        made.map_err(|why| println!("skipped: {why}")).ok()
+    }
+
+    async fn try_new() -> Result<Two, String> {
+        let private = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criu/criu");
+        let private = private.canonicalize().unwrap_or(private);
+        let path = std::env::var("PATH").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let criu = Criu::find(&[private], &path, dir.path().join("logs"));
+        let criu = criu.ok_or("no CRIU: make deps-criu gets one")?;
+        let (here, there) = (Namespace::new(1000)?, Namespace::new(10_000)?);
+        let abilities = criu.probe().await.map_err(|e| e.to_string())?;
+        Ok(Two { here, there, criu, abilities, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new image folder.
+    fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.path(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        folder
+    }
+
+    fn dump_order(&self, pid: i32, folder: &Path, leave: Leave) -> DumpOrder {
+        DumpOrder {
+            root: self.here.outer(pid).unwrap(),
+            cell: Some(self.here.cell),
+            folder: folder.to_owned(),
+            leave,
+            externals: Vec::new(),
+            tcp: Tcp::None,
+            limit: PATIENCE,
+        }
+    }
+
+    /// Saves a program and seals its images.
+    async fn save(&self, pid: i32, folder: &Path, leave: Leave) -> Dumped {
+        let order = self.dump_order(pid, folder, leave);
+        let dumped = self.criu.dump(&order).await.unwrap();
+        let origin = Origin {
+            pid: dumped.pid,
+            owner: OWNER,
+            epoch: 1,
+            criu: dumped.version.clone(),
+            open_files: dumped.open_files.clone(),
+        };
+        self.criu.seal(folder, origin).await.unwrap();
+        dumped
+    }
+
+    fn restore_order(&self, folder: &Path) -> RestoreOrder {
+        RestoreOrder {
+            folder: folder.to_owned(),
+            owner: OWNER,
+            cell: Some(self.there.cell),
+            cgroups: Vec::new(),
+            inherited: Vec::new(),
+            tcp: Tcp::None,
+            limit: PATIENCE,
+        }
+    }
+}
+
+/// Lines of a file, once there are `many`.
+fn lines(path: &Path, many: usize) -> Vec<String> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        if lines.len() >= many {
+            return lines;
+        }
+        assert!(Instant::now() < until, "only {} of {many} lines: {text}", lines.len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// That `name` counts from 0 without a gap or anything twice.
+#[track_caller]
+fn counts(lines: &[String], name: &str) {
+    let own = lines.iter().filter_map(|line| line.strip_prefix(name));
+    let numbers: Vec<usize> = own.map(|number| number.trim().parse().unwrap()).collect();
+    assert!(numbers.len() > 5, "{name} stands still: {lines:?}");
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+}
+
+fn state(pid: i32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().next().unwrap().to_owned()
+}
+
+/// What a node does to prove itself: save, restore, the processor's features.
+#[tokio::test]
+async fn a_canary_is_saved_and_lives_beside_itself() {
+    let Some(mut two) = Two::new().await else { return };
+    assert!(two.abilities.version.starts_with("4.") || two.abilities.version.starts_with("5."));
+    println!("{:?}", two.abilities);
+    let out = two.path("out");
+    let pid = two.here.start(out.to_str().unwrap(), &["/bin/sleep", "1000"]);
+    let folder = two.folder("images");
+    let dumped = two.save(pid, &folder, Leave::Running).await;
+    assert_eq!(dumped.pid, pid);
+    assert!(dumped.frozen_us > 0 && dumped.pages > 0 && dumped.size_bytes > 4096, "{dumped:?}");
+    assert!(two.here.outer(pid).is_some(), "it goes on");
+    let restored = two.criu.restore(two.restore_order(&folder)).await.unwrap();
+    assert_eq!((restored.pid, restored.outer_pid), (pid, two.there.outer(pid)));
+    assert!(restored.outer_pid.is_some());
+    let taken = two.criu.restore(two.restore_order(&folder)).await.unwrap_err();
+    assert!(matches!(taken, DriverError::PidTaken { pid: p } if p == pid), "{taken}");
+    let cpu = two.folder("cpu");
+    two.criu.cpu(&cpu, Cpu::Dump).await.unwrap();
+    two.criu.cpu(&cpu, Cpu::Check).await.unwrap();
+    let logs = std::fs::read_dir(two.path("logs")).unwrap().count();
+    assert_eq!(logs, 0, "logs of what went well are not kept");
+}
+
+/// If it failed, a program would lose or repeat work when it moves.
+#[tokio::test]
+async fn a_pipeline_goes_on_in_another_cell() {
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.path("out");
+    let pid = two.here.start(out.to_str().unwrap(), &["/bin/sh", "-c", PIPELINE]);
+    lines(&out, 10);
+    let folder = two.folder("images");
+    let dumped = two.save(pid, &folder, Leave::Killed).await;
+    assert_eq!(two.here.outer(pid), None, "it is gone here");
+    let before = lines(&out, 10);
+    let written = dumped.open_files.iter().find(|file| file.path == out).unwrap();
+    assert_eq!(written.size_bytes, std::fs::metadata(&out).unwrap().len());
+    two.criu.restore(two.restore_order(&folder)).await.unwrap();
+    counts(&lines(&out, before.len() + 10), "a ");
+}
+
+#[tokio::test]
+async fn threads_stand_still_until_they_go_on_elsewhere() {
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.path("out");
+    let pid = two.here.start(out.to_str().unwrap(), &["/usr/bin/python3", "-c", THREADS]);
+    lines(&out, 20);
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Stopped).await;
+    let original = two.here.outer(pid).unwrap();
+    assert_eq!(state(original), "T");
+    let before = lines(&out, 20).len();
+    two.criu.restore(two.restore_order(&folder)).await.unwrap();
+    let after = lines(&out, before + 20);
+    assert_eq!(state(original), "T", "both must not run");
+    counts(&after, "a ");
+    counts(&after, "b ");
+}
+
+/// If it failed, what a program writes to a person's terminal or file would end with its move.
+#[tokio::test]
+async fn a_pipe_to_outside_is_replaced() {
+    let Some(mut two) = Two::new().await else { return };
+    let pid = two.here.start("-", &["/bin/sh", "-c", COUNTER]);
+    let key = ExternalFd::of(&two.here.output).unwrap().unwrap();
+    let mut reader = BufReader::new(two.here.output.try_clone().unwrap());
+    let mut told = String::new();
+    for _ in 0..10 {
+        reader.read_line(&mut told).unwrap();
+    }
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Killed).await;
+    let (output, writer) = std::io::pipe().unwrap();
+    let order = RestoreOrder {
+        inherited: vec![Inherited { key, fd: writer.into() }],
+        ..two.restore_order(&folder)
+    };
+    two.criu.restore(order).await.unwrap();
+    let Two { here, there, .. } = two;
+    // Nobody else has the other end.
+    drop(here);
+    reader.read_to_string(&mut told).unwrap();
+    let mut reader = BufReader::new(output);
+    for _ in 0..10 {
+        reader.read_line(&mut told).unwrap();
+    }
+    drop(there);
+    reader.read_to_string(&mut told).unwrap();
+    counts(&told.lines().map(str::to_owned).collect::<Vec<_>>(), "a ");
+}
+
+/// If it failed, an attempt to move a program could end it.
+#[tokio::test]
+async fn what_cannot_be_saved_goes_on_and_the_reason_is_told() {
+    let Some(mut two) = Two::new().await else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connected = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; {COUNTER}");
+    let out = two.path("out");
+    let pid = two.here.start(out.to_str().unwrap(), &["/bin/bash", "-c", &connected]);
+    lines(&out, 10);
+    let folder = two.folder("images");
+    let order = two.dump_order(pid, &folder, Leave::Killed);
+    let obstacles = why(order.root, &Rules::default()).unwrap();
+    let connection = |what: &What| *what == What::Connection { fd: 3 };
+    assert!(obstacles.iter().any(|obstacle| connection(&obstacle.what)), "{obstacles:?}");
+    let error = two.criu.dump(&order).await.unwrap_err();
+    let DriverError::Refused { step: Step::Dump, what, log: Some(log), .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(what.contains("connection over the network"), "{what}");
+    assert!(std::fs::metadata(log).unwrap().len() > 0, "the log is kept");
+    let before = lines(&out, 10).len();
+    counts(&lines(&out, before + 10), "a ");
+    let not_empty = two.criu.dump(&order).await.unwrap_err();
+    assert!(matches!(not_empty, DriverError::System { .. }), "{not_empty}");
+    let gone = DumpOrder { root: i32::MAX, ..order };
+    let gone = two.criu.dump(&gone).await.unwrap_err();
+    assert!(matches!(gone, DriverError::Gone { .. }), "{gone}");
+}
+
+/// If it failed, half of a program, or another person's, would be started.
+#[tokio::test]
+async fn only_whole_images_of_the_owner_are_started() {
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.path("out");
+    let pid = two.here.start(out.to_str().unwrap(), &["/bin/sleep", "1000"]);
+    let torn = two.folder("torn");
+    let order = two.dump_order(pid, &torn, Leave::Running);
+    two.criu.dump(&order).await.unwrap();
+    let refused = two.criu.restore(two.restore_order(&torn)).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Images(ImageError::Torn { .. })), "{refused}");
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Running).await;
+    let foreign = RestoreOrder { owner: OWNER + 1, ..two.restore_order(&folder) };
+    let refused = two.criu.restore(foreign).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Images(ImageError::Foreign { .. })), "{refused}");
+    let pages = std::fs::OpenOptions::new().write(true).open(folder.join("pages-1.img")).unwrap();
+    pages.set_len(pages.metadata().unwrap().len() - 1).unwrap();
+    let refused = two.criu.restore(two.restore_order(&folder)).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Images(ImageError::Altered { .. })), "{refused}");
+    assert_eq!(two.there.outer(pid), None, "nothing was started");
+}

@@ -1,0 +1,7 @@
+//! Clusters on this machine. Needs root, namespaces and CRIU (`make deps-criu`); skipped with a
+//! reason without.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod criu;
+mod namespace;
