@@ -211,6 +211,8 @@ pub struct RestoreOrder {
     pub inherited: Vec<Inherited>,
     /// What becomes of connections: as in the dump.
     pub tcp: Tcp,
+    /// Whether it stands still (SIGSTOP, all of its processes) until SIGCONT.
+    pub stopped: bool,
     /// How long it may take, beyond checking the images.
     pub limit: Duration,
 }
