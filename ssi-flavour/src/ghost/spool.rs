@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const OUTPUT_FILE: &str = "out";
 /// In a spool's folder: its error output.
 pub const ERROR_FILE: &str = "err";
+/// In a spool's folder: what became of the tree, as its controller said.
+pub const OUTCOME_FILE: &str = "outcome.json";
 /// In a spool's folder: [`Kept`].
 const KEPT_FILE: &str = "kept.json";
 
@@ -228,13 +230,20 @@ impl Spools {
         Ok(open)
     }
 
-    /// The tree is over: no connection is kept for it. Its files stay.
-    pub fn close(&self, tree: u64) {
+    /// The tree is over: no connection is kept for it, and what became of it is written down, in
+    /// [`OUTCOME_FILE`]. Its files stay.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn finish(&self, tree: u64, outcome: &[u8]) -> io::Result<()> {
         if let Some(open) = locked(&self.open).remove(&tree)
             && let Some(socket) = &locked(&open.served).socket
         {
             let _gone = socket.shutdown(Shutdown::Both);
         }
+        let folder = self.folder(tree);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        crate::disk::replace(&folder.join(OUTCOME_FILE), outcome)
     }
 }
 
