@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::MissedTickBehavior;
 use xos_base::when::Clock;
 
 /// In the host's folder: [`Kept`].
@@ -268,6 +269,8 @@ impl Host {
     pub async fn run(mut self, mut told: UnboundedReceiver<Heard>) -> io::Result<()> {
         let mut beat = tokio::time::interval(self.setup.times.heartbeat());
         let mut tick = tokio::time::interval(self.setup.times.stop() / 4);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = self.setup.clock.up();
             let acts = tokio::select! {

@@ -119,7 +119,10 @@ fn serve(
     }
     let mut pause = RETRY_MIN;
     loop {
-        let (to, begins) = (way().to, way().begins);
+        let (to, begins) = {
+            let way = way();
+            (way.to, way.begins)
+        };
         let from = if begins { relay.acknowledged() } else { [0, 0] };
         let served = peers.output(to, tree, from).and_then(|socket| {
             let kept = socket.try_clone()?;

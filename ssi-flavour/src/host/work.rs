@@ -208,7 +208,8 @@ impl Host {
             criu: dumped.version.clone(),
             open_files: dumped.open_files.clone(),
         };
-        let folder = self.store.folder(id, w.version);
+        let version = w.version;
+        let folder = self.store.folder(id, version);
         let (driver, events) = (self.setup.driver.clone(), self.events.clone());
         tokio::spawn(async move {
             let there = folder.clone();
