@@ -9,6 +9,7 @@
 //! the cell then. Terminals and input wait for ghosts at the birth node. A process that its person
 //! had stopped goes on after a move.
 
+mod canary;
 mod cell;
 mod store;
 mod streams;
@@ -392,7 +393,9 @@ impl Host {
 
     /// Lets a copy go on, if it is to and nothing holds it.
     async fn go(&mut self, id: TreeId) -> io::Result<()> {
-        let Some(c) = self.copies.get(&id).filter(|c| c.runs && !self.frozen) else {
+        // What is being dumped stands still until all that it wrote is read.
+        let held = |c: &Held| c.work.as_ref().is_some_and(|w| w.at.is_none());
+        let Some(c) = self.copies.get(&id).filter(|c| c.runs && !self.frozen && !held(c)) else {
             return Ok(());
         };
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch: c.epoch });

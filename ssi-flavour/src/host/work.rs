@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 impl Host {
-    fn cell(&self) -> Cell {
+    pub(super) fn cell(&self) -> Cell {
         Cell { pid: self.init_pid, own_net: false }
     }
 
@@ -347,7 +347,7 @@ impl Host {
 }
 
 /// Makes the copy and has the cell watch it. On an error nothing of it is left.
-async fn restore(
+pub(super) async fn restore(
     driver: &dyn Checkpointer,
     calls: &Arc<super::cell::Calls>,
     tree: Tree,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
-use xos_base::Millis;
 use xos_base::when::{Clock, SystemClock};
+use xos_base::{MemberNumber, Millis};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cluster::controller::Controller;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
@@ -151,7 +151,9 @@ impl Peers for Site {
 struct Grid {
     site: Arc<Site>,
     hosts: BTreeMap<NodeNumber, (JoinHandle<io::Result<()>>, i32)>,
-    _dir: TempDir,
+    /// What their canaries showed.
+    moves: BTreeMap<NodeNumber, Moves>,
+    dir: TempDir,
 }
 
 fn node(number: u8) -> NodeNumber {
@@ -190,7 +192,7 @@ impl Grid {
             tears: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
-        let mut grid = Grid { site, hosts: BTreeMap::new(), _dir: dir };
+        let mut grid = Grid { site, hosts: BTreeMap::new(), moves: BTreeMap::new(), dir };
         for number in [1, 2] {
             grid.begin(node(number), times, &driver).await?;
         }
@@ -198,7 +200,9 @@ impl Grid {
             |state: NodeState| move |s: &State| s.members.iter().all(|(_, m)| m.state == state);
         grid.site.until("the nodes join", present(NodeState::Present)).await;
         for number in [1, 2] {
-            grid.site.decide(|c, _| c.prove(node(number), Moves::Yes, 1));
+            let moves = grid.moves[&node(number)].clone();
+            assert_eq!(moves, Moves::Yes);
+            grid.site.decide(|c, _| c.prove(node(number), moves, 1));
         }
         Ok(grid)
     }
@@ -210,9 +214,9 @@ impl Grid {
         driver: &Arc<dyn Checkpointer>,
     ) -> Result<(), String> {
         let id = format!("n{number}.rennes").parse().unwrap();
-        let vo = "astro".parse().unwrap();
+        let vo: xos_base::VoId = "demo.rennes".parse().unwrap();
         self.site.decide(|c, _| c.add(&id, [vo].into()));
-        let folder: PathBuf = self._dir.path().join(number.to_string());
+        let folder: PathBuf = self.dir.path().join(number.to_string());
         std::fs::create_dir(&folder).unwrap();
         let spools = Arc::new(Spools::new(folder.join("spools")));
         let store = Store::new(folder.join("images"));
@@ -230,13 +234,16 @@ impl Grid {
             spools,
             clock: Arc::new(SystemClock),
         };
-        let host = match Host::begin(setup).await {
+        let mut host = match Host::begin(setup).await {
             Ok(host) => host,
             Err(e) if e.to_string().contains("Operation not permitted") => {
                 return Err(e.to_string());
             }
             Err(e) => panic!("{e}"),
         };
+        let account = Account { uid: UID, gid: UID, groups: vec![] };
+        let moves = host.canary(account).await.unwrap();
+        self.moves.insert(number, moves);
         let (tell, told) = unbounded_channel();
         self.site.told.lock().unwrap().insert(number, tell);
         let init = host.init_pid();
@@ -247,8 +254,7 @@ impl Grid {
     /// Starts a program on a node where it is born; its tree, once it runs and wrote something.
     async fn count(&self, on: NodeNumber) -> TreeId {
         let site = &self.site;
-        let owner =
-            Owner { vo: "astro".parse().unwrap(), member: 1u32.try_into().unwrap(), uid: UID };
+        let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
         let mut tree = TreeId(0);
         site.decide(|c, _| {
             let (id, effects) = c.start(0, &owner, on, on, true)?;
