@@ -1,14 +1,14 @@
 //! The small program that is saved and started again when a node joins.
 
+use super::streams::pipes;
 use super::work::restore;
 use super::{Host, wait};
 use crate::cell::proto::{Account, Program, Start, Stdio, Tree};
 use crate::cluster::members::Moves;
 use crate::cluster::messages::TreeId;
 use crate::driver::images::Origin;
-use crate::driver::{DumpOrder, ExternalFd, Inherited, Leave, RestoreOrder, Tcp, outer_pid};
+use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, outer_pid};
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// No tree of the cluster has this number.
 const CANARY: TreeId = TreeId(u64::MAX);
@@ -19,7 +19,7 @@ impl Host {
     ///
     /// # Errors
     /// That what is left of it cannot be removed.
-    pub async fn canary(&mut self, account: Account) -> io::Result<Moves> {
+    pub async fn canary(&self, account: Account) -> io::Result<Moves> {
         let tried = self.try_canary(account).await;
         for epoch in [1, 2] {
             let (calls, tree) = (self.calls.clone(), Tree { id: CANARY.0, epoch });
@@ -88,17 +88,4 @@ impl Host {
         };
         restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await
     }
-}
-
-/// Standard input, output and error of a program, what they are, and their other ends.
-fn pipes() -> io::Result<([OwnedFd; 3], [ExternalFd; 3], [OwnedFd; 3])> {
-    let (stdin, input) = io::pipe()?;
-    let (output, stdout) = io::pipe()?;
-    let (error, stderr) = io::pipe()?;
-    let fds: [OwnedFd; 3] = [stdin.into(), stdout.into(), stderr.into()];
-    let key = |fd: &OwnedFd| {
-        ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a pipe that is no pipe"))
-    };
-    let keys = [key(&fds[0])?, key(&fds[1])?, key(&fds[2])?];
-    Ok((fds, keys, [input.into(), output.into(), error.into()]))
 }

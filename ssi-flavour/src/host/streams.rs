@@ -47,15 +47,8 @@ impl Streaming {
         peers: Arc<dyn Peers>,
         events: UnboundedSender<Event>,
     ) -> io::Result<(Streaming, [OwnedFd; 3])> {
-        let (stdin, input) = std::io::pipe()?;
-        let (output, stdout) = std::io::pipe()?;
-        let (error, stderr) = std::io::pipe()?;
-        let fds: [OwnedFd; 3] = [stdin.into(), stdout.into(), stderr.into()];
-        let key = |fd: &OwnedFd| {
-            ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a pipe that is no pipe"))
-        };
-        let keys = [key(&fds[0])?, key(&fds[1])?, key(&fds[2])?];
-        let ends = Ends::Pipes { input: input.into(), output: output.into(), error: error.into() };
+        let (fds, keys, [input, output, error]) = pipes()?;
+        let ends = Ends::Pipes { input, output, error };
         let (owner, relays) = UnixStream::pair()?;
         let relay = Relay::new(tree, ends, at, relays)?;
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
@@ -103,6 +96,19 @@ impl Drop for Streaming {
     fn drop(&mut self) {
         let _gone = self.steer.shutdown(Shutdown::Both);
     }
+}
+
+/// Standard input, output and error of a program, what they are, and their other ends.
+pub(super) fn pipes() -> io::Result<([OwnedFd; 3], [ExternalFd; 3], [OwnedFd; 3])> {
+    let (stdin, input) = io::pipe()?;
+    let (output, stdout) = io::pipe()?;
+    let (error, stderr) = io::pipe()?;
+    let fds: [OwnedFd; 3] = [stdin.into(), stdout.into(), stderr.into()];
+    let key = |fd: &OwnedFd| {
+        ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a pipe that is no pipe"))
+    };
+    let keys = [key(&fds[0])?, key(&fds[1])?, key(&fds[2])?];
+    Ok((fds, keys, [input.into(), output.into(), error.into()]))
 }
 
 fn serve(

@@ -234,7 +234,7 @@ impl Grid {
             spools,
             clock: Arc::new(SystemClock),
         };
-        let mut host = match Host::begin(setup).await {
+        let host = match Host::begin(setup).await {
             Ok(host) => host,
             Err(e) if e.to_string().contains("Operation not permitted") => {
                 return Err(e.to_string());
