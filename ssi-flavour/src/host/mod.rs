@@ -410,7 +410,7 @@ impl Host {
                 if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
                     c.exit = Some(exit);
                     // It ends with its last output; of a copy that never ran there is none.
-                    c.streaming.tell(Steer::Exited { exit })?;
+                    c.streaming.tell(Steer::Exited { exit });
                     if !c.runs {
                         return Ok(self.ended(tree));
                     }

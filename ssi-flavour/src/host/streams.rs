@@ -87,8 +87,11 @@ impl Streaming {
         }
     }
 
-    pub(super) fn tell(&mut self, steer: Steer) -> io::Result<()> {
-        self.told.tell(steer)
+    /// A relay that is gone answers nothing; what waits for it has a limit.
+    pub(super) fn tell(&mut self, steer: Steer) {
+        if let Err(error) = self.told.tell(steer) {
+            tracing::warn!(%error, ?steer, "a relay is gone");
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Host {
                 let exit = crate::cell::proto::Exit::Code(127);
                 if let Some(c) = self.copies.get_mut(&id) {
                     c.exit = Some(exit);
-                    c.streaming.tell(Steer::Exited { exit })?;
+                    c.streaming.tell(Steer::Exited { exit });
                 }
                 Ok(Vec::new())
             }
@@ -151,7 +151,7 @@ impl Host {
                 if let Some(w) = &mut c.work {
                     w.dumped = Some(dumped);
                 }
-                c.streaming.tell(Steer::Drain { number: work })?;
+                c.streaming.tell(Steer::Drain { number: work });
                 let events = self.events.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(DRAIN_MAX).await;
