@@ -6,8 +6,10 @@
 
 pub mod cell;
 pub mod cluster;
+mod disk;
 pub mod driver;
 pub mod ghost;
+pub mod host;
 pub mod pids;
 #[allow(unsafe_code)]
 mod sys;

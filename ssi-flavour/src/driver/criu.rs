@@ -163,6 +163,7 @@ impl Checkpointer for Criu {
         }
         run.command(&["restore"], &order.folder)?;
         run.arguments(["--manage-cgroups=ignore", "--restore-detached", "--pidfile", "pid"]);
+        run.arguments(order.stopped.then_some("--leave-stopped"));
         for inherited in order.inherited {
             let number = run.keep(inherited.fd);
             run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);

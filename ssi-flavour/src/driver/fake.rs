@@ -250,6 +250,9 @@ impl Checkpointer for Fake {
             return Err(failed(Step::Restore, failure, order.limit));
         }
         world.add(order.cell, image.pid, image.counter)?;
+        if let Some(program) = world.programs.get_mut(&(number(order.cell), image.pid)) {
+            program.stopped = order.stopped;
+        }
         Ok(Restored { pid: image.pid, outer_pid: Some(image.pid) })
     }
 

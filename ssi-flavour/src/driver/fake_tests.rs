@@ -27,6 +27,7 @@ fn restore(folder: &str, cell: Option<Cell>) -> RestoreOrder {
         cgroups: Vec::new(),
         inherited: Vec::new(),
         tcp: Tcp::None,
+        stopped: false,
         limit: Duration::from_secs(10),
     }
 }

@@ -26,6 +26,15 @@ use std::time::Duration;
 pub use error::{DriverError, Step};
 pub use external::ExternalFd;
 
+/// The pid, as this process sees it, of the process that has `inner` in the pid namespace of process
+/// `cell`; `None` for `cell`: in this process's own.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn outer_pid(cell: Option<i32>, inner: i32) -> std::io::Result<Option<i32>> {
+    proc::outer_pid(cell, inner)
+}
+
 /// What saves trees and starts them again. Every call ends within its limit.
 #[async_trait]
 pub trait Checkpointer: Send + Sync {
@@ -211,6 +220,8 @@ pub struct RestoreOrder {
     pub inherited: Vec<Inherited>,
     /// What becomes of connections: as in the dump.
     pub tcp: Tcp,
+    /// Whether it stands still (SIGSTOP, all of its processes) until SIGCONT.
+    pub stopped: bool,
     /// How long it may take, beyond checking the images.
     pub limit: Duration,
 }

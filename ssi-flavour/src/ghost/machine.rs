@@ -93,6 +93,11 @@ impl Outgoing {
         self.start + self.kept.len() as u64
     }
 
+    /// Up to where the other end has it.
+    pub fn acknowledged(&self) -> u64 {
+        self.start
+    }
+
     /// How many bytes it takes now.
     pub fn room(&self) -> usize {
         if self.ended || self.refused { 0 } else { WINDOW_BYTES.saturating_sub(self.kept.len()) }

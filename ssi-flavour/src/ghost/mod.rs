@@ -19,6 +19,7 @@ mod machine;
 pub mod proto;
 pub mod relay;
 mod run;
+pub mod spool;
 mod terminal;
 
 pub use machine::{Fault, WINDOW_BYTES};

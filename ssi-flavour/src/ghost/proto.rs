@@ -4,6 +4,7 @@
 //! for data one byte of stream, one that says whether the stream ends after it, eight of offset,
 //! little endian, then the bytes. Both ends say [`Control::Hello`] first.
 
+use super::relay::Offsets;
 use crate::cell::proto::Exit;
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
@@ -208,6 +209,12 @@ pub enum Steer {
         /// By which signal.
         signal: i32,
     },
+    /// Nothing more is written for now: answered by [`Steered::Read`], then [`Steered::Taken`]. The
+    /// one before it is given up.
+    Drain {
+        /// Chosen by the owner.
+        number: u64,
+    },
 }
 
 /// From a relay to its owner.
@@ -220,6 +227,18 @@ pub enum Steered {
         signal: i32,
         /// Its whole process group instead.
         group: bool,
+    },
+    /// All that the tree had written was read.
+    Read {
+        /// Which question this answers.
+        number: u64,
+        /// How far the streams are.
+        offsets: Offsets,
+    },
+    /// The ghost has all of that.
+    Taken {
+        /// Which question this answers.
+        number: u64,
     },
 }
 

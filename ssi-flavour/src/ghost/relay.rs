@@ -9,6 +9,7 @@ use crate::cell::frame::Peer;
 use crate::cell::proto::{Exit, Tree};
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -33,7 +34,8 @@ pub enum Ends {
 }
 
 /// How far the streams of a tree were when it was dumped; all 0 for a new one. In bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Offsets {
     /// Written to its standard input.
     pub input: u64,
@@ -71,6 +73,15 @@ pub struct Relay {
     exit: Option<Exit>,
     exit_told: bool,
     stopped: Option<i32>,
+    drain: Option<Drain>,
+}
+
+/// What the owner waits for.
+#[derive(Clone, Copy)]
+struct Drain {
+    number: u64,
+    /// How far the streams were, once all was read.
+    read: Option<Offsets>,
 }
 
 /// The owner's side of a relay.
@@ -135,9 +146,9 @@ impl Relay {
         }
         steer.set_nonblocking(true)?;
         let steer = Peer::new(steer);
-        let (exit, exit_told, stopped) = (None, false, None);
+        let (exit, exit_told, stopped, drain) = (None, false, None, None);
         let input = Some(input);
-        Ok(Relay { machine, terminal, input, outputs, steer, exit, exit_told, stopped })
+        Ok(Relay { machine, terminal, input, outputs, steer, exit, exit_told, stopped, drain })
     }
 
     /// The tree.
@@ -156,6 +167,11 @@ impl Relay {
             output: output.offset(),
             error: error.offset(),
         }
+    }
+
+    /// How much of output and error the ghost has, bytes.
+    pub fn acknowledged(&self) -> [u64; 2] {
+        [0, 1].map(|i| self.machine.out[i].acknowledged())
     }
 
     /// Serves one connection, to its end or the tree's. Waits; a relay has a thread of its own.
@@ -182,6 +198,7 @@ impl Relay {
             self.read_outputs(found.outputs)?;
             self.write_input();
             self.signal()?;
+            self.answer_drain()?;
             if self.send(&mut link).is_err() {
                 return Ok(Served::Disconnected);
             }
@@ -223,6 +240,7 @@ impl Relay {
             match steer {
                 Steer::Exited { exit } => self.exit = Some(exit),
                 Steer::Stopped { signal } => self.stopped = Some(signal),
+                Steer::Drain { number } => self.drain = Some(Drain { number, read: None }),
             }
         }
         self.steer.flush()?;
@@ -291,6 +309,27 @@ impl Relay {
             let (signal, group) = (i32::from(byte & !GROUP_BIT), byte & GROUP_BIT != 0);
             self.steer.push(&Steered::Signal { signal, group })?;
             into.pass(1);
+        }
+        self.steer.flush()
+    }
+
+    /// Tells the owner that all which the tree had written is read, and that the ghost has it.
+    fn answer_drain(&mut self) -> io::Result<()> {
+        let Some(Drain { number, read }) = self.drain else { return Ok(()) };
+        let read = match read {
+            Some(read) => read,
+            None if self.is_drained() => {
+                let offsets = self.offsets();
+                self.steer.push(&Steered::Read { number, offsets })?;
+                self.drain = Some(Drain { number, read: Some(offsets) });
+                offsets
+            }
+            None => return Ok(()),
+        };
+        let [output, error] = self.acknowledged();
+        if output >= read.output && error >= read.error {
+            self.steer.push(&Steered::Taken { number })?;
+            self.drain = None;
         }
         self.steer.flush()
     }

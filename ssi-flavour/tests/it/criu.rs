@@ -108,6 +108,7 @@ impl Two {
             cgroups: Vec::new(),
             inherited: Vec::new(),
             tcp: Tcp::None,
+            stopped: false,
             limit: PATIENCE,
         }
     }

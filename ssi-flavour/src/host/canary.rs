@@ -1,0 +1,91 @@
+//! The small program that is saved and started again when a node joins.
+
+use super::streams::pipes;
+use super::work::restore;
+use super::{Host, wait};
+use crate::cell::proto::{Account, Program, Start, Stdio, Tree};
+use crate::cluster::members::Moves;
+use crate::cluster::messages::TreeId;
+use crate::driver::images::Origin;
+use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, outer_pid};
+use std::io;
+
+/// No tree of the cluster has this number.
+const CANARY: TreeId = TreeId(u64::MAX);
+
+impl Host {
+    /// Whether trees can come and go here, tried with a program of an account that is nobody's
+    /// else. Before [`Host::run`].
+    ///
+    /// # Errors
+    /// That what is left of it cannot be removed.
+    pub async fn canary(&self, account: Account) -> io::Result<Moves> {
+        let tried = self.try_canary(account).await;
+        for epoch in [1, 2] {
+            let (calls, tree) = (self.calls.clone(), Tree { id: CANARY.0, epoch });
+            wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
+        }
+        self.store.discard(CANARY, 1)?;
+        Ok(match tried {
+            Ok(()) => Moves::Yes,
+            Err(reason) => Moves::No { reason },
+        })
+    }
+
+    async fn try_canary(&self, account: Account) -> Result<(), String> {
+        let driver = &self.setup.driver;
+        driver.probe().await.map_err(|e| e.to_string())?;
+        let owner = account.uid;
+        let tree = Tree { id: CANARY.0, epoch: 1 };
+        let program = Program {
+            argv: ["sleep", "1000"].map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            cwd: "/".into(),
+            umask: 0o022,
+            rlimits: Vec::new(),
+            cgroups: Vec::new(),
+            stdio: Stdio::Three,
+        };
+        let start = Start { tree, pid: None, account, own_net: false, program };
+        let (fds, keys, _ends) = pipes().map_err(|e| format!("cannot make pipes: {e}"))?;
+        let (calls, cell) = (self.calls.clone(), self.cell());
+        let root = wait(move || {
+            let pid = calls.start(start, &fds).map_err(|e| e.to_string())?.pid;
+            let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
+            root.ok_or_else(|| "the canary ended at once".to_owned())
+        });
+        let root = root.await.map_err(|e| e.to_string())??;
+        let folder = self.store.make(CANARY, 1).map_err(|e| format!("cannot keep images: {e}"))?;
+        let order = DumpOrder {
+            root,
+            cell: Some(cell),
+            folder: folder.clone(),
+            leave: Leave::Killed,
+            externals: Vec::new(),
+            tcp: Tcp::None,
+            limit: self.setup.limit,
+        };
+        let dumped = driver.dump(&order).await.map_err(|e| e.to_string())?;
+        let origin = Origin {
+            pid: dumped.pid,
+            owner,
+            epoch: 1,
+            criu: dumped.version,
+            open_files: dumped.open_files,
+        };
+        driver.seal(&folder, origin).await.map_err(|e| e.to_string())?;
+        let (fds, _, _ends) = pipes().map_err(|e| format!("cannot make pipes: {e}"))?;
+        let inherited = keys.into_iter().zip(fds);
+        let order = RestoreOrder {
+            folder,
+            owner,
+            cell: Some(cell),
+            cgroups: Vec::new(),
+            inherited: inherited.map(|(key, fd)| Inherited { key, fd }).collect(),
+            tcp: Tcp::None,
+            stopped: true,
+            limit: self.setup.limit,
+        };
+        restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await
+    }
+}

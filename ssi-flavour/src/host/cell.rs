@@ -1,0 +1,168 @@
+//! What the host asks its cell. All of it waits.
+
+use crate::cell::proto::{Ask, Exit, Refusal, Start, Started, Status, Tree};
+use crate::cell::{CallError, Client, Event, LOCK_FILE, launch};
+use crate::pids::NodeNumber;
+use libc::{SIGCONT, SIGKILL, SIGSTOP};
+use rustix::fs::FlockOperation;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long processes may take to die, or a cell to end.
+const DEATH_MAX: Duration = Duration::from_secs(20);
+/// From one look to the next meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the listening thread waits before it looks again.
+const LISTEN: Duration = Duration::from_secs(60);
+
+/// The cell of a node.
+#[derive(Debug)]
+pub(super) struct Calls {
+    dir: PathBuf,
+    one: Mutex<()>,
+}
+
+impl Calls {
+    /// A new cell in a folder, which is made: what ran in an older one is ended.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn begin(program: &Path, dir: &Path, node: NodeNumber) -> io::Result<Calls> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        end_old(dir)?;
+        launch(program, dir, node)?;
+        Ok(Calls { dir: dir.to_owned(), one: Mutex::new(()) })
+    }
+
+    /// A connection of its own.
+    pub(super) fn connect(&self) -> io::Result<Client> {
+        Client::connect(&self.dir)
+    }
+
+    pub(super) fn call<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, CallError> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        self.connect()?.call(ask, &[])
+    }
+
+    pub(super) fn status(&self) -> Result<Status, CallError> {
+        self.call(Ask::Status)
+    }
+
+    pub(super) fn start(&self, start: Start, fds: &[OwnedFd]) -> Result<Started, CallError> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        self.connect()?.start(start, fds)
+    }
+
+    /// The processes of a tree; empty when it is over.
+    fn processes(&self, tree: Tree) -> Result<Vec<i32>, CallError> {
+        let status = self.status()?;
+        let of = status.trees.into_iter().find(|t| t.tree == Some(tree));
+        Ok(of.map(|t| t.processes).unwrap_or_default())
+    }
+
+    fn signal(&self, pid: i32, signal: i32) -> Result<(), CallError> {
+        match self.call(Ask::Signal { pid, signal, group: false }) {
+            // It ended meanwhile.
+            Err(CallError::Refused(Refusal::NoSuchProcess(_))) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Has all of a tree stand still. A process that is being stopped makes no others, so that a
+    /// look which finds none new is the last.
+    pub(super) fn halt(&self, tree: Tree) -> Result<BTreeSet<i32>, CallError> {
+        let mut known = BTreeSet::new();
+        loop {
+            let new: Vec<i32> =
+                self.processes(tree)?.into_iter().filter(|pid| known.insert(*pid)).collect();
+            if new.is_empty() {
+                return Ok(known);
+            }
+            for pid in new {
+                self.signal(pid, SIGSTOP)?;
+            }
+        }
+    }
+
+    /// Lets all of a tree go on.
+    pub(super) fn go(&self, tree: Tree) -> Result<(), CallError> {
+        self.processes(tree)?.into_iter().try_for_each(|pid| self.signal(pid, SIGCONT))
+    }
+
+    /// Ends all of a tree, and waits until it is gone.
+    pub(super) fn kill(&self, tree: Tree) -> Result<(), CallError> {
+        let known = self.halt(tree)?;
+        for pid in &known {
+            self.signal(*pid, SIGKILL)?;
+        }
+        let until = Instant::now() + DEATH_MAX;
+        loop {
+            let status = self.status()?;
+            let runs = status.trees.iter().any(|t| t.tree == Some(tree));
+            if !runs && !status.others.iter().any(|pid| known.contains(pid)) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let text = format!("{tree} does not die: a process of it hangs in the kernel");
+                return Err(CallError::Link(io::Error::new(ErrorKind::TimedOut, text)));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Tells of each tree that ends, until the cell is gone or nobody hears.
+    pub(super) fn listen(
+        &self,
+        heard: impl Fn(Option<(Tree, Exit)>) -> bool + Send + 'static,
+    ) -> io::Result<()> {
+        let mut client = self.connect()?;
+        let listening = move || {
+            loop {
+                let on = match client.next(LISTEN) {
+                    Ok(Some(Event::Ended(ended))) => {
+                        let told = ended.tree.is_none_or(|tree| heard(Some((tree, ended.exit))));
+                        told && client.call::<()>(Ask::Acknowledge { seq: ended.seq }, &[]).is_ok()
+                    }
+                    Ok(Some(Event::Stopped { .. } | Event::Continued { .. }) | None) => true,
+                    Err(_) => false,
+                };
+                if !on {
+                    heard(None);
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("cell-ends".to_owned()).spawn(listening).map(drop)
+    }
+}
+
+/// Ends the cell of a folder, if one runs.
+fn end_old(dir: &Path) -> io::Result<()> {
+    let file = match File::open(dir.join(LOCK_FILE)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let until = Instant::now() + DEATH_MAX;
+    let mut asked = false;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {}
+            Err(e) => return Err(e.into()),
+        }
+        if !asked {
+            let ended = Client::connect(dir)?.call::<()>(Ask::End, &[]);
+            ended.map_err(io::Error::other)?;
+            asked = true;
+        }
+        std::thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,478 @@
+//! A node at work in a cluster: the agent decides, this does it, with a cell, CRIU and relays.
+//!
+//! Output of every tree goes through its relay to the spool of the node where it was born
+//! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs.
+//!
+//! What is missing: a host that begins ends the cell that it finds, because the other ends of its
+//! trees' pipes went with the host before; what has a checkpoint goes on from there. For the same
+//! reason nothing stops copies whose lease ends while the host is dead: whoever runs it has to end
+//! the cell then. Terminals and input wait for ghosts at the birth node. A process that its person
+//! had stopped goes on after a move.
+
+mod canary;
+mod cell;
+mod store;
+mod streams;
+mod work;
+
+pub use store::Store;
+
+use crate::cell::proto::{Account, Exit, Program, Tree};
+use crate::cluster::agent::{Act, Agent};
+use crate::cluster::members::Times;
+use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
+use crate::driver::why::Rules;
+use crate::driver::{Checkpointer, Dumped};
+use crate::ghost::proto::{Steer, Steered};
+use crate::ghost::relay;
+use crate::ghost::spool::Spools;
+use crate::pids::NodeNumber;
+use async_trait::async_trait;
+use cell::Calls;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use streams::Streaming;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::MissedTickBehavior;
+use xos_base::when::Clock;
+
+/// In the host's folder: [`Kept`].
+const KEPT_FILE: &str = "agent.json";
+/// How long output that nobody takes holds up a dump.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// The controller.
+#[async_trait]
+pub trait Core: Send + Sync {
+    /// Says something and hears what there is for this node.
+    ///
+    /// # Errors
+    /// That nothing was heard; whether it was said is unknown.
+    async fn say(&self, message: ToController) -> io::Result<Heard>;
+}
+
+/// What the controller says.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// In this order.
+    pub messages: Vec<ToNode>,
+    /// What the trees are that they start or restore.
+    pub jobs: Vec<(TreeId, Job)>,
+}
+
+/// What a tree is: as the node's accounts have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// As whom it runs.
+    pub account: Account,
+    /// What; its standard streams are three.
+    pub program: Program,
+    /// The pid of its root; absent: whichever is free.
+    pub pid: Option<i32>,
+    /// The node where it was born.
+    pub birth: NodeNumber,
+}
+
+/// The other nodes. Called from threads that may wait.
+pub trait Peers: Send + Sync {
+    /// An image, as [`Store::send`] writes it there.
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    fn image(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        version: u64,
+    ) -> io::Result<Box<dyn Read + Send>>;
+
+    /// A connection to the spool of a tree ([`Spools::serve`]) at a node, this one too; a spool
+    /// that is new begins at `from`.
+    ///
+    /// # Errors
+    /// That nobody is there now.
+    fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream>;
+}
+
+/// What a host needs.
+pub struct Setup {
+    /// Its folder, for root alone: the cell's, the images', what the agent keeps.
+    pub folder: PathBuf,
+    /// The node's number in the cluster.
+    pub node: NodeNumber,
+    /// The cluster's times.
+    pub times: Times,
+    /// The program `xos-cell`.
+    pub cell_program: PathBuf,
+    /// What saves trees and starts them again.
+    pub driver: Arc<dyn Checkpointer>,
+    /// What the nodes agree on.
+    pub rules: Rules,
+    /// How long one run of the driver may take.
+    pub limit: Duration,
+    /// The controller.
+    pub core: Arc<dyn Core>,
+    /// The other nodes.
+    pub peers: Arc<dyn Peers>,
+    /// The spools of this node.
+    pub spools: Arc<Spools>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What is on the disk.
+#[derive(Deserialize)]
+struct Kept {
+    node: NodeNumber,
+    agent: Agent,
+}
+
+/// What happens.
+enum Event {
+    /// The controller said something.
+    Heard(Heard),
+    /// A tree's first process ended; `None`: the cell is gone.
+    Ended(Option<(Tree, Exit)>),
+    Steered {
+        tree: Tree,
+        steered: Steered,
+    },
+    /// All output of a copy that ended was taken.
+    Taken {
+        tree: Tree,
+    },
+    Dumped {
+        tree: Tree,
+        work: u64,
+        done: Result<Dumped, String>,
+    },
+    /// The output of a copy that was dumped should be taken by now.
+    Overdue {
+        tree: Tree,
+        work: u64,
+    },
+    Sealed {
+        tree: Tree,
+        work: u64,
+        done: Result<u64, String>,
+    },
+    Restored {
+        tree: Tree,
+        done: Result<Box<Streaming>, String>,
+    },
+}
+
+/// What an image is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Move { attempt: u64 },
+    Checkpoint,
+}
+
+/// An image that is being made.
+struct Work {
+    number: u64,
+    purpose: For,
+    version: u64,
+    dumped: Option<Dumped>,
+    /// Where the streams were.
+    at: Option<relay::Offsets>,
+}
+
+struct Held {
+    epoch: u64,
+    /// Unless all stands still.
+    runs: bool,
+    exit: Option<Exit>,
+    streaming: Streaming,
+    work: Option<Work>,
+}
+
+/// A node at work.
+pub struct Host {
+    setup: Setup,
+    agent: Agent,
+    /// What the disk has of the agent, but for its lease.
+    on_disk: serde_json::Value,
+    calls: Arc<Calls>,
+    init_pid: i32,
+    store: Store,
+    jobs: BTreeMap<TreeId, Job>,
+    copies: BTreeMap<TreeId, Held>,
+    /// Copies that are being made, and whether they are to be killed then.
+    restoring: BTreeMap<TreeId, (u64, bool)>,
+    frozen: bool,
+    works: u64,
+    events: UnboundedSender<Event>,
+    happened: UnboundedReceiver<Event>,
+}
+
+impl Host {
+    /// Begins with a new cell. A folder that another node number used before is begun anew.
+    ///
+    /// # Errors
+    /// That the cell cannot be had, or what is on the disk not be read.
+    pub async fn begin(setup: Setup) -> io::Result<Host> {
+        let lease = setup.times.lease();
+        let mut agent = match std::fs::read(setup.folder.join(KEPT_FILE)) {
+            Ok(bytes) => {
+                let kept: Kept = serde_json::from_slice(&bytes)?;
+                if kept.node == setup.node { kept.agent } else { Agent::new(lease) }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Agent::new(lease),
+            Err(e) => return Err(e),
+        };
+        agent.rebooted();
+        let (program, dir, node) =
+            (setup.cell_program.clone(), setup.folder.join("cell"), setup.node);
+        let calls = wait(move || Calls::begin(&program, &dir, node)).await??;
+        let calls = Arc::new(calls);
+        let status = calls.clone();
+        let init_pid = wait(move || status.status()).await?.map_err(io::Error::other)?.init_pid;
+        let (events, happened) = unbounded_channel();
+        let ends = events.clone();
+        calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
+        let store = Store::new(setup.folder.join("images"));
+        let (jobs, copies, restoring) = Default::default();
+        let on_disk = serde_json::Value::Null;
+        let (frozen, works) = (true, 0);
+        Ok(Host {
+            setup,
+            agent,
+            on_disk,
+            calls,
+            init_pid,
+            store,
+            jobs,
+            copies,
+            restoring,
+            frozen,
+            works,
+            events,
+            happened,
+        })
+    }
+
+    /// The pid of the cell's init, as this process sees it.
+    pub fn init_pid(&self) -> i32 {
+        self.init_pid
+    }
+
+    /// Works until nobody tells it anything any more (`told` is closed).
+    ///
+    /// # Errors
+    /// That the cell is gone, or the disk or the cell refuse: begin a new one.
+    pub async fn run(mut self, mut told: UnboundedReceiver<Heard>) -> io::Result<()> {
+        let mut beat = tokio::time::interval(self.setup.times.heartbeat());
+        let mut tick = tokio::time::interval(self.setup.times.stop() / 4);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = self.setup.clock.up();
+            let acts = tokio::select! {
+                heard = told.recv() => match heard {
+                    Some(heard) => self.heard(heard),
+                    None => return Ok(()),
+                },
+                event = self.happened.recv() => match event {
+                    Some(event) => self.event(event).await?,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => self.agent.tick(now),
+                _ = beat.tick() => self.agent.beat(self.setup.clock.up()),
+            };
+            self.perform(acts).await?;
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) -> Vec<Act> {
+        self.jobs.extend(heard.jobs);
+        let now = self.setup.clock.up();
+        heard.messages.iter().flat_map(|m| self.agent.message(m, now)).collect()
+    }
+
+    /// Does what the agent wants, once its state is on the disk.
+    async fn perform(&mut self, acts: Vec<Act>) -> io::Result<()> {
+        let mut acts = VecDeque::from(acts);
+        while let Some(act) = acts.pop_front() {
+            self.keep()?;
+            acts.extend(self.act(act).await?);
+        }
+        self.keep()
+    }
+
+    /// The lease may be forgotten: a host that begins has none.
+    fn keep(&mut self) -> io::Result<()> {
+        let mut value = serde_json::to_value(&self.agent)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("lease_until");
+        }
+        if value != self.on_disk {
+            let kept = serde_json::json!({ "node": self.setup.node, "agent": self.agent });
+            crate::disk::replace(&self.setup.folder.join(KEPT_FILE), &serde_json::to_vec(&kept)?)?;
+            self.on_disk = value;
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, act: Act) -> io::Result<Vec<Act>> {
+        match act {
+            Act::Start { tree, epoch } => return self.start(tree, epoch).await,
+            Act::Resume { tree, epoch } => {
+                let Some(c) = self.copy(tree, epoch) else { return Ok(Vec::new()) };
+                if c.work.as_ref().is_some_and(|w| matches!(w.purpose, For::Move { .. })) {
+                    c.work = None;
+                }
+                c.runs = true;
+                c.streaming.go();
+                self.go(tree).await?;
+            }
+            Act::Dump { tree, epoch, attempt, version } => {
+                return self.dump(tree, epoch, For::Move { attempt }, version);
+            }
+            Act::Save { tree, epoch, version } => {
+                return self.dump(tree, epoch, For::Checkpoint, version);
+            }
+            Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
+            Act::Spool { tree, epoch } => {
+                let here = self.setup.node;
+                if let Some(c) = self.copy(tree, epoch) {
+                    c.streaming.turn(here);
+                }
+            }
+            Act::Finish { tree, outcome } => {
+                self.setup.spools.finish(tree.0, &serde_json::to_vec(&outcome)?)?;
+                self.jobs.remove(&tree);
+            }
+            // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
+            Act::Abandon => {}
+            Act::Discard { tree, version } => {
+                let store = self.store.clone();
+                wait(move || store.discard(tree, version)).await??;
+            }
+            Act::Freeze => {
+                self.frozen = true;
+                for (id, epoch) in self.all() {
+                    let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
+                    wait(move || calls.halt(tree)).await?.map_err(io::Error::other)?;
+                }
+            }
+            Act::Thaw => {
+                self.frozen = false;
+                for (id, _) in self.all() {
+                    self.go(id).await?;
+                }
+            }
+            Act::Say(message) => {
+                let (core, events) = (self.setup.core.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    match core.say(message).await {
+                        // A host that is gone hears nothing.
+                        Ok(heard) => drop(events.send(Event::Heard(heard))),
+                        Err(error) => tracing::debug!(%error, "the controller was not reached"),
+                    }
+                });
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn all(&self) -> Vec<(TreeId, u64)> {
+        self.copies.iter().map(|(tree, c)| (*tree, c.epoch)).collect()
+    }
+
+    fn copy(&mut self, tree: TreeId, epoch: u64) -> Option<&mut Held> {
+        self.copies.get_mut(&tree).filter(|c| c.epoch == epoch)
+    }
+
+    /// Lets a copy go on, if it is to and nothing holds it.
+    async fn go(&mut self, id: TreeId) -> io::Result<()> {
+        // What is being dumped stands still until all that it wrote is read.
+        let held = |c: &Held| c.work.as_ref().is_some_and(|w| w.at.is_none());
+        let Some(c) = self.copies.get(&id).filter(|c| c.runs && !self.frozen && !held(c)) else {
+            return Ok(());
+        };
+        let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch: c.epoch });
+        wait(move || calls.go(tree)).await?.map_err(io::Error::other)
+    }
+
+    async fn event(&mut self, event: Event) -> io::Result<Vec<Act>> {
+        match event {
+            Event::Heard(heard) => Ok(self.heard(heard)),
+            Event::Ended(None) => Err(io::Error::other("the cell is gone")),
+            Event::Ended(Some((tree, exit))) => {
+                if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
+                    c.exit = Some(exit);
+                    // It ends with its last output; of a copy that never ran there is none.
+                    c.streaming.tell(Steer::Exited { exit });
+                    if !c.runs {
+                        return Ok(self.ended(tree));
+                    }
+                }
+                Ok(Vec::new())
+            }
+            Event::Taken { tree } => Ok(self.ended(tree)),
+            Event::Steered { tree, steered } => self.steered(tree, steered).await,
+            Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
+            Event::Overdue { tree, work } => {
+                let waits = |w: &Work| w.number == work && w.dumped.is_some();
+                let id = TreeId(tree.id);
+                match self.copy(id, tree.epoch).and_then(|c| c.work.take_if(|w| waits(w))) {
+                    None => Ok(Vec::new()),
+                    Some(w) => {
+                        self.go(id).await?;
+                        let why = format!("nobody takes its output since {DRAIN_MAX:?}");
+                        Ok(self.made(tree, &w, Err(why)))
+                    }
+                }
+            }
+            Event::Sealed { tree, work, done } => Ok(self.sealed(tree, work, done)),
+            Event::Restored { tree, done } => self.restored(tree, done).await,
+        }
+    }
+
+    fn ended(&mut self, tree: Tree) -> Vec<Act> {
+        let id = TreeId(tree.id);
+        let Some(exit) = self.copy(id, tree.epoch).and_then(|c| c.exit) else { return Vec::new() };
+        let end = match exit {
+            Exit::Code(code) => End::Exit { code },
+            Exit::Signal(number) => End::Signal { number: u8::try_from(number).unwrap_or(0) },
+        };
+        self.agent.ended(id, tree.epoch, end).into_iter().collect()
+    }
+
+    /// An image is complete, or there will be none.
+    fn made(&mut self, tree: Tree, work: &Work, done: Result<Image, String>) -> Vec<Act> {
+        let (id, epoch) = (TreeId(tree.id), tree.epoch);
+        match work.purpose {
+            For::Move { attempt } => self.agent.dumped(id, epoch, attempt, done),
+            For::Checkpoint => {
+                self.agent.saved(id, epoch, work.version, done).into_iter().collect()
+            }
+        }
+    }
+
+    /// What is written down of an image.
+    fn image(&self, work: &Work, bytes: u64) -> Option<Image> {
+        let (dumped, at) = (work.dumped.as_ref()?, work.at?);
+        Some(Image {
+            version: work.version,
+            output: Offsets { out: at.output, err: at.error },
+            bytes,
+            freeze_ms: dumped.frozen_us / 1000,
+            nodes: BTreeSet::from([self.setup.node]),
+            shared: false,
+        })
+    }
+}
+
+/// Does what waits, elsewhere.
+async fn wait<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}

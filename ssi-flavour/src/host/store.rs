@@ -1,0 +1,194 @@
+//! The images of a node: `<folder>/<tree>/<version>/`, for root alone, and how one travels.
+
+use crate::cluster::messages::TreeId;
+use crate::driver::ExternalFd;
+use crate::driver::images::{FILES_MAX, MANIFEST};
+use crate::ghost::relay::Offsets;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// In an image folder: [`Streams`].
+const STREAMS: &str = "streams.json";
+/// Longest name of a file of an image, bytes.
+const NAME_MAX: u32 = 255;
+/// Largest image that is taken, bytes.
+const IMAGE_BYTES_MAX: u64 = 1 << 40;
+
+/// The streams of a tree when it was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Streams {
+    /// How far they were.
+    pub(super) at: Offsets,
+    /// Its standard input, output and error.
+    pub(super) keys: [ExternalFd; 3],
+}
+
+impl Streams {
+    /// Adds them to an image that is not sealed yet.
+    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+        create(&folder.join(STREAMS))?.write_all(&serde_json::to_vec(self)?)
+    }
+
+    pub(super) fn read(folder: &Path) -> io::Result<Streams> {
+        Ok(serde_json::from_slice(&std::fs::read(folder.join(STREAMS))?)?)
+    }
+}
+
+/// Where images lie.
+#[derive(Clone, Debug)]
+pub struct Store(PathBuf);
+
+impl Store {
+    /// That of a folder, which is made when it is needed.
+    pub fn new(folder: impl Into<PathBuf>) -> Store {
+        Store(folder.into())
+    }
+
+    /// Where an image is, or would be.
+    pub fn folder(&self, tree: TreeId, version: u64) -> PathBuf {
+        self.0.join(tree.to_string()).join(version.to_string())
+    }
+
+    /// Whether an image is here as a whole.
+    pub(super) fn has(&self, tree: TreeId, version: u64) -> bool {
+        self.folder(tree, version).join(MANIFEST).exists()
+    }
+
+    /// An empty folder for an image.
+    pub(super) fn make(&self, tree: TreeId, version: u64) -> io::Result<PathBuf> {
+        self.discard(tree, version)?;
+        let folder = self.folder(tree, version);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(folder)
+    }
+
+    /// Removes an image.
+    pub(super) fn discard(&self, tree: TreeId, version: u64) -> io::Result<()> {
+        let folder = self.folder(tree, version);
+        match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        // The tree's own goes with its last one.
+        match std::fs::remove_dir(self.0.join(tree.to_string())) {
+            Err(e)
+                if e.kind() != ErrorKind::NotFound && e.kind() != ErrorKind::DirectoryNotEmpty =>
+            {
+                Err(e)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes an image for another node: of each file, the manifest last, the length of its name,
+    /// the name, its size (four and eight bytes, little endian), its bytes; then a length of 0.
+    ///
+    /// # Errors
+    /// That it is not here, or those of either side.
+    pub fn send(&self, tree: TreeId, version: u64, to: &mut dyn Write) -> io::Result<()> {
+        let folder = self.folder(tree, version);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder)? {
+            names.extend(entry?.file_name().into_string().ok().filter(|name| name != MANIFEST));
+        }
+        names.push(MANIFEST.to_owned());
+        for name in names {
+            let mut file = File::open(folder.join(&name))?;
+            let size = file.metadata()?.len();
+            to.write_all(&(name.len() as u32).to_le_bytes())?;
+            to.write_all(name.as_bytes())?;
+            to.write_all(&size.to_le_bytes())?;
+            let copied = io::copy(&mut (&mut file).take(size), to)?;
+            if copied != size {
+                return Err(io::Error::other(format!("{name} became shorter while it was sent")));
+            }
+        }
+        to.write_all(&0u32.to_le_bytes())?;
+        to.flush()
+    }
+
+    /// Takes an image that another node sent. Whether it is whole is seen when it is restored.
+    ///
+    /// # Errors
+    /// That it breaks off or is no image; then nothing is left of it.
+    pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
+        let folder = self.make(tree, version)?;
+        let received = receive(&folder, from);
+        if received.is_err() {
+            self.discard(tree, version)?;
+        }
+        received
+    }
+}
+
+fn receive(folder: &Path, from: &mut dyn Read) -> io::Result<()> {
+    let broken = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
+    let mut room = IMAGE_BYTES_MAX;
+    for _ in 0..=FILES_MAX {
+        let (mut len, mut size) = ([0; 4], [0; 8]);
+        from.read_exact(&mut len)?;
+        let len = u32::from_le_bytes(len);
+        if len == 0 {
+            return Ok(());
+        }
+        if len > NAME_MAX {
+            return Err(broken("a name over 255 bytes in an image"));
+        }
+        let mut name = vec![0; len as usize];
+        from.read_exact(&mut name)?;
+        let name = String::from_utf8(name).map_err(|_| broken("a name that is no text"))?;
+        if name.contains(['/', '\0']) || name == "." || name == ".." {
+            return Err(broken("a name in an image that is no file's"));
+        }
+        from.read_exact(&mut size)?;
+        let size = u64::from_le_bytes(size);
+        room = room.checked_sub(size).ok_or_else(|| broken("an image over 1 TiB"))?;
+        let mut file = create(&folder.join(name))?;
+        if io::copy(&mut Read::take(&mut *from, size), &mut file)? != size {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        file.sync_all()?;
+    }
+    Err(broken("more files than an image has"))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_arrives_whole_or_not_at_all() {
+        // wrong: half an image would lie there as if it were one, or a file be written elsewhere
+        let dir = tempfile::tempdir().unwrap();
+        let (here, there) = (Store::new(dir.path().join("a")), Store::new(dir.path().join("b")));
+        let tree = TreeId(7);
+        let folder = here.make(tree, 2).unwrap();
+        for (name, text) in [("core-1.img", "abc"), (MANIFEST, "{}"), ("empty.img", "")] {
+            create(&folder.join(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        let mut sent = Vec::new();
+        here.send(tree, 2, &mut sent).unwrap();
+        there.receive(tree, 2, &mut &sent[..]).unwrap();
+        assert!(there.has(tree, 2));
+        let got = std::fs::read_to_string(there.folder(tree, 2).join("core-1.img")).unwrap();
+        assert_eq!(got, "abc");
+        for cut in 0..sent.len() {
+            assert!(there.receive(tree, 3, &mut &sent[..cut]).is_err(), "{cut}");
+            assert!(!there.folder(tree, 3).exists());
+        }
+        let bad = [&4u32.to_le_bytes()[..], b"../x", &0u64.to_le_bytes()].concat();
+        assert!(there.receive(tree, 3, &mut &bad[..]).is_err());
+        there.discard(tree, 2).unwrap();
+        assert!(!there.has(tree, 2));
+        there.discard(tree, 2).unwrap();
+    }
+}

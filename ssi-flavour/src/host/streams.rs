@@ -1,0 +1,167 @@
+//! The relay of a copy, in a thread of its own.
+
+use super::{Event, Peers};
+use crate::cell::proto::Tree;
+use crate::driver::ExternalFd;
+use crate::ghost::proto::Steer;
+use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
+use crate::pids::NodeNumber;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Between two tries to reach who takes the output, at first and at most.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Where output goes.
+struct Way {
+    to: NodeNumber,
+    /// Whether that is a spool which begins here.
+    begins: bool,
+    socket: Option<UnixStream>,
+}
+
+/// The relay of a copy. Dropped, it is gone, and with it the other ends of the copy's pipes.
+pub(super) struct Streaming {
+    told: Owner,
+    steer: UnixStream,
+    go: Sender<()>,
+    way: Arc<Mutex<Way>>,
+    /// The copy's standard input, output and error.
+    pub(super) keys: [ExternalFd; 3],
+}
+
+impl Streaming {
+    /// A relay of a copy whose output goes to the node where the tree was born, and the three
+    /// descriptors of the copy. It reaches out for nobody until [`Streaming::go`].
+    pub(super) fn new(
+        tree: Tree,
+        birth: NodeNumber,
+        at: Offsets,
+        peers: Arc<dyn Peers>,
+        events: UnboundedSender<Event>,
+    ) -> io::Result<(Streaming, [OwnedFd; 3])> {
+        let (fds, keys, [input, output, error]) = pipes()?;
+        let ends = Ends::Pipes { input, output, error };
+        let (owner, relays) = UnixStream::pair()?;
+        let relay = Relay::new(tree, ends, at, relays)?;
+        let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
+        let (go, gone) = channel();
+        let way = Arc::new(Mutex::new(Way { to: birth, begins: false, socket: None }));
+        let shared = way.clone();
+        let asks = events.clone();
+        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", tree.id));
+        thread("relay").spawn(move || serve(relay, &gone, &shared, &*peers, &events))?;
+        thread("steer").spawn(move || {
+            let mut asked = Owner::new(owner);
+            while let Ok(Some(steered)) = asked.next_asked() {
+                if asks.send(Event::Steered { tree, steered }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok((Streaming { told, steer, go, way, keys }, fds))
+    }
+
+    /// The copy is the tree: what it writes is sent.
+    pub(super) fn go(&self) {
+        // A relay that is over needs nobody.
+        let _over = self.go.send(());
+    }
+
+    /// Sends the output to a spool at this node from now on, from what nobody acknowledged.
+    pub(super) fn turn(&self, here: NodeNumber) {
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        if way.begins {
+            return;
+        }
+        (way.to, way.begins) = (here, true);
+        if let Some(socket) = &way.socket {
+            let _gone = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// A relay that is gone answers nothing; what waits for it has a limit.
+    pub(super) fn tell(&mut self, steer: Steer) {
+        if let Err(error) = self.told.tell(steer) {
+            tracing::warn!(%error, ?steer, "a relay is gone");
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        let _gone = self.steer.shutdown(Shutdown::Both);
+    }
+}
+
+/// Standard input, output and error of a program, what they are, and their other ends.
+pub(super) fn pipes() -> io::Result<([OwnedFd; 3], [ExternalFd; 3], [OwnedFd; 3])> {
+    let (stdin, input) = io::pipe()?;
+    let (output, stdout) = io::pipe()?;
+    let (error, stderr) = io::pipe()?;
+    let fds: [OwnedFd; 3] = [stdin.into(), stdout.into(), stderr.into()];
+    let key = |fd: &OwnedFd| {
+        ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a pipe that is no pipe"))
+    };
+    let keys = [key(&fds[0])?, key(&fds[1])?, key(&fds[2])?];
+    Ok((fds, keys, [input.into(), output.into(), error.into()]))
+}
+
+fn serve(
+    mut relay: Relay,
+    gone: &Receiver<()>,
+    way: &Mutex<Way>,
+    peers: &dyn Peers,
+    events: &UnboundedSender<Event>,
+) {
+    let tree = relay.tree();
+    let way = || way.lock().unwrap_or_else(PoisonError::into_inner);
+    if gone.recv().is_err() {
+        return;
+    }
+    let mut pause = RETRY_MIN;
+    loop {
+        let (to, begins) = {
+            let way = way();
+            (way.to, way.begins)
+        };
+        let from = if begins { relay.acknowledged() } else { [0, 0] };
+        let served = peers.output(to, tree, from).and_then(|socket| {
+            let kept = socket.try_clone()?;
+            {
+                let mut way = way();
+                if way.to != to {
+                    return Ok(Served::Disconnected);
+                }
+                way.socket = Some(kept);
+            }
+            pause = RETRY_MIN;
+            relay.serve(socket)
+        });
+        match served {
+            Ok(Served::Disconnected) => {}
+            Ok(Served::Done) => {
+                // A host that is gone needs no word.
+                let _gone = events.send(Event::Taken { tree });
+                return;
+            }
+            Ok(Served::Abandoned) => return,
+            Ok(Served::Fault(fault)) => {
+                tracing::warn!(%tree, %fault, "the output of a copy is not taken");
+                return;
+            }
+            Err(error) => tracing::debug!(%tree, %error, "nobody takes the output yet"),
+        }
+        if gone.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}

@@ -1,0 +1,382 @@
+//! What takes a while: starts, images, restarts, ends.
+
+use super::store::Streams;
+use super::streams::Streaming;
+use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
+use crate::cell::CallError;
+use crate::cell::proto::{Ask, Start, Started, Stdio, Tree};
+use crate::cluster::agent::Act;
+use crate::cluster::messages::{Image, TreeId};
+use crate::driver::images::Origin;
+use crate::driver::why::why;
+use crate::driver::{
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, RestoreOrder, Tcp, outer_pid,
+};
+use crate::ghost::proto::{Steer, Steered};
+use crate::ghost::relay::Offsets;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Host {
+    pub(super) fn cell(&self) -> Cell {
+        Cell { pid: self.init_pid, own_net: false }
+    }
+
+    /// A program that cannot be started ends as a shell has it.
+    pub(super) async fn start(&mut self, id: TreeId, epoch: u64) -> io::Result<Vec<Act>> {
+        let tree = Tree { id: id.0, epoch };
+        if self.copies.contains_key(&id) {
+            return Ok(Vec::new());
+        }
+        let Some(job) = self.jobs.get(&id).cloned() else {
+            // Said again with the next order, and the job with it.
+            tracing::warn!(%tree, "it is to be started, and nobody said what it is");
+            return Ok(Vec::new());
+        };
+        let (peers, events) = (self.setup.peers.clone(), self.events.clone());
+        let made = Streaming::new(tree, job.birth, Offsets::default(), peers, events);
+        let (streaming, fds) = made?;
+        streaming.go();
+        let start = Start {
+            tree,
+            pid: job.pid,
+            account: job.account,
+            own_net: false,
+            program: crate::cell::proto::Program { stdio: Stdio::Three, ..job.program },
+        };
+        let calls = self.calls.clone();
+        let started = wait(move || calls.start(start, &fds)).await?;
+        let held = Held { epoch, runs: true, exit: None, streaming, work: None };
+        self.copies.insert(id, held);
+        match started {
+            Ok(Started { .. }) => {
+                if self.frozen {
+                    let calls = self.calls.clone();
+                    wait(move || calls.halt(tree)).await?.map_err(io::Error::other)?;
+                }
+                Ok(self.agent.started(id, epoch).into_iter().collect())
+            }
+            Err(CallError::Refused(refusal)) => {
+                tracing::warn!(%tree, %refusal, "it could not be started");
+                let exit = crate::cell::proto::Exit::Code(127);
+                if let Some(c) = self.copies.get_mut(&id) {
+                    c.exit = Some(exit);
+                    c.streaming.tell(Steer::Exited { exit });
+                }
+                Ok(Vec::new())
+            }
+            Err(CallError::Link(e)) => Err(e),
+        }
+    }
+
+    /// Begins to make an image.
+    pub(super) fn dump(
+        &mut self,
+        id: TreeId,
+        epoch: u64,
+        purpose: For,
+        version: u64,
+    ) -> io::Result<Vec<Act>> {
+        let tree = Tree { id: id.0, epoch };
+        self.works += 1;
+        let number = self.works;
+        let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
+            return Ok(Vec::new());
+        };
+        // What was being made is given up; its end finds nothing to do.
+        c.work = Some(Work { number, purpose, version, dumped: None, at: None });
+        if purpose != For::Checkpoint {
+            c.runs = false;
+        }
+        let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
+        let (store, rules, events) =
+            (self.store.clone(), self.setup.rules.clone(), self.events.clone());
+        let (cell, limit) = (self.cell(), self.setup.limit);
+        tokio::spawn(async move {
+            let prepared = wait(move || -> Result<(i32, PathBuf), String> {
+                let status = calls.status().map_err(|e| e.to_string())?;
+                let of = status.trees.iter().find(|t| t.tree == Some(tree));
+                let pid = of.ok_or("it has ended")?.pid;
+                let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
+                let root = root.ok_or("it has ended")?;
+                let found = why(root, &rules).map_err(|e| e.to_string())?;
+                if let Some(first) = found.first() {
+                    let next = first.what.next();
+                    return Err(format!("process {}: {}; {next}", first.pid, first.what));
+                }
+                let folder = store.make(id, version);
+                Ok((root, folder.map_err(|e| format!("cannot make a folder for it: {e}"))?))
+            });
+            let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
+                Err(why) => Err(why),
+                Ok((root, folder)) => {
+                    let order = DumpOrder {
+                        root,
+                        cell: Some(cell),
+                        folder,
+                        leave: Leave::Stopped,
+                        externals: Vec::new(),
+                        tcp: Tcp::None,
+                        limit,
+                    };
+                    driver.dump(&order).await.map_err(|e| e.to_string())
+                }
+            };
+            // A host that is gone has nothing to finish.
+            let _gone = events.send(Event::Dumped { tree, work: number, done });
+        });
+        Ok(Vec::new())
+    }
+
+    /// The tree stands still: what it wrote is read before it goes on.
+    pub(super) async fn dumped(
+        &mut self,
+        tree: Tree,
+        work: u64,
+        done: Result<Dumped, String>,
+    ) -> io::Result<Vec<Act>> {
+        let id = TreeId(tree.id);
+        let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
+        let wanted = c.work.as_ref().is_some_and(|w| w.number == work);
+        match done {
+            // Given up meanwhile; it was stopped all the same.
+            _ if !wanted => self.go(id).await.map(|()| Vec::new()),
+            Err(why) => {
+                let taken = c.work.take();
+                self.go(id).await?;
+                Ok(taken.map(|w| self.made(tree, &w, Err(why))).unwrap_or_default())
+            }
+            Ok(dumped) => {
+                if let Some(w) = &mut c.work {
+                    w.dumped = Some(dumped);
+                }
+                c.streaming.tell(Steer::Drain { number: work });
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(DRAIN_MAX).await;
+                    let _gone = events.send(Event::Overdue { tree, work });
+                });
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    pub(super) async fn steered(&mut self, tree: Tree, steered: Steered) -> io::Result<Vec<Act>> {
+        let id = TreeId(tree.id);
+        match steered {
+            Steered::Signal { signal, group } => {
+                let calls = self.calls.clone();
+                let sent = wait(move || -> Result<(), CallError> {
+                    let status = calls.status()?;
+                    match status.trees.iter().find(|t| t.tree == Some(tree)) {
+                        Some(t) => calls.call(Ask::Signal { pid: t.pid, signal, group }),
+                        None => Ok(()),
+                    }
+                });
+                if let Err(error) = sent.await? {
+                    tracing::warn!(%tree, %error, "a signal did not reach it");
+                }
+            }
+            Steered::Read { number, offsets } => {
+                let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
+                let Some(w) = c.work.as_mut().filter(|w| w.number == number) else {
+                    return Ok(Vec::new());
+                };
+                w.at = Some(offsets);
+                if w.purpose == For::Checkpoint {
+                    self.go(id).await?;
+                }
+            }
+            Steered::Taken { number } => self.seal(tree, number),
+        }
+        Ok(Vec::new())
+    }
+
+    /// All that the tree wrote until it was dumped is taken: the image is completed.
+    fn seal(&mut self, tree: Tree, number: u64) {
+        let id = TreeId(tree.id);
+        let owner = self.jobs.get(&id).map(|j| j.account.uid);
+        let Some(c) = self.copy(id, tree.epoch) else { return };
+        let Some(w) = c.work.as_mut().filter(|w| w.number == number) else { return };
+        let (Some(dumped), Some(at), Some(owner)) = (&w.dumped, w.at, owner) else { return };
+        let streams = Streams { at, keys: c.streaming.keys };
+        let origin = Origin {
+            pid: dumped.pid,
+            owner,
+            epoch: tree.epoch,
+            criu: dumped.version.clone(),
+            open_files: dumped.open_files.clone(),
+        };
+        let version = w.version;
+        let folder = self.store.folder(id, version);
+        let (driver, events) = (self.setup.driver.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let there = folder.clone();
+            let written = wait(move || streams.write(&there)).await.flatten();
+            let done = match written {
+                Err(e) => Err(format!("cannot complete its image: {e}")),
+                Ok(()) => driver
+                    .seal(&folder, origin)
+                    .await
+                    .map(|manifest| manifest.size_bytes())
+                    .map_err(|e| e.to_string()),
+            };
+            let _gone = events.send(Event::Sealed { tree, work: number, done });
+        });
+    }
+
+    pub(super) fn sealed(&mut self, tree: Tree, work: u64, done: Result<u64, String>) -> Vec<Act> {
+        let Some(c) = self.copy(TreeId(tree.id), tree.epoch) else { return Vec::new() };
+        let Some(w) = c.work.take_if(|w| w.number == work) else { return Vec::new() };
+        let none = || "its image was given up".to_owned();
+        let done = done.and_then(|bytes| self.image(&w, bytes).ok_or_else(none));
+        self.made(tree, &w, done)
+    }
+
+    /// Begins to make a stopped copy.
+    pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
+        let tree = Tree { id: id.0, epoch };
+        let Some(job) = self.jobs.get(&id) else {
+            let why = "nobody said whose it is".to_owned();
+            let now = self.setup.clock.up();
+            return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
+        };
+        self.restoring.insert(id, (epoch, false));
+        let (owner, birth) = (job.account.uid, job.birth);
+        let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
+        let (store, peers, events) =
+            (self.store.clone(), self.setup.peers.clone(), self.events.clone());
+        let (cell, limit, here) = (self.cell(), self.setup.limit, self.setup.node);
+        tokio::spawn(async move {
+            let (fetching, others) = (store.clone(), peers.clone());
+            let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
+                let version = image.version;
+                if !fetching.has(id, version) {
+                    let mut why = "no node has its image".to_owned();
+                    let found = image.nodes.iter().filter(|n| **n != here).any(|from| {
+                        let got = others
+                            .image(*from, id, version)
+                            .and_then(|mut image| fetching.receive(id, version, &mut *image));
+                        got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
+                    });
+                    if !found {
+                        return Err(why);
+                    }
+                }
+                let folder = fetching.folder(id, version);
+                let streams = Streams::read(&folder);
+                Ok((folder, streams.map_err(|e| format!("its image is torn: {e}"))?))
+            });
+            let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
+                Err(why) => Err(why),
+                Ok((folder, streams)) => {
+                    let of = events.clone();
+                    match Streaming::new(tree, birth, streams.at, peers, of) {
+                        Err(e) => Err(format!("cannot make its pipes: {e}")),
+                        Ok((streaming, fds)) => {
+                            let keys = streams.keys.into_iter().zip(fds);
+                            let order = RestoreOrder {
+                                folder,
+                                owner,
+                                cell: Some(cell),
+                                cgroups: Vec::new(),
+                                inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
+                                tcp: Tcp::None,
+                                stopped: true,
+                                limit,
+                            };
+                            let done = restore(&*driver, &calls, tree, order).await;
+                            done.map(|()| Box::new(streaming))
+                        }
+                    }
+                }
+            };
+            if let Err(why) = &done {
+                tracing::warn!(%tree, why, "no copy of it was made");
+            }
+            let _gone = events.send(Event::Restored { tree, done });
+        });
+        Ok(Vec::new())
+    }
+
+    pub(super) async fn restored(
+        &mut self,
+        tree: Tree,
+        done: Result<Box<Streaming>, String>,
+    ) -> io::Result<Vec<Act>> {
+        let (id, epoch) = (TreeId(tree.id), tree.epoch);
+        let dying = match self.restoring.get(&id) {
+            Some((of, dying)) if *of == epoch => {
+                let dying = *dying;
+                self.restoring.remove(&id);
+                dying
+            }
+            // A newer one is being made.
+            _ => true,
+        };
+        if dying {
+            let calls = self.calls.clone();
+            wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
+            return Ok(self.agent.killed(id, epoch).into_iter().collect());
+        }
+        let now = self.setup.clock.up();
+        let done = done.map(|streaming| {
+            let held = Held { epoch, runs: false, exit: None, streaming: *streaming, work: None };
+            self.copies.insert(id, held);
+        });
+        Ok(self.agent.restored(id, epoch, done, now).into_iter().collect())
+    }
+
+    pub(super) async fn kill(&mut self, id: TreeId, epoch: u64) -> io::Result<Vec<Act>> {
+        if let Some((_, dying)) = self.restoring.get_mut(&id).filter(|(of, _)| *of == epoch) {
+            // When it is made.
+            *dying = true;
+            return Ok(Vec::new());
+        }
+        let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
+        // With it goes its relay, after the processes.
+        let held = match self.copies.get(&id) {
+            Some(c) if c.epoch == epoch => self.copies.remove(&id),
+            _ => None,
+        };
+        wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
+        drop(held);
+        Ok(self.agent.killed(id, epoch).into_iter().collect())
+    }
+}
+
+/// Makes the copy and has the cell watch it. On an error nothing of it is left.
+pub(super) async fn restore(
+    driver: &dyn Checkpointer,
+    calls: &Arc<super::cell::Calls>,
+    tree: Tree,
+    order: RestoreOrder,
+) -> Result<(), String> {
+    let of = calls.clone();
+    let text = |e: CallError| e.to_string();
+    // Pids of other nodes can be had as long as this connection lasts.
+    let widened = wait(move || {
+        let mut client = of.connect()?;
+        client.call::<()>(Ask::Widen { on: true }, &[]).map(|()| client)
+    });
+    let client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
+    let restored = driver.restore(order).await.map_err(|e| e.to_string());
+    drop(client);
+    let pid = restored?.pid;
+    let of = calls.clone();
+    let adopted = wait(move || of.call::<Started>(Ask::Adopt { tree, pid }));
+    let adopted = adopted.await.map_err(|e| e.to_string())?;
+    match adopted {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let of = calls.clone();
+            let killed = wait(move || of.call::<()>(Ask::Signal { pid, signal: 9, group: true }));
+            let killed = killed.await.map_err(|e| e.to_string())?;
+            Err(match killed {
+                Ok(()) => format!("the cell does not watch it: {e}"),
+                Err(k) => format!("the cell does not watch it: {e}; and it was not ended: {k}"),
+            })
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Two nodes on this machine, with real cells and the real CRIU, under a controller.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use xos_base::when::{Clock, SystemClock};
+use xos_base::{MemberNumber, Millis};
+use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
+use xos_ssi::cluster::controller::Controller;
+use xos_ssi::cluster::members::{Moves, NodeState, Times};
+use xos_ssi::cluster::messages::{ToController, ToNode, TreeId};
+use xos_ssi::cluster::record::{Effect, State};
+use xos_ssi::cluster::trees::{Owner, TreeState};
+use xos_ssi::driver::Checkpointer;
+use xos_ssi::driver::criu::Criu;
+use xos_ssi::driver::why::Rules;
+use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
+use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
+use xos_ssi::pids::NodeNumber;
+
+/// No test waits longer for one thing.
+const PATIENCE: Duration = Duration::from_secs(90);
+const UID: u32 = 1_900_000_001;
+/// Its pid and a number, line by line.
+const COUNTER: &str = "
+import os, time
+n = 0
+while True:
+    os.write(1, f'{os.getpid()} {n}\\n'.encode())
+    n += 1
+    time.sleep(0.02)
+";
+
+/// The controller, in memory, and the ways between the nodes.
+struct Site {
+    controller: Mutex<Controller>,
+    told: Mutex<BTreeMap<NodeNumber, UnboundedSender<Heard>>>,
+    jobs: Mutex<BTreeMap<TreeId, Job>>,
+    nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
+    /// Images lose their end on the way.
+    tears: AtomicBool,
+}
+
+impl Site {
+    fn jobs(&self) -> Vec<(TreeId, Job)> {
+        self.jobs.lock().unwrap().iter().map(|(tree, job)| (*tree, job.clone())).collect()
+    }
+
+    /// What is told to one node is returned, what to others sent.
+    fn effects(&self, asks: Option<NodeNumber>, effects: Vec<Effect>) -> Vec<ToNode> {
+        let mut own = Vec::new();
+        for effect in effects {
+            let Effect::Tell { node, message } = effect else { continue };
+            if asks == Some(node) {
+                own.push(message);
+            } else if let Some(told) = self.told.lock().unwrap().get(&node) {
+                // A node that is gone hears nothing.
+                let _gone = told.send(Heard { messages: vec![message], jobs: self.jobs() });
+            }
+        }
+        own
+    }
+
+    fn decide<E: std::fmt::Debug>(
+        &self,
+        what: impl FnOnce(&mut Controller, Millis) -> Result<Vec<Effect>, E>,
+    ) {
+        let mut controller = self.controller.lock().unwrap();
+        let effects = what(&mut controller, SystemClock.up()).unwrap();
+        self.effects(None, effects);
+    }
+
+    /// Waits until the controller's state is as wanted.
+    async fn until(&self, what: &str, good: impl Fn(&State) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            {
+                let mut controller = self.controller.lock().unwrap();
+                let effects = controller.tick(SystemClock.up());
+                self.effects(None, effects);
+                if good(controller.state()) {
+                    return;
+                }
+                assert!(Instant::now() < until, "{what}: {:?}", controller.state());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The lines of a tree's output, once there are `many`.
+    async fn lines(&self, node: NodeNumber, tree: TreeId, many: usize) -> Vec<String> {
+        let folder = self.nodes.lock().unwrap()[&node].1.folder(tree.0);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(folder.join(OUTPUT_FILE)).unwrap_or_default();
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+            if lines.len() >= many {
+                return lines;
+            }
+            assert!(Instant::now() < until, "only {} of {many} lines: {text}", lines.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A node's way to the controller.
+struct Way(NodeNumber, Arc<Site>);
+
+#[async_trait::async_trait]
+impl Core for Way {
+    async fn say(&self, message: ToController) -> io::Result<Heard> {
+        let mut controller = self.1.controller.lock().unwrap();
+        let effects = controller.message(self.0, &message, SystemClock.up());
+        let messages = self.1.effects(Some(self.0), effects);
+        Ok(Heard { messages, jobs: self.1.jobs() })
+    }
+}
+
+impl Peers for Site {
+    fn image(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        version: u64,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        let store = self.nodes.lock().unwrap()[&from].0.clone();
+        let mut bytes = Vec::new();
+        store.send(tree, version, &mut bytes)?;
+        if self.tears.load(Ordering::SeqCst) {
+            bytes.truncate(bytes.len() / 2);
+        }
+        Ok(Box::new(io::Cursor::new(bytes)))
+    }
+
+    fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
+        let (one, other) = UnixStream::pair()?;
+        let spools = self.nodes.lock().unwrap()[&at].1.clone();
+        spools.serve(tree, from, one)?;
+        Ok(other)
+    }
+}
+
+struct Grid {
+    site: Arc<Site>,
+    hosts: BTreeMap<NodeNumber, (JoinHandle<io::Result<()>>, i32)>,
+    /// What their canaries showed.
+    moves: BTreeMap<NodeNumber, Moves>,
+    dir: TempDir,
+}
+
+fn node(number: u8) -> NodeNumber {
+    NodeNumber::try_from(number).unwrap()
+}
+
+impl Grid {
+    /// `None`, with the reason printed, where this cannot be.
+    async fn new() -> Option<Grid> {
+        let made = Grid::try_new().await;
+        made.map_err(|why| println!("skipped: {why}")).ok()
+    }
+
+    async fn try_new() -> Result<Grid, String> {
+        if !rustix::process::getuid().is_root() {
+            return Err("needs root".to_owned());
+        }
+        if !Path::new("/usr/bin/python3").exists() {
+            return Err("no /usr/bin/python3".to_owned());
+        }
+        let private = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criu/criu");
+        let private = private.canonicalize().unwrap_or(private);
+        let path = std::env::var("PATH").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let criu = Criu::find(&[private], &path, dir.path().join("logs"));
+        let criu = criu.ok_or("no CRIU: make deps-criu gets one")?;
+        criu.probe().await.map_err(|e| e.to_string())?;
+        let heartbeat = Duration::from_millis(200);
+        let suspect = Duration::from_secs(1);
+        let times = Times::new(heartbeat, suspect, Duration::from_secs(4)).unwrap();
+        let site = Arc::new(Site {
+            controller: Mutex::new(Controller::new(State::default(), times, SystemClock.up())),
+            told: Mutex::default(),
+            jobs: Mutex::default(),
+            nodes: Mutex::default(),
+            tears: AtomicBool::new(false),
+        });
+        let driver: Arc<dyn Checkpointer> = Arc::new(criu);
+        let mut grid = Grid { site, hosts: BTreeMap::new(), moves: BTreeMap::new(), dir };
+        for number in [1, 2] {
+            grid.begin(node(number), times, &driver).await?;
+        }
+        let present =
+            |state: NodeState| move |s: &State| s.members.iter().all(|(_, m)| m.state == state);
+        grid.site.until("the nodes join", present(NodeState::Present)).await;
+        for number in [1, 2] {
+            let moves = grid.moves[&node(number)].clone();
+            assert_eq!(moves, Moves::Yes);
+            grid.site.decide(|c, _| c.prove(node(number), moves, 1));
+        }
+        Ok(grid)
+    }
+
+    async fn begin(
+        &mut self,
+        number: NodeNumber,
+        times: Times,
+        driver: &Arc<dyn Checkpointer>,
+    ) -> Result<(), String> {
+        let id = format!("n{number}.rennes").parse().unwrap();
+        let vo: xos_base::VoId = "demo.rennes".parse().unwrap();
+        self.site.decide(|c, _| c.add(&id, [vo].into()));
+        let folder: PathBuf = self.dir.path().join(number.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let spools = Arc::new(Spools::new(folder.join("spools")));
+        let store = Store::new(folder.join("images"));
+        self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        let setup = Setup {
+            folder,
+            node: number,
+            times,
+            cell_program: env!("CARGO_BIN_EXE_xos-cell").into(),
+            driver: driver.clone(),
+            rules: Rules { shared: vec!["/".into()], filters_move: true },
+            limit: PATIENCE,
+            core: Arc::new(Way(number, self.site.clone())),
+            peers: self.site.clone(),
+            spools,
+            clock: Arc::new(SystemClock),
+        };
+        let host = match Host::begin(setup).await {
+            Ok(host) => host,
+            Err(e) if e.to_string().contains("Operation not permitted") => {
+                return Err(e.to_string());
+            }
+            Err(e) => panic!("{e}"),
+        };
+        let account = Account { uid: UID, gid: UID, groups: vec![] };
+        let moves = host.canary(account).await.unwrap();
+        self.moves.insert(number, moves);
+        let (tell, told) = unbounded_channel();
+        self.site.told.lock().unwrap().insert(number, tell);
+        let init = host.init_pid();
+        self.hosts.insert(number, (tokio::spawn(host.run(told)), init));
+        Ok(())
+    }
+
+    /// Starts a program on a node where it is born; its tree, once it runs and wrote something.
+    async fn count(&self, on: NodeNumber) -> TreeId {
+        let site = &self.site;
+        let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
+        let mut tree = TreeId(0);
+        site.decide(|c, _| {
+            let (id, effects) = c.start(0, &owner, on, on, true)?;
+            tree = id;
+            let program = Program {
+                argv: ["/usr/bin/python3", "-c", COUNTER].map(str::to_owned).to_vec(),
+                env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+                cwd: "/".into(),
+                umask: 0o22,
+                rlimits: vec![],
+                cgroups: vec![],
+                stdio: Stdio::Three,
+            };
+            let account = Account { uid: UID, gid: UID, groups: vec![] };
+            let job = Job { account, program, pid: None, birth: on };
+            site.jobs.lock().unwrap().insert(id, job);
+            Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
+        });
+        site.until("it runs", |s| runs(s, tree, on)).await;
+        site.lines(on, tree, 10).await;
+        tree
+    }
+
+    /// The machine dies: its host, and with its cell all that ran there.
+    async fn kill(&mut self, number: NodeNumber) {
+        let (host, init) = self.hosts.remove(&number).unwrap();
+        host.abort();
+        assert!(host.await.unwrap_err().is_cancelled());
+        self.site.told.lock().unwrap().remove(&number);
+        let init = nix::unistd::Pid::from_raw(init);
+        nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+}
+
+impl Drop for Grid {
+    fn drop(&mut self) {
+        for (host, init) in self.hosts.values() {
+            host.abort();
+            let init = nix::unistd::Pid::from_raw(*init);
+            // It may be dead already.
+            let _gone = nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+fn runs(state: &State, tree: TreeId, on: NodeNumber) -> bool {
+    let t = state.trees.tree(tree).unwrap();
+    t.state == TreeState::Running && t.confirmed && t.node == on
+}
+
+/// That one process counted from 0 without a gap or anything twice.
+#[track_caller]
+fn counts(lines: &[String]) {
+    let pid = lines[0].split_once(' ').unwrap().0.to_owned();
+    for (n, line) in lines.iter().enumerate() {
+        assert_eq!(*line, format!("{pid} {n}"));
+    }
+}
+
+/// If it failed, a program would lose or repeat work or output on its way, or change its pid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_moves_away_and_back() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    for to in [two, one] {
+        grid.site.decide(|c, now| c.migrate(tree, to, now));
+        grid.site.until("it moves", |s| runs(s, tree, to)).await;
+        let before = grid.site.lines(one, tree, 0).await.len();
+        counts(&grid.site.lines(one, tree, before + 10).await);
+    }
+}
+
+/// If it failed, a node's death would take work along, or output would be lost or doubled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_nodes_program_goes_on_from_its_checkpoint() {
+    let Some(mut grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    // Its image comes along, so that one that survives has it.
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    let before = grid.site.lines(one, tree, 0).await.len();
+    grid.site.lines(one, tree, before + 10).await;
+    grid.kill(two).await;
+    let waits = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        matches!(t.state, TreeState::Checkpointed { .. })
+    };
+    grid.site.until("its node is taken for dead", waits).await;
+    let before = grid.site.lines(one, tree, 0).await.len();
+    grid.site.decide(|c, now| c.restart(tree, one, now));
+    grid.site.until("it is restarted", |s| runs(s, tree, one)).await;
+    counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, making a checkpoint would disturb the program, or never be complete.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_lets_the_program_go_on() {
+    let Some(grid) = Grid::new().await else { return };
+    let one = node(1);
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.save(tree, now));
+    let saved = |s: &State| s.trees.tree(tree).unwrap().checkpoint.is_some();
+    grid.site.until("it is saved", saved).await;
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, an attempt to move a program could end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_whose_image_is_torn_on_the_way_goes_on_where_it_was() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.tears.store(true, Ordering::SeqCst);
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it goes on", |s| runs(s, tree, one)).await;
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
+    assert_eq!(grid.site.controller.lock().unwrap().state().trees.tree(tree).unwrap().epoch, 1);
+}
