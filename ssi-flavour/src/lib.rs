@@ -11,3 +11,4 @@ pub mod ghost;
 pub mod pids;
 #[allow(unsafe_code)]
 mod sys;
+pub mod wire;
