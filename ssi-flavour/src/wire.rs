@@ -241,8 +241,8 @@ mod tests {
         let heard = ClusterHeard {
             seat: Some(Seat {
                 cluster: "c1.rennes".parse().unwrap(),
-                number: 3.try_into().unwrap(),
-                nodes: BTreeMap::from([(3.try_into().unwrap(), "n1.rennes".parse().unwrap())]),
+                number: 3u8.try_into().unwrap(),
+                nodes: BTreeMap::from([(3u8.try_into().unwrap(), "n1.rennes".parse().unwrap())]),
                 heartbeat_ms: 1000,
                 suspect_ms: 3000,
                 dead_ms: 8000,

@@ -63,6 +63,7 @@ pub enum End {
 
 /// What became of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TreeOutcome")]
 pub enum Outcome {
     /// It ended.
     Ended(End),
