@@ -303,6 +303,12 @@ pub struct Members {
 }
 
 impl Members {
+    /// The nodes as they were kept. None was ever taken out.
+    pub fn of(nodes: BTreeMap<NodeNumber, Member>) -> Members {
+        let last = nodes.keys().next_back().map_or(0, |n| (*n).into());
+        Members { nodes, last }
+    }
+
     /// A node.
     pub fn node(&self, number: NodeNumber) -> Option<&Member> {
         self.nodes.get(&number)
