@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod driver;
 pub mod ghost;
 pub mod pids;
+pub mod service;
 #[allow(unsafe_code)]
 mod sys;
 pub mod wire;
