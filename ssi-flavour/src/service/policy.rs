@@ -44,14 +44,8 @@ pub(super) enum Action {
 const ROLES: [Role; 6] =
     [Role::Person, Role::Member, Role::Owner, Role::SiteAdmin, Role::Node, Role::Machine];
 #[cfg(test)]
-const ACTIONS: [Action; 6] = [
-    Action::See,
-    Action::Change,
-    Action::Run,
-    Action::SeeTree,
-    Action::HandleTree,
-    Action::Say,
-];
+const ACTIONS: [Action; 6] =
+    [Action::See, Action::Change, Action::Run, Action::SeeTree, Action::HandleTree, Action::Say];
 
 /// The table.
 fn allows(role: Role, action: Action) -> bool {
