@@ -16,6 +16,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("vom", "vom/src/lib.rs", "Config"),
     ("aem", "aem/src/config.rs", "Config"),
     ("files", "xos/src/daemon/files.rs", "Config"),
+    ("cluster", "ssi-flavour/src/service/mod.rs", "Config"),
     ("console", "console/src/lib.rs", "Config"),
     ("ssh_host", "node/src/hosts/mod.rs", "Config"),
     ("node", "node/src/agent/config.rs", "Config"),

@@ -32,7 +32,7 @@ impl ClusterService {
     }
 
     async fn ran(&self, caller: &Caller, r: &RunInCluster) -> Result<ClusterRun, Error> {
-        let served = self.authorise(caller, None, Action::Run).await?;
+        let served = self.authorise(caller, Action::Run).await?;
         let member = caller.member()?;
         if member.vo != r.vo {
             return Err(Error::denied(format!("{} does not act in {}", caller.describe(), r.vo)));
@@ -47,7 +47,6 @@ impl ClusterService {
         })?;
         check(r)?;
         let owner = owner(member, vo)?;
-        let now = self.clock.up();
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
         self.room(c, &owner)?;
@@ -138,10 +137,9 @@ fn chosen(
         Choice::On(node) => Ok(node),
         Choice::Queue => Err(Error::limited(format!("all nodes of {} are full", c.id))
             .hint("try again later, or name a node with --node")),
-        Choice::Nowhere { reason } => Err(Error::new(
-            xos_base::Kind::Unsatisfiable,
-            format!("{} cannot run it: {reason}", c.id),
-        )
-        .hint(format!("xos cluster nodes {} shows how they are", c.id))),
+        Choice::Nowhere { reason } => {
+            Err(Error::unsatisfiable(format!("{} cannot run it: {reason}", c.id))
+                .hint(format!("xos cluster nodes {} shows how they are", c.id)))
+        }
     }
 }

@@ -30,7 +30,7 @@ impl ClusterService {
         caller: Caller,
         r: ListTrees,
     ) -> Result<Vec<ClusterTree>, Error> {
-        self.authorise(&caller, None, Action::See).await?;
+        self.authorise(&caller, Action::See).await?;
         let all = self.clusters.lock().await;
         Ok(find(&all, &r.cluster)?.tree_list(|owner| self.sees(&caller, owner)))
     }
@@ -40,7 +40,7 @@ impl ClusterService {
         caller: Caller,
         r: ListProcesses,
     ) -> Result<Vec<ClusterProcess>, Error> {
-        self.authorise(&caller, None, Action::See).await?;
+        self.authorise(&caller, Action::See).await?;
         let all = self.clusters.lock().await;
         Ok(find(&all, &r.cluster)?.process_list(|owner| self.sees(&caller, owner)))
     }
