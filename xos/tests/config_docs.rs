@@ -63,6 +63,8 @@ names = [\"localhost\", \"127.0.0.1\", \"::1\", \"core.rennes.example\"]
 
 [files]
 
+[cluster]
+
 [console]
 title = \"Rennes\"
 ";
