@@ -1,7 +1,8 @@
 //! Whose a pid is: each node of a cluster has a range of its own.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -56,12 +57,13 @@ impl JsonSchema for NodeNumber {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "The number of a node in its cluster.",
-            "type": "integer",
-            "minimum": 1,
-            "maximum": NODE_NUMBER_MAX,
-        })
+        let mut schema = Schema::default();
+        let mut says = |key: &str, value: Value| schema.insert(key.to_owned(), value);
+        says("description", "The number of a node in its cluster.".into());
+        says("type", "integer".into());
+        says("minimum", 1.into());
+        says("maximum", NODE_NUMBER_MAX.into());
+        schema
     }
 }
 
