@@ -254,7 +254,7 @@ async fn nobody_is_told_what_is_not_kept() {
     let end = crate::cluster::messages::End::Exit { code: 3 };
     let facts = vec![Fact::Ended { tree, epoch: 1, end }];
     let said = vec![ToController::Facts { term: 1, facts }];
-    world.say(1, said.clone(), None).await.unwrap_err();
+    world.say(1, said, None).await.unwrap_err();
     world.beats(1, 0, &[]).await.unwrap_err();
     world.records.broken.store(false, Ordering::Relaxed);
     let heard = world.beats(1, 0, &[]).await.unwrap();
@@ -298,10 +298,10 @@ async fn a_drained_node_sends_its_programs_away() {
     let mut all = world.service.clusters.lock().await;
     let c = all.get_mut(&id()).unwrap();
     assert_eq!(c.tree_view(tree).unwrap().trouble, reason);
-    let runs =
-        vec![ToController::Facts { term: 1, facts: vec![Fact::Runs { tree, epoch: 1, floor: 2 }] }];
+    let facts = vec![Fact::Runs { tree, epoch: 1, floor: 2 }];
+    let runs = ToController::Facts { term: 1, facts };
     let one = NodeNumber::try_from(1u8).unwrap();
-    let effects = c.controller.message(one, &runs[0], Millis(0));
+    let effects = c.controller.message(one, &runs, Millis(0));
     world.service.commit(c, effects).await.unwrap();
     assert!(c.turn(&Policy::default(), true, Millis(1000)).is_empty());
     assert!(!c.turn(&Policy::default(), true, Millis(301_000)).is_empty());
