@@ -299,17 +299,16 @@ impl ClusterService {
         let programs = c.programs_of(&messages);
         Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs })
     }
+}
 
-    /// The nodes that are in some cluster.
-    async fn seated(&self) -> BTreeSet<NodeId> {
-        let all = self.clusters.lock().await;
-        let members = all.values().flat_map(|c| {
-            let left = &c.settings.left;
-            let members = c.controller.state().members.iter();
-            members.filter(move |(number, _)| !left.contains(number)).map(|(_, m)| m.id.clone())
-        });
-        members.collect()
-    }
+/// The nodes that are in some cluster.
+fn seated(all: &BTreeMap<ClusterId, Cluster>) -> BTreeSet<NodeId> {
+    let members = all.values().flat_map(|c| {
+        let left = &c.settings.left;
+        let members = c.controller.state().members.iter();
+        members.filter(move |(number, _)| !left.contains(number)).map(|(_, m)| m.id.clone())
+    });
+    members.collect()
 }
 
 /// How a node is. What it says with a heartbeat of its term counts.

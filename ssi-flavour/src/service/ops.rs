@@ -5,13 +5,13 @@ mod trees;
 
 use super::one::Cluster;
 use super::policy::{self, Action};
-use super::{ClusterService, Kept};
+use super::{ClusterService, Kept, seated};
 use crate::cluster::controller::Refused;
 use crate::cluster::members::{MemberError, NodeState};
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice};
 use crate::cluster::trees::Tree;
-use crate::pids::NodeNumber;
+use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
 use crate::wire::{ClusterHeard, ClusterSay};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -131,9 +131,9 @@ impl ClusterService {
                 .hint("a cluster is of one site's nodes"));
         }
         let serves: BTreeSet<VoId> = self.served().await?.into_keys().collect();
-        let seated = self.seated().await;
         let now = self.clock.up();
         let mut all = self.clusters.lock().await;
+        let seated = seated(&all);
         let c = find_mut(&mut all, &r.cluster)?;
         let mut new = BTreeSet::new();
         for node in &r.nodes {
@@ -141,6 +141,11 @@ impl ClusterService {
                 return Err(Error::conflict(format!("{node} is in a cluster already"))
                     .hint("xos cluster status shows in which one"));
             }
+        }
+        // Before anything is changed: all or none.
+        let unknown = new.iter().filter(|node| c.known(node).is_none()).count();
+        if c.controller.state().members.iter().count() + unknown > usize::from(NODE_NUMBER_MAX) {
+            return Err(member_error(MemberError::Full));
         }
         let mut effects = Vec::new();
         for node in new {

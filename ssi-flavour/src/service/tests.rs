@@ -323,7 +323,8 @@ async fn who_left_or_never_was_in_is_told_nothing() {
     assert_eq!(world.beats(2, 0, &[]).await.unwrap(), ClusterHeard::default());
     let again = open(world.records.clone(), world.clock.clone()).await;
     assert_eq!(again.beats(2, 0, &[]).await.unwrap(), ClusterHeard::default());
-    assert_eq!(again.service.seated().await, BTreeSet::from([node(1)]));
+    let all = again.service.clusters.lock().await;
+    assert_eq!(seated(&all), BTreeSet::from([node(1)]));
 }
 
 /// If it failed, two programs would have one pid, or a node that had many would get no more.

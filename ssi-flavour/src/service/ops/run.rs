@@ -51,13 +51,13 @@ impl ClusterService {
         let c = find_mut(&mut all, &r.cluster)?;
         self.room(c, &owner)?;
         let node = chosen(c, &self.policy, &owner, r)?;
+        let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
         let pid = c.free_pid(node).ok_or_else(|| {
             Error::limited("all pids for programs on that node are taken")
                 .hint("name another node with --node, or try again")
         })?;
         let (tree, effects) =
             c.controller.start(pid, &owner, node, node, r.restartable).map_err(refused)?;
-        let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
         let program = Program {
             argv: r.argv.clone(),
             env: r.env.clone(),
