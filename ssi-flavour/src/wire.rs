@@ -18,7 +18,7 @@ pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
 /// cluster: the first frame is an [`ImageOpening`].
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
 /// Most processes that a node tells of at once: those that use most of the processors come first.
-pub const PROCESSES_MAX: usize = 4096;
+pub const PROCESSES_MAX: usize = 1024;
 /// Longest command of a process that is told of, in bytes.
 pub const COMMAND_MAX: usize = 256;
 

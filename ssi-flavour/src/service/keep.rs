@@ -3,13 +3,13 @@
 use crate::cluster::members::{Member, Members};
 use crate::cluster::messages::TreeId;
 use crate::cluster::record::State;
-use crate::cluster::trees::{Tree, Trees};
+use crate::cluster::trees::{Tree, TreeState, Trees};
 use crate::pids::NodeNumber;
 use crate::wire::Program;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, Millis};
 
 /// What is kept of a cluster beside nodes and trees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,11 +73,24 @@ impl Kept {
         }
     }
 
-    /// The controller's state.
-    pub(super) fn state(&self) -> State {
+    /// The controller's state at `now`. The machine may have been started anew meanwhile, and its
+    /// clock with it: nothing began later than now.
+    pub(super) fn state(&self, now: Millis) -> State {
+        let mut trees = self.trees.clone();
+        for t in trees.values_mut() {
+            if let TreeState::Moving { since, .. }
+            | TreeState::Checkpointed { since, .. }
+            | TreeState::Restarting { since, .. } = &mut t.state
+            {
+                *since = (*since).min(now);
+            }
+            if let Some((_, since)) = &mut t.saving {
+                *since = (*since).min(now);
+            }
+        }
         State {
             members: Members::of(self.nodes.clone()),
-            trees: Trees::of(self.trees.clone(), TreeId(self.last)),
+            trees: Trees::of(trees, TreeId(self.last)),
         }
     }
 }

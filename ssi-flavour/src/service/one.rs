@@ -65,7 +65,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A cluster as it was kept.
     pub fn new(id: ClusterId, kept: Kept, times: Times, now: Millis) -> Cluster {
-        let controller = Controller::new(kept.state(), times, now);
+        let controller = Controller::new(kept.state(now), times, now);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
         Cluster {
             id,

@@ -102,7 +102,8 @@ mod tests {
         for action in ACTIONS {
             let who = ROLES.into_iter().filter(|role| allows(*role, action));
             let who: Vec<String> = who.map(|role| format!("{role:?}")).collect();
-            writeln!(text, "{:<11} {}", format!("{action:?}"), who.join(", ")).unwrap();
+            let action = format!("{action:?}");
+            writeln!(text, "{action:<11} {}", who.join(", ")).unwrap();
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/matrix.txt");
         if std::env::var_os("XOS_BLESS").is_some() {

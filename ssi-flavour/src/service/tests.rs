@@ -1,6 +1,5 @@
 //! The service with nodes that are played, and records in memory.
 
-use super::one::Cluster;
 use super::*;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
@@ -340,4 +339,24 @@ async fn pids_go_around_and_none_is_given_twice() {
     assert!(!given.contains(&root), "it is taken");
     let distinct: BTreeSet<i32> = given.iter().copied().collect();
     assert_eq!(distinct.len(), one.given_pids().count() - 1, "all others, in turn");
+}
+
+/// If it failed, a checkpoint that was waiting when the core's machine was started anew would wait
+/// for as long as that machine had run before.
+#[tokio::test]
+async fn what_began_before_a_new_start_is_not_in_the_future() {
+    let mut world = cluster().await;
+    let tree = world.runs().await;
+    {
+        let mut all = world.records.kept.lock().unwrap();
+        let t = all.get_mut(&id()).unwrap().trees.get_mut(&tree).unwrap();
+        let (reason, since) = ("n1.rennes was silent".to_owned(), Millis(1_000_000_000));
+        t.state = TreeState::Checkpointed { reason, since };
+    }
+    world.clock.0.store(5000, Ordering::Relaxed);
+    let again = open(world.records.clone(), world.clock.clone()).await;
+    let all = again.service.clusters.lock().await;
+    let t = all[&id()].controller.state().trees.tree(tree).unwrap();
+    let TreeState::Checkpointed { since, .. } = &t.state else { panic!("{t:?}") };
+    assert_eq!(*since, Millis(5000));
 }
