@@ -162,8 +162,14 @@ impl Cluster {
         let mut told = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Keep(Record::Member(r)) => self.member_changed(&r),
-                Effect::Keep(Record::Tree(r)) => self.tree_changed(&r, now),
+                Effect::Keep(Record::Member(r)) => {
+                    tracing::debug!(cluster = %self.id, ?r, "a node changed");
+                    self.member_changed(&r);
+                }
+                Effect::Keep(Record::Tree(r)) => {
+                    tracing::debug!(cluster = %self.id, ?r, "a tree changed");
+                    self.tree_changed(&r, now);
+                }
                 Effect::Tell { node, message } => told.push((node, message)),
             }
         }
@@ -181,6 +187,9 @@ impl Cluster {
         let member = self.controller.state().members.node(number);
         if member.is_none_or(|m| !m.state.has_term()) {
             self.looks.remove(&number);
+        }
+        if let MemberRecord::Became { state, reason, .. } = r {
+            tracing::info!(cluster = %self.id, %number, %state, reason, "a node of a cluster");
         }
         self.dirty.nodes.insert(number);
     }
@@ -220,6 +229,9 @@ impl Cluster {
     }
 
     fn ended(&mut self, tree: TreeId, how: Result<End, String>) {
+        if let Err(reason) = &how {
+            tracing::warn!(cluster = %self.id, %tree, reason, "a tree is lost");
+        }
         let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
         // A tree without a ghost is forgotten at once: where it was, its pid says.
         let pid = self.programs.get(&tree).and_then(|p| p.pid);
