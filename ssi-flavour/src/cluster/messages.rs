@@ -9,7 +9,9 @@ use xos_base::Millis;
 
 /// A tree of processes that runs and moves as a whole: a number given once. Its root's pid may be
 /// another tree's later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct TreeId(pub u64);
 
