@@ -7,6 +7,7 @@
 pub mod aem;
 pub mod audit;
 pub mod cda;
+pub mod cluster;
 pub mod node;
 pub mod openapi;
 pub mod policy;

@@ -126,6 +126,15 @@ text_id!(
 );
 
 text_id!(
+    /// A cluster and its site: `c1.rennes`.
+    ClusterId,
+    "cluster",
+    "a cluster is <cluster>.<site>, each a label of 1 to 24 of a-z, 0-9 and '-'",
+    |s| two_parts(s, '.')
+        .is_some_and(|(a, b)| is_label(a, LABEL_MAX, b"") && is_label(b, LABEL_MAX, b""))
+);
+
+text_id!(
     /// The name of a group inside one VO: `physics`.
     GroupName, "group", NAME_RULE, |s| is_label(s, NAME_MAX, b"_")
 );
@@ -171,6 +180,7 @@ macro_rules! halves {
 
 halves!(VoId, '.', label, "The VO's own label, without its home site.");
 halves!(NodeId, '.', label, "The node's own label, without its site.");
+halves!(ClusterId, '.', label, "The cluster's own label, without its site.");
 halves!(PersonId, '@', name, "The person's name at their site.");
 
 macro_rules! number_id {

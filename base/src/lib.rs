@@ -17,8 +17,8 @@ pub mod when;
 
 pub use error::{Error, Kind};
 pub use ids::{
-    Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, ProviderId, RoleName,
-    SiteId, UnitId, UnitIndex, VoId,
+    ClusterId, Epoch, GroupName, GroupNumber, JobId, MemberNumber, NodeId, PersonId, ProviderId,
+    RoleName, SiteId, UnitId, UnitIndex, VoId,
 };
 pub use local_name::LocalName;
 pub use membership::{Group, Membership};

@@ -1,7 +1,9 @@
 //! What ids look like, for the document of the API: their parsers in words that other programs
 //! read (JSON Schema 2020-12). The linker drops this from the modules of NSS and PAM.
 
-use crate::ids::{GroupName, JobId, NodeId, PersonId, ProviderId, RoleName, SiteId, UnitId, VoId};
+use crate::ids::{
+    ClusterId, GroupName, JobId, NodeId, PersonId, ProviderId, RoleName, SiteId, UnitId, VoId,
+};
 use crate::local_name::LocalName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
@@ -72,6 +74,8 @@ text_schemas! {
     PersonId "A person and the site whose sign-in vouches for them." 57 "alice@rennes"
         format!("{NAME}@{LABEL}");
     NodeId "A node and its site: `<node>.<site>`." 49 "n1.rennes" format!("{LABEL}\\.{LABEL}");
+    ClusterId "A cluster and its site: `<cluster>.<site>`." 49 "c1.rennes"
+        format!("{LABEL}\\.{LABEL}");
     GroupName "The name of a group inside one VO." 32 "physics" NAME;
     RoleName "The name of a role inside one VO." 32 "admin" NAME;
     JobId "A job: a number given by the core that owns it, and that core's site." 45 "1234.rennes"

@@ -1,11 +1,17 @@
 //! Whose a pid is: each node of a cluster has a range of its own.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 
 /// Pids that each node has: of the 22 bits of a pid on 64-bit Linux (`PID_MAX_LIMIT`) the lower 15.
 pub const PIDS_PER_NODE: i32 = 1 << 15;
+/// How many of these, the last ones, the kernel does not come to: before that the cell goes back to
+/// the range's start. The controller gives them to roots of trees.
+pub const GIVEN_PIDS: i32 = PIDS_PER_NODE / 16;
 /// The highest number of a node.
 pub const NODE_NUMBER_MAX: u8 = 127;
 
@@ -41,11 +47,37 @@ impl fmt::Display for NodeNumber {
     }
 }
 
+impl JsonSchema for NodeNumber {
+    fn schema_name() -> Cow<'static, str> {
+        "NodeNumber".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        concat!(module_path!(), "::NodeNumber").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut schema = Schema::default();
+        let mut says = |key: &str, value: Value| schema.insert(key.to_owned(), value);
+        says("description", "The number of a node in its cluster.".into());
+        says("type", "integer".into());
+        says("minimum", 1.into());
+        says("maximum", NODE_NUMBER_MAX.into());
+        schema
+    }
+}
+
 impl NodeNumber {
     /// The pids that are born on this node.
     pub fn pids(self) -> RangeInclusive<i32> {
         let first = i32::from(self.0) * PIDS_PER_NODE;
         first..=first + PIDS_PER_NODE - 1
+    }
+
+    /// Those of them that the controller gives to roots of trees.
+    pub fn given_pids(self) -> RangeInclusive<i32> {
+        let pids = self.pids();
+        *pids.end() - GIVEN_PIDS + 1..=*pids.end()
     }
 
     /// The node on which a process with this pid was born.
@@ -65,6 +97,8 @@ mod tests {
             let node = NodeNumber::try_from(number).unwrap();
             assert_eq!(NodeNumber::of(*node.pids().start()), Some(node));
             assert_eq!(NodeNumber::of(*node.pids().end()), Some(node));
+            assert_eq!(NodeNumber::of(*node.given_pids().start()), Some(node));
+            assert_eq!(node.given_pids().count(), 2048);
         }
         assert!(*NodeNumber(NODE_NUMBER_MAX).pids().end() < 1 << 22, "PID_MAX_LIMIT");
         for pid in [i32::MIN, -1, 0, 1, PIDS_PER_NODE - 1, 1 << 22, i32::MAX] {

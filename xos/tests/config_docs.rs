@@ -16,6 +16,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("vom", "vom/src/lib.rs", "Config"),
     ("aem", "aem/src/config.rs", "Config"),
     ("files", "xos/src/daemon/files.rs", "Config"),
+    ("cluster", "ssi-flavour/src/service/mod.rs", "Config"),
     ("console", "console/src/lib.rs", "Config"),
     ("ssh_host", "node/src/hosts/mod.rs", "Config"),
     ("node", "node/src/agent/config.rs", "Config"),
@@ -61,6 +62,8 @@ names = [\"localhost\", \"127.0.0.1\", \"::1\", \"core.rennes.example\"]
 [aem]
 
 [files]
+
+[cluster]
 
 [console]
 title = \"Rennes\"

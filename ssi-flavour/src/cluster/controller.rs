@@ -179,6 +179,17 @@ impl Controller {
         Ok(out)
     }
 
+    /// Which VOs the site serves: all nodes serve these.
+    pub fn serve(&mut self, vos: &BTreeSet<VoId>) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let others = self.state.members.iter().filter(|(_, m)| m.serves != *vos);
+        let others: Vec<NodeNumber> = others.map(|(number, _)| number).collect();
+        for number in others {
+            self.keep(MemberRecord::Serves { number, vos: vos.clone() }, &mut out);
+        }
+        out
+    }
+
     /// A present node was tried: it is online.
     ///
     /// # Errors

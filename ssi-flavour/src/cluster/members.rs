@@ -1,6 +1,7 @@
 //! The nodes of a cluster: how each stands, and for how long one that is not heard may still work.
 
 use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -160,7 +161,7 @@ impl fmt::Display for NodeState {
 }
 
 /// What the canary showed: a small tree that is checkpointed and restored when a node joins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Moves {
     /// Trees can come and go.
     Yes,
@@ -302,6 +303,12 @@ pub struct Members {
 }
 
 impl Members {
+    /// The nodes as they were kept. None was ever taken out.
+    pub fn of(nodes: BTreeMap<NodeNumber, Member>) -> Members {
+        let last = nodes.keys().next_back().map_or(0, |n| (*n).into());
+        Members { nodes, last }
+    }
+
     /// A node.
     pub fn node(&self, number: NodeNumber) -> Option<&Member> {
         self.nodes.get(&number)

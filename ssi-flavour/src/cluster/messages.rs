@@ -1,6 +1,7 @@
 //! What the controller and the nodes of a cluster say to one another.
 
 use crate::pids::NodeNumber;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +9,9 @@ use xos_base::Millis;
 
 /// A tree of processes that runs and moves as a whole: a number given once. Its root's pid may be
 /// another tree's later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct TreeId(pub u64);
 
@@ -19,7 +22,7 @@ impl fmt::Display for TreeId {
 }
 
 /// How many bytes a tree wrote since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Offsets {
     /// To its output.
     pub out: u64,
@@ -29,7 +32,7 @@ pub struct Offsets {
 
 /// A complete checkpoint. It counts as complete when who takes the tree's output has all that the
 /// tree had written by then.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Image {
     /// Its number in the tree, growing.
     pub version: u64,
@@ -46,7 +49,7 @@ pub struct Image {
 }
 
 /// How a tree's root ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum End {
     /// By itself.
     Exit {
@@ -61,7 +64,8 @@ pub enum End {
 }
 
 /// What became of a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TreeOutcome")]
 pub enum Outcome {
     /// It ended.
     Ended(End),
@@ -74,7 +78,7 @@ pub enum Outcome {
 
 /// What a node is to do. Doing it again, or when it no longer applies, changes nothing and gives
 /// the same answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Order {
     /// Start the tree's program; answered by [`Fact::Runs`].
     Start {
@@ -156,7 +160,7 @@ pub enum Order {
 }
 
 /// What a node says of its copies; once true, always true.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Fact {
     /// The copy was let run, or was running, after all attempts up to the floor.
     Runs {
@@ -256,7 +260,7 @@ pub enum Fact {
 }
 
 /// What a node says to the controller.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ToController {
     /// Nothing of any term up to `after` is left here, and nothing of them will run.
     Join {
@@ -284,7 +288,7 @@ pub enum ToController {
 }
 
 /// What the controller says to a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ToNode {
     /// The node is in, under a new term.
     Admitted {

@@ -3,6 +3,7 @@
 
 use super::messages::TreeId;
 use crate::pids::NodeNumber;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ pub const ONE: u64 = 1000;
 const AHEAD_MAX: Duration = Duration::from_secs(600);
 
 /// The probe: how many processes want to run, as a mean that forgets. Sampled once a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     /// Thousandths of a process: five parts of what was, three of what is.
     pub mean: u64,

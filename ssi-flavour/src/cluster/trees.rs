@@ -211,6 +211,13 @@ pub struct Trees {
 }
 
 impl Trees {
+    /// The trees as they were kept, and the last number given.
+    pub fn of(trees: BTreeMap<TreeId, Tree>, last: TreeId) -> Trees {
+        let open = trees.iter().filter(|(_, t)| t.needs_orders()).map(|(id, _)| *id).collect();
+        let last = trees.keys().next_back().map_or(0, |id| id.0).max(last.0);
+        Trees { trees, open, last }
+    }
+
     /// A tree.
     pub fn tree(&self, id: TreeId) -> Option<&Tree> {
         self.trees.get(&id)

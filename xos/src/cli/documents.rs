@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// The documents from which people take commands.
-const DOCUMENTS: [&str; 4] =
-    ["README.md", "docs/user.md", "docs/site-admin.md", "docs/vo-admin.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "docs/user.md", "docs/site-admin.md", "docs/vo-admin.md", "docs/cluster.md"];
 /// So many commands at least are in each; fewer mean that they are not found.
 const LEAST: usize = 8;
 

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod ask;
 pub mod audit;
 pub mod clients;
+pub mod cluster;
 pub mod credential;
 #[cfg(test)]
 mod documents;
@@ -191,6 +192,16 @@ Examples:
   xos node list"
     )]
     Node(node::Command),
+    /// Clusters: nodes of a site that work as one machine.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  xos cluster status
+  xos cluster run c1.rennes -- ./simulate 42
+  xos cluster ps c1.rennes"
+    )]
+    Cluster(cluster::Command),
     /// Your folders on a VO's volume: closed to others, pinned to a site.
     #[command(
         subcommand,
@@ -346,6 +357,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Names(command) => names::run(s, command).await,
         Command::Audit(args) => audit::run(s, args).await,
         Command::Node(command) => node::run(s, command).await,
+        Command::Cluster(command) => cluster::run(s, command).await,
         Command::File(command) => file::run(s, command, cli.global.site),
         Command::Why(command) => why::run(s, command).await,
     }

@@ -104,7 +104,7 @@ async fn list(s: &Session) -> Outcome {
 }
 
 /// `n1.rennes`, or `n1` of `site`.
-fn node_id(text: &str, site: &SiteId) -> Result<NodeId, Error> {
+pub(super) fn node_id(text: &str, site: &SiteId) -> Result<NodeId, Error> {
     Ok(if text.contains('.') { text.parse()? } else { site.node(text)? })
 }
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub aem: Option<xos_aem::Config>,
     /// `[files]`: DIR and MRC of the volumes of VOs that are at home here.
     pub files: Option<super::files::Config>,
+    /// `[cluster]`: clusters of nodes of the site.
+    pub cluster: Option<xos_ssi::service::Config>,
     /// `[console]`: the web pages.
     pub console: Option<xos_console::Config>,
     /// `[ssh_host]`: the site certifies the host keys of the core's own sshd, so that ssh asks
@@ -88,6 +90,7 @@ impl Config {
             ("vom", self.vom.is_some()),
             ("aem", self.aem.is_some()),
             ("files", self.files.is_some()),
+            ("cluster", self.cluster.is_some()),
             ("console", self.console.is_some()),
             ("ssh_host", self.ssh_host.is_some()),
         ];

@@ -1,5 +1,6 @@
 //! A core's `xosd`.
 
+use super::clusters::Registry;
 use super::config::{Config, Site};
 use super::files::{self, Files};
 use super::{notify, trusted, vault};
@@ -23,6 +24,7 @@ use xos_net::http::Shared;
 use xos_net::port::{self, Services};
 use xos_net::{Audit, Grid, Nodes, Router, Trust, Verifier, openapi};
 use xos_node::hosts::Hosts;
+use xos_ssi::service::{self, ClusterService};
 use xos_store::{RedbStore, Store};
 use xos_vom::Vom;
 use xos_vom::audit::AuditLog;
@@ -169,6 +171,23 @@ impl Ground {
         Files::start(config, parts).await
     }
 
+    async fn clusters(
+        &self,
+        config: service::Config,
+        vom: &Vom,
+    ) -> Result<Arc<ClusterService>, Error> {
+        let deps = service::Deps {
+            site: self.site.clone(),
+            clock: self.clock.clone(),
+            records: Arc::new(Registry::new(self.store.clone())),
+            nodes: Arc::new(self.nodes.clone()),
+            vos: Arc::new(self.grid.clone()),
+            rules: Arc::new(vom.clone()),
+            audit: self.audit.clone(),
+        };
+        ClusterService::start(config, deps).await
+    }
+
     fn hosts(&self, config: &xos_node::hosts::Config) -> Result<Hosts, Error> {
         Hosts::open("ssh_host", config, self.state.join("ssh"))
     }
@@ -196,6 +215,14 @@ async fn keep_host_certificates(
     tokio::select! {
         () = stop.cancelled() => {}
         () = hosts.keep(&*clock, certify) => {}
+    }
+}
+
+/// Looks after the clusters until `stop`.
+async fn keep_clusters(clusters: Arc<ClusterService>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = clusters.keep() => {}
     }
 }
 
@@ -228,6 +255,7 @@ struct Sections {
     vom: xos_vom::Config,
     aem: Option<xos_aem::Config>,
     files: Option<files::Config>,
+    cluster: Option<service::Config>,
 }
 
 /// A core's services, and all that they answer.
@@ -236,6 +264,7 @@ struct Running {
     vom: Vom,
     aem: Option<Aem>,
     files: Option<Arc<Files>>,
+    clusters: Option<Arc<ClusterService>>,
     router: Arc<Router>,
 }
 
@@ -263,12 +292,19 @@ async fn start(
         Some(config) => Some(ground.files(config, &vom).await?),
         None => None,
     };
+    let clusters = match sections.cluster {
+        Some(config) => Some(ground.clusters(config, &vom).await?),
+        None => None,
+    };
+    if let Some(clusters) = &clusters {
+        clusters.register(&mut router);
+    }
     tell_of_nodes(ground.nodes.clone(), &mut router);
     openapi::serve(&mut router, beside);
     let router = Arc::new(router);
     ground.nodes.set_router(router.clone());
     ground.grid.set_router(router.clone());
-    Ok(Running { cda, vom, aem, files, router })
+    Ok(Running { cda, vom, aem, files, clusters, router })
 }
 
 /// Runs the core until `stop`.
@@ -285,9 +321,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         vom: config.vom.unwrap_or_default(),
         aem: config.aem,
         files: config.files,
+        cluster: config.cluster,
     };
     let beside: Vec<_> = config.console.iter().map(|_| xos_console::described()).collect();
-    let Running { cda, vom, aem, files, router } = start(&ground, sections, &beside).await?;
+    let Running { cda, vom, aem, files, clusters, router } =
+        start(&ground, sections, &beside).await?;
     let hosts = config.ssh_host.map(|config| ground.hosts(&config)).transpose()?;
     let console = config.console.map(|config| ground.console(config)).transpose()?;
     if console.is_some() {
@@ -299,6 +337,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let Ground { site, keys, audit, trust, nodes, verifier, clock, .. } = ground;
     let certified = hosts
         .map(|hosts| tokio::spawn(keep_host_certificates(hosts, cda.clone(), clock, stop.clone())));
+    let clustered = clusters.map(|c| tokio::spawn(keep_clusters(c, stop.clone())));
     let telling = tokio::spawn(trusted::run(site.clone(), nodes.clone(), trust, stop.clone()));
 
     let listener = TcpListener::bind(&port_config.listen).await.map_err(|e| {
@@ -314,7 +353,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     if let Some(aem) = aem {
         aem.stop().await;
     }
-    for task in [Some(telling), certified].into_iter().flatten() {
+    for task in [Some(telling), certified, clustered].into_iter().flatten() {
         if let Err(e) = task.await {
             tracing::error!(error = %e, "a part of the core failed");
         }

@@ -1,6 +1,7 @@
 //! `xosd`: starts the services that its configuration holds.
 
 pub(crate) mod args;
+mod clusters;
 pub mod config;
 mod core;
 mod durable;

@@ -91,7 +91,7 @@ fn configuration(args: &Setup, names: &[String], token: Option<&Pkcs11>) -> Stri
          [site]\nname = \"{site}\"\nstate = {state}\n\n\
          [port]\nlisten = \"0.0.0.0:7443\"\n\n\
          [cda]\naddresses = [{addresses}]\nnames = [{names}]\n\n\
-         {token}[vom]\n\n[aem]\n\n[files]\n\n[console]\n",
+         {token}[vom]\n\n[aem]\n\n[files]\n\n[cluster]\n\n[console]\n",
         site = args.site,
         state = text(&args.state),
         addresses = list(&args.addresses),

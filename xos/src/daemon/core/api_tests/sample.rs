@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 use xos_api::Method;
 
 /// What each kind of id is in samples.
-const IDS: [(&str, &str); 10] = [
+const IDS: [(&str, &str); 11] = [
     ("VoId", DEMO),
     ("PersonId", MIA),
     ("JobId", "1.rennes"),
     ("UnitId", "1.rennes:0"),
     ("NodeId", "n1.rennes"),
+    ("ClusterId", "c1.rennes"),
     ("SiteId", "pisa"),
     ("ProviderId", "uni"),
     ("GroupName", "physics"),

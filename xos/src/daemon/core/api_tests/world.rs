@@ -56,7 +56,9 @@ impl Site {
         let place = SiteConfig { name: site.parse().unwrap(), state: state.to_owned() };
         let ground = Ground::open(place, &config, stop.clone()).await.unwrap();
         let aem = Some(xos_aem::Config::default());
-        let sections = Sections { cda: config, vom: xos_vom::Config::default(), aem, files: None };
+        let cluster = Some(xos_ssi::service::Config::default());
+        let vom = xos_vom::Config::default();
+        let sections = Sections { cda: config, vom, aem, files: None, cluster };
         let running = start(&ground, sections, &[xos_console::described()]).await.unwrap();
         Site { _dir: None, ground, running, stop }
     }

@@ -1,0 +1,433 @@
+//! Clusters: nodes of a site that work as one machine. A program and what it started, a *tree*,
+//! runs on one node at a time and moves as a whole.
+
+use crate::{Done, request};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use xos_base::{ClusterId, NodeId, PersonId, VoId};
+
+/// Most nodes in one [`AddClusterNodes`].
+pub const NODES_AT_ONCE: usize = 127;
+/// Most bytes of program, arguments and environment of a [`RunInCluster`] together.
+pub const PROGRAM_BYTES_MAX: usize = 128 * 1024;
+
+/// Makes a cluster without nodes. For administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCluster {
+    /// Its name, at the site asked.
+    pub cluster: ClusterId,
+}
+request!(CreateCluster => ClusterView, Post "/v1/clusters");
+
+/// The clusters of the site. For its administrators, and members of VOs that it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListClusters {}
+request!(ListClusters => Vec<ClusterView>, Get "/v1/clusters");
+
+/// A cluster and its nodes. For administrators of the site, and members of VOs that it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetCluster {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+request!(GetCluster => ClusterView, Get "/v1/clusters/{cluster}");
+
+/// Takes nodes of the site up: those whose `xosd.toml` lets them join by themselves, which needs a
+/// section `[node.cluster]`. All or none. For administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddClusterNodes {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The nodes, each in no cluster yet; at most [`NODES_AT_ONCE`].
+    pub nodes: Vec<NodeId>,
+}
+request!(AddClusterNodes => ClusterView, Post "/v1/clusters/{cluster}/nodes");
+
+/// A node leaves its cluster. Refused as Conflict while trees are there: drain it first. For
+/// administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveClusterNode {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+request!(RemoveClusterNode => Done, Delete "/v1/clusters/{cluster}/nodes/{node}");
+
+/// A node takes no new trees, and those that it has move to others. Nothing is ended. For
+/// administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainClusterNode {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Only say what would become of each tree.
+    #[serde(default)]
+    pub plan: bool,
+    /// The other way: a node that is drained takes trees again.
+    #[serde(default)]
+    pub undo: bool,
+}
+request!(DrainClusterNode => DrainPlan, Post "/v1/clusters/{cluster}/nodes/{node}/drain");
+
+/// What becomes of the trees of a node that is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainPlan {
+    /// Those that it has.
+    pub trees: Vec<DrainedTree>,
+}
+
+/// What becomes of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainedTree {
+    /// The tree.
+    pub tree: u64,
+    /// The pid of its first process.
+    pub pid: i32,
+    /// Where it would go, as loads are now; absent: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeId>,
+    /// Why it stays.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterView {
+    /// Its name.
+    pub cluster: ClusterId,
+    /// Its nodes, by number.
+    pub nodes: Vec<ClusterNode>,
+    /// Trees that have not ended.
+    pub trees: u64,
+}
+
+/// How a node of a cluster stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterNodeState {
+    /// It may join.
+    Possible,
+    /// It joined; it is being tried.
+    Present,
+    /// It takes trees.
+    Online,
+    /// It takes no new ones; those that it has are to leave.
+    Draining,
+    /// It was not heard for a while.
+    Suspect,
+    /// It was silent for too long: what it ran is restarted elsewhere or lost.
+    Failed,
+}
+
+/// A node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterNode {
+    /// The node.
+    pub node: NodeId,
+    /// Its number in the cluster: pids from `number * 32768` on were born there.
+    pub number: u8,
+    /// How it stands.
+    pub state: ClusterNodeState,
+    /// Why it is as it is, when there is something to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Whether trees come and go.
+    pub moves: bool,
+    /// Why they do not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub moves_not: String,
+    /// Trees that are there.
+    pub trees: u64,
+    /// What it said last; absent: nothing since the core was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks: Option<ClusterNodeLooks>,
+}
+
+/// What a node said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterNodeLooks {
+    /// Processes that want to run, as a mean that forgets, in thousandths.
+    pub load_milli: u64,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Of these, how many programs can have at once.
+    pub memory_free_bytes: u64,
+    /// What its processors can, as a number: trees move between nodes that have the same.
+    pub cpu_group: u64,
+    /// How long ago it said so, milliseconds.
+    pub age_ms: u64,
+}
+
+/// Runs a program in a cluster, as the caller in the VO that they act in. It goes on when the
+/// caller goes. Members of VOs that the site serves, as the VO's and the site's rules for `run`
+/// allow.
+///
+/// Refused as Limited when all nodes that would do are full, as Unsatisfiable when none would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunInCluster {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The VO, in which the caller must act.
+    pub vo: VoId,
+    /// The program, and its arguments.
+    pub argv: Vec<String>,
+    /// Its environment, beside what nodes set for an account.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The folder that it begins in, which must be there on the node: an absolute path.
+    pub cwd: String,
+    /// The node; absent: the least loaded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Whether it goes on from its last checkpoint when its node fails. Then it is checkpointed by
+    /// itself now and then.
+    #[serde(default)]
+    pub restartable: bool,
+}
+request!(RunInCluster => ClusterRun, Post "/v1/clusters/{cluster}/trees");
+
+/// A program that was placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRun {
+    /// Its tree.
+    pub tree: u64,
+    /// The pid of its first process, the same wherever it moves.
+    pub pid: i32,
+    /// Where it begins.
+    pub node: NodeId,
+}
+
+/// The trees of a cluster, and those that ended lately: the caller's in the VO that they act in;
+/// for administrators of the site all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListTrees {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+request!(ListTrees => Vec<ClusterTree>, Get "/v1/clusters/{cluster}/trees");
+
+/// How a tree stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterTreeState {
+    /// Its node was told to start it.
+    Starting,
+    /// It runs.
+    Running,
+    /// It moves.
+    Moving,
+    /// Its node failed; it waits, as a checkpoint, for another.
+    Checkpointed,
+    /// It is being restarted from its checkpoint.
+    Restarting,
+    /// It cannot go on.
+    Lost,
+    /// It ended.
+    Ended,
+}
+
+/// A tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTree {
+    /// Its number.
+    pub tree: u64,
+    /// The pid of its first process.
+    pub pid: i32,
+    /// Whose it is.
+    pub person: PersonId,
+    /// The VO that it runs in.
+    pub vo: VoId,
+    /// The program, and its arguments.
+    pub argv: Vec<String>,
+    /// How it stands.
+    pub state: ClusterTreeState,
+    /// More about that: why it waits or is lost, how it ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Where it is, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Where it moves to, or is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeId>,
+    /// Its exit status, once it ended: that of a shell when it was a signal, 128 plus its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
+    /// Its last complete checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<ClusterCheckpoint>,
+    /// A checkpoint is being made.
+    pub saving: bool,
+    /// Why the last move or checkpoint that was tried came to nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
+}
+
+/// A complete checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterCheckpoint {
+    /// Its number in the tree.
+    pub version: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// For how long the tree stood still, milliseconds.
+    pub freeze_ms: u64,
+}
+
+/// The processes of a cluster, as its nodes told lately: the caller's in the VO that they act in;
+/// for administrators of the site all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListProcesses {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+request!(ListProcesses => Vec<ClusterProcess>, Get "/v1/clusters/{cluster}/processes");
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterProcess {
+    /// Its pid in the cluster.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// The tree that it belongs to.
+    pub tree: u64,
+    /// Where it is.
+    pub node: NodeId,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<PersonId>,
+    /// Program and arguments, cut.
+    pub command: String,
+    /// The state's letter, as in proc_pid_stat(5).
+    pub state: char,
+    /// How much of one processor it had lately, in thousandths.
+    pub cpu_milli: u32,
+    /// Memory that it holds (resident), bytes.
+    pub memory_bytes: u64,
+}
+
+/// Begins to move a tree to another node: [`ListTrees`] says how it goes on. Its owner and
+/// administrators of the site.
+///
+/// Refused as Conflict with what is in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Any process of the tree.
+    pub pid: i32,
+    /// Where to.
+    pub node: NodeId,
+}
+request!(MigrateTree => ClusterTree, Post "/v1/clusters/{cluster}/migrate");
+
+/// Begins a checkpoint of a tree, which goes on: [`ListTrees`] says when it is complete. Its owner
+/// and administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Any process of the tree.
+    pub pid: i32,
+}
+request!(CheckpointTree => ClusterTree, Post "/v1/clusters/{cluster}/checkpoint");
+
+/// Begins to restart a tree that waits as a checkpoint. Its owner and administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestartTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: u64,
+    /// Where; absent: on the least loaded node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+}
+request!(RestartTree => ClusterTree, Post "/v1/clusters/{cluster}/restart");
+
+/// Sends a signal to a process of a tree, wherever it is. Its owner and administrators of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The process.
+    pub pid: i32,
+    /// The signal's number, 1 to 64.
+    pub signal: u8,
+}
+request!(KillTree => Done, Post "/v1/clusters/{cluster}/kill");
+
+/// What keeps a tree from moving, asked before anything is tried. Its owner and administrators of
+/// the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Any process of the tree.
+    pub pid: i32,
+}
+request!(WhyTree => TreeWhy, Get "/v1/clusters/{cluster}/why");
+
+/// What keeps a tree from moving.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreeWhy {
+    /// The tree.
+    pub tree: u64,
+    /// What is in the way, in the tree itself; empty: nothing that was seen.
+    pub obstacles: Vec<TreeObstacle>,
+    /// Each other node of the cluster to which it cannot move now.
+    pub nodes: Vec<NodeObstacle>,
+}
+
+/// What in a tree keeps it from moving.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreeObstacle {
+    /// The process.
+    pub pid: i32,
+    /// What it is.
+    pub what: String,
+    /// What can be done about it.
+    pub next: String,
+}
+
+/// Why a tree cannot move to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeObstacle {
+    /// The node.
+    pub node: NodeId,
+    /// What is in the way.
+    pub reason: String,
+}

@@ -1,0 +1,191 @@
+//! What a cluster does by itself: restarts what waits, empties nodes that are drained, evens out
+//! loads, checkpoints.
+
+use super::one::Cluster;
+use crate::cluster::interval::{Interval, MTBF_DEFAULT, between};
+use crate::cluster::members::NodeState;
+use crate::cluster::messages::TreeId;
+use crate::cluster::place::{self, Choice, Need, NodeView, ONE, Policy, TreeView};
+use crate::cluster::record::Effect;
+use crate::cluster::trees::{Tree, TreeState};
+use crate::pids::NodeNumber;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use xos_base::Millis;
+
+/// How long a tree is left alone by itself after a move or a checkpoint of it came to nothing.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(300);
+/// What a move costs at least.
+const MOVE_LEAST: Duration = Duration::from_millis(100);
+/// What it costs beyond, for each byte, in nanoseconds: 3 s for 1 GB.
+const MOVE_NS_PER_BYTE: u64 = 3;
+
+impl Cluster {
+    /// What is decided now.
+    pub fn turn(&mut self, policy: &Policy, balance: bool, now: Millis) -> Vec<Effect> {
+        let mut out = self.restarts(policy, now);
+        out.extend(self.drains(now));
+        if balance {
+            let (nodes, trees) = (self.node_views(), self.tree_views(now));
+            for m in place::balance(policy, &nodes, &trees, now) {
+                out.extend(self.move_by_itself(m.tree, m.from, m.to, now));
+            }
+        }
+        out.extend(self.checkpoints(now));
+        out
+    }
+
+    /// The nodes, as they were heard last.
+    pub fn node_views(&self) -> Vec<NodeView> {
+        let members = self.controller.state().members.iter();
+        let known = members.filter_map(|(number, m)| Some((number, m, self.looks.get(&number)?)));
+        let view = |number: NodeNumber| self.coming.get(&number).copied().unwrap_or_default();
+        known
+            .map(|(number, m, (looks, _))| NodeView {
+                number,
+                cpus: looks.cpus,
+                load: looks.load,
+                coming: view(number),
+                online: m.state == NodeState::Online,
+                moves: m.can_move().is_ok(),
+                cpu_group: m.cpu_group,
+                serves: m.serves.clone(),
+                leaving: self.leaving(number),
+                last_move: self.moved.get(&number).copied(),
+            })
+            .collect()
+    }
+
+    /// The trees that run.
+    pub fn tree_views(&self, now: Millis) -> Vec<TreeView> {
+        let mut used: BTreeMap<TreeId, (u64, u64)> = BTreeMap::new();
+        for p in self.looks.values().flat_map(|(looks, _)| &looks.processes) {
+            let sum = used.entry(p.tree).or_default();
+            sum.0 = sum.0.saturating_add(u64::from(p.cpu_milli));
+            sum.1 = sum.1.saturating_add(p.memory_bytes);
+        }
+        let view = |(tree, t): (TreeId, &Tree)| {
+            let (cpu, bytes) = used.get(&tree).copied().unwrap_or_default();
+            let by_size = Duration::from_nanos(bytes.saturating_mul(MOVE_NS_PER_BYTE));
+            TreeView {
+                tree,
+                node: t.node,
+                vo: t.owner.vo.clone(),
+                load: cpu.min(ONE * 1024),
+                age: self.since.get(&tree).map(|at| now.since(*at)).unwrap_or_default(),
+                cost: MOVE_LEAST + by_size,
+                moves: t.state == TreeState::Running && t.confirmed && !self.troubled(tree, now),
+            }
+        };
+        let trees = self.controller.state().trees.iter();
+        trees.filter(|(_, t)| !t.state.is_final()).map(view).collect()
+    }
+
+    fn troubled(&self, tree: TreeId, now: Millis) -> bool {
+        self.trouble.get(&tree).is_some_and(|(_, at)| now.since(*at) < TROUBLE_PAUSE)
+    }
+
+    /// Where a tree that waits as a checkpoint would go.
+    pub fn place_again(&self, policy: &Policy, t: &Tree) -> Choice {
+        let was = self.controller.state().members.node(t.node);
+        let need = Need {
+            vo: t.owner.vo.clone(),
+            cpu_group: Some(was.map_or(0, |m| m.cpu_group)),
+            near: None,
+        };
+        place::place(policy, &self.node_views(), &need)
+    }
+
+    /// As much more as one process is on its way to a node.
+    pub fn comes(&mut self, node: NodeNumber) {
+        let coming = self.coming.entry(node).or_default();
+        *coming = coming.saturating_add(ONE);
+    }
+
+    fn restarts(&mut self, policy: &Policy, now: Millis) -> Vec<Effect> {
+        let trees = self.controller.state().trees.iter();
+        let waiting: Vec<(TreeId, Tree)> = trees
+            .filter(|(_, t)| matches!(t.state, TreeState::Checkpointed { .. }))
+            .map(|(tree, t)| (tree, t.clone()))
+            .collect();
+        let mut out = Vec::new();
+        for (tree, t) in waiting {
+            let Choice::On(node) = self.place_again(policy, &t) else { continue };
+            match self.controller.restart(tree, node, now) {
+                Ok(effects) => {
+                    self.comes(node);
+                    out.extend(effects);
+                }
+                Err(error) => {
+                    self.trouble.insert(tree, (error.to_string(), now));
+                }
+            }
+        }
+        out
+    }
+
+    fn drains(&mut self, now: Millis) -> Vec<Effect> {
+        let members = self.controller.state().members.iter();
+        let draining: Vec<NodeNumber> =
+            members.filter(|(_, m)| m.state == NodeState::Draining).map(|(n, _)| n).collect();
+        let mut out = Vec::new();
+        for node in draining {
+            let views = self.node_views();
+            let Some(view) = views.iter().find(|v| v.number == node) else { continue };
+            let room = (view.cpus / 2).max(1).saturating_sub(view.leaving);
+            let plan = place::drain(&views, &self.tree_views(now), node);
+            let go = plan.into_iter().filter_map(|(tree, choice)| match choice {
+                Choice::On(to) => Some((tree, to)),
+                Choice::Queue | Choice::Nowhere { .. } => None,
+            });
+            for (tree, to) in go.take(room as usize) {
+                out.extend(self.move_by_itself(tree, node, to, now));
+            }
+        }
+        out
+    }
+
+    fn move_by_itself(
+        &mut self,
+        tree: TreeId,
+        from: NodeNumber,
+        to: NodeNumber,
+        now: Millis,
+    ) -> Vec<Effect> {
+        match self.controller.migrate(tree, to, now) {
+            Ok(effects) => {
+                self.comes(to);
+                self.moved.insert(from, now);
+                effects
+            }
+            Err(error) => {
+                self.trouble.insert(tree, (error.to_string(), now));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Of trees that are to go on when their node fails.
+    fn checkpoints(&mut self, now: Millis) -> Vec<Effect> {
+        let due = |(tree, t): &(TreeId, &Tree)| {
+            let runs = t.state == TreeState::Running && t.confirmed && t.saving.is_none();
+            let cost = t.checkpoint.as_ref().map(|c| Duration::from_millis(c.freeze_ms));
+            let every = between(Interval::Best, cost, MTBF_DEFAULT);
+            let last = self.saved.get(tree).or_else(|| self.since.get(tree));
+            let rested = every.is_some_and(|every| last.is_none_or(|at| now.since(*at) >= every));
+            t.restartable && runs && rested && !self.troubled(*tree, now)
+        };
+        let trees = self.controller.state().trees.iter();
+        let due: Vec<TreeId> = trees.filter(due).map(|(tree, _)| tree).collect();
+        let mut out = Vec::new();
+        for tree in due {
+            match self.controller.save(tree, now) {
+                Ok(effects) => out.extend(effects),
+                Err(error) => {
+                    self.trouble.insert(tree, (error.to_string(), now));
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,113 @@
+//! What of the clusters is kept, and where.
+
+use crate::cluster::members::{Member, Members};
+use crate::cluster::messages::TreeId;
+use crate::cluster::record::State;
+use crate::cluster::trees::{Tree, TreeState, Trees};
+use crate::pids::NodeNumber;
+use crate::wire::Program;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use xos_base::{ClusterId, Error, Millis};
+
+/// What is kept of a cluster beside nodes and trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Nodes that left: they keep their numbers, and do not join by themselves.
+    pub left: BTreeSet<NodeNumber>,
+}
+
+/// Something that is otherwise now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The settings; the first change of a cluster.
+    Settings(Settings),
+    /// The last number that was given to a tree.
+    Last(TreeId),
+    /// What a tree is.
+    Program(TreeId, Program),
+    /// How a tree stands.
+    Tree(TreeId, Tree),
+    /// A tree is no more, its program neither.
+    Gone(TreeId),
+    /// How a node stands.
+    Node(NodeNumber, Member),
+}
+
+/// A cluster as it was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The settings.
+    pub settings: Settings,
+    /// The last number that was given to a tree.
+    pub last: u64,
+    /// What the trees are.
+    pub programs: BTreeMap<TreeId, Program>,
+    /// The trees.
+    pub trees: BTreeMap<TreeId, Tree>,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeNumber, Member>,
+}
+
+impl Kept {
+    /// Adds a change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Settings(settings) => self.settings = settings,
+            Change::Last(last) => self.last = last.0,
+            Change::Program(id, program) => {
+                self.programs.insert(id, program);
+            }
+            Change::Tree(id, tree) => {
+                self.trees.insert(id, tree);
+            }
+            Change::Gone(id) => {
+                self.programs.remove(&id);
+                self.trees.remove(&id);
+            }
+            Change::Node(number, member) => {
+                self.nodes.insert(number, member);
+            }
+        }
+    }
+
+    /// The controller's state at `now`. The machine may have been started anew meanwhile, and its
+    /// clock with it: nothing began later than now.
+    pub(super) fn state(&self, now: Millis) -> State {
+        let mut trees = self.trees.clone();
+        for t in trees.values_mut() {
+            if let TreeState::Moving { since, .. }
+            | TreeState::Checkpointed { since, .. }
+            | TreeState::Restarting { since, .. } = &mut t.state
+            {
+                *since = (*since).min(now);
+            }
+            if let Some((_, since)) = &mut t.saving {
+                *since = (*since).min(now);
+            }
+        }
+        State {
+            members: Members::of(self.nodes.clone()),
+            trees: Trees::of(trees, TreeId(self.last)),
+        }
+    }
+}
+
+/// Keeps the clusters of a site.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// All that was kept.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    async fn load(&self) -> Result<BTreeMap<ClusterId, Kept>, Error>;
+
+    /// Keeps changes of a cluster. When this returns they are on the disk. A crash meanwhile may
+    /// leave the first of them kept and the others not; done again, they change nothing.
+    ///
+    /// # Errors
+    /// Those of the disk: then it is not known whether some were kept.
+    async fn keep(&self, cluster: &ClusterId, changes: &[Change]) -> Result<(), Error>;
+}

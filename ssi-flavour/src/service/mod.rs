@@ -1,0 +1,343 @@
+//! The clusters of a site, at its core: keeps what their controllers decide before anybody is told,
+//! answers nodes and people, places and balances.
+
+mod balance;
+mod keep;
+mod one;
+mod ops;
+mod policy;
+#[cfg(test)]
+mod tests;
+mod views;
+
+pub use keep::{Change, Kept, Records, Settings};
+
+use crate::cluster::members::{NodeState, Times};
+use crate::cluster::messages::{ToController, ToNode};
+use crate::cluster::place::Policy;
+use crate::cluster::record::Effect;
+use crate::pids::NodeNumber;
+use crate::wire::{
+    ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, NodeLooks, Obstacles,
+    PROCESSES_MAX,
+};
+use async_trait::async_trait;
+use one::{Cluster, Told};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use xos_api::Done;
+use xos_api::vom::ServedVo;
+use xos_base::when::Clock;
+use xos_base::{ClusterId, Error, NodeId, SiteId};
+use xos_net::audit::Teller;
+use xos_net::{Audit, Rules};
+
+/// How often time is told to the controllers.
+const TICK: Duration = Duration::from_millis(500);
+/// Every so many ticks it is asked which VOs the site serves.
+const VOS_TICKS: u64 = 20;
+
+/// The clusters of the site: nodes that work as one machine. Present on a core that has some.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// From one heartbeat of a node to the next, in milliseconds: 100 to 10000. Default 1000.
+    pub heartbeat_ms: u64,
+    /// Of silence until a node is suspect, in milliseconds: at least two heartbeats. Default 3000.
+    pub suspect_ms: u64,
+    /// Of silence until a node counts as dead, and what it ran goes on elsewhere from its last
+    /// checkpoint, in milliseconds: at least twice `suspect_ms`, at most 600000. A node that
+    /// reaches the core no more stops what it runs before that. Default 8000.
+    pub dead_ms: u64,
+    /// Whether trees are moved by themselves from loaded nodes to others. Default true.
+    pub balance: bool,
+    /// Most trees of one member in one cluster. Default 1000.
+    pub trees_per_member: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            heartbeat_ms: 1000,
+            suspect_ms: 3000,
+            dead_ms: 8000,
+            balance: true,
+            trees_per_member: 1000,
+        }
+    }
+}
+
+impl Config {
+    fn times(&self) -> Result<Times, Error> {
+        let ms = Duration::from_millis;
+        Times::new(ms(self.heartbeat_ms), ms(self.suspect_ms), ms(self.dead_ms))
+            .map_err(|e| Error::invalid(format!("[cluster]: {e}")))
+    }
+}
+
+/// How nodes of the site are reached.
+#[async_trait]
+pub trait NodesOut: Send + Sync {
+    /// Tells a node what the controller decided.
+    ///
+    /// # Errors
+    /// That it is not connected, or what it says.
+    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error>;
+    /// Sends a signal to a process there.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error>;
+    /// Asks what keeps a tree from moving.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error>;
+}
+
+#[async_trait]
+impl NodesOut for xos_net::Nodes {
+    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error> {
+        self.call(node, r).await
+    }
+
+    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error> {
+        self.call(node, r).await
+    }
+
+    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error> {
+        self.call(node, r).await
+    }
+}
+
+/// Who knows which VOs the site serves.
+#[async_trait]
+pub trait Vos: Send + Sync {
+    /// Those to which it has offered a share.
+    ///
+    /// # Errors
+    /// That this is not known now.
+    async fn served(&self) -> Result<Vec<ServedVo>, Error>;
+}
+
+#[async_trait]
+impl Vos for xos_net::Grid {
+    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
+        self.call(self.site(), xos_api::vom::ServedVos {}).await
+    }
+}
+
+/// What the service works with.
+pub struct Deps {
+    /// The site.
+    pub site: SiteId,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where clusters are kept.
+    pub records: Arc<dyn Records>,
+    /// The nodes.
+    pub nodes: Arc<dyn NodesOut>,
+    /// The VOs.
+    pub vos: Arc<dyn Vos>,
+    /// The rules of VOs and site.
+    pub rules: Arc<dyn Rules>,
+    /// The site's audit.
+    pub audit: Arc<dyn Audit>,
+}
+
+/// The clusters of a site.
+pub struct ClusterService {
+    config: Config,
+    times: Times,
+    policy: Policy,
+    site: SiteId,
+    clock: Arc<dyn Clock>,
+    records: Arc<dyn Records>,
+    nodes: Arc<dyn NodesOut>,
+    vos: Arc<dyn Vos>,
+    rules: Arc<dyn Rules>,
+    told: Teller,
+    /// Held while records are written: whatever follows from a decision waits for them.
+    clusters: Mutex<BTreeMap<ClusterId, Cluster>>,
+}
+
+impl ClusterService {
+    /// Reads the clusters. [`ClusterService::keep`] is to be run then.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`] for a bad configuration; those of the records.
+    pub async fn start(config: Config, deps: Deps) -> Result<Arc<ClusterService>, Error> {
+        let times = config.times()?;
+        let now = deps.clock.up();
+        let kept = deps.records.load().await?;
+        let clusters = kept
+            .into_iter()
+            .map(|(id, kept)| (id.clone(), Cluster::new(id, kept, times, now)))
+            .collect();
+        Ok(Arc::new(ClusterService {
+            config,
+            times,
+            policy: Policy::default(),
+            site: deps.site,
+            clock: deps.clock,
+            records: deps.records,
+            nodes: deps.nodes,
+            vos: deps.vos,
+            rules: deps.rules,
+            told: Teller::new(deps.audit),
+            clusters: Mutex::new(clusters),
+        }))
+    }
+
+    /// Looks after the clusters until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut n = 0_u64;
+        loop {
+            tick.tick().await;
+            if n.is_multiple_of(VOS_TICKS)
+                && let Err(error) = self.look_at_vos().await
+            {
+                tracing::debug!(%error, "which VOs are served here is not known now");
+            }
+            self.turn().await;
+            n += 1;
+        }
+    }
+
+    /// Time went by.
+    async fn turn(&self) {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        for c in all.values_mut() {
+            let mut effects = c.controller.tick(now);
+            effects.extend(c.turn(&self.policy, self.config.balance, now));
+            self.pass_on(c, effects).await;
+        }
+    }
+
+    async fn look_at_vos(&self) -> Result<(), Error> {
+        let vos = self.served().await?.into_keys().collect();
+        let mut all = self.clusters.lock().await;
+        for c in all.values_mut() {
+            let effects = c.controller.serve(&vos);
+            self.pass_on(c, effects).await;
+        }
+        Ok(())
+    }
+
+    /// The VOs that the site serves now.
+    async fn served(&self) -> Result<BTreeMap<xos_base::VoId, ServedVo>, Error> {
+        let all = self.vos.served().await?.into_iter().filter(|s| s.serving);
+        Ok(all.map(|s| (s.vo.clone(), s)).collect())
+    }
+
+    /// Keeps what was decided, then sends what follows. What could not be kept is not told: it is
+    /// tried again at the next occasion, and nodes hear it with their heartbeats then.
+    async fn pass_on(&self, c: &mut Cluster, effects: Vec<Effect>) {
+        match self.commit(c, effects).await {
+            Ok(told) => self.send(c, told),
+            Err(error) => tracing::error!(%error, cluster = %c.id, "a cluster cannot be kept"),
+        }
+    }
+
+    /// Keeps what was decided; returns what is to be sent.
+    async fn commit(&self, c: &mut Cluster, effects: Vec<Effect>) -> Result<Vec<Told>, Error> {
+        let told = c.take(effects, self.clock.up());
+        let changes = c.changes();
+        if !changes.is_empty() {
+            self.records.keep(&c.id, &changes).await?;
+            c.kept();
+        }
+        Ok(told)
+    }
+
+    /// Sends without waiting: what is lost is said again with the heartbeat.
+    fn send(&self, c: &Cluster, told: Vec<Told>) {
+        let mut by_node: BTreeMap<NodeNumber, Vec<ToNode>> = BTreeMap::new();
+        for (node, message) in told {
+            by_node.entry(node).or_default().push(message);
+        }
+        for (number, messages) in by_node {
+            let Some(m) = c.controller.state().members.node(number) else { continue };
+            let (node, nodes) = (m.id.clone(), Arc::clone(&self.nodes));
+            let programs = c.programs_of(&messages);
+            let tell = ClusterTell { cluster: c.id.clone(), messages, programs };
+            tokio::spawn(async move {
+                if let Err(error) = nodes.tell(&node, tell).await {
+                    tracing::debug!(%error, %node, "a node hears with its heartbeat only");
+                }
+            });
+        }
+    }
+
+    /// A node of the site says something.
+    ///
+    /// # Errors
+    /// Those of the records: then it is as if the node had not been heard.
+    pub async fn say(&self, node: &NodeId, r: ClusterSay) -> Result<ClusterHeard, Error> {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let place = all.values_mut().find_map(|c| c.number(node).map(|number| (c, number)));
+        let Some((c, number)) = place else { return Ok(ClusterHeard::default()) };
+        let mut effects = Vec::new();
+        for message in &r.messages {
+            effects.extend(c.controller.message(number, message, now));
+        }
+        if let Some(looks) = r.looks {
+            effects.extend(look(c, number, &r.messages, looks, now));
+        }
+        let told = self.commit(c, effects).await?;
+        let (own, others): (Vec<Told>, Vec<Told>) =
+            told.into_iter().partition(|(to, _)| *to == number);
+        self.send(c, others);
+        let messages: Vec<ToNode> = own.into_iter().map(|(_, message)| message).collect();
+        let programs = c.programs_of(&messages);
+        Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs })
+    }
+}
+
+/// The nodes that are in some cluster.
+fn seated(all: &BTreeMap<ClusterId, Cluster>) -> BTreeSet<NodeId> {
+    let members = all.values().flat_map(|c| {
+        let left = &c.settings.left;
+        let members = c.controller.state().members.iter();
+        members.filter(move |(number, _)| !left.contains(number)).map(|(_, m)| m.id.clone())
+    });
+    members.collect()
+}
+
+/// How a node is. What it says with a heartbeat of its term counts.
+fn look(
+    c: &mut Cluster,
+    number: NodeNumber,
+    messages: &[ToController],
+    mut looks: NodeLooks,
+    now: xos_base::Millis,
+) -> Vec<Effect> {
+    let members = &c.controller.state().members;
+    let beats = messages.iter().any(|m| match m {
+        ToController::Beat { term, .. } => members.is_in(number, *term),
+        _ => false,
+    });
+    if !beats {
+        return Vec::new();
+    }
+    let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
+    looks.processes.truncate(PROCESSES_MAX);
+    let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
+    c.looks.insert(number, (looks, now));
+    c.coming.remove(&number);
+    let Some(moves) = moves.filter(|_| present) else { return Vec::new() };
+    match c.controller.prove(number, moves, cpu_group) {
+        Ok(effects) => effects,
+        Err(error) => {
+            tracing::debug!(%error, %number, "a node was tried and is not to be");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! One cluster: its controller, what the nodes said of themselves, and what is still to be kept.
+
+use super::keep::{Change, Kept, Settings};
+use crate::cluster::controller::Controller;
+use crate::cluster::members::{MemberRecord, Times};
+use crate::cluster::messages::{End, Order, ToNode, TreeId};
+use crate::cluster::record::{Effect, Record};
+use crate::cluster::trees::{TreeRecord, TreeState};
+use crate::pids::NodeNumber;
+use crate::wire::{NodeLooks, Program, Seat};
+use std::collections::{BTreeMap, BTreeSet};
+use xos_base::{ClusterId, Millis, NodeId};
+
+/// How many trees that are over are remembered.
+const OVER_MAX: usize = 256;
+
+/// What is sent to a node.
+pub(super) type Told = (NodeNumber, ToNode);
+
+/// A tree that is over.
+#[derive(Clone, Debug)]
+pub(super) struct Over {
+    pub root: i32,
+    pub program: Program,
+    pub node: NodeNumber,
+    pub how: Result<End, String>,
+}
+
+/// What is not kept yet.
+#[derive(Clone, Debug, Default)]
+struct Dirty {
+    settings: bool,
+    last: bool,
+    programs: BTreeSet<TreeId>,
+    trees: BTreeSet<TreeId>,
+    nodes: BTreeSet<NodeNumber>,
+}
+
+/// A cluster. What only guides choices is in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    pub id: ClusterId,
+    pub controller: Controller,
+    pub times: Times,
+    pub settings: Settings,
+    pub programs: BTreeMap<TreeId, Program>,
+    /// What each node said last, and when.
+    pub looks: BTreeMap<NodeNumber, (NodeLooks, Millis)>,
+    /// What was sent to each node since, in the unit of loads.
+    pub coming: BTreeMap<NodeNumber, u64>,
+    /// When a tree was last moved away from each node by itself.
+    pub moved: BTreeMap<NodeNumber, Millis>,
+    /// Since when each tree is known.
+    pub since: BTreeMap<TreeId, Millis>,
+    /// When each tree was checkpointed last, or that was tried.
+    pub saved: BTreeMap<TreeId, Millis>,
+    /// Why the last move or checkpoint of a tree came to nothing, and when.
+    pub trouble: BTreeMap<TreeId, (String, Millis)>,
+    pub over: BTreeMap<TreeId, Over>,
+    /// The last pid given on each node.
+    pids: BTreeMap<NodeNumber, i32>,
+    dirty: Dirty,
+}
+
+impl Cluster {
+    /// A cluster as it was kept.
+    pub fn new(id: ClusterId, kept: Kept, times: Times, now: Millis) -> Cluster {
+        let controller = Controller::new(kept.state(now), times, now);
+        let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
+        Cluster {
+            id,
+            controller,
+            times,
+            settings: kept.settings,
+            programs: kept.programs,
+            looks: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            since,
+            saved: BTreeMap::new(),
+            trouble: BTreeMap::new(),
+            over: BTreeMap::new(),
+            pids: BTreeMap::new(),
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// The settings are other ones now.
+    pub fn settings_changed(&mut self) {
+        self.dirty.settings = true;
+    }
+
+    /// The number of a node that has not left.
+    pub fn number(&self, node: &NodeId) -> Option<NodeNumber> {
+        self.known(node).filter(|number| !self.settings.left.contains(number))
+    }
+
+    /// The number of a node, also of one that left.
+    pub fn known(&self, node: &NodeId) -> Option<NodeNumber> {
+        let mut all = self.controller.state().members.iter();
+        all.find(|(_, m)| m.id == *node).map(|(number, _)| number)
+    }
+
+    /// What a node is told of its place.
+    pub fn seat(&self, number: NodeNumber) -> Seat {
+        let members = self.controller.state().members.iter();
+        let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Seat {
+            cluster: self.id.clone(),
+            number,
+            nodes: members
+                .filter(|(number, _)| !self.settings.left.contains(number))
+                .map(|(number, m)| (number, m.id.clone()))
+                .collect(),
+            heartbeat_ms: ms(self.times.heartbeat()),
+            suspect_ms: ms(self.times.suspect()),
+            dead_ms: ms(self.times.dead()),
+        }
+    }
+
+    /// What the trees are that messages start or restore.
+    pub fn programs_of(&self, messages: &[ToNode]) -> Vec<(TreeId, Program)> {
+        let mut trees = BTreeSet::new();
+        for message in messages {
+            let ToNode::Told { orders, .. } = message else { continue };
+            for order in orders {
+                if let Order::Start { tree, .. } | Order::Restore { tree, .. } = order {
+                    trees.insert(*tree);
+                }
+            }
+        }
+        let program = |tree: TreeId| self.programs.get(&tree).map(|p| (tree, p.clone()));
+        trees.into_iter().filter_map(program).collect()
+    }
+
+    /// A pid for the root of a tree that is born on a node; none: all are taken.
+    pub fn free_pid(&mut self, birth: NodeNumber) -> Option<i32> {
+        let range = birth.given_pids();
+        let trees = self.controller.state().trees.iter();
+        let taken: BTreeSet<i32> = trees.map(|(_, t)| t.root).collect();
+        let last = self.pids.get(&birth).copied().unwrap_or(*range.end());
+        // From the last one on, and around.
+        let after = (last + 1..=*range.end()).chain(*range.start()..=last);
+        let pid = after.into_iter().find(|pid| !taken.contains(pid))?;
+        self.pids.insert(birth, pid);
+        Some(pid)
+    }
+
+    /// The tree to which a process belongs, as far as is known.
+    pub fn tree_of(&self, pid: i32) -> Option<TreeId> {
+        let trees = &self.controller.state().trees;
+        let lives = |tree: &TreeId| trees.tree(*tree).is_some_and(|t| !t.state.is_final());
+        let processes = self.looks.values().flat_map(|(looks, _)| &looks.processes);
+        let told = processes.filter(|p| p.pid == pid).map(|p| p.tree).find(lives);
+        let root = || trees.iter().find(|(id, t)| t.root == pid && lives(id)).map(|(id, _)| id);
+        told.or_else(root)
+    }
+
+    /// Takes what the controller decided; returns what is to be sent once [`Cluster::changes`] are
+    /// kept.
+    pub fn take(&mut self, effects: Vec<Effect>, now: Millis) -> Vec<Told> {
+        let mut told = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Keep(Record::Member(r)) => {
+                    tracing::debug!(cluster = %self.id, ?r, "a node changed");
+                    self.member_changed(&r);
+                }
+                Effect::Keep(Record::Tree(r)) => {
+                    tracing::debug!(cluster = %self.id, ?r, "a tree changed");
+                    self.tree_changed(&r, now);
+                }
+                Effect::Tell { node, message } => told.push((node, message)),
+            }
+        }
+        told
+    }
+
+    fn member_changed(&mut self, r: &MemberRecord) {
+        let number = match r {
+            MemberRecord::Added { number, .. }
+            | MemberRecord::Joined { number, .. }
+            | MemberRecord::Proved { number, .. }
+            | MemberRecord::Serves { number, .. }
+            | MemberRecord::Became { number, .. } => *number,
+        };
+        let member = self.controller.state().members.node(number);
+        if member.is_none_or(|m| !m.state.has_term()) {
+            self.looks.remove(&number);
+        }
+        if let MemberRecord::Became { state, reason, .. } = r {
+            tracing::info!(cluster = %self.id, %number, %state, reason, "a node of a cluster");
+        }
+        self.dirty.nodes.insert(number);
+    }
+
+    fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
+        let tree = r.tree();
+        self.dirty.trees.insert(tree);
+        match r {
+            TreeRecord::Placed { .. } => {
+                self.dirty.last = true;
+                self.dirty.programs.insert(tree);
+                self.since.insert(tree, now);
+            }
+            TreeRecord::Undoing { reason, .. }
+            | TreeRecord::Undone { reason, .. }
+            | TreeRecord::NotSaved { reason, .. } => {
+                self.saved.insert(tree, now);
+                self.trouble.insert(tree, (reason.clone(), now));
+            }
+            TreeRecord::Committed { .. } => {
+                self.trouble.remove(&tree);
+            }
+            TreeRecord::Saved { .. } => {
+                self.saved.insert(tree, now);
+                self.trouble.remove(&tree);
+            }
+            TreeRecord::Ended { end, .. } => self.ended(tree, Ok(*end)),
+            TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
+            TreeRecord::Forgotten { .. } => {
+                self.programs.remove(&tree);
+                self.since.remove(&tree);
+                self.saved.remove(&tree);
+                self.trouble.remove(&tree);
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, tree: TreeId, how: Result<End, String>) {
+        if let Err(reason) = &how {
+            tracing::warn!(cluster = %self.id, %tree, reason, "a tree is lost");
+        }
+        let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
+        // A tree without a ghost is forgotten at once: where it was, its pid says.
+        let pid = self.programs.get(&tree).and_then(|p| p.pid);
+        let born = || pid.and_then(|pid| NodeNumber::of(pid).map(|node| (pid, node)));
+        let (Some((root, node)), Some(program)) =
+            (known.or_else(born), self.programs.get(&tree).cloned())
+        else {
+            return;
+        };
+        self.over.insert(tree, Over { root, program, node, how });
+        while self.over.len() > OVER_MAX {
+            self.over.pop_first();
+        }
+    }
+
+    /// What is to be kept now: trees before nodes, so that a node whose term ended is not kept
+    /// without what became of its trees.
+    pub fn changes(&self) -> Vec<Change> {
+        let (state, dirty) = (self.controller.state(), &self.dirty);
+        let mut out = Vec::new();
+        if dirty.settings {
+            out.push(Change::Settings(self.settings.clone()));
+        }
+        if dirty.last {
+            out.push(Change::Last(TreeId(state.trees.next().0 - 1)));
+        }
+        for tree in &dirty.programs {
+            if let Some(program) = self.programs.get(tree) {
+                out.push(Change::Program(*tree, program.clone()));
+            }
+        }
+        for tree in &dirty.trees {
+            out.push(match state.trees.tree(*tree) {
+                Some(t) => Change::Tree(*tree, t.clone()),
+                None => Change::Gone(*tree),
+            });
+        }
+        for number in &dirty.nodes {
+            if let Some(m) = state.members.node(*number) {
+                out.push(Change::Node(*number, m.clone()));
+            }
+        }
+        out
+    }
+
+    /// They are.
+    pub fn kept(&mut self) {
+        self.dirty = Dirty::default();
+    }
+
+    /// Trees that have not ended.
+    pub fn trees_alive(&self) -> u64 {
+        let alive = self.controller.state().trees.iter().filter(|(_, t)| !t.state.is_final());
+        alive.count() as u64
+    }
+
+    /// Trees that move away from a node now.
+    pub fn leaving(&self, node: NodeNumber) -> u32 {
+        let leaves = |t: &crate::cluster::trees::Tree| {
+            t.node == node && matches!(t.state, TreeState::Moving { .. })
+        };
+        let count = self.controller.state().trees.iter().filter(|(_, t)| leaves(t)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}

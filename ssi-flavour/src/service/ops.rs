@@ -1,0 +1,327 @@
+//! The operations: for each who asks, may they, what changes, what comes back.
+
+mod run;
+mod trees;
+
+use super::one::Cluster;
+use super::policy::{self, Action};
+use super::{ClusterService, Kept, seated};
+use crate::cluster::controller::Refused;
+use crate::cluster::members::{MemberError, NodeState};
+use crate::cluster::messages::TreeId;
+use crate::cluster::place::{self, Choice};
+use crate::cluster::trees::Tree;
+use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
+use crate::wire::{ClusterHeard, ClusterSay};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use xos_api::Done;
+use xos_api::cluster::{
+    AddClusterNodes, CheckpointTree, ClusterView, CreateCluster, DrainClusterNode, DrainPlan,
+    DrainedTree, GetCluster, KillTree, ListClusters, ListProcesses, ListTrees, MigrateTree,
+    NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
+};
+use xos_api::vom::ServedVo;
+use xos_base::{ClusterId, Error, Millis, NodeId, VoId};
+use xos_net::audit::asked;
+use xos_net::{Caller, Router};
+
+/// Most clusters of a site.
+const CLUSTERS_MAX: usize = 64;
+
+impl ClusterService {
+    /// Registers the operations.
+    pub fn register(self: &Arc<Self>, router: &mut Router) {
+        macro_rules! on {
+            ($($request:ty => $method:ident),* $(,)?) => {$({
+                let service = Arc::clone(self);
+                router.on::<$request, _, _>(move |caller, r| {
+                    let service = Arc::clone(&service);
+                    async move { service.$method(caller, r).await }
+                });
+            })*};
+        }
+        on!(
+            CreateCluster => create_cluster,
+            ListClusters => list_clusters,
+            GetCluster => get_cluster,
+            AddClusterNodes => add_nodes,
+            RemoveClusterNode => remove_node,
+            DrainClusterNode => drain_node,
+            RunInCluster => run_in_cluster,
+            ListTrees => list_trees,
+            ListProcesses => list_processes,
+            MigrateTree => migrate_tree,
+            CheckpointTree => checkpoint_tree,
+            RestartTree => restart_tree,
+            KillTree => kill_tree,
+            WhyTree => why_tree,
+            ClusterSay => node_says,
+        );
+    }
+
+    async fn node_says(&self, caller: Caller, r: ClusterSay) -> Result<ClusterHeard, Error> {
+        if !policy::may(&caller, &self.site, &BTreeSet::new(), None, Action::Say) {
+            return Err(Error::denied(format!(
+                "{} is not a node of {}",
+                caller.describe(),
+                self.site
+            )));
+        }
+        self.say(caller.node()?, r).await
+    }
+
+    async fn create_cluster(&self, caller: Caller, r: CreateCluster) -> Result<ClusterView, Error> {
+        let made = self.created(&caller, &r).await;
+        self.noted(&caller, "create_cluster", &r.cluster, "", made).await
+    }
+
+    async fn created(&self, caller: &Caller, r: &CreateCluster) -> Result<ClusterView, Error> {
+        self.authorise(caller, Action::Change).await?;
+        if r.cluster.site() != self.site {
+            return Err(Error::invalid(format!("{} is no name of this site", r.cluster))
+                .hint(format!("its clusters are called NAME.{}", self.site)));
+        }
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        if all.contains_key(&r.cluster) {
+            return Err(Error::conflict(format!("there is a cluster {} already", r.cluster)));
+        }
+        if all.len() >= CLUSTERS_MAX {
+            return Err(Error::limited(format!("a site has at most {CLUSTERS_MAX} clusters")));
+        }
+        let mut c = Cluster::new(r.cluster.clone(), Kept::default(), self.times, now);
+        c.settings_changed();
+        self.commit(&mut c, Vec::new()).await?;
+        let view = c.view(now);
+        all.insert(r.cluster.clone(), c);
+        Ok(view)
+    }
+
+    async fn list_clusters(
+        &self,
+        caller: Caller,
+        _: ListClusters,
+    ) -> Result<Vec<ClusterView>, Error> {
+        self.authorise(&caller, Action::See).await?;
+        let now = self.clock.up();
+        Ok(self.clusters.lock().await.values().map(|c| c.view(now)).collect())
+    }
+
+    async fn get_cluster(&self, caller: Caller, r: GetCluster) -> Result<ClusterView, Error> {
+        self.authorise(&caller, Action::See).await?;
+        let all = self.clusters.lock().await;
+        Ok(find(&all, &r.cluster)?.view(self.clock.up()))
+    }
+
+    async fn add_nodes(&self, caller: Caller, r: AddClusterNodes) -> Result<ClusterView, Error> {
+        let nodes: Vec<String> = r.nodes.iter().take(8).map(ToString::to_string).collect();
+        let what = format!("{} nodes: {}", r.nodes.len(), nodes.join(", "));
+        let added = self.added(&caller, &r).await;
+        self.noted(&caller, "add_cluster_nodes", &r.cluster, &what, added).await
+    }
+
+    async fn added(&self, caller: &Caller, r: &AddClusterNodes) -> Result<ClusterView, Error> {
+        self.authorise(caller, Action::Change).await?;
+        if r.nodes.is_empty() || r.nodes.len() > NODES_AT_ONCE {
+            return Err(Error::invalid(format!("1 to {NODES_AT_ONCE} nodes are added at a time")));
+        }
+        if let Some(other) = r.nodes.iter().find(|n| n.site() != self.site) {
+            return Err(Error::invalid(format!("{other} is not a node of {}", self.site))
+                .hint("a cluster is of one site's nodes"));
+        }
+        let serves: BTreeSet<VoId> = self.served().await?.into_keys().collect();
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let seated = seated(&all);
+        let c = find_mut(&mut all, &r.cluster)?;
+        let mut new = BTreeSet::new();
+        for node in &r.nodes {
+            if seated.contains(node) || !new.insert(node) {
+                return Err(Error::conflict(format!("{node} is in a cluster already"))
+                    .hint("xos cluster status shows in which one"));
+            }
+        }
+        // Before anything is changed: all or none.
+        let unknown = new.iter().filter(|node| c.known(node).is_none()).count();
+        if c.controller.state().members.iter().count() + unknown > usize::from(NODE_NUMBER_MAX) {
+            return Err(member_error(MemberError::Full));
+        }
+        let mut effects = Vec::new();
+        for node in new {
+            match c.known(node) {
+                // It was in before, and keeps its number.
+                Some(number) => {
+                    c.settings.left.remove(&number);
+                    c.settings_changed();
+                }
+                None => {
+                    let added = c.controller.add(node, serves.clone());
+                    effects.extend(added.map_err(member_error)?);
+                }
+            }
+        }
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        Ok(c.view(now))
+    }
+
+    async fn remove_node(&self, caller: Caller, r: RemoveClusterNode) -> Result<Done, Error> {
+        let removed = self.removed(&caller, &r).await;
+        let what = r.node.to_string();
+        self.noted(&caller, "remove_cluster_node", &r.cluster, &what, removed).await
+    }
+
+    async fn removed(&self, caller: &Caller, r: &RemoveClusterNode) -> Result<Done, Error> {
+        self.authorise(caller, Action::Change).await?;
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = find_mut(&mut all, &r.cluster)?;
+        let number = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
+        let state = c.controller.state().members.node(number).map(|m| m.state);
+        let effects = match state {
+            // There is no term to be ended.
+            Some(NodeState::Possible) => Vec::new(),
+            _ => c.controller.remove(number, now).map_err(|e| {
+                let hint = format!("drain it first: xos cluster drain {} {}", r.cluster, r.node);
+                member_error(e).hint(hint)
+            })?,
+        };
+        c.settings.left.insert(number);
+        c.settings_changed();
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        Ok(Done {})
+    }
+
+    async fn drain_node(&self, caller: Caller, r: DrainClusterNode) -> Result<DrainPlan, Error> {
+        let drained = self.drained(&caller, &r).await;
+        if r.plan {
+            return drained;
+        }
+        let what = if r.undo { "undrain_cluster_node" } else { "drain_cluster_node" };
+        self.noted(&caller, what, &r.cluster, r.node.as_str(), drained).await
+    }
+
+    async fn drained(&self, caller: &Caller, r: &DrainClusterNode) -> Result<DrainPlan, Error> {
+        self.authorise(caller, Action::Change).await?;
+        if r.plan && r.undo {
+            return Err(Error::invalid("plan and undo do not go together"));
+        }
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = find_mut(&mut all, &r.cluster)?;
+        let number = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
+        if r.undo {
+            let effects = c.controller.drain(number, false).map_err(member_error)?;
+            let told = self.commit(c, effects).await?;
+            self.send(c, told);
+            return Ok(DrainPlan::default());
+        }
+        let plan = plan(c, number, now);
+        if !r.plan {
+            let effects = c.controller.drain(number, true).map_err(member_error)?;
+            let told = self.commit(c, effects).await?;
+            self.send(c, told);
+        }
+        Ok(plan)
+    }
+
+    /// Whether the caller may do something; the VOs that the site serves.
+    async fn authorise(
+        &self,
+        caller: &Caller,
+        action: Action,
+    ) -> Result<BTreeMap<VoId, ServedVo>, Error> {
+        // Whoever administers the site is let see what is wrong with it.
+        let served = match self.served().await {
+            Ok(served) => served,
+            Err(error) if caller.site_admin() => {
+                tracing::debug!(%error, "which VOs are served here is not known now");
+                BTreeMap::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let vos = served.keys().cloned().collect();
+        if policy::may(caller, &self.site, &vos, None, action) {
+            return Ok(served);
+        }
+        let who = caller.describe();
+        Err(match action {
+            Action::Change => Error::denied(format!("{who} does not administer this site")),
+            _ => Error::denied(format!("{who} does not act in a VO that this site serves"))
+                .hint("name the VO with --vo; `xos vo list` shows yours"),
+        })
+    }
+
+    /// Notes what was asked of a cluster and how it went.
+    async fn noted<T>(
+        &self,
+        caller: &Caller,
+        what: &str,
+        cluster: &ClusterId,
+        on: &str,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut event = asked(caller, self.clock.now(), what);
+        event.on = if on.is_empty() { cluster.to_string() } else { format!("{cluster}: {on}") };
+        self.told.end(event, result).await
+    }
+}
+
+/// What becomes of the trees of a node.
+fn plan(c: &Cluster, node: NodeNumber, now: Millis) -> DrainPlan {
+    let planned: BTreeMap<TreeId, Choice> =
+        place::drain(&c.node_views(), &c.tree_views(now), node).into_iter().collect();
+    let trees = c.controller.state().trees.iter().filter(|(_, t)| t.uses(node));
+    let line = |(tree, t): (TreeId, &Tree)| {
+        let (to, reason) = match planned.get(&tree) {
+            Some(Choice::On(to)) => (c.name(*to), String::new()),
+            Some(Choice::Nowhere { reason }) => (None, reason.clone()),
+            Some(Choice::Queue) => (None, "all other nodes are full".to_owned()),
+            None => (None, "it is on its way to this node".to_owned()),
+        };
+        DrainedTree { tree: tree.0, pid: t.root, to, reason }
+    };
+    DrainPlan { trees: trees.map(line).collect() }
+}
+
+fn no_cluster(id: &ClusterId) -> Error {
+    Error::not_found(format!("there is no cluster {id} here"))
+        .hint("xos cluster status lists the clusters of the site")
+}
+
+fn no_node(cluster: &ClusterId, node: &NodeId) -> Error {
+    Error::not_found(format!("{node} is not a node of {cluster}"))
+        .hint(format!("xos cluster nodes {cluster} lists them"))
+}
+
+fn find<'a>(all: &'a BTreeMap<ClusterId, Cluster>, id: &ClusterId) -> Result<&'a Cluster, Error> {
+    all.get(id).ok_or_else(|| no_cluster(id))
+}
+
+fn find_mut<'a>(
+    all: &'a mut BTreeMap<ClusterId, Cluster>,
+    id: &ClusterId,
+) -> Result<&'a mut Cluster, Error> {
+    all.get_mut(id).ok_or_else(|| no_cluster(id))
+}
+
+fn member_error(e: MemberError) -> Error {
+    match e {
+        MemberError::Unknown(_) => Error::not_found(e.to_string()),
+        MemberError::Full => Error::limited(e.to_string()),
+        MemberError::Known(_) | MemberError::State { .. } | MemberError::Busy { .. } => {
+            Error::conflict(e.to_string())
+        }
+    }
+}
+
+fn refused(e: Refused) -> Error {
+    match e {
+        Refused::Unknown(_) => Error::not_found(e.to_string()),
+        Refused::State { .. } | Refused::There { .. } | Refused::Node { .. } => {
+            Error::conflict(e.to_string())
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What people do with trees that run.
+
+use super::super::ClusterService;
+use super::super::one::Cluster;
+use super::super::policy::{self, Action};
+use super::{find, find_mut, no_node, refused};
+use crate::cluster::messages::TreeId;
+use crate::cluster::place::Choice;
+use crate::cluster::record::Effect;
+use crate::cluster::trees::{Owner, TreeState};
+use crate::wire::{ClusterSignal, ClusterWhy};
+use std::collections::BTreeSet;
+use tokio::sync::MutexGuard;
+use xos_api::Done;
+use xos_api::cluster::{
+    CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees, MigrateTree,
+    NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
+};
+use xos_base::{ClusterId, Error, NodeId};
+use xos_net::Caller;
+
+type All<'a> = MutexGuard<'a, std::collections::BTreeMap<ClusterId, Cluster>>;
+
+/// The highest number of a signal; see signal(7).
+const SIGNAL_MAX: u8 = 64;
+
+impl ClusterService {
+    pub(super) async fn list_trees(
+        &self,
+        caller: Caller,
+        r: ListTrees,
+    ) -> Result<Vec<ClusterTree>, Error> {
+        self.authorise(&caller, Action::See).await?;
+        let all = self.clusters.lock().await;
+        Ok(find(&all, &r.cluster)?.tree_list(|owner| self.sees(&caller, owner)))
+    }
+
+    pub(super) async fn list_processes(
+        &self,
+        caller: Caller,
+        r: ListProcesses,
+    ) -> Result<Vec<ClusterProcess>, Error> {
+        self.authorise(&caller, Action::See).await?;
+        let all = self.clusters.lock().await;
+        Ok(find(&all, &r.cluster)?.process_list(|owner| self.sees(&caller, owner)))
+    }
+
+    fn sees(&self, caller: &Caller, owner: &Owner) -> bool {
+        policy::may(caller, &self.site, &BTreeSet::new(), Some(owner), Action::SeeTree)
+    }
+
+    /// The tree of a process, which the caller may handle. Somebody who may not is told that there
+    /// is no such process.
+    fn handled(&self, c: &Cluster, caller: &Caller, pid: i32) -> Result<TreeId, Error> {
+        let tree = c.tree_of(pid).filter(|tree| self.handles(c, caller, *tree));
+        tree.ok_or_else(|| {
+            Error::not_found(format!("no process {pid} of yours is known in {}", c.id))
+                .hint(format!("xos cluster ps {} lists them", c.id))
+        })
+    }
+
+    fn handles(&self, c: &Cluster, caller: &Caller, tree: TreeId) -> bool {
+        let t = c.controller.state().trees.tree(tree);
+        t.is_some_and(|t| {
+            let owner = Some(&t.owner);
+            policy::may(caller, &self.site, &BTreeSet::new(), owner, Action::HandleTree)
+        })
+    }
+
+    /// Keeps and sends what was decided about a tree; how it stands then.
+    async fn decided(
+        &self,
+        mut all: All<'_>,
+        cluster: &ClusterId,
+        tree: TreeId,
+        effects: Vec<Effect>,
+    ) -> Result<ClusterTree, Error> {
+        let c = find_mut(&mut all, cluster)?;
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        c.tree_view(tree).ok_or_else(|| Error::not_found(format!("tree {tree} is no more")))
+    }
+
+    pub(super) async fn migrate_tree(
+        &self,
+        caller: Caller,
+        r: MigrateTree,
+    ) -> Result<ClusterTree, Error> {
+        let moved = self.migrated(&caller, &r).await;
+        let what = format!("pid {} to {}", r.pid, r.node);
+        self.noted(&caller, "migrate_tree", &r.cluster, &what, moved).await
+    }
+
+    async fn migrated(&self, caller: &Caller, r: &MigrateTree) -> Result<ClusterTree, Error> {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = find_mut(&mut all, &r.cluster)?;
+        let tree = self.handled(c, caller, r.pid)?;
+        let to = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
+        let effects = c.controller.migrate(tree, to, now).map_err(refused)?;
+        c.comes(to);
+        self.decided(all, &r.cluster, tree, effects).await
+    }
+
+    pub(super) async fn checkpoint_tree(
+        &self,
+        caller: Caller,
+        r: CheckpointTree,
+    ) -> Result<ClusterTree, Error> {
+        let saved = self.checkpointed(&caller, &r).await;
+        let what = format!("pid {}", r.pid);
+        self.noted(&caller, "checkpoint_tree", &r.cluster, &what, saved).await
+    }
+
+    async fn checkpointed(
+        &self,
+        caller: &Caller,
+        r: &CheckpointTree,
+    ) -> Result<ClusterTree, Error> {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = find_mut(&mut all, &r.cluster)?;
+        let tree = self.handled(c, caller, r.pid)?;
+        let effects = c.controller.save(tree, now).map_err(refused)?;
+        self.decided(all, &r.cluster, tree, effects).await
+    }
+
+    pub(super) async fn restart_tree(
+        &self,
+        caller: Caller,
+        r: RestartTree,
+    ) -> Result<ClusterTree, Error> {
+        let restarted = self.restarted(&caller, &r).await;
+        let what = format!("tree {}", r.tree);
+        self.noted(&caller, "restart_tree", &r.cluster, &what, restarted).await
+    }
+
+    async fn restarted(&self, caller: &Caller, r: &RestartTree) -> Result<ClusterTree, Error> {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = find_mut(&mut all, &r.cluster)?;
+        let tree = TreeId(r.tree);
+        let known = c.controller.state().trees.tree(tree).cloned();
+        let known = known.filter(|_| self.handles(c, caller, tree));
+        let t = known.ok_or_else(|| {
+            Error::not_found(format!("no tree {tree} of yours is known in {}", c.id))
+                .hint(format!("xos cluster ps {} lists them", c.id))
+        })?;
+        let to = match &r.node {
+            Some(node) => c.number(node).ok_or_else(|| no_node(&r.cluster, node))?,
+            None => match c.place_again(&self.policy, &t) {
+                Choice::On(to) => to,
+                Choice::Queue => return Err(Error::limited("all nodes are full: try again later")),
+                Choice::Nowhere { reason } => return Err(Error::conflict(reason)),
+            },
+        };
+        let effects = c.controller.restart(tree, to, now).map_err(refused)?;
+        c.comes(to);
+        self.decided(all, &r.cluster, tree, effects).await
+    }
+
+    pub(super) async fn kill_tree(&self, caller: Caller, r: KillTree) -> Result<Done, Error> {
+        let killed = self.killed(&caller, &r).await;
+        let what = format!("signal {} to pid {}", r.signal, r.pid);
+        self.noted(&caller, "kill_tree", &r.cluster, &what, killed).await
+    }
+
+    async fn killed(&self, caller: &Caller, r: &KillTree) -> Result<Done, Error> {
+        if !(1..=SIGNAL_MAX).contains(&r.signal) {
+            return Err(Error::invalid(format!("{} is no signal: 1 to {SIGNAL_MAX}", r.signal)));
+        }
+        let (tree, epoch, node) = self.running(caller, &r.cluster, r.pid).await?;
+        let (cluster, pid, signal) = (r.cluster.clone(), Some(r.pid), r.signal);
+        self.nodes.signal(&node, ClusterSignal { cluster, tree, epoch, pid, signal }).await
+    }
+
+    /// The copy of a process that runs, and where.
+    async fn running(
+        &self,
+        caller: &Caller,
+        cluster: &ClusterId,
+        pid: i32,
+    ) -> Result<(TreeId, u64, NodeId), Error> {
+        let all = self.clusters.lock().await;
+        let c = find(&all, cluster)?;
+        let tree = self.handled(c, caller, pid)?;
+        let t = c.controller.state().trees.tree(tree);
+        let runs = t.filter(|t| t.state == TreeState::Running).and_then(|t| {
+            let node = c.name(t.node)?;
+            Some((tree, t.epoch, node))
+        });
+        runs.ok_or_else(|| {
+            Error::conflict(format!("tree {tree} does not run at the moment"))
+                .hint(format!("`xos cluster ps {cluster}` shows how it stands; try again"))
+        })
+    }
+
+    pub(super) async fn why_tree(&self, caller: Caller, r: WhyTree) -> Result<TreeWhy, Error> {
+        let (tree, epoch, node) = self.running(&caller, &r.cluster, r.pid).await?;
+        let ask = ClusterWhy { cluster: r.cluster.clone(), tree, epoch };
+        let seen = self.nodes.why(&node, ask).await?;
+        let obstacle =
+            |o: crate::wire::Obstacle| TreeObstacle { pid: o.pid, what: o.what, next: o.next };
+        let all = self.clusters.lock().await;
+        let c = find(&all, &r.cluster)?;
+        let mut nodes = Vec::new();
+        for (number, m) in c.controller.state().members.iter() {
+            if m.id == node || c.settings.left.contains(&number) {
+                continue;
+            }
+            if let Err(error) = c.controller.can_migrate(tree, number) {
+                nodes.push(NodeObstacle { node: m.id.clone(), reason: error.to_string() });
+            }
+        }
+        let obstacles = seen.obstacles.into_iter().map(obstacle).collect();
+        Ok(TreeWhy { tree: tree.0, obstacles, nodes })
+    }
+}

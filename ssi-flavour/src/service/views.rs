@@ -1,0 +1,187 @@
+//! What people see of a cluster.
+
+use super::one::{Cluster, Over};
+use crate::cluster::members::{Member, Moves, NodeState};
+use crate::cluster::messages::{End, TreeId};
+use crate::cluster::trees::{Owner, Tree, TreeState};
+use crate::pids::NodeNumber;
+use xos_api::cluster::{
+    ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
+    ClusterTree, ClusterTreeState, ClusterView,
+};
+use xos_base::{Millis, NodeId};
+
+impl Cluster {
+    /// The cluster and its nodes.
+    pub fn view(&self, now: Millis) -> ClusterView {
+        let members = self.controller.state().members.iter();
+        let here = members.filter(|(number, _)| !self.settings.left.contains(number));
+        ClusterView {
+            cluster: self.id.clone(),
+            nodes: here.map(|(number, m)| self.node_view(number, m, now)).collect(),
+            trees: self.trees_alive(),
+        }
+    }
+
+    fn node_view(&self, number: NodeNumber, m: &Member, now: Millis) -> ClusterNode {
+        let moves_not = match (&m.moves, m.state.has_term()) {
+            (Some(Moves::No { reason }), _) => reason.clone(),
+            (None, true) => "it has not been tried yet".to_owned(),
+            (None, false) | (Some(Moves::Yes), _) => String::new(),
+        };
+        ClusterNode {
+            node: m.id.clone(),
+            number: number.into(),
+            state: match m.state {
+                NodeState::Possible => ClusterNodeState::Possible,
+                NodeState::Present => ClusterNodeState::Present,
+                NodeState::Online => ClusterNodeState::Online,
+                NodeState::Draining => ClusterNodeState::Draining,
+                NodeState::Suspect => ClusterNodeState::Suspect,
+                NodeState::Failed => ClusterNodeState::Failed,
+            },
+            reason: m.reason.clone(),
+            moves: m.can_move().is_ok(),
+            moves_not,
+            trees: self.controller.state().trees.count_on(number) as u64,
+            looks: self.looks.get(&number).map(|(looks, at)| ClusterNodeLooks {
+                load_milli: looks.load.mean,
+                cpus: looks.cpus,
+                memory_bytes: looks.memory_bytes,
+                memory_free_bytes: looks.memory_free_bytes,
+                cpu_group: looks.cpu_group,
+                age_ms: u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX),
+            }),
+        }
+    }
+
+    /// The name of a node.
+    pub fn name(&self, number: NodeNumber) -> Option<NodeId> {
+        self.controller.state().members.node(number).map(|m| m.id.clone())
+    }
+
+    /// A tree; none: it is not known.
+    pub fn tree_view(&self, tree: TreeId) -> Option<ClusterTree> {
+        let of_state = || {
+            let t = self.controller.state().trees.tree(tree)?;
+            self.view_of(tree, t)
+        };
+        of_state().or_else(|| self.over.get(&tree).map(|over| self.over_view(tree, over)))
+    }
+
+    /// All trees of which `sees` says so, those that are over too.
+    pub fn tree_list(&self, sees: impl Fn(&Owner) -> bool) -> Vec<ClusterTree> {
+        let trees = &self.controller.state().trees;
+        let seen = trees.iter().filter(|(_, t)| sees(&t.owner));
+        let mut all: Vec<ClusterTree> =
+            seen.filter_map(|(tree, t)| self.view_of(tree, t)).collect();
+        let gone = self.over.iter().filter(|(tree, over)| {
+            let p = &over.program;
+            let owner = Owner { vo: p.vo.clone(), member: p.member, uid: p.uid };
+            trees.tree(**tree).is_none() && sees(&owner)
+        });
+        all.extend(gone.map(|(tree, over)| self.over_view(*tree, over)));
+        all.sort_by_key(|t| t.tree);
+        all
+    }
+
+    fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
+        let program = self.programs.get(&tree)?;
+        let (state, reason, to, status) = describe(&t.state);
+        Some(ClusterTree {
+            tree: tree.0,
+            pid: t.root,
+            person: program.person.clone(),
+            vo: t.owner.vo.clone(),
+            argv: program.argv.clone(),
+            state,
+            reason,
+            node: self.name(t.node),
+            to: to.and_then(|to| self.name(to)),
+            status,
+            checkpoint: t.checkpoint.as_ref().map(|image| ClusterCheckpoint {
+                version: image.version,
+                bytes: image.bytes,
+                freeze_ms: image.freeze_ms,
+            }),
+            saving: t.saving.is_some(),
+            trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
+        })
+    }
+
+    fn over_view(&self, tree: TreeId, over: &Over) -> ClusterTree {
+        let state = match &over.how {
+            Ok(end) => TreeState::Ended(*end),
+            Err(reason) => TreeState::Lost { reason: reason.clone() },
+        };
+        let (state, reason, _, status) = describe(&state);
+        ClusterTree {
+            tree: tree.0,
+            pid: over.root,
+            person: over.program.person.clone(),
+            vo: over.program.vo.clone(),
+            argv: over.program.argv.clone(),
+            state,
+            reason,
+            node: self.name(over.node),
+            to: None,
+            status,
+            checkpoint: None,
+            saving: false,
+            trouble: String::new(),
+        }
+    }
+
+    /// The processes of the trees of which `sees` says so.
+    pub fn process_list(&self, sees: impl Fn(&Owner) -> bool) -> Vec<ClusterProcess> {
+        let trees = &self.controller.state().trees;
+        let mut all = Vec::new();
+        for (number, (looks, _)) in &self.looks {
+            let Some(node) = self.name(*number) else { continue };
+            for p in &looks.processes {
+                // A copy that is not the tree any more is on its way out.
+                let own = trees.tree(p.tree).filter(|t| t.uses(*number) && sees(&t.owner));
+                if own.is_none() {
+                    continue;
+                }
+                all.push(ClusterProcess {
+                    pid: p.pid,
+                    parent: p.parent,
+                    tree: p.tree.0,
+                    node: node.clone(),
+                    person: self.programs.get(&p.tree).map(|program| program.person.clone()),
+                    command: p.command.clone(),
+                    state: p.state,
+                    cpu_milli: p.cpu_milli,
+                    memory_bytes: p.memory_bytes,
+                });
+            }
+        }
+        all.sort_by_key(|p| p.pid);
+        all
+    }
+}
+
+/// How a tree stands, more about that, where it goes, its exit status.
+fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>, Option<u8>) {
+    let none = String::new;
+    match state {
+        TreeState::Starting => (ClusterTreeState::Starting, none(), None, None),
+        TreeState::Running => (ClusterTreeState::Running, none(), None, None),
+        TreeState::Moving { to, .. } => (ClusterTreeState::Moving, none(), Some(*to), None),
+        TreeState::Checkpointed { reason, .. } => {
+            (ClusterTreeState::Checkpointed, reason.clone(), None, None)
+        }
+        TreeState::Restarting { to, reason, .. } => {
+            (ClusterTreeState::Restarting, reason.clone(), Some(*to), None)
+        }
+        TreeState::Lost { reason } => (ClusterTreeState::Lost, reason.clone(), None, None),
+        TreeState::Ended(End::Exit { code }) => {
+            (ClusterTreeState::Ended, format!("exit status {code}"), None, Some(*code))
+        }
+        TreeState::Ended(End::Signal { number }) => {
+            let status = 128_u8.saturating_add(*number);
+            (ClusterTreeState::Ended, format!("by signal {number}"), None, Some(status))
+        }
+    }
+}

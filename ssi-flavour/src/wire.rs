@@ -1,0 +1,263 @@
+//! What travels between a site's core and the nodes of its clusters, on the control stream that
+//! each node opens, and what streams between the nodes of a cluster carry.
+
+use crate::cluster::members::Moves;
+use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::place::Load;
+use crate::pids::NodeNumber;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use xos_api::{Done, request};
+use xos_base::{ClusterId, MemberNumber, NodeId, PersonId, VoId};
+
+/// The protocol of a stream from a tree's ghost to its relay at another node of the cluster: the
+/// first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
+pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
+/// The protocol of a stream by which a node fetches an image folder from another node of the
+/// cluster: the first frame is an [`ImageOpening`].
+pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
+/// Most processes that a node tells of at once: those that use most of the processors come first.
+pub const PROCESSES_MAX: usize = 1024;
+/// Longest command of a process that is told of, in bytes.
+pub const COMMAND_MAX: usize = 256;
+
+/// A node says what its agent has to say, and how the node is: at each heartbeat, and whenever
+/// there are facts. Only for nodes of the site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSay {
+    /// In this order.
+    pub messages: Vec<ToController>,
+    /// With heartbeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks: Option<NodeLooks>,
+}
+request!(ClusterSay => ClusterHeard, Post "/v1/node/cluster/say");
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterHeard {
+    /// The node's place in its cluster; absent: it is in none, and nothing was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat: Option<Seat>,
+    /// For the node's agent, in this order.
+    pub messages: Vec<ToNode>,
+    /// What the trees are that the messages start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<(TreeId, Program)>,
+}
+
+/// A node's place in its cluster. Another cluster or number than before: nothing of what the node
+/// kept of clusters counts any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Seat {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node's number in it.
+    pub number: NodeNumber,
+    /// All nodes of the cluster, this one too: those let one another have streams.
+    pub nodes: BTreeMap<NodeNumber, NodeId>,
+    /// From one heartbeat to the next, milliseconds.
+    pub heartbeat_ms: u64,
+    /// Of silence until a node is suspect, milliseconds.
+    pub suspect_ms: u64,
+    /// Of silence until a node's term is ended, milliseconds.
+    pub dead_ms: u64,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLooks {
+    /// How many processes want to run.
+    pub load: Load,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Of these, how many programs can have at once.
+    pub memory_free_bytes: u64,
+    /// What the canary showed; absent: it has not been tried in this term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<Moves>,
+    /// What the processors can, as a number: trees move between nodes that say the same.
+    pub cpu_group: u64,
+    /// The processes in the cell, at most [`PROCESSES_MAX`].
+    pub processes: Vec<ProcessLook>,
+}
+
+/// A process in a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessLook {
+    /// Its pid in the cluster.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// The tree that it belongs to.
+    pub tree: TreeId,
+    /// Its account.
+    pub uid: u32,
+    /// Program and arguments, cut to [`COMMAND_MAX`].
+    pub command: String,
+    /// The state's letter, as in proc_pid_stat(5): `R`, `S`, `D`, `T`, `Z`.
+    pub state: char,
+    /// How much of one processor it had lately, in thousandths.
+    pub cpu_milli: u32,
+    /// Memory that it holds (resident), bytes.
+    pub memory_bytes: u64,
+}
+
+/// The core says at once what the controller decided. It may come late or twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTell {
+    /// The cluster: a node that is in another one takes no notice.
+    pub cluster: ClusterId,
+    /// For the node's agent, in this order.
+    pub messages: Vec<ToNode>,
+    /// What the trees are that the messages start or restore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<(TreeId, Program)>,
+}
+request!(ClusterTell => Done, Post "/v1/node/cluster/tell");
+
+/// What a tree is, as the node needs to know that starts or restores it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// The program, and its arguments.
+    pub argv: Vec<String>,
+    /// Its environment, beside what the node sets for an account.
+    pub env: BTreeMap<String, String>,
+    /// The folder that it begins in.
+    pub cwd: String,
+    /// The mask of modes of new files.
+    pub umask: u32,
+    /// The VO that it runs in.
+    pub vo: VoId,
+    /// Whose it is.
+    pub person: PersonId,
+    /// The person's number in the VO.
+    pub member: MemberNumber,
+    /// The person's account at this site: the VO's base there plus the number. Nodes make sure of
+    /// it.
+    pub uid: u32,
+    /// Whether it runs on a terminal.
+    pub terminal: bool,
+    /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is
+    /// free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Where its ghost is.
+    pub birth: NodeId,
+}
+
+/// The core sends a signal to a process of a tree, or to its root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSignal {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: TreeId,
+    /// Its copy that is meant.
+    pub epoch: u64,
+    /// The process, which must belong to the tree. Absent: all of the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The signal's number.
+    pub signal: u8,
+}
+request!(ClusterSignal => Done, Post "/v1/node/cluster/signal");
+
+/// The core asks what keeps a tree from moving away from its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterWhy {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: TreeId,
+    /// Its copy that is meant.
+    pub epoch: u64,
+}
+request!(ClusterWhy => Obstacles, Post "/v1/node/cluster/why");
+
+/// What keeps a tree from moving.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Obstacles {
+    /// Nothing, when there are none.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// One thing that keeps a tree from moving.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Obstacle {
+    /// The process that it is about.
+    pub pid: i32,
+    /// What it is, a sentence.
+    pub what: String,
+    /// What a person can do about it.
+    pub next: String,
+}
+
+/// First on a stream of [`ALPN_RELAY`], from the node that has the ghost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree, which must have been born at the node that asks.
+    pub tree: TreeId,
+}
+
+/// First on a stream of [`ALPN_IMAGE`], from the node that restores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: TreeId,
+    /// The image's number.
+    pub version: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::messages::Order;
+    use xos_base::Millis;
+
+    /// If it failed, core and node would not understand one another.
+    #[test]
+    fn what_is_said_comes_back_the_same() {
+        let heard = ClusterHeard {
+            seat: Some(Seat {
+                cluster: "c1.rennes".parse().unwrap(),
+                number: 3u8.try_into().unwrap(),
+                nodes: BTreeMap::from([(3u8.try_into().unwrap(), "n1.rennes".parse().unwrap())]),
+                heartbeat_ms: 1000,
+                suspect_ms: 3000,
+                dead_ms: 8000,
+            }),
+            messages: vec![ToNode::Told {
+                term: 2,
+                sent: Millis(5),
+                orders: vec![Order::Start { tree: TreeId(7), epoch: 1 }],
+            }],
+            programs: Vec::new(),
+        };
+        let text = serde_json::to_string(&heard).unwrap();
+        assert_eq!(serde_json::from_str::<ClusterHeard>(&text).unwrap(), heard);
+        let say = ClusterSay { messages: vec![ToController::Join { after: 0 }], looks: None };
+        let text = serde_json::to_string(&say).unwrap();
+        assert_eq!(serde_json::from_str::<ClusterSay>(&text).unwrap(), say);
+    }
+}

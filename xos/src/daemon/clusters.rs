@@ -1,0 +1,180 @@
+//! Where a core keeps its clusters, in the registry:
+//!
+//! | key | content |
+//! | --- | --- |
+//! | `ssi/<cluster>/settings` | [`Settings`]: the cluster is there |
+//! | `ssi/<cluster>/last` | the last number given to a tree |
+//! | `ssi/<cluster>/node/<number>` | [`Member`] |
+//! | `ssi/<cluster>/tree/<number>` | [`Tree`] |
+//! | `ssi/<cluster>/program/<number>` | [`Program`] |
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use xos_base::{ClusterId, Error};
+use xos_ssi::cluster::members::Member;
+use xos_ssi::cluster::messages::TreeId;
+use xos_ssi::cluster::trees::Tree;
+use xos_ssi::pids::NodeNumber;
+use xos_ssi::service::{Change, Kept, Records, Settings};
+use xos_ssi::wire::Program;
+use xos_store::{Key, KeyError, OPS_MAX, Op, PAGE_ENTRIES_MAX, Prefix, Store, StoreError};
+
+/// What all keys begin with.
+const ROOT: &str = "ssi";
+
+/// The clusters in the registry.
+pub struct Registry {
+    store: Arc<dyn Store>,
+}
+
+impl Registry {
+    /// In this one.
+    pub fn new(store: Arc<dyn Store>) -> Registry {
+        Registry { store }
+    }
+}
+
+fn key_error(e: KeyError) -> Error {
+    Error::internal(format!("registry key: {e}"))
+}
+
+fn key(cluster: &ClusterId, parts: &[&str]) -> Result<Key, Error> {
+    let all = [ROOT, cluster.as_str()].into_iter().chain(parts.iter().copied());
+    Key::of(all).map_err(key_error)
+}
+
+fn tree_key(cluster: &ClusterId, kind: &str, tree: TreeId) -> Result<Key, Error> {
+    key(cluster, &[kind, &format!("{:020}", tree.0)])
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|e| Error::internal(format!("cannot encode a registry value: {e}")))
+}
+
+fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(value).map_err(|e| damaged(key, &e.to_string()))
+}
+
+fn damaged(key: &Key, why: &str) -> Error {
+    Error::internal(format!("the registry's clusters are damaged at {key}: {why}"))
+        .hint("restore the registry from a backup")
+}
+
+/// What a change writes and removes.
+fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
+    Ok(match change {
+        Change::Settings(s) => vec![Op::put(key(cluster, &["settings"])?, encode(s)?)],
+        Change::Last(last) => vec![Op::put(key(cluster, &["last"])?, encode(last)?)],
+        Change::Program(tree, p) => {
+            vec![Op::put(tree_key(cluster, "program", *tree)?, encode(p)?)]
+        }
+        Change::Tree(tree, t) => vec![Op::put(tree_key(cluster, "tree", *tree)?, encode(t)?)],
+        Change::Gone(tree) => vec![
+            Op::Del(tree_key(cluster, "tree", *tree)?),
+            Op::Del(tree_key(cluster, "program", *tree)?),
+        ],
+        Change::Node(number, m) => {
+            vec![Op::put(key(cluster, &["node", &number.to_string()])?, encode(m)?)]
+        }
+    })
+}
+
+/// The cluster and the change that an entry is.
+fn read(at: &Key, value: &[u8]) -> Result<(ClusterId, Change), Error> {
+    let bad = || damaged(at, "nobody writes such a key");
+    let segments = at.segments().map_err(key_error)?;
+    let texts: Vec<String> = segments
+        .into_iter()
+        .map(|bytes| String::from_utf8(bytes).map_err(|_| bad()))
+        .collect::<Result<_, _>>()?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let tree = |text: &str| text.parse().map(TreeId).map_err(|_| bad());
+    let (cluster, change) = match texts.as_slice() {
+        [ROOT, cluster, "settings"] => (cluster, Change::Settings(decode::<Settings>(at, value)?)),
+        [ROOT, cluster, "last"] => (cluster, Change::Last(decode::<TreeId>(at, value)?)),
+        [ROOT, cluster, "program", id] => {
+            (cluster, Change::Program(tree(id)?, decode::<Program>(at, value)?))
+        }
+        [ROOT, cluster, "tree", id] => {
+            (cluster, Change::Tree(tree(id)?, decode::<Tree>(at, value)?))
+        }
+        [ROOT, cluster, "node", number] => {
+            let number = number.parse::<u8>().ok().and_then(|n| NodeNumber::try_from(n).ok());
+            (cluster, Change::Node(number.ok_or_else(bad)?, decode::<Member>(at, value)?))
+        }
+        _ => return Err(bad()),
+    };
+    Ok((cluster.parse().map_err(|_| bad())?, change))
+}
+
+#[async_trait]
+impl Records for Registry {
+    async fn load(&self) -> Result<BTreeMap<ClusterId, Kept>, Error> {
+        let below = Prefix::of([ROOT]).map_err(key_error)?;
+        let (mut all, mut after) = (BTreeMap::<ClusterId, Kept>::new(), None);
+        loop {
+            let page = self.store.scan(&below, after.as_ref(), PAGE_ENTRIES_MAX).await;
+            let page = page.map_err(StoreError::told)?;
+            for entry in page.entries {
+                let (cluster, change) = read(&entry.key, &entry.value)?;
+                all.entry(cluster).or_default().apply(change);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    async fn keep(&self, cluster: &ClusterId, changes: &[Change]) -> Result<(), Error> {
+        let mut waiting: Vec<Op> = Vec::new();
+        for change in changes {
+            let ops = ops(cluster, change)?;
+            if waiting.len() + ops.len() > OPS_MAX {
+                let full = std::mem::take(&mut waiting);
+                self.store.txn(Vec::new(), full).await.map_err(StoreError::told)?;
+            }
+            waiting.extend(ops);
+        }
+        if !waiting.is_empty() {
+            self.store.txn(Vec::new(), waiting).await.map_err(StoreError::told)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_ssi::cluster::members::{MemberRecord, Members};
+    use xos_store::MemoryStore;
+
+    /// If it failed, a core would come back without nodes that it had, and their trees would live
+    /// twice.
+    #[tokio::test]
+    async fn what_was_kept_comes_back() {
+        let registry = Registry::new(Arc::new(MemoryStore::new()));
+        let cluster: ClusterId = "c1.rennes".parse().unwrap();
+        let mut members = Members::default();
+        members.apply(&members.add(&"n1.rennes".parse().unwrap()).unwrap());
+        let number = NodeNumber::try_from(1u8).unwrap();
+        members.apply(&MemberRecord::Joined { number, term: 3 });
+        let member = members.node(number).unwrap().clone();
+        let mut changes = vec![Change::Settings(Settings::default()), Change::Last(TreeId(7))];
+        // More than one transaction holds.
+        changes.extend((0..100).map(|n| Change::Gone(TreeId(n))));
+        changes.push(Change::Node(number, member.clone()));
+        registry.keep(&cluster, &changes).await.unwrap();
+        registry.keep(&cluster, &[]).await.unwrap();
+        let all = registry.load().await.unwrap();
+        let kept = all.get(&cluster).unwrap();
+        assert_eq!((kept.last, kept.nodes.get(&number)), (7, Some(&member)));
+        assert_eq!(all.len(), 1);
+    }
+}
