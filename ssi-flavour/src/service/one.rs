@@ -162,18 +162,26 @@ impl Cluster {
         let mut told = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Keep(Record::Member(r)) => {
-                    tracing::debug!(cluster = %self.id, ?r, "a node changed");
-                    self.member_changed(&r);
-                }
-                Effect::Keep(Record::Tree(r)) => {
-                    tracing::debug!(cluster = %self.id, ?r, "a tree changed");
-                    self.tree_changed(&r, now);
-                }
+                Effect::Keep(record) => record.parts().iter().for_each(|r| self.changed(r, now)),
                 Effect::Tell { node, message } => told.push((node, message)),
             }
         }
         told
+    }
+
+    /// What a change means for what is to be kept: all that changed is kept in one piece.
+    fn changed(&mut self, record: &Record, now: Millis) {
+        match record {
+            Record::Member(r) => {
+                tracing::debug!(cluster = %self.id, ?r, "a node changed");
+                self.member_changed(r);
+            }
+            Record::Tree(r) => {
+                tracing::debug!(cluster = %self.id, ?r, "a tree changed");
+                self.tree_changed(r, now);
+            }
+            Record::All(list) => list.iter().for_each(|r| self.changed(r, now)),
+        }
     }
 
     fn member_changed(&mut self, r: &MemberRecord) {
