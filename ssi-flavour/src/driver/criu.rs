@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The first that dumps sockets on kernels from 6.16 on (criu issues 2705, 2718, 2804).
@@ -28,13 +28,20 @@ pub struct Criu {
     logs: PathBuf,
     /// Once it was asked.
     version: OnceLock<String>,
+    /// Held while its cache is made.
+    pub(super) caching: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Criu {
     /// The program at `program`, an absolute path that is the same in every cell. The logs of runs
     /// that failed are kept in the folder `logs`, which is made.
     pub fn at(program: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> Criu {
-        Criu { program: program.into(), logs: logs.into(), version: OnceLock::new() }
+        Criu {
+            program: program.into(),
+            logs: logs.into(),
+            version: OnceLock::new(),
+            caching: Arc::default(),
+        }
     }
 
     /// The first of `candidates` that is there, and else what `path` (as `PATH`) leads to.
@@ -45,9 +52,14 @@ impl Criu {
             .map(|program| Criu::at(program, logs))
     }
 
-    /// Runs it only to hear what it says: whether it was content, and its words.
-    async fn ask(&self, arguments: &[&str]) -> Result<(bool, String), DriverError> {
+    /// Runs it, in the namespaces of `cell`, only to hear what it says: whether it was content, and its words.
+    pub(super) async fn ask(
+        &self,
+        cell: Option<Cell>,
+        arguments: &[&str],
+    ) -> Result<(bool, String), DriverError> {
         let mut run = Run::new(&self.logs, Step::Probe, PROBE_LIMIT)?;
+        run.within(cell);
         run.arguments(arguments.iter().copied());
         let ended = run.run(&self.program).await?;
         let answer = (ended.good, ended.said()?);
@@ -66,7 +78,7 @@ impl Criu {
 #[async_trait]
 impl Checkpointer for Criu {
     async fn probe(&self) -> Result<Abilities, DriverError> {
-        let (_, said) = self.ask(&["--version"]).await?;
+        let (_, said) = self.ask(None, &["--version"]).await?;
         let version = version(&said).ok_or_else(|| DriverError::Unable {
             why: format!("{} says no version", self.program.display()),
         })?;
@@ -74,14 +86,14 @@ impl Checkpointer for Criu {
             let why = format!("CRIU {} is too old, 4.2 is the least", version.1);
             return Err(DriverError::Unable { why });
         }
-        let (good, said) = self.ask(&["check", "--no-default-config"]).await?;
+        let (good, said) = self.ask(None, &["check", "--no-default-config"]).await?;
         if !good {
             return Err(DriverError::Unable { why: reason(&said) });
         }
         let mut features = BTreeMap::new();
         for feature in Feature::ALL {
             let arguments = ["check", "--no-default-config", "--feature", name(feature)];
-            let (good, said) = self.ask(&arguments).await?;
+            let (good, said) = self.ask(None, &arguments).await?;
             let ability = if good { Ability::Present } else { Ability::Missing(reason(&said)) };
             features.insert(feature, ability);
         }
@@ -103,8 +115,10 @@ impl Checkpointer for Criu {
         let version = self.version().await?;
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
+        let ids = self.ready_ids(order).await?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
+        run.with_real(ids);
         if !images::Folder::open(&order.folder)?.names()?.is_empty() {
             return Err(not_empty(&order.folder));
         }
@@ -208,14 +222,14 @@ impl Criu {
         if let Some(version) = self.version.get() {
             return Ok(version.clone());
         }
-        let (_, said) = self.ask(&["--version"]).await?;
+        let (_, said) = self.ask(None, &["--version"]).await?;
         let none = || DriverError::Unable { why: "CRIU says no version".into() };
         let text = version(&said).ok_or_else(none)?.1;
         Ok(self.version.get_or_init(|| text).clone())
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DriverError> {
     let lost = |e: tokio::task::JoinError| DriverError::system("go on")(e.into());

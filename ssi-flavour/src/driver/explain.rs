@@ -17,7 +17,7 @@ struct Meaning {
 }
 
 /// Of CRIU 4.2.1; each was seen, or stands in its source.
-static MEANINGS: [Meaning; 11] = [
+static MEANINGS: [Meaning; 12] = [
     Meaning {
         part: "Connected TCP socket",
         what: "it has a connection over the network",
@@ -62,6 +62,11 @@ static MEANINGS: [Meaning; 11] = [
         part: "Build-ID",
         what: "a library or program is of another version than where it was saved",
         next: "choose a node with the same software",
+    },
+    Meaning {
+        part: "Can't get rlimit",
+        what: "a process of it has another user than its first, and root lacks CAP_SYS_RESOURCE",
+        next: "give the node's root that capability",
     },
     Meaning {
         part: "unseizable non-zombie",

@@ -8,6 +8,7 @@ mod explain;
 mod external;
 pub mod fake;
 pub mod images;
+mod limits;
 mod proc;
 mod run;
 mod stats;

@@ -31,6 +31,9 @@ pub(super) struct Stat {
 pub(super) struct Status {
     /// Real, effective, saved, of files.
     pub(super) uids: [u32; 4],
+    pub(super) gids: [u32; 4],
+    /// Effective capabilities (capabilities(7)), as bits.
+    pub(super) effective: u64,
     /// 0: nobody.
     pub(super) tracer: i32,
     /// 0: none, 1: strict, 2: filters.
@@ -70,8 +73,11 @@ impl Status {
             values.next()
         };
         let uids: Vec<u32> = numbers(field("Uid")?)?;
+        let gids: Vec<u32> = numbers(field("Gid")?)?;
         Some(Status {
             uids: uids.try_into().ok()?,
+            gids: gids.try_into().ok()?,
+            effective: u64::from_str_radix(field("CapEff")?.trim(), 16).ok()?,
             tracer: field("TracerPid")?.trim().parse().ok()?,
             // Kernels without it have no line.
             seccomp: field("Seccomp").map_or(Some(0), |value| value.trim().parse().ok())?,
@@ -123,9 +129,17 @@ fn stat(pid: i32) -> Result<Stat> {
     Stat::parse(&read_to_string(&path)?).ok_or_else(|| malformed(&path))
 }
 
-fn status(pid: i32) -> Result<Status> {
-    let path = of(pid, "status");
-    Status::parse(&read_to_string(&path)?).ok_or_else(|| malformed(&path))
+pub(super) fn status(pid: i32) -> Result<Status> {
+    read_status(&of(pid, "status"))
+}
+
+/// This process's.
+pub(super) fn own_status() -> Result<Status> {
+    read_status(Path::new("/proc/self/status"))
+}
+
+fn read_status(path: &Path) -> Result<Status> {
+    Status::parse(&read_to_string(path)?).ok_or_else(|| malformed(path))
 }
 
 /// What a link says, without failing for what cannot be followed, as a zombie's.
@@ -251,11 +265,17 @@ mod tests {
 
     #[test]
     fn what_a_status_says() {
-        let text = "Name:\tsh\nTracerPid:\t0\nUid:\t1000\t0\t0\t0\nNSpid:\t24733\t32769\nSeccomp:\t2\n\
-            Seccomp_filters:\t1\n";
+        let text = "Name:\tsh\nTracerPid:\t0\nUid:\t1000\t0\t0\t0\nGid:\t7\t8\t9\t9\nNSpid:\t24733\t32769\n\
+            CapPrm:\t1\nCapEff:\t000001fffeffffff\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         let status = Status::parse(text).unwrap();
-        let expected =
-            Status { uids: [1000, 0, 0, 0], tracer: 0, seccomp: 2, pids: vec![24_733, 32_769] };
+        let expected = Status {
+            uids: [1000, 0, 0, 0],
+            gids: [7, 8, 9, 9],
+            effective: 0x1ff_feff_ffff,
+            tracer: 0,
+            seccomp: 2,
+            pids: vec![24_733, 32_769],
+        };
         assert_eq!(status, expected);
         assert_eq!(Status::parse("Uid:\t1000\t0\n"), None);
     }

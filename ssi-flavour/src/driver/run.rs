@@ -1,6 +1,7 @@
 //! One run of CRIU: in a session of its own, with a folder for what it writes about itself.
 
 use super::error::{DriverError, Step};
+use super::limits::RealIds;
 use super::{Cell, images, sys};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -35,6 +36,7 @@ pub(super) struct Run {
     arguments: Vec<OsString>,
     cgroups: Vec<OwnedFd>,
     kept: Vec<OwnedFd>,
+    real: Option<RealIds>,
     work: PathBuf,
 }
 
@@ -58,12 +60,18 @@ impl Run {
         let work = logs.join(format!("{step:?}-{}-{number}", std::process::id()).to_lowercase());
         builder.recursive(false).create(&work).map_err(failed())?;
         let (cgroups, kept) = (Vec::new(), Vec::new());
-        Ok(Run { step, limit, cell: None, arguments: Vec::new(), cgroups, kept, work })
+        let arguments = Vec::new();
+        Ok(Run { step, limit, cell: None, arguments, cgroups, kept, real: None, work })
     }
 
     /// Has it run in the namespaces of `cell`.
     pub(super) fn within(&mut self, cell: Option<Cell>) {
         self.cell = cell;
+    }
+
+    /// Has it run with these real ids, and root's effective ones.
+    pub(super) fn with_real(&mut self, ids: Option<RealIds>) {
+        self.real = ids;
     }
 
     /// Has it run in the control group with this folder, also what it starts.
@@ -124,7 +132,7 @@ impl Run {
         };
         command.args(&self.arguments).env_clear().env("PATH", PATH);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        sys::prepare(&mut command, self.cgroups, self.kept);
+        sys::prepare(&mut command, self.cgroups, self.kept, self.real);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 DriverError::Unable { why: format!("there is no {}", program.display()) }

@@ -10,7 +10,7 @@ fn process(pid: i32) -> Process {
     Process {
         pid,
         stat: Stat { state: 'S', parent: 1, session: 100 },
-        status: Status { uids: [7; 4], tracer: 0, seccomp: 0, pids: vec![pid, pid + 32_768] },
+        status: Status { uids: [7; 4], pids: vec![pid, pid + 32_768], ..Status::default() },
         descriptors: Vec::new(),
         mapped: BTreeSet::new(),
         folder: "/vo/demo".into(),

@@ -264,6 +264,41 @@ async fn what_cannot_be_saved_goes_on_and_the_reason_is_told() {
     assert!(matches!(gone, DriverError::Gone { .. }), "{gone}");
 }
 
+/// If it failed, no person's program could move where root lacks a capability, or it would end.
+#[tokio::test]
+async fn another_users_program_is_saved_or_the_reason_is_told() {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let Some(mut two) = Two::new().await else { return };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
+    let lacks = effective & SYS_RESOURCE == 0;
+    let tmpfs = nix::sys::statfs::statfs("/run").unwrap().filesystem_type()
+        == nix::sys::statfs::TMPFS_MAGIC;
+    let out = two.path("out");
+    let id = OWNER.to_string();
+    let setpriv = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
+    let program = [&setpriv[..], &["/bin/sh", "-c", PIPELINE]].concat();
+    let pid = two.here.start(out.to_str().unwrap(), &program);
+    lines(&out, 10);
+    let folder = two.folder("images");
+    let order = two.dump_order(pid, &folder, Leave::Running);
+    let connected = DumpOrder { tcp: Tcp::Established, ..order.clone() };
+    if lacks {
+        let error = two.criu.dump(&connected).await.unwrap_err();
+        assert!(error.to_string().contains("CAP_SYS_RESOURCE"), "{error}");
+    }
+    match two.criu.dump(&order).await {
+        Ok(dumped) => assert_eq!(dumped.pid, pid),
+        Err(DriverError::Unable { why }) if lacks && !tmpfs => {
+            assert!(why.ends_with("/run is no tmpfs"), "{why}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let before = lines(&out, 10).len();
+    counts(&lines(&out, before + 10), "a ");
+}
+
 /// If it failed, half of a program, or another person's, would be started.
 #[tokio::test]
 async fn only_whole_images_of_the_owner_are_started() {
