@@ -127,8 +127,9 @@ mod tests {
             accounts(vec![AccountMember { given, ..member(number, name, "active") }])
         };
         vos.apply(named(1, "ann"));
-        let other = "other.pisa".parse().unwrap();
-        vos.apply(xos_api::vom::VoAccounts { vo: other, base: 1_900_065_536, ..named(2, "eve") });
+        let (vo, mut other) = ("other.pisa".parse().unwrap(), Vos::default());
+        other.apply(xos_api::vom::VoAccounts { vo, base: 1_900_065_536, ..named(2, "eve") });
+        vos.vos.extend(other.vos);
         let bytes = vos.accounts(1, ("/home/xos", NO_SHELL), &HashSet::new()).build().unwrap();
         let view = AccountsView::parse(&bytes).unwrap();
         assert_eq!(view.user_by_name("annie").unwrap().unwrap().uid, 1_900_000_001);
