@@ -1,4 +1,5 @@
-//! System calls that need `unsafe`. Everything else in this crate is safe code.
+//! System calls that need `unsafe`. All else in this crate is safe code, but for what the child that
+//! becomes CRIU does (`driver/sys.rs`).
 //!
 //! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost
 //! starts a thread, ever.

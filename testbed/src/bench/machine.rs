@@ -103,7 +103,8 @@ fn syncs(folder: &Path) -> Result<Samples> {
 /// # Errors
 /// What `mount` said.
 pub fn favor_moves() -> std::result::Result<(), String> {
-    let script = "mount -o remount,favordynmods \"$(findmnt -fn -o TARGET -t cgroup2)\"";
+    let script = "mount --options-source mtab -o remount,favordynmods \
+        \"$(findmnt -fn -o TARGET -t cgroup2)\"";
     let out = Command::new("sh").args(["-c", script]).output().map_err(|e| e.to_string())?;
     let said = String::from_utf8_lossy(&out.stderr);
     if out.status.success() { Ok(()) } else { Err(said.trim().to_owned()) }
