@@ -8,12 +8,11 @@ use super::own;
 use super::proto::{CONNECTIONS_MAX, Exit, Program, Refusal, Tell, Tree, Usage};
 use super::range::{self, Pids};
 use super::start::{self, Failure};
+use crate::peer;
 use crate::pids::NodeNumber;
 use crate::sys::{self, Wait, Waited};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -158,8 +157,7 @@ impl Init {
 
     fn accept(&mut self) {
         let Ok((socket, _)) = self.listener.accept() else { return };
-        // Of nix: with rustix, who is outside of the pid namespace, and has pid 0 here, is an error.
-        let root = getsockopt(&socket, PeerCredentials).is_ok_and(|c| c.uid() == 0);
+        let root = peer::uid(&socket).is_ok_and(|uid| uid == 0);
         if !root || socket.set_nonblocking(true).is_err() {
             return;
         }

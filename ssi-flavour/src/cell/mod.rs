@@ -17,13 +17,12 @@ mod init;
 mod kept;
 mod launch;
 mod own;
-mod procs;
 pub mod proto;
 mod range;
 mod start;
 
 pub use client::{CallError, Client, Event, launch};
-pub use frame::{FDS_MAX, FRAME_BYTES_MAX};
+pub use frame::FDS_MAX;
 
 use crate::pids::NodeNumber;
 use std::ffi::OsString;

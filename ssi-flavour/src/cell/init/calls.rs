@@ -1,12 +1,12 @@
 //! The agent's requests.
 
 use super::{Init, Starting};
-use crate::cell::procs;
 use crate::cell::proto::{
     Account, Ask, Call, Program, Refusal, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
 };
 use crate::cell::start::{self, Order};
 use crate::pids::NodeNumber;
+use crate::procs;
 use crate::sys;
 use serde_json::Value;
 use std::collections::BTreeSet;
