@@ -4,6 +4,7 @@
 use super::frame::Peer;
 use super::kept::{Kept, Orphans};
 use super::launch::no;
+use super::lease::Lease;
 use super::own;
 use super::proto::{CONNECTIONS_MAX, Exit, Program, Refusal, Tell, Tree, Usage};
 use super::range::{self, Pids};
@@ -15,11 +16,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{PipeReader, Read};
 use std::os::unix::net::UnixListener;
 
 mod calls;
+mod hold;
 
 /// How many changes of children are looked at before requests are again.
 const WAIT_ROUND_MAX: u32 = 512;
@@ -57,6 +59,11 @@ struct Init {
     orphans: Orphans,
     childless: bool,
     strayed: u64,
+    lease: Lease,
+    /// When it is looked next whether all stands still.
+    hold_at_ms: u64,
+    /// What was stopped because the lease was over, and has not ended.
+    halted: BTreeSet<i32>,
     ending: bool,
 }
 
@@ -87,6 +94,9 @@ pub(super) fn run(
         orphans: Orphans::default(),
         childless: true,
         strayed: 0,
+        lease: Lease::none(hold::now_ms()),
+        hold_at_ms: 0,
+        halted: BTreeSet::new(),
         ending: false,
     };
     ready()?;
@@ -97,7 +107,7 @@ impl Init {
     fn serve(&mut self, children: &SignalFd) -> Result<(), String> {
         let mut more = false;
         while !self.ending {
-            let again_ms = self.look_at_range()?;
+            let again_ms = self.look_at_range()?.min(self.look_at_lease());
             let timeout = match (more, self.childless) {
                 (true, _) => Some(0),
                 (false, true) => None,
@@ -192,7 +202,12 @@ impl Init {
         let usage =
             Usage { user_us: w.user_us, system_us: w.system_us, max_rss_bytes: w.max_rss_bytes };
         let pid = w.pid;
-        match Exit::of(w.status) {
+        let exit = Exit::of(w.status);
+        if exit.is_some() {
+            // The number may be another one's from now on.
+            self.halted.remove(&pid);
+        }
+        match exit {
             Some(exit) => match self.starting.get_mut(&pid) {
                 Some(starting) => starting.ended = Some((exit, usage)),
                 None => match self.watched.remove(&pid) {
@@ -229,6 +244,8 @@ impl Init {
                 Some((exit, usage)) => self.end(s.tree, pid, exit, usage),
                 None => {
                     self.watched.insert(pid, s.tree);
+                    // It is stopped like all others, if they are.
+                    self.hold_at_ms = 0;
                 }
             }
         }
