@@ -53,10 +53,10 @@ pub fn one(pid: i32) -> Option<Process> {
     parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// How all processes that are seen stand.
-pub fn standing() -> Vec<Standing> {
+/// How all processes that are seen stand, each shown as it is found.
+pub fn standing(mut each: impl FnMut(&Standing)) -> Vec<Standing> {
     let status = |pid| std::fs::read(format!("/proc/{pid}/status")).ok();
-    pids().filter_map(|pid| parse_status(pid, &status(pid)?)).collect()
+    pids().filter_map(|pid| parse_status(pid, &status(pid)?).inspect(&mut each)).collect()
 }
 
 /// What belongs to a first process: its session, its process group and all descendants; never init.
@@ -157,7 +157,7 @@ mod tests {
         // wrong: the kernel writes it otherwise than is read here, and nothing would be found
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(all().iter().any(|p| p.pid == own));
-        let found = standing().into_iter().find(|p| p.pid == own).unwrap();
+        let found = standing(|_| {}).into_iter().find(|p| p.pid == own).unwrap();
         assert_eq!(found.uid, rustix::process::geteuid().as_raw());
         assert_eq!((found.parent, found.stopped), (one(own).unwrap().parent, false));
     }

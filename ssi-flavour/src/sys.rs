@@ -1,5 +1,5 @@
-//! System calls that need `unsafe`, for cells and ghosts, and for the shims of nodes. All else in this
-//! crate is safe code, but for what the child that becomes CRIU does (`driver/sys.rs`).
+//! System calls that need `unsafe`, for cells and ghosts, and for the shims of nodes. All else in
+//! this crate is safe code, but for what the child that becomes CRIU does (`driver/sys.rs`).
 //!
 //! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost nor a
 //! shim nor its init starts a thread, ever.

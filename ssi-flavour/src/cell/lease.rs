@@ -95,6 +95,7 @@ mod tests {
         lease.take(3000, Some(500), 2600);
         assert_eq!(lease.due(2999), Due::Run { left_ms: 1 });
         lease.take(0, Some(500), 2700);
-        assert_eq!((lease.due(3199), lease.due(3200)), (Due::Hold, Due::End), "from when it was said");
+        // from when it was said
+        assert_eq!((lease.due(3199), lease.due(3200)), (Due::Hold, Due::End));
     }
 }

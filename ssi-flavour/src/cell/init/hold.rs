@@ -61,24 +61,42 @@ impl Init {
     /// signal was sent makes no others (copy_process() of the kernel), so that none was missed.
     fn hold(&mut self, ending: bool) -> bool {
         let signal = if ending { SIGKILL } else { SIGSTOP };
+        let (starting, halted) = (&self.starting, &mut self.halted);
         let mut seen = BTreeSet::new();
-        for _ in 0..LOOKS_MAX {
-            let all = procs::standing();
-            let mut new = persons(&all, ending);
-            // They are no programs yet, and would keep their agent waiting.
-            new.retain(|pid| !self.starting.contains_key(pid) && seen.insert(*pid));
-            if new.is_empty() {
-                return true;
+        let mut send = |pid: i32| {
+            // What is no program yet would keep its agent waiting.
+            if starting.contains_key(&pid) || !seen.insert(pid) {
+                return false;
             }
-            for pid in new {
-                // One that ended meanwhile is not to be found; nothing else can be refused to root.
-                if sys::kill(pid, signal).is_ok() && !ending {
-                    self.halted.insert(pid);
+            // One that ended meanwhile is not to be found; nothing else can be refused to root.
+            if sys::kill(pid, signal).is_ok() && !ending {
+                halted.insert(pid);
+            }
+            true
+        };
+        for _ in 0..LOOKS_MAX {
+            let mut new = false;
+            // Who hops from process to process, each the last one's orphan, is hit where it is
+            // seen, or would be another one by the time that all are seen.
+            let all = procs::standing(|p| {
+                if is_orphan(p) {
+                    new |= send(p.pid);
                 }
+            });
+            for pid in persons(&all, ending) {
+                new |= send(pid);
+            }
+            if !new {
+                return true;
             }
         }
         false
     }
+}
+
+/// Whether it is a person's that runs, init's child, and nobody's work.
+fn is_orphan(p: &Standing) -> bool {
+    p.pid > 1 && p.uid != 0 && p.parent == 1 && p.tracer == 0 && !p.stopped
 }
 
 /// The processes of persons that are to be stopped, or ended. What is root's is CRIU's or a
@@ -96,8 +114,7 @@ fn persons(all: &[Standing], ending: bool) -> Vec<i32> {
         let new = children.get(&pid).into_iter().flatten().filter(|child| made.insert(**child));
         left.extend(new);
     }
-    let runs =
-        |p: &Standing| !p.stopped && !roots.contains(&p.tracer) && !made.contains(&p.pid);
+    let runs = |p: &Standing| !p.stopped && !roots.contains(&p.tracer) && !made.contains(&p.pid);
     let found = all.iter().filter(|p| p.pid > 1 && p.uid != 0 && (ending || runs(p)));
     found.map(|p| p.pid).collect()
 }
