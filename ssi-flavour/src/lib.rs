@@ -18,6 +18,7 @@ pub mod peer;
 pub mod pids;
 pub mod procs;
 pub mod program;
+pub mod seat;
 pub mod service;
 #[allow(unsafe_code)]
 pub mod sys;
