@@ -1,4 +1,5 @@
-//! The last steps of a process that becomes a person's program: it gives up root, and is replaced.
+//! The last steps of a process that becomes a person's program: it is limited, gives up root, and is
+//! replaced.
 //!
 //! Once an [`Exec`] is made, nothing here takes memory from the heap: the init of a shim makes some
 //! processes in its own memory.
@@ -6,10 +7,25 @@
 use crate::sys::{self, Texts};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
+use rustix::process::{Resource, Rlimit};
 use std::ffi::CString;
 
 /// Where programs are looked for when the environment has no `PATH`.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Limits this process, never above what holds already; see setrlimit(2). `None` is no limit.
+///
+/// # Errors
+/// The kernel's error.
+pub fn limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<(), Errno> {
+    let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let maximum = least(hard, rustix::process::getrlimit(resource).maximum);
+    let pair = Rlimit { current: least(soft, maximum), maximum };
+    rustix::process::setrlimit(resource, pair).map_err(from_rustix)
+}
 
 /// Gives up root for good: groups, group, user, and proof that root cannot come back. From then on
 /// no program that is run has more rights either.

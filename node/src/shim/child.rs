@@ -23,12 +23,12 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Gid;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit as Pair};
+use rustix::process::Resource;
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use xos_ssi::program::{Exec, drop_to};
+use xos_ssi::program::{Exec, drop_to, limit};
 
 /// The exit code of a child that did not get to its program.
 pub(super) const FAILED_CODE: i32 = 127;
@@ -131,15 +131,8 @@ fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
         };
         // Within the node's hard limit only the soft one moves down with the hard one; a core
         // limit of 0 stays changeable for the person.
-        let hard = rustix::process::getrlimit(resource).maximum;
-        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let current = least(r.value, hard);
-        let maximum = if *r == none { hard } else { current };
-        let pair = Pair { current, maximum };
-        rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
+        let hard = if *r == none { None } else { r.value };
+        limit(resource, r.value, hard)?;
     }
     Ok(())
 }

@@ -6,13 +6,13 @@
 //! to a pipe that exec closes, so that init, which waits for nothing else, learns of both.
 
 use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
-use crate::program::{Exec, drop_to, search_path};
+use crate::program::{Exec, drop_to, limit, search_path};
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Gid;
-use rustix::process::{Resource, Rlimit as Pair};
+use rustix::process::Resource;
 use std::convert::Infallible;
 use std::io::{PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -136,14 +136,7 @@ fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
             RlimitKind::Processes => Resource::Nproc,
             RlimitKind::Stack => Resource::Stack,
         };
-        // Never above the node's.
-        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let maximum = least(r.hard, rustix::process::getrlimit(resource).maximum);
-        let pair = Pair { current: least(r.soft, maximum), maximum };
-        rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
+        limit(resource, r.soft, r.hard)?;
     }
     Ok(())
 }

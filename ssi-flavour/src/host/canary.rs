@@ -42,7 +42,7 @@ impl Host {
 
     async fn let_run(&self, until: Millis) -> io::Result<()> {
         let calls = self.calls.clone();
-        let told = wait(move || calls.lease(until, None, &HashSet::new())).await?;
+        let told = wait(move || calls.lease(until, None, &HashSet::new(), libc::SIGKILL)).await?;
         told.map(drop).map_err(io::Error::other)
     }
 

@@ -62,13 +62,14 @@ impl Calls {
     }
 
     /// Says until when trees may run, and after what time of standing still they are ended when no
-    /// host is left. What the cell itself had stopped and is no copy's goes on. Whether all stood
-    /// still: copies go on when the host lets them.
+    /// host is left. What the cell itself had stopped and is no copy's, as it left its tree, is sent
+    /// the signal `rest`. Whether all stood still: copies go on when the host lets them.
     pub(super) fn lease(
         &self,
         until: Millis,
         end_after: Option<Duration>,
         copies: &HashSet<Tree>,
+        rest: i32,
     ) -> Result<bool, CallError> {
         let end_after_ms = end_after.map(|after| Millis(0).plus(after).0);
         let leased: Leased = self.call(Ask::Lease { until_ms: until.0, end_after_ms })?;
@@ -80,7 +81,7 @@ impl Calls {
         let ours: HashSet<i32> = trees.flat_map(|t| t.processes.iter().copied()).collect();
         let others = leased.stopped.into_iter().filter(|pid| !ours.contains(pid));
         for pid in others {
-            self.signal(pid, SIGCONT)?;
+            self.signal(pid, rest)?;
         }
         Ok(leased.held)
     }

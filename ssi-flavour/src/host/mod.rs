@@ -351,8 +351,10 @@ impl Host {
         }
         let copies = self.all().into_iter().map(|(id, epoch)| Tree { id: id.0, epoch });
         let copies: HashSet<Tree> = copies.collect();
+        // With its last term all copies ended here; what is left of them ends as well.
+        let rest = if self.leased == Millis(0) { libc::SIGKILL } else { libc::SIGCONT };
         let (calls, end_after) = (self.calls.clone(), Some(self.setup.times.dead()));
-        let told = wait(move || calls.lease(until, end_after, &copies)).await?;
+        let told = wait(move || calls.lease(until, end_after, &copies, rest)).await?;
         let held = told.map_err(io::Error::other)?;
         self.leased = until;
         // It stopped them in time where the agent had not looked yet.
