@@ -1,5 +1,5 @@
-//! The last steps of a process that becomes a person's program: it is limited, gives up root, and is
-//! replaced.
+//! The last steps of a process that becomes a person's program: it is limited, gives up root, and
+//! is replaced.
 //!
 //! Once an [`Exec`] is made, nothing here takes memory from the heap: the init of a shim makes some
 //! processes in its own memory.

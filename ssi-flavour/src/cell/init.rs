@@ -62,7 +62,7 @@ struct Init {
     lease: Lease,
     /// When it is looked next whether all stands still.
     hold_at_ms: u64,
-    /// What was stopped because the lease was over, and has not ended.
+    /// What was stopped because the lease was over, has not ended, and nobody let go on.
     halted: BTreeSet<i32>,
     ending: bool,
 }

@@ -266,8 +266,8 @@ pub struct Started {
 pub struct Leased {
     /// Whether all had to stand still before: what is to go on must be let.
     pub held: bool,
-    /// What init itself had stopped, and may go on now; told once. Empty while all is to stand
-    /// still.
+    /// What init itself stopped, nobody let go on since, and may go on now. Empty unless all had to
+    /// stand still before, and have not to now.
     pub stopped: Vec<i32>,
 }
 

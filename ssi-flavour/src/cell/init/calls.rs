@@ -220,12 +220,15 @@ impl Init {
         Ok(Started { pid, known: false })
     }
 
-    fn signal(&self, pid: i32, signal: i32, group: bool) -> Result<(), Refusal> {
+    fn signal(&mut self, pid: i32, signal: i32, group: bool) -> Result<(), Refusal> {
         if pid <= 1 || !(1..=SIGNAL_MAX).contains(&signal) {
             return Err(Refusal::Invalid(format!("signal {signal} to process {pid}")));
         }
         if signal == libc::SIGCONT && self.lease.is_held(now_ms()) {
             return Err(Refusal::Held);
+        }
+        if signal == libc::SIGCONT {
+            self.halted.remove(&pid);
         }
         match sys::kill(if group { -pid } else { pid }, signal) {
             Ok(()) => Ok(()),

@@ -28,9 +28,9 @@ impl Init {
         let held = self.lease.take(until_ms, end_after_ms, now);
         self.hold_at_ms = 0;
         self.look_at_lease();
-        let runs = !self.lease.is_held(now);
-        let stopped = if runs { std::mem::take(&mut self.halted) } else { BTreeSet::new() };
-        Leased { held, stopped: stopped.into_iter().collect() }
+        let told = held && !self.lease.is_held(now);
+        let stopped = if told { self.halted.iter().copied().collect() } else { Vec::new() };
+        Leased { held, stopped }
     }
 
     /// Has all trees stand still, or ends them, when that is due. When to look again, in
