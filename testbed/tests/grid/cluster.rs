@@ -44,8 +44,8 @@ fn nodes_join_and_are_tried(w: &World) {
 
 /// If it failed, a program would lose its place, its pid or its output on its way.
 fn a_program_moves_and_keeps_its_pid(w: &World) {
-    let args = ["cluster", "run", CLUSTER, "--", "sh", "-c", COUNT];
-    let run = w.json(&w.milo, &args);
+    let args = ["--json", "cluster", "run", CLUSTER, "--", "sh", "-c", COUNT];
+    let run = w.xos(&w.milo, &args).json();
     println!("{run}");
     let (number, pid) = (run["tree"].as_u64().unwrap(), run["pid"].as_i64().unwrap());
     soon("it runs", || (tree(w, &w.milo, number)["state"] == "running").then_some(()));
