@@ -1,0 +1,63 @@
+//! Nodes of a site that work as one machine.
+
+use crate::tool::Json;
+use crate::world::{World, sh, soon};
+use xos_testbed::grid::{Person, SiteSpec};
+
+/// The cluster of every test.
+const CLUSTER: &str = "c1.rennes";
+/// Its pid and a number, line by line, into a file of its own on the volume.
+const COUNT: &str = "n=0; while :; do echo $$ $n; n=$((n+1)); sleep 0.05; done";
+
+/// If it failed, nodes of a site would not be one machine: see each step.
+#[test]
+fn nodes_of_a_site_are_one_machine() {
+    let rennes = SiteSpec { cluster: true, ..SiteSpec::new("rennes") };
+    let Some(w) = World::with(&rennes, &SiteSpec::new("pisa")) else { return };
+    w.step("nodes_join_and_are_tried", nodes_join_and_are_tried);
+    w.step("a_program_moves_and_keeps_its_pid", a_program_moves_and_keeps_its_pid);
+}
+
+/// The trees of the cluster that a person sees.
+fn trees(w: &World, person: &Person) -> Vec<Json> {
+    let ps = w.json(person, &["cluster", "ps", CLUSTER]);
+    ps["trees"].as_array().expect("trees").clone()
+}
+
+fn tree(w: &World, person: &Person, number: u64) -> Json {
+    let all = trees(w, person);
+    all.into_iter().find(|t| t["tree"] == number).expect("the tree")
+}
+
+/// If it failed, nodes could not be taken up, or programs would move to where they cannot run.
+fn nodes_join_and_are_tried(w: &World) {
+    w.rennes.admin(&["cluster", "create", "c1"]).unwrap();
+    w.rennes.admin(&["cluster", "add", "c1", "n1", "n2"]).unwrap();
+    soon("both nodes are online", || {
+        let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
+        let view: Json = serde_json::from_str(&said).unwrap();
+        let nodes = view["nodes"].as_array().unwrap();
+        nodes.iter().all(|n| n["state"] == "online").then_some(())
+    });
+    println!("{}", w.rennes.admin(&["cluster", "nodes", "c1"]).unwrap());
+}
+
+/// If it failed, a program would lose its place, its pid or its output on its way.
+fn a_program_moves_and_keeps_its_pid(w: &World) {
+    let args = ["--json", "cluster", "run", CLUSTER, "--", "sh", "-c", COUNT];
+    let run = w.xos(&w.milo, &args).json();
+    println!("{run}");
+    let (number, pid) = (run["tree"].as_u64().unwrap(), run["pid"].as_i64().unwrap());
+    soon("it runs", || (tree(w, &w.milo, number)["state"] == "running").then_some(()));
+    let node = run["node"].as_str().unwrap();
+    let other = if node == "n1.rennes" { "n2.rennes" } else { "n1.rennes" };
+    println!("{}", w.xos(&w.milo, &["cluster", "why", CLUSTER, &pid.to_string()]).ok());
+    println!("{}", w.xos(&w.milo, &["cluster", "migrate", CLUSTER, &pid.to_string(), other]).ok());
+    println!("{}", w.xos(&w.milo, &["cluster", "ps", CLUSTER]).ok());
+    let t = tree(w, &w.milo, number);
+    assert_eq!((t["pid"].as_i64(), t["node"].as_str()), (Some(pid), Some(other)));
+    w.xos(&w.milo, &["cluster", "kill", CLUSTER, &pid.to_string(), "-s", "KILL"]).ok();
+    soon("it ended", || (tree(w, &w.milo, number)["state"] == "ended").then_some(()));
+    println!("{}", sh(&w.rennes.nodes[0], "find /var/lib/xos/node/cluster -type f | head -40"));
+    println!("{}", sh(&w.rennes.nodes[1], "find /var/lib/xos/node/cluster -type f | head -40"));
+}
