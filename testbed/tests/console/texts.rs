@@ -92,6 +92,7 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("IssueCertificate", OTHERS, PROOF),
     ("IssueMandate", OTHERS, PROOF),
     ("IssueLoginMandate", OTHERS, PROOF),
+    ("IssueClusterMandate", OTHERS, PROOF),
     ("IssueVouchedMandate", OTHERS, PROOF),
     ("IssueTicket", OTHERS, PROOF),
     ("JoinMachine", OTHERS, PROOF),
