@@ -99,11 +99,7 @@ async fn at_site(
     }
 }
 
-async fn clusters(
-    visit: &Visit,
-    whose: &Whose,
-    site: &SiteId,
-) -> Result<Option<Vec<Here>>, Stop> {
+async fn clusters(visit: &Visit, whose: &Whose, site: &SiteId) -> Result<Option<Vec<Here>>, Stop> {
     let asker = Asker::of(visit, whose, site).await?;
     let Some(all) = asker.clusters(visit).await? else { return Ok(None) };
     let mut shown = Vec::new();
@@ -114,12 +110,7 @@ async fn clusters(
     Ok(Some(shown))
 }
 
-async fn here(
-    visit: &Visit,
-    whose: &Whose,
-    asker: &Asker,
-    c: &ClusterView,
-) -> Result<Here, Stop> {
+async fn here(visit: &Visit, whose: &Whose, asker: &Asker, c: &ClusterView) -> Result<Here, Stop> {
     let mut trees = asker.call(visit, ListTrees { cluster: c.cluster.clone() }).await?;
     trees.retain(|t| whose.shows(visit, t));
     let (programs, more) = program_rows(whose, &c.cluster, trees, PROGRAMS_MAX);

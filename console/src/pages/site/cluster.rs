@@ -239,12 +239,8 @@ fn planned(cluster: &ClusterId, plan: DrainPlan, trees: &[ClusterTree]) -> Vec<P
 /// Shows what would become of each program of the node, and asks whether it shall be.
 pub(crate) async fn confirm_drain(visit: Visit) -> Shown {
     let (cluster, node) = names(&visit)?;
-    let ask = DrainClusterNode {
-        cluster: cluster.clone(),
-        node: node.clone(),
-        plan: true,
-        undo: false,
-    };
+    let ask =
+        DrainClusterNode { cluster: cluster.clone(), node: node.clone(), plan: true, undo: false };
     let plan = visit.ask(ask).await?;
     let trees = visit.ask(ListTrees { cluster: cluster.clone() }).await?;
     let planned = planned(&cluster, plan, &trees);
