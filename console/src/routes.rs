@@ -177,7 +177,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/cluster/{cluster}/program/{tree}/move" Visit clusters::handle::migrate;
         post "/vo/{vo}/cluster/{cluster}/program/{tree}/save" Visit clusters::handle::checkpoint;
         post "/vo/{vo}/cluster/{cluster}/program/{tree}/restart" Visit clusters::handle::restart;
-        get "/vo/{vo}/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::confirm_signal;
+        get "/vo/{vo}/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::ask_signal;
         post "/vo/{vo}/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::signal;
         get "/vo/{vo}/audit" Visit audit::of_vo;
         get "/audit" Visit audit::of_me;
@@ -222,7 +222,7 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/site/cluster/{cluster}/program/{tree}/move" Visit clusters::handle::migrate;
         post "/site/cluster/{cluster}/program/{tree}/save" Visit clusters::handle::checkpoint;
         post "/site/cluster/{cluster}/program/{tree}/restart" Visit clusters::handle::restart;
-        get "/site/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::confirm_signal;
+        get "/site/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::ask_signal;
         post "/site/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::signal;
         get "/site/names" Visit site::names::show;
         post "/site/names" Visit site::names::give;

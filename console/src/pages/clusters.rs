@@ -243,7 +243,7 @@ impl ProgramRow {
             to: t.to.as_ref().map(ToString::to_string),
             checkpoint: t.checkpoint.as_ref().map(checkpoint_text),
             saving: t.saving,
-            notes: notes(&[&t.reason, &t.trouble]),
+            notes: notes(&[t.reason.as_str(), t.trouble.as_str()]),
         }
     }
 }

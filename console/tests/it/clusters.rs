@@ -109,6 +109,10 @@ async fn members_have_their_own_programs_there_and_no_others() {
     let page = milo.post(&format!("{PROGRAM}/signal"), &fields).await;
     assert_eq!(page.status, 409, "a process of another program: {}", page.body);
     assert_eq!(done(&world), Vec::<String>::new());
+    // The stand-in issues no token for a site that does not serve the VO.
+    let page = milo.get("/vo/demo.rennes/cluster/c1.lyon/program/7").await;
+    assert_eq!(page.status, 404, "{}", page.body);
+    assert!(page.body.contains("Lyon does not serve demo.rennes."), "{}", page.body);
 
     let nina = world.signed_in("nina").await;
     assert_eq!(nina.get(LIST).await.status, 403);

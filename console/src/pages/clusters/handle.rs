@@ -89,7 +89,7 @@ struct Ask {
 }
 
 /// Asks which signal shall go to which process.
-pub(crate) async fn confirm_signal(visit: Visit) -> Shown {
+pub(crate) async fn ask_signal(visit: Visit) -> Shown {
     let named = Named::of(&visit).await?;
     let pid = named.tree.pid;
     let (mut others, ..) = named.processes(&visit).await?;

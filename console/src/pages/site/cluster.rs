@@ -94,7 +94,7 @@ impl From<&ClusterNode> for NodeRow {
             state: n.state.into(),
             looks: n.looks.as_ref().map(Looks::from),
             trees: n.trees,
-            notes: notes(&[&n.reason, &moves_not]),
+            notes: notes(&[n.reason.as_str(), moves_not.as_str()]),
             drains: matches!(n.state, Online | Suspect),
             drained: n.state == Draining,
             leaves: n.trees == 0 && matches!(n.state, Possible | Present | Draining | Failed),
