@@ -63,6 +63,7 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("SubmitJob", "spec.tasks.argv", Shown),
     ("SubmitJob", OTHERS, Bare("read by machines; the page of a job shows name and command")),
     ("SubmitAndWatch", OTHERS, Bare("as with SubmitJob")),
+    ("RunInCluster", "argv", Bare("no program runs in the scene: console/tests/it/clusters.rs")),
     ("RunInCluster", OTHERS, Bare("handed to the program as it is: no page shows it")),
     ("ClusterSay", OTHERS, MACHINE),
     ("CreateClient", "name", Shown),
