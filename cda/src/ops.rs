@@ -173,8 +173,9 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) -> Vec<Operation
             |s| on(if s.first { "there was none before" } else { "" });
         telling on IssueMandate => issue_mandate;
         audited on IssueLoginMandate => issue_login_mandate,
-        audited on IssueClusterMandate => issue_cluster_mandate,
             |r, _| on(format!("node {}", r.node)).within(&r.vo), nothing;
+        audited on IssueClusterMandate => issue_cluster_mandate,
+            |r, _| on(format!("cluster {}", r.cluster)).within(&r.vo), nothing;
         audited on IssueVouchedMandate => issue_vouched_mandate,
             |r, _| of(&r.person).on(format!("node {}", r.node)).within(&r.vo), nothing;
         telling on IssueTicket => issue_ticket;

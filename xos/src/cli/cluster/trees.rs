@@ -3,7 +3,7 @@
 use super::nodes::table;
 use super::{Asker, cluster_id, site_of};
 use crate::cli::node::node_id;
-use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, size};
+use crate::cli::output::{Failure, Outcome, Style, Table, clean, cpus, fields, size};
 use crate::cli::session::Session;
 use crate::cli::values;
 use serde::Serialize;
@@ -77,7 +77,7 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
 
 /// The mandate by which nodes of the cluster get the right to the volume; without one the program
 /// runs all the same, and the person is told.
-async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Error> {
+async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
     let mut home = s.member(vo, &vo.site()).await?;
     let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
     match home.call(s, ask).await {
