@@ -154,6 +154,10 @@ pub struct Program {
     pub pid: Option<i32>,
     /// Where its ghost is.
     pub birth: NodeId,
+    /// The person's mandate for what they run in the cluster: with it nodes get the right to the
+    /// VO's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 
 /// The core sends a signal to a process of a tree, or to its root.

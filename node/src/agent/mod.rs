@@ -10,6 +10,7 @@ mod link;
 mod local;
 mod logins;
 mod machine;
+mod mandates;
 mod ops;
 mod renew;
 mod sole;

@@ -1,9 +1,7 @@
 //! No CRIU on this machine: nothing is saved, nothing started again.
 
 use super::images::{Manifest, Origin};
-use super::{
-    Abilities, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, RestoreOrder, Restored,
-};
+use super::{Abilities, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, RestoreOrder, Restored};
 use async_trait::async_trait;
 use std::path::Path;
 

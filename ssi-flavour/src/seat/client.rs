@@ -44,9 +44,8 @@ pub fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
 /// # Errors
 /// That it does not end, or the folder not go.
 pub fn end(folder: &Path) -> io::Result<()> {
-    let gone = |e: &io::Error| {
-        matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
-    };
+    let gone =
+        |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
     match UnixStream::connect(folder.join(SOCKET_FILE)) {
         Ok(socket) => {
             let (out, mut from) = split(socket)?;

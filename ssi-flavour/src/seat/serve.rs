@@ -3,6 +3,7 @@
 use super::looks::Looks;
 use super::proto::{Ask, Plan, Tell};
 use super::way::{Out, split};
+use crate::cell::proto::Tree;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{ToController, TreeId};
 use crate::driver::absent::Absent;
@@ -12,7 +13,6 @@ use crate::driver::{Checkpointer, Feature};
 use crate::ghost::spool::Spools;
 use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
 use crate::pids::NodeNumber;
-use crate::cell::proto::Tree;
 use async_trait::async_trait;
 use serde::Serialize;
 use std::collections::BTreeMap;

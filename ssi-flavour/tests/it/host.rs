@@ -73,7 +73,11 @@ impl Site {
                 own.push(message);
             } else if let Some(told) = self.told.lock().unwrap().get(&node) {
                 // A node that is gone hears nothing.
-                let _gone = told.send(Heard { messages: vec![message], jobs: self.jobs(), refused: vec![] });
+                let _gone = told.send(Heard {
+                    messages: vec![message],
+                    jobs: self.jobs(),
+                    refused: vec![],
+                });
             }
         }
         own

@@ -1,7 +1,7 @@
 //! Nodes of a site that work as one machine.
 
 use crate::tool::Json;
-use crate::world::{World, sh, soon};
+use crate::world::{VOLUME, World, soon};
 use xos_testbed::grid::{Person, SiteSpec};
 
 /// The cluster of every test.
@@ -42,22 +42,39 @@ fn nodes_join_and_are_tried(w: &World) {
     println!("{}", w.rennes.admin(&["cluster", "nodes", "c1"]).unwrap());
 }
 
-/// If it failed, a program would lose its place, its pid or its output on its way.
+/// If it failed, a program would lose its place, its pid, its files or its work on its way.
 fn a_program_moves_and_keeps_its_pid(w: &World) {
-    let args = ["--json", "cluster", "run", CLUSTER, "--", "sh", "-c", COUNT];
+    let script = format!("exec >> {VOLUME}/milo.txt; {COUNT}");
+    let args = ["--json", "cluster", "run", CLUSTER, "--cwd", VOLUME, "--", "sh", "-c", &script];
     let run = w.xos(&w.milo, &args).json();
-    println!("{run}");
     let (number, pid) = (run["tree"].as_u64().unwrap(), run["pid"].as_i64().unwrap());
+    let pid_text = pid.to_string();
     soon("it runs", || (tree(w, &w.milo, number)["state"] == "running").then_some(()));
     let node = run["node"].as_str().unwrap();
     let other = if node == "n1.rennes" { "n2.rennes" } else { "n1.rennes" };
-    println!("{}", w.xos(&w.milo, &["cluster", "why", CLUSTER, &pid.to_string()]).ok());
-    println!("{}", w.xos(&w.milo, &["cluster", "migrate", CLUSTER, &pid.to_string(), other]).ok());
-    println!("{}", w.xos(&w.milo, &["cluster", "ps", CLUSTER]).ok());
-    let t = tree(w, &w.milo, number);
-    assert_eq!((t["pid"].as_i64(), t["node"].as_str()), (Some(pid), Some(other)));
-    w.xos(&w.milo, &["cluster", "kill", CLUSTER, &pid.to_string(), "-s", "KILL"]).ok();
+    counted(w, pid, 10);
+    let why = w.xos(&w.milo, &["cluster", "why", CLUSTER, &pid_text]);
+    println!("{}", why.ok());
+    for to in [other, node] {
+        w.xos(&w.milo, &["cluster", "migrate", CLUSTER, &pid_text, to]).ok();
+        let t = tree(w, &w.milo, number);
+        assert_eq!((t["pid"].as_i64(), t["node"].as_str()), (Some(pid), Some(to)));
+        let before = counted(w, pid, 0);
+        counted(w, pid, before + 10);
+    }
+    w.xos(&w.milo, &["cluster", "kill", CLUSTER, &pid_text, "-s", "KILL"]).ok();
     soon("it ended", || (tree(w, &w.milo, number)["state"] == "ended").then_some(()));
-    println!("{}", sh(&w.rennes.nodes[0], "find /var/lib/xos/node/cluster -type f | head -40"));
-    println!("{}", sh(&w.rennes.nodes[1], "find /var/lib/xos/node/cluster -type f | head -40"));
+}
+
+/// How many lines are in the file, once there are `many`: one process counted from 0.
+fn counted(w: &World, pid: i64, many: usize) -> usize {
+    soon("lines are written", || {
+        let file = format!("{VOLUME}/milo.txt");
+        let text = w.xsub(&w.milo, &["--on", "rennes", "--", "cat", &file]).ok();
+        let lines: Vec<&str> = text.lines().collect();
+        for (n, line) in lines.iter().enumerate() {
+            assert_eq!(*line, format!("{pid} {n}"));
+        }
+        (lines.len() >= many).then_some(lines.len())
+    })
 }

@@ -11,6 +11,7 @@ pub(super) use streams::handlers;
 
 use super::Agent;
 use super::config;
+use super::mandates::Mandates;
 use super::units::in_background;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use xos_base::{ClusterId, Error, Kind};
 use xos_net::dial::Dialer;
 use xos_ssi::cell::proto::Account;
 use xos_ssi::seat::{self, Client, Plan, Wanted};
-use xos_ssi::wire::{ClusterSay, Seat};
+use xos_ssi::wire::{ClusterSay, NodeLooks, Seat};
 
 /// How often the core is asked whether the node is in a cluster.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -38,6 +39,7 @@ pub(super) struct Clustered {
     config: config::Cluster,
     folder: PathBuf,
     dialer: Dialer,
+    pub(super) mandates: Arc<Mandates>,
     seated: Mutex<Option<Seated>>,
 }
 
@@ -52,7 +54,7 @@ impl Clustered {
     /// Below the folder of the node.
     pub(super) fn new(config: config::Cluster, folder: &Path, dialer: Dialer) -> Clustered {
         let folder = folder.join("cluster");
-        Clustered { config, folder, dialer, seated: Mutex::default() }
+        Clustered { config, folder, dialer, mandates: Arc::default(), seated: Mutex::default() }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -96,9 +98,7 @@ impl Clustered {
 
 /// Whether two seats are one agent's.
 fn same(a: &Seat, b: &Seat) -> bool {
-    let of = |s: &Seat| {
-        (s.cluster.clone(), s.number, s.heartbeat_ms, s.suspect_ms, s.dead_ms)
-    };
+    let of = |s: &Seat| (s.cluster.clone(), s.number, s.heartbeat_ms, s.suspect_ms, s.dead_ms);
     of(a) == of(b)
 }
 
@@ -170,11 +170,21 @@ impl Agent {
         ASK_EVERY
     }
 
+    /// Mandates of people who run nothing here any more go.
+    fn keep_mandates(&self, looks: &NodeLooks) {
+        let Some(clustered) = &self.cluster else { return };
+        let works = |uid| looks.processes.iter().any(|p| p.uid == uid);
+        clustered.mandates.retain(self.now(), works);
+    }
+
     /// Does what the agent wants, without holding others up.
     fn serve_agent(self: Arc<Agent>, wanted: Wanted) {
         tokio::spawn(async move {
             match wanted {
                 Wanted::Say { id, message, looks } => {
+                    if let Some(looks) = &looks {
+                        self.keep_mandates(looks);
+                    }
                     let say = ClusterSay { messages: vec![message], looks };
                     self.pass_on(id, say).await;
                 }
@@ -226,4 +236,3 @@ fn leave(folder: &Path, but: Option<&Path>) -> io::Result<()> {
     }
     last
 }
-

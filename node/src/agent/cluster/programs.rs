@@ -3,7 +3,8 @@
 use super::Seated;
 use crate::agent::Agent;
 use crate::agent::units::{PATH, SHELL};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use xos_api::cda::Work;
 use xos_base::{Error, Kind, Membership};
 use xos_ssi::cell::proto::{Account, Program as CellProgram, Stdio};
 use xos_ssi::cluster::messages::TreeId;
@@ -44,6 +45,9 @@ impl Agent {
             Error::conflict(format!("{} is not in {}", program.birth, seated.seat.cluster))
         })?;
         self.make_home(&membership, &account).await?;
+        if let Some(mandate) = program.mandate {
+            self.take_program_mandate(seated, &membership, mandate).await;
+        }
         let own = BTreeMap::from([
             ("HOME", account.home.display().to_string()),
             ("USER", account.name.clone()),
@@ -71,6 +75,24 @@ impl Agent {
             pid: program.pid,
             birth,
         })
+    }
+
+    /// Gets the person's right to the volume, for as long as they run something here. Without it the
+    /// program runs all the same.
+    async fn take_program_mandate(&self, seated: &Seated, m: &Membership, jws: String) {
+        let Ok(clustered) = self.clustered() else { return };
+        let account = {
+            let homes = self.config.homes.display().to_string();
+            let vos = self.lock_vos();
+            let found = vos.by_number(&m.vo, m.number);
+            found.map(|found| found.account(&homes, &HashSet::new()))
+        };
+        let Some(account) = account else { return };
+        let work = Work::Cluster { cluster: seated.seat.cluster.clone() };
+        let taken = self.take_mandate(&clustered.mandates, &work, &account, jws).await;
+        if let Err(error) = taken {
+            tracing::warn!(person = %m.person, %error, "a program has no right to the volume");
+        }
     }
 
     /// What this node knows of a program's person.

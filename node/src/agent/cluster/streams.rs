@@ -137,8 +137,7 @@ impl Agent {
         let reached = async {
             let (cluster, node) = self.of_number(at)?;
             let mut stream = self.clustered()?.dialer.node(&node, ALPN_RELAY).await?;
-            let opening =
-                RelayOpening { cluster, tree: TreeId(tree.id), epoch: tree.epoch, from };
+            let opening = RelayOpening { cluster, tree: TreeId(tree.id), epoch: tree.epoch, from };
             frames::write(&mut stream, &opening).await?;
             splice(stream, socket).await
         };
