@@ -3,7 +3,6 @@
 use super::error::{DriverError, Step, not_empty};
 use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
-use super::limits::Whose;
 use super::run::{Ended, Run};
 use super::{
     Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
@@ -109,17 +108,20 @@ impl Checkpointer for Criu {
             }
             DriverError::system(format!("look at process {root}"))(e)
         };
-        let look = move || -> std::io::Result<_> { Ok((proc::inner_pid(root)?, sizes(root)?)) };
+        let look = move || -> std::io::Result<_> {
+            let status = proc::status(root)?;
+            Ok((proc::inner_pid(root)?, sizes(root)?, status.uids[0]))
+        };
         let known = blocking(look).await?;
-        let (pid, before) = known.map_err(gone)?;
+        let (pid, before, person) = known.map_err(gone)?;
         // Now, and not while the tree stands still.
         let version = self.version().await?;
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
-        let whose = Whose::Of(root);
-        let ids = self.ready_ids(Step::Dump, whose, (order.cell, order.tcp)).await?;
+        let ids = self.ready_ids(order).await?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
+        run.for_person(person);
         run.with_real(ids);
         if !images::Folder::open(&order.folder)?.names()?.is_empty() {
             return Err(not_empty(&order.folder));
@@ -172,11 +174,9 @@ impl Checkpointer for Criu {
         if find(order.cell, pid).await?.is_some() {
             return Err(DriverError::PidTaken { pid });
         }
-        let whose = Whose::User(owner);
-        let ids = self.ready_ids(Step::Restore, whose, (order.cell, order.tcp)).await?;
         let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
         run.within(order.cell);
-        run.with_real(ids);
+        run.for_person(owner);
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }

@@ -41,15 +41,13 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// The person behind a request. Who runs with root's rights for a person, so that only the real
-    /// id is theirs (credentials(7)), acts as that person: a setuid program that they started, or
-    /// CRIU when it saves or restores their program.
+    /// The person behind a request.
     pub(crate) fn caller(&self, request: &Request) -> Option<Member> {
         let map = &self.core.map;
         map.member(request.uid()).or_else(|| {
             // The caller waits for the answer: its pid is nobody else's meanwhile.
-            let id = (request.uid() == 0).then(|| real_id(request.pid()))??;
-            map.member(id)
+            let groups = (request.uid() == 0).then(|| groups_of(request.pid()))??;
+            map.acts_for(&groups)
         })
     }
 
@@ -99,11 +97,11 @@ impl Mount {
     }
 }
 
-/// The real user id of a thread of this machine.
-fn real_id(pid: u32) -> Option<u32> {
+/// The supplementary groups of a thread of this machine (proc_pid_status(5)).
+fn groups_of(pid: u32) -> Option<Vec<u32>> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_whitespace().next()?.parse().ok()
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"))?;
+    groups.split_whitespace().map(|gid| gid.parse().ok()).collect()
 }
 
 pub(crate) fn entry(reply: ReplyEntry, shown: Shown) {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use xos_base::accounts::ID_RANGE;
+use xos_base::accounts::OWN_ID;
 use xos_base::{ClusterId, Error, Kind};
 use xos_net::dial::Dialer;
 use xos_ssi::cell::proto::Account;
@@ -77,8 +77,6 @@ impl Clustered {
         let own = std::env::current_exe().ok();
         let beside = own.as_deref().and_then(Path::parent).and_then(Path::parent);
         let beside = beside.map(|folder| folder.join("criu/criu"));
-        // The last of the range: no VO is given it.
-        let nobody = *ID_RANGE.end();
         Plan {
             node: seat.number,
             heartbeat_ms: seat.heartbeat_ms,
@@ -90,7 +88,7 @@ impl Clustered {
             limit_s: self.config.limit_s,
             cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
             memory_bytes: agent.capacity.memory_bytes,
-            canary: Account { uid: nobody, gid: nobody, groups: Vec::new() },
+            canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
             cgroups: Vec::new(),
         }
     }
