@@ -217,7 +217,8 @@ pub struct RelayOpening {
     pub tree: TreeId,
 }
 
-/// First on a stream of [`ALPN_IMAGE`], from the node that restores.
+/// First on a stream of [`ALPN_IMAGE`], from the node that restores a tree from the image, or keeps
+/// a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageOpening {
