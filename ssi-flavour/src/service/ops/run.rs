@@ -65,7 +65,11 @@ impl ClusterService {
     }
 
     /// Places a program, or has it wait.
-    async fn placed(&self, c: &mut Cluster, waiting: Waiting) -> Result<ClusterRun, Error> {
+    pub(in crate::service) async fn placed(
+        &self,
+        c: &mut Cluster,
+        waiting: Waiting,
+    ) -> Result<ClusterRun, Error> {
         // Whoever waits goes first.
         let begun = c.begin_waiting(&self.policy);
         if !begun.is_empty() {
