@@ -218,6 +218,10 @@ pub struct RunInCluster {
     /// named does not wait.
     #[serde(default = "yes")]
     pub queue: bool,
+    /// The caller's mandate for the cluster ([`crate::cda::IssueClusterMandate`]): with it nodes get
+    /// the right to the VO's volume for the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 request!(RunInCluster => ClusterRun, Post "/v1/clusters/{cluster}/trees");
 

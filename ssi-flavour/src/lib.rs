@@ -11,6 +11,7 @@ pub mod driver;
 pub mod ghost;
 pub mod host;
 pub mod pids;
+pub mod seat;
 pub mod service;
 #[allow(unsafe_code)]
 mod sys;

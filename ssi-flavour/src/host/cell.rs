@@ -144,7 +144,7 @@ impl Calls {
 }
 
 /// Ends the cell of a folder, if one runs.
-fn end_old(dir: &Path) -> io::Result<()> {
+pub(super) fn end_old(dir: &Path) -> io::Result<()> {
     let file = match File::open(dir.join(LOCK_FILE)) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

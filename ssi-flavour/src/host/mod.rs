@@ -11,11 +11,13 @@
 
 mod canary;
 mod cell;
+mod hands;
 mod images;
 mod store;
 mod streams;
 mod work;
 
+pub use hands::Hands;
 pub use store::Store;
 
 use crate::cell::proto::{Account, Exit, Program, Tree};
@@ -44,6 +46,8 @@ use xos_base::when::Clock;
 
 /// In the host's folder: [`Kept`].
 const KEPT_FILE: &str = "agent.json";
+/// In the host's folder: the cell's.
+const CELL_FOLDER: &str = "cell";
 /// How long output that nobody takes holds up a dump.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
@@ -64,6 +68,8 @@ pub struct Heard {
     pub messages: Vec<ToNode>,
     /// What the trees are that they start or restore.
     pub jobs: Vec<(TreeId, Job)>,
+    /// Trees whose persons may start nothing here, and why.
+    pub refused: Vec<(TreeId, String)>,
 }
 
 /// What a tree is: as the node's accounts have it.
@@ -211,6 +217,7 @@ pub struct Host {
     init_pid: i32,
     store: Store,
     jobs: BTreeMap<TreeId, Job>,
+    refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
     /// Copies that are being made, and whether they are to be killed then.
     restoring: BTreeMap<TreeId, (u64, bool)>,
@@ -237,7 +244,7 @@ impl Host {
         };
         agent.rebooted();
         let (program, dir, node) =
-            (setup.cell_program.clone(), setup.folder.join("cell"), setup.node);
+            (setup.cell_program.clone(), setup.folder.join(CELL_FOLDER), setup.node);
         let calls = wait(move || Calls::begin(&program, &dir, node)).await??;
         let calls = Arc::new(calls);
         let status = calls.clone();
@@ -248,7 +255,7 @@ impl Host {
         let store = Store::new(setup.folder.join("images"));
         let parts = store.clone();
         wait(move || parts.sweep()).await??;
-        let (jobs, copies, restoring) = Default::default();
+        let (jobs, refused, copies, restoring) = Default::default();
         let on_disk = serde_json::Value::Null;
         let (frozen, works) = (true, 0);
         Ok(Host {
@@ -259,6 +266,7 @@ impl Host {
             init_pid,
             store,
             jobs,
+            refused,
             copies,
             restoring,
             frozen,
@@ -271,6 +279,17 @@ impl Host {
     /// The pid of the cell's init, as this process sees it.
     pub fn init_pid(&self) -> i32 {
         self.init_pid
+    }
+
+    /// What else can be done with this node's trees.
+    pub fn hands(&self) -> Hands {
+        Hands {
+            calls: self.calls.clone(),
+            init_pid: self.init_pid,
+            store: self.store.clone(),
+            spools: self.setup.spools.clone(),
+            rules: self.setup.rules.clone(),
+        }
     }
 
     /// Works until nobody tells it anything any more (`told` is closed).
@@ -301,7 +320,14 @@ impl Host {
     }
 
     fn heard(&mut self, heard: Heard) -> Vec<Act> {
-        self.jobs.extend(heard.jobs);
+        for (tree, job) in heard.jobs {
+            self.refused.remove(&tree);
+            self.jobs.insert(tree, job);
+        }
+        for (tree, why) in heard.refused {
+            self.jobs.remove(&tree);
+            self.refused.insert(tree, why);
+        }
         let now = self.setup.clock.up();
         heard.messages.iter().flat_map(|m| self.agent.message(m, now)).collect()
     }
@@ -360,6 +386,7 @@ impl Host {
             Act::Finish { tree, outcome } => {
                 self.setup.spools.finish(tree.0, &serde_json::to_vec(&outcome)?)?;
                 self.jobs.remove(&tree);
+                self.refused.remove(&tree);
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}
@@ -484,6 +511,14 @@ impl Host {
             shared: false,
         })
     }
+}
+
+/// Ends the cell of a host that is no more, if one is left below its folder. Waits.
+///
+/// # Errors
+/// That it does not end.
+pub(crate) fn end_cell(folder: &std::path::Path) -> io::Result<()> {
+    cell::end_old(&folder.join(CELL_FOLDER))
 }
 
 /// Does what waits, elsewhere.

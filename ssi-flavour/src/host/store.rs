@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_host_was_fetching_goes() {
-        // wrong: memory of a person's program would lie there for ever, under a name nobody asks for
+        // wrong: a program's memory would lie there for ever, under a name that nobody asks for
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path().join("images"));
         store.sweep().unwrap();

@@ -7,7 +7,7 @@ use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::messages::{End, Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::why;
 use crate::driver::{
@@ -19,6 +19,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// How a program ends whose person may start nothing here, as a shell has it for one that cannot be
+/// executed.
+const REFUSED_CODE: u8 = 126;
+
 impl Host {
     pub(super) fn cell(&self) -> Cell {
         Cell { pid: self.init_pid, own_net: false }
@@ -29,6 +33,11 @@ impl Host {
         let tree = Tree { id: id.0, epoch };
         if self.copies.contains_key(&id) {
             return Ok(Vec::new());
+        }
+        if let Some(why) = self.refused.get(&id) {
+            tracing::warn!(%tree, why, "it is not started here");
+            let end = End::Exit { code: REFUSED_CODE };
+            return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
         }
         let Some(job) = self.jobs.get(&id).cloned() else {
             // Said again with the next order, and the job with it.
@@ -239,7 +248,8 @@ impl Host {
     pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
         let Some(job) = self.jobs.get(&id) else {
-            let why = "nobody said whose it is".to_owned();
+            let nobody = || "nobody said whose it is".to_owned();
+            let why = self.refused.get(&id).cloned().unwrap_or_else(nobody);
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };

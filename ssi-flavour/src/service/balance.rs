@@ -184,7 +184,7 @@ impl Cluster {
             let every = between(t.interval, cost, MTBF_DEFAULT);
             let last = self.saved.get(tree).or_else(|| self.since.get(tree));
             let rested = every.is_some_and(|every| last.is_none_or(|at| now.since(*at) >= every));
-            // A newer one every time before the last was copied would leave all of them on one node.
+            // A newer one each time before the last was copied would leave all on one node.
             let copied = t.holding.is_none();
             t.restartable && runs && copied && rested && !self.troubled(*tree, now)
         };

@@ -31,6 +31,7 @@ impl Waiting {
             terminal: false,
             pid: Some(pid),
             birth,
+            mandate: run.mandate.clone(),
         }
     }
 }

@@ -72,7 +72,11 @@ impl Site {
                 own.push(message);
             } else if let Some(told) = self.told.lock().unwrap().get(&node) {
                 // A node that is gone hears nothing.
-                let _gone = told.send(Heard { messages: vec![message], jobs: self.jobs() });
+                let _gone = told.send(Heard {
+                    messages: vec![message],
+                    jobs: self.jobs(),
+                    refused: vec![],
+                });
             }
         }
         own
@@ -130,7 +134,7 @@ impl Core for Way {
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
         let messages = self.1.effects(Some(self.0), effects);
-        Ok(Heard { messages, jobs: self.1.jobs() })
+        Ok(Heard { messages, jobs: self.1.jobs(), refused: vec![] })
     }
 }
 

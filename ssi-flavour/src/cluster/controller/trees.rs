@@ -26,7 +26,7 @@ impl Controller {
             gone.map(|(tree, wish)| (tree, wish.owner.vo.clone())).collect();
         let mut out = Vec::new();
         for (tree, vo) in gone {
-            let reason = format!("it waited until a node had room, and {vo} is not served any more");
+            let reason = format!("it waited for a node with room, and {vo} is not served any more");
             self.put(TreeRecord::Lost { tree, reason }, &mut out);
         }
         out
@@ -175,8 +175,8 @@ impl Controller {
         Ok(out)
     }
 
-    /// Begins to restart a tree that waits as a checkpoint: from the last one, or from the one before
-    /// when no node that is heard has the last.
+    /// Begins to restart a tree that waits as a checkpoint: from the last one, or from the one
+    /// before when no node that is heard has the last.
     ///
     /// # Errors
     /// [`Refused`] with what is in the way.

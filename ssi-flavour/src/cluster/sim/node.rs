@@ -337,7 +337,8 @@ impl Node {
             }
             Work::Restore { image } => {
                 let here = self.disk.contains(&(tree, image.version));
-                let fetched = if here || image.shared || reaches(tree, image.version, &image.nodes) {
+                let given = || image.shared || reaches(tree, image.version, &image.nodes);
+                let fetched = if here || given() {
                     luck
                 } else {
                     Err("no node has the image".to_owned())

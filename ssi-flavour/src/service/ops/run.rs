@@ -20,6 +20,8 @@ use xos_net::Caller;
 
 /// Most programs that wait in one cluster.
 const QUEUE_MAX: usize = 10_000;
+/// Longest mandate, bytes: one with a large membership fits.
+const MANDATE_BYTES_MAX: usize = 128 * 1024;
 
 impl ClusterService {
     pub(super) async fn run_in_cluster(
@@ -153,6 +155,9 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
                  {CHECKPOINT_S_MIN} to {CHECKPOINT_S_MAX}"
             )));
         }
+    }
+    if r.mandate.as_ref().is_some_and(|m| m.len() > MANDATE_BYTES_MAX) {
+        return Err(Error::too_large(format!("the mandate has over {MANDATE_BYTES_MAX} bytes")));
     }
     // A pointer each, as execve(2) counts.
     if texts().map(|text| text.len() + 8).sum::<usize>() > PROGRAM_BYTES_MAX {

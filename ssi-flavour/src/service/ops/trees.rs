@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use tokio::sync::MutexGuard;
 use xos_api::Done;
 use xos_api::cluster::{
-    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees, MigrateTree,
-    NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees,
+    MigrateTree, NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
 };
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::Caller;

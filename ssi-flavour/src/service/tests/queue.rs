@@ -21,6 +21,7 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         restartable: false,
         checkpoint_s: None,
         queue,
+        mandate: None,
     };
     let wish = Wish { owner, restartable: false, interval: Interval::Best };
     Waiting { wish, person: "alice@rennes".parse().unwrap(), run }

@@ -26,7 +26,8 @@ pub(super) async fn status(s: &Session) -> Outcome {
     let mut core = Asker::at(s, &s.site()?).await?;
     let clusters = core.call(s, ListClusters {}).await?;
     s.out.show(&clusters, || {
-        let mut table = Table::new(&["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS", "WAITING"]);
+        let head = ["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS", "WAITING"];
+        let mut table = Table::new(&head);
         for c in &clusters {
             let online = c.nodes.iter().filter(|n| n.state == ClusterNodeState::Online).count();
             let looks = || c.nodes.iter().filter_map(|n| n.looks.as_ref());

@@ -3,16 +3,18 @@
 use super::nodes::table;
 use super::{Asker, cluster_id, site_of};
 use crate::cli::node::node_id;
-use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, size};
+use crate::cli::output::{Failure, Outcome, Style, Table, clean, cpus, fields, size};
 use crate::cli::session::Session;
 use crate::cli::values;
 use serde::Serialize;
 use std::time::Duration;
+use xos_api::cda::IssueClusterMandate;
 use xos_api::cluster::{
-    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView, GetCluster,
-    KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
+    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster,
+    TreeWhy, WhyTree,
 };
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, VoId};
 
 /// How often it is looked how a move or a checkpoint goes on.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -70,9 +72,20 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
     let mut core = s.member(&vo, &site_of(s, &cluster)).await?;
     let env = args.env.into_iter().collect();
     let (argv, restartable) = (args.argv, args.restartable);
-    let (checkpoint_s, queue) = (args.checkpoint_every, !args.no_queue);
-    let name = cluster.clone();
-    let r = RunInCluster { cluster, vo, argv, env, cwd, node, restartable, checkpoint_s, queue };
+    let mandate = mandate(s, &vo, &cluster).await?;
+    let (checkpoint_s, queue, name) = (args.checkpoint_every, !args.no_queue, cluster.clone());
+    let r = RunInCluster {
+        cluster,
+        vo,
+        argv,
+        env,
+        cwd,
+        node,
+        restartable,
+        checkpoint_s,
+        queue,
+        mandate,
+    };
     let ran = core.call(s, r).await?;
     s.out.show(&ran, || match (&ran.node, ran.pid) {
         (Some(node), Some(pid)) => {
@@ -81,6 +94,21 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
         _ => format!("Tree {} waits until a node of {name} has room.", ran.tree),
     })?;
     Ok(0)
+}
+
+/// The mandate by which nodes of the cluster get the right to the volume; without one the program
+/// runs all the same, and the person is told.
+async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
+    let mut home = s.member(vo, &vo.site()).await?;
+    let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
+    match home.call(s, ask).await {
+        Ok(mandate) => Ok(Some(mandate)),
+        Err(e) => {
+            let text = format!("the program is without the volume of {vo}: {}", e.message);
+            s.out.warn(&Error { message: text, ..e })?;
+            Ok(None)
+        }
+    }
 }
 
 /// The present folder where it is the same on the nodes, else the root.
