@@ -131,6 +131,8 @@ pub enum Act {
         version: u64,
         /// The nodes that have it.
         from: BTreeSet<NodeNumber>,
+        /// The account whose program it is of.
+        owner: u32,
     },
     /// Send the copy's output to the spool.
     Spool {
@@ -373,8 +375,8 @@ impl Agent {
             Order::Save { tree, epoch, version } => {
                 self.save(*tree, *epoch, *version, out, facts);
             }
-            Order::Hold { tree, attempt, version, from } => {
-                self.hold((*tree, *attempt), *version, from, out, facts);
+            Order::Hold { tree, attempt, version, from, owner } => {
+                self.hold((*tree, *attempt), *version, (from, *owner), out, facts);
             }
             Order::Spool { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);

@@ -395,8 +395,11 @@ fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
     d.c.hold(T, n(2), d.now).unwrap();
     assert_eq!(d.c.thin(2), [], "somebody is at it");
     let from = BTreeSet::from([n(1)]);
-    let hold = Order::Hold { tree: T, attempt: 1, version: 1, from: from.clone() };
-    assert_eq!(d.beat(2), [hold]);
+    let hold = |attempt, version| {
+        let from = from.clone();
+        Order::Hold { tree: T, attempt, version, from, owner: 70_007 }
+    };
+    assert_eq!(d.beat(2), [hold(1, 1)]);
     d.fact(2, Fact::Holds { tree: T, version: 1 });
     assert_eq!((d.beat(2), d.c.thin(2)), (Vec::new(), Vec::new()));
     d.saved(2);
@@ -411,7 +414,7 @@ fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
     d.c.hold(T, n(3), d.now).unwrap();
     d.restart_controller();
     d.beat(3);
-    assert_eq!(d.beat(3), [Order::Hold { tree: T, attempt: 3, version: 2, from }]);
+    assert_eq!(d.beat(3), [hold(3, 2)]);
     d.fact(3, Fact::Holds { tree: T, version: 2 });
     d.c.settle(2);
     assert_eq!(d.tree().previous, None);
@@ -591,7 +594,7 @@ fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
     let mut a = agent();
     let hold = |attempt| {
         let from = BTreeSet::from([n(2)]);
-        Order::Hold { tree: T, attempt, version: 4, from }
+        Order::Hold { tree: T, attempt, version: 4, from, owner: 70_007 }
     };
     let acts = order(&mut a, 1, hold(1));
     assert!(matches!(acts[..], [Act::Hold { tree: T, attempt: 1, version: 4, .. }]), "{acts:?}");

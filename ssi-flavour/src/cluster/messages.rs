@@ -146,6 +146,8 @@ pub enum Order {
         version: u64,
         /// The nodes that have it.
         from: BTreeSet<NodeNumber>,
+        /// The account whose program it is of: another one's is not taken.
+        owner: u32,
     },
     /// The tree's ghost is lost: the copy's output goes to the spool, from the first byte that the
     /// ghost did not acknowledge. Answered by [`Fact::Spooled`].

@@ -190,8 +190,7 @@ pub fn hold(nodes: &[NodeView], need: &Need, has: &BTreeSet<NodeNumber>) -> Opti
     let others: Vec<&NodeView> =
         nodes.iter().filter(takes).filter(|n| !has.contains(&n.number)).collect();
     let near = others.iter().find(|n| need.near == Some(n.number));
-    let least =
-        || others.iter().filter(|n| fits(n, need)).min_by_key(|n| (n.share(0), n.number));
+    let least = || others.iter().filter(|n| fits(n, need)).min_by_key(|n| (n.share(0), n.number));
     near.or_else(least).map(|n| n.number)
 }
 

@@ -2,23 +2,30 @@
 
 use super::{Event, Host, Peers, Store, wait};
 use crate::cluster::messages::TreeId;
+use crate::driver::images::verify;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 
 impl Host {
-    /// Begins to fetch an image that is to be kept.
+    /// Begins to fetch an image that is to be kept. One that nobody could restart is no copy.
     pub(super) fn hold(
         &self,
-        tree: TreeId,
-        attempt: u64,
+        (tree, attempt): (TreeId, u64),
         version: u64,
         from: BTreeSet<NodeNumber>,
+        owner: u32,
     ) {
-        let (store, peers, here) =
-            (self.store.clone(), self.setup.peers.clone(), self.setup.node);
+        let (store, peers, here) = (self.store.clone(), self.setup.peers.clone(), self.setup.node);
         let events = self.events.clone();
         tokio::spawn(async move {
-            let fetched = wait(move || fetch(&store, &*peers, here, &from, (tree, version)));
+            let fetched = wait(move || -> Result<(), String> {
+                fetch(&store, &*peers, here, &from, (tree, version))?;
+                verify(&store.folder(tree, version), owner).map(drop).map_err(|why| {
+                    let gone = store.discard(tree, version);
+                    let left = gone.err().map(|e| format!("; and it stays: {e}"));
+                    format!("what came is no image: {why}{}", left.unwrap_or_default())
+                })
+            });
             let done = fetched.await.map_err(|e| e.to_string()).flatten();
             if let Err(why) = &done {
                 tracing::warn!(%tree, version, why, "no copy of a checkpoint was fetched");

@@ -375,7 +375,9 @@ impl Host {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
             Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
-            Act::Hold { tree, attempt, version, from } => self.hold(tree, attempt, version, from),
+            Act::Hold { tree, attempt, version, from, owner } => {
+                self.hold((tree, attempt), version, from, owner);
+            }
             Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;

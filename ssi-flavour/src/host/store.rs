@@ -111,10 +111,8 @@ impl Store {
     /// # Errors
     /// That it breaks off or is no image; then nothing is left of it.
     pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
-        let part = self.0.join(tree.to_string()).join(format!(
-            "{PART}{version}-{}",
-            PARTS.fetch_add(1, Ordering::Relaxed)
-        ));
+        let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
+        let part = self.0.join(tree.to_string()).join(name);
         DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
         let received = receive(&part, from).and_then(|()| self.arrive(tree, version, &part));
         if received.is_err() {

@@ -20,7 +20,7 @@ impl Agent {
         &mut self,
         (tree, attempt): (TreeId, u64),
         version: u64,
-        from: &BTreeSet<NodeNumber>,
+        (from, owner): (&BTreeSet<NodeNumber>, u32),
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
     ) {
@@ -37,7 +37,8 @@ impl Agent {
             }
             _ => {
                 self.holds.insert(tree, Hold { attempt, version, failed: None });
-                out.push(Act::Hold { tree, attempt, version, from: from.clone() });
+                let from = from.clone();
+                out.push(Act::Hold { tree, attempt, version, from, owner });
             }
         }
     }

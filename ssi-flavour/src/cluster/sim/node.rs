@@ -181,7 +181,7 @@ impl Node {
                     self.job(t, 50 + dice.below(500), tree, epoch, work);
                 }
             }
-            Act::Hold { tree, attempt, version, from } => {
+            Act::Hold { tree, attempt, version, from, .. } => {
                 let work = Work::Hold { attempt, version, from };
                 self.job(t, 50 + dice.below(1500), tree, 0, work);
             }
@@ -338,11 +338,8 @@ impl Node {
             Work::Restore { image } => {
                 let here = self.disk.contains(&(tree, image.version));
                 let given = || image.shared || reaches(tree, image.version, &image.nodes);
-                let fetched = if here || given() {
-                    luck
-                } else {
-                    Err("no node has the image".to_owned())
-                };
+                let fetched =
+                    if here || given() { luck } else { Err("no node has the image".to_owned()) };
                 if fetched.is_ok() {
                     let written = image.output.out;
                     let (running, spool, acked) = (false, false, written);

@@ -184,7 +184,7 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         && h.node == node
     {
         let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
-        out.push(Order::Hold { tree, attempt, version, from });
+        out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
     }
 }
 

@@ -201,7 +201,8 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
     let copies = |trees: Vec<ClusterTree>| trees[0].checkpoint.as_ref().unwrap().copies;
     assert_eq!(copies(world.trees().await), 1);
     world.service.turn().await;
-    let hold = Order::Hold { tree, attempt: 1, version: 1, from: BTreeSet::from([one]) };
+    let (from, owner) = (BTreeSet::from([one]), 100_001);
+    let hold = Order::Hold { tree, attempt: 1, version: 1, from, owner };
     assert_eq!(world.orders().await, (node(2), vec![hold]));
     // It fails, and is not asked at once again.
     let reason = "no space left".to_owned();
