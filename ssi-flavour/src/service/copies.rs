@@ -57,9 +57,9 @@ impl Cluster {
     ) -> Option<NodeNumber> {
         let t = self.controller.state().trees.tree(tree)?;
         let image = t.checkpoint.as_ref()?;
-        let group = self.controller.state().members.node(t.node).map(|m| m.cpu_group);
+        let group = self.controller.state().members.node(t.node)?.cpu_group;
         let vo = t.owner.vo.clone();
-        let need = Need { vo, cpu_group: Some(group?), near: Some(t.birth) };
+        let need = Need { vo, cpu_group: Some(group), near: Some(t.birth) };
         let full = busy.iter().filter(|(_, n)| **n >= HOLDS_PER_NODE).map(|(node, _)| *node);
         let failed = self.unheld.keys().filter(|(of, _)| *of == tree).map(|(_, node)| *node);
         let has = image.nodes.iter().copied().chain([t.node]).chain(full).chain(failed);
