@@ -3,11 +3,14 @@
 //! Output of every tree goes through its relay to the spool of the node where it was born
 //! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs.
 //!
+//! The cell is told of each lease. When one is over it stops all copies by itself, so that they
+//! stand still when the host is dead, too; it ends them once the cluster has taken the node for
+//! dead and there is no host.
+//!
 //! What is missing: a host that begins ends the cell that it finds, because the other ends of its
-//! trees' pipes went with the host before; what has a checkpoint goes on from there. For the same
-//! reason nothing stops copies whose lease ends while the host is dead: whoever runs it has to end
-//! the cell then. Terminals and input wait for ghosts at the birth node. A process that its person
-//! had stopped goes on after a move.
+//! trees' pipes went with the host before; what has a checkpoint goes on from there. Terminals and
+//! input wait for ghosts at the birth node. A process that its person had stopped goes on after a
+//! move, and after a lease.
 
 mod canary;
 mod cell;
@@ -33,7 +36,7 @@ use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -42,6 +45,7 @@ use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
+use xos_base::Millis;
 use xos_base::when::Clock;
 
 /// In the host's folder: [`Kept`].
@@ -222,6 +226,10 @@ pub struct Host {
     /// Copies that are being made, and whether they are to be killed then.
     restoring: BTreeMap<TreeId, (u64, bool)>,
     frozen: bool,
+    /// The lease that the cell was told of.
+    leased: Millis,
+    /// Copies that the cell did not start because the lease was over.
+    put_off: BTreeMap<TreeId, u64>,
     works: u64,
     events: UnboundedSender<Event>,
     happened: UnboundedReceiver<Event>,
@@ -255,7 +263,7 @@ impl Host {
         let store = Store::new(setup.folder.join("images"));
         let parts = store.clone();
         wait(move || parts.sweep()).await??;
-        let (jobs, refused, copies, restoring) = Default::default();
+        let (jobs, refused, copies, restoring, put_off) = Default::default();
         let on_disk = serde_json::Value::Null;
         let (frozen, works) = (true, 0);
         Ok(Host {
@@ -270,6 +278,8 @@ impl Host {
             copies,
             restoring,
             frozen,
+            leased: Millis(0),
+            put_off,
             works,
             events,
             happened,
@@ -333,13 +343,35 @@ impl Host {
     }
 
     /// Does what the agent wants, once its state is on the disk.
-    async fn perform(&mut self, acts: Vec<Act>) -> io::Result<()> {
+    async fn perform(&mut self, mut acts: Vec<Act>) -> io::Result<()> {
+        self.tell_lease(&mut acts).await?;
         let mut acts = VecDeque::from(acts);
         while let Some(act) = acts.pop_front() {
             self.keep()?;
             acts.extend(self.act(act).await?);
         }
         self.keep()
+    }
+
+    /// Has the cell know until when its trees may run, before anything is done that needs it.
+    async fn tell_lease(&mut self, acts: &mut Vec<Act>) -> io::Result<()> {
+        let until = self.agent.lease_until();
+        if until == self.leased {
+            return Ok(());
+        }
+        let copies = self.all().into_iter().map(|(id, epoch)| Tree { id: id.0, epoch });
+        let copies: HashSet<Tree> = copies.collect();
+        // With its last term all copies ended here; what is left of them ends as well.
+        let rest = if self.leased == Millis(0) { libc::SIGKILL } else { libc::SIGCONT };
+        let (calls, end_after) = (self.calls.clone(), Some(self.setup.times.dead()));
+        let told = wait(move || calls.lease(until, end_after, &copies, rest)).await?;
+        let held = told.map_err(io::Error::other)?;
+        self.leased = until;
+        // It stopped them in time where the agent had not looked yet.
+        if held && until > self.setup.clock.up() && !acts.contains(&Act::Thaw) {
+            acts.push(Act::Thaw);
+        }
+        Ok(())
     }
 
     /// The lease may be forgotten: a host that begins has none.
@@ -408,6 +440,11 @@ impl Host {
                 for (id, _) in self.all() {
                     self.go(id).await?;
                 }
+                let mut more = Vec::new();
+                for (tree, epoch) in std::mem::take(&mut self.put_off) {
+                    more.extend(self.start(tree, epoch).await?);
+                }
+                return Ok(more);
             }
             Act::Say(message) => {
                 let (core, events) = (self.setup.core.clone(), self.events.clone());

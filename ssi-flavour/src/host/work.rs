@@ -5,7 +5,7 @@ use super::store::Streams;
 use super::streams::Streaming;
 use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Ask, Start, Started, Stdio, Tree};
+use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{End, Image, TreeId};
 use crate::driver::images::Origin;
@@ -47,7 +47,6 @@ impl Host {
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let made = Streaming::new(tree, job.birth, Offsets::default(), peers, events);
         let (streaming, fds) = made?;
-        streaming.go();
         let start = Start {
             tree,
             pid: job.pid,
@@ -57,6 +56,11 @@ impl Host {
         };
         let calls = self.calls.clone();
         let started = wait(move || calls.start(start, &fds)).await?;
+        if matches!(started, Err(CallError::Refused(Refusal::Held))) {
+            self.put_off.insert(id, epoch);
+            return Ok(Vec::new());
+        }
+        streaming.go();
         let held = Held { epoch, runs: true, exit: None, streaming, work: None };
         self.copies.insert(id, held);
         match started {
@@ -334,6 +338,7 @@ impl Host {
             *dying = true;
             return Ok(Vec::new());
         }
+        self.put_off.remove(&id);
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
         // With it goes its relay, after the processes.
         let held = match self.copies.get(&id) {
