@@ -204,6 +204,7 @@ impl From<ClusterNodeState> for Badge {
 impl From<ClusterTreeState> for Badge {
     fn from(state: ClusterTreeState) -> Badge {
         match state {
+            ClusterTreeState::Queued => badge("queued", "◔", "wait"),
             ClusterTreeState::Starting => badge("starting", "◔", "wait"),
             ClusterTreeState::Running => badge("running", "▶", "work"),
             ClusterTreeState::Moving => badge("moving", "→", "work"),

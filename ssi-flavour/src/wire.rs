@@ -225,7 +225,8 @@ pub struct RelayOpening {
     pub from: [u64; 2],
 }
 
-/// First on a stream of [`ALPN_IMAGE`], from the node that restores.
+/// First on a stream of [`ALPN_IMAGE`], from the node that restores a tree from the image, or keeps
+/// a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageOpening {

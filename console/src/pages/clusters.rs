@@ -213,7 +213,8 @@ fn is_over(t: &ClusterTree) -> bool {
 /// A program in a list, or at the top of its own page.
 pub(crate) struct ProgramRow {
     pub(crate) tree: u64,
-    pub(crate) pid: i32,
+    /// Nothing: it was not started.
+    pub(crate) pid: String,
     /// Its page.
     pub(crate) path: String,
     pub(crate) person: String,
@@ -233,7 +234,7 @@ impl ProgramRow {
     pub(super) fn new(whose: &Whose, cluster: &ClusterId, t: &ClusterTree) -> ProgramRow {
         ProgramRow {
             tree: t.tree,
-            pid: t.pid,
+            pid: t.pid.map(|pid| pid.to_string()).unwrap_or_default(),
             path: whose.program(cluster, t.tree),
             person: t.person.to_string(),
             vo: t.vo.to_string(),
@@ -250,7 +251,11 @@ impl ProgramRow {
 
 fn checkpoint_text(c: &ClusterCheckpoint) -> String {
     let size = bytes_text(c.bytes);
-    format!("number {}, {size}, it stood still for {} ms", c.version, c.freeze_ms)
+    let nodes = match c.copies {
+        1 => "on one node only".to_owned(),
+        n => format!("on {n} nodes"),
+    };
+    format!("number {}, {size}, {nodes}, it stood still for {} ms", c.version, c.freeze_ms)
 }
 
 /// Those of the texts that say something.
@@ -326,7 +331,7 @@ mod tests {
     fn tree(tree: u64, state: ClusterTreeState) -> ClusterTree {
         ClusterTree {
             tree,
-            pid: 1,
+            pid: Some(1),
             person: "milo@rennes".parse().unwrap(),
             vo: "demo.rennes".parse().unwrap(),
             argv: vec!["x".repeat(9000)],

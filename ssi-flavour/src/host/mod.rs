@@ -15,6 +15,7 @@
 mod canary;
 mod cell;
 mod hands;
+mod images;
 mod store;
 mod streams;
 mod work;
@@ -175,6 +176,13 @@ enum Event {
         tree: Tree,
         done: Result<Box<Streaming>, String>,
     },
+    /// An image that is to be kept was fetched, or was not.
+    Held {
+        tree: TreeId,
+        attempt: u64,
+        version: u64,
+        done: Result<(), String>,
+    },
 }
 
 /// What an image is made for.
@@ -253,6 +261,8 @@ impl Host {
         let ends = events.clone();
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
         let store = Store::new(setup.folder.join("images"));
+        let parts = store.clone();
+        wait(move || parts.sweep()).await??;
         let (jobs, refused, copies, restoring, put_off) = Default::default();
         let on_disk = serde_json::Value::Null;
         let (frozen, works) = (true, 0);
@@ -397,6 +407,9 @@ impl Host {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
             Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Hold { tree, attempt, version, from, owner } => {
+                self.hold((tree, attempt), version, from, owner);
+            }
             Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;
@@ -498,6 +511,9 @@ impl Host {
             }
             Event::Sealed { tree, work, done } => Ok(self.sealed(tree, work, done)),
             Event::Restored { tree, done } => self.restored(tree, done).await,
+            Event::Held { tree, attempt, version, done } => {
+                Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
+            }
         }
     }
 

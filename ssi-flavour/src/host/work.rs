@@ -1,5 +1,6 @@
 //! What takes a while: starts, images, restarts, ends.
 
+use super::images::fetch;
 use super::store::Streams;
 use super::streams::Streaming;
 use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
@@ -266,18 +267,7 @@ impl Host {
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
                 let version = image.version;
-                if !fetching.has(id, version) {
-                    let mut why = "no node has its image".to_owned();
-                    let found = image.nodes.iter().filter(|n| **n != here).any(|from| {
-                        let got = others
-                            .image(*from, id, version)
-                            .and_then(|mut image| fetching.receive(id, version, &mut *image));
-                        got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
-                    });
-                    if !found {
-                        return Err(why);
-                    }
-                }
+                fetch(&fetching, &*others, here, &image.nodes, (id, version))?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 Ok((folder, streams.map_err(|e| format!("its image is torn: {e}"))?))

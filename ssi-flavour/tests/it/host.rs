@@ -15,10 +15,11 @@ use xos_base::when::{Clock, SystemClock};
 use xos_base::{MemberNumber, Millis};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cluster::controller::Controller;
+use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
 use xos_ssi::cluster::messages::{ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
-use xos_ssi::cluster::trees::{Owner, TreeState};
+use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
 use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
@@ -279,7 +280,8 @@ impl Grid {
         let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
         let mut tree = TreeId(0);
         site.decide(|c, _| {
-            let (id, effects) = c.start(0, &owner, on, on, true)?;
+            let wish = Wish { owner: owner.clone(), restartable: true, interval: Interval::Best };
+            let (id, effects) = c.start(0, &wish, on, on)?;
             tree = id;
             let program = Program {
                 argv: ["/usr/bin/python3", "-c", COUNTER].map(str::to_owned).to_vec(),
@@ -419,6 +421,30 @@ async fn a_checkpoint_lets_the_program_go_on() {
     grid.site.until("it is saved", saved).await;
     let before = grid.site.lines(one, tree, 0).await.len();
     counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, a program would be lost with the node that made its only checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_checkpoint_outlives_the_node_that_made_it() {
+    let Some(mut grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.save(tree, now));
+    let nodes = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        t.checkpoint.as_ref().map(|image| image.nodes.len()).unwrap_or_default()
+    };
+    grid.site.until("it is saved", |s| nodes(s) == 1).await;
+    grid.site.decide(|c, now| c.hold(tree, two, now));
+    grid.site.until("it is copied", |s| nodes(s) == 2).await;
+    grid.kill(one).await;
+    let waits = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        matches!(t.state, TreeState::Checkpointed { .. })
+    };
+    grid.site.until("its node is taken for dead", waits).await;
+    grid.site.decide(|c, now| c.restart(tree, two, now));
+    grid.site.until("it is restarted from the copy", |s| runs(s, tree, two)).await;
 }
 
 /// If it failed, an attempt to move a program could end it.

@@ -7,6 +7,7 @@
 //! | `ssi/<cluster>/node/<number>` | [`Member`] |
 //! | `ssi/<cluster>/tree/<number>` | [`Tree`] |
 //! | `ssi/<cluster>/program/<number>` | [`Program`] |
+//! | `ssi/<cluster>/queued/<number>` | [`Waiting`]: a program that waits until a node has room |
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use xos_ssi::cluster::members::Member;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::cluster::trees::Tree;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::service::{Change, Kept, Records, Settings};
+use xos_ssi::service::{Change, Kept, Records, Settings, Waiting};
 use xos_ssi::wire::Program;
 use xos_store::{Key, KeyError, OPS_MAX, Op, PAGE_ENTRIES_MAX, Prefix, Store, StoreError};
 
@@ -70,6 +71,8 @@ fn damaged(key: &Key, why: &str) -> Error {
 fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
     Ok(match change {
         Change::Settings(s) => vec![Op::put(key(cluster, &["settings"])?, encode(s)?)],
+        Change::Queued(tree, w) => vec![Op::put(tree_key(cluster, "queued", *tree)?, encode(w)?)],
+        Change::Begun(tree) => vec![Op::Del(tree_key(cluster, "queued", *tree)?)],
         Change::Last(last) => vec![Op::put(key(cluster, &["last"])?, encode(last)?)],
         Change::Program(tree, p) => {
             vec![Op::put(tree_key(cluster, "program", *tree)?, encode(p)?)]
@@ -78,6 +81,7 @@ fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
         Change::Gone(tree) => vec![
             Op::Del(tree_key(cluster, "tree", *tree)?),
             Op::Del(tree_key(cluster, "program", *tree)?),
+            Op::Del(tree_key(cluster, "queued", *tree)?),
         ],
         Change::Node(number, m) => {
             vec![Op::put(key(cluster, &["node", &number.to_string()])?, encode(m)?)]
@@ -100,6 +104,9 @@ fn read(at: &Key, value: &[u8]) -> Result<(ClusterId, Change), Error> {
         [ROOT, cluster, "last"] => (cluster, Change::Last(decode::<TreeId>(at, value)?)),
         [ROOT, cluster, "program", id] => {
             (cluster, Change::Program(tree(id)?, decode::<Program>(at, value)?))
+        }
+        [ROOT, cluster, "queued", id] => {
+            (cluster, Change::Queued(tree(id)?, Box::new(decode::<Waiting>(at, value)?)))
         }
         [ROOT, cluster, "tree", id] => {
             (cluster, Change::Tree(tree(id)?, decode::<Tree>(at, value)?))

@@ -46,7 +46,7 @@ pub(crate) async fn migrate(visit: Visit) -> Shown {
     let node: NodeId = visit.form.id("node")?;
     let named = Named::of(&visit).await?;
     let ask =
-        MigrateTree { cluster: named.cluster.clone(), pid: named.tree.pid, node: node.clone() };
+        MigrateTree { cluster: named.cluster.clone(), pid: named.first()?, node: node.clone() };
     let moved = named.asker.call(&visit, ask).await;
     let notice = format!("The program goes to {node}. This page shows when it is there.");
     begun(&visit, &named, moved, |_| notice).await
@@ -55,7 +55,7 @@ pub(crate) async fn migrate(visit: Visit) -> Shown {
 /// Begins a checkpoint.
 pub(crate) async fn checkpoint(visit: Visit) -> Shown {
     let named = Named::of(&visit).await?;
-    let ask = CheckpointTree { cluster: named.cluster.clone(), pid: named.tree.pid };
+    let ask = CheckpointTree { cluster: named.cluster.clone(), pid: named.first()? };
     let saved = named.asker.call(&visit, ask).await;
     let notice = "A checkpoint is being made. This page shows when it is complete.".to_owned();
     begun(&visit, &named, saved, |_| notice).await
@@ -91,7 +91,7 @@ struct Ask {
 /// Asks which signal shall go to which process.
 pub(crate) async fn ask_signal(visit: Visit) -> Shown {
     let named = Named::of(&visit).await?;
-    let pid = named.tree.pid;
+    let pid = named.first()?;
     let (mut others, ..) = named.processes(&visit).await?;
     others.retain(|p| p.pid != pid);
     page(&Ask {
@@ -114,9 +114,9 @@ pub(crate) async fn signal(visit: Visit) -> Shown {
         Error::invalid("no signal was chosen").hint("choose one on the page before")
     })?;
     let named = Named::of(&visit).await?;
-    let pid = visit.form.number("pid", "the process")?.unwrap_or(named.tree.pid);
+    let pid = visit.form.number("pid", "the process")?.unwrap_or(named.first()?);
     // What was chosen may have ended, and its number be another program's by now.
-    if pid != named.tree.pid && !named.has(&visit, pid).await? {
+    if Some(pid) != named.tree.pid && !named.has(&visit, pid).await? {
         let e = Error::conflict(format!("process {pid} is none of this program any more"));
         return show_with(&visit, &named, Some(e.hint("its processes stand below"))).await;
     }

@@ -74,6 +74,14 @@ impl Named {
         Ok(all)
     }
 
+    /// Its first process.
+    pub(super) fn first(&self) -> Result<i32, Error> {
+        self.tree.pid.ok_or_else(|| {
+            Error::conflict("the program was not started")
+                .hint("it begins as soon as a node has room")
+        })
+    }
+
     /// Whether a process is one of the program's.
     pub(super) async fn has(&self, visit: &Visit, pid: i32) -> Result<bool, Stop> {
         Ok(self.all_processes(visit).await?.iter().any(|p| p.pid == pid))
@@ -194,7 +202,7 @@ impl From<TreeWhy> for Answer {
 /// What keeps the program from moving, as its node and the core say before anything is tried.
 pub(crate) async fn why(visit: Visit) -> Shown {
     let named = Named::of(&visit).await?;
-    let ask = WhyTree { cluster: named.cluster.clone(), pid: named.tree.pid };
+    let ask = WhyTree { cluster: named.cluster.clone(), pid: named.first()? };
     let (answer, trouble) = match named.asker.call(&visit, ask).await {
         Ok(why) => (Some(Answer::from(why)), None),
         // It moves at the moment, or its node is silent: the page says so.
@@ -238,7 +246,7 @@ mod tests {
         ];
         let mut t = ClusterTree {
             tree: 1,
-            pid: 1,
+            pid: Some(1),
             person: "milo@rennes".parse().unwrap(),
             vo: "demo.rennes".parse().unwrap(),
             argv: Vec::new(),

@@ -40,15 +40,15 @@ impl Fake {
             self.cluster_node("n4.rennes", 3, Failed),
             self.cluster_node("n5.rennes", 4, Online),
         ];
-        ClusterView { cluster: id(cluster), nodes, trees: 3 }
+        ClusterView { cluster: id(cluster), nodes, trees: 3, waiting: 0 }
     }
 
     fn tree(&self, tree: u64, person: &str, state: ClusterTreeState) -> ClusterTree {
-        let checkpoint = ClusterCheckpoint { version: 3, bytes: 5 << 20, freeze_ms: 41 };
+        let checkpoint = ClusterCheckpoint { version: 3, bytes: 5 << 20, freeze_ms: 41, copies: 2 };
         let moves = state == ClusterTreeState::Moving;
         ClusterTree {
             tree,
-            pid: i32::try_from(tree).unwrap(),
+            pid: Some(i32::try_from(tree).unwrap()),
             person: id(person),
             vo: id("demo.rennes"),
             argv: vec!["./simulate".into(), self.t()],
@@ -90,7 +90,7 @@ impl Fake {
         r: &R,
     ) -> Result<ClusterTree, Error> {
         let pid = if pid == CHILD { 7 } else { pid };
-        let found = self.trees(c)?.into_iter().find(|t| t.pid == pid);
+        let found = self.trees(c)?.into_iter().find(|t| t.pid == Some(pid));
         let tree = found.ok_or_else(|| Error::not_found(format!("no process {pid} of yours")))?;
         self.note(&c.person()?, r);
         Ok(tree)
@@ -117,9 +117,10 @@ impl Fake {
         };
         let mut all = Vec::new();
         for t in self.trees(c)?.iter().filter(|t| t.tree < 9) {
-            all.push(process(t.pid, 1, t));
+            let Some(pid) = t.pid else { continue };
+            all.push(process(pid, 1, t));
             if t.tree == 7 {
-                all.push(process(CHILD, t.pid, t));
+                all.push(process(CHILD, pid, t));
             }
         }
         Ok(all)
@@ -181,7 +182,7 @@ impl Fake {
             on |f: &Fake, c: Caller, r: WhyTree| {
                 let obstacle = TreeObstacle { pid: r.pid, what: f.t(), next: f.t() };
                 let node = NodeObstacle { node: id("n3.rennes"), reason: f.t() };
-                if f.trees(&c)?.iter().all(|t| t.pid != r.pid) {
+                if f.trees(&c)?.iter().all(|t| t.pid != Some(r.pid)) {
                     return Err(Error::not_found(format!("no process {} of yours", r.pid)));
                 }
                 let (obstacles, nodes) = (vec![obstacle], vec![node]);
