@@ -11,6 +11,7 @@ pub mod driver;
 pub mod ghost;
 pub mod host;
 pub mod pids;
+pub mod procfs;
 pub mod service;
 #[allow(unsafe_code)]
 mod sys;

@@ -1,8 +1,8 @@
 //! System calls that need `unsafe`. All else in this crate is safe code, but for what the child that
 //! becomes CRIU does (`driver/sys.rs`).
 //!
-//! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost
-//! starts a thread, ever.
+//! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init, nor a ghost, nor
+//! the keeper of a merged `/proc` starts a thread, ever.
 
 use std::ffi::{CStr, CString};
 use std::io;

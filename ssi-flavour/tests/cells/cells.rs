@@ -105,6 +105,7 @@ fn script(id: u64, text: &str) -> Start {
         pid: None,
         account: Account { uid: UID, gid: UID, groups: vec![] },
         own_net: false,
+        merged_proc: None,
         program: Program {
             argv: ["sh", "-c", text].map(str::to_owned).to_vec(),
             env: vec![path],
