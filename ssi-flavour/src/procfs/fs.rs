@@ -3,6 +3,7 @@
 
 mod handles;
 mod names;
+mod requests;
 
 use super::feed::Feed;
 use super::inode::{LINKS, Node};
@@ -10,15 +11,10 @@ use super::local::{Asker, Local};
 use super::process::{self, File};
 use super::system::{self, System};
 use crate::wire::ProcessLook;
-use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, Request,
-};
-use handles::{Handles, Listed, Open};
+use fuser::{Errno, FileAttr, FileType, Generation, INodeNo};
+use handles::{Handles, Listed};
 use names::Names;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -49,11 +45,6 @@ pub(super) struct Merged {
 struct Owner(u32, u32);
 
 const ROOT: Owner = Owner(0, 0);
-
-fn asker(request: &Request) -> Asker {
-    let tid = i32::try_from(request.pid()).unwrap_or(0);
-    Asker { uid: request.uid(), gid: request.gid(), tid }
-}
 
 /// What the kernel says of a process that ended while it was looked at.
 fn errno(error: std::io::Error) -> Errno {
@@ -330,126 +321,5 @@ impl Merged {
             _ => return Err(Errno::ENOTDIR),
         }
         Ok(all)
-    }
-}
-
-fn node(number: INodeNo) -> Result<Node, Errno> {
-    Node::of(number.0).ok_or(Errno::ENOENT)
-}
-
-impl Filesystem for Merged {
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let asker = asker(req);
-        let found = node(parent).and_then(|parent| self.child(parent, name, asker));
-        let found = found.and_then(|node| Ok((node, self.attributes(node, asker)?)));
-        match found {
-            Ok((node, attributes)) => {
-                let names = if node == Node::Real { REAL_TTL } else { NO_TTL };
-                reply.entry_with_ttls(&NO_TTL, &names, &attributes, GENERATION);
-            }
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match node(ino).and_then(|node| self.attributes(node, asker(req))) {
-            Ok(attributes) => reply.attr(&NO_TTL, &attributes),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        match node(ino).and_then(|node| self.target(node, asker(req))) {
-            Ok(target) => reply.data(target.as_os_str().as_bytes()),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EACCES);
-        }
-        let text = node(ino).and_then(|node| self.text(node, asker(req)));
-        match text.and_then(|text| self.handles.open(Open::Text(text))) {
-            // Its size is not known before.
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn read(
-        &self,
-        req: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        // Who reads a file from its start again, as top does, sees what it says then.
-        if offset == 0 {
-            match node(ino).and_then(|node| self.text(node, asker(req))) {
-                Ok(text) => self.handles.renew(fh.0, text),
-                Err(errno) => return reply.error(errno),
-            }
-        }
-        self.handles.read(fh.0, offset, size, |bytes| reply.data(bytes));
-    }
-
-    fn release(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.handles.close(fh.0);
-        reply.ok();
-    }
-
-    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let list = node(ino).and_then(|node| self.list(node, asker(req)));
-        match list.and_then(|list| self.handles.open(Open::List(list))) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn readdir(
-        &self,
-        req: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        // As with files: rewinddir(3).
-        if offset == 0 {
-            match node(ino).and_then(|node| self.list(node, asker(req))) {
-                Ok(list) => self.handles.relist(fh.0, list),
-                Err(errno) => return reply.error(errno),
-            }
-        }
-        self.handles.list(fh.0, offset, |next, listed| {
-            reply.add(INodeNo(listed.node.number()), next, listed.kind, &listed.name)
-        });
-        reply.ok();
-    }
-
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.handles.close(fh.0);
-        reply.ok();
     }
 }

@@ -1,4 +1,4 @@
-//! Clusters on this machine. Needs root, namespaces and CRIU (`make deps-criu`); skipped with a
+//! Clusters on this machine. Needs root, namespaces, FUSE and CRIU (`make deps-criu`); skipped with a
 //! reason without.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
@@ -6,3 +6,4 @@
 mod criu;
 mod host;
 mod namespace;
+mod procfs;

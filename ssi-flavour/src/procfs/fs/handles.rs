@@ -57,18 +57,17 @@ impl Handles {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps something open.
+    /// Keeps a file open, of which nothing was read.
     ///
     /// # Errors
-    /// `ENFILE` when too much is.
-    pub(super) fn open(&self, open: Open) -> Result<u64, Errno> {
+    /// `ENFILE` when too many are.
+    pub(super) fn open(&self) -> Result<u64, Errno> {
         self.with(|table| {
-            let held: usize = table.open.values().map(Open::bytes).sum();
-            if table.open.len() >= OPEN_MAX || held + open.bytes() > OPEN_BYTES_MAX {
+            if table.open.len() >= OPEN_MAX {
                 return Err(Errno::ENFILE);
             }
             table.last += 1;
-            table.open.insert(table.last, open);
+            table.open.insert(table.last, Open::Text(Vec::new()));
             Ok(table.last)
         })
     }
@@ -77,22 +76,22 @@ impl Handles {
         self.with(|table| table.open.remove(&handle));
     }
 
-    /// A text is read anew.
-    pub(super) fn renew(&self, handle: u64, text: Vec<u8>) {
-        self.replace(handle, Open::Text(text));
-    }
-
-    /// A folder is listed anew.
-    pub(super) fn relist(&self, handle: u64, list: Vec<Listed>) {
-        self.replace(handle, Open::List(list));
-    }
-
-    fn replace(&self, handle: u64, open: Open) {
+    /// It is read from its start: what it says now.
+    ///
+    /// # Errors
+    /// `ENFILE` when all that is open says too much.
+    pub(super) fn renew(&self, handle: u64, open: Open) -> Result<(), Errno> {
         self.with(|table| {
+            let others = table.open.iter().filter(|(other, _)| **other != handle);
+            let held: usize = others.map(|(_, open)| open.bytes()).sum();
+            if held.saturating_add(open.bytes()) > OPEN_BYTES_MAX {
+                return Err(Errno::ENFILE);
+            }
             if let Some(old) = table.open.get_mut(&handle) {
                 *old = open;
             }
-        });
+            Ok(())
+        })
     }
 
     /// Gives away part of a text; nothing behind its end.
@@ -133,7 +132,8 @@ mod tests {
     fn parts_make_the_whole_and_what_is_open_is_bounded() {
         // wrong: a long file would be torn, or a program that opens without end eat the memory
         let handles = Handles::default();
-        let handle = handles.open(Open::Text(b"0123456789".to_vec())).unwrap();
+        let handle = handles.open().unwrap();
+        handles.renew(handle, Open::Text(b"0123456789".to_vec())).unwrap();
         let read = |offset, size| {
             let mut got = Vec::new();
             handles.read(handle, offset, size, |bytes| got = bytes.to_vec());
@@ -142,14 +142,13 @@ mod tests {
         assert_eq!([read(0, 4), read(4, 4), read(8, 4)].concat(), b"0123456789");
         assert!(read(10, 4).is_empty() && read(u64::MAX, 4).is_empty());
         let mut open = 1;
-        while handles.open(Open::Text(Vec::new())).is_ok() {
+        while handles.open().is_ok() {
             open += 1;
         }
         assert_eq!(open, OPEN_MAX);
-        handles.close(handle);
-        assert!(handles.open(Open::Text(vec![0; OPEN_BYTES_MAX + 1])).is_err());
+        assert!(handles.renew(handle, Open::Text(vec![0; OPEN_BYTES_MAX + 1])).is_err());
         let list = ["a", "b", "c"].map(|name| Listed::folder(Node::Root, name)).to_vec();
-        let handle = handles.open(Open::List(list)).unwrap();
+        handles.renew(handle, Open::List(list)).unwrap();
         let mut names = String::new();
         handles.list(handle, 1, |after, listed| {
             names += &format!("{after}{}", listed.name);
