@@ -20,9 +20,12 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How often a server that died is replaced; after that the real `/proc` stays.
 const RESTARTS_MAX: u32 = 5;
+/// From one look whether a server that was killed is gone to the next.
+const LOOK: Duration = Duration::from_millis(2);
 /// Where a merged `/proc` is mounted.
 const PROC: &str = "/proc";
 /// The keeper and its server go last when memory is short, as far as root may have it so.
@@ -200,14 +203,19 @@ fn stopped(status: i32) -> bool {
     libc::WIFSTOPPED(status) || libc::WIFCONTINUED(status)
 }
 
+/// Ends the server, if it has not ended: the pid of one that was collected may be another's.
 fn end(server: i32) {
-    // It may have ended and been collected; its pid is a helper's, which no tree takes.
-    let _gone = sys::kill(server, libc::SIGKILL);
+    let mut killed = false;
     loop {
         match sys::wait_any() {
             Ok(Wait::Childless) | Err(_) => return,
             Ok(Wait::Changed(_)) => {}
-            Ok(Wait::Nothing) => std::thread::yield_now(),
+            Ok(Wait::Nothing) if killed => std::thread::sleep(LOOK),
+            Ok(Wait::Nothing) => {
+                // It is this process's child, and not collected: nobody else has its pid.
+                let _gone = sys::kill(server, libc::SIGKILL);
+                killed = true;
+            }
         }
     }
 }
