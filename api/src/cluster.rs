@@ -201,6 +201,10 @@ pub struct RunInCluster {
     /// itself now and then.
     #[serde(default)]
     pub restartable: bool,
+    /// The caller's mandate for the cluster ([`crate::cda::IssueClusterMandate`]): with it nodes get
+    /// the right to the VO's volume for the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 request!(RunInCluster => ClusterRun, Post "/v1/clusters/{cluster}/trees");
 

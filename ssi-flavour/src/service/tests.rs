@@ -226,6 +226,7 @@ fn program(pid: i32) -> Program {
         terminal: false,
         pid: Some(pid),
         birth: node(1),
+        mandate: None,
     }
 }
 

@@ -4,4 +4,5 @@
 
 mod cells;
 mod ghosts;
+mod lease;
 mod place;

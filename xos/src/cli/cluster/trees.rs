@@ -3,16 +3,17 @@
 use super::nodes::table;
 use super::{Asker, cluster_id, site_of};
 use crate::cli::node::node_id;
-use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, size};
+use crate::cli::output::{Failure, Outcome, Style, Table, clean, cpus, fields, size};
 use crate::cli::session::Session;
 use crate::cli::values;
 use serde::Serialize;
 use std::time::Duration;
+use xos_api::cda::IssueClusterMandate;
 use xos_api::cluster::{
     CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView, GetCluster,
     KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster, TreeWhy, WhyTree,
 };
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, VoId};
 
 /// How often it is looked how a move or a checkpoint goes on.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -64,12 +65,29 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
     let mut core = s.member(&vo, &site_of(s, &cluster)).await?;
     let env = args.env.into_iter().collect();
     let (argv, restartable) = (args.argv, args.restartable);
-    let r = RunInCluster { cluster: cluster.clone(), vo, argv, env, cwd, node, restartable };
+    let mandate = mandate(s, &vo, &cluster).await?;
+    let r =
+        RunInCluster { cluster: cluster.clone(), vo, argv, env, cwd, node, restartable, mandate };
     let ran = core.call(s, r).await?;
     s.out.show(&ran, || {
         format!("Tree {} runs on {} as pid {} of {cluster}.", ran.tree, ran.node, ran.pid)
     })?;
     Ok(0)
+}
+
+/// The mandate by which nodes of the cluster get the right to the volume; without one the program
+/// runs all the same, and the person is told.
+async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
+    let mut home = s.member(vo, &vo.site()).await?;
+    let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
+    match home.call(s, ask).await {
+        Ok(mandate) => Ok(Some(mandate)),
+        Err(e) => {
+            let text = format!("the program is without the volume of {vo}: {}", e.message);
+            s.out.warn(&Error { message: text, ..e })?;
+            Ok(None)
+        }
+    }
 }
 
 /// The present folder where it is the same on the nodes, else the root.
