@@ -33,9 +33,9 @@ use std::process::ExitCode;
 /// The exit code of a ghost whose tree is lost, as ssh has it for a lost connection.
 pub const LOST_CODE: u8 = 255;
 
-/// The whole of the program `xos-ghost`: by `<socket> <tree> <epoch>` it stands for a tree, and ends
-/// as that does, by the same code or signal; by `run -- PROGRAM ARGUMENTS`, and as `xos-sh`, it has a
-/// program placed ([`place`]). The first argument is the program's own name.
+/// The whole of the program `xos-ghost`: by `<socket> <tree> <epoch>` it stands for a tree, and
+/// ends as that does, by the same code or signal; by `run -- PROGRAM ARGUMENTS`, and as `xos-sh`, it
+/// has a program placed ([`place`]). The first argument is the program's own name.
 pub fn ghost_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let name = args.next().unwrap_or_default();

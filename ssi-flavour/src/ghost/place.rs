@@ -122,8 +122,8 @@ impl PlaceAsk {
 /// The agent's side: the question that comes over a new connection, within so long.
 ///
 /// # Errors
-/// The socket's; `InvalidData` for what is no question or too large, `TimedOut`: the connection is to
-/// be dropped.
+/// The socket's; `InvalidData` for what is no question or too large, `TimedOut`: the connection is
+/// to be dropped.
 pub fn hear(socket: UnixStream, within: Duration) -> io::Result<(PlaceAsk, Asked)> {
     socket.set_read_timeout(Some(within))?;
     socket.set_write_timeout(Some(within))?;

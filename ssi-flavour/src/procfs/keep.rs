@@ -1,5 +1,5 @@
-//! The program `xos-proc`: the keeper, which mounts and watches, and the server, which answers. Each
-//! takes the mount away when the other dies.
+//! The program `xos-proc`: the keeper, which mounts and watches, and the server, which answers.
+//! Each takes the mount away when the other dies.
 
 use super::feed::Feed;
 use super::fs::{Merged, REAL};
