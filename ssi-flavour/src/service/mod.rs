@@ -21,8 +21,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, NodeLooks, Obstacles,
-    PROCESSES_MAX,
+    CPUS_MAX, ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, NodeLooks,
+    Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -362,6 +362,7 @@ fn look(
     }
     let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
     looks.processes.truncate(PROCESSES_MAX);
+    looks.cpu_times.truncate(CPUS_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
