@@ -13,6 +13,7 @@
 //! A ghost reads ahead of the program: what it has read of a standard input that it shares with
 //! other programs is not theirs any more.
 
+mod escape;
 pub mod inject;
 mod link;
 mod machine;
@@ -21,8 +22,10 @@ pub mod relay;
 mod run;
 pub mod spool;
 mod terminal;
+mod wake;
 
 pub use machine::{Fault, WINDOW_BYTES};
+pub use run::{Connect, End, Manner, Signals, stand};
 
 use crate::cell::proto::Tree;
 use std::ffi::OsString;

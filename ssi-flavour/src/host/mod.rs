@@ -347,7 +347,7 @@ impl Host {
                 }
             }
             Act::Finish { tree, outcome } => {
-                self.setup.spools.finish(tree.0, &serde_json::to_vec(&outcome)?)?;
+                self.setup.spools.finish(tree.0, &outcome)?;
                 self.jobs.remove(&tree);
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
