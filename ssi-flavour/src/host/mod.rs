@@ -6,8 +6,8 @@
 //! What is missing: a host that begins ends the cell that it finds, because the other ends of its
 //! trees' pipes went with the host before; what has a checkpoint goes on from there. For the same
 //! reason nothing stops copies whose lease ends while the host is dead: whoever runs it has to end
-//! the cell then. Terminals and input wait for ghosts at the birth node. A process that its person
-//! had stopped goes on after a move.
+//! the cell then. What was typed on a terminal and not read yet does not move with the program. A
+//! process that its person had stopped goes on after a move.
 
 mod canary;
 mod cell;
@@ -70,8 +70,11 @@ pub struct Heard {
 pub struct Job {
     /// As whom it runs.
     pub account: Account,
-    /// What; its standard streams are three.
+    /// What; on a terminal or not.
     pub program: Program,
+    /// Whether a ghost may write its standard input; else that is empty. A terminal is always
+    /// written to.
+    pub attached: bool,
     /// The pid of its root; absent: whichever is free.
     pub pid: Option<i32>,
     /// The node where it was born.

@@ -18,13 +18,13 @@ const NAME_MAX: u32 = 255;
 const IMAGE_BYTES_MAX: u64 = 1 << 40;
 
 /// The streams of a tree when it was saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Streams {
     /// How far they were.
     pub(super) at: Offsets,
-    /// Its standard input, output and error.
-    pub(super) keys: [ExternalFd; 3],
+    /// Its standard input, output and error; one when they are a terminal.
+    pub(super) keys: Vec<ExternalFd>,
 }
 
 impl Streams {

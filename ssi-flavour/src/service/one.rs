@@ -5,7 +5,7 @@ use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, Order, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
-use crate::cluster::trees::{TreeRecord, TreeState};
+use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Program, Seat};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,16 @@ pub(super) struct Over {
     pub root: i32,
     pub program: Program,
     pub node: NodeNumber,
+    pub output_at: NodeNumber,
     pub how: Result<End, String>,
+}
+
+impl Over {
+    /// Whose it was.
+    pub fn owner(&self) -> Owner {
+        let p = &self.program;
+        Owner { vo: p.vo.clone(), member: p.member, uid: p.uid }
+    }
 }
 
 /// What is not kept yet.
@@ -57,6 +66,8 @@ pub(super) struct Cluster {
     /// Why the last move or checkpoint of a tree came to nothing, and when.
     pub trouble: BTreeMap<TreeId, (String, Millis)>,
     pub over: BTreeMap<TreeId, Over>,
+    /// Where the output of each tree goes, as long as it is not forgotten.
+    outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
     pids: BTreeMap<NodeNumber, i32>,
     dirty: Dirty,
@@ -80,6 +91,7 @@ impl Cluster {
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
             over: BTreeMap::new(),
+            outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             dirty: Dirty::default(),
         }
@@ -205,6 +217,9 @@ impl Cluster {
     fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
+        if let Some(t) = self.controller.state().trees.tree(tree) {
+            self.outputs.insert(tree, t.output_at());
+        }
         match r {
             TreeRecord::Placed { .. } => {
                 self.dirty.last = true;
@@ -228,6 +243,7 @@ impl Cluster {
             TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
             TreeRecord::Forgotten { .. } => {
                 self.programs.remove(&tree);
+                self.outputs.remove(&tree);
                 self.since.remove(&tree);
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
@@ -249,7 +265,8 @@ impl Cluster {
         else {
             return;
         };
-        self.over.insert(tree, Over { root, program, node, how });
+        let output_at = self.outputs.get(&tree).copied().unwrap_or(node);
+        self.over.insert(tree, Over { root, program, node, output_at, how });
         while self.over.len() > OVER_MAX {
             self.over.pop_first();
         }

@@ -222,6 +222,7 @@ fn program(pid: i32) -> Program {
         member: MemberNumber(1),
         uid: 100_001,
         terminal: false,
+        attached: false,
         pid: Some(pid),
         birth: node(1),
     }

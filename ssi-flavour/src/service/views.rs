@@ -75,14 +75,19 @@ impl Cluster {
         let seen = trees.iter().filter(|(_, t)| sees(&t.owner));
         let mut all: Vec<ClusterTree> =
             seen.filter_map(|(tree, t)| self.view_of(tree, t)).collect();
-        let gone = self.over.iter().filter(|(tree, over)| {
-            let p = &over.program;
-            let owner = Owner { vo: p.vo.clone(), member: p.member, uid: p.uid };
-            trees.tree(**tree).is_none() && sees(&owner)
-        });
+        let gone = self
+            .over
+            .iter()
+            .filter(|(tree, over)| trees.tree(**tree).is_none() && sees(&over.owner()));
         all.extend(gone.map(|(tree, over)| self.over_view(*tree, over)));
         all.sort_by_key(|t| t.tree);
         all
+    }
+
+    /// Whose a tree is; none: it is not known.
+    pub fn owner(&self, tree: TreeId) -> Option<Owner> {
+        let lives = self.controller.state().trees.tree(tree).map(|t| t.owner.clone());
+        lives.or_else(|| self.over.get(&tree).map(Over::owner))
     }
 
     fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
@@ -97,6 +102,7 @@ impl Cluster {
             state,
             reason,
             node: self.name(t.node),
+            output_at: self.name(t.output_at()),
             to: to.and_then(|to| self.name(to)),
             status,
             checkpoint: t.checkpoint.as_ref().map(|image| ClusterCheckpoint {
@@ -124,6 +130,7 @@ impl Cluster {
             state,
             reason,
             node: self.name(over.node),
+            output_at: self.name(over.output_at),
             to: None,
             status,
             checkpoint: None,

@@ -281,7 +281,7 @@ impl Grid {
                 stdio: Stdio::Three,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let job = Job { account, program, pid: None, birth: on };
+            let job = Job { account, program, attached: false, pid: None, birth: on };
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });

@@ -14,9 +14,6 @@ use xos_api::vom::ServedVo;
 use xos_base::{Error, Membership};
 use xos_net::Caller;
 
-/// The mask of modes of new files: group and others may read.
-const UMASK: u32 = 0o022;
-
 impl ClusterService {
     pub(super) async fn run_in_cluster(
         &self,
@@ -62,12 +59,13 @@ impl ClusterService {
             argv: r.argv.clone(),
             env: r.env.clone(),
             cwd: r.cwd.clone(),
-            umask: UMASK,
+            umask: r.umask,
             vo: owner.vo.clone(),
             person: member.person.clone(),
             member: member.number,
             uid: owner.uid,
-            terminal: false,
+            terminal: r.terminal,
+            attached: r.attached,
             pid: Some(pid),
             birth: name.clone(),
         };
@@ -75,7 +73,7 @@ impl ClusterService {
         c.comes(node);
         let told = self.commit(c, effects).await?;
         self.send(c, told);
-        Ok(ClusterRun { tree: tree.0, pid, node: name })
+        Ok(ClusterRun { tree: tree.0, pid, node: name.clone(), output_at: name })
     }
 
     fn room(&self, c: &Cluster, owner: &Owner) -> Result<(), Error> {
@@ -96,6 +94,10 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     }
     if !r.cwd.starts_with('/') {
         return Err(Error::invalid(format!("{} is no absolute path of a folder", r.cwd)));
+    }
+    if r.umask > 0o777 {
+        return Err(Error::invalid(format!("{:o} is no mask of modes", r.umask))
+            .hint("name one between 0 and 777, octal, as umask(1) shows it"));
     }
     let env = || r.env.iter().flat_map(|(name, value)| [name, value]);
     let texts = || r.argv.iter().chain(env()).chain([&r.cwd]);
