@@ -252,7 +252,7 @@ pub struct GetTree {
     /// The tree.
     pub tree: u64,
 }
-request!(GetTree => ClusterTree, Get "/v1/clusters/{cluster}/trees/{tree}");
+request!(GetTree => ClusterTree, Get "/v1/clusters/{cluster}/tree");
 
 /// How a tree stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
