@@ -206,8 +206,7 @@ pub struct RunInCluster {
     /// itself now and then.
     #[serde(default)]
     pub restartable: bool,
-    /// Whether its standard input waits for who attaches ([`crate::node::AttachOpening`]); else it
-    /// is empty.
+    /// Whether its standard input waits for who attaches at `output_at`; else it is empty.
     #[serde(default)]
     pub attached: bool,
     /// Whether it runs on a terminal, which waits for who attaches.

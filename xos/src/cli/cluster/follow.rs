@@ -315,9 +315,11 @@ mod tests {
         let opening = AttachOpening { cluster: "c1.rennes".parse().unwrap(), tree: 7, epoch: None };
         let node = "n1.rennes".parse().unwrap();
         let refused = AttachOpened::Error(Error::denied("it is not yours"));
-        for (said, want) in
-            [(Some(AttachOpened::Ok {}), None), (Some(refused), Some(Kind::Denied)), (None, Some(Kind::Unavailable))]
-        {
+        for (said, want) in [
+            (Some(AttachOpened::Ok {}), None),
+            (Some(refused), Some(Kind::Denied)),
+            (None, Some(Kind::Unavailable)),
+        ] {
             let (mut ours, mut theirs) = tokio::io::duplex(4096);
             if let Some(said) = &said {
                 frames::write(&mut theirs, said).await.unwrap();

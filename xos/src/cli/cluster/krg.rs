@@ -31,6 +31,7 @@ Examples:
         pid: i32,
         /// Where to: a node, or its number.
         node: String,
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
@@ -39,6 +40,7 @@ Examples:
     Checkpoint {
         /// Any process of the program.
         pid: i32,
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
@@ -49,6 +51,7 @@ Examples:
         tree: u64,
         /// Where: a node, or its number [default: the least loaded one].
         node: Option<String>,
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
@@ -68,15 +71,17 @@ pub enum Nodes {
     /// Show the nodes of the cluster.
     #[command(after_help = "Example:\n  xos krg nodes status      also: krgadm nodes status")]
     Status {
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
     /// Take nodes up (site administrators).
-    #[command(after_help = "Example:\n  xos krg nodes add -n n3,n4      also: krgadm nodes add -n n3,n4")]
+    #[command(after_help = "Example:\n  xos krg nodes add -n n3,n4")]
     Add {
         /// The nodes, with commas between them.
         #[arg(short, long, required = true, value_delimiter = ',')]
         nodes: Vec<String>,
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
@@ -89,6 +94,7 @@ pub enum Nodes {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Which cluster.
         #[command(flatten)]
         at: At,
     },
