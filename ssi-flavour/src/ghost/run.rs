@@ -78,14 +78,15 @@ impl Signals {
         for own in [Signal::SIGCHLD, Signal::SIGTTIN, Signal::SIGTTOU] {
             set.remove(own);
         }
-        if manner == Manner::Stands {
-            // What the program ignored that this one replaced would not be forwarded.
-            sys::default_signals();
-        } else {
+        if manner != Manner::Stands {
             // Ctrl-Z stops the window, not the tree.
             set.remove(Signal::SIGTSTP);
         }
         set.thread_set_mask()?;
+        if manner == Manner::Stands {
+            // What the program ignored that this one replaced would not be forwarded.
+            sys::default_signals();
+        }
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals(SignalFd::with_flags(&set, flags)?))
     }

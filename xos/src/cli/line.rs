@@ -24,7 +24,7 @@ pub fn arguments(raw: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut raw: Vec<OsString> = raw.collect();
     let called = raw.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str());
     if let Some((_, words)) = NAMES.iter().find(|(name, _)| called == Some(name)) {
-        let words = ["xos"].iter().chain(*words).map(OsString::from);
+        let words = std::iter::once(&"xos").chain(*words).map(OsString::from);
         raw.splice(0..1, words);
     }
     raw

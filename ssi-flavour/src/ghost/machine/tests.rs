@@ -332,3 +332,15 @@ fn what_lies_untaken_in_a_pipe_is_kept_by_who_sent_it() {
     relay.into[0].leave(0);
     assert_eq!(relay.next_message(), Some(passed(6)));
 }
+
+#[test]
+fn offsets_that_cannot_be_are_refused() {
+    // wrong: who lies about how far it is would bring down the node's program
+    for far in [u64::MAX, u64::MAX / 2 + 1] {
+        assert_eq!(guest(false).take(hello(TREE.id, 1, [far, 0])), Err(Fault::Order));
+        let mut ghost = guest(false);
+        ghost.take(hello(TREE.id, 1, [0; 2])).unwrap();
+        let begins = Control::Begins { stream: Stream::Output, offset: far };
+        assert_eq!(ghost.take(Message::Control(begins)), Err(Fault::Order));
+    }
+}
