@@ -215,6 +215,10 @@ pub struct RunInCluster {
     /// The mask of modes of new files, at most 511 (octal 777).
     #[serde(default = "umask_default")]
     pub umask: u32,
+    /// The caller's mandate for the cluster ([`crate::cda::IssueClusterMandate`]): with it nodes get
+    /// the right to the VO's volume for the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 request!(RunInCluster => ClusterRun, Post "/v1/clusters/{cluster}/trees");
 

@@ -3,6 +3,7 @@
 use super::error::{DriverError, Step, not_empty};
 use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
+use super::limits::Whose;
 use super::run::{Ended, Run};
 use super::{
     Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
@@ -115,7 +116,8 @@ impl Checkpointer for Criu {
         let version = self.version().await?;
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
-        let ids = self.ready_ids(order).await?;
+        let whose = Whose::Of(root);
+        let ids = self.ready_ids(Step::Dump, whose, (order.cell, order.tcp)).await?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
         run.with_real(ids);
@@ -170,8 +172,11 @@ impl Checkpointer for Criu {
         if find(order.cell, pid).await?.is_some() {
             return Err(DriverError::PidTaken { pid });
         }
+        let whose = Whose::User(owner);
+        let ids = self.ready_ids(Step::Restore, whose, (order.cell, order.tcp)).await?;
         let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
         run.within(order.cell);
+        run.with_real(ids);
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }

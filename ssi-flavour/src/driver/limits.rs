@@ -1,7 +1,7 @@
-//! Seeing a tree's limits where root may not, as in many containers: without `CAP_SYS_RESOURCE`
-//! the kernel tells them only to whose real ids are all those of the process (prlimit(2);
-//! `check_prlimit_permission` in kernel/sys.c). CRIU then runs with the tree's real ids, and
-//! root's effective ones.
+//! CRIU runs with the tree's real ids, and root's effective ones. On a VO's volume root has no
+//! rights, and who runs so acts there as the person. And where root lacks `CAP_SYS_RESOURCE`, as in
+//! many containers, the kernel tells a tree's limits only to whose real ids are all those of the
+//! process (prlimit(2); `check_prlimit_permission` in kernel/sys.c).
 //!
 //! What CRIU asks the kernel when it has no cache of the answers ends such a run: netfilter's
 //! library leaves every program whose real and effective user differ (`xtables_init`, exit code
@@ -10,7 +10,7 @@
 use super::criu::Criu;
 use super::error::{DriverError, Step};
 use super::explain::reason;
-use super::{Cell, DumpOrder, Tcp, proc};
+use super::{Cell, Tcp, proc};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -32,32 +32,49 @@ pub(super) struct RealIds {
     pub(super) gid: u32,
 }
 
-/// Those that CRIU needs for the tree of process `root`; `None`: it needs none but its own.
-pub(super) fn real_ids(root: i32) -> Result<Option<RealIds>> {
-    let (own, of) = (proc::own_status()?, proc::status(root)?);
-    if own.effective & SYS_RESOURCE != 0 {
-        return Ok(None);
-    }
-    let ids = RealIds { uid: of.uids[0], gid: of.gids[0] };
-    Ok(Some(ids).filter(|ids| *ids != RealIds { uid: own.uids[0], gid: own.gids[0] }))
+/// Whose tree it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whose {
+    /// That of this process.
+    Of(i32),
+    /// That of this user.
+    User(u32),
+}
+
+/// The ids that CRIU needs, if others than its own, and whether it can do without.
+fn real_ids(whose: Whose) -> Result<(Option<RealIds>, bool)> {
+    let own = proc::own_status()?;
+    let ids = match whose {
+        Whose::Of(root) => {
+            let of = proc::status(root)?;
+            RealIds { uid: of.uids[0], gid: of.gids[0] }
+        }
+        Whose::User(uid) => RealIds { uid, gid: own.gids[0] },
+    };
+    let ids = Some(ids).filter(|ids| *ids != RealIds { uid: own.uids[0], gid: own.gids[0] });
+    Ok((ids, own.effective & SYS_RESOURCE != 0))
 }
 
 impl Criu {
-    /// The real ids for saving a tree, once it can be saved with them.
+    /// The real ids for saving or restoring a tree, once that can be done with them.
     pub(super) async fn ready_ids(
         &self,
-        order: &DumpOrder,
+        step: Step,
+        whose: Whose,
+        (cell, tcp): (Option<Cell>, Tcp),
     ) -> std::result::Result<Option<RealIds>, DriverError> {
-        let root = order.root;
-        let ids = super::criu::blocking(move || real_ids(root)).await?;
-        let ids = ids.map_err(DriverError::system(format!("look at process {root}")))?;
+        let ids = super::criu::blocking(move || real_ids(whose)).await?;
+        let (ids, dispensable) = ids.map_err(DriverError::system("look whose tree it is"))?;
         if ids.is_none() {
             return Ok(None);
         }
-        if order.tcp == Tcp::Established {
+        if tcp == Tcp::Established {
             // Locked by netfilter's library.
+            if dispensable {
+                return Ok(None);
+            }
             return Err(DriverError::Refused {
-                step: Step::Dump,
+                step,
                 what: "connections of another user's program stay on a node where root lacks \
                        CAP_SYS_RESOURCE"
                     .to_owned(),
@@ -65,8 +82,14 @@ impl Criu {
                 log: None,
             });
         }
-        self.keep_cache(order.cell).await?;
-        Ok(ids)
+        match self.keep_cache(cell).await {
+            Ok(()) => Ok(ids),
+            Err(error) if dispensable => {
+                tracing::warn!(%error, "programs with files on a volume do not move here");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes CRIU's cache in a cell, if it has none.
@@ -92,8 +115,7 @@ impl Criu {
             false => reason(&said),
         };
         let why = format!(
-            "root lacks CAP_SYS_RESOURCE, so that CRIU needs /{CACHE}, which it did not write: \
-             {cause}"
+            "CRIU needs /{CACHE} to work with a person's real id, and did not write it: {cause}"
         );
         Err(DriverError::Unable { why })
     }

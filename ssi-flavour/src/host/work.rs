@@ -4,9 +4,9 @@ use super::store::Streams;
 use super::streams::{Streaming, Wanted};
 use super::{DRAIN_MAX, Event, For, Held, Host, Job, Work, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Ask, Start, Started, Stdio, Tree};
+use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::messages::{End, Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::why;
 use crate::driver::{
@@ -17,6 +17,10 @@ use crate::ghost::relay::Offsets;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// How a program ends whose person may start nothing here, as a shell has it for one that cannot be
+/// executed.
+const REFUSED_CODE: u8 = 126;
 
 /// What the standard streams of a tree are.
 fn wanted(job: &Job) -> Wanted {
@@ -35,6 +39,11 @@ impl Host {
         if self.copies.contains_key(&id) {
             return Ok(Vec::new());
         }
+        if let Some(why) = self.refused.get(&id) {
+            tracing::warn!(%tree, why, "it is not started here");
+            let end = End::Exit { code: REFUSED_CODE };
+            return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
+        }
         let Some(job) = self.jobs.get(&id).cloned() else {
             // Said again with the next order, and the job with it.
             tracing::warn!(%tree, "it is to be started, and nobody said what it is");
@@ -44,7 +53,6 @@ impl Host {
         let (wanted, birth) = (wanted(&job), job.birth);
         let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
         let (streaming, fds) = made?;
-        streaming.go();
         let start = Start {
             tree,
             pid: job.pid,
@@ -54,6 +62,11 @@ impl Host {
         };
         let calls = self.calls.clone();
         let started = wait(move || calls.start(start, &fds)).await?;
+        if matches!(started, Err(CallError::Refused(Refusal::Held))) {
+            self.put_off.insert(id, epoch);
+            return Ok(Vec::new());
+        }
+        streaming.go();
         let held = Held { epoch, runs: true, exit: None, streaming, work: None };
         self.copies.insert(id, held);
         match started {
@@ -246,7 +259,8 @@ impl Host {
     pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
         let Some(job) = self.jobs.get(&id) else {
-            let why = "nobody said whose it is".to_owned();
+            let nobody = || "nobody said whose it is".to_owned();
+            let why = self.refused.get(&id).cloned().unwrap_or_else(nobody);
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
@@ -342,6 +356,7 @@ impl Host {
             *dying = true;
             return Ok(Vec::new());
         }
+        self.put_off.remove(&id);
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
         // With it goes its relay, after the processes.
         let held = match self.copies.get(&id) {

@@ -225,6 +225,7 @@ fn program(pid: i32) -> Program {
         attached: false,
         pid: Some(pid),
         birth: node(1),
+        mandate: None,
     }
 }
 

@@ -56,6 +56,8 @@ struct Site {
     nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
+    /// Nobody reaches the controller.
+    away: AtomicBool,
 }
 
 impl Site {
@@ -72,7 +74,11 @@ impl Site {
                 own.push(message);
             } else if let Some(told) = self.told.lock().unwrap().get(&node) {
                 // A node that is gone hears nothing.
-                let _gone = told.send(Heard { messages: vec![message], jobs: self.jobs() });
+                let _gone = told.send(Heard {
+                    messages: vec![message],
+                    jobs: self.jobs(),
+                    refused: vec![],
+                });
             }
         }
         own
@@ -127,10 +133,13 @@ struct Way(NodeNumber, Arc<Site>);
 #[async_trait::async_trait]
 impl Core for Way {
     async fn say(&self, message: ToController) -> io::Result<Heard> {
+        if self.1.away.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
         let messages = self.1.effects(Some(self.0), effects);
-        Ok(Heard { messages, jobs: self.1.jobs() })
+        Ok(Heard { messages, jobs: self.1.jobs(), refused: vec![] })
     }
 }
 
@@ -200,6 +209,7 @@ impl Grid {
             jobs: Mutex::default(),
             nodes: Mutex::default(),
             tears: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
@@ -343,6 +353,22 @@ impl Drop for Grid {
     }
 }
 
+/// Whether the person's processes in a cell all stand still.
+fn stand_still(init: i32) -> bool {
+    let proc = format!("/proc/{init}/root/proc");
+    let mut stopped = Vec::new();
+    for entry in std::fs::read_dir(&proc).unwrap() {
+        let status = entry.unwrap().path().join("status");
+        // No process, or one that ended meanwhile.
+        let Ok(text) = std::fs::read_to_string(status) else { continue };
+        let of = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+        if of("Uid:").is_some_and(|uids| uids.starts_with(&UID.to_string())) {
+            stopped.push(of("State:").is_some_and(|s| s.starts_with('T')));
+        }
+    }
+    !stopped.is_empty() && stopped.into_iter().all(|s| s)
+}
+
 fn runs(state: &State, tree: TreeId, on: NodeNumber) -> bool {
     let t = state.trees.tree(tree).unwrap();
     t.state == TreeState::Running && t.confirmed && t.node == on
@@ -392,6 +418,25 @@ async fn a_dead_nodes_program_goes_on_from_its_checkpoint() {
     grid.site.decide(|c, now| c.restart(tree, one, now));
     grid.site.until("it is restarted", |s| runs(s, tree, one)).await;
     counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, a program would run without a lease, or a node that was out of reach for a moment
+/// never go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_stands_still_while_the_controller_is_away_and_goes_on_after() {
+    let Some(grid) = Grid::new().await else { return };
+    let one = node(1);
+    let tree = grid.count(one).await;
+    // From here on the controller looks at no clock, so that it takes nobody for dead.
+    grid.site.away.store(true, Ordering::SeqCst);
+    let until = Instant::now() + PATIENCE;
+    while !stand_still(grid.hosts[&one].1) {
+        assert!(Instant::now() < until, "it runs without a lease");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = grid.site.lines(one, tree, 0).await.len();
+    grid.site.away.store(false, Ordering::SeqCst);
+    counts(&grid.site.lines(one, tree, before + 30).await);
 }
 
 /// If it failed, making a checkpoint would disturb the program, or never be complete.

@@ -41,6 +41,18 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
+    /// The person behind a request. Who runs with root's rights for a person, so that only the real
+    /// id is theirs (credentials(7)), acts as that person: a setuid program that they started, or
+    /// CRIU when it saves or restores their program.
+    pub(crate) fn caller(&self, request: &Request) -> Option<Member> {
+        let map = &self.core.map;
+        map.member(request.uid()).or_else(|| {
+            // The caller waits for the answer: its pid is nobody else's meanwhile.
+            let id = (request.uid() == 0).then(|| real_id(request.pid()))??;
+            map.member(id)
+        })
+    }
+
     /// Runs work that goes by what an open handle may, at the expense of the person who opened it.
     pub(crate) fn by_handle<R, T, W, F, D>(
         &self,
@@ -79,12 +91,19 @@ impl Mount {
         F: FnOnce(Arc<Core>, Member) -> W,
         D: FnOnce(R, T) + Send + 'static,
     {
-        let Some(who) = self.core.map.member(request.uid()) else {
+        let Some(who) = self.caller(request) else {
             return reply.refuse(Errno::EACCES);
         };
         let work = work(Arc::clone(&self.core), who);
         self.server.run(what, (who, Needs::Nothing), reply, work, done);
     }
+}
+
+/// The real user id of a thread of this machine.
+fn real_id(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().next()?.parse().ok()
 }
 
 pub(crate) fn entry(reply: ReplyEntry, shown: Shown) {

@@ -14,6 +14,9 @@ use xos_api::vom::ServedVo;
 use xos_base::{Error, Membership};
 use xos_net::Caller;
 
+/// Longest mandate, bytes: one with a large membership fits.
+const MANDATE_BYTES_MAX: usize = 128 * 1024;
+
 impl ClusterService {
     pub(super) async fn run_in_cluster(
         &self,
@@ -68,6 +71,7 @@ impl ClusterService {
             attached: r.attached,
             pid: Some(pid),
             birth: name.clone(),
+            mandate: r.mandate.clone(),
         };
         c.programs.insert(tree, program);
         c.comes(node);
@@ -106,6 +110,9 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     }
     if r.env.keys().any(|name| name.is_empty() || name.contains('=')) {
         return Err(Error::invalid("a variable has no name, or '=' in it"));
+    }
+    if r.mandate.as_ref().is_some_and(|m| m.len() > MANDATE_BYTES_MAX) {
+        return Err(Error::too_large(format!("the mandate has over {MANDATE_BYTES_MAX} bytes")));
     }
     // A pointer each, as execve(2) counts.
     if texts().map(|text| text.len() + 8).sum::<usize>() > PROGRAM_BYTES_MAX {

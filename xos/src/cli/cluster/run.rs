@@ -4,7 +4,7 @@ use super::follow::{Followed, follow};
 use super::{cluster_id, site_of};
 use crate::cli::member::Member;
 use crate::cli::node::node_id;
-use crate::cli::output::Outcome;
+use crate::cli::output::{Failure, Outcome};
 use crate::cli::session::Session;
 use crate::cli::values;
 use nix::sys::stat::{Mode, umask};
@@ -12,8 +12,9 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use xos_api::cda::IssueClusterMandate;
 use xos_api::cluster::{ClusterRun, ListProcesses, ListTrees, RunInCluster};
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, VoId};
 use xos_ssi::ghost::proto::GhostId;
 use xos_ssi::ghost::{Manner, Signals};
 
@@ -125,7 +126,7 @@ async fn place(
     s: &Session,
     args: Run,
     attached: bool,
-) -> Result<(ClusterId, Member, ClusterRun), Error> {
+) -> Result<(ClusterId, Member, ClusterRun), Failure> {
     let cluster = cluster_id(s, &args.cluster)?;
     let node = args.node.as_deref().map(|n| node_id(n, &cluster.site())).transpose()?;
     let cwd = match args.cwd {
@@ -140,6 +141,7 @@ async fn place(
     }
     let vo = s.the_vo().await?;
     let mut member = s.member(&vo, &site_of(s, &cluster)).await?;
+    let mandate = mandate(s, &vo, &cluster).await?;
     let r = RunInCluster {
         cluster: cluster.clone(),
         vo,
@@ -151,9 +153,25 @@ async fn place(
         attached,
         terminal,
         umask: mask(),
+        mandate,
     };
     let ran = member.call(s, r).await?;
     Ok((cluster, member, ran))
+}
+
+/// The mandate by which nodes of the cluster get the right to the volume; without one the program
+/// runs all the same, and the person is told.
+async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
+    let mut home = s.member(vo, &vo.site()).await?;
+    let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
+    match home.call(s, ask).await {
+        Ok(mandate) => Ok(Some(mandate)),
+        Err(e) => {
+            let text = format!("the program is without the volume of {vo}: {}", e.message);
+            s.out.warn(&Error { message: text, ..e })?;
+            Ok(None)
+        }
+    }
 }
 
 /// The program that is meant, among the person's in the VO.
