@@ -1,6 +1,7 @@
 //! The connection of a ghost that attached to a spool.
 
 use super::spools::{Standing, State, locked};
+use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::Outcome;
 use crate::ghost::link::Link;
 use crate::ghost::machine::{Incoming, Machine, Outgoing};
@@ -111,6 +112,9 @@ impl Guest {
 
     /// Takes what the ghost said and adds what there is for it. Whether that is the last.
     fn round(&mut self, state: &mut State, link: &mut Link) -> io::Result<bool> {
+        if let (None, Some(exit)) = (&state.spool, state.exit()) {
+            return self.part(exit, link);
+        }
         if self.machine.is_none() {
             self.machine = self.greet(state, link)?;
         }
@@ -160,6 +164,16 @@ impl Guest {
         lost(state, self.machine.as_ref(), link)
     }
 
+    /// A tree that ended and never wrote anything here, as one that was not let start.
+    fn part(&self, exit: Exit, link: &mut Link) -> io::Result<bool> {
+        if let Message::Control(Control::Hello { tree, epoch, received, .. }) = &self.hello {
+            let mut machine = Machine::host(Tree { id: *tree, epoch: *epoch }, *received);
+            link.push(&machine.connected(false))?;
+            link.push(&Message::Control(Control::Exit { exit, ends: *received }))?;
+        }
+        Ok(true)
+    }
+
     /// Says hello, once it is known how much input the tree has had or that it takes no more.
     fn greet(&self, state: &mut State, link: &mut Link) -> io::Result<Option<Machine>> {
         let over = state.exit().is_some() || state.outcome.is_some();
@@ -195,9 +209,8 @@ impl Guest {
 
 /// A tree that is lost: the ghost is told when it has all that there is.
 fn lost(state: &State, machine: Option<&Machine>, link: &mut Link) -> io::Result<bool> {
-    let why = match (&state.outcome, &state.spool) {
-        (Some(Outcome::Lost { reason }), _) if state.exit().is_none() => reason.clone(),
-        (Some(_), None) => "it is over, and what it wrote is not at this node".to_owned(),
+    let why = match &state.outcome {
+        Some(Outcome::Lost { reason }) if state.exit().is_none() => reason.clone(),
         _ => return Ok(false),
     };
     let written = state.spool.as_ref().map_or([0, 0], |spool| spool.written);

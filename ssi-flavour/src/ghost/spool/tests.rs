@@ -256,6 +256,13 @@ fn who_comes_later_is_told_how_it_ended() {
     spools.finish(ID, &Outcome::Lost { reason: why.clone() }).unwrap();
     // Whether it came before the end or after it.
     assert_eq!(guest.is_told(|c| matches!(c, Control::Lost { .. })), Control::Lost { why });
+
+    // One that was not let start.
+    let dir = tempfile::tempdir().unwrap();
+    let spools = Spools::new(dir.path());
+    spools.finish(ID, &Outcome::Ended(End::Exit { code: 126 })).unwrap();
+    let exit = Guest::new(&spools, 1).is_told(|c| matches!(c, Control::Exit { .. }));
+    assert_eq!(exit, Control::Exit { exit: Exit::Code(126), ends: [0, 0] });
 }
 
 #[test]
