@@ -73,8 +73,8 @@ Examples:
   xos cluster attach c1 65432
   xos cluster attach c1 7 --new        by its number; only what it writes from now on
 
-Who follows a program feeds it: whoever followed it before is told, and ends. When nobody reads the \
-output here any more the program goes on. On a terminal a line that begins with ~. leaves it.")]
+Who follows a program feeds it: whoever followed it before is told, and ends. When nobody reads \
+the output here any more the program goes on. On a terminal a line that begins with ~. leaves it.")]
 pub struct Attach {
     /// The cluster, as c1.rennes or c1.
     cluster: String,
