@@ -87,10 +87,6 @@ pub struct AttachOpening {
     pub cluster: ClusterId,
     /// The tree.
     pub tree: u64,
-    /// The newest copy of it that the client heard of: a node that knows only older ones has
-    /// nothing for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<u64>,
 }
 
 /// The node's answer, one frame; after [`AttachOpened::Ok`] both sides speak as a ghost and its

@@ -51,6 +51,47 @@ pub struct ClusterHeard {
     pub programs: Vec<(TreeId, Program)>,
 }
 
+/// A node of a cluster asks whether somebody may have a stream to it. Only for nodes of the site;
+/// denied, or for ghosts not found, when not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterMay {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree that the stream is about.
+    pub tree: TreeId,
+    /// Who comes.
+    pub comer: Comer,
+}
+request!(ClusterMay => Done, Post "/v1/node/cluster/may");
+
+/// Who wants a stream to a node, as they proved, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Comer {
+    /// A node that fetches an image.
+    Image {
+        /// The node.
+        node: NodeId,
+        /// The image's number.
+        version: u64,
+    },
+    /// A node whose copy's output goes to the spool here.
+    Output {
+        /// The node.
+        node: NodeId,
+        /// The copy.
+        epoch: u64,
+    },
+    /// A member who follows the tree.
+    Ghost {
+        /// Their VO.
+        vo: VoId,
+        /// Their number in it.
+        member: MemberNumber,
+    },
+}
+
 /// A node's place in its cluster. Another cluster or number than before: nothing of what the node
 /// kept of clusters counts any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

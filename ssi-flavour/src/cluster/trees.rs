@@ -232,6 +232,14 @@ impl Tree {
         }
     }
 
+    /// The node that is to make a copy from an image.
+    pub fn comes_to(&self) -> Option<NodeNumber> {
+        match &self.state {
+            TreeState::Moving { to, .. } | TreeState::Restarting { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
+
     /// Whether a copy is the tree, or may become it. One that is not never will be again.
     fn wants_copy(&self, at: NodeNumber, copy: u64) -> bool {
         let now = self.node == at && self.epoch == copy;

@@ -186,6 +186,14 @@ impl Client {
         self.send(&Ask::Output { tree, from }, Some(relay))
     }
 
+    /// Has the spool of a tree serve who follows it.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn attach(&self, tree: TreeId, ghost: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Attach { tree }, Some(ghost))
+    }
+
     /// Sends a signal to a process of a copy, or to all of them.
     ///
     /// # Errors

@@ -106,6 +106,11 @@ pub(super) enum Ask {
         /// Where a new spool begins.
         from: [u64; 2],
     },
+    /// The socket that comes along leads to the ghost of who follows a tree whose spool is here.
+    Attach {
+        /// The tree.
+        tree: TreeId,
+    },
     /// End all that runs, and the agent.
     End,
 }
@@ -114,7 +119,7 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } => 1,
+            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } => 1,
             _ => 0,
         }
     }

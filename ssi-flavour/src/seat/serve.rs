@@ -209,7 +209,12 @@ impl Border {
                     tracing::warn!(%tree, %error, "the output of a copy is not taken");
                 }
             }
-            (Ask::Image { .. } | Ask::Output { .. }, None) => {}
+            (Ask::Attach { tree }, Some(socket)) => {
+                if let Err(error) = self.spools.attach(tree.0, socket) {
+                    tracing::warn!(%tree, %error, "nobody follows a tree");
+                }
+            }
+            (Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. }, None) => {}
             (Ask::End, _) => {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }

@@ -5,6 +5,7 @@ mod balance;
 mod copies;
 mod deeds;
 mod keep;
+mod may;
 mod one;
 mod ops;
 mod policy;

@@ -12,7 +12,7 @@ use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice};
 use crate::cluster::trees::Tree;
 use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
-use crate::wire::{ClusterHeard, ClusterSay};
+use crate::wire::{ClusterHeard, ClusterMay, ClusterSay};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::Done;
@@ -59,6 +59,7 @@ impl ClusterService {
             CancelTree => cancel_tree,
             WhyTree => why_tree,
             ClusterSay => node_says,
+            ClusterMay => node_may,
         );
     }
 

@@ -1,7 +1,8 @@
 //! Nodes of a site that work as one machine.
 
 use crate::tool::Json;
-use crate::world::{VOLUME, World, soon};
+use crate::world::{COMMAND_MAX, VOLUME, World, soon};
+use xos_testbed::Exit;
 use xos_testbed::grid::{Person, SiteSpec};
 
 /// The cluster of every test.
@@ -15,6 +16,7 @@ fn nodes_of_a_site_are_one_machine() {
     let rennes = SiteSpec { cluster: true, ..SiteSpec::new("rennes") };
     let Some(w) = World::with(&rennes, &SiteSpec::new("pisa")) else { return };
     w.step("nodes_join_and_are_tried", nodes_join_and_are_tried);
+    w.step("a_program_is_as_if_it_ran_here", a_program_is_as_if_it_ran_here);
     w.step("a_program_moves_and_keeps_its_pid", a_program_moves_and_keeps_its_pid);
 }
 
@@ -40,6 +42,25 @@ fn nodes_join_and_are_tried(w: &World) {
         nodes.iter().all(|n| n["state"] == "online").then_some(())
     });
     println!("{}", w.rennes.admin(&["cluster", "nodes", "c1"]).unwrap());
+}
+
+/// If it failed, who runs a program in a cluster would miss output, input, or how it ended.
+fn a_program_is_as_if_it_ran_here(w: &World) {
+    let script =
+        "read a; echo \"got $a\"; cat | wc -c; echo wrong >&2; pwd; echo $HOME $USER; exit 7";
+    let input = format!("first\n{}", "x".repeat(300_000));
+    let cmd = w.milo.command("xos").args(["cluster", "run", CLUSTER, "--", "sh", "-c", script]);
+    let out = w.laptop().run(&cmd.stdin(input.as_bytes()).limit(COMMAND_MAX)).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let home = "/home/xos/milo.demo.rennes milo.demo.rennes";
+    assert_eq!(text(&out.stdout), format!("got first\n300000\n/\n{home}\n"), "{out:?}");
+    assert_eq!((text(&out.stderr).as_str(), out.exit), ("wrong\n", Exit::Code(7)));
+    let killed = w.xos(&w.milo, &["cluster", "run", CLUSTER, "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.code, 137, "{killed:?}");
+    let line = format!(
+        "xos cluster run {CLUSTER} -- seq 200000 | xos cluster run {CLUSTER} -- sort -n | tail -n 1"
+    );
+    assert_eq!(w.run(&w.milo, "sh", &["-c", &line]).ok().trim(), "200000");
 }
 
 /// If it failed, a program would lose its place, its pid, its files or its work on its way.

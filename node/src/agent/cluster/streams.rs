@@ -8,33 +8,44 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::io::copy_bidirectional;
+use xos_api::node::{AttachOpened, AttachOpening};
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
+use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
 use xos_ssi::cell::proto::Tree;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::wire::{ALPN_IMAGE, ALPN_RELAY, ImageOpening, RelayOpening};
+use xos_ssi::wire::{ALPN_IMAGE, ALPN_RELAY, ClusterMay, Comer, ImageOpening, RelayOpening};
 
 /// Longest first frame, in bytes.
 const OPENING_MAX: usize = 4096;
 /// How long that may take.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves the streams of other nodes once the agent is there.
+/// What a stream is for.
+#[derive(Clone, Copy)]
+enum What {
+    Image,
+    Relay,
+    Ghost,
+}
+
+/// Serves the streams of other nodes, and of people who follow programs, once the agent is there.
 pub(in crate::agent) fn handlers(
     agent: &Arc<OnceLock<Weak<Agent>>>,
 ) -> HashMap<Vec<u8>, StreamHandler> {
-    let serving = |image: bool| -> StreamHandler {
+    let serving = |what: What| -> StreamHandler {
         let agent = agent.clone();
         Arc::new(move |caller: Caller, stream: Box<dyn Io>| {
             let agent = agent.get().and_then(Weak::upgrade);
             let served = async move {
                 let Some(agent) = agent else { return };
-                let served = match image {
-                    true => agent.serve_image(&caller, stream).await,
-                    false => agent.serve_relay(&caller, stream).await,
+                let served = match what {
+                    What::Image => agent.serve_image(&caller, stream).await,
+                    What::Relay => agent.serve_relay(&caller, stream).await,
+                    What::Ghost => agent.serve_ghost(&caller, stream).await,
                 };
                 if let Err(error) = served {
                     tracing::warn!(who = caller.describe(), %error, "a stream of the cluster ended");
@@ -43,7 +54,11 @@ pub(in crate::agent) fn handlers(
             Box::pin(served) as Pin<Box<dyn Future<Output = ()> + Send>>
         })
     };
-    HashMap::from([(ALPN_IMAGE.to_vec(), serving(true)), (ALPN_RELAY.to_vec(), serving(false))])
+    HashMap::from([
+        (ALPN_IMAGE.to_vec(), serving(What::Image)),
+        (ALPN_RELAY.to_vec(), serving(What::Relay)),
+        (ALPN_CLUSTER.to_vec(), serving(What::Ghost)),
+    ])
 }
 
 fn broke(e: &std::io::Error) -> Error {
@@ -78,6 +93,8 @@ impl Agent {
     async fn serve_image(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
         let ImageOpening { cluster, tree, version } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
+        let comer = Comer::Image { node: caller.node()?.clone(), version };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -87,11 +104,51 @@ impl Agent {
     async fn serve_relay(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
         let RelayOpening { cluster, tree, epoch, from } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
+        let comer = Comer::Output { node: caller.node()?.clone(), epoch };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         let copy = Tree { id: tree.0, epoch };
         seated.client.output(copy, from, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice(stream, ours).await
+    }
+
+    /// Lets the owner of a tree follow it, until they may not act here any more.
+    async fn serve_ghost(
+        self: &Arc<Agent>,
+        caller: &Caller,
+        mut stream: Box<dyn Io>,
+    ) -> Result<(), Error> {
+        let opened = self.open_ghost(caller, &mut stream).await;
+        let said = match &opened {
+            Ok(_) => AttachOpened::Ok {},
+            Err(e) => AttachOpened::Error(e.clone()),
+        };
+        frames::write(&mut stream, &said).await?;
+        let (ghost, uid) = opened?;
+        tokio::select! {
+            spliced = splice(stream, ghost) => spliced,
+            () = self.until_refused(uid) => {
+                Err(Error::denied("who followed a program may not act here any more"))
+            }
+        }
+    }
+
+    async fn open_ghost(
+        &self,
+        caller: &Caller,
+        stream: &mut Box<dyn Io>,
+    ) -> Result<(UnixStream, u32), Error> {
+        let member = caller.member()?.clone();
+        let AttachOpening { cluster, tree } = opening(stream).await?;
+        let seated = self.clustered()?.at(&cluster)?;
+        let uid = self.account_of(&member)?.uid;
+        let (tree, vo) = (TreeId(tree), member.vo);
+        let comer = Comer::Ghost { vo, member: member.number };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.attach(tree, &theirs).map_err(|e| broke(&e))?;
+        Ok((ours, uid))
     }
 
     /// A node of the cluster by its number, and the cluster.

@@ -209,7 +209,7 @@ impl Agent {
     }
 
     /// Returns when the member of a local uid may not act here any more.
-    async fn until_refused(&self, uid: u32) {
+    pub(in crate::agent) async fn until_refused(&self, uid: u32) {
         let mut changed = self.accounts_changed.subscribe();
         loop {
             let may = {

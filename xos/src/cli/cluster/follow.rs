@@ -215,7 +215,7 @@ impl Line<'_> {
     /// A stream to a node; once more with a new certificate when the membership has changed.
     async fn reach(&mut self, at: &NodeId) -> Result<Box<dyn Io>, Error> {
         let (cluster, tree) = (self.what.cluster.clone(), self.what.tree);
-        let opening = AttachOpening { cluster, tree, epoch: None };
+        let opening = AttachOpening { cluster, tree };
         match dial(self.s, &self.member.credential, at, &opening).await {
             Err(e) => {
                 let credential = self.s.changed(&self.member.credential, e).await?;
@@ -313,7 +313,7 @@ mod tests {
     /// If it failed, the person would be told "closed" instead of why.
     #[tokio::test]
     async fn what_the_node_says_is_told() {
-        let opening = AttachOpening { cluster: "c1.rennes".parse().unwrap(), tree: 7, epoch: None };
+        let opening = AttachOpening { cluster: "c1.rennes".parse().unwrap(), tree: 7 };
         let node = "n1.rennes".parse().unwrap();
         let refused = AttachOpened::Error(Error::denied("it is not yours"));
         for (said, want) in [

@@ -1,0 +1,75 @@
+//! Whom a node of a cluster may let have a stream: the core knows where trees are and whose they
+//! are, and a node believes no other node.
+
+use super::ClusterService;
+use super::one::Cluster;
+use super::policy::{self, Action};
+use crate::cluster::messages::TreeId;
+use crate::cluster::trees::Tree;
+use crate::pids::NodeNumber;
+use crate::wire::{ClusterMay, Comer};
+use std::collections::BTreeSet;
+use xos_api::Done;
+use xos_base::{Error, NodeId};
+use xos_net::Caller;
+
+impl ClusterService {
+    pub(super) async fn node_may(&self, caller: Caller, r: ClusterMay) -> Result<Done, Error> {
+        if !policy::may(&caller, &self.site, &BTreeSet::new(), None, Action::Say) {
+            let who = caller.describe();
+            return Err(Error::denied(format!("{who} is not a node of {}", self.site)));
+        }
+        let asks = caller.node()?;
+        let all = self.clusters.lock().await;
+        let c = all.get(&r.cluster).filter(|c| c.number(asks).is_some());
+        let c = c.ok_or_else(|| Error::denied(format!("{asks} is not in {}", r.cluster)))?;
+        match allows(c, r.tree, &r.comer, asks) {
+            true => Ok(Done {}),
+            false => Err(refusal(&r)),
+        }
+    }
+}
+
+fn refusal(r: &ClusterMay) -> Error {
+    let (cluster, tree) = (&r.cluster, r.tree);
+    match &r.comer {
+        Comer::Image { node, version } => Error::denied(format!(
+            "{node} has nothing to do with image {version} of tree {tree} of {cluster}"
+        )),
+        Comer::Output { node, .. } => {
+            Error::denied(format!("tree {tree} of {cluster} is not at {node}"))
+        }
+        // The same for one that is another's as for one that never was.
+        Comer::Ghost { .. } => {
+            Error::not_found(format!("no tree {tree} of yours is known in {cluster}"))
+                .hint(format!("xos cluster ps {cluster} lists them"))
+        }
+    }
+}
+
+/// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; the output to be
+/// brought by who has a copy of the tree, to where it is collected; a ghost of the tree's owner.
+fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
+    let t = c.controller.state().trees.tree(tree);
+    match comer {
+        Comer::Image { node, version } => match (t, c.number(node)) {
+            (Some(t), Some(node)) => fetches(t, node, *version),
+            _ => false,
+        },
+        Comer::Output { node, epoch } => match (t, c.number(node)) {
+            (Some(t), Some(node)) => {
+                t.uses(node) && t.epoch <= *epoch && c.number(asks) == Some(t.output_at())
+            }
+            _ => false,
+        },
+        Comer::Ghost { vo, member } => {
+            c.owner(tree).is_some_and(|owner| owner.vo == *vo && owner.member == *member)
+        }
+    }
+}
+
+fn fetches(t: &Tree, node: NodeNumber, version: u64) -> bool {
+    let holds = t.holding.as_ref().is_some_and(|h| h.node == node)
+        && t.checkpoint.as_ref().is_some_and(|image| image.version == version);
+    holds || t.comes_to() == Some(node)
+}
