@@ -11,8 +11,9 @@ use xos_api::node::units::{
 };
 use xos_base::{Error, Membership, NodeId};
 
-/// Most bytes of a task's description, as JSON, that a cluster takes.
-pub const TASK_BYTES_MAX: usize = 128 * 1024;
+/// Most bytes of arguments and environment of a task that a cluster takes: as JSON, where a byte can
+/// take six, they fit into a value of the registry.
+pub const TASK_BYTES_MAX: usize = 64 * 1024;
 
 /// A cluster as a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,9 +103,11 @@ pub fn refuses(task: &TaskSpec) -> Option<String> {
     if !task.limits.is_none() {
         return Some("a cluster sets no limits of processes".to_owned());
     }
-    let bytes = serde_json::to_vec(task).map_or(usize::MAX, |json| json.len());
+    let env = task.env.iter().flat_map(|(name, value)| [name, value]);
+    let bytes: usize = task.argv.iter().chain(env).map(String::len).sum();
     (bytes > TASK_BYTES_MAX).then(|| {
-        format!("its description is longer than a cluster takes ({} KiB)", TASK_BYTES_MAX / 1024)
+        let most = TASK_BYTES_MAX / 1024;
+        format!("a cluster takes at most {most} KiB of arguments and environment")
     })
 }
 
@@ -122,7 +125,7 @@ mod tests {
         assert!(refuses(&staged).unwrap().contains("stage"));
         let limits = ProcessLimits { open_files: Some(9), ..ProcessLimits::default() };
         assert!(refuses(&TaskSpec { limits, ..task.clone() }).unwrap().contains("limits"));
-        let argv = vec!["\u{1}".repeat(TASK_BYTES_MAX / 6)];
-        assert!(refuses(&TaskSpec { argv, ..task }).unwrap().contains("128 KiB"));
+        let argv = vec!["x".repeat(TASK_BYTES_MAX + 1)];
+        assert!(refuses(&TaskSpec { argv, ..task }).unwrap().contains("64 KiB"));
     }
 }
