@@ -92,7 +92,7 @@ impl Core {
                 let ack = match self.unit_events(&cluster, report).await {
                     Ok(ack) => ack,
                     Err(error) => {
-                        tracing::info!(%error, %cluster, "what a cluster reports is not stored yet");
+                        tracing::info!(%error, %cluster, "a cluster's report is not stored yet");
                         return false;
                     }
                 };

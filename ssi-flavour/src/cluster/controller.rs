@@ -369,6 +369,21 @@ impl Controller {
         Ok(out)
     }
 
+    /// A tree that waits as a checkpoint is never restarted: nobody wants it any more.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not wait.
+    pub fn give_up(&mut self, tree: TreeId, reason: &str) -> Result<Vec<Effect>, Refused> {
+        let t = self.state.trees.tree(tree).ok_or(Refused::Unknown(tree))?;
+        if !matches!(t.state, TreeState::Checkpointed { .. }) {
+            return Err(Refused::State { tree, state: describe(&t.state) });
+        }
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Lost { tree, reason: reason.to_owned() }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
     fn reaches(&self, image: &Image) -> bool {
         let here = |n: &NodeNumber| {
             let m = self.state.members.node(*n);

@@ -4,6 +4,10 @@
 //! Standard input is empty and no signals come from here. What was acknowledged is with the
 //! kernel: it outlives this program, and not a loss of power.
 
+mod read;
+
+pub use read::Piece;
+
 use super::link::Link;
 use super::machine::{Incoming, Machine};
 use super::proto::{Control, Message, Stream};

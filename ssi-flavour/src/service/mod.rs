@@ -8,9 +8,11 @@ mod ops;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod units;
 mod views;
 
 pub use keep::{Change, Kept, Records, Settings};
+pub use units::{Envelope, Over, Stop, Unit, Why};
 
 use crate::cluster::members::{NodeState, Times};
 use crate::cluster::messages::{ToController, ToNode};
@@ -18,8 +20,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, NodeLooks, Obstacles,
-    PROCESSES_MAX,
+    ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy,
+    NodeLooks, Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -27,12 +29,15 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use xos_api::Done;
+use xos_api::aem::OutputPart;
+use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
 use xos_base::{ClusterId, Error, NodeId, SiteId};
 use xos_net::audit::Teller;
+use xos_net::clusters::ClusterNews;
 use xos_net::{Audit, Rules};
 
 /// How often time is told to the controllers.
@@ -96,6 +101,16 @@ pub trait NodesOut: Send + Sync {
     /// # Errors
     /// As [`NodesOut::tell`].
     async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error>;
+    /// Reads what a tree wrote.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error>;
+    /// Has what trees wrote removed.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error>;
 }
 
 #[async_trait]
@@ -109,6 +124,14 @@ impl NodesOut for xos_net::Nodes {
     }
 
     async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error> {
+        self.call(node, r).await
+    }
+
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
+        self.call(node, r).await
+    }
+
+    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error> {
         self.call(node, r).await
     }
 }
@@ -160,6 +183,10 @@ pub struct ClusterService {
     vos: Arc<dyn Vos>,
     rules: Arc<dyn Rules>,
     told: Teller,
+    /// What the nodes of the site said that they offer to units.
+    heard: std::sync::Mutex<BTreeMap<NodeId, Capacity>>,
+    /// For the job service.
+    news: watch::Sender<ClusterNews>,
     /// Held while records are written: whatever follows from a decision waits for them.
     clusters: Mutex<BTreeMap<ClusterId, Cluster>>,
 }
@@ -173,10 +200,11 @@ impl ClusterService {
         let times = config.times()?;
         let now = deps.clock.up();
         let kept = deps.records.load().await?;
-        let clusters = kept
+        let clusters: BTreeMap<ClusterId, Cluster> = kept
             .into_iter()
             .map(|(id, kept)| (id.clone(), Cluster::new(id, kept, times, now)))
             .collect();
+        let news = ClusterNews { offers: units::offers(&clusters, &BTreeMap::new()), reports: 0 };
         Ok(Arc::new(ClusterService {
             config,
             times,
@@ -188,6 +216,8 @@ impl ClusterService {
             vos: deps.vos,
             rules: deps.rules,
             told: Teller::new(deps.audit),
+            heard: std::sync::Mutex::default(),
+            news: watch::Sender::new(news),
             clusters: Mutex::new(clusters),
         }))
     }
@@ -212,12 +242,17 @@ impl ClusterService {
     /// Time went by.
     async fn turn(&self) {
         let now = self.clock.up();
+        let heard = self.heard();
         let mut all = self.clusters.lock().await;
         for c in all.values_mut() {
-            let mut effects = c.controller.tick(now);
+            let (signals, mut effects) = c.stop_units(self.clock.now());
+            effects.extend(c.controller.tick(now));
             effects.extend(c.turn(&self.policy, self.config.balance, now));
+            effects.extend(c.start_units(&self.policy, &heard));
             self.pass_on(c, effects).await;
+            self.signal(signals);
         }
+        self.tell_offers(&all, &heard);
     }
 
     async fn look_at_vos(&self) -> Result<(), Error> {
@@ -248,10 +283,13 @@ impl ClusterService {
     /// Keeps what was decided; returns what is to be sent.
     async fn commit(&self, c: &mut Cluster, effects: Vec<Effect>) -> Result<Vec<Told>, Error> {
         let told = c.take(effects, self.clock.up());
+        c.units.settle(self.clock.now());
         let changes = c.changes();
         if !changes.is_empty() {
             self.records.keep(&c.id, &changes).await?;
-            c.kept();
+            if c.kept() {
+                self.news.send_modify(|news| news.reports += 1);
+            }
         }
         Ok(told)
     }
@@ -291,7 +329,12 @@ impl ClusterService {
         if let Some(looks) = r.looks {
             effects.extend(look(c, number, &r.messages, looks, now));
         }
-        let told = self.commit(c, effects).await?;
+        let mut told = self.commit(c, effects).await?;
+        // What ended made room.
+        let more = c.start_units(&self.policy, &self.heard());
+        if !more.is_empty() {
+            told.extend(self.commit(c, more).await?);
+        }
         let (own, others): (Vec<Told>, Vec<Told>) =
             told.into_iter().partition(|(to, _)| *to == number);
         self.send(c, others);
@@ -330,6 +373,7 @@ fn look(
     let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
     looks.processes.truncate(PROCESSES_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
+    c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
     let Some(moves) = moves.filter(|_| present) else { return Vec::new() };

@@ -1,6 +1,7 @@
 //! One cluster: its controller, what the nodes said of themselves, and what is still to be kept.
 
 use super::keep::{Change, Kept, Settings};
+use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, Order, ToNode, TreeId};
@@ -57,6 +58,8 @@ pub(super) struct Cluster {
     /// Why the last move or checkpoint of a tree came to nothing, and when.
     pub trouble: BTreeMap<TreeId, (String, Millis)>,
     pub over: BTreeMap<TreeId, Over>,
+    /// The units of jobs that run as trees here.
+    pub units: Units,
     /// The last pid given on each node.
     pids: BTreeMap<NodeNumber, i32>,
     dirty: Dirty,
@@ -66,6 +69,7 @@ impl Cluster {
     /// A cluster as it was kept.
     pub fn new(id: ClusterId, kept: Kept, times: Times, now: Millis) -> Cluster {
         let controller = Controller::new(kept.state(now), times, now);
+        let units = Units::of(&kept, &controller.state().trees);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
         Cluster {
             id,
@@ -80,6 +84,7 @@ impl Cluster {
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
             over: BTreeMap::new(),
+            units,
             pids: BTreeMap::new(),
             dirty: Dirty::default(),
         }
@@ -205,6 +210,7 @@ impl Cluster {
     fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
+        self.unit_changed(r);
         match r {
             TreeRecord::Placed { .. } => {
                 self.dirty.last = true;
@@ -234,6 +240,24 @@ impl Cluster {
             }
             _ => {}
         }
+    }
+
+    /// What a change means for the unit that the tree is, if it is one.
+    fn unit_changed(&mut self, r: &TreeRecord) {
+        let tree = r.tree();
+        let Some(unit) = self.programs.get(&tree).and_then(|p| p.unit.as_ref()) else { return };
+        let t = self.controller.state().trees.tree(tree);
+        let what = match r {
+            TreeRecord::Runs { .. } => Happened::Started,
+            TreeRecord::Ended { end, .. } => Happened::Ended(Ok(*end)),
+            TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
+            // Without a ghost, its output is where it runs.
+            _ => match t.filter(|t| t.spool && !t.state.is_final()) {
+                Some(t) => Happened::Spooled(t.node),
+                None => return,
+            },
+        };
+        self.units.happened(unit, what);
     }
 
     fn ended(&mut self, tree: TreeId, how: Result<End, String>) {
@@ -271,6 +295,8 @@ impl Cluster {
                 out.push(Change::Program(*tree, program.clone()));
             }
         }
+        // Of a unit before its tree: one without a tree that is known never ran.
+        out.extend(self.units.changes());
         for tree in &dirty.trees {
             out.push(match state.trees.tree(*tree) {
                 Some(t) => Change::Tree(*tree, t.clone()),
@@ -285,9 +311,10 @@ impl Cluster {
         out
     }
 
-    /// They are.
-    pub fn kept(&mut self) {
+    /// They are. Whether units have reports that were not there before.
+    pub fn kept(&mut self) -> bool {
         self.dirty = Dirty::default();
+        self.units.kept()
     }
 
     /// Trees that have not ended.

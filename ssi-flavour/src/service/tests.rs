@@ -51,6 +51,14 @@ impl NodesOut for Played {
     async fn why(&self, _: &NodeId, _: ClusterWhy) -> Result<Obstacles, Error> {
         Ok(Obstacles::default())
     }
+
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
+        Ok(OutputPart { data: format!("{node} {} {}", r.tree, r.from), eof: true })
+    }
+
+    async fn forget(&self, _: &NodeId, _: ClusterForget) -> Result<Done, Error> {
+        Ok(Done {})
+    }
 }
 
 struct Demo;
@@ -224,6 +232,7 @@ fn program(pid: i32) -> Program {
         terminal: false,
         pid: Some(pid),
         birth: node(1),
+        unit: None,
     }
 }
 

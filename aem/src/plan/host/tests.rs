@@ -218,7 +218,8 @@ fn clustered() -> Facts {
 fn a_cluster_is_one_node_and_its_nodes_are_none() {
     let (mut t, f) = (table(), clustered());
     let c = capacity(&t, &f, &"pisa".parse().unwrap(), &[]);
-    assert_eq!((c.pools[0].nodes, c.pools[0].cpu_milli, c.pools[0].node_cpu_milli), (2, 5000, 2000));
+    let pool = &c.pools[0];
+    assert_eq!((pool.nodes, pool.cpu_milli, pool.node_cpu_milli), (2, 5000, 2000));
     took(&mut t, "1.pisa", 1, 3000);
     assert!(plan(&t, &f, Millis(1)).is_empty(), "a unit never spans nodes");
     took(&mut t, "2.pisa", 2, 2000);

@@ -70,6 +70,7 @@ impl ClusterService {
             terminal: false,
             pid: Some(pid),
             birth: name.clone(),
+            unit: None,
         };
         c.programs.insert(tree, program);
         c.comes(node);
@@ -114,7 +115,8 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     Ok(())
 }
 
-fn owner(member: &Membership, vo: &ServedVo) -> Result<Owner, Error> {
+/// The account of a member at this site.
+pub(in crate::service) fn owner(member: &Membership, vo: &ServedVo) -> Result<Owner, Error> {
     let uid = vo.base.checked_add(member.number.0).filter(|_| member.number.0 < vo.size);
     let uid = uid.ok_or_else(|| {
         Error::denied(format!("{} has no account at this site for {}", member.person, vo.vo))
