@@ -1,10 +1,10 @@
 //! What of the clusters is kept, and where.
 
+use super::units::{Envelope, Unit};
 use crate::cluster::members::{Member, Members};
 use crate::cluster::messages::TreeId;
 use crate::cluster::record::State;
 use crate::cluster::trees::{Tree, TreeState, Trees};
-use super::units::{Envelope, Unit};
 use crate::pids::NodeNumber;
 use crate::wire::{Program, TreeUnit};
 use async_trait::async_trait;

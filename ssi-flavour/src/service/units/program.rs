@@ -71,7 +71,7 @@ fn redirected(argv: &[String], files: [Option<String>; 3]) -> Vec<String> {
         script += "exec 2>&1; ";
     }
     script += "exec \"$@\"";
-    let shell = [SHELL, "-c", &script, "sh"].map(str::to_owned);
+    let shell = [SHELL, "-c", script.as_str(), "sh"].map(str::to_owned);
     shell.into_iter().chain(given).chain(argv.iter().cloned()).collect()
 }
 

@@ -17,7 +17,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput,
     UnitsTaken,
 };
-use xos_base::{ClusterId, Error, Kind, Membership, NodeId};
+use xos_base::{ClusterId, Error, Membership, NodeId};
 use xos_net::Clusters;
 use xos_net::clusters::{ClusterNews, ClusterOffer, refuses};
 use xos_net::identity::hex;
@@ -33,7 +33,7 @@ pub(in crate::service) fn offers(
     heard: &BTreeMap<NodeId, Capacity>,
 ) -> BTreeMap<NodeId, ClusterOffer> {
     // Both names have one form.
-    let named = all.iter().filter_map(|(id, c)| Some((id.as_str().parse().ok()?, c)));
+    let named = all.iter().filter_map(|(id, c)| Some((id.as_str().parse::<NodeId>().ok()?, c)));
     named.map(|(id, c)| (id, offer(c, heard))).collect()
 }
 
@@ -257,7 +257,7 @@ impl Clusters for ClusterService {
         let part = self.nodes.output(&at, ask).await?;
         // In base64 three bytes are four.
         if part.data.len() / 4 > limit as usize / 3 + 1 {
-            return Err(Error::new(Kind::Unavailable, format!("{at} sends more than was asked")));
+            return Err(Error::unavailable(format!("{at} sends more than was asked")));
         }
         Ok(OutputPart { data: part.data, eof: over && part.eof })
     }
