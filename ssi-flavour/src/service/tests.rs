@@ -1,5 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
+mod units;
+
 use super::*;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
@@ -35,16 +37,20 @@ impl Records for Memory {
     }
 }
 
-struct Played(mpsc::UnboundedSender<(NodeId, ClusterTell)>);
+struct Played {
+    told: mpsc::UnboundedSender<(NodeId, ClusterTell)>,
+    signals: mpsc::UnboundedSender<(NodeId, ClusterSignal)>,
+}
 
 #[async_trait]
 impl NodesOut for Played {
     async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error> {
-        self.0.send((node.clone(), r)).unwrap();
+        self.told.send((node.clone(), r)).unwrap();
         Ok(Done {})
     }
 
-    async fn signal(&self, _: &NodeId, _: ClusterSignal) -> Result<Done, Error> {
+    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error> {
+        self.signals.send((node.clone(), r)).unwrap();
         Ok(Done {})
     }
 
@@ -102,6 +108,7 @@ struct World {
     records: Arc<Memory>,
     clock: Arc<Hand>,
     told: mpsc::UnboundedReceiver<(NodeId, ClusterTell)>,
+    signals: mpsc::UnboundedReceiver<(NodeId, ClusterSignal)>,
 }
 
 fn vo() -> VoId {
@@ -117,18 +124,20 @@ fn node(n: u8) -> NodeId {
 }
 
 async fn open(records: Arc<Memory>, clock: Arc<Hand>) -> World {
-    let (nodes, told) = mpsc::unbounded_channel();
+    let (tells, told) = mpsc::unbounded_channel();
+    let (sends, signals) = mpsc::unbounded_channel();
+    let nodes = Arc::new(Played { told: tells, signals: sends });
     let deps = Deps {
         site: "rennes".parse().unwrap(),
         clock: clock.clone(),
         records: records.clone(),
-        nodes: Arc::new(Played(nodes)),
+        nodes,
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
         audit: Arc::new(Remembered::default()),
     };
     let service = ClusterService::start(Config::default(), deps).await.unwrap();
-    World { service, records, clock, told }
+    World { service, records, clock, told, signals }
 }
 
 /// A cluster with two nodes that are online.

@@ -9,8 +9,6 @@ mod record;
 mod serve;
 mod start;
 mod table;
-#[cfg(test)]
-mod tests;
 
 pub use record::{Envelope, Over, Stop, Unit, Why};
 pub(super) use serve::offers;

@@ -318,7 +318,7 @@ impl Units {
     }
 
     /// Envelopes with units that wait and may start beside those that run.
-    pub(super) fn waiting(&self) -> Vec<EnvelopeId> {
+    pub fn waiting(&self) -> Vec<EnvelopeId> {
         let may = |h: &Held| !h.waiting.is_empty() && h.running.len() < h.kept.room.slots as usize;
         self.held.iter().filter(|(_, h)| may(h)).map(|(id, _)| id.clone()).collect()
     }
