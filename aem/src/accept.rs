@@ -77,7 +77,7 @@ impl Core {
         // After a start nodes come one by one.
         let young = now.since(lock(&self.owner).since) < PATIENCE;
         lock(&self.host)
-            .judge_beside_clusters(&offer.spec)
+            .judge_kind(&offer.spec)
             .map_err(|r| Refusal { later: r.later || young, ..r })?;
         // What its own core offers was chosen by the room that there is, in the same change.
         if offer.job.site != self.site {

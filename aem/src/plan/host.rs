@@ -56,7 +56,10 @@ impl NodeView {
         r.arch.as_ref().is_none_or(|a| *a == self.capacity.arch)
             && r.cpu_milli <= cpu_milli
             && r.memory_bytes <= memory_bytes
-            && (self.cluster.is_none() || clusters::refuses(task).is_none())
+            && match self.cluster {
+                None => !task.checkpointable,
+                Some(_) => clusters::refuses(task).is_none(),
+            }
     }
 }
 
@@ -84,12 +87,25 @@ impl Facts {
         self.nodes.iter().filter(|(id, _)| !self.seated.contains(*id))
     }
 
-    /// Whether units of a task that no cluster can run find a machine here.
+    /// Whether units of a task that only clusters can run, or that none can, find a node here.
     ///
     /// # Errors
     /// Why not, and whether it may pass.
-    pub fn judge_beside_clusters(&self, task: &TaskSpec) -> Result<(), Refusal> {
-        let Some(why) = clusters::refuses(task) else { return Ok(()) };
+    pub fn judge_kind(&self, task: &TaskSpec) -> Result<(), Refusal> {
+        let why = match (task.checkpointable, clusters::refuses(task)) {
+            (false, None) => return Ok(()),
+            (true, None) if self.offered().any(|(_, n)| n.cluster.is_some() && n.suits(task)) => {
+                return Ok(());
+            }
+            (true, why) => {
+                let text = why.unwrap_or_else(|| "no cluster here has room for it".to_owned());
+                let text = format!("only a cluster checkpoints it, and {text}");
+                // Nodes of a cluster come and go.
+                let later = self.offered().any(|(_, n)| n.cluster.is_some());
+                return Err(Refusal { rule: "cluster".to_owned(), text, later });
+            }
+            (false, Some(why)) => why,
+        };
         let Some((name, _)) = self.offered().find(|(_, n)| n.cluster.is_some()) else {
             return Ok(());
         };

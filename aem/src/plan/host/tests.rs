@@ -233,16 +233,46 @@ fn what_a_cluster_cannot_do_goes_elsewhere_or_is_refused() {
     let mut f = clustered();
     let mut task = testing::spec(&[("m", "0", &[])]).tasks[0].clone();
     task.limits.open_files = Some(10);
-    assert_eq!(f.judge_beside_clusters(&task), Ok(()));
+    assert_eq!(f.judge_kind(&task), Ok(()));
     task.resources.cpu_milli = 2000;
-    let refusal = f.judge_beside_clusters(&task).unwrap_err();
+    let refusal = f.judge_kind(&task).unwrap_err();
     let text = "of this site's nodes only cluster c1.rennes has room for it, and a cluster sets no \
                 limits of processes";
     assert_eq!((refusal.rule.as_str(), refusal.text.as_str()), ("cluster", text));
     assert!(!refusal.later);
     let capacity = Capacity { cpu_milli: 4000, memory_bytes: GIB, arch: "x86_64".into() };
     f.away.insert("n9.rennes".parse().unwrap(), Away { capacity, since: Millis(0) });
-    assert!(f.judge_beside_clusters(&task).unwrap_err().later);
+    assert!(f.judge_kind(&task).unwrap_err().later);
     task.limits.open_files = None;
-    assert_eq!(f.judge_beside_clusters(&task), Ok(()));
+    assert_eq!(f.judge_kind(&task), Ok(()));
+}
+
+/// If it failed, a unit that is to be checkpointed would run where nothing checkpoints it.
+#[test]
+fn what_is_to_be_checkpointed_goes_to_clusters_only() {
+    let (mut t, f) = (table(), clustered());
+    let mut spec = testing::spec(&[("m", "0-5", &[])]);
+    spec.tasks[0].checkpointable = true;
+    let outline = crate::outline(&spec).unwrap();
+    let offer = xos_api::aem::HostUnits {
+        job: "1.pisa".parse().unwrap(),
+        vo: "demo.rennes".parse().unwrap(),
+        mandate: "m".into(),
+        task: 0,
+        task_first: 0,
+        spec: spec.tasks.remove(0),
+        outline,
+        units: vec![UnitRun { first: 0, count: 6 }],
+        attempt: 0,
+        until: Millis(9),
+        want_output: false,
+    };
+    assert_eq!(f.judge_kind(&offer.spec), Ok(()));
+    t.apply(&crate::accept::took(&t, &offer, testing::alice(), Millis(0)));
+    assert_eq!(shown(&plan(&t, &f, Millis(1))), ["open 1 c1.rennes 4", "send 1 4"]);
+    let plain = facts(&[("n1.rennes", 8000)]);
+    let refusal = plain.judge_kind(&offer.spec).unwrap_err();
+    let text = "only a cluster checkpoints it, and no cluster here has room for it";
+    assert_eq!((refusal.text.as_str(), refusal.later), (text, false));
+    assert!(plan(&t, &plain, Millis(1)).is_empty());
 }

@@ -116,7 +116,8 @@ impl Cluster {
                 && r.arch.as_ref().is_none_or(|arch| *arch == f.arch)
         };
         let mut views = self.node_views();
-        views.retain(|v| free.get(&v.number).is_some_and(fits));
+        let moves = next.task.checkpointable;
+        views.retain(|v| free.get(&v.number).is_some_and(fits) && (v.moves || !moves));
         let need = Need { vo: next.envelope.owner.vo.clone(), cpu_group: None, near: None };
         match place::place(policy, &views, &need) {
             Choice::On(node) => Some(node),
@@ -133,7 +134,8 @@ impl Cluster {
         let pid = self.free_pid(node);
         let pid = pid.ok_or_else(|| refused(self, format!("all pids of {name} are taken")))?;
         let owner = &next.envelope.owner;
-        let (tree, effects) = self.controller.start(pid, owner, node, node, false)?;
+        let restartable = next.task.checkpointable;
+        let (tree, effects) = self.controller.start(pid, owner, node, node, restartable)?;
         let program = program(next, &self.id, &name, pid);
         self.programs.insert(tree, program);
         self.units.placed(&next.unit, tree, node);
