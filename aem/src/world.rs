@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use xos_api::Done;
 use xos_api::aem::{
-    AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, OutputPart,
+    AckHosted, CancelHosted, Checkpoints, HostCheckpoints, HostEvents, HostItem, HostOutput,
+    HostReply, HostUnits, OutputPart,
 };
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
@@ -49,6 +50,12 @@ pub trait World: Send + Sync + 'static {
     async fn cancel_hosted(&self, site: &SiteId, request: CancelHosted) -> Result<Done, Error>;
     /// Reads output kept at another core's nodes.
     async fn host_output(&self, site: &SiteId, request: HostOutput) -> Result<OutputPart, Error>;
+    /// Asks another core about checkpoints of units there.
+    async fn host_checkpoints(
+        &self,
+        site: &SiteId,
+        request: HostCheckpoints,
+    ) -> Result<Checkpoints, Error>;
     /// Listens to another core.
     async fn host_events(
         &self,
@@ -172,6 +179,14 @@ impl World for GridWorld {
     }
 
     async fn host_output(&self, site: &SiteId, request: HostOutput) -> Result<OutputPart, Error> {
+        self.grid.call(site, request).await
+    }
+
+    async fn host_checkpoints(
+        &self,
+        site: &SiteId,
+        request: HostCheckpoints,
+    ) -> Result<Checkpoints, Error> {
         self.grid.call(site, request).await
     }
 

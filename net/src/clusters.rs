@@ -4,15 +4,15 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use xos_api::Done;
-use xos_api::aem::{OutputPart, TaskSpec};
+use xos_api::aem::{OutputPart, TaskSpec, UnitCheckpoint};
 use xos_api::node::Capacity;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput, UnitsTaken,
 };
 use xos_base::{Error, Membership, NodeId};
 
-/// Most bytes of arguments and environment of a task that a cluster takes: as JSON, where a byte can
-/// take six, they fit into a value of the registry.
+/// Most bytes of arguments and environment of a task that a cluster takes: as JSON, where a byte
+/// can take six, they fit into a value of the registry.
 pub const TASK_BYTES_MAX: usize = 64 * 1024;
 
 /// A cluster as a node.
@@ -58,8 +58,8 @@ pub trait Clusters: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`xos_base::Kind::Unsatisfiable`] when it is what a cluster cannot do ([`refuses`]),
-    /// [`xos_base::Kind::Denied`] when the member has no account here; those of its records. Sending
-    /// the same again is safe.
+    /// [`xos_base::Kind::Denied`] when the member has no account here; those of its records.
+    /// Sending the same again is safe.
     async fn start_units(
         &self,
         cluster: &NodeId,
@@ -84,6 +84,18 @@ pub trait Clusters: Send + Sync + 'static {
     /// # Errors
     /// [`xos_base::Kind::NotFound`] when it is not known, or what it wrote went with a node.
     async fn unit_output(&self, cluster: &NodeId, r: UnitOutput) -> Result<OutputPart, Error>;
+
+    /// How units of an envelope that run stand; with `save` they are checkpointed now.
+    ///
+    /// # Errors
+    /// Those of its records.
+    async fn checkpoints(
+        &self,
+        cluster: &NodeId,
+        envelope: &EnvelopeId,
+        units: &BTreeSet<u32>,
+        save: bool,
+    ) -> Result<Vec<UnitCheckpoint>, Error>;
 
     /// What happened in envelopes and is not acknowledged, from each its next part.
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)>;

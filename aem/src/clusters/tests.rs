@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::watch;
 use xos_api::Done;
-use xos_api::aem::{OutputPart, UnitEnd, Usage};
+use xos_api::aem::{OutputPart, UnitCheckpoint, UnitEnd, Usage};
 use xos_api::node::units::{
     Envelopes, KillUnits, StartUnits, UnitChange, UnitEvent, UnitEvents, UnitOutput, UnitsTaken,
 };
@@ -51,6 +51,16 @@ impl Clusters for Played {
     }
     async fn unit_output(&self, _: &NodeId, _: UnitOutput) -> Result<OutputPart, Error> {
         Ok(OutputPart::default())
+    }
+    async fn checkpoints(
+        &self,
+        _: &NodeId,
+        _: &EnvelopeId,
+        units: &BTreeSet<u32>,
+        saving: bool,
+    ) -> Result<Vec<UnitCheckpoint>, Error> {
+        let one = |unit: &u32| UnitCheckpoint { unit: *unit, saving, ..UnitCheckpoint::default() };
+        Ok(units.iter().map(one).collect())
     }
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)> {
         lock(&self.reports).clone()

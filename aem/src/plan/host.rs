@@ -98,10 +98,11 @@ impl Facts {
                 return Ok(());
             }
             (true, why) => {
+                let refused = why.is_some();
                 let text = why.unwrap_or_else(|| "no cluster here has room for it".to_owned());
                 let text = format!("only a cluster checkpoints it, and {text}");
                 // Nodes of a cluster come and go.
-                let later = self.offered().any(|(_, n)| n.cluster.is_some());
+                let later = !refused && self.offered().any(|(_, n)| n.cluster.is_some());
                 return Err(Refusal { rule: "cluster".to_owned(), text, later });
             }
             (false, Some(why)) => why,

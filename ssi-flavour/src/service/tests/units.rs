@@ -225,3 +225,34 @@ async fn a_unit_that_runs_too_long_is_ended() {
     world.ends(1, tree, End::Signal { number: 9 }).await;
     assert_eq!(world.news().await, [(0, None), (0, Some(UnitEnd::WallTime))]);
 }
+
+/// If it failed, nobody could tell how much of a unit's work a failed node would cost.
+#[tokio::test]
+async fn a_unit_is_checkpointed_when_asked() {
+    let mut world = offered().await;
+    let mut one = order(1);
+    one.task.checkpointable = true;
+    world.service.start_units(&c1(), one, &alice()).await.unwrap();
+    let (_, tell) = world.told.recv().await.unwrap();
+    let tree = tell.programs[0].0;
+    let facts = vec![Fact::Runs { tree, epoch: 1, floor: 1 }];
+    world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    let units = BTreeSet::from([0, 7]);
+    let told = world.service.checkpoints(&c1(), &envelope(), &units, true).await.unwrap();
+    assert_eq!(told.len(), 1, "of units that do not run nothing is told");
+    assert_eq!((told[0].unit, told[0].version, told[0].saving), (0, None, true));
+    let image = crate::cluster::messages::Image {
+        version: 1,
+        output: crate::cluster::messages::Offsets::default(),
+        bytes: 4096,
+        freeze_ms: 12,
+        nodes: BTreeSet::from([NodeNumber::try_from(1u8).unwrap()]),
+        shared: false,
+    };
+    let facts = vec![Fact::Saved { tree, epoch: 1, image }];
+    world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    world.clock.0.store(700, Ordering::Relaxed);
+    let told = world.service.checkpoints(&c1(), &envelope(), &units, false).await.unwrap();
+    let last = (told[0].version, told[0].bytes, told[0].freeze_ms, told[0].age_ms);
+    assert_eq!((last, told[0].saving), ((Some(1), 4096, 12, Some(700)), false));
+}

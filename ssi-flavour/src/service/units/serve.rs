@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use xos_api::Done;
-use xos_api::aem::{OUTPUT_PART_MAX, OutputPart};
+use xos_api::aem::{OUTPUT_PART_MAX, OutputPart, UnitCheckpoint};
 use xos_api::node::Capacity;
 use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput,
@@ -260,6 +260,37 @@ impl Clusters for ClusterService {
             return Err(Error::unavailable(format!("{at} sends more than was asked")));
         }
         Ok(OutputPart { data: part.data, eof: over && part.eof })
+    }
+
+    async fn checkpoints(
+        &self,
+        node: &NodeId,
+        envelope: &EnvelopeId,
+        units: &BTreeSet<u32>,
+        save: bool,
+    ) -> Result<Vec<UnitCheckpoint>, Error> {
+        let now = self.clock.up();
+        let mut all = self.clusters.lock().await;
+        let c = cluster(&mut all, node)?;
+        let mut out = Vec::new();
+        let mut effects = Vec::new();
+        for (unit, tree) in c.units.running_of(envelope, units) {
+            let mut refused = String::new();
+            if save {
+                match c.controller.save(tree, now) {
+                    Ok(more) => effects.extend(more),
+                    Err(error) => refused = error.to_string(),
+                }
+            }
+            let mut told = c.checkpoint_of(unit, tree, now);
+            if !refused.is_empty() {
+                told.trouble = refused;
+            }
+            out.push(told);
+        }
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        Ok(out)
     }
 
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)> {

@@ -13,6 +13,7 @@ use crate::service::one::Cluster;
 use crate::wire::{ClusterSignal, NodeLooks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use xos_api::aem::UnitCheckpoint;
 use xos_api::node::Capacity;
 use xos_api::node::units::EnvelopeId;
 use xos_base::{Millis, NodeId};
@@ -187,6 +188,23 @@ impl Cluster {
             nodes.extend(used.filter_map(|number| self.name(number)));
         }
         nodes
+    }
+
+    /// How a unit that runs stands.
+    pub(super) fn checkpoint_of(&self, unit: u32, tree: TreeId, now: Millis) -> UnitCheckpoint {
+        let t = self.controller.state().trees.tree(tree);
+        let last = t.and_then(|t| t.checkpoint.as_ref());
+        let trouble = self.trouble.get(&tree).map(|(why, _)| why.clone());
+        let age = self.saved.get(&tree).filter(|_| trouble.is_none()).map(|at| now.since(*at));
+        UnitCheckpoint {
+            unit,
+            version: last.map(|image| image.version),
+            bytes: last.map_or(0, |image| image.bytes),
+            freeze_ms: last.map_or(0, |image| image.freeze_ms),
+            age_ms: last.and(age).and_then(|age| u64::try_from(age.as_millis()).ok()),
+            saving: t.is_some_and(|t| t.saving.is_some()),
+            trouble: trouble.unwrap_or_default(),
+        }
     }
 
     /// Counts what the trees of units used since the node's last heartbeat.

@@ -317,6 +317,13 @@ impl Units {
         held.flat_map(|held| held.running()).filter_map(|unit| unit.tree).collect()
     }
 
+    /// Those of the units of an envelope that run, and their trees.
+    pub(super) fn running_of(&self, id: &EnvelopeId, units: &BTreeSet<u32>) -> Vec<(u32, TreeId)> {
+        let Some(held) = self.held.get(id) else { return Vec::new() };
+        let meant = held.running.iter().filter(|(unit, _)| units.contains(unit));
+        meant.filter_map(|key| Some((key.0, held.units.get(key)?.tree?))).collect()
+    }
+
     /// Envelopes with units that wait and may start beside those that run.
     pub fn waiting(&self) -> Vec<EnvelopeId> {
         let may = |h: &Held| !h.waiting.is_empty() && h.running.len() < h.kept.room.slots as usize;
