@@ -6,7 +6,8 @@
 //! An image that is not known, an id that is not the person's, a right beyond a person's: refused.
 //!
 //! That makes nothing safe that comes from a machine which is not trusted: CRIU as root opens
-//! whatever files an image names. Who restores images of others has it run with the person's rights.
+//! whatever files an image names. Who restores images of other sites has it run with the person's
+//! rights.
 
 use super::{Folder, ImageError, MANIFEST, Manifest, seal, verify};
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};

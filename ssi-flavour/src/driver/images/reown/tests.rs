@@ -105,7 +105,8 @@ fn ids_of_real_images_are_changed_and_nothing_else() {
 /// If it failed, another site could have a program run here as root, or as somebody else.
 #[test]
 fn what_is_not_the_persons_is_refused() {
-    let refused = |rights: &[u8]| image(&core(rights, &[]), kind("core-1.img"), &ids()).unwrap_err();
+    let of_core = kind("core-1.img");
+    let refused = |rights: &[u8]| image(&core(rights, &[]), of_core, &ids()).unwrap_err();
     // Each number in turn.
     for at in [0, 4, 8, 12, 16, 20, 24, 28] {
         let mut rights = RIGHTS.to_vec();
@@ -146,7 +147,10 @@ fn what_is_not_the_persons_is_refused() {
 proptest! {
     /// If it failed, an image from another site could end the node's daemon.
     #[test]
-    fn no_bytes_do_harm(entry in proptest::collection::vec(any::<u8>(), 0..80), n in 0..KINDS.len()) {
+    fn no_bytes_do_harm(
+        entry in proptest::collection::vec(any::<u8>(), 0..80),
+        n in 0..KINDS.len(),
+    ) {
         let bytes = packed(KINDS[n].magic, &[entry.clone()]);
         let _whatever = image(&bytes, KINDS[n], &ids());
         let _whatever = image(&entry, KINDS[n], &ids());
