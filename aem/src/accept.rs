@@ -136,7 +136,7 @@ impl Core {
                 let m = self.world.check_mandate(&offer.mandate, now).map_err(refuse)?;
                 let (job, digest) = match &m.work {
                     cda::Work::Job { job, digest, .. } => (Some(job), digest.as_str()),
-                    cda::Work::Login { .. } => (None, ""),
+                    cda::Work::Login { .. } | cda::Work::Cluster { .. } => (None, ""),
                 };
                 if job != Some(&offer.job) || m.membership.vo != offer.vo {
                     return Err(never("mandate", "the mandate is for another job".into()));

@@ -38,8 +38,8 @@ pub use machines::{
     JoinTokenError, JoinTokenView, Joined, ListMachines, Machine, RemoveNode, RenewMachine,
 };
 pub use mandates::{
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate, IssuedTicket, Mandate,
-    MandateProof, Submission, TicketClaims, Work,
+    IssueClusterMandate, IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate,
+    IssuedTicket, Mandate, MandateProof, Submission, TicketClaims, Work,
 };
 pub use oidc::{
     Answer, BeginDevice, BeginSignIn, BegunDevice, BegunSignIn, Code, DevicePoll, FinishSignIn,

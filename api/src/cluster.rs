@@ -9,6 +9,10 @@ use xos_base::{ClusterId, NodeId, PersonId, VoId};
 
 /// Most nodes in one [`AddClusterNodes`].
 pub const NODES_AT_ONCE: usize = 127;
+/// Shortest time from one checkpoint to the next that can be asked for, seconds.
+pub const CHECKPOINT_S_MIN: u32 = 10;
+/// The longest.
+pub const CHECKPOINT_S_MAX: u32 = 86_400;
 /// Most bytes of program, arguments and environment of a [`RunInCluster`] together.
 pub const PROGRAM_BYTES_MAX: usize = 128 * 1024;
 
@@ -112,6 +116,9 @@ pub struct ClusterView {
     pub nodes: Vec<ClusterNode>,
     /// Trees that have not ended.
     pub trees: u64,
+    /// Programs that wait until a node has room.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// How a node of a cluster stands.
@@ -179,7 +186,9 @@ pub struct ClusterNodeLooks {
 /// caller goes. Members of VOs that the site serves, as the VO's and the site's rules for `run`
 /// allow.
 ///
-/// Refused as Limited when all nodes that would do are full, as Unsatisfiable when none would.
+/// When all nodes that would do are full it waits until one has room: each member's programs in the
+/// order in which they came, the members in turn. Refused as Limited when too many wait already, or
+/// it is not to wait; as Unsatisfiable when no node would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunInCluster {
@@ -201,19 +210,38 @@ pub struct RunInCluster {
     /// itself now and then.
     #[serde(default)]
     pub restartable: bool,
+    /// How often, [`CHECKPOINT_S_MIN`] to [`CHECKPOINT_S_MAX`] seconds; only with `restartable`.
+    /// Absent: by what a checkpoint of it costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_s: Option<u32>,
+    /// Whether it waits when all nodes are full, rather than be refused. One for which a node is
+    /// named does not wait.
+    #[serde(default = "yes")]
+    pub queue: bool,
+    /// The caller's mandate for the cluster ([`crate::cda::IssueClusterMandate`]): with it nodes get
+    /// the right to the VO's volume for the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 request!(RunInCluster => ClusterRun, Post "/v1/clusters/{cluster}/trees");
 
-/// A program that was placed.
+fn yes() -> bool {
+    true
+}
+
+/// A program that was placed, or waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterRun {
     /// Its tree.
     pub tree: u64,
-    /// The pid of its first process, the same wherever it moves.
-    pub pid: i32,
-    /// Where it begins.
-    pub node: NodeId,
+    /// The pid of its first process, the same wherever it moves; absent: it waits until a node has
+    /// room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Where it begins; absent: it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
 }
 
 /// The trees of a cluster, and those that ended lately: the caller's in the VO that they act in;
@@ -230,6 +258,8 @@ request!(ListTrees => Vec<ClusterTree>, Get "/v1/clusters/{cluster}/trees");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClusterTreeState {
+    /// It waits until a node has room.
+    Queued,
     /// Its node was told to start it.
     Starting,
     /// It runs.
@@ -252,8 +282,9 @@ pub enum ClusterTreeState {
 pub struct ClusterTree {
     /// Its number.
     pub tree: u64,
-    /// The pid of its first process.
-    pub pid: i32,
+    /// The pid of its first process; absent: it was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
     /// Whose it is.
     pub person: PersonId,
     /// The VO that it runs in.
@@ -294,6 +325,10 @@ pub struct ClusterCheckpoint {
     pub bytes: u64,
     /// For how long the tree stood still, milliseconds.
     pub freeze_ms: u64,
+    /// How many nodes that are in the cluster now have it. With 1 the tree is lost when that node
+    /// does not come back; until there are as many as the site wants, one before it is kept too.
+    #[serde(default)]
+    pub copies: u32,
 }
 
 /// The processes of a cluster, as its nodes told lately: the caller's in the VO that they act in;
@@ -385,6 +420,20 @@ pub struct KillTree {
     pub signal: u8,
 }
 request!(KillTree => Done, Post "/v1/clusters/{cluster}/kill");
+
+/// Ends a tree, whatever it does: one that waits, or rests as a checkpoint, at once; one that runs
+/// by SIGKILL to all its processes. Its owner and administrators of the site.
+///
+/// Refused as Conflict while it is being started or moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: u64,
+}
+request!(CancelTree => Done, Post "/v1/clusters/{cluster}/cancel");
 
 /// What keeps a tree from moving, asked before anything is tried. Its owner and administrators of
 /// the site.

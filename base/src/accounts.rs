@@ -27,6 +27,10 @@ pub use view::{AccountsView, Gids, Group, Members};
 pub const DEFAULT_PATH: &str = "/var/lib/xos/node/accounts";
 /// The uids and gids that XOS gives; systemd and distributions leave this range alone.
 pub const ID_RANGE: RangeInclusive<u32> = 1_879_048_192..=2_147_352_575;
+/// The id of XOS itself, the next after [`ID_RANGE`]: nobody's account. A process of root whose
+/// supplementary groups are this one and a person's uid, and no other, acts for that person on
+/// volumes, where root has no rights.
+pub const OWN_ID: u32 = 2_147_352_576;
 /// The longest name of a user or group, in bytes (utmp and many tools hold no more).
 pub const NAME_BYTES_MAX: usize = 32;
 /// The longest gecos, home or shell, in bytes.

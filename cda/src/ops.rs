@@ -30,13 +30,13 @@ use xos_api::cda::{
     CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization, DecideDevice, EndGrants,
     EnrolPasskey, FinishPasskey, FinishPasskeySignIn, FinishRecovery, FinishSignIn, FirstProof,
     FirstStep, ForgetSite, GetIssuer, GetJwks, GetTokens, GetUserInfo, IntrospectToken,
-    IssueCertificate, IssueLoginMandate, IssueMandate, IssueTicket, IssueToken,
-    IssueVouchedMandate, JoinMachine, KERBEROS_PROVIDER, LinkIdentity, LinkKerberos, ListClients,
-    ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites, NodeLogin,
-    OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson, Register, RemoveClient,
-    RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken, SetPassword, SetPerson,
-    SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode, SignInKerberos,
-    SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
+    IssueCertificate, IssueClusterMandate, IssueLoginMandate, IssueMandate, IssueTicket,
+    IssueToken, IssueVouchedMandate, JoinMachine, KERBEROS_PROVIDER, LinkIdentity, LinkKerberos,
+    ListClients, ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople, ListSites,
+    NodeLogin, OfferTrust, PollDevice, PollNodeLogin, ReadOffer, RecoverPerson, Register,
+    RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, RevokeToken, SetPassword,
+    SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, SignIn, SignInByCode,
+    SignInKerberos, SignInOptions, Stepped, UnlinkIdentity, WhoAmI,
 };
 use xos_api::site::{GetSite, SiteChanged};
 use xos_api::{Method, Request};
@@ -174,6 +174,8 @@ pub(crate) fn register(inner: &Arc<Inner>, router: &mut Router) -> Vec<Operation
         telling on IssueMandate => issue_mandate;
         audited on IssueLoginMandate => issue_login_mandate,
             |r, _| on(format!("node {}", r.node)).within(&r.vo), nothing;
+        audited on IssueClusterMandate => issue_cluster_mandate,
+            |r, _| on(format!("cluster {}", r.cluster)).within(&r.vo), nothing;
         audited on IssueVouchedMandate => issue_vouched_mandate,
             |r, _| of(&r.person).on(format!("node {}", r.node)).within(&r.vo), nothing;
         telling on IssueTicket => issue_ticket;

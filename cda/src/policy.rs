@@ -180,11 +180,18 @@ pub(crate) fn may_have_ticket(
     Ok(())
 }
 
-/// The job that a mandate lets `node` work for; none when it is for logins to that node.
+/// The job that a mandate lets `node` work for; none when it is for logins to that node, or for
+/// programs in a cluster of its site.
 pub(crate) fn job_of(work: Work, node: &NodeId) -> Result<Option<JobId>, Error> {
     match work {
         Work::Job { job, .. } => Ok(Some(job)),
         Work::Login { node: to } if to == *node => Ok(None),
+        // Only those that the cluster's core sends a program to have the mandate.
+        Work::Cluster { cluster } if cluster.site() == node.site() => Ok(None),
+        Work::Cluster { cluster } => {
+            Err(Error::denied(format!("the mandate is for programs in {cluster}"))
+                .hint("only nodes of its site get tickets by it"))
+        }
         Work::Login { node: to } => {
             Err(Error::denied(format!("the mandate is for logins to {to}"))
                 .hint("a person who signs in to another node brings a mandate for that one"))
@@ -337,6 +344,9 @@ mod tests {
         let login = Work::Login { node: n1.clone() };
         assert_eq!(job_of(login.clone(), &n1).unwrap(), None);
         assert!(job_of(login, &"n2.rennes".parse().unwrap()).is_err());
+        let cluster = Work::Cluster { cluster: "c1.rennes".parse().unwrap() };
+        assert_eq!(job_of(cluster.clone(), &n1).unwrap(), None);
+        assert!(job_of(cluster, &"n1.pisa".parse().unwrap()).is_err());
     }
 
     /// If it failed, a VO could not have its people sign in more often than the site has, or could

@@ -1,6 +1,7 @@
 //! A command line into words, with a shell's quotes. No shell runs: what only a shell could do is
 //! refused instead of being passed on as a puzzling argument.
 
+use crate::view::cut;
 use xos_base::Error;
 
 /// Reads words: blanks part them; `'…'` keeps everything, `"…"` everything but `\`, and `\` the
@@ -32,6 +33,27 @@ pub(crate) fn words(line: &str) -> Result<Vec<String>, Error> {
             .hint("write for example: /bin/echo hello"));
     }
     Ok(words)
+}
+
+/// Words as one would type them, cut after `max` characters.
+pub(crate) fn typed(words: &[String], max: usize) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    let mut line = String::new();
+    for word in words {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        if !word.is_empty() && word.chars().all(plain) {
+            line.push_str(word);
+        } else {
+            line.push_str(&format!("'{}'", word.replace('\'', r"'\''")));
+        }
+        // A character has at most 4 bytes: what follows would not be seen.
+        if line.len() > max.saturating_mul(4) {
+            break;
+        }
+    }
+    cut(&line, max)
 }
 
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
@@ -98,6 +120,15 @@ mod tests {
         for (line, want) in cases {
             assert_eq!(words(line).unwrap(), *want, "{line}");
         }
+    }
+
+    /// If it failed, a shown command would be another one than what runs.
+    #[test]
+    fn a_shown_command_reads_back_as_the_same_words() {
+        let argv = ["sh", "-c", "echo 'a b' | wc", "", "it's", "$HOME", "é"].map(String::from);
+        assert_eq!(words(&typed(&argv, 2000)).unwrap(), argv);
+        assert_eq!(typed(&["x".repeat(9000), "y".into()], 9), "xxxxxxxxx…");
+        assert_eq!(typed(&[], 9), "");
     }
 
     #[test]

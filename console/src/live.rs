@@ -17,6 +17,8 @@ use xos_base::when::Clock;
 const STREAM_LIFE_MAX: Duration = Duration::from_secs(10 * 60);
 /// How often an empty line goes out, and the session is looked at, when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The line that tells a page's script to look again.
+pub(crate) const AGAIN: &[u8] = b"{\"over\":false}\n";
 /// Most parts of a stream that wait for the browser.
 const WAITING_MAX: usize = 8;
 
@@ -45,6 +47,15 @@ pub(crate) fn lines(
         drop(place);
     });
     Ok(received(receiver))
+}
+
+/// A stream that now and then tells an open page to look again.
+pub(crate) fn ticks(every: Duration) -> BoxStream<'static, Bytes> {
+    unfold((), move |()| async move {
+        tokio::time::sleep(every).await;
+        Some((Bytes::from_static(AGAIN), ()))
+    })
+    .boxed()
 }
 
 struct Feed {

@@ -1,7 +1,7 @@
 //! Which path shows which page. The API keeps `/v1/`.
 
 use crate::pages::{account, applications, consent, device, groups, home, job, jobs, kerberos};
-use crate::pages::{audit, rules, running, site};
+use crate::pages::{audit, clusters, rules, running, site};
 use crate::pages::{ending, enrol, exchange, expiring, group, invitations, join, questions};
 use crate::pages::{member, members, output, passkeys, provider, recover, services, shares};
 use crate::pages::{record, settings, terms};
@@ -169,6 +169,16 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/vo/{vo}/rules/remove" Visit rules::remove;
         get "/vo/{vo}/running" Visit running::show;
         get "/vo/{vo}/running/events" Visit running::events;
+        get "/vo/{vo}/clusters" Visit clusters::mine::show;
+        get "/vo/{vo}/clusters/events" Visit clusters::mine::events;
+        get "/vo/{vo}/cluster/{cluster}/program/{tree}" Visit clusters::program::show;
+        get "/vo/{vo}/cluster/{cluster}/program/{tree}/events" Visit clusters::watch::program;
+        get "/vo/{vo}/cluster/{cluster}/program/{tree}/why" Visit clusters::program::why;
+        post "/vo/{vo}/cluster/{cluster}/program/{tree}/move" Visit clusters::handle::migrate;
+        post "/vo/{vo}/cluster/{cluster}/program/{tree}/save" Visit clusters::handle::checkpoint;
+        post "/vo/{vo}/cluster/{cluster}/program/{tree}/restart" Visit clusters::handle::restart;
+        get "/vo/{vo}/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::ask_signal;
+        post "/vo/{vo}/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::signal;
         get "/vo/{vo}/audit" Visit audit::of_vo;
         get "/audit" Visit audit::of_me;
         get "/site" Visit site::show;
@@ -196,6 +206,24 @@ pub(crate) fn configure(console: &Arc<Inner>, config: &mut ServiceConfig) {
         post "/site/nodes" Visit site::nodes::invite;
         get "/site/nodes/{node}/remove" Visit site::nodes::confirm_remove;
         post "/site/nodes/{node}/remove" Visit site::nodes::remove;
+        get "/site/clusters" Visit site::clusters::show;
+        post "/site/clusters" Visit site::clusters::create;
+        get "/site/cluster/{cluster}" Visit site::cluster::show;
+        get "/site/cluster/{cluster}/events" Visit clusters::watch::cluster;
+        post "/site/cluster/{cluster}/nodes" Visit site::cluster::add;
+        get "/site/cluster/{cluster}/node/{node}/drain" Visit site::cluster::confirm_drain;
+        post "/site/cluster/{cluster}/node/{node}/drain" Visit site::cluster::drain;
+        post "/site/cluster/{cluster}/node/{node}/undrain" Visit site::cluster::undrain;
+        get "/site/cluster/{cluster}/node/{node}/remove" Visit site::cluster::confirm_remove;
+        post "/site/cluster/{cluster}/node/{node}/remove" Visit site::cluster::remove;
+        get "/site/cluster/{cluster}/program/{tree}" Visit clusters::program::show;
+        get "/site/cluster/{cluster}/program/{tree}/events" Visit clusters::watch::program;
+        get "/site/cluster/{cluster}/program/{tree}/why" Visit clusters::program::why;
+        post "/site/cluster/{cluster}/program/{tree}/move" Visit clusters::handle::migrate;
+        post "/site/cluster/{cluster}/program/{tree}/save" Visit clusters::handle::checkpoint;
+        post "/site/cluster/{cluster}/program/{tree}/restart" Visit clusters::handle::restart;
+        get "/site/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::ask_signal;
+        post "/site/cluster/{cluster}/program/{tree}/signal" Visit clusters::handle::signal;
         get "/site/names" Visit site::names::show;
         post "/site/names" Visit site::names::give;
         post "/site/names/drop" Visit site::names::drop_name;

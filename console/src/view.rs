@@ -6,6 +6,7 @@ use askama::Template;
 use time::OffsetDateTime;
 use time::macros::format_description;
 use xos_api::aem::{Counts, JobState, UnitEnd, UnitState};
+use xos_api::cluster::{ClusterNodeState, ClusterTreeState};
 use xos_api::vom::{MembershipView, Memberships, VoState, WhyOutcome};
 use xos_base::membership::{ROLE_ADMIN, ROLE_OWNER};
 use xos_base::{Error, Millis, RoleName};
@@ -187,6 +188,34 @@ impl From<WhyOutcome> for Badge {
     }
 }
 
+impl From<ClusterNodeState> for Badge {
+    fn from(state: ClusterNodeState) -> Badge {
+        match state {
+            ClusterNodeState::Possible => badge("possible", "○", "wait"),
+            ClusterNodeState::Present => badge("present", "◔", "wait"),
+            ClusterNodeState::Online => badge("online", "✓", "good"),
+            ClusterNodeState::Draining => badge("draining", "→", "work"),
+            ClusterNodeState::Suspect => badge("suspect", "?", "bad"),
+            ClusterNodeState::Failed => badge("failed", "✕", "bad"),
+        }
+    }
+}
+
+impl From<ClusterTreeState> for Badge {
+    fn from(state: ClusterTreeState) -> Badge {
+        match state {
+            ClusterTreeState::Queued => badge("queued", "◔", "wait"),
+            ClusterTreeState::Starting => badge("starting", "◔", "wait"),
+            ClusterTreeState::Running => badge("running", "▶", "work"),
+            ClusterTreeState::Moving => badge("moving", "→", "work"),
+            ClusterTreeState::Checkpointed => badge("checkpointed", "‖", "wait"),
+            ClusterTreeState::Restarting => badge("restarting", "◔", "wait"),
+            ClusterTreeState::Lost => badge("lost", "✕", "bad"),
+            ClusterTreeState::Ended => badge("ended", "–", "off"),
+        }
+    }
+}
+
 /// How a unit ended, in a few words.
 pub(crate) fn end_text(end: &UnitEnd) -> String {
     match end {
@@ -270,6 +299,14 @@ pub(crate) fn list_text<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// A text of at most `max` characters: of a longer one the beginning, and a sign that it goes on.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 /// A message as a sentence: a capital letter at its beginning unless it begins with an id, a full
 /// stop at its end.
 pub(crate) fn sentence(text: &str) -> String {
@@ -301,6 +338,15 @@ mod tests {
         assert_eq!(When::from(Millis(0)).text, "1 Jan 1970, 00:00 UTC");
         let none = When::from(Millis(u64::MAX));
         assert!(none.text.ends_with(" ms"), "{}", none.text);
+    }
+
+    /// If it failed, a text of another's would make a page as long as they like, or be cut inside
+    /// a character.
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(cut("", 0), "");
+        assert_eq!(cut("été", 3), "été");
+        assert_eq!(cut("étés", 3), "été…");
     }
 
     #[test]

@@ -78,6 +78,12 @@ impl Grid {
         self.client(to)?.subscribe(s).await
     }
 
+    /// Whether the own core serves `R`, which the sections of its `xosd.toml` decide. While it
+    /// starts the answer is yes: a call says more.
+    pub fn serves<R: Request>(&self) -> bool {
+        self.inner.router.get().is_none_or(|router| router.serves::<R>())
+    }
+
     /// Calls the own core for a caller that was verified, as the console does for its sessions.
     ///
     /// # Errors

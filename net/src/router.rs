@@ -268,6 +268,11 @@ impl Router {
         Err(Unserved { error, methods })
     }
 
+    /// Whether `R` is served here for proved callers.
+    pub fn serves<R: Request>(&self) -> bool {
+        self.typed.contains_key(&TypeId::of::<R>())
+    }
+
     /// Serves `r` in process, without encoding it.
     ///
     /// # Errors

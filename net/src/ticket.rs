@@ -68,7 +68,7 @@ pub fn verify_mandate(trust: &Trust, jws: &str, now: Millis) -> Result<Mandate, 
     let mandate: Mandate = trust.verify(Kind::Mandate, jws, &home)?;
     let fits = match &mandate.work {
         Work::Job { job, owner, .. } => job.site == *owner,
-        Work::Login { .. } => true,
+        Work::Login { .. } | Work::Cluster { .. } => true,
     };
     if mandate.membership.vo.site() != home || !fits {
         return Err(bad("it does not fit together"));

@@ -4,7 +4,6 @@ pub mod agent;
 pub mod cgroup;
 pub mod envelopes;
 pub mod event;
-mod frame;
 pub mod home;
 pub mod hosts;
 pub mod output;

@@ -1,120 +1,18 @@
-//! System calls that need `unsafe`. Everything else in this crate is safe code.
+//! System calls that need `unsafe`. Everything else in this crate is safe code. What a shim and its
+//! init have in common with a cell is that crate's.
 //!
-//! Callers of [`fork`] are single-threaded: the shim starts no thread, ever.
+//! Callers of [`fork`] and [`vfork`] are single-threaded: the shim starts no thread, ever.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Who returned from [`fork`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forked {
-    /// The caller; the child has this pid, as the caller's pid namespace sees it.
-    Parent(i32),
-    /// The new process.
-    Child,
-}
-
-/// Makes a copy of this process. Refused where a second thread exists, because locks held by it
-/// would stay held in the child.
-///
-/// # Errors
-/// The kernel's error, `EDEADLK` when the process has threads.
-pub fn fork() -> io::Result<Forked> {
-    debug_assert!(single_threaded(), "fork with threads");
-    // SAFETY: the process has one thread (the shim never starts another), so that the child finds
-    // every lock free and memory consistent.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(pid)),
-    }
-}
-
-/// Whether this process has exactly one thread.
-pub fn single_threaded() -> bool {
-    std::fs::read_dir("/proc/self/task").map(|d| d.count() == 1).unwrap_or(true)
-}
-
-/// Ends this process at once, without running exit handlers of the program it was forked from.
-pub fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit has no preconditions.
-    unsafe { libc::_exit(code) }
-}
-
-/// How a process ended and what it used; times in microseconds, memory in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reaped {
-    /// The raw status of wait(2).
-    pub status: i32,
-    /// User processor time.
-    pub user_us: u64,
-    /// System processor time.
-    pub system_us: u64,
-    /// Largest resident set.
-    pub max_rss_bytes: u64,
-}
-
-/// Collects one ended child, which must exist (see `waitid` with `WNOWAIT`).
-///
-/// # Errors
-/// The kernel's error, `ECHILD` when there is no such child.
-pub fn reap(pid: i32) -> io::Result<Reaped> {
-    let mut status = 0;
-    // SAFETY: all-zero is a valid rusage; wait4 writes into both places, which outlive the call.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    let r = unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, &mut usage) };
-    match r {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
-        _ => Ok(Reaped {
-            status,
-            user_us: micros(usage.ru_utime),
-            system_us: micros(usage.ru_stime),
-            max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
-        }),
-    }
-}
-
-fn micros(t: libc::timeval) -> u64 {
-    let part = |v: i64| u64::try_from(v).unwrap_or(0);
-    part(t.tv_sec).saturating_mul(1_000_000).saturating_add(part(t.tv_usec))
-}
-
-/// Closes every descriptor from `first` on.
-///
-/// # Errors
-/// The kernel's error (`ENOSYS` before Linux 5.9).
-pub fn close_from(first: RawFd) -> io::Result<()> {
-    // SAFETY: called only where no owned descriptor from `first` on is used again: before exec,
-    // and first thing in a new process.
-    let r = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, u32::MAX, 0) };
-    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Gives every signal its default action. Signals that cannot be changed stay as they are.
-pub fn default_signals() {
-    // Past the C library, which would leave alone the two signals that it keeps for itself. The
-    // kernel's struct is four words, all zero for the default action without flags or mask.
-    let default = [0u64; 4];
-    for signal in 1..=64 {
-        // SAFETY: installs no code; the struct outlives the call and no old one is asked for. The
-        // kernel refuses KILL and STOP, which is what is wanted.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                std::ptr::null_mut::<u64>(),
-                8,
-            )
-        };
-    }
-}
+pub use xos_ssi::sys::{
+    Forked, Waited, close_from, default_signals, exit_now, fork, ignore_pipe, new_session_keyring,
+    reap, single_threaded,
+};
 
 static TERM_CAME: AtomicBool = AtomicBool::new(false);
 
@@ -144,27 +42,6 @@ pub fn default_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Makes a write to a closed socket an error instead of the end of this process.
-pub fn ignore_pipe() {
-    // SAFETY: SIG_IGN installs no code.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-}
-
-/// Leaves the session keyring of whoever started us for a new, empty one, so that a unit does not
-/// possess keys of root. A kernel without keyrings has none to leave.
-///
-/// # Errors
-/// The kernel's error.
-pub fn new_session_keyring() -> io::Result<()> {
-    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
-    let r = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>())
-    };
-    let e = io::Error::last_os_error();
-    if r >= 0 || e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
-}
-
 /// Whether some process has the file open for writing, asked by trying to take a read lease on
 /// it, which the kernel grants only if nobody has. `None`: this file system has no leases.
 pub fn has_writers(fd: BorrowedFd<'_>) -> Option<bool> {
@@ -188,29 +65,6 @@ pub fn hold_lease(fd: BorrowedFd<'_>) -> bool {
         libc::signal(libc::SIGIO, libc::SIG_IGN);
         libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0
     }
-}
-
-/// Texts as execve(2) takes them.
-pub struct Texts {
-    pointers: Vec<*const libc::c_char>,
-    _owned: Vec<CString>,
-}
-
-impl Texts {
-    /// Arguments, or an environment.
-    pub fn new(owned: Vec<CString>) -> Texts {
-        // The texts lie on the heap and stay there while the vector is moved.
-        let pointers = owned.iter().map(|t| t.as_ptr()).chain([std::ptr::null()]).collect();
-        Texts { pointers, _owned: owned }
-    }
-}
-
-/// Replaces this process, without taking memory. Returns only when that failed.
-pub fn exec(program: &CStr, argv: &Texts, env: &Texts) -> nix::errno::Errno {
-    // SAFETY: the program is a text with its end, both lists end with a null and point to texts
-    // that live as long as they.
-    unsafe { libc::execve(program.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
-    nix::errno::Errno::last()
 }
 
 /// A stack for [`vfork`], with a page below it that nothing can write to.

@@ -25,6 +25,7 @@ pub mod members;
 pub mod messages;
 pub mod output;
 pub mod place;
+pub mod queue;
 pub mod record;
 pub mod trees;
 

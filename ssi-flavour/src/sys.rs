@@ -1,8 +1,8 @@
-//! System calls that need `unsafe`. All else in this crate is safe code, but for what the child that
-//! becomes CRIU does (`driver/sys.rs`).
+//! System calls that need `unsafe`, for cells and ghosts, and for the shims of nodes. All else in
+//! this crate is safe code, but for what the child that becomes CRIU does (`driver/sys.rs`).
 //!
-//! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost
-//! starts a thread, ever.
+//! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost nor a
+//! shim nor its init starts a thread, ever.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -56,7 +56,7 @@ fn forked(result: i64) -> io::Result<Forked> {
 }
 
 /// Whether this process has exactly one thread.
-fn single_threaded() -> bool {
+pub fn single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").map(|d| d.count() == 1).unwrap_or(true)
 }
 
@@ -97,20 +97,33 @@ pub enum Wait {
 /// # Errors
 /// The kernel's error.
 pub fn wait_any() -> io::Result<Wait> {
+    match wait(-1, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) {
+        Ok(Some(waited)) => Ok(Wait::Changed(waited)),
+        Ok(None) => Ok(Wait::Nothing),
+        Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(Wait::Childless),
+        Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(Wait::Nothing),
+        Err(e) => Err(e),
+    }
+}
+
+/// Collects one ended child, which must exist (see `waitid` with `WNOWAIT`).
+///
+/// # Errors
+/// The kernel's error, `ECHILD` when there is no such child, `EAGAIN` when it has not ended.
+pub fn reap(pid: i32) -> io::Result<Waited> {
+    wait(pid, libc::WNOHANG)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+fn wait(pid: i32, flags: i32) -> io::Result<Option<Waited>> {
     let mut status = 0;
-    let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     // SAFETY: all-zero is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: wait4 writes into both places, which outlive the call.
-    let pid = unsafe { libc::wait4(-1, &mut status, flags, &mut usage) };
+    let pid = unsafe { libc::wait4(pid, &mut status, flags, &mut usage) };
     match pid {
-        -1 => match io::Error::last_os_error() {
-            e if e.raw_os_error() == Some(libc::ECHILD) => Ok(Wait::Childless),
-            e if e.raw_os_error() == Some(libc::EINTR) => Ok(Wait::Nothing),
-            e => Err(e),
-        },
-        0 => Ok(Wait::Nothing),
-        _ => Ok(Wait::Changed(Waited {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        _ => Ok(Some(Waited {
             pid,
             status,
             user_us: micros(usage.ru_utime),
@@ -143,8 +156,8 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 }
 
 fn close_range(first: RawFd, flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: without flags it is called only first thing in a new program, where no owned
-    // descriptor from `first` on exists yet.
+    // SAFETY: without flags it is called only where no owned descriptor from `first` on is used
+    // again: first thing in a new program, and before exec.
     let r = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, u32::MAX, flags) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -232,7 +245,7 @@ impl Texts {
     }
 }
 
-/// Replaces this process. Returns only when that failed.
+/// Replaces this process, without taking memory. Returns only when that failed.
 pub fn exec(program: &CStr, argv: &Texts, env: &Texts) -> nix::errno::Errno {
     // SAFETY: the program is a text with its end, both lists end with a null and point to texts
     // that live as long as they.

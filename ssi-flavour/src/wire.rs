@@ -14,8 +14,8 @@ use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
 use xos_base::{ClusterId, MemberNumber, NodeId, PersonId, VoId};
 
-/// The protocol of a stream from a tree's ghost to its relay at another node of the cluster: the
-/// first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
+/// The protocol of a stream from a copy's relay to the tree's spool at another node of the cluster:
+/// the first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
 pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
@@ -163,6 +163,10 @@ pub struct Program {
     /// restores the tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<TreeUnit>,
+    /// The person's mandate for what they run in the cluster: with it nodes get the right to the
+    /// VO's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
 }
 
 impl Program {
@@ -271,17 +275,22 @@ pub struct Obstacle {
     pub next: String,
 }
 
-/// First on a stream of [`ALPN_RELAY`], from the node that has the ghost.
+/// First on a stream of [`ALPN_RELAY`], from the node where the copy runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayOpening {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The tree, which must have been born at the node that asks.
+    /// The tree.
     pub tree: TreeId,
+    /// The copy.
+    pub epoch: u64,
+    /// Where a spool that is new begins, in output and error output, bytes.
+    pub from: [u64; 2],
 }
 
-/// First on a stream of [`ALPN_IMAGE`], from the node that restores.
+/// First on a stream of [`ALPN_IMAGE`], from the node that restores a tree from the image, or keeps
+/// a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageOpening {

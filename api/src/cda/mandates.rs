@@ -3,7 +3,7 @@
 use crate::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Membership, Millis, NodeId, PersonId, SiteId, VoId};
+use xos_base::{ClusterId, JobId, Membership, Millis, NodeId, PersonId, SiteId, VoId};
 
 /// A person's word that a job is theirs: signed with their certificate's key (compact JWS, `typ`
 /// `xos-submission+jws`, certificate chain in `x5c`); see `xos_net::submission`.
@@ -71,6 +71,18 @@ pub struct IssueLoginMandate {
 }
 request!(IssueLoginMandate => String, Post "/v1/mandates/login");
 
+/// A member asks their VO's home for the mandate of what they run in a cluster: its nodes may act
+/// for them while it runs there. The proof is the member's certificate itself, not a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueClusterMandate {
+    /// The VO; its home is the called site.
+    pub vo: VoId,
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+request!(IssueClusterMandate => String, Post "/v1/mandates/cluster");
+
 /// A person's site asks a VO's home for the mandate of a login that the person allowed there. For
 /// cores, about their own people: by their word those sign in to the VO anyway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -105,6 +117,11 @@ pub enum Work {
     Login {
         /// The node.
         node: NodeId,
+    },
+    /// Programs of the person in one cluster: nodes of its site.
+    Cluster {
+        /// The cluster.
+        cluster: ClusterId,
     },
 }
 

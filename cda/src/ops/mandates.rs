@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 use xos_api::audit::Event;
 use xos_api::cda::{
-    IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate, IssuedTicket, Mandate,
-    MandateProof, TICKET_LIFE_MAX_S, TicketClaims, Work,
+    IssueClusterMandate, IssueLoginMandate, IssueMandate, IssueTicket, IssueVouchedMandate,
+    IssuedTicket, Mandate, MandateProof, TICKET_LIFE_MAX_S, TicketClaims, Work,
 };
 use xos_api::vom::{MembershipOf, WhoServes};
 use xos_base::{Error, Membership, Millis, SiteId, VoId};
@@ -37,6 +37,7 @@ fn under(event: &mut Event, mandate: &Mandate) {
     let work = match &mandate.work {
         Work::Job { job, .. } => format!("job {job}"),
         Work::Login { .. } => "login".to_owned(),
+        Work::Cluster { cluster } => format!("cluster {cluster}"),
     };
     event.on = format!("{}, {work}", event.on);
 }
@@ -95,6 +96,19 @@ impl Inner {
         self.is_served(&r.vo, &r.node.site()).await?;
         let work = Work::Login { node: r.node };
         self.mandate(work, membership, (self.now(), Some(grant.until)))
+    }
+
+    /// As for a login, and as long as for a job: what runs in a cluster outlives the sign-in.
+    pub(crate) async fn issue_cluster_mandate(
+        &self,
+        caller: Caller,
+        r: IssueClusterMandate,
+    ) -> Result<String, Error> {
+        let grant = policy::may_log_in(&caller, &r.vo)?;
+        self.is_home(&r.vo)?;
+        let membership = self.in_force(&grant.credential).await?;
+        self.is_served(&r.vo, &r.cluster.site()).await?;
+        self.mandate(Work::Cluster { cluster: r.cluster }, membership, (self.now(), None))
     }
 
     /// Allowed because the core of the person's own site asks: by its word they sign in here, and

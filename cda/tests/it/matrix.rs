@@ -6,13 +6,13 @@ use std::fmt::Write;
 use xos_api::cda::{
     AcceptTrust, Authorization, BeginNodeLogin, BeginPasskey, CertifyHost, CheckNodePassword,
     CreateClient, CreateJoinToken, CreatePerson, CreateSignInCode, DecideAuthorization,
-    DecideDevice, EndGrants, FinishPasskey, Flow, ForgetSite, IssueLoginMandate, IssueMandate,
-    IssueTicket, IssueToken, IssueVouchedMandate, JoinMachine, KerberosToken, LinkIdentity,
-    LinkKerberos, ListClients, ListGrants, ListIdentities, ListMachines, ListPasskeys, ListPeople,
-    ListSites, MandateProof, NodeLogin, OfferTrust, Password, PollNodeLogin, ReadOffer,
-    RecoverPerson, RemoveClient, RemoveNode, RemovePasskey, RenewMachine, RenewToken, Secret,
-    SetPassword, SetPerson, SetSecondFactor, ShowAuthorization, ShowDevice, UnlinkIdentity,
-    WebAuthn, WhoAmI,
+    DecideDevice, EndGrants, FinishPasskey, Flow, ForgetSite, IssueClusterMandate,
+    IssueLoginMandate, IssueMandate, IssueTicket, IssueToken, IssueVouchedMandate, JoinMachine,
+    KerberosToken, LinkIdentity, LinkKerberos, ListClients, ListGrants, ListIdentities,
+    ListMachines, ListPasskeys, ListPeople, ListSites, MandateProof, NodeLogin, OfferTrust,
+    Password, PollNodeLogin, ReadOffer, RecoverPerson, RemoveClient, RemoveNode, RemovePasskey,
+    RenewMachine, RenewToken, Secret, SetPassword, SetPerson, SetSecondFactor, ShowAuthorization,
+    ShowDevice, UnlinkIdentity, WebAuthn, WhoAmI,
 };
 use xos_api::site::SiteChanged;
 use xos_api::{Method, Request};
@@ -104,6 +104,7 @@ async fn row(w: &World, c: &Caller) -> Vec<Cell> {
         IssueMandate IssueMandate { job: "1.pisa".parse().unwrap(), vo: vo(),
             digest: "00".repeat(32), proof: MandateProof::Token("x".into()) };
         IssueLoginMandate IssueLoginMandate { vo: vo(), node: "n1.pisa".parse().unwrap() };
+        IssueClusterMandate IssueClusterMandate { vo: vo(), cluster: "c1.pisa".parse().unwrap() };
         VouchedMandate IssueVouchedMandate { vo: vo(), node: "n1.pisa".parse().unwrap(),
             person: "petra@pisa".parse().unwrap(), signed_in: w.clock.now() };
         IssueTicket IssueTicket { mandate: "x".into(), node: "n1.pisa".parse().unwrap(),

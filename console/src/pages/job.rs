@@ -1,18 +1,18 @@
 //! One job: where it stands, its units, why, its output; cancelling it.
 
 use super::output::{self, Tail};
-use crate::live;
 use crate::view::{
     Badge, Frame, When, bytes_text, counts_text, cpus_text, end_text, page, sentence, span_text,
 };
 use crate::visit::{Reply, Shown, Stop, Visit, done};
+use crate::{command_line, live};
 use askama::Template;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use xos_api::aem::{
-    CancelJob, GetJob, JobEvent, JobView, ListUnits, OutputStream, Reason, TaskSpec, UnitFilter,
-    UnitState, UnitView, WatchJob, WhyJob,
+    CancelJob, GetJob, JobEvent, JobView, ListUnits, OutputStream, Reason, UnitFilter, UnitState,
+    UnitView, WatchJob, WhyJob,
 };
 use xos_base::{Error, JobId, VoId};
 
@@ -170,7 +170,7 @@ fn task_rows(view: &JobView) -> Vec<TaskRow> {
     tasks
         .map(|(summary, spec)| TaskRow {
             name: summary.name.clone(),
-            command: command_text(spec),
+            command: command_line::typed(&spec.argv, COMMAND_SHOWN),
             array: if spec.array.is_single() { String::new() } else { spec.array.to_string() },
             cpus: cpus_text(u64::from(spec.resources.cpu_milli)),
             memory: bytes_text(spec.resources.memory_bytes),
@@ -182,25 +182,6 @@ fn task_rows(view: &JobView) -> Vec<TaskRow> {
             counts: counts_text(&summary.counts),
         })
         .collect()
-}
-
-/// A command line as one would type it, cut when it is long.
-fn command_text(task: &TaskSpec) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    let word = |w: &String| {
-        if !w.is_empty() && w.chars().all(plain) {
-            w.clone()
-        } else {
-            format!("'{}'", w.replace('\'', r"'\''"))
-        }
-    };
-    let whole = task.argv.iter().map(word).collect::<Vec<_>>().join(" ");
-    if whole.chars().count() <= COMMAND_SHOWN {
-        return whole;
-    }
-    let mut cut: String = whole.chars().take(COMMAND_SHOWN).collect();
-    cut.push('…');
-    cut
 }
 
 fn unit_row(u: &UnitView) -> UnitRow {
@@ -322,18 +303,4 @@ pub(crate) async fn cancel(visit: Visit) -> Shown {
         n => format!("The job is cancelled: {n} units are being ended."),
     };
     done(&visit, format!("/vo/{vo}/job/{job}"), notice)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shown_command_reads_back_as_the_same_words() {
-        let argv = ["sh", "-c", "echo 'a b' | wc", "", "it's", "$HOME", "é"].map(String::from);
-        let task = TaskSpec { argv: argv.to_vec(), ..TaskSpec::default() };
-        assert_eq!(crate::command_line::words(&command_text(&task)).unwrap(), argv);
-        let long = TaskSpec { argv: vec!["x".repeat(9000)], ..TaskSpec::default() };
-        assert!(command_text(&long).chars().count() <= COMMAND_SHOWN + 1);
-    }
 }

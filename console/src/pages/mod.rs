@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod applications;
 pub(crate) mod audit;
+pub(crate) mod clusters;
 pub(crate) mod consent;
 pub(crate) mod device;
 pub(crate) mod ending;

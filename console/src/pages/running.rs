@@ -8,10 +8,7 @@ use crate::live;
 use crate::view::{Frame, When, bytes_text, cpus_text, page};
 use crate::visit::{Reply, Shown, Stop, Visit};
 use askama::Template;
-use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::unfold;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xos_api::aem::{ListRunning, Running};
@@ -255,11 +252,7 @@ pub(crate) async fn events(visit: Visit) -> Shown {
     let vo = visit.vo()?;
     // Whoever may not see the VO keeps no stream open.
     visit.ask_either(&vo, WhoServes { vo: vo.clone() }).await?;
-    let ticks = unfold((), |()| async {
-        tokio::time::sleep(AGAIN_EVERY).await;
-        Some((Bytes::from_static(b"{\"over\":false}\n"), ()))
-    });
-    Ok(Reply::Lines(live::lines(&visit, ticks.boxed())?))
+    Ok(Reply::Lines(live::lines(&visit, live::ticks(AGAIN_EVERY))?))
 }
 
 #[cfg(test)]

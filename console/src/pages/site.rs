@@ -1,24 +1,31 @@
 //! The pages of the site's administrators: what waits for them, and everything that is theirs.
 
 pub(crate) mod clients;
+pub(crate) mod cluster;
+pub(crate) mod clusters;
 pub(crate) mod names;
 pub(crate) mod nodes;
 pub(crate) mod people;
 pub(crate) mod sites;
 pub(crate) mod vos;
 
-use crate::view::{Frame, page};
+use super::clusters::served_here;
+use crate::view::{Frame, cut, page};
 use crate::visit::{Shown, Stop, Visit};
 use askama::Template;
 use std::collections::HashSet;
 use std::time::Duration;
 use xos_api::cda::{ListMachines, WhoAmI};
+use xos_api::cluster::{ClusterNodeState, ListClusters};
 use xos_api::site::ConnectedNodes;
 use xos_api::vom::ServedVos;
 use xos_base::{Error, Millis};
 
 /// A certificate that ends within this time is told: a node renews its own long before.
 const ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest reason of a node that failed, in characters.
+const WHY_SHOWN: usize = 200;
 
 /// What stands at the top of all pages of the site.
 pub(crate) struct SiteHead {
@@ -134,6 +141,13 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         }
         if ends_soon(m.certificate_until, visit.console.clock.now()) {
             wait(format!("the certificate of {} ends soon", m.node), "/site/nodes");
+        }
+    }
+    let clusters = if served_here(&visit) { visit.ask(ListClusters {}).await? } else { Vec::new() };
+    for (c, n) in clusters.iter().flat_map(|c| c.nodes.iter().map(move |n| (c, n))) {
+        if n.state == ClusterNodeState::Failed {
+            let why = cut(&n.reason, WHY_SHOWN);
+            wait(format!("{} failed in {}: {why}", n.node, c.cluster), "/site/clusters");
         }
     }
     let frame = Frame::of(&visit, "Site", "site").await;

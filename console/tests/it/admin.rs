@@ -1,6 +1,7 @@
 //! Rules, who runs what, the audit and the pages of the site's administrators: each for whom it
 //! is, with every text hostile.
 
+use crate::clusters;
 use crate::html::{check, elements};
 use crate::pages::{HOSTILE, escaped, golden};
 use crate::world::{Browser, World};
@@ -29,7 +30,8 @@ const SITE_PAGES: &[(&str, &str)] = &[
     ("site_heads", "/site/audit/heads"),
 ];
 
-type Form = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+/// A form: its path, its fields, and what of it comes to the core.
+pub type Form = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
 /// Forms of the site's administrators, and what of each comes to the core.
 const SITE_FORMS: &[Form] = &[
@@ -84,7 +86,15 @@ const SITE_FORMS: &[Form] = &[
 const SITE_LOOKS: &[(&str, &[(&str, &str)])] =
     &[("/site/sites/read", &[("offer", "x")]), ("/site/audit/verify", &[])];
 
-fn done(world: &World) -> Vec<String> {
+fn site_pages() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    SITE_PAGES.iter().chain(clusters::SITE_PAGES)
+}
+
+fn site_forms() -> impl Iterator<Item = &'static Form> {
+    SITE_FORMS.iter().chain(clusters::SITE_FORMS)
+}
+
+pub fn done(world: &World) -> Vec<String> {
     world.fake.done.lock().unwrap().clone()
 }
 
@@ -94,13 +104,13 @@ fn done(world: &World) -> Vec<String> {
 async fn hostile_texts_come_out_as_text_on_the_sites_pages() {
     let world = World::new(HOSTILE);
     let ada = world.signed_in("ada").await;
-    for (name, path) in SITE_PAGES {
+    for (name, path) in site_pages() {
         let page = ada.get(path).await;
         assert_eq!(page.status, 200, "{name}: {}", page.body);
         escaped(name, &page);
         golden(name, &page.body);
     }
-    for (path, fields, _) in SITE_FORMS {
+    for (path, fields, _) in site_forms() {
         let page = ada.post(path, fields).await;
         if page.status != 303 {
             assert_eq!(page.status, 200, "{path}: {}", page.body);
@@ -121,10 +131,10 @@ async fn the_sites_pages_are_for_its_administrators_alone() {
     for name in ["vera", "milo", "nina"] {
         let person = world.signed_in(name).await;
         assert!(!person.get("/").await.body.contains("nav-site"), "{name} is led to the site");
-        for (page, path) in SITE_PAGES {
+        for (page, path) in site_pages() {
             assert_eq!(person.get(path).await.status, 403, "{page} for {name}");
         }
-        let forms = SITE_FORMS.iter().map(|(path, fields, _)| (*path, *fields));
+        let forms = site_forms().map(|(path, fields, _)| (*path, *fields));
         for (path, fields) in forms.chain(SITE_LOOKS.iter().copied()) {
             assert_eq!(person.post(path, fields).await.status, 403, "{path} for {name}");
         }
@@ -137,7 +147,7 @@ async fn the_sites_pages_are_for_its_administrators_alone() {
 async fn the_sites_forms_want_the_sessions_token() {
     let world = World::new("text");
     let ada = world.signed_in("ada").await;
-    for (path, fields, _) in SITE_FORMS {
+    for (path, fields, _) in site_forms() {
         assert_eq!(ada.post_exactly(path, fields).await.status, 403, "{path}");
     }
     assert_eq!(done(&world), Vec::<String>::new());
@@ -149,7 +159,7 @@ async fn a_site_administrators_forms_do_what_they_say() {
     let ada = world.signed_in("ada").await;
     let first = ada.get("/").await;
     assert!(first.body.contains("nav-site"), "the menu does not lead to the site");
-    for (path, fields, want) in SITE_FORMS {
+    for (path, fields, want) in site_forms() {
         let page = ada.post(path, fields).await;
         assert!(matches!(page.status, 200 | 303), "{path}: {}", page.body);
         let last = done(&world).pop().unwrap_or_default();

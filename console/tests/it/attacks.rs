@@ -18,6 +18,9 @@ const PLACES: &[(&str, &str)] = &[
     ("{unit}", "1.rennes:0"),
     ("{stream}", "stdout"),
     ("{provider}", "uni"),
+    ("{cluster}", "c1.rennes"),
+    ("{node}", "n2.rennes"),
+    ("{tree}", "7"),
 ];
 /// The words by which a forged form is refused: where it came from, and which token it has.
 const REFUSALS: [&str; 2] =

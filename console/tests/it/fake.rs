@@ -12,6 +12,7 @@ macro_rules! serve {
     })*};
 }
 
+pub mod clusters;
 pub mod enrolment;
 mod jobs;
 pub mod kerberos;
@@ -177,7 +178,7 @@ impl Fake {
         }
     }
 
-    /// Registers everything.
+    /// Registers everything but clusters, which a site need not have.
     pub fn register(self: &Arc<Self>, router: &mut Router) {
         serve! { self, router:
             on |f: &Fake, c: Caller, _: RenewToken| f.renew(&c);

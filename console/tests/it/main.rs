@@ -5,6 +5,7 @@
 mod admin;
 mod administer;
 mod attacks;
+mod clusters;
 mod fake;
 mod html;
 mod joining;

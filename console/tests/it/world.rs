@@ -77,6 +77,15 @@ fn identity(site: &SiteId) -> (Identity, Vec<u8>, Vec<u8>) {
 impl World {
     /// A world in which people's texts read `text`.
     pub fn new(text: &str) -> World {
+        World::with(text, true)
+    }
+
+    /// A world whose core has no section `[cluster]`.
+    pub fn without_clusters() -> World {
+        World::with("text", false)
+    }
+
+    fn with(text: &str, clusters: bool) -> World {
         let site: SiteId = "rennes".parse().unwrap();
         let clock = Arc::new(At(AtomicU64::new(1_795_000_000_000)));
         let signer = Arc::new(Signer::generate().unwrap());
@@ -100,6 +109,9 @@ impl World {
         verifier.set_standing(fake.clone());
         let mut router = Router::new();
         fake.register(&mut router);
+        if clusters {
+            fake.register_clusters(&mut router);
+        }
         grid.set_router(Arc::new(router));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let count = AtomicU64::new(1);

@@ -28,6 +28,8 @@ pub struct Config {
     pub homes: PathBuf,
     /// Members may sign in to this machine.
     pub login: Option<Login>,
+    /// The node may be in a cluster of the site.
+    pub cluster: Option<Cluster>,
 }
 
 fn default_favor_dynmods() -> bool {
@@ -94,6 +96,32 @@ pub struct Login {
     /// forbids that. Default false.
     #[serde(default)]
     pub passwords: bool,
+}
+
+/// The section `[node.cluster]`: this node may work in a cluster of its site, once an administrator
+/// takes it up (`xos cluster add`). Programs of members then come to it, and leave it, as the core
+/// decides.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// The program CRIU, by its absolute path. Default: `criu/criu` beside the folder of `xosd`, else
+    /// what `PATH` leads to. Without one, or with one older than 4.2, programs run here and never
+    /// move.
+    pub criu: Option<PathBuf>,
+    /// Folders that have the same content on all nodes of the cluster: programs that use files
+    /// elsewhere do not move. Default `/bin`, `/lib`, `/lib32`, `/lib64`, `/sbin`, `/usr` and
+    /// `/xtreemfs`.
+    pub shared: Vec<PathBuf>,
+    /// How long saving or restoring one program may take, in seconds, until it is given up. Default
+    /// 600.
+    pub limit_s: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        let shared = ["/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr", "/xtreemfs"];
+        Cluster { criu: None, shared: shared.map(PathBuf::from).to_vec(), limit_s: 600 }
+    }
 }
 
 fn default_shell() -> PathBuf {

@@ -1,6 +1,7 @@
 //! The node's part on the network: the control stream to its core, the accounts, tickets and
 //! volumes that the core brings, and the units that it orders.
 
+mod cluster;
 pub mod config;
 mod flood;
 mod heard;
@@ -9,6 +10,7 @@ mod link;
 mod local;
 mod logins;
 mod machine;
+mod mandates;
 mod ops;
 mod renew;
 mod sole;
@@ -118,6 +120,8 @@ pub struct Agent {
     contact: Mutex<link::Contact>,
     /// The kernel's name of the machine's present run.
     boot: String,
+    /// Where it may be in a cluster.
+    cluster: Option<cluster::Clustered>,
     /// Where members may sign in.
     logins: Option<Arc<logins::Logins>>,
     socket: PathBuf,
@@ -154,7 +158,12 @@ impl Agent {
         if parts.config.login.is_some() {
             parts.handlers.insert(ALPN_SSH.to_vec(), logins::handler(streams.clone()));
         }
+        if parts.config.cluster.is_some() {
+            parts.handlers.extend(cluster::handlers(&streams));
+        }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
+        let cluster = parts.config.cluster.clone();
+        let cluster = cluster.map(|c| cluster::Clustered::new(c, &folder, dialer.clone()));
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let (kept, vos) = Kept::open(&folder)?;
         let vos = vos.bounded().indexed();
@@ -193,6 +202,7 @@ impl Agent {
             tickets,
             contact: Mutex::new(contact),
             boot,
+            cluster,
             logins,
             socket: parts.socket,
             watcher: parts.watcher,
@@ -235,6 +245,7 @@ impl Agent {
         let standing = tokio::spawn(self.clone().keep_standing(stop.clone()));
         let local = tokio::spawn(self.clone().keep_local(stop.clone()));
         let signed_in = tokio::spawn(self.clone().keep_logins(stop.clone()));
+        let clustered = tokio::spawn(self.clone().keep_cluster(stop.clone()));
         run_link(self, stop).await;
         if let Err(e) = favored.await {
             tracing::error!(error = %e, "the task that sets up control groups failed");
@@ -243,6 +254,9 @@ impl Agent {
             if let Err(e) = task.await {
                 tracing::error!(error = %e, "the task that serves logins failed");
             }
+        }
+        if let Err(e) = clustered.await {
+            tracing::error!(error = %e, "the task that keeps the node in its cluster failed");
         }
         if let Err(e) = standing.await {
             tracing::error!(error = %e, "the task that holds and ends members' work failed");

@@ -55,7 +55,8 @@ impl Agent {
         on(router, &agent, |agent: Arc<Agent>, r: ListSessions| async move {
             Ok(agent.list_sessions(&r))
         });
-        agent.register_units(router, stream);
+        agent.clone().register_units(router, stream);
+        agent.register_cluster(router);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Talking to one shim.
 
-use crate::frame::{self, Frames};
 use crate::proto::{Ask, Call, Refusal, Tell};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
+use xos_ssi::frame::{self, Frames};
 
 /// Most calls on their way to one shim.
 const CALLS_MAX: usize = 64;

@@ -4,13 +4,13 @@ use super::client::ShimClient;
 use super::events::blocking;
 use super::{EnvelopeError, Envelopes, Events};
 use crate::event::Cursor;
-use crate::frame::FRAME_BYTES_MAX;
 use crate::proto::{Ask, StartAnswer, Status, UnitState};
 use crate::shim::launch::Plan;
 use crate::shim::{LOG_FILE, SPOOL_DIR};
 use crate::spec::{EnvelopeSpec, Limits, UnitKey, UnitSpec};
 use std::path::PathBuf;
 use std::time::Duration;
+use xos_ssi::frame::FRAME_BYTES_MAX;
 
 /// Most units in one message to a shim.
 const BATCH_MAX: usize = 1024;

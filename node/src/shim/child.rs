@@ -18,24 +18,23 @@ pub(super) use failure::{Failure, Stage, pack, reason, unpack};
 
 use super::spool::{self, Stream};
 use crate::spec::{Account, Rlimit, RlimitKind, UnitSpec};
-use crate::sys::{self, Texts};
+use crate::sys;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::Gid;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit as Pair};
+use rustix::process::Resource;
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use xos_ssi::program::{Exec, drop_to, limit};
 
 /// The exit code of a child that did not get to its program.
 pub(super) const FAILED_CODE: i32 = 127;
 /// How much more readily than the rest the kernel ends a unit when memory is short; see
 /// proc_pid_oom_score_adj(5).
 const OOM_SCORE: &[u8] = b"300";
-/// Where programs are looked for when the unit's environment has no `PATH`.
-const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Folders of the system: root's, local, and reached without waiting for anybody.
 const SYSTEM_DIRS: [&str; 6] =
     ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
@@ -46,12 +45,7 @@ pub(super) struct Ready<'a> {
     account: &'a Account,
     groups: Vec<Gid>,
     spools: [String; 2],
-    /// Where the program may be, in order.
-    programs: Vec<CString>,
-    /// Whether it is looked for in `PATH`.
-    searched: bool,
-    argv: Texts,
-    env: Texts,
+    exec: Exec,
 }
 
 impl<'a> Ready<'a> {
@@ -60,25 +54,12 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// `EINVAL` for texts that the kernel does not take, which the checks of a unit refuse.
     pub(super) fn new(unit: &'a UnitSpec, account: &'a Account) -> Result<Ready<'a>, Errno> {
-        let text = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
-        let argv: Result<_, _> = unit.argv.iter().map(|a| text(a)).collect();
-        let env: Result<_, _> = unit.env.iter().map(|(n, v)| text(&format!("{n}={v}"))).collect();
-        let program = unit.argv.first().map_or("", String::as_str);
-        let programs = if program.contains('/') {
-            vec![text(program)?]
-        } else {
-            let dirs = search_path(unit).split(':').map(|d| if d.is_empty() { "." } else { d });
-            dirs.map(|d| text(&format!("{d}/{program}"))).collect::<Result<_, _>>()?
-        };
         Ok(Ready {
             unit,
             account,
             groups: account.groups.iter().map(|g| Gid::from_raw(*g)).collect(),
             spools: [Stream::Stdout, Stream::Stderr].map(|s| s.file_name(&unit.key)),
-            programs,
-            searched: !program.contains('/'),
-            argv: Texts::new(argv?),
-            env: Texts::new(env?),
+            exec: Exec::new(&unit.argv, &unit.env)?,
         })
     }
 
@@ -86,13 +67,13 @@ impl<'a> Ready<'a> {
     pub(super) fn is_quick(&self) -> bool {
         let u = self.unit;
         let home = u.cwd.as_ref().is_none_or(|cwd| *cwd == self.account.home);
-        let system = |p: &CString| {
+        let system = |p: &CStr| {
             let dir = p.to_str().ok().and_then(|p| p.rsplit_once('/'));
             dir.is_some_and(|(dir, _)| SYSTEM_DIRS.contains(&dir))
         };
         home && !u.make_cwd
             && (&u.stdin, &u.stdout, &u.stderr) == (&None, &None, &None)
-            && self.programs.iter().all(system)
+            && self.exec.programs().iter().all(|p| system(p))
     }
 
     /// Becomes the unit; runs in the child. Returns why not.
@@ -119,7 +100,8 @@ impl<'a> Ready<'a> {
         let out = spooled(&self.spools[0], &unit.stdout)?;
         let err = spooled(&self.spools[1], &unit.stderr)?;
         rlimits(&unit.rlimits).map_err(|e| (Stage::Rlimit, e))?;
-        self.drop_to().map_err(|e| (Stage::Identity, e))?;
+        let dropped = drop_to(account.uid, account.gid, &self.groups);
+        dropped.map_err(|e| (Stage::Identity, e))?;
 
         let mask = unit.umask.unwrap_or(0o022);
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
@@ -130,40 +112,7 @@ impl<'a> Ready<'a> {
         nix::unistd::chdir(cwd).map_err(|e| (Stage::Cwd, e))?;
         stdio(unit, out, err)?;
         sys::close_from(3).map_err(|e| setup(errno(&e)))?;
-        Err((Stage::Exec, self.exec()))
-    }
-
-    /// Gives up root for good.
-    fn drop_to(&self) -> Result<(), Errno> {
-        let account = self.account;
-        let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-        nix::unistd::setgroups(&self.groups)?;
-        nix::unistd::setresgid(gid, gid, gid)?;
-        nix::unistd::setresuid(uid, uid, uid)?;
-        rustix::thread::set_no_new_privs(true).map_err(from_rustix)?;
-        let now_uid = nix::unistd::getresuid()?;
-        let now_gid = nix::unistd::getresgid()?;
-        let caps = rustix::thread::capabilities(None).map_err(from_rustix)?;
-        let dropped = [now_uid.real, now_uid.effective, now_uid.saved].iter().all(|u| *u == uid)
-            && [now_gid.real, now_gid.effective, now_gid.saved].iter().all(|g| *g == gid)
-            && caps.effective.is_empty()
-            && caps.permitted.is_empty()
-            && nix::unistd::setuid(Uid::from_raw(0)).is_err();
-        if dropped { Ok(()) } else { Err(Errno::EPERM) }
-    }
-
-    /// Runs the program; returns why not. As execvp(3), without its shell for files that are no
-    /// program.
-    fn exec(&self) -> Errno {
-        let mut worst = Errno::ENOENT;
-        for program in &self.programs {
-            match sys::exec(program, &self.argv, &self.env) {
-                Errno::ENOENT | Errno::ENOTDIR if self.searched => {}
-                Errno::EACCES if self.searched => worst = Errno::EACCES,
-                other => return other,
-            }
-        }
-        worst
+        Err((Stage::Exec, self.exec.run()))
     }
 }
 
@@ -182,15 +131,8 @@ fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
         };
         // Within the node's hard limit only the soft one moves down with the hard one; a core
         // limit of 0 stays changeable for the person.
-        let hard = rustix::process::getrlimit(resource).maximum;
-        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let current = least(r.value, hard);
-        let maximum = if *r == none { hard } else { current };
-        let pair = Pair { current, maximum };
-        rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
+        let hard = if *r == none { None } else { r.value };
+        limit(resource, r.value, hard)?;
     }
     Ok(())
 }
@@ -220,10 +162,6 @@ fn stdio(unit: &UnitSpec, out: Option<OwnedFd>, err: Option<OwnedFd>) -> Result<
     nix::unistd::dup2_stdin(input.as_fd()).map_err(setup)?;
     nix::unistd::dup2_stdout(out.as_fd()).map_err(setup)?;
     nix::unistd::dup2_stderr(err.as_fd()).map_err(setup)
-}
-
-fn search_path(unit: &UnitSpec) -> &str {
-    unit.env.iter().find(|(n, _)| n == "PATH").map_or(PATH_DEFAULT, |(_, v)| v)
 }
 
 fn from_rustix(e: rustix::io::Errno) -> Errno {

@@ -6,10 +6,9 @@ use super::procs;
 use super::spool;
 use crate::cgroup::EnvelopeCgroup;
 use crate::event::{Outcome, UnitUsage};
-use crate::frame::{self, Frames};
 use crate::proto::{FromInit, ToInit};
 use crate::spec::{Account, SLOTS_MAX, UnitSpec};
-use crate::sys::{self, Forked, Reaped, Slots, Stack};
+use crate::sys::{self, Forked, Slots, Stack, Waited};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -26,6 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
 use xos_base::Millis;
+use xos_ssi::frame::{self, Frames};
 
 /// How many ended processes are collected before requests are looked at again.
 const REAP_ROUND_MAX: u32 = 512;
@@ -238,7 +238,7 @@ impl Init {
         Ok(true)
     }
 
-    fn ended(&self, unit: &Unit, r: &Reaped) -> FromInit {
+    fn ended(&self, unit: &Unit, r: &Waited) -> FromInit {
         let slot = unit.slot;
         let failed = child::unpack(self.failures.take(slot as usize));
         if let (Some(failure), Some(account)) = (failed, &self.account) {

@@ -6,7 +6,6 @@ use super::machine::{Do, Machine};
 use super::{SPOOL_DIR, spool};
 use crate::cgroup::EnvelopeCgroup;
 use crate::event::Event;
-use crate::frame::{Frames, Outbox};
 use crate::proto::{CONNECTIONS_MAX, FromInit, OUTBOX_BYTES_MAX, Tell, ToInit};
 use crate::spec::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +15,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::SystemTime;
 use xos_base::Millis;
+use xos_ssi::frame::{Frames, Outbox};
+use xos_ssi::peer;
 
 mod body;
 mod calls;
@@ -253,8 +254,8 @@ impl Serve<'_> {
 
     fn accept(&mut self, listener: &UnixListener) {
         let Ok((socket, _)) = listener.accept() else { return };
-        let root = rustix::net::sockopt::socket_peercred(&socket)
-            .is_ok_and(|c| c.uid == rustix::process::getuid());
+        let own = rustix::process::getuid().as_raw();
+        let root = peer::uid(&socket).is_ok_and(|uid| uid == own);
         if root && socket.set_nonblocking(true).is_ok() {
             self.connections.push(Connection::new(socket));
         }

@@ -1,12 +1,13 @@
 use crate::support::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use xos_node::cgroup::Cgroups;
 use xos_node::cgroup::discover::{Version, hierarchies};
-use xos_node::envelopes::{Attached, Envelope, EnvelopeError};
+use xos_node::envelopes::{Attached, Envelope, EnvelopeError, Envelopes, ShimProgram};
 use xos_node::event::{Cause, Cursor, Event, Outcome};
 
 const DAEMON: &str = "XOS_NODE_TEST_DAEMON";
@@ -223,4 +224,36 @@ async fn machines_without_v2_work_too() {
     numbered(&e, 2).await;
     e.freeze(true).await.unwrap();
     node.finish(e).await;
+}
+
+/// Starts a shim in a pid namespace of its own, which lasts as long as its folder.
+const APART: &str = concat!(
+    "#!/bin/sh\n",
+    "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n",
+    "mkfifo \"$1/up\" || exit 1\n",
+    "unshare --pid --fork sh -c '",
+    env!("CARGO_BIN_EXE_xos-shim"),
+    " \"$1\"; echo $? > \"$1/up\"; while [ -e \"$1\" ]; do sleep 1; done' ",
+    "sh \"$1\" < /dev/null > /dev/null 2>&1 &\n",
+    "read code < \"$1/up\"\n",
+    "rm \"$1/up\"\n",
+    "exit \"$code\"\n",
+);
+
+#[tokio::test]
+async fn a_daemon_outside_of_its_shims_pid_namespace_is_heard() {
+    // wrong: the kernel names no pid for it there, and a shim would refuse its own xosd
+    let Some(node) = Node::new() else { return };
+    let program = node.dir.path().join("apart");
+    std::fs::write(&program, APART).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+    let (state, shim) = (node.dir.path().join("state"), ShimProgram::at(&program));
+    let envelopes = Envelopes::open(&state, shim, node.cgroups.clone(), now).unwrap();
+    let e = envelopes.start(node.spec("1.rennes")).await.unwrap();
+    let ended = run(&e, vec![shell(0, "exit 3")]).await;
+    assert_eq!(ended[&key(0)].0, exited(3));
+    let mut events = e.events(Cursor::default());
+    e.end(Duration::ZERO).await.unwrap();
+    while patient(events.next()).await.unwrap().is_some() {}
+    envelopes.forget(&e.spec().id).await.unwrap();
 }

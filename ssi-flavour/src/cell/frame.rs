@@ -1,20 +1,18 @@
-//! Length-framed JSON over a local socket, with descriptors: four bytes of length, little endian,
-//! then the value.
+//! Frames over a local socket, with descriptors.
 
 use super::proto::OUTBOX_BYTES_MAX;
+use crate::frame::{Frames, Outbox};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// Longest frame, in bytes, without its length.
-pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most descriptors that come with one frame.
 pub const FDS_MAX: usize = 3;
 /// How much is read at a time.
@@ -23,11 +21,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// One end of a connection.
 pub struct Peer {
     socket: UnixStream,
-    inbox: Vec<u8>,
-    /// How much of the inbox was taken.
-    taken: usize,
+    inbox: Frames,
     fds: VecDeque<OwnedFd>,
-    outbox: Vec<u8>,
+    outbox: Outbox,
 }
 
 fn broken(why: &str) -> io::Error {
@@ -37,8 +33,8 @@ fn broken(why: &str) -> io::Error {
 impl Peer {
     /// Takes a socket; whether it blocks is the caller's choice.
     pub fn new(socket: UnixStream) -> Peer {
-        let (inbox, outbox) = (Vec::new(), Vec::new());
-        Peer { socket, inbox, taken: 0, fds: VecDeque::new(), outbox }
+        let (inbox, fds, outbox) = Default::default();
+        Peer { socket, inbox, fds, outbox }
     }
 
     /// Reads once. `false`: the other end closed it.
@@ -64,11 +60,7 @@ impl Peer {
         if got.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > FDS_MAX {
             return Err(broken("more descriptors than a request has"));
         }
-        if self.taken > 0 {
-            self.inbox.drain(..self.taken);
-            self.taken = 0;
-        }
-        self.inbox.extend_from_slice(&buf[..got.bytes]);
+        self.inbox.feed(&buf[..got.bytes]);
         Ok(got.bytes > 0)
     }
 
@@ -77,16 +69,7 @@ impl Peer {
     /// # Errors
     /// `InvalidData` for a frame over the limit or of another shape; the peer is to be dropped.
     pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let rest = &self.inbox[self.taken..];
-        let Some((len, body)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let len = u32::from_le_bytes(*len) as usize;
-        if len > FRAME_BYTES_MAX {
-            return Err(broken("a frame over 4 MiB"));
-        }
-        let Some(body) = body.get(..len) else { return Ok(None) };
-        let value = serde_json::from_slice(body)?;
-        self.taken += 4 + len;
-        Ok(Some(value))
+        self.inbox.next()
     }
 
     /// The descriptors that came with the frame taken last; it is of those that have any.
@@ -105,13 +88,10 @@ impl Peer {
     /// # Errors
     /// `InvalidData` when it is over the limit, or the other end does not read.
     pub fn push<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
-        let body = serde_json::to_vec(value)?;
-        if body.len() > FRAME_BYTES_MAX || self.outbox.len() > OUTBOX_BYTES_MAX {
-            return Err(broken("too much to send"));
+        if self.outbox.len() > OUTBOX_BYTES_MAX {
+            return Err(broken("the other end does not read"));
         }
-        self.outbox.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        self.outbox.extend_from_slice(&body);
-        Ok(())
+        self.outbox.push(value)
     }
 
     /// Whether something waits to be written.
@@ -124,21 +104,7 @@ impl Peer {
     /// # Errors
     /// The socket's error; "would block" is none.
     pub fn flush(&mut self) -> io::Result<()> {
-        let mut at = 0;
-        let result = loop {
-            if at == self.outbox.len() {
-                break Ok(());
-            }
-            match self.socket.write(&self.outbox[at..]) {
-                Ok(0) => break Err(ErrorKind::WriteZero.into()),
-                Ok(n) => at += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break Ok(()),
-                Err(e) => break Err(e),
-            }
-        };
-        self.outbox.drain(..at);
-        result
+        self.outbox.flush(&mut self.socket)
     }
 
     /// Writes a frame with descriptors, and waits until it is written. For a socket that blocks.
@@ -152,12 +118,12 @@ impl Peer {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(broken("more descriptors than a request has"));
         }
-        let first = [IoSlice::new(&self.outbox)];
+        let first = [IoSlice::new(self.outbox.waiting())];
         let flags = SendFlags::NOSIGNAL;
         let n = rustix::io::retry_on_intr(|| {
             rustix::net::sendmsg(&self.socket, &first, &mut control, flags)
         })?;
-        self.outbox.drain(..n);
+        self.outbox.written(n);
         self.flush()
     }
 }
@@ -194,17 +160,5 @@ mod tests {
         assert!(b.take_fds(1).is_err());
         drop(a);
         assert!(!b.fill().unwrap());
-    }
-
-    #[test]
-    fn an_oversized_or_foreign_frame_is_an_error() {
-        // wrong: four bytes would make the cell's init reserve 4 GB
-        for bytes in [&u32::MAX.to_le_bytes()[..], &[1, 0, 0, 0, b'x']] {
-            let (mut a, b) = UnixStream::pair().unwrap();
-            let mut b = Peer::new(b);
-            a.write_all(bytes).unwrap();
-            assert!(b.fill().unwrap());
-            assert!(b.take::<String>().is_err());
-        }
     }
 }

@@ -4,23 +4,24 @@
 use super::frame::Peer;
 use super::kept::{Kept, Orphans};
 use super::launch::no;
+use super::lease::Lease;
 use super::own;
 use super::proto::{CONNECTIONS_MAX, Exit, Program, Refusal, Tell, Tree, Usage};
 use super::range::{self, Pids};
 use super::start::{self, Failure};
+use crate::peer;
 use crate::pids::NodeNumber;
 use crate::sys::{self, Wait, Waited};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{PipeReader, Read};
 use std::os::unix::net::UnixListener;
 
 mod calls;
+mod hold;
 
 /// How many changes of children are looked at before requests are again.
 const WAIT_ROUND_MAX: u32 = 512;
@@ -58,6 +59,11 @@ struct Init {
     orphans: Orphans,
     childless: bool,
     strayed: u64,
+    lease: Lease,
+    /// When it is looked next whether all stands still.
+    hold_at_ms: u64,
+    /// What was stopped because the lease was over, has not ended, and nobody let go on.
+    halted: BTreeSet<i32>,
     ending: bool,
 }
 
@@ -88,6 +94,9 @@ pub(super) fn run(
         orphans: Orphans::default(),
         childless: true,
         strayed: 0,
+        lease: Lease::none(hold::now_ms()),
+        hold_at_ms: 0,
+        halted: BTreeSet::new(),
         ending: false,
     };
     ready()?;
@@ -98,7 +107,7 @@ impl Init {
     fn serve(&mut self, children: &SignalFd) -> Result<(), String> {
         let mut more = false;
         while !self.ending {
-            let again_ms = self.look_at_range()?;
+            let again_ms = self.look_at_range()?.min(self.look_at_lease());
             let timeout = match (more, self.childless) {
                 (true, _) => Some(0),
                 (false, true) => None,
@@ -158,8 +167,7 @@ impl Init {
 
     fn accept(&mut self) {
         let Ok((socket, _)) = self.listener.accept() else { return };
-        // Of nix: with rustix, who is outside of the pid namespace, and has pid 0 here, is an error.
-        let root = getsockopt(&socket, PeerCredentials).is_ok_and(|c| c.uid() == 0);
+        let root = peer::uid(&socket).is_ok_and(|uid| uid == 0);
         if !root || socket.set_nonblocking(true).is_err() {
             return;
         }
@@ -194,7 +202,12 @@ impl Init {
         let usage =
             Usage { user_us: w.user_us, system_us: w.system_us, max_rss_bytes: w.max_rss_bytes };
         let pid = w.pid;
-        match Exit::of(w.status) {
+        let exit = Exit::of(w.status);
+        if exit.is_some() {
+            // The number may be another one's from now on.
+            self.halted.remove(&pid);
+        }
+        match exit {
             Some(exit) => match self.starting.get_mut(&pid) {
                 Some(starting) => starting.ended = Some((exit, usage)),
                 None => match self.watched.remove(&pid) {
@@ -231,6 +244,8 @@ impl Init {
                 Some((exit, usage)) => self.end(s.tree, pid, exit, usage),
                 None => {
                     self.watched.insert(pid, s.tree);
+                    // It is stopped like all others, if they are.
+                    self.hold_at_ms = 0;
                 }
             }
         }

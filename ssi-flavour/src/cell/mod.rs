@@ -10,20 +10,24 @@
 //! Pids that are born in a cell are of its node's range, so that a tree keeps its pid wherever in
 //! the cluster it goes. When init dies the kernel kills all of the cell. What ends while no agent
 //! is connected is told to the next one.
+//!
+//! Trees run until the time that the agent said last ([`proto::Ask::Lease`]). Then init stops them
+//! by itself, so that no copy runs on while the cluster takes the node for dead and starts another
+//! one elsewhere. It never lets anything go on: the agent does.
 
 mod client;
 pub(crate) mod frame;
 mod init;
 mod kept;
 mod launch;
+mod lease;
 mod own;
-mod procs;
 pub mod proto;
 mod range;
 mod start;
 
 pub use client::{CallError, Client, Event, launch};
-pub use frame::{FDS_MAX, FRAME_BYTES_MAX};
+pub use frame::FDS_MAX;
 
 use crate::pids::NodeNumber;
 use std::ffi::OsString;

@@ -212,6 +212,16 @@ pub enum Ask {
     },
     /// Reply: [`Status`].
     Status,
+    /// Trees may run until then; the last word counts. Without one, or past it, init stops every
+    /// process of a person, starts no trees and refuses to send SIGCONT; it lets nothing go on by
+    /// itself. Reply: [`Leased`].
+    Lease {
+        /// By the clock that [`xos_base::when::Clock::up`] is, milliseconds; 0: not at all.
+        until_ms: u64,
+        /// After standing still for so long, in milliseconds, they are ended if no agent is
+        /// connected; absent: never.
+        end_after_ms: Option<u64>,
+    },
     /// A restored tree has become init's child: watch it from now on. Reply: [`Started`].
     Adopt {
         /// Which.
@@ -248,6 +258,17 @@ pub struct Started {
     pub pid: i32,
     /// Whether it ran before this request.
     pub known: bool,
+}
+
+/// A lease was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leased {
+    /// Whether all had to stand still before: what is to go on must be let.
+    pub held: bool,
+    /// What init itself stopped, nobody let go on since, and may go on now. Empty unless all had to
+    /// stand still before, and have not to now.
+    pub stopped: Vec<i32>,
 }
 
 /// What a cell sends: replies, and without being asked what happens to trees.
@@ -365,6 +386,10 @@ pub struct Status {
     pub others: Vec<i32>,
     /// Ends that wait to be acknowledged.
     pub ended: usize,
+    /// Until when trees may run, as it was said last; see [`Ask::Lease`].
+    pub lease_until_ms: u64,
+    /// Whether they may not now.
+    pub held: bool,
 }
 
 /// Why a cell refuses.
@@ -383,6 +408,12 @@ pub enum Refusal {
     /// This life of the tree is over; its end waits to be acknowledged.
     #[error("{0} has ended on this node")]
     Over(Tree),
+    /// The lease is over: it may be asked for again with the next one.
+    #[error(
+        "this node may run nothing of its cluster until the core is reached: nothing starts or \
+         goes on"
+    )]
+    Held,
     /// There is no such process here.
     #[error("no process {0} is in this cell")]
     NoSuchProcess(i32),

@@ -6,14 +6,14 @@
 //! to a pipe that exec closes, so that init, which waits for nothing else, learns of both.
 
 use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
-use crate::sys::{self, Forked, Texts};
+use crate::program::{Exec, drop_to, limit, search_path};
+use crate::sys::{self, Forked};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{Gid, Uid};
-use rustix::process::{Resource, Rlimit as Pair};
+use nix::unistd::Gid;
+use rustix::process::Resource;
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::io::{PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,8 +22,6 @@ pub(super) const FAILED_CODE: i32 = 127;
 /// How much more readily than the rest the kernel ends a program when memory is short; see
 /// proc_pid_oom_score_adj(5).
 const OOM_SCORE: &[u8] = b"300";
-/// Where programs are looked for when the environment has no `PATH`.
-const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Longest name from a request that stands in a message, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -114,32 +112,15 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     sys::new_session_keyring().map_err(|e| setup(errno(&e)))?;
     rlimits(&program.rlimits).map_err(|e| (Stage::Rlimit, e))?;
     if let Some(account) = order.account {
-        drop_to(account).map_err(|e| (Stage::Identity, e))?;
+        let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        drop_to(account.uid, account.gid, &groups).map_err(|e| (Stage::Identity, e))?;
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(program.umask));
     nix::unistd::chdir(&program.cwd).map_err(|e| (Stage::Cwd, e))?;
     stdio(program.stdio, &order.stdio)?;
     sys::close_on_exec_from(3).map_err(|e| setup(errno(&e)))?;
-    Err((Stage::Exec, exec(program)))
-}
-
-/// Gives up root for good.
-fn drop_to(account: &Account) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    nix::unistd::setgroups(&groups)?;
-    nix::unistd::setresgid(gid, gid, gid)?;
-    nix::unistd::setresuid(uid, uid, uid)?;
-    rustix::thread::set_no_new_privs(true).map_err(from_rustix)?;
-    let now_uid = nix::unistd::getresuid()?;
-    let now_gid = nix::unistd::getresgid()?;
-    let caps = rustix::thread::capabilities(None).map_err(from_rustix)?;
-    let dropped = [now_uid.real, now_uid.effective, now_uid.saved].iter().all(|u| *u == uid)
-        && [now_gid.real, now_gid.effective, now_gid.saved].iter().all(|g| *g == gid)
-        && caps.effective.is_empty()
-        && caps.permitted.is_empty()
-        && nix::unistd::setuid(Uid::from_raw(0)).is_err();
-    if dropped { Ok(()) } else { Err(Errno::EPERM) }
+    let exec = Exec::new(&program.argv, &program.env).map_err(|e| (Stage::Exec, e))?;
+    Err((Stage::Exec, exec.run()))
 }
 
 fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
@@ -155,14 +136,7 @@ fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
             RlimitKind::Processes => Resource::Nproc,
             RlimitKind::Stack => Resource::Stack,
         };
-        // Never above the node's.
-        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let maximum = least(r.hard, rustix::process::getrlimit(resource).maximum);
-        let pair = Pair { current: least(r.soft, maximum), maximum };
-        rustix::process::setrlimit(resource, pair).map_err(from_rustix)?;
+        limit(resource, r.soft, r.hard)?;
     }
     Ok(())
 }
@@ -185,47 +159,8 @@ fn stdio(kind: Stdio, fds: &[OwnedFd]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the program; returns why not. As execvp(3), without its shell for files that are no
-/// program.
-fn exec(program: &Program) -> Errno {
-    match texts(program) {
-        Err(e) => e,
-        Ok((programs, argv, env)) => {
-            let searched = !program_name(program).contains('/');
-            let mut worst = Errno::ENOENT;
-            for path in &programs {
-                match sys::exec(path, &argv, &env) {
-                    Errno::ENOENT | Errno::ENOTDIR if searched => {}
-                    Errno::EACCES if searched => worst = Errno::EACCES,
-                    other => return other,
-                }
-            }
-            worst
-        }
-    }
-}
-
-/// Where the program may be, in order, its arguments and its environment.
-fn texts(program: &Program) -> Result<(Vec<CString>, Texts, Texts), Errno> {
-    let text = |s: &str| CString::new(s).map_err(|_| Errno::EINVAL);
-    let argv: Result<_, _> = program.argv.iter().map(|a| text(a)).collect();
-    let env: Result<_, _> = program.env.iter().map(|(n, v)| text(&format!("{n}={v}"))).collect();
-    let name = program_name(program);
-    let programs = if name.contains('/') {
-        vec![text(name)?]
-    } else {
-        let dirs = search_path(program).split(':').map(|d| if d.is_empty() { "." } else { d });
-        dirs.map(|d| text(&format!("{d}/{name}"))).collect::<Result<_, _>>()?
-    };
-    Ok((programs, Texts::new(argv?), Texts::new(env?)))
-}
-
 fn program_name(program: &Program) -> &str {
     program.argv.first().map_or("", String::as_str)
-}
-
-fn search_path(program: &Program) -> &str {
-    program.env.iter().find(|(n, _)| n == "PATH").map_or(PATH_DEFAULT, |(_, v)| v)
 }
 
 /// The failure in words, for the person.
@@ -248,7 +183,7 @@ pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
             "cannot run {name:?}: not a program for this machine, nor a script that begins with #!"
         )),
         Stage::Exec if errno == Errno::ENOENT && !name.contains('/') => {
-            let path = short(search_path(program));
+            let path = short(search_path(&program.env));
             Refusal::Program(format!("cannot run {name:?}: not found in PATH={path:?}"))
         }
         Stage::Exec => Refusal::Program(format!("cannot run {name:?} on this node: {why}")),

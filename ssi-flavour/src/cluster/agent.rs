@@ -3,7 +3,11 @@
 //! The caller stores this value before it does what [`Act`]s say, and calls back when work ends.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
+mod holds;
+
 use super::messages::{End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
+use crate::pids::NodeNumber;
+use holds::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -117,6 +121,19 @@ pub enum Act {
         /// The number of the image.
         version: u64,
     },
+    /// Fetch an image and keep it; then [`Agent::held`].
+    Hold {
+        /// The tree.
+        tree: TreeId,
+        /// Which attempt.
+        attempt: u64,
+        /// The number of the image.
+        version: u64,
+        /// The nodes that have it.
+        from: BTreeSet<NodeNumber>,
+        /// The account whose program it is of.
+        owner: u32,
+    },
     /// Send the copy's output to the spool.
     Spool {
         /// The tree.
@@ -159,6 +176,9 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Images that are fetched to be kept, or were to be, the last one of each tree.
+    #[serde(default)]
+    holds: BTreeMap<TreeId, Hold>,
     lease_until: Millis,
     frozen: bool,
 }
@@ -166,8 +186,9 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, lease_until) = Default::default();
-        Agent { lease, term: 0, joined: false, copies, fences, images, lease_until, frozen: true }
+        let (copies, fences, images, holds, lease_until) = Default::default();
+        let (term, joined, frozen) = (0, false, true);
+        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
     }
 
     /// Its term; 0: none yet.
@@ -188,6 +209,8 @@ impl Agent {
         self.joined = false;
         self.lease_until = Millis(0);
         self.frozen = true;
+        // Nobody is told: the next order to hold it is a new attempt.
+        self.holds_broken_off("the node was started anew meanwhile");
     }
 
     /// Only the agent was started again: its copies are there, what it worked at is not.
@@ -220,6 +243,8 @@ impl Agent {
                 out.extend(self.saved(tree, epoch, version, Err(why())));
             }
         }
+        let facts = self.holds_broken_off(&why());
+        out.extend(self.say(facts));
         out
     }
 
@@ -231,7 +256,10 @@ impl Agent {
             return if clean { vec![join] } else { Vec::new() };
         }
         let copies = self.copies.iter().map(|(t, c)| (*t, c.epoch)).collect();
-        let images = self.images.iter().copied().collect();
+        // Those too that are being fetched, or were not to the end: so that this node hears when
+        // they are not wanted any more.
+        let parts = self.holds.iter().map(|(tree, h)| (*tree, h.version));
+        let images = self.images.iter().copied().chain(parts).collect();
         let beat = ToController::Beat { term: self.term, sent: now, copies, images };
         let mut out = vec![Act::Say(beat)];
         let ends = self.copies.iter().filter_map(|(tree, c)| match c.what {
@@ -347,6 +375,9 @@ impl Agent {
             Order::Save { tree, epoch, version } => {
                 self.save(*tree, *epoch, *version, out, facts);
             }
+            Order::Hold { tree, attempt, version, from, owner } => {
+                self.hold((*tree, *attempt), *version, (from, *owner), out, facts);
+            }
             Order::Spool { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
                 if self.copy(tree, epoch).is_some() {
@@ -359,7 +390,11 @@ impl Agent {
                 facts.push(Fact::Finished { tree: *tree });
             }
             Order::Discard { tree, version } => {
-                if self.images.remove(&(*tree, *version)) {
+                let part = self.holds.get(tree).is_some_and(|h| h.version == *version);
+                if part {
+                    self.holds.remove(tree);
+                }
+                if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });
                 }
             }

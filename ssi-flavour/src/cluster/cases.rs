@@ -2,10 +2,11 @@
 
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
+use super::interval::Interval;
 use super::members::{Moves, NodeState, Times};
 use super::messages::{End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId};
-use super::record::{Effect, State};
-use super::trees::{Owner, STEP_MAX, Step, Tree, TreeState};
+use super::record::{Effect, Record, State};
+use super::trees::{Owner, STEP_MAX, Step, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::{MemberNumber, Millis};
@@ -44,7 +45,8 @@ impl Desk {
             desk.beat(number);
         }
         let owner = Owner { vo, member: MemberNumber(7), uid: 70_007 };
-        let (tree, _) = desk.c.start(32_768, &owner, n(1), n(1), restartable).unwrap();
+        let wish = Wish { owner, restartable, interval: Interval::Best };
+        let (tree, _) = desk.c.start(32_768, &wish, n(1), n(1)).unwrap();
         assert_eq!(tree, T);
         desk.fact(1, Fact::Runs { tree: T, epoch: 1, floor: 1 });
         assert!(desk.tree().confirmed);
@@ -53,6 +55,19 @@ impl Desk {
 
     fn tree(&self) -> &Tree {
         self.c.state().trees.tree(T).unwrap()
+    }
+
+    /// Another one of the same member.
+    fn wish(&self) -> Wish {
+        let owner = self.tree().owner.clone();
+        Wish { owner, restartable: false, interval: Interval::Best }
+    }
+
+    /// Node 1 made a checkpoint.
+    fn saved(&mut self, version: u64) {
+        self.c.save(T, self.now).unwrap();
+        self.fact(1, Fact::Saved { tree: T, epoch: 1, image: image(version, 1) });
+        assert_eq!(self.tree().checkpoint.as_ref().unwrap().version, version);
     }
 
     fn term(&self, number: u8) -> u64 {
@@ -332,8 +347,8 @@ fn no_ghost_is_where_nobody_would_see_it_die() {
     // would take the output of the tree whose ghost was there
     let mut d = Desk::new(true);
     d.c.message(n(2), &ToController::Join { after: 1 }, d.now);
-    let owner = d.tree().owner.clone();
-    let start = |d: &mut Desk| d.c.start(32_769, &owner, n(2), n(3), false).map(drop);
+    let wish = d.wish();
+    let start = |d: &mut Desk| d.c.start(32_769, &wish, n(2), n(3)).map(drop);
     let text = start(&mut d).unwrap_err().to_string();
     assert_eq!(text, "tree 2: n2.rennes has sent no heartbeat yet: try again");
     d.beat(2);
@@ -369,6 +384,103 @@ fn what_is_in_the_way_is_said() {
     d.moving(3);
     let text = d.c.can_migrate(T, n(3)).unwrap_err().to_string();
     assert_eq!(text, "tree 1 moves: try again when it runs");
+}
+
+/// If it failed, the only checkpoint would be gone with the node that made it.
+#[test]
+fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    assert_eq!(d.c.thin(2), [T]);
+    d.c.hold(T, n(2), d.now).unwrap();
+    assert_eq!(d.c.thin(2), [], "somebody is at it");
+    let from = BTreeSet::from([n(1)]);
+    let hold = |attempt, version| {
+        let from = from.clone();
+        Order::Hold { tree: T, attempt, version, from, owner: 70_007 }
+    };
+    assert_eq!(d.beat(2), [hold(1, 1)]);
+    d.fact(2, Fact::Holds { tree: T, version: 1 });
+    assert_eq!((d.beat(2), d.c.thin(2)), (Vec::new(), Vec::new()));
+    d.saved(2);
+    d.c.settle(2);
+    assert_eq!(d.tree().previous.as_ref().unwrap().version, 1, "nobody else has the last one");
+    // Node 2 does not get it: another one is asked.
+    d.c.hold(T, n(2), d.now).unwrap();
+    let reason = "no space left".to_owned();
+    d.fact(2, Fact::NotHeld { tree: T, attempt: 1, reason: reason.clone() });
+    assert_eq!(d.c.thin(2), [], "that was of an attempt before");
+    d.fact(2, Fact::NotHeld { tree: T, attempt: 2, reason });
+    d.c.hold(T, n(3), d.now).unwrap();
+    d.restart_controller();
+    d.beat(3);
+    assert_eq!(d.beat(3), [hold(3, 2)]);
+    d.fact(3, Fact::Holds { tree: T, version: 2 });
+    d.c.settle(2);
+    assert_eq!(d.tree().previous, None);
+    // All who have it are told when it is not wanted any more.
+    d.fact(1, Fact::Ended { tree: T, epoch: 1, end: End::Exit { code: 0 } });
+    for number in [1, 2, 3] {
+        let (term, sent, copies) = (d.term(number), d.now, Vec::new());
+        let images = vec![(T, 2)];
+        let beat = ToController::Beat { term, sent, copies, images };
+        let orders = told(&d.c.message(n(number), &beat, d.now), number);
+        assert!(orders.contains(&Order::Discard { tree: T, version: 2 }), "{number}: {orders:?}");
+    }
+}
+
+/// If it failed, a tree would wait in vain for a dead node though another has a checkpoint of it.
+#[test]
+fn without_the_last_checkpoint_the_one_before_is_restarted() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    d.c.hold(T, n(2), d.now).unwrap();
+    d.fact(2, Fact::Holds { tree: T, version: 1 });
+    d.saved(2);
+    d.c.settle(2);
+    d.pass(9_000, &[2, 3]);
+    assert!(matches!(d.tree().state, TreeState::Checkpointed { .. }));
+    d.c.settle(2);
+    d.c.restart(T, n(3), d.now).unwrap();
+    let mut old = image(1, 1);
+    old.nodes.insert(n(2));
+    assert_eq!(d.beat(3), [Order::Restore { tree: T, epoch: 2, image: old }]);
+}
+
+/// If it failed, a program that waits would be started twice, or be forgotten with the core.
+#[test]
+fn what_waits_is_started_once_and_outlives_the_controller() {
+    let mut d = Desk::new(true);
+    let wish = d.wish();
+    let (tree, effects) = d.c.queue(&wish);
+    let queued = Record::Tree(TreeRecord::Queued { tree, wish: wish.clone() });
+    assert_eq!(effects, [Effect::Keep(queued)], "nobody is told");
+    d.restart_controller();
+    d.beat(2);
+    let text = d.c.migrate(tree, n(2), d.now).unwrap_err().to_string();
+    assert_eq!(text, "tree 2 waits until a node has room: try again when it runs");
+    assert_eq!(d.c.state().trees.queue().wish(tree), Some(&wish));
+    let effects = d.c.begin(tree, 65_536, n(2), n(2)).unwrap();
+    assert_eq!(told(&effects, 2), [Order::Start { tree, epoch: 1 }]);
+    assert!(d.c.begin(tree, 65_537, n(3), n(3)).is_err());
+    let (next, _) = d.c.queue(&wish);
+    assert_eq!(next, TreeId(3), "its number is not given again");
+    d.c.end(next).unwrap();
+    assert!(d.c.end(next).is_err() && d.c.state().trees.queue().is_empty());
+    assert!(d.c.end(tree).is_err(), "something of it may run");
+}
+
+/// If it failed, what nobody may run here any more would wait for ever.
+#[test]
+fn what_waits_goes_with_its_vo() {
+    let mut d = Desk::new(true);
+    let wish = d.wish();
+    let (tree, _) = d.c.queue(&wish);
+    let vos = BTreeSet::from([wish.owner.vo]);
+    assert_eq!(d.c.drop_waiting(&vos), []);
+    let text = format!("{:?}", d.c.drop_waiting(&BTreeSet::new()));
+    assert!(text.contains("Lost") && text.contains("demo.rennes is not served"), "{text}");
+    assert_eq!(d.c.state().trees.queue().wish(tree), None);
 }
 
 /// A node in its first term.
@@ -474,6 +586,36 @@ fn an_end_is_said_until_it_is_known() {
     order(&mut a, 11, Order::Kill { tree: T, epoch: 1 });
     a.killed(T, 1);
     assert_eq!(a.beat(Millis(12)).len(), 1);
+}
+
+#[test]
+fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
+    // wrong: an image would be fetched with each heartbeat, or stay for ever
+    let mut a = agent();
+    let hold = |attempt| {
+        let from = BTreeSet::from([n(2)]);
+        Order::Hold { tree: T, attempt, version: 4, from, owner: 70_007 }
+    };
+    let acts = order(&mut a, 1, hold(1));
+    assert!(matches!(acts[..], [Act::Hold { tree: T, attempt: 1, version: 4, .. }]), "{acts:?}");
+    assert_eq!(order(&mut a, 2, hold(1)), []);
+    let failed = say(Fact::NotHeld { tree: T, attempt: 1, reason: "torn".into() });
+    assert_eq!(a.held(T, 1, 4, Err("torn".into())), Some(failed.clone()));
+    assert_eq!(order(&mut a, 3, hold(1)), [failed]);
+    assert_eq!(order(&mut a, 4, hold(2)).len(), 1);
+    let text = serde_json::to_string(&a).unwrap();
+    let mut a: Agent = serde_json::from_str(&text).unwrap();
+    let acts = a.restarted(Millis(5));
+    assert!(format!("{acts:?}").contains("NotHeld"), "{acts:?}");
+    order(&mut a, 6, hold(3));
+    let holds = say(Fact::Holds { tree: T, version: 4 });
+    assert_eq!(a.held(T, 3, 4, Ok(())), Some(holds.clone()));
+    assert_eq!(order(&mut a, 7, hold(4)), [holds]);
+    let beat = format!("{:?}", a.beat(Millis(8)));
+    assert!(beat.contains("images: [(TreeId(1), 4)]"), "{beat}");
+    let discard = || Order::Discard { tree: T, version: 4 };
+    assert_eq!(order(&mut a, 9, discard()), [Act::Discard { tree: T, version: 4 }]);
+    assert_eq!(order(&mut a, 10, discard()), []);
 }
 
 #[test]

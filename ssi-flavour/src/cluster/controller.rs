@@ -1,10 +1,13 @@
 //! The one that decides in a cluster.
 
+mod copies;
+mod trees;
+
 use super::crash::term_ended;
 use super::members::{Heard, Member, MemberError, MemberRecord, Moves, NodeState, Times};
-use super::messages::{Fact, Image, Order, ToController, ToNode, TreeId};
+use super::messages::{Fact, Order, ToController, ToNode, TreeId};
 use super::record::{Effect, Record, State};
-use super::trees::{Owner, TreeRecord, TreeState};
+use super::trees::TreeRecord;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::{Millis, NodeId, VoId};
@@ -236,162 +239,6 @@ impl Controller {
         Ok(out)
     }
 
-    /// Starts a tree on a node that was chosen for it.
-    ///
-    /// # Errors
-    /// [`Refused`] when a node does not do.
-    pub fn start(
-        &mut self,
-        root: i32,
-        owner: &Owner,
-        birth: NodeNumber,
-        node: NodeNumber,
-        restartable: bool,
-    ) -> Result<(TreeId, Vec<Effect>), Refused> {
-        let tree = self.state.trees.next();
-        let refused = |reason| Refused::Node { tree, reason };
-        let on = self.member(tree, node)?;
-        if !matches!(on.state, NodeState::Online) {
-            return Err(refused(format!("{} is {}", on.id, on.state)));
-        }
-        serves(on, owner).map_err(refused)?;
-        let home = self.member(tree, birth)?;
-        if !home.state.has_term() {
-            return Err(refused(format!("{} is {}", home.id, home.state)));
-        }
-        // One that does not know of its term yet may begin anew in the same, without the ghost.
-        if self.heard.sent(birth).is_none() {
-            return Err(refused(format!("{} has sent no heartbeat yet: try again", home.id)));
-        }
-        let mut out = Vec::new();
-        let owner = owner.clone();
-        let r = TreeRecord::Placed { tree, root, owner, birth, node, restartable };
-        let touched = self.put(r, &mut out);
-        self.push(&touched, &mut out);
-        Ok((tree, out))
-    }
-
-    /// Begins to move a tree.
-    ///
-    /// # Errors
-    /// [`Refused`] with what is in the way.
-    pub fn migrate(
-        &mut self,
-        tree: TreeId,
-        to: NodeNumber,
-        now: Millis,
-    ) -> Result<Vec<Effect>, Refused> {
-        self.can_migrate(tree, to)?;
-        let mut out = Vec::new();
-        let touched = self.put(TreeRecord::Moving { tree, to, at: now }, &mut out);
-        self.push(&touched, &mut out);
-        Ok(out)
-    }
-
-    /// Whether a tree can begin to move, by what the controller knows.
-    ///
-    /// # Errors
-    /// [`Refused`] with what is in the way.
-    pub fn can_migrate(&self, tree: TreeId, to: NodeNumber) -> Result<(), Refused> {
-        let t = self.state.trees.tree(tree).ok_or(Refused::Unknown(tree))?;
-        if t.state != TreeState::Running || !t.confirmed {
-            return Err(Refused::State { tree, state: describe(&t.state) });
-        }
-        let refused = |reason| Refused::Node { tree, reason };
-        let (from, target) = (self.member(tree, t.node)?, self.member(tree, to)?);
-        if to == t.node {
-            return Err(Refused::There { tree, node: target.id.to_string() });
-        }
-        if !matches!(from.state, NodeState::Online | NodeState::Draining) {
-            return Err(refused(format!("{} is {}", from.id, from.state)));
-        }
-        from.can_move().and_then(|()| target.takes_moves()).map_err(refused)?;
-        serves(target, &t.owner).map_err(refused)?;
-        if from.cpu_group != target.cpu_group {
-            let what = "what the processors can";
-            return Err(refused(format!("{} and {} differ in {what}", from.id, target.id)));
-        }
-        Ok(())
-    }
-
-    /// Begins a checkpoint of a tree that runs.
-    ///
-    /// # Errors
-    /// [`Refused`] when it does not run, or is being checkpointed.
-    pub fn save(&mut self, tree: TreeId, now: Millis) -> Result<Vec<Effect>, Refused> {
-        let t = self.state.trees.tree(tree).ok_or(Refused::Unknown(tree))?;
-        if t.state != TreeState::Running || !t.confirmed {
-            return Err(Refused::State { tree, state: describe(&t.state) });
-        }
-        if t.saving.is_some() {
-            return Err(Refused::State { tree, state: "is being checkpointed" });
-        }
-        let from = self.member(tree, t.node)?;
-        from.can_move().map_err(|reason| Refused::Node { tree, reason })?;
-        let mut out = Vec::new();
-        let touched = self.put(TreeRecord::Saving { tree, at: now }, &mut out);
-        self.push(&touched, &mut out);
-        Ok(out)
-    }
-
-    /// Begins to restart a tree that waits as a checkpoint.
-    ///
-    /// # Errors
-    /// [`Refused`] with what is in the way.
-    pub fn restart(
-        &mut self,
-        tree: TreeId,
-        to: NodeNumber,
-        now: Millis,
-    ) -> Result<Vec<Effect>, Refused> {
-        let t = self.state.trees.tree(tree).ok_or(Refused::Unknown(tree))?;
-        let image = match (&t.state, &t.checkpoint) {
-            (TreeState::Checkpointed { .. }, Some(image)) => image,
-            (state, _) => return Err(Refused::State { tree, state: describe(state) }),
-        };
-        let refused = |reason| Refused::Node { tree, reason };
-        let (was, target) = (self.member(tree, t.node)?, self.member(tree, to)?);
-        target.takes_moves().map_err(refused)?;
-        serves(target, &t.owner).map_err(refused)?;
-        if was.cpu_group != target.cpu_group {
-            let what = "what the processors can";
-            return Err(refused(format!("{} and {} differ in {what}", was.id, target.id)));
-        }
-        if !self.reaches(image) {
-            let names: Vec<String> =
-                image.nodes.iter().map(|n| self.state.members.name(*n)).collect();
-            let reason = format!("its checkpoint is on {} only, not here now", names.join(", "));
-            return Err(refused(reason));
-        }
-        let mut out = Vec::new();
-        let touched = self.put(TreeRecord::Restarting { tree, to, at: now }, &mut out);
-        self.push(&touched, &mut out);
-        Ok(out)
-    }
-
-    /// A tree that waits as a checkpoint is never restarted: nobody wants it any more.
-    ///
-    /// # Errors
-    /// [`Refused`] when it does not wait.
-    pub fn give_up(&mut self, tree: TreeId, reason: &str) -> Result<Vec<Effect>, Refused> {
-        let t = self.state.trees.tree(tree).ok_or(Refused::Unknown(tree))?;
-        if !matches!(t.state, TreeState::Checkpointed { .. }) {
-            return Err(Refused::State { tree, state: describe(&t.state) });
-        }
-        let mut out = Vec::new();
-        let touched = self.put(TreeRecord::Lost { tree, reason: reason.to_owned() }, &mut out);
-        self.push(&touched, &mut out);
-        Ok(out)
-    }
-
-    fn reaches(&self, image: &Image) -> bool {
-        let here = |n: &NodeNumber| {
-            let m = self.state.members.node(*n);
-            m.is_some_and(|m| m.state.has_term() && m.state != NodeState::Suspect)
-        };
-        image.shared || image.nodes.iter().any(here)
-    }
-
     fn member(&self, tree: TreeId, node: NodeNumber) -> Result<&Member, Refused> {
         let none = || Refused::Node { tree, reason: MemberError::Unknown(node).to_string() };
         self.state.members.node(node).ok_or_else(none)
@@ -469,24 +316,5 @@ impl Controller {
             let message = ToNode::Told { term: m.term, sent, orders };
             out.push(Effect::Tell { node, message });
         }
-    }
-}
-
-fn serves(node: &Member, owner: &Owner) -> Result<(), String> {
-    if node.serves.contains(&owner.vo) {
-        return Ok(());
-    }
-    Err(format!("{} does not serve the VO {}", node.id, owner.vo))
-}
-
-fn describe(state: &TreeState) -> &'static str {
-    match state {
-        TreeState::Starting => "is being started",
-        TreeState::Running => "runs, as far as its node said",
-        TreeState::Moving { .. } => "moves",
-        TreeState::Checkpointed { .. } => "waits as a checkpoint",
-        TreeState::Restarting { .. } => "is being restarted",
-        TreeState::Lost { .. } => "is lost",
-        TreeState::Ended(_) => "ended",
     }
 }

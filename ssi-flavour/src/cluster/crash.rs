@@ -24,6 +24,9 @@ pub(super) fn term_ended(
         if t.birth == node && !t.spool {
             out.push(TreeRecord::Orphaned { tree });
         }
+        if t.holding.as_ref().is_some_and(|h| h.node == node) {
+            out.push(TreeRecord::NotHeld { tree, node, reason: reason.to_owned() });
+        }
         out.extend(of_copies(tree, t, node, reason, now));
     }
     out

@@ -135,6 +135,20 @@ pub enum Order {
         /// The number of the image.
         version: u64,
     },
+    /// Fetch a copy of an image and keep it, so that it outlives the node that made it; answered by
+    /// [`Fact::Holds`] or [`Fact::NotHeld`].
+    Hold {
+        /// The tree.
+        tree: TreeId,
+        /// Which attempt to have a copy this is, in the tree.
+        attempt: u64,
+        /// The number of the image.
+        version: u64,
+        /// The nodes that have it.
+        from: BTreeSet<NodeNumber>,
+        /// The account whose program it is of: another one's is not taken.
+        owner: u32,
+    },
     /// The tree's ghost is lost: the copy's output goes to the spool, from the first byte that the
     /// ghost did not acknowledge. Answered by [`Fact::Spooled`].
     Spool {
@@ -234,6 +248,22 @@ pub enum Fact {
         /// The number.
         version: u64,
         /// Why, for the person.
+        reason: String,
+    },
+    /// The node has the image as a whole.
+    Holds {
+        /// The tree.
+        tree: TreeId,
+        /// The number of the image.
+        version: u64,
+    },
+    /// This attempt to fetch an image came to nothing.
+    NotHeld {
+        /// The tree.
+        tree: TreeId,
+        /// Which attempt.
+        attempt: u64,
+        /// Why.
         reason: String,
     },
     /// The copy's output goes to the spool.

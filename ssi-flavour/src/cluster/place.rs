@@ -48,6 +48,10 @@ pub struct Policy {
     pub gain: u32,
     /// A node with this many percent of a process per processor takes no new trees by itself.
     pub full_percent: u64,
+    /// How many nodes are to have each checkpoint that a tree may go on from.
+    pub copies: usize,
+    /// So many trees of one member run at a time; more of them wait.
+    pub trees_per_member: usize,
 }
 
 impl Default for Policy {
@@ -58,6 +62,8 @@ impl Default for Policy {
             pause: Duration::from_secs(2),
             gain: 3,
             full_percent: 200,
+            copies: 2,
+            trees_per_member: 1000,
         }
     }
 }
@@ -175,6 +181,17 @@ pub fn place(policy: &Policy, nodes: &[NodeView], need: &Need) -> Choice {
         .filter(|n| n.share(0) < policy.full_percent * ONE / 100)
         .min_by_key(|n| (n.share(ONE), far(n), n.number));
     best.map_or(Choice::Queue, |n| Choice::On(n.number))
+}
+
+/// Where one more copy of a checkpoint goes: to the near node, else to the least loaded one that
+/// could restart it. `has`: those that have it, or are not to.
+pub fn hold(nodes: &[NodeView], need: &Need, has: &BTreeSet<NodeNumber>) -> Option<NodeNumber> {
+    let takes = |n: &&NodeView| n.online && n.serves.contains(&need.vo);
+    let others: Vec<&NodeView> =
+        nodes.iter().filter(takes).filter(|n| !has.contains(&n.number)).collect();
+    let near = others.iter().find(|n| need.near == Some(n.number));
+    let least = || others.iter().filter(|n| fits(n, need)).min_by_key(|n| (n.share(0), n.number));
+    near.or_else(least).map(|n| n.number)
 }
 
 fn fits(n: &NodeView, need: &Need) -> bool {
@@ -367,6 +384,27 @@ mod tests {
         let Choice::Nowhere { reason } = place(&p, &nodes, &new_tree()) else { panic!("placed") };
         assert!(reason.contains("demo.rennes"), "{reason}");
         assert_eq!(moves(&[node(1, 1, 3000), nodes[1].clone()], &[hog(1, 1)]), []);
+    }
+
+    /// If it failed, a checkpoint would lie twice on one node, or where nothing can restart it
+    /// though another node could.
+    #[test]
+    fn copies_go_to_the_birth_node_and_else_where_a_restart_can_be() {
+        let number = |n: u8| NodeNumber::try_from(n).unwrap();
+        let mut nodes = [node(1, 2, 500), node(2, 2, 0), node(3, 2, 100), node(4, 2, 0)];
+        nodes[3].cpu_group = 2;
+        let need = Need { cpu_group: Some(1), near: Some(number(1)), ..new_tree() };
+        let to = |nodes: &[NodeView], has: &[u8]| {
+            let has = has.iter().map(|n| number(*n)).collect();
+            hold(nodes, &need, &has).map(u8::from)
+        };
+        assert_eq!(to(&nodes, &[2]), Some(1));
+        assert_eq!(to(&nodes, &[1]), Some(2));
+        assert_eq!(to(&nodes, &[1, 2]), Some(3));
+        assert_eq!(to(&nodes, &[1, 2, 3]), None, "its processors differ");
+        nodes[0].online = false;
+        nodes[1].serves.clear();
+        assert_eq!(to(&nodes, &[]), Some(3));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! A seeded simulation of a cluster: a controller that is killed at any moment and loses what was
 //! not yet on its disk, nodes that crash, lose contact and come back, clocks that drift, a network
-//! that loses, delays, doubles and reorders. At no moment has a tree two live copies; its output is
-//! taken once and whole; when the faults stop, each tree ends, or is lost for a reason.
+//! that loses, delays, doubles and reorders; in some of the stories one node is lost for good with
+//! its disk. At no moment has a tree two live copies; its output is taken once and whole; when the
+//! faults stop, each tree ends, or is lost for a reason. What waits until a node has room is started
+//! once, whatever happens; a tree of whose checkpoint two nodes had a copy is not lost.
 //!
 //! `XOS_SEED=n` repeats one run, `XOS_SEEDS=n` makes more than the default.
 

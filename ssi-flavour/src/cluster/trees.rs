@@ -8,13 +8,16 @@
 //! source is told to go on. The number that a failed attempt took is not given again, so that late
 //! orders and answers of it fit nothing.
 
+mod change;
 mod record;
 mod steps;
 
 pub use record::TreeRecord;
 pub(super) use steps::after_crash;
 
+use super::interval::Interval;
 use super::messages::{End, Image, TreeId};
+use super::queue::Queue;
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +30,8 @@ pub const STEP_MAX: Duration = Duration::from_secs(120);
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// How often a restart is tried.
 pub const TRIES_MAX: u32 = 8;
+/// How long a node may take to fetch a copy of a checkpoint. Nothing waits for it.
+pub const HOLD_MAX: Duration = Duration::from_secs(600);
 
 /// Whose a tree is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +42,28 @@ pub struct Owner {
     pub member: MemberNumber,
     /// The account.
     pub uid: u32,
+}
+
+/// What a tree is to be, wherever it is placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it may go on from a checkpoint when its node failed.
+    pub restartable: bool,
+    /// How often it is checkpointed by itself, when it is restartable.
+    pub interval: Interval,
+}
+
+/// A node that fetches a copy of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Which.
+    pub node: NodeNumber,
+    /// The number of the attempt, given once in the tree.
+    pub attempt: u64,
+    /// Since when.
+    pub since: Millis,
 }
 
 /// How far a move is.
@@ -135,8 +162,18 @@ pub struct Tree {
     pub state: TreeState,
     /// Whether its node said that the copy runs.
     pub confirmed: bool,
+    /// How often it is checkpointed by itself.
+    #[serde(default)]
+    pub interval: Interval,
     /// The last complete checkpoint.
     pub checkpoint: Option<Image>,
+    /// One before it, kept until as many nodes have the last one as are to.
+    pub previous: Option<Image>,
+    /// Who fetches a copy of the last one.
+    pub holding: Option<Holding>,
+    /// The number of the last attempt to do so.
+    #[serde(default)]
+    pub holds: u64,
     /// The image that is being made while it runs, and since when.
     pub saving: Option<(u64, Millis)>,
     /// Its ghost is lost: its output is spooled.
@@ -149,6 +186,9 @@ pub struct Tree {
 
 impl Tree {
     fn needs_orders(&self) -> bool {
+        if self.holding.is_some() {
+            return true;
+        }
         match self.state {
             TreeState::Running => {
                 let told = !self.spool || self.spooled == Some(self.epoch);
@@ -166,7 +206,14 @@ impl Tree {
         if let TreeState::Moving { to, .. } | TreeState::Restarting { to, .. } = self.state {
             nodes.insert(to);
         }
+        nodes.extend(self.holding.as_ref().map(|h| h.node));
         nodes
+    }
+
+    /// Whether an image is one that is kept for a restart, and a node is not known to have it.
+    fn wants_copy_of(&self, image: u64, at: NodeNumber) -> bool {
+        let mut kept = self.checkpoint.iter().chain(&self.previous);
+        !self.state.is_final() && kept.any(|c| c.version == image && !c.nodes.contains(&at))
     }
 
     /// Whether a copy of it is on a node, or may come to be there.
@@ -194,7 +241,7 @@ impl Tree {
     /// Whether an image is needed, or may come to be. One that is not never will be again.
     fn wants_image(&self, image: u64) -> bool {
         let moving = matches!(self.state, TreeState::Moving { version, .. } if version == image);
-        let kept = self.checkpoint.as_ref().is_some_and(|c| c.version == image);
+        let kept = self.checkpoint.iter().chain(&self.previous).any(|c| c.version == image);
         let saving = self.saving.is_some_and(|(version, _)| version == image);
         !self.state.is_final() && (moving || kept || saving)
     }
@@ -206,16 +253,25 @@ pub struct Trees {
     trees: BTreeMap<TreeId, Tree>,
     /// Those of which some node has something to do.
     open: BTreeSet<TreeId>,
+    /// What waits until it is one.
+    queue: Queue,
     /// The last number given.
     last: u64,
 }
 
 impl Trees {
-    /// The trees as they were kept, and the last number given.
-    pub fn of(trees: BTreeMap<TreeId, Tree>, last: TreeId) -> Trees {
+    /// The trees as they were kept, what waits, and the last number given.
+    pub fn of(trees: BTreeMap<TreeId, Tree>, queue: Queue, last: TreeId) -> Trees {
         let open = trees.iter().filter(|(_, t)| t.needs_orders()).map(|(id, _)| *id).collect();
-        let last = trees.keys().next_back().map_or(0, |id| id.0).max(last.0);
-        Trees { trees, open, last }
+        let waiting = queue.iter().map(|(id, _)| id).max();
+        let known = trees.keys().next_back().copied().max(waiting);
+        let last = known.map_or(0, |id| id.0).max(last.0);
+        Trees { trees, open, queue, last }
+    }
+
+    /// What waits until a node has room.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// A tree.
@@ -237,140 +293,4 @@ impl Trees {
     pub fn count_on(&self, node: NodeNumber) -> usize {
         self.trees.values().filter(|t| t.uses(node)).count()
     }
-
-    /// Changes the trees.
-    pub fn apply(&mut self, r: &TreeRecord) {
-        let id = r.tree();
-        if let TreeRecord::Placed { root, owner, birth, node, restartable, .. } = r {
-            let (checkpoint, saving, spooled, tries, versions) = Default::default();
-            let t = Tree {
-                root: *root,
-                owner: owner.clone(),
-                birth: *birth,
-                node: *node,
-                epoch: 1,
-                issued: 1,
-                versions,
-                restartable: *restartable,
-                state: TreeState::Starting,
-                confirmed: false,
-                checkpoint,
-                saving,
-                spool: false,
-                spooled,
-                tries,
-            };
-            self.last = self.last.max(id.0);
-            self.trees.insert(id, t);
-        } else if matches!(r, TreeRecord::Forgotten { .. }) {
-            self.trees.remove(&id);
-        } else if let Some(t) = self.trees.get_mut(&id) {
-            change(t, r);
-        }
-        if self.trees.get(&id).is_some_and(Tree::needs_orders) {
-            self.open.insert(id);
-        } else {
-            self.open.remove(&id);
-        }
-    }
-}
-
-fn change(t: &mut Tree, r: &TreeRecord) {
-    match r {
-        TreeRecord::Placed { .. } | TreeRecord::Forgotten { .. } => {}
-        TreeRecord::Runs { .. } => {
-            t.state = TreeState::Running;
-            t.confirmed = true;
-            t.tries = 0;
-        }
-        TreeRecord::Moving { to, at, .. } => {
-            t.issued += 1;
-            t.versions += 1;
-            t.saving = None;
-            let (next, version, step) = (t.issued, t.versions, Step::Dumping);
-            t.state = TreeState::Moving { to: *to, next, version, step, since: *at };
-        }
-        TreeRecord::Dumped { image, at, .. } => {
-            if let TreeState::Moving { step, since, .. } = &mut t.state {
-                *step = Step::Restoring { image: image.clone(), source_lost: false };
-                *since = *at;
-            }
-        }
-        TreeRecord::SourceLost { .. } => {
-            if let TreeState::Moving { step: Step::Restoring { source_lost, .. }, .. } =
-                &mut t.state
-            {
-                *source_lost = true;
-            }
-        }
-        TreeRecord::Undoing { reason, at, .. } => {
-            if let TreeState::Moving { step, since, .. } = &mut t.state {
-                *step = Step::Undoing { reason: reason.clone() };
-                *since = *at;
-            }
-        }
-        TreeRecord::Undone { .. } => {
-            t.state = TreeState::Running;
-            t.confirmed = false;
-        }
-        TreeRecord::Committed { .. } => commit(t),
-        TreeRecord::Waits { reason, at, .. } => {
-            if matches!(t.state, TreeState::Restarting { .. }) {
-                t.tries += 1;
-            }
-            t.saving = None;
-            t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
-        }
-        TreeRecord::Restarting { to, at, .. } => {
-            t.issued += 1;
-            let reason = match &t.state {
-                TreeState::Checkpointed { reason, .. } => reason.clone(),
-                _ => String::new(),
-            };
-            let next = t.issued;
-            t.state = TreeState::Restarting { to: *to, next, reason, since: *at };
-        }
-        TreeRecord::Saving { at, .. } => {
-            t.versions += 1;
-            t.saving = Some((t.versions, *at));
-        }
-        TreeRecord::Saved { image, .. } => {
-            t.saving = None;
-            t.checkpoint = Some(image.clone());
-        }
-        TreeRecord::NotSaved { .. } => t.saving = None,
-        TreeRecord::Orphaned { .. } => t.spool = true,
-        TreeRecord::Spooled { .. } => t.spooled = Some(t.epoch),
-        TreeRecord::Ended { end, .. } => {
-            t.saving = None;
-            t.state = TreeState::Ended(*end);
-        }
-        TreeRecord::Lost { reason, .. } => {
-            t.saving = None;
-            t.state = TreeState::Lost { reason: reason.clone() };
-        }
-    }
-}
-
-/// The copy that was made is the tree. The image of a move is as good as a checkpoint.
-fn commit(t: &mut Tree) {
-    let (to, next) = match &t.state {
-        TreeState::Moving { to, next, step: Step::Restoring { image, .. }, .. } => {
-            if t.restartable {
-                t.checkpoint = Some(image.clone());
-            }
-            (*to, *next)
-        }
-        TreeState::Restarting { to, next, .. } => (*to, *next),
-        _ => return,
-    };
-    // It was fetched there.
-    if t.restartable
-        && let Some(image) = &mut t.checkpoint
-    {
-        image.nodes.insert(to);
-    }
-    (t.node, t.epoch) = (to, next);
-    t.state = TreeState::Running;
-    t.confirmed = false;
 }

@@ -108,9 +108,12 @@ impl Checkpointer for Criu {
             }
             DriverError::system(format!("look at process {root}"))(e)
         };
-        let look = move || -> std::io::Result<_> { Ok((proc::inner_pid(root)?, sizes(root)?)) };
+        let look = move || -> std::io::Result<_> {
+            let status = proc::status(root)?;
+            Ok((proc::inner_pid(root)?, sizes(root)?, status.uids[0]))
+        };
         let known = blocking(look).await?;
-        let (pid, before) = known.map_err(gone)?;
+        let (pid, before, person) = known.map_err(gone)?;
         // Now, and not while the tree stands still.
         let version = self.version().await?;
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
@@ -118,6 +121,7 @@ impl Checkpointer for Criu {
         let ids = self.ready_ids(order).await?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
+        run.for_person(person);
         run.with_real(ids);
         if !images::Folder::open(&order.folder)?.names()?.is_empty() {
             return Err(not_empty(&order.folder));
@@ -172,6 +176,7 @@ impl Checkpointer for Criu {
         }
         let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
         run.within(order.cell);
+        run.for_person(owner);
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }

@@ -2,6 +2,7 @@
 //!
 //! [`criu`] does it for real, [`fake`] in simulations. [`why`] says beforehand what would not move.
 
+pub mod absent;
 pub mod criu;
 mod error;
 mod explain;
@@ -34,6 +35,14 @@ pub use external::ExternalFd;
 /// Those of the system.
 pub(crate) fn outer_pid(cell: Option<i32>, inner: i32) -> std::io::Result<Option<i32>> {
     proc::outer_pid(cell, inner)
+}
+
+/// The pid of a process, as this process sees it, in the innermost of its pid namespaces.
+///
+/// # Errors
+/// Those of the system; that it has ended is one.
+pub(crate) fn inner_pid(outer: i32) -> std::io::Result<i32> {
+    proc::inner_pid(outer)
 }
 
 /// What saves trees and starts them again. Every call ends within its limit.

@@ -36,6 +36,7 @@ pub(super) struct Run {
     arguments: Vec<OsString>,
     cgroups: Vec<OwnedFd>,
     kept: Vec<OwnedFd>,
+    person: Option<u32>,
     real: Option<RealIds>,
     work: PathBuf,
 }
@@ -61,12 +62,27 @@ impl Run {
         builder.recursive(false).create(&work).map_err(failed())?;
         let (cgroups, kept) = (Vec::new(), Vec::new());
         let arguments = Vec::new();
-        Ok(Run { step, limit, cell: None, arguments, cgroups, kept, real: None, work })
+        Ok(Run {
+            step,
+            limit,
+            cell: None,
+            arguments,
+            cgroups,
+            kept,
+            person: None,
+            real: None,
+            work,
+        })
     }
 
     /// Has it run in the namespaces of `cell`.
     pub(super) fn within(&mut self, cell: Option<Cell>) {
         self.cell = cell;
+    }
+
+    /// Has it act for this person, by their uid, on volumes.
+    pub(super) fn for_person(&mut self, uid: u32) {
+        self.person = Some(uid);
     }
 
     /// Has it run with these real ids, and root's effective ones.
@@ -132,7 +148,7 @@ impl Run {
         };
         command.args(&self.arguments).env_clear().env("PATH", PATH);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        sys::prepare(&mut command, self.cgroups, self.kept, self.real);
+        sys::prepare(&mut command, self.cgroups, self.kept, self.person, self.real);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 DriverError::Unable { why: format!("there is no {}", program.display()) }

@@ -8,28 +8,42 @@ use crate::cluster::members::Moves;
 use crate::cluster::messages::TreeId;
 use crate::driver::images::Origin;
 use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, outer_pid};
+use std::collections::HashSet;
 use std::io;
+use xos_base::Millis;
 
 /// No tree of the cluster has this number.
 const CANARY: TreeId = TreeId(u64::MAX);
+/// It may run as long as so many runs of the driver.
+const CANARY_LIMITS: u32 = 4;
 
 impl Host {
     /// Whether trees can come and go here, tried with a program of an account that is nobody's
     /// else. Before [`Host::run`].
     ///
     /// # Errors
-    /// That what is left of it cannot be removed.
+    /// That the cell refuses, or what is left of it cannot be removed.
     pub async fn canary(&self, account: Account) -> io::Result<Moves> {
+        // Nothing else is in the cell yet, and nothing of it is anywhere else.
+        let limit = self.setup.limit.saturating_mul(CANARY_LIMITS);
+        self.let_run(self.setup.clock.up().plus(limit)).await?;
         let tried = self.try_canary(account).await;
         for epoch in [1, 2] {
             let (calls, tree) = (self.calls.clone(), Tree { id: CANARY.0, epoch });
             wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
         }
+        self.let_run(Millis(0)).await?;
         self.store.discard(CANARY, 1)?;
         Ok(match tried {
             Ok(()) => Moves::Yes,
             Err(reason) => Moves::No { reason },
         })
+    }
+
+    async fn let_run(&self, until: Millis) -> io::Result<()> {
+        let calls = self.calls.clone();
+        let told = wait(move || calls.lease(until, None, &HashSet::new(), libc::SIGKILL)).await?;
+        told.map(drop).map_err(io::Error::other)
     }
 
     async fn try_canary(&self, account: Account) -> Result<(), String> {

@@ -1,12 +1,12 @@
 //! What the host asks its cell. All of it waits.
 
-use crate::cell::proto::{Ask, Exit, Refusal, Start, Started, Status, Tree};
+use crate::cell::proto::{Ask, Exit, Leased, Refusal, Start, Started, Status, Tree};
 use crate::cell::{CallError, Client, Event, LOCK_FILE, launch};
 use crate::pids::NodeNumber;
 use libc::{SIGCONT, SIGKILL, SIGSTOP};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -14,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use xos_base::Millis;
 
 /// How long processes may take to die, or a cell to end.
 const DEATH_MAX: Duration = Duration::from_secs(20);
@@ -60,6 +61,31 @@ impl Calls {
         self.connect()?.start(start, fds)
     }
 
+    /// Says until when trees may run, and after what time of standing still they are ended when no
+    /// host is left. What the cell itself had stopped and is no copy's, as it left its tree, is
+    /// sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
+    pub(super) fn lease(
+        &self,
+        until: Millis,
+        end_after: Option<Duration>,
+        copies: &HashSet<Tree>,
+        rest: i32,
+    ) -> Result<bool, CallError> {
+        let end_after_ms = end_after.map(|after| Millis(0).plus(after).0);
+        let leased: Leased = self.call(Ask::Lease { until_ms: until.0, end_after_ms })?;
+        if leased.stopped.is_empty() {
+            return Ok(leased.held);
+        }
+        let status = self.status()?;
+        let trees = status.trees.iter().filter(|t| t.tree.is_some_and(|t| copies.contains(&t)));
+        let ours: HashSet<i32> = trees.flat_map(|t| t.processes.iter().copied()).collect();
+        let others = leased.stopped.into_iter().filter(|pid| !ours.contains(pid));
+        for pid in others {
+            self.signal(pid, rest)?;
+        }
+        Ok(leased.held)
+    }
+
     /// The processes of a tree; empty when it is over.
     fn processes(&self, tree: Tree) -> Result<Vec<i32>, CallError> {
         let status = self.status()?;
@@ -69,8 +95,8 @@ impl Calls {
 
     fn signal(&self, pid: i32, signal: i32) -> Result<(), CallError> {
         match self.call(Ask::Signal { pid, signal, group: false }) {
-            // It ended meanwhile.
-            Err(CallError::Refused(Refusal::NoSuchProcess(_))) => Ok(()),
+            // It ended meanwhile; or the lease did, and it goes on with the next one.
+            Err(CallError::Refused(Refusal::NoSuchProcess(_) | Refusal::Held)) => Ok(()),
             other => other,
         }
     }
@@ -144,7 +170,7 @@ impl Calls {
 }
 
 /// Ends the cell of a folder, if one runs.
-fn end_old(dir: &Path) -> io::Result<()> {
+pub(super) fn end_old(dir: &Path) -> io::Result<()> {
     let file = match File::open(dir.join(LOCK_FILE)) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

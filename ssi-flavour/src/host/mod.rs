@@ -3,18 +3,24 @@
 //! Output of every tree goes through its relay to the spool of the node where it was born
 //! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs.
 //!
+//! The cell is told of each lease. When one is over it stops all copies by itself, so that they
+//! stand still when the host is dead, too; it ends them once the cluster has taken the node for
+//! dead and there is no host.
+//!
 //! What is missing: a host that begins ends the cell that it finds, because the other ends of its
-//! trees' pipes went with the host before; what has a checkpoint goes on from there. For the same
-//! reason nothing stops copies whose lease ends while the host is dead: whoever runs it has to end
-//! the cell then. Terminals and input wait for ghosts at the birth node. A process that its person
-//! had stopped goes on after a move.
+//! trees' pipes went with the host before; what has a checkpoint goes on from there. Terminals and
+//! input wait for ghosts at the birth node. A process that its person had stopped goes on after a
+//! move, and after a lease.
 
 mod canary;
 mod cell;
+mod hands;
+mod images;
 mod store;
 mod streams;
 mod work;
 
+pub use hands::Hands;
 pub use store::Store;
 
 use crate::cell::proto::{Account, Exit, Program, Tree};
@@ -30,7 +36,7 @@ use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -39,10 +45,13 @@ use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
+use xos_base::Millis;
 use xos_base::when::Clock;
 
 /// In the host's folder: [`Kept`].
 const KEPT_FILE: &str = "agent.json";
+/// In the host's folder: the cell's.
+const CELL_FOLDER: &str = "cell";
 /// How long output that nobody takes holds up a dump.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
@@ -63,6 +72,8 @@ pub struct Heard {
     pub messages: Vec<ToNode>,
     /// What the trees are that they start or restore.
     pub jobs: Vec<(TreeId, Job)>,
+    /// Trees whose persons may start nothing here, and why.
+    pub refused: Vec<(TreeId, String)>,
 }
 
 /// What a tree is: as the node's accounts have it.
@@ -165,6 +176,13 @@ enum Event {
         tree: Tree,
         done: Result<Box<Streaming>, String>,
     },
+    /// An image that is to be kept was fetched, or was not.
+    Held {
+        tree: TreeId,
+        attempt: u64,
+        version: u64,
+        done: Result<(), String>,
+    },
 }
 
 /// What an image is made for.
@@ -203,10 +221,15 @@ pub struct Host {
     init_pid: i32,
     store: Store,
     jobs: BTreeMap<TreeId, Job>,
+    refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
     /// Copies that are being made, and whether they are to be killed then.
     restoring: BTreeMap<TreeId, (u64, bool)>,
     frozen: bool,
+    /// The lease that the cell was told of.
+    leased: Millis,
+    /// Copies that the cell did not start because the lease was over.
+    put_off: BTreeMap<TreeId, u64>,
     works: u64,
     events: UnboundedSender<Event>,
     happened: UnboundedReceiver<Event>,
@@ -229,7 +252,7 @@ impl Host {
         };
         agent.rebooted();
         let (program, dir, node) =
-            (setup.cell_program.clone(), setup.folder.join("cell"), setup.node);
+            (setup.cell_program.clone(), setup.folder.join(CELL_FOLDER), setup.node);
         let calls = wait(move || Calls::begin(&program, &dir, node)).await??;
         let calls = Arc::new(calls);
         let status = calls.clone();
@@ -238,7 +261,9 @@ impl Host {
         let ends = events.clone();
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
         let store = Store::new(setup.folder.join("images"));
-        let (jobs, copies, restoring) = Default::default();
+        let parts = store.clone();
+        wait(move || parts.sweep()).await??;
+        let (jobs, refused, copies, restoring, put_off) = Default::default();
         let on_disk = serde_json::Value::Null;
         let (frozen, works) = (true, 0);
         Ok(Host {
@@ -249,9 +274,12 @@ impl Host {
             init_pid,
             store,
             jobs,
+            refused,
             copies,
             restoring,
             frozen,
+            leased: Millis(0),
+            put_off,
             works,
             events,
             happened,
@@ -261,6 +289,17 @@ impl Host {
     /// The pid of the cell's init, as this process sees it.
     pub fn init_pid(&self) -> i32 {
         self.init_pid
+    }
+
+    /// What else can be done with this node's trees.
+    pub fn hands(&self) -> Hands {
+        Hands {
+            calls: self.calls.clone(),
+            init_pid: self.init_pid,
+            store: self.store.clone(),
+            spools: self.setup.spools.clone(),
+            rules: self.setup.rules.clone(),
+        }
     }
 
     /// Works until nobody tells it anything any more (`told` is closed).
@@ -291,19 +330,48 @@ impl Host {
     }
 
     fn heard(&mut self, heard: Heard) -> Vec<Act> {
-        self.jobs.extend(heard.jobs);
+        for (tree, job) in heard.jobs {
+            self.refused.remove(&tree);
+            self.jobs.insert(tree, job);
+        }
+        for (tree, why) in heard.refused {
+            self.jobs.remove(&tree);
+            self.refused.insert(tree, why);
+        }
         let now = self.setup.clock.up();
         heard.messages.iter().flat_map(|m| self.agent.message(m, now)).collect()
     }
 
     /// Does what the agent wants, once its state is on the disk.
-    async fn perform(&mut self, acts: Vec<Act>) -> io::Result<()> {
+    async fn perform(&mut self, mut acts: Vec<Act>) -> io::Result<()> {
+        self.tell_lease(&mut acts).await?;
         let mut acts = VecDeque::from(acts);
         while let Some(act) = acts.pop_front() {
             self.keep()?;
             acts.extend(self.act(act).await?);
         }
         self.keep()
+    }
+
+    /// Has the cell know until when its trees may run, before anything is done that needs it.
+    async fn tell_lease(&mut self, acts: &mut Vec<Act>) -> io::Result<()> {
+        let until = self.agent.lease_until();
+        if until == self.leased {
+            return Ok(());
+        }
+        let copies = self.all().into_iter().map(|(id, epoch)| Tree { id: id.0, epoch });
+        let copies: HashSet<Tree> = copies.collect();
+        // With its last term all copies ended here; what is left of them ends as well.
+        let rest = if self.leased == Millis(0) { libc::SIGKILL } else { libc::SIGCONT };
+        let (calls, end_after) = (self.calls.clone(), Some(self.setup.times.dead()));
+        let told = wait(move || calls.lease(until, end_after, &copies, rest)).await?;
+        let held = told.map_err(io::Error::other)?;
+        self.leased = until;
+        // It stopped them in time where the agent had not looked yet.
+        if held && until > self.setup.clock.up() && !acts.contains(&Act::Thaw) {
+            acts.push(Act::Thaw);
+        }
+        Ok(())
     }
 
     /// The lease may be forgotten: a host that begins has none.
@@ -339,6 +407,9 @@ impl Host {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
             Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Hold { tree, attempt, version, from, owner } => {
+                self.hold((tree, attempt), version, from, owner);
+            }
             Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;
@@ -349,6 +420,7 @@ impl Host {
             Act::Finish { tree, outcome } => {
                 self.setup.spools.finish(tree.0, &serde_json::to_vec(&outcome)?)?;
                 self.jobs.remove(&tree);
+                self.refused.remove(&tree);
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}
@@ -368,6 +440,11 @@ impl Host {
                 for (id, _) in self.all() {
                     self.go(id).await?;
                 }
+                let mut more = Vec::new();
+                for (tree, epoch) in std::mem::take(&mut self.put_off) {
+                    more.extend(self.start(tree, epoch).await?);
+                }
+                return Ok(more);
             }
             Act::Say(message) => {
                 let (core, events) = (self.setup.core.clone(), self.events.clone());
@@ -434,6 +511,9 @@ impl Host {
             }
             Event::Sealed { tree, work, done } => Ok(self.sealed(tree, work, done)),
             Event::Restored { tree, done } => self.restored(tree, done).await,
+            Event::Held { tree, attempt, version, done } => {
+                Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
+            }
         }
     }
 
@@ -470,6 +550,14 @@ impl Host {
             shared: false,
         })
     }
+}
+
+/// Ends the cell of a host that is no more, if one is left below its folder. Waits.
+///
+/// # Errors
+/// That it does not end.
+pub(crate) fn end_cell(folder: &std::path::Path) -> io::Result<()> {
+    cell::end_old(&folder.join(CELL_FOLDER))
 }
 
 /// Does what waits, elsewhere.

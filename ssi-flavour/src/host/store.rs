@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
@@ -16,6 +17,11 @@ const STREAMS: &str = "streams.json";
 const NAME_MAX: u32 = 255;
 /// Largest image that is taken, bytes.
 const IMAGE_BYTES_MAX: u64 = 1 << 40;
+/// What the names of folders begin with in which an image that arrives is until it is whole.
+const PART: &str = "part-";
+
+/// Numbers them: one image may be fetched to be kept and to be restored at the same time.
+static PARTS: AtomicU64 = AtomicU64::new(0);
 
 /// The streams of a tree when it was saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,20 +74,8 @@ impl Store {
 
     /// Removes an image.
     pub(super) fn discard(&self, tree: TreeId, version: u64) -> io::Result<()> {
-        let folder = self.folder(tree, version);
-        match std::fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        // The tree's own goes with its last one.
-        match std::fs::remove_dir(self.0.join(tree.to_string())) {
-            Err(e)
-                if e.kind() != ErrorKind::NotFound && e.kind() != ErrorKind::DirectoryNotEmpty =>
-            {
-                Err(e)
-            }
-            _ => Ok(()),
-        }
+        remove(&self.folder(tree, version))?;
+        self.prune(tree)
     }
 
     /// Writes an image for another node: of each file, the manifest last, the length of its name,
@@ -111,17 +105,81 @@ impl Store {
         to.flush()
     }
 
-    /// Takes an image that another node sent. Whether it is whole is seen when it is restored.
+    /// Takes an image that another node sent: it is in its place once all of it is here. Whether it
+    /// is sound is seen when it is restored.
     ///
     /// # Errors
     /// That it breaks off or is no image; then nothing is left of it.
     pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
-        let folder = self.make(tree, version)?;
-        let received = receive(&folder, from);
+        let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
+        let part = self.0.join(tree.to_string()).join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
+        let received = receive(&part, from).and_then(|()| self.arrive(tree, version, &part));
         if received.is_err() {
-            self.discard(tree, version)?;
+            remove(&part)?;
+            self.prune(tree)?;
         }
         received
+    }
+
+    /// Puts an image that is whole in its place.
+    fn arrive(&self, tree: TreeId, version: u64, part: &Path) -> io::Result<()> {
+        File::open(part)?.sync_all()?;
+        let folder = self.folder(tree, version);
+        if std::fs::rename(part, &folder).is_err() {
+            if self.has(tree, version) {
+                // Another one arrived before.
+                return remove(part);
+            }
+            // What is there is no image.
+            remove(&folder)?;
+            std::fs::rename(part, &folder)?;
+        }
+        File::open(self.0.join(tree.to_string()))?.sync_all()
+    }
+
+    /// Removes what did not arrive as a whole before this program began.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        let trees = match std::fs::read_dir(&self.0) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            trees => trees?,
+        };
+        for tree in trees {
+            let tree = tree?.path();
+            if !tree.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&tree)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(PART) {
+                    remove(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tree's folder goes with the last of its images.
+    fn prune(&self, tree: TreeId) -> io::Result<()> {
+        match std::fs::remove_dir(self.0.join(tree.to_string())) {
+            Err(e)
+                if e.kind() != ErrorKind::NotFound && e.kind() != ErrorKind::DirectoryNotEmpty =>
+            {
+                Err(e)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Removes a folder that may not be there.
+fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -185,10 +243,27 @@ mod tests {
             assert!(there.receive(tree, 3, &mut &sent[..cut]).is_err(), "{cut}");
             assert!(!there.folder(tree, 3).exists());
         }
+        // Fetched twice, as when it is kept and restored; what is there stays.
+        there.receive(tree, 2, &mut &sent[..]).unwrap();
+        assert!(there.has(tree, 2));
         let bad = [&4u32.to_le_bytes()[..], b"../x", &0u64.to_le_bytes()].concat();
         assert!(there.receive(tree, 3, &mut &bad[..]).is_err());
         there.discard(tree, 2).unwrap();
         assert!(!there.has(tree, 2));
         there.discard(tree, 2).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_host_was_fetching_goes() {
+        // wrong: a program's memory would lie there for ever, under a name that nobody asks for
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("images"));
+        store.sweep().unwrap();
+        let whole = store.make(TreeId(7), 1).unwrap();
+        let part = dir.path().join("images/7/part-2-0");
+        std::fs::create_dir(&part).unwrap();
+        std::fs::write(part.join("pages-1.img"), "half").unwrap();
+        store.sweep().unwrap();
+        assert!(whole.exists() && !part.exists());
     }
 }

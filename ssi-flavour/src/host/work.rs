@@ -1,12 +1,13 @@
 //! What takes a while: starts, images, restarts, ends.
 
+use super::images::fetch;
 use super::store::Streams;
 use super::streams::Streaming;
 use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Ask, Start, Started, Stdio, Tree};
+use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::messages::{End, Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::why;
 use crate::driver::{
@@ -17,6 +18,10 @@ use crate::ghost::relay::Offsets;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// How a program ends whose person may start nothing here, as a shell has it for one that cannot be
+/// executed.
+const REFUSED_CODE: u8 = 126;
 
 impl Host {
     pub(super) fn cell(&self) -> Cell {
@@ -29,6 +34,11 @@ impl Host {
         if self.copies.contains_key(&id) {
             return Ok(Vec::new());
         }
+        if let Some(why) = self.refused.get(&id) {
+            tracing::warn!(%tree, why, "it is not started here");
+            let end = End::Exit { code: REFUSED_CODE };
+            return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
+        }
         let Some(job) = self.jobs.get(&id).cloned() else {
             // Said again with the next order, and the job with it.
             tracing::warn!(%tree, "it is to be started, and nobody said what it is");
@@ -37,7 +47,6 @@ impl Host {
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let made = Streaming::new(tree, job.birth, Offsets::default(), peers, events);
         let (streaming, fds) = made?;
-        streaming.go();
         let start = Start {
             tree,
             pid: job.pid,
@@ -47,6 +56,11 @@ impl Host {
         };
         let calls = self.calls.clone();
         let started = wait(move || calls.start(start, &fds)).await?;
+        if matches!(started, Err(CallError::Refused(Refusal::Held))) {
+            self.put_off.insert(id, epoch);
+            return Ok(Vec::new());
+        }
+        streaming.go();
         let held = Held { epoch, runs: true, exit: None, streaming, work: None };
         self.copies.insert(id, held);
         match started {
@@ -238,7 +252,8 @@ impl Host {
     pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
         let Some(job) = self.jobs.get(&id) else {
-            let why = "nobody said whose it is".to_owned();
+            let nobody = || "nobody said whose it is".to_owned();
+            let why = self.refused.get(&id).cloned().unwrap_or_else(nobody);
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
@@ -252,18 +267,7 @@ impl Host {
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
                 let version = image.version;
-                if !fetching.has(id, version) {
-                    let mut why = "no node has its image".to_owned();
-                    let found = image.nodes.iter().filter(|n| **n != here).any(|from| {
-                        let got = others
-                            .image(*from, id, version)
-                            .and_then(|mut image| fetching.receive(id, version, &mut *image));
-                        got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
-                    });
-                    if !found {
-                        return Err(why);
-                    }
-                }
+                fetch(&fetching, &*others, here, &image.nodes, (id, version))?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 Ok((folder, streams.map_err(|e| format!("its image is torn: {e}"))?))
@@ -334,6 +338,7 @@ impl Host {
             *dying = true;
             return Ok(Vec::new());
         }
+        self.put_off.remove(&id);
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
         // With it goes its relay, after the processes.
         let held = match self.copies.get(&id) {

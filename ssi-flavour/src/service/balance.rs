@@ -1,8 +1,9 @@
 //! What a cluster does by itself: restarts what waits, empties nodes that are drained, evens out
-//! loads, checkpoints.
+//! loads, checkpoints. What waits, and copies of checkpoints, are in files of their own.
 
+use super::deeds::Own;
 use super::one::Cluster;
-use crate::cluster::interval::{Interval, MTBF_DEFAULT, between};
+use crate::cluster::interval::{MTBF_DEFAULT, between};
 use crate::cluster::members::NodeState;
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice, Need, NodeView, ONE, Policy, TreeView};
@@ -24,14 +25,16 @@ impl Cluster {
     /// What is decided now.
     pub fn turn(&mut self, policy: &Policy, balance: bool, now: Millis) -> Vec<Effect> {
         let mut out = self.restarts(policy, now);
+        out.extend(self.begin_waiting(policy));
         out.extend(self.drains(now));
         if balance {
             let (nodes, trees) = (self.node_views(), self.tree_views(now));
             for m in place::balance(policy, &nodes, &trees, now) {
-                out.extend(self.move_by_itself(m.tree, m.from, m.to, now));
+                out.extend(self.move_by_itself(m.tree, m.from, m.to, "loaded", now));
             }
         }
         out.extend(self.checkpoints(now));
+        out.extend(self.copies(policy.copies, now));
         out
     }
 
@@ -114,6 +117,11 @@ impl Cluster {
             match self.controller.restart(tree, node, now) {
                 Ok(effects) => {
                     self.comes(node);
+                    let why = match &t.state {
+                        TreeState::Checkpointed { reason, .. } => reason.clone(),
+                        _ => String::new(),
+                    };
+                    self.own.insert(tree, Own { what: "restart_tree", from: t.node, why });
                     out.extend(effects);
                 }
                 Err(error) => {
@@ -139,7 +147,7 @@ impl Cluster {
                 Choice::Queue | Choice::Nowhere { .. } => None,
             });
             for (tree, to) in go.take(room as usize) {
-                out.extend(self.move_by_itself(tree, node, to, now));
+                out.extend(self.move_by_itself(tree, node, to, "drained", now));
             }
         }
         out
@@ -150,11 +158,14 @@ impl Cluster {
         tree: TreeId,
         from: NodeNumber,
         to: NodeNumber,
+        why: &str,
         now: Millis,
     ) -> Vec<Effect> {
         match self.controller.migrate(tree, to, now) {
             Ok(effects) => {
                 self.comes(to);
+                let why = format!("{} is {why}", self.controller.state().members.name(from));
+                self.own.insert(tree, Own { what: "migrate_tree", from, why });
                 self.moved.insert(from, now);
                 effects
             }
@@ -170,10 +181,12 @@ impl Cluster {
         let due = |(tree, t): &(TreeId, &Tree)| {
             let runs = t.state == TreeState::Running && t.confirmed && t.saving.is_none();
             let cost = t.checkpoint.as_ref().map(|c| Duration::from_millis(c.freeze_ms));
-            let every = between(Interval::Best, cost, MTBF_DEFAULT);
+            let every = between(t.interval, cost, MTBF_DEFAULT);
             let last = self.saved.get(tree).or_else(|| self.since.get(tree));
             let rested = every.is_some_and(|every| last.is_none_or(|at| now.since(*at) >= every));
-            t.restartable && runs && rested && !self.troubled(*tree, now)
+            // A newer one each time before the last was copied would leave all on one node.
+            let copied = t.holding.is_none();
+            t.restartable && runs && copied && rested && !self.troubled(*tree, now)
         };
         let trees = self.controller.state().trees.iter();
         let due: Vec<TreeId> = trees.filter(due).map(|(tree, _)| tree).collect();

@@ -3,16 +3,29 @@
 use super::units::{Envelope, Unit};
 use crate::cluster::members::{Member, Members};
 use crate::cluster::messages::TreeId;
+use crate::cluster::queue::Queue;
 use crate::cluster::record::State;
-use crate::cluster::trees::{Tree, TreeState, Trees};
+use crate::cluster::trees::{Tree, TreeState, Trees, Wish};
 use crate::pids::NodeNumber;
 use crate::wire::{Program, TreeUnit};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use xos_api::aem::TaskSpec;
+use xos_api::cluster::RunInCluster;
 use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error, Millis};
+use xos_base::{ClusterId, Error, Millis, PersonId};
+
+/// A program that waits until a node has room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What its tree is to be.
+    pub wish: Wish,
+    /// Whose it is.
+    pub person: PersonId,
+    /// What was asked for.
+    pub run: RunInCluster,
+}
 
 /// What is kept of a cluster beside nodes and trees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +42,15 @@ pub enum Change {
     Settings(Settings),
     /// The last number that was given to a tree.
     Last(TreeId),
+    /// A program waits.
+    Queued(TreeId, Box<Waiting>),
+    /// It does not any more: it is a tree.
+    Begun(TreeId),
     /// What a tree is.
     Program(TreeId, Program),
     /// How a tree stands.
     Tree(TreeId, Tree),
-    /// A tree is no more, its program neither.
+    /// A tree, or what waited to be one, is no more, its program neither.
     Gone(TreeId),
     /// How a node stands.
     Node(NodeNumber, Member),
@@ -58,6 +75,8 @@ pub struct Kept {
     pub settings: Settings,
     /// The last number that was given to a tree.
     pub last: u64,
+    /// What waits.
+    pub waiting: BTreeMap<TreeId, Waiting>,
     /// What the trees are.
     pub programs: BTreeMap<TreeId, Program>,
     /// The trees.
@@ -78,6 +97,12 @@ impl Kept {
         match change {
             Change::Settings(settings) => self.settings = settings,
             Change::Last(last) => self.last = last.0,
+            Change::Queued(id, waiting) => {
+                self.waiting.insert(id, *waiting);
+            }
+            Change::Begun(id) => {
+                self.waiting.remove(&id);
+            }
             Change::Program(id, program) => {
                 self.programs.insert(id, program);
             }
@@ -85,6 +110,7 @@ impl Kept {
                 self.trees.insert(id, tree);
             }
             Change::Gone(id) => {
+                self.waiting.remove(&id);
                 self.programs.remove(&id);
                 self.trees.remove(&id);
             }
@@ -126,11 +152,21 @@ impl Kept {
             if let Some((_, since)) = &mut t.saving {
                 *since = (*since).min(now);
             }
+            if let Some(holding) = &mut t.holding {
+                holding.since = holding.since.min(now);
+            }
         }
+        let queue = self.queue().map(|(tree, waiting)| (tree, waiting.wish.clone())).collect();
         State {
             members: Members::of(self.nodes.clone()),
-            trees: Trees::of(trees, TreeId(self.last)),
+            trees: Trees::of(trees, Queue::of(queue), TreeId(self.last)),
         }
+    }
+
+    /// What waits. A crash may have left one that is a tree already: that it began was kept first.
+    pub(super) fn queue(&self) -> impl Iterator<Item = (TreeId, &Waiting)> {
+        let waiting = self.waiting.iter().map(|(tree, waiting)| (*tree, waiting));
+        waiting.filter(|(tree, _)| !self.trees.contains_key(tree))
     }
 }
 

@@ -2,16 +2,19 @@
 //! answers nodes and people, places and balances.
 
 mod balance;
+mod copies;
+mod deeds;
 mod keep;
 mod one;
 mod ops;
 mod policy;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod units;
 mod views;
 
-pub use keep::{Change, Kept, Records, Settings};
+pub use keep::{Change, Kept, Records, Settings, Waiting};
 pub use units::{Envelope, Over, Stop, Unit, Why};
 
 use crate::cluster::members::{NodeState, Times};
@@ -27,6 +30,7 @@ use async_trait::async_trait;
 use one::{Cluster, Told};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -35,13 +39,15 @@ use xos_api::aem::OutputPart;
 use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
-use xos_base::{ClusterId, Error, NodeId, SiteId};
+use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
 use xos_net::{Audit, Rules};
 
 /// How often time is told to the controllers.
 const TICK: Duration = Duration::from_millis(500);
+/// How many nodes may have each checkpoint.
+const COPIES: RangeInclusive<usize> = 1..=4;
 /// Every so many ticks it is asked which VOs the site serves.
 const VOS_TICKS: u64 = 20;
 
@@ -59,8 +65,14 @@ pub struct Config {
     pub dead_ms: u64,
     /// Whether trees are moved by themselves from loaded nodes to others. Default true.
     pub balance: bool,
-    /// Most trees of one member in one cluster. Default 1000.
+    /// Most trees of one member that run at a time in one cluster. Default 1000.
     pub trees_per_member: usize,
+    /// Most programs of one member that wait in one cluster until a node has room; 0: they are
+    /// refused when all nodes are full. Default 1000.
+    pub queue_per_member: usize,
+    /// How many nodes are to have each checkpoint of a program that goes on from it when its node
+    /// fails: 1 to 4. With 1 it is lost with the disk of the node that made it. Default 2.
+    pub checkpoint_copies: usize,
 }
 
 impl Default for Config {
@@ -71,6 +83,8 @@ impl Default for Config {
             dead_ms: 8000,
             balance: true,
             trees_per_member: 1000,
+            queue_per_member: 1000,
+            checkpoint_copies: 2,
         }
     }
 }
@@ -80,6 +94,18 @@ impl Config {
         let ms = Duration::from_millis;
         Times::new(ms(self.heartbeat_ms), ms(self.suspect_ms), ms(self.dead_ms))
             .map_err(|e| Error::invalid(format!("[cluster]: {e}")))
+    }
+
+    fn policy(&self) -> Result<Policy, Error> {
+        let copies = self.checkpoint_copies;
+        if !COPIES.contains(&copies) {
+            let (least, most) = (*COPIES.start(), *COPIES.end());
+            return Err(Error::invalid(format!(
+                "[cluster]: checkpoint_copies is {copies}: let it be {least} to {most}"
+            )));
+        }
+        let trees_per_member = self.trees_per_member;
+        Ok(Policy { copies, trees_per_member, ..Policy::default() })
     }
 }
 
@@ -197,7 +223,7 @@ impl ClusterService {
     /// # Errors
     /// [`xos_base::Kind::Invalid`] for a bad configuration; those of the records.
     pub async fn start(config: Config, deps: Deps) -> Result<Arc<ClusterService>, Error> {
-        let times = config.times()?;
+        let (times, policy) = (config.times()?, config.policy()?);
         let now = deps.clock.up();
         let kept = deps.records.load().await?;
         let clusters: BTreeMap<ClusterId, Cluster> = kept
@@ -208,7 +234,7 @@ impl ClusterService {
         Ok(Arc::new(ClusterService {
             config,
             times,
-            policy: Policy::default(),
+            policy,
             site: deps.site,
             clock: deps.clock,
             records: deps.records,
@@ -256,17 +282,23 @@ impl ClusterService {
     }
 
     async fn look_at_vos(&self) -> Result<(), Error> {
-        let vos = self.served().await?.into_keys().collect();
+        let all = self.vos.served().await?;
+        let of = |keep: fn(&ServedVo) -> bool| -> BTreeSet<VoId> {
+            all.iter().filter(|s| keep(s)).map(|s| s.vo.clone()).collect()
+        };
+        // While a VO is suspended its programs wait; when the share has ended they need not.
+        let (serving, kept) = (of(|s| s.serving), of(|s| s.serving || s.accepted.is_some()));
         let mut all = self.clusters.lock().await;
         for c in all.values_mut() {
-            let effects = c.controller.serve(&vos);
+            let mut effects = c.controller.serve(&serving);
+            effects.extend(c.controller.drop_waiting(&kept));
             self.pass_on(c, effects).await;
         }
         Ok(())
     }
 
     /// The VOs that the site serves now.
-    async fn served(&self) -> Result<BTreeMap<xos_base::VoId, ServedVo>, Error> {
+    async fn served(&self) -> Result<BTreeMap<VoId, ServedVo>, Error> {
         let all = self.vos.served().await?.into_iter().filter(|s| s.serving);
         Ok(all.map(|s| (s.vo.clone(), s)).collect())
     }
@@ -291,6 +323,7 @@ impl ClusterService {
                 self.news.send_modify(|news| news.reports += 1);
             }
         }
+        self.note_deeds(c);
         Ok(told)
     }
 

@@ -1,16 +1,17 @@
 //! One cluster: its controller, what the nodes said of themselves, and what is still to be kept.
 
-use super::keep::{Change, Kept, Settings};
+use super::deeds::{Deed, Own};
+use super::keep::{Change, Kept, Settings, Waiting};
 use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, Order, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
-use crate::cluster::trees::{TreeRecord, TreeState};
+use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Program, Seat};
 use std::collections::{BTreeMap, BTreeSet};
-use xos_base::{ClusterId, Millis, NodeId};
+use xos_base::{ClusterId, Millis, NodeId, PersonId, VoId};
 
 /// How many trees that are over are remembered.
 const OVER_MAX: usize = 256;
@@ -21,9 +22,11 @@ pub(super) type Told = (NodeNumber, ToNode);
 /// A tree that is over.
 #[derive(Clone, Debug)]
 pub(super) struct Over {
-    pub root: i32,
-    pub program: Program,
-    pub node: NodeNumber,
+    pub person: PersonId,
+    pub owner: Owner,
+    pub argv: Vec<String>,
+    /// Its root's pid and where it was last; none: it never began.
+    pub place: Option<(i32, NodeNumber)>,
     pub how: Result<End, String>,
 }
 
@@ -34,6 +37,8 @@ struct Dirty {
     last: bool,
     programs: BTreeSet<TreeId>,
     trees: BTreeSet<TreeId>,
+    /// Trees that waited before.
+    begun: BTreeSet<TreeId>,
     nodes: BTreeSet<NodeNumber>,
 }
 
@@ -45,6 +50,10 @@ pub(super) struct Cluster {
     pub times: Times,
     pub settings: Settings,
     pub programs: BTreeMap<TreeId, Program>,
+    /// What the trees are to be that wait.
+    pub waiting: BTreeMap<TreeId, Waiting>,
+    /// Why the programs of each VO wait, as it was seen last.
+    pub full: BTreeMap<VoId, String>,
     /// What each node said last, and when.
     pub looks: BTreeMap<NodeNumber, (NodeLooks, Millis)>,
     /// What was sent to each node since, in the unit of loads.
@@ -57,6 +66,12 @@ pub(super) struct Cluster {
     pub saved: BTreeMap<TreeId, Millis>,
     /// Why the last move or checkpoint of a tree came to nothing, and when.
     pub trouble: BTreeMap<TreeId, (String, Millis)>,
+    /// When a node failed to fetch a copy of a checkpoint.
+    pub unheld: BTreeMap<(TreeId, NodeNumber), Millis>,
+    /// Moves and restarts under way that nobody asked for.
+    pub own: BTreeMap<TreeId, Own>,
+    /// What the cluster did by itself, for the audit.
+    pub deeds: Vec<Deed>,
     pub over: BTreeMap<TreeId, Over>,
     /// The units of jobs that run as trees here.
     pub units: Units,
@@ -71,18 +86,24 @@ impl Cluster {
         let controller = Controller::new(kept.state(now), times, now);
         let units = Units::of(&kept, &controller.state().trees);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
+        let waiting = kept.queue().map(|(tree, w)| (tree, w.clone())).collect();
         Cluster {
             id,
             controller,
             times,
             settings: kept.settings,
             programs: kept.programs,
+            waiting,
+            full: BTreeMap::new(),
             looks: BTreeMap::new(),
             coming: BTreeMap::new(),
             moved: BTreeMap::new(),
             since,
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
+            unheld: BTreeMap::new(),
+            own: BTreeMap::new(),
+            deeds: Vec::new(),
             over: BTreeMap::new(),
             units,
             pids: BTreeMap::new(),
@@ -204,6 +225,7 @@ impl Cluster {
         if let MemberRecord::Became { state, reason, .. } = r {
             tracing::info!(cluster = %self.id, %number, %state, reason, "a node of a cluster");
         }
+        self.note_member(r);
         self.dirty.nodes.insert(number);
     }
 
@@ -211,11 +233,20 @@ impl Cluster {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
         self.unit_changed(r);
+        self.note_tree(r);
         match r {
+            TreeRecord::Queued { .. } => self.dirty.last = true,
             TreeRecord::Placed { .. } => {
                 self.dirty.last = true;
                 self.dirty.programs.insert(tree);
                 self.since.insert(tree, now);
+                if self.waiting.remove(&tree).is_some() {
+                    self.dirty.begun.insert(tree);
+                }
+            }
+            TreeRecord::NotHeld { node, reason, .. } => {
+                tracing::info!(cluster = %self.id, %tree, %node, reason, "no copy of a checkpoint");
+                self.unheld.insert((tree, *node), now);
             }
             TreeRecord::Undoing { reason, .. }
             | TreeRecord::Undone { reason, .. }
@@ -237,6 +268,7 @@ impl Cluster {
                 self.since.remove(&tree);
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
+                self.unheld.retain(|(of, _), _| *of != tree);
             }
             _ => {}
         }
@@ -264,16 +296,23 @@ impl Cluster {
         if let Err(reason) = &how {
             tracing::warn!(cluster = %self.id, %tree, reason, "a tree is lost");
         }
-        let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
-        // A tree without a ghost is forgotten at once: where it was, its pid says.
-        let pid = self.programs.get(&tree).and_then(|p| p.pid);
-        let born = || pid.and_then(|pid| NodeNumber::of(pid).map(|node| (pid, node)));
-        let (Some((root, node)), Some(program)) =
-            (known.or_else(born), self.programs.get(&tree).cloned())
-        else {
-            return;
+        let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
+            (Some(w), _) => {
+                let (person, argv) = (w.person, w.run.argv);
+                Over { person, owner: w.wish.owner, argv, place: None, how }
+            }
+            (None, Some(program)) => {
+                let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
+                // A tree without a ghost is forgotten at once: where it was, its pid says.
+                let born = || program.pid.and_then(|pid| Some((pid, NodeNumber::of(pid)?)));
+                let place = known.or_else(born);
+                let (person, argv) = (program.person.clone(), program.argv.clone());
+                let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
+                Over { person, owner: Owner { vo, member, uid }, argv, place, how }
+            }
+            (None, None) => return,
         };
-        self.over.insert(tree, Over { root, program, node, how });
+        self.over.insert(tree, over);
         while self.over.len() > OVER_MAX {
             self.over.pop_first();
         }
@@ -298,11 +337,15 @@ impl Cluster {
         // Of a unit before its tree: one without a tree that is known never ran.
         out.extend(self.units.changes());
         for tree in &dirty.trees {
-            out.push(match state.trees.tree(*tree) {
-                Some(t) => Change::Tree(*tree, t.clone()),
-                None => Change::Gone(*tree),
+            let waits = self.waiting.get(tree);
+            out.push(match (state.trees.tree(*tree), waits) {
+                (Some(t), _) => Change::Tree(*tree, t.clone()),
+                (None, Some(waits)) => Change::Queued(*tree, Box::new(waits.clone())),
+                (None, None) => Change::Gone(*tree),
             });
         }
+        // After what they are now: with only a part of this on the disk none is lost.
+        out.extend(dirty.begun.iter().map(|tree| Change::Begun(*tree)));
         for number in &dirty.nodes {
             if let Some(m) = state.members.node(*number) {
                 out.push(Change::Node(*number, m.clone()));

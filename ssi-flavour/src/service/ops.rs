@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::Done;
 use xos_api::cluster::{
-    AddClusterNodes, CheckpointTree, ClusterView, CreateCluster, DrainClusterNode, DrainPlan,
-    DrainedTree, GetCluster, KillTree, ListClusters, ListProcesses, ListTrees, MigrateTree,
-    NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
+    AddClusterNodes, CancelTree, CheckpointTree, ClusterView, CreateCluster, DrainClusterNode,
+    DrainPlan, DrainedTree, GetCluster, KillTree, ListClusters, ListProcesses, ListTrees,
+    MigrateTree, NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
 };
 use xos_api::vom::ServedVo;
 use xos_base::{ClusterId, Error, Millis, NodeId, VoId};
@@ -57,6 +57,7 @@ impl ClusterService {
             CheckpointTree => checkpoint_tree,
             RestartTree => restart_tree,
             KillTree => kill_tree,
+            CancelTree => cancel_tree,
             WhyTree => why_tree,
             ClusterSay => node_says,
         );

@@ -1,17 +1,19 @@
 //! The service with nodes that are played, and records in memory.
 
+mod queue;
 mod units;
 
 use super::*;
+use crate::cluster::interval::Interval;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
 use crate::cluster::place::Load;
-use crate::cluster::trees::{Owner, TreeState};
+use crate::cluster::trees::{Owner, TreeState, Wish};
 use crate::wire::{ProcessLook, Program};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use xos_api::policy::{Action, Denial, Place};
-use xos_base::{MemberNumber, Membership, Millis, VoId};
+use xos_base::{MemberNumber, Membership, Millis};
 use xos_net::audit::Remembered;
 
 #[derive(Default)]
@@ -107,6 +109,7 @@ struct World {
     service: Arc<ClusterService>,
     records: Arc<Memory>,
     clock: Arc<Hand>,
+    audit: Arc<Remembered>,
     told: mpsc::UnboundedReceiver<(NodeId, ClusterTell)>,
     signals: mpsc::UnboundedReceiver<(NodeId, ClusterSignal)>,
 }
@@ -124,6 +127,11 @@ fn node(n: u8) -> NodeId {
 }
 
 async fn open(records: Arc<Memory>, clock: Arc<Hand>) -> World {
+    open_as(Config::default(), records, clock).await
+}
+
+async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> World {
+    let audit = Arc::<Remembered>::default();
     let (tells, told) = mpsc::unbounded_channel();
     let (sends, signals) = mpsc::unbounded_channel();
     let nodes = Arc::new(Played { told: tells, signals: sends });
@@ -134,15 +142,19 @@ async fn open(records: Arc<Memory>, clock: Arc<Hand>) -> World {
         nodes,
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
-        audit: Arc::new(Remembered::default()),
+        audit: audit.clone(),
     };
-    let service = ClusterService::start(Config::default(), deps).await.unwrap();
-    World { service, records, clock, told, signals }
+    let service = ClusterService::start(config, deps).await.unwrap();
+    World { service, records, clock, audit, told, signals }
 }
 
 /// A cluster with two nodes that are online.
 async fn cluster() -> World {
-    let world = open(Arc::default(), Arc::default()).await;
+    cluster_as(Config::default()).await
+}
+
+async fn cluster_as(config: Config) -> World {
+    let world = open_as(config, Arc::default(), Arc::default()).await;
     {
         let mut all = world.service.clusters.lock().await;
         let times = world.service.times;
@@ -207,13 +219,18 @@ impl World {
 
     /// Places a program on the first node, and has it run.
     async fn runs(&mut self) -> TreeId {
+        self.runs_as(false).await
+    }
+
+    async fn runs_as(&mut self, restartable: bool) -> TreeId {
         let owner = Owner { vo: vo(), member: MemberNumber(1), uid: 100_001 };
+        let wish = Wish { owner, restartable, interval: Interval::Best };
         let one = NodeNumber::try_from(1u8).unwrap();
         let tree = {
             let mut all = self.service.clusters.lock().await;
             let c = all.get_mut(&id()).unwrap();
             let pid = c.free_pid(one).unwrap();
-            let (tree, effects) = c.controller.start(pid, &owner, one, one, false).unwrap();
+            let (tree, effects) = c.controller.start(pid, &wish, one, one).unwrap();
             c.programs.insert(tree, program(pid));
             self.service.pass_on(c, effects).await;
             tree
@@ -242,6 +259,7 @@ fn program(pid: i32) -> Program {
         pid: Some(pid),
         birth: node(1),
         unit: None,
+        mandate: None,
     }
 }
 

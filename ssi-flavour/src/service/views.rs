@@ -1,5 +1,6 @@
 //! What people see of a cluster.
 
+use super::keep::Waiting;
 use super::one::{Cluster, Over};
 use crate::cluster::members::{Member, Moves, NodeState};
 use crate::cluster::messages::{End, TreeId};
@@ -20,6 +21,7 @@ impl Cluster {
             cluster: self.id.clone(),
             nodes: here.map(|(number, m)| self.node_view(number, m, now)).collect(),
             trees: self.trees_alive(),
+            waiting: self.controller.state().trees.queue().len() as u64,
         }
     }
 
@@ -66,7 +68,9 @@ impl Cluster {
             let t = self.controller.state().trees.tree(tree)?;
             self.view_of(tree, t)
         };
-        of_state().or_else(|| self.over.get(&tree).map(|over| self.over_view(tree, over)))
+        let waiting = || self.waiting.get(&tree).map(|w| self.waiting_view(tree, w));
+        let over = || self.over.get(&tree).map(|over| self.over_view(tree, over));
+        of_state().or_else(waiting).or_else(over)
     }
 
     /// All trees of which `sees` says so, those that are over too.
@@ -75,11 +79,12 @@ impl Cluster {
         let seen = trees.iter().filter(|(_, t)| sees(&t.owner));
         let mut all: Vec<ClusterTree> =
             seen.filter_map(|(tree, t)| self.view_of(tree, t)).collect();
-        let gone = self.over.iter().filter(|(tree, over)| {
-            let p = &over.program;
-            let owner = Owner { vo: p.vo.clone(), member: p.member, uid: p.uid };
-            trees.tree(**tree).is_none() && sees(&owner)
-        });
+        let waiting = self.waiting.iter().filter(|(_, w)| sees(&w.wish.owner));
+        all.extend(waiting.map(|(tree, w)| self.waiting_view(*tree, w)));
+        let gone = self
+            .over
+            .iter()
+            .filter(|(tree, over)| trees.tree(**tree).is_none() && sees(&over.owner));
         all.extend(gone.map(|(tree, over)| self.over_view(*tree, over)));
         all.sort_by_key(|t| t.tree);
         all
@@ -90,7 +95,7 @@ impl Cluster {
         let (state, reason, to, status) = describe(&t.state);
         Some(ClusterTree {
             tree: tree.0,
-            pid: t.root,
+            pid: Some(t.root),
             person: program.person.clone(),
             vo: t.owner.vo.clone(),
             argv: program.argv.clone(),
@@ -103,10 +108,29 @@ impl Cluster {
                 version: image.version,
                 bytes: image.bytes,
                 freeze_ms: image.freeze_ms,
+                copies: u32::try_from(self.controller.copies(image)).unwrap_or(u32::MAX),
             }),
             saving: t.saving.is_some(),
             trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
         })
+    }
+
+    fn waiting_view(&self, tree: TreeId, w: &Waiting) -> ClusterTree {
+        ClusterTree {
+            tree: tree.0,
+            pid: None,
+            person: w.person.clone(),
+            vo: w.wish.owner.vo.clone(),
+            argv: w.run.argv.clone(),
+            state: ClusterTreeState::Queued,
+            reason: self.waits_for(tree, &w.wish.owner),
+            node: None,
+            to: None,
+            status: None,
+            checkpoint: None,
+            saving: false,
+            trouble: String::new(),
+        }
     }
 
     fn over_view(&self, tree: TreeId, over: &Over) -> ClusterTree {
@@ -117,13 +141,13 @@ impl Cluster {
         let (state, reason, _, status) = describe(&state);
         ClusterTree {
             tree: tree.0,
-            pid: over.root,
-            person: over.program.person.clone(),
-            vo: over.program.vo.clone(),
-            argv: over.program.argv.clone(),
+            pid: over.place.map(|(pid, _)| pid),
+            person: over.person.clone(),
+            vo: over.owner.vo.clone(),
+            argv: over.argv.clone(),
             state,
             reason,
-            node: self.name(over.node),
+            node: over.place.and_then(|(_, node)| self.name(node)),
             to: None,
             status,
             checkpoint: None,

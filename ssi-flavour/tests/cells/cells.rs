@@ -6,24 +6,33 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use xos_ssi::cell::proto::{
-    Account, Ask, Ended, Exit, Program, Refusal, Start, Started, Status, Stdio, Tree,
+    Account, Ask, Ended, Exit, Leased, Program, Refusal, Start, Started, Status, Stdio, Tree,
 };
 use xos_ssi::cell::{CallError, Client, Event, launch};
 use xos_ssi::pids::NodeNumber;
 
 /// No test waits longer.
-const PATIENCE: Duration = Duration::from_secs(120);
-const UID: u32 = 1_900_000_001;
+pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const UID: u32 = 1_900_000_001;
+const PYTHON: &str = "/usr/bin/python3";
 
-struct Cell {
-    dir: TempDir,
+pub struct Cell {
+    pub dir: TempDir,
     node: NodeNumber,
-    client: Client,
+    pub client: Client,
 }
 
 impl Cell {
-    /// `None`, with the reason printed, where this machine cannot have cells.
+    /// One with a lease for good. `None`, with the reason printed, where this machine cannot have
+    /// cells.
     fn new(number: u8) -> Option<Cell> {
+        let mut cell = Cell::without_lease(number)?;
+        cell.lease(u64::MAX, None);
+        Some(cell)
+    }
+
+    /// One that may run nothing yet.
+    pub fn without_lease(number: u8) -> Option<Cell> {
         if !rustix::process::getuid().is_root() {
             println!("skipped: needs root");
             return None;
@@ -41,7 +50,11 @@ impl Cell {
         Some(Cell { dir, node, client })
     }
 
-    fn start(&mut self, start: Start) -> Result<(Started, std::io::PipeReader), CallError> {
+    pub fn lease(&mut self, until_ms: u64, end_after_ms: Option<u64>) -> Leased {
+        self.client.call(Ask::Lease { until_ms, end_after_ms }, &[]).unwrap()
+    }
+
+    pub fn start(&mut self, start: Start) -> Result<(Started, std::io::PipeReader), CallError> {
         let (reader, writer) = std::io::pipe().unwrap();
         let null = OwnedFd::from(File::open("/dev/null").unwrap());
         let fds = [null, writer.try_clone().unwrap().into(), writer.into()];
@@ -56,14 +69,14 @@ impl Cell {
         (started.pid, text)
     }
 
-    fn refusal(&mut self, start: Start) -> Refusal {
+    pub fn refusal(&mut self, start: Start) -> Refusal {
         match self.start(start) {
             Err(CallError::Refused(refusal)) => refusal,
             other => panic!("{:?}", other.map(|(started, _)| started)),
         }
     }
 
-    fn status_when(&mut self, good: impl Fn(&Status) -> bool) -> Status {
+    pub fn status_when(&mut self, good: impl Fn(&Status) -> bool) -> Status {
         let until = std::time::Instant::now() + PATIENCE;
         loop {
             let status = self.client.status().unwrap();
@@ -89,7 +102,7 @@ impl Drop for Cell {
     }
 }
 
-fn ended(client: &mut Client) -> Ended {
+pub fn ended(client: &mut Client) -> Ended {
     loop {
         match client.next(PATIENCE).unwrap().expect("no end in two minutes") {
             Event::Ended(ended) => return ended,
@@ -98,7 +111,7 @@ fn ended(client: &mut Client) -> Ended {
     }
 }
 
-fn script(id: u64, text: &str) -> Start {
+pub fn script(id: u64, text: &str) -> Start {
     let path = ("PATH".to_owned(), "/usr/bin:/bin".to_owned());
     Start {
         tree: Tree { id, epoch: 1 },
@@ -152,8 +165,16 @@ fn a_tree_keeps_the_pid_that_it_has_elsewhere() {
 
 #[test]
 fn the_range_wraps_into_itself() {
-    // wrong: at its end pids would be those of no node, or of the next one
+    // wrong: at its end pids would be those of no node, or of the next one; or a process be
+    // refused because the first ones are taken
     let Some(mut cell) = Cell::new(2) else { return };
+    let first = *cell.node.pids().start();
+    let mut readers = Vec::new();
+    for (id, pid) in [(10, first), (11, first + 1)] {
+        let mut taken = script(id, "exec sleep 1000");
+        taken.pid = Some(pid);
+        readers.push(cell.start(taken).unwrap());
+    }
     let last = cell.node.pids().end() - 3500;
     let near = format!("echo {last} > /proc/sys/kernel/ns_last_pid");
     let null: [OwnedFd; 3] = [(), (), ()].map(|()| File::open("/dev/null").unwrap().into());
@@ -170,6 +191,8 @@ fn the_range_wraps_into_itself() {
     assert!(pids.iter().any(|p| *p > last) && pids.iter().any(|p| *p < last), "no wrap");
     let out: Vec<_> = pids.iter().filter(|p| !cell.owns(**p)).collect();
     assert!(out.is_empty(), "{out:?}");
+    assert!(!pids.contains(&first) && !pids.contains(&(first + 1)), "given twice");
+    assert!(pids.contains(&(first + 2)), "the first one that is free");
 }
 
 #[test]
@@ -190,6 +213,82 @@ fn persons_do_not_see_each_other() {
     assert!(text.contains(&(UID + 2).to_string()), "{text}");
     let status = cell.client.status().unwrap();
     assert!(status.trees.iter().any(|t| t.pid == hidden.pid), "{status:?}");
+}
+
+/// What one person can do to process `argv[1]` of another: each line a way and what it came to.
+const PRY: &str = "
+import ctypes, errno, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid = int(sys.argv[1])
+class Piece(ctypes.Structure):
+    _fields_ = [('at', ctypes.c_void_p), ('len', ctypes.c_size_t)]
+own = ctypes.create_string_buffer(8)
+def read(pid):
+    into = ctypes.create_string_buffer(8)
+    here, there = Piece(ctypes.addressof(into), 8), Piece(ctypes.addressof(own), 8)
+    return libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+def came_to(way, result):
+    print(way, errno.errorcode[ctypes.get_errno()] if result < 0 else 'done')
+def tried(way, act):
+    try:
+        act()
+        print(way, 'done')
+    except OSError as e:
+        print(way, errno.errorcode[e.errno])
+came_to('own-memory', read(os.getpid()))
+came_to('memory', read(pid))
+came_to('trace', libc.ptrace(16, pid, None, None))
+tried('own-entry', lambda: os.stat(f'/proc/{os.getpid()}'))
+tried('entry', lambda: os.stat(f'/proc/{pid}'))
+tried('folder', lambda: os.listdir(f'/proc/{pid}/fd'))
+tried('file', lambda: open(f'/proc/{pid}/mem'))
+tried('signal', lambda: os.kill(pid, signal.SIGTERM))
+tried('probe', lambda: os.kill(pid, 0))
+print('listed', str(pid) in os.listdir('/proc'))
+";
+
+#[test]
+fn persons_cannot_reach_into_each_other() {
+    // wrong: a member of one VO would read another's memory, run code as them, or end their work
+    let Some(mut cell) = Cell::new(3) else { return };
+    if !Path::new(PYTHON).exists() {
+        println!("skipped: no {PYTHON}");
+        return;
+    }
+    let (hidden, _reader) = cell.start(script(1, "exec sleep 1000")).unwrap();
+    let mut other = script(2, "");
+    other.account = Account { uid: UID + 1, gid: UID + 1, groups: vec![] };
+    let pid = hidden.pid.to_string();
+    other.program.argv = [PYTHON, "-c", PRY, &pid].map(str::to_owned).to_vec();
+    let (_, text) = cell.run(other);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "own-memory done",
+            "memory EPERM",
+            "trace EPERM",
+            "own-entry done",
+            "entry ENOENT",
+            "folder ENOENT",
+            "file ENOENT",
+            "signal EPERM",
+            "probe EPERM",
+            "listed False",
+        ]
+    );
+    // root's helpers see all
+    let look = script(0, &format!("test -r /proc/{pid}/mem")).program;
+    let null: [OwnedFd; 3] = [(), (), ()].map(|()| File::open("/dev/null").unwrap().into());
+    let fds: Vec<_> = null.iter().map(std::os::fd::AsFd::as_fd).collect();
+    let helper: Started = cell.client.call(Ask::Help(Box::new(look)), &fds).unwrap();
+    let end = loop {
+        let end = ended(&mut cell.client);
+        if end.pid == helper.pid {
+            break end;
+        }
+    };
+    assert_eq!(end.exit, Exit::Code(0));
 }
 
 #[test]

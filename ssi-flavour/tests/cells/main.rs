@@ -4,3 +4,4 @@
 
 mod cells;
 mod ghosts;
+mod lease;

@@ -15,10 +15,11 @@ use xos_base::when::{Clock, SystemClock};
 use xos_base::{MemberNumber, Millis};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cluster::controller::Controller;
+use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
 use xos_ssi::cluster::messages::{ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
-use xos_ssi::cluster::trees::{Owner, TreeState};
+use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
 use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
@@ -55,6 +56,8 @@ struct Site {
     nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
+    /// Nobody reaches the controller.
+    away: AtomicBool,
 }
 
 impl Site {
@@ -71,7 +74,11 @@ impl Site {
                 own.push(message);
             } else if let Some(told) = self.told.lock().unwrap().get(&node) {
                 // A node that is gone hears nothing.
-                let _gone = told.send(Heard { messages: vec![message], jobs: self.jobs() });
+                let _gone = told.send(Heard {
+                    messages: vec![message],
+                    jobs: self.jobs(),
+                    refused: vec![],
+                });
             }
         }
         own
@@ -126,10 +133,13 @@ struct Way(NodeNumber, Arc<Site>);
 #[async_trait::async_trait]
 impl Core for Way {
     async fn say(&self, message: ToController) -> io::Result<Heard> {
+        if self.1.away.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
         let messages = self.1.effects(Some(self.0), effects);
-        Ok(Heard { messages, jobs: self.1.jobs() })
+        Ok(Heard { messages, jobs: self.1.jobs(), refused: vec![] })
     }
 }
 
@@ -199,6 +209,7 @@ impl Grid {
             jobs: Mutex::default(),
             nodes: Mutex::default(),
             tears: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
@@ -269,7 +280,8 @@ impl Grid {
         let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
         let mut tree = TreeId(0);
         site.decide(|c, _| {
-            let (id, effects) = c.start(0, &owner, on, on, true)?;
+            let wish = Wish { owner: owner.clone(), restartable: true, interval: Interval::Best };
+            let (id, effects) = c.start(0, &wish, on, on)?;
             tree = id;
             let program = Program {
                 argv: ["/usr/bin/python3", "-c", COUNTER].map(str::to_owned).to_vec(),
@@ -310,6 +322,22 @@ impl Drop for Grid {
             let _gone = nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL);
         }
     }
+}
+
+/// Whether the person's processes in a cell all stand still.
+fn stand_still(init: i32) -> bool {
+    let proc = format!("/proc/{init}/root/proc");
+    let mut stopped = Vec::new();
+    for entry in std::fs::read_dir(&proc).unwrap() {
+        let status = entry.unwrap().path().join("status");
+        // No process, or one that ended meanwhile.
+        let Ok(text) = std::fs::read_to_string(status) else { continue };
+        let of = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+        if of("Uid:").is_some_and(|uids| uids.starts_with(&UID.to_string())) {
+            stopped.push(of("State:").is_some_and(|s| s.starts_with('T')));
+        }
+    }
+    !stopped.is_empty() && stopped.into_iter().all(|s| s)
 }
 
 fn runs(state: &State, tree: TreeId, on: NodeNumber) -> bool {
@@ -363,6 +391,25 @@ async fn a_dead_nodes_program_goes_on_from_its_checkpoint() {
     counts(&grid.site.lines(one, tree, before + 10).await);
 }
 
+/// If it failed, a program would run without a lease, or a node that was out of reach for a moment
+/// never go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_stands_still_while_the_controller_is_away_and_goes_on_after() {
+    let Some(grid) = Grid::new().await else { return };
+    let one = node(1);
+    let tree = grid.count(one).await;
+    // From here on the controller looks at no clock, so that it takes nobody for dead.
+    grid.site.away.store(true, Ordering::SeqCst);
+    let until = Instant::now() + PATIENCE;
+    while !stand_still(grid.hosts[&one].1) {
+        assert!(Instant::now() < until, "it runs without a lease");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = grid.site.lines(one, tree, 0).await.len();
+    grid.site.away.store(false, Ordering::SeqCst);
+    counts(&grid.site.lines(one, tree, before + 30).await);
+}
+
 /// If it failed, making a checkpoint would disturb the program, or never be complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_lets_the_program_go_on() {
@@ -374,6 +421,30 @@ async fn a_checkpoint_lets_the_program_go_on() {
     grid.site.until("it is saved", saved).await;
     let before = grid.site.lines(one, tree, 0).await.len();
     counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, a program would be lost with the node that made its only checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_checkpoint_outlives_the_node_that_made_it() {
+    let Some(mut grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.save(tree, now));
+    let nodes = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        t.checkpoint.as_ref().map(|image| image.nodes.len()).unwrap_or_default()
+    };
+    grid.site.until("it is saved", |s| nodes(s) == 1).await;
+    grid.site.decide(|c, now| c.hold(tree, two, now));
+    grid.site.until("it is copied", |s| nodes(s) == 2).await;
+    grid.kill(one).await;
+    let waits = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        matches!(t.state, TreeState::Checkpointed { .. })
+    };
+    grid.site.until("its node is taken for dead", waits).await;
+    grid.site.decide(|c, now| c.restart(tree, two, now));
+    grid.site.until("it is restarted from the copy", |s| runs(s, tree, two)).await;
 }
 
 /// If it failed, an attempt to move a program could end it.

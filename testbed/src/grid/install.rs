@@ -5,11 +5,14 @@ use crate::{Cmd, Error, Host, Result};
 use std::path::{Path, PathBuf};
 
 /// What a grid needs from the build folder.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 11] = [
     "xos",
     "xosd",
     "xos-shim",
     "xos-principals",
+    "xos-agent",
+    "xos-cell",
+    "xos-ghost",
     "testbed",
     "spect",
     "libnss_xos.so",

@@ -22,6 +22,8 @@ pub struct SiteSpec {
     pub login: bool,
     /// Lines for the section `[node.login]` of the nodes, where people may sign in.
     pub login_config: String,
+    /// Whether the nodes may be in a cluster.
+    pub cluster: bool,
     /// Lines for the core's configuration beyond what `xosd setup` writes.
     pub core_config: String,
 }
@@ -36,6 +38,7 @@ impl SiteSpec {
             memory_bytes: 2 << 30,
             login: false,
             login_config: String::new(),
+            cluster: false,
             core_config: String::new(),
         }
     }
@@ -184,6 +187,9 @@ impl Site {
             install::login(&host, programs)?;
             config.push_str("\n[node.login]\n");
             config.push_str(&spec.login_config);
+        }
+        if spec.cluster {
+            config.push_str("\n[node.cluster]\n");
         }
         host.write_file(path, config.as_bytes(), 0o600)?;
         start_xosd(&host)?;

@@ -158,8 +158,26 @@ fn ada_looks_after_the_site(ada: &Page, album: &Album) {
     for tab in ["#tab-names", "#tab-sites", "#tab-services", "#tab-rules"] {
         ada.go(tab);
     }
+    ada_makes_a_cluster(ada, album);
     ada.go("#tab-audit");
     ada.go("#verify");
     assert!(ada.text("#verdict").starts_with("Yes"), "{}", ada.text("main"));
     album.keep(ada, "audit-verified");
+}
+
+fn ada_makes_a_cluster(ada: &Page, album: &Album) {
+    ada.go("#tab-clusters");
+    assert!(ada.text("main .empty").contains("There is no cluster yet"), "{}", ada.text("main"));
+    ada.fill("#label", "c1");
+    ada.go("#create-cluster");
+    assert!(ada.text("#notice").contains("c1.rennes is made"), "{}", ada.text("main"));
+    ada.click("#add-1");
+    ada.go("#add-nodes");
+    let node = ada.text("#nodes [data-node='n1.rennes']");
+    assert!(node.contains("possible"), "{node}");
+    album.keep(ada, "site-cluster");
+    ada.go("#change [data-node='n1.rennes'] a.danger");
+    ada.go("#confirm");
+    assert!(ada.text("#notice").contains("no longer in c1.rennes"), "{}", ada.text("main"));
+    assert!(!ada.has("#nodes"), "the node is still there");
 }

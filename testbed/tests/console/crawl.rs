@@ -17,7 +17,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 const OF_A_KIND_MAX: usize = 4;
 /// Pages that one person looks at; where there are more, two kinds are held for many.
-const PAGES_MAX: usize = 150;
+const PAGES_MAX: usize = 170;
 
 /// Where links lead.
 const LINKS: &str = "[...document.querySelectorAll('a[href]')].map((a) => a.href)";

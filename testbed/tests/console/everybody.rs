@@ -10,6 +10,8 @@ use crate::{World, passkeys, texts};
 use std::path::Path;
 use xos_testbed::grid::Person;
 
+const NO_PROGRAM: &str = "only where a node joined a cluster: console/tests/it/clusters.rs";
+
 /// Pages that no link and no known address leads to here, and what looks at them instead.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("/register", "only where people may register: console/tests/it/security.rs"),
@@ -20,6 +22,17 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("/oauth/consent", "the page before leads there: services.rs"),
     ("/vo/{vo}/job/{job}/events", "a stream, which the page's script follows: walk.rs"),
     ("/vo/{vo}/running/events", "a stream, which the page's script follows"),
+    ("/vo/{vo}/clusters/events", "a stream, which the page's script follows"),
+    ("/site/cluster/{cluster}/events", "a stream, which the page's script follows"),
+    ("/site/cluster/{cluster}/node/{node}/drain", NO_PROGRAM),
+    ("/site/cluster/{cluster}/program/{tree}", NO_PROGRAM),
+    ("/site/cluster/{cluster}/program/{tree}/events", NO_PROGRAM),
+    ("/site/cluster/{cluster}/program/{tree}/why", NO_PROGRAM),
+    ("/site/cluster/{cluster}/program/{tree}/signal", NO_PROGRAM),
+    ("/vo/{vo}/cluster/{cluster}/program/{tree}", NO_PROGRAM),
+    ("/vo/{vo}/cluster/{cluster}/program/{tree}/events", NO_PROGRAM),
+    ("/vo/{vo}/cluster/{cluster}/program/{tree}/why", NO_PROGRAM),
+    ("/vo/{vo}/cluster/{cluster}/program/{tree}/signal", NO_PROGRAM),
     ("/site/sites/{site}/forget", "only where another site is trusted: console/tests/it/admin.rs"),
     ("/site/names/{name}/release", "only where a name was given: console/tests/it/admin.rs"),
 ];

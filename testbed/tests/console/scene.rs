@@ -54,6 +54,7 @@ pub fn set(world: &World) -> Cast {
     let join = asks(world, &nina, &paul);
     rules(world);
     clients(world);
+    cluster(world);
     ends(world);
     Cast { anna, greta, susi, nina, noor, join }
 }
@@ -143,6 +144,12 @@ fn clients(world: &World) {
     let name = hostile("CreateClient", "name");
     let redirect = "http://127.0.0.1/back";
     ada(world, &["site", "client", "add", &name, "--redirect", redirect]);
+}
+
+/// A cluster with a node that has not joined it.
+fn cluster(world: &World) {
+    ada(world, &["cluster", "create", "c1"]);
+    ada(world, &["cluster", "add", "c1", "n1"]);
 }
 
 /// VOs that are suspended or dissolved, and shares that ended.

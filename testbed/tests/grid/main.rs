@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod attacker;
+mod cluster;
 mod credentials;
 mod cuts;
 mod data;

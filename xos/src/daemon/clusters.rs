@@ -10,6 +10,7 @@
 //! | `ssi/<cluster>/envelope/<envelope>` | [`Envelope`] of units |
 //! | `ssi/<cluster>/task/<envelope>/<name>` | [`TaskSpec`] of units in it |
 //! | `ssi/<cluster>/unit/<envelope>/<number>/<attempt>` | [`Unit`] |
+//! | `ssi/<cluster>/queued/<number>` | [`Waiting`]: a program that waits until a node has room |
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use xos_ssi::cluster::members::Member;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::cluster::trees::Tree;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::service::{Change, Envelope, Kept, Records, Settings, Unit};
+use xos_ssi::service::{Change, Envelope, Kept, Records, Settings, Unit, Waiting};
 use xos_ssi::wire::{Program, TreeUnit};
 use xos_store::{Key, KeyError, OPS_MAX, Op, PAGE_ENTRIES_MAX, Prefix, Store, StoreError};
 
@@ -86,6 +87,8 @@ fn damaged(key: &Key, why: &str) -> Error {
 fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
     Ok(match change {
         Change::Settings(s) => vec![Op::put(key(cluster, &["settings"])?, encode(s)?)],
+        Change::Queued(tree, w) => vec![Op::put(tree_key(cluster, "queued", *tree)?, encode(w)?)],
+        Change::Begun(tree) => vec![Op::Del(tree_key(cluster, "queued", *tree)?)],
         Change::Last(last) => vec![Op::put(key(cluster, &["last"])?, encode(last)?)],
         Change::Program(tree, p) => {
             vec![Op::put(tree_key(cluster, "program", *tree)?, encode(p)?)]
@@ -94,6 +97,7 @@ fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
         Change::Gone(tree) => vec![
             Op::Del(tree_key(cluster, "tree", *tree)?),
             Op::Del(tree_key(cluster, "program", *tree)?),
+            Op::Del(tree_key(cluster, "queued", *tree)?),
         ],
         Change::Node(number, m) => {
             vec![Op::put(key(cluster, &["node", &number.to_string()])?, encode(m)?)]
@@ -128,6 +132,9 @@ fn read(at: &Key, value: &[u8]) -> Result<(ClusterId, Change), Error> {
         [ROOT, cluster, "last"] => (cluster, Change::Last(decode::<TreeId>(at, value)?)),
         [ROOT, cluster, "program", id] => {
             (cluster, Change::Program(tree(id)?, decode::<Program>(at, value)?))
+        }
+        [ROOT, cluster, "queued", id] => {
+            (cluster, Change::Queued(tree(id)?, Box::new(decode::<Waiting>(at, value)?)))
         }
         [ROOT, cluster, "tree", id] => {
             (cluster, Change::Tree(tree(id)?, decode::<Tree>(at, value)?))

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
+use xos_base::accounts::OWN_ID;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, MemberNumber, Millis, NodeId, SiteId, VoId};
 use xos_net::dial::Dialer;
@@ -57,7 +58,12 @@ async fn serve(spec: MountSpec) -> Result<(), Error> {
     let client = Client::new(config, connector, tickets);
     let volume = client.volume(&spec.volume).await.map_err(|e| fail(&e))?;
     let block = Block { base: spec.base, count: spec.size };
-    let map = UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() });
+    let map = UidMap::new(Mapping {
+        uids: block,
+        gids: block,
+        extra: HashMap::new(),
+        mark: Some(OWN_ID),
+    });
     let source = format!("xtreemfs:{}", spec.vo);
     let config = xtreemfs_mount::Config {
         mount_point: spec.at.clone(),

@@ -74,6 +74,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "cluster migrate c1 40000 n1", 66),
     ("ada", "cluster checkpoint c1 40000", 66),
     ("ada", "cluster restart c1 1", 66),
+    ("ada", "cluster cancel c1 1", 66),
     ("ada", "cluster del c1 n1 --yes", 0),
     ("bob", "file show /nowhere", 66),
     ("bob", "file close /nowhere", 66),

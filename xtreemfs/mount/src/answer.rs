@@ -41,6 +41,16 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
+    /// The person behind a request.
+    pub(crate) fn caller(&self, request: &Request) -> Option<Member> {
+        let map = &self.core.map;
+        map.member(request.uid()).or_else(|| {
+            // The caller waits for the answer: its pid is nobody else's meanwhile.
+            let groups = (request.uid() == 0).then(|| groups_of(request.pid()))??;
+            map.acts_for(&groups)
+        })
+    }
+
     /// Runs work that goes by what an open handle may, at the expense of the person who opened it.
     pub(crate) fn by_handle<R, T, W, F, D>(
         &self,
@@ -79,12 +89,19 @@ impl Mount {
         F: FnOnce(Arc<Core>, Member) -> W,
         D: FnOnce(R, T) + Send + 'static,
     {
-        let Some(who) = self.core.map.member(request.uid()) else {
+        let Some(who) = self.caller(request) else {
             return reply.refuse(Errno::EACCES);
         };
         let work = work(Arc::clone(&self.core), who);
         self.server.run(what, (who, Needs::Nothing), reply, work, done);
     }
+}
+
+/// The supplementary groups of a thread of this machine (proc_pid_status(5)).
+fn groups_of(pid: u32) -> Option<Vec<u32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"))?;
+    groups.split_whitespace().map(|gid| gid.parse().ok()).collect()
 }
 
 pub(crate) fn entry(reply: ReplyEntry, shown: Shown) {

@@ -47,7 +47,7 @@ impl Filesystem for Mount {
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
     fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        if self.core.map.member(req.uid()).is_none()
+        if self.caller(req).is_none()
             && let Some(root) = self.core.root_for_anyone(ino)
         {
             return attr(reply, root);
@@ -321,7 +321,7 @@ impl Filesystem for Mount {
     }
 
     fn statfs(&self, req: &Request, _: INodeNo, reply: ReplyStatfs) {
-        if self.core.map.member(req.uid()).is_none() {
+        if self.caller(req).is_none() {
             return statfs(reply, self.core.statistics_for_anyone());
         }
         let work = |core: Arc<Core>, who| async move { core.statistics(who).await };

@@ -37,6 +37,9 @@ pub struct Mapping {
     /// Local uids outside the block that act as a member, for example a service account. Root is
     /// nobody special: without an entry here it has no rights.
     pub extra: HashMap<u32, Member>,
+    /// The group that marks processes of root which act for a person: their supplementary groups
+    /// are this one and the person's uid, and no other.
+    pub mark: Option<u32>,
 }
 
 /// The mapping in use, replaceable while mounted.
@@ -64,6 +67,15 @@ impl UidMap {
         mapping.uids.number(uid).map(Member).or_else(|| mapping.extra.get(&uid).copied())
     }
 
+    /// The person for whom a process of root acts that has these supplementary groups.
+    pub fn acts_for(&self, groups: &[u32]) -> Option<Member> {
+        let mark = self.read().mark?;
+        match groups {
+            [uid, other] | [other, uid] if *other == mark && *uid != mark => self.member(*uid),
+            _ => None,
+        }
+    }
+
     /// The group number behind a local gid.
     pub fn group(&self, gid: u32) -> Option<u32> {
         self.read().gids.number(gid)
@@ -86,7 +98,7 @@ mod tests {
 
     fn map() -> UidMap {
         let block = Block { base: 1_900_000_000, count: 65_536 };
-        UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() })
+        UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new(), mark: None })
     }
 
     #[test]
@@ -99,9 +111,28 @@ mod tests {
     }
 
     #[test]
+    fn root_acts_for_a_person_by_the_mark_only() {
+        // wrong: a process of root that is in a person's groups for another reason would have their
+        // files, or saving a program fail at its files
+        let map = map();
+        assert_eq!(map.acts_for(&[1_900_000_007, 3]), None, "there is no mark");
+        let block = Block { base: 1_900_000_000, count: 65_536 };
+        let extra = HashMap::from([(3, Member(9))]);
+        map.replace(Mapping { uids: block, gids: block, extra, mark: Some(3) });
+        assert_eq!(map.acts_for(&[1_900_000_007, 3]), Some(Member(7)));
+        assert_eq!(map.acts_for(&[3, 1_900_000_007]), Some(Member(7)));
+        let strange: [&[u32]; 6] =
+            [&[], &[3], &[3, 3], &[1_900_000_007], &[3, 0], &[3, 1_900_000_007, 1_900_000_008]];
+        for groups in strange {
+            assert_eq!(map.acts_for(groups), None, "{groups:?}");
+        }
+    }
+
+    #[test]
     fn a_number_from_the_network_never_becomes_a_foreign_uid() {
         let block = Block { base: u32::MAX - 3, count: 100 };
-        let map = UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() });
+        let map =
+            UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new(), mark: None });
         assert_eq!(map.uid(3), u32::MAX);
         assert_eq!(map.uid(4), UNKNOWN_ID, "base + number must not wrap round to root");
         assert_eq!(map.gid(100), UNKNOWN_ID);
@@ -113,7 +144,7 @@ mod tests {
         let other = map.clone();
         let block = Block { base: 5000, count: 10 };
         let extra = HashMap::from([(0, Member(2))]);
-        other.replace(Mapping { uids: block, gids: block, extra });
+        other.replace(Mapping { uids: block, gids: block, extra, mark: None });
         assert_eq!((map.member(5001), map.member(0)), (Some(Member(1)), Some(Member(2))));
         assert_eq!(map.member(1_900_000_007), None);
     }

@@ -5,6 +5,7 @@ use super::attempts::{Attempt, Held, Waits};
 use super::auth;
 use crate::agent::Agent;
 use std::time::Duration;
+use xos_api::cda::Work;
 use xos_api::cda::{
     BeginNodeLogin, BegunNodeLogin, NodeLogin, NodeLoginState, PollNodeLogin, Secret,
 };
@@ -105,7 +106,13 @@ impl Agent {
     /// now. Without it they can sign in all the same.
     async fn bring_mandate(&self, attempt: &Attempt, jws: String) {
         let taken = match self.still(attempt) {
-            Ok(Some(who)) => self.take_mandate(&who.account, jws).await,
+            Ok(Some(who)) => match self.logins() {
+                Ok(logins) => {
+                    let work = Work::Login { node: self.node.clone() };
+                    self.take_mandate(&logins.mandates, &work, &who.account, jws).await
+                }
+                Err(e) => Err(e),
+            },
             Ok(None) => return,
             Err(e) => Err(e),
         };

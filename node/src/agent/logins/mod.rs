@@ -9,7 +9,6 @@ mod files;
 pub mod fuzzing;
 mod groups;
 mod hold;
-mod mandates;
 mod open;
 mod origin;
 mod processes;
@@ -27,6 +26,7 @@ mod why;
 pub(super) use stream::handler;
 
 use super::config::Login;
+use super::mandates::Mandates;
 use super::vos::Found;
 use super::{Agent, keep, machine, told};
 use crate::cgroup::Cgroups;
@@ -35,7 +35,6 @@ use crate::spec::{Limits, PIDS_MIN};
 use attempts::Attempts;
 use carried::Carried;
 use groups::Groups;
-use mandates::Mandates;
 use rules::Rules;
 use seen::Seen;
 use sessions::Sessions;
@@ -66,7 +65,7 @@ pub(super) struct Logins {
     slices: Slices,
     strays: Strays,
     carried: Carried,
-    mandates: Mandates,
+    pub(super) mandates: Arc<Mandates>,
     streams: Streams,
     attempts: Attempts,
     /// Held while somebody is moved into a group, and while one is removed.
@@ -120,7 +119,7 @@ impl Logins {
             slices: Slices::open(limits, Path::new("/")),
             strays: Strays::open(own.join("stopped.json")),
             carried: Carried::open(own.join("carried.json"), boot.trim()),
-            mandates: Mandates::default(),
+            mandates: Arc::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
             moving: tokio::sync::Mutex::new(()),

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
+use xos_api::cda::Work;
 use xos_api::node::{SshOpened, SshOpening};
 use xos_api::vom::AccountState;
 use xos_base::accounts::ID_RANGE;
@@ -175,7 +176,8 @@ impl Agent {
         }
         let counted = logins.streams.enter(account.uid)?;
         if let Some(mandate) = opening.mandate {
-            self.take_mandate(&account, mandate).await?;
+            let work = Work::Login { node: self.node.clone() };
+            self.take_mandate(&logins.mandates, &work, &account, mandate).await?;
         }
         let sshd = connect(logins.sshd, account.uid).await.map_err(|e| {
             Error::unavailable(format!("the node's sshd at {} does not answer: {e}", logins.sshd))

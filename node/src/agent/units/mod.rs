@@ -10,6 +10,7 @@ mod unclear;
 
 pub use fence::Stream;
 pub(in crate::agent) use orders::in_background;
+pub(in crate::agent) use plan::{PATH, SHELL};
 pub use report::Core;
 
 use crate::envelopes::{Attached, CallError, Envelope, EnvelopeError, Envelopes};

@@ -14,10 +14,10 @@ use xos_api::vom::AccountState;
 use xos_base::{Error, Membership, Millis, NodeId};
 
 /// The PATH of a unit's program unless its author sets one.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub(in crate::agent) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The SHELL of a unit's program unless its author sets one; the account itself has none.
-const SHELL: &str = "/bin/bash";
+pub(in crate::agent) const SHELL: &str = "/bin/bash";
 
 /// The local account of a member, from the ticket's membership and the VO's base here.
 ///

@@ -1,9 +1,9 @@
 //! Why a unit's process did not become its program.
 
-use super::search_path;
 use crate::spec::{Account, UnitSpec};
 use nix::errno::Errno;
 use std::path::Path;
+use xos_ssi::program::search_path;
 
 /// Longest name from a unit that stands in a message, in characters.
 const NAME_CHARS_MAX: usize = 200;
@@ -99,7 +99,7 @@ pub(in crate::shim) fn reason(
             )
         }
         Stage::Exec if errno == Errno::ENOENT && !program.contains('/') => {
-            format!("cannot run {program:?}: not found in PATH={:?}", short(search_path(unit)))
+            format!("cannot run {program:?}: not found in PATH={:?}", short(search_path(&unit.env)))
         }
         Stage::Exec => format!("cannot run {program:?} {as_user}: {why}"),
     }

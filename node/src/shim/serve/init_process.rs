@@ -3,7 +3,6 @@
 use super::super::init;
 use super::super::launch::{LaunchError, io_error};
 use crate::cgroup::EnvelopeCgroup;
-use crate::frame::{Frames, Outbox};
 use crate::proto::{FromInit, ToInit};
 use crate::spec::Account;
 use crate::sys::{self, Forked};
@@ -11,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, PidfdFlags};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use xos_ssi::frame::{Frames, Outbox};
 
 /// The envelope's init as its shim sees it.
 pub(super) struct InitProcess {

@@ -1,12 +1,13 @@
 //! The agent's requests.
 
+use super::hold::now_ms;
 use super::{Init, Starting};
-use crate::cell::procs;
 use crate::cell::proto::{
     Account, Ask, Call, Program, Refusal, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
 };
 use crate::cell::start::{self, Order};
 use crate::pids::NodeNumber;
+use crate::procs;
 use crate::sys;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -67,6 +68,9 @@ impl Init {
             Ask::Help(program) => self.help(*program, fds, by),
             Ask::Signal { pid, signal, group } => self.signal(pid, signal, group).and(done),
             Ask::Status => Ok(Some(json(&self.status()?))),
+            Ask::Lease { until_ms, end_after_ms } => {
+                Ok(Some(json(&self.take_lease(until_ms, end_after_ms))))
+            }
             Ask::Adopt { tree, pid } => self.adopt(tree, pid).map(|s| Some(json(&s))),
             Ask::Release { pid } => match self.watched.remove(&pid) {
                 Some(_) => done,
@@ -103,6 +107,9 @@ impl Init {
         }
         if let Some(pid) = self.known(start.tree)? {
             return Ok(Some(json(&Started { pid, known: true })));
+        }
+        if self.lease.is_held(now_ms()) {
+            return Err(Refusal::Held);
         }
         let account = Some(&start.account);
         let Start { tree, pid, own_net, ref program, .. } = start;
@@ -213,9 +220,15 @@ impl Init {
         Ok(Started { pid, known: false })
     }
 
-    fn signal(&self, pid: i32, signal: i32, group: bool) -> Result<(), Refusal> {
+    fn signal(&mut self, pid: i32, signal: i32, group: bool) -> Result<(), Refusal> {
         if pid <= 1 || !(1..=SIGNAL_MAX).contains(&signal) {
             return Err(Refusal::Invalid(format!("signal {signal} to process {pid}")));
+        }
+        if signal == libc::SIGCONT && self.lease.is_held(now_ms()) {
+            return Err(Refusal::Held);
+        }
+        if signal == libc::SIGCONT {
+            self.halted.remove(&pid);
         }
         match sys::kill(if group { -pid } else { pid }, signal) {
             Ok(()) => Ok(()),
@@ -242,6 +255,8 @@ impl Init {
             trees,
             others: others.into_iter().collect(),
             ended: self.kept.len(),
+            lease_until_ms: self.lease.until_ms(),
+            held: self.lease.is_held(now_ms()),
         })
     }
 

@@ -29,6 +29,7 @@ enum Work {
     Dump { attempt: u64, version: u64 },
     Restore { image: Image },
     Save { version: u64, written: u64 },
+    Hold { attempt: u64, version: u64, from: BTreeSet<NodeNumber> },
 }
 
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub(super) struct Node {
     offset: u64,
     pub(super) up: bool,
     pub(super) wake_at: u64,
+    /// It never comes back, nor does its disk.
+    pub(super) dead: bool,
     pub(super) procs: BTreeMap<TreeId, Proc>,
     pub(super) ghosts: BTreeSet<TreeId>,
     pub(super) disk: BTreeSet<(TreeId, u64)>,
@@ -77,6 +80,7 @@ impl Node {
             offset: dice.below(1_000_000),
             up: true,
             wake_at: 0,
+            dead: false,
             procs,
             ghosts,
             disk,
@@ -104,6 +108,13 @@ impl Node {
         self.agent.rebooted();
         (self.frozen, self.freeze_at) = (true, None);
         (self.up, self.wake_at) = (false, wake_at);
+    }
+
+    /// The machine burns.
+    pub(super) fn die(&mut self) {
+        self.crash(u64::MAX);
+        self.disk.clear();
+        self.dead = true;
     }
 
     /// Only the agent is killed and started again.
@@ -170,6 +181,10 @@ impl Node {
                     self.job(t, 50 + dice.below(500), tree, epoch, work);
                 }
             }
+            Act::Hold { tree, attempt, version, from, .. } => {
+                let work = Work::Hold { attempt, version, from };
+                self.job(t, 50 + dice.below(1500), tree, 0, work);
+            }
             Act::Spool { tree, epoch } => {
                 if let Some(p) = self.proc(tree, epoch) {
                     p.spool = true;
@@ -208,7 +223,7 @@ impl Node {
         &mut self,
         (t, passed): (u64, u64),
         goals: &BTreeMap<TreeId, u64>,
-        reaches: impl Fn(&Image) -> bool,
+        reaches: impl Fn(TreeId, u64, &BTreeSet<NodeNumber>) -> bool,
         rough: bool,
         dice: &mut Dice,
     ) -> Vec<Leaves> {
@@ -278,7 +293,7 @@ impl Node {
         &mut self,
         job: &Job,
         t: u64,
-        reaches: &impl Fn(&Image) -> bool,
+        reaches: &impl Fn(TreeId, u64, &BTreeSet<NodeNumber>) -> bool,
         unlucky: bool,
         dice: &mut Dice,
         out: &mut Vec<Leaves>,
@@ -322,11 +337,9 @@ impl Node {
             }
             Work::Restore { image } => {
                 let here = self.disk.contains(&(tree, image.version));
-                let fetched = if here || reaches(image) {
-                    luck
-                } else {
-                    Err("no node has the image".to_owned())
-                };
+                let given = || image.shared || reaches(tree, image.version, &image.nodes);
+                let fetched =
+                    if here || given() { luck } else { Err("no node has the image".to_owned()) };
                 if fetched.is_ok() {
                     let written = image.output.out;
                     let (running, spool, acked) = (false, false, written);
@@ -335,6 +348,18 @@ impl Node {
                     out.push(Leaves::Restored(tree, written));
                 }
                 self.agent.restored(tree, epoch, fetched, now).into_iter().collect()
+            }
+            Work::Hold { attempt, version, from } => {
+                let here = self.disk.contains(&(tree, *version));
+                let fetched = if here || reaches(tree, *version, from) {
+                    luck
+                } else {
+                    Err("no node has the image".to_owned())
+                };
+                if fetched.is_ok() {
+                    self.disk.insert((tree, *version));
+                }
+                self.agent.held(tree, *attempt, *version, fetched).into_iter().collect()
             }
         }
     }

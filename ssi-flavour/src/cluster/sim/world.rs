@@ -3,11 +3,12 @@
 use super::node::{Leaves, Node};
 use super::{Dice, Rules};
 use crate::cluster::controller::Controller;
+use crate::cluster::interval::Interval;
 use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
-use crate::cluster::messages::{End, Image, Outcome, ToController, ToNode, TreeId};
+use crate::cluster::messages::{End, Outcome, ToController, ToNode, TreeId};
 use crate::cluster::output::{Intake, Taken};
 use crate::cluster::record::{Effect, Record, State};
-use crate::cluster::trees::{Owner, TreeRecord, TreeState};
+use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +19,9 @@ const ROUGH_MS: u64 = 25_000;
 /// Enough for everything to come to rest when nothing fails any more.
 const CALM_MS: u64 = 900_000;
 const NODES: u8 = 3;
-const TREES: u64 = 4;
+const TREES: usize = 4;
+/// How many nodes are to have each checkpoint.
+const COPIES: usize = 2;
 
 /// The time of a clock that gains so many millionths.
 pub(super) fn drifted(t: u64, ppm: i64) -> u64 {
@@ -50,6 +53,12 @@ pub(super) struct World {
     nodes: BTreeMap<NodeNumber, Node>,
     /// Nodes that nobody reaches.
     cut: BTreeSet<NodeNumber>,
+    /// Whoever asked for them was told that they are there.
+    known: BTreeSet<TreeId>,
+    /// Ended, perhaps, while they waited.
+    killed: BTreeSet<TreeId>,
+    /// More than one node had a checkpoint of them at some time.
+    copied: BTreeSet<TreeId>,
     goals: BTreeMap<TreeId, u64>,
     births: BTreeMap<TreeId, NodeNumber>,
     intakes: BTreeMap<TreeId, Intake>,
@@ -67,6 +76,7 @@ impl World {
         let ppm = dice.below(18_000) as i64 - 9_000;
         let controller = Controller::new(State::default(), times, Millis(0));
         let (log, mail, cut, goals, births, intakes, started, finished) = Default::default();
+        let (known, killed, copied) = Default::default();
         let mut world = World {
             dice,
             rules,
@@ -81,6 +91,9 @@ impl World {
             mail,
             nodes,
             cut,
+            known,
+            killed,
+            copied,
             goals,
             births,
             intakes,
@@ -119,6 +132,7 @@ impl World {
         self.live(passed);
         self.control();
         self.two_live();
+        self.look_at_copies();
     }
 
     fn faults(&mut self) {
@@ -145,6 +159,10 @@ impl World {
                 let node = self.nodes.get_mut(&n).unwrap();
                 let out = node.restart_agent(self.t, &mut self.dice);
                 self.leaves(n, out);
+            }
+            // One of them, and for good.
+            8 if self.dice.chance(30) && !self.nodes.values().any(|node| node.dead) => {
+                self.nodes.get_mut(&n).unwrap().die();
             }
             _ => {}
         }
@@ -320,7 +338,8 @@ impl World {
         let numbers: Vec<NodeNumber> = self.nodes.keys().copied().collect();
         for n in numbers {
             if !self.nodes[&n].up {
-                if self.rough && self.t < self.nodes[&n].wake_at {
+                let node = &self.nodes[&n];
+                if node.dead || (self.rough && self.t < node.wake_at) {
                     continue;
                 }
                 self.nodes.get_mut(&n).unwrap().up = true;
@@ -328,7 +347,12 @@ impl World {
             let all = self.nodes.keys().copied();
             let near: BTreeSet<NodeNumber> =
                 all.filter(|m| self.reached(*m) && !self.cut.contains(&n)).collect();
-            let reaches = |image: &Image| image.shared || !image.nodes.is_disjoint(&near);
+            let disks: BTreeMap<NodeNumber, BTreeSet<(TreeId, u64)>> =
+                near.iter().map(|m| (*m, self.nodes[m].disk.clone())).collect();
+            let reaches = |tree: TreeId, version: u64, from: &BTreeSet<NodeNumber>| {
+                let mut disks = from.iter().filter_map(|m| disks.get(m));
+                disks.any(|disk| disk.contains(&(tree, version)))
+            };
             let node = self.nodes.get_mut(&n).unwrap();
             let time = (self.t, passed);
             let out = node.live(time, &self.goals, reaches, self.rough, &mut self.dice);
@@ -352,13 +376,22 @@ impl World {
         self.perform(effects);
         self.prove();
         if self.rough {
-            match self.dice.below(12) {
-                0 => self.submit(),
-                1..=3 => self.migrate(),
-                4 | 5 => self.save(),
-                6 if self.dice.chance(20) => self.drain(),
+            match self.dice.below(14) {
+                0 | 1 => self.submit(),
+                2..=4 => self.migrate(),
+                5 | 6 => self.save(),
+                7 if self.dice.chance(20) => self.drain(),
+                8 => self.begin(),
+                9 if self.dice.chance(20) => self.kill_waiting(),
+                10 if self.dice.chance(15) => self.serve(false),
+                11 => self.serve(true),
+                12 | 13 => self.copy(),
                 _ => {}
             }
+        } else {
+            self.serve(true);
+            self.begin();
+            self.copy();
         }
         self.restart();
     }
@@ -396,26 +429,87 @@ impl World {
         let online = self.numbers(NodeState::Online);
         let birth = self.dice.one_of(&online);
         let node = self.dice.one_of(&online);
-        let (Some(birth), Some(node)) = (birth, node) else { return };
-        // The ghost is there before anything is told, and asks again when the controller dies.
-        let known = self.births.len() as u64;
         let Some(controller) = &mut self.controller else { return };
-        let tree = controller.state().trees.next();
-        if known >= TREES || self.births.contains_key(&tree) || !self.nodes[&birth].up {
+        let next = controller.state().trees.next();
+        if self.known.len() >= TREES || self.known.contains(&next) {
             return;
         }
-        let owner = Owner { vo: vo(), member: MemberNumber(7), uid: 70_007 };
+        let member = MemberNumber(if self.dice.chance(50) { 7 } else { 8 });
+        let owner = Owner { vo: vo(), member, uid: 70_000 + member.0 };
         let restartable = self.dice.chance(70);
-        let root = *birth.pids().start() + 300;
-        let started = controller.start(root, &owner, birth, node, restartable);
-        let Ok((tree, effects)) = started else { return };
+        let wish = Wish { owner, restartable, interval: Interval::Best };
+        let (tree, effects) = if self.dice.chance(40) {
+            controller.queue(&wish)
+        } else {
+            let (Some(birth), Some(node)) = (birth, node) else { return };
+            if !self.nodes[&birth].up {
+                return;
+            }
+            let root = *birth.pids().start() + 300;
+            let Ok((tree, effects)) = controller.start(root, &wish, birth, node) else { return };
+            // The ghost is there before anything is told, and asks again when the controller dies.
+            self.births.insert(tree, birth);
+            self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
+            (tree, effects)
+        };
         self.goals.insert(tree, 60 + self.dice.below(400));
-        self.births.insert(tree, birth);
-        self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
+        self.known.insert(tree);
         self.log.extend(effects.iter().filter_map(kept));
         // It is acknowledged: it is on the disk.
         self.stored = self.log.len();
         self.perform(effects.into_iter().filter(|e| !matches!(e, Effect::Keep(_))).collect());
+    }
+
+    /// A node has room for what waits.
+    fn begin(&mut self) {
+        let online = self.numbers(NodeState::Online);
+        let birth = self.dice.one_of(&online);
+        let node = self.dice.one_of(&online);
+        let (Some(birth), Some(node)) = (birth, node) else { return };
+        let Some(controller) = &mut self.controller else { return };
+        let next = controller.state().trees.queue().next(|_| false).map(|(tree, _)| tree);
+        let Some(tree) = next.filter(|_| self.nodes[&birth].up) else { return };
+        let root = *birth.pids().start() + 300;
+        let Ok(effects) = controller.begin(tree, root, birth, node) else { return };
+        assert!(!self.started.contains(&tree), "tree {tree} waits though it was started");
+        self.births.insert(tree, birth);
+        self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
+        self.perform(effects);
+    }
+
+    fn kill_waiting(&mut self) {
+        let Some(controller) = &mut self.controller else { return };
+        let next = controller.state().trees.queue().next(|_| false).map(|(tree, _)| tree);
+        if let Some(tree) = next {
+            let effects = controller.end(tree).unwrap();
+            self.killed.insert(tree);
+            self.perform(effects);
+        }
+    }
+
+    /// The site serves the VO, or does not for a while; or its share has ended.
+    fn serve(&mut self, on: bool) {
+        let vos = if on { BTreeSet::from([vo()]) } else { BTreeSet::new() };
+        let ended = !on && self.dice.chance(30);
+        let Some(controller) = &mut self.controller else { return };
+        let mut effects = controller.serve(&vos);
+        if ended {
+            effects.extend(controller.drop_waiting(&vos));
+        }
+        self.perform(effects);
+    }
+
+    /// Nodes fetch checkpoints that others made.
+    fn copy(&mut self) {
+        let now = self.clock();
+        let online = self.numbers(NodeState::Online);
+        let Some(controller) = &mut self.controller else { return };
+        let mut effects = controller.settle(COPIES);
+        for tree in controller.thin(COPIES) {
+            let Some(to) = self.dice.one_of(&online) else { continue };
+            effects.extend(controller.hold(tree, to, now).unwrap_or_default());
+        }
+        self.perform(effects);
     }
 
     fn migrate(&mut self) {
@@ -476,9 +570,20 @@ impl World {
         }
     }
 
+    fn look_at_copies(&mut self) {
+        let Some(controller) = &self.controller else { return };
+        let two = |t: &Tree| {
+            let of = t.checkpoint.as_ref().filter(|c| !c.shared && t.restartable);
+            !t.state.is_final() && of.is_some_and(|c| c.nodes.len() >= COPIES)
+        };
+        let trees = controller.state().trees.iter().filter(|(_, t)| two(t));
+        self.copied.extend(trees.map(|(tree, _)| tree));
+    }
+
     fn is_over(&self) -> bool {
         let Some(controller) = &self.controller else { return false };
         controller.state().trees.iter().next().is_none()
+            && controller.state().trees.queue().is_empty()
             && self.nodes.values().all(|n| n.procs.is_empty())
     }
 
@@ -487,6 +592,7 @@ impl World {
         if let Some((id, t)) = controller.state().trees.iter().next() {
             panic!("tree {id} hangs: {:?}, confirmed {}", t.state, t.confirmed);
         }
+        assert!(controller.state().trees.queue().is_empty(), "something waits for ever");
         for (n, node) in &self.nodes {
             assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
         }
@@ -499,22 +605,37 @@ impl World {
             let (tree, outcome) = match r {
                 Record::Tree(TreeRecord::Ended { tree, end }) => (*tree, Outcome::Ended(*end)),
                 Record::Tree(TreeRecord::Lost { tree, reason }) => {
-                    assert!(failed && !reason.is_empty(), "tree {tree} is lost: {reason}");
+                    self.check_lost(*tree, reason, failed);
                     (*tree, Outcome::Lost { reason: reason.clone() })
                 }
                 _ => continue,
             };
-            if let Outcome::Ended(end) = &outcome {
+            let waited = self.killed.contains(&tree) && !self.started.contains(&tree);
+            if let Outcome::Ended(end) = &outcome
+                && !waited
+            {
                 assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
                 let received = self.intakes.get(&tree).map_or(0, |i| i.received);
                 assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
             }
             assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
         }
-        assert_eq!(ends.len(), self.births.len(), "a tree is gone without an end");
+        let ended: BTreeSet<TreeId> = ends.keys().copied().collect();
+        assert_eq!(ended, self.known, "a tree is gone without an end");
         for (tree, outcome) in &self.finished {
             assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
         }
+    }
+
+    fn check_lost(&self, tree: TreeId, reason: &str, failed: bool) {
+        if reason.contains("not served any more") {
+            assert!(!self.started.contains(&tree), "tree {tree} is lost, and ran");
+            return;
+        }
+        assert!(failed && !reason.is_empty(), "tree {tree} is lost: {reason}");
+        // No more than one node was lost for good.
+        let copied = self.copied.contains(&tree) && !reason.contains("restarts failed");
+        assert!(!copied, "tree {tree} is lost, and two nodes had a checkpoint of it: {reason}");
     }
 }
 

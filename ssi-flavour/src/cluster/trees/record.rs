@@ -1,6 +1,6 @@
 //! What changes in the table of trees.
 
-use super::Owner;
+use super::Wish;
 use crate::cluster::messages::{End, Image, TreeId};
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
@@ -9,20 +9,25 @@ use xos_base::Millis;
 /// A change of the trees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeRecord {
-    /// A new tree is to be started.
-    Placed {
+    /// A new tree waits until a node has room.
+    Queued {
         /// Its number, the next.
+        tree: TreeId,
+        /// What it is to be.
+        wish: Wish,
+    },
+    /// A new tree, or one that waited, is to be started.
+    Placed {
+        /// Its number, the next one or that of what waited.
         tree: TreeId,
         /// The pid of its root.
         root: i32,
-        /// Whose it is.
-        owner: Owner,
+        /// What it is to be.
+        wish: Wish,
         /// Where its ghost is.
         birth: NodeNumber,
         /// Where it is started.
         node: NodeNumber,
-        /// Whether it may go on from a checkpoint.
-        restartable: bool,
     },
     /// Its node says that it runs.
     Runs {
@@ -112,6 +117,45 @@ pub enum TreeRecord {
         /// Why.
         reason: String,
     },
+    /// A node is to fetch a copy of the checkpoint.
+    Holding {
+        /// The tree.
+        tree: TreeId,
+        /// The node.
+        node: NodeNumber,
+        /// When.
+        at: Millis,
+    },
+    /// A node has a copy of an image.
+    Held {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+        /// The node.
+        node: NodeNumber,
+    },
+    /// The node that was to fetch a copy has none.
+    NotHeld {
+        /// The tree.
+        tree: TreeId,
+        /// The node.
+        node: NodeNumber,
+        /// Why.
+        reason: String,
+    },
+    /// The checkpoint before the last one is not needed any more.
+    Settled {
+        /// The tree.
+        tree: TreeId,
+    },
+    /// The last checkpoint cannot be had, or not be restarted: the one before it counts again.
+    FellBack {
+        /// The tree.
+        tree: TreeId,
+        /// When.
+        at: Millis,
+    },
     /// Its ghost is lost.
     Orphaned {
         /// The tree.
@@ -147,7 +191,8 @@ impl TreeRecord {
     /// Which tree.
     pub fn tree(&self) -> TreeId {
         match self {
-            TreeRecord::Placed { tree, .. }
+            TreeRecord::Queued { tree, .. }
+            | TreeRecord::Placed { tree, .. }
             | TreeRecord::Runs { tree }
             | TreeRecord::Moving { tree, .. }
             | TreeRecord::Dumped { tree, .. }
@@ -160,6 +205,11 @@ impl TreeRecord {
             | TreeRecord::Saving { tree, .. }
             | TreeRecord::Saved { tree, .. }
             | TreeRecord::NotSaved { tree, .. }
+            | TreeRecord::Holding { tree, .. }
+            | TreeRecord::Held { tree, .. }
+            | TreeRecord::NotHeld { tree, .. }
+            | TreeRecord::Settled { tree }
+            | TreeRecord::FellBack { tree, .. }
             | TreeRecord::Orphaned { tree }
             | TreeRecord::Spooled { tree }
             | TreeRecord::Ended { tree, .. }

@@ -1,6 +1,6 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
-use super::{STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
+use super::{HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
 use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
 use crate::pids::NodeNumber;
 use std::time::Duration;
@@ -59,6 +59,17 @@ impl Trees {
                 let told = t.state.is_final() && t.birth == from;
                 return told.then_some(TreeRecord::Forgotten { tree: *tree });
             }
+            Fact::Holds { tree, version } => {
+                let new = self.trees.get(tree)?.wants_copy_of(*version, from);
+                let (tree, version, node) = (*tree, *version, from);
+                return new.then_some(TreeRecord::Held { tree, version, node });
+            }
+            Fact::NotHeld { tree, attempt, reason } => {
+                let holding = self.trees.get(tree)?.holding.as_ref();
+                let asked = holding.is_some_and(|h| h.node == from && h.attempt == *attempt);
+                let (tree, node, reason) = (*tree, from, reason.clone());
+                return asked.then_some(TreeRecord::NotHeld { tree, node, reason });
+            }
         };
         let t = self.trees.get(&tree)?;
         if t.node == from && t.epoch == epoch {
@@ -86,6 +97,10 @@ impl Trees {
         let mut out = Vec::new();
         for (id, t) in &self.trees {
             let tree = *id;
+            if let Some(h) = t.holding.as_ref().filter(|h| late(h.since, HOLD_MAX)) {
+                let reason = format!("its checkpoint was not fetched within {HOLD_MAX:?}");
+                out.push(TreeRecord::NotHeld { tree, node: h.node, reason });
+            }
             match &t.state {
                 TreeState::Moving { step, since, .. } if late(*since, STEP_MAX) => match step {
                     Step::Dumping => {
@@ -165,6 +180,12 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
     if has_copy && here && t.spool && t.spooled != Some(epoch) {
         out.push(Order::Spool { tree, epoch });
     }
+    if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
+        && h.node == node
+    {
+        let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
+        out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
+    }
 }
 
 /// Of the copy that is the tree.
@@ -202,6 +223,8 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
         Fact::Restored { .. }
         | Fact::NotRestored { .. }
         | Fact::Gone { .. }
+        | Fact::Holds { .. }
+        | Fact::NotHeld { .. }
         | Fact::Finished { .. } => None,
     }
 }
@@ -251,10 +274,13 @@ pub(in crate::cluster) fn after_crash(
     }
 }
 
-/// A restart failed.
+/// A restart failed. When all did, there may be an older checkpoint.
 fn again(tree: TreeId, t: &Tree, reason: &str, why: &str, at: Millis) -> TreeRecord {
     if t.tries + 1 < TRIES_MAX {
         return TreeRecord::Waits { tree, reason: reason.to_owned(), at };
+    }
+    if t.previous.is_some() {
+        return TreeRecord::FellBack { tree, at };
     }
     let reason = format!("{reason}; {TRIES_MAX} restarts failed, the last one: {why}");
     TreeRecord::Lost { tree, reason }

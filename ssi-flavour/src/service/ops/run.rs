@@ -1,21 +1,27 @@
 //! Running a program in a cluster.
 
 use super::super::ClusterService;
+use super::super::keep::Waiting;
 use super::super::one::Cluster;
 use super::super::policy::Action;
 use super::{find_mut, no_node, refused};
-use crate::cluster::place::{self, Choice, Need, Policy};
-use crate::cluster::trees::Owner;
+use crate::cluster::interval::Interval;
+use crate::cluster::place::{Choice, Policy};
+use crate::cluster::trees::{Owner, Wish};
 use crate::pids::NodeNumber;
-use crate::wire::Program;
-use xos_api::cluster::{ClusterRun, PROGRAM_BYTES_MAX, RunInCluster};
+use std::time::Duration;
+use xos_api::cluster::{
+    CHECKPOINT_S_MAX, CHECKPOINT_S_MIN, ClusterRun, PROGRAM_BYTES_MAX, RunInCluster,
+};
 use xos_api::policy::{Action as Ruled, Place};
 use xos_api::vom::ServedVo;
 use xos_base::{Error, Membership};
 use xos_net::Caller;
 
-/// The mask of modes of new files: group and others may read.
-const UMASK: u32 = 0o022;
+/// Most programs that wait in one cluster.
+const QUEUE_MAX: usize = 10_000;
+/// Longest mandate, bytes: one with a large membership fits.
+const MANDATE_BYTES_MAX: usize = 128 * 1024;
 
 impl ClusterService {
     pub(super) async fn run_in_cluster(
@@ -25,7 +31,8 @@ impl ClusterService {
     ) -> Result<ClusterRun, Error> {
         let ran = self.ran(&caller, &r).await;
         let what = match &ran {
-            Ok(run) => format!("tree {} on {}", run.tree, run.node),
+            Ok(ClusterRun { tree, node: Some(node), .. }) => format!("tree {tree} on {node}"),
+            Ok(ClusterRun { tree, .. }) => format!("tree {tree} waits"),
             Err(_) => String::new(),
         };
         self.noted(&caller, "run_in_cluster", &r.cluster, &what, ran).await
@@ -50,33 +57,65 @@ impl ClusterService {
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
         self.room(c, &owner)?;
-        let node = chosen(c, &self.policy, &owner, r)?;
-        let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
-        let pid = c.free_pid(node).ok_or_else(|| {
-            Error::limited("all pids for programs on that node are taken")
-                .hint("name another node with --node, or try again")
-        })?;
-        let (tree, effects) =
-            c.controller.start(pid, &owner, node, node, r.restartable).map_err(refused)?;
-        let program = Program {
-            argv: r.argv.clone(),
-            env: r.env.clone(),
-            cwd: r.cwd.clone(),
-            umask: UMASK,
-            vo: owner.vo.clone(),
-            person: member.person.clone(),
-            member: member.number,
-            uid: owner.uid,
-            terminal: false,
-            pid: Some(pid),
-            birth: name.clone(),
-            unit: None,
+        let interval = match r.checkpoint_s {
+            Some(s) => Interval::Every(Duration::from_secs(s.into())),
+            None => Interval::Best,
         };
-        c.programs.insert(tree, program);
+        let wish = Wish { owner, restartable: r.restartable, interval };
+        let waiting = Waiting { wish, person: member.person.clone(), run: r.clone() };
+        self.placed(c, waiting).await
+    }
+
+    /// Places a program, or has it wait.
+    pub(in crate::service) async fn placed(
+        &self,
+        c: &mut Cluster,
+        waiting: Waiting,
+    ) -> Result<ClusterRun, Error> {
+        // Whoever waits goes first.
+        let begun = c.begin_waiting(&self.policy);
+        if !begun.is_empty() {
+            self.pass_on(c, begun).await;
+        }
+        let r = &waiting.run;
+        let free = chosen(c, &self.policy, &waiting)?.and_then(|node| {
+            let pid = c.free_pid(node)?;
+            c.name(node).map(|name| (node, name, pid))
+        });
+        let Some((node, name, pid)) = free else {
+            if r.queue && r.node.is_none() {
+                return self.queued(c, waiting).await;
+            }
+            return Err(Error::limited(format!("all nodes of {} are full", c.id))
+                .hint("try again later, name another node with --node, or let it wait"));
+        };
+        let started = c.controller.start(pid, &waiting.wish, node, node);
+        let (tree, effects) = started.map_err(refused)?;
+        c.programs.insert(tree, waiting.placed(pid, name.clone()));
         c.comes(node);
         let told = self.commit(c, effects).await?;
         self.send(c, told);
-        Ok(ClusterRun { tree: tree.0, pid, node: name })
+        Ok(ClusterRun { tree: tree.0, pid: Some(pid), node: Some(name) })
+    }
+
+    async fn queued(&self, c: &mut Cluster, waiting: Waiting) -> Result<ClusterRun, Error> {
+        let queue = c.controller.state().trees.queue();
+        if queue.len() >= QUEUE_MAX {
+            let id = &c.id;
+            return Err(Error::limited(format!("all nodes of {id} are full, and its queue too"))
+                .hint("try again later"));
+        }
+        let (own, most) = (queue.count_of(&waiting.wish.owner), self.config.queue_per_member);
+        if own >= most {
+            let text = format!("all nodes of {} are full, and {own} of yours wait already", c.id);
+            return Err(Error::limited(text)
+                .hint("try again later; xos cluster ps lists them, xos cluster cancel ends one"));
+        }
+        let (tree, effects) = c.controller.queue(&waiting.wish);
+        c.waiting.insert(tree, waiting);
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        Ok(ClusterRun { tree: tree.0, pid: None, node: None })
     }
 
     fn room(&self, c: &Cluster, owner: &Owner) -> Result<(), Error> {
@@ -106,6 +145,20 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     if r.env.keys().any(|name| name.is_empty() || name.contains('=')) {
         return Err(Error::invalid("a variable has no name, or '=' in it"));
     }
+    if let Some(s) = r.checkpoint_s {
+        if !r.restartable {
+            return Err(Error::invalid("checkpoint_s is for programs that are restartable"));
+        }
+        if !(CHECKPOINT_S_MIN..=CHECKPOINT_S_MAX).contains(&s) {
+            return Err(Error::invalid(format!(
+                "a checkpoint every {s} s is not possible: \
+                 {CHECKPOINT_S_MIN} to {CHECKPOINT_S_MAX}"
+            )));
+        }
+    }
+    if r.mandate.as_ref().is_some_and(|m| m.len() > MANDATE_BYTES_MAX) {
+        return Err(Error::too_large(format!("the mandate has over {MANDATE_BYTES_MAX} bytes")));
+    }
     // A pointer each, as execve(2) counts.
     if texts().map(|text| text.len() + 8).sum::<usize>() > PROGRAM_BYTES_MAX {
         return Err(Error::too_large(format!(
@@ -125,20 +178,14 @@ pub(in crate::service) fn owner(member: &Membership, vo: &ServedVo) -> Result<Ow
     Ok(Owner { vo: member.vo.clone(), member: member.number, uid })
 }
 
-fn chosen(
-    c: &Cluster,
-    policy: &Policy,
-    owner: &Owner,
-    r: &RunInCluster,
-) -> Result<NodeNumber, Error> {
-    if let Some(node) = &r.node {
-        return c.number(node).ok_or_else(|| no_node(&r.cluster, node));
+/// Where a program goes; none: all nodes are full.
+fn chosen(c: &Cluster, policy: &Policy, w: &Waiting) -> Result<Option<NodeNumber>, Error> {
+    if let Some(node) = &w.run.node {
+        return c.number(node).map(Some).ok_or_else(|| no_node(&c.id, node));
     }
-    let need = Need { vo: owner.vo.clone(), cpu_group: None, near: None };
-    match place::place(policy, &c.node_views(), &need) {
-        Choice::On(node) => Ok(node),
-        Choice::Queue => Err(Error::limited(format!("all nodes of {} are full", c.id))
-            .hint("try again later, or name a node with --node")),
+    match c.place_new(policy, &w.wish.owner) {
+        Choice::On(node) => Ok(Some(node)),
+        Choice::Queue => Ok(None),
         Choice::Nowhere { reason } => {
             Err(Error::unsatisfiable(format!("{} cannot run it: {reason}", c.id))
                 .hint(format!("xos cluster nodes {} shows how they are", c.id)))

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use tokio::sync::MutexGuard;
 use xos_api::Done;
 use xos_api::cluster::{
-    CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees, MigrateTree,
-    NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees,
+    MigrateTree, NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
 };
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::Caller;
@@ -23,6 +23,7 @@ type All<'a> = MutexGuard<'a, std::collections::BTreeMap<ClusterId, Cluster>>;
 
 /// The highest number of a signal; see signal(7).
 const SIGNAL_MAX: u8 = 64;
+const SIGKILL: u8 = 9;
 
 impl ClusterService {
     pub(super) async fn list_trees(
@@ -60,11 +61,22 @@ impl ClusterService {
     }
 
     fn handles(&self, c: &Cluster, caller: &Caller, tree: TreeId) -> bool {
-        let t = c.controller.state().trees.tree(tree);
-        t.is_some_and(|t| {
-            let owner = Some(&t.owner);
-            policy::may(caller, &self.site, &BTreeSet::new(), owner, Action::HandleTree)
+        let trees = &c.controller.state().trees;
+        let waits = || trees.queue().wish(tree).map(|wish| &wish.owner);
+        let owner = trees.tree(tree).map(|t| &t.owner).or_else(waits);
+        owner.is_some_and(|owner| {
+            policy::may(caller, &self.site, &BTreeSet::new(), Some(owner), Action::HandleTree)
         })
+    }
+
+    /// A tree by its number, which the caller may handle.
+    fn handled_tree(&self, c: &Cluster, caller: &Caller, tree: u64) -> Result<TreeId, Error> {
+        let tree = TreeId(tree);
+        if self.handles(c, caller, tree) {
+            return Ok(tree);
+        }
+        Err(Error::not_found(format!("no tree {tree} of yours is known in {}", c.id))
+            .hint(format!("xos cluster ps {} lists them", c.id)))
     }
 
     /// Keeps and sends what was decided about a tree; how it stands then.
@@ -139,16 +151,12 @@ impl ClusterService {
         let now = self.clock.up();
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
-        let tree = TreeId(r.tree);
+        let tree = self.handled_tree(c, caller, r.tree)?;
         let known = c.controller.state().trees.tree(tree).cloned();
-        let known = known.filter(|_| self.handles(c, caller, tree));
-        let t = known.ok_or_else(|| {
-            Error::not_found(format!("no tree {tree} of yours is known in {}", c.id))
-                .hint(format!("xos cluster ps {} lists them", c.id))
-        })?;
-        let to = match &r.node {
-            Some(node) => c.number(node).ok_or_else(|| no_node(&r.cluster, node))?,
-            None => match c.place_again(&self.policy, &t) {
+        let to = match (&r.node, known) {
+            (Some(node), _) => c.number(node).ok_or_else(|| no_node(&r.cluster, node))?,
+            (None, None) => return Err(Error::conflict(format!("tree {tree} has not begun"))),
+            (None, Some(t)) => match c.place_again(&self.policy, &t) {
                 Choice::On(to) => to,
                 Choice::Queue => return Err(Error::limited("all nodes are full: try again later")),
                 Choice::Nowhere { reason } => return Err(Error::conflict(reason)),
@@ -157,6 +165,39 @@ impl ClusterService {
         let effects = c.controller.restart(tree, to, now).map_err(refused)?;
         c.comes(to);
         self.decided(all, &r.cluster, tree, effects).await
+    }
+
+    pub(super) async fn cancel_tree(&self, caller: Caller, r: CancelTree) -> Result<Done, Error> {
+        let cancelled = self.cancelled(&caller, &r).await;
+        let what = format!("tree {}", r.tree);
+        self.noted(&caller, "cancel_tree", &r.cluster, &what, cancelled).await
+    }
+
+    async fn cancelled(&self, caller: &Caller, r: &CancelTree) -> Result<Done, Error> {
+        let (tree, epoch, node) = {
+            let mut all = self.clusters.lock().await;
+            let c = find_mut(&mut all, &r.cluster)?;
+            let tree = self.handled_tree(c, caller, r.tree)?;
+            match Self::at(c, tree) {
+                Some((epoch, node)) => (tree, epoch, node),
+                None => {
+                    let effects = c.controller.end(tree).map_err(refused)?;
+                    let told = self.commit(c, effects).await?;
+                    self.send(c, told);
+                    return Ok(Done {});
+                }
+            }
+        };
+        let signal = SIGKILL;
+        let r = ClusterSignal { cluster: r.cluster.clone(), tree, epoch, pid: None, signal };
+        self.nodes.signal(&node, r).await
+    }
+
+    /// The copy of a tree that runs, and where.
+    fn at(c: &Cluster, tree: TreeId) -> Option<(u64, NodeId)> {
+        let t = c.controller.state().trees.tree(tree)?;
+        let runs = t.state == TreeState::Running;
+        runs.then(|| c.name(t.node)).flatten().map(|node| (t.epoch, node))
     }
 
     pub(super) async fn kill_tree(&self, caller: Caller, r: KillTree) -> Result<Done, Error> {
@@ -184,11 +225,7 @@ impl ClusterService {
         let all = self.clusters.lock().await;
         let c = find(&all, cluster)?;
         let tree = self.handled(c, caller, pid)?;
-        let t = c.controller.state().trees.tree(tree);
-        let runs = t.filter(|t| t.state == TreeState::Running).and_then(|t| {
-            let node = c.name(t.node)?;
-            Some((tree, t.epoch, node))
-        });
+        let runs = Self::at(c, tree).map(|(epoch, node)| (tree, epoch, node));
         runs.ok_or_else(|| {
             Error::conflict(format!("tree {tree} does not run at the moment"))
                 .hint(format!("`xos cluster ps {cluster}` shows how it stands; try again"))

@@ -167,6 +167,12 @@ async fn units_are_killed_and_envelopes_end() {
     let more = world.service.start_units(&c1(), order(9), &alice()).await.unwrap_err();
     assert_eq!(more.kind, Kind::Unavailable);
     world.ends(1, trees[0], End::Exit { code: 0 }).await;
+    let ghosts = world.service.end_envelope(&c1(), end()).await.unwrap_err();
+    assert_eq!(ghosts.kind, Kind::Unavailable);
+    for (n, tree) in [(1, trees[0]), (2, trees[1])] {
+        let facts = vec![Fact::Finished { tree }];
+        world.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    }
     world.service.end_envelope(&c1(), end()).await.unwrap();
     assert!(world.service.list_envelopes(&c1()).await.unwrap().envelopes.is_empty());
     {

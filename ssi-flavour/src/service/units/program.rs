@@ -45,6 +45,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         terminal: false,
         pid: Some(pid),
         birth: birth.clone(),
+        mandate: None,
         unit: Some(next.unit.clone()),
     }
 }

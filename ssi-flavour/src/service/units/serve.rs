@@ -219,7 +219,8 @@ impl Clusters for ClusterService {
             let told = self.commit(c, effects).await?;
             self.send(c, told);
             self.signal(signals);
-            c.units.is_quiet(id)
+            // Until their ghosts ended too, what they wrote is not left alone.
+            c.units.is_quiet(id).map(|quiet| quiet && !c.is_known(id))
         };
         match quiet {
             None => return Ok(Done {}),

@@ -3,11 +3,12 @@
 use super::program::program;
 use super::table::Next;
 use crate::cluster::controller::Refused;
+use crate::cluster::interval::Interval;
 use crate::cluster::members::{Member, NodeState};
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice, Need, Policy};
 use crate::cluster::record::Effect;
-use crate::cluster::trees::TreeState;
+use crate::cluster::trees::{TreeState, Wish};
 use crate::pids::NodeNumber;
 use crate::service::one::Cluster;
 use crate::wire::{ClusterSignal, NodeLooks};
@@ -134,9 +135,12 @@ impl Cluster {
         let name = self.name(node).ok_or_else(|| refused(self, format!("no node {node}")))?;
         let pid = self.free_pid(node);
         let pid = pid.ok_or_else(|| refused(self, format!("all pids of {name} are taken")))?;
-        let owner = &next.envelope.owner;
-        let restartable = next.task.checkpointable;
-        let (tree, effects) = self.controller.start(pid, owner, node, node, restartable)?;
+        let wish = Wish {
+            owner: next.envelope.owner.clone(),
+            restartable: next.task.checkpointable,
+            interval: Interval::Best,
+        };
+        let (tree, effects) = self.controller.start(pid, &wish, node, node)?;
         let program = program(next, &self.id, &name, pid);
         self.programs.insert(tree, program);
         self.units.placed(&next.unit, tree, node);
@@ -145,7 +149,7 @@ impl Cluster {
     }
 
     /// Ends the units that are to end. What runs of them is sent a signal; what waits as a
-    /// checkpoint is given up.
+    /// checkpoint ends at once.
     pub fn stop_units(&mut self, now: Millis) -> (Vec<(NodeId, ClusterSignal)>, Vec<Effect>) {
         self.units.watch_walls(now, WALL_GRACE);
         let (mut signals, mut effects) = (Vec::new(), Vec::new());
@@ -165,10 +169,9 @@ impl Cluster {
                     signals.push((name, ClusterSignal { cluster, tree, epoch, pid, signal }));
                 }
                 TreeState::Checkpointed { .. } => {
-                    let given_up = self.controller.give_up(tree, "it was ended while it waited");
-                    match given_up {
+                    match self.controller.end(tree) {
                         Ok(more) => effects.extend(more),
-                        Err(error) => tracing::debug!(%error, %tree, "it is not given up yet"),
+                        Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
                     }
                 }
                 // It comes to run, to wait or to its end by itself.
@@ -205,6 +208,12 @@ impl Cluster {
             saving: t.is_some_and(|t| t.saving.is_some()),
             trouble: trouble.unwrap_or_default(),
         }
+    }
+
+    /// Whether the controller still knows a tree of an envelope.
+    pub(super) fn is_known(&self, id: &EnvelopeId) -> bool {
+        let trees = &self.controller.state().trees;
+        self.units.spools(id).values().flatten().any(|tree| trees.tree(*tree).is_some())
     }
 
     /// Counts what the trees of units used since the node's last heartbeat.

@@ -100,6 +100,14 @@ Examples:
         #[arg(short, long, default_value = "TERM", value_parser = trees::signal)]
         signal: u8,
     },
+    /// End a program by its number, whatever it does: also one that waits until a node has room.
+    #[command(after_help = "Example:\n  xos cluster cancel c1 7")]
+    Cancel {
+        /// The cluster, as c1.rennes or c1.
+        cluster: String,
+        /// The program's number in the cluster (TREE in `xos cluster ps`).
+        tree: u64,
+    },
     /// Say what keeps a program from moving, before anything is tried.
     #[command(after_help = "Example:\n  xos cluster why c1 65432")]
     Why {
@@ -159,6 +167,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Ps { cluster } => trees::ps(s, &cluster).await,
         Command::Top { cluster } => trees::top(s, &cluster).await,
         Command::Kill { cluster, pid, signal } => trees::kill(s, &cluster, pid, signal).await,
+        Command::Cancel { cluster, tree } => trees::cancel(s, &cluster, tree).await,
         Command::Why { cluster, pid } => trees::why(s, &cluster, pid).await,
         Command::Migrate { cluster, pid, node } => trees::migrate(s, &cluster, pid, &node).await,
         Command::Checkpoint { cluster, pid } => trees::checkpoint(s, &cluster, pid).await,

@@ -26,7 +26,8 @@ pub(super) async fn status(s: &Session) -> Outcome {
     let mut core = Asker::at(s, &s.site()?).await?;
     let clusters = core.call(s, ListClusters {}).await?;
     s.out.show(&clusters, || {
-        let mut table = Table::new(&["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS"]);
+        let head = ["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS", "WAITING"];
+        let mut table = Table::new(&head);
         for c in &clusters {
             let online = c.nodes.iter().filter(|n| n.state == ClusterNodeState::Online).count();
             let looks = || c.nodes.iter().filter_map(|n| n.looks.as_ref());
@@ -37,6 +38,7 @@ pub(super) async fn status(s: &Session) -> Outcome {
                 looks().map(|l| u64::from(l.cpus)).sum::<u64>().to_string(),
                 cpus(looks().map(|l| l.load_milli).sum()),
                 c.trees.to_string(),
+                c.waiting.to_string(),
             ]);
         }
         table.text("The site has no cluster; its administrators make one: xos cluster create NAME")
@@ -173,7 +175,7 @@ mod tests {
         };
         assert_eq!(trouble(&node), "silent for 3s; nothing moves: no CRIU?[2J");
         let cluster = "c1.rennes".parse().unwrap();
-        let view = ClusterView { cluster, nodes: Vec::new(), trees: 0 };
+        let view = ClusterView { cluster, nodes: Vec::new(), trees: 0, waiting: 0 };
         assert_eq!(table(&view), "c1.rennes has no node; add one: xos cluster add c1.rennes NODE");
     }
 }

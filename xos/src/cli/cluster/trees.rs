@@ -3,16 +3,18 @@
 use super::nodes::table;
 use super::{Asker, cluster_id, site_of};
 use crate::cli::node::node_id;
-use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, size};
+use crate::cli::output::{Failure, Outcome, Style, Table, clean, cpus, fields, size};
 use crate::cli::session::Session;
 use crate::cli::values;
 use serde::Serialize;
 use std::time::Duration;
+use xos_api::cda::IssueClusterMandate;
 use xos_api::cluster::{
-    CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView, GetCluster,
-    KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
+    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster,
+    TreeWhy, WhyTree,
 };
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, VoId};
 
 /// How often it is looked how a move or a checkpoint goes on.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -47,6 +49,12 @@ pub struct Run {
     /// Checkpoint it now and then; when its node fails, it goes on from there elsewhere.
     #[arg(long)]
     restartable: bool,
+    /// How often, in seconds [default: by what a checkpoint costs].
+    #[arg(long, value_name = "SECONDS", requires = "restartable")]
+    checkpoint_every: Option<u32>,
+    /// Be refused when all nodes are full, rather than wait until one has room.
+    #[arg(long)]
+    no_queue: bool,
     /// The program and its arguments, after --.
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     argv: Vec<String>,
@@ -64,12 +72,43 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
     let mut core = s.member(&vo, &site_of(s, &cluster)).await?;
     let env = args.env.into_iter().collect();
     let (argv, restartable) = (args.argv, args.restartable);
-    let r = RunInCluster { cluster: cluster.clone(), vo, argv, env, cwd, node, restartable };
+    let mandate = mandate(s, &vo, &cluster).await?;
+    let (checkpoint_s, queue, name) = (args.checkpoint_every, !args.no_queue, cluster.clone());
+    let r = RunInCluster {
+        cluster,
+        vo,
+        argv,
+        env,
+        cwd,
+        node,
+        restartable,
+        checkpoint_s,
+        queue,
+        mandate,
+    };
     let ran = core.call(s, r).await?;
-    s.out.show(&ran, || {
-        format!("Tree {} runs on {} as pid {} of {cluster}.", ran.tree, ran.node, ran.pid)
+    s.out.show(&ran, || match (&ran.node, ran.pid) {
+        (Some(node), Some(pid)) => {
+            format!("Tree {} runs on {node} as pid {pid} of {name}.", ran.tree)
+        }
+        _ => format!("Tree {} waits until a node of {name} has room.", ran.tree),
     })?;
     Ok(0)
+}
+
+/// The mandate by which nodes of the cluster get the right to the volume; without one the program
+/// runs all the same, and the person is told.
+async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
+    let mut home = s.member(vo, &vo.site()).await?;
+    let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
+    match home.call(s, ask).await {
+        Ok(mandate) => Ok(Some(mandate)),
+        Err(e) => {
+            let text = format!("the program is without the volume of {vo}: {}", e.message);
+            s.out.warn(&Error { message: text, ..e })?;
+            Ok(None)
+        }
+    }
 }
 
 /// The present folder where it is the same on the nodes, else the root.
@@ -135,7 +174,7 @@ fn tree_table(trees: &[ClusterTree]) -> String {
         };
         table.row([
             t.tree.to_string(),
-            t.pid.to_string(),
+            t.pid.map(|pid| pid.to_string()).unwrap_or_default(),
             t.person.to_string(),
             node,
             state(t.state),
@@ -148,6 +187,7 @@ fn tree_table(trees: &[ClusterTree]) -> String {
 
 fn state(state: ClusterTreeState) -> String {
     match state {
+        ClusterTreeState::Queued => Style::Busy.mark("queued"),
         ClusterTreeState::Starting => Style::Busy.mark("starting"),
         ClusterTreeState::Running => Style::Good.mark("running"),
         ClusterTreeState::Moving => Style::Busy.mark("moving"),
@@ -205,6 +245,15 @@ pub(super) async fn kill(s: &Session, cluster: &str, pid: i32, signal: u8) -> Ou
     let mut core = Asker::at(s, &site_of(s, &cluster)).await?;
     let done = core.call(s, KillTree { cluster, pid, signal }).await?;
     s.out.show(&done, || format!("Signal {signal} was sent to {pid}."))?;
+    Ok(0)
+}
+
+/// Runs `xos cluster cancel`.
+pub(super) async fn cancel(s: &Session, cluster: &str, tree: u64) -> Outcome {
+    let cluster = cluster_id(s, cluster)?;
+    let mut core = Asker::at(s, &site_of(s, &cluster)).await?;
+    let done = core.call(s, CancelTree { cluster, tree }).await?;
+    s.out.show(&done, || format!("Tree {tree} is ended."))?;
     Ok(0)
 }
 
@@ -271,6 +320,7 @@ pub(super) async fn checkpoint(s: &Session, cluster: &str, pid: i32) -> Outcome 
             ("checkpoint", made.version.to_string()),
             ("size", size(made.bytes)),
             ("stood still", format!("{} ms", made.freeze_ms)),
+            ("nodes that have it", made.copies.to_string()),
         ])
     })?;
     Ok(0)
@@ -290,7 +340,8 @@ pub(super) async fn restart(s: &Session, cluster: &str, tree: u64, node: Option<
             .hint(format!("xos cluster ps {cluster} shows how it stands"))
             .into());
     }
-    s.out.show(&t, || format!("Tree {tree} runs as pid {}.", t.pid))?;
+    let pid = t.pid.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
+    s.out.show(&t, || format!("Tree {tree} runs{pid}."))?;
     Ok(0)
 }
 

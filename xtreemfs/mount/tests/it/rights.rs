@@ -132,7 +132,7 @@ fn the_mapping_changes_while_mounted_and_strange_owners_are_nobody() {
     acting_as(ALICE, || fs::write(&file, "x").unwrap());
     let uids = Block { base: UID_BASE + 100_000, count: 8 };
     let gids = Block { base: UID_BASE, count: 1 };
-    world.map.replace(Mapping { uids, gids, extra: HashMap::from([(0, Member(8))]) });
+    world.map.replace(Mapping { uids, gids, extra: HashMap::from([(0, Member(8))]), mark: None });
     acting_as(ALICE, || assert_eq!(errno(fs::read(&file)), Some(libc::EACCES)));
     acting_as(ALICE + 100_000, || assert_eq!(fs::read(&file).unwrap(), b"x"));
     acting_as(0, || {

@@ -53,7 +53,8 @@ impl World {
         let path = folder.path().join("vo");
         std::fs::create_dir(&path).unwrap();
         let block = Block { base: UID_BASE, count: 65_536 };
-        let map = UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new() });
+        let map =
+            UidMap::new(Mapping { uids: block, gids: block, extra: HashMap::new(), mark: None });
         let (site, volume) = runtime.block_on(async {
             let site = Site::start(shape).await;
             let volume = site.volume().await;

@@ -1,8 +1,7 @@
-//! Tickets for people who are signed in here: under the mandate that they brought, renewed as long
-//! as they have a session or a stream.
+//! Tickets for people who are signed in here, or run programs in a cluster: under the mandate that
+//! they brought, renewed as long as they have a session, a stream or a program.
 
-use super::Logins;
-use crate::agent::Agent;
+use super::Agent;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +23,7 @@ const LEFT_MIN: Duration = Duration::from_secs(TICKET_LIFE_MAX_S / 3);
 /// How many are asked for at a time: a home that does not answer holds up few others.
 const ASKED_MAX: usize = 64;
 
-/// How long one is kept for a session that is to begin.
+/// How long one is kept for a session or program that is to begin.
 const SESSION_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -37,9 +36,9 @@ struct Kept {
     brought: Millis,
 }
 
-/// The mandates of logins, by uid.
+/// The mandates of one kind of work, by uid.
 #[derive(Default)]
-pub(super) struct Mandates {
+pub(in crate::agent) struct Mandates {
     kept: Mutex<BTreeMap<u32, Kept>>,
     changed: Notify,
 }
@@ -60,7 +59,7 @@ impl Mandates {
 
     /// Forgets those that have ended, and those of people whom `stays` does not name, unless they
     /// brought it a moment ago.
-    pub(super) fn retain(&self, now: Millis, stays: impl Fn(u32) -> bool) {
+    pub(in crate::agent) fn retain(&self, now: Millis, stays: impl Fn(u32) -> bool) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |k: &Kept| now < k.brought.plus(SESSION_WAIT);
         kept.retain(|uid, k| k.until > now && (fresh(k) || stays(*uid)));
@@ -71,14 +70,16 @@ impl Mandates {
     }
 }
 
-/// Whether a mandate is for a login of this account to this node.
-fn fits(mandate: &Mandate, account: &Account, node: &xos_base::NodeId) -> Result<(), Error> {
+/// Whether a mandate is for this work of this account.
+fn fits(mandate: &Mandate, account: &Account, wanted: &Work) -> Result<(), Error> {
     let m = &mandate.membership;
-    let refused = |why: &str| Error::denied(format!("the mandate of this login is refused: {why}"));
-    match &mandate.work {
-        Work::Login { node: named } if named == node => {}
-        Work::Login { .. } => return Err(refused("it is for another node")),
-        Work::Job { .. } => return Err(refused("it is a job's")),
+    let refused = |why: &str| Error::denied(format!("a mandate is refused: {why}"));
+    if mandate.work != *wanted {
+        return Err(refused(match &mandate.work {
+            Work::Login { .. } => "it is for logins to another machine",
+            Work::Job { .. } => "it is a job's",
+            Work::Cluster { .. } => "it is for programs in another cluster",
+        }));
     }
     if m.vo != account.vo || m.person != account.person || m.number != account.number {
         return Err(refused("it is another person's"));
@@ -90,15 +91,27 @@ fn fits(mandate: &Mandate, account: &Account, node: &xos_base::NodeId) -> Result
 }
 
 impl Agent {
-    /// Verifies the mandate of a login, keeps it, and gets the first ticket under it. Without a
-    /// ticket the person can sign in all the same.
+    /// Those of each kind of work.
+    pub(super) fn mandates(&self) -> impl Iterator<Item = Arc<Mandates>> {
+        let logins = self.logins.as_ref().map(|l| l.mandates.clone());
+        logins.into_iter().chain(self.cluster.as_ref().map(|c| c.mandates.clone()))
+    }
+
+    /// Verifies the mandate of some work, keeps it among `mandates`, and gets the first ticket under
+    /// it. Without a ticket the person can work all the same.
     ///
     /// # Errors
     /// [`xos_base::Kind::Denied`] or [`xos_base::Kind::Unauthenticated`] when the mandate is not
-    /// good for this login.
-    pub(super) async fn take_mandate(&self, account: &Account, jws: String) -> Result<(), Error> {
+    /// good for this work.
+    pub(in crate::agent) async fn take_mandate(
+        &self,
+        mandates: &Mandates,
+        work: &Work,
+        account: &Account,
+        jws: String,
+    ) -> Result<(), Error> {
         let mandate = verify_mandate(&self.trust, &jws, self.now())?;
-        fits(&mandate, account, &self.node)?;
+        fits(&mandate, account, work)?;
         let late = |_| Err(Error::unavailable("the VO's home does not answer in time"));
         let got = match self.core() {
             Ok(control) => {
@@ -108,10 +121,10 @@ impl Agent {
             Err(e) => Err(e),
         };
         if let Err(error) = got {
-            tracing::warn!(person = %account.person, %error, "a login has no ticket yet");
+            tracing::warn!(person = %account.person, %error, "a person's work has no ticket yet");
         }
         let (epoch, until) = (mandate.membership.epoch, mandate.until);
-        self.logins()?.mandates.put(account.uid, Kept { jws, epoch, until, brought: self.now() });
+        mandates.put(account.uid, Kept { jws, epoch, until, brought: self.now() });
         Ok(())
     }
 
@@ -122,7 +135,7 @@ impl Agent {
     }
 
     /// Whose tickets are to be asked for now.
-    fn due(&self, logins: &Logins) -> Vec<(u32, String)> {
+    fn due(&self, mandates: &Mandates) -> Vec<(u32, String)> {
         let (now, vos) = (self.now(), self.lock_vos());
         let lacks = |(uid, kept): (u32, Kept)| {
             let found = vos.by_uid(uid)?;
@@ -133,23 +146,27 @@ impl Agent {
             let active = vos.state_of(uid, now) == Some(AccountState::Active);
             (active && !good && kept.until > now).then_some((uid, kept.jws))
         };
-        logins.mandates.all().into_iter().filter_map(lacks).collect()
+        mandates.all().into_iter().filter_map(lacks).collect()
     }
 
-    /// Asks on `control` for the tickets of people who are signed in, until this future is dropped.
-    pub(in crate::agent) async fn renew_login_tickets(self: Arc<Agent>, control: Arc<Control>) {
-        let Some(logins) = self.logins.clone() else { return };
+    /// Asks on `control` for the tickets of people under their mandates, until this future is
+    /// dropped.
+    pub(in crate::agent) async fn renew_under(
+        self: Arc<Agent>,
+        mandates: Arc<Mandates>,
+        control: Arc<Control>,
+    ) {
         let mut calls = JoinSet::new();
         let (mut of, mut asked) = (HashMap::<Id, u32>::new(), BTreeSet::new());
         loop {
-            for (uid, jws) in self.due(&logins) {
+            for (uid, jws) in self.due(&mandates) {
                 if calls.len() >= ASKED_MAX || !asked.insert(uid) {
                     continue;
                 }
                 let (agent, control) = (self.clone(), control.clone());
                 let call = calls.spawn(async move {
                     if let Err(error) = agent.ask_ticket(&control, jws).await {
-                        tracing::warn!(uid, %error, "a session has no right to the volume");
+                        tracing::warn!(uid, %error, "a person's work has no right to the volume");
                     }
                 });
                 of.insert(call.id(), uid);
@@ -159,7 +176,7 @@ impl Agent {
             loop {
                 tokio::select! {
                     () = &mut look => break,
-                    () = logins.mandates.changed.notified() => break,
+                    () = mandates.changed.notified() => break,
                     Some(ended) = calls.join_next_with_id() => {
                         let id = ended.map_or_else(|e| e.id(), |(id, ())| id);
                         if let Some(uid) = of.remove(&id) {
@@ -191,8 +208,7 @@ mod tests {
     /// If it failed, a node could get a ticket for somebody who is not signed in there.
     #[test]
     fn a_mandate_is_for_one_person_and_one_node() {
-        let node = "n1.rennes".parse().unwrap();
-        let check = |m: Mandate| fits(&m, &account(), &node).map_err(|e| e.message);
+        let check = |m: Mandate| fits(&m, &account(), &login("n1.rennes")).map_err(|e| e.message);
         assert_eq!(check(mandate(login("n1.rennes"), |_| {})), Ok(()));
         let job = Work::Job {
             job: "1.rennes".parse().unwrap(),
@@ -202,6 +218,7 @@ mod tests {
         for (what, bad) in [
             ("another node", mandate(login("n2.rennes"), |_| {})),
             ("a job", mandate(job, |_| {})),
+            ("a cluster", mandate(Work::Cluster { cluster: "n1.rennes".parse().unwrap() }, |_| {})),
             ("a person", mandate(login("n1.rennes"), |m| m.person = "eve@rennes".parse().unwrap())),
             ("a VO", mandate(login("n1.rennes"), |m| m.vo = "demo.pisa".parse().unwrap())),
             ("a number", mandate(login("n1.rennes"), |m| m.number = MemberNumber(8))),

@@ -1,4 +1,5 @@
 //! Length-framed JSON over local sockets: four bytes of length, little endian, then the value.
+//! What agents, cells, shims and inits say to one another.
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, Read, Write};
@@ -49,7 +50,7 @@ impl Frames {
         let value = serde_json::from_slice(body)?;
         self.at += 4 + len;
         if self.at == self.buf.len() {
-            // A large batch must not stay in memory for the envelope's life.
+            // A large batch must not stay in memory for the life of a shim.
             self.buf.clear();
             self.buf.shrink_to(READ_BYTES);
             self.at = 0;
@@ -99,6 +100,11 @@ impl Outbox {
     /// # Errors
     /// As [`push`].
     pub fn push<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+        if self.at > self.buf.len() / 2 {
+            // A peer that never reads all must not have what it read kept.
+            self.buf.drain(..self.at);
+            self.at = 0;
+        }
         push(value, &mut self.buf)
     }
 
@@ -110,6 +116,16 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What waits, for a caller that writes by itself; see [`Outbox::written`].
+    pub fn waiting(&self) -> &[u8] {
+        &self.buf[self.at..]
+    }
+
+    /// So many bytes of what waits are written.
+    pub fn written(&mut self, bytes: usize) {
+        self.at = self.buf.len().min(self.at + bytes);
     }
 
     /// Writes what the socket takes now.
@@ -156,8 +172,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_slow_peer_read_is_not_kept() {
+        // wrong: who always leaves something unread would have a shim or an init grow without end
+        let mut outbox = Outbox::default();
+        let text = "x".repeat(1000);
+        outbox.push(&text).unwrap();
+        let frame = outbox.len();
+        for _ in 0..1000 {
+            outbox.push(&text).unwrap();
+            outbox.written(frame);
+        }
+        assert_eq!(outbox.len(), frame);
+        assert!(outbox.buf.len() <= 4 * frame, "{}", outbox.buf.len());
+        let mut frames = Frames::default();
+        frames.feed(outbox.waiting());
+        assert_eq!(frames.next::<String>().unwrap().as_ref(), Some(&text));
+    }
+
+    #[test]
     fn an_oversized_or_foreign_frame_is_an_error() {
-        // wrong: four bytes would make the shim reserve 4 GB
+        // wrong: four bytes would make a shim or a cell's init reserve 4 GB
         let mut frames = Frames::default();
         frames.feed(&u32::MAX.to_le_bytes());
         assert!(frames.next::<String>().is_err());

@@ -1,0 +1,236 @@
+//! The node in a cluster of its site: keeps its agent (`xos-agent`) running, brings what that and
+//! the core say to one another, and the streams between the cluster's nodes.
+//!
+//! The agent goes on without `xosd`; what it has to say to the core waits.
+
+mod orders;
+mod programs;
+mod streams;
+
+pub(super) use streams::handlers;
+
+use super::Agent;
+use super::config;
+use super::mandates::Mandates;
+use super::units::in_background;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use xos_base::accounts::OWN_ID;
+use xos_base::{ClusterId, Error, Kind};
+use xos_net::dial::Dialer;
+use xos_ssi::cell::proto::Account;
+use xos_ssi::seat::{self, Client, Plan, Wanted};
+use xos_ssi::wire::{ClusterSay, NodeLooks, Seat};
+
+/// How often the core is asked whether the node is in a cluster.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// The same where the core has no clusters.
+const ASK_RARELY: Duration = Duration::from_secs(30);
+/// The pause after the agent ended, or could not be started.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// The agent's program, beside this one.
+const AGENT_PROGRAM: &str = "xos-agent";
+
+/// What is kept of clusters.
+pub(super) struct Clustered {
+    config: config::Cluster,
+    folder: PathBuf,
+    dialer: Dialer,
+    pub(super) mandates: Arc<Mandates>,
+    seated: Mutex<Option<Seated>>,
+}
+
+/// The node's place, and its agent there.
+#[derive(Clone)]
+struct Seated {
+    seat: Seat,
+    client: Client,
+}
+
+impl Clustered {
+    /// Below the folder of the node.
+    pub(super) fn new(config: config::Cluster, folder: &Path, dialer: Dialer) -> Clustered {
+        let folder = folder.join("cluster");
+        Clustered { config, folder, dialer, mandates: Arc::default(), seated: Mutex::default() }
+    }
+
+    fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
+        self.seated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place, if the node is in this cluster.
+    fn at(&self, cluster: &ClusterId) -> Result<Seated, Error> {
+        let seated = self.seated().clone().filter(|s| s.seat.cluster == *cluster);
+        seated.ok_or_else(|| Error::conflict(format!("this node is not in {cluster} now")))
+    }
+
+    /// The folder of a seat.
+    fn folder(&self, seat: &Seat) -> PathBuf {
+        self.folder.join(format!("{}-{}", seat.cluster, seat.number))
+    }
+
+    fn plan(&self, agent: &Agent, seat: &Seat) -> Plan {
+        // Two folders up: where a build, or an installation, has it.
+        let own = std::env::current_exe().ok();
+        let beside = own.as_deref().and_then(Path::parent).and_then(Path::parent);
+        let beside = beside.map(|folder| folder.join("criu/criu"));
+        Plan {
+            node: seat.number,
+            heartbeat_ms: seat.heartbeat_ms,
+            suspect_ms: seat.suspect_ms,
+            dead_ms: seat.dead_ms,
+            criu: self.config.criu.iter().cloned().chain(beside).collect(),
+            path: std::env::var("PATH").unwrap_or_default(),
+            shared: self.config.shared.clone(),
+            limit_s: self.config.limit_s,
+            cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
+            memory_bytes: agent.capacity.memory_bytes,
+            canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
+            cgroups: Vec::new(),
+        }
+    }
+}
+
+/// Whether two seats are one agent's.
+fn same(a: &Seat, b: &Seat) -> bool {
+    let of = |s: &Seat| (s.cluster.clone(), s.number, s.heartbeat_ms, s.suspect_ms, s.dead_ms);
+    of(a) == of(b)
+}
+
+impl Agent {
+    /// Keeps the node in its cluster, if it is in one, until `stop`.
+    pub(super) async fn keep_cluster(self: Arc<Agent>, stop: CancellationToken) {
+        let Some(clustered) = &self.cluster else { return };
+        let keep = async {
+            loop {
+                let pause = match self.seat().await {
+                    Ok(Some(seat)) => self.sit(clustered, seat).await,
+                    Ok(None) => self.leave(clustered, None).await,
+                    Err(e) if e.kind == Kind::NotFound => ASK_RARELY,
+                    // The agent that runs goes on: it may be heard of later.
+                    Err(error) => {
+                        tracing::debug!(%error, "the core does not say which cluster this node is in");
+                        ASK_EVERY
+                    }
+                };
+                tokio::time::sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            () = stop.cancelled() => {}
+        }
+        *clustered.seated() = None;
+    }
+
+    /// Where the core says that the node sits.
+    async fn seat(&self) -> Result<Option<Seat>, Error> {
+        let say = ClusterSay { messages: Vec::new(), looks: None };
+        Ok(self.core()?.call(say).await?.seat)
+    }
+
+    /// Works at a seat as long as it has it. How long to wait then.
+    async fn sit(self: &Arc<Agent>, clustered: &Clustered, seat: Seat) -> Duration {
+        self.leave(clustered, Some(&seat)).await;
+        let (folder, plan) = (clustered.folder(&seat), clustered.plan(self, &seat));
+        let begun = in_background(move || begin(&folder, &plan)).await;
+        let (client, mut wanted) = match begun.and_then(|b| b.map_err(|e| fault(&e))) {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::error!(%error, "this node cannot take its place in {}", seat.cluster);
+                return AGAIN_AFTER;
+            }
+        };
+        tracing::info!(cluster = %seat.cluster, number = %seat.number, "in a cluster");
+        *clustered.seated() = Some(Seated { seat: seat.clone(), client: client.clone() });
+        while let Some(wanted) = wanted.recv().await {
+            let stays = clustered.seated().as_ref().is_some_and(|s| same(&s.seat, &seat));
+            if !stays {
+                break;
+            }
+            self.clone().serve_agent(wanted);
+        }
+        *clustered.seated() = None;
+        AGAIN_AFTER
+    }
+
+    /// Ends what is left of other seats.
+    async fn leave(&self, clustered: &Clustered, but: Option<&Seat>) -> Duration {
+        let kept = but.map(|seat| clustered.folder(seat));
+        let folder = clustered.folder.clone();
+        let left = in_background(move || leave(&folder, kept.as_deref())).await;
+        if let Err(error) = left.and_then(|l| l.map_err(|e| fault(&e))) {
+            tracing::error!(%error, "what this node ran in a cluster before may still run");
+        }
+        ASK_EVERY
+    }
+
+    /// Mandates of people who run nothing here any more go.
+    fn keep_mandates(&self, looks: &NodeLooks) {
+        let Some(clustered) = &self.cluster else { return };
+        let works = |uid| looks.processes.iter().any(|p| p.uid == uid);
+        clustered.mandates.retain(self.now(), works);
+    }
+
+    /// Does what the agent wants, without holding others up.
+    fn serve_agent(self: Arc<Agent>, wanted: Wanted) {
+        tokio::spawn(async move {
+            match wanted {
+                Wanted::Say { id, message, looks } => {
+                    if let Some(looks) = &looks {
+                        self.keep_mandates(looks);
+                    }
+                    let say = ClusterSay { messages: vec![message], looks };
+                    self.pass_on(id, say).await;
+                }
+                Wanted::Image { from, tree, version, socket } => {
+                    self.fetch_image(from, tree, version, socket).await;
+                }
+                Wanted::Output { at, tree, from, socket } => {
+                    self.reach_spool(at, tree, from, socket).await;
+                }
+            }
+        });
+    }
+}
+
+fn fault(e: &io::Error) -> Error {
+    Error::internal(format!("the cluster's agent: {e}"))
+}
+
+/// Connects to the agent of a seat, which is started if it does not run.
+fn begin(
+    folder: &Path,
+    plan: &Plan,
+) -> io::Result<(Client, tokio::sync::mpsc::UnboundedReceiver<Wanted>)> {
+    match Client::connect(folder) {
+        Err(e)
+            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+        other => return other,
+    }
+    let program = std::env::current_exe()?.with_file_name(AGENT_PROGRAM);
+    seat::launch(&program, folder, plan)?;
+    Client::connect(folder)
+}
+
+/// Has the agents of all seats below a folder end, but of one, and removes what is left of those
+/// that have ended.
+fn leave(folder: &Path, but: Option<&Path>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let mut last = Ok(());
+    for entry in entries {
+        let path = entry?.path();
+        if but == Some(path.as_path()) {
+            continue;
+        }
+        last = seat::end(&path).and(last);
+    }
+    last
+}

@@ -1,0 +1,148 @@
+//! Streams between the nodes of a cluster: images, and the output of programs.
+
+use super::Seated;
+use crate::agent::Agent;
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::io::copy_bidirectional;
+use xos_base::{ClusterId, Error, NodeId};
+use xos_net::dial::StreamHandler;
+use xos_net::nodes::Io;
+use xos_net::{Caller, frames};
+use xos_ssi::cell::proto::Tree;
+use xos_ssi::cluster::messages::TreeId;
+use xos_ssi::pids::NodeNumber;
+use xos_ssi::wire::{ALPN_IMAGE, ALPN_RELAY, ImageOpening, RelayOpening};
+
+/// Longest first frame, in bytes.
+const OPENING_MAX: usize = 4096;
+/// How long that may take.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves the streams of other nodes once the agent is there.
+pub(in crate::agent) fn handlers(
+    agent: &Arc<OnceLock<Weak<Agent>>>,
+) -> HashMap<Vec<u8>, StreamHandler> {
+    let serving = |image: bool| -> StreamHandler {
+        let agent = agent.clone();
+        Arc::new(move |caller: Caller, stream: Box<dyn Io>| {
+            let agent = agent.get().and_then(Weak::upgrade);
+            let served = async move {
+                let Some(agent) = agent else { return };
+                let served = match image {
+                    true => agent.serve_image(&caller, stream).await,
+                    false => agent.serve_relay(&caller, stream).await,
+                };
+                if let Err(error) = served {
+                    tracing::warn!(who = caller.describe(), %error, "a stream of the cluster ended");
+                }
+            };
+            Box::pin(served) as Pin<Box<dyn Future<Output = ()> + Send>>
+        })
+    };
+    HashMap::from([(ALPN_IMAGE.to_vec(), serving(true)), (ALPN_RELAY.to_vec(), serving(false))])
+}
+
+fn broke(e: &std::io::Error) -> Error {
+    Error::unavailable(format!("a stream of the cluster broke: {e}"))
+}
+
+/// Carries bytes both ways until both ends have closed.
+async fn splice(mut stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error> {
+    socket.set_nonblocking(true).map_err(|e| broke(&e))?;
+    let mut socket = tokio::net::UnixStream::from_std(socket).map_err(|e| broke(&e))?;
+    copy_bidirectional(&mut stream, &mut socket).await.map(drop).map_err(|e| broke(&e))
+}
+
+async fn opening<T: serde::de::DeserializeOwned>(stream: &mut Box<dyn Io>) -> Result<T, Error> {
+    let read = frames::read::<T>(stream, OPENING_MAX);
+    let read = tokio::time::timeout(OPENING_TIMEOUT, read).await;
+    let read = read.unwrap_or_else(|_| Err(Error::unavailable("it took too long")))?;
+    read.ok_or_else(|| Error::unavailable("the stream ended"))
+}
+
+impl Agent {
+    /// The place, if the caller is another node of the same cluster.
+    fn neighbour(&self, caller: &Caller, cluster: &ClusterId) -> Result<Seated, Error> {
+        let seated = self.clustered()?.at(cluster)?;
+        let node = caller.node()?;
+        if seated.seat.nodes.values().any(|id| id == node) {
+            return Ok(seated);
+        }
+        Err(Error::denied(format!("{node} is not in {cluster}")))
+    }
+
+    async fn serve_image(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let ImageOpening { cluster, tree, version } = opening(&mut stream).await?;
+        let seated = self.neighbour(caller, &cluster)?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice(stream, ours).await
+    }
+
+    async fn serve_relay(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let RelayOpening { cluster, tree, epoch, from } = opening(&mut stream).await?;
+        let seated = self.neighbour(caller, &cluster)?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        let copy = Tree { id: tree.0, epoch };
+        seated.client.output(copy, from, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice(stream, ours).await
+    }
+
+    /// A node of the cluster by its number, and the cluster.
+    fn of_number(&self, number: NodeNumber) -> Result<(ClusterId, NodeId), Error> {
+        let seated = self.clustered()?.seated().clone();
+        let seat = seated.ok_or_else(|| Error::unavailable("this node is in no cluster"))?.seat;
+        let node = seat.nodes.get(&number).cloned();
+        let node = node.ok_or_else(|| {
+            Error::not_found(format!("there is no node {number} in {}", seat.cluster))
+        })?;
+        Ok((seat.cluster, node))
+    }
+
+    /// Fills a socket with an image of another node. When it is closed early, the agent sees that
+    /// the image is torn.
+    pub(super) async fn fetch_image(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        version: u64,
+        socket: UnixStream,
+    ) {
+        let fetched = async {
+            let (cluster, node) = self.of_number(from)?;
+            let mut stream = self.clustered()?.dialer.node(&node, ALPN_IMAGE).await?;
+            frames::write(&mut stream, &ImageOpening { cluster, tree, version }).await?;
+            splice(stream, socket).await
+        };
+        if let Err(error) = fetched.await {
+            tracing::warn!(%tree, version, %error, "an image was not fetched");
+        }
+    }
+
+    /// Connects the relay of a copy here to the tree's spool at another node. When it ends, the
+    /// relay asks again.
+    pub(super) async fn reach_spool(
+        &self,
+        at: NodeNumber,
+        tree: Tree,
+        from: [u64; 2],
+        socket: UnixStream,
+    ) {
+        let reached = async {
+            let (cluster, node) = self.of_number(at)?;
+            let mut stream = self.clustered()?.dialer.node(&node, ALPN_RELAY).await?;
+            let opening = RelayOpening { cluster, tree: TreeId(tree.id), epoch: tree.epoch, from };
+            frames::write(&mut stream, &opening).await?;
+            splice(stream, socket).await
+        };
+        if let Err(error) = reached.await {
+            tracing::debug!(%tree, %error, "the spool of a tree is not reached now");
+        }
+    }
+}

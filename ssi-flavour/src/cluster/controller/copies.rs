@@ -1,0 +1,103 @@
+//! Where checkpoints lie: each one that a tree may go on from is to be on several nodes, so that it
+//! outlives any of them.
+
+use super::trees::{describe, serves};
+use super::{Controller, Refused};
+use crate::cluster::members::NodeState;
+use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::record::Effect;
+use crate::cluster::trees::{Tree, TreeRecord, TreeState};
+use crate::pids::NodeNumber;
+use std::collections::BTreeSet;
+use xos_base::Millis;
+
+impl Controller {
+    /// How many nodes that work in the cluster have an image.
+    pub fn copies(&self, image: &Image) -> usize {
+        let members = &self.state.members;
+        let works = |n: &&NodeNumber| members.node(**n).is_some_and(|m| m.state.has_term());
+        image.nodes.iter().filter(works).count()
+    }
+
+    /// The trees that run whose last checkpoint is on fewer nodes than so many, and that no node
+    /// fetches.
+    pub fn thin(&self, copies: usize) -> Vec<TreeId> {
+        let thin = |t: &Tree| {
+            let few = |image: &Image| !image.shared && self.copies(image) < copies;
+            let runs = matches!(t.state, TreeState::Running);
+            t.restartable && runs && t.holding.is_none() && t.checkpoint.as_ref().is_some_and(few)
+        };
+        let trees = self.state.trees.iter();
+        trees.filter(|(_, t)| thin(t)).map(|(tree, _)| tree).collect()
+    }
+
+    /// Has a node fetch a copy of a tree's last checkpoint.
+    ///
+    /// # Errors
+    /// [`Refused`] with what is in the way.
+    pub fn hold(
+        &mut self,
+        tree: TreeId,
+        node: NodeNumber,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Refused> {
+        let t = self.tree(tree)?;
+        let image = match (&t.state, &t.checkpoint) {
+            (TreeState::Running, Some(image)) if t.restartable && t.holding.is_none() => image,
+            (state, _) => return Err(Refused::State { tree, state: describe(state) }),
+        };
+        let refused = |reason| Refused::Node { tree, reason };
+        let on = self.member(tree, node)?;
+        if image.nodes.contains(&node) {
+            return Err(Refused::There { tree, node: on.id.to_string() });
+        }
+        if on.state != NodeState::Online {
+            return Err(refused(format!("{} is {}", on.id, on.state)));
+        }
+        serves(on, &t.owner).map_err(refused)?;
+        if !self.reaches(image) {
+            return Err(refused("no node that is heard has its checkpoint".to_owned()));
+        }
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Holding { tree, node, at: now }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
+    /// Lets go of checkpoints before the last one where that is on so many nodes, or on all that
+    /// have the one before and did not leave.
+    pub fn settle(&mut self, copies: usize) -> Vec<Effect> {
+        let trees = self.state.trees.iter();
+        let settled = trees.filter(|(_, t)| self.is_settled(t, copies)).map(|(tree, _)| tree);
+        let settled: Vec<TreeId> = settled.collect();
+        let mut out = Vec::new();
+        for tree in settled {
+            self.put(TreeRecord::Settled { tree }, &mut out);
+        }
+        out
+    }
+
+    fn is_settled(&self, t: &Tree, copies: usize) -> bool {
+        // One that waits for a restart may need it yet.
+        if !matches!(t.state, TreeState::Running | TreeState::Moving { .. }) {
+            return false;
+        }
+        let (Some(last), Some(before)) = (&t.checkpoint, &t.previous) else { return false };
+        let stays = |n: &&NodeNumber| {
+            let m = self.state.members.node(**n);
+            m.is_some_and(|m| m.state != NodeState::Possible)
+        };
+        let old: BTreeSet<NodeNumber> = before.nodes.iter().filter(stays).copied().collect();
+        let covered = !before.shared && old.is_subset(&last.nodes);
+        last.shared || covered || self.copies(last) >= copies
+    }
+
+    /// Whether a node that is heard has an image.
+    pub(super) fn reaches(&self, image: &Image) -> bool {
+        let here = |n: &NodeNumber| {
+            let m = self.state.members.node(*n);
+            m.is_some_and(|m| m.state.has_term() && m.state != NodeState::Suspect)
+        };
+        image.shared || image.nodes.iter().any(here)
+    }
+}

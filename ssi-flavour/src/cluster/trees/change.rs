@@ -1,0 +1,216 @@
+//! What the records change.
+
+use super::{Holding, Step, Tree, TreeRecord, TreeState, Trees, Wish};
+use crate::cluster::messages::Image;
+use crate::pids::NodeNumber;
+
+impl Trees {
+    /// Changes the trees.
+    pub fn apply(&mut self, r: &TreeRecord) {
+        let id = r.tree();
+        match r {
+            TreeRecord::Queued { wish, .. } => {
+                self.last = self.last.max(id.0);
+                self.queue.add(id, wish.clone());
+            }
+            TreeRecord::Placed { root, wish, birth, node, .. } => {
+                self.last = self.last.max(id.0);
+                self.queue.started(id);
+                self.trees.insert(id, new(*root, wish, *birth, *node));
+            }
+            TreeRecord::Forgotten { .. } => {
+                self.trees.remove(&id);
+            }
+            // There is no ghost that waits for the end of what never began.
+            TreeRecord::Ended { .. } | TreeRecord::Lost { .. } if self.queue.wish(id).is_some() => {
+                self.queue.remove(id);
+            }
+            _ => {
+                if let Some(t) = self.trees.get_mut(&id) {
+                    change(t, r);
+                }
+            }
+        }
+        if self.trees.get(&id).is_some_and(Tree::needs_orders) {
+            self.open.insert(id);
+        } else {
+            self.open.remove(&id);
+        }
+    }
+}
+
+fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
+    let (checkpoint, previous, holding, holds) = Default::default();
+    let (saving, spooled, tries, versions) = Default::default();
+    Tree {
+        root,
+        owner: wish.owner.clone(),
+        birth,
+        node,
+        epoch: 1,
+        issued: 1,
+        versions,
+        restartable: wish.restartable,
+        state: TreeState::Starting,
+        confirmed: false,
+        interval: wish.interval,
+        checkpoint,
+        previous,
+        holding,
+        holds,
+        saving,
+        spool: false,
+        spooled,
+        tries,
+    }
+}
+
+fn change(t: &mut Tree, r: &TreeRecord) {
+    match r {
+        TreeRecord::Queued { .. } | TreeRecord::Placed { .. } | TreeRecord::Forgotten { .. } => {}
+        TreeRecord::Runs { .. } => {
+            t.state = TreeState::Running;
+            t.confirmed = true;
+            t.tries = 0;
+        }
+        TreeRecord::Moving { to, at, .. } => {
+            t.issued += 1;
+            t.versions += 1;
+            t.saving = None;
+            let (next, version, step) = (t.issued, t.versions, Step::Dumping);
+            t.state = TreeState::Moving { to: *to, next, version, step, since: *at };
+        }
+        TreeRecord::Dumped { image, at, .. } => {
+            if let TreeState::Moving { step, since, .. } = &mut t.state {
+                *step = Step::Restoring { image: image.clone(), source_lost: false };
+                *since = *at;
+            }
+        }
+        TreeRecord::SourceLost { .. } => {
+            if let TreeState::Moving { step: Step::Restoring { source_lost, .. }, .. } =
+                &mut t.state
+            {
+                *source_lost = true;
+            }
+        }
+        TreeRecord::Undoing { reason, at, .. } => {
+            if let TreeState::Moving { step, since, .. } = &mut t.state {
+                *step = Step::Undoing { reason: reason.clone() };
+                *since = *at;
+            }
+        }
+        TreeRecord::Undone { .. } => {
+            t.state = TreeState::Running;
+            t.confirmed = false;
+        }
+        TreeRecord::Committed { .. } => commit(t),
+        TreeRecord::Waits { reason, at, .. } => {
+            if matches!(t.state, TreeState::Restarting { .. }) {
+                t.tries += 1;
+            }
+            rest(t);
+            t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
+        }
+        TreeRecord::FellBack { at, .. } => {
+            if let Some(image) = t.previous.take() {
+                t.checkpoint = Some(image);
+            }
+            t.tries = 0;
+            if let TreeState::Restarting { reason, .. } = &t.state {
+                t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
+            }
+        }
+        TreeRecord::Restarting { to, at, .. } => {
+            t.issued += 1;
+            let reason = match &t.state {
+                TreeState::Checkpointed { reason, .. } => reason.clone(),
+                _ => String::new(),
+            };
+            let next = t.issued;
+            t.state = TreeState::Restarting { to: *to, next, reason, since: *at };
+        }
+        TreeRecord::Saving { at, .. } => {
+            t.versions += 1;
+            t.saving = Some((t.versions, *at));
+        }
+        TreeRecord::Saved { image, .. } => {
+            t.saving = None;
+            supersede(t, image.clone());
+        }
+        TreeRecord::NotSaved { .. } => t.saving = None,
+        TreeRecord::Holding { node, at, .. } => {
+            t.holds += 1;
+            t.holding = Some(Holding { node: *node, attempt: t.holds, since: *at });
+        }
+        TreeRecord::Held { version, node, .. } => held(t, *version, *node),
+        TreeRecord::NotHeld { .. } => t.holding = None,
+        TreeRecord::Settled { .. } => t.previous = None,
+        TreeRecord::Orphaned { .. } => t.spool = true,
+        TreeRecord::Spooled { .. } => t.spooled = Some(t.epoch),
+        TreeRecord::Ended { end, .. } => {
+            rest(t);
+            t.state = TreeState::Ended(*end);
+        }
+        TreeRecord::Lost { reason, .. } => {
+            rest(t);
+            t.state = TreeState::Lost { reason: reason.clone() };
+        }
+    }
+}
+
+/// Nothing of it runs: no image is made or copied.
+fn rest(t: &mut Tree) {
+    t.saving = None;
+    t.holding = None;
+}
+
+/// A newer checkpoint is complete, on one node so far. The one before stays until others have it;
+/// of two that came before, the one that more nodes have is of more use.
+fn supersede(t: &mut Tree, image: Image) {
+    let reach = |image: &Image| if image.shared { usize::MAX } else { image.nodes.len() };
+    let old = t.checkpoint.replace(image);
+    t.holding = None;
+    let before = t.previous.take();
+    if !t.restartable {
+        return;
+    }
+    t.previous = match (old, before) {
+        (Some(old), Some(before)) if reach(&old) < reach(&before) => Some(before),
+        (old, before) => old.or(before),
+    };
+}
+
+fn held(t: &mut Tree, version: u64, node: NodeNumber) {
+    for image in [&mut t.checkpoint, &mut t.previous].into_iter().flatten() {
+        if image.version == version {
+            image.nodes.insert(node);
+        }
+    }
+    let newest = t.checkpoint.as_ref().is_some_and(|c| c.version == version);
+    if newest && t.holding.as_ref().is_some_and(|h| h.node == node) {
+        t.holding = None;
+    }
+}
+
+/// The copy that was made is the tree. The image of a move is as good as a checkpoint.
+fn commit(t: &mut Tree) {
+    let (to, next, image) = match &t.state {
+        TreeState::Moving { to, next, step: Step::Restoring { image, .. }, .. } => {
+            (*to, *next, Some(image.clone()))
+        }
+        TreeState::Restarting { to, next, .. } => (*to, *next, None),
+        _ => return,
+    };
+    if t.restartable {
+        if let Some(image) = image {
+            supersede(t, image);
+        }
+        // It was fetched there.
+        if let Some(image) = &mut t.checkpoint {
+            image.nodes.insert(to);
+        }
+    }
+    (t.node, t.epoch) = (to, next);
+    t.state = TreeState::Running;
+    t.confirmed = false;
+}

@@ -1,0 +1,107 @@
+//! What is done with a node's trees beside what its agent decides.
+
+use super::Store;
+use super::cell::Calls;
+use crate::cell::CallError;
+use crate::cell::proto::{Ask, Refusal, Status, Tree};
+use crate::cluster::messages::TreeId;
+use crate::driver::why::{Rules, why};
+use crate::driver::{inner_pid, outer_pid};
+use crate::ghost::spool::Spools;
+use crate::wire::Obstacle;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// A node's cell, images and spools. All of it waits.
+#[derive(Clone)]
+pub struct Hands {
+    pub(super) calls: Arc<Calls>,
+    pub(super) init_pid: i32,
+    pub(super) store: Store,
+    pub(super) spools: Arc<Spools>,
+    pub(super) rules: Rules,
+}
+
+impl Hands {
+    /// How the cell is.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn status(&self) -> Result<Status, CallError> {
+        self.calls.status()
+    }
+
+    /// The pid of the cell's init, as this process sees it.
+    pub fn init_pid(&self) -> i32 {
+        self.init_pid
+    }
+
+    /// The spools of this node.
+    pub fn spools(&self) -> &Arc<Spools> {
+        &self.spools
+    }
+
+    /// Sends a signal to one process of a copy, or to all. A copy that has ended needs none.
+    ///
+    /// # Errors
+    /// That the process is no one of the copy, or why it was not sent.
+    pub fn signal(&self, tree: Tree, pid: Option<i32>, signal: i32) -> Result<(), String> {
+        let status = self.status().map_err(|e| e.to_string())?;
+        let of = status.trees.into_iter().find(|t| t.tree == Some(tree));
+        let all = of.map(|t| t.processes).unwrap_or_default();
+        let meant = match pid {
+            Some(pid) if all.contains(&pid) => vec![pid],
+            Some(pid) => return Err(format!("process {pid} is not of {tree}, or has ended")),
+            None => all,
+        };
+        for pid in meant {
+            match self.calls.call::<()>(Ask::Signal { pid, signal, group: false }) {
+                // It ended meanwhile.
+                Ok(()) | Err(CallError::Refused(Refusal::NoSuchProcess(_))) => {}
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What keeps a copy from moving.
+    ///
+    /// # Errors
+    /// That it has ended, or why nothing can be said.
+    pub fn why(&self, tree: Tree) -> Result<Vec<Obstacle>, String> {
+        let status = self.status().map_err(|e| e.to_string())?;
+        let of = status.trees.iter().find(|t| t.tree == Some(tree)).map(|t| t.pid);
+        let ended = || format!("{tree} has ended");
+        let root = outer_pid(Some(self.init_pid), of.ok_or_else(ended)?);
+        let root = root.map_err(|e| e.to_string())?.ok_or_else(ended)?;
+        let found = why(root, &self.rules).map_err(|e| e.to_string())?;
+        let told = found.into_iter().map(|o| Obstacle {
+            // One that ended meanwhile keeps nothing any more, and is told all the same.
+            pid: inner_pid(o.pid).unwrap_or(o.pid),
+            what: o.what.to_string(),
+            next: o.what.next().to_owned(),
+        });
+        Ok(told.collect())
+    }
+
+    /// Writes an image for another node; see [`Store::send`].
+    ///
+    /// # Errors
+    /// As [`Store::send`].
+    pub fn send_image(&self, tree: TreeId, version: u64, mut to: UnixStream) -> io::Result<()> {
+        self.store.send(tree, version, &mut to)
+    }
+
+    /// Ends the cell, and all that runs in it.
+    ///
+    /// # Errors
+    /// That it could not be asked; one that is gone is no error.
+    pub fn end(&self) -> io::Result<()> {
+        match self.calls.call::<()>(Ask::End) {
+            Ok(()) => Ok(()),
+            Err(CallError::Link(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The side of `xosd`.
+
+use super::proto::{Ask, Plan, Tell};
+use super::way::{In, Out, split};
+use super::{PLAN_FILE, SOCKET_FILE};
+use crate::cell::proto::Tree;
+use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::host::Job;
+use crate::pids::NodeNumber;
+use crate::wire::{NodeLooks, Obstacle};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// Starts the agent of a folder, which is made, unless it runs. Waits.
+///
+/// # Errors
+/// Why it could not be started, in the launcher's words.
+pub fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    crate::disk::replace(&folder.join(PLAN_FILE), &serde_json::to_vec(plan)?)?;
+    // What the agent says goes on where that of xosd goes.
+    let mut command = Command::new(program);
+    command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the cluster's agent cannot be started ({status}): see the log")))
+}
+
+/// Ends the agent of a folder and all that it runs, if one lives, and then removes the folder.
+/// Waits.
+///
+/// # Errors
+/// That it does not end, or the folder not go.
+pub fn end(folder: &Path) -> io::Result<()> {
+    let gone =
+        |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    match UnixStream::connect(folder.join(SOCKET_FILE)) {
+        Ok(socket) => {
+            let (out, mut from) = split(socket)?;
+            out.send(&Ask::End, &[])?;
+            // It closes the connection as it ends.
+            while from.next(Tell::fds)?.is_some() {}
+        }
+        Err(e) if gone(&e) => {}
+        Err(e) => return Err(e),
+    }
+    // One that died left its cell.
+    crate::host::end_cell(folder)?;
+    std::fs::remove_dir_all(folder)
+}
+
+/// What an agent wants of other machines.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Say this to the controller, and answer with [`Client::heard`] or [`Client::unheard`].
+    Say {
+        /// The call.
+        id: u64,
+        /// What.
+        message: ToController,
+        /// How the node is, with heartbeats.
+        looks: Option<NodeLooks>,
+    },
+    /// Fill the socket with an image of another node.
+    Image {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+        /// Where to.
+        socket: UnixStream,
+    },
+    /// Connect the socket of a copy's relay to the tree's spool at another node.
+    Output {
+        /// The node.
+        at: NodeNumber,
+        /// The copy.
+        tree: Tree,
+        /// Where a new spool begins.
+        from: [u64; 2],
+        /// The relay's connection.
+        socket: UnixStream,
+    },
+}
+
+/// Answers that are waited for; `None`: the connection is over.
+type Waiting = Option<BTreeMap<u64, oneshot::Sender<Result<serde_json::Value, String>>>>;
+
+struct Shared {
+    out: Out,
+    waiting: Mutex<Waiting>,
+    numbers: Mutex<u64>,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection to a node's agent. Dropped, it is closed; the agent goes on.
+#[derive(Clone)]
+pub struct Client(Arc<Closing>);
+
+/// Closes the connection with the last client.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.out.close();
+    }
+}
+
+impl Client {
+    /// Connects to the agent of a folder, and gives what it wants: until it is gone, or another
+    /// connection takes this one's place.
+    ///
+    /// # Errors
+    /// The socket's; `NotFound` or `ConnectionRefused` when no agent runs.
+    pub fn connect(folder: &Path) -> io::Result<(Client, UnboundedReceiver<Wanted>)> {
+        let (out, from) = split(UnixStream::connect(folder.join(SOCKET_FILE))?)?;
+        let waiting = Mutex::new(Some(BTreeMap::new()));
+        let shared = Arc::new(Shared { out, waiting, numbers: Mutex::new(0) });
+        let (want, wanted) = unbounded_channel();
+        let reading = shared.clone();
+        std::thread::Builder::new()
+            .name("agent".to_owned())
+            .spawn(move || read(from, &reading, &want))?;
+        Ok((Client(Arc::new(Closing(shared))), wanted))
+    }
+
+    fn send(&self, ask: &Ask, socket: Option<&UnixStream>) -> io::Result<()> {
+        let fds: Vec<_> = socket.iter().map(|s| s.as_fd()).collect();
+        self.0.0.out.send(ask, &fds)
+    }
+
+    /// The controller said something: as an answer, or by itself.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn heard(
+        &self,
+        answers: Option<u64>,
+        messages: Vec<ToNode>,
+        jobs: Vec<(TreeId, Job)>,
+        refused: Vec<(TreeId, String)>,
+    ) -> io::Result<()> {
+        self.send(&Ask::Heard { answers, messages, jobs, refused }, None)
+    }
+
+    /// The controller was not reached.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn unheard(&self, answers: u64) -> io::Result<()> {
+        self.send(&Ask::Unheard { answers }, None)
+    }
+
+    /// Has an image written to a socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn image(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Image { tree, version }, Some(to))
+    }
+
+    /// Has the spool of a tree serve the connection of a copy's relay.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn output(&self, tree: Tree, from: [u64; 2], relay: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Output { tree, from }, Some(relay))
+    }
+
+    /// Sends a signal to a process of a copy, or to all of them.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub async fn signal(&self, tree: Tree, pid: Option<i32>, signal: i32) -> Result<(), String> {
+        self.call(|id| Ask::Signal { id, tree, pid, signal }).await
+    }
+
+    /// What keeps a copy from moving.
+    ///
+    /// # Errors
+    /// Why nothing can be said.
+    pub async fn why(&self, tree: Tree) -> Result<Vec<Obstacle>, String> {
+        self.call(|id| Ask::Why { id, tree }).await
+    }
+
+    /// Has the agent end all that runs, and itself.
+    ///
+    /// # Errors
+    /// That it is gone.
+    pub fn end(&self) -> io::Result<()> {
+        self.send(&Ask::End, None)
+    }
+
+    async fn call<T: DeserializeOwned>(&self, ask: impl FnOnce(u64) -> Ask) -> Result<T, String> {
+        let gone = || "the cluster's agent on this node is gone".to_owned();
+        let id = {
+            let mut numbers = self.0.0.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            *numbers += 1;
+            *numbers
+        };
+        let (answer, answered) = oneshot::channel();
+        match &mut *self.0.0.waiting() {
+            Some(waiting) => drop(waiting.insert(id, answer)),
+            None => return Err(gone()),
+        }
+        self.send(&ask(id), None).map_err(|_| gone())?;
+        let value = answered.await.map_err(|_| gone())??;
+        serde_json::from_value(value).map_err(|e| format!("the agent says something else: {e}"))
+    }
+}
+
+fn read(mut from: In, shared: &Shared, want: &UnboundedSender<Wanted>) {
+    loop {
+        let (tell, fds) = match from.next(Tell::fds) {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the agent of the cluster said something else");
+                break;
+            }
+        };
+        if take(tell, fds, shared, want).is_none() {
+            break;
+        }
+    }
+    shared.out.close();
+    *shared.waiting() = None;
+}
+
+/// `None`: nobody wants to hear more.
+fn take(
+    tell: Tell,
+    fds: Vec<OwnedFd>,
+    shared: &Shared,
+    want: &UnboundedSender<Wanted>,
+) -> Option<()> {
+    let socket = fds.into_iter().next().map(UnixStream::from);
+    let wanted = match (tell, socket) {
+        (Tell::Say { id, message, looks }, _) => Wanted::Say { id, message, looks },
+        (Tell::Image { from, tree, version }, Some(socket)) => {
+            Wanted::Image { from, tree, version, socket }
+        }
+        (Tell::Output { at, tree, from }, Some(socket)) => {
+            Wanted::Output { at, tree, from, socket }
+        }
+        (Tell::Image { .. } | Tell::Output { .. }, None) => return Some(()),
+        (Tell::Reply { id, value }, _) => {
+            answer(shared, id, Ok(value));
+            return Some(());
+        }
+        (Tell::Failed { id, why }, _) => {
+            answer(shared, id, Err(why));
+            return Some(());
+        }
+    };
+    want.send(wanted).ok()
+}
+
+fn answer(shared: &Shared, id: u64, value: Result<serde_json::Value, String>) {
+    let waits = shared.waiting().as_mut().and_then(|all| all.remove(&id));
+    if let Some(waits) = waits {
+        // Who asked may have given up.
+        let _late = waits.send(value);
+    }
+}

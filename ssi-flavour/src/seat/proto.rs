@@ -1,0 +1,178 @@
+//! What `xosd` and a node's agent say to one another: frames as between agent and cell
+//! ([`crate::cell::frame`]). Both are root on one machine.
+
+use crate::cell::proto::{Account, Tree};
+use crate::cluster::members::Times;
+use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::host::Job;
+use crate::pids::NodeNumber;
+use crate::wire::NodeLooks;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What an agent works with; `xosd` writes it before it starts one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The node's number in the cluster.
+    pub node: NodeNumber,
+    /// From one heartbeat to the next, milliseconds.
+    pub heartbeat_ms: u64,
+    /// Of silence until a node is suspect, milliseconds.
+    pub suspect_ms: u64,
+    /// Of silence until a node's term is ended, milliseconds.
+    pub dead_ms: u64,
+    /// Where CRIU may be; then what `PATH` leads to.
+    pub criu: Vec<PathBuf>,
+    /// `PATH`.
+    pub path: String,
+    /// Folders that have the same content on every node.
+    pub shared: Vec<PathBuf>,
+    /// How long one run of CRIU may take, seconds.
+    pub limit_s: u64,
+    /// Processors that trees may use.
+    pub cpus: u32,
+    /// Memory that trees may use, bytes.
+    pub memory_bytes: u64,
+    /// As whom the canary runs: nobody's account.
+    pub canary: Account,
+    /// The control groups that the agent enters, and with it the cell: folders.
+    pub cgroups: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// The cluster's times.
+    ///
+    /// # Errors
+    /// That they do not fit together.
+    pub(super) fn times(&self) -> io::Result<Times> {
+        let ms = Duration::from_millis;
+        let times = Times::new(ms(self.heartbeat_ms), ms(self.suspect_ms), ms(self.dead_ms));
+        times.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+    }
+}
+
+/// From `xosd` to the agent. Those with an `id` are answered by [`Tell::Reply`] or [`Tell::Failed`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Ask {
+    /// What the controller said.
+    Heard {
+        /// The answer to this [`Tell::Say`]; without it the controller said it by itself.
+        answers: Option<u64>,
+        /// In this order.
+        messages: Vec<ToNode>,
+        /// What the trees are that they start.
+        jobs: Vec<(TreeId, Job)>,
+        /// Trees whose persons may start nothing here, and why.
+        refused: Vec<(TreeId, String)>,
+    },
+    /// The controller was not reached.
+    Unheard {
+        /// The [`Tell::Say`].
+        answers: u64,
+    },
+    /// Send a signal; reply: `null`.
+    Signal {
+        /// The call.
+        id: u64,
+        /// The copy.
+        tree: Tree,
+        /// Which process; absent: all.
+        pid: Option<i32>,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// What keeps a copy from moving; reply: obstacles.
+    Why {
+        /// The call.
+        id: u64,
+        /// The copy.
+        tree: Tree,
+    },
+    /// Write an image to the socket that comes along.
+    Image {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
+    /// The socket that comes along leads to the relay of a copy of a tree that has its spool here.
+    Output {
+        /// The copy.
+        tree: Tree,
+        /// Where a new spool begins.
+        from: [u64; 2],
+    },
+    /// End all that runs, and the agent.
+    End,
+}
+
+impl Ask {
+    /// How many descriptors come along.
+    pub(super) fn fds(&self) -> usize {
+        match self {
+            Ask::Image { .. } | Ask::Output { .. } => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// From the agent to `xosd`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Tell {
+    /// For the controller; answered by [`Ask::Heard`] or [`Ask::Unheard`].
+    Say {
+        /// The call.
+        id: u64,
+        /// What.
+        message: ToController,
+        /// How the node is, with heartbeats.
+        looks: Option<NodeLooks>,
+    },
+    /// Connect the socket that comes along to another node's image.
+    Image {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
+    /// Connect the socket that comes along, which a copy's relay has, to the tree's spool.
+    Output {
+        /// The node that has the spool.
+        at: NodeNumber,
+        /// The copy.
+        tree: Tree,
+        /// Where a new spool begins.
+        from: [u64; 2],
+    },
+    /// An answer.
+    Reply {
+        /// To which call.
+        id: u64,
+        /// The value.
+        value: serde_json::Value,
+    },
+    /// It was not done.
+    Failed {
+        /// Which call.
+        id: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Tell {
+    /// How many descriptors come along.
+    pub(super) fn fds(&self) -> usize {
+        match self {
+            Tell::Image { .. } | Tell::Output { .. } => 1,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The agent: a host whose border is a socket to `xosd`.
+
+use super::looks::Looks;
+use super::proto::{Ask, Plan, Tell};
+use super::way::{Out, split};
+use crate::cell::proto::Tree;
+use crate::cluster::members::Moves;
+use crate::cluster::messages::{ToController, TreeId};
+use crate::driver::absent::Absent;
+use crate::driver::criu::Criu;
+use crate::driver::why::Rules;
+use crate::driver::{Checkpointer, Feature};
+use crate::ghost::spool::Spools;
+use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
+use crate::pids::NodeNumber;
+use async_trait::async_trait;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use xos_base::when::SystemClock;
+
+/// The program of the cell, beside this one.
+const CELL_PROGRAM: &str = "xos-cell";
+
+/// Works until it is told to end; whether all went well.
+pub(super) fn run(folder: &Path, plan: Plan, listener: UnixListener) -> bool {
+    let filter = std::env::var("XOS_LOG").unwrap_or_else(|_| "info".to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(work(folder, plan, listener)));
+    if let Err(error) = &ended {
+        tracing::error!(%error, "the agent ends");
+    }
+    ended.is_ok()
+}
+
+async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<()> {
+    let times = plan.times()?;
+    let (tell, told) = unbounded_channel();
+    let spools = Arc::new(Spools::new(folder.join("spools")));
+    let border = Arc::new(Border {
+        node: plan.node,
+        patience: times.dead(),
+        spools: spools.clone(),
+        looks: OnceLock::new(),
+        hands: OnceLock::new(),
+        told: Mutex::new(Some(tell)),
+        state: Mutex::default(),
+    });
+    let cell_program = std::env::current_exe()?.with_file_name(CELL_PROGRAM);
+    let criu = Criu::find(&plan.criu, &plan.path, folder.join("criu"));
+    let driver: Arc<dyn Checkpointer> = match criu {
+        Some(criu) => Arc::new(criu),
+        None => Arc::new(Absent),
+    };
+    let filters_move =
+        driver.probe().await.is_ok_and(|abilities| abilities.has(Feature::SeccompFilters));
+    let setup = Setup {
+        folder: folder.to_owned(),
+        node: plan.node,
+        times,
+        cell_program,
+        driver,
+        rules: Rules { shared: plan.shared.clone(), filters_move },
+        limit: Duration::from_secs(plan.limit_s),
+        core: border.clone(),
+        peers: border.clone(),
+        spools,
+        clock: Arc::new(SystemClock),
+    };
+    let host = Host::begin(setup).await?;
+    let moves = host.canary(plan.canary.clone()).await?;
+    if let Moves::No { reason } = &moves {
+        tracing::warn!(reason, "nothing moves from or to this node");
+    }
+    let hands = host.hands();
+    let looks = Looks::begin(hands.clone(), &plan, moves)?;
+    // Nobody was there before.
+    let _first = (border.looks.set(looks), border.hands.set(hands.clone()));
+    let listening = border.clone();
+    std::thread::Builder::new()
+        .name("border".to_owned())
+        .spawn(move || listening.listen(&listener))?;
+    host.run(told).await?;
+    tracing::info!("the node leaves its cluster");
+    tokio::task::spawn_blocking(move || hands.end()).await.map_err(io::Error::other)?
+}
+
+/// What is known of the connection.
+#[derive(Default)]
+struct State {
+    out: Option<Arc<Out>>,
+    said: BTreeMap<u64, oneshot::Sender<Heard>>,
+    numbers: u64,
+}
+
+/// The socket to `xosd`.
+struct Border {
+    node: NodeNumber,
+    patience: Duration,
+    spools: Arc<Spools>,
+    looks: OnceLock<Looks>,
+    hands: OnceLock<Hands>,
+    /// `None`: it ends.
+    told: Mutex<Option<UnboundedSender<Heard>>>,
+    state: Mutex<State>,
+}
+
+fn away() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "xosd is not there")
+}
+
+impl Border {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn out(&self) -> io::Result<Arc<Out>> {
+        self.state().out.clone().ok_or_else(away)
+    }
+
+    /// One `xosd` at a time: a new connection takes the place of an old one.
+    fn listen(self: Arc<Self>, listener: &UnixListener) {
+        loop {
+            let taken = listener.accept().and_then(|(socket, _)| split(socket));
+            let (out, mut from) = match taken {
+                Ok((out, from)) => (Arc::new(out), from),
+                Err(error) => {
+                    tracing::error!(%error, "xosd cannot be heard any more");
+                    return;
+                }
+            };
+            {
+                let mut state = self.state();
+                state.said.clear();
+                if let Some(old) = state.out.replace(out.clone()) {
+                    old.close();
+                }
+            }
+            let border = self.clone();
+            let reading = std::thread::Builder::new().name("xosd".to_owned()).spawn(move || {
+                loop {
+                    match from.next(Ask::fds) {
+                        Ok(Some((ask, fds))) => border.take(ask, fds),
+                        Ok(None) => break,
+                        Err(error) => {
+                            tracing::warn!(%error, "xosd said something else");
+                            break;
+                        }
+                    }
+                }
+                out.close();
+                let mut state = border.state();
+                if state.out.as_ref().is_some_and(|now| Arc::ptr_eq(now, &out)) {
+                    state.out = None;
+                    state.said.clear();
+                }
+            });
+            if let Err(error) = reading {
+                tracing::error!(%error, "no thread for xosd");
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, ask: Ask, fds: Vec<OwnedFd>) {
+        let socket = fds.into_iter().next().map(UnixStream::from);
+        match (ask, socket) {
+            (Ask::Heard { answers, messages, jobs, refused }, _) => {
+                let heard = Heard { messages, jobs, refused };
+                match answers {
+                    Some(id) => {
+                        let said = self.state().said.remove(&id);
+                        // Who asked may have given up: then the heartbeat brings it again.
+                        let _late = said.map(|said| said.send(heard));
+                    }
+                    None => {
+                        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                        let _ends = told.as_ref().map(|told| told.send(heard));
+                    }
+                }
+            }
+            (Ask::Unheard { answers }, _) => drop(self.state().said.remove(&answers)),
+            (Ask::Signal { id, tree, pid, signal }, _) => {
+                self.answer(id, move |hands| hands.signal(tree, pid, signal));
+            }
+            (Ask::Why { id, tree }, _) => self.answer(id, move |hands| hands.why(tree)),
+            (Ask::Image { tree, version }, Some(socket)) => {
+                self.apart(move |hands| {
+                    if let Err(error) = hands.send_image(tree, version, socket) {
+                        tracing::warn!(%tree, version, %error, "an image was not sent");
+                    }
+                });
+            }
+            (Ask::Output { tree, from }, Some(socket)) => {
+                if let Err(error) = self.spools.serve(tree, from, socket) {
+                    tracing::warn!(%tree, %error, "the output of a copy is not taken");
+                }
+            }
+            (Ask::Image { .. } | Ask::Output { .. }, None) => {}
+            (Ask::End, _) => {
+                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+    }
+
+    /// Does what waits in a thread of its own.
+    fn apart(&self, work: impl FnOnce(Hands) + Send + 'static) {
+        let Some(hands) = self.hands.get().cloned() else { return };
+        let begun = std::thread::Builder::new().name("ask".to_owned()).spawn(move || work(hands));
+        if let Err(error) = begun {
+            tracing::error!(%error, "no thread for what xosd asks");
+        }
+    }
+
+    fn answer<T: Serialize>(
+        self: &Arc<Self>,
+        id: u64,
+        work: impl FnOnce(&Hands) -> Result<T, String> + Send + 'static,
+    ) {
+        let border = self.clone();
+        self.apart(move |hands| {
+            let value = work(&hands)
+                .and_then(|value| serde_json::to_value(value).map_err(|e| e.to_string()));
+            let tell = match value {
+                Ok(value) => Tell::Reply { id, value },
+                Err(why) => Tell::Failed { id, why },
+            };
+            if let Err(error) = border.out().and_then(|out| out.send(&tell, &[])) {
+                tracing::debug!(%error, "an answer did not reach xosd");
+            }
+        });
+    }
+
+    /// One end of a new connection; the other is sent along.
+    fn reach(&self, tell: &Tell) -> io::Result<UnixStream> {
+        let (one, other) = UnixStream::pair()?;
+        self.out()?.send(tell, &[other.as_fd()])?;
+        Ok(one)
+    }
+}
+
+#[async_trait]
+impl Core for Border {
+    async fn say(&self, message: ToController) -> io::Result<Heard> {
+        let beats = matches!(message, ToController::Beat { .. });
+        let looks = self.looks.get().filter(|_| beats).map(Looks::now);
+        let (answer, heard) = oneshot::channel();
+        let (id, out) = {
+            let mut state = self.state();
+            let out = state.out.clone().ok_or_else(away)?;
+            state.numbers += 1;
+            let id = state.numbers;
+            state.said.insert(id, answer);
+            (id, out)
+        };
+        out.send(&Tell::Say { id, message, looks }, &[])?;
+        let heard = tokio::time::timeout(self.patience, heard).await;
+        self.state().said.remove(&id);
+        let silent = || io::Error::new(ErrorKind::TimedOut, "the controller was not reached");
+        heard.map_err(|_| silent())?.map_err(|_| silent())
+    }
+}
+
+impl Peers for Border {
+    fn image(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        version: u64,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.reach(&Tell::Image { from, tree, version })?))
+    }
+
+    fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
+        if at == self.node {
+            let (one, other) = UnixStream::pair()?;
+            self.spools.serve(tree, from, one)?;
+            return Ok(other);
+        }
+        self.reach(&Tell::Output { at, tree, from })
+    }
+}

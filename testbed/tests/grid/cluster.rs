@@ -1,0 +1,80 @@
+//! Nodes of a site that work as one machine.
+
+use crate::tool::Json;
+use crate::world::{VOLUME, World, soon};
+use xos_testbed::grid::{Person, SiteSpec};
+
+/// The cluster of every test.
+const CLUSTER: &str = "c1.rennes";
+/// Its pid and a number, line by line, into a file of its own on the volume.
+const COUNT: &str = "n=0; while :; do echo $$ $n; n=$((n+1)); sleep 0.05; done";
+
+/// If it failed, nodes of a site would not be one machine: see each step.
+#[test]
+fn nodes_of_a_site_are_one_machine() {
+    let rennes = SiteSpec { cluster: true, ..SiteSpec::new("rennes") };
+    let Some(w) = World::with(&rennes, &SiteSpec::new("pisa")) else { return };
+    w.step("nodes_join_and_are_tried", nodes_join_and_are_tried);
+    w.step("a_program_moves_and_keeps_its_pid", a_program_moves_and_keeps_its_pid);
+}
+
+/// The trees of the cluster that a person sees.
+fn trees(w: &World, person: &Person) -> Vec<Json> {
+    let ps = w.json(person, &["cluster", "ps", CLUSTER]);
+    ps["trees"].as_array().expect("trees").clone()
+}
+
+fn tree(w: &World, person: &Person, number: u64) -> Json {
+    let all = trees(w, person);
+    all.into_iter().find(|t| t["tree"] == number).expect("the tree")
+}
+
+/// If it failed, nodes could not be taken up, or programs would move to where they cannot run.
+fn nodes_join_and_are_tried(w: &World) {
+    w.rennes.admin(&["cluster", "create", "c1"]).unwrap();
+    w.rennes.admin(&["cluster", "add", "c1", "n1", "n2"]).unwrap();
+    soon("both nodes are online", || {
+        let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
+        let view: Json = serde_json::from_str(&said).unwrap();
+        let nodes = view["nodes"].as_array().unwrap();
+        nodes.iter().all(|n| n["state"] == "online").then_some(())
+    });
+    println!("{}", w.rennes.admin(&["cluster", "nodes", "c1"]).unwrap());
+}
+
+/// If it failed, a program would lose its place, its pid, its files or its work on its way.
+fn a_program_moves_and_keeps_its_pid(w: &World) {
+    let script = format!("exec >> {VOLUME}/milo.txt; {COUNT}");
+    let args = ["--json", "cluster", "run", CLUSTER, "--cwd", VOLUME, "--", "sh", "-c", &script];
+    let run = w.xos(&w.milo, &args).json();
+    let (number, pid) = (run["tree"].as_u64().unwrap(), run["pid"].as_i64().unwrap());
+    let pid_text = pid.to_string();
+    soon("it runs", || (tree(w, &w.milo, number)["state"] == "running").then_some(()));
+    let node = run["node"].as_str().unwrap();
+    let other = if node == "n1.rennes" { "n2.rennes" } else { "n1.rennes" };
+    counted(w, pid, 10);
+    let why = w.xos(&w.milo, &["cluster", "why", CLUSTER, &pid_text]);
+    println!("{}", why.ok());
+    for to in [other, node] {
+        w.xos(&w.milo, &["cluster", "migrate", CLUSTER, &pid_text, to]).ok();
+        let t = tree(w, &w.milo, number);
+        assert_eq!((t["pid"].as_i64(), t["node"].as_str()), (Some(pid), Some(to)));
+        let before = counted(w, pid, 0);
+        counted(w, pid, before + 10);
+    }
+    w.xos(&w.milo, &["cluster", "kill", CLUSTER, &pid_text, "-s", "KILL"]).ok();
+    soon("it ended", || (tree(w, &w.milo, number)["state"] == "ended").then_some(()));
+}
+
+/// How many lines are in the file, once there are `many`: one process counted from 0.
+fn counted(w: &World, pid: i64, many: usize) -> usize {
+    soon("lines are written", || {
+        let file = format!("{VOLUME}/milo.txt");
+        let text = w.xsub(&w.milo, &["--on", "rennes", "--", "cat", &file]).ok();
+        let lines: Vec<&str> = text.lines().collect();
+        for (n, line) in lines.iter().enumerate() {
+            assert_eq!(*line, format!("{pid} {n}"));
+        }
+        (lines.len() >= many).then_some(lines.len())
+    })
+}
