@@ -16,6 +16,7 @@ pub mod ghost;
 pub mod host;
 pub mod peer;
 pub mod pids;
+pub mod procfs;
 pub mod procs;
 pub mod program;
 pub mod seat;

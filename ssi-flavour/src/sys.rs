@@ -2,7 +2,7 @@
 //! this crate is safe code, but for what the child that becomes CRIU does (`driver/sys.rs`).
 //!
 //! Callers of [`fork`] and [`fork_as`] are single-threaded: neither a cell's init nor a ghost nor a
-//! shim nor its init starts a thread, ever.
+//! shim nor its init nor the keeper of a merged `/proc` starts a thread, ever.
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use xos_api::aem::{OutputPart, OutputStream};
 use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
-use xos_base::{ClusterId, MemberNumber, NodeId, PersonId, VoId};
+use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 
 /// The protocol of a stream from a copy's relay to the tree's spool at another node of the cluster:
 /// the first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
@@ -22,6 +22,8 @@ pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
 /// Most processes that a node tells of at once: those that use most of the processors come first.
 pub const PROCESSES_MAX: usize = 1024;
+/// Most processors of a node that are told of.
+pub const CPUS_MAX: usize = 1024;
 /// Longest command of a process that is told of, in bytes.
 pub const COMMAND_MAX: usize = 256;
 
@@ -88,8 +90,33 @@ pub struct NodeLooks {
     pub moves: Option<Moves>,
     /// What the processors can, as a number: trees move between nodes that say the same.
     pub cpu_group: u64,
+    /// What each processor did since the node booted, at most [`CPUS_MAX`]; empty: unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_times: Vec<CpuTimes>,
     /// The processes in the cell, at most [`PROCESSES_MAX`].
     pub processes: Vec<ProcessLook>,
+}
+
+/// What a processor did since its node booted, in hundredths of a second, as proc_stat(5) has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CpuTimes {
+    /// Programs.
+    pub user: u64,
+    /// Programs that yield to others.
+    pub nice: u64,
+    /// The kernel, for programs.
+    pub system: u64,
+    /// Nothing.
+    pub idle: u64,
+    /// Nothing, while something waited for a disk.
+    pub iowait: u64,
+    /// Interrupts.
+    pub irq: u64,
+    /// What interrupts left to do.
+    pub softirq: u64,
+    /// It was another virtual machine's.
+    pub steal: u64,
 }
 
 /// A process in a cell.
@@ -112,6 +139,27 @@ pub struct ProcessLook {
     pub cpu_milli: u32,
     /// Memory that it holds (resident), bytes.
     pub memory_bytes: u64,
+    /// What ps(1) and top(1) show besides.
+    #[serde(default)]
+    pub more: ProcessMore,
+}
+
+/// What ps(1) and top(1) show of a process besides; all zero: unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessMore {
+    /// When it began.
+    pub started: Millis,
+    /// Its threads.
+    pub threads: u32,
+    /// Processor time of the program, milliseconds.
+    pub user_ms: u64,
+    /// Processor time of the kernel for it, milliseconds.
+    pub system_ms: u64,
+    /// How readily it yields to others, -20 to 19.
+    pub nice: i32,
+    /// Its address space, bytes.
+    pub virtual_bytes: u64,
 }
 
 /// The core says at once what the controller decided. It may come late or twice.
@@ -306,7 +354,6 @@ pub struct ImageOpening {
 mod tests {
     use super::*;
     use crate::cluster::messages::Order;
-    use xos_base::Millis;
 
     /// If it failed, core and node would not understand one another.
     #[test]

@@ -16,7 +16,7 @@ use std::path::Path;
 const READY: &str = "ready";
 
 /// Says what could not be done.
-pub(super) fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
+pub(crate) fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
     move |e| format!("{what}: {e}")
 }
 

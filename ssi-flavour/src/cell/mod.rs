@@ -28,11 +28,16 @@ mod start;
 
 pub use client::{CallError, Client, Event, launch};
 pub use frame::FDS_MAX;
+pub(crate) use launch::no;
 
 use crate::pids::NodeNumber;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Pids of helpers: below those to which the kernel goes back at the end (300, `RESERVED_PIDS`).
+pub(crate) const HELPER_PIDS: RangeInclusive<i32> = 2..=299;
 
 /// In a cell's folder: its socket.
 pub const SOCKET_FILE: &str = "cell.sock";

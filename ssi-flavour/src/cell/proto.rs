@@ -177,6 +177,10 @@ pub struct Start {
     pub account: Account,
     /// Whether it has a network namespace of its own, with nothing but a loopback.
     pub own_net: bool,
+    /// The pid of the helper `xos-proc` whose `/proc`, that of the whole cluster, it sees
+    /// ([`crate::procfs`]). Such a tree does not move. Absent: the cell's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_proc: Option<i32>,
     /// What.
     pub program: Program,
 }

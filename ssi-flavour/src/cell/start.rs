@@ -1,19 +1,21 @@
 //! A program's process, from fork to exec.
 //!
-//! Order: own session and default signals; control groups and network namespace, while still root;
-//! a keyring of its own; resource limits; groups, gid, uid, and proof that root cannot come back;
-//! no new privileges; then, as the person: mask, folder, descriptors, exec. What fails is written
-//! to a pipe that exec closes, so that init, which waits for nothing else, learns of both.
+//! Order: own session and default signals; control groups, network and mount namespace, while
+//! still root; a keyring of its own; resource limits; groups, gid, uid, and proof that root cannot
+//! come back; no new privileges; then, as the person: mask, folder, descriptors, exec. What fails
+//! is written to a pipe that exec closes, so that init, which waits for nothing else, learns of
+//! both.
 
 use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
 use crate::program::{Exec, drop_to, limit, search_path};
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Gid;
 use rustix::process::Resource;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -37,9 +39,10 @@ pub(super) enum Stage {
     Cwd,
     Terminal,
     Exec,
+    Proc,
 }
 
-const STAGES: [Stage; 8] = [
+const STAGES: [Stage; 9] = [
     Stage::Setup,
     Stage::Cgroup,
     Stage::Net,
@@ -48,6 +51,7 @@ const STAGES: [Stage; 8] = [
     Stage::Cwd,
     Stage::Terminal,
     Stage::Exec,
+    Stage::Proc,
 ];
 
 pub(super) type Failure = (Stage, Errno);
@@ -58,6 +62,8 @@ pub(super) struct Order<'a> {
     /// `None`: a helper, which stays root.
     pub account: Option<&'a Account>,
     pub own_net: bool,
+    /// The helper in whose mount namespace it is.
+    pub merged_proc: Option<i32>,
     pub stdio: Vec<OwnedFd>,
 }
 
@@ -108,6 +114,12 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     if order.own_net {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| (Stage::Net, e))?;
         sys::loopback_up().map_err(|e| (Stage::Net, errno(&e)))?;
+    }
+    if let Some(helper) = order.merged_proc {
+        // From here on /proc is that of the whole cluster.
+        let mounts = File::open(format!("/proc/{helper}/ns/mnt"));
+        let mounts = mounts.map_err(|e| (Stage::Proc, errno(&e)))?;
+        setns(mounts, CloneFlags::CLONE_NEWNS).map_err(|e| (Stage::Proc, e))?;
     }
     sys::new_session_keyring().map_err(|e| setup(errno(&e)))?;
     rlimits(&program.rlimits).map_err(|e| (Stage::Rlimit, e))?;
@@ -179,6 +191,9 @@ pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
             Refusal::Program(format!("cannot enter folder {cwd:?} on this node: {why}"))
         }
         Stage::Terminal => Refusal::System(format!("cannot take the terminal: {why}")),
+        Stage::Proc => {
+            Refusal::System(format!("cannot see the processes of the whole cluster: {why}"))
+        }
         Stage::Exec if errno == Errno::ENOEXEC => Refusal::Program(format!(
             "cannot run {name:?}: not a program for this machine, nor a script that begins with #!"
         )),

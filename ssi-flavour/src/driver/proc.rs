@@ -16,6 +16,8 @@ pub(super) struct Process {
     /// What is mapped: files, and names that the kernel gives.
     pub(super) mapped: BTreeSet<String>,
     pub(super) folder: String,
+    /// Whether its `/proc` is one of [`crate::procfs`].
+    pub(super) merged_proc: bool,
 }
 
 /// Of `/proc/PID/stat`.
@@ -102,6 +104,12 @@ pub(super) fn mapped(text: &str) -> BTreeSet<String> {
         (!name.is_empty()).then(|| name.to_owned())
     };
     text.lines().filter_map(name).collect()
+}
+
+/// Whether a `/proc/PID/mountinfo` has a merged `/proc`.
+fn merged(text: &str) -> bool {
+    let kind = |line: &str| line.split_once(" - ")?.1.split(' ').next().map(str::to_owned);
+    text.lines().filter_map(kind).any(|kind| kind == crate::procfs::FILE_SYSTEM)
 }
 
 /// The inodes of sockets in a `/proc/PID/net/tcp` or `tcp6` that are connected, or about to be.
@@ -230,7 +238,8 @@ pub(super) fn process(pid: i32) -> Result<Process> {
     descriptors.sort_by_key(|descriptor| descriptor.number);
     let mapped = mapped(&read_to_string(of(pid, "maps"))?);
     let folder = link(&of(pid, "cwd")).unwrap_or_default();
-    Ok(Process { pid, stat, status, descriptors, mapped, folder })
+    let merged_proc = merged(&read_to_string(of(pid, "mountinfo"))?);
+    Ok(Process { pid, stat, status, descriptors, mapped, folder, merged_proc })
 }
 
 /// The connected sockets (TCP) of a process's network.
@@ -287,6 +296,14 @@ mod tests {
             7f02-7f03 rw-s 00000000 00:01 5   /SYSV00000000 (deleted)\n";
         let names: Vec<String> = mapped(text).into_iter().collect();
         assert_eq!(names, ["/SYSV00000000 (deleted)", "/usr/bin/my prog"]);
+    }
+
+    #[test]
+    fn a_merged_proc_is_seen() {
+        // wrong: CRIU would be let loose on a shell that it cannot restore
+        let own = "90 24 0:60 / /proc rw - proc proc rw,hidepid=2";
+        let merged = format!("{own}\n91 90 0:61 / /proc ro - fuse.xos-proc xos-proc ro\n");
+        assert!(super::merged(&merged) && !super::merged(own));
     }
 
     #[test]

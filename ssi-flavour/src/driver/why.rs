@@ -66,6 +66,8 @@ pub enum What {
     },
     /// It is in a pid namespace within the cell's, as in a container.
     Nested,
+    /// It sees the processes of the whole cluster in `/proc`, which CRIU does not carry.
+    MergedProc,
     /// Its session was begun by a process that is not in the tree.
     SessionOutside {
         /// The pid of who began it.
@@ -117,6 +119,7 @@ impl What {
             What::OtherRights { .. } => "run it without setuid programs",
             What::OtherOwner { .. } => "start what another user runs apart from it",
             What::Nested => "start it outside of the container",
+            What::MergedProc => "start it by xos cluster run instead of in a cluster shell",
             What::SessionOutside { .. } => "move what began the session, or start it by setsid",
             What::Seccomp | What::SeccompListener => "run it without its sandbox",
             What::Connection { .. } => "end the connection, or run it with a network of its own",
@@ -138,6 +141,9 @@ impl fmt::Display for What {
             What::OtherRights { uid } => write!(f, "it has the rights of user {uid}"),
             What::OtherOwner { uid } => write!(f, "it is user {uid}'s"),
             What::Nested => write!(f, "it is in a pid namespace of its own, as in a container"),
+            What::MergedProc => {
+                write!(f, "it is of a cluster shell, whose /proc shows the whole cluster")
+            }
             What::SessionOutside { leader } => {
                 write!(f, "its session belongs to process {leader}, which would stay")
             }
@@ -231,6 +237,9 @@ fn itself(process: &Process, root: &Process, pids: &BTreeSet<i32>, rules: &Rules
     }
     if status.pids.len() > root.status.pids.len() {
         found.push(What::Nested);
+    }
+    if process.merged_proc {
+        found.push(What::MergedProc);
     }
     if !pids.contains(&stat.session) {
         found.push(What::SessionOutside { leader: stat.session });

@@ -14,6 +14,7 @@ fn process(pid: i32) -> Process {
         descriptors: Vec::new(),
         mapped: BTreeSet::new(),
         folder: "/vo/demo".into(),
+        merged_proc: false,
     }
 }
 
@@ -81,12 +82,13 @@ fn what_it_does_not_carry_is_named() {
 #[test]
 fn what_a_process_is_can_keep_it() {
     type Change = fn(&mut Process);
-    let changes: [(Change, What); 8] = [
+    let changes: [(Change, What); 9] = [
         (|p| p.stat.state = 'D', What::Uninterruptible),
         (|p| p.status.tracer = 9, What::Traced { by: 9 }),
         (|p| p.status.uids = [7, 0, 0, 0], What::OtherRights { uid: 0 }),
         (|p| p.status.uids = [8; 4], What::OtherOwner { uid: 8 }),
         (|p| p.status.pids.push(1), What::Nested),
+        (|p| p.merged_proc = true, What::MergedProc),
         (|p| p.stat.session = 50, What::SessionOutside { leader: 50 }),
         (|p| p.folder = "/home/me".into(), What::Local { path: "/home/me".into() }),
         (|p| p.mapped = ["/opt/x.so".into()].into(), What::Local { path: "/opt/x.so".into() }),

@@ -16,6 +16,7 @@
 pub mod inject;
 mod link;
 mod machine;
+pub mod place;
 pub mod proto;
 pub mod relay;
 mod run;
@@ -25,25 +26,42 @@ mod terminal;
 pub use machine::{Fault, WINDOW_BYTES};
 
 use crate::cell::proto::Tree;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The exit code of a ghost whose tree is lost, as ssh has it for a lost connection.
 pub const LOST_CODE: u8 = 255;
 
-/// Stands for a tree: the whole of the program `xos-ghost <socket> <tree> <epoch>`. Ends as the
-/// tree does, by the same code or signal.
+/// The whole of the program `xos-ghost`: by `<socket> <tree> <epoch>` it stands for a tree, and
+/// ends as that does, by the same code or signal; by `run -- PROGRAM ARGUMENTS`, and as `xos-sh`, it
+/// has a program placed ([`place`]). The first argument is the program's own name.
 pub fn ghost_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
-    let (socket, id, epoch, more) = (args.next(), args.next(), args.next(), args.next());
-    let number = |text: Option<OsString>| text?.to_str()?.parse::<u64>().ok();
-    let (Some(socket), Some(id), Some(epoch), None) = (socket, number(id), number(epoch), more)
-    else {
-        complain("usage: xos-ghost <socket of the node's agent> <tree> <epoch>");
-        return ExitCode::from(2);
-    };
-    run::run(PathBuf::from(socket), Tree { id, epoch })
+    let name = args.next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some(OsStr::new(place::SHELL_NAME)) {
+        return place::shell(args);
+    }
+    let args: Vec<OsString> = args.collect();
+    let number = |text: &OsString| text.to_str()?.parse::<u64>().ok();
+    match args.as_slice() {
+        [run, line, argv @ ..] if run == "run" && line == "--" && !argv.is_empty() => {
+            place::place(argv)
+        }
+        [socket, id, epoch] => match (number(id), number(epoch)) {
+            (Some(id), Some(epoch)) => run::run(PathBuf::from(socket), Tree { id, epoch }),
+            _ => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    complain(
+        "usage: xos-ghost <socket of the node's agent> <tree> <epoch>, or xos-ghost run -- \
+         <program> <arguments>",
+    );
+    ExitCode::from(2)
 }
 
 #[allow(clippy::print_stderr)] // a ghost has nothing to say but this

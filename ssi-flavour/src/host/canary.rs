@@ -60,7 +60,8 @@ impl Host {
             cgroups: Vec::new(),
             stdio: Stdio::Three,
         };
-        let start = Start { tree, pid: None, account, own_net: false, program };
+        let merged_proc = None;
+        let start = Start { tree, pid: None, account, own_net: false, merged_proc, program };
         let (fds, keys, _ends) = pipes().map_err(|e| format!("cannot make pipes: {e}"))?;
         let (calls, cell) = (self.calls.clone(), self.cell());
         let root = wait(move || {

@@ -52,6 +52,7 @@ impl Host {
             pid: job.pid,
             account: job.account,
             own_net: false,
+            merged_proc: None,
             program: crate::cell::proto::Program { stdio: Stdio::Three, ..job.program },
         };
         let calls = self.calls.clone();

@@ -6,7 +6,8 @@ use crate::cluster::members::Moves;
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{Load, ONE};
 use crate::host::Hands;
-use crate::wire::{COMMAND_MAX, NodeLooks, PROCESSES_MAX, ProcessLook};
+use crate::procfs::look::{self, Scale};
+use crate::wire::{COMMAND_MAX, NodeLooks, PROCESSES_MAX, ProcessLook, ProcessMore};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ impl Looks {
     /// # Errors
     /// Those of the system.
     pub(super) fn begin(hands: Hands, plan: &Plan, moves: Moves) -> io::Result<Looks> {
+        let (scale, cpu_times) = look::machine()?;
         let first = NodeLooks {
             load: Load::default(),
             cpus: plan.cpus,
@@ -33,13 +35,15 @@ impl Looks {
             memory_free_bytes: plan.memory_bytes.min(memory_free()?),
             moves: Some(moves),
             cpu_group: cpu_group(&std::fs::read_to_string("/proc/cpuinfo")?),
+            cpu_times,
             processes: Vec::new(),
         };
         let looks = Looks(Arc::new(Mutex::new(first)));
         let kept = looks.clone();
         std::thread::Builder::new().name("looks".to_owned()).spawn(move || {
             let proc = PathBuf::from(format!("/proc/{}/root/proc", hands.init_pid()));
-            let mut sampler = Sampler { proc, ticks: BTreeMap::new(), at: Instant::now() };
+            let (ticks, at) = (BTreeMap::new(), Instant::now());
+            let mut sampler = Sampler { proc, scale, ticks, at };
             loop {
                 std::thread::sleep(SAMPLE_EVERY);
                 match hands.status() {
@@ -58,13 +62,17 @@ impl Looks {
 
     fn sample(&self, sampler: &mut Sampler, status: &Status) {
         let (wanting, processes) = sampler.look(status);
-        let free = memory_free();
+        let (free, machine) = (memory_free(), look::machine());
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         looks.load.sample(wanting.saturating_mul(ONE));
         looks.processes = processes;
         match free {
             Ok(free) => looks.memory_free_bytes = looks.memory_bytes.min(free),
             Err(error) => tracing::warn!(%error, "how much memory is free is not known"),
+        }
+        match machine {
+            Ok((_, times)) => looks.cpu_times = times,
+            Err(error) => tracing::warn!(%error, "what the processors did is not known"),
         }
     }
 }
@@ -73,6 +81,7 @@ impl Looks {
 struct Sampler {
     /// The cell's `/proc`.
     proc: PathBuf,
+    scale: Scale,
     /// Processor time of each process, in clock ticks.
     ticks: BTreeMap<i32, u64>,
     at: Instant,
@@ -90,7 +99,7 @@ impl Sampler {
             let Some(tree) = t.tree else { continue };
             for pid in &t.processes {
                 // One that ended meanwhile has nothing to show.
-                let Some(found) = Seen::read(&self.proc, *pid) else { continue };
+                let Some(found) = Seen::read(&self.proc, *pid, &self.scale) else { continue };
                 if !seen.insert(*pid) {
                     continue;
                 }
@@ -115,12 +124,13 @@ struct Seen {
     resident_pages: u64,
     uid: u32,
     command: String,
+    more: ProcessMore,
     /// Threads that run or would.
     wanting: u64,
 }
 
 impl Seen {
-    fn read(proc: &Path, pid: i32) -> Option<Seen> {
+    fn read(proc: &Path, pid: i32, scale: &Scale) -> Option<Seen> {
         let folder = proc.join(pid.to_string());
         let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
@@ -141,6 +151,7 @@ impl Seen {
             resident_pages: number(24)?,
             uid: uid.split_whitespace().next()?.parse().ok()?,
             command: cut(command, COMMAND_MAX),
+            more: look::process(&stat, scale)?,
             wanting: wanting(&folder.join("task")),
         })
     }
@@ -159,6 +170,7 @@ impl Seen {
             state: self.state,
             cpu_milli: u32::try_from(milli).unwrap_or(u32::MAX),
             memory_bytes: self.resident_pages.saturating_mul(page),
+            more: self.more,
         }
     }
 }
@@ -226,11 +238,14 @@ mod tests {
         assert_eq!(cut("äb".to_owned(), 1), "");
         assert_eq!(cut("äb".to_owned(), 2), "ä");
         assert_eq!(cut("ab".to_owned(), 9), "ab");
-        let own = Seen::read(Path::new("/proc"), std::process::id() as i32).unwrap();
+        let (scale, _) = look::machine().unwrap();
+        let proc = Path::new("/proc");
+        let own = Seen::read(proc, std::process::id() as i32, &scale).unwrap();
         assert!(own.resident_pages > 0 && own.wanting >= 1 && !own.command.is_empty());
         assert_eq!(own.uid, rustix::process::getuid().as_raw());
         let look = own.look(7, Tree { id: 9, epoch: 1 }, 0, Duration::from_secs(1));
         assert_eq!((look.pid, look.tree), (7, TreeId(9)));
-        assert!(Seen::read(Path::new("/proc"), -1).is_none());
+        assert!(look.more.threads >= 1 && look.more.started >= scale.booted);
+        assert!(Seen::read(proc, -1, &scale).is_none());
     }
 }

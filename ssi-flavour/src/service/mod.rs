@@ -23,8 +23,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy,
-    NodeLooks, Obstacles, PROCESSES_MAX,
+    CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
+    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -405,6 +405,7 @@ fn look(
     }
     let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
     looks.processes.truncate(PROCESSES_MAX);
+    looks.cpu_times.truncate(CPUS_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
     c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));

@@ -9,7 +9,7 @@ use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
 use crate::cluster::place::Load;
 use crate::cluster::trees::{Owner, TreeState, Wish};
-use crate::wire::{ProcessLook, Program};
+use crate::wire::{ProcessLook, ProcessMore, Program};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use xos_api::policy::{Action, Denial, Place};
@@ -198,6 +198,7 @@ impl World {
             state: 'R',
             cpu_milli: 1000,
             memory_bytes: 1 << 20,
+            more: ProcessMore::default(),
         };
         let looks = NodeLooks {
             load: Load { mean: load, upper: load },
@@ -206,6 +207,7 @@ impl World {
             memory_free_bytes: 1 << 29,
             moves: Some(Moves::Yes),
             cpu_group: 1,
+            cpu_times: Vec::new(),
             processes: trees.iter().map(process).collect(),
         };
         let beat = ToController::Beat {

@@ -1,6 +1,6 @@
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use xos_ssi::cell::proto::{
 };
 use xos_ssi::cell::{CallError, Client, Event, launch};
 use xos_ssi::pids::NodeNumber;
+use xos_ssi::procfs;
 
 /// No test waits longer.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -118,6 +119,7 @@ pub fn script(id: u64, text: &str) -> Start {
         pid: None,
         account: Account { uid: UID, gid: UID, groups: vec![] },
         own_net: false,
+        merged_proc: None,
         program: Program {
             argv: ["sh", "-c", text].map(str::to_owned).to_vec(),
             env: vec![path],
@@ -289,6 +291,42 @@ fn persons_cannot_reach_into_each_other() {
         }
     };
     assert_eq!(end.exit, Exit::Code(0));
+}
+
+#[test]
+fn a_shell_alone_sees_the_merged_proc() {
+    // wrong: a cluster shell would show its node alone, or other programs could not be moved
+    let Some(mut cell) = Cell::new(3) else { return };
+    if !Path::new("/dev/fuse").exists() {
+        println!("skipped: no /dev/fuse");
+        return;
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_xos-proc"));
+    // Nobody answers there: the shell sees this node alone, but by the merged /proc.
+    let program = procfs::keeper(program, &cell.dir.path().join("views"), UID, cell.node);
+    let (said, out) = std::io::pipe().unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let help = Ask::Help(Box::new(program));
+    let fds = [null.as_fd(), out.as_fd(), out.as_fd()];
+    let helper: Started = cell.client.call(help, &fds).unwrap();
+    drop(out);
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    assert_eq!(line, procfs::READY);
+    let look =
+        "grep -c fuse.xos-proc /proc/mounts; read name < /proc/self/comm; echo $name; ls /proc";
+    let mut shell = script(1, look);
+    shell.merged_proc = Some(helper.pid);
+    let (pid, text) = cell.run(shell.clone());
+    assert!(text.starts_with("1\nsh\n"), "{text}");
+    let pids: Vec<&str> = text.lines().skip(2).collect();
+    assert!(pids.contains(&pid.to_string().as_str()), "{text}");
+    assert!(!pids.iter().any(|l| *l == "1" || *l == helper.pid.to_string()), "{text}");
+    let (_, text) = cell.run(script(2, look));
+    assert!(text.starts_with("0\nsh\n"), "{text}");
+    shell.tree.id = 3;
+    shell.merged_proc = Some(1);
+    assert!(matches!(cell.refusal(shell), Refusal::Invalid(_)));
 }
 
 #[test]

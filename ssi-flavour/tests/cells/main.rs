@@ -5,3 +5,4 @@
 mod cells;
 mod ghosts;
 mod lease;
+mod place;

@@ -1,8 +1,9 @@
-//! Clusters on this machine. Needs root, namespaces and CRIU (`make deps-criu`); skipped with a
-//! reason without.
+//! Clusters on this machine. Needs root, namespaces, FUSE and CRIU (`make deps-criu`); skipped with
+//! a reason without.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod criu;
 mod host;
 mod namespace;
+mod procfs;

@@ -5,7 +5,7 @@ use crate::{Cmd, Error, Host, Result};
 use std::path::{Path, PathBuf};
 
 /// What a grid needs from the build folder.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "xos",
     "xosd",
     "xos-shim",
@@ -13,6 +13,7 @@ const PROGRAMS: [&str; 11] = [
     "xos-agent",
     "xos-cell",
     "xos-ghost",
+    "xos-proc",
     "testbed",
     "spect",
     "libnss_xos.so",

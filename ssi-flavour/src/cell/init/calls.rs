@@ -2,8 +2,9 @@
 
 use super::hold::now_ms;
 use super::{Init, Starting};
+use crate::cell::HELPER_PIDS;
 use crate::cell::proto::{
-    Account, Ask, Call, Program, Refusal, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
+    Ask, Call, Program, Refusal, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
 };
 use crate::cell::start::{self, Order};
 use crate::pids::NodeNumber;
@@ -11,11 +12,8 @@ use crate::procs;
 use crate::sys;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
-/// Pids of helpers: below those to which the kernel goes back at the end (300, `RESERVED_PIDS`).
-const HELPERS: RangeInclusive<i32> = 2..=299;
 /// Highest number of a signal.
 const SIGNAL_MAX: i32 = 64;
 
@@ -111,9 +109,15 @@ impl Init {
         if self.lease.is_held(now_ms()) {
             return Err(Refusal::Held);
         }
+        if let Some(helper) = start.merged_proc
+            && self.watched.get(&helper) != Some(&None)
+        {
+            return Err(Refusal::Invalid(format!("process {helper} is no helper of this cell")));
+        }
+        let Start { tree, pid, own_net, merged_proc, ref program, .. } = start;
         let account = Some(&start.account);
-        let Start { tree, pid, own_net, ref program, .. } = start;
-        self.begin(Some(tree), program, account, own_net, stdio, pid, by)?;
+        let order = Order { program, account, own_net, merged_proc, stdio };
+        self.begin(Some(tree), &order, pid, by)?;
         Ok(None)
     }
 
@@ -138,30 +142,28 @@ impl Init {
         mut stdio: Vec<OwnedFd>,
         by: (u64, u64),
     ) -> Result<Option<Value>, Refusal> {
-        for pid in HELPERS {
+        for pid in HELPER_PIDS {
             let fds = stdio.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
             let fds = fds.map_err(|e| Refusal::System(format!("keep descriptors: {e}")))?;
             let fds = std::mem::replace(&mut stdio, fds);
-            match self.begin(None, &program, None, false, fds, Some(pid), by) {
+            let (account, own_net, merged_proc, stdio) = (None, false, None, fds);
+            let order = Order { program: &program, account, own_net, merged_proc, stdio };
+            match self.begin(None, &order, Some(pid), by) {
                 Err(Refusal::PidTaken(_)) => {}
                 other => return other.map(|()| None),
             }
         }
-        Err(Refusal::Full(format!("{} helpers run", HELPERS.count())))
+        Err(Refusal::Full(format!("{} helpers run", HELPER_PIDS.count())))
     }
 
-    #[allow(clippy::too_many_arguments)] // a process is made of all these
     fn begin(
         &mut self,
         tree: Option<Tree>,
-        program: &Program,
-        account: Option<&Account>,
-        own_net: bool,
-        stdio: Vec<OwnedFd>,
+        order: &Order<'_>,
         pid: Option<i32>,
         by: (u64, u64),
     ) -> Result<(), Refusal> {
-        program.check().map_err(Refusal::Invalid)?;
+        order.program.check().map_err(Refusal::Invalid)?;
         if self.kept.is_full() {
             let text = format!("{} ends wait to be acknowledged", self.kept.len());
             return Err(Refusal::Full(text));
@@ -169,12 +171,11 @@ impl Init {
         if self.watched.len() + self.starting.len() >= TREES_MAX {
             return Err(Refusal::Full(format!("{TREES_MAX} trees run")));
         }
-        let order = Order { program, account, own_net, stdio };
         let above = pid.is_some_and(|pid| pid > *self.pids.range().end());
         if above {
             self.widen(true)?;
         }
-        let begun = start::begin(&order, pid);
+        let begun = start::begin(order, pid);
         if above {
             self.widen(false)?;
         }
@@ -187,7 +188,7 @@ impl Init {
             _ => Refusal::System(format!("cannot make a process: {e}")),
         })?;
         self.childless = false;
-        let program = program.clone();
+        let program = order.program.clone();
         self.starting.insert(pid, Starting { tree, program, pipe, by, ended: None });
         Ok(())
     }
