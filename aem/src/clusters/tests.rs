@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::watch;
 use xos_api::Done;
-use xos_api::aem::{OutputPart, UnitCheckpoint, UnitEnd, Usage};
+use xos_api::aem::{HostCheckpoints, OutputPart, UnitCheckpoint, UnitEnd, UnitRun, Usage};
 use xos_api::node::units::{
     Envelopes, KillUnits, StartUnits, UnitChange, UnitEvent, UnitEvents, UnitOutput, UnitsTaken,
 };
@@ -95,6 +95,19 @@ fn play(world: &Asked) -> Arc<Played> {
     played
 }
 
+/// The job's first unit of four is sent to the cluster.
+async fn send_first(core: &Arc<Core>) {
+    let mut open = opened(&job());
+    if let HostRecord::Opened { node, .. } = &mut open {
+        *node = c1();
+    }
+    let change = core.ledger.transact(|txn| {
+        [took(&job()), open, sent(&job())].into_iter().for_each(|r| txn.put(r));
+        Ok(())
+    });
+    core.ledger.stored(change.unwrap().1).await.unwrap();
+}
+
 /// If it failed, the processors of a cluster's nodes would be given twice, or not at all.
 #[tokio::test]
 async fn a_cluster_is_a_node_and_its_nodes_are_seated() {
@@ -121,15 +134,7 @@ async fn a_cluster_is_a_node_and_its_nodes_are_seated() {
 async fn what_a_cluster_reports_is_stored_and_acknowledged() {
     let (core, world, _dir) = core(|_| {}).await;
     let played = play(&world);
-    let mut open = opened(&job());
-    if let HostRecord::Opened { node, .. } = &mut open {
-        *node = c1();
-    }
-    let change = core.ledger.transact(|txn| {
-        [took(&job()), open, sent(&job())].into_iter().for_each(|r| txn.put(r));
-        Ok(())
-    });
-    core.ledger.stored(change.unwrap().1).await.unwrap();
+    send_first(&core).await;
     let how = UnitEnd::Exit { code: 0 };
     let ended = UnitChange::Ended { how, usage: Usage::default(), output: None };
     let event = |what| UnitEvent { unit: 0, attempt: 0, at: Millis(5), what };
@@ -144,4 +149,25 @@ async fn what_a_cluster_reports_is_stored_and_acknowledged() {
     assert_eq!(*lock(&played.ended), [stray]);
     let open = core.ledger.read(|s| s.hosted.placement(&job()).unwrap().envelopes[&1].open.len());
     assert_eq!(open, 0);
+}
+
+/// If it failed, a unit that waits, or that runs on a plain node, would seem to have a checkpoint.
+#[tokio::test]
+async fn of_units_that_run_in_clusters_checkpoints_are_told() {
+    let (core, world, _dir) = core(|_| {}).await;
+    let played = play(&world);
+    send_first(&core).await;
+    let ask = |save| HostCheckpoints {
+        job: job(),
+        units: vec![UnitRun { first: 0, count: 4 }],
+        save,
+    };
+    assert!(core.checkpoints_here(ask(true)).await.unwrap().units.is_empty(), "none runs yet");
+    let what = UnitChange::Started;
+    let events = vec![UnitEvent { unit: 0, attempt: 0, at: Millis(5), what }];
+    let envelope = EnvelopeId { job: job(), serial: 1 };
+    lock(&played.reports).push((c1(), UnitEvents { envelope, after: 0, events }));
+    assert!(core.take_reports(&*played).await);
+    let told = core.checkpoints_here(ask(true)).await.unwrap().units;
+    assert_eq!(told.iter().map(|u| (u.unit, u.saving)).collect::<Vec<_>>(), [(0, true)]);
 }

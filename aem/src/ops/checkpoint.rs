@@ -124,7 +124,11 @@ impl Core {
         self.checkpoints_here(r).await
     }
 
-    async fn checkpoints_here(self: &Arc<Self>, r: HostCheckpoints) -> Result<Checkpoints, Error> {
+    /// Of units here; of those that do not run in a cluster nothing is told.
+    pub(crate) async fn checkpoints_here(
+        self: &Arc<Self>,
+        r: HostCheckpoints,
+    ) -> Result<Checkpoints, Error> {
         let found = self
             .ledger
             .read_stored(|s| {

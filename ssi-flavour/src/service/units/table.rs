@@ -11,9 +11,7 @@ use crate::wire::TreeUnit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::{TaskSpec, UnitEnd, Usage};
-use xos_api::node::units::{
-    BATCH_MAX, EnvelopeId, EnvelopeStatus, Room, StartUnits, UnitChange, UnitEvent, UnitEvents,
-};
+use xos_api::node::units::{EnvelopeId, Room, StartUnits, UnitChange, UnitEvent};
 use xos_base::{Error, Millis, PersonId};
 
 /// Most units, each attempt by itself, that an envelope gets in its life; the job service opens
@@ -366,33 +364,6 @@ impl Units {
     /// A unit.
     pub(super) fn unit(&self, id: &EnvelopeId, key: (u32, u16)) -> Option<&Unit> {
         self.held.get(id)?.units.get(&key)
-    }
-
-    /// Each envelope and its last event.
-    pub(super) fn list(&self) -> Vec<EnvelopeStatus> {
-        let status = |(id, h): (&EnvelopeId, &Held)| EnvelopeStatus {
-            envelope: id.clone(),
-            last: h.events.len() as u64,
-        };
-        self.held.iter().map(status).collect()
-    }
-
-    /// What is not stored by the job service, of each envelope the next part.
-    pub(super) fn reports(&self) -> Vec<UnitEvents> {
-        let some = self.held.iter().filter(|(_, h)| h.stored < h.events.len());
-        let report = |(id, h): (&EnvelopeId, &Held)| {
-            let events = h.events.iter().skip(h.stored).take(BATCH_MAX).cloned().collect();
-            UnitEvents { envelope: id.clone(), after: h.stored as u64, events }
-        };
-        some.map(report).collect()
-    }
-
-    /// The job service has stored so many events of an envelope.
-    pub(super) fn acknowledged(&mut self, id: &EnvelopeId, stored: u64) {
-        if let Some(held) = self.held.get_mut(id) {
-            let stored = usize::try_from(stored).unwrap_or(usize::MAX);
-            held.stored = stored.min(held.events.len());
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table and what is kept of it.
+//! What is kept and told of the table.
 
 use super::{Dirty, Held, Units};
 use crate::cluster::trees::Trees;
@@ -6,7 +6,9 @@ use crate::service::keep::{Change, Kept};
 use crate::service::units::record::Over;
 use crate::wire::TreeUnit;
 use std::collections::BTreeMap;
-use xos_api::node::units::{EnvelopeId, UnitChange, UnitEvent};
+use xos_api::node::units::{
+    BATCH_MAX, EnvelopeId, EnvelopeStatus, UnitChange, UnitEvent, UnitEvents,
+};
 
 impl Units {
     /// The units as they were kept.
@@ -75,5 +77,32 @@ impl Units {
     pub fn kept(&mut self) -> bool {
         self.dirty = Dirty::default();
         std::mem::take(&mut self.news)
+    }
+
+    /// Each envelope and its last event.
+    pub(in crate::service::units) fn list(&self) -> Vec<EnvelopeStatus> {
+        let status = |(id, h): (&EnvelopeId, &Held)| EnvelopeStatus {
+            envelope: id.clone(),
+            last: h.events.len() as u64,
+        };
+        self.held.iter().map(status).collect()
+    }
+
+    /// What is not stored by the job service, of each envelope the next part.
+    pub(in crate::service::units) fn reports(&self) -> Vec<UnitEvents> {
+        let some = self.held.iter().filter(|(_, h)| h.stored < h.events.len());
+        let report = |(id, h): (&EnvelopeId, &Held)| {
+            let events = h.events.iter().skip(h.stored).take(BATCH_MAX).cloned().collect();
+            UnitEvents { envelope: id.clone(), after: h.stored as u64, events }
+        };
+        some.map(report).collect()
+    }
+
+    /// The job service has stored so many events of an envelope.
+    pub(in crate::service::units) fn acknowledged(&mut self, id: &EnvelopeId, stored: u64) {
+        if let Some(held) = self.held.get_mut(id) {
+            let stored = usize::try_from(stored).unwrap_or(usize::MAX);
+            held.stored = stored.min(held.events.len());
+        }
     }
 }
