@@ -84,7 +84,7 @@ pub struct Facts {
 impl Facts {
     /// The nodes that get units: a cluster, and not those that are in it.
     fn offered(&self) -> impl Iterator<Item = (&NodeId, &NodeView)> {
-        self.nodes.iter().filter(|(id, _)| !self.seated.contains(*id))
+        self.nodes.iter().filter(move |(id, _)| !self.seated.contains(*id))
     }
 
     /// Whether units of a task that only clusters can run, or that none can, find a node here.

@@ -268,7 +268,8 @@ fn what_is_to_be_checkpointed_goes_to_clusters_only() {
         want_output: false,
     };
     assert_eq!(f.judge_kind(&offer.spec), Ok(()));
-    t.apply(&crate::accept::took(&t, &offer, testing::alice(), Millis(0)));
+    let record = crate::accept::took(&t, &offer, testing::alice(), Millis(0));
+    t.apply(&record);
     assert_eq!(shown(&plan(&t, &f, Millis(1))), ["open 1 c1.rennes 4", "send 1 4"]);
     let plain = facts(&[("n1.rennes", 8000)]);
     let refusal = plain.judge_kind(&offer.spec).unwrap_err();

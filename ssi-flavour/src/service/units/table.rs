@@ -87,7 +87,7 @@ impl Held {
     }
 
     fn running(&self) -> impl Iterator<Item = &Unit> {
-        self.running.iter().filter_map(|key| self.units.get(key))
+        self.running.iter().filter_map(move |key| self.units.get(key))
     }
 
     /// Adds an event; its number.
