@@ -182,6 +182,11 @@ pub struct ClusterNodeLooks {
     pub age_ms: u64,
 }
 
+/// Group and others may read.
+fn umask_default() -> u32 {
+    0o022
+}
+
 /// Runs a program in a cluster, as the caller in the VO that they act in. It goes on when the
 /// caller goes. Members of VOs that the site serves, as the VO's and the site's rules for `run`
 /// allow.
@@ -218,6 +223,15 @@ pub struct RunInCluster {
     /// named does not wait.
     #[serde(default = "yes")]
     pub queue: bool,
+    /// Whether its standard input waits for who attaches at `output_at`; else it is empty.
+    #[serde(default)]
+    pub attached: bool,
+    /// Whether it runs on a terminal, which waits for who attaches.
+    #[serde(default)]
+    pub terminal: bool,
+    /// The mask of modes of new files, at most 511 (octal 777).
+    #[serde(default = "umask_default")]
+    pub umask: u32,
     /// The caller's mandate for the cluster ([`crate::cda::IssueClusterMandate`]): with it nodes get
     /// the right to the VO's volume for the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +256,9 @@ pub struct ClusterRun {
     /// Where it begins; absent: it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Where its output is collected, and who follows it attaches; absent: it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_at: Option<NodeId>,
 }
 
 /// The trees of a cluster, and those that ended lately: the caller's in the VO that they act in;
@@ -253,6 +270,17 @@ pub struct ListTrees {
     pub cluster: ClusterId,
 }
 request!(ListTrees => Vec<ClusterTree>, Get "/v1/clusters/{cluster}/trees");
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetTree {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: u64,
+}
+request!(GetTree => ClusterTree, Get "/v1/clusters/{cluster}/tree");
 
 /// How a tree stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -299,6 +327,10 @@ pub struct ClusterTree {
     /// Where it is, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Where its output is collected, and who follows it attaches: where it was born, or, when that
+    /// node was lost, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_at: Option<NodeId>,
     /// Where it moves to, or is restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<NodeId>,

@@ -10,7 +10,7 @@ use crate::site::SiteDescriptor;
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xos_base::{Error, NodeId, SiteId, VoId};
+use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 
 /// What a machine offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +73,33 @@ pub enum SshOpened {
         /// The person's local account there.
         account: String,
     },
+    /// Why not.
+    Error(Error),
+}
+
+/// What a person's client says first on a stream of `xos-cluster/1` to the node that collects a
+/// tree's output ([`crate::cluster::ClusterTree::output_at`]), one frame. Who they are, the
+/// certificate says; it must be that of the member whose the tree is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: u64,
+    /// The newest copy of it that the client heard of: a node that knows only older ones has
+    /// nothing for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+}
+
+/// The node's answer, one frame; after [`AttachOpened::Ok`] both sides speak as a ghost and its
+/// relay do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachOpened {
+    /// Go on.
+    Ok {},
     /// Why not.
     Error(Error),
 }

@@ -8,7 +8,7 @@ use crate::guard::{Guarded, Proved};
 use crate::identity::key_fingerprint;
 use crate::nodes::Io;
 use crate::router::Router;
-use crate::tls::{self, ALPN_NODE, ALPN_SSH, IdentityCell};
+use crate::tls::{self, ALPN_CLUSTER, ALPN_NODE, ALPN_SSH, IdentityCell};
 use crate::trust::{Subject, Trust, Usage, node_name};
 use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
@@ -146,7 +146,9 @@ impl NodeLink {
         let leaf = chain.first().ok_or_else(|| Error::unauthenticated("no certificate"))?;
         let key = key_fingerprint(leaf)?;
         let caller = match subject {
-            Subject::Member(m) if alpn == ALPN_SSH => Caller::credential(m, key),
+            Subject::Member(m) if alpn == ALPN_SSH || alpn == ALPN_CLUSTER => {
+                Caller::credential(m, key)
+            }
             machine => Caller::machine(machine, key)?,
         };
         let guard = self.dialer.trust.guard(Proved::of(&caller));

@@ -27,6 +27,8 @@ pub const ALPN_NODE: &[u8] = b"xos-node/1";
 pub const ALPN_XTREEMFS: &[u8] = b"xtreemfs/1";
 /// A person's stream to the sshd of a node.
 pub const ALPN_SSH: &[u8] = b"xos-ssh/1";
+/// A person's stream to a program of theirs in a cluster, at the node that collects its output.
+pub const ALPN_CLUSTER: &[u8] = b"xos-cluster/1";
 
 /// The crypto provider of the whole program.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -200,6 +200,9 @@ pub struct Program {
     pub uid: u32,
     /// Whether it runs on a terminal.
     pub terminal: bool,
+    /// Whether its standard input may be written by who follows it; else that is empty.
+    #[serde(default)]
+    pub attached: bool,
     /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is
     /// free.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -338,6 +338,7 @@ mod tests {
             state,
             reason: "y".repeat(9000),
             node: None,
+            output_at: None,
             to: None,
             status: None,
             checkpoint: None,

@@ -233,6 +233,7 @@ fn a_source_that_dies_after_the_dump_does_not_stop_the_move() {
     assert!(d.tree().spool, "its ghost was there");
     d.fact(2, Fact::Restored { tree: T, epoch: 2 });
     assert_eq!((d.tree().node, d.tree().epoch), (n(2), 2));
+    assert_eq!(d.tree().output_at(), n(2), "who follows it would ask the dead node for ever");
     d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
     assert_eq!(d.beat(2), [Order::Spool { tree: T, epoch: 2 }]);
 }

@@ -200,6 +200,12 @@ impl Tree {
         }
     }
 
+    /// The node whose spool takes its output: where it was born, or, when that was lost, where it
+    /// is.
+    pub fn output_at(&self) -> NodeNumber {
+        if self.spool { self.node } else { self.birth }
+    }
+
     /// The nodes that have something to do with it.
     pub fn nodes(&self) -> BTreeSet<NodeNumber> {
         let mut nodes = BTreeSet::from([self.birth, self.node]);

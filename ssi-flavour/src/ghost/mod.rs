@@ -10,9 +10,13 @@
 //! moves, lose and double nothing. After a restart from a checkpoint the tree writes again what it
 //! had written since; the ghost drops that.
 //!
+//! A person's ghost need not be there all the time, nor at the birth node: it attaches to the tree's
+//! spool there ([`spool`]), from anywhere, and another one after it.
+//!
 //! A ghost reads ahead of the program: what it has read of a standard input that it shares with
 //! other programs is not theirs any more.
 
+mod escape;
 pub mod inject;
 mod link;
 mod machine;
@@ -22,8 +26,10 @@ pub mod relay;
 mod run;
 pub mod spool;
 mod terminal;
+mod wake;
 
 pub use machine::{Fault, WINDOW_BYTES};
+pub use run::{Connect, End, Manner, Signals, stand};
 
 use crate::cell::proto::Tree;
 use std::ffi::{OsStr, OsString};

@@ -75,6 +75,16 @@ pub enum Control {
         refused: [bool; 2],
         /// Whether there is a terminal at this end.
         terminal: bool,
+        /// Who attaches to a spool; absent at a relay, and at a ghost that its agent started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ghost: Option<GhostId>,
+    },
+    /// From who sends the stream: what is before the offset is not to be had any more.
+    Begins {
+        /// Of which stream.
+        stream: Stream,
+        /// Where it goes on.
+        offset: u64,
     },
     /// So much was passed on; the sender need not keep it.
     Passed {
@@ -110,6 +120,20 @@ pub enum Control {
         /// Why, for the person.
         why: String,
     },
+    /// From a spool: another ghost attached, and is the one that is heard. The tree goes on.
+    Replaced,
+}
+
+/// A ghost that attaches to a tree's spool from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GhostId {
+    /// Chosen by chance: the same on each connection of this ghost, and no other's.
+    pub number: u64,
+    /// Whether it was attached before: its offsets are the tree's.
+    pub again: bool,
+    /// Whether it wants only what the tree writes from now on.
+    pub late: bool,
 }
 
 /// A frame.
@@ -255,6 +279,8 @@ mod tests {
             Message::Data { stream: Stream::Input, offset: 0, end: false, bytes: vec![] },
             Message::Control(Control::Exit { exit: Exit::Signal(9), ends: [3, 4] }),
             Message::Control(Control::ExitTaken),
+            Message::Control(Control::Replaced),
+            Message::Control(Control::Begins { stream: Stream::Output, offset: 9 }),
         ];
         let mut bytes = Vec::new();
         all.iter().for_each(|m| encode(m, &mut bytes).unwrap());

@@ -9,21 +9,24 @@ use crate::cell::frame::Peer;
 use crate::cell::proto::{Exit, Tree};
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// How much is read from the tree at a time, bytes.
 const READ_BYTES: usize = 64 * 1024;
+/// What says to a program on a terminal that no more comes: Ctrl-D.
+const END_KEY: u8 = 4;
 
 /// What the tree's standard streams are.
 #[derive(Debug)]
 pub enum Ends {
     /// Pipes, or sockets.
     Pipes {
-        /// Where its standard input is written.
-        input: OwnedFd,
+        /// Where its standard input is written; none: it is empty.
+        input: Option<OwnedFd>,
         /// Where its standard output is read.
         output: OwnedFd,
         /// Where its standard error is read.
@@ -67,6 +70,9 @@ pub struct Relay {
     terminal: bool,
     /// Where input is written, until it has ended or nobody reads it.
     input: Option<OwnedFd>,
+    /// The reading end of a pipe that was written to its end: what the tree did not read yet is
+    /// there.
+    unread: Option<OwnedFd>,
     /// Where output and error are read, until they end.
     outputs: [Option<OwnedFd>; 2],
     steer: Peer,
@@ -138,17 +144,26 @@ impl Relay {
             Ends::Pipes { input, output, error } => (false, input, [Some(output), Some(error)]),
             Ends::Terminal(master) => {
                 machine.out[1].end();
-                (true, master.try_clone()?, [Some(master), None])
+                (true, Some(master.try_clone()?), [Some(master), None])
             }
         };
-        for fd in [Some(&input), outputs[0].as_ref(), outputs[1].as_ref()].into_iter().flatten() {
+        for fd in [input.as_ref(), outputs[0].as_ref(), outputs[1].as_ref()].into_iter().flatten() {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
         steer.set_nonblocking(true)?;
         let steer = Peer::new(steer);
-        let (exit, exit_told, stopped, drain) = (None, false, None, None);
-        let input = Some(input);
-        Ok(Relay { machine, terminal, input, outputs, steer, exit, exit_told, stopped, drain })
+        Ok(Relay {
+            machine,
+            terminal,
+            input,
+            unread: None,
+            outputs,
+            steer,
+            exit: None,
+            exit_told: false,
+            stopped: None,
+            drain: None,
+        })
     }
 
     /// The tree.
@@ -162,7 +177,7 @@ impl Relay {
         let [output, error] = &self.machine.out;
         let [input, signals] = &self.machine.into;
         Offsets {
-            input: input.passed(),
+            input: input.taken(),
             signals: signals.passed(),
             output: output.offset(),
             error: error.offset(),
@@ -197,6 +212,7 @@ impl Relay {
             }
             self.read_outputs(found.outputs)?;
             self.write_input();
+            self.see_unread();
             self.signal()?;
             self.answer_drain()?;
             if self.send(&mut link).is_err() {
@@ -297,9 +313,24 @@ impl Relay {
                 Err(_) => self.input = None,
             }
         }
-        if into.is_over() {
-            self.input = None;
+        if into.is_over()
+            && let Some(fd) = self.input.take()
+        {
+            if self.terminal {
+                // A terminal that takes no more has no reader that waits for the end.
+                let _full = nix::unistd::write(&fd, &[END_KEY]);
+            } else {
+                self.unread = reader_of(&fd);
+            }
         }
+    }
+
+    /// What the tree has not read is acknowledged later, so that a copy elsewhere gets it again. Of
+    /// a terminal that cannot be seen.
+    fn see_unread(&mut self) {
+        let fd = self.unread.as_ref().or(self.input.as_ref()).filter(|_| !self.terminal);
+        let unread = fd.and_then(|fd| rustix::io::ioctl_fionread(fd).ok());
+        self.machine.into[0].leave(unread.unwrap_or(0));
     }
 
     /// Has the owner signal the tree.
@@ -386,6 +417,13 @@ fn read_some(fd: BorrowedFd<'_>, out: &mut Outgoing) -> io::Result<bool> {
         Err(Errno::EINTR | Errno::EAGAIN) => Ok(true),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The reading end of the pipe that a descriptor writes into; a socket has none.
+fn reader_of(fd: &OwnedFd) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
 fn refuse(into: &mut Incoming, link: &mut Link) -> io::Result<()> {

@@ -1,9 +1,10 @@
 //! The ghost's loop: terminal, signals, descriptors, connection. What is sent and kept is decided
 //! in [`super::machine`].
 
+use super::escape::Escape;
 use super::link::Link;
 use super::machine::{Fault, Incoming, Machine};
-use super::proto::{Control, GROUP_BIT, Message};
+use super::proto::{Control, GROUP_BIT, GhostId, Message};
 use super::terminal::Terminal;
 use super::{LOST_CODE, complain};
 use crate::cell::proto::{Exit, Tree};
@@ -13,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use std::io::{self, Stdin};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,29 +28,149 @@ const WRITE_BYTES: usize = 4096;
 /// Of siginfo(2): sent by the kernel.
 const SI_KERNEL: i32 = 0x80;
 
+/// How the other end is reached: a connection, or that there is none now.
+pub type Connect = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
+
+/// How a ghost behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As the program that it replaced: what happens to it is meant for the tree.
+    Stands,
+    /// As a person's window to a tree that goes on without it.
+    Follows {
+        /// Who it is.
+        ghost: GhostId,
+        /// Whether the tree is to see when nobody reads its output here any more, as the writer of
+        /// a pipe does; else this ghost ends alone.
+        owns: bool,
+    },
+}
+
+/// How a ghost ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As the tree did.
+    As(Exit),
+    /// The tree is lost: why.
+    Lost(String),
+    /// Another ghost took its place.
+    Replaced,
+    /// It left: its person said so, or is gone. The tree goes on.
+    Left,
+    /// Nobody reads what it writes. The tree goes on.
+    Closed,
+}
+
+/// The signals that a ghost takes, from before it is made. They are blocked in this thread and
+/// those that it starts later.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Takes them; `manner` says which. There must be no other thread yet that would be ended by
+    /// one.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn take(manner: Manner) -> io::Result<Signals> {
+        let mut set = SigSet::all();
+        // What stops a process that touches a terminal from the background is meant for the ghost.
+        for own in [Signal::SIGCHLD, Signal::SIGTTIN, Signal::SIGTTOU] {
+            set.remove(own);
+        }
+        if manner != Manner::Stands {
+            // Ctrl-Z stops the window, not the tree.
+            set.remove(Signal::SIGTSTP);
+        }
+        set.thread_set_mask()?;
+        if manner == Manner::Stands {
+            // What the program ignored that this one replaced would not be forwarded.
+            sys::default_signals();
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Signals(SignalFd::with_flags(&set, flags)?))
+    }
+
+    /// The next signal that waits, by its number.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn next_waiting(&self) -> io::Result<Option<i32>> {
+        Ok(self.0.read_signal()?.map(|info| info.ssi_signo as i32))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 struct Ghost {
-    socket: PathBuf,
+    connect: Connect,
+    manner: Manner,
+    tell: Box<dyn FnMut(&str) + Send>,
     machine: Machine,
     link: Option<Link>,
     retry_ms: u64,
-    signals: SignalFd,
+    signals: Signals,
     stdin: Stdin,
     terminal: Option<Terminal<Stdin>>,
     /// Whether the tree has a terminal too.
     passing: bool,
+    /// What the person types to leave.
+    escape: Escape,
+    /// Asked to end while nobody was there to be told.
+    impatient: bool,
+    left: bool,
+    /// Its person was told that some output is gone.
+    skipped: bool,
     /// The tree is over: how, and where its output ends.
     exit: Option<(Exit, [u64; 2])>,
 }
 
-/// How a ghost ends.
-enum End {
-    As(Exit),
-    Lost(String),
+/// Stands for a tree until it is over, at this process's standard streams; `tell` has what its
+/// person is to know. Waits.
+///
+/// # Errors
+/// That of a standard stream or a signal.
+pub fn stand(
+    connect: Connect,
+    tree: Tree,
+    manner: Manner,
+    signals: Signals,
+    tell: Box<dyn FnMut(&str) + Send>,
+) -> io::Result<End> {
+    let machine = match manner {
+        Manner::Stands => Machine::ghost(tree),
+        Manner::Follows { ghost, .. } => Machine::guest(tree, ghost),
+    };
+    let mut ghost = Ghost {
+        connect,
+        manner,
+        tell,
+        machine,
+        link: None,
+        retry_ms: 0,
+        signals,
+        stdin: io::stdin(),
+        terminal: Terminal::of(io::stdin()),
+        passing: false,
+        escape: Escape::default(),
+        impatient: false,
+        left: false,
+        skipped: false,
+        exit: None,
+    };
+    ghost.live()
 }
 
-/// Stands for the tree until it is over.
+/// Stands for the tree until it is over, as the program `xos-ghost`.
 pub(super) fn run(socket: PathBuf, tree: Tree) -> ExitCode {
-    let end = Ghost::new(socket, tree).and_then(|mut ghost| ghost.live());
+    let connect = Box::new(move || UnixStream::connect(&socket));
+    let tell = Box::new(|text: &str| complain(text));
+    let end = Signals::take(Manner::Stands)
+        .and_then(|signals| stand(connect, tree, Manner::Stands, signals, tell));
     match end {
         Ok(End::As(Exit::Code(code))) => ExitCode::from(code),
         Ok(End::As(Exit::Signal(signal))) => die_by(signal),
@@ -57,6 +178,7 @@ pub(super) fn run(socket: PathBuf, tree: Tree) -> ExitCode {
             complain(&why);
             ExitCode::from(LOST_CODE)
         }
+        Ok(End::Replaced | End::Left | End::Closed) => ExitCode::from(LOST_CODE),
         Err(e) => {
             complain(&format!("cannot stand for {tree}: {e}"));
             ExitCode::from(LOST_CODE)
@@ -79,36 +201,7 @@ fn die_by(signal: i32) -> ExitCode {
     ExitCode::from(128u8.saturating_add(u8::try_from(signal).unwrap_or(127)))
 }
 
-/// What a ghost forwards. What stops a process that touches a terminal from the background is
-/// meant for the ghost; a pipe that nobody reads is seen where it is written to.
-fn forwarded() -> SigSet {
-    let mut set = SigSet::all();
-    for own in [Signal::SIGCHLD, Signal::SIGTTIN, Signal::SIGTTOU] {
-        set.remove(own);
-    }
-    set
-}
-
 impl Ghost {
-    fn new(socket: PathBuf, tree: Tree) -> io::Result<Ghost> {
-        let set = forwarded();
-        set.thread_set_mask()?;
-        // What the program ignored that this one replaced would not be forwarded.
-        sys::default_signals();
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Ghost {
-            socket,
-            machine: Machine::ghost(tree),
-            link: None,
-            retry_ms: 0,
-            signals,
-            stdin: io::stdin(),
-            terminal: Terminal::of(io::stdin()),
-            passing: false,
-            exit: None,
-        })
-    }
-
     fn live(&mut self) -> io::Result<End> {
         loop {
             self.connect();
@@ -117,8 +210,14 @@ impl Ghost {
             if let Some(end) = self.hear()? {
                 return Ok(end);
             }
-            self.pass_on()?;
+            if !self.pass_on()? {
+                return Ok(End::Closed);
+            }
             self.send();
+            if self.left {
+                self.restore();
+                return Ok(End::Left);
+            }
             if let Some(exit) = self.is_over() {
                 self.take_leave();
                 return Ok(End::As(exit));
@@ -130,7 +229,7 @@ impl Ghost {
         if self.link.is_some() {
             return;
         }
-        let link = UnixStream::connect(&self.socket).and_then(Link::new).and_then(|mut link| {
+        let link = (self.connect)().and_then(Link::new).and_then(|mut link| {
             link.push(&self.machine.connected(self.terminal.is_some()))?;
             Ok(link)
         });
@@ -155,7 +254,8 @@ impl Ghost {
             let out = if link.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::new(link, PollFlags::IN | out));
         }
-        let reads = self.machine.out[0].room() > 0;
+        // A tilde may come on top of what is read.
+        let reads = self.machine.out[0].room() > usize::from(self.follows());
         if reads {
             fds.push(PollFd::new(&self.stdin, PollFlags::IN));
         }
@@ -183,23 +283,45 @@ impl Ghost {
     }
 
     fn read_input(&mut self) {
+        let typed = self.passing && self.follows();
         let out = &mut self.machine.out[0];
-        let mut buf = vec![0; out.room()];
+        // A tilde that was held back may come on top of what is read.
+        let mut buf = vec![0; out.room() - usize::from(typed)];
         match nix::unistd::read(&self.stdin, &mut buf) {
-            Ok(0) => out.end(),
-            Ok(n) => out.push(&buf[..n]),
+            Ok(n) if n > 0 && typed => {
+                let (keys, leaves) = self.escape.take(&buf[..n]);
+                out.push(&keys);
+                self.left |= leaves;
+            }
+            Ok(n) if n > 0 => out.push(&buf[..n]),
             Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+            // A window that was closed ends nothing.
+            _ if typed => self.left = true,
             // A terminal that hung up, or a descriptor that is none: no more comes.
-            Err(_) => out.end(),
+            _ => out.end(),
+        }
+    }
+
+    fn follows(&self) -> bool {
+        self.manner != Manner::Stands
+    }
+
+    fn is_reached(&self) -> bool {
+        self.link.is_some() && self.machine.is_joined()
+    }
+
+    fn restore(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.restore();
         }
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
         // With no room for more they wait with the kernel.
         while self.machine.out[1].room() > 0 {
-            let Some(info) = self.signals.read_signal()? else { return Ok(()) };
+            let Some(info) = self.signals.0.read_signal()? else { return Ok(()) };
             let signal = info.ssi_signo as i32;
-            if signal == libc::SIGPIPE {
+            if signal == libc::SIGPIPE || self.is_own(signal) {
                 continue;
             }
             if signal == libc::SIGWINCH && self.passing {
@@ -213,6 +335,26 @@ impl Ghost {
             self.machine.out[1].push(&[signal as u8 | group]);
         }
         Ok(())
+    }
+
+    /// Whether a signal is for this process and not for the tree: then it is obeyed.
+    fn is_own(&mut self, signal: i32) -> bool {
+        if !self.follows() {
+            return false;
+        }
+        let ends = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(&signal);
+        match signal {
+            libc::SIGHUP => self.left = true,
+            libc::SIGCONT => self.pass_keys(),
+            libc::SIGWINCH => self.send_size(),
+            // The first one goes to the tree, once it is reached.
+            _ if ends && !self.is_reached() && self.impatient => self.left = true,
+            _ => {
+                self.impatient |= ends && !self.is_reached();
+                return false;
+            }
+        }
+        true
     }
 
     fn send_size(&mut self) {
@@ -268,7 +410,7 @@ impl Ghost {
     fn obey(&mut self, control: Control) -> io::Result<Option<End>> {
         match control {
             Control::Hello { terminal, .. } => {
-                self.retry_ms = 0;
+                (self.retry_ms, self.impatient) = (0, false);
                 self.passing = terminal && self.terminal.is_some();
                 self.pass_keys();
             }
@@ -281,6 +423,13 @@ impl Ghost {
             }
             Control::Exit { exit, ends } => self.exit = Some((exit, ends)),
             Control::Lost { why } => return Ok(Some(End::Lost(why))),
+            Control::Replaced => return Ok(Some(End::Replaced)),
+            Control::Begins { offset, .. } => {
+                let late = matches!(self.manner, Manner::Follows { ghost, .. } if ghost.late);
+                if !std::mem::replace(&mut self.skipped, true) && !late {
+                    (self.tell)(&format!("what it wrote before byte {offset} is gone"));
+                }
+            }
             Control::Passed { .. }
             | Control::Refused { .. }
             | Control::Size(_)
@@ -289,8 +438,10 @@ impl Ghost {
         Ok(None)
     }
 
-    /// Writes what came to standard output and error.
-    fn pass_on(&mut self) -> io::Result<()> {
+    /// Writes what came to standard output and error. `false`: nobody reads it, and this ghost ends
+    /// alone.
+    fn pass_on(&mut self) -> io::Result<bool> {
+        let leaves = matches!(self.manner, Manner::Follows { owns: false, .. });
         let (stdout, stderr) = (io::stdout(), io::stderr());
         for (into, fd) in self.machine.into.iter_mut().zip([stdout.as_fd(), stderr.as_fd()]) {
             if into.front().is_empty() {
@@ -305,10 +456,11 @@ impl Ghost {
             match nix::unistd::write(fd, &into.front()[..n]) {
                 Ok(n) => into.pass(n),
                 Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+                Err(_) if leaves => return Ok(false),
                 Err(_) => refuse(into, &mut self.link),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn send(&mut self) {
@@ -339,9 +491,7 @@ impl Ghost {
 
     /// The relay need not wait for this ghost. If it cannot be told it sees that nobody comes.
     fn take_leave(&mut self) {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.restore();
-        }
+        self.restore();
         if let Some(link) = &mut self.link {
             let leave = Message::Control(Control::ExitTaken);
             let _untold = link.push(&leave).and_then(|()| link.finish());

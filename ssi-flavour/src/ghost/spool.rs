@@ -1,27 +1,27 @@
-//! Takes a tree's output where no ghost does: into two files, each byte once, whichever copy of
-//! the tree sends it.
+//! Takes a tree's output where no ghost stands: into two files, each byte once, whichever copy of
+//! the tree sends it. A ghost that attaches from elsewhere gets it from there, and feeds the tree.
 //!
-//! Standard input is empty and no signals come from here. What was acknowledged is with the
-//! kernel: it outlives this program, and not a loss of power.
+//! What was acknowledged of output is with the kernel: it outlives this program, and not a loss of
+//! power. Of input nothing is acknowledged before the relay has said that the tree took it, so that
+//! a ghost gives it again to the next process. What a tree had read after the checkpoint that it is
+//! restarted from is gone.
 
+mod guest;
 mod read;
+mod spools;
 
 pub use read::Piece;
+pub use spools::{GUESTS_MAX, Spools};
 
 use super::link::Link;
 use super::machine::{Incoming, Machine};
-use super::proto::{Control, Message, Stream};
+use super::proto::{Control, Message, Size, Stream};
 use crate::cell::proto::{Exit, Tree};
-use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::net::Shutdown;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// In a spool's folder: the tree's output.
 pub const OUTPUT_FILE: &str = "out";
@@ -31,6 +31,8 @@ pub const ERROR_FILE: &str = "err";
 pub const OUTCOME_FILE: &str = "outcome.json";
 /// In a spool's folder: [`Kept`].
 const KEPT_FILE: &str = "kept.json";
+/// How much is read from a file at a time, bytes.
+const READ_BYTES: usize = 64 * 1024;
 
 /// What is known of a tree beside its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,28 +44,50 @@ pub struct Kept {
     pub from: [u64; 2],
     /// How the tree ended, once all that it wrote is here.
     pub exit: Option<Exit>,
+    /// Which of the two the ghost that ran it reads no more: nothing more of it comes here.
+    #[serde(default)]
+    pub refused: [bool; 2],
 }
 
 /// The spool of one tree.
 #[derive(Debug)]
-pub struct Spool {
+struct Spool {
     folder: PathBuf,
     files: [File; 2],
     kept: Kept,
+    /// Up to where in the tree's output and error output the files go.
+    written: [u64; 2],
+    /// The end towards the relay.
     machine: Machine,
+    /// A relay was heard by this process: only then it is known how much input the tree has had.
+    heard: bool,
+    /// Whether the tree has a terminal, as its relay says.
+    terminal: bool,
+    /// The size that its terminal is to have, and whether this relay knows.
+    size: Option<Size>,
+    size_told: bool,
+    /// Which of the two the relay is to be told that nobody reads.
+    refusing: [bool; 2],
+    /// The tree is over: how, and where its output ends.
+    over: Option<(Exit, [u64; 2])>,
 }
 
+/// What the other side of a spool waits for, to be compared.
+type Mark = ([u64; 2], [u64; 2], [bool; 4]);
+
 impl Spool {
+    /// Whether a folder has a spool.
+    fn is_in(folder: &Path) -> bool {
+        folder.join(KEPT_FILE).exists()
+    }
+
     /// Opens or makes the spool in a folder, which is made; a new one begins at the offsets `from`.
-    ///
-    /// # Errors
-    /// Those of the files.
-    pub fn open(folder: &Path, tree: Tree, from: [u64; 2]) -> io::Result<Spool> {
+    fn open(folder: &Path, tree: Tree, from: [u64; 2]) -> io::Result<Spool> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let kept = match std::fs::read(folder.join(KEPT_FILE)) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                let kept = Kept { epoch: tree.epoch, from, exit: None };
+                let kept = Kept { epoch: tree.epoch, from, exit: None, refused: [false; 2] };
                 keep(folder, &kept)?;
                 kept
             }
@@ -71,80 +95,148 @@ impl Spool {
         };
         let open = |name| {
             let mut how = OpenOptions::new();
-            how.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            how.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
             how.open(folder.join(name))
         };
         let files = [open(OUTPUT_FILE)?, open(ERROR_FILE)?];
-        let mut machine = Machine::ghost(Tree { id: tree.id, epoch: kept.epoch });
-        let streams = [Stream::Output, Stream::Error];
-        for (i, into) in machine.into.iter_mut().enumerate() {
-            *into = Incoming::new(streams[i], kept.from[i] + files[i].metadata()?.len());
-        }
-        machine.out[0].end();
-        Ok(Spool { folder: folder.to_owned(), files, kept, machine })
-    }
-
-    /// What is known of the tree.
-    pub fn kept(&self) -> Kept {
-        self.kept
-    }
-
-    /// Serves one connection of a relay, to its end or the tree's; how the tree ended. Waits.
-    ///
-    /// # Errors
-    /// Those of the connection and the files, and that the relay is of no newest copy.
-    pub fn serve(&mut self, socket: UnixStream) -> io::Result<Option<Exit>> {
-        let mut link = Link::new(socket)?;
-        link.push(&self.machine.connected(false))?;
-        let mut over = None;
-        loop {
-            link.flush()?;
-            let out = if link.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
-            match poll(&mut [PollFd::new(&link, PollFlags::IN | out)], None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            let open = link.fill()?;
-            while let Some(message) = link.take()? {
-                let control = self.machine.take(message).map_err(io::Error::other)?;
-                if let Some(Control::Exit { exit, ends }) = control {
-                    over = Some((exit, ends));
-                }
-                // A copy that is heard is the tree from then on, whatever becomes of this process.
-                let epoch = self.machine.tree().epoch;
-                if epoch != self.kept.epoch {
-                    self.keep(Kept { epoch, ..self.kept })?;
-                }
-            }
-            self.write()?;
-            while let Some(message) = self.machine.next_message() {
-                link.push(&message)?;
-            }
-            if let Some((exit, ends)) = over
-                && self.machine.into.iter().zip(ends).all(|(into, end)| into.passed() >= end)
-            {
-                self.keep(Kept { exit: Some(exit), ..self.kept })?;
-                link.push(&Message::Control(Control::ExitTaken))?;
-                link.finish()?;
-                return Ok(Some(exit));
-            }
-            if !open {
-                return Ok(None);
+        let mut machine = Machine::spool(Tree { id: tree.id, epoch: kept.epoch });
+        let mut written = kept.from;
+        for (i, stream) in [Stream::Output, Stream::Error].into_iter().enumerate() {
+            written[i] += files[i].metadata()?.len();
+            machine.into[i] = Incoming::new(stream, written[i]);
+            if kept.refused[i] {
+                machine.into[i].refuse();
             }
         }
+        Ok(Spool {
+            folder: folder.to_owned(),
+            files,
+            kept,
+            written,
+            machine,
+            heard: false,
+            terminal: false,
+            size: None,
+            size_told: false,
+            refusing: [false; 2],
+            over: None,
+        })
+    }
+
+    /// What is said first to a relay.
+    fn connected(&mut self) -> Message {
+        (self.over, self.size_told) = (None, false);
+        self.machine.connected(false)
+    }
+
+    /// Takes what a relay said.
+    fn hear(&mut self, link: &mut Link) -> io::Result<()> {
+        while let Some(message) = link.take()? {
+            match self.machine.take(message).map_err(io::Error::other)? {
+                Some(Control::Hello { terminal, .. }) => {
+                    (self.heard, self.terminal) = (true, terminal);
+                }
+                Some(Control::Exit { exit, ends }) => self.over = Some((exit, ends)),
+                _ => {}
+            }
+            // A copy that is heard is the tree from then on, whatever becomes of this process.
+            let epoch = self.machine.tree().epoch;
+            if epoch != self.kept.epoch {
+                self.keep(Kept { epoch, ..self.kept })?;
+            }
+        }
+        self.write()
+    }
+
+    /// Says to a relay what there is. Whether the tree is over and all that it wrote is here.
+    fn answer(&mut self, link: &mut Link) -> io::Result<bool> {
+        if !self.machine.is_joined() {
+            return Ok(false);
+        }
+        for (into, refusing) in self.machine.into.iter().zip(&mut self.refusing) {
+            if std::mem::take(refusing) {
+                link.push(&Message::Control(Control::Refused { stream: into.stream() }))?;
+            }
+        }
+        if let (Some(size), false) = (self.size, self.size_told) {
+            link.push(&Message::Control(Control::Size(size)))?;
+            self.size_told = true;
+        }
+        while let Some(message) = self.machine.next_message() {
+            link.push(&message)?;
+        }
+        let Some((exit, ends)) = self.over else { return Ok(false) };
+        let mut streams = self.machine.into.iter().zip(ends);
+        if !streams.all(|(into, end)| into.is_refused() || into.passed() >= end) {
+            return Ok(false);
+        }
+        self.keep(Kept { exit: Some(exit), ..self.kept })?;
+        link.push(&Message::Control(Control::ExitTaken))?;
+        Ok(true)
     }
 
     fn write(&mut self) -> io::Result<()> {
-        for (into, file) in self.machine.into.iter_mut().zip(&mut self.files) {
+        for (i, (into, file)) in self.machine.into.iter_mut().zip(&mut self.files).enumerate() {
             while !into.front().is_empty() {
                 let n = file.write(into.front())?;
                 if n == 0 {
                     return Err(ErrorKind::WriteZero.into());
                 }
                 into.pass(n);
+                self.written[i] += n as u64;
             }
         }
         Ok(())
+    }
+
+    /// Gives a ghost's end what the tree wrote, as far as it takes it.
+    fn give(&mut self, to: &mut Machine) -> io::Result<()> {
+        let mut buf = vec![0; READ_BYTES];
+        for (i, out) in to.out.iter_mut().enumerate() {
+            loop {
+                let at = out.offset();
+                let left = self.written[i].saturating_sub(at);
+                let most = usize::try_from(left).unwrap_or(READ_BYTES);
+                let most = most.min(out.room()).min(READ_BYTES);
+                if most == 0 {
+                    break;
+                }
+                let n = self.files[i].read_at(&mut buf[..most], at - self.kept.from[i])?;
+                if n == 0 {
+                    return Err(io::Error::other("a spool's file became shorter"));
+                }
+                out.push(&buf[..n]);
+            }
+            if out.is_refused() && !self.machine.into[i].is_refused() {
+                self.refuse(i)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody reads a stream any more: the tree is to see it, as the writer of a pipe does.
+    fn refuse(&mut self, i: usize) -> io::Result<()> {
+        self.machine.into[i].refuse();
+        self.refusing[i] = true;
+        let mut refused = self.kept.refused;
+        refused[i] = true;
+        self.keep(Kept { refused, ..self.kept })
+    }
+
+    /// What a ghost waits for.
+    fn towards_guest(&self) -> Mark {
+        let [input, signals] = &self.machine.out;
+        let taken = [input.acknowledged(), signals.acknowledged()];
+        let refused = input.is_refused();
+        (self.written, taken, [refused, self.kept.exit.is_some(), self.heard, self.terminal])
+    }
+
+    /// What a relay waits for.
+    fn towards_relay(&self) -> Mark {
+        let [input, signals] = &self.machine.out;
+        let [output, error] = self.refusing;
+        let marks = [output, error, input.has_ended(), self.size_told];
+        ([input.offset(), signals.offset()], [0; 2], marks)
     }
 
     fn keep(&mut self, kept: Kept) -> io::Result<()> {
@@ -158,142 +250,5 @@ fn keep(folder: &Path, kept: &Kept) -> io::Result<()> {
     crate::disk::replace(&folder.join(KEPT_FILE), &serde_json::to_vec(kept)?)
 }
 
-/// The spools of a node, each in a folder by its tree's number.
-#[derive(Debug)]
-pub struct Spools {
-    folder: PathBuf,
-    open: Mutex<BTreeMap<u64, Arc<Open>>>,
-}
-
-/// A spool that was used.
-#[derive(Debug)]
-struct Open {
-    spool: Mutex<Spool>,
-    served: Mutex<Served>,
-}
-
-/// What is served: of which copy, and the connection.
-#[derive(Debug)]
-struct Served {
-    epoch: u64,
-    socket: Option<UnixStream>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Spools {
-    /// Those below a folder, which is made when it is needed.
-    pub fn new(folder: impl Into<PathBuf>) -> Spools {
-        Spools { folder: folder.into(), open: Mutex::default() }
-    }
-
-    /// Where the spool of a tree is, or would be.
-    pub fn folder(&self, tree: u64) -> PathBuf {
-        self.folder.join(tree.to_string())
-    }
-
-    /// Serves the connection of a copy's relay in a thread of its own; one that is served now is
-    /// cut. A spool that is new begins at the offsets `from`.
-    ///
-    /// # Errors
-    /// That the copy is not the newest that was heard of, or the spool cannot be opened.
-    pub fn serve(&self, tree: Tree, from: [u64; 2], socket: UnixStream) -> io::Result<()> {
-        let open = self.open(tree, from)?;
-        {
-            let mut served = locked(&open.served);
-            if tree.epoch < served.epoch {
-                let why = format!("{tree} is not the newest copy: {} is", served.epoch);
-                return Err(io::Error::other(why));
-            }
-            served.epoch = tree.epoch;
-            let before = served.socket.replace(socket.try_clone()?);
-            if let Some(before) = before {
-                // Its end may have come already.
-                let _gone = before.shutdown(Shutdown::Both);
-            }
-        }
-        std::thread::Builder::new().name(format!("spool-{}", tree.id)).spawn(move || {
-            if let Err(error) = locked(&open.spool).serve(socket) {
-                tracing::warn!(%tree, %error, "the connection of a spool ended");
-            }
-        })?;
-        Ok(())
-    }
-
-    fn open(&self, tree: Tree, from: [u64; 2]) -> io::Result<Arc<Open>> {
-        let mut all = locked(&self.open);
-        if let Some(open) = all.get(&tree.id) {
-            return Ok(open.clone());
-        }
-        let spool = Spool::open(&self.folder(tree.id), tree, from)?;
-        let served = Served { epoch: spool.kept().epoch, socket: None };
-        let open = Arc::new(Open { spool: Mutex::new(spool), served: Mutex::new(served) });
-        all.insert(tree.id, open.clone());
-        Ok(open)
-    }
-
-    /// The tree is over: no connection is kept for it, and what became of it is written down, in
-    /// [`OUTCOME_FILE`]. Its files stay.
-    ///
-    /// # Errors
-    /// Those of the file.
-    pub fn finish(&self, tree: u64, outcome: &[u8]) -> io::Result<()> {
-        if let Some(open) = locked(&self.open).remove(&tree)
-            && let Some(socket) = &locked(&open.served).socket
-        {
-            let _gone = socket.shutdown(Shutdown::Both);
-        }
-        let folder = self.folder(tree);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        crate::disk::replace(&folder.join(OUTCOME_FILE), outcome)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ghost::relay::{Ends, Offsets, Relay, Served as RelayServed};
-
-    /// A copy that writes `output` from the offset on, and ends.
-    fn copy(spools: &Spools, epoch: u64, from: u64, output: &str) -> RelayServed {
-        let tree = Tree { id: 7, epoch };
-        let (owner, steer) = UnixStream::pair().unwrap();
-        let (_no_input, input) = std::io::pipe().unwrap();
-        let (out_reader, mut out) = std::io::pipe().unwrap();
-        let (err_reader, err) = std::io::pipe().unwrap();
-        let ends = Ends::Pipes {
-            input: input.into(),
-            output: out_reader.into(),
-            error: err_reader.into(),
-        };
-        let at = Offsets { output: from, ..Offsets::default() };
-        let mut relay = Relay::new(tree, ends, at, steer).unwrap();
-        out.write_all(output.as_bytes()).unwrap();
-        drop((out, err));
-        let mut owner = crate::ghost::relay::Owner::new(owner);
-        owner.tell(crate::ghost::proto::Steer::Exited { exit: Exit::Code(0) }).unwrap();
-        let (one, other) = UnixStream::pair().unwrap();
-        match spools.serve(tree, [0, 0], one) {
-            Ok(()) => relay.serve(other).unwrap(),
-            Err(_) => RelayServed::Disconnected,
-        }
-    }
-
-    #[test]
-    fn what_a_copy_writes_again_is_there_once() {
-        // wrong: a restart from a checkpoint would double a program's output, or lose some
-        let dir = tempfile::tempdir().unwrap();
-        let spools = Spools::new(dir.path());
-        assert_eq!(copy(&spools, 1, 0, "0123456789"), RelayServed::Done);
-        let text = || std::fs::read_to_string(spools.folder(7).join(OUTPUT_FILE)).unwrap();
-        assert_eq!(text(), "0123456789");
-        drop(spools);
-        let spools = Spools::new(dir.path());
-        assert_eq!(copy(&spools, 3, 6, "6789ab"), RelayServed::Done);
-        assert_eq!(copy(&spools, 2, 10, "XXXX"), RelayServed::Disconnected, "an older copy");
-        let text = std::fs::read_to_string(spools.folder(7).join(OUTPUT_FILE)).unwrap();
-        assert_eq!(text, "0123456789ab");
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! The small program that is saved and started again when a node joins.
 
-use super::streams::pipes;
+use super::streams::{Made, pipes};
 use super::work::restore;
 use super::{Host, wait};
 use crate::cell::proto::{Account, Program, Start, Stdio, Tree};
@@ -62,7 +62,8 @@ impl Host {
         };
         let merged_proc = None;
         let start = Start { tree, pid: None, account, own_net: false, merged_proc, program };
-        let (fds, keys, _ends) = pipes().map_err(|e| format!("cannot make pipes: {e}"))?;
+        let made = || pipes(true).map_err(|e| format!("cannot make pipes: {e}"));
+        let Made { fds, keys, ends: _ends } = made()?;
         let (calls, cell) = (self.calls.clone(), self.cell());
         let root = wait(move || {
             let pid = calls.start(start, &fds).map_err(|e| e.to_string())?.pid;
@@ -89,7 +90,7 @@ impl Host {
             open_files: dumped.open_files,
         };
         driver.seal(&folder, origin).await.map_err(|e| e.to_string())?;
-        let (fds, _, _ends) = pipes().map_err(|e| format!("cannot make pipes: {e}"))?;
+        let Made { fds, ends: _ends, .. } = made()?;
         let inherited = keys.into_iter().zip(fds);
         let order = RestoreOrder {
             folder,

@@ -8,9 +8,9 @@
 //! dead and there is no host.
 //!
 //! What is missing: a host that begins ends the cell that it finds, because the other ends of its
-//! trees' pipes went with the host before; what has a checkpoint goes on from there. Terminals and
-//! input wait for ghosts at the birth node. A process that its person had stopped goes on after a
-//! move, and after a lease.
+//! trees' pipes went with the host before; what has a checkpoint goes on from there. What was typed
+//! on a terminal and not read yet does not move with the program. A process that its person had
+//! stopped goes on after a move, and after a lease.
 
 mod canary;
 mod cell;
@@ -81,8 +81,11 @@ pub struct Heard {
 pub struct Job {
     /// As whom it runs.
     pub account: Account,
-    /// What; its standard streams are three.
+    /// What; on a terminal or not.
     pub program: Program,
+    /// Whether a ghost may write its standard input; else that is empty. A terminal is always
+    /// written to.
+    pub attached: bool,
     /// The pid of its root; absent: whichever is free.
     pub pid: Option<i32>,
     /// The node where it was born.
@@ -418,7 +421,7 @@ impl Host {
                 }
             }
             Act::Finish { tree, outcome } => {
-                self.setup.spools.finish(tree.0, &serde_json::to_vec(&outcome)?)?;
+                self.setup.spools.finish(tree.0, &outcome)?;
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
             }

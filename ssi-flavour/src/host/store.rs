@@ -24,13 +24,13 @@ const PART: &str = "part-";
 static PARTS: AtomicU64 = AtomicU64::new(0);
 
 /// The streams of a tree when it was saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Streams {
     /// How far they were.
     pub(super) at: Offsets,
-    /// Its standard input, output and error.
-    pub(super) keys: [ExternalFd; 3],
+    /// Its standard input, output and error; one when they are a terminal.
+    pub(super) keys: Vec<ExternalFd>,
 }
 
 impl Streams {

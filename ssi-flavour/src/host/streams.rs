@@ -6,6 +6,8 @@ use crate::driver::ExternalFd;
 use crate::ghost::proto::Steer;
 use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
 use crate::pids::NodeNumber;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -33,22 +35,44 @@ pub(super) struct Streaming {
     steer: UnixStream,
     go: Sender<()>,
     way: Arc<Mutex<Way>>,
-    /// The copy's standard input, output and error.
-    pub(super) keys: [ExternalFd; 3],
+    /// The copy's standard input, output and error; one when they are a terminal.
+    pub(super) keys: Vec<ExternalFd>,
+}
+
+/// What the standard streams of a copy are to be.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// The account that a terminal is of; none: pipes.
+    pub(super) terminal_of: Option<u32>,
+    /// Whether somebody may write its standard input.
+    pub(super) input: bool,
+}
+
+/// The standard streams of a copy that is to be made.
+pub(super) struct Made {
+    /// What the copy gets: three, or a terminal.
+    pub(super) fds: Vec<OwnedFd>,
+    /// What they are.
+    pub(super) keys: Vec<ExternalFd>,
+    /// Their other ends.
+    pub(super) ends: Ends,
 }
 
 impl Streaming {
-    /// A relay of a copy whose output goes to the node where the tree was born, and the three
+    /// A relay of a copy whose output goes to the node where the tree was born, and the
     /// descriptors of the copy. It reaches out for nobody until [`Streaming::go`].
     pub(super) fn new(
         tree: Tree,
         birth: NodeNumber,
+        wanted: Wanted,
         at: Offsets,
         peers: Arc<dyn Peers>,
         events: UnboundedSender<Event>,
-    ) -> io::Result<(Streaming, [OwnedFd; 3])> {
-        let (fds, keys, [input, output, error]) = pipes()?;
-        let ends = Ends::Pipes { input, output, error };
+    ) -> io::Result<(Streaming, Vec<OwnedFd>)> {
+        let Made { fds, keys, ends } = match wanted.terminal_of {
+            Some(uid) => terminal(uid)?,
+            None => pipes(wanted.input)?,
+        };
         let (owner, relays) = UnixStream::pair()?;
         let relay = Relay::new(tree, ends, at, relays)?;
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
@@ -101,17 +125,34 @@ impl Drop for Streaming {
     }
 }
 
-/// Standard input, output and error of a program, what they are, and their other ends.
-pub(super) fn pipes() -> io::Result<([OwnedFd; 3], [ExternalFd; 3], [OwnedFd; 3])> {
-    let (stdin, input) = io::pipe()?;
+/// Standard input, output and error of a program as pipes. Input that nobody writes has ended.
+pub(super) fn pipes(input: bool) -> io::Result<Made> {
+    let (stdin, writes) = io::pipe()?;
     let (output, stdout) = io::pipe()?;
     let (error, stderr) = io::pipe()?;
-    let fds: [OwnedFd; 3] = [stdin.into(), stdout.into(), stderr.into()];
-    let key = |fd: &OwnedFd| {
-        ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a pipe that is no pipe"))
-    };
-    let keys = [key(&fds[0])?, key(&fds[1])?, key(&fds[2])?];
-    Ok((fds, keys, [input.into(), output.into(), error.into()]))
+    let fds: Vec<OwnedFd> = vec![stdin.into(), stdout.into(), stderr.into()];
+    let keys = fds.iter().map(key).collect::<io::Result<Vec<_>>>()?;
+    let input = input.then(|| writes.into());
+    Ok(Made { fds, keys, ends: Ends::Pipes { input, output: output.into(), error: error.into() } })
+}
+
+/// A pseudo-terminal of an account, which its programs may open again by its name.
+fn terminal(uid: u32) -> io::Result<Made> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::grantpt(&master)?;
+    rustix::pty::unlockpt(&master)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    nix::unistd::fchown(&slave, Some(nix::unistd::Uid::from_raw(uid)), None)?;
+    // Until somebody attaches who has one.
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&slave, size)?;
+    let keys = vec![key(&slave)?];
+    Ok(Made { fds: vec![slave], keys, ends: Ends::Terminal(master) })
+}
+
+fn key(fd: &OwnedFd) -> io::Result<ExternalFd> {
+    ExternalFd::of(fd)?.ok_or_else(|| io::Error::other("a stream that is none"))
 }
 
 fn serve(

@@ -2,8 +2,8 @@
 
 use super::images::fetch;
 use super::store::Streams;
-use super::streams::Streaming;
-use super::{DRAIN_MAX, Event, For, Held, Host, Work, wait};
+use super::streams::{Streaming, Wanted};
+use super::{DRAIN_MAX, Event, For, Held, Host, Job, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
@@ -22,6 +22,12 @@ use std::sync::Arc;
 /// How a program ends whose person may start nothing here, as a shell has it for one that cannot be
 /// executed.
 const REFUSED_CODE: u8 = 126;
+
+/// What the standard streams of a tree are.
+fn wanted(job: &Job) -> Wanted {
+    let terminal = job.program.stdio == Stdio::Terminal;
+    Wanted { terminal_of: terminal.then_some(job.account.uid), input: job.attached }
+}
 
 impl Host {
     pub(super) fn cell(&self) -> Cell {
@@ -45,7 +51,8 @@ impl Host {
             return Ok(Vec::new());
         };
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
-        let made = Streaming::new(tree, job.birth, Offsets::default(), peers, events);
+        let (wanted, birth) = (wanted(&job), job.birth);
+        let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
         let (streaming, fds) = made?;
         let start = Start {
             tree,
@@ -53,7 +60,7 @@ impl Host {
             account: job.account,
             own_net: false,
             merged_proc: None,
-            program: crate::cell::proto::Program { stdio: Stdio::Three, ..job.program },
+            program: job.program,
         };
         let calls = self.calls.clone();
         let started = wait(move || calls.start(start, &fds)).await?;
@@ -104,6 +111,7 @@ impl Host {
         if purpose != For::Checkpoint {
             c.runs = false;
         }
+        let externals = c.streaming.keys.clone();
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
@@ -131,7 +139,7 @@ impl Host {
                         cell: Some(cell),
                         folder,
                         leave: Leave::Stopped,
-                        externals: Vec::new(),
+                        externals,
                         tcp: Tcp::None,
                         limit,
                     };
@@ -215,7 +223,7 @@ impl Host {
         let Some(c) = self.copy(id, tree.epoch) else { return };
         let Some(w) = c.work.as_mut().filter(|w| w.number == number) else { return };
         let (Some(dumped), Some(at), Some(owner)) = (&w.dumped, w.at, owner) else { return };
-        let streams = Streams { at, keys: c.streaming.keys };
+        let streams = Streams { at, keys: c.streaming.keys.clone() };
         let origin = Origin {
             pid: dumped.pid,
             owner,
@@ -259,7 +267,7 @@ impl Host {
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
         self.restoring.insert(id, (epoch, false));
-        let (owner, birth) = (job.account.uid, job.birth);
+        let (owner, birth, wanted) = (job.account.uid, job.birth, wanted(job));
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
@@ -277,8 +285,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok((folder, streams)) => {
                     let of = events.clone();
-                    match Streaming::new(tree, birth, streams.at, peers, of) {
-                        Err(e) => Err(format!("cannot make its pipes: {e}")),
+                    match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
+                        Err(e) => Err(format!("cannot make its streams: {e}")),
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {

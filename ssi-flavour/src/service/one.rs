@@ -27,6 +27,8 @@ pub(super) struct Over {
     pub argv: Vec<String>,
     /// Its root's pid and where it was last; none: it never began.
     pub place: Option<(i32, NodeNumber)>,
+    /// Where its output is; none: it never began.
+    pub output_at: Option<NodeNumber>,
     pub how: Result<End, String>,
 }
 
@@ -75,6 +77,8 @@ pub(super) struct Cluster {
     pub over: BTreeMap<TreeId, Over>,
     /// The units of jobs that run as trees here.
     pub units: Units,
+    /// Where the output of each tree goes, as long as it is not forgotten.
+    outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
     pids: BTreeMap<NodeNumber, i32>,
     dirty: Dirty,
@@ -106,6 +110,7 @@ impl Cluster {
             deeds: Vec::new(),
             over: BTreeMap::new(),
             units,
+            outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             dirty: Dirty::default(),
         }
@@ -234,6 +239,9 @@ impl Cluster {
         self.dirty.trees.insert(tree);
         self.unit_changed(r);
         self.note_tree(r);
+        if let Some(t) = self.controller.state().trees.tree(tree) {
+            self.outputs.insert(tree, t.output_at());
+        }
         match r {
             TreeRecord::Queued { .. } => self.dirty.last = true,
             TreeRecord::Placed { .. } => {
@@ -265,6 +273,7 @@ impl Cluster {
             TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
             TreeRecord::Forgotten { .. } => {
                 self.programs.remove(&tree);
+                self.outputs.remove(&tree);
                 self.since.remove(&tree);
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
@@ -285,7 +294,7 @@ impl Cluster {
             TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
             // Without a ghost, its output is where it runs.
             _ => match t.filter(|t| t.spool && !t.state.is_final()) {
-                Some(t) => Happened::Spooled(t.node),
+                Some(t) => Happened::Spooled(t.output_at()),
                 None => return,
             },
         };
@@ -299,7 +308,7 @@ impl Cluster {
         let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
             (Some(w), _) => {
                 let (person, argv) = (w.person, w.run.argv);
-                Over { person, owner: w.wish.owner, argv, place: None, how }
+                Over { person, owner: w.wish.owner, argv, place: None, output_at: None, how }
             }
             (None, Some(program)) => {
                 let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
@@ -308,7 +317,9 @@ impl Cluster {
                 let place = known.or_else(born);
                 let (person, argv) = (program.person.clone(), program.argv.clone());
                 let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
-                Over { person, owner: Owner { vo, member, uid }, argv, place, how }
+                let output_at = self.outputs.get(&tree).copied().or(place.map(|(_, node)| node));
+                let owner = Owner { vo, member, uid };
+                Over { person, owner, argv, place, output_at, how }
             }
             (None, None) => return,
         };

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::cluster::{
     AddClusterNodes, CancelTree, CheckpointTree, ClusterView, CreateCluster, DrainClusterNode,
-    DrainPlan, DrainedTree, GetCluster, KillTree, ListClusters, ListProcesses, ListTrees,
+    DrainPlan, DrainedTree, GetCluster, GetTree, KillTree, ListClusters, ListProcesses, ListTrees,
     MigrateTree, NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
 };
 use xos_api::vom::ServedVo;
@@ -52,6 +52,7 @@ impl ClusterService {
             DrainClusterNode => drain_node,
             RunInCluster => run_in_cluster,
             ListTrees => list_trees,
+            GetTree => get_tree,
             ListProcesses => list_processes,
             MigrateTree => migrate_tree,
             CheckpointTree => checkpoint_tree,

@@ -10,8 +10,6 @@ use crate::wire::Program;
 use std::collections::BTreeMap;
 use xos_base::{MemberNumber, NodeId, VoId};
 
-/// The mask of modes of new files: group and others may read.
-const UMASK: u32 = 0o022;
 /// Why programs wait when there is no other reason.
 pub(super) const FULL: &str = "all nodes are full";
 
@@ -23,12 +21,13 @@ impl Waiting {
             argv: run.argv.clone(),
             env: run.env.clone(),
             cwd: run.cwd.clone(),
-            umask: UMASK,
+            umask: run.umask,
             vo: owner.vo.clone(),
             person: self.person.clone(),
             member: owner.member,
             uid: owner.uid,
-            terminal: false,
+            terminal: run.terminal,
+            attached: run.attached,
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),

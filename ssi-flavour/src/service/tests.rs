@@ -258,6 +258,7 @@ fn program(pid: i32) -> Program {
         member: MemberNumber(1),
         uid: 100_001,
         terminal: false,
+        attached: false,
         pid: Some(pid),
         birth: node(1),
         unit: None,
@@ -278,6 +279,9 @@ async fn a_core_that_begins_anew_knows_what_runs() {
     let t = after.controller.state().trees.tree(tree).unwrap();
     assert_eq!((&t.state, t.confirmed), (&TreeState::Running, true));
     assert_eq!(after.programs, before.programs);
+    // Who follows it asks there.
+    assert_eq!(after.tree_view(tree).unwrap().output_at, Some(node(1)));
+    assert_eq!(after.owner(tree).unwrap().member, MemberNumber(1));
     // A pid of the node's that the kernel does not give.
     assert!(NodeNumber::try_from(1u8).unwrap().given_pids().contains(&t.root));
 }

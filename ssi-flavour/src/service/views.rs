@@ -90,6 +90,13 @@ impl Cluster {
         all
     }
 
+    /// Whose a tree is; none: it is not known.
+    pub fn owner(&self, tree: TreeId) -> Option<Owner> {
+        let lives = self.controller.state().trees.tree(tree).map(|t| &t.owner);
+        let waits = || self.waiting.get(&tree).map(|w| &w.wish.owner);
+        lives.or_else(waits).or_else(|| self.over.get(&tree).map(|over| &over.owner)).cloned()
+    }
+
     fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
         let program = self.programs.get(&tree)?;
         let (state, reason, to, status) = describe(&t.state);
@@ -102,6 +109,7 @@ impl Cluster {
             state,
             reason,
             node: self.name(t.node),
+            output_at: self.name(t.output_at()),
             to: to.and_then(|to| self.name(to)),
             status,
             checkpoint: t.checkpoint.as_ref().map(|image| ClusterCheckpoint {
@@ -125,6 +133,7 @@ impl Cluster {
             state: ClusterTreeState::Queued,
             reason: self.waits_for(tree, &w.wish.owner),
             node: None,
+            output_at: None,
             to: None,
             status: None,
             checkpoint: None,
@@ -148,6 +157,7 @@ impl Cluster {
             state,
             reason,
             node: over.place.and_then(|(_, node)| self.name(node)),
+            output_at: over.output_at.and_then(|node| self.name(node)),
             to: None,
             status,
             checkpoint: None,

@@ -69,7 +69,7 @@ impl Remote {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let input = tree.stdin.take().unwrap().into();
+        let input = Some(tree.stdin.take().unwrap().into());
         let output = tree.stdout.take().unwrap().into();
         let error = tree.stderr.take().unwrap().into();
         Remote::new(tree, Ends::Pipes { input, output, error })

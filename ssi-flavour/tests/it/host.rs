@@ -1,7 +1,7 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
 use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
+use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
 use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
 use xos_ssi::pids::NodeNumber;
@@ -276,6 +277,13 @@ impl Grid {
 
     /// Starts a program on a node where it is born; its tree, once it runs and wrote something.
     async fn count(&self, on: NodeNumber) -> TreeId {
+        let tree = self.runs(on, COUNTER, Stdio::Three, false).await;
+        self.site.lines(on, tree, 10).await;
+        tree
+    }
+
+    /// Starts a program in Python on a node where it is born.
+    async fn runs(&self, on: NodeNumber, text: &str, stdio: Stdio, attached: bool) -> TreeId {
         let site = &self.site;
         let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
         let mut tree = TreeId(0);
@@ -284,22 +292,45 @@ impl Grid {
             let (id, effects) = c.start(0, &wish, on, on)?;
             tree = id;
             let program = Program {
-                argv: ["/usr/bin/python3", "-c", COUNTER].map(str::to_owned).to_vec(),
+                argv: ["/usr/bin/python3", "-c", text].map(str::to_owned).to_vec(),
                 env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
                 cwd: "/".into(),
                 umask: 0o22,
                 rlimits: vec![],
                 cgroups: vec![],
-                stdio: Stdio::Three,
+                stdio,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let job = Job { account, program, pid: None, birth: on };
+            let job = Job { account, program, attached, pid: None, birth: on };
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });
         site.until("it runs", |s| runs(s, tree, on)).await;
-        site.lines(on, tree, 10).await;
         tree
+    }
+
+    /// Attaches to a program where it was born and feeds it; what it writes is seen in the spool.
+    fn feed(&self, at: NodeNumber, tree: TreeId, offset: u64, input: &[u8]) -> UnixStream {
+        let spools = self.site.nodes.lock().unwrap()[&at].1.clone();
+        let (one, mut other) = UnixStream::pair().unwrap();
+        spools.attach(tree.0, one).unwrap();
+        let hello = Control::Hello {
+            version: VERSION,
+            tree: tree.0,
+            epoch: 0,
+            received: [0; 2],
+            passed: [0; 2],
+            refused: [false; 2],
+            terminal: true,
+            ghost: Some(GhostId { number: 1, again: false, late: false }),
+        };
+        let bytes = input.to_vec();
+        let data = Message::Data { stream: Stream::Input, offset, end: false, bytes };
+        let mut frames = Vec::new();
+        encode(&Message::Control(hello), &mut frames).unwrap();
+        encode(&data, &mut frames).unwrap();
+        other.write_all(&frames).unwrap();
+        other
     }
 
     /// The machine dies: its host, and with its cell all that ran there.
@@ -459,4 +490,46 @@ async fn a_program_whose_image_is_torn_on_the_way_goes_on_where_it_was() {
     let before = grid.site.lines(one, tree, 0).await.len();
     counts(&grid.site.lines(one, tree, before + 10).await);
     assert_eq!(grid.site.controller.lock().unwrap().state().trees.tree(tree).unwrap().epoch, 1);
+}
+
+/// Repeats the lines of its input slowly, and reads no more than it needs.
+const REPEATER: &str = r"
+import os, time
+while True:
+    line = b''
+    while not line.endswith(b'\n'):
+        line += os.read(0, 1)
+    os.write(1, b'%d %s' % (os.getpid(), line))
+    time.sleep(0.01)
+";
+
+/// If it failed, what a program had not read yet would be lost or doubled when it moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_waits_moves_along() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.runs(one, REPEATER, Stdio::Three, true).await;
+    let input: String = (0..300).map(|n| format!("{n}\n")).collect();
+    let _guest = grid.feed(one, tree, 0, input.as_bytes());
+    grid.site.lines(one, tree, 10).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    counts(&grid.site.lines(one, tree, 300).await);
+}
+
+/// If it failed, a program on a terminal could not move, or not be reached by its keys afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_on_a_terminal_moves_and_hears_its_keys() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.runs(one, COUNTER, Stdio::Terminal, true).await;
+    grid.site.lines(one, tree, 10).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
+    // Ctrl-C.
+    let _guest = grid.feed(one, tree, 0, b"\x03");
+    let over = |s: &State| s.trees.tree(tree).is_none_or(|t| t.state.is_final());
+    grid.site.until("it is interrupted", over).await;
 }

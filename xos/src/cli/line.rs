@@ -7,20 +7,25 @@ use std::process::ExitCode;
 use xos_base::{Error, Kind};
 
 /// The names under which the tool is called, and what they stand for.
-pub const NAMES: [(&str, &str); 5] = [
-    ("xsub", "submit"),
-    ("xps", "list"),
-    ("xwait", "wait"),
-    ("xkill", "cancel"),
-    ("xout", "output"),
+pub const NAMES: [(&str, &[&str]); 9] = [
+    ("xsub", &["job", "submit"]),
+    ("xps", &["job", "list"]),
+    ("xwait", &["job", "wait"]),
+    ("xkill", &["job", "cancel"]),
+    ("xout", &["job", "output"]),
+    ("krgadm", &["krg"]),
+    ("migrate", &["krg", "migrate"]),
+    ("checkpoint", &["krg", "checkpoint"]),
+    ("restart", &["krg", "restart"]),
 ];
 
 /// The command line with a short name written out: `xsub X` is `xos job submit X`.
 pub fn arguments(raw: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut raw: Vec<OsString> = raw.collect();
     let called = raw.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str());
-    if let Some((_, command)) = NAMES.iter().find(|(name, _)| called == Some(name)) {
-        raw.splice(0..1, ["xos", "job", command].map(OsString::from));
+    if let Some((_, words)) = NAMES.iter().find(|(name, _)| called == Some(name)) {
+        let words = std::iter::once(&"xos").chain(*words).map(OsString::from);
+        raw.splice(0..1, words);
     }
     raw
 }
@@ -66,6 +71,8 @@ mod tests {
         let words = |s: &str| s.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(args("/usr/bin/xsub -n a -- ls -l"), words("xos job submit -n a -- ls -l"));
         assert_eq!(args("xos id"), words("xos id"));
+        assert_eq!(args("krgadm nodes status"), words("xos krg nodes status"));
+        assert_eq!(args("/usr/local/bin/migrate 7 n2"), words("xos krg migrate 7 n2"));
         for (name, _) in NAMES {
             let mut args = arguments([OsString::from(name), "--help".into()].into_iter());
             let e = Cli::try_parse_from(args.drain(..)).unwrap_err();

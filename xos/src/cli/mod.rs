@@ -1,4 +1,5 @@
-//! `xos`: the tool for people, also called as `xsub`, `xps`, `xwait`, `xkill` and `xout`.
+//! `xos`: the tool for people, also called as `xsub`, `xps`, `xwait`, `xkill` and `xout`, and as
+//! `krgadm`, `migrate`, `checkpoint` and `restart`.
 //!
 //! A thin client: each command makes typed requests to a core and shows the replies. Each file
 //! holds a command's arguments beside what it does.
@@ -64,15 +65,18 @@ Examples:
   xos ssh n1.rennes                      work on a machine
 
 Short names: xsub = xos job submit, xps = xos job list, xwait = xos job wait, \
-xkill = xos job cancel, xout = xos job output.
+xkill = xos job cancel, xout = xos job output. As Kerrighed has them: krgadm, migrate, checkpoint, \
+restart.
 
 Exit codes: 0 well, 1 you answered no, or `xos why` found what stands in the way, 64 wrong arguments or request, \
 65 too large, 66 not found, 69 no site can do it, 70 a fault of XOS, 73 changed meanwhile or \
 exists already, 75 not reachable or busy: try again later, 76 not supported, 77 not allowed, \
 78 sign in (again), 79 an audit was tampered with, 130 interrupted, 141 whoever read the output \
-has gone. Commands that wait for a job exit with the job's own status.
+has gone. Commands that wait for a job exit with the job's own status; xos cluster run with the \
+program's, 255 when that is not known.
 
-Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), NO_COLOR.";
+Environment: XOS_HOME (folder for keys, default ~/.xos), XOS_VO (VO to act in), \
+XOS_CLUSTER (cluster of krgadm, migrate, checkpoint, restart), NO_COLOR.";
 
 /// Use a grid: sign in, run programs at your sites, look after virtual organizations (VOs).
 #[derive(Debug, Parser)]
@@ -202,6 +206,16 @@ Examples:
   xos cluster ps c1.rennes"
     )]
     Cluster(cluster::Command),
+    /// Clusters, by the commands of Kerrighed: krgadm, migrate, checkpoint, restart.
+    #[command(
+        subcommand,
+        hide = true,
+        after_help = "\
+Examples:
+  xos krg nodes status
+  xos krg migrate 65432 n2"
+    )]
+    Krg(cluster::krg::Command),
     /// Your folders on a VO's volume: closed to others, pinned to a site.
     #[command(
         subcommand,
@@ -358,6 +372,7 @@ async fn run(s: &Session, cli: Cli) -> Outcome {
         Command::Audit(args) => audit::run(s, args).await,
         Command::Node(command) => node::run(s, command).await,
         Command::Cluster(command) => cluster::run(s, command).await,
+        Command::Krg(command) => cluster::krg::run(s, command).await,
         Command::File(command) => file::run(s, command, cli.global.site),
         Command::Why(command) => why::run(s, command).await,
     }

@@ -253,6 +253,7 @@ mod tests {
             state: ClusterTreeState::Running,
             reason: String::new(),
             node: Some("n1.rennes".parse().unwrap()),
+            output_at: None,
             to: None,
             status: None,
             checkpoint: None,

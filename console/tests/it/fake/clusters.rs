@@ -55,6 +55,7 @@ impl Fake {
             state,
             reason: self.t(),
             node: Some(id("n2.rennes")),
+            output_at: None,
             to: moves.then(|| id("n5.rennes")),
             status: None,
             checkpoint: (tree != 8).then_some(checkpoint),

@@ -74,8 +74,9 @@ impl Agent {
                 umask: program.umask,
                 rlimits: Vec::new(),
                 cgroups: Vec::new(),
-                stdio: Stdio::Three,
+                stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
+            attached: program.attached,
             pid: program.pid,
             birth,
         })

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const TREE: Tree = Tree { id: 7, epoch: 1 };
 
@@ -213,7 +214,17 @@ fn input_that_was_not_passed_on_is_there_for_the_next_copy() {
 fn hello(tree: u64, epoch: u64, received: [u64; 2]) -> Message {
     let (refused, passed) = ([false; 2], received);
     let (version, terminal) = (VERSION, false);
-    Message::Control(Control::Hello { version, tree, epoch, received, passed, refused, terminal })
+    let ghost = None;
+    Message::Control(Control::Hello {
+        version,
+        tree,
+        epoch,
+        received,
+        passed,
+        refused,
+        terminal,
+        ghost,
+    })
 }
 
 fn data(stream: Stream, offset: u64, bytes: &[u8]) -> Message {
@@ -257,4 +268,79 @@ fn what_breaks_the_protocol_is_a_fault() {
     ghost.connected(false);
     let forgotten = Fault::Forgotten { stream: Stream::Input, asked: 1, kept: 2 };
     assert_eq!(ghost.take(hello(TREE.id, 1, [1, 0])), Err(forgotten));
+}
+
+fn guest(again: bool) -> Machine {
+    Machine::guest(TREE, GhostId { number: 1, again, late: false })
+}
+
+#[test]
+fn a_ghost_that_attaches_writes_after_those_before_it() {
+    // wrong: the first words of who attaches would be taken for what was read already
+    let mut ghost = guest(false);
+    ghost.out[0].push(b"new");
+    ghost.take(hello(TREE.id, 1, [500, 3])).unwrap();
+    let sent = ghost.next_message();
+    assert_eq!(sent, Some(data(Stream::Input, 500, b"new")));
+    // On the next connection its offsets are the tree's.
+    let again = ghost.connected(false);
+    let Message::Control(Control::Hello { ghost: Some(id), .. }) = again else { panic!() };
+    assert!(id.again);
+    ghost.take(hello(TREE.id, 1, [503, 3])).unwrap();
+    ghost.out[0].push(b"x");
+    let mut sent = std::iter::from_fn(|| ghost.next_message());
+    assert_eq!(sent.next(), Some(data(Stream::Input, 503, b"x")));
+}
+
+#[test]
+fn what_is_gone_is_said_to_be() {
+    // wrong: after a restart from a checkpoint no more input would reach the program, ever
+    let mut spool = Machine::spool(TREE);
+    spool.take(hello(TREE.id, 1, [0; 2])).unwrap();
+    spool.out[0].push(b"abcdef");
+    assert!(spool.next_message().is_some());
+    let passed = Control::Passed { stream: Stream::Input, offset: 4 };
+    spool.take(Message::Control(passed)).unwrap();
+    spool.connected(false);
+    spool.take(hello(TREE.id, 2, [1, 0])).unwrap();
+    let begins = Control::Begins { stream: Stream::Input, offset: 4 };
+    assert_eq!(spool.next_message(), Some(Message::Control(begins.clone())));
+    assert_eq!(spool.next_message(), Some(data(Stream::Input, 4, b"ef")));
+    let mut relay = Machine::relay(Tree { epoch: 2, ..TREE }, [1, 0], [0; 2]);
+    relay.take(hello(TREE.id, 1, [0; 2])).unwrap();
+    assert_eq!(relay.take(Message::Control(begins.clone())), Ok(Some(begins)));
+    relay.take(data(Stream::Input, 4, b"ef")).unwrap();
+    assert_eq!(relay.into[0].received(), 6);
+}
+
+#[test]
+fn what_lies_untaken_in_a_pipe_is_kept_by_who_sent_it() {
+    // wrong: input that a program had not read yet would be lost when it moves
+    let mut relay = Machine::relay(TREE, [0; 2], [0; 2]);
+    relay.take(hello(TREE.id, 1, [0; 2])).unwrap();
+    relay.take(data(Stream::Input, 0, b"abcdef")).unwrap();
+    relay.into[0].pass(6);
+    relay.into[0].leave(4);
+    let passed = |offset| Message::Control(Control::Passed { stream: Stream::Input, offset });
+    assert_eq!(relay.next_message(), Some(passed(2)));
+    let Message::Control(Control::Hello { received, passed: taken, .. }) = relay.connected(false)
+    else {
+        panic!()
+    };
+    assert_eq!((received[0], taken[0]), (6, 2));
+    relay.take(hello(TREE.id, 1, [0; 2])).unwrap();
+    relay.into[0].leave(0);
+    assert_eq!(relay.next_message(), Some(passed(6)));
+}
+
+#[test]
+fn offsets_that_cannot_be_are_refused() {
+    // wrong: who lies about how far it is would bring down the node's program
+    for far in [u64::MAX, u64::MAX / 2 + 1] {
+        assert_eq!(guest(false).take(hello(TREE.id, 1, [far, 0])), Err(Fault::Order));
+        let mut ghost = guest(false);
+        ghost.take(hello(TREE.id, 1, [0; 2])).unwrap();
+        let begins = Control::Begins { stream: Stream::Output, offset: far };
+        assert_eq!(ghost.take(Message::Control(begins)), Err(Fault::Order));
+    }
 }

@@ -1,9 +1,8 @@
 //! What a tree wrote, for who asks later.
 
-use super::{ERROR_FILE, KEPT_FILE, Kept, OUTPUT_FILE, Spools, locked};
+use super::{ERROR_FILE, KEPT_FILE, Kept, OUTPUT_FILE, Spools};
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// A part of what a tree wrote.
@@ -49,16 +48,12 @@ impl Spools {
         Ok(Piece { end: bytes.len() == left, bytes })
     }
 
-    /// Removes the spool of a tree, which is over. One that is not there is no error.
+    /// Removes what the spool of a tree left, which is over ([`Spools::finish`]). One that is not
+    /// there is no error.
     ///
     /// # Errors
     /// Those of the folder.
     pub fn forget(&self, tree: u64) -> io::Result<()> {
-        if let Some(open) = locked(&self.open).remove(&tree)
-            && let Some(socket) = &locked(&open.served).socket
-        {
-            let _gone = socket.shutdown(Shutdown::Both);
-        }
         match std::fs::remove_dir_all(self.folder(tree)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -79,7 +74,7 @@ mod tests {
         let none = Piece { bytes: Vec::new(), end: true };
         assert_eq!(spools.read(7, false, 0, 9).unwrap(), none);
         std::fs::create_dir(spools.folder(7)).unwrap();
-        let kept = Kept { epoch: 1, from: [10, 0], exit: None };
+        let kept = Kept { epoch: 1, from: [10, 0], exit: None, refused: [false; 2] };
         let kept = serde_json::to_vec(&kept).unwrap();
         std::fs::write(spools.folder(7).join(KEPT_FILE), kept).unwrap();
         std::fs::write(spools.folder(7).join(OUTPUT_FILE), "abcdef").unwrap();

@@ -95,7 +95,8 @@ impl ClusterService {
         c.comes(node);
         let told = self.commit(c, effects).await?;
         self.send(c, told);
-        Ok(ClusterRun { tree: tree.0, pid: Some(pid), node: Some(name) })
+        let output_at = Some(name.clone());
+        Ok(ClusterRun { tree: tree.0, pid: Some(pid), node: Some(name), output_at })
     }
 
     async fn queued(&self, c: &mut Cluster, waiting: Waiting) -> Result<ClusterRun, Error> {
@@ -115,7 +116,7 @@ impl ClusterService {
         c.waiting.insert(tree, waiting);
         let told = self.commit(c, effects).await?;
         self.send(c, told);
-        Ok(ClusterRun { tree: tree.0, pid: None, node: None })
+        Ok(ClusterRun { tree: tree.0, pid: None, node: None, output_at: None })
     }
 
     fn room(&self, c: &Cluster, owner: &Owner) -> Result<(), Error> {
@@ -136,6 +137,10 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     }
     if !r.cwd.starts_with('/') {
         return Err(Error::invalid(format!("{} is no absolute path of a folder", r.cwd)));
+    }
+    if r.umask > 0o777 {
+        return Err(Error::invalid(format!("{:o} is no mask of modes", r.umask))
+            .hint("name one between 0 and 777, octal, as umask(1) shows it"));
     }
     let env = || r.env.iter().flat_map(|(name, value)| [name, value]);
     let texts = || r.argv.iter().chain(env()).chain([&r.cwd]);

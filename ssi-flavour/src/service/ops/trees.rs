@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use tokio::sync::MutexGuard;
 use xos_api::Done;
 use xos_api::cluster::{
-    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, KillTree, ListProcesses, ListTrees,
-    MigrateTree, NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, GetTree, KillTree, ListProcesses,
+    ListTrees, MigrateTree, NodeObstacle, RestartTree, TreeObstacle, TreeWhy, WhyTree,
 };
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::Caller;
@@ -34,6 +34,19 @@ impl ClusterService {
         self.authorise(&caller, Action::See).await?;
         let all = self.clusters.lock().await;
         Ok(find(&all, &r.cluster)?.tree_list(|owner| self.sees(&caller, owner)))
+    }
+
+    /// Somebody who may not see it is told that there is no such tree.
+    pub(super) async fn get_tree(&self, caller: Caller, r: GetTree) -> Result<ClusterTree, Error> {
+        self.authorise(&caller, Action::See).await?;
+        let all = self.clusters.lock().await;
+        let c = find(&all, &r.cluster)?;
+        let tree = TreeId(r.tree);
+        let seen = c.owner(tree).filter(|owner| self.sees(&caller, owner));
+        seen.and_then(|_| c.tree_view(tree)).ok_or_else(|| {
+            Error::not_found(format!("no tree {tree} of yours is known in {}", c.id))
+                .hint(format!("xos cluster ps {} lists them", c.id))
+        })
     }
 
     pub(super) async fn list_processes(

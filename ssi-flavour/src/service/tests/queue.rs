@@ -21,6 +21,9 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         restartable: false,
         checkpoint_s: None,
         queue,
+        attached: false,
+        terminal: false,
+        umask: 0o022,
         mandate: None,
     };
     let wish = Wish { owner, restartable: false, interval: Interval::Best };

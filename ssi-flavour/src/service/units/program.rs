@@ -43,6 +43,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         member: envelope.owner.member,
         uid: envelope.owner.uid,
         terminal: false,
+        attached: false,
         pid: Some(pid),
         birth: birth.clone(),
         mandate: None,

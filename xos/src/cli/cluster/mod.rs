@@ -1,6 +1,9 @@
 //! `xos cluster`: nodes of a site that work as one machine.
 
+mod follow;
+pub mod krg;
 mod nodes;
+mod run;
 mod trees;
 
 use super::member::Member;
@@ -72,8 +75,10 @@ Examples:
         #[arg(long, conflicts_with = "plan")]
         undo: bool,
     },
-    /// Run a program in a cluster: on its least loaded node, unless you name one.
-    Run(trees::Run),
+    /// Run a program in a cluster as if it ran here: on its least loaded node, unless you name one.
+    Run(run::Run),
+    /// Follow a program that runs in a cluster, or what it wrote.
+    Attach(run::Attach),
     /// Show the programs of a cluster and their processes: yours, or all to site administrators.
     #[command(after_help = "Examples:\n  xos cluster ps c1\n  xos cluster ps c1 --json")]
     Ps {
@@ -163,7 +168,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Drain { cluster, node, plan, undo } => {
             nodes::drain(s, &cluster, &node, (plan, undo)).await
         }
-        Command::Run(args) => trees::run(s, args).await,
+        Command::Run(args) => run::run(s, args).await,
+        Command::Attach(args) => run::attach(s, args).await,
         Command::Ps { cluster } => trees::ps(s, &cluster).await,
         Command::Top { cluster } => trees::top(s, &cluster).await,
         Command::Kill { cluster, pid, signal } => trees::kill(s, &cluster, pid, signal).await,

@@ -3,18 +3,15 @@
 use super::nodes::table;
 use super::{Asker, cluster_id, site_of};
 use crate::cli::node::node_id;
-use crate::cli::output::{Failure, Outcome, Style, Table, clean, cpus, fields, size};
+use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, size};
 use crate::cli::session::Session;
-use crate::cli::values;
 use serde::Serialize;
 use std::time::Duration;
-use xos_api::cda::IssueClusterMandate;
 use xos_api::cluster::{
     CancelTree, CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
-    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, RunInCluster,
-    TreeWhy, WhyTree,
+    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy, WhyTree,
 };
-use xos_base::{ClusterId, Error, VoId};
+use xos_base::{ClusterId, Error};
 
 /// How often it is looked how a move or a checkpoint goes on.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -22,102 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOKS_MAX: u32 = 2000;
 /// Most processes that `xos cluster top` shows.
 const TOP_MAX: usize = 30;
-/// Below this the folder is the same on all nodes.
-const VOLUMES: &str = "/xtreemfs/";
-
-/// `xos cluster run`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  xos cluster run c1.rennes -- ./simulate 42
-  xos cluster run c1.rennes --node n2 --restartable -E SEED=7 -- ./simulate 42
-
-The program goes on by itself; xos cluster ps shows it. It begins in your folder when that is on a
-volume (below /xtreemfs), else in /.")]
-pub struct Run {
-    /// The cluster, as c1.rennes or c1.
-    cluster: String,
-    /// Run it on this node.
-    #[arg(long)]
-    node: Option<String>,
-    /// Begin in this folder of the node.
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<String>,
-    /// Set a variable of its environment.
-    #[arg(short = 'E', long, value_parser = values::variable, value_name = "NAME=VALUE")]
-    env: Vec<(String, String)>,
-    /// Checkpoint it now and then; when its node fails, it goes on from there elsewhere.
-    #[arg(long)]
-    restartable: bool,
-    /// How often, in seconds [default: by what a checkpoint costs].
-    #[arg(long, value_name = "SECONDS", requires = "restartable")]
-    checkpoint_every: Option<u32>,
-    /// Be refused when all nodes are full, rather than wait until one has room.
-    #[arg(long)]
-    no_queue: bool,
-    /// The program and its arguments, after --.
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
-    argv: Vec<String>,
-}
-
-/// Runs `xos cluster run`.
-pub(super) async fn run(s: &Session, args: Run) -> Outcome {
-    let cluster = cluster_id(s, &args.cluster)?;
-    let node = args.node.as_deref().map(|n| node_id(n, &cluster.site())).transpose()?;
-    let cwd = match args.cwd {
-        Some(cwd) => cwd,
-        None => folder()?,
-    };
-    let vo = s.the_vo().await?;
-    let mut core = s.member(&vo, &site_of(s, &cluster)).await?;
-    let env = args.env.into_iter().collect();
-    let (argv, restartable) = (args.argv, args.restartable);
-    let mandate = mandate(s, &vo, &cluster).await?;
-    let (checkpoint_s, queue, name) = (args.checkpoint_every, !args.no_queue, cluster.clone());
-    let r = RunInCluster {
-        cluster,
-        vo,
-        argv,
-        env,
-        cwd,
-        node,
-        restartable,
-        checkpoint_s,
-        queue,
-        mandate,
-    };
-    let ran = core.call(s, r).await?;
-    s.out.show(&ran, || match (&ran.node, ran.pid) {
-        (Some(node), Some(pid)) => {
-            format!("Tree {} runs on {node} as pid {pid} of {name}.", ran.tree)
-        }
-        _ => format!("Tree {} waits until a node of {name} has room.", ran.tree),
-    })?;
-    Ok(0)
-}
-
-/// The mandate by which nodes of the cluster get the right to the volume; without one the program
-/// runs all the same, and the person is told.
-async fn mandate(s: &Session, vo: &VoId, cluster: &ClusterId) -> Result<Option<String>, Failure> {
-    let mut home = s.member(vo, &vo.site()).await?;
-    let ask = IssueClusterMandate { vo: vo.clone(), cluster: cluster.clone() };
-    match home.call(s, ask).await {
-        Ok(mandate) => Ok(Some(mandate)),
-        Err(e) => {
-            let text = format!("the program is without the volume of {vo}: {}", e.message);
-            s.out.warn(&Error { message: text, ..e })?;
-            Ok(None)
-        }
-    }
-}
-
-/// The present folder where it is the same on the nodes, else the root.
-fn folder() -> Result<String, Error> {
-    let here = std::env::current_dir()
-        .map_err(|e| Error::invalid(format!("the present folder is not known: {e}")))?;
-    let text = here.to_str().filter(|text| text.starts_with(VOLUMES));
-    Ok(text.unwrap_or("/").to_owned())
-}
 
 /// What `xos cluster ps` tells.
 #[derive(Serialize)]
