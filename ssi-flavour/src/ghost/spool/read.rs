@@ -16,7 +16,8 @@ pub struct Piece {
 
 impl Spools {
     /// At most `limit` bytes of the tree's output, or of its error output, from the byte `from` of
-    /// all that it wrote on. Nothing, and the end, when there is no spool of it. Waits for the disk.
+    /// all that it wrote on. Nothing, and the end, when there is no spool of it. Waits for the
+    /// disk.
     ///
     /// # Errors
     /// Those of the files; [`ErrorKind::NotFound`] when the spool begins later, since what came
