@@ -74,14 +74,17 @@ impl Core {
                 format!("one unit asks for more than the VO's share: {cpus} processors, {memory}");
             return Err(never("share", text));
         }
+        // After a start nodes come one by one.
+        let young = now.since(lock(&self.owner).since) < PATIENCE;
+        lock(&self.host)
+            .judge_kind(&offer.spec)
+            .map_err(|r| Refusal { later: r.later || young, ..r })?;
         // What its own core offers was chosen by the room that there is, in the same change.
         if offer.job.site != self.site {
             let vos = [offer.vo.clone()];
             let facts = lock(&self.host);
             let capacity = crate::plan::host::capacity(table, &facts, &offer.job.site, &vos);
             drop(facts);
-            // After a start nodes come one by one.
-            let young = now.since(lock(&self.owner).since) < PATIENCE;
             room::judge(&capacity, None, r, Load::default())
                 .map_err(|r| Refusal { later: r.later || young, ..r })?;
             let task =

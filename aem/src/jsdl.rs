@@ -1,12 +1,14 @@
 //! Job Submission Description Language 1.0 (GFD.136) with the POSIX application, to and from
 //! [`JobSpec`]. Usable without the service: the `xos` tool reads documents on the person's machine.
 //!
-//! What XOS does beyond JSDL (VO, arrays, several tasks, order, retries) stands in elements of the
-//! namespace [`XOS`] where JSDL's schema lets foreign elements stand, below `JobDescription`:
+//! What XOS does beyond JSDL (VO, arrays, several tasks, order, retries, checkpoints) stands in
+//! elements of the namespace [`XOS`] where JSDL's schema lets foreign elements stand, below
+//! `JobDescription`:
 //!
 //! ```xml
 //! <xos:VO>demo.rennes</xos:VO>             <xos:AfterJob>12.rennes</xos:AfterJob>
 //! <xos:TaskName>simulate</xos:TaskName>    <xos:Array>0-15</xos:Array>  <xos:Retry>1</xos:Retry>
+//! <xos:Checkpointable>true</xos:Checkpointable>
 //! <xos:Task>  <!-- another task: JSDL's own elements and ours -->
 //!   <xos:TaskName>merge</xos:TaskName> <xos:After>simulate</xos:After>
 //!   <jsdl:Application>…</jsdl:Application>

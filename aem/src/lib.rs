@@ -8,6 +8,7 @@
 mod accept;
 mod cancel;
 pub mod check;
+mod clusters;
 pub mod config;
 mod core;
 mod erased;

@@ -110,6 +110,13 @@ impl Core {
     /// [`xos_base::Kind::Unavailable`] when it is not connected.
     pub(crate) fn hello(self: &Arc<Self>, hello: Hello) -> Result<(), Error> {
         let node = hello.node.clone();
+        if self.cluster(&node).is_some() {
+            return Err(Error::conflict(format!("a cluster of this site is called {node}"))
+                .hint("give the node another name: join it anew"));
+        }
+        if let Some(clusters) = self.world.clusters() {
+            clusters.hears(&node, &hello.capacity);
+        }
         let boot = {
             let mut facts = lock(&self.host);
             if !self.world.is_connected(&node) {
@@ -118,7 +125,8 @@ impl Core {
             }
             let old = facts.nodes.get(&node).filter(|n| n.key == hello.key);
             let boot = old.and_then(|n| n.boot.clone());
-            let view = NodeView { capacity: hello.capacity, key: hello.key, boot: boot.clone() };
+            let (capacity, key) = (hello.capacity, hello.key);
+            let view = NodeView { capacity, key, boot: boot.clone(), cluster: None };
             facts.nodes.insert(node.clone(), view);
             facts.away.remove(&node);
             boot

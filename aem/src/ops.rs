@@ -1,6 +1,7 @@
 //! The operations, one file each. `authorise` gives a [`Grant`]; what needs a right takes one.
 
 mod cancel;
+mod checkpoint;
 mod host;
 mod output;
 mod running;
@@ -17,9 +18,9 @@ use crate::state::job::Job as OwnedJob;
 use std::sync::Arc;
 use xos_api::Done;
 use xos_api::aem::{
-    AckHosted, CancelHosted, CancelJob, CancelUnits, GetJob, HostEvents, HostOutput, HostUnits,
-    ListJobs, ListRunning, ListUnits, ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob,
-    WhyJob,
+    AckHosted, CancelHosted, CancelJob, CancelUnits, CheckpointUnits, GetJob, HostCheckpoints,
+    HostEvents, HostOutput, HostUnits, ListCheckpoints, ListJobs, ListRunning, ListUnits,
+    ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
@@ -137,11 +138,14 @@ pub(crate) fn register(core: &Arc<Core>, router: &mut Router) {
         ListRunning => list_running,
         CancelJob => cancel_job,
         CancelUnits => cancel_units,
+        CheckpointUnits => checkpoint_units,
+        ListCheckpoints => list_checkpoints,
         ReadOutput => read_output,
         HostUnits => host_units,
         CancelHosted => cancel_hosted,
         AckHosted => ack_hosted,
         HostOutput => host_output,
+        HostCheckpoints => host_checkpoints,
         Hello => node_hello,
         UnitEvents => node_events,
         RenewTicket => renew_ticket,

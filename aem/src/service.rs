@@ -57,7 +57,8 @@ impl Aem {
         lock(&core.owner).since = now;
         let core = Arc::new(core);
         core.start_all_work();
-        for run in [Core::run_placing, Core::run_nodes, Core::run_ticks] {
+        core.look_at_clusters();
+        for run in [Core::run_placing, Core::run_nodes, Core::run_clusters, Core::run_ticks] {
             let core = Arc::clone(&core);
             let tracker = core.tasks.clone();
             tracker.spawn(run(core));
@@ -165,6 +166,10 @@ impl Core {
                 }
             }
         })
+    }
+
+    fn run_clusters(self: Arc<Self>) -> Run {
+        Box::pin(self.follow_clusters())
     }
 
     fn run_ticks(self: Arc<Self>) -> Run {

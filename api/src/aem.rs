@@ -4,6 +4,7 @@
 //! are numbered from 0, task after task, in the order of the job's description.
 
 mod array;
+mod checkpoint;
 mod host;
 mod job;
 mod look;
@@ -13,6 +14,9 @@ mod spec;
 mod unit;
 
 pub use array::{Array, ArrayError, Range};
+pub use checkpoint::{
+    CHECKPOINTS_MAX, CheckpointUnits, Checkpoints, HostCheckpoints, ListCheckpoints, UnitCheckpoint,
+};
 pub use host::{
     AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, HostedEvent,
     HostedRun, Pool, Refusal, ShareRoom, SiteCapacity, UnitRun,

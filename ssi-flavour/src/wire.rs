@@ -8,6 +8,9 @@ use crate::pids::NodeNumber;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use xos_api::aem::{OutputPart, OutputStream};
+use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
 use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 
@@ -222,7 +225,8 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Its environment, beside what the node sets for an account.
     pub env: BTreeMap<String, String>,
-    /// The folder that it begins in.
+    /// The folder that it begins in: absolute, or relative to the account's home
+    /// ([`Program::folder`]).
     pub cwd: String,
     /// The mask of modes of new files.
     pub umask: u32,
@@ -246,11 +250,71 @@ pub struct Program {
     pub pid: Option<i32>,
     /// Where its ghost is.
     pub birth: NodeId,
+    /// The unit of a job that it is. Then the node has a ticket of its person, for which it asks
+    /// with the unit's envelope ([`xos_api::node::units::RenewTicket`]), before it starts or
+    /// restores the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TreeUnit>,
     /// The person's mandate for what they run in the cluster: with it nodes get the right to the
     /// VO's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<String>,
 }
+
+impl Program {
+    /// The folder that it begins in, for an account with this home.
+    pub fn folder(&self, home: &Path) -> PathBuf {
+        home.join(&self.cwd)
+    }
+}
+
+/// One attempt of a unit, in its envelope.
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct TreeUnit {
+    /// The envelope.
+    pub envelope: EnvelopeId,
+    /// The unit's number in the job.
+    pub unit: u32,
+    /// The attempt, from 0.
+    pub attempt: u16,
+}
+
+/// The core reads what a tree wrote, as far as it is in a spool of this node
+/// ([`crate::ghost::spool::Spools::read`]). At the end of the file as it is now the answer's `eof`
+/// is set: whether more comes the core knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterOutput {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: TreeId,
+    /// Which of its streams.
+    pub stream: OutputStream,
+    /// From which byte of all that it wrote to it.
+    pub from: u64,
+    /// Most bytes, at most [`xos_api::aem::OUTPUT_PART_MAX`].
+    pub limit: u32,
+}
+request!(ClusterOutput => OutputPart, Post "/v1/node/cluster/output");
+
+/// Most trees in one [`ClusterForget`].
+pub const FORGET_MAX: usize = 4096;
+
+/// Nobody wants the output of trees any more, which are over: their spools are removed
+/// ([`crate::ghost::spool::Spools::forget`]). Ones that are not there are no error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterForget {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The trees, at most [`FORGET_MAX`].
+    pub trees: Vec<TreeId>,
+}
+request!(ClusterForget => Done, Post "/v1/node/cluster/forget");
 
 /// The core sends a signal to a process of a tree, or to its root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -11,7 +11,7 @@ use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::SetTicket;
 use xos_api::node::units::{EnvelopeId, RenewTicket, RenewedTicket};
 use xos_api::policy::Action;
-use xos_base::{Error, Membership, NodeId, SiteId, VoId};
+use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::Caller;
 
 /// A ticket with less life than this is not sent with new units.
@@ -93,10 +93,9 @@ impl Core {
                 return Next::Rest;
             }
         };
-        due.retain(|key, _| {
-            let old = lock(&self.tickets).get(key).is_none_or(|t| t.expires.since(now) < RENEW_AT);
-            old && self.is_ready(&key.node)
-        });
+        let clustered = due.extract_if(|key, _| self.cluster(&key.node).is_some());
+        let clustered: Vec<_> = clustered.collect();
+        due.retain(|key, _| self.is_due(key, now) && self.is_ready(&key.node));
         type Due = (TicketKey, (VoId, Arc<str>, Vec<GoingOn>));
         let renew = |(key, (vo, mandate, going_on)): Due| async move {
             let (node, person) = (key.node.clone(), key.member.person.clone());
@@ -113,7 +112,44 @@ impl Core {
             }
         };
         stream::iter(due).for_each_concurrent(RENEW_AT_ONCE, renew).await;
+        for (key, (vo, mandate, going_on)) in clustered {
+            if let Err(refusal) = self.judge(&key.member, Action::Run) {
+                self.end_denied(&key.node, going_on, &refusal.text).await;
+                continue;
+            }
+            let envelopes = going_on.into_iter();
+            let envelopes = envelopes.map(|(job, serial, _)| EnvelopeId { job, serial }).collect();
+            self.renew_in_cluster(&vo, &key, &mandate, envelopes, now).await;
+        }
         Next::Rest
+    }
+
+    fn is_due(&self, key: &TicketKey, now: Millis) -> bool {
+        lock(&self.tickets).get(key).is_none_or(|t| t.expires.since(now) < RENEW_AT)
+    }
+
+    /// The nodes of a cluster that have trees of a person's envelopes have a ticket each.
+    async fn renew_in_cluster(
+        &self,
+        vo: &VoId,
+        key: &TicketKey,
+        mandate: &str,
+        envelopes: Vec<EnvelopeId>,
+        now: Millis,
+    ) {
+        for node in self.nodes_of(&key.node, &envelopes).await {
+            let own = TicketKey { member: key.member.clone(), node: node.clone() };
+            if !self.is_due(&own, now) || !self.is_ready(&node) {
+                continue;
+            }
+            let renewed = match self.new_ticket(vo, own, mandate).await {
+                Ok(t) => self.world.set_ticket(&node, SetTicket { ticket: t.ticket }).await,
+                Err(e) => Err(e),
+            };
+            if let Err(error) = renewed {
+                tracing::warn!(%error, %node, "a ticket was not renewed");
+            }
+        }
     }
 
     /// The next ticket is a new one, unless the last was given a moment ago: however often a node
@@ -135,11 +171,16 @@ impl Core {
         let found = self.ledger.read_stored(|s| {
             let p = s.hosted.placement(job)?;
             let e = p.envelopes.get(serial)?;
-            let works = e.node == node && !e.open.is_empty();
-            works.then(|| (p.vo.clone(), p.member.clone(), p.mandate.to_string()))
+            let found = || (e.node.clone(), p.vo.clone(), p.member.clone(), p.mandate.to_string());
+            (!e.open.is_empty()).then(found)
         });
         let none = || Error::not_found(format!("no work of job {job} goes on at node {node}"));
-        let (vo, member, mandate) = found.await?.ok_or_else(none)?;
+        let (at, vo, member, mandate) = found.await?.ok_or_else(none)?;
+        // A node of a cluster gets them for the trees that it has.
+        let envelope = std::slice::from_ref(&r.envelope);
+        if at != node && !self.nodes_of(&at, envelope).await.contains(&node) {
+            return Err(none());
+        }
         self.give_up_ticket(&member, &node);
         let ticket = self.ticket_for(&vo, &member, &node, &mandate).await?;
         Ok(RenewedTicket { ticket: ticket.ticket })

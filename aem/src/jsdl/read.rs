@@ -123,5 +123,8 @@ fn task(
     if let Some(e) = fields.maybe(Ns::Xos, "Retry")? {
         task.retry = e.parsed("a number of times to run again")?;
     }
+    if let Some(e) = fields.maybe(Ns::Xos, "Checkpointable")? {
+        task.checkpointable = e.parsed("true or false")?;
+    }
     Ok((task, sites))
 }

@@ -197,6 +197,7 @@ prop_compose! {
         paths in proptest::collection::vec(proptest::option::of("[!-~]([ -~]{0,10}[!-~])?"), 4),
         array in proptest::sample::select(vec!["0", "0-15", "1,3,7", "0-99%4", "0-20:5"]),
         retry in 0u16..4,
+        checkpointable: bool,
         cpu in 10u32..64_000,
         memory in (1u64 << 22)..(1u64 << 50),
         arch in proptest::option::of("x86_64|arm"),
@@ -213,7 +214,7 @@ prop_compose! {
             array: array.parse().unwrap(),
             after: (0..number).map(|n| format!("t{n}")).collect(),
             resources: Resources { cpu_milli: cpu, memory_bytes: memory, arch, wall_time_s: wall },
-            limits, retry, stage_in, stage_out,
+            limits, retry, checkpointable, stage_in, stage_out,
         }
     }
 }

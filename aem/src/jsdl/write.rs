@@ -168,6 +168,9 @@ fn task(d: &mut Doc, t: &TaskSpec, job: &JobSpec) {
     if t.retry > 0 {
         d.text("xos:Retry", &t.retry.to_string());
     }
+    if t.checkpointable {
+        d.text("xos:Checkpointable", "true");
+    }
 }
 
 fn resources(d: &mut Doc, r: &Resources, job: &JobSpec) {

@@ -27,7 +27,7 @@ impl Core {
     }
 
     /// What somebody wants with a job of whom.
-    fn of_job(&self, caller: &Caller, what: &str, job: &JobId) -> Event {
+    pub(super) fn of_job(&self, caller: &Caller, what: &str, job: &JobId) -> Event {
         let mut event = asked(caller, self.now(), what);
         event.on = format!("job {job}");
         if let Ok((vo, person)) = self.whose(job) {

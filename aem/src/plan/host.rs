@@ -5,11 +5,12 @@ use crate::state::HostTable;
 use crate::state::host::{Envelope, Placement};
 use crate::state::record::HostRecord;
 use crate::state::runs;
-use std::collections::{BTreeMap, HashMap};
-use xos_api::aem::{Pool, Resources, ShareRoom, SiteCapacity};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use xos_api::aem::{Pool, Refusal, Resources, ShareRoom, SiteCapacity, TaskSpec};
 use xos_api::node::Capacity;
 use xos_api::node::units::BATCH_MAX;
 use xos_base::{JobId, Millis, NodeId, SiteId, VoId};
+use xos_net::clusters;
 
 /// Most envelopes with open units that one job has on one node.
 pub const ENVELOPES_MAX: usize = 8;
@@ -38,6 +39,28 @@ pub struct NodeView {
     pub key: String,
     /// Its boot, once its envelopes were listed; until then it gets nothing.
     pub boot: Option<String>,
+    /// Of a cluster, the most that one unit can have there: processors in thousandths of one,
+    /// memory in bytes. None: it is a machine.
+    pub cluster: Option<(u32, u64)>,
+}
+
+impl NodeView {
+    /// The most that one unit can have, were nothing else there.
+    fn most(&self) -> (u32, u64) {
+        self.cluster.unwrap_or((self.capacity.cpu_milli, self.capacity.memory_bytes))
+    }
+
+    /// Whether it could run units of a task, were nothing else there.
+    fn suits(&self, task: &TaskSpec) -> bool {
+        let ((cpu_milli, memory_bytes), r) = (self.most(), &task.resources);
+        r.arch.as_ref().is_none_or(|a| *a == self.capacity.arch)
+            && r.cpu_milli <= cpu_milli
+            && r.memory_bytes <= memory_bytes
+            && match self.cluster {
+                None => !task.checkpointable,
+                Some(_) => clusters::refuses(task).is_none(),
+            }
+    }
 }
 
 /// Everything that the choice looks at besides the units.
@@ -47,12 +70,53 @@ pub struct Facts {
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// Nodes that may come back.
     pub away: BTreeMap<NodeId, Away>,
+    /// Nodes that are in a cluster: they get no units by themselves, so that no room is given
+    /// twice.
+    pub seated: BTreeSet<NodeId>,
     /// How fast units end, by job, envelope.
     pub pace: Pace<(JobId, u32)>,
     /// The whole shares of the VOs served here, as far as known.
     pub shares: HashMap<VoId, ShareRoom>,
     /// Envelopes to which nothing more is sent: their node refused.
     pub broken: HashMap<(JobId, NodeId), Millis>,
+}
+
+impl Facts {
+    /// The nodes that get units: a cluster, and not those that are in it.
+    fn offered(&self) -> impl Iterator<Item = (&NodeId, &NodeView)> {
+        self.nodes.iter().filter(move |(id, _)| !self.seated.contains(*id))
+    }
+
+    /// Whether units of a task that only clusters can run, or that none can, find a node here.
+    ///
+    /// # Errors
+    /// Why not, and whether it may pass.
+    pub fn judge_kind(&self, task: &TaskSpec) -> Result<(), Refusal> {
+        let why = match (task.checkpointable, clusters::refuses(task)) {
+            (false, None) => return Ok(()),
+            (true, None) if self.offered().any(|(_, n)| n.cluster.is_some() && n.suits(task)) => {
+                return Ok(());
+            }
+            (true, why) => {
+                let refused = why.is_some();
+                let text = why.unwrap_or_else(|| "no cluster here has room for it".to_owned());
+                let text = format!("only a cluster checkpoints it, and {text}");
+                // Nodes of a cluster come and go.
+                let later = !refused && self.offered().any(|(_, n)| n.cluster.is_some());
+                return Err(Refusal { rule: "cluster".to_owned(), text, later });
+            }
+            (false, Some(why)) => why,
+        };
+        let Some((name, _)) = self.offered().find(|(_, n)| n.cluster.is_some()) else {
+            return Ok(());
+        };
+        if self.offered().any(|(_, n)| n.cluster.is_none() && n.suits(task)) {
+            return Ok(());
+        }
+        let text = format!("of this site's nodes only cluster {name} has room for it, and {why}");
+        let away = self.away.keys().any(|id| !self.seated.contains(id));
+        Err(Refusal { rule: "cluster".to_owned(), text, later: away })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,8 +183,8 @@ pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) 
         false => e.busy(),
     });
     let mut pools: BTreeMap<&str, Pool> = BTreeMap::new();
-    for (id, node) in facts.nodes.iter().filter(|(_, n)| n.boot.is_some()) {
-        let c = &node.capacity;
+    for (id, node) in facts.offered().filter(|(_, n)| n.boot.is_some() && n.most().0 > 0) {
+        let (c, (cpu_milli, memory_bytes)) = (&node.capacity, node.most());
         let p = pools.entry(c.arch.as_str()).or_default();
         let free = rooms.free(id, c);
         p.arch.clone_from(&c.arch);
@@ -129,16 +193,20 @@ pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) 
         p.cpu_free_milli += free.cpu_milli;
         p.memory_bytes = p.memory_bytes.saturating_add(c.memory_bytes);
         p.memory_free_bytes = p.memory_free_bytes.saturating_add(free.memory_bytes);
-        p.node_cpu_milli = p.node_cpu_milli.max(c.cpu_milli);
-        p.node_memory_bytes = p.node_memory_bytes.max(c.memory_bytes);
+        p.node_cpu_milli = p.node_cpu_milli.max(cpu_milli);
+        p.node_memory_bytes = p.node_memory_bytes.max(memory_bytes);
     }
-    let not_yet = facts.nodes.values().filter(|n| n.boot.is_none()).map(|n| &n.capacity);
+    let not_yet = facts.offered().map(|(_, n)| n).filter(|n| n.boot.is_none());
+    let not_yet = not_yet.map(|n| (n.capacity.arch.as_str(), n.most()));
     let mut away: BTreeMap<&str, Pool> = BTreeMap::new();
-    for c in facts.away.values().map(|a| &a.capacity).chain(not_yet) {
-        let p = away.entry(c.arch.as_str()).or_default();
-        p.arch.clone_from(&c.arch);
-        p.node_cpu_milli = p.node_cpu_milli.max(c.cpu_milli);
-        p.node_memory_bytes = p.node_memory_bytes.max(c.memory_bytes);
+    let gone = facts.away.iter().filter(|(id, _)| !facts.seated.contains(*id));
+    let gone = gone.map(|(_, a)| &a.capacity);
+    let gone = gone.map(|c| (c.arch.as_str(), (c.cpu_milli, c.memory_bytes)));
+    for (arch, (cpu_milli, memory_bytes)) in gone.chain(not_yet) {
+        let p = away.entry(arch).or_default();
+        p.arch = arch.to_owned();
+        p.node_cpu_milli = p.node_cpu_milli.max(cpu_milli);
+        p.node_memory_bytes = p.node_memory_bytes.max(memory_bytes);
     }
     let shares = vos.iter().filter_map(|vo| facts.shares.get(vo)).map(|s| {
         let left = rooms.left(s);
@@ -185,15 +253,15 @@ impl Pass<'_> {
                 continue;
             }
             let Some(task) = p.units.get(&first).map(|h| h.task) else { break };
-            let Some(r) = p.tasks.get(&task).map(|t| &t.spec.resources) else { break };
+            let Some(spec) = p.tasks.get(&task).map(|t| &*t.spec) else { break };
             // A batch is of one task and one attempt, as a request to a node is.
             let attempt = p.units.get(&first).map_or(0, |h| h.attempt);
             let same =
                 |u: &u32| p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt);
             let like = |u: &u32| wanted(u) && same(u);
-            let (serial, room) = match self.known(p, r, &used) {
+            let (serial, room) = match self.known(p, spec, &used) {
                 Some(found) => found,
-                None => match self.open(p, r, last_serial, p.waiting.len() as u32) {
+                None => match self.open(p, spec, last_serial, p.waiting.len() as u32) {
                     Some(found) => {
                         last_serial += 1;
                         found
@@ -225,7 +293,13 @@ impl Pass<'_> {
     }
 
     /// An envelope that takes units now, and how many.
-    fn known(&self, p: &Placement, r: &Resources, used: &BTreeMap<u32, u32>) -> Option<(u32, u32)> {
+    fn known(
+        &self,
+        p: &Placement,
+        task: &TaskSpec,
+        used: &BTreeMap<u32, u32>,
+    ) -> Option<(u32, u32)> {
+        let r = &task.resources;
         for (serial, e) in &p.envelopes {
             let Some(node) = self.facts.nodes.get(&e.node) else { continue };
             let mine = used.get(serial).copied().unwrap_or(0);
@@ -235,6 +309,8 @@ impl Pass<'_> {
                 && node.boot.as_deref() == Some(e.boot.as_str())
                 && e.cpu_milli == r.cpu_milli
                 && e.memory_bytes == r.memory_bytes
+                && !self.facts.seated.contains(&e.node)
+                && (node.cluster.is_none() || node.suits(task))
                 && !self.is_broken(&p.job, &e.node);
             if !fits {
                 continue;
@@ -257,13 +333,19 @@ impl Pass<'_> {
     }
 
     /// A new envelope on the node with most room.
-    fn open(&mut self, p: &Placement, r: &Resources, last: u32, wanted: u32) -> Option<(u32, u32)> {
+    fn open(
+        &mut self,
+        p: &Placement,
+        task: &TaskSpec,
+        last: u32,
+        wanted: u32,
+    ) -> Option<(u32, u32)> {
+        let r = &task.resources;
         let share = self.share(p, r);
         let best = self
             .facts
-            .nodes
-            .iter()
-            .filter(|(_, n)| r.arch.as_ref().is_none_or(|a| *a == n.capacity.arch))
+            .offered()
+            .filter(|(_, n)| n.suits(task))
             .filter(|(id, _)| !self.is_broken(&p.job, id))
             .filter(|(id, _)| {
                 let open = p.envelopes.values().filter(|e| e.node == **id && !e.open.is_empty());

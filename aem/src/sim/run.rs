@@ -194,7 +194,10 @@ impl World {
             }
             let capacity =
                 Capacity { cpu_milli: 2000, memory_bytes: 1 << 40, arch: "x86_64".into() };
-            let view = NodeView { capacity, key: String::new(), boot: Some(has.boot) };
+            // A cluster is a node to all of this, but for what one unit can have.
+            let cluster = (id.label() == "n1").then_some((1000, 1 << 39));
+            let (key, boot) = (String::new(), Some(has.boot));
+            let view = NodeView { capacity, key, boot, cluster };
             site.host.nodes.insert(id.clone(), view);
         }
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{RwLock, broadcast};
 use xos_api::Done;
@@ -23,7 +23,7 @@ use xos_api::vom::{ErasedVo, ServedVo, ServingSite, Terms, VoSnapshot, VoState};
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{Error, Membership, Millis, NodeId, SiteId, VoId};
 use xos_net::audit::{Remembered, Teller};
-use xos_net::{NodeChange, Rules, Standing};
+use xos_net::{Clusters, NodeChange, Rules, Standing};
 
 /// The world: says yes to everything at once, and notes what left the core.
 pub(crate) struct Asked {
@@ -48,6 +48,8 @@ pub(crate) struct Asked {
     pub(crate) connected: Mutex<BTreeSet<NodeId>>,
     /// Taken for writing by tests: no ticket comes from rennes as long as they hold it.
     pub(crate) home: RwLock<()>,
+    /// The clusters of the site.
+    pub(crate) clusters: OnceLock<Arc<dyn Clusters>>,
     changes: broadcast::Sender<NodeChange>,
 }
 
@@ -110,6 +112,7 @@ pub(crate) async fn core_in(
         open: Mutex::default(),
         connected: Mutex::new(BTreeSet::from([super::n1()])),
         home: RwLock::new(()),
+        clusters: OnceLock::new(),
         changes: broadcast::channel(1).0,
     });
     let ledger = Ledger::open(site.clone(), dir).unwrap();
@@ -120,7 +123,7 @@ pub(crate) async fn core_in(
     let vo: VoId = "demo.rennes".parse().unwrap();
     core.views.view(&*core.world, &vo, core.now()).await.unwrap();
     let capacity = Capacity { cpu_milli: 4000, memory_bytes: 1 << 40, arch: "x86_64".into() };
-    let view = NodeView { capacity, key: "0".repeat(64), boot: Some("1".into()) };
+    let view = NodeView { capacity, key: "0".repeat(64), boot: Some("1".into()), cluster: None };
     let mut host = lock(&core.host);
     host.nodes.insert("n1.rennes".parse().unwrap(), view);
     let share = ShareRoom { vo: vo.clone(), cpu_milli: 4000, memory_bytes: 1 << 40 };
@@ -196,6 +199,13 @@ impl World for Asked {
     async fn host_output(&self, _: &SiteId, _: HostOutput) -> Result<OutputPart, Error> {
         Err(Error::unsupported("no output here"))
     }
+    async fn host_checkpoints(
+        &self,
+        _: &SiteId,
+        _: HostCheckpoints,
+    ) -> Result<Checkpoints, Error> {
+        Err(Error::unavailable("pisa is not reached"))
+    }
     async fn host_events(
         &self,
         _: &SiteId,
@@ -206,6 +216,9 @@ impl World for Asked {
     async fn ack_hosted(&self, _: &SiteId, _: AckHosted) -> Result<Done, Error> {
         self.note("ack_hosted");
         Ok(Done {})
+    }
+    fn clusters(&self) -> Option<&Arc<dyn Clusters>> {
+        self.clusters.get()
     }
     fn node_changes(&self) -> broadcast::Receiver<NodeChange> {
         self.changes.subscribe()

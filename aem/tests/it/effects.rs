@@ -72,6 +72,13 @@ impl World for TestWorld {
     async fn host_output(&self, site: &SiteId, r: HostOutput) -> Result<OutputPart, Error> {
         self.grid.host_output(site, r).await
     }
+    async fn host_checkpoints(
+        &self,
+        site: &SiteId,
+        r: HostCheckpoints,
+    ) -> Result<Checkpoints, Error> {
+        self.grid.host_checkpoints(site, r).await
+    }
     async fn host_events(
         &self,
         site: &SiteId,

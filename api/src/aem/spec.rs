@@ -71,6 +71,10 @@ pub struct TaskSpec {
     /// How often a unit that failed or was lost may run again. With 0, each unit runs once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry: u16,
+    /// Its units run in clusters only, where they are checkpointed, go on from that on another node
+    /// when theirs fails, and move.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointable: bool,
     /// Files put in place before the unit starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stage_in: Vec<Stage>,

@@ -80,7 +80,8 @@ impl Agent {
         loop {
             accounts.mark_unchanged();
             asking.look({
-                let live = self.units.live();
+                let mut live = self.units.live();
+                live.extend(self.units_in_cluster());
                 lacking(live, &self.lock_vos(), &self.tickets, self.now())
             });
             let look = tokio::time::sleep(LOOK_EVERY);

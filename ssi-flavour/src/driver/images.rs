@@ -3,6 +3,10 @@
 //! The manifest is written last. It guards against damage and mix-ups; nobody but root and this
 //! program's user can change a folder, and they could change the manifest too.
 
+mod reown;
+
+pub use reown::{Ids, reown};
+
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags, RenameFlags, fstat, fsync, open, openat, renameat_with};
 use serde::{Deserialize, Serialize};
@@ -112,6 +116,14 @@ pub enum ImageError {
         found: u32,
         /// Whose they should be.
         expected: u32,
+    },
+    /// They cannot be those of another account.
+    #[error("{} cannot be another account's: {what}", .path.display())]
+    Bound {
+        /// A file in the folder.
+        path: PathBuf,
+        /// Why.
+        what: String,
     },
     /// The system refused something.
     #[error("cannot read or write {}: {source}", .path.display())]

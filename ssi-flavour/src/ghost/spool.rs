@@ -7,8 +7,10 @@
 //! restarted from is gone.
 
 mod guest;
+mod read;
 mod spools;
 
+pub use read::Piece;
 pub use spools::{GUESTS_MAX, Spools};
 
 use super::link::Link;

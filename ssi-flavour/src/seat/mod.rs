@@ -28,6 +28,8 @@ use std::process::ExitCode;
 pub const SOCKET_FILE: &str = "agent.sock";
 /// In a seat's folder: [`Plan`].
 pub const PLAN_FILE: &str = "seat.json";
+/// In a seat's folder: what trees wrote that were born here ([`crate::ghost::spool`]).
+pub const SPOOLS_FOLDER: &str = "spools";
 /// In a seat's folder: locked by the agent while it lives.
 pub const LOCK_FILE: &str = "agent.lock";
 

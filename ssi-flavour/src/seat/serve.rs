@@ -1,5 +1,6 @@
 //! The agent: a host whose border is a socket to `xosd`.
 
+use super::SPOOLS_FOLDER;
 use super::looks::Looks;
 use super::proto::{Ask, Plan, Tell};
 use super::way::{Out, split};
@@ -50,7 +51,7 @@ pub(super) fn run(folder: &Path, plan: Plan, listener: UnixListener) -> bool {
 async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<()> {
     let times = plan.times()?;
     let (tell, told) = unbounded_channel();
-    let spools = Arc::new(Spools::new(folder.join("spools")));
+    let spools = Arc::new(Spools::new(folder.join(SPOOLS_FOLDER)));
     let border = Arc::new(Border {
         node: plan.node,
         patience: times.dead(),

@@ -1,16 +1,19 @@
 //! What of the clusters is kept, and where.
 
+use super::units::{Envelope, Unit};
 use crate::cluster::members::{Member, Members};
 use crate::cluster::messages::TreeId;
 use crate::cluster::queue::Queue;
 use crate::cluster::record::State;
 use crate::cluster::trees::{Tree, TreeState, Trees, Wish};
 use crate::pids::NodeNumber;
-use crate::wire::Program;
+use crate::wire::{Program, TreeUnit};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use xos_api::aem::TaskSpec;
 use xos_api::cluster::RunInCluster;
+use xos_api::node::units::EnvelopeId;
 use xos_base::{ClusterId, Error, Millis, PersonId};
 
 /// A program that waits until a node has room.
@@ -51,6 +54,18 @@ pub enum Change {
     Gone(TreeId),
     /// How a node stands.
     Node(NodeNumber, Member),
+    /// An envelope of a job's units.
+    Envelope(EnvelopeId, Envelope),
+    /// A task of units in an envelope, by its name.
+    Task(EnvelopeId, String, Box<TaskSpec>),
+    /// How a unit stands.
+    Unit(TreeUnit, Unit),
+    /// A unit is no more.
+    UnitGone(TreeUnit),
+    /// A task is no more.
+    TaskGone(EnvelopeId, String),
+    /// An envelope is no more; its units and tasks went before.
+    EnvelopeGone(EnvelopeId),
 }
 
 /// A cluster as it was kept.
@@ -68,6 +83,12 @@ pub struct Kept {
     pub trees: BTreeMap<TreeId, Tree>,
     /// The nodes.
     pub nodes: BTreeMap<NodeNumber, Member>,
+    /// The envelopes of units.
+    pub envelopes: BTreeMap<EnvelopeId, Envelope>,
+    /// The tasks of their units, by name.
+    pub tasks: BTreeMap<(EnvelopeId, String), TaskSpec>,
+    /// The units.
+    pub units: BTreeMap<TreeUnit, Unit>,
 }
 
 impl Kept {
@@ -95,6 +116,24 @@ impl Kept {
             }
             Change::Node(number, member) => {
                 self.nodes.insert(number, member);
+            }
+            Change::Envelope(id, envelope) => {
+                self.envelopes.insert(id, envelope);
+            }
+            Change::Task(id, name, task) => {
+                self.tasks.insert((id, name), *task);
+            }
+            Change::Unit(id, unit) => {
+                self.units.insert(id, unit);
+            }
+            Change::UnitGone(id) => {
+                self.units.remove(&id);
+            }
+            Change::TaskGone(id, name) => {
+                self.tasks.remove(&(id, name));
+            }
+            Change::EnvelopeGone(id) => {
+                self.envelopes.remove(&id);
             }
         }
     }

@@ -12,9 +12,11 @@ mod policy;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod units;
 mod views;
 
 pub use keep::{Change, Kept, Records, Settings, Waiting};
+pub use units::{Envelope, Over, Stop, Unit, Why};
 
 use crate::cluster::members::{NodeState, Times};
 use crate::cluster::messages::{ToController, ToNode};
@@ -22,8 +24,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    CPUS_MAX, ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, NodeLooks,
-    Obstacles, PROCESSES_MAX,
+    CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
+    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -32,12 +34,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use xos_api::Done;
+use xos_api::aem::OutputPart;
+use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
 use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 use xos_net::audit::Teller;
+use xos_net::clusters::ClusterNews;
 use xos_net::{Audit, Rules};
 
 /// How often time is told to the controllers.
@@ -123,6 +128,16 @@ pub trait NodesOut: Send + Sync {
     /// # Errors
     /// As [`NodesOut::tell`].
     async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error>;
+    /// Reads what a tree wrote.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error>;
+    /// Has what trees wrote removed.
+    ///
+    /// # Errors
+    /// As [`NodesOut::tell`].
+    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error>;
 }
 
 #[async_trait]
@@ -136,6 +151,14 @@ impl NodesOut for xos_net::Nodes {
     }
 
     async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error> {
+        self.call(node, r).await
+    }
+
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
+        self.call(node, r).await
+    }
+
+    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error> {
         self.call(node, r).await
     }
 }
@@ -187,6 +210,10 @@ pub struct ClusterService {
     vos: Arc<dyn Vos>,
     rules: Arc<dyn Rules>,
     told: Teller,
+    /// What the nodes of the site said that they offer to units.
+    heard: std::sync::Mutex<BTreeMap<NodeId, Capacity>>,
+    /// For the job service.
+    news: watch::Sender<ClusterNews>,
     /// Held while records are written: whatever follows from a decision waits for them.
     clusters: Mutex<BTreeMap<ClusterId, Cluster>>,
 }
@@ -200,10 +227,11 @@ impl ClusterService {
         let (times, policy) = (config.times()?, config.policy()?);
         let now = deps.clock.up();
         let kept = deps.records.load().await?;
-        let clusters = kept
+        let clusters: BTreeMap<ClusterId, Cluster> = kept
             .into_iter()
             .map(|(id, kept)| (id.clone(), Cluster::new(id, kept, times, now)))
             .collect();
+        let news = ClusterNews { offers: units::offers(&clusters, &BTreeMap::new()), reports: 0 };
         Ok(Arc::new(ClusterService {
             config,
             times,
@@ -215,6 +243,8 @@ impl ClusterService {
             vos: deps.vos,
             rules: deps.rules,
             told: Teller::new(deps.audit),
+            heard: std::sync::Mutex::default(),
+            news: watch::Sender::new(news),
             clusters: Mutex::new(clusters),
         }))
     }
@@ -239,12 +269,17 @@ impl ClusterService {
     /// Time went by.
     async fn turn(&self) {
         let now = self.clock.up();
+        let heard = self.heard();
         let mut all = self.clusters.lock().await;
         for c in all.values_mut() {
-            let mut effects = c.controller.tick(now);
+            let (signals, mut effects) = c.stop_units(self.clock.now());
+            effects.extend(c.controller.tick(now));
             effects.extend(c.turn(&self.policy, self.config.balance, now));
+            effects.extend(c.start_units(&self.policy, &heard));
             self.pass_on(c, effects).await;
+            self.signal(signals);
         }
+        self.tell_offers(&all, &heard);
     }
 
     async fn look_at_vos(&self) -> Result<(), Error> {
@@ -281,10 +316,13 @@ impl ClusterService {
     /// Keeps what was decided; returns what is to be sent.
     async fn commit(&self, c: &mut Cluster, effects: Vec<Effect>) -> Result<Vec<Told>, Error> {
         let told = c.take(effects, self.clock.up());
+        c.units.settle(self.clock.now());
         let changes = c.changes();
         if !changes.is_empty() {
             self.records.keep(&c.id, &changes).await?;
-            c.kept();
+            if c.kept() {
+                self.news.send_modify(|news| news.reports += 1);
+            }
         }
         self.note_deeds(c);
         Ok(told)
@@ -325,7 +363,12 @@ impl ClusterService {
         if let Some(looks) = r.looks {
             effects.extend(look(c, number, &r.messages, looks, now));
         }
-        let told = self.commit(c, effects).await?;
+        let mut told = self.commit(c, effects).await?;
+        // What ended made room.
+        let more = c.start_units(&self.policy, &self.heard());
+        if !more.is_empty() {
+            told.extend(self.commit(c, more).await?);
+        }
         let (own, others): (Vec<Told>, Vec<Told>) =
             told.into_iter().partition(|(to, _)| *to == number);
         self.send(c, others);
@@ -365,6 +408,7 @@ fn look(
     looks.processes.truncate(PROCESSES_MAX);
     looks.cpu_times.truncate(CPUS_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
+    c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
     let Some(moves) = moves.filter(|_| present) else { return Vec::new() };

@@ -2,6 +2,7 @@
 
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
+use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, Order, ToNode, TreeId};
@@ -74,6 +75,8 @@ pub(super) struct Cluster {
     /// What the cluster did by itself, for the audit.
     pub deeds: Vec<Deed>,
     pub over: BTreeMap<TreeId, Over>,
+    /// The units of jobs that run as trees here.
+    pub units: Units,
     /// Where the output of each tree goes, as long as it is not forgotten.
     outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
@@ -85,6 +88,7 @@ impl Cluster {
     /// A cluster as it was kept.
     pub fn new(id: ClusterId, kept: Kept, times: Times, now: Millis) -> Cluster {
         let controller = Controller::new(kept.state(now), times, now);
+        let units = Units::of(&kept, &controller.state().trees);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
         let waiting = kept.queue().map(|(tree, w)| (tree, w.clone())).collect();
         Cluster {
@@ -105,6 +109,7 @@ impl Cluster {
             own: BTreeMap::new(),
             deeds: Vec::new(),
             over: BTreeMap::new(),
+            units,
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             dirty: Dirty::default(),
@@ -232,6 +237,7 @@ impl Cluster {
     fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
+        self.unit_changed(r);
         self.note_tree(r);
         if let Some(t) = self.controller.state().trees.tree(tree) {
             self.outputs.insert(tree, t.output_at());
@@ -275,6 +281,24 @@ impl Cluster {
             }
             _ => {}
         }
+    }
+
+    /// What a change means for the unit that the tree is, if it is one.
+    fn unit_changed(&mut self, r: &TreeRecord) {
+        let tree = r.tree();
+        let Some(unit) = self.programs.get(&tree).and_then(|p| p.unit.as_ref()) else { return };
+        let t = self.controller.state().trees.tree(tree);
+        let what = match r {
+            TreeRecord::Runs { .. } => Happened::Started,
+            TreeRecord::Ended { end, .. } => Happened::Ended(Ok(*end)),
+            TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
+            // Without a ghost, its output is where it runs.
+            _ => match t.filter(|t| t.spool && !t.state.is_final()) {
+                Some(t) => Happened::Spooled(t.output_at()),
+                None => return,
+            },
+        };
+        self.units.happened(unit, what);
     }
 
     fn ended(&mut self, tree: TreeId, how: Result<End, String>) {
@@ -321,6 +345,8 @@ impl Cluster {
                 out.push(Change::Program(*tree, program.clone()));
             }
         }
+        // Of a unit before its tree: one without a tree that is known never ran.
+        out.extend(self.units.changes());
         for tree in &dirty.trees {
             let waits = self.waiting.get(tree);
             out.push(match (state.trees.tree(*tree), waits) {
@@ -339,9 +365,10 @@ impl Cluster {
         out
     }
 
-    /// They are.
-    pub fn kept(&mut self) {
+    /// They are. Whether units have reports that were not there before.
+    pub fn kept(&mut self) -> bool {
         self.dirty = Dirty::default();
+        self.units.kept()
     }
 
     /// Trees that have not ended.

@@ -3,6 +3,8 @@
 mod run;
 mod trees;
 
+pub(super) use run::owner;
+
 use super::one::Cluster;
 use super::policy::{self, Action};
 use super::{ClusterService, Kept, seated};
@@ -90,6 +92,10 @@ impl ClusterService {
         if all.contains_key(&r.cluster) {
             return Err(Error::conflict(format!("there is a cluster {} already", r.cluster)));
         }
+        if self.is_node(&all, r.cluster.as_str()) {
+            return Err(Error::conflict(format!("a node of this site is called {}", r.cluster))
+                .hint("jobs are sent to a cluster as to a node: give it a name of its own"));
+        }
         if all.len() >= CLUSTERS_MAX {
             return Err(Error::limited(format!("a site has at most {CLUSTERS_MAX} clusters")));
         }
@@ -136,6 +142,9 @@ impl ClusterService {
         let serves: BTreeSet<VoId> = self.served().await?.into_keys().collect();
         let now = self.clock.up();
         let mut all = self.clusters.lock().await;
+        if let Some(id) = all.keys().find(|id| r.nodes.iter().any(|n| n.as_str() == id.as_str())) {
+            return Err(Error::invalid(format!("{id} is a cluster, and no node of one")));
+        }
         let seated = seated(&all);
         let c = find_mut(&mut all, &r.cluster)?;
         let mut new = BTreeSet::new();

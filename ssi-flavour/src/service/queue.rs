@@ -31,6 +31,7 @@ impl Waiting {
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),
+            unit: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
 mod queue;
+mod units;
 
 use super::*;
 use crate::cluster::interval::Interval;
@@ -38,21 +39,33 @@ impl Records for Memory {
     }
 }
 
-struct Played(mpsc::UnboundedSender<(NodeId, ClusterTell)>);
+struct Played {
+    told: mpsc::UnboundedSender<(NodeId, ClusterTell)>,
+    signals: mpsc::UnboundedSender<(NodeId, ClusterSignal)>,
+}
 
 #[async_trait]
 impl NodesOut for Played {
     async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error> {
-        self.0.send((node.clone(), r)).unwrap();
+        self.told.send((node.clone(), r)).unwrap();
         Ok(Done {})
     }
 
-    async fn signal(&self, _: &NodeId, _: ClusterSignal) -> Result<Done, Error> {
+    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error> {
+        self.signals.send((node.clone(), r)).unwrap();
         Ok(Done {})
     }
 
     async fn why(&self, _: &NodeId, _: ClusterWhy) -> Result<Obstacles, Error> {
         Ok(Obstacles::default())
+    }
+
+    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
+        Ok(OutputPart { data: format!("{node} {} {}", r.tree, r.from), eof: true })
+    }
+
+    async fn forget(&self, _: &NodeId, _: ClusterForget) -> Result<Done, Error> {
+        Ok(Done {})
     }
 }
 
@@ -98,6 +111,7 @@ struct World {
     clock: Arc<Hand>,
     audit: Arc<Remembered>,
     told: mpsc::UnboundedReceiver<(NodeId, ClusterTell)>,
+    signals: mpsc::UnboundedReceiver<(NodeId, ClusterSignal)>,
 }
 
 fn vo() -> VoId {
@@ -118,18 +132,20 @@ async fn open(records: Arc<Memory>, clock: Arc<Hand>) -> World {
 
 async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> World {
     let audit = Arc::<Remembered>::default();
-    let (nodes, told) = mpsc::unbounded_channel();
+    let (tells, told) = mpsc::unbounded_channel();
+    let (sends, signals) = mpsc::unbounded_channel();
+    let nodes = Arc::new(Played { told: tells, signals: sends });
     let deps = Deps {
         site: "rennes".parse().unwrap(),
         clock: clock.clone(),
         records: records.clone(),
-        nodes: Arc::new(Played(nodes)),
+        nodes,
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
         audit: audit.clone(),
     };
     let service = ClusterService::start(config, deps).await.unwrap();
-    World { service, records, clock, audit, told }
+    World { service, records, clock, audit, told, signals }
 }
 
 /// A cluster with two nodes that are online.
@@ -245,6 +261,7 @@ fn program(pid: i32) -> Program {
         attached: false,
         pid: Some(pid),
         birth: node(1),
+        unit: None,
         mandate: None,
     }
 }

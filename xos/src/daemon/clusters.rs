@@ -7,6 +7,9 @@
 //! | `ssi/<cluster>/node/<number>` | [`Member`] |
 //! | `ssi/<cluster>/tree/<number>` | [`Tree`] |
 //! | `ssi/<cluster>/program/<number>` | [`Program`] |
+//! | `ssi/<cluster>/envelope/<envelope>` | [`Envelope`] of units |
+//! | `ssi/<cluster>/task/<envelope>/<name>` | [`TaskSpec`] of units in it |
+//! | `ssi/<cluster>/unit/<envelope>/<number>/<attempt>` | [`Unit`] |
 //! | `ssi/<cluster>/queued/<number>` | [`Waiting`]: a program that waits until a node has room |
 
 use async_trait::async_trait;
@@ -15,13 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use xos_api::aem::TaskSpec;
+use xos_api::node::units::EnvelopeId;
 use xos_base::{ClusterId, Error};
 use xos_ssi::cluster::members::Member;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::cluster::trees::Tree;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::service::{Change, Kept, Records, Settings, Waiting};
-use xos_ssi::wire::Program;
+use xos_ssi::service::{Change, Envelope, Kept, Records, Settings, Unit, Waiting};
+use xos_ssi::wire::{Program, TreeUnit};
 use xos_store::{Key, KeyError, OPS_MAX, Op, PAGE_ENTRIES_MAX, Prefix, Store, StoreError};
 
 /// What all keys begin with.
@@ -50,6 +55,17 @@ fn key(cluster: &ClusterId, parts: &[&str]) -> Result<Key, Error> {
 
 fn tree_key(cluster: &ClusterId, kind: &str, tree: TreeId) -> Result<Key, Error> {
     key(cluster, &[kind, &format!("{:020}", tree.0)])
+}
+
+fn unit_key(cluster: &ClusterId, unit: &TreeUnit) -> Result<Key, Error> {
+    let (envelope, number) = (unit.envelope.to_string(), format!("{:010}", unit.unit));
+    key(cluster, &["unit", &envelope, &number, &unit.attempt.to_string()])
+}
+
+/// Reads what [`EnvelopeId`] shows itself as.
+fn envelope(text: &str) -> Option<EnvelopeId> {
+    let (job, serial) = text.split_once('@')?;
+    Some(EnvelopeId { job: job.parse().ok()?, serial: serial.parse().ok()? })
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
@@ -86,6 +102,18 @@ fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
         Change::Node(number, m) => {
             vec![Op::put(key(cluster, &["node", &number.to_string()])?, encode(m)?)]
         }
+        Change::Envelope(id, e) => {
+            vec![Op::put(key(cluster, &["envelope", &id.to_string()])?, encode(e)?)]
+        }
+        Change::Task(id, name, task) => {
+            vec![Op::put(key(cluster, &["task", &id.to_string(), name])?, encode(task)?)]
+        }
+        Change::Unit(id, unit) => vec![Op::put(unit_key(cluster, id)?, encode(unit)?)],
+        Change::UnitGone(id) => vec![Op::Del(unit_key(cluster, id)?)],
+        Change::TaskGone(id, name) => {
+            vec![Op::Del(key(cluster, &["task", &id.to_string(), name])?)]
+        }
+        Change::EnvelopeGone(id) => vec![Op::Del(key(cluster, &["envelope", &id.to_string()])?)],
     })
 }
 
@@ -114,6 +142,21 @@ fn read(at: &Key, value: &[u8]) -> Result<(ClusterId, Change), Error> {
         [ROOT, cluster, "node", number] => {
             let number = number.parse::<u8>().ok().and_then(|n| NodeNumber::try_from(n).ok());
             (cluster, Change::Node(number.ok_or_else(bad)?, decode::<Member>(at, value)?))
+        }
+        [ROOT, cluster, "envelope", id] => {
+            let id = envelope(id).ok_or_else(bad)?;
+            (cluster, Change::Envelope(id, decode::<Envelope>(at, value)?))
+        }
+        [ROOT, cluster, "task", id, name] => {
+            let (id, task) = (envelope(id).ok_or_else(bad)?, decode::<TaskSpec>(at, value)?);
+            (cluster, Change::Task(id, (*name).to_owned(), Box::new(task)))
+        }
+        [ROOT, cluster, "unit", id, unit, attempt] => {
+            let envelope = envelope(id).ok_or_else(bad)?;
+            let unit = unit.parse().map_err(|_| bad())?;
+            let attempt = attempt.parse().map_err(|_| bad())?;
+            let id = TreeUnit { envelope, unit, attempt };
+            (cluster, Change::Unit(id, decode::<Unit>(at, value)?))
         }
         _ => return Err(bad()),
     };
@@ -183,5 +226,51 @@ mod tests {
         let kept = all.get(&cluster).unwrap();
         assert_eq!((kept.last, kept.nodes.get(&number)), (7, Some(&member)));
         assert_eq!(all.len(), 1);
+    }
+
+    /// If it failed, units of jobs would be lost with a restart of the core, or run twice.
+    #[tokio::test]
+    async fn units_come_back_and_go() {
+        let registry = Registry::new(Arc::new(MemoryStore::new()));
+        let cluster: ClusterId = "c1.rennes".parse().unwrap();
+        let id = EnvelopeId { job: "12.rennes".parse().unwrap(), serial: 3 };
+        let envelope: Envelope = serde_json::from_value(serde_json::json!({
+            "owner": { "vo": "demo.rennes", "member": 2, "uid": 100_002 },
+            "person": "alice@rennes",
+            "site": "rennes",
+            "room": { "slots": 1, "cpu_milli": 1000, "memory_bytes": 1 },
+            "ending": false,
+        }))
+        .unwrap();
+        let run = TreeUnit { envelope: id.clone(), unit: 7, attempt: 1 };
+        let unit: Unit = serde_json::from_value(serde_json::json!({
+            "place": 0, "task": "a.b-c_d", "index": 7, "tree": 4, "spool": 1,
+            "stop": { "why": "Asked", "kill_at": 9 }, "started": [1, 5],
+            "over": {
+                "seq": 2, "at": 8, "how": { "end": "signal", "signal": 9 },
+                "usage": { "wall_ms": 3, "cpu_ms": 1, "memory_bytes": 0 },
+            },
+        }))
+        .unwrap();
+        let task = TaskSpec { name: "a.b-c_d".into(), ..TaskSpec::default() };
+        let changes = [
+            Change::Settings(Settings::default()),
+            Change::Envelope(id.clone(), envelope.clone()),
+            Change::Task(id.clone(), task.name.clone(), Box::new(task.clone())),
+            Change::Unit(run.clone(), unit.clone()),
+        ];
+        registry.keep(&cluster, &changes).await.unwrap();
+        let kept = registry.load().await.unwrap().remove(&cluster).unwrap();
+        assert_eq!(kept.envelopes, BTreeMap::from([(id.clone(), envelope)]));
+        assert_eq!(kept.tasks, BTreeMap::from([((id.clone(), task.name.clone()), task.clone())]));
+        assert_eq!(kept.units, BTreeMap::from([(run.clone(), unit)]));
+        let gone = [
+            Change::UnitGone(run),
+            Change::TaskGone(id.clone(), task.name),
+            Change::EnvelopeGone(id),
+        ];
+        registry.keep(&cluster, &gone).await.unwrap();
+        let kept = registry.load().await.unwrap().remove(&cluster).unwrap();
+        assert!(kept.envelopes.is_empty() && kept.tasks.is_empty() && kept.units.is_empty());
     }
 }

@@ -145,11 +145,20 @@ impl Ground {
         Vom::start(config, deps).await
     }
 
-    async fn aem(&self, mut config: xos_aem::Config, vom: &Vom) -> Result<Aem, Error> {
+    async fn aem(
+        &self,
+        mut config: xos_aem::Config,
+        vom: &Vom,
+        clusters: Option<&Arc<ClusterService>>,
+    ) -> Result<Aem, Error> {
         if config.dir == xos_aem::Config::default().dir {
             config.dir = self.state.join("aem");
         }
-        let world = Arc::new(GridWorld::new(self.grid.clone(), self.nodes.clone()));
+        let mut world = GridWorld::new(self.grid.clone(), self.nodes.clone());
+        if let Some(clusters) = clusters {
+            world = world.with_clusters(clusters.clone(), self.clock.clone());
+        }
+        let world = Arc::new(world);
         let (standing, rules) = (Arc::new(vom.clone()), Arc::new(vom.clone()));
         let audit: Arc<dyn Audit> = self.audit.clone();
         let told = (self.clock.clone(), audit);
@@ -280,8 +289,12 @@ async fn start(
     let vom = ground.vom(sections.vom).await?;
     vom.register(&mut router);
     ground.verifier.set_standing(Arc::new(vom.clone()));
+    let clusters = match sections.cluster {
+        Some(config) => Some(ground.clusters(config, &vom).await?),
+        None => None,
+    };
     let aem = match sections.aem {
-        Some(config) => Some(ground.aem(config, &vom).await?),
+        Some(config) => Some(ground.aem(config, &vom, clusters.as_ref()).await?),
         None => None,
     };
     match &aem {
@@ -290,10 +303,6 @@ async fn start(
     }
     let files = match sections.files {
         Some(config) => Some(ground.files(config, &vom).await?),
-        None => None,
-    };
-    let clusters = match sections.cluster {
-        Some(config) => Some(ground.clusters(config, &vom).await?),
         None => None,
     };
     if let Some(clusters) = &clusters {

@@ -119,6 +119,8 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "why login n1.rennes", 1),
     ("ada", "why file /nowhere", 64),
     ("ada", "job output JOB", 0),
+    // Nothing of it runs.
+    ("ada", "job checkpoint JOB", 73),
     ("ada", "job cancel JOB", 0),
     ("ada", "job wait JOB", 130),
     ("ada", "vo share end demo.rennes rennes", 0),

@@ -13,7 +13,7 @@ fn facts(nodes: &[(&str, u32)]) -> Facts {
     for (name, cpu_milli) in nodes {
         let capacity =
             Capacity { cpu_milli: *cpu_milli, memory_bytes: 64 * GIB, arch: "x86_64".into() };
-        let view = NodeView { capacity, key: String::new(), boot: Some("b".into()) };
+        let view = NodeView { capacity, key: String::new(), boot: Some("b".into()), cluster: None };
         f.nodes.insert(name.parse().unwrap(), view);
     }
     let vo: VoId = "demo.rennes".parse().unwrap();
@@ -199,4 +199,81 @@ fn an_envelope_that_had_many_units_gets_no_more() {
     let (at, units) = (Millis(4), vec![UnitRun { first: 0, count: 1 }]);
     t.apply(&HostRecord::Took { job, at, who: None, task: 0, what: None, units, attempt: 1 });
     assert_eq!(run(&mut t, &f, 5), ["open 2 n1.rennes 1", "send 2 1"]);
+}
+
+/// A cluster of n1 and n2 with two processors each, beside the node n3 with one.
+fn clustered() -> Facts {
+    let mut f = facts(&[("c1.rennes", 4000), ("n1.rennes", 2000), ("n2.rennes", 2000)]);
+    f.nodes.extend(facts(&[("n3.rennes", 1000)]).nodes);
+    if let Some(c) = f.nodes.get_mut(&"c1.rennes".parse::<NodeId>().unwrap()) {
+        c.cluster = Some((2000, 64 * GIB));
+    }
+    f.seated = ["n1.rennes", "n2.rennes"].iter().map(|n| n.parse().unwrap()).collect();
+    f
+}
+
+/// If it failed, the processors of a cluster's nodes would be given twice, or a unit would wait in
+/// a cluster for a node that there is not.
+#[test]
+fn a_cluster_is_one_node_and_its_nodes_are_none() {
+    let (mut t, f) = (table(), clustered());
+    let c = capacity(&t, &f, &"pisa".parse().unwrap(), &[]);
+    let pool = &c.pools[0];
+    assert_eq!((pool.nodes, pool.cpu_milli, pool.node_cpu_milli), (2, 5000, 2000));
+    took(&mut t, "1.pisa", 1, 3000);
+    assert!(plan(&t, &f, Millis(1)).is_empty(), "a unit never spans nodes");
+    took(&mut t, "2.pisa", 2, 2000);
+    assert_eq!(shown(&plan(&t, &f, Millis(1))), ["open 1 c1.rennes 2", "send 1 2"]);
+}
+
+/// If it failed, units would fail in a cluster for what could be known before, or wait there for
+/// ever.
+#[test]
+fn what_a_cluster_cannot_do_goes_elsewhere_or_is_refused() {
+    let mut f = clustered();
+    let mut task = testing::spec(&[("m", "0", &[])]).tasks[0].clone();
+    task.limits.open_files = Some(10);
+    assert_eq!(f.judge_kind(&task), Ok(()));
+    task.resources.cpu_milli = 2000;
+    let refusal = f.judge_kind(&task).unwrap_err();
+    let text = "of this site's nodes only cluster c1.rennes has room for it, and a cluster sets no \
+                limits of processes";
+    assert_eq!((refusal.rule.as_str(), refusal.text.as_str()), ("cluster", text));
+    assert!(!refusal.later);
+    let capacity = Capacity { cpu_milli: 4000, memory_bytes: GIB, arch: "x86_64".into() };
+    f.away.insert("n9.rennes".parse().unwrap(), Away { capacity, since: Millis(0) });
+    assert!(f.judge_kind(&task).unwrap_err().later);
+    task.limits.open_files = None;
+    assert_eq!(f.judge_kind(&task), Ok(()));
+}
+
+/// If it failed, a unit that is to be checkpointed would run where nothing checkpoints it.
+#[test]
+fn what_is_to_be_checkpointed_goes_to_clusters_only() {
+    let (mut t, f) = (table(), clustered());
+    let mut spec = testing::spec(&[("m", "0-5", &[])]);
+    spec.tasks[0].checkpointable = true;
+    let outline = crate::outline(&spec).unwrap();
+    let offer = xos_api::aem::HostUnits {
+        job: "1.pisa".parse().unwrap(),
+        vo: "demo.rennes".parse().unwrap(),
+        mandate: "m".into(),
+        task: 0,
+        task_first: 0,
+        spec: spec.tasks.remove(0),
+        outline,
+        units: vec![UnitRun { first: 0, count: 6 }],
+        attempt: 0,
+        until: Millis(9),
+        want_output: false,
+    };
+    assert_eq!(f.judge_kind(&offer.spec), Ok(()));
+    let record = crate::accept::took(&t, &offer, testing::alice(), Millis(0));
+    t.apply(&record);
+    assert_eq!(shown(&plan(&t, &f, Millis(1))), ["open 1 c1.rennes 4", "send 1 4"]);
+    let plain = facts(&[("n1.rennes", 8000)]);
+    let refusal = plain.judge_kind(&offer.spec).unwrap_err();
+    let text = "only a cluster checkpoints it, and no cluster here has room for it";
+    assert_eq!((refusal.text.as_str(), refusal.later), (text, false));
+    assert!(plan(&t, &plain, Millis(1)).is_empty());
 }

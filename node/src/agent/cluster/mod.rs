@@ -6,6 +6,7 @@
 mod orders;
 mod programs;
 mod streams;
+mod units;
 
 pub(super) use streams::handlers;
 
@@ -40,6 +41,7 @@ pub(super) struct Clustered {
     folder: PathBuf,
     dialer: Dialer,
     pub(super) mandates: Arc<Mandates>,
+    units: units::Envelopes,
     seated: Mutex<Option<Seated>>,
 }
 
@@ -54,7 +56,8 @@ impl Clustered {
     /// Below the folder of the node.
     pub(super) fn new(config: config::Cluster, folder: &Path, dialer: Dialer) -> Clustered {
         let folder = folder.join("cluster");
-        Clustered { config, folder, dialer, mandates: Arc::default(), seated: Mutex::default() }
+        let (mandates, units, seated) = Default::default();
+        Clustered { config, folder, dialer, mandates, units, seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -168,11 +171,12 @@ impl Agent {
         ASK_EVERY
     }
 
-    /// Mandates of people who run nothing here any more go.
+    /// Mandates and envelopes of people who run nothing here any more go.
     fn keep_mandates(&self, looks: &NodeLooks) {
         let Some(clustered) = &self.cluster else { return };
         let works = |uid| looks.processes.iter().any(|p| p.uid == uid);
         clustered.mandates.retain(self.now(), works);
+        clustered.units.retain(self.now(), works);
     }
 
     /// Does what the agent wants, without holding others up.

@@ -7,7 +7,10 @@ use xos_api::Done;
 use xos_base::Error;
 use xos_net::Router;
 use xos_ssi::cell::proto::Tree;
-use xos_ssi::wire::{ClusterHeard, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy, Obstacles};
+use xos_ssi::wire::{
+    ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell, ClusterWhy,
+    Obstacles,
+};
 
 fn gone(e: &std::io::Error) -> Error {
     Error::unavailable(format!("the cluster's agent on this node is gone: {e}"))
@@ -34,6 +37,12 @@ impl Agent {
             let tree = Tree { id: r.tree.0, epoch: r.epoch };
             let obstacles = seated.client.why(tree).await.map_err(Error::conflict)?;
             Ok(Obstacles { obstacles })
+        });
+        on(router, &self, |agent: Arc<Agent>, r: ClusterOutput| async move {
+            agent.tree_output(r).await
+        });
+        on(router, &self, |agent: Arc<Agent>, r: ClusterForget| async move {
+            agent.forget_trees(r).await
         });
     }
 

@@ -45,6 +45,10 @@ impl Agent {
             Error::conflict(format!("{} is not in {}", program.birth, seated.seat.cluster))
         })?;
         self.make_home(&membership, &account).await?;
+        let cwd = program.folder(&account.home);
+        if let Some(unit) = &program.unit {
+            self.take_unit_ticket(&membership, account.uid, &unit.envelope).await;
+        }
         if let Some(mandate) = program.mandate {
             self.take_program_mandate(seated, &membership, mandate).await;
         }
@@ -66,7 +70,7 @@ impl Agent {
             program: CellProgram {
                 argv: program.argv,
                 env: env.into_iter().collect(),
-                cwd: program.cwd.into(),
+                cwd,
                 umask: program.umask,
                 rlimits: Vec::new(),
                 cgroups: Vec::new(),

@@ -173,7 +173,8 @@ fn check(r: &RunInCluster) -> Result<(), Error> {
     Ok(())
 }
 
-fn owner(member: &Membership, vo: &ServedVo) -> Result<Owner, Error> {
+/// The account of a member at this site.
+pub(in crate::service) fn owner(member: &Membership, vo: &ServedVo) -> Result<Owner, Error> {
     let uid = vo.base.checked_add(member.number.0).filter(|_| member.number.0 < vo.size);
     let uid = uid.ok_or_else(|| {
         Error::denied(format!("{} has no account at this site for {}", member.person, vo.vo))

@@ -23,9 +23,9 @@ pub struct Cancel {
 
 /// A job, or some of its units.
 #[derive(Clone, Debug)]
-struct Target {
-    job: JobId,
-    units: Option<Array>,
+pub(super) struct Target {
+    pub(super) job: JobId,
+    pub(super) units: Option<Array>,
 }
 
 impl FromStr for Target {

@@ -1,6 +1,7 @@
 //! `xos job`: submit, look, wait, cancel, read output.
 
 mod cancel;
+mod checkpoint;
 mod file;
 mod finish;
 mod list;
@@ -33,6 +34,8 @@ pub enum Command {
     Wait(wait::Wait),
     /// Cancel jobs, or some of their units (also: xkill).
     Cancel(cancel::Cancel),
+    /// Have units that run in clusters checkpointed now.
+    Checkpoint(checkpoint::Checkpoint),
     /// Print what a job wrote (also: xout).
     Output(output::OutputArgs),
     /// Say why a job waits, was refused or failed.
@@ -50,6 +53,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Show(args) => show::run(s, args).await,
         Command::Wait(args) => wait::run(s, args).await,
         Command::Cancel(args) => cancel::run(s, args).await,
+        Command::Checkpoint(args) => checkpoint::run(s, args).await,
         Command::Output(args) => output::run(s, args).await,
         Command::Why(args) => why::run(s, args).await,
     }

@@ -1,11 +1,14 @@
 //! `xos job show`.
 
+use super::checkpoint::remark;
 use super::list::units as unit_counts;
 use super::{JobArg, ending, must_be, state};
 use crate::cli::output::{Outcome, Style, Table, clean, cpus, fields, list, size, span, when};
 use crate::cli::session::Session;
 use serde::Serialize;
-use xos_api::aem::{GetJob, JobView, ListUnits, PAGE_MAX, UnitState, UnitView};
+use xos_api::aem::{
+    GetJob, JobView, ListCheckpoints, ListUnits, PAGE_MAX, UnitCheckpoint, UnitState, UnitView,
+};
 use xos_base::Millis;
 
 /// How many units are shown without --units.
@@ -26,6 +29,8 @@ pub struct Show {
 struct Whole {
     job: JobView,
     units: Vec<UnitView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checkpoints: Vec<UnitCheckpoint>,
 }
 
 /// Runs `xos job show`.
@@ -56,7 +61,12 @@ pub async fn run(s: &Session, args: Show) -> Outcome {
     if let Some(unit) = &args.job.unit {
         must_be(unit, &units)?;
     }
-    let whole = Whole { job, units };
+    let mut checkpoints = Vec::new();
+    if job.spec.tasks.iter().any(|task| task.checkpointable) {
+        let told = member.call(s, ListCheckpoints { job: args.job.job.clone() }).await?;
+        checkpoints = told.units;
+    }
+    let whole = Whole { job, units, checkpoints };
     s.out.show(&whole, || describe(&whole, s.now()))?;
     let shown = whole.units.len() as u64;
     if args.job.unit.is_none() && shown < u64::from(whole.job.summary.counts.total()) {
@@ -108,7 +118,11 @@ fn describe(whole: &Whole, now: Millis) -> String {
     text = format!("{text}\n\n{}", tasks.text("No tasks."));
     let mut units = Table::new(&["UNIT", "TASK", "INDEX", "STATE", "WHERE", "TIME", "REMARK"]);
     for u in &whole.units {
-        units.row(unit_row(u, now));
+        let mut row = unit_row(u, now);
+        if let Some(c) = whole.checkpoints.iter().find(|c| c.unit == u.unit.index.0) {
+            row[6] = remark(c);
+        }
+        units.row(row);
     }
     format!("{text}\n\n{}", units.text("No units."))
 }

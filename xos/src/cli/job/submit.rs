@@ -52,6 +52,9 @@ pub struct Submit {
     /// How often a run that failed or was lost may be started again.
     #[arg(long, value_name = "N")]
     retry: Option<u16>,
+    /// Only in clusters: each run is checkpointed, and goes on from that when its node fails.
+    #[arg(long)]
+    checkpointable: bool,
     /// Only at these sites.
     #[arg(long, value_name = "SITE", value_delimiter = ',')]
     on: Vec<SiteId>,
@@ -140,6 +143,7 @@ impl Submit {
             (self.time.is_some(), "--time"),
             (self.arch.is_some(), "--arch"),
             (self.retry.is_some(), "--retry"),
+            (self.checkpointable, "--checkpointable"),
             (!self.stage_in.is_empty(), "--stage-in"),
             (!self.stage_out.is_empty(), "--stage-out"),
             (self.input.is_some(), "--input"),
@@ -185,6 +189,7 @@ impl Submit {
             },
             limits: ProcessLimits::default(),
             retry: self.retry.unwrap_or(0),
+            checkpointable: self.checkpointable,
             stage_in: self.stage_in.clone(),
             stage_out: self.stage_out.clone(),
         };
@@ -266,6 +271,7 @@ mod tests {
             "1:30:00",
             "--retry",
             "2",
+            "--checkpointable",
             "--on",
             "rennes,pisa",
             "--after",

@@ -1,0 +1,143 @@
+//! How the job service drives clusters: each as one node. Implemented by the clusters of a core.
+
+use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::watch;
+use xos_api::Done;
+use xos_api::aem::{OutputPart, TaskSpec, UnitCheckpoint};
+use xos_api::node::Capacity;
+use xos_api::node::units::{
+    EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput, UnitsTaken,
+};
+use xos_base::{Error, Membership, NodeId};
+
+/// Most bytes of arguments and environment of a task that a cluster takes: as JSON, where a byte
+/// can take six, they fit into a value of the registry.
+pub const TASK_BYTES_MAX: usize = 64 * 1024;
+
+/// A cluster as a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOffer {
+    /// What its nodes that take programs offer together; of no architecture when there are none,
+    /// of `other` when they differ.
+    pub capacity: Capacity,
+    /// The most that one unit can have: processors in thousandths of one, memory in bytes.
+    pub largest: (u32, u64),
+    /// What tickets for it name as its key: of no key that anybody has.
+    pub key: String,
+    /// All nodes that are in it, whatever they do: they take no units by themselves.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// What is new of the clusters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterNews {
+    /// Each cluster of the site, by the id that it has as a node.
+    pub offers: BTreeMap<NodeId, ClusterOffer>,
+    /// Grows when there are reports that were not there before.
+    pub reports: u64,
+}
+
+/// The clusters of a core's site, as nodes. A cluster that there is not is
+/// [`xos_base::Kind::NotFound`] everywhere.
+#[async_trait]
+pub trait Clusters: Send + Sync + 'static {
+    /// What the clusters offer, and that there are reports; from now on.
+    fn news(&self) -> watch::Receiver<ClusterNews>;
+
+    /// A node of the site said what it offers, which counts when it is in a cluster.
+    fn hears(&self, node: &NodeId, capacity: &Capacity);
+
+    /// What a cluster has; see [`xos_api::node::units::ListEnvelopes`].
+    ///
+    /// # Errors
+    /// That there is no such cluster.
+    async fn list_envelopes(&self, cluster: &NodeId) -> Result<Envelopes, Error>;
+
+    /// Takes units of the member whom the order's ticket, which was verified, names.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unsatisfiable`] when it is what a cluster cannot do ([`refuses`]),
+    /// [`xos_base::Kind::Denied`] when the member has no account here; those of its records.
+    /// Sending the same again is safe.
+    async fn start_units(
+        &self,
+        cluster: &NodeId,
+        order: StartUnits,
+        member: &Membership,
+    ) -> Result<UnitsTaken, Error>;
+
+    /// Ends units.
+    ///
+    /// # Errors
+    /// Those of its records.
+    async fn kill_units(&self, cluster: &NodeId, r: KillUnits) -> Result<Done, Error>;
+
+    /// Ends what runs in an envelope, and forgets it once nothing of it is left.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unavailable`] until then: ask again.
+    async fn end_envelope(&self, cluster: &NodeId, r: EndEnvelope) -> Result<Done, Error>;
+
+    /// What a unit wrote.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::NotFound`] when it is not known, or what it wrote went with a node.
+    async fn unit_output(&self, cluster: &NodeId, r: UnitOutput) -> Result<OutputPart, Error>;
+
+    /// How units of an envelope that run stand; with `save` they are checkpointed now.
+    ///
+    /// # Errors
+    /// Those of its records.
+    async fn checkpoints(
+        &self,
+        cluster: &NodeId,
+        envelope: &EnvelopeId,
+        units: &BTreeSet<u32>,
+        save: bool,
+    ) -> Result<Vec<UnitCheckpoint>, Error>;
+
+    /// What happened in envelopes and is not acknowledged, from each its next part.
+    async fn reports(&self) -> Vec<(NodeId, UnitEvents)>;
+
+    /// So many events of an envelope are stored.
+    async fn acknowledged(&self, cluster: &NodeId, envelope: &EnvelopeId, stored: u64);
+
+    /// The nodes that have trees of an envelope, or are to get one.
+    async fn nodes_of(&self, cluster: &NodeId, envelope: &EnvelopeId) -> BTreeSet<NodeId>;
+}
+
+/// Why no cluster can run units of a task, whatever room it has; for the person.
+pub fn refuses(task: &TaskSpec) -> Option<String> {
+    if !task.stage_in.is_empty() || !task.stage_out.is_empty() {
+        return Some("a cluster does not stage files; keep them on the VO's volume".to_owned());
+    }
+    if !task.limits.is_none() {
+        return Some("a cluster sets no limits of processes".to_owned());
+    }
+    let env = task.env.iter().flat_map(|(name, value)| [name, value]);
+    let bytes: usize = task.argv.iter().chain(env).map(String::len).sum();
+    (bytes > TASK_BYTES_MAX).then(|| {
+        let most = TASK_BYTES_MAX / 1024;
+        format!("a cluster takes at most {most} KiB of arguments and environment")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_api::aem::{ProcessLimits, Stage};
+
+    /// If it failed, units would go to a cluster that drops a part of what they ask for.
+    #[test]
+    fn what_a_cluster_cannot_do_is_a_reason() {
+        let task = TaskSpec { argv: vec!["a".into()], ..TaskSpec::default() };
+        assert_eq!(refuses(&task), None);
+        let staged = TaskSpec { stage_out: vec![Stage::default()], ..task.clone() };
+        assert!(refuses(&staged).unwrap().contains("stage"));
+        let limits = ProcessLimits { open_files: Some(9), ..ProcessLimits::default() };
+        assert!(refuses(&TaskSpec { limits, ..task.clone() }).unwrap().contains("limits"));
+        let argv = vec!["x".repeat(TASK_BYTES_MAX + 1)];
+        assert!(refuses(&TaskSpec { argv, ..task }).unwrap().contains("64 KiB"));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a tree wrote, for who asks later.
+
+use super::{ERROR_FILE, KEPT_FILE, Kept, OUTPUT_FILE, Spools};
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+/// A part of what a tree wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether these are the last that are there now.
+    pub end: bool,
+}
+
+impl Spools {
+    /// At most `limit` bytes of the tree's output, or of its error output, from the byte `from` of
+    /// all that it wrote on. Nothing, and the end, when there is no spool of it. Waits for the
+    /// disk.
+    ///
+    /// # Errors
+    /// Those of the files; [`ErrorKind::NotFound`] when the spool begins later, since what came
+    /// before it went to another node.
+    pub fn read(&self, tree: u64, error: bool, from: u64, limit: usize) -> io::Result<Piece> {
+        let folder = self.folder(tree);
+        let nothing = Piece { bytes: Vec::new(), end: true };
+        let kept: Kept = match std::fs::read(folder.join(KEPT_FILE)) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
+            Err(e) => return Err(e),
+        };
+        let (name, begins) =
+            if error { (ERROR_FILE, kept.from[1]) } else { (OUTPUT_FILE, kept.from[0]) };
+        let Some(offset) = from.checked_sub(begins) else {
+            let why = format!("the first {begins} bytes of tree {tree} are at another node");
+            return Err(io::Error::new(ErrorKind::NotFound, why));
+        };
+        let mut how = OpenOptions::new();
+        let file = match how.read(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(name)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
+            Err(e) => return Err(e),
+        };
+        let total = file.metadata()?.len();
+        let left = usize::try_from(total.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(limit)];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(Piece { end: bytes.len() == left, bytes })
+    }
+
+    /// Removes what the spool of a tree left, which is over ([`Spools::finish`]). One that is not
+    /// there is no error.
+    ///
+    /// # Errors
+    /// Those of the folder.
+    pub fn forget(&self, tree: u64) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.folder(tree)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, who reads a unit's output would get a part twice or not at all, or it would
+    /// stay on the disk for ever.
+    #[test]
+    fn output_is_read_by_the_offsets_of_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let spools = Spools::new(dir.path());
+        let none = Piece { bytes: Vec::new(), end: true };
+        assert_eq!(spools.read(7, false, 0, 9).unwrap(), none);
+        std::fs::create_dir(spools.folder(7)).unwrap();
+        let kept = Kept { epoch: 1, from: [10, 0], exit: None, refused: [false; 2] };
+        let kept = serde_json::to_vec(&kept).unwrap();
+        std::fs::write(spools.folder(7).join(KEPT_FILE), kept).unwrap();
+        std::fs::write(spools.folder(7).join(OUTPUT_FILE), "abcdef").unwrap();
+        let read = |from, limit| spools.read(7, false, from, limit);
+        assert_eq!(read(12, 3).unwrap(), Piece { bytes: b"cde".to_vec(), end: false });
+        assert_eq!(read(15, 3).unwrap(), Piece { bytes: b"f".to_vec(), end: true });
+        assert_eq!(read(99, 3).unwrap(), none);
+        assert_eq!(read(9, 3).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(spools.read(7, true, 0, 3).unwrap(), none);
+        spools.forget(7).unwrap();
+        spools.forget(7).unwrap();
+        assert_eq!(read(12, 3).unwrap(), none);
+    }
+}
