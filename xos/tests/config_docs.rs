@@ -141,7 +141,7 @@ fn in_words(kind: &str) -> &'static str {
         "Vec<String>" => "list of texts",
         "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
+        "Login" | "Cluster" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }
