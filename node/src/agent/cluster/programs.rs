@@ -79,6 +79,8 @@ impl Agent {
             attached: program.attached,
             pid: program.pid,
             birth,
+            shell: program.shell,
+            wanted: program.unit.is_some(),
         })
     }
 
