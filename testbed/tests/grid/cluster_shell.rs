@@ -1,7 +1,7 @@
 //! A shell in a cluster: what it shows, and where its programs run.
 
 use crate::cluster::{CLUSTER, nodes_join_and_are_tried};
-use crate::tool::Json;
+use crate::tool::{Json, Said};
 use crate::world::{COMMAND_MAX, VOLUME, World, soon};
 use std::collections::BTreeSet;
 use xos_testbed::grid::SiteSpec;
@@ -22,7 +22,7 @@ fn a_shell_has_the_whole_cluster() {
 }
 
 /// What a shell at node n1 says that is given a script.
-fn shell(w: &World, cwd: &str, script: &str) -> crate::tool::Said {
+fn shell(w: &World, cwd: &str, script: &str) -> Said {
     let at = ["cluster", "shell", CLUSTER, "--node", "n1", "-T", "--cwd", cwd, "--"];
     w.xos(&w.milo, &[&at[..], &["sh", "-c", script]].concat())
 }
@@ -43,15 +43,16 @@ fn programs_as_they_are_show_all_nodes(w: &World) {
         w.xos(&w.milo, &[&run[..], &sleep].concat()).ok();
     }
     let script = "until ps -ef | grep -q '[s]leep 3002'; do sleep 0.1; done
-        echo nproc $(nproc); echo cpus $(grep -c ^processor /proc/cpuinfo)
+        echo nproc $(nproc)
+        echo others $(($(grep -c ^processor /proc/cpuinfo) - $(nproc --all)))
         ps -ef | grep -c '[s]leep 300'; top -bn1 | grep -c sleep
         echo memory $(free -b | awk '/^Mem:/ {print $2}')";
     let said = shell(w, "/", script).ok();
     let looks = looks(w);
     let sum = |name: &str| looks.iter().map(|l| l[name].as_u64().unwrap()).sum::<u64>();
-    let cpus = sum("cpus");
+    let (cpus, others) = (sum("cpus"), looks[1]["cpus"].as_u64().unwrap());
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[..3], [&*format!("nproc {cpus}"), &format!("cpus {cpus}"), "2"], "{said}");
+    assert_eq!(lines[..3], [&*format!("nproc {cpus}"), &*format!("others {others}"), "2"], "{said}");
     assert!(lines[3].parse::<u32>().unwrap() >= 2, "{said}");
     let memory: u64 = lines[4].strip_prefix("memory ").unwrap().parse().unwrap();
     assert!(memory >= sum("memory_bytes"), "{said}");
@@ -87,7 +88,7 @@ fn make_works_on_all_nodes(w: &World) {
 .RECIPEPREFIX = >
 all: {files}
 out.%:
-> hostname > $@; echo $* >> $@; i=0; while [ $$i -lt 300000 ]; do i=$$((i+1)); done
+> uname -n > $@; echo $* >> $@; i=0; while [ $$i -lt 300000 ]; do i=$$((i+1)); done
 fail:
 > echo told; echo wrong >&2; exit 3
 killed:
