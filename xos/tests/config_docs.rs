@@ -28,6 +28,7 @@ const TABLES: &[(&str, &str, &str, &str)] =
 /// Sections inside a section, present or not: section, key, and their struct.
 const PARTS: &[(&str, &str, &str, &str)] = &[
     ("node", "login", "node/src/agent/config.rs", "Login"),
+    ("node", "cluster", "node/src/agent/config.rs", "Cluster"),
     ("cda", "passkeys", "cda/src/passkeys/config.rs", "Passkeys"),
     ("cda", "kerberos", "cda/src/kerberos/config.rs", "Kerberos"),
     ("cda", "pkcs11", "cda/src/keys/token.rs", "Pkcs11"),
