@@ -18,6 +18,7 @@ fn a_shell_has_the_whole_cluster() {
     w.step("programs_as_they_are_show_all_nodes", programs_as_they_are_show_all_nodes);
     w.step("a_login_shell_has_a_terminal", a_login_shell_has_a_terminal);
     w.step("make_works_on_all_nodes", make_works_on_all_nodes);
+    w.step("who_is_killed_takes_its_program_along", who_is_killed_takes_its_program_along);
     w.step("a_shell_stays_where_it_is", a_shell_stays_where_it_is);
 }
 
@@ -118,6 +119,23 @@ END"
         let trees = trees();
         let mut lines = trees.as_array().unwrap().iter().filter(|t| t["argv"][0] == "/bin/sh");
         lines.all(|t| t["state"] == "ended").then_some(())
+    });
+}
+
+/// If it failed, what a person killed would run on where they do not look.
+fn who_is_killed_takes_its_program_along(w: &World) {
+    let script = "for n in 1 2 3 4; do
+            /usr/local/bin/xos-ghost run -- sleep 4000 & pids=\"$pids $!\"
+        done
+        until [ $(ps -ef | grep -c '[s]leep 4000') = 4 ]; do sleep 0.1; done
+        kill -9 $pids; wait";
+    shell(w, VOLUME, script).ok();
+    soon("what was placed is over", || {
+        let trees = w.json(&w.milo, &["cluster", "ps", CLUSTER])["trees"].clone();
+        let of = |t: &&Json| t["argv"][0] == "sleep" && t["argv"][1] == "4000";
+        let placed: Vec<&Json> = trees.as_array().unwrap().iter().filter(of).collect();
+        assert!(!placed.is_empty(), "nothing was placed elsewhere: {trees}");
+        placed.iter().all(|t| t["state"] == "ended").then_some(())
     });
 }
 
