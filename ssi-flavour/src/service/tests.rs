@@ -1,6 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
 mod queue;
+mod shells;
 mod units;
 
 use super::*;

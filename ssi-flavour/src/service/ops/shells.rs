@@ -39,7 +39,14 @@ impl ClusterService {
         caller: Caller,
         r: ClusterLooks,
     ) -> Result<ClusterSeen, Error> {
-        let asks = self.asking(&caller)?;
+        self.looks_for(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn looks_for(
+        &self,
+        asks: &NodeId,
+        r: ClusterLooks,
+    ) -> Result<ClusterSeen, Error> {
         let all = self.clusters.lock().await;
         let (c, number) = member(&all, &r.cluster, asks)?;
         let mut trees = c.controller.state().trees.iter();
@@ -54,13 +61,20 @@ impl ClusterService {
         caller: Caller,
         r: PlaceInCluster,
     ) -> Result<Placed, Error> {
-        let asks = self.asking(&caller)?.clone();
+        self.place_for(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn place_for(
+        &self,
+        asks: &NodeId,
+        r: PlaceInCluster,
+    ) -> Result<Placed, Error> {
         // Denied, not unavailable: nothing has begun, and who asks is to know that.
         let served = self.served().await.map_err(|e| {
             Error::denied(format!("which VOs are served here is not known now: {}", e.message))
         })?;
         let mut all = self.clusters.lock().await;
-        let (_, here) = member(&all, &r.cluster, &asks)?;
+        let (_, here) = member(&all, &r.cluster, asks)?;
         let c = find_mut(&mut all, &r.cluster)?;
         let (owner, pid) = (asker(c, &r, here)?, r.pid);
         if !served.contains_key(&owner.vo) {
@@ -74,7 +88,7 @@ impl ClusterService {
         }
         let started = c.controller.start(pid, &waiting.wish, here, node);
         let (tree, effects) = started.map_err(refused)?;
-        c.programs.insert(tree, waiting.placed(pid, asks));
+        c.programs.insert(tree, waiting.placed(pid, asks.clone()));
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         let epoch = c.controller.state().trees.tree(tree).map_or(1, |t| t.epoch);
@@ -103,7 +117,14 @@ impl ClusterService {
         caller: Caller,
         r: ClusterGhostGone,
     ) -> Result<Done, Error> {
-        let asks = self.asking(&caller)?;
+        self.end_without_ghost(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn end_without_ghost(
+        &self,
+        asks: &NodeId,
+        r: ClusterGhostGone,
+    ) -> Result<Done, Error> {
         let (tree, epoch, node) = {
             let all = self.clusters.lock().await;
             let (c, number) = member(&all, &r.cluster, asks)?;
