@@ -294,7 +294,11 @@ impl Drop for Counted {
 
 /// A spool that nobody but the ghost that goes had to do with, of a tree that is over or was never
 /// heard of, is not kept open.
-pub(super) fn forget(all: &Mutex<BTreeMap<u64, Arc<Mutex<State>>>>, tree: u64, shared: &Arc<Mutex<State>>) {
+pub(super) fn forget(
+    all: &Mutex<BTreeMap<u64, Arc<Mutex<State>>>>,
+    tree: u64,
+    shared: &Arc<Mutex<State>>,
+) {
     let mut all = locked(all);
     let mine = all.get(&tree).is_some_and(|other| Arc::ptr_eq(other, shared));
     let unused = || {

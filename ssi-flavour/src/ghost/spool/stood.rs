@@ -17,9 +17,9 @@ pub(super) enum Stood {
 }
 
 impl Spools {
-    /// As [`Spools::attach`], for the ghost at this node that stands for a tree: what the tree wrote
-    /// goes when both are over, since nobody else wants it. Waits for the ghost's end. Whether the
-    /// tree is over by then; else it goes on without a ghost.
+    /// As [`Spools::attach`], for the ghost at this node that stands for a tree: what the tree
+    /// wrote goes when both are over, since nobody else wants it. Waits for the ghost's end.
+    /// Whether the tree is over by then; else it goes on without a ghost.
     ///
     /// # Errors
     /// As [`Spools::attach`].

@@ -80,9 +80,9 @@ Examples:
   xos cluster shell c1 --node n2
   xos cluster shell c1 -- top                        this program in place of a shell
 
-In it ps, top, free, uptime and nproc show the whole cluster. Programs run on other nodes when they \
-are placed: `make SHELL=/usr/local/bin/xos-sh -j24`, `xos-ghost run -- PROGRAM`, in a folder of the \
-volume. The shell itself never moves. It begins in your folder when that is on a volume, else in \
+In it ps, top, free, uptime and nproc show the whole cluster. Programs run on other nodes when \
+they are placed: `make SHELL=/usr/local/bin/xos-sh -j24`, `xos-ghost run -- PROGRAM`, in a folder \
+of the volume. The shell itself never moves. It begins in your folder when that is on a volume, else in \
 your home there. A line that begins with ~. leaves it; xos cluster attach follows it again.")]
 pub struct Shell {
     /// The cluster, as c1.rennes or c1.
