@@ -201,13 +201,18 @@ pub struct RunInCluster {
     pub cluster: ClusterId,
     /// The VO, in which the caller must act.
     pub vo: VoId,
-    /// The program, and its arguments.
+    /// The program, and its arguments. With `shell` it may be empty: a login shell then.
     pub argv: Vec<String>,
     /// Its environment, beside what nodes set for an account.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// The folder that it begins in, which must be there on the node: an absolute path.
+    /// The folder that it begins in, which must be there on the node: an absolute path. With
+    /// `shell` it may be empty: the person's home then.
     pub cwd: String,
+    /// Whether it sees the whole cluster in `/proc`, and may have programs placed on other nodes.
+    /// Such a one never moves, so that it is not restartable.
+    #[serde(default)]
+    pub shell: bool,
     /// The node; absent: the least loaded one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,

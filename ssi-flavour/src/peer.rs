@@ -5,15 +5,33 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use std::io;
 use std::os::unix::net::UnixStream;
 
+/// A process that connected, as it was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its pid, as this process sees it; 0: it does not.
+    pub pid: i32,
+    /// As whom it runs.
+    pub uid: u32,
+}
+
 /// The user who connected.
+///
+/// # Errors
+/// The kernel's error.
+pub fn uid(socket: &UnixStream) -> io::Result<u32> {
+    who(socket).map(|who| who.uid)
+}
+
+/// The process that connected.
 ///
 /// Not by rustix, whose pids are never 0: that of a process outside of this one's pid namespace is,
 /// and what it makes of such an answer is no answer.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn uid(socket: &UnixStream) -> io::Result<u32> {
-    Ok(getsockopt(socket, PeerCredentials)?.uid())
+pub fn who(socket: &UnixStream) -> io::Result<Who> {
+    let peer = getsockopt(socket, PeerCredentials)?;
+    Ok(Who { pid: peer.pid(), uid: peer.uid() })
 }
 
 #[cfg(test)]
@@ -26,5 +44,6 @@ mod tests {
         let (a, b) = UnixStream::pair().unwrap();
         let own = rustix::process::geteuid().as_raw();
         assert_eq!((uid(&a).unwrap(), uid(&b).unwrap()), (own, own));
+        assert_eq!(who(&a).unwrap().pid, std::process::id() as i32);
     }
 }

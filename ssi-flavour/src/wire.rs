@@ -241,6 +241,10 @@ pub struct Program {
     pub uid: u32,
     /// Whether it runs on a terminal.
     pub terminal: bool,
+    /// Whether it is a cluster shell: its `/proc` is that of the whole cluster
+    /// ([`crate::procfs`]).
+    #[serde(default)]
+    pub shell: bool,
     /// Whether its standard input may be written by who follows it; else that is empty.
     #[serde(default)]
     pub attached: bool,
@@ -300,6 +304,98 @@ pub struct ClusterOutput {
     pub limit: u32,
 }
 request!(ClusterOutput => OutputPart, Post "/v1/node/cluster/output");
+
+/// A node asks how the nodes of its cluster are, for the shells of a person who has programs there.
+/// Only for nodes of the site; denied when the person has none at that node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterLooks {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The person's account.
+    pub uid: u32,
+}
+request!(ClusterLooks => ClusterSeen, Post "/v1/node/cluster/looks");
+
+/// The other nodes of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSeen {
+    /// By number.
+    pub nodes: Vec<SeenNode>,
+}
+
+/// Another node, as one person may see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeenNode {
+    /// Its number.
+    pub number: NodeNumber,
+    /// Its name.
+    pub node: NodeId,
+    /// How long ago it said so, milliseconds.
+    pub age_ms: u64,
+    /// What it said, with the person's processes alone.
+    pub looks: NodeLooks,
+}
+
+/// A process of a tree at the node that asks is to become a program that runs where there is room.
+/// It keeps its pid, and stands for the program when that runs elsewhere. Only for nodes of the
+/// site. Refused: it runs where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceInCluster {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree of which the process is.
+    pub tree: TreeId,
+    /// The process's account: that of the tree.
+    pub uid: u32,
+    /// Its pid, one of this node's.
+    pub pid: i32,
+    /// The program, and its arguments.
+    pub argv: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+    /// The folder that it begins in, from the root.
+    pub cwd: String,
+    /// The mask of modes of new files.
+    pub umask: u32,
+    /// Whether it runs on a terminal.
+    pub terminal: bool,
+}
+request!(PlaceInCluster => Placed, Post "/v1/node/cluster/place");
+
+/// Where a program runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Placed {
+    /// At the node that asked, as part of the tree that it came from.
+    Here {},
+    /// On another node, as a tree of its own whose output is collected at the node that asked.
+    Elsewhere {
+        /// The tree.
+        tree: TreeId,
+        /// Its first copy.
+        epoch: u64,
+        /// Where.
+        node: NodeId,
+    },
+}
+
+/// The process that stood for a program elsewhere is gone before the program ended: the program is
+/// killed, as if it had been that process. Only for nodes of the site, about what was born there.
+/// Refused as Conflict while it is being started or moves; without such a program nothing is to be
+/// done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterGhostGone {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The process's pid, and the program's.
+    pub pid: i32,
+}
+request!(ClusterGhostGone => Done, Post "/v1/node/cluster/ghost-gone");
 
 /// Most trees in one [`ClusterForget`].
 pub const FORGET_MAX: usize = 4096;

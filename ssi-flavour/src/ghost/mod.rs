@@ -33,6 +33,7 @@ pub use run::{Connect, End, Manner, Signals, stand};
 
 use crate::cell::proto::Tree;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,7 +56,11 @@ pub fn ghost_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             place::place(argv)
         }
         [socket, id, epoch] => match (number(id), number(epoch)) {
-            (Some(id), Some(epoch)) => run::run(PathBuf::from(socket), Tree { id, epoch }),
+            (Some(id), Some(epoch)) => {
+                let socket = PathBuf::from(socket);
+                let connect = Box::new(move || UnixStream::connect(&socket));
+                run::run(connect, Tree { id, epoch })
+            }
             _ => usage(),
         },
         _ => usage(),

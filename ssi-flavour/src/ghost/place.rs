@@ -5,7 +5,7 @@
 //! ([`crate::cell`]). Who asks is known to the agent by the socket (SO_PEERCRED in unix(7)): as
 //! whom the program runs, and the pid, which the program keeps.
 
-use super::{complain, run};
+use super::{Connect, complain, run};
 use crate::cell::frame::Peer;
 use crate::cell::proto::Tree;
 use serde::de::DeserializeOwned;
@@ -44,21 +44,19 @@ pub struct PlaceAsk {
     pub cwd: PathBuf,
     /// The file mode creation mask.
     pub umask: u32,
-    /// Whether its standard input is a terminal.
+    /// Whether it is to have a terminal.
     pub terminal: bool,
 }
 
-/// The answer. Until it comes, the program waits for room in the cluster.
+/// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PlaceAnswer {
     /// On this node: who asked becomes it.
     Here,
-    /// On another one: who asked stands for it from now on, as its ghost. The agent says so before
-    /// it has the program started: who did not hear it runs it here.
+    /// On another one: who asked stands for it from now on, as its ghost, and the connection is
+    /// that of the ghost. When it ends before the program does, the program is killed.
     Elsewhere {
-        /// The socket of its ghosts.
-        socket: PathBuf,
         /// What it is there.
         tree: Tree,
     },
@@ -103,7 +101,7 @@ impl PlaceAsk {
 
     /// What this process would run; `None` when it is not text, or too much, so that it cannot be
     /// sent.
-    fn of_this_process(argv: &[OsString]) -> Option<PlaceAsk> {
+    fn of_this_process(argv: &[OsString], terminal: bool) -> Option<PlaceAsk> {
         let text = |text: &OsStr| text.to_str().map(str::to_owned);
         let ask = PlaceAsk {
             argv: argv.iter().map(|word| text(word)).collect::<Option<_>>()?,
@@ -112,7 +110,7 @@ impl PlaceAsk {
                 .collect::<Option<_>>()?,
             cwd: std::env::current_dir().ok()?,
             umask: umask(),
-            terminal: io::stdin().is_terminal(),
+            terminal,
         };
         ask.cwd.to_str()?;
         ask.check().is_ok().then_some(ask)
@@ -127,22 +125,27 @@ impl PlaceAsk {
 pub fn hear(socket: UnixStream, within: Duration) -> io::Result<(PlaceAsk, Asked)> {
     socket.set_read_timeout(Some(within))?;
     socket.set_write_timeout(Some(within))?;
+    let kept = socket.try_clone()?;
     let mut peer = Peer::new(socket);
     let ask: PlaceAsk = next(&mut peer, Some(Instant::now() + within))?;
     ask.check().map_err(|why| io::Error::new(ErrorKind::InvalidData, why))?;
-    Ok((ask, Asked(peer)))
+    Ok((ask, Asked { peer, socket: kept }))
 }
 
 /// A question that waits for its answer.
-pub struct Asked(Peer);
+pub struct Asked {
+    peer: Peer,
+    socket: UnixStream,
+}
 
 impl Asked {
-    /// Answers it.
+    /// Answers it. The connection: after [`PlaceAnswer::Elsewhere`] it is that of a ghost.
     ///
     /// # Errors
     /// The socket's: who asked is gone.
-    pub fn answer(mut self, answer: &PlaceAnswer) -> io::Result<()> {
-        self.0.send(answer, &[])
+    pub fn answer(mut self, answer: &PlaceAnswer) -> io::Result<UnixStream> {
+        self.peer.send(answer, &[])?;
+        Ok(self.socket)
     }
 }
 
@@ -170,35 +173,47 @@ fn umask() -> u32 {
 
 /// Runs a program where the cluster has room for it; here when there is no cluster to ask.
 pub(super) fn place(argv: &[OsString]) -> ExitCode {
+    // With its output elsewhere a terminal would change that.
+    ask(argv, io::stdin().is_terminal() && io::stdout().is_terminal())
+}
+
+fn ask(argv: &[OsString], terminal: bool) -> ExitCode {
     let Some(socket) = std::env::var_os(SOCKET_VARIABLE).filter(|s| !s.is_empty()) else {
         return become_it(argv);
     };
-    let Some(ask) = PlaceAsk::of_this_process(argv) else { return become_it(argv) };
+    let Some(ask) = PlaceAsk::of_this_process(argv, terminal) else { return become_it(argv) };
     let answer = UnixStream::connect(&socket).and_then(|socket| {
-        let mut peer = Peer::new(socket);
+        let mut peer = Peer::new(socket.try_clone()?);
         peer.send(&ask, &[])?;
-        // However long: it may wait for room. Whoever does not want to ends this process.
-        next(&mut peer, None)
+        // However long: the agent has limits. Whoever does not want to wait ends this process.
+        Ok((next(&mut peer, None)?, socket))
     });
     match answer {
-        Ok(PlaceAnswer::Here) => become_it(argv),
-        Ok(PlaceAnswer::Elsewhere { socket, tree }) => run::run(socket, tree),
-        Ok(PlaceAnswer::Refused { why }) => {
+        Ok((PlaceAnswer::Here, _)) => become_it(argv),
+        Ok((PlaceAnswer::Elsewhere { tree }, socket)) => run::run(once(socket), tree),
+        Ok((PlaceAnswer::Refused { why }, _)) => {
             complain(&why);
             ExitCode::from(NOT_RUN_CODE)
         }
         Err(e) => {
-            // It has not begun anywhere: an agent that answers nobody starts nothing for them.
+            // What it may have begun elsewhere is killed: nobody stands for it.
             complain(&format!("the node's agent does not answer, so that it runs here: {e}"));
             become_it(argv)
         }
     }
 }
 
+/// A connection that there is only once: when it is over, the agent is, and with it the cell.
+fn once(socket: UnixStream) -> Connect {
+    let mut socket = Some(socket);
+    Box::new(move || socket.take().ok_or_else(|| io::Error::from(ErrorKind::NotConnected)))
+}
+
 /// As `sh`: what `-c` names is placed. A shell that reads a file or a terminal is this node's.
 pub(super) fn shell(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let argv: Vec<OsString> = std::iter::once(SHELL.into()).chain(arguments).collect();
-    if is_command(&argv) { place(&argv) } else { become_it(&argv) }
+    // Of the lines that make runs at a time one has its terminal: that is to stay as it is.
+    if is_command(&argv) { ask(&argv, false) } else { become_it(&argv) }
 }
 
 /// Whether the first argument of a shell has the option `c`, as `-c` or `-ec`.
@@ -241,9 +256,10 @@ mod tests {
         let (heard, asked) = hear(b, Duration::from_secs(60)).unwrap();
         assert_eq!(heard, ask());
         let tree = Tree { id: 7, epoch: 1 };
-        let answer = PlaceAnswer::Elsewhere { socket: "/run/ghosts".into(), tree };
-        asked.answer(&answer).unwrap();
+        let answer = PlaceAnswer::Elsewhere { tree };
+        let kept = asked.answer(&answer).unwrap();
         assert_eq!(next::<PlaceAnswer>(&mut peer, None).unwrap(), answer);
+        drop(kept);
         let gone = next::<PlaceAnswer>(&mut peer, None).unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::UnexpectedEof);
     }

@@ -13,10 +13,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use std::io::{self, Stdin};
+use std::io::{self, ErrorKind, Stdin};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Between two tries to reach the agent at first, and at most, milliseconds. It restarts, or the
@@ -28,7 +27,8 @@ const WRITE_BYTES: usize = 4096;
 /// Of siginfo(2): sent by the kernel.
 const SI_KERNEL: i32 = 0x80;
 
-/// How the other end is reached: a connection, or that there is none now.
+/// How the other end is reached: a connection, or that there is none now;
+/// [`ErrorKind::NotConnected`]: nor will there be one.
 pub type Connect = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// How a ghost behaves.
@@ -123,6 +123,10 @@ struct Ghost {
     /// Asked to end while nobody was there to be told.
     impatient: bool,
     left: bool,
+    /// The other end cannot be reached any more.
+    cut: bool,
+    /// It stops once the tree was told to.
+    stops: bool,
     /// Its person was told that some output is gone.
     skipped: bool,
     /// The tree is over: how, and where its output ends.
@@ -159,6 +163,8 @@ pub fn stand(
         escape: Escape::default(),
         impatient: false,
         left: false,
+        cut: false,
+        stops: false,
         skipped: false,
         exit: None,
     };
@@ -166,8 +172,7 @@ pub fn stand(
 }
 
 /// Stands for the tree until it is over, as the program `xos-ghost`.
-pub(super) fn run(socket: PathBuf, tree: Tree) -> ExitCode {
-    let connect = Box::new(move || UnixStream::connect(&socket));
+pub(super) fn run(connect: Connect, tree: Tree) -> ExitCode {
     let tell = Box::new(|text: &str| complain(text));
     let end = Signals::take(Manner::Stands)
         .and_then(|signals| stand(connect, tree, Manner::Stands, signals, tell));
@@ -205,6 +210,11 @@ impl Ghost {
     fn live(&mut self) -> io::Result<End> {
         loop {
             self.connect();
+            // What is known of its end counts.
+            if self.cut && self.exit.is_none() {
+                self.restore();
+                return Ok(End::Lost("the node's agent stands for it no more".to_owned()));
+            }
             self.wait()?;
             self.take_signals()?;
             if let Some(end) = self.hear()? {
@@ -214,6 +224,7 @@ impl Ghost {
                 return Ok(End::Closed);
             }
             self.send();
+            self.stop()?;
             if self.left {
                 self.restore();
                 return Ok(End::Left);
@@ -235,6 +246,7 @@ impl Ghost {
         });
         match link {
             Ok(link) => self.link = Some(link),
+            Err(e) if e.kind() == ErrorKind::NotConnected => self.cut = true,
             // The agent is being restarted, or the node is about to end the tree.
             Err(_) => self.lose_link(),
         }
@@ -331,8 +343,31 @@ impl Ghost {
             if signal == libc::SIGCONT {
                 self.pass_keys();
             }
-            let group = if info.ssi_code == SI_KERNEL { GROUP_BIT } else { 0 };
+            // What was stopped as a group goes on as one.
+            let all = info.ssi_code == SI_KERNEL || signal == libc::SIGCONT && !self.follows();
+            let group = if all { GROUP_BIT } else { 0 };
+            let signal = self.stopping(signal);
             self.machine.out[1].push(&[signal as u8 | group]);
+        }
+        Ok(())
+    }
+
+    /// A key that stops jobs stops this one, once the tree was told. The tree's own group would not
+    /// obey SIGTSTP: no shell of its session could let it go on.
+    fn stopping(&mut self, signal: i32) -> i32 {
+        if signal != libc::SIGTSTP || self.follows() || self.passing {
+            return signal;
+        }
+        self.stops = true;
+        libc::SIGSTOP
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        let told = self.link.as_ref().is_none_or(|link| !link.wants_to_write());
+        if self.stops && told {
+            self.stops = false;
+            self.restore();
+            sys::kill(std::process::id() as i32, libc::SIGSTOP)?;
         }
         Ok(())
     }

@@ -9,9 +9,12 @@
 mod guest;
 mod read;
 mod spools;
+mod stood;
+mod tidy;
 
 pub use read::Piece;
 pub use spools::{GUESTS_MAX, Spools};
+pub use tidy::{Bounds, WANTED_FILE};
 
 use super::link::Link;
 use super::machine::{Incoming, Machine};

@@ -1,6 +1,6 @@
 //! What the host asks its cell. All of it waits.
 
-use crate::cell::proto::{Ask, Exit, Leased, Refusal, Start, Started, Status, Tree};
+use crate::cell::proto::{Ask, Exit, Leased, Program, Refusal, Start, Started, Status, Tree};
 use crate::cell::{CallError, Client, Event, LOCK_FILE, launch};
 use crate::pids::NodeNumber;
 use libc::{SIGCONT, SIGKILL, SIGSTOP};
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -61,6 +61,13 @@ impl Calls {
         self.connect()?.start(start, fds)
     }
 
+    /// Runs a helper in the cell, as root.
+    pub(super) fn help(&self, program: Program, fds: &[OwnedFd]) -> Result<Started, CallError> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        self.connect()?.call(Ask::Help(Box::new(program)), &fds)
+    }
+
     /// Says until when trees may run, and after what time of standing still they are ended when no
     /// host is left. What the cell itself had stopped and is no copy's, as it left its tree, is
     /// sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
@@ -93,7 +100,7 @@ impl Calls {
         Ok(of.map(|t| t.processes).unwrap_or_default())
     }
 
-    fn signal(&self, pid: i32, signal: i32) -> Result<(), CallError> {
+    pub(super) fn signal(&self, pid: i32, signal: i32) -> Result<(), CallError> {
         match self.call(Ask::Signal { pid, signal, group: false }) {
             // It ended meanwhile; or the lease did, and it goes on with the next one.
             Err(CallError::Refused(Refusal::NoSuchProcess(_) | Refusal::Held)) => Ok(()),

@@ -16,11 +16,13 @@ mod canary;
 mod cell;
 mod hands;
 mod images;
+mod shell;
 mod store;
 mod streams;
 mod work;
 
 pub use hands::Hands;
+pub use shell::Shells;
 pub use store::Store;
 
 use crate::cell::proto::{Account, Exit, Program, Tree};
@@ -36,6 +38,7 @@ use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
 use serde::{Deserialize, Serialize};
+use shell::{Begun, Keeper};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -90,6 +93,12 @@ pub struct Job {
     pub pid: Option<i32>,
     /// The node where it was born.
     pub birth: NodeNumber,
+    /// Whether it is a cluster shell, which needs [`Setup::shells`].
+    #[serde(default)]
+    pub shell: bool,
+    /// Whether its output is kept until somebody has it removed.
+    #[serde(default)]
+    pub wanted: bool,
 }
 
 /// The other nodes. Called from threads that may wait.
@@ -135,6 +144,8 @@ pub struct Setup {
     pub peers: Arc<dyn Peers>,
     /// The spools of this node.
     pub spools: Arc<Spools>,
+    /// What cluster shells need; none: there are none here.
+    pub shells: Option<Arc<dyn Shells>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -179,6 +190,11 @@ enum Event {
         tree: Tree,
         done: Result<Box<Streaming>, String>,
     },
+    /// What a cluster shell needs is there, or will not be.
+    Prepared {
+        tree: Tree,
+        done: Result<Begun, String>,
+    },
     /// An image that is to be kept was fetched, or was not.
     Held {
         tree: TreeId,
@@ -212,6 +228,8 @@ struct Held {
     exit: Option<Exit>,
     streaming: Streaming,
     work: Option<Work>,
+    /// Of a cluster shell.
+    keeper: Option<Keeper>,
 }
 
 /// A node at work.
@@ -228,6 +246,8 @@ pub struct Host {
     copies: BTreeMap<TreeId, Held>,
     /// Copies that are being made, and whether they are to be killed then.
     restoring: BTreeMap<TreeId, (u64, bool)>,
+    /// Cluster shells whose `/proc` is being made.
+    preparing: BTreeMap<TreeId, u64>,
     frozen: bool,
     /// The lease that the cell was told of.
     leased: Millis,
@@ -267,6 +287,7 @@ impl Host {
         let parts = store.clone();
         wait(move || parts.sweep()).await??;
         let (jobs, refused, copies, restoring, put_off) = Default::default();
+        let preparing = BTreeMap::new();
         let on_disk = serde_json::Value::Null;
         let (frozen, works) = (true, 0);
         Ok(Host {
@@ -280,6 +301,7 @@ impl Host {
             refused,
             copies,
             restoring,
+            preparing,
             frozen,
             leased: Millis(0),
             put_off,
@@ -514,6 +536,7 @@ impl Host {
             }
             Event::Sealed { tree, work, done } => Ok(self.sealed(tree, work, done)),
             Event::Restored { tree, done } => self.restored(tree, done).await,
+            Event::Prepared { tree, done } => self.prepared(tree, done).await,
             Event::Held { tree, attempt, version, done } => {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
             }

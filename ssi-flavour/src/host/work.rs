@@ -1,6 +1,7 @@
 //! What takes a while: starts, images, restarts, ends.
 
 use super::images::fetch;
+use super::shell::Keeper;
 use super::store::Streams;
 use super::streams::{Streaming, Wanted};
 use super::{DRAIN_MAX, Event, For, Held, Host, Job, Work, wait};
@@ -37,7 +38,7 @@ impl Host {
     /// A program that cannot be started ends as a shell has it.
     pub(super) async fn start(&mut self, id: TreeId, epoch: u64) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
-        if self.copies.contains_key(&id) {
+        if self.copies.contains_key(&id) || self.preparing.contains_key(&id) {
             return Ok(Vec::new());
         }
         if let Some(why) = self.refused.get(&id) {
@@ -50,6 +51,24 @@ impl Host {
             tracing::warn!(%tree, "it is to be started, and nobody said what it is");
             return Ok(Vec::new());
         };
+        if job.shell {
+            self.prepare(tree, job.account.uid);
+            return Ok(Vec::new());
+        }
+        self.begin_job(tree, job, None).await
+    }
+
+    /// Has the cell start a program; `keeper`: that of its `/proc`.
+    pub(super) async fn begin_job(
+        &mut self,
+        tree: Tree,
+        job: Job,
+        keeper: Option<Keeper>,
+    ) -> io::Result<Vec<Act>> {
+        let (id, epoch) = (TreeId(tree.id), tree.epoch);
+        if job.wanted {
+            self.setup.spools.want(tree.id)?;
+        }
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let (wanted, birth) = (wanted(&job), job.birth);
         let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
@@ -59,7 +78,7 @@ impl Host {
             pid: job.pid,
             account: job.account,
             own_net: false,
-            merged_proc: None,
+            merged_proc: keeper.as_ref().map(Keeper::pid),
             program: job.program,
         };
         let calls = self.calls.clone();
@@ -69,7 +88,7 @@ impl Host {
             return Ok(Vec::new());
         }
         streaming.go();
-        let held = Held { epoch, runs: true, exit: None, streaming, work: None };
+        let held = Held { epoch, runs: true, exit: None, streaming, work: None, keeper };
         self.copies.insert(id, held);
         match started {
             Ok(Started { .. }) => {
@@ -335,7 +354,8 @@ impl Host {
         }
         let now = self.setup.clock.up();
         let done = done.map(|streaming| {
-            let held = Held { epoch, runs: false, exit: None, streaming: *streaming, work: None };
+            let (streaming, work, keeper) = (*streaming, None, None);
+            let held = Held { epoch, runs: false, exit: None, streaming, work, keeper };
             self.copies.insert(id, held);
         });
         Ok(self.agent.restored(id, epoch, done, now).into_iter().collect())
@@ -348,6 +368,7 @@ impl Host {
             return Ok(Vec::new());
         }
         self.put_off.remove(&id);
+        self.preparing.remove(&id);
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
         // With it goes its relay, after the processes.
         let held = match self.copies.get(&id) {
@@ -355,7 +376,8 @@ impl Host {
             _ => None,
         };
         wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
-        drop(held);
+        // That of a shell's /proc waits for the cell.
+        wait(move || drop(held)).await?;
         Ok(self.agent.killed(id, epoch).into_iter().collect())
     }
 }

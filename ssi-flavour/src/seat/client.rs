@@ -1,6 +1,6 @@
 //! The side of `xosd`.
 
-use super::proto::{Ask, Plan, Tell};
+use super::proto::{Ask, Plan, Tell, Want};
 use super::way::{In, Out, split};
 use super::{PLAN_FILE, SOCKET_FILE};
 use crate::cell::proto::Tree;
@@ -72,6 +72,13 @@ pub enum Wanted {
         message: ToController,
         /// How the node is, with heartbeats.
         looks: Option<NodeLooks>,
+    },
+    /// Ask this of the core, and answer with [`Client::had`].
+    Want {
+        /// The call.
+        id: u64,
+        /// What.
+        want: Want,
     },
     /// Fill the socket with an image of another node.
     Image {
@@ -170,6 +177,18 @@ impl Client {
         self.send(&Ask::Unheard { answers }, None)
     }
 
+    /// The core answered what the agent wants, or why not.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn had(&self, answers: u64, had: Result<serde_json::Value, String>) -> io::Result<()> {
+        let ask = match had {
+            Ok(value) => Ask::Had { answers, value },
+            Err(why) => Ask::HadNot { answers, why },
+        };
+        self.send(&ask, None)
+    }
+
     /// Has an image written to a socket.
     ///
     /// # Errors
@@ -264,6 +283,7 @@ fn take(
     let socket = fds.into_iter().next().map(UnixStream::from);
     let wanted = match (tell, socket) {
         (Tell::Say { id, message, looks }, _) => Wanted::Say { id, message, looks },
+        (Tell::Want { id, want }, _) => Wanted::Want { id, want },
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
         }

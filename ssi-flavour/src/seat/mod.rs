@@ -13,12 +13,14 @@
 mod client;
 mod launch;
 mod looks;
+mod place;
 mod proto;
 mod serve;
+mod shell;
 mod way;
 
 pub use client::{Client, Wanted, end, launch};
-pub use proto::Plan;
+pub use proto::{Placing, Plan, Want, Where};
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -30,6 +32,8 @@ pub const SOCKET_FILE: &str = "agent.sock";
 pub const PLAN_FILE: &str = "seat.json";
 /// In a seat's folder: what trees wrote that were born here ([`crate::ghost::spool`]).
 pub const SPOOLS_FOLDER: &str = "spools";
+/// In a seat's folder: the socket by which the merged `/proc`s of shells learn of other nodes.
+pub const VIEWS_FILE: &str = "views.sock";
 /// In a seat's folder: locked by the agent while it lives.
 pub const LOCK_FILE: &str = "agent.lock";
 

@@ -8,6 +8,7 @@ use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::NodeLooks;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,67 @@ pub struct Plan {
     pub canary: Account,
     /// The control groups that the agent enters, and with it the cell: folders.
     pub cgroups: Vec<PathBuf>,
+    /// The socket by which members' programs have others placed; it lies in a folder that they
+    /// reach.
+    pub place: PathBuf,
+}
+
+/// What the agent asks of the core, through `xosd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Want {
+    /// How the other nodes are, for the shells of a person; answer: [`crate::wire::ClusterSeen`].
+    Looks {
+        /// The person's account.
+        uid: u32,
+    },
+    /// Where a program is to run; answer: [`Where`].
+    Place(Box<Placing>),
+    /// The process that stood for a program elsewhere is gone; answer: `null`.
+    GhostGone {
+        /// Its pid, and the program's.
+        pid: i32,
+    },
+}
+
+/// A program that is to be placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placing {
+    /// The tree of the process that asks.
+    pub tree: TreeId,
+    /// The process's account.
+    pub uid: u32,
+    /// Its pid in the cell.
+    pub pid: i32,
+    /// The program, and its arguments.
+    pub argv: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// The folder that it begins in.
+    pub cwd: String,
+    /// The mask of modes of new files.
+    pub umask: u32,
+    /// Whether it runs on a terminal.
+    pub terminal: bool,
+}
+
+/// Where a program runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Where {
+    /// At this node: nothing was begun.
+    Here {},
+    /// On another one.
+    Elsewhere {
+        /// Its tree.
+        tree: Tree,
+    },
+    /// That is not known: it may have been begun elsewhere.
+    Unsure {
+        /// Why.
+        why: String,
+    },
 }
 
 impl Plan {
@@ -73,6 +135,20 @@ pub(super) enum Ask {
     Unheard {
         /// The [`Tell::Say`].
         answers: u64,
+    },
+    /// What the agent wanted.
+    Had {
+        /// The [`Tell::Want`].
+        answers: u64,
+        /// The value.
+        value: serde_json::Value,
+    },
+    /// It is not had.
+    HadNot {
+        /// The [`Tell::Want`].
+        answers: u64,
+        /// Why.
+        why: String,
     },
     /// Send a signal; reply: `null`.
     Signal {
@@ -137,6 +213,13 @@ pub(super) enum Tell {
         message: ToController,
         /// How the node is, with heartbeats.
         looks: Option<NodeLooks>,
+    },
+    /// For the core; answered by [`Ask::Had`] or [`Ask::HadNot`].
+    Want {
+        /// The call.
+        id: u64,
+        /// What.
+        want: Want,
     },
     /// Connect the socket that comes along to another node's image.
     Image {

@@ -1,9 +1,10 @@
 //! The agent: a host whose border is a socket to `xosd`.
 
-use super::SPOOLS_FOLDER;
 use super::looks::Looks;
-use super::proto::{Ask, Plan, Tell};
+use super::proto::{Ask, Plan, Tell, Want};
+use super::shell::Shells;
 use super::way::{Out, split};
+use super::{SPOOLS_FOLDER, VIEWS_FILE, place};
 use crate::cell::proto::Tree;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{ToController, TreeId};
@@ -11,24 +12,29 @@ use crate::driver::absent::Absent;
 use crate::driver::criu::Criu;
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Feature};
-use crate::ghost::spool::Spools;
+use crate::ghost::spool::{Bounds, Spools};
 use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
 use crate::pids::NodeNumber;
+use crate::wire::NodeLooks;
 use async_trait::async_trait;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use xos_base::when::SystemClock;
+use xos_base::when::{Clock, SystemClock};
 
 /// The program of the cell, beside this one.
 const CELL_PROGRAM: &str = "xos-cell";
+/// How often what is left of trees that are over is looked through.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
 /// Works until it is told to end; whether all went well.
 pub(super) fn run(folder: &Path, plan: Plan, listener: UnixListener) -> bool {
@@ -69,6 +75,8 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     };
     let filters_move =
         driver.probe().await.is_ok_and(|abilities| abilities.has(Feature::SeccompFilters));
+    let views = folder.join(VIEWS_FILE);
+    let shells = Arc::new(Shells::new(border.clone(), plan.node, &views, &plan.place)?);
     let setup = Setup {
         folder: folder.to_owned(),
         node: plan.node,
@@ -80,6 +88,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         core: border.clone(),
         peers: border.clone(),
         spools,
+        shells: Some(shells.clone()),
         clock: Arc::new(SystemClock),
     };
     let host = Host::begin(setup).await?;
@@ -91,13 +100,40 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     let looks = Looks::begin(hands.clone(), &plan, moves)?;
     // Nobody was there before.
     let _first = (border.looks.set(looks), border.hands.set(hands.clone()));
-    let listening = border.clone();
-    std::thread::Builder::new()
-        .name("border".to_owned())
-        .spawn(move || listening.listen(&listener))?;
+    let (listening, placing, spools) = (border.clone(), border.clone(), border.spools.clone());
+    let (asked, shared) = (place::listen(&plan.place)?, plan.shared);
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    thread("border").spawn(move || listening.listen(&listener))?;
+    thread("places").spawn(move || place::serve(&asked, &placing, &shared))?;
+    thread("tidy").spawn(move || tidy(&spools))?;
+    shells.listen(&views)?;
     host.run(told).await?;
     tracing::info!("the node leaves its cluster");
     tokio::task::spawn_blocking(move || hands.end()).await.map_err(io::Error::other)?
+}
+
+/// Removes output that nobody fetched, for ever.
+fn tidy(spools: &Spools) {
+    loop {
+        if let Err(error) = spools.tidy(Bounds::default(), SystemClock.now()) {
+            tracing::warn!(%error, "the output of programs that are over is not tidied");
+        }
+        std::thread::sleep(TIDY_EVERY);
+    }
+}
+
+/// Why the core does not answer what was wanted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// It was not asked.
+    #[error("xosd is not there")]
+    NotAsked,
+    /// It may have been asked.
+    #[error("the core did not answer in time")]
+    Unknown,
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// What is known of the connection.
@@ -105,14 +141,15 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
 struct State {
     out: Option<Arc<Out>>,
     said: BTreeMap<u64, oneshot::Sender<Heard>>,
+    wanted: BTreeMap<u64, Sender<Result<serde_json::Value, String>>>,
     numbers: u64,
 }
 
 /// The socket to `xosd`.
-struct Border {
+pub(super) struct Border {
     node: NodeNumber,
     patience: Duration,
-    spools: Arc<Spools>,
+    pub(super) spools: Arc<Spools>,
     looks: OnceLock<Looks>,
     hands: OnceLock<Hands>,
     /// `None`: it ends.
@@ -127,6 +164,38 @@ fn away() -> io::Error {
 impl Border {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How this node is, once that is known.
+    pub(super) fn own_looks(&self) -> Option<NodeLooks> {
+        self.looks.get().map(Looks::now)
+    }
+
+    /// What can be done with the node's trees, once there are some.
+    pub(super) fn hands(&self) -> Option<&Hands> {
+        self.hands.get()
+    }
+
+    /// Asks the core. Waits, at most so long.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        want: Want,
+        within: Duration,
+    ) -> Result<T, Unanswered> {
+        let (answer, answered) = channel();
+        let (id, out) = {
+            let mut state = self.state();
+            let out = state.out.clone().ok_or(Unanswered::NotAsked)?;
+            state.numbers += 1;
+            let id = state.numbers;
+            state.wanted.insert(id, answer);
+            (id, out)
+        };
+        let sent = out.send(&Tell::Want { id, want }, &[]).ok();
+        let had = sent.and_then(|()| answered.recv_timeout(within).ok());
+        self.state().wanted.remove(&id);
+        let value = had.ok_or(Unanswered::Unknown)?.map_err(Unanswered::Refused)?;
+        serde_json::from_value(value).map_err(|_| Unanswered::Unknown)
     }
 
     fn out(&self) -> io::Result<Arc<Out>> {
@@ -147,6 +216,7 @@ impl Border {
             {
                 let mut state = self.state();
                 state.said.clear();
+                state.wanted.clear();
                 if let Some(old) = state.out.replace(out.clone()) {
                     old.close();
                 }
@@ -168,6 +238,7 @@ impl Border {
                 if state.out.as_ref().is_some_and(|now| Arc::ptr_eq(now, &out)) {
                     state.out = None;
                     state.said.clear();
+                    state.wanted.clear();
                 }
             });
             if let Err(error) = reading {
@@ -194,6 +265,8 @@ impl Border {
                 }
             }
             (Ask::Unheard { answers }, _) => drop(self.state().said.remove(&answers)),
+            (Ask::Had { answers, value }, _) => self.had(answers, Ok(value)),
+            (Ask::HadNot { answers, why }, _) => self.had(answers, Err(why)),
             (Ask::Signal { id, tree, pid, signal }, _) => {
                 self.answer(id, move |hands| hands.signal(tree, pid, signal));
             }
@@ -220,6 +293,12 @@ impl Border {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
         }
+    }
+
+    fn had(&self, answers: u64, had: Result<serde_json::Value, String>) {
+        let waits = self.state().wanted.remove(&answers);
+        // Who asked may have given up.
+        let _late = waits.map(|waits| waits.send(had));
     }
 
     /// Does what waits in a thread of its own.

@@ -68,6 +68,7 @@ impl Cluster {
             sum.1 = sum.1.saturating_add(p.memory_bytes);
         }
         let view = |(tree, t): (TreeId, &Tree)| {
+            let moves = t.state == TreeState::Running && t.confirmed;
             let (cpu, bytes) = used.get(&tree).copied().unwrap_or_default();
             let by_size = Duration::from_nanos(bytes.saturating_mul(MOVE_NS_PER_BYTE));
             TreeView {
@@ -77,7 +78,7 @@ impl Cluster {
                 load: cpu.min(ONE * 1024),
                 age: self.since.get(&tree).map(|at| now.since(*at)).unwrap_or_default(),
                 cost: MOVE_LEAST + by_size,
-                moves: t.state == TreeState::Running && t.confirmed && !self.troubled(tree, now),
+                moves: moves && !self.troubled(tree, now) && !self.is_shell(tree),
             }
         };
         let trees = self.controller.state().trees.iter();

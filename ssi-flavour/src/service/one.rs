@@ -177,6 +177,11 @@ impl Cluster {
         Some(pid)
     }
 
+    /// Whether a tree is a cluster shell.
+    pub fn is_shell(&self, tree: TreeId) -> bool {
+        self.programs.get(&tree).is_some_and(|program| program.shell)
+    }
+
     /// The tree to which a process belongs, as far as is known.
     pub fn tree_of(&self, pid: i32) -> Option<TreeId> {
         let trees = &self.controller.state().trees;

@@ -1,6 +1,7 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 mod run;
+mod shells;
 mod trees;
 
 pub(super) use run::owner;
@@ -14,7 +15,9 @@ use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice};
 use crate::cluster::trees::Tree;
 use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
-use crate::wire::{ClusterHeard, ClusterMay, ClusterSay};
+use crate::wire::{
+    ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterSay, PlaceInCluster,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::Done;
@@ -28,6 +31,8 @@ use xos_base::{ClusterId, Error, Millis, NodeId, VoId};
 use xos_net::audit::asked;
 use xos_net::{Caller, Router};
 
+/// Why a cluster shell is where it is.
+const SHELL_STAYS: &str = "it is a cluster shell, which never moves";
 /// Most clusters of a site.
 const CLUSTERS_MAX: usize = 64;
 
@@ -62,6 +67,9 @@ impl ClusterService {
             WhyTree => why_tree,
             ClusterSay => node_says,
             ClusterMay => node_may,
+            ClusterLooks => cluster_looks,
+            PlaceInCluster => place_in_cluster,
+            ClusterGhostGone => ghost_gone,
         );
     }
 
@@ -289,6 +297,7 @@ fn plan(c: &Cluster, node: NodeNumber, now: Millis) -> DrainPlan {
     let line = |(tree, t): (TreeId, &Tree)| {
         let (to, reason) = match planned.get(&tree) {
             Some(Choice::On(to)) => (c.name(*to), String::new()),
+            Some(_) if c.is_shell(tree) => (None, SHELL_STAYS.to_owned()),
             Some(Choice::Nowhere { reason }) => (None, reason.clone()),
             Some(Choice::Queue) => (None, "all other nodes are full".to_owned()),
             None => (None, "it is on its way to this node".to_owned()),

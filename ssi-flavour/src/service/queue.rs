@@ -28,6 +28,7 @@ impl Waiting {
             uid: owner.uid,
             terminal: run.terminal,
             attached: run.attached,
+            shell: run.shell,
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),

@@ -1,6 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
 mod queue;
+mod shells;
 mod units;
 
 use super::*;
@@ -259,6 +260,7 @@ fn program(pid: i32) -> Program {
         uid: 100_001,
         terminal: false,
         attached: false,
+        shell: false,
         pid: Some(pid),
         birth: node(1),
         unit: None,

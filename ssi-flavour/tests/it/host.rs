@@ -257,6 +257,7 @@ impl Grid {
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
+            shells: None,
             clock: Arc::new(SystemClock),
         };
         let host = match Host::begin(setup).await {
@@ -302,7 +303,8 @@ impl Grid {
                 stdio,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let job = Job { account, program, attached, pid: None, birth: on };
+            let (shell, wanted) = (false, false);
+            let job = Job { account, program, attached, pid: None, birth: on, shell, wanted };
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });

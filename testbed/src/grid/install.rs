@@ -28,7 +28,9 @@ const SSHD_CONFIG: &str = include_str!("../../../pam-xos/sshd_config.d/xos.conf"
 /// The profile for pam-auth-update(8).
 const PAM_CONFIG: &str = include_str!("../../../pam-xos/pam-configs/xos");
 /// The names under which `xos` is called.
-const TOOLS: [&str; 6] = ["xos", "xsub", "xps", "xwait", "xkill", "xout"];
+const TOOLS: [&str; 10] = [
+    "xos", "xsub", "xps", "xwait", "xkill", "xout", "krgadm", "migrate", "checkpoint", "restart",
+];
 
 /// The folder as an absolute path, when every program is there.
 pub(super) fn check(programs: &Path) -> Result<PathBuf> {
@@ -87,6 +89,11 @@ pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
          {BIN}/xos-shim\n"
     );
     if names {
+        // Members run it, and may not reach the folder where it was built.
+        script += &format!(
+            "cp --remove-destination {from}/xos-ghost {BIN}/xos-ghost\n\
+             ln -sf xos-ghost {BIN}/xos-sh\n"
+        );
         script += &format!(
             "lib=$(dirname \"$(ldconfig -p | sed -n 's/.*=> //p' | grep -m1 libnss_files.so.2)\")\n\
              [ -n \"$lib\" ] && [ -d \"$lib\" ] || lib=/usr/lib/$(uname -m)-linux-gnu\n\

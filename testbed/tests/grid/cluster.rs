@@ -6,7 +6,7 @@ use xos_testbed::Exit;
 use xos_testbed::grid::{Person, SiteSpec};
 
 /// The cluster of every test.
-const CLUSTER: &str = "c1.rennes";
+pub const CLUSTER: &str = "c1.rennes";
 /// Its pid and a number, line by line, into a file of its own on the volume.
 const COUNT: &str = "n=0; while :; do echo $$ $n; n=$((n+1)); sleep 0.05; done";
 
@@ -32,7 +32,7 @@ fn tree(w: &World, person: &Person, number: u64) -> Json {
 }
 
 /// If it failed, nodes could not be taken up, or programs would move to where they cannot run.
-fn nodes_join_and_are_tried(w: &World) {
+pub fn nodes_join_and_are_tried(w: &World) {
     w.rennes.admin(&["cluster", "create", "c1"]).unwrap();
     w.rennes.admin(&["cluster", "add", "c1", "n1", "n2"]).unwrap();
     soon("both nodes are online", || {

@@ -54,8 +54,18 @@ const HOSTS: [&str; 6] = [
 ];
 const ACCOUNTS: [&str; 2] = ["alice", "bob"];
 /// What `make release` leaves and the text copies.
-const BUILT: [&str; 6] =
-    ["xosd", "xos-shim", "xos-principals", "xos", "libpam_xos.so", "libnss_xos.so"];
+const BUILT: [&str; 10] = [
+    "xosd",
+    "xos-shim",
+    "xos-principals",
+    "xos",
+    "libpam_xos.so",
+    "libnss_xos.so",
+    "xos-agent",
+    "xos-cell",
+    "xos-ghost",
+    "xos-proc",
+];
 /// What the text copies from the sources.
 const FROM_SOURCES: [(&str, &str); 5] = [
     ("xos/systemd/xosd-core.service", include_str!("../../../xos/systemd/xosd-core.service")),

@@ -69,6 +69,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "cluster ps c1", 0),
     ("ada", "cluster top c1", 0),
     ("ada", "cluster run c1 --vo demo.rennes -- /bin/true", 69),
+    ("ada", "cluster shell c1 --vo demo.rennes -- /bin/true", 69),
     ("ada", "cluster kill c1 40000", 66),
     ("ada", "cluster why c1 40000", 66),
     ("ada", "cluster migrate c1 40000 n1", 66),

@@ -5,6 +5,7 @@
 
 mod orders;
 mod programs;
+mod shells;
 mod streams;
 mod units;
 
@@ -32,6 +33,9 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const ASK_RARELY: Duration = Duration::from_secs(30);
 /// The pause after the agent ended, or could not be started.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Below it is a folder of each cluster with a socket that members' programs reach, the same on all
+/// nodes: what is placed elsewhere keeps its environment.
+const PLACES: &str = "/run/xos/cluster";
 /// The agent's program, beside this one.
 const AGENT_PROGRAM: &str = "xos-agent";
 
@@ -93,6 +97,7 @@ impl Clustered {
             memory_bytes: agent.capacity.memory_bytes,
             canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
             cgroups: Vec::new(),
+            place: Path::new(PLACES).join(seat.cluster.as_str()).join("place.sock"),
         }
     }
 }
@@ -190,6 +195,7 @@ impl Agent {
                     let say = ClusterSay { messages: vec![message], looks };
                     self.pass_on(id, say).await;
                 }
+                Wanted::Want { id, want } => self.ask_core(id, want).await,
                 Wanted::Image { from, tree, version, socket } => {
                     self.fetch_image(from, tree, version, socket).await;
                 }

@@ -79,6 +79,8 @@ impl Agent {
             attached: program.attached,
             pid: program.pid,
             birth,
+            shell: program.shell,
+            wanted: program.unit.is_some(),
         })
     }
 
@@ -93,6 +95,14 @@ impl Agent {
             found.map(|found| found.account(&homes, &HashSet::new()))
         };
         let Some(account) = account else { return };
+        let now = self.now();
+        let held = self.tickets.find(&m.vo, m.number, now);
+        // Lines of make come many at a time, and all by one mandate.
+        if held.is_some_and(|t| t.membership.epoch >= m.epoch)
+            && clustered.mandates.brought(account.uid, &jws, now)
+        {
+            return;
+        }
         let work = Work::Cluster { cluster: seated.seat.cluster.clone() };
         let taken = self.take_mandate(&clustered.mandates, &work, &account, jws).await;
         if let Err(error) = taken {

@@ -1,5 +1,6 @@
 //! The spools of a node, and who is at their two ends.
 
+use super::stood::Stood;
 use super::{OUTCOME_FILE, Spool, guest};
 use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::{End, Outcome};
@@ -23,9 +24,11 @@ pub const GUESTS_MAX: usize = 1024;
 /// The spools of a node, each in a folder by its tree's number.
 #[derive(Debug)]
 pub struct Spools {
-    folder: PathBuf,
-    open: Arc<Mutex<BTreeMap<u64, Arc<Mutex<State>>>>>,
+    pub(super) folder: PathBuf,
+    pub(super) open: Arc<Mutex<BTreeMap<u64, Arc<Mutex<State>>>>>,
     guests: Arc<AtomicUsize>,
+    /// Trees for which a ghost stands here, or stood.
+    pub(super) stood: Mutex<BTreeMap<u64, Stood>>,
 }
 
 /// A spool that was used.
@@ -114,7 +117,7 @@ impl State {
     }
 
     /// What the folder has of a tree that was here before.
-    fn recall(&mut self, folder: &Path, tree: u64) -> io::Result<()> {
+    pub(super) fn recall(&mut self, folder: &Path, tree: u64) -> io::Result<()> {
         if self.spool.is_none() && Spool::is_in(folder) {
             let spool = Spool::open(folder, Tree { id: tree, epoch: 0 }, [0, 0])?;
             self.epoch = self.epoch.max(spool.kept.epoch);
@@ -128,6 +131,11 @@ impl State {
             };
         }
         Ok(())
+    }
+
+    /// Whether it is known that the tree is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.outcome.is_some() || self.exit().is_some()
     }
 
     fn is_relay(&self, number: u64) -> bool {
@@ -163,7 +171,8 @@ impl State {
 impl Spools {
     /// Those below a folder, which is made when it is needed.
     pub fn new(folder: impl Into<PathBuf>) -> Spools {
-        Spools { folder: folder.into(), open: Arc::default(), guests: Arc::default() }
+        let (open, guests, stood) = Default::default();
+        Spools { folder: folder.into(), open, guests, stood }
     }
 
     /// Where the spool of a tree is, or would be.
@@ -171,7 +180,7 @@ impl Spools {
         self.folder.join(tree.to_string())
     }
 
-    fn state(&self, tree: u64) -> Arc<Mutex<State>> {
+    pub(super) fn state(&self, tree: u64) -> Arc<Mutex<State>> {
         locked(&self.open).entry(tree).or_default().clone()
     }
 
@@ -224,11 +233,7 @@ impl Spools {
     /// # Errors
     /// That [`GUESTS_MAX`] are attached, or the spool cannot be opened.
     pub fn attach(&self, tree: u64, socket: UnixStream) -> io::Result<()> {
-        if self.guests.fetch_add(1, Ordering::SeqCst) >= GUESTS_MAX {
-            self.guests.fetch_sub(1, Ordering::SeqCst);
-            return Err(io::Error::other(format!("{GUESTS_MAX} programs are followed already")));
-        }
-        let counted = Counted(self.guests.clone());
+        let counted = self.counted()?;
         let shared = self.state(tree);
         locked(&shared).recall(&self.folder(tree), tree)?;
         let all = self.open.clone();
@@ -242,30 +247,44 @@ impl Spools {
         Ok(())
     }
 
+    pub(super) fn counted(&self) -> io::Result<Counted> {
+        let counted = Counted(self.guests.clone());
+        if self.guests.fetch_add(1, Ordering::SeqCst) >= GUESTS_MAX {
+            return Err(io::Error::other(format!("{GUESTS_MAX} programs are followed already")));
+        }
+        Ok(counted)
+    }
+
     /// The tree is over: no connection of its is kept, and what became of it is written down, in
-    /// [`OUTCOME_FILE`]. Its files stay; a ghost that is attached gets the rest of them.
+    /// [`OUTCOME_FILE`]. Its files stay; a ghost that is attached gets the rest of them. Of one for
+    /// which a ghost stood here nothing stays.
     ///
     /// # Errors
     /// Those of the file.
     pub fn finish(&self, tree: u64, outcome: &Outcome) -> io::Result<()> {
+        let left = self.is_left(tree);
         let folder = self.folder(tree);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        crate::disk::replace(&folder.join(OUTCOME_FILE), &serde_json::to_vec(outcome)?)?;
-        let Some(shared) = locked(&self.open).remove(&tree) else { return Ok(()) };
-        let mut state = locked(&shared);
-        state.outcome = Some(outcome.clone());
-        if let Some(relay) = state.relay.take() {
-            let _gone = relay.socket.shutdown(Shutdown::Both);
+        if !left {
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            crate::disk::replace(&folder.join(OUTCOME_FILE), &serde_json::to_vec(outcome)?)?;
         }
-        if let Some(guest) = &state.guest {
-            guest.wake.wake();
+        let shared = locked(&self.open).remove(&tree);
+        if let Some(shared) = &shared {
+            let mut state = locked(shared);
+            state.outcome = Some(outcome.clone());
+            if let Some(relay) = state.relay.take() {
+                let _gone = relay.socket.shutdown(Shutdown::Both);
+            }
+            if let Some(guest) = &state.guest {
+                guest.wake.wake();
+            }
         }
-        Ok(())
+        if left { self.forget(tree) } else { Ok(()) }
     }
 }
 
 /// One of those that count against [`GUESTS_MAX`].
-struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -275,7 +294,11 @@ impl Drop for Counted {
 
 /// A spool that nobody but the ghost that goes had to do with, of a tree that is over or was never
 /// heard of, is not kept open.
-fn forget(all: &Mutex<BTreeMap<u64, Arc<Mutex<State>>>>, tree: u64, shared: &Arc<Mutex<State>>) {
+pub(super) fn forget(
+    all: &Mutex<BTreeMap<u64, Arc<Mutex<State>>>>,
+    tree: u64,
+    shared: &Arc<Mutex<State>>,
+) {
     let mut all = locked(all);
     let mine = all.get(&tree).is_some_and(|other| Arc::ptr_eq(other, shared));
     let unused = || {

@@ -20,6 +20,8 @@ use xos_net::Caller;
 
 /// Most programs that wait in one cluster.
 const QUEUE_MAX: usize = 10_000;
+/// What a cluster shell is that names no program.
+const LOGIN_SHELL: [&str; 2] = ["/bin/bash", "-l"];
 /// Longest mandate, bytes: one with a large membership fits.
 const MANDATE_BYTES_MAX: usize = 128 * 1024;
 
@@ -53,6 +55,10 @@ impl ClusterService {
             Error::denied(denial.text).hint("`xos vo rules show VO` shows the VO's rules")
         })?;
         check(r)?;
+        let mut run = r.clone();
+        if run.shell && run.argv.is_empty() {
+            run.argv = LOGIN_SHELL.map(str::to_owned).to_vec();
+        }
         let owner = owner(member, vo)?;
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
@@ -62,7 +68,7 @@ impl ClusterService {
             None => Interval::Best,
         };
         let wish = Wish { owner, restartable: r.restartable, interval };
-        let waiting = Waiting { wish, person: member.person.clone(), run: r.clone() };
+        let waiting = Waiting { wish, person: member.person.clone(), run };
         self.placed(c, waiting).await
     }
 
@@ -131,12 +137,18 @@ impl ClusterService {
 }
 
 /// Whether this can be a program.
-fn check(r: &RunInCluster) -> Result<(), Error> {
-    if r.argv.first().is_none_or(String::is_empty) {
+pub(super) fn check(r: &RunInCluster) -> Result<(), Error> {
+    let login = r.shell && r.argv.is_empty();
+    if !login && r.argv.first().is_none_or(String::is_empty) {
         return Err(Error::invalid("no program was named"));
     }
-    if !r.cwd.starts_with('/') {
+    let home = r.shell && r.cwd.is_empty();
+    if !home && !r.cwd.starts_with('/') {
         return Err(Error::invalid(format!("{} is no absolute path of a folder", r.cwd)));
+    }
+    if r.shell && r.restartable {
+        return Err(Error::invalid("a cluster shell never moves, so that it is not restartable")
+            .hint("programs that you start by xos cluster run may be"));
     }
     if r.umask > 0o777 {
         return Err(Error::invalid(format!("{:o} is no mask of modes", r.umask))

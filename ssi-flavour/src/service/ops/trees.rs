@@ -3,7 +3,7 @@
 use super::super::ClusterService;
 use super::super::one::Cluster;
 use super::super::policy::{self, Action};
-use super::{find, find_mut, no_node, refused};
+use super::{SHELL_STAYS, find, find_mut, no_node, refused};
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::Choice;
 use crate::cluster::record::Effect;
@@ -24,6 +24,15 @@ type All<'a> = MutexGuard<'a, std::collections::BTreeMap<ClusterId, Cluster>>;
 /// The highest number of a signal; see signal(7).
 const SIGNAL_MAX: u8 = 64;
 const SIGKILL: u8 = 9;
+
+/// Whether a tree can move, or be checkpointed, as far as it is known without asking its node.
+fn may_stop(c: &Cluster, tree: TreeId) -> Result<(), Error> {
+    if !c.is_shell(tree) {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("tree {tree}: {SHELL_STAYS}"))
+        .hint("what it has placed on other nodes moves, and what xos cluster run starts"))
+}
 
 impl ClusterService {
     pub(super) async fn list_trees(
@@ -121,6 +130,7 @@ impl ClusterService {
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
         let tree = self.handled(c, caller, r.pid)?;
+        may_stop(c, tree)?;
         let to = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
         let effects = c.controller.migrate(tree, to, now).map_err(refused)?;
         c.comes(to);
@@ -146,6 +156,7 @@ impl ClusterService {
         let mut all = self.clusters.lock().await;
         let c = find_mut(&mut all, &r.cluster)?;
         let tree = self.handled(c, caller, r.pid)?;
+        may_stop(c, tree)?;
         let effects = c.controller.save(tree, now).map_err(refused)?;
         self.decided(all, &r.cluster, tree, effects).await
     }

@@ -22,6 +22,7 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         checkpoint_s: None,
         queue,
         attached: false,
+        shell: false,
         terminal: false,
         umask: 0o022,
         mandate: None,

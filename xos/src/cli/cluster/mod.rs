@@ -77,6 +77,9 @@ Examples:
     },
     /// Run a program in a cluster as if it ran here: on its least loaded node, unless you name one.
     Run(run::Run),
+    /// Open a shell on a node of a cluster that shows the whole cluster: its processes, processors
+    /// and memory.
+    Shell(run::Shell),
     /// Follow a program that runs in a cluster, or what it wrote.
     Attach(run::Attach),
     /// Show the programs of a cluster and their processes: yours, or all to site administrators.
@@ -169,6 +172,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             nodes::drain(s, &cluster, &node, (plan, undo)).await
         }
         Command::Run(args) => run::run(s, args).await,
+        Command::Shell(args) => run::shell(s, args).await,
         Command::Attach(args) => run::attach(s, args).await,
         Command::Ps { cluster } => trees::ps(s, &cluster).await,
         Command::Top { cluster } => trees::top(s, &cluster).await,

@@ -72,6 +72,41 @@ pub struct Run {
     argv: Vec<String>,
 }
 
+/// `xos cluster shell`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xos cluster shell c1.rennes
+  xos cluster shell c1 --node n2
+  xos cluster shell c1 -- top                        this program in place of a shell
+
+In it ps, top, free, uptime and nproc show the whole cluster. Programs run on other nodes when \
+they are placed: `make SHELL=/usr/local/bin/xos-sh -j24`, `xos-ghost run -- PROGRAM`, in a folder \
+of the volume. The shell itself never moves. It begins in your folder when that is on a volume, else in \
+your home there. A line that begins with ~. leaves it; xos cluster attach follows it again.")]
+pub struct Shell {
+    /// The cluster, as c1.rennes or c1.
+    cluster: String,
+    /// On this node.
+    #[arg(long)]
+    node: Option<String>,
+    /// On a terminal [default: when input and output here are one].
+    #[arg(short, long)]
+    terminal: bool,
+    /// Not on a terminal.
+    #[arg(short = 'T', long, conflicts_with = "terminal")]
+    no_terminal: bool,
+    /// Begin in this folder of the node.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Set a variable of its environment.
+    #[arg(short = 'E', long, value_parser = values::variable, value_name = "NAME=VALUE")]
+    env: Vec<(String, String)>,
+    /// A program and its arguments, after -- [default: a login shell].
+    #[arg(last = true, value_name = "PROGRAM")]
+    argv: Vec<String>,
+}
+
 /// `xos cluster attach`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -93,8 +128,37 @@ pub struct Attach {
 
 /// Runs `xos cluster run`.
 pub(super) async fn run(s: &Session, args: Run) -> Outcome {
+    start(s, args, false).await
+}
+
+/// Runs `xos cluster shell`.
+pub(super) async fn shell(s: &Session, args: Shell) -> Outcome {
+    let Shell { cluster, node, terminal, no_terminal, cwd, env, argv } = args;
+    let cwd = match cwd {
+        Some(cwd) => cwd,
+        // Empty: the home at the node.
+        None => on_volume()?.unwrap_or_default(),
+    };
+    let run = Run {
+        cluster,
+        detach: false,
+        terminal,
+        no_terminal,
+        node,
+        cwd: Some(cwd),
+        env,
+        restartable: false,
+        checkpoint_every: None,
+        no_queue: false,
+        argv,
+    };
+    start(s, run, true).await
+}
+
+/// Runs a program, or a cluster shell.
+async fn start(s: &Session, args: Run, shell: bool) -> Outcome {
     if args.detach || s.out.json {
-        let (cluster, _, ran) = place(s, args, false).await?;
+        let (cluster, _, ran) = place(s, args, (false, shell)).await?;
         s.out.show(&ran, || match (&ran.node, ran.pid) {
             (Some(node), Some(pid)) => {
                 format!("Tree {} runs on {node} as pid {pid} of {cluster}.", ran.tree)
@@ -107,7 +171,7 @@ pub(super) async fn run(s: &Session, args: Run) -> Outcome {
     // Before anything is started that another thread may do.
     let signals = Signals::take(manner).map_err(no_signals)?;
     let placed = tokio::select! {
-        placed = place(s, args, true) => placed?,
+        placed = place(s, args, (true, shell)) => placed?,
         signal = interrupted(&signals) => {
             s.out.note("Interrupted; if it was started it goes on: xos cluster ps")?;
             return Ok(status_of(signal?));
@@ -134,13 +198,13 @@ pub(super) async fn attach(s: &Session, args: Attach) -> Outcome {
 async fn place(
     s: &Session,
     args: Run,
-    attached: bool,
+    (attached, shell): (bool, bool),
 ) -> Result<(ClusterId, Member, ClusterRun), Failure> {
     let cluster = cluster_id(s, &args.cluster)?;
     let node = args.node.as_deref().map(|n| node_id(n, &cluster.site())).transpose()?;
     let cwd = match args.cwd {
         Some(cwd) => cwd,
-        None => folder()?,
+        None => on_volume()?.unwrap_or_else(|| "/".to_owned()),
     };
     let here = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let terminal = args.terminal || attached && here && !args.no_terminal;
@@ -157,6 +221,7 @@ async fn place(
         argv: args.argv,
         env,
         cwd,
+        shell,
         node,
         restartable: args.restartable,
         checkpoint_s: args.checkpoint_every,
@@ -247,12 +312,12 @@ fn mask() -> u32 {
     mask.bits()
 }
 
-/// The present folder where it is the same on the nodes, else the root.
-fn folder() -> Result<String, Error> {
+/// The present folder where it is the same on the nodes.
+fn on_volume() -> Result<Option<String>, Error> {
     let here = std::env::current_dir()
         .map_err(|e| Error::invalid(format!("the present folder is not known: {e}")))?;
     let text = here.to_str().filter(|text| text.starts_with(VOLUMES));
-    Ok(text.unwrap_or("/").to_owned())
+    Ok(text.map(str::to_owned))
 }
 
 #[cfg(test)]
