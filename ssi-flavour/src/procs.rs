@@ -2,6 +2,7 @@
 //! of a cell, or of a node's envelope.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 /// A process and what it descends from, by proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,22 @@ pub fn scan(mut each: impl FnMut(&Process)) -> Vec<Process> {
 /// One process; `None` when there is none.
 pub fn one(pid: i32) -> Option<Process> {
     parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Whether a process has ended, also when nobody asked yet how: one that waits for that takes
+/// nothing and does nothing.
+pub fn is_over(pid: i32) -> bool {
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => is_zombie(&stat),
+        Err(e) => e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH),
+    }
+}
+
+/// proc_pid_stat(5): the state is the letter after the name.
+fn is_zombie(stat: &[u8]) -> bool {
+    let name_end = stat.iter().rposition(|b| *b == b')');
+    let state = name_end.and_then(|at| stat.get(at + 2));
+    matches!(state, Some(b'Z' | b'X'))
 }
 
 /// How all processes that are seen stand, each shown as it is found.
@@ -150,6 +167,23 @@ mod tests {
         let traced = text.replace("S (sleeping)", "t (tracing stop)");
         assert!(!parse_status(7, traced.as_bytes()).unwrap().stopped);
         assert_eq!(parse_status(7, b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn who_ended_is_known_by_its_state_alone() {
+        // wrong: a node would wait for ever for a process whose parent does not ask how it ended,
+        // or not at all for one that calls itself so
+        assert!(is_zombie(b"7 (a) Z 5 6 7") && is_zombie(b"7 (a) X 5 6 7"));
+        assert!(!is_zombie(b"7 (a) Z (b) R 5 6 7") && !is_zombie(b"7 (a"));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // It ends, and nobody asks how.
+        while !is_over(pid) {
+            std::thread::yield_now();
+        }
+        assert!(one(pid).is_some());
+        child.wait().unwrap();
+        assert!(is_over(pid) && !is_over(i32::try_from(std::process::id()).unwrap()));
     }
 
     #[test]

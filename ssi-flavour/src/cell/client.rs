@@ -14,6 +14,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// How long a cell may take to answer. A program that does not begin is given up before.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -72,6 +75,7 @@ impl Client {
     /// The socket's error; `ConnectionRefused` when the cell is dead.
     pub fn connect(dir: &Path) -> io::Result<Client> {
         let socket = UnixStream::connect(dir.join(SOCKET_FILE))?;
+        socket.set_write_timeout(Some(ANSWER_MAX))?;
         Ok(Client { peer: Peer::new(socket), calls: 0, heard: VecDeque::new() })
     }
 
@@ -95,12 +99,14 @@ impl Client {
     /// Asks anything; the reply is of the type that [`Ask`] names.
     ///
     /// # Errors
-    /// The refusal, or that of the connection, `InvalidData` for a reply of another type.
+    /// The refusal, or that of the connection, `InvalidData` for a reply of another type,
+    /// `TimedOut` when none comes: then this connection is of no more use.
     pub fn call<T: DeserializeOwned>(
         &mut self,
         ask: Ask,
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, CallError> {
+        let until = Instant::now() + ANSWER_MAX;
         self.calls += 1;
         let number = self.calls;
         self.peer.send(&Call { id: number, ask }, fds)?;
@@ -114,8 +120,17 @@ impl Client {
                     other => self.heard.extend(event(other)),
                 }
             }
+            if !self.readable(until)? {
+                let text = format!("it says nothing for {ANSWER_MAX:?}");
+                return Err(io::Error::new(ErrorKind::TimedOut, text).into());
+            }
             self.fill()?;
         }
+    }
+
+    /// Forgets what it said without being asked: somebody else listens.
+    pub(crate) fn forget(&mut self) {
+        self.heard.clear();
     }
 
     /// The next thing that the cell says without being asked; `None` when nothing came in time.
@@ -131,6 +146,16 @@ impl Client {
             if let Some(event) = self.heard.pop_front() {
                 return Ok(Some(event));
             }
+            if !self.readable(until)? {
+                return Ok(None);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Waits until it says something. `false`: it did not in time.
+    fn readable(&self, until: Instant) -> io::Result<bool> {
+        loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
@@ -138,8 +163,7 @@ impl Client {
             };
             let mut fds = [PollFd::new(&self.peer, PollFlags::IN)];
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(None),
-                Ok(_) => self.fill()?,
+                Ok(n) => return Ok(n > 0),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -12,6 +12,7 @@ use super::start::{self, Failure};
 use crate::peer;
 use crate::pids::NodeNumber;
 use crate::sys::{self, Wait, Waited};
+use ends::Rest;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +22,7 @@ use std::io::{PipeReader, Read};
 use std::os::unix::net::UnixListener;
 
 mod calls;
+mod ends;
 mod hold;
 
 /// How many changes of children are looked at before requests are again.
@@ -41,6 +43,8 @@ struct Starting {
     pipe: PipeReader,
     /// Who asked: connection and call.
     by: (u64, u64),
+    /// When it is given up.
+    until_ms: u64,
     /// When it ended meanwhile.
     ended: Option<(Exit, Usage)>,
 }
@@ -64,6 +68,9 @@ struct Init {
     hold_at_ms: u64,
     /// What was stopped because the lease was over, has not ended, and nobody let go on.
     halted: BTreeSet<i32>,
+    /// Trees that are being ended, and what has not ended yet of each.
+    dying: BTreeMap<Tree, BTreeSet<i32>>,
+    rest: Rest,
     ending: bool,
 }
 
@@ -97,6 +104,8 @@ pub(super) fn run(
         lease: Lease::none(hold::now_ms()),
         hold_at_ms: 0,
         halted: BTreeSet::new(),
+        dying: BTreeMap::new(),
+        rest: Rest::default(),
         ending: false,
     };
     ready()?;
@@ -107,7 +116,11 @@ impl Init {
     fn serve(&mut self, children: &SignalFd) -> Result<(), String> {
         let mut more = false;
         while !self.ending {
-            let again_ms = self.look_at_range()?.min(self.look_at_lease());
+            let again_ms = self
+                .look_at_range()?
+                .min(self.look_at_lease())
+                .min(self.look_at_starting())
+                .min(self.look_at_rest());
             let timeout = match (more, self.childless) {
                 (true, _) => Some(0),
                 (false, true) => None,
@@ -206,6 +219,10 @@ impl Init {
         if exit.is_some() {
             // The number may be another one's from now on.
             self.halted.remove(&pid);
+            self.dying.retain(|_, left| {
+                left.remove(&pid);
+                !left.is_empty()
+            });
         }
         match exit {
             Some(exit) => match self.starting.get_mut(&pid) {
@@ -224,8 +241,27 @@ impl Init {
     }
 
     fn end(&mut self, tree: Option<Tree>, pid: i32, exit: Exit, usage: Usage) {
+        if tree.is_some() {
+            self.rest.of(pid);
+        }
         let ended = self.kept.push(tree, pid, exit, usage);
         self.tell_all(&Tell::Ended(ended));
+    }
+
+    /// Gives up processes that do not become their programs: what they wait for may never come.
+    /// When to look again, in milliseconds.
+    fn look_at_starting(&mut self) -> u64 {
+        let now = hold::now_ms();
+        let late = self.starting.iter().filter(|(_, s)| s.until_ms <= now);
+        let late: Vec<i32> = late.map(|(pid, _)| *pid).collect();
+        for pid in late {
+            let Some(s) = self.starting.remove(&pid) else { continue };
+            // From here on it does nothing, also when it hangs in the kernel for a while yet.
+            let _ended = sys::kill(pid, libc::SIGKILL);
+            self.reply(s.by, Err(start::late(&s.program)));
+        }
+        let left = self.starting.values().map(|s| s.until_ms - now).min();
+        left.unwrap_or(u64::MAX)
     }
 
     /// Sees which processes have become their programs, and which could not.

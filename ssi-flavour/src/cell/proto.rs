@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// Most connections to one cell.
-pub const CONNECTIONS_MAX: usize = 8;
+/// Most connections to one cell: the host has one for what it asks, one on which it hears of ends,
+/// and some for what takes a while.
+pub const CONNECTIONS_MAX: usize = 16;
+/// How long a process may take to become its program, milliseconds; then it is ended.
+pub const START_MS_MAX: u64 = 10_000;
 /// Most bytes that wait for a connection that does not read; then it is dropped.
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most trees that run in one cell.
@@ -22,7 +25,7 @@ pub const PERSON_ID_MIN: u32 = 1000;
 pub const OVERFLOW_ID: u32 = 65_534;
 
 /// One life of a tree of processes: a program and what it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tree {
     /// Its number in the cluster.
@@ -200,7 +203,8 @@ pub struct Call {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ask {
     /// Start a tree; its descriptors come with the request. Reply: [`Started`], once the program
-    /// runs. The same life of a tree asked for again is not started twice.
+    /// runs, or a refusal within [`START_MS_MAX`]. The same life of a tree asked for again is not
+    /// started twice.
     Start(Box<Start>),
     /// Run a helper of the cell's own, as root, with a pid below all nodes' ranges. Reply:
     /// [`Started`].
@@ -213,6 +217,17 @@ pub enum Ask {
         signal: i32,
         /// Its whole process group instead.
         group: bool,
+    },
+    /// Have all of a tree stand still; one that has ended does. Reply: `()`.
+    Halt {
+        /// Which.
+        tree: Tree,
+    },
+    /// End all of a tree, also while it is being started. Reply: [`Dying`]; it is asked for again
+    /// until nothing is left.
+    Kill {
+        /// Which.
+        tree: Tree,
     },
     /// Reply: [`Status`].
     Status,
@@ -264,6 +279,14 @@ pub struct Started {
     pub known: bool,
 }
 
+/// A tree is being ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dying {
+    /// Its processes that have not ended yet. One that hangs in the kernel ends when that lets it.
+    pub left: Vec<i32>,
+}
+
 /// A lease was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,7 +316,8 @@ pub enum Tell {
         /// Why.
         refusal: Refusal,
     },
-    /// A tree is over. Told to each new connection again until it is acknowledged.
+    /// A tree is over; what is left of it is being ended. Told to each new connection again until
+    /// it is acknowledged.
     Ended(Ended),
     /// A tree's first process was stopped. Told once.
     Stopped {

@@ -6,7 +6,7 @@
 //! is written to a pipe that exec closes, so that init, which waits for nothing else, learns of
 //! both.
 
-use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
+use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, START_MS_MAX, Stdio};
 use crate::program::{Exec, drop_to, limit, search_path};
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
@@ -203,6 +203,17 @@ pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
         }
         Stage::Exec => Refusal::Program(format!("cannot run {name:?} on this node: {why}")),
     }
+}
+
+/// It did not become its program in time, in words for the person.
+pub(super) fn late(program: &Program) -> Refusal {
+    let short = |s: &str| s.chars().take(NAME_CHARS_MAX).collect::<String>();
+    let (name, cwd) = (short(program_name(program)), short(&program.cwd.to_string_lossy()));
+    Refusal::Program(format!(
+        "cannot run {name:?} on this node: it did not begin within {} s; see whether the volume \
+         answers on which it, or the folder {cwd:?}, lies",
+        START_MS_MAX / 1000
+    ))
 }
 
 fn from_rustix(e: rustix::io::Errno) -> Errno {

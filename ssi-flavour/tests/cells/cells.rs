@@ -26,7 +26,7 @@ pub struct Cell {
 impl Cell {
     /// One with a lease for good. `None`, with the reason printed, where this machine cannot have
     /// cells.
-    fn new(number: u8) -> Option<Cell> {
+    pub fn new(number: u8) -> Option<Cell> {
         let mut cell = Cell::without_lease(number)?;
         cell.lease(u64::MAX, None);
         Some(cell)

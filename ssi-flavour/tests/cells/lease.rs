@@ -95,8 +95,9 @@ fn all_stand_still_though_their_agent_is_dead_and_they_try_to_escape() {
     let mut leaves = BufReader::new(leaves);
     leaves.read_line(&mut String::new()).unwrap();
     // Each process makes the next and ends.
-    let (_, _hops) = cell.start(script(3, "hop() { hop & exit; }; hop")).unwrap();
-    let status = cell.status_when(|s| !s.others.is_empty() && s.trees.len() == 2);
+    let hops = "hop() { hop & exit; }; (hop &); exec sleep 1000";
+    let (_, _hops) = cell.start(script(3, hops)).unwrap();
+    let status = cell.status_when(|s| !s.others.is_empty() && s.trees.len() == 3);
     cell.lease(SystemClock.up().0 + 200, None);
     hang_up(&mut cell);
     let mut still = states_when(status.init_pid, stand_still);
@@ -108,12 +109,12 @@ fn all_stand_still_though_their_agent_is_dead_and_they_try_to_escape() {
         }
         still = again;
     }
-    // The one that spins, the one that waits, the one that left, and where the hops came to.
-    assert!(still.len() >= 4, "{still:?}");
+    // The one that spins, those that wait, the one that left, and where the hops came to.
+    assert!(still.len() >= 5, "{still:?}");
 
     cell.client = Client::connect(cell.dir.path()).unwrap();
     let status = cell.client.status().unwrap();
-    assert!(status.held && status.trees.len() == 2, "{status:?}");
+    assert!(status.held && status.trees.len() == 3, "{status:?}");
     let leased = cell.lease(u64::MAX, None);
     assert!(leased.held);
     let stopped = still.iter().filter(|(_, state)| **state == 'T');

@@ -4,7 +4,7 @@ use super::hold::now_ms;
 use super::{Init, Starting};
 use crate::cell::HELPER_PIDS;
 use crate::cell::proto::{
-    Ask, Call, Program, Refusal, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
+    Ask, Call, Program, Refusal, START_MS_MAX, Start, Started, Status, TREES_MAX, Tree, TreeStatus,
 };
 use crate::cell::start::{self, Order};
 use crate::pids::NodeNumber;
@@ -65,6 +65,8 @@ impl Init {
             Ask::Start(start) => self.start(*start, fds, by),
             Ask::Help(program) => self.help(*program, fds, by),
             Ask::Signal { pid, signal, group } => self.signal(pid, signal, group).and(done),
+            Ask::Halt { tree } => self.halt(tree).and(done),
+            Ask::Kill { tree } => Ok(Some(json(&self.kill(tree)))),
             Ask::Status => Ok(Some(json(&self.status()?))),
             Ask::Lease { until_ms, end_after_ms } => {
                 Ok(Some(json(&self.take_lease(until_ms, end_after_ms))))
@@ -189,7 +191,10 @@ impl Init {
         })?;
         self.childless = false;
         let program = order.program.clone();
-        self.starting.insert(pid, Starting { tree, program, pipe, by, ended: None });
+        // What another tree with this pid left has ended, or the pid would not be free.
+        self.rest.is_anothers(pid);
+        let until_ms = now_ms().saturating_add(START_MS_MAX);
+        self.starting.insert(pid, Starting { tree, program, pipe, by, until_ms, ended: None });
         Ok(())
     }
 
@@ -204,6 +209,7 @@ impl Init {
             Some(p) if p.parent == 1 => {
                 self.orphans.take(pid);
                 self.childless = false;
+                self.rest.is_anothers(pid);
                 self.watched.insert(pid, Some(tree));
             }
             Some(p) => {

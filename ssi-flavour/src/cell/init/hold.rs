@@ -14,7 +14,7 @@ const LOOK_MS: u64 = 100;
 /// The same when the last one still found new processes, milliseconds.
 const HURRY_MS: u64 = 1;
 /// How often it is looked for new processes before requests are again.
-const LOOKS_MAX: u32 = 16;
+pub(super) const LOOKS_MAX: u32 = 16;
 
 /// Now, by the clock of leases.
 pub(super) fn now_ms() -> u64 {
@@ -102,21 +102,30 @@ fn is_orphan(p: &Standing) -> bool {
 /// The processes of persons that are to be stopped, or ended. What is root's is CRIU's or a
 /// helper's: what these make or hold is theirs until they let go of it, and is looked at then.
 fn persons(all: &[Standing], ending: bool) -> Vec<i32> {
+    let roots: BTreeSet<i32> = roots(all).collect();
+    let made = of_root(all);
+    let runs = |p: &Standing| !p.stopped && !roots.contains(&p.tracer) && !made.contains(&p.pid);
+    let found = all.iter().filter(|p| p.pid > 1 && p.uid != 0 && (ending || runs(p)));
+    found.map(|p| p.pid).collect()
+}
+
+fn roots(all: &[Standing]) -> impl Iterator<Item = i32> {
+    all.iter().filter(|p| p.pid > 1 && p.uid == 0).map(|p| p.pid)
+}
+
+/// What is root's in a cell, and all that descends from it.
+pub(super) fn of_root(all: &[Standing]) -> BTreeSet<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for p in all {
         children.entry(p.parent).or_default().push(p.pid);
     }
-    let roots: BTreeSet<i32> =
-        all.iter().filter(|p| p.pid > 1 && p.uid == 0).map(|p| p.pid).collect();
-    let mut made = roots.clone();
-    let mut left: Vec<i32> = roots.iter().copied().collect();
+    let mut made: BTreeSet<i32> = roots(all).collect();
+    let mut left: Vec<i32> = made.iter().copied().collect();
     while let Some(pid) = left.pop() {
         let new = children.get(&pid).into_iter().flatten().filter(|child| made.insert(**child));
         left.extend(new);
     }
-    let runs = |p: &Standing| !p.stopped && !roots.contains(&p.tracer) && !made.contains(&p.pid);
-    let found = all.iter().filter(|p| p.pid > 1 && p.uid != 0 && (ending || runs(p)));
-    found.map(|p| p.pid).collect()
+    made
 }
 
 #[cfg(test)]
