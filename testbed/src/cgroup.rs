@@ -33,6 +33,8 @@ const SWEEP_ROUNDS_MAX: usize = 1000;
 /// How long an emptied cgroup may stay busy: the kernel detaches ended processes a little later.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_RETRY: Duration = Duration::from_millis(5);
+/// Processor time is shared out anew so often: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// The testbed's cgroups in all hierarchies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -111,6 +113,25 @@ impl Tree {
             controllers::hand_down(&root.join(host.as_str()))?;
         }
         Ok(())
+    }
+
+    /// Gives all processes of a host together at most so many thousandths of a processor.
+    pub(crate) fn limit_cpu(&self, host: &HostName, milli: u32) -> Result<()> {
+        let quota_us = u64::from(milli) * CPU_PERIOD_US / 1000;
+        for (hierarchy, root) in self.roots() {
+            let (file, text) = match &hierarchy.v1 {
+                None => ("cpu.max", format!("{quota_us} {CPU_PERIOD_US}")),
+                Some(_) => ("cpu.cfs_quota_us", quota_us.to_string()),
+            };
+            // Only one hierarchy has the controller.
+            let path = root.join(host.as_str()).join(file);
+            if path.exists() {
+                return std::fs::write(&path, text)
+                    .context(|| format!("writing {}", path.display()));
+            }
+        }
+        let reason = "this machine gives control groups no controller cpu".to_owned();
+        Err(Error::Start { what: format!("limiting the processors of {host}"), reason })
     }
 
     /// Moves the calling process among the testbed's tools.
