@@ -11,9 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xos_api::cluster::{
-    ClusterNode, ClusterNodeState, ClusterProcess, ClusterRun, ClusterTree, ClusterTreeState,
-};
+use xos_api::cluster::{ClusterNode, ClusterNodeState, ClusterRun, ClusterTree, ClusterTreeState};
 
 /// Its name.
 pub(super) const CLUSTER: &str = "c1.rennes";
@@ -53,11 +51,8 @@ struct Nodes {
 
 /// What `xos cluster ps` tells.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Ps {
     trees: Vec<ClusterTree>,
-    #[serde(rename = "processes")]
-    _processes: Vec<ClusterProcess>,
 }
 
 impl Cluster {
@@ -65,7 +60,8 @@ impl Cluster {
     pub(super) fn start(dir: &Path, run: &Run, size: &Size, say: Progress) -> Result<Cluster> {
         let spec = SiteSpec {
             nodes: size.nodes,
-            cpu_milli: size.limit_milli.unwrap_or(1000),
+            // At least one, which the job asks for that waits for the VO's accounts.
+            cpu_milli: size.limit_milli.unwrap_or(0).max(1000),
             memory_bytes: 8 << 30,
             cluster: true,
             cluster_config: format!("balance = {}\n", size.balance),
@@ -141,7 +137,7 @@ impl Cluster {
         found.ok_or_else(|| failed("xos cluster ps", format!("tree {number} is not known")))
     }
 
-    /// Starts a program that nobody follows, and waits until it runs.
+    /// Places a program that nobody follows; its number.
     pub(super) fn begin(&self, node: &str, options: &[&str], argv: &[&str]) -> Result<u64> {
         let args = ["cluster", "run", CLUSTER, "--detach", "--node", node];
         let args = [args.as_slice(), options, &["--"], argv].concat();

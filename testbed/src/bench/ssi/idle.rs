@@ -1,11 +1,11 @@
 //! A node's agent that has nothing to do.
 
 use super::cluster::Cluster;
+use crate::Result;
 use crate::bench::figure::{Figure, Reach};
 use crate::bench::memory::{processor_seconds, resident};
 use crate::bench::samples::Samples;
 use crate::bench::suite::{Sheet, bytes_mb};
-use crate::Result;
 use std::time::{Duration, Instant};
 
 /// The agent's program, as the kernel names its processes.

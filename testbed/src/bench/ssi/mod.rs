@@ -111,11 +111,7 @@ fn in_cluster(run: &Run, size: &Size, parts: &[SsiPart], sheet: &mut Sheet) -> R
 ///
 /// # Errors
 /// [`Error::Deadline`] naming `what`, or what `test` says.
-fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut test: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+fn until<T>(what: &str, limit: Duration, mut test: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(found) = test()? {

@@ -26,13 +26,13 @@ struct Moved {
 }
 
 pub(super) fn measure(cluster: &Cluster, sheet: &mut Sheet) -> Result<()> {
-    let begin = |n: usize| {
-        cluster.follow(&format!("hog-{n}"), &node(n), &["within", "hog"])
-    };
+    let begin = |n: usize| cluster.follow(&format!("hog-{n}"), &node(n), &["within", "hog"]);
     let hogs: Vec<Followed> = (0..HOGS).map(begin).collect::<Result<_>>()?;
     let moved: Vec<Moved> = std::thread::scope(|scope| {
-        let move_one = |(n, hog)| scope.spawn(move || move_about(cluster, n, hog));
-        let threads: Vec<_> = hogs.iter().enumerate().map(move_one).collect();
+        let all = hogs.iter().enumerate();
+        let threads = all.map(|(n, hog)| scope.spawn(move || move_about(cluster, n, hog)));
+        // All of them begin before the first one is waited for.
+        let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
     });
     for hog in &hogs {
@@ -72,9 +72,10 @@ fn goes_on(hog: &Followed) -> Result<()> {
 
 fn tell(sheet: &mut Sheet, moved: &[Moved]) {
     let count = |n: usize| one(u32::try_from(n).map_or(f64::INFINITY, f64::from));
-    for (n, wrong) in moved.iter().enumerate().flat_map(|(n, m)| m.wrong.iter().map(move |w| (n, w)))
-    {
-        (sheet.say)(&format!("hog {n}: {wrong}"));
+    for (n, one) in moved.iter().enumerate() {
+        for wrong in &one.wrong {
+            (sheet.say)(&format!("hog {n}: {wrong}"));
+        }
     }
     let took: Vec<f64> = moved.iter().flat_map(|m| &m.took_s).copied().collect();
     let (all, arrived) = (HOGS * MOVES, count(took.len()));

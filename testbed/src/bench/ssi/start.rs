@@ -63,16 +63,12 @@ mod tests {
     /// If it failed, a slow start could be called fast, or ssh's time be taken for ours.
     #[test]
     fn a_start_is_compared_with_one_here_and_with_ssh() {
-        let run =
-            Run { dir: PathBuf::new(), program: PathBuf::new(), repetitions: 1, peers: true };
+        let run = Run { dir: PathBuf::new(), program: PathBuf::new(), repetitions: 1, peers: true };
         let mut say = |_: &str| {};
         let mut sheet = Sheet::new(&run, &mut say);
         tell(&mut sheet, &one(1.0), &one(5.0), Some(&one(20.0)));
         let figures: Vec<_> = sheet.figures.iter().map(|f| (f.value, f.met)).collect();
-        assert_eq!(
-            figures,
-            [(4.0, Some(true)), (5.0, None), (1.0, None), (0.25, Some(true))]
-        );
+        assert_eq!(figures, [(4.0, Some(true)), (5.0, None), (1.0, None), (0.25, Some(true))]);
         assert_eq!(sheet.figures[1].peer_value, Some(20.0));
     }
 }
