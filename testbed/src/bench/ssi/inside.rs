@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The program that places another one, where a site's administrator puts it.
@@ -26,8 +26,13 @@ const MEGABYTES_MAX: usize = 16_384;
 const SLICE: usize = 100_000;
 /// Most numbers whose sum of squares is known without too large products.
 const NUMBERS_MAX: u64 = 1 << 41;
-/// Starts in one go, and most goes of which the programs were not placed elsewhere.
-const BATCH: usize = 10;
+/// Programs that load the node while others are placed elsewhere.
+const LOADS: usize = 4;
+/// Starts in one go, and the rest before the next one. The core counts each as a program that goes on
+/// until the node's next heartbeat, a second later; two more nodes take so many before this one.
+const BATCH: usize = 4;
+const REST: Duration = Duration::from_millis(1200);
+/// Most goes of which the programs were not placed elsewhere.
 const MISSED_MAX: usize = 20;
 /// How long it may take until the node counts as loaded.
 const AWAY_LIMIT: Duration = Duration::from_secs(60);
@@ -141,7 +146,7 @@ pub struct Starts {
 }
 
 /// Starts `/bin/true` at least `count` times on this node, and as often by the scheduler on another
-/// one. Within a cluster shell: a program that wants to run is put beside it, so that the scheduler
+/// one. Within a cluster shell: programs that want to run are put beside it, so that the scheduler
 /// prefers other nodes.
 ///
 /// # Errors
@@ -152,15 +157,27 @@ pub fn starts(count: usize) -> Result<Starts> {
         return Err(failed("placing programs", reason));
     }
     let own = std::env::current_exe().context(|| "finding this program".to_owned())?;
-    // It only counts: whatever else runs comes first.
-    let mut load = Command::new("nice");
-    load.args(["-n", "19"]).arg(own).args(["within", "hog", "--label", "load"]);
-    let load = load.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let mut load = load.context(|| "starting what loads this node".to_owned())?;
-    let result = here_and_away(count.min(RUNS_MAX));
-    let ended = load.kill().and_then(|()| load.wait());
-    ended.context(|| "ending what loaded this node".to_owned())?;
-    result
+    let mut loads = Loads(Vec::new());
+    for _ in 0..LOADS {
+        // They only count: whatever else runs comes first.
+        let mut load = Command::new("nice");
+        load.args(["-n", "19"]).arg(&own).args(["within", "hog", "--label", "load"]);
+        let load = load.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        loads.0.push(load.context(|| "starting what loads this node".to_owned())?);
+    }
+    here_and_away(count.min(RUNS_MAX))
+}
+
+/// Programs that end with this value.
+struct Loads(Vec<Child>);
+
+impl Drop for Loads {
+    fn drop(&mut self) {
+        for load in &mut self.0 {
+            // It has ended already, or nothing can be done: the tree's end takes it along.
+            let _ended = load.kill().and_then(|()| load.wait());
+        }
+    }
 }
 
 fn here_and_away(count: usize) -> Result<Starts> {
@@ -178,7 +195,8 @@ fn here_and_away(count: usize) -> Result<Starts> {
     let (plain, placed) = (words(&["/bin/true"]), words(&[GHOST, "run", "--", "/bin/true"]));
     let (mut all, mut missed) = (Starts::default(), 0);
     while all.away_ns.len() < count {
-        let (one, other) = (spawn(&plain, BATCH, 1, 1)?, spawn(&placed, BATCH, 1, 1)?);
+        std::thread::sleep(REST);
+        let (one, other) = (spawn(&plain, BATCH, 0, 1)?, spawn(&placed, BATCH, 0, 1)?);
         if away()? {
             all.here_ns.extend(one.each_ns);
             all.away_ns.extend(other.each_ns);
