@@ -17,6 +17,8 @@ use xos_api::cluster::{ClusterNode, ClusterNodeState, ClusterRun, ClusterTree, C
 pub(super) const CLUSTER: &str = "c1.rennes";
 /// This program on each node: what moves must be the same on all of them.
 pub(super) const PROGRAM: &str = "/usr/local/bin/xos-bench";
+/// A program that wants a processor for good, and lets all others go first.
+pub(super) const HOG: [&str; 6] = ["nice", "-n", "19", PROGRAM, "within", "hog"];
 /// The shell whose lines are placed.
 pub(super) const SHELL: &str = "/usr/lib/xos/xos-sh";
 /// Longest that one command may take: also a move of a gigabyte, and a build.
@@ -144,11 +146,11 @@ impl Cluster {
         Ok(self.json::<ClusterRun>(&args)?.tree)
     }
 
-    /// Starts this program with `args`, which somebody follows under the name `label`, and waits
-    /// until it runs.
-    pub(super) fn follow(&self, label: &str, node: &str, args: &[&str]) -> Result<Followed> {
-        let run = ["cluster", "run", CLUSTER, "--node", node, "--", "nice", "-n", "19", PROGRAM];
-        let cmd = self.world.person.command("xos").args(run).args(args).args(["--label", label]);
+    /// Starts a program with `--label LABEL` as its last arguments, which somebody follows, and
+    /// waits until it runs.
+    pub(super) fn follow(&self, label: &str, node: &str, argv: &[&str]) -> Result<Followed> {
+        let run = ["cluster", "run", CLUSTER, "--node", node, "--"];
+        let cmd = self.world.person.command("xos").args(run).args(argv).args(["--label", label]);
         let cmd = cmd.stdio(Stdio::LogAs(label.parse()?));
         let process = self.world.grid.laptop()?.spawn(&cmd)?;
         let log = process.log().map(Path::to_owned);
@@ -165,6 +167,21 @@ impl Cluster {
     /// Moves a program, and waits until it is there.
     pub(super) fn migrate(&self, pid: i32, to: &str) -> Result<()> {
         self.xos(&["cluster", "migrate", CLUSTER, &pid.to_string(), to]).map(drop)
+    }
+
+    /// Ends all programs that are there, and waits until they are over.
+    pub(super) fn clear(&self) -> Result<()> {
+        let is_open =
+            |t: &ClusterTree| !matches!(t.state, ClusterTreeState::Ended | ClusterTreeState::Lost);
+        until("the end of all programs", SOON, || {
+            let trees = self.trees()?;
+            let open: Vec<u64> = trees.iter().filter(|t| is_open(t)).map(|t| t.tree).collect();
+            for tree in &open {
+                // Refused while it begins or moves: then the next round ends it.
+                let _later = self.cancel(*tree);
+            }
+            Ok(open.is_empty().then_some(()))
+        })
     }
 
     /// Ends a program.

@@ -1,6 +1,6 @@
 //! Programs that are all on some nodes at first, and how even they are after a minute.
 
-use super::cluster::{Cluster, PROGRAM};
+use super::cluster::{Cluster, HOG};
 use crate::Result;
 use crate::bench::figure::{Figure, Reach};
 use crate::bench::suite::{Sheet, one};
@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const MOST_PERCENT: f64 = 15.0;
 
 pub(super) fn measure(cluster: &Cluster, sheet: &mut Sheet) -> Result<()> {
-    let hog = ["nice", "-n", "19", PROGRAM, "within", "hog", "--label", "even"];
+    let hog = [HOG.as_slice(), &["--label", "even"]].concat();
     for n in 0..HOGS {
         cluster.begin(&format!("n{}", n % LADEN + 1), &[], &hog)?;
     }

@@ -43,8 +43,8 @@ pub(super) fn measure(run: &Run, cluster: &Cluster, sheet: &mut Sheet) -> Result
     for (megabytes, most_ms) in SIZES {
         let by_hand = if run.peers { by_hand(run, cluster, megabytes, sheet)? } else { None };
         let (size, label) = (megabytes.to_string(), format!("still-{megabytes}"));
-        let args = ["within", "still", "--megabytes", &size];
-        let program = cluster.follow(&label, "n1", &args)?;
+        let argv = [PROGRAM, "within", "still", "--megabytes", &size];
+        let program = cluster.follow(&label, "n1", &argv)?;
         until("a program that holds its memory", SOON, || Ok(gaps(&program.text()?)))?;
         let checkpoints = sheet.repeat(|| checkpoint(cluster, &program))?;
         let name = format!("checkpoint of {megabytes} MB: stands still");

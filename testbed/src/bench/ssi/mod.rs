@@ -101,7 +101,10 @@ fn in_cluster(run: &Run, size: &Size, parts: &[SsiPart], sheet: &mut Sheet) -> R
             SsiPart::Build => build::measure(&cluster, sheet),
         };
         if let Err(error) = measured {
-            (sheet.say)(&format!("LEFT OUT, what is missing of the part {part:?}: {error}"));
+            (sheet.say)(&format!("LEFT OUT, the rest of the part {part:?}: {error}"));
+        }
+        if let Err(error) = cluster.clear() {
+            (sheet.say)(&format!("programs of the part {part:?} are still there: {error}"));
         }
     }
     Ok(())

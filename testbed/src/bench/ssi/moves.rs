@@ -1,6 +1,6 @@
 //! Eight programs that work, each moved many times, all at once.
 
-use super::cluster::{Cluster, Followed};
+use super::cluster::{Cluster, Followed, HOG};
 use super::inside::right;
 use super::{NODES, SOON, until};
 use crate::Result;
@@ -26,7 +26,7 @@ struct Moved {
 }
 
 pub(super) fn measure(cluster: &Cluster, sheet: &mut Sheet) -> Result<()> {
-    let begin = |n: usize| cluster.follow(&format!("hog-{n}"), &node(n), &["within", "hog"]);
+    let begin = |n: usize| cluster.follow(&format!("hog-{n}"), &node(n), &HOG);
     let hogs: Vec<Followed> = (0..HOGS).map(begin).collect::<Result<_>>()?;
     let moved: Vec<Moved> = std::thread::scope(|scope| {
         let all = hogs.iter().enumerate();
@@ -35,9 +35,6 @@ pub(super) fn measure(cluster: &Cluster, sheet: &mut Sheet) -> Result<()> {
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
     });
-    for hog in &hogs {
-        cluster.cancel(hog.tree)?;
-    }
     tell(sheet, &moved);
     Ok(())
 }

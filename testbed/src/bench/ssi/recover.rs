@@ -1,6 +1,6 @@
 //! A program whose node is killed: how long until it runs elsewhere, from its checkpoint.
 
-use super::cluster::{CLUSTER, Cluster, PROGRAM};
+use super::cluster::{CLUSTER, Cluster, HOG};
 use super::{SOON, until};
 use crate::Result;
 use crate::bench::failed;
@@ -28,7 +28,7 @@ fn once(cluster: &Cluster) -> Result<f64> {
     let label = format!("{}-{NODE}", site.name);
     let host = site.nodes.iter().find(|node| node.name().as_str() == label);
     let host = host.ok_or_else(|| failed("killing a node", format!("there is no {label}")))?;
-    let hog = ["nice", "-n", "19", PROGRAM, "within", "hog", "--label", "restarted"];
+    let hog = [HOG.as_slice(), &["--label", "restarted"]].concat();
     let number = cluster.begin(NODE, &["--restartable", "--checkpoint-every", "3600"], &hog)?;
     let running = |t: &ClusterTree| t.state == ClusterTreeState::Running;
     let pid = until("the program", SOON, || {
