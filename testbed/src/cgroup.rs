@@ -358,4 +358,19 @@ mod tests {
         assert_ne!(fnv1a(b"/tmp/a"), fnv1a(b"/tmp/b"));
         assert!(TOOLS.parse::<HostName>().is_err());
     }
+
+    /// If it failed, a node that is to have a part of the machine would have all of it.
+    #[test]
+    fn a_host_has_its_part_of_a_processor() {
+        let machine = tempfile::tempdir().unwrap();
+        let hierarchies = vec![Hierarchy { mount: machine.path().to_owned(), v1: None }];
+        let tree = Tree { base: "xos-testbed-a".parse().unwrap(), hierarchies };
+        let host: HostName = "n1".parse().unwrap();
+        let own = machine.path().join("xos-testbed-a/n1");
+        std::fs::create_dir_all(&own).unwrap();
+        assert!(tree.limit_cpu(&host, 250).is_err(), "the controller is not there");
+        std::fs::write(own.join("cpu.max"), "max 100000").unwrap();
+        tree.limit_cpu(&host, 250).unwrap();
+        assert_eq!(std::fs::read_to_string(own.join("cpu.max")).unwrap(), "25000 100000");
+    }
 }

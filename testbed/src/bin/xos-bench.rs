@@ -27,7 +27,7 @@ enum Action {
     Login(LoginArgs),
     /// Rules, a VO of a million members, removal and the audit (needs root)
     Vo(VoArgs),
-    /// Programs in a cluster: starts, checkpoints, moves, evenness, a build, a node killed (needs root)
+    /// Programs in a cluster: starts, moves, checkpoints, a build, a node killed (needs root)
     Ssi(SsiArgs),
     /// The part that runs inside a host
     #[command(subcommand, hide = true)]

@@ -94,8 +94,8 @@ impl Cluster {
         let nodes = until("all nodes of the cluster", 2 * SOON, || {
             let said = self.world.site.admin(&["cluster", "nodes", "c1", "--json"])?;
             let said: Nodes = parse("xos cluster nodes", &said)?;
-            let online = said.nodes.iter().all(|n| n.state == ClusterNodeState::Online);
-            Ok(online.then_some(said.nodes))
+            let online = said.nodes.iter().filter(|n| n.state == ClusterNodeState::Online);
+            Ok((online.count() == self.world.site.nodes.len()).then_some(said.nodes))
         })?;
         if let Some(node) = nodes.iter().find(|n| !n.moves) {
             return Err(failed(&format!("moving programs to {}", node.node), &node.moves_not));

@@ -28,8 +28,8 @@ const SLICE: usize = 100_000;
 const NUMBERS_MAX: u64 = 1 << 41;
 /// Programs that load the node while others are placed elsewhere.
 const LOADS: usize = 4;
-/// Starts in one go, and the rest before the next one. The core counts each as a program that goes on
-/// until the node's next heartbeat, a second later; two more nodes take so many before this one.
+/// Starts in one go, and the rest before the next one. The core counts each as a program that goes
+/// on until the node's next heartbeat, a second later; two more nodes take so many before this one.
 const BATCH: usize = 4;
 const REST: Duration = Duration::from_millis(1200);
 /// Most goes of which the programs were not placed elsewhere.

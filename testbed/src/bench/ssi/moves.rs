@@ -8,11 +8,13 @@ use crate::bench::failed;
 use crate::bench::figure::{Figure, Reach};
 use crate::bench::samples::Samples;
 use crate::bench::suite::{Sheet, one};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Programs, and moves of each.
 const HOGS: usize = 8;
 const MOVES: usize = 25;
+/// After so long no move is begun any more.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What became of one program.
 #[derive(Default)]
@@ -45,8 +47,12 @@ fn node(n: usize) -> String {
 }
 
 fn move_about(cluster: &Cluster, first: usize, hog: &Followed) -> Moved {
-    let mut moved = Moved::default();
+    let (mut moved, all) = (Moved::default(), Instant::now());
     for n in first + 1..=first + MOVES {
+        if all.elapsed() > LIMIT {
+            moved.wrong.push(format!("after {} s it is moved no more", LIMIT.as_secs()));
+            break;
+        }
         let begin = Instant::now();
         match cluster.migrate(hog.pid, &node(n)) {
             Ok(()) => moved.took_s.push(begin.elapsed().as_secs_f64()),
