@@ -127,11 +127,11 @@ fn all_nodes(cluster: &Cluster, source: &Source) -> Result<f64> {
     // Without a cluster to ask, all would run here, and be called a build on many nodes.
     let script = format!(
         "test -n \"$XOS_CLUSTER_SOCKET\" || {{ echo this is no cluster shell >&2; exit 1; }}\n\
-         cd {folder} && exec {} SHELL={SHELL}\n",
+         exec {} SHELL={SHELL}",
         source.make(&folder)
     );
     let begin = Instant::now();
-    cluster.shell(&script)?;
+    cluster.shell(&folder, &["sh", "-c", &script])?;
     Ok(begin.elapsed().as_secs_f64())
 }
 

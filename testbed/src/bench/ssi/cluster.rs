@@ -20,7 +20,7 @@ pub(super) const PROGRAM: &str = "/usr/local/bin/xos-bench";
 /// A program that wants a processor for good, and lets all others go first.
 pub(super) const HOG: [&str; 6] = ["nice", "-n", "19", PROGRAM, "within", "hog"];
 /// The shell whose lines are placed.
-pub(super) const SHELL: &str = "/usr/lib/xos/xos-sh";
+pub(super) const SHELL: &str = "/usr/local/bin/xos-sh";
 /// Longest that one command may take: also a move of a gigabyte, and a build.
 const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -121,11 +121,11 @@ impl Cluster {
         parse(&format!("xos {}", args.join(" ")), &said)
     }
 
-    /// Runs a script in a cluster shell; what it writes.
-    pub(super) fn shell(&self, script: &str) -> Result<String> {
-        let args = ["cluster", "shell", CLUSTER];
-        let cmd = self.world.person.command("xos").args(args).stdin(script.as_bytes());
-        self.world.grid.laptop()?.run(&cmd.limit(LIMIT))?.ok()
+    /// Runs a program in a cluster shell's place, in a folder of the volume: elsewhere nothing is
+    /// placed. What it writes.
+    pub(super) fn shell(&self, folder: &str, argv: &[&str]) -> Result<String> {
+        let args = ["cluster", "shell", CLUSTER, "--node", "n1", "--cwd", folder, "--"];
+        self.xos(&[args.as_slice(), argv].concat())
     }
 
     /// The member's programs.
@@ -216,7 +216,6 @@ fn install(node: &Host, run: &Run) -> Result<()> {
     let ghost = ghost.display();
     let script = format!(
         "set -e\n\
-         mkdir -p \"$(dirname {SHELL})\"\n\
          cp --remove-destination {own} {PROGRAM}\n\
          for copy in {GHOST} {SHELL}; do cp --remove-destination {ghost} $copy; done\n\
          chmod 755 {PROGRAM} {GHOST} {SHELL}\n"

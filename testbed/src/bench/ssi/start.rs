@@ -1,6 +1,6 @@
 //! A program started on another node, beside ssh as people use it.
 
-use super::cluster::{CLUSTER, Cluster, PROGRAM, parse};
+use super::cluster::{CLUSTER, Cluster, PROGRAM, parse, volume};
 use super::inside::Starts;
 use crate::Result;
 use crate::bench::figure::{Figure, Reach};
@@ -11,7 +11,7 @@ use crate::bench::within::Timing;
 use crate::grid::Site;
 
 /// Starts from within the cluster.
-const STARTS: usize = 200;
+const STARTS: &str = "200";
 /// Starts from the laptop, those before that are not counted, and how many at once.
 const FROM_LAPTOP: (usize, usize, usize) = (50, 5, 1);
 
@@ -23,7 +23,8 @@ pub(super) fn measure(run: &Run, cluster: &Cluster, sheet: &mut Sheet) -> Result
     let name = "xos cluster run c1 --node n1 -- /bin/true, from the laptop";
     let figure = Figure::new(name, &laptop, "ms");
     sheet.add(figure, &laptop);
-    let said = cluster.shell(&format!("exec {PROGRAM} within starts --count {STARTS}\n"))?;
+    let argv = [PROGRAM, "within", "starts", "--count", STARTS];
+    let said = cluster.shell(&volume(), &argv)?;
     let starts: Starts = parse("starts in a cluster shell", &said)?;
     let samples = |each_ns| millis(&Timing { each_ns, total_ns: 0 });
     let (here, away) = (samples(starts.here_ns), samples(starts.away_ns));
