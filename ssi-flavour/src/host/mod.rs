@@ -229,7 +229,7 @@ struct Held {
     streaming: Streaming,
     work: Option<Work>,
     /// Of a cluster shell.
-    keeper: Option<Keeper>,
+    _keeper: Option<Keeper>,
 }
 
 /// A node at work.
