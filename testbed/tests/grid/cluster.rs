@@ -6,7 +6,7 @@ use xos_testbed::Exit;
 use xos_testbed::grid::{Person, SiteSpec};
 
 /// The cluster of every test.
-const CLUSTER: &str = "c1.rennes";
+pub const CLUSTER: &str = "c1.rennes";
 /// Its pid and a number, line by line, into a file of its own on the volume.
 const COUNT: &str = "n=0; while :; do echo $$ $n; n=$((n+1)); sleep 0.05; done";
 
@@ -21,18 +21,19 @@ fn nodes_of_a_site_are_one_machine() {
 }
 
 /// The trees of the cluster that a person sees.
-fn trees(w: &World, person: &Person) -> Vec<Json> {
+pub fn trees(w: &World, person: &Person) -> Vec<Json> {
     let ps = w.json(person, &["cluster", "ps", CLUSTER]);
     ps["trees"].as_array().expect("trees").clone()
 }
 
-fn tree(w: &World, person: &Person, number: u64) -> Json {
+/// The same, one of them.
+pub fn tree(w: &World, person: &Person, number: u64) -> Json {
     let all = trees(w, person);
     all.into_iter().find(|t| t["tree"] == number).expect("the tree")
 }
 
 /// If it failed, nodes could not be taken up, or programs would move to where they cannot run.
-fn nodes_join_and_are_tried(w: &World) {
+pub fn nodes_join_and_are_tried(w: &World) {
     w.rennes.admin(&["cluster", "create", "c1"]).unwrap();
     w.rennes.admin(&["cluster", "add", "c1", "n1", "n2"]).unwrap();
     soon("both nodes are online", || {
