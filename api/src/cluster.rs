@@ -229,6 +229,10 @@ pub struct RunInCluster {
     /// Whether it runs on a terminal, which waits for who attaches.
     #[serde(default)]
     pub terminal: bool,
+    /// Whether it has a network of its own, with nothing but a loopback, instead of its node's.
+    /// Connections (TCP) within it then move along, and nobody else reaches it.
+    #[serde(default)]
+    pub own_net: bool,
     /// The mask of modes of new files, at most 511 (octal 777).
     #[serde(default = "umask_default")]
     pub umask: u32,

@@ -213,18 +213,19 @@ pub fn new_session_keyring() -> io::Result<()> {
     if r >= 0 || e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
 }
 
-/// Brings the loopback of this process's network namespace up; see netdevice(7).
+/// Brings the loopback of this thread's network namespace up, or takes it down; see netdevice(7).
 ///
 /// # Errors
 /// The kernel's error.
-pub fn loopback_up() -> io::Result<()> {
+pub fn loopback(up: bool) -> io::Result<()> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     // SAFETY: all-zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    let flags = if up { libc::IFF_UP | libc::IFF_RUNNING } else { 0 };
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the socket is open, the request outlives the call, and its flags are set.
     let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -244,6 +244,9 @@ pub struct Program {
     /// Whether its standard input may be written by who follows it; else that is empty.
     #[serde(default)]
     pub attached: bool,
+    /// Whether it has a network of its own, with nothing but a loopback.
+    #[serde(default)]
+    pub own_net: bool,
     /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is
     /// free.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -113,7 +113,7 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     }
     if order.own_net {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| (Stage::Net, e))?;
-        sys::loopback_up().map_err(|e| (Stage::Net, errno(&e)))?;
+        sys::loopback(true).map_err(|e| (Stage::Net, errno(&e)))?;
     }
     if let Some(helper) = order.merged_proc {
         // From here on /proc is that of the whole cluster.

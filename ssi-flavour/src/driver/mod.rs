@@ -10,6 +10,7 @@ mod external;
 pub mod fake;
 pub mod images;
 mod limits;
+mod net;
 mod proc;
 mod run;
 mod stats;
@@ -111,7 +112,8 @@ pub enum Ability {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
-    /// Connections (TCP) move, for trees with a network of their own.
+    /// Connections (TCP) move, for trees with a network of their own, also those of which one side
+    /// has ended.
     Tcp,
     /// Memory can be copied while the tree runs, and only what changed then when it stands still.
     DirtyTracking,
@@ -137,10 +139,11 @@ impl Feature {
 /// The namespaces in which a tree lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
-    /// The pid, as the driver sees it, of a process in them: its init, or for a tree with a network
-    /// of its own, a process of that network.
+    /// The pid, as the driver sees it, of a process in them that nobody but root made: its init.
     pub pid: i32,
-    /// Whether the tree's network is that process's, and not the driver's.
+    /// Whether the tree has a network of its own, with nothing but a loopback, and not the driver's.
+    /// The loopback is down while it is saved, for which the tree should stand still already; a
+    /// copy gets a new one.
     pub own_net: bool,
 }
 
@@ -162,7 +165,8 @@ pub enum Leave {
 pub enum Tcp {
     /// A tree that has some is not saved.
     None,
-    /// They go on; the tree's address must go with it.
+    /// They go on, when both ends are in the tree and it has a network of its own
+    /// ([`Cell::own_net`]): nothing else keeps packets away from them meanwhile.
     Established,
     /// The restored tree finds them closed.
     Close,

@@ -88,6 +88,10 @@ pub struct Job {
     pub attached: bool,
     /// The pid of its root; absent: whichever is free.
     pub pid: Option<i32>,
+    /// Whether it has a network of its own, with nothing but a loopback: connections within it
+    /// move along.
+    #[serde(default)]
+    pub own_net: bool,
     /// The node where it was born.
     pub birth: NodeNumber,
 }

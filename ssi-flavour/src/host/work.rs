@@ -29,9 +29,18 @@ fn wanted(job: &Job) -> Wanted {
     Wanted { terminal_of: terminal.then_some(job.account.uid), input: job.attached }
 }
 
+/// What becomes of its connections: those over a node's network are obstacles ([`why`]).
+fn tcp(cell: Cell) -> Tcp {
+    if cell.own_net { Tcp::Established } else { Tcp::None }
+}
+
 impl Host {
     pub(super) fn cell(&self) -> Cell {
         Cell { pid: self.init_pid, own_net: false }
+    }
+
+    fn cell_of(&self, id: TreeId) -> Cell {
+        Cell { own_net: self.jobs.get(&id).is_some_and(|j| j.own_net), ..self.cell() }
     }
 
     /// A program that cannot be started ends as a shell has it.
@@ -58,7 +67,7 @@ impl Host {
             tree,
             pid: job.pid,
             account: job.account,
-            own_net: false,
+            own_net: job.own_net,
             merged_proc: None,
             program: job.program,
         };
@@ -103,6 +112,7 @@ impl Host {
         let tree = Tree { id: id.0, epoch };
         self.works += 1;
         let number = self.works;
+        let cell = self.cell_of(id);
         let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
             return Ok(Vec::new());
         };
@@ -115,7 +125,7 @@ impl Host {
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
-        let (cell, limit) = (self.cell(), self.setup.limit);
+        let limit = self.setup.limit;
         tokio::spawn(async move {
             let prepared = wait(move || -> Result<(i32, PathBuf), String> {
                 let status = calls.status().map_err(|e| e.to_string())?;
@@ -129,7 +139,12 @@ impl Host {
                     return Err(format!("process {}: {}; {next}", first.pid, first.what));
                 }
                 let folder = store.make(id, version);
-                Ok((root, folder.map_err(|e| format!("cannot make a folder for it: {e}"))?))
+                let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
+                if cell.own_net {
+                    // Its network is down while it is saved, which it is not to see.
+                    calls.halt(tree).map_err(|e| e.to_string())?;
+                }
+                Ok((root, folder))
             });
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
@@ -140,7 +155,7 @@ impl Host {
                         folder,
                         leave: Leave::Stopped,
                         externals,
-                        tcp: Tcp::None,
+                        tcp: tcp(cell),
                         limit,
                     };
                     driver.dump(&order).await.map_err(|e| e.to_string())
@@ -271,7 +286,7 @@ impl Host {
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
-        let (cell, limit, here) = (self.cell(), self.setup.limit, self.setup.node);
+        let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
@@ -295,7 +310,7 @@ impl Host {
                                 cell: Some(cell),
                                 cgroups: Vec::new(),
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
-                                tcp: Tcp::None,
+                                tcp: tcp(cell),
                                 stopped: true,
                                 limit,
                             };

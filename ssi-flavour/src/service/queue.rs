@@ -28,6 +28,7 @@ impl Waiting {
             uid: owner.uid,
             terminal: run.terminal,
             attached: run.attached,
+            own_net: run.own_net,
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),

@@ -259,6 +259,7 @@ fn program(pid: i32) -> Program {
         uid: 100_001,
         terminal: false,
         attached: false,
+        own_net: false,
         pid: Some(pid),
         birth: node(1),
         unit: None,

@@ -301,7 +301,7 @@ impl Grid {
                 stdio,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let job = Job { account, program, attached, pid: None, birth: on };
+            let job = Job { account, program, attached, pid: None, own_net: false, birth: on };
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });

@@ -77,6 +77,7 @@ impl Agent {
                 stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
             attached: program.attached,
+            own_net: program.own_net,
             pid: program.pid,
             birth,
         })

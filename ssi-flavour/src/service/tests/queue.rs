@@ -23,6 +23,7 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         queue,
         attached: false,
         terminal: false,
+        own_net: false,
         umask: 0o022,
         mandate: None,
     };

@@ -44,6 +44,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         uid: envelope.owner.uid,
         terminal: false,
         attached: false,
+        own_net: false,
         pid: Some(pid),
         birth: birth.clone(),
         mandate: None,
