@@ -120,7 +120,9 @@ impl Checkpointer for Criu {
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
         let ids = self.ready_ids(order).await?;
-        let network = Network::of(order.cell, root)?;
+        let own_net = order.cell.is_some_and(|cell| cell.own_net);
+        let network = own_net.then(|| Network::of(root)).transpose();
+        let network = network.map_err(DriverError::system("open its network"))?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
         run.for_person(person);
@@ -140,9 +142,10 @@ impl Checkpointer for Criu {
             run.arguments(["--external", &external]);
         }
         run.arguments(tcp(order.tcp));
-        let quiet = network.as_ref().map(Network::quiet).transpose()?;
+        let quiet = network.as_ref().map(Network::quiet).transpose();
+        let quiet = quiet.map_err(DriverError::system("keep its network still"))?;
         if let Some(network) = &network {
-            run.in_network(network.file()?);
+            run.in_network(network.file().map_err(DriverError::system("keep its network open"))?);
         }
         let ended = run.run(&self.program).await?;
         drop(quiet);
@@ -195,9 +198,16 @@ impl Checkpointer for Criu {
             run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);
         }
         run.arguments(tcp(order.tcp));
-        let cell = order.cell;
-        if let Some(network) = blocking(move || Network::anew(cell)).await?? {
-            run.in_network(network.file()?);
+        let own_net = order.cell.is_some_and(|cell| cell.own_net);
+        let network = match order.network {
+            None if own_net => {
+                let made = blocking(|| Network::new()?.file()).await?;
+                Some(made.map_err(DriverError::system("make a network"))?)
+            }
+            given => given,
+        };
+        if let Some(network) = network {
+            run.in_network(network);
         }
         let ended = match run.run(&self.program).await {
             Err(error @ DriverError::TimedOut { .. }) => {

@@ -21,8 +21,8 @@ static MEANINGS: [Meaning; 13] = [
     Meaning {
         part: "Connected TCP socket",
         what: "it has a connection over the network",
-        next: "end the connection, or, when both its ends are in the program, run that by \
-               xos cluster run --net own",
+        next: "end the connection, or, when its other end is in a program of yours in the \
+               cluster, run both by xos cluster run --net own",
     },
     Meaning {
         part: "In-flight connection",

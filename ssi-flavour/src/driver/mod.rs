@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{DriverError, Step};
+pub(crate) use net::Network;
 pub use external::ExternalFd;
 
 /// The pid, as this process sees it, of the process that has `inner` in the pid namespace of process
@@ -141,9 +142,9 @@ impl Feature {
 pub struct Cell {
     /// The pid, as the driver sees it, of a process in them that nobody but root made: its init.
     pub pid: i32,
-    /// Whether the tree has a network of its own, with nothing but a loopback, and not the driver's.
-    /// The loopback is down while it is saved, for which the tree should stand still already; a
-    /// copy gets a new one.
+    /// Whether the tree has a network of its own, and not the driver's. Its loopback is down while
+    /// it is saved, for which the tree should stand still already, and nothing else may come in
+    /// then; a copy gets another one ([`RestoreOrder::network`]).
     pub own_net: bool,
 }
 
@@ -165,8 +166,8 @@ pub enum Leave {
 pub enum Tcp {
     /// A tree that has some is not saved.
     None,
-    /// They go on, when both ends are in the tree and it has a network of its own
-    /// ([`Cell::own_net`]): nothing else keeps packets away from them meanwhile.
+    /// They go on, for trees with a network of their own ([`Cell::own_net`]): nothing else keeps
+    /// packets away from them meanwhile.
     Established,
     /// The restored tree finds them closed.
     Close,
@@ -232,6 +233,9 @@ pub struct RestoreOrder {
     pub cgroups: Vec<PathBuf>,
     /// What takes the place of outer descriptors.
     pub inherited: Vec<Inherited>,
+    /// Its network, for a tree with one of its own; without it, a new one with nothing but a
+    /// loopback.
+    pub network: Option<OwnedFd>,
     /// What becomes of connections: as in the dump.
     pub tcp: Tcp,
     /// Whether it stands still (SIGSTOP, all of its processes) until SIGCONT.

@@ -123,8 +123,8 @@ impl What {
             What::SessionOutside { .. } => "move what began the session, or start it by setsid",
             What::Seccomp | What::SeccompListener => "run it without its sandbox",
             What::Connection { .. } => {
-                "end the connection, or, when both its ends are in the program, run that by \
-                 xos cluster run --net own"
+                "end the connection, or, when its other end is in a program of yours in the \
+                 cluster, run both by xos cluster run --net own"
             }
             What::Kernel { .. } => "run it with that turned off",
             What::Device { .. } => "close the device",

@@ -3,7 +3,7 @@
 use super::images::fetch;
 use super::store::Streams;
 use super::streams::{Streaming, Wanted};
-use super::{DRAIN_MAX, Event, For, Held, Host, Job, Work, wait};
+use super::{DRAIN_MAX, Event, For, Held, Host, Job, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
@@ -62,7 +62,25 @@ impl Host {
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let (wanted, birth) = (wanted(&job), job.birth);
         let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
-        let (streaming, fds) = made?;
+        let (streaming, mut fds) = made?;
+        let mut link = None;
+        if job.own_net {
+            let (overlay, uid) = (self.overlay.clone(), job.account.uid);
+            match wait(move || overlay.network(id.0, uid)).await? {
+                Ok((network, linked)) => {
+                    fds.push(network);
+                    link = linked;
+                }
+                Err(error) => {
+                    tracing::warn!(%tree, %error, "it can have no network of its own");
+                    let end = End::Exit { code: REFUSED_CODE };
+                    return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
+                }
+            }
+        }
+        if let Some(link) = &link {
+            link.open(true);
+        }
         let start = Start {
             tree,
             pid: job.pid,
@@ -78,7 +96,7 @@ impl Host {
             return Ok(Vec::new());
         }
         streaming.go();
-        let held = Held { epoch, runs: true, exit: None, streaming, work: None };
+        let held = Held { epoch, runs: true, exit: None, streaming, link, work: None };
         self.copies.insert(id, held);
         match started {
             Ok(Started { .. }) => {
@@ -120,6 +138,9 @@ impl Host {
         c.work = Some(Work { number, purpose, version, dumped: None, at: None });
         if purpose != For::Checkpoint {
             c.runs = false;
+        }
+        if let Some(link) = &c.link {
+            link.open(false);
         }
         let externals = c.streaming.keys.clone();
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
@@ -287,18 +308,22 @@ impl Host {
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
         let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
+        let overlay = self.overlay.clone();
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
-            let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
+            let fetched = wait(move || -> Result<_, String> {
                 let version = image.version;
                 fetch(&fetching, &*others, here, &image.nodes, (id, version))?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
-                Ok((folder, streams.map_err(|e| format!("its image is torn: {e}"))?))
+                let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                let network = cell.own_net.then(|| overlay.network(id.0, owner)).transpose();
+                let network = network.map_err(|e| format!("it can have no network: {e}"))?;
+                Ok((folder, streams, network.unzip()))
             });
             let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
-                Ok((folder, streams)) => {
+                Ok((folder, streams, (network, link))) => {
                     let of = events.clone();
                     match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
@@ -310,12 +335,14 @@ impl Host {
                                 cell: Some(cell),
                                 cgroups: Vec::new(),
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
+                                network,
                                 tcp: tcp(cell),
                                 stopped: true,
                                 limit,
                             };
+                            let link = link.flatten();
                             let done = restore(&*driver, &calls, tree, order).await;
-                            done.map(|()| Box::new(streaming))
+                            done.map(|()| Box::new(NewCopy { streaming, link }))
                         }
                     }
                 }
@@ -331,7 +358,7 @@ impl Host {
     pub(super) async fn restored(
         &mut self,
         tree: Tree,
-        done: Result<Box<Streaming>, String>,
+        done: Result<Box<NewCopy>, String>,
     ) -> io::Result<Vec<Act>> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         let dying = match self.restoring.get(&id) {
@@ -349,8 +376,9 @@ impl Host {
             return Ok(self.agent.killed(id, epoch).into_iter().collect());
         }
         let now = self.setup.clock.up();
-        let done = done.map(|streaming| {
-            let held = Held { epoch, runs: false, exit: None, streaming: *streaming, work: None };
+        let done = done.map(|made| {
+            let NewCopy { streaming, link } = *made;
+            let held = Held { epoch, runs: false, exit: None, streaming, link, work: None };
             self.copies.insert(id, held);
         });
         Ok(self.agent.restored(id, epoch, done, now).into_iter().collect())
@@ -369,6 +397,10 @@ impl Host {
             Some(c) if c.epoch == epoch => self.copies.remove(&id),
             _ => None,
         };
+        if let Some(link) = held.as_ref().and_then(|c| c.link.as_ref()) {
+            // Its peers do not hear that it ends: the tree may go on elsewhere.
+            link.open(false);
+        }
         wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
         drop(held);
         Ok(self.agent.killed(id, epoch).into_iter().collect())

@@ -139,6 +139,7 @@ impl Two {
             cell: Some(self.there.cell),
             cgroups: Vec::new(),
             inherited: Vec::new(),
+            network: None,
             tcp: Tcp::None,
             stopped: false,
             limit: PATIENCE,

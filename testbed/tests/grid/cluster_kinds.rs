@@ -2,6 +2,7 @@
 //! fails or is drained.
 
 mod follow;
+mod programs;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,9 @@ use xos_testbed::grid::SiteSpec;
 use xos_testbed::{Cmd, Host};
 
 use self::follow::{Followed, counted, stop_file};
+use self::programs::{
+    CLIENT, CONNECTED, FAMILY, FILES, JAVA, PERL, PIPELINE, R, SERVER, THREADS, TYPED,
+};
 use crate::cluster::{CLUSTER, nodes_join_and_are_tried, tree, trees};
 use crate::faults::mounted;
 use crate::manual::terminal::Typist;
@@ -18,135 +22,6 @@ use crate::world::{VOLUME, World, soon};
 const N1: &str = "n1.rennes";
 const N2: &str = "n2.rennes";
 const PYTHON: &str = "/usr/bin/python3";
-
-/// Four threads.
-const THREADS: &str = "
-import os, threading, time
-def count(name):
-    n = 0
-    while not os.path.exists(os.environ['STOP']):
-        os.write(1, f'{name} {n}\\n'.encode())
-        n += 1
-        time.sleep(0.05)
-threads = [threading.Thread(target=count, args=(name,)) for name in 'abcd']
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-";
-
-/// Children and a grandchild; their parents wait for them.
-const FAMILY: &str = r#"
-count() { n=0; while [ ! -e "$STOP" ]; do echo "$1 $n"; n=$((n+1)); sleep 0.05; done; }
-(count a; exit 3) & p=$!
-(count b & count c; wait) & q=$!
-wait $p; echo "left $?"; wait $q; echo "left $?"
-"#;
-
-/// What the second reads is what the first wrote.
-const PIPELINE: &str = r#"
-gen() { n=0; while [ ! -e "$STOP" ]; do echo $n; n=$((n+1)); sleep 0.05; done; }
-snk() { want=0; while read n; do
-    [ "$n" = "$want" ] || echo "bad $n, not $want"; want=$((n+1)); echo "a $n"; done; }
-gen | snk
-"#;
-
-const PERL: &str = r#"
-$| = 1; my $n = 0;
-while (!-e $ENV{STOP}) { print "a $n\n"; $n++; select(undef, undef, undef, 0.05) }
-"#;
-
-/// Four threads, beside those of the machine itself.
-const JAVA: &str = r#"
-import java.nio.file.*;
-public class Count {
-    static void count(String name, Path stop) {
-        try {
-            for (int n = 0; !Files.exists(stop); n++) {
-                System.out.println(name + " " + n);
-                Thread.sleep(50);
-            }
-        } catch (InterruptedException e) {
-            throw new IllegalStateException(e);
-        }
-    }
-    public static void main(String[] args) throws Exception {
-        Path stop = Path.of(System.getenv("STOP"));
-        Thread[] all = new Thread[4];
-        for (int i = 0; i < all.length; i++) {
-            String name = String.valueOf((char) ('a' + i));
-            all[i] = new Thread(() -> count(name, stop));
-            all[i].start();
-        }
-        for (Thread one : all) one.join();
-    }
-}
-"#;
-
-const R: &str = r#"
-n <- 0L
-while (!file.exists(Sys.getenv("STOP"))) {
-    cat("a ", n, "\n", sep = ""); flush(stdout())
-    n <- n + 1L
-    Sys.sleep(0.05)
-}
-"#;
-
-/// Has a file open for append and another one for reading and writing.
-const FILES: &str = "
-import os, time
-log, data = open('files.log', 'a'), open('files.dat', 'w+')
-n = 0
-while not os.path.exists(os.environ['STOP']):
-    log.write(f'{n}\\n')
-    log.flush()
-    data.seek(0)
-    data.write(f'{n:08}')
-    data.flush()
-    data.seek(0)
-    assert int(data.read()) == n
-    print('a', n, flush=True)
-    n += 1
-    time.sleep(0.05)
-";
-
-/// Two processes with a connection between them.
-const CONNECTED: &str = "
-import os, socket, time
-server = socket.create_server(('127.0.0.1', 0))
-if os.fork() == 0:
-    one, _ = server.accept()
-    stream = one.makefile('rwb')
-    for line in stream:
-        stream.write(line)
-        stream.flush()
-    os._exit(0)
-one = socket.create_connection(server.getsockname())
-stream = one.makefile('rwb')
-n = 0
-while not os.path.exists(os.environ['STOP']):
-    stream.write(b'%d\\n' % n)
-    stream.flush()
-    assert int(stream.readline()) == n
-    print('a', n, flush=True)
-    n += 1
-    time.sleep(0.05)
-stream.close()
-one.close()
-print('left', os.wait()[1], flush=True)
-";
-
-/// Asks, counts, and asks again.
-const TYPED: &str = "
-import os, time
-assert all(os.isatty(fd) for fd in (0, 1, 2))
-first = input('first? ')
-open('typed.ready', 'w').close()
-n = 0
-while not os.path.exists(os.environ['STOP']):
-    print('t', n)
-    n += 1
-    time.sleep(0.05)
-print('got', first, input('second? '), os.get_terminal_size().columns > 0)
-";
 
 /// If it failed, what people run would not move as the documents say: see each step.
 #[test]
@@ -163,6 +38,7 @@ fn all_kinds_of_programs_move() {
     w.step("open_files_move", open_files_move);
     w.step("a_terminal_moves", a_terminal_moves);
     w.step("connections_move_in_a_network_of_its_own", connections_move_in_a_network_of_its_own);
+    w.step("connections_between_nodes_move", connections_between_nodes_move);
     w.step("a_drain_ends_nothing", a_drain_ends_nothing);
     w.step("a_failed_nodes_program_goes_on", a_failed_nodes_program_goes_on);
 }
@@ -284,6 +160,29 @@ fn connections_move_in_a_network_of_its_own(w: &World) {
     goes.moves_to(N2);
     goes.moves_to(N1);
     assert!(goes.end().ends_with("left 0\n"));
+}
+
+/// If it failed, programs on different nodes could not talk to one another, or would lose their
+/// connection, or bytes of it, when one of them moves.
+fn connections_between_nodes_move(w: &World) {
+    let own = |node| ["--node", node, "--net", "own"];
+    let argv = [PYTHON, "-c", SERVER];
+    let mut server = Followed::begin(w, "server", &own(N1), &argv, &["a"]);
+    let [.., high, middle, low] = server.tree.to_be_bytes();
+    let address = format!("10.{high}.{middle}.{low}");
+    let to = format!("SERVER={address}");
+    let options = [&own(N2)[..], &["-E", &to]].concat();
+    let argv = [PYTHON, "-c", CLIENT];
+    let mut client = Followed::begin(w, "client", &options, &argv, &["b"]);
+    // Both on one node, then each on the other's.
+    server.moves_to(N2);
+    client.goes_on();
+    client.moves_to(N1);
+    server.moves_to(N1);
+    client.moves_to(N2);
+    client.end();
+    let text = server.end();
+    assert!(text.ends_with(&format!("served at {address}\n")), "{text}");
 }
 
 /// If it failed, an administrator who empties a node would end programs, or not be told which stay
