@@ -265,7 +265,7 @@ pub struct Program {
     /// Whether its standard input may be written by who follows it; else that is empty.
     #[serde(default)]
     pub attached: bool,
-    /// Whether it has a network of its own, with nothing but a loopback.
+    /// Whether it has a network of its own ([`crate::overlay`]).
     #[serde(default)]
     pub own_net: bool,
     /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is

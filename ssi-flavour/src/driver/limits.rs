@@ -5,8 +5,8 @@
 //!
 //! What CRIU asks the kernel when it has no cache of the answers ends such a run: netfilter's
 //! library leaves every program whose real and effective user differ (`xtables_init`, exit code
-//! 111). So that cache is there before, made by a run with root's ids alone; and connections are kept
-//! still without netfilter ([`super::net`]).
+//! 111). So that cache is there before, made by a run with root's ids alone; and connections are
+//! kept still without netfilter ([`super::net`]).
 
 use super::criu::Criu;
 use super::error::DriverError;

@@ -53,8 +53,8 @@ pub struct Run {
     /// Run it on this node.
     #[arg(long)]
     node: Option<String>,
-    /// Its network: its node's, or one of its own with nothing but a loopback, so that connections
-    /// (TCP) between its processes move along.
+    /// Its network: its node's, or one of its own, in which only your programs that have one too are
+    /// reached, and whose connections (TCP) move along.
     #[arg(long, value_enum, default_value_t = Net::Node)]
     net: Net,
     /// Begin in this folder of the node.
@@ -80,9 +80,9 @@ pub struct Run {
 /// Where a program has its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Net {
-    /// On the network of the node that it runs on; what is connected does not move
+    /// On the network of its node: what is connected does not move
     Node,
-    /// Within itself; it moves with them
+    /// Among the person's programs that have one too: they move with them
     Own,
 }
 
