@@ -28,6 +28,7 @@ const TABLES: &[(&str, &str, &str, &str)] =
 /// Sections inside a section, present or not: section, key, and their struct.
 const PARTS: &[(&str, &str, &str, &str)] = &[
     ("node", "login", "node/src/agent/config.rs", "Login"),
+    ("node", "cluster", "node/src/agent/config.rs", "Cluster"),
     ("cda", "passkeys", "cda/src/passkeys/config.rs", "Passkeys"),
     ("cda", "kerberos", "cda/src/kerberos/config.rs", "Kerberos"),
     ("cda", "pkcs11", "cda/src/keys/token.rs", "Pkcs11"),
@@ -138,9 +139,10 @@ fn in_words(kind: &str) -> &'static str {
         "u32" | "u64" | "usize" => "number",
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
+        "Vec<PathBuf>" => "list of paths",
         "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
+        "Login" | "Cluster" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }

@@ -157,11 +157,8 @@ async fn of_units_that_run_in_clusters_checkpoints_are_told() {
     let (core, world, _dir) = core(|_| {}).await;
     let played = play(&world);
     send_first(&core).await;
-    let ask = |save| HostCheckpoints {
-        job: job(),
-        units: vec![UnitRun { first: 0, count: 4 }],
-        save,
-    };
+    let ask =
+        |save| HostCheckpoints { job: job(), units: vec![UnitRun { first: 0, count: 4 }], save };
     assert!(core.checkpoints_here(ask(true)).await.unwrap().units.is_empty(), "none runs yet");
     let what = UnitChange::Started;
     let events = vec![UnitEvent { unit: 0, attempt: 0, at: Millis(5), what }];

@@ -199,11 +199,7 @@ impl World for Asked {
     async fn host_output(&self, _: &SiteId, _: HostOutput) -> Result<OutputPart, Error> {
         Err(Error::unsupported("no output here"))
     }
-    async fn host_checkpoints(
-        &self,
-        _: &SiteId,
-        _: HostCheckpoints,
-    ) -> Result<Checkpoints, Error> {
+    async fn host_checkpoints(&self, _: &SiteId, _: HostCheckpoints) -> Result<Checkpoints, Error> {
         Err(Error::unavailable("pisa is not reached"))
     }
     async fn host_events(

@@ -118,7 +118,8 @@ impl Site {
         loop {
             let text = std::fs::read_to_string(folder.join(OUTPUT_FILE)).unwrap_or_default();
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+            let lines: Vec<String> =
+                whole.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect();
             if lines.len() >= many {
                 return lines;
             }

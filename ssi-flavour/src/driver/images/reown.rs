@@ -127,9 +127,25 @@ const KINDS: &[Kind] = &[
 
 /// Images without ids, by what their names begin with.
 const PLAIN: &[&str] = &[
-    "fdinfo-", "fifo-data.", "filelocks.", "fs-", "ids-", "inventory.", "mm-", "pagemap-", "pages-",
-    "pipes-data.", "pstree.", "remap-fpath.", "rlimit-", "seccomp.", "sk-queues.", "stats-",
-    "tcp-stream-", "timens-", "tty-data.",
+    "fdinfo-",
+    "fifo-data.",
+    "filelocks.",
+    "fs-",
+    "ids-",
+    "inventory.",
+    "mm-",
+    "pagemap-",
+    "pages-",
+    "pipes-data.",
+    "pstree.",
+    "remap-fpath.",
+    "rlimit-",
+    "seccomp.",
+    "sk-queues.",
+    "stats-",
+    "tcp-stream-",
+    "timens-",
+    "tty-data.",
 ];
 
 /// Makes the images of a person's program those of their account here, in place. The manifest goes

@@ -43,9 +43,8 @@ impl Cluster {
     ) -> impl Iterator<Item = (NodeNumber, &'a Capacity)> {
         let left = &self.settings.left;
         let members = self.controller.state().members.iter();
-        let online = move |(n, m): &(NodeNumber, &Member)| {
-            m.state == NodeState::Online && !left.contains(n)
-        };
+        let online =
+            move |(n, m): &(NodeNumber, &Member)| m.state == NodeState::Online && !left.contains(n);
         members.filter(online).filter_map(move |(number, m)| Some((number, heard.get(&m.id)?)))
     }
 
@@ -168,12 +167,10 @@ impl Cluster {
                     let (cluster, pid) = (self.id.clone(), None);
                     signals.push((name, ClusterSignal { cluster, tree, epoch, pid, signal }));
                 }
-                TreeState::Checkpointed { .. } => {
-                    match self.controller.end(tree) {
-                        Ok(more) => effects.extend(more),
-                        Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
-                    }
-                }
+                TreeState::Checkpointed { .. } => match self.controller.end(tree) {
+                    Ok(more) => effects.extend(more),
+                    Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
+                },
                 // It comes to run, to wait or to its end by itself.
                 TreeState::Starting | TreeState::Moving { .. } | TreeState::Restarting { .. } => {}
                 TreeState::Lost { .. } | TreeState::Ended(_) => {}

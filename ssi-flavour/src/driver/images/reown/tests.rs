@@ -151,7 +151,7 @@ proptest! {
         entry in proptest::collection::vec(any::<u8>(), 0..80),
         n in 0..KINDS.len(),
     ) {
-        let bytes = packed(KINDS[n].magic, &[entry.clone()]);
+        let bytes = packed(KINDS[n].magic, std::slice::from_ref(&entry));
         let _whatever = image(&bytes, KINDS[n], &ids());
         let _whatever = image(&entry, KINDS[n], &ids());
     }
