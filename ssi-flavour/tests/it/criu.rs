@@ -10,8 +10,8 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::images::{ImageError, Origin};
 use xos_ssi::driver::why::{Rules, What, why};
 use xos_ssi::driver::{
-    Abilities, Cell, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, ExternalFd, Inherited, Leave,
-    RestoreOrder, Step, Tcp,
+    Abilities, Cell, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, ExternalFd, Inherited,
+    Leave, RestoreOrder, Step, Tcp,
 };
 
 /// No step takes longer; a machine so slow that it does is reported as such.
