@@ -236,7 +236,7 @@ pub fn packet_device(address: Ipv4Addr, mask: Ipv4Addr, mtu: u16) -> io::Result<
     let mut request = device(b"xos0");
     request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
     // SAFETY: the file is open, and the request outlives the call.
-    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request) } != 0 {
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } != 0 {
         return Err(io::Error::last_os_error());
     }
     request.ifr_ifru.ifru_addr = socket_address(address);
