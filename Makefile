@@ -33,7 +33,8 @@ help:
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools python3-minimal python3-venv openssh-client openssh-server \
-	pamtester softhsm2 sudo oidc-agent-cli curl jq krb5-kdc krb5-admin-server krb5-user busybox-static cron
+	pamtester softhsm2 sudo oidc-agent-cli curl jq krb5-kdc krb5-admin-server krb5-user busybox-static cron \
+	default-jdk-headless r-base-core
 # The suite login also runs what these hold, beside ours.
 BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 # The suite vo signs in to the console and to nodes, and asks a directory beside ours.
