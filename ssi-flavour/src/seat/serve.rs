@@ -288,7 +288,20 @@ impl Border {
                     tracing::warn!(%tree, %error, "nobody follows a tree");
                 }
             }
-            (Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. }, None) => {}
+            (Ask::Packets { from }, Some(socket)) => {
+                if let Some(hands) = self.hands.get() {
+                    hands.packets(from, socket);
+                }
+            }
+            (Ask::Places { places }, _) => {
+                if let Some(hands) = self.hands.get() {
+                    hands.places(places);
+                }
+            }
+            (
+                Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. },
+                None,
+            ) => {}
             (Ask::End, _) => {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
@@ -376,5 +389,9 @@ impl Peers for Border {
             return Ok(other);
         }
         self.reach(&Tell::Output { at, tree, from })
+    }
+
+    fn packets(&self, to: NodeNumber) -> io::Result<UnixStream> {
+        self.reach(&Tell::Packets { to })
     }
 }
