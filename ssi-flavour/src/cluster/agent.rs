@@ -202,6 +202,18 @@ impl Agent {
         self.lease_until
     }
 
+    /// The images that it keeps or has fetched to be kept.
+    pub fn kept(&self) -> BTreeSet<(TreeId, u64)> {
+        let fetched = self.holds.iter().map(|(tree, h)| (*tree, h.version));
+        self.images.iter().copied().chain(fetched).collect()
+    }
+
+    /// Whether an image is among [`Agent::kept`].
+    pub fn keeps(&self, tree: TreeId, version: u64) -> bool {
+        let fetched = self.holds.get(&tree).is_some_and(|h| h.version == version);
+        fetched || self.images.contains(&(tree, version))
+    }
+
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
         self.copies.clear();

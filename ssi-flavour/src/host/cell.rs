@@ -1,12 +1,14 @@
 //! What the host asks its cell. All of it waits.
 
-use crate::cell::proto::{Ask, Exit, Leased, Program, Refusal, Start, Started, Status, Tree};
+use crate::cell::proto::{
+    Ask, CONNECTIONS_MAX, Dying, Exit, Leased, Program, Refusal, Start, Started, Status, Tree,
+};
 use crate::cell::{CallError, Client, Event, LOCK_FILE, launch};
 use crate::pids::NodeNumber;
-use libc::{SIGCONT, SIGKILL, SIGSTOP};
+use libc::SIGCONT;
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +16,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use xos_base::Millis;
 
 /// How long processes may take to die, or a cell to end.
@@ -23,12 +26,26 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long the listening thread waits before it looks again.
 const LISTEN: Duration = Duration::from_secs(60);
 
-/// The cell of a node.
-#[derive(Debug)]
+/// How often it is tried to have a tree stand still that makes processes meanwhile.
+const HALTS_MAX: u32 = 20;
+/// Programs that are started at a time. One whose volume does not answer takes a while.
+const STARTS_MAX: usize = 8;
+/// Copies that are restored at a time.
+const RESTORES_MAX: usize = 4;
+
+/// The cell of a node. Of its connections ([`CONNECTIONS_MAX`]) one is for all that is answered at
+/// once, and stays, so that nothing keeps a lease from the cell; one hears of ends; the others are
+/// of what takes a while, of which there is no more at a time than there is room for.
 pub(super) struct Calls {
     dir: PathBuf,
-    one: Mutex<()>,
+    one: Mutex<Option<Client>>,
+    /// To be had for what starts a program or a helper.
+    pub(super) starts: Semaphore,
+    /// To be had for what restores a copy.
+    pub(super) restores: Semaphore,
 }
+
+const _: () = assert!(STARTS_MAX + RESTORES_MAX + 2 <= CONNECTIONS_MAX);
 
 impl Calls {
     /// A new cell in a folder, which is made: what ran in an older one is ended.
@@ -39,7 +56,8 @@ impl Calls {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         end_old(dir)?;
         launch(program, dir, node)?;
-        Ok(Calls { dir: dir.to_owned(), one: Mutex::new(()) })
+        let (starts, restores) = (Semaphore::new(STARTS_MAX), Semaphore::new(RESTORES_MAX));
+        Ok(Calls { dir: dir.to_owned(), one: Mutex::default(), starts, restores })
     }
 
     /// A connection of its own.
@@ -47,23 +65,41 @@ impl Calls {
         Client::connect(&self.dir)
     }
 
+    /// Asks what is answered at once, and may be asked twice.
     pub(super) fn call<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, CallError> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-        self.connect()?.call(ask, &[])
+        let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut client) = one.take() {
+            match client.call(ask.clone(), &[]) {
+                // The cell may have dropped it.
+                Err(CallError::Link(e)) if e.kind() != ErrorKind::TimedOut => {}
+                Err(CallError::Link(e)) => return Err(e.into()),
+                answer => {
+                    client.forget();
+                    *one = Some(client);
+                    return answer;
+                }
+            }
+        }
+        let mut client = self.connect()?;
+        let answer = client.call(ask, &[]);
+        if !matches!(answer, Err(CallError::Link(_))) {
+            client.forget();
+            *one = Some(client);
+        }
+        answer
     }
 
     pub(super) fn status(&self) -> Result<Status, CallError> {
         self.call(Ask::Status)
     }
 
+    /// Starts a program; one of [`Calls::starts`] is held meanwhile.
     pub(super) fn start(&self, start: Start, fds: &[OwnedFd]) -> Result<Started, CallError> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         self.connect()?.start(start, fds)
     }
 
-    /// Runs a helper in the cell, as root.
+    /// Runs a helper in the cell, as root; one of [`Calls::starts`] is held meanwhile.
     pub(super) fn help(&self, program: Program, fds: &[OwnedFd]) -> Result<Started, CallError> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.connect()?.call(Ask::Help(Box::new(program)), &fds)
     }
@@ -108,20 +144,15 @@ impl Calls {
         }
     }
 
-    /// Has all of a tree stand still. A process that is being stopped makes no others, so that a
-    /// look which finds none new is the last.
-    pub(super) fn halt(&self, tree: Tree) -> Result<BTreeSet<i32>, CallError> {
-        let mut known = BTreeSet::new();
-        loop {
-            let new: Vec<i32> =
-                self.processes(tree)?.into_iter().filter(|pid| known.insert(*pid)).collect();
-            if new.is_empty() {
-                return Ok(known);
-            }
-            for pid in new {
-                self.signal(pid, SIGSTOP)?;
+    /// Has all of a tree stand still.
+    pub(super) fn halt(&self, tree: Tree) -> Result<(), CallError> {
+        for _ in 1..HALTS_MAX {
+            match self.call(Ask::Halt { tree }) {
+                Err(CallError::Refused(Refusal::System(_))) => std::thread::sleep(LOOK),
+                halted => return halted,
             }
         }
+        self.call(Ask::Halt { tree })
     }
 
     /// Lets all of a tree go on.
@@ -129,25 +160,22 @@ impl Calls {
         self.processes(tree)?.into_iter().try_for_each(|pid| self.signal(pid, SIGCONT))
     }
 
-    /// Ends all of a tree, and waits until it is gone.
+    /// Sends all of a tree its end. What has not ended yet: it is asked for again.
+    pub(super) fn end(&self, tree: Tree) -> Result<Vec<i32>, CallError> {
+        self.call::<Dying>(Ask::Kill { tree }).map(|dying| dying.left)
+    }
+
+    /// Ends all of a tree, and waits until it is gone, but not for ever.
     pub(super) fn kill(&self, tree: Tree) -> Result<(), CallError> {
-        let known = self.halt(tree)?;
-        for pid in &known {
-            self.signal(*pid, SIGKILL)?;
-        }
         let until = Instant::now() + DEATH_MAX;
-        loop {
-            let status = self.status()?;
-            let runs = status.trees.iter().any(|t| t.tree == Some(tree));
-            if !runs && !status.others.iter().any(|pid| known.contains(pid)) {
-                return Ok(());
-            }
+        while !self.end(tree)?.is_empty() {
             if Instant::now() >= until {
                 let text = format!("{tree} does not die: a process of it hangs in the kernel");
                 return Err(CallError::Link(io::Error::new(ErrorKind::TimedOut, text)));
             }
             std::thread::sleep(LOOK);
         }
+        Ok(())
     }
 
     /// Tells of each tree that ends, until the cell is gone or nobody hears.

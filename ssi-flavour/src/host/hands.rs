@@ -111,7 +111,8 @@ impl Hands {
     /// # Errors
     /// That it could not be asked; one that is gone is no error.
     pub fn end(&self) -> io::Result<()> {
-        match self.calls.call::<()>(Ask::End) {
+        let asked = self.calls.connect().map_err(CallError::from);
+        match asked.and_then(|mut cell| cell.call(Ask::End, &[])) {
             Ok(()) => Ok(()),
             Err(CallError::Link(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             Err(e) => Err(io::Error::other(e)),

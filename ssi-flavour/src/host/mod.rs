@@ -14,9 +14,12 @@
 
 mod canary;
 mod cell;
+mod ends;
 mod hands;
 mod images;
+mod keeping;
 mod shell;
+mod start;
 mod store;
 mod streams;
 mod work;
@@ -31,17 +34,19 @@ use crate::cluster::members::Times;
 use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
-use crate::ghost::proto::{Steer, Steered};
+use crate::ghost::proto::Steered;
 use crate::ghost::relay;
 use crate::ghost::spool::Spools;
 use crate::overlay::{Link, Overlay};
 use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
+use images::Fetch;
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
+use start::Attempt;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,16 +113,11 @@ pub struct Job {
 
 /// The other nodes. Called from threads that may wait.
 pub trait Peers: Send + Sync {
-    /// An image, as [`Store::send`] writes it there.
+    /// A stream of an image, as [`Store::send`] writes it there.
     ///
     /// # Errors
     /// That it cannot be had.
-    fn image(
-        &self,
-        from: NodeNumber,
-        tree: TreeId,
-        version: u64,
-    ) -> io::Result<Box<dyn Read + Send>>;
+    fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream>;
 
     /// A connection to the spool of a tree ([`Spools::serve`]) at a node, this one too; a spool
     /// that is new begins at `from`.
@@ -197,8 +197,18 @@ enum Event {
         work: u64,
         done: Result<u64, String>,
     },
+    /// A program runs, or does not.
+    Started {
+        tree: Tree,
+        done: Result<Box<Attempt>, String>,
+    },
+    /// Nothing of a copy is left.
+    Killed {
+        tree: Tree,
+    },
     Restored {
         tree: Tree,
+        version: u64,
         done: Result<Box<NewCopy>, String>,
     },
     /// What a cluster shell needs is there, or will not be.
@@ -230,6 +240,27 @@ struct Work {
     dumped: Option<Dumped>,
     /// Where the streams were.
     at: Option<relay::Offsets>,
+    /// All that it wrote is taken, and the image is being completed.
+    sealing: bool,
+}
+
+/// A copy that is being made.
+struct Coming {
+    epoch: u64,
+    /// It is ended once it is there.
+    dying: bool,
+    /// Its output goes to a spool here.
+    spools: bool,
+    /// How it ended before it was known to be there.
+    exit: Option<Exit>,
+    /// What it is made of, which may be on its way here; none: it is started.
+    image: Option<(u64, Arc<Fetch>)>,
+}
+
+impl Coming {
+    fn new(epoch: u64) -> Coming {
+        Coming { epoch, dying: false, spools: false, exit: None, image: None }
+    }
 }
 
 /// What a copy that was restored has of this process.
@@ -264,8 +295,10 @@ pub struct Host {
     jobs: BTreeMap<TreeId, Job>,
     refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
-    /// Copies that are being made, and whether they are to be killed then.
-    restoring: BTreeMap<TreeId, (u64, bool)>,
+    starting: BTreeMap<TreeId, Coming>,
+    restoring: BTreeMap<TreeId, Coming>,
+    /// What is worked at: images by the numbers of their works.
+    making: BTreeMap<u64, (TreeId, u64)>,
     /// Cluster shells whose `/proc` is being made.
     preparing: BTreeMap<TreeId, u64>,
     frozen: bool,
@@ -273,6 +306,10 @@ pub struct Host {
     leased: Millis,
     /// Copies that the cell did not start because the lease was over.
     put_off: BTreeMap<TreeId, u64>,
+    /// What waits until the disk takes what the agent keeps, in this order.
+    waiting: VecDeque<Act>,
+    /// The disk does not.
+    paused: bool,
     works: u64,
     events: UnboundedSender<Event>,
     happened: UnboundedReceiver<Event>,
@@ -305,12 +342,13 @@ impl Host {
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
         let store = Store::new(setup.folder.join("images"));
         let parts = store.clone();
-        wait(move || parts.sweep()).await??;
+        let kept = agent.kept();
+        wait(move || parts.sweep(&kept)).await??;
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
-        let (jobs, refused, copies, restoring, put_off) = Default::default();
-        let preparing = BTreeMap::new();
+        let (jobs, refused, copies, put_off) = Default::default();
+        let (starting, restoring, making, preparing, waiting) = Default::default();
         let on_disk = serde_json::Value::Null;
-        let (frozen, works) = (true, 0);
+        let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
             setup,
             agent,
@@ -322,11 +360,15 @@ impl Host {
             jobs,
             refused,
             copies,
+            starting,
             restoring,
+            making,
             preparing,
             frozen,
             leased: Millis(0),
             put_off,
+            waiting,
+            paused,
             works,
             events,
             happened,
@@ -387,18 +429,11 @@ impl Host {
             self.refused.insert(tree, why);
         }
         let now = self.setup.clock.up();
-        heard.messages.iter().flat_map(|m| self.agent.message(m, now)).collect()
-    }
-
-    /// Does what the agent wants, once its state is on the disk.
-    async fn perform(&mut self, mut acts: Vec<Act>) -> io::Result<()> {
-        self.tell_lease(&mut acts).await?;
-        let mut acts = VecDeque::from(acts);
-        while let Some(act) = acts.pop_front() {
-            self.keep()?;
-            acts.extend(self.act(act).await?);
+        let mut messages = heard.messages;
+        if self.paused {
+            messages.iter_mut().for_each(keeping::without_new);
         }
-        self.keep()
+        messages.iter().flat_map(|m| self.agent.message(m, now)).collect()
     }
 
     /// Has the cell know until when its trees may run, before anything is done that needs it.
@@ -415,37 +450,26 @@ impl Host {
         let told = wait(move || calls.lease(until, end_after, &copies, rest)).await?;
         let held = told.map_err(io::Error::other)?;
         self.leased = until;
-        // It stopped them in time where the agent had not looked yet.
-        if held && until > self.setup.clock.up() && !acts.contains(&Act::Thaw) {
+        // It stopped them in time where the agent had not looked yet, or did not start them.
+        let waits = held || !self.put_off.is_empty();
+        if waits && until > self.setup.clock.up() && !acts.contains(&Act::Thaw) {
             acts.push(Act::Thaw);
-        }
-        Ok(())
-    }
-
-    /// The lease may be forgotten: a host that begins has none.
-    fn keep(&mut self) -> io::Result<()> {
-        let mut value = serde_json::to_value(&self.agent)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("lease_until");
-        }
-        if value != self.on_disk {
-            let kept = serde_json::json!({ "node": self.setup.node, "agent": self.agent });
-            crate::disk::replace(&self.setup.folder.join(KEPT_FILE), &serde_json::to_vec(&kept)?)?;
-            self.on_disk = value;
         }
         Ok(())
     }
 
     async fn act(&mut self, act: Act) -> io::Result<Vec<Act>> {
         match act {
-            Act::Start { tree, epoch } => return self.start(tree, epoch).await,
+            Act::Start { tree, epoch } => return Ok(self.start(tree, epoch)),
             Act::Resume { tree, epoch } => {
                 let Some(c) = self.copy(tree, epoch) else { return Ok(Vec::new()) };
-                if c.work.as_ref().is_some_and(|w| matches!(w.purpose, For::Move { .. })) {
-                    c.work = None;
-                }
+                let moves = |w: &mut Work| matches!(w.purpose, For::Move { .. });
+                let given_up = c.work.take_if(moves);
                 c.runs = true;
                 c.streaming.go();
+                if let Some(work) = given_up {
+                    self.give_up(&work);
+                }
                 self.go(tree).await?;
             }
             Act::Dump { tree, epoch, attempt, version } => {
@@ -458,29 +482,31 @@ impl Host {
             Act::Hold { tree, attempt, version, from, owner } => {
                 self.hold((tree, attempt), version, from, owner);
             }
-            Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
+            Act::Kill { tree, epoch } => self.kill(tree, epoch),
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;
-                if let Some(c) = self.copy(tree, epoch) {
+                if let Some(c) = self.coming(tree, epoch) {
+                    c.spools = true;
+                } else if let Some(c) = self.copy(tree, epoch) {
                     c.streaming.turn(here);
                 }
             }
             Act::Finish { tree, outcome } => {
-                self.setup.spools.finish(tree.0, &outcome)?;
+                if let Err(error) = self.setup.spools.finish(tree.0, &outcome) {
+                    self.pause(&error);
+                    self.waiting.push_back(Act::Finish { tree, outcome });
+                    return Ok(Vec::new());
+                }
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}
-            Act::Discard { tree, version } => {
-                let store = self.store.clone();
-                wait(move || store.discard(tree, version)).await??;
-            }
+            Act::Discard { tree, version } => self.discard(tree, version),
             Act::Freeze => {
                 self.frozen = true;
                 for (id, epoch) in self.all() {
-                    let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
-                    wait(move || calls.halt(tree)).await?.map_err(io::Error::other)?;
+                    ends::halt(self.calls.clone(), Tree { id: id.0, epoch }).await?;
                 }
             }
             Act::Thaw => {
@@ -490,7 +516,7 @@ impl Host {
                 }
                 let mut more = Vec::new();
                 for (tree, epoch) in std::mem::take(&mut self.put_off) {
-                    more.extend(self.start(tree, epoch).await?);
+                    more.extend(self.start(tree, epoch));
                 }
                 return Ok(more);
             }
@@ -516,6 +542,11 @@ impl Host {
         self.copies.get_mut(&tree).filter(|c| c.epoch == epoch)
     }
 
+    fn coming(&mut self, tree: TreeId, epoch: u64) -> Option<&mut Coming> {
+        let (starting, restoring) = (self.starting.get_mut(&tree), self.restoring.get_mut(&tree));
+        starting.into_iter().chain(restoring).find(|c| c.epoch == epoch)
+    }
+
     /// Lets a copy go on, if it is to and nothing holds it.
     async fn go(&mut self, id: TreeId) -> io::Result<()> {
         // What is being dumped stands still until all that it wrote is read.
@@ -534,26 +565,17 @@ impl Host {
         match event {
             Event::Heard(heard) => Ok(self.heard(heard)),
             Event::Ended(None) => Err(io::Error::other("the cell is gone")),
-            Event::Ended(Some((tree, exit))) => {
-                if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
-                    c.exit = Some(exit);
-                    // It ends with its last output; of a copy that never ran there is none.
-                    c.streaming.tell(Steer::Exited { exit });
-                    if !c.runs {
-                        return Ok(self.ended(tree));
-                    }
-                }
-                Ok(Vec::new())
-            }
+            Event::Ended(Some((tree, exit))) => Ok(self.exited(tree, exit)),
             Event::Taken { tree } => Ok(self.ended(tree)),
             Event::Steered { tree, steered } => self.steered(tree, steered).await,
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
-                let waits = |w: &Work| w.number == work && w.dumped.is_some();
+                let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;
                 let id = TreeId(tree.id);
                 match self.copy(id, tree.epoch).and_then(|c| c.work.take_if(|w| waits(w))) {
                     None => Ok(Vec::new()),
                     Some(w) => {
+                        self.work_over(work);
                         self.go(id).await?;
                         let why = format!("nobody takes its output since {DRAIN_MAX:?}");
                         Ok(self.made(tree, &w, Err(why)))
@@ -561,7 +583,12 @@ impl Host {
                 }
             }
             Event::Sealed { tree, work, done } => Ok(self.sealed(tree, work, done)),
-            Event::Restored { tree, done } => self.restored(tree, done).await,
+            Event::Started { tree, done } => self.started(tree, done).await,
+            Event::Killed { tree } => {
+                let killed = self.agent.killed(TreeId(tree.id), tree.epoch);
+                Ok(killed.into_iter().collect())
+            }
+            Event::Restored { tree, version, done } => Ok(self.restored(tree, version, done)),
             Event::Prepared { tree, done } => self.prepared(tree, done).await,
             Event::Held { tree, attempt, version, done } => {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())

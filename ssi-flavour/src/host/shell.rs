@@ -99,12 +99,15 @@ impl Host {
         let (calls, events) = (self.calls.clone(), self.events.clone());
         let shells = self.setup.shells.clone();
         tokio::spawn(async move {
+            let cell = calls.clone();
+            let starts = cell.starts.acquire().await;
             let made = wait(move || -> Result<Begun, String> {
                 let shells = shells.ok_or("there are no cluster shells at this node")?;
                 let environment = shells.environment(uid);
                 Ok((Keeper::start(&calls, shells.keeper(uid))?, environment))
             });
             let done = made.await.map_err(|e| e.to_string()).flatten();
+            drop(starts);
             // A host that is gone has no shells: the cell ends with it.
             let _gone = events.send(Event::Prepared { tree, done });
         });
@@ -143,6 +146,7 @@ impl Host {
                 None
             }
         };
-        self.begin_job(tree, job, keeper).await
+        self.begin_job(tree, job, keeper);
+        Ok(Vec::new())
     }
 }

@@ -5,6 +5,8 @@ use crate::driver::ExternalFd;
 use crate::driver::images::{FILES_MAX, MANIFEST};
 use crate::ghost::relay::Offsets;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -74,8 +76,33 @@ impl Store {
 
     /// Removes an image.
     pub(super) fn discard(&self, tree: TreeId, version: u64) -> io::Result<()> {
-        remove(&self.folder(tree, version))?;
+        match self.take_out(tree, version)? {
+            Some(out) => self.remove(tree, &out),
+            None => self.prune(tree),
+        }
+    }
+
+    /// Takes an image from its place, which is done at once, where removing it may take a while:
+    /// what is to be removed then, unless there is none.
+    pub(super) fn take_out(&self, tree: TreeId, version: u64) -> io::Result<Option<PathBuf>> {
+        let out = self.part(tree, version);
+        match std::fs::rename(self.folder(tree, version), &out) {
+            Ok(()) => Ok(Some(out)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes what was taken out.
+    pub(super) fn remove(&self, tree: TreeId, out: &Path) -> io::Result<()> {
+        remove(out)?;
         self.prune(tree)
+    }
+
+    /// A folder of an image that is not whole, and never will be if this program ends.
+    fn part(&self, tree: TreeId, version: u64) -> PathBuf {
+        let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
+        self.0.join(tree.to_string()).join(name)
     }
 
     /// Writes an image for another node: of each file, the manifest last, the length of its name,
@@ -111,8 +138,7 @@ impl Store {
     /// # Errors
     /// That it breaks off or is no image; then nothing is left of it.
     pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
-        let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
-        let part = self.0.join(tree.to_string()).join(name);
+        let part = self.part(tree, version);
         DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
         let received = receive(&part, from).and_then(|()| self.arrive(tree, version, &part));
         if received.is_err() {
@@ -138,26 +164,29 @@ impl Store {
         File::open(self.0.join(tree.to_string()))?.sync_all()
     }
 
-    /// Removes what did not arrive as a whole before this program began.
+    /// Removes what did not arrive as a whole before this program began, and images that came to
+    /// nothing: all but those that are `kept`.
     ///
     /// # Errors
     /// Those of the disk.
-    pub(super) fn sweep(&self) -> io::Result<()> {
+    pub(super) fn sweep(&self, kept: &BTreeSet<(TreeId, u64)>) -> io::Result<()> {
         let trees = match std::fs::read_dir(&self.0) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             trees => trees?,
         };
         for tree in trees {
-            let tree = tree?.path();
-            if !tree.is_dir() {
-                continue;
-            }
-            for entry in std::fs::read_dir(&tree)? {
+            let tree = tree?;
+            let number = |name: &OsStr| name.to_str().and_then(|name| name.parse::<u64>().ok());
+            let Some(id) = number(&tree.file_name()).map(TreeId) else { continue };
+            for entry in std::fs::read_dir(tree.path())? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(PART) {
+                let name = entry.file_name();
+                let nothing = number(&name).is_some_and(|version| !kept.contains(&(id, version)));
+                if nothing || name.to_string_lossy().starts_with(PART) {
                     remove(&entry.path())?;
                 }
             }
+            self.prune(id)?;
         }
         Ok(())
     }
@@ -254,16 +283,26 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_host_was_fetching_goes() {
+    fn what_a_killed_host_was_fetching_or_making_goes() {
         // wrong: a program's memory would lie there for ever, under a name that nobody asks for
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path().join("images"));
-        store.sweep().unwrap();
+        let kept = BTreeSet::from([(TreeId(7), 1)]);
+        store.sweep(&kept).unwrap();
         let whole = store.make(TreeId(7), 1).unwrap();
+        let nothing = store.make(TreeId(7), 2).unwrap();
+        store.make(TreeId(8), 1).unwrap();
         let part = dir.path().join("images/7/part-2-0");
         std::fs::create_dir(&part).unwrap();
         std::fs::write(part.join("pages-1.img"), "half").unwrap();
-        store.sweep().unwrap();
-        assert!(whole.exists() && !part.exists());
+        store.sweep(&kept).unwrap();
+        assert!(whole.exists() && !part.exists() && !nothing.exists());
+        assert!(!dir.path().join("images/8").exists());
+        // what is taken out is gone from its place at once, and from the disk in the end
+        let out = store.take_out(TreeId(7), 1).unwrap().unwrap();
+        assert!(!whole.exists() && out.exists());
+        assert_eq!(store.take_out(TreeId(7), 1).unwrap(), None);
+        store.remove(TreeId(7), &out).unwrap();
+        assert!(!dir.path().join("images/7").exists());
     }
 }

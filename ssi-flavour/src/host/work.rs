@@ -1,34 +1,23 @@
-//! What takes a while: starts, images, restarts, ends.
+//! What takes a while: images and restarts.
 
-use super::images::fetch;
-use super::shell::Keeper;
+use super::images::{Fetch, fetch};
+use super::start::wanted;
 use super::store::Streams;
-use super::streams::{Streaming, Wanted};
-use super::{DRAIN_MAX, Event, For, Held, Host, Job, NewCopy, Work, wait};
+use super::streams::Streaming;
+use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
+use crate::cell::proto::{Ask, Started, Tree};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{End, Image, TreeId};
+use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::why;
 use crate::driver::{
     Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, RestoreOrder, Tcp, outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
-use crate::ghost::relay::Offsets;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// How a program ends whose person may start nothing here, as a shell has it for one that cannot be
-/// executed.
-const REFUSED_CODE: u8 = 126;
-
-/// What the standard streams of a tree are.
-fn wanted(job: &Job) -> Wanted {
-    let terminal = job.program.stdio == Stdio::Terminal;
-    Wanted { terminal_of: terminal.then_some(job.account.uid), input: job.attached }
-}
 
 /// What becomes of its connections: those over a node's network are obstacles ([`why`]).
 fn tcp(cell: Cell) -> Tcp {
@@ -42,101 +31,6 @@ impl Host {
 
     fn cell_of(&self, id: TreeId) -> Cell {
         Cell { own_net: self.jobs.get(&id).is_some_and(|j| j.own_net), ..self.cell() }
-    }
-
-    /// A program that cannot be started ends as a shell has it.
-    pub(super) async fn start(&mut self, id: TreeId, epoch: u64) -> io::Result<Vec<Act>> {
-        let tree = Tree { id: id.0, epoch };
-        if self.copies.contains_key(&id) || self.preparing.contains_key(&id) {
-            return Ok(Vec::new());
-        }
-        if let Some(why) = self.refused.get(&id) {
-            tracing::warn!(%tree, why, "it is not started here");
-            let end = End::Exit { code: REFUSED_CODE };
-            return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
-        }
-        let Some(job) = self.jobs.get(&id).cloned() else {
-            // Said again with the next order, and the job with it.
-            tracing::warn!(%tree, "it is to be started, and nobody said what it is");
-            return Ok(Vec::new());
-        };
-        if job.shell {
-            self.prepare(tree, job.account.uid);
-            return Ok(Vec::new());
-        }
-        self.begin_job(tree, job, None).await
-    }
-
-    /// Has the cell start a program; `keeper`: that of its `/proc`.
-    pub(super) async fn begin_job(
-        &mut self,
-        tree: Tree,
-        job: Job,
-        keeper: Option<Keeper>,
-    ) -> io::Result<Vec<Act>> {
-        let (id, epoch) = (TreeId(tree.id), tree.epoch);
-        if job.wanted {
-            self.setup.spools.want(tree.id)?;
-        }
-        let (peers, events) = (self.setup.peers.clone(), self.events.clone());
-        let (wanted, birth) = (wanted(&job), job.birth);
-        let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
-        let (streaming, mut fds) = made?;
-        let mut link = None;
-        if job.own_net {
-            let (overlay, uid) = (self.overlay.clone(), job.account.uid);
-            match wait(move || overlay.network(id.0, uid)).await? {
-                Ok((network, linked)) => {
-                    fds.push(network);
-                    link = linked;
-                }
-                Err(error) => {
-                    tracing::warn!(%tree, %error, "it can have no network of its own");
-                    let end = End::Exit { code: REFUSED_CODE };
-                    return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
-                }
-            }
-        }
-        if let Some(link) = &link {
-            link.open(true);
-        }
-        let start = Start {
-            tree,
-            pid: job.pid,
-            account: job.account,
-            own_net: job.own_net,
-            merged_proc: keeper.as_ref().map(Keeper::pid),
-            program: job.program,
-        };
-        let calls = self.calls.clone();
-        let started = wait(move || calls.start(start, &fds)).await?;
-        if matches!(started, Err(CallError::Refused(Refusal::Held))) {
-            self.put_off.insert(id, epoch);
-            return Ok(Vec::new());
-        }
-        streaming.go();
-        let (runs, exit, work, _keeper) = (true, None, None, keeper);
-        let held = Held { epoch, runs, exit, streaming, link, work, _keeper };
-        self.copies.insert(id, held);
-        match started {
-            Ok(Started { .. }) => {
-                if self.frozen {
-                    let calls = self.calls.clone();
-                    wait(move || calls.halt(tree)).await?.map_err(io::Error::other)?;
-                }
-                Ok(self.agent.started(id, epoch).into_iter().collect())
-            }
-            Err(CallError::Refused(refusal)) => {
-                tracing::warn!(%tree, %refusal, "it could not be started");
-                let exit = crate::cell::proto::Exit::Code(127);
-                if let Some(c) = self.copies.get_mut(&id) {
-                    c.exit = Some(exit);
-                    c.streaming.tell(Steer::Exited { exit });
-                }
-                Ok(Vec::new())
-            }
-            Err(CallError::Link(e)) => Err(e),
-        }
     }
 
     /// Begins to make an image.
@@ -155,7 +49,8 @@ impl Host {
             return Ok(Vec::new());
         };
         // What was being made is given up; its end finds nothing to do.
-        c.work = Some(Work { number, purpose, version, dumped: None, at: None });
+        let (dumped, at, sealing) = (None, None, false);
+        let before = c.work.replace(Work { number, purpose, version, dumped, at, sealing });
         if purpose != For::Checkpoint {
             c.runs = false;
         }
@@ -163,6 +58,10 @@ impl Host {
             link.open(false);
         }
         let externals = c.streaming.keys.clone();
+        self.making.insert(number, (id, version));
+        if let Some(before) = before {
+            self.give_up(&before);
+        }
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
@@ -216,13 +115,20 @@ impl Host {
         done: Result<Dumped, String>,
     ) -> io::Result<Vec<Act>> {
         let id = TreeId(tree.id);
-        let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
+        let Some(c) = self.copy(id, tree.epoch) else {
+            self.work_over(work);
+            return Ok(Vec::new());
+        };
         let wanted = c.work.as_ref().is_some_and(|w| w.number == work);
         match done {
             // Given up meanwhile; it was stopped all the same.
-            _ if !wanted => self.go(id).await.map(|()| Vec::new()),
+            _ if !wanted => {
+                self.work_over(work);
+                self.go(id).await.map(|()| Vec::new())
+            }
             Err(why) => {
                 let taken = c.work.take();
+                self.work_over(work);
                 self.go(id).await?;
                 Ok(taken.map(|w| self.made(tree, &w, Err(why))).unwrap_or_default())
             }
@@ -287,6 +193,7 @@ impl Host {
             criu: dumped.version.clone(),
             open_files: dumped.open_files.clone(),
         };
+        w.sealing = true;
         let version = w.version;
         let folder = self.store.folder(id, version);
         let (driver, events) = (self.setup.driver.clone(), self.events.clone());
@@ -306,11 +213,17 @@ impl Host {
     }
 
     pub(super) fn sealed(&mut self, tree: Tree, work: u64, done: Result<u64, String>) -> Vec<Act> {
-        let Some(c) = self.copy(TreeId(tree.id), tree.epoch) else { return Vec::new() };
-        let Some(w) = c.work.take_if(|w| w.number == work) else { return Vec::new() };
-        let none = || "its image was given up".to_owned();
-        let done = done.and_then(|bytes| self.image(&w, bytes).ok_or_else(none));
-        self.made(tree, &w, done)
+        let copy = self.copy(TreeId(tree.id), tree.epoch);
+        let acts = match copy.and_then(|c| c.work.take_if(|w| w.number == work)) {
+            Some(w) => {
+                let none = || "its image was given up".to_owned();
+                let done = done.and_then(|bytes| self.image(&w, bytes).ok_or_else(none));
+                self.made(tree, &w, done)
+            }
+            None => Vec::new(),
+        };
+        self.work_over(work);
+        acts
     }
 
     /// Begins to make a stopped copy.
@@ -322,8 +235,10 @@ impl Host {
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
-        self.restoring.insert(id, (epoch, false));
+        let (version, way) = (image.version, Arc::new(Fetch::default()));
+        let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (job.account.uid, job.birth, wanted(job));
+        self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
@@ -332,8 +247,7 @@ impl Host {
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<_, String> {
-                let version = image.version;
-                fetch(&fetching, &*others, here, &image.nodes, (id, version))?;
+                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
@@ -370,63 +284,45 @@ impl Host {
             if let Err(why) = &done {
                 tracing::warn!(%tree, why, "no copy of it was made");
             }
-            let _gone = events.send(Event::Restored { tree, done });
+            let _gone = events.send(Event::Restored { tree, version, done });
         });
         Ok(Vec::new())
     }
 
-    pub(super) async fn restored(
+    pub(super) fn restored(
         &mut self,
         tree: Tree,
+        version: u64,
         done: Result<Box<NewCopy>, String>,
-    ) -> io::Result<Vec<Act>> {
+    ) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
-        let dying = match self.restoring.get(&id) {
-            Some((of, dying)) if *of == epoch => {
-                let dying = *dying;
-                self.restoring.remove(&id);
-                dying
-            }
-            // A newer one is being made.
-            _ => true,
-        };
-        if dying {
-            let calls = self.calls.clone();
-            wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
-            return Ok(self.agent.killed(id, epoch).into_iter().collect());
-        }
-        let now = self.setup.clock.up();
-        let done = done.map(|made| {
+        let held = done.map(|made| {
             let NewCopy { streaming, link } = *made;
             let (runs, exit, work, _keeper) = (false, None, None, None);
-            let held = Held { epoch, runs, exit, streaming, link, work, _keeper };
-            self.copies.insert(id, held);
+            Held { epoch, runs, exit, streaming, link, work, _keeper }
         });
-        Ok(self.agent.restored(id, epoch, done, now).into_iter().collect())
-    }
-
-    pub(super) async fn kill(&mut self, id: TreeId, epoch: u64) -> io::Result<Vec<Act>> {
-        if let Some((_, dying)) = self.restoring.get_mut(&id).filter(|(of, _)| *of == epoch) {
-            // When it is made.
-            *dying = true;
-            return Ok(Vec::new());
-        }
-        self.put_off.remove(&id);
-        self.preparing.remove(&id);
-        let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch });
-        // With it goes its relay, after the processes.
-        let held = match self.copies.get(&id) {
-            Some(c) if c.epoch == epoch => self.copies.remove(&id),
+        let coming = match self.restoring.get(&id) {
+            Some(c) if c.epoch == epoch => self.restoring.remove(&id),
+            // A newer one is being made.
             _ => None,
         };
-        if let Some(link) = held.as_ref().and_then(|c| c.link.as_ref()) {
-            // Its peers do not hear that it ends: the tree may go on elsewhere.
-            link.open(false);
-        }
-        wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
-        // That of a shell's /proc waits for the cell.
-        wait(move || drop(held)).await?;
-        Ok(self.agent.killed(id, epoch).into_iter().collect())
+        let Some(coming) = coming.filter(|c| !c.dying) else {
+            self.discard_unused(id, version);
+            self.end(tree, held.ok());
+            return Vec::new();
+        };
+        let now = self.setup.clock.up();
+        let here = self.setup.node;
+        let done = held.map(|held| {
+            if coming.spools {
+                held.streaming.turn(here);
+            }
+            self.copies.insert(id, held);
+        });
+        let mut acts: Vec<Act> = self.agent.restored(id, epoch, done, now).into_iter().collect();
+        acts.extend(coming.exit.map(|exit| self.exited(tree, exit)).unwrap_or_default());
+        self.discard_unused(id, version);
+        acts
     }
 }
 
@@ -439,17 +335,17 @@ pub(super) async fn restore(
 ) -> Result<(), String> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
-    // Pids of other nodes can be had as long as this connection lasts.
+    let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
+    // Pids of other nodes can be had as long as this connection lasts, and what is nobody's yet
+    // stays.
     let widened = wait(move || {
         let mut client = of.connect()?;
         client.call::<()>(Ask::Widen { on: true }, &[]).map(|()| client)
     });
-    let client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
+    let mut client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
     let restored = driver.restore(order).await.map_err(|e| e.to_string());
-    drop(client);
     let pid = restored?.pid;
-    let of = calls.clone();
-    let adopted = wait(move || of.call::<Started>(Ask::Adopt { tree, pid }));
+    let adopted = wait(move || client.call::<Started>(Ask::Adopt { tree, pid }, &[]));
     let adopted = adopted.await.map_err(|e| e.to_string())?;
     match adopted {
         Ok(_) => Ok(()),

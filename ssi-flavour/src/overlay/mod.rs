@@ -242,7 +242,7 @@ mod tests {
     struct Way(NodeNumber, Arc<Site>);
 
     impl Peers for Way {
-        fn image(&self, _: NodeNumber, _: TreeId, _: u64) -> io::Result<Box<dyn Read + Send>> {
+        fn image(&self, _: NodeNumber, _: TreeId, _: u64) -> io::Result<UnixStream> {
             Err(ErrorKind::NotFound.into())
         }
 

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -373,13 +373,8 @@ impl Core for Border {
 }
 
 impl Peers for Border {
-    fn image(
-        &self,
-        from: NodeNumber,
-        tree: TreeId,
-        version: u64,
-    ) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(self.reach(&Tell::Image { from, tree, version })?))
+    fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
+        self.reach(&Tell::Image { from, tree, version })
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {

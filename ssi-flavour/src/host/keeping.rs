@@ -1,0 +1,131 @@
+//! What the agent keeps on the disk, and what waits when that takes nothing: programs go on, and
+//! the lease with them, but nothing new is begun that would be forgotten.
+
+use super::{Host, KEPT_FILE};
+use crate::cluster::agent::Act;
+use crate::cluster::messages::{Order, ToController, ToNode, TreeId};
+use std::collections::VecDeque;
+use std::io;
+
+impl Host {
+    /// Does what the agent wants, once its state is on the disk.
+    pub(super) async fn perform(&mut self, mut acts: Vec<Act>) -> io::Result<()> {
+        self.tell_lease(&mut acts).await?;
+        let mut left: VecDeque<Act> = std::mem::take(&mut self.waiting);
+        left.extend(acts);
+        while let Some(act) = left.pop_front() {
+            let kept = self.keep()?;
+            if let Act::Kill { tree, epoch } = act {
+                // What would have been done to it before.
+                self.waiting.retain(|act| !is_of(act, tree, epoch));
+            }
+            if !is_done_at_once(&act) && (!kept || !self.waiting.is_empty()) {
+                self.waiting.push_back(act);
+                continue;
+            }
+            left.extend(self.act(act).await?);
+        }
+        if self.keep()? && self.waiting.is_empty() && std::mem::take(&mut self.paused) {
+            tracing::info!("the disk takes what this node keeps of its cluster again");
+        }
+        Ok(())
+    }
+
+    /// The disk takes nothing: orders wait, what runs goes on.
+    pub(super) fn pause(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.paused, true) {
+            let folder = self.setup.folder.display();
+            tracing::error!(
+                %error,
+                "the disk of {folder} does not take what this node keeps of its cluster: it begins \
+                 nothing new until there is room"
+            );
+        }
+    }
+
+    /// Whether the disk has what the agent is now. The lease may be forgotten: a host that begins
+    /// has none.
+    fn keep(&mut self) -> io::Result<bool> {
+        let mut value = serde_json::to_value(&self.agent)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("lease_until");
+        }
+        if value == self.on_disk {
+            return Ok(true);
+        }
+        let kept = serde_json::json!({ "node": self.setup.node, "agent": self.agent });
+        let bytes = serde_json::to_vec(&kept)?;
+        match crate::disk::replace(&self.setup.folder.join(KEPT_FILE), &bytes) {
+            Ok(()) => {
+                self.on_disk = value;
+                Ok(true)
+            }
+            Err(error) => {
+                self.pause(&error);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Whether it is done also when nobody would know of it afterwards: what runs is to go on, to stand
+/// still or to end in time, and images that are removed make room.
+fn is_done_at_once(act: &Act) -> bool {
+    match act {
+        Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } => true,
+        Act::Say(message) => {
+            matches!(message, ToController::Beat { .. } | ToController::Join { .. })
+        }
+        _ => false,
+    }
+}
+
+/// Whether something is done to a copy.
+fn is_of(act: &Act, id: TreeId, of: u64) -> bool {
+    match act {
+        Act::Start { tree, epoch }
+        | Act::Resume { tree, epoch }
+        | Act::Dump { tree, epoch, .. }
+        | Act::Restore { tree, epoch, .. }
+        | Act::Save { tree, epoch, .. }
+        | Act::Spool { tree, epoch } => (*tree, *epoch) == (id, of),
+        _ => false,
+    }
+}
+
+/// Takes from what the controller says all that would begin something. It says it again.
+pub(super) fn without_new(message: &mut ToNode) {
+    if let ToNode::Told { orders, .. } = message {
+        orders.retain(|order| matches!(order, Order::Kill { .. } | Order::Discard { .. }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xos_base::Millis;
+
+    #[test]
+    fn with_a_full_disk_the_lease_goes_on_and_what_is_to_end_ends() {
+        // wrong: all programs of a node would end with its disk's last byte, or a cancelled one
+        // run on, or what makes room wait for room
+        let (tree, epoch, version) = (TreeId(7), 1, 2);
+        let kill = Order::Kill { tree, epoch };
+        let discard = Order::Discard { tree, version };
+        let orders = vec![Order::Start { tree, epoch }, kill.clone(), discard.clone()];
+        let mut told = ToNode::Told { term: 1, sent: Millis(5), orders };
+        without_new(&mut told);
+        let expected = ToNode::Told { term: 1, sent: Millis(5), orders: vec![kill, discard] };
+        assert_eq!(told, expected);
+        let join = Act::Say(ToController::Join { after: 0 });
+        for act in [Act::Freeze, Act::Thaw, Act::Discard { tree, version }, join] {
+            assert!(is_done_at_once(&act), "{act:?}");
+        }
+        let facts = Act::Say(ToController::Facts { term: 1, facts: vec![] });
+        for act in [Act::Start { tree, epoch }, Act::Abandon, facts] {
+            assert!(!is_done_at_once(&act), "{act:?}");
+        }
+        assert!(is_of(&Act::Resume { tree, epoch }, tree, 1));
+        assert!(!is_of(&Act::Resume { tree, epoch }, tree, 2));
+    }
+}
