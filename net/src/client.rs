@@ -7,6 +7,7 @@ pub use bound::Far;
 use crate::guard::{Guarded, Proved};
 use crate::identity::Identity;
 use crate::path::{self, Outgoing};
+use crate::port::open_tcp;
 use crate::refused::{Heard, Hearing};
 use crate::tls::{self, ALPN_HTTP, IdentityCell};
 use crate::trust::{Trust, core_name};
@@ -254,8 +255,7 @@ async fn dial(
     let mut why = "it has no address".to_owned();
     for address in &descriptor.addresses {
         let open = async {
-            let tcp = TcpStream::connect(address.as_str()).await?;
-            tcp.set_nodelay(true)?;
+            let tcp = open_tcp(address).await?;
             TlsConnector::from(tls.clone()).connect(name.clone(), tcp).await
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, open).await {

@@ -223,11 +223,37 @@ fn machine(stream: &TlsStream<TcpStream>) -> Result<Option<Machine>, Error> {
     })
 }
 
-/// Without this, who reads nothing of a long answer would hold its connection for ever.
+/// Without this, who reads nothing of a long answer would hold its connection for ever, and a peer
+/// that is gone be waited for.
 fn limit_unsent(tcp: &TcpStream) -> std::io::Result<()> {
     let millis = u32::try_from(UNSENT_MAX.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(tcp, millis)?;
     rustix::net::sockopt::set_socket_keepalive(tcp, true)?;
     rustix::net::sockopt::set_tcp_keepidle(tcp, UNSENT_MAX)?;
     Ok(())
+}
+
+/// A connection to another machine, which ends when that is gone.
+pub(crate) async fn open_tcp(address: &str) -> std::io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    limit_unsent(&tcp)?;
+    Ok(tcp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepidle, tcp_user_timeout};
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_found_out() {
+        // wrong: a stream from a machine that lost its power would be read for ever
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let tcp = open_tcp(&address).await.unwrap();
+        assert!(socket_keepalive(&tcp).unwrap());
+        assert!(tcp_user_timeout(&tcp).unwrap() > 0);
+        assert!(tcp_keepidle(&tcp).unwrap() <= UNSENT_MAX);
+    }
 }

@@ -1,11 +1,9 @@
 use crate::cells::{Cell, PATIENCE, UID, ended, script};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::fs::{File, OpenOptions};
+use crate::silent::Silent;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
-use tempfile::TempDir;
 use xos_ssi::cell::proto::{Ask, Dying, Exit, Refusal, Start, Tree};
 use xos_ssi::cell::{CallError, Client};
 
@@ -103,46 +101,9 @@ fn a_tree_is_stopped_as_a_whole() {
     cell.client.call::<()>(Ask::Halt { tree: Tree { id: 9, epoch: 1 } }, &[]).unwrap();
 }
 
-/// A mount whose server says nothing: who touches it waits.
-struct Silent {
-    dir: TempDir,
-    /// The server's end.
-    _fuse: File,
-}
-
-impl Silent {
-    fn new() -> Option<Silent> {
-        let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse");
-        let fuse = fuse.map_err(|e| println!("skipped: /dev/fuse: {e}")).ok()?;
-        let dir = tempfile::tempdir().unwrap();
-        let fd = fuse.as_raw_fd();
-        let options = format!("fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other");
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        let mounted =
-            mount(Some("silent"), dir.path(), Some("fuse"), flags, Some(options.as_str()));
-        mounted.map_err(|e| println!("skipped: mount: {e}")).ok()?;
-        Some(Silent { dir, _fuse: fuse })
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        // Nothing else can be done about it.
-        let _stays = umount2(self.dir.path(), MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn a_program_on_a_volume_that_is_silent_is_given_up_and_holds_up_nobody() {
     // wrong: one member's program on a broken volume would keep the node from all others, for ever
-    if !rustix::process::getuid().is_root() {
-        println!("skipped: needs root");
-        return;
-    }
     let Some(silent) = Silent::new() else { return };
     let Some(mut cell) = Cell::new(3) else { return };
     let waits = |id: u64| {

@@ -7,3 +7,6 @@ mod ends;
 mod ghosts;
 mod lease;
 mod place;
+#[allow(dead_code)] // part of it is for the tests of nodes
+#[path = "../silent.rs"]
+mod silent;

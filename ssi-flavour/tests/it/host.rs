@@ -1,7 +1,10 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
+mod trouble;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -57,6 +60,11 @@ struct Site {
     nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
+    /// They are changed on the way.
+    spoils: AtomicBool,
+    /// Nothing of them comes; the other ends of what they should come over.
+    silent: AtomicBool,
+    kept: Mutex<Vec<UnixStream>>,
     /// Nobody reaches the controller.
     away: AtomicBool,
 }
@@ -146,19 +154,26 @@ impl Core for Way {
 }
 
 impl Peers for Site {
-    fn image(
-        &self,
-        from: NodeNumber,
-        tree: TreeId,
-        version: u64,
-    ) -> io::Result<Box<dyn Read + Send>> {
+    fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
+        let (one, mut other) = UnixStream::pair()?;
+        if self.silent.load(Ordering::SeqCst) {
+            self.kept.lock().unwrap().push(other);
+            return Ok(one);
+        }
         let store = self.nodes.lock().unwrap()[&from].0.clone();
         let mut bytes = Vec::new();
         store.send(tree, version, &mut bytes)?;
         if self.tears.load(Ordering::SeqCst) {
             bytes.truncate(bytes.len() / 2);
         }
-        Ok(Box::new(io::Cursor::new(bytes)))
+        if self.spoils.load(Ordering::SeqCst) {
+            spoil(&mut bytes);
+        }
+        std::thread::spawn(move || {
+            // Who does not want it hangs up.
+            let _gone = other.write_all(&bytes);
+        });
+        Ok(one)
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
@@ -174,12 +189,65 @@ impl Peers for Site {
     }
 }
 
+/// Changes the first byte of an image's first file that has any ([`Store::send`]).
+fn spoil(bytes: &mut [u8]) {
+    let mut at = 0;
+    loop {
+        let name = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let size_at = at + 4 + name;
+        let size = u64::from_le_bytes(bytes[size_at..size_at + 8].try_into().unwrap()) as usize;
+        if size > 0 {
+            bytes[size_at + 8] ^= 0xff;
+            return;
+        }
+        at = size_at + 8;
+    }
+}
+
 struct Grid {
     site: Arc<Site>,
     hosts: BTreeMap<NodeNumber, (JoinHandle<io::Result<()>>, i32)>,
     /// What their canaries showed.
     moves: BTreeMap<NodeNumber, Moves>,
+    /// Their folders are on disks of their own, which a test can fill.
+    small: Option<Small>,
     dir: TempDir,
+}
+
+/// Small disks, with what fills each.
+#[derive(Default)]
+struct Small(Vec<PathBuf>);
+
+impl Small {
+    fn mount(&mut self, folder: &Path) -> nix::Result<()> {
+        let (kind, none) = (Some("tmpfs"), MsFlags::empty());
+        mount(kind, folder, kind, none, Some("size=64m,mode=700"))?;
+        self.0.push(folder.join("fill"));
+        Ok(())
+    }
+
+    fn fill(&self) {
+        for path in &self.0 {
+            let mut file = std::fs::File::create(path).unwrap();
+            let page = [1; 4096];
+            while file.write_all(&page).is_ok() {}
+        }
+    }
+
+    fn clear(&self) {
+        for path in &self.0 {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Nothing else can be done about it.
+            let _stays = umount2(path.parent().unwrap(), MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 fn node(number: u8) -> NodeNumber {
@@ -189,11 +257,17 @@ fn node(number: u8) -> NodeNumber {
 impl Grid {
     /// `None`, with the reason printed, where this cannot be.
     async fn new() -> Option<Grid> {
-        let made = Grid::try_new().await;
+        let made = Grid::try_new(None).await;
         made.map_err(|why| println!("skipped: {why}")).ok()
     }
 
-    async fn try_new() -> Result<Grid, String> {
+    /// With disks that can be filled.
+    async fn small() -> Option<Grid> {
+        let made = Grid::try_new(Some(Small::default())).await;
+        made.map_err(|why| println!("skipped: {why}")).ok()
+    }
+
+    async fn try_new(small: Option<Small>) -> Result<Grid, String> {
         if !rustix::process::getuid().is_root() {
             return Err("needs root".to_owned());
         }
@@ -216,13 +290,17 @@ impl Grid {
             jobs: Mutex::default(),
             nodes: Mutex::default(),
             tears: AtomicBool::new(false),
+            spoils: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            kept: Mutex::default(),
             away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
         std::fs::write(&cell, CELL).unwrap();
         std::fs::set_permissions(&cell, PermissionsExt::from_mode(0o700)).unwrap();
-        let mut grid = Grid { site, hosts: BTreeMap::new(), moves: BTreeMap::new(), dir };
+        let (hosts, moves) = Default::default();
+        let mut grid = Grid { site, hosts, moves, small, dir };
         for number in [1, 2] {
             grid.begin(node(number), times, &driver).await?;
         }
@@ -248,7 +326,11 @@ impl Grid {
         self.site.decide(|c, _| c.add(&id, [vo].into()));
         let folder: PathBuf = self.dir.path().join(number.to_string());
         std::fs::create_dir(&folder).unwrap();
-        let spools = Arc::new(Spools::new(folder.join("spools")));
+        if let Some(small) = &mut self.small {
+            small.mount(&folder).map_err(|e| e.to_string())?;
+        }
+        let spools = self.dir.path().join(format!("spools-{number}"));
+        let spools = Arc::new(Spools::new(spools));
         let store = Store::new(folder.join("images"));
         self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
         let setup = Setup {
@@ -291,6 +373,16 @@ impl Grid {
 
     /// Starts a program in Python on a node where it is born.
     async fn runs(&self, on: NodeNumber, text: &str, stdio: Stdio, attached: bool) -> TreeId {
+        let tree = self.wish(on, |job| {
+            job.program.argv[2] = text.to_owned();
+            (job.program.stdio, job.attached) = (stdio, attached);
+        });
+        self.site.until("it runs", |s| runs(s, tree, on)).await;
+        tree
+    }
+
+    /// Has the counter started, or what is made of it, on a node where it is born.
+    fn wish(&self, on: NodeNumber, change: impl FnOnce(&mut Job)) -> TreeId {
         let site = &self.site;
         let owner = Owner { vo: "demo.rennes".parse().unwrap(), member: MemberNumber(1), uid: UID };
         let mut tree = TreeId(0);
@@ -299,22 +391,22 @@ impl Grid {
             let (id, effects) = c.start(0, &wish, on, on)?;
             tree = id;
             let program = Program {
-                argv: ["/usr/bin/python3", "-c", text].map(str::to_owned).to_vec(),
+                argv: ["/usr/bin/python3", "-c", COUNTER].map(str::to_owned).to_vec(),
                 env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
                 cwd: "/".into(),
                 umask: 0o22,
                 rlimits: vec![],
                 cgroups: vec![],
-                stdio,
+                stdio: Stdio::Three,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let (shell, wanted, own_net) = (false, false, false);
-            let job =
+            let (attached, shell, wanted, own_net) = (false, false, false, false);
+            let mut job =
                 Job { account, program, attached, pid: None, own_net, birth: on, shell, wanted };
+            change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });
-        site.until("it runs", |s| runs(s, tree, on)).await;
         tree
     }
 

@@ -7,3 +7,5 @@ mod criu;
 mod host;
 mod namespace;
 mod procfs;
+#[path = "../silent.rs"]
+mod silent;
