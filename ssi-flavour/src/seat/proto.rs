@@ -186,6 +186,8 @@ pub(super) enum Ask {
     Attach {
         /// The tree.
         tree: TreeId,
+        /// Who follows it, and whose it is.
+        uid: u32,
     },
     /// End all that runs, and the agent.
     End,

@@ -283,8 +283,8 @@ impl Border {
                     tracing::warn!(%tree, %error, "the output of a copy is not taken");
                 }
             }
-            (Ask::Attach { tree }, Some(socket)) => {
-                if let Err(error) = self.spools.attach(tree.0, socket) {
+            (Ask::Attach { tree, uid }, Some(socket)) => {
+                if let Err(error) = self.spools.attach(tree.0, uid, socket) {
                     tracing::warn!(%tree, %error, "nobody follows a tree");
                 }
             }
