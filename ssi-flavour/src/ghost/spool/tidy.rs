@@ -38,33 +38,47 @@ struct Seen {
     bytes: u64,
     owner: u32,
     wanted: bool,
+    /// It is known that the tree is over.
+    over: bool,
 }
 
 impl Spools {
     /// Removes what is over the bounds of trees that are over, the oldest first. Those of which
-    /// nobody was heard since this program began are over: their relays are gone with the one
-    /// before it. What each person has is counted anew.
+    /// nobody was heard since this program began go by their age: their relays come back soon, or
+    /// are gone. What each person has is counted anew.
     ///
     /// # Errors
     /// Those of the folders.
     pub fn tidy(&self, bounds: Bounds, now: Millis) -> io::Result<()> {
+        let old = self.old(self.counted()?);
+        let (mut count, mut bytes) = (old.len(), old.iter().map(|old| old.bytes).sum::<u64>());
+        for old in old {
+            let kept = now.since(old.at) < bounds.age;
+            if kept && (!old.over || count <= bounds.count && bytes <= bounds.bytes) {
+                continue;
+            }
+            self.drop_closed(old.tree)?;
+            (count, bytes) = (count - 1, bytes - old.bytes);
+        }
+        Ok(())
+    }
+
+    /// Counts what each person has.
+    ///
+    /// # Errors
+    /// Those of the folders.
+    pub fn count(&self) -> io::Result<()> {
+        self.counted().map(drop)
+    }
+
+    fn counted(&self) -> io::Result<Vec<Seen>> {
         let all = self.seen()?;
         let mut used: BTreeMap<u32, u64> = BTreeMap::new();
         for seen in &all {
             *used.entry(seen.owner).or_default() += seen.bytes;
         }
         self.quota.counted(used);
-        let old = self.old(all);
-        let (mut count, mut bytes) = (old.len(), old.iter().map(|old| old.bytes).sum::<u64>());
-        for old in old {
-            let kept = now.since(old.at) < bounds.age;
-            if kept && count <= bounds.count && bytes <= bounds.bytes {
-                return Ok(());
-            }
-            self.drop_closed(old.tree)?;
-            (count, bytes) = (count - 1, bytes - old.bytes);
-        }
-        Ok(())
+        Ok(all)
     }
 
     /// Removes what is over of a person who has too much, the oldest first. What they have is
@@ -74,7 +88,7 @@ impl Spools {
         own.retain(|seen| seen.owner == owner);
         let mut bytes: u64 = own.iter().map(|seen| seen.bytes).sum();
         self.quota.counted_of(owner, bytes);
-        for old in self.old(own) {
+        for old in self.old(own).into_iter().filter(|old| old.over) {
             if bytes <= self.quota.limits.person {
                 return Ok(());
             }
@@ -137,6 +151,7 @@ fn looked(tree: u64, folder: &Path) -> io::Result<Seen> {
     for file in std::fs::read_dir(folder)? {
         let file = file?;
         seen.wanted |= file.file_name() == WANTED_FILE;
+        seen.over |= file.file_name() == OUTCOME_FILE;
         // Its oldest part may have gone meanwhile.
         let Ok(data) = file.metadata() else { continue };
         seen.at = seen.at.max(Millis::of(data.modified()?));
@@ -146,7 +161,10 @@ fn looked(tree: u64, folder: &Path) -> io::Result<Seen> {
     }
     if let Ok(bytes) = std::fs::read(folder.join(KEPT_FILE)) {
         // What cannot be read is nobody's, and goes with its time.
-        seen.owner = serde_json::from_slice::<Kept>(&bytes).map_or(0, |kept| kept.owner);
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) {
+            seen.owner = kept.owner;
+            seen.over |= kept.exit.is_some();
+        }
     }
     Ok(seen)
 }
@@ -169,9 +187,11 @@ mod tests {
         for tree in 1..=4_u32 {
             let folder = spools.folder(tree.into());
             std::fs::create_dir(&folder).unwrap();
-            let file = File::create(folder.join(OUTPUT_FILE)).unwrap();
-            file.set_len(100).unwrap();
-            file.set_modified(newest - Duration::from_secs(60) * (4 - tree)).unwrap();
+            for (name, bytes) in [(OUTPUT_FILE, 100), (OUTCOME_FILE, 0)] {
+                let file = File::create(folder.join(name)).unwrap();
+                file.set_len(bytes).unwrap();
+                file.set_modified(newest - Duration::from_secs(60) * (4 - tree)).unwrap();
+            }
         }
         (dir, spools, newest)
     }
@@ -193,6 +213,20 @@ mod tests {
         assert_eq!(left(&spools), [3, 4]);
         spools.tidy(WEEK, now.plus(WEEK.age).minus(Duration::from_secs(30))).unwrap();
         assert_eq!(left(&spools), [4]);
+    }
+
+    #[test]
+    fn what_may_still_run_elsewhere_goes_by_age_alone() {
+        // wrong: a node whose agent was started anew would throw away the output of programs that
+        // run on other nodes, just before they are heard again
+        let (_dir, spools, newest) = spools();
+        std::fs::remove_file(spools.folder(1).join(OUTCOME_FILE)).unwrap();
+        spools.tidy(Bounds { count: 0, ..WEEK }, Millis::of(newest)).unwrap();
+        assert_eq!(left(&spools), [1]);
+        spools.shed(0).unwrap();
+        assert_eq!(left(&spools), [1]);
+        spools.tidy(WEEK, Millis::of(newest).plus(WEEK.age)).unwrap();
+        assert!(left(&spools).is_empty());
     }
 
     #[test]
