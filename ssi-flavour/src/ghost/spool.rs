@@ -164,9 +164,11 @@ impl Spool {
             return Ok(());
         }
         self.keep(Kept { owner, ..self.kept })?;
-        let bytes = self.files.iter().map(Bytes::count).sum();
-        self.quota.sub(before, bytes);
-        self.quota.add(owner, bytes);
+        if !self.wanted {
+            let bytes = self.files.iter().map(Bytes::count).sum();
+            self.quota.sub(before, bytes);
+            self.quota.add(owner, bytes);
+        }
         Ok(())
     }
 
@@ -247,7 +249,9 @@ impl Spool {
                 }
                 let n = self.files[i].append(&bytes[..n])?;
                 into.pass(n);
-                self.quota.add(self.kept.owner, n as u64);
+                if !self.wanted {
+                    self.quota.add(self.kept.owner, n as u64);
+                }
             }
         }
         Ok(())
@@ -255,16 +259,15 @@ impl Spool {
 
     /// Makes room for more of a stream; how many bytes, 0 when it waits or takes no more.
     fn room(&mut self, i: usize) -> io::Result<u64> {
-        let room = self.quota.room(self.kept.owner);
-        let stream = self.quota.limits.stream;
         if self.wanted {
-            let kept = self.files[i].count();
-            if room.short || kept >= stream {
+            let left = self.quota.limits.stream.saturating_sub(self.files[i].count());
+            if left == 0 || self.quota.disk_is_short() {
                 self.refuse(i)?;
                 return Ok(0);
             }
-            return Ok(stream - kept);
+            return Ok(left);
         }
+        let room = self.quota.room(self.kept.owner);
         let file = &mut self.files[i];
         if file.last() >= room.part {
             while file.parts() >= room.parts {

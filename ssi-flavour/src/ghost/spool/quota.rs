@@ -18,7 +18,7 @@ pub struct Limits {
     pub stream: u64,
     /// So much of it goes at a time, bytes.
     pub part: u64,
-    /// Of all that is one person's, bytes.
+    /// Of all that is one person's but what is wanted whole, bytes.
     pub person: u64,
     /// What stays free on the disk for all else, bytes; at most a twentieth of the disk.
     pub reserve: u64,
@@ -44,8 +44,6 @@ pub(super) struct Room {
     pub part: u64,
     /// At most so many, two or more.
     pub parts: usize,
-    /// Whether that is less than the limits let it have.
-    pub short: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,13 +102,14 @@ impl Quota {
         let Limits { stream, part, person, .. } = self.limits;
         let used = locked(&self.used).get(&owner).map_or(0, |used| used.bytes);
         if used > person || self.disk_is_short() {
-            return Room { part: part.min(SHORT_PART_BYTES), parts: 2, short: true };
+            return Room { part: part.min(SHORT_PART_BYTES), parts: 2 };
         }
         let parts = usize::try_from(stream / part.max(1)).unwrap_or(usize::MAX).max(2);
-        Room { part, parts, short: false }
+        Room { part, parts }
     }
 
-    fn disk_is_short(&self) -> bool {
+    /// Whether the disk has no more than the reserve.
+    pub fn disk_is_short(&self) -> bool {
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return false };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let all = disk.f_blocks.saturating_mul(disk.f_frsize);

@@ -74,7 +74,7 @@ impl Spools {
     fn counted(&self) -> io::Result<Vec<Seen>> {
         let all = self.seen()?;
         let mut used: BTreeMap<u32, u64> = BTreeMap::new();
-        for seen in &all {
+        for seen in all.iter().filter(|seen| !seen.wanted) {
             *used.entry(seen.owner).or_default() += seen.bytes;
         }
         self.quota.counted(used);
@@ -85,7 +85,7 @@ impl Spools {
     /// counted anew.
     pub(super) fn shed(&self, owner: u32) -> io::Result<()> {
         let mut own = self.seen()?;
-        own.retain(|seen| seen.owner == owner);
+        own.retain(|seen| seen.owner == owner && !seen.wanted);
         let mut bytes: u64 = own.iter().map(|seen| seen.bytes).sum();
         self.quota.counted_of(owner, bytes);
         for old in self.old(own).into_iter().filter(|old| old.over) {
@@ -133,7 +133,7 @@ impl Spools {
     /// Whose the output of a tree is, and how much: what goes with it is counted no more.
     pub(super) fn measured(&self, tree: u64) -> io::Result<(u32, u64)> {
         let seen = look(tree, &self.folder(tree))?.unwrap_or_default();
-        Ok((seen.owner, seen.bytes))
+        Ok((seen.owner, if seen.wanted { 0 } else { seen.bytes }))
     }
 }
 
@@ -172,7 +172,7 @@ fn looked(tree: u64, folder: &Path) -> io::Result<Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ghost::spool::OUTPUT_FILE;
+    use crate::ghost::spool::{Limits, OUTPUT_FILE};
     use std::fs::File;
     use std::time::SystemTime;
 
@@ -219,7 +219,8 @@ mod tests {
     fn what_may_still_run_elsewhere_goes_by_age_alone() {
         // wrong: a node whose agent was started anew would throw away the output of programs that
         // run on other nodes, just before they are heard again
-        let (_dir, spools, newest) = spools();
+        let (dir, _, newest) = spools();
+        let spools = Spools::within(dir.path(), Limits { person: 0, ..Limits::default() });
         std::fs::remove_file(spools.folder(1).join(OUTCOME_FILE)).unwrap();
         spools.tidy(Bounds { count: 0, ..WEEK }, Millis::of(newest)).unwrap();
         assert_eq!(left(&spools), [1]);

@@ -1,5 +1,6 @@
 //! The limits of room.
 
+use super::super::quota::Room;
 use super::super::spools::locked;
 use super::*;
 use std::io::Read;
@@ -130,12 +131,13 @@ fn a_disk_that_is_short_keeps_its_reserve() {
     assert!(limits.is_short(99, 1 << 20) && !limits.is_short(100, 1 << 20));
     assert!(limits.is_short(9, 200) && !limits.is_short(10, 200), "of a small disk less");
     let free = Quota::new(dir.path().to_owned(), SMALL).room(OWNER);
-    assert_eq!((free.part, free.parts, free.short), (10, 4, false));
+    assert_eq!(free, Room { part: 10, parts: 4 });
     let quota = Quota::new(dir.path().to_owned(), Limits { person: 9, ..SMALL });
     quota.add(OWNER, 10);
-    assert!(quota.room(OWNER).short && !quota.room(OWNER + 1).short);
+    let parts = |owner| quota.room(owner).parts;
+    assert_eq!((parts(OWNER), parts(OWNER + 1)), (2, 4));
     quota.sub(OWNER, 5);
-    assert!(!quota.room(OWNER).short);
+    assert_eq!(parts(OWNER), 4);
 }
 
 #[test]
