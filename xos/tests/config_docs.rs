@@ -139,9 +139,10 @@ fn in_words(kind: &str) -> &'static str {
         "u32" | "u64" | "usize" => "number",
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
+        "Vec<PathBuf>" => "list of paths",
         "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
-        "Login" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
+        "Login" | "Cluster" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
         other => panic!("say here what {other} is in the configuration file"),
     }
 }

@@ -132,8 +132,13 @@ impl Asker {
 
     /// The clusters of the site; none: its core has no section `[cluster]`.
     async fn clusters(&self, visit: &Visit) -> Result<Option<Vec<ClusterView>>, Stop> {
-        let afar = matches!(self, Asker::Afar(..));
-        if !afar && !served_here(visit) {
+        let trust = visit.console.grid.trust();
+        // A site that is not known here is not found either, and that says nothing of its clusters.
+        let afar = match self {
+            Asker::Afar(site, _) => trust.descriptors().iter().any(|known| known.site == *site),
+            Asker::Site | Asker::Member(_) => false,
+        };
+        if !matches!(self, Asker::Afar(..)) && !served_here(visit) {
             return Ok(None);
         }
         match self.call(visit, ListClusters {}).await {

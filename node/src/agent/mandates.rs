@@ -60,8 +60,13 @@ impl Mandates {
     /// Whether a mandate is the one that is kept; it is as if it was brought anew.
     pub(in crate::agent) fn brought(&self, uid: u32, jws: &str, now: Millis) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = kept.get_mut(&uid).filter(|k| k.jws == jws && k.until > now);
-        same.map(|k| k.brought = now).is_some()
+        match kept.get_mut(&uid).filter(|k| k.jws == jws && k.until > now) {
+            Some(same) => {
+                same.brought = now;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Forgets those that have ended, and those of people whom `stays` does not name, unless they

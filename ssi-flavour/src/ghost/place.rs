@@ -206,7 +206,7 @@ fn ask(argv: &[OsString], terminal: bool) -> ExitCode {
 /// A connection that there is only once: when it is over, the agent is, and with it the cell.
 fn once(socket: UnixStream) -> Connect {
     let mut socket = Some(socket);
-    Box::new(move || socket.take().ok_or_else(|| ErrorKind::NotConnected.into()))
+    Box::new(move || socket.take().ok_or_else(|| io::Error::from(ErrorKind::NotConnected)))
 }
 
 /// As `sh`: what `-c` names is placed. A shell that reads a file or a terminal is this node's.

@@ -210,7 +210,8 @@ impl Ghost {
     fn live(&mut self) -> io::Result<End> {
         loop {
             self.connect();
-            if self.cut {
+            // What is known of its end counts.
+            if self.cut && self.exit.is_none() {
                 self.restore();
                 return Ok(End::Lost("the node's agent stands for it no more".to_owned()));
             }
@@ -342,7 +343,9 @@ impl Ghost {
             if signal == libc::SIGCONT {
                 self.pass_keys();
             }
-            let group = if info.ssi_code == SI_KERNEL { GROUP_BIT } else { 0 };
+            // What was stopped as a group goes on as one.
+            let all = info.ssi_code == SI_KERNEL || signal == libc::SIGCONT && !self.follows();
+            let group = if all { GROUP_BIT } else { 0 };
             let signal = self.stopping(signal);
             self.machine.out[1].push(&[signal as u8 | group]);
         }

@@ -1,8 +1,6 @@
 //! What the host asks its cell. All of it waits.
 
-use crate::cell::proto::{
-    Ask, Exit, Leased, Program, Refusal, Start, Started, Status, Tree,
-};
+use crate::cell::proto::{Ask, Exit, Leased, Program, Refusal, Start, Started, Status, Tree};
 use crate::cell::{CallError, Client, Event, LOCK_FILE, launch};
 use crate::pids::NodeNumber;
 use libc::{SIGCONT, SIGKILL, SIGSTOP};

@@ -1,4 +1,4 @@
-//! Cluster shells: before one begins its `/proc` is there ([`crate::procfs`]), and until it is gone.
+//! Cluster shells: the `/proc` of one ([`crate::procfs`]) is there before it, and until it is gone.
 
 use super::cell::Calls;
 use super::{Event, Host, wait};

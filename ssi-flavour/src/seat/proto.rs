@@ -6,7 +6,7 @@ use crate::cluster::members::Times;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
-use crate::wire::NodeLooks;
+use crate::wire::{NodeLooks, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -189,6 +189,16 @@ pub(super) enum Ask {
         /// Who follows it, and whose it is.
         uid: u32,
     },
+    /// The socket that comes along has packets of a node's trees.
+    Packets {
+        /// The node.
+        from: NodeNumber,
+    },
+    /// Where the trees are that have a network of their own.
+    Places {
+        /// All of them.
+        places: Vec<Place>,
+    },
     /// End all that runs, and the agent.
     End,
 }
@@ -197,7 +207,7 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } => 1,
+            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. } => 1,
             _ => 0,
         }
     }
@@ -241,6 +251,11 @@ pub(super) enum Tell {
         /// Where a new spool begins.
         from: [u64; 2],
     },
+    /// Connect the socket that comes along to another node, for packets.
+    Packets {
+        /// The node.
+        to: NodeNumber,
+    },
     /// An answer.
     Reply {
         /// To which call.
@@ -261,7 +276,7 @@ impl Tell {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Tell::Image { .. } | Tell::Output { .. } => 1,
+            Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. } => 1,
             _ => 0,
         }
     }

@@ -195,10 +195,10 @@ impl Border {
             state.wanted.insert(id, answer);
             (id, out)
         };
-        let sent = out.send(&Tell::Want { id, want }, &[]).map_err(|_| Unanswered::Unknown);
-        let had = sent.and_then(|()| answered.recv_timeout(within).map_err(|_| Unanswered::Unknown));
+        let sent = out.send(&Tell::Want { id, want }, &[]).ok();
+        let had = sent.and_then(|()| answered.recv_timeout(within).ok());
         self.state().wanted.remove(&id);
-        let value = had?.map_err(Unanswered::Refused)?;
+        let value = had.ok_or(Unanswered::Unknown)?.map_err(Unanswered::Refused)?;
         serde_json::from_value(value).map_err(|_| Unanswered::Unknown)
     }
 
@@ -292,7 +292,20 @@ impl Border {
                     tracing::warn!(%tree, %error, "nobody follows a tree");
                 }
             }
-            (Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. }, None) => {}
+            (Ask::Packets { from }, Some(socket)) => {
+                if let Some(hands) = self.hands.get() {
+                    hands.packets(from, socket);
+                }
+            }
+            (Ask::Places { places }, _) => {
+                if let Some(hands) = self.hands.get() {
+                    hands.places(places);
+                }
+            }
+            (
+                Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. },
+                None,
+            ) => {}
             (Ask::End, _) => {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
@@ -380,5 +393,9 @@ impl Peers for Border {
             return Ok(other);
         }
         self.reach(&Tell::Output { at, tree, from })
+    }
+
+    fn packets(&self, to: NodeNumber) -> io::Result<UnixStream> {
+        self.reach(&Tell::Packets { to })
     }
 }

@@ -1,6 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
 mod queue;
+mod shells;
 mod units;
 
 use super::clusters::Held;
@@ -280,6 +281,7 @@ fn program(pid: i32) -> Program {
         terminal: false,
         attached: false,
         shell: false,
+        own_net: false,
         pid: Some(pid),
         birth: node(1),
         unit: None,

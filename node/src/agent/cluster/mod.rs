@@ -154,6 +154,9 @@ impl Agent {
         };
         tracing::info!(cluster = %seat.cluster, number = %seat.number, "in a cluster");
         *clustered.seated() = Some(Seated { seat: seat.clone(), client: client.clone() });
+        if let Err(error) = client.places(seat.places.clone()) {
+            tracing::debug!(%error, "the cluster's agent is gone");
+        }
         while let Some(wanted) = wanted.recv().await {
             let stays = clustered.seated().as_ref().is_some_and(|s| same(&s.seat, &seat));
             if !stays {
@@ -202,6 +205,7 @@ impl Agent {
                 Wanted::Output { at, tree, from, socket } => {
                     self.reach_spool(at, tree, from, socket).await;
                 }
+                Wanted::Packets { to, socket } => self.carry_packets(to, socket).await,
             }
         });
     }

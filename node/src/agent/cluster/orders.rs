@@ -63,12 +63,14 @@ impl Agent {
         let passed = match said {
             Ok(ClusterHeard { seat: Some(seat), messages, programs }) => {
                 let stays = super::same(&seat, &seated.seat);
+                let places = (seat.places != seated.seat.places).then(|| seat.places.clone());
                 self.note_seat(seat);
                 if !stays {
                     return;
                 }
                 let (jobs, refused) = self.jobs(&seated, programs).await;
-                seated.client.heard(Some(id), messages, jobs, refused)
+                let told = places.map_or(Ok(()), |places| seated.client.places(places));
+                told.and_then(|()| seated.client.heard(Some(id), messages, jobs, refused))
             }
             Ok(ClusterHeard { seat: None, .. }) => {
                 tracing::info!("this node was taken out of {}", seated.seat.cluster);

@@ -9,7 +9,11 @@ use xos_base::{Error, Kind, Membership};
 use xos_ssi::cell::proto::{Account, Program as CellProgram, Stdio};
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::host::Job;
+use xos_ssi::overlay::address;
 use xos_ssi::wire::Program;
+
+/// The variable with the address of a program that has a network of its own.
+const ADDRESS: &str = "XOS_CLUSTER_ADDRESS";
 
 /// Jobs for the agent, and trees that it may not run, with why.
 pub(super) type Known = (Vec<(TreeId, Job)>, Vec<(TreeId, String)>);
@@ -20,7 +24,7 @@ impl Agent {
     pub(super) async fn jobs(&self, seated: &Seated, programs: Vec<(TreeId, Program)>) -> Known {
         let (mut jobs, mut refused) = Known::default();
         for (tree, program) in programs {
-            match self.job(seated, program).await {
+            match self.job(seated, tree, program).await {
                 Ok(job) => jobs.push((tree, job)),
                 Err(error) if error.kind == Kind::Unavailable => {
                     tracing::debug!(%tree, %error, "a program waits for its person's account");
@@ -31,7 +35,7 @@ impl Agent {
         (jobs, refused)
     }
 
-    async fn job(&self, seated: &Seated, program: Program) -> Result<Job, Error> {
+    async fn job(&self, seated: &Seated, tree: TreeId, program: Program) -> Result<Job, Error> {
         let membership = self.member_of_program(&program)?;
         let account = self.account_of(&membership)?;
         if account.uid != program.uid {
@@ -64,6 +68,9 @@ impl Agent {
             own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         env.extend(program.env);
         env.insert("XOS_CLUSTER".to_owned(), seated.seat.cluster.to_string());
+        if program.own_net {
+            env.insert(ADDRESS.to_owned(), address(tree.0).to_string());
+        }
         let groups = account.groups.iter().copied().filter(|gid| *gid != account.gid).collect();
         Ok(Job {
             account: Account { uid: account.uid, gid: account.gid, groups },
@@ -77,6 +84,7 @@ impl Agent {
                 stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
             attached: program.attached,
+            own_net: program.own_net,
             pid: program.pid,
             birth,
             shell: program.shell,

@@ -17,10 +17,10 @@ pub(super) enum Stood {
 }
 
 impl Spools {
-    /// As [`Spools::attach`], for the ghost of user `uid` at this node that stands for a tree: what the tree wrote
-    /// goes when both are over, since nobody else wants it. Waits for the ghost's end. Whether the
-    /// tree is over by then; else it goes on without a ghost. How many stand is the caller's to
-    /// limit.
+    /// As [`Spools::attach`], for the ghost of user `uid` at this node that stands for a tree: what
+    /// the tree wrote goes when both are over, since nobody else wants it. Waits for the ghost's
+    /// end. Whether the tree is over by then; else it goes on without a ghost. How many stand is
+    /// the caller's to limit.
     ///
     /// # Errors
     /// That the spool cannot be opened.

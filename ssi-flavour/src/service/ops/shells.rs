@@ -51,7 +51,14 @@ impl ClusterService {
         caller: Caller,
         r: ClusterLooks,
     ) -> Result<ClusterSeen, Error> {
-        let asks = self.asking(&caller)?;
+        self.looks_for(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn looks_for(
+        &self,
+        asks: &NodeId,
+        r: ClusterLooks,
+    ) -> Result<ClusterSeen, Error> {
         let (c, number) = self.member(&r.cluster, asks).await?;
         let mut trees = c.controller.state().trees.iter();
         if !trees.any(|(_, t)| t.owner.uid == r.uid && t.uses(number)) {
@@ -65,12 +72,19 @@ impl ClusterService {
         caller: Caller,
         r: PlaceInCluster,
     ) -> Result<Placed, Error> {
-        let asks = self.asking(&caller)?.clone();
+        self.place_for(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn place_for(
+        &self,
+        asks: &NodeId,
+        r: PlaceInCluster,
+    ) -> Result<Placed, Error> {
         // Denied, not unavailable: nothing has begun, and who asks is to know that.
         let served = self.served().await.map_err(|e| {
             Error::denied(format!("which VOs are served here is not known now: {}", e.message))
         })?;
-        let (mut held, here) = self.member(&r.cluster, &asks).await?;
+        let (mut held, here) = self.member(&r.cluster, asks).await?;
         let c = &mut *held;
         let (owner, pid) = (asker(c, &r, here)?, r.pid);
         if !served.contains_key(&owner.vo) {
@@ -84,7 +98,7 @@ impl ClusterService {
         }
         let started = c.controller.start(pid, &waiting.wish, here, node);
         let (tree, effects) = started.map_err(refused)?;
-        c.programs.insert(tree, waiting.placed(pid, asks));
+        c.programs.insert(tree, waiting.placed(pid, asks.clone()));
         self.begun(c, tree, effects).await?;
         let epoch = c.controller.state().trees.tree(tree).map_or(1, |t| t.epoch);
         let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
@@ -112,7 +126,14 @@ impl ClusterService {
         caller: Caller,
         r: ClusterGhostGone,
     ) -> Result<Done, Error> {
-        let asks = self.asking(&caller)?;
+        self.end_without_ghost(self.asking(&caller)?, r).await
+    }
+
+    pub(in crate::service) async fn end_without_ghost(
+        &self,
+        asks: &NodeId,
+        r: ClusterGhostGone,
+    ) -> Result<Done, Error> {
         let (tree, epoch, node) = {
             let (c, number) = self.member(&r.cluster, asks).await?;
             // What the core itself gave a pid has no such ghost.
@@ -196,6 +217,7 @@ fn wanted(c: &Cluster, r: PlaceInCluster, owner: Owner) -> Result<Waiting, Error
         checkpoint_s: None,
         queue: false,
         attached: true,
+        own_net: false,
         terminal: r.terminal,
         umask: r.umask,
         mandate: from.mandate.clone(),
