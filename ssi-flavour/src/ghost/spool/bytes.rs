@@ -35,7 +35,7 @@ pub(super) fn parts(folder: &Path, stream: &str, from: u64) -> io::Result<Vec<(u
         let name = entry?.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(stream)) else { continue };
         let begins = match rest.strip_prefix('.') {
-            Some(number) => number.parse().ok(),
+            Some(number) => number.parse::<u64>().ok(),
             None => rest.is_empty().then_some(from),
         };
         found.extend(begins.map(|begins| (begins, format!("{stream}{rest}"))));
