@@ -67,6 +67,14 @@ impl Host {
         self.begin_job(tree, job, None).await
     }
 
+    /// The output of a tree is collected here.
+    pub(super) fn collects(&self, tree: TreeId, job: &Job) {
+        let begun = self.setup.spools.begin(tree.0, job.account.uid, job.wanted);
+        if let Err(error) = begun {
+            tracing::warn!(%tree, %error, "its output may be removed before its job has it");
+        }
+    }
+
     /// Has the cell start a program; `keeper`: that of its `/proc`.
     pub(super) async fn begin_job(
         &mut self,
@@ -75,8 +83,8 @@ impl Host {
         keeper: Option<Keeper>,
     ) -> io::Result<Vec<Act>> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
-        if job.wanted {
-            self.setup.spools.want(tree.id)?;
+        if job.birth == self.setup.node {
+            self.collects(id, &job);
         }
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let (wanted, birth) = (wanted(&job), job.birth);
