@@ -485,6 +485,9 @@ impl Host {
             Act::Kill { tree, epoch } => self.kill(tree, epoch),
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;
+                if let Some(job) = self.jobs.get(&tree) {
+                    self.collects(tree, job);
+                }
                 if let Some(c) = self.coming(tree, epoch) {
                     c.spools = true;
                 } else if let Some(c) = self.copy(tree, epoch) {

@@ -155,12 +155,18 @@ impl Host {
         Vec::new()
     }
 
+    /// The output of a tree is collected here.
+    pub(super) fn collects(&self, tree: TreeId, job: &Job) {
+        let begun = self.setup.spools.begin(tree.0, job.account.uid, job.wanted);
+        if let Err(error) = begun {
+            tracing::warn!(%tree, %error, "its output may be removed before its job has it");
+        }
+    }
+
     /// Has the cell start a program; `keeper`: that of its `/proc`. Then [`Host::started`].
     pub(super) fn begin_job(&mut self, tree: Tree, job: Job, keeper: Option<Keeper>) {
-        if job.wanted
-            && let Err(error) = self.setup.spools.want(tree.id)
-        {
-            tracing::warn!(%tree, %error, "its output may go before it is asked for");
+        if job.birth == self.setup.node {
+            self.collects(TreeId(tree.id), &job);
         }
         self.starting.insert(TreeId(tree.id), Coming::new(tree.epoch));
         let (calls, overlay) = (self.calls.clone(), self.overlay.clone());

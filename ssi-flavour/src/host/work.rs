@@ -89,11 +89,14 @@ impl Host {
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
                 Ok((root, folder)) => {
+                    // One that stands still already stays so. CRIU lets go of its connections then
+                    // only: of what it stopped itself they would be dead (TCP_REPAIR, tcp(7)).
+                    let leave = if cell.own_net { Leave::Running } else { Leave::Stopped };
                     let order = DumpOrder {
                         root,
                         cell: Some(cell),
                         folder,
-                        leave: Leave::Stopped,
+                        leave,
                         externals,
                         tcp: tcp(cell),
                         limit,
