@@ -1,7 +1,9 @@
 use super::*;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 const UID: u32 = 70_001;
 
@@ -48,9 +50,12 @@ fn how_files_are_used_is_read() {
         VmFlags: rd mr mw me\n7f00-7f01 r--s 00000000 fe:00 132 /vo/x\nRss: 0 kB\n\
         VmFlags: rd mr mw me ms sh\n7f02-7f03 r--s 00000000 fe:00 133 /usr/y\n\
         VmFlags: rd mr me ms sh\n";
-    let expected = [((0x40_0000, 0x40_1000), false), ((0x7f00, 0x7f01), true)];
-    let expected = expected.into_iter().chain([((0x7f02, 0x7f03), false)]).collect();
-    assert_eq!(shared(smaps), expected);
+    let expected = [
+        ((0x40_0000, 0x40_1000), false),
+        ((0x7f00, 0x7f01), true),
+        ((0x7f02, 0x7f03), false),
+    ];
+    assert_eq!(shared(smaps), BTreeMap::from(expected));
     assert_eq!(range("400000-401000"), Some((0x40_0000, 0x40_1000)));
     assert!(range("Size:").is_none());
 }
@@ -71,16 +76,20 @@ impl Real {
         let out = File::create(&file).unwrap();
         chown(&file, Some(UID), Some(UID)).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-        let child = Command::new("/usr/bin/sleep")
-            .arg("1000")
+        let mut child = Command::new("/usr/bin/cat")
             .current_dir("/")
             .uid(UID)
             .gid(UID)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(out)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // Once it answers it has loaded all that it needs.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        while std::fs::metadata(&file).unwrap().len() == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let pid = i32::try_from(child.id()).unwrap();
         let links = ["cwd", "exe"].map(|name| proc::of(pid, name)).into_iter();
         let all = ["fd", "map_files"].map(|name| read_dir(proc::of(pid, name)).unwrap());
