@@ -266,6 +266,14 @@ impl Host {
                     tracing::warn!(%tree, %error, "a signal did not reach it");
                 }
             }
+            Steered::Closed => {
+                // A cell that is dead does not answer; of one that is being killed there is none.
+                let calls = self.calls.clone();
+                let lives = wait(move || calls.status()).await?.is_ok();
+                if let Some(c) = self.copy(id, tree.epoch).filter(|_| lives) {
+                    c.streaming.tell(Steer::Lives);
+                }
+            }
             Steered::Read { number, offsets } => {
                 let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
                 let Some(w) = c.work.as_mut().filter(|w| w.number == number) else {

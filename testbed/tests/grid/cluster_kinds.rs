@@ -111,7 +111,7 @@ fn a_terminal_moves(w: &World) {
     // As who milo is to `xos` here.
     let line = format!(
         "export HOME=/home/milo XOS_HOME=/home/milo/.xos; \
-         xos cluster run {CLUSTER} -t --node n1 --cwd {VOLUME} -E STOP={stop} -- {PYTHON} {script}"
+         stty rows 30 cols 90; xos cluster run {CLUSTER} -t --node n1 --cwd {VOLUME} -E STOP={stop} -- {PYTHON} {script}"
     );
     let answers = [("first? ", "one"), ("second? ", "two")];
     let answers = answers.map(|(asked, said)| (asked.to_owned(), said.to_owned()));

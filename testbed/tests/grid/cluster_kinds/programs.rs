@@ -128,7 +128,7 @@ while not os.path.exists(os.environ['STOP']):
     print('t', n)
     n += 1
     time.sleep(0.05)
-print('got', first, input('second? '), os.get_terminal_size().columns > 0)
+print('got', first, input('second? '), os.get_terminal_size().columns == 90)
 ";
 
 /// Serves whoever connects to it from another program.
