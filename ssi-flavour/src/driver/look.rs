@@ -12,7 +12,7 @@ use super::{Cell, DriverError};
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, fstat, open, openat2,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, read_dir, read_link};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -96,13 +96,13 @@ impl Look {
         if matches!(proc::stat(pid)?.state, 'Z' | 'X') {
             return Ok(());
         }
-        if !self.recorded.pids.contains(&proc::inner_pid(pid)?) {
+        let Some(numbers) = self.recorded.processes.get(&proc::inner_pid(pid)?) else {
             // CRIU's alone, and gone before the tree is its person's.
             return match when {
                 When::Held => Ok(()),
                 When::Made => strange("it was not saved"),
             };
-        }
+        };
         self.place(pid)?;
         if when == When::Made {
             for task in read_dir(proc::of(pid, "task"))? {
@@ -110,7 +110,12 @@ impl Look {
                 rights(&status, &self.person).map_err(Fault::Strange)?;
             }
         }
-        for batch in self.used(pid, when)?.chunks(BATCH) {
+        let own = match when {
+            // CRIU's have other numbers.
+            When::Held => Some(numbers),
+            When::Made => None,
+        };
+        for batch in used(pid, own)?.chunks(BATCH) {
             let mut seen = Vec::with_capacity(batch.len());
             for used in batch {
                 seen.extend(self.see(used, when)?);
@@ -145,39 +150,6 @@ impl Look {
         Ok(())
     }
 
-    /// All files of a process: open, mapped, its program and its folder.
-    fn used(&self, pid: i32, when: When) -> Result<Vec<Used>> {
-        let both = |access| [access, access];
-        let mut used = vec![
-            Used { link: proc::of(pid, "cwd"), access: both(Access::EXEC_OK) },
-            Used { link: proc::of(pid, "exe"), access: both(Access::EXEC_OK) },
-        ];
-        for entry in read_dir(proc::of(pid, "fd"))? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.parse::<i32>().ok());
-            // CRIU's own have other numbers.
-            let own = number.is_some_and(|number| self.recorded.numbers.contains(&number));
-            if own || when == When::Made {
-                let info = proc::text(&proc::of(pid, "fdinfo").join(&name))?;
-                let access = opened(&info).ok_or_else(|| malformed("fdinfo"))?;
-                used.push(Used { link: entry.path(), access: both(access) });
-            }
-        }
-        let shared = shared(&proc::text(&proc::of(pid, "smaps"))?);
-        for entry in read_dir(proc::of(pid, "map_files"))? {
-            let entry = entry?;
-            let range = entry.file_name().to_str().and_then(range);
-            let range = range.ok_or_else(|| malformed("map_files"))?;
-            let access = match shared.get(&range) {
-                Some(false) => [Access::READ_OK, Access::EXEC_OK],
-                _ => both(Access::WRITE_OK),
-            };
-            used.push(Used { link: entry.path(), access });
-        }
-        Ok(used)
-    }
-
     /// Opens a file without any rights on it; `None`: there is nothing to judge.
     fn see(&self, used: &Used, when: When) -> std::result::Result<Option<Seen>, Fault> {
         let name = read_link(&used.link)?;
@@ -203,7 +175,7 @@ impl Look {
     fn own_proc(&self, name: &Path) -> bool {
         let Ok(rest) = name.strip_prefix("/proc") else { return false };
         let first = rest.iter().next().and_then(|first| first.to_str()?.parse::<i32>().ok());
-        first.is_some_and(|pid| self.recorded.pids.contains(&pid))
+        first.is_some_and(|pid| self.recorded.processes.contains_key(&pid))
             && self.recorded.names.contains(name)
     }
 
@@ -253,6 +225,39 @@ impl Look {
         let same = (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino);
         Ok((!same).then(|| format!("it has another file open than {name}")))
     }
+}
+
+/// All files of a process: open, mapped, its program and its folder; of its descriptors those with
+/// these numbers (`None`: all).
+fn used(pid: i32, own: Option<&BTreeSet<i32>>) -> Result<Vec<Used>> {
+    let both = |access| [access, access];
+    let mut used = vec![
+        Used { link: proc::of(pid, "cwd"), access: both(Access::EXEC_OK) },
+        Used { link: proc::of(pid, "exe"), access: both(Access::EXEC_OK) },
+    ];
+    for entry in read_dir(proc::of(pid, "fd"))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<i32>().ok());
+        let number = number.ok_or_else(|| malformed("fd"))?;
+        if own.is_none_or(|own| own.contains(&number)) {
+            let info = proc::text(&proc::of(pid, "fdinfo").join(&name))?;
+            let access = opened(&info).ok_or_else(|| malformed("fdinfo"))?;
+            used.push(Used { link: entry.path(), access: both(access) });
+        }
+    }
+    let shared = shared(&proc::text(&proc::of(pid, "smaps"))?);
+    for entry in read_dir(proc::of(pid, "map_files"))? {
+        let entry = entry?;
+        let range = entry.file_name().to_str().and_then(range);
+        let range = range.ok_or_else(|| malformed("map_files"))?;
+        let access = match shared.get(&range) {
+            Some(false) => [Access::READ_OK, Access::EXEC_OK],
+            _ => both(Access::WRITE_OK),
+        };
+        used.push(Used { link: entry.path(), access });
+    }
+    Ok(used)
 }
 
 fn strange<T>(what: impl Into<String>) -> std::result::Result<T, Fault> {

@@ -96,8 +96,7 @@ impl Real {
         let links = links.chain(all.into_iter().flatten().map(|entry| entry.unwrap().path()));
         let recorded = Recorded {
             names: links.map(|link| read_link(link).unwrap()).collect(),
-            numbers: [0, 1, 2].into(),
-            pids: [proc::inner_pid(pid).unwrap()].into(),
+            processes: [(proc::inner_pid(pid).unwrap(), [0, 1, 2].into())].into(),
         };
         let look = Look { cell: None, person: person(), recorded };
         Real { child, file, look, _dir: dir }
@@ -171,7 +170,7 @@ fn a_process_that_was_not_saved_or_is_another_users_is_none_of_it() {
     let made = |real: &Real| real.look.at(pid, When::Made).unwrap_err().to_string();
     real.look.person = Person::new(UID + 1, UID, &[]);
     assert!(made(&real).contains("the rights of user 70001"), "{}", made(&real));
-    real.look.recorded.pids.clear();
+    real.look.recorded.processes.clear();
     assert!(made(&real).contains("was not saved"), "{}", made(&real));
     // At the gate it may be one of CRIU's.
     real.look.at(pid, When::Held).unwrap();

@@ -3,7 +3,7 @@
 
 use super::images::{ImageError, Manifest};
 use super::stats;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Longest image of files or descriptors, in bytes.
@@ -14,38 +14,52 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(super) struct Recorded {
     /// The names of its files and folders.
     pub(super) names: BTreeSet<PathBuf>,
-    /// The numbers of the descriptors of all its processes.
-    pub(super) numbers: BTreeSet<i32>,
-    /// Its processes that have memory, by their pids in the cell: others have ended already, or
-    /// only begin a session for these.
-    pub(super) pids: BTreeSet<i32>,
+    /// Its processes that have memory, by their pids in the cell, and the numbers of their
+    /// descriptors. Others have ended already, or only begin a session for these.
+    pub(super) processes: BTreeMap<i32, BTreeSet<i32>>,
 }
 
 impl Recorded {
     /// What the images of a folder say, which was compared with its manifest.
     pub(super) fn read(folder: &Path, manifest: &Manifest) -> Result<Recorded, ImageError> {
-        let mut recorded = Recorded::default();
-        for (name, image) in &manifest.files {
-            recorded.pids.extend(pid(name));
-            let descriptors = name.starts_with("fdinfo-");
-            if !descriptors && name != "files.img" {
-                continue;
-            }
-            let path = folder.join(name);
-            let altered = |what: String| ImageError::Altered { path: path.clone(), what };
-            if image.size_bytes > BYTES_MAX {
-                return Err(altered("it is too long".to_owned()));
-            }
-            let bytes = std::fs::read(&path);
-            let bytes =
-                bytes.map_err(|source| ImageError::System { path: path.clone(), source })?;
-            if descriptors {
-                recorded.numbers.extend(stats::descriptors(&bytes).map_err(&altered)?);
-            } else {
-                recorded.names.extend(stats::names(&bytes).map_err(&altered)?);
-            }
+        let images = Images { folder, manifest };
+        let names = images.parse("files.img", stats::names)?;
+        let mut recorded = Recorded { names: names.into_iter().collect(), ..Recorded::default() };
+        for pid in manifest.files.keys().filter_map(|name| pid(name)) {
+            let list = images.parse(&format!("ids-{pid}.img"), stats::descriptors_of)?;
+            let list = format!("fdinfo-{list}.img");
+            // A process without descriptors has none.
+            let numbers = match manifest.files.contains_key(&list) {
+                true => images.parse(&list, stats::descriptors)?,
+                false => Vec::new(),
+            };
+            recorded.processes.insert(pid, numbers.into_iter().collect());
         }
         Ok(recorded)
+    }
+}
+
+struct Images<'a> {
+    folder: &'a Path,
+    manifest: &'a Manifest,
+}
+
+impl Images<'_> {
+    fn parse<T>(
+        &self,
+        name: &str,
+        parse: fn(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ImageError> {
+        let path = self.folder.join(name);
+        let altered = |what: &str| ImageError::Altered { path: path.clone(), what: what.into() };
+        let image = self.manifest.files.get(name).ok_or_else(|| altered("it is gone"))?;
+        if image.size_bytes > BYTES_MAX {
+            return Err(altered("it is too long"));
+        }
+        match std::fs::read(&path) {
+            Ok(bytes) => parse(&bytes).map_err(|what| altered(&what)),
+            Err(source) => Err(ImageError::System { path: path.clone(), source }),
+        }
     }
 }
 
