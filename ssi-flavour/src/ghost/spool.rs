@@ -5,30 +5,44 @@
 //! power. Of input nothing is acknowledged before the relay has said that the tree took it, so that
 //! a ghost gives it again to the next process. What a tree had read after the checkpoint that it is
 //! restarted from is gone.
+//!
+//! Room on the disk has limits ([`Limits`]). Beyond them the oldest output goes, and who attaches
+//! then is told so; what somebody who is attached has still to get does not: the tree waits, as the
+//! writer of a pipe does. Of what is wanted whole nothing goes, and its writer sees that nobody
+//! reads it any more.
 
+mod bytes;
 mod guest;
+mod places;
+mod quota;
 mod read;
+mod serve;
 mod spools;
 mod stood;
 mod tidy;
 
+pub use places::{GUESTS_MAX, OWN_GUESTS_MAX};
+pub use quota::Limits;
 pub use read::Piece;
-pub use spools::{GUESTS_MAX, Spools};
+pub use spools::Spools;
 pub use tidy::{Bounds, WANTED_FILE};
 
+use self::bytes::Bytes;
+use self::quota::Quota;
 use super::link::Link;
 use super::machine::{Incoming, Machine};
 use super::proto::{Control, Message, Size, Stream};
 use crate::cell::proto::{Exit, Tree};
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// In a spool's folder: the tree's output.
+/// In a spool's folder: the tree's output, or the first part of it.
 pub const OUTPUT_FILE: &str = "out";
-/// In a spool's folder: its error output.
+/// In a spool's folder: its error output, or the first part of it.
 pub const ERROR_FILE: &str = "err";
 /// In a spool's folder: what became of the tree, as its controller said.
 pub const OUTCOME_FILE: &str = "outcome.json";
@@ -43,23 +57,31 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Kept {
     /// The newest copy that was heard: an older one is not.
     pub epoch: u64,
-    /// Where in the tree's output and error output the files begin, bytes.
+    /// Where in the tree's output and error output the spool began, bytes.
     pub from: [u64; 2],
     /// How the tree ended, once all that it wrote is here.
     pub exit: Option<Exit>,
     /// Which of the two the ghost that ran it reads no more: nothing more of it comes here.
     #[serde(default)]
     pub refused: [bool; 2],
+    /// The uid of whose tree it is; 0: that was not said yet.
+    #[serde(default)]
+    pub owner: u32,
 }
 
 /// The spool of one tree.
 #[derive(Debug)]
 struct Spool {
     folder: PathBuf,
-    files: [File; 2],
+    files: [Bytes; 2],
     kept: Kept,
-    /// Up to where in the tree's output and error output the files go.
-    written: [u64; 2],
+    quota: Arc<Quota>,
+    /// Somebody wants the output whole.
+    wanted: bool,
+    /// Up to where a ghost that is attached has it, or is about to get it.
+    follows: Option<[u64; 2]>,
+    /// Which of the two wait for that ghost.
+    stalled: [bool; 2],
     /// The end towards the relay.
     machine: Machine,
     /// A relay was heard by this process: only then it is known how much input the tree has had.
@@ -85,37 +107,42 @@ impl Spool {
     }
 
     /// Opens or makes the spool in a folder, which is made; a new one begins at the offsets `from`.
-    fn open(folder: &Path, tree: Tree, from: [u64; 2]) -> io::Result<Spool> {
+    /// `owner`: whose it is; 0: as the folder says.
+    fn open(
+        folder: &Path,
+        tree: Tree,
+        from: [u64; 2],
+        quota: &Arc<Quota>,
+        owner: u32,
+    ) -> io::Result<Spool> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let kept = match std::fs::read(folder.join(KEPT_FILE)) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                let kept = Kept { epoch: tree.epoch, from, exit: None, refused: [false; 2] };
+                let (exit, refused) = (None, [false; 2]);
+                let kept = Kept { epoch: tree.epoch, from, exit, refused, owner };
                 keep(folder, &kept)?;
                 kept
             }
             Err(e) => return Err(e),
         };
-        let open = |name| {
-            let mut how = OpenOptions::new();
-            how.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-            how.open(folder.join(name))
-        };
-        let files = [open(OUTPUT_FILE)?, open(ERROR_FILE)?];
+        let [out, err] = kept.from;
+        let files = [Bytes::open(folder, OUTPUT_FILE, out)?, Bytes::open(folder, ERROR_FILE, err)?];
         let mut machine = Machine::spool(Tree { id: tree.id, epoch: kept.epoch });
-        let mut written = kept.from;
         for (i, stream) in [Stream::Output, Stream::Error].into_iter().enumerate() {
-            written[i] += files[i].metadata()?.len();
-            machine.into[i] = Incoming::new(stream, written[i]);
+            machine.into[i] = Incoming::new(stream, files[i].end());
             if kept.refused[i] {
                 machine.into[i].refuse();
             }
         }
-        Ok(Spool {
+        let mut spool = Spool {
             folder: folder.to_owned(),
             files,
             kept,
-            written,
+            quota: quota.clone(),
+            wanted: folder.join(WANTED_FILE).exists(),
+            follows: None,
+            stalled: [false; 2],
             machine,
             heard: false,
             terminal: false,
@@ -123,7 +150,38 @@ impl Spool {
             size_told: false,
             refusing: [false; 2],
             over: None,
-        })
+        };
+        if owner != 0 {
+            spool.owned_by(owner)?;
+        }
+        Ok(spool)
+    }
+
+    /// Notes whose it is.
+    fn owned_by(&mut self, owner: u32) -> io::Result<()> {
+        let before = self.kept.owner;
+        if owner == before {
+            return Ok(());
+        }
+        self.keep(Kept { owner, ..self.kept })?;
+        if !self.wanted {
+            let bytes = self.files.iter().map(Bytes::count).sum();
+            self.quota.sub(before, bytes);
+            self.quota.add(owner, bytes);
+        }
+        Ok(())
+    }
+
+    /// The first bytes of the tree's output and error output that are here.
+    fn begins(&self) -> [u64; 2] {
+        let [out, err] = &self.files;
+        [out.begins(), err.begins()]
+    }
+
+    /// Up to where in the tree's output and error output it goes.
+    fn written(&self) -> [u64; 2] {
+        let [out, err] = &self.files;
+        [out.end(), err.end()]
     }
 
     /// What is said first to a relay.
@@ -179,17 +237,49 @@ impl Spool {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        for (i, (into, file)) in self.machine.into.iter_mut().zip(&mut self.files).enumerate() {
-            while !into.front().is_empty() {
-                let n = file.write(into.front())?;
+        for i in [0, 1] {
+            self.stalled[i] = false;
+            while !self.machine.into[i].front().is_empty() {
+                let most = usize::try_from(self.room(i)?).unwrap_or(usize::MAX);
+                let into = &mut self.machine.into[i];
+                let bytes = into.front();
+                let n = most.min(bytes.len());
                 if n == 0 {
-                    return Err(ErrorKind::WriteZero.into());
+                    break;
                 }
+                let n = self.files[i].append(&bytes[..n])?;
                 into.pass(n);
-                self.written[i] += n as u64;
+                if !self.wanted {
+                    self.quota.add(self.kept.owner, n as u64);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Makes room for more of a stream; how many bytes, 0 when it waits or takes no more.
+    fn room(&mut self, i: usize) -> io::Result<u64> {
+        if self.wanted {
+            let left = self.quota.limits.stream.saturating_sub(self.files[i].count());
+            if left == 0 || self.quota.disk_is_short() {
+                self.refuse(i)?;
+                return Ok(0);
+            }
+            return Ok(left);
+        }
+        let room = self.quota.room(self.kept.owner);
+        let file = &mut self.files[i];
+        if file.last() >= room.part {
+            while file.parts() >= room.parts {
+                if self.follows.is_some_and(|has| has[i] < file.oldest_ends()) {
+                    self.stalled[i] = true;
+                    return Ok(0);
+                }
+                self.quota.sub(self.kept.owner, file.drop_oldest()?);
+            }
+            file.split()?;
+        }
+        Ok(room.part.saturating_sub(file.last()))
     }
 
     /// Gives a ghost's end what the tree wrote, as far as it takes it.
@@ -198,13 +288,13 @@ impl Spool {
         for (i, out) in to.out.iter_mut().enumerate() {
             loop {
                 let at = out.offset();
-                let left = self.written[i].saturating_sub(at);
+                let left = self.files[i].end().saturating_sub(at);
                 let most = usize::try_from(left).unwrap_or(READ_BYTES);
                 let most = most.min(out.room()).min(READ_BYTES);
                 if most == 0 {
                     break;
                 }
-                let n = self.files[i].read_at(&mut buf[..most], at - self.kept.from[i])?;
+                let n = self.files[i].read_at(&mut buf[..most], at)?;
                 if n == 0 {
                     return Err(io::Error::other("a spool's file became shorter"));
                 }
@@ -214,6 +304,8 @@ impl Spool {
                 self.refuse(i)?;
             }
         }
+        let [out, err] = &to.out;
+        self.follows = Some([out.offset(), err.offset()]);
         Ok(())
     }
 
@@ -231,7 +323,7 @@ impl Spool {
         let [input, signals] = &self.machine.out;
         let taken = [input.acknowledged(), signals.acknowledged()];
         let refused = input.is_refused();
-        (self.written, taken, [refused, self.kept.exit.is_some(), self.heard, self.terminal])
+        (self.written(), taken, [refused, self.kept.exit.is_some(), self.heard, self.terminal])
     }
 
     /// What a relay waits for.
@@ -239,7 +331,9 @@ impl Spool {
         let [input, signals] = &self.machine.out;
         let [output, error] = self.refusing;
         let marks = [output, error, input.has_ended(), self.size_told];
-        ([input.offset(), signals.offset()], [0; 2], marks)
+        let has = self.follows.unwrap_or_default();
+        let waits = [0, 1].map(|i| if self.stalled[i] { has[i] } else { 0 });
+        ([input.offset(), signals.offset()], waits, marks)
     }
 
     fn keep(&mut self, kept: Kept) -> io::Result<()> {

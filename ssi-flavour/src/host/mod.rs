@@ -461,6 +461,9 @@ impl Host {
             Act::Kill { tree, epoch } => return self.kill(tree, epoch).await,
             Act::Spool { tree, epoch } => {
                 let here = self.setup.node;
+                if let Some(job) = self.jobs.get(&tree) {
+                    self.collects(tree, job);
+                }
                 if let Some(c) = self.copy(tree, epoch) {
                     c.streaming.turn(here);
                 }

@@ -76,6 +76,14 @@ impl Host {
         self.begin_job(tree, job, None).await
     }
 
+    /// The output of a tree is collected here.
+    pub(super) fn collects(&self, tree: TreeId, job: &Job) {
+        let begun = self.setup.spools.begin(tree.0, job.account.uid, job.wanted);
+        if let Err(error) = begun {
+            tracing::warn!(%tree, %error, "its output may be removed before its job has it");
+        }
+    }
+
     /// Has the cell start a program; `keeper`: that of its `/proc`.
     pub(super) async fn begin_job(
         &mut self,
@@ -84,8 +92,8 @@ impl Host {
         keeper: Option<Keeper>,
     ) -> io::Result<Vec<Act>> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
-        if job.wanted {
-            self.setup.spools.want(tree.id)?;
+        if job.birth == self.setup.node {
+            self.collects(id, &job);
         }
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let (wanted, birth) = (wanted(&job), job.birth);
@@ -195,11 +203,14 @@ impl Host {
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
                 Ok((root, folder)) => {
+                    // One that stands still already stays so. CRIU lets go of its connections then
+                    // only: of what it stopped itself they would be dead (TCP_REPAIR, tcp(7)).
+                    let leave = if cell.own_net { Leave::Running } else { Leave::Stopped };
                     let order = DumpOrder {
                         root,
                         cell: Some(cell),
                         folder,
-                        leave: Leave::Stopped,
+                        leave,
                         externals,
                         tcp: tcp(cell),
                         limit,

@@ -212,12 +212,12 @@ impl Client {
         self.send(&Ask::Output { tree, from }, Some(relay))
     }
 
-    /// Has the spool of a tree serve who follows it.
+    /// Has the spool of a tree serve who follows it: user `uid`, whose it is.
     ///
     /// # Errors
     /// That the agent is gone.
-    pub fn attach(&self, tree: TreeId, ghost: &UnixStream) -> io::Result<()> {
-        self.send(&Ask::Attach { tree }, Some(ghost))
+    pub fn attach(&self, tree: TreeId, uid: u32, ghost: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Attach { tree, uid }, Some(ghost))
     }
 
     /// Has packets taken from a socket that another node sent.

@@ -143,7 +143,7 @@ fn answer(border: &Border, shared: &[PathBuf], socket: UnixStream, who: Who) -> 
     let stood = match said {
         Ok(Where::Elsewhere { tree }) => {
             let told = asked.answer(&PlaceAnswer::Elsewhere { tree });
-            told.and_then(|socket| border.spools.stand(tree.id, socket))
+            told.and_then(|socket| border.spools.stand(tree.id, who.uid, socket))
         }
         Ok(Where::Here {}) => return asked.answer(&PlaceAnswer::Here).map(drop),
         Err(error @ (Unanswered::NotAsked | Unanswered::Refused(_))) => {

@@ -186,6 +186,8 @@ pub(super) enum Ask {
     Attach {
         /// The tree.
         tree: TreeId,
+        /// Who follows it, and whose it is.
+        uid: u32,
     },
     /// The socket that comes along has packets of a node's trees.
     Packets {

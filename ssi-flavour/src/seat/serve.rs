@@ -114,11 +114,15 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
 
 /// Removes output that nobody fetched, for ever.
 fn tidy(spools: &Spools) {
+    if let Err(error) = spools.count() {
+        tracing::warn!(%error, "how much output each person has here is not known");
+    }
     loop {
+        // What runs elsewhere is heard again first.
+        std::thread::sleep(TIDY_EVERY);
         if let Err(error) = spools.tidy(Bounds::default(), SystemClock.now()) {
             tracing::warn!(%error, "the output of programs that are over is not tidied");
         }
-        std::thread::sleep(TIDY_EVERY);
     }
 }
 
@@ -283,8 +287,8 @@ impl Border {
                     tracing::warn!(%tree, %error, "the output of a copy is not taken");
                 }
             }
-            (Ask::Attach { tree }, Some(socket)) => {
-                if let Err(error) = self.spools.attach(tree.0, socket) {
+            (Ask::Attach { tree, uid }, Some(socket)) => {
+                if let Err(error) = self.spools.attach(tree.0, uid, socket) {
                     tracing::warn!(%tree, %error, "nobody follows a tree");
                 }
             }

@@ -20,10 +20,10 @@ impl ClusterService {
             return Err(Error::denied(format!("{who} is not a node of {}", self.site)));
         }
         let asks = caller.node()?;
-        let all = self.clusters.lock().await;
-        let c = all.get(&r.cluster).filter(|c| c.number(asks).is_some());
+        let c = self.clusters.find(&r.cluster).await;
+        let c = c.filter(|c| c.number(asks).is_some());
         let c = c.ok_or_else(|| Error::denied(format!("{asks} is not in {}", r.cluster)))?;
-        match allows(c, r.tree, &r.comer, asks) {
+        match allows(&c, r.tree, &r.comer, asks) {
             true => Ok(Done {}),
             false => Err(refusal(&r)),
         }

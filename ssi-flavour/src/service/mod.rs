@@ -2,6 +2,7 @@
 //! answers nodes and people, places and balances.
 
 mod balance;
+mod clusters;
 mod copies;
 mod deeds;
 mod keep;
@@ -18,8 +19,9 @@ mod views;
 pub use keep::{Change, Kept, Records, Settings, Waiting};
 pub use units::{Envelope, Over, Stop, Unit, Why};
 
+use self::clusters::Clusters;
 use crate::cluster::members::{NodeState, Times};
-use crate::cluster::messages::{ToController, ToNode};
+use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
@@ -35,6 +37,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
 use xos_api::Done;
 use xos_api::aem::OutputPart;
 use xos_api::node::Capacity;
@@ -49,8 +53,8 @@ use xos_net::{Audit, Rules};
 const TICK: Duration = Duration::from_millis(500);
 /// How many nodes may have each checkpoint.
 const COPIES: RangeInclusive<usize> = 1..=4;
-/// Every so many ticks it is asked which VOs the site serves.
-const VOS_TICKS: u64 = 20;
+/// How often it is asked which VOs the site serves.
+const VOS_EVERY: Duration = Duration::from_secs(10);
 
 /// The clusters of the site: nodes that work as one machine. Present on a core that has some.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -214,8 +218,10 @@ pub struct ClusterService {
     heard: std::sync::Mutex<BTreeMap<NodeId, Capacity>>,
     /// For the job service.
     news: watch::Sender<ClusterNews>,
-    /// Held while records are written: whatever follows from a decision waits for them.
-    clusters: Mutex<BTreeMap<ClusterId, Cluster>>,
+    clusters: Clusters,
+    /// Held while a cluster is made, or the nodes of one change: no name is given twice, and no
+    /// node is in two.
+    changing: Mutex<()>,
 }
 
 impl ClusterService {
@@ -245,41 +251,55 @@ impl ClusterService {
             told: Teller::new(deps.audit),
             heard: std::sync::Mutex::default(),
             news: watch::Sender::new(news),
-            clusters: Mutex::new(clusters),
+            clusters: Clusters::new(clusters.into_values()),
+            changing: Mutex::default(),
         }))
     }
 
     /// Looks after the clusters until it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut n = 0_u64;
+        tokio::join!(self.keep_turning(), self.keep_looking_at_vos());
+    }
+
+    async fn keep_turning(self: &Arc<Self>) {
+        let mut tick = ticks(TICK);
+        let mut turns: BTreeMap<ClusterId, JoinHandle<()>> = BTreeMap::new();
         loop {
             tick.tick().await;
-            if n.is_multiple_of(VOS_TICKS)
-                && let Err(error) = self.look_at_vos().await
-            {
-                tracing::debug!(%error, "which VOs are served here is not known now");
+            for (id, cluster) in self.clusters.list() {
+                // One that is still being kept has the others wait for nothing.
+                if turns.get(&id).is_some_and(|turn| !turn.is_finished()) {
+                    continue;
+                }
+                let service = Arc::clone(self);
+                let turn = async move { service.turn(&cluster).await };
+                turns.insert(id, tokio::spawn(turn));
             }
-            self.turn().await;
-            n += 1;
         }
     }
 
-    /// Time went by.
-    async fn turn(&self) {
-        let now = self.clock.up();
-        let heard = self.heard();
-        let mut all = self.clusters.lock().await;
-        for c in all.values_mut() {
-            let (signals, mut effects) = c.stop_units(self.clock.now());
-            effects.extend(c.controller.tick(now));
-            effects.extend(c.turn(&self.policy, self.config.balance, now));
-            effects.extend(c.start_units(&self.policy, &heard));
-            self.pass_on(c, effects).await;
-            self.signal(signals);
+    async fn keep_looking_at_vos(&self) {
+        let mut tick = ticks(VOS_EVERY);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.look_at_vos().await {
+                tracing::debug!(%error, "which VOs are served here is not known now");
+            }
         }
-        self.tell_offers(&all, &heard);
+    }
+
+    /// Time went by for a cluster.
+    async fn turn(&self, cluster: &Mutex<Cluster>) {
+        let heard = self.heard();
+        let mut held = cluster.lock().await;
+        let (c, now) = (&mut *held, self.clock.up());
+        let (signals, mut effects) = c.stop_units(self.clock.now());
+        effects.extend(c.controller.tick(now));
+        effects.extend(c.turn(&self.policy, self.config.balance, now));
+        effects.extend(c.start_units(&self.policy, &heard));
+        self.pass_on(c, effects).await;
+        self.signal(signals);
+        self.tell_offer(c, &heard);
     }
 
     async fn look_at_vos(&self) -> Result<(), Error> {
@@ -289,8 +309,9 @@ impl ClusterService {
         };
         // While a VO is suspended its programs wait; when the share has ended they need not.
         let (serving, kept) = (of(|s| s.serving), of(|s| s.serving || s.accepted.is_some()));
-        let mut all = self.clusters.lock().await;
-        for c in all.values_mut() {
+        for (_, cluster) in self.clusters.list() {
+            let mut held = cluster.lock().await;
+            let c = &mut *held;
             let mut effects = c.controller.serve(&serving);
             effects.extend(c.controller.drop_waiting(&kept));
             self.pass_on(c, effects).await;
@@ -310,6 +331,27 @@ impl ClusterService {
         match self.commit(c, effects).await {
             Ok(told) => self.send(c, told),
             Err(error) => tracing::error!(%error, cluster = %c.id, "a cluster cannot be kept"),
+        }
+    }
+
+    /// Keeps and sends that a program begins or waits. When that cannot be kept, there is none: who
+    /// asked is told so, and is not to find it running later.
+    async fn begun(
+        &self,
+        c: &mut Cluster,
+        tree: TreeId,
+        effects: Vec<Effect>,
+    ) -> Result<(), Error> {
+        match self.commit(c, effects).await {
+            Ok(told) => {
+                self.send(c, told);
+                Ok(())
+            }
+            Err(error) => {
+                let gone = c.controller.withdraw(tree);
+                let _nobody_knows = c.take(gone, self.clock.up());
+                Err(error)
+            }
         }
     }
 
@@ -352,10 +394,10 @@ impl ClusterService {
     /// # Errors
     /// Those of the records: then it is as if the node had not been heard.
     pub async fn say(&self, node: &NodeId, r: ClusterSay) -> Result<ClusterHeard, Error> {
-        let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let place = all.values_mut().find_map(|c| c.number(node).map(|number| (c, number)));
-        let Some((c, number)) = place else { return Ok(ClusterHeard::default()) };
+        let Some((mut held, number)) = self.clusters.at(node).await else {
+            return Ok(ClusterHeard::default());
+        };
+        let (c, now) = (&mut *held, self.clock.up());
         let mut effects = Vec::new();
         for message in &r.messages {
             effects.extend(c.controller.message(number, message, now));
@@ -378,14 +420,11 @@ impl ClusterService {
     }
 }
 
-/// The nodes that are in some cluster.
-fn seated(all: &BTreeMap<ClusterId, Cluster>) -> BTreeSet<NodeId> {
-    let members = all.values().flat_map(|c| {
-        let left = &c.settings.left;
-        let members = c.controller.state().members.iter();
-        members.filter(move |(number, _)| !left.contains(number)).map(|(_, m)| m.id.clone())
-    });
-    members.collect()
+/// Ticks, none of which is made up for.
+fn ticks(every: Duration) -> Interval {
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 /// How a node is. What it says with a heartbeat of its term counts.

@@ -286,6 +286,7 @@ impl Cluster {
             TreeRecord::Ended { end, .. } => self.ended(tree, Ok(*end)),
             TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
             TreeRecord::Forgotten { .. } => {
+                self.waiting.remove(&tree);
                 self.programs.remove(&tree);
                 self.outputs.remove(&tree);
                 self.since.remove(&tree);

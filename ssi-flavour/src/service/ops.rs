@@ -9,9 +9,10 @@ pub(super) use run::owner;
 
 use super::one::Cluster;
 use super::policy::{self, Action};
-use super::{ClusterService, Kept, seated};
+use super::{ClusterService, Kept};
 use crate::cluster::controller::Refused;
 use crate::cluster::members::{MemberError, NodeState};
+use crate::cluster::record::Effect;
 use crate::pids::NODE_NUMBER_MAX;
 use crate::wire::{
     ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterSay, PlaceInCluster,
@@ -94,22 +95,22 @@ impl ClusterService {
                 .hint(format!("its clusters are called NAME.{}", self.site)));
         }
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        if all.contains_key(&r.cluster) {
+        let _changing = self.changing.lock().await;
+        if self.clusters.has(r.cluster.as_str()) {
             return Err(Error::conflict(format!("there is a cluster {} already", r.cluster)));
         }
-        if self.is_node(&all, r.cluster.as_str()) {
+        if self.is_node(r.cluster.as_str()) {
             return Err(Error::conflict(format!("a node of this site is called {}", r.cluster))
                 .hint("jobs are sent to a cluster as to a node: give it a name of its own"));
         }
-        if all.len() >= CLUSTERS_MAX {
+        if self.clusters.count() >= CLUSTERS_MAX {
             return Err(Error::limited(format!("a site has at most {CLUSTERS_MAX} clusters")));
         }
         let mut c = Cluster::new(r.cluster.clone(), Kept::default(), self.times, now);
         c.settings_changed();
         self.commit(&mut c, Vec::new()).await?;
         let view = c.view(now);
-        all.insert(r.cluster.clone(), c);
+        self.clusters.insert(c);
         Ok(view)
     }
 
@@ -119,14 +120,16 @@ impl ClusterService {
         _: ListClusters,
     ) -> Result<Vec<ClusterView>, Error> {
         self.authorise(&caller, Action::See).await?;
-        let now = self.clock.up();
-        Ok(self.clusters.lock().await.values().map(|c| c.view(now)).collect())
+        let mut views = Vec::new();
+        for (_, cluster) in self.clusters.list() {
+            views.push(cluster.lock().await.view(self.clock.up()));
+        }
+        Ok(views)
     }
 
     async fn get_cluster(&self, caller: Caller, r: GetCluster) -> Result<ClusterView, Error> {
         self.authorise(&caller, Action::See).await?;
-        let all = self.clusters.lock().await;
-        Ok(find(&all, &r.cluster)?.view(self.clock.up()))
+        Ok(self.clusters.of(&r.cluster).await?.view(self.clock.up()))
     }
 
     async fn add_nodes(&self, caller: Caller, r: AddClusterNodes) -> Result<ClusterView, Error> {
@@ -147,15 +150,15 @@ impl ClusterService {
         }
         let serves: BTreeSet<VoId> = self.served().await?.into_keys().collect();
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        if let Some(id) = all.keys().find(|id| r.nodes.iter().any(|n| n.as_str() == id.as_str())) {
+        let _changing = self.changing.lock().await;
+        if let Some(id) = r.nodes.iter().find(|n| self.clusters.has(n.as_str())) {
             return Err(Error::invalid(format!("{id} is a cluster, and no node of one")));
         }
-        let seated = seated(&all);
-        let c = find_mut(&mut all, &r.cluster)?;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         let mut new = BTreeSet::new();
         for node in &r.nodes {
-            if seated.contains(node) || !new.insert(node) {
+            if self.clusters.seat_of(node).is_some() || !new.insert(node) {
                 return Err(Error::conflict(format!("{node} is in a cluster already"))
                     .hint("xos cluster status shows in which one"));
             }
@@ -165,8 +168,9 @@ impl ClusterService {
         if c.controller.state().members.iter().count() + unknown > usize::from(NODE_NUMBER_MAX) {
             return Err(member_error(MemberError::Full));
         }
+        let before = c.clone();
         let mut effects = Vec::new();
-        for node in new {
+        for node in &new {
             match c.known(node) {
                 // It was in before, and keeps its number.
                 Some(number) => {
@@ -179,8 +183,8 @@ impl ClusterService {
                 }
             }
         }
-        let told = self.commit(c, effects).await?;
-        self.send(c, told);
+        self.all_or_none(c, before, effects).await?;
+        self.clusters.seat(&c.id, new);
         Ok(c.view(now))
     }
 
@@ -193,9 +197,11 @@ impl ClusterService {
     async fn removed(&self, caller: &Caller, r: &RemoveClusterNode) -> Result<Done, Error> {
         self.authorise(caller, Action::Change).await?;
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let _changing = self.changing.lock().await;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         let number = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
+        let before = c.clone();
         let state = c.controller.state().members.node(number).map(|m| m.state);
         let effects = match state {
             // There is no term to be ended.
@@ -207,9 +213,28 @@ impl ClusterService {
         };
         c.settings.left.insert(number);
         c.settings_changed();
-        let told = self.commit(c, effects).await?;
-        self.send(c, told);
+        self.all_or_none(c, before, effects).await?;
+        self.clusters.unseat(&r.node);
         Ok(Done {})
+    }
+
+    /// Keeps and sends what was decided; else the cluster is as it was before.
+    async fn all_or_none(
+        &self,
+        c: &mut Cluster,
+        before: Cluster,
+        effects: Vec<Effect>,
+    ) -> Result<(), Error> {
+        match self.commit(c, effects).await {
+            Ok(told) => {
+                self.send(c, told);
+                Ok(())
+            }
+            Err(error) => {
+                *c = before;
+                Err(error)
+            }
+        }
     }
 
     /// Whether the caller may do something; the VOs that the site serves.
@@ -254,7 +279,7 @@ impl ClusterService {
     }
 }
 
-fn no_cluster(id: &ClusterId) -> Error {
+pub(super) fn no_cluster(id: &ClusterId) -> Error {
     Error::not_found(format!("there is no cluster {id} here"))
         .hint("xos cluster status lists the clusters of the site")
 }
@@ -262,17 +287,6 @@ fn no_cluster(id: &ClusterId) -> Error {
 fn no_node(cluster: &ClusterId, node: &NodeId) -> Error {
     Error::not_found(format!("{node} is not a node of {cluster}"))
         .hint(format!("xos cluster nodes {cluster} lists them"))
-}
-
-fn find<'a>(all: &'a BTreeMap<ClusterId, Cluster>, id: &ClusterId) -> Result<&'a Cluster, Error> {
-    all.get(id).ok_or_else(|| no_cluster(id))
-}
-
-fn find_mut<'a>(
-    all: &'a mut BTreeMap<ClusterId, Cluster>,
-    id: &ClusterId,
-) -> Result<&'a mut Cluster, Error> {
-    all.get_mut(id).ok_or_else(|| no_cluster(id))
 }
 
 fn member_error(e: MemberError) -> Error {

@@ -4,6 +4,7 @@ mod queue;
 mod shells;
 mod units;
 
+use super::clusters::Held;
 use super::*;
 use crate::cluster::interval::Interval;
 use crate::cluster::members::Moves;
@@ -12,7 +13,7 @@ use crate::cluster::place::Load;
 use crate::cluster::trees::{Owner, TreeState, Wish};
 use crate::wire::{ProcessLook, ProcessMore, Program};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use xos_api::policy::{Action, Denial, Place};
 use xos_base::{MemberNumber, Membership, Millis};
 use xos_net::audit::Remembered;
@@ -21,6 +22,10 @@ use xos_net::audit::Remembered;
 struct Memory {
     kept: std::sync::Mutex<BTreeMap<ClusterId, Kept>>,
     broken: AtomicBool,
+    /// Whether a cluster's changes take until `go`.
+    slow: std::sync::Mutex<Option<ClusterId>>,
+    entered: Notify,
+    go: Notify,
 }
 
 #[async_trait]
@@ -32,6 +37,11 @@ impl Records for Memory {
     async fn keep(&self, cluster: &ClusterId, changes: &[Change]) -> Result<(), Error> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(Error::unavailable("no space left"));
+        }
+        let slow = self.slow.lock().unwrap().as_ref() == Some(cluster);
+        if slow {
+            self.entered.notify_one();
+            self.go.notified().await;
         }
         let mut all = self.kept.lock().unwrap();
         let kept = all.entry(cluster.clone()).or_default();
@@ -157,7 +167,6 @@ async fn cluster() -> World {
 async fn cluster_as(config: Config) -> World {
     let world = open_as(config, Arc::default(), Arc::default()).await;
     {
-        let mut all = world.service.clusters.lock().await;
         let times = world.service.times;
         let mut c = Cluster::new(id(), Kept::default(), times, Millis(0));
         c.settings_changed();
@@ -166,7 +175,7 @@ async fn cluster_as(config: Config) -> World {
             effects.extend(c.controller.add(&node(n), BTreeSet::from([vo()])).unwrap());
         }
         world.service.commit(&mut c, effects).await.unwrap();
-        all.insert(id(), c);
+        world.service.clusters.insert(c);
     }
     for n in [1, 2] {
         let heard = world.say(n, vec![ToController::Join { after: 0 }], None).await.unwrap();
@@ -179,6 +188,17 @@ async fn cluster_as(config: Config) -> World {
 }
 
 impl World {
+    async fn cluster(&self) -> Held {
+        self.service.clusters.of(&id()).await.unwrap()
+    }
+
+    /// Time went by for all clusters.
+    async fn turn(&self) {
+        for (_, cluster) in self.service.clusters.list() {
+            self.service.turn(&cluster).await;
+        }
+    }
+
     async fn say(
         &self,
         n: u8,
@@ -230,8 +250,8 @@ impl World {
         let wish = Wish { owner, restartable, interval: Interval::Best };
         let one = NodeNumber::try_from(1u8).unwrap();
         let tree = {
-            let mut all = self.service.clusters.lock().await;
-            let c = all.get_mut(&id()).unwrap();
+            let mut held = self.cluster().await;
+            let c = &mut *held;
             let pid = c.free_pid(one).unwrap();
             let (tree, effects) = c.controller.start(pid, &wish, one, one).unwrap();
             c.programs.insert(tree, program(pid));
@@ -275,9 +295,7 @@ async fn a_core_that_begins_anew_knows_what_runs() {
     let mut world = cluster().await;
     let tree = world.runs().await;
     let again = open(world.records.clone(), world.clock.clone()).await;
-    let (before, after) =
-        (world.service.clusters.lock().await, again.service.clusters.lock().await);
-    let (before, after) = (&before[&id()], &after[&id()]);
+    let (before, after) = (world.cluster().await, again.cluster().await);
     assert_eq!(before.controller.state(), after.controller.state());
     let t = after.controller.state().trees.tree(tree).unwrap();
     assert_eq!((&t.state, t.confirmed), (&TreeState::Running, true));
@@ -309,8 +327,7 @@ async fn nobody_is_told_what_is_not_kept() {
     // Its ghost has ended: only the list of those that are over has it.
     let facts = vec![Fact::Finished { tree }];
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
-    let all = world.service.clusters.lock().await;
-    let listed = all[&id()].tree_list(|_| true);
+    let listed = world.cluster().await.tree_list(|_| true);
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].status, Some(3));
     assert!(world.records.kept.lock().unwrap()[&id()].programs.is_empty());
@@ -324,13 +341,13 @@ async fn a_drained_node_sends_its_programs_away() {
     world.beats(1, 1000, &[tree]).await.unwrap();
     world.beats(2, 0, &[]).await.unwrap();
     {
-        let mut all = world.service.clusters.lock().await;
-        let c = all.get_mut(&id()).unwrap();
+        let mut held = world.cluster().await;
+        let c = &mut *held;
         assert_eq!(c.tree_of(40_000), Some(tree));
         let effects = c.controller.drain(NodeNumber::try_from(1u8).unwrap(), true).unwrap();
         world.service.pass_on(c, effects).await;
     }
-    world.service.turn().await;
+    world.turn().await;
     let (to, tell) = world.told.recv().await.unwrap();
     let [ToNode::Told { orders, .. }] = tell.messages.as_slice() else { panic!("{tell:?}") };
     let dump = Order::Dump { tree, epoch: 1, attempt: 2, version: 1 };
@@ -339,8 +356,8 @@ async fn a_drained_node_sends_its_programs_away() {
     let reason = "it holds a device".to_owned();
     let facts = vec![Fact::Refused { tree, epoch: 1, attempt: 2, reason: reason.clone() }];
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
-    let mut all = world.service.clusters.lock().await;
-    let c = all.get_mut(&id()).unwrap();
+    let mut held = world.cluster().await;
+    let c = &mut *held;
     assert_eq!(c.tree_view(tree).unwrap().trouble, reason);
     let facts = vec![Fact::Runs { tree, epoch: 1, floor: 2 }];
     let runs = ToController::Facts { term: 1, facts };
@@ -358,8 +375,8 @@ async fn who_left_or_never_was_in_is_told_nothing() {
     let join = || vec![ToController::Join { after: 0 }];
     assert_eq!(world.say(3, join(), None).await.unwrap(), ClusterHeard::default());
     {
-        let mut all = world.service.clusters.lock().await;
-        let c = all.get_mut(&id()).unwrap();
+        let mut held = world.cluster().await;
+        let c = &mut *held;
         c.settings.left.insert(NodeNumber::try_from(2u8).unwrap());
         c.settings_changed();
         world.service.commit(c, Vec::new()).await.unwrap();
@@ -367,8 +384,36 @@ async fn who_left_or_never_was_in_is_told_nothing() {
     assert_eq!(world.beats(2, 0, &[]).await.unwrap(), ClusterHeard::default());
     let again = open(world.records.clone(), world.clock.clone()).await;
     assert_eq!(again.beats(2, 0, &[]).await.unwrap(), ClusterHeard::default());
-    let all = again.service.clusters.lock().await;
-    assert_eq!(seated(&all), BTreeSet::from([node(1)]));
+    let seats = [1, 2].map(|n| again.service.clusters.seat_of(&node(n)));
+    assert_eq!(seats, [Some(id()), None], "another cluster may have it now");
+}
+
+/// If it failed, a disk that is slow to keep one cluster would have all of a site stand still, and
+/// their nodes stop what they run since they hear nothing.
+#[tokio::test]
+async fn a_cluster_that_is_slow_to_be_kept_holds_up_no_other() {
+    let world = cluster().await;
+    let other: ClusterId = "c2.rennes".parse().unwrap();
+    let mut c = Cluster::new(other.clone(), Kept::default(), world.service.times, Millis(0));
+    let effects = c.controller.add(&node(3), BTreeSet::from([vo()])).unwrap();
+    world.service.commit(&mut c, effects).await.unwrap();
+    world.service.clusters.insert(c);
+    *world.records.slow.lock().unwrap() = Some(other.clone());
+    let service = world.service.clone();
+    let joins = ClusterSay { messages: vec![ToController::Join { after: 0 }], looks: None };
+    let slow = tokio::spawn(async move { service.say(&node(3), joins).await });
+    world.records.entered.notified().await;
+    let others = async {
+        let heard = world.beats(1, 0, &[]).await.unwrap();
+        assert_eq!(heard.seat.unwrap().cluster, id());
+        let (_, first) = world.service.clusters.list().remove(0);
+        world.service.turn(&first).await;
+    };
+    tokio::time::timeout(Duration::from_secs(60), others).await.expect("they are held up");
+    assert!(!slow.is_finished());
+    *world.records.slow.lock().unwrap() = None;
+    world.records.go.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap().seat.unwrap().cluster, other);
 }
 
 /// If it failed, two programs would have one pid, or a node that had many would get no more.
@@ -376,8 +421,8 @@ async fn who_left_or_never_was_in_is_told_nothing() {
 async fn pids_go_around_and_none_is_given_twice() {
     let mut world = cluster().await;
     let tree = world.runs().await;
-    let mut all = world.service.clusters.lock().await;
-    let c = all.get_mut(&id()).unwrap();
+    let mut held = world.cluster().await;
+    let c = &mut *held;
     let one = NodeNumber::try_from(1u8).unwrap();
     let root = c.controller.state().trees.tree(tree).unwrap().root;
     let given: Vec<i32> = (0..one.given_pids().count()).filter_map(|_| c.free_pid(one)).collect();
@@ -400,8 +445,8 @@ async fn what_began_before_a_new_start_is_not_in_the_future() {
     }
     world.clock.0.store(5000, Ordering::Relaxed);
     let again = open(world.records.clone(), world.clock.clone()).await;
-    let all = again.service.clusters.lock().await;
-    let t = all[&id()].controller.state().trees.tree(tree).unwrap();
+    let c = again.cluster().await;
+    let t = c.controller.state().trees.tree(tree).unwrap();
     let TreeState::Checkpointed { since, .. } = &t.state else { panic!("{t:?}") };
     assert_eq!(*since, Millis(5000));
 }

@@ -322,7 +322,7 @@ impl Grid {
     fn feed(&self, at: NodeNumber, tree: TreeId, offset: u64, input: &[u8]) -> UnixStream {
         let spools = self.site.nodes.lock().unwrap()[&at].1.clone();
         let (one, mut other) = UnixStream::pair().unwrap();
-        spools.attach(tree.0, one).unwrap();
+        spools.attach(tree.0, UID, one).unwrap();
         let hello = Control::Hello {
             version: VERSION,
             tree: tree.0,

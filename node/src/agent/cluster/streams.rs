@@ -167,7 +167,7 @@ impl Agent {
         let comer = Comer::Ghost { vo, member: member.number };
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
-        seated.client.attach(tree, &theirs).map_err(|e| broke(&e))?;
+        seated.client.attach(tree, uid, &theirs).map_err(|e| broke(&e))?;
         Ok((ours, uid))
     }
 

@@ -94,6 +94,13 @@ impl Controller {
         Ok(out)
     }
 
+    /// A tree of which nobody was told yet is none after all.
+    pub fn withdraw(&mut self, tree: TreeId) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.put(TreeRecord::Forgotten { tree }, &mut out);
+        out
+    }
+
     /// Ends a tree of which nothing runs: one that waits until a node has room, or as a checkpoint.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ impl Trees {
                 self.trees.insert(id, new(*root, wish, *birth, *node));
             }
             TreeRecord::Forgotten { .. } => {
+                self.queue.remove(id);
                 self.trees.remove(&id);
             }
             // There is no ghost that waits for the end of what never began.

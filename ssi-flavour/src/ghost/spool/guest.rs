@@ -1,5 +1,6 @@
 //! The connection of a ghost that attached to a spool.
 
+use super::Spool;
 use super::spools::{Standing, State, locked};
 use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::Outcome;
@@ -17,10 +18,13 @@ use std::time::Duration;
 const GREETING_MAX: Duration = Duration::from_secs(20);
 
 /// Serves one connection of a ghost, to its end or the tree's. Waits.
-pub(super) fn serve(shared: &Mutex<State>, mut socket: UnixStream) -> io::Result<()> {
+/// `comer`: its number among those that have not said who they are.
+pub(super) fn serve(shared: &Mutex<State>, mut socket: UnixStream, comer: u64) -> io::Result<()> {
     socket.set_read_timeout(Some(GREETING_MAX))?;
     socket.set_write_timeout(Some(GREETING_MAX))?;
-    let hello = first(&mut socket)?;
+    let hello = first(&mut socket);
+    locked(shared).comes_no_more(comer);
+    let hello = hello?;
     let Message::Control(Control::Hello { ghost, .. }) = &hello else {
         return Err(io::Error::new(ErrorKind::InvalidData, "a ghost that does not say hello"));
     };
@@ -150,10 +154,10 @@ impl Guest {
         while let Some(message) = machine.next_message() {
             link.push(&message)?;
         }
-        let mut outs = machine.out.iter().zip(spool.written);
+        let mut outs = machine.out.iter().zip(spool.written());
         let all = outs.all(|(out, end)| out.is_refused() || out.offset() >= end);
         if let (Some(exit), true, false) = (exit, all, self.told) {
-            link.push(&Message::Control(Control::Exit { exit, ends: spool.written }))?;
+            link.push(&Message::Control(Control::Exit { exit, ends: spool.written() }))?;
             self.told = true;
         }
         if spool.towards_relay() != before
@@ -187,7 +191,7 @@ impl Guest {
         if !self.who.again {
             spool.machine.out.iter_mut().for_each(Outgoing::catch_up);
         }
-        let (from, end) = (spool.kept.from, spool.written);
+        let (from, end) = (spool.begins(), spool.written());
         let starts = [0, 1].map(|i| match self.who.late && !self.who.again {
             true => end[i],
             false => received[i].clamp(from[i], end[i]),
@@ -213,7 +217,7 @@ fn lost(state: &State, machine: Option<&Machine>, link: &mut Link) -> io::Result
         Some(Outcome::Lost { reason }) if state.exit().is_none() => reason.clone(),
         _ => return Ok(false),
     };
-    let written = state.spool.as_ref().map_or([0, 0], |spool| spool.written);
+    let written = state.spool.as_ref().map_or([0, 0], Spool::written);
     let has = |machine: &Machine| {
         let mut outs = machine.out.iter().zip(written);
         outs.all(|(out, end)| out.is_refused() || out.acknowledged() >= end)

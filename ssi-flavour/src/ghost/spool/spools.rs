@@ -1,34 +1,32 @@
 //! The spools of a node, and who is at their two ends.
 
+use super::places::Places;
+use super::quota::{Limits, Quota};
 use super::stood::Stood;
-use super::{OUTCOME_FILE, Spool, guest};
+use super::{OUTCOME_FILE, Spool, WANTED_FILE, guest};
 use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::{End, Outcome};
 use crate::ghost::link::Link;
 use crate::ghost::proto::GhostId;
 use crate::ghost::wake::Wake;
-use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most ghosts that are attached to the spools of a node at once.
-pub const GUESTS_MAX: usize = 1024;
-
-/// The spools of a node, each in a folder by its tree's number.
-#[derive(Debug)]
+/// The spools of a node, each in a folder by its tree's number. A clone is the same.
+#[derive(Clone, Debug)]
 pub struct Spools {
     pub(super) folder: PathBuf,
     pub(super) open: Arc<Mutex<BTreeMap<u64, Arc<Mutex<State>>>>>,
-    guests: Arc<AtomicUsize>,
+    pub(super) places: Places,
     /// Trees for which a ghost stands here, or stood.
-    pub(super) stood: Mutex<BTreeMap<u64, Stood>>,
+    pub(super) stood: Arc<Mutex<BTreeMap<u64, Stood>>>,
+    pub(super) quota: Arc<Quota>,
 }
 
 /// A spool that was used.
@@ -36,12 +34,18 @@ pub struct Spools {
 pub(super) struct State {
     /// None yet: a ghost came before the tree's first output.
     pub(super) spool: Option<Spool>,
+    /// The uid of whose tree it is; 0: that was not said yet.
+    owner: u32,
+    /// The tree began here.
+    begun: bool,
     /// The newest copy that came.
     epoch: u64,
     /// The last number of a connection.
     lines: u64,
     pub(super) relay: Option<Line>,
     guest: Option<Line>,
+    /// The last ghost that came and did not say yet who it is.
+    comer: Option<(u64, UnixStream)>,
     /// Which ghost is heard, also while its connection is gone.
     session: Option<u64>,
     /// What became of the tree, as its controller said.
@@ -77,6 +81,37 @@ impl State {
         Ok(Line { number: self.lines, socket: socket.try_clone()?, wake: wake.clone() })
     }
 
+    /// Notes whose the tree is.
+    pub(super) fn owned_by(&mut self, owner: u32) -> io::Result<()> {
+        self.owner = owner;
+        self.spool.as_mut().map_or(Ok(()), |spool| spool.owned_by(owner))
+    }
+
+    /// A ghost comes; its number. One that came before and has not said who it is is cut: nobody
+    /// can hold more than one place by saying nothing.
+    pub(super) fn come(&mut self, socket: &UnixStream) -> io::Result<u64> {
+        self.lines += 1;
+        if let Some((_, before)) = self.comer.replace((self.lines, socket.try_clone()?)) {
+            let _gone = before.shutdown(Shutdown::Both);
+        }
+        Ok(self.lines)
+    }
+
+    /// It said who it is, or is gone.
+    pub(super) fn comes_no_more(&mut self, comer: u64) {
+        self.comer.take_if(|(number, _)| *number == comer);
+    }
+
+    /// Nobody has to get anything: what waits for that goes on.
+    fn unfollow(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            spool.follows = None;
+        }
+        if let Some(relay) = &self.relay {
+            relay.wake.wake();
+        }
+    }
+
     /// Takes a ghost's connection in; its number. `None`: another one took its place.
     pub(super) fn admit(
         &mut self,
@@ -93,6 +128,7 @@ impl State {
         if let Some(before) = self.guest.replace(line) {
             before.wake.wake();
         }
+        self.unfollow();
         Ok(Some(number))
     }
 
@@ -117,9 +153,10 @@ impl State {
     }
 
     /// What the folder has of a tree that was here before.
-    pub(super) fn recall(&mut self, folder: &Path, tree: u64) -> io::Result<()> {
+    fn recall(&mut self, folder: &Path, tree: u64, quota: &Arc<Quota>) -> io::Result<()> {
         if self.spool.is_none() && Spool::is_in(folder) {
-            let spool = Spool::open(folder, Tree { id: tree, epoch: 0 }, [0, 0])?;
+            let tree = Tree { id: tree, epoch: 0 };
+            let spool = Spool::open(folder, tree, [0, 0], quota, self.owner)?;
             self.epoch = self.epoch.max(spool.kept.epoch);
             self.spool = Some(spool);
         }
@@ -138,7 +175,7 @@ impl State {
         self.outcome.is_some() || self.exit().is_some()
     }
 
-    fn is_relay(&self, number: u64) -> bool {
+    pub(super) fn is_relay(&self, number: u64) -> bool {
         self.relay.as_ref().is_some_and(|line| line.number == number)
     }
 
@@ -150,11 +187,13 @@ impl State {
 
     /// A ghost's connection is served no more; it may come again.
     pub(super) fn leave_guest(&mut self, number: u64) {
-        self.guest.take_if(|line| line.number == number);
+        if self.guest.take_if(|line| line.number == number).is_some() {
+            self.unfollow();
+        }
     }
 
     /// One round with a relay's connection. Whether the tree is over and all of it is here.
-    fn relay_round(&mut self, link: &mut Link) -> io::Result<bool> {
+    pub(super) fn relay_round(&mut self, link: &mut Link) -> io::Result<bool> {
         let Some(spool) = &mut self.spool else { return Ok(true) };
         let before = spool.towards_guest();
         spool.hear(link)?;
@@ -171,13 +210,45 @@ impl State {
 impl Spools {
     /// Those below a folder, which is made when it is needed.
     pub fn new(folder: impl Into<PathBuf>) -> Spools {
-        let (open, guests, stood) = Default::default();
-        Spools { folder: folder.into(), open, guests, stood }
+        Spools::within(folder, Limits::default())
+    }
+
+    /// As [`Spools::new`], within other limits.
+    pub fn within(folder: impl Into<PathBuf>, limits: Limits) -> Spools {
+        let (open, places, stood) = Default::default();
+        let folder = folder.into();
+        let quota = Arc::new(Quota::new(folder.clone(), limits));
+        Spools { folder, open, places, stood, quota }
+    }
+
+    /// A tree begins whose output comes here: user `uid`'s. What is `wanted` is kept whole until
+    /// [`Spools::forget`]; a tree that writes too much of that sees that nobody reads it.
+    ///
+    /// # Errors
+    /// Those of the folder.
+    pub fn begin(&self, tree: u64, uid: u32, wanted: bool) -> io::Result<()> {
+        let shared = self.state(tree);
+        let mut state = locked(&shared);
+        state.begun = true;
+        state.owned_by(uid)?;
+        if wanted {
+            let folder = self.folder(tree);
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            File::create(folder.join(WANTED_FILE))?;
+            if let Some(spool) = &mut state.spool {
+                spool.wanted = true;
+            }
+        }
+        Ok(())
     }
 
     /// Where the spool of a tree is, or would be.
     pub fn folder(&self, tree: u64) -> PathBuf {
         self.folder.join(tree.to_string())
+    }
+
+    pub(super) fn recall(&self, state: &mut State, tree: u64) -> io::Result<()> {
+        state.recall(&self.folder(tree), tree, &self.quota)
     }
 
     pub(super) fn state(&self, tree: u64) -> Arc<Mutex<State>> {
@@ -195,7 +266,8 @@ impl Spools {
         let number = {
             let mut state = locked(&shared);
             if state.spool.is_none() {
-                let spool = Spool::open(&self.folder(tree.id), tree, from)?;
+                let (folder, owner) = (self.folder(tree.id), state.owner);
+                let spool = Spool::open(&folder, tree, from, &self.quota, owner)?;
                 state.epoch = spool.kept.epoch;
                 state.spool = Some(spool);
             }
@@ -212,8 +284,9 @@ impl Spools {
             }
             number
         };
+        let spools = self.clone();
         std::thread::Builder::new().name(format!("spool-{}", tree.id)).spawn(move || {
-            if let Err(error) = serve_relay(&shared, number, &wake, socket) {
+            if let Err(error) = spools.serve_relay(&shared, number, &wake, socket) {
                 tracing::warn!(%tree, %error, "the connection of a spool ended");
             }
             locked(&shared).leave_relay(number);
@@ -221,38 +294,37 @@ impl Spools {
         Ok(())
     }
 
-    /// Serves a ghost that attaches to a tree from elsewhere, in a thread of its own: it gets what
-    /// the tree wrote, from the offsets that its Hello says or from where the spool begins, and
-    /// what it writes, its signals and the size of its terminal go on to the tree. One that was
-    /// attached before is told that it is replaced, unless it is the same one again. When the tree
-    /// is over and the ghost has all, it is told how. A ghost that goes away ends nothing.
+    /// Serves a ghost of user `uid`, whose the tree is, that attaches from elsewhere, in a thread of
+    /// its own: it gets what the tree wrote, from the offsets that its Hello says or from where what
+    /// is kept begins, and what it writes, its signals and the size of its terminal go on to the
+    /// tree. One that was attached before is told that it is replaced, unless it is the same one
+    /// again. When the tree is over and the ghost has all, it is told how. A ghost that goes away
+    /// ends nothing.
     ///
     /// A tree that was not heard of yet is waited for: whether it exists is the caller's to know,
     /// and who may attach.
     ///
     /// # Errors
-    /// That [`GUESTS_MAX`] are attached, or the spool cannot be opened.
-    pub fn attach(&self, tree: u64, socket: UnixStream) -> io::Result<()> {
-        let counted = self.counted()?;
+    /// That [`super::GUESTS_MAX`] are attached, [`super::OWN_GUESTS_MAX`] of this person, or the spool cannot be
+    /// opened.
+    pub fn attach(&self, tree: u64, uid: u32, socket: UnixStream) -> io::Result<()> {
+        let counted = self.places.take(uid)?;
         let shared = self.state(tree);
-        locked(&shared).recall(&self.folder(tree), tree)?;
+        let comer = {
+            let mut state = locked(&shared);
+            self.recall(&mut state, tree)?;
+            state.owned_by(uid)?;
+            state.come(&socket)?
+        };
         let all = self.open.clone();
         std::thread::Builder::new().name(format!("guest-{tree}")).spawn(move || {
             let _counted = counted;
-            if let Err(error) = guest::serve(&shared, socket) {
+            if let Err(error) = guest::serve(&shared, socket, comer) {
                 tracing::debug!(tree, %error, "who followed a tree is gone");
             }
             forget(&all, tree, &shared);
         })?;
         Ok(())
-    }
-
-    pub(super) fn counted(&self) -> io::Result<Counted> {
-        let counted = Counted(self.guests.clone());
-        if self.guests.fetch_add(1, Ordering::SeqCst) >= GUESTS_MAX {
-            return Err(io::Error::other(format!("{GUESTS_MAX} programs are followed already")));
-        }
-        Ok(counted)
     }
 
     /// The tree is over: no connection of its is kept, and what became of it is written down, in
@@ -283,15 +355,6 @@ impl Spools {
     }
 }
 
-/// One of those that count against [`GUESTS_MAX`].
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// A spool that nobody but the ghost that goes had to do with, of a tree that is over or was never
 /// heard of, is not kept open.
 pub(super) fn forget(
@@ -303,52 +366,10 @@ pub(super) fn forget(
     let mine = all.get(&tree).is_some_and(|other| Arc::ptr_eq(other, shared));
     let unused = || {
         let state = locked(shared);
-        state.outcome.is_some() || state.spool.is_none()
+        state.outcome.is_some() || state.spool.is_none() && !state.begun
     };
     // The map's, and the one of the thread that asks.
     if mine && Arc::strong_count(shared) <= 2 && unused() {
         all.remove(&tree);
-    }
-}
-
-/// Serves one connection of a relay, to its end or the tree's. Waits.
-fn serve_relay(
-    shared: &Mutex<State>,
-    number: u64,
-    wake: &Wake,
-    socket: UnixStream,
-) -> io::Result<()> {
-    let mut link = Link::new(socket)?;
-    {
-        let mut state = locked(shared);
-        if !state.is_relay(number) {
-            return Ok(());
-        }
-        let Some(spool) = &mut state.spool else { return Ok(()) };
-        link.push(&spool.connected())?;
-    }
-    loop {
-        link.flush()?;
-        let out = if link.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
-        let mut fds = [PollFd::new(&link, PollFlags::IN | out), PollFd::new(wake, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-        wake.clear();
-        let open = link.fill()?;
-        let over = {
-            let mut state = locked(shared);
-            if !state.is_relay(number) {
-                return Ok(());
-            }
-            state.relay_round(&mut link)?
-        };
-        if over {
-            return link.finish();
-        }
-        if !open {
-            return Ok(());
-        }
     }
 }

@@ -17,24 +17,26 @@ pub(super) enum Stood {
 }
 
 impl Spools {
-    /// As [`Spools::attach`], for the ghost at this node that stands for a tree: what the tree
-    /// wrote goes when both are over, since nobody else wants it. Waits for the ghost's end.
-    /// Whether the tree is over by then; else it goes on without a ghost.
+    /// As [`Spools::attach`], for the ghost of user `uid` at this node that stands for a tree: what
+    /// the tree wrote goes when both are over, since nobody else wants it. Waits for the ghost's
+    /// end. Whether the tree is over by then; else it goes on without a ghost. How many stand is
+    /// the caller's to limit.
     ///
     /// # Errors
-    /// As [`Spools::attach`].
-    pub fn stand(&self, tree: u64, socket: UnixStream) -> io::Result<bool> {
-        let _counted = self.counted()?;
+    /// That the spool cannot be opened.
+    pub fn stand(&self, tree: u64, uid: u32, socket: UnixStream) -> io::Result<bool> {
         locked(&self.stood).insert(tree, Stood::Stands);
         let shared = self.state(tree);
-        {
+        let comer = {
             let mut state = locked(&shared);
-            state.recall(&self.folder(tree), tree)?;
+            self.recall(&mut state, tree)?;
+            state.owned_by(uid)?;
             if state.outcome.is_some() {
                 locked(&self.stood).insert(tree, Stood::Over);
             }
-        }
-        if let Err(error) = guest::serve(&shared, socket) {
+            state.come(&socket)?
+        };
+        if let Err(error) = guest::serve(&shared, socket, comer) {
             tracing::debug!(tree, %error, "a ghost is gone");
         }
         // The word that it is over may have come before this was noted.
@@ -143,7 +145,7 @@ mod tests {
             assert!(spools.folder(TREE.id).exists());
             let (one, other) = UnixStream::pair().unwrap();
             let standing = spools.clone();
-            let thread = std::thread::spawn(move || standing.stand(TREE.id, one).unwrap());
+            let thread = std::thread::spawn(move || standing.stand(TREE.id, 100_001, one).unwrap());
             if late {
                 spools.finish(TREE.id, &ended).unwrap();
             }
@@ -163,7 +165,7 @@ mod tests {
         let spools = Spools::new(dir.path());
         let (one, other) = UnixStream::pair().unwrap();
         drop(other);
-        assert!(!spools.stand(TREE.id, one).unwrap());
+        assert!(!spools.stand(TREE.id, 100_001, one).unwrap());
         spools.finish(TREE.id, &Outcome::Ended(End::Signal { number: 9 })).unwrap();
         assert!(!spools.folder(TREE.id).exists());
     }

@@ -1,12 +1,16 @@
+mod room;
+
 use super::*;
 use crate::cluster::messages::{End, Outcome};
 use crate::ghost::proto::{GhostId, Steer};
 use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 const ID: u64 = 7;
+const OWNER: u32 = 100_001;
 
 fn tree(epoch: u64) -> Tree {
     Tree { id: ID, epoch }
@@ -14,18 +18,22 @@ fn tree(epoch: u64) -> Tree {
 
 /// A copy that writes `output` from the offset on, and ends.
 fn copy(spools: &Spools, epoch: u64, from: u64, output: &str) -> Served {
+    copy_of(spools, tree(epoch), from, output)
+}
+
+fn copy_of(spools: &Spools, tree: Tree, from: u64, output: &str) -> Served {
     let (owner, steer) = UnixStream::pair().unwrap();
     let (out_reader, mut out) = std::io::pipe().unwrap();
     let (err_reader, err) = std::io::pipe().unwrap();
     let ends = Ends::Pipes { input: None, output: out_reader.into(), error: err_reader.into() };
     let at = Offsets { output: from, ..Offsets::default() };
-    let mut relay = Relay::new(tree(epoch), ends, at, steer).unwrap();
+    let mut relay = Relay::new(tree, ends, at, steer).unwrap();
     out.write_all(output.as_bytes()).unwrap();
     drop((out, err));
     let mut owner = Owner::new(owner);
     owner.tell(Steer::Exited { exit: Exit::Code(0) }).unwrap();
     let (one, other) = UnixStream::pair().unwrap();
-    match spools.serve(tree(epoch), [0, 0], one) {
+    match spools.serve(tree, [0, 0], one) {
         Ok(()) => relay.serve(other).unwrap(),
         Err(_) => Served::Disconnected,
     }
@@ -115,6 +123,8 @@ struct Guest {
     link: Link,
     got: Vec<u8>,
     last: Option<Control>,
+    /// All that it was told.
+    told: Vec<Control>,
 }
 
 impl Guest {
@@ -122,12 +132,12 @@ impl Guest {
         let id = GhostId { number, again: false, late: false };
         let mut machine = Machine::guest(tree(0), id);
         let link = Guest::line(spools, &mut machine);
-        Guest { machine, link, got: Vec::new(), last: None }
+        Guest { machine, link, got: Vec::new(), last: None, told: Vec::new() }
     }
 
     fn line(spools: &Spools, machine: &mut Machine) -> Link {
         let (one, other) = UnixStream::pair().unwrap();
-        spools.attach(ID, one).unwrap();
+        spools.attach(ID, OWNER, one).unwrap();
         let mut link = Link::new(other).unwrap();
         link.push(&machine.connected(false)).unwrap();
         link
@@ -154,6 +164,7 @@ impl Guest {
             let open = matches!(self.link.fill(), Ok(true));
             while let Some(message) = self.link.take().unwrap() {
                 if let Some(control) = self.machine.take(message).unwrap() {
+                    self.told.push(control.clone());
                     self.last = Some(control);
                 }
                 let into = &mut self.machine.into[0];

@@ -1,9 +1,10 @@
 //! What stays of the output of trees that are over, and for how long.
 
 use super::spools::{Spools, locked};
-use std::fs::{DirBuilder, DirEntry, File};
+use super::{KEPT_FILE, Kept, OUTCOME_FILE};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
 use xos_base::Millis;
 
@@ -28,51 +29,91 @@ impl Default for Bounds {
     }
 }
 
-/// A spool that may go.
-struct Old {
+/// What a spool's folder has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
     tree: u64,
     /// When it was written last.
     at: Millis,
     bytes: u64,
+    owner: u32,
+    wanted: bool,
+    /// It is known that the tree is over.
+    over: bool,
 }
 
 impl Spools {
-    /// The output of a tree that begins is kept until [`Spools::forget`].
-    ///
-    /// # Errors
-    /// Those of the folder.
-    pub fn want(&self, tree: u64) -> io::Result<()> {
-        let folder = self.folder(tree);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        File::create(folder.join(WANTED_FILE)).map(drop)
-    }
-
     /// Removes what is over the bounds of trees that are over, the oldest first. Those of which
-    /// nobody was heard since this program began are over: their relays are gone with the one
-    /// before it.
+    /// nobody was heard since this program began go by their age: their relays come back soon, or
+    /// are gone. What each person has is counted anew.
     ///
     /// # Errors
     /// Those of the folders.
     pub fn tidy(&self, bounds: Bounds, now: Millis) -> io::Result<()> {
-        let mut all = self.old()?;
-        all.sort_by_key(|old| (old.at, old.tree));
-        let (mut count, mut bytes) = (all.len(), all.iter().map(|old| old.bytes).sum::<u64>());
-        for old in all {
+        let old = self.old(self.counted()?);
+        let (mut count, mut bytes) = (old.len(), old.iter().map(|old| old.bytes).sum::<u64>());
+        for old in old {
             let kept = now.since(old.at) < bounds.age;
-            if kept && count <= bounds.count && bytes <= bounds.bytes {
-                return Ok(());
+            if kept && (!old.over || count <= bounds.count && bytes <= bounds.bytes) {
+                continue;
             }
-            // Nobody opens it meanwhile.
-            let open = locked(&self.open);
-            if !open.contains_key(&old.tree) {
-                self.forget(old.tree)?;
-            }
+            self.drop_closed(old.tree)?;
             (count, bytes) = (count - 1, bytes - old.bytes);
         }
         Ok(())
     }
 
-    fn old(&self) -> io::Result<Vec<Old>> {
+    /// Counts what each person has.
+    ///
+    /// # Errors
+    /// Those of the folders.
+    pub fn count(&self) -> io::Result<()> {
+        self.counted().map(drop)
+    }
+
+    fn counted(&self) -> io::Result<Vec<Seen>> {
+        let all = self.seen()?;
+        let mut used: BTreeMap<u32, u64> = BTreeMap::new();
+        for seen in all.iter().filter(|seen| !seen.wanted) {
+            *used.entry(seen.owner).or_default() += seen.bytes;
+        }
+        self.quota.counted(used);
+        Ok(all)
+    }
+
+    /// Removes what is over of a person who has too much, the oldest first. What they have is
+    /// counted anew.
+    pub(super) fn shed(&self, owner: u32) -> io::Result<()> {
+        let mut own = self.seen()?;
+        own.retain(|seen| seen.owner == owner && !seen.wanted);
+        let mut bytes: u64 = own.iter().map(|seen| seen.bytes).sum();
+        self.quota.counted_of(owner, bytes);
+        for old in self.old(own).into_iter().filter(|old| old.over) {
+            if bytes <= self.quota.limits.person {
+                return Ok(());
+            }
+            self.drop_closed(old.tree)?;
+            bytes = bytes.saturating_sub(old.bytes);
+        }
+        Ok(())
+    }
+
+    /// Removes a spool, unless somebody opened it meanwhile.
+    fn drop_closed(&self, tree: u64) -> io::Result<()> {
+        // Nobody opens it now.
+        let open = locked(&self.open);
+        if open.contains_key(&tree) { Ok(()) } else { self.forget(tree) }
+    }
+
+    /// Of these, those that may go, the oldest first.
+    fn old(&self, mut all: Vec<Seen>) -> Vec<Seen> {
+        let open = locked(&self.open);
+        all.retain(|seen| !seen.wanted && !open.contains_key(&seen.tree));
+        all.sort_by_key(|seen| (seen.at, seen.tree));
+        all
+    }
+
+    fn seen(&self) -> io::Result<Vec<Seen>> {
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -84,44 +125,55 @@ impl Spools {
             let Some(tree) = entry.file_name().to_str().and_then(|n| n.parse::<u64>().ok()) else {
                 continue;
             };
-            if !locked(&self.open).contains_key(&tree) {
-                all.extend(old(tree, &entry)?);
-            }
+            all.extend(look(tree, &entry.path())?);
         }
         Ok(all)
     }
+
+    /// Whose the output of a tree is, and how much: what goes with it is counted no more.
+    pub(super) fn measured(&self, tree: u64) -> io::Result<(u32, u64)> {
+        let seen = look(tree, &self.folder(tree))?.unwrap_or_default();
+        Ok((seen.owner, if seen.wanted { 0 } else { seen.bytes }))
+    }
 }
 
-/// `None`: it is wanted, or gone.
-fn old(tree: u64, folder: &DirEntry) -> io::Result<Option<Old>> {
-    let gone = |e: io::Error| match e.kind() {
-        ErrorKind::NotFound => Ok(None),
-        _ => Err(e),
-    };
-    let files = match std::fs::read_dir(folder.path()) {
-        Ok(files) => files,
-        Err(e) => return gone(e),
-    };
-    let mut old = Old { tree, at: Millis(0), bytes: 0 };
-    for file in files {
-        let file = file?;
-        if file.file_name() == WANTED_FILE {
-            return Ok(None);
-        }
-        let data = match file.metadata() {
-            Ok(data) => data,
-            Err(e) => return gone(e),
-        };
-        old.at = old.at.max(Millis::of(data.modified()?));
-        old.bytes = old.bytes.saturating_add(data.len());
+/// `None`: it is gone.
+fn look(tree: u64, folder: &Path) -> io::Result<Option<Seen>> {
+    match looked(tree, folder) {
+        Ok(seen) => Ok(Some(seen)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
-    Ok(Some(old))
+}
+
+fn looked(tree: u64, folder: &Path) -> io::Result<Seen> {
+    let mut seen = Seen { tree, ..Seen::default() };
+    for file in std::fs::read_dir(folder)? {
+        let file = file?;
+        seen.wanted |= file.file_name() == WANTED_FILE;
+        seen.over |= file.file_name() == OUTCOME_FILE;
+        // Its oldest part may have gone meanwhile.
+        let Ok(data) = file.metadata() else { continue };
+        seen.at = seen.at.max(Millis::of(data.modified()?));
+        if file.file_name() != KEPT_FILE && file.file_name() != OUTCOME_FILE {
+            seen.bytes = seen.bytes.saturating_add(data.len());
+        }
+    }
+    if let Ok(bytes) = std::fs::read(folder.join(KEPT_FILE)) {
+        // What cannot be read is nobody's, and goes with its time.
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) {
+            seen.owner = kept.owner;
+            seen.over |= kept.exit.is_some();
+        }
+    }
+    Ok(seen)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ghost::spool::OUTPUT_FILE;
+    use crate::ghost::spool::{Limits, OUTPUT_FILE};
+    use std::fs::File;
     use std::time::SystemTime;
 
     const WEEK: Bounds =
@@ -135,9 +187,11 @@ mod tests {
         for tree in 1..=4_u32 {
             let folder = spools.folder(tree.into());
             std::fs::create_dir(&folder).unwrap();
-            let file = File::create(folder.join(OUTPUT_FILE)).unwrap();
-            file.set_len(100).unwrap();
-            file.set_modified(newest - Duration::from_secs(60) * (4 - tree)).unwrap();
+            for (name, bytes) in [(OUTPUT_FILE, 100), (OUTCOME_FILE, 0)] {
+                let file = File::create(folder.join(name)).unwrap();
+                file.set_len(bytes).unwrap();
+                file.set_modified(newest - Duration::from_secs(60) * (4 - tree)).unwrap();
+            }
         }
         (dir, spools, newest)
     }
@@ -162,10 +216,26 @@ mod tests {
     }
 
     #[test]
+    fn what_may_still_run_elsewhere_goes_by_age_alone() {
+        // wrong: a node whose agent was started anew would throw away the output of programs that
+        // run on other nodes, just before they are heard again
+        let (dir, _, newest) = spools();
+        let spools = Spools::within(dir.path(), Limits { person: 0, ..Limits::default() });
+        std::fs::remove_file(spools.folder(1).join(OUTCOME_FILE)).unwrap();
+        spools.tidy(Bounds { count: 0, ..WEEK }, Millis::of(newest)).unwrap();
+        assert_eq!(left(&spools), [1]);
+        spools.shed(0).unwrap();
+        assert_eq!(left(&spools), [1]);
+        spools.tidy(WEEK, Millis::of(newest).plus(WEEK.age)).unwrap();
+        assert!(left(&spools).is_empty());
+    }
+
+    #[test]
     fn what_is_wanted_or_written_stays() {
         // wrong: a unit's output would be gone before its job has it, or a program lose its own
-        let (_dir, spools, newest) = spools();
-        spools.want(2).unwrap();
+        let (dir, spools, newest) = spools();
+        spools.begin(2, 100_001, true).unwrap();
+        let spools = Spools::new(dir.path());
         let _open = spools.state(3);
         spools.tidy(Bounds { count: 0, ..WEEK }, Millis::of(newest)).unwrap();
         assert_eq!(left(&spools), [2, 3]);

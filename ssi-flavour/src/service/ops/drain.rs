@@ -3,7 +3,7 @@
 use super::super::ClusterService;
 use super::super::one::Cluster;
 use super::super::policy::Action;
-use super::{SHELL_STAYS, find_mut, member_error, no_node};
+use super::{SHELL_STAYS, member_error, no_node};
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Choice};
 use crate::cluster::trees::Tree;
@@ -43,8 +43,8 @@ impl ClusterService {
         }
         let (mut plan, asks) = {
             let now = self.clock.up();
-            let mut all = self.clusters.lock().await;
-            let c = find_mut(&mut all, &r.cluster)?;
+            let mut held = self.clusters.of(&r.cluster).await?;
+            let c = &mut *held;
             let number = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
             if r.undo {
                 let effects = c.controller.drain(number, false).map_err(member_error)?;

@@ -4,7 +4,7 @@ use super::super::ClusterService;
 use super::super::keep::Waiting;
 use super::super::one::Cluster;
 use super::super::policy::Action;
-use super::{find_mut, no_node, refused};
+use super::{no_node, refused};
 use crate::cluster::interval::Interval;
 use crate::cluster::place::{Choice, Policy};
 use crate::cluster::trees::{Owner, Wish};
@@ -60,8 +60,8 @@ impl ClusterService {
             run.argv = LOGIN_SHELL.map(str::to_owned).to_vec();
         }
         let owner = owner(member, vo)?;
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         self.room(c, &owner)?;
         let interval = match r.checkpoint_s {
             Some(s) => Interval::Every(Duration::from_secs(s.into())),
@@ -99,8 +99,7 @@ impl ClusterService {
         let (tree, effects) = started.map_err(refused)?;
         c.programs.insert(tree, waiting.placed(pid, name.clone()));
         c.comes(node);
-        let told = self.commit(c, effects).await?;
-        self.send(c, told);
+        self.begun(c, tree, effects).await?;
         let output_at = Some(name.clone());
         Ok(ClusterRun { tree: tree.0, pid: Some(pid), node: Some(name), output_at })
     }
@@ -120,8 +119,7 @@ impl ClusterService {
         }
         let (tree, effects) = c.controller.queue(&waiting.wish);
         c.waiting.insert(tree, waiting);
-        let told = self.commit(c, effects).await?;
-        self.send(c, told);
+        self.begun(c, tree, effects).await?;
         Ok(ClusterRun { tree: tree.0, pid: None, node: None, output_at: None })
     }
 

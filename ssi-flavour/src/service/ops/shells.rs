@@ -2,11 +2,12 @@
 //! Their node asks for them.
 
 use super::super::ClusterService;
+use super::super::clusters::Held;
 use super::super::keep::Waiting;
 use super::super::one::Cluster;
 use super::super::policy::{self, Action};
+use super::refused;
 use super::run::check;
-use super::{find_mut, refused};
 use crate::cluster::interval::Interval;
 use crate::cluster::place::{self, Choice, Need, ONE, Policy};
 use crate::cluster::trees::{Owner, Tree, TreeState, Wish};
@@ -16,7 +17,7 @@ use crate::wire::{
     ClusterGhostGone, ClusterLooks, ClusterSeen, ClusterSignal, NodeLooks, PlaceInCluster, Placed,
     ProcessLook, SeenNode,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use xos_api::Done;
 use xos_api::cluster::RunInCluster;
 use xos_base::{ClusterId, Error, Millis, NodeId};
@@ -34,6 +35,17 @@ impl ClusterService {
         caller.node()
     }
 
+    /// The cluster, if the node is in it, and its number there.
+    async fn member(
+        &self,
+        cluster: &ClusterId,
+        node: &NodeId,
+    ) -> Result<(Held, NodeNumber), Error> {
+        let found = self.clusters.find(cluster).await;
+        let found = found.and_then(|c| c.number(node).map(|number| (c, number)));
+        found.ok_or_else(|| Error::denied(format!("{node} is not in {cluster}")))
+    }
+
     pub(super) async fn cluster_looks(
         &self,
         caller: Caller,
@@ -47,13 +59,12 @@ impl ClusterService {
         asks: &NodeId,
         r: ClusterLooks,
     ) -> Result<ClusterSeen, Error> {
-        let all = self.clusters.lock().await;
-        let (c, number) = member(&all, &r.cluster, asks)?;
+        let (c, number) = self.member(&r.cluster, asks).await?;
         let mut trees = c.controller.state().trees.iter();
         if !trees.any(|(_, t)| t.owner.uid == r.uid && t.uses(number)) {
             return Err(Error::denied(format!("user {} has no program at {asks}", r.uid)));
         }
-        Ok(seen(c, r.uid, number, self.clock.up()))
+        Ok(seen(&c, r.uid, number, self.clock.up()))
     }
 
     pub(super) async fn place_in_cluster(
@@ -73,9 +84,8 @@ impl ClusterService {
         let served = self.served().await.map_err(|e| {
             Error::denied(format!("which VOs are served here is not known now: {}", e.message))
         })?;
-        let mut all = self.clusters.lock().await;
-        let (_, here) = member(&all, &r.cluster, asks)?;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let (mut held, here) = self.member(&r.cluster, asks).await?;
+        let c = &mut *held;
         let (owner, pid) = (asker(c, &r, here)?, r.pid);
         if !served.contains_key(&owner.vo) {
             return Err(Error::denied(format!("{} is not served here now", owner.vo)));
@@ -89,8 +99,7 @@ impl ClusterService {
         let started = c.controller.start(pid, &waiting.wish, here, node);
         let (tree, effects) = started.map_err(refused)?;
         c.programs.insert(tree, waiting.placed(pid, asks.clone()));
-        let told = self.commit(c, effects).await?;
-        self.send(c, told);
+        self.begun(c, tree, effects).await?;
         let epoch = c.controller.state().trees.tree(tree).map_or(1, |t| t.epoch);
         let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
         Ok(Placed::Elsewhere { tree, epoch, node: name })
@@ -126,8 +135,7 @@ impl ClusterService {
         r: ClusterGhostGone,
     ) -> Result<Done, Error> {
         let (tree, epoch, node) = {
-            let all = self.clusters.lock().await;
-            let (c, number) = member(&all, &r.cluster, asks)?;
+            let (c, number) = self.member(&r.cluster, asks).await?;
             // What the core itself gave a pid has no such ghost.
             let ghost = !number.given_pids().contains(&r.pid);
             let born = |t: &Tree| t.root == r.pid && t.birth == number && !t.state.is_final();
@@ -144,16 +152,6 @@ impl ClusterService {
         let (cluster, signal) = (r.cluster, SIGKILL);
         self.nodes.signal(&node, ClusterSignal { cluster, tree, epoch, pid: None, signal }).await
     }
-}
-
-/// The cluster, if the node is in it, and its number there.
-fn member<'a>(
-    all: &'a BTreeMap<ClusterId, Cluster>,
-    cluster: &ClusterId,
-    node: &NodeId,
-) -> Result<(&'a Cluster, NodeNumber), Error> {
-    let found = all.get(cluster).and_then(|c| Some((c, c.number(node)?)));
-    found.ok_or_else(|| Error::denied(format!("{node} is not in {cluster}")))
 }
 
 /// How all other nodes are, with the processes of a person's programs alone: a node may lie about

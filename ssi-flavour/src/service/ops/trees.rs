@@ -3,14 +3,13 @@
 use super::super::ClusterService;
 use super::super::one::Cluster;
 use super::super::policy::{self, Action};
-use super::{SHELL_STAYS, find, find_mut, no_node, refused};
+use super::{SHELL_STAYS, no_node, refused};
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::Choice;
 use crate::cluster::record::Effect;
 use crate::cluster::trees::{Owner, TreeState};
 use crate::wire::{ClusterSignal, ClusterWhy};
 use std::collections::BTreeSet;
-use tokio::sync::MutexGuard;
 use xos_api::Done;
 use xos_api::cluster::{
     CancelTree, CheckpointTree, ClusterProcess, ClusterTree, GetTree, KillTree, ListProcesses,
@@ -18,8 +17,6 @@ use xos_api::cluster::{
 };
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::Caller;
-
-type All<'a> = MutexGuard<'a, std::collections::BTreeMap<ClusterId, Cluster>>;
 
 /// The highest number of a signal; see signal(7).
 const SIGNAL_MAX: u8 = 64;
@@ -41,15 +38,14 @@ impl ClusterService {
         r: ListTrees,
     ) -> Result<Vec<ClusterTree>, Error> {
         self.authorise(&caller, Action::See).await?;
-        let all = self.clusters.lock().await;
-        Ok(find(&all, &r.cluster)?.tree_list(|owner| self.sees(&caller, owner)))
+        let c = self.clusters.of(&r.cluster).await?;
+        Ok(c.tree_list(|owner| self.sees(&caller, owner)))
     }
 
     /// Somebody who may not see it is told that there is no such tree.
     pub(super) async fn get_tree(&self, caller: Caller, r: GetTree) -> Result<ClusterTree, Error> {
         self.authorise(&caller, Action::See).await?;
-        let all = self.clusters.lock().await;
-        let c = find(&all, &r.cluster)?;
+        let c = self.clusters.of(&r.cluster).await?;
         let tree = TreeId(r.tree);
         let seen = c.owner(tree).filter(|owner| self.sees(&caller, owner));
         seen.and_then(|_| c.tree_view(tree)).ok_or_else(|| {
@@ -64,8 +60,8 @@ impl ClusterService {
         r: ListProcesses,
     ) -> Result<Vec<ClusterProcess>, Error> {
         self.authorise(&caller, Action::See).await?;
-        let all = self.clusters.lock().await;
-        Ok(find(&all, &r.cluster)?.process_list(|owner| self.sees(&caller, owner)))
+        let c = self.clusters.of(&r.cluster).await?;
+        Ok(c.process_list(|owner| self.sees(&caller, owner)))
     }
 
     fn sees(&self, caller: &Caller, owner: &Owner) -> bool {
@@ -104,12 +100,10 @@ impl ClusterService {
     /// Keeps and sends what was decided about a tree; how it stands then.
     async fn decided(
         &self,
-        mut all: All<'_>,
-        cluster: &ClusterId,
+        c: &mut Cluster,
         tree: TreeId,
         effects: Vec<Effect>,
     ) -> Result<ClusterTree, Error> {
-        let c = find_mut(&mut all, cluster)?;
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         c.tree_view(tree).ok_or_else(|| Error::not_found(format!("tree {tree} is no more")))
@@ -127,14 +121,14 @@ impl ClusterService {
 
     async fn migrated(&self, caller: &Caller, r: &MigrateTree) -> Result<ClusterTree, Error> {
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         let tree = self.handled(c, caller, r.pid)?;
         may_stop(c, tree)?;
         let to = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
         let effects = c.controller.migrate(tree, to, now).map_err(refused)?;
         c.comes(to);
-        self.decided(all, &r.cluster, tree, effects).await
+        self.decided(c, tree, effects).await
     }
 
     pub(super) async fn checkpoint_tree(
@@ -153,12 +147,12 @@ impl ClusterService {
         r: &CheckpointTree,
     ) -> Result<ClusterTree, Error> {
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         let tree = self.handled(c, caller, r.pid)?;
         may_stop(c, tree)?;
         let effects = c.controller.save(tree, now).map_err(refused)?;
-        self.decided(all, &r.cluster, tree, effects).await
+        self.decided(c, tree, effects).await
     }
 
     pub(super) async fn restart_tree(
@@ -173,8 +167,8 @@ impl ClusterService {
 
     async fn restarted(&self, caller: &Caller, r: &RestartTree) -> Result<ClusterTree, Error> {
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
+        let mut held = self.clusters.of(&r.cluster).await?;
+        let c = &mut *held;
         let tree = self.handled_tree(c, caller, r.tree)?;
         let known = c.controller.state().trees.tree(tree).cloned();
         let to = match (&r.node, known) {
@@ -188,7 +182,7 @@ impl ClusterService {
         };
         let effects = c.controller.restart(tree, to, now).map_err(refused)?;
         c.comes(to);
-        self.decided(all, &r.cluster, tree, effects).await
+        self.decided(c, tree, effects).await
     }
 
     pub(super) async fn cancel_tree(&self, caller: Caller, r: CancelTree) -> Result<Done, Error> {
@@ -199,8 +193,8 @@ impl ClusterService {
 
     async fn cancelled(&self, caller: &Caller, r: &CancelTree) -> Result<Done, Error> {
         let (tree, epoch, node) = {
-            let mut all = self.clusters.lock().await;
-            let c = find_mut(&mut all, &r.cluster)?;
+            let mut held = self.clusters.of(&r.cluster).await?;
+            let c = &mut *held;
             let tree = self.handled_tree(c, caller, r.tree)?;
             match Self::at(c, tree) {
                 Some((epoch, node)) => (tree, epoch, node),
@@ -246,10 +240,9 @@ impl ClusterService {
         cluster: &ClusterId,
         pid: i32,
     ) -> Result<(TreeId, u64, NodeId), Error> {
-        let all = self.clusters.lock().await;
-        let c = find(&all, cluster)?;
-        let tree = self.handled(c, caller, pid)?;
-        let runs = Self::at(c, tree).map(|(epoch, node)| (tree, epoch, node));
+        let c = self.clusters.of(cluster).await?;
+        let tree = self.handled(&c, caller, pid)?;
+        let runs = Self::at(&c, tree).map(|(epoch, node)| (tree, epoch, node));
         runs.ok_or_else(|| {
             Error::conflict(format!("tree {tree} does not run at the moment"))
                 .hint(format!("`xos cluster ps {cluster}` shows how it stands; try again"))
@@ -262,8 +255,7 @@ impl ClusterService {
         let seen = self.nodes.why(&node, ask).await?;
         let obstacle =
             |o: crate::wire::Obstacle| TreeObstacle { pid: o.pid, what: o.what, next: o.next };
-        let all = self.clusters.lock().await;
-        let c = find(&all, &r.cluster)?;
+        let c = self.clusters.of(&r.cluster).await?;
         let mut nodes = Vec::new();
         for (number, m) in c.controller.state().members.iter() {
             if m.id == node || c.settings.left.contains(&number) {

@@ -34,13 +34,13 @@ fn waiting(member: u32, queue: bool) -> Waiting {
 
 impl World {
     async fn asks(&self, member: u32, queue: bool) -> Result<ClusterRun, Error> {
-        let mut all = self.service.clusters.lock().await;
-        let c = all.get_mut(&id()).unwrap();
+        let mut held = self.cluster().await;
+        let c = &mut *held;
         self.service.placed(c, waiting(member, queue)).await
     }
 
     async fn trees(&self) -> Vec<ClusterTree> {
-        self.service.clusters.lock().await[&id()].tree_list(|_| true)
+        self.cluster().await.tree_list(|_| true)
     }
 
     async fn states(&self) -> Vec<(u64, ClusterTreeState)> {
@@ -48,8 +48,8 @@ impl World {
     }
 
     async fn decide(&self, what: impl FnOnce(&mut Cluster) -> Vec<Effect>) {
-        let mut all = self.service.clusters.lock().await;
-        let c = all.get_mut(&id()).unwrap();
+        let mut held = self.cluster().await;
+        let c = &mut *held;
         let effects = what(c);
         self.service.pass_on(c, effects).await;
     }
@@ -80,22 +80,20 @@ async fn what_finds_all_nodes_full_waits_for_its_turn() {
         let run = world.asks(member, true).await.unwrap();
         assert_eq!((run.pid, run.node), (None, None));
     }
-    world.service.turn().await;
+    world.turn().await;
     let trees = world.trees().await;
     assert_eq!(world.states().await, [(1, Queued), (2, Queued), (3, Queued)]);
     assert_eq!(trees[1].reason, "all nodes are full; 1 of the same member came before");
     // The core begins anew.
     let again = open(world.records.clone(), world.clock.clone()).await;
     {
-        let (before, after) =
-            (world.service.clusters.lock().await, again.service.clusters.lock().await);
-        let (before, after) = (&before[&id()], &after[&id()]);
+        let (before, after) = (world.cluster().await, again.cluster().await);
         assert_eq!(before.controller.state(), after.controller.state());
         assert_eq!(before.waiting, after.waiting);
     }
     for started in [1, 3, 2] {
         world.beats(2, ROOM, &[]).await.unwrap();
-        world.service.turn().await;
+        world.turn().await;
         let (to, orders) = world.orders().await;
         let start = Order::Start { tree: TreeId(started), epoch: 1 };
         assert!(to == node(2) && orders.contains(&start), "{to}: {orders:?}");
@@ -123,6 +121,31 @@ async fn who_waits_goes_first() {
     assert_eq!((first.pid, second.pid), (None, None));
     let states = [(1, ClusterTreeState::Starting), (2, ClusterTreeState::Queued)];
     assert_eq!(world.states().await, states);
+}
+
+/// If it failed, a program that was refused would run all the same, and twice when who asked asks
+/// again.
+#[tokio::test]
+async fn what_was_refused_since_it_is_not_kept_does_not_run_later() {
+    let world = cluster().await;
+    for load in [ROOM, FULL] {
+        for n in [1, 2] {
+            world.beats(n, load, &[]).await.unwrap();
+        }
+        world.records.broken.store(true, Ordering::Relaxed);
+        world.asks(1, load == FULL).await.unwrap_err();
+        world.records.broken.store(false, Ordering::Relaxed);
+        assert!(world.trees().await.is_empty());
+        let heard = world.beats(1, ROOM, &[]).await.unwrap();
+        assert!(heard.programs.is_empty(), "{heard:?}");
+        world.turn().await;
+        assert!(world.trees().await.is_empty());
+        let kept = world.records.kept.lock().unwrap()[&id()].clone();
+        assert_eq!((kept.trees.len(), kept.waiting.len(), kept.programs.len()), (0, 0, 0));
+    }
+    // Asked again, it runs once.
+    let run = world.asks(1, false).await.unwrap();
+    assert_eq!(world.states().await, [(run.tree, ClusterTreeState::Starting)]);
 }
 
 /// If it failed, one member could fill the core's memory, or what waits could not be ended.
@@ -205,7 +228,7 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
     let copies = |trees: Vec<ClusterTree>| trees[0].checkpoint.as_ref().unwrap().copies;
     assert_eq!(copies(world.trees().await), 1);
-    world.service.turn().await;
+    world.turn().await;
     let (from, owner) = (BTreeSet::from([one]), 100_001);
     let hold = Order::Hold { tree, attempt: 1, version: 1, from, owner };
     assert_eq!(world.orders().await, (node(2), vec![hold]));
@@ -214,10 +237,10 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
     let facts = vec![Fact::NotHeld { tree, attempt: 1, reason }];
     world.say(2, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
     world.decide(|c| c.turn(&Policy::default(), true, Millis(1000))).await;
-    let all = world.service.clusters.lock().await;
+    let c = world.cluster().await;
     let holding = |c: &Cluster| c.controller.state().trees.tree(tree).unwrap().holding.is_some();
-    assert!(!holding(&all[&id()]));
-    drop(all);
+    assert!(!holding(&c));
+    drop(c);
     world.decide(|c| c.turn(&Policy::default(), true, Millis(61_000))).await;
     let facts = vec![Fact::Holds { tree, version: 1 }];
     world.say(2, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
@@ -234,7 +257,7 @@ async fn what_nobody_asked_for_is_in_the_audit() {
     world.beats(2, 0, &[]).await.unwrap();
     let one = NodeNumber::try_from(1u8).unwrap();
     world.decide(|c| c.controller.drain(one, true).unwrap()).await;
-    world.service.turn().await;
+    world.turn().await;
     let image = Image {
         version: 1,
         output: Offsets::default(),
@@ -254,7 +277,7 @@ async fn what_nobody_asked_for_is_in_the_audit() {
     assert_eq!(moved[0].who, "core of rennes");
     // The node dies, and it with it.
     world.clock.0.store(9_000, Ordering::Relaxed);
-    world.service.turn().await;
+    world.turn().await;
     let failed = world.noted("lose_cluster_node");
     assert!(failed.iter().any(|e| e.on == "c1.rennes: n2.rennes"), "{failed:?}");
     let lost = world.noted("lose_tree");

@@ -26,8 +26,8 @@ async fn shell() -> (World, TreeId) {
     let mut world = cluster().await;
     let tree = world.runs().await;
     {
-        let mut all = world.service.clusters.lock().await;
-        let program = all.get_mut(&id()).unwrap().programs.get_mut(&tree).unwrap();
+        let mut c = world.cluster().await;
+        let program = c.programs.get_mut(&tree).unwrap();
         (program.shell, program.mandate) = (true, Some("mandate".into()));
     }
     world.beats(1, 2000, &[tree]).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_program_ends_with_who_stands_for_it() {
     assert_eq!(early.unwrap_err().kind, Kind::Conflict, "it is being started");
     let facts = vec![Fact::Runs { tree: next, epoch: 1, floor: 1 }];
     world.say(2, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
-    let root = world.service.clusters.lock().await[&id()].programs[&tree].pid.unwrap();
+    let root = world.cluster().await.programs[&tree].pid.unwrap();
     for (from, pid) in [(2, PID), (1, PID + 1), (1, root)] {
         world.service.end_without_ghost(&node(from), gone(pid)).await.unwrap();
     }

@@ -53,7 +53,7 @@ async fn offered() -> World {
         let capacity = Capacity { cpu_milli, memory_bytes: GIB, arch: "x86_64".into() };
         world.service.hears(&node(n), &capacity);
     }
-    world.service.turn().await;
+    world.turn().await;
     world
 }
 
@@ -108,10 +108,9 @@ async fn a_cluster_offers_what_its_nodes_do() {
     assert_eq!(offer.key.len(), 64);
     let arm = Capacity { cpu_milli: 1000, memory_bytes: GIB, arch: "arm".into() };
     world.service.hears(&node(2), &arm);
-    world.service.turn().await;
+    world.turn().await;
     assert_eq!(world.service.news().borrow().offers[&c1()].capacity.arch, "other");
-    let all = world.service.clusters.lock().await;
-    assert!(world.service.is_node(&all, "n1.rennes") && !world.service.is_node(&all, "n9.rennes"));
+    assert!(world.service.is_node("n1.rennes") && !world.service.is_node("n9.rennes"));
 }
 
 /// If it failed, units in a cluster would run twice, more at a time than their job has room for, or
@@ -137,9 +136,9 @@ async fn units_run_as_trees_and_are_reported() {
     assert_eq!((has.envelopes[0].envelope.clone(), has.envelopes[0].last), (envelope(), 3));
     let told = [(0, None), (1, None), (0, Some(UnitEnd::Exit { code: 3 }))];
     assert_eq!(again.news().await, told);
-    let held = again.service.clusters.lock().await;
-    assert_eq!(held[&id()].programs.keys().max(), Some(third));
-    assert!(held[&id()].units.waiting().is_empty(), "nothing is started a second time");
+    let c = again.cluster().await;
+    assert_eq!(c.programs.keys().max(), Some(third));
+    assert!(c.units.waiting().is_empty(), "nothing is started a second time");
 }
 
 /// If it failed, units would run on although their person cancelled them, and their envelope stay
@@ -154,7 +153,7 @@ async fn units_are_killed_and_envelopes_end() {
     assert_eq!((to, signal.tree, signal.signal), (node(2), trees[1], 15));
     world.service.kill_units(&c1(), kill).await.unwrap();
     world.clock.0.store(2000, Ordering::Relaxed);
-    world.service.turn().await;
+    world.turn().await;
     let (to, signal) = world.signals.recv().await.unwrap();
     assert_eq!((to, signal.tree, signal.signal), (node(2), trees[1], 9), "asked once, then killed");
     world.ends(2, trees[1], End::Signal { number: 9 }).await;
@@ -225,7 +224,7 @@ async fn a_unit_that_runs_too_long_is_ended() {
     for (now, signal) in [(10_000, 15), (16_000, 9)] {
         world.clock.0.store(now, Ordering::Relaxed);
         world.beats(1, 0, &[tree]).await.unwrap();
-        world.service.turn().await;
+        world.turn().await;
         assert_eq!(world.signals.recv().await.unwrap().1.signal, signal);
     }
     world.ends(1, tree, End::Signal { number: 9 }).await;

@@ -2,6 +2,7 @@
 
 use crate::cluster::members::{Member, NodeState};
 use crate::cluster::messages::TreeId;
+use crate::service::clusters::Held;
 use crate::service::one::Cluster;
 use crate::service::{ClusterService, ops};
 use crate::wire::{ClusterForget, ClusterOutput, ClusterSignal, FORGET_MAX};
@@ -33,9 +34,14 @@ pub(in crate::service) fn offers(
     all: &BTreeMap<ClusterId, Cluster>,
     heard: &BTreeMap<NodeId, Capacity>,
 ) -> BTreeMap<NodeId, ClusterOffer> {
+    all.values().filter_map(|c| offered(c, heard)).collect()
+}
+
+/// What one offers, as a node of its name.
+fn offered(c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) -> Option<(NodeId, ClusterOffer)> {
     // Both names have one form.
-    let named = all.iter().filter_map(|(id, c)| Some((id.as_str().parse::<NodeId>().ok()?, c)));
-    named.map(|(id, c)| (id, offer(c, heard))).collect()
+    let node = c.id.as_str().parse().ok()?;
+    Some((node, offer(c, heard)))
 }
 
 fn offer(c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) -> ClusterOffer {
@@ -61,16 +67,13 @@ fn offer(c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) -> ClusterOffer {
     ClusterOffer { capacity, largest, key, nodes }
 }
 
-fn cluster<'a>(
-    all: &'a mut BTreeMap<ClusterId, Cluster>,
-    node: &NodeId,
-) -> Result<&'a mut Cluster, Error> {
-    let unknown = || Error::not_found(format!("there is no cluster {node} here"));
-    let id: ClusterId = node.as_str().parse().map_err(|_| unknown())?;
-    all.get_mut(&id).ok_or_else(unknown)
-}
-
 impl ClusterService {
+    async fn cluster(&self, node: &NodeId) -> Result<Held, Error> {
+        let unknown = || Error::not_found(format!("there is no cluster {node} here"));
+        let id: ClusterId = node.as_str().parse().map_err(|_| unknown())?;
+        self.clusters.find(&id).await.ok_or_else(unknown)
+    }
+
     fn lock_heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, Capacity>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,27 +85,17 @@ impl ClusterService {
 
     /// Whether a name is that of a node which was heard since this core began, or is or was in a
     /// cluster.
-    pub(in crate::service) fn is_node(
-        &self,
-        all: &BTreeMap<ClusterId, Cluster>,
-        name: &str,
-    ) -> bool {
-        let mut members = all.values().flat_map(|c| c.controller.state().members.iter());
-        self.lock_heard().keys().any(|id| id.as_str() == name)
-            || members.any(|(_, m)| m.id.as_str() == name)
+    pub(in crate::service) fn is_node(&self, name: &str) -> bool {
+        self.lock_heard().keys().any(|id| id.as_str() == name) || self.clusters.has_node(name)
     }
 
-    /// Tells the job service what clusters offer, when it is something else than before.
-    pub(in crate::service) fn tell_offers(
-        &self,
-        all: &BTreeMap<ClusterId, Cluster>,
-        heard: &BTreeMap<NodeId, Capacity>,
-    ) {
-        let offers = offers(all, heard);
+    /// Tells the job service what a cluster offers, when it is something else than before.
+    pub(in crate::service) fn tell_offer(&self, c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) {
+        let Some((node, offer)) = offered(c, heard) else { return };
         self.news.send_if_modified(|news| {
-            let other = news.offers != offers;
+            let other = news.offers.get(&node) != Some(&offer);
             if other {
-                news.offers = offers;
+                news.offers.insert(node, offer);
             }
             other
         });
@@ -124,8 +117,8 @@ impl ClusterService {
     /// more is not waited for.
     async fn remove_output(&self, node: &NodeId, id: &EnvelopeId) -> Result<(), Error> {
         let (name, spools) = {
-            let mut all = self.clusters.lock().await;
-            let c = cluster(&mut all, node)?;
+            let mut held = self.cluster(node).await?;
+            let c = &mut *held;
             let spools = c.units.spools(id).into_iter();
             let named = spools.filter_map(|(number, trees)| {
                 let m = c.controller.state().members.node(number)?;
@@ -162,8 +155,8 @@ impl Clusters for ClusterService {
     }
 
     async fn list_envelopes(&self, node: &NodeId) -> Result<Envelopes, Error> {
-        let mut all = self.clusters.lock().await;
-        let c = cluster(&mut all, node)?;
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
         // What is listed must not be forgotten with a power cut.
         let told = self.commit(c, Vec::new()).await?;
         self.send(c, told);
@@ -188,8 +181,8 @@ impl Clusters for ClusterService {
         })?;
         let owner = ops::owner(member, vo)?;
         let heard = self.heard();
-        let mut all = self.clusters.lock().await;
-        let c = cluster(&mut all, node)?;
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
         let new = c.units.take(&order, &owner, &member.person)?;
         let effects = c.start_units(&self.policy, &heard);
         let told = self.commit(c, effects).await?;
@@ -200,8 +193,8 @@ impl Clusters for ClusterService {
     async fn kill_units(&self, node: &NodeId, r: KillUnits) -> Result<Done, Error> {
         let now = self.clock.now();
         let kill_at = now.plus(Duration::from_millis(r.grace_ms));
-        let mut all = self.clusters.lock().await;
-        let c = cluster(&mut all, node)?;
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
         c.units.kill(&r.envelope, r.units.as_deref(), (now, kill_at));
         let (signals, effects) = c.stop_units(now);
         let told = self.commit(c, effects).await?;
@@ -214,8 +207,8 @@ impl Clusters for ClusterService {
         let id = &r.envelope;
         let now = self.clock.now();
         let quiet = {
-            let mut all = self.clusters.lock().await;
-            let c = cluster(&mut all, node)?;
+            let mut held = self.cluster(node).await?;
+            let c = &mut *held;
             c.units.close(id);
             c.units.kill(id, None, (now, now));
             let (signals, effects) = c.stop_units(now);
@@ -233,8 +226,8 @@ impl Clusters for ClusterService {
             Some(true) => {}
         }
         self.remove_output(node, id).await?;
-        let mut all = self.clusters.lock().await;
-        let c = cluster(&mut all, node)?;
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
         c.units.forget(id);
         let told = self.commit(c, Vec::new()).await?;
         self.send(c, told);
@@ -244,8 +237,8 @@ impl Clusters for ClusterService {
     async fn unit_output(&self, node: &NodeId, r: UnitOutput) -> Result<OutputPart, Error> {
         let limit = r.limit.min(OUTPUT_PART_MAX);
         let (at, ask, over) = {
-            let mut all = self.clusters.lock().await;
-            let c = cluster(&mut all, node)?;
+            let mut held = self.cluster(node).await?;
+            let c = &mut *held;
             let unit = c.units.unit(&r.envelope, (r.unit, r.attempt)).ok_or_else(|| {
                 Error::not_found(format!("no such unit of job {} in {node}", r.envelope.job))
             })?;
@@ -274,8 +267,8 @@ impl Clusters for ClusterService {
         save: bool,
     ) -> Result<Vec<UnitCheckpoint>, Error> {
         let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = cluster(&mut all, node)?;
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
         let mut out = Vec::new();
         let mut effects = Vec::new();
         for (unit, tree) in c.units.running_of(envelope, units) {
@@ -298,25 +291,27 @@ impl Clusters for ClusterService {
     }
 
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)> {
-        let all = self.clusters.lock().await;
         let mut out = Vec::new();
-        // What is not kept yet is told with the next change of the cluster.
-        for (id, c) in all.iter().filter(|(_, c)| c.changes().is_empty()) {
+        for (id, cluster) in self.clusters.list() {
             let Ok(node) = id.as_str().parse::<NodeId>() else { continue };
+            let c = cluster.lock().await;
+            // What is not kept yet is told with the next change of the cluster.
+            if !c.changes().is_empty() {
+                continue;
+            }
             out.extend(c.units.reports().into_iter().map(|report| (node.clone(), report)));
         }
         out
     }
 
     async fn acknowledged(&self, node: &NodeId, envelope: &EnvelopeId, stored: u64) {
-        let mut all = self.clusters.lock().await;
-        if let Ok(c) = cluster(&mut all, node) {
+        if let Ok(mut c) = self.cluster(node).await {
             c.units.acknowledged(envelope, stored);
         }
     }
 
     async fn nodes_of(&self, node: &NodeId, envelope: &EnvelopeId) -> BTreeSet<NodeId> {
-        let mut all = self.clusters.lock().await;
-        cluster(&mut all, node).map(|c| c.nodes_with(envelope)).unwrap_or_default()
+        let c = self.cluster(node).await;
+        c.map(|c| c.nodes_with(envelope)).unwrap_or_default()
     }
 }
