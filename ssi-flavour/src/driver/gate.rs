@@ -1,6 +1,6 @@
-//! A tree that CRIU makes is kept by CRIU until it was looked at: all of its files are open then, and
-//! all of its processes are root's yet, so that nobody else can have them go on or take files from
-//! them. CRIU asks by a script, when it has restored all and before it gives rights away
+//! A tree that CRIU makes is kept by CRIU until it was looked at: all of its files are open then,
+//! and all of its processes are root's yet, so that nobody else can have them go on or take files
+//! from them. CRIU asks by a script, when it has restored all and before it gives rights away
 //! (criu(8), `--action-script`), and ends the tree when the script fails.
 
 use super::error::DriverError;

@@ -25,7 +25,7 @@ const BATCH: usize = 64;
 const NAMESPACES: [&str; 5] = ["mnt", "pid", "user", "ipc", "uts"];
 /// What a descriptor is that is no file's.
 const UNNAMED: [&str; 4] = ["pipe:[", "socket:[", "anon_inode:", "pidfd:["];
-/// What the kernel calls memory that belongs to no file of a disk (mm/shmem.c, ipc/shm.c, fs/aio.c).
+/// What the kernel calls memory that belongs to no file (mm/shmem.c, ipc/shm.c, fs/aio.c).
 const MEMORY: [&str; 5] = ["/memfd:", "/dev/zero (deleted)", "/SYSV", "/[aio]", "/anon_hugepage"];
 
 /// When a tree is looked at.

@@ -50,11 +50,8 @@ fn how_files_are_used_is_read() {
         VmFlags: rd mr mw me\n7f00-7f01 r--s 00000000 fe:00 132 /vo/x\nRss: 0 kB\n\
         VmFlags: rd mr mw me ms sh\n7f02-7f03 r--s 00000000 fe:00 133 /usr/y\n\
         VmFlags: rd mr me ms sh\n";
-    let expected = [
-        ((0x40_0000, 0x40_1000), false),
-        ((0x7f00, 0x7f01), true),
-        ((0x7f02, 0x7f03), false),
-    ];
+    let expected =
+        [((0x40_0000, 0x40_1000), false), ((0x7f00, 0x7f01), true), ((0x7f02, 0x7f03), false)];
     assert_eq!(shared(smaps), BTreeMap::from(expected));
     assert_eq!(range("400000-401000"), Some((0x40_0000, 0x40_1000)));
     assert!(range("Size:").is_none());

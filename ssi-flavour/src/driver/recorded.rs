@@ -45,11 +45,7 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
-    fn parse<T>(
-        &self,
-        name: &str,
-        parse: fn(&[u8]) -> Result<T, String>,
-    ) -> Result<T, ImageError> {
+    fn parse<T>(&self, name: &str, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, ImageError> {
         let path = self.folder.join(name);
         let altered = |what: &str| ImageError::Altered { path: path.clone(), what: what.into() };
         let image = self.manifest.files.get(name).ok_or_else(|| altered("it is gone"))?;

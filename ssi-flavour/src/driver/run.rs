@@ -158,7 +158,10 @@ impl Run {
             None => Command::new(program),
             Some(cell) => {
                 let mut command = Command::new(NSENTER);
-                command.arg("--target").arg(cell.pid.to_string()).args(["--pid", "--mount", "--ipc"]);
+                command
+                    .arg("--target")
+                    .arg(cell.pid.to_string())
+                    .args(["--pid", "--mount", "--ipc"]);
                 command.args(self.network.map(|fd| format!("--net=/proc/self/fd/{fd}")));
                 command.arg("--").arg(program);
                 command

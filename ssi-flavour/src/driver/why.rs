@@ -195,8 +195,8 @@ pub fn why(root: i32, rules: &Rules) -> std::io::Result<Vec<Obstacle>> {
     Ok(found)
 }
 
-/// The processes that end with the tree below process `root`, as they are in its session or group or
-/// descend from such, and do not descend from it: they would be in no image.
+/// The processes that end with the tree below process `root`, as they are in its session or group
+/// or descend from such, and do not descend from it: they would be in no image.
 ///
 /// # Errors
 /// Those of the system; [`std::io::ErrorKind::NotFound`] when there is no such process.

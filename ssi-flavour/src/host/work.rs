@@ -469,8 +469,7 @@ async fn whole(root: i32) -> Result<(), String> {
 fn unhindered(found: &[Obstacle]) -> Result<(), String> {
     let Some(first) = found.first() else { return Ok(()) };
     let same = found.iter().filter(|o| o.what == first.what).take(PIDS_NAMED);
-    let pids: Vec<String> =
-        same.map(|o| inner_pid(o.pid).unwrap_or(o.pid).to_string()).collect();
+    let pids: Vec<String> = same.map(|o| inner_pid(o.pid).unwrap_or(o.pid).to_string()).collect();
     Err(format!("process {}: {}; {}", pids.join(", "), first.what, first.what.next()))
 }
 

@@ -399,8 +399,7 @@ async fn forge(two: &Two, pid: i32, folder: &Path, image: &str, from: &[u8], to:
     assert_eq!(from.len(), to.len());
     let path = folder.join(image);
     let mut bytes = std::fs::read(&path).unwrap();
-    let found: Vec<usize> =
-        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    let found: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
     assert!(!found.is_empty(), "{image} has no {from:x?}");
     for at in found {
         bytes[at..at + from.len()].copy_from_slice(to);

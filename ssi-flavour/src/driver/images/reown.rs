@@ -1,5 +1,5 @@
-//! Whether images are a person's, and images of a program for another account: sites give one person
-//! different numbers.
+//! Whether images are a person's, and images of a program for another account: sites give one
+//! person different numbers.
 //!
 //! CRIU keeps users and groups as numbers, in known places of known images (criu:
 //! images/{core,creds,fown,fdinfo,ghost-file,memfd,sk-unix,tty}.proto, criu/image-desc.c). They are
