@@ -250,7 +250,7 @@ fn what_only_root_can_have_is_in_no_image() {
     }
     let tty = kind("tty-info.img").here();
     let terminal = |what: u8, user: &[u8]| {
-        let entry = [&[0x10, what, 0x70][..], user, &[0x78, 0x05]].concat();
+        let entry = [&[0x10, what, 0x70][..], user, &[0x78, 0x05][..]].concat();
         image(&packed(tty.magic, &[entry]), tty, &same)
     };
     let (person, root) = (&[0xf1, 0xa2, 0x04][..], &[0x00][..]);
