@@ -10,8 +10,6 @@ use super::{
     Restored, Tcp, proc, stats,
 };
 use async_trait::async_trait;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -25,8 +23,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// CRIU on this machine.
 #[derive(Clone, Debug)]
 pub struct Criu {
-    program: PathBuf,
-    logs: PathBuf,
+    pub(super) program: PathBuf,
+    /// Where runs write about themselves.
+    pub(super) logs: PathBuf,
     /// Once it was asked.
     version: OnceLock<String>,
     /// Held while its cache is made.
@@ -68,7 +67,7 @@ impl Criu {
         Ok(answer)
     }
 
-    fn failure(ended: &Ended, step: Step, pid: i32) -> DriverError {
+    pub(super) fn failure(ended: &Ended, step: Step, pid: i32) -> DriverError {
         match ended.said() {
             Ok(text) => explain(step, pid, &text, Some(ended.log())),
             Err(error) => error,
@@ -179,53 +178,7 @@ impl Checkpointer for Criu {
     }
 
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
-        let (folder, owner) = (order.folder.clone(), order.owner);
-        let pid = blocking(move || images::verify(&folder, owner)).await??.origin.pid;
-        if find(order.cell, pid).await?.is_some() {
-            return Err(DriverError::PidTaken { pid });
-        }
-        let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
-        run.within(order.cell);
-        run.for_person(owner);
-        for folder in &order.cgroups {
-            run.in_cgroup(folder)?;
-        }
-        run.command(&["restore"], &order.folder)?;
-        run.arguments(["--manage-cgroups=ignore", "--restore-detached", "--pidfile", "pid"]);
-        run.arguments(order.stopped.then_some("--leave-stopped"));
-        for inherited in order.inherited {
-            let number = run.keep(inherited.fd);
-            run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);
-        }
-        run.arguments(tcp(order.tcp));
-        let own_net = order.cell.is_some_and(|cell| cell.own_net);
-        let network = match order.network {
-            None if own_net => {
-                let made = blocking(|| Network::new()?.file()).await?;
-                Some(made.map_err(DriverError::system("make a network"))?)
-            }
-            given => given,
-        };
-        if let Some(network) = network {
-            run.in_network(network);
-        }
-        let ended = match run.run(&self.program).await {
-            Err(error @ DriverError::TimedOut { .. }) => {
-                // Nothing had the pid before: what has it now is half a program.
-                if let Some(half) = find(order.cell, pid).await? {
-                    blocking(move || end(half)).await?.map_err(DriverError::system(format!(
-                        "end process {half}, which was started halfway"
-                    )))?;
-                }
-                return Err(error);
-            }
-            ended => ended?,
-        };
-        if !ended.good {
-            return Err(Criu::failure(&ended, Step::Restore, pid));
-        }
-        ended.forget()?;
-        Ok(Restored { pid, outer_pid: find(order.cell, pid).await? })
+        self.make(order).await
     }
 
     async fn cpu(&self, folder: &Path, what: Cpu) -> Result<(), DriverError> {
@@ -262,12 +215,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(lost)
 }
 
-async fn find(cell: Option<Cell>, inner: i32) -> Result<Option<i32>, DriverError> {
-    let cell = cell.map(|cell| cell.pid);
-    let found = blocking(move || proc::outer_pid(cell, inner)).await?;
-    found.map_err(DriverError::system("look into the cell"))
-}
-
 /// The sizes of all files that a tree has open, by their paths in the tree.
 fn sizes(root: i32) -> std::io::Result<BTreeMap<PathBuf, u64>> {
     let mut sizes = BTreeMap::new();
@@ -281,17 +228,6 @@ fn sizes(root: i32) -> std::io::Result<BTreeMap<PathBuf, u64>> {
         }
     }
     Ok(sizes)
-}
-
-/// Ends a tree.
-fn end(root: i32) -> std::io::Result<()> {
-    for pid in proc::tree(root)? {
-        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
 }
 
 fn size(folder: &Path) -> std::io::Result<u64> {
@@ -308,7 +244,7 @@ fn collecting(limit: Duration) -> String {
     (limit.as_secs() * 3 / 4).max(1).to_string()
 }
 
-fn tcp(tcp: Tcp) -> &'static [&'static str] {
+pub(super) fn tcp(tcp: Tcp) -> &'static [&'static str] {
     match tcp {
         Tcp::None => &[],
         // Its loopback is down: no packet comes.

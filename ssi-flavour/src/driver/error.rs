@@ -74,6 +74,14 @@ pub enum DriverError {
         /// How long it was given.
         limit: Duration,
     },
+    /// What was started is not what was saved, or has more than its person may have. It was ended.
+    #[error("process {pid} did not come back as it was, so that its program was ended: {what}")]
+    Strange {
+        /// As the driver sees it.
+        pid: i32,
+        /// What it has.
+        what: String,
+    },
     /// The images are not used.
     #[error(transparent)]
     Images(#[from] ImageError),
@@ -125,6 +133,9 @@ impl From<DriverError> for Error {
                 with(Kind::Unavailable, "look whether the program still goes on")
             }
             DriverError::TimedOut { .. } => with(Kind::Unavailable, "try again"),
+            DriverError::Strange { .. } => {
+                with(Kind::Conflict, "put back the files that it had open, or start it anew")
+            }
             DriverError::Images(_) => with(Kind::Conflict, "take an older checkpoint"),
             DriverError::OtherCpu { .. } => {
                 with(Kind::Unsatisfiable, "choose a node with a processor of the same kind")

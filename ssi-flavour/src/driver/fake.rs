@@ -239,7 +239,7 @@ impl Checkpointer for Fake {
         let image = world.image(&order.folder)?.clone();
         let folder = order.folder.clone();
         let Some(origin) = image.origin else { return Err(ImageError::Torn { folder }.into()) };
-        let (found, expected) = (origin.owner, order.owner);
+        let (found, expected) = (origin.owner, order.owner.uid);
         if found != expected {
             return Err(ImageError::Foreign { folder, found, expected }.into());
         }

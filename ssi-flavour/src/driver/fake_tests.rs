@@ -1,4 +1,4 @@
-use super::super::Tcp;
+use super::super::{Person, Tcp};
 use super::*;
 use std::time::Duration;
 
@@ -19,10 +19,14 @@ fn dump(folder: &str, leave: Leave) -> DumpOrder {
     }
 }
 
+fn person(uid: u32) -> Person {
+    Person::new(uid, uid, &[])
+}
+
 fn restore(folder: &str, cell: Option<Cell>) -> RestoreOrder {
     RestoreOrder {
         folder: folder.into(),
-        owner: OWNER,
+        owner: person(OWNER),
         cell,
         cgroups: Vec::new(),
         inherited: Vec::new(),
@@ -72,7 +76,7 @@ async fn only_whole_images_of_the_owner_are_started() {
     let torn = fake.restore(restore("/a", THERE)).await.unwrap_err();
     assert!(matches!(torn, DriverError::Images(ImageError::Torn { .. })), "{torn}");
     fake.seal(Path::new("/a"), origin()).await.unwrap();
-    let foreign = RestoreOrder { owner: OWNER + 1, ..restore("/a", THERE) };
+    let foreign = RestoreOrder { owner: person(OWNER + 1), ..restore("/a", THERE) };
     let foreign = fake.restore(foreign).await.unwrap_err();
     assert!(matches!(foreign, DriverError::Images(ImageError::Foreign { .. })), "{foreign}");
     assert!(fake.damage(Path::new("/a")));

@@ -5,7 +5,7 @@
 
 mod reown;
 
-pub use reown::{Ids, reown};
+pub use reown::{Ids, check, reown};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags, RenameFlags, fstat, fsync, open, openat, renameat_with};
@@ -117,8 +117,8 @@ pub enum ImageError {
         /// Whose they should be.
         expected: u32,
     },
-    /// They cannot be those of another account.
-    #[error("{} cannot be another account's: {what}", .path.display())]
+    /// They cannot be those of the account that they are to be.
+    #[error("{} cannot be of this account's program: {what}", .path.display())]
     Bound {
         /// A file in the folder.
         path: PathBuf,

@@ -8,10 +8,15 @@ mod error;
 mod explain;
 mod external;
 pub mod fake;
+mod gate;
 pub mod images;
 mod limits;
+mod look;
 mod net;
+mod person;
 mod proc;
+mod recorded;
+mod restore;
 mod run;
 mod stats;
 #[allow(unsafe_code)]
@@ -29,6 +34,7 @@ use std::time::Duration;
 pub use error::{DriverError, Step};
 pub use external::ExternalFd;
 pub(crate) use net::Network;
+pub use person::Person;
 
 /// The pid, as this process sees it, of the process that has `inner` in the pid namespace of process
 /// `cell`; `None` for `cell`: in this process's own.
@@ -69,8 +75,8 @@ pub trait Checkpointer: Send + Sync {
     /// When the folder is not as [`Checkpointer::dump`] left it.
     async fn seal(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError>;
 
-    /// Starts a tree from an image folder that is whole and its owner's. On an error nothing of
-    /// it runs.
+    /// Starts a tree from an image folder that is whole and its owner's, if it has no more then
+    /// than its owner may have. On an error nothing of it runs.
     ///
     /// # Errors
     /// When the images are refused, or it cannot be started, with the reason.
@@ -224,8 +230,8 @@ pub struct Inherited {
 pub struct RestoreOrder {
     /// The image folder.
     pub folder: PathBuf,
-    /// The user whose tree it must be.
-    pub owner: u32,
+    /// Whose tree it must be; it gets no other rights.
+    pub owner: Person,
     /// Where it will live; `None`: in the driver's own namespaces. Its root becomes a child of
     /// the init there, which must reap it.
     pub cell: Option<Cell>,

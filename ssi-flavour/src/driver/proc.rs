@@ -128,13 +128,13 @@ fn malformed(path: &Path) -> Error {
     Error::new(ErrorKind::InvalidData, format!("{} has another form", path.display()))
 }
 
-fn of(pid: i32, name: &str) -> PathBuf {
+pub(super) fn of(pid: i32, name: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(name)
 }
 
-fn stat(pid: i32) -> Result<Stat> {
+pub(super) fn stat(pid: i32) -> Result<Stat> {
     let path = of(pid, "stat");
-    Stat::parse(&read_to_string(&path)?).ok_or_else(|| malformed(&path))
+    Stat::parse(&text(&path)?).ok_or_else(|| malformed(&path))
 }
 
 pub(super) fn status(pid: i32) -> Result<Status> {
@@ -147,7 +147,12 @@ pub(super) fn own_status() -> Result<Status> {
 }
 
 fn read_status(path: &Path) -> Result<Status> {
-    Status::parse(&read_to_string(path)?).ok_or_else(|| malformed(path))
+    Status::parse(&text(path)?).ok_or_else(|| malformed(path))
+}
+
+/// What a file says, also when a program's name in it is no text.
+pub(super) fn text(path: &Path) -> Result<String> {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a link says, without failing for what cannot be followed, as a zombie's.

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -119,6 +119,15 @@ impl Run {
         number
     }
 
+    /// Writes a program for the run beside its log; returns its path.
+    pub(super) fn script(&self, name: &str, text: &str) -> Result<PathBuf, DriverError> {
+        let failed = || DriverError::system(format!("write {name} in {}", self.work.display()));
+        let path = std::path::absolute(self.work.join(name)).map_err(failed())?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed())?;
+        Ok(path)
+    }
+
     /// Hands a folder on, wherever it is: returns its path in any cell.
     fn keep_folder(&mut self, folder: &Path) -> Result<String, DriverError> {
         let fd = images::Folder::open(folder)?.into_fd();
@@ -149,7 +158,10 @@ impl Run {
             None => Command::new(program),
             Some(cell) => {
                 let mut command = Command::new(NSENTER);
-                command.arg("--target").arg(cell.pid.to_string()).args(["--pid", "--mount"]);
+                command
+                    .arg("--target")
+                    .arg(cell.pid.to_string())
+                    .args(["--pid", "--mount", "--ipc"]);
                 command.args(self.network.map(|fd| format!("--net=/proc/self/fd/{fd}")));
                 command.arg("--").arg(program);
                 command

@@ -12,6 +12,8 @@ const STATS_MAGIC: u32 = 0x5709_3306;
 /// Of images (`IMG_COMMON_MAGIC`).
 const COMMON_MAGIC: u32 = 0x5456_4319;
 const FILES_MAGIC: u32 = 0x5630_3138;
+const FDINFO_MAGIC: u32 = 0x5621_3732;
+const IDS_MAGIC: u32 = 0x5443_2030;
 
 #[derive(Clone, PartialEq, Message)]
 struct StatsEntry {
@@ -50,6 +52,18 @@ struct RegFile {
     mode: Option<u32>,
 }
 
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Descriptor {
+    #[prost(uint32, tag = "4")]
+    number: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Ids {
+    #[prost(uint32, tag = "2")]
+    files: u32,
+}
+
 /// How the dump went whose `stats-dump` this is; else what is wrong with it.
 pub(super) fn dump(bytes: &[u8]) -> Result<DumpStats, String> {
     let mut entries = Entries::of(bytes, SERVICE_MAGIC, STATS_MAGIC)?;
@@ -83,6 +97,32 @@ pub(super) fn open_files(
         *kept = size.max(*kept);
     }
     Ok(found.into_iter().map(|(path, size_bytes)| OpenFile { path, size_bytes }).collect())
+}
+
+/// The names of all files and folders in a `files.img`; else what is wrong with it.
+pub(super) fn names(bytes: &[u8]) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    for entry in Entries::of(bytes, COMMON_MAGIC, FILES_MAGIC)? {
+        let entry = FileEntry::decode(entry?).map_err(|e| e.to_string())?;
+        found.extend(entry.reg.map(|file| PathBuf::from(file.name)));
+    }
+    Ok(found)
+}
+
+/// The numbers of the descriptors in an `fdinfo-`; else what is wrong with it.
+pub(super) fn descriptors(bytes: &[u8]) -> Result<Vec<i32>, String> {
+    let mut found = Vec::new();
+    for entry in Entries::of(bytes, COMMON_MAGIC, FDINFO_MAGIC)? {
+        let number = Descriptor::decode(entry?).map_err(|e| e.to_string())?.number;
+        found.push(i32::try_from(number).map_err(|_| format!("{number} is no descriptor"))?);
+    }
+    Ok(found)
+}
+
+/// Which `fdinfo-` has a process's descriptors, by its `ids-`; else what is wrong with that.
+pub(super) fn descriptors_of(bytes: &[u8]) -> Result<u32, String> {
+    let entry = Entries::of(bytes, COMMON_MAGIC, IDS_MAGIC)?.next().ok_or("it is empty")??;
+    Ok(Ids::decode(entry).map_err(|e| e.to_string())?.files)
 }
 
 /// The entries of an image: two magic numbers, then each with its length before it.
@@ -188,5 +228,34 @@ mod tests {
         let expected = [file("/vo/a", 5), file("/vo/log", 380), file("/vo/old", 1000)];
         assert_eq!(open_files(&image, &before).unwrap(), expected);
         assert!(open_files(&image[..image.len() - 1], &before).is_err(), "torn");
+        let names: Vec<PathBuf> = names(&image).unwrap();
+        assert_eq!(names.len(), 6, "all, whatever they are open for: {names:?}");
+    }
+
+    /// The descriptors of a Python of CRIU 4.2.1, which has those from 0 to 5.
+    const FDINFO: &[u8] = &[
+        0x19, 0x43, 0x56, 0x54, 0x32, 0x37, 0x21, 0x56, 0x08, 0x00, 0x00, 0x00, 0x08, 0x0a, 0x10,
+        0x00, 0x18, 0x01, 0x20, 0x00, 0x08, 0x00, 0x00, 0x00, 0x08, 0x0b, 0x10, 0x00, 0x18, 0x01,
+        0x20, 0x01, 0x08, 0x00, 0x00, 0x00, 0x08, 0x0c, 0x10, 0x00, 0x18, 0x01, 0x20, 0x02, 0x08,
+        0x00, 0x00, 0x00, 0x08, 0x0d, 0x10, 0x01, 0x18, 0x01, 0x20, 0x03, 0x08, 0x00, 0x00, 0x00,
+        0x08, 0x0e, 0x10, 0x01, 0x18, 0x01, 0x20, 0x04, 0x08, 0x00, 0x00, 0x00, 0x08, 0x0f, 0x10,
+        0x01, 0x18, 0x01, 0x20, 0x05,
+    ];
+
+    /// Of the same program.
+    const IDS: &[u8] = &[
+        0x19, 0x43, 0x56, 0x54, 0x30, 0x20, 0x43, 0x54, 0x18, 0x00, 0x00, 0x00, 0x08, 0x02, 0x10,
+        0x02, 0x18, 0x02, 0x20, 0x02, 0x28, 0x01, 0x30, 0x02, 0x38, 0x03, 0x40, 0x04, 0x48, 0x06,
+        0x50, 0x07, 0x58, 0x08, 0x60, 0x05,
+    ];
+
+    #[test]
+    fn the_numbers_of_descriptors_are_read() {
+        // wrong: files that a copy got would be taken for CRIU's own, and not be looked at
+        assert_eq!(descriptors(FDINFO).unwrap(), [0, 1, 2, 3, 4, 5]);
+        assert!(descriptors(&FDINFO[..FDINFO.len() - 1]).is_err(), "torn");
+        assert!(descriptors(STATS).is_err(), "another kind");
+        assert_eq!(descriptors_of(IDS).unwrap(), 2);
+        assert!(descriptors_of(&IDS[..8]).is_err() && descriptors_of(FDINFO).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! Unix socket whose peer is outside is not found here: CRIU says so when it is tried.
 
 use super::proc::{self, Process};
+use crate::procs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -73,6 +74,8 @@ pub enum What {
         /// The pid of who began it.
         leader: i32,
     },
+    /// It belongs to the program, and what started it has ended: it would not go along.
+    Stray,
     /// It is under seccomp filters, which cannot be read here.
     Seccomp,
     /// It answers for other processes' system calls, and those would lose it.
@@ -121,6 +124,7 @@ impl What {
             What::Nested => "start it outside of the container",
             What::MergedProc => "start it by xos cluster run instead of in a cluster shell",
             What::SessionOutside { .. } => "move what began the session, or start it by setsid",
+            What::Stray => "end it, or start it so that what starts it waits for it",
             What::Seccomp | What::SeccompListener => "run it without its sandbox",
             What::Connection { .. } => {
                 "end the connection, or, when its other end is in a program of yours in the \
@@ -149,6 +153,9 @@ impl fmt::Display for What {
             }
             What::SessionOutside { leader } => {
                 write!(f, "its session belongs to process {leader}, which would stay")
+            }
+            What::Stray => {
+                write!(f, "what started it has ended, so that it would stay behind and be ended")
             }
             What::Seccomp => write!(f, "it is under seccomp filters, which cannot be read here"),
             What::SeccompListener => write!(f, "it watches other processes by seccomp"),
@@ -182,7 +189,27 @@ pub fn why(root: i32, rules: &Rules) -> std::io::Result<Vec<Obstacle>> {
     }
     // Connections of a network of its own go along.
     let connected = if proc::own_net(root)? { BTreeSet::new() } else { proc::connections(root)? };
-    Ok(obstacles(&tree, &connected, rules))
+    let mut found = strays(root)?;
+    found.extend(obstacles(&tree, &connected, rules));
+    found.truncate(OBSTACLES_MAX);
+    Ok(found)
+}
+
+/// The processes that end with the tree below process `root`, as they are in its session or group
+/// or descend from such, and do not descend from it: they would be in no image.
+///
+/// # Errors
+/// Those of the system; [`std::io::ErrorKind::NotFound`] when there is no such process.
+pub fn strays(root: i32) -> std::io::Result<Vec<Obstacle>> {
+    // Who is made after this look descends from one that is in it.
+    let members = procs::members(&procs::all(), root);
+    let tree: BTreeSet<i32> = proc::tree(root)?.into_iter().collect();
+    let stray = |pid: &i32| {
+        let alive = proc::stat(*pid).is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'));
+        alive && !tree.contains(pid)
+    };
+    let found = members.into_iter().filter(stray);
+    Ok(found.map(|pid| Obstacle { pid, what: What::Stray }).collect())
 }
 
 /// The obstacles of a tree, its root first; `connected`: inodes of sockets that are connected over

@@ -149,3 +149,37 @@ fn a_real_program_is_looked_at() {
     assert!(found.iter().any(outside), "the test's session stays: {found:?}");
     assert_eq!(why(pid, &Rules::default()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
 }
+
+/// If it failed, a program that moves would lose its background processes without a word, or one
+/// that starts processes in sessions of their own would not move.
+#[test]
+fn what_lost_its_parent_is_a_stray_and_what_has_one_is_not() {
+    // In a session of its own: a worker whose parent ends, and one whose parent goes on.
+    let text = "(sleep 1000 & echo $! >&3); setsid sleep 1000 & echo $! >&3; wait";
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = std::process::Command::new("setsid")
+        .args(["sh", "-c", &format!("exec 3>&1 >/dev/null; {text}")])
+        .stdin(std::process::Stdio::null())
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    let root = i32::try_from(child.id()).unwrap();
+    let mut pids = Vec::new();
+    while pids.len() < 2 {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut reader, &mut byte).unwrap();
+            line.extend(byte);
+        }
+        pids.push(String::from_utf8(line).unwrap().trim().parse::<i32>().unwrap());
+    }
+    let found = strays(root);
+    for pid in proc::tree(root).unwrap().into_iter().chain([pids[0]]).rev() {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    child.wait().unwrap();
+    let stray = Obstacle { pid: pids[0], what: What::Stray };
+    assert_eq!(found.unwrap(), [stray], "{pids:?}");
+}

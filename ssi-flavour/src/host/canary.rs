@@ -1,7 +1,7 @@
 //! The small program that is saved and started again when a node joins.
 
 use super::streams::{Made, pipes};
-use super::work::restore;
+use super::work::{person, restore};
 use super::{Host, wait};
 use crate::cell::proto::{Account, Program, Start, Stdio, Tree};
 use crate::cluster::members::Moves;
@@ -49,7 +49,7 @@ impl Host {
     async fn try_canary(&self, account: Account) -> Result<(), String> {
         let driver = &self.setup.driver;
         driver.probe().await.map_err(|e| e.to_string())?;
-        let owner = account.uid;
+        let owner = person(&account);
         let tree = Tree { id: CANARY.0, epoch: 1 };
         let program = Program {
             argv: ["sleep", "1000"].map(str::to_owned).to_vec(),
@@ -84,7 +84,7 @@ impl Host {
         let dumped = driver.dump(&order).await.map_err(|e| e.to_string())?;
         let origin = Origin {
             pid: dumped.pid,
-            owner,
+            owner: owner.uid,
             epoch: 1,
             criu: dumped.version,
             open_files: dumped.open_files,

@@ -6,18 +6,27 @@ use super::store::Streams;
 use super::streams::Streaming;
 use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Ask, Started, Tree};
+use crate::cell::proto::{Account, Ask, Started, Tree};
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
-use crate::driver::why::why;
+use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, RestoreOrder, Tcp, outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
+    outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Processes of a tree that are named at once.
+const PIDS_NAMED: usize = 8;
+
+/// Whose rights a copy may have.
+pub(super) fn person(account: &Account) -> Person {
+    Person::new(account.uid, account.gid, &account.groups)
+}
 
 /// What becomes of its connections: those over a node's network are obstacles ([`why`]).
 fn tcp(cell: Cell) -> Tcp {
@@ -73,11 +82,7 @@ impl Host {
                 let pid = of.ok_or("it has ended")?.pid;
                 let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
                 let root = root.ok_or("it has ended")?;
-                let found = why(root, &rules).map_err(|e| e.to_string())?;
-                if let Some(first) = found.first() {
-                    let next = first.what.next();
-                    return Err(format!("process {}: {}; {next}", first.pid, first.what));
-                }
+                unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
                 let folder = store.make(id, version);
                 let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
                 if cell.own_net {
@@ -101,7 +106,11 @@ impl Host {
                         tcp: tcp(cell),
                         limit,
                     };
-                    driver.dump(&order).await.map_err(|e| e.to_string())
+                    match driver.dump(&order).await {
+                        // Now that it stands still there are no others.
+                        Ok(dumped) => whole(root).await.map(|()| dumped),
+                        Err(e) => Err(e.to_string()),
+                    }
                 }
             };
             // A host that is gone has nothing to finish.
@@ -248,12 +257,13 @@ impl Host {
         };
         let (version, way) = (image.version, Arc::new(Fetch::default()));
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
-        let (owner, birth, wanted) = (job.account.uid, job.birth, wanted(job));
+        let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
         let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
+        let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
@@ -262,7 +272,7 @@ impl Host {
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
-                let network = cell.own_net.then(|| overlay.network(id.0, owner)).transpose();
+                let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 Ok((folder, streams, network.unzip()))
             });
@@ -335,6 +345,20 @@ impl Host {
         self.discard_unused(id, version);
         acts
     }
+}
+
+/// Whether all of a tree that stands still is in its image.
+async fn whole(root: i32) -> Result<(), String> {
+    let found = wait(move || strays(root)).await.flatten().map_err(|e| e.to_string())?;
+    unhindered(&found)
+}
+
+/// Says what keeps a tree, by its pids in the cell.
+fn unhindered(found: &[Obstacle]) -> Result<(), String> {
+    let Some(first) = found.first() else { return Ok(()) };
+    let same = found.iter().filter(|o| o.what == first.what).take(PIDS_NAMED);
+    let pids: Vec<String> = same.map(|o| inner_pid(o.pid).unwrap_or(o.pid).to_string()).collect();
+    Err(format!("process {}: {}; {}", pids.join(", "), first.what, first.what.next()))
 }
 
 /// Makes the copy and has the cell watch it. On an error nothing of it is left.

@@ -634,3 +634,44 @@ async fn a_program_on_a_terminal_moves_and_hears_its_keys() {
     let over = |s: &State| s.trees.tree(tree).is_none_or(|t| t.state.is_final());
     grid.site.until("it is interrupted", over).await;
 }
+
+/// A counter, and a worker that counts too and whose parent has ended, as `(worker &)` of a shell.
+const STRAY: &str = r"
+import os, time
+if os.fork() == 0:
+    if os.fork():
+        os._exit(0)
+    n = 0
+    while True:
+        os.write(1, b'worker %d\n' % n)
+        n += 1
+        time.sleep(0.02)
+os.wait()
+n = 0
+while True:
+    os.write(1, b'%d %d\n' % (os.getpid(), n))
+    n += 1
+    time.sleep(0.02)
+";
+
+/// If it failed, a move would end part of a program without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_whose_part_would_stay_behind_stays_whole() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.runs(one, STRAY, Stdio::Three, false).await;
+    let workers = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| line.starts_with("worker ")).cloned().collect()
+    };
+    grid.site.lines(one, tree, 40).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it goes on", |s| runs(s, tree, one)).await;
+    assert_eq!(grid.site.controller.lock().unwrap().state().trees.tree(tree).unwrap().epoch, 1);
+    let before = grid.site.lines(one, tree, 0).await;
+    let after = grid.site.lines(one, tree, before.len() + 40).await;
+    let (before, after) = (workers(&before), workers(&after));
+    assert!(after.len() > before.len(), "the worker is gone: {after:?}");
+    for (n, line) in after.iter().enumerate() {
+        assert_eq!(*line, format!("worker {n}"));
+    }
+}

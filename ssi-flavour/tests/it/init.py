@@ -25,6 +25,7 @@ for line in iter(sys.stdin.readline, ""):
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
+        os.chdir("/")
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
         if out != "-":
             os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)

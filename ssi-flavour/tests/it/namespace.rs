@@ -6,6 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use xos_ssi::driver::Cell;
 
 const PYTHON: &str = "/usr/bin/python3";
+/// A /run as a real machine's: CRIU keeps its cache on nothing else.
+const RUN: &str = "mount -t tmpfs -o mode=755 tmpfs /run; exec \"$@\"";
 const INIT: &str = include_str!("init.py");
 
 /// A pid and mount namespace: what is in it dies with it.
@@ -31,7 +33,7 @@ impl Namespace {
         let (output, writer) = std::io::pipe().unwrap();
         let mut unshare = Command::new("unshare")
             .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child=SIGKILL", "--"])
-            .args([PYTHON, "-c", INIT, &base.to_string()])
+            .args(["/bin/sh", "-ec", RUN, "sh", PYTHON, "-c", INIT, &base.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(writer)

@@ -1,14 +1,16 @@
-//! Images of a program for another account: sites give one person different numbers.
+//! Whether images are a person's, and images of a program for another account: sites give one
+//! person different numbers.
 //!
 //! CRIU keeps users and groups as numbers, in known places of known images (criu:
 //! images/{core,creds,fown,fdinfo,ghost-file,memfd,sk-unix,tty}.proto, criu/image-desc.c). They are
 //! changed there, in the encoding itself, so that what this program does not know stays as it is.
 //! An image that is not known, an id that is not the person's, a right beyond a person's: refused.
 //!
-//! That makes nothing safe that comes from a machine which is not trusted: CRIU as root opens
-//! whatever files an image names. Who restores images of other sites has it run with the person's
-//! rights.
+//! That alone makes nothing safe that comes from a machine which is not trusted: CRIU as root opens
+//! whatever files an image names. What it opened is looked at before the program goes on
+//! (`driver/look.rs`), and images of other sites are not restored at all.
 
+use super::super::Person;
 use super::{Folder, ImageError, MANIFEST, Manifest, seal, verify};
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use std::collections::BTreeMap;
@@ -54,13 +56,19 @@ enum Rule {
     Gid,
     /// Rights that a person's program does not have.
     Zero,
+    /// One of these values.
+    Among(&'static [u64]),
+    /// What only root can have.
+    Never,
+    /// Whose a terminal is: the person's, or root's as the files of terminals are.
+    TtyUid,
     /// A message with such fields.
     In(&'static [(u32, Rule)]),
     /// Who is sent the signals of a file (`fown_entry`).
     Fown,
 }
 
-use Rule::{Fown, Gid, In, LoginUid, Uid, Zero};
+use Rule::{Among, Fown, Gid, In, LoginUid, Never, TtyUid, Uid, Zero};
 
 const CREDS: &[(u32, Rule)] = &[
     (1, Uid),
@@ -81,29 +89,40 @@ const CREDS: &[(u32, Rule)] = &[
     (19, Zero),
 ];
 const CORE: &[(u32, Rule)] = &[(3, In(&[(13, LoginUid)])), (5, In(&[(10, In(CREDS))]))];
+/// Who signed in is not looked at: another node's administrator may have started the agent.
+const CORE_HERE: &[(u32, Rule)] = &[(5, In(&[(10, In(CREDS))]))];
 const FOWN: &[(u32, Rule)] = &[(1, Uid), (2, Uid)];
 const FILES: &[(u32, Rule)] = &[
     (3, In(&[(5, Fown)])),
-    (4, In(&[(13, Fown)])),
-    (6, In(&[(6, Fown)])),
+    // Sockets: streams and datagrams, no raw ones.
+    (4, In(&[(4, Among(&[1, 2])), (13, Fown)])),
+    // Namespaces, sockets for packets.
+    (5, Never),
+    (6, Never),
     (7, In(&[(11, Fown)])),
     (8, In(&[(3, Fown)])),
     (9, In(&[(3, Fown)])),
     (10, In(&[(3, Fown)])),
+    // Network devices.
+    (11, Never),
     (12, In(&[(3, Fown)])),
     (13, In(&[(4, Fown)])),
-    (14, In(&[(3, Fown)])),
+    // What watches all files (fanotify).
+    (14, Never),
     (15, In(&[(5, Fown)])),
     (16, In(&[(9, Fown), (13, In(&[(2, Uid), (3, Gid)]))])),
     (18, In(&[(4, Fown)])),
     (19, In(&[(4, Fown)])),
     (20, In(&[(4, Fown)])),
-    (21, In(&[(4, Fown)])),
+    // Maps of BPF.
+    (21, Never),
     (22, In(&[(5, Fown)])),
 ];
 const GHOST: &[(u32, Rule)] = &[(1, Uid), (2, Gid)];
 const MEMFD: &[(u32, Rule)] = &[(2, Uid), (3, Gid)];
 const TTY: &[(u32, Rule)] = &[(14, Uid), (15, Gid)];
+/// Pseudo-terminals, the controlling one, and those of outside, which have the group of terminals.
+const TTY_HERE: &[(u32, Rule)] = &[(2, Among(&[1, 4, 5])), (14, TtyUid)];
 
 /// Where an image has ids.
 #[derive(Clone, Copy)]
@@ -143,6 +162,8 @@ const PLAIN: &[&str] = &[
     "seccomp.",
     "sk-queues.",
     "stats-",
+    // What this program adds ([`crate::host::Store`]).
+    "streams.json",
     "tcp-stream-",
     "timens-",
     "tty-data.",
@@ -160,20 +181,8 @@ pub fn reown(folder: &Path, ids: &Ids) -> Result<Manifest, ImageError> {
     let dir = Folder::open(folder)?;
     unlinkat(&dir.fd, MANIFEST, AtFlags::empty()).map_err(|e| dir.failed(MANIFEST)(e.into()))?;
     for name in manifest.files.keys() {
-        let bound = |what: String| ImageError::Bound { path: folder.join(name), what };
-        let Some(kind) = KINDS.iter().find(|kind| name.starts_with(kind.name)) else {
-            if PLAIN.iter().any(|plain| name.starts_with(plain)) {
-                continue;
-            }
-            return Err(bound("nobody knows whether it names users".to_owned()));
-        };
-        let mut bytes = Vec::new();
-        let read = dir.file(name)?.take(BYTES_MAX + 1).read_to_end(&mut bytes);
-        let read = read.map_err(dir.failed(name))?;
-        if u64::try_from(read).is_ok_and(|read| read > BYTES_MAX) {
-            return Err(bound("it is too long".to_owned()));
-        }
-        let new = image(&bytes, *kind, ids).map_err(bound)?;
+        let Some((kind, bytes)) = dir.with_ids(name)? else { continue };
+        let new = image(&bytes, kind, ids).map_err(|what| dir.bound(name, what))?;
         if new != bytes {
             dir.replace(name, &new).map_err(dir.failed(name))?;
         }
@@ -183,7 +192,57 @@ pub fn reown(folder: &Path, ids: &Ids) -> Result<Manifest, ImageError> {
     seal(folder, origin)
 }
 
+/// Whether a folder has whole images of this person's program, and nothing in them is another's or
+/// beyond what a person may have. Files that it names are not looked at.
+///
+/// # Errors
+/// As [`verify`], and when they hold what the person cannot have, or an image that is not known.
+pub fn check(folder: &Path, person: &Person) -> Result<Manifest, ImageError> {
+    let manifest = verify(folder, person.uid)?;
+    let dir = Folder::open(folder)?;
+    let gids = person.gids.iter().map(|gid| (*gid, *gid)).collect();
+    let ids = Ids { uid: (person.uid, person.uid), gids };
+    for name in manifest.files.keys() {
+        let Some((kind, bytes)) = dir.with_ids(name)? else { continue };
+        image(&bytes, kind.here(), &ids).map_err(|what| dir.bound(name, what))?;
+    }
+    Ok(manifest)
+}
+
+impl Kind {
+    /// With the rules for images of the same site.
+    fn here(self) -> Kind {
+        let rules = match self.name {
+            "core-" => CORE_HERE,
+            "tty-info." => TTY_HERE,
+            _ => self.rules,
+        };
+        Kind { rules, ..self }
+    }
+}
+
 impl Folder<'_> {
+    /// An image that has ids, and its kind; `None`: it has none.
+    fn with_ids(&self, name: &str) -> Result<Option<(Kind, Vec<u8>)>, ImageError> {
+        let Some(kind) = KINDS.iter().find(|kind| name.starts_with(kind.name)) else {
+            if PLAIN.iter().any(|plain| name.starts_with(plain)) {
+                return Ok(None);
+            }
+            return Err(self.bound(name, "nobody knows whether it names users".to_owned()));
+        };
+        let mut bytes = Vec::new();
+        let read = self.file(name)?.take(BYTES_MAX + 1).read_to_end(&mut bytes);
+        let read = read.map_err(self.failed(name))?;
+        if u64::try_from(read).is_ok_and(|read| read > BYTES_MAX) {
+            return Err(self.bound(name, "it is too long".to_owned()));
+        }
+        Ok(Some((*kind, bytes)))
+    }
+
+    fn bound(&self, name: &str, what: String) -> ImageError {
+        ImageError::Bound { path: self.path.join(name), what }
+    }
+
     /// Puts other bytes in the place of a file.
     fn replace(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         let draft = format!("{name}.new");
@@ -239,6 +298,7 @@ fn message(mut bytes: &[u8], rules: &[(u32, Rule)], ids: &Ids) -> Result<Vec<u8>
                 let new = match rule {
                     None => content.to_vec(),
                     Some(In(inner)) => message(content, inner, ids)?,
+                    Some(Never) => return Err(beyond()),
                     Some(Fown) => message(content, fown(content).ok_or_else(torn)?, ids)?,
                     // Numbers one after the other (packed).
                     Some(_) => numbers(content, rule, ids)?,
@@ -272,9 +332,16 @@ fn number(value: u64, rule: Option<Rule>, ids: &Ids) -> Result<u64, String> {
         Some(LoginUid) => ids.user(id()?).map(|_| u64::from(NOBODY))?,
         Some(Gid) => ids.group(id()?)?.into(),
         Some(Zero) if value == 0 => value,
-        Some(Zero) => return Err("its program has more rights than a person has".to_owned()),
+        Some(Among(known)) if known.contains(&value) => value,
+        Some(TtyUid) if value == 0 => value,
+        Some(TtyUid) => ids.user(id()?)?.into(),
+        Some(Zero | Among(_) | Never) => return Err(beyond()),
         Some(In(_) | Fown) => return Err("a message in it is damaged".to_owned()),
     })
+}
+
+fn beyond() -> String {
+    "its program has more rights than a person has".to_owned()
 }
 
 /// The rules for who is sent signals: with no process to send them to, it is no user either.

@@ -194,3 +194,67 @@ fn a_folder_is_the_new_users_or_not_whole() {
     assert!(matches!(reown(&strange, &ids()), Err(ImageError::Bound { .. })));
     assert!(matches!(verify(&strange, 70_001), Err(ImageError::Torn { .. })));
 }
+
+/// If it failed, images that another node made would get a program rights that its person lacks, or
+/// good ones be refused.
+#[test]
+fn images_of_the_same_site_hold_what_the_person_has_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let person = Person::new(70_001, 70_002, &[70_005, 70_006]);
+    let origin =
+        || Origin { pid: 7, owner: 70_001, epoch: 2, criu: "4.2.1".into(), open_files: vec![] };
+    let mut number = 0;
+    let mut told = |name: &str, bytes: &[u8], person: &Person| {
+        number += 1;
+        let folder = dir.path().join(number.to_string());
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        write(&folder.join(name), bytes);
+        write(&folder.join("streams.json"), b"{}");
+        seal(&folder, origin()).unwrap();
+        check(&folder, person)
+    };
+    // An administrator of the other node had signed in.
+    let administrator = [0x68, 0xe8, 0x07];
+    let good = core(RIGHTS, &administrator);
+    told("core-7.img", &good, &person).unwrap();
+    told("memfd.img", MEMFD_IMAGE, &person).unwrap();
+    told("ghost-file-1.img", GHOST_IMAGE, &person).unwrap();
+    let fewer = Person::new(70_001, 70_002, &[70_005]);
+    let bound = |told: Result<Manifest, ImageError>| match told.unwrap_err() {
+        ImageError::Bound { what, .. } => what,
+        other => panic!("{other}"),
+    };
+    assert!(bound(told("core-7.img", &good, &fewer)).contains("group 70006"));
+    let root = [RIGHTS, &[0x18, 0x80, 0x00][..]].concat();
+    assert!(bound(told("core-7.img", &core(&root, &[]), &person)).contains("user 0"));
+    let rights = [RIGHTS, &[0x58, 0x02][..]].concat();
+    assert!(bound(told("core-7.img", &core(&rights, &[]), &person)).contains("more rights"));
+    bound(told("userns-9.img", b"", &person));
+    let other = Person::new(70_009, 70_002, &[]);
+    let foreign = told("core-7.img", &good, &other).unwrap_err();
+    assert!(matches!(foreign, ImageError::Foreign { .. }), "{foreign}");
+}
+
+/// If it failed, CRIU would make for a person, as root, what they cannot make themself.
+#[test]
+fn what_only_root_can_have_is_in_no_image() {
+    let same = Ids { uid: (70_001, 70_001), gids: BTreeMap::from([(5, 5)]) };
+    let files = |entry: Vec<u8>| packed(kind("files.img").magic, &[entry]);
+    let told = |entry: Vec<u8>| image(&files(entry), kind("files.img"), &same);
+    // Streams and datagrams; raw sockets.
+    for (socket, good) in [(1, true), (2, true), (3, false)] {
+        assert_eq!(told(field(4, &[0x20, socket])).is_ok(), good, "{socket}");
+    }
+    for never in [5, 6, 11, 14, 21] {
+        assert!(told(field(never, &[])).unwrap_err().contains("more rights"), "{never}");
+    }
+    let tty = kind("tty-info.img").here();
+    let terminal = |what: u8, user: &[u8]| {
+        let entry = [&[0x10, what, 0x70][..], user, &[0x78, 0x05][..]].concat();
+        image(&packed(tty.magic, &[entry]), tty, &same)
+    };
+    let (person, root) = (&[0xf1, 0xa2, 0x04][..], &[0x00][..]);
+    assert!(terminal(1, person).is_ok() && terminal(5, root).is_ok());
+    assert!(terminal(3, person).is_err(), "the machine's own screen");
+    assert!(terminal(1, &[0x07]).unwrap_err().contains("user 7"));
+}
