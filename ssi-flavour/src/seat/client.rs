@@ -2,14 +2,14 @@
 
 use super::proto::{Ask, Plan, Tell, Want};
 use super::way::{In, Out, split};
-use super::{PLAN_FILE, SOCKET_FILE};
+use super::{PLAN_FILE, SOCKET_FILE, holder};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,14 +18,79 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-/// Starts the agent of a folder, which is made, unless it runs. Waits.
+/// How long an agent may take to say by which plan it works.
+const FIRST_MAX: Duration = Duration::from_secs(60);
+/// How long an agent and its programs may take to end, until it is killed.
+const END_MAX: Duration = Duration::from_secs(60);
+/// How often an agent is asked whether it lives, how long it may take to say so, and how many times
+/// in a row it may not.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_MAX: Duration = Duration::from_secs(10);
+const PINGS_MISSED_MAX: u32 = 3;
+
+/// An agent to work with, and what it wants: until it is gone, or another connection takes this
+/// one's place.
+pub type Begun = (Client, UnboundedReceiver<Wanted>);
+
+/// Connects to the agent of a folder. One that works by other times, or as another node, or does
+/// not say by which, is ended first, and all that it runs with it; if none runs, one is started.
+/// Waits.
 ///
 /// # Errors
-/// Why it could not be started, in the launcher's words.
-pub fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
+/// Those of the socket; why the agent could not be ended, or not be started.
+pub fn begin(program: &Path, folder: &Path, plan: &Plan) -> io::Result<Begun> {
+    match UnixStream::connect(folder.join(SOCKET_FILE)) {
+        Ok(socket) => match meet(socket, plan)? {
+            Some(begun) => return Ok(begun),
+            None => stop(folder)?,
+        },
+        // Without its socket it cannot be reached any more.
+        Err(e) if is_gone(&e) => stop(folder)?,
+        Err(e) => return Err(e),
+    }
+    launch(program, folder, plan)?;
+    let begun = meet(UnixStream::connect(folder.join(SOCKET_FILE))?, plan)?;
+    begun.ok_or_else(|| {
+        io::Error::other("the agent that was started does not answer as this xosd expects: see the \
+             log; xosd and xos-agent must be of one version")
+    })
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+/// Takes up a connection; `None`: the agent is not one that works by this plan.
+fn meet(socket: UnixStream, plan: &Plan) -> io::Result<Option<Begun>> {
+    let (out, mut from) = split(socket)?;
+    match from.next(Tell::fds, Some(Instant::now() + FIRST_MAX)) {
+        Ok(Some((Tell::Begun { plan: theirs }, _))) if plan.agrees(&theirs) => {}
+        Ok(Some(_)) => {
+            tracing::warn!("the agent of the cluster works by other times: it is begun anew");
+            return Ok(None);
+        }
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, "the agent of the cluster does not answer: it is begun anew");
+            return Ok(None);
+        }
+    }
+    let waiting = Mutex::new(Some(BTreeMap::new()));
+    let shared = Arc::new(Shared { out, waiting, numbers: Mutex::new(0) });
+    let (want, wanted) = unbounded_channel();
+    let reading = shared.clone();
+    std::thread::Builder::new()
+        .name("agent".to_owned())
+        .spawn(move || read(from, &reading, &want))?;
+    Ok(Some((Client(Arc::new(Closing(shared))), wanted)))
+}
+
+/// Starts the agent of a folder, which is made.
+fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     crate::disk::replace(&folder.join(PLAN_FILE), &serde_json::to_vec(plan)?)?;
     // What the agent says goes on where that of xosd goes.
@@ -38,26 +103,40 @@ pub fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
     Err(io::Error::other(format!("the cluster's agent cannot be started ({status}): see the log")))
 }
 
+/// Ends the agent of a folder and all that it runs, if one lives; what it kept stays.
+fn stop(folder: &Path) -> io::Result<()> {
+    match UnixStream::connect(folder.join(SOCKET_FILE)) {
+        Ok(socket) => {
+            let (out, _from) = split(socket)?;
+            out.send(&Ask::End, &[])?;
+            if !holder::is_gone(folder, END_MAX)? {
+                tracing::warn!("the agent of the cluster does not end");
+            }
+        }
+        Err(e) if is_gone(&e) => {}
+        Err(e) => return Err(e),
+    }
+    kill(folder)
+}
+
+/// Kills the agent of a folder, if one lives, and ends all that it runs; what it kept stays. For
+/// one that hangs. Waits.
+///
+/// # Errors
+/// That it does not end.
+pub fn kill(folder: &Path) -> io::Result<()> {
+    holder::kill(folder)?;
+    // One that died left its cell.
+    crate::host::end_cell(folder)
+}
+
 /// Ends the agent of a folder and all that it runs, if one lives, and then removes the folder.
 /// Waits.
 ///
 /// # Errors
 /// That it does not end, or the folder not go.
 pub fn end(folder: &Path) -> io::Result<()> {
-    let gone =
-        |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
-    match UnixStream::connect(folder.join(SOCKET_FILE)) {
-        Ok(socket) => {
-            let (out, mut from) = split(socket)?;
-            out.send(&Ask::End, &[])?;
-            // It closes the connection as it ends.
-            while from.next(Tell::fds)?.is_some() {}
-        }
-        Err(e) if gone(&e) => {}
-        Err(e) => return Err(e),
-    }
-    // One that died left its cell.
-    crate::host::end_cell(folder)?;
+    stop(folder)?;
     std::fs::remove_dir_all(folder)
 }
 
@@ -72,6 +151,8 @@ pub enum Wanted {
         message: ToController,
         /// How the node is, with heartbeats.
         looks: Option<NodeLooks>,
+        /// Whose copies the node has, by account, with heartbeats.
+        people: Option<BTreeSet<u32>>,
     },
     /// Ask this of the core, and answer with [`Client::had`].
     Want {
@@ -123,33 +204,16 @@ impl Shared {
 #[derive(Clone)]
 pub struct Client(Arc<Closing>);
 
-/// Closes the connection with the last client.
+/// Closes the connection with the last client, once all that was said is sent.
 struct Closing(Arc<Shared>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.out.close();
+        self.0.out.finish();
     }
 }
 
 impl Client {
-    /// Connects to the agent of a folder, and gives what it wants: until it is gone, or another
-    /// connection takes this one's place.
-    ///
-    /// # Errors
-    /// The socket's; `NotFound` or `ConnectionRefused` when no agent runs.
-    pub fn connect(folder: &Path) -> io::Result<(Client, UnboundedReceiver<Wanted>)> {
-        let (out, from) = split(UnixStream::connect(folder.join(SOCKET_FILE))?)?;
-        let waiting = Mutex::new(Some(BTreeMap::new()));
-        let shared = Arc::new(Shared { out, waiting, numbers: Mutex::new(0) });
-        let (want, wanted) = unbounded_channel();
-        let reading = shared.clone();
-        std::thread::Builder::new()
-            .name("agent".to_owned())
-            .spawn(move || read(from, &reading, &want))?;
-        Ok((Client(Arc::new(Closing(shared))), wanted))
-    }
-
     fn send(&self, ask: &Ask, socket: Option<&UnixStream>) -> io::Result<()> {
         let fds: Vec<_> = socket.iter().map(|s| s.as_fd()).collect();
         self.0.0.out.send(ask, &fds)
@@ -229,6 +293,20 @@ impl Client {
         self.call(|id| Ask::Why { id, tree }).await
     }
 
+    /// Waits until the agent answers nothing any more while it is connected: it hangs.
+    pub async fn hangs(&self) {
+        let mut missed = 0;
+        while missed < PINGS_MISSED_MAX {
+            tokio::time::sleep(PING_EVERY).await;
+            match tokio::time::timeout(PING_MAX, self.call::<()>(|id| Ask::Ping { id })).await {
+                Ok(Ok(())) => missed = 0,
+                // The end of the connection is seen by who takes what it wants.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => missed += 1,
+            }
+        }
+    }
+
     /// Has the agent end all that runs, and itself.
     ///
     /// # Errors
@@ -249,7 +327,11 @@ impl Client {
             Some(waiting) => drop(waiting.insert(id, answer)),
             None => return Err(gone()),
         }
-        self.send(&ask(id), None).map_err(|_| gone())?;
+        if self.send(&ask(id), None).is_err() {
+            // Nobody will answer.
+            let _unasked = self.0.0.waiting().as_mut().and_then(|all| all.remove(&id));
+            return Err(gone());
+        }
         let value = answered.await.map_err(|_| gone())??;
         serde_json::from_value(value).map_err(|e| format!("the agent says something else: {e}"))
     }
@@ -257,7 +339,7 @@ impl Client {
 
 fn read(mut from: In, shared: &Shared, want: &UnboundedSender<Wanted>) {
     loop {
-        let (tell, fds) = match from.next(Tell::fds) {
+        let (tell, fds) = match from.next(Tell::fds, None) {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) => {
@@ -282,7 +364,9 @@ fn take(
 ) -> Option<()> {
     let socket = fds.into_iter().next().map(UnixStream::from);
     let wanted = match (tell, socket) {
-        (Tell::Say { id, message, looks }, _) => Wanted::Say { id, message, looks },
+        (Tell::Say { id, message, looks, people }, _) => {
+            Wanted::Say { id, message, looks, people }
+        }
         (Tell::Want { id, want }, _) => Wanted::Want { id, want },
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
@@ -290,7 +374,7 @@ fn take(
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
         }
-        (Tell::Image { .. } | Tell::Output { .. }, None) => return Some(()),
+        (Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. }, _) => return Some(()),
         (Tell::Reply { id, value }, _) => {
             answer(shared, id, Ok(value));
             return Some(());

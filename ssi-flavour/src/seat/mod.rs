@@ -11,15 +11,19 @@
 //! other nodes, go through it.
 
 mod client;
+mod holder;
 mod launch;
 mod looks;
+mod people;
 mod place;
 mod proto;
 mod serve;
 mod shell;
+#[cfg(test)]
+mod testing;
 mod way;
 
-pub use client::{Client, Wanted, end, launch};
+pub use client::{Client, Wanted, begin, end, kill};
 pub use proto::{Placing, Plan, Want, Where};
 
 use std::ffi::OsString;
@@ -34,7 +38,7 @@ pub const PLAN_FILE: &str = "seat.json";
 pub const SPOOLS_FOLDER: &str = "spools";
 /// In a seat's folder: the socket by which the merged `/proc`s of shells learn of other nodes.
 pub const VIEWS_FILE: &str = "views.sock";
-/// In a seat's folder: locked by the agent while it lives.
+/// In a seat's folder: locked by the agent while it lives; in it is its pid.
 pub const LOCK_FILE: &str = "agent.lock";
 
 /// Starts an agent: the whole of the program `xos-agent <folder>`.

@@ -1,9 +1,10 @@
 //! The agent: a host whose border is a socket to `xosd`.
 
 use super::looks::Looks;
+use super::people::People;
 use super::proto::{Ask, Plan, Tell, Want};
 use super::shell::Shells;
-use super::way::{Out, split};
+use super::way::{In, Out, accept, split};
 use super::{SPOOLS_FOLDER, VIEWS_FILE, place};
 use crate::cell::proto::Tree;
 use crate::cluster::members::Moves;
@@ -17,6 +18,7 @@ use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
 use crate::pids::NodeNumber;
 use crate::wire::NodeLooks;
 use async_trait::async_trait;
+use rustix::process::{Resource, Rlimit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -26,7 +28,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use xos_base::when::{Clock, SystemClock};
@@ -60,13 +63,20 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     let spools = Arc::new(Spools::new(folder.join(SPOOLS_FOLDER)));
     let border = Arc::new(Border {
         node: plan.node,
+        plan: serde_json::to_value(&plan)?,
+        runtime: Handle::current(),
         patience: times.dead(),
         spools: spools.clone(),
         looks: OnceLock::new(),
         hands: OnceLock::new(),
+        people: People::default(),
         told: Mutex::new(Some(tell)),
         state: Mutex::default(),
     });
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    // At once: who connects is told by which plan this works.
+    let listening = border.clone();
+    thread("border").spawn(move || listening.listen(&listener))?;
     let cell_program = std::env::current_exe()?.with_file_name(CELL_PROGRAM);
     let criu = Criu::find(&plan.criu, &plan.path, folder.join("criu"));
     let driver: Arc<dyn Checkpointer> = match criu {
@@ -92,6 +102,8 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         clock: Arc::new(SystemClock),
     };
     let host = Host::begin(setup).await?;
+    // The cell and the programs in it have the limit of before.
+    more_descriptors();
     let moves = host.canary(plan.canary.clone()).await?;
     if let Moves::No { reason } = &moves {
         tracing::warn!(reason, "nothing moves from or to this node");
@@ -100,16 +112,23 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     let looks = Looks::begin(hands.clone(), &plan, moves)?;
     // Nobody was there before.
     let _first = (border.looks.set(looks), border.hands.set(hands.clone()));
-    let (listening, placing, spools) = (border.clone(), border.clone(), border.spools.clone());
+    let (placing, spools) = (border.clone(), border.spools.clone());
     let (asked, shared) = (place::listen(&plan.place)?, plan.shared);
-    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    thread("border").spawn(move || listening.listen(&listener))?;
     thread("places").spawn(move || place::serve(&asked, &placing, &shared))?;
     thread("tidy").spawn(move || tidy(&spools))?;
     shells.listen(&views)?;
     host.run(told).await?;
     tracing::info!("the node leaves its cluster");
     tokio::task::spawn_blocking(move || hands.end()).await.map_err(io::Error::other)?
+}
+
+/// Each connection, stream and image takes some: as many as this process can have.
+fn more_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the agent has few descriptors: some streams may have to wait");
+    }
 }
 
 /// Removes output that nobody fetched, for ever.
@@ -148,13 +167,25 @@ struct State {
 /// The socket to `xosd`.
 pub(super) struct Border {
     node: NodeNumber,
+    /// As the other side is told of it.
+    plan: serde_json::Value,
+    runtime: Handle,
     patience: Duration,
     pub(super) spools: Arc<Spools>,
     looks: OnceLock<Looks>,
     hands: OnceLock<Hands>,
+    people: People,
     /// `None`: it ends.
     told: Mutex<Option<UnboundedSender<Heard>>>,
     state: Mutex<State>,
+}
+
+/// Does what waits in a thread of its own.
+fn apart(work: impl FnOnce() + Send + 'static) {
+    let begun = std::thread::Builder::new().name("ask".to_owned()).spawn(work);
+    if let Err(error) = begun {
+        tracing::error!(%error, "no thread for what xosd asks");
+    }
 }
 
 fn away() -> io::Error {
@@ -205,45 +236,47 @@ impl Border {
     /// One `xosd` at a time: a new connection takes the place of an old one.
     fn listen(self: Arc<Self>, listener: &UnixListener) {
         loop {
-            let taken = listener.accept().and_then(|(socket, _)| split(socket));
-            let (out, mut from) = match taken {
-                Ok((out, from)) => (Arc::new(out), from),
+            if let Err(error) = self.clone().connected(accept(listener)) {
+                tracing::warn!(%error, "a connection of xosd is not served: it will try again");
+            }
+        }
+    }
+
+    fn connected(self: Arc<Self>, socket: UnixStream) -> io::Result<()> {
+        let (out, from) = split(socket)?;
+        out.send(&Tell::Begun { plan: self.plan.clone() }, &[])?;
+        let (out, border) = (Arc::new(out), self.clone());
+        let reading = out.clone();
+        // Nobody hears what is said on it before the lock is given back.
+        let mut state = self.state();
+        std::thread::Builder::new().name("xosd".to_owned()).spawn(move || {
+            border.read(from, &reading);
+        })?;
+        state.said.clear();
+        state.wanted.clear();
+        if let Some(old) = state.out.replace(out) {
+            old.close();
+        }
+        Ok(())
+    }
+
+    fn read(self: &Arc<Self>, mut from: In, out: &Arc<Out>) {
+        loop {
+            match from.next(Ask::fds, None) {
+                Ok(Some((ask, fds))) => self.take(ask, fds),
+                Ok(None) => break,
                 Err(error) => {
-                    tracing::error!(%error, "xosd cannot be heard any more");
-                    return;
-                }
-            };
-            {
-                let mut state = self.state();
-                state.said.clear();
-                state.wanted.clear();
-                if let Some(old) = state.out.replace(out.clone()) {
-                    old.close();
+                    tracing::warn!(%error, "xosd said something else");
+                    break;
                 }
             }
-            let border = self.clone();
-            let reading = std::thread::Builder::new().name("xosd".to_owned()).spawn(move || {
-                loop {
-                    match from.next(Ask::fds) {
-                        Ok(Some((ask, fds))) => border.take(ask, fds),
-                        Ok(None) => break,
-                        Err(error) => {
-                            tracing::warn!(%error, "xosd said something else");
-                            break;
-                        }
-                    }
-                }
-                out.close();
-                let mut state = border.state();
-                if state.out.as_ref().is_some_and(|now| Arc::ptr_eq(now, &out)) {
-                    state.out = None;
-                    state.said.clear();
-                    state.wanted.clear();
-                }
-            });
-            if let Err(error) = reading {
-                tracing::error!(%error, "no thread for xosd");
-            }
+        }
+        out.close();
+        let mut state = self.state();
+        if state.out.as_ref().is_some_and(|now| Arc::ptr_eq(now, out)) {
+            state.out = None;
+            state.said.clear();
+            state.wanted.clear();
         }
     }
 
@@ -251,6 +284,7 @@ impl Border {
         let socket = fds.into_iter().next().map(UnixStream::from);
         match (ask, socket) {
             (Ask::Heard { answers, messages, jobs, refused }, _) => {
+                self.people.told(&jobs, Instant::now());
                 let heard = Heard { messages, jobs, refused };
                 match answers {
                     Some(id) => {
@@ -279,16 +313,29 @@ impl Border {
                 });
             }
             (Ask::Output { tree, from }, Some(socket)) => {
-                if let Err(error) = self.spools.serve(tree, from, socket) {
-                    tracing::warn!(%tree, %error, "the output of a copy is not taken");
-                }
+                let spools = self.spools.clone();
+                apart(move || {
+                    if let Err(error) = spools.serve(tree, from, socket) {
+                        tracing::warn!(%tree, %error, "the output of a copy is not taken");
+                    }
+                });
             }
             (Ask::Attach { tree }, Some(socket)) => {
-                if let Err(error) = self.spools.attach(tree.0, socket) {
-                    tracing::warn!(%tree, %error, "nobody follows a tree");
-                }
+                let spools = self.spools.clone();
+                apart(move || {
+                    if let Err(error) = spools.attach(tree.0, socket) {
+                        tracing::warn!(%tree, %error, "nobody follows a tree");
+                    }
+                });
             }
             (Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. }, None) => {}
+            (Ask::Ping { id }, _) => {
+                // Who does the node's work says so: one that stands still says nothing.
+                let border = self.clone();
+                self.runtime.spawn(async move {
+                    border.reply(&Tell::Reply { id, value: serde_json::Value::Null });
+                });
+            }
             (Ask::End, _) => {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
@@ -301,12 +348,11 @@ impl Border {
         let _late = waits.map(|waits| waits.send(had));
     }
 
-    /// Does what waits in a thread of its own.
+    /// Does what waits in a thread of its own, once there is a cell.
     fn apart(&self, work: impl FnOnce(Hands) + Send + 'static) {
-        let Some(hands) = self.hands.get().cloned() else { return };
-        let begun = std::thread::Builder::new().name("ask".to_owned()).spawn(move || work(hands));
-        if let Err(error) = begun {
-            tracing::error!(%error, "no thread for what xosd asks");
+        match self.hands.get().cloned() {
+            Some(hands) => apart(move || work(hands)),
+            None => tracing::debug!("the agent begins: what xosd asks is not done"),
         }
     }
 
@@ -316,17 +362,24 @@ impl Border {
         work: impl FnOnce(&Hands) -> Result<T, String> + Send + 'static,
     ) {
         let border = self.clone();
+        if self.hands.get().is_none() {
+            let why = "the cluster's agent on this node begins: try again in a moment".to_owned();
+            return self.reply(&Tell::Failed { id, why });
+        }
         self.apart(move |hands| {
             let value = work(&hands)
                 .and_then(|value| serde_json::to_value(value).map_err(|e| e.to_string()));
-            let tell = match value {
+            border.reply(&match value {
                 Ok(value) => Tell::Reply { id, value },
                 Err(why) => Tell::Failed { id, why },
-            };
-            if let Err(error) = border.out().and_then(|out| out.send(&tell, &[])) {
-                tracing::debug!(%error, "an answer did not reach xosd");
-            }
+            });
         });
+    }
+
+    fn reply(&self, tell: &Tell) {
+        if let Err(error) = self.out().and_then(|out| out.send(tell, &[])) {
+            tracing::debug!(%error, "an answer did not reach xosd");
+        }
     }
 
     /// One end of a new connection; the other is sent along.
@@ -340,8 +393,12 @@ impl Border {
 #[async_trait]
 impl Core for Border {
     async fn say(&self, message: ToController) -> io::Result<Heard> {
-        let beats = matches!(message, ToController::Beat { .. });
-        let looks = self.looks.get().filter(|_| beats).map(Looks::now);
+        let copies = match &message {
+            ToController::Beat { copies, .. } => Some(copies),
+            _ => None,
+        };
+        let looks = self.looks.get().filter(|_| copies.is_some()).map(Looks::now);
+        let people = copies.map(|copies| self.people.of(copies, Instant::now()));
         let (answer, heard) = oneshot::channel();
         let (id, out) = {
             let mut state = self.state();
@@ -351,7 +408,10 @@ impl Core for Border {
             state.said.insert(id, answer);
             (id, out)
         };
-        out.send(&Tell::Say { id, message, looks }, &[])?;
+        if let Err(error) = out.send(&Tell::Say { id, message, looks, people }, &[]) {
+            self.state().said.remove(&id);
+            return Err(error);
+        }
         let heard = tokio::time::timeout(self.patience, heard).await;
         self.state().said.remove(&id);
         let silent = || io::Error::new(ErrorKind::TimedOut, "the controller was not reached");

@@ -82,8 +82,11 @@ impl Shells {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let views: Arc<dyn Views> = self;
         std::thread::Builder::new().name("views".to_owned()).spawn(move || {
-            if let Err(error) = procfs::serve(&listener, &views) {
-                tracing::error!(%error, "cluster shells see this node alone from now on");
+            loop {
+                if let Err(error) = procfs::serve(&listener, &views) {
+                    tracing::warn!(%error, "cluster shells see this node alone for a moment");
+                }
+                std::thread::sleep(FRESH);
             }
         })?;
         Ok(())
