@@ -222,10 +222,11 @@ impl Border {
             state.wanted.insert(id, answer);
             (id, out)
         };
-        let sent = out.send(&Tell::Want { id, want }, &[]).ok();
-        let had = sent.and_then(|()| answered.recv_timeout(within).ok());
+        // What was not sent was not asked.
+        let sent = out.send(&Tell::Want { id, want }, &[]).map_err(|_| Unanswered::NotAsked);
+        let had = sent.and_then(|()| answered.recv_timeout(within).map_err(|_| Unanswered::Unknown));
         self.state().wanted.remove(&id);
-        let value = had.ok_or(Unanswered::Unknown)?.map_err(Unanswered::Refused)?;
+        let value = had?.map_err(Unanswered::Refused)?;
         serde_json::from_value(value).map_err(|_| Unanswered::Unknown)
     }
 

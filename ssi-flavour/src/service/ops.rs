@@ -1,5 +1,6 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
+mod rights;
 mod run;
 mod shells;
 mod trees;
@@ -16,7 +17,8 @@ use crate::cluster::place::{self, Choice};
 use crate::cluster::trees::Tree;
 use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
 use crate::wire::{
-    ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterSay, PlaceInCluster,
+    ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterRight, ClusterSay,
+    PlaceInCluster,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,6 +72,7 @@ impl ClusterService {
             ClusterLooks => cluster_looks,
             PlaceInCluster => place_in_cluster,
             ClusterGhostGone => ghost_gone,
+            ClusterRight => cluster_right,
         );
     }
 

@@ -26,7 +26,7 @@ const SIGKILL: u8 = 9;
 
 impl ClusterService {
     /// The node that asks, if it is one of the site's.
-    fn asking<'a>(&self, caller: &'a Caller) -> Result<&'a NodeId, Error> {
+    pub(super) fn asking<'a>(&self, caller: &'a Caller) -> Result<&'a NodeId, Error> {
         if !policy::may(caller, &self.site, &BTreeSet::new(), None, Action::Say) {
             let who = caller.describe();
             return Err(Error::denied(format!("{who} is not a node of {}", self.site)));
@@ -147,7 +147,7 @@ impl ClusterService {
 }
 
 /// The cluster, if the node is in it, and its number there.
-fn member<'a>(
+pub(super) fn member<'a>(
     all: &'a BTreeMap<ClusterId, Cluster>,
     cluster: &ClusterId,
     node: &NodeId,
