@@ -394,3 +394,55 @@ fn answer(shared: &Shared, id: u64, value: Result<serde_json::Value, String>) {
         let _late = waits.send(value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::plan;
+    use super::*;
+
+    /// A connection to an agent that is played, which works by a plan with this time to death.
+    fn agent(dead_ms: u64) -> (UnixStream, Out, In) {
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let (out, from) = split(theirs).unwrap();
+        let plan = serde_json::to_value(plan(dead_ms)).unwrap();
+        out.send(&Tell::Begun { plan }, &[]).unwrap();
+        (socket, out, from)
+    }
+
+    #[test]
+    fn an_agent_that_works_by_other_times_is_not_met() {
+        // wrong: after a change of the times a node would run its copies for longer than the core
+        // waits, and two of them live
+        let (socket, _out, _from) = agent(60_000);
+        assert!(meet(socket, &plan(8000)).unwrap().is_none());
+        let (socket, _out, _from) = agent(8000);
+        assert!(meet(socket, &plan(8000)).unwrap().is_some());
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(meet(socket, &plan(8000)).unwrap().is_none(), "it ends");
+    }
+
+    #[test]
+    fn what_was_said_last_is_sent() {
+        // wrong: a node that is taken out of its cluster would run its programs on
+        let (socket, _out, mut from) = agent(8000);
+        let (client, _wanted) = meet(socket, &plan(8000)).unwrap().unwrap();
+        client.end().unwrap();
+        drop(client);
+        let (ask, _) = from.next(Ask::fds, None).unwrap().unwrap();
+        assert!(matches!(ask, Ask::End));
+        assert!(from.next(Ask::fds, None).unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_answers_nothing_is_noticed() {
+        // wrong: a node whose agent hangs would be out of its cluster until somebody looks
+        let (socket, _out, mut from) = agent(8000);
+        let (client, _wanted) = meet(socket, &plan(8000)).unwrap().unwrap();
+        client.hangs().await;
+        for _ in 0..PINGS_MISSED_MAX {
+            let (ask, _) = from.next(Ask::fds, None).unwrap().unwrap();
+            assert!(matches!(ask, Ask::Ping { .. }));
+        }
+    }
+}

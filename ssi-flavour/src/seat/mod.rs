@@ -23,7 +23,7 @@ mod shell;
 mod testing;
 mod way;
 
-pub use client::{Client, Wanted, begin, end, kill};
+pub use client::{Begun, Client, Wanted, begin, end, kill};
 pub use proto::{Placing, Plan, Want, Where};
 
 use std::ffi::OsString;
