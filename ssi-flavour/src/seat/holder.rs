@@ -66,7 +66,10 @@ pub(super) fn kill(folder: &Path) -> io::Result<()> {
     tracing::warn!(pid, "an agent that hangs is killed");
     pidfd_send_signal(&process, Signal::KILL)?;
     let most = Timespec::try_from(DEATH_MAX).unwrap_or_default();
-    match rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&most))? {
+    let ended = rustix::io::retry_on_intr(|| {
+        rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&most))
+    })?;
+    match ended {
         0 => Err(io::Error::other(format!("process {pid}, a killed agent, does not end"))),
         _ => Ok(()),
     }
