@@ -160,7 +160,7 @@ impl Cluster {
         messages: &mut [ToNode],
         after: Option<TreeId>,
     ) -> Vec<(TreeId, Program)> {
-        let told = |tree| {
+        let told = |tree: TreeId| {
             let program = self.programs.get(&tree)?;
             Some(Program { mandate: None, ..program.clone() })
         };

@@ -80,15 +80,15 @@ mod tests {
             assert!(matches!(orders[0], Order::Kill { .. }));
             ids(&programs)
         };
-        assert_eq!(fit_after(None), (0..64).collect::<Vec<_>>());
+        assert_eq!(fit_after(None), (0..64).collect::<Vec<u64>>());
         let then = fit_after(Some(TreeId(63)));
-        assert_eq!(then, (64..100).chain(0..28).collect::<Vec<_>>());
+        assert_eq!(then, (64..100).chain(0..28).collect::<Vec<u64>>());
     }
 
     #[test]
     fn large_programs_go_one_at_a_time() {
         // wrong: as above, and one that is large would never start
-        let large = |_| {
+        let large = |_: TreeId| {
             let argv = vec!["x".repeat(BYTES_MAX)];
             Some(Program { argv, ..program(40_000) })
         };
