@@ -6,7 +6,8 @@ DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
 .PHONY: help deps deps-test deps-oidc deps-axe deps-scitokens deps-schemathesis deps-criu deps-vm \
-	build release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo fuzz clean
+	build release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo \
+	bench-ssi fuzz clean
 
 # As root, with FUSE and namespaces, whole grids can run: then a test of the testbed that skips
 # itself fails.
@@ -26,17 +27,20 @@ help:
 	@echo "              VM_RELEASE=bookworm: with Debian 12"
 	@echo "make lint     formatting and lints only"
 	@echo "make fuzz TARGET=signed SECONDS=60   random input for one decoder (fuzz/src/lib.rs; needs Rust nightly)"
-	@echo "make bench    benchmarks (suites grid, login and vo), with tables and target/bench/*.json;"
-	@echo "              make bench-grid, make bench-login, make bench-vo: one suite"
+	@echo "make bench    benchmarks (suites grid, login, vo and ssi), with tables and target/bench/*.json;"
+	@echo "              make bench-grid, make bench-login, make bench-vo, make bench-ssi: one suite"
 
 # Debian packages that running and building need, and those that only tests need.
 RUN_PACKAGES := iproute2 util-linux fuse3 ca-certificates openssl
 TEST_PACKAGES := chromium libnss3-tools python3-minimal python3-venv openssh-client openssh-server \
-	pamtester softhsm2 sudo oidc-agent-cli curl jq krb5-kdc krb5-admin-server krb5-user busybox-static cron
+	pamtester softhsm2 sudo oidc-agent-cli curl jq krb5-kdc krb5-admin-server krb5-user busybox-static cron \
+	default-jdk-headless r-base-core
 # The suite login also runs what these hold, beside ours.
 BENCH_PACKAGES := libnss-extrausers openssh-client openssh-server pamtester
 # The suite vo signs in to the console and to nodes, and asks a directory beside ours.
 BENCH_VO_PACKAGES := curl procps openssh-client openssh-server slapd ldap-utils
+# The suite ssi builds a program, and starts others by ssh beside.
+BENCH_SSI_PACKAGES := make gcc openssh-client openssh-server
 VM_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs python3-minimal
 # The machine inside has what running needs, and no more than systemd, a kernel and what tests call.
 VM_RELEASE ?= trixie
@@ -141,7 +145,7 @@ test-full: test
 test-vm: deps-vm
 	tools/vm/test $(VM_RELEASE) $(VM_GUEST_PACKAGES)
 
-bench: bench-grid bench-login bench-vo
+bench: bench-grid bench-login bench-vo bench-ssi
 
 bench-grid: deps release
 	target/release/xos-bench grid --out target/bench/grid.json
@@ -154,6 +158,10 @@ bench-vo: deps release
 	@tools/deps $(BENCH_VO_PACKAGES)
 	$(CARGO) build --release -p xos-vom --example vo_rates
 	target/release/xos-bench vo --out target/bench/vo.json
+
+bench-ssi: deps release deps-criu
+	@tools/deps $(BENCH_SSI_PACKAGES)
+	target/release/xos-bench ssi --out target/bench/ssi.json
 
 # What it finds lies in target/fuzz. What is worth keeping belongs into fuzz/corpus/TARGET, which
 # every run of the tests tries again. The versions are those that are shipped.

@@ -234,6 +234,11 @@ pub struct RunInCluster {
     /// Whether it runs on a terminal, which waits for who attaches.
     #[serde(default)]
     pub terminal: bool,
+    /// Whether it has a network of its own instead of its node's: a loopback, and the address 10 and
+    /// the last three bytes of the tree's number, by which the caller's programs in the VO that have
+    /// one too reach it, and nobody else. Its connections (TCP) move along.
+    #[serde(default)]
+    pub own_net: bool,
     /// The mask of modes of new files, at most 511 (octal 777).
     #[serde(default = "umask_default")]
     pub umask: u32,

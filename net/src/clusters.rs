@@ -25,7 +25,7 @@ pub struct ClusterOffer {
     pub largest: (u32, u64),
     /// What tickets for it name as its key: of no key that anybody has.
     pub key: String,
-    /// All nodes that are in it, whatever they do: they take no units by themselves.
+    /// All nodes that have joined it, whatever they do: they take no units by themselves.
     pub nodes: BTreeSet<NodeId>,
 }
 

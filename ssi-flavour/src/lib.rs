@@ -14,6 +14,7 @@ pub mod driver;
 pub mod frame;
 pub mod ghost;
 pub mod host;
+pub mod overlay;
 pub mod peer;
 pub mod pids;
 pub mod procfs;

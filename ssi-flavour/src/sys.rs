@@ -5,7 +5,9 @@
 //! shim nor its init nor the keeper of a merged `/proc` starts a thread, ever.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Who returned from [`fork`].
@@ -213,20 +215,66 @@ pub fn new_session_keyring() -> io::Result<()> {
     if r >= 0 || e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
 }
 
-/// Brings the loopback of this process's network namespace up; see netdevice(7).
+/// Brings the loopback of this thread's network namespace up, or takes it down; see netdevice(7).
 ///
 /// # Errors
 /// The kernel's error.
-pub fn loopback_up() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+pub fn loopback(up: bool) -> io::Result<()> {
+    let mut request = device(b"lo");
+    request.ifr_ifru.ifru_flags = if up { UP } else { 0 };
+    set(libc::SIOCSIFFLAGS, &request)
+}
+
+/// Makes a network device with an address in this thread's network namespace. Each packet (IP) that
+/// is sent to the networks of the address below `mask` is read from the file that is returned, and
+/// what is written to that arrives. With the file the device goes, which keeps the namespace.
+///
+/// # Errors
+/// The kernel's error; `NotFound` where there is no `/dev/net/tun`.
+pub fn packet_device(address: Ipv4Addr, mask: Ipv4Addr, mtu: u16) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    let mut request = device(b"xos0");
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the file is open, and the request outlives the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    request.ifr_ifru.ifru_addr = socket_address(address);
+    set(libc::SIOCSIFADDR, &request)?;
+    request.ifr_ifru.ifru_addr = socket_address(mask);
+    set(libc::SIOCSIFNETMASK, &request)?;
+    request.ifr_ifru.ifru_mtu = mtu.into();
+    set(libc::SIOCSIFMTU, &request)?;
+    request.ifr_ifru.ifru_flags = UP;
+    set(libc::SIOCSIFFLAGS, &request)?;
+    Ok(file)
+}
+
+const UP: libc::c_short = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+
+/// A request for a network device.
+fn device(name: &[u8]) -> libc::ifreq {
     // SAFETY: all-zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+    for (to, from) in request.ifr_name.iter_mut().zip(name) {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the socket is open, the request outlives the call, and its flags are set.
-    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
+    request
+}
+
+/// As struct sockaddr_in has it: two bytes of a port, then the address.
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut sa_data = [0; 14];
+    for (to, from) in sa_data[2..6].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data }
+}
+
+fn set(what: libc::c_ulong, request: &libc::ifreq) -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the socket is open, the request outlives the call, and what is set of it was set.
+    let r = unsafe { libc::ioctl(socket.as_raw_fd(), what, request) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

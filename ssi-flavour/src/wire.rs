@@ -20,6 +20,12 @@ pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
+/// The protocol of a stream by which a node sends packets of trees with a network of their own to
+/// another node of the cluster: the first frame is a [`PacketsOpening`], then each packet comes
+/// after two bytes with its length ([`crate::overlay`]).
+pub const ALPN_PACKETS: &[u8] = b"ssi-packets/1";
+/// Most trees with a network of their own that nodes are told of; the others reach none.
+pub const PLACES_MAX: usize = 4096;
 /// Most processes that a node tells of at once: those that use most of the processors come first.
 pub const PROCESSES_MAX: usize = 1024;
 /// Most processors of a node that are told of.
@@ -112,6 +118,21 @@ pub struct Seat {
     pub suspect_ms: u64,
     /// Of silence until a node's term is ended, milliseconds.
     pub dead_ms: u64,
+    /// Where the trees are that have a network of their own, at most [`PLACES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
+}
+
+/// Where a tree is that has a network of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The tree.
+    pub tree: TreeId,
+    /// The node.
+    pub node: NodeNumber,
+    /// Its person's account: trees of one reach one another.
+    pub uid: u32,
 }
 
 /// How a node is.
@@ -248,6 +269,9 @@ pub struct Program {
     /// Whether its standard input may be written by who follows it; else that is empty.
     #[serde(default)]
     pub attached: bool,
+    /// Whether it has a network of its own ([`crate::overlay`]).
+    #[serde(default)]
+    pub own_net: bool,
     /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is
     /// free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -505,6 +529,14 @@ pub struct RelayOpening {
     pub from: [u64; 2],
 }
 
+/// The first frame of a stream by which a node sends packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketsOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+
 /// First on a stream of [`ALPN_IMAGE`], from the node that restores a tree from the image, or keeps
 /// a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -534,6 +566,7 @@ mod tests {
                 heartbeat_ms: 1000,
                 suspect_ms: 3000,
                 dead_ms: 8000,
+                places: vec![Place { tree: TreeId(7), node: 3u8.try_into().unwrap(), uid: 7 }],
             }),
             messages: vec![ToNode::Told {
                 term: 2,

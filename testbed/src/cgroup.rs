@@ -33,6 +33,8 @@ const SWEEP_ROUNDS_MAX: usize = 1000;
 /// How long an emptied cgroup may stay busy: the kernel detaches ended processes a little later.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_RETRY: Duration = Duration::from_millis(5);
+/// Processor time is shared out anew so often: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// The testbed's cgroups in all hierarchies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -111,6 +113,25 @@ impl Tree {
             controllers::hand_down(&root.join(host.as_str()))?;
         }
         Ok(())
+    }
+
+    /// Gives all processes of a host together at most so many thousandths of a processor.
+    pub(crate) fn limit_cpu(&self, host: &HostName, milli: u32) -> Result<()> {
+        let quota_us = u64::from(milli) * CPU_PERIOD_US / 1000;
+        for (hierarchy, root) in self.roots() {
+            let (file, text) = match &hierarchy.v1 {
+                None => ("cpu.max", format!("{quota_us} {CPU_PERIOD_US}")),
+                Some(_) => ("cpu.cfs_quota_us", quota_us.to_string()),
+            };
+            // Only one hierarchy has the controller.
+            let path = root.join(host.as_str()).join(file);
+            if path.exists() {
+                return std::fs::write(&path, text)
+                    .context(|| format!("writing {}", path.display()));
+            }
+        }
+        let reason = "this machine gives control groups no controller cpu".to_owned();
+        Err(Error::Start { what: format!("limiting the processors of {host}"), reason })
     }
 
     /// Moves the calling process among the testbed's tools.
@@ -336,5 +357,20 @@ mod tests {
     fn folders_do_not_share_cgroups() {
         assert_ne!(fnv1a(b"/tmp/a"), fnv1a(b"/tmp/b"));
         assert!(TOOLS.parse::<HostName>().is_err());
+    }
+
+    /// If it failed, a node that is to have a part of the machine would have all of it.
+    #[test]
+    fn a_host_has_its_part_of_a_processor() {
+        let machine = tempfile::tempdir().unwrap();
+        let hierarchies = vec![Hierarchy { mount: machine.path().to_owned(), v1: None }];
+        let tree = Tree { base: "xos-testbed-a".parse().unwrap(), hierarchies };
+        let host: HostName = "n1".parse().unwrap();
+        let own = machine.path().join("xos-testbed-a/n1");
+        std::fs::create_dir_all(&own).unwrap();
+        assert!(tree.limit_cpu(&host, 250).is_err(), "the controller is not there");
+        std::fs::write(own.join("cpu.max"), "max 100000").unwrap();
+        tree.limit_cpu(&host, 250).unwrap();
+        assert_eq!(std::fs::read_to_string(own.join("cpu.max")).unwrap(), "25000 100000");
     }
 }

@@ -107,6 +107,15 @@ impl Host {
         }
     }
 
+    /// Gives all its processes together at most so many thousandths of a processor, until the host
+    /// is started anew.
+    ///
+    /// # Errors
+    /// When the testbed is gone, or the machine has no controller for that.
+    pub fn limit_cpu(&self, milli: u32) -> Result<()> {
+        State::load(&self.dir)?.cgroups.limit_cpu(&self.name, milli)
+    }
+
     /// Kills everything in the host at once, like a power cut; files in its own folders stay.
     /// The host is down afterwards.
     ///

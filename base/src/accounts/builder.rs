@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
+    time::SystemTime,
 };
 
 use super::{
@@ -186,6 +187,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), AccountsError> {
         file.write_all(bytes)?;
         // The umask must not decide whether users can see names.
         file.set_permissions(Permissions::from_mode(0o644))?;
+        // The kernel's own would be that of its last tick, which two files could have in common.
+        file.set_modified(SystemTime::now())?;
         file.sync_all()?;
         fs::rename(temporary, path)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());

@@ -58,20 +58,18 @@ pub struct Mapped {
 /// The bytes of a file.
 ///
 /// A mapping that was truncated where it lies kills whoever reads behind the new end. So what is
-/// not too large is copied, and nothing that happens to the file reaches it. Of larger files no
+/// not too large is copied, and nothing that happens to the file reaches it; nor does it keep a
+/// program in its place that uses names and could move to another machine. Of larger files no
 /// process can have its own copy; for them it must be a mistake of root's, at the very moment of a
 /// lookup.
 #[derive(Debug)]
 enum Content {
-    Copied {
-        bytes: Vec<u8>,
-        /// Never read: while it is there, the inode number is not given to another file.
-        _inode: Map,
-    },
+    Copied(Vec<u8>),
     Mapped(Map),
 }
 
-/// Tells one file from the next. While a file is mapped its inode number is not given to another.
+/// Tells one file from the next. The inode number of a file that is gone may be given to the next
+/// one; who writes it gives each its own time ([`super::write_atomic`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -152,7 +150,7 @@ impl<P: AsRef<Path>> AccountsFile<P> {
     /// Whether `mapped`, which this file once was, can be read on: not when it was cut short where
     /// it lies. For whoever holds it longer than one lookup.
     pub fn can_go_on(&self, mapped: &Mapped) -> bool {
-        if let Content::Copied { .. } = mapped.content {
+        if let Content::Copied(_) = mapped.content {
             return true;
         }
         // One that was removed or replaced lives on as long as it is mapped, out of reach.
@@ -210,12 +208,12 @@ impl Content {
         bytes.try_reserve_exact(len).map_err(no_memory)?;
         // Fewer, when it is cut short meanwhile: then its head does not match.
         file.take(len as u64).read_to_end(&mut bytes)?;
-        Ok(Content::Copied { bytes, _inode: Map::new(file, 1)? })
+        Ok(Content::Copied(bytes))
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Content::Copied { bytes, .. } => bytes,
+            Content::Copied(bytes) => bytes,
             Content::Mapped(map) => map.bytes(),
         }
     }

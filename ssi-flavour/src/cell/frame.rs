@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// Most descriptors that come with one frame.
-pub const FDS_MAX: usize = 3;
+pub const FDS_MAX: usize = 4;
 /// How much is read at a time.
 const READ_BYTES: usize = 16 * 1024;
 

@@ -175,7 +175,7 @@ pub struct Start {
     pub pid: Option<i32>,
     /// As whom.
     pub account: Account,
-    /// Whether it has a network namespace of its own, with nothing but a loopback.
+    /// Whether it has a network namespace of its own, whose descriptor comes after the streams.
     pub own_net: bool,
     /// The pid of the helper `xos-proc` whose `/proc`, that of the whole cluster, it sees
     /// ([`crate::procfs`]). Such a tree does not move. Absent: the cell's own.

@@ -10,7 +10,7 @@ use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, Stdio};
 use crate::program::{Exec, drop_to, limit, search_path};
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Gid;
 use rustix::process::Resource;
@@ -61,7 +61,8 @@ pub(super) struct Order<'a> {
     pub program: &'a Program,
     /// `None`: a helper, which stays root.
     pub account: Option<&'a Account>,
-    pub own_net: bool,
+    /// Its own.
+    pub network: Option<OwnedFd>,
     /// The helper in whose mount namespace it is.
     pub merged_proc: Option<i32>,
     pub stdio: Vec<OwnedFd>,
@@ -111,9 +112,8 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     for dir in &program.cgroups {
         std::fs::write(dir.join("cgroup.procs"), "0").map_err(|e| (Stage::Cgroup, errno(&e)))?;
     }
-    if order.own_net {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| (Stage::Net, e))?;
-        sys::loopback_up().map_err(|e| (Stage::Net, errno(&e)))?;
+    if let Some(network) = &order.network {
+        setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| (Stage::Net, e))?;
     }
     if let Some(helper) = order.merged_proc {
         // From here on /proc is that of the whole cluster.
@@ -183,7 +183,7 @@ pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
     match stage {
         Stage::Setup => Refusal::System(format!("cannot prepare the program's process: {why}")),
         Stage::Cgroup => Refusal::System(format!("cannot enter its control group: {why}")),
-        Stage::Net => Refusal::System(format!("cannot make it a network of its own: {why}")),
+        Stage::Net => Refusal::System(format!("cannot enter a network of its own: {why}")),
         Stage::Rlimit => Refusal::Program(format!("cannot set a resource limit: {why}")),
         Stage::Identity => Refusal::System(format!("cannot become its account: {why}")),
         Stage::Cwd => {

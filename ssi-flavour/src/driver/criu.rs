@@ -3,6 +3,7 @@
 use super::error::{DriverError, Step, not_empty};
 use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
+use super::net::Network;
 use super::run::{Ended, Run};
 use super::{
     Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
@@ -119,6 +120,9 @@ impl Checkpointer for Criu {
         // Those of a tree in the driver's own namespaces, which may be some below the uppermost.
         let pid = if order.cell.is_some() { pid } else { root };
         let ids = self.ready_ids(order).await?;
+        let own_net = order.cell.is_some_and(|cell| cell.own_net);
+        let network = own_net.then(|| Network::of(root)).transpose();
+        let network = network.map_err(DriverError::system("open its network"))?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
         run.for_person(person);
@@ -138,7 +142,13 @@ impl Checkpointer for Criu {
             run.arguments(["--external", &external]);
         }
         run.arguments(tcp(order.tcp));
+        let quiet = network.as_ref().map(Network::quiet).transpose();
+        let quiet = quiet.map_err(DriverError::system("keep its network still"))?;
+        if let Some(network) = &network {
+            run.in_network(network.file().map_err(DriverError::system("keep its network open"))?);
+        }
         let ended = run.run(&self.program).await?;
+        drop(quiet);
         if !ended.good {
             return Err(Criu::failure(&ended, Step::Dump, pid));
         }
@@ -188,6 +198,17 @@ impl Checkpointer for Criu {
             run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);
         }
         run.arguments(tcp(order.tcp));
+        let own_net = order.cell.is_some_and(|cell| cell.own_net);
+        let network = match order.network {
+            None if own_net => {
+                let made = blocking(|| Network::new()?.file()).await?;
+                Some(made.map_err(DriverError::system("make a network"))?)
+            }
+            given => given,
+        };
+        if let Some(network) = network {
+            run.in_network(network);
+        }
         let ended = match run.run(&self.program).await {
             Err(error @ DriverError::TimedOut { .. }) => {
                 // Nothing had the pid before: what has it now is half a program.
@@ -290,7 +311,8 @@ fn collecting(limit: Duration) -> String {
 fn tcp(tcp: Tcp) -> &'static [&'static str] {
     match tcp {
         Tcp::None => &[],
-        Tcp::Established => &["--tcp-established", "--network-lock", "nftables"],
+        // Its loopback is down: no packet comes.
+        Tcp::Established => &["--tcp-established", "--network-lock", "skip"],
         Tcp::Close => &["--tcp-close"],
     }
 }
@@ -298,7 +320,7 @@ fn tcp(tcp: Tcp) -> &'static [&'static str] {
 /// CRIU's name of a feature (`criu check --feature`).
 fn name(feature: Feature) -> &'static str {
     match feature {
-        Feature::Tcp => "network_lock_nftables",
+        Feature::Tcp => "tcp_half_closed",
         Feature::DirtyTracking => "mem_dirty_track",
         Feature::LazyPages => "uffd-noncoop",
         Feature::SeccompFilters => "seccomp_filters",

@@ -17,11 +17,17 @@ struct Meaning {
 }
 
 /// Of CRIU 4.2.1; each was seen, or stands in its source.
-static MEANINGS: [Meaning; 12] = [
+static MEANINGS: [Meaning; 13] = [
     Meaning {
         part: "Connected TCP socket",
         what: "it has a connection over the network",
-        next: "end the connection, or run the program with a network of its own",
+        next: "end the connection, or, when its other end is in a program of yours in the \
+               cluster, run both by xos cluster run --net own",
+    },
+    Meaning {
+        part: "In-flight connection",
+        what: "a connection to it waits until it accepts it",
+        next: "try again when it has done so",
     },
     Meaning {
         part: "Can't dump file",
@@ -145,7 +151,7 @@ mod tests {
         };
         assert!(what.starts_with("process 33417: it has a connection over the network"), "{what}");
         assert!(what.contains("(inet: Connected TCP socket"), "{what}");
-        assert!(next.contains("a network of its own"), "{next}");
+        assert!(next.contains("--net own"), "{next}");
     }
 
     #[test]

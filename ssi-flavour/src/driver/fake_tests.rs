@@ -26,6 +26,7 @@ fn restore(folder: &str, cell: Option<Cell>) -> RestoreOrder {
         cell,
         cgroups: Vec::new(),
         inherited: Vec::new(),
+        network: None,
         tcp: Tcp::None,
         stopped: false,
         limit: Duration::from_secs(10),

@@ -5,12 +5,13 @@
 //!
 //! What CRIU asks the kernel when it has no cache of the answers ends such a run: netfilter's
 //! library leaves every program whose real and effective user differ (`xtables_init`, exit code
-//! 111). So that cache is there before, made by a run with root's ids alone.
+//! 111). So that cache is there before, made by a run with root's ids alone; and connections are
+//! kept still without netfilter ([`super::net`]).
 
 use super::criu::Criu;
-use super::error::{DriverError, Step};
+use super::error::DriverError;
 use super::explain::reason;
-use super::{Cell, DumpOrder, Tcp, proc};
+use super::{Cell, DumpOrder, proc};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -53,17 +54,6 @@ impl Criu {
         let ids = ids.map_err(DriverError::system(format!("look at process {root}")))?;
         if ids.is_none() {
             return Ok(None);
-        }
-        if order.tcp == Tcp::Established {
-            // Locked by netfilter's library.
-            return Err(DriverError::Refused {
-                step: Step::Dump,
-                what: "connections of another user's program stay on a node where root lacks \
-                       CAP_SYS_RESOURCE"
-                    .to_owned(),
-                next: "end the connections, or give the node's root that capability",
-                log: None,
-            });
         }
         self.keep_cache(order.cell).await?;
         Ok(ids)

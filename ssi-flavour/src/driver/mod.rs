@@ -10,6 +10,7 @@ mod external;
 pub mod fake;
 pub mod images;
 mod limits;
+mod net;
 mod proc;
 mod run;
 mod stats;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 pub use error::{DriverError, Step};
 pub use external::ExternalFd;
+pub(crate) use net::Network;
 
 /// The pid, as this process sees it, of the process that has `inner` in the pid namespace of process
 /// `cell`; `None` for `cell`: in this process's own.
@@ -111,7 +113,8 @@ pub enum Ability {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
-    /// Connections (TCP) move, for trees with a network of their own.
+    /// Connections (TCP) move, for trees with a network of their own, also those of which one side
+    /// has ended.
     Tcp,
     /// Memory can be copied while the tree runs, and only what changed then when it stands still.
     DirtyTracking,
@@ -137,10 +140,11 @@ impl Feature {
 /// The namespaces in which a tree lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
-    /// The pid, as the driver sees it, of a process in them: its init, or for a tree with a network
-    /// of its own, a process of that network.
+    /// The pid, as the driver sees it, of a process in them that nobody but root made: its init.
     pub pid: i32,
-    /// Whether the tree's network is that process's, and not the driver's.
+    /// Whether the tree has a network of its own, and not the driver's. Its loopback is down while
+    /// it is saved, for which the tree should stand still already, and nothing else may come in
+    /// then; a copy gets another one ([`RestoreOrder::network`]).
     pub own_net: bool,
 }
 
@@ -162,7 +166,8 @@ pub enum Leave {
 pub enum Tcp {
     /// A tree that has some is not saved.
     None,
-    /// They go on; the tree's address must go with it.
+    /// They go on, for trees with a network of their own ([`Cell::own_net`]): nothing else keeps
+    /// packets away from them meanwhile.
     Established,
     /// The restored tree finds them closed.
     Close,
@@ -228,6 +233,9 @@ pub struct RestoreOrder {
     pub cgroups: Vec<PathBuf>,
     /// What takes the place of outer descriptors.
     pub inherited: Vec<Inherited>,
+    /// Its network, for a tree with one of its own; without it, a new one with nothing but a
+    /// loopback.
+    pub network: Option<OwnedFd>,
     /// What becomes of connections: as in the dump.
     pub tcp: Tcp,
     /// Whether it stands still (SIGSTOP, all of its processes) until SIGCONT.

@@ -36,6 +36,8 @@ pub(super) struct Run {
     arguments: Vec<OsString>,
     cgroups: Vec<OwnedFd>,
     kept: Vec<OwnedFd>,
+    /// The number of a descriptor of a network.
+    network: Option<i32>,
     person: Option<u32>,
     real: Option<RealIds>,
     work: PathBuf,
@@ -69,6 +71,7 @@ impl Run {
             arguments,
             cgroups,
             kept,
+            network: None,
             person: None,
             real: None,
             work,
@@ -83,6 +86,11 @@ impl Run {
     /// Has it act for this person, by their uid, on volumes.
     pub(super) fn for_person(&mut self, uid: u32) {
         self.person = Some(uid);
+    }
+
+    /// Has it run in this network instead of the driver's; only in a cell.
+    pub(super) fn in_network(&mut self, network: OwnedFd) {
+        self.network = Some(self.keep(network));
     }
 
     /// Has it run with these real ids, and root's effective ones.
@@ -142,7 +150,8 @@ impl Run {
             Some(cell) => {
                 let mut command = Command::new(NSENTER);
                 command.arg("--target").arg(cell.pid.to_string()).args(["--pid", "--mount"]);
-                command.args(cell.own_net.then_some("--net")).arg("--").arg(program);
+                command.args(self.network.map(|fd| format!("--net=/proc/self/fd/{fd}")));
+                command.arg("--").arg(program);
                 command
             }
         };

@@ -122,7 +122,10 @@ impl What {
             What::MergedProc => "start it by xos cluster run instead of in a cluster shell",
             What::SessionOutside { .. } => "move what began the session, or start it by setsid",
             What::Seccomp | What::SeccompListener => "run it without its sandbox",
-            What::Connection { .. } => "end the connection, or run it with a network of its own",
+            What::Connection { .. } => {
+                "end the connection, or, when its other end is in a program of yours in the \
+                 cluster, run both by xos cluster run --net own"
+            }
             What::Kernel { .. } => "run it with that turned off",
             What::Device { .. } => "close the device",
             What::Local { .. } => "use a folder of the volume, as below ~/vo",

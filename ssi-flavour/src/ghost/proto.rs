@@ -228,6 +228,8 @@ pub enum Steer {
         /// How.
         exit: Exit,
     },
+    /// It lives: what is closed it closed itself. Answers [`Steered::Closed`].
+    Lives,
     /// It was stopped.
     Stopped {
         /// By which signal.
@@ -252,6 +254,9 @@ pub enum Steered {
         /// Its whole process group instead.
         group: bool,
     },
+    /// The tree's output, or its error output, is closed. Whether it did that itself, or was killed,
+    /// the owner knows.
+    Closed,
     /// All that the tree had written was read.
     Read {
         /// Which question this answers.

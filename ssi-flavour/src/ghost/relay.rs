@@ -75,6 +75,8 @@ pub struct Relay {
     unread: Option<OwnedFd>,
     /// Where output and error are read, until they end.
     outputs: [Option<OwnedFd>; 2],
+    /// Those that have ended, of which the ghost is not told yet.
+    closed: [bool; 2],
     steer: Peer,
     exit: Option<Exit>,
     exit_told: bool,
@@ -158,6 +160,7 @@ impl Relay {
             input,
             unread: None,
             outputs,
+            closed: [false; 2],
             steer,
             exit: None,
             exit_told: false,
@@ -254,7 +257,11 @@ impl Relay {
         let open = self.steer.fill()?;
         while let Some(steer) = self.steer.take()? {
             match steer {
-                Steer::Exited { exit } => self.exit = Some(exit),
+                Steer::Exited { exit } => {
+                    self.exit = Some(exit);
+                    self.end_closed();
+                }
+                Steer::Lives => self.end_closed(),
                 Steer::Stopped { signal } => self.stopped = Some(signal),
                 Steer::Drain { number } => self.drain = Some(Drain { number, read: None }),
             }
@@ -295,11 +302,25 @@ impl Relay {
             }
             let Some(fd) = &self.outputs[i] else { continue };
             if ready && !read_some(fd.as_fd(), out)? {
-                out.end();
                 self.outputs[i] = None;
+                self.closed[i] = true;
+                // A copy that is killed closes them too, and the tree may go on elsewhere.
+                match self.exit {
+                    Some(_) => self.end_closed(),
+                    None => self.steer.push(&Steered::Closed)?,
+                }
             }
         }
-        Ok(())
+        self.steer.flush()
+    }
+
+    /// The tree itself has closed what is closed.
+    fn end_closed(&mut self) {
+        for (closed, out) in self.closed.iter_mut().zip(&mut self.machine.out) {
+            if std::mem::take(closed) {
+                out.end();
+            }
+        }
     }
 
     fn write_input(&mut self) {

@@ -98,6 +98,7 @@ impl Host {
             cell: Some(cell),
             cgroups: Vec::new(),
             inherited: inherited.map(|(key, fd)| Inherited { key, fd }).collect(),
+            network: None,
             tcp: Tcp::None,
             stopped: true,
             limit: self.setup.limit,

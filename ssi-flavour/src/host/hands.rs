@@ -8,7 +8,9 @@ use crate::cluster::messages::TreeId;
 use crate::driver::why::{Rules, why};
 use crate::driver::{inner_pid, outer_pid};
 use crate::ghost::spool::Spools;
-use crate::wire::Obstacle;
+use crate::overlay::Overlay;
+use crate::pids::NodeNumber;
+use crate::wire::{Obstacle, Place};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub struct Hands {
     pub(super) init_pid: i32,
     pub(super) store: Store,
     pub(super) spools: Arc<Spools>,
+    pub(super) overlay: Arc<Overlay>,
     pub(super) rules: Rules,
 }
 
@@ -40,6 +43,16 @@ impl Hands {
     /// The spools of this node.
     pub fn spools(&self) -> &Arc<Spools> {
         &self.spools
+    }
+
+    /// A stream by which another node sends packets to this one.
+    pub fn packets(&self, from: NodeNumber, socket: UnixStream) {
+        self.overlay.receive(from, socket);
+    }
+
+    /// Where the trees are that have a network of their own, as the controller said last.
+    pub fn places(&self, places: Vec<Place>) {
+        self.overlay.places(places);
     }
 
     /// Sends a signal to one process of a copy, or to all. A copy that has ended needs none.

@@ -34,6 +34,7 @@ use crate::driver::{Checkpointer, Dumped};
 use crate::ghost::proto::{Steer, Steered};
 use crate::ghost::relay;
 use crate::ghost::spool::Spools;
+use crate::overlay::{Link, Overlay};
 use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
@@ -91,6 +92,10 @@ pub struct Job {
     pub attached: bool,
     /// The pid of its root; absent: whichever is free.
     pub pid: Option<i32>,
+    /// Whether it has a network of its own, so that its connections move along
+    /// ([`crate::overlay`]).
+    #[serde(default)]
+    pub own_net: bool,
     /// The node where it was born.
     pub birth: NodeNumber,
     /// Whether it is a cluster shell, which needs [`Setup::shells`].
@@ -120,6 +125,12 @@ pub trait Peers: Send + Sync {
     /// # Errors
     /// That nobody is there now.
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream>;
+
+    /// A stream for packets to another node ([`Hands::packets`]).
+    ///
+    /// # Errors
+    /// That nobody is there now.
+    fn packets(&self, to: NodeNumber) -> io::Result<UnixStream>;
 }
 
 /// What a host needs.
@@ -188,7 +199,7 @@ enum Event {
     },
     Restored {
         tree: Tree,
-        done: Result<Box<Streaming>, String>,
+        done: Result<Box<NewCopy>, String>,
     },
     /// What a cluster shell needs is there, or will not be.
     Prepared {
@@ -221,15 +232,23 @@ struct Work {
     at: Option<relay::Offsets>,
 }
 
+/// What a copy that was restored has of this process.
+struct NewCopy {
+    streaming: Streaming,
+    link: Option<Link>,
+}
+
 struct Held {
     epoch: u64,
     /// Unless all stands still.
     runs: bool,
     exit: Option<Exit>,
     streaming: Streaming,
+    /// To the cluster's network, if it has one of its own.
+    link: Option<Link>,
     work: Option<Work>,
     /// Of a cluster shell.
-    keeper: Option<Keeper>,
+    _keeper: Option<Keeper>,
 }
 
 /// A node at work.
@@ -241,6 +260,7 @@ pub struct Host {
     calls: Arc<Calls>,
     init_pid: i32,
     store: Store,
+    overlay: Arc<Overlay>,
     jobs: BTreeMap<TreeId, Job>,
     refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
@@ -287,6 +307,7 @@ impl Host {
         let store = Store::new(setup.folder.join("images"));
         let parts = store.clone();
         wait(move || parts.sweep()).await??;
+        let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, restoring, put_off) = Default::default();
         let preparing = BTreeMap::new();
         let on_disk = serde_json::Value::Null;
@@ -298,6 +319,7 @@ impl Host {
             calls,
             init_pid,
             store,
+            overlay,
             jobs,
             refused,
             copies,
@@ -324,6 +346,7 @@ impl Host {
             init_pid: self.init_pid,
             store: self.store.clone(),
             spools: self.setup.spools.clone(),
+            overlay: self.overlay.clone(),
             rules: self.setup.rules.clone(),
         }
     }
@@ -501,6 +524,9 @@ impl Host {
         let Some(c) = self.copies.get(&id).filter(|c| c.runs && !self.frozen && !held(c)) else {
             return Ok(());
         };
+        if let Some(link) = &c.link {
+            link.open(true);
+        }
         let (calls, tree) = (self.calls.clone(), Tree { id: id.0, epoch: c.epoch });
         wait(move || calls.go(tree)).await?.map_err(io::Error::other)
     }

@@ -4,7 +4,7 @@ use super::images::fetch;
 use super::shell::Keeper;
 use super::store::Streams;
 use super::streams::{Streaming, Wanted};
-use super::{DRAIN_MAX, Event, For, Held, Host, Job, Work, wait};
+use super::{DRAIN_MAX, Event, For, Held, Host, Job, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Start, Started, Stdio, Tree};
 use crate::cluster::agent::Act;
@@ -30,9 +30,18 @@ fn wanted(job: &Job) -> Wanted {
     Wanted { terminal_of: terminal.then_some(job.account.uid), input: job.attached }
 }
 
+/// What becomes of its connections: those over a node's network are obstacles ([`why`]).
+fn tcp(cell: Cell) -> Tcp {
+    if cell.own_net { Tcp::Established } else { Tcp::None }
+}
+
 impl Host {
     pub(super) fn cell(&self) -> Cell {
         Cell { pid: self.init_pid, own_net: false }
+    }
+
+    fn cell_of(&self, id: TreeId) -> Cell {
+        Cell { own_net: self.jobs.get(&id).is_some_and(|j| j.own_net), ..self.cell() }
     }
 
     /// A program that cannot be started ends as a shell has it.
@@ -72,12 +81,30 @@ impl Host {
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
         let (wanted, birth) = (wanted(&job), job.birth);
         let made = Streaming::new(tree, birth, wanted, Offsets::default(), peers, events);
-        let (streaming, fds) = made?;
+        let (streaming, mut fds) = made?;
+        let mut link = None;
+        if job.own_net {
+            let (overlay, uid) = (self.overlay.clone(), job.account.uid);
+            match wait(move || overlay.network(id.0, uid)).await? {
+                Ok((network, linked)) => {
+                    fds.push(network);
+                    link = linked;
+                }
+                Err(error) => {
+                    tracing::warn!(%tree, %error, "it can have no network of its own");
+                    let end = End::Exit { code: REFUSED_CODE };
+                    return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
+                }
+            }
+        }
+        if let Some(link) = &link {
+            link.open(true);
+        }
         let start = Start {
             tree,
             pid: job.pid,
             account: job.account,
-            own_net: false,
+            own_net: job.own_net,
             merged_proc: keeper.as_ref().map(Keeper::pid),
             program: job.program,
         };
@@ -88,7 +115,8 @@ impl Host {
             return Ok(Vec::new());
         }
         streaming.go();
-        let held = Held { epoch, runs: true, exit: None, streaming, work: None, keeper };
+        let (runs, exit, work, _keeper) = (true, None, None, keeper);
+        let held = Held { epoch, runs, exit, streaming, link, work, _keeper };
         self.copies.insert(id, held);
         match started {
             Ok(Started { .. }) => {
@@ -122,6 +150,7 @@ impl Host {
         let tree = Tree { id: id.0, epoch };
         self.works += 1;
         let number = self.works;
+        let cell = self.cell_of(id);
         let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
             return Ok(Vec::new());
         };
@@ -130,11 +159,14 @@ impl Host {
         if purpose != For::Checkpoint {
             c.runs = false;
         }
+        if let Some(link) = &c.link {
+            link.open(false);
+        }
         let externals = c.streaming.keys.clone();
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
-        let (cell, limit) = (self.cell(), self.setup.limit);
+        let limit = self.setup.limit;
         tokio::spawn(async move {
             let prepared = wait(move || -> Result<(i32, PathBuf), String> {
                 let status = calls.status().map_err(|e| e.to_string())?;
@@ -148,7 +180,12 @@ impl Host {
                     return Err(format!("process {}: {}; {next}", first.pid, first.what));
                 }
                 let folder = store.make(id, version);
-                Ok((root, folder.map_err(|e| format!("cannot make a folder for it: {e}"))?))
+                let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
+                if cell.own_net {
+                    // Its network is down while it is saved, which it is not to see.
+                    calls.halt(tree).map_err(|e| e.to_string())?;
+                }
+                Ok((root, folder))
             });
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
@@ -159,7 +196,7 @@ impl Host {
                         folder,
                         leave: Leave::Stopped,
                         externals,
-                        tcp: Tcp::None,
+                        tcp: tcp(cell),
                         limit,
                     };
                     driver.dump(&order).await.map_err(|e| e.to_string())
@@ -218,6 +255,14 @@ impl Host {
                 });
                 if let Err(error) = sent.await? {
                     tracing::warn!(%tree, %error, "a signal did not reach it");
+                }
+            }
+            Steered::Closed => {
+                // A cell that is dead does not answer; of one that is being killed there is none.
+                let calls = self.calls.clone();
+                let lives = wait(move || calls.status()).await?.is_ok();
+                if let Some(c) = self.copy(id, tree.epoch).filter(|_| lives) {
+                    c.streaming.tell(Steer::Lives);
                 }
             }
             Steered::Read { number, offsets } => {
@@ -290,19 +335,23 @@ impl Host {
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
             (self.store.clone(), self.setup.peers.clone(), self.events.clone());
-        let (cell, limit, here) = (self.cell(), self.setup.limit, self.setup.node);
+        let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
+        let overlay = self.overlay.clone();
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
-            let fetched = wait(move || -> Result<(PathBuf, Streams), String> {
+            let fetched = wait(move || -> Result<_, String> {
                 let version = image.version;
                 fetch(&fetching, &*others, here, &image.nodes, (id, version))?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
-                Ok((folder, streams.map_err(|e| format!("its image is torn: {e}"))?))
+                let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                let network = cell.own_net.then(|| overlay.network(id.0, owner)).transpose();
+                let network = network.map_err(|e| format!("it can have no network: {e}"))?;
+                Ok((folder, streams, network.unzip()))
             });
             let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
-                Ok((folder, streams)) => {
+                Ok((folder, streams, (network, link))) => {
                     let of = events.clone();
                     match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
@@ -314,12 +363,14 @@ impl Host {
                                 cell: Some(cell),
                                 cgroups: Vec::new(),
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
-                                tcp: Tcp::None,
+                                network,
+                                tcp: tcp(cell),
                                 stopped: true,
                                 limit,
                             };
+                            let link = link.flatten();
                             let done = restore(&*driver, &calls, tree, order).await;
-                            done.map(|()| Box::new(streaming))
+                            done.map(|()| Box::new(NewCopy { streaming, link }))
                         }
                     }
                 }
@@ -335,7 +386,7 @@ impl Host {
     pub(super) async fn restored(
         &mut self,
         tree: Tree,
-        done: Result<Box<Streaming>, String>,
+        done: Result<Box<NewCopy>, String>,
     ) -> io::Result<Vec<Act>> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         let dying = match self.restoring.get(&id) {
@@ -353,9 +404,10 @@ impl Host {
             return Ok(self.agent.killed(id, epoch).into_iter().collect());
         }
         let now = self.setup.clock.up();
-        let done = done.map(|streaming| {
-            let (streaming, work, keeper) = (*streaming, None, None);
-            let held = Held { epoch, runs: false, exit: None, streaming, work, keeper };
+        let done = done.map(|made| {
+            let NewCopy { streaming, link } = *made;
+            let (runs, exit, work, _keeper) = (false, None, None, None);
+            let held = Held { epoch, runs, exit, streaming, link, work, _keeper };
             self.copies.insert(id, held);
         });
         Ok(self.agent.restored(id, epoch, done, now).into_iter().collect())
@@ -375,6 +427,10 @@ impl Host {
             Some(c) if c.epoch == epoch => self.copies.remove(&id),
             _ => None,
         };
+        if let Some(link) = held.as_ref().and_then(|c| c.link.as_ref()) {
+            // Its peers do not hear that it ends: the tree may go on elsewhere.
+            link.open(false);
+        }
         wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
         // That of a shell's /proc waits for the cell.
         wait(move || drop(held)).await?;

@@ -7,7 +7,7 @@ use crate::cell::proto::Tree;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Obstacle};
+use crate::wire::{NodeLooks, Obstacle, Place};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
@@ -183,6 +183,13 @@ pub enum Wanted {
         /// The relay's connection.
         socket: UnixStream,
     },
+    /// Carry packets from the socket to another node.
+    Packets {
+        /// The node.
+        to: NodeNumber,
+        /// Where they come from.
+        socket: UnixStream,
+    },
 }
 
 /// Answers that are waited for; `None`: the connection is over.
@@ -275,6 +282,22 @@ impl Client {
     /// That the agent is gone.
     pub fn attach(&self, tree: TreeId, ghost: &UnixStream) -> io::Result<()> {
         self.send(&Ask::Attach { tree }, Some(ghost))
+    }
+
+    /// Has packets taken from a socket that another node sent.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn packets(&self, from: NodeNumber, socket: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Packets { from }, Some(socket))
+    }
+
+    /// Says where the trees are that have a network of their own.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn places(&self, places: Vec<Place>) -> io::Result<()> {
+        self.send(&Ask::Places { places }, None)
     }
 
     /// Sends a signal to a process of a copy, or to all of them.
@@ -374,7 +397,11 @@ fn take(
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
         }
-        (Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. }, _) => return Some(()),
+        (Tell::Packets { to }, Some(socket)) => Wanted::Packets { to, socket },
+        (
+            Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. },
+            _,
+        ) => return Some(()),
         (Tell::Reply { id, value }, _) => {
             answer(shared, id, Ok(value));
             return Some(());

@@ -49,6 +49,7 @@ mod tests {
             },
             attached: false,
             pid: None,
+            own_net: false,
             birth: 1u8.try_into().unwrap(),
             shell: false,
             wanted: false,

@@ -76,12 +76,13 @@ pub(super) fn serve(listener: &UnixListener, border: &Arc<Border>, shared: &[Pat
         // Who is one too many runs it where it is.
         let Some(counted) = Counted::of(&open, who.uid) else { continue };
         let (border, shared) = (border.clone(), shared.clone());
-        let begun = std::thread::Builder::new().name(format!("place-{}", who.pid)).spawn(move || {
-            let _counted = counted;
-            if let Err(error) = answer(&border, &shared, socket, who) {
-                tracing::debug!(%error, ?who, "nobody is told where a program runs");
-            }
-        });
+        let begun =
+            std::thread::Builder::new().name(format!("place-{}", who.pid)).spawn(move || {
+                let _counted = counted;
+                if let Err(error) = answer(&border, &shared, socket, who) {
+                    tracing::debug!(%error, ?who, "nobody is told where a program runs");
+                }
+            });
         if let Err(error) = begun {
             tracing::warn!(%error, "no thread for a program that is to be placed");
         }

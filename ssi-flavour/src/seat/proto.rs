@@ -6,7 +6,7 @@ use crate::cluster::members::Times;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
-use crate::wire::NodeLooks;
+use crate::wire::{NodeLooks, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -196,6 +196,16 @@ pub(super) enum Ask {
         /// The tree.
         tree: TreeId,
     },
+    /// The socket that comes along has packets of a node's trees.
+    Packets {
+        /// The node.
+        from: NodeNumber,
+    },
+    /// Where the trees are that have a network of their own.
+    Places {
+        /// All of them.
+        places: Vec<Place>,
+    },
     /// Say that the agent lives; reply: `null`.
     Ping {
         /// The call.
@@ -209,7 +219,7 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } => 1,
+            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. } => 1,
             _ => 0,
         }
     }
@@ -260,6 +270,11 @@ pub(super) enum Tell {
         /// Where a new spool begins.
         from: [u64; 2],
     },
+    /// Connect the socket that comes along to another node, for packets.
+    Packets {
+        /// The node.
+        to: NodeNumber,
+    },
     /// An answer.
     Reply {
         /// To which call.
@@ -280,7 +295,7 @@ impl Tell {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Tell::Image { .. } | Tell::Output { .. } => 1,
+            Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. } => 1,
             _ => 0,
         }
     }

@@ -16,7 +16,7 @@ use crate::driver::{Checkpointer, Feature};
 use crate::ghost::spool::{Bounds, Spools};
 use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
 use crate::pids::NodeNumber;
-use crate::wire::NodeLooks;
+use crate::wire::{NodeLooks, Place};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit};
 use serde::Serialize;
@@ -69,6 +69,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         spools: spools.clone(),
         looks: OnceLock::new(),
         hands: OnceLock::new(),
+        early: Mutex::default(),
         people: People::default(),
         told: Mutex::new(Some(tell)),
         state: Mutex::default(),
@@ -110,8 +111,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     }
     let hands = host.hands();
     let looks = Looks::begin(hands.clone(), &plan, moves)?;
-    // Nobody was there before.
-    let _first = (border.looks.set(looks), border.hands.set(hands.clone()));
+    border.begun(looks, hands.clone());
     let (placing, spools) = (border.clone(), border.spools.clone());
     let (asked, shared) = (place::listen(&plan.place)?, plan.shared);
     thread("places").spawn(move || place::serve(&asked, &placing, &shared))?;
@@ -174,6 +174,8 @@ pub(super) struct Border {
     pub(super) spools: Arc<Spools>,
     looks: OnceLock<Looks>,
     hands: OnceLock<Hands>,
+    /// Places that were told of before there were hands.
+    early: Mutex<Vec<Place>>,
     people: People,
     /// `None`: it ends.
     told: Mutex<Option<UnboundedSender<Heard>>>,
@@ -195,6 +197,14 @@ fn away() -> io::Error {
 impl Border {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cell is there.
+    fn begun(&self, looks: Looks, hands: Hands) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        hands.places(std::mem::take(&mut *early));
+        // Nobody was there before.
+        let _first = (self.looks.set(looks), self.hands.set(hands));
     }
 
     /// How this node is, once that is known.
@@ -329,7 +339,22 @@ impl Border {
                     }
                 });
             }
-            (Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. }, None) => {}
+            (Ask::Packets { from }, Some(socket)) => {
+                if let Some(hands) = self.hands.get() {
+                    hands.packets(from, socket);
+                }
+            }
+            (Ask::Places { places }, _) => {
+                let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+                match self.hands.get() {
+                    Some(hands) => hands.places(places),
+                    None => *early = places,
+                }
+            }
+            (
+                Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. },
+                None,
+            ) => {}
             (Ask::Ping { id }, _) => {
                 // Who does the node's work says so: one that stands still says nothing.
                 let border = self.clone();
@@ -437,5 +462,9 @@ impl Peers for Border {
             return Ok(other);
         }
         self.reach(&Tell::Output { at, tree, from })
+    }
+
+    fn packets(&self, to: NodeNumber) -> io::Result<UnixStream> {
+        self.reach(&Tell::Packets { to })
     }
 }

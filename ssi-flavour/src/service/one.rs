@@ -10,7 +10,7 @@ use crate::cluster::messages::{End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Program, Seat};
+use crate::wire::{NodeLooks, PLACES_MAX, Place, Program, Seat};
 use std::collections::{BTreeMap, BTreeSet};
 use xos_base::{ClusterId, Millis, NodeId, PersonId, VoId};
 
@@ -150,7 +150,16 @@ impl Cluster {
             heartbeat_ms: ms(self.times.heartbeat()),
             suspect_ms: ms(self.times.suspect()),
             dead_ms: ms(self.times.dead()),
+            places: self.places(),
         }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let own_net = |tree: &TreeId| self.programs.get(tree).is_some_and(|p| p.own_net);
+        let trees = self.controller.state().trees.iter();
+        let live = trees.filter(|(tree, t)| !t.state.is_final() && own_net(tree));
+        let place = live.map(|(tree, t)| Place { tree, node: t.node, uid: t.owner.uid });
+        place.take(PLACES_MAX).collect()
     }
 
     /// What the trees are that messages start or restore, without the mandates of their persons, and

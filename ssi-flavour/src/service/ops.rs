@@ -1,5 +1,6 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
+mod drain;
 mod rights;
 mod run;
 mod shells;
@@ -12,10 +13,7 @@ use super::policy::{self, Action};
 use super::{ClusterService, Kept, seated};
 use crate::cluster::controller::Refused;
 use crate::cluster::members::{MemberError, NodeState};
-use crate::cluster::messages::TreeId;
-use crate::cluster::place::{self, Choice};
-use crate::cluster::trees::Tree;
-use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
+use crate::pids::NODE_NUMBER_MAX;
 use crate::wire::{
     ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterRight, ClusterSay,
     PlaceInCluster,
@@ -25,11 +23,11 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::cluster::{
     AddClusterNodes, CancelTree, CheckpointTree, ClusterView, CreateCluster, DrainClusterNode,
-    DrainPlan, DrainedTree, GetCluster, GetTree, KillTree, ListClusters, ListProcesses, ListTrees,
-    MigrateTree, NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
+    GetCluster, GetTree, KillTree, ListClusters, ListProcesses, ListTrees, MigrateTree,
+    NODES_AT_ONCE, RemoveClusterNode, RestartTree, RunInCluster, WhyTree,
 };
 use xos_api::vom::ServedVo;
-use xos_base::{ClusterId, Error, Millis, NodeId, VoId};
+use xos_base::{ClusterId, Error, NodeId, VoId};
 use xos_net::audit::asked;
 use xos_net::{Caller, Router};
 
@@ -217,39 +215,6 @@ impl ClusterService {
         Ok(Done {})
     }
 
-    async fn drain_node(&self, caller: Caller, r: DrainClusterNode) -> Result<DrainPlan, Error> {
-        let drained = self.drained(&caller, &r).await;
-        if r.plan {
-            return drained;
-        }
-        let what = if r.undo { "undrain_cluster_node" } else { "drain_cluster_node" };
-        self.noted(&caller, what, &r.cluster, r.node.as_str(), drained).await
-    }
-
-    async fn drained(&self, caller: &Caller, r: &DrainClusterNode) -> Result<DrainPlan, Error> {
-        self.authorise(caller, Action::Change).await?;
-        if r.plan && r.undo {
-            return Err(Error::invalid("plan and undo do not go together"));
-        }
-        let now = self.clock.up();
-        let mut all = self.clusters.lock().await;
-        let c = find_mut(&mut all, &r.cluster)?;
-        let number = c.number(&r.node).ok_or_else(|| no_node(&r.cluster, &r.node))?;
-        if r.undo {
-            let effects = c.controller.drain(number, false).map_err(member_error)?;
-            let told = self.commit(c, effects).await?;
-            self.send(c, told);
-            return Ok(DrainPlan::default());
-        }
-        let plan = plan(c, number, now);
-        if !r.plan {
-            let effects = c.controller.drain(number, true).map_err(member_error)?;
-            let told = self.commit(c, effects).await?;
-            self.send(c, told);
-        }
-        Ok(plan)
-    }
-
     /// Whether the caller may do something; the VOs that the site serves.
     async fn authorise(
         &self,
@@ -290,24 +255,6 @@ impl ClusterService {
         event.on = if on.is_empty() { cluster.to_string() } else { format!("{cluster}: {on}") };
         self.told.end(event, result).await
     }
-}
-
-/// What becomes of the trees of a node.
-fn plan(c: &Cluster, node: NodeNumber, now: Millis) -> DrainPlan {
-    let planned: BTreeMap<TreeId, Choice> =
-        place::drain(&c.node_views(), &c.tree_views(now), node).into_iter().collect();
-    let trees = c.controller.state().trees.iter().filter(|(_, t)| t.uses(node));
-    let line = |(tree, t): (TreeId, &Tree)| {
-        let (to, reason) = match planned.get(&tree) {
-            Some(Choice::On(to)) => (c.name(*to), String::new()),
-            Some(_) if c.is_shell(tree) => (None, SHELL_STAYS.to_owned()),
-            Some(Choice::Nowhere { reason }) => (None, reason.clone()),
-            Some(Choice::Queue) => (None, "all other nodes are full".to_owned()),
-            None => (None, "it is on its way to this node".to_owned()),
-        };
-        DrainedTree { tree: tree.0, pid: t.root, to, reason }
-    };
-    DrainPlan { trees: trees.map(line).collect() }
 }
 
 fn no_cluster(id: &ClusterId) -> Error {

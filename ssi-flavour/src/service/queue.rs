@@ -29,6 +29,7 @@ impl Waiting {
             terminal: run.terminal,
             attached: run.attached,
             shell: run.shell,
+            own_net: run.own_net,
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),

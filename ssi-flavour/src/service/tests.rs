@@ -270,6 +270,7 @@ pub(super) fn program(pid: i32) -> Program {
         terminal: false,
         attached: false,
         shell: false,
+        own_net: false,
         pid: Some(pid),
         birth: node(1),
         unit: None,

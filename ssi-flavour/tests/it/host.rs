@@ -167,6 +167,11 @@ impl Peers for Site {
         spools.serve(tree, from, one)?;
         Ok(other)
     }
+
+    /// No tree of these tests has a network of its own.
+    fn packets(&self, _: NodeNumber) -> io::Result<UnixStream> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
 }
 
 struct Grid {
@@ -303,8 +308,9 @@ impl Grid {
                 stdio,
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
-            let (shell, wanted) = (false, false);
-            let job = Job { account, program, attached, pid: None, birth: on, shell, wanted };
+            let (shell, wanted, own_net) = (false, false, false);
+            let job =
+                Job { account, program, attached, pid: None, own_net, birth: on, shell, wanted };
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
         });

@@ -39,6 +39,17 @@ pub(super) fn processor_seconds(host: &Host, program: &str) -> Result<f64> {
     Ok(rate.map_or(f64::NAN, |rate| ticks as f64 / rate as f64))
 }
 
+/// What the processes of a program hold on a host now (VmRSS), in bytes.
+pub(super) fn resident(host: &Host, program: &str) -> Result<u64> {
+    let mut sum = 0;
+    for pid in host.pids()? {
+        if name(pid)? == program {
+            sum += field(pid, "status", "VmRSS:")?;
+        }
+    }
+    Ok(sum)
+}
+
 /// User and system time in a line as proc_pid_stat(5) has it; 0 when the process has ended. The
 /// name of the program, in parentheses, may hold anything.
 fn processor_ticks(stat: &str) -> u64 {

@@ -1,4 +1,4 @@
-//! The grid that is measured: one site with one node, a VO, and a person on the laptop.
+//! The grid that is measured: one site, a VO, and a person on the laptop.
 
 use super::machine::processors;
 use super::within::Timing;
@@ -30,15 +30,27 @@ impl World {
     /// Starts the grid in `dir`; it ends with this value. The node offers the machine's processors;
     /// with `login` people may sign in to it.
     pub(super) fn start(dir: &Path, program: &Path, login: bool, say: Progress) -> Result<World> {
-        let programs = program.parent().unwrap_or(Path::new("."));
-        let grid = Grid::create(dir, programs, false)?;
         let cpu_milli = u32::try_from(processors() * 1000).unwrap_or(u32::MAX);
         let spec = SiteSpec { nodes: 1, cpu_milli, login, ..SiteSpec::new(SITE) };
-        let site = grid.add_site(&spec)?;
+        World::with(dir, program, &spec, say)
+    }
+
+    /// The same with another site, which is called [`SITE`].
+    pub(super) fn with(
+        dir: &Path,
+        program: &Path,
+        spec: &SiteSpec,
+        say: Progress,
+    ) -> Result<World> {
+        let programs = program.parent().unwrap_or(Path::new("."));
+        let grid = Grid::create(dir, programs, false)?;
+        let site = grid.add_site(spec)?;
         let person = grid.enrol(&site, "milo")?;
         let world = World { grid, site, person, program: program.to_owned() };
         world.found()?;
-        say("a site with one node runs, and a person is signed in");
+        let count = world.site.nodes.len();
+        let nodes = if count == 1 { "one node".to_owned() } else { format!("{count} nodes") };
+        say(&format!("a site with {nodes} runs, and a person is signed in"));
         Ok(world)
     }
 

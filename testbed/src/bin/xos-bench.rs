@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 use xos_base::{JobId, SiteId, VoId};
 use xos_testbed::bench::{
-    self, Figure, LoadArgs, LoginOptions, LoginPart, Machine, Options, Part, Progress, Run, Timing,
-    VoOptions, VoPart,
+    self, Figure, LoadArgs, LoginOptions, LoginPart, Machine, Options, Part, Progress, Run,
+    SsiOptions, SsiPart, Timing, VoOptions, VoPart,
 };
 
 /// Benchmarks of XOS. They print figures; a figure that misses its reach is no failure.
@@ -27,6 +27,8 @@ enum Action {
     Login(LoginArgs),
     /// Rules, a VO of a million members, removal and the audit (needs root)
     Vo(VoArgs),
+    /// Programs in a cluster: starts, moves, checkpoints, a build, a node killed (needs root)
+    Ssi(SsiArgs),
     /// The part that runs inside a host
     #[command(subcommand, hide = true)]
     Within(Within),
@@ -80,6 +82,15 @@ struct VoArgs {
     /// Only these parts
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<VoPart>,
+}
+
+#[derive(Args)]
+struct SsiArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<SsiPart>,
 }
 
 #[derive(Subcommand)]
@@ -136,6 +147,33 @@ enum Within {
         #[arg(long)]
         module: Option<String>,
     },
+    /// Use a processor, and tell a sum now and then
+    Hog {
+        /// By which it is found
+        #[arg(long)]
+        label: String,
+    },
+    /// Hold memory, and tell now and then for how long it did not run
+    Still {
+        #[arg(long)]
+        megabytes: usize,
+        /// By which it is found
+        #[arg(long)]
+        label: String,
+    },
+    /// Start programs here and, in a cluster shell, on other nodes
+    Starts {
+        #[arg(long)]
+        count: usize,
+    },
+    /// Write a program that takes long to build
+    Sources {
+        /// A new folder
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long)]
+        files: usize,
+    },
 }
 
 #[derive(Args)]
@@ -161,6 +199,7 @@ fn main() -> ExitCode {
         Action::Grid(args) => grid(args),
         Action::Login(args) => login(args),
         Action::Vo(args) => vo(args),
+        Action::Ssi(args) => ssi(args),
         Action::Within(what) => within(what),
     };
     match result {
@@ -188,6 +227,11 @@ fn login(args: LoginArgs) -> Outcome {
 fn vo(args: VoArgs) -> Outcome {
     let parts = args.only;
     suite(args.common, |run, say| bench::vo(&VoOptions { run, parts }, say))
+}
+
+fn ssi(args: SsiArgs) -> Outcome {
+    let parts = args.only;
+    suite(args.common, |run, say| bench::ssi(&SsiOptions { run, parts }, say))
 }
 
 /// Runs a suite, and prints and keeps its figures.
@@ -237,6 +281,19 @@ fn within(what: Within) -> Outcome {
             return Ok(());
         }
         Within::WriteAccounts { users } => return Ok(bench::write_accounts(users)?),
+        Within::Hog { label } => {
+            let ended = bench::hog(&mut std::io::stdout().lock());
+            return Ok(ended.map_err(|e| format!("{label}: {e}"))?);
+        }
+        Within::Still { megabytes, label } => {
+            let ended = bench::still(megabytes, &mut std::io::stdout().lock());
+            return Ok(ended.map_err(|e| format!("{label}: {e}"))?);
+        }
+        Within::Starts { count } => {
+            println!("{}", serde_json::to_string(&bench::starts(count)?)?);
+            return Ok(());
+        }
+        Within::Sources { folder, files } => return Ok(bench::sources(&folder, files)?),
     };
     println!("{}", serde_json::to_string(&timing)?);
     Ok(())

@@ -28,9 +28,8 @@ const SSHD_CONFIG: &str = include_str!("../../../pam-xos/sshd_config.d/xos.conf"
 /// The profile for pam-auth-update(8).
 const PAM_CONFIG: &str = include_str!("../../../pam-xos/pam-configs/xos");
 /// The names under which `xos` is called.
-const TOOLS: [&str; 10] = [
-    "xos", "xsub", "xps", "xwait", "xkill", "xout", "krgadm", "migrate", "checkpoint", "restart",
-];
+const TOOLS: [&str; 10] =
+    ["xos", "xsub", "xps", "xwait", "xkill", "xout", "krgadm", "migrate", "checkpoint", "restart"];
 
 /// The folder as an absolute path, when every program is there.
 pub(super) fn check(programs: &Path) -> Result<PathBuf> {

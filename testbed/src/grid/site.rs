@@ -24,6 +24,8 @@ pub struct SiteSpec {
     pub login_config: String,
     /// Whether the nodes may be in a cluster.
     pub cluster: bool,
+    /// Lines for the section `[cluster]` of the core.
+    pub cluster_config: String,
     /// Lines for the core's configuration beyond what `xosd setup` writes.
     pub core_config: String,
 }
@@ -39,6 +41,7 @@ impl SiteSpec {
             login: false,
             login_config: String::new(),
             cluster: false,
+            cluster_config: String::new(),
             core_config: String::new(),
         }
     }
@@ -92,11 +95,12 @@ impl Site {
                 reason: format!("it printed no fingerprint: {said}"),
             })?
             .to_owned();
-        if !spec.core_config.is_empty() {
+        if !spec.core_config.is_empty() || !spec.cluster_config.is_empty() {
             let path = "/etc/xos/xosd.toml";
-            let mut config = core.read_file(path)?;
-            config.extend_from_slice(spec.core_config.as_bytes());
-            core.write_file(path, &config, 0o600)?;
+            let config = String::from_utf8_lossy(&core.read_file(path)?).into_owned();
+            let section = format!("[cluster]\n{}", spec.cluster_config);
+            let config = config.replacen("[cluster]", &section, 1) + &spec.core_config;
+            core.write_file(path, config.as_bytes(), 0o600)?;
         }
         let mut site = Site { name: name.to_owned(), core, nodes: Vec::new(), admin, fingerprint };
         site.start_core()?;

@@ -21,12 +21,13 @@ fn nodes_of_a_site_are_one_machine() {
 }
 
 /// The trees of the cluster that a person sees.
-fn trees(w: &World, person: &Person) -> Vec<Json> {
+pub fn trees(w: &World, person: &Person) -> Vec<Json> {
     let ps = w.json(person, &["cluster", "ps", CLUSTER]);
     ps["trees"].as_array().expect("trees").clone()
 }
 
-fn tree(w: &World, person: &Person, number: u64) -> Json {
+/// The same, one of them.
+pub fn tree(w: &World, person: &Person, number: u64) -> Json {
     let all = trees(w, person);
     all.into_iter().find(|t| t["tree"] == number).expect("the tree")
 }

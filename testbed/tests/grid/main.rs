@@ -6,6 +6,7 @@
 
 mod attacker;
 mod cluster;
+mod cluster_kinds;
 mod cluster_shell;
 mod credentials;
 mod cuts;

@@ -9,7 +9,7 @@
 mod people;
 mod site;
 mod steps;
-mod terminal;
+pub mod terminal;
 mod text;
 mod units;
 

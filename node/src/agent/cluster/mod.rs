@@ -162,6 +162,9 @@ impl Agent {
         };
         tracing::info!(cluster = %seat.cluster, number = %seat.number, "in a cluster");
         *clustered.seated() = Some(Seated { seat: seat.clone(), client: client.clone() });
+        if let Err(error) = client.places(seat.places.clone()) {
+            tracing::debug!(%error, "the cluster's agent is gone");
+        }
         let hangs = self.serve_seat(clustered, &seat, &client, wanted).await;
         *clustered.seated() = None;
         if hangs {
@@ -239,6 +242,7 @@ impl Agent {
                 Wanted::Output { at, tree, from, socket } => {
                     self.reach_spool(at, tree, from, socket).await;
                 }
+                Wanted::Packets { to, socket } => self.carry_packets(to, socket).await,
             }
         });
     }

@@ -62,11 +62,13 @@ impl Agent {
         let passed = match said {
             Ok(ClusterHeard { seat: Some(seat), messages, programs }) => {
                 let stays = super::same(&seat, &seated.seat);
+                let places = (seat.places != seated.seat.places).then(|| seat.places.clone());
                 self.note_seat(seat);
                 if !stays {
                     return;
                 }
-                self.hear(&seated, Some(id), messages, programs)
+                let told = places.map_or(Ok(()), |places| seated.client.places(places));
+                told.and_then(|()| self.hear(&seated, Some(id), messages, programs))
             }
             Ok(ClusterHeard { seat: None, .. }) => {
                 tracing::info!("this node was taken out of {}", seated.seat.cluster);

@@ -6,12 +6,22 @@ use crate::agent::units::{PATH, SHELL};
 use std::collections::BTreeMap;
 use xos_base::{Error, Membership};
 use xos_ssi::cell::proto::{Account, Program as CellProgram, Stdio};
+use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::host::Job;
+use xos_ssi::overlay::address;
 use xos_ssi::wire::Program;
+
+/// The variable with the address of a program that has a network of its own.
+const ADDRESS: &str = "XOS_CLUSTER_ADDRESS";
 
 impl Agent {
     /// What a tree is, as this node has it; `Unavailable` while it does not know the person yet.
-    pub(super) async fn job(&self, seated: &Seated, program: Program) -> Result<Job, Error> {
+    pub(super) async fn job(
+        &self,
+        seated: &Seated,
+        tree: TreeId,
+        program: Program,
+    ) -> Result<Job, Error> {
         let membership = self.member_of_program(&program)?;
         let account = self.account_of(&membership)?;
         if account.uid != program.uid {
@@ -39,6 +49,9 @@ impl Agent {
             own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         env.extend(program.env);
         env.insert("XOS_CLUSTER".to_owned(), seated.seat.cluster.to_string());
+        if program.own_net {
+            env.insert(ADDRESS.to_owned(), address(tree.0).to_string());
+        }
         let groups = account.groups.iter().copied().filter(|gid| *gid != account.gid).collect();
         Ok(Job {
             account: Account { uid: account.uid, gid: account.gid, groups },
@@ -52,6 +65,7 @@ impl Agent {
                 stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
             attached: program.attached,
+            own_net: program.own_net,
             pid: program.pid,
             birth,
             shell: program.shell,

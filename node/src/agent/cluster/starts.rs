@@ -79,7 +79,7 @@ impl Agent {
     /// Has the agent start or restore a tree, or says why that cannot be. What waits for a person
     /// whom this node does not know yet the core says again.
     async fn prepare(&self, seated: &Seated, tree: TreeId, program: Program) {
-        let made = self.job(seated, program).await;
+        let made = self.job(seated, tree, program).await;
         let told = self.cluster.as_ref().and_then(|c| c.preparing.take(tree));
         let (jobs, refused) = match made {
             Ok(job) => (vec![(tree, job)], Vec::new()),

@@ -17,7 +17,10 @@ use xos_net::{Caller, frames};
 use xos_ssi::cell::proto::Tree;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::wire::{ALPN_IMAGE, ALPN_RELAY, ClusterMay, Comer, ImageOpening, RelayOpening};
+use xos_ssi::wire::{
+    ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ClusterMay, Comer, ImageOpening, PacketsOpening,
+    RelayOpening,
+};
 
 /// Longest first frame, in bytes.
 const OPENING_MAX: usize = 4096;
@@ -29,6 +32,7 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 enum What {
     Image,
     Relay,
+    Packets,
     Ghost,
 }
 
@@ -45,6 +49,7 @@ pub(in crate::agent) fn handlers(
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
                     What::Relay => agent.serve_relay(&caller, stream).await,
+                    What::Packets => agent.serve_packets(&caller, stream).await,
                     What::Ghost => agent.serve_ghost(&caller, stream).await,
                 };
                 if let Err(error) = served {
@@ -57,6 +62,7 @@ pub(in crate::agent) fn handlers(
     HashMap::from([
         (ALPN_IMAGE.to_vec(), serving(What::Image)),
         (ALPN_RELAY.to_vec(), serving(What::Relay)),
+        (ALPN_PACKETS.to_vec(), serving(What::Packets)),
         (ALPN_CLUSTER.to_vec(), serving(What::Ghost)),
     ])
 }
@@ -109,6 +115,20 @@ impl Agent {
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         let copy = Tree { id: tree.0, epoch };
         seated.client.output(copy, from, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice(stream, ours).await
+    }
+
+    /// Takes packets of another node's trees. Which of them count, the core said: no word of it is
+    /// needed here.
+    async fn serve_packets(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let PacketsOpening { cluster } = opening(&mut stream).await?;
+        let seated = self.neighbour(caller, &cluster)?;
+        let node = caller.node()?;
+        let from = seated.seat.nodes.iter().find(|(_, id)| *id == node).map(|(number, _)| *number);
+        let from = from.ok_or_else(|| Error::denied(format!("{node} is not in {cluster}")))?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.packets(from, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice(stream, ours).await
     }
@@ -179,6 +199,19 @@ impl Agent {
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");
+        }
+    }
+
+    /// Carries packets of trees here to another node. When it ends, another one is asked for.
+    pub(super) async fn carry_packets(&self, to: NodeNumber, socket: UnixStream) {
+        let carried = async {
+            let (cluster, node) = self.of_number(to)?;
+            let mut stream = self.clustered()?.dialer.node(&node, ALPN_PACKETS).await?;
+            frames::write(&mut stream, &PacketsOpening { cluster }).await?;
+            splice(stream, socket).await
+        };
+        if let Err(error) = carried.await {
+            tracing::debug!(%to, %error, "packets do not get to a node now");
         }
     }
 

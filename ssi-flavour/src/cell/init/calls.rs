@@ -36,7 +36,7 @@ impl Init {
                 }
             };
             let count = match &call.ask {
-                Ask::Start(start) => start.program.stdio.count(),
+                Ask::Start(start) => start.program.stdio.count() + usize::from(start.own_net),
                 Ask::Help(program) => program.stdio.count(),
                 _ => 0,
             };
@@ -94,7 +94,7 @@ impl Init {
     fn start(
         &mut self,
         start: Start,
-        stdio: Vec<OwnedFd>,
+        mut stdio: Vec<OwnedFd>,
         by: (u64, u64),
     ) -> Result<Option<Value>, Refusal> {
         start.account.check().map_err(Refusal::Invalid)?;
@@ -116,7 +116,8 @@ impl Init {
         }
         let Start { tree, pid, own_net, merged_proc, ref program, .. } = start;
         let account = Some(&start.account);
-        let order = Order { program, account, own_net, merged_proc, stdio };
+        let network = if own_net { stdio.pop() } else { None };
+        let order = Order { program, account, network, merged_proc, stdio };
         self.begin(Some(tree), &order, pid, by)?;
         Ok(None)
     }
@@ -146,8 +147,8 @@ impl Init {
             let fds = stdio.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
             let fds = fds.map_err(|e| Refusal::System(format!("keep descriptors: {e}")))?;
             let fds = std::mem::replace(&mut stdio, fds);
-            let (account, own_net, merged_proc, stdio) = (None, false, None, fds);
-            let order = Order { program: &program, account, own_net, merged_proc, stdio };
+            let (account, network, merged_proc, stdio) = (None, None, None, fds);
+            let order = Order { program: &program, account, network, merged_proc, stdio };
             match self.begin(None, &order, Some(pid), by) {
                 Err(Refusal::PidTaken(_)) => {}
                 other => return other.map(|()| None),

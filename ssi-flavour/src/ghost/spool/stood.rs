@@ -37,11 +37,15 @@ impl Spools {
         if let Err(error) = guest::serve(&shared, socket) {
             tracing::debug!(tree, %error, "a ghost is gone");
         }
-        let over = locked(&shared).is_over();
+        // The word that it is over may have come before this was noted.
+        let (over, told) = {
+            let state = locked(&shared);
+            (state.is_over(), state.outcome.is_some())
+        };
         forget(&self.open, tree, &shared);
         let ended = {
             let mut stood = locked(&self.stood);
-            let ended = stood.get(&tree) == Some(&Stood::Over);
+            let ended = told || stood.get(&tree) == Some(&Stood::Over);
             match ended {
                 true => stood.remove(&tree),
                 false => stood.insert(tree, Stood::Left),

@@ -219,6 +219,7 @@ fn wanted(c: &Cluster, r: PlaceInCluster, owner: Owner) -> Result<Waiting, Error
         checkpoint_s: None,
         queue: false,
         attached: true,
+        own_net: false,
         terminal: r.terminal,
         umask: r.umask,
         mandate: from.mandate.clone(),

@@ -24,6 +24,7 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         attached: false,
         shell: false,
         terminal: false,
+        own_net: false,
         umask: 0o022,
         mandate: None,
     };

@@ -45,6 +45,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         terminal: false,
         attached: false,
         shell: false,
+        own_net: false,
         pid: Some(pid),
         birth: birth.clone(),
         mandate: None,

@@ -1,5 +1,6 @@
 //! The clusters as the job service has them: as nodes.
 
+use crate::cluster::members::{Member, NodeState};
 use crate::cluster::messages::TreeId;
 use crate::service::one::Cluster;
 use crate::service::{ClusterService, ops};
@@ -53,7 +54,9 @@ fn offer(c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) -> ClusterOffer {
     }
     let key = hex(digest(&SHA256, format!("cluster {}", c.id).as_bytes()).as_ref());
     let members = c.controller.state().members.iter();
-    let here = members.filter(|(number, _)| !c.settings.left.contains(number));
+    // One that has not joined runs nothing for the cluster, and units as before.
+    let works = |m: &Member| m.state != NodeState::Possible;
+    let here = members.filter(|(number, m)| !c.settings.left.contains(number) && works(m));
     let nodes = here.map(|(_, m)| m.id.clone()).collect();
     ClusterOffer { capacity, largest, key, nodes }
 }

@@ -6,6 +6,7 @@ mod names;
 mod ssh;
 
 pub use names::{look_up, write_accounts};
+pub(super) use ssh::plain;
 
 use super::figure::{Figure, Reach};
 use super::machine::load;

@@ -50,7 +50,7 @@ pub(super) fn measure(world: &World, peers: bool, sheet: &mut Sheet) -> Result<(
     let routed = [ours.as_slice(), &[node.as_str(), "true"]].concat();
     if peers {
         start_plain(world)?;
-        let plain = plain_argv();
+        let plain = plain_argv("true");
         let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
         let ways = [straight, routed, [usual.as_slice(), &plain].concat()];
         let [ours, routed, plain] = in_turn(|way| world.spawn(IN_A_ROUND, &ways[way]))?;
@@ -75,6 +75,13 @@ fn tell(sheet: &mut Sheet, ours: &Samples, routed: &Samples, plain: Option<&Samp
     sheet.add(figure.beside(peer, plain), routed);
 }
 
+/// What a person on the laptop types to run a program on that machine, once it runs.
+pub(in crate::bench) fn plain(world: &World, program: &str) -> Result<Vec<String>> {
+    start_plain(world)?;
+    let usual = ["ssh", "-o", "BatchMode=yes", "-o", "ControlMaster=no"];
+    Ok(usual.map(str::to_owned).into_iter().chain(plain_argv(program)).collect())
+}
+
 /// Starts the machine beside the node, and gives the person on the laptop what opens it.
 fn start_plain(world: &World) -> Result<()> {
     let host = world.grid.testbed().add_host(HostSpec::new(PLAIN)?)?;
@@ -90,7 +97,7 @@ fn start_plain(world: &World) -> Result<()> {
 }
 
 /// What ssh is told there, as the configuration that `xos login` writes tells it for nodes.
-fn plain_argv() -> Vec<String> {
+fn plain_argv(program: &str) -> Vec<String> {
     let mut argv = ["-F", "none", "-i"].map(str::to_owned).to_vec();
     argv.push(format!("{COPIES}/user"));
     for option in [
@@ -103,6 +110,6 @@ fn plain_argv() -> Vec<String> {
     ] {
         argv.extend(["-o".to_owned(), option]);
     }
-    argv.extend([format!("{PLAIN}@{PLAIN}"), "true".to_owned()]);
+    argv.extend([format!("{PLAIN}@{PLAIN}"), program.to_owned()]);
     argv
 }

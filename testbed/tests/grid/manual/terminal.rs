@@ -89,7 +89,7 @@ impl Typist<'_> {
 }
 
 /// What a program prints, as it comes.
-fn reader(mut from: PipeReader) -> Receiver<String> {
+pub fn reader(mut from: PipeReader) -> Receiver<String> {
     let (to, shown) = channel();
     std::thread::spawn(move || {
         let mut bytes = [0; 4096];

@@ -29,6 +29,7 @@ Examples:
   xos cluster run c1 -- sh -c 'sort | uniq -c' <words >counts
   xos cluster run c1 -- bash                         on a terminal
   xos cluster run c1 -d --restartable -E SEED=7 -- ./simulate 42
+  xos cluster run c1 --net own -- ./server-and-clients
 
 It is as if the program ran here: its output comes here, your input and Ctrl-C go there, and its \
 exit status is that of this command (128 and the number, when a signal ended it; 255, when it is \
@@ -52,6 +53,10 @@ pub struct Run {
     /// Run it on this node.
     #[arg(long)]
     node: Option<String>,
+    /// Its network: its node's, or one of its own, in which only your programs that have one too are
+    /// reached, and whose connections (TCP) move along.
+    #[arg(long, value_enum, default_value_t = Net::Node)]
+    net: Net,
     /// Begin in this folder of the node.
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
@@ -107,6 +112,15 @@ pub struct Shell {
     argv: Vec<String>,
 }
 
+/// Where a program has its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Net {
+    /// On the network of its node: what is connected does not move
+    Node,
+    /// Among the person's programs that have one too: they move with them
+    Own,
+}
+
 /// `xos cluster attach`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -150,6 +164,7 @@ pub(super) async fn shell(s: &Session, args: Shell) -> Outcome {
         restartable: false,
         checkpoint_every: None,
         no_queue: false,
+        net: Net::Node,
         argv,
     };
     start(s, run, true).await
@@ -228,6 +243,7 @@ async fn place(
         queue: !args.no_queue,
         attached,
         terminal,
+        own_net: args.net == Net::Own,
         umask: mask(),
         mandate,
     };
@@ -342,6 +358,8 @@ mod tests {
         assert!(run.detach && run.terminal && !run.no_terminal);
         assert_eq!(run.argv, ["ls", "-d", "-T"]);
         assert!(!parsed("run c1 -- ls").unwrap().detach);
+        assert_eq!(parsed("run c1 --net own -- ls --net node").unwrap().net, Net::Own);
+        assert_eq!(parsed("run c1 -- ls --net own").unwrap().net, Net::Node);
         assert!(parsed("run c1 -t -T -- ls").is_err());
         assert!(parsed("run c1").is_err());
     }
