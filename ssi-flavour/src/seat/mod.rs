@@ -10,6 +10,8 @@
 //! Only `xosd` speaks with other machines: what the agent says to the controller, and streams to
 //! other nodes, go through it.
 
+mod begin;
+mod border;
 mod client;
 mod holder;
 mod launch;
@@ -23,7 +25,8 @@ mod shell;
 mod testing;
 mod way;
 
-pub use client::{Begun, Client, Wanted, begin, end, kill};
+pub use begin::{begin, end, kill};
+pub use client::{Begun, Client, Wanted};
 pub use proto::{Placing, Plan, Want, Where};
 
 use std::ffi::OsString;

@@ -4,8 +4,8 @@
 //! Who asks is known by the socket alone: which process, as which user. It must be one of a tree in
 //! this node's cell; whether the tree is that user's, the core says.
 
+use super::border::{Border, Unanswered};
 use super::proto::{Placing, Want, Where};
-use super::serve::{Border, Unanswered};
 use super::way::accept;
 use crate::cell::proto::Tree;
 use crate::cluster::messages::TreeId;

@@ -1,7 +1,7 @@
 //! Cluster shells at this node: what they show of the others, and what they need to begin.
 
+use super::border::{Border, Unanswered};
 use super::proto::Want;
-use super::serve::{Border, Unanswered};
 use crate::cell::proto::Program;
 use crate::pids::NodeNumber;
 use crate::procfs::{self, View, Views};
