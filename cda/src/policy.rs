@@ -186,7 +186,7 @@ pub(crate) fn job_of(work: Work, node: &NodeId) -> Result<Option<JobId>, Error> 
     match work {
         Work::Job { job, .. } => Ok(Some(job)),
         Work::Login { node: to } if to == *node => Ok(None),
-        // Only those that the cluster's core sends a program to have the mandate.
+        // The core asks for those to which it sends a program.
         Work::Cluster { cluster } if cluster.site() == node.site() => Ok(None),
         Work::Cluster { cluster } => {
             Err(Error::denied(format!("the mandate is for programs in {cluster}"))
@@ -197,6 +197,18 @@ pub(crate) fn job_of(work: Work, node: &NodeId) -> Result<Option<JobId>, Error> 
                 .hint("a person who signs in to another node brings a mandate for that one"))
         }
     }
+}
+
+/// Whether a node may ask for a ticket by a mandate itself: by that of a login to it alone. What
+/// else runs there its core knows, and asks.
+pub(crate) fn may_ask_itself(work: Work, node: &NodeId) -> Result<(), Error> {
+    let what = match work {
+        Work::Login { .. } => return job_of(work, node).map(drop),
+        Work::Job { .. } => "a job".to_owned(),
+        Work::Cluster { cluster } => format!("programs in {cluster}"),
+    };
+    Err(Error::denied(format!("{node} gets no ticket for {what} by itself"))
+        .hint("its core asks for the tickets of what it has running there"))
 }
 
 /// `m` with only the wanted groups and roles. The primary group always stays.
@@ -346,7 +358,16 @@ mod tests {
         assert!(job_of(login, &"n2.rennes".parse().unwrap()).is_err());
         let cluster = Work::Cluster { cluster: "c1.rennes".parse().unwrap() };
         assert_eq!(job_of(cluster.clone(), &n1).unwrap(), None);
-        assert!(job_of(cluster, &"n1.pisa".parse().unwrap()).is_err());
+        assert!(job_of(cluster.clone(), &"n1.pisa".parse().unwrap()).is_err());
+        let job = Work::Job {
+            job: "1.rennes".parse().unwrap(),
+            owner: "rennes".parse().unwrap(),
+            digest: String::new(),
+        };
+        assert!(may_ask_itself(Work::Login { node: n1.clone() }, &n1).is_ok());
+        for work in [cluster, job, Work::Login { node: "n2.rennes".parse().unwrap() }] {
+            assert!(may_ask_itself(work, &n1).is_err());
+        }
     }
 
     /// If it failed, a VO could not have its people sign in more often than the site has, or could

@@ -278,13 +278,11 @@ pub struct Program {
     pub pid: Option<i32>,
     /// Where its ghost is.
     pub birth: NodeId,
-    /// The unit of a job that it is. Then the node has a ticket of its person, for which it asks
-    /// with the unit's envelope ([`xos_api::node::units::RenewTicket`]), before it starts or
-    /// restores the tree.
+    /// The unit of a job that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<TreeUnit>,
-    /// The person's mandate for what they run in the cluster: with it nodes get the right to the
-    /// VO's volume.
+    /// The person's mandate for what they run in the cluster. The core keeps it: it is not told to
+    /// nodes, which ask for tickets ([`ClusterRight`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<String>,
 }
@@ -420,6 +418,36 @@ pub struct ClusterGhostGone {
     pub pid: i32,
 }
 request!(ClusterGhostGone => Done, Post "/v1/node/cluster/ghost-gone");
+
+/// A node asks for a person's right to their VO's volume, for its key. Only for nodes of the site;
+/// denied when none of the person's programs is to be at that node, not found when they brought no
+/// mandate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRight {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The person's account.
+    pub uid: u32,
+}
+request!(ClusterRight => PersonRight, Post "/v1/node/cluster/right");
+
+/// How a node gets a person's right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PersonRight {
+    /// It is this.
+    Ticket {
+        /// The ticket, for the node.
+        ticket: String,
+    },
+    /// It asks with this envelope ([`xos_api::node::units::RenewTicket`]): what runs there is a
+    /// unit of it.
+    Unit {
+        /// The envelope.
+        envelope: EnvelopeId,
+    },
+}
 
 /// Most trees in one [`ClusterForget`].
 pub const FORGET_MAX: usize = 4096;

@@ -279,10 +279,7 @@ impl Inner {
         policy::may_have_ticket((&node, &record.value.keys), &r, now)?;
         let mandate = verify_mandate(&self.trust, &r.mandate, now)?;
         under(event, &mandate);
-        if policy::job_of(mandate.work, &node)?.is_some() {
-            return Err(Error::denied(format!("{node} gets no ticket for a job by itself"))
-                .hint("its core asks for the tickets of jobs"));
-        }
+        policy::may_ask_itself(mandate.work, &node)?;
         self.grid.call(&mandate.membership.vo.site(), r).await
     }
 }

@@ -35,10 +35,10 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                 pause = PAUSE_MIN;
                 let mut events = tokio::spawn(agent.units.clone().report(control.clone()));
                 let tickets = tokio::spawn(agent.clone().renew_tickets(control.clone()));
-                let renewing: Vec<_> = agent
+                let renewing = agent
                     .mandates()
-                    .map(|m| tokio::spawn(agent.clone().renew_under(m, control.clone())))
-                    .collect();
+                    .map(|m| tokio::spawn(agent.clone().renew_under(m, control.clone())));
+                let rights = tokio::spawn(agent.clone().renew_in_cluster(control.clone()));
                 let hosts = tokio::spawn(agent.clone().keep_host_certificates(control.clone()));
                 let told = tokio::spawn(agent.clone().report_events(control.clone()));
                 agent.contact().control = Some(control.clone());
@@ -48,7 +48,7 @@ pub async fn run_link(agent: Arc<Agent>, stop: CancellationToken) {
                     () = agent.keep_heard() => {}
                 }
                 agent.lose_contact();
-                for task in [tickets, hosts, told].into_iter().chain(renewing) {
+                for task in [tickets, rights, hosts, told].into_iter().chain(renewing) {
                     task.abort();
                 }
                 events.abort();

@@ -1,7 +1,9 @@
-//! Tickets for people who are signed in here, or run programs in a cluster: under the mandate that
-//! they brought, renewed as long as they have a session, a stream or a program.
+//! Tickets for people who are signed in here: under the mandate that they brought, renewed as long
+//! as they have a session or a stream.
 
 use super::Agent;
+use super::tickets::{Held, Tickets};
+use super::vos::Vos;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +25,7 @@ const LEFT_MIN: Duration = Duration::from_secs(TICKET_LIFE_MAX_S / 3);
 /// How many are asked for at a time: a home that does not answer holds up few others.
 const ASKED_MAX: usize = 64;
 
-/// How long one is kept for a session or program that is to begin.
+/// How long one is kept for a session that is to begin.
 const SESSION_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -57,18 +59,6 @@ impl Mandates {
         }
     }
 
-    /// Whether a mandate is the one that is kept; it is as if it was brought anew.
-    pub(in crate::agent) fn brought(&self, uid: u32, jws: &str, now: Millis) -> bool {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.get_mut(&uid).filter(|k| k.jws == jws && k.until > now) {
-            Some(same) => {
-                same.brought = now;
-                true
-            }
-            None => false,
-        }
-    }
-
     /// Forgets those that have ended, and those of people whom `stays` does not name, unless they
     /// brought it a moment ago.
     pub(in crate::agent) fn retain(&self, now: Millis, stays: impl Fn(u32) -> bool) {
@@ -80,6 +70,15 @@ impl Mandates {
     fn all(&self) -> BTreeMap<u32, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Whether a person may work here, and has no ticket, or none that lasts.
+pub(super) fn lacks(vos: &Vos, tickets: &Tickets, uid: u32, now: Millis) -> bool {
+    let Some(found) = vos.by_uid(uid) else { return false };
+    let held = tickets.find(found.id, found.member.number, now);
+    let good =
+        |t: Held| t.membership.epoch >= found.member.epoch && t.expires.since(now) > LEFT_MIN;
+    vos.state_of(uid, now) == Some(AccountState::Active) && !held.is_some_and(good)
 }
 
 /// Whether a mandate is for this work of this account.
@@ -103,10 +102,9 @@ fn fits(mandate: &Mandate, account: &Account, wanted: &Work) -> Result<(), Error
 }
 
 impl Agent {
-    /// Those of each kind of work.
-    pub(super) fn mandates(&self) -> impl Iterator<Item = Arc<Mandates>> {
-        let logins = self.logins.as_ref().map(|l| l.mandates.clone());
-        logins.into_iter().chain(self.cluster.as_ref().map(|c| c.mandates.clone()))
+    /// Those of logins, if there are any here.
+    pub(super) fn mandates(&self) -> Option<Arc<Mandates>> {
+        self.logins.as_ref().map(|l| l.mandates.clone())
     }
 
     /// Verifies the mandate of some work, keeps it among `mandates`, and gets the first ticket under
@@ -149,16 +147,9 @@ impl Agent {
     /// Whose tickets are to be asked for now.
     fn due(&self, mandates: &Mandates) -> Vec<(u32, String)> {
         let (now, vos) = (self.now(), self.lock_vos());
-        let lacks = |(uid, kept): (u32, Kept)| {
-            let found = vos.by_uid(uid)?;
-            let (id, member) = (found.id, found.member);
-            let good = self.tickets.find(id, member.number, now).is_some_and(|t| {
-                t.membership.epoch >= member.epoch && t.expires.since(now) > LEFT_MIN
-            });
-            let active = vos.state_of(uid, now) == Some(AccountState::Active);
-            (active && !good && kept.until > now).then_some((uid, kept.jws))
-        };
-        mandates.all().into_iter().filter_map(lacks).collect()
+        let due = |uid, kept: &Kept| kept.until > now && lacks(&vos, &self.tickets, uid, now);
+        let all = mandates.all().into_iter();
+        all.filter(|(uid, kept)| due(*uid, kept)).map(|(uid, kept)| (uid, kept.jws)).collect()
     }
 
     /// Asks on `control` for the tickets of people under their mandates, until this future is

@@ -80,8 +80,7 @@ impl Agent {
         loop {
             accounts.mark_unchanged();
             asking.look({
-                let mut live = self.units.live();
-                live.extend(self.units_in_cluster());
+                let live = self.units.live();
                 lacking(live, &self.lock_vos(), &self.tickets, self.now())
             });
             let look = tokio::time::sleep(LOOK_EVERY);

@@ -191,6 +191,11 @@ impl Agent {
         Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
     }
 
+    /// What the lease is now: what was kept may be of other times. To be said before anything runs.
+    pub fn set_lease(&mut self, lease: Duration) {
+        self.lease = lease;
+    }
+
     /// Its term; 0: none yet.
     pub fn term(&self) -> u64 {
         self.term

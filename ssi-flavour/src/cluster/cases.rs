@@ -9,6 +9,7 @@ use super::record::{Effect, Record, State};
 use super::trees::{Owner, STEP_MAX, Step, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use xos_base::{MemberNumber, Millis};
 
 const T: TreeId = TreeId(1);
@@ -548,7 +549,7 @@ fn a_copy_that_was_killed_is_not_made_again() {
 fn copies_stand_still_when_the_lease_ends_and_are_killed_before_anything_runs() {
     let lease = Times::default().lease();
     let mut a = running();
-    assert_eq!(a.tick(Millis(0).plus(lease).minus(std::time::Duration::from_millis(1))), []);
+    assert_eq!(a.tick(Millis(0).plus(lease).minus(Duration::from_millis(1))), []);
     assert_eq!(a.tick(Millis(0).plus(lease)), [Act::Freeze]);
     // An answer that was on its way too long gives nothing.
     let late = ToNode::Told { term: 1, sent: Millis(0), orders: Vec::new() };
@@ -560,6 +561,49 @@ fn copies_stand_still_when_the_lease_ends_and_are_killed_before_anything_runs() 
     };
     let acts = a.message(&back, Millis(9_100));
     assert_eq!(acts, [Act::Kill { tree: T, epoch: 1 }, Act::Thaw]);
+}
+
+#[test]
+fn a_lease_is_that_of_the_times_now() {
+    // wrong: a node whose cluster has shorter times would run its copies beyond its death
+    let text = serde_json::to_string(&running()).unwrap();
+    let mut a: Agent = serde_json::from_str(&text).unwrap();
+    a.rebooted();
+    a.set_lease(Duration::from_millis(900));
+    a.message(&ToNode::Admitted { after: 1, term: 2 }, Millis(10_000));
+    a.message(&ToNode::Told { term: 2, sent: Millis(10_000), orders: Vec::new() }, Millis(10_001));
+    assert_eq!(a.lease_until(), Millis(10_900));
+}
+
+/// If it failed, shorter times would give two live copies: a node that was not heard since runs its
+/// own for as long as it was told to.
+#[test]
+fn a_node_has_the_time_under_which_it_joined() {
+    let mut d = Desk::new(false);
+    let ms = Duration::from_millis;
+    let (long, short) = (Times::default(), Times::new(ms(500), ms(1000), ms(2000)).unwrap());
+    let restart = |d: &mut Desk, times: Times| {
+        let text = serde_json::to_string(d.c.state()).unwrap();
+        d.c = Controller::new(serde_json::from_str(&text).unwrap(), times, d.now);
+    };
+    restart(&mut d, short);
+    d.pass(7_000, &[2, 3]);
+    assert_eq!(d.node_state(1), NodeState::Suspect);
+    d.pass(1_500, &[2, 3]);
+    assert_eq!(d.node_state(1), NodeState::Failed);
+    // It joins by the new ones.
+    let join = ToController::Join { after: d.term(1) };
+    d.c.message(n(1), &join, d.now);
+    d.pass(2_500, &[2, 3]);
+    assert_eq!(d.node_state(1), NodeState::Failed);
+    // It joins, does not hear so, and hears it under longer ones.
+    let join = ToController::Join { after: d.term(1) };
+    d.c.message(n(1), &join, d.now);
+    restart(&mut d, long);
+    d.c.message(n(1), &join, d.now);
+    restart(&mut d, short);
+    d.pass(7_000, &[2, 3]);
+    assert_eq!(d.node_state(1), NodeState::Suspect);
 }
 
 #[test]

@@ -102,20 +102,27 @@ impl Controller {
 
     fn joins(&mut self, from: NodeNumber, after: u64, now: Millis, out: &mut Vec<Effect>) {
         let Some(m) = self.state.members.node(from) else { return };
-        let term = m.term;
+        let (term, dead_ms) = (m.term, self.dead_ms());
         if after == term {
             if m.state.has_term() {
                 let reason = format!("{} began anew", m.id);
                 self.end_term(from, NodeState::Failed, &reason, now, out);
             }
             let term = term + 1;
-            self.keep(MemberRecord::Joined { number: from, term }, out);
+            self.keep(MemberRecord::Joined { number: from, term, dead_ms }, out);
             self.heard.note(from, now, None);
             out.push(Effect::Tell { node: from, message: ToNode::Admitted { after, term } });
         } else if after + 1 == term {
-            // It was admitted and may not have heard so.
+            // It was admitted and may not have heard so; meanwhile the times may be longer.
+            if m.state.has_term() && m.dead_ms < dead_ms {
+                self.keep(MemberRecord::Joined { number: from, term, dead_ms }, out);
+            }
             out.push(Effect::Tell { node: from, message: ToNode::Admitted { after, term } });
         }
+    }
+
+    fn dead_ms(&self) -> u64 {
+        u64::try_from(self.times.dead().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn beats(&mut self, from: NodeNumber, sent: Millis, now: Millis, out: &mut Vec<Effect>) {
@@ -145,8 +152,9 @@ impl Controller {
         let silent = |number| self.heard.at(number).map(|at| now.since(at)).unwrap_or_default();
         let (mut dead, mut suspect) = (Vec::new(), Vec::new());
         for (number, m) in self.state.members.iter().filter(|(_, m)| m.state.has_term()) {
-            if silent(number) >= self.times.dead() {
-                dead.push((number, format!("{} was silent for {:?}", m.id, self.times.dead())));
+            let most = m.dead(self.times.dead());
+            if silent(number) >= most {
+                dead.push((number, format!("{} was silent for {most:?}", m.id)));
             } else if silent(number) >= self.times.suspect() && m.state != NodeState::Suspect {
                 suspect.push((number, format!("silent for {:?}", self.times.suspect())));
             }

@@ -191,9 +191,18 @@ pub struct Member {
     pub serves: BTreeSet<VoId>,
     /// Why it is as it is, when there is something to say.
     pub reason: String,
+    /// Of silence until its term is ended, milliseconds: what nodes were told when it joined, and
+    /// may work by until it joins anew. With other times the longer one counts.
+    #[serde(default)]
+    pub dead_ms: u64,
 }
 
 impl Member {
+    /// Of silence until its term is ended, where the cluster's time for that is `now`.
+    pub fn dead(&self, now: Duration) -> Duration {
+        now.max(Duration::from_millis(self.dead_ms))
+    }
+
     /// Whether trees can come to it by a move or a restart, or why not.
     ///
     /// # Errors
@@ -234,6 +243,8 @@ pub enum MemberRecord {
         number: NodeNumber,
         /// The term.
         term: u64,
+        /// Of silence until that is ended, milliseconds.
+        dead_ms: u64,
     },
     /// It was tried.
     Proved {
@@ -383,15 +394,16 @@ impl Members {
         match r {
             MemberRecord::Added { number, id } => {
                 self.last = self.last.max((*number).into());
-                let (moves, cpu_group, serves, reason, term) = Default::default();
+                let (moves, cpu_group, serves, reason, term, dead_ms) = Default::default();
                 let (state, before) = (NodeState::Possible, NodeState::Possible);
                 let id = id.clone();
-                let m = Member { id, state, before, term, moves, cpu_group, serves, reason };
+                let m =
+                    Member { id, state, before, term, moves, cpu_group, serves, reason, dead_ms };
                 self.nodes.insert(*number, m);
             }
-            MemberRecord::Joined { number, term } => {
+            MemberRecord::Joined { number, term, dead_ms } => {
                 if let Some(m) = self.nodes.get_mut(number) {
-                    m.term = *term;
+                    (m.term, m.dead_ms) = (*term, *dead_ms);
                     m.moves = None;
                     (m.state, m.before) = (NodeState::Present, NodeState::Present);
                     m.reason.clear();
@@ -502,7 +514,7 @@ mod tests {
         let mut members = Members::default();
         members.apply(&members.add(&"n1.rennes".parse().unwrap()).unwrap());
         let n = number(1);
-        members.apply(&MemberRecord::Joined { number: n, term: 1 });
+        members.apply(&MemberRecord::Joined { number: n, term: 1, dead_ms: 8000 });
         assert!(members.change(n, NodeState::Draining, "").is_err(), "it was never online");
         let no = Moves::No { reason: "no CRIU".into() };
         members.apply(&members.prove(n, no, 7).unwrap());

@@ -331,6 +331,7 @@ impl Host {
             Err(e) => return Err(e),
         };
         agent.rebooted();
+        agent.set_lease(lease);
         let (program, dir, node) =
             (setup.cell_program.clone(), setup.folder.join(CELL_FOLDER), setup.node);
         let calls = wait(move || Calls::begin(&program, &dir, node)).await??;

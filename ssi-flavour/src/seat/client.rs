@@ -1,65 +1,31 @@
-//! The side of `xosd`.
+//! The side of `xosd`: a connection to an agent.
 
-use super::proto::{Ask, Plan, Tell, Want};
-use super::way::{In, Out, split};
-use super::{PLAN_FILE, SOCKET_FILE};
+use super::proto::{Ask, Tell, Want};
+use super::way::{In, Out};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle, Place};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::io::{self, ErrorKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-/// Starts the agent of a folder, which is made, unless it runs. Waits.
-///
-/// # Errors
-/// Why it could not be started, in the launcher's words.
-pub fn launch(program: &Path, folder: &Path, plan: &Plan) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    crate::disk::replace(&folder.join(PLAN_FILE), &serde_json::to_vec(plan)?)?;
-    // What the agent says goes on where that of xosd goes.
-    let mut command = Command::new(program);
-    command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.status()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("the cluster's agent cannot be started ({status}): see the log")))
-}
+/// How often an agent is asked whether it lives, how long it may take to say so, and how many times
+/// in a row it may not.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_MAX: Duration = Duration::from_secs(10);
+pub(super) const PINGS_MISSED_MAX: u32 = 3;
 
-/// Ends the agent of a folder and all that it runs, if one lives, and then removes the folder.
-/// Waits.
-///
-/// # Errors
-/// That it does not end, or the folder not go.
-pub fn end(folder: &Path) -> io::Result<()> {
-    let gone =
-        |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
-    match UnixStream::connect(folder.join(SOCKET_FILE)) {
-        Ok(socket) => {
-            let (out, mut from) = split(socket)?;
-            out.send(&Ask::End, &[])?;
-            // It closes the connection as it ends.
-            while from.next(Tell::fds)?.is_some() {}
-        }
-        Err(e) if gone(&e) => {}
-        Err(e) => return Err(e),
-    }
-    // One that died left its cell.
-    crate::host::end_cell(folder)?;
-    std::fs::remove_dir_all(folder)
-}
+/// An agent to work with, and what it wants: until it is gone, or another connection takes this
+/// one's place.
+pub type Begun = (Client, UnboundedReceiver<Wanted>);
 
 /// What an agent wants of other machines.
 #[derive(Debug)]
@@ -72,6 +38,8 @@ pub enum Wanted {
         message: ToController,
         /// How the node is, with heartbeats.
         looks: Option<NodeLooks>,
+        /// Whose copies the node has, by account, with heartbeats.
+        people: Option<BTreeSet<u32>>,
     },
     /// Ask this of the core, and answer with [`Client::had`].
     Want {
@@ -130,23 +98,21 @@ impl Shared {
 #[derive(Clone)]
 pub struct Client(Arc<Closing>);
 
-/// Closes the connection with the last client.
+/// Closes the connection with the last client, once all that was said is sent.
 struct Closing(Arc<Shared>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.out.close();
+        self.0.out.finish();
     }
 }
 
 impl Client {
-    /// Connects to the agent of a folder, and gives what it wants: until it is gone, or another
-    /// connection takes this one's place.
+    /// Works over a connection from now on.
     ///
     /// # Errors
-    /// The socket's; `NotFound` or `ConnectionRefused` when no agent runs.
-    pub fn connect(folder: &Path) -> io::Result<(Client, UnboundedReceiver<Wanted>)> {
-        let (out, from) = split(UnixStream::connect(folder.join(SOCKET_FILE))?)?;
+    /// That there is no thread for it.
+    pub(super) fn over(out: Out, from: In) -> io::Result<Begun> {
         let waiting = Mutex::new(Some(BTreeMap::new()));
         let shared = Arc::new(Shared { out, waiting, numbers: Mutex::new(0) });
         let (want, wanted) = unbounded_channel();
@@ -252,6 +218,20 @@ impl Client {
         self.call(|id| Ask::Why { id, tree }).await
     }
 
+    /// Waits until the agent answers nothing any more while it is connected: it hangs.
+    pub async fn hangs(&self) {
+        let mut missed = 0;
+        while missed < PINGS_MISSED_MAX {
+            tokio::time::sleep(PING_EVERY).await;
+            match tokio::time::timeout(PING_MAX, self.call::<()>(|id| Ask::Ping { id })).await {
+                Ok(Ok(())) => missed = 0,
+                // The end of the connection is seen by who takes what it wants.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => missed += 1,
+            }
+        }
+    }
+
     /// Has the agent end all that runs, and itself.
     ///
     /// # Errors
@@ -272,7 +252,11 @@ impl Client {
             Some(waiting) => drop(waiting.insert(id, answer)),
             None => return Err(gone()),
         }
-        self.send(&ask(id), None).map_err(|_| gone())?;
+        if self.send(&ask(id), None).is_err() {
+            // Nobody will answer.
+            let _unasked = self.0.0.waiting().as_mut().and_then(|all| all.remove(&id));
+            return Err(gone());
+        }
         let value = answered.await.map_err(|_| gone())??;
         serde_json::from_value(value).map_err(|e| format!("the agent says something else: {e}"))
     }
@@ -280,7 +264,7 @@ impl Client {
 
 fn read(mut from: In, shared: &Shared, want: &UnboundedSender<Wanted>) {
     loop {
-        let (tell, fds) = match from.next(Tell::fds) {
+        let (tell, fds) = match from.next(Tell::fds, None) {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) => {
@@ -305,7 +289,7 @@ fn take(
 ) -> Option<()> {
     let socket = fds.into_iter().next().map(UnixStream::from);
     let wanted = match (tell, socket) {
-        (Tell::Say { id, message, looks }, _) => Wanted::Say { id, message, looks },
+        (Tell::Say { id, message, looks, people }, _) => Wanted::Say { id, message, looks, people },
         (Tell::Want { id, want }, _) => Wanted::Want { id, want },
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
@@ -314,7 +298,10 @@ fn take(
             Wanted::Output { at, tree, from, socket }
         }
         (Tell::Packets { to }, Some(socket)) => Wanted::Packets { to, socket },
-        (Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. }, None) => return Some(()),
+        (
+            Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. },
+            _,
+        ) => return Some(()),
         (Tell::Reply { id, value }, _) => {
             answer(shared, id, Ok(value));
             return Some(());

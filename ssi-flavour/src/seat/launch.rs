@@ -1,7 +1,7 @@
 //! From `xosd` to an agent that stands alone.
 
 use super::proto::Plan;
-use super::{LOCK_FILE, PLAN_FILE, SOCKET_FILE, serve};
+use super::{LOCK_FILE, PLAN_FILE, SOCKET_FILE, holder, serve};
 use crate::sys::{self, Forked};
 use rustix::fs::FlockOperation;
 use std::fmt::Display;
@@ -44,7 +44,7 @@ pub(super) fn run(folder: &Path) -> Result<(), String> {
         }
         Forked::Child => {
             drop(from_agent);
-            let said = detach(&plan);
+            let said = detach(&plan, &lock);
             let text = said.as_ref().err().map_or(READY, String::as_str);
             // Without a launcher nobody asks.
             let told = to_launcher.write_all(text.as_bytes());
@@ -83,7 +83,8 @@ fn listen() -> Result<UnixListener, String> {
 
 /// Away from `xosd`: session, control groups, descriptors. What it writes still goes where that of
 /// `xosd` went.
-fn detach(plan: &Plan) -> Result<(), String> {
+fn detach(plan: &Plan, lock: &File) -> Result<(), String> {
+    holder::note(lock).map_err(no("write down which process the agent is"))?;
     nix::unistd::setsid().map_err(no("leave the session"))?;
     for folder in &plan.cgroups {
         std::fs::write(folder.join("cgroup.procs"), "0").map_err(no("enter a control group"))?;

@@ -132,12 +132,12 @@ struct Seen {
 impl Seen {
     fn read(proc: &Path, pid: i32, scale: &Scale) -> Option<Seen> {
         let folder = proc.join(pid.to_string());
-        let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+        let stat = text(&folder.join("stat"))?;
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         // The third field of the file is the first here.
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let status = std::fs::read_to_string(folder.join("status")).ok()?;
+        let status = text(&folder.join("status"))?;
         let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
         let argv = std::fs::read(folder.join("cmdline")).unwrap_or_default();
         let command = match argv.is_empty() {
@@ -175,11 +175,17 @@ impl Seen {
     }
 }
 
+/// A file of `/proc`. A program names itself: what is no text must not hide it.
+fn text(path: &Path) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Threads below a `task` folder that run, would, or wait for a disk.
 fn wanting(tasks: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(tasks) else { return 0 };
     let wants = |task: &std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let stat = text(&task.path().join("stat")).unwrap_or_default();
         let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
         matches!(state, Some('R' | 'D'))
     };
@@ -247,5 +253,26 @@ mod tests {
         assert_eq!((look.pid, look.tree), (7, TreeId(9)));
         assert!(look.more.threads >= 1 && look.more.started >= scale.booted);
         assert!(Seen::read(proc, -1, &scale).is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nothing() {
+        // wrong: a program would run without load, seen by nobody
+        let (scale, _) = look::machine().unwrap();
+        let (told, named) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let name = std::ffi::CString::new(b"\xff\xfe) R".to_vec()).unwrap();
+            rustix::thread::set_name(&name).unwrap();
+            told.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            // Lives until it was looked at.
+            let _ended = ends.recv();
+        });
+        let tid = named.recv().unwrap();
+        let proc = PathBuf::from(format!("/proc/{}/task", std::process::id()));
+        let seen = Seen::read(&proc, tid, &scale);
+        drop(end);
+        thread.join().unwrap();
+        assert_eq!(seen.unwrap().uid, rustix::process::getuid().as_raw());
     }
 }

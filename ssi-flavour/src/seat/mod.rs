@@ -10,16 +10,23 @@
 //! Only `xosd` speaks with other machines: what the agent says to the controller, and streams to
 //! other nodes, go through it.
 
+mod begin;
+mod border;
 mod client;
+mod holder;
 mod launch;
 mod looks;
+mod people;
 mod place;
 mod proto;
 mod serve;
 mod shell;
+#[cfg(test)]
+mod testing;
 mod way;
 
-pub use client::{Client, Wanted, end, launch};
+pub use begin::{begin, end, kill};
+pub use client::{Begun, Client, Wanted};
 pub use proto::{Placing, Plan, Want, Where};
 
 use std::ffi::OsString;
@@ -34,7 +41,7 @@ pub const PLAN_FILE: &str = "seat.json";
 pub const SPOOLS_FOLDER: &str = "spools";
 /// In a seat's folder: the socket by which the merged `/proc`s of shells learn of other nodes.
 pub const VIEWS_FILE: &str = "views.sock";
-/// In a seat's folder: locked by the agent while it lives.
+/// In a seat's folder: locked by the agent while it lives; in it is its pid.
 pub const LOCK_FILE: &str = "agent.lock";
 
 /// Starts an agent: the whole of the program `xos-agent <folder>`.

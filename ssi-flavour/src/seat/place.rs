@@ -4,8 +4,9 @@
 //! Who asks is known by the socket alone: which process, as which user. It must be one of a tree in
 //! this node's cell; whether the tree is that user's, the core says.
 
+use super::border::{Border, Unanswered};
 use super::proto::{Placing, Want, Where};
-use super::serve::{Border, Unanswered};
+use super::way::accept;
 use crate::cell::proto::Tree;
 use crate::cluster::messages::TreeId;
 use crate::driver::inner_pid;
@@ -65,21 +66,12 @@ fn open_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Answers who asks, until the socket fails. `shared`: folders that are the same on all nodes.
+/// Answers who asks, for ever. `shared`: folders that are the same on all nodes.
 pub(super) fn serve(listener: &UnixListener, border: &Arc<Border>, shared: &[PathBuf]) {
     let shared: Arc<[PathBuf]> = shared.into();
     let open = Open::default();
     loop {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
-            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(%error, "programs of shells run where they are from now on");
-                return;
-            }
-        };
+        let socket = accept(listener);
         let Ok(who) = peer::who(&socket) else { continue };
         // Who is one too many runs it where it is.
         let Some(counted) = Counted::of(&open, who.uid) else { continue };

@@ -8,7 +8,7 @@ use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,6 +114,15 @@ impl Plan {
         let times = Times::new(ms(self.heartbeat_ms), ms(self.suspect_ms), ms(self.dead_ms));
         times.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
     }
+
+    /// Whether an agent that works by this plan, in whichever form its version has it, can be gone
+    /// on with: the node is the same one, and the times, by which two copies of a tree never live
+    /// at once. What else changed counts when it is begun anew.
+    pub(super) fn agrees(&self, theirs: &serde_json::Value) -> bool {
+        let Ok(own) = serde_json::to_value(self) else { return false };
+        let fields = ["node", "heartbeat_ms", "suspect_ms", "dead_ms"];
+        fields.iter().all(|field| own.get(field) == theirs.get(field))
+    }
 }
 
 /// From `xosd` to the agent. Those with an `id` are answered by [`Tell::Reply`] or [`Tell::Failed`].
@@ -199,6 +208,11 @@ pub(super) enum Ask {
         /// All of them.
         places: Vec<Place>,
     },
+    /// Say that the agent lives; reply: `null`.
+    Ping {
+        /// The call.
+        id: u64,
+    },
     /// End all that runs, and the agent.
     End,
 }
@@ -217,6 +231,11 @@ impl Ask {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Tell {
+    /// First on a connection.
+    Begun {
+        /// The [`Plan`] that the agent works by, as its version has it.
+        plan: serde_json::Value,
+    },
     /// For the controller; answered by [`Ask::Heard`] or [`Ask::Unheard`].
     Say {
         /// The call.
@@ -225,6 +244,8 @@ pub(super) enum Tell {
         message: ToController,
         /// How the node is, with heartbeats.
         looks: Option<NodeLooks>,
+        /// Whose copies the node has, by account, with heartbeats.
+        people: Option<BTreeSet<u32>>,
     },
     /// For the core; answered by [`Ask::Had`] or [`Ask::HadNot`].
     Want {
@@ -279,5 +300,29 @@ impl Tell {
             Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. } => 1,
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    #[test]
+    fn an_agent_with_other_times_is_not_gone_on_with() {
+        // wrong: a node would run its copies for longer than the core waits for it, and two live;
+        // or all programs end because a path of the node's settings is another one
+        let plan = super::super::testing::plan(8000);
+        let said = |edit: fn(&mut serde_json::Value)| {
+            let mut value = serde_json::to_value(&plan).unwrap();
+            edit(&mut value);
+            plan.agrees(&value)
+        };
+        assert!(said(|_| {}) && said(|v| v["path"] = "/opt/bin".into()));
+        assert!(said(|v| v["of a later version"] = 1.into()));
+        for field in ["node", "heartbeat_ms", "suspect_ms", "dead_ms"] {
+            let mut value = serde_json::to_value(&plan).unwrap();
+            value[field] = 60_000.into();
+            assert!(!plan.agrees(&value), "{field}");
+        }
+        assert!(!plan.agrees(&serde_json::Value::Null));
     }
 }

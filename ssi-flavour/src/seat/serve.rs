@@ -1,34 +1,24 @@
 //! The agent: a host whose border is a socket to `xosd`.
 
+use super::border::Border;
 use super::looks::Looks;
-use super::proto::{Ask, Plan, Tell, Want};
+use super::proto::Plan;
 use super::shell::Shells;
-use super::way::{Out, split};
 use super::{SPOOLS_FOLDER, VIEWS_FILE, place};
-use crate::cell::proto::Tree;
 use crate::cluster::members::Moves;
-use crate::cluster::messages::{ToController, TreeId};
 use crate::driver::absent::Absent;
 use crate::driver::criu::Criu;
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Feature};
 use crate::ghost::spool::{Bounds, Spools};
-use crate::host::{Core, Hands, Heard, Host, Peers, Setup};
-use crate::pids::NodeNumber;
-use crate::wire::NodeLooks;
-use async_trait::async_trait;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use crate::host::{Host, Setup};
+use rustix::process::{Resource, Rlimit};
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::unbounded_channel;
 use xos_base::when::{Clock, SystemClock};
 
 /// The program of the cell, beside this one.
@@ -58,15 +48,11 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
     let times = plan.times()?;
     let (tell, told) = unbounded_channel();
     let spools = Arc::new(Spools::new(folder.join(SPOOLS_FOLDER)));
-    let border = Arc::new(Border {
-        node: plan.node,
-        patience: times.dead(),
-        spools: spools.clone(),
-        looks: OnceLock::new(),
-        hands: OnceLock::new(),
-        told: Mutex::new(Some(tell)),
-        state: Mutex::default(),
-    });
+    let border = Arc::new(Border::new(&plan, times.dead(), spools.clone(), tell)?);
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    // At once: who connects is told by which plan this works.
+    let listening = border.clone();
+    thread("border").spawn(move || listening.listen(&listener))?;
     let cell_program = std::env::current_exe()?.with_file_name(CELL_PROGRAM);
     let criu = Criu::find(&plan.criu, &plan.path, folder.join("criu"));
     let driver: Arc<dyn Checkpointer> = match criu {
@@ -92,24 +78,32 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         clock: Arc::new(SystemClock),
     };
     let host = Host::begin(setup).await?;
+    // The cell and the programs in it have the limit of before.
+    more_descriptors();
     let moves = host.canary(plan.canary.clone()).await?;
     if let Moves::No { reason } = &moves {
         tracing::warn!(reason, "nothing moves from or to this node");
     }
     let hands = host.hands();
     let looks = Looks::begin(hands.clone(), &plan, moves)?;
-    // Nobody was there before.
-    let _first = (border.looks.set(looks), border.hands.set(hands.clone()));
-    let (listening, placing, spools) = (border.clone(), border.clone(), border.spools.clone());
+    border.begun(looks, hands.clone());
+    let (placing, spools) = (border.clone(), border.spools.clone());
     let (asked, shared) = (place::listen(&plan.place)?, plan.shared);
-    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    thread("border").spawn(move || listening.listen(&listener))?;
     thread("places").spawn(move || place::serve(&asked, &placing, &shared))?;
     thread("tidy").spawn(move || tidy(&spools))?;
     shells.listen(&views)?;
     host.run(told).await?;
     tracing::info!("the node leaves its cluster");
     tokio::task::spawn_blocking(move || hands.end()).await.map_err(io::Error::other)?
+}
+
+/// Each connection, stream and image takes some: as many as this process can have.
+fn more_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the agent has few descriptors: some streams may have to wait");
+    }
 }
 
 /// Removes output that nobody fetched, for ever.
@@ -123,274 +117,5 @@ fn tidy(spools: &Spools) {
         if let Err(error) = spools.tidy(Bounds::default(), SystemClock.now()) {
             tracing::warn!(%error, "the output of programs that are over is not tidied");
         }
-    }
-}
-
-/// Why the core does not answer what was wanted.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
-    /// It was not asked.
-    #[error("xosd is not there")]
-    NotAsked,
-    /// It may have been asked.
-    #[error("the core did not answer in time")]
-    Unknown,
-    /// It said no.
-    #[error("{0}")]
-    Refused(String),
-}
-
-/// What is known of the connection.
-#[derive(Default)]
-struct State {
-    out: Option<Arc<Out>>,
-    said: BTreeMap<u64, oneshot::Sender<Heard>>,
-    wanted: BTreeMap<u64, Sender<Result<serde_json::Value, String>>>,
-    numbers: u64,
-}
-
-/// The socket to `xosd`.
-pub(super) struct Border {
-    node: NodeNumber,
-    patience: Duration,
-    pub(super) spools: Arc<Spools>,
-    looks: OnceLock<Looks>,
-    hands: OnceLock<Hands>,
-    /// `None`: it ends.
-    told: Mutex<Option<UnboundedSender<Heard>>>,
-    state: Mutex<State>,
-}
-
-fn away() -> io::Error {
-    io::Error::new(ErrorKind::NotConnected, "xosd is not there")
-}
-
-impl Border {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How this node is, once that is known.
-    pub(super) fn own_looks(&self) -> Option<NodeLooks> {
-        self.looks.get().map(Looks::now)
-    }
-
-    /// What can be done with the node's trees, once there are some.
-    pub(super) fn hands(&self) -> Option<&Hands> {
-        self.hands.get()
-    }
-
-    /// Asks the core. Waits, at most so long.
-    pub(super) fn ask<T: DeserializeOwned>(
-        &self,
-        want: Want,
-        within: Duration,
-    ) -> Result<T, Unanswered> {
-        let (answer, answered) = channel();
-        let (id, out) = {
-            let mut state = self.state();
-            let out = state.out.clone().ok_or(Unanswered::NotAsked)?;
-            state.numbers += 1;
-            let id = state.numbers;
-            state.wanted.insert(id, answer);
-            (id, out)
-        };
-        let sent = out.send(&Tell::Want { id, want }, &[]).ok();
-        let had = sent.and_then(|()| answered.recv_timeout(within).ok());
-        self.state().wanted.remove(&id);
-        let value = had.ok_or(Unanswered::Unknown)?.map_err(Unanswered::Refused)?;
-        serde_json::from_value(value).map_err(|_| Unanswered::Unknown)
-    }
-
-    fn out(&self) -> io::Result<Arc<Out>> {
-        self.state().out.clone().ok_or_else(away)
-    }
-
-    /// One `xosd` at a time: a new connection takes the place of an old one.
-    fn listen(self: Arc<Self>, listener: &UnixListener) {
-        loop {
-            let taken = listener.accept().and_then(|(socket, _)| split(socket));
-            let (out, mut from) = match taken {
-                Ok((out, from)) => (Arc::new(out), from),
-                Err(error) => {
-                    tracing::error!(%error, "xosd cannot be heard any more");
-                    return;
-                }
-            };
-            {
-                let mut state = self.state();
-                state.said.clear();
-                state.wanted.clear();
-                if let Some(old) = state.out.replace(out.clone()) {
-                    old.close();
-                }
-            }
-            let border = self.clone();
-            let reading = std::thread::Builder::new().name("xosd".to_owned()).spawn(move || {
-                loop {
-                    match from.next(Ask::fds) {
-                        Ok(Some((ask, fds))) => border.take(ask, fds),
-                        Ok(None) => break,
-                        Err(error) => {
-                            tracing::warn!(%error, "xosd said something else");
-                            break;
-                        }
-                    }
-                }
-                out.close();
-                let mut state = border.state();
-                if state.out.as_ref().is_some_and(|now| Arc::ptr_eq(now, &out)) {
-                    state.out = None;
-                    state.said.clear();
-                    state.wanted.clear();
-                }
-            });
-            if let Err(error) = reading {
-                tracing::error!(%error, "no thread for xosd");
-            }
-        }
-    }
-
-    fn take(self: &Arc<Self>, ask: Ask, fds: Vec<OwnedFd>) {
-        let socket = fds.into_iter().next().map(UnixStream::from);
-        match (ask, socket) {
-            (Ask::Heard { answers, messages, jobs, refused }, _) => {
-                let heard = Heard { messages, jobs, refused };
-                match answers {
-                    Some(id) => {
-                        let said = self.state().said.remove(&id);
-                        // Who asked may have given up: then the heartbeat brings it again.
-                        let _late = said.map(|said| said.send(heard));
-                    }
-                    None => {
-                        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                        let _ends = told.as_ref().map(|told| told.send(heard));
-                    }
-                }
-            }
-            (Ask::Unheard { answers }, _) => drop(self.state().said.remove(&answers)),
-            (Ask::Had { answers, value }, _) => self.had(answers, Ok(value)),
-            (Ask::HadNot { answers, why }, _) => self.had(answers, Err(why)),
-            (Ask::Signal { id, tree, pid, signal }, _) => {
-                self.answer(id, move |hands| hands.signal(tree, pid, signal));
-            }
-            (Ask::Why { id, tree }, _) => self.answer(id, move |hands| hands.why(tree)),
-            (Ask::Image { tree, version }, Some(socket)) => {
-                self.apart(move |hands| {
-                    if let Err(error) = hands.send_image(tree, version, socket) {
-                        tracing::warn!(%tree, version, %error, "an image was not sent");
-                    }
-                });
-            }
-            (Ask::Output { tree, from }, Some(socket)) => {
-                if let Err(error) = self.spools.serve(tree, from, socket) {
-                    tracing::warn!(%tree, %error, "the output of a copy is not taken");
-                }
-            }
-            (Ask::Attach { tree, uid }, Some(socket)) => {
-                if let Err(error) = self.spools.attach(tree.0, uid, socket) {
-                    tracing::warn!(%tree, %error, "nobody follows a tree");
-                }
-            }
-            (Ask::Packets { from }, Some(socket)) => {
-                if let Some(hands) = self.hands.get() {
-                    hands.packets(from, socket);
-                }
-            }
-            (Ask::Places { places }, _) => {
-                if let Some(hands) = self.hands.get() {
-                    hands.places(places);
-                }
-            }
-            (
-                Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. },
-                None,
-            ) => {}
-            (Ask::End, _) => {
-                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            }
-        }
-    }
-
-    fn had(&self, answers: u64, had: Result<serde_json::Value, String>) {
-        let waits = self.state().wanted.remove(&answers);
-        // Who asked may have given up.
-        let _late = waits.map(|waits| waits.send(had));
-    }
-
-    /// Does what waits in a thread of its own.
-    fn apart(&self, work: impl FnOnce(Hands) + Send + 'static) {
-        let Some(hands) = self.hands.get().cloned() else { return };
-        let begun = std::thread::Builder::new().name("ask".to_owned()).spawn(move || work(hands));
-        if let Err(error) = begun {
-            tracing::error!(%error, "no thread for what xosd asks");
-        }
-    }
-
-    fn answer<T: Serialize>(
-        self: &Arc<Self>,
-        id: u64,
-        work: impl FnOnce(&Hands) -> Result<T, String> + Send + 'static,
-    ) {
-        let border = self.clone();
-        self.apart(move |hands| {
-            let value = work(&hands)
-                .and_then(|value| serde_json::to_value(value).map_err(|e| e.to_string()));
-            let tell = match value {
-                Ok(value) => Tell::Reply { id, value },
-                Err(why) => Tell::Failed { id, why },
-            };
-            if let Err(error) = border.out().and_then(|out| out.send(&tell, &[])) {
-                tracing::debug!(%error, "an answer did not reach xosd");
-            }
-        });
-    }
-
-    /// One end of a new connection; the other is sent along.
-    fn reach(&self, tell: &Tell) -> io::Result<UnixStream> {
-        let (one, other) = UnixStream::pair()?;
-        self.out()?.send(tell, &[other.as_fd()])?;
-        Ok(one)
-    }
-}
-
-#[async_trait]
-impl Core for Border {
-    async fn say(&self, message: ToController) -> io::Result<Heard> {
-        let beats = matches!(message, ToController::Beat { .. });
-        let looks = self.looks.get().filter(|_| beats).map(Looks::now);
-        let (answer, heard) = oneshot::channel();
-        let (id, out) = {
-            let mut state = self.state();
-            let out = state.out.clone().ok_or_else(away)?;
-            state.numbers += 1;
-            let id = state.numbers;
-            state.said.insert(id, answer);
-            (id, out)
-        };
-        out.send(&Tell::Say { id, message, looks }, &[])?;
-        let heard = tokio::time::timeout(self.patience, heard).await;
-        self.state().said.remove(&id);
-        let silent = || io::Error::new(ErrorKind::TimedOut, "the controller was not reached");
-        heard.map_err(|_| silent())?.map_err(|_| silent())
-    }
-}
-
-impl Peers for Border {
-    fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
-        self.reach(&Tell::Image { from, tree, version })
-    }
-
-    fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
-        if at == self.node {
-            let (one, other) = UnixStream::pair()?;
-            self.spools.serve(tree, from, one)?;
-            return Ok(other);
-        }
-        self.reach(&Tell::Output { at, tree, from })
-    }
-
-    fn packets(&self, to: NodeNumber) -> io::Result<UnixStream> {
-        self.reach(&Tell::Packets { to })
     }
 }

@@ -1,7 +1,7 @@
 //! Cluster shells at this node: what they show of the others, and what they need to begin.
 
+use super::border::{Border, Unanswered};
 use super::proto::Want;
-use super::serve::{Border, Unanswered};
 use crate::cell::proto::Program;
 use crate::pids::NodeNumber;
 use crate::procfs::{self, View, Views};
@@ -82,8 +82,11 @@ impl Shells {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let views: Arc<dyn Views> = self;
         std::thread::Builder::new().name("views".to_owned()).spawn(move || {
-            if let Err(error) = procfs::serve(&listener, &views) {
-                tracing::error!(%error, "cluster shells see this node alone from now on");
+            loop {
+                if let Err(error) = procfs::serve(&listener, &views) {
+                    tracing::warn!(%error, "cluster shells see this node alone for a moment");
+                }
+                std::thread::sleep(FRESH);
             }
         })?;
         Ok(())

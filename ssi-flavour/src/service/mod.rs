@@ -11,6 +11,7 @@ mod one;
 mod ops;
 mod policy;
 mod queue;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -41,6 +42,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use xos_api::Done;
 use xos_api::aem::OutputPart;
+use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
@@ -167,7 +169,7 @@ impl NodesOut for xos_net::Nodes {
     }
 }
 
-/// Who knows which VOs the site serves.
+/// The VOs that the site serves, and their homes.
 #[async_trait]
 pub trait Vos: Send + Sync {
     /// Those to which it has offered a share.
@@ -175,12 +177,21 @@ pub trait Vos: Send + Sync {
     /// # Errors
     /// That this is not known now.
     async fn served(&self) -> Result<Vec<ServedVo>, Error>;
+    /// A node's right to act for a person, from the home of their VO.
+    ///
+    /// # Errors
+    /// What the home says, or that it does not answer.
+    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error>;
 }
 
 #[async_trait]
 impl Vos for xos_net::Grid {
     async fn served(&self) -> Result<Vec<ServedVo>, Error> {
         self.call(self.site(), xos_api::vom::ServedVos {}).await
+    }
+
+    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
+        self.call(home, r).await
     }
 }
 
@@ -376,10 +387,11 @@ impl ClusterService {
         for (node, message) in told {
             by_node.entry(node).or_default().push(message);
         }
-        for (number, messages) in by_node {
+        for (number, mut messages) in by_node {
             let Some(m) = c.controller.state().members.node(number) else { continue };
             let (node, nodes) = (m.id.clone(), Arc::clone(&self.nodes));
-            let programs = c.programs_of(&messages);
+            // What is left out is said with the heartbeat.
+            let programs = c.programs_of(&mut messages, None);
             let tell = ClusterTell { cluster: c.id.clone(), messages, programs };
             tokio::spawn(async move {
                 if let Err(error) = nodes.tell(&node, tell).await {
@@ -414,8 +426,11 @@ impl ClusterService {
         let (own, others): (Vec<Told>, Vec<Told>) =
             told.into_iter().partition(|(to, _)| *to == number);
         self.send(c, others);
-        let messages: Vec<ToNode> = own.into_iter().map(|(_, message)| message).collect();
-        let programs = c.programs_of(&messages);
+        let mut messages: Vec<ToNode> = own.into_iter().map(|(_, message)| message).collect();
+        let programs = c.programs_of(&mut messages, c.said.get(&number).copied());
+        if let Some((last, _)) = programs.last() {
+            c.said.insert(number, *last);
+        }
         Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs })
     }
 }

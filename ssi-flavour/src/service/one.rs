@@ -2,10 +2,11 @@
 
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
+use super::starts;
 use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
-use crate::cluster::messages::{End, Order, ToNode, TreeId};
+use crate::cluster::messages::{End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
@@ -77,6 +78,8 @@ pub(super) struct Cluster {
     pub over: BTreeMap<TreeId, Over>,
     /// The units of jobs that run as trees here.
     pub units: Units,
+    /// The last tree of which each node was told what it is, with a heartbeat.
+    pub said: BTreeMap<NodeNumber, TreeId>,
     /// Where the output of each tree goes, as long as it is not forgotten.
     outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
@@ -112,6 +115,7 @@ impl Cluster {
             units,
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
+            said: BTreeMap::new(),
             dirty: Dirty::default(),
         }
     }
@@ -158,19 +162,18 @@ impl Cluster {
         place.take(PLACES_MAX).collect()
     }
 
-    /// What the trees are that messages start or restore.
-    pub fn programs_of(&self, messages: &[ToNode]) -> Vec<(TreeId, Program)> {
-        let mut trees = BTreeSet::new();
-        for message in messages {
-            let ToNode::Told { orders, .. } = message else { continue };
-            for order in orders {
-                if let Order::Start { tree, .. } | Order::Restore { tree, .. } = order {
-                    trees.insert(*tree);
-                }
-            }
-        }
-        let program = |tree: TreeId| self.programs.get(&tree).map(|p| (tree, p.clone()));
-        trees.into_iter().filter_map(program).collect()
+    /// What the trees are that messages start or restore, without the mandates of their persons, and
+    /// at most so many as go at a time ([`starts::fit`]); the orders for others are taken out.
+    pub fn programs_of(
+        &self,
+        messages: &mut [ToNode],
+        after: Option<TreeId>,
+    ) -> Vec<(TreeId, Program)> {
+        let told = |tree: TreeId| {
+            let program = self.programs.get(&tree)?;
+            Some(Program { mandate: None, ..program.clone() })
+        };
+        starts::fit(messages, after, told)
     }
 
     /// A pid for the root of a tree that is born on a node; none: all are taken.

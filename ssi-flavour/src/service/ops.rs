@@ -1,6 +1,7 @@
 //! The operations: for each who asks, may they, what changes, what comes back.
 
 mod drain;
+mod rights;
 mod run;
 mod shells;
 mod trees;
@@ -15,7 +16,8 @@ use crate::cluster::members::{MemberError, NodeState};
 use crate::cluster::record::Effect;
 use crate::pids::NODE_NUMBER_MAX;
 use crate::wire::{
-    ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterSay, PlaceInCluster,
+    ClusterGhostGone, ClusterHeard, ClusterLooks, ClusterMay, ClusterRight, ClusterSay,
+    PlaceInCluster,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,6 +71,7 @@ impl ClusterService {
             ClusterLooks => cluster_looks,
             PlaceInCluster => place_in_cluster,
             ClusterGhostGone => ghost_gone,
+            ClusterRight => cluster_right,
         );
     }
 

@@ -1,6 +1,7 @@
 //! The service with nodes that are played, and records in memory.
 
 mod queue;
+mod rights;
 mod shells;
 mod units;
 
@@ -94,6 +95,14 @@ impl Vos for Demo {
             serving: true,
             trouble: None,
         }])
+    }
+
+    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
+        if r.mandate == "void" {
+            return Err(Error::denied("it has ended"));
+        }
+        let ticket = format!("{home}: {} at {} for {}", r.mandate, r.node, r.node_key);
+        Ok(IssuedTicket { ticket, expires: Millis(900_000) })
     }
 }
 
@@ -268,7 +277,7 @@ impl World {
     }
 }
 
-fn program(pid: i32) -> Program {
+pub(super) fn program(pid: i32) -> Program {
     Program {
         argv: vec!["/bin/hog".into()],
         env: BTreeMap::new(),

@@ -214,7 +214,7 @@ mod tests {
         let mut members = Members::default();
         members.apply(&members.add(&"n1.rennes".parse().unwrap()).unwrap());
         let number = NodeNumber::try_from(1u8).unwrap();
-        members.apply(&MemberRecord::Joined { number, term: 3 });
+        members.apply(&MemberRecord::Joined { number, term: 3, dead_ms: 8000 });
         let member = members.node(number).unwrap().clone();
         let mut changes = vec![Change::Settings(Settings::default()), Change::Last(TreeId(7))];
         // More than one transaction holds.

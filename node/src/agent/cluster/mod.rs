@@ -5,7 +5,9 @@
 
 mod orders;
 mod programs;
+mod rights;
 mod shells;
+mod starts;
 mod streams;
 mod units;
 
@@ -13,19 +15,20 @@ pub(super) use streams::handlers;
 
 use super::Agent;
 use super::config;
-use super::mandates::Mandates;
 use super::units::in_background;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use xos_base::accounts::OWN_ID;
 use xos_base::{ClusterId, Error, Kind};
 use xos_net::dial::Dialer;
 use xos_ssi::cell::proto::Account;
-use xos_ssi::seat::{self, Client, Plan, Wanted};
-use xos_ssi::wire::{ClusterSay, NodeLooks, Seat};
+use xos_ssi::seat::{self, Begun, Client, Plan, Wanted};
+use xos_ssi::wire::{ClusterSay, Seat};
 
 /// How often the core is asked whether the node is in a cluster.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -33,6 +36,10 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const ASK_RARELY: Duration = Duration::from_secs(30);
 /// The pause after the agent ended, or could not be started.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How often it is looked whether an agent still says something, as it does with each heartbeat
+/// once it has begun, and how many times in a row it may not have.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const SILENT_MAX: u32 = 10;
 /// Below it is a folder of each cluster with a socket that members' programs reach, the same on all
 /// nodes: what is placed elsewhere keeps its environment.
 const PLACES: &str = "/run/xos/cluster";
@@ -44,8 +51,8 @@ pub(super) struct Clustered {
     config: config::Cluster,
     folder: PathBuf,
     dialer: Dialer,
-    pub(super) mandates: Arc<Mandates>,
-    units: units::Envelopes,
+    people: rights::People,
+    preparing: starts::Preparing,
     seated: Mutex<Option<Seated>>,
 }
 
@@ -60,8 +67,8 @@ impl Clustered {
     /// Below the folder of the node.
     pub(super) fn new(config: config::Cluster, folder: &Path, dialer: Dialer) -> Clustered {
         let folder = folder.join("cluster");
-        let (mandates, units, seated) = Default::default();
-        Clustered { config, folder, dialer, mandates, units, seated }
+        let (people, preparing, seated) = Default::default();
+        Clustered { config, folder, dialer, people, preparing, seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -144,8 +151,9 @@ impl Agent {
     async fn sit(self: &Arc<Agent>, clustered: &Clustered, seat: Seat) -> Duration {
         self.leave(clustered, Some(&seat)).await;
         let (folder, plan) = (clustered.folder(&seat), clustered.plan(self, &seat));
-        let begun = in_background(move || begin(&folder, &plan)).await;
-        let (client, mut wanted) = match begun.and_then(|b| b.map_err(|e| fault(&e))) {
+        let of = folder.clone();
+        let begun = in_background(move || begin(&of, &plan)).await;
+        let (client, wanted) = match begun.and_then(|b| b.map_err(|e| fault(&e))) {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::error!(%error, "this node cannot take its place in {}", seat.cluster);
@@ -157,15 +165,52 @@ impl Agent {
         if let Err(error) = client.places(seat.places.clone()) {
             tracing::debug!(%error, "the cluster's agent is gone");
         }
-        while let Some(wanted) = wanted.recv().await {
-            let stays = clustered.seated().as_ref().is_some_and(|s| same(&s.seat, &seat));
-            if !stays {
-                break;
+        let hangs = self.serve_seat(clustered, &seat, &client, wanted).await;
+        *clustered.seated() = None;
+        if hangs {
+            tracing::error!("the cluster's agent hangs: it is ended, and what it runs");
+            let killed = in_background(move || seat::kill(&folder)).await;
+            if let Err(error) = killed.and_then(|k| k.map_err(|e| fault(&e))) {
+                tracing::error!(%error, "the cluster's agent is not ended: this is tried again");
+            }
+        }
+        AGAIN_AFTER
+    }
+
+    /// Does what the agent of a seat wants, until it is gone, the seat is another one, or the agent
+    /// hangs: whether that is so.
+    async fn serve_seat(
+        self: &Arc<Agent>,
+        clustered: &Clustered,
+        seat: &Seat,
+        client: &Client,
+        mut wanted: UnboundedReceiver<Wanted>,
+    ) -> bool {
+        let hangs = client.hangs();
+        tokio::pin!(hangs);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Until its cell is there an agent says nothing.
+        let mut silent = None;
+        loop {
+            let wanted = tokio::select! {
+                wanted = wanted.recv() => wanted,
+                () = &mut hangs => return true,
+                _ = look.tick() => {
+                    silent = silent.map(|times: u32| times + 1);
+                    if silent.is_some_and(|times| times >= SILENT_MAX) {
+                        return true;
+                    }
+                    continue;
+                }
+            };
+            let stays = clustered.seated().as_ref().is_some_and(|s| same(&s.seat, seat));
+            let Some(wanted) = wanted.filter(|_| stays) else { return false };
+            if matches!(wanted, Wanted::Say { .. }) {
+                silent = Some(0);
             }
             self.clone().serve_agent(wanted);
         }
-        *clustered.seated() = None;
-        AGAIN_AFTER
     }
 
     /// Ends what is left of other seats.
@@ -179,21 +224,13 @@ impl Agent {
         ASK_EVERY
     }
 
-    /// Mandates and envelopes of people who run nothing here any more go.
-    fn keep_mandates(&self, looks: &NodeLooks) {
-        let Some(clustered) = &self.cluster else { return };
-        let works = |uid| looks.processes.iter().any(|p| p.uid == uid);
-        clustered.mandates.retain(self.now(), works);
-        clustered.units.retain(self.now(), works);
-    }
-
     /// Does what the agent wants, without holding others up.
     fn serve_agent(self: Arc<Agent>, wanted: Wanted) {
         tokio::spawn(async move {
             match wanted {
-                Wanted::Say { id, message, looks } => {
-                    if let Some(looks) = &looks {
-                        self.keep_mandates(looks);
+                Wanted::Say { id, message, looks, people } => {
+                    if let (Some(people), Some(clustered)) = (people, &self.cluster) {
+                        clustered.people.seen(&people, self.now());
                     }
                     let say = ClusterSay { messages: vec![message], looks };
                     self.pass_on(id, say).await;
@@ -215,19 +252,10 @@ fn fault(e: &io::Error) -> Error {
     Error::internal(format!("the cluster's agent: {e}"))
 }
 
-/// Connects to the agent of a seat, which is started if it does not run.
-fn begin(
-    folder: &Path,
-    plan: &Plan,
-) -> io::Result<(Client, tokio::sync::mpsc::UnboundedReceiver<Wanted>)> {
-    match Client::connect(folder) {
-        Err(e)
-            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-        other => return other,
-    }
+/// Connects to the agent of a seat.
+fn begin(folder: &Path, plan: &Plan) -> io::Result<Begun> {
     let program = std::env::current_exe()?.with_file_name(AGENT_PROGRAM);
-    seat::launch(&program, folder, plan)?;
-    Client::connect(folder)
+    seat::begin(&program, folder, plan)
 }
 
 /// Has the agents of all seats below a folder end, but of one, and removes what is left of those

@@ -22,9 +22,8 @@ impl Agent {
     pub(in crate::agent) fn register_cluster(self: Arc<Agent>, router: &mut Router) {
         on(router, &self, |agent: Arc<Agent>, r: ClusterTell| async move {
             let seated = agent.clustered()?.at(&r.cluster)?;
-            let (jobs, refused) = agent.jobs(&seated, r.programs).await;
-            seated.client.heard(None, r.messages, jobs, refused).map_err(|e| gone(&e))?;
-            Ok(Done {})
+            let heard = agent.hear_cluster(&seated, None, r.messages, r.programs);
+            heard.map(|()| Done {}).map_err(|e| gone(&e))
         });
         on(router, &self, |agent: Arc<Agent>, r: ClusterSignal| async move {
             let seated = agent.clustered()?.at(&r.cluster)?;
@@ -54,7 +53,7 @@ impl Agent {
     }
 
     /// Tells the core what the agent says, and the agent what it hears.
-    pub(super) async fn pass_on(&self, id: u64, say: ClusterSay) {
+    pub(super) async fn pass_on(self: &Arc<Agent>, id: u64, say: ClusterSay) {
         let said = match self.core() {
             Ok(core) => core.call(say).await,
             Err(e) => Err(e),
@@ -68,9 +67,8 @@ impl Agent {
                 if !stays {
                     return;
                 }
-                let (jobs, refused) = self.jobs(&seated, programs).await;
                 let told = places.map_or(Ok(()), |places| seated.client.places(places));
-                told.and_then(|()| seated.client.heard(Some(id), messages, jobs, refused))
+                told.and_then(|()| self.hear_cluster(&seated, Some(id), messages, programs))
             }
             Ok(ClusterHeard { seat: None, .. }) => {
                 tracing::info!("this node was taken out of {}", seated.seat.cluster);
@@ -82,7 +80,7 @@ impl Agent {
             }
         };
         if let Err(error) = passed {
-            tracing::debug!(%error, "the cluster's agent is gone");
+            tracing::warn!(%error, "the cluster's agent does not hear the core");
         }
     }
 

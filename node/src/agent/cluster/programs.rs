@@ -3,9 +3,8 @@
 use super::Seated;
 use crate::agent::Agent;
 use crate::agent::units::{PATH, SHELL};
-use std::collections::{BTreeMap, HashSet};
-use xos_api::cda::Work;
-use xos_base::{Error, Kind, Membership};
+use std::collections::BTreeMap;
+use xos_base::{Error, Membership};
 use xos_ssi::cell::proto::{Account, Program as CellProgram, Stdio};
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::host::Job;
@@ -15,27 +14,14 @@ use xos_ssi::wire::Program;
 /// The variable with the address of a program that has a network of its own.
 const ADDRESS: &str = "XOS_CLUSTER_ADDRESS";
 
-/// Jobs for the agent, and trees that it may not run, with why.
-pub(super) type Known = (Vec<(TreeId, Job)>, Vec<(TreeId, String)>);
-
 impl Agent {
-    /// What trees are, as this node has it. Those of persons that it does not know yet are left
-    /// out: the core says them again.
-    pub(super) async fn jobs(&self, seated: &Seated, programs: Vec<(TreeId, Program)>) -> Known {
-        let (mut jobs, mut refused) = Known::default();
-        for (tree, program) in programs {
-            match self.job(seated, tree, program).await {
-                Ok(job) => jobs.push((tree, job)),
-                Err(error) if error.kind == Kind::Unavailable => {
-                    tracing::debug!(%tree, %error, "a program waits for its person's account");
-                }
-                Err(error) => refused.push((tree, error.to_string())),
-            }
-        }
-        (jobs, refused)
-    }
-
-    async fn job(&self, seated: &Seated, tree: TreeId, program: Program) -> Result<Job, Error> {
+    /// What a tree is, as this node has it; `Unavailable` while it does not know the person yet.
+    pub(super) async fn job(
+        &self,
+        seated: &Seated,
+        tree: TreeId,
+        program: Program,
+    ) -> Result<Job, Error> {
         let membership = self.member_of_program(&program)?;
         let account = self.account_of(&membership)?;
         if account.uid != program.uid {
@@ -50,12 +36,7 @@ impl Agent {
         })?;
         self.make_home(&membership, &account).await?;
         let cwd = program.folder(&account.home);
-        if let Some(unit) = &program.unit {
-            self.take_unit_ticket(&membership, account.uid, &unit.envelope).await;
-        }
-        if let Some(mandate) = program.mandate {
-            self.take_program_mandate(seated, &membership, mandate).await;
-        }
+        self.first_right(&membership, account.uid).await;
         let own = BTreeMap::from([
             ("HOME", account.home.display().to_string()),
             ("USER", account.name.clone()),
@@ -90,32 +71,6 @@ impl Agent {
             shell: program.shell,
             wanted: program.unit.is_some(),
         })
-    }
-
-    /// Gets the person's right to the volume, for as long as they run something here. Without it the
-    /// program runs all the same.
-    async fn take_program_mandate(&self, seated: &Seated, m: &Membership, jws: String) {
-        let Ok(clustered) = self.clustered() else { return };
-        let account = {
-            let homes = self.config.homes.display().to_string();
-            let vos = self.lock_vos();
-            let found = vos.by_number(&m.vo, m.number);
-            found.map(|found| found.account(&homes, &HashSet::new()))
-        };
-        let Some(account) = account else { return };
-        let now = self.now();
-        let held = self.tickets.find(&m.vo, m.number, now);
-        // Lines of make come many at a time, and all by one mandate.
-        if held.is_some_and(|t| t.membership.epoch >= m.epoch)
-            && clustered.mandates.brought(account.uid, &jws, now)
-        {
-            return;
-        }
-        let work = Work::Cluster { cluster: seated.seat.cluster.clone() };
-        let taken = self.take_mandate(&clustered.mandates, &work, &account, jws).await;
-        if let Err(error) = taken {
-            tracing::warn!(person = %m.person, %error, "a program has no right to the volume");
-        }
     }
 
     /// What this node knows of a program's person.

@@ -27,7 +27,7 @@ const SIGKILL: u8 = 9;
 
 impl ClusterService {
     /// The node that asks, if it is one of the site's.
-    fn asking<'a>(&self, caller: &'a Caller) -> Result<&'a NodeId, Error> {
+    pub(super) fn asking<'a>(&self, caller: &'a Caller) -> Result<&'a NodeId, Error> {
         if !policy::may(caller, &self.site, &BTreeSet::new(), None, Action::Say) {
             let who = caller.describe();
             return Err(Error::denied(format!("{who} is not a node of {}", self.site)));

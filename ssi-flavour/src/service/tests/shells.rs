@@ -47,9 +47,10 @@ async fn a_line_runs_where_there_is_room_under_its_own_pid() {
     let [(of, program)] = tell.programs.as_slice() else { panic!("{tell:?}") };
     assert_eq!((to, *of, program.pid), (node(2), next, Some(PID)));
     assert_eq!((&program.birth, program.umask, program.attached), (&node(1), 0o027, true));
-    assert_eq!((program.mandate.as_deref(), program.shell), (Some("mandate"), false));
+    assert_eq!((&program.mandate, program.shell), (&None, false), "the core asks by it");
     let kept = world.records.kept.lock().unwrap()[&id()].clone();
     assert_eq!(kept.trees[&next].root, PID);
+    assert_eq!(kept.programs[&next].mandate.as_deref(), Some("mandate"));
     // The next one finds the other node busier.
     world.beats(2, 9000, &[]).await.unwrap();
     let here = PlaceInCluster { pid: PID + 1, ..line(tree) };
