@@ -124,7 +124,10 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
     sys::new_session_keyring().map_err(|e| setup(errno(&e)))?;
     rlimits(&program.rlimits).map_err(|e| (Stage::Rlimit, e))?;
     if let Some(account) = order.account {
-        let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        // The first too, as initgroups(3) has it: of a program without any CRIU leaves those that
+        // it has itself.
+        let all = [account.gid].into_iter().chain(account.groups.iter().copied());
+        let groups: Vec<Gid> = all.map(Gid::from_raw).collect();
         drop_to(account.uid, account.gid, &groups).map_err(|e| (Stage::Identity, e))?;
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(program.umask));

@@ -95,6 +95,7 @@ mod tests {
         }
         write(&mut one, &vec![0; usize::from(PACKET_BYTES_MAX) + 1]).unwrap();
         assert_eq!(next(&mut other, &mut packet).unwrap_err().kind(), ErrorKind::InvalidData);
+        let (one, mut other) = UnixStream::pair().unwrap();
         drop(one);
         assert!(next(&mut other, &mut packet).is_err());
     }

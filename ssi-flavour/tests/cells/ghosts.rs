@@ -36,9 +36,16 @@ impl Remote {
         let mut told = Owner::new(owner);
         let pid = nix::unistd::Pid::from_raw(tree.id() as i32);
         std::thread::spawn(move || {
-            while let Ok(Some(Steered::Signal { signal, group: false })) = asked.next_asked() {
-                nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal).unwrap())
-                    .unwrap();
+            while let Ok(Some(steered)) = asked.next_asked() {
+                match steered {
+                    Steered::Signal { signal, group: false } => {
+                        let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
+                        nix::sys::signal::kill(pid, signal).unwrap();
+                    }
+                    // Its end is told below.
+                    Steered::Closed => {}
+                    other => panic!("{other:?}"),
+                }
             }
         });
         std::thread::spawn(move || {

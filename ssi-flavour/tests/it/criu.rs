@@ -39,7 +39,7 @@ const LOOPBACK: &str = "
 import fcntl, os, socket, struct, sys
 up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 fcntl.ioctl(up, 0x8914, struct.pack('16sh22x', b'lo', 1))
-setpriv = ['/usr/bin/setpriv', '--reuid', sys.argv[1], '--regid', sys.argv[1], '--clear-groups']
+setpriv = ['/usr/bin/setpriv', '--reuid', sys.argv[1], '--regid', sys.argv[1], '--groups', sys.argv[1]]
 os.execv(setpriv[0], setpriv + ['--', '/usr/bin/python3', '-c', sys.argv[2]])
 ";
 /// Two processes with a connection between them.
@@ -115,7 +115,7 @@ impl Two {
     /// Starts a program of the owner's; returns its pid, once it is theirs.
     fn start(&mut self, out: &str, words: &[&str]) -> i32 {
         let id = OWNER.to_string();
-        let theirs = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
+        let theirs = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--groups", &id, "--"];
         let pid = self.here.start(out, &[&theirs[..], words].concat());
         let path = format!("/proc/{}/cmdline", self.here.outer(pid).unwrap());
         let until = Instant::now() + PATIENCE;
