@@ -126,11 +126,14 @@ END"
 
 /// If it failed, what a person killed would run on where they do not look.
 fn who_is_killed_takes_its_program_along(w: &World) {
-    let script = "for n in 1 2 3 4; do
+    // Work here sends what is placed away.
+    let script = "for n in 1 2 3; do while :; do :; done & hogs=\"$hogs $!\"; done
+        until [ $(cut -d. -f1 /proc/loadavg) -ge 2 ]; do sleep 0.1; done
+        for n in 1 2 3 4; do
             /usr/local/bin/xos-ghost run -- sh -c '>up.$$; exec sleep 4000' & pids=\"$pids $!\"
         done
         until [ $(ls up.* 2>/dev/null | wc -l) = 4 ]; do sleep 0.1; done
-        kill -9 $pids; wait";
+        kill -9 $pids $hogs; wait";
     shell(w, VOLUME, script).ok();
     soon("what was placed is over", || {
         let trees = w.json(&w.milo, &["cluster", "ps", CLUSTER])["trees"].clone();
