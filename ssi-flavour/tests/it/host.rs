@@ -3,7 +3,7 @@
 mod trouble;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cluster::controller::Controller;
 use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
-use xos_ssi::cluster::messages::{ToController, ToNode, TreeId};
+use xos_ssi::cluster::messages::{Fact, ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
 use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
@@ -65,6 +65,8 @@ struct Site {
     /// Nothing of them comes; the other ends of what they should come over.
     silent: AtomicBool,
     kept: Mutex<Vec<UnixStream>>,
+    /// Copies that nodes said to be gone.
+    gone: Mutex<BTreeSet<(TreeId, u64)>>,
     /// Nobody reaches the controller.
     away: AtomicBool,
 }
@@ -100,6 +102,11 @@ impl Site {
         let mut controller = self.controller.lock().unwrap();
         let effects = what(&mut controller, SystemClock.up()).unwrap();
         self.effects(None, effects);
+    }
+
+    /// Whether a node said that nothing of a copy is left.
+    fn is_gone(&self, tree: TreeId, epoch: u64) -> bool {
+        self.gone.lock().unwrap().contains(&(tree, epoch))
     }
 
     /// Waits until the controller's state is as wanted.
@@ -145,6 +152,13 @@ impl Core for Way {
     async fn say(&self, message: ToController) -> io::Result<Heard> {
         if self.1.away.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::NotConnected.into());
+        }
+        if let ToController::Facts { facts, .. } = &message {
+            let gone = facts.iter().filter_map(|fact| match fact {
+                Fact::Gone { tree, epoch } => Some((*tree, *epoch)),
+                _ => None,
+            });
+            self.1.gone.lock().unwrap().extend(gone);
         }
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
@@ -293,6 +307,7 @@ impl Grid {
             spoils: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             kept: Mutex::default(),
+            gone: Mutex::default(),
             away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);

@@ -21,7 +21,8 @@ fn over(tree: TreeId) -> impl Fn(&State) -> bool {
     move |s| s.trees.tree(tree).is_none_or(|t| t.state.is_final())
 }
 
-/// Has a node end a copy, as its controller would.
+/// Has a node end a copy, as its controller would one that it does not want. It did not decide so:
+/// for it the tree is what it was, and only [`super::Site::is_gone`] tells that the copy went.
 fn kill(grid: &Grid, on: NodeNumber, tree: TreeId, epoch: u64) {
     let term = {
         let controller = grid.site.controller.lock().unwrap();
@@ -57,12 +58,9 @@ async fn a_process_that_cannot_be_killed_holds_up_nobody() {
     let another = grid.count(one).await;
     let before = grid.site.lines(one, another, 0).await.len();
     counts(&grid.site.lines(one, another, before + 10).await);
-    {
-        let controller = grid.site.controller.lock().unwrap();
-        assert!(!over(tree)(controller.state()), "it is told to be gone, and is not");
-    }
+    assert!(!grid.site.is_gone(tree, 1), "it is told to be gone, and is not");
     drop(silent);
-    grid.site.until("it ends", over(tree)).await;
+    when("it is told to be gone", || grid.site.is_gone(tree, 1)).await;
     assert!(!grid.hosts[&one].0.is_finished());
 }
 
@@ -133,7 +131,7 @@ async fn a_full_disk_keeps_a_node_from_new_programs_only() {
     when("it ends though there is no room", || !has_processes(&folder, tree)).await;
     small.clear();
     grid.site.until("there is room", |s| runs(s, new, one)).await;
-    grid.site.until("it ended", over(tree)).await;
+    when("it is told to be gone", || grid.site.is_gone(tree, 1)).await;
     assert!(!grid.hosts[&one].0.is_finished());
 }
 
