@@ -4,6 +4,7 @@ use super::PACKET_BYTES_MAX;
 use crate::host::Peers;
 use crate::pids::NodeNumber;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -29,19 +30,24 @@ impl Ways {
     /// Sends a packet, or loses it.
     pub(super) fn send(&self, to: NodeNumber, packet: &[u8]) {
         let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ways.contains_key(&to) {
-            let (way, packets) = sync_channel(WAITING_MAX);
-            let peers = self.peers.clone();
-            let thread = std::thread::Builder::new().name(format!("net-to-{to}"));
-            if let Err(error) = thread.spawn(move || carry(&*peers, to, &packets)) {
-                tracing::warn!(%to, %error, "nothing is sent to a node");
-                return;
-            }
-            ways.insert(to, way);
-        }
-        if let Some(way) = ways.get(&to) {
-            let _lost = way.try_send(packet.to_vec());
-        }
+        let way = match ways.entry(to) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => match self.begin(to) {
+                Ok(way) => new.insert(way),
+                Err(error) => {
+                    tracing::warn!(%to, %error, "nothing is sent to a node");
+                    return;
+                }
+            },
+        };
+        let _lost = way.try_send(packet.to_vec());
+    }
+
+    fn begin(&self, to: NodeNumber) -> io::Result<SyncSender<Vec<u8>>> {
+        let (way, packets) = sync_channel(WAITING_MAX);
+        let peers = self.peers.clone();
+        let thread = std::thread::Builder::new().name(format!("net-to-{to}"));
+        thread.spawn(move || carry(&*peers, to, &packets)).map(|_| way)
     }
 }
 
