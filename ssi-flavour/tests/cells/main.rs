@@ -8,5 +8,5 @@ mod ghosts;
 mod lease;
 mod place;
 #[allow(dead_code)] // part of it is for the tests of nodes
-#[path = "../silent.rs"]
+#[path = "../shared/silent.rs"]
 mod silent;

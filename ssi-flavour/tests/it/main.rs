@@ -7,5 +7,5 @@ mod criu;
 mod host;
 mod namespace;
 mod procfs;
-#[path = "../silent.rs"]
+#[path = "../shared/silent.rs"]
 mod silent;
