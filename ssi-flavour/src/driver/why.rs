@@ -10,9 +10,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Content of deleted files that CRIU takes along, in bytes (criu(8), `--ghost-limit`).
 pub const DELETED_BYTES_MAX: u64 = 1 << 20;
+/// How often who hangs in the kernel is looked at again, and when.
+const LOOKS_MORE: u32 = 20;
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Obstacles that are listed, so that a large tree has a short answer.
 pub const OBSTACLES_MAX: usize = 200;
 
@@ -174,11 +178,24 @@ impl fmt::Display for What {
 }
 
 /// What keeps the tree below process `root`, as this process sees it, from moving. Nothing is
-/// stopped for that, so that a tree that changes meanwhile may have others.
+/// stopped for that, so that a tree that changes meanwhile may have others. Who waits for a disk or
+/// a volume does so for a moment mostly: that is looked at for up to a second.
 ///
 /// # Errors
 /// Those of the system; [`std::io::ErrorKind::NotFound`] when there is no such process.
 pub fn why(root: i32, rules: &Rules) -> std::io::Result<Vec<Obstacle>> {
+    let mut found = look(root, rules)?;
+    for _ in 0..LOOKS_MORE {
+        if !found.iter().any(|o| o.what == What::Uninterruptible) {
+            break;
+        }
+        std::thread::sleep(LOOK_PAUSE);
+        found = look(root, rules)?;
+    }
+    Ok(found)
+}
+
+fn look(root: i32, rules: &Rules) -> std::io::Result<Vec<Obstacle>> {
     let mut tree = Vec::new();
     for pid in proc::tree(root)? {
         match proc::process(pid) {
