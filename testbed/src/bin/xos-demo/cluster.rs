@@ -50,7 +50,7 @@ struct Ps {
 }
 
 /// Makes the cluster and shows what it does with pieces of work in `folder` on the volume, where
-/// the phantom is. Whether the nodes are in it afterwards: where programs cannot move, they are not.
+/// the phantom is. Whether the nodes are in it afterwards: not where programs cannot move.
 ///
 /// # Errors
 /// The first step that failed, with its output.
@@ -151,10 +151,10 @@ impl Here<'_> {
     fn trees(&self, pieces: &[u64]) -> Result<Vec<ClusterTree>> {
         let mut trees = self.json::<Ps>(&["cluster", "ps", CLUSTER])?.trees;
         trees.retain(|t| pieces.contains(&t.tree));
-        match trees.iter().find(|t| came_to_nothing(t)) {
-            Some(t) => Err(failed(&format!("program {} of {CLUSTER}", t.tree), &t.reason)),
-            None => Ok(trees),
+        if let Some(t) = trees.iter().find(|t| came_to_nothing(t)) {
+            return Err(failed(&format!("program {} of {CLUSTER}", t.tree), &t.reason));
         }
+        Ok(trees)
     }
 
     /// Shows the member's programs.
