@@ -19,7 +19,8 @@ XOS_SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 endif
 
 help:
-	@echo "make demo     install what is missing, build, start a two-site grid, run the example"
+	@echo "make demo     install what is missing, build, start a two-site grid, run the example, move"
+	@echo "              programs between nodes"
 	@echo "make stop     end the grid and remove what it made"
 	@echo "make test     everything that CI runs"
 	@echo "make test-full   the long suites too"
@@ -114,7 +115,7 @@ build:
 release:
 	$(CARGO) build --workspace --bins --lib --release
 
-demo: deps release
+demo: deps deps-criu release
 	target/release/xos-demo start --dir $(DEMO_DIR)
 
 # What still runs after its folder was removed is found by its control groups.

@@ -109,14 +109,26 @@ impl Grid {
 ///
 /// # Errors
 /// [`Error::Deadline`] naming `what` when that takes longer than 30 s; or what `test` says.
-pub fn wait_for<T>(what: &str, mut test: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn wait_for<T>(what: &str, test: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    wait_within(READY_LIMIT, what, test)
+}
+
+/// The same for what may take longer, or should not take as long.
+///
+/// # Errors
+/// As [`wait_for`], by this limit.
+pub fn wait_within<T>(
+    limit: Duration,
+    what: &str,
+    mut test: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = test()? {
             return Ok(found);
         }
-        if start.elapsed() > READY_LIMIT {
-            return Err(Error::Deadline { what: what.to_owned(), limit: READY_LIMIT });
+        if start.elapsed() > limit {
+            return Err(Error::Deadline { what: what.to_owned(), limit });
         }
         std::thread::sleep(LOOK_EVERY);
     }

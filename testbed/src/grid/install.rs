@@ -103,6 +103,14 @@ pub(super) fn daemon(host: &Host, programs: &Path, names: bool) -> Result<()> {
     host.run(&Cmd::shell(script))?.ok().map(drop)
 }
 
+/// What runs in clusters and is to move: programs of a folder that all nodes have (`/usr`), where
+/// members reach them.
+pub(super) fn movable(host: &Host, programs: &Path) -> Result<()> {
+    let from = programs.display();
+    let script = format!("cp --remove-destination {from}/spect {BIN}/spect\n");
+    host.run(&Cmd::shell(script))?.ok().map(drop)
+}
+
 /// What a node needs so that people sign in to it: the PAM module, and how sshd is told to take
 /// certificates of the grid; as docs/site-admin.md has it.
 pub(super) fn login(host: &Host, programs: &Path) -> Result<()> {

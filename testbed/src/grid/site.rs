@@ -131,8 +131,23 @@ impl Site {
         start_xosd(node)
     }
 
-    /// The same as an init system does that listens at `socket`, a path in the host, to what
-    /// services tell by sd_notify(3).
+    /// Boots a node that was killed, as an init system does: its `xosd`, and sshd where people sign
+    /// in to it (`login`). What is in memory, as `/run`, is new.
+    ///
+    /// # Errors
+    /// The first step that failed, with its output.
+    pub fn boot_node(&self, node: &Host, login: bool) -> Result<()> {
+        node.restart()?;
+        start_xosd(node)?;
+        if login {
+            node.run(&Cmd::new("mkdir").args(["-p", "/run/sshd"]))?.ok()?;
+            start_sshd(node)?;
+        }
+        Ok(())
+    }
+
+    /// The same as [`Site::start_node`], as an init system does that listens at `socket`, a
+    /// path in the host, to what services tell by sd_notify(3).
     ///
     /// # Errors
     /// When it cannot be started.
@@ -193,6 +208,7 @@ impl Site {
             config.push_str(&spec.login_config);
         }
         if spec.cluster {
+            install::movable(&host, programs)?;
             config.push_str("\n[node.cluster]\n");
         }
         host.write_file(path, config.as_bytes(), 0o600)?;

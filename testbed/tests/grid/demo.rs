@@ -90,6 +90,7 @@ fn the_demo_ends_with_commands_that_work() {
     println!("{said}");
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(said.contains("Ready after "), "it does not say how long it took");
+    let clustered = a_cluster_was_shown(&said);
 
     let laptop = demo.dir().join("laptop").display().to_string();
     let who = paste(&format!("cd /tmp && {laptop} sh -c 'id -un; pwd; echo ~'"));
@@ -113,8 +114,8 @@ fn the_demo_ends_with_commands_that_work() {
 
     let (_, next) = said.split_once("Try next:\n").expect("what to try next");
     let lines: Vec<&str> = next.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    assert_eq!(lines.len(), 5, "{lines:?}");
-    assert_eq!(lines[4], "make stop");
+    assert_eq!(lines.len(), 5 + usize::from(clustered), "{lines:?}");
+    assert_eq!(lines.last(), Some(&"make stop"));
     let picture = "slice.png";
     assert!(lines[2].ends_with(&format!(">{picture}")), "{lines:?}");
     let into = demo.folder.path().join(picture);
@@ -133,6 +134,10 @@ fn the_demo_ends_with_commands_that_work() {
     assert_eq!(text(&array.stdout).matches("unit ").count(), 8, "{array:?}");
     assert!(std::fs::read(&into).unwrap().starts_with(b"\x89PNG"), "the picture is none");
     assert!(text(&outputs[3].stdout).contains("milo@rennes"), "vera does not see the members");
+    if clustered {
+        let ran = text(&paste(lines[4]).stdout);
+        assert!(ran.starts_with("I am ") && ran.contains(" on "), "nothing ran there: {ran}");
+    }
 
     assert!(demo.run("stop", &[]).status.success());
     assert!(!demo.dir().exists(), "the demo's folder is still there");
@@ -145,6 +150,26 @@ fn the_demo_ends_with_commands_that_work() {
         after = Machine::look(&demo);
     }
     assert!(after.is_as(&before), "the machine was {before:#?} and is {after:#?}");
+}
+
+/// Whether the demo showed a cluster, with all that belongs to it; else it said why not.
+fn a_cluster_was_shown(said: &str) -> bool {
+    if let Some(why) = said.lines().find(|line| line.contains("no cluster: ")) {
+        println!("not tried: {}", why.trim());
+        return false;
+    }
+    for shown in [
+        "one machine, the cluster c1.rennes",
+        "n1 was drained: ",
+        "each has a checkpoint on both nodes",
+        "all three ended well; merged at pisa: 3 units",
+        "both nodes are in c1.rennes",
+    ] {
+        assert!(said.contains(shown), "it does not show {shown:?}");
+    }
+    let (gone, kept) = (said.contains("n2 was killed: "), said.contains("n2 is not killed: "));
+    assert!(gone || kept, "nothing is said of a node that fails");
+    true
 }
 
 /// The console answers whoever trusts nothing but this root, under the name that the demo printed.

@@ -1,6 +1,8 @@
 //! `xos-demo`: a two-site grid on this machine, with an example that runs over both sites.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod cluster;
+
 use clap::{Parser, Subcommand};
 use std::fs;
 use std::io::ErrorKind;
@@ -134,14 +136,14 @@ fn fill(
     TcpListener::bind(console).map_err(|source| Error::PortTaken { address: console, source })?;
     steps.done("a network, and a laptop to work from");
     let login = Site::can_be_signed_in_to();
-    let site = |name: &str| {
+    let site = |name: &str, cluster: bool| {
         // So that su and sudo can be tried, which ask for a code.
         let login_config = "device = true\n".to_owned();
-        grid.add_site(&SiteSpec { login, login_config, ..SiteSpec::new(name) })
+        grid.add_site(&SiteSpec { login, login_config, cluster, ..SiteSpec::new(name) })
     };
-    let rennes = site("rennes")?;
+    let rennes = site("rennes", true)?;
     steps.done("site rennes: a core and two nodes");
-    let pisa = site("pisa")?;
+    let pisa = site("pisa", false)?;
     steps.done("site pisa: a core and two nodes");
     rennes.exchange_trust(&pisa)?;
     steps.done("rennes and pisa trust one another");
@@ -151,12 +153,15 @@ fn fill(
     steps.done(&format!("VO {VO}: vera administers it, milo is a member, both sites serve it"));
     grid.testbed().forward(console, "rennes-core", PORT)?;
     let ways_in = [wrapper(dir, programs, WAYS_IN[0])?, wrapper(dir, programs, WAYS_IN[1])?];
+    let mut clustered = false;
     if let Some(photons) = example {
-        run_example(grid, &member, photons, steps)?;
+        let folder = run_example(grid, &member, photons, steps)?;
+        let here = cluster::Here { grid, site: &rennes, member: &member, login };
+        clustered = cluster::show(&here, &folder, steps)?;
     }
     steps.all();
     println!("Console   https://localhost:{}   CA {}", console.port(), rennes.fingerprint);
-    farewell(grid, &admin, &member, &ways_in);
+    farewell(grid, &admin, &member, &ways_in, clustered);
     Ok(())
 }
 
@@ -179,18 +184,22 @@ fn found_vo(
     grid.sign_in(member)
 }
 
-fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) -> Result<()> {
-    let volume = format!("/xtreemfs/{VO}/spect");
-    let phantom = format!("{volume}/body.spect");
-    let xsub = |rest: &[&str]| {
-        let cmd = member.command("xsub").args(rest).limit(EXAMPLE_LIMIT);
-        grid.laptop()?.run(&cmd)?.ok()
-    };
-    xsub(&["--", "mkdir", "-p", &volume])?;
-    let picture = format!("{volume}/body.png");
+/// What `xsub` prints when the member calls it on the laptop.
+fn xsub(grid: &Grid, member: &Person, args: &[&str]) -> Result<String> {
+    let cmd = member.command("xsub").args(args).limit(EXAMPLE_LIMIT);
+    grid.laptop()?.run(&cmd)?.ok()
+}
+
+/// Runs the example's job; its folder on the volume.
+fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) -> Result<String> {
+    let folder = format!("/xtreemfs/{VO}/spect");
+    let phantom = format!("{folder}/body.spect");
+    let xsub = |rest: &[&str]| xsub(grid, member, rest);
+    xsub(&["--", "mkdir", "-p", &folder])?;
+    let picture = format!("{folder}/body.png");
     xsub(&["--", "spect", "phantom", &phantom, "--png", &picture])?;
     steps.done("the phantom is on the volume");
-    let job = include_str!("../../../examples/spect/job.toml");
+    let job = include_str!("../../../../examples/spect/job.toml");
     let counted = format!("\"simulate\", \"--photons\", \"{photons}\"");
     let job = job.replacen("\"simulate\", ", &format!("{counted}, "), 1);
     grid.laptop()?.write_file("/home/milo/job.toml", job.as_bytes(), 0o644)?;
@@ -198,7 +207,7 @@ fn run_example(grid: &Grid, member: &Person, photons: u64, steps: &mut Steps) ->
     steps.done(&format!("{UNITS} units over both sites, and one that merged them"));
     let sites = grid.xos(member, &["job", "list", "--all"])?;
     println!("{sites}");
-    Ok(())
+    Ok(folder)
 }
 
 /// A script through which somebody at this machine works on the laptop as one of its people: in the
@@ -225,7 +234,13 @@ fn wrapper(dir: &Path, programs: &Path, (file, person): (&str, &str)) -> Result<
     Ok(path)
 }
 
-fn farewell(grid: &Grid, admin: &Person, member: &Person, [laptop, vera]: &[PathBuf; 2]) {
+fn farewell(
+    grid: &Grid,
+    admin: &Person,
+    member: &Person,
+    [laptop, vera]: &[PathBuf; 2],
+    clustered: bool,
+) {
     let (laptop, vera) = (laptop.display(), vera.display());
     println!("          milo (a member) / {}", member.password);
     println!("          vera (administers {VO}) / {}", admin.password);
@@ -239,6 +254,10 @@ fn farewell(grid: &Grid, admin: &Person, member: &Person, [laptop, vera]: &[Path
     println!("  {laptop} xsub --array 0-7 -- sh -c 'echo unit $XOS_UNIT_INDEX on $XOS_NODE'");
     println!("  {laptop} xsub -- cat /xtreemfs/{VO}/spect/slice.png >slice.png");
     println!("  {vera} xos vo members {VO}");
+    if clustered {
+        let said = "echo I am $$ on $(hostname)";
+        println!("  {laptop} xos cluster run {} -- sh -c '{said}'", cluster::CLUSTER);
+    }
     println!("  make stop");
 }
 
