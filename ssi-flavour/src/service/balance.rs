@@ -16,6 +16,8 @@ use xos_base::Millis;
 
 /// How long a tree is left alone by itself after a move or a checkpoint of it came to nothing.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(300);
+/// After a restart that failed, until the next; longer each time.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
 /// What a move costs at least.
 const MOVE_LEAST: Duration = Duration::from_millis(100);
 /// What it costs beyond, for each byte, in nanoseconds: 3 s for 1 GB.
@@ -114,6 +116,11 @@ impl Cluster {
             .collect();
         let mut out = Vec::new();
         for (tree, t) in waiting {
+            // One that failed is not tried again at once: what was in the way may pass.
+            let failed = self.trouble.get(&tree).filter(|_| t.tries > 0);
+            if failed.is_some_and(|(_, at)| now.since(*at) < RESTART_PAUSE * t.tries) {
+                continue;
+            }
             let Choice::On(node) = self.place_again(policy, &t) else { continue };
             match self.controller.restart(tree, node, now) {
                 Ok(effects) => {

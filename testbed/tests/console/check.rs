@@ -64,7 +64,10 @@ impl Page {
     /// Checks everything that holds on every page; what does not is collected.
     pub fn check(&self, status: u64) {
         // A page that looks again by itself may just be replaced.
-        self.until("a document", "document.readyState === 'complete' && !!document.documentElement");
+        self.until(
+            "a document",
+            "document.readyState === 'complete' && !!document.documentElement",
+        );
         let path = self.path();
         self.trace(|t| {
             let document = t.document.as_ref().expect("a document");
