@@ -99,7 +99,11 @@ impl Cluster {
 
     fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
         let program = self.programs.get(&tree)?;
-        let (state, reason, to, status) = describe(&t.state);
+        let (mut state, reason, to, status) = describe(&t.state);
+        if state == ClusterTreeState::Running && !t.confirmed {
+            // It cannot be moved on until its node has said so.
+            state = ClusterTreeState::Moving;
+        }
         Some(ClusterTree {
             tree: tree.0,
             pid: Some(t.root),
