@@ -1,7 +1,7 @@
 //! No CRIU on this machine: nothing is saved, nothing started again.
 
 use super::images::{Manifest, Origin};
-use super::{Abilities, Checkpointer, Cpu, DriverError, DumpOrder, Dumped, RestoreOrder, Restored};
+use super::{Abilities, Checkpointer, DriverError, DumpOrder, Dumped, RestoreOrder, Restored};
 use async_trait::async_trait;
 use std::path::Path;
 
@@ -29,10 +29,6 @@ impl Checkpointer for Absent {
     }
 
     async fn restore(&self, _: RestoreOrder) -> Result<Restored, DriverError> {
-        unable()
-    }
-
-    async fn cpu(&self, _: &Path, _: Cpu) -> Result<(), DriverError> {
         unable()
     }
 }

@@ -6,7 +6,7 @@ use super::images::{self, Manifest, Origin};
 use super::net::Network;
 use super::run::{Ended, Run};
 use super::{
-    Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
+    Abilities, Ability, Cell, Checkpointer, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
     Restored, Tcp, proc, stats,
 };
 use async_trait::async_trait;
@@ -180,20 +180,6 @@ impl Checkpointer for Criu {
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
         self.make(order).await
     }
-
-    async fn cpu(&self, folder: &Path, what: Cpu) -> Result<(), DriverError> {
-        let mut run = Run::new(&self.logs, Step::Cpu, PROBE_LIMIT)?;
-        let action = match what {
-            Cpu::Dump => "dump",
-            Cpu::Check => "check",
-        };
-        run.command(&["cpuinfo", action], folder)?;
-        let ended = run.run(&self.program).await?;
-        if ended.good {
-            return ended.forget();
-        }
-        Err(DriverError::OtherCpu { what: reason(&ended.said()?) })
-    }
 }
 
 impl Criu {
@@ -249,7 +235,6 @@ pub(super) fn tcp(tcp: Tcp) -> &'static [&'static str] {
         Tcp::None => &[],
         // Its loopback is down: no packet comes.
         Tcp::Established => &["--tcp-established", "--network-lock", "skip"],
-        Tcp::Close => &["--tcp-close"],
     }
 }
 
@@ -257,8 +242,6 @@ pub(super) fn tcp(tcp: Tcp) -> &'static [&'static str] {
 fn name(feature: Feature) -> &'static str {
     match feature {
         Feature::Tcp => "tcp_half_closed",
-        Feature::DirtyTracking => "mem_dirty_track",
-        Feature::LazyPages => "uffd-noncoop",
         Feature::SeccompFilters => "seccomp_filters",
         Feature::TimeNamespaces => "timens",
     }

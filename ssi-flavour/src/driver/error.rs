@@ -17,8 +17,6 @@ pub enum Step {
     Seal,
     /// Starting a tree again.
     Restore,
-    /// Writing or comparing processor features.
-    Cpu,
 }
 
 impl fmt::Display for Step {
@@ -28,7 +26,6 @@ impl fmt::Display for Step {
             Step::Dump => "saving the program",
             Step::Seal => "writing down what the images are",
             Step::Restore => "starting the program from its images",
-            Step::Cpu => "comparing processors",
         })
     }
 }
@@ -85,12 +82,6 @@ pub enum DriverError {
     /// The images are not used.
     #[error(transparent)]
     Images(#[from] ImageError),
-    /// The processor lacks what programs of the other machine may use.
-    #[error("this machine's processor cannot go on with programs of the other's: {what}")]
-    OtherCpu {
-        /// What is missing, in CRIU's words.
-        what: String,
-    },
     /// The system refused something.
     #[error("cannot {doing}: {source}")]
     System {
@@ -137,9 +128,6 @@ impl From<DriverError> for Error {
                 with(Kind::Conflict, "put back the files that it had open, or start it anew")
             }
             DriverError::Images(_) => with(Kind::Conflict, "take an older checkpoint"),
-            DriverError::OtherCpu { .. } => {
-                with(Kind::Unsatisfiable, "choose a node with a processor of the same kind")
-            }
             DriverError::System { .. } => {
                 with(Kind::Internal, "check the disk's space and the folder's rights")
             }

@@ -7,7 +7,7 @@
 use super::error::{DriverError, Step, not_empty};
 use super::images::{ImageError, Manifest, Origin};
 use super::{
-    Abilities, Ability, Cell, Checkpointer, Cpu, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
+    Abilities, Ability, Cell, Checkpointer, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
     Restored,
 };
 use async_trait::async_trait;
@@ -20,10 +20,9 @@ const VERSION: &str = "4.2.1";
 
 /// A driver of one machine; clones are of the same machine, and [`Fake::another`] is of another
 /// that shares table and images.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fake {
     world: Arc<Mutex<World>>,
-    processor: String,
 }
 
 /// A program of the table.
@@ -49,7 +48,6 @@ struct World {
     /// By cell ([`Cell::pid`]; 0: none) and pid.
     programs: BTreeMap<(i32, i32), Program>,
     images: BTreeMap<PathBuf, Image>,
-    processors: BTreeMap<PathBuf, String>,
     failures: BTreeMap<Step, Failure>,
 }
 
@@ -62,14 +60,9 @@ struct Image {
 }
 
 impl Fake {
-    /// A machine with a processor of this kind, and nothing running.
-    pub fn new(processor: impl Into<String>) -> Fake {
-        Fake { world: Arc::default(), processor: processor.into() }
-    }
-
-    /// Another machine beside this one.
-    pub fn another(&self, processor: impl Into<String>) -> Fake {
-        Fake { world: self.world.clone(), processor: processor.into() }
+    /// A machine with nothing running.
+    pub fn new() -> Fake {
+        Fake::default()
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -113,11 +106,6 @@ impl Fake {
     /// SIGKILL. Whether there was such a program.
     pub fn kill(&self, cell: Option<Cell>, pid: i32) -> bool {
         self.world().programs.remove(&(number(cell), pid)).is_some()
-    }
-
-    /// Ends all that is in a cell, as the death of its init does.
-    pub fn kill_cell(&self, cell: Cell) {
-        self.world().programs.retain(|(other, _), _| *other != cell.pid);
     }
 
     /// Copies an image folder, as a transfer does. Whether there was one.
@@ -254,24 +242,6 @@ impl Checkpointer for Fake {
             program.stopped = order.stopped;
         }
         Ok(Restored { pid: image.pid, outer_pid: Some(image.pid) })
-    }
-
-    async fn cpu(&self, folder: &Path, what: Cpu) -> Result<(), DriverError> {
-        let mut world = self.world();
-        if let Some(failure) = world.failures.remove(&Step::Cpu) {
-            return Err(failed(Step::Cpu, failure, std::time::Duration::ZERO));
-        }
-        match what {
-            Cpu::Dump => {
-                world.processors.insert(folder.to_owned(), self.processor.clone());
-                Ok(())
-            }
-            Cpu::Check => match world.processors.get(folder) {
-                Some(other) if *other == self.processor => Ok(()),
-                Some(other) => Err(DriverError::OtherCpu { what: other.clone() }),
-                None => Err(ImageError::Torn { folder: folder.into() }.into()),
-            },
-        }
     }
 }
 

@@ -44,7 +44,7 @@ fn origin() -> Origin {
 
 /// A machine whose program has counted to 3.
 fn counting() -> Fake {
-    let fake = Fake::new("a");
+    let fake = Fake::new();
     fake.start(HERE, PID).unwrap();
     (0..3).for_each(|_| fake.tick());
     fake
@@ -105,13 +105,4 @@ async fn each_step_can_fail_once() {
     fake.fail_next(Step::Probe, Failure::Refuses);
     assert!(fake.probe().await.is_err());
     assert!(fake.probe().await.unwrap().has(Feature::Tcp));
-}
-
-#[tokio::test]
-async fn another_processor_is_told() {
-    let (one, folder) = (Fake::new("a"), Path::new("/cpu"));
-    one.cpu(folder, Cpu::Dump).await.unwrap();
-    one.another("a").cpu(folder, Cpu::Check).await.unwrap();
-    let other = one.another("b").cpu(folder, Cpu::Check).await.unwrap_err();
-    assert!(matches!(other, DriverError::OtherCpu { .. }), "{other}");
 }

@@ -1,6 +1,6 @@
 //! Saving trees of processes to images and starting them again from there: whatever does it.
 //!
-//! [`criu`] does it for real, [`fake`] in simulations. [`why`] says beforehand what would not move.
+//! [`criu`] does it for real, [`fake`] in memory for tests. [`why`] says beforehand what would not move.
 
 pub mod absent;
 pub mod criu;
@@ -81,12 +81,6 @@ pub trait Checkpointer: Send + Sync {
     /// # Errors
     /// When the images are refused, or it cannot be started, with the reason.
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError>;
-
-    /// Writes this machine's processor features to a folder, or compares them with those there.
-    ///
-    /// # Errors
-    /// [`DriverError::OtherCpu`] when a tree of the machine that wrote them could not go on here.
-    async fn cpu(&self, folder: &Path, what: Cpu) -> Result<(), DriverError>;
 }
 
 /// What a driver can do on this machine.
@@ -122,10 +116,6 @@ pub enum Feature {
     /// Connections (TCP) move, for trees with a network of their own, also those of which one side
     /// has ended.
     Tcp,
-    /// Memory can be copied while the tree runs, and only what changed then when it stands still.
-    DirtyTracking,
-    /// Memory can follow after the tree runs.
-    LazyPages,
     /// Trees under seccomp filters move.
     SeccompFilters,
     /// Clocks that count from the machine's start go on without a leap.
@@ -134,13 +124,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 5] = [
-        Feature::Tcp,
-        Feature::DirtyTracking,
-        Feature::LazyPages,
-        Feature::SeccompFilters,
-        Feature::TimeNamespaces,
-    ];
+    pub const ALL: [Feature; 3] = [Feature::Tcp, Feature::SeccompFilters, Feature::TimeNamespaces];
 }
 
 /// The namespaces in which a tree lives.
@@ -175,8 +159,6 @@ pub enum Tcp {
     /// They go on, for trees with a network of their own ([`Cell::own_net`]): nothing else keeps
     /// packets away from them meanwhile.
     Established,
-    /// The restored tree finds them closed.
-    Close,
 }
 
 /// Which tree to save, and how.
@@ -257,13 +239,4 @@ pub struct Restored {
     pub pid: i32,
     /// The same process's pid as the driver sees it; `None`: it has ended since.
     pub outer_pid: Option<i32>,
-}
-
-/// What to do about processor features.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cpu {
-    /// Write this machine's.
-    Dump,
-    /// Compare this machine's with those of the folder.
-    Check,
 }

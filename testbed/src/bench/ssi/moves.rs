@@ -35,7 +35,10 @@ pub(super) fn measure(cluster: &Cluster, sheet: &mut Sheet) -> Result<()> {
         let threads = all.map(|(n, hog)| scope.spawn(move || move_about(cluster, n, hog)));
         // All of them begin before the first one is waited for.
         let threads: Vec<_> = threads.collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     });
     tell(sheet, &moved);
     Ok(())
