@@ -80,6 +80,7 @@ fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     #[test]
     fn a_network_is_quiet_and_then_not() {
@@ -91,7 +92,9 @@ mod tests {
         let connect = || {
             network.within(|| {
                 let server = TcpListener::bind("127.0.0.1:0")?;
-                TcpStream::connect(server.local_addr()?).map(drop)
+                // What is lost is sent again for minutes.
+                let wait = Duration::from_millis(500);
+                TcpStream::connect_timeout(&server.local_addr()?, wait).map(drop)
             })
         };
         connect().unwrap();
