@@ -163,11 +163,12 @@ impl Agent {
         }
         let dialer = Dialer::new(parts.trust.clone(), parts.identity.clone());
         let cluster = parts.config.cluster.clone();
-        let cluster = cluster.map(|c| cluster::Clustered::new(c, &folder, dialer.clone()));
+        let cgroups = find_cgroups(parts.cgroup.as_deref())?;
+        let own = cgroups.envelope(&cluster::GROUP.parse().map_err(|e| fault("cgroup", &e))?);
+        let cluster = cluster.map(|c| cluster::Clustered::new(c, &folder, dialer.clone(), own));
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let (kept, vos) = Kept::open(&folder)?;
         let vos = vos.bounded().indexed();
-        let cgroups = find_cgroups(parts.cgroup.as_deref())?;
         let logins = parts.config.login.clone().map(|login| {
             logins::Logins::open(login, &folder, cgroups.clone(), processes).map(Arc::new)
         });

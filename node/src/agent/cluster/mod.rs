@@ -16,6 +16,7 @@ pub(super) use streams::handlers;
 use super::Agent;
 use super::config;
 use super::units::in_background;
+use crate::cgroup::EnvelopeCgroup;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,8 @@ const SILENT_MAX: u32 = 10;
 /// Below it is a folder of each cluster with a socket that members' programs reach, the same on all
 /// nodes: what is placed elsewhere keeps its environment.
 const PLACES: &str = "/run/xos/cluster";
+/// The control group of the agent and all that runs in the cell.
+pub(super) const GROUP: &str = "cluster";
 /// The agent's program, beside this one.
 const AGENT_PROGRAM: &str = "xos-agent";
 
@@ -51,6 +54,8 @@ pub(super) struct Clustered {
     config: config::Cluster,
     folder: PathBuf,
     dialer: Dialer,
+    /// Where the agent and all that runs in the cell are, so that the end of `xosd` ends none of it.
+    cgroup: EnvelopeCgroup,
     people: rights::People,
     preparing: starts::Preparing,
     seated: Mutex<Option<Seated>>,
@@ -65,10 +70,15 @@ struct Seated {
 
 impl Clustered {
     /// Below the folder of the node.
-    pub(super) fn new(config: config::Cluster, folder: &Path, dialer: Dialer) -> Clustered {
+    pub(super) fn new(
+        config: config::Cluster,
+        folder: &Path,
+        dialer: Dialer,
+        cgroup: EnvelopeCgroup,
+    ) -> Clustered {
         let folder = folder.join("cluster");
         let (people, preparing, seated) = Default::default();
-        Clustered { config, folder, dialer, people, preparing, seated }
+        Clustered { config, folder, dialer, cgroup, people, preparing, seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -103,7 +113,7 @@ impl Clustered {
             cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
             memory_bytes: agent.capacity.memory_bytes,
             canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
-            cgroups: Vec::new(),
+            cgroups: self.cgroup.parts.iter().map(|p| p.dir.clone()).collect(),
             place: Path::new(PLACES).join(seat.cluster.as_str()).join("place.sock"),
         }
     }
@@ -151,8 +161,12 @@ impl Agent {
     async fn sit(self: &Arc<Agent>, clustered: &Clustered, seat: Seat) -> Duration {
         self.leave(clustered, Some(&seat)).await;
         let (folder, plan) = (clustered.folder(&seat), clustered.plan(self, &seat));
-        let of = folder.clone();
-        let begun = in_background(move || begin(&of, &plan)).await;
+        let (of, cgroup) = (folder.clone(), clustered.cgroup.clone());
+        let begun = in_background(move || {
+            cgroup.make().map_err(io::Error::other)?;
+            begin(&of, &plan)
+        });
+        let begun = begun.await;
         let (client, wanted) = match begun.and_then(|b| b.map_err(|e| fault(&e))) {
             Ok(begun) => begun,
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Where the processes of people's sessions are: a control group for each person, or what systemd
 //! made for them.
 
+use crate::agent::cluster::GROUP as CLUSTER_GROUP;
 use crate::agent::keep;
 use crate::cgroup::discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version, hierarchies};
 use crate::cgroup::{CgroupError, Cgroups, EnvelopeCgroup};
@@ -139,7 +140,11 @@ impl Groups {
         let Ok((mountinfo, list)) = texts else { return false };
         let place = self.cgroups.place(&mountinfo, &list);
         let name = place.and_then(|place| self.cgroups.name_at(&place));
-        name.is_some_and(|name| !name.starts_with(PREFIX) && !name.starts_with(HELD))
+        // Programs of a cluster are no units: nobody else would end them.
+        let other = |name: &str| {
+            [PREFIX, HELD].iter().any(|p| name.starts_with(p)) || name == CLUSTER_GROUP
+        };
+        name.is_some_and(|name| !other(&name))
     }
 
     /// Moves a process into the group in which what is of no session is held, which is stopped. One
