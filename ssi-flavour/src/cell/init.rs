@@ -3,12 +3,12 @@
 
 use super::frame::Peer;
 use super::kept::{Kept, Orphans};
-use super::launch::no;
 use super::lease::Lease;
 use super::own;
 use super::proto::{CONNECTIONS_MAX, Exit, Program, Refusal, Tell, Tree, Usage};
 use super::range::{self, Pids};
 use super::start::{self, Failure};
+use crate::alone::no;
 use crate::peer;
 use crate::pids::NodeNumber;
 use crate::sys::{self, Wait, Waited};

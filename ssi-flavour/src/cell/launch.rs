@@ -1,24 +1,16 @@
 //! From the agent to a cell that stands alone.
 
 use super::{LOCK_FILE, SOCKET_FILE, init};
+use crate::alone::{listen, lock, no};
 use crate::pids::NodeNumber;
 use crate::sys::{self, Forked};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::FlockOperation;
-use std::fmt::Display;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// What init says to the launcher when it takes requests; anything else is why not.
 const READY: &str = "ready";
-
-/// Says what could not be done.
-pub(crate) fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
-    move |e| format!("{what}: {e}")
-}
 
 /// Starts the cell of a folder; see [`super::cell_main`].
 pub(super) fn run(dir: &Path, node: NodeNumber) -> Result<(), String> {
@@ -26,9 +18,10 @@ pub(super) fn run(dir: &Path, node: NodeNumber) -> Result<(), String> {
     sys::ignore_pipe();
     // Relative names from here on: a socket's must be short.
     std::env::set_current_dir(dir).map_err(no("enter the cell's folder"))?;
-    let lock = lock()?;
+    let lock = lock(LOCK_FILE)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let listener = listen()?;
+    let listener = listen(SOCKET_FILE)?;
+    listener.set_nonblocking(true).map_err(no("make the cell's socket"))?;
     let (mut from_init, to_launcher) = std::io::pipe().map_err(no("make a pipe"))?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(no("make a pid namespace"))?;
     match sys::fork().map_err(no("fork the cell's init"))? {
@@ -60,32 +53,6 @@ pub(super) fn run(dir: &Path, node: NodeNumber) -> Result<(), String> {
             sys::exit_now(if result.is_ok() { 0 } else { 1 })
         }
     }
-}
-
-fn lock() -> Result<File, String> {
-    let mut how = File::options();
-    how.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = how.open(LOCK_FILE).map_err(no("open the cell's lock"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err("the cell runs already".to_owned()),
-        Err(e) => Err(format!("lock the cell: {e}")),
-    }
-}
-
-/// The caller holds the lock: an old socket is nobody's.
-fn listen() -> Result<UnixListener, String> {
-    match std::fs::remove_file(SOCKET_FILE) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(format!("remove an old socket: {e}"));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(SOCKET_FILE).map_err(no("make the cell's socket"))?;
-    std::fs::set_permissions(SOCKET_FILE, PermissionsExt::from_mode(0o600))
-        .map_err(no("keep the cell's socket to root"))?;
-    listener.set_nonblocking(true).map_err(no("make the cell's socket"))?;
-    Ok(listener)
 }
 
 fn detach() -> Result<(), String> {

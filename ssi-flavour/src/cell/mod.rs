@@ -28,7 +28,6 @@ mod start;
 
 pub use client::{CallError, Client, Event, launch};
 pub use frame::FDS_MAX;
-pub(crate) use launch::no;
 
 use crate::pids::NodeNumber;
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! What a cell's init has of its own: memory, keyring, namespaces, mounts.
 
-use super::launch::no;
+use crate::alone::no;
 use crate::sys;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};

@@ -2,21 +2,14 @@
 
 use super::proto::Plan;
 use super::{LOCK_FILE, PLAN_FILE, SOCKET_FILE, holder, serve};
+use crate::alone::{listen, lock, no};
 use crate::sys::{self, Forked};
-use rustix::fs::FlockOperation;
-use std::fmt::Display;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// What the agent says to the launcher when it can be connected to; anything else is why not.
 const READY: &str = "ready";
-
-fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
-    move |e| format!("{what}: {e}")
-}
 
 /// Starts the agent of a folder; see [`super::agent_main`].
 pub(super) fn run(folder: &Path) -> Result<(), String> {
@@ -26,10 +19,10 @@ pub(super) fn run(folder: &Path) -> Result<(), String> {
     // A socket's name must be short.
     std::env::set_current_dir(&folder).map_err(no("enter the seat's folder"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let lock = lock()?;
+    let lock = lock(LOCK_FILE)?;
     let bytes = std::fs::read(PLAN_FILE).map_err(no("read the agent's plan"))?;
     let plan: Plan = serde_json::from_slice(&bytes).map_err(no("read the agent's plan"))?;
-    let listener = listen()?;
+    let listener = listen(SOCKET_FILE)?;
     let (mut from_agent, mut to_launcher) = std::io::pipe().map_err(no("make a pipe"))?;
     match sys::fork().map_err(no("fork the agent"))? {
         Forked::Parent(_) => {
@@ -54,31 +47,6 @@ pub(super) fn run(folder: &Path) -> Result<(), String> {
             sys::exit_now(if good { 0 } else { 1 })
         }
     }
-}
-
-fn lock() -> Result<File, String> {
-    let mut how = File::options();
-    how.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = how.open(LOCK_FILE).map_err(no("open the agent's lock"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err("an agent runs for this seat".to_owned()),
-        Err(e) => Err(format!("lock the agent's folder: {e}")),
-    }
-}
-
-/// The caller holds the lock: an old socket is nobody's.
-fn listen() -> Result<UnixListener, String> {
-    match std::fs::remove_file(SOCKET_FILE) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(format!("remove an old socket: {e}"));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(SOCKET_FILE).map_err(no("make the agent's socket"))?;
-    std::fs::set_permissions(SOCKET_FILE, PermissionsExt::from_mode(0o600))
-        .map_err(no("keep the agent's socket to root"))?;
-    Ok(listener)
 }
 
 /// Away from `xosd`: session, control groups, descriptors. What it writes still goes where that of
