@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 DEMO_DIR ?= target/demo
 export CARGO_TERM_PROGRESS_WHEN ?= auto
+# What cargo keeps to build a crate again in parts takes a third of a build's room.
+export CARGO_INCREMENTAL ?= 0
 
 .PHONY: help deps deps-test deps-oidc deps-axe deps-scitokens deps-schemathesis deps-criu deps-vm \
 	build release demo stop test test-full test-vm lint bench bench-grid bench-login bench-vo \

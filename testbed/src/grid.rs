@@ -43,8 +43,13 @@ impl Grid {
         let mut config = TestbedConfig::new(dir, NAME)?;
         config.helper = Some(programs.join("testbed"));
         config.detach = detach;
-        config.shares =
-            vec![Share { from: programs.clone(), to: programs.clone(), writable: false }];
+        // Hosts have a /tmp of their own: so they see a clone that lies there.
+        let mut shares = vec![programs.clone()];
+        shares.extend(programs.parent().map(|built| built.join("criu")).filter(|dir| dir.is_dir()));
+        config.shares = shares
+            .into_iter()
+            .map(|dir| Share { from: dir.clone(), to: dir, writable: false })
+            .collect();
         let testbed = Testbed::create(config)?;
         let purse = Purse::new(dir)?;
         let grid = Grid { testbed, programs, purse };

@@ -60,6 +60,7 @@ pub fn show(here: &Here<'_>, folder: &str, steps: &mut Steps) -> Result<bool> {
     if let Some(node) = here.ready()?.into_iter().find(|node| !node.moves) {
         // Nodes in a cluster take no units by themselves, and hold them to no limits.
         for node in NODES {
+            here.site.admin(&["cluster", "drain", NAME, node])?;
             here.site.admin(&["cluster", "del", NAME, node, "--yes"])?;
         }
         steps.done(&format!("no cluster: nothing moves at {}: {}", node.node, node.moves_not));
