@@ -12,6 +12,9 @@ use xos_api::cluster::{
 };
 use xos_base::{Millis, NodeId};
 
+/// The exit status of what was killed for want of memory: 128 and SIGKILL's number.
+const OUT_OF_MEMORY: u8 = 137;
+
 impl Cluster {
     /// The cluster and its nodes.
     pub fn view(&self, now: Millis) -> ClusterView {
@@ -220,6 +223,14 @@ fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>,
         TreeState::Ended(End::Signal { number }) => {
             let status = 128_u8.saturating_add(*number);
             (ClusterTreeState::Ended, format!("by signal {number}"), None, Some(status))
+        }
+        TreeState::Ended(End::OutOfMemory) => {
+            let why = "it used more memory than it may".to_owned();
+            (ClusterTreeState::Ended, why, None, Some(OUT_OF_MEMORY))
+        }
+        TreeState::Ended(End::ProcessLimit { status }) => {
+            let why = format!("exit status {status}, when it had as many processes as it may");
+            (ClusterTreeState::Ended, why, None, Some(*status))
         }
     }
 }

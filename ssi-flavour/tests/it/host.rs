@@ -30,6 +30,7 @@ use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
 use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
 use xos_ssi::pids::NodeNumber;
+use xos_ssi::wire::TreeUse;
 
 /// No test waits longer for one thing.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -149,7 +150,7 @@ struct Way(NodeNumber, Arc<Site>);
 
 #[async_trait::async_trait]
 impl Core for Way {
-    async fn say(&self, message: ToController) -> io::Result<Heard> {
+    async fn say(&self, message: ToController, _: Vec<TreeUse>) -> io::Result<Heard> {
         if self.1.away.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::NotConnected.into());
         }
@@ -359,6 +360,7 @@ impl Grid {
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
+            cgroup: self.group(number)?,
             shells: None,
             clock: Arc::new(SystemClock),
         };
@@ -416,8 +418,9 @@ impl Grid {
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
             let (attached, shell, wanted, own_net) = (false, false, false, false);
+            let (pid, birth, limits) = (None, on, Limits::default());
             let mut job =
-                Job { account, program, attached, pid: None, own_net, birth: on, shell, wanted };
+                Job { account, program, attached, pid, own_net, birth, shell, wanted, limits };
             change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
