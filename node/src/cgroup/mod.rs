@@ -1,12 +1,12 @@
 //! Control groups of envelopes, on v1, v2 and mixed machines.
 //!
 //! Everything lies below the cgroup in which the daemon was started, in a folder named after the
-//! instance. One group by itself is [`xos_ssi::cgroup`]'s.
+//! instance. Where that is, and one group by itself, is [`xos_ssi::cgroup`]'s.
 
-pub mod discover;
 mod moves;
 
 pub use moves::favor_moves;
+pub use xos_ssi::cgroup::discover;
 pub use xos_ssi::cgroup::{
     Cgroup as EnvelopeCgroup, CgroupError, CgroupUsage as EnvelopeUsage, Part,
 };

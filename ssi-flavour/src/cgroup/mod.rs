@@ -6,6 +6,7 @@
 //!
 //! Sources: cgroups(7), kernel Documentation/admin-guide/cgroup-v2.rst.
 
+pub mod discover;
 pub mod files;
 mod group;
 

@@ -1,7 +1,9 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
+mod limits;
 mod trouble;
 
+use crate::groups::{leave_none, own_group};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -17,10 +19,11 @@ use tokio::task::JoinHandle;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{MemberNumber, Millis};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
+use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
 use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
-use xos_ssi::cluster::messages::{Fact, ToController, ToNode, TreeId};
+use xos_ssi::cluster::messages::{End, Fact, ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
 use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
@@ -68,6 +71,8 @@ struct Site {
     kept: Mutex<Vec<UnixStream>>,
     /// Copies that nodes said to be gone.
     gone: Mutex<BTreeSet<(TreeId, u64)>>,
+    /// How nodes said that trees ended.
+    ends: Mutex<BTreeMap<TreeId, End>>,
     /// Nobody reaches the controller.
     away: AtomicBool,
 }
@@ -160,6 +165,11 @@ impl Core for Way {
                 _ => None,
             });
             self.1.gone.lock().unwrap().extend(gone);
+            let ends = facts.iter().filter_map(|fact| match fact {
+                Fact::Ended { tree, end, .. } => Some((*tree, *end)),
+                _ => None,
+            });
+            self.1.ends.lock().unwrap().extend(ends);
         }
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
@@ -224,6 +234,8 @@ struct Grid {
     hosts: BTreeMap<NodeNumber, (JoinHandle<io::Result<()>>, i32)>,
     /// What their canaries showed.
     moves: BTreeMap<NodeNumber, Moves>,
+    /// The control groups of their copies, where this machine has some.
+    groups: BTreeMap<NodeNumber, Cgroup>,
     /// Their folders are on disks of their own, which a test can fill.
     small: Option<Small>,
     dir: TempDir,
@@ -309,14 +321,15 @@ impl Grid {
             silent: AtomicBool::new(false),
             kept: Mutex::default(),
             gone: Mutex::default(),
+            ends: Mutex::default(),
             away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
         std::fs::write(&cell, CELL).unwrap();
         std::fs::set_permissions(&cell, PermissionsExt::from_mode(0o700)).unwrap();
-        let (hosts, moves) = Default::default();
-        let mut grid = Grid { site, hosts, moves, small, dir };
+        let (hosts, moves, groups) = Default::default();
+        let mut grid = Grid { site, hosts, moves, groups, small, dir };
         for number in [1, 2] {
             grid.begin(node(number), times, &driver).await?;
         }
@@ -349,6 +362,10 @@ impl Grid {
         let spools = Arc::new(Spools::new(spools));
         let store = Store::new(folder.join("images"));
         self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        let unique = self.dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        if let Some(group) = own_group(&format!("xos-ssi{unique}-{number}")) {
+            self.groups.insert(number, group);
+        }
         let setup = Setup {
             folder,
             node: number,
@@ -360,7 +377,7 @@ impl Grid {
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
-            cgroup: self.group(number)?,
+            cgroup: self.groups.get(&number).cloned(),
             shells: None,
             clock: Arc::new(SystemClock),
         };
@@ -470,6 +487,9 @@ impl Drop for Grid {
             let init = nix::unistd::Pid::from_raw(*init);
             // It may be dead already.
             let _gone = nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL);
+        }
+        for group in self.groups.values() {
+            leave_none(group);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-pub use xos_ssi::cgroup::Version;
+pub use super::Version;
 
 /// Most bytes read of mountinfo; a machine with more mounts than that hides its hierarchies.
 pub const MOUNTINFO_BYTES_MAX: u64 = 16 * 1024 * 1024;
