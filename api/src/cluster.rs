@@ -193,8 +193,8 @@ fn umask_default() -> u32 {
     0o022
 }
 
-/// What a program and all that it starts may use at most, on whichever node it is. Absent: as much as
-/// the node has, and 2048 processes.
+/// What a program and all that it starts may use at most, on whichever node it is. Absent: as much
+/// as the node has, and 2048 processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TreeLimits {

@@ -60,7 +60,8 @@ fn a_tree_over_its_memory_is_killed_and_the_kernel_says_so() {
     assert_eq!((end.pid, end.exit), (started.pid, Exit::Signal(9)));
     assert!(group.oom_kills() > 0);
     let peak = group.usage().memory_peak_bytes.unwrap();
-    assert!(peak <= 32 << 20, "{peak}");
+    // Version 2 lets it have some pages more while it looks for others.
+    assert!(peak <= 33 << 20, "{peak}");
 }
 
 #[test]
