@@ -131,8 +131,7 @@ impl Cgroups {
 
     /// Where the envelope's cgroup lies or will lie. Makes nothing.
     pub fn envelope(&self, id: &EnvelopeId) -> EnvelopeCgroup {
-        let part = |p: &Part| Part { dir: p.dir.join(id.as_str()), ..p.clone() };
-        EnvelopeCgroup { parts: self.parts.iter().map(part).collect() }
+        self.own().child(id.as_str())
     }
 
     /// The folder of a process in the hierarchy by which processes are stopped, from the texts of
@@ -151,6 +150,11 @@ impl Cgroups {
         below.components().next()?.as_os_str().to_str().map(str::to_owned)
     }
 
+    /// The instance's own cgroup.
+    fn own(&self) -> EnvelopeCgroup {
+        EnvelopeCgroup { parts: self.parts.clone() }
+    }
+
     fn stopping(&self) -> Option<&Part> {
         let v2 = self.parts.iter().find(|p| p.version == Version::V2);
         v2.or_else(|| self.parts.iter().find(|p| p.controllers.contains("freezer")))
@@ -161,7 +165,7 @@ impl Cgroups {
     /// # Errors
     /// The first folder that cannot be listed.
     pub fn names(&self, prefix: &str) -> Result<BTreeSet<String>, CgroupError> {
-        let mut names = EnvelopeCgroup { parts: self.parts.clone() }.names()?;
+        let mut names = self.own().names()?;
         names.retain(|name| name.starts_with(prefix));
         Ok(names)
     }
