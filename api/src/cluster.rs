@@ -17,6 +17,9 @@ pub const CHECKPOINT_S_MAX: u32 = 86_400;
 pub const CPU_MILLI_MIN: u32 = 10;
 /// See [`CPU_MILLI_MIN`].
 pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// The reason of a program that ended because it had all the memory that it may
+/// ([`ClusterTree::reason`]).
+pub const OUT_OF_MEMORY: &str = "it used more memory than it may";
 /// Most processes and threads that a program, or a unit, can ask for.
 pub const PROCESSES_MAX: u64 = 8192;
 /// Most bytes of program, arguments and environment of a [`RunInCluster`] together.

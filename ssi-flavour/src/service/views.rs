@@ -8,12 +8,12 @@ use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
 use xos_api::cluster::{
     ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
-    ClusterTree, ClusterTreeState, ClusterView,
+    ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
 };
 use xos_base::{Millis, NodeId};
 
 /// The exit status of what was killed for want of memory: 128 and SIGKILL's number.
-const OUT_OF_MEMORY: u8 = 137;
+const KILLED_STATUS: u8 = 137;
 
 impl Cluster {
     /// The cluster and its nodes.
@@ -225,8 +225,8 @@ fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>,
             (ClusterTreeState::Ended, format!("by signal {number}"), None, Some(status))
         }
         TreeState::Ended(End::OutOfMemory) => {
-            let why = "it used more memory than it may".to_owned();
-            (ClusterTreeState::Ended, why, None, Some(OUT_OF_MEMORY))
+            let why = OUT_OF_MEMORY.to_owned();
+            (ClusterTreeState::Ended, why, None, Some(KILLED_STATUS))
         }
         TreeState::Ended(End::ProcessLimit { status }) => {
             let why = format!("exit status {status}, when it had as many processes as it may");
