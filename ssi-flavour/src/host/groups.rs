@@ -1,5 +1,5 @@
-//! The control group of each copy: what it may use at most, and what it used. A copy is in it before
-//! its program runs, or before it goes on after a move, and all that it starts is in it too.
+//! The control group of each copy: what it may use at most, and what it used. A copy is in it
+//! before its program runs, or before it goes on after a move, and all that it starts is in it too.
 
 use super::cell::Calls;
 use super::wait;
