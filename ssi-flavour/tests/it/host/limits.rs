@@ -30,8 +30,8 @@ fn limit(group: &Cgroup, names: [&str; 2]) -> String {
     texts.map(|text| text.trim().to_owned()).next().unwrap_or_default()
 }
 
-/// If it failed, one program could take all memory, or all processes, of its node, or its person not
-/// know why it ended.
+/// If it failed, one program could take all memory, or all processes, of its node, or its person
+/// not know why it ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_ends_by_its_limit_and_others_go_on() {
     let Some(grid) = Grid::new().await else { return };
