@@ -61,6 +61,13 @@ pub enum End {
         /// Its number.
         number: u8,
     },
+    /// As a process of it was killed when it had all the memory that it may.
+    OutOfMemory,
+    /// Badly, when it had as many processes as it may.
+    ProcessLimit {
+        /// Its exit status, or 128 and the signal that ended it.
+        status: u8,
+    },
 }
 
 /// What became of a tree.

@@ -15,6 +15,7 @@
 mod canary;
 mod cell;
 mod ends;
+mod groups;
 mod hands;
 mod images;
 mod keeping;
@@ -29,9 +30,10 @@ pub use shell::Shells;
 pub use store::Store;
 
 use crate::cell::proto::{Account, Exit, Program, Tree};
+use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
-use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
+use crate::cluster::messages::{Fact, Image, Offsets, ToController, ToNode, TreeId};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
 use crate::ghost::proto::Steered;
@@ -39,8 +41,10 @@ use crate::ghost::relay;
 use crate::ghost::spool::Spools;
 use crate::overlay::{Link, Overlay};
 use crate::pids::NodeNumber;
+use crate::wire::TreeUse;
 use async_trait::async_trait;
 use cell::Calls;
+use groups::Groups;
 use images::Fetch;
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
@@ -67,11 +71,11 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// The controller.
 #[async_trait]
 pub trait Core: Send + Sync {
-    /// Says something and hears what there is for this node.
+    /// Says something, and what copies of units used until then; hears what there is for this node.
     ///
     /// # Errors
     /// That nothing was heard; whether it was said is unknown.
-    async fn say(&self, message: ToController) -> io::Result<Heard>;
+    async fn say(&self, message: ToController, used: Vec<TreeUse>) -> io::Result<Heard>;
 }
 
 /// What the controller says.
@@ -106,9 +110,12 @@ pub struct Job {
     /// Whether it is a cluster shell, which needs [`Setup::shells`].
     #[serde(default)]
     pub shell: bool,
-    /// Whether its output is kept until somebody has it removed.
+    /// Whether its output is kept until somebody has it removed, and what it uses is told.
     #[serde(default)]
     pub wanted: bool,
+    /// What all of it may use at most.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The other nodes. Called from threads that may wait.
@@ -155,6 +162,9 @@ pub struct Setup {
     pub peers: Arc<dyn Peers>,
     /// The spools of this node.
     pub spools: Arc<Spools>,
+    /// The control group, without a process, below which each copy has one; none: they have none,
+    /// and no limits.
+    pub cgroup: Option<Cgroup>,
     /// What cluster shells need; none: there are none here.
     pub shells: Option<Arc<dyn Shells>>,
     /// The time.
@@ -292,6 +302,7 @@ pub struct Host {
     init_pid: i32,
     store: Store,
     overlay: Arc<Overlay>,
+    groups: Groups,
     jobs: BTreeMap<TreeId, Job>,
     refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
@@ -336,6 +347,10 @@ impl Host {
             (setup.cell_program.clone(), setup.folder.join(CELL_FOLDER), setup.node);
         let calls = wait(move || Calls::begin(&program, &dir, node)).await??;
         let calls = Arc::new(calls);
+        let groups = Groups::new(setup.cgroup.clone());
+        let old = groups.clone();
+        // Of copies that went with an older cell.
+        wait(move || old.sweep()).await?;
         let status = calls.clone();
         let init_pid = wait(move || status.status()).await?.map_err(io::Error::other)?.init_pid;
         let (events, happened) = unbounded_channel();
@@ -358,6 +373,7 @@ impl Host {
             init_pid,
             store,
             overlay,
+            groups,
             jobs,
             refused,
             copies,
@@ -389,6 +405,7 @@ impl Host {
             store: self.store.clone(),
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
+            groups: self.groups.clone(),
             rules: self.setup.rules.clone(),
         }
     }
@@ -526,8 +543,13 @@ impl Host {
             }
             Act::Say(message) => {
                 let (core, events) = (self.setup.core.clone(), self.events.clone());
+                let (groups, counted) = (self.groups.clone(), self.counted(&message));
                 tokio::spawn(async move {
-                    match core.say(message).await {
+                    let used = match counted.is_empty() {
+                        true => Vec::new(),
+                        false => wait(move || groups.used(&counted)).await.unwrap_or_default(),
+                    };
+                    match core.say(message, used).await {
                         // A host that is gone hears nothing.
                         Ok(heard) => drop(events.send(Event::Heard(heard))),
                         Err(error) => tracing::debug!(%error, "the controller was not reached"),
@@ -536,6 +558,26 @@ impl Host {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The copies of units whose use is told with a message.
+    fn counted(&self, message: &ToController) -> Vec<Tree> {
+        let of = |(tree, epoch): (TreeId, u64)| Tree { id: tree.0, epoch };
+        let mut all: Vec<Tree> = match message {
+            ToController::Beat { copies, .. } => copies.iter().copied().map(of).collect(),
+            ToController::Facts { facts, .. } => {
+                let ends = facts.iter().filter_map(|fact| match fact {
+                    Fact::Dumped { tree, epoch, .. } | Fact::Ended { tree, epoch, .. } => {
+                        Some((*tree, *epoch))
+                    }
+                    _ => None,
+                });
+                ends.map(of).collect()
+            }
+            ToController::Join { .. } => Vec::new(),
+        };
+        all.retain(|tree| self.jobs.get(&TreeId(tree.id)).is_some_and(|job| job.wanted));
+        all
     }
 
     fn all(&self) -> Vec<(TreeId, u64)> {
@@ -603,10 +645,7 @@ impl Host {
     fn ended(&mut self, tree: Tree) -> Vec<Act> {
         let id = TreeId(tree.id);
         let Some(exit) = self.copy(id, tree.epoch).and_then(|c| c.exit) else { return Vec::new() };
-        let end = match exit {
-            Exit::Code(code) => End::Exit { code },
-            Exit::Signal(number) => End::Signal { number: u8::try_from(number).unwrap_or(0) },
-        };
+        let end = self.groups.end_of(tree, exit);
         self.agent.ended(id, tree.epoch, end).into_iter().collect()
     }
 

@@ -1,5 +1,6 @@
 //! What takes a while: images and restarts.
 
+use super::groups::Groups;
 use super::images::{Fetch, fetch};
 use super::start::wanted;
 use super::store::Streams;
@@ -75,7 +76,9 @@ impl Host {
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
         let limit = self.setup.limit;
+        let groups = self.groups.clone();
         tokio::spawn(async move {
+            let inside = groups.clone();
             let prepared = wait(move || -> Result<(i32, PathBuf), String> {
                 let status = calls.status().map_err(|e| e.to_string())?;
                 let of = status.trees.iter().find(|t| t.tree == Some(tree));
@@ -83,6 +86,7 @@ impl Host {
                 let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
                 let root = root.ok_or("it has ended")?;
                 unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
+                unhindered(&inside.left(tree, root).map_err(|e| e.to_string())?)?;
                 let folder = store.make(id, version);
                 let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
                 if cell.own_net {
@@ -108,7 +112,7 @@ impl Host {
                     };
                     match driver.dump(&order).await {
                         // Now that it stands still there are no others.
-                        Ok(dumped) => whole(root).await.map(|()| dumped),
+                        Ok(dumped) => whole(groups, tree, root).await.map(|()| dumped),
                         Err(e) => Err(e.to_string()),
                     }
                 }
@@ -258,6 +262,7 @@ impl Host {
         let (version, way) = (image.version, Arc::new(Fetch::default()));
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
+        let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
@@ -266,7 +271,7 @@ impl Host {
         let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
-            let (fetching, others) = (store.clone(), peers.clone());
+            let (fetching, others, making) = (store.clone(), peers.clone(), groups.clone());
             let fetched = wait(move || -> Result<_, String> {
                 fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
                 let folder = fetching.folder(id, version);
@@ -274,11 +279,12 @@ impl Host {
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
-                Ok((folder, streams, network.unzip()))
+                let cgroups = making.make_wide(tree, &limits)?;
+                Ok((folder, streams, cgroups, network.unzip()))
             });
             let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
-                Ok((folder, streams, (network, link))) => {
+                Ok((folder, streams, cgroups, (network, link))) => {
                     let of = events.clone();
                     match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
@@ -288,7 +294,7 @@ impl Host {
                                 folder,
                                 owner,
                                 cell: Some(cell),
-                                cgroups: Vec::new(),
+                                cgroups,
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
                                 network,
                                 tcp: tcp(cell),
@@ -296,7 +302,10 @@ impl Host {
                                 limit,
                             };
                             let link = link.flatten();
-                            let done = restore(&*driver, &calls, tree, order).await;
+                            let mut done = restore(&*driver, &calls, tree, order).await;
+                            if done.is_ok() {
+                                done = groups.confine(&calls, tree, limits).await;
+                            }
                             done.map(|()| Box::new(NewCopy { streaming, link }))
                         }
                     }
@@ -304,6 +313,7 @@ impl Host {
             };
             if let Err(why) = &done {
                 tracing::warn!(%tree, why, "no copy of it was made");
+                let _waited = wait(move || groups.close(tree)).await;
             }
             let _gone = events.send(Event::Restored { tree, version, done });
         });
@@ -348,9 +358,13 @@ impl Host {
 }
 
 /// Whether all of a tree that stands still is in its image.
-async fn whole(root: i32) -> Result<(), String> {
-    let found = wait(move || strays(root)).await.flatten().map_err(|e| e.to_string())?;
-    unhindered(&found)
+async fn whole(groups: Groups, tree: Tree, root: i32) -> Result<(), String> {
+    let found = wait(move || -> io::Result<Vec<Obstacle>> {
+        let mut found = strays(root)?;
+        found.extend(groups.left(tree, root)?);
+        Ok(found)
+    });
+    unhindered(&found.await.flatten().map_err(|e| e.to_string())?)
 }
 
 /// Says what keeps a tree, by its pids in the cell.

@@ -9,7 +9,7 @@ use crate::cluster::messages::{ToController, TreeId};
 use crate::ghost::spool::Spools;
 use crate::host::{Core, Hands, Heard, Peers};
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Place};
+use crate::wire::{NodeLooks, Place, TreeUse};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -326,7 +326,7 @@ impl Border {
 
 #[async_trait]
 impl Core for Border {
-    async fn say(&self, message: ToController) -> io::Result<Heard> {
+    async fn say(&self, message: ToController, used: Vec<TreeUse>) -> io::Result<Heard> {
         let copies = match &message {
             ToController::Beat { copies, .. } => Some(copies),
             _ => None,
@@ -342,7 +342,7 @@ impl Core for Border {
             state.said.insert(id, answer);
             (id, out)
         };
-        if let Err(error) = out.send(&Tell::Say { id, message, looks, people }, &[]) {
+        if let Err(error) = out.send(&Tell::Say { id, message, looks, people, used }, &[]) {
             self.state().said.remove(&id);
             return Err(error);
         }

@@ -34,6 +34,7 @@ impl People {
 mod tests {
     use super::*;
     use crate::cell::proto::{Account, Program, Stdio};
+    use crate::cgroup::Limits;
 
     fn job(uid: u32) -> Job {
         Job {
@@ -53,6 +54,7 @@ mod tests {
             birth: 1u8.try_into().unwrap(),
             shell: false,
             wanted: false,
+            limits: Limits::default(),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
     CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
-    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
+    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX, USES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -411,6 +411,10 @@ impl ClusterService {
         };
         let (c, now) = (&mut *held, self.clock.up());
         let mut effects = Vec::new();
+        // Before what is said of a copy has it be the tree no more.
+        for used in r.used.iter().take(USES_MAX) {
+            c.take_use(number, used);
+        }
         for message in &r.messages {
             effects.extend(c.controller.message(number, message, now));
         }
@@ -462,7 +466,6 @@ fn look(
     looks.processes.truncate(PROCESSES_MAX);
     looks.cpu_times.truncate(CPUS_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
-    c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
     let Some(moves) = moves.filter(|_| present) else { return Vec::new() };

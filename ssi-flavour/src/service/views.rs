@@ -8,9 +8,12 @@ use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
 use xos_api::cluster::{
     ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
-    ClusterTree, ClusterTreeState, ClusterView,
+    ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
 };
 use xos_base::{Millis, NodeId};
+
+/// The exit status of what was killed for want of memory: 128 and SIGKILL's number.
+const KILLED_STATUS: u8 = 137;
 
 impl Cluster {
     /// The cluster and its nodes.
@@ -220,6 +223,14 @@ fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>,
         TreeState::Ended(End::Signal { number }) => {
             let status = 128_u8.saturating_add(*number);
             (ClusterTreeState::Ended, format!("by signal {number}"), None, Some(status))
+        }
+        TreeState::Ended(End::OutOfMemory) => {
+            let why = OUT_OF_MEMORY.to_owned();
+            (ClusterTreeState::Ended, why, None, Some(KILLED_STATUS))
+        }
+        TreeState::Ended(End::ProcessLimit { status }) => {
+            let why = format!("exit status {status}, when it had as many processes as it may");
+            (ClusterTreeState::Ended, why, None, Some(*status))
         }
     }
 }

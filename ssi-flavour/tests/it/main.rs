@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod criu;
+#[path = "../shared/groups.rs"]
+mod groups;
 mod host;
 mod namespace;
 mod procfs;

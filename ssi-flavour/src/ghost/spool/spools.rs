@@ -147,6 +147,8 @@ impl State {
         let told = || match self.outcome.as_ref()? {
             Outcome::Ended(End::Exit { code }) => Some(Exit::Code(*code)),
             Outcome::Ended(End::Signal { number }) => Some(Exit::Signal(i32::from(*number))),
+            Outcome::Ended(End::OutOfMemory) => Some(Exit::Signal(libc::SIGKILL)),
+            Outcome::Ended(End::ProcessLimit { status }) => Some(Exit::Code(*status)),
             Outcome::Lost { .. } => None,
         };
         self.spool.as_ref().and_then(|spool| spool.kept.exit).or_else(told)

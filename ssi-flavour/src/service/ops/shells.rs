@@ -218,6 +218,8 @@ fn wanted(c: &Cluster, r: PlaceInCluster, owner: Owner) -> Result<Waiting, Error
         queue: false,
         attached: true,
         own_net: false,
+        // Else who is limited would be no more by having others placed.
+        limits: from.limits,
         terminal: r.terminal,
         umask: r.umask,
         mandate: from.mandate.clone(),
