@@ -87,8 +87,8 @@ fn parse(bytes: &[u8]) -> std::result::Result<Option<Clocks>, String> {
 fn offset(text: &str, name: &str) -> Option<i128> {
     let mut lines = text.lines().map(str::split_whitespace);
     let mut fields = lines.find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
-    let (seconds, rest): (i128, i128) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(seconds * SECOND + rest)
+    let mut number = || fields.next()?.parse::<i128>().ok();
+    Some(number()? * SECOND + number()?)
 }
 
 #[cfg(test)]

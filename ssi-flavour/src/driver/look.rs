@@ -2,9 +2,9 @@
 //!
 //! CRIU opens files with the person's rights, by their names, and follows links. Who may put a link
 //! in the place of a file would have a program write into another one of the person's, and whoever
-//! writes images have it open what the program never had. So a tree is looked at before CRIU lets go
-//! of it, and again before it goes on: each file must be the one of that name without any link, and
-//! be open to the person.
+//! writes images have it open what the program never had. So a tree is looked at before CRIU lets
+//! go of it, and again before it goes on: each file must be the one of that name without any link,
+//! and be open to the person.
 
 use super::person::Person;
 use super::proc;

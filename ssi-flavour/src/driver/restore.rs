@@ -118,7 +118,8 @@ impl Criu {
         let capabilities = CapabilitySet::CHECKPOINT_RESTORE | network;
         run.with(Rights::Person(As { capabilities, ..account }))?;
         let offsets = clocks.map(Clocks::offsets).transpose();
-        run.by_clocks(offsets.map_err(DriverError::system("read this machine's clocks"))?.flatten());
+        let offsets = offsets.map_err(DriverError::system("read this machine's clocks"))?;
+        run.by_clocks(offsets.flatten());
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }
