@@ -6,6 +6,7 @@
 mod criu;
 #[path = "../shared/groups.rs"]
 mod groups;
+mod foreign;
 mod host;
 mod namespace;
 mod procfs;
