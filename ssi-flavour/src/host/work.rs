@@ -280,7 +280,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok((folder, streams, (network, link))) => {
                     let of = events.clone();
-                    match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
+                    let copy = (tree, false);
+                    match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);

@@ -30,6 +30,9 @@ impl Spools {
         let comer = {
             let mut state = locked(&shared);
             self.recall(&mut state, tree)?;
+            if let Some(spool) = &mut state.spool {
+                spool.lasts = false;
+            }
             state.owned_by(uid)?;
             if state.outcome.is_some() {
                 locked(&self.stood).insert(tree, Stood::Over);
@@ -60,18 +63,21 @@ impl Spools {
         Ok(over || ended)
     }
 
-    /// Notes that a tree is over. Whether its ghost, which stood here, has left: then nobody wants
-    /// to know.
-    pub(super) fn is_left(&self, tree: u64) -> bool {
+    /// Notes that a tree is over. How it was with the ghost that stands for it here, or stood; one
+    /// that has left has nobody who wants to know.
+    pub(super) fn note_over(&self, tree: u64) -> Option<Stood> {
         let mut stood = locked(&self.stood);
-        match stood.get_mut(&tree) {
-            None => false,
-            Some(Stood::Left) => stood.remove(&tree).is_some(),
-            Some(how) => {
-                *how = Stood::Over;
-                false
-            }
-        }
+        let how = stood.get(&tree).copied()?;
+        match how {
+            Stood::Left => stood.remove(&tree),
+            Stood::Stands | Stood::Over => stood.insert(tree, Stood::Over),
+        };
+        Some(how)
+    }
+
+    /// Whether a ghost stands here for a tree, or stood.
+    pub(super) fn stands(&self, tree: u64) -> bool {
+        locked(&self.stood).contains_key(&tree)
     }
 }
 
@@ -168,5 +174,22 @@ mod tests {
         assert!(!spools.stand(TREE.id, 100_001, one).unwrap());
         spools.finish(TREE.id, &Outcome::Ended(End::Signal { number: 9 })).unwrap();
         assert!(!spools.folder(TREE.id).exists());
+    }
+
+    #[test]
+    fn what_a_ghost_takes_waits_for_no_disk() {
+        // wrong: each line that make has placed would wait for the disk twice; or what others may
+        // ask for would be gone with the power
+        let dir = tempfile::tempdir().unwrap();
+        let spools = Spools::new(dir.path());
+        let lasts = || locked(&spools.state(TREE.id)).spool.as_ref().unwrap().lasts;
+        tree(&spools, "made");
+        assert!(lasts());
+        let (one, other) = UnixStream::pair().unwrap();
+        let standing = spools.clone();
+        let thread = std::thread::spawn(move || standing.stand(TREE.id, 100_001, one).unwrap());
+        ghost(other);
+        assert!(!lasts());
+        thread.join().unwrap();
     }
 }
