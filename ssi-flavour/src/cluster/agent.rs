@@ -1,7 +1,7 @@
 //! A node of a cluster: what copies it has, and whether they may run.
 //!
-//! The caller stores this value before it does what [`Act`]s say, and calls back when work ends. One
-//! whose copies end with it need not store them: [`Agent::lasting`] is enough.
+//! The caller stores this value before it does what [`Act`]s say, and calls back when work ends.
+//! One whose copies end with it need not store them: [`Agent::lasting`] is enough.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
 mod holds;
@@ -148,6 +148,11 @@ pub enum Act {
         tree: TreeId,
         /// How.
         outcome: Outcome,
+    },
+    /// End the ghost, if there is one that does not know how its tree ended: the tree is lost.
+    Forsake {
+        /// The tree.
+        tree: TreeId,
     },
     /// End all ghosts: the cluster goes on without them.
     Abandon,
@@ -298,6 +303,12 @@ impl Agent {
         out
     }
 
+    /// A heartbeat was said, and ghosts stand here for these trees.
+    pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
+        let (term, some) = (self.term, self.joined && !trees.is_empty());
+        some.then_some(Act::Say(ToController::Ghosts { term, trees }))
+    }
+
     /// Time went by.
     pub fn tick(&mut self, now: Millis) -> Vec<Act> {
         let lease = self.lease;
@@ -417,6 +428,7 @@ impl Agent {
                 out.push(Act::Finish { tree: *tree, outcome: outcome.clone() });
                 facts.push(Fact::Finished { tree: *tree });
             }
+            Order::Forsake { tree } => out.push(Act::Forsake { tree: *tree }),
             Order::Discard { tree, version } => {
                 let part = self.holds.get(tree).is_some_and(|h| h.version == *version);
                 if part {

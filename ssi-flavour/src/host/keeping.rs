@@ -98,7 +98,7 @@ fn is_done_at_once(act: &Act) -> bool {
     match act {
         Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } => true,
         Act::Say(message) => {
-            matches!(message, ToController::Beat { .. } | ToController::Join { .. })
+            !matches!(message, ToController::Facts { .. })
         }
         _ => false,
     }

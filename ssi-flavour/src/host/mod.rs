@@ -31,7 +31,9 @@ pub use store::Store;
 use crate::cell::proto::{Account, Exit, Program, Tree};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
-use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
+use crate::cluster::messages::{
+    End, FORSAKEN, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
 use crate::ghost::proto::Steered;
@@ -414,10 +416,17 @@ impl Host {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => self.agent.tick(now),
-                _ = beat.tick() => self.agent.beat(self.setup.clock.up()),
+                _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
         }
+    }
+
+    fn beat(&self) -> Vec<Act> {
+        let mut acts = self.agent.beat(self.setup.clock.up());
+        let ghosts = self.setup.spools.ghosts().into_iter().map(TreeId).collect();
+        acts.extend(self.agent.stands(ghosts));
+        acts
     }
 
     fn heard(&mut self, heard: Heard) -> Vec<Act> {
@@ -503,6 +512,13 @@ impl Host {
                 }
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
+            }
+            Act::Forsake { tree } => {
+                let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
+                if let Err(error) = self.setup.spools.forsake(tree.0, &outcome) {
+                    // It is said again with the next heartbeat.
+                    tracing::warn!(%tree, %error, "a ghost does not hear that its tree is lost");
+                }
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}

@@ -2,6 +2,7 @@
 
 use super::guest;
 use super::spools::{Spools, forget, locked};
+use crate::cluster::messages::Outcome;
 use std::io;
 use std::os::unix::net::UnixStream;
 
@@ -63,6 +64,26 @@ impl Spools {
         Ok(over || ended)
     }
 
+    /// The trees for which ghosts stand here that do not know that these are over, or stood until
+    /// they left.
+    pub fn ghosts(&self) -> Vec<u64> {
+        let stood = locked(&self.stood);
+        let waits = stood.iter().filter(|(_, how)| **how != Stood::Over);
+        waits.map(|(tree, _)| *tree).collect()
+    }
+
+    /// As [`Spools::finish`], of a tree that nobody knows: what is known of it here counts.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn forsake(&self, tree: u64, outcome: &Outcome) -> io::Result<()> {
+        let how = locked(&self.stood).get(&tree).copied();
+        match how {
+            None | Some(Stood::Over) => Ok(()),
+            Some(Stood::Stands | Stood::Left) => self.finish(tree, outcome),
+        }
+    }
+
     /// Notes that a tree is over. How it was with the ghost that stands for it here, or stood; one
     /// that has left has nobody who wants to know.
     pub(super) fn note_over(&self, tree: u64) -> Option<Stood> {
@@ -85,7 +106,7 @@ impl Spools {
 mod tests {
     use super::*;
     use crate::cell::proto::{Exit, Tree};
-    use crate::cluster::messages::{End, Outcome};
+    use crate::cluster::messages::End;
     use crate::ghost::proto::{Control, Message, Steer, Stream, decode, encode};
     use crate::ghost::relay::{Ends, Offsets, Owner, Relay};
     use std::io::{Read, Write};
