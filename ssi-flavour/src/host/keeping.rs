@@ -43,9 +43,9 @@ impl Host {
         }
     }
 
-    /// Whether the disk has what of the agent is to outlive it. A host that begins ends the cell that
-    /// it finds, and with it all copies, so that nothing of these is kept: starts and ends wait for
-    /// no disk.
+    /// Whether the disk has what of the agent is to outlive it. A host that begins ends the cell
+    /// that it finds, and with it all copies, so that nothing of these is kept: starts and ends wait
+    /// for no disk.
     fn keep(&mut self) -> io::Result<bool> {
         let lasting = self.agent.lasting();
         if self.on_disk.as_ref() == Some(&lasting) {
