@@ -46,8 +46,7 @@ fn draft(path: &Path, bytes: &[u8], sync: impl Fn(&File) -> io::Result<()>) -> i
 /// `StorageFull` when it has none; that of asking.
 pub(crate) fn has_room(folder: &Path) -> io::Result<()> {
     let disk = rustix::fs::statvfs(folder)?;
-    match disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::StorageFull, "it is full")),
-    }
+    // Some do not say how large they are.
+    let full = disk.f_blocks > 0 && disk.f_bfree.saturating_mul(disk.f_frsize) < ROOM_MIN;
+    if full { Err(io::Error::new(io::ErrorKind::StorageFull, "it is full")) } else { Ok(()) }
 }

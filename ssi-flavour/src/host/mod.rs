@@ -36,7 +36,7 @@ use crate::cluster::messages::{
 };
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
-use crate::ghost::proto::Steered;
+use crate::ghost::proto::{Steer, Steered};
 use crate::ghost::relay;
 use crate::ghost::spool::Spools;
 use crate::overlay::{Link, Overlay};
@@ -179,6 +179,10 @@ enum Event {
     Steered {
         tree: Tree,
         steered: Steered,
+    },
+    /// A copy had closed some of its output, and the cell was there.
+    Lives {
+        tree: Tree,
     },
     /// All output of a copy that ended was taken.
     Taken {
@@ -588,6 +592,13 @@ impl Host {
             Event::Ended(Some((tree, exit))) => Ok(self.exited(tree, exit)),
             Event::Taken { tree } => Ok(self.ended(tree)),
             Event::Steered { tree, steered } => self.steered(tree, steered).await,
+            Event::Lives { tree } => {
+                // Of one that is being killed there is none.
+                if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
+                    c.streaming.tell(Steer::Lives);
+                }
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;

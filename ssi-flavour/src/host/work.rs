@@ -176,12 +176,15 @@ impl Host {
                 }
             }
             Steered::Closed => {
-                // A cell that is dead does not answer; of one that is being killed there is none.
-                let calls = self.calls.clone();
-                let lives = wait(move || calls.status()).await?.is_ok();
-                if let Some(c) = self.copy(id, tree.epoch).filter(|_| lives) {
-                    c.streaming.tell(Steer::Lives);
-                }
+                // A cell that is dead does not answer. Its end, which mostly comes then, does not
+                // wait for this.
+                let (calls, events) = (self.calls.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    if matches!(wait(move || calls.status()).await, Ok(Ok(_))) {
+                        // A host that is gone tells nobody.
+                        let _gone = events.send(Event::Lives { tree });
+                    }
+                });
             }
             Steered::Read { number, offsets } => {
                 let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
