@@ -15,9 +15,10 @@ use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
 use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 
-/// The protocol of a stream from a copy's relay to the tree's spool at another node of the cluster:
-/// the first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
-pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
+/// The protocol of a stream from the relays of copies to their trees' spools at another node of the
+/// cluster: the first frame is a [`RelaysOpening`], then come lines, one for each relay. The first
+/// frame of a line is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
+pub const ALPN_RELAY: &[u8] = b"ssi-relay/2";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
@@ -556,12 +557,18 @@ pub struct Obstacle {
     pub next: String,
 }
 
-/// First on a stream of [`ALPN_RELAY`], from the node where the copy runs.
+/// First on a stream of [`ALPN_RELAY`], from a node where copies run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelaysOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+
+/// First on a line of such a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayOpening {
-    /// The cluster.
-    pub cluster: ClusterId,
     /// The tree.
     pub tree: TreeId,
     /// The copy.

@@ -1,6 +1,7 @@
 //! A node of a cluster: what copies it has, and whether they may run.
 //!
 //! The caller stores this value before it does what [`Act`]s say, and calls back when work ends.
+//! One whose copies end with it need not store them: [`Agent::lasting`] is enough.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
 mod holds;
@@ -148,6 +149,11 @@ pub enum Act {
         /// How.
         outcome: Outcome,
     },
+    /// End the ghost, if there is one that does not know how its tree ended: the tree is lost.
+    Forsake {
+        /// The tree.
+        tree: TreeId,
+    },
     /// End all ghosts: the cluster goes on without them.
     Abandon,
     /// Remove an image.
@@ -219,6 +225,16 @@ impl Agent {
         fetched || self.images.contains(&(tree, version))
     }
 
+    /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
+    pub fn lasting(&self) -> Agent {
+        let lease_until = Millis(0);
+        let (joined, frozen) = (false, true);
+        let (images, holds) = (self.images.clone(), self.holds.clone());
+        let (copies, fences) = Default::default();
+        let (lease, term) = (self.lease, self.term);
+        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+    }
+
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
         self.copies.clear();
@@ -285,6 +301,12 @@ impl Agent {
         });
         out.extend(self.say(ends.collect()));
         out
+    }
+
+    /// A heartbeat was said, and ghosts stand here for these trees.
+    pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
+        let (term, some) = (self.term, self.joined && !trees.is_empty());
+        some.then_some(Act::Say(ToController::Ghosts { term, trees }))
     }
 
     /// Time went by.
@@ -406,6 +428,7 @@ impl Agent {
                 out.push(Act::Finish { tree: *tree, outcome: outcome.clone() });
                 facts.push(Fact::Finished { tree: *tree });
             }
+            Order::Forsake { tree } => out.push(Act::Forsake { tree: *tree }),
             Order::Discard { tree, version } => {
                 let part = self.holds.get(tree).is_some_and(|h| h.version == *version);
                 if part {

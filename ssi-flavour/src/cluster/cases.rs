@@ -673,3 +673,40 @@ fn an_agent_that_is_restarted_gives_up_what_it_was_at() {
     assert_eq!(acts[..2], [Act::Freeze, Act::Resume { tree: T, epoch: 1 }]);
     assert!(format!("{acts:?}").contains("Refused"), "{acts:?}");
 }
+
+#[test]
+fn a_ghost_of_nobodys_tree_ends_once_nothing_of_it_can_run() {
+    // wrong: what stands for a program that the core had not kept would wait for ever; or hear of
+    // its end while it runs
+    let mut d = Desk::new(false);
+    let ghosts = |d: &mut Desk| {
+        let m = ToController::Ghosts { term: d.term(1), trees: vec![T, TreeId(99)] };
+        let effects = d.c.message(n(1), &m, d.now);
+        told(&effects, 1)
+    };
+    d.restart_controller();
+    let dead = Times::default().dead().as_millis() as u64;
+    d.pass(2 * dead - 500, &[1, 2, 3]);
+    assert_eq!(ghosts(&mut d), []);
+    d.pass(500, &[1, 2, 3]);
+    assert_eq!(ghosts(&mut d), [Order::Forsake { tree: TreeId(99) }]);
+    let m = ToController::Ghosts { term: d.term(1) + 1, trees: vec![TreeId(99)] };
+    assert_eq!(d.c.message(n(1), &m, d.now), []);
+}
+
+#[test]
+fn what_lasts_is_all_that_a_new_start_knows() {
+    // wrong: an image would be forgotten that the controller counts on, or a term be used twice
+    let mut a = running();
+    order(&mut a, 1, Order::Save { tree: T, epoch: 1, version: 3 });
+    a.saved(T, 1, 3, Ok(image(3, 1)));
+    let from = BTreeSet::from([n(2)]);
+    let hold = Order::Hold { tree: TreeId(9), attempt: 1, version: 4, from, owner: 70_007 };
+    order(&mut a, 2, hold);
+    let mut kept: Agent =
+        serde_json::from_str(&serde_json::to_string(&a.lasting()).unwrap()).unwrap();
+    a.rebooted();
+    kept.rebooted();
+    assert_eq!(kept, a);
+    assert_eq!(kept.kept(), BTreeSet::from([(T, 3), (TreeId(9), 4)]));
+}

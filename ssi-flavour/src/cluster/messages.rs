@@ -70,6 +70,9 @@ pub enum End {
     },
 }
 
+/// What a ghost tells its person whose tree nobody knows ([`Order::Forsake`]).
+pub const FORSAKEN: &str = "the site's core was ended before it had written it down";
+
 /// What became of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "TreeOutcome")]
@@ -170,6 +173,12 @@ pub enum Order {
         tree: TreeId,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// Nobody knows the tree for which a ghost stands at the node: the controller was ended before
+    /// it had kept it. Nothing of it runs. A ghost that knows how its tree ended hears nothing.
+    Forsake {
+        /// The tree.
+        tree: TreeId,
     },
     /// The image is not needed.
     Discard {
@@ -314,6 +323,13 @@ pub enum ToController {
         copies: Vec<(TreeId, u64)>,
         /// The images on the node.
         images: Vec<(TreeId, u64)>,
+    },
+    /// With heartbeats: the ghosts on the node.
+    Ghosts {
+        /// The node's term.
+        term: u64,
+        /// The trees for which they stand, or stood until they left.
+        trees: Vec<TreeId>,
     },
     /// Answers.
     Facts {

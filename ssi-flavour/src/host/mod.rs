@@ -33,10 +33,12 @@ use crate::cell::proto::{Account, Exit, Program, Tree};
 use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
-use crate::cluster::messages::{Fact, Image, Offsets, ToController, ToNode, TreeId};
+use crate::cluster::messages::{
+    End, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
-use crate::ghost::proto::Steered;
+use crate::ghost::proto::{Steer, Steered};
 use crate::ghost::relay;
 use crate::ghost::spool::Spools;
 use crate::overlay::{Link, Overlay};
@@ -188,6 +190,10 @@ enum Event {
         tree: Tree,
         steered: Steered,
     },
+    /// A copy had closed some of its output, and the cell was there.
+    Lives {
+        tree: Tree,
+    },
     /// All output of a copy that ended was taken.
     Taken {
         tree: Tree,
@@ -296,8 +302,8 @@ struct Held {
 pub struct Host {
     setup: Setup,
     agent: Agent,
-    /// What the disk has of the agent, but for its lease.
-    on_disk: serde_json::Value,
+    /// What the disk has of the agent, once that is known.
+    on_disk: Option<Agent>,
     calls: Arc<Calls>,
     init_pid: i32,
     store: Store,
@@ -363,7 +369,7 @@ impl Host {
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
-        let on_disk = serde_json::Value::Null;
+        let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
             setup,
@@ -431,10 +437,17 @@ impl Host {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => self.agent.tick(now),
-                _ = beat.tick() => self.agent.beat(self.setup.clock.up()),
+                _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
         }
+    }
+
+    fn beat(&self) -> Vec<Act> {
+        let mut acts = self.agent.beat(self.setup.clock.up());
+        let ghosts = self.setup.spools.ghosts().into_iter().map(TreeId).collect();
+        acts.extend(self.agent.stands(ghosts));
+        acts
     }
 
     fn heard(&mut self, heard: Heard) -> Vec<Act> {
@@ -520,6 +533,13 @@ impl Host {
                 }
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
+            }
+            Act::Forsake { tree } => {
+                let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
+                if let Err(error) = self.setup.spools.forsake(tree.0, &outcome) {
+                    // It is said again with the next heartbeat.
+                    tracing::warn!(%tree, %error, "a ghost does not hear that its tree is lost");
+                }
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}
@@ -614,6 +634,13 @@ impl Host {
             Event::Ended(Some((tree, exit))) => Ok(self.exited(tree, exit)),
             Event::Taken { tree } => Ok(self.ended(tree)),
             Event::Steered { tree, steered } => self.steered(tree, steered).await,
+            Event::Lives { tree } => {
+                // Of one that is being killed there is none.
+                if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
+                    c.streaming.tell(Steer::Lives);
+                }
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;

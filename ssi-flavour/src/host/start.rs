@@ -68,7 +68,8 @@ impl Begin {
     /// Why not even its person can be told.
     fn begin(self) -> Result<Box<Attempt>, String> {
         let Begin { tree, job, keeper, calls, overlay, groups, peers, events } = self;
-        let made = Streaming::new(tree, job.birth, wanted(&job), Offsets::default(), peers, events);
+        let at = Offsets::default();
+        let made = Streaming::new((tree, true), job.birth, wanted(&job), at, peers, events);
         let (streaming, mut fds) = made.map_err(|e| format!("cannot make its streams: {e}"))?;
         let errors = fds.last().map(OwnedFd::try_clone).transpose();
         let errors = errors.map_err(|e| format!("cannot keep its streams: {e}"))?;

@@ -180,12 +180,15 @@ impl Host {
                 }
             }
             Steered::Closed => {
-                // A cell that is dead does not answer; of one that is being killed there is none.
-                let calls = self.calls.clone();
-                let lives = wait(move || calls.status()).await?.is_ok();
-                if let Some(c) = self.copy(id, tree.epoch).filter(|_| lives) {
-                    c.streaming.tell(Steer::Lives);
-                }
+                // A cell that is dead does not answer. Its end, which mostly comes then, does not
+                // wait for this.
+                let (calls, events) = (self.calls.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    if matches!(wait(move || calls.status()).await, Ok(Ok(_))) {
+                        // A host that is gone tells nobody.
+                        let _gone = events.send(Event::Lives { tree });
+                    }
+                });
             }
             Steered::Read { number, offsets } => {
                 let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
@@ -286,7 +289,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok((folder, streams, cgroups, (network, link))) => {
                     let of = events.clone();
-                    match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
+                    let copy = (tree, false);
+                    match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);

@@ -2,6 +2,7 @@
 //! answers nodes and people, places and balances.
 
 mod balance;
+mod brief;
 mod clusters;
 mod copies;
 mod deeds;
@@ -272,6 +273,16 @@ impl ClusterService {
         tokio::join!(self.keep_turning(), self.keep_looking_at_vos());
     }
 
+    /// Keeps what is in memory only; from now on all is kept before anybody is told. For a core that
+    /// is about to end.
+    pub async fn settle(&self) {
+        for (_, cluster) in self.clusters.list() {
+            let mut held = cluster.lock().await;
+            held.keeps_all();
+            self.pass_on(&mut held, Vec::new()).await;
+        }
+    }
+
     async fn keep_turning(self: &Arc<Self>) {
         let mut tick = ticks(TICK);
         let mut turns: BTreeMap<ClusterId, JoinHandle<()>> = BTreeMap::new();
@@ -304,6 +315,7 @@ impl ClusterService {
         let heard = self.heard();
         let mut held = cluster.lock().await;
         let (c, now) = (&mut *held, self.clock.up());
+        c.ripen(now);
         let (signals, mut effects) = c.stop_units(self.clock.now());
         effects.extend(c.controller.tick(now));
         effects.extend(c.turn(&self.policy, self.config.balance, now));

@@ -1,5 +1,6 @@
 //! One cluster: its controller, what the nodes said of themselves, and what is still to be kept.
 
+use super::brief::Brief;
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
@@ -84,6 +85,7 @@ pub(super) struct Cluster {
     outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
     pids: BTreeMap<NodeNumber, i32>,
+    pub(super) brief: Brief,
     dirty: Dirty,
 }
 
@@ -94,6 +96,7 @@ impl Cluster {
         let units = Units::of(&kept, &controller.state().trees);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
         let waiting = kept.queue().map(|(tree, w)| (tree, w.clone())).collect();
+        let brief = Brief::new(last_of(&controller));
         Cluster {
             id,
             controller,
@@ -116,6 +119,7 @@ impl Cluster {
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             said: BTreeMap::new(),
+            brief,
             dirty: Dirty::default(),
         }
     }
@@ -254,15 +258,16 @@ impl Cluster {
     fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
+        self.brief.changes(r);
         self.unit_changed(r);
         self.note_tree(r);
         if let Some(t) = self.controller.state().trees.tree(tree) {
             self.outputs.insert(tree, t.output_at());
         }
         match r {
-            TreeRecord::Queued { .. } => self.dirty.last = true,
+            TreeRecord::Queued { .. } => self.number_given(tree),
             TreeRecord::Placed { .. } => {
-                self.dirty.last = true;
+                self.number_given(tree);
                 self.dirty.programs.insert(tree);
                 self.since.insert(tree, now);
                 if self.waiting.remove(&tree).is_some() {
@@ -296,9 +301,27 @@ impl Cluster {
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
                 self.unheld.retain(|(of, _), _| *of != tree);
+                if self.brief.forget(tree) {
+                    self.dirty.trees.remove(&tree);
+                    self.dirty.programs.remove(&tree);
+                }
             }
             _ => {}
         }
+    }
+
+    fn number_given(&mut self, tree: TreeId) {
+        self.dirty.last |= !self.brief.is_given(tree);
+    }
+
+    /// More numbers are to be kept as given.
+    pub fn numbers_run_out(&mut self) {
+        self.dirty.last = true;
+    }
+
+    /// The last number that was given to a tree.
+    pub fn last_number(&self) -> TreeId {
+        last_of(&self.controller)
     }
 
     /// What a change means for the unit that the tree is, if it is one.
@@ -356,16 +379,17 @@ impl Cluster {
             out.push(Change::Settings(self.settings.clone()));
         }
         if dirty.last {
-            out.push(Change::Last(TreeId(state.trees.next().0 - 1)));
+            out.push(Change::Last(self.brief.ahead(self.last_number())));
         }
-        for tree in &dirty.programs {
+        let old = |tree: &&TreeId| !self.brief.is_young(**tree);
+        for tree in dirty.programs.iter().filter(old) {
             if let Some(program) = self.programs.get(tree) {
                 out.push(Change::Program(*tree, program.clone()));
             }
         }
         // Of a unit before its tree: one without a tree that is known never ran.
         out.extend(self.units.changes());
-        for tree in &dirty.trees {
+        for tree in dirty.trees.iter().filter(old) {
             let waits = self.waiting.get(tree);
             out.push(match (state.trees.tree(*tree), waits) {
                 (Some(t), _) => Change::Tree(*tree, t.clone()),
@@ -385,7 +409,13 @@ impl Cluster {
 
     /// They are. Whether units have reports that were not there before.
     pub fn kept(&mut self) -> bool {
-        self.dirty = Dirty::default();
+        let Dirty { last, mut programs, mut trees, .. } = std::mem::take(&mut self.dirty);
+        if last {
+            self.brief.gave(self.last_number());
+        }
+        programs.retain(|tree| self.brief.is_young(*tree));
+        trees.retain(|tree| self.brief.is_young(*tree));
+        self.dirty = Dirty { programs, trees, ..Dirty::default() };
         self.units.kept()
     }
 
@@ -403,4 +433,8 @@ impl Cluster {
         let count = self.controller.state().trees.iter().filter(|(_, t)| leaves(t)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
+}
+
+fn last_of(controller: &Controller) -> TreeId {
+    TreeId(controller.state().trees.next().0 - 1)
 }

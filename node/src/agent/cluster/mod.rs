@@ -3,8 +3,10 @@
 //!
 //! The agent goes on without `xosd`; what it has to say to the core waits.
 
+mod lines;
 mod orders;
 mod programs;
+mod relays;
 mod rights;
 mod shells;
 mod starts;
@@ -59,6 +61,7 @@ pub(super) struct Clustered {
     cgroup: EnvelopeCgroup,
     people: rights::People,
     preparing: starts::Preparing,
+    relays: relays::Relays,
     seated: Mutex<Option<Seated>>,
 }
 
@@ -78,8 +81,8 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, seated) = Default::default();
-        Clustered { config, folder, dialer, cgroup, people, preparing, seated }
+        let (people, preparing, relays, seated) = Default::default();
+        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {

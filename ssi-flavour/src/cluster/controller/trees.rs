@@ -2,12 +2,15 @@
 
 use super::{Controller, Refused};
 use crate::cluster::members::{Member, NodeState};
-use crate::cluster::messages::{End, TreeId};
+use crate::cluster::messages::{End, Order, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::{Millis, VoId};
+
+/// Most ghosts of a node that are ended at a time; the others are named again.
+const GHOSTS_MAX: usize = 1024;
 
 impl Controller {
     /// Has a tree wait until a node has room: [`Controller::begin`] starts it then.
@@ -221,6 +224,31 @@ impl Controller {
         let mut out: Vec<Effect> = Record::of(list).map(Effect::Keep).into_iter().collect();
         self.push(&touched, &mut out);
         Ok(out)
+    }
+
+    /// Has the ghosts end of trees that were not kept when the controller before this one ended.
+    ///
+    /// Then nothing of them runs: an order of that one is followed for no longer than a lease, a
+    /// heartbeat that did not name the copy yet gives another, and the answer to each later one
+    /// ends it.
+    pub(super) fn forsake(
+        &self,
+        from: NodeNumber,
+        trees: &[TreeId],
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let most = self.times.dead();
+        let members = self.state.members.iter().map(|(_, m)| m.dead(most));
+        if now.since(self.began) < members.max().unwrap_or(most) * 2 {
+            return;
+        }
+        let unknown = trees.iter().filter(|tree| self.state.trees.tree(**tree).is_none());
+        let forsake = unknown.take(GHOSTS_MAX).map(|tree| Order::Forsake { tree: *tree });
+        let orders: Vec<Order> = forsake.collect();
+        if !orders.is_empty() {
+            self.tell(from, orders, out);
+        }
     }
 
     /// A tree that has a node.

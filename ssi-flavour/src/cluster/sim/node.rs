@@ -2,7 +2,7 @@
 
 use super::Dice;
 use crate::cluster::agent::{Act, Agent};
-use crate::cluster::messages::{End, Image, Offsets, Outcome, ToController, TreeId};
+use crate::cluster::messages::{End, FORSAKEN, Image, Offsets, Outcome, ToController, TreeId};
 use crate::pids::NodeNumber;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +105,7 @@ impl Node {
         self.procs.clear();
         self.jobs.clear();
         self.ghosts.clear();
+        self.agent = self.agent.lasting();
         self.agent.rebooted();
         (self.frozen, self.freeze_at) = (true, None);
         (self.up, self.wake_at) = (false, wake_at);
@@ -195,6 +196,12 @@ impl Node {
                     out.push(Leaves::Finished(tree, outcome));
                 }
             }
+            Act::Forsake { tree } => {
+                if self.ghosts.remove(&tree) {
+                    let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
+                    out.push(Leaves::Finished(tree, outcome));
+                }
+            }
             Act::Abandon => self.ghosts.clear(),
             Act::Discard { tree, version } => {
                 self.disk.remove(&(tree, version));
@@ -263,7 +270,8 @@ impl Node {
         }
         if t >= self.next_beat {
             self.next_beat = t + 500;
-            let acts = self.agent.beat(now);
+            let mut acts = self.agent.beat(now);
+            acts.extend(self.agent.stands(self.ghosts.iter().copied().collect()));
             out.extend(self.act(acts, t, dice));
         }
         out

@@ -99,6 +99,7 @@ impl ClusterService {
         let started = c.controller.start(pid, &waiting.wish, here, node);
         let (tree, effects) = started.map_err(refused)?;
         c.programs.insert(tree, waiting.placed(pid, asks.clone()));
+        c.begins_young(tree);
         self.begun(c, tree, effects).await?;
         let epoch = c.controller.state().trees.tree(tree).map_or(1, |t| t.epoch);
         let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
