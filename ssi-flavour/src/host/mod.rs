@@ -15,6 +15,7 @@
 mod canary;
 mod cell;
 mod ends;
+mod files;
 mod hands;
 mod images;
 mod keeping;
@@ -31,7 +32,7 @@ pub use store::Store;
 use crate::cell::proto::{Account, Exit, Program, Tree};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
-use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
+use crate::cluster::messages::{CutFile, End, Image, Offsets, ToController, ToNode, TreeId};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
 use crate::ghost::proto::Steered;
@@ -41,6 +42,7 @@ use crate::overlay::{Link, Overlay};
 use crate::pids::NodeNumber;
 use async_trait::async_trait;
 use cell::Calls;
+use files::NotMade;
 use images::Fetch;
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
@@ -209,7 +211,7 @@ enum Event {
     Restored {
         tree: Tree,
         version: u64,
-        done: Result<Box<NewCopy>, String>,
+        done: Result<Box<NewCopy>, NotMade>,
     },
     /// What a cluster shell needs is there, or will not be.
     Prepared {
@@ -267,6 +269,8 @@ impl Coming {
 struct NewCopy {
     streaming: Streaming,
     link: Option<Link>,
+    /// Files that were cut back for it.
+    cut: Vec<CutFile>,
 }
 
 struct Held {
@@ -479,7 +483,9 @@ impl Host {
             Act::Save { tree, epoch, version } => {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
-            Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Restore { tree, epoch, image, roll_back } => {
+                return self.restore((tree, epoch), image, roll_back);
+            }
             Act::Hold { tree, attempt, version, from, owner } => {
                 self.hold((tree, attempt), version, from, owner);
             }
