@@ -77,7 +77,7 @@ pub struct Was {
     pub edges: Option<String>,
     /// Whether it was on a volume.
     pub volume: bool,
-    /// Whether something else had it open for writing on that machine.
+    /// Whether something else wrote to it, or had it open for that on the same machine.
     pub others: bool,
 }
 
@@ -92,6 +92,13 @@ impl OpenFile {
         let at_end = |one: &Opened| one.has(libc::O_APPEND) || one.position == self.size_bytes;
         !self.opened.is_empty() && self.opened.iter().all(at_end)
     }
+}
+
+/// Whether something else appended to a file, by where its program stood in it: that is at its end
+/// when it was the last that did, and at 0 when it wrote nothing.
+fn left_behind(file: &OpenFile, size: u64) -> bool {
+    let last = file.opened.iter().map(|one| one.position).max().unwrap_or(0);
+    file.is_unsized() && last > 0 && last < size
 }
 
 /// Why files keep a program from going on.
@@ -161,7 +168,7 @@ fn judge(file: &OpenFile, now: &Sight, others: bool) -> Verdict {
     } else if !all && !file.grows() {
         "what it had may have been written over"
     } else if was.others {
-        "another program had it open for writing too"
+        "another program wrote to it too, or had it open for that"
     } else if others {
         "another program has it open for writing"
     } else if !there.own {
@@ -238,6 +245,7 @@ pub fn record(
             };
             // What is longer by now than it was for CRIU was written by somebody else.
             let strange = expected.is_some_and(|size| size != there.size);
+            let strange = strange || left_behind(file, there.size);
             file.size_bytes = expected.unwrap_or(there.size);
             file.was = Some(was(there, strange || others.contains(&file.path)));
         }

@@ -92,8 +92,12 @@ fn what_others_wrote_is_never_cut() {
     kept_by(&judge(&file, &Sight::There(there(381)), true), "has it open for writing");
     let mut shared = file.clone();
     shared.was.as_mut().unwrap().others = true;
-    kept_by(&now(&shared, there(381)), "had it open for writing too");
+    kept_by(&now(&shared, there(381)), "wrote to it too");
     kept_by(&now(&file, There { own: false, ..there(381) }), "others may write it");
+    // What it appended ended there, and something followed.
+    assert!(left_behind(&log(380, APPEND, 370), 380));
+    assert!(!left_behind(&log(380, APPEND, 380), 380) && !left_behind(&log(380, APPEND, 0), 380));
+    assert!(!left_behind(&log(380, libc::O_RDWR, 7), 380), "it may have gone back by itself");
 }
 
 #[test]
