@@ -1,5 +1,6 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
+mod files;
 mod trouble;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
