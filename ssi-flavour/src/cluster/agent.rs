@@ -662,11 +662,13 @@ impl Agent {
         reason: String,
         now: Millis,
     ) -> Option<Act> {
-        let restoring = |c: &&mut Copied| matches!(c.what, What::Restoring { .. });
-        self.copy(tree, epoch).filter(restoring)?;
+        let c = self.copy(tree, epoch)?;
+        let What::Restoring { .. } = c.what else { return None };
+        let mut facts = c.cut_back(tree);
+        facts.push(Fact::Barred { tree, epoch, reason });
         self.copies.remove(&tree);
         self.fence(tree, epoch, now);
-        self.say(vec![Fact::Barred { tree, epoch, reason }])
+        self.say(facts)
     }
 
     /// A copy was killed.

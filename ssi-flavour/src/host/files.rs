@@ -5,7 +5,7 @@ use crate::cell::proto::Tree;
 use crate::cluster::messages::CutFile;
 use crate::driver::files::{self, Cut};
 use crate::driver::images::origin;
-use crate::driver::{Cell, Dumped, Person};
+use crate::driver::{Cell, DriverError, Dumped, Person};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ pub(super) struct NotMade {
 impl From<String> for NotMade {
     fn from(reason: String) -> NotMade {
         NotMade { reason, ..NotMade::default() }
+    }
+}
+
+impl From<DriverError> for NotMade {
+    fn from(error: DriverError) -> NotMade {
+        NotMade { reason: error.to_string(), stays: error.is_of_files(), cut: Vec::new() }
     }
 }
 

@@ -320,7 +320,7 @@ impl Host {
                             let link = link.flatten();
                             match restore(&*driver, &calls, tree, order).await {
                                 Ok(()) => Ok(Box::new(NewCopy { streaming, link, cut })),
-                                Err(why) => Err(NotMade { cut, ..NotMade::from(why) }),
+                                Err(why) => Err(NotMade { cut, ..why }),
                             }
                         }
                     }
@@ -401,7 +401,7 @@ pub(super) async fn restore(
     calls: &Arc<super::cell::Calls>,
     tree: Tree,
     order: RestoreOrder,
-) -> Result<(), String> {
+) -> Result<(), NotMade> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
     let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
@@ -412,8 +412,7 @@ pub(super) async fn restore(
         client.call::<()>(Ask::Widen { on: true }, &[]).map(|()| client)
     });
     let mut client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
-    let restored = driver.restore(order).await.map_err(|e| e.to_string());
-    let pid = restored?.pid;
+    let pid = driver.restore(order).await?.pid;
     let adopted = wait(move || client.call::<Started>(Ask::Adopt { tree, pid }, &[]));
     let adopted = adopted.await.map_err(|e| e.to_string())?;
     match adopted {
@@ -422,10 +421,10 @@ pub(super) async fn restore(
             let of = calls.clone();
             let killed = wait(move || of.call::<()>(Ask::Signal { pid, signal: 9, group: true }));
             let killed = killed.await.map_err(|e| e.to_string())?;
-            Err(match killed {
+            Err(NotMade::from(match killed {
                 Ok(()) => format!("the cell does not watch it: {e}"),
                 Err(k) => format!("the cell does not watch it: {e}; and it was not ended: {k}"),
-            })
+            }))
         }
     }
 }

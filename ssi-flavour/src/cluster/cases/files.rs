@@ -66,6 +66,16 @@ fn what_a_person_has_to_decide_is_not_tried_again() {
 }
 
 #[test]
+fn a_move_that_files_keep_is_undone() {
+    // wrong: a program would stand still for ever, since nobody waits for such an answer of a move
+    let mut d = Desk::new(true);
+    d.moving(3);
+    d.dumped(2, 1);
+    d.fact(3, barred(2));
+    assert_eq!((d.tree().state.clone(), d.tree().barred.clone()), (TreeState::Running, None));
+}
+
+#[test]
 fn a_program_about_which_nobody_decides_is_lost_in_the_end() {
     // wrong: its checkpoints would fill the disks of nodes for ever
     let mut d = restarting();

@@ -261,16 +261,20 @@ fn heard_of_target(
 ) -> Option<TreeRecord> {
     match (step, fact) {
         (Step::Restoring { .. }, Fact::Restored { .. }) => Some(TreeRecord::Committed { tree }),
-        (Step::Restoring { source_lost, .. }, Fact::NotRestored { reason, .. }) => {
+        (
+            Step::Restoring { source_lost, .. },
+            Fact::NotRestored { reason, .. } | Fact::Barred { reason, .. },
+        ) => {
             Some(if *source_lost {
                 after_crash(tree, t, reason, now)
             } else {
                 TreeRecord::Undone { tree, reason: reason.clone() }
             })
         }
-        (Step::Undoing { reason }, Fact::Gone { .. } | Fact::NotRestored { .. }) => {
-            Some(TreeRecord::Undone { tree, reason: reason.clone() })
-        }
+        (
+            Step::Undoing { reason },
+            Fact::Gone { .. } | Fact::NotRestored { .. } | Fact::Barred { .. },
+        ) => Some(TreeRecord::Undone { tree, reason: reason.clone() }),
         _ => None,
     }
 }
