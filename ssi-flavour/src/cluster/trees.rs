@@ -28,7 +28,7 @@ use xos_base::{MemberNumber, Millis, VoId};
 pub const STEP_MAX: Duration = Duration::from_secs(120);
 /// How long a tree waits for a node that can restart it.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
-/// How long a tree waits for a person to say what becomes of files that keep it from being restarted.
+/// How long a tree waits for a person to say what becomes of files that keep it.
 pub const BARRED_MAX: Duration = Duration::from_secs(72 * 3600);
 /// The most files of a tree that were cut back and are remembered.
 pub const CUT_MAX: usize = 64;

@@ -1,11 +1,12 @@
 //! Files that a program had open for writing: what is written down of them with its images, and
 //! what becomes of them before it goes on from there.
 //!
-//! A program that goes on from a checkpoint writes again what it wrote since. A file that only grew,
-//! and by nobody else, is cut back to the size that it had; what is cut is kept beside it, since
-//! nobody can know that it will be written again. Of any other change a person has to say what is
-//! right. All of it is done as the person, among the mounts that the program sees, by names without
-//! links: who puts something else in the place of a file has no more done to it than they could do.
+//! A program that goes on from a checkpoint writes again what it wrote since. A file that only
+//! grew, and by nobody else, is cut back to the size that it had; what is cut is kept beside it,
+//! since nobody can know that it will be written again. Of any other change a person has to say what
+//! is right. All of it is done as the person, among the mounts that the program sees, by names
+//! without links: who puts something else in the place of a file has no more done to it than they
+//! could do.
 
 mod cut;
 mod look;
@@ -87,7 +88,7 @@ impl OpenFile {
         self.opened.iter().all(|one| one.only_appends())
     }
 
-    /// Whether whatever the program wrote since is behind what was there: as far as it did not seek.
+    /// Whether what the program wrote since is behind what was there, as far as it did not seek.
     fn grows(&self) -> bool {
         let at_end = |one: &Opened| one.has(libc::O_APPEND) || one.position == self.size_bytes;
         !self.opened.is_empty() && self.opened.iter().all(at_end)
@@ -211,12 +212,13 @@ fn told(changed: &[String]) -> FilesError {
     let more = changed.len().saturating_sub(NAMED_MAX);
     let named = changed.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    let what = format!("files that it had open are not as they were when it was saved: {named}{more}");
-    FilesError::Changed { what }
+    let are = "files that it had open are not as they were when it was saved";
+    FilesError::Changed { what: format!("{are}: {named}{more}") }
 }
 
-/// Writes down what files are that a tree has open, and has what was written to them reach the disk:
-/// the tree was saved, and nothing of it went on since. `root`: of the tree, as this process sees it.
+/// Writes down what files are that a tree has open, and has what was written to them reach the
+/// disk: the tree was saved, and nothing of it went on since. `root`: of the tree, as this process
+/// sees it.
 ///
 /// # Errors
 /// Those of the system: as a volume that does not answer.

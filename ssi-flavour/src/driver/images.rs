@@ -56,7 +56,8 @@ pub struct OpenFile {
     /// How it was open; of images that older programs wrote it is not known.
     #[serde(default)]
     pub opened: BTreeSet<Opened>,
-    /// What else it was ([`super::files::record`]); none: it had no name any more, or nobody looked.
+    /// What else it was ([`super::files::record`]); none: it had no name any more, or nobody
+    /// looked.
     #[serde(default)]
     pub was: Option<Was>,
 }

@@ -1,7 +1,8 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
 use super::{
-    BARRED_MAX, BARRED_TEXT_MAX, HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX,
+    BARRED_MAX, BARRED_TEXT_MAX, HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState,
+    Trees, WAIT_MAX,
 };
 use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
 use crate::pids::NodeNumber;

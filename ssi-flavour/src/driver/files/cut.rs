@@ -49,8 +49,8 @@ impl Copied<'_> {
 }
 
 /// Cuts files, as the person who this thread is for files: first all that is cut is on the disk
-/// beside them, then they are cut. On an error none is, unless the system refuses that halfway; then
-/// what was cut stays kept.
+/// beside them, then they are cut. On an error none is, unless the system refuses that halfway;
+/// then what was cut stays kept.
 pub(super) fn cut(plans: &[Plan], mark: &str) -> std::result::Result<Vec<Cut>, FilesError> {
     let mut copies = Vec::with_capacity(plans.len());
     let copied = plans.iter().try_for_each(|plan| copy(plan, mark).map(|one| copies.push(one)));

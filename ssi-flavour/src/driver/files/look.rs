@@ -120,8 +120,8 @@ pub(super) fn is_plain(stat: &Statx) -> bool {
     FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
 }
 
-/// Looks at a file, as the person who this thread is for files. `end`: where what it had ended; none:
-/// where it ends. `sync`: what was written to it reaches the disk first.
+/// Looks at a file, as the person who this thread is for files. `end`: where what it had ended;
+/// none: where it ends. `sync`: what was written to it reaches the disk first.
 pub(super) fn see(
     path: &Path,
     end: Option<u64>,
@@ -247,5 +247,6 @@ fn writes(pid: i32, number: &OsStr) -> bool {
     let info = proc::text(&proc::of(pid, "fdinfo").join(number)).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
+    let write = |flags: i32| flags & libc::O_ACCMODE != libc::O_RDONLY;
+    flags.is_some_and(|flags| flags & libc::O_PATH == 0 && write(flags))
 }

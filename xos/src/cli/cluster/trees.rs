@@ -8,8 +8,9 @@ use crate::cli::session::Session;
 use serde::Serialize;
 use std::time::Duration;
 use xos_api::cluster::{
-    CancelTree, CheckpointTree, ClusterCut, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
-    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterCut, ClusterProcess, ClusterTree, ClusterTreeState,
+    ClusterView, GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy,
+    WhyTree,
 };
 use xos_base::{ClusterId, Error};
 
