@@ -391,6 +391,22 @@ pub struct ClusterTree {
     /// Why the last move or checkpoint that was tried came to nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+    /// Files that were cut back when it was restarted, as it writes again what it wrote since its
+    /// checkpoint; the last 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<ClusterCut>,
+}
+
+/// A file that was cut back to the size that it had when its tree was checkpointed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterCut {
+    /// Its path.
+    pub path: String,
+    /// The file beside it that holds what was behind its end.
+    pub kept: String,
+    /// So much of it, bytes.
+    pub bytes: u64,
 }
 
 /// A complete checkpoint.
@@ -473,6 +489,9 @@ pub struct CheckpointTree {
 request!(CheckpointTree => ClusterTree, Post "/v1/clusters/{cluster}/checkpoint");
 
 /// Begins to restart a tree that waits as a checkpoint. Its owner and administrators of the site.
+///
+/// Files that it had open and that only grew since are cut back first; of any other change of them
+/// it goes on waiting, and its `reason` names them, unless `as_is` says that they are right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartTree {
@@ -483,6 +502,9 @@ pub struct RestartTree {
     /// Where; absent: on the least loaded node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Whether it goes on with its files as they are: none is cut back, and none keeps it.
+    #[serde(default)]
+    pub as_is: bool,
 }
 request!(RestartTree => ClusterTree, Post "/v1/clusters/{cluster}/restart");
 

@@ -6,7 +6,7 @@
 
 mod holds;
 
-use super::messages::{End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
+use super::messages::{CutFile, End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
 use crate::pids::NodeNumber;
 use holds::Hold;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,17 @@ struct Copied {
     /// Why the last of them failed.
     refused: String,
     save: Option<Save>,
+    /// Files that were cut back to make it.
+    #[serde(default)]
+    cut: Vec<CutFile>,
+}
+
+impl Copied {
+    /// What is told of files before anything else of it.
+    fn cut_back(&self, tree: TreeId) -> Vec<Fact> {
+        let (epoch, cut) = (self.epoch, self.cut.clone());
+        if cut.is_empty() { Vec::new() } else { vec![Fact::CutBack { tree, epoch, cut }] }
+    }
 }
 
 /// What the caller does, in order. Each changes nothing when it is done again.
@@ -105,6 +116,8 @@ pub enum Act {
         epoch: u64,
         /// What of.
         image: Image,
+        /// Whether files are brought back first; then [`Agent::cut`] before, or [`Agent::barred`].
+        roll_back: bool,
     },
     /// End the copy, or what is being made of it; then [`Agent::killed`].
     Kill {
@@ -396,8 +409,8 @@ impl Agent {
             Order::Dump { tree, epoch, attempt, version } => {
                 self.dump((*tree, *epoch), *attempt, *version, out, facts);
             }
-            Order::Restore { tree, epoch, image } => {
-                self.restore(*tree, *epoch, image, now, out, facts);
+            Order::Restore { tree, epoch, image, roll_back } => {
+                self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
             }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
@@ -447,8 +460,9 @@ impl Agent {
                 facts.push(Fact::Runs { tree, epoch, floor: c.floor });
             }
         } else if !self.is_fenced(tree, epoch) {
-            let (refused, save) = Default::default();
-            let c = Copied { epoch, what: What::Starting, floor: epoch, refused, save };
+            let (refused, save, cut) = Default::default();
+            let what = What::Starting;
+            let c = Copied { epoch, what, floor: epoch, refused, save, cut };
             self.copies.insert(tree, c);
             out.push(Act::Start { tree, epoch });
         }
@@ -522,9 +536,8 @@ impl Agent {
 
     fn restore(
         &mut self,
-        tree: TreeId,
-        epoch: u64,
-        image: &Image,
+        (tree, epoch): (TreeId, u64),
+        (image, roll_back): (&Image, bool),
         now: Millis,
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
@@ -551,7 +564,10 @@ impl Agent {
                         self.fence(tree, epoch, now);
                     }
                     What::Starting | What::Restoring { .. } | What::Dying => {}
-                    _ => facts.push(Fact::Restored { tree, epoch }),
+                    _ => {
+                        facts.extend(c.cut_back(tree));
+                        facts.push(Fact::Restored { tree, epoch });
+                    }
                 }
                 return;
             }
@@ -559,10 +575,10 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
-        let (refused, save) = Default::default();
+        let (refused, save, cut) = Default::default();
         let what = What::Restoring { version: image.version };
-        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save });
-        out.push(Act::Restore { tree, epoch, image: image.clone() });
+        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
+        out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });
     }
 
     fn save(
@@ -638,7 +654,8 @@ impl Agent {
     ) -> Option<Act> {
         let c = self.copy(tree, epoch)?;
         let What::Restoring { version } = c.what else { return None };
-        let fact = match done {
+        let mut facts = c.cut_back(tree);
+        facts.push(match done {
             Ok(()) => {
                 c.what = What::Restored;
                 self.images.insert((tree, version));
@@ -649,8 +666,32 @@ impl Agent {
                 self.fence(tree, epoch, now);
                 Fact::NotRestored { tree, epoch, reason }
             }
-        };
-        self.say(vec![fact])
+        });
+        self.say(facts)
+    }
+
+    /// Files were cut back for a copy that is being made.
+    pub fn cut(&mut self, tree: TreeId, epoch: u64, cut: Vec<CutFile>) {
+        if let Some(c) = self.copy(tree, epoch) {
+            c.cut = cut;
+        }
+    }
+
+    /// A copy was not made, and will not be as long as files are what they are, and why.
+    pub fn barred(
+        &mut self,
+        tree: TreeId,
+        epoch: u64,
+        reason: String,
+        now: Millis,
+    ) -> Option<Act> {
+        let c = self.copy(tree, epoch)?;
+        let What::Restoring { .. } = c.what else { return None };
+        let mut facts = c.cut_back(tree);
+        facts.push(Fact::Barred { tree, epoch, reason });
+        self.copies.remove(&tree);
+        self.fence(tree, epoch, now);
+        self.say(facts)
     }
 
     /// A copy was killed.

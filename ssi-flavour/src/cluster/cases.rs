@@ -1,5 +1,7 @@
 //! The nasty cases, each on its own: one controller, two or three nodes, messages by hand.
 
+mod files;
+
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
 use super::interval::Interval;
@@ -22,6 +24,10 @@ fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
     Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false }
+}
+
+fn restore(epoch: u64, image: Image, roll_back: bool) -> Order {
+    Order::Restore { tree: T, epoch, image, roll_back }
 }
 
 /// A controller that was told all that nodes did, and what it told them last.
@@ -140,7 +146,7 @@ fn a_move_goes_through_its_steps() {
     assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
     assert_eq!(d.beat(2), [], "nothing to restore yet");
     d.dumped(2, 1);
-    assert_eq!(d.beat(2), [Order::Restore { tree: T, epoch: 2, image: image(1, 1) }]);
+    assert_eq!(d.beat(2), [restore(2, image(1, 1), false)]);
     let effects = d.fact(2, Fact::Restored { tree: T, epoch: 2 });
     let kept = effects.iter().position(|e| matches!(e, Effect::Keep(_)));
     let tell = effects.iter().position(|e| matches!(e, Effect::Tell { .. }));
@@ -264,7 +270,7 @@ fn a_target_that_dies_after_the_commit_leaves_the_moves_image() {
     d.c.restart(T, n(3), d.now).unwrap();
     let mut image = image(1, 1);
     image.nodes.insert(n(2));
-    assert_eq!(d.beat(3), [Order::Restore { tree: T, epoch: 3, image }]);
+    assert_eq!(d.beat(3), [restore(3, image, true)]);
     d.fact(3, Fact::Restored { tree: T, epoch: 3 });
     assert_eq!(d.beat(3), [Order::Run { tree: T, epoch: 3, floor: 3 }]);
     // Who was away is told that nothing of its term is left.
@@ -283,7 +289,7 @@ fn source_and_target_cut_off_leave_one_tree() {
     d.pass(9_000, &[3]);
     assert!(matches!(d.tree().state, TreeState::Checkpointed { .. }), "{:?}", d.tree().state);
     d.c.restart(T, n(3), d.now).unwrap();
-    assert_eq!(d.beat(3), [Order::Restore { tree: T, epoch: 3, image: image(1, 3) }]);
+    assert_eq!(d.beat(3), [restore(3, image(1, 3), true)]);
     // Both come back, and say what they did.
     for (number, fact) in [
         (1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image: image(2, 1) }),
@@ -446,7 +452,7 @@ fn without_the_last_checkpoint_the_one_before_is_restarted() {
     d.c.restart(T, n(3), d.now).unwrap();
     let mut old = image(1, 1);
     old.nodes.insert(n(2));
-    assert_eq!(d.beat(3), [Order::Restore { tree: T, epoch: 2, image: old }]);
+    assert_eq!(d.beat(3), [restore(2, old, true)]);
 }
 
 /// If it failed, a program that waits would be started twice, or be forgotten with the core.
@@ -533,7 +539,7 @@ fn a_late_order_to_run_does_not_wake_a_copy_that_moves() {
 #[test]
 fn a_copy_that_was_killed_is_not_made_again() {
     let mut a = agent();
-    let restore = || Order::Restore { tree: T, epoch: 2, image: image(1, 1) };
+    let restore = || restore(2, image(1, 1), false);
     let kill = || Order::Kill { tree: T, epoch: 2 };
     order(&mut a, 1, restore());
     assert_eq!(order(&mut a, 2, kill()), [Act::Kill { tree: T, epoch: 2 }]);

@@ -48,6 +48,17 @@ pub struct Image {
     pub shared: bool,
 }
 
+/// A file of a tree that was cut back to what it was when the tree was saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CutFile {
+    /// Its path.
+    pub path: String,
+    /// That of the file which holds what was behind its end.
+    pub kept: String,
+    /// So much of it.
+    pub bytes: u64,
+}
+
 /// How a tree's root ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum End {
@@ -118,8 +129,8 @@ pub enum Order {
         /// The number of the image.
         version: u64,
     },
-    /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`] or
-    /// [`Fact::NotRestored`].
+    /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`],
+    /// [`Fact::NotRestored`] or [`Fact::Barred`], before which there may be [`Fact::CutBack`].
     Restore {
         /// The tree.
         tree: TreeId,
@@ -127,6 +138,10 @@ pub enum Order {
         epoch: u64,
         /// What of; the copy writes from its offsets on.
         image: Image,
+        /// Whether files that it had open are brought back to what they were first, as the tree ran
+        /// on after the image was made.
+        #[serde(default)]
+        roll_back: bool,
     },
     /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
     /// ghost stays. Answered by [`Fact::Gone`].
@@ -237,6 +252,25 @@ pub enum Fact {
         /// The copy.
         epoch: u64,
         /// Why, for the person.
+        reason: String,
+    },
+    /// For the copy files were cut back.
+    CutBack {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which.
+        cut: Vec<CutFile>,
+    },
+    /// There is no such copy and there will be none, nor another one of the image as long as files
+    /// are what they are now.
+    Barred {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which files and why, for the person.
         reason: String,
     },
     /// There is no such copy any more and there will be none.

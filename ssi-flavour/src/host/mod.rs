@@ -15,6 +15,7 @@
 mod canary;
 mod cell;
 mod ends;
+mod files;
 mod groups;
 mod hands;
 mod images;
@@ -34,7 +35,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
 use crate::cluster::messages::{
-    End, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+    CutFile, End, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
 };
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
@@ -46,6 +47,7 @@ use crate::pids::NodeNumber;
 use crate::wire::TreeUse;
 use async_trait::async_trait;
 use cell::Calls;
+use files::NotMade;
 use groups::Groups;
 use images::Fetch;
 use serde::{Deserialize, Serialize};
@@ -225,7 +227,7 @@ enum Event {
     Restored {
         tree: Tree,
         version: u64,
-        done: Result<Box<NewCopy>, String>,
+        done: Result<Box<NewCopy>, NotMade>,
     },
     /// What a cluster shell needs is there, or will not be.
     Prepared {
@@ -283,6 +285,8 @@ impl Coming {
 struct NewCopy {
     streaming: Streaming,
     link: Option<Link>,
+    /// Files that were cut back for it.
+    cut: Vec<CutFile>,
 }
 
 struct Held {
@@ -509,7 +513,9 @@ impl Host {
             Act::Save { tree, epoch, version } => {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
-            Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Restore { tree, epoch, image, roll_back } => {
+                return self.restore((tree, epoch), image, roll_back);
+            }
             Act::Hold { tree, attempt, version, from, owner } => {
                 self.hold((tree, attempt), version, from, owner);
             }

@@ -1,5 +1,6 @@
 //! What takes a while: images and restarts.
 
+use super::files::{NotMade, bring_back, record};
 use super::groups::Groups;
 use super::images::{Fetch, fetch};
 use super::start::wanted;
@@ -55,6 +56,9 @@ impl Host {
         self.works += 1;
         let number = self.works;
         let cell = self.cell_of(id);
+        let Some(owner) = self.jobs.get(&id).map(|job| person(&job.account)) else {
+            return Ok(Vec::new());
+        };
         let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
             return Ok(Vec::new());
         };
@@ -112,7 +116,10 @@ impl Host {
                     };
                     match driver.dump(&order).await {
                         // Now that it stands still there are no others.
-                        Ok(dumped) => whole(groups, tree, root).await.map(|()| dumped),
+                        Ok(dumped) => match whole(groups, tree, root).await {
+                            Ok(()) => record(dumped, (root, cell), owner, limit).await,
+                            Err(why) => Err(why),
+                        },
                         Err(e) => Err(e.to_string()),
                     }
                 }
@@ -254,7 +261,12 @@ impl Host {
     }
 
     /// Begins to make a stopped copy.
-    pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
+    pub(super) fn restore(
+        &mut self,
+        (id, epoch): (TreeId, u64),
+        image: Image,
+        roll_back: bool,
+    ) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
         let Some(job) = self.jobs.get(&id) else {
             let nobody = || "nobody said whose it is".to_owned();
@@ -285,13 +297,22 @@ impl Host {
                 let cgroups = making.make_wide(tree, &limits)?;
                 Ok((folder, streams, cgroups, network.unzip()))
             });
-            let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
+            let fetched = match fetched.await.map_err(|e| e.to_string()).flatten() {
+                Ok(had) if roll_back => {
+                    let back = bring_back(&had.0, cell, &owner, (tree, limit)).await;
+                    back.map(|cut| (had, cut))
+                }
+                had => had.map(|had| (had, Vec::new())).map_err(NotMade::from),
+            };
+            let done = match fetched {
                 Err(why) => Err(why),
-                Ok((folder, streams, cgroups, (network, link))) => {
-                    let of = events.clone();
-                    let copy = (tree, false);
+                Ok(((folder, streams, cgroups, (network, link)), cut)) => {
+                    let (of, copy) = (events.clone(), (tree, false));
                     match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
-                        Err(e) => Err(format!("cannot make its streams: {e}")),
+                        Err(e) => {
+                            let why = format!("cannot make its streams: {e}");
+                            Err(NotMade { cut, ..NotMade::from(why) })
+                        }
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
@@ -309,15 +330,19 @@ impl Host {
                             let link = link.flatten();
                             let mut done = restore(&*driver, &calls, tree, order).await;
                             if done.is_ok() {
-                                done = groups.confine(&calls, tree, limits).await;
+                                let confined = groups.confine(&calls, tree, limits).await;
+                                done = confined.map_err(NotMade::from);
                             }
-                            done.map(|()| Box::new(NewCopy { streaming, link }))
+                            match done {
+                                Ok(()) => Ok(Box::new(NewCopy { streaming, link, cut })),
+                                Err(why) => Err(NotMade { cut, ..why }),
+                            }
                         }
                     }
                 }
             };
             if let Err(why) = &done {
-                tracing::warn!(%tree, why, "no copy of it was made");
+                tracing::warn!(%tree, why = %why.reason, "no copy of it was made");
                 let _waited = wait(move || groups.close(tree)).await;
             }
             let _gone = events.send(Event::Restored { tree, version, done });
@@ -329,13 +354,13 @@ impl Host {
         &mut self,
         tree: Tree,
         version: u64,
-        done: Result<Box<NewCopy>, String>,
+        done: Result<Box<NewCopy>, NotMade>,
     ) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         let held = done.map(|made| {
-            let NewCopy { streaming, link } = *made;
+            let NewCopy { streaming, link, cut } = *made;
             let (runs, exit, work, _keeper) = (false, None, None, None);
-            Held { epoch, runs, exit, streaming, link, work, _keeper }
+            (Held { epoch, runs, exit, streaming, link, work, _keeper }, cut)
         });
         let coming = match self.restoring.get(&id) {
             Some(c) if c.epoch == epoch => self.restoring.remove(&id),
@@ -344,18 +369,28 @@ impl Host {
         };
         let Some(coming) = coming.filter(|c| !c.dying) else {
             self.discard_unused(id, version);
-            self.end(tree, held.ok());
+            self.end(tree, held.ok().map(|(held, _)| held));
             return Vec::new();
         };
         let now = self.setup.clock.up();
         let here = self.setup.node;
-        let done = held.map(|held| {
-            if coming.spools {
-                held.streaming.turn(here);
+        let cut = match &held {
+            Ok((_, cut)) => cut.clone(),
+            Err(why) => why.cut.clone(),
+        };
+        self.agent.cut(id, epoch, cut);
+        let said = match held {
+            Err(why) if why.stays => self.agent.barred(id, epoch, why.reason, now),
+            Err(why) => self.agent.restored(id, epoch, Err(why.reason), now),
+            Ok((held, _)) => {
+                if coming.spools {
+                    held.streaming.turn(here);
+                }
+                self.copies.insert(id, held);
+                self.agent.restored(id, epoch, Ok(()), now)
             }
-            self.copies.insert(id, held);
-        });
-        let mut acts: Vec<Act> = self.agent.restored(id, epoch, done, now).into_iter().collect();
+        };
+        let mut acts: Vec<Act> = said.into_iter().collect();
         acts.extend(coming.exit.map(|exit| self.exited(tree, exit)).unwrap_or_default());
         self.discard_unused(id, version);
         acts
@@ -386,7 +421,7 @@ pub(super) async fn restore(
     calls: &Arc<super::cell::Calls>,
     tree: Tree,
     order: RestoreOrder,
-) -> Result<(), String> {
+) -> Result<(), NotMade> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
     let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
@@ -397,8 +432,7 @@ pub(super) async fn restore(
         client.call::<()>(Ask::Widen { on: true }, &[]).map(|()| client)
     });
     let mut client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
-    let restored = driver.restore(order).await.map_err(|e| e.to_string());
-    let pid = restored?.pid;
+    let pid = driver.restore(order).await?.pid;
     let adopted = wait(move || client.call::<Started>(Ask::Adopt { tree, pid }, &[]));
     let adopted = adopted.await.map_err(|e| e.to_string())?;
     match adopted {
@@ -407,10 +441,10 @@ pub(super) async fn restore(
             let of = calls.clone();
             let killed = wait(move || of.call::<()>(Ask::Signal { pid, signal: 9, group: true }));
             let killed = killed.await.map_err(|e| e.to_string())?;
-            Err(match killed {
+            Err(NotMade::from(match killed {
                 Ok(()) => format!("the cell does not watch it: {e}"),
                 Err(k) => format!("the cell does not watch it: {e}; and it was not ended: {k}"),
-            })
+            }))
         }
     }
 }

@@ -7,7 +7,7 @@ use super::starts;
 use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
-use crate::cluster::messages::{End, ToNode, TreeId};
+use crate::cluster::messages::{CutFile, End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
@@ -32,6 +32,8 @@ pub(super) struct Over {
     /// Where its output is; none: it never began.
     pub output_at: Option<NodeNumber>,
     pub how: Result<End, String>,
+    /// Files that were cut back for its restarts.
+    pub cut: Vec<CutFile>,
 }
 
 /// What is not kept yet.
@@ -284,7 +286,7 @@ impl Cluster {
                 self.saved.insert(tree, now);
                 self.trouble.insert(tree, (reason.clone(), now));
             }
-            TreeRecord::Committed { .. } => {
+            TreeRecord::Committed { .. } | TreeRecord::Barred { .. } => {
                 self.trouble.remove(&tree);
             }
             TreeRecord::Saved { .. } => {
@@ -349,10 +351,13 @@ impl Cluster {
         let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
             (Some(w), _) => {
                 let (person, argv) = (w.person, w.run.argv);
-                Over { person, owner: w.wish.owner, argv, place: None, output_at: None, how }
+                let (place, output_at, cut) = Default::default();
+                Over { person, owner: w.wish.owner, argv, place, output_at, how, cut }
             }
             (None, Some(program)) => {
-                let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
+                let t = self.controller.state().trees.tree(tree);
+                let known = t.map(|t| (t.root, t.node));
+                let cut = t.map(|t| t.cut.clone()).unwrap_or_default();
                 // A tree without a ghost is forgotten at once: where it was, its pid says.
                 let born = || program.pid.and_then(|pid| Some((pid, NodeNumber::of(pid)?)));
                 let place = known.or_else(born);
@@ -360,7 +365,7 @@ impl Cluster {
                 let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
                 let output_at = self.outputs.get(&tree).copied().or(place.map(|(_, node)| node));
                 let owner = Owner { vo, member, uid };
-                Over { person, owner, argv, place, output_at, how }
+                Over { person, owner, argv, place, output_at, how, cut }
             }
             (None, None) => return,
         };

@@ -3,11 +3,11 @@
 use super::keep::Waiting;
 use super::one::{Cluster, Over};
 use crate::cluster::members::{Member, Moves, NodeState};
-use crate::cluster::messages::{End, TreeId};
+use crate::cluster::messages::{CutFile, End, TreeId};
 use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
 use xos_api::cluster::{
-    ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
+    ClusterCheckpoint, ClusterCut, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
     ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
 };
 use xos_base::{Millis, NodeId};
@@ -102,7 +102,10 @@ impl Cluster {
 
     fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
         let program = self.programs.get(&tree)?;
-        let (mut state, reason, to, status) = describe(&t.state);
+        let (mut state, mut reason, to, status) = describe(&t.state);
+        if let Some(barred) = &t.barred {
+            reason = format!("{reason}; {barred}");
+        }
         if state == ClusterTreeState::Running && !t.confirmed {
             // It cannot be moved on until its node has said so.
             state = ClusterTreeState::Moving;
@@ -127,6 +130,7 @@ impl Cluster {
             }),
             saving: t.saving.is_some(),
             trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
+            cut: cut(&t.cut),
         })
     }
 
@@ -146,6 +150,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: Vec::new(),
         }
     }
 
@@ -170,6 +175,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: cut(&over.cut),
         }
     }
 
@@ -201,6 +207,15 @@ impl Cluster {
         all.sort_by_key(|p| p.pid);
         all
     }
+}
+
+fn cut(files: &[CutFile]) -> Vec<ClusterCut> {
+    let view = |file: &CutFile| ClusterCut {
+        path: file.path.clone(),
+        kept: file.kept.clone(),
+        bytes: file.bytes,
+    };
+    files.iter().map(view).collect()
 }
 
 /// How a tree stands, more about that, where it goes, its exit status.

@@ -196,6 +196,29 @@ impl Controller {
         to: NodeNumber,
         now: Millis,
     ) -> Result<Vec<Effect>, Refused> {
+        self.begin_restart(tree, to, false, now)
+    }
+
+    /// The same, with its files as they are: somebody who may handle it said that this is right.
+    ///
+    /// # Errors
+    /// As [`Controller::restart`].
+    pub fn restart_as_is(
+        &mut self,
+        tree: TreeId,
+        to: NodeNumber,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Refused> {
+        self.begin_restart(tree, to, true, now)
+    }
+
+    fn begin_restart(
+        &mut self,
+        tree: TreeId,
+        to: NodeNumber,
+        as_is: bool,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Refused> {
         let t = self.tree(tree)?;
         let image = match (&t.state, &t.checkpoint) {
             (TreeState::Checkpointed { .. }, Some(image)) => image,
@@ -210,6 +233,8 @@ impl Controller {
             return Err(refused(format!("{} and {} differ in {what}", was.id, target.id)));
         }
         let last = self.reaches(image);
+        // What was said once holds until it runs.
+        let as_is = as_is || t.as_is;
         if !last && !t.previous.as_ref().is_some_and(|image| self.reaches(image)) {
             let names: Vec<String> =
                 image.nodes.iter().map(|n| self.state.members.name(*n)).collect();
@@ -220,7 +245,7 @@ impl Controller {
         if !last {
             touched.extend(self.change(TreeRecord::FellBack { tree, at: now }, &mut list));
         }
-        touched.extend(self.change(TreeRecord::Restarting { tree, to, at: now }, &mut list));
+        touched.extend(self.change(TreeRecord::Restarting { tree, to, at: now, as_is }, &mut list));
         let mut out: Vec<Effect> = Record::of(list).map(Effect::Keep).into_iter().collect();
         self.push(&touched, &mut out);
         Ok(out)

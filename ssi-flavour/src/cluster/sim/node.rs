@@ -166,7 +166,7 @@ impl Node {
                 let work = Work::Dump { attempt, version };
                 self.job(t, 50 + dice.below(800), tree, epoch, work);
             }
-            Act::Restore { tree, epoch, image } => {
+            Act::Restore { tree, epoch, image, .. } => {
                 self.job(t, 50 + dice.below(1200), tree, epoch, Work::Restore { image });
             }
             Act::Kill { tree, epoch } => {
