@@ -154,9 +154,13 @@ pub struct ClusterNode {
     pub reason: String,
     /// Whether trees come and go.
     pub moves: bool,
-    /// Why they do not.
+    /// Why they do not, or only go.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub moves_not: String,
+    /// How its processors differ from those that most nodes have, with which none of its trees can
+    /// go on; empty: they do not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub processors: String,
     /// Trees that are there.
     pub trees: u64,
     /// What it said last; absent: nothing since the core was started.
@@ -178,6 +182,9 @@ pub struct ClusterNodeLooks {
     pub memory_free_bytes: u64,
     /// What its processors can, as a number: trees move between nodes that have the same.
     pub cpu_group: u64,
+    /// How far its clock is ahead of the core's, milliseconds; absent: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
     /// How long ago it said so, milliseconds.
     pub age_ms: u64,
 }

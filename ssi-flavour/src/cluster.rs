@@ -18,6 +18,7 @@
 //!    when that lease surely ended, or on the node's word that nothing of it is left.
 
 pub mod agent;
+pub mod clock;
 pub mod controller;
 mod crash;
 pub mod interval;
@@ -25,6 +26,7 @@ pub mod members;
 pub mod messages;
 pub mod output;
 pub mod place;
+pub mod processors;
 pub mod queue;
 pub mod record;
 pub mod trees;

@@ -217,6 +217,19 @@ impl Controller {
         Ok(out)
     }
 
+    /// What is wrong with a node's clock; empty: nothing. As long as something is no tree comes to
+    /// it by a move or a restart.
+    pub fn clock(&mut self, node: NodeNumber, wrong: &str) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let known = self.state.members.node(node);
+        // In other words it would be kept again with each heartbeat.
+        if known.is_some_and(|m| m.state.has_term() && m.clock.is_empty() != wrong.is_empty()) {
+            let wrong = wrong.to_owned();
+            self.keep(MemberRecord::Clock { number: node, wrong }, &mut out);
+        }
+        out
+    }
+
     /// A node is to take no new trees (`on`), or is to take some again.
     ///
     /// # Errors

@@ -195,6 +195,9 @@ pub struct Member {
     /// may work by until it joins anew. With other times the longer one counts.
     #[serde(default)]
     pub dead_ms: u64,
+    /// What is wrong with its clock; empty: nothing that is known of.
+    #[serde(default)]
+    pub clock: String,
 }
 
 impl Member {
@@ -211,7 +214,12 @@ impl Member {
         if self.state != NodeState::Online {
             return Err(format!("{} is {}", self.id, self.state));
         }
-        self.can_move()
+        self.can_move()?;
+        match self.clock.as_str() {
+            "" => Ok(()),
+            // What is there may leave.
+            wrong => Err(format!("nothing moves to {}: {wrong}", self.id)),
+        }
     }
 
     /// Whether its canary let trees move, or why not.
@@ -254,6 +262,13 @@ pub enum MemberRecord {
         moves: Moves,
         /// What its processors can.
         cpu_group: u64,
+    },
+    /// Its clock is wrong, or right again.
+    Clock {
+        /// The node.
+        number: NodeNumber,
+        /// What is wrong, for people; empty: nothing.
+        wrong: String,
     },
     /// Which VOs it serves.
     Serves {
@@ -394,11 +409,21 @@ impl Members {
         match r {
             MemberRecord::Added { number, id } => {
                 self.last = self.last.max((*number).into());
-                let (moves, cpu_group, serves, reason, term, dead_ms) = Default::default();
+                let (moves, cpu_group, serves, reason, term, dead_ms, clock) = Default::default();
                 let (state, before) = (NodeState::Possible, NodeState::Possible);
                 let id = id.clone();
-                let m =
-                    Member { id, state, before, term, moves, cpu_group, serves, reason, dead_ms };
+                let m = Member {
+                    id,
+                    state,
+                    before,
+                    term,
+                    moves,
+                    cpu_group,
+                    serves,
+                    reason,
+                    dead_ms,
+                    clock,
+                };
                 self.nodes.insert(*number, m);
             }
             MemberRecord::Joined { number, term, dead_ms } => {
@@ -407,6 +432,7 @@ impl Members {
                     m.moves = None;
                     (m.state, m.before) = (NodeState::Present, NodeState::Present);
                     m.reason.clear();
+                    m.clock.clear();
                 }
             }
             MemberRecord::Proved { number, moves, cpu_group } => {
@@ -415,6 +441,11 @@ impl Members {
                     m.cpu_group = *cpu_group;
                     (m.state, m.before) = (NodeState::Online, NodeState::Online);
                     m.reason.clear();
+                }
+            }
+            MemberRecord::Clock { number, wrong } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    m.clock.clone_from(wrong);
                 }
             }
             MemberRecord::Serves { number, vos } => {

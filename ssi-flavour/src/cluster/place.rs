@@ -81,8 +81,10 @@ pub struct NodeView {
     pub coming: u64,
     /// Whether it takes new trees.
     pub online: bool,
-    /// Whether trees come and go.
+    /// Whether trees leave it.
     pub moves: bool,
+    /// Whether they come to it.
+    pub takes: bool,
     /// What its processors can.
     pub cpu_group: u64,
     /// The VOs that it serves.
@@ -195,7 +197,7 @@ pub fn hold(nodes: &[NodeView], need: &Need, has: &BTreeSet<NodeNumber>) -> Opti
 }
 
 fn fits(n: &NodeView, need: &Need) -> bool {
-    let comes = need.cpu_group.is_none_or(|group| n.moves && n.cpu_group == group);
+    let comes = need.cpu_group.is_none_or(|group| n.takes && n.cpu_group == group);
     n.online && n.serves.contains(&need.vo) && comes
 }
 
@@ -309,6 +311,7 @@ mod tests {
             coming: 0,
             online: true,
             moves: true,
+            takes: true,
             cpu_group: 1,
             serves: BTreeSet::from([vo()]),
             leaving: 0,
@@ -384,6 +387,16 @@ mod tests {
         let Choice::Nowhere { reason } = place(&p, &nodes, &new_tree()) else { panic!("placed") };
         assert!(reason.contains("demo.rennes"), "{reason}");
         assert_eq!(moves(&[node(1, 1, 3000), nodes[1].clone()], &[hog(1, 1)]), []);
+    }
+
+    /// If it failed, programs would come to a node whose clock is wrong, or could not leave it.
+    #[test]
+    fn a_node_that_takes_none_sends_its_own_away() {
+        let mut nodes = [node(1, 1, 3000), node(2, 1, 0)];
+        nodes[0].takes = false;
+        assert_eq!(moves(&nodes, &[hog(1, 1)]), [(1, 2)]);
+        nodes[1].takes = false;
+        assert_eq!(moves(&nodes, &[hog(1, 1)]), []);
     }
 
     /// If it failed, a checkpoint would lie twice on one node, or where nothing can restart it

@@ -177,7 +177,7 @@ impl Checkpointer for Fake {
             return Err(DriverError::Unable { why: "it was told to fail".into() });
         }
         let features = Feature::ALL.map(|feature| (feature, Ability::Present)).into();
-        Ok(Abilities { version: VERSION.into(), features })
+        Ok(Abilities { version: VERSION.into(), features, registers: String::new() })
     }
 
     async fn dump(&self, order: &DumpOrder) -> Result<Dumped, DriverError> {

@@ -53,6 +53,7 @@ impl Cluster {
                 coming: view(number),
                 online: m.state == NodeState::Online,
                 moves: m.can_move().is_ok(),
+                takes: m.can_move().is_ok() && m.clock.is_empty(),
                 cpu_group: m.cpu_group,
                 serves: m.serves.clone(),
                 leaving: self.leaving(number),

@@ -27,7 +27,7 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
+    CPU_BYTES_MAX, CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
     ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
@@ -55,6 +55,8 @@ use xos_net::{Audit, Rules};
 const TICK: Duration = Duration::from_millis(500);
 /// How many nodes may have each checkpoint.
 const COPIES: RangeInclusive<usize> = 1..=4;
+/// How far a node's clock may be off, in seconds.
+const CLOCK_OFF: RangeInclusive<u64> = 1..=3600;
 /// How often it is asked which VOs the site serves.
 const VOS_EVERY: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,9 @@ pub struct Config {
     /// How many nodes are to have each checkpoint of a program that goes on from it when its node
     /// fails: 1 to 4. With 1 it is lost with the disk of the node that made it. Default 2.
     pub checkpoint_copies: usize,
+    /// How far the clock of a node may be from this core's, in seconds, 1 to 3600: what runs on one
+    /// that is further off may leave it, and nothing moves to it. Default 60.
+    pub clock_off_s: u64,
 }
 
 impl Default for Config {
@@ -92,6 +97,7 @@ impl Default for Config {
             trees_per_member: 1000,
             queue_per_member: 1000,
             checkpoint_copies: 2,
+            clock_off_s: 60,
         }
     }
 }
@@ -109,6 +115,12 @@ impl Config {
             let (least, most) = (*COPIES.start(), *COPIES.end());
             return Err(Error::invalid(format!(
                 "[cluster]: checkpoint_copies is {copies}: let it be {least} to {most}"
+            )));
+        }
+        if !CLOCK_OFF.contains(&self.clock_off_s) {
+            let (off, least, most) = (self.clock_off_s, CLOCK_OFF.start(), CLOCK_OFF.end());
+            return Err(Error::invalid(format!(
+                "[cluster]: clock_off_s is {off}: let it be {least} to {most}"
             )));
         }
         let trees_per_member = self.trees_per_member;
@@ -417,6 +429,14 @@ impl ClusterService {
         if let Some(looks) = r.looks {
             effects.extend(look(c, number, &r.messages, looks, now));
         }
+        if let Some(seen) = r.clock {
+            let most = Duration::from_secs(self.config.clock_off_s);
+            c.clocks.insert(number, seen);
+            effects.extend(seen.is_wrong(most).into_iter().flat_map(|wrong| {
+                let trouble = if wrong { seen.trouble(most) } else { String::new() };
+                c.controller.clock(number, &trouble)
+            }));
+        }
         let mut told = self.commit(c, effects).await?;
         // What ended made room.
         let more = c.start_units(&self.policy, &self.heard());
@@ -431,7 +451,8 @@ impl ClusterService {
         if let Some((last, _)) = programs.last() {
             c.said.insert(number, *last);
         }
-        Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs })
+        let now = Some(self.clock.now());
+        Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs, now })
     }
 }
 
@@ -461,6 +482,9 @@ fn look(
     let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
     looks.processes.truncate(PROCESSES_MAX);
     looks.cpu_times.truncate(CPUS_MAX);
+    if looks.cpu_words.len() > CPU_BYTES_MAX {
+        looks.cpu_words.clear();
+    }
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
     c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));

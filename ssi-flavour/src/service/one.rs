@@ -4,6 +4,7 @@ use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
 use super::units::{Happened, Units};
+use crate::cluster::clock::ClockSeen;
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, ToNode, TreeId};
@@ -59,6 +60,8 @@ pub(super) struct Cluster {
     pub full: BTreeMap<VoId, String>,
     /// What each node said last, and when.
     pub looks: BTreeMap<NodeNumber, (NodeLooks, Millis)>,
+    /// How the clock of each stood then.
+    pub clocks: BTreeMap<NodeNumber, ClockSeen>,
     /// What was sent to each node since, in the unit of loads.
     pub coming: BTreeMap<NodeNumber, u64>,
     /// When a tree was last moved away from each node by itself.
@@ -103,6 +106,7 @@ impl Cluster {
             waiting,
             full: BTreeMap::new(),
             looks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             coming: BTreeMap::new(),
             moved: BTreeMap::new(),
             since,
@@ -237,15 +241,22 @@ impl Cluster {
             MemberRecord::Added { number, .. }
             | MemberRecord::Joined { number, .. }
             | MemberRecord::Proved { number, .. }
+            | MemberRecord::Clock { number, .. }
             | MemberRecord::Serves { number, .. }
             | MemberRecord::Became { number, .. } => *number,
         };
         let member = self.controller.state().members.node(number);
         if member.is_none_or(|m| !m.state.has_term()) {
             self.looks.remove(&number);
+            self.clocks.remove(&number);
         }
         if let MemberRecord::Became { state, reason, .. } = r {
             tracing::info!(cluster = %self.id, %number, %state, reason, "a node of a cluster");
+        }
+        if let MemberRecord::Clock { wrong, .. } = r
+            && !wrong.is_empty()
+        {
+            tracing::warn!(cluster = %self.id, %number, wrong, "a node's clock");
         }
         self.note_member(r);
         self.dirty.nodes.insert(number);

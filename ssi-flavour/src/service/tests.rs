@@ -7,6 +7,7 @@ mod units;
 
 use super::clusters::Held;
 use super::*;
+use crate::cluster::clock::ClockSeen;
 use crate::cluster::interval::Interval;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
@@ -214,7 +215,7 @@ impl World {
         messages: Vec<ToController>,
         looks: Option<NodeLooks>,
     ) -> Result<ClusterHeard, Error> {
-        self.service.say(&node(n), ClusterSay { messages, looks }).await
+        self.service.say(&node(n), ClusterSay { messages, looks, clock: None }).await
     }
 
     /// A heartbeat of a node with so many processes that want to run, and these of trees.
@@ -237,6 +238,7 @@ impl World {
             memory_free_bytes: 1 << 29,
             moves: Some(Moves::Yes),
             cpu_group: 1,
+            cpu_words: String::new(),
             cpu_times: Vec::new(),
             processes: trees.iter().map(process).collect(),
         };
@@ -342,6 +344,66 @@ async fn nobody_is_told_what_is_not_kept() {
     assert!(world.records.kept.lock().unwrap()[&id()].programs.is_empty());
 }
 
+/// If it failed, programs would come to a node where their tickets are not valid yet, or never
+/// again to one whose clock was set right; or a record be kept with each heartbeat.
+#[tokio::test]
+async fn nothing_comes_to_a_node_whose_clock_is_wrong() {
+    let mut world = cluster().await;
+    let tree = world.runs().await;
+    let two = NodeNumber::try_from(2u8).unwrap();
+    let told = async |ahead_ms: i64| {
+        let clock = Some(ClockSeen { ahead_ms, give_ms: 40 });
+        let say = ClusterSay { messages: Vec::new(), looks: None, clock };
+        world.service.say(&node(2), say).await.unwrap();
+        let c = world.cluster().await;
+        let view = c.view(Millis(0));
+        let seen = view.nodes.iter().find(|n| n.node == node(2)).unwrap();
+        let may = c.controller.can_migrate(tree, two).map_err(|e| e.to_string());
+        (may, seen.moves_not.clone(), seen.looks.as_ref().unwrap().clock_ahead_ms)
+    };
+    let (may, moves_not, ahead) = told(59_000).await;
+    assert!(may.is_ok() && moves_not.is_empty() && ahead == Some(59_000), "{may:?}");
+    let (may, moves_not, _) = told(-75_000).await;
+    assert!(may.unwrap_err().contains("75 s behind"));
+    assert!(moves_not.contains("75 s behind"), "{moves_not}");
+    // As long as it is wrong that is said once; when the way took too long to tell nothing changes.
+    let kept = || world.records.kept.lock().unwrap()[&id()].nodes[&two].clock.clone();
+    let first = kept();
+    for ahead_ms in [-99_000, 60_000] {
+        assert!(told(ahead_ms).await.0.is_err());
+        assert_eq!(kept(), first);
+    }
+    assert!(told(0).await.0.is_ok());
+    assert!(kept().is_empty());
+}
+
+/// If it failed, nobody would see why programs do not move between two nodes, or a node could fill
+/// the core's memory.
+#[tokio::test]
+async fn what_the_processors_of_a_node_lack_is_shown() {
+    let world = cluster().await;
+    let says = async |n: u8, cpu_group: u64, cpu_words: &str| {
+        world.beats(n, 0, &[]).await.unwrap();
+        let number = NodeNumber::try_from(n).unwrap();
+        let mut held = world.cluster().await;
+        let c = &mut *held;
+        let mut looks = c.looks[&number].0.clone();
+        (looks.cpu_group, looks.cpu_words) = (cpu_group, cpu_words.to_owned());
+        let (sent, copies, images) = (Millis(0), Vec::new(), Vec::new());
+        let beat = ToController::Beat { term: 1, sent, copies, images };
+        look(c, number, &[beat], looks, Millis(0));
+        let view = c.view(Millis(0));
+        view.nodes.into_iter().map(|n| n.processors).collect::<Vec<_>>()
+    };
+    let told = says(1, 7, "avx fpu sse2").await;
+    assert_eq!(told, ["", "other processors than n1.rennes: without avx, fpu, sse2"]);
+    let told = says(2, 8, "fpu pku sse2").await;
+    assert_eq!(told, ["", "other processors than n1.rennes: without avx, with pku"]);
+    says(2, 9, &"x ".repeat(CPU_BYTES_MAX)).await;
+    let two = NodeNumber::try_from(2u8).unwrap();
+    assert!(world.cluster().await.looks[&two].0.cpu_words.is_empty());
+}
+
 /// If it failed, a node would be emptied by ending what runs there, or never.
 #[tokio::test]
 async fn a_drained_node_sends_its_programs_away() {
@@ -409,7 +471,8 @@ async fn a_cluster_that_is_slow_to_be_kept_holds_up_no_other() {
     world.service.clusters.insert(c);
     *world.records.slow.lock().unwrap() = Some(other.clone());
     let service = world.service.clone();
-    let joins = ClusterSay { messages: vec![ToController::Join { after: 0 }], looks: None };
+    let messages = vec![ToController::Join { after: 0 }];
+    let joins = ClusterSay { messages, looks: None, clock: None };
     let slow = tokio::spawn(async move { service.say(&node(3), joins).await });
     world.records.entered.notified().await;
     let others = async {

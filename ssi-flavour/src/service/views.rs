@@ -4,8 +4,11 @@ use super::keep::Waiting;
 use super::one::{Cluster, Over};
 use crate::cluster::members::{Member, Moves, NodeState};
 use crate::cluster::messages::{End, TreeId};
+use crate::cluster::processors::differ;
 use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use xos_api::cluster::{
     ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
     ClusterTree, ClusterTreeState, ClusterView,
@@ -29,7 +32,7 @@ impl Cluster {
         let moves_not = match (&m.moves, m.state.has_term()) {
             (Some(Moves::No { reason }), _) => reason.clone(),
             (None, true) => "it has not been tried yet".to_owned(),
-            (None, false) | (Some(Moves::Yes), _) => String::new(),
+            (None, false) | (Some(Moves::Yes), _) => m.clock.clone(),
         };
         ClusterNode {
             node: m.id.clone(),
@@ -43,8 +46,9 @@ impl Cluster {
                 NodeState::Failed => ClusterNodeState::Failed,
             },
             reason: m.reason.clone(),
-            moves: m.can_move().is_ok(),
+            moves: m.can_move().is_ok() && m.clock.is_empty(),
             moves_not,
+            processors: self.processors(number),
             trees: self.controller.state().trees.count_on(number) as u64,
             looks: self.looks.get(&number).map(|(looks, at)| ClusterNodeLooks {
                 load_milli: looks.load.mean,
@@ -52,9 +56,31 @@ impl Cluster {
                 memory_bytes: looks.memory_bytes,
                 memory_free_bytes: looks.memory_free_bytes,
                 cpu_group: looks.cpu_group,
+                clock_ahead_ms: self.clocks.get(&number).map(|seen| seen.ahead_ms),
                 age_ms: u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX),
             }),
         }
+    }
+
+    /// How a node's processors differ from those that most nodes have, where they do.
+    fn processors(&self, number: NodeNumber) -> String {
+        let here = |n: &&NodeNumber| !self.settings.left.contains(*n);
+        let group = |n: &NodeNumber| self.looks.get(n).map(|(looks, _)| looks.cpu_group);
+        let mut groups: BTreeMap<u64, (usize, Reverse<NodeNumber>)> = BTreeMap::new();
+        for n in self.looks.keys().filter(here) {
+            let Some(group) = group(n) else { continue };
+            groups.entry(group).or_insert((0, Reverse(*n))).0 += 1;
+        }
+        // Of as many each, those of the first node.
+        let most = groups.into_iter().max_by_key(|(_, how)| *how);
+        let Some((most, (_, Reverse(like)))) = most else { return String::new() };
+        if group(&number).is_none_or(|own| own == most) {
+            return String::new();
+        }
+        let words = |n: NodeNumber| self.looks.get(&n).map(|(looks, _)| looks.cpu_words.as_str());
+        let differ = differ(words(like).unwrap_or_default(), words(number).unwrap_or_default());
+        let what = if differ.is_empty() { "other ones".to_owned() } else { differ };
+        format!("other processors than {}: {what}", self.controller.state().members.name(like))
     }
 
     /// The name of a node.

@@ -236,6 +236,7 @@ mod tests {
             reason: String::new(),
             moves: true,
             moves_not: String::new(),
+            processors: String::new(),
             trees: 0,
             looks: None,
         };

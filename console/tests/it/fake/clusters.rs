@@ -18,6 +18,7 @@ impl Fake {
             memory_bytes: 8 << 30,
             memory_free_bytes: 6 << 30,
             cpu_group: 1,
+            clock_ahead_ms: Some(12),
             age_ms: 300,
         };
         ClusterNode {
@@ -27,6 +28,7 @@ impl Fake {
             reason: self.t(),
             moves: false,
             moves_not: self.t(),
+            processors: self.t(),
             trees: u64::from(state == ClusterNodeState::Online),
             looks: (state != ClusterNodeState::Failed).then_some(looks),
         }

@@ -156,7 +156,7 @@ impl Controller {
         from.can_move().and_then(|()| target.takes_moves()).map_err(refused)?;
         serves(target, &t.owner).map_err(refused)?;
         if from.cpu_group != target.cpu_group {
-            let what = "what the processors can";
+            let what = "what the processors can (`xos cluster nodes` says in what)";
             return Err(refused(format!("{} and {} differ in {what}", from.id, target.id)));
         }
         Ok(())
@@ -203,7 +203,7 @@ impl Controller {
         target.takes_moves().map_err(refused)?;
         serves(target, &t.owner).map_err(refused)?;
         if was.cpu_group != target.cpu_group {
-            let what = "what the processors can";
+            let what = "what the processors can (`xos cluster nodes` says in what)";
             return Err(refused(format!("{} and {} differ in {what}", was.id, target.id)));
         }
         let last = self.reaches(image);

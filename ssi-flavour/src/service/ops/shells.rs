@@ -176,6 +176,7 @@ fn seen(c: &Cluster, uid: u32, here: NodeNumber, now: Millis) -> ClusterSeen {
             memory_free_bytes: looks.memory_free_bytes,
             moves: None,
             cpu_group: looks.cpu_group,
+            cpu_words: String::new(),
             cpu_times: looks.cpu_times.clone(),
             processes,
         };

@@ -93,7 +93,7 @@ fn trouble(n: &ClusterNode) -> String {
         "" => String::new(),
         why => format!("nothing moves: {}", clean(why)),
     };
-    let parts = [clean(&n.reason), moves];
+    let parts = [clean(&n.reason), moves, clean(&n.processors)];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("; ")
 }
@@ -170,10 +170,13 @@ mod tests {
             reason: "silent for 3s".into(),
             moves: false,
             moves_not: "no CRIU\u{1b}[2J".into(),
+            processors: "other processors than n2.rennes: without avx".into(),
             trees: 2,
             looks: None,
         };
-        assert_eq!(trouble(&node), "silent for 3s; nothing moves: no CRIU?[2J");
+        let told = "silent for 3s; nothing moves: no CRIU?[2J; \
+                    other processors than n2.rennes: without avx";
+        assert_eq!(trouble(&node), told);
         let cluster = "c1.rennes".parse().unwrap();
         let view = ClusterView { cluster, nodes: Vec::new(), trees: 0, waiting: 0 };
         assert_eq!(table(&view), "c1.rennes has no node; add one: xos cluster add c1.rennes NODE");
