@@ -27,8 +27,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    CPU_BYTES_MAX, CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
-    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
+    CPU_BYTES_MAX, CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal,
+    ClusterTell, ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
