@@ -165,6 +165,9 @@ pub struct NodeLooks {
     /// them others lack. At most [`CPU_BYTES_MAX`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cpu_words: String,
+    /// How long saving or restoring one program may take there, seconds; 0: it does not say.
+    #[serde(default)]
+    pub limit_s: u64,
     /// What each processor did since the node booted, at most [`CPUS_MAX`]; empty: unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_times: Vec<CpuTimes>,

@@ -194,6 +194,28 @@ fn the_source_goes_on_only_when_the_targets_copy_is_gone() {
     assert_eq!(told(&effects, 1), [Order::Run { tree: T, epoch: 1, floor: 2 }]);
 }
 
+/// If it failed, large programs would never move, whatever a site allows; or a node that says a
+/// silly figure have a program stand still for ever.
+#[test]
+fn a_step_may_take_what_its_node_lets_it_take() {
+    let mut d = Desk::new(true);
+    d.c.limit(n(1), Duration::from_secs(600));
+    d.moving(2);
+    let still = |d: &Desk| matches!(d.tree().state, TreeState::Moving { step: Step::Dumping, .. });
+    d.pass(655_000, &[1, 2, 3]);
+    assert!(still(&d));
+    d.pass(6_000, &[1, 2, 3]);
+    assert_eq!(d.tree().state, TreeState::Running);
+    // The other's limit counts where it restores.
+    d.fact(1, Fact::Runs { tree: T, epoch: 1, floor: 2 });
+    d.moving(2);
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 3, image: image(2, 1) });
+    d.pass(STEP_MAX.as_millis() as u64 + 1000, &[1, 2, 3]);
+    assert!(matches!(d.tree().state, TreeState::Moving { step: Step::Undoing { .. }, .. }));
+    d.c.limit(n(1), Duration::MAX);
+    d.c.tick(d.now);
+}
+
 #[test]
 fn a_target_that_is_silent_holds_the_source_only_until_its_lease_ended() {
     let mut d = Desk::new(true);

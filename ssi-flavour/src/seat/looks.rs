@@ -43,6 +43,7 @@ impl Looks {
             moves: Some(moves),
             cpu_group: cpu_group(&cpu_words),
             cpu_words,
+            limit_s: plan.limit_s,
             cpu_times,
             processes: Vec::new(),
         };

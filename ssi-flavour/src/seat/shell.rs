@@ -186,6 +186,7 @@ mod tests {
             moves: None,
             cpu_group: 0,
             cpu_words: String::new(),
+            limit_s: 0,
             cpu_times: Vec::new(),
             processes: Vec::new(),
         }

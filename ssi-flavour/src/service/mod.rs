@@ -486,6 +486,7 @@ fn look(
         looks.cpu_words.clear();
     }
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
+    c.controller.limit(number, Duration::from_secs(looks.limit_s));
     c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);

@@ -239,6 +239,7 @@ impl World {
             moves: Some(Moves::Yes),
             cpu_group: 1,
             cpu_words: String::new(),
+            limit_s: 0,
             cpu_times: Vec::new(),
             processes: trees.iter().map(process).collect(),
         };

@@ -1,6 +1,6 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
-use super::{HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
+use super::{HOLD_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
 use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
 use crate::pids::NodeNumber;
 use std::time::Duration;
@@ -90,10 +90,19 @@ impl Trees {
         }
     }
 
-    /// What took too long. What began before `began`, when this controller did, is given the whole
-    /// time again.
-    pub fn overdue(&self, began: Millis, now: Millis) -> Vec<TreeRecord> {
+    /// What took too long; `most`: what a step may take at a node. What began before `began`, when
+    /// this controller did, is given the whole time again.
+    pub fn overdue(
+        &self,
+        began: Millis,
+        now: Millis,
+        most: impl Fn(NodeNumber) -> Duration,
+    ) -> Vec<TreeRecord> {
         let late = |since: Millis, most: Duration| now.since(since.max(began)) >= most;
+        let at = |step: &Step, t: &Tree, to: NodeNumber| match step {
+            Step::Dumping => most(t.node),
+            Step::Restoring { .. } | Step::Undoing { .. } => most(to),
+        };
         let mut out = Vec::new();
         for (id, t) in &self.trees {
             let tree = *id;
@@ -102,24 +111,26 @@ impl Trees {
                 out.push(TreeRecord::NotHeld { tree, node: h.node, reason });
             }
             match &t.state {
-                TreeState::Moving { step, since, .. } if late(*since, STEP_MAX) => match step {
-                    Step::Dumping => {
-                        let reason = format!("the dump took longer than {STEP_MAX:?}");
-                        out.push(TreeRecord::Undone { tree, reason });
+                TreeState::Moving { step, since, to, .. } if late(*since, at(step, t, *to)) => {
+                    match step {
+                        Step::Dumping => {
+                            let reason = format!("the dump took longer than {:?}", most(t.node));
+                            out.push(TreeRecord::Undone { tree, reason });
+                        }
+                        Step::Restoring { source_lost, .. } => {
+                            let reason = format!("the restore took longer than {:?}", most(*to));
+                            out.push(if *source_lost {
+                                after_crash(tree, t, &reason, now)
+                            } else {
+                                TreeRecord::Undoing { tree, reason, at: now }
+                            });
+                        }
+                        // There is no other way than to wait: for the answer, or the target's end.
+                        Step::Undoing { .. } => {}
                     }
-                    Step::Restoring { source_lost, .. } => {
-                        let reason = format!("the restore took longer than {STEP_MAX:?}");
-                        out.push(if *source_lost {
-                            after_crash(tree, t, &reason, now)
-                        } else {
-                            TreeRecord::Undoing { tree, reason, at: now }
-                        });
-                    }
-                    // There is no other way than to wait: for the answer, or the target's end.
-                    Step::Undoing { .. } => {}
-                },
-                TreeState::Restarting { reason, since, .. } if late(*since, STEP_MAX) => {
-                    let why = format!("it took longer than {STEP_MAX:?}");
+                }
+                TreeState::Restarting { reason, since, to, .. } if late(*since, most(*to)) => {
+                    let why = format!("it took longer than {:?}", most(*to));
                     out.push(again(tree, t, reason, &why, now));
                 }
                 TreeState::Checkpointed { reason, since } if late(*since, WAIT_MAX) => {
@@ -127,8 +138,10 @@ impl Trees {
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
                 }
-                TreeState::Running if t.saving.is_some_and(|(_, since)| late(since, STEP_MAX)) => {
-                    let reason = format!("the checkpoint took longer than {STEP_MAX:?}");
+                TreeState::Running
+                    if t.saving.is_some_and(|(_, since)| late(since, most(t.node))) =>
+                {
+                    let reason = format!("the checkpoint took longer than {:?}", most(t.node));
                     out.push(TreeRecord::NotSaved { tree, reason });
                 }
                 _ => {}
