@@ -119,6 +119,38 @@ pub struct ClusterView {
     /// Programs that wait until a node has room.
     #[serde(default)]
     pub waiting: u64,
+    /// What moves cost.
+    #[serde(default)]
+    pub moves: ClusterMoves,
+}
+
+/// What moves between the nodes of a cluster cost, as those showed that arrived; newer ones count
+/// more. Balancing moves a program where that gains three times as much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterMoves {
+    /// How many arrived since the core was started. 0: the figures are reckoned.
+    pub arrived: u64,
+    /// How long the smallest program stands still, milliseconds.
+    pub fixed_ms: u64,
+    /// How many bytes of memory take another second; absent: size makes no difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<u64>,
+    /// The last one that arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ClusterMoveSeen>,
+}
+
+/// A move that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterMoveSeen {
+    /// The size of its image, bytes.
+    pub bytes: u64,
+    /// How long the program stood still, milliseconds.
+    pub still_ms: u64,
+    /// From when it was decided until the program ran, milliseconds.
+    pub took_ms: u64,
 }
 
 /// How a node of a cluster stands.

@@ -20,6 +20,7 @@
 pub mod agent;
 pub mod clock;
 pub mod controller;
+pub mod cost;
 mod crash;
 pub mod interval;
 pub mod members;

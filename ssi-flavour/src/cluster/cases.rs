@@ -21,7 +21,7 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false }
+    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false }
 }
 
 /// A controller that was told all that nodes did, and what it told them last.

@@ -42,6 +42,9 @@ pub struct Image {
     pub bytes: u64,
     /// For how long the tree stood still, ms.
     pub freeze_ms: u64,
+    /// For how long it had stood still when the image was complete, ms; in a move it still does.
+    #[serde(default)]
+    pub still_ms: u64,
     /// The nodes that have it.
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.

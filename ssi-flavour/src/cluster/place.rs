@@ -1,6 +1,7 @@
 //! Where a tree is started, and when one moves: the original's default balancer (probe, threshold,
 //! stab factor; `krg_legacy_scheduler`), charged with what a move costs.
 
+use super::cost::Costs;
 use super::messages::TreeId;
 use crate::pids::NodeNumber;
 use schemars::JsonSchema;
@@ -129,8 +130,8 @@ pub struct TreeView {
     pub load: u64,
     /// For how long it runs.
     pub age: Duration,
-    /// What a move of it costs, as measured or by its size.
-    pub cost: Duration,
+    /// Its memory, which a move takes along.
+    pub bytes: u64,
     /// Whether it may move at all.
     pub moves: bool,
 }
@@ -214,7 +215,13 @@ fn misfit(nodes: &[NodeView], need: &Need) -> String {
 }
 
 /// The moves that even out the load, at most one from each node.
-pub fn balance(policy: &Policy, nodes: &[NodeView], trees: &[TreeView], now: Millis) -> Vec<Move> {
+pub fn balance(
+    policy: &Policy,
+    nodes: &[NodeView],
+    trees: &[TreeView],
+    costs: &Costs,
+    now: Millis,
+) -> Vec<Move> {
     let mut views = nodes.to_vec();
     // The most loaded first: it has the choice.
     let mut order: Vec<usize> = (0..views.len()).collect();
@@ -228,7 +235,7 @@ pub fn balance(policy: &Policy, nodes: &[NodeView], trees: &[TreeView], now: Mil
             continue;
         }
         let here = trees.iter().filter(|t| t.node == from.number && t.moves);
-        let best = here.filter_map(|t| best_of(policy, &views, from, t)).max_by(by_gain);
+        let best = here.filter_map(|t| best_of(policy, &views, costs, from, t)).max_by(by_gain);
         let Some((_, t, to)) = best else { continue };
         out.push(Move { tree: t.tree, from: from.number, to });
         // So that the next node does not send its own to the same place.
@@ -248,6 +255,7 @@ fn by_gain(a: &(i128, &TreeView, NodeNumber), b: &(i128, &TreeView, NodeNumber))
 fn best_of<'a>(
     policy: &Policy,
     nodes: &[NodeView],
+    costs: &Costs,
     from: &NodeView,
     t: &'a TreeView,
 ) -> Option<(i128, &'a TreeView, NodeNumber)> {
@@ -265,7 +273,8 @@ fn best_of<'a>(
     let ahead = i128::from(t.age.min(AHEAD_MAX).as_millis() as u64);
     let faster = i128::from(to.speed(t.load)) - i128::from(from.speed(0));
     let gain = ahead * faster / i128::from(ONE);
-    let cost = i128::from(t.cost.min(AHEAD_MAX).as_millis() as u64);
+    let cost = costs.expected(from.number, to.number, t.bytes).min(AHEAD_MAX);
+    let cost = i128::from(cost.as_millis() as u64);
     (gain > cost * i128::from(policy.gain)).then_some((gain - cost, t, to.number))
 }
 
@@ -298,6 +307,7 @@ pub fn drain(nodes: &[NodeView], trees: &[TreeView], node: NodeNumber) -> Vec<(T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::cost::Arrived;
 
     fn vo() -> VoId {
         "demo.rennes".parse().unwrap()
@@ -326,7 +336,7 @@ mod tests {
             vo: vo(),
             load: ONE,
             age: Duration::from_secs(60),
-            cost: Duration::from_millis(200),
+            bytes: 32 << 20,
             moves: true,
         }
     }
@@ -336,7 +346,11 @@ mod tests {
     }
 
     fn moves(nodes: &[NodeView], trees: &[TreeView]) -> Vec<(u64, u8)> {
-        let all = balance(&Policy::default(), nodes, trees, Millis(100_000));
+        moves_at(nodes, trees, &Costs::default())
+    }
+
+    fn moves_at(nodes: &[NodeView], trees: &[TreeView], costs: &Costs) -> Vec<(u64, u8)> {
+        let all = balance(&Policy::default(), nodes, trees, costs, Millis(100_000));
         all.into_iter().map(|m| (m.tree.0, m.to.into())).collect()
     }
 
@@ -439,10 +453,32 @@ mod tests {
         let nodes = [node(1, 1, 2000), node(2, 1, 0)];
         // From a half to a whole processor: half of its age is gained.
         let mut t = hog(1, 1);
-        (t.age, t.cost) = (Duration::from_secs(12), Duration::from_secs(2));
+        // 2 s, as is reckoned.
+        (t.age, t.bytes) = (Duration::from_secs(12), 634_000_000);
         assert_eq!(moves(&nodes, &[t.clone()]), []);
         t.age = Duration::from_secs(14);
         assert_eq!(moves(&nodes, &[t]), [(1, 2)]);
+    }
+
+    /// If it failed, what was measured would keep nothing from a move that is not worth it, or
+    /// hold back one that is.
+    #[test]
+    fn what_was_measured_counts_in_place_of_what_was_reckoned() {
+        let nodes = [node(1, 1, 2000), node(2, 1, 0)];
+        let seen = |ms: u64| {
+            let mut costs = Costs::default();
+            let (from, to) = (nodes[0].number, nodes[1].number);
+            let (still, took) = (Duration::from_millis(ms), Duration::from_millis(ms));
+            costs.add(Arrived { from, to, bytes: 32 << 20, still, took });
+            costs
+        };
+        // It gains half of its minute.
+        assert_eq!(moves_at(&nodes, &[hog(1, 1)], &seen(9_900)), [(1, 2)]);
+        assert_eq!(moves_at(&nodes, &[hog(1, 1)], &seen(10_100)), []);
+        let mut large = hog(1, 1);
+        large.bytes = 4 << 30;
+        assert_eq!(moves(&nodes, &[large.clone()]), []);
+        assert_eq!(moves_at(&nodes, &[large], &seen(1)), [(1, 2)]);
     }
 
     #[test]

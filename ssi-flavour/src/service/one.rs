@@ -6,6 +6,7 @@ use super::starts;
 use super::units::{Happened, Units};
 use crate::cluster::clock::ClockSeen;
 use crate::cluster::controller::Controller;
+use crate::cluster::cost::Costs;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
@@ -66,6 +67,8 @@ pub(super) struct Cluster {
     pub coming: BTreeMap<NodeNumber, u64>,
     /// When a tree was last moved away from each node by itself.
     pub moved: BTreeMap<NodeNumber, Millis>,
+    /// What moves cost.
+    pub costs: Costs,
     /// Since when each tree is known.
     pub since: BTreeMap<TreeId, Millis>,
     /// When each tree was checkpointed last, or that was tried.
@@ -109,6 +112,7 @@ impl Cluster {
             clocks: BTreeMap::new(),
             coming: BTreeMap::new(),
             moved: BTreeMap::new(),
+            costs: Costs::default(),
             since,
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
@@ -267,6 +271,13 @@ impl Cluster {
         self.dirty.trees.insert(tree);
         self.unit_changed(r);
         self.note_tree(r);
+        if let Some(a) = self.costs.note(r, &self.controller.state().trees, now) {
+            let (still, took) = (a.still.as_millis(), a.took.as_millis());
+            tracing::info!(
+                cluster = %self.id, %tree, from = %a.from, to = %a.to, bytes = a.bytes,
+                still_ms = still, took_ms = took, "a move arrived"
+            );
+        }
         if let Some(t) = self.controller.state().trees.tree(tree) {
             self.outputs.insert(tree, t.output_at());
         }

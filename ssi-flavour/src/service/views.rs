@@ -9,9 +9,10 @@ use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use xos_api::cluster::{
-    ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
-    ClusterTree, ClusterTreeState, ClusterView,
+    ClusterCheckpoint, ClusterMoveSeen, ClusterMoves, ClusterNode, ClusterNodeLooks,
+    ClusterNodeState, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
 };
 use xos_base::{Millis, NodeId};
 
@@ -25,6 +26,22 @@ impl Cluster {
             nodes: here.map(|(number, m)| self.node_view(number, m, now)).collect(),
             trees: self.trees_alive(),
             waiting: self.controller.state().trees.queue().len() as u64,
+            moves: self.moves_view(),
+        }
+    }
+
+    fn moves_view(&self) -> ClusterMoves {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let (fixed, bytes_per_s) = self.costs.figures();
+        ClusterMoves {
+            arrived: self.costs.moves(),
+            fixed_ms: ms(fixed),
+            bytes_per_s,
+            last: self.costs.last().map(|a| ClusterMoveSeen {
+                bytes: a.bytes,
+                still_ms: ms(a.still),
+                took_ms: ms(a.took),
+            }),
         }
     }
 

@@ -42,7 +42,8 @@ impl Fake {
             self.cluster_node("n4.rennes", 3, Failed),
             self.cluster_node("n5.rennes", 4, Online),
         ];
-        ClusterView { cluster: id(cluster), nodes, trees: 3, waiting: 0 }
+        let moves = ClusterMoves::default();
+        ClusterView { cluster: id(cluster), nodes, trees: 3, waiting: 0, moves }
     }
 
     fn tree(&self, tree: u64, person: &str, state: ClusterTreeState) -> ClusterTree {

@@ -3,6 +3,7 @@
 use super::node::{Leaves, Node};
 use super::{Dice, Rules};
 use crate::cluster::controller::Controller;
+use crate::cluster::cost::Costs;
 use crate::cluster::interval::Interval;
 use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
 use crate::cluster::messages::{End, Outcome, ToController, ToNode, TreeId};
@@ -43,6 +44,10 @@ pub(super) struct World {
     t: u64,
     rough: bool,
     controller: Option<Controller>,
+    /// What moves cost, as the controller that lives has seen.
+    costs: Costs,
+    /// All that arrived, whichever controller saw them.
+    pub(super) arrived: u64,
     back_at: u64,
     /// Its clock gains so much, millionths.
     ppm: i64,
@@ -84,6 +89,8 @@ impl World {
             t: 0,
             rough: true,
             controller: Some(controller),
+            costs: Costs::default(),
+            arrived: 0,
             back_at: 0,
             ppm,
             log,
@@ -194,6 +201,22 @@ impl World {
         let mut state = State::default();
         self.log.iter().for_each(|r| state.apply(r));
         self.controller = Some(Controller::new(state, self.times, self.clock()));
+        self.costs = Costs::default();
+    }
+
+    /// What the controller's costs learn from a decision.
+    fn note_costs(&mut self, r: &Record) {
+        let Some(controller) = &self.controller else { return };
+        let (trees, now) = (&controller.state().trees, self.clock());
+        for part in r.parts() {
+            let Record::Tree(r) = part else { continue };
+            let Some(a) = self.costs.note(r, trees, now) else { continue };
+            assert!(a.from != a.to && a.still <= a.took, "a move that is none: {a:?}");
+            // Of one size the times seen bound what is expected.
+            let most = Duration::from_millis(CALM_MS);
+            assert!(self.costs.expected(a.from, a.to, a.bytes) <= most);
+            self.arrived += 1;
+        }
     }
 
     /// What a decision asks for; the controller can die between any two of them.
@@ -203,7 +226,10 @@ impl World {
         let mut behind = self.log.len() - before;
         for e in effects {
             match e {
-                Effect::Keep(_) => behind -= 1,
+                Effect::Keep(r) => {
+                    behind -= 1;
+                    self.note_costs(&r);
+                }
                 Effect::Tell { node, message } => {
                     if self.rules.barrier {
                         self.stored = self.stored.max(self.log.len() - behind);
@@ -593,6 +619,11 @@ impl World {
             panic!("tree {id} hangs: {:?}, confirmed {}", t.state, t.confirmed);
         }
         assert!(controller.state().trees.queue().is_empty(), "something waits for ever");
+        assert_eq!(
+            self.costs.under_way().count(),
+            0,
+            "moves of trees that are over are waited for"
+        );
         for (n, node) in &self.nodes {
             assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
         }

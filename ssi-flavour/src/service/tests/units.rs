@@ -251,6 +251,7 @@ async fn a_unit_is_checkpointed_when_asked() {
         output: crate::cluster::messages::Offsets::default(),
         bytes: 4096,
         freeze_ms: 12,
+        still_ms: 12,
         nodes: BTreeSet::from([NodeNumber::try_from(1u8).unwrap()]),
         shared: false,
     };
