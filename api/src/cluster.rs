@@ -394,6 +394,9 @@ pub struct ClusterTree {
     /// Why the last move or checkpoint that was tried came to nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+    /// Why its node did not start it at all; empty: it did, as far as is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
 }
 
 /// A complete checkpoint.

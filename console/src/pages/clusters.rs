@@ -249,7 +249,7 @@ impl ProgramRow {
             to: t.to.as_ref().map(ToString::to_string),
             checkpoint: t.checkpoint.as_ref().map(checkpoint_text),
             saving: t.saving,
-            notes: notes(&[t.reason.as_str(), t.trouble.as_str()]),
+            notes: notes(&[t.reason.as_str(), t.refused.as_str(), t.trouble.as_str()]),
         }
     }
 }
@@ -349,6 +349,7 @@ mod tests {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            refused: String::new(),
         }
     }
 

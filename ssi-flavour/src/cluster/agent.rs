@@ -5,7 +5,9 @@
 
 mod holds;
 
-use super::messages::{End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
+use super::messages::{
+    End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId, WHY_CHARS_MAX,
+};
 use crate::pids::NodeNumber;
 use holds::Hold;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,9 @@ enum What {
         end: End,
         /// Whether it was ever let run.
         ran: bool,
+        /// Why it was not started; empty: it was.
+        #[serde(default)]
+        why: String,
     },
     Dying,
 }
@@ -279,8 +284,11 @@ impl Agent {
         let images = self.images.iter().copied().chain(parts).collect();
         let beat = ToController::Beat { term: self.term, sent: now, copies, images };
         let mut out = vec![Act::Say(beat)];
-        let ends = self.copies.iter().filter_map(|(tree, c)| match c.what {
-            What::Ended { end, .. } => Some(Fact::Ended { tree: *tree, epoch: c.epoch, end }),
+        let ends = self.copies.iter().filter_map(|(tree, c)| match &c.what {
+            What::Ended { end, why, .. } => {
+                let (tree, epoch) = (*tree, c.epoch);
+                Some(Fact::Ended { tree, epoch, end: *end, why: why.clone() })
+            }
             _ => None,
         });
         out.extend(self.say(ends.collect()));
@@ -451,8 +459,8 @@ impl Agent {
                 out.push(Act::Resume { tree, epoch });
             }
             What::Running => {}
-            What::Ended { end, .. } => {
-                facts.push(Fact::Ended { tree, epoch, end: *end });
+            What::Ended { end, why, .. } => {
+                facts.push(Fact::Ended { tree, epoch, end: *end, why: why.clone() });
                 return;
             }
             What::Starting | What::Restoring { .. } | What::Dying => return,
@@ -464,7 +472,8 @@ impl Agent {
     /// A copy that is the tree, and of which nothing is here, was killed by somebody else.
     fn vanished(&self, tree: TreeId, epoch: u64) -> Option<Fact> {
         let none = !self.copies.contains_key(&tree);
-        none.then_some(Fact::Ended { tree, epoch, end: End::Signal { number: 9 } })
+        let (end, why) = (End::Signal { number: 9 }, String::new());
+        none.then_some(Fact::Ended { tree, epoch, end, why })
     }
 
     fn dump(
@@ -492,7 +501,9 @@ impl Agent {
             What::Dumped { attempt: done, image } if *done == attempt => {
                 facts.push(Fact::Dumped { tree, epoch, attempt, image: image.clone() });
             }
-            What::Ended { end, .. } => facts.push(Fact::Ended { tree, epoch, end: *end }),
+            What::Ended { end, why, .. } => {
+                facts.push(Fact::Ended { tree, epoch, end: *end, why: why.clone() });
+            }
             _ => {}
         }
     }
@@ -664,13 +675,22 @@ impl Agent {
     /// The root of a copy ended by itself and all its output was taken; or something else than this
     /// agent killed it.
     pub fn ended(&mut self, tree: TreeId, epoch: u64, end: End) -> Option<Act> {
+        self.over(tree, epoch, end, String::new())
+    }
+
+    /// The program of a copy is not started here, and why, for its person.
+    pub fn not_started(&mut self, tree: TreeId, epoch: u64, end: End, why: &str) -> Option<Act> {
+        self.over(tree, epoch, end, why.chars().take(WHY_CHARS_MAX).collect())
+    }
+
+    fn over(&mut self, tree: TreeId, epoch: u64, end: End, why: String) -> Option<Act> {
         let c = self.copy(tree, epoch)?;
         let ran = match c.what {
             What::Starting | What::Running | What::Dumping { .. } | What::Dumped { .. } => true,
             What::Restored => false,
             What::Restoring { .. } | What::Ended { .. } | What::Dying => return None,
         };
-        c.what = What::Ended { end, ran };
-        self.say(vec![Fact::Ended { tree, epoch, end }])
+        c.what = What::Ended { end, ran, why: why.clone() };
+        self.say(vec![Fact::Ended { tree, epoch, end, why }])
     }
 }

@@ -4,7 +4,9 @@ use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
 use super::interval::Interval;
 use super::members::{Moves, NodeState, Times};
-use super::messages::{End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId};
+use super::messages::{
+    End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId, WHY_CHARS_MAX,
+};
 use super::record::{Effect, Record, State};
 use super::trees::{Owner, STEP_MAX, Step, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
@@ -443,7 +445,7 @@ fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
     d.c.settle(2);
     assert_eq!(d.tree().previous, None);
     // All who have it are told when it is not wanted any more.
-    d.fact(1, Fact::Ended { tree: T, epoch: 1, end: End::Exit { code: 0 } });
+    d.fact(1, Fact::Ended { tree: T, epoch: 1, end: End::Exit { code: 0 }, why: String::new() });
     for number in [1, 2, 3] {
         let (term, sent, copies) = (d.term(number), d.now, Vec::new());
         let images = vec![(T, 2)];
@@ -643,11 +645,24 @@ fn an_expelled_node_joins_when_nothing_is_left() {
     assert_eq!(a.term(), 2);
 }
 
+/// If it failed, why a program does not run would be lost with a message, or be longer than its
+/// person reads.
+#[test]
+fn why_it_was_not_started_is_said_until_it_is_known() {
+    let mut a = running();
+    order(&mut a, 9, Order::Start { tree: TreeId(2), epoch: 1 });
+    let (end, why) = (End::Exit { code: 126 }, "x".repeat(WHY_CHARS_MAX));
+    let ended = say(Fact::Ended { tree: TreeId(2), epoch: 1, end, why });
+    let told = a.not_started(TreeId(2), 1, end, &"x".repeat(9000));
+    assert_eq!(told, Some(ended.clone()));
+    assert_eq!(a.beat(Millis(10))[1..], [ended]);
+}
+
 #[test]
 fn an_end_is_said_until_it_is_known() {
     let mut a = running();
     let end = End::Exit { code: 3 };
-    let ended = say(Fact::Ended { tree: T, epoch: 1, end });
+    let ended = say(Fact::Ended { tree: T, epoch: 1, end, why: String::new() });
     assert_eq!(a.ended(T, 1, end), Some(ended.clone()));
     assert_eq!(a.beat(Millis(10))[1..], [ended]);
     order(&mut a, 11, Order::Kill { tree: T, epoch: 1 });

@@ -33,6 +33,8 @@ pub(super) struct Over {
     /// Where its output is; none: it never began.
     pub output_at: Option<NodeNumber>,
     pub how: Result<End, String>,
+    /// Why its node did not start it; empty: it did.
+    pub refused: String,
 }
 
 /// What is not kept yet.
@@ -308,7 +310,12 @@ impl Cluster {
                 self.saved.insert(tree, now);
                 self.trouble.remove(&tree);
             }
-            TreeRecord::Ended { end, .. } => self.ended(tree, Ok(*end)),
+            TreeRecord::Ended { end, why, .. } => {
+                self.ended(tree, Ok(*end));
+                if let Some(over) = self.over.get_mut(&tree) {
+                    over.refused.clone_from(why);
+                }
+            }
             TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
             TreeRecord::Forgotten { .. } => {
                 self.waiting.remove(&tree);
@@ -347,8 +354,9 @@ impl Cluster {
         }
         let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
             (Some(w), _) => {
-                let (person, argv) = (w.person, w.run.argv);
-                Over { person, owner: w.wish.owner, argv, place: None, output_at: None, how }
+                let (person, argv, refused) = (w.person, w.run.argv, String::new());
+                let owner = w.wish.owner;
+                Over { person, owner, argv, place: None, output_at: None, how, refused }
             }
             (None, Some(program)) => {
                 let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
@@ -358,8 +366,8 @@ impl Cluster {
                 let (person, argv) = (program.person.clone(), program.argv.clone());
                 let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
                 let output_at = self.outputs.get(&tree).copied().or(place.map(|(_, node)| node));
-                let owner = Owner { vo, member, uid };
-                Over { person, owner, argv, place, output_at, how }
+                let (owner, refused) = (Owner { vo, member, uid }, String::new());
+                Over { person, owner, argv, place, output_at, how, refused }
             }
             (None, None) => return,
         };

@@ -326,7 +326,7 @@ async fn nobody_is_told_what_is_not_kept() {
     let tree = world.runs().await;
     world.records.broken.store(true, Ordering::Relaxed);
     let end = crate::cluster::messages::End::Exit { code: 3 };
-    let facts = vec![Fact::Ended { tree, epoch: 1, end }];
+    let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
     let said = vec![ToController::Facts { term: 1, facts }];
     world.say(1, said, None).await.unwrap_err();
     world.beats(1, 0, &[]).await.unwrap_err();
@@ -343,6 +343,29 @@ async fn nobody_is_told_what_is_not_kept() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].status, Some(3));
     assert!(world.records.kept.lock().unwrap()[&id()].programs.is_empty());
+}
+
+/// If it failed, a person would see a status, and the reason be in a log on a node; or a node could
+/// fill the core's memory with it.
+#[tokio::test]
+async fn why_a_node_did_not_start_a_program_is_shown() {
+    let mut world = cluster().await;
+    let tree = world.runs().await;
+    let why = format!("its account here is another's: {}", "x".repeat(9000));
+    let end = crate::cluster::messages::End::Exit { code: 126 };
+    let facts = vec![Fact::Ended { tree, epoch: 1, end, why }];
+    world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    let told = |trees: Vec<xos_api::cluster::ClusterTree>| {
+        let shown = &trees[0];
+        assert_eq!((trees.len(), shown.status), (1, Some(126)));
+        assert!(shown.refused.starts_with("its account here"), "{}", shown.refused);
+        assert!(shown.refused.len() <= crate::cluster::messages::WHY_CHARS_MAX);
+    };
+    told(world.cluster().await.tree_list(|_| true));
+    // Also when nothing is left of it.
+    let facts = vec![Fact::Finished { tree }];
+    world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    told(world.cluster().await.tree_list(|_| true));
 }
 
 /// If it failed, programs would come to a node where their tickets are not valid yet, or never

@@ -167,6 +167,7 @@ impl Cluster {
             }),
             saving: t.saving.is_some(),
             trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
+            refused: self.over.get(&tree).map(|over| over.refused.clone()).unwrap_or_default(),
         })
     }
 
@@ -186,6 +187,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            refused: String::new(),
         }
     }
 
@@ -210,6 +212,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            refused: over.refused.clone(),
         }
     }
 

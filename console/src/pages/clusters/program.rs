@@ -260,6 +260,7 @@ mod tests {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            refused: String::new(),
         };
         assert_eq!(targets(&nodes, &t), ["n2.rennes"]);
         t.state = ClusterTreeState::Checkpointed;

@@ -64,6 +64,7 @@ impl Fake {
             checkpoint: (tree != 8).then_some(checkpoint),
             saving: moves,
             trouble: self.t(),
+            refused: self.t(),
         }
     }
 

@@ -114,7 +114,8 @@ impl Controller {
         }
         let mut out = Vec::new();
         let end = End::Signal { number: 9 };
-        let touched = self.put(TreeRecord::Ended { tree, end }, &mut out);
+        let why = String::new();
+        let touched = self.put(TreeRecord::Ended { tree, end, why }, &mut out);
         self.push(&touched, &mut out);
         Ok(out)
     }

@@ -634,7 +634,7 @@ impl World {
         let mut ends: BTreeMap<TreeId, Outcome> = BTreeMap::new();
         for r in log() {
             let (tree, outcome) = match r {
-                Record::Tree(TreeRecord::Ended { tree, end }) => (*tree, Outcome::Ended(*end)),
+                Record::Tree(TreeRecord::Ended { tree, end, .. }) => (*tree, Outcome::Ended(*end)),
                 Record::Tree(TreeRecord::Lost { tree, reason }) => {
                     self.check_lost(*tree, reason, failed);
                     (*tree, Outcome::Lost { reason: reason.clone() })

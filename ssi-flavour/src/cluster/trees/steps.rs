@@ -1,7 +1,7 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
 use super::{HOLD_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
-use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
+use crate::cluster::messages::{Fact, Order, Outcome, TreeId, WHY_CHARS_MAX};
 use crate::pids::NodeNumber;
 use std::time::Duration;
 use xos_base::Millis;
@@ -229,9 +229,10 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
             .then(|| TreeRecord::NotSaved { tree, reason: reason.clone() }),
         Fact::Spooled { .. } => (t.spool && t.spooled != Some(t.epoch) && !t.state.is_final())
             .then_some(TreeRecord::Spooled { tree }),
-        Fact::Ended { end, .. } => {
+        Fact::Ended { end, why, .. } => {
             let ran = matches!(t.state, TreeState::Starting | TreeState::Running);
-            (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end })
+            let why = why.chars().take(WHY_CHARS_MAX).collect();
+            (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end, why })
         }
         Fact::Restored { .. }
         | Fact::NotRestored { .. }

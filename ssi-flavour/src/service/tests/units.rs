@@ -80,7 +80,7 @@ impl World {
     }
 
     async fn ends(&self, n: u8, tree: TreeId, end: End) -> ClusterHeard {
-        let facts = vec![Fact::Ended { tree, epoch: 1, end }];
+        let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
         self.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap()
     }
 

@@ -11,6 +11,7 @@ use crate::cli::output::{Failure, Outcome, clean};
 use crate::cli::session::Session;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -36,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const UNKNOWN_TRIES_MAX: u32 = 20;
 /// How often it is tried to reach the output of what is over.
 const OVER_TRIES_MAX: u32 = 5;
+/// The status of what its node did not start, and of some that it did.
+const NOT_STARTED: RangeInclusive<u8> = 126..=127;
 
 /// What is followed.
 pub(super) struct Followed {
@@ -86,6 +89,12 @@ pub(super) async fn follow(
     };
     let end = end.map_err(|_| Error::internal("the program is followed no more"))?;
     let end = end.map_err(|e| Error::unavailable(format!("cannot go on here: {e}")))?;
+    if let End::As(Exit::Code(code)) = &end
+        && NOT_STARTED.contains(code)
+        && let Some(why) = line.not_started().await
+    {
+        s.out.warn(&why)?;
+    }
     finish(s, &line.what, end)
 }
 
@@ -176,6 +185,17 @@ impl Line<'_> {
         self.member.call(self.s, GetTree { cluster, tree }).await
     }
 
+    /// Why the node did not start it: then the program itself said nothing.
+    async fn not_started(&mut self) -> Option<Error> {
+        match self.look().await {
+            Ok(tree) => refusal(&tree),
+            Err(error) => {
+                tracing::debug!(%error, "why a program was not started is not known");
+                None
+            }
+        }
+    }
+
     /// Waits until the output is collected elsewhere.
     async fn elsewhere(&mut self, at: &NodeId) {
         loop {
@@ -254,6 +274,13 @@ fn ended(tree: &ClusterTree) -> Option<String> {
     }
 }
 
+/// Why its node did not start it, if that is so.
+fn refusal(tree: &ClusterTree) -> Option<Error> {
+    let why = clean(&tree.refused);
+    let at = tree.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    (!why.is_empty()).then(|| Error::conflict(format!("it was not started{at}: {why}")))
+}
+
 /// Has the ghost end.
 async fn give_up(socket: &mut tokio::net::UnixStream, why: String) {
     let mut frame = Vec::new();
@@ -308,6 +335,21 @@ mod tests {
         assert!(word(Error::not_found("no tree"), None, UNKNOWN_TRIES_MAX).is_some());
         let over = word(Error::unavailable("no node"), Some("it ended (exit status 0)"), 5);
         assert!(over.is_some_and(|word| word.contains("exit status 0")));
+    }
+
+    /// If it failed, a person would have a status and no word why, or a word that is none.
+    #[test]
+    fn what_was_not_started_says_why() {
+        let told = |refused: &str| {
+            let told = serde_json::json!({
+                "tree": 7, "person": "milo@rennes", "vo": "demo.rennes", "argv": ["sim"],
+                "state": "ended", "node": "n1.rennes", "saving": false, "refused": refused,
+            });
+            refusal(&serde_json::from_value(told).unwrap()).map(|e| e.message)
+        };
+        assert_eq!(told(""), None);
+        let why = "it was not started on n1.rennes: uid 7 is another's?[2J";
+        assert_eq!(told("uid 7 is another's\u{1b}[2J").as_deref(), Some(why));
     }
 
     /// If it failed, the person would be told "closed" instead of why.

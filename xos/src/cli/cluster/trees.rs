@@ -101,7 +101,7 @@ fn state(state: ClusterTreeState) -> String {
 
 /// Why it is so, and what went wrong last.
 fn more(t: &ClusterTree) -> String {
-    let parts = [clean(&t.reason), clean(&t.trouble)];
+    let parts = [clean(&t.reason), clean(&t.refused), clean(&t.trouble)];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("; ")
 }
