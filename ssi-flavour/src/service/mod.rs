@@ -49,7 +49,7 @@ use xos_base::when::Clock;
 use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
-use xos_net::{Audit, Rules};
+use xos_net::{Audit, ClusterNames, Rules};
 
 /// How often time is told to the controllers.
 const TICK: Duration = Duration::from_millis(500);
@@ -207,6 +207,16 @@ impl Vos for xos_net::Grid {
     }
 }
 
+/// The machines of the site.
+#[async_trait]
+pub trait Machines: Send + Sync {
+    /// Whether a node has this name, whether it is heard or not.
+    ///
+    /// # Errors
+    /// That this is not known now.
+    async fn has(&self, node: &NodeId) -> Result<bool, Error>;
+}
+
 /// What the service works with.
 pub struct Deps {
     /// The site.
@@ -217,6 +227,8 @@ pub struct Deps {
     pub records: Arc<dyn Records>,
     /// The nodes.
     pub nodes: Arc<dyn NodesOut>,
+    /// The site's machines.
+    pub machines: Arc<dyn Machines>,
     /// The VOs.
     pub vos: Arc<dyn Vos>,
     /// The rules of VOs and site.
@@ -234,6 +246,7 @@ pub struct ClusterService {
     clock: Arc<dyn Clock>,
     records: Arc<dyn Records>,
     nodes: Arc<dyn NodesOut>,
+    machines: Arc<dyn Machines>,
     vos: Arc<dyn Vos>,
     rules: Arc<dyn Rules>,
     told: Teller,
@@ -269,6 +282,7 @@ impl ClusterService {
             clock: deps.clock,
             records: deps.records,
             nodes: deps.nodes,
+            machines: deps.machines,
             vos: deps.vos,
             rules: deps.rules,
             told: Teller::new(deps.audit),
@@ -277,6 +291,19 @@ impl ClusterService {
             clusters: Clusters::new(clusters.into_values()),
             changing: Mutex::default(),
         }))
+    }
+
+    /// Whether a node is called so: one that joined, was heard since this core began, or is or was
+    /// in a cluster.
+    async fn is_node(&self, name: &str) -> Result<bool, Error> {
+        let known = self.heard().keys().any(|id| id.as_str() == name);
+        if known || self.clusters.has_node(name) {
+            return Ok(true);
+        }
+        match name.parse::<NodeId>() {
+            Ok(node) => self.machines.has(&node).await,
+            Err(_) => Ok(false),
+        }
     }
 
     /// Looks after the clusters until it is dropped.
@@ -453,6 +480,12 @@ impl ClusterService {
         }
         let now = Some(self.clock.now());
         Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs, now })
+    }
+}
+
+impl ClusterNames for ClusterService {
+    fn has(&self, name: &NodeId) -> bool {
+        self.clusters.has(name.as_str())
     }
 }
 

@@ -107,6 +107,14 @@ impl Vos for Demo {
     }
 }
 
+/// One that joined and was never heard.
+#[async_trait]
+impl Machines for Demo {
+    async fn has(&self, node: &NodeId) -> Result<bool, Error> {
+        Ok(node.as_str() == "quiet.rennes")
+    }
+}
+
 impl Rules for Demo {
     fn judge(&self, _: &Membership, _: Action, _: &Place) -> Result<(), Denial> {
         Ok(())
@@ -161,6 +169,7 @@ async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> Worl
         clock: clock.clone(),
         records: records.clone(),
         nodes,
+        machines: Arc::new(Demo),
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
         audit: audit.clone(),
@@ -343,6 +352,18 @@ async fn nobody_is_told_what_is_not_kept() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].status, Some(3));
     assert!(world.records.kept.lock().unwrap()[&id()].programs.is_empty());
+}
+
+/// If it failed, a job for a node would go to a cluster, or the other way round.
+#[tokio::test]
+async fn a_cluster_has_no_nodes_name() {
+    let world = cluster().await;
+    for name in ["n1.rennes", "quiet.rennes"] {
+        assert!(world.service.is_node(name).await.unwrap(), "{name}");
+    }
+    assert!(!world.service.is_node("c7.rennes").await.unwrap());
+    let named = |name: &str| ClusterNames::has(&*world.service, &name.parse().unwrap());
+    assert!(named("c1.rennes") && !named("n1.rennes"));
 }
 
 /// If it failed, a person would see a status, and the reason be in a log on a node; or a node could
