@@ -1,4 +1,5 @@
-//! A driver for simulations: programs are counters in a table, and images lie beside them.
+//! A driver for tests of who uses one: programs are counters in a table, and images lie beside
+//! them. Each step can be made to fail, also where there is no CRIU.
 //!
 //! It keeps the rules of the real one: a pid is one program's in a cell, a dump that is refused
 //! changes nothing, only images that are whole and their owner's are started. Pids in a cell and
