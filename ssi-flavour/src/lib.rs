@@ -7,7 +7,7 @@
 //! A node's shims are made of the same parts as cells: [`frame`], [`peer`], [`procs`], [`program`]
 //! and [`sys`].
 
-mod alone;
+pub mod alone;
 pub mod cell;
 pub mod cluster;
 mod disk;
