@@ -19,8 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The version that it says it is.
 const VERSION: &str = "4.2.1";
 
-/// A driver of one machine; clones are of the same machine, and [`Fake::another`] is of another
-/// that shares table and images.
+/// A driver of machines whose cells have different numbers; clones share table and images.
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
     world: Arc<Mutex<World>>,
