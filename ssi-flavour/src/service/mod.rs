@@ -5,6 +5,7 @@ mod balance;
 mod clusters;
 mod copies;
 mod deeds;
+mod deps;
 mod keep;
 mod may;
 mod one;
@@ -17,6 +18,7 @@ mod tests;
 mod units;
 mod views;
 
+pub use deps::{Deps, Machines, NodesOut, Vos};
 pub use keep::{Change, Kept, Records, Settings, Waiting};
 pub use units::{Envelope, Over, Stop, Unit, Why};
 
@@ -27,10 +29,8 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    CPU_BYTES_MAX, CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal,
-    ClusterTell, ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
+    CPU_BYTES_MAX, CPUS_MAX, ClusterHeard, ClusterSay, ClusterTell, NodeLooks, PROCESSES_MAX,
 };
-use async_trait::async_trait;
 use one::{Cluster, Told};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,16 +40,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
-use xos_api::Done;
-use xos_api::aem::OutputPart;
-use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
 use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
-use xos_net::{Audit, ClusterNames, Rules};
+use xos_net::{ClusterNames, Rules};
 
 /// How often time is told to the controllers.
 const TICK: Duration = Duration::from_millis(500);
@@ -126,115 +123,6 @@ impl Config {
         let trees_per_member = self.trees_per_member;
         Ok(Policy { copies, trees_per_member, ..Policy::default() })
     }
-}
-
-/// How nodes of the site are reached.
-#[async_trait]
-pub trait NodesOut: Send + Sync {
-    /// Tells a node what the controller decided.
-    ///
-    /// # Errors
-    /// That it is not connected, or what it says.
-    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error>;
-    /// Sends a signal to a process there.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error>;
-    /// Asks what keeps a tree from moving.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error>;
-    /// Reads what a tree wrote.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error>;
-    /// Has what trees wrote removed.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error>;
-}
-
-#[async_trait]
-impl NodesOut for xos_net::Nodes {
-    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-
-    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-
-    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error> {
-        self.call(node, r).await
-    }
-
-    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
-        self.call(node, r).await
-    }
-
-    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-}
-
-/// The VOs that the site serves, and their homes.
-#[async_trait]
-pub trait Vos: Send + Sync {
-    /// Those to which it has offered a share.
-    ///
-    /// # Errors
-    /// That this is not known now.
-    async fn served(&self) -> Result<Vec<ServedVo>, Error>;
-    /// A node's right to act for a person, from the home of their VO.
-    ///
-    /// # Errors
-    /// What the home says, or that it does not answer.
-    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error>;
-}
-
-#[async_trait]
-impl Vos for xos_net::Grid {
-    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
-        self.call(self.site(), xos_api::vom::ServedVos {}).await
-    }
-
-    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
-        self.call(home, r).await
-    }
-}
-
-/// The machines of the site.
-#[async_trait]
-pub trait Machines: Send + Sync {
-    /// Whether a node has this name, whether it is heard or not.
-    ///
-    /// # Errors
-    /// That this is not known now.
-    async fn has(&self, node: &NodeId) -> Result<bool, Error>;
-}
-
-/// What the service works with.
-pub struct Deps {
-    /// The site.
-    pub site: SiteId,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Where clusters are kept.
-    pub records: Arc<dyn Records>,
-    /// The nodes.
-    pub nodes: Arc<dyn NodesOut>,
-    /// The site's machines.
-    pub machines: Arc<dyn Machines>,
-    /// The VOs.
-    pub vos: Arc<dyn Vos>,
-    /// The rules of VOs and site.
-    pub rules: Arc<dyn Rules>,
-    /// The site's audit.
-    pub audit: Arc<dyn Audit>,
 }
 
 /// The clusters of a site.
