@@ -121,6 +121,7 @@ impl Host {
         };
         restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await
     }
+
     /// Waits until the canary has its file open and read, by what it writes; the other ends of its
     /// streams.
     async fn has_read(&self, ends: Ends) -> Result<(Option<OwnedFd>, File, OwnedFd), String> {
