@@ -128,6 +128,38 @@ pub struct ClusterView {
     /// Programs that wait until a node has room.
     #[serde(default)]
     pub waiting: u64,
+    /// What moves cost.
+    #[serde(default)]
+    pub moves: ClusterMoves,
+}
+
+/// What moves between the nodes of a cluster cost, as those showed that arrived; newer ones count
+/// more. Balancing moves a program where that gains three times as much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterMoves {
+    /// How many arrived since the core was started. 0: the figures are reckoned.
+    pub arrived: u64,
+    /// How long the smallest program stands still, milliseconds.
+    pub fixed_ms: u64,
+    /// How many bytes of memory take another second; absent: size makes no difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<u64>,
+    /// The last one that arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ClusterMoveSeen>,
+}
+
+/// A move that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterMoveSeen {
+    /// The size of its image, bytes.
+    pub bytes: u64,
+    /// How long the program stood still, milliseconds.
+    pub still_ms: u64,
+    /// From when it was decided until the program ran, milliseconds.
+    pub took_ms: u64,
 }
 
 /// How a node of a cluster stands.
@@ -163,9 +195,13 @@ pub struct ClusterNode {
     pub reason: String,
     /// Whether trees come and go.
     pub moves: bool,
-    /// Why they do not.
+    /// Why they do not, or only go.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub moves_not: String,
+    /// How its processors differ from those that most nodes have, with which none of its trees can
+    /// go on; empty: they do not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub processors: String,
     /// Trees that are there.
     pub trees: u64,
     /// What it said last; absent: nothing since the core was started.
@@ -187,6 +223,9 @@ pub struct ClusterNodeLooks {
     pub memory_free_bytes: u64,
     /// What its processors can, as a number: trees move between nodes that have the same.
     pub cpu_group: u64,
+    /// How far its clock is ahead of the core's, milliseconds; absent: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
     /// How long ago it said so, milliseconds.
     pub age_ms: u64,
 }
@@ -395,6 +434,9 @@ pub struct ClusterTree {
     /// checkpoint; the last 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<ClusterCut>,
+    /// Why its node did not start it at all; empty: it did, as far as is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
 }
 
 /// A file that was cut back to the size that it had when its tree was checkpointed.

@@ -46,17 +46,17 @@ use passwords::Passwords;
 use registry::Registry;
 use state::limit::Limiter;
 use state::spent::Spent;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio_util::sync::CancellationToken;
 use withdrawn::Withdrawn;
 use xos_api::audit::Event;
 use xos_api::cda::HostCertificates;
 use xos_api::site::SiteDescriptor;
 use xos_base::when::Clock;
-use xos_base::{Error, Millis, SiteId};
+use xos_base::{Error, Millis, NodeId, SiteId};
 use xos_net::audit::Teller;
 use xos_net::trust::core_name;
-use xos_net::{Audit, Grid, Router, Trust};
+use xos_net::{Audit, ClusterNames, Grid, Router, Trust};
 use xos_store::Store;
 
 /// What the service needs of its machine.
@@ -112,6 +112,8 @@ pub(crate) struct Inner {
     sites: tokio::sync::Mutex<()>,
     /// The site's keys as the audit knows them.
     known_keys: Mutex<Vec<KeyView>>,
+    /// Once they are there, on a core that has some.
+    clusters: OnceLock<Weak<dyn ClusterNames>>,
 }
 
 impl Cda {
@@ -146,6 +148,7 @@ impl Cda {
             telling: Round::default(),
             sites: tokio::sync::Mutex::new(()),
             known_keys: Mutex::new(known_keys),
+            clusters: OnceLock::new(),
         });
         inner.check_registry_is_ours().await?;
         inner.load().await?;
@@ -187,6 +190,20 @@ impl Cda {
     /// Fetches the descriptors of all trusted sites anew, as the background work does.
     pub async fn refresh_sites(&self) {
         effects::refresh_sites(&self.inner).await;
+    }
+
+    /// No node joins under a name that one of these clusters has, from now on. Said once.
+    pub fn set_clusters(&self, clusters: Weak<dyn ClusterNames>) {
+        // A core has one service of clusters.
+        let _first = self.inner.clusters.set(clusters);
+    }
+
+    /// Whether a machine of this site has joined under this name.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn has_node(&self, node: &NodeId) -> Result<bool, Error> {
+        Ok(self.inner.node(node).await?.is_some())
     }
 
     /// Tells services from now on that people sign in to them by this core: the console serves

@@ -42,6 +42,13 @@ pub struct ClusterNews {
     pub reports: u64,
 }
 
+/// Which names the clusters of a core's site have: no node gets one of them, as jobs are sent to
+/// both alike.
+pub trait ClusterNames: Send + Sync {
+    /// Whether a cluster is called so.
+    fn has(&self, name: &NodeId) -> bool;
+}
+
 /// The clusters of a core's site, as nodes. A cluster that there is not is
 /// [`xos_base::Kind::NotFound`] everywhere.
 #[async_trait]

@@ -35,7 +35,7 @@ mod unread;
 pub use audit::Audit;
 pub use caller::{Caller, Peer, Principal, Rules, Standing, TokenClaims, Verifier};
 pub use client::{Client, Proof};
-pub use clusters::Clusters;
+pub use clusters::{ClusterNames, Clusters};
 pub use grid::Grid;
 pub use identity::Identity;
 pub use known::SshKeys;

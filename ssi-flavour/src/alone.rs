@@ -3,42 +3,58 @@
 use rustix::fs::FlockOperation;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// Says what could not be done.
 pub(crate) fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
     move |e| format!("{what}: {e}")
 }
 
-/// Locks a file of the present folder for as long as this process, or what it forks, has it open.
+/// Locks a file for as long as this process, or what it forks, has it open. `None`: another one has
+/// it.
+///
+/// # Errors
+/// Why it cannot be had.
+pub fn take(path: &Path) -> io::Result<Option<File>> {
+    let mut how = File::options();
+    how.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = how.open(path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Removes a socket that an earlier process left. The caller holds the lock: it is nobody's.
+///
+/// # Errors
+/// Why it stays.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Locks a file of the present folder, as [`take`] does.
 ///
 /// # Errors
 /// That another one has it, or why it cannot be had.
 pub(crate) fn lock(name: &str) -> Result<File, String> {
-    let mut how = File::options();
-    how.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = how.open(name).map_err(no("open the lock"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err("one runs here already".to_owned()),
-        Err(e) => Err(format!("lock the folder: {e}")),
-    }
+    let taken = take(Path::new(name)).map_err(no("lock the folder"))?;
+    taken.ok_or_else(|| "one runs here already".to_owned())
 }
 
-/// A socket in the present folder, for root alone. The caller holds the lock: an old socket is
-/// nobody's.
+/// A socket in the present folder, for root alone. The caller holds the lock.
 ///
 /// # Errors
 /// Why it cannot be made.
 pub(crate) fn listen(name: &str) -> Result<UnixListener, String> {
-    match std::fs::remove_file(name) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(format!("remove an old socket: {e}"));
-        }
-        _ => {}
-    }
+    remove_socket(Path::new(name)).map_err(no("remove an old socket"))?;
     let listener = UnixListener::bind(name).map_err(no("make the socket"))?;
     std::fs::set_permissions(name, PermissionsExt::from_mode(0o600))
         .map_err(no("keep the socket to root"))?;

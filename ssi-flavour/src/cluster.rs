@@ -18,13 +18,16 @@
 //!    when that lease surely ended, or on the node's word that nothing of it is left.
 
 pub mod agent;
+pub mod clock;
 pub mod controller;
+pub mod cost;
 mod crash;
 pub mod interval;
 pub mod members;
 pub mod messages;
 pub mod output;
 pub mod place;
+pub mod processors;
 pub mod queue;
 pub mod record;
 pub mod trees;

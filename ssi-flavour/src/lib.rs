@@ -7,7 +7,7 @@
 //! A node's shims are made of the same parts as cells: [`frame`], [`peer`], [`procs`], [`program`]
 //! and [`sys`]; its envelopes have control groups as trees have ([`cgroup`]).
 
-mod alone;
+pub mod alone;
 pub mod cell;
 pub mod cgroup;
 pub mod cluster;

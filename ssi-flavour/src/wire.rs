@@ -1,6 +1,7 @@
 //! What travels between a site's core and the nodes of its clusters, on the control stream that
 //! each node opens, and what streams between the nodes of a cluster carry.
 
+use crate::cluster::clock::ClockSeen;
 use crate::cluster::members::Moves;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::cluster::place::Load;
@@ -32,6 +33,8 @@ pub const PLACES_MAX: usize = 4096;
 pub const PROCESSES_MAX: usize = 1024;
 /// Most processors of a node that are told of.
 pub const CPUS_MAX: usize = 1024;
+/// Longest list of what processors can that counts, in bytes.
+pub const CPU_BYTES_MAX: usize = 8192;
 /// Longest command of a process that is told of, in bytes.
 pub const COMMAND_MAX: usize = 256;
 
@@ -49,6 +52,9 @@ pub struct ClusterSay {
     /// with the facts that one was saved for a move or ended what that one did until then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub used: Vec<TreeUse>,
+    /// How the node's clock stands, by the exchange before this one; absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockSeen>,
 }
 request!(ClusterSay => ClusterHeard, Post "/v1/node/cluster/say");
 
@@ -81,6 +87,9 @@ pub struct ClusterHeard {
     /// What the trees are that the messages start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<(TreeId, Program)>,
+    /// The core's time when it answered ([`ClockSeen`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Millis>,
 }
 
 /// A node of a cluster asks whether somebody may have a stream to it. Only for nodes of the site;
@@ -175,6 +184,13 @@ pub struct NodeLooks {
     pub moves: Option<Moves>,
     /// What the processors can, as a number: trees move between nodes that say the same.
     pub cpu_group: u64,
+    /// The same in words, one for each that the processors have; for people, who are told which of
+    /// them others lack. At most [`CPU_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cpu_words: String,
+    /// How long saving or restoring one program may take there, seconds; 0: it does not say.
+    #[serde(default)]
+    pub limit_s: u64,
     /// What each processor did since the node booted, at most [`CPUS_MAX`]; empty: unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_times: Vec<CpuTimes>,
@@ -622,12 +638,14 @@ mod tests {
                 orders: vec![Order::Start { tree: TreeId(7), epoch: 1 }],
             }],
             programs: Vec::new(),
+            now: Some(Millis(7)),
         };
         let text = serde_json::to_string(&heard).unwrap();
         assert_eq!(serde_json::from_str::<ClusterHeard>(&text).unwrap(), heard);
         let used = vec![TreeUse { tree: TreeId(7), epoch: 1, cpu_ms: 5, memory_bytes: 6 }];
         let messages = vec![ToController::Join { after: 0 }];
-        let say = ClusterSay { messages, looks: None, used };
+        let clock = Some(ClockSeen { ahead_ms: -5, give_ms: 1 });
+        let say = ClusterSay { messages, looks: None, used, clock };
         let text = serde_json::to_string(&say).unwrap();
         assert_eq!(serde_json::from_str::<ClusterSay>(&text).unwrap(), say);
     }

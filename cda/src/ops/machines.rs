@@ -2,6 +2,7 @@
 
 use crate::registry::{self, BanRecord, Found, JoinRecord, NodeKey, NodeRecord};
 use crate::{Inner, csr, issue, ssh};
+use std::sync::Weak;
 use std::time::Duration;
 use xos_api::Done;
 use xos_api::cda::{
@@ -36,6 +37,7 @@ impl Inner {
     ) -> Result<JoinTokenView, Error> {
         let grant = self.administrator(&caller).await?;
         let node = self.site.node(&r.label)?;
+        self.is_no_cluster(&node)?;
         let secret = hex(&issue::random::<32>()?);
         let expires = self.now().plus(JOIN_LIFE);
         let record = JoinRecord { node: node.clone(), expires, used_by: None };
@@ -57,6 +59,8 @@ impl Inner {
             return Err(join_refused());
         }
         let node = join.value.node.clone();
+        // It may have been made since the token was.
+        self.is_no_cluster(&node)?;
         let old = self.node(&node).await?;
         let until = self.machine_until(now);
         let mut others = old.as_ref().map(|o| o.value.keys.clone()).unwrap_or_default();
@@ -86,7 +90,17 @@ impl Inner {
         now.plus(Duration::from_secs(self.config.machine_s)).min(self.keys.machines().span.until)
     }
 
-    async fn node(&self, node: &NodeId) -> Result<Option<Found<NodeRecord>>, Error> {
+    /// Jobs are sent to a cluster as to a node.
+    fn is_no_cluster(&self, node: &NodeId) -> Result<(), Error> {
+        let clusters = self.clusters.get().and_then(Weak::upgrade);
+        if clusters.is_some_and(|clusters| clusters.has(node)) {
+            return Err(Error::conflict(format!("a cluster of this site is called {node}"))
+                .hint("give the node another name: `xos node token NAME`"));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn node(&self, node: &NodeId) -> Result<Option<Found<NodeRecord>>, Error> {
         self.registry.read(&registry::key("node", node.label())?).await
     }
 

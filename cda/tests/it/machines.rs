@@ -2,13 +2,14 @@
 
 use crate::world::{Keyed, World, keyed, keyed_with};
 use rcgen::{BasicConstraints, IsCa, PKCS_ECDSA_P256_SHA256};
+use std::sync::Arc;
 use std::time::Duration;
 use xos_api::cda::{
     CreateJoinToken, JoinMachine, JoinToken, Joined, ListMachines, RemoveNode, RenewMachine,
 };
-use xos_base::{Error, Kind};
+use xos_base::{Error, Kind, NodeId};
 use xos_net::trust::Usage;
-use xos_net::{Caller, Client, Identity};
+use xos_net::{Caller, Client, ClusterNames, Identity};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -59,6 +60,30 @@ impl Now for Joined {
     fn site_now(&self) -> xos_base::Millis {
         xos_base::Millis::of(std::time::SystemTime::now())
     }
+}
+
+struct OneCluster;
+
+impl ClusterNames for OneCluster {
+    fn has(&self, name: &NodeId) -> bool {
+        name.as_str() == "c1.rennes"
+    }
+}
+
+/// If it failed, a job for a cluster would go to a machine that joined under its name.
+#[tokio::test]
+async fn no_machine_joins_under_the_name_of_a_cluster() {
+    let w = World::new("rennes").await;
+    let before = invite(&w, "c1").await;
+    let clusters: Arc<dyn ClusterNames> = Arc::new(OneCluster);
+    w.cda.set_clusters(Arc::downgrade(&clusters));
+    let root = w.root().await;
+    let asked = w.call(&root, CreateJoinToken { label: "c1".into() }).await;
+    assert_eq!(asked.unwrap_err().kind, Kind::Conflict);
+    assert_eq!(join(&w, &before, &keyed()).await.unwrap_err().kind, Kind::Conflict);
+    node(&w, "n1").await;
+    assert!(w.cda.has_node(&"n1.rennes".parse().unwrap()).await.unwrap());
+    assert!(!w.cda.has_node(&"c1.rennes".parse().unwrap()).await.unwrap());
 }
 
 #[tokio::test]

@@ -252,7 +252,7 @@ impl ProgramRow {
             checkpoint: t.checkpoint.as_ref().map(checkpoint_text),
             saving: t.saving,
             notes: {
-                let said = notes(&[t.reason.as_str(), t.trouble.as_str()]);
+                let said = notes(&[t.reason.as_str(), t.refused.as_str(), t.trouble.as_str()]);
                 said.into_iter().chain(cuts(t)).collect()
             },
         }
@@ -363,6 +363,7 @@ mod tests {
             saving: false,
             trouble: String::new(),
             cut: Vec::new(),
+            refused: String::new(),
         }
     }
 

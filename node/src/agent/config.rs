@@ -112,8 +112,8 @@ pub struct Cluster {
     /// elsewhere do not move. Default `/bin`, `/lib`, `/lib32`, `/lib64`, `/sbin`, `/usr` and
     /// `/xtreemfs`.
     pub shared: Vec<PathBuf>,
-    /// How long saving or restoring one program may take, in seconds, until it is given up. Default
-    /// 600.
+    /// How long saving or restoring one program may take, in seconds, until it is given up; at most
+    /// 21600 counts. The core waits a minute longer. Default 600.
     pub limit_s: u64,
 }
 

@@ -8,7 +8,6 @@ use crate::event::Outcome;
 use crate::shim::log::Log;
 use crate::spec::{EnvelopeSpec, SpecError, UnitKey};
 use crate::sys::{self, Forked};
-use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -18,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 use xos_base::Millis;
+use xos_ssi::alone;
 
 /// Longest plan, in bytes.
 const PLAN_BYTES_MAX: u64 = 1024 * 1024;
@@ -126,19 +126,7 @@ pub(super) fn io_error<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E
 /// # Errors
 /// When the lock file cannot be opened.
 pub fn lock(dir: &Path) -> io::Result<Option<File>> {
-    let mut how = File::options();
-    let file = how
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(dir.join(LOCK_FILE))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
+    alone::take(&dir.join(LOCK_FILE))
 }
 
 /// Starts the shim for an envelope's folder; see [`super::shim_main`].
@@ -234,12 +222,7 @@ fn continue_log(plan: &Plan) -> Result<History, LaunchError> {
         let text = "records of what it started may be missing: it cannot be opened again";
         return Err(LaunchError::Shim(text.to_owned()));
     }
-    match std::fs::remove_file(SOCKET_FILE) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove an old socket")(e));
-        }
-        _ => {}
-    }
+    alone::remove_socket(Path::new(SOCKET_FILE)).map_err(io_error("remove an old socket"))?;
     let at = before.cursor;
     let log = Log::resume(Path::new(LOG_FILE), at.offset, at.seq);
     let log = log.map_err(io_error("go on with the envelope's log"))?;

@@ -4,10 +4,14 @@
 //! One whose copies end with it need not store them: [`Agent::lasting`] is enough.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
+mod act;
+mod done;
 mod holds;
+mod orders;
 
-use super::messages::{CutFile, End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
-use crate::pids::NodeNumber;
+pub use act::Act;
+
+use super::messages::{CutFile, End, Fact, Image, ToController, ToNode, TreeId};
 use holds::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +41,9 @@ enum What {
         end: End,
         /// Whether it was ever let run.
         ran: bool,
+        /// Why it was not started; empty: it was.
+        #[serde(default)]
+        why: String,
     },
     Dying,
 }
@@ -78,110 +85,6 @@ impl Copied {
         let (epoch, cut) = (self.epoch, self.cut.clone());
         if cut.is_empty() { Vec::new() } else { vec![Fact::CutBack { tree, epoch, cut }] }
     }
-}
-
-/// What the caller does, in order. Each changes nothing when it is done again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Start the program; then [`Agent::started`].
-    Start {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-    },
-    /// Let the copy run; a dump that is being made is given up.
-    Resume {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-    },
-    /// Check, freeze, wait until all output was taken, dump; then [`Agent::dumped`].
-    Dump {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-        /// What for.
-        attempt: u64,
-        /// The number of the image.
-        version: u64,
-    },
-    /// Fetch the image, make a stopped copy; then [`Agent::restored`].
-    Restore {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-        /// What of.
-        image: Image,
-        /// Whether files are brought back first; then [`Agent::cut`] before, or [`Agent::barred`].
-        roll_back: bool,
-    },
-    /// End the copy, or what is being made of it; then [`Agent::killed`].
-    Kill {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-    },
-    /// Dump and let go on; complete when all output until then was taken; then [`Agent::saved`].
-    Save {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-        /// The number of the image.
-        version: u64,
-    },
-    /// Fetch an image and keep it; then [`Agent::held`].
-    Hold {
-        /// The tree.
-        tree: TreeId,
-        /// Which attempt.
-        attempt: u64,
-        /// The number of the image.
-        version: u64,
-        /// The nodes that have it.
-        from: BTreeSet<NodeNumber>,
-        /// The account whose program it is of.
-        owner: u32,
-    },
-    /// Send the copy's output to the spool.
-    Spool {
-        /// The tree.
-        tree: TreeId,
-        /// The copy.
-        epoch: u64,
-    },
-    /// End the ghost, if there is one, like the tree.
-    Finish {
-        /// The tree.
-        tree: TreeId,
-        /// How.
-        outcome: Outcome,
-    },
-    /// End the ghost, if there is one that does not know how its tree ended: the tree is lost.
-    Forsake {
-        /// The tree.
-        tree: TreeId,
-    },
-    /// End all ghosts: the cluster goes on without them.
-    Abandon,
-    /// Remove an image.
-    Discard {
-        /// The tree.
-        tree: TreeId,
-        /// The image.
-        version: u64,
-    },
-    /// All copies stand still, those too that come or are resumed, until [`Act::Thaw`].
-    Freeze,
-    /// They do not any more.
-    Thaw,
-    /// Tell the controller.
-    Say(ToController),
 }
 
 /// A node's side.
@@ -308,8 +211,11 @@ impl Agent {
         let images = self.images.iter().copied().chain(parts).collect();
         let beat = ToController::Beat { term: self.term, sent: now, copies, images };
         let mut out = vec![Act::Say(beat)];
-        let ends = self.copies.iter().filter_map(|(tree, c)| match c.what {
-            What::Ended { end, .. } => Some(Fact::Ended { tree: *tree, epoch: c.epoch, end }),
+        let ends = self.copies.iter().filter_map(|(tree, c)| match &c.what {
+            What::Ended { end, why, .. } => {
+                let (tree, epoch) = (*tree, c.epoch);
+                Some(Fact::Ended { tree, epoch, end: *end, why: why.clone() })
+            }
             _ => None,
         });
         out.extend(self.say(ends.collect()));
@@ -400,341 +306,5 @@ impl Agent {
 
     fn is_fenced(&self, tree: TreeId, epoch: u64) -> bool {
         self.fences.get(&tree).is_some_and(|(fence, _)| *fence >= epoch)
-    }
-
-    fn order(&mut self, order: &Order, now: Millis, out: &mut Vec<Act>, facts: &mut Vec<Fact>) {
-        match order {
-            Order::Start { tree, epoch } => self.start(*tree, *epoch, out, facts),
-            Order::Run { tree, epoch, floor } => self.run(*tree, *epoch, *floor, out, facts),
-            Order::Dump { tree, epoch, attempt, version } => {
-                self.dump((*tree, *epoch), *attempt, *version, out, facts);
-            }
-            Order::Restore { tree, epoch, image, roll_back } => {
-                self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
-            }
-            Order::Kill { tree, epoch } => {
-                let (tree, epoch) = (*tree, *epoch);
-                self.fence(tree, epoch, now);
-                match self.copy(tree, epoch) {
-                    None => facts.push(Fact::Gone { tree, epoch }),
-                    Some(c) if c.what == What::Dying => {}
-                    Some(c) => {
-                        c.what = What::Dying;
-                        out.push(Act::Kill { tree, epoch });
-                    }
-                }
-            }
-            Order::Save { tree, epoch, version } => {
-                self.save(*tree, *epoch, *version, out, facts);
-            }
-            Order::Hold { tree, attempt, version, from, owner } => {
-                self.hold((*tree, *attempt), *version, (from, *owner), out, facts);
-            }
-            Order::Spool { tree, epoch } => {
-                let (tree, epoch) = (*tree, *epoch);
-                if self.copy(tree, epoch).is_some() {
-                    out.push(Act::Spool { tree, epoch });
-                    facts.push(Fact::Spooled { tree, epoch });
-                }
-            }
-            Order::Finish { tree, outcome } => {
-                out.push(Act::Finish { tree: *tree, outcome: outcome.clone() });
-                facts.push(Fact::Finished { tree: *tree });
-            }
-            Order::Forsake { tree } => out.push(Act::Forsake { tree: *tree }),
-            Order::Discard { tree, version } => {
-                let part = self.holds.get(tree).is_some_and(|h| h.version == *version);
-                if part {
-                    self.holds.remove(tree);
-                }
-                if self.images.remove(&(*tree, *version)) || part {
-                    out.push(Act::Discard { tree: *tree, version: *version });
-                }
-            }
-        }
-    }
-
-    fn start(&mut self, tree: TreeId, epoch: u64, out: &mut Vec<Act>, facts: &mut Vec<Fact>) {
-        if let Some(c) = self.copies.get(&tree) {
-            if c.epoch == epoch && c.what == What::Running {
-                facts.push(Fact::Runs { tree, epoch, floor: c.floor });
-            }
-        } else if !self.is_fenced(tree, epoch) {
-            let (refused, save, cut) = Default::default();
-            let what = What::Starting;
-            let c = Copied { epoch, what, floor: epoch, refused, save, cut };
-            self.copies.insert(tree, c);
-            out.push(Act::Start { tree, epoch });
-        }
-    }
-
-    fn run(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        floor: u64,
-        out: &mut Vec<Act>,
-        facts: &mut Vec<Fact>,
-    ) {
-        let Some(c) = self.copy(tree, epoch) else {
-            facts.extend(self.vanished(tree, epoch));
-            return;
-        };
-        match &c.what {
-            // For a later attempt than the order knows of: it is late.
-            What::Dumping { attempt } | What::Dumped { attempt, .. } if *attempt > floor => return,
-            What::Dumping { .. } | What::Dumped { .. } | What::Restored => {
-                c.what = What::Running;
-                out.push(Act::Resume { tree, epoch });
-            }
-            What::Running => {}
-            What::Ended { end, .. } => {
-                facts.push(Fact::Ended { tree, epoch, end: *end });
-                return;
-            }
-            What::Starting | What::Restoring { .. } | What::Dying => return,
-        }
-        c.floor = c.floor.max(floor);
-        facts.push(Fact::Runs { tree, epoch, floor: c.floor });
-    }
-
-    /// A copy that is the tree, and of which nothing is here, was killed by somebody else.
-    fn vanished(&self, tree: TreeId, epoch: u64) -> Option<Fact> {
-        let none = !self.copies.contains_key(&tree);
-        none.then_some(Fact::Ended { tree, epoch, end: End::Signal { number: 9 } })
-    }
-
-    fn dump(
-        &mut self,
-        (tree, epoch): (TreeId, u64),
-        attempt: u64,
-        version: u64,
-        out: &mut Vec<Act>,
-        facts: &mut Vec<Fact>,
-    ) {
-        let Some(c) = self.copy(tree, epoch) else {
-            facts.extend(self.vanished(tree, epoch));
-            return;
-        };
-        if attempt <= c.floor {
-            let reason = c.refused.clone();
-            facts.push(Fact::Refused { tree, epoch, attempt, reason });
-            return;
-        }
-        match &c.what {
-            What::Running => {
-                c.what = What::Dumping { attempt };
-                out.push(Act::Dump { tree, epoch, attempt, version });
-            }
-            What::Dumped { attempt: done, image } if *done == attempt => {
-                facts.push(Fact::Dumped { tree, epoch, attempt, image: image.clone() });
-            }
-            What::Ended { end, .. } => facts.push(Fact::Ended { tree, epoch, end: *end }),
-            _ => {}
-        }
-    }
-
-    fn restore(
-        &mut self,
-        (tree, epoch): (TreeId, u64),
-        (image, roll_back): (&Image, bool),
-        now: Millis,
-        out: &mut Vec<Act>,
-        facts: &mut Vec<Fact>,
-    ) {
-        let over = |reason: &str| {
-            let reason = reason.to_owned();
-            Fact::NotRestored { tree, epoch, reason }
-        };
-        if self.is_fenced(tree, epoch) {
-            facts.push(over("this copy was ended before"));
-            return;
-        }
-        match self.copies.get(&tree) {
-            Some(c) if c.epoch > epoch => {
-                facts.push(over("a newer copy is here"));
-                self.fence(tree, epoch, now);
-                return;
-            }
-            Some(c) if c.epoch == epoch => {
-                match c.what {
-                    What::Ended { ran: false, .. } => {
-                        facts.push(over("the copy ended before it was let run"));
-                        self.copies.remove(&tree);
-                        self.fence(tree, epoch, now);
-                    }
-                    What::Starting | What::Restoring { .. } | What::Dying => {}
-                    _ => {
-                        facts.extend(c.cut_back(tree));
-                        facts.push(Fact::Restored { tree, epoch });
-                    }
-                }
-                return;
-            }
-            // One that is not the tree any more.
-            Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
-            None => {}
-        }
-        let (refused, save, cut) = Default::default();
-        let what = What::Restoring { version: image.version };
-        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
-        out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });
-    }
-
-    fn save(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        version: u64,
-        out: &mut Vec<Act>,
-        facts: &mut Vec<Fact>,
-    ) {
-        let Some(c) = self.copy(tree, epoch).filter(|c| c.what == What::Running) else { return };
-        match &c.save {
-            Some(save) if save.version() > version => {}
-            Some(Save::Making { version: made }) if *made == version => {}
-            Some(Save::Done { image }) if image.version == version => {
-                facts.push(Fact::Saved { tree, epoch, image: image.clone() });
-            }
-            Some(Save::Failed { version: failed, reason }) if *failed == version => {
-                let reason = reason.clone();
-                facts.push(Fact::NotSaved { tree, epoch, version, reason });
-            }
-            _ => {
-                c.save = Some(Save::Making { version });
-                out.push(Act::Save { tree, epoch, version });
-            }
-        }
-    }
-
-    /// The program was started.
-    pub fn started(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
-        let c = self.copy(tree, epoch).filter(|c| c.what == What::Starting)?;
-        c.what = What::Running;
-        let floor = c.floor;
-        self.say(vec![Fact::Runs { tree, epoch, floor }])
-    }
-
-    /// A dump was made, and the copy stands still; or it was not, and why.
-    pub fn dumped(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        attempt: u64,
-        done: Result<Image, String>,
-    ) -> Vec<Act> {
-        let mine = What::Dumping { attempt };
-        let Some(c) = self.copy(tree, epoch).filter(|c| c.what == mine) else { return Vec::new() };
-        match done {
-            Ok(image) => {
-                c.what = What::Dumped { attempt, image: image.clone() };
-                self.images.insert((tree, image.version));
-                let fact = Fact::Dumped { tree, epoch, attempt, image };
-                self.say(vec![fact]).into_iter().collect()
-            }
-            Err(reason) => {
-                c.what = What::Running;
-                c.floor = attempt;
-                c.refused.clone_from(&reason);
-                let fact = Fact::Refused { tree, epoch, attempt, reason };
-                let mut out = vec![Act::Resume { tree, epoch }];
-                out.extend(self.say(vec![fact]));
-                out
-            }
-        }
-    }
-
-    /// A copy was made, stopped; or it was not, nothing of it is left, and why.
-    pub fn restored(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        done: Result<(), String>,
-        now: Millis,
-    ) -> Option<Act> {
-        let c = self.copy(tree, epoch)?;
-        let What::Restoring { version } = c.what else { return None };
-        let mut facts = c.cut_back(tree);
-        facts.push(match done {
-            Ok(()) => {
-                c.what = What::Restored;
-                self.images.insert((tree, version));
-                Fact::Restored { tree, epoch }
-            }
-            Err(reason) => {
-                self.copies.remove(&tree);
-                self.fence(tree, epoch, now);
-                Fact::NotRestored { tree, epoch, reason }
-            }
-        });
-        self.say(facts)
-    }
-
-    /// Files were cut back for a copy that is being made.
-    pub fn cut(&mut self, tree: TreeId, epoch: u64, cut: Vec<CutFile>) {
-        if let Some(c) = self.copy(tree, epoch) {
-            c.cut = cut;
-        }
-    }
-
-    /// A copy was not made, and will not be as long as files are what they are, and why.
-    pub fn barred(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        reason: String,
-        now: Millis,
-    ) -> Option<Act> {
-        let c = self.copy(tree, epoch)?;
-        let What::Restoring { .. } = c.what else { return None };
-        let mut facts = c.cut_back(tree);
-        facts.push(Fact::Barred { tree, epoch, reason });
-        self.copies.remove(&tree);
-        self.fence(tree, epoch, now);
-        self.say(facts)
-    }
-
-    /// A copy was killed.
-    pub fn killed(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
-        self.copy(tree, epoch).filter(|c| c.what == What::Dying)?;
-        self.copies.remove(&tree);
-        self.say(vec![Fact::Gone { tree, epoch }])
-    }
-
-    /// A checkpoint is complete, or failed, and why. The copy goes on.
-    pub fn saved(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        version: u64,
-        done: Result<Image, String>,
-    ) -> Option<Act> {
-        let mine = Some(Save::Making { version });
-        let c = self.copy(tree, epoch).filter(|c| c.save == mine)?;
-        let fact = match done {
-            Ok(image) => {
-                c.save = Some(Save::Done { image: image.clone() });
-                self.images.insert((tree, version));
-                Fact::Saved { tree, epoch, image }
-            }
-            Err(reason) => {
-                c.save = Some(Save::Failed { version, reason: reason.clone() });
-                Fact::NotSaved { tree, epoch, version, reason }
-            }
-        };
-        self.say(vec![fact])
-    }
-
-    /// The root of a copy ended by itself and all its output was taken; or something else than this
-    /// agent killed it.
-    pub fn ended(&mut self, tree: TreeId, epoch: u64, end: End) -> Option<Act> {
-        let c = self.copy(tree, epoch)?;
-        let ran = match c.what {
-            What::Starting | What::Running | What::Dumping { .. } | What::Dumped { .. } => true,
-            What::Restored => false,
-            What::Restoring { .. } | What::Ended { .. } | What::Dying => return None,
-        };
-        c.what = What::Ended { end, ran };
-        self.say(vec![Fact::Ended { tree, epoch, end }])
     }
 }

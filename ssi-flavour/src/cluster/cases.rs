@@ -1,12 +1,16 @@
 //! The nasty cases, each on its own: one controller, two or three nodes, messages by hand.
 
+mod agent;
 mod files;
+mod kept;
 
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
 use super::interval::Interval;
 use super::members::{Moves, NodeState, Times};
-use super::messages::{End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId};
+use super::messages::{
+    End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId, WHY_CHARS_MAX,
+};
 use super::record::{Effect, Record, State};
 use super::trees::{Owner, STEP_MAX, Step, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
@@ -23,7 +27,7 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false }
+    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false }
 }
 
 fn restore(epoch: u64, image: Image, roll_back: bool) -> Order {
@@ -198,6 +202,28 @@ fn the_source_goes_on_only_when_the_targets_copy_is_gone() {
     assert_eq!(d.beat(2), [Order::Kill { tree: T, epoch: 2 }], "forgotten by a restart");
     let effects = d.fact(2, Fact::Gone { tree: T, epoch: 2 });
     assert_eq!(told(&effects, 1), [Order::Run { tree: T, epoch: 1, floor: 2 }]);
+}
+
+/// If it failed, large programs would never move, whatever a site allows; or a node that says a
+/// silly figure have a program stand still for ever.
+#[test]
+fn a_step_may_take_what_its_node_lets_it_take() {
+    let mut d = Desk::new(true);
+    d.c.limit(n(1), Duration::from_secs(600));
+    d.moving(2);
+    let still = |d: &Desk| matches!(d.tree().state, TreeState::Moving { step: Step::Dumping, .. });
+    d.pass(655_000, &[1, 2, 3]);
+    assert!(still(&d));
+    d.pass(6_000, &[1, 2, 3]);
+    assert_eq!(d.tree().state, TreeState::Running);
+    // The other's limit counts where it restores.
+    d.fact(1, Fact::Runs { tree: T, epoch: 1, floor: 2 });
+    d.moving(2);
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 3, image: image(2, 1) });
+    d.pass(STEP_MAX.as_millis() as u64 + 1000, &[1, 2, 3]);
+    assert!(matches!(d.tree().state, TreeState::Moving { step: Step::Undoing { .. }, .. }));
+    d.c.limit(n(1), Duration::MAX);
+    d.c.tick(d.now);
 }
 
 #[test]
@@ -392,327 +418,4 @@ fn what_is_in_the_way_is_said() {
     d.moving(3);
     let text = d.c.can_migrate(T, n(3)).unwrap_err().to_string();
     assert_eq!(text, "tree 1 moves: try again when it runs");
-}
-
-/// If it failed, the only checkpoint would be gone with the node that made it.
-#[test]
-fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
-    let mut d = Desk::new(true);
-    d.saved(1);
-    assert_eq!(d.c.thin(2), [T]);
-    d.c.hold(T, n(2), d.now).unwrap();
-    assert_eq!(d.c.thin(2), [], "somebody is at it");
-    let from = BTreeSet::from([n(1)]);
-    let hold = |attempt, version| {
-        let from = from.clone();
-        Order::Hold { tree: T, attempt, version, from, owner: 70_007 }
-    };
-    assert_eq!(d.beat(2), [hold(1, 1)]);
-    d.fact(2, Fact::Holds { tree: T, version: 1 });
-    assert_eq!((d.beat(2), d.c.thin(2)), (Vec::new(), Vec::new()));
-    d.saved(2);
-    d.c.settle(2);
-    assert_eq!(d.tree().previous.as_ref().unwrap().version, 1, "nobody else has the last one");
-    // Node 2 does not get it: another one is asked.
-    d.c.hold(T, n(2), d.now).unwrap();
-    let reason = "no space left".to_owned();
-    d.fact(2, Fact::NotHeld { tree: T, attempt: 1, reason: reason.clone() });
-    assert_eq!(d.c.thin(2), [], "that was of an attempt before");
-    d.fact(2, Fact::NotHeld { tree: T, attempt: 2, reason });
-    d.c.hold(T, n(3), d.now).unwrap();
-    d.restart_controller();
-    d.beat(3);
-    assert_eq!(d.beat(3), [hold(3, 2)]);
-    d.fact(3, Fact::Holds { tree: T, version: 2 });
-    d.c.settle(2);
-    assert_eq!(d.tree().previous, None);
-    // All who have it are told when it is not wanted any more.
-    d.fact(1, Fact::Ended { tree: T, epoch: 1, end: End::Exit { code: 0 } });
-    for number in [1, 2, 3] {
-        let (term, sent, copies) = (d.term(number), d.now, Vec::new());
-        let images = vec![(T, 2)];
-        let beat = ToController::Beat { term, sent, copies, images };
-        let orders = told(&d.c.message(n(number), &beat, d.now), number);
-        assert!(orders.contains(&Order::Discard { tree: T, version: 2 }), "{number}: {orders:?}");
-    }
-}
-
-/// If it failed, a tree would wait in vain for a dead node though another has a checkpoint of it.
-#[test]
-fn without_the_last_checkpoint_the_one_before_is_restarted() {
-    let mut d = Desk::new(true);
-    d.saved(1);
-    d.c.hold(T, n(2), d.now).unwrap();
-    d.fact(2, Fact::Holds { tree: T, version: 1 });
-    d.saved(2);
-    d.c.settle(2);
-    d.pass(9_000, &[2, 3]);
-    assert!(matches!(d.tree().state, TreeState::Checkpointed { .. }));
-    d.c.settle(2);
-    d.c.restart(T, n(3), d.now).unwrap();
-    let mut old = image(1, 1);
-    old.nodes.insert(n(2));
-    assert_eq!(d.beat(3), [restore(2, old, true)]);
-}
-
-/// If it failed, a program that waits would be started twice, or be forgotten with the core.
-#[test]
-fn what_waits_is_started_once_and_outlives_the_controller() {
-    let mut d = Desk::new(true);
-    let wish = d.wish();
-    let (tree, effects) = d.c.queue(&wish);
-    let queued = Record::Tree(TreeRecord::Queued { tree, wish: wish.clone() });
-    assert_eq!(effects, [Effect::Keep(queued)], "nobody is told");
-    d.restart_controller();
-    d.beat(2);
-    let text = d.c.migrate(tree, n(2), d.now).unwrap_err().to_string();
-    assert_eq!(text, "tree 2 waits until a node has room: try again when it runs");
-    assert_eq!(d.c.state().trees.queue().wish(tree), Some(&wish));
-    let effects = d.c.begin(tree, 65_536, n(2), n(2)).unwrap();
-    assert_eq!(told(&effects, 2), [Order::Start { tree, epoch: 1 }]);
-    assert!(d.c.begin(tree, 65_537, n(3), n(3)).is_err());
-    let (next, _) = d.c.queue(&wish);
-    assert_eq!(next, TreeId(3), "its number is not given again");
-    d.c.end(next).unwrap();
-    assert!(d.c.end(next).is_err() && d.c.state().trees.queue().is_empty());
-    assert!(d.c.end(tree).is_err(), "something of it may run");
-}
-
-/// If it failed, what nobody may run here any more would wait for ever.
-#[test]
-fn what_waits_goes_with_its_vo() {
-    let mut d = Desk::new(true);
-    let wish = d.wish();
-    let (tree, _) = d.c.queue(&wish);
-    let vos = BTreeSet::from([wish.owner.vo]);
-    assert_eq!(d.c.drop_waiting(&vos), []);
-    let text = format!("{:?}", d.c.drop_waiting(&BTreeSet::new()));
-    assert!(text.contains("Lost") && text.contains("demo.rennes is not served"), "{text}");
-    assert_eq!(d.c.state().trees.queue().wish(tree), None);
-}
-
-/// A node in its first term.
-fn agent() -> Agent {
-    let mut a = Agent::new(Times::default().lease());
-    a.message(&ToNode::Admitted { after: 0, term: 1 }, Millis(0));
-    a
-}
-
-fn order(a: &mut Agent, now: u64, order: Order) -> Vec<Act> {
-    let m = ToNode::Told { term: 1, sent: Millis(now), orders: vec![order] };
-    let acts = a.message(&m, Millis(now));
-    acts.into_iter().filter(|act| *act != Act::Thaw).collect()
-}
-
-fn say(fact: Fact) -> Act {
-    Act::Say(ToController::Facts { term: 1, facts: vec![fact] })
-}
-
-fn running() -> Agent {
-    let mut a = agent();
-    order(&mut a, 0, Order::Start { tree: T, epoch: 1 });
-    a.started(T, 1).unwrap();
-    a
-}
-
-#[test]
-fn a_late_order_to_run_does_not_wake_a_copy_that_moves() {
-    let mut a = running();
-    let run = |floor| Order::Run { tree: T, epoch: 1, floor };
-    let dump = |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt };
-    assert_eq!(
-        order(&mut a, 1, dump(2)),
-        [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2 }]
-    );
-    a.dumped(T, 1, 2, Ok(image(2, 1)));
-    let acts = order(&mut a, 2, run(2));
-    let runs = say(Fact::Runs { tree: T, epoch: 1, floor: 2 });
-    assert_eq!(acts, [Act::Resume { tree: T, epoch: 1 }, runs]);
-    let late = order(&mut a, 3, dump(2));
-    let refused = Fact::Refused { tree: T, epoch: 1, attempt: 2, reason: String::new() };
-    assert_eq!(late, [say(refused)], "an attempt that is over stops nothing");
-    order(&mut a, 4, dump(3));
-    a.dumped(T, 1, 3, Ok(image(3, 1)));
-    assert_eq!(order(&mut a, 5, run(2)), [], "two copies would live");
-}
-
-#[test]
-fn a_copy_that_was_killed_is_not_made_again() {
-    let mut a = agent();
-    let restore = || restore(2, image(1, 1), false);
-    let kill = || Order::Kill { tree: T, epoch: 2 };
-    order(&mut a, 1, restore());
-    assert_eq!(order(&mut a, 2, kill()), [Act::Kill { tree: T, epoch: 2 }]);
-    assert_eq!(order(&mut a, 3, kill()), [], "it is not gone yet");
-    let gone = say(Fact::Gone { tree: T, epoch: 2 });
-    assert_eq!(a.killed(T, 2), Some(gone.clone()));
-    assert_eq!(order(&mut a, 4, kill()), [gone]);
-    let acts = order(&mut a, 5, restore());
-    assert!(format!("{acts:?}").contains("NotRestored"), "{acts:?}");
-}
-
-#[test]
-fn copies_stand_still_when_the_lease_ends_and_are_killed_before_anything_runs() {
-    let lease = Times::default().lease();
-    let mut a = running();
-    assert_eq!(a.tick(Millis(0).plus(lease).minus(Duration::from_millis(1))), []);
-    assert_eq!(a.tick(Millis(0).plus(lease)), [Act::Freeze]);
-    // An answer that was on its way too long gives nothing.
-    let late = ToNode::Told { term: 1, sent: Millis(0), orders: Vec::new() };
-    assert_eq!(a.message(&late, Millis(0).plus(lease)), []);
-    let back = ToNode::Told {
-        term: 1,
-        sent: Millis(9_000),
-        orders: vec![Order::Kill { tree: T, epoch: 1 }],
-    };
-    let acts = a.message(&back, Millis(9_100));
-    assert_eq!(acts, [Act::Kill { tree: T, epoch: 1 }, Act::Thaw]);
-}
-
-#[test]
-fn a_lease_is_that_of_the_times_now() {
-    // wrong: a node whose cluster has shorter times would run its copies beyond its death
-    let text = serde_json::to_string(&running()).unwrap();
-    let mut a: Agent = serde_json::from_str(&text).unwrap();
-    a.rebooted();
-    a.set_lease(Duration::from_millis(900));
-    a.message(&ToNode::Admitted { after: 1, term: 2 }, Millis(10_000));
-    a.message(&ToNode::Told { term: 2, sent: Millis(10_000), orders: Vec::new() }, Millis(10_001));
-    assert_eq!(a.lease_until(), Millis(10_900));
-}
-
-/// If it failed, shorter times would give two live copies: a node that was not heard since runs its
-/// own for as long as it was told to.
-#[test]
-fn a_node_has_the_time_under_which_it_joined() {
-    let mut d = Desk::new(false);
-    let ms = Duration::from_millis;
-    let (long, short) = (Times::default(), Times::new(ms(500), ms(1000), ms(2000)).unwrap());
-    let restart = |d: &mut Desk, times: Times| {
-        let text = serde_json::to_string(d.c.state()).unwrap();
-        d.c = Controller::new(serde_json::from_str(&text).unwrap(), times, d.now);
-    };
-    restart(&mut d, short);
-    d.pass(7_000, &[2, 3]);
-    assert_eq!(d.node_state(1), NodeState::Suspect);
-    d.pass(1_500, &[2, 3]);
-    assert_eq!(d.node_state(1), NodeState::Failed);
-    // It joins by the new ones.
-    let join = ToController::Join { after: d.term(1) };
-    d.c.message(n(1), &join, d.now);
-    d.pass(2_500, &[2, 3]);
-    assert_eq!(d.node_state(1), NodeState::Failed);
-    // It joins, does not hear so, and hears it under longer ones.
-    let join = ToController::Join { after: d.term(1) };
-    d.c.message(n(1), &join, d.now);
-    restart(&mut d, long);
-    d.c.message(n(1), &join, d.now);
-    restart(&mut d, short);
-    d.pass(7_000, &[2, 3]);
-    assert_eq!(d.node_state(1), NodeState::Suspect);
-}
-
-#[test]
-fn an_expelled_node_joins_when_nothing_is_left() {
-    let mut a = running();
-    let expelled = ToNode::Expelled { term: 1 };
-    let acts = a.message(&expelled, Millis(9_000));
-    assert_eq!(acts, [Act::Freeze, Act::Abandon, Act::Kill { tree: T, epoch: 1 }]);
-    assert_eq!(a.beat(Millis(9_100)), []);
-    a.killed(T, 1);
-    assert_eq!(a.beat(Millis(9_200)), [Act::Say(ToController::Join { after: 1 })]);
-    a.message(&ToNode::Admitted { after: 0, term: 1 }, Millis(9_300));
-    assert_eq!(a.beat(Millis(9_400)), [Act::Say(ToController::Join { after: 1 })], "a late one");
-    a.message(&ToNode::Admitted { after: 1, term: 2 }, Millis(9_500));
-    assert_eq!(a.term(), 2);
-}
-
-#[test]
-fn an_end_is_said_until_it_is_known() {
-    let mut a = running();
-    let end = End::Exit { code: 3 };
-    let ended = say(Fact::Ended { tree: T, epoch: 1, end });
-    assert_eq!(a.ended(T, 1, end), Some(ended.clone()));
-    assert_eq!(a.beat(Millis(10))[1..], [ended]);
-    order(&mut a, 11, Order::Kill { tree: T, epoch: 1 });
-    a.killed(T, 1);
-    assert_eq!(a.beat(Millis(12)).len(), 1);
-}
-
-#[test]
-fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
-    // wrong: an image would be fetched with each heartbeat, or stay for ever
-    let mut a = agent();
-    let hold = |attempt| {
-        let from = BTreeSet::from([n(2)]);
-        Order::Hold { tree: T, attempt, version: 4, from, owner: 70_007 }
-    };
-    let acts = order(&mut a, 1, hold(1));
-    assert!(matches!(acts[..], [Act::Hold { tree: T, attempt: 1, version: 4, .. }]), "{acts:?}");
-    assert_eq!(order(&mut a, 2, hold(1)), []);
-    let failed = say(Fact::NotHeld { tree: T, attempt: 1, reason: "torn".into() });
-    assert_eq!(a.held(T, 1, 4, Err("torn".into())), Some(failed.clone()));
-    assert_eq!(order(&mut a, 3, hold(1)), [failed]);
-    assert_eq!(order(&mut a, 4, hold(2)).len(), 1);
-    let text = serde_json::to_string(&a).unwrap();
-    let mut a: Agent = serde_json::from_str(&text).unwrap();
-    let acts = a.restarted(Millis(5));
-    assert!(format!("{acts:?}").contains("NotHeld"), "{acts:?}");
-    order(&mut a, 6, hold(3));
-    let holds = say(Fact::Holds { tree: T, version: 4 });
-    assert_eq!(a.held(T, 3, 4, Ok(())), Some(holds.clone()));
-    assert_eq!(order(&mut a, 7, hold(4)), [holds]);
-    let beat = format!("{:?}", a.beat(Millis(8)));
-    assert!(beat.contains("images: [(TreeId(1), 4)]"), "{beat}");
-    let discard = || Order::Discard { tree: T, version: 4 };
-    assert_eq!(order(&mut a, 9, discard()), [Act::Discard { tree: T, version: 4 }]);
-    assert_eq!(order(&mut a, 10, discard()), []);
-}
-
-#[test]
-fn an_agent_that_is_restarted_gives_up_what_it_was_at() {
-    let mut a = running();
-    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 });
-    let text = serde_json::to_string(&a).unwrap();
-    let mut a: Agent = serde_json::from_str(&text).unwrap();
-    let acts = a.restarted(Millis(2));
-    assert_eq!(acts[..2], [Act::Freeze, Act::Resume { tree: T, epoch: 1 }]);
-    assert!(format!("{acts:?}").contains("Refused"), "{acts:?}");
-}
-
-#[test]
-fn a_ghost_of_nobodys_tree_ends_once_nothing_of_it_can_run() {
-    // wrong: what stands for a program that the core had not kept would wait for ever; or hear of
-    // its end while it runs
-    let mut d = Desk::new(false);
-    let ghosts = |d: &mut Desk| {
-        let m = ToController::Ghosts { term: d.term(1), trees: vec![T, TreeId(99)] };
-        let effects = d.c.message(n(1), &m, d.now);
-        told(&effects, 1)
-    };
-    d.restart_controller();
-    let dead = Times::default().dead().as_millis() as u64;
-    d.pass(2 * dead - 500, &[1, 2, 3]);
-    assert_eq!(ghosts(&mut d), []);
-    d.pass(500, &[1, 2, 3]);
-    assert_eq!(ghosts(&mut d), [Order::Forsake { tree: TreeId(99) }]);
-    let m = ToController::Ghosts { term: d.term(1) + 1, trees: vec![TreeId(99)] };
-    assert_eq!(d.c.message(n(1), &m, d.now), []);
-}
-
-#[test]
-fn what_lasts_is_all_that_a_new_start_knows() {
-    // wrong: an image would be forgotten that the controller counts on, or a term be used twice
-    let mut a = running();
-    order(&mut a, 1, Order::Save { tree: T, epoch: 1, version: 3 });
-    a.saved(T, 1, 3, Ok(image(3, 1)));
-    let from = BTreeSet::from([n(2)]);
-    let hold = Order::Hold { tree: TreeId(9), attempt: 1, version: 4, from, owner: 70_007 };
-    order(&mut a, 2, hold);
-    let mut kept: Agent =
-        serde_json::from_str(&serde_json::to_string(&a.lasting()).unwrap()).unwrap();
-    a.rebooted();
-    kept.rebooted();
-    assert_eq!(kept, a);
-    assert_eq!(kept.kept(), BTreeSet::from([(T, 3), (TreeId(9), 4)]));
 }

@@ -7,9 +7,10 @@ use super::crash::term_ended;
 use super::members::{Heard, Member, MemberError, MemberRecord, Moves, NodeState, Times};
 use super::messages::{Fact, Order, ToController, ToNode, TreeId};
 use super::record::{Effect, Record, State};
-use super::trees::TreeRecord;
+use super::trees::{STEP_LIMIT_MAX, STEP_MAX, STEP_MORE, TreeRecord};
 use crate::pids::NodeNumber;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use xos_base::{Millis, NodeId, VoId};
 
 /// Why nothing is done about a tree.
@@ -53,6 +54,8 @@ pub struct Controller {
     heard: Heard,
     /// When it began.
     began: Millis,
+    /// How long saving or restoring a tree may take at a node, where it said so.
+    limits: BTreeMap<NodeNumber, Duration>,
 }
 
 impl Controller {
@@ -65,7 +68,7 @@ impl Controller {
                 heard.note(number, now, None);
             }
         }
-        Controller { state, times, heard, began: now }
+        Controller { state, times, heard, began: now, limits: BTreeMap::new() }
     }
 
     /// What is stored.
@@ -169,11 +172,24 @@ impl Controller {
         for (number, reason) in dead {
             touched.extend(self.end_term(number, NodeState::Failed, &reason, now, &mut out));
         }
-        for r in self.state.trees.overdue(self.began, now) {
+        let step = |node: NodeNumber| self.step_max(node);
+        for r in self.state.trees.overdue(self.began, now, step) {
             touched.extend(self.put(r, &mut out));
         }
         self.push(&touched, &mut out);
         out
+    }
+
+    /// How long a node lets saving or restoring one tree take. Not stored: it says so with each
+    /// heartbeat.
+    pub fn limit(&mut self, node: NodeNumber, limit: Duration) {
+        self.limits.insert(node, limit);
+    }
+
+    /// How long a step may take there: the node is the first to give it up.
+    fn step_max(&self, node: NodeNumber) -> Duration {
+        let own = self.limits.get(&node).copied().unwrap_or_default().min(STEP_LIMIT_MAX);
+        STEP_MAX.max(own + STEP_MORE)
     }
 
     /// Takes a node up; it may join then.
@@ -218,6 +234,19 @@ impl Controller {
         let r = self.state.members.prove(node, moves, cpu_group)?;
         self.keep(r, &mut out);
         Ok(out)
+    }
+
+    /// What is wrong with a node's clock; empty: nothing. As long as something is no tree comes to
+    /// it by a move or a restart.
+    pub fn clock(&mut self, node: NodeNumber, wrong: &str) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let known = self.state.members.node(node);
+        // In other words it would be kept again with each heartbeat.
+        if known.is_some_and(|m| m.state.has_term() && m.clock.is_empty() != wrong.is_empty()) {
+            let wrong = wrong.to_owned();
+            self.keep(MemberRecord::Clock { number: node, wrong }, &mut out);
+        }
+        out
     }
 
     /// A node is to take no new trees (`on`), or is to take some again.

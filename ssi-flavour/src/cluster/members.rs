@@ -1,164 +1,19 @@
 //! The nodes of a cluster: how each stands, and for how long one that is not heard may still work.
 
+mod heard;
+mod state;
+mod times;
+
+pub use heard::Heard;
+pub use state::NodeState;
+pub use times::{Times, TimesError};
+
 use crate::pids::{NODE_NUMBER_MAX, NodeNumber};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
-use xos_base::{Millis, NodeId, VoId};
-
-/// How fast or slow a clock may be, in percent. Clocks of machines stay within 0.1.
-const DRIFT_PERCENT: u32 = 1;
-const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
-const DEAD_MAX: Duration = Duration::from_secs(600);
-
-/// When a silent node is taken for what. Measured by clocks that nobody can set
-/// ([`xos_base::when::Clock::up`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    heartbeat: Duration,
-    suspect: Duration,
-    dead: Duration,
-}
-
-/// Times that would not work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TimesError {
-    /// The heartbeat.
-    #[error("a heartbeat every {0:?} is not possible: from 100 ms to 10 s")]
-    Heartbeat(Duration),
-    /// Until a node is suspect.
-    #[error("a node suspect after {0:?} of silence: let it be at least two heartbeats")]
-    Suspect(Duration),
-    /// Until a node is dead.
-    #[error(
-        "a node dead after {0:?} of silence: at least twice the time to suspect, at most 10 min"
-    )]
-    Dead(Duration),
-}
-
-impl Default for Times {
-    fn default() -> Times {
-        Times {
-            heartbeat: Duration::from_secs(1),
-            suspect: Duration::from_secs(3),
-            dead: Duration::from_secs(8),
-        }
-    }
-}
-
-impl Times {
-    /// The time from one heartbeat to the next, and of silence until a node is suspect and dead.
-    ///
-    /// # Errors
-    /// [`TimesError`] when they do not go together.
-    pub fn new(
-        heartbeat: Duration,
-        suspect: Duration,
-        dead: Duration,
-    ) -> Result<Times, TimesError> {
-        if !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&heartbeat) {
-            return Err(TimesError::Heartbeat(heartbeat));
-        }
-        if suspect < heartbeat * 2 {
-            return Err(TimesError::Suspect(suspect));
-        }
-        if dead > DEAD_MAX || dead < suspect.saturating_mul(2) {
-            return Err(TimesError::Dead(dead));
-        }
-        Ok(Times { heartbeat, suspect, dead })
-    }
-
-    /// From one heartbeat to the next.
-    pub fn heartbeat(&self) -> Duration {
-        self.heartbeat
-    }
-
-    /// Of silence until a node is suspect.
-    pub fn suspect(&self) -> Duration {
-        self.suspect
-    }
-
-    /// Of silence until a node's term is ended.
-    pub fn dead(&self) -> Duration {
-        self.dead
-    }
-
-    /// What a node has, once its lease ended, until all its copies must stand still.
-    pub fn stop(&self) -> Duration {
-        self.dead / 8
-    }
-
-    /// How long a node may run trees after it sent a heartbeat that was answered. With the slowest
-    /// clock at the node and the fastest at the controller, its copies stand still before the
-    /// controller, which heard the heartbeat no earlier than it was sent, takes it for dead.
-    pub fn lease(&self) -> Duration {
-        self.dead * (100 - DRIFT_PERCENT) / (100 + DRIFT_PERCENT) - self.stop()
-    }
-}
-
-/// How a node stands, as people see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum NodeState {
-    /// It may join.
-    Possible,
-    /// It joined; it has not been tried.
-    Present,
-    /// It takes trees.
-    Online,
-    /// It takes no new ones; those that it has are to leave.
-    Draining,
-    /// It was not heard for a while.
-    Suspect,
-    /// Its term was ended.
-    Failed,
-}
-
-impl NodeState {
-    /// All of them.
-    pub const ALL: [NodeState; 6] = [
-        NodeState::Possible,
-        NodeState::Present,
-        NodeState::Online,
-        NodeState::Draining,
-        NodeState::Suspect,
-        NodeState::Failed,
-    ];
-
-    /// Whether a node may come from this state to that one.
-    pub fn leads_to(self, to: NodeState) -> bool {
-        use NodeState::{Draining, Failed, Online, Possible, Present, Suspect};
-        match self {
-            Possible => to == Present,
-            Present => matches!(to, Online | Suspect | Failed | Possible),
-            Online => matches!(to, Draining | Suspect | Failed),
-            Draining => matches!(to, Online | Suspect | Failed | Possible),
-            // Heard again, it is what it was.
-            Suspect => matches!(to, Present | Online | Draining | Failed),
-            Failed => matches!(to, Present | Possible),
-        }
-    }
-
-    /// Whether a node in this state has a term under which it may run trees.
-    pub fn has_term(self) -> bool {
-        !matches!(self, NodeState::Possible | NodeState::Failed)
-    }
-}
-
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NodeState::Possible => "possible",
-            NodeState::Present => "present",
-            NodeState::Online => "online",
-            NodeState::Draining => "draining",
-            NodeState::Suspect => "suspect",
-            NodeState::Failed => "failed",
-        })
-    }
-}
+use xos_base::{NodeId, VoId};
 
 /// What the canary showed: a small tree that is checkpointed and restored when a node joins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -195,6 +50,9 @@ pub struct Member {
     /// may work by until it joins anew. With other times the longer one counts.
     #[serde(default)]
     pub dead_ms: u64,
+    /// What is wrong with its clock; empty: nothing that is known of.
+    #[serde(default)]
+    pub clock: String,
 }
 
 impl Member {
@@ -211,7 +69,12 @@ impl Member {
         if self.state != NodeState::Online {
             return Err(format!("{} is {}", self.id, self.state));
         }
-        self.can_move()
+        self.can_move()?;
+        match self.clock.as_str() {
+            "" => Ok(()),
+            // What is there may leave.
+            wrong => Err(format!("nothing moves to {}: {wrong}", self.id)),
+        }
     }
 
     /// Whether its canary let trees move, or why not.
@@ -254,6 +117,13 @@ pub enum MemberRecord {
         moves: Moves,
         /// What its processors can.
         cpu_group: u64,
+    },
+    /// Its clock is wrong, or right again.
+    Clock {
+        /// The node.
+        number: NodeNumber,
+        /// What is wrong, for people; empty: nothing.
+        wrong: String,
     },
     /// Which VOs it serves.
     Serves {
@@ -394,11 +264,21 @@ impl Members {
         match r {
             MemberRecord::Added { number, id } => {
                 self.last = self.last.max((*number).into());
-                let (moves, cpu_group, serves, reason, term, dead_ms) = Default::default();
+                let (moves, cpu_group, serves, reason, term, dead_ms, clock) = Default::default();
                 let (state, before) = (NodeState::Possible, NodeState::Possible);
                 let id = id.clone();
-                let m =
-                    Member { id, state, before, term, moves, cpu_group, serves, reason, dead_ms };
+                let m = Member {
+                    id,
+                    state,
+                    before,
+                    term,
+                    moves,
+                    cpu_group,
+                    serves,
+                    reason,
+                    dead_ms,
+                    clock,
+                };
                 self.nodes.insert(*number, m);
             }
             MemberRecord::Joined { number, term, dead_ms } => {
@@ -407,6 +287,7 @@ impl Members {
                     m.moves = None;
                     (m.state, m.before) = (NodeState::Present, NodeState::Present);
                     m.reason.clear();
+                    m.clock.clear();
                 }
             }
             MemberRecord::Proved { number, moves, cpu_group } => {
@@ -415,6 +296,11 @@ impl Members {
                     m.cpu_group = *cpu_group;
                     (m.state, m.before) = (NodeState::Online, NodeState::Online);
                     m.reason.clear();
+                }
+            }
+            MemberRecord::Clock { number, wrong } => {
+                if let Some(m) = self.nodes.get_mut(number) {
+                    m.clock.clone_from(wrong);
                 }
             }
             MemberRecord::Serves { number, vos } => {
@@ -437,42 +323,10 @@ impl Members {
     }
 }
 
-/// When each node was heard. Not stored: a controller that begins anew takes all of them as heard
-/// when it began, for any of them may have been answered just before.
-#[derive(Clone, Debug, Default)]
-pub struct Heard {
-    nodes: BTreeMap<NodeNumber, (Millis, Option<Millis>)>,
-}
-
-impl Heard {
-    /// A heartbeat came at `now`, sent at `sent` by the node's clock; none: the node joined, or may
-    /// have been heard by the controller before this one.
-    pub fn note(&mut self, node: NodeNumber, now: Millis, sent: Option<Millis>) {
-        let (at, newest) = self.nodes.entry(node).or_insert((now, sent));
-        *at = now.max(*at);
-        // A late one does not shorten what a newer one gave.
-        *newest = sent.map(|sent| newest.map_or(sent, |n| n.max(sent)));
-    }
-
-    /// Since when it is silent.
-    pub fn at(&self, node: NodeNumber) -> Option<Millis> {
-        self.nodes.get(&node).map(|(at, _)| *at)
-    }
-
-    /// When its newest heartbeat was sent, by its clock.
-    pub fn sent(&self, node: NodeNumber) -> Option<Millis> {
-        self.nodes.get(&node).and_then(|(_, sent)| *sent)
-    }
-
-    /// Its term ended.
-    pub fn forget(&mut self, node: NodeNumber) {
-        self.nodes.remove(&node);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xos_base::Millis;
 
     fn number(n: u8) -> NodeNumber {
         NodeNumber::try_from(n).unwrap()

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use xos_base::Millis;
 
+/// Longest reason why a program was not started that its person is told, characters.
+pub const WHY_CHARS_MAX: usize = 500;
+
 /// A tree of processes that runs and moves as a whole: a number given once. Its root's pid may be
 /// another tree's later.
 #[derive(
@@ -42,6 +45,9 @@ pub struct Image {
     pub bytes: u64,
     /// For how long the tree stood still, ms.
     pub freeze_ms: u64,
+    /// For how long it had stood still when the image was complete, ms; in a move it still does.
+    #[serde(default)]
+    pub still_ms: u64,
     /// The nodes that have it.
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
@@ -331,6 +337,9 @@ pub enum Fact {
         epoch: u64,
         /// How.
         end: End,
+        /// Why its node did not start it, for the person; empty: it did.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// The tree's ghost ended, or there is none.
     Finished {

@@ -86,6 +86,17 @@ fn no_tree_is_lost_while_the_nodes_stand() {
     play(Rules { crashes: false, ..ALL }, 500);
 }
 
+/// If it failed, the simulation would say nothing of what moves cost.
+#[test]
+fn moves_arrive_and_are_measured() {
+    let arrived = |seed: u64| {
+        let mut world = World::new(Dice(seed), Rules { crashes: false, ..ALL });
+        world.play();
+        world.arrived
+    };
+    assert!((1..=20).map(arrived).sum::<u64>() > 0);
+}
+
 /// If it failed, the simulation would be blind for two live copies.
 #[test]
 fn nodes_that_outlive_their_lease_are_seen() {

@@ -24,8 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_base::{MemberNumber, Millis, VoId};
 
-/// How long one step of a move, a restart or a checkpoint may take.
+/// How long one step of a move, a restart or a checkpoint may take at least, and where a node gives
+/// it up itself, beyond that: it has more to do than to save or restore, and says so when it ended.
 pub const STEP_MAX: Duration = Duration::from_secs(120);
+pub(super) const STEP_MORE: Duration = Duration::from_secs(60);
+/// The longest that a node may give a step.
+pub(super) const STEP_LIMIT_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long a tree waits for a node that can restart it.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// How long a tree waits for a person to say what becomes of files that keep it.

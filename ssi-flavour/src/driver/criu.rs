@@ -12,7 +12,11 @@ use super::{
 };
 use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +24,9 @@ use std::time::Duration;
 const VERSION_MIN: (u32, u32) = (4, 2);
 /// What CRIU has beyond a person's rights (capabilities(7)), as a bit of `CapEff`.
 const CHECKPOINT_RESTORE: u64 = 1 << 40;
+/// What it writes of processors, and the most that is read of it, in bytes.
+const PROCESSORS: &str = "cpuinfo.img";
+const PROCESSORS_MAX: u64 = 64 * 1024;
 /// How long finding out what it can do may take, for each question.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -70,6 +77,35 @@ impl Criu {
         Ok(answer)
     }
 
+    /// What it says of the processors' registers; empty where it says nothing, as on processors that
+    /// it does not tell apart.
+    async fn registers(&self) -> Result<String, DriverError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut run = Run::new(&self.logs, Step::Probe, PROBE_LIMIT)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = self.logs.join(format!("processors-{}-{number}", std::process::id()));
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(DriverError::system(format!("make {}", folder.display())))?;
+        run.command(&["cpuinfo", "dump"], &folder)?;
+        let ended = run.run(&self.program).await?;
+        let read = File::open(folder.join(PROCESSORS)).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(PROCESSORS_MAX).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let gone = std::fs::remove_dir_all(&folder);
+        gone.map_err(DriverError::system(format!("remove {}", folder.display())))?;
+        let said = match read {
+            Ok(bytes) if ended.good => stats::registers(&bytes),
+            Ok(_) => Err(reason(&ended.said()?)),
+            Err(e) => Err(e.to_string()),
+        };
+        ended.forget()?;
+        Ok(said.unwrap_or_else(|why| {
+            tracing::warn!(why, "processors are told apart by the names of their features only");
+            String::new()
+        }))
+    }
+
     pub(super) fn failure(ended: &Ended, step: Step, pid: i32) -> DriverError {
         match ended.said() {
             Ok(text) => explain(step, pid, &text, Some(ended.log())),
@@ -105,7 +141,7 @@ impl Checkpointer for Criu {
             let ability = if good { Ability::Present } else { Ability::Missing(reason(&said)) };
             features.insert(feature, ability);
         }
-        Ok(Abilities { version: version.1, features })
+        Ok(Abilities { version: version.1, features, registers: self.registers().await? })
     }
 
     async fn dump(&self, order: &DumpOrder) -> Result<Dumped, DriverError> {

@@ -1,4 +1,5 @@
-//! A driver for simulations: programs are counters in a table, and images lie beside them.
+//! A driver for tests of who uses one: programs are counters in a table, and images lie beside
+//! them. Each step can be made to fail, also where there is no CRIU.
 //!
 //! It keeps the rules of the real one: a pid is one program's in a cell, a dump that is refused
 //! changes nothing, only images that are whole and their owner's are started. Pids in a cell and
@@ -18,8 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The version that it says it is.
 const VERSION: &str = "4.2.1";
 
-/// A driver of one machine; clones are of the same machine, and [`Fake::another`] is of another
-/// that shares table and images.
+/// A driver of machines whose cells have different numbers; clones share table and images.
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
     world: Arc<Mutex<World>>,
@@ -177,7 +177,7 @@ impl Checkpointer for Fake {
             return Err(DriverError::Unable { why: "it was told to fail".into() });
         }
         let features = Feature::ALL.map(|feature| (feature, Ability::Present)).into();
-        Ok(Abilities { version: VERSION.into(), features })
+        Ok(Abilities { version: VERSION.into(), features, registers: String::new() })
     }
 
     async fn dump(&self, order: &DumpOrder) -> Result<Dumped, DriverError> {

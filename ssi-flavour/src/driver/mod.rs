@@ -93,6 +93,9 @@ pub struct Abilities {
     pub version: String,
     /// What it can do beyond the plain, or why not.
     pub features: BTreeMap<Feature, Ability>,
+    /// What it saves of this machine's registers: a word that is another one where a tree cannot go
+    /// on for that. Empty: it says nothing of them.
+    pub registers: String,
 }
 
 impl Abilities {

@@ -1,5 +1,6 @@
-//! What CRIU leaves in its image folder about what it did: `stats-dump` and `files.img`
-//! (criu: images/stats.proto, images/fdinfo.proto, images/regfile.proto, criu/include/magic.h).
+//! What CRIU leaves in its image folder about what it did: `stats-dump` and `files.img`, and about
+//! processors: `cpuinfo.img` (criu: images/stats.proto, images/fdinfo.proto, images/regfile.proto,
+//! images/cpuinfo.proto, criu/include/magic.h).
 
 use super::files::Opened;
 use super::images::OpenFile;
@@ -15,6 +16,7 @@ pub(super) const COMMON_MAGIC: u32 = 0x5456_4319;
 const FILES_MAGIC: u32 = 0x5630_3138;
 const FDINFO_MAGIC: u32 = 0x5621_3732;
 const IDS_MAGIC: u32 = 0x5443_2030;
+const CPUINFO_MAGIC: u32 = 0x6140_4013;
 
 #[derive(Clone, PartialEq, Message)]
 struct StatsEntry {
@@ -63,6 +65,33 @@ struct Descriptor {
 struct Ids {
     #[prost(uint32, tag = "2")]
     files: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Processors {
+    /// Of x86.
+    #[prost(message, repeated, tag = "1")]
+    x86: Vec<X86>,
+}
+
+/// What xsave(1) writes of the registers.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct X86 {
+    #[prost(uint64, optional, tag = "8")]
+    saved: Option<u64>,
+    #[prost(uint32, optional, tag = "9")]
+    bytes: Option<u32>,
+}
+
+/// What is saved of the registers of the processors of a `cpuinfo.img`, as one word; empty for
+/// processors of which that says nothing. Else what is wrong with it.
+pub(super) fn registers(bytes: &[u8]) -> Result<String, String> {
+    let entry = Entries::of(bytes, COMMON_MAGIC, CPUINFO_MAGIC)?.next().ok_or("it is empty")??;
+    let processors = Processors::decode(entry).map_err(|e| e.to_string())?.x86;
+    let words = processors.iter().filter_map(|p| Some((p.saved?, p.bytes?)));
+    let words: BTreeSet<String> =
+        words.map(|(saved, bytes)| format!("xsave-{saved:x}-{bytes}")).collect();
+    Ok(words.into_iter().collect::<Vec<_>>().join("+"))
 }
 
 /// How the dump went whose `stats-dump` this is; else what is wrong with it.
@@ -270,5 +299,22 @@ mod tests {
         assert!(descriptors(STATS).is_err(), "another kind");
         assert_eq!(descriptors_of(IDS).unwrap(), 2);
         assert!(descriptors_of(&IDS[..8]).is_err() && descriptors_of(FDINFO).is_err());
+    }
+
+    /// Of CRIU 4.2.1, on an x86 with AVX-512.
+    const CPUINFO: &[u8] = &[
+        0x19, 0x43, 0x56, 0x54, 0x13, 0x40, 0x40, 0x61, 0x17, 0x00, 0x00, 0x00, 0x0a, 0x15, 0x08,
+        0x02, 0x10, 0x1a, 0x18, 0x02, 0x20, 0x01, 0x28, 0x02, 0x30, 0x00, 0x40, 0xe5, 0x01, 0x48,
+        0x80, 0x13, 0x50, 0x80, 0x13,
+    ];
+
+    #[test]
+    fn what_is_saved_of_registers_is_read() {
+        // wrong: a program would go to a processor whose registers lie elsewhere, and die there
+        assert_eq!(registers(CPUINFO).unwrap(), "xsave-e5-2432");
+        assert!(registers(&CPUINFO[..CPUINFO.len() - 1]).is_err(), "torn");
+        assert!(registers(FDINFO).is_err() && registers(&CPUINFO[..8]).is_err());
+        let none = [&CPUINFO[..8], &[0, 0, 0, 0]].concat();
+        assert_eq!(registers(&none).unwrap(), "", "of another kind");
     }
 }

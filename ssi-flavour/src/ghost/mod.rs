@@ -17,7 +17,6 @@
 //! other programs is not theirs any more.
 
 mod escape;
-pub mod inject;
 mod link;
 mod machine;
 pub mod place;

@@ -1,4 +1,7 @@
-//! The small program that is saved and started again when a node joins.
+//! The small program that is saved and started again when a node joins: with pipes, and with a file
+//! open of a file system that is mounted as volumes are.
+
+mod mount;
 
 use super::streams::{Made, pipes};
 use super::work::{person, restore};
@@ -8,8 +11,12 @@ use crate::cluster::members::Moves;
 use crate::cluster::messages::TreeId;
 use crate::driver::images::Origin;
 use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, Trust, outer_pid};
+use crate::ghost::relay::Ends;
+use mount::{FILE, Mounted, TEXT};
 use std::collections::HashSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use xos_base::Millis;
 
 /// No tree of the cluster has this number.
@@ -27,11 +34,18 @@ impl Host {
         // Nothing else is in the cell yet, and nothing of it is anywhere else.
         let limit = self.setup.limit.saturating_mul(CANARY_LIMITS);
         self.let_run(self.setup.clock.up().plus(limit)).await?;
-        let tried = self.try_canary(account).await;
+        let init = self.init_pid;
+        let mounted = wait(move || Mounted::within(init)).await?;
+        let tried = match &mounted {
+            Ok(_) => self.try_canary(account).await,
+            Err(why) => Err(format!("no file system (FUSE) can be mounted here: {why}")),
+        };
         for epoch in [1, 2] {
             let (calls, tree) = (self.calls.clone(), Tree { id: CANARY.0, epoch });
             wait(move || calls.kill(tree)).await?.map_err(io::Error::other)?;
         }
+        // Nobody has a file of it open any more.
+        wait(move || drop(mounted)).await?;
         self.let_run(Millis(0)).await?;
         self.store.discard(CANARY, 1)?;
         Ok(match tried {
@@ -51,8 +65,9 @@ impl Host {
         driver.probe().await.map_err(|e| e.to_string())?;
         let owner = person(&account);
         let tree = Tree { id: CANARY.0, epoch: 1 };
+        let text = format!("exec 3<{FILE}; read -r l <&3; echo \"$l\"; exec sleep 1000");
         let program = Program {
-            argv: ["sleep", "1000"].map(str::to_owned).to_vec(),
+            argv: ["sh", "-c", &text].map(str::to_owned).to_vec(),
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             cwd: "/".into(),
             umask: 0o022,
@@ -63,7 +78,7 @@ impl Host {
         let merged_proc = None;
         let start = Start { tree, pid: None, account, own_net: false, merged_proc, program };
         let made = || pipes(true).map_err(|e| format!("cannot make pipes: {e}"));
-        let Made { fds, keys, ends: _ends } = made()?;
+        let Made { fds, keys, ends } = made()?;
         let (calls, cell) = (self.calls.clone(), self.cell());
         let root = wait(move || {
             let pid = calls.start(start, &fds).map_err(|e| e.to_string())?.pid;
@@ -71,6 +86,7 @@ impl Host {
             root.ok_or_else(|| "the canary ended at once".to_owned())
         });
         let root = root.await.map_err(|e| e.to_string())??;
+        let _ends = self.has_read(ends).await?;
         let folder = self.store.make(CANARY, 1).map_err(|e| format!("cannot keep images: {e}"))?;
         let order = DumpOrder {
             root,
@@ -106,5 +122,27 @@ impl Host {
         };
         let made = restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await;
         made.map_err(|why| why.reason)
+    }
+
+    /// Waits until the canary has its file open and read, by what it writes; the other ends of its
+    /// streams.
+    async fn has_read(&self, ends: Ends) -> Result<(Option<OwnedFd>, File, OwnedFd), String> {
+        let Ends::Pipes { input, output, error } = ends else {
+            return Err("the canary has no pipes".to_owned());
+        };
+        let read = wait(move || {
+            let (mut output, mut got) = (File::from(output), [0; TEXT.len()]);
+            let read = output.read_exact(&mut got);
+            (output, read.is_ok() && got == *TEXT.as_bytes())
+        });
+        // Where it hangs, its end ends the thread that reads.
+        match tokio::time::timeout(self.setup.limit, read).await {
+            Ok(Ok((output, true))) => Ok((input, output, error)),
+            Ok(Ok((_, false))) => {
+                Err("a program cannot read a file of a file system (FUSE) here".to_owned())
+            }
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("a program did not begin within {:?}", self.setup.limit)),
+        }
     }
 }

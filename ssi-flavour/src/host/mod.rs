@@ -256,6 +256,8 @@ struct Work {
     purpose: For,
     version: u64,
     dumped: Option<Dumped>,
+    /// When it was.
+    stopped: Millis,
     /// Where the streams were.
     at: Option<relay::Offsets>,
     /// All that it wrote is taken, and the image is being completed.
@@ -696,11 +698,18 @@ impl Host {
     /// What is written down of an image.
     fn image(&self, work: &Work, bytes: u64) -> Option<Image> {
         let (dumped, at) = (work.dumped.as_ref()?, work.at?);
+        let freeze_ms = dumped.frozen_us / 1000;
+        let sealed = self.setup.clock.up().since(work.stopped).as_millis();
+        let sealed = u64::try_from(sealed).unwrap_or(u64::MAX);
         Some(Image {
             version: work.version,
             output: Offsets { out: at.output, err: at.error },
             bytes,
-            freeze_ms: dumped.frozen_us / 1000,
+            freeze_ms,
+            still_ms: match work.purpose {
+                For::Move { .. } => freeze_ms.saturating_add(sealed),
+                For::Checkpoint => freeze_ms,
+            },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
         })

@@ -9,7 +9,7 @@ use super::{Coming, Event, Held, Host, Job, NewCopy, Peers, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Exit, Program, Refusal, Start, Stdio, Tree};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{End, TreeId};
+use crate::cluster::messages::{End, TreeId, WHY_CHARS_MAX};
 use crate::ghost::relay::Offsets;
 use crate::overlay::Overlay;
 use std::io;
@@ -22,8 +22,6 @@ use tokio::sync::mpsc::UnboundedSender;
 const REFUSED_CODE: u8 = 126;
 /// How one ends that could not be started.
 const NOT_STARTED_CODE: u8 = 127;
-/// Longest reason that its person is told, characters: all of it fits in an empty pipe.
-const WHY_CHARS_MAX: usize = 500;
 
 /// What the standard streams of a tree are.
 pub(super) fn wanted(job: &Job) -> Wanted {
@@ -131,6 +129,7 @@ impl Begin {
 /// Tells its person why a program does not run, where it would write its errors.
 fn say(tree: Tree, errors: Option<&OwnedFd>, why: &str) {
     tracing::warn!(%tree, why, "it could not be started");
+    // All of it fits in an empty pipe.
     let short: String = why.chars().take(WHY_CHARS_MAX).collect();
     let line = format!("xos: {}\n", short.replace(char::is_control, " "));
     let written = errors.map(|fd| nix::unistd::write(fd, line.as_bytes()));
@@ -150,7 +149,7 @@ impl Host {
         if let Some(why) = self.refused.get(&id) {
             tracing::warn!(%tree, why, "it is not started here");
             let end = End::Exit { code: REFUSED_CODE };
-            return self.agent.ended(id, epoch, end).into_iter().collect();
+            return self.agent.not_started(id, epoch, end, why).into_iter().collect();
         }
         let Some(job) = self.jobs.get(&id).cloned() else {
             // Said again with the next order, and the job with it.
@@ -211,7 +210,7 @@ impl Host {
             Err(why) => {
                 tracing::warn!(%tree, why, "it is not started");
                 let end = End::Exit { code: NOT_STARTED_CODE };
-                return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
+                return Ok(self.agent.not_started(id, epoch, end, &why).into_iter().collect());
             }
         };
         let Attempt { copy: NewCopy { streaming, link }, keeper: _keeper, came } = attempt;

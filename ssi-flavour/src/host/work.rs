@@ -21,6 +21,7 @@ use crate::ghost::proto::{Steer, Steered};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use xos_base::Millis;
 
 /// Processes of a tree that are named at once.
 const PIDS_NAMED: usize = 8;
@@ -63,8 +64,9 @@ impl Host {
             return Ok(Vec::new());
         };
         // What was being made is given up; its end finds nothing to do.
-        let (dumped, at, sealing) = (None, None, false);
-        let before = c.work.replace(Work { number, purpose, version, dumped, at, sealing });
+        let (dumped, stopped, at, sealing) = (None, Millis(0), None, false);
+        let work = Work { number, purpose, version, dumped, stopped, at, sealing };
+        let before = c.work.replace(work);
         if purpose != For::Checkpoint {
             c.runs = false;
         }
@@ -137,7 +139,7 @@ impl Host {
         work: u64,
         done: Result<Dumped, String>,
     ) -> io::Result<Vec<Act>> {
-        let id = TreeId(tree.id);
+        let (id, now) = (TreeId(tree.id), self.setup.clock.up());
         let Some(c) = self.copy(id, tree.epoch) else {
             self.work_over(work);
             return Ok(Vec::new());
@@ -157,7 +159,7 @@ impl Host {
             }
             Ok(dumped) => {
                 if let Some(w) = &mut c.work {
-                    w.dumped = Some(dumped);
+                    (w.dumped, w.stopped) = (Some(dumped), now);
                 }
                 c.streaming.tell(Steer::Drain { number: work });
                 let events = self.events.clone();

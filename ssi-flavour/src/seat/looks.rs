@@ -22,19 +22,28 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Looks(Arc<Mutex<NodeLooks>>);
 
 impl Looks {
-    /// Begins to look.
+    /// Begins to look; `moves`, `registers`: what the canary showed, and what its driver saves of
+    /// the processors.
     ///
     /// # Errors
     /// Those of the system.
-    pub(super) fn begin(hands: Hands, plan: &Plan, moves: Moves) -> io::Result<Looks> {
+    pub(super) fn begin(
+        hands: Hands,
+        plan: &Plan,
+        moves: Moves,
+        registers: &str,
+    ) -> io::Result<Looks> {
         let (scale, cpu_times) = look::machine()?;
+        let cpu_words = cpu_words(&std::fs::read_to_string("/proc/cpuinfo")?, registers);
         let first = NodeLooks {
             load: Load::default(),
             cpus: plan.cpus,
             memory_bytes: plan.memory_bytes,
             memory_free_bytes: plan.memory_bytes.min(memory_free()?),
             moves: Some(moves),
-            cpu_group: cpu_group(&std::fs::read_to_string("/proc/cpuinfo")?),
+            cpu_group: cpu_group(&cpu_words),
+            cpu_words,
+            limit_s: plan.limit_s,
             cpu_times,
             processes: Vec::new(),
         };
@@ -210,17 +219,23 @@ fn memory_free() -> io::Result<u64> {
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/meminfo has another form"))
 }
 
-/// What processors can, as a number that is the same where their features are.
-fn cpu_group(cpuinfo: &str) -> u64 {
+/// What processors can, by what the kernel calls their features, and what is saved of their
+/// registers ([`crate::driver::Abilities::registers`]): words in one order.
+fn cpu_words(cpuinfo: &str, registers: &str) -> String {
     let line = |name: &str| {
         let mut all = cpuinfo.lines().filter_map(|line| line.split_once(':'));
         all.find(|(key, _)| key.trim() == name).map(|(_, value)| value)
     };
     let features = line("flags").or_else(|| line("Features")).unwrap_or_default();
-    let features: BTreeSet<&str> = features.split_whitespace().collect();
-    let text = features.into_iter().collect::<Vec<_>>().join(" ");
-    let text = format!("{} {text}", std::env::consts::ARCH);
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut words: BTreeSet<&str> = features.split_whitespace().collect();
+    words.extend(Some(registers).filter(|word| !word.is_empty()));
+    words.insert(std::env::consts::ARCH);
+    words.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// The same as a number, which others have whose words are the same.
+fn cpu_group(words: &str) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, words.as_bytes());
     // Four bytes: a number that all who read JSON can hold.
     digest.as_ref().iter().take(4).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
@@ -234,8 +249,12 @@ mod tests {
         // wrong: nothing would move between like machines, or a program die of an instruction that
         // its new machine does not have
         let info = |flags: &str| format!("processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n");
-        assert_eq!(cpu_group(&info("fpu sse2 avx")), cpu_group(&info("avx fpu sse2")));
-        assert_ne!(cpu_group(&info("fpu sse2 avx")), cpu_group(&info("fpu sse2")));
+        let group = |flags: &str, saved: &str| cpu_group(&cpu_words(&info(flags), saved));
+        assert_eq!(group("fpu sse2 avx", "x1"), group("avx fpu sse2", "x1"));
+        assert_ne!(group("fpu sse2 avx", "x1"), group("fpu sse2", "x1"));
+        // The same features, and registers that are saved elsewhere.
+        assert_ne!(group("fpu avx", "xsave-7-832"), group("fpu avx", "xsave-e7-2696"));
+        assert_eq!(cpu_words(&info("b a"), ""), cpu_words(&info("a b a"), ""));
     }
 
     #[test]

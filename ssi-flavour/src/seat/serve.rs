@@ -59,8 +59,10 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         Some(criu) => Arc::new(criu),
         None => Arc::new(Absent),
     };
-    let filters_move =
-        driver.probe().await.is_ok_and(|abilities| abilities.has(Feature::SeccompFilters));
+    // Where there are none the canary says why.
+    let abilities = driver.probe().await.ok();
+    let filters_move = abilities.as_ref().is_some_and(|a| a.has(Feature::SeccompFilters));
+    let registers = abilities.map(|a| a.registers).unwrap_or_default();
     let views = folder.join(VIEWS_FILE);
     let shells = Arc::new(Shells::new(border.clone(), plan.node, &views, &plan.place)?);
     let setup = Setup {
@@ -86,7 +88,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         tracing::warn!(reason, "nothing moves from or to this node");
     }
     let hands = host.hands();
-    let looks = Looks::begin(hands.clone(), &plan, moves)?;
+    let looks = Looks::begin(hands.clone(), &plan, moves, &registers)?;
     border.begun(looks, hands.clone());
     let (placing, spools) = (border.clone(), border.spools.clone());
     let (asked, shared) = (place::listen(&plan.place)?, plan.shared);

@@ -185,6 +185,8 @@ mod tests {
             memory_free_bytes: 1 << 29,
             moves: None,
             cpu_group: 0,
+            cpu_words: String::new(),
+            limit_s: 0,
             cpu_times: Vec::new(),
             processes: Vec::new(),
         }

@@ -18,10 +18,6 @@ use xos_base::Millis;
 const TROUBLE_PAUSE: Duration = Duration::from_secs(300);
 /// After a restart that failed, until the next; longer each time.
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
-/// What a move costs at least.
-const MOVE_LEAST: Duration = Duration::from_millis(100);
-/// What it costs beyond, for each byte, in nanoseconds: 3 s for 1 GB.
-const MOVE_NS_PER_BYTE: u64 = 3;
 
 impl Cluster {
     /// What is decided now.
@@ -31,7 +27,7 @@ impl Cluster {
         out.extend(self.drains(now));
         if balance {
             let (nodes, trees) = (self.node_views(), self.tree_views(now));
-            for m in place::balance(policy, &nodes, &trees, now) {
+            for m in place::balance(policy, &nodes, &trees, &self.costs, now) {
                 out.extend(self.move_by_itself(m.tree, m.from, m.to, "loaded", now));
             }
         }
@@ -53,6 +49,7 @@ impl Cluster {
                 coming: view(number),
                 online: m.state == NodeState::Online,
                 moves: m.can_move().is_ok(),
+                takes: m.can_move().is_ok() && m.clock.is_empty(),
                 cpu_group: m.cpu_group,
                 serves: m.serves.clone(),
                 leaving: self.leaving(number),
@@ -72,14 +69,13 @@ impl Cluster {
         let view = |(tree, t): (TreeId, &Tree)| {
             let moves = t.state == TreeState::Running && t.confirmed;
             let (cpu, bytes) = used.get(&tree).copied().unwrap_or_default();
-            let by_size = Duration::from_nanos(bytes.saturating_mul(MOVE_NS_PER_BYTE));
             TreeView {
                 tree,
                 node: t.node,
                 vo: t.owner.vo.clone(),
                 load: cpu.min(ONE * 1024),
                 age: self.since.get(&tree).map(|at| now.since(*at)).unwrap_or_default(),
-                cost: MOVE_LEAST + by_size,
+                bytes,
                 moves: moves && !self.troubled(tree, now) && !self.is_shell(tree),
             }
         };

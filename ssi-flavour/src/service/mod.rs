@@ -6,6 +6,7 @@ mod brief;
 mod clusters;
 mod copies;
 mod deeds;
+mod deps;
 mod keep;
 mod may;
 mod one;
@@ -18,6 +19,7 @@ mod tests;
 mod units;
 mod views;
 
+pub use deps::{Deps, Machines, NodesOut, Vos};
 pub use keep::{Change, Kept, Records, Settings, Waiting};
 pub use units::{Envelope, Over, Stop, Unit, Why};
 
@@ -28,10 +30,9 @@ use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
-    CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
-    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX, USES_MAX,
+    CPU_BYTES_MAX, CPUS_MAX, ClusterHeard, ClusterSay, ClusterTell, NodeLooks, PROCESSES_MAX,
+    USES_MAX,
 };
-use async_trait::async_trait;
 use one::{Cluster, Told};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,21 +42,20 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
-use xos_api::Done;
-use xos_api::aem::OutputPart;
-use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::node::Capacity;
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
 use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
-use xos_net::{Audit, Rules};
+use xos_net::{ClusterNames, Rules};
 
 /// How often time is told to the controllers.
 const TICK: Duration = Duration::from_millis(500);
 /// How many nodes may have each checkpoint.
 const COPIES: RangeInclusive<usize> = 1..=4;
+/// How far a node's clock may be off, in seconds.
+const CLOCK_OFF: RangeInclusive<u64> = 1..=3600;
 /// How often it is asked which VOs the site serves.
 const VOS_EVERY: Duration = Duration::from_secs(10);
 
@@ -81,6 +81,9 @@ pub struct Config {
     /// How many nodes are to have each checkpoint of a program that goes on from it when its node
     /// fails: 1 to 4. With 1 it is lost with the disk of the node that made it. Default 2.
     pub checkpoint_copies: usize,
+    /// How far the clock of a node may be from this core's, in seconds, 1 to 3600: what runs on one
+    /// that is further off may leave it, and nothing moves to it. Default 60.
+    pub clock_off_s: u64,
 }
 
 impl Default for Config {
@@ -93,6 +96,7 @@ impl Default for Config {
             trees_per_member: 1000,
             queue_per_member: 1000,
             checkpoint_copies: 2,
+            clock_off_s: 60,
         }
     }
 }
@@ -112,106 +116,15 @@ impl Config {
                 "[cluster]: checkpoint_copies is {copies}: let it be {least} to {most}"
             )));
         }
+        if !CLOCK_OFF.contains(&self.clock_off_s) {
+            let (off, least, most) = (self.clock_off_s, CLOCK_OFF.start(), CLOCK_OFF.end());
+            return Err(Error::invalid(format!(
+                "[cluster]: clock_off_s is {off}: let it be {least} to {most}"
+            )));
+        }
         let trees_per_member = self.trees_per_member;
         Ok(Policy { copies, trees_per_member, ..Policy::default() })
     }
-}
-
-/// How nodes of the site are reached.
-#[async_trait]
-pub trait NodesOut: Send + Sync {
-    /// Tells a node what the controller decided.
-    ///
-    /// # Errors
-    /// That it is not connected, or what it says.
-    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error>;
-    /// Sends a signal to a process there.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error>;
-    /// Asks what keeps a tree from moving.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error>;
-    /// Reads what a tree wrote.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error>;
-    /// Has what trees wrote removed.
-    ///
-    /// # Errors
-    /// As [`NodesOut::tell`].
-    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error>;
-}
-
-#[async_trait]
-impl NodesOut for xos_net::Nodes {
-    async fn tell(&self, node: &NodeId, r: ClusterTell) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-
-    async fn signal(&self, node: &NodeId, r: ClusterSignal) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-
-    async fn why(&self, node: &NodeId, r: ClusterWhy) -> Result<Obstacles, Error> {
-        self.call(node, r).await
-    }
-
-    async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
-        self.call(node, r).await
-    }
-
-    async fn forget(&self, node: &NodeId, r: ClusterForget) -> Result<Done, Error> {
-        self.call(node, r).await
-    }
-}
-
-/// The VOs that the site serves, and their homes.
-#[async_trait]
-pub trait Vos: Send + Sync {
-    /// Those to which it has offered a share.
-    ///
-    /// # Errors
-    /// That this is not known now.
-    async fn served(&self) -> Result<Vec<ServedVo>, Error>;
-    /// A node's right to act for a person, from the home of their VO.
-    ///
-    /// # Errors
-    /// What the home says, or that it does not answer.
-    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error>;
-}
-
-#[async_trait]
-impl Vos for xos_net::Grid {
-    async fn served(&self) -> Result<Vec<ServedVo>, Error> {
-        self.call(self.site(), xos_api::vom::ServedVos {}).await
-    }
-
-    async fn ticket(&self, home: &SiteId, r: IssueTicket) -> Result<IssuedTicket, Error> {
-        self.call(home, r).await
-    }
-}
-
-/// What the service works with.
-pub struct Deps {
-    /// The site.
-    pub site: SiteId,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Where clusters are kept.
-    pub records: Arc<dyn Records>,
-    /// The nodes.
-    pub nodes: Arc<dyn NodesOut>,
-    /// The VOs.
-    pub vos: Arc<dyn Vos>,
-    /// The rules of VOs and site.
-    pub rules: Arc<dyn Rules>,
-    /// The site's audit.
-    pub audit: Arc<dyn Audit>,
 }
 
 /// The clusters of a site.
@@ -223,6 +136,7 @@ pub struct ClusterService {
     clock: Arc<dyn Clock>,
     records: Arc<dyn Records>,
     nodes: Arc<dyn NodesOut>,
+    machines: Arc<dyn Machines>,
     vos: Arc<dyn Vos>,
     rules: Arc<dyn Rules>,
     told: Teller,
@@ -258,6 +172,7 @@ impl ClusterService {
             clock: deps.clock,
             records: deps.records,
             nodes: deps.nodes,
+            machines: deps.machines,
             vos: deps.vos,
             rules: deps.rules,
             told: Teller::new(deps.audit),
@@ -266,6 +181,19 @@ impl ClusterService {
             clusters: Clusters::new(clusters.into_values()),
             changing: Mutex::default(),
         }))
+    }
+
+    /// Whether a node is called so: one that joined, was heard since this core began, or is or was
+    /// in a cluster.
+    async fn is_node(&self, name: &str) -> Result<bool, Error> {
+        let known = self.heard().keys().any(|id| id.as_str() == name);
+        if known || self.clusters.has_node(name) {
+            return Ok(true);
+        }
+        match name.parse::<NodeId>() {
+            Ok(node) => self.machines.has(&node).await,
+            Err(_) => Ok(false),
+        }
     }
 
     /// Looks after the clusters until it is dropped.
@@ -433,6 +361,14 @@ impl ClusterService {
         if let Some(looks) = r.looks {
             effects.extend(look(c, number, &r.messages, looks, now));
         }
+        if let Some(seen) = r.clock {
+            let most = Duration::from_secs(self.config.clock_off_s);
+            c.clocks.insert(number, seen);
+            effects.extend(seen.is_wrong(most).into_iter().flat_map(|wrong| {
+                let trouble = if wrong { seen.trouble(most) } else { String::new() };
+                c.controller.clock(number, &trouble)
+            }));
+        }
         let mut told = self.commit(c, effects).await?;
         // What ended made room.
         let more = c.start_units(&self.policy, &self.heard());
@@ -447,7 +383,14 @@ impl ClusterService {
         if let Some((last, _)) = programs.last() {
             c.said.insert(number, *last);
         }
-        Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs })
+        let now = Some(self.clock.now());
+        Ok(ClusterHeard { seat: Some(c.seat(number)), messages, programs, now })
+    }
+}
+
+impl ClusterNames for ClusterService {
+    fn has(&self, name: &NodeId) -> bool {
+        self.clusters.has(name.as_str())
     }
 }
 
@@ -477,7 +420,11 @@ fn look(
     let present = members.node(number).is_some_and(|m| m.state == NodeState::Present);
     looks.processes.truncate(PROCESSES_MAX);
     looks.cpu_times.truncate(CPUS_MAX);
+    if looks.cpu_words.len() > CPU_BYTES_MAX {
+        looks.cpu_words.clear();
+    }
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
+    c.controller.limit(number, Duration::from_secs(looks.limit_s));
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
     let Some(moves) = moves.filter(|_| present) else { return Vec::new() };

@@ -5,7 +5,9 @@ use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
 use super::units::{Happened, Units};
+use crate::cluster::clock::ClockSeen;
 use crate::cluster::controller::Controller;
+use crate::cluster::cost::Costs;
 use crate::cluster::members::{MemberRecord, Times};
 use crate::cluster::messages::{CutFile, End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
@@ -34,6 +36,8 @@ pub(super) struct Over {
     pub how: Result<End, String>,
     /// Files that were cut back for its restarts.
     pub cut: Vec<CutFile>,
+    /// Why its node did not start it; empty: it did.
+    pub refused: String,
 }
 
 /// What is not kept yet.
@@ -62,10 +66,14 @@ pub(super) struct Cluster {
     pub full: BTreeMap<VoId, String>,
     /// What each node said last, and when.
     pub looks: BTreeMap<NodeNumber, (NodeLooks, Millis)>,
+    /// How the clock of each stood then.
+    pub clocks: BTreeMap<NodeNumber, ClockSeen>,
     /// What was sent to each node since, in the unit of loads.
     pub coming: BTreeMap<NodeNumber, u64>,
     /// When a tree was last moved away from each node by itself.
     pub moved: BTreeMap<NodeNumber, Millis>,
+    /// What moves cost.
+    pub costs: Costs,
     /// Since when each tree is known.
     pub since: BTreeMap<TreeId, Millis>,
     /// When each tree was checkpointed last, or that was tried.
@@ -108,8 +116,10 @@ impl Cluster {
             waiting,
             full: BTreeMap::new(),
             looks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             coming: BTreeMap::new(),
             moved: BTreeMap::new(),
+            costs: Costs::default(),
             since,
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
@@ -243,15 +253,22 @@ impl Cluster {
             MemberRecord::Added { number, .. }
             | MemberRecord::Joined { number, .. }
             | MemberRecord::Proved { number, .. }
+            | MemberRecord::Clock { number, .. }
             | MemberRecord::Serves { number, .. }
             | MemberRecord::Became { number, .. } => *number,
         };
         let member = self.controller.state().members.node(number);
         if member.is_none_or(|m| !m.state.has_term()) {
             self.looks.remove(&number);
+            self.clocks.remove(&number);
         }
         if let MemberRecord::Became { state, reason, .. } = r {
             tracing::info!(cluster = %self.id, %number, %state, reason, "a node of a cluster");
+        }
+        if let MemberRecord::Clock { wrong, .. } = r
+            && !wrong.is_empty()
+        {
+            tracing::warn!(cluster = %self.id, %number, wrong, "a node's clock");
         }
         self.note_member(r);
         self.dirty.nodes.insert(number);
@@ -263,6 +280,13 @@ impl Cluster {
         self.brief.changes(r);
         self.unit_changed(r);
         self.note_tree(r);
+        if let Some(a) = self.costs.note(r, &self.controller.state().trees, now) {
+            let (still, took) = (a.still.as_millis(), a.took.as_millis());
+            tracing::info!(
+                cluster = %self.id, %tree, from = %a.from, to = %a.to, bytes = a.bytes,
+                still_ms = still, took_ms = took, "a move arrived"
+            );
+        }
         if let Some(t) = self.controller.state().trees.tree(tree) {
             self.outputs.insert(tree, t.output_at());
         }
@@ -293,7 +317,12 @@ impl Cluster {
                 self.saved.insert(tree, now);
                 self.trouble.remove(&tree);
             }
-            TreeRecord::Ended { end, .. } => self.ended(tree, Ok(*end)),
+            TreeRecord::Ended { end, why, .. } => {
+                self.ended(tree, Ok(*end));
+                if let Some(over) = self.over.get_mut(&tree) {
+                    over.refused.clone_from(why);
+                }
+            }
             TreeRecord::Lost { reason, .. } => self.ended(tree, Err(reason.clone())),
             TreeRecord::Forgotten { .. } => {
                 self.waiting.remove(&tree);
@@ -351,8 +380,8 @@ impl Cluster {
         let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
             (Some(w), _) => {
                 let (person, argv) = (w.person, w.run.argv);
-                let (place, output_at, cut) = Default::default();
-                Over { person, owner: w.wish.owner, argv, place, output_at, how, cut }
+                let (place, output_at, cut, refused) = Default::default();
+                Over { person, owner: w.wish.owner, argv, place, output_at, how, cut, refused }
             }
             (None, Some(program)) => {
                 let t = self.controller.state().trees.tree(tree);
@@ -364,8 +393,8 @@ impl Cluster {
                 let (person, argv) = (program.person.clone(), program.argv.clone());
                 let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
                 let output_at = self.outputs.get(&tree).copied().or(place.map(|(_, node)| node));
-                let owner = Owner { vo, member, uid };
-                Over { person, owner, argv, place, output_at, how, cut }
+                let (owner, refused) = (Owner { vo, member, uid }, String::new());
+                Over { person, owner, argv, place, output_at, how, cut, refused }
             }
             (None, None) => return,
         };

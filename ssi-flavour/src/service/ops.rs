@@ -102,7 +102,7 @@ impl ClusterService {
         if self.clusters.has(r.cluster.as_str()) {
             return Err(Error::conflict(format!("there is a cluster {} already", r.cluster)));
         }
-        if self.is_node(r.cluster.as_str()) {
+        if self.is_node(r.cluster.as_str()).await? {
             return Err(Error::conflict(format!("a node of this site is called {}", r.cluster))
                 .hint("jobs are sent to a cluster as to a node: give it a name of its own"));
         }

@@ -3,6 +3,7 @@
 mod queue;
 mod rights;
 mod shells;
+mod trial;
 mod units;
 
 use super::clusters::Held;
@@ -12,10 +13,16 @@ use crate::cluster::members::Moves;
 use crate::cluster::messages::{Fact, Order, TreeId};
 use crate::cluster::place::Load;
 use crate::cluster::trees::{Owner, TreeState, Wish};
-use crate::wire::{ProcessLook, ProcessMore, Program};
+use crate::wire::{
+    ClusterForget, ClusterOutput, ClusterSignal, ClusterWhy, Obstacles, ProcessLook, ProcessMore,
+    Program,
+};
+use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, mpsc};
-use xos_api::aem::ProcessLimits;
+use xos_api::Done;
+use xos_api::aem::{OutputPart, ProcessLimits};
+use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::cluster::TreeLimits;
 use xos_api::policy::{Action, Denial, Place};
 use xos_base::{MemberNumber, Membership, Millis};
@@ -108,6 +115,14 @@ impl Vos for Demo {
     }
 }
 
+/// One that joined and was never heard.
+#[async_trait]
+impl Machines for Demo {
+    async fn has(&self, node: &NodeId) -> Result<bool, Error> {
+        Ok(node.as_str() == "quiet.rennes")
+    }
+}
+
 impl Rules for Demo {
     fn judge(&self, _: &Membership, _: Action, _: &Place) -> Result<(), Denial> {
         Ok(())
@@ -162,6 +177,7 @@ async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> Worl
         clock: clock.clone(),
         records: records.clone(),
         nodes,
+        machines: Arc::new(Demo),
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
         audit: audit.clone(),
@@ -216,7 +232,8 @@ impl World {
         messages: Vec<ToController>,
         looks: Option<NodeLooks>,
     ) -> Result<ClusterHeard, Error> {
-        self.service.say(&node(n), ClusterSay { messages, looks, used: Vec::new() }).await
+        let say = ClusterSay { messages, looks, used: Vec::new(), clock: None };
+        self.service.say(&node(n), say).await
     }
 
     /// A heartbeat of a node with so many processes that want to run, and these of trees.
@@ -239,6 +256,8 @@ impl World {
             memory_free_bytes: 1 << 29,
             moves: Some(Moves::Yes),
             cpu_group: 1,
+            cpu_words: String::new(),
+            limit_s: 0,
             cpu_times: Vec::new(),
             processes: trees.iter().map(process).collect(),
         };
@@ -328,7 +347,7 @@ async fn nobody_is_told_what_is_not_kept() {
     let tree = world.runs().await;
     world.records.broken.store(true, Ordering::Relaxed);
     let end = crate::cluster::messages::End::Exit { code: 3 };
-    let facts = vec![Fact::Ended { tree, epoch: 1, end }];
+    let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
     let said = vec![ToController::Facts { term: 1, facts }];
     world.say(1, said, None).await.unwrap_err();
     world.beats(1, 0, &[]).await.unwrap_err();
@@ -415,7 +434,7 @@ async fn a_cluster_that_is_slow_to_be_kept_holds_up_no_other() {
     *world.records.slow.lock().unwrap() = Some(other.clone());
     let service = world.service.clone();
     let messages = vec![ToController::Join { after: 0 }];
-    let joins = ClusterSay { messages, looks: None, used: Vec::new() };
+    let joins = ClusterSay { messages, looks: None, used: Vec::new(), clock: None };
     let slow = tokio::spawn(async move { service.say(&node(3), joins).await });
     world.records.entered.notified().await;
     let others = async {

@@ -4,11 +4,15 @@ use super::keep::Waiting;
 use super::one::{Cluster, Over};
 use crate::cluster::members::{Member, Moves, NodeState};
 use crate::cluster::messages::{CutFile, End, TreeId};
+use crate::cluster::processors::differ;
 use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use xos_api::cluster::{
-    ClusterCheckpoint, ClusterCut, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
-    ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
+    ClusterCheckpoint, ClusterCut, ClusterMoveSeen, ClusterMoves, ClusterNode, ClusterNodeLooks,
+    ClusterNodeState, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
 };
 use xos_base::{Millis, NodeId};
 
@@ -25,6 +29,22 @@ impl Cluster {
             nodes: here.map(|(number, m)| self.node_view(number, m, now)).collect(),
             trees: self.trees_alive(),
             waiting: self.controller.state().trees.queue().len() as u64,
+            moves: self.moves_view(),
+        }
+    }
+
+    fn moves_view(&self) -> ClusterMoves {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let (fixed, bytes_per_s) = self.costs.figures();
+        ClusterMoves {
+            arrived: self.costs.moves(),
+            fixed_ms: ms(fixed),
+            bytes_per_s,
+            last: self.costs.last().map(|a| ClusterMoveSeen {
+                bytes: a.bytes,
+                still_ms: ms(a.still),
+                took_ms: ms(a.took),
+            }),
         }
     }
 
@@ -32,7 +52,7 @@ impl Cluster {
         let moves_not = match (&m.moves, m.state.has_term()) {
             (Some(Moves::No { reason }), _) => reason.clone(),
             (None, true) => "it has not been tried yet".to_owned(),
-            (None, false) | (Some(Moves::Yes), _) => String::new(),
+            (None, false) | (Some(Moves::Yes), _) => m.clock.clone(),
         };
         ClusterNode {
             node: m.id.clone(),
@@ -46,8 +66,9 @@ impl Cluster {
                 NodeState::Failed => ClusterNodeState::Failed,
             },
             reason: m.reason.clone(),
-            moves: m.can_move().is_ok(),
+            moves: m.can_move().is_ok() && m.clock.is_empty(),
             moves_not,
+            processors: self.processors(number),
             trees: self.controller.state().trees.count_on(number) as u64,
             looks: self.looks.get(&number).map(|(looks, at)| ClusterNodeLooks {
                 load_milli: looks.load.mean,
@@ -55,9 +76,31 @@ impl Cluster {
                 memory_bytes: looks.memory_bytes,
                 memory_free_bytes: looks.memory_free_bytes,
                 cpu_group: looks.cpu_group,
+                clock_ahead_ms: self.clocks.get(&number).map(|seen| seen.ahead_ms),
                 age_ms: u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX),
             }),
         }
+    }
+
+    /// How a node's processors differ from those that most nodes have, where they do.
+    fn processors(&self, number: NodeNumber) -> String {
+        let here = |n: &&NodeNumber| !self.settings.left.contains(*n);
+        let group = |n: &NodeNumber| self.looks.get(n).map(|(looks, _)| looks.cpu_group);
+        let mut groups: BTreeMap<u64, (usize, Reverse<NodeNumber>)> = BTreeMap::new();
+        for n in self.looks.keys().filter(here) {
+            let Some(group) = group(n) else { continue };
+            groups.entry(group).or_insert((0, Reverse(*n))).0 += 1;
+        }
+        // Of as many each, those of the first node.
+        let most = groups.into_iter().max_by_key(|(_, how)| *how);
+        let Some((most, (_, Reverse(like)))) = most else { return String::new() };
+        if group(&number).is_none_or(|own| own == most) {
+            return String::new();
+        }
+        let words = |n: NodeNumber| self.looks.get(&n).map(|(looks, _)| looks.cpu_words.as_str());
+        let differ = differ(words(like).unwrap_or_default(), words(number).unwrap_or_default());
+        let what = if differ.is_empty() { "other ones".to_owned() } else { differ };
+        format!("other processors than {}: {what}", self.controller.state().members.name(like))
     }
 
     /// The name of a node.
@@ -131,6 +174,7 @@ impl Cluster {
             saving: t.saving.is_some(),
             trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
             cut: cut(&t.cut),
+            refused: self.over.get(&tree).map(|over| over.refused.clone()).unwrap_or_default(),
         })
     }
 
@@ -151,6 +195,7 @@ impl Cluster {
             saving: false,
             trouble: String::new(),
             cut: Vec::new(),
+            refused: String::new(),
         }
     }
 
@@ -176,6 +221,7 @@ impl Cluster {
             saving: false,
             trouble: String::new(),
             cut: cut(&over.cut),
+            refused: over.refused.clone(),
         }
     }
 

@@ -196,29 +196,3 @@ fn the_size_of_the_terminal_reaches_the_program() {
     assert!(after.local_modes.contains(rustix::termios::LocalModes::ECHO), "{after:?}");
     assert_eq!(remote.served.join().unwrap(), Served::Done);
 }
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn a_stopped_process_becomes_another_program_with_its_pid() {
-    // wrong: a program that was started here could not move away, or its parent would lose it
-    use nix::sys::signal::{Signal, kill};
-    let mut child = Command::new("sleep").arg("1000").stdout(Stdio::piped()).spawn().unwrap();
-    let id = child.id() as i32;
-    let pid = nix::unistd::Pid::from_raw(id);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let uid = rustix::process::getuid().as_raw();
-    let shell = std::fs::canonicalize("/bin/sh").unwrap();
-    let argv = ["sh", "-c", "echo $$ $A; exit 7"].map(str::to_owned);
-    let env = ["A=b".to_owned()];
-    let no_program = std::path::Path::new("/etc/passwd");
-    let refused = xos_ssi::ghost::inject::inject(id, uid, no_program, &argv, &env);
-    assert!(refused.is_err(), "it is no program");
-    let other = xos_ssi::ghost::inject::inject(id, uid + 1, &shell, &argv, &env);
-    assert!(other.unwrap_err().to_string().contains("another user"));
-    xos_ssi::ghost::inject::inject(id, uid, &shell, &argv, &env).unwrap();
-    kill(pid, Signal::SIGCONT).unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said, format!("{id} b\n"));
-    assert_eq!(child.wait().unwrap().code(), Some(7));
-}

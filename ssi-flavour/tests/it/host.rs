@@ -1,7 +1,8 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
-mod limits;
 mod files;
+mod limits;
+mod steps;
 mod trouble;
 
 use crate::groups::{leave_none, own_group};
@@ -285,30 +286,38 @@ fn node(number: u8) -> NodeNumber {
 impl Grid {
     /// `None`, with the reason printed, where this cannot be.
     async fn new() -> Option<Grid> {
-        let made = Grid::try_new(None).await;
+        let made = Grid::try_new(None, None).await;
+        made.map_err(|why| println!("skipped: {why}")).ok()
+    }
+
+    /// With a driver that is no real one: without CRIU, and untried.
+    async fn faked(driver: Arc<dyn Checkpointer>) -> Option<Grid> {
+        let made = Grid::try_new(None, Some(driver)).await;
         made.map_err(|why| println!("skipped: {why}")).ok()
     }
 
     /// With disks that can be filled.
     async fn small() -> Option<Grid> {
-        let made = Grid::try_new(Some(Small::default())).await;
+        let made = Grid::try_new(Some(Small::default()), None).await;
         made.map_err(|why| println!("skipped: {why}")).ok()
     }
 
-    async fn try_new(small: Option<Small>) -> Result<Grid, String> {
+    async fn try_new(
+        small: Option<Small>,
+        fake: Option<Arc<dyn Checkpointer>>,
+    ) -> Result<Grid, String> {
         if !rustix::process::getuid().is_root() {
             return Err("needs root".to_owned());
         }
         if !Path::new("/usr/bin/python3").exists() {
             return Err("no /usr/bin/python3".to_owned());
         }
-        let private = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criu/criu");
-        let private = private.canonicalize().unwrap_or(private);
-        let path = std::env::var("PATH").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let criu = Criu::find(&[private], &path, dir.path().join("logs"));
-        let criu = criu.ok_or("no CRIU: make deps-criu gets one")?;
-        criu.probe().await.map_err(|e| e.to_string())?;
+        let is_fake = fake.is_some();
+        let driver = match fake {
+            Some(driver) => driver,
+            None => criu(&dir.path().join("logs")).await?,
+        };
         let heartbeat = Duration::from_millis(200);
         let suspect = Duration::from_secs(1);
         let times = Times::new(heartbeat, suspect, Duration::from_secs(4)).unwrap();
@@ -325,14 +334,13 @@ impl Grid {
             ends: Mutex::default(),
             away: AtomicBool::new(false),
         });
-        let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
         std::fs::write(&cell, CELL).unwrap();
         std::fs::set_permissions(&cell, PermissionsExt::from_mode(0o700)).unwrap();
         let (hosts, moves, groups) = Default::default();
         let mut grid = Grid { site, hosts, moves, groups, small, dir };
         for number in [1, 2] {
-            grid.begin(node(number), times, &driver).await?;
+            grid.begin(node(number), times, (&driver, is_fake)).await?;
         }
         let present =
             |state: NodeState| move |s: &State| s.members.iter().all(|(_, m)| m.state == state);
@@ -349,7 +357,7 @@ impl Grid {
         &mut self,
         number: NodeNumber,
         times: Times,
-        driver: &Arc<dyn Checkpointer>,
+        (driver, is_fake): (&Arc<dyn Checkpointer>, bool),
     ) -> Result<(), String> {
         let id = format!("n{number}.rennes").parse().unwrap();
         let vo: xos_base::VoId = "demo.rennes".parse().unwrap();
@@ -390,7 +398,10 @@ impl Grid {
             Err(e) => panic!("{e}"),
         };
         let account = Account { uid: UID, gid: UID, groups: vec![] };
-        let moves = host.canary(account).await.unwrap();
+        let moves = match is_fake {
+            true => Moves::Yes,
+            false => host.canary(account).await.unwrap(),
+        };
         self.moves.insert(number, moves);
         let (tell, told) = unbounded_channel();
         self.site.told.lock().unwrap().insert(number, tell);
@@ -509,6 +520,17 @@ fn stand_still(init: i32) -> bool {
         }
     }
     !stopped.is_empty() && stopped.into_iter().all(|s| s)
+}
+
+/// The real driver.
+async fn criu(logs: &Path) -> Result<Arc<dyn Checkpointer>, String> {
+    let private = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criu/criu");
+    let private = private.canonicalize().unwrap_or(private);
+    let path = std::env::var("PATH").unwrap();
+    let criu = Criu::find(&[private], &path, logs);
+    let criu = criu.ok_or("no CRIU: make deps-criu gets one")?;
+    criu.probe().await.map_err(|e| e.to_string())?;
+    Ok(Arc::new(criu))
 }
 
 fn runs(state: &State, tree: TreeId, on: NodeNumber) -> bool {

@@ -20,12 +20,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use xos_api::aem::TaskSpec;
 use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error};
+use xos_base::{ClusterId, Error, NodeId};
+use xos_cda::Cda;
 use xos_ssi::cluster::members::Member;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::cluster::trees::Tree;
 use xos_ssi::pids::NodeNumber;
-use xos_ssi::service::{Change, Envelope, Kept, Records, Settings, Unit, Waiting};
+use xos_ssi::service::{Change, Envelope, Kept, Machines, Records, Settings, Unit, Waiting};
 use xos_ssi::wire::{Program, TreeUnit};
 use xos_store::{Key, KeyError, OPS_MAX, Op, PAGE_ENTRIES_MAX, Prefix, Store, StoreError};
 
@@ -41,6 +42,16 @@ impl Registry {
     /// In this one.
     pub fn new(store: Arc<dyn Store>) -> Registry {
         Registry { store }
+    }
+}
+
+/// The machines that joined the site.
+pub struct Joined(pub Cda);
+
+#[async_trait]
+impl Machines for Joined {
+    async fn has(&self, node: &NodeId) -> Result<bool, Error> {
+        self.0.has_node(node).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! A core's `xosd`.
 
-use super::clusters::Registry;
+use super::clusters::{Joined, Registry};
 use super::config::{Config, Site};
 use super::files::{self, Files};
 use super::{notify, trusted, vault};
@@ -22,7 +22,7 @@ use xos_cda::{Cda, SiteKeys};
 use xos_console::Console;
 use xos_net::http::Shared;
 use xos_net::port::{self, Services};
-use xos_net::{Audit, Grid, Nodes, Router, Trust, Verifier, openapi};
+use xos_net::{Audit, ClusterNames, Grid, Nodes, Router, Trust, Verifier, openapi};
 use xos_node::hosts::Hosts;
 use xos_ssi::service::{self, ClusterService};
 use xos_store::{RedbStore, Store};
@@ -183,6 +183,7 @@ impl Ground {
     async fn clusters(
         &self,
         config: service::Config,
+        cda: &Cda,
         vom: &Vom,
     ) -> Result<Arc<ClusterService>, Error> {
         let deps = service::Deps {
@@ -190,11 +191,15 @@ impl Ground {
             clock: self.clock.clone(),
             records: Arc::new(Registry::new(self.store.clone())),
             nodes: Arc::new(self.nodes.clone()),
+            machines: Arc::new(Joined(cda.clone())),
             vos: Arc::new(self.grid.clone()),
             rules: Arc::new(vom.clone()),
             audit: self.audit.clone(),
         };
-        ClusterService::start(config, deps).await
+        let clusters = ClusterService::start(config, deps).await?;
+        let names: Arc<dyn ClusterNames> = clusters.clone();
+        cda.set_clusters(Arc::downgrade(&names));
+        Ok(clusters)
     }
 
     fn hosts(&self, config: &xos_node::hosts::Config) -> Result<Hosts, Error> {
@@ -291,7 +296,7 @@ async fn start(
     vom.register(&mut router);
     ground.verifier.set_standing(Arc::new(vom.clone()));
     let clusters = match sections.cluster {
-        Some(config) => Some(ground.clusters(config, &vom).await?),
+        Some(config) => Some(ground.clusters(config, &cda, &vom).await?),
         None => None,
     };
     let aem = match sections.aem {

@@ -236,6 +236,7 @@ mod tests {
             reason: String::new(),
             moves: true,
             moves_not: String::new(),
+            processors: String::new(),
             trees: 0,
             looks: None,
         };
@@ -260,6 +261,7 @@ mod tests {
             saving: false,
             trouble: String::new(),
             cut: Vec::new(),
+            refused: String::new(),
         };
         assert_eq!(targets(&nodes, &t), ["n2.rennes"]);
         t.state = ClusterTreeState::Checkpointed;

@@ -94,7 +94,7 @@ impl From<&ClusterNode> for NodeRow {
             state: n.state.into(),
             looks: n.looks.as_ref().map(Looks::from),
             trees: n.trees,
-            notes: notes(&[n.reason.as_str(), moves_not.as_str()]),
+            notes: notes(&[n.reason.as_str(), moves_not.as_str(), n.processors.as_str()]),
             drains: matches!(n.state, Online | Suspect),
             drained: n.state == Draining,
             leaves: n.trees == 0 && matches!(n.state, Possible | Present | Draining | Failed),
@@ -309,6 +309,7 @@ mod tests {
             reason: String::new(),
             moves: false,
             moves_not: "no CRIU".into(),
+            processors: String::new(),
             trees,
             looks: Some(ClusterNodeLooks {
                 load_milli: 1500,
@@ -316,6 +317,7 @@ mod tests {
                 memory_bytes: 1 << 30,
                 memory_free_bytes: 2 << 30,
                 cpu_group: 1,
+                clock_ahead_ms: None,
                 age_ms: 12_000,
             }),
         }

@@ -18,6 +18,7 @@ impl Fake {
             memory_bytes: 8 << 30,
             memory_free_bytes: 6 << 30,
             cpu_group: 1,
+            clock_ahead_ms: Some(12),
             age_ms: 300,
         };
         ClusterNode {
@@ -27,6 +28,7 @@ impl Fake {
             reason: self.t(),
             moves: false,
             moves_not: self.t(),
+            processors: self.t(),
             trees: u64::from(state == ClusterNodeState::Online),
             looks: (state != ClusterNodeState::Failed).then_some(looks),
         }
@@ -40,7 +42,8 @@ impl Fake {
             self.cluster_node("n4.rennes", 3, Failed),
             self.cluster_node("n5.rennes", 4, Online),
         ];
-        ClusterView { cluster: id(cluster), nodes, trees: 3, waiting: 0 }
+        let moves = ClusterMoves::default();
+        ClusterView { cluster: id(cluster), nodes, trees: 3, waiting: 0, moves }
     }
 
     fn tree(&self, tree: u64, person: &str, state: ClusterTreeState) -> ClusterTree {
@@ -62,6 +65,7 @@ impl Fake {
             saving: moves,
             trouble: self.t(),
             cut: Vec::new(),
+            refused: self.t(),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! The agent goes on without `xosd`; what it has to say to the core waits.
 
+mod clock;
 mod lines;
 mod orders;
 mod programs;
@@ -30,6 +31,7 @@ use xos_base::accounts::OWN_ID;
 use xos_base::{ClusterId, Error, Kind};
 use xos_net::dial::Dialer;
 use xos_ssi::cell::proto::Account;
+use xos_ssi::cluster::clock::ClockSeen;
 use xos_ssi::seat::{self, Begun, Client, Plan, Wanted};
 use xos_ssi::wire::{ClusterSay, Seat};
 
@@ -63,6 +65,8 @@ pub(super) struct Clustered {
     preparing: starts::Preparing,
     relays: relays::Relays,
     seated: Mutex<Option<Seated>>,
+    /// How the node's clock stood at the core's last answer.
+    clock: Mutex<Option<ClockSeen>>,
 }
 
 /// The node's place, and its agent there.
@@ -81,8 +85,8 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, relays, seated) = Default::default();
-        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated }
+        let (people, preparing, relays, seated, clock) = Default::default();
+        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated, clock }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -157,8 +161,9 @@ impl Agent {
 
     /// Where the core says that the node sits.
     async fn seat(&self) -> Result<Option<Seat>, Error> {
-        let say = ClusterSay { messages: Vec::new(), looks: None, used: Vec::new() };
-        Ok(self.core()?.call(say).await?.seat)
+        let (messages, used) = Default::default();
+        let say = ClusterSay { messages, looks: None, used, clock: None };
+        Ok(self.say(say).await?.seat)
     }
 
     /// Works at a seat as long as it has it. How long to wait then.
@@ -250,7 +255,7 @@ impl Agent {
                     if let (Some(people), Some(clustered)) = (people, &self.cluster) {
                         clustered.people.seen(&people, self.now());
                     }
-                    let say = ClusterSay { messages: vec![message], looks, used };
+                    let say = ClusterSay { messages: vec![message], looks, used, clock: None };
                     self.pass_on(id, say).await;
                 }
                 Wanted::Want { id, want } => self.ask_core(id, want).await,

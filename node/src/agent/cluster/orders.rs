@@ -54,13 +54,10 @@ impl Agent {
 
     /// Tells the core what the agent says, and the agent what it hears.
     pub(super) async fn pass_on(self: &Arc<Agent>, id: u64, say: ClusterSay) {
-        let said = match self.core() {
-            Ok(core) => core.call(say).await,
-            Err(e) => Err(e),
-        };
+        let said = self.say(say).await;
         let Some(seated) = self.cluster.as_ref().and_then(|c| c.seated().clone()) else { return };
         let passed = match said {
-            Ok(ClusterHeard { seat: Some(seat), messages, programs }) => {
+            Ok(ClusterHeard { seat: Some(seat), messages, programs, now: _ }) => {
                 let stays = super::same(&seat, &seated.seat);
                 let places = (seat.places != seated.seat.places).then(|| seat.places.clone());
                 self.note_seat(seat);

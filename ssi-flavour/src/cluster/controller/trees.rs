@@ -117,7 +117,8 @@ impl Controller {
         }
         let mut out = Vec::new();
         let end = End::Signal { number: 9 };
-        let touched = self.put(TreeRecord::Ended { tree, end }, &mut out);
+        let why = String::new();
+        let touched = self.put(TreeRecord::Ended { tree, end, why }, &mut out);
         self.push(&touched, &mut out);
         Ok(out)
     }
@@ -159,7 +160,7 @@ impl Controller {
         from.can_move().and_then(|()| target.takes_moves()).map_err(refused)?;
         serves(target, &t.owner).map_err(refused)?;
         if from.cpu_group != target.cpu_group {
-            let what = "what the processors can";
+            let what = "what the processors can (`xos cluster nodes` says in what)";
             return Err(refused(format!("{} and {} differ in {what}", from.id, target.id)));
         }
         Ok(())
@@ -229,7 +230,7 @@ impl Controller {
         target.takes_moves().map_err(refused)?;
         serves(target, &t.owner).map_err(refused)?;
         if was.cpu_group != target.cpu_group {
-            let what = "what the processors can";
+            let what = "what the processors can (`xos cluster nodes` says in what)";
             return Err(refused(format!("{} and {} differ in {what}", was.id, target.id)));
         }
         let last = self.reaches(image);

@@ -379,6 +379,7 @@ impl Node {
             output: Offsets { out: written, err: 0 },
             bytes: 1 << 20,
             freeze_ms: 30,
+            still_ms: 30,
             nodes: BTreeSet::from([self.number]),
             shared: dice.chance(50),
         }

@@ -1,8 +1,13 @@
 //! One story.
 
+mod asked;
+mod checks;
+mod young;
+
 use super::node::{Leaves, Node};
 use super::{Dice, Rules};
 use crate::cluster::controller::Controller;
+use crate::cluster::cost::Costs;
 use crate::cluster::interval::Interval;
 use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
 use crate::cluster::messages::{End, Outcome, ToController, ToNode, TreeId};
@@ -45,6 +50,10 @@ pub(super) struct World {
     t: u64,
     rough: bool,
     controller: Option<Controller>,
+    /// What moves cost, as the controller that lives has seen.
+    costs: Costs,
+    /// All that arrived, whichever controller saw them.
+    pub(super) arrived: u64,
     back_at: u64,
     /// Its clock gains so much, millionths.
     ppm: i64,
@@ -96,6 +105,8 @@ impl World {
             t: 0,
             rough: true,
             controller: Some(controller),
+            costs: Costs::default(),
+            arrived: 0,
             back_at: 0,
             ppm,
             log,
@@ -216,6 +227,22 @@ impl World {
         let trees = state.trees.iter().map(|(tree, t)| (tree, t.clone())).collect();
         state.trees = Trees::of(trees, state.trees.queue().clone(), TreeId(self.given));
         self.controller = Some(Controller::new(state, self.times, self.clock()));
+        self.costs = Costs::default();
+    }
+
+    /// What the controller's costs learn from a decision.
+    fn note_costs(&mut self, r: &Record) {
+        let Some(controller) = &self.controller else { return };
+        let (trees, now) = (&controller.state().trees, self.clock());
+        for part in r.parts() {
+            let Record::Tree(r) = part else { continue };
+            let Some(a) = self.costs.note(r, trees, now) else { continue };
+            assert!(a.from != a.to && a.still <= a.took, "a move that is none: {a:?}");
+            // Of one size the times seen bound what is expected.
+            let most = Duration::from_millis(CALM_MS);
+            assert!(self.costs.expected(a.from, a.to, a.bytes) <= most);
+            self.arrived += 1;
+        }
     }
 
     /// What a decision asks for; the controller can die between any two of them.
@@ -226,64 +253,20 @@ impl World {
             before.push(self.log.len());
         }
         for (e, before) in effects.into_iter().zip(before) {
-            if let Effect::Tell { node, message } = e {
-                if self.rules.barrier {
-                    self.stored = self.stored.max(before);
+            match e {
+                Effect::Keep(r) => self.note_costs(&r),
+                Effect::Tell { node, message } => {
+                    if self.rules.barrier {
+                        self.stored = self.stored.max(before);
+                    }
+                    self.send(Mail::Down(node, message));
                 }
-                self.send(Mail::Down(node, message));
             }
             if self.rough && self.dice.below(1000) == 0 {
                 self.controller_dies();
                 return;
             }
         }
-    }
-
-    /// Writes down what a decision changed; of young trees aside.
-    fn write(&mut self, e: &Effect) {
-        let Effect::Keep(record) = e else { return };
-        let mut rest = Vec::new();
-        for r in record.parts() {
-            match r {
-                Record::Tree(of) if self.young.contains_key(&of.tree()) => self.write_young(of),
-                other => rest.push(other.clone()),
-            }
-        }
-        self.log.extend(Record::of(rest));
-    }
-
-    fn write_young(&mut self, r: &TreeRecord) {
-        let tree = r.tree();
-        match r {
-            TreeRecord::Placed { .. }
-            | TreeRecord::Runs { .. }
-            | TreeRecord::Ended { .. }
-            | TreeRecord::Lost { .. } => self.aside.push(Record::Tree(r.clone())),
-            TreeRecord::Forgotten { .. } => {
-                self.young.remove(&tree);
-                let of = self.take_aside(tree);
-                self.over.extend(of);
-            }
-            _ => {
-                self.ripen(tree);
-                self.log.push(Record::Tree(r.clone()));
-            }
-        }
-    }
-
-    fn take_aside(&mut self, tree: TreeId) -> Vec<Record> {
-        let of = |r: &Record| matches!(r, Record::Tree(r) if r.tree() == tree);
-        let all = std::mem::take(&mut self.aside);
-        let (of, others) = all.into_iter().partition(of);
-        self.aside = others;
-        of
-    }
-
-    /// A tree is young no more: all that became of it is one change.
-    fn ripen(&mut self, tree: TreeId) {
-        self.young.remove(&tree);
-        let of = self.take_aside(tree);
-        self.log.extend(Record::of(of));
     }
 
     fn send(&mut self, mail: Mail) {
@@ -484,250 +467,6 @@ impl World {
         let Some(controller) = &self.controller else { return Vec::new() };
         let trees = controller.state().trees.iter();
         trees.filter(|(_, t)| fit(&t.state)).map(|(id, _)| id).collect()
-    }
-
-    fn prove(&mut self) {
-        for n in self.numbers(NodeState::Present) {
-            if let Some(controller) = &mut self.controller {
-                let effects = controller.prove(n, Moves::Yes, 1).unwrap();
-                self.perform(effects);
-            }
-        }
-        if !self.rough {
-            for n in self.numbers(NodeState::Draining) {
-                if let Some(controller) = &mut self.controller {
-                    let effects = controller.drain(n, false).unwrap();
-                    self.perform(effects);
-                }
-            }
-        }
-    }
-
-    fn submit(&mut self) {
-        let online = self.numbers(NodeState::Online);
-        let birth = self.dice.one_of(&online);
-        let node = self.dice.one_of(&online);
-        let Some(controller) = &mut self.controller else { return };
-        let next = controller.state().trees.next();
-        assert!(!self.forsaken.contains(&next), "tree {next} is given twice");
-        if self.known.len() >= TREES || self.known.contains(&next) {
-            return;
-        }
-        let member = MemberNumber(if self.dice.chance(50) { 7 } else { 8 });
-        let owner = Owner { vo: vo(), member, uid: 70_000 + member.0 };
-        let restartable = self.dice.chance(70);
-        let wish = Wish { owner, restartable, interval: Interval::Best };
-        let queued = self.dice.chance(40);
-        let young = !queued && !restartable && self.dice.chance(70);
-        let (tree, effects) = if queued {
-            controller.queue(&wish)
-        } else {
-            let (Some(birth), Some(node)) = (birth, node) else { return };
-            if !self.nodes[&birth].up {
-                return;
-            }
-            let root = *birth.pids().start() + 300;
-            let Ok((tree, effects)) = controller.start(root, &wish, birth, node) else { return };
-            // The ghost is there before anything is told, and asks again when the controller dies.
-            self.births.insert(tree, birth);
-            self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
-            (tree, effects)
-        };
-        let least = if young { 1 } else { 60 };
-        self.goals.insert(tree, least + self.dice.below(400));
-        self.known.insert(tree);
-        if young {
-            self.young.insert(tree, self.t);
-        }
-        effects.iter().for_each(|e| self.write(e));
-        // It is acknowledged: it is on the disk, or its number is.
-        if !young || tree.0 > self.given {
-            self.stored = self.log.len();
-            self.given = self.given.max(tree.0) + u64::from(young);
-        }
-        self.perform(effects.into_iter().filter(|e| !matches!(e, Effect::Keep(_))).collect());
-    }
-
-    /// A node has room for what waits.
-    fn begin(&mut self) {
-        let online = self.numbers(NodeState::Online);
-        let birth = self.dice.one_of(&online);
-        let node = self.dice.one_of(&online);
-        let (Some(birth), Some(node)) = (birth, node) else { return };
-        let Some(controller) = &mut self.controller else { return };
-        let next = controller.state().trees.queue().next(|_| false).map(|(tree, _)| tree);
-        let Some(tree) = next.filter(|_| self.nodes[&birth].up) else { return };
-        let root = *birth.pids().start() + 300;
-        let Ok(effects) = controller.begin(tree, root, birth, node) else { return };
-        assert!(!self.started.contains(&tree), "tree {tree} waits though it was started");
-        self.births.insert(tree, birth);
-        self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
-        self.perform(effects);
-    }
-
-    fn kill_waiting(&mut self) {
-        let Some(controller) = &mut self.controller else { return };
-        let next = controller.state().trees.queue().next(|_| false).map(|(tree, _)| tree);
-        if let Some(tree) = next {
-            let effects = controller.end(tree).unwrap();
-            self.killed.insert(tree);
-            self.perform(effects);
-        }
-    }
-
-    /// The site serves the VO, or does not for a while; or its share has ended.
-    fn serve(&mut self, on: bool) {
-        let vos = if on { BTreeSet::from([vo()]) } else { BTreeSet::new() };
-        let ended = !on && self.dice.chance(30);
-        let Some(controller) = &mut self.controller else { return };
-        let mut effects = controller.serve(&vos);
-        if ended {
-            effects.extend(controller.drop_waiting(&vos));
-        }
-        self.perform(effects);
-    }
-
-    /// Nodes fetch checkpoints that others made.
-    fn copy(&mut self) {
-        let now = self.clock();
-        let online = self.numbers(NodeState::Online);
-        let Some(controller) = &mut self.controller else { return };
-        let mut effects = controller.settle(COPIES);
-        for tree in controller.thin(COPIES) {
-            let Some(to) = self.dice.one_of(&online) else { continue };
-            effects.extend(controller.hold(tree, to, now).unwrap_or_default());
-        }
-        self.perform(effects);
-    }
-
-    fn migrate(&mut self) {
-        let now = self.clock();
-        let running = self.trees(|s| *s == TreeState::Running);
-        let online = self.numbers(NodeState::Online);
-        let (Some(tree), Some(to)) = (self.dice.one_of(&running), self.dice.one_of(&online)) else {
-            return;
-        };
-        let Some(controller) = &mut self.controller else { return };
-        if let Ok(effects) = controller.migrate(tree, to, now) {
-            self.perform(effects);
-        }
-    }
-
-    fn save(&mut self) {
-        let now = self.clock();
-        let running = self.trees(|s| *s == TreeState::Running);
-        let Some(tree) = self.dice.one_of(&running) else { return };
-        let Some(controller) = &mut self.controller else { return };
-        if let Ok(effects) = controller.save(tree, now) {
-            self.perform(effects);
-        }
-    }
-
-    fn drain(&mut self) {
-        let on = self.dice.chance(30);
-        let from = if on { NodeState::Online } else { NodeState::Draining };
-        let list = self.numbers(from);
-        let Some(n) = self.dice.one_of(&list) else { return };
-        let Some(controller) = &mut self.controller else { return };
-        if let Ok(effects) = controller.drain(n, on) {
-            self.perform(effects);
-        }
-    }
-
-    fn restart(&mut self) {
-        let now = self.clock();
-        let online = self.numbers(NodeState::Online);
-        for tree in self.trees(|s| matches!(s, TreeState::Checkpointed { .. })) {
-            let Some(to) = self.dice.one_of(&online) else { return };
-            let Some(controller) = &mut self.controller else { return };
-            if let Ok(effects) = controller.restart(tree, to, now) {
-                self.perform(effects);
-            }
-        }
-    }
-
-    fn two_live(&self) {
-        for tree in self.births.keys() {
-            let live: Vec<String> = self
-                .nodes
-                .iter()
-                .filter(|(_, n)| n.is_live(*tree))
-                .map(|(n, node)| format!("{n} (epoch {})", node.procs[tree].epoch))
-                .collect();
-            assert!(live.len() < 2, "tree {tree} lives on {} at {}", live.join(" and "), self.t);
-        }
-    }
-
-    fn look_at_copies(&mut self) {
-        let Some(controller) = &self.controller else { return };
-        let two = |t: &Tree| {
-            let of = t.checkpoint.as_ref().filter(|c| !c.shared && t.restartable);
-            !t.state.is_final() && of.is_some_and(|c| c.nodes.len() >= COPIES)
-        };
-        let trees = controller.state().trees.iter().filter(|(_, t)| two(t));
-        self.copied.extend(trees.map(|(tree, _)| tree));
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(controller) = &self.controller else { return false };
-        controller.state().trees.iter().next().is_none()
-            && controller.state().trees.queue().is_empty()
-            && self.nodes.values().all(|n| n.procs.is_empty())
-            && self.nodes.values().all(|n| n.ghosts.is_disjoint(&self.forsaken))
-    }
-
-    fn check(&self) {
-        let Some(controller) = &self.controller else { panic!("no controller") };
-        if let Some((id, t)) = controller.state().trees.iter().next() {
-            panic!("tree {id} hangs: {:?}, confirmed {}", t.state, t.confirmed);
-        }
-        assert!(controller.state().trees.queue().is_empty(), "something waits for ever");
-        for (n, node) in &self.nodes {
-            assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
-            let waits = !node.ghosts.is_disjoint(&self.forsaken);
-            assert!(!waits, "a ghost at {n} waits for a tree that nobody knows");
-        }
-        let log = || self.log.iter().chain(&self.over).flat_map(Record::parts);
-        let failed = log().any(|r| {
-            matches!(r, Record::Member(MemberRecord::Became { state: NodeState::Failed, .. }))
-        });
-        let mut ends: BTreeMap<TreeId, Outcome> = BTreeMap::new();
-        for r in log() {
-            let (tree, outcome) = match r {
-                Record::Tree(TreeRecord::Ended { tree, end }) => (*tree, Outcome::Ended(*end)),
-                Record::Tree(TreeRecord::Lost { tree, reason }) => {
-                    self.check_lost(*tree, reason, failed);
-                    (*tree, Outcome::Lost { reason: reason.clone() })
-                }
-                _ => continue,
-            };
-            let waited = self.killed.contains(&tree) && !self.started.contains(&tree);
-            if let Outcome::Ended(end) = &outcome
-                && !waited
-            {
-                assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
-                let received = self.intakes.get(&tree).map_or(0, |i| i.received);
-                assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
-            }
-            assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
-        }
-        let ended: BTreeSet<TreeId> = ends.keys().copied().collect();
-        let known: BTreeSet<TreeId> = self.known.difference(&self.forsaken).copied().collect();
-        assert_eq!(ended, known, "a tree is gone without an end");
-        for (tree, outcome) in self.finished.iter().filter(|(t, _)| !self.forsaken.contains(t)) {
-            assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
-        }
-    }
-
-    fn check_lost(&self, tree: TreeId, reason: &str, failed: bool) {
-        if reason.contains("not served any more") {
-            assert!(!self.started.contains(&tree), "tree {tree} is lost, and ran");
-            return;
-        }
-        assert!(failed && !reason.is_empty(), "tree {tree} is lost: {reason}");
-        // No more than one node was lost for good.
-        let copied = self.copied.contains(&tree) && !reason.contains("restarts failed");
-        assert!(!copied, "tree {tree} is lost, and two nodes had a checkpoint of it: {reason}");
     }
 }
 

@@ -191,6 +191,9 @@ pub enum TreeRecord {
         tree: TreeId,
         /// How.
         end: End,
+        /// Why it was not started at all; empty: it was.
+        #[serde(default)]
+        why: String,
     },
     /// It cannot go on.
     Lost {

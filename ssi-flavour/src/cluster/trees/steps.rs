@@ -1,10 +1,10 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
 use super::{
-    BARRED_MAX, BARRED_TEXT_MAX, HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState,
-    Trees, WAIT_MAX,
+    BARRED_MAX, BARRED_TEXT_MAX, HOLD_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees,
+    WAIT_MAX,
 };
-use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
+use crate::cluster::messages::{Fact, Order, Outcome, TreeId, WHY_CHARS_MAX};
 use crate::pids::NodeNumber;
 use std::time::Duration;
 use xos_base::Millis;
@@ -102,10 +102,19 @@ impl Trees {
         }
     }
 
-    /// What took too long. What began before `began`, when this controller did, is given the whole
-    /// time again.
-    pub fn overdue(&self, began: Millis, now: Millis) -> Vec<TreeRecord> {
+    /// What took too long; `most`: what a step may take at a node. What began before `began`, when
+    /// this controller did, is given the whole time again.
+    pub fn overdue(
+        &self,
+        began: Millis,
+        now: Millis,
+        most: impl Fn(NodeNumber) -> Duration,
+    ) -> Vec<TreeRecord> {
         let late = |since: Millis, most: Duration| now.since(since.max(began)) >= most;
+        let at = |step: &Step, t: &Tree, to: NodeNumber| match step {
+            Step::Dumping => most(t.node),
+            Step::Restoring { .. } | Step::Undoing { .. } => most(to),
+        };
         let mut out = Vec::new();
         for (id, t) in &self.trees {
             let tree = *id;
@@ -114,24 +123,26 @@ impl Trees {
                 out.push(TreeRecord::NotHeld { tree, node: h.node, reason });
             }
             match &t.state {
-                TreeState::Moving { step, since, .. } if late(*since, STEP_MAX) => match step {
-                    Step::Dumping => {
-                        let reason = format!("the dump took longer than {STEP_MAX:?}");
-                        out.push(TreeRecord::Undone { tree, reason });
+                TreeState::Moving { step, since, to, .. } if late(*since, at(step, t, *to)) => {
+                    match step {
+                        Step::Dumping => {
+                            let reason = format!("the dump took longer than {:?}", most(t.node));
+                            out.push(TreeRecord::Undone { tree, reason });
+                        }
+                        Step::Restoring { source_lost, .. } => {
+                            let reason = format!("the restore took longer than {:?}", most(*to));
+                            out.push(if *source_lost {
+                                after_crash(tree, t, &reason, now)
+                            } else {
+                                TreeRecord::Undoing { tree, reason, at: now }
+                            });
+                        }
+                        // There is no other way than to wait: for the answer, or the target's end.
+                        Step::Undoing { .. } => {}
                     }
-                    Step::Restoring { source_lost, .. } => {
-                        let reason = format!("the restore took longer than {STEP_MAX:?}");
-                        out.push(if *source_lost {
-                            after_crash(tree, t, &reason, now)
-                        } else {
-                            TreeRecord::Undoing { tree, reason, at: now }
-                        });
-                    }
-                    // There is no other way than to wait: for the answer, or the target's end.
-                    Step::Undoing { .. } => {}
-                },
-                TreeState::Restarting { reason, since, .. } if late(*since, STEP_MAX) => {
-                    let why = format!("it took longer than {STEP_MAX:?}");
+                }
+                TreeState::Restarting { reason, since, to, .. } if late(*since, most(*to)) => {
+                    let why = format!("it took longer than {:?}", most(*to));
                     out.push(again(tree, t, reason, &why, now));
                 }
                 TreeState::Checkpointed { since, .. } if t.barred.is_some() => {
@@ -146,8 +157,10 @@ impl Trees {
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
                 }
-                TreeState::Running if t.saving.is_some_and(|(_, since)| late(since, STEP_MAX)) => {
-                    let reason = format!("the checkpoint took longer than {STEP_MAX:?}");
+                TreeState::Running
+                    if t.saving.is_some_and(|(_, since)| late(since, most(t.node))) =>
+                {
+                    let reason = format!("the checkpoint took longer than {:?}", most(t.node));
                     out.push(TreeRecord::NotSaved { tree, reason });
                 }
                 _ => {}
@@ -237,9 +250,10 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
             .then(|| TreeRecord::NotSaved { tree, reason: reason.clone() }),
         Fact::Spooled { .. } => (t.spool && t.spooled != Some(t.epoch) && !t.state.is_final())
             .then_some(TreeRecord::Spooled { tree }),
-        Fact::Ended { end, .. } => {
+        Fact::Ended { end, why, .. } => {
             let ran = matches!(t.state, TreeState::Starting | TreeState::Running);
-            (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end })
+            let why = why.chars().take(WHY_CHARS_MAX).collect();
+            (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end, why })
         }
         Fact::Restored { .. }
         | Fact::NotRestored { .. }

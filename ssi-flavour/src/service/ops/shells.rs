@@ -177,6 +177,8 @@ fn seen(c: &Cluster, uid: u32, here: NodeNumber, now: Millis) -> ClusterSeen {
             memory_free_bytes: looks.memory_free_bytes,
             moves: None,
             cpu_group: looks.cpu_group,
+            cpu_words: String::new(),
+            limit_s: 0,
             cpu_times: looks.cpu_times.clone(),
             processes,
         };

@@ -1,7 +1,7 @@
 //! What people do with trees that run.
 
 use super::super::ClusterService;
-use super::super::one::Cluster;
+use super::super::one::{Cluster, Over};
 use super::super::policy::{self, Action};
 use super::{SHELL_STAYS, no_node, refused};
 use crate::cluster::messages::TreeId;
@@ -256,8 +256,20 @@ impl ClusterService {
         })
     }
 
+    /// Why the last one of this pid was not started, if that is why it does not run.
+    async fn not_started(&self, caller: &Caller, r: &WhyTree) -> Option<Error> {
+        let c = self.clusters.find(&r.cluster).await?;
+        let of = |over: &&Over| over.place.is_some_and(|(pid, _)| pid == r.pid);
+        let seen = c.over.values().rev().filter(of).find(|over| self.sees(caller, &over.owner))?;
+        let why = seen.refused.as_str();
+        (!why.is_empty()).then(|| Error::conflict(format!("{} was not started: {why}", r.pid)))
+    }
+
     pub(super) async fn why_tree(&self, caller: Caller, r: WhyTree) -> Result<TreeWhy, Error> {
-        let (tree, epoch, node) = self.running(&caller, &r.cluster, r.pid).await?;
+        let (tree, epoch, node) = match self.running(&caller, &r.cluster, r.pid).await {
+            Ok(running) => running,
+            Err(e) => return Err(self.not_started(&caller, &r).await.unwrap_or(e)),
+        };
         let ask = ClusterWhy { cluster: r.cluster.clone(), tree, epoch };
         let seen = self.nodes.why(&node, ask).await?;
         let obstacle =

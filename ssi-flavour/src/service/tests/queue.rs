@@ -222,6 +222,7 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
         output: Offsets::default(),
         bytes: 1 << 20,
         freeze_ms: 20,
+        still_ms: 20,
         nodes: BTreeSet::from([one]),
         shared: false,
     };
@@ -264,6 +265,7 @@ async fn what_nobody_asked_for_is_in_the_audit() {
         output: Offsets::default(),
         bytes: 1,
         freeze_ms: 1,
+        still_ms: 1,
         nodes: BTreeSet::from([one]),
         shared: false,
     };

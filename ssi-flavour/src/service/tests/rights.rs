@@ -38,7 +38,7 @@ async fn a_node_has_the_rights_of_whose_programs_are_there() {
     assert_eq!(world.right(1, 100_001).await.unwrap(), ticket);
     let end = crate::cluster::messages::End::Exit { code: 0 };
     for tree in [tree, other] {
-        let facts = vec![Fact::Ended { tree, epoch: 1, end }];
+        let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
         world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
     }
     assert_eq!(world.right(1, 100_001).await.unwrap_err().kind, Kind::Denied);

@@ -137,7 +137,7 @@ async fn a_line_is_kept_when_it_lasts() {
     let end = crate::cluster::messages::End::Exit { code: 0 };
     let said = [
         (2, Fact::Runs { tree: short, epoch: 1, floor: 1 }),
-        (2, Fact::Ended { tree: short, epoch: 1, end }),
+        (2, Fact::Ended { tree: short, epoch: 1, end, why: String::new() }),
         (1, Fact::Finished { tree: short }),
     ];
     for (from, fact) in said {

@@ -81,7 +81,7 @@ impl World {
     }
 
     async fn ends(&self, n: u8, tree: TreeId, end: End) -> ClusterHeard {
-        let facts = vec![Fact::Ended { tree, epoch: 1, end }];
+        let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
         self.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap()
     }
 
@@ -111,7 +111,8 @@ async fn a_cluster_offers_what_its_nodes_do() {
     world.service.hears(&node(2), &arm);
     world.turn().await;
     assert_eq!(world.service.news().borrow().offers[&c1()].capacity.arch, "other");
-    assert!(world.service.is_node("n1.rennes") && !world.service.is_node("n9.rennes"));
+    let is_node = async |name: &str| world.service.is_node(name).await.unwrap();
+    assert!(is_node("n1.rennes").await && !is_node("n9.rennes").await);
 }
 
 /// If it failed, units in a cluster would run twice, more at a time than their job has room for, or
@@ -236,14 +237,15 @@ async fn a_unit_has_its_limits_and_files_and_what_it_used_is_told() {
     let says = async |epoch, cpu_ms, memory_bytes, facts| {
         let used = vec![TreeUse { tree, epoch, cpu_ms, memory_bytes }];
         let messages = vec![ToController::Facts { term: 1, facts }];
-        let say = ClusterSay { messages, looks: None, used };
+        let say = ClusterSay { messages, looks: None, used, clock: None };
         world.service.say(&node(n), say).await.unwrap()
     };
     says(1, 700, 5000, vec![Fact::Runs { tree, epoch: 1, floor: 1 }]).await;
     // No copy of it, and what is older.
     says(9, 1 << 40, 1 << 40, vec![]).await;
     says(1, 600, 4000, vec![]).await;
-    says(1, 900, 4000, vec![Fact::Ended { tree, epoch: 1, end: End::OutOfMemory }]).await;
+    let (end, why) = (End::OutOfMemory, String::new());
+    says(1, 900, 4000, vec![Fact::Ended { tree, epoch: 1, end, why }]).await;
     let reports = world.service.reports().await;
     let UnitChange::Ended { how, usage, .. } = &reports[0].1.events[1].what else {
         panic!("{reports:?}")
@@ -292,6 +294,7 @@ async fn a_unit_is_checkpointed_when_asked() {
         output: crate::cluster::messages::Offsets::default(),
         bytes: 4096,
         freeze_ms: 12,
+        still_ms: 12,
         nodes: BTreeSet::from([NodeNumber::try_from(1u8).unwrap()]),
         shared: false,
     };

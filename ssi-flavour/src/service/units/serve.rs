@@ -83,12 +83,6 @@ impl ClusterService {
         self.lock_heard().clone()
     }
 
-    /// Whether a name is that of a node which was heard since this core began, or is or was in a
-    /// cluster.
-    pub(in crate::service) fn is_node(&self, name: &str) -> bool {
-        self.lock_heard().keys().any(|id| id.as_str() == name) || self.clusters.has_node(name)
-    }
-
     /// Tells the job service what a cluster offers, when it is something else than before.
     pub(in crate::service) fn tell_offer(&self, c: &Cluster, heard: &BTreeMap<NodeId, Capacity>) {
         let Some((node, offer)) = offered(c, heard) else { return };

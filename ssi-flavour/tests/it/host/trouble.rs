@@ -4,6 +4,7 @@ use super::{Grid, PATIENCE, counts, node, runs};
 use crate::silent::Silent;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use xos_base::when::{Clock, SystemClock};
@@ -12,6 +13,7 @@ use xos_ssi::cell::proto::Stdio;
 use xos_ssi::cluster::messages::{Order, ToNode, TreeId};
 use xos_ssi::cluster::record::State;
 use xos_ssi::cluster::trees::TreeState;
+use xos_ssi::driver::fake::Fake;
 use xos_ssi::ghost::spool::ERROR_FILE;
 use xos_ssi::host::Heard;
 use xos_ssi::pids::NodeNumber;
@@ -36,7 +38,7 @@ fn kill(grid: &Grid, on: NodeNumber, tree: TreeId, epoch: u64) {
 }
 
 /// Waits until something is so.
-async fn when(what: &str, good: impl Fn() -> bool) {
+pub(super) async fn when(what: &str, good: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !good() {
         assert!(Instant::now() < until, "{what}");
@@ -49,7 +51,7 @@ async fn when(what: &str, good: impl Fn() -> bool) {
 async fn a_process_that_cannot_be_killed_holds_up_nobody() {
     let Some(silent) = Silent::new() else { return };
     silent.begin();
-    let Some(grid) = Grid::new().await else { return };
+    let Some(grid) = Grid::faked(Arc::new(Fake::new())).await else { return };
     let one = node(1);
     let text = format!("import os\nos.write(1, b'up\\n')\nos.stat({:?})\n", silent.path());
     let tree = grid.runs(one, &text, Stdio::Three, false).await;
@@ -68,7 +70,7 @@ async fn a_process_that_cannot_be_killed_holds_up_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_begin_holds_up_nobody_and_its_person_reads_why() {
     let Some(silent) = Silent::new() else { return };
-    let Some(grid) = Grid::new().await else { return };
+    let Some(grid) = Grid::faked(Arc::new(Fake::new())).await else { return };
     let one = node(1);
     let waits = grid.wish(one, |job| job.program.cwd = silent.path().to_owned());
     grid.count(one).await;
@@ -85,7 +87,7 @@ async fn a_program_that_does_not_begin_holds_up_nobody_and_its_person_reads_why(
 /// If it failed, a person would see a number where their program should be, and no reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_starts_what_cannot_run_reads_why() {
-    let Some(grid) = Grid::new().await else { return };
+    let Some(grid) = Grid::faked(Arc::new(Fake::new())).await else { return };
     let one = node(1);
     let tree = grid.wish(one, |job| job.program.argv = vec!["no-such-program".into()]);
     let folder = grid.site.nodes.lock().unwrap()[&one].1.folder(tree.0);
@@ -100,7 +102,7 @@ async fn who_starts_what_cannot_run_reads_why() {
 /// If it failed, a program would not run because another one's session still has its number.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_number_is_taken_gets_another() {
-    let Some(grid) = Grid::new().await else { return };
+    let Some(grid) = Grid::faked(Arc::new(Fake::new())).await else { return };
     let one = node(1);
     let pid = *one.given_pids().start();
     for taken in [false, true] {

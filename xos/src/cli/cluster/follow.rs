@@ -11,6 +11,7 @@ use crate::cli::output::{Failure, Outcome, clean};
 use crate::cli::session::Session;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -36,7 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const UNKNOWN_TRIES_MAX: u32 = 20;
 /// How often it is tried to reach the output of what is over.
 const OVER_TRIES_MAX: u32 = 5;
-
+/// The status of what its node did not start, and of some that it did.
+const NOT_STARTED: RangeInclusive<u8> = 126..=127;
 /// How often it is looked whether the core has heard that a program ended.
 const END_LOOKS_MAX: u32 = 20;
 /// The exit status of a shell whose program was killed.
@@ -91,9 +93,16 @@ pub(super) async fn follow(
     };
     let end = end.map_err(|_| Error::internal("the program is followed no more"))?;
     let end = end.map_err(|e| Error::unavailable(format!("cannot go on here: {e}")))?;
-    let killed = matches!(end, End::As(Exit::Signal(libc::SIGKILL) | Exit::Code(KILLED_CODE)));
-    if killed && line.is_out_of_memory().await {
-        s.out.note(&format!("Ended: {OUT_OF_MEMORY} (xos cluster run --memory)"))?;
+    if let End::As(exit) = &end
+        && is_half_told(exit)
+        && let Some(tree) = line.over().await
+    {
+        if tree.reason == OUT_OF_MEMORY {
+            s.out.note(&format!("Ended: {OUT_OF_MEMORY} (xos cluster run --memory)"))?;
+        }
+        if let Some(why) = refusal(&tree) {
+            s.out.warn(&why)?;
+        }
     }
     finish(s, &line.what, end)
 }
@@ -185,19 +194,20 @@ impl Line<'_> {
         self.member.call(self.s, GetTree { cluster, tree }).await
     }
 
-    /// Whether a program that was killed had all the memory that it may. The core may hear of the
-    /// end a moment after its output.
-    async fn is_out_of_memory(&mut self) -> bool {
+    /// How the program stands once it is over. The core may hear of the end a moment after its
+    /// output.
+    async fn over(&mut self) -> Option<ClusterTree> {
         for _ in 0..END_LOOKS_MAX {
             match self.look().await {
-                Ok(tree) if tree.state == ClusterTreeState::Ended => {
-                    return tree.reason == OUT_OF_MEMORY;
-                }
+                Ok(tree) if ended(&tree).is_some() => return Some(tree),
                 Ok(_) => tokio::time::sleep(RETRY_MIN).await,
-                Err(_) => return false,
+                Err(error) => {
+                    tracing::debug!(%error, "why a program ended is not known");
+                    return None;
+                }
             }
         }
-        false
+        None
     }
 
     /// Waits until the output is collected elsewhere.
@@ -278,6 +288,22 @@ fn ended(tree: &ClusterTree) -> Option<String> {
     }
 }
 
+/// Whether there may be more to say of an end: that its node did not start it, which is why it said
+/// nothing itself, or that it had all the memory that it may.
+fn is_half_told(exit: &Exit) -> bool {
+    match exit {
+        Exit::Code(code) => *code == KILLED_CODE || NOT_STARTED.contains(code),
+        Exit::Signal(number) => *number == libc::SIGKILL,
+    }
+}
+
+/// Why its node did not start it, if that is so.
+fn refusal(tree: &ClusterTree) -> Option<Error> {
+    let why = clean(&tree.refused);
+    let at = tree.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    (!why.is_empty()).then(|| Error::conflict(format!("it was not started{at}: {why}")))
+}
+
 /// Has the ghost end.
 async fn give_up(socket: &mut tokio::net::UnixStream, why: String) {
     let mut frame = Vec::new();
@@ -332,6 +358,21 @@ mod tests {
         assert!(word(Error::not_found("no tree"), None, UNKNOWN_TRIES_MAX).is_some());
         let over = word(Error::unavailable("no node"), Some("it ended (exit status 0)"), 5);
         assert!(over.is_some_and(|word| word.contains("exit status 0")));
+    }
+
+    /// If it failed, a person would have a status and no word why, or a word that is none.
+    #[test]
+    fn what_was_not_started_says_why() {
+        let told = |refused: &str| {
+            let told = serde_json::json!({
+                "tree": 7, "person": "milo@rennes", "vo": "demo.rennes", "argv": ["sim"],
+                "state": "ended", "node": "n1.rennes", "saving": false, "refused": refused,
+            });
+            refusal(&serde_json::from_value(told).unwrap()).map(|e| e.message)
+        };
+        assert_eq!(told(""), None);
+        let why = "it was not started on n1.rennes: uid 7 is another's?[2J";
+        assert_eq!(told("uid 7 is another's\u{1b}[2J").as_deref(), Some(why));
     }
 
     /// If it failed, the person would be told "closed" instead of why.

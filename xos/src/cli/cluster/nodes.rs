@@ -6,8 +6,8 @@ use crate::cli::node::node_id;
 use crate::cli::output::{Outcome, Style, Table, clean, cpus, size};
 use crate::cli::session::Session;
 use xos_api::cluster::{
-    AddClusterNodes, ClusterNode, ClusterNodeState, ClusterView, CreateCluster, DrainClusterNode,
-    DrainPlan, GetCluster, ListClusters, RemoveClusterNode,
+    AddClusterNodes, ClusterMoves, ClusterNode, ClusterNodeState, ClusterView, CreateCluster,
+    DrainClusterNode, DrainPlan, GetCluster, ListClusters, RemoveClusterNode,
 };
 
 /// Runs `xos cluster create`.
@@ -26,7 +26,8 @@ pub(super) async fn status(s: &Session) -> Outcome {
     let mut core = Asker::at(s, &s.site()?).await?;
     let clusters = core.call(s, ListClusters {}).await?;
     s.out.show(&clusters, || {
-        let head = ["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS", "WAITING"];
+        let head =
+            ["CLUSTER", "NODES", "ONLINE", "CPUS", "LOAD", "PROGRAMS", "WAITING", "A MOVE STOPS"];
         let mut table = Table::new(&head);
         for c in &clusters {
             let online = c.nodes.iter().filter(|n| n.state == ClusterNodeState::Online).count();
@@ -39,11 +40,24 @@ pub(super) async fn status(s: &Session) -> Outcome {
                 cpus(looks().map(|l| l.load_milli).sum()),
                 c.trees.to_string(),
                 c.waiting.to_string(),
+                stops(&c.moves),
             ]);
         }
         table.text("The site has no cluster; its administrators make one: xos cluster create NAME")
     })?;
     Ok(0)
+}
+
+/// How long a program stands still that moves: at least, and for its memory.
+fn stops(moves: &ClusterMoves) -> String {
+    let tenths = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let fixed = tenths(moves.fixed_ms);
+    let gib_ms = moves.bytes_per_s.map(|rate| (1000_u64 << 30) / rate.max(1));
+    let sized = gib_ms.map(|ms| format!(" + {}/GiB", tenths(ms))).unwrap_or_default();
+    match moves.arrived {
+        0 => format!("{fixed}{sized}, as reckoned"),
+        _ => format!("{fixed}{sized}"),
+    }
 }
 
 /// Runs `xos cluster nodes`.
@@ -93,7 +107,7 @@ fn trouble(n: &ClusterNode) -> String {
         "" => String::new(),
         why => format!("nothing moves: {}", clean(why)),
     };
-    let parts = [clean(&n.reason), moves];
+    let parts = [clean(&n.reason), moves, clean(&n.processors)];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("; ")
 }
@@ -170,12 +184,28 @@ mod tests {
             reason: "silent for 3s".into(),
             moves: false,
             moves_not: "no CRIU\u{1b}[2J".into(),
+            processors: "other processors than n2.rennes: without avx".into(),
             trees: 2,
             looks: None,
         };
-        assert_eq!(trouble(&node), "silent for 3s; nothing moves: no CRIU?[2J");
+        let told = "silent for 3s; nothing moves: no CRIU?[2J; \
+                    other processors than n2.rennes: without avx";
+        assert_eq!(trouble(&node), told);
         let cluster = "c1.rennes".parse().unwrap();
-        let view = ClusterView { cluster, nodes: Vec::new(), trees: 0, waiting: 0 };
+        let moves = ClusterMoves::default();
+        let view = ClusterView { cluster, nodes: Vec::new(), trees: 0, waiting: 0, moves };
         assert_eq!(table(&view), "c1.rennes has no node; add one: xos cluster add c1.rennes NODE");
+    }
+
+    /// If it failed, people would take what was reckoned for what was seen, or wait for longer.
+    #[test]
+    fn what_a_move_costs_is_told() {
+        let mut moves = ClusterMoves { fixed_ms: 250, ..ClusterMoves::default() };
+        moves.bytes_per_s = Some(512 << 20);
+        assert_eq!(stops(&moves), "0.2 s + 2.0 s/GiB, as reckoned");
+        (moves.arrived, moves.bytes_per_s) = (3, None);
+        assert_eq!(stops(&moves), "0.2 s");
+        moves.bytes_per_s = Some(0);
+        assert!(stops(&moves).starts_with("0.2 s + 1073741824000"));
     }
 }

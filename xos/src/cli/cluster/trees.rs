@@ -104,7 +104,7 @@ fn state(state: ClusterTreeState) -> String {
 
 /// Why it is so, what went wrong last, and what became of its files.
 fn more(t: &ClusterTree) -> String {
-    let parts = [clean(&t.reason), clean(&t.trouble)];
+    let parts = [clean(&t.reason), clean(&t.refused), clean(&t.trouble)];
     let parts = parts.into_iter().filter(|part| !part.is_empty()).chain(cuts(t, 1));
     parts.collect::<Vec<String>>().join("; ")
 }

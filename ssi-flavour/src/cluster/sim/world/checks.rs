@@ -1,0 +1,94 @@
+//! What must be so.
+
+use super::*;
+
+impl World {
+    pub(super) fn two_live(&self) {
+        for tree in self.births.keys() {
+            let live: Vec<String> = self
+                .nodes
+                .iter()
+                .filter(|(_, n)| n.is_live(*tree))
+                .map(|(n, node)| format!("{n} (epoch {})", node.procs[tree].epoch))
+                .collect();
+            assert!(live.len() < 2, "tree {tree} lives on {} at {}", live.join(" and "), self.t);
+        }
+    }
+
+    pub(super) fn look_at_copies(&mut self) {
+        let Some(controller) = &self.controller else { return };
+        let two = |t: &Tree| {
+            let of = t.checkpoint.as_ref().filter(|c| !c.shared && t.restartable);
+            !t.state.is_final() && of.is_some_and(|c| c.nodes.len() >= COPIES)
+        };
+        let trees = controller.state().trees.iter().filter(|(_, t)| two(t));
+        self.copied.extend(trees.map(|(tree, _)| tree));
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let Some(controller) = &self.controller else { return false };
+        controller.state().trees.iter().next().is_none()
+            && controller.state().trees.queue().is_empty()
+            && self.nodes.values().all(|n| n.procs.is_empty())
+            && self.nodes.values().all(|n| n.ghosts.is_disjoint(&self.forsaken))
+    }
+
+    pub(super) fn check(&self) {
+        let Some(controller) = &self.controller else { panic!("no controller") };
+        if let Some((id, t)) = controller.state().trees.iter().next() {
+            panic!("tree {id} hangs: {:?}, confirmed {}", t.state, t.confirmed);
+        }
+        assert!(controller.state().trees.queue().is_empty(), "something waits for ever");
+        assert_eq!(
+            self.costs.under_way().count(),
+            0,
+            "moves of trees that are over are waited for"
+        );
+        for (n, node) in &self.nodes {
+            assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
+            let waits = !node.ghosts.is_disjoint(&self.forsaken);
+            assert!(!waits, "a ghost at {n} waits for a tree that nobody knows");
+        }
+        let log = || self.log.iter().chain(&self.over).flat_map(Record::parts);
+        let failed = log().any(|r| {
+            matches!(r, Record::Member(MemberRecord::Became { state: NodeState::Failed, .. }))
+        });
+        let mut ends: BTreeMap<TreeId, Outcome> = BTreeMap::new();
+        for r in log() {
+            let (tree, outcome) = match r {
+                Record::Tree(TreeRecord::Ended { tree, end, .. }) => (*tree, Outcome::Ended(*end)),
+                Record::Tree(TreeRecord::Lost { tree, reason }) => {
+                    self.check_lost(*tree, reason, failed);
+                    (*tree, Outcome::Lost { reason: reason.clone() })
+                }
+                _ => continue,
+            };
+            let waited = self.killed.contains(&tree) && !self.started.contains(&tree);
+            if let Outcome::Ended(end) = &outcome
+                && !waited
+            {
+                assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
+                let received = self.intakes.get(&tree).map_or(0, |i| i.received);
+                assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
+            }
+            assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
+        }
+        let ended: BTreeSet<TreeId> = ends.keys().copied().collect();
+        let known: BTreeSet<TreeId> = self.known.difference(&self.forsaken).copied().collect();
+        assert_eq!(ended, known, "a tree is gone without an end");
+        for (tree, outcome) in self.finished.iter().filter(|(t, _)| !self.forsaken.contains(t)) {
+            assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
+        }
+    }
+
+    fn check_lost(&self, tree: TreeId, reason: &str, failed: bool) {
+        if reason.contains("not served any more") {
+            assert!(!self.started.contains(&tree), "tree {tree} is lost, and ran");
+            return;
+        }
+        assert!(failed && !reason.is_empty(), "tree {tree} is lost: {reason}");
+        // No more than one node was lost for good.
+        let copied = self.copied.contains(&tree) && !reason.contains("restarts failed");
+        assert!(!copied, "tree {tree} is lost, and two nodes had a checkpoint of it: {reason}");
+    }
+}
