@@ -1,7 +1,7 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
-mod limits;
 mod files;
+mod limits;
 mod trouble;
 
 use crate::groups::{leave_none, own_group};
