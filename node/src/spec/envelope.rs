@@ -56,7 +56,7 @@ impl Account {
 }
 
 /// Whether the kernel can take these limits and something can run in them.
-fn check_limits(limits: &Limits) -> Result<(), SpecError> {
+pub(crate) fn check_limits(limits: &Limits) -> Result<(), SpecError> {
     at_least("the processor limit (thousandths)", limits.cpu_millis, CPU_MILLIS_MIN)?;
     at_least("the memory limit (bytes)", limits.memory_bytes, MEMORY_BYTES_MIN)?;
     at_least("the process limit", Some(limits.pids.into()), PIDS_MIN.into())

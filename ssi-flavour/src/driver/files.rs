@@ -242,7 +242,8 @@ pub fn record(
     person.among(space(cell)?.as_ref(), || {
         for file in named {
             let expected = (!file.is_unsized()).then_some(file.size_bytes);
-            let Sight::There(there) = look::see(&file.path, expected, true, person, &mounts)? else {
+            let Sight::There(there) = look::see(&file.path, expected, true, person, &mounts)?
+            else {
                 continue;
             };
             // What is longer by now than it was for CRIU was written by somebody else.

@@ -35,7 +35,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
 use crate::cluster::messages::{
-    CutFile, End, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+    CutFile, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
 };
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
@@ -602,7 +602,7 @@ impl Host {
                 });
                 ends.map(of).collect()
             }
-            ToController::Join { .. } => Vec::new(),
+            ToController::Join { .. } | ToController::Ghosts { .. } => Vec::new(),
         };
         all.retain(|tree| self.jobs.get(&TreeId(tree.id)).is_some_and(|job| job.wanted));
         all

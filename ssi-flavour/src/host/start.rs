@@ -71,8 +71,8 @@ impl Begin {
         let (streaming, mut fds) = made.map_err(|e| format!("cannot make its streams: {e}"))?;
         let errors = fds.last().map(OwnedFd::try_clone).transpose();
         let errors = errors.map_err(|e| format!("cannot keep its streams: {e}"))?;
-        let mut attempt =
-            Attempt { copy: NewCopy { streaming, link: None }, keeper, came: Came::Refused };
+        let copy = NewCopy { streaming, link: None, cut: Vec::new() };
+        let mut attempt = Attempt { copy, keeper, came: Came::Refused };
         if job.own_net {
             match overlay.network(tree.id, job.account.uid) {
                 Ok((network, link)) => {
@@ -213,7 +213,7 @@ impl Host {
                 return Ok(self.agent.not_started(id, epoch, end, &why).into_iter().collect());
             }
         };
-        let Attempt { copy: NewCopy { streaming, link }, keeper: _keeper, came } = attempt;
+        let Attempt { copy: NewCopy { streaming, link, .. }, keeper: _keeper, came } = attempt;
         let held = Held { epoch, runs: true, exit: None, streaming, link, work: None, _keeper };
         if coming.dying {
             self.end(tree, Some(held));

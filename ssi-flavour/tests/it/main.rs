@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod criu;
+mod foreign;
 #[path = "../shared/groups.rs"]
 mod groups;
-mod foreign;
 mod host;
 mod namespace;
 mod procfs;

@@ -165,11 +165,8 @@ mod tests {
     /// If it failed, what a unit asked for its processes would not hold in a cluster.
     #[test]
     fn limits_of_processes_are_those_of_the_task() {
-        let each = ProcessLimits {
-            open_files: Some(64),
-            processes: Some(9),
-            ..ProcessLimits::default()
-        };
+        let each =
+            ProcessLimits { open_files: Some(64), processes: Some(9), ..ProcessLimits::default() };
         let one = Rlimit { kind: RlimitKind::OpenFiles, soft: Some(64), hard: Some(64) };
         assert_eq!(rlimits(&each), [one]);
     }

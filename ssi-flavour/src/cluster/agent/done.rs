@@ -76,13 +76,7 @@ impl Agent {
     }
 
     /// A copy was not made, and will not be as long as files are what they are, and why.
-    pub fn barred(
-        &mut self,
-        tree: TreeId,
-        epoch: u64,
-        reason: String,
-        now: Millis,
-    ) -> Option<Act> {
+    pub fn barred(&mut self, tree: TreeId, epoch: u64, reason: String, now: Millis) -> Option<Act> {
         let c = self.copy(tree, epoch)?;
         let What::Restoring { .. } = c.what else { return None };
         let mut facts = c.cut_back(tree);

@@ -279,13 +279,11 @@ fn heard_of_target(
         (
             Step::Restoring { source_lost, .. },
             Fact::NotRestored { reason, .. } | Fact::Barred { reason, .. },
-        ) => {
-            Some(if *source_lost {
-                after_crash(tree, t, reason, now)
-            } else {
-                TreeRecord::Undone { tree, reason: reason.clone() }
-            })
-        }
+        ) => Some(if *source_lost {
+            after_crash(tree, t, reason, now)
+        } else {
+            TreeRecord::Undone { tree, reason: reason.clone() }
+        }),
         (
             Step::Undoing { reason },
             Fact::Gone { .. } | Fact::NotRestored { .. } | Fact::Barred { .. },

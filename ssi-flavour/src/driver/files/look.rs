@@ -69,7 +69,8 @@ impl Mounts {
         for line in text.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
             let mut fields = before.split(' ').skip(2);
-            let (Some(device), Some(point)) = (fields.next().and_then(device), fields.nth(1)) else {
+            let (Some(device), Some(point)) = (fields.next().and_then(device), fields.nth(1))
+            else {
                 continue;
             };
             let kind = after.split(' ').next().unwrap_or_default();

@@ -224,11 +224,8 @@ async fn a_unit_has_its_limits_and_files_and_what_it_used_is_told() {
     world.service.start_units(&c1(), one, &alice()).await.unwrap();
     let (to, tell) = world.told.recv().await.unwrap();
     let [(tree, program)] = tell.programs.as_slice() else { panic!("{tell:?}") };
-    let limits = TreeLimits {
-        cpu_milli: Some(1000),
-        memory_bytes: Some(GIB / 2),
-        processes: Some(10),
-    };
+    let limits =
+        TreeLimits { cpu_milli: Some(1000), memory_bytes: Some(GIB / 2), processes: Some(10) };
     assert_eq!(program.limits, limits, "who copies its files is one process more");
     assert_eq!(program.each.open_files, Some(64));
     assert_eq!(program.staged.as_ref().unwrap().stage_in[0].volume, "in/a");
