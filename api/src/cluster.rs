@@ -16,7 +16,8 @@ pub const CHECKPOINT_S_MAX: u32 = 86_400;
 /// Most bytes of program, arguments and environment of a [`RunInCluster`] together.
 pub const PROGRAM_BYTES_MAX: usize = 128 * 1024;
 
-/// Makes a cluster without nodes. For administrators of the site.
+/// Makes a cluster without nodes. For administrators of the site. Refused as Conflict when a cluster
+/// or a node of the site has that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
