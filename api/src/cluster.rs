@@ -25,7 +25,8 @@ pub const PROCESSES_MAX: u64 = 8192;
 /// Most bytes of program, arguments and environment of a [`RunInCluster`] together.
 pub const PROGRAM_BYTES_MAX: usize = 128 * 1024;
 
-/// Makes a cluster without nodes. For administrators of the site.
+/// Makes a cluster without nodes. For administrators of the site. Refused as Conflict when a cluster
+/// or a node of the site has that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {

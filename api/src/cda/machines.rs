@@ -9,7 +9,7 @@ use std::str::FromStr;
 use xos_base::{Millis, NodeId};
 
 /// Makes a one-time right for a machine to become the named node, valid for an hour. For the
-/// site's administrators.
+/// site's administrators. Refused as Conflict when a cluster of the site has that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateJoinToken {
@@ -96,7 +96,8 @@ impl From<JoinToken> for String {
     }
 }
 
-/// A machine becomes a node of this site. Needs no proof but the token.
+/// A machine becomes a node of this site. Needs no proof but the token. Refused as Conflict when a
+/// cluster of the site was given that name since.
 ///
 /// The same token with the same key may be sent again, in case the answer was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

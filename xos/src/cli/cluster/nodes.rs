@@ -206,6 +206,6 @@ mod tests {
         (moves.arrived, moves.bytes_per_s) = (3, None);
         assert_eq!(stops(&moves), "0.2 s");
         moves.bytes_per_s = Some(0);
-        assert!(stops(&moves).starts_with("0.2 s + 1073741824000"));
+        assert!(stops(&moves).starts_with("0.2 s + 1073741824.0 s"));
     }
 }
