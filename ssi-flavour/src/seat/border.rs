@@ -331,7 +331,8 @@ impl Core for Border {
             ToController::Beat { copies, .. } => Some(copies),
             _ => None,
         };
-        let looks = self.looks.get().filter(|_| copies.is_some()).map(Looks::now);
+        let looks =
+            self.looks.get().filter(|_| copies.is_some()).map(|looks| Box::new(looks.now()));
         let people = copies.map(|copies| self.people.of(copies, Instant::now()));
         let (answer, heard) = oneshot::channel();
         let (id, out) = {

@@ -245,7 +245,7 @@ pub(super) enum Tell {
         /// What.
         message: ToController,
         /// How the node is, with heartbeats.
-        looks: Option<NodeLooks>,
+        looks: Option<Box<NodeLooks>>,
         /// Whose copies the node has, by account, with heartbeats.
         people: Option<BTreeSet<u32>>,
         /// What copies of units used until then.

@@ -252,6 +252,7 @@ impl Agent {
         tokio::spawn(async move {
             match wanted {
                 Wanted::Say { id, message, looks, people, used } => {
+                    let looks = looks.map(|looks| *looks);
                     if let (Some(people), Some(clustered)) = (people, &self.cluster) {
                         clustered.people.seen(&people, self.now());
                     }

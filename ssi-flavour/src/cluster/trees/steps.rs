@@ -145,14 +145,16 @@ impl Trees {
                     let why = format!("it took longer than {:?}", most(*to));
                     out.push(again(tree, t, reason, &why, now));
                 }
-                TreeState::Checkpointed { since, .. } if t.barred.is_some() => {
-                    if late(*since, BARRED_MAX) {
-                        let why = t.barred.as_deref().unwrap_or_default();
-                        let reason = format!("{why}; in {BARRED_MAX:?} nobody had it restarted");
-                        out.push(TreeRecord::Lost { tree, reason });
-                    }
+                TreeState::Checkpointed { since, .. }
+                    if t.barred.is_some() && late(*since, BARRED_MAX) =>
+                {
+                    let why = t.barred.as_deref().unwrap_or_default();
+                    let reason = format!("{why}; in {BARRED_MAX:?} nobody had it restarted");
+                    out.push(TreeRecord::Lost { tree, reason });
                 }
-                TreeState::Checkpointed { reason, since } if late(*since, WAIT_MAX) => {
+                TreeState::Checkpointed { reason, since }
+                    if t.barred.is_none() && late(*since, WAIT_MAX) =>
+                {
                     let reason =
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
