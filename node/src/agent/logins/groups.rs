@@ -127,7 +127,9 @@ impl Groups {
         }
         let place = self.cgroups.place(mountinfo, list);
         place.and_then(|place| self.cgroups.name_at(&place)).is_some_and(|name| {
-            let others = name.starts_with(PREFIX) || name.starts_with(HELD);
+            // What runs in a cluster is stopped with nobody: it is together with all others'.
+            let others =
+                name.starts_with(PREFIX) || name.starts_with(HELD) || name == CLUSTER_GROUP;
             !others || name == format!("{PREFIX}{uid}") || name == format!("{HELD}{uid}")
         })
     }

@@ -211,6 +211,8 @@ fn what_is_held_where_it_is() {
         "/xos/login-8",
         "/xos/login-77",
         "/xos/held-8",
+        "/xos/cluster",
+        "/xos/cluster/below",
         "/user.slice/user-77.slice/session-4.scope",
         "/user.slice/user-1000.slice/session-4.scope",
         "/system.slice/cron.service",
