@@ -1,8 +1,8 @@
 //! What kinds of programs move between nodes of a cluster, and what becomes of them when a node
 //! fails or is drained.
 
-mod follow;
-mod programs;
+pub mod follow;
+pub mod programs;
 
 use std::path::PathBuf;
 
@@ -13,15 +13,12 @@ use self::follow::{Followed, counted, stop_file};
 use self::programs::{
     CLIENT, CONNECTED, FAMILY, FILES, JAVA, PERL, PIPELINE, R, SERVER, THREADS, TYPED,
 };
-use crate::cluster::{CLUSTER, nodes_join_and_are_tried, tree, trees};
-use crate::faults::mounted;
+use crate::cluster::{
+    CLUSTER, N1, N2, PYTHON, comes_back, nodes_join_and_are_tried, saved_twice, tree, trees,
+};
 use crate::manual::terminal::Typist;
 use crate::tool::Json;
 use crate::world::{VOLUME, World, soon};
-
-const N1: &str = "n1.rennes";
-const N2: &str = "n2.rennes";
-const PYTHON: &str = "/usr/bin/python3";
 
 /// If it failed, what people run would not move as the documents say: see each step.
 #[test]
@@ -238,11 +235,7 @@ fn a_failed_nodes_program_goes_on(w: &World) {
     let argv = ["sh", "-c", PIPELINE];
     let mut program = Followed::begin(w, "failed", &kept, &argv, &["a"]);
     program.moves_to(N1);
-    w.xos(&w.milo, &["cluster", "checkpoint", CLUSTER, &program.pid]).ok();
-    soon("the other node has the checkpoint too", || {
-        let t = tree(w, &w.milo, program.tree);
-        t["checkpoint"]["copies"].as_u64().is_some_and(|n| n >= 2).then_some(())
-    });
+    saved_twice(w, program.tree);
     // What is done now is done again.
     program.goes_on();
     let n1 = &w.rennes.nodes[0];
@@ -254,15 +247,7 @@ fn a_failed_nodes_program_goes_on(w: &World) {
     program.goes_on();
     let text = program.end();
     assert!(!text.contains("bad"), "{text}");
-    n1.restart().unwrap();
-    w.rennes.start_node(n1).unwrap();
-    mounted(n1);
-    soon("the node is back", || {
-        let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
-        let view: Json = serde_json::from_str(&said).unwrap();
-        let all = view["nodes"].as_array().expect("a list");
-        all.iter().all(|n| n["state"] == "online").then_some(())
-    });
+    comes_back(w, n1);
     there_and_back(w, "back", &["sh", "-c", PIPELINE], &["a"]);
 }
 
