@@ -169,8 +169,8 @@ fn set_times(w: &World, Times { suspect_ms, dead_ms, lease_s }: Times) {
     back(&w.rennes);
     for node in &w.rennes.nodes {
         soon_within(SETTLED_MAX, "the node's agent works by these times", || {
-            let lease = &place(node)["lease"]["secs"];
-            (*lease == lease_s && term(node).is_some()).then_some(())
+            let place = place(node);
+            (place["lease"]["secs"] == lease_s && term(node).is_some()).then_some(())
         });
     }
     all_online(w);

@@ -3,7 +3,7 @@
 
 use super::groups::{self, Groups};
 use super::processes::{self, Ending, Left};
-use super::strays::Strays;
+use super::strays::{Strays, Whom};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, keep, machine};
 use crate::cgroup::Cgroups;
@@ -43,8 +43,10 @@ impl Holding {
 
 /// Whom an enforcement concerns beside the groups of sessions.
 struct Others {
-    /// Who is held.
+    /// Whom is held.
     held: BTreeSet<u32>,
+    /// Whom of them is suspended.
+    suspended: BTreeSet<u32>,
     /// Whose systemd slice ends, and who is not let go on before that.
     ended: BTreeSet<u32>,
 }
@@ -125,7 +127,7 @@ impl Agent {
         })
     }
 
-    /// Who is held of those under whose uid something runs here, or is in their group.
+    /// Whom is held of those under whose uid something runs here, or is in their group.
     async fn held_here(
         &self,
         uids: &BTreeSet<u32>,
@@ -135,6 +137,13 @@ impl Agent {
         let strays = self.holding.iter().flat_map(|holding| holding.strays.uids());
         let here = running.into_keys().chain(strays).chain(uids.iter().chain(slices).copied());
         Ok(self.lock_vos().held(here, self.now()))
+    }
+
+    /// Those of them who are suspended, and not only kept from signing in.
+    fn suspended(&self, of: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let (now, vos) = (self.now(), self.lock_vos());
+        let is = |uid: &u32| vos.state_of(*uid, now) == Some(AccountState::Suspended);
+        of.iter().copied().filter(is).collect()
     }
 
     /// The users of all processes, and the groups that those of each are in.
@@ -153,8 +162,10 @@ impl Agent {
             let mut held = self.held_here(&BTreeSet::new(), &BTreeSet::new()).await?;
             let local = machine::local_uids()?;
             held.retain(|uid| !local.contains(uid));
-            let own = holding.clone();
-            in_background(move || own.strays.hold_all(&own.groups, &held)).await?
+            let (own, suspended) = (holding.clone(), self.suspended(&held));
+            let hold =
+                move || own.strays.hold_all(&own.groups, Whom { of: &held, suspended: &suspended });
+            in_background(hold).await?
         };
         match held.await {
             Ok(held) => held && ended,
@@ -204,7 +215,8 @@ impl Agent {
             let ends = |uid: &u32| vos.has_left(*uid, now) || taken.contains(uid);
             slices.into_iter().chain(holding.strays.uids()).filter(ends).collect()
         };
-        let others = Others { held, ended };
+        let suspended = self.suspended(&held);
+        let others = Others { held, suspended, ended };
         let own = holding.clone();
         match in_background(move || obeyed(&own, orders, others)).await {
             Ok(all) => all,
@@ -275,7 +287,7 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
             return false;
         }
     }
-    let Others { held, ended } = others;
+    let Others { held, suspended, ended } = others;
     if let Err(error) = groups::end_slices(&ended) {
         tracing::error!(%error, "a session that systemd holds does not end");
         all = false;
@@ -284,9 +296,10 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    // Who is to end is not let go on before.
+    // Whom is to end is not let go on before.
     holding.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
-    let whole = holding.strays.hold_all(&holding.groups, &held);
+    let who = Whom { of: &held, suspended: &suspended };
+    let whole = holding.strays.hold_all(&holding.groups, who);
     if let Err(error) = holding.groups.clear() {
         tracing::error!(%error, "the control groups of what was held stay");
     }

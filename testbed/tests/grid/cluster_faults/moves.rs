@@ -230,7 +230,7 @@ impl<'a> Mover<'a> {
                 Sort::Agent => program(words[0]) == "xos-agent",
                 Sort::Cell => program(words[0]) == "xos-cell",
                 // Also by its loader, or by what enters the cell with it.
-                Sort::Criu => words.iter().any(|word| program(word) == "criu"),
+                Sort::Criu => words.iter().any(|word| program(*word) == "criu"),
                 Sort::Program => words.contains(&TRAIL) && self.is_root(*pid),
                 Sort::Follower => false,
             }
@@ -244,7 +244,7 @@ impl<'a> Mover<'a> {
     fn is_root(&self, pid: i32) -> bool {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let pids = text.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-        pids.split_whitespace().next_back() == Some(&self.pid)
+        pids.split_whitespace().next_back() == Some(self.pid.as_str())
     }
 
     /// It goes on, ends when it is to, and there never were two of it; or its person is told how it
