@@ -23,8 +23,8 @@ use crate::signed_in::account;
 use crate::tool::Json;
 use crate::world::{VO, World, sh, soon, soon_within};
 
-/// Times of a cluster: until a node is suspect and dead, in milliseconds, and its lease by these, in
-/// whole seconds. Those of before a change are 3000 and 8000.
+/// Times of a cluster: until a node is suspect and dead, in milliseconds, and its lease by these,
+/// in whole seconds. Those of before a change are 3000 and 8000.
 struct Times {
     suspect_ms: u64,
     dead_ms: u64,

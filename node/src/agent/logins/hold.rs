@@ -43,9 +43,9 @@ impl Holding {
 
 /// Whom an enforcement concerns beside the groups of sessions.
 struct Others {
-    /// Whom is held.
+    /// Who is held.
     held: BTreeSet<u32>,
-    /// Whom of them is suspended.
+    /// Who of them is suspended.
     suspended: BTreeSet<u32>,
     /// Whose systemd slice ends, and who is not let go on before that.
     ended: BTreeSet<u32>,
@@ -127,7 +127,7 @@ impl Agent {
         })
     }
 
-    /// Whom is held of those under whose uid something runs here, or is in their group.
+    /// Who is held of those under whose uid something runs here, or is in their group.
     async fn held_here(
         &self,
         uids: &BTreeSet<u32>,
@@ -296,7 +296,7 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    // Whom is to end is not let go on before.
+    // Who is to end is not let go on before.
     holding.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
     let who = Whom { of: &held, suspended: &suspended };
     let whole = holding.strays.hold_all(&holding.groups, who);

@@ -1,6 +1,7 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
 //! and their streams to the machine's sshd. With `[node.login]` only, but for what holds the
-//! processes of members who are suspended ([`Holding`]): what they run in a cluster stands still too.
+//! processes of members who are suspended ([`Holding`]): what they run in a cluster stands still
+//! too.
 
 mod attempts;
 mod auth;

@@ -158,7 +158,8 @@ impl<'a> Mover<'a> {
             let whole = text.rfind('\n').map_or("", |at| &text[..at]);
             all.extend(whole.lines().map(|line| {
                 let (n, at) = line.split_once(' ').unwrap_or_else(|| panic!("torn: {line:?}"));
-                let number = |s: &str| s.parse().unwrap_or_else(|_| panic!("torn: {line:?}"));
+                let number =
+                    |s: &str| s.parse::<u64>().unwrap_or_else(|_| panic!("torn: {line:?}"));
                 (number(at), number(n))
             }));
         }
@@ -230,7 +231,7 @@ impl<'a> Mover<'a> {
                 Sort::Agent => program(words[0]) == "xos-agent",
                 Sort::Cell => program(words[0]) == "xos-cell",
                 // Also by its loader, or by what enters the cell with it.
-                Sort::Criu => words.iter().any(|word| program(*word) == "criu"),
+                Sort::Criu => words.iter().copied().any(|word| program(word) == "criu"),
                 Sort::Program => words.contains(&TRAIL) && self.is_root(*pid),
                 Sort::Follower => false,
             }

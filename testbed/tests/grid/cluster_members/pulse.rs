@@ -96,7 +96,8 @@ impl<'a> Pulse<'a> {
     }
 }
 
-/// Both streams of a script that an account of a node runs, outside of any cell; whatever its status.
+/// Both streams of a script that an account of a node runs, outside of any cell, whatever its
+/// status.
 pub fn as_account(host: &Host, account: &str, script: &str) -> String {
     let ids = ["-u", "-g"].map(|which| sh(host, &format!("id {which} {account}")));
     let [uid, gid] = ids;

@@ -198,9 +198,8 @@ fn what_is_held_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let groups = groups(&pretended(dir.path()), dir.path());
     let mounts = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n", dir.path().display());
-    let held = |uid, place: &str, clusters| {
-        groups.holds(uid, &mounts, &format!("0::{place}\n"), clusters)
-    };
+    let held =
+        |uid, place: &str, clusters| groups.holds(uid, &mounts, &format!("0::{place}\n"), clusters);
     let holds = |uid, place: &str| held(uid, place, false);
     for place in ["/xos/cluster", "/xos/cluster/below"] {
         assert!(held(7, place, true), "who may not sign in may run programs: {place}");
