@@ -118,6 +118,9 @@ fn nothing_at_the_node(w: &World, owner: &str, whose: &Pulse) {
     let own = as_account(host, owner, &format!("cat /proc/{outer}/environ"));
     assert!(own.contains(SECRET), "the owner sees it: {own:?}");
     let connect = "perl -MIO::Socket::UNIX -e \"exit !IO::Socket::UNIX->new(Peer => shift)\"";
+    let open = format!("{connect} /run/xos/cluster/{CLUSTER}/place.sock && echo reached");
+    let said = as_account(host, &account(&w.milo), &open);
+    assert_eq!(said, "reached\n", "that socket is for everybody");
     let tries = [
         format!("kill -0 {outer}"),
         format!("kill -TERM {outer}"),
