@@ -137,10 +137,12 @@ test: deps-test lint
 	$(CARGO) build --workspace --all-targets
 	XOS_NO_SKIP=$(XOS_NO_SKIP) tools/reported default $(CARGO) nextest run --workspace --no-fail-fast
 
-# The long suites too: seeded kills over a whole grid (XOS_KILLS, XOS_SEED).
+# The long suites too: seeded kills over a whole grid, and of what moves programs in a cluster
+# (XOS_KILLS, XOS_CLUSTER_KILLS, XOS_SEED).
 test-full: test
 	@echo "the order of kills: XOS_SEED=$(XOS_SEED)"
 	XOS_NO_SKIP=$(XOS_NO_SKIP) XOS_SEED=$(XOS_SEED) XOS_KILLS=$${XOS_KILLS:-200} \
+		XOS_CLUSTER_KILLS=$${XOS_CLUSTER_KILLS:-100} \
 		tools/reported full $(CARGO) nextest run --profile full --workspace \
 		-E 'binary(grid) & test(kills)'
 

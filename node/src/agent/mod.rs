@@ -122,6 +122,8 @@ pub struct Agent {
     boot: String,
     /// Where it may be in a cluster.
     cluster: Option<cluster::Clustered>,
+    /// Where members may sign in, or the node may be in a cluster.
+    holding: Option<Arc<logins::Holding>>,
     /// Where members may sign in.
     logins: Option<Arc<logins::Logins>>,
     socket: PathBuf,
@@ -169,10 +171,8 @@ impl Agent {
         let link = NodeLink::new(node.clone(), dialer, parts.handlers, parts.clock.clone())?;
         let (kept, vos) = Kept::open(&folder)?;
         let vos = vos.bounded().indexed();
-        let logins = parts.config.login.clone().map(|login| {
-            logins::Logins::open(login, &folder, cgroups.clone(), processes).map(Arc::new)
-        });
-        let logins = logins.transpose()?;
+        let (holding, logins) =
+            logins::prepare(&parts.config, &folder, cgroups.clone(), processes)?;
         let envelopes = open_envelopes(&folder, cgroups)?;
         let units = Arc::new(units::Units::open(envelopes).await?);
         let stager = std::env::current_exe()
@@ -204,6 +204,7 @@ impl Agent {
             contact: Mutex::new(contact),
             boot,
             cluster,
+            holding,
             logins,
             socket: parts.socket,
             watcher: parts.watcher,

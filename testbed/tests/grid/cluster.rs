@@ -1,12 +1,22 @@
 //! Nodes of a site that work as one machine.
 
+use crate::faults::mounted;
 use crate::tool::Json;
-use crate::world::{COMMAND_MAX, VOLUME, World, soon};
-use xos_testbed::Exit;
+use crate::world::{COMMAND_MAX, VOLUME, World, sh, soon, soon_within};
+use std::time::Duration;
 use xos_testbed::grid::{Person, SiteSpec};
+use xos_testbed::{Exit, Host};
 
 /// The cluster of every test.
 pub const CLUSTER: &str = "c1.rennes";
+/// Its nodes.
+pub const N1: &str = "n1.rennes";
+pub const N2: &str = "n2.rennes";
+/// Debian's, which all nodes have.
+pub const PYTHON: &str = "/usr/bin/python3";
+/// How long nodes may take until they are there by new times, or after a death: they wait for what
+/// ran before, and are tried.
+pub const SETTLED_MAX: Duration = Duration::from_secs(150);
 /// Its pid and a number, line by line, into a file of its own on the volume.
 const COUNT: &str = "n=0; while :; do echo $$ $n; n=$((n+1)); sleep 0.05; done";
 
@@ -32,16 +42,61 @@ pub fn tree(w: &World, person: &Person, number: u64) -> Json {
     all.into_iter().find(|t| t["tree"] == number).expect("the tree")
 }
 
+/// The nodes as the site's administrator sees them.
+pub fn nodes(w: &World) -> Vec<Json> {
+    let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
+    let view: Json = serde_json::from_str(&said).unwrap();
+    view["nodes"].as_array().expect("a list").clone()
+}
+
+/// Waits until both nodes take programs.
+pub fn all_online(w: &World) {
+    soon_within(SETTLED_MAX, "both nodes are online", || {
+        let nodes = nodes(w);
+        (nodes.len() == 2 && nodes.iter().all(|n| n["state"] == "online")).then_some(())
+    });
+}
+
+/// What a node's agent keeps of its place; null: nothing.
+pub fn place(host: &Host) -> Json {
+    let text = sh(host, "cat /var/lib/xos/node/cluster/*/agent.json || true");
+    let kept: Json = serde_json::from_str(&text).unwrap_or_default();
+    kept["agent"].clone()
+}
+
+/// The term by which a node joined the cluster last: another one each time. None: nothing is kept.
+pub fn term(host: &Host) -> Option<u64> {
+    place(host)["term"].as_u64()
+}
+
+/// Boots a node that crashed, and waits until the cluster has it again.
+pub fn comes_back(w: &World, host: &Host) {
+    host.restart().unwrap();
+    w.rennes.start_node(host).unwrap();
+    mounted(host);
+    all_online(w);
+}
+
+/// Has a checkpoint of a program of milo's made, and waits until both nodes have it.
+pub fn saved_twice(w: &World, number: u64) {
+    let version = || tree(w, &w.milo, number)["checkpoint"]["version"].as_u64();
+    let (before, pid) = (version(), tree(w, &w.milo, number)["pid"].to_string());
+    // One that cannot be made at just this moment is asked for again.
+    soon("a checkpoint is made", || {
+        let said = w.xos(&w.milo, &["cluster", "checkpoint", CLUSTER, &pid]);
+        (said.code == 0 && version() > before).then_some(())
+    });
+    soon("the other node has the checkpoint too", || {
+        let t = tree(w, &w.milo, number);
+        t["checkpoint"]["copies"].as_u64().is_some_and(|n| n >= 2).then_some(())
+    });
+}
+
 /// If it failed, nodes could not be taken up, or programs would move to where they cannot run.
 pub fn nodes_join_and_are_tried(w: &World) {
     w.rennes.admin(&["cluster", "create", "c1"]).unwrap();
     w.rennes.admin(&["cluster", "add", "c1", "n1", "n2"]).unwrap();
-    soon("both nodes are online", || {
-        let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
-        let view: Json = serde_json::from_str(&said).unwrap();
-        let nodes = view["nodes"].as_array().unwrap();
-        nodes.iter().all(|n| n["state"] == "online").then_some(())
-    });
+    all_online(w);
     println!("{}", w.rennes.admin(&["cluster", "nodes", "c1"]).unwrap());
 }
 
@@ -73,7 +128,7 @@ fn a_program_moves_and_keeps_its_pid(w: &World) {
     let pid_text = pid.to_string();
     soon("it runs", || (tree(w, &w.milo, number)["state"] == "running").then_some(()));
     let node = run["node"].as_str().unwrap();
-    let other = if node == "n1.rennes" { "n2.rennes" } else { "n1.rennes" };
+    let other = if node == N1 { N2 } else { N1 };
     counted(w, pid, 10);
     let why = w.xos(&w.milo, &["cluster", "why", CLUSTER, &pid_text]);
     println!("{}", why.ok());

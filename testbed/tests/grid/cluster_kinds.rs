@@ -1,8 +1,8 @@
 //! What kinds of programs move between nodes of a cluster, and what becomes of them when a node
 //! fails or is drained.
 
-mod follow;
-mod programs;
+pub mod follow;
+pub mod programs;
 
 use std::path::PathBuf;
 
@@ -13,15 +13,12 @@ use self::follow::{Followed, counted, stop_file};
 use self::programs::{
     CLIENT, CONNECTED, FAMILY, FILES, JAVA, LOGGED, PERL, PIPELINE, R, SERVER, THREADS, TYPED,
 };
-use crate::cluster::{CLUSTER, nodes_join_and_are_tried, tree, trees};
-use crate::faults::mounted;
+use crate::cluster::{
+    CLUSTER, N1, N2, PYTHON, comes_back, nodes_join_and_are_tried, saved_twice, tree, trees,
+};
 use crate::manual::terminal::Typist;
 use crate::tool::Json;
 use crate::world::{VOLUME, World, soon};
-
-const N1: &str = "n1.rennes";
-const N2: &str = "n2.rennes";
-const PYTHON: &str = "/usr/bin/python3";
 
 /// If it failed, what people run would not move as the documents say: see each step.
 #[test]
@@ -242,7 +239,7 @@ fn a_failed_nodes_program_goes_on(w: &World) {
     runs_on_n2(w, &mut program);
     let text = program.end();
     assert!(!text.contains("bad"), "{text}");
-    n1_comes_back(w);
+    comes_back(w, &w.rennes.nodes[0]);
     there_and_back(w, "back", &["sh", "-c", PIPELINE], &["a"]);
 }
 
@@ -262,7 +259,7 @@ fn a_failed_nodes_log_has_each_line_once(w: &World) {
     let log: String = (0..count).map(|n| format!("{n}\n")).collect();
     assert_eq!(read(w, "logged.log"), log);
     assert!(!kept.is_empty() && log.contains(&kept), "{kept}");
-    n1_comes_back(w);
+    comes_back(w, &w.rennes.nodes[0]);
 }
 
 /// If it failed, a program would go on with data that it does not know, or nobody could have it go
@@ -285,7 +282,7 @@ fn what_was_written_over_is_asked_about(w: &World) {
     program.goes_on();
     assert_eq!(program.node(), N2);
     program.end();
-    n1_comes_back(w);
+    comes_back(w, &w.rennes.nodes[0]);
 }
 
 /// Runs a program with a counter that moves to a node which may die; its output is collected on the
@@ -294,11 +291,7 @@ fn checkpointed_on_n1<'a>(w: &'a World, name: &str, argv: &[&str]) -> Followed<'
     let kept = ["--node", N2, "--restartable", "--checkpoint-every", "86400"];
     let mut program = Followed::begin(w, name, &kept, argv, &["a"]);
     program.moves_to(N1);
-    w.xos(&w.milo, &["cluster", "checkpoint", CLUSTER, &program.pid]).ok();
-    soon("the other node has the checkpoint too", || {
-        let t = tree(w, &w.milo, program.tree);
-        t["checkpoint"]["copies"].as_u64().is_some_and(|n| n >= 2).then_some(())
-    });
+    saved_twice(w, program.tree);
     program
 }
 
@@ -309,19 +302,6 @@ fn runs_on_n2(w: &World, program: &mut Followed<'_>) {
         (t["node"] == N2 && t["state"] == "running").then_some(())
     });
     program.goes_on();
-}
-
-fn n1_comes_back(w: &World) {
-    let n1 = &w.rennes.nodes[0];
-    n1.restart().unwrap();
-    w.rennes.start_node(n1).unwrap();
-    mounted(n1);
-    soon("the node is back", || {
-        let said = w.rennes.admin(&["cluster", "nodes", "c1", "--json"]).unwrap();
-        let view: Json = serde_json::from_str(&said).unwrap();
-        let all = view["nodes"].as_array().expect("a list");
-        all.iter().all(|n| n["state"] == "online").then_some(())
-    });
 }
 
 /// Whether a script succeeds on a host.

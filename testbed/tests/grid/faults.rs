@@ -29,22 +29,23 @@ const CERTIFICATE_S: u64 = 60;
 const WATCHED_MAX: Duration = Duration::from_secs(300);
 
 /// Numbers that follow from the seed alone (xorshift64*, Vigna 2016).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
     }
 
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+/// A number that the environment names.
+pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
@@ -217,7 +218,7 @@ pub fn mounted(node: &Host) {
 }
 
 /// The pids on the machine of a host's processes of this program and first argument.
-fn find(host: &Host, program: &str, argument: Option<&str>) -> Vec<i32> {
+pub fn find(host: &Host, program: &str, argument: Option<&str>) -> Vec<i32> {
     let fits = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();

@@ -6,7 +6,10 @@
 
 mod attacker;
 mod cluster;
+mod cluster_faults;
+mod cluster_jobs;
 mod cluster_kinds;
+mod cluster_members;
 mod cluster_shell;
 mod credentials;
 mod cuts;

@@ -120,13 +120,17 @@ impl Groups {
 
     /// Whether a process of a person is where it is stopped with them: with their units, in a group
     /// of theirs, or in their slice of systemd. By the texts of `/proc/self/mountinfo` and of its
-    /// `cgroup`.
-    pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str) -> bool {
+    /// `cgroup`. `clusters`: whether what they run in a cluster stays where it is, too.
+    pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str, clusters: bool) -> bool {
         if in_own_slice(uid, mountinfo, list) {
             return true;
         }
         let place = self.cgroups.place(mountinfo, list);
         place.and_then(|place| self.cgroups.name_at(&place)).is_some_and(|name| {
+            if name == CLUSTER_GROUP {
+                // It is together with all others': stopped with nobody.
+                return clusters;
+            }
             let others = name.starts_with(PREFIX) || name.starts_with(HELD);
             !others || name == format!("{PREFIX}{uid}") || name == format!("{HELD}{uid}")
         })

@@ -1,12 +1,15 @@
 //! Puts in force where members stand whose processes are not in envelopes: their sessions, what
-//! cron and at run for them, what they left behind.
+//! they run in a cluster, what cron and at run for them, what they left behind.
 
+use super::groups::{self, Groups};
 use super::processes::{self, Ending, Left};
-use super::{Logins, groups};
+use super::strays::{Strays, Whom};
 use crate::agent::units::in_background;
-use crate::agent::{Agent, machine};
-use crate::spec::Carries;
+use crate::agent::{Agent, keep, machine};
+use crate::cgroup::Cgroups;
+use crate::spec::{Carries, Limits};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use xos_api::vom::AccountState;
 use xos_base::Error;
@@ -14,10 +17,36 @@ use xos_base::Error;
 /// Most processes that the log names of those that do not end.
 const TOLD_MAX: usize = 8;
 
+/// What holds members' processes that are in no unit: on nodes to which they sign in, and on those
+/// of clusters.
+pub(in crate::agent) struct Holding {
+    pub(super) groups: Groups,
+    strays: Strays,
+    /// Held while somebody is moved into a group, and while one is removed.
+    pub(super) moving: tokio::sync::Mutex<()>,
+}
+
+impl Holding {
+    /// Reads what an earlier daemon left below `folder`. `limits`: of what all sessions of a person
+    /// have together.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Internal`] when that cannot be read.
+    pub(super) fn open(folder: &Path, cgroups: Cgroups, limits: Limits) -> Result<Holding, Error> {
+        let own = folder.join("logins");
+        keep::own_folder(&own, 0o700)?;
+        let groups = Groups::open(cgroups, limits, own.join("held.json"))?;
+        let (strays, moving) = (Strays::open(own.join("stopped.json")), Default::default());
+        Ok(Holding { groups, strays, moving })
+    }
+}
+
 /// Whom an enforcement concerns beside the groups of sessions.
 struct Others {
     /// Who is held.
     held: BTreeSet<u32>,
+    /// Who of them is suspended.
+    suspended: BTreeSet<u32>,
     /// Whose systemd slice ends, and who is not let go on before that.
     ended: BTreeSet<u32>,
 }
@@ -60,8 +89,8 @@ impl Agent {
         self.note_processes(&uids.copied().collect());
         if !ending.is_empty() {
             tracing::info!(?ending, "ending what runs of members who are no more, or have less");
-            let logins = self.logins.clone();
-            let end = move || processes::end_all(&ending, |pid| in_unit(logins.as_deref(), pid));
+            let holding = self.holding.clone();
+            let end = move || processes::end_all(&ending, |pid| in_unit(holding.as_deref(), pid));
             let left = in_background(end).await?.map_err(fault)?;
             if !left.is_empty() {
                 tell_left(&left);
@@ -91,8 +120,8 @@ impl Agent {
 
     /// The uids of members who have sessions here, or something that is held.
     pub(in crate::agent) fn session_uids(&self) -> BTreeSet<u32> {
-        let Some(logins) = &self.logins else { return BTreeSet::new() };
-        logins.groups.all().unwrap_or_else(|error| {
+        let Some(holding) = &self.holding else { return BTreeSet::new() };
+        holding.groups.all().unwrap_or_else(|error| {
             tracing::error!(%error, "whose sessions there are is not known");
             BTreeSet::new()
         })
@@ -105,9 +134,16 @@ impl Agent {
         slices: &BTreeSet<u32>,
     ) -> Result<BTreeSet<u32>, Error> {
         let running = self.running().await?;
-        let strays = self.logins.iter().flat_map(|logins| logins.strays.uids());
+        let strays = self.holding.iter().flat_map(|holding| holding.strays.uids());
         let here = running.into_keys().chain(strays).chain(uids.iter().chain(slices).copied());
         Ok(self.lock_vos().held(here, self.now()))
+    }
+
+    /// Those of them who are suspended, and not only kept from signing in.
+    fn suspended(&self, of: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let (now, vos) = (self.now(), self.lock_vos());
+        let is = |uid: &u32| vos.state_of(*uid, now) == Some(AccountState::Suspended);
+        of.iter().copied().filter(is).collect()
     }
 
     /// The users of all processes, and the groups that those of each are in.
@@ -120,14 +156,16 @@ impl Agent {
     /// alone: holds or ends it. Whether all of it was done.
     pub(in crate::agent) async fn look_for_strays(&self) -> bool {
         let ended = self.end_those_who_left().await;
-        let Some(logins) = self.logins.clone() else { return ended };
-        let _moving = logins.moving.lock().await;
+        let Some(holding) = self.holding.clone() else { return ended };
+        let _moving = holding.moving.lock().await;
         let held = async {
             let mut held = self.held_here(&BTreeSet::new(), &BTreeSet::new()).await?;
             let local = machine::local_uids()?;
             held.retain(|uid| !local.contains(uid));
-            let own = logins.clone();
-            in_background(move || own.strays.hold_all(&own.groups, &held)).await?
+            let (own, suspended) = (holding.clone(), self.suspended(&held));
+            let hold =
+                move || own.strays.hold_all(&own.groups, Whom { of: &held, suspended: &suspended });
+            in_background(hold).await?
         };
         match held.await {
             Ok(held) => held && ended,
@@ -146,9 +184,9 @@ impl Agent {
         &self,
         state: impl Fn(u32) -> Option<AccountState>,
     ) -> bool {
-        let Some(logins) = self.logins.clone() else { return true };
-        let _moving = logins.moving.lock().await;
-        let found = logins.groups.all().map_err(|e| Error::internal(e.to_string()));
+        let Some(holding) = self.holding.clone() else { return true };
+        let _moving = holding.moving.lock().await;
+        let found = holding.groups.all().map_err(|e| Error::internal(e.to_string()));
         let found = found.and_then(|uids| Ok((uids, groups::slice_uids()?)));
         let (uids, slices) = match found {
             Ok(found) => found,
@@ -175,10 +213,11 @@ impl Agent {
             let (now, vos) = (self.now(), self.lock_vos());
             // Never by `state`: it takes the machine's own users for members who are no more.
             let ends = |uid: &u32| vos.has_left(*uid, now) || taken.contains(uid);
-            slices.into_iter().chain(logins.strays.uids()).filter(ends).collect()
+            slices.into_iter().chain(holding.strays.uids()).filter(ends).collect()
         };
-        let others = Others { held, ended };
-        let own = logins.clone();
+        let suspended = self.suspended(&held);
+        let others = Others { held, suspended, ended };
+        let own = holding.clone();
         match in_background(move || obeyed(&own, orders, others)).await {
             Ok(all) => all,
             Err(error) => {
@@ -190,8 +229,8 @@ impl Agent {
 }
 
 /// Whether a process is in a unit. What cannot be made out is not: it would escape its end.
-fn in_unit(logins: Option<&Logins>, pid: i32) -> bool {
-    logins.is_some_and(|l| l.groups.has_unit(pid))
+fn in_unit(holding: Option<&Holding>, pid: i32) -> bool {
+    holding.is_some_and(|h| h.groups.has_unit(pid))
 }
 
 /// Tells the administrator of processes that do not end.
@@ -217,20 +256,20 @@ fn tell_left(left: &[Left]) {
     }
 }
 
-fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut others: Others) -> bool {
+fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Others) -> bool {
     let mut all = true;
     // Before anything is waited for: nobody's end takes longer for another's that is slow.
     for (uid, _) in orders.iter().filter(|(_, state)| *state == AccountState::Ended) {
-        if let Err(error) = logins.groups.kill(*uid) {
+        if let Err(error) = holding.groups.kill(*uid) {
             tracing::error!(uid, %error, "the sessions of a member do not end");
             all = false;
         }
     }
     for (uid, state) in orders {
         let done = match state {
-            AccountState::Active => logins.groups.freeze(uid, false),
-            AccountState::Suspended => logins.groups.freeze(uid, true),
-            AccountState::Ended => logins.groups.end(uid),
+            AccountState::Active => holding.groups.freeze(uid, false),
+            AccountState::Suspended => holding.groups.freeze(uid, true),
+            AccountState::Ended => holding.groups.end(uid),
         };
         if let Err(error) = done {
             tracing::error!(uid, %error, "the sessions of a member do not obey");
@@ -248,18 +287,23 @@ fn obeyed(logins: &Arc<Logins>, orders: Vec<(u32, AccountState)>, mut others: Ot
             return false;
         }
     }
-    let Others { held, ended } = others;
+    let Others { held, suspended, ended } = others;
     if let Err(error) = groups::end_slices(&ended) {
         tracing::error!(%error, "a session that systemd holds does not end");
         all = false;
     }
-    if let Err(error) = logins.groups.hold_slices(|uid| held.contains(&uid)) {
+    if let Err(error) = holding.groups.hold_slices(|uid| held.contains(&uid)) {
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
     // Who is to end is not let go on before.
-    logins.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
-    match logins.strays.hold_all(&logins.groups, &held) {
+    holding.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
+    let who = Whom { of: &held, suspended: &suspended };
+    let whole = holding.strays.hold_all(&holding.groups, who);
+    if let Err(error) = holding.groups.clear() {
+        tracing::error!(%error, "the control groups of what was held stay");
+    }
+    match whole {
         Ok(whole) => all && whole,
         Err(error) => {
             tracing::error!(%error, "what cron or at started of members who are held may go on");

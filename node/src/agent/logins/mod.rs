@@ -1,5 +1,7 @@
 //! People who sign in to this machine: what PAM and sshd ask at the local socket, their sessions,
-//! and their streams to the machine's sshd. With `[node.login]` only.
+//! and their streams to the machine's sshd. With `[node.login]` only, but for what holds the
+//! processes of members who are suspended ([`Holding`]): what they run in a cluster stands still
+//! too.
 
 mod attempts;
 mod auth;
@@ -23,18 +25,18 @@ mod tries;
 mod watch;
 mod why;
 
+pub(super) use hold::Holding;
 pub(super) use stream::handler;
 
-use super::config::Login;
+use super::config::{Config, Login};
 use super::mandates::Mandates;
 use super::vos::Found;
-use super::{Agent, keep, machine, told};
+use super::{Agent, machine, told};
 use crate::cgroup::Cgroups;
 use crate::hosts::{self, Hosts};
 use crate::spec::{Limits, PIDS_MIN};
 use attempts::Attempts;
 use carried::Carried;
-use groups::Groups;
 use rules::Rules;
 use seen::Seen;
 use sessions::Sessions;
@@ -42,7 +44,6 @@ use slices::Slices;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use strays::Strays;
 use stream::Streams;
 use xos_api::cda::CertifyHost;
 use xos_api::vom::AccountState;
@@ -61,29 +62,48 @@ pub(super) struct Logins {
     folder: PathBuf,
     seen: Seen,
     sessions: Sessions,
-    groups: Groups,
+    holding: Arc<Holding>,
     slices: Slices,
-    strays: Strays,
     carried: Carried,
     pub(super) mandates: Arc<Mandates>,
     streams: Streams,
     attempts: Attempts,
-    /// Held while somebody is moved into a group, and while one is removed.
-    moving: tokio::sync::Mutex<()>,
+}
+
+/// Reads the rules, and what an earlier daemon left below `folder`: what holds members' processes,
+/// where they sign in or the node may be in a cluster, and what is kept of who signs in.
+/// `processes`: as many as one job may have.
+///
+/// # Errors
+/// [`xos_base::Kind::Invalid`] naming the key that is wrong; [`xos_base::Kind::Internal`] when the
+/// state cannot be read.
+pub(super) fn prepare(
+    config: &Config,
+    folder: &Path,
+    cgroups: Cgroups,
+    processes: u32,
+) -> Result<(Option<Arc<Holding>>, Option<Arc<Logins>>), Error> {
+    if config.login.is_none() && config.cluster.is_none() {
+        return Ok((None, None));
+    }
+    let login = config.login.as_ref();
+    let limits = Limits {
+        cpu_millis: login.and_then(|l| l.cpu_milli).map(Into::into),
+        memory_bytes: login.and_then(|l| l.memory_bytes),
+        pids: login.and_then(|l| l.processes).unwrap_or(processes).max(PIDS_MIN),
+    };
+    let holding = Arc::new(Holding::open(folder, cgroups, limits)?);
+    let open = |login| Logins::open(login, folder, holding.clone(), limits).map(Arc::new);
+    let logins = config.login.clone().map(open).transpose()?;
+    Ok((Some(holding), logins))
 }
 
 impl Logins {
-    /// Reads the rules, and what an earlier daemon left below `folder`. `processes`: as many as
-    /// one job may have.
-    ///
-    /// # Errors
-    /// [`xos_base::Kind::Invalid`] naming the key that is wrong; [`xos_base::Kind::Internal`] when
-    /// the state cannot be read.
-    pub(super) fn open(
+    fn open(
         config: Login,
         folder: &Path,
-        cgroups: Cgroups,
-        processes: u32,
+        holding: Arc<Holding>,
+        limits: Limits,
     ) -> Result<Logins, Error> {
         let rules = Rules::read(&config)?;
         let sshd = config.sshd.parse::<SocketAddr>().map_err(|_| {
@@ -93,13 +113,7 @@ impl Logins {
         if !config.shell.is_absolute() {
             return Err(Error::invalid("[node.login] shell must be an absolute path"));
         }
-        let limits = Limits {
-            cpu_millis: config.cpu_milli.map(Into::into),
-            memory_bytes: config.memory_bytes,
-            pids: config.processes.unwrap_or(processes).max(PIDS_MIN),
-        };
         let own = folder.join("logins");
-        keep::own_folder(&own, 0o700)?;
         let ssh = folder.join("ssh");
         let keys = hosts::Config {
             host_keys: config.host_keys.clone(),
@@ -115,14 +129,12 @@ impl Logins {
             folder: ssh,
             seen: Seen::open(&folder.join("seen"))?,
             sessions: Sessions::open(&own.join("sessions"), boot.trim())?,
-            groups: Groups::open(cgroups, limits, own.join("held.json"))?,
+            holding,
             slices: Slices::open(limits, Path::new("/")),
-            strays: Strays::open(own.join("stopped.json")),
             carried: Carried::open(own.join("carried.json"), boot.trim()),
             mandates: Arc::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
-            moving: tokio::sync::Mutex::new(()),
             config,
         })
     }

@@ -67,14 +67,14 @@ impl Agent {
         let session = logins.sessions.begin(account.uid, process, &r.service, self.now());
         let name = session.name();
         {
-            let _moving = logins.moving.lock().await;
+            let _moving = logins.holding.moving.lock().await;
             logins.sessions.add(session)?;
             // Groups are told from the processes themselves.
             let carries = Carries { groups: Vec::new(), ..Carries::from(&membership) };
             logins.carried.add(account.uid, carries.clone());
-            let (groups, uid) = (logins.clone(), account.uid);
+            let (holding, uid) = (logins.holding.clone(), account.uid);
             let enter = move || {
-                enter_same(process, processes::started, |pid| groups.groups.enter(uid, pid))
+                enter_same(process, processes::started, |pid| holding.groups.enter(uid, pid))
             };
             let entered = in_background(enter).await?;
             // A suspension that came meanwhile did not see the process.

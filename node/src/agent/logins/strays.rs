@@ -37,6 +37,15 @@ struct Stopped {
     started: Option<u64>,
 }
 
+/// Whose processes are held.
+#[derive(Clone, Copy)]
+pub(super) struct Whom<'a> {
+    /// All of them: outside of units and clusters.
+    pub(super) of: &'a BTreeSet<u32>,
+    /// Those of them who may not act at all: what they run in clusters is held as well.
+    pub(super) suspended: &'a BTreeSet<u32>,
+}
+
 /// A process that is to be held.
 struct Stray {
     is: Stopped,
@@ -48,7 +57,8 @@ struct Stray {
 
 impl Stray {
     /// The process `pid`, if it is wholly one of these users' and nothing holds it.
-    fn look(groups: &Groups, mountinfo: &str, of: &BTreeSet<u32>, pid: i32) -> Option<Stray> {
+    fn look(groups: &Groups, mountinfo: &str, who: Whom<'_>, pid: i32) -> Option<Stray> {
+        let Whom { of, suspended } = who;
         processes::owner(pid).filter(|uid| of.contains(uid))?;
         // Held before it is looked at: what is read then is this process's.
         let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -57,7 +67,8 @@ impl Stray {
         let list = text_of(&format!("/proc/{pid}/task/{thread}/cgroup")).ok()?;
         let started = processes::started(pid.unsigned_abs());
         let stray = Stray { is: Stopped { uid, pid, started }, held, rests };
-        (!groups.holds(uid, mountinfo, &list)).then_some(stray)
+        let clusters = !suspended.contains(&uid);
+        (!groups.holds(uid, mountinfo, &list, clusters)).then_some(stray)
     }
 
     fn send(&self, signal: Signal) {
@@ -117,7 +128,8 @@ impl Strays {
     ///
     /// # Errors
     /// [`xos_base::Kind::Internal`] when processes cannot be listed.
-    pub(super) fn hold_all(&self, groups: &Groups, of: &BTreeSet<u32>) -> Result<bool, Error> {
+    pub(super) fn hold_all(&self, groups: &Groups, who: Whom<'_>) -> Result<bool, Error> {
+        let of = who.of;
         let fault = |e: std::io::Error| Error::internal(format!("cannot list processes: {e}"));
         if of.is_empty() {
             return Ok(true);
@@ -125,7 +137,7 @@ impl Strays {
         let mountinfo = text_of("/proc/self/mountinfo")?;
         for round in 0..ROUNDS_MAX {
             let found = processes::pids().map_err(fault)?;
-            let found = found.filter_map(|pid| Stray::look(groups, &mountinfo, of, pid));
+            let found = found.filter_map(|pid| Stray::look(groups, &mountinfo, who, pid));
             // What could not be moved is tried again once.
             let stays = |s: &Stray| round > 0 && self.lock().contains(&s.is);
             let found: Vec<Stray> = found.filter(|s| !stays(s)).take(ROUND_MAX).collect();

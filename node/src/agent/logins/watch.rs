@@ -73,7 +73,7 @@ impl Agent {
             self.audit_close(&session);
         }
         logins.mandates.retain(now, |uid| logins.sessions.has(uid) || logins.streams.has(uid));
-        let _moving = logins.moving.lock().await;
+        let _moving = logins.holding.moving.lock().await;
         let all = logins.clone();
         if let Err(error) = in_background(move || end_idle(&all, now)).await {
             tracing::error!(%error, "what runs on after sessions was not looked at");
@@ -84,7 +84,8 @@ impl Agent {
 /// Ends what runs on after a person's last session, when the site wants that, and removes groups
 /// that nothing is in.
 fn end_idle(logins: &Logins, now: Millis) {
-    let uids = match logins.groups.uids() {
+    let groups = &logins.holding.groups;
+    let uids = match groups.uids() {
         Ok(uids) => uids,
         Err(error) => {
             tracing::error!(%error, "what runs on after sessions cannot be listed");
@@ -92,9 +93,9 @@ fn end_idle(logins: &Logins, now: Millis) {
         }
     };
     for uid in uids.into_iter().filter(|uid| !logins.sessions.is_led(*uid)) {
-        let done = match logins.groups.is_empty(uid) {
+        let done = match groups.is_empty(uid) {
             Ok(false) if !logins.lingered(uid, now) => continue,
-            Ok(_) => logins.groups.end_sessions(uid),
+            Ok(_) => groups.end_sessions(uid),
             Err(error) => Err(error),
         };
         match done {
@@ -105,14 +106,14 @@ fn end_idle(logins: &Logins, now: Millis) {
     if let Err(error) = forget_carried(logins) {
         tracing::error!(%error, "what sessions carried is kept");
     }
-    if let Err(error) = logins.groups.clear() {
+    if let Err(error) = groups.clear() {
         tracing::error!(%error, "the control groups of what was held stay");
     }
 }
 
 /// Forgets what sessions carried of which nothing runs any more.
 fn forget_carried(logins: &Logins) -> Result<(), Error> {
-    let groups = logins.groups.uids().map_err(|e| Error::internal(e.to_string()))?;
+    let groups = logins.holding.groups.uids().map_err(|e| Error::internal(e.to_string()))?;
     let slices = groups::slice_uids()?;
     logins.carried.retain(|uid, _| {
         logins.sessions.is_led(uid) || groups.contains(&uid) || slices.contains(&uid)

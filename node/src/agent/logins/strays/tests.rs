@@ -48,6 +48,11 @@ fn named(all: &Cgroups, name: &str) -> Option<EnvelopeCgroup> {
     all.envelope(&name.parse().unwrap()).stopping()
 }
 
+/// All of these, who are suspended.
+fn all(of: &BTreeSet<u32>) -> Whom<'_> {
+    Whom { of, suspended: of }
+}
+
 /// Whether all in it stands still.
 fn still(group: &EnvelopeCgroup) -> bool {
     let dir = &group.parts[0].dir;
@@ -107,21 +112,21 @@ fn what_runs_outside_of_sessions_is_held_and_nothing_else() {
     envelope.make().unwrap();
     envelope.take(unit.child.id()).unwrap();
     theirs.works();
-    assert!(strays.hold_all(&groups, &BTreeSet::new()).unwrap());
+    assert!(strays.hold_all(&groups, all(&BTreeSet::new())).unwrap());
     assert!(groups.all().unwrap().is_empty(), "nobody is suspended");
-    assert!(strays.hold_all(&groups, &of).unwrap());
+    assert!(strays.hold_all(&groups, all(&of)).unwrap());
     let held = named(&cgroups, &format!("held-{uid}")).unwrap();
     assert_eq!(held.processes().unwrap(), [theirs.pid()]);
     until(|| still(&held));
     others.works();
     unit.works();
-    assert!(strays.hold_all(&groups, &of).unwrap());
+    assert!(strays.hold_all(&groups, all(&of)).unwrap());
     assert_eq!(held.processes().unwrap(), [theirs.pid()], "held once");
     groups.clear().unwrap();
     assert_eq!(groups.all().unwrap(), of, "something is held");
     groups.freeze(uid, false).unwrap();
     theirs.works();
-    assert!(strays.hold_all(&groups, &of).unwrap(), "suspended once more");
+    assert!(strays.hold_all(&groups, all(&of)).unwrap(), "suspended once more");
     groups.freeze(uid, true).unwrap();
     until(|| still(&held));
     groups.end(uid).unwrap();
@@ -147,7 +152,7 @@ fn who_forks_all_the_time_is_held_too() {
     let script = "while :; do (sleep 600 &); (sleep 0.01); done";
     let mut forking = Command::new("sh").args(["-c", script]).uid(uid).spawn().unwrap();
     until(|| theirs().len() > 3);
-    assert!(strays.hold_all(&groups, &BTreeSet::from([uid])).unwrap());
+    assert!(strays.hold_all(&groups, all(&BTreeSet::from([uid]))).unwrap());
     let held = named(&cgroups, &format!("held-{uid}")).unwrap();
     until(|| still(&held));
     let inside: BTreeSet<i32> = held.processes().unwrap().into_iter().collect();
@@ -175,7 +180,7 @@ fn what_cannot_be_moved_is_stopped_by_a_signal_and_let_go_on() {
     let pid = theirs.pid();
     let rests = || processes::thread(pid).is_some_and(|(_, stopped)| stopped);
     let strays = Strays::open(path.clone());
-    assert!(!strays.hold_all(&groups, &BTreeSet::from([uid])).unwrap(), "it is to be told");
+    assert!(!strays.hold_all(&groups, all(&BTreeSet::from([uid]))).unwrap(), "it is to be told");
     until(rests);
     let again = Strays::open(path.clone());
     again.resume(|_| true);
@@ -193,7 +198,12 @@ fn what_is_held_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let groups = groups(&pretended(dir.path()), dir.path());
     let mounts = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n", dir.path().display());
-    let holds = |uid, place: &str| groups.holds(uid, &mounts, &format!("0::{place}\n"));
+    let held =
+        |uid, place: &str, clusters| groups.holds(uid, &mounts, &format!("0::{place}\n"), clusters);
+    let holds = |uid, place: &str| held(uid, place, false);
+    for place in ["/xos/cluster", "/xos/cluster/below"] {
+        assert!(held(7, place, true), "who may not sign in may run programs: {place}");
+    }
     for place in [
         "/xos/1.a",
         "/xos/1.a/below",
@@ -211,6 +221,8 @@ fn what_is_held_where_it_is() {
         "/xos/login-8",
         "/xos/login-77",
         "/xos/held-8",
+        "/xos/cluster",
+        "/xos/cluster/below",
         "/user.slice/user-77.slice/session-4.scope",
         "/user.slice/user-1000.slice/session-4.scope",
         "/system.slice/cron.service",
