@@ -97,9 +97,7 @@ fn begins(act: &Act) -> bool {
 fn is_done_at_once(act: &Act) -> bool {
     match act {
         Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } => true,
-        Act::Say(message) => {
-            !matches!(message, ToController::Facts { .. })
-        }
+        Act::Say(message) => !matches!(message, ToController::Facts { .. }),
         _ => false,
     }
 }
