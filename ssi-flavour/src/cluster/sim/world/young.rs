@@ -9,14 +9,17 @@ impl World {
         let mut rest = Vec::new();
         for r in record.parts() {
             match r {
-                Record::Tree(of) if self.young.contains_key(&of.tree()) => self.write_young(of),
+                Record::Tree(of) if self.young.contains_key(&of.tree()) => {
+                    self.write_young(of, &mut rest);
+                }
                 other => rest.push(other.clone()),
             }
         }
         self.log.extend(Record::of(rest));
     }
 
-    fn write_young(&mut self, r: &TreeRecord) {
+    /// `rest`: what is written in one piece with this.
+    fn write_young(&mut self, r: &TreeRecord, rest: &mut Vec<Record>) {
         let tree = r.tree();
         match r {
             TreeRecord::Placed { .. }
@@ -29,8 +32,9 @@ impl World {
                 self.over.extend(of);
             }
             _ => {
-                self.ripen(tree);
-                self.log.push(Record::Tree(r.clone()));
+                self.young.remove(&tree);
+                rest.extend(self.take_aside(tree));
+                rest.push(Record::Tree(r.clone()));
             }
         }
     }
