@@ -105,6 +105,15 @@ pub enum Act {
         /// What of.
         image: Image,
     },
+    /// Begin to fetch an image that is being made.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
+    },
     /// End the copy, or what is being made of it; then [`Agent::killed`].
     Kill {
         /// The tree.
@@ -176,6 +185,10 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Of these, and of those that come, what is in memory only and goes with the agent
+    /// ([`Image::brief`]).
+    #[serde(default)]
+    brief: BTreeSet<(TreeId, u64)>,
     /// Images that are fetched to be kept, or were to be, the last one of each tree.
     #[serde(default)]
     holds: BTreeMap<TreeId, Hold>,
@@ -186,9 +199,9 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, holds, lease_until) = Default::default();
+        let (copies, fences, images, brief, holds, lease_until) = Default::default();
         let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -219,8 +232,16 @@ impl Agent {
         fetched || self.images.contains(&(tree, version))
     }
 
+    /// The images that it has for now only, and may be wanted for longer: once they are kept,
+    /// [`Agent::held`].
+    pub fn brief(&self) -> impl Iterator<Item = (TreeId, u64)> {
+        self.brief.intersection(&self.images).copied()
+    }
+
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
+        let brief = std::mem::take(&mut self.brief);
+        self.images.retain(|image| !brief.contains(image));
         self.copies.clear();
         self.fences.clear();
         self.joined = false;
@@ -377,6 +398,12 @@ impl Agent {
             Order::Restore { tree, epoch, image } => {
                 self.restore(*tree, *epoch, image, now, out, facts);
             }
+            Order::Expect { tree, epoch, version, from } => {
+                let newer = self.copies.get(tree).is_none_or(|c| c.epoch < *epoch);
+                if newer && !self.is_fenced(*tree, *epoch) {
+                    out.push(Act::Expect { tree: *tree, version: *version, from: *from });
+                }
+            }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
                 self.fence(tree, epoch, now);
@@ -411,6 +438,7 @@ impl Agent {
                 if part {
                     self.holds.remove(tree);
                 }
+                self.brief.remove(&(*tree, *version));
                 if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });
                 }
@@ -536,6 +564,9 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
+        if image.brief && !self.images.contains(&(tree, image.version)) {
+            self.brief.insert((tree, image.version));
+        }
         let (refused, save) = Default::default();
         let what = What::Restoring { version: image.version };
         self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save });
@@ -590,6 +621,9 @@ impl Agent {
             Ok(image) => {
                 c.what = What::Dumped { attempt, image: image.clone() };
                 self.images.insert((tree, image.version));
+                if image.brief {
+                    self.brief.insert((tree, image.version));
+                }
                 let fact = Fact::Dumped { tree, epoch, attempt, image };
                 self.say(vec![fact]).into_iter().collect()
             }
@@ -623,6 +657,7 @@ impl Agent {
             }
             Err(reason) => {
                 self.copies.remove(&tree);
+                self.brief.remove(&(tree, version));
                 self.fence(tree, epoch, now);
                 Fact::NotRestored { tree, epoch, reason }
             }

@@ -21,7 +21,7 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false }
+    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false, brief: false }
 }
 
 /// A controller that was told all that nodes did, and what it told them last.
@@ -138,7 +138,8 @@ fn a_move_goes_through_its_steps() {
     let mut d = Desk::new(true);
     d.moving(2);
     assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
-    assert_eq!(d.beat(2), [], "nothing to restore yet");
+    let expect = Order::Expect { tree: T, epoch: 2, version: 1, from: n(1) };
+    assert_eq!(d.beat(2), [expect], "nothing to restore yet");
     d.dumped(2, 1);
     assert_eq!(d.beat(2), [Order::Restore { tree: T, epoch: 2, image: image(1, 1) }]);
     let effects = d.fact(2, Fact::Restored { tree: T, epoch: 2 });
@@ -447,6 +448,51 @@ fn without_the_last_checkpoint_the_one_before_is_restarted() {
     let mut old = image(1, 1);
     old.nodes.insert(n(2));
     assert_eq!(d.beat(3), [Order::Restore { tree: T, epoch: 2, image: old }]);
+}
+
+/// If it failed, a tree would be lost with the memory of two nodes, though one had a checkpoint of
+/// it on its disk.
+#[test]
+fn an_image_in_memory_only_takes_no_checkpoints_place() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    d.moving(2);
+    let image = Image { brief: true, ..image(2, 1) };
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image });
+    d.fact(2, Fact::Restored { tree: T, epoch: 2 });
+    assert!(d.tree().checkpoint.as_ref().is_some_and(|c| c.version == 2 && c.brief));
+    d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
+    d.c.settle(2);
+    assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
+    d.fact(2, Fact::Holds { tree: T, version: 2 });
+    let kept = |d: &Desk| d.tree().checkpoint.as_ref().map(|c| (c.brief, c.nodes.clone()));
+    assert_eq!(kept(&d), Some((false, BTreeSet::from([n(2)]))), "who has it for good counts");
+    d.c.settle(2);
+    assert!(d.tree().previous.is_some());
+    d.fact(1, Fact::Holds { tree: T, version: 2 });
+    assert_eq!(kept(&d), Some((false, BTreeSet::from([n(1), n(2)]))));
+    d.c.settle(2);
+    assert!(d.tree().previous.is_none());
+}
+
+/// If it failed, a node would say that it keeps a checkpoint which goes with its agent.
+#[test]
+fn what_is_in_memory_only_is_not_said_to_be_held() {
+    let mut a = running();
+    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
+    let image = Image { brief: true, ..image(2, 1) };
+    a.dumped(T, 1, 2, Ok(image));
+    assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
+    let (from, owner) = (BTreeSet::from([n(3)]), 70_007);
+    let hold = Order::Hold { tree: T, attempt: 1, version: 2, from, owner };
+    assert_eq!(order(&mut a, 2, hold), []);
+    assert_eq!(a.held(T, 0, 2, Ok(())), Some(say(Fact::Holds { tree: T, version: 2 })));
+    assert_eq!(a.brief().count(), 0);
+    let mut other = a.clone();
+    a.rebooted();
+    assert!(a.keeps(T, 2), "it is on the disk");
+    order(&mut other, 3, Order::Discard { tree: T, version: 2 });
+    assert!(!other.keeps(T, 2));
 }
 
 /// If it failed, a program that waits would be started twice, or be forgotten with the core.

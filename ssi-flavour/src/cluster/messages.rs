@@ -46,6 +46,10 @@ pub struct Image {
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
     pub shared: bool,
+    /// It is of a move, and its nodes have it in memory only: until one says that it has it for
+    /// good ([`Fact::Holds`]), the checkpoint before it stays.
+    #[serde(default)]
+    pub brief: bool,
 }
 
 /// How a tree's root ended.
@@ -117,6 +121,18 @@ pub enum Order {
         epoch: u64,
         /// What of; the copy writes from its offsets on.
         image: Image,
+    },
+    /// The image is being made, and the copy of it will be wanted here: take it as it comes. Not
+    /// answered: without it the copy is made as well, only later.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The epoch of the copy that is to follow.
+        epoch: u64,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
     },
     /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
     /// ghost stays. Answered by [`Fact::Gone`].

@@ -13,13 +13,16 @@ use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
     Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
-    outer_pid,
+    memory_bytes, outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How long a program that is to move runs on until its new node is there to take it: with the
+/// account, its home and the way for its image.
+const READY_MAX: Duration = Duration::from_secs(3);
 /// Processes of a tree that are named at once.
 const PIDS_NAMED: usize = 8;
 
@@ -42,48 +45,77 @@ impl Host {
         Cell { own_net: self.jobs.get(&id).is_some_and(|j| j.own_net), ..self.cell() }
     }
 
-    /// Begins to make an image.
-    pub(super) fn dump(
-        &mut self,
-        id: TreeId,
-        epoch: u64,
-        purpose: For,
-        version: u64,
-    ) -> io::Result<Vec<Act>> {
+    /// Begins to make an image: of a program that moves once somebody takes it.
+    pub(super) fn dump(&mut self, id: TreeId, epoch: u64, purpose: For, version: u64) {
         let tree = Tree { id: id.0, epoch };
         self.works += 1;
         let number = self.works;
-        let cell = self.cell_of(id);
-        let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
-            return Ok(Vec::new());
-        };
+        let progress = &self.progress;
+        let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else { return };
+        let moves = matches!(purpose, For::Move { .. });
+        let writing = moves.then(|| Arc::new(progress.begin(id, version)));
         // What was being made is given up; its end finds nothing to do.
         let (dumped, at, sealing) = (None, None, false);
-        let before = c.work.replace(Work { number, purpose, version, dumped, at, sealing });
-        if purpose != For::Checkpoint {
+        let following = writing.clone();
+        let work = Work { number, purpose, version, dumped, at, sealing, writing };
+        let before = c.work.replace(work);
+        self.making.insert(number, (id, version));
+        if let Some(before) = before {
+            self.give_up(&before);
+        }
+        let Some(following) = following else { return self.awaited(tree, number) };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // Without anybody it is sent later, all at once.
+            let waited = wait(move || following.awaited(READY_MAX)).await;
+            if !waited.is_ok_and(|ready| ready) {
+                tracing::info!(%tree, "nobody takes its image yet: it is saved all the same");
+            }
+            let _gone = events.send(Event::Awaited { tree, work: number });
+        });
+    }
+
+    /// Saves the program now, if that is still wanted.
+    pub(super) fn awaited(&mut self, tree: Tree, number: u64) {
+        let id = TreeId(tree.id);
+        let cell = self.cell_of(id);
+        let copy = self.copy(id, tree.epoch);
+        let wanted = copy.and_then(|c| {
+            let w = c.work.as_ref().filter(|w| w.number == number)?;
+            let of = (w.version, w.writing.clone());
+            Some((c, of))
+        });
+        let Some((c, (version, writing))) = wanted else {
+            self.work_over(number);
+            return;
+        };
+        if writing.is_some() {
             c.runs = false;
         }
         if let Some(link) = &c.link {
             link.open(false);
         }
         let externals = c.streaming.keys.clone();
-        self.making.insert(number, (id, version));
-        if let Some(before) = before {
-            self.give_up(&before);
-        }
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
         let limit = self.setup.limit;
         tokio::spawn(async move {
-            let prepared = wait(move || -> Result<(i32, PathBuf), String> {
+            let prepared = wait(move || -> Result<_, String> {
                 let status = calls.status().map_err(|e| e.to_string())?;
                 let of = status.trees.iter().find(|t| t.tree == Some(tree));
                 let pid = of.ok_or("it has ended")?.pid;
                 let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
                 let root = root.ok_or("it has ended")?;
                 unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
-                let folder = store.make(id, version);
+                let folder = match &writing {
+                    None => store.make(id, version).map(|folder| (folder, None)),
+                    Some(writing) => memory_bytes(root).and_then(|bytes| {
+                        let made = store.make_to_travel(id, version, bytes)?;
+                        writing.to(made.0.clone(), bytes);
+                        Ok(made)
+                    }),
+                };
                 let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
                 if cell.own_net {
                     // Its network is down while it is saved, which it is not to see.
@@ -93,7 +125,8 @@ impl Host {
             });
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
-                Ok((root, folder)) => {
+                // The room is held until it is written.
+                Ok((root, (folder, _room))) => {
                     // One that stands still already stays so. CRIU lets go of its connections then
                     // only: of what it stopped itself they would be dead (TCP_REPAIR, tcp(7)).
                     let leave = if cell.own_net { Leave::Running } else { Leave::Stopped };
@@ -116,7 +149,6 @@ impl Host {
             // A host that is gone has nothing to finish.
             let _gone = events.send(Event::Dumped { tree, work: number, done });
         });
-        Ok(Vec::new())
     }
 
     /// The tree stands still: what it wrote is read before it goes on.
@@ -214,7 +246,7 @@ impl Host {
             open_files: dumped.open_files.clone(),
         };
         w.sealing = true;
-        let version = w.version;
+        let (version, writing) = (w.version, w.writing.clone());
         let folder = self.store.folder(id, version);
         let (driver, events) = (self.setup.driver.clone(), self.events.clone());
         tokio::spawn(async move {
@@ -222,12 +254,17 @@ impl Host {
             let written = wait(move || streams.write(&there)).await.flatten();
             let done = match written {
                 Err(e) => Err(format!("cannot complete its image: {e}")),
-                Ok(()) => driver
-                    .seal(&folder, origin)
-                    .await
-                    .map(|manifest| manifest.size_bytes())
-                    .map_err(|e| e.to_string()),
+                Ok(()) => {
+                    let sealed = match &writing {
+                        None => driver.seal(&folder, origin).await,
+                        Some(_) => driver.seal_to_travel(&folder, origin).await,
+                    };
+                    sealed.map(|manifest| manifest.size_bytes()).map_err(|e| e.to_string())
+                }
             };
+            if let (Ok(_), Some(writing)) = (&done, &writing) {
+                writing.whole();
+            }
             let _gone = events.send(Event::Sealed { tree, work: number, done });
         });
     }
@@ -249,13 +286,18 @@ impl Host {
     /// Begins to make a stopped copy.
     pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
+        if self.expected.get(&id).is_some_and(|e| e.version != image.version) {
+            self.unexpect(id);
+        }
         let Some(job) = self.jobs.get(&id) else {
             let nobody = || "nobody said whose it is".to_owned();
             let why = self.refused.get(&id).cloned().unwrap_or_else(nobody);
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
-        let (version, way) = (image.version, Arc::new(Fetch::default()));
+        let version = image.version;
+        let (way, fetched) = self.expected.remove(&id).map(|e| (e.way, e.fetched)).unzip();
+        let way: Arc<Fetch> = way.unwrap_or_default();
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         self.restoring.insert(id, coming);
@@ -266,9 +308,17 @@ impl Host {
         let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
+            let before = match fetched {
+                Some(fetched) => fetched.await.map_err(|e| e.to_string()).flatten(),
+                None => Ok(()),
+            };
+            if let Err(why) = before {
+                tracing::info!(%tree, why, "its image did not come while it was made");
+            }
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<_, String> {
-                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
+                let lasts = !image.brief;
+                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way, lasts)?;
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;

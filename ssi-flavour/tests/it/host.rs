@@ -4,7 +4,7 @@ mod trouble;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
 use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
-use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
+use xos_ssi::host::{Core, Hands, Heard, Host, Job, Peers, Setup};
 use xos_ssi::pids::NodeNumber;
 
 /// No test waits longer for one thing.
@@ -57,7 +57,8 @@ struct Site {
     controller: Mutex<Controller>,
     told: Mutex<BTreeMap<NodeNumber, UnboundedSender<Heard>>>,
     jobs: Mutex<BTreeMap<TreeId, Job>>,
-    nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
+    nodes: Mutex<BTreeMap<NodeNumber, Arc<Spools>>>,
+    hands: Mutex<BTreeMap<NodeNumber, Hands>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
     /// They are changed on the way.
@@ -128,7 +129,7 @@ impl Site {
 
     /// The lines of a tree's output, once there are `many`.
     async fn lines(&self, node: NodeNumber, tree: TreeId, many: usize) -> Vec<String> {
-        let folder = self.nodes.lock().unwrap()[&node].1.folder(tree.0);
+        let folder = self.nodes.lock().unwrap()[&node].folder(tree.0);
         let until = Instant::now() + PATIENCE;
         loop {
             let text = std::fs::read_to_string(folder.join(OUTPUT_FILE)).unwrap_or_default();
@@ -169,30 +170,36 @@ impl Core for Way {
 
 impl Peers for Site {
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
-        let (one, mut other) = UnixStream::pair()?;
+        let (one, other) = UnixStream::pair()?;
         if self.silent.load(Ordering::SeqCst) {
             self.kept.lock().unwrap().push(other);
             return Ok(one);
         }
-        let store = self.nodes.lock().unwrap()[&from].0.clone();
-        let mut bytes = Vec::new();
-        store.send(tree, version, &mut bytes)?;
-        if self.tears.load(Ordering::SeqCst) {
-            bytes.truncate(bytes.len() / 2);
-        }
-        if self.spoils.load(Ordering::SeqCst) {
-            spoil(&mut bytes);
-        }
+        let hands = self.hands.lock().unwrap()[&from].clone();
+        let harm = match (self.tears.load(Ordering::SeqCst), self.spoils.load(Ordering::SeqCst)) {
+            (true, _) => Some(Harm::Tears),
+            (_, true) => Some(Harm::Spoils),
+            _ => None,
+        };
+        let to = match harm {
+            None => other,
+            Some(harm) => {
+                let (sent, sends) = UnixStream::pair()?;
+                // Both sides hang up.
+                std::thread::spawn(move || harmed(sent, other, harm));
+                sends
+            }
+        };
         std::thread::spawn(move || {
             // Who does not want it hangs up.
-            let _gone = other.write_all(&bytes);
+            let _gone = hands.send_image(tree, version, to);
         });
         Ok(one)
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
         let (one, other) = UnixStream::pair()?;
-        let spools = self.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.nodes.lock().unwrap()[&at].clone();
         spools.serve(tree, from, one)?;
         Ok(other)
     }
@@ -203,19 +210,44 @@ impl Peers for Site {
     }
 }
 
-/// Changes the first byte of an image's first file that has any ([`Store::send`]).
-fn spoil(bytes: &mut [u8]) {
-    let mut at = 0;
-    loop {
-        let name = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        let size_at = at + 4 + name;
-        let size = u64::from_le_bytes(bytes[size_at..size_at + 8].try_into().unwrap()) as usize;
-        if size > 0 {
-            bytes[size_at + 8] ^= 0xff;
-            return;
-        }
-        at = size_at + 8;
+/// What happens to an image on its way.
+#[derive(Clone, Copy)]
+enum Harm {
+    Tears,
+    Spoils,
+}
+
+/// Carries an image, all of it this way, with some harm.
+fn harmed(mut from: UnixStream, mut to: UnixStream, harm: Harm) -> io::Result<()> {
+    let wanted = frame(&mut to)?;
+    from.write_all(&wanted)?;
+    // Its sender can be reached by nobody else.
+    frame(&mut from)?;
+    let nowhere = br#"{"at":[]}"#;
+    to.write_all(&(nowhere.len() as u32).to_le_bytes())?;
+    to.write_all(nowhere)?;
+    let way = frame(&mut to)?;
+    from.write_all(&way)?;
+    let way = frame(&mut from)?;
+    to.write_all(&way)?;
+    let mut bytes = [0; 100];
+    from.read_exact(&mut bytes)?;
+    match harm {
+        Harm::Tears => return to.write_all(&bytes),
+        Harm::Spoils => bytes[60] ^= 0xff,
     }
+    to.write_all(&bytes)?;
+    io::copy(&mut from, &mut to).map(drop)
+}
+
+/// A length of four bytes, and so much after it.
+fn frame(from: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    from.read_exact(&mut frame)?;
+    let len = u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize;
+    frame.resize(4 + len, 0);
+    from.read_exact(&mut frame[4..])?;
+    Ok(frame)
 }
 
 struct Grid {
@@ -303,6 +335,7 @@ impl Grid {
             told: Mutex::default(),
             jobs: Mutex::default(),
             nodes: Mutex::default(),
+            hands: Mutex::default(),
             tears: AtomicBool::new(false),
             spoils: AtomicBool::new(false),
             silent: AtomicBool::new(false),
@@ -346,8 +379,7 @@ impl Grid {
         }
         let spools = self.dir.path().join(format!("spools-{number}"));
         let spools = Arc::new(Spools::new(spools));
-        let store = Store::new(folder.join("images"));
-        self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        self.site.nodes.lock().unwrap().insert(number, spools.clone());
         let setup = Setup {
             folder,
             node: number,
@@ -369,6 +401,7 @@ impl Grid {
             }
             Err(e) => panic!("{e}"),
         };
+        self.site.hands.lock().unwrap().insert(number, host.hands());
         let account = Account { uid: UID, gid: UID, groups: vec![] };
         let moves = host.canary(account).await.unwrap();
         self.moves.insert(number, moves);
@@ -427,7 +460,7 @@ impl Grid {
 
     /// Attaches to a program where it was born and feeds it; what it writes is seen in the spool.
     fn feed(&self, at: NodeNumber, tree: TreeId, offset: u64, input: &[u8]) -> UnixStream {
-        let spools = self.site.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.site.nodes.lock().unwrap()[&at].clone();
         let (one, mut other) = UnixStream::pair().unwrap();
         spools.attach(tree.0, UID, one).unwrap();
         let hello = Control::Hello {

@@ -83,6 +83,9 @@ impl Controller {
             return false;
         }
         let (Some(last), Some(before)) = (&t.checkpoint, &t.previous) else { return false };
+        if last.brief {
+            return false;
+        }
         let stays = |n: &&NodeNumber| {
             let m = self.state.members.node(**n);
             m.is_some_and(|m| m.state != NodeState::Possible)

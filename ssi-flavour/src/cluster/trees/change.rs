@@ -184,6 +184,10 @@ fn supersede(t: &mut Tree, image: Image) {
 fn held(t: &mut Tree, version: u64, node: NodeNumber) {
     for image in [&mut t.checkpoint, &mut t.previous].into_iter().flatten() {
         if image.version == version {
+            if std::mem::take(&mut image.brief) {
+                // What the others have in memory is no checkpoint; those that keep it say so.
+                image.nodes.clear();
+            }
             image.nodes.insert(node);
         }
     }

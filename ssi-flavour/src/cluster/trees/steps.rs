@@ -154,6 +154,10 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             Step::Dumping if here => {
                 out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
             }
+            Step::Dumping if *to == node => {
+                let (epoch, version, from) = (*next, *version, t.node);
+                out.push(Order::Expect { tree, epoch, version, from });
+            }
             Step::Restoring { image, .. } if *to == node => {
                 out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
             }
