@@ -23,6 +23,7 @@ pub struct Hands {
     pub(super) init_pid: i32,
     pub(super) store: Store,
     pub(super) progress: Progress,
+    pub(super) direct: bool,
     pub(super) spools: Arc<Spools>,
     pub(super) overlay: Arc<Overlay>,
     pub(super) rules: Rules,
@@ -106,7 +107,7 @@ impl Hands {
     /// # Errors
     /// That it is not here, and will not be; those of the way.
     pub fn send_image(&self, tree: TreeId, version: u64, to: UnixStream) -> io::Result<()> {
-        let (line, key) = line::give(to)?;
+        let (line, key) = line::give(to, self.direct)?;
         travel::send(&self.store, &self.progress, (tree, version), line, &key)
     }
 

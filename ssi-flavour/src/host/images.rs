@@ -103,11 +103,11 @@ impl Host {
         from: BTreeSet<NodeNumber>,
         owner: u32,
     ) {
-        let (store, peers, here) = (self.store.clone(), self.setup.peers.clone(), self.setup.node);
-        let events = self.events.clone();
+        let (fetching, events) = (self.fetching(), self.events.clone());
         tokio::spawn(async move {
             let fetched = wait(move || -> Result<(), String> {
-                fetch(&store, &*peers, here, &from, (tree, version), &Fetch::default(), true)?;
+                fetching.fetch(&from, (tree, version), &Fetch::default(), true)?;
+                let store = &fetching.store;
                 let found = verify(&store.folder(tree, version), owner);
                 let found = found.map_err(|why| why.to_string());
                 let lasts = found.and_then(|manifest| match manifest.lasts() {
@@ -159,14 +159,18 @@ impl Host {
             return;
         }
         self.unexpect(tree);
-        let (store, peers, here) = (self.store.clone(), self.setup.peers.clone(), self.setup.node);
-        let way = Arc::new(Fetch::default());
+        let (fetching, way) = (self.fetching(), Arc::new(Fetch::default()));
         let (of, nodes) = (way.clone(), BTreeSet::from([from]));
         let fetched = tokio::task::spawn_blocking(move || {
-            fetch(&store, &*peers, here, &nodes, (tree, version), &of, false)
+            fetching.fetch(&nodes, (tree, version), &of, false)
         });
         let since = self.setup.clock.up();
         self.expected.insert(tree, Expected { version, way, fetched, since });
+    }
+
+    pub(super) fn fetching(&self) -> Fetching {
+        let (store, peers) = (self.store.clone(), self.setup.peers.clone());
+        Fetching { store, peers, here: self.setup.node, direct: self.setup.direct }
     }
 
     /// Whether a copy is being made of an image.
@@ -275,35 +279,44 @@ impl Host {
     }
 }
 
-/// Has an image here, on the disk if it is to last, from the first of the nodes that gives it,
-/// unless it is here already. The error is for the person whose tree it is.
-pub(super) fn fetch(
-    store: &Store,
-    peers: &dyn Peers,
+/// What a node fetches images with.
+pub(super) struct Fetching {
+    pub(super) store: Store,
+    peers: Arc<dyn Peers>,
     here: NodeNumber,
-    nodes: &BTreeSet<NodeNumber>,
-    (tree, version): (TreeId, u64),
-    way: &Fetch,
-    lasts: bool,
-) -> Result<(), String> {
-    if store.has(tree, version) {
-        return Ok(());
-    }
-    let mut why = "no node has its image".to_owned();
-    let found = nodes.iter().filter(|n| **n != here).any(|from| {
-        let got = peers.image(*from, tree, version).and_then(|socket| {
-            way.comes(&Line::Through(socket.try_clone()?))?;
-            let received = line::take(socket).and_then(|(line, key)| {
-                way.comes(&line)?;
-                let image = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
-                receive(store, (tree, version), image, &key, lasts)
+    direct: bool,
+}
+
+impl Fetching {
+    /// Has an image here, on the disk if it is to last, from the first of the nodes that gives it,
+    /// unless it is here already. The error is for the person whose tree it is.
+    pub(super) fn fetch(
+        &self,
+        nodes: &BTreeSet<NodeNumber>,
+        (tree, version): (TreeId, u64),
+        way: &Fetch,
+        lasts: bool,
+    ) -> Result<(), String> {
+        let Fetching { store, peers, here, direct } = self;
+        if store.has(tree, version) {
+            return Ok(());
+        }
+        let mut why = "no node has its image".to_owned();
+        let found = nodes.iter().filter(|n| *n != here).any(|from| {
+            let got = peers.image(*from, tree, version).and_then(|socket| {
+                way.comes(&Line::Through(socket.try_clone()?))?;
+                let received = line::take(socket, *direct).and_then(|(line, key)| {
+                    way.comes(&line)?;
+                    let image = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
+                    receive(store, (tree, version), image, &key, lasts)
+                });
+                way.over();
+                received
             });
-            way.over();
-            received
+            got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
         });
-        got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
-    });
-    if found { Ok(()) } else { Err(why) }
+        if found { Ok(()) } else { Err(why) }
+    }
 }
 
 #[cfg(test)]

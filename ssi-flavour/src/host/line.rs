@@ -118,16 +118,18 @@ impl Write for Line {
     }
 }
 
-/// The way of an image that is to come from who is at the other end of `socket`, and its key.
+/// The way of an image that is to come from who is at the other end of `socket`, and its key. If
+/// it may be `direct`, that is tried.
 ///
 /// # Errors
 /// That the other side does not agree.
-pub(super) fn take(mut socket: UnixStream) -> io::Result<(Line, Key)> {
+pub(super) fn take(mut socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
     socket.set_read_timeout(Some(AGREE_MAX))?;
     let wanted = Wanted { key: sealed::random()?, word: sealed::random()? };
     say(&mut socket, &wanted)?;
     let reached: Reached = hear(&mut socket)?;
-    let mut tried = reached.at.into_iter().filter(is_a_nodes).take(ADDRESSES_MAX);
+    let most = if direct { ADDRESSES_MAX } else { 0 };
+    let mut tried = reached.at.into_iter().filter(is_a_nodes).take(most);
     let direct = tried.find_map(|at| connect(at, &wanted.word).ok());
     say(&mut socket, &Way { direct: direct.is_some() })?;
     let agreed: Way = hear(&mut socket)?;
@@ -139,12 +141,12 @@ pub(super) fn take(mut socket: UnixStream) -> io::Result<(Line, Key)> {
 ///
 /// # Errors
 /// As [`take`].
-pub(super) fn give(mut socket: UnixStream) -> io::Result<(Line, Key)> {
+pub(super) fn give(mut socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
     socket.set_read_timeout(Some(AGREE_MAX))?;
     socket.set_write_timeout(Some(SILENCE_MAX))?;
     let wanted: Wanted = hear(&mut socket)?;
     // One that can be reached by nobody, or has no addresses, is reached through the core.
-    let listener = listen().ok();
+    let listener = if direct { listen().ok() } else { None };
     let port = listener.as_ref().and_then(|of| of.local_addr().ok()).map(|at| at.port());
     let at = port.map(addresses).unwrap_or_default();
     say(&mut socket, &Reached { at })?;
@@ -298,16 +300,20 @@ mod tests {
 
     #[test]
     fn both_sides_agree_on_a_way_and_a_key() {
-        // wrong: one would write where the other does not read
-        let (one, other) = UnixStream::pair().unwrap();
-        let giving = std::thread::spawn(move || give(other).unwrap());
-        let (mut taken, key) = take(one).unwrap();
-        let (mut given, same) = giving.join().unwrap();
-        assert_eq!(key, same);
-        given.write_all(b"x").unwrap();
-        let mut got = [0];
-        taken.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"x");
-        assert_eq!(matches!(taken, Line::Direct(_)), matches!(given, Line::Direct(_)));
+        // wrong: one would write where the other does not read, or a node listen that is not to
+        for (takes, gives) in [(true, true), (true, false), (false, true)] {
+            let (one, other) = UnixStream::pair().unwrap();
+            let giving = std::thread::spawn(move || give(other, gives).unwrap());
+            let (mut taken, key) = take(one, takes).unwrap();
+            let (mut given, same) = giving.join().unwrap();
+            assert_eq!(key, same);
+            given.write_all(b"x").unwrap();
+            let mut got = [0];
+            taken.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"x");
+            let direct = matches!(taken, Line::Direct(_));
+            assert_eq!(direct, matches!(given, Line::Direct(_)));
+            assert!(!direct || (takes && gives));
+        }
     }
 }

@@ -155,6 +155,8 @@ pub struct Setup {
     pub rules: Rules,
     /// How long one run of the driver may take.
     pub limit: Duration,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// The controller.
     pub core: Arc<dyn Core>,
     /// The other nodes.
@@ -417,6 +419,7 @@ impl Host {
             init_pid: self.init_pid,
             store: self.store.clone(),
             progress: self.progress.clone(),
+            direct: self.setup.direct,
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
             rules: self.setup.rules.clone(),

@@ -1,6 +1,6 @@
 //! What takes a while: images and restarts.
 
-use super::images::{Fetch, fetch};
+use super::images::Fetch;
 use super::start::wanted;
 use super::store::Streams;
 use super::streams::Streaming;
@@ -302,9 +302,9 @@ impl Host {
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
-        let (store, peers, events) =
-            (self.store.clone(), self.setup.peers.clone(), self.events.clone());
-        let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
+        let (fetching, peers, events) =
+            (self.fetching(), self.setup.peers.clone(), self.events.clone());
+        let (cell, limit) = (self.cell_of(id), self.setup.limit);
         let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
@@ -315,11 +315,9 @@ impl Host {
             if let Err(why) = before {
                 tracing::info!(%tree, why, "its image did not come while it was made");
             }
-            let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<_, String> {
-                let lasts = !image.brief;
-                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way, lasts)?;
-                let folder = fetching.folder(id, version);
+                fetching.fetch(&image.nodes, (id, version), &way, !image.brief)?;
+                let folder = fetching.store.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();

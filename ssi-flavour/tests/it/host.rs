@@ -388,6 +388,7 @@ impl Grid {
             driver: driver.clone(),
             rules: Rules { shared: vec!["/".into()], filters_move: true },
             limit: PATIENCE,
+            direct: true,
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
