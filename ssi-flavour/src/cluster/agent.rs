@@ -564,7 +564,7 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
-        if image.brief && !self.images.contains(&(tree, image.version)) {
+        if !image.brief.is_empty() && !self.images.contains(&(tree, image.version)) {
             self.brief.insert((tree, image.version));
         }
         let (refused, save) = Default::default();
@@ -621,7 +621,7 @@ impl Agent {
             Ok(image) => {
                 c.what = What::Dumped { attempt, image: image.clone() };
                 self.images.insert((tree, image.version));
-                if image.brief {
+                if !image.brief.is_empty() {
                     self.brief.insert((tree, image.version));
                 }
                 let fact = Fact::Dumped { tree, epoch, attempt, image };

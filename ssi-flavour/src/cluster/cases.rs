@@ -21,7 +21,7 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false, brief: false }
+    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false, brief: BTreeSet::new() }
 }
 
 /// A controller that was told all that nodes did, and what it told them last.
@@ -457,22 +457,43 @@ fn an_image_in_memory_only_takes_no_checkpoints_place() {
     let mut d = Desk::new(true);
     d.saved(1);
     d.moving(2);
-    let image = Image { brief: true, ..image(2, 1) };
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
     d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image });
     d.fact(2, Fact::Restored { tree: T, epoch: 2 });
-    assert!(d.tree().checkpoint.as_ref().is_some_and(|c| c.version == 2 && c.brief));
+    let last = |d: &Desk| {
+        let image = d.tree().checkpoint.as_ref().filter(|c| c.version == 2);
+        image.map(|c| (c.nodes.clone(), c.brief.clone())).unwrap()
+    };
+    let (both, none) = (BTreeSet::from([n(1), n(2)]), BTreeSet::new());
+    assert_eq!(last(&d), (both.clone(), both.clone()));
     d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
-    d.c.settle(2);
-    assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
-    d.fact(2, Fact::Holds { tree: T, version: 2 });
-    let kept = |d: &Desk| d.tree().checkpoint.as_ref().map(|c| (c.brief, c.nodes.clone()));
-    assert_eq!(kept(&d), Some((false, BTreeSet::from([n(2)]))), "who has it for good counts");
-    d.c.settle(2);
-    assert!(d.tree().previous.is_some());
-    d.fact(1, Fact::Holds { tree: T, version: 2 });
-    assert_eq!(kept(&d), Some((false, BTreeSet::from([n(1), n(2)]))));
+    assert_eq!(d.c.thin(2), [], "those that have it keep it");
+    for (node, brief) in [(2, BTreeSet::from([n(1)])), (1, none)] {
+        d.c.settle(2);
+        assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
+        d.fact(node, Fact::Holds { tree: T, version: 2 });
+        assert_eq!(last(&d), (both.clone(), brief));
+    }
     d.c.settle(2);
     assert!(d.tree().previous.is_none());
+}
+
+/// If it failed, two moves one after the other would leave a tree without any checkpoint on a disk.
+#[test]
+fn the_checkpoint_before_two_moves_stays() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    for (at, to, epoch) in [(1, 2, 1), (2, 3, 2)] {
+        d.moving(to);
+        let image = Image { brief: BTreeSet::from([n(at)]), ..image(epoch + 1, at) };
+        let attempt = epoch + 1;
+        d.fact(at, Fact::Dumped { tree: T, epoch, attempt, image });
+        d.fact(to, Fact::Restored { tree: T, epoch: attempt });
+        d.fact(to, Fact::Runs { tree: T, epoch: attempt, floor: attempt });
+    }
+    let versions = |image: &Option<Image>| image.as_ref().map(|image| image.version);
+    let of = (versions(&d.tree().checkpoint), versions(&d.tree().previous));
+    assert_eq!(of, (Some(3), Some(1)));
 }
 
 /// If it failed, a node would say that it keeps a checkpoint which goes with its agent.
@@ -480,7 +501,7 @@ fn an_image_in_memory_only_takes_no_checkpoints_place() {
 fn what_is_in_memory_only_is_not_said_to_be_held() {
     let mut a = running();
     order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
-    let image = Image { brief: true, ..image(2, 1) };
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
     a.dumped(T, 1, 2, Ok(image));
     assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
     let (from, owner) = (BTreeSet::from([n(3)]), 70_007);

@@ -46,10 +46,26 @@ pub struct Image {
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
     pub shared: bool,
-    /// It is of a move, and its nodes have it in memory only: until one says that it has it for
-    /// good ([`Fact::Holds`]), the checkpoint before it stays.
+    /// Those of them that have it in memory only, as after a move: it counts as a checkpoint where
+    /// they are, and takes no other one's place until they say that they have it for good
+    /// ([`Fact::Holds`]).
     #[serde(default)]
-    pub brief: bool,
+    pub brief: BTreeSet<NodeNumber>,
+}
+
+impl Image {
+    /// Another node has it now, as those had it from whom it came.
+    pub fn came_to(&mut self, node: NodeNumber) {
+        self.nodes.insert(node);
+        if !self.brief.is_empty() {
+            self.brief.insert(node);
+        }
+    }
+
+    /// The nodes that have it for good.
+    pub fn kept(&self) -> BTreeSet<NodeNumber> {
+        self.nodes.difference(&self.brief).copied().collect()
+    }
 }
 
 /// How a tree's root ended.

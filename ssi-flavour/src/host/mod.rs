@@ -673,7 +673,10 @@ impl Host {
             freeze_ms: dumped.frozen_us / 1000,
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
-            brief: matches!(work.purpose, For::Move { .. }),
+            brief: match work.purpose {
+                For::Move { .. } => BTreeSet::from([self.setup.node]),
+                For::Checkpoint => BTreeSet::new(),
+            },
         })
     }
 }

@@ -316,7 +316,8 @@ impl Host {
                 tracing::info!(%tree, why, "its image did not come while it was made");
             }
             let fetched = wait(move || -> Result<_, String> {
-                fetching.fetch(&image.nodes, (id, version), &way, !image.brief)?;
+                let lasts = image.brief.is_empty();
+                fetching.fetch(&image.nodes, (id, version), &way, lasts)?;
                 let folder = fetching.store.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;

@@ -628,6 +628,29 @@ async fn a_copy_of_a_checkpoint_outlives_the_node_that_made_it() {
     grid.site.until("it is restarted from the copy", |s| runs(s, tree, two)).await;
 }
 
+/// If it failed, what goes on from the image of a move would be lost with the memory of two nodes,
+/// or the memory be taken for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_a_move_becomes_a_checkpoint_of_both_nodes() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    let kept = |s: &State| {
+        let image = s.trees.tree(tree).and_then(|t| t.checkpoint.clone());
+        image.is_some_and(|image| image.brief.is_empty() && image.nodes.len() == 2)
+    };
+    grid.site.until("both have it for good", kept).await;
+    for number in ["1", "2"] {
+        let image = grid.dir.path().join(format!("{number}/images/{tree}/1/manifest.json"));
+        let manifest = std::fs::read_to_string(image).unwrap();
+        assert!(manifest.contains("sha256"), "{manifest}");
+    }
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
 /// If it failed, an attempt to move a program could end it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_image_is_torn_on_the_way_goes_on_where_it_was() {

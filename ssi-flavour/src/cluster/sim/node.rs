@@ -375,7 +375,7 @@ impl Node {
             freeze_ms: 30,
             nodes: BTreeSet::from([self.number]),
             shared: dice.chance(50),
-            brief: false,
+            brief: BTreeSet::new(),
         }
     }
 

@@ -187,7 +187,7 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node
     {
-        let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
+        let (attempt, version, from) = (h.attempt, image.version, image.kept());
         out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
     }
 }
