@@ -4,12 +4,8 @@
 use super::{Host, KEPT_FILE};
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{Order, ToController, ToNode, TreeId};
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::io;
-
-/// What a copy does that is started, as it is kept.
-const STARTING: &str = "Starting";
 
 impl Host {
     /// Does what the agent wants, once its state is on the disk.
@@ -47,22 +43,12 @@ impl Host {
         }
     }
 
-    /// Whether the disk has what the agent is now, but for what a host that begins forgets: the
-    /// lease, and copies and images that are in memory only. Of copies those count that are started:
-    /// nothing is begun that nobody would know of. So a program that moves waits for no disk.
+    /// Whether the disk has what the agent is now. The lease may be forgotten: a host that begins
+    /// has none.
     fn keep(&mut self) -> io::Result<bool> {
         let mut value = serde_json::to_value(&self.agent)?;
         if let Some(fields) = value.as_object_mut() {
             fields.remove("lease_until");
-            fields.remove("brief");
-            if let Some(copies) = fields.get_mut("copies").and_then(Value::as_object_mut) {
-                copies.retain(|_, copy| copy.get("what").is_some_and(|what| what == STARTING));
-            }
-            let brief = self.agent.brief().map(serde_json::to_value);
-            let brief = brief.collect::<Result<Vec<Value>, _>>()?;
-            if let Some(images) = fields.get_mut("images").and_then(Value::as_array_mut) {
-                images.retain(|image| !brief.contains(image));
-            }
         }
         if value == self.on_disk {
             return Ok(true);
