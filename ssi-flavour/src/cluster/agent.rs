@@ -1,6 +1,7 @@
 //! A node of a cluster: what copies it has, and whether they may run.
 //!
-//! The caller stores this value before it does what [`Act`]s say, and calls back when work ends.
+//! The caller stores this value before it does what [`Act`]s say, and calls back when work ends. One
+//! whose copies end with it need not store them: [`Agent::lasting`] is enough.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
 mod holds;
@@ -230,6 +231,17 @@ impl Agent {
     pub fn keeps(&self, tree: TreeId, version: u64) -> bool {
         let fetched = self.holds.get(&tree).is_some_and(|h| h.version == version);
         fetched || self.images.contains(&(tree, version))
+    }
+
+    /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
+    pub fn lasting(&self) -> Agent {
+        let lease_until = Millis(0);
+        let (joined, frozen) = (false, true);
+        let images = self.images.difference(&self.brief).copied().collect();
+        let holds = self.holds.clone();
+        let (copies, fences, brief) = Default::default();
+        let (lease, term) = (self.lease, self.term);
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
     }
 
     /// The images that it has for now only, and may be wanted for longer: once they are kept,

@@ -307,8 +307,8 @@ struct Held {
 pub struct Host {
     setup: Setup,
     agent: Agent,
-    /// What the disk has of the agent, but for its lease.
-    on_disk: serde_json::Value,
+    /// What the disk has of the agent, once that is known.
+    on_disk: Option<Agent>,
     calls: Arc<Calls>,
     init_pid: i32,
     store: Store,
@@ -376,7 +376,7 @@ impl Host {
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
         let (progress, expected, brief) = Default::default();
-        let on_disk = serde_json::Value::Null;
+        let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
             setup,

@@ -105,6 +105,7 @@ impl Node {
         self.procs.clear();
         self.jobs.clear();
         self.ghosts.clear();
+        self.agent = self.agent.lasting();
         self.agent.rebooted();
         (self.frozen, self.freeze_at) = (true, None);
         (self.up, self.wake_at) = (false, wake_at);
