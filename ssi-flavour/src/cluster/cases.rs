@@ -496,6 +496,20 @@ fn the_checkpoint_before_two_moves_stays() {
     assert_eq!(of, (Some(3), Some(1)));
 }
 
+/// If it failed, a program's memory would come to a node where nothing of it is to run any more.
+#[test]
+fn an_image_is_expected_for_a_copy_that_may_come_only() {
+    let mut a = agent();
+    let expect = |epoch| Order::Expect { tree: T, epoch, version: 1, from: n(1) };
+    let expects = [Act::Expect { tree: T, version: 1, from: n(1) }];
+    assert_eq!(order(&mut a, 1, expect(2)), expects);
+    assert_eq!(order(&mut a, 2, expect(2)), expects, "who does it knows that it is at it");
+    order(&mut a, 3, Order::Kill { tree: T, epoch: 2 });
+    assert_eq!(order(&mut a, 4, expect(2)), []);
+    let mut a = running();
+    assert_eq!(order(&mut a, 1, expect(1)), []);
+}
+
 /// If it failed, a node would say that it keeps a checkpoint which goes with its agent.
 #[test]
 fn what_is_in_memory_only_is_not_said_to_be_held() {

@@ -11,6 +11,7 @@ use crate::driver::images::verify;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -297,25 +298,35 @@ impl Fetching {
         way: &Fetch,
         lasts: bool,
     ) -> Result<(), String> {
-        let Fetching { store, peers, here, direct } = self;
-        if store.has(tree, version) {
+        if self.store.has(tree, version) {
             return Ok(());
         }
         let mut why = "no node has its image".to_owned();
-        let found = nodes.iter().filter(|n| *n != here).any(|from| {
-            let got = peers.image(*from, tree, version).and_then(|socket| {
-                way.comes(&Line::Through(socket.try_clone()?))?;
-                let received = line::take(socket, *direct).and_then(|(line, key)| {
-                    way.comes(&line)?;
-                    let image = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
-                    receive(store, (tree, version), image, &key, lasts)
-                });
-                way.over();
-                received
-            });
+        let found = nodes.iter().filter(|n| **n != self.here).any(|from| {
+            let got = self.peers.image(*from, tree, version);
+            let got = got.and_then(|socket| self.take(socket, (tree, version), way, lasts));
             got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
         });
         if found { Ok(()) } else { Err(why) }
+    }
+
+    /// Takes an image from who sends it at the other end of a socket, as long as it is wanted and
+    /// comes in time.
+    fn take(
+        &self,
+        socket: UnixStream,
+        image: (TreeId, u64),
+        way: &Fetch,
+        lasts: bool,
+    ) -> io::Result<()> {
+        way.comes(&Line::Through(socket.try_clone()?))?;
+        let received = line::take(socket, self.direct).and_then(|(line, key)| {
+            way.comes(&line)?;
+            let from = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
+            receive(&self.store, image, from, &key, lasts)
+        });
+        way.over();
+        received
     }
 }
 
@@ -323,7 +334,6 @@ impl Fetching {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn an_image_that_does_not_come_is_given_up() {
