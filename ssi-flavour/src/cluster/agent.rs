@@ -119,6 +119,15 @@ pub enum Act {
         /// Whether files are brought back first; then [`Agent::cut`] before, or [`Agent::barred`].
         roll_back: bool,
     },
+    /// Begin to fetch an image that is being made.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
+    },
     /// End the copy, or what is being made of it; then [`Agent::killed`].
     Kill {
         /// The tree.
@@ -195,6 +204,10 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Of these, and of those that come, what is in memory only and goes with the agent
+    /// ([`Image::brief`]).
+    #[serde(default)]
+    brief: BTreeSet<(TreeId, u64)>,
     /// Images that are fetched to be kept, or were to be, the last one of each tree.
     #[serde(default)]
     holds: BTreeMap<TreeId, Hold>,
@@ -205,9 +218,9 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, holds, lease_until) = Default::default();
+        let (copies, fences, images, brief, holds, lease_until) = Default::default();
         let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -242,14 +255,23 @@ impl Agent {
     pub fn lasting(&self) -> Agent {
         let lease_until = Millis(0);
         let (joined, frozen) = (false, true);
-        let (images, holds) = (self.images.clone(), self.holds.clone());
-        let (copies, fences) = Default::default();
+        let images = self.images.difference(&self.brief).copied().collect();
+        let holds = self.holds.clone();
+        let (copies, fences, brief) = Default::default();
         let (lease, term) = (self.lease, self.term);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
+    }
+
+    /// The images that it has for now only, and may be wanted for longer: once they are kept,
+    /// [`Agent::held`].
+    pub fn brief(&self) -> impl Iterator<Item = (TreeId, u64)> {
+        self.brief.intersection(&self.images).copied()
     }
 
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
+        let brief = std::mem::take(&mut self.brief);
+        self.images.retain(|image| !brief.contains(image));
         self.copies.clear();
         self.fences.clear();
         self.joined = false;
@@ -412,6 +434,12 @@ impl Agent {
             Order::Restore { tree, epoch, image, roll_back } => {
                 self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
             }
+            Order::Expect { tree, epoch, version, from } => {
+                let newer = self.copies.get(tree).is_none_or(|c| c.epoch < *epoch);
+                if newer && !self.is_fenced(*tree, *epoch) {
+                    out.push(Act::Expect { tree: *tree, version: *version, from: *from });
+                }
+            }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
                 self.fence(tree, epoch, now);
@@ -447,6 +475,7 @@ impl Agent {
                 if part {
                     self.holds.remove(tree);
                 }
+                self.brief.remove(&(*tree, *version));
                 if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });
                 }
@@ -575,6 +604,9 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
+        if !image.brief.is_empty() && !self.images.contains(&(tree, image.version)) {
+            self.brief.insert((tree, image.version));
+        }
         let (refused, save, cut) = Default::default();
         let what = What::Restoring { version: image.version };
         self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
@@ -629,6 +661,9 @@ impl Agent {
             Ok(image) => {
                 c.what = What::Dumped { attempt, image: image.clone() };
                 self.images.insert((tree, image.version));
+                if !image.brief.is_empty() {
+                    self.brief.insert((tree, image.version));
+                }
                 let fact = Fact::Dumped { tree, epoch, attempt, image };
                 self.say(vec![fact]).into_iter().collect()
             }
@@ -663,6 +698,7 @@ impl Agent {
             }
             Err(reason) => {
                 self.copies.remove(&tree);
+                self.brief.remove(&(tree, version));
                 self.fence(tree, epoch, now);
                 Fact::NotRestored { tree, epoch, reason }
             }

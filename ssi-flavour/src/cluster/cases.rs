@@ -23,7 +23,7 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false }
+    Image { version, output, bytes: 1, freeze_ms: 1, nodes, shared: false, brief: BTreeSet::new() }
 }
 
 fn restore(epoch: u64, image: Image, roll_back: bool) -> Order {
@@ -144,7 +144,8 @@ fn a_move_goes_through_its_steps() {
     let mut d = Desk::new(true);
     d.moving(2);
     assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
-    assert_eq!(d.beat(2), [], "nothing to restore yet");
+    let expect = Order::Expect { tree: T, epoch: 2, version: 1, from: n(1) };
+    assert_eq!(d.beat(2), [expect], "nothing to restore yet");
     d.dumped(2, 1);
     assert_eq!(d.beat(2), [restore(2, image(1, 1), false)]);
     let effects = d.fact(2, Fact::Restored { tree: T, epoch: 2 });
@@ -453,6 +454,86 @@ fn without_the_last_checkpoint_the_one_before_is_restarted() {
     let mut old = image(1, 1);
     old.nodes.insert(n(2));
     assert_eq!(d.beat(3), [restore(2, old, true)]);
+}
+
+/// If it failed, a tree would be lost with the memory of two nodes, though one had a checkpoint of
+/// it on its disk.
+#[test]
+fn an_image_in_memory_only_takes_no_checkpoints_place() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    d.moving(2);
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image });
+    d.fact(2, Fact::Restored { tree: T, epoch: 2 });
+    let last = |d: &Desk| {
+        let image = d.tree().checkpoint.as_ref().filter(|c| c.version == 2);
+        image.map(|c| (c.nodes.clone(), c.brief.clone())).unwrap()
+    };
+    let (both, none) = (BTreeSet::from([n(1), n(2)]), BTreeSet::new());
+    assert_eq!(last(&d), (both.clone(), both.clone()));
+    d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
+    assert_eq!(d.c.thin(2), [], "those that have it keep it");
+    for (node, brief) in [(2, BTreeSet::from([n(1)])), (1, none)] {
+        d.c.settle(2);
+        assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
+        d.fact(node, Fact::Holds { tree: T, version: 2 });
+        assert_eq!(last(&d), (both.clone(), brief));
+    }
+    d.c.settle(2);
+    assert!(d.tree().previous.is_none());
+}
+
+/// If it failed, two moves one after the other would leave a tree without any checkpoint on a disk.
+#[test]
+fn the_checkpoint_before_two_moves_stays() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    for (at, to, epoch) in [(1, 2, 1), (2, 3, 2)] {
+        d.moving(to);
+        let image = Image { brief: BTreeSet::from([n(at)]), ..image(epoch + 1, at) };
+        let attempt = epoch + 1;
+        d.fact(at, Fact::Dumped { tree: T, epoch, attempt, image });
+        d.fact(to, Fact::Restored { tree: T, epoch: attempt });
+        d.fact(to, Fact::Runs { tree: T, epoch: attempt, floor: attempt });
+    }
+    let versions = |image: &Option<Image>| image.as_ref().map(|image| image.version);
+    let of = (versions(&d.tree().checkpoint), versions(&d.tree().previous));
+    assert_eq!(of, (Some(3), Some(1)));
+}
+
+/// If it failed, a program's memory would come to a node where nothing of it is to run any more.
+#[test]
+fn an_image_is_expected_for_a_copy_that_may_come_only() {
+    let mut a = agent();
+    let expect = |epoch| Order::Expect { tree: T, epoch, version: 1, from: n(1) };
+    let expects = [Act::Expect { tree: T, version: 1, from: n(1) }];
+    assert_eq!(order(&mut a, 1, expect(2)), expects);
+    assert_eq!(order(&mut a, 2, expect(2)), expects, "who does it knows that it is at it");
+    order(&mut a, 3, Order::Kill { tree: T, epoch: 2 });
+    assert_eq!(order(&mut a, 4, expect(2)), []);
+    let mut a = running();
+    assert_eq!(order(&mut a, 1, expect(1)), []);
+}
+
+/// If it failed, a node would say that it keeps a checkpoint which goes with its agent.
+#[test]
+fn what_is_in_memory_only_is_not_said_to_be_held() {
+    let mut a = running();
+    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    a.dumped(T, 1, 2, Ok(image));
+    assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
+    let (from, owner) = (BTreeSet::from([n(3)]), 70_007);
+    let hold = Order::Hold { tree: T, attempt: 1, version: 2, from, owner };
+    assert_eq!(order(&mut a, 2, hold), []);
+    assert_eq!(a.held(T, 0, 2, Ok(())), Some(say(Fact::Holds { tree: T, version: 2 })));
+    assert_eq!(a.brief().count(), 0);
+    let mut other = a.clone();
+    a.rebooted();
+    assert!(a.keeps(T, 2), "it is on the disk");
+    order(&mut other, 3, Order::Discard { tree: T, version: 2 });
+    assert!(!other.keeps(T, 2));
 }
 
 /// If it failed, a program that waits would be started twice, or be forgotten with the core.
