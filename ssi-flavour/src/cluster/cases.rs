@@ -536,6 +536,25 @@ fn what_is_in_memory_only_is_not_said_to_be_held() {
     assert!(!other.keeps(T, 2));
 }
 
+/// If it failed, a node whose restart came to nothing would take an image for kept that goes with
+/// its agent.
+#[test]
+fn what_is_in_memory_only_stays_so_when_no_copy_is_made_of_it() {
+    let mut a = running();
+    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    a.dumped(T, 1, 2, Ok(image.clone()));
+    order(&mut a, 2, Order::Kill { tree: T, epoch: 1 });
+    a.killed(T, 1).unwrap();
+    order(&mut a, 3, restore(3, image.clone(), true));
+    a.restored(T, 3, Err("no pid".to_owned()), Millis(3)).unwrap();
+    order(&mut a, 4, restore(4, image, true));
+    a.barred(T, 4, "its log".to_owned(), Millis(4)).unwrap();
+    assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
+    a.rebooted();
+    assert!(!a.keeps(T, 2));
+}
+
 /// If it failed, a program that waits would be started twice, or be forgotten with the core.
 #[test]
 fn what_waits_is_started_once_and_outlives_the_controller() {
