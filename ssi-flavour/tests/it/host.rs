@@ -178,6 +178,16 @@ impl Core for Way {
                 _ => None,
             });
             self.1.gone.lock().unwrap().extend(gone);
+            for fact in facts {
+                if let Fact::Refused { reason, .. }
+                | Fact::NotRestored { reason, .. }
+                | Fact::Barred { reason, .. }
+                | Fact::NotSaved { reason, .. }
+                | Fact::NotHeld { reason, .. } = fact
+                {
+                    println!("{}: {reason}", self.0);
+                }
+            }
             let ends = facts.iter().filter_map(|fact| match fact {
                 Fact::Ended { tree, end, .. } => Some((*tree, *end)),
                 _ => None,

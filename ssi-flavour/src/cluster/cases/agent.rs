@@ -3,13 +3,13 @@
 use super::*;
 
 /// A node in its first term.
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     let mut a = Agent::new(Times::default().lease());
     a.message(&ToNode::Admitted { after: 0, term: 1 }, Millis(0));
     a
 }
 
-fn order(a: &mut Agent, now: u64, order: Order) -> Vec<Act> {
+pub(super) fn order(a: &mut Agent, now: u64, order: Order) -> Vec<Act> {
     let m = ToNode::Told { term: 1, sent: Millis(now), orders: vec![order] };
     let acts = a.message(&m, Millis(now));
     acts.into_iter().filter(|act| *act != Act::Thaw).collect()
