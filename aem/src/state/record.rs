@@ -1,9 +1,10 @@
 //! The records of the journal. One JSON text each, with its version; a field may be added with a
 //! default, anything else is a new version.
 
+use super::carry::Goal;
 use super::host::HostedTask;
 use serde::{Deserialize, Serialize};
-use xos_api::aem::{HostedEvent, JobSpec, Reason, Refusal, UnitRun};
+use xos_api::aem::{Carried, HostedEvent, JobSpec, Reason, Refusal, UnitRun};
 use xos_api::node::units::UnitEvent;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 
@@ -194,6 +195,48 @@ pub enum JobRecord {
         /// Who asked.
         by: String,
     },
+    /// A unit is to leave its cluster for another.
+    Going {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// The run that is meant.
+        attempt: u16,
+        /// Where to.
+        to: Goal,
+        /// When.
+        at: Millis,
+        /// Who asked.
+        by: String,
+    },
+    /// It stays where it is.
+    Stays {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// Nobody takes a unit that left: all are asked again later.
+    Rests {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// Until when.
+        until: Millis,
+    },
+    /// The site of a unit that left does not have its image any more.
+    Dropped {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// The run that left.
+        attempt: u16,
+    },
     /// The job is no longer kept.
     Forgotten {
         /// The job.
@@ -227,6 +270,9 @@ pub enum HostRecord {
         units: Vec<UnitRun>,
         /// Their attempt.
         attempt: u16,
+        /// What the one unit goes on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carried: Option<Box<Carried>>,
     },
     /// An envelope is being made.
     Opened {

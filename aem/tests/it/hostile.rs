@@ -42,6 +42,8 @@ fn offer(rennes: &Site, spec: &JobSpec, task: u16) -> HostUnits {
         attempt: 0,
         until: Millis(u64::MAX),
         want_output: false,
+        moves: 0,
+        carried: None,
     }
 }
 

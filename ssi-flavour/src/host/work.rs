@@ -1,9 +1,10 @@
 //! What takes a while: images and restarts.
 
+use super::brought::bring;
 use super::images::{Fetch, fetch};
-use super::start::wanted;
+use super::start::{begins, wanted};
 use super::store::Streams;
-use super::streams::Streaming;
+use super::streams::{Places, Streaming};
 use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Account, Ask, Started, Tree};
@@ -258,6 +259,8 @@ impl Host {
         let (version, way) = (image.version, Arc::new(Fetch::default()));
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
+        let (brought, account) = (Host::brought(job, &image), job.account.clone());
+        let begins = begins(job);
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
@@ -268,7 +271,10 @@ impl Host {
         tokio::spawn(async move {
             let (fetching, others) = (store.clone(), peers.clone());
             let fetched = wait(move || -> Result<_, String> {
-                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
+                match &brought {
+                    Some(b) => bring(&fetching, &*others, (id, &account), b, &way)?,
+                    None => fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?,
+                }
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
@@ -280,7 +286,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok((folder, streams, (network, link))) => {
                     let of = events.clone();
-                    match Streaming::new(tree, birth, wanted, streams.at, peers, of) {
+                    let places = Places { now: streams.at, first: begins };
+                    match Streaming::new(tree, birth, wanted, places, peers, of) {
                         Err(e) => Err(format!("cannot make its streams: {e}")),
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);

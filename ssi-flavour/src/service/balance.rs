@@ -26,7 +26,8 @@ const MOVE_NS_PER_BYTE: u64 = 3;
 impl Cluster {
     /// What is decided now.
     pub fn turn(&mut self, policy: &Policy, balance: bool, now: Millis) -> Vec<Effect> {
-        let mut out = self.restarts(policy, now);
+        let mut out = self.give_away(now);
+        out.extend(self.restarts(policy, now));
         out.extend(self.begin_waiting(policy));
         out.extend(self.drains(now));
         if balance {

@@ -18,7 +18,7 @@ mod units;
 mod views;
 
 pub use keep::{Change, Kept, Records, Settings, Waiting};
-pub use units::{Envelope, Over, Stop, Unit, Why};
+pub use units::{Envelope, Left, Over, Stop, Unit, Why};
 
 use self::clusters::Clusters;
 use crate::cluster::members::{NodeState, Times};
@@ -80,6 +80,10 @@ pub struct Config {
     /// How many nodes are to have each checkpoint of a program that goes on from it when its node
     /// fails: 1 to 4. With 1 it is lost with the disk of the node that made it. Default 2.
     pub checkpoint_copies: usize,
+    /// The sites from whose clusters running units of jobs are taken, in the state in which they
+    /// are: such a unit is another site's memory and registers, started here with its person's
+    /// rights. Each site has this same list for all of its clusters. Default: none.
+    pub takes_from: Vec<SiteId>,
 }
 
 impl Default for Config {
@@ -92,6 +96,7 @@ impl Default for Config {
             trees_per_member: 1000,
             queue_per_member: 1000,
             checkpoint_copies: 2,
+            takes_from: Vec::new(),
         }
     }
 }
@@ -307,7 +312,7 @@ impl ClusterService {
         let (signals, mut effects) = c.stop_units(self.clock.now());
         effects.extend(c.controller.tick(now));
         effects.extend(c.turn(&self.policy, self.config.balance, now));
-        effects.extend(c.start_units(&self.policy, &heard));
+        effects.extend(c.start_units(&self.policy, &heard, now));
         self.pass_on(c, effects).await;
         self.signal(signals);
         self.tell_offer(c, &heard);

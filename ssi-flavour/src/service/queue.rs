@@ -34,6 +34,7 @@ impl Waiting {
             birth,
             mandate: run.mandate.clone(),
             unit: None,
+            carried: None,
         }
     }
 }

@@ -295,6 +295,7 @@ pub(super) fn program(pid: i32) -> Program {
         birth: node(1),
         unit: None,
         mandate: None,
+        carried: None,
     }
 }
 

@@ -127,6 +127,10 @@ impl Trees {
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
                 }
+                TreeState::Leaving { image: None, since, .. } if late(*since, STEP_MAX) => {
+                    let reason = format!("the dump took longer than {STEP_MAX:?}");
+                    out.push(TreeRecord::Undone { tree, reason });
+                }
                 TreeState::Running if t.saving.is_some_and(|(_, since)| late(since, STEP_MAX)) => {
                     let reason = format!("the checkpoint took longer than {STEP_MAX:?}");
                     out.push(TreeRecord::NotSaved { tree, reason });
@@ -160,6 +164,12 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             Step::Undoing { .. } if *to == node => out.push(Order::Kill { tree, epoch: *next }),
             _ => {}
         },
+        TreeState::Leaving { next, version, image: None, .. } if here => {
+            out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
+        }
+        TreeState::Leaving { image: Some(_), .. } if here => {
+            out.push(Order::Kill { tree, epoch });
+        }
         TreeState::Restarting { to, next, .. } if *to == node => {
             if let Some(image) = &t.checkpoint {
                 out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
@@ -175,8 +185,12 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         _ => {}
     }
     // A dump waits until all output was taken, so it needs to know as well.
-    let has_copy =
-        matches!(t.state, TreeState::Running | TreeState::Moving { step: Step::Dumping, .. });
+    let has_copy = matches!(
+        t.state,
+        TreeState::Running
+            | TreeState::Moving { step: Step::Dumping, .. }
+            | TreeState::Leaving { image: None, .. }
+    );
     if has_copy && here && t.spool && t.spooled != Some(epoch) {
         out.push(Order::Spool { tree, epoch });
     }
@@ -191,17 +205,24 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
 /// Of the copy that is the tree.
 fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<TreeRecord> {
     let dumping = match &t.state {
-        TreeState::Moving { next, version, step: Step::Dumping, .. } => Some((*next, *version)),
+        TreeState::Moving { next, version, step: Step::Dumping, .. }
+        | TreeState::Leaving { next, version, image: None, .. } => Some((*next, *version)),
         _ => None,
     };
+    let leaves = matches!(t.state, TreeState::Leaving { .. });
     match fact {
         Fact::Runs { floor, .. } => {
             let asked = matches!(t.state, TreeState::Starting | TreeState::Running);
             let news = asked && !t.confirmed && *floor == t.issued;
             news.then_some(TreeRecord::Runs { tree })
         }
-        Fact::Dumped { attempt, image, .. } => (dumping == Some((*attempt, image.version)))
-            .then(|| TreeRecord::Dumped { tree, image: image.clone(), at: now }),
+        Fact::Dumped { attempt, image, .. } => {
+            let image = (dumping == Some((*attempt, image.version))).then(|| image.clone())?;
+            Some(match leaves {
+                true => TreeRecord::Stopped { tree, image },
+                false => TreeRecord::Dumped { tree, image, at: now },
+            })
+        }
         Fact::Refused { attempt, reason, .. } => dumping
             .is_some_and(|(next, _)| next == *attempt)
             .then(|| TreeRecord::Undone { tree, reason: reason.clone() }),
@@ -220,9 +241,12 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
             let ran = matches!(t.state, TreeState::Starting | TreeState::Running);
             (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end })
         }
+        Fact::Gone { .. } => {
+            let stopped = matches!(t.state, TreeState::Leaving { image: Some(_), .. });
+            stopped.then_some(TreeRecord::Left { tree })
+        }
         Fact::Restored { .. }
         | Fact::NotRestored { .. }
-        | Fact::Gone { .. }
         | Fact::Holds { .. }
         | Fact::NotHeld { .. }
         | Fact::Finished { .. } => None,

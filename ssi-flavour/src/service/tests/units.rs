@@ -43,6 +43,7 @@ fn order(units: u32) -> StartUnits {
         task,
         units: (0..units).map(|unit| UnitOrder { unit, index: unit, attempt: 0 }).collect(),
         want_output: false,
+        carried: None,
     }
 }
 
