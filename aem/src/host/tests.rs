@@ -26,7 +26,7 @@ fn told(core: &Core) -> Vec<(u32, UnitEnd)> {
 fn told_of(core: &Core, job: &JobId) -> Vec<(u32, UnitEnd)> {
     let end = |e: &HostedEvent| match &e.what {
         HostedRun::Ended { how, .. } => Some((e.unit, how.clone())),
-        HostedRun::Started { .. } => None,
+        HostedRun::Started { .. } | HostedRun::Left { .. } => None,
     };
     let owner = "pisa".parse().unwrap();
     core.ledger.read(|s| {

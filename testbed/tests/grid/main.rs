@@ -8,6 +8,7 @@ mod attacker;
 mod cluster;
 mod cluster_kinds;
 mod cluster_shell;
+mod cluster_sites;
 mod credentials;
 mod cuts;
 mod data;
