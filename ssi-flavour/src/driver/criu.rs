@@ -5,6 +5,7 @@ use super::explain::{explain, reason};
 use super::images::{self, Manifest, Origin};
 use super::net::Network;
 use super::run::{Ended, Run};
+use super::sys::Rights;
 use super::{
     Abilities, Ability, Cell, Checkpointer, DumpOrder, Dumped, Feature, Leave, RestoreOrder,
     Restored, Tcp, proc, stats,
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 /// The first that dumps sockets on kernels from 6.16 on (criu issues 2705, 2718, 2804).
 const VERSION_MIN: (u32, u32) = (4, 2);
+/// What CRIU has beyond a person's rights (capabilities(7)), as a bit of `CapEff`.
+const CHECKPOINT_RESTORE: u64 = 1 << 40;
 /// How long finding out what it can do may take, for each question.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -90,6 +93,11 @@ impl Checkpointer for Criu {
         if !good {
             return Err(DriverError::Unable { why: reason(&said) });
         }
+        let own = proc::own_status().map_err(DriverError::system("see what root may do here"))?;
+        if own.effective & CHECKPOINT_RESTORE == 0 {
+            let why = "root lacks CAP_CHECKPOINT_RESTORE, which is there from Linux 5.9 on".into();
+            return Err(DriverError::Unable { why });
+        }
         let mut features = BTreeMap::new();
         for feature in Feature::ALL {
             let arguments = ["check", "--no-default-config", "--feature", name(feature)];
@@ -124,8 +132,9 @@ impl Checkpointer for Criu {
         let network = network.map_err(DriverError::system("open its network"))?;
         let mut run = Run::new(&self.logs, Step::Dump, order.limit)?;
         run.within(order.cell);
-        run.for_person(person);
-        run.with_real(ids);
+        run.with(Rights::Root { person: Some(person), real: ids })?;
+        // The images then say how the tree's own stand.
+        run.by_clocks_of(root);
         if !images::Folder::open(&order.folder)?.names()?.is_empty() {
             return Err(not_empty(&order.folder));
         }

@@ -17,7 +17,7 @@ struct Meaning {
 }
 
 /// Of CRIU 4.2.1; each was seen, or stands in its source.
-static MEANINGS: [Meaning; 13] = [
+static MEANINGS: [Meaning; 16] = [
     Meaning {
         part: "Connected TCP socket",
         what: "it has a connection over the network",
@@ -60,6 +60,11 @@ static MEANINGS: [Meaning; 13] = [
         next: "give the file its rights back",
     },
     Meaning {
+        part: "on restore: Permission denied",
+        what: "its person may not open a file that it had open",
+        next: "give the person their rights to the file back, or start it anew",
+    },
+    Meaning {
         part: "Can't open file",
         what: "a file that it had open is not there",
         next: "bring the file back, or restart it where its files are",
@@ -73,6 +78,16 @@ static MEANINGS: [Meaning; 13] = [
         part: "Can't get rlimit",
         what: "a process of it has another user than its first, and root lacks CAP_SYS_RESOURCE",
         next: "give the node's root that capability",
+    },
+    Meaning {
+        part: "TCP repair mode",
+        what: "it has connections, for which it is given no rights here",
+        next: "end the program's connections before it is saved",
+    },
+    Meaning {
+        part: "Unable to drop capability",
+        what: "programs that it runs could get more rights than it has (no_new_privs is not set)",
+        next: "start it by xos cluster run",
     },
     Meaning {
         part: "unseizable non-zombie",

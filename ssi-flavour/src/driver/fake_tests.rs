@@ -1,4 +1,4 @@
-use super::super::{Person, Tcp};
+use super::super::{Person, Tcp, Trust};
 use super::*;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ fn person(uid: u32) -> Person {
 fn restore(folder: &str, cell: Option<Cell>) -> RestoreOrder {
     RestoreOrder {
         folder: folder.into(),
+        trust: Trust::OwnSite,
         owner: person(OWNER),
         cell,
         cgroups: Vec::new(),

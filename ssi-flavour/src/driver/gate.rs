@@ -1,12 +1,12 @@
 //! A tree that CRIU makes is kept by CRIU until it was looked at: all of its files are open then,
-//! and all of its processes are root's yet, so that nobody else can have them go on or take files
-//! from them. CRIU asks by a script, when it has restored all and before it gives rights away
-//! (criu(8), `--action-script`), and ends the tree when the script fails.
+//! and none of its own code has run yet. CRIU asks by a script, when it has restored all and before
+//! it lets go of the tree (criu(8), `--action-script`), and ends the tree when the script fails.
 
 use super::error::DriverError;
 use super::run::Run;
-use std::ffi::OsString;
+use nix::unistd::{Uid, fchown};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsFd;
 use std::sync::mpsc::Sender;
 
 /// The script's name in the folder of a run.
@@ -19,14 +19,19 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Has a run ask.
-    pub(super) fn new(run: &mut Run) -> Result<Gate, DriverError> {
+    /// Has a run ask, which is a person's, of this uid.
+    pub(super) fn new(run: &mut Run, uid: u32) -> Result<Gate, DriverError> {
         let failed = || DriverError::system("make pipes for CRIU");
         let (asked, asks) = pipe().map_err(failed())?;
         let (answered, answer) = pipe().map_err(failed())?;
+        // The script opens them anew.
+        for end in [asks.as_fd(), answered.as_fd()] {
+            let given = fchown(end, Some(Uid::from_raw(uid)), None);
+            given.map_err(|e| failed()(e.into()))?;
+        }
         let (asks, answered) = (run.keep(asks.into()), run.keep(answered.into()));
         let script = run.script(SCRIPT, &script(asks, answered))?;
-        run.arguments([OsString::from("--action-script"), script.into_os_string()]);
+        run.arguments(["--action-script", &script]);
         Ok(Gate { asked, answer })
     }
 

@@ -3,8 +3,10 @@
 //! The manifest is written last. It guards against damage and mix-ups; nobody but root and this
 //! program's user can change a folder, and they could change the manifest too.
 
+mod lent;
 mod reown;
 
+pub(super) use lent::Lent;
 pub use reown::{Ids, check, reown};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -192,10 +194,12 @@ pub fn verify(folder: &Path, owner: u32) -> Result<Manifest, ImageError> {
 pub(super) struct Folder<'a> {
     path: &'a Path,
     fd: OwnedFd,
+    /// A group may read it ([`Lent`]).
+    lent: bool,
 }
 
 impl<'a> Folder<'a> {
-    /// Opens it, if nobody else can enter it.
+    /// Opens it, if nobody else can enter it, or only who it is lent to.
     pub(super) fn open(path: &'a Path) -> Result<Folder<'a>, ImageError> {
         let failed = |source: std::io::Error| ImageError::System { path: path.into(), source };
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -205,10 +209,11 @@ impl<'a> Folder<'a> {
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return refused("the folder is another user's");
         }
-        if stat.st_mode & 0o7777 != 0o700 {
+        let mode = stat.st_mode & 0o7777;
+        if mode != lent::OWN.0 && mode != lent::LENT.0 {
             return refused("the folder's mode is not 0700");
         }
-        Ok(Folder { path, fd })
+        Ok(Folder { path, fd, lent: mode == lent::LENT.0 })
     }
 
     /// Its descriptor.
@@ -255,7 +260,8 @@ impl<'a> Folder<'a> {
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return refused("another user's");
         }
-        if stat.st_mode & 0o7777 != 0o600 {
+        let mode = stat.st_mode & 0o7777;
+        if mode != lent::OWN.1 && !(self.lent && mode == lent::LENT.1) {
             return refused("its mode is not 0600");
         }
         if stat.st_nlink != 1 {

@@ -1,9 +1,10 @@
 //! Whether a tree that CRIU made is what its images say, and has no more than its person may have.
 //!
-//! CRIU opens files as root, by their names, and follows links. Who may put a link in the place of
-//! a file, or who writes images, would have root open any file for a program. So a tree is looked
-//! at before it has its person's rights, when nobody but root can touch it, and again before it
-//! goes on: each file must be the one of that name without any link, and be open to the person.
+//! CRIU opens files with the person's rights, by their names, and follows links. Who may put a link
+//! in the place of a file would have a program write into another one of the person's, and whoever
+//! writes images have it open what the program never had. So a tree is looked at before CRIU lets
+//! go of it, and again before it goes on: each file must be the one of that name without any link,
+//! and be open to the person.
 
 use super::person::Person;
 use super::proc;
@@ -31,7 +32,7 @@ const MEMORY: [&str; 5] = ["/memfd:", "/dev/zero (deleted)", "/SYSV", "/[aio]", 
 /// When a tree is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// Its processes are CRIU's yet, with root's rights and with descriptors of CRIU's own.
+    /// Its processes are CRIU's yet, with its rights and with descriptors of its own.
     Held,
     /// It stands still, and is its person's.
     Made,
@@ -97,7 +98,7 @@ impl Look {
             return Ok(());
         }
         let Some(numbers) = self.recorded.processes.get(&proc::inner_pid(pid)?) else {
-            // CRIU's alone, and gone before the tree is its person's.
+            // CRIU's alone, and gone before the tree goes on.
             return match when {
                 When::Held => Ok(()),
                 When::Made => strange("it was not saved"),
@@ -163,7 +164,7 @@ impl Look {
             return strange(format!("it has {text} open"));
         }
         if when == When::Held && self.own_proc(&name) {
-            // Root's, as long as the process is.
+            // CRIU's, as long as the process is.
             return Ok(None);
         }
         let how = OFlags::PATH | OFlags::CLOEXEC;

@@ -3,6 +3,8 @@
 //! [`criu`] does it for real, [`fake`] in memory for tests. [`why`] says beforehand what would not move.
 
 pub mod absent;
+mod account;
+mod clocks;
 pub mod criu;
 mod error;
 mod explain;
@@ -207,12 +209,27 @@ pub struct Inherited {
     pub fd: OwnedFd,
 }
 
+/// Whose word images are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// This site's: a node of a cluster of its own made them.
+    OwnSite,
+    /// Another site's, which may be hostile. Nothing is done for them that takes more of root's
+    /// rights than CRIU has for any program: a tree with connections ([`Tcp::Established`]) is
+    /// refused.
+    Foreign,
+}
+
 /// What to start, and where.
 #[derive(Debug)]
 pub struct RestoreOrder {
-    /// The image folder.
+    /// The image folder. As long as the tree is made, the person's group may read it: those above
+    /// it must be closed to others.
     pub folder: PathBuf,
-    /// Whose tree it must be; it gets no other rights.
+    /// Who made the images.
+    pub trust: Trust,
+    /// Whose tree it must be; it gets no other rights, and is made with no others but two of
+    /// CRIU's (`restore.rs`).
     pub owner: Person,
     /// Where it will live; `None`: in the driver's own namespaces. Its root becomes a child of
     /// the init there, which must reap it.

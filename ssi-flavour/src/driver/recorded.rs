@@ -20,16 +20,15 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    /// What the images of a folder say, which was compared with its manifest.
-    pub(super) fn read(folder: &Path, manifest: &Manifest) -> Result<Recorded, ImageError> {
-        let images = Images { folder, manifest };
+    /// What images say.
+    pub(super) fn read(images: &Images<'_>) -> Result<Recorded, ImageError> {
         let names = images.parse("files.img", stats::names)?;
         let mut recorded = Recorded { names: names.into_iter().collect(), ..Recorded::default() };
-        for pid in manifest.files.keys().filter_map(|name| pid(name)) {
+        for pid in images.names().filter_map(pid) {
             let list = images.parse(&format!("ids-{pid}.img"), stats::descriptors_of)?;
             let list = format!("fdinfo-{list}.img");
             // A process without descriptors has none.
-            let numbers = match manifest.files.contains_key(&list) {
+            let numbers = match images.has(&list) {
                 true => images.parse(&list, stats::descriptors)?,
                 false => Vec::new(),
             };
@@ -39,13 +38,38 @@ impl Recorded {
     }
 }
 
-struct Images<'a> {
+/// The images of a folder that was compared with its manifest.
+pub(super) struct Images<'a> {
     folder: &'a Path,
     manifest: &'a Manifest,
 }
 
-impl Images<'_> {
-    fn parse<T>(&self, name: &str, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, ImageError> {
+impl<'a> Images<'a> {
+    pub(super) fn of(folder: &'a Path, manifest: &'a Manifest) -> Images<'a> {
+        Images { folder, manifest }
+    }
+
+    /// The names of all.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.manifest.files.keys().map(String::as_str)
+    }
+
+    /// Whether there is one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.manifest.files.contains_key(name)
+    }
+
+    /// What is wrong with one.
+    pub(super) fn bound(&self, name: &str, what: String) -> ImageError {
+        ImageError::Bound { path: self.folder.join(name), what }
+    }
+
+    /// What one says.
+    pub(super) fn parse<T>(
+        &self,
+        name: &str,
+        parse: fn(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ImageError> {
         let path = self.folder.join(name);
         let altered = |what: &str| ImageError::Altered { path: path.clone(), what: what.into() };
         let image = self.manifest.files.get(name).ok_or_else(|| altered("it is gone"))?;

@@ -1,57 +1,86 @@
-//! Making trees from images by CRIU.
+//! Making trees from images by CRIU, which runs with their person's rights: what images name, CRIU
+//! opens as the person would, so that images of a machine that is not trusted get nobody more than
+//! the person has. Beyond that it may choose pids and set up memory, for which
+//! `CAP_CHECKPOINT_RESTORE` is there (capabilities(7)), and, in a network of the tree's own,
+//! bring connections back (`CAP_NET_ADMIN`). What more it would need is done for it before: it is
+//! started in its namespaces and control groups, and by the tree's clocks.
 
+use super::account::of_images;
+use super::clocks::Clocks;
 use super::criu::{Criu, blocking, tcp};
 use super::error::{DriverError, Step};
+use super::external::ExternalFd;
 use super::gate::Gate;
-use super::images::{self, ImageError};
+use super::images::{self, ImageError, Lent};
 use super::look::{Look, When};
 use super::net::Network;
-use super::recorded::Recorded;
+use super::recorded::{Images, Recorded};
 use super::run::Run;
-use super::{Cell, RestoreOrder, Restored, proc};
+use super::sys::{As, Rights};
+use super::{Cell, RestoreOrder, Restored, Tcp, Trust, proc};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, fchown};
+use rustix::thread::CapabilitySet;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+/// What the images of a tree say of it, once they are found good.
+struct Found {
+    pid: i32,
+    recorded: Recorded,
+    account: As,
+    clocks: Option<Clocks>,
+}
+
 impl Criu {
-    /// Makes the tree, looks at it before and after it gets its person's rights, and lets it go on
-    /// if it is to. On an error nothing of it is left.
+    /// Makes the tree with its person's rights, looks at it before and after CRIU lets go of it,
+    /// and lets it go on if it is to. On an error nothing of it is left.
     pub(super) async fn make(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
+        trusted(&order)?;
         let (folder, owner, cell) = (order.folder.clone(), order.owner.clone(), order.cell);
         let checked = blocking(move || -> Result<_, ImageError> {
             let manifest = images::check(&folder, &owner)?;
-            let recorded = Recorded::read(&folder, &manifest)?;
-            Ok((manifest.origin.pid, recorded))
+            let images = Images::of(&folder, &manifest);
+            let recorded = Recorded::read(&images)?;
+            let account = of_images(&images, &owner)?;
+            let clocks = Clocks::read(&images)?;
+            Ok(Found { pid: manifest.origin.pid, recorded, account, clocks })
         });
-        let (pid, recorded) = checked.await??;
+        let found = checked.await??;
+        let pid = found.pid;
         if find(cell, pid).await?.is_some() {
             return Err(DriverError::PidTaken { pid });
         }
-        let look = Arc::new(Look { cell, person: order.owner.clone(), recorded });
-        let stopped = order.stopped;
-        let mut run = self.prepared(order).await?;
-        let gate = Gate::new(&mut run)?;
+        let (folder, gid) = (order.folder.clone(), found.account.gid);
+        // Until CRIU has ended.
+        let lent = blocking(move || Lent::to(&folder, gid)).await??;
+        let person = order.owner.clone();
+        let look = Arc::new(Look { cell, person, recorded: found.recorded });
+        let (stopped, uid) = (order.stopped, order.owner.uid);
+        let mut run = self.prepared(order, found.account, found.clocks).await?;
+        let gate = Gate::new(&mut run, uid)?;
         let (tell, told) = channel();
         let held = Arc::clone(&look);
         // It ends with CRIU.
         drop(tokio::task::spawn_blocking(move || gate.serve(|| at_gate(&held, pid), &tell)));
         let ended = match run.run(&self.program).await {
             Err(error @ DriverError::TimedOut { .. }) => {
-                // Nothing had the pid before: what has it now is half a program.
-                if let Some(half) = find(cell, pid).await? {
-                    signal(half, Signal::SIGKILL).await?;
-                }
+                end_half(cell, pid).await?;
                 return Err(error);
             }
             ended => ended?,
         };
+        blocking(move || drop(lent)).await?;
         let asked = match told.try_recv() {
             // CRIU ended the tree.
             Ok(Err(strange)) => return Err(strange),
             told => told.is_ok(),
         };
         if !ended.good {
+            // Else it ended all that it made. The person can end it too.
+            if ended.killed {
+                end_half(cell, pid).await?;
+            }
             return Err(Criu::failure(&ended, Step::Restore, pid));
         }
         let root = find(cell, pid).await?;
@@ -76,17 +105,35 @@ impl Criu {
     }
 
     /// A run for an order.
-    async fn prepared(&self, order: RestoreOrder) -> Result<Run, DriverError> {
+    async fn prepared(
+        &self,
+        order: RestoreOrder,
+        account: As,
+        clocks: Option<Clocks>,
+    ) -> Result<Run, DriverError> {
         let mut run = Run::new(&self.logs, Step::Restore, order.limit)?;
         run.within(order.cell);
-        run.for_person(order.owner.uid);
+        let connected = order.tcp == Tcp::Established;
+        let network = if connected { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+        let capabilities = CapabilitySet::CHECKPOINT_RESTORE | network;
+        run.with(Rights::Person(As { capabilities, ..account }))?;
+        let offsets = clocks.map(Clocks::offsets).transpose();
+        let offsets = offsets.map_err(DriverError::system("read this machine's clocks"))?;
+        run.by_clocks(offsets.flatten());
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }
         run.command(&["restore"], &order.folder)?;
+        run.arguments(["--unprivileged"]);
         run.arguments(["--manage-cgroups=ignore", "--restore-detached", "--pidfile", "pid"]);
         run.arguments(["--leave-stopped"]);
         for inherited in order.inherited {
+            if let ExternalFd::Pipe { .. } = inherited.key {
+                // CRIU opens it anew, as a program may its standard output.
+                let given = fchown(&inherited.fd, Some(Uid::from_raw(order.owner.uid)), None);
+                let failed = DriverError::system("give the program its pipes");
+                given.map_err(|e| failed(e.into()))?;
+            }
             let number = run.keep(inherited.fd);
             run.arguments(["--inherit-fd", &format!("fd[{number}]:{}", inherited.key)]);
         }
@@ -103,6 +150,28 @@ impl Criu {
             run.in_network(network);
         }
         Ok(run)
+    }
+}
+
+/// Whether what is asked can be done for images of a machine that is trusted so far.
+fn trusted(order: &RestoreOrder) -> Result<(), DriverError> {
+    match (order.trust, order.tcp) {
+        // It takes a right on networks, and those of the machine are not kept from who has it.
+        (Trust::Foreign, Tcp::Established) => Err(DriverError::Refused {
+            step: Step::Restore,
+            what: "connections are not taken over from another site".to_owned(),
+            next: "end the program's connections before it is saved",
+            log: None,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Ends what a CRIU that did not come to its end left. Nothing had the pid before.
+async fn end_half(cell: Option<Cell>, pid: i32) -> Result<(), DriverError> {
+    match find(cell, pid).await? {
+        Some(half) => signal(half, Signal::SIGKILL).await,
+        None => Ok(()),
     }
 }
 

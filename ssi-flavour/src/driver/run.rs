@@ -1,27 +1,27 @@
 //! One run of CRIU: in a session of its own, with a folder for what it writes about itself.
 
 use super::error::{DriverError, Step};
-use super::limits::RealIds;
-use super::{Cell, images, sys};
+use super::sys::{self, As, Child, Rights};
+use super::{Cell, images};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Error, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
 
-/// Of util-linux.
-const NSENTER: &str = "/usr/bin/nsenter";
 /// Where CRIU finds what it calls.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// CRIU's log, and what it wrote outside of it.
+/// The folder that is CRIU's own, and its log there.
+const OWN: &str = "own";
 const LOG: &str = "log";
+/// What it wrote outside of its log.
 const OUTPUT: &str = "output";
 /// The most that is read of a file that CRIU wrote about itself, in bytes.
 const READ_MAX: u64 = 1 << 20;
@@ -33,13 +33,15 @@ pub(super) struct Run {
     step: Step,
     limit: Duration,
     cell: Option<Cell>,
+    /// A process in whose time namespace it runs.
+    clocks_of: Option<i32>,
+    /// Of a time namespace of its own.
+    clocks: Option<String>,
     arguments: Vec<OsString>,
     cgroups: Vec<OwnedFd>,
     kept: Vec<OwnedFd>,
-    /// The number of a descriptor of a network.
-    network: Option<i32>,
-    person: Option<u32>,
-    real: Option<RealIds>,
+    network: Option<OwnedFd>,
+    rights: Rights,
     work: PathBuf,
 }
 
@@ -47,11 +49,15 @@ pub(super) struct Run {
 pub(super) struct Ended {
     /// Whether it did what it should.
     pub(super) good: bool,
+    /// Whether a signal ended it.
+    pub(super) killed: bool,
+    /// Whose it was.
+    uid: u32,
     work: PathBuf,
 }
 
 impl Run {
-    /// A run with a new folder below `logs`.
+    /// A run with a new folder below `logs`, by root.
     pub(super) fn new(logs: &Path, step: Step, limit: Duration) -> Result<Run, DriverError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let failed = || DriverError::system(format!("make a folder in {}", logs.display()));
@@ -62,18 +68,18 @@ impl Run {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let work = logs.join(format!("{step:?}-{}-{number}", std::process::id()).to_lowercase());
         builder.recursive(false).create(&work).map_err(failed())?;
-        let (cgroups, kept) = (Vec::new(), Vec::new());
-        let arguments = Vec::new();
+        builder.create(work.join(OWN)).map_err(failed())?;
         Ok(Run {
             step,
             limit,
             cell: None,
-            arguments,
-            cgroups,
-            kept,
+            clocks_of: None,
+            clocks: None,
+            arguments: Vec::new(),
+            cgroups: Vec::new(),
+            kept: Vec::new(),
             network: None,
-            person: None,
-            real: None,
+            rights: Rights::Root { person: None, real: None },
             work,
         })
     }
@@ -83,19 +89,31 @@ impl Run {
         self.cell = cell;
     }
 
-    /// Has it act for this person, by their uid, on volumes.
-    pub(super) fn for_person(&mut self, uid: u32) {
-        self.person = Some(uid);
+    /// Has it run with these rights, and write about itself with them.
+    pub(super) fn with(&mut self, rights: Rights) -> Result<(), DriverError> {
+        if let Rights::Person(As { uid, gid, .. }) = &rights {
+            let own = self.work.join(OWN);
+            let given = chown(&own, Some(*uid), Some(*gid));
+            given.map_err(DriverError::system(format!("give {} away", own.display())))?;
+        }
+        self.rights = rights;
+        Ok(())
     }
 
     /// Has it run in this network instead of the driver's; only in a cell.
     pub(super) fn in_network(&mut self, network: OwnedFd) {
-        self.network = Some(self.keep(network));
+        self.network = Some(network);
     }
 
-    /// Has it run with these real ids, and root's effective ones.
-    pub(super) fn with_real(&mut self, ids: Option<RealIds>) {
-        self.real = ids;
+    /// Has it run by the clocks of a process.
+    pub(super) fn by_clocks_of(&mut self, pid: i32) {
+        self.clocks_of = Some(pid);
+    }
+
+    /// Has it run by clocks of its own, which are so far from the machine's
+    /// (`/proc/PID/timens_offsets`, time_namespaces(7)).
+    pub(super) fn by_clocks(&mut self, offsets: Option<String>) {
+        self.clocks = offsets;
     }
 
     /// Has it run in the control group with this folder, also what it starts.
@@ -119,25 +137,35 @@ impl Run {
         number
     }
 
-    /// Writes a program for the run beside its log; returns its path.
-    pub(super) fn script(&self, name: &str, text: &str) -> Result<PathBuf, DriverError> {
-        let failed = || DriverError::system(format!("write {name} in {}", self.work.display()));
-        let path = std::path::absolute(self.work.join(name)).map_err(failed())?;
+    /// Writes a program for the run beside its log; returns what CRIU, which is in that folder,
+    /// finds it by.
+    pub(super) fn script(&self, name: &str, text: &str) -> Result<String, DriverError> {
+        let path = self.work.join(OWN).join(name);
+        let failed = || DriverError::system(format!("write {}", path.display()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed())?;
-        Ok(path)
+        let written = file.and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            // Whoever comes to it may run it; nobody else does.
+            file.set_permissions(Permissions::from_mode(0o755))
+        });
+        written.map_err(failed())?;
+        Ok(format!("./{name}"))
     }
 
-    /// Hands a folder on, wherever it is: returns its path in any cell.
-    fn keep_folder(&mut self, folder: &Path) -> Result<String, DriverError> {
-        let fd = images::Folder::open(folder)?.into_fd();
-        Ok(format!("/proc/self/fd/{}", self.keep(fd)))
+    /// Hands the folder that is CRIU's own on.
+    fn keep_own(&mut self) -> Result<String, DriverError> {
+        let path = self.work.join(OWN);
+        let how = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let folder = OpenOptions::new().read(true).custom_flags(how).open(&path);
+        let folder = folder.map_err(DriverError::system(format!("open {}", path.display())))?;
+        Ok(format!("/proc/self/fd/{}", self.keep(folder.into())))
     }
 
     /// Adds what every run on images has, for `command`.
     pub(super) fn command(&mut self, command: &[&str], images: &Path) -> Result<(), DriverError> {
-        let images = self.keep_folder(images)?;
-        let work = self.keep_folder(&self.work.clone())?;
+        let images = images::Folder::open(images)?.into_fd();
+        let images = format!("/proc/self/fd/{}", self.keep(images));
+        let work = self.keep_own()?;
         self.arguments(command.iter().copied());
         self.arguments(["--no-default-config", "--images-dir", &images, "--work-dir", &work]);
         self.arguments(["--log-file", LOG, "-v2"]);
@@ -148,30 +176,31 @@ impl Run {
     ///
     /// # Errors
     /// When it cannot be started or is broken off; that it failed stands in [`Ended`].
-    pub(super) async fn run(self, program: &Path) -> Result<Ended, DriverError> {
+    pub(super) async fn run(mut self, program: &Path) -> Result<Ended, DriverError> {
         let starting = || DriverError::system(format!("run {}", program.display()));
         let output = self.work.join(OUTPUT);
         let output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output);
         let output = output.map_err(starting())?;
         let errors = output.try_clone().map_err(starting())?;
-        let mut command = match self.cell {
-            None => Command::new(program),
-            Some(cell) => {
-                let mut command = Command::new(NSENTER);
-                command
-                    .arg("--target")
-                    .arg(cell.pid.to_string())
-                    .args(["--pid", "--mount", "--ipc"]);
-                command.args(self.network.map(|fd| format!("--net=/proc/self/fd/{fd}")));
-                command.arg("--").arg(program);
-                command
-            }
+        let namespaces = self.namespaces();
+        let namespaces = namespaces.map_err(DriverError::system("open the namespaces of CRIU"))?;
+        let uid = match &self.rights {
+            Rights::Root { .. } => rustix::process::geteuid().as_raw(),
+            Rights::Person(of) => of.uid,
         };
+        let mut command = Command::new(program);
         command.args(&self.arguments).env_clear().env("PATH", PATH);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        sys::prepare(&mut command, self.cgroups, self.kept, self.person, self.real);
+        let child = Child {
+            cgroups: self.cgroups,
+            kept: self.kept,
+            namespaces,
+            clocks: self.clocks,
+            rights: self.rights,
+        };
+        sys::prepare(&mut command, child);
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
+            ErrorKind::NotFound => {
                 DriverError::Unable { why: format!("there is no {}", program.display()) }
             }
             _ => starting()(e),
@@ -187,33 +216,51 @@ impl Run {
         };
         let status = status.map_err(starting())?;
         session.0 = None;
-        Ok(Ended { good: status.success(), work: self.work })
+        let killed = status.code().is_none_or(|code| code >= sys::SIGNAL_CODE);
+        Ok(Ended { good: status.success(), killed, uid, work: self.work })
+    }
+
+    /// Those that it enters.
+    fn namespaces(&mut self) -> std::io::Result<Vec<OwnedFd>> {
+        let open = |pid: i32, name: &str| File::open(format!("/proc/{pid}/ns/{name}"));
+        let mut all = Vec::new();
+        if let Some(cell) = self.cell {
+            for name in ["ipc", "pid", "mnt"] {
+                all.push(open(cell.pid, name)?.into());
+            }
+            all.extend(self.network.take());
+        }
+        if let Some(pid) = self.clocks_of {
+            match open(pid, "time") {
+                Ok(clocks) => all.push(clocks.into()),
+                // A kernel that has none.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
     }
 }
 
 impl Ended {
     /// A file that it wrote about itself, bounded; empty when there is none.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, DriverError> {
-        let path = self.work.join(name);
-        let failed = || DriverError::system(format!("read {}", path.display()));
-        let mut bytes = Vec::new();
-        match File::open(&path) {
-            Ok(file) => file.take(READ_MAX).read_to_end(&mut bytes).map_err(failed())?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(failed()(e)),
-        };
-        Ok(bytes)
+        let path = self.work.join(OWN).join(name);
+        read(&path, self.uid).map_err(DriverError::system(format!("read {}", path.display())))
     }
 
     /// What it said, in its log and elsewhere.
     pub(super) fn said(&self) -> Result<String, DriverError> {
-        let bytes = [self.read(LOG)?, self.read(OUTPUT)?].concat();
+        let path = self.work.join(OUTPUT);
+        let output = read(&path, rustix::process::geteuid().as_raw());
+        let output = output.map_err(DriverError::system(format!("read {}", path.display())))?;
+        let bytes = [self.read(LOG)?, output].concat();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Where its log is.
     pub(super) fn log(&self) -> PathBuf {
-        self.work.join(LOG)
+        self.work.join(OWN).join(LOG)
     }
 
     /// Removes what it wrote about itself.
@@ -221,6 +268,22 @@ impl Ended {
         let doing = format!("remove {}", self.work.display());
         std::fs::remove_dir_all(&self.work).map_err(DriverError::system(doing))
     }
+}
+
+/// A plain file of this user's. Who runs with a person's rights may have put anything in its place.
+fn read(path: &Path, uid: u32) -> std::io::Result<Vec<u8>> {
+    let how = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(how).open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.uid() != uid {
+        return Err(Error::new(ErrorKind::InvalidData, "it is not what CRIU wrote"));
+    }
+    let mut bytes = Vec::new();
+    file.take(READ_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The session that a run's process leads: ended with all that is in it, when it is not awaited
@@ -251,7 +314,7 @@ fn prune(logs: &Path) -> std::io::Result<()> {
         match entry.metadata().and_then(|metadata| metadata.modified()) {
             Ok(modified) => found.push((modified, entry.path())),
             // Another run ended.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
     }
@@ -259,7 +322,7 @@ fn prune(logs: &Path) -> std::io::Result<()> {
     let many = found.len().saturating_sub(LOGS_KEPT);
     for (_, path) in found.drain(..many) {
         match std::fs::remove_dir_all(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const SERVICE_MAGIC: u32 = 0x5510_5940;
 const STATS_MAGIC: u32 = 0x5709_3306;
 /// Of images (`IMG_COMMON_MAGIC`).
-const COMMON_MAGIC: u32 = 0x5456_4319;
+pub(super) const COMMON_MAGIC: u32 = 0x5456_4319;
 const FILES_MAGIC: u32 = 0x5630_3138;
 const FDINFO_MAGIC: u32 = 0x5621_3732;
 const IDS_MAGIC: u32 = 0x5443_2030;
@@ -126,10 +126,10 @@ pub(super) fn descriptors_of(bytes: &[u8]) -> Result<u32, String> {
 }
 
 /// The entries of an image: two magic numbers, then each with its length before it.
-struct Entries<'a>(&'a [u8]);
+pub(super) struct Entries<'a>(&'a [u8]);
 
 impl<'a> Entries<'a> {
-    fn of(bytes: &'a [u8], kind: u32, magic: u32) -> Result<Entries<'a>, String> {
+    pub(super) fn of(bytes: &'a [u8], kind: u32, magic: u32) -> Result<Entries<'a>, String> {
         let mut rest = Entries(bytes);
         let found = (rest.number(), rest.number());
         if found == (Some(kind), Some(magic)) {

@@ -7,7 +7,7 @@ use crate::cell::proto::{Account, Program, Start, Stdio, Tree};
 use crate::cluster::members::Moves;
 use crate::cluster::messages::TreeId;
 use crate::driver::images::Origin;
-use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, outer_pid};
+use crate::driver::{DumpOrder, Inherited, Leave, RestoreOrder, Tcp, Trust, outer_pid};
 use std::collections::HashSet;
 use std::io;
 use xos_base::Millis;
@@ -94,6 +94,7 @@ impl Host {
         let inherited = keys.into_iter().zip(fds);
         let order = RestoreOrder {
             folder,
+            trust: Trust::OwnSite,
             owner,
             cell: Some(cell),
             cgroups: Vec::new(),

@@ -13,8 +13,8 @@ use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
-    outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, Trust,
+    inner_pid, outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
@@ -293,6 +293,7 @@ impl Host {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
                                 folder,
+                                trust: Trust::OwnSite,
                                 owner,
                                 cell: Some(cell),
                                 cgroups: Vec::new(),

@@ -11,16 +11,16 @@ use xos_ssi::driver::images::{ImageError, Origin};
 use xos_ssi::driver::why::{Rules, What, why};
 use xos_ssi::driver::{
     Abilities, Cell, Checkpointer, DriverError, DumpOrder, Dumped, ExternalFd, Inherited, Leave,
-    Person, RestoreOrder, Step, Tcp,
+    Person, RestoreOrder, Step, Tcp, Trust,
 };
 
 /// No step takes longer; a machine so slow that it does is reported as such.
-const PATIENCE: Duration = Duration::from_secs(60);
-const OWNER: u32 = 70_001;
+pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const OWNER: u32 = 70_001;
 /// Numbers its lines, in a pipeline.
 const PIPELINE: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done | \
     while read n; do echo \"a $n\"; done";
-const COUNTER: &str = "i=0; while :; do echo \"a $i\"; i=$((i+1)); sleep 0.02; done";
+pub const COUNTER: &str = "i=0; while :; do echo \"a $i\"; i=$((i+1)); sleep 0.02; done";
 /// The same in two threads.
 const THREADS: &str = "
 import _thread, os, time
@@ -39,7 +39,7 @@ const LOOPBACK: &str = "
 import fcntl, os, socket, struct, sys
 up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 fcntl.ioctl(up, 0x8914, struct.pack('16sh22x', b'lo', 1))
-setpriv = ['/usr/bin/setpriv', '--reuid', sys.argv[1], '--regid', sys.argv[1], '--groups', sys.argv[1]]
+setpriv = ['/usr/bin/setpriv', '--no-new-privs', '--reuid', sys.argv[1], '--regid', sys.argv[1], '--groups', sys.argv[1]]
 os.execv(setpriv[0], setpriv + ['--', '/usr/bin/python3', '-c', sys.argv[2]])
 ";
 /// Two processes with a connection between them.
@@ -64,17 +64,17 @@ while True:
 ";
 
 /// Two namespaces with different pids, and CRIU.
-struct Two {
-    here: Namespace,
-    there: Namespace,
-    criu: Criu,
+pub struct Two {
+    pub here: Namespace,
+    pub there: Namespace,
+    pub criu: Criu,
     abilities: Abilities,
     dir: TempDir,
 }
 
 impl Two {
     /// `None`, with the reason printed, where this cannot be.
-    async fn new() -> Option<Two> {
+    pub async fn new() -> Option<Two> {
         let made = Two::try_new().await;
         made.map_err(|why| println!("skipped: {why}")).ok()
     }
@@ -92,19 +92,19 @@ impl Two {
         Ok(Two { here, there, criu, abilities, dir })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A new image folder.
-    fn folder(&self, name: &str) -> PathBuf {
+    pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.path(name);
         std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
         folder
     }
 
     /// A new file of the owner's.
-    fn file(&self, name: &str, mode: u32) -> PathBuf {
+    pub fn file(&self, name: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, "").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
@@ -113,10 +113,10 @@ impl Two {
     }
 
     /// Starts a program of the owner's; returns its pid, once it is theirs.
-    fn start(&mut self, out: &str, words: &[&str]) -> i32 {
+    pub fn start(&mut self, out: &str, words: &[&str]) -> i32 {
         let id = OWNER.to_string();
-        let theirs = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--groups", &id, "--"];
-        let pid = self.here.start(out, &[&theirs[..], words].concat());
+        let theirs = ["/usr/bin/setpriv", "--no-new-privs", "--reuid", &id, "--regid", &id];
+        let pid = self.here.start(out, &[&theirs[..], &["--groups", &id, "--"], words].concat());
         let path = format!("/proc/{}/cmdline", self.here.outer(pid).unwrap());
         let until = Instant::now() + PATIENCE;
         while std::fs::read_to_string(&path).unwrap() != words.join("\0") + "\0" {
@@ -126,7 +126,7 @@ impl Two {
         pid
     }
 
-    fn dump_order(&self, pid: i32, folder: &Path, leave: Leave) -> DumpOrder {
+    pub fn dump_order(&self, pid: i32, folder: &Path, leave: Leave) -> DumpOrder {
         DumpOrder {
             root: self.here.outer(pid).unwrap(),
             cell: Some(self.here.cell),
@@ -139,11 +139,11 @@ impl Two {
     }
 
     /// Saves a program and seals its images.
-    async fn save(&self, pid: i32, folder: &Path, leave: Leave) -> Dumped {
+    pub async fn save(&self, pid: i32, folder: &Path, leave: Leave) -> Dumped {
         self.saved(&self.dump_order(pid, folder, leave)).await
     }
 
-    async fn saved(&self, order: &DumpOrder) -> Dumped {
+    pub async fn saved(&self, order: &DumpOrder) -> Dumped {
         let dumped = self.criu.dump(order).await.unwrap();
         let origin = Origin {
             pid: dumped.pid,
@@ -156,9 +156,10 @@ impl Two {
         dumped
     }
 
-    fn restore_order(&self, folder: &Path) -> RestoreOrder {
+    pub fn restore_order(&self, folder: &Path) -> RestoreOrder {
         RestoreOrder {
             folder: folder.to_owned(),
+            trust: Trust::OwnSite,
             owner: person(OWNER),
             cell: Some(self.there.cell),
             cgroups: Vec::new(),
@@ -176,7 +177,7 @@ fn person(uid: u32) -> Person {
 }
 
 /// Lines of a file, once there are `many`.
-fn lines(path: &Path, many: usize) -> Vec<String> {
+pub fn lines(path: &Path, many: usize) -> Vec<String> {
     let until = Instant::now() + PATIENCE;
     loop {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -191,7 +192,7 @@ fn lines(path: &Path, many: usize) -> Vec<String> {
 
 /// That `name` counts from 0 without a gap or anything twice.
 #[track_caller]
-fn counts(lines: &[String], name: &str) {
+pub fn counts(lines: &[String], name: &str) {
     let own = lines.iter().filter_map(|line| line.strip_prefix(name));
     let numbers: Vec<usize> = own.map(|number| number.trim().parse().unwrap()).collect();
     assert!(numbers.len() > 5, "{name} stands still: {lines:?}");
@@ -392,7 +393,7 @@ async fn only_whole_images_of_the_owner_are_started() {
 }
 
 /// Writes images anew, as who is root on another node can.
-async fn forge(two: &Two, pid: i32, folder: &Path, image: &str, from: &[u8], to: &[u8]) {
+pub async fn forge(two: &Two, pid: i32, folder: &Path, image: &str, from: &[u8], to: &[u8]) {
     assert_eq!(from.len(), to.len());
     let path = folder.join(image);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -408,8 +409,8 @@ async fn forge(two: &Two, pid: i32, folder: &Path, image: &str, from: &[u8], to:
     two.criu.seal(folder, origin).await.unwrap();
 }
 
-/// If it failed, a person would be root: their program would write where a link leads that another
-/// program of theirs put in the place of a file while it moved.
+/// If it failed, a person's program would write where a link leads that another program of theirs
+/// put in the place of a file while it moved; and if CRIU were root, the person would be that too.
 #[tokio::test]
 async fn a_link_in_the_place_of_a_file_gets_nobody_what_it_leads_to() {
     let Some(mut two) = Two::new().await else { return };
@@ -424,10 +425,16 @@ async fn a_link_in_the_place_of_a_file_gets_nobody_what_it_leads_to() {
     let kept = two.path("kept");
     std::fs::rename(&out, &kept).unwrap();
     // Where it leads to is the person's in the second case: a link is no file all the same.
-    for target in [&victim, &kept] {
+    for (target, opened) in [(&victim, false), (&kept, true)] {
         std::os::unix::fs::symlink(target, &out).unwrap();
         let refused = two.criu.restore(two.restore_order(&folder)).await.unwrap_err();
-        assert!(matches!(refused, DriverError::Strange { .. }), "{refused}");
+        match &refused {
+            DriverError::Strange { .. } => assert!(opened, "{refused}"),
+            DriverError::Refused { what, .. } => {
+                assert!(!opened && what.contains("may not open"), "{what}");
+            }
+            other => panic!("{other}"),
+        }
         assert_eq!(two.there.outer(pid), None, "nothing of it is left");
         std::fs::remove_file(&out).unwrap();
     }
@@ -468,7 +475,7 @@ async fn forged_images_get_nobody_more_than_the_person_has() {
     let name = |path: &Path| path.to_str().unwrap().as_bytes().to_vec();
     forge(&two, pid, &folder, "files.img", &name(&out), &name(&theirs)).await;
     let refused = two.criu.restore(two.restore_order(&folder)).await.unwrap_err();
-    let DriverError::Strange { what, .. } = &refused else { panic!("{refused}") };
+    let DriverError::Refused { what, .. } = &refused else { panic!("{refused}") };
     assert!(what.contains("its person may not open"), "{what}");
     assert_eq!(two.there.outer(pid), None, "nothing of it is left");
     assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "root's\n");

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod criu;
+mod foreign;
 mod host;
 mod namespace;
 mod procfs;

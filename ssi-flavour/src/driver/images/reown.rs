@@ -6,9 +6,9 @@
 //! changed there, in the encoding itself, so that what this program does not know stays as it is.
 //! An image that is not known, an id that is not the person's, a right beyond a person's: refused.
 //!
-//! That alone makes nothing safe that comes from a machine which is not trusted: CRIU as root opens
-//! whatever files an image names. What it opened is looked at before the program goes on
-//! (`driver/look.rs`), and images of other sites are not restored at all.
+//! That alone makes nothing safe that comes from a machine which is not trusted: CRIU opens
+//! whatever files an image names. So it runs with the person's rights (`driver/restore.rs`), and what it
+//! opened is looked at before the program goes on (`driver/look.rs`).
 
 use super::super::Person;
 use super::{Folder, ImageError, MANIFEST, Manifest, seal, verify};
