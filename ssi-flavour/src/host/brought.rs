@@ -1,13 +1,14 @@
 //! Trees that left another cluster, mostly one of another site, and go on here: their images are
 //! fetched from there, and made those of their person's account here.
 //!
-//! Such an image is hostile input. What it may hold, [`reown`] says; with which rights it is started
-//! from, [`may_restore`] does, and nothing else in this program starts from one.
+//! Such an image is hostile input. What it may hold, [`reown`] says; [`trust`] says whose word it is
+//! to who starts a program from it.
 
 use super::images::Fetch;
 use super::{Host, Job, Peers, Store};
 use crate::cell::proto::Account;
 use crate::cluster::messages::{Image, TreeId};
+use crate::driver::Trust;
 use crate::driver::images::{Ids, ImageError, reown, verify};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,7 +69,6 @@ pub(super) fn bring(
     way: &Fetch,
 ) -> Result<(), String> {
     let version = b.carried.version;
-    may_restore(b.is_foreign())?;
     if !store.has(tree, version) {
         let mut why = "no node has its image".to_owned();
         let found = b.carried.nodes.iter().any(|node| {
@@ -104,20 +104,20 @@ fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> 
     Err(ImageError::Bound { path: folder.into(), what })
 }
 
-/// Whether a program may be started from an image here. One of another site only by a driver that
-/// does so with the rights of its person: CRIU as root opens whatever files an image names.
-fn may_restore(foreign: bool) -> Result<(), String> {
-    if !foreign {
-        return Ok(());
+/// Whose word an image of a tree is. The one that came stays the other site's, whichever node of
+/// this cluster it is fetched from later.
+pub(super) fn trust(job: &Job, version: u64) -> Trust {
+    let foreign = |b: &Brought| b.is_foreign() && b.carried.version == version;
+    match job.carried.as_deref().is_some_and(foreign) {
+        true => Trust::Foreign,
+        false => Trust::OwnSite,
     }
-    Err("this node starts programs from images with root's rights, and so from none of another \
-         site"
-        .to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::proto::{Program, Stdio};
 
     fn brought() -> Brought {
         let carried = Carried {
@@ -150,11 +150,36 @@ mod tests {
         assert_eq!(ids.gids, gids, "a group of this machine is none of the VO's");
     }
 
-    /// If it failed, a site whose programs are taken would have root here.
+    fn job(carried: Option<Brought>) -> Job {
+        Job {
+            account: Account { uid: 2_000_007, gid: 2_000_001, groups: Vec::new() },
+            program: Program {
+                argv: vec!["/bin/true".into()],
+                env: Vec::new(),
+                cwd: "/".into(),
+                umask: 0o22,
+                rlimits: Vec::new(),
+                cgroups: Vec::new(),
+                stdio: Stdio::Three,
+            },
+            attached: false,
+            pid: None,
+            own_net: false,
+            birth: 1u8.try_into().unwrap(),
+            shell: false,
+            wanted: true,
+            carried: carried.map(Box::new),
+        }
+    }
+
+    /// If it failed, another site's image would be trusted as this site's own, once a neighbour has
+    /// a copy of it.
     #[test]
-    fn images_of_other_sites_are_not_restored_with_roots_rights() {
-        assert!(brought().is_foreign() && may_restore(true).is_err());
+    fn an_image_of_another_site_stays_that_sites() {
+        assert_eq!(trust(&job(Some(brought())), 2), Trust::Foreign);
+        assert_eq!(trust(&job(Some(brought())), 3), Trust::OwnSite, "what was saved here");
         let own = Brought { here: "rennes".parse().unwrap(), ..brought() };
-        assert!(!own.is_foreign() && may_restore(false).is_ok());
+        assert_eq!(trust(&job(Some(own)), 2), Trust::OwnSite);
+        assert_eq!(trust(&job(None), 2), Trust::OwnSite);
     }
 }

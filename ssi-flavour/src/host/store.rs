@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
+/// Longest such file that is read, bytes.
+const STREAMS_BYTES_MAX: u64 = 64 * 1024;
 /// Longest name of a file of an image, bytes.
 const NAME_MAX: u32 = 255;
 /// Largest image that is taken, bytes.
@@ -44,7 +46,9 @@ impl Streams {
     }
 
     pub(super) fn read(folder: &Path) -> io::Result<Streams> {
-        Ok(serde_json::from_slice(&std::fs::read(folder.join(STREAMS))?)?)
+        let mut bytes = Vec::new();
+        File::open(folder.join(STREAMS))?.take(STREAMS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 }
 

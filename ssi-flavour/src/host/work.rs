@@ -1,6 +1,6 @@
 //! What takes a while: images and restarts.
 
-use super::brought::bring;
+use super::brought::{bring, trust};
 use super::images::{Fetch, fetch};
 use super::start::{begins, wanted};
 use super::store::Streams;
@@ -13,8 +13,8 @@ use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, Trust,
-    inner_pid, outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
+    outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
@@ -260,7 +260,7 @@ impl Host {
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         let (brought, account) = (Host::brought(job, &image), job.account.clone());
-        let begins = begins(job);
+        let (begins, trust) = (begins(job), trust(job, image.version));
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
@@ -278,6 +278,11 @@ impl Host {
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                // Who has the job reads what it wrote until then where it was.
+                let at = [streams.at.output, streams.at.error];
+                if brought.is_some() && at != begins {
+                    return Err("its image says something else of what it wrote".to_owned());
+                }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 Ok((folder, streams, network.unzip()))
@@ -293,7 +298,7 @@ impl Host {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
                                 folder,
-                                trust: Trust::OwnSite,
+                                trust,
                                 owner,
                                 cell: Some(cell),
                                 cgroups: Vec::new(),

@@ -355,6 +355,10 @@ async fn a_unit_that_comes_goes_on_from_its_image() {
     let stranger = checkpointed(0, carried("c1.delft", 40_000));
     let refused = world.service.start_units(&c1(), stranger, &alice()).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Unsatisfiable);
+    let mut large = checkpointed(0, carried("c2.pisa", 40_000));
+    large.carried.as_mut().unwrap().bytes = u64::MAX;
+    let refused = world.service.start_units(&c1(), large, &alice()).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unsatisfiable);
     let comes = || checkpointed(0, carried("c2.pisa", 40_000));
     for _ in 0..2 {
         world.service.start_units(&c1(), comes(), &alice()).await.unwrap();

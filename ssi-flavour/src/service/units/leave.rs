@@ -19,9 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::{CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried};
 use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error, Millis, NodeId};
+use xos_base::{ClusterId, Error, Millis, NodeId, SiteId};
 use xos_net::identity::hex;
 
+/// Images of other sites may have so many bytes, and four times what their units asked for.
+const IMAGE_BYTES_LEAST: u64 = 1 << 30;
 /// A unit that waits as a checkpoint for so long for a node of its cluster goes on elsewhere.
 pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(300);
 /// One of which so many restarts failed does.
@@ -212,17 +214,28 @@ impl Cluster {
     }
 }
 
-/// Whether units of an order can go on from what it says; for the person.
+/// Whether units of an order can go on from what it says, with so much memory that they asked for;
+/// for the person.
 pub(super) fn may_come(
     cluster: &ClusterId,
-    takes_from: &[xos_base::SiteId],
-    carried: &Carried,
+    takes_from: &[SiteId],
+    (carried, memory_bytes): (&Carried, u64),
 ) -> Result<(), Error> {
     let from = carried.cluster.site();
     if !carried.is_of(&from) {
         return Err(Error::invalid("what a unit is to go on from is malformed"));
     }
-    if from != cluster.site() && !takes_from.contains(&from) {
+    let foreign = from != cluster.site();
+    let most = memory_bytes.saturating_mul(4).saturating_add(IMAGE_BYTES_LEAST);
+    if foreign && carried.bytes > most {
+        return Err(Error::unsatisfiable(format!(
+            "its image has {} bytes: for a unit that asked for so little memory {most} at most are \
+             taken of another site",
+            carried.bytes
+        ))
+        .hint("ask for as much memory as it has"));
+    }
+    if foreign && !takes_from.contains(&from) {
         return Err(Error::unsatisfiable(format!(
             "{} takes no running programs of {from}",
             cluster.site()

@@ -179,7 +179,8 @@ impl Clusters for ClusterService {
         if let Some(carried) = &order.carried {
             let cluster = node.as_str().parse::<ClusterId>();
             let cluster = cluster.map_err(|_| Error::invalid("no cluster's name"))?;
-            may_come(&cluster, &self.config.takes_from, carried)?;
+            let asked = order.task.resources.memory_bytes;
+            may_come(&cluster, &self.config.takes_from, (carried, asked))?;
             if order.units.len() != 1 || !order.task.checkpointable {
                 return Err(Error::invalid("one unit goes on from an image, and is checkpointed"));
             }
