@@ -13,8 +13,8 @@ use xos_api::aem::{HostLeave, Reason};
 use xos_api::node::units::EnvelopeId;
 use xos_base::{Error, JobId, Kind, Millis, SiteId};
 
-/// How long a unit may take to leave, until nobody waits for it any longer. It may leave later: then
-/// it goes on wherever it can.
+/// How long a unit may take to leave, until nobody waits for it any longer. It may leave later:
+/// then it goes on wherever it can.
 const LEAVE_MAX: Duration = Duration::from_secs(600);
 
 /// What is to be done about the units of a job.

@@ -199,7 +199,8 @@ fn an_envelope_that_had_many_units_gets_no_more() {
     t.apply(&HostRecord::Decided { job: job.clone(), at: Millis(2), units, what });
     assert_eq!(run(&mut t, &f, 3), ["send 1 1"]);
     let (at, units) = (Millis(4), vec![UnitRun { first: 0, count: 1 }]);
-    t.apply(&HostRecord::Took { job, at, who: None, task: 0, what: None, units, attempt: 1, carried: None });
+    let (who, task, what, attempt, carried) = (None, 0, None, 1, None);
+    t.apply(&HostRecord::Took { job, at, who, task, what, units, attempt, carried });
     assert_eq!(run(&mut t, &f, 5), ["open 2 n1.rennes 1", "send 2 1"]);
 }
 

@@ -1,7 +1,7 @@
 //! Where units go on that left a cluster.
 //!
-//! A unit that left runs nowhere, and its image is started from once: it is offered to one site at a
-//! time, and to the next only when that one said that it will not begin with it.
+//! A unit that left runs nowhere, and its image is started from once: it is offered to one site at
+//! a time, and to the next only when that one said that it will not begin with it.
 
 use super::{CARRY_PATIENCE, CARRY_PAUSE, Facts, Pass, candidates};
 use crate::state::JobTable;

@@ -7,6 +7,7 @@ use super::start::Free;
 use super::table::{Happened, Next, Units};
 use crate::cluster::controller::Refused;
 use crate::cluster::interval::Interval;
+use crate::cluster::members::Member;
 use crate::cluster::messages::{Image, Offsets, TreeId};
 use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
@@ -123,9 +124,10 @@ impl Cluster {
         let names = image.nodes.iter().filter_map(|number| members.node(*number));
         let nodes: Vec<NodeId> = names.map(|m| m.id.clone()).take(CARRIED_NODES_MAX).collect();
         let mut key = [0; CARRIED_KEY_LEN / 2];
-        if let Err(error) = aws_lc_rs::rand::fill(&mut key) {
-            // Nobody gets the image then, and it goes on from nowhere else.
-            tracing::error!(%error, cluster = %self.id, "there is no randomness for a key");
+        if aws_lc_rs::rand::fill(&mut key).is_err() {
+            // Without a key that nobody guesses nobody may have its image.
+            let reason = "it left, and there is no randomness for the key to its image";
+            return Some(Happened::Ended(Err(reason.to_owned())));
         }
         let carried = Carried {
             cluster: self.id.clone(),
@@ -170,8 +172,9 @@ impl Cluster {
         if self.has_pid(carried.pid) {
             return Err(format!("pid {}, which it keeps, is taken in {}", carried.pid, self.id));
         }
-        let like = |m: &crate::cluster::members::Member| m.cpu_group == carried.cpu_group;
-        if !self.controller.state().members.iter().any(|(_, m)| m.takes_moves().is_ok() && like(m)) {
+        let like = |m: &Member| m.cpu_group == carried.cpu_group;
+        let mut members = self.controller.state().members.iter();
+        if !members.any(|(_, m)| m.takes_moves().is_ok() && like(m)) {
             return Err(format!(
                 "no node of {} that takes programs has processors like those where it was",
                 self.id
