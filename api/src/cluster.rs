@@ -13,6 +13,15 @@ pub const NODES_AT_ONCE: usize = 127;
 pub const CHECKPOINT_S_MIN: u32 = 10;
 /// The longest.
 pub const CHECKPOINT_S_MAX: u32 = 86_400;
+/// The least that a program can be limited to: processors in thousandths of one, memory in bytes.
+pub const CPU_MILLI_MIN: u32 = 10;
+/// See [`CPU_MILLI_MIN`].
+pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// The reason of a program that ended because it had all the memory that it may
+/// ([`ClusterTree::reason`]).
+pub const OUT_OF_MEMORY: &str = "it used more memory than it may";
+/// Most processes and threads that a program, or a unit, can ask for.
+pub const PROCESSES_MAX: u64 = 8192;
 /// Most bytes of program, arguments and environment of a [`RunInCluster`] together.
 pub const PROGRAM_BYTES_MAX: usize = 128 * 1024;
 
@@ -187,6 +196,30 @@ fn umask_default() -> u32 {
     0o022
 }
 
+/// What a program and all that it starts may use at most, on whichever node it is. Absent: as much
+/// as the node has, and 2048 processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TreeLimits {
+    /// Processors in thousandths of one, at least [`CPU_MILLI_MIN`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_milli: Option<u32>,
+    /// Memory in bytes, at least [`MEMORY_BYTES_MIN`]. When it has all of it, the kernel ends one of
+    /// its processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at a time, 1 to [`PROCESSES_MAX`]; never more than its node allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+}
+
+impl TreeLimits {
+    /// Whether none is asked for.
+    pub fn is_none(&self) -> bool {
+        *self == TreeLimits::default()
+    }
+}
+
 /// Runs a program in a cluster, as the caller in the VO that they act in. It goes on when the
 /// caller goes. Members of VOs that the site serves, as the VO's and the site's rules for `run`
 /// allow.
@@ -239,6 +272,9 @@ pub struct RunInCluster {
     /// one too reach it, and nobody else. Its connections (TCP) move along.
     #[serde(default)]
     pub own_net: bool,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "TreeLimits::is_none")]
+    pub limits: TreeLimits,
     /// The mask of modes of new files, at most 511 (octal 777).
     #[serde(default = "umask_default")]
     pub umask: u32,
@@ -355,6 +391,22 @@ pub struct ClusterTree {
     /// Why the last move or checkpoint that was tried came to nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+    /// Files that were cut back when it was restarted, as it writes again what it wrote since its
+    /// checkpoint; the last 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<ClusterCut>,
+}
+
+/// A file that was cut back to the size that it had when its tree was checkpointed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterCut {
+    /// Its path.
+    pub path: String,
+    /// The file beside it that holds what was behind its end.
+    pub kept: String,
+    /// So much of it, bytes.
+    pub bytes: u64,
 }
 
 /// A complete checkpoint.
@@ -437,6 +489,9 @@ pub struct CheckpointTree {
 request!(CheckpointTree => ClusterTree, Post "/v1/clusters/{cluster}/checkpoint");
 
 /// Begins to restart a tree that waits as a checkpoint. Its owner and administrators of the site.
+///
+/// Files that it had open and that only grew since are cut back first; of any other change of them
+/// it goes on waiting, and its `reason` names them, unless `as_is` says that they are right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartTree {
@@ -447,6 +502,9 @@ pub struct RestartTree {
     /// Where; absent: on the least loaded node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Whether it goes on with its files as they are: none is cut back, and none keeps it.
+    #[serde(default)]
+    pub as_is: bool,
 }
 request!(RestartTree => ClusterTree, Post "/v1/clusters/{cluster}/restart");
 

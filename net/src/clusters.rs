@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use xos_api::Done;
 use xos_api::aem::{OutputPart, TaskSpec, UnitCheckpoint};
+use xos_api::cluster::PROCESSES_MAX;
 use xos_api::node::Capacity;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput, UnitsTaken,
 };
 use xos_base::{Error, Membership, NodeId, SiteId};
 
-/// Most bytes of arguments and environment of a task that a cluster takes: as JSON, where a byte
-/// can take six, they fit into a value of the registry.
+/// Most bytes of arguments, environment and names of staged files of a task that a cluster takes: as
+/// JSON, where a byte can take six, they fit into a value of the registry.
 pub const TASK_BYTES_MAX: usize = 64 * 1024;
+
+/// Below it a folder is the same on all nodes of a cluster.
+const VOLUMES: &str = "/xtreemfs/";
 
 /// A cluster as a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,17 +131,23 @@ pub trait Clusters: Send + Sync + 'static {
 
 /// Why no cluster can run units of a task, whatever room it has; for the person.
 pub fn refuses(task: &TaskSpec) -> Option<String> {
-    if !task.stage_in.is_empty() || !task.stage_out.is_empty() {
-        return Some("a cluster does not stage files; keep them on the VO's volume".to_owned());
+    let stages = task.stage_in.iter().chain(&task.stage_out);
+    let on_volume = task.cwd.as_ref().is_some_and(|cwd| cwd.starts_with(VOLUMES));
+    if task.checkpointable && stages.clone().next().is_some() && !on_volume {
+        return Some(format!(
+            "what it goes on from is of no use on another node without its files; have it work in \
+             a folder of the volume (below {VOLUMES})"
+        ));
     }
-    if !task.limits.is_none() {
-        return Some("a cluster sets no limits of processes".to_owned());
+    if task.limits.processes.is_some_and(|many| !(1..=PROCESSES_MAX).contains(&many)) {
+        return Some(format!("a unit in a cluster can have 1 to {PROCESSES_MAX} processes"));
     }
     let env = task.env.iter().flat_map(|(name, value)| [name, value]);
-    let bytes: usize = task.argv.iter().chain(env).map(String::len).sum();
+    let files = stages.flat_map(|stage| [&stage.name, &stage.volume]);
+    let bytes: usize = task.argv.iter().chain(env).chain(files).map(String::len).sum();
     (bytes > TASK_BYTES_MAX).then(|| {
         let most = TASK_BYTES_MAX / 1024;
-        format!("a cluster takes at most {most} KiB of arguments and environment")
+        format!("a cluster takes at most {most} KiB of arguments, environment and names of files")
     })
 }
 
@@ -152,9 +162,16 @@ mod tests {
         let task = TaskSpec { argv: vec!["a".into()], ..TaskSpec::default() };
         assert_eq!(refuses(&task), None);
         let staged = TaskSpec { stage_out: vec![Stage::default()], ..task.clone() };
-        assert!(refuses(&staged).unwrap().contains("stage"));
+        assert_eq!(refuses(&staged), None);
+        let saved = TaskSpec { checkpointable: true, ..staged };
+        assert!(refuses(&saved).unwrap().contains("/xtreemfs/"));
+        let cwd = |cwd: &str| TaskSpec { cwd: Some(cwd.into()), ..saved.clone() };
+        assert_eq!(refuses(&cwd("/xtreemfs/demo.rennes/a")), None);
+        assert!(refuses(&cwd("a")).is_some());
         let limits = ProcessLimits { open_files: Some(9), ..ProcessLimits::default() };
-        assert!(refuses(&TaskSpec { limits, ..task.clone() }).unwrap().contains("limits"));
+        assert_eq!(refuses(&TaskSpec { limits, ..task.clone() }), None);
+        let limits = ProcessLimits { processes: Some(1 << 20), ..limits };
+        assert!(refuses(&TaskSpec { limits, ..task.clone() }).unwrap().contains("processes"));
         let argv = vec!["x".repeat(TASK_BYTES_MAX + 1)];
         assert!(refuses(&TaskSpec { argv, ..task }).unwrap().contains("64 KiB"));
     }

@@ -6,6 +6,7 @@ mod unit;
 
 use std::path::Path;
 
+pub(crate) use envelope::check_limits;
 pub use envelope::{
     Account, CPU_MILLIS_MIN, Carries, EnvelopeSpec, GROUPS_MAX, Limits, MEMORY_BYTES_MIN,
     PIDS_DEFAULT, PIDS_MIN, REST_AFTER_MS_DEFAULT, SLOTS_MAX, SPOOL_BYTES_DEFAULT,

@@ -19,6 +19,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use xos_api::aem::Stage;
+use xos_base::Error;
 
 /// The first argument that makes `xosd` a stager.
 pub const STAGE_ARG: &str = "stage";
@@ -37,10 +38,30 @@ pub struct Plan {
     /// of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<PathBuf>,
+    /// Whether the stager itself makes the folder, if it is not there, and goes there: nobody did it
+    /// before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enter: bool,
     /// From the volume to the folder, before.
     pub stage_in: Vec<Stage>,
     /// From the folder to the volume, after.
     pub stage_out: Vec<Stage>,
+}
+
+impl Plan {
+    /// A program below the stager, which is the program `stager`.
+    ///
+    /// # Errors
+    /// That the plan cannot be written, or the stager's path is no text.
+    pub fn argv(&self, stager: &Path, program: &[String]) -> Result<Vec<String>, Error> {
+        let plan = serde_json::to_string(self)
+            .map_err(|e| Error::internal(format!("cannot encode a staging plan: {e}")))?;
+        let stager = stager.to_str();
+        let stager = stager.ok_or_else(|| Error::internal("the path of xosd is not UTF-8"))?;
+        let mut argv = vec![stager.to_owned(), STAGE_ARG.to_owned(), plan, "--".to_owned()];
+        argv.extend_from_slice(program);
+        Ok(argv)
+    }
 }
 
 /// Why a file could not be staged.
@@ -100,6 +121,10 @@ fn stage(args: &[String]) -> u8 {
         complain("the staging plan is malformed");
         return 64;
     };
+    if let Err(e) = enter(&plan) {
+        complain(&format!("xos: cannot enter folder {}: {e}", plan.folder.display()));
+        return EXIT_STAGING;
+    }
     if let Err(e) = copy_in(&plan) {
         complain(&format!("xos: staging in: {e}"));
         return EXIT_STAGING;
@@ -128,6 +153,16 @@ fn stage(args: &[String]) -> u8 {
             128u8.saturating_add(u8::try_from(number).unwrap_or(0))
         }
     }
+}
+
+fn enter(plan: &Plan) -> io::Result<()> {
+    if !plan.enter {
+        return Ok(());
+    }
+    if !plan.folder.is_dir() {
+        std::fs::create_dir_all(&plan.folder)?;
+    }
+    std::env::set_current_dir(&plan.folder)
 }
 
 /// Runs the program to its end, whatever TERM comes meanwhile.

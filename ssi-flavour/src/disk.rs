@@ -5,21 +5,48 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// Least room on a disk for something new, bytes.
+const ROOM_MIN: u64 = 64 * 1024;
+
 /// Replaces a file of this program's user alone (0600), or makes it. One program does so at a time.
 ///
 /// # Errors
 /// Those of the file system; then the file is as it was.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    draft(path, bytes, |file| file.sync_all())?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// As [`replace`], without waiting for the disk: it is whole or as it was before whatever becomes of
+/// this program, and not after a loss of power.
+///
+/// # Errors
+/// Those of the file system; then the file is as it was.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    draft(path, bytes, |_| Ok(()))
+}
+
+fn draft(path: &Path, bytes: &[u8], sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let mut how = OpenOptions::new();
     how.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let mut file = how.open(&draft)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    sync(&file)?;
+    std::fs::rename(&draft, path)
+}
+
+/// Whether the disk of a folder has room for something new.
+///
+/// # Errors
+/// `StorageFull` when it has none; that of asking.
+pub(crate) fn has_room(folder: &Path) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    // Some do not say how large they are.
+    let full = disk.f_blocks > 0 && disk.f_bfree.saturating_mul(disk.f_frsize) < ROOM_MIN;
+    if full { Err(io::Error::new(io::ErrorKind::StorageFull, "it is full")) } else { Ok(()) }
 }

@@ -5,10 +5,11 @@
 //! cell at a time and moves between cells as a whole, by CRIU.
 //!
 //! A node's shims are made of the same parts as cells: [`frame`], [`peer`], [`procs`], [`program`]
-//! and [`sys`].
+//! and [`sys`]; its envelopes have control groups as trees have ([`cgroup`]).
 
 mod alone;
 pub mod cell;
+pub mod cgroup;
 pub mod cluster;
 mod disk;
 pub mod driver;

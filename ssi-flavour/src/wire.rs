@@ -9,14 +9,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use xos_api::aem::{Carried, OutputPart, OutputStream};
+use xos_api::aem::{Carried, OutputPart, OutputStream, ProcessLimits, Stage};
+use xos_api::cluster::TreeLimits;
 use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
 use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 
-/// The protocol of a stream from a copy's relay to the tree's spool at another node of the cluster:
-/// the first frame is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
-pub const ALPN_RELAY: &[u8] = b"ssi-relay/1";
+/// The protocol of a stream from the relays of copies to their trees' spools at another node of the
+/// cluster: the first frame is a [`RelaysOpening`], then come lines, one for each relay. The first
+/// frame of a line is a [`RelayOpening`], then come the frames of [`crate::ghost::proto`].
+pub const ALPN_RELAY: &[u8] = b"ssi-relay/2";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
@@ -46,8 +48,29 @@ pub struct ClusterSay {
     /// With heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looks: Option<NodeLooks>,
+    /// What the copies of units used, at most [`USES_MAX`]: with heartbeats all that are there, and
+    /// with the facts that one was saved for a move or ended what that one did until then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used: Vec<TreeUse>,
 }
 request!(ClusterSay => ClusterHeard, Post "/v1/node/cluster/say");
+
+/// Most copies in one [`ClusterSay::used`]: as many as a cell has trees.
+pub const USES_MAX: usize = 4096;
+
+/// What a copy of a tree used since it was made, by its control group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreeUse {
+    /// The tree.
+    pub tree: TreeId,
+    /// The copy.
+    pub epoch: u64,
+    /// Processor time of all its processes, milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory at a time, of files that it read too, bytes.
+    pub memory_bytes: u64,
+}
 
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -288,6 +311,15 @@ pub struct Program {
     /// Whether it has a network of its own ([`crate::overlay`]).
     #[serde(default)]
     pub own_net: bool,
+    /// What all of it may use at most.
+    #[serde(default, skip_serializing_if = "TreeLimits::is_none")]
+    pub limits: TreeLimits,
+    /// What each of its processes may, but for their number.
+    #[serde(default, skip_serializing_if = "ProcessLimits::is_none")]
+    pub each: ProcessLimits,
+    /// Files that are copied into its folder, which is made when it is not there, and out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
     /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`, unless it came from
     /// another cluster. Absent: whichever is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,6 +343,16 @@ impl Program {
     pub fn folder(&self, home: &Path) -> PathBuf {
         home.join(&self.cwd)
     }
+}
+
+/// Files that are copied between the VO's volume and the folder in which a program begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Staged {
+    /// Into the folder, before it begins.
+    pub stage_in: Vec<Stage>,
+    /// Out of it, once it has ended.
+    pub stage_out: Vec<Stage>,
 }
 
 /// One attempt of a unit, in its envelope.
@@ -534,12 +576,18 @@ pub struct Obstacle {
     pub next: String,
 }
 
-/// First on a stream of [`ALPN_RELAY`], from the node where the copy runs.
+/// First on a stream of [`ALPN_RELAY`], from a node where copies run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelaysOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+
+/// First on a line of such a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayOpening {
-    /// The cluster.
-    pub cluster: ClusterId,
     /// The tree.
     pub tree: TreeId,
     /// The copy.
@@ -614,7 +662,9 @@ mod tests {
         };
         let text = serde_json::to_string(&heard).unwrap();
         assert_eq!(serde_json::from_str::<ClusterHeard>(&text).unwrap(), heard);
-        let say = ClusterSay { messages: vec![ToController::Join { after: 0 }], looks: None };
+        let used = vec![TreeUse { tree: TreeId(7), epoch: 1, cpu_ms: 5, memory_bytes: 6 }];
+        let messages = vec![ToController::Join { after: 0 }];
+        let say = ClusterSay { messages, looks: None, used };
         let text = serde_json::to_string(&say).unwrap();
         assert_eq!(serde_json::from_str::<ClusterSay>(&text).unwrap(), say);
     }

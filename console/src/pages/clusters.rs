@@ -23,6 +23,8 @@ use xos_net::Client;
 const COMMAND_SHOWN: usize = 120;
 /// Longest text of a node or a core, in characters.
 const SAID_SHOWN: usize = 400;
+/// Most files that were cut back and are named.
+const CUTS_SHOWN: usize = 3;
 
 /// Whose page this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,7 +233,7 @@ pub(crate) struct ProgramRow {
     pub(crate) to: Option<String>,
     pub(crate) checkpoint: Option<String>,
     pub(crate) saving: bool,
-    /// Why it is so, and what went wrong last.
+    /// Why it is so, what went wrong last, and what became of its files.
     pub(crate) notes: Vec<String>,
 }
 
@@ -249,7 +251,10 @@ impl ProgramRow {
             to: t.to.as_ref().map(ToString::to_string),
             checkpoint: t.checkpoint.as_ref().map(checkpoint_text),
             saving: t.saving,
-            notes: notes(&[t.reason.as_str(), t.trouble.as_str()]),
+            notes: {
+                let said = notes(&[t.reason.as_str(), t.trouble.as_str()]);
+                said.into_iter().chain(cuts(t)).collect()
+            },
         }
     }
 }
@@ -261,6 +266,14 @@ fn checkpoint_text(c: &ClusterCheckpoint) -> String {
         n => format!("on {n} nodes"),
     };
     format!("number {}, {size}, {nodes}, it stood still for {} ms", c.version, c.freeze_ms)
+}
+
+/// The files that were cut back last when a program was restarted.
+fn cuts(t: &ClusterTree) -> impl Iterator<Item = String> {
+    t.cut.iter().rev().take(CUTS_SHOWN).map(|cut| {
+        let bytes = bytes_text(cut.bytes);
+        said(&format!("{} was cut back: {bytes} of it are in {}", cut.path, cut.kept))
+    })
 }
 
 /// Those of the texts that say something.
@@ -349,6 +362,7 @@ mod tests {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: Vec::new(),
         }
     }
 

@@ -34,7 +34,8 @@ pub const SITE_FORMS: &[Form] = &[
         "pid: 8, node: NodeId(\"n5.rennes\")",
     ),
     ("/site/cluster/c1.rennes/program/8/save", &[], "CheckpointTree"),
-    ("/site/cluster/c1.rennes/program/9/restart", &[("node", "")], "tree: 9, node: None"),
+    ("/site/cluster/c1.rennes/program/9/restart", &[("node", "")], "node: None, as_is: false"),
+    ("/site/cluster/c1.rennes/program/9/restart", &[("as_is", "yes")], "as_is: true"),
     (
         "/site/cluster/c1.rennes/program/8/signal",
         &[("pid", "8"), ("signal", "9")],

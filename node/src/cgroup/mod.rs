@@ -1,78 +1,25 @@
 //! Control groups of envelopes, on v1, v2 and mixed machines.
 //!
 //! Everything lies below the cgroup in which the daemon was started, in a folder named after the
-//! instance. Limits use whichever interface holds the controller; where any v2 hierarchy is
-//! mounted (even one without controllers) its `cgroup.kill` and `cgroup.freeze` are used.
+//! instance. Where that is, and one group by itself, is [`xos_ssi::cgroup`]'s.
 
-pub mod discover;
-mod envelope;
 mod moves;
 
-pub use envelope::{EnvelopeCgroup, EnvelopeUsage};
 pub use moves::favor_moves;
+pub use xos_ssi::cgroup::discover;
+pub use xos_ssi::cgroup::{
+    Cgroup as EnvelopeCgroup, CgroupError, CgroupUsage as EnvelopeUsage, Part,
+};
 
 use crate::spec::EnvelopeId;
 use discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use xos_ssi::cgroup::FILE_BYTES_MAX;
+use xos_ssi::cgroup::files::{make, read, remove, write};
 
 /// The controllers that envelopes use, where the machine has them.
 pub const WANTED: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
-/// How often a cgroup's removal is tried; the kernel gives up a cgroup a moment after its last
-/// process.
-pub const REMOVE_TRIES_MAX: u32 = 200;
-/// How many rounds of signals a v1 cgroup gets before it counts as not killable.
-pub const KILL_ROUNDS_MAX: u32 = 64;
-/// Most bytes read of one cgroup file.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// Why a control group cannot be used; the node's administrator acts.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// A cgroup file or folder refused.
-    #[error("control group {path}: {doing}: {source}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: std::io::Error,
-    },
-    /// A limit was asked for and no hierarchy of this machine can hold it.
-    #[error(
-        "this node cannot limit {0}: no such control group controller is given to xosd here \
-         (with systemd: Delegate=yes; else start it in a cgroup of its own)"
-    )]
-    NoController(&'static str),
-    /// No hierarchy at all.
-    #[error("no control groups are mounted: mount cgroup2 at /sys/fs/cgroup")]
-    NoHierarchy,
-    /// Processes stay although they were killed.
-    #[error(
-        "control group {0} still has processes after they were killed: look for processes in state D"
-    )]
-    StillBusy(PathBuf),
-}
-
-fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CgroupError {
-    let path = path.to_owned();
-    move |source| CgroupError::Io { doing, path, source }
-}
-
-/// One folder of a cgroup with what it can do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Part {
-    /// Its interface.
-    pub version: Version,
-    /// Which of [`WANTED`] it holds.
-    pub controllers: BTreeSet<String>,
-    /// The folder.
-    pub dir: PathBuf,
-}
 
 /// The place for envelopes' cgroups on this machine.
 #[derive(Clone, Debug)]
@@ -184,8 +131,7 @@ impl Cgroups {
 
     /// Where the envelope's cgroup lies or will lie. Makes nothing.
     pub fn envelope(&self, id: &EnvelopeId) -> EnvelopeCgroup {
-        let part = |p: &Part| Part { dir: p.dir.join(id.as_str()), ..p.clone() };
-        EnvelopeCgroup { parts: self.parts.iter().map(part).collect() }
+        self.own().child(id.as_str())
     }
 
     /// The folder of a process in the hierarchy by which processes are stopped, from the texts of
@@ -204,6 +150,11 @@ impl Cgroups {
         below.components().next()?.as_os_str().to_str().map(str::to_owned)
     }
 
+    /// The instance's own cgroup.
+    fn own(&self) -> EnvelopeCgroup {
+        EnvelopeCgroup { parts: self.parts.clone() }
+    }
+
     fn stopping(&self) -> Option<&Part> {
         let v2 = self.parts.iter().find(|p| p.version == Version::V2);
         v2.or_else(|| self.parts.iter().find(|p| p.controllers.contains("freezer")))
@@ -214,13 +165,8 @@ impl Cgroups {
     /// # Errors
     /// The first folder that cannot be listed.
     pub fn names(&self, prefix: &str) -> Result<BTreeSet<String>, CgroupError> {
-        let mut names = BTreeSet::new();
-        for p in &self.parts {
-            for entry in std::fs::read_dir(&p.dir).map_err(io("list it", &p.dir))? {
-                let name = entry.map_err(io("list it", &p.dir))?.file_name();
-                names.extend(name.to_str().filter(|n| n.starts_with(prefix)).map(str::to_owned));
-            }
-        }
+        let mut names = self.own().names()?;
+        names.retain(|name| name.starts_with(prefix));
         Ok(names)
     }
 
@@ -239,43 +185,6 @@ fn is_me(pid: &str) -> bool {
 
 fn wanted<'a>(from: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     from.filter(|c| WANTED.contains(c)).map(str::to_owned).collect()
-}
-
-fn make(dir: &Path) -> Result<(), CgroupError> {
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(io("make it", dir)),
-    }
-}
-
-fn remove(dir: &Path) -> Result<(), CgroupError> {
-    for _ in 0..REMOVE_TRIES_MAX {
-        match std::fs::remove_dir(dir) {
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-                // The kernel tells nobody when a v1 cgroup is free: ask again.
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => return other.map_err(io("remove it", dir)),
-        }
-    }
-    Err(CgroupError::StillBusy(dir.to_owned()))
-}
-
-fn read(path: &Path, max: u64) -> Result<String, CgroupError> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(io("open it", path))?;
-    file.take(max).read_to_string(&mut text).map_err(io("read it", path))?;
-    Ok(text)
-}
-
-fn write(dir: &Path, file: &'static str, value: &str) -> Result<(), CgroupError> {
-    let path = dir.join(file);
-    let opened = std::fs::OpenOptions::new().write(true).open(&path);
-    // One write call: cgroup files take the value whole.
-    opened
-        .and_then(|mut f| std::io::Write::write_all(&mut f, value.as_bytes()))
-        .map_err(io("write to it", &path))
 }
 
 #[cfg(test)]

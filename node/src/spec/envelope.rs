@@ -5,12 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use xos_base::{Epoch, GroupNumber, Membership, RoleName};
 
-/// Most processes and threads of a unit when nothing else is asked for. A fork bomb stops here.
-pub const PIDS_DEFAULT: u32 = 2048;
-/// Smallest processor limit: the kernel takes no quota below 1 ms in 100 ms.
-pub const CPU_MILLIS_MIN: u64 = 10;
-/// Smallest memory limit: below it not even the envelope's own init fits.
-pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+pub use xos_ssi::cgroup::{CPU_MILLIS_MIN, Limits, MEMORY_BYTES_MIN, PIDS_DEFAULT};
+
 /// Fewest processes: the envelope's init, one unit and one child.
 pub const PIDS_MIN: u32 = 3;
 /// Most units that one envelope runs at a time.
@@ -59,34 +55,11 @@ impl Account {
     }
 }
 
-/// What an envelope may use. Absent means: no limit of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Processors, in thousandths of one.
-    pub cpu_millis: Option<u64>,
-    /// Memory, swap included where the kernel counts it, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads at a time, the envelope's init included.
-    pub pids: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { cpu_millis: None, memory_bytes: None, pids: PIDS_DEFAULT }
-    }
-}
-
-impl Limits {
-    /// Whether the kernel can take these limits and something can run in them.
-    ///
-    /// # Errors
-    /// [`SpecError::TooSmall`].
-    pub fn check(&self) -> Result<(), SpecError> {
-        at_least("the processor limit (thousandths)", self.cpu_millis, CPU_MILLIS_MIN)?;
-        at_least("the memory limit (bytes)", self.memory_bytes, MEMORY_BYTES_MIN)?;
-        at_least("the process limit", Some(self.pids.into()), PIDS_MIN.into())
-    }
+/// Whether the kernel can take these limits and something can run in them.
+pub(crate) fn check_limits(limits: &Limits) -> Result<(), SpecError> {
+    at_least("the processor limit (thousandths)", limits.cpu_millis, CPU_MILLIS_MIN)?;
+    at_least("the memory limit (bytes)", limits.memory_bytes, MEMORY_BYTES_MIN)?;
+    at_least("the process limit", Some(limits.pids.into()), PIDS_MIN.into())
 }
 
 /// With which part of a membership something was begun: it ends when some of that is taken from the
@@ -156,7 +129,7 @@ impl EnvelopeSpec {
     /// [`SpecError`] names the first thing that is wrong.
     pub fn check(&self) -> Result<(), SpecError> {
         self.account.check()?;
-        self.limits.check()?;
+        check_limits(&self.limits)?;
         at_least("the number of slots", Some(self.slots.into()), 1)?;
         at_most("the number of slots", self.slots.into(), SLOTS_MAX.into())
     }

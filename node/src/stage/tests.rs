@@ -18,6 +18,7 @@ fn files_travel_both_ways() {
         volume: volume.clone(),
         folder: folder.clone(),
         home: None,
+        enter: false,
         stage_in: vec![file("sub/a", "/in", StageMode::Overwrite, true)],
         stage_out: vec![file("sub/a", "out/b", StageMode::Append, false)],
     };
@@ -47,11 +48,12 @@ fn terminated(script: &str) -> (String, ExitStatus) {
     let dir = tempfile::tempdir().unwrap();
     let (volume, folder) = (dir.path().join("v"), dir.path().join("f"));
     fs::create_dir_all(&volume).unwrap();
-    fs::create_dir_all(&folder).unwrap();
+    // As in a cluster, where nobody makes the folder but the stager.
     let plan = Plan {
         volume: volume.clone(),
         folder: folder.clone(),
         home: None,
+        enter: true,
         stage_in: vec![],
         stage_out: vec![file("result", "result", StageMode::Overwrite, false)],
     };
@@ -60,7 +62,7 @@ fn terminated(script: &str) -> (String, ExitStatus) {
     let mut unit = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "stage::tests::stager", "--ignored", "--nocapture"])
         .env(ARGS, serde_json::to_string(&args).unwrap())
-        .current_dir(&folder)
+        .current_dir(dir.path())
         .process_group(0)
         .spawn()
         .unwrap();
@@ -128,6 +130,7 @@ impl World {
             volume: self.path("v"),
             folder: self.path("home/jobs/1"),
             home: Some(self.path("home")),
+            enter: false,
             stage_in: vec![],
             stage_out: vec![],
         }

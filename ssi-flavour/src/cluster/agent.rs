@@ -1,11 +1,12 @@
 //! A node of a cluster: what copies it has, and whether they may run.
 //!
 //! The caller stores this value before it does what [`Act`]s say, and calls back when work ends.
+//! One whose copies end with it need not store them: [`Agent::lasting`] is enough.
 //! `now` is the node's clock that nobody can set ([`xos_base::when::Clock::up`]).
 
 mod holds;
 
-use super::messages::{End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
+use super::messages::{CutFile, End, Fact, Image, Order, Outcome, ToController, ToNode, TreeId};
 use crate::pids::NodeNumber;
 use holds::Hold;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,17 @@ struct Copied {
     /// Why the last of them failed.
     refused: String,
     save: Option<Save>,
+    /// Files that were cut back to make it.
+    #[serde(default)]
+    cut: Vec<CutFile>,
+}
+
+impl Copied {
+    /// What is told of files before anything else of it.
+    fn cut_back(&self, tree: TreeId) -> Vec<Fact> {
+        let (epoch, cut) = (self.epoch, self.cut.clone());
+        if cut.is_empty() { Vec::new() } else { vec![Fact::CutBack { tree, epoch, cut }] }
+    }
 }
 
 /// What the caller does, in order. Each changes nothing when it is done again.
@@ -104,6 +116,8 @@ pub enum Act {
         epoch: u64,
         /// What of.
         image: Image,
+        /// Whether files are brought back first; then [`Agent::cut`] before, or [`Agent::barred`].
+        roll_back: bool,
     },
     /// End the copy, or what is being made of it; then [`Agent::killed`].
     Kill {
@@ -147,6 +161,11 @@ pub enum Act {
         tree: TreeId,
         /// How.
         outcome: Outcome,
+    },
+    /// End the ghost, if there is one that does not know how its tree ended: the tree is lost.
+    Forsake {
+        /// The tree.
+        tree: TreeId,
     },
     /// End all ghosts: the cluster goes on without them.
     Abandon,
@@ -219,6 +238,16 @@ impl Agent {
         fetched || self.images.contains(&(tree, version))
     }
 
+    /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
+    pub fn lasting(&self) -> Agent {
+        let lease_until = Millis(0);
+        let (joined, frozen) = (false, true);
+        let (images, holds) = (self.images.clone(), self.holds.clone());
+        let (copies, fences) = Default::default();
+        let (lease, term) = (self.lease, self.term);
+        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+    }
+
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
         self.copies.clear();
@@ -285,6 +314,12 @@ impl Agent {
         });
         out.extend(self.say(ends.collect()));
         out
+    }
+
+    /// A heartbeat was said, and ghosts stand here for these trees.
+    pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
+        let (term, some) = (self.term, self.joined && !trees.is_empty());
+        some.then_some(Act::Say(ToController::Ghosts { term, trees }))
     }
 
     /// Time went by.
@@ -374,8 +409,8 @@ impl Agent {
             Order::Dump { tree, epoch, attempt, version } => {
                 self.dump((*tree, *epoch), *attempt, *version, out, facts);
             }
-            Order::Restore { tree, epoch, image } => {
-                self.restore(*tree, *epoch, image, now, out, facts);
+            Order::Restore { tree, epoch, image, roll_back } => {
+                self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
             }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
@@ -406,6 +441,7 @@ impl Agent {
                 out.push(Act::Finish { tree: *tree, outcome: outcome.clone() });
                 facts.push(Fact::Finished { tree: *tree });
             }
+            Order::Forsake { tree } => out.push(Act::Forsake { tree: *tree }),
             Order::Discard { tree, version } => {
                 let part = self.holds.get(tree).is_some_and(|h| h.version == *version);
                 if part {
@@ -424,8 +460,9 @@ impl Agent {
                 facts.push(Fact::Runs { tree, epoch, floor: c.floor });
             }
         } else if !self.is_fenced(tree, epoch) {
-            let (refused, save) = Default::default();
-            let c = Copied { epoch, what: What::Starting, floor: epoch, refused, save };
+            let (refused, save, cut) = Default::default();
+            let what = What::Starting;
+            let c = Copied { epoch, what, floor: epoch, refused, save, cut };
             self.copies.insert(tree, c);
             out.push(Act::Start { tree, epoch });
         }
@@ -499,9 +536,8 @@ impl Agent {
 
     fn restore(
         &mut self,
-        tree: TreeId,
-        epoch: u64,
-        image: &Image,
+        (tree, epoch): (TreeId, u64),
+        (image, roll_back): (&Image, bool),
         now: Millis,
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
@@ -528,7 +564,10 @@ impl Agent {
                         self.fence(tree, epoch, now);
                     }
                     What::Starting | What::Restoring { .. } | What::Dying => {}
-                    _ => facts.push(Fact::Restored { tree, epoch }),
+                    _ => {
+                        facts.extend(c.cut_back(tree));
+                        facts.push(Fact::Restored { tree, epoch });
+                    }
                 }
                 return;
             }
@@ -536,10 +575,10 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
-        let (refused, save) = Default::default();
+        let (refused, save, cut) = Default::default();
         let what = What::Restoring { version: image.version };
-        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save });
-        out.push(Act::Restore { tree, epoch, image: image.clone() });
+        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
+        out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });
     }
 
     fn save(
@@ -615,7 +654,8 @@ impl Agent {
     ) -> Option<Act> {
         let c = self.copy(tree, epoch)?;
         let What::Restoring { version } = c.what else { return None };
-        let fact = match done {
+        let mut facts = c.cut_back(tree);
+        facts.push(match done {
             Ok(()) => {
                 c.what = What::Restored;
                 self.images.insert((tree, version));
@@ -626,8 +666,26 @@ impl Agent {
                 self.fence(tree, epoch, now);
                 Fact::NotRestored { tree, epoch, reason }
             }
-        };
-        self.say(vec![fact])
+        });
+        self.say(facts)
+    }
+
+    /// Files were cut back for a copy that is being made.
+    pub fn cut(&mut self, tree: TreeId, epoch: u64, cut: Vec<CutFile>) {
+        if let Some(c) = self.copy(tree, epoch) {
+            c.cut = cut;
+        }
+    }
+
+    /// A copy was not made, and will not be as long as files are what they are, and why.
+    pub fn barred(&mut self, tree: TreeId, epoch: u64, reason: String, now: Millis) -> Option<Act> {
+        let c = self.copy(tree, epoch)?;
+        let What::Restoring { .. } = c.what else { return None };
+        let mut facts = c.cut_back(tree);
+        facts.push(Fact::Barred { tree, epoch, reason });
+        self.copies.remove(&tree);
+        self.fence(tree, epoch, now);
+        self.say(facts)
     }
 
     /// A copy was killed.

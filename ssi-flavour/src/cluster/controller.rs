@@ -94,8 +94,11 @@ impl Controller {
             ToController::Facts { term, facts } if self.state.members.is_in(from, *term) => {
                 self.facts(from, facts, now, &mut out);
             }
+            ToController::Ghosts { term, trees } if self.state.members.is_in(from, *term) => {
+                self.forsake(from, trees, now, &mut out);
+            }
             // Of an ended term: what became of its trees is decided.
-            ToController::Facts { .. } => {}
+            ToController::Facts { .. } | ToController::Ghosts { .. } => {}
         }
         out
     }

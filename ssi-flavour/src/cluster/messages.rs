@@ -48,6 +48,17 @@ pub struct Image {
     pub shared: bool,
 }
 
+/// A file of a tree that was cut back to what it was when the tree was saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CutFile {
+    /// Its path.
+    pub path: String,
+    /// That of the file which holds what was behind its end.
+    pub kept: String,
+    /// So much of it.
+    pub bytes: u64,
+}
+
 /// How a tree's root ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum End {
@@ -61,7 +72,17 @@ pub enum End {
         /// Its number.
         number: u8,
     },
+    /// As a process of it was killed when it had all the memory that it may.
+    OutOfMemory,
+    /// Badly, when it had as many processes as it may.
+    ProcessLimit {
+        /// Its exit status, or 128 and the signal that ended it.
+        status: u8,
+    },
 }
+
+/// What a ghost tells its person whose tree nobody knows ([`Order::Forsake`]).
+pub const FORSAKEN: &str = "the site's core was ended before it had written it down";
 
 /// What became of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,8 +129,8 @@ pub enum Order {
         /// The number of the image.
         version: u64,
     },
-    /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`] or
-    /// [`Fact::NotRestored`].
+    /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`],
+    /// [`Fact::NotRestored`] or [`Fact::Barred`], before which there may be [`Fact::CutBack`].
     Restore {
         /// The tree.
         tree: TreeId,
@@ -117,6 +138,10 @@ pub enum Order {
         epoch: u64,
         /// What of; the copy writes from its offsets on.
         image: Image,
+        /// Whether files that it had open are brought back to what they were first, as the tree ran
+        /// on after the image was made.
+        #[serde(default)]
+        roll_back: bool,
     },
     /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
     /// ghost stays. Answered by [`Fact::Gone`].
@@ -163,6 +188,12 @@ pub enum Order {
         tree: TreeId,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// Nobody knows the tree for which a ghost stands at the node: the controller was ended before
+    /// it had kept it. Nothing of it runs. A ghost that knows how its tree ended hears nothing.
+    Forsake {
+        /// The tree.
+        tree: TreeId,
     },
     /// The image is not needed.
     Discard {
@@ -221,6 +252,25 @@ pub enum Fact {
         /// The copy.
         epoch: u64,
         /// Why, for the person.
+        reason: String,
+    },
+    /// For the copy files were cut back.
+    CutBack {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which.
+        cut: Vec<CutFile>,
+    },
+    /// There is no such copy and there will be none, nor another one of the image as long as files
+    /// are what they are now.
+    Barred {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// Which files and why, for the person.
         reason: String,
     },
     /// There is no such copy any more and there will be none.
@@ -307,6 +357,13 @@ pub enum ToController {
         copies: Vec<(TreeId, u64)>,
         /// The images on the node.
         images: Vec<(TreeId, u64)>,
+    },
+    /// With heartbeats: the ghosts on the node.
+    Ghosts {
+        /// The node's term.
+        term: u64,
+        /// The trees for which they stand, or stood until they left.
+        trees: Vec<TreeId>,
     },
     /// Answers.
     Facts {

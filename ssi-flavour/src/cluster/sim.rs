@@ -3,7 +3,9 @@
 //! that loses, delays, doubles and reorders; in some of the stories one node is lost for good with
 //! its disk. At no moment has a tree two live copies; its output is taken once and whole; when the
 //! faults stop, each tree ends, or is lost for a reason. What waits until a node has room is started
-//! once, whatever happens; a tree of whose checkpoint two nodes had a copy is not lost.
+//! once, whatever happens; a tree of whose checkpoint two nodes had a copy is not lost. A young tree
+//! is known to nobody when the controller is killed: then it ends, its ghost hears of it after that,
+//! and its number is not given again.
 //!
 //! `XOS_SEED=n` repeats one run, `XOS_SEEDS=n` makes more than the default.
 

@@ -21,7 +21,7 @@ pub use record::TreeRecord;
 pub(super) use steps::after_crash;
 
 use super::interval::Interval;
-use super::messages::{End, Image, TreeId};
+use super::messages::{CutFile, End, Image, TreeId};
 use super::queue::Queue;
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,14 @@ use xos_base::{MemberNumber, Millis, VoId};
 pub const STEP_MAX: Duration = Duration::from_secs(120);
 /// How long a tree waits for a node that can restart it.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long a tree waits for a person to say what becomes of files that keep it.
+pub const BARRED_MAX: Duration = Duration::from_secs(72 * 3600);
+/// The most files of a tree that were cut back and are remembered.
+pub const CUT_MAX: usize = 64;
+/// Longest name of such a file and of what was kept of it, together, in bytes.
+const CUT_NAMES_MAX: usize = 8192;
+/// Longest reason of a node that a tree is not restarted, in characters.
+const BARRED_TEXT_MAX: usize = 4096;
 /// How often a restart is tried.
 pub const TRIES_MAX: u32 = 8;
 /// How long a node may take to fetch a copy of a checkpoint. Nothing waits for it.
@@ -200,6 +208,15 @@ pub struct Tree {
     pub spooled: Option<u64>,
     /// Restarts that failed since it ran last.
     pub tries: u32,
+    /// Why it is not restarted until somebody asks for it: files are not as they were.
+    #[serde(default)]
+    pub barred: Option<String>,
+    /// Until it runs, it is restarted with its files as they are.
+    #[serde(default)]
+    pub as_is: bool,
+    /// Files that were cut back for its restarts, the last ones.
+    #[serde(default)]
+    pub cut: Vec<CutFile>,
 }
 
 impl Tree {

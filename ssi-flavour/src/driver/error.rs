@@ -1,5 +1,6 @@
 //! Why something was not saved, started or compared.
 
+use super::explain;
 use super::images::ImageError;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,14 @@ pub enum DriverError {
 }
 
 impl DriverError {
+    /// Whether a tree was not started for its files, which somebody has to put back.
+    pub fn is_of_files(&self) -> bool {
+        match self {
+            DriverError::Refused { step: Step::Restore, next, .. } => explain::is_of_files(next),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: cannot `doing`.
     pub(super) fn system(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> DriverError {
         let doing = doing.into();

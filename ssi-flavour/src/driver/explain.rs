@@ -16,6 +16,10 @@ struct Meaning {
     next: &'static str,
 }
 
+/// What to do about files that are not what they were.
+const SIZE: &str = "bring the file back to the size that it had";
+const MODE: &str = "give the file its rights back";
+
 /// Of CRIU 4.2.1; each was seen, or stands in its source.
 static MEANINGS: [Meaning; 16] = [
     Meaning {
@@ -52,12 +56,12 @@ static MEANINGS: [Meaning; 16] = [
     Meaning {
         part: "has bad size",
         what: "a file changed since the program was saved",
-        next: "bring the file back to the size that it had",
+        next: SIZE,
     },
     Meaning {
         part: "has bad mode",
         what: "the rights of a file changed since the program was saved",
-        next: "give the file its rights back",
+        next: MODE,
     },
     Meaning {
         part: "on restore: Permission denied",
@@ -100,6 +104,11 @@ static MEANINGS: [Meaning; 16] = [
         next: "wait until its input and output go on, and try again",
     },
 ];
+
+/// Whether that is what a person can do about files that are not what they were.
+pub(super) fn is_of_files(next: &str) -> bool {
+    [SIZE, MODE].contains(&next)
+}
 
 /// Why a run of CRIU failed, by its log.
 pub(super) fn explain(step: Step, pid: i32, text: &str, log: Option<PathBuf>) -> DriverError {
@@ -167,6 +176,20 @@ mod tests {
         assert!(what.starts_with("process 33417: it has a connection over the network"), "{what}");
         assert!(what.contains("(inet: Connected TCP socket"), "{what}");
         assert!(next.contains("--net own"), "{next}");
+    }
+
+    #[test]
+    fn files_that_changed_are_told_from_other_failures() {
+        // wrong: what nobody can restart until somebody does something would be tried until it is
+        // lost, or what passes by itself wait for somebody
+        let of = |text: &str| explain(Step::Restore, 7, text, None).is_of_files();
+        assert!(of("Error (criu/files-reg.c:2118): File vo/log has bad size 827 (expect 380)\n"));
+        assert!(of("Error (criu/files-reg.c:2130): File vo/log has bad mode 0100600\n"));
+        // Another node may have it.
+        assert!(!of("Error (criu/files-reg.c:2200): Can't open file vo/log on restore: No such\n"));
+        assert!(!of("Error (criu/cr-restore.c:1219): Can't fork for 32770: File exists\n"));
+        assert!(!of(TCP));
+        assert!(!explain(Step::Dump, 7, "Error (x): has bad size\n", None).is_of_files());
     }
 
     #[test]

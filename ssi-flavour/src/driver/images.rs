@@ -9,10 +9,11 @@ mod reown;
 pub(super) use lent::Lent;
 pub use reown::{Ids, check, reown};
 
+use super::files::{Opened, Was};
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags, RenameFlags, fstat, fsync, open, openat, renameat_with};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -43,17 +44,24 @@ pub struct Origin {
     pub epoch: u64,
     /// The version of CRIU that wrote them.
     pub criu: String,
-    /// Files that were open for writing, and their sizes then.
+    /// Files that were open for writing, and what they were then.
     pub open_files: Vec<OpenFile>,
 }
 
 /// A file that was open for writing when its program was saved.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFile {
     /// Its path in the cell.
     pub path: PathBuf,
     /// Its size then.
     pub size_bytes: u64,
+    /// How it was open; of images that older programs wrote it is not known.
+    #[serde(default)]
+    pub opened: BTreeSet<Opened>,
+    /// What else it was ([`super::files::record`]); none: it had no name any more, or nobody
+    /// looked.
+    #[serde(default)]
+    pub was: Option<Was>,
 }
 
 /// All that an image folder holds.
@@ -188,6 +196,14 @@ pub fn verify(folder: &Path, owner: u32) -> Result<Manifest, ImageError> {
         }
     }
     Ok(manifest)
+}
+
+/// What a folder's images are of, as its manifest says. Nothing is compared with that.
+///
+/// # Errors
+/// When the folder is torn or open to others, or its manifest none.
+pub fn origin(folder: &Path) -> Result<Origin, ImageError> {
+    Folder::open(folder)?.manifest().map(|manifest| manifest.origin)
 }
 
 /// An image folder that is this program's user's alone.

@@ -10,7 +10,8 @@ fn write(path: &Path, text: &str) {
 }
 
 fn origin() -> Origin {
-    let open_files = vec![OpenFile { path: "/vo/log".into(), size_bytes: 380 }];
+    let log = OpenFile { path: "/vo/log".into(), size_bytes: 380, ..OpenFile::default() };
+    let open_files = vec![log];
     Origin { pid: 32_769, owner: OWNER, epoch: 3, criu: "4.2.1".into(), open_files }
 }
 

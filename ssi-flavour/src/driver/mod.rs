@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod external;
 pub mod fake;
+pub mod files;
 mod gate;
 pub mod images;
 mod limits;

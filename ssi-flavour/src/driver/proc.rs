@@ -166,7 +166,7 @@ pub(super) fn ended(error: &Error) -> bool {
 }
 
 /// All pids that this process sees.
-fn all() -> Result<Vec<i32>> {
+pub(super) fn all() -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in read_dir("/proc")? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));

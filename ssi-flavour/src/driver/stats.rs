@@ -1,9 +1,10 @@
 //! What CRIU leaves in its image folder about what it did: `stats-dump` and `files.img`
 //! (criu: images/stats.proto, images/fdinfo.proto, images/regfile.proto, criu/include/magic.h).
 
+use super::files::Opened;
 use super::images::OpenFile;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Of files that describe a run (`IMG_SERVICE_MAGIC`).
@@ -81,7 +82,7 @@ pub(super) fn open_files(
     bytes: &[u8],
     before: &BTreeMap<PathBuf, u64>,
 ) -> Result<Vec<OpenFile>, String> {
-    let mut found: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    let mut found: BTreeMap<PathBuf, (u64, BTreeSet<Opened>)> = BTreeMap::new();
     for entry in Entries::of(bytes, COMMON_MAGIC, FILES_MAGIC)? {
         let entry = FileEntry::decode(entry?).map_err(|e| e.to_string())?;
         let Some(file) = entry.reg else { continue };
@@ -93,10 +94,12 @@ pub(super) fn open_files(
         let path = PathBuf::from(file.name);
         let known = before.get(&path).copied().unwrap_or(0);
         let size = file.size.unwrap_or(known.max(file.position));
-        let kept = found.entry(path).or_insert(size);
+        let (kept, opened) = found.entry(path).or_default();
         *kept = size.max(*kept);
+        opened.insert(Opened { flags: file.flags, position: file.position });
     }
-    Ok(found.into_iter().map(|(path, size_bytes)| OpenFile { path, size_bytes }).collect())
+    let open_file = |(path, (size_bytes, opened))| OpenFile { path, size_bytes, opened, was: None };
+    Ok(found.into_iter().map(open_file).collect())
 }
 
 /// The names of all files and folders in a `files.img`; else what is wrong with it.
@@ -224,8 +227,18 @@ mod tests {
             device,
         ]);
         let before = BTreeMap::from([("/vo/old".into(), 1000), ("/vo/log".into(), 300)]);
-        let file = |path: &str, size_bytes| OpenFile { path: path.into(), size_bytes };
-        let expected = [file("/vo/a", 5), file("/vo/log", 380), file("/vo/old", 1000)];
+        let open = |how: i32, position| Opened { flags: how.cast_unsigned(), position };
+        let file = |path: &str, size_bytes, opened: &[Opened]| OpenFile {
+            path: path.into(),
+            size_bytes,
+            opened: opened.iter().copied().collect(),
+            was: None,
+        };
+        let expected = [
+            file("/vo/a", 5, &[open(libc::O_RDWR, 0)]),
+            file("/vo/log", 380, &[open(append, 380), open(append, 0)]),
+            file("/vo/old", 1000, &[open(append, 0)]),
+        ];
         assert_eq!(open_files(&image, &before).unwrap(), expected);
         assert!(open_files(&image[..image.len() - 1], &before).is_err(), "torn");
         let names: Vec<PathBuf> = names(&image).unwrap();

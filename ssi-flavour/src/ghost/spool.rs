@@ -2,7 +2,8 @@
 //! the tree sends it. A ghost that attaches from elsewhere gets it from there, and feeds the tree.
 //!
 //! What was acknowledged of output is with the kernel: it outlives this program, and not a loss of
-//! power. Of input nothing is acknowledged before the relay has said that the tree took it, so that
+//! power. The rest of what is kept outlives that too, but for trees for which a ghost stands here: it
+//! ends with this program, and nobody else wants what the tree wrote. Of input nothing is acknowledged before the relay has said that the tree took it, so that
 //! a ghost gives it again to the next process. What a tree had read after the checkpoint that it is
 //! restarted from is gone.
 //!
@@ -78,6 +79,8 @@ struct Spool {
     quota: Arc<Quota>,
     /// Somebody wants the output whole.
     wanted: bool,
+    /// Somebody may want it after a loss of power.
+    lasts: bool,
     /// Up to where a ghost that is attached has it, or is about to get it.
     follows: Option<[u64; 2]>,
     /// Which of the two wait for that ghost.
@@ -107,13 +110,14 @@ impl Spool {
     }
 
     /// Opens or makes the spool in a folder, which is made; a new one begins at the offsets `from`.
-    /// `owner`: whose it is; 0: as the folder says.
+    /// `owner`: whose it is; 0: as the folder says. `lasts`: whether somebody may want it after a loss
+    /// of power.
     fn open(
         folder: &Path,
         tree: Tree,
         from: [u64; 2],
         quota: &Arc<Quota>,
-        owner: u32,
+        (owner, lasts): (u32, bool),
     ) -> io::Result<Spool> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let kept = match std::fs::read(folder.join(KEPT_FILE)) {
@@ -121,7 +125,7 @@ impl Spool {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let (exit, refused) = (None, [false; 2]);
                 let kept = Kept { epoch: tree.epoch, from, exit, refused, owner };
-                keep(folder, &kept)?;
+                keep(folder, &kept, lasts)?;
                 kept
             }
             Err(e) => return Err(e),
@@ -141,6 +145,7 @@ impl Spool {
             kept,
             quota: quota.clone(),
             wanted: folder.join(WANTED_FILE).exists(),
+            lasts,
             follows: None,
             stalled: [false; 2],
             machine,
@@ -337,14 +342,15 @@ impl Spool {
     }
 
     fn keep(&mut self, kept: Kept) -> io::Result<()> {
-        keep(&self.folder, &kept)?;
+        keep(&self.folder, &kept, self.lasts)?;
         self.kept = kept;
         Ok(())
     }
 }
 
-fn keep(folder: &Path, kept: &Kept) -> io::Result<()> {
-    crate::disk::replace(&folder.join(KEPT_FILE), &serde_json::to_vec(kept)?)
+fn keep(folder: &Path, kept: &Kept, lasts: bool) -> io::Result<()> {
+    let (path, bytes) = (folder.join(KEPT_FILE), serde_json::to_vec(kept)?);
+    if lasts { crate::disk::replace(&path, &bytes) } else { crate::disk::put(&path, &bytes) }
 }
 
 #[cfg(test)]

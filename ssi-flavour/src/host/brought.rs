@@ -118,6 +118,7 @@ pub(super) fn trust(job: &Job, version: u64) -> Trust {
 mod tests {
     use super::*;
     use crate::cell::proto::{Program, Stdio};
+    use crate::cgroup::Limits;
 
     fn brought() -> Brought {
         let carried = Carried {
@@ -168,6 +169,7 @@ mod tests {
             birth: 1u8.try_into().unwrap(),
             shell: false,
             wanted: true,
+            limits: Limits::default(),
             carried: carried.map(Box::new),
         }
     }

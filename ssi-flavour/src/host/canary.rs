@@ -104,6 +104,7 @@ impl Host {
             stopped: true,
             limit: self.setup.limit,
         };
-        restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await
+        let made = restore(&**driver, &self.calls, Tree { epoch: 2, ..tree }, order).await;
+        made.map_err(|why| why.reason)
     }
 }

@@ -57,6 +57,7 @@ impl Host {
     /// this process, after the processes.
     pub(super) fn end(&self, tree: Tree, held: Option<Held>) {
         let (calls, events) = (self.calls.clone(), self.events.clone());
+        let groups = self.groups.clone();
         tokio::spawn(async move {
             let (mut pause, mut waited) = (LOOK_MIN, Duration::ZERO);
             // A host that is gone has no programs: the cell ends with it.
@@ -76,7 +77,11 @@ impl Host {
                 (waited, pause) = (waited + pause, (pause * 2).min(LOOK_MAX));
             }
             // That of a shell's /proc waits for the cell.
-            let _dropped = wait(move || drop(held)).await;
+            let gone = move || {
+                groups.close(tree);
+                drop(held);
+            };
+            let _dropped = wait(gone).await;
             let _gone = events.send(Event::Killed { tree });
         });
     }

@@ -2,6 +2,7 @@
 
 use super::Store;
 use super::cell::Calls;
+use super::groups::Groups;
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Status, Tree};
 use crate::cluster::messages::TreeId;
@@ -23,6 +24,7 @@ pub struct Hands {
     pub(super) store: Store,
     pub(super) spools: Arc<Spools>,
     pub(super) overlay: Arc<Overlay>,
+    pub(super) groups: Groups,
     pub(super) rules: Rules,
 }
 
@@ -88,7 +90,8 @@ impl Hands {
         let ended = || format!("{tree} has ended");
         let root = outer_pid(Some(self.init_pid), of.ok_or_else(ended)?);
         let root = root.map_err(|e| e.to_string())?.ok_or_else(ended)?;
-        let found = why(root, &self.rules).map_err(|e| e.to_string())?;
+        let mut found = why(root, &self.rules).map_err(|e| e.to_string())?;
+        found.extend(self.groups.left(tree, root).map_err(|e| e.to_string())?);
         let told = found.into_iter().map(|o| Obstacle {
             // One that ended meanwhile keeps nothing any more, and is told all the same.
             pid: inner_pid(o.pid).unwrap_or(o.pid),
@@ -106,11 +109,17 @@ impl Hands {
         self.store.send(tree, version, &mut to)
     }
 
-    /// Ends the cell, and all that runs in it.
+    /// Ends the cell, and all that runs in it; with it go the control groups.
     ///
     /// # Errors
     /// That it could not be asked; one that is gone is no error.
     pub fn end(&self) -> io::Result<()> {
+        let ended = self.end_cell();
+        self.groups.sweep();
+        ended
+    }
+
+    fn end_cell(&self) -> io::Result<()> {
         let asked = self.calls.connect().map_err(CallError::from);
         match asked.and_then(|mut cell| cell.call(Ask::End, &[])) {
             Ok(()) => Ok(()),

@@ -14,7 +14,7 @@ impl Host {
         let mut left: VecDeque<Act> = std::mem::take(&mut self.waiting);
         left.extend(acts);
         while let Some(act) = left.pop_front() {
-            let kept = self.keep()?;
+            let kept = self.keep()? && self.has_room(&act);
             if let Act::Kill { tree, epoch } = act {
                 // What would have been done to it before.
                 self.waiting.retain(|act| !is_of(act, tree, epoch));
@@ -43,21 +43,19 @@ impl Host {
         }
     }
 
-    /// Whether the disk has what the agent is now. The lease may be forgotten: a host that begins
-    /// has none.
+    /// Whether the disk has what of the agent is to outlive it. A host that begins ends the cell
+    /// that it finds, and with it all copies, so that nothing of these is kept: starts and ends wait
+    /// for no disk.
     fn keep(&mut self) -> io::Result<bool> {
-        let mut value = serde_json::to_value(&self.agent)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("lease_until");
-        }
-        if value == self.on_disk {
+        let lasting = self.agent.lasting();
+        if self.on_disk.as_ref() == Some(&lasting) {
             return Ok(true);
         }
-        let kept = serde_json::json!({ "node": self.setup.node, "agent": self.agent });
+        let kept = serde_json::json!({ "node": self.setup.node, "agent": lasting });
         let bytes = serde_json::to_vec(&kept)?;
         match crate::disk::replace(&self.setup.folder.join(KEPT_FILE), &bytes) {
             Ok(()) => {
-                self.on_disk = value;
+                self.on_disk = Some(lasting);
                 Ok(true)
             }
             Err(error) => {
@@ -66,6 +64,32 @@ impl Host {
             }
         }
     }
+
+    /// Whether there is room for what an act begins, of which something is written before long.
+    fn has_room(&mut self, act: &Act) -> bool {
+        if !begins(act) {
+            return true;
+        }
+        match crate::disk::has_room(&self.setup.folder) {
+            Ok(()) => true,
+            Err(error) => {
+                self.pause(&error);
+                false
+            }
+        }
+    }
+}
+
+/// Whether it has something be written that was not there: output, or an image.
+fn begins(act: &Act) -> bool {
+    matches!(
+        act,
+        Act::Start { .. }
+            | Act::Dump { .. }
+            | Act::Save { .. }
+            | Act::Restore { .. }
+            | Act::Hold { .. }
+    )
 }
 
 /// Whether it is done also when nobody would know of it afterwards: what runs is to go on, to stand
@@ -73,9 +97,7 @@ impl Host {
 fn is_done_at_once(act: &Act) -> bool {
     match act {
         Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } => true,
-        Act::Say(message) => {
-            matches!(message, ToController::Beat { .. } | ToController::Join { .. })
-        }
+        Act::Say(message) => !matches!(message, ToController::Facts { .. }),
         _ => false,
     }
 }
@@ -125,6 +147,7 @@ mod tests {
         for act in [Act::Start { tree, epoch }, Act::Abandon, facts] {
             assert!(!is_done_at_once(&act), "{act:?}");
         }
+        assert!(begins(&Act::Start { tree, epoch }) && !begins(&Act::Resume { tree, epoch }));
         assert!(is_of(&Act::Resume { tree, epoch }, tree, 1));
         assert!(!is_of(&Act::Resume { tree, epoch }, tree, 2));
     }

@@ -16,6 +16,8 @@ mod brought;
 mod canary;
 mod cell;
 mod ends;
+mod files;
+mod groups;
 mod hands;
 mod images;
 mod keeping;
@@ -31,18 +33,24 @@ pub use shell::Shells;
 pub use store::Store;
 
 use crate::cell::proto::{Account, Exit, Program, Tree};
+use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
-use crate::cluster::messages::{End, Image, Offsets, ToController, ToNode, TreeId};
+use crate::cluster::messages::{
+    CutFile, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+};
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
-use crate::ghost::proto::Steered;
+use crate::ghost::proto::{Steer, Steered};
 use crate::ghost::relay;
 use crate::ghost::spool::Spools;
 use crate::overlay::{Link, Overlay};
 use crate::pids::NodeNumber;
+use crate::wire::TreeUse;
 use async_trait::async_trait;
 use cell::Calls;
+use files::NotMade;
+use groups::Groups;
 use images::Fetch;
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
@@ -69,11 +77,11 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// The controller.
 #[async_trait]
 pub trait Core: Send + Sync {
-    /// Says something and hears what there is for this node.
+    /// Says something, and what copies of units used until then; hears what there is for this node.
     ///
     /// # Errors
     /// That nothing was heard; whether it was said is unknown.
-    async fn say(&self, message: ToController) -> io::Result<Heard>;
+    async fn say(&self, message: ToController, used: Vec<TreeUse>) -> io::Result<Heard>;
 }
 
 /// What the controller says.
@@ -108,12 +116,15 @@ pub struct Job {
     /// Whether it is a cluster shell, which needs [`Setup::shells`].
     #[serde(default)]
     pub shell: bool,
-    /// Whether its output is kept until somebody has it removed.
+    /// Whether its output is kept until somebody has it removed, and what it uses is told.
     #[serde(default)]
     pub wanted: bool,
     /// What its first copy here is made from, when it left another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Box<Brought>>,
+    /// What all of it may use at most.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The other nodes. Called from threads that may wait.
@@ -166,6 +177,9 @@ pub struct Setup {
     pub peers: Arc<dyn Peers>,
     /// The spools of this node.
     pub spools: Arc<Spools>,
+    /// The control group, without a process, below which each copy has one; none: they have none,
+    /// and no limits.
+    pub cgroup: Option<Cgroup>,
     /// What cluster shells need; none: there are none here.
     pub shells: Option<Arc<dyn Shells>>,
     /// The time.
@@ -188,6 +202,10 @@ enum Event {
     Steered {
         tree: Tree,
         steered: Steered,
+    },
+    /// A copy had closed some of its output, and the cell was there.
+    Lives {
+        tree: Tree,
     },
     /// All output of a copy that ended was taken.
     Taken {
@@ -220,7 +238,7 @@ enum Event {
     Restored {
         tree: Tree,
         version: u64,
-        done: Result<Box<NewCopy>, String>,
+        done: Result<Box<NewCopy>, NotMade>,
     },
     /// What a cluster shell needs is there, or will not be.
     Prepared {
@@ -278,6 +296,8 @@ impl Coming {
 struct NewCopy {
     streaming: Streaming,
     link: Option<Link>,
+    /// Files that were cut back for it.
+    cut: Vec<CutFile>,
 }
 
 struct Held {
@@ -297,12 +317,13 @@ struct Held {
 pub struct Host {
     setup: Setup,
     agent: Agent,
-    /// What the disk has of the agent, but for its lease.
-    on_disk: serde_json::Value,
+    /// What the disk has of the agent, once that is known.
+    on_disk: Option<Agent>,
     calls: Arc<Calls>,
     init_pid: i32,
     store: Store,
     overlay: Arc<Overlay>,
+    groups: Groups,
     jobs: BTreeMap<TreeId, Job>,
     refused: BTreeMap<TreeId, String>,
     copies: BTreeMap<TreeId, Held>,
@@ -347,6 +368,10 @@ impl Host {
             (setup.cell_program.clone(), setup.folder.join(CELL_FOLDER), setup.node);
         let calls = wait(move || Calls::begin(&program, &dir, node)).await??;
         let calls = Arc::new(calls);
+        let groups = Groups::new(setup.cgroup.clone());
+        let old = groups.clone();
+        // Of copies that went with an older cell.
+        wait(move || old.sweep()).await?;
         let status = calls.clone();
         let init_pid = wait(move || status.status()).await?.map_err(io::Error::other)?.init_pid;
         let (events, happened) = unbounded_channel();
@@ -359,7 +384,7 @@ impl Host {
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
-        let on_disk = serde_json::Value::Null;
+        let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
             setup,
@@ -369,6 +394,7 @@ impl Host {
             init_pid,
             store,
             overlay,
+            groups,
             jobs,
             refused,
             copies,
@@ -400,6 +426,7 @@ impl Host {
             store: self.store.clone(),
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
+            groups: self.groups.clone(),
             rules: self.setup.rules.clone(),
         }
     }
@@ -425,10 +452,17 @@ impl Host {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => self.agent.tick(now),
-                _ = beat.tick() => self.agent.beat(self.setup.clock.up()),
+                _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
         }
+    }
+
+    fn beat(&self) -> Vec<Act> {
+        let mut acts = self.agent.beat(self.setup.clock.up());
+        let ghosts = self.setup.spools.ghosts().into_iter().map(TreeId).collect();
+        acts.extend(self.agent.stands(ghosts));
+        acts
     }
 
     fn heard(&mut self, heard: Heard) -> Vec<Act> {
@@ -490,7 +524,9 @@ impl Host {
             Act::Save { tree, epoch, version } => {
                 return self.dump(tree, epoch, For::Checkpoint, version);
             }
-            Act::Restore { tree, epoch, image } => return self.restore(tree, epoch, image),
+            Act::Restore { tree, epoch, image, roll_back } => {
+                return self.restore((tree, epoch), image, roll_back);
+            }
             Act::Hold { tree, attempt, version, from, owner } => {
                 self.hold((tree, attempt), version, from, owner);
             }
@@ -515,6 +551,13 @@ impl Host {
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
             }
+            Act::Forsake { tree } => {
+                let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
+                if let Err(error) = self.setup.spools.forsake(tree.0, &outcome) {
+                    // It is said again with the next heartbeat.
+                    tracing::warn!(%tree, %error, "a ghost does not hear that its tree is lost");
+                }
+            }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
             Act::Abandon => {}
             Act::Discard { tree, version } => self.discard(tree, version),
@@ -537,8 +580,13 @@ impl Host {
             }
             Act::Say(message) => {
                 let (core, events) = (self.setup.core.clone(), self.events.clone());
+                let (groups, counted) = (self.groups.clone(), self.counted(&message));
                 tokio::spawn(async move {
-                    match core.say(message).await {
+                    let used = match counted.is_empty() {
+                        true => Vec::new(),
+                        false => wait(move || groups.used(&counted)).await.unwrap_or_default(),
+                    };
+                    match core.say(message, used).await {
                         // A host that is gone hears nothing.
                         Ok(heard) => drop(events.send(Event::Heard(heard))),
                         Err(error) => tracing::debug!(%error, "the controller was not reached"),
@@ -547,6 +595,26 @@ impl Host {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The copies of units whose use is told with a message.
+    fn counted(&self, message: &ToController) -> Vec<Tree> {
+        let of = |(tree, epoch): (TreeId, u64)| Tree { id: tree.0, epoch };
+        let mut all: Vec<Tree> = match message {
+            ToController::Beat { copies, .. } => copies.iter().copied().map(of).collect(),
+            ToController::Facts { facts, .. } => {
+                let ends = facts.iter().filter_map(|fact| match fact {
+                    Fact::Dumped { tree, epoch, .. } | Fact::Ended { tree, epoch, .. } => {
+                        Some((*tree, *epoch))
+                    }
+                    _ => None,
+                });
+                ends.map(of).collect()
+            }
+            ToController::Join { .. } | ToController::Ghosts { .. } => Vec::new(),
+        };
+        all.retain(|tree| self.jobs.get(&TreeId(tree.id)).is_some_and(|job| job.wanted));
+        all
     }
 
     fn all(&self) -> Vec<(TreeId, u64)> {
@@ -583,6 +651,13 @@ impl Host {
             Event::Ended(Some((tree, exit))) => Ok(self.exited(tree, exit)),
             Event::Taken { tree } => Ok(self.ended(tree)),
             Event::Steered { tree, steered } => self.steered(tree, steered).await,
+            Event::Lives { tree } => {
+                // Of one that is being killed there is none.
+                if let Some(c) = self.copy(TreeId(tree.id), tree.epoch) {
+                    c.streaming.tell(Steer::Lives);
+                }
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;
@@ -614,10 +689,7 @@ impl Host {
     fn ended(&mut self, tree: Tree) -> Vec<Act> {
         let id = TreeId(tree.id);
         let Some(exit) = self.copy(id, tree.epoch).and_then(|c| c.exit) else { return Vec::new() };
-        let end = match exit {
-            Exit::Code(code) => End::Exit { code },
-            Exit::Signal(number) => End::Signal { number: u8::try_from(number).unwrap_or(0) },
-        };
+        let end = self.groups.end_of(tree, exit);
         self.agent.ended(id, tree.epoch, end).into_iter().collect()
     }
 

@@ -2,11 +2,12 @@
 
 use super::cell::Calls;
 use super::ends::halt;
+use super::groups::Groups;
 use super::shell::Keeper;
 use super::streams::{Places, Streaming, Wanted};
 use super::{Coming, Event, Held, Host, Job, NewCopy, Peers, wait};
 use crate::cell::CallError;
-use crate::cell::proto::{Exit, Refusal, Start, Stdio, Tree};
+use crate::cell::proto::{Exit, Program, Refusal, Start, Stdio, Tree};
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{End, TreeId};
 use crate::ghost::relay::Offsets;
@@ -61,6 +62,7 @@ struct Begin {
     keeper: Option<Keeper>,
     calls: Arc<Calls>,
     overlay: Arc<Overlay>,
+    groups: Groups,
     peers: Arc<dyn Peers>,
     events: UnboundedSender<Event>,
 }
@@ -71,14 +73,14 @@ impl Begin {
     /// # Errors
     /// Why not even its person can be told.
     fn begin(self) -> Result<Box<Attempt>, String> {
-        let Begin { tree, job, keeper, calls, overlay, peers, events } = self;
+        let Begin { tree, job, keeper, calls, overlay, groups, peers, events } = self;
         let places = Places { now: Offsets::default(), first: begins(&job) };
-        let made = Streaming::new(tree, job.birth, wanted(&job), places, peers, events);
+        let made = Streaming::new((tree, true), job.birth, wanted(&job), places, peers, events);
         let (streaming, mut fds) = made.map_err(|e| format!("cannot make its streams: {e}"))?;
         let errors = fds.last().map(OwnedFd::try_clone).transpose();
         let errors = errors.map_err(|e| format!("cannot keep its streams: {e}"))?;
-        let mut attempt =
-            Attempt { copy: NewCopy { streaming, link: None }, keeper, came: Came::Refused };
+        let copy = NewCopy { streaming, link: None, cut: Vec::new() };
+        let mut attempt = Attempt { copy, keeper, came: Came::Refused };
         if job.own_net {
             match overlay.network(tree.id, job.account.uid) {
                 Ok((network, link)) => {
@@ -94,13 +96,20 @@ impl Begin {
                 }
             }
         }
+        let cgroups = match groups.make(tree, &job.limits) {
+            Ok(folders) => folders,
+            Err(why) => {
+                say(tree, errors.as_ref(), &why);
+                return Ok(Box::new(attempt));
+            }
+        };
         let mut start = Start {
             tree,
             pid: job.pid,
             account: job.account,
             own_net: job.own_net,
             merged_proc: attempt.keeper.as_ref().map(Keeper::pid),
-            program: job.program,
+            program: Program { cgroups, ..job.program },
         };
         let mut started = calls.start(start.clone(), &fds);
         if matches!(started, Err(CallError::Refused(Refusal::PidTaken(_)))) && start.pid.is_some() {
@@ -178,7 +187,8 @@ impl Host {
         self.starting.insert(TreeId(tree.id), Coming::new(tree.epoch));
         let (calls, overlay) = (self.calls.clone(), self.overlay.clone());
         let (peers, events) = (self.setup.peers.clone(), self.events.clone());
-        let begin = Begin { tree, job, keeper, calls, overlay, peers, events };
+        let groups = self.groups.clone();
+        let begin = Begin { tree, job, keeper, calls, overlay, groups, peers, events };
         let (calls, events) = (self.calls.clone(), self.events.clone());
         tokio::spawn(async move {
             let starts = calls.starts.acquire().await;
@@ -210,7 +220,7 @@ impl Host {
                 return Ok(self.agent.ended(id, epoch, end).into_iter().collect());
             }
         };
-        let Attempt { copy: NewCopy { streaming, link }, keeper: _keeper, came } = attempt;
+        let Attempt { copy: NewCopy { streaming, link, .. }, keeper: _keeper, came } = attempt;
         let held = Held { epoch, runs: true, exit: None, streaming, link, work: None, _keeper };
         if coming.dying {
             self.end(tree, Some(held));

@@ -69,9 +69,10 @@ pub(super) struct Made {
 
 impl Streaming {
     /// A relay of a copy whose output goes to the node where the tree was born, and the
-    /// descriptors of the copy. It reaches out for nobody until [`Streaming::go`].
+    /// descriptors of the copy. It serves nobody until [`Streaming::go`], and only one that is `new`,
+    /// since no other copy may be the tree, reaches out before: the way is there when the copy is.
     pub(super) fn new(
-        tree: Tree,
+        (tree, new): (Tree, bool),
         birth: NodeNumber,
         wanted: Wanted,
         at: Places,
@@ -90,7 +91,8 @@ impl Streaming {
         let shared = way.clone();
         let (asks, first) = (events.clone(), at.first);
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", tree.id));
-        thread("relay").spawn(move || serve(relay, (&gone, first), &shared, &*peers, &events))?;
+        let relay = (relay, new, first);
+        thread("relay").spawn(move || serve(relay, &gone, &shared, &*peers, &events))?;
         thread("steer").spawn(move || {
             let mut asked = Owner::new(owner);
             while let Ok(Some(steered)) = asked.next_asked() {
@@ -165,14 +167,18 @@ fn key(fd: &OwnedFd) -> io::Result<ExternalFd> {
 }
 
 fn serve(
-    mut relay: Relay,
-    (gone, first): (&Receiver<()>, [u64; 2]),
+    (mut relay, new, first): (Relay, bool, [u64; 2]),
+    gone: &Receiver<()>,
     way: &Mutex<Way>,
     peers: &dyn Peers,
     events: &UnboundedSender<Event>,
 ) {
     let tree = relay.tree();
     let way = || way.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut early = new.then(|| {
+        let to = way().to;
+        (to, peers.output(to, tree, [0, 0]))
+    });
     if gone.recv().is_err() {
         return;
     }
@@ -183,7 +189,11 @@ fn serve(
             (way.to, way.begins)
         };
         let from = if begins { relay.acknowledged() } else { first };
-        let served = peers.output(to, tree, from).and_then(|socket| {
+        let reached = match early.take() {
+            Some((there, socket)) if there == to && !begins => socket,
+            _ => peers.output(to, tree, from),
+        };
+        let served = reached.and_then(|socket| {
             let kept = socket.try_clone()?;
             {
                 let mut way = way();

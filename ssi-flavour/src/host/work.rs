@@ -1,6 +1,8 @@
 //! What takes a while: images and restarts.
 
 use super::brought::{bring, trust};
+use super::files::{NotMade, bring_back, record};
+use super::groups::Groups;
 use super::images::{Fetch, fetch};
 use super::start::{begins, wanted};
 use super::store::Streams;
@@ -55,6 +57,9 @@ impl Host {
         self.works += 1;
         let number = self.works;
         let cell = self.cell_of(id);
+        let Some(owner) = self.jobs.get(&id).map(|job| person(&job.account)) else {
+            return Ok(Vec::new());
+        };
         let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
             return Ok(Vec::new());
         };
@@ -76,7 +81,9 @@ impl Host {
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
         let limit = self.setup.limit;
+        let groups = self.groups.clone();
         tokio::spawn(async move {
+            let inside = groups.clone();
             let prepared = wait(move || -> Result<(i32, PathBuf), String> {
                 let status = calls.status().map_err(|e| e.to_string())?;
                 let of = status.trees.iter().find(|t| t.tree == Some(tree));
@@ -84,6 +91,7 @@ impl Host {
                 let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
                 let root = root.ok_or("it has ended")?;
                 unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
+                unhindered(&inside.left(tree, root).map_err(|e| e.to_string())?)?;
                 let folder = store.make(id, version);
                 let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
                 if cell.own_net {
@@ -109,7 +117,10 @@ impl Host {
                     };
                     match driver.dump(&order).await {
                         // Now that it stands still there are no others.
-                        Ok(dumped) => whole(root).await.map(|()| dumped),
+                        Ok(dumped) => match whole(groups, tree, root).await {
+                            Ok(()) => record(dumped, (root, cell), owner, limit).await,
+                            Err(why) => Err(why),
+                        },
                         Err(e) => Err(e.to_string()),
                     }
                 }
@@ -177,12 +188,15 @@ impl Host {
                 }
             }
             Steered::Closed => {
-                // A cell that is dead does not answer; of one that is being killed there is none.
-                let calls = self.calls.clone();
-                let lives = wait(move || calls.status()).await?.is_ok();
-                if let Some(c) = self.copy(id, tree.epoch).filter(|_| lives) {
-                    c.streaming.tell(Steer::Lives);
-                }
+                // A cell that is dead does not answer. Its end, which mostly comes then, does not
+                // wait for this.
+                let (calls, events) = (self.calls.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    if matches!(wait(move || calls.status()).await, Ok(Ok(_))) {
+                        // A host that is gone tells nobody.
+                        let _gone = events.send(Event::Lives { tree });
+                    }
+                });
             }
             Steered::Read { number, offsets } => {
                 let Some(c) = self.copy(id, tree.epoch) else { return Ok(Vec::new()) };
@@ -248,7 +262,12 @@ impl Host {
     }
 
     /// Begins to make a stopped copy.
-    pub(super) fn restore(&mut self, id: TreeId, epoch: u64, image: Image) -> io::Result<Vec<Act>> {
+    pub(super) fn restore(
+        &mut self,
+        (id, epoch): (TreeId, u64),
+        image: Image,
+        roll_back: bool,
+    ) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
         let Some(job) = self.jobs.get(&id) else {
             let nobody = || "nobody said whose it is".to_owned();
@@ -261,6 +280,7 @@ impl Host {
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         let (brought, account) = (Host::brought(job, &image), job.account.clone());
         let (begins, trust) = (begins(job), trust(job, image.version));
+        let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, peers, events) =
@@ -269,7 +289,7 @@ impl Host {
         let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
-            let (fetching, others) = (store.clone(), peers.clone());
+            let (fetching, others, making) = (store.clone(), peers.clone(), groups.clone());
             let fetched = wait(move || -> Result<_, String> {
                 match &brought {
                     Some(b) => bring(&fetching, &*others, (id, &account), b, &way)?,
@@ -285,15 +305,26 @@ impl Host {
                 }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
-                Ok((folder, streams, network.unzip()))
+                let cgroups = making.make_wide(tree, &limits)?;
+                Ok((folder, streams, cgroups, network.unzip()))
             });
-            let done = match fetched.await.map_err(|e| e.to_string()).flatten() {
+            let fetched = match fetched.await.map_err(|e| e.to_string()).flatten() {
+                Ok(had) if roll_back => {
+                    let back = bring_back(&had.0, cell, &owner, (tree, limit)).await;
+                    back.map(|cut| (had, cut))
+                }
+                had => had.map(|had| (had, Vec::new())).map_err(NotMade::from),
+            };
+            let done = match fetched {
                 Err(why) => Err(why),
-                Ok((folder, streams, (network, link))) => {
-                    let of = events.clone();
+                Ok(((folder, streams, cgroups, (network, link)), cut)) => {
+                    let (of, copy) = (events.clone(), (tree, false));
                     let places = Places { now: streams.at, first: begins };
-                    match Streaming::new(tree, birth, wanted, places, peers, of) {
-                        Err(e) => Err(format!("cannot make its streams: {e}")),
+                    match Streaming::new(copy, birth, wanted, places, peers, of) {
+                        Err(e) => {
+                            let why = format!("cannot make its streams: {e}");
+                            Err(NotMade { cut, ..NotMade::from(why) })
+                        }
                         Ok((streaming, fds)) => {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
@@ -301,7 +332,7 @@ impl Host {
                                 trust,
                                 owner,
                                 cell: Some(cell),
-                                cgroups: Vec::new(),
+                                cgroups,
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
                                 network,
                                 tcp: tcp(cell),
@@ -309,14 +340,22 @@ impl Host {
                                 limit,
                             };
                             let link = link.flatten();
-                            let done = restore(&*driver, &calls, tree, order).await;
-                            done.map(|()| Box::new(NewCopy { streaming, link }))
+                            let mut done = restore(&*driver, &calls, tree, order).await;
+                            if done.is_ok() {
+                                let confined = groups.confine(&calls, tree, limits).await;
+                                done = confined.map_err(NotMade::from);
+                            }
+                            match done {
+                                Ok(()) => Ok(Box::new(NewCopy { streaming, link, cut })),
+                                Err(why) => Err(NotMade { cut, ..why }),
+                            }
                         }
                     }
                 }
             };
             if let Err(why) = &done {
-                tracing::warn!(%tree, why, "no copy of it was made");
+                tracing::warn!(%tree, why = %why.reason, "no copy of it was made");
+                let _waited = wait(move || groups.close(tree)).await;
             }
             let _gone = events.send(Event::Restored { tree, version, done });
         });
@@ -327,13 +366,13 @@ impl Host {
         &mut self,
         tree: Tree,
         version: u64,
-        done: Result<Box<NewCopy>, String>,
+        done: Result<Box<NewCopy>, NotMade>,
     ) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         let held = done.map(|made| {
-            let NewCopy { streaming, link } = *made;
+            let NewCopy { streaming, link, cut } = *made;
             let (runs, exit, work, _keeper) = (false, None, None, None);
-            Held { epoch, runs, exit, streaming, link, work, _keeper }
+            (Held { epoch, runs, exit, streaming, link, work, _keeper }, cut)
         });
         let coming = match self.restoring.get(&id) {
             Some(c) if c.epoch == epoch => self.restoring.remove(&id),
@@ -342,18 +381,28 @@ impl Host {
         };
         let Some(coming) = coming.filter(|c| !c.dying) else {
             self.discard_unused(id, version);
-            self.end(tree, held.ok());
+            self.end(tree, held.ok().map(|(held, _)| held));
             return Vec::new();
         };
         let now = self.setup.clock.up();
         let here = self.setup.node;
-        let done = held.map(|held| {
-            if coming.spools {
-                held.streaming.turn(here);
+        let cut = match &held {
+            Ok((_, cut)) => cut.clone(),
+            Err(why) => why.cut.clone(),
+        };
+        self.agent.cut(id, epoch, cut);
+        let said = match held {
+            Err(why) if why.stays => self.agent.barred(id, epoch, why.reason, now),
+            Err(why) => self.agent.restored(id, epoch, Err(why.reason), now),
+            Ok((held, _)) => {
+                if coming.spools {
+                    held.streaming.turn(here);
+                }
+                self.copies.insert(id, held);
+                self.agent.restored(id, epoch, Ok(()), now)
             }
-            self.copies.insert(id, held);
-        });
-        let mut acts: Vec<Act> = self.agent.restored(id, epoch, done, now).into_iter().collect();
+        };
+        let mut acts: Vec<Act> = said.into_iter().collect();
         acts.extend(coming.exit.map(|exit| self.exited(tree, exit)).unwrap_or_default());
         self.discard_unused(id, version);
         acts
@@ -361,9 +410,13 @@ impl Host {
 }
 
 /// Whether all of a tree that stands still is in its image.
-async fn whole(root: i32) -> Result<(), String> {
-    let found = wait(move || strays(root)).await.flatten().map_err(|e| e.to_string())?;
-    unhindered(&found)
+async fn whole(groups: Groups, tree: Tree, root: i32) -> Result<(), String> {
+    let found = wait(move || -> io::Result<Vec<Obstacle>> {
+        let mut found = strays(root)?;
+        found.extend(groups.left(tree, root)?);
+        Ok(found)
+    });
+    unhindered(&found.await.flatten().map_err(|e| e.to_string())?)
 }
 
 /// Says what keeps a tree, by its pids in the cell.
@@ -380,7 +433,7 @@ pub(super) async fn restore(
     calls: &Arc<super::cell::Calls>,
     tree: Tree,
     order: RestoreOrder,
-) -> Result<(), String> {
+) -> Result<(), NotMade> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
     let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
@@ -391,8 +444,7 @@ pub(super) async fn restore(
         client.call::<()>(Ask::Widen { on: true }, &[]).map(|()| client)
     });
     let mut client = widened.await.map_err(|e| e.to_string())?.map_err(text)?;
-    let restored = driver.restore(order).await.map_err(|e| e.to_string());
-    let pid = restored?.pid;
+    let pid = driver.restore(order).await?.pid;
     let adopted = wait(move || client.call::<Started>(Ask::Adopt { tree, pid }, &[]));
     let adopted = adopted.await.map_err(|e| e.to_string())?;
     match adopted {
@@ -401,10 +453,10 @@ pub(super) async fn restore(
             let of = calls.clone();
             let killed = wait(move || of.call::<()>(Ask::Signal { pid, signal: 9, group: true }));
             let killed = killed.await.map_err(|e| e.to_string())?;
-            Err(match killed {
+            Err(NotMade::from(match killed {
                 Ok(()) => format!("the cell does not watch it: {e}"),
                 Err(k) => format!("the cell does not watch it: {e}; and it was not ended: {k}"),
-            })
+            }))
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::cluster::messages::{ToController, TreeId};
 use crate::ghost::spool::Spools;
 use crate::host::{Brought, Core, Hands, Heard, Peers};
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Place};
+use crate::wire::{NodeLooks, Place, TreeUse};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -327,12 +327,13 @@ impl Border {
 
 #[async_trait]
 impl Core for Border {
-    async fn say(&self, message: ToController) -> io::Result<Heard> {
+    async fn say(&self, message: ToController, used: Vec<TreeUse>) -> io::Result<Heard> {
         let copies = match &message {
             ToController::Beat { copies, .. } => Some(copies),
             _ => None,
         };
-        let looks = self.looks.get().filter(|_| copies.is_some()).map(Looks::now);
+        let looks =
+            self.looks.get().filter(|_| copies.is_some()).map(|looks| Box::new(looks.now()));
         let people = copies.map(|copies| self.people.of(copies, Instant::now()));
         let (answer, heard) = oneshot::channel();
         let (id, out) = {
@@ -343,7 +344,7 @@ impl Core for Border {
             state.said.insert(id, answer);
             (id, out)
         };
-        if let Err(error) = out.send(&Tell::Say { id, message, looks, people }, &[]) {
+        if let Err(error) = out.send(&Tell::Say { id, message, looks, people, used }, &[]) {
             self.state().said.remove(&id);
             return Err(error);
         }

@@ -6,7 +6,7 @@ use crate::cell::proto::Tree;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Obstacle, Place};
+use crate::wire::{NodeLooks, Obstacle, Place, TreeUse};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -38,9 +38,11 @@ pub enum Wanted {
         /// What.
         message: ToController,
         /// How the node is, with heartbeats.
-        looks: Option<NodeLooks>,
+        looks: Option<Box<NodeLooks>>,
         /// Whose copies the node has, by account, with heartbeats.
         people: Option<BTreeSet<u32>>,
+        /// What copies of units used until then.
+        used: Vec<TreeUse>,
     },
     /// Ask this of the core, and answer with [`Client::had`].
     Want {
@@ -299,7 +301,9 @@ fn take(
 ) -> Option<()> {
     let socket = fds.into_iter().next().map(UnixStream::from);
     let wanted = match (tell, socket) {
-        (Tell::Say { id, message, looks, people }, _) => Wanted::Say { id, message, looks, people },
+        (Tell::Say { id, message, looks, people, used }, _) => {
+            Wanted::Say { id, message, looks, people, used }
+        }
         (Tell::Want { id, want }, _) => Wanted::Want { id, want },
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }

@@ -11,6 +11,9 @@ use std::path::Path;
 /// What the agent says to the launcher when it can be connected to; anything else is why not.
 const READY: &str = "ready";
 
+/// The agent's control group, below that of all.
+const GROUP: &str = "agent";
+
 /// Starts the agent of a folder; see [`super::agent_main`].
 pub(super) fn run(folder: &Path) -> Result<(), String> {
     sys::close_from(3).map_err(no("close what was inherited"))?;
@@ -54,9 +57,8 @@ pub(super) fn run(folder: &Path) -> Result<(), String> {
 fn detach(plan: &Plan, lock: &File) -> Result<(), String> {
     holder::note(lock).map_err(no("write down which process the agent is"))?;
     nix::unistd::setsid().map_err(no("leave the session"))?;
-    for folder in &plan.cgroups {
-        std::fs::write(folder.join("cgroup.procs"), "0").map_err(no("enter a control group"))?;
-    }
+    let group = plan.cgroup.child(GROUP);
+    group.make().and_then(|()| group.join()).map_err(no("enter its control group"))?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(no("open /dev/null"))?;
     nix::unistd::dup2_stdin(&null).map_err(no("let go of standard input"))?;

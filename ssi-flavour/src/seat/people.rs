@@ -34,6 +34,7 @@ impl People {
 mod tests {
     use super::*;
     use crate::cell::proto::{Account, Program, Stdio};
+    use crate::cgroup::Limits;
 
     fn job(uid: u32) -> Job {
         Job {
@@ -54,6 +55,7 @@ mod tests {
             shell: false,
             wanted: false,
             carried: None,
+            limits: Limits::default(),
         }
     }
 

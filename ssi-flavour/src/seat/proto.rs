@@ -2,11 +2,12 @@
 //! ([`crate::cell::frame`]). Both are root on one machine.
 
 use crate::cell::proto::{Account, Tree};
+use crate::cgroup::Cgroup;
 use crate::cluster::members::Times;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
-use crate::wire::{NodeLooks, Place};
+use crate::wire::{NodeLooks, Place, TreeUse};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -40,8 +41,9 @@ pub struct Plan {
     pub memory_bytes: u64,
     /// As whom the canary runs: nobody's account.
     pub canary: Account,
-    /// The control groups that the agent enters, and with it the cell: folders.
-    pub cgroups: Vec<PathBuf>,
+    /// The control group below which the agent has one, with all that it runs as root and the
+    /// cell's init, and each copy of a tree; no process is in it itself.
+    pub cgroup: Cgroup,
     /// The socket by which members' programs have others placed; it lies in a folder that they
     /// reach.
     pub place: PathBuf,
@@ -244,9 +246,12 @@ pub(super) enum Tell {
         /// What.
         message: ToController,
         /// How the node is, with heartbeats.
-        looks: Option<NodeLooks>,
+        looks: Option<Box<NodeLooks>>,
         /// Whose copies the node has, by account, with heartbeats.
         people: Option<BTreeSet<u32>>,
+        /// What copies of units used until then.
+        #[serde(default)]
+        used: Vec<TreeUse>,
     },
     /// For the core; answered by [`Ask::Had`] or [`Ask::HadNot`].
     Want {

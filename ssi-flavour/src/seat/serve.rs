@@ -74,6 +74,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         core: border.clone(),
         peers: border.clone(),
         spools,
+        cgroup: Some(plan.cgroup.clone()),
         shells: Some(shells.clone()),
         clock: Arc::new(SystemClock),
     };

@@ -2,6 +2,7 @@
 
 use super::Plan;
 use crate::cell::proto::Account;
+use crate::cgroup::Cgroup;
 
 /// The plan of node 1 of a cluster with this time to death.
 pub(super) fn plan(dead_ms: u64) -> Plan {
@@ -17,7 +18,7 @@ pub(super) fn plan(dead_ms: u64) -> Plan {
         cpus: 2,
         memory_bytes: 1 << 30,
         canary: Account { uid: 1, gid: 1, groups: Vec::new() },
-        cgroups: Vec::new(),
+        cgroup: Cgroup { parts: Vec::new() },
         place: "/run/xos/cluster/c1.rennes/place.sock".into(),
     }
 }

@@ -113,6 +113,8 @@ impl Cluster {
         let trees = self.controller.state().trees.iter();
         let waiting: Vec<(TreeId, Tree)> = trees
             .filter(|(_, t)| matches!(t.state, TreeState::Checkpointed { .. }))
+            // What a person has to decide is not tried again.
+            .filter(|(_, t)| t.barred.is_none())
             .map(|(tree, t)| (tree, t.clone()))
             .collect();
         let mut out = Vec::new();

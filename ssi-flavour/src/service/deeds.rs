@@ -58,10 +58,15 @@ impl Cluster {
             TreeRecord::Committed { .. } => {
                 let Some(own) = self.own.remove(&tree) else { return };
                 let members = &self.controller.state().members;
-                let node = self.controller.state().trees.tree(tree).map(|t| t.node);
+                let t = self.controller.state().trees.tree(tree);
+                let (node, cut) = (t.map(|t| t.node), t.map_or(0, |t| t.cut.len()));
                 let to = node.map(|n| members.name(n)).unwrap_or_default();
                 let on = format!("tree {tree} from {} to {to}", members.name(own.from));
-                self.note_own(tree, own.what, on, Outcome::Done, &own.why);
+                let why = match cut {
+                    0 => own.why,
+                    _ => format!("{}; {cut} files were cut back for its restarts", own.why),
+                };
+                self.note_own(tree, own.what, on, Outcome::Done, &why);
             }
             TreeRecord::Left { .. } => {
                 let why = self.why_left.get(&tree).cloned();
@@ -76,6 +81,11 @@ impl Cluster {
                 self.note_own(tree, "take_tree", on, Outcome::Done, &why.unwrap_or_default());
             }
             TreeRecord::Undone { reason, .. } => {
+                let Some(own) = self.own.remove(&tree) else { return };
+                let why = format!("{}; {reason}", own.why);
+                self.note_own(tree, own.what, format!("tree {tree}"), Outcome::Failed, &why);
+            }
+            TreeRecord::Barred { reason, .. } => {
                 let Some(own) = self.own.remove(&tree) else { return };
                 let why = format!("{}; {reason}", own.why);
                 self.note_own(tree, own.what, format!("tree {tree}"), Outcome::Failed, &why);

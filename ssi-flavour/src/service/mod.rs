@@ -2,6 +2,7 @@
 //! answers nodes and people, places and balances.
 
 mod balance;
+mod brief;
 mod clusters;
 mod copies;
 mod deeds;
@@ -28,7 +29,7 @@ use crate::cluster::record::Effect;
 use crate::pids::NodeNumber;
 use crate::wire::{
     CPUS_MAX, ClusterForget, ClusterHeard, ClusterOutput, ClusterSay, ClusterSignal, ClusterTell,
-    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX,
+    ClusterWhy, NodeLooks, Obstacles, PROCESSES_MAX, USES_MAX,
 };
 use async_trait::async_trait;
 use one::{Cluster, Told};
@@ -277,6 +278,16 @@ impl ClusterService {
         tokio::join!(self.keep_turning(), self.keep_looking_at_vos());
     }
 
+    /// Keeps what is in memory only; from now on all is kept before anybody is told. For a core that
+    /// is about to end.
+    pub async fn settle(&self) {
+        for (_, cluster) in self.clusters.list() {
+            let mut held = cluster.lock().await;
+            held.keeps_all();
+            self.pass_on(&mut held, Vec::new()).await;
+        }
+    }
+
     async fn keep_turning(self: &Arc<Self>) {
         let mut tick = ticks(TICK);
         let mut turns: BTreeMap<ClusterId, JoinHandle<()>> = BTreeMap::new();
@@ -309,6 +320,7 @@ impl ClusterService {
         let heard = self.heard();
         let mut held = cluster.lock().await;
         let (c, now) = (&mut *held, self.clock.up());
+        c.ripen(now);
         let (signals, mut effects) = c.stop_units(self.clock.now());
         effects.extend(c.controller.tick(now));
         effects.extend(c.turn(&self.policy, self.config.balance, now));
@@ -416,6 +428,10 @@ impl ClusterService {
         };
         let (c, now) = (&mut *held, self.clock.up());
         let mut effects = Vec::new();
+        // Before what is said of a copy has it be the tree no more.
+        for used in r.used.iter().take(USES_MAX) {
+            c.take_use(number, used);
+        }
         for message in &r.messages {
             effects.extend(c.controller.message(number, message, now));
         }
@@ -424,7 +440,7 @@ impl ClusterService {
         }
         let mut told = self.commit(c, effects).await?;
         // What ended made room.
-        let more = c.start_units(&self.policy, &self.heard());
+        let more = c.start_units(&self.policy, &self.heard(), now);
         if !more.is_empty() {
             told.extend(self.commit(c, more).await?);
         }
@@ -467,7 +483,6 @@ fn look(
     looks.processes.truncate(PROCESSES_MAX);
     looks.cpu_times.truncate(CPUS_MAX);
     let (moves, cpu_group) = (looks.moves.clone(), looks.cpu_group);
-    c.count_use(number, &looks, now);
     c.looks.insert(number, (looks, now));
     c.coming.remove(&number);
     let Some(moves) = moves.filter(|_| present) else { return Vec::new() };

@@ -1,12 +1,13 @@
 //! One cluster: its controller, what the nodes said of themselves, and what is still to be kept.
 
+use super::brief::Brief;
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
 use super::units::{Happened, Units};
 use crate::cluster::controller::Controller;
 use crate::cluster::members::{MemberRecord, Times};
-use crate::cluster::messages::{End, ToNode, TreeId};
+use crate::cluster::messages::{CutFile, End, ToNode, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
@@ -31,6 +32,8 @@ pub(super) struct Over {
     /// Where its output is; none: it never began.
     pub output_at: Option<NodeNumber>,
     pub how: Result<End, String>,
+    /// Files that were cut back for its restarts.
+    pub cut: Vec<CutFile>,
 }
 
 /// What is not kept yet.
@@ -88,6 +91,7 @@ pub(super) struct Cluster {
     outputs: BTreeMap<TreeId, NodeNumber>,
     /// The last pid given on each node.
     pids: BTreeMap<NodeNumber, i32>,
+    pub(super) brief: Brief,
     dirty: Dirty,
 }
 
@@ -98,6 +102,7 @@ impl Cluster {
         let units = Units::of(&kept, &controller.state().trees);
         let since = kept.trees.keys().map(|tree| (*tree, now)).collect();
         let waiting = kept.queue().map(|(tree, w)| (tree, w.clone())).collect();
+        let brief = Brief::new(last_of(&controller));
         Cluster {
             id,
             controller,
@@ -122,6 +127,7 @@ impl Cluster {
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             said: BTreeMap::new(),
+            brief,
             dirty: Dirty::default(),
         }
     }
@@ -260,15 +266,16 @@ impl Cluster {
     fn tree_changed(&mut self, r: &TreeRecord, now: Millis) {
         let tree = r.tree();
         self.dirty.trees.insert(tree);
+        self.brief.changes(r);
         self.unit_changed(r);
         self.note_tree(r);
         if let Some(t) = self.controller.state().trees.tree(tree) {
             self.outputs.insert(tree, t.output_at());
         }
         match r {
-            TreeRecord::Queued { .. } => self.dirty.last = true,
+            TreeRecord::Queued { .. } => self.number_given(tree),
             TreeRecord::Placed { .. } | TreeRecord::Came { .. } => {
-                self.dirty.last = true;
+                self.number_given(tree);
                 self.dirty.programs.insert(tree);
                 self.since.insert(tree, now);
                 if self.waiting.remove(&tree).is_some() {
@@ -286,7 +293,7 @@ impl Cluster {
                 self.saved.insert(tree, now);
                 self.trouble.insert(tree, (reason.clone(), now));
             }
-            TreeRecord::Committed { .. } => {
+            TreeRecord::Committed { .. } | TreeRecord::Barred { .. } => {
                 self.trouble.remove(&tree);
             }
             TreeRecord::Saved { .. } => {
@@ -305,9 +312,27 @@ impl Cluster {
                 self.leaving.remove(&tree);
                 self.why_left.remove(&tree);
                 self.unheld.retain(|(of, _), _| *of != tree);
+                if self.brief.forget(tree) {
+                    self.dirty.trees.remove(&tree);
+                    self.dirty.programs.remove(&tree);
+                }
             }
             _ => {}
         }
+    }
+
+    fn number_given(&mut self, tree: TreeId) {
+        self.dirty.last |= !self.brief.is_given(tree);
+    }
+
+    /// More numbers are to be kept as given.
+    pub fn numbers_run_out(&mut self) {
+        self.dirty.last = true;
+    }
+
+    /// The last number that was given to a tree.
+    pub fn last_number(&self) -> TreeId {
+        last_of(&self.controller)
     }
 
     /// What a change means for the unit that the tree is, if it is one.
@@ -345,10 +370,13 @@ impl Cluster {
         let over = match (self.waiting.remove(&tree), self.programs.get(&tree)) {
             (Some(w), _) => {
                 let (person, argv) = (w.person, w.run.argv);
-                Over { person, owner: w.wish.owner, argv, place: None, output_at: None, how }
+                let (place, output_at, cut) = Default::default();
+                Over { person, owner: w.wish.owner, argv, place, output_at, how, cut }
             }
             (None, Some(program)) => {
-                let known = self.controller.state().trees.tree(tree).map(|t| (t.root, t.node));
+                let t = self.controller.state().trees.tree(tree);
+                let known = t.map(|t| (t.root, t.node));
+                let cut = t.map(|t| t.cut.clone()).unwrap_or_default();
                 // A tree without a ghost is forgotten at once: where it was, its pid says.
                 let born = || program.pid.and_then(|pid| Some((pid, NodeNumber::of(pid)?)));
                 let place = known.or_else(born);
@@ -356,7 +384,7 @@ impl Cluster {
                 let (vo, member, uid) = (program.vo.clone(), program.member, program.uid);
                 let output_at = self.outputs.get(&tree).copied().or(place.map(|(_, node)| node));
                 let owner = Owner { vo, member, uid };
-                Over { person, owner, argv, place, output_at, how }
+                Over { person, owner, argv, place, output_at, how, cut }
             }
             (None, None) => return,
         };
@@ -375,16 +403,17 @@ impl Cluster {
             out.push(Change::Settings(self.settings.clone()));
         }
         if dirty.last {
-            out.push(Change::Last(TreeId(state.trees.next().0 - 1)));
+            out.push(Change::Last(self.brief.ahead(self.last_number())));
         }
-        for tree in &dirty.programs {
+        let old = |tree: &&TreeId| !self.brief.is_young(**tree);
+        for tree in dirty.programs.iter().filter(old) {
             if let Some(program) = self.programs.get(tree) {
                 out.push(Change::Program(*tree, program.clone()));
             }
         }
         // Of a unit before its tree: one without a tree that is known never ran.
         out.extend(self.units.changes());
-        for tree in &dirty.trees {
+        for tree in dirty.trees.iter().filter(old) {
             let waits = self.waiting.get(tree);
             out.push(match (state.trees.tree(*tree), waits) {
                 (Some(t), _) => Change::Tree(*tree, t.clone()),
@@ -404,7 +433,13 @@ impl Cluster {
 
     /// They are. Whether units have reports that were not there before.
     pub fn kept(&mut self) -> bool {
-        self.dirty = Dirty::default();
+        let Dirty { last, mut programs, mut trees, .. } = std::mem::take(&mut self.dirty);
+        if last {
+            self.brief.gave(self.last_number());
+        }
+        programs.retain(|tree| self.brief.is_young(*tree));
+        trees.retain(|tree| self.brief.is_young(*tree));
+        self.dirty = Dirty { programs, trees, ..Dirty::default() };
         self.units.kept()
     }
 
@@ -422,4 +457,8 @@ impl Cluster {
         let count = self.controller.state().trees.iter().filter(|(_, t)| leaves(t)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
+}
+
+fn last_of(controller: &Controller) -> TreeId {
+    TreeId(controller.state().trees.next().0 - 1)
 }

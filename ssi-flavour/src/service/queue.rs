@@ -8,6 +8,7 @@ use crate::cluster::record::Effect;
 use crate::cluster::trees::Owner;
 use crate::wire::Program;
 use std::collections::BTreeMap;
+use xos_api::aem::ProcessLimits;
 use xos_base::{MemberNumber, NodeId, VoId};
 
 /// Why programs wait when there is no other reason.
@@ -30,6 +31,9 @@ impl Waiting {
             attached: run.attached,
             shell: run.shell,
             own_net: run.own_net,
+            limits: run.limits,
+            each: ProcessLimits::default(),
+            staged: None,
             pid: Some(pid),
             birth,
             mandate: run.mandate.clone(),

@@ -15,6 +15,8 @@ use crate::cluster::trees::{Owner, TreeState, Wish};
 use crate::wire::{ProcessLook, ProcessMore, Program};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, mpsc};
+use xos_api::aem::ProcessLimits;
+use xos_api::cluster::TreeLimits;
 use xos_api::policy::{Action, Denial, Place};
 use xos_base::{MemberNumber, Membership, Millis};
 use xos_net::audit::Remembered;
@@ -214,7 +216,7 @@ impl World {
         messages: Vec<ToController>,
         looks: Option<NodeLooks>,
     ) -> Result<ClusterHeard, Error> {
-        self.service.say(&node(n), ClusterSay { messages, looks }).await
+        self.service.say(&node(n), ClusterSay { messages, looks, used: Vec::new() }).await
     }
 
     /// A heartbeat of a node with so many processes that want to run, and these of trees.
@@ -291,6 +293,9 @@ pub(super) fn program(pid: i32) -> Program {
         attached: false,
         shell: false,
         own_net: false,
+        limits: TreeLimits::default(),
+        each: ProcessLimits::default(),
+        staged: None,
         pid: Some(pid),
         birth: node(1),
         unit: None,
@@ -410,7 +415,8 @@ async fn a_cluster_that_is_slow_to_be_kept_holds_up_no_other() {
     world.service.clusters.insert(c);
     *world.records.slow.lock().unwrap() = Some(other.clone());
     let service = world.service.clone();
-    let joins = ClusterSay { messages: vec![ToController::Join { after: 0 }], looks: None };
+    let messages = vec![ToController::Join { after: 0 }];
+    let joins = ClusterSay { messages, looks: None, used: Vec::new() };
     let slow = tokio::spawn(async move { service.say(&node(3), joins).await });
     world.records.entered.notified().await;
     let others = async {

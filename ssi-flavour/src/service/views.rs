@@ -3,14 +3,17 @@
 use super::keep::Waiting;
 use super::one::{Cluster, Over};
 use crate::cluster::members::{Member, Moves, NodeState};
-use crate::cluster::messages::{End, TreeId};
+use crate::cluster::messages::{CutFile, End, TreeId};
 use crate::cluster::trees::{Owner, Tree, TreeState};
 use crate::pids::NodeNumber;
 use xos_api::cluster::{
-    ClusterCheckpoint, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
-    ClusterTree, ClusterTreeState, ClusterView,
+    ClusterCheckpoint, ClusterCut, ClusterNode, ClusterNodeLooks, ClusterNodeState, ClusterProcess,
+    ClusterTree, ClusterTreeState, ClusterView, OUT_OF_MEMORY,
 };
 use xos_base::{Millis, NodeId};
+
+/// The exit status of what was killed for want of memory: 128 and SIGKILL's number.
+const KILLED_STATUS: u8 = 137;
 
 impl Cluster {
     /// The cluster and its nodes.
@@ -99,7 +102,10 @@ impl Cluster {
 
     fn view_of(&self, tree: TreeId, t: &Tree) -> Option<ClusterTree> {
         let program = self.programs.get(&tree)?;
-        let (mut state, reason, to, status) = describe(&t.state);
+        let (mut state, mut reason, to, status) = describe(&t.state);
+        if let Some(barred) = &t.barred {
+            reason = format!("{reason}; {barred}");
+        }
         if state == ClusterTreeState::Running && !t.confirmed {
             // It cannot be moved on until its node has said so.
             state = ClusterTreeState::Moving;
@@ -124,6 +130,7 @@ impl Cluster {
             }),
             saving: t.saving.is_some(),
             trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
+            cut: cut(&t.cut),
         })
     }
 
@@ -143,6 +150,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: Vec::new(),
         }
     }
 
@@ -167,6 +175,7 @@ impl Cluster {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: cut(&over.cut),
         }
     }
 
@@ -200,6 +209,15 @@ impl Cluster {
     }
 }
 
+fn cut(files: &[CutFile]) -> Vec<ClusterCut> {
+    let view = |file: &CutFile| ClusterCut {
+        path: file.path.clone(),
+        kept: file.kept.clone(),
+        bytes: file.bytes,
+    };
+    files.iter().map(view).collect()
+}
+
 /// How a tree stands, more about that, where it goes, its exit status.
 fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>, Option<u8>) {
     let none = String::new;
@@ -228,6 +246,14 @@ fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>,
         TreeState::Ended(End::Signal { number }) => {
             let status = 128_u8.saturating_add(*number);
             (ClusterTreeState::Ended, format!("by signal {number}"), None, Some(status))
+        }
+        TreeState::Ended(End::OutOfMemory) => {
+            let why = OUT_OF_MEMORY.to_owned();
+            (ClusterTreeState::Ended, why, None, Some(KILLED_STATUS))
+        }
+        TreeState::Ended(End::ProcessLimit { status }) => {
+            let why = format!("exit status {status}, when it had as many processes as it may");
+            (ClusterTreeState::Ended, why, None, Some(*status))
         }
     }
 }

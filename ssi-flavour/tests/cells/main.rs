@@ -5,7 +5,10 @@
 mod cells;
 mod ends;
 mod ghosts;
+#[path = "../shared/groups.rs"]
+mod groups;
 mod lease;
+mod limits;
 mod place;
 #[allow(dead_code)] // part of it is for the tests of nodes
 #[path = "../shared/silent.rs"]

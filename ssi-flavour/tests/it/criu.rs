@@ -1,5 +1,7 @@
 //! The real CRIU.
 
+mod files;
+
 use crate::namespace::Namespace;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

@@ -1,7 +1,10 @@
 //! Two nodes on this machine, with real cells and the real CRIU, under a controller.
 
+mod files;
+mod limits;
 mod trouble;
 
+use crate::groups::{leave_none, own_group};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -17,10 +20,11 @@ use tokio::task::JoinHandle;
 use xos_base::when::{Clock, SystemClock};
 use xos_base::{MemberNumber, Millis, NodeId};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
+use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
 use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
-use xos_ssi::cluster::messages::{Fact, ToController, ToNode, TreeId};
+use xos_ssi::cluster::messages::{End, Fact, ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
 use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
@@ -30,6 +34,7 @@ use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
 use xos_ssi::host::{Brought, Core, Heard, Host, Job, Peers, Setup, Store};
 use xos_ssi::pids::NodeNumber;
+use xos_ssi::wire::TreeUse;
 
 /// No test waits longer for one thing.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -67,6 +72,8 @@ struct Site {
     kept: Mutex<Vec<UnixStream>>,
     /// Copies that nodes said to be gone.
     gone: Mutex<BTreeSet<(TreeId, u64)>>,
+    /// How nodes said that trees ended.
+    ends: Mutex<BTreeMap<TreeId, End>>,
     /// Nobody reaches the controller.
     away: AtomicBool,
 }
@@ -149,7 +156,7 @@ struct Way(NodeNumber, Arc<Site>);
 
 #[async_trait::async_trait]
 impl Core for Way {
-    async fn say(&self, message: ToController) -> io::Result<Heard> {
+    async fn say(&self, message: ToController, _: Vec<TreeUse>) -> io::Result<Heard> {
         if self.1.away.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::NotConnected.into());
         }
@@ -159,6 +166,11 @@ impl Core for Way {
                 _ => None,
             });
             self.1.gone.lock().unwrap().extend(gone);
+            let ends = facts.iter().filter_map(|fact| match fact {
+                Fact::Ended { tree, end, .. } => Some((*tree, *end)),
+                _ => None,
+            });
+            self.1.ends.lock().unwrap().extend(ends);
         }
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
@@ -228,6 +240,8 @@ struct Grid {
     hosts: BTreeMap<NodeNumber, (JoinHandle<io::Result<()>>, i32)>,
     /// What their canaries showed.
     moves: BTreeMap<NodeNumber, Moves>,
+    /// The control groups of their copies, where this machine has some.
+    groups: BTreeMap<NodeNumber, Cgroup>,
     /// Their folders are on disks of their own, which a test can fill.
     small: Option<Small>,
     dir: TempDir,
@@ -313,14 +327,15 @@ impl Grid {
             silent: AtomicBool::new(false),
             kept: Mutex::default(),
             gone: Mutex::default(),
+            ends: Mutex::default(),
             away: AtomicBool::new(false),
         });
         let driver: Arc<dyn Checkpointer> = Arc::new(criu);
         let cell = dir.path().join("cell");
         std::fs::write(&cell, CELL).unwrap();
         std::fs::set_permissions(&cell, PermissionsExt::from_mode(0o700)).unwrap();
-        let (hosts, moves) = Default::default();
-        let mut grid = Grid { site, hosts, moves, small, dir };
+        let (hosts, moves, groups) = Default::default();
+        let mut grid = Grid { site, hosts, moves, groups, small, dir };
         for number in [1, 2] {
             grid.begin(node(number), times, &driver).await?;
         }
@@ -353,6 +368,10 @@ impl Grid {
         let spools = Arc::new(Spools::new(spools));
         let store = Store::new(folder.join("images"));
         self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        let unique = self.dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        if let Some(group) = own_group(&format!("xos-ssi{unique}-{number}")) {
+            self.groups.insert(number, group);
+        }
         let setup = Setup {
             folder,
             node: number,
@@ -364,6 +383,7 @@ impl Grid {
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
+            cgroup: self.groups.get(&number).cloned(),
             shells: None,
             clock: Arc::new(SystemClock),
         };
@@ -421,9 +441,19 @@ impl Grid {
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
             let (attached, shell, wanted, own_net) = (false, false, false, false);
-            let (pid, carried, birth) = (None, None, on);
-            let mut job =
-                Job { account, program, attached, pid, own_net, birth, shell, wanted, carried };
+            let (pid, birth, limits, carried) = (None, on, Limits::default(), None);
+            let mut job = Job {
+                account,
+                program,
+                attached,
+                pid,
+                own_net,
+                birth,
+                shell,
+                wanted,
+                limits,
+                carried,
+            };
             change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
@@ -473,6 +503,9 @@ impl Drop for Grid {
             let init = nix::unistd::Pid::from_raw(*init);
             // It may be dead already.
             let _gone = nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL);
+        }
+        for group in self.groups.values() {
+            leave_none(group);
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod criu;
 mod foreign;
+#[path = "../shared/groups.rs"]
+mod groups;
 mod host;
 mod namespace;
 mod procfs;

@@ -11,7 +11,7 @@ use xos_testbed::{Cmd, Host};
 
 use self::follow::{Followed, counted, stop_file};
 use self::programs::{
-    CLIENT, CONNECTED, FAMILY, FILES, JAVA, PERL, PIPELINE, R, SERVER, THREADS, TYPED,
+    CLIENT, CONNECTED, FAMILY, FILES, JAVA, LOGGED, PERL, PIPELINE, R, SERVER, THREADS, TYPED,
 };
 use crate::cluster::{CLUSTER, nodes_join_and_are_tried, tree, trees};
 use crate::faults::mounted;
@@ -41,6 +41,8 @@ fn all_kinds_of_programs_move() {
     w.step("connections_between_nodes_move", connections_between_nodes_move);
     w.step("a_drain_ends_nothing", a_drain_ends_nothing);
     w.step("a_failed_nodes_program_goes_on", a_failed_nodes_program_goes_on);
+    w.step("a_failed_nodes_log_has_each_line_once", a_failed_nodes_log_has_each_line_once);
+    w.step("what_was_written_over_is_asked_about", what_was_written_over_is_asked_about);
 }
 
 /// Runs a program, has it move there and back, and ends it; all that it wrote.
@@ -233,27 +235,84 @@ fn a_drain_ends_nothing(w: &World) {
 /// If it failed, a machine that dies would take programs along of which there is a checkpoint, or
 /// their output would be lost or there twice.
 fn a_failed_nodes_program_goes_on(w: &World) {
-    // Its output is collected on the node that stays.
+    let mut program = checkpointed_on_n1(w, "failed", &["sh", "-c", PIPELINE]);
+    // What is done now is done again.
+    program.goes_on();
+    w.rennes.nodes[0].crash().unwrap();
+    runs_on_n2(w, &mut program);
+    let text = program.end();
+    assert!(!text.contains("bad"), "{text}");
+    n1_comes_back(w);
+    there_and_back(w, "back", &["sh", "-c", PIPELINE], &["a"]);
+}
+
+/// If it failed, a program that keeps a log would not go on when its node dies, or have lines twice
+/// in it, or none that others could still want.
+fn a_failed_nodes_log_has_each_line_once(w: &World) {
+    let mut program = checkpointed_on_n1(w, "logged", &[PYTHON, "-c", LOGGED]);
+    program.goes_on();
+    w.rennes.nodes[0].crash().unwrap();
+    runs_on_n2(w, &mut program);
+    let t = tree(w, &w.milo, program.tree);
+    let [cut] = t["cut"].as_array().expect("a list").as_slice() else { panic!("{t}") };
+    assert_eq!(cut["path"], format!("{VOLUME}/logged.log"), "{t}");
+    let kept = cut["kept"].as_str().expect("a path").strip_prefix(VOLUME).expect("on the volume");
+    let kept = read(w, kept.trim_start_matches('/'));
+    let count = counted(&program.end(), "a");
+    let log: String = (0..count).map(|n| format!("{n}\n")).collect();
+    assert_eq!(read(w, "logged.log"), log);
+    assert!(!kept.is_empty() && log.contains(&kept), "{kept}");
+    n1_comes_back(w);
+}
+
+/// If it failed, a program would go on with data that it does not know, or nobody could have it go
+/// on where that is right.
+fn what_was_written_over_is_asked_about(w: &World) {
+    let mut program = checkpointed_on_n1(w, "over", &[PYTHON, "-c", FILES]);
+    program.goes_on();
+    w.rennes.nodes[0].crash().unwrap();
+    let t = soon("its files keep it", || {
+        let t = tree(w, &w.milo, program.tree);
+        let reason = t["reason"].as_str().unwrap_or_default();
+        (t["state"] == "checkpointed" && reason.contains("written over")).then_some(t)
+    });
+    let reason = t["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(&format!("{VOLUME}/files.dat")), "{t}");
+    let number = program.tree.to_string();
+    let asked = w.xos(&w.milo, &["cluster", "restart", CLUSTER, &number]);
+    assert!(asked.code != 0 && asked.err.contains("--as-is"), "{asked:?}");
+    w.xos(&w.milo, &["cluster", "restart", CLUSTER, &number, "--as-is"]).ok();
+    program.goes_on();
+    assert_eq!(program.node(), N2);
+    program.end();
+    n1_comes_back(w);
+}
+
+/// Runs a program with a counter that moves to a node which may die; its output is collected on the
+/// one that stays, which has a copy of its checkpoint.
+fn checkpointed_on_n1<'a>(w: &'a World, name: &str, argv: &[&str]) -> Followed<'a> {
     let kept = ["--node", N2, "--restartable", "--checkpoint-every", "86400"];
-    let argv = ["sh", "-c", PIPELINE];
-    let mut program = Followed::begin(w, "failed", &kept, &argv, &["a"]);
+    let mut program = Followed::begin(w, name, &kept, argv, &["a"]);
     program.moves_to(N1);
     w.xos(&w.milo, &["cluster", "checkpoint", CLUSTER, &program.pid]).ok();
     soon("the other node has the checkpoint too", || {
         let t = tree(w, &w.milo, program.tree);
         t["checkpoint"]["copies"].as_u64().is_some_and(|n| n >= 2).then_some(())
     });
-    // What is done now is done again.
-    program.goes_on();
-    let n1 = &w.rennes.nodes[0];
-    n1.crash().unwrap();
+    program
+}
+
+/// Waits until it goes on at the node that is left.
+fn runs_on_n2(w: &World, program: &mut Followed<'_>) {
     soon("it runs on the other node", || {
         let t = tree(w, &w.milo, program.tree);
         (t["node"] == N2 && t["state"] == "running").then_some(())
     });
     program.goes_on();
-    let text = program.end();
-    assert!(!text.contains("bad"), "{text}");
+}
+
+fn n1_comes_back(w: &World) {
+    let n1 = &w.rennes.nodes[0];
     n1.restart().unwrap();
     w.rennes.start_node(n1).unwrap();
     mounted(n1);
@@ -263,7 +322,6 @@ fn a_failed_nodes_program_goes_on(w: &World) {
         let all = view["nodes"].as_array().expect("a list");
         all.iter().all(|n| n["state"] == "online").then_some(())
     });
-    there_and_back(w, "back", &["sh", "-c", PIPELINE], &["a"]);
 }
 
 /// Whether a script succeeds on a host.

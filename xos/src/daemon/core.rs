@@ -227,12 +227,13 @@ async fn keep_host_certificates(
     }
 }
 
-/// Looks after the clusters until `stop`.
+/// Looks after the clusters until `stop`, and keeps then what is in memory only.
 async fn keep_clusters(clusters: Arc<ClusterService>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = clusters.keep() => {}
+        () = clusters.clone().keep() => {}
     }
+    clusters.settle().await;
 }
 
 /// On a core without jobs nodes are heard all the same.

@@ -235,18 +235,18 @@ fn a_cluster_is_one_node_and_its_nodes_are_none() {
 fn what_a_cluster_cannot_do_goes_elsewhere_or_is_refused() {
     let mut f = clustered();
     let mut task = testing::spec(&[("m", "0", &[])]).tasks[0].clone();
-    task.limits.open_files = Some(10);
+    task.limits.processes = Some(10_000);
     assert_eq!(f.judge_kind(&task), Ok(()));
     task.resources.cpu_milli = 2000;
     let refusal = f.judge_kind(&task).unwrap_err();
-    let text = "of this site's nodes only cluster c1.rennes has room for it, and a cluster sets no \
-                limits of processes";
+    let text = "of this site's nodes only cluster c1.rennes has room for it, and a unit in a \
+                cluster can have 1 to 8192 processes";
     assert_eq!((refusal.rule.as_str(), refusal.text.as_str()), ("cluster", text));
     assert!(!refusal.later);
     let capacity = Capacity { cpu_milli: 4000, memory_bytes: GIB, arch: "x86_64".into() };
     f.away.insert("n9.rennes".parse().unwrap(), Away { capacity, since: Millis(0) });
     assert!(f.judge_kind(&task).unwrap_err().later);
-    task.limits.open_files = None;
+    task.limits.processes = None;
     assert_eq!(f.judge_kind(&task), Ok(()));
 }
 

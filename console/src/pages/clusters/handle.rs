@@ -65,7 +65,8 @@ pub(crate) async fn checkpoint(visit: Visit) -> Shown {
 pub(crate) async fn restart(visit: Visit) -> Shown {
     let node = visit.form.id_if::<NodeId>("node")?;
     let named = Named::of(&visit).await?;
-    let ask = RestartTree { cluster: named.cluster.clone(), tree: named.tree.tree, node };
+    let as_is = !visit.form.text("as_is").is_empty();
+    let ask = RestartTree { cluster: named.cluster.clone(), tree: named.tree.tree, node, as_is };
     let restarted = named.asker.call(&visit, ask).await;
     begun(&visit, &named, restarted, |t| match t.to {
         Some(to) => format!("The program is being restarted on {to}."),

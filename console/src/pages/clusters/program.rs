@@ -259,6 +259,7 @@ mod tests {
             checkpoint: None,
             saving: false,
             trouble: String::new(),
+            cut: Vec::new(),
         };
         assert_eq!(targets(&nodes, &t), ["n2.rennes"]);
         t.state = ClusterTreeState::Checkpointed;

@@ -61,6 +61,7 @@ impl Fake {
             checkpoint: (tree != 8).then_some(checkpoint),
             saving: moves,
             trouble: self.t(),
+            cut: Vec::new(),
         }
     }
 

@@ -3,8 +3,10 @@
 //!
 //! The agent goes on without `xosd`; what it has to say to the core waits.
 
+mod lines;
 mod orders;
 mod programs;
+mod relays;
 mod rights;
 mod shells;
 mod starts;
@@ -54,10 +56,12 @@ pub(super) struct Clustered {
     config: config::Cluster,
     folder: PathBuf,
     dialer: Dialer,
-    /// Where the agent and all that runs in the cell are, so that the end of `xosd` ends none of it.
+    /// Below it are the agent and all that runs in the cell, so that the end of `xosd` ends none of
+    /// it.
     cgroup: EnvelopeCgroup,
     people: rights::People,
     preparing: starts::Preparing,
+    relays: relays::Relays,
     seated: Mutex<Option<Seated>>,
 }
 
@@ -77,8 +81,8 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, seated) = Default::default();
-        Clustered { config, folder, dialer, cgroup, people, preparing, seated }
+        let (people, preparing, relays, seated) = Default::default();
+        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -113,7 +117,7 @@ impl Clustered {
             cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
             memory_bytes: agent.capacity.memory_bytes,
             canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
-            cgroups: self.cgroup.parts.iter().map(|p| p.dir.clone()).collect(),
+            cgroup: self.cgroup.clone(),
             place: Path::new(PLACES).join(seat.cluster.as_str()).join("place.sock"),
         }
     }
@@ -153,7 +157,7 @@ impl Agent {
 
     /// Where the core says that the node sits.
     async fn seat(&self) -> Result<Option<Seat>, Error> {
-        let say = ClusterSay { messages: Vec::new(), looks: None };
+        let say = ClusterSay { messages: Vec::new(), looks: None, used: Vec::new() };
         Ok(self.core()?.call(say).await?.seat)
     }
 
@@ -242,11 +246,12 @@ impl Agent {
     fn serve_agent(self: Arc<Agent>, wanted: Wanted) {
         tokio::spawn(async move {
             match wanted {
-                Wanted::Say { id, message, looks, people } => {
+                Wanted::Say { id, message, looks, people, used } => {
+                    let looks = looks.map(|looks| *looks);
                     if let (Some(people), Some(clustered)) = (people, &self.cluster) {
                         clustered.people.seen(&people, self.now());
                     }
-                    let say = ClusterSay { messages: vec![message], looks };
+                    let say = ClusterSay { messages: vec![message], looks, used };
                     self.pass_on(id, say).await;
                 }
                 Wanted::Want { id, want } => self.ask_core(id, want).await,

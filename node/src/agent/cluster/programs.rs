@@ -3,13 +3,19 @@
 use super::Seated;
 use crate::agent::Agent;
 use crate::agent::units::{PATH, SHELL};
+use crate::agent::volumes::MOUNTS;
+use crate::stage::Plan;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use xos_api::aem::ProcessLimits;
+use xos_api::cluster::TreeLimits;
 use xos_base::{Error, Membership};
-use xos_ssi::cell::proto::{Account, Program as CellProgram, Stdio};
+use xos_ssi::cell::proto::{Account, Program as CellProgram, Rlimit, RlimitKind, Stdio};
+use xos_ssi::cgroup::{CPU_MILLIS_MIN, Limits, MEMORY_BYTES_MIN, PIDS_DEFAULT};
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::host::{Brought, Job};
 use xos_ssi::overlay::address;
-use xos_ssi::wire::Program;
+use xos_ssi::wire::{Program, Staged};
 
 /// The variable with the address of a program that has a network of its own.
 const ADDRESS: &str = "XOS_CLUSTER_ADDRESS";
@@ -35,7 +41,16 @@ impl Agent {
             Error::conflict(format!("{} is not in {}", program.birth, seated.seat.cluster))
         })?;
         self.make_home(&membership, &account).await?;
-        let cwd = program.folder(&account.home);
+        let folder = program.folder(&account.home);
+        let (argv, cwd) = match &program.staged {
+            // It makes the folder, as the person, and then goes there.
+            Some(files) => {
+                let plan = stages(&program, files, folder, &account.home);
+                (plan.argv(&self.stager, &program.argv)?, account.home.clone())
+            }
+            None => (program.argv.clone(), folder),
+        };
+        let limits = limits(&program.limits, self.processes);
         self.first_right(&membership, account.uid).await;
         let own = BTreeMap::from([
             ("HOME", account.home.display().to_string()),
@@ -61,11 +76,11 @@ impl Agent {
         Ok(Job {
             account: Account { uid: account.uid, gid: account.gid, groups },
             program: CellProgram {
-                argv: program.argv,
+                argv,
                 env: env.into_iter().collect(),
                 cwd,
                 umask: program.umask,
-                rlimits: Vec::new(),
+                rlimits: rlimits(&program.each),
                 cgroups: Vec::new(),
                 stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
@@ -76,6 +91,7 @@ impl Agent {
             shell: program.shell,
             wanted: program.unit.is_some(),
             carried,
+            limits,
         })
     }
 
@@ -89,5 +105,75 @@ impl Agent {
             return Err(Error::denied(format!("member {} of {} is somebody else", p.member, p.vo)));
         }
         Ok(found.membership())
+    }
+}
+
+/// What all of a program may use at most; never more processes than this node allows one job.
+fn limits(asked: &TreeLimits, most: u32) -> Limits {
+    let processes = asked.processes.map_or(PIDS_DEFAULT, |n| u32::try_from(n).unwrap_or(most));
+    Limits {
+        // Less the kernel does not take.
+        cpu_millis: asked.cpu_milli.map(|milli| u64::from(milli).max(CPU_MILLIS_MIN)),
+        memory_bytes: asked.memory_bytes.map(|bytes| bytes.max(MEMORY_BYTES_MIN)),
+        pids: processes.clamp(1, most.max(1)),
+    }
+}
+
+/// What each process of a program may; their number is the control group's.
+fn rlimits(each: &ProcessLimits) -> Vec<Rlimit> {
+    let all = [
+        (RlimitKind::FileSize, each.file_size),
+        (RlimitKind::Core, each.core_size),
+        (RlimitKind::Data, each.data),
+        (RlimitKind::Locked, each.locked_memory),
+        (RlimitKind::OpenFiles, each.open_files),
+        (RlimitKind::Stack, each.stack),
+        (RlimitKind::CpuSeconds, each.cpu_time_s),
+        (RlimitKind::AddressSpace, each.virtual_memory),
+    ];
+    let set = all.into_iter().filter(|(_, value)| value.is_some());
+    set.map(|(kind, value)| Rlimit { kind, soft: value, hard: value }).collect()
+}
+
+/// What is copied for a program that begins in a folder, and from where.
+fn stages(program: &Program, files: &Staged, folder: PathBuf, home: &Path) -> Plan {
+    Plan {
+        volume: Path::new(MOUNTS).join(program.vo.as_str()),
+        folder,
+        home: Some(home.to_owned()),
+        enter: true,
+        stage_in: files.stage_in.clone(),
+        stage_out: files.stage_out.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a program would be refused for what the kernel does not take, or have more
+    /// processes than the node's administrator allows.
+    #[test]
+    fn limits_are_what_the_node_can_hold() {
+        assert_eq!(limits(&TreeLimits::default(), 1 << 16), Limits::default());
+        let asked = |processes| TreeLimits {
+            cpu_milli: Some(1),
+            memory_bytes: Some(1),
+            processes: Some(processes),
+        };
+        let least = limits(&asked(7), 100);
+        assert_eq!(least.cpu_millis, Some(CPU_MILLIS_MIN));
+        assert_eq!((least.memory_bytes, least.pids), (Some(MEMORY_BYTES_MIN), 7));
+        assert_eq!(limits(&asked(1 << 40), 100).pids, 100);
+        assert_eq!(limits(&TreeLimits::default(), 100).pids, 100);
+    }
+
+    /// If it failed, what a unit asked for its processes would not hold in a cluster.
+    #[test]
+    fn limits_of_processes_are_those_of_the_task() {
+        let each =
+            ProcessLimits { open_files: Some(64), processes: Some(9), ..ProcessLimits::default() };
+        let one = Rlimit { kind: RlimitKind::OpenFiles, soft: Some(64), hard: Some(64) };
+        assert_eq!(rlimits(&each), [one]);
     }
 }

@@ -1,5 +1,5 @@
-//! Streams between the nodes of a cluster: images, and the output of programs; and the images of
-//! programs that go from one site's cluster to another's.
+//! Streams between the nodes of a cluster: images and packets; and the images of programs that go
+//! from one site's cluster to another's. Of output see [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -15,13 +15,12 @@ use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
-use xos_ssi::cell::proto::Tree;
 use xos_ssi::cluster::messages::TreeId;
 use xos_ssi::host::Brought;
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
     ALPN_CARRIED, ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, CarriedOpening, ClusterMay, Comer,
-    ImageOpening, PacketsOpening, RelayOpening,
+    ImageOpening, PacketsOpening,
 };
 
 /// Longest first frame, in bytes.
@@ -52,7 +51,7 @@ pub(in crate::agent) fn handlers(
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
                     What::Carried => agent.serve_carried(&caller, stream).await,
-                    What::Relay => agent.serve_relay(&caller, stream).await,
+                    What::Relay => agent.serve_relays(&caller, stream).await,
                     What::Packets => agent.serve_packets(&caller, stream).await,
                     What::Ghost => agent.serve_ghost(&caller, stream).await,
                 };
@@ -72,7 +71,7 @@ pub(in crate::agent) fn handlers(
     ])
 }
 
-fn broke(e: &std::io::Error) -> Error {
+pub(super) fn broke(e: &std::io::Error) -> Error {
     Error::unavailable(format!("a stream of the cluster broke: {e}"))
 }
 
@@ -83,7 +82,10 @@ async fn splice(mut stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error
     copy_bidirectional(&mut stream, &mut socket).await.map(drop).map_err(|e| broke(&e))
 }
 
-async fn opening<T: serde::de::DeserializeOwned>(stream: &mut Box<dyn Io>) -> Result<T, Error> {
+/// The first frame of a stream.
+pub(super) async fn opening<T: serde::de::DeserializeOwned>(
+    stream: &mut Box<dyn Io>,
+) -> Result<T, Error> {
     let read = frames::read::<T>(stream, OPENING_MAX);
     let read = tokio::time::timeout(OPENING_TIMEOUT, read).await;
     let read = read.unwrap_or_else(|_| Err(Error::unavailable("it took too long")))?;
@@ -92,7 +94,7 @@ async fn opening<T: serde::de::DeserializeOwned>(stream: &mut Box<dyn Io>) -> Re
 
 impl Agent {
     /// The place, if the caller is another node of the same cluster.
-    fn neighbour(&self, caller: &Caller, cluster: &ClusterId) -> Result<Seated, Error> {
+    pub(super) fn neighbour(&self, caller: &Caller, cluster: &ClusterId) -> Result<Seated, Error> {
         let seated = self.clustered()?.at(cluster)?;
         let node = caller.node()?;
         if seated.seat.nodes.values().any(|id| id == node) {
@@ -123,18 +125,6 @@ impl Agent {
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
-        drop(theirs);
-        splice(stream, ours).await
-    }
-
-    async fn serve_relay(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
-        let RelayOpening { cluster, tree, epoch, from } = opening(&mut stream).await?;
-        let seated = self.neighbour(caller, &cluster)?;
-        let comer = Comer::Output { node: caller.node()?.clone(), epoch };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
-        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
-        let copy = Tree { id: tree.0, epoch };
-        seated.client.output(copy, from, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice(stream, ours).await
     }
@@ -192,7 +182,7 @@ impl Agent {
     }
 
     /// A node of the cluster by its number, and the cluster.
-    fn of_number(&self, number: NodeNumber) -> Result<(ClusterId, NodeId), Error> {
+    pub(super) fn of_number(&self, number: NodeNumber) -> Result<(ClusterId, NodeId), Error> {
         let seated = self.clustered()?.seated().clone();
         let seat = seated.ok_or_else(|| Error::unavailable("this node is in no cluster"))?.seat;
         let node = seat.nodes.get(&number).cloned();
@@ -248,27 +238,6 @@ impl Agent {
         };
         if let Err(error) = carried.await {
             tracing::debug!(%to, %error, "packets do not get to a node now");
-        }
-    }
-
-    /// Connects the relay of a copy here to the tree's spool at another node. When it ends, the
-    /// relay asks again.
-    pub(super) async fn reach_spool(
-        &self,
-        at: NodeNumber,
-        tree: Tree,
-        from: [u64; 2],
-        socket: UnixStream,
-    ) {
-        let reached = async {
-            let (cluster, node) = self.of_number(at)?;
-            let mut stream = self.clustered()?.dialer.node(&node, ALPN_RELAY).await?;
-            let opening = RelayOpening { cluster, tree: TreeId(tree.id), epoch: tree.epoch, from };
-            frames::write(&mut stream, &opening).await?;
-            splice(stream, socket).await
-        };
-        if let Err(error) = reached.await {
-            tracing::debug!(%tree, %error, "the spool of a tree is not reached now");
         }
     }
 }

@@ -204,16 +204,11 @@ fn staged(
         volume: PathBuf::from(super::super::volumes::MOUNTS).join(order.vo.as_str()),
         folder: cwd.to_owned(),
         home: Some(account.home.clone()),
+        enter: false,
         stage_in: order.task.stage_in.clone(),
         stage_out: order.task.stage_out.clone(),
     };
-    let plan = serde_json::to_string(&plan)
-        .map_err(|e| Error::internal(format!("cannot encode a staging plan: {e}")))?;
-    let stager =
-        stager.to_str().ok_or_else(|| Error::internal("the path of xosd is not UTF-8"))?.to_owned();
-    let mut argv = vec![stager, crate::stage::STAGE_ARG.to_owned(), plan, "--".to_owned()];
-    argv.extend(order.task.argv.clone());
-    Ok(argv)
+    plan.argv(stager, &order.task.argv)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{Do, Serve};
 use crate::cgroup::CgroupError;
 use crate::event::Cause;
 use crate::proto::{Ask, Call, Refusal, Status, Tell};
-use crate::spec::SLOTS_MAX;
+use crate::spec::{SLOTS_MAX, check_limits};
 use serde_json::Value;
 
 impl Serve<'_> {
@@ -55,8 +55,7 @@ impl Serve<'_> {
                 Ok(Value::Null)
             }
             Ask::Freeze { on } => self.freeze(on, now).map(|()| Value::Null),
-            Ask::Limit { limits } => limits
-                .check()
+            Ask::Limit { limits } => check_limits(&limits)
                 .map_err(|e| Refusal::Invalid(e.to_string()))
                 .and_then(|()| self.plan.cgroup.limit(&limits).map_err(system))
                 .map(|()| Value::Null),

@@ -2,12 +2,15 @@
 
 use super::{Controller, Refused};
 use crate::cluster::members::{Member, NodeState};
-use crate::cluster::messages::{End, TreeId};
+use crate::cluster::messages::{End, Order, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::{Millis, VoId};
+
+/// Most ghosts of a node that are ended at a time; the others are named again.
+const GHOSTS_MAX: usize = 1024;
 
 impl Controller {
     /// Has a tree wait until a node has room: [`Controller::begin`] starts it then.
@@ -199,6 +202,21 @@ impl Controller {
         Ok(out)
     }
 
+    /// Gives up a tree that waits as a checkpoint.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not wait.
+    pub fn give_up(&mut self, tree: TreeId, reason: String) -> Result<Vec<Effect>, Refused> {
+        let t = self.tree(tree)?;
+        if !matches!(t.state, TreeState::Checkpointed { .. }) {
+            return Err(Refused::State { tree, state: describe(&t.state) });
+        }
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Lost { tree, reason }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
     /// Takes a tree that left a cluster: it waits here as a checkpoint, as one of `birth`.
     ///
     /// # Errors
@@ -258,6 +276,29 @@ impl Controller {
         to: NodeNumber,
         now: Millis,
     ) -> Result<Vec<Effect>, Refused> {
+        self.begin_restart(tree, to, false, now)
+    }
+
+    /// The same, with its files as they are: somebody who may handle it said that this is right.
+    ///
+    /// # Errors
+    /// As [`Controller::restart`].
+    pub fn restart_as_is(
+        &mut self,
+        tree: TreeId,
+        to: NodeNumber,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Refused> {
+        self.begin_restart(tree, to, true, now)
+    }
+
+    fn begin_restart(
+        &mut self,
+        tree: TreeId,
+        to: NodeNumber,
+        as_is: bool,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Refused> {
         let t = self.tree(tree)?;
         let image = match (&t.state, &t.checkpoint) {
             (TreeState::Checkpointed { .. }, Some(image)) => image,
@@ -272,6 +313,8 @@ impl Controller {
             return Err(refused(format!("{} and {} differ in {what}", was.id, target.id)));
         }
         let last = self.reaches(image);
+        // What was said once holds until it runs.
+        let as_is = as_is || t.as_is;
         if !last && !t.previous.as_ref().is_some_and(|image| self.reaches(image)) {
             let names: Vec<String> =
                 image.nodes.iter().map(|n| self.state.members.name(*n)).collect();
@@ -282,10 +325,35 @@ impl Controller {
         if !last {
             touched.extend(self.change(TreeRecord::FellBack { tree, at: now }, &mut list));
         }
-        touched.extend(self.change(TreeRecord::Restarting { tree, to, at: now }, &mut list));
+        touched.extend(self.change(TreeRecord::Restarting { tree, to, at: now, as_is }, &mut list));
         let mut out: Vec<Effect> = Record::of(list).map(Effect::Keep).into_iter().collect();
         self.push(&touched, &mut out);
         Ok(out)
+    }
+
+    /// Has the ghosts end of trees that were not kept when the controller before this one ended.
+    ///
+    /// Then nothing of them runs: an order of that one is followed for no longer than a lease, a
+    /// heartbeat that did not name the copy yet gives another, and the answer to each later one
+    /// ends it.
+    pub(super) fn forsake(
+        &self,
+        from: NodeNumber,
+        trees: &[TreeId],
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let most = self.times.dead();
+        let members = self.state.members.iter().map(|(_, m)| m.dead(most));
+        if now.since(self.began) < members.max().unwrap_or(most) * 2 {
+            return;
+        }
+        let unknown = trees.iter().filter(|tree| self.state.trees.tree(**tree).is_none());
+        let forsake = unknown.take(GHOSTS_MAX).map(|tree| Order::Forsake { tree: *tree });
+        let orders: Vec<Order> = forsake.collect();
+        if !orders.is_empty() {
+            self.tell(from, orders, out);
+        }
     }
 
     /// A tree that has a node.

@@ -2,7 +2,7 @@
 
 use super::Dice;
 use crate::cluster::agent::{Act, Agent};
-use crate::cluster::messages::{End, Image, Offsets, Outcome, ToController, TreeId};
+use crate::cluster::messages::{End, FORSAKEN, Image, Offsets, Outcome, ToController, TreeId};
 use crate::pids::NodeNumber;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +105,7 @@ impl Node {
         self.procs.clear();
         self.jobs.clear();
         self.ghosts.clear();
+        self.agent = self.agent.lasting();
         self.agent.rebooted();
         (self.frozen, self.freeze_at) = (true, None);
         (self.up, self.wake_at) = (false, wake_at);
@@ -165,7 +166,7 @@ impl Node {
                 let work = Work::Dump { attempt, version };
                 self.job(t, 50 + dice.below(800), tree, epoch, work);
             }
-            Act::Restore { tree, epoch, image } => {
+            Act::Restore { tree, epoch, image, .. } => {
                 self.job(t, 50 + dice.below(1200), tree, epoch, Work::Restore { image });
             }
             Act::Kill { tree, epoch } => {
@@ -192,6 +193,12 @@ impl Node {
             }
             Act::Finish { tree, outcome } => {
                 if self.ghosts.remove(&tree) {
+                    out.push(Leaves::Finished(tree, outcome));
+                }
+            }
+            Act::Forsake { tree } => {
+                if self.ghosts.remove(&tree) {
+                    let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
                     out.push(Leaves::Finished(tree, outcome));
                 }
             }
@@ -263,7 +270,8 @@ impl Node {
         }
         if t >= self.next_beat {
             self.next_beat = t + 500;
-            let acts = self.agent.beat(now);
+            let mut acts = self.agent.beat(now);
+            acts.extend(self.agent.stands(self.ghosts.iter().copied().collect()));
             out.extend(self.act(acts, t, dice));
         }
         out

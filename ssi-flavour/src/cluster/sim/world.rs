@@ -8,7 +8,7 @@ use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
 use crate::cluster::messages::{End, Outcome, ToController, ToNode, TreeId};
 use crate::cluster::output::{Intake, Taken};
 use crate::cluster::record::{Effect, Record, State};
-use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
+use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Trees, Wish};
 use crate::pids::NodeNumber;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +20,8 @@ const ROUGH_MS: u64 = 25_000;
 const CALM_MS: u64 = 900_000;
 const NODES: u8 = 3;
 const TREES: usize = 4;
+/// How long a tree is young.
+const YOUNG_MS: u64 = 1_500;
 /// How many nodes are to have each checkpoint.
 const COPIES: usize = 2;
 
@@ -49,6 +51,15 @@ pub(super) struct World {
     log: Vec<Record>,
     /// How much of the log is on the disk.
     stored: usize,
+    /// Trees that are young: what became of them is lost with the controller, and since when.
+    young: BTreeMap<TreeId, u64>,
+    /// What became of those, and of others that were over while they were.
+    aside: Vec<Record>,
+    over: Vec<Record>,
+    /// The last number that the disk has as given.
+    given: u64,
+    /// Trees that a controller took with it.
+    forsaken: BTreeSet<TreeId>,
     mail: Vec<(u64, Mail)>,
     nodes: BTreeMap<NodeNumber, Node>,
     /// Nodes that nobody reaches.
@@ -77,6 +88,7 @@ impl World {
         let controller = Controller::new(State::default(), times, Millis(0));
         let (log, mail, cut, goals, births, intakes, started, finished) = Default::default();
         let (known, killed, copied) = Default::default();
+        let (young, aside, over, given, forsaken) = Default::default();
         let mut world = World {
             dice,
             rules,
@@ -88,6 +100,11 @@ impl World {
             ppm,
             log,
             stored: 0,
+            young,
+            aside,
+            over,
+            given,
+            forsaken,
             mail,
             nodes,
             cut,
@@ -183,7 +200,10 @@ impl World {
             let text = serde_json::to_string(r).unwrap();
             state.apply(&serde_json::from_str(&text).unwrap());
         }
-        assert!(lost > 0 || state == *controller.state(), "the journal gives another state");
+        let all = lost == 0 && self.young.is_empty();
+        assert!(!all || same(&state, controller.state()), "the journal gives another state");
+        self.forsaken.extend(std::mem::take(&mut self.young).into_keys());
+        self.aside.clear();
         let text = serde_json::to_string(&state).unwrap();
         let again: State = serde_json::from_str(&text).unwrap();
         assert!(again == state, "the snapshot gives another state");
@@ -193,29 +213,77 @@ impl World {
     fn recover(&mut self) {
         let mut state = State::default();
         self.log.iter().for_each(|r| state.apply(r));
+        let trees = state.trees.iter().map(|(tree, t)| (tree, t.clone())).collect();
+        state.trees = Trees::of(trees, state.trees.queue().clone(), TreeId(self.given));
         self.controller = Some(Controller::new(state, self.times, self.clock()));
     }
 
     /// What a decision asks for; the controller can die between any two of them.
     fn perform(&mut self, effects: Vec<Effect>) {
-        let before = self.log.len();
-        self.log.extend(effects.iter().filter_map(kept));
-        let mut behind = self.log.len() - before;
-        for e in effects {
-            match e {
-                Effect::Keep(_) => behind -= 1,
-                Effect::Tell { node, message } => {
-                    if self.rules.barrier {
-                        self.stored = self.stored.max(self.log.len() - behind);
-                    }
-                    self.send(Mail::Down(node, message));
+        let mut before = Vec::new();
+        for e in &effects {
+            self.write(e);
+            before.push(self.log.len());
+        }
+        for (e, before) in effects.into_iter().zip(before) {
+            if let Effect::Tell { node, message } = e {
+                if self.rules.barrier {
+                    self.stored = self.stored.max(before);
                 }
+                self.send(Mail::Down(node, message));
             }
             if self.rough && self.dice.below(1000) == 0 {
                 self.controller_dies();
                 return;
             }
         }
+    }
+
+    /// Writes down what a decision changed; of young trees aside.
+    fn write(&mut self, e: &Effect) {
+        let Effect::Keep(record) = e else { return };
+        let mut rest = Vec::new();
+        for r in record.parts() {
+            match r {
+                Record::Tree(of) if self.young.contains_key(&of.tree()) => self.write_young(of),
+                other => rest.push(other.clone()),
+            }
+        }
+        self.log.extend(Record::of(rest));
+    }
+
+    fn write_young(&mut self, r: &TreeRecord) {
+        let tree = r.tree();
+        match r {
+            TreeRecord::Placed { .. }
+            | TreeRecord::Runs { .. }
+            | TreeRecord::Ended { .. }
+            | TreeRecord::Lost { .. } => self.aside.push(Record::Tree(r.clone())),
+            TreeRecord::Forgotten { .. } => {
+                self.young.remove(&tree);
+                let of = self.take_aside(tree);
+                self.over.extend(of);
+            }
+            _ => {
+                self.ripen(tree);
+                self.log.push(Record::Tree(r.clone()));
+            }
+        }
+    }
+
+    fn take_aside(&mut self, tree: TreeId) -> Vec<Record> {
+        let of = |r: &Record| matches!(r, Record::Tree(r) if r.tree() == tree);
+        let all = std::mem::take(&mut self.aside);
+        let (of, others) = all.into_iter().partition(of);
+        self.aside = others;
+        of
+    }
+
+    /// A tree is young no more: all that became of it is one change.
+    fn ripen(&mut self, tree: TreeId) {
+        self.young.remove(&tree);
+        let of = self.take_aside(tree);
+        self.log.extend(Record::of(of));
     }
 
     fn send(&mut self, mail: Mail) {
@@ -327,6 +395,10 @@ impl World {
                     assert!(written <= received, "tree {tree}: output before the image is lost");
                 }
                 Leaves::Finished(tree, outcome) => {
+                    if self.forsaken.contains(&tree) {
+                        let lives = self.nodes.values().any(|node| node.is_live(tree));
+                        assert!(!lives, "tree {tree} runs, and its ghost has ended");
+                    }
                     let before = self.finished.insert(tree, outcome.clone());
                     assert!(before.is_none_or(|b| b == outcome), "tree {tree} ended twice");
                 }
@@ -368,6 +440,12 @@ impl World {
             self.recover();
         }
         if !self.rules.barrier && self.dice.chance(5) {
+            self.stored = self.log.len();
+        }
+        let old = self.young.iter().filter(|(_, since)| self.t >= **since + YOUNG_MS);
+        let old: Vec<TreeId> = old.map(|(tree, _)| *tree).collect();
+        for tree in old {
+            self.ripen(tree);
             self.stored = self.log.len();
         }
         let now = self.clock();
@@ -431,6 +509,7 @@ impl World {
         let node = self.dice.one_of(&online);
         let Some(controller) = &mut self.controller else { return };
         let next = controller.state().trees.next();
+        assert!(!self.forsaken.contains(&next), "tree {next} is given twice");
         if self.known.len() >= TREES || self.known.contains(&next) {
             return;
         }
@@ -438,7 +517,9 @@ impl World {
         let owner = Owner { vo: vo(), member, uid: 70_000 + member.0 };
         let restartable = self.dice.chance(70);
         let wish = Wish { owner, restartable, interval: Interval::Best };
-        let (tree, effects) = if self.dice.chance(40) {
+        let queued = self.dice.chance(40);
+        let young = !queued && !restartable && self.dice.chance(70);
+        let (tree, effects) = if queued {
             controller.queue(&wish)
         } else {
             let (Some(birth), Some(node)) = (birth, node) else { return };
@@ -452,11 +533,18 @@ impl World {
             self.nodes.get_mut(&birth).unwrap().ghosts.insert(tree);
             (tree, effects)
         };
-        self.goals.insert(tree, 60 + self.dice.below(400));
+        let least = if young { 1 } else { 60 };
+        self.goals.insert(tree, least + self.dice.below(400));
         self.known.insert(tree);
-        self.log.extend(effects.iter().filter_map(kept));
-        // It is acknowledged: it is on the disk.
-        self.stored = self.log.len();
+        if young {
+            self.young.insert(tree, self.t);
+        }
+        effects.iter().for_each(|e| self.write(e));
+        // It is acknowledged: it is on the disk, or its number is.
+        if !young || tree.0 > self.given {
+            self.stored = self.log.len();
+            self.given = self.given.max(tree.0) + u64::from(young);
+        }
         self.perform(effects.into_iter().filter(|e| !matches!(e, Effect::Keep(_))).collect());
     }
 
@@ -585,6 +673,7 @@ impl World {
         controller.state().trees.iter().next().is_none()
             && controller.state().trees.queue().is_empty()
             && self.nodes.values().all(|n| n.procs.is_empty())
+            && self.nodes.values().all(|n| n.ghosts.is_disjoint(&self.forsaken))
     }
 
     fn check(&self) {
@@ -595,8 +684,10 @@ impl World {
         assert!(controller.state().trees.queue().is_empty(), "something waits for ever");
         for (n, node) in &self.nodes {
             assert!(node.procs.is_empty(), "{n} keeps copies of trees that are over");
+            let waits = !node.ghosts.is_disjoint(&self.forsaken);
+            assert!(!waits, "a ghost at {n} waits for a tree that nobody knows");
         }
-        let log = || self.log.iter().flat_map(Record::parts);
+        let log = || self.log.iter().chain(&self.over).flat_map(Record::parts);
         let failed = log().any(|r| {
             matches!(r, Record::Member(MemberRecord::Became { state: NodeState::Failed, .. }))
         });
@@ -621,8 +712,9 @@ impl World {
             assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
         }
         let ended: BTreeSet<TreeId> = ends.keys().copied().collect();
-        assert_eq!(ended, self.known, "a tree is gone without an end");
-        for (tree, outcome) in &self.finished {
+        let known: BTreeSet<TreeId> = self.known.difference(&self.forsaken).copied().collect();
+        assert_eq!(ended, known, "a tree is gone without an end");
+        for (tree, outcome) in self.finished.iter().filter(|(t, _)| !self.forsaken.contains(t)) {
             assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
         }
     }
@@ -644,6 +736,14 @@ fn kept(e: &Effect) -> Option<Record> {
         Effect::Keep(r) => Some(r.clone()),
         Effect::Tell { .. } => None,
     }
+}
+
+/// Whether two states are the same but for the numbers that were given.
+fn same(a: &State, b: &State) -> bool {
+    let trees = |state: &State| -> BTreeMap<TreeId, Tree> {
+        state.trees.iter().map(|(tree, t)| (tree, t.clone())).collect()
+    };
+    a.members == b.members && trees(a) == trees(b) && a.trees.queue() == b.trees.queue()
 }
 
 fn vo() -> VoId {

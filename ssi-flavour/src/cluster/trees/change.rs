@@ -1,7 +1,7 @@
 //! What the records change.
 
-use super::{Holding, Step, Tree, TreeRecord, TreeState, Trees, Wish};
-use crate::cluster::messages::Image;
+use super::{CUT_MAX, CUT_NAMES_MAX, Holding, Step, Tree, TreeRecord, TreeState, Trees, Wish};
+use crate::cluster::messages::{CutFile, Image};
 use crate::pids::NodeNumber;
 
 impl Trees {
@@ -52,6 +52,7 @@ impl Trees {
 fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
     let (checkpoint, previous, holding, holds) = Default::default();
     let (saving, spooled, tries, versions) = Default::default();
+    let (barred, as_is, cut) = Default::default();
     Tree {
         root,
         owner: wish.owner.clone(),
@@ -72,6 +73,9 @@ fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
         spool: false,
         spooled,
         tries,
+        barred,
+        as_is,
+        cut,
     }
 }
 
@@ -85,6 +89,7 @@ fn change(t: &mut Tree, r: &TreeRecord) {
             t.state = TreeState::Running;
             t.confirmed = true;
             t.tries = 0;
+            t.as_is = false;
         }
         TreeRecord::Moving { to, at, .. } => {
             t.issued += 1;
@@ -133,8 +138,10 @@ fn change(t: &mut Tree, r: &TreeRecord) {
                 t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
             }
         }
-        TreeRecord::Restarting { to, at, .. } => {
+        TreeRecord::Restarting { to, at, as_is, .. } => {
             t.issued += 1;
+            t.barred = None;
+            t.as_is = *as_is;
             let reason = match &t.state {
                 TreeState::Checkpointed { reason, .. } => reason.clone(),
                 _ => String::new(),
@@ -164,6 +171,14 @@ fn change(t: &mut Tree, r: &TreeRecord) {
             rest(t);
             t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
         }
+        TreeRecord::CutBack { cut, .. } => remember(t, cut),
+        TreeRecord::Barred { reason, at, .. } => {
+            if let TreeState::Restarting { reason, .. } = &t.state {
+                t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
+            }
+            t.barred = Some(reason.clone());
+            t.as_is = false;
+        }
         TreeRecord::Saving { at, .. } => {
             t.versions += 1;
             t.saving = Some((t.versions, *at));
@@ -191,6 +206,18 @@ fn change(t: &mut Tree, r: &TreeRecord) {
             t.state = TreeState::Lost { reason: reason.clone() };
         }
     }
+}
+
+/// Files were cut back for it. What nodes say of that is told again when nobody answered.
+fn remember(t: &mut Tree, cut: &[CutFile]) {
+    for one in cut {
+        let fits = one.path.len() + one.kept.len() <= CUT_NAMES_MAX;
+        if fits && !t.cut.contains(one) {
+            t.cut.push(one.clone());
+        }
+    }
+    let many = t.cut.len().saturating_sub(CUT_MAX);
+    t.cut.drain(..many);
 }
 
 /// Nothing of it runs: no image is made or copied.

@@ -1,7 +1,7 @@
 //! What changes in the table of trees.
 
 use super::Wish;
-use crate::cluster::messages::{End, Image, TreeId};
+use crate::cluster::messages::{CutFile, End, Image, TreeId};
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
 use xos_base::Millis;
@@ -93,6 +93,25 @@ pub enum TreeRecord {
         tree: TreeId,
         /// Where.
         to: NodeNumber,
+        /// When.
+        at: Millis,
+        /// Whether its files stay as they are.
+        #[serde(default)]
+        as_is: bool,
+    },
+    /// For a restart files were cut back.
+    CutBack {
+        /// The tree.
+        tree: TreeId,
+        /// Which.
+        cut: Vec<CutFile>,
+    },
+    /// It was not restarted, and is not until somebody asks for it.
+    Barred {
+        /// The tree.
+        tree: TreeId,
+        /// Which files keep it, and why.
+        reason: String,
         /// When.
         at: Millis,
     },
@@ -251,6 +270,8 @@ impl TreeRecord {
             | TreeRecord::Left { tree }
             | TreeRecord::Stayed { tree, .. }
             | TreeRecord::Came { tree, .. }
+            | TreeRecord::CutBack { tree, .. }
+            | TreeRecord::Barred { tree, .. }
             | TreeRecord::Saving { tree, .. }
             | TreeRecord::Saved { tree, .. }
             | TreeRecord::NotSaved { tree, .. }

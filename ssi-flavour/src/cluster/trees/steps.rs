@@ -1,6 +1,9 @@
 //! What nodes are to do, and what follows from what they say and from the time that passes.
 
-use super::{HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState, Trees, WAIT_MAX};
+use super::{
+    BARRED_MAX, BARRED_TEXT_MAX, HOLD_MAX, STEP_MAX, Step, TRIES_MAX, Tree, TreeRecord, TreeState,
+    Trees, WAIT_MAX,
+};
 use crate::cluster::messages::{Fact, Order, Outcome, TreeId};
 use crate::pids::NodeNumber;
 use std::time::Duration;
@@ -49,6 +52,8 @@ impl Trees {
             | Fact::Refused { tree, epoch, .. }
             | Fact::Restored { tree, epoch }
             | Fact::NotRestored { tree, epoch, .. }
+            | Fact::CutBack { tree, epoch, .. }
+            | Fact::Barred { tree, epoch, .. }
             | Fact::Gone { tree, epoch }
             | Fact::Saved { tree, epoch, .. }
             | Fact::NotSaved { tree, epoch, .. }
@@ -83,6 +88,13 @@ impl Trees {
                 match fact {
                     Fact::Restored { .. } => Some(TreeRecord::Committed { tree }),
                     Fact::NotRestored { reason: why, .. } => Some(again(tree, t, reason, why, now)),
+                    Fact::CutBack { cut, .. } => {
+                        Some(TreeRecord::CutBack { tree, cut: cut.clone() })
+                    }
+                    Fact::Barred { reason, .. } => {
+                        let reason = reason.chars().take(BARRED_TEXT_MAX).collect();
+                        Some(TreeRecord::Barred { tree, reason, at: now })
+                    }
                     _ => None,
                 }
             }
@@ -122,7 +134,16 @@ impl Trees {
                     let why = format!("it took longer than {STEP_MAX:?}");
                     out.push(again(tree, t, reason, &why, now));
                 }
-                TreeState::Checkpointed { reason, since } if late(*since, WAIT_MAX) => {
+                TreeState::Checkpointed { since, .. }
+                    if t.barred.is_some() && late(*since, BARRED_MAX) =>
+                {
+                    let why = t.barred.as_deref().unwrap_or_default();
+                    let reason = format!("{why}; in {BARRED_MAX:?} nobody had it restarted");
+                    out.push(TreeRecord::Lost { tree, reason });
+                }
+                TreeState::Checkpointed { reason, since }
+                    if t.barred.is_none() && late(*since, WAIT_MAX) =>
+                {
                     let reason =
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
@@ -159,7 +180,8 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
                 out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
             }
             Step::Restoring { image, .. } if *to == node => {
-                out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
+                let (image, roll_back) = (image.clone(), false);
+                out.push(Order::Restore { tree, epoch: *next, image, roll_back });
             }
             Step::Undoing { .. } if *to == node => out.push(Order::Kill { tree, epoch: *next }),
             _ => {}
@@ -172,7 +194,8 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         }
         TreeState::Restarting { to, next, .. } if *to == node => {
             if let Some(image) = &t.checkpoint {
-                out.push(Order::Restore { tree, epoch: *next, image: image.clone() });
+                let (image, roll_back) = (image.clone(), !t.as_is);
+                out.push(Order::Restore { tree, epoch: *next, image, roll_back });
             }
         }
         TreeState::Lost { reason } if t.birth == node => {
@@ -247,6 +270,8 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
         }
         Fact::Restored { .. }
         | Fact::NotRestored { .. }
+        | Fact::CutBack { .. }
+        | Fact::Barred { .. }
         | Fact::Holds { .. }
         | Fact::NotHeld { .. }
         | Fact::Finished { .. } => None,
@@ -263,16 +288,18 @@ fn heard_of_target(
 ) -> Option<TreeRecord> {
     match (step, fact) {
         (Step::Restoring { .. }, Fact::Restored { .. }) => Some(TreeRecord::Committed { tree }),
-        (Step::Restoring { source_lost, .. }, Fact::NotRestored { reason, .. }) => {
-            Some(if *source_lost {
-                after_crash(tree, t, reason, now)
-            } else {
-                TreeRecord::Undone { tree, reason: reason.clone() }
-            })
-        }
-        (Step::Undoing { reason }, Fact::Gone { .. } | Fact::NotRestored { .. }) => {
-            Some(TreeRecord::Undone { tree, reason: reason.clone() })
-        }
+        (
+            Step::Restoring { source_lost, .. },
+            Fact::NotRestored { reason, .. } | Fact::Barred { reason, .. },
+        ) => Some(if *source_lost {
+            after_crash(tree, t, reason, now)
+        } else {
+            TreeRecord::Undone { tree, reason: reason.clone() }
+        }),
+        (
+            Step::Undoing { reason },
+            Fact::Gone { .. } | Fact::NotRestored { .. } | Fact::Barred { .. },
+        ) => Some(TreeRecord::Undone { tree, reason: reason.clone() }),
         _ => None,
     }
 }

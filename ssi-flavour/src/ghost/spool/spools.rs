@@ -147,6 +147,8 @@ impl State {
         let told = || match self.outcome.as_ref()? {
             Outcome::Ended(End::Exit { code }) => Some(Exit::Code(*code)),
             Outcome::Ended(End::Signal { number }) => Some(Exit::Signal(i32::from(*number))),
+            Outcome::Ended(End::OutOfMemory) => Some(Exit::Signal(libc::SIGKILL)),
+            Outcome::Ended(End::ProcessLimit { status }) => Some(Exit::Code(*status)),
             Outcome::Lost { .. } => None,
         };
         self.spool.as_ref().and_then(|spool| spool.kept.exit).or_else(told)
@@ -156,7 +158,7 @@ impl State {
     fn recall(&mut self, folder: &Path, tree: u64, quota: &Arc<Quota>) -> io::Result<()> {
         if self.spool.is_none() && Spool::is_in(folder) {
             let tree = Tree { id: tree, epoch: 0 };
-            let spool = Spool::open(folder, tree, [0, 0], quota, self.owner)?;
+            let spool = Spool::open(folder, tree, [0, 0], quota, (self.owner, true))?;
             self.epoch = self.epoch.max(spool.kept.epoch);
             self.spool = Some(spool);
         }
@@ -266,8 +268,9 @@ impl Spools {
         let number = {
             let mut state = locked(&shared);
             if state.spool.is_none() {
-                let (folder, owner) = (self.folder(tree.id), state.owner);
-                let spool = Spool::open(&folder, tree, from, &self.quota, owner)?;
+                let folder = self.folder(tree.id);
+                let whose = (state.owner, !self.stands(tree.id));
+                let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;
                 state.epoch = spool.kept.epoch;
                 state.spool = Some(spool);
             }
@@ -334,11 +337,16 @@ impl Spools {
     /// # Errors
     /// Those of the file.
     pub fn finish(&self, tree: u64, outcome: &Outcome) -> io::Result<()> {
-        let left = self.is_left(tree);
+        let stood = self.note_over(tree);
+        let left = stood == Some(Stood::Left);
         let folder = self.folder(tree);
         if !left {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            crate::disk::replace(&folder.join(OUTCOME_FILE), &serde_json::to_vec(outcome)?)?;
+            let (path, bytes) = (folder.join(OUTCOME_FILE), serde_json::to_vec(outcome)?);
+            match stood {
+                Some(_) => crate::disk::put(&path, &bytes)?,
+                None => crate::disk::replace(&path, &bytes)?,
+            }
         }
         let shared = locked(&self.open).remove(&tree);
         if let Some(shared) = &shared {

@@ -2,6 +2,7 @@
 
 use super::guest;
 use super::spools::{Spools, forget, locked};
+use crate::cluster::messages::Outcome;
 use std::io;
 use std::os::unix::net::UnixStream;
 
@@ -30,6 +31,9 @@ impl Spools {
         let comer = {
             let mut state = locked(&shared);
             self.recall(&mut state, tree)?;
+            if let Some(spool) = &mut state.spool {
+                spool.lasts = false;
+            }
             state.owned_by(uid)?;
             if state.outcome.is_some() {
                 locked(&self.stood).insert(tree, Stood::Over);
@@ -60,18 +64,41 @@ impl Spools {
         Ok(over || ended)
     }
 
-    /// Notes that a tree is over. Whether its ghost, which stood here, has left: then nobody wants
-    /// to know.
-    pub(super) fn is_left(&self, tree: u64) -> bool {
-        let mut stood = locked(&self.stood);
-        match stood.get_mut(&tree) {
-            None => false,
-            Some(Stood::Left) => stood.remove(&tree).is_some(),
-            Some(how) => {
-                *how = Stood::Over;
-                false
-            }
+    /// The trees for which ghosts stand here that do not know that these are over, or stood until
+    /// they left.
+    pub fn ghosts(&self) -> Vec<u64> {
+        let stood = locked(&self.stood);
+        let waits = stood.iter().filter(|(_, how)| **how != Stood::Over);
+        waits.map(|(tree, _)| *tree).collect()
+    }
+
+    /// As [`Spools::finish`], of a tree that nobody knows: what is known of it here counts.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn forsake(&self, tree: u64, outcome: &Outcome) -> io::Result<()> {
+        let how = locked(&self.stood).get(&tree).copied();
+        match how {
+            None | Some(Stood::Over) => Ok(()),
+            Some(Stood::Stands | Stood::Left) => self.finish(tree, outcome),
         }
+    }
+
+    /// Notes that a tree is over. How it was with the ghost that stands for it here, or stood; one
+    /// that has left has nobody who wants to know.
+    pub(super) fn note_over(&self, tree: u64) -> Option<Stood> {
+        let mut stood = locked(&self.stood);
+        let how = stood.get(&tree).copied()?;
+        match how {
+            Stood::Left => stood.remove(&tree),
+            Stood::Stands | Stood::Over => stood.insert(tree, Stood::Over),
+        };
+        Some(how)
+    }
+
+    /// Whether a ghost stands here for a tree, or stood.
+    pub(super) fn stands(&self, tree: u64) -> bool {
+        locked(&self.stood).contains_key(&tree)
     }
 }
 
@@ -79,7 +106,7 @@ impl Spools {
 mod tests {
     use super::*;
     use crate::cell::proto::{Exit, Tree};
-    use crate::cluster::messages::{End, Outcome};
+    use crate::cluster::messages::End;
     use crate::ghost::proto::{Control, Message, Steer, Stream, decode, encode};
     use crate::ghost::relay::{Ends, Offsets, Owner, Relay};
     use std::io::{Read, Write};
@@ -168,5 +195,22 @@ mod tests {
         assert!(!spools.stand(TREE.id, 100_001, one).unwrap());
         spools.finish(TREE.id, &Outcome::Ended(End::Signal { number: 9 })).unwrap();
         assert!(!spools.folder(TREE.id).exists());
+    }
+
+    #[test]
+    fn what_a_ghost_takes_waits_for_no_disk() {
+        // wrong: each line that make has placed would wait for the disk twice; or what others may
+        // ask for would be gone with the power
+        let dir = tempfile::tempdir().unwrap();
+        let spools = Spools::new(dir.path());
+        let lasts = || locked(&spools.state(TREE.id)).spool.as_ref().unwrap().lasts;
+        tree(&spools, "made");
+        assert!(lasts());
+        let (one, other) = UnixStream::pair().unwrap();
+        let standing = spools.clone();
+        let thread = std::thread::spawn(move || standing.stand(TREE.id, 100_001, one).unwrap());
+        ghost(other);
+        assert!(!lasts());
+        thread.join().unwrap();
     }
 }

@@ -11,7 +11,8 @@ use crate::cluster::trees::{Owner, Wish};
 use crate::pids::NodeNumber;
 use std::time::Duration;
 use xos_api::cluster::{
-    CHECKPOINT_S_MAX, CHECKPOINT_S_MIN, ClusterRun, PROGRAM_BYTES_MAX, RunInCluster,
+    CHECKPOINT_S_MAX, CHECKPOINT_S_MIN, CPU_MILLI_MIN, ClusterRun, MEMORY_BYTES_MIN, PROCESSES_MAX,
+    PROGRAM_BYTES_MAX, RunInCluster, TreeLimits,
 };
 use xos_api::policy::{Action as Ruled, Place};
 use xos_api::vom::ServedVo;
@@ -160,6 +161,7 @@ pub(super) fn check(r: &RunInCluster) -> Result<(), Error> {
     if r.env.keys().any(|name| name.is_empty() || name.contains('=')) {
         return Err(Error::invalid("a variable has no name, or '=' in it"));
     }
+    check_limits(&r.limits)?;
     if let Some(s) = r.checkpoint_s {
         if !r.restartable {
             return Err(Error::invalid("checkpoint_s is for programs that are restartable"));
@@ -178,6 +180,24 @@ pub(super) fn check(r: &RunInCluster) -> Result<(), Error> {
     if texts().map(|text| text.len() + 8).sum::<usize>() > PROGRAM_BYTES_MAX {
         return Err(Error::too_large(format!(
             "program, arguments and environment have more than {PROGRAM_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a program can be limited so.
+fn check_limits(l: &TreeLimits) -> Result<(), Error> {
+    if l.cpu_milli.is_some_and(|milli| milli < CPU_MILLI_MIN) {
+        return Err(Error::invalid("no program can be limited to so little of a processor")
+            .hint("ask for a hundredth of one, 0.01, or more"));
+    }
+    if l.memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
+        return Err(Error::invalid("no program can run with so little memory")
+            .hint(format!("ask for {} MiB or more", MEMORY_BYTES_MIN / (1024 * 1024))));
+    }
+    if l.processes.is_some_and(|many| !(1..=PROCESSES_MAX).contains(&many)) {
+        return Err(Error::invalid(format!(
+            "a program in a cluster can have 1 to {PROCESSES_MAX} processes"
         )));
     }
     Ok(())

@@ -99,6 +99,7 @@ impl ClusterService {
         let started = c.controller.start(pid, &waiting.wish, here, node);
         let (tree, effects) = started.map_err(refused)?;
         c.programs.insert(tree, waiting.placed(pid, asks.clone()));
+        c.begins_young(tree);
         self.begun(c, tree, effects).await?;
         let epoch = c.controller.state().trees.tree(tree).map_or(1, |t| t.epoch);
         let name = c.name(node).ok_or_else(|| Error::internal("a node has no name"))?;
@@ -218,6 +219,8 @@ fn wanted(c: &Cluster, r: PlaceInCluster, owner: Owner) -> Result<Waiting, Error
         queue: false,
         attached: true,
         own_net: false,
+        // Else who is limited would be no more by having others placed.
+        limits: from.limits,
         terminal: r.terminal,
         umask: r.umask,
         mandate: from.mandate.clone(),

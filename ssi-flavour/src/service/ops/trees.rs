@@ -161,7 +161,10 @@ impl ClusterService {
         r: RestartTree,
     ) -> Result<ClusterTree, Error> {
         let restarted = self.restarted(&caller, &r).await;
-        let what = format!("tree {}", r.tree);
+        let what = match r.as_is {
+            true => format!("tree {} with its files as they are", r.tree),
+            false => format!("tree {}", r.tree),
+        };
         self.noted(&caller, "restart_tree", &r.cluster, &what, restarted).await
     }
 
@@ -180,7 +183,11 @@ impl ClusterService {
                 Choice::Nowhere { reason } => return Err(Error::conflict(reason)),
             },
         };
-        let effects = c.controller.restart(tree, to, now).map_err(refused)?;
+        let begun = match r.as_is {
+            true => c.controller.restart_as_is(tree, to, now),
+            false => c.controller.restart(tree, to, now),
+        };
+        let effects = begun.map_err(refused)?;
         c.comes(to);
         self.decided(c, tree, effects).await
     }

@@ -25,6 +25,7 @@ fn waiting(member: u32, queue: bool) -> Waiting {
         shell: false,
         terminal: false,
         own_net: false,
+        limits: TreeLimits::default(),
         umask: 0o022,
         mandate: None,
     };

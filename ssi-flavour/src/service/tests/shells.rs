@@ -48,6 +48,7 @@ async fn a_line_runs_where_there_is_room_under_its_own_pid() {
     assert_eq!((to, *of, program.pid), (node(2), next, Some(PID)));
     assert_eq!((&program.birth, program.umask, program.attached), (&node(1), 0o027, true));
     assert_eq!((&program.mandate, program.shell), (&None, false), "the core asks by it");
+    world.service.settle().await;
     let kept = world.records.kept.lock().unwrap()[&id()].clone();
     assert_eq!(kept.trees[&next].root, PID);
     assert_eq!(kept.programs[&next].mandate.as_deref(), Some("mandate"));
@@ -114,4 +115,41 @@ async fn a_program_ends_with_who_stands_for_it() {
     world.service.end_without_ghost(&node(1), gone(PID)).await.unwrap();
     let (to, signal) = world.signals.recv().await.unwrap();
     assert_eq!((to, signal.tree, signal.pid, signal.signal), (node(2), next, None, 9));
+}
+
+/// If it failed, each line of make would wait for the core's disk; or one that lasts would end with
+/// the core, or two programs have one number.
+#[tokio::test]
+async fn a_line_is_kept_when_it_lasts() {
+    let (world, tree) = shell().await;
+    let kept = || world.records.kept.lock().unwrap()[&id()].clone();
+    let place = async |pid| {
+        world.beats(2, 0, &[]).await.unwrap();
+        let placed = world.service.place_for(&node(1), PlaceInCluster { pid, ..line(tree) }).await;
+        let Ok(Placed::Elsewhere { tree, .. }) = placed else { panic!("{placed:?}") };
+        tree
+    };
+    let short = place(PID).await;
+    assert!(kept().last >= short.0, "its number is kept before anybody has it");
+    let again = open(world.records.clone(), world.clock.clone()).await;
+    assert!(again.cluster().await.controller.state().trees.next() > short);
+    world.records.broken.store(true, Ordering::Relaxed);
+    let end = crate::cluster::messages::End::Exit { code: 0 };
+    let said = [
+        (2, Fact::Runs { tree: short, epoch: 1, floor: 1 }),
+        (2, Fact::Ended { tree: short, epoch: 1, end }),
+        (1, Fact::Finished { tree: short }),
+    ];
+    for (from, fact) in said {
+        let facts = ToController::Facts { term: 1, facts: vec![fact] };
+        world.say(from, vec![facts], None).await.unwrap();
+    }
+    assert!(world.cluster().await.controller.state().trees.tree(short).is_none());
+    world.records.broken.store(false, Ordering::Relaxed);
+    let lasts = place(PID).await;
+    assert!(!kept().trees.contains_key(&lasts));
+    world.clock.0.store(1000, Ordering::Relaxed);
+    world.turn().await;
+    assert!(kept().trees.contains_key(&lasts) && kept().programs.contains_key(&lasts));
+    assert!(!kept().trees.contains_key(&short));
 }

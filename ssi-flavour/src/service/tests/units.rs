@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cluster::messages::{End, Image, Offsets};
-use xos_api::aem::{Carried, OutputStream, Stage, TaskSpec, UnitEnd};
+use crate::wire::TreeUse;
+use xos_api::aem::{Carried, OutputStream, Resources, Stage, TaskSpec, UnitEnd};
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitChange, UnitOrder, UnitOutput,
 };
@@ -212,13 +213,50 @@ async fn output_is_where_a_tree_was_born_and_the_impossible_is_refused() {
     world.ends(2, trees[1], End::Exit { code: 0 }).await;
     assert!(world.service.unit_output(&c1(), read(1)).await.unwrap().eof);
     assert_eq!(world.service.unit_output(&c1(), read(9)).await.unwrap_err().kind, Kind::NotFound);
-    let mut staged = order(1);
-    staged.task.stage_in = vec![Stage::default()];
-    let refused = world.service.start_units(&c1(), staged, &alice()).await.unwrap_err();
+    let mut hungry = order(1);
+    hungry.task.limits.processes = Some(1 << 20);
+    let refused = world.service.start_units(&c1(), hungry, &alice()).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Unsatisfiable);
     let beyond = Membership { number: MemberNumber(65_536), ..alice() };
     let refused = world.service.start_units(&c1(), order(1), &beyond).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Denied);
+}
+
+/// If it failed, a unit would take more of a node than its job has room for, run without its files,
+/// or have what it used forgotten when it moves.
+#[tokio::test]
+async fn a_unit_has_its_limits_and_files_and_what_it_used_is_told() {
+    let mut world = offered().await;
+    let mut one = order(1);
+    one.task.resources = Resources { memory_bytes: GIB / 2, ..Resources::default() };
+    one.task.limits = ProcessLimits { processes: Some(9), open_files: Some(64), ..one.task.limits };
+    one.task.stage_in = vec![Stage { name: "a".into(), volume: "in/a".into(), ..Stage::default() }];
+    world.service.start_units(&c1(), one, &alice()).await.unwrap();
+    let (to, tell) = world.told.recv().await.unwrap();
+    let [(tree, program)] = tell.programs.as_slice() else { panic!("{tell:?}") };
+    let limits =
+        TreeLimits { cpu_milli: Some(1000), memory_bytes: Some(GIB / 2), processes: Some(10) };
+    assert_eq!(program.limits, limits, "who copies its files is one process more");
+    assert_eq!(program.each.open_files, Some(64));
+    assert_eq!(program.staged.as_ref().unwrap().stage_in[0].volume, "in/a");
+    assert_eq!(program.cwd, "jobs/12.pisa/0");
+    let (tree, n) = (*tree, if to == node(1) { 1 } else { 2 });
+    let says = async |epoch, cpu_ms, memory_bytes, facts| {
+        let used = vec![TreeUse { tree, epoch, cpu_ms, memory_bytes }];
+        let messages = vec![ToController::Facts { term: 1, facts }];
+        let say = ClusterSay { messages, looks: None, used };
+        world.service.say(&node(n), say).await.unwrap()
+    };
+    says(1, 700, 5000, vec![Fact::Runs { tree, epoch: 1, floor: 1 }]).await;
+    // No copy of it, and what is older.
+    says(9, 1 << 40, 1 << 40, vec![]).await;
+    says(1, 600, 4000, vec![]).await;
+    says(1, 900, 4000, vec![Fact::Ended { tree, epoch: 1, end: End::OutOfMemory }]).await;
+    let reports = world.service.reports().await;
+    let UnitChange::Ended { how, usage, .. } = &reports[0].1.events[1].what else {
+        panic!("{reports:?}")
+    };
+    assert_eq!((how, usage.cpu_ms, usage.memory_bytes), (&UnitEnd::OutOfMemory, 900, 5000));
 }
 
 /// If it failed, a unit could use its processors for ever.

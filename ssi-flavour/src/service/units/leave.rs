@@ -95,11 +95,13 @@ impl Cluster {
             let TreeState::Checkpointed { reason, since } = &t.state else { return None };
             let waited = now.since(*since) >= LEAVE_AFTER || t.tries >= LEAVE_TRIES;
             let unit = self.programs.get(tree).is_some_and(|p| p.unit.is_some());
-            (unit && t.restartable && waited).then(|| (*tree, reason.clone()))
+            // Files that keep it here keep it everywhere.
+            let goes = unit && t.restartable && t.barred.is_none() && waited;
+            goes.then(|| (*tree, reason.clone()))
         };
         let trees = self.controller.state().trees.iter();
         let vain: Vec<(TreeId, String)> = trees.filter_map(|t| vain(&t)).collect();
-        let mut out = Vec::new();
+        let mut out = self.give_back();
         for (tree, reason) in vain {
             let why = format!("{reason}; no node of {} restarted it", self.id);
             self.why_left.insert(tree, why);
@@ -112,6 +114,22 @@ impl Cluster {
             }
         }
         out
+    }
+
+    /// Gives up units that came and that their files keep from beginning here.
+    fn give_back(&mut self) -> Vec<Effect> {
+        let kept = |(tree, t): (TreeId, &Tree)| {
+            let came = self.programs.get(&tree).is_some_and(|p| p.carried.is_some());
+            // Nothing of it ever ran here as long as it has no copy of its own.
+            let never = t.checkpoint.as_ref().is_some_and(|image| image.shared);
+            let waits = matches!(t.state, TreeState::Checkpointed { .. });
+            let why = t.barred.clone().filter(|_| came && never && waits)?;
+            Some((tree, why))
+        };
+        let trees = self.controller.state().trees.iter();
+        let kept: Vec<(TreeId, String)> = trees.filter_map(kept).collect();
+        let given = kept.into_iter().map(|(tree, why)| self.controller.give_up(tree, why));
+        given.flatten().flatten().collect()
     }
 
     /// What is told of a unit whose tree left.

@@ -1,8 +1,9 @@
 //! What the tree of a unit runs.
 
 use super::table::Next;
-use crate::wire::Program;
+use crate::wire::{Program, Staged};
 use std::collections::BTreeMap;
+use xos_api::cluster::TreeLimits;
 use xos_api::node::units::{StartUnits, UnitOrder};
 use xos_base::{ClusterId, NodeId};
 
@@ -33,11 +34,16 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         let own = order.variables(&unit, &node).into_iter();
         env.extend(own.map(|(name, value)| (name.to_owned(), value)));
     }
+    let stages = !task.stage_in.is_empty() || !task.stage_out.is_empty();
+    let (stage_in, stage_out) = (task.stage_in.clone(), task.stage_out.clone());
+    // As on a node that is in no cluster: with files, each unit has a folder of its own.
+    let own = || format!("jobs/{}/{}", order.envelope.job, unit.unit);
+    let cwd = path(&task.cwd).or_else(|| stages.then(own)).unwrap_or_default();
     let files = [path(&task.stdin), path(&task.stdout), path(&task.stderr)];
     Program {
         argv: redirected(&task.argv, files),
         env,
-        cwd: path(&task.cwd).unwrap_or_default(),
+        cwd,
         umask: UMASK,
         vo: envelope.owner.vo.clone(),
         person: envelope.person.clone(),
@@ -47,6 +53,14 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         attached: false,
         shell: false,
         own_net: false,
+        limits: TreeLimits {
+            cpu_milli: Some(task.resources.cpu_milli),
+            memory_bytes: Some(task.resources.memory_bytes),
+            // Who copies the files is a process more.
+            processes: task.limits.processes.map(|n| n.saturating_add(u64::from(stages))),
+        },
+        each: task.limits,
+        staged: stages.then_some(Staged { stage_in, stage_out }),
         pid: Some(pid),
         birth: birth.clone(),
         mandate: None,

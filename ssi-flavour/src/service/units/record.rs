@@ -53,7 +53,7 @@ pub struct Over {
     pub at: Millis,
     /// How.
     pub how: UnitEnd,
-    /// What it used, as far as its nodes' heartbeats showed it.
+    /// What it used, as far as its nodes said so.
     pub usage: Usage,
 }
 

@@ -11,7 +11,7 @@ use crate::cluster::record::Effect;
 use crate::cluster::trees::{TreeState, Wish};
 use crate::pids::NodeNumber;
 use crate::service::one::Cluster;
-use crate::wire::{ClusterSignal, NodeLooks};
+use crate::wire::{ClusterSignal, TreeUse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::UnitCheckpoint;
@@ -23,8 +23,6 @@ use xos_base::{Millis, NodeId};
 const STARTS_MAX: usize = 64;
 /// Between SIGTERM and SIGKILL of a unit that ran for too long.
 const WALL_GRACE: Duration = Duration::from_secs(5);
-/// The longest time for which what a heartbeat says of a process counts.
-const SAMPLE_MAX: Duration = Duration::from_secs(10);
 const SIGTERM: u8 = 15;
 const SIGKILL: u8 = 9;
 
@@ -235,20 +233,14 @@ impl Cluster {
         self.units.spools(id).values().flatten().any(|tree| trees.tree(*tree).is_some())
     }
 
-    /// Counts what the trees of units used since the node's last heartbeat.
-    pub fn count_use(&mut self, number: NodeNumber, looks: &NodeLooks, now: Millis) {
-        let Some((_, last)) = self.looks.get(&number) else { return };
-        let ms = u64::try_from(now.since(*last).min(SAMPLE_MAX).as_millis()).unwrap_or(0);
-        let mut sums: BTreeMap<TreeId, (u64, u64)> = BTreeMap::new();
-        for p in &looks.processes {
-            if self.programs.get(&p.tree).is_some_and(|program| program.unit.is_some()) {
-                let (cpu, memory) = sums.entry(p.tree).or_default();
-                *cpu = cpu.saturating_add(u64::from(p.cpu_milli).saturating_mul(ms) / 1000);
-                *memory = memory.saturating_add(p.memory_bytes);
-            }
+    /// What a node says that the copy of a unit used there, as long as that copy is the tree.
+    pub fn take_use(&mut self, number: NodeNumber, u: &TreeUse) {
+        let tree = self.controller.state().trees.tree(u.tree);
+        if !tree.is_some_and(|t| t.node == number && t.epoch == u.epoch && !t.state.is_final()) {
+            return;
         }
-        for (tree, (cpu_ms, memory_bytes)) in sums {
-            self.units.used(tree, cpu_ms, memory_bytes);
+        if let Some(unit) = self.programs.get(&u.tree).and_then(|program| program.unit.as_ref()) {
+            self.units.used(unit, (u.tree, u.epoch), (u.cpu_ms, u.memory_bytes));
         }
     }
 }

@@ -76,8 +76,8 @@ pub(super) struct Next {
 pub(in crate::service) struct Units {
     held: BTreeMap<EnvelopeId, Held>,
     happened: Vec<(TreeUnit, Happened)>,
-    /// What trees used so far: processor time in milliseconds, most memory in bytes.
-    used: BTreeMap<TreeId, (u64, u64)>,
+    /// What each copy of a tree used so far: processor time in milliseconds, most memory in bytes.
+    used: BTreeMap<TreeId, BTreeMap<u64, (u64, u64)>>,
     /// Copies that were sent SIGTERM.
     pub(super) asked: BTreeSet<(TreeId, u64)>,
     dirty: Dirty,
@@ -289,6 +289,7 @@ impl Units {
                 Happened::Ended(how) => {
                     let Some(unit) = held.units.get(&key) else { continue };
                     let used = unit.tree.and_then(|tree| self.used.remove(&tree));
+                    let used = used.map(|copies| summed(&copies)).unwrap_or_default();
                     self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
                     let (stop, started) = (unit.stop, how.is_ok());
                     // Of one that came, and of which no copy became the tree, nothing ever ran.
@@ -300,7 +301,7 @@ impl Units {
                         (UnitEnd::Lost { reason }, true) => UnitEnd::NotStarted { reason },
                         (how, _) => how,
                     };
-                    held.end(key, now, how, used.unwrap_or_default());
+                    held.end(key, now, how, used);
                 }
                 Happened::Left(carried, why) => {
                     let Some(unit) = held.units.get(&key) else { continue };
@@ -309,8 +310,9 @@ impl Units {
                         continue;
                     }
                     let used = unit.tree.and_then(|tree| self.used.remove(&tree));
+                    let used = used.map(|copies| summed(&copies)).unwrap_or_default();
                     self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
-                    held.leave(key, now, (carried, why), used.unwrap_or_default());
+                    held.leave(key, now, (carried, why), used);
                 }
             }
             self.news = true;
@@ -412,10 +414,21 @@ impl Units {
         }
     }
 
-    /// A tree used so much more processor time, milliseconds, and has so much memory, bytes.
-    pub(super) fn used(&mut self, tree: TreeId, cpu_ms: u64, memory_bytes: u64) {
-        let (cpu, memory) = self.used.entry(tree).or_default();
-        *cpu = cpu.saturating_add(cpu_ms);
+    /// A copy of a unit's tree used so much processor time, milliseconds, and had so much memory,
+    /// bytes, since it was made. What is over has been reported.
+    pub(super) fn used(
+        &mut self,
+        id: &TreeUnit,
+        (tree, epoch): (TreeId, u64),
+        (cpu_ms, memory_bytes): (u64, u64),
+    ) {
+        let runs = self.unit(&id.envelope, (id.unit, id.attempt));
+        if !runs.is_some_and(|unit| unit.over.is_none() && unit.tree == Some(tree)) {
+            return;
+        }
+        let (cpu, memory) = self.used.entry(tree).or_default().entry(epoch).or_default();
+        // What was said before may come later.
+        *cpu = cpu_ms.max(*cpu);
         *memory = memory_bytes.max(*memory);
     }
 
@@ -429,6 +442,13 @@ fn unit_of(id: &EnvelopeId, (unit, attempt): Key) -> TreeUnit {
     TreeUnit { envelope: id.clone(), unit, attempt }
 }
 
+/// What all copies of a tree used together: one runs after the other.
+fn summed(copies: &BTreeMap<u64, (u64, u64)>) -> (u64, u64) {
+    copies.values().fold((0, 0), |(cpu, memory), (more_cpu, other)| {
+        (cpu.saturating_add(*more_cpu), memory.max(*other))
+    })
+}
+
 /// What the end of its tree means for a unit.
 fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
     match (stop.map(|stop| stop.why), how) {
@@ -436,6 +456,8 @@ fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
         (Some(Why::WallTime), _) => UnitEnd::WallTime,
         (None, Ok(End::Exit { code })) => UnitEnd::Exit { code },
         (None, Ok(End::Signal { number })) => UnitEnd::Signal { signal: number },
+        (None, Ok(End::OutOfMemory)) => UnitEnd::OutOfMemory,
+        (None, Ok(End::ProcessLimit { status })) => UnitEnd::ProcessLimit { status },
         (None, Err(reason)) => {
             UnitEnd::Lost { reason: reason.chars().take(REASON_CHARS_MAX).collect() }
         }

@@ -91,6 +91,19 @@ while not os.path.exists(os.environ['STOP']):
     time.sleep(0.05)
 ";
 
+/// Keeps a log, to which it only appends.
+pub const LOGGED: &str = "
+import os, time
+log = open('logged.log', 'a')
+n = 0
+while not os.path.exists(os.environ['STOP']):
+    log.write(f'{n}\\n')
+    log.flush()
+    print('a', n, flush=True)
+    n += 1
+    time.sleep(0.05)
+";
+
 /// Two processes with a connection between them.
 pub const CONNECTED: &str = "
 import os, socket, time

@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use xos_api::cluster::{ClusterTree, ClusterTreeState, GetTree};
+use xos_api::cluster::{ClusterTree, ClusterTreeState, GetTree, OUT_OF_MEMORY};
 use xos_api::node::{AttachOpened, AttachOpening};
 use xos_base::{ClusterId, Error, Kind, NodeId};
 use xos_net::IdentityCell;
@@ -36,6 +36,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const UNKNOWN_TRIES_MAX: u32 = 20;
 /// How often it is tried to reach the output of what is over.
 const OVER_TRIES_MAX: u32 = 5;
+
+/// How often it is looked whether the core has heard that a program ended.
+const END_LOOKS_MAX: u32 = 20;
+/// The exit status of a shell whose program was killed.
+const KILLED_CODE: u8 = 137;
 
 /// What is followed.
 pub(super) struct Followed {
@@ -86,6 +91,10 @@ pub(super) async fn follow(
     };
     let end = end.map_err(|_| Error::internal("the program is followed no more"))?;
     let end = end.map_err(|e| Error::unavailable(format!("cannot go on here: {e}")))?;
+    let killed = matches!(end, End::As(Exit::Signal(libc::SIGKILL) | Exit::Code(KILLED_CODE)));
+    if killed && line.is_out_of_memory().await {
+        s.out.note(&format!("Ended: {OUT_OF_MEMORY} (xos cluster run --memory)"))?;
+    }
     finish(s, &line.what, end)
 }
 
@@ -174,6 +183,21 @@ impl Line<'_> {
         self.member.keep(self.s).await;
         let (cluster, tree) = (self.what.cluster.clone(), self.what.tree);
         self.member.call(self.s, GetTree { cluster, tree }).await
+    }
+
+    /// Whether a program that was killed had all the memory that it may. The core may hear of the
+    /// end a moment after its output.
+    async fn is_out_of_memory(&mut self) -> bool {
+        for _ in 0..END_LOOKS_MAX {
+            match self.look().await {
+                Ok(tree) if tree.state == ClusterTreeState::Ended => {
+                    return tree.reason == OUT_OF_MEMORY;
+                }
+                Ok(_) => tokio::time::sleep(RETRY_MIN).await,
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// Waits until the output is collected elsewhere.

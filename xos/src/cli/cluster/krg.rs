@@ -135,7 +135,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
                 Some(node) => Some(numbered(s, &cluster, &node).await?),
                 None => None,
             };
-            trees::restart(s, &cluster, tree, node.as_deref()).await
+            trees::restart(s, &cluster, tree, node.as_deref(), false).await
         }
     }
 }

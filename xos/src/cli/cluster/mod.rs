@@ -146,7 +146,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   xos cluster restart c1 7
-  xos cluster restart c1 7 n2")]
+  xos cluster restart c1 7 n2
+  xos cluster restart c1 7 --as-is")]
     Restart {
         /// The cluster, as c1.rennes or c1.
         cluster: String,
@@ -154,6 +155,9 @@ Examples:
         tree: u64,
         /// Where, as n2.rennes or n2 [default: the least loaded node].
         node: Option<String>,
+        /// Go on with the files that it had open as they are: cut none back, and refuse none.
+        #[arg(long)]
+        as_is: bool,
     },
 }
 
@@ -181,8 +185,8 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Why { cluster, pid } => trees::why(s, &cluster, pid).await,
         Command::Migrate { cluster, pid, node } => trees::migrate(s, &cluster, pid, &node).await,
         Command::Checkpoint { cluster, pid } => trees::checkpoint(s, &cluster, pid).await,
-        Command::Restart { cluster, tree, node } => {
-            trees::restart(s, &cluster, tree, node.as_deref()).await
+        Command::Restart { cluster, tree, node, as_is } => {
+            trees::restart(s, &cluster, tree, node.as_deref(), as_is).await
         }
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use std::io::IsTerminal;
 use std::time::Duration;
 use xos_api::cda::IssueClusterMandate;
-use xos_api::cluster::{ClusterRun, ListProcesses, ListTrees, RunInCluster};
+use xos_api::cluster::{ClusterRun, ListProcesses, ListTrees, RunInCluster, TreeLimits};
 use xos_base::{ClusterId, Error, VoId};
 use xos_ssi::ghost::proto::GhostId;
 use xos_ssi::ghost::{Manner, Signals};
@@ -30,6 +30,7 @@ Examples:
   xos cluster run c1 -- bash                         on a terminal
   xos cluster run c1 -d --restartable -E SEED=7 -- ./simulate 42
   xos cluster run c1 --net own -- ./server-and-clients
+  xos cluster run c1 --cpus 2 --memory 4G -- ./simulate 42
 
 It is as if the program ran here: its output comes here, your input and Ctrl-C go there, and its \
 exit status is that of this command (128 and the number, when a signal ended it; 255, when it is \
@@ -69,6 +70,16 @@ pub struct Run {
     /// How often, in seconds [default: by what a checkpoint costs].
     #[arg(long, value_name = "SECONDS", requires = "restartable")]
     checkpoint_every: Option<u32>,
+    /// Most processors that it gets, as 2 or 0.5 [default: as many as its node has].
+    #[arg(long, value_parser = values::unit_cpus, value_name = "N")]
+    cpus: Option<u32>,
+    /// Most memory, as 2G: when it has all of it, one of its processes is ended [default: as much as
+    /// its node has].
+    #[arg(long, value_parser = values::size, value_name = "SIZE")]
+    memory: Option<u64>,
+    /// Most processes and threads at a time [default: 2048].
+    #[arg(long, value_name = "N")]
+    processes: Option<u64>,
     /// Be refused when all nodes are full, rather than wait until one has room.
     #[arg(long)]
     no_queue: bool,
@@ -163,6 +174,9 @@ pub(super) async fn shell(s: &Session, args: Shell) -> Outcome {
         env,
         restartable: false,
         checkpoint_every: None,
+        cpus: None,
+        memory: None,
+        processes: None,
         no_queue: false,
         net: Net::Node,
         argv,
@@ -244,6 +258,11 @@ async fn place(
         attached,
         terminal,
         own_net: args.net == Net::Own,
+        limits: TreeLimits {
+            cpu_milli: args.cpus,
+            memory_bytes: args.memory,
+            processes: args.processes,
+        },
         umask: mask(),
         mandate,
     };

@@ -8,8 +8,9 @@ use crate::cli::session::Session;
 use serde::Serialize;
 use std::time::Duration;
 use xos_api::cluster::{
-    CancelTree, CheckpointTree, ClusterProcess, ClusterTree, ClusterTreeState, ClusterView,
-    GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy, WhyTree,
+    CancelTree, CheckpointTree, ClusterCut, ClusterProcess, ClusterTree, ClusterTreeState,
+    ClusterView, GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy,
+    WhyTree,
 };
 use xos_base::{ClusterId, Error};
 
@@ -17,6 +18,8 @@ use xos_base::{ClusterId, Error};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After how many looks that is given up: more than the steps of a move may take.
 const LOOKS_MAX: u32 = 2000;
+/// Most files that were cut back and are named after a restart.
+const CUTS_SHOWN: usize = 10;
 /// Most processes that `xos cluster top` shows.
 const TOP_MAX: usize = 30;
 
@@ -99,11 +102,24 @@ fn state(state: ClusterTreeState) -> String {
     }
 }
 
-/// Why it is so, and what went wrong last.
+/// Why it is so, what went wrong last, and what became of its files.
 fn more(t: &ClusterTree) -> String {
     let parts = [clean(&t.reason), clean(&t.trouble)];
-    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    parts.join("; ")
+    let parts = parts.into_iter().filter(|part| !part.is_empty()).chain(cuts(t, 1));
+    parts.collect::<Vec<String>>().join("; ")
+}
+
+/// The files that were cut back last, at most so many, and that there are more.
+fn cuts(t: &ClusterTree, most: usize) -> Vec<String> {
+    let one = |cut: &ClusterCut| {
+        let (path, kept) = (clean(&cut.path), clean(&cut.kept));
+        format!("{path} was cut back, {} of it are in {kept}", size(cut.bytes))
+    };
+    let mut all: Vec<String> = t.cut.iter().rev().take(most).map(one).collect();
+    if let Some(more @ 1..) = t.cut.len().checked_sub(most) {
+        all.push(format!("{more} more files were cut back (--json names them)"));
+    }
+    all
 }
 
 fn process_table<'a>(all: impl Iterator<Item = &'a ClusterProcess>, none: &str) -> String {
@@ -228,21 +244,34 @@ pub(super) async fn checkpoint(s: &Session, cluster: &str, pid: i32) -> Outcome 
 }
 
 /// Runs `xos cluster restart`.
-pub(super) async fn restart(s: &Session, cluster: &str, tree: u64, node: Option<&str>) -> Outcome {
+pub(super) async fn restart(
+    s: &Session,
+    cluster: &str,
+    tree: u64,
+    node: Option<&str>,
+    as_is: bool,
+) -> Outcome {
     let cluster = cluster_id(s, cluster)?;
     let node = node.map(|n| node_id(n, &cluster.site())).transpose()?;
     let mut core = Asker::at(s, &site_of(s, &cluster)).await?;
-    let begun = core.call(s, RestartTree { cluster: cluster.clone(), tree, node }).await?;
+    let r = RestartTree { cluster: cluster.clone(), tree, node, as_is };
+    let begun = core.call(s, r).await?;
     let restarting = |t: &ClusterTree| t.state == ClusterTreeState::Restarting;
     let t = settled(s, &mut core, &cluster, begun, restarting).await?;
     if t.state != ClusterTreeState::Running {
         let why = if t.trouble.is_empty() { &t.reason } else { &t.trouble };
         return Err(Error::conflict(format!("tree {tree} does not run: {}", clean(why)))
-            .hint(format!("xos cluster ps {cluster} shows how it stands"))
+            .hint(format!(
+                "when it waits for its files, put them back, or go on with them as they are: \
+                 xos cluster restart {cluster} {tree} --as-is"
+            ))
             .into());
     }
     let pid = t.pid.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
-    s.out.show(&t, || format!("Tree {tree} runs{pid}."))?;
+    s.out.show(&t, || {
+        let cut = cuts(&t, CUTS_SHOWN).into_iter().map(|cut| format!("\n{cut}"));
+        format!("Tree {tree} runs{pid}.{}", cut.collect::<String>())
+    })?;
     Ok(0)
 }
 

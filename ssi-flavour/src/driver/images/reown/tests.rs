@@ -178,7 +178,7 @@ fn a_folder_is_the_new_users_or_not_whole() {
         owner: 70_001,
         epoch: 2,
         criu: "4.2.1".into(),
-        open_files: vec![OpenFile { path: "/vo/log".into(), size_bytes: 3 }],
+        open_files: vec![OpenFile { path: "/vo/log".into(), size_bytes: 3, ..OpenFile::default() }],
     };
     let good = fill("good");
     seal(&good, origin()).unwrap();

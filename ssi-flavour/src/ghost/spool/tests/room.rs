@@ -15,7 +15,7 @@ fn hundred() -> String {
 
 /// A spool whose relay has sent so much that was not written yet.
 fn filled(quota: &Arc<Quota>, folder: &Path, text: &str) -> Spool {
-    let mut spool = Spool::open(folder, tree(1), [0, 0], quota, OWNER).unwrap();
+    let mut spool = Spool::open(folder, tree(1), [0, 0], quota, (OWNER, true)).unwrap();
     let mut relay = Machine::relay(tree(1), [0; 2], [0; 2]);
     let hello = relay.connected(false);
     relay.take(spool.connected()).unwrap();

@@ -5,20 +5,10 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
+pub use super::Version;
+
 /// Most bytes read of mountinfo; a machine with more mounts than that hides its hierarchies.
 pub const MOUNTINFO_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Which interface a hierarchy speaks.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Version {
-    /// One hierarchy per controller.
-    V1,
-    /// The unified hierarchy.
-    V2,
-}
 
 /// One mounted hierarchy and our own place in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,21 +1,21 @@
-//! One envelope's control group.
+//! A control group: its folders, one per hierarchy.
 
-use super::discover::Version;
-use super::{CgroupError, FILE_BYTES_MAX, KILL_ROUNDS_MAX, Part, io, make, read, remove, write};
-use crate::spec::Limits;
+use super::files::{io, make, read, remove, write};
+use super::{CgroupError, FILE_BYTES_MAX, KILL_ROUNDS_MAX, Limits, Part, Version};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Period of the processor quota, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
-/// Most memory that an envelope's end gives back to the kernel, in bytes.
+/// Most memory that a group's end gives back to the kernel, in bytes.
 const RECLAIM_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What an envelope has used since it began.
+/// What a group has used since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnvelopeUsage {
+pub struct CgroupUsage {
     /// Processor time of all its processes, in microseconds; absent where nothing counts it.
     pub cpu_us: Option<u64>,
     /// Most memory at a time, page cache included, in bytes; absent where nothing counts it.
@@ -24,15 +24,15 @@ pub struct EnvelopeUsage {
     pub oom_kills: u64,
 }
 
-/// The folders of one envelope, one per hierarchy.
+/// The folders of a control group, one per hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EnvelopeCgroup {
+pub struct Cgroup {
     /// The folders.
     pub parts: Vec<Part>,
 }
 
-impl EnvelopeCgroup {
+impl Cgroup {
     fn with(&self, controller: &str) -> Option<&Part> {
         self.parts.iter().find(|p| p.controllers.contains(controller))
     }
@@ -63,11 +63,46 @@ impl EnvelopeCgroup {
         self.parts.iter().any(|p| p.dir.exists())
     }
 
+    /// The group of this name below it. Makes nothing. The name is one component of a path.
+    pub fn child(&self, name: &str) -> Cgroup {
+        let part = |p: &Part| Part { dir: p.dir.join(name), ..p.clone() };
+        Cgroup { parts: self.parts.iter().map(part).collect() }
+    }
+
+    /// The names of the groups below it.
+    ///
+    /// # Errors
+    /// The first folder that cannot be listed.
+    pub fn names(&self) -> Result<BTreeSet<String>, CgroupError> {
+        let mut names = BTreeSet::new();
+        for p in &self.parts {
+            for entry in std::fs::read_dir(&p.dir).map_err(io("list it", &p.dir))? {
+                let entry = entry.map_err(io("list it", &p.dir))?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    names.extend(entry.file_name().to_str().map(str::to_owned));
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Gives its controllers to the groups below it, which version 2 does not do by itself; it may
+    /// hold no process then. What the kernel refuses to give it has no more; why.
+    pub fn delegate(&mut self) -> Option<CgroupError> {
+        let part = self.parts.iter_mut().find(|p| p.version == Version::V2)?;
+        let (dir, mut trouble) = (part.dir.clone(), None);
+        part.controllers.retain(|c| {
+            let given = write(&dir, "cgroup.subtree_control", &format!("+{c}"));
+            given.map_err(|e| trouble = Some(e)).is_ok()
+        });
+        trouble
+    }
+
     /// Only the folder by which processes are stopped; `None` where the machine has neither v2 nor
     /// the freezer. Who is moved there stays in all other hierarchies where they are.
-    pub fn stopping(&self) -> Option<EnvelopeCgroup> {
+    pub fn stopping(&self) -> Option<Cgroup> {
         let part = self.v2().or_else(|| self.with("freezer"))?;
-        Some(EnvelopeCgroup { parts: vec![part.clone()] })
+        Some(Cgroup { parts: vec![part.clone()] })
     }
 
     /// Sets or changes the limits; what `limits` leaves out becomes unlimited.
@@ -196,7 +231,7 @@ impl EnvelopeCgroup {
     }
 
     /// What it has used. What cannot be read is absent.
-    pub fn usage(&self) -> EnvelopeUsage {
+    pub fn usage(&self) -> CgroupUsage {
         let number = |p: &Part, file: &str| {
             read(&p.dir.join(file), FILE_BYTES_MAX).ok().and_then(|t| t.trim().parse().ok())
         };
@@ -211,7 +246,7 @@ impl EnvelopeCgroup {
                 .iter()
                 .find_map(|f| number(p, f))
         });
-        EnvelopeUsage { cpu_us, memory_peak_bytes, oom_kills: self.oom_kills() }
+        CgroupUsage { cpu_us, memory_peak_bytes, oom_kills: self.oom_kills() }
     }
 
     /// How many processes died of the memory limit so far.
@@ -279,4 +314,58 @@ fn field(path: &Path, name: &str) -> Option<u64> {
 
 fn write_if_there(dir: &Path, file: &'static str, value: &str) -> Result<(), CgroupError> {
     if dir.join(file).exists() { write(dir, file, value) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that stands for a hierarchy; its files take whatever is written.
+    fn parent(dir: &Path, version: Version, files: &[&str]) -> Cgroup {
+        for name in files {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let controllers = ["cpu", "memory", "pids"].map(str::to_owned).into();
+        Cgroup { parts: vec![Part { version, controllers, dir: dir.to_owned() }] }
+    }
+
+    #[test]
+    fn groups_below_have_the_limits_that_they_are_given() {
+        // wrong: a program of a cluster would use all of its node, or be limited by another's limit
+        let limits = Limits { cpu_millis: Some(500), memory_bytes: Some(9 << 20), pids: 7 };
+        let dir = tempfile::tempdir().unwrap();
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let files = ["cgroup.subtree_control", "7.1/cpu.max", "7.1/memory.max", "7.1/pids.max"];
+        let mut two = parent(dir.path(), Version::V2, &files);
+        assert!(two.delegate().is_none());
+        assert!(text("cgroup.subtree_control").starts_with('+'));
+        two.child("7.1").limit(&limits).unwrap();
+        assert_eq!(text("7.1/cpu.max"), "50000 100000");
+        assert_eq!((text("7.1/memory.max"), text("7.1/pids.max")), ("9437184".into(), "7".into()));
+        assert_eq!(two.names().unwrap(), BTreeSet::from(["7.1".to_owned()]), "files are no groups");
+        let files = [
+            "8.1/cpu.cfs_period_us",
+            "8.1/cpu.cfs_quota_us",
+            "8.1/memory.limit_in_bytes",
+            "8.1/pids.max",
+        ];
+        let mut one = parent(dir.path(), Version::V1, &files);
+        assert!(one.delegate().is_none(), "version 1 has nothing to give");
+        one.child("8.1").limit(&limits).unwrap();
+        assert_eq!(text("8.1/cpu.cfs_quota_us"), "50000");
+        assert_eq!(text("8.1/memory.limit_in_bytes"), "9437184");
+        assert_eq!(text("8.1/pids.max"), "7");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_give_is_no_limit() {
+        // wrong: a program would run as if it were limited, where nothing limits it
+        let dir = tempfile::tempdir().unwrap();
+        let mut group = parent(dir.path(), Version::V2, &[]);
+        assert!(group.delegate().is_some());
+        let refused = group.child("7.1").limit(&Limits::default());
+        assert!(matches!(refused, Err(CgroupError::NoController(_))), "{refused:?}");
+    }
 }

@@ -1,0 +1,253 @@
+//! Looking at files, and at who has them open.
+
+use super::super::proc;
+use super::{Cell, EDGE_BYTES, Person, Stamp};
+use aws_lc_rs::digest::{Context, SHA256};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fsync, openat2, statx,
+};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{File, read_dir, read_link};
+use std::io::{Error, Result};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The kind of a volume's file system, as the kernel names it.
+const VOLUME: &str = "fuse.xtreemfs";
+/// Others of this kind number files as they like.
+const FUSE: &str = "fuse";
+
+/// What a person finds by a file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    There(There),
+    /// Why there is none.
+    Not(&'static str),
+}
+
+/// A plain file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct There {
+    pub(super) inode: u64,
+    /// Whether that is the file's number everywhere.
+    pub(super) lasting: bool,
+    pub(super) size: u64,
+    pub(super) modified: Stamp,
+    /// Of its begin and of the end that was asked for; none: its person may not read it.
+    pub(super) edges: Option<String>,
+    pub(super) volume: bool,
+    /// Whether it is the person's, and nobody else may write it.
+    pub(super) own: bool,
+}
+
+/// The file systems that a tree sees.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mounts {
+    /// By their devices.
+    kinds: BTreeMap<(u32, u32), String>,
+    /// Where volumes are.
+    volumes: Vec<PathBuf>,
+}
+
+impl Mounts {
+    /// Those of a cell; none: of this process.
+    pub(super) fn of(cell: Option<Cell>) -> Result<Mounts> {
+        let path = match cell {
+            Some(cell) => proc::of(cell.pid, "mountinfo"),
+            None => PathBuf::from("/proc/self/mountinfo"),
+        };
+        Ok(Mounts::parse(&proc::text(&path)?))
+    }
+
+    /// Those of a `mountinfo` (proc_pid_mountinfo(5)).
+    pub(super) fn parse(text: &str) -> Mounts {
+        let mut mounts = Mounts::default();
+        for line in text.lines() {
+            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let mut fields = before.split(' ').skip(2);
+            let (Some(device), Some(point)) = (fields.next().and_then(device), fields.nth(1))
+            else {
+                continue;
+            };
+            let kind = after.split(' ').next().unwrap_or_default();
+            if kind == VOLUME {
+                mounts.volumes.push(PathBuf::from(point));
+            }
+            mounts.kinds.insert(device, kind.to_owned());
+        }
+        mounts
+    }
+
+    fn kind(&self, device: (u32, u32)) -> &str {
+        self.kinds.get(&device).map_or("", String::as_str)
+    }
+
+    /// Whether a name leads into a volume.
+    pub(super) fn have_volume(&self, path: &Path) -> bool {
+        self.volumes.iter().any(|point| path.starts_with(point))
+    }
+}
+
+/// A device, as `8:1`.
+fn device(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Opens what has this name, if no link leads to it.
+pub(super) fn plain(path: &Path, how: OFlags) -> rustix::io::Result<OwnedFd> {
+    // With a descriptor that only names a file nothing else goes (openat2(2)).
+    let quiet = match how.contains(OFlags::PATH) {
+        true => OFlags::empty(),
+        false => OFlags::NOCTTY | OFlags::NONBLOCK,
+    };
+    let how = how | quiet | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, path, how, Mode::empty(), links)
+}
+
+/// What a file is, also where what is known of it here may be old.
+pub(super) fn stat(file: impl AsFd) -> Result<Statx> {
+    let how = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    Ok(statx(file, "", how, StatxFlags::BASIC_STATS)?)
+}
+
+/// Whether that is a plain file.
+pub(super) fn is_plain(stat: &Statx) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+}
+
+/// Looks at a file, as the person who this thread is for files. `end`: where what it had ended;
+/// none: where it ends. `sync`: what was written to it reaches the disk first.
+pub(super) fn see(
+    path: &Path,
+    end: Option<u64>,
+    sync: bool,
+    person: &Person,
+    mounts: &Mounts,
+) -> Result<Sight> {
+    let found = match plain(path, OFlags::PATH) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Sight::Not("it is gone")),
+        Err(Errno::LOOP) => return Ok(Sight::Not("a link is on the way to it")),
+        Err(Errno::ACCESS | Errno::PERM) => return Ok(Sight::Not("its person may not come to it")),
+        Err(e) => return Err(e.into()),
+    };
+    // Before it is opened, which would do something to a device.
+    if !is_plain(&stat(&found)?) {
+        return Ok(Sight::Not("something else is in its place"));
+    }
+    let readable = match plain(path, OFlags::RDONLY) {
+        Ok(file) => Some(File::from(file)),
+        Err(Errno::ACCESS | Errno::PERM) => None,
+        Err(e) => return Err(e.into()),
+    };
+    if let Some(file) = readable.as_ref().filter(|_| sync) {
+        fsync(file)?;
+    }
+    let stat = match &readable {
+        Some(file) => stat(file)?,
+        None => stat(&found)?,
+    };
+    if !is_plain(&stat) {
+        return Ok(Sight::Not("something else is in its place"));
+    }
+    let size = stat.stx_size;
+    let end = end.unwrap_or(size).min(size);
+    let edges = readable.map(|file| edges(&file, end)).transpose()?;
+    let kind = mounts.kind((stat.stx_dev_major, stat.stx_dev_minor));
+    let (mode, modified) = (stat.stx_mode, stat.stx_mtime);
+    let group = mode & 0o020 == 0 || stat.stx_gid == person.gid;
+    Ok(Sight::There(There {
+        inode: stat.stx_ino,
+        lasting: kind == VOLUME || !kind.starts_with(FUSE),
+        size,
+        modified: Stamp { seconds: modified.tv_sec, nanoseconds: modified.tv_nsec },
+        edges,
+        volume: kind == VOLUME,
+        own: stat.stx_uid == person.uid && group && mode & 0o002 == 0,
+    }))
+}
+
+/// Of the first and the last bytes before `end`.
+fn edges(file: &File, end: u64) -> Result<String> {
+    let head = end.min(EDGE_BYTES);
+    let mut context = Context::new(&SHA256);
+    for (from, to) in [(0, head), (end.saturating_sub(EDGE_BYTES).max(head), end)] {
+        let length = usize::try_from(to - from).map_err(Error::other)?;
+        let mut block = vec![0; length];
+        file.read_exact_at(&mut block, from)?;
+        context.update(&block);
+    }
+    let mut text = String::with_capacity(64);
+    for byte in context.finish().as_ref() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+/// The processes of a tree, and the names of all that they have open or mapped.
+pub(super) struct Holds {
+    pub(super) pids: BTreeSet<i32>,
+    pub(super) names: BTreeSet<PathBuf>,
+}
+
+/// What a tree has open; none: nothing of it is left.
+pub(super) fn held(root: i32) -> Result<Option<Holds>> {
+    let over = |e: Error| if proc::ended(&e) { Ok(None) } else { Err(e) };
+    match proc::stat(root) {
+        Ok(stat) if matches!(stat.state, 'Z' | 'X') => return Ok(None),
+        Ok(_) => {}
+        Err(e) => return over(e),
+    }
+    let pids = match proc::tree(root) {
+        Ok(pids) => pids,
+        Err(e) => return over(e),
+    };
+    let mut names = BTreeSet::new();
+    for pid in &pids {
+        match proc::process(*pid) {
+            Ok(process) => {
+                let open = process.descriptors.into_iter().map(|d| PathBuf::from(d.what));
+                names.extend(open);
+                names.extend(process.mapped.into_iter().map(PathBuf::from));
+            }
+            Err(e) if proc::ended(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(Holds { pids: pids.into_iter().collect(), names }))
+}
+
+/// Which of these files some process of this machine has open for writing, but for some.
+pub(super) fn writers(names: &BTreeSet<PathBuf>, but: &BTreeSet<i32>) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    if names.is_empty() {
+        return Ok(found);
+    }
+    for pid in proc::all()?.into_iter().filter(|pid| !but.contains(pid)) {
+        // It ended meanwhile.
+        let Ok(entries) = read_dir(proc::of(pid, "fd")) else { continue };
+        for entry in entries.flatten() {
+            let Ok(name) = read_link(entry.path()) else { continue };
+            if names.contains(&name) && writes(pid, &entry.file_name()) {
+                found.insert(name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a descriptor is open for writing, by its `fdinfo` (proc_pid_fdinfo(5)).
+fn writes(pid: i32, number: &OsStr) -> bool {
+    let info = proc::text(&proc::of(pid, "fdinfo").join(number)).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    let write = |flags: i32| flags & libc::O_ACCMODE != libc::O_RDONLY;
+    flags.is_some_and(|flags| flags & libc::O_PATH == 0 && write(flags))
+}
