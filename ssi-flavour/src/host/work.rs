@@ -280,6 +280,9 @@ impl Host {
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
         let (brought, account) = (Host::brought(job, &image), job.account.clone());
         let (begins, trust) = (begins(job), trust(job, image.version));
+        if brought.is_some() && job.birth == self.setup.node {
+            self.collects(id, job);
+        }
         let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());

@@ -184,10 +184,12 @@ impl Cluster {
                     let (cluster, pid) = (self.id.clone(), None);
                     signals.push((name, ClusterSignal { cluster, tree, epoch, pid, signal }));
                 }
-                TreeState::Checkpointed { .. } | TreeState::Away => match self.controller.end(tree) {
-                    Ok(more) => effects.extend(more),
-                    Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
-                },
+                TreeState::Checkpointed { .. } | TreeState::Away => {
+                    match self.controller.end(tree) {
+                        Ok(more) => effects.extend(more),
+                        Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
+                    }
+                }
                 // It comes to run, to wait or to its end by itself.
                 TreeState::Starting
                 | TreeState::Moving { .. }
