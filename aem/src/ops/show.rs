@@ -2,13 +2,15 @@
 
 use super::{Want, denied};
 use crate::core::Core;
+use crate::state::carry::Moved;
 use crate::state::job::PastTry;
 use crate::state::unit::{Phase, Place};
 use crate::state::{Job, JobTable};
 use std::sync::Arc;
 use xos_api::aem::{
-    GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
-    Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
+    GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, MOVES_KEPT,
+    PAGE_MAX, Reason, Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitMove, UnitPage, UnitState,
+    UnitView, WhyJob,
 };
 use xos_api::policy::Action;
 use xos_base::{Error, Kind, NodeId, SiteId};
@@ -44,6 +46,7 @@ impl Core {
                 })
                 .collect(),
             end: end(table, job),
+            moves: moves(table, job),
         })
         .await
     }
@@ -243,7 +246,7 @@ fn unit_view(table: &JobTable, job: &Job, i: u32) -> Option<UnitView> {
         task: spec.name.clone(),
         index: spec.array.index(i - first)?,
         state: unit_state(table, &unit.phase, reasons),
-        retries: unit.attempt,
+        retries: unit.retries(),
     })
 }
 
@@ -257,6 +260,22 @@ fn tried(table: &JobTable, job: &Job, past: &PastTry) -> Try {
         node: table.node_name(past.at.node).cloned(),
         end: past.how.clone(),
     }
+}
+
+/// Moves of a job's units, newest first, with names for numbers.
+fn moves(table: &JobTable, job: &Job) -> Vec<UnitMove> {
+    let view = |m: &Moved| UnitMove {
+        unit: table.id(job.number).unit(m.unit),
+        attempt: m.attempt,
+        from: site_of(table, &m.from),
+        cluster: m.cluster.clone(),
+        left: m.left,
+        checkpoint: m.version,
+        to: m.to.and_then(|(at, _)| table.node_name(at.node).cloned()),
+        arrived: m.to.map(|(_, at)| at),
+        why: m.why.clone(),
+    };
+    job.moves.iter().rev().take(MOVES_KEPT).map(view).collect()
 }
 
 fn site_of(table: &JobTable, place: &Place) -> SiteId {

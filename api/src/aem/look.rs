@@ -1,6 +1,6 @@
 //! The requests of people who look at jobs and units.
 
-use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitEnd, UnitState};
+use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitEnd, UnitMove, UnitState};
 use crate::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,10 @@ pub struct JobView {
     /// Its result, once it has one (without output).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<JobEnd>,
+    /// Moves of its units from one site's cluster to another's, newest first, at most
+    /// [`super::MOVES_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<UnitMove>,
 }
 
 /// One line in a list of jobs.

@@ -3,6 +3,7 @@
 mod agent;
 mod files;
 mod kept;
+mod leave;
 
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};

@@ -48,6 +48,19 @@ impl Fetch {
         Ok(())
     }
 
+    /// Takes an image that comes over a socket, as long as it is wanted and comes in time.
+    pub(super) fn receive(
+        &self,
+        socket: UnixStream,
+        take: impl FnOnce(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.comes(&socket)?;
+        let mut image = Limited::new(socket, SILENCE_MAX, FETCH_MAX)?;
+        let received = take(&mut image);
+        self.over();
+        received
+    }
+
     /// No more comes over that socket.
     fn over(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
@@ -171,11 +184,7 @@ pub(super) fn fetch(
     let mut why = "no node has its image".to_owned();
     let found = nodes.iter().filter(|n| **n != here).any(|from| {
         let got = peers.image(*from, tree, version).and_then(|socket| {
-            way.comes(&socket)?;
-            let mut image = Limited::new(socket, SILENCE_MAX, FETCH_MAX)?;
-            let received = store.receive(tree, version, &mut image);
-            way.over();
-            received
+            way.receive(socket, |image| store.receive(tree, version, image))
         });
         got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
     });

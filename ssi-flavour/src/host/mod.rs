@@ -12,6 +12,7 @@
 //! on a terminal and not read yet does not move with the program. A process that its person had
 //! stopped goes on after a move, and after a lease.
 
+mod brought;
 mod canary;
 mod cell;
 mod ends;
@@ -26,6 +27,7 @@ mod store;
 mod streams;
 mod work;
 
+pub use brought::Brought;
 pub use hands::Hands;
 pub use shell::Shells;
 pub use store::Store;
@@ -62,8 +64,8 @@ use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
-use xos_base::Millis;
 use xos_base::when::Clock;
+use xos_base::{Millis, NodeId};
 
 /// In the host's folder: [`Kept`].
 const KEPT_FILE: &str = "agent.json";
@@ -117,6 +119,9 @@ pub struct Job {
     /// Whether its output is kept until somebody has it removed, and what it uses is told.
     #[serde(default)]
     pub wanted: bool,
+    /// What its first copy here is made from, when it left another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Brought>>,
     /// What all of it may use at most.
     #[serde(default)]
     pub limits: Limits,
@@ -129,6 +134,12 @@ pub trait Peers: Send + Sync {
     /// # Errors
     /// That it cannot be had.
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream>;
+
+    /// A stream of the image of a tree that left another cluster, from a node there.
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    fn carried(&self, from: &NodeId, what: &Brought) -> io::Result<UnixStream>;
 
     /// A connection to the spool of a tree ([`Spools::serve`]) at a node, this one too; a spool
     /// that is new begins at `from`.

@@ -15,10 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
+/// Longest such file that is read, bytes.
+const STREAMS_BYTES_MAX: u64 = 64 * 1024;
 /// Longest name of a file of an image, bytes.
 const NAME_MAX: u32 = 255;
 /// Largest image that is taken, bytes.
 const IMAGE_BYTES_MAX: u64 = 1 << 40;
+/// Largest manifest of an image, bytes, as far as it counts for the size of the whole.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What the names of folders begin with in which an image that arrives is until it is whole.
 const PART: &str = "part-";
 
@@ -42,7 +46,9 @@ impl Streams {
     }
 
     pub(super) fn read(folder: &Path) -> io::Result<Streams> {
-        Ok(serde_json::from_slice(&std::fs::read(folder.join(STREAMS))?)?)
+        let mut bytes = Vec::new();
+        File::open(folder.join(STREAMS))?.take(STREAMS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 }
 
@@ -138,9 +144,29 @@ impl Store {
     /// # Errors
     /// That it breaks off or is no image; then nothing is left of it.
     pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
+        self.take(tree, version, IMAGE_BYTES_MAX, from)
+    }
+
+    /// The same for an image of which it was said how large it is: it may be so much larger as its
+    /// manifest is.
+    ///
+    /// # Errors
+    /// As [`Store::receive`], and when it is larger.
+    pub(super) fn receive_at_most(
+        &self,
+        tree: TreeId,
+        version: u64,
+        bytes: u64,
+        from: &mut dyn Read,
+    ) -> io::Result<()> {
+        let most = bytes.saturating_add(MANIFEST_BYTES_MAX).min(IMAGE_BYTES_MAX);
+        self.take(tree, version, most, from)
+    }
+
+    fn take(&self, tree: TreeId, version: u64, most: u64, from: &mut dyn Read) -> io::Result<()> {
         let part = self.part(tree, version);
         DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
-        let received = receive(&part, from).and_then(|()| self.arrive(tree, version, &part));
+        let received = receive(&part, most, from).and_then(|()| self.arrive(tree, version, &part));
         if received.is_err() {
             remove(&part)?;
             self.prune(tree)?;
@@ -212,9 +238,9 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn receive(folder: &Path, from: &mut dyn Read) -> io::Result<()> {
+fn receive(folder: &Path, most: u64, from: &mut dyn Read) -> io::Result<()> {
     let broken = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
-    let mut room = IMAGE_BYTES_MAX;
+    let mut room = most;
     for _ in 0..=FILES_MAX {
         let (mut len, mut size) = ([0; 4], [0; 8]);
         from.read_exact(&mut len)?;
@@ -233,7 +259,8 @@ fn receive(folder: &Path, from: &mut dyn Read) -> io::Result<()> {
         }
         from.read_exact(&mut size)?;
         let size = u64::from_le_bytes(size);
-        room = room.checked_sub(size).ok_or_else(|| broken("an image over 1 TiB"))?;
+        let larger = || broken("an image that is larger than it may be");
+        room = room.checked_sub(size).ok_or_else(larger)?;
         let mut file = create(&folder.join(name))?;
         if io::copy(&mut Read::take(&mut *from, size), &mut file)? != size {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -275,6 +302,11 @@ mod tests {
         // Fetched twice, as when it is kept and restored; what is there stays.
         there.receive(tree, 2, &mut &sent[..]).unwrap();
         assert!(there.has(tree, 2));
+        let size = (MANIFEST_BYTES_MAX + 2).to_le_bytes();
+        let large = [&1u32.to_le_bytes()[..], b"x", &size].concat();
+        assert!(there.receive_at_most(tree, 3, 1, &mut &large[..]).is_err());
+        there.receive_at_most(tree, 4, 3, &mut &sent[..]).unwrap();
+        there.discard(tree, 4).unwrap();
         let bad = [&4u32.to_le_bytes()[..], b"../x", &0u64.to_le_bytes()].concat();
         assert!(there.receive(tree, 3, &mut &bad[..]).is_err());
         there.discard(tree, 2).unwrap();

@@ -1,11 +1,12 @@
 //! What takes a while: images and restarts.
 
+use super::brought::{bring, trust};
 use super::files::{NotMade, bring_back, record};
 use super::groups::Groups;
 use super::images::{Fetch, fetch};
-use super::start::wanted;
+use super::start::{begins, wanted};
 use super::store::Streams;
-use super::streams::Streaming;
+use super::streams::{Places, Streaming};
 use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Account, Ask, Started, Tree};
@@ -14,8 +15,8 @@ use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, Trust,
-    inner_pid, outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
+    outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
@@ -279,6 +280,11 @@ impl Host {
         let (version, way) = (image.version, Arc::new(Fetch::default()));
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
+        let (brought, account) = (Host::brought(job, &image), job.account.clone());
+        let (begins, trust) = (begins(job), trust(job, image.version));
+        if brought.is_some() && job.birth == self.setup.node {
+            self.collects(id, job);
+        }
         let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
@@ -290,10 +296,18 @@ impl Host {
         tokio::spawn(async move {
             let (fetching, others, making) = (store.clone(), peers.clone(), groups.clone());
             let fetched = wait(move || -> Result<_, String> {
-                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
+                match &brought {
+                    Some(b) => bring(&fetching, &*others, (id, &account), b, &way)?,
+                    None => fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?,
+                }
                 let folder = fetching.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                // Who has the job reads what it wrote until then where it was.
+                let at = [streams.at.output, streams.at.error];
+                if brought.is_some() && at != begins {
+                    return Err("its image says something else of what it wrote".to_owned());
+                }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 let cgroups = making.make_wide(tree, &limits)?;
@@ -310,7 +324,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok(((folder, streams, cgroups, (network, link)), cut)) => {
                     let (of, copy) = (events.clone(), (tree, false));
-                    match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
+                    let places = Places { now: streams.at, first: begins };
+                    match Streaming::new(copy, birth, wanted, places, peers, of) {
                         Err(e) => {
                             let why = format!("cannot make its streams: {e}");
                             Err(NotMade { cut, ..NotMade::from(why) })
@@ -319,7 +334,7 @@ impl Host {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
                                 folder,
-                                trust: Trust::OwnSite,
+                                trust,
                                 owner,
                                 cell: Some(cell),
                                 cgroups,

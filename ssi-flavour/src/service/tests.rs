@@ -319,6 +319,7 @@ pub(super) fn program(pid: i32) -> Program {
         birth: node(1),
         unit: None,
         mandate: None,
+        carried: None,
     }
 }
 

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{MemberNumber, Millis};
+use xos_base::{MemberNumber, Millis, NodeId};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
@@ -33,7 +33,7 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
 use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
-use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
+use xos_ssi::host::{Brought, Core, Heard, Host, Job, Peers, Setup, Store};
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::TreeUse;
 
@@ -218,6 +218,11 @@ impl Peers for Site {
         let spools = self.nodes.lock().unwrap()[&at].1.clone();
         spools.serve(tree, from, one)?;
         Ok(other)
+    }
+
+    /// No tree of these tests comes from another cluster.
+    fn carried(&self, _: &NodeId, _: &Brought) -> io::Result<UnixStream> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     /// No tree of these tests has a network of its own.
@@ -457,9 +462,19 @@ impl Grid {
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
             let (attached, shell, wanted, own_net) = (false, false, false, false);
-            let (pid, birth, limits) = (None, on, Limits::default());
-            let mut job =
-                Job { account, program, attached, pid, own_net, birth, shell, wanted, limits };
+            let (pid, birth, limits, carried) = (None, on, Limits::default(), None);
+            let mut job = Job {
+                account,
+                program,
+                attached,
+                pid,
+                own_net,
+                birth,
+                shell,
+                wanted,
+                limits,
+                carried,
+            };
             change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)

@@ -67,7 +67,7 @@ impl Fake {
             after_jobs: vec![],
             sites: vec![],
         };
-        Ok(JobView { summary, spec, tasks, end })
+        Ok(JobView { summary, spec, tasks, end, moves: Vec::new() })
     }
 
     pub fn reasons(&self) -> Vec<Reason> {

@@ -13,7 +13,7 @@ use xos_base::{Error, Membership};
 use xos_ssi::cell::proto::{Account, Program as CellProgram, Rlimit, RlimitKind, Stdio};
 use xos_ssi::cgroup::{CPU_MILLIS_MIN, Limits, MEMORY_BYTES_MIN, PIDS_DEFAULT};
 use xos_ssi::cluster::messages::TreeId;
-use xos_ssi::host::Job;
+use xos_ssi::host::{Brought, Job};
 use xos_ssi::overlay::address;
 use xos_ssi::wire::{Program, Staged};
 
@@ -67,6 +67,11 @@ impl Agent {
         if program.own_net {
             env.insert(ADDRESS.to_owned(), address(tree.0).to_string());
         }
+        let base = account.uid.saturating_sub(membership.number.0);
+        let (here, member) = (self.node.site(), membership.number);
+        let carried = program.carried.map(|carried| {
+            Box::new(Brought { carried: *carried, here, vo: membership.vo.clone(), member, base })
+        });
         let groups = account.groups.iter().copied().filter(|gid| *gid != account.gid).collect();
         Ok(Job {
             account: Account { uid: account.uid, gid: account.gid, groups },
@@ -85,6 +90,7 @@ impl Agent {
             birth,
             shell: program.shell,
             wanted: program.unit.is_some(),
+            carried,
             limits,
         })
     }
