@@ -4,17 +4,20 @@
 //! Such an image is hostile input. What it may hold, [`reown`] says; [`trust`] says whose word it is
 //! to who starts a program from it.
 
-use super::images::Fetch;
-use super::{Host, Job, Peers, Store};
+use super::images::{Fetch, Fetching, Taking};
+use super::{Host, Job};
 use crate::cell::proto::Account;
 use crate::cluster::messages::{Image, TreeId};
 use crate::driver::Trust;
-use crate::driver::images::{Ids, ImageError, reown, verify};
+use crate::driver::images::{Ids, ImageError, manifest, reown, verify};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use xos_api::aem::Carried;
 use xos_base::{MemberNumber, SiteId, VoId};
+
+/// Largest manifest of an image, bytes, as far as it counts for the size of the whole.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What a tree that came goes on from, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,23 +62,23 @@ impl Host {
     }
 }
 
-/// Has the image of a tree that came here, as one of its person's account. Waits. The error is for
-/// the person.
+/// Has the image of a tree that came here, as one of its person's account, on the disk. Waits. The
+/// error is for the person.
 pub(super) fn bring(
-    store: &Store,
-    peers: &dyn Peers,
+    fetching: &Fetching,
     (tree, account): (TreeId, &Account),
     b: &Brought,
     way: &Fetch,
 ) -> Result<(), String> {
-    let version = b.carried.version;
+    let (store, version) = (&fetching.store, b.carried.version);
     if !store.has(tree, version) {
+        // Another site does not choose what this node connects to.
+        let most = b.carried.bytes.saturating_add(MANIFEST_BYTES_MAX);
+        let taking = Taking { direct: false, lasts: true, most };
         let mut why = "no node has its image".to_owned();
         let found = b.carried.nodes.iter().any(|node| {
-            let bytes = b.carried.bytes;
-            let got = peers.carried(node, b).and_then(|socket| {
-                way.receive(socket, |from| store.receive_at_most(tree, version, bytes, from))
-            });
+            let got = fetching.peers.carried(node, b);
+            let got = got.and_then(|socket| fetching.take(socket, (tree, version), way, taking));
             got.map_err(|e| why = format!("cannot fetch its image from {node}: {e}")).is_ok()
         });
         if !found {
@@ -92,16 +95,19 @@ pub(super) fn bring(
 
 /// Makes an image the person's here, unless it is already.
 fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> {
-    let ids = b.ids(account);
-    let manifest = match verify(folder, account.uid) {
-        Err(ImageError::Foreign { .. }) => reown(folder, &ids)?,
+    let bound = |what: String| Err(ImageError::Bound { path: folder.into(), what });
+    // It is a checkpoint here from the first moment on.
+    if !manifest(folder)?.lasts() {
+        return bound("it has no digests, as if it were to move within its cluster only".to_owned());
+    }
+    let made = match verify(folder, account.uid) {
+        Err(ImageError::Foreign { .. }) => reown(folder, &b.ids(account))?,
         other => other?,
     };
-    if manifest.origin.pid == b.carried.pid {
+    if made.origin.pid == b.carried.pid {
         return Ok(());
     }
-    let what = format!("it is of process {}, not {}", manifest.origin.pid, b.carried.pid);
-    Err(ImageError::Bound { path: folder.into(), what })
+    bound(format!("it is of process {}, not {}", made.origin.pid, b.carried.pid))
 }
 
 /// Whose word an image of a tree is. The one that came stays the other site's, whichever node of

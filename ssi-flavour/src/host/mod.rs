@@ -21,10 +21,15 @@ mod groups;
 mod hands;
 mod images;
 mod keeping;
+mod line;
+mod memory;
+mod progress;
+mod sealed;
 mod shell;
 mod start;
 mod store;
 mod streams;
+mod travel;
 mod work;
 
 pub use brought::Brought;
@@ -51,7 +56,8 @@ use async_trait::async_trait;
 use cell::Calls;
 use files::NotMade;
 use groups::Groups;
-use images::Fetch;
+use images::{Expected, Fetch};
+use progress::{Progress, Writing};
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
 use start::Attempt;
@@ -129,13 +135,14 @@ pub struct Job {
 
 /// The other nodes. Called from threads that may wait.
 pub trait Peers: Send + Sync {
-    /// A stream of an image, as [`Store::send`] writes it there.
+    /// A way to who sends an image there ([`Hands::send_image`]).
     ///
     /// # Errors
     /// That it cannot be had.
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream>;
 
-    /// A stream of the image of a tree that left another cluster, from a node there.
+    /// A way to who sends the image of a tree that left another cluster, a node there
+    /// ([`Hands::send_carried`]).
     ///
     /// # Errors
     /// That it cannot be had.
@@ -171,6 +178,8 @@ pub struct Setup {
     pub rules: Rules,
     /// How long one run of the driver may take.
     pub limit: Duration,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// The controller.
     pub core: Arc<dyn Core>,
     /// The other nodes.
@@ -210,6 +219,11 @@ enum Event {
     /// All output of a copy that ended was taken.
     Taken {
         tree: Tree,
+    },
+    /// Somebody takes the image of a program that is to move, or nobody does.
+    Awaited {
+        tree: Tree,
+        work: u64,
     },
     Dumped {
         tree: Tree,
@@ -252,12 +266,20 @@ enum Event {
         version: u64,
         done: Result<(), String>,
     },
+    /// The image of a move was made a checkpoint, or was not.
+    Kept {
+        tree: TreeId,
+        version: u64,
+        done: Result<(), String>,
+    },
 }
 
 /// What an image is made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum For {
     Move { attempt: u64 },
+    /// It leaves the cluster: of all of it the image is what lives.
+    Leave { attempt: u64 },
     Checkpoint,
 }
 
@@ -273,6 +295,8 @@ struct Work {
     at: Option<relay::Offsets>,
     /// All that it wrote is taken, and the image is being completed.
     sealing: bool,
+    /// Of a move: who sends it follows.
+    writing: Option<Arc<Writing>>,
 }
 
 /// A copy that is being made.
@@ -333,6 +357,12 @@ pub struct Host {
     restoring: BTreeMap<TreeId, Coming>,
     /// What is worked at: images by the numbers of their works.
     making: BTreeMap<u64, (TreeId, u64)>,
+    /// Images that are being written to be sent.
+    progress: Progress,
+    /// Images that come before their copies are to be made.
+    expected: BTreeMap<TreeId, Expected>,
+    /// Images of moves that no disk has yet, and since when; none: they are being written there.
+    brief: BTreeMap<(TreeId, u64), Option<Millis>>,
     /// Cluster shells whose `/proc` is being made.
     preparing: BTreeMap<TreeId, u64>,
     frozen: bool,
@@ -379,13 +409,14 @@ impl Host {
         let (events, happened) = unbounded_channel();
         let ends = events.clone();
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
-        let store = Store::new(setup.folder.join("images"));
+        let store = Store::new(setup.folder.join("images")).with_memory();
         let parts = store.clone();
         let kept = agent.kept();
         wait(move || parts.sweep(&kept)).await??;
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
+        let (progress, expected, brief) = Default::default();
         let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
@@ -403,6 +434,9 @@ impl Host {
             starting,
             restoring,
             making,
+            progress,
+            expected,
+            brief,
             preparing,
             frozen,
             leased: Millis(0),
@@ -426,6 +460,8 @@ impl Host {
             calls: self.calls.clone(),
             init_pid: self.init_pid,
             store: self.store.clone(),
+            progress: self.progress.clone(),
+            direct: self.setup.direct,
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
             groups: self.groups.clone(),
@@ -453,7 +489,10 @@ impl Host {
                     Some(event) => self.event(event).await?,
                     None => return Ok(()),
                 },
-                _ = tick.tick() => self.agent.tick(now),
+                _ = tick.tick() => {
+                    self.tidy_images();
+                    self.agent.tick(now)
+                }
                 _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
@@ -511,8 +550,7 @@ impl Host {
             Act::Start { tree, epoch } => return Ok(self.start(tree, epoch)),
             Act::Resume { tree, epoch } => {
                 let Some(c) = self.copy(tree, epoch) else { return Ok(Vec::new()) };
-                let moves = |w: &mut Work| matches!(w.purpose, For::Move { .. });
-                let given_up = c.work.take_if(moves);
+                let given_up = c.work.take_if(|w| w.purpose != For::Checkpoint);
                 c.runs = true;
                 c.streaming.go();
                 if let Some(work) = given_up {
@@ -520,12 +558,14 @@ impl Host {
                 }
                 self.go(tree).await?;
             }
-            Act::Dump { tree, epoch, attempt, version } => {
-                return self.dump(tree, epoch, For::Move { attempt }, version);
+            Act::Dump { tree, epoch, attempt, version, lasts } => {
+                let purpose = if lasts { For::Leave { attempt } } else { For::Move { attempt } };
+                self.dump(tree, epoch, purpose, version);
             }
             Act::Save { tree, epoch, version } => {
-                return self.dump(tree, epoch, For::Checkpoint, version);
+                self.dump(tree, epoch, For::Checkpoint, version);
             }
+            Act::Expect { tree, version, from } => self.expect(tree, version, from),
             Act::Restore { tree, epoch, image, roll_back } => {
                 return self.restore((tree, epoch), image, roll_back);
             }
@@ -660,6 +700,10 @@ impl Host {
                 }
                 Ok(Vec::new())
             }
+            Event::Awaited { tree, work } => {
+                self.awaited(tree, work);
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;
@@ -685,6 +729,7 @@ impl Host {
             Event::Held { tree, attempt, version, done } => {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
             }
+            Event::Kept { tree, version, done } => Ok(self.kept(tree, version, done)),
         }
     }
 
@@ -699,7 +744,9 @@ impl Host {
     fn made(&mut self, tree: Tree, work: &Work, done: Result<Image, String>) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         match work.purpose {
-            For::Move { attempt } => self.agent.dumped(id, epoch, attempt, done),
+            For::Move { attempt } | For::Leave { attempt } => {
+                self.agent.dumped(id, epoch, attempt, done)
+            }
             For::Checkpoint => {
                 self.agent.saved(id, epoch, work.version, done).into_iter().collect()
             }
@@ -718,11 +765,15 @@ impl Host {
             bytes,
             freeze_ms,
             still_ms: match work.purpose {
-                For::Move { .. } => freeze_ms.saturating_add(sealed),
+                For::Move { .. } | For::Leave { .. } => freeze_ms.saturating_add(sealed),
                 For::Checkpoint => freeze_ms,
             },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
+            brief: match work.purpose {
+                For::Move { .. } => BTreeSet::from([self.setup.node]),
+                For::Leave { .. } | For::Checkpoint => BTreeSet::new(),
+            },
         })
     }
 }

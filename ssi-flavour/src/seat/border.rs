@@ -232,6 +232,13 @@ impl Border {
                     }
                 });
             }
+            (Ask::Carried { tree, version }, Some(socket)) => {
+                self.apart(move |hands| {
+                    if let Err(error) = hands.send_carried(tree, version, socket) {
+                        tracing::warn!(%tree, version, %error, "what left was not sent");
+                    }
+                });
+            }
             (Ask::Output { tree, from }, Some(socket)) => {
                 let spools = self.spools.clone();
                 apart(move || {
@@ -261,7 +268,11 @@ impl Border {
                 }
             }
             (
-                Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. },
+                Ask::Image { .. }
+                | Ask::Carried { .. }
+                | Ask::Output { .. }
+                | Ask::Attach { .. }
+                | Ask::Packets { .. },
                 None,
             ) => {}
             (Ask::Ping { id }, _) => {

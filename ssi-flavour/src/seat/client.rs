@@ -182,6 +182,15 @@ impl Client {
         self.send(&Ask::Image { tree, version }, Some(to))
     }
 
+    /// Has the image of a tree that left sent to a node of another cluster, at the other end of a
+    /// socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn carried(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Carried { tree, version }, Some(to))
+    }
+
     /// Has the spool of a tree serve the connection of a copy's relay.
     ///
     /// # Errors

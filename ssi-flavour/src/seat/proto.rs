@@ -35,6 +35,8 @@ pub struct Plan {
     pub shared: Vec<PathBuf>,
     /// How long one run of CRIU may take, seconds.
     pub limit_s: u64,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// Processors that trees may use.
     pub cpus: u32,
     /// Memory that trees may use, bytes.
@@ -187,6 +189,14 @@ pub(super) enum Ask {
         /// The image.
         version: u64,
     },
+    /// Write the image of a tree that left to the socket that comes along, which leads to a node of
+    /// another cluster.
+    Carried {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
     /// The socket that comes along leads to the relay of a copy of a tree that has its spool here.
     Output {
         /// The copy.
@@ -224,7 +234,11 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. } => 1,
+            Ask::Image { .. }
+            | Ask::Carried { .. }
+            | Ask::Output { .. }
+            | Ask::Attach { .. }
+            | Ask::Packets { .. } => 1,
             _ => 0,
         }
     }

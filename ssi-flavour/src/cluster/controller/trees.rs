@@ -2,7 +2,7 @@
 
 use super::{Controller, Refused};
 use crate::cluster::members::{Member, NodeState};
-use crate::cluster::messages::{End, Order, TreeId};
+use crate::cluster::messages::{End, Image, Order, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
@@ -192,8 +192,10 @@ impl Controller {
         let (TreeState::Checkpointed { .. }, Some(image)) = (&t.state, &t.checkpoint) else {
             return Err(Refused::State { tree, state: describe(&t.state) });
         };
-        // What is at another cluster's nodes is not this one's to give.
-        if image.shared || !self.reaches(image) {
+        // What is at another cluster's nodes is not this one's to give, and what is in memory only
+        // has no digests.
+        let kept = Image { nodes: image.kept(), ..image.clone() };
+        if image.shared || !self.reaches(&kept) {
             let reason = "no node that is heard has its checkpoint".to_owned();
             return Err(Refused::Node { tree, reason });
         }

@@ -190,7 +190,12 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         }
         TreeState::Moving { to, next, version, step, .. } => match step {
             Step::Dumping if here => {
-                out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
+                let (attempt, version, lasts) = (*next, *version, false);
+                out.push(Order::Dump { tree, epoch, attempt, version, lasts });
+            }
+            Step::Dumping if *to == node => {
+                let (epoch, version, from) = (*next, *version, t.node);
+                out.push(Order::Expect { tree, epoch, version, from });
             }
             Step::Restoring { image, .. } if *to == node => {
                 let (image, roll_back) = (image.clone(), false);
@@ -200,7 +205,8 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             _ => {}
         },
         TreeState::Leaving { next, version, image: None, .. } if here => {
-            out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
+            let (attempt, version, lasts) = (*next, *version, true);
+            out.push(Order::Dump { tree, epoch, attempt, version, lasts });
         }
         TreeState::Leaving { image: Some(_), .. } if here => {
             out.push(Order::Kill { tree, epoch });
@@ -233,7 +239,7 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node
     {
-        let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
+        let (attempt, version, from) = (h.attempt, image.version, image.kept());
         out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
     }
 }
@@ -255,6 +261,11 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
         Fact::Dumped { attempt, image, .. } => {
             let image = (dumping == Some((*attempt, image.version))).then(|| image.clone())?;
             Some(match leaves {
+                // Its copy is the only one until the image lasts.
+                true if image.kept().is_empty() => {
+                    let reason = "its node saved it into memory only".to_owned();
+                    TreeRecord::Undone { tree, reason }
+                }
                 true => TreeRecord::Stopped { tree, image },
                 false => TreeRecord::Dumped { tree, image, at: now },
             })

@@ -139,7 +139,8 @@ impl Cluster {
         let t = self.controller.state().trees.tree(tree)?;
         let image = t.checkpoint.as_ref()?;
         let members = &self.controller.state().members;
-        let names = image.nodes.iter().filter_map(|number| members.node(*number));
+        let kept = image.kept();
+        let names = kept.iter().filter_map(|number| members.node(*number));
         let nodes: Vec<NodeId> = names.map(|m| m.id.clone()).take(CARRIED_NODES_MAX).collect();
         let mut key = [0; CARRIED_KEY_LEN / 2];
         if aws_lc_rs::rand::fill(&mut key).is_err() {
@@ -214,6 +215,7 @@ impl Cluster {
             still_ms: 0,
             nodes: BTreeSet::new(),
             shared: true,
+            brief: BTreeSet::new(),
         };
         let came = self.controller.come(carried.pid, &wish, node, image, now);
         let (tree, effects) = came.map_err(|e| e.to_string())?;
