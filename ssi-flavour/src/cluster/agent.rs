@@ -235,6 +235,12 @@ impl Agent {
         out
     }
 
+    /// Whether the controller has let it in since it began.
+    #[cfg(test)]
+    pub fn is_in(&self) -> bool {
+        self.joined
+    }
+
     /// A heartbeat was said, and ghosts stand here for these trees.
     pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
         let (term, some) = (self.term, self.joined && !trees.is_empty());

@@ -84,6 +84,8 @@ struct Site {
     kept: Mutex<Vec<UnixStream>>,
     /// Copies that nodes said to be gone.
     gone: Mutex<BTreeSet<(TreeId, u64)>>,
+    /// The nodes of which a heartbeat came.
+    beats: Mutex<BTreeSet<NodeNumber>>,
     /// How nodes said that trees ended.
     ends: Mutex<BTreeMap<TreeId, End>>,
     /// Nobody reaches the controller.
@@ -197,6 +199,9 @@ impl Core for Way {
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
         let messages = self.1.effects(Some(self.0), effects);
+        if matches!(message, ToController::Beat { .. }) {
+            self.1.beats.lock().unwrap().insert(self.0);
+        }
         Ok(Heard { messages, jobs: self.1.jobs(), refused: vec![] })
     }
 }
@@ -390,6 +395,7 @@ impl Grid {
             kept: Mutex::default(),
             gone: Mutex::default(),
             ends: Mutex::default(),
+            beats: Mutex::default(),
             away: AtomicBool::new(false),
         });
         let cell = dir.path().join("cell");
@@ -407,6 +413,9 @@ impl Grid {
             let moves = grid.moves[&node(number)].clone();
             assert_eq!(moves, Moves::Yes);
             grid.site.decide(|c, _| c.prove(node(number), moves, 1));
+            // Before that nothing is begun for somebody there.
+            let beats = || grid.site.beats.lock().unwrap().contains(&node(number));
+            trouble::when("the node's first heartbeat comes", beats).await;
         }
         Ok(grid)
     }
