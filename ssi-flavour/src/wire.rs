@@ -28,7 +28,8 @@ pub const ALPN_IMAGE: &[u8] = b"ssi-image/2";
 /// after two bytes with its length ([`crate::overlay`]).
 pub const ALPN_PACKETS: &[u8] = b"ssi-packets/1";
 /// The protocol of a stream by which a node, of whichever site, fetches the image of a tree that
-/// left a cluster: the first frame is a [`CarriedOpening`].
+/// left a cluster: the first frame is a [`CarriedOpening`], then it goes on as one of
+/// [`ALPN_IMAGE`].
 pub const ALPN_CARRIED: &[u8] = b"ssi-carried/1";
 /// Most trees with a network of their own that nodes are told of; the others reach none.
 pub const PLACES_MAX: usize = 4096;

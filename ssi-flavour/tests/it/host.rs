@@ -741,6 +741,21 @@ async fn the_image_of_a_move_becomes_a_checkpoint_of_both_nodes() {
     counts(&grid.site.lines(one, tree, before + 10).await);
 }
 
+/// If it failed, a program that left for another cluster would be lost with its node's agent: when
+/// its copy is gone nothing else is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_leaves_is_on_the_disk_when_its_copy_is_gone() {
+    let Some(grid) = Grid::new().await else { return };
+    let tree = grid.count(node(1)).await;
+    grid.site.decide(|c, now| c.leave(tree, now));
+    let away = |s: &State| s.trees.tree(tree).is_some_and(|t| t.state == TreeState::Away);
+    grid.site.until("it leaves", away).await;
+    assert!(grid.site.is_gone(tree, 1));
+    let image = grid.dir.path().join(format!("1/images/{tree}/1/manifest.json"));
+    let manifest = std::fs::read_to_string(image).unwrap();
+    assert!(manifest.contains("sha256"), "{manifest}");
+}
+
 /// If it failed, an attempt to move a program could end it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_image_is_torn_on_the_way_goes_on_where_it_was() {
