@@ -87,6 +87,8 @@ pub(super) struct Cluster {
     /// What the cluster did by itself, for the audit.
     pub deeds: Vec<Deed>,
     pub over: BTreeMap<TreeId, Over>,
+    /// The last mandate that each person brought, by uid. A program keeps its own as well.
+    pub mandates: BTreeMap<u32, String>,
     /// The units of jobs that run as trees here.
     pub units: Units,
     /// The last tree of which each node was told what it is, with a heartbeat.
@@ -127,6 +129,7 @@ impl Cluster {
             own: BTreeMap::new(),
             deeds: Vec::new(),
             over: BTreeMap::new(),
+            mandates: BTreeMap::new(),
             units,
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
