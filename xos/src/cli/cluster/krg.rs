@@ -45,12 +45,18 @@ Examples:
         at: At,
     },
     /// Restart a program that waits as a checkpoint.
-    #[command(after_help = "Example:\n  xos krg restart 7 n2      also: restart 7 n2")]
+    #[command(after_help = "\
+Examples:
+  xos krg restart 7 n2      also: restart 7 n2
+  xos krg restart 7 --as-is")]
     Restart {
         /// The program's number in the cluster.
         tree: u64,
         /// Where: a node, or its number [default: the least loaded one].
         node: Option<String>,
+        /// Go on with the files that it had open as they are: cut none back, and refuse none.
+        #[arg(long)]
+        as_is: bool,
         /// Which cluster.
         #[command(flatten)]
         at: At,
@@ -129,13 +135,13 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
             trees::migrate(s, &cluster, pid, &numbered(s, &cluster, &node).await?).await
         }
         Command::Checkpoint { pid, at } => trees::checkpoint(s, &at.name(s).await?, pid).await,
-        Command::Restart { tree, node, at } => {
+        Command::Restart { tree, node, as_is, at } => {
             let cluster = at.name(s).await?;
             let node = match node {
                 Some(node) => Some(numbered(s, &cluster, &node).await?),
                 None => None,
             };
-            trees::restart(s, &cluster, tree, node.as_deref(), false).await
+            trees::restart(s, &cluster, tree, node.as_deref(), as_is).await
         }
     }
 }
