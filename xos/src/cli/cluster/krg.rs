@@ -1,6 +1,6 @@
 //! The commands of Kerrighed, as its users know them: `krgadm`, `migrate`, `checkpoint`, `restart`.
 
-use super::{Asker, cluster_id, nodes, site_of, trees};
+use super::{Asker, cluster_id, leave, nodes, site_of, trees};
 use crate::cli::output::Outcome;
 use crate::cli::session::Session;
 use xos_api::cluster::{GetCluster, ListClusters};
@@ -91,7 +91,7 @@ pub enum Nodes {
         #[command(flatten)]
         at: At,
     },
-    /// Take nodes out that have no programs (site administrators).
+    /// Move all programs away from nodes, and take these out (site administrators).
     #[command(after_help = "Example:\n  xos krg nodes del -n n3      also: krgadm nodes del -n n3")]
     Del {
         /// The nodes or their numbers, with commas between them.
@@ -125,10 +125,11 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Nodes(Nodes::Add { nodes, at }) => nodes::add(s, &at.name(s).await?, &nodes).await,
         Command::Nodes(Nodes::Del { nodes, yes, at }) => {
             let cluster = at.name(s).await?;
+            let mut named = Vec::with_capacity(nodes.len());
             for node in &nodes {
-                nodes::del(s, &cluster, &numbered(s, &cluster, node).await?, yes).await?;
+                named.push(numbered(s, &cluster, node).await?);
             }
-            Ok(0)
+            leave::del(s, &cluster, &named, yes).await
         }
         Command::Migrate { pid, node, at } => {
             let cluster = at.name(s).await?;
