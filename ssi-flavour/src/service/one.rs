@@ -365,6 +365,7 @@ impl Cluster {
         let t = self.controller.state().trees.tree(tree);
         let what = match r {
             TreeRecord::Runs { .. } => Happened::Started,
+            TreeRecord::Ended { why, .. } if !why.is_empty() => Happened::Refused(why.clone()),
             TreeRecord::Ended { end, .. } => Happened::Ended(Ok(*end)),
             TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
             // Without a ghost, its output is where it runs.
