@@ -26,8 +26,8 @@ pub use job::{
     OutputPart, OutputStream, ReadOutput, Reason, SubmitAndWatch, SubmitJob, Submitted, WatchJob,
 };
 pub use look::{
-    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TRIES_MAX,
-    TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
+    GetJob, JOB_NODES_MAX, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons,
+    TRIES_MAX, TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use outline::{Outline, TaskDigest};
 pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage, RunningSession};

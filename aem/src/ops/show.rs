@@ -7,8 +7,9 @@ use crate::state::unit::{Phase, Place};
 use crate::state::{Job, JobTable};
 use std::sync::Arc;
 use xos_api::aem::{
-    GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
-    Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
+    GetJob, JOB_NODES_MAX, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits,
+    PAGE_MAX, Reason, Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView,
+    WhyJob,
 };
 use xos_api::policy::Action;
 use xos_base::{Error, Kind, NodeId, SiteId};
@@ -18,6 +19,8 @@ use xos_net::Caller;
 const PAGE_DEFAULT: u32 = 100;
 /// Most jobs looked at for one page: a person's few among everybody's many.
 const SCAN_MAX: usize = 200_000;
+/// Of so many units of a job it is looked where they are, for its line in a list.
+const PLACED_MAX: usize = 1000;
 
 fn page(limit: Option<u32>) -> usize {
     limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX) as usize
@@ -156,7 +159,31 @@ pub(super) fn summary(table: &JobTable, job: &Job) -> JobSummary {
         counts: job.tally.counts(),
         seq: job.seq,
         usage: job.usage,
+        nodes: nodes(table, job),
     }
+}
+
+/// Where units of a job run, or, once it has ended, ran.
+fn nodes(table: &JobTable, job: &Job) -> Vec<NodeId> {
+    let over = job.state.is_final();
+    let place = |phase: &Phase| match phase {
+        Phase::Running { at, .. } => Some(at.node),
+        Phase::Done { at, .. } | Phase::Failed { at, .. } | Phase::Lost { at, .. } if over => {
+            Some(at.node)
+        }
+        _ => None,
+    };
+    let mut found: Vec<&NodeId> = Vec::new();
+    for number in job.units.iter().take(PLACED_MAX).filter_map(|u| place(&u.phase)) {
+        let Some(node) = table.node_name(number) else { continue };
+        if !found.contains(&node) {
+            found.push(node);
+        }
+        if found.len() == JOB_NODES_MAX {
+            break;
+        }
+    }
+    found.into_iter().cloned().collect()
 }
 
 /// The result of a job that has one, without output.
@@ -357,6 +384,19 @@ mod tests {
         let job = table.job(1).unwrap();
         let end = end(&table, job).unwrap();
         assert_eq!((end.exit_status, end.unit), (4, Some(table.id(1).unit(1))));
+    }
+
+    /// If it failed, who lists their jobs would not see on which nodes they are, or see one where
+    /// nothing of it runs any more.
+    #[test]
+    fn a_line_of_a_list_names_the_nodes() {
+        let mut table = table(0);
+        let named = |table: &JobTable| nodes(table, table.job(1).unwrap());
+        assert!(named(&table).is_empty(), "it has only been taken");
+        table.apply(&ends(0, 1, &[(0, 0)]));
+        assert!(named(&table).is_empty(), "the others wait");
+        table.apply(&ends(0, 2, &[(1, 0), (2, 3)]));
+        assert_eq!(named(&table), [pisa().node("n1").unwrap()], "once each");
     }
 
     /// If it failed, who asks why a unit was tried three times would learn of the last run alone.
