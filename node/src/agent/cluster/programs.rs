@@ -19,6 +19,8 @@ use xos_ssi::wire::{Program, Staged};
 
 /// The variable with the address of a program that has a network of its own.
 const ADDRESS: &str = "XOS_CLUSTER_ADDRESS";
+/// Fewest processes that a person can have: with fewer nothing useful runs.
+const PERSON_PROCESSES_MIN: u32 = 16;
 
 impl Agent {
     /// What a tree is, as this node has it; `Unavailable` while it does not know the person yet.
@@ -40,9 +42,10 @@ impl Agent {
         let birth = birth.map(|(number, _)| *number).ok_or_else(|| {
             Error::conflict(format!("{} is not in {}", program.birth, seated.seat.cluster))
         })?;
+        let person = self.clustered()?.config.person_processes.max(PERSON_PROCESSES_MIN);
         // Wherever it moves it keeps what it began with.
         if birth == seated.seat.number {
-            may_have(&program, self.processes)?;
+            may_have(&program, self.processes.min(person))?;
         }
         self.make_home(&membership, &account).await?;
         let folder = program.folder(&account.home);
@@ -79,7 +82,7 @@ impl Agent {
                 env: env.into_iter().collect(),
                 cwd,
                 umask: program.umask,
-                rlimits: rlimits(&program.each),
+                rlimits: rlimits(&program.each, person),
                 cgroups: Vec::new(),
                 stdio: if program.terminal { Stdio::Terminal } else { Stdio::Three },
             },
@@ -131,9 +134,12 @@ fn limits(asked: &TreeLimits, most: u32) -> Limits {
     }
 }
 
-/// What each process of a program may; their number is the control group's.
-fn rlimits(each: &ProcessLimits) -> Vec<Rlimit> {
+/// What each process of a program may. The program's number of them is the control group's; this
+/// one is of all that the account has on the node, `person`: else who has many programs sleep would
+/// leave nobody a pid.
+fn rlimits(each: &ProcessLimits, person: u32) -> Vec<Rlimit> {
     let all = [
+        (RlimitKind::Processes, Some(person.into())),
         (RlimitKind::FileSize, each.file_size),
         (RlimitKind::Core, each.core_size),
         (RlimitKind::Data, each.data),
@@ -226,7 +232,8 @@ mod tests {
     fn limits_of_processes_are_those_of_the_task() {
         let each =
             ProcessLimits { open_files: Some(64), processes: Some(9), ..ProcessLimits::default() };
-        let one = Rlimit { kind: RlimitKind::OpenFiles, soft: Some(64), hard: Some(64) };
-        assert_eq!(rlimits(&each), [one]);
+        let one = |kind, value| Rlimit { kind, soft: Some(value), hard: Some(value) };
+        let all = [one(RlimitKind::Processes, 8192), one(RlimitKind::OpenFiles, 64)];
+        assert_eq!(rlimits(&each, 8192), all);
     }
 }

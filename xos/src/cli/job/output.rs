@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use xos_api::aem::{
-    GetJob, ListUnits, OutputPart, OutputStream, ReadOutput, UnitEnd, UnitFilter, UnitState, UnitView,
+    GetJob, ListUnits, OutputPart, OutputStream, ReadOutput, UnitEnd, UnitFilter, UnitState,
+    UnitView,
 };
 use xos_base::{Error, Kind, UnitId};
 
