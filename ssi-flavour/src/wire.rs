@@ -22,7 +22,7 @@ use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 pub const ALPN_RELAY: &[u8] = b"ssi-relay/2";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
-pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
+pub const ALPN_IMAGE: &[u8] = b"ssi-image/2";
 /// The protocol of a stream by which a node sends packets of trees with a network of their own to
 /// another node of the cluster: the first frame is a [`PacketsOpening`], then each packet comes
 /// after two bytes with its length ([`crate::overlay`]).

@@ -98,6 +98,10 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Of these, and of those that come, what is in memory only and goes with the agent
+    /// ([`Image::brief`]).
+    #[serde(default)]
+    brief: BTreeSet<(TreeId, u64)>,
     /// Images that are fetched to be kept, or were to be, the last one of each tree.
     #[serde(default)]
     holds: BTreeMap<TreeId, Hold>,
@@ -108,9 +112,9 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, holds, lease_until) = Default::default();
+        let (copies, fences, images, brief, holds, lease_until) = Default::default();
         let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -145,14 +149,23 @@ impl Agent {
     pub fn lasting(&self) -> Agent {
         let lease_until = Millis(0);
         let (joined, frozen) = (false, true);
-        let (images, holds) = (self.images.clone(), self.holds.clone());
-        let (copies, fences) = Default::default();
+        let images = self.images.difference(&self.brief).copied().collect();
+        let holds = self.holds.clone();
+        let (copies, fences, brief) = Default::default();
         let (lease, term) = (self.lease, self.term);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
+    }
+
+    /// The images that it has for now only, and may be wanted for longer: once they are kept,
+    /// [`Agent::held`].
+    pub fn brief(&self) -> impl Iterator<Item = (TreeId, u64)> {
+        self.brief.intersection(&self.images).copied()
     }
 
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
+        let brief = std::mem::take(&mut self.brief);
+        self.images.retain(|image| !brief.contains(image));
         self.copies.clear();
         self.fences.clear();
         self.joined = false;

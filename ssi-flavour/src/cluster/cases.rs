@@ -27,7 +27,8 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false }
+    let brief = BTreeSet::new();
+    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false, brief }
 }
 
 fn restore(epoch: u64, image: Image, roll_back: bool) -> Order {
@@ -148,7 +149,8 @@ fn a_move_goes_through_its_steps() {
     let mut d = Desk::new(true);
     d.moving(2);
     assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
-    assert_eq!(d.beat(2), [], "nothing to restore yet");
+    let expect = Order::Expect { tree: T, epoch: 2, version: 1, from: n(1) };
+    assert_eq!(d.beat(2), [expect], "nothing to restore yet");
     d.dumped(2, 1);
     assert_eq!(d.beat(2), [restore(2, image(1, 1), false)]);
     let effects = d.fact(2, Fact::Restored { tree: T, epoch: 2 });

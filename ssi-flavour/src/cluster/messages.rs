@@ -52,6 +52,26 @@ pub struct Image {
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
     pub shared: bool,
+    /// Those of them that have it in memory only, as after a move: it counts as a checkpoint where
+    /// they are, and takes no other one's place until they say that they have it for good
+    /// ([`Fact::Holds`]).
+    #[serde(default)]
+    pub brief: BTreeSet<NodeNumber>,
+}
+
+impl Image {
+    /// Another node has it now, as those had it from whom it came.
+    pub fn came_to(&mut self, node: NodeNumber) {
+        self.nodes.insert(node);
+        if !self.brief.is_empty() {
+            self.brief.insert(node);
+        }
+    }
+
+    /// The nodes that have it for good.
+    pub fn kept(&self) -> BTreeSet<NodeNumber> {
+        self.nodes.difference(&self.brief).copied().collect()
+    }
 }
 
 /// A file of a tree that was cut back to what it was when the tree was saved.
@@ -148,6 +168,18 @@ pub enum Order {
         /// on after the image was made.
         #[serde(default)]
         roll_back: bool,
+    },
+    /// The image is being made, and the copy of it will be wanted here: take it as it comes. Not
+    /// answered: without it the copy is made as well, only later.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The epoch of the copy that is to follow.
+        epoch: u64,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
     },
     /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
     /// ghost stays. Answered by [`Fact::Gone`].

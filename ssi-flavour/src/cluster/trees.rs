@@ -240,7 +240,8 @@ impl Tree {
     /// Whether an image is one that is kept for a restart, and a node is not known to have it.
     fn wants_copy_of(&self, image: u64, at: NodeNumber) -> bool {
         let mut kept = self.checkpoint.iter().chain(&self.previous);
-        !self.state.is_final() && kept.any(|c| c.version == image && !c.nodes.contains(&at))
+        let lacks = |c: &Image| c.brief.contains(&at) || !c.nodes.contains(&at);
+        !self.state.is_final() && kept.any(|c| c.version == image && lacks(c))
     }
 
     /// Whether a copy of it is on a node, or may come to be there.

@@ -222,6 +222,11 @@ impl Checkpointer for Criu {
         Ok(blocking(move || images::seal(&folder, origin)).await??)
     }
 
+    async fn seal_to_travel(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
+        let folder = folder.to_owned();
+        Ok(blocking(move || images::seal_to_travel(&folder, origin)).await??)
+    }
+
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
         self.make(order).await
     }

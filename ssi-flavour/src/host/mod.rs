@@ -20,10 +20,15 @@ mod groups;
 mod hands;
 mod images;
 mod keeping;
+mod line;
+mod memory;
+mod progress;
+mod sealed;
 mod shell;
 mod start;
 mod store;
 mod streams;
+mod travel;
 mod work;
 
 pub use hands::Hands;
@@ -49,7 +54,8 @@ use async_trait::async_trait;
 use cell::Calls;
 use files::NotMade;
 use groups::Groups;
-use images::Fetch;
+use images::{Expected, Fetch};
+use progress::{Progress, Writing};
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
 use start::Attempt;
@@ -124,7 +130,7 @@ pub struct Job {
 
 /// The other nodes. Called from threads that may wait.
 pub trait Peers: Send + Sync {
-    /// A stream of an image, as [`Store::send`] writes it there.
+    /// A way to who sends an image there ([`Hands::send_image`]).
     ///
     /// # Errors
     /// That it cannot be had.
@@ -160,6 +166,8 @@ pub struct Setup {
     pub rules: Rules,
     /// How long one run of the driver may take.
     pub limit: Duration,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// The controller.
     pub core: Arc<dyn Core>,
     /// The other nodes.
@@ -199,6 +207,11 @@ enum Event {
     /// All output of a copy that ended was taken.
     Taken {
         tree: Tree,
+    },
+    /// Somebody takes the image of a program that is to move, or nobody does.
+    Awaited {
+        tree: Tree,
+        work: u64,
     },
     Dumped {
         tree: Tree,
@@ -241,6 +254,12 @@ enum Event {
         version: u64,
         done: Result<(), String>,
     },
+    /// The image of a move was made a checkpoint, or was not.
+    Kept {
+        tree: TreeId,
+        version: u64,
+        done: Result<(), String>,
+    },
 }
 
 /// What an image is made for.
@@ -262,6 +281,8 @@ struct Work {
     at: Option<relay::Offsets>,
     /// All that it wrote is taken, and the image is being completed.
     sealing: bool,
+    /// Of a move: who sends it follows.
+    writing: Option<Arc<Writing>>,
 }
 
 /// A copy that is being made.
@@ -322,6 +343,12 @@ pub struct Host {
     restoring: BTreeMap<TreeId, Coming>,
     /// What is worked at: images by the numbers of their works.
     making: BTreeMap<u64, (TreeId, u64)>,
+    /// Images that are being written to be sent.
+    progress: Progress,
+    /// Images that come before their copies are to be made.
+    expected: BTreeMap<TreeId, Expected>,
+    /// Images of moves that no disk has yet, and since when; none: they are being written there.
+    brief: BTreeMap<(TreeId, u64), Option<Millis>>,
     /// Cluster shells whose `/proc` is being made.
     preparing: BTreeMap<TreeId, u64>,
     frozen: bool,
@@ -368,13 +395,14 @@ impl Host {
         let (events, happened) = unbounded_channel();
         let ends = events.clone();
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
-        let store = Store::new(setup.folder.join("images"));
+        let store = Store::new(setup.folder.join("images")).with_memory();
         let parts = store.clone();
         let kept = agent.kept();
         wait(move || parts.sweep(&kept)).await??;
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
+        let (progress, expected, brief) = Default::default();
         let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         Ok(Host {
@@ -392,6 +420,9 @@ impl Host {
             starting,
             restoring,
             making,
+            progress,
+            expected,
+            brief,
             preparing,
             frozen,
             leased: Millis(0),
@@ -415,6 +446,8 @@ impl Host {
             calls: self.calls.clone(),
             init_pid: self.init_pid,
             store: self.store.clone(),
+            progress: self.progress.clone(),
+            direct: self.setup.direct,
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
             groups: self.groups.clone(),
@@ -442,7 +475,10 @@ impl Host {
                     Some(event) => self.event(event).await?,
                     None => return Ok(()),
                 },
-                _ = tick.tick() => self.agent.tick(now),
+                _ = tick.tick() => {
+                    self.tidy_images();
+                    self.agent.tick(now)
+                }
                 _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
@@ -510,11 +546,12 @@ impl Host {
                 self.go(tree).await?;
             }
             Act::Dump { tree, epoch, attempt, version } => {
-                return self.dump(tree, epoch, For::Move { attempt }, version);
+                self.dump(tree, epoch, For::Move { attempt }, version);
             }
             Act::Save { tree, epoch, version } => {
-                return self.dump(tree, epoch, For::Checkpoint, version);
+                self.dump(tree, epoch, For::Checkpoint, version);
             }
+            Act::Expect { tree, version, from } => self.expect(tree, version, from),
             Act::Restore { tree, epoch, image, roll_back } => {
                 return self.restore((tree, epoch), image, roll_back);
             }
@@ -649,6 +686,10 @@ impl Host {
                 }
                 Ok(Vec::new())
             }
+            Event::Awaited { tree, work } => {
+                self.awaited(tree, work);
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;
@@ -674,6 +715,7 @@ impl Host {
             Event::Held { tree, attempt, version, done } => {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
             }
+            Event::Kept { tree, version, done } => Ok(self.kept(tree, version, done)),
         }
     }
 
@@ -712,6 +754,10 @@ impl Host {
             },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
+            brief: match work.purpose {
+                For::Move { .. } => BTreeSet::from([self.setup.node]),
+                For::Checkpoint => BTreeSet::new(),
+            },
         })
     }
 }

@@ -34,6 +34,8 @@ pub struct Plan {
     pub shared: Vec<PathBuf>,
     /// How long one run of CRIU may take, seconds.
     pub limit_s: u64,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// Processors that trees may use.
     pub cpus: u32,
     /// Memory that trees may use, bytes.

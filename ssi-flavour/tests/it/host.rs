@@ -8,7 +8,7 @@ mod trouble;
 use crate::groups::{leave_none, own_group};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
 use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
-use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
+use xos_ssi::host::{Core, Hands, Heard, Host, Job, Peers, Setup};
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::TreeUse;
 
@@ -73,7 +73,8 @@ struct Site {
     controller: Mutex<Controller>,
     told: Mutex<BTreeMap<NodeNumber, UnboundedSender<Heard>>>,
     jobs: Mutex<BTreeMap<TreeId, Job>>,
-    nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
+    nodes: Mutex<BTreeMap<NodeNumber, Arc<Spools>>>,
+    hands: Mutex<BTreeMap<NodeNumber, Hands>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
     /// They are changed on the way.
@@ -146,7 +147,7 @@ impl Site {
 
     /// The lines of a tree's output, once there are `many`.
     async fn lines(&self, node: NodeNumber, tree: TreeId, many: usize) -> Vec<String> {
-        let folder = self.nodes.lock().unwrap()[&node].1.folder(tree.0);
+        let folder = self.nodes.lock().unwrap()[&node].folder(tree.0);
         let until = Instant::now() + PATIENCE;
         loop {
             let text = std::fs::read_to_string(folder.join(OUTPUT_FILE)).unwrap_or_default();
@@ -177,6 +178,16 @@ impl Core for Way {
                 _ => None,
             });
             self.1.gone.lock().unwrap().extend(gone);
+            for fact in facts {
+                if let Fact::Refused { reason, .. }
+                | Fact::NotRestored { reason, .. }
+                | Fact::Barred { reason, .. }
+                | Fact::NotSaved { reason, .. }
+                | Fact::NotHeld { reason, .. } = fact
+                {
+                    println!("{}: {reason}", self.0);
+                }
+            }
             let ends = facts.iter().filter_map(|fact| match fact {
                 Fact::Ended { tree, end, .. } => Some((*tree, *end)),
                 _ => None,
@@ -192,30 +203,36 @@ impl Core for Way {
 
 impl Peers for Site {
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
-        let (one, mut other) = UnixStream::pair()?;
+        let (one, other) = UnixStream::pair()?;
         if self.silent.load(Ordering::SeqCst) {
             self.kept.lock().unwrap().push(other);
             return Ok(one);
         }
-        let store = self.nodes.lock().unwrap()[&from].0.clone();
-        let mut bytes = Vec::new();
-        store.send(tree, version, &mut bytes)?;
-        if self.tears.load(Ordering::SeqCst) {
-            bytes.truncate(bytes.len() / 2);
-        }
-        if self.spoils.load(Ordering::SeqCst) {
-            spoil(&mut bytes);
-        }
+        let hands = self.hands.lock().unwrap()[&from].clone();
+        let harm = match (self.tears.load(Ordering::SeqCst), self.spoils.load(Ordering::SeqCst)) {
+            (true, _) => Some(Harm::Tears),
+            (_, true) => Some(Harm::Spoils),
+            _ => None,
+        };
+        let to = match harm {
+            None => other,
+            Some(harm) => {
+                let (sent, sends) = UnixStream::pair()?;
+                // Both sides hang up.
+                std::thread::spawn(move || harmed(sent, other, harm));
+                sends
+            }
+        };
         std::thread::spawn(move || {
             // Who does not want it hangs up.
-            let _gone = other.write_all(&bytes);
+            let _gone = hands.send_image(tree, version, to);
         });
         Ok(one)
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
         let (one, other) = UnixStream::pair()?;
-        let spools = self.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.nodes.lock().unwrap()[&at].clone();
         spools.serve(tree, from, one)?;
         Ok(other)
     }
@@ -226,19 +243,44 @@ impl Peers for Site {
     }
 }
 
-/// Changes the first byte of an image's first file that has any ([`Store::send`]).
-fn spoil(bytes: &mut [u8]) {
-    let mut at = 0;
-    loop {
-        let name = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        let size_at = at + 4 + name;
-        let size = u64::from_le_bytes(bytes[size_at..size_at + 8].try_into().unwrap()) as usize;
-        if size > 0 {
-            bytes[size_at + 8] ^= 0xff;
-            return;
-        }
-        at = size_at + 8;
+/// What happens to an image on its way.
+#[derive(Clone, Copy)]
+enum Harm {
+    Tears,
+    Spoils,
+}
+
+/// Carries an image, all of it this way, with some harm.
+fn harmed(mut from: UnixStream, mut to: UnixStream, harm: Harm) -> io::Result<()> {
+    let wanted = frame(&mut to)?;
+    from.write_all(&wanted)?;
+    // Its sender can be reached by nobody else.
+    frame(&mut from)?;
+    let nowhere = br#"{"at":[]}"#;
+    to.write_all(&(nowhere.len() as u32).to_le_bytes())?;
+    to.write_all(nowhere)?;
+    let way = frame(&mut to)?;
+    from.write_all(&way)?;
+    let way = frame(&mut from)?;
+    to.write_all(&way)?;
+    let mut bytes = [0; 100];
+    from.read_exact(&mut bytes)?;
+    match harm {
+        Harm::Tears => return to.write_all(&bytes),
+        Harm::Spoils => bytes[60] ^= 0xff,
     }
+    to.write_all(&bytes)?;
+    io::copy(&mut from, &mut to).map(drop)
+}
+
+/// A length of four bytes, and so much after it.
+fn frame(from: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    from.read_exact(&mut frame)?;
+    let len = u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize;
+    frame.resize(4 + len, 0);
+    from.read_exact(&mut frame[4..])?;
+    Ok(frame)
 }
 
 struct Grid {
@@ -336,6 +378,7 @@ impl Grid {
             told: Mutex::default(),
             jobs: Mutex::default(),
             nodes: Mutex::default(),
+            hands: Mutex::default(),
             tears: AtomicBool::new(false),
             spoils: AtomicBool::new(false),
             silent: AtomicBool::new(false),
@@ -379,8 +422,7 @@ impl Grid {
         }
         let spools = self.dir.path().join(format!("spools-{number}"));
         let spools = Arc::new(Spools::new(spools));
-        let store = Store::new(folder.join("images"));
-        self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        self.site.nodes.lock().unwrap().insert(number, spools.clone());
         let unique = self.dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         if let Some(group) = own_group(&format!("xos-ssi{unique}-{number}")) {
             self.groups.insert(number, group);
@@ -393,6 +435,7 @@ impl Grid {
             driver: driver.clone(),
             rules: Rules { shared: vec!["/".into()], filters_move: true },
             limit: PATIENCE,
+            direct: true,
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
@@ -407,6 +450,7 @@ impl Grid {
             }
             Err(e) => panic!("{e}"),
         };
+        self.site.hands.lock().unwrap().insert(number, host.hands());
         let account = Account { uid: UID, gid: UID, groups: vec![] };
         let moves = match is_fake {
             true => Moves::Yes,
@@ -469,7 +513,7 @@ impl Grid {
 
     /// Attaches to a program where it was born and feeds it; what it writes is seen in the spool.
     fn feed(&self, at: NodeNumber, tree: TreeId, offset: u64, input: &[u8]) -> UnixStream {
-        let spools = self.site.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.site.nodes.lock().unwrap()[&at].clone();
         let (one, mut other) = UnixStream::pair().unwrap();
         spools.attach(tree.0, UID, one).unwrap();
         let hello = Control::Hello {
@@ -648,6 +692,29 @@ async fn a_copy_of_a_checkpoint_outlives_the_node_that_made_it() {
     grid.site.until("its node is taken for dead", waits).await;
     grid.site.decide(|c, now| c.restart(tree, two, now));
     grid.site.until("it is restarted from the copy", |s| runs(s, tree, two)).await;
+}
+
+/// If it failed, what goes on from the image of a move would be lost with the memory of two nodes,
+/// or the memory be taken for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_a_move_becomes_a_checkpoint_of_both_nodes() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    let kept = |s: &State| {
+        let image = s.trees.tree(tree).and_then(|t| t.checkpoint.clone());
+        image.is_some_and(|image| image.brief.is_empty() && image.nodes.len() == 2)
+    };
+    grid.site.until("both have it for good", kept).await;
+    for number in ["1", "2"] {
+        let image = grid.dir.path().join(format!("{number}/images/{tree}/1/manifest.json"));
+        let manifest = std::fs::read_to_string(image).unwrap();
+        assert!(manifest.contains("sha256"), "{manifest}");
+    }
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
 }
 
 /// If it failed, an attempt to move a program could end it.

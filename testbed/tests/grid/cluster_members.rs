@@ -60,7 +60,7 @@ fn all_of<'a>(w: &'a World, person: &Person) -> Vec<Pulse<'a>> {
 /// Fills both nodes; what does it, by number.
 fn fill(w: &World) -> Vec<u64> {
     let one = |n: usize| {
-        let node = if n % 2 == 0 { "n1" } else { "n2" };
+        let node = if n.is_multiple_of(2) { "n1" } else { "n2" };
         let run = ["--vo", VO, "--json", "cluster", "run", CLUSTER, "--node", node, "--"];
         let ran = w.xos(&w.vera, &[&run[..], &[PYTHON, "-c", STUCK]].concat()).json();
         ran["tree"].as_u64().unwrap()

@@ -118,6 +118,7 @@ impl Clustered {
             path: std::env::var("PATH").unwrap_or_default(),
             shared: self.config.shared.clone(),
             limit_s: self.config.limit_s,
+            direct: self.config.direct,
             cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
             memory_bytes: agent.capacity.memory_bytes,
             canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },

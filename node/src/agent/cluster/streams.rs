@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::io::copy_bidirectional;
+use tokio::io::copy_bidirectional_with_sizes;
 use xos_api::node::{AttachOpened, AttachOpening};
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::dial::StreamHandler;
@@ -24,6 +24,10 @@ use xos_ssi::wire::{
 const OPENING_MAX: usize = 4096;
 /// How long that may take.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much is read at once, each way, in bytes: of images, and of what is mostly little.
+const BUFFER_IMAGE: usize = 256 * 1024;
+const BUFFER: usize = 8 * 1024;
 
 /// What a stream is for.
 #[derive(Clone, Copy)]
@@ -70,10 +74,19 @@ pub(super) fn broke(e: &std::io::Error) -> Error {
 }
 
 /// Carries bytes both ways until both ends have closed.
-async fn splice(mut stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error> {
+async fn splice(stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error> {
+    splice_by(BUFFER, stream, socket).await
+}
+
+async fn splice_by(
+    buffer: usize,
+    mut stream: Box<dyn Io>,
+    socket: UnixStream,
+) -> Result<(), Error> {
     socket.set_nonblocking(true).map_err(|e| broke(&e))?;
     let mut socket = tokio::net::UnixStream::from_std(socket).map_err(|e| broke(&e))?;
-    copy_bidirectional(&mut stream, &mut socket).await.map(drop).map_err(|e| broke(&e))
+    let copied = copy_bidirectional_with_sizes(&mut stream, &mut socket, buffer, buffer).await;
+    copied.map(drop).map_err(|e| broke(&e))
 }
 
 /// The first frame of a stream.
@@ -105,7 +118,7 @@ impl Agent {
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
-        splice(stream, ours).await
+        splice_by(BUFFER_IMAGE, stream, ours).await
     }
 
     /// Takes packets of another node's trees. Which of them count, the core said: no word of it is
@@ -184,7 +197,7 @@ impl Agent {
             let (cluster, node) = self.of_number(from)?;
             let mut stream = self.clustered()?.dialer.node(&node, ALPN_IMAGE).await?;
             frames::write(&mut stream, &ImageOpening { cluster, tree, version }).await?;
-            splice(stream, socket).await
+            splice_by(BUFFER_IMAGE, stream, socket).await
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");

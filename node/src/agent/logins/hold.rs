@@ -10,7 +10,6 @@ use crate::cgroup::{CgroupError, Cgroups};
 use crate::spec::{Carries, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use xos_api::vom::AccountState;
 use xos_base::Error;
 

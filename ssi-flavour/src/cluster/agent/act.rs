@@ -44,6 +44,15 @@ pub enum Act {
         /// [`super::Agent::barred`].
         roll_back: bool,
     },
+    /// Begin to fetch an image that is being made.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
+    },
     /// End the copy, or what is being made of it; then [`super::Agent::killed`].
     Kill {
         /// The tree.

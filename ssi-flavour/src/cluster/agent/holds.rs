@@ -25,7 +25,9 @@ impl Agent {
         facts: &mut Vec<Fact>,
     ) {
         if self.images.contains(&(tree, version)) {
-            facts.push(Fact::Holds { tree, version });
+            // One that is in memory only is said to be held once it is on the disk.
+            let lasts = !self.brief.contains(&(tree, version));
+            facts.extend(lasts.then_some(Fact::Holds { tree, version }));
             return;
         }
         match self.holds.get(&tree) {
@@ -59,6 +61,7 @@ impl Agent {
                     self.holds.remove(&tree);
                 }
                 self.images.insert((tree, version));
+                self.brief.remove(&(tree, version));
                 Fact::Holds { tree, version }
             }
             Err(reason) => {

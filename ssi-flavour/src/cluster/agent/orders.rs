@@ -21,6 +21,12 @@ impl Agent {
             Order::Restore { tree, epoch, image, roll_back } => {
                 self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
             }
+            Order::Expect { tree, epoch, version, from } => {
+                let newer = self.copies.get(tree).is_none_or(|c| c.epoch < *epoch);
+                if newer && !self.is_fenced(*tree, *epoch) {
+                    out.push(Act::Expect { tree: *tree, version: *version, from: *from });
+                }
+            }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
                 self.fence(tree, epoch, now);
@@ -56,6 +62,7 @@ impl Agent {
                 if part {
                     self.holds.remove(tree);
                 }
+                self.brief.remove(&(*tree, *version));
                 if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });
                 }
@@ -188,6 +195,9 @@ impl Agent {
             None => {}
         }
         let (refused, save, cut) = Default::default();
+        if !image.brief.is_empty() && !self.images.contains(&(tree, image.version)) {
+            self.brief.insert((tree, image.version));
+        }
         let what = What::Restoring { version: image.version };
         self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
         out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });

@@ -14,9 +14,13 @@ use xos_base::Millis;
 impl Controller {
     /// How many nodes that work in the cluster have an image.
     pub fn copies(&self, image: &Image) -> usize {
+        self.working(&image.nodes)
+    }
+
+    fn working(&self, nodes: &BTreeSet<NodeNumber>) -> usize {
         let members = &self.state.members;
         let works = |n: &&NodeNumber| members.node(**n).is_some_and(|m| m.state.has_term());
-        image.nodes.iter().filter(works).count()
+        nodes.iter().filter(works).count()
     }
 
     /// The trees that run whose last checkpoint is on fewer nodes than so many, and that no node
@@ -83,13 +87,14 @@ impl Controller {
             return false;
         }
         let (Some(last), Some(before)) = (&t.checkpoint, &t.previous) else { return false };
+        let kept = last.kept();
         let stays = |n: &&NodeNumber| {
             let m = self.state.members.node(**n);
             m.is_some_and(|m| m.state != NodeState::Possible)
         };
         let old: BTreeSet<NodeNumber> = before.nodes.iter().filter(stays).copied().collect();
-        let covered = !before.shared && old.is_subset(&last.nodes);
-        last.shared || covered || self.copies(last) >= copies
+        let covered = !before.shared && old.is_subset(&kept);
+        last.shared || covered || self.working(&kept) >= copies
     }
 
     /// Whether a node that is heard has an image.

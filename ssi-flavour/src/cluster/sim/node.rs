@@ -169,6 +169,8 @@ impl Node {
             Act::Restore { tree, epoch, image, .. } => {
                 self.job(t, 50 + dice.below(1200), tree, epoch, Work::Restore { image });
             }
+            // A way to be faster only.
+            Act::Expect { .. } => {}
             Act::Kill { tree, epoch } => {
                 self.jobs.retain(|j| j.tree != tree || j.epoch != epoch);
                 if self.proc(tree, epoch).is_some() {
@@ -382,6 +384,7 @@ impl Node {
             still_ms: 30,
             nodes: BTreeSet::from([self.number]),
             shared: dice.chance(50),
+            brief: BTreeSet::new(),
         }
     }
 

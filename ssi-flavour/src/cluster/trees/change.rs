@@ -193,9 +193,9 @@ fn rest(t: &mut Tree) {
 }
 
 /// A newer checkpoint is complete, on one node so far. The one before stays until others have it;
-/// of two that came before, the one that more nodes have is of more use.
+/// of two that came before, the one that more nodes have for good is of more use.
 fn supersede(t: &mut Tree, image: Image) {
-    let reach = |image: &Image| if image.shared { usize::MAX } else { image.nodes.len() };
+    let reach = |image: &Image| if image.shared { usize::MAX } else { image.kept().len() };
     let old = t.checkpoint.replace(image);
     t.holding = None;
     let before = t.previous.take();
@@ -212,6 +212,7 @@ fn held(t: &mut Tree, version: u64, node: NodeNumber) {
     for image in [&mut t.checkpoint, &mut t.previous].into_iter().flatten() {
         if image.version == version {
             image.nodes.insert(node);
+            image.brief.remove(&node);
         }
     }
     let newest = t.checkpoint.as_ref().is_some_and(|c| c.version == version);
@@ -235,7 +236,7 @@ fn commit(t: &mut Tree) {
         }
         // It was fetched there.
         if let Some(image) = &mut t.checkpoint {
-            image.nodes.insert(to);
+            image.came_to(to);
         }
     }
     (t.node, t.epoch) = (to, next);

@@ -188,6 +188,10 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             Step::Dumping if here => {
                 out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
             }
+            Step::Dumping if *to == node => {
+                let (epoch, version, from) = (*next, *version, t.node);
+                out.push(Order::Expect { tree, epoch, version, from });
+            }
             Step::Restoring { image, .. } if *to == node => {
                 let (image, roll_back) = (image.clone(), false);
                 out.push(Order::Restore { tree, epoch: *next, image, roll_back });
@@ -219,7 +223,7 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node
     {
-        let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
+        let (attempt, version, from) = (h.attempt, image.version, image.kept());
         out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
     }
 }
