@@ -126,7 +126,7 @@ impl Groups {
         Ok(all)
     }
 
-    /// Stops (`true`) or continues what is in a person's groups, but for what they run in a cluster.
+    /// Stops (`true`) or continues what is in a person's groups, without what they run in clusters.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -183,8 +183,8 @@ impl Groups {
         name.is_some_and(|name| !other(&name))
     }
 
-    /// Moves a process into the group in which what is of no session is held, which is stopped; what
-    /// runs in a `cluster` has its own. One that is gone is no error.
+    /// Moves a process into the group in which what is of no session is held, which is stopped;
+    /// what runs in a `cluster` has its own. One that is gone is no error.
     ///
     /// # Errors
     /// [`CgroupError`].

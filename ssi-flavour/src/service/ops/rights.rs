@@ -82,8 +82,8 @@ impl Cluster {
     }
 }
 
-/// Those of a person who has a program at a node, or one that comes to it; none: they have none there.
-/// A unit's envelope is good where the unit is.
+/// Those of a person who has a program at a node, or one that comes to it; none: they have none
+/// there. A unit's envelope is good where the unit is.
 fn proofs(c: &Cluster, node: NodeNumber, uid: u32) -> Option<Vec<Proof>> {
     let trees = c.controller.state().trees.iter();
     let own = trees.filter(|(_, t)| t.owner.uid == uid && !t.state.is_final());

@@ -143,8 +143,8 @@ async fn units_run_as_trees_and_are_reported() {
     assert!(c.units.waiting().is_empty(), "nothing is started a second time");
 }
 
-/// If it failed, the users of a job would see a status of 126, and the reason be in a node's log; or
-/// a unit that never began count as one that ran.
+/// If it failed, the users of a job would see a status of 126, and the reason be in a node's log;
+/// or a unit that never began would count as one that ran.
 #[tokio::test]
 async fn why_a_node_did_not_start_a_unit_is_reported() {
     let mut world = offered().await;

@@ -1,5 +1,5 @@
-//! Taking nodes out as Kerrighed did: what can move goes to others first. Nothing is ended for that,
-//! where the original killed what could not move.
+//! Taking nodes out as Kerrighed did: what can move goes to others first. Nothing is ended for
+//! that, where the original killed what could not move.
 
 use super::{cluster_id, site_of};
 use crate::cli::ask;

@@ -272,8 +272,8 @@ mod tests {
         assert_eq!(told("12.rennes", true), "12.rennes has written nothing to standard error");
     }
 
-    /// If it failed, who looks for the output of a unit that its node did not start would be sent to
-    /// its standard error, where nothing is; or one that ran be told to have never begun.
+    /// If it failed, who looks for the output of a unit that its node did not start would be sent
+    /// to its standard error, where nothing is; or one that ran be told to have never begun.
     #[test]
     fn what_was_never_started_says_why() {
         let told = |end| {
