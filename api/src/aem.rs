@@ -27,8 +27,8 @@ pub use job::{
     OutputPart, OutputStream, ReadOutput, Reason, SubmitAndWatch, SubmitJob, Submitted, WatchJob,
 };
 pub use look::{
-    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TRIES_MAX,
-    TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
+    GetJob, JOB_NODES_MAX, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons,
+    TRIES_MAX, TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use moves::{
     CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried, HostLeave, MOVES_KEPT, MOVES_MAX, MoveUnit, UnitMove,

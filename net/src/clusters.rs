@@ -47,6 +47,11 @@ pub struct ClusterNews {
 pub trait ClusterNames: Send + Sync {
     /// Whether a cluster is called so.
     fn has(&self, name: &NodeId) -> bool;
+
+    /// Keeps everybody from making a cluster of this name until what is returned is dropped: by
+    /// then the node is in the registry, where it is seen. None: a cluster is called so, or one is
+    /// being made.
+    fn keep_for_node(&self, name: &NodeId) -> Option<Box<dyn Send>>;
 }
 
 /// The clusters of a core's site, as nodes. A cluster that there is not is

@@ -397,6 +397,10 @@ impl ClusterNames for ClusterService {
     fn has(&self, name: &NodeId) -> bool {
         self.clusters.has(name.as_str())
     }
+
+    fn keep_for_node(&self, name: &NodeId) -> Option<Box<dyn Send>> {
+        Some(Box::new(self.clusters.name_for_node(name.as_str())?))
+    }
 }
 
 /// Ticks, none of which is made up for.

@@ -87,6 +87,8 @@ pub(super) struct Cluster {
     /// What the cluster did by itself, for the audit.
     pub deeds: Vec<Deed>,
     pub over: BTreeMap<TreeId, Over>,
+    /// The last mandate that each person brought, by uid. A program keeps its own as well.
+    pub mandates: BTreeMap<u32, String>,
     /// The units of jobs that run as trees here.
     pub units: Units,
     /// Trees of units that somebody asked to leave, and that have not yet.
@@ -131,6 +133,7 @@ impl Cluster {
             own: BTreeMap::new(),
             deeds: Vec::new(),
             over: BTreeMap::new(),
+            mandates: BTreeMap::new(),
             units,
             leaving: BTreeSet::new(),
             why_left: BTreeMap::new(),
@@ -381,6 +384,7 @@ impl Cluster {
             TreeRecord::Runs { .. } => Happened::Started,
             // From here on it may have run, whether its node says so or not.
             TreeRecord::Committed { .. } if came => Happened::Started,
+            TreeRecord::Ended { why, .. } if !why.is_empty() => Happened::Refused(why.clone()),
             TreeRecord::Ended { end, .. } => Happened::Ended(Ok(*end)),
             TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
             // Without a ghost, its output is where it runs.

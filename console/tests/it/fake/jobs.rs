@@ -32,6 +32,7 @@ impl Fake {
             counts,
             seq: 4,
             usage: Usage { wall_ms: 2000, cpu_ms: 1500, memory_bytes: 5 << 20 },
+            nodes: Vec::new(),
         }
     }
 

@@ -154,6 +154,25 @@ async fn units_run_as_trees_and_are_reported() {
     assert!(c.units.waiting().is_empty(), "nothing is started a second time");
 }
 
+/// If it failed, the users of a job would see a status of 126, and the reason be in a node's log;
+/// or a unit that never began would count as one that ran.
+#[tokio::test]
+async fn why_a_node_did_not_start_a_unit_is_reported() {
+    let mut world = offered().await;
+    world.service.start_units(&c1(), order(1), &alice()).await.unwrap();
+    let (to, tell) = world.told.recv().await.unwrap();
+    let [(tree, _)] = tell.programs.as_slice() else { panic!("{tell:?}") };
+    let (n, end) = (if to == node(1) { 1 } else { 2 }, End::Exit { code: 126 });
+    let why = format!("its account is another's: {}", "ä".repeat(450));
+    let facts = vec![Fact::Ended { tree: *tree, epoch: 1, end, why: why.clone() }];
+    world.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
+    let news = world.news().await;
+    let [(0, Some(UnitEnd::NotStarted { reason }))] = news.as_slice() else { panic!("{news:?}") };
+    assert!(reason.len() > 100 && why.starts_with(reason.as_str()), "{reason}");
+    let again = open(world.records.clone(), world.clock.clone()).await;
+    assert_eq!(again.news().await, news, "it is kept");
+}
+
 /// If it failed, units would run on although their person cancelled them, and their envelope stay
 /// for ever.
 #[tokio::test]

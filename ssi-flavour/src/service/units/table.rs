@@ -17,7 +17,7 @@ use xos_base::{Error, Millis, PersonId};
 /// Most units, each attempt by itself, that an envelope gets in its life; the job service opens
 /// another one long before.
 const ENVELOPE_UNITS_MAX: usize = 200_000;
-/// Longest reason of a loss that is passed on, in characters.
+/// Longest reason of a loss or a refusal that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 400;
 
 /// What became of a unit's tree.
@@ -31,6 +31,8 @@ pub(in crate::service) enum Happened {
     Ended(Result<End, String>),
     /// It left for another cluster, as this; and why, when nobody asked for it.
     Left(Box<Carried>, String),
+    /// Its node did not start it, for this reason.
+    Refused(String),
 }
 
 /// A unit's number in its job, and the attempt.
@@ -279,30 +281,20 @@ impl Units {
         for (id, what) in std::mem::take(&mut self.happened) {
             let Some(held) = self.held.get_mut(&id.envelope) else { continue };
             let key = (id.unit, id.attempt);
-            match what {
-                Happened::Started => held.start(key, now),
+            let over = match what {
+                Happened::Started => {
+                    held.start(key, now);
+                    None
+                }
                 Happened::Spooled(node) => {
                     if let Some(unit) = held.units.get_mut(&key) {
                         unit.spool = Some(node);
                     }
+                    None
                 }
-                Happened::Ended(how) => {
-                    let Some(unit) = held.units.get(&key) else { continue };
-                    let used = unit.tree.and_then(|tree| self.used.remove(&tree));
-                    let used = used.map(|copies| summed(&copies)).unwrap_or_default();
-                    self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
-                    let (stop, started) = (unit.stop, how.is_ok());
-                    // Of one that came, and of which no copy became the tree, nothing ever ran.
-                    let never = unit.carried.is_some() && unit.started.is_none();
-                    if started {
-                        held.start(key, now);
-                    }
-                    let how = match (ended(how, stop), never) {
-                        (UnitEnd::Lost { reason }, true) => UnitEnd::NotStarted { reason },
-                        (how, _) => how,
-                    };
-                    held.end(key, now, how, used);
-                }
+                Happened::Ended(Ok(end)) => Some(Ok(end)),
+                Happened::Ended(Err(why)) => Some(Err(UnitEnd::Lost { reason: cut(&why) })),
+                Happened::Refused(why) => Some(Err(UnitEnd::NotStarted { reason: cut(&why) })),
                 Happened::Left(carried, why) => {
                     let Some(unit) = held.units.get(&key) else { continue };
                     // One that is to end does: its tree is ended with the next turn.
@@ -313,7 +305,25 @@ impl Units {
                     let used = used.map(|copies| summed(&copies)).unwrap_or_default();
                     self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
                     held.leave(key, now, (carried, why), used);
+                    None
                 }
+            };
+            if let Some(how) = over {
+                let Some(unit) = held.units.get(&key) else { continue };
+                let used = unit.tree.and_then(|tree| self.used.remove(&tree));
+                let used = used.map(|copies| summed(&copies)).unwrap_or_default();
+                self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
+                let (stop, started) = (unit.stop, how.is_ok());
+                // Of one that came, and of which no copy became the tree, nothing ever ran.
+                let never = unit.carried.is_some() && unit.started.is_none();
+                if started {
+                    held.start(key, now);
+                }
+                let how = match (ended(how, stop), never) {
+                    (UnitEnd::Lost { reason }, true) => UnitEnd::NotStarted { reason },
+                    (how, _) => how,
+                };
+                held.end(key, now, how, used);
             }
             self.news = true;
             self.dirty.units.insert(id);
@@ -449,8 +459,12 @@ fn summed(copies: &BTreeMap<u64, (u64, u64)>) -> (u64, u64) {
     })
 }
 
+fn cut(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
+}
+
 /// What the end of its tree means for a unit.
-fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
+fn ended(how: Result<End, UnitEnd>, stop: Option<Stop>) -> UnitEnd {
     match (stop.map(|stop| stop.why), how) {
         (Some(Why::Asked), _) => UnitEnd::Cancelled,
         (Some(Why::WallTime), _) => UnitEnd::WallTime,
@@ -458,8 +472,6 @@ fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
         (None, Ok(End::Signal { number })) => UnitEnd::Signal { signal: number },
         (None, Ok(End::OutOfMemory)) => UnitEnd::OutOfMemory,
         (None, Ok(End::ProcessLimit { status })) => UnitEnd::ProcessLimit { status },
-        (None, Err(reason)) => {
-            UnitEnd::Lost { reason: reason.chars().take(REASON_CHARS_MAX).collect() }
-        }
+        (None, Err(never)) => never,
     }
 }
