@@ -79,6 +79,7 @@ fn life(number: u64, units: u32) -> Vec<Record> {
             site: site.clone(),
             units: all.clone(),
             attempt,
+            carried: None,
         }
         .into(),
         HostRecord::Took {

@@ -121,6 +121,10 @@ pub struct Cluster {
     /// With false, or where a firewall is in between, they go through the core, which takes
     /// longer. Default true.
     pub direct: bool,
+    /// Processes and threads that all programs of one person on this node, and their sessions here,
+    /// may come to together: beyond that no program of theirs begins another process. A node has
+    /// 32768 numbers for all processes of the cluster's programs. 16 at least count. Default 8192.
+    pub person_processes: u32,
 }
 
 impl Default for Cluster {
@@ -131,6 +135,7 @@ impl Default for Cluster {
             shared: shared.map(PathBuf::from).to_vec(),
             limit_s: 600,
             direct: true,
+            person_processes: 8192,
         }
     }
 }

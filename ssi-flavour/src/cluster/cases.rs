@@ -3,6 +3,7 @@
 mod agent;
 mod files;
 mod kept;
+mod leave;
 
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
@@ -148,7 +149,8 @@ fn told(effects: &[Effect], number: u8) -> Vec<Order> {
 fn a_move_goes_through_its_steps() {
     let mut d = Desk::new(true);
     d.moving(2);
-    assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1, lasts: false };
+    assert_eq!(d.beat(1), [dump]);
     let expect = Order::Expect { tree: T, epoch: 2, version: 1, from: n(1) };
     assert_eq!(d.beat(2), [expect], "nothing to restore yet");
     d.dumped(2, 1);

@@ -154,6 +154,10 @@ pub enum Order {
         attempt: u64,
         /// The number of the image.
         version: u64,
+        /// Whether the image is a checkpoint, on the disk, before it is said to be complete: nothing
+        /// else may be left of the tree then.
+        #[serde(default)]
+        lasts: bool,
     },
     /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`],
     /// [`Fact::NotRestored`] or [`Fact::Barred`], before which there may be [`Fact::CutBack`].

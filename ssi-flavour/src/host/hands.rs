@@ -114,6 +114,16 @@ impl Hands {
         travel::send(&self.store, &self.progress, (tree, version), line, &key)
     }
 
+    /// Sends the image of a tree that left to a node of another cluster, which may be of any site:
+    /// by that socket only, so that nobody there hears where this node is reached.
+    ///
+    /// # Errors
+    /// As [`Hands::send_image`].
+    pub fn send_carried(&self, tree: TreeId, version: u64, to: UnixStream) -> io::Result<()> {
+        let (line, key) = line::give(to, false)?;
+        travel::send(&self.store, &self.progress, (tree, version), line, &key)
+    }
+
     /// Ends the cell, and all that runs in it; with it go the control groups.
     ///
     /// # Errors

@@ -25,6 +25,17 @@ const EXPECT_MAX: Duration = STEP_MAX.saturating_mul(2);
 /// whether it is wanted.
 const KEEP_BEATS: u32 = 3;
 
+/// How an image is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Taking {
+    /// Straight from who sends it, where that is reached.
+    pub(super) direct: bool,
+    /// It is to be on the disk when it is whole.
+    pub(super) lasts: bool,
+    /// So many bytes may come.
+    pub(super) most: u64,
+}
+
 /// An image on its way here, that can be given up.
 #[derive(Debug, Default)]
 pub(super) struct Fetch(Mutex<Way>);
@@ -283,7 +294,7 @@ impl Host {
 /// What a node fetches images with.
 pub(super) struct Fetching {
     pub(super) store: Store,
-    peers: Arc<dyn Peers>,
+    pub(super) peers: Arc<dyn Peers>,
     here: NodeNumber,
     direct: bool,
 }
@@ -301,10 +312,11 @@ impl Fetching {
         if self.store.has(tree, version) {
             return Ok(());
         }
+        let taking = Taking { direct: self.direct, lasts, most: u64::MAX };
         let mut why = "no node has its image".to_owned();
         let found = nodes.iter().filter(|n| **n != self.here).any(|from| {
             let got = self.peers.image(*from, tree, version);
-            let got = got.and_then(|socket| self.take(socket, (tree, version), way, lasts));
+            let got = got.and_then(|socket| self.take(socket, (tree, version), way, taking));
             got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
         });
         if found { Ok(()) } else { Err(why) }
@@ -312,18 +324,18 @@ impl Fetching {
 
     /// Takes an image from who sends it at the other end of a socket, as long as it is wanted and
     /// comes in time.
-    fn take(
+    pub(super) fn take(
         &self,
         socket: UnixStream,
         image: (TreeId, u64),
         way: &Fetch,
-        lasts: bool,
+        Taking { direct, lasts, most }: Taking,
     ) -> io::Result<()> {
         way.comes(&Line::Through(socket.try_clone()?))?;
-        let received = line::take(socket, self.direct).and_then(|(line, key)| {
+        let received = line::take(socket, direct).and_then(|(line, key)| {
             way.comes(&line)?;
             let from = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
-            receive(&self.store, image, from, &key, lasts)
+            receive(&self.store, image, from, &key, (lasts, most))
         });
         way.over();
         received

@@ -12,6 +12,7 @@
 //! on a terminal and not read yet does not move with the program. A process that its person had
 //! stopped goes on after a move, and after a lease.
 
+mod brought;
 mod canary;
 mod cell;
 mod ends;
@@ -31,6 +32,7 @@ mod streams;
 mod travel;
 mod work;
 
+pub use brought::Brought;
 pub use hands::Hands;
 pub use shell::Shells;
 pub use store::Store;
@@ -68,8 +70,8 @@ use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
-use xos_base::Millis;
 use xos_base::when::Clock;
+use xos_base::{Millis, NodeId};
 
 /// In the host's folder: [`Kept`].
 const KEPT_FILE: &str = "agent.json";
@@ -123,6 +125,9 @@ pub struct Job {
     /// Whether its output is kept until somebody has it removed, and what it uses is told.
     #[serde(default)]
     pub wanted: bool,
+    /// What its first copy here is made from, when it left another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Brought>>,
     /// What all of it may use at most.
     #[serde(default)]
     pub limits: Limits,
@@ -135,6 +140,13 @@ pub trait Peers: Send + Sync {
     /// # Errors
     /// That it cannot be had.
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream>;
+
+    /// A way to who sends the image of a tree that left another cluster, a node there
+    /// ([`Hands::send_carried`]).
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    fn carried(&self, from: &NodeId, what: &Brought) -> io::Result<UnixStream>;
 
     /// A connection to the spool of a tree ([`Spools::serve`]) at a node, this one too; a spool
     /// that is new begins at `from`.
@@ -266,6 +278,8 @@ enum Event {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum For {
     Move { attempt: u64 },
+    /// It leaves the cluster: of all of it the image is what lives.
+    Leave { attempt: u64 },
     Checkpoint,
 }
 
@@ -536,8 +550,7 @@ impl Host {
             Act::Start { tree, epoch } => return Ok(self.start(tree, epoch)),
             Act::Resume { tree, epoch } => {
                 let Some(c) = self.copy(tree, epoch) else { return Ok(Vec::new()) };
-                let moves = |w: &mut Work| matches!(w.purpose, For::Move { .. });
-                let given_up = c.work.take_if(moves);
+                let given_up = c.work.take_if(|w| w.purpose != For::Checkpoint);
                 c.runs = true;
                 c.streaming.go();
                 if let Some(work) = given_up {
@@ -545,8 +558,9 @@ impl Host {
                 }
                 self.go(tree).await?;
             }
-            Act::Dump { tree, epoch, attempt, version } => {
-                self.dump(tree, epoch, For::Move { attempt }, version);
+            Act::Dump { tree, epoch, attempt, version, lasts } => {
+                let purpose = if lasts { For::Leave { attempt } } else { For::Move { attempt } };
+                self.dump(tree, epoch, purpose, version);
             }
             Act::Save { tree, epoch, version } => {
                 self.dump(tree, epoch, For::Checkpoint, version);
@@ -730,7 +744,9 @@ impl Host {
     fn made(&mut self, tree: Tree, work: &Work, done: Result<Image, String>) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         match work.purpose {
-            For::Move { attempt } => self.agent.dumped(id, epoch, attempt, done),
+            For::Move { attempt } | For::Leave { attempt } => {
+                self.agent.dumped(id, epoch, attempt, done)
+            }
             For::Checkpoint => {
                 self.agent.saved(id, epoch, work.version, done).into_iter().collect()
             }
@@ -749,14 +765,14 @@ impl Host {
             bytes,
             freeze_ms,
             still_ms: match work.purpose {
-                For::Move { .. } => freeze_ms.saturating_add(sealed),
+                For::Move { .. } | For::Leave { .. } => freeze_ms.saturating_add(sealed),
                 For::Checkpoint => freeze_ms,
             },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
             brief: match work.purpose {
                 For::Move { .. } => BTreeSet::from([self.setup.node]),
-                For::Checkpoint => BTreeSet::new(),
+                For::Leave { .. } | For::Checkpoint => BTreeSet::new(),
             },
         })
     }

@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
+/// Longest such file that is read, bytes.
+const STREAMS_BYTES_MAX: u64 = 64 * 1024;
 /// What the names of folders begin with in which an image that arrives is until it is whole.
 const PART: &str = "part-";
 
@@ -40,7 +42,9 @@ impl Streams {
     }
 
     pub(super) fn read(folder: &Path) -> io::Result<Streams> {
-        Ok(serde_json::from_slice(&std::fs::read(folder.join(STREAMS))?)?)
+        let mut bytes = Vec::new();
+        File::open(folder.join(STREAMS))?.take(STREAMS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 }
 

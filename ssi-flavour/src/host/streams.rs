@@ -48,6 +48,15 @@ pub(super) struct Wanted {
     pub(super) input: bool,
 }
 
+/// How far a tree's output is.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// Where the copy goes on.
+    pub(super) now: Offsets,
+    /// Where its spool begins, in output and error output.
+    pub(super) first: [u64; 2],
+}
+
 /// The standard streams of a copy that is to be made.
 pub(super) struct Made {
     /// What the copy gets: three, or a terminal.
@@ -66,7 +75,7 @@ impl Streaming {
         (tree, new): (Tree, bool),
         birth: NodeNumber,
         wanted: Wanted,
-        at: Offsets,
+        at: Places,
         peers: Arc<dyn Peers>,
         events: UnboundedSender<Event>,
     ) -> io::Result<(Streaming, Vec<OwnedFd>)> {
@@ -75,14 +84,15 @@ impl Streaming {
             None => pipes(wanted.input)?,
         };
         let (owner, relays) = UnixStream::pair()?;
-        let relay = Relay::new(tree, ends, at, relays)?;
+        let relay = Relay::new(tree, ends, at.now, relays)?;
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
         let (go, gone) = channel();
         let way = Arc::new(Mutex::new(Way { to: birth, begins: false, socket: None }));
         let shared = way.clone();
-        let asks = events.clone();
+        let (asks, first) = (events.clone(), at.first);
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", tree.id));
-        thread("relay").spawn(move || serve((relay, new), &gone, &shared, &*peers, &events))?;
+        let relay = (relay, new, first);
+        thread("relay").spawn(move || serve(relay, &gone, &shared, &*peers, &events))?;
         thread("steer").spawn(move || {
             let mut asked = Owner::new(owner);
             while let Ok(Some(steered)) = asked.next_asked() {
@@ -157,7 +167,7 @@ fn key(fd: &OwnedFd) -> io::Result<ExternalFd> {
 }
 
 fn serve(
-    (mut relay, new): (Relay, bool),
+    (mut relay, new, first): (Relay, bool, [u64; 2]),
     gone: &Receiver<()>,
     way: &Mutex<Way>,
     peers: &dyn Peers,
@@ -178,7 +188,7 @@ fn serve(
             let way = way();
             (way.to, way.begins)
         };
-        let from = if begins { relay.acknowledged() } else { [0, 0] };
+        let from = if begins { relay.acknowledged() } else { first };
         let reached = match early.take() {
             Some((there, socket)) if there == to && !begins => socket,
             _ => peers.output(to, tree, from),

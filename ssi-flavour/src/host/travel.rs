@@ -131,17 +131,19 @@ impl Sent {
     }
 }
 
-/// Takes an image that another node sends: it is in its place once all of it is here, and on the
-/// disk, if it `lasts`. Whether it is its owner's is seen when it is restored.
+/// Takes an image that another node sends, of so many bytes at `most`: it is in its place once all
+/// of it is here, and on the disk, if it `lasts`. Whether it is its owner's is seen when it is
+/// restored.
 ///
 /// # Errors
-/// That it breaks off, is not as it was sent, or is no image; then nothing is left of it.
+/// That it breaks off, is not as it was sent, is larger, or is no image; then nothing is left of
+/// it.
 pub(super) fn receive(
     store: &Store,
     (tree, version): (TreeId, u64),
     from: impl Read,
     key: &Key,
-    lasts: bool,
+    (lasts, most): (bool, u64),
 ) -> io::Result<()> {
     let mut from = Opener::new(from, key)?;
     let bytes = match from.next()? {
@@ -150,7 +152,7 @@ pub(super) fn receive(
     };
     let bytes = bytes.map_err(|_| broken("it does not begin as an image"))?;
     let part = store.part((tree, version), bytes, lasts)?;
-    let received = files(&part, &mut from).and_then(|()| store.arrive(tree, version, &part));
+    let received = files(&part, most, &mut from).and_then(|()| store.arrive(tree, version, &part));
     if received.is_err() {
         remove(&part.path)?;
         store.prune(tree)?;
@@ -162,8 +164,8 @@ fn broken(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why.to_owned())
 }
 
-fn files<R: Read>(part: &Part, from: &mut Opener<R>) -> io::Result<()> {
-    let mut room = part.most().min(IMAGE_BYTES_MAX);
+fn files<R: Read>(part: &Part, most: u64, from: &mut Opener<R>) -> io::Result<()> {
+    let mut room = part.most().min(most).min(IMAGE_BYTES_MAX);
     let mut known = BTreeSet::new();
     let mut now: Option<File> = None;
     let written = |file: Option<File>| match file {
@@ -218,6 +220,8 @@ mod tests {
     const KEY: Key = [7; 32];
     const TREE: TreeId = TreeId(7);
     const OWNER: u32 = 70_001;
+    /// An image that need not last, of whatever size.
+    const ANY: (bool, u64) = (false, u64::MAX);
 
     fn origin() -> Origin {
         let (criu, open_files) = ("4.2.1".to_owned(), Vec::new());
@@ -255,25 +259,41 @@ mod tests {
         write(&folder, "empty.img", b"");
         seal(&folder, origin()).unwrap();
         let bytes = sent(&here, &Progress::default(), 2);
-        receive(&there, (TREE, 2), &bytes[..], &KEY, true).unwrap();
+        receive(&there, (TREE, 2), &bytes[..], &KEY, (true, u64::MAX)).unwrap();
         assert!(verify(&there.folder(TREE, 2), OWNER).unwrap().lasts());
         for cut in 0..bytes.len() {
-            assert!(receive(&there, (TREE, 3), &bytes[..cut], &KEY, false).is_err(), "{cut}");
+            assert!(receive(&there, (TREE, 3), &bytes[..cut], &KEY, ANY).is_err(), "{cut}");
             assert!(!there.folder(TREE, 3).exists());
         }
         // Fetched twice, as when it is kept and restored; what is there stays.
-        receive(&there, (TREE, 2), &bytes[..], &KEY, false).unwrap();
+        receive(&there, (TREE, 2), &bytes[..], &KEY, ANY).unwrap();
         assert!(there.has(TREE, 2));
         for name in ["../x", "", ".", "a/b"] {
             let mut bad = Vec::new();
             let mut sealer = Sealer::new(&mut bad, &KEY).unwrap();
             sealer.put(ABOUT, &[0; 8]).unwrap();
             sealer.put(FILE, name.as_bytes()).unwrap();
-            assert!(receive(&there, (TREE, 3), &bad[..], &KEY, false).is_err(), "{name}");
+            assert!(receive(&there, (TREE, 3), &bad[..], &KEY, ANY).is_err(), "{name}");
         }
         there.discard(TREE, 2).unwrap();
         assert!(!there.has(TREE, 2));
         there.discard(TREE, 2).unwrap();
+    }
+
+    #[test]
+    fn no_more_is_taken_than_was_said() {
+        // wrong: a node of another site could fill this one's disk
+        let dir = tempfile::tempdir().unwrap();
+        let (here, there) = stores(dir.path());
+        let folder = here.make(TREE, 2).unwrap();
+        write(&folder, "core-1.img", &[7; 1000]);
+        let manifest = seal(&folder, origin()).unwrap();
+        let beside = std::fs::metadata(folder.join(MANIFEST)).unwrap().len();
+        let all = manifest.size_bytes() + beside;
+        let bytes = sent(&here, &Progress::default(), 2);
+        assert!(receive(&there, (TREE, 2), &bytes[..], &KEY, (true, all - 1)).is_err());
+        assert!(!there.folder(TREE, 2).exists());
+        receive(&there, (TREE, 2), &bytes[..], &KEY, (true, all)).unwrap();
     }
 
     #[test]
@@ -308,7 +328,7 @@ mod tests {
         writing.whole();
         sending.join().unwrap().unwrap();
         let bytes = rest.join().unwrap();
-        receive(&there, (TREE, 1), &bytes[..], &KEY, false).unwrap();
+        receive(&there, (TREE, 1), &bytes[..], &KEY, ANY).unwrap();
         let got = there.folder(TREE, 1);
         assert!(!verify(&got, OWNER).unwrap().lasts());
         let pages = std::fs::read(got.join("pages-1.img")).unwrap();

@@ -1,12 +1,13 @@
 //! What takes a while: images and restarts.
 
+use super::brought::{bring, trust};
 use super::cell::Calls;
 use super::files::{NotMade, bring_back, flush, record};
 use super::groups::Groups;
 use super::images::Fetch;
-use super::start::wanted;
+use super::start::{begins, wanted};
 use super::store::Streams;
-use super::streams::Streaming;
+use super::streams::{Places, Streaming};
 use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Account, Ask, Started, Tree};
@@ -15,8 +16,8 @@ use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, Trust,
-    inner_pid, memory_bytes, outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
+    memory_bytes, outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
@@ -103,7 +104,8 @@ impl Host {
             self.work_over(number);
             return;
         };
-        if writing.is_some() {
+        // Who leaves the node stands still from now on, unless nothing comes of it.
+        if c.work.as_ref().is_some_and(|w| w.purpose != For::Checkpoint) {
             c.runs = false;
         }
         if let Some(link) = &c.link {
@@ -332,6 +334,11 @@ impl Host {
         let way: Arc<Fetch> = way.unwrap_or_default();
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
+        let (brought, account) = (Host::brought(job, &image), job.account.clone());
+        let (begins, trust) = (begins(job), trust(job, image.version));
+        if brought.is_some() && job.birth == self.setup.node {
+            self.collects(id, job);
+        }
         let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
@@ -351,10 +358,18 @@ impl Host {
             }
             let fetched = wait(move || -> Result<_, String> {
                 let lasts = image.brief.is_empty();
-                fetching.fetch(&image.nodes, (id, version), &way, lasts)?;
+                match &brought {
+                    Some(b) => bring(&fetching, (id, &account), b, &way)?,
+                    None => fetching.fetch(&image.nodes, (id, version), &way, lasts)?,
+                }
                 let folder = fetching.store.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                // Who has the job reads what it wrote until then where it was.
+                let at = [streams.at.output, streams.at.error];
+                if brought.is_some() && at != begins {
+                    return Err("its image says something else of what it wrote".to_owned());
+                }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 let cgroups = making.make_wide(tree, &limits)?;
@@ -371,7 +386,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok(((folder, streams, cgroups, (network, link)), cut)) => {
                     let (of, copy) = (events.clone(), (tree, false));
-                    match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
+                    let places = Places { now: streams.at, first: begins };
+                    match Streaming::new(copy, birth, wanted, places, peers, of) {
                         Err(e) => {
                             let why = format!("cannot make its streams: {e}");
                             Err(NotMade { cut, ..NotMade::from(why) })
@@ -380,7 +396,7 @@ impl Host {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
                                 folder,
-                                trust: Trust::OwnSite,
+                                trust,
                                 owner,
                                 cell: Some(cell),
                                 cgroups,

@@ -229,8 +229,10 @@ mod tests {
     use super::*;
     use crate::cell::proto::Tree;
     use crate::cluster::messages::TreeId;
+    use crate::host::Brought;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Weak;
+    use xos_base::NodeId;
 
     const UID: u32 = 70_001;
 
@@ -247,6 +249,10 @@ mod tests {
         }
 
         fn output(&self, _: NodeNumber, _: Tree, _: [u64; 2]) -> io::Result<UnixStream> {
+            Err(ErrorKind::NotFound.into())
+        }
+
+        fn carried(&self, _: &NodeId, _: &Brought) -> io::Result<UnixStream> {
             Err(ErrorKind::NotFound.into())
         }
 

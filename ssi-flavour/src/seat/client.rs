@@ -4,7 +4,7 @@ use super::proto::{Ask, Tell, Want};
 use super::way::{In, Out};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
-use crate::host::Job;
+use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle, Place, TreeUse};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use xos_base::NodeId;
 
 /// How often an agent is asked whether it lives, how long it may take to say so, and how many times
 /// in a row it may not.
@@ -58,6 +59,15 @@ pub enum Wanted {
         tree: TreeId,
         /// The image.
         version: u64,
+        /// Where to.
+        socket: UnixStream,
+    },
+    /// Fill the socket with the image of a tree that left another cluster.
+    Carried {
+        /// The node there.
+        from: NodeId,
+        /// What of, and for whom.
+        what: Box<Brought>,
         /// Where to.
         socket: UnixStream,
     },
@@ -170,6 +180,15 @@ impl Client {
     /// That the agent is gone.
     pub fn image(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
         self.send(&Ask::Image { tree, version }, Some(to))
+    }
+
+    /// Has the image of a tree that left sent to a node of another cluster, at the other end of a
+    /// socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn carried(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Carried { tree, version }, Some(to))
     }
 
     /// Has the spool of a tree serve the connection of a copy's relay.
@@ -298,12 +317,17 @@ fn take(
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
         }
+        (Tell::Carried { from, what }, Some(socket)) => Wanted::Carried { from, what, socket },
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
         }
         (Tell::Packets { to }, Some(socket)) => Wanted::Packets { to, socket },
         (
-            Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. },
+            Tell::Begun { .. }
+            | Tell::Image { .. }
+            | Tell::Carried { .. }
+            | Tell::Output { .. }
+            | Tell::Packets { .. },
             _,
         ) => return Some(()),
         (Tell::Reply { id, value }, _) => {

@@ -5,7 +5,7 @@ use crate::cell::proto::{Account, Tree};
 use crate::cgroup::Cgroup;
 use crate::cluster::members::Times;
 use crate::cluster::messages::{ToController, ToNode, TreeId};
-use crate::host::Job;
+use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use xos_base::NodeId;
 
 /// What an agent works with; `xosd` writes it before it starts one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +189,14 @@ pub(super) enum Ask {
         /// The image.
         version: u64,
     },
+    /// Write the image of a tree that left to the socket that comes along, which leads to a node of
+    /// another cluster.
+    Carried {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
     /// The socket that comes along leads to the relay of a copy of a tree that has its spool here.
     Output {
         /// The copy.
@@ -225,7 +234,11 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. } => 1,
+            Ask::Image { .. }
+            | Ask::Carried { .. }
+            | Ask::Output { .. }
+            | Ask::Attach { .. }
+            | Ask::Packets { .. } => 1,
             _ => 0,
         }
     }
@@ -270,6 +283,13 @@ pub(super) enum Tell {
         /// The image.
         version: u64,
     },
+    /// Connect the socket that comes along to the image of a tree that left another cluster.
+    Carried {
+        /// The node there.
+        from: NodeId,
+        /// What of, and for whom.
+        what: Box<Brought>,
+    },
     /// Connect the socket that comes along, which a copy's relay has, to the tree's spool.
     Output {
         /// The node that has the spool.
@@ -304,7 +324,10 @@ impl Tell {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. } => 1,
+            Tell::Image { .. }
+            | Tell::Carried { .. }
+            | Tell::Output { .. }
+            | Tell::Packets { .. } => 1,
             _ => 0,
         }
     }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{MemberNumber, Millis};
+use xos_base::{MemberNumber, Millis, NodeId};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
@@ -33,7 +33,7 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
 use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
-use xos_ssi::host::{Core, Hands, Heard, Host, Job, Peers, Setup};
+use xos_ssi::host::{Brought, Core, Hands, Heard, Host, Job, Peers, Setup};
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::TreeUse;
 
@@ -240,6 +240,11 @@ impl Peers for Site {
         let spools = self.nodes.lock().unwrap()[&at].clone();
         spools.serve(tree, from, one)?;
         Ok(other)
+    }
+
+    /// No tree of these tests comes from another cluster.
+    fn carried(&self, _: &NodeId, _: &Brought) -> io::Result<UnixStream> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     /// No tree of these tests has a network of its own.
@@ -510,9 +515,19 @@ impl Grid {
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
             let (attached, shell, wanted, own_net) = (false, false, false, false);
-            let (pid, birth, limits) = (None, on, Limits::default());
-            let mut job =
-                Job { account, program, attached, pid, own_net, birth, shell, wanted, limits };
+            let (pid, birth, limits, carried) = (None, on, Limits::default(), None);
+            let mut job = Job {
+                account,
+                program,
+                attached,
+                pid,
+                own_net,
+                birth,
+                shell,
+                wanted,
+                limits,
+                carried,
+            };
             change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
@@ -724,6 +739,21 @@ async fn the_image_of_a_move_becomes_a_checkpoint_of_both_nodes() {
     }
     let before = grid.site.lines(one, tree, 0).await.len();
     counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, a program that left for another cluster would be lost with its node's agent: when
+/// its copy is gone nothing else is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_leaves_is_on_the_disk_when_its_copy_is_gone() {
+    let Some(grid) = Grid::new().await else { return };
+    let tree = grid.count(node(1)).await;
+    grid.site.decide(|c, now| c.leave(tree, now));
+    let away = |s: &State| s.trees.tree(tree).is_some_and(|t| t.state == TreeState::Away);
+    grid.site.until("it leaves", away).await;
+    assert!(grid.site.is_gone(tree, 1));
+    let image = grid.dir.path().join(format!("1/images/{tree}/1/manifest.json"));
+    let manifest = std::fs::read_to_string(image).unwrap();
+    assert!(manifest.contains("sha256"), "{manifest}");
 }
 
 /// If it failed, an attempt to move a program could end it.

@@ -264,6 +264,9 @@ impl Agent {
                 Wanted::Image { from, tree, version, socket } => {
                     self.fetch_image(from, tree, version, socket).await;
                 }
+                Wanted::Carried { from, what, socket } => {
+                    self.fetch_carried(&from, *what, socket).await;
+                }
                 Wanted::Output { at, tree, from, socket } => {
                     self.reach_spool(at, tree, from, socket).await;
                 }

@@ -1,4 +1,5 @@
-//! Streams between the nodes of a cluster: images and packets. Of output see [`super::relays`].
+//! Streams between the nodes of a cluster: images and packets; and the images of programs that go
+//! from one site's cluster to another's. Of output see [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -15,9 +16,11 @@ use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
 use xos_ssi::cluster::messages::TreeId;
+use xos_ssi::host::Brought;
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
-    ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ClusterMay, Comer, ImageOpening, PacketsOpening,
+    ALPN_CARRIED, ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, CarriedOpening, ClusterMay, Comer,
+    ImageOpening, PacketsOpening,
 };
 
 /// Longest first frame, in bytes.
@@ -33,6 +36,7 @@ const BUFFER: usize = 8 * 1024;
 #[derive(Clone, Copy)]
 enum What {
     Image,
+    Carried,
     Relay,
     Packets,
     Ghost,
@@ -50,6 +54,7 @@ pub(in crate::agent) fn handlers(
                 let Some(agent) = agent else { return };
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
+                    What::Carried => agent.serve_carried(&caller, stream).await,
                     What::Relay => agent.serve_relays(&caller, stream).await,
                     What::Packets => agent.serve_packets(&caller, stream).await,
                     What::Ghost => agent.serve_ghost(&caller, stream).await,
@@ -63,6 +68,7 @@ pub(in crate::agent) fn handlers(
     };
     HashMap::from([
         (ALPN_IMAGE.to_vec(), serving(What::Image)),
+        (ALPN_CARRIED.to_vec(), serving(What::Carried)),
         (ALPN_RELAY.to_vec(), serving(What::Relay)),
         (ALPN_PACKETS.to_vec(), serving(What::Packets)),
         (ALPN_CLUSTER.to_vec(), serving(What::Ghost)),
@@ -117,6 +123,21 @@ impl Agent {
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice_by(BUFFER_IMAGE, stream, ours).await
+    }
+
+    /// Gives the image of a tree that left to a node of whichever site that the core lets have it.
+    async fn serve_carried(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let CarriedOpening { cluster, tree, version, key, vo, member } =
+            opening(&mut stream).await?;
+        let seated = self.clustered()?.at(&cluster)?;
+        let node = caller.node()?.clone();
+        tracing::info!(%node, %tree, version, "a node fetches the image of what left");
+        let comer = Comer::Carried { node, version, key, vo, member };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice_by(BUFFER_IMAGE, stream, ours).await
     }
@@ -201,6 +222,22 @@ impl Agent {
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");
+        }
+    }
+
+    /// Fills a socket with the image of a tree that left another cluster, from a node there.
+    pub(super) async fn fetch_carried(&self, from: &NodeId, what: Brought, socket: UnixStream) {
+        let Brought { carried, vo, member, .. } = what;
+        let (tree, version) = (TreeId(carried.tree), carried.version);
+        let fetched = async {
+            let mut stream = self.clustered()?.dialer.node(from, ALPN_CARRIED).await?;
+            let (cluster, key) = (carried.cluster, carried.key);
+            let opening = CarriedOpening { cluster, tree, version, key, vo, member };
+            frames::write(&mut stream, &opening).await?;
+            splice_by(BUFFER_IMAGE, stream, socket).await
+        };
+        if let Err(error) = fetched.await {
+            tracing::warn!(%from, %tree, version, %error, "an image was not fetched");
         }
     }
 

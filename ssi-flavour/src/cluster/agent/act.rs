@@ -31,6 +31,8 @@ pub enum Act {
         attempt: u64,
         /// The number of the image.
         version: u64,
+        /// Whether the image is a checkpoint, on the disk, before that is called.
+        lasts: bool,
     },
     /// Fetch the image, make a stopped copy; then [`super::Agent::restored`].
     Restore {

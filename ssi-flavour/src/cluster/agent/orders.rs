@@ -15,8 +15,8 @@ impl Agent {
         match order {
             Order::Start { tree, epoch } => self.start(*tree, *epoch, out, facts),
             Order::Run { tree, epoch, floor } => self.run(*tree, *epoch, *floor, out, facts),
-            Order::Dump { tree, epoch, attempt, version } => {
-                self.dump((*tree, *epoch), *attempt, *version, out, facts);
+            Order::Dump { tree, epoch, attempt, version, lasts } => {
+                self.dump((*tree, *epoch), *attempt, (*version, *lasts), out, facts);
             }
             Order::Restore { tree, epoch, image, roll_back } => {
                 self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
@@ -125,7 +125,7 @@ impl Agent {
         &mut self,
         (tree, epoch): (TreeId, u64),
         attempt: u64,
-        version: u64,
+        (version, lasts): (u64, bool),
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
     ) {
@@ -141,7 +141,7 @@ impl Agent {
         match &c.what {
             What::Running => {
                 c.what = What::Dumping { attempt };
-                out.push(Act::Dump { tree, epoch, attempt, version });
+                out.push(Act::Dump { tree, epoch, attempt, version, lasts });
             }
             What::Dumped { attempt: done, image } if *done == attempt => {
                 facts.push(Fact::Dumped { tree, epoch, attempt, image: image.clone() });

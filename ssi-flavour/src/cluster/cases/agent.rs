@@ -30,10 +30,11 @@ fn running() -> Agent {
 fn a_late_order_to_run_does_not_wake_a_copy_that_moves() {
     let mut a = running();
     let run = |floor| Order::Run { tree: T, epoch: 1, floor };
-    let dump = |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt };
+    let dump =
+        |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt, lasts: false };
     assert_eq!(
         order(&mut a, 1, dump(2)),
-        [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2 }]
+        [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false }]
     );
     a.dumped(T, 1, 2, Ok(image(2, 1)));
     let acts = order(&mut a, 2, run(2));
@@ -196,7 +197,8 @@ fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
 #[test]
 fn an_agent_that_is_restarted_gives_up_what_it_was_at() {
     let mut a = running();
-    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 });
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1, lasts: false };
+    order(&mut a, 1, dump);
     let text = serde_json::to_string(&a).unwrap();
     let mut a: Agent = serde_json::from_str(&text).unwrap();
     let acts = a.restarted(Millis(2));
@@ -239,7 +241,8 @@ fn an_image_is_expected_for_a_copy_that_may_come_only() {
 #[test]
 fn what_is_in_memory_only_is_not_said_to_be_held() {
     let mut a = running();
-    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false };
+    order(&mut a, 1, dump);
     let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
     a.dumped(T, 1, 2, Ok(image));
     assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
@@ -260,7 +263,8 @@ fn what_is_in_memory_only_is_not_said_to_be_held() {
 #[test]
 fn what_is_in_memory_only_stays_so_when_no_copy_is_made_of_it() {
     let mut a = running();
-    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2 });
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false };
+    order(&mut a, 1, dump);
     let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
     a.dumped(T, 1, 2, Ok(image.clone()));
     order(&mut a, 2, Order::Kill { tree: T, epoch: 1 });

@@ -159,7 +159,7 @@ impl Node {
                     p.running = true;
                 }
             }
-            Act::Dump { tree, epoch, attempt, version } => {
+            Act::Dump { tree, epoch, attempt, version, .. } => {
                 if let Some(p) = self.proc(tree, epoch) {
                     p.running = false;
                 }
