@@ -286,9 +286,8 @@ pub(crate) fn next_offer(
     let carried = carried(j, first);
     // What goes on from an image goes alone.
     let alone = |n: u32, u: &Unit| n == first || (carried.is_none() && !u.carried);
-    let like = |n: &u32| {
-        offered(n).is_some_and(|u| kind(u) == (attempt, cancel, moves) && alone(*n, u))
-    };
+    let like =
+        |n: &u32| offered(n).is_some_and(|u| kind(u) == (attempt, cancel, moves) && alone(*n, u));
     let until = if cancel { OVER } else { until };
     let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
     let mut units = runs::pack(units);

@@ -31,7 +31,8 @@ pub use look::{
     TRIES_MAX, TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
 };
 pub use moves::{
-    CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried, HostLeave, MOVES_KEPT, MOVES_MAX, MoveUnit, UnitMove,
+    CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried, HostLeave, MOVES_KEPT, MOVES_MAX, MoveUnit,
+    UnitMove,
 };
 pub use outline::{Outline, TaskDigest};
 pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage, RunningSession};

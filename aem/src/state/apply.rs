@@ -1,7 +1,7 @@
 //! What each record does to the table of jobs.
 
-use super::held::Held;
 use super::carry::Going;
+use super::held::Held;
 use super::host::Report;
 use super::job::{Job, PastTry};
 use super::load::Loads;

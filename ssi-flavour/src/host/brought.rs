@@ -98,7 +98,9 @@ fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> 
     let bound = |what: String| Err(ImageError::Bound { path: folder.into(), what });
     // It is a checkpoint here from the first moment on.
     if !manifest(folder)?.lasts() {
-        return bound("it has no digests, as if it were to move within its cluster only".to_owned());
+        return bound(
+            "it has no digests, as if it were to move within its cluster only".to_owned(),
+        );
     }
     let made = match verify(folder, account.uid) {
         Err(ImageError::Foreign { .. }) => reown(folder, &b.ids(account))?,

@@ -277,9 +277,13 @@ enum Event {
 /// What an image is made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum For {
-    Move { attempt: u64 },
+    Move {
+        attempt: u64,
+    },
     /// It leaves the cluster: of all of it the image is what lives.
-    Leave { attempt: u64 },
+    Leave {
+        attempt: u64,
+    },
     Checkpoint,
 }
 

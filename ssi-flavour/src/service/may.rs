@@ -36,9 +36,9 @@ fn refusal(r: &ClusterMay) -> Error {
         Comer::Image { node, version } => Error::denied(format!(
             "{node} has nothing to do with image {version} of tree {tree} of {cluster}"
         )),
-        Comer::Carried { node, version, .. } => Error::denied(format!(
-            "image {version} of tree {tree} of {cluster} is not for {node}"
-        )),
+        Comer::Carried { node, version, .. } => {
+            Error::denied(format!("image {version} of tree {tree} of {cluster} is not for {node}"))
+        }
         Comer::Output { node, .. } => {
             Error::denied(format!("tree {tree} of {cluster} is not at {node}"))
         }

@@ -199,6 +199,7 @@ mod tests {
         let envelope =
             xos_api::node::units::EnvelopeId { job: "1.rennes".parse().unwrap(), serial: 1 };
         let program = |processes, staged, unit| Program {
+            carried: None,
             argv: vec!["sim".into()],
             env: BTreeMap::new(),
             cwd: String::new(),

@@ -30,8 +30,7 @@ fn running() -> Agent {
 fn a_late_order_to_run_does_not_wake_a_copy_that_moves() {
     let mut a = running();
     let run = |floor| Order::Run { tree: T, epoch: 1, floor };
-    let dump =
-        |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt, lasts: false };
+    let dump = |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt, lasts: false };
     assert_eq!(
         order(&mut a, 1, dump(2)),
         [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false }]

@@ -192,8 +192,8 @@ impl Cluster {
             return Err(format!("pid {}, which it keeps, is taken in {}", carried.pid, self.id));
         }
         let like = |m: &Member| m.cpu_group == carried.cpu_group;
-        let mut members = self.controller.state().members.iter();
-        if !members.any(|(_, m)| m.takes_moves().is_ok() && like(m)) {
+        let takes = |m: &Member| m.takes_moves().is_ok() && like(m);
+        if !self.controller.state().members.iter().any(|(_, m)| takes(m)) {
             return Err(format!(
                 "no node of {} that takes programs has processors like those where it was",
                 self.id

@@ -197,8 +197,7 @@ impl Units {
             let (task, index) = (name.clone(), u.index);
             let (tree, spool, stop, started, over, left) = Default::default();
             let carried = order.carried.clone();
-            let unit =
-                Unit { place, task, index, tree, spool, stop, started, over, carried, left };
+            let unit = Unit { place, task, index, tree, spool, stop, started, over, carried, left };
             held.units.insert(key, unit);
             held.waiting.insert(place, key);
             self.dirty.units.insert(unit_of(id, key));

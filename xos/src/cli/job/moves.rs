@@ -48,7 +48,8 @@ pub async fn run(s: &Session, args: Move) -> Outcome {
     let units: Vec<u32> = units.map_or_else(|| vec![0], |units| units.iter().take(2).collect());
     let [unit] = units.as_slice() else {
         return Err(Error::invalid("one unit is moved at a time")
-            .hint(format!("name it as {job}:{}", units.first().copied().unwrap_or(0))));
+            .hint(format!("name it as {job}:{}", units.first().copied().unwrap_or(0)))
+            .into());
     };
     let unit = job.unit(*unit);
     let mut member = s.member_for(&job).await?;
