@@ -140,6 +140,7 @@ fn in_words(kind: &str) -> &'static str {
         "bool" => "true or false",
         "Vec<String>" => "list of texts",
         "Vec<PathBuf>" => "list of paths",
+        "Vec<SiteId>" => "list of sites",
         "Vec<Provider>" => "list of tables",
         "BTreeMap<String, Wanted>" => "table",
         "Login" | "Cluster" | "PasskeyConfig" | "Kerberos" | "Pkcs11" => "section",
