@@ -98,6 +98,9 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Of these, those with which what the tree had written is kept here.
+    #[serde(default)]
+    written: BTreeSet<(TreeId, u64)>,
     /// Images that are fetched to be kept, or were to be, the last one of each tree.
     #[serde(default)]
     holds: BTreeMap<TreeId, Hold>,
@@ -108,9 +111,9 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, holds, lease_until) = Default::default();
+        let (copies, fences, images, written, holds, lease_until) = Default::default();
         let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, written, holds, lease_until, frozen }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -141,14 +144,21 @@ impl Agent {
         fetched || self.images.contains(&(tree, version))
     }
 
+    /// Whether it keeps any image of a tree, or fetches one to keep it.
+    pub fn keeps_some(&self, tree: TreeId) -> bool {
+        let mut of = self.images.range((tree, 0)..=(tree, u64::MAX));
+        of.next().is_some() || self.holds.contains_key(&tree)
+    }
+
     /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
     pub fn lasting(&self) -> Agent {
         let lease_until = Millis(0);
         let (joined, frozen) = (false, true);
-        let (images, holds) = (self.images.clone(), self.holds.clone());
+        let (images, written) = (self.images.clone(), self.written.clone());
+        let holds = self.holds.clone();
         let (copies, fences) = Default::default();
         let (lease, term) = (self.lease, self.term);
-        Agent { lease, term, joined, copies, fences, images, holds, lease_until, frozen }
+        Agent { lease, term, joined, copies, fences, images, written, holds, lease_until, frozen }
     }
 
     /// The machine was started: nothing of what ran is left.
@@ -226,6 +236,13 @@ impl Agent {
     pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
         let (term, some) = (self.term, self.joined && !trees.is_empty());
         some.then_some(Act::Say(ToController::Ghosts { term, trees }))
+    }
+
+    /// A heartbeat was said, and spools are here of trees that are over, or have another one, as far
+    /// as is known.
+    pub fn left(&self, trees: Vec<(TreeId, u64)>) -> Option<Act> {
+        let (term, some) = (self.term, self.joined && !trees.is_empty());
+        some.then_some(Act::Say(ToController::Spools { term, trees }))
     }
 
     /// Time went by.

@@ -33,6 +33,71 @@ pub struct Offsets {
     pub err: u64,
 }
 
+impl Offsets {
+    /// The same for output and error output, in this order.
+    pub fn both(self) -> [u64; 2] {
+        [self.out, self.err]
+    }
+
+    /// Whether it reaches as far as another one in both streams.
+    pub fn covers(self, other: Offsets) -> bool {
+        self.out >= other.out && self.err >= other.err
+    }
+}
+
+impl From<[u64; 2]> for Offsets {
+    fn from([out, err]: [u64; 2]) -> Offsets {
+        Offsets { out, err }
+    }
+}
+
+/// Which of the spools that a tree had one after the other has its output now: what was kept of an
+/// older one may be other bytes than what the tree wrote again after a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Line {
+    /// Its number, from 0.
+    pub number: u64,
+    /// Up to here it is the same as the one before it.
+    pub fork: Offsets,
+}
+
+impl Line {
+    /// How much is good of what was kept up to `ends` of the line with a number.
+    pub fn good(&self, number: u64, ends: Offsets) -> Offsets {
+        if number == self.number {
+            ends
+        } else if number.checked_add(1) == Some(self.number) {
+            let (out, err) = (ends.out.min(self.fork.out), ends.err.min(self.fork.err));
+            Offsets { out, err }
+        } else {
+            Offsets::default()
+        }
+    }
+}
+
+/// A part of what a tree wrote, which one node wants of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stretch {
+    /// From here.
+    pub from: Offsets,
+    /// To here, if there is so much.
+    pub upto: Offsets,
+    /// Of which spool.
+    pub line: Line,
+}
+
+/// Output that a node is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Written {
+    /// All up to here.
+    pub upto: Offsets,
+    /// Of which spool.
+    pub line: Line,
+    /// The nodes that have it, the spool's first.
+    pub at: Vec<NodeNumber>,
+}
+
 /// A complete checkpoint. It counts as complete when who takes the tree's output has all that the
 /// tree had written by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +117,10 @@ pub struct Image {
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
     pub shared: bool,
+    /// Of the nodes that have it, those that keep what the tree had written by then, too: the
+    /// tree's spool is elsewhere.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub written: BTreeSet<NodeNumber>,
 }
 
 /// A file of a tree that was cut back to what it was when the tree was saved.
@@ -179,14 +248,21 @@ pub enum Order {
         from: BTreeSet<NodeNumber>,
         /// The account whose program it is of: another one's is not taken.
         owner: u32,
+        /// What of its output is to be kept as well; none: nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Written>,
     },
-    /// The tree's ghost is lost: the copy's output goes to the spool, from the first byte that the
-    /// ghost did not acknowledge. Answered by [`Fact::Spooled`].
+    /// The tree's spool is lost, or at another node: the copy's output goes to one at this node,
+    /// which begins with what was kept, else with the first byte that nobody acknowledged. Answered
+    /// by [`Fact::Spooled`].
     Spool {
         /// The tree.
         tree: TreeId,
         /// The copy.
         epoch: u64,
+        /// What the spool is to begin with; none: what is in it already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Written>,
     },
     /// The ghost of a tree ends; answered by [`Fact::Finished`].
     Finish {
@@ -194,6 +270,14 @@ pub enum Order {
         tree: TreeId,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// The tree's output is collected elsewhere, or the tree is over: what the node's spool has of
+    /// it, which no copy after this one wrote to, is removed.
+    Unspool {
+        /// The tree.
+        tree: TreeId,
+        /// The last copy that wrote to that spool, as the node said.
+        epoch: u64,
     },
     /// Nobody knows the tree for which a ghost stands at the node: the controller was ended before
     /// it had kept it. Nothing of it runs. A ghost that knows how its tree ended hears nothing.
@@ -312,6 +396,9 @@ pub enum Fact {
         tree: TreeId,
         /// The number of the image.
         version: u64,
+        /// Whether it keeps the output until then as well.
+        #[serde(default)]
+        output: bool,
     },
     /// This attempt to fetch an image came to nothing.
     NotHeld {
@@ -374,6 +461,14 @@ pub enum ToController {
         /// The trees for which they stand, or stood until they left.
         trees: Vec<TreeId>,
     },
+    /// With heartbeats, from a node that was away: the spools that it has of trees of which it does
+    /// not know that they are over.
+    Spools {
+        /// The node's term.
+        term: u64,
+        /// The trees, and the last copy of each that wrote there.
+        trees: Vec<(TreeId, u64)>,
+    },
     /// Answers.
     Facts {
         /// The node's term.
@@ -408,4 +503,23 @@ pub enum ToNode {
         /// What is to be done.
         orders: Vec<Order>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_of_another_spool_counts_as_far_as_both_are_the_same() {
+        // wrong: a program's output would be put together of two of its lives, or be fetched again
+        // as a whole each time a node died
+        let at = |out| Offsets { out, err: 0 };
+        let line = Line { number: 3, fork: at(50) };
+        assert_eq!(line.good(3, at(90)), at(90));
+        assert_eq!(line.good(2, at(90)), at(50));
+        assert_eq!(line.good(2, at(20)), at(20));
+        for other in [0, 1, 4, u64::MAX] {
+            assert_eq!(line.good(other, at(90)), at(0), "{other}");
+        }
+    }
 }

@@ -11,21 +11,30 @@
 //! then is told so; what somebody who is attached has still to get does not: the tree waits, as the
 //! writer of a pipe does. Of what is wanted whole nothing goes, and its writer sees that nobody
 //! reads it any more.
+//!
+//! Of a tree that may be restarted from a checkpoint the nodes that have the checkpoint keep what is
+//! in the spool, too ([`Second`]).
 
 mod bytes;
+mod follow;
 mod guest;
 mod places;
 mod quota;
 mod read;
+mod second;
 mod serve;
 mod spools;
 mod stood;
+mod stretch;
 mod tidy;
 
+pub use follow::Follow;
 pub use places::{GUESTS_MAX, OWN_GUESTS_MAX};
 pub use quota::Limits;
 pub use read::Piece;
+pub use second::Second;
 pub use spools::Spools;
+pub use stretch::receive;
 pub use tidy::{Bounds, WANTED_FILE};
 
 use self::bytes::Bytes;

@@ -86,6 +86,14 @@ impl Agent {
         self.say(facts)
     }
 
+    /// A copy's output goes to a spool here.
+    pub fn spooled(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
+        self.copy(tree, epoch)?;
+        // It is the beginning of that now.
+        self.written.retain(|(of, _)| *of != tree);
+        self.say(vec![Fact::Spooled { tree, epoch }])
+    }
+
     /// A copy was killed.
     pub fn killed(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
         self.copy(tree, epoch).filter(|c| c.what == What::Dying)?;

@@ -4,26 +4,29 @@
 use super::trees::{describe, serves};
 use super::{Controller, Refused};
 use crate::cluster::members::NodeState;
-use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::messages::{Image, Order, TreeId};
 use crate::cluster::record::Effect;
 use crate::cluster::trees::{Tree, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::Millis;
 
+/// Most spools of a node that are removed at a time; the others are named again.
+const SPOOLS_MAX: usize = 1024;
+
 impl Controller {
-    /// How many nodes that work in the cluster have an image.
-    pub fn copies(&self, image: &Image) -> usize {
+    /// How many nodes that work in the cluster have all that a restart of a tree from an image needs.
+    pub fn copies(&self, t: &Tree, image: &Image) -> usize {
         let members = &self.state.members;
-        let works = |n: &&NodeNumber| members.node(**n).is_some_and(|m| m.state.has_term());
-        image.nodes.iter().filter(works).count()
+        let works = |n: &NodeNumber| members.node(*n).is_some_and(|m| m.state.has_term());
+        image.nodes.iter().filter(|n| works(n) && t.has(image, **n)).count()
     }
 
     /// The trees that run whose last checkpoint is on fewer nodes than so many, and that no node
     /// fetches.
     pub fn thin(&self, copies: usize) -> Vec<TreeId> {
         let thin = |t: &Tree| {
-            let few = |image: &Image| !image.shared && self.copies(image) < copies;
+            let few = |image: &Image| !image.shared && self.copies(t, image) < copies;
             let runs = matches!(t.state, TreeState::Running);
             t.restartable && runs && t.holding.is_none() && t.checkpoint.as_ref().is_some_and(few)
         };
@@ -31,7 +34,8 @@ impl Controller {
         trees.filter(|(_, t)| thin(t)).map(|(tree, _)| tree).collect()
     }
 
-    /// Has a node fetch a copy of a tree's last checkpoint.
+    /// Has a node fetch a copy of a tree's last checkpoint, and what the tree had written by then:
+    /// what of it the node has not yet.
     ///
     /// # Errors
     /// [`Refused`] with what is in the way.
@@ -48,7 +52,7 @@ impl Controller {
         };
         let refused = |reason| Refused::Node { tree, reason };
         let on = self.member(tree, node)?;
-        if image.nodes.contains(&node) {
+        if t.has(image, node) {
             return Err(Refused::There { tree, node: on.id.to_string() });
         }
         if on.state != NodeState::Online {
@@ -88,8 +92,29 @@ impl Controller {
             m.is_some_and(|m| m.state != NodeState::Possible)
         };
         let old: BTreeSet<NodeNumber> = before.nodes.iter().filter(stays).copied().collect();
-        let covered = !before.shared && old.is_subset(&last.nodes);
-        last.shared || covered || self.copies(last) >= copies
+        let covered = !before.shared && old.iter().all(|n| t.has(last, *n));
+        last.shared || covered || self.copies(t, last) >= copies
+    }
+
+    /// Has a node that was away remove spools that are not those of their trees any more: the tree
+    /// has one elsewhere, or is over, as nobody knows it.
+    pub(super) fn unspool(
+        &self,
+        from: NodeNumber,
+        trees: &[(TreeId, u64)],
+        out: &mut Vec<Effect>,
+    ) {
+        let stale = |tree: &TreeId| {
+            // That of a tree whose last one is lost may be gone on with.
+            let t = self.state.trees.tree(*tree);
+            t.is_none_or(|t| t.last_home() != from)
+        };
+        let stale = trees.iter().filter(|(tree, _)| stale(tree)).take(SPOOLS_MAX);
+        let unspool = stale.map(|(tree, epoch)| Order::Unspool { tree: *tree, epoch: *epoch });
+        let orders: Vec<Order> = unspool.collect();
+        if !orders.is_empty() {
+            self.tell(from, orders, out);
+        }
     }
 
     /// Whether a node that is heard has an image.

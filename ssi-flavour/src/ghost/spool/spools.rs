@@ -2,6 +2,7 @@
 
 use super::places::Places;
 use super::quota::{Limits, Quota};
+use super::second::Second;
 use super::stood::Stood;
 use super::{OUTCOME_FILE, Spool, WANTED_FILE, guest};
 use crate::cell::proto::{Exit, Tree};
@@ -27,6 +28,8 @@ pub struct Spools {
     /// Trees for which a ghost stands here, or stood.
     pub(super) stood: Arc<Mutex<BTreeMap<u64, Stood>>>,
     pub(super) quota: Arc<Quota>,
+    /// What is kept of trees whose spools are elsewhere, as far as it was used.
+    pub(super) seconds: Arc<Mutex<BTreeMap<u64, Arc<Mutex<Second>>>>>,
 }
 
 /// A spool that was used.
@@ -217,10 +220,10 @@ impl Spools {
 
     /// As [`Spools::new`], within other limits.
     pub fn within(folder: impl Into<PathBuf>, limits: Limits) -> Spools {
-        let (open, places, stood) = Default::default();
+        let (open, places, stood, seconds) = Default::default();
         let folder = folder.into();
         let quota = Arc::new(Quota::new(folder.clone(), limits));
-        Spools { folder, open, places, stood, quota }
+        Spools { folder, open, places, stood, quota, seconds }
     }
 
     /// A tree begins whose output comes here: user `uid`'s. What is `wanted` is kept whole until
@@ -251,6 +254,34 @@ impl Spools {
 
     pub(super) fn recall(&self, state: &mut State, tree: u64) -> io::Result<()> {
         state.recall(&self.folder(tree), tree, &self.quota)
+    }
+
+    /// A spool that is here from before is not the tree's any more.
+    pub(super) fn drop_spool(&self, state: &mut State, tree: u64) -> io::Result<()> {
+        if let Some(relay) = state.relay.take() {
+            // Its end may have come already.
+            let _gone = relay.socket.shutdown(Shutdown::Both);
+        }
+        (state.spool, state.outcome) = (None, None);
+        self.forget(tree)
+    }
+
+    /// Removes a spool that no copy after this one wrote to and no copy writes to now: its tree has
+    /// another one, or is over.
+    ///
+    /// # Errors
+    /// Those of the folder.
+    pub fn unspool(&self, tree: Tree) -> io::Result<()> {
+        let shared = self.state(tree.id);
+        let mut state = locked(&shared);
+        self.recall(&mut state, tree.id)?;
+        let used = state.relay.is_some() || state.epoch > tree.epoch || state.outcome.is_some();
+        if !used {
+            self.drop_spool(&mut state, tree.id)?;
+        }
+        drop(state);
+        forget(&self.open, tree.id, &shared);
+        Ok(())
     }
 
     pub(super) fn state(&self, tree: u64) -> Arc<Mutex<State>> {
