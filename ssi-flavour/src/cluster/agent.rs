@@ -238,8 +238,7 @@ impl Agent {
         some.then_some(Act::Say(ToController::Ghosts { term, trees }))
     }
 
-    /// A heartbeat was said, and spools are here of trees that are over, or have another one, as far
-    /// as is known.
+    /// A heartbeat was said, and spools are here of trees that may have others by now.
     pub fn left(&self, trees: Vec<(TreeId, u64)>) -> Option<Act> {
         let (term, some) = (self.term, self.joined && !trees.is_empty());
         some.then_some(Act::Say(ToController::Spools { term, trees }))

@@ -271,8 +271,8 @@ pub enum Order {
         /// What became of it.
         outcome: Outcome,
     },
-    /// The tree's output is collected elsewhere, or the tree is over: what the node's spool has of
-    /// it, which no copy after this one wrote to, is removed.
+    /// The tree's output is collected elsewhere: what the node's spool has of it, which no copy after
+    /// this one wrote to, is removed.
     Unspool {
         /// The tree.
         tree: TreeId,

@@ -313,9 +313,9 @@ impl Relay {
                 self.input = self.input.take().filter(|_| !self.terminal);
             }
             let Some(fd) = &self.outputs[i] else { continue };
-            if ready && !read_some(fd.as_fd(), out, |at, bytes, ahead| {
-                self.follow.read(i, at, bytes, ahead);
-            })? {
+            let follow = &self.follow;
+            let seen = |at: u64, bytes: &[u8], ahead: u64| follow.read(i, at, bytes, ahead);
+            if ready && !read_some(fd.as_fd(), out, seen)? {
                 self.outputs[i] = None;
                 self.closed[i] = true;
                 // A copy that is killed closes them too, and the tree may go on elsewhere.

@@ -5,7 +5,7 @@ use super::cell::Calls;
 use super::groups::Groups;
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Status, Tree};
-use crate::cluster::messages::TreeId;
+use crate::cluster::messages::{Stretch, TreeId};
 use crate::driver::why::{Rules, why};
 use crate::driver::{inner_pid, outer_pid};
 use crate::ghost::spool::Spools;
@@ -107,6 +107,14 @@ impl Hands {
     /// As [`Store::send`].
     pub fn send_image(&self, tree: TreeId, version: u64, mut to: UnixStream) -> io::Result<()> {
         self.store.send(tree, version, &mut to)
+    }
+
+    /// Writes a part of a tree's output for another node; see [`Spools::send`].
+    ///
+    /// # Errors
+    /// As [`Spools::send`].
+    pub fn send_output(&self, tree: TreeId, ask: &Stretch, mut to: UnixStream) -> io::Result<()> {
+        self.spools.send(tree.0, ask, &mut to)
     }
 
     /// Ends the cell, and all that runs in it; with it go the control groups.

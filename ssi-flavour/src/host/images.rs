@@ -2,7 +2,7 @@
 //! nothing.
 
 use super::{Event, Host, Peers, Store, Work, wait};
-use crate::cluster::messages::TreeId;
+use crate::cluster::messages::{TreeId, Written};
 use crate::driver::images::verify;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
@@ -81,24 +81,28 @@ impl Read for Limited {
 }
 
 impl Host {
-    /// Begins to fetch an image that is to be kept. One that nobody could restart is no copy.
+    /// Begins to fetch an image that is to be kept, and the output until then. One that nobody could restart is no copy.
     pub(super) fn hold(
         &self,
         (tree, attempt): (TreeId, u64),
         version: u64,
         from: BTreeSet<NodeNumber>,
-        owner: u32,
+        (owner, output): (u32, Option<Written>),
     ) {
+        let follow = self.copies.get(&tree).map(|c| c.streaming.follow.clone());
+        let outputs = self.outputs();
         let (store, peers, here) = (self.store.clone(), self.setup.peers.clone(), self.setup.node);
         let events = self.events.clone();
         tokio::spawn(async move {
-            let fetched = wait(move || -> Result<(), String> {
+            let fetched = wait(move || -> Result<bool, String> {
                 fetch(&store, &*peers, here, &from, (tree, version), &Fetch::default())?;
                 verify(&store.folder(tree, version), owner).map(drop).map_err(|why| {
                     let gone = store.discard(tree, version);
                     let left = gone.err().map(|e| format!("; and it stays: {e}"));
                     format!("what came is no image: {why}{}", left.unwrap_or_default())
-                })
+                })?;
+                let Some(output) = output else { return Ok(false) };
+                outputs.keep(tree, owner, &output, follow.as_deref()).map(|()| true)
             });
             let done = fetched.await.map_err(|e| e.to_string()).flatten();
             if let Err(why) = &done {

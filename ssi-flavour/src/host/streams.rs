@@ -5,6 +5,7 @@ use crate::cell::proto::Tree;
 use crate::driver::ExternalFd;
 use crate::ghost::proto::Steer;
 use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
+use crate::ghost::spool::Follow;
 use crate::pids::NodeNumber;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -35,6 +36,8 @@ pub(super) struct Streaming {
     steer: UnixStream,
     go: Sender<()>,
     way: Arc<Mutex<Way>>,
+    /// Sees what the relay reads.
+    pub(super) follow: Arc<Follow>,
     /// The copy's standard input, output and error; one when they are a terminal.
     pub(super) keys: Vec<ExternalFd>,
 }
@@ -75,7 +78,8 @@ impl Streaming {
             None => pipes(wanted.input)?,
         };
         let (owner, relays) = UnixStream::pair()?;
-        let relay = Relay::new(tree, ends, at, relays)?;
+        let follow = Arc::new(Follow::new([at.output, at.error]));
+        let relay = Relay::new(tree, ends, at, relays)?.followed(follow.clone());
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
         let (go, gone) = channel();
         let way = Arc::new(Mutex::new(Way { to: birth, begins: false, socket: None }));
@@ -91,7 +95,7 @@ impl Streaming {
                 }
             }
         })?;
-        Ok((Streaming { told, steer, go, way, keys }, fds))
+        Ok((Streaming { told, steer, go, way, follow, keys }, fds))
     }
 
     /// The copy is the tree: what it writes is sent.
@@ -110,6 +114,11 @@ impl Streaming {
         if let Some(socket) = &way.socket {
             let _gone = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Whether it does.
+    pub(super) fn is_turned(&self) -> bool {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner).begins
     }
 
     /// A relay that is gone answers nothing; what waits for it has a limit.

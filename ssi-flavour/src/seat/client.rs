@@ -3,7 +3,7 @@
 use super::proto::{Ask, Tell, Want};
 use super::way::{In, Out};
 use crate::cell::proto::Tree;
-use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle, Place, TreeUse};
@@ -58,6 +58,17 @@ pub enum Wanted {
         tree: TreeId,
         /// The image.
         version: u64,
+        /// Where to.
+        socket: UnixStream,
+    },
+    /// Fill a socket with a part of a tree's output that another node has.
+    Written {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
         /// Where to.
         socket: UnixStream,
     },
@@ -170,6 +181,14 @@ impl Client {
     /// That the agent is gone.
     pub fn image(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
         self.send(&Ask::Image { tree, version }, Some(to))
+    }
+
+    /// Has a part of a tree's output written to a socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn written(&self, tree: TreeId, ask: Stretch, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Written { tree, ask }, Some(to))
     }
 
     /// Has the spool of a tree serve the connection of a copy's relay.
@@ -298,12 +317,19 @@ fn take(
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
         }
+        (Tell::Written { from, tree, ask }, Some(socket)) => {
+            Wanted::Written { from, tree, ask, socket }
+        }
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
         }
         (Tell::Packets { to }, Some(socket)) => Wanted::Packets { to, socket },
         (
-            Tell::Begun { .. } | Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. },
+            Tell::Begun { .. }
+            | Tell::Image { .. }
+            | Tell::Written { .. }
+            | Tell::Output { .. }
+            | Tell::Packets { .. },
             _,
         ) => return Some(()),
         (Tell::Reply { id, value }, _) => {

@@ -4,7 +4,7 @@
 use crate::cell::proto::{Account, Tree};
 use crate::cgroup::Cgroup;
 use crate::cluster::members::Times;
-use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
 use crate::host::Job;
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
@@ -186,6 +186,13 @@ pub(super) enum Ask {
         /// The image.
         version: u64,
     },
+    /// Write a part of a tree's output to the socket that comes along.
+    Written {
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
+    },
     /// The socket that comes along leads to the relay of a copy of a tree that has its spool here.
     Output {
         /// The copy.
@@ -223,7 +230,11 @@ impl Ask {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Ask::Image { .. } | Ask::Output { .. } | Ask::Attach { .. } | Ask::Packets { .. } => 1,
+            Ask::Image { .. }
+            | Ask::Written { .. }
+            | Ask::Output { .. }
+            | Ask::Attach { .. }
+            | Ask::Packets { .. } => 1,
             _ => 0,
         }
     }
@@ -268,6 +279,15 @@ pub(super) enum Tell {
         /// The image.
         version: u64,
     },
+    /// Connect the socket that comes along to what another node has of a tree's output.
+    Written {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
+    },
     /// Connect the socket that comes along, which a copy's relay has, to the tree's spool.
     Output {
         /// The node that has the spool.
@@ -302,7 +322,10 @@ impl Tell {
     /// How many descriptors come along.
     pub(super) fn fds(&self) -> usize {
         match self {
-            Tell::Image { .. } | Tell::Output { .. } | Tell::Packets { .. } => 1,
+            Tell::Image { .. }
+            | Tell::Written { .. }
+            | Tell::Output { .. }
+            | Tell::Packets { .. } => 1,
             _ => 0,
         }
     }

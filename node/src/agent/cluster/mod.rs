@@ -263,6 +263,9 @@ impl Agent {
                 Wanted::Image { from, tree, version, socket } => {
                     self.fetch_image(from, tree, version, socket).await;
                 }
+                Wanted::Written { from, tree, ask, socket } => {
+                    self.fetch_written(from, tree, ask, socket).await;
+                }
                 Wanted::Output { at, tree, from, socket } => {
                     self.reach_spool(at, tree, from, socket).await;
                 }

@@ -1,4 +1,4 @@
-//! Streams between the nodes of a cluster: images and packets. Of output see [`super::relays`].
+//! Streams between the nodes of a cluster: images, what programs wrote, and packets. Of output see [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -14,10 +14,11 @@ use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
-use xos_ssi::cluster::messages::TreeId;
+use xos_ssi::cluster::messages::{Stretch, TreeId};
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
-    ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ClusterMay, Comer, ImageOpening, PacketsOpening,
+    ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ALPN_WRITTEN, ClusterMay, Comer, ImageOpening,
+    PacketsOpening, WrittenOpening,
 };
 
 /// Longest first frame, in bytes.
@@ -29,6 +30,7 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy)]
 enum What {
     Image,
+    Written,
     Relay,
     Packets,
     Ghost,
@@ -46,6 +48,7 @@ pub(in crate::agent) fn handlers(
                 let Some(agent) = agent else { return };
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
+                    What::Written => agent.serve_written(&caller, stream).await,
                     What::Relay => agent.serve_relays(&caller, stream).await,
                     What::Packets => agent.serve_packets(&caller, stream).await,
                     What::Ghost => agent.serve_ghost(&caller, stream).await,
@@ -59,6 +62,7 @@ pub(in crate::agent) fn handlers(
     };
     HashMap::from([
         (ALPN_IMAGE.to_vec(), serving(What::Image)),
+        (ALPN_WRITTEN.to_vec(), serving(What::Written)),
         (ALPN_RELAY.to_vec(), serving(What::Relay)),
         (ALPN_PACKETS.to_vec(), serving(What::Packets)),
         (ALPN_CLUSTER.to_vec(), serving(What::Ghost)),
@@ -104,6 +108,17 @@ impl Agent {
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice(stream, ours).await
+    }
+
+    async fn serve_written(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let WrittenOpening { cluster, tree, ask } = opening(&mut stream).await?;
+        let seated = self.neighbour(caller, &cluster)?;
+        let comer = Comer::Written { node: caller.node()?.clone() };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.written(tree, ask, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice(stream, ours).await
     }
@@ -188,6 +203,26 @@ impl Agent {
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");
+        }
+    }
+
+    /// Fills a socket with a part of a tree's output that another node has. When it is closed early,
+    /// the agent sees that some is missing.
+    pub(super) async fn fetch_written(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        ask: Stretch,
+        socket: UnixStream,
+    ) {
+        let fetched = async {
+            let (cluster, node) = self.of_number(from)?;
+            let mut stream = self.clustered()?.dialer.node(&node, ALPN_WRITTEN).await?;
+            frames::write(&mut stream, &WrittenOpening { cluster, tree, ask }).await?;
+            splice(stream, socket).await
+        };
+        if let Err(error) = fetched.await {
+            tracing::warn!(%tree, %error, "the output of a tree was not fetched");
         }
     }
 

@@ -96,8 +96,8 @@ impl Controller {
         last.shared || covered || self.copies(t, last) >= copies
     }
 
-    /// Has a node that was away remove spools that are not those of their trees any more: the tree
-    /// has one elsewhere, or is over, as nobody knows it.
+    /// Has a node that was away remove spools that are not those of their trees any more. Those of
+    /// trees that are over stay for as long as there is room: what was lost may be asked for.
     pub(super) fn unspool(
         &self,
         from: NodeNumber,
@@ -107,7 +107,7 @@ impl Controller {
         let stale = |tree: &TreeId| {
             // That of a tree whose last one is lost may be gone on with.
             let t = self.state.trees.tree(*tree);
-            t.is_none_or(|t| t.last_home() != from)
+            t.is_some_and(|t| t.last_home() != from)
         };
         let stale = trees.iter().filter(|(tree, _)| stale(tree)).take(SPOOLS_MAX);
         let unspool = stale.map(|(tree, epoch)| Order::Unspool { tree: *tree, epoch: *epoch });

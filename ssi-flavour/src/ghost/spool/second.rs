@@ -196,6 +196,10 @@ impl Second {
         Ok(())
     }
 
+    pub(super) fn is_refused(&self, i: usize) -> bool {
+        self.kept.refused[i]
+    }
+
     /// Nobody takes more of a stream.
     pub(super) fn refuse(&mut self, i: usize) -> io::Result<()> {
         let mut refused = self.kept.refused;

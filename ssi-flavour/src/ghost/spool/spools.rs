@@ -267,7 +267,7 @@ impl Spools {
     }
 
     /// Removes a spool that no copy after this one wrote to and no copy writes to now: its tree has
-    /// another one, or is over.
+    /// another one.
     ///
     /// # Errors
     /// Those of the folder.
@@ -276,12 +276,18 @@ impl Spools {
         let mut state = locked(&shared);
         self.recall(&mut state, tree.id)?;
         let used = state.relay.is_some() || state.epoch > tree.epoch || state.outcome.is_some();
-        if !used {
+        if !used && !self.stands(tree.id) {
             self.drop_spool(&mut state, tree.id)?;
         }
         drop(state);
         forget(&self.open, tree.id, &shared);
         Ok(())
+    }
+
+    /// Whether a copy's relay is connected to a tree's spool.
+    pub fn is_served(&self, tree: u64) -> bool {
+        let shared = locked(&self.open).get(&tree).cloned();
+        shared.is_some_and(|shared| locked(&shared).relay.is_some())
     }
 
     pub(super) fn state(&self, tree: u64) -> Arc<Mutex<State>> {

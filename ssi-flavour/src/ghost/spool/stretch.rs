@@ -78,6 +78,26 @@ impl Spools {
         to.flush()
     }
 
+    /// Whether the spool of a tree is here, and has all up to these offsets but what was refused.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn reaches(&self, tree: u64, upto: Offsets) -> io::Result<bool> {
+        let folder = self.folder(tree);
+        let kept: Kept = match std::fs::read(folder.join(KEPT_FILE)) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        for (i, stream) in [OUTPUT_FILE, ERROR_FILE].into_iter().enumerate() {
+            let (_, end) = extent(&folder, stream, kept.from[i])?;
+            if end < upto.both()[i] && !kept.refused[i] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Where it is taken from, and up to where that is good; none: all of it.
     fn source(&self, tree: u64, ask: &Stretch) -> io::Result<(PathBuf, Option<Offsets>)> {
         let spool = self.folder(tree);
@@ -125,16 +145,22 @@ pub fn receive(second: &Mutex<Second>, ask: &Stretch, from: &mut dyn Read) -> io
             let end = second.ends().both()[i];
             if end < starts[i] {
                 second.begin_at(i, starts[i])?;
-            } else if end != starts[i] {
+            } else if end != starts[i] && !second.is_refused(i) {
                 return Err(broken("somebody else fetches it too"));
             }
         }
-        let mut left = ends[i] - starts[i];
-        while left > 0 {
+        let mut at = starts[i];
+        while at < ends[i] {
+            let left = ends[i] - at;
             let n = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
             from.read_exact(&mut buf[..n])?;
-            locked(second).append(i, &buf[..n])?;
-            left -= n as u64;
+            let mut second = locked(second);
+            // It was cut back meanwhile, with what a copy here wrote.
+            if !second.is_refused(i) && second.ends().both()[i] != at {
+                return Err(io::Error::other("what was kept is cut back"));
+            }
+            second.append(i, &buf[..n])?;
+            at += n as u64;
         }
         if head.refused[i] && ends[i] < most[i] {
             locked(second).refuse(i)?;

@@ -294,6 +294,7 @@ async fn a_unit_is_checkpointed_when_asked() {
         still_ms: 12,
         nodes: BTreeSet::from([NodeNumber::try_from(1u8).unwrap()]),
         shared: false,
+        written: BTreeSet::new(),
     };
     let facts = vec![Fact::Saved { tree, epoch: 1, image }];
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
